@@ -1,0 +1,1 @@
+"""The client library of Gaffer and the tools built on it."""

@@ -1,0 +1,1 @@
+"""The `gaffer` and `gafferctl` commands."""

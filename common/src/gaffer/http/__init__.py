@@ -1,0 +1,1 @@
+"""The handlers of the node's HTTP API, one family a module."""

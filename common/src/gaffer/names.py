@@ -1,0 +1,83 @@
+"""Names of sessions and jobs: the only parser of them.
+
+A session or job name is `[A-Za-z0-9_][A-Za-z0-9_+-]{0,63}` and not all digits, so it never collides with a process id.
+"""
+
+import re
+from typing import NamedTuple
+
+from gaffer.errors import BadRequest
+
+DEFAULT_SESSION = "default"
+
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_+-]{0,63}", re.ASCII)
+_PID = re.compile(r"[1-9][0-9]{0,18}", re.ASCII)
+_SEPARATORS = "./:"
+
+# The names of manager events; a job of such a name outside `default` would make `<session>.<name>` patterns ambiguous.
+EVENT_NAMES = frozenset(
+    "create load start stop restart update delete unload spawn reap exit stop_pid stop_process flap kill".split()
+)
+
+
+class JobName(NamedTuple):
+    """A qualified job name; `str()` gives `session.name`."""
+
+    session: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.session}.{self.name}"
+
+    @property
+    def display(self) -> str:
+        """The bare name in the default session, the qualified one elsewhere (EVT-40)."""
+        return self.name if self.session == DEFAULT_SESSION else str(self)
+
+
+def check_name(name: str, what: str = "job") -> str:
+    """Return `name` when it is a valid session or job name, else raise BadRequest (reason `bad_name`)."""
+    if not _NAME.fullmatch(name):
+        raise BadRequest(
+            f"{name!r} is not a valid {what} name",
+            reason="bad_name",
+            path="$.name",
+            hint="use 1 to 64 of A-Z a-z 0-9 _ + -, starting with a letter, a digit or _",
+        )
+    if name.isdigit():
+        raise BadRequest(
+            f"the {what} name {name!r} is all digits and would be taken for a process id",
+            reason="bad_name",
+            path="$.name",
+            hint="add a letter",
+        )
+    return name
+
+
+def split_job_name(name: str, default: str = DEFAULT_SESSION) -> tuple[str, str]:
+    """Split `session.name`, `session/name`, `session:name` or a bare name, without checking it (MGR-24)."""
+    for separator in _SEPARATORS:
+        session, found, bare = name.partition(separator)
+        if found:
+            return session, bare
+    return default, name
+
+
+def parse_job_name(name: str, default: str = DEFAULT_SESSION) -> JobName:
+    """Parse and check a job name; raises BadRequest (reason `bad_name`)."""
+    session, bare = split_job_name(name, default)
+    check_name(session, "session")
+    check_name(bare)
+    if session != DEFAULT_SESSION and bare in EVENT_NAMES:
+        raise BadRequest(
+            f"{bare!r} is the name of an event and can't name a job outside the default session",
+            reason="bad_name",
+            path="$.name",
+            hint="choose another name",
+        )
+    return JobName(session, bare)
+
+
+def parse_pid(text: str) -> int | None:
+    """The process id that `text` spells, or None when it spells none."""
+    return int(text) if _PID.fullmatch(text) else None
