@@ -1,7 +1,7 @@
 """Secrets in files: making a key, and reading one.
 
-API keys and the cluster key have one format: `gk_` and 256 random bits in URL-safe base64. Readers take any printable
-word, so that a key made by another tool works too.
+API keys and the cluster key have one format: `gk_` and 256 random bits in URL-safe base64. Readers take any
+printable word, so that a key made by another tool works too.
 """
 
 import logging
