@@ -1,0 +1,74 @@
+"""Marks for tests that need more than a Python and a loopback interface.
+
+Where the need is absent the test skips and says why. With GAFFER_TEST_STRICT=1 (see .ci/run) it fails instead,
+as every other skip does (tests/conftest.py), so that a machine that lost a need is noticed.
+"""
+
+import functools
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+
+import pytest
+
+STRICT = os.environ.get("GAFFER_TEST_STRICT") == "1"
+
+# Debian's client, by its path: another `docker` earlier on PATH may be a wrapper that knows no daemon.
+DOCKER = "/usr/bin/docker"
+COMPOSE = "/usr/bin/docker-compose"
+
+
+def _need(name: str, missing: Callable[[], str | None]) -> pytest.MarkDecorator:
+    return pytest.mark.needs.with_args(name, functools.cache(missing))
+
+
+def _no_root() -> str | None:
+    return None if os.geteuid() == 0 else "needs root"
+
+
+def _no_docker() -> str | None:
+    for program in (DOCKER, COMPOSE):
+        if not os.access(program, os.X_OK):
+            return f"needs docker: {program} is missing (apt-get install docker.io docker-compose)"
+    answer = _try([DOCKER, "info"])
+    return f"needs docker: {answer}" if answer else None
+
+
+def _no_debootstrap() -> str | None:
+    if os.geteuid() != 0 or not shutil.which("debootstrap"):
+        return "needs root and debootstrap (apt-get install debootstrap) to make the base image"
+    return None
+
+
+def _no_netns() -> str | None:
+    answer = _try(["unshare", "--net", "ip", "link", "set", "lo", "up"])
+    return f"needs network namespaces: {answer}" if answer else None
+
+
+def _no_browser() -> str | None:
+    return None if shutil.which("chromium") else "needs chromium (apt-get install chromium)"
+
+
+def _no_linux() -> str | None:
+    return None if sys.platform == "linux" else "needs Linux"
+
+
+def _try(argv: list[str]) -> str | None:
+    """Why `argv` can't be run here, None when it can."""
+    try:
+        done = subprocess.run(argv, capture_output=True, text=True, timeout=30)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return str(error)
+    if done.returncode == 0:
+        return None
+    return (done.stderr.strip().splitlines() or [f"{argv[0]} ended with {done.returncode}"])[-1]
+
+
+needs_linux = _need("linux", _no_linux)
+needs_root = _need("root", _no_root)
+needs_docker = _need("docker", _no_docker)
+needs_debootstrap = _need("debootstrap", _no_debootstrap)
+needs_netns = _need("netns", _no_netns)
+needs_browser = _need("browser", _no_browser)
