@@ -1,0 +1,87 @@
+"""Signal handling as an application: QUIT, TERM and INT stop the manager, HUP restarts it."""
+
+import asyncio
+import logging
+import signal
+import threading
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from gaffer.manager import Manager
+
+logger = logging.getLogger(__name__)
+
+
+class BaseSigHandler:
+    """Calls `handle_quit` and `handle_reload` on the loop when the process gets a signal.
+
+    Subclasses implement the two. `handle` is this object. Signals can only be caught in the main thread: elsewhere
+    `start` logs a warning and catches none. `stop` puts back what was there before.
+    """
+
+    QUIT_SIGNALS = (signal.SIGQUIT, signal.SIGTERM, signal.SIGINT)
+    RELOAD_SIGNAL = signal.SIGHUP
+
+    def __init__(self) -> None:
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._previous: dict[int, Any] = {}
+
+    def start(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Catch the signals from now on."""
+        if threading.current_thread() is not threading.main_thread():
+            logger.warning("signals are not caught: the loop does not run in the main thread")
+            return
+        self._loop = loop
+        for signum in self.QUIT_SIGNALS:
+            self._catch(signum, self.handle_quit)
+        self._catch(self.RELOAD_SIGNAL, self.handle_reload)
+
+    def _catch(self, signum: int, callback: Any) -> None:
+        assert self._loop is not None
+        self._previous[signum] = signal.getsignal(signum)
+        self._loop.add_signal_handler(signum, callback, self, signum)
+
+    def stop(self) -> None:
+        """Catch no more signals."""
+        if self._loop is None:
+            return
+        for signum, previous in self._previous.items():
+            self._loop.remove_signal_handler(signum)
+            if previous is not None:  # None: it was set by C code and can't be put back from here
+                signal.signal(signum, previous)
+        self._previous.clear()
+        self._loop = None
+
+    def restart(self) -> None:
+        """Nothing to do: the handlers stay in place."""
+
+    def handle_quit(self, handle: object, signum: int) -> None:
+        """One of QUIT_SIGNALS came."""
+        raise NotImplementedError
+
+    def handle_reload(self, handle: object, signum: int) -> None:
+        """SIGHUP came."""
+        raise NotImplementedError
+
+
+class SigHandler(BaseSigHandler):
+    """Stops the manager on QUIT, TERM and INT and restarts it on HUP."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.manager: Manager | None = None
+
+    def start(self, loop: asyncio.AbstractEventLoop, manager: "Manager") -> None:  # type: ignore[override]
+        """Catch the signals for `manager` from now on."""
+        self.manager = manager
+        super().start(loop)
+
+    def handle_quit(self, handle: object, *args: Any) -> None:
+        """Stop the manager gracefully."""
+        if self.manager is not None:
+            self.manager.stop()
+
+    def handle_reload(self, handle: object, *args: Any) -> None:
+        """Restart the manager's jobs."""
+        if self.manager is not None:
+            self.manager.restart()
