@@ -9,7 +9,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -72,3 +72,33 @@ needs_docker = _need("docker", _no_docker)
 needs_debootstrap = _need("debootstrap", _no_debootstrap)
 needs_netns = _need("netns", _no_netns)
 needs_browser = _need("browser", _no_browser)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    for mark in item.iter_markers("needs"):
+        _name, missing = mark.args
+        if reason := missing():
+            pytest.skip(reason)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Iterator[None]:
+    report = yield
+    if STRICT and report.skipped and not hasattr(report, "wasxfail"):
+        _fail(report)
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report() -> Iterator[None]:
+    report = yield
+    if STRICT and report.skipped:
+        _fail(report)
+    return report
+
+
+def _fail(report: pytest.TestReport | pytest.CollectReport) -> None:
+    _file, _line, reason = report.longrepr
+    report.outcome = "failed"
+    report.longrepr = f"{reason} (a skip is a failure here: GAFFER_TEST_STRICT=1)"
