@@ -1,0 +1,216 @@
+"""What a job is: `ProcessConfig` and `FlappingInfo`, validated when made and frozen afterwards.
+
+The fields of `ProcessConfig` are the schema: each names the rule that checks and normalises its value, so JSON, INI,
+YAML and Python keywords share one set of names, defaults and messages.
+"""
+
+import dataclasses
+import shlex
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, TypeVar
+
+from gaffer import rules
+from gaffer.errors import ConfigError, Problem
+from gaffer.rules import FlappingInfo, did_you_mean
+
+T = TypeVar("T")
+
+
+def setting(rule: rules.Rule, default: Any = dataclasses.MISSING, *, live: bool = False, factory: Any = None) -> Any:
+    """A field of ProcessConfig; `live` ones apply to running processes without a restart (design rule 2)."""
+    metadata = {"rule": rule, "live": live}
+    if factory is not None:
+        return field(default_factory=factory, metadata=metadata, kw_only=True)
+    if default is dataclasses.MISSING:
+        return field(metadata=metadata)
+    return field(default=default, metadata=metadata, kw_only=True)
+
+
+@dataclass(frozen=True)
+class ProcessConfig:
+    """How to launch the processes of one job, and how many. Raises ConfigError with every mistake at once.
+
+    Times are in seconds. `uid` and `gid` are names or numbers. See the reference of the settings for each key.
+    """
+
+    name: str = setting(rules.job_name)
+    cmd: str = setting(rules.command_line)
+    args: tuple[str, ...] = setting(rules.words, ())
+    env: Mapping[str, str] = setting(rules.variables, factory=dict)
+    uid: int | str | None = setting(rules.user_or_group, None)
+    gid: int | str | None = setting(rules.user_or_group, None)
+    cwd: str | None = setting(rules.optional_text, None)
+    detach: bool = setting(rules.boolean, False)
+    shell: bool = setting(rules.boolean, False)
+    os_env: bool = setting(rules.boolean, False)
+    numprocesses: int = setting(rules.count, 1, live=True)
+    redirect_output: tuple[str, ...] = setting(rules.outputs, ())
+    redirect_input: bool = setting(rules.boolean, False)
+    custom_streams: tuple[str, ...] = setting(rules.extra_streams, ())
+    custom_channels: tuple[Any, ...] = setting(rules.anything, ())
+    graceful_timeout: float = setting(rules.seconds, 30.0, live=True)
+    drain_timeout: float = setting(rules.seconds, 0.0, live=True)
+    kill_group: bool = setting(rules.boolean, True, live=True)
+    priority: int | None = setting(rules.optional_whole, None, live=True)
+    flapping: FlappingInfo | None = setting(rules.flapping_policy, None, live=True)
+    start: bool = setting(rules.boolean, True, live=True)
+    startsecs: float = setting(rules.seconds, 1.0, live=True)
+    backoff: float = setting(rules.seconds, 0.1, live=True)
+    backoff_max: float = setting(rules.seconds, 30.0, live=True)
+    port: str | None = setting(rules.port_plan, None)
+    endpoints: tuple[str, ...] | None = setting(rules.endpoint_list, None)
+    labels: Mapping[str, str] = setting(rules.variables, factory=dict, live=True)
+
+    def __post_init__(self) -> None:
+        given = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        values, problems = _check(given, "$", lax=False)
+        if problems:
+            raise ConfigError(problems)
+        for key, value in values.items():
+            object.__setattr__(self, key, value)
+
+    @classmethod
+    def from_dict(cls, config: Mapping[str, Any], *, path: str = "$", lax: bool = False) -> "ProcessConfig":
+        """Make one from a JSON object; `lax` takes texts for all types, as INI files have them.
+
+        Raises ConfigError, which is a ValueError, with every mistake and its place below `path`.
+        """
+        values, problems = _check(config, path, lax)
+        if problems:
+            raise ConfigError(problems)
+        return cls(**values)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Every setting as JSON types, without the channels that live only in this process."""
+        result: dict[str, Any] = {}
+        for f in dataclasses.fields(self):
+            value = getattr(self, f.name)
+            if f.name == "custom_channels":
+                continue
+            if isinstance(value, FlappingInfo):
+                value = value.to_dict()
+            elif isinstance(value, tuple):
+                value = list(value)
+            elif isinstance(value, Mapping):
+                value = dict(value)
+            result[f.name] = value
+        return result
+
+    def replace(self, **changes: Any) -> "ProcessConfig":
+        """A copy with some settings changed, validated anew."""
+        return dataclasses.replace(self, **changes)
+
+    def get(self, key: str, default: T | None = None) -> Any | T | None:
+        """The setting `key`, or `default` when there is no such setting."""
+        return getattr(self, key) if key in PROCESS_KEYS else default
+
+    def __getitem__(self, key: str) -> Any:
+        if key not in PROCESS_KEYS:
+            raise KeyError(key)
+        return getattr(self, key)
+
+    def __contains__(self, key: object) -> bool:
+        return key in PROCESS_KEYS
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(PROCESS_KEYS)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def needs_restart(self, other: "ProcessConfig") -> bool:
+        """Whether processes launched with `self` must be replaced for `other` to apply."""
+        return any(
+            getattr(self, f.name) != getattr(other, f.name) for f in dataclasses.fields(self) if not f.metadata["live"]
+        )
+
+    def command(self) -> list[str]:
+        """The words to execute, before variables are replaced (TPL-02, TPL-03)."""
+        return [*shlex.split(self.cmd), *self.args]
+
+    def port_of(self, slot: int) -> int | None:
+        """The fixed port of slot `slot` (from 1); None when there is none or it is chosen at the start."""
+        if self.port is None or self.port == "auto":
+            return None
+        return int(self.port.rstrip("+")) + slot - 1
+
+    def endpoints_of(self, port: int | None) -> list["EndpointSpec"]:
+        """The endpoints of an instance whose PORT is `port`; `http:$PORT` when a port is set and nothing is said."""
+        items = self.endpoints if self.endpoints is not None else (("http:$PORT",) if port else ())
+        result = []
+        for item in items:
+            name, _, number = item.partition(":")
+            chosen = int(number) if number.isdecimal() else port
+            if chosen:
+                result.append(EndpointSpec(name, chosen))
+        return result
+
+
+class EndpointSpec(NamedTuple):
+    """A named port of an instance."""
+
+    name: str
+    port: int
+
+
+_FIELDS = {f.name: f for f in dataclasses.fields(ProcessConfig)}
+
+PROCESS_KEYS: tuple[str, ...] = tuple(_FIELDS)
+
+
+def find_problems(config: Any, path: str = "$", *, lax: bool = False) -> list[Problem]:
+    """Every mistake in a process description, each with its place below `path`; empty when it is fine."""
+    return _check(config, path, lax)[1]
+
+
+def _check(config: Any, path: str, lax: bool) -> tuple[dict[str, Any], list[Problem]]:
+    if not isinstance(config, Mapping):
+        return {}, [Problem(path, f"expected an object that describes a process, got {config!r}")]
+    values: dict[str, Any] = {}
+    problems: list[Problem] = []
+    for key, given in config.items():
+        if key not in _FIELDS:
+            problems.append(Problem(f"{path}.{key}", f"unknown key {key!r}", did_you_mean(str(key), PROCESS_KEYS)))
+            continue
+        try:
+            values[key] = _FIELDS[key].metadata["rule"](given, lax)
+        except rules.Wrong as wrong:
+            problems.append(Problem(f"{path}.{key}{wrong.path}", f"{key}: {wrong.message}", wrong.hint))
+    for key in ("name", "cmd"):
+        if key not in config:
+            problems.append(Problem(f"{path}.{key}", f"{key} is missing", f"say what {_MISSING[key]}"))
+    if not problems:
+        problems.extend(_contradictions(values, path))
+    return values, problems
+
+
+_MISSING = {"name": "the job is called", "cmd": "to run"}
+
+
+def _contradictions(values: Mapping[str, Any], path: str) -> Iterator[Problem]:
+    port = values.get("port")
+    count = values.get("numprocesses", 1)
+    if port and port.isdecimal() and count > 1:
+        yield Problem(
+            f"{path}.port",
+            f"port: {count} processes can't share port {port}",
+            f"write {port}+ to give each its own port from {port} on, or auto",
+        )
+    if port and port.endswith("+") and int(port[:-1]) + count - 1 > 65535:
+        yield Problem(f"{path}.port", f"port: {count} ports from {port[:-1]} on go past 65535", "start lower")
+    if values.get("detach") and values.get("redirect_output"):
+        yield Problem(
+            f"{path}.redirect_output",
+            "redirect_output: a detached process outlives the pipes it would write to",
+            "leave redirect_output out, or let the program write to a file",
+        )
+    if (
+        port is None
+        and any("$" in item for item in values.get("endpoints") or ())
+        and "PORT" not in values.get("env", {})
+    ):
+        yield Problem(
+            f"{path}.endpoints",
+            "endpoints: $PORT is used but no port is set",
+            "add port = auto, 8000 or 8000+",
+        )

@@ -1,0 +1,311 @@
+"""The rules that check and normalise the settings of a job, one for each kind of value."""
+
+import dataclasses
+import difflib
+import math
+import re
+import shlex
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from gaffer.errors import BadRequest, ConfigError, Problem
+from gaffer.names import parse_job_name
+
+
+class Wrong(Exception):
+    """A value does not fit its rule."""
+
+    def __init__(self, message: str, hint: str | None = None, path: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+        self.path = path
+
+
+# A rule takes the value as given and whether it comes from a text format (INI, environment), where all is a string.
+Rule = Callable[[Any, bool], Any]
+
+
+def _expected(what: str, value: Any) -> Wrong:
+    return Wrong(f"expected {what}, got {value!r}")
+
+
+def text(value: Any, lax: bool) -> str:
+    if not isinstance(value, str) or not value.strip():
+        raise _expected("a text that is not empty", value)
+    if "\0" in value:
+        raise Wrong("a NUL byte can't be part of it")
+    return value
+
+
+def optional_text(value: Any, lax: bool) -> str | None:
+    return None if value in (None, "") else text(value, lax)
+
+
+def job_name(value: Any, lax: bool) -> str:
+    if not isinstance(value, str):
+        raise _expected("a name", value)
+    try:
+        parse_job_name(value)
+    except BadRequest as error:
+        raise Wrong(error.message, error.hint) from None
+    return value
+
+
+_BOOLEANS = {
+    "true": True,
+    "yes": True,
+    "on": True,
+    "1": True,
+    "false": False,
+    "no": False,
+    "off": False,
+    "0": False,
+}
+
+
+def boolean(value: Any, lax: bool) -> bool:
+    if isinstance(value, bool):
+        return value
+    if lax and isinstance(value, str) and value.strip().lower() in _BOOLEANS:
+        return _BOOLEANS[value.strip().lower()]
+    raise _expected("true or false", value)
+
+
+def _number(value: Any, lax: bool, kind: Callable[[str], float], what: str) -> float:
+    if lax and isinstance(value, str):
+        try:
+            value = kind(value.strip())
+        except ValueError:
+            raise _expected(what, value) from None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
+        raise _expected(what, value)
+    return value
+
+
+def count(value: Any, lax: bool) -> int:
+    number = _number(value, lax, int, "a whole number of 0 or more")
+    if number != int(number):
+        raise _expected("a whole number of 0 or more", value)
+    if number > 10_000:
+        raise Wrong(f"{number} is more than the 10000 processes a job may have")
+    return int(number)
+
+
+def optional_whole(value: Any, lax: bool) -> int | None:
+    if value is None or value == "":
+        return None
+    number = _number(value, lax, int, "a whole number of 0 or more")
+    if number != int(number):
+        raise _expected("a whole number of 0 or more", value)
+    return int(number)
+
+
+def seconds(value: Any, lax: bool) -> float:
+    return float(_number(value, lax, float, "a number of seconds, 0 or more"))
+
+
+def user_or_group(value: Any, lax: bool) -> int | str | None:
+    """A user or group: a name or a number; whether it exists is known only when a process starts (TPL-05)."""
+    if value is None or value == "":
+        return None
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+        return value
+    if isinstance(value, str):
+        return int(value) if value.isdecimal() else value
+    raise _expected("a name or a number", value)
+
+
+def words(value: Any, lax: bool) -> tuple[str, ...]:
+    """Arguments: a list, or a string split as a shell would (TPL-03)."""
+    if value is None:
+        return ()
+    if isinstance(value, str):
+        try:
+            return tuple(shlex.split(value))
+        except ValueError as error:
+            raise Wrong(f"can't be split into words: {error}", "close the quotation") from None
+    if isinstance(value, list | tuple):
+        for index, word in enumerate(value):
+            if not isinstance(word, str | int | float) or isinstance(word, bool):
+                raise Wrong(f"expected a text, got {word!r}", path=f"[{index}]")
+            if "\0" in str(word):
+                raise Wrong("a NUL byte can't be part of it", path=f"[{index}]")
+        return tuple(map(str, value))
+    raise _expected("a list of texts or one text", value)
+
+
+def command_line(value: Any, lax: bool) -> str:
+    command = text(value, lax)
+    try:
+        shlex.split(command)
+    except ValueError as error:
+        raise Wrong(f"can't be split into words: {error}", "close the quotation") from None
+    return command
+
+
+def variables(value: Any, lax: bool) -> Mapping[str, str]:
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping):
+        raise _expected("an object of names and texts", value)
+    result = {}
+    for key, item in value.items():
+        if not isinstance(key, str) or not key or "=" in key or "\0" in key:
+            raise Wrong(f"{key!r} can't be the name of a variable")
+        if isinstance(item, bool) or not isinstance(item, str | int | float):
+            raise Wrong(f"expected a text, got {item!r}", path=f".{key}")
+        if "\0" in str(item):
+            raise Wrong("a NUL byte can't be part of it", path=f".{key}")
+        result[key] = str(item)
+    return result
+
+
+_LABEL = re.compile(r"[^\s/.,:]{1,64}")
+
+
+def split_list(value: Any, what: str) -> list[Any]:
+    if value is None:
+        return []
+    if isinstance(value, str):
+        return [part.strip() for part in value.split(",") if part.strip()]
+    if isinstance(value, list | tuple):
+        return list(value)
+    raise _expected(what, value)
+
+
+def stream_labels(value: Any, lax: bool) -> tuple[str, ...]:
+    labels = split_list(value, "a list of labels")
+    for index, label in enumerate(labels):
+        if not isinstance(label, str) or not _LABEL.fullmatch(label):
+            raise Wrong(
+                f"{label!r} can't be the label of a stream",
+                "use up to 64 characters without blanks and without / . , :",
+                f"[{index}]",
+            )
+    return tuple(labels)
+
+
+def outputs(value: Any, lax: bool) -> tuple[str, ...]:
+    labels = stream_labels(value, lax)
+    if len(labels) > 2:
+        raise Wrong(f"expected at most 2 labels, got {len(labels)}", "the first is stdout, the second stderr")
+    if "stdin" in labels or "ttin" in labels:
+        raise Wrong("'stdin' and 'ttin' name the input and can't label an output")
+    return labels
+
+
+def extra_streams(value: Any, lax: bool) -> tuple[str, ...]:
+    labels = stream_labels(value, lax)
+    if len(set(labels)) != len(labels):
+        raise Wrong("a label stands twice")
+    return labels
+
+
+@dataclass(frozen=True)
+class FlappingInfo:
+    """When a crash loop is paused and when it is given up (TPL-20 to TPL-25).
+
+    `attempts` exits within `window` seconds stop the job; it is tried again after `retry_in` seconds, at most
+    `max_retry` times. Raises ConfigError for values that make no sense.
+    """
+
+    attempts: int = 2
+    window: float = 1.0
+    retry_in: float = 7.0
+    max_retry: int = 5
+
+    def __post_init__(self) -> None:
+        problems = []
+        for name, lowest in (("attempts", 1), ("window", 0), ("retry_in", 0), ("max_retry", 0)):
+            value = getattr(self, name)
+            whole = name in ("attempts", "max_retry")
+            good = isinstance(value, int if whole else int | float) and not isinstance(value, bool)
+            if not good or not math.isfinite(value) or value < lowest:
+                kind = "a whole number" if whole else "a number"
+                problems.append(Problem(f"$.{name}", f"expected {kind} of {lowest} or more, got {value!r}"))
+        if problems:
+            raise ConfigError(problems)
+
+    def to_dict(self) -> dict[str, float]:
+        """The four values by name."""
+        return dataclasses.asdict(self)
+
+
+_FLAPPING_KEYS = tuple(f.name for f in dataclasses.fields(FlappingInfo))
+
+
+def flapping_policy(value: Any, lax: bool) -> FlappingInfo | None:
+    if value is None or isinstance(value, FlappingInfo):
+        return value
+    if isinstance(value, str):
+        if not value.strip():
+            return None
+        value = [part for part in re.split(r"[,\s]+", value.strip()) if part]
+    if isinstance(value, list | tuple):
+        if len(value) > 4:
+            raise Wrong(
+                f"expected up to 4 numbers, got {len(value)}",
+                "attempts, window, retry_in, max_retry: 2, 1., 7., 5",
+            )
+        value = dict(zip(_FLAPPING_KEYS, value, strict=False))
+    if not isinstance(value, Mapping):
+        raise _expected("an object with attempts, window, retry_in, max_retry", value)
+    settings = {}
+    for key, item in value.items():
+        if key not in _FLAPPING_KEYS:
+            raise Wrong(f"unknown key {key!r}", did_you_mean(str(key), _FLAPPING_KEYS), f".{key}")
+        if isinstance(item, str):
+            try:
+                number = float(item)
+            except ValueError:
+                raise Wrong(f"expected a number, got {item!r}", path=f".{key}") from None
+            item = int(number) if key in ("attempts", "max_retry") and number == int(number) else number
+        settings[key] = item
+    try:
+        return FlappingInfo(**settings)
+    except ConfigError as error:
+        problem = error.problems[0]
+        raise Wrong(problem.message, problem.hint, problem.path.removeprefix("$")) from None
+
+
+_PORT = re.compile(r"([0-9]{1,5})(\+?)", re.ASCII)
+
+
+def port_plan(value: Any, lax: bool) -> str | None:
+    """`8000` (one instance), `8000+` (slot k gets 8000+k-1) or `auto` (any free port, kept by the slot)."""
+    if value is None or value == "":
+        return None
+    text = str(value).strip() if isinstance(value, int | str) and not isinstance(value, bool) else ""
+    if text == "auto":
+        return text
+    match = _PORT.fullmatch(text)
+    if not match or not 1 <= int(match[1]) <= 65535:
+        raise Wrong(f"expected a port, got {value!r}", "8000 (one instance), 8000+ (one port each from there) or auto")
+    return text
+
+
+_ENDPOINT = re.compile(r"([A-Za-z][A-Za-z0-9_-]{0,31}):(\$PORT|\$\{PORT\}|[0-9]{1,5})", re.ASCII)
+
+
+def endpoint_list(value: Any, lax: bool) -> tuple[str, ...] | None:
+    """`NAME:PORT` items, where PORT is a number or `$PORT`."""
+    if value is None or value == "":
+        return None
+    items = split_list(value, "a list of NAME:PORT")
+    for index, item in enumerate(items):
+        match = _ENDPOINT.fullmatch(item) if isinstance(item, str) else None
+        if not match or (match[2].isdecimal() and not 1 <= int(match[2]) <= 65535):
+            raise Wrong(f"expected NAME:PORT, got {item!r}", "such as http:$PORT or admin:9000", f"[{index}]")
+    return tuple(items)
+
+
+def anything(value: Any, lax: bool) -> Any:
+    return value
+
+
+def did_you_mean(word: str, known: tuple[str, ...] | list[str]) -> str | None:
+    """A hint that names the known word nearest to `word`, or None."""
+    close = difflib.get_close_matches(word, known, n=1)
+    return f"did you mean {close[0]!r}?" if close else None
