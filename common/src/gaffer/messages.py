@@ -1,0 +1,242 @@
+"""Wire messages of the lookup protocol, between a node and a lookupd: JSON objects over one websocket.
+
+The six types of 0.5 (IDENTIFY, PING, REGISTER_JOB, UNREGISTER_JOB, REGISTER_PROCESS, UNREGISTER_PROCESS) need only the
+fields they had then. A peer that sends an `id` with IDENTIFY numbers its changes with `seq`, one counter for as long
+as it runs, and may send the other types too.
+
+`decode_request` and `decode_reply` raise `MessageError`, whose `to_reply()` is the answer that a wrong message gets.
+"""
+
+from typing import Annotated, Any, Literal, get_args
+
+import msgspec
+from msgspec import Meta, Struct
+
+from gaffer.errors import BadRequest
+
+PROTOCOL_VERSION = "0.1"
+
+# The largest message a peer accepts: a snapshot of some 100,000 processes.
+MAX_MESSAGE_SIZE = 16 * 1024 * 1024
+
+_MAX_INT = 2**63 - 1
+
+MessageId = Annotated[str, Meta(max_length=1024)] | Annotated[int, Meta(ge=-_MAX_INT, le=_MAX_INT)]
+ProcessState = Literal["starting", "ready", "draining"]
+JobNameText = Annotated[str, Meta(min_length=1, max_length=200)]
+Number = Annotated[int, Meta(ge=0, le=_MAX_INT)]
+Text = Annotated[str, Meta(max_length=1024)]
+Endpoints = Annotated[tuple["Endpoint", ...], Meta(max_length=64)]
+
+
+class Endpoint(Struct, frozen=True):
+    """Where a process serves: `{"name": "http", "address": "10.0.0.7", "port": 8000}`."""
+
+    name: Text
+    address: Text
+    port: Annotated[int, Meta(ge=0, le=65535)]
+
+
+class Process(Struct, frozen=True):
+    """A process of a job as a node announces it; `pid` is the node's number for it, not the system's."""
+
+    pid: Number
+    state: ProcessState = "ready"
+    endpoints: Endpoints = ()
+
+
+class _Request(Struct, tag_field="type", omit_defaults=True):
+    """What every message of a node carries; the reply repeats `msgid`."""
+
+    msgid: MessageId
+
+
+class Identify(_Request, tag="IDENTIFY"):
+    """The first message: who the node is.
+
+    `origin` is the public URL of the node, `version` that of the protocol. `id` is the node's own for good,
+    `incarnation` grows each time the node starts.
+    """
+
+    name: Annotated[str, Meta(min_length=1, max_length=255)]
+    origin: Text
+    version: Text
+    id: Annotated[str, Meta(min_length=1, max_length=128)] | None = None
+    incarnation: Number = 0
+    labels: Annotated[dict[Text, Text], Meta(max_length=64)] = {}
+
+
+class Ping(_Request, tag="PING"):
+    """A sign of life; `seq` is the number of the node's last change."""
+
+    seq: Number | None = None
+
+
+class _Change(_Request):
+    """A change of the node's table; `seq` is one more than that of the change before it."""
+
+    job_name: JobNameText
+    seq: Number | None = None
+
+
+class RegisterJob(_Change, tag="REGISTER_JOB"):
+    """The node has a new job."""
+
+
+class UnregisterJob(_Change, tag="UNREGISTER_JOB"):
+    """The job is gone, with its processes."""
+
+
+class _ProcessChange(_Request):
+    job_name: JobNameText
+    pid: Number
+    seq: Number | None = None
+    state: ProcessState = "ready"
+    endpoints: Endpoints = ()
+
+    @property
+    def process(self) -> Process:
+        return Process(self.pid, self.state, self.endpoints)
+
+
+class RegisterProcess(_ProcessChange, tag="REGISTER_PROCESS"):
+    """A process was started."""
+
+
+class UpdateProcess(_ProcessChange, tag="UPDATE_PROCESS"):
+    """The state or the endpoints of a process changed."""
+
+
+class UnregisterProcess(_ProcessChange, tag="UNREGISTER_PROCESS"):
+    """A process has ended, or takes no more work."""
+
+
+class Snapshot(_Request, tag="SNAPSHOT"):
+    """The node's whole table as of change `seq`: the processes of each job, by its qualified name."""
+
+    seq: Number
+    jobs: dict[JobNameText, list[Process]]
+    draining: bool = False
+
+
+class Drain(_Request, tag="DRAIN"):
+    """The node is about to stop its processes: send no more work to it."""
+
+
+class Leave(_Request, tag="LEAVE"):
+    """The node goes away on purpose."""
+
+
+Request = (
+    Identify
+    | Ping
+    | RegisterJob
+    | UnregisterJob
+    | RegisterProcess
+    | UpdateProcess
+    | UnregisterProcess
+    | Snapshot
+    | Drain
+    | Leave
+)
+
+
+class Ok(Struct, omit_defaults=True):
+    """The reply to a message that was accepted; `resync` asks the node for a SNAPSHOT."""
+
+    ok: Literal[True]
+    msgid: MessageId
+    resync: bool = False
+
+
+class Welcome(Struct):
+    """The reply to the IDENTIFY of a node with an `id`.
+
+    `ttl` and `interval` (seconds) are the lease of the node and how often it has to PING; `epoch` is new each time the
+    lookupd starts; `reconnect_window` is the time (seconds) over which nodes that lost their connection spread.
+    """
+
+    ok: Literal[True]
+    msgid: MessageId
+    ttl: float
+    interval: float
+    epoch: str
+    reconnect_window: float
+
+
+class Refusal(Struct):
+    """The reply to a message that was not accepted; the connection stays open."""
+
+    errno: int
+    reason: str
+    msgid: MessageId | None = None
+
+
+class Reply(Struct, frozen=True):
+    """Any reply, as a node reads it: `errno` is 0 when the message was accepted."""
+
+    msgid: MessageId | None = None
+    ok: bool = False
+    errno: int = 0
+    reason: str | None = None
+    resync: bool = False
+    ttl: float | None = None
+    interval: Annotated[float, Meta(gt=0)] | None = None
+    epoch: str | None = None
+    reconnect_window: Annotated[float, Meta(ge=0)] | None = None
+
+
+class MessageError(BadRequest):
+    """A message that can't be read; `reason` is `invalid_json`, `invalid_message` or `invalid_message_type`."""
+
+    reason = "invalid_message"
+
+    def __init__(self, message: str, *, reason: str | None = None, msgid: MessageId | None = None) -> None:
+        super().__init__(message, reason=reason)
+        self.msgid = msgid
+
+    def to_reply(self) -> Refusal:
+        return Refusal(self.errno, self.reason, self.msgid)
+
+
+encode = msgspec.json.Encoder().encode
+
+_requests: msgspec.json.Decoder[Request] = msgspec.json.Decoder(Request)
+_replies = msgspec.json.Decoder(Reply)
+_UNREADABLE = (msgspec.DecodeError, RecursionError)
+_TYPES = {kind.__struct_config__.tag for kind in get_args(Request)}
+
+
+def decode_request(text: str | bytes) -> Request:
+    """Read a message of a node; raises MessageError."""
+    try:
+        return _requests.decode(text)
+    except _UNREADABLE as error:
+        raise _diagnose(text, error) from None
+
+
+def decode_reply(text: str | bytes) -> Reply:
+    """Read a reply of a lookupd; raises MessageError."""
+    try:
+        return _replies.decode(text)
+    except _UNREADABLE as error:
+        raise MessageError(f"not a reply of a lookupd: {error}") from None
+
+
+def _diagnose(text: str | bytes, error: Exception) -> MessageError:
+    try:
+        message: Any = msgspec.json.decode(text)
+    except _UNREADABLE as not_json:
+        return MessageError(f"not JSON: {not_json}", reason="invalid_json")
+    if not isinstance(message, dict):
+        return MessageError("not a JSON object", reason="invalid_json")
+    try:
+        msgid: MessageId = msgspec.convert(message.get("msgid"), MessageId)
+    except msgspec.ValidationError as bad_id:
+        return MessageError(f"`msgid` is missing or not a string: {bad_id}")
+    kind = message.get("type")
+    if not isinstance(kind, str):
+        return MessageError("`type` is missing or not a string", msgid=msgid)
+    if kind not in _TYPES:
+        return MessageError(f"there is no message type {kind!r}", reason="invalid_message_type", msgid=msgid)
+    return MessageError(f"{kind}: {error}", msgid=msgid)
