@@ -1,0 +1,344 @@
+"""Who may do what: the policy for one request. Pure; the facts come from `peer` (the connection) and the headers.
+
+Two steps, each of which raises the error that the client gets:
+
+    grant = authenticate(policy, facts)    # Origin, key, Host, local trust  -> 401, 403 forbidden_*
+    grant.require(Scope.CONTROL, session)  # scope and session of the route  -> 403 forbidden
+
+and `check_content_type(facts)` for what a web page sends (415).
+"""
+
+import ipaddress
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from enum import Enum, StrEnum
+from typing import Self
+
+from gaffer.errors import GafferError
+
+_SAFE_METHODS = frozenset(("GET", "HEAD", "OPTIONS"))
+_DEFAULT_PORTS = {"http": 80, "https": 443}
+_AUTHORITY = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^\[\]:/?#@\s]+)(?::([0-9]{1,5}))?", re.ASCII)
+_KEY_HINT = "send a key of this node as `Authorization: Bearer KEY` or `X-Api-Key: KEY`"
+
+
+class AuthRequired(GafferError):
+    """The caller must present a key."""
+
+    errno = 401
+    reason = "auth_required"
+
+
+class Forbidden(GafferError):
+    """The caller is known and may not do this, or a web page may not do it for the caller."""
+
+    errno = 403
+    reason = "forbidden"
+
+
+class UnsupportedMediaType(GafferError):
+    """A web page sent a body that is neither JSON nor octet-stream."""
+
+    errno = 415
+    reason = "unsupported_media_type"
+
+
+class Scope(StrEnum):
+    """What a grant allows. Scopes don't include each other."""
+
+    READ = "read"
+    CONTROL = "control"  # start, stop, scale, signal, stdin
+    DEFINE = "define"  # new commands
+
+
+ALL_SCOPES = frozenset(Scope)
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """What a caller may do; `sessions` limits it to these sessions, None means all."""
+
+    scopes: frozenset[Scope]
+    sessions: frozenset[str] | None = None
+
+    def sees(self, session: str) -> bool:
+        """Whether the session is within the limits."""
+        return self.sessions is None or session in self.sessions
+
+    def require(self, scope: Scope, session: str | None = None) -> None:
+        """Raise Forbidden unless the scope is granted, and the session when one is named."""
+        if scope not in self.scopes:
+            granted = ", ".join(sorted(self.scopes)) or "nothing"
+            raise Forbidden(
+                f"this needs the scope `{scope}`, and you have: {granted}",
+                hint="use a key that has the scope",
+            )
+        if session is not None and not self.sees(session):
+            raise Forbidden(f"this key is not for the session {session!r}", hint="use a key of that session")
+
+
+class PeerKind(Enum):
+    """Where a connection comes from."""
+
+    UNIX = "unix"
+    LOOPBACK = "loopback"
+    REMOTE = "remote"
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """The other end of a connection: the uid of its owner when that is certain, its groups on a unix socket."""
+
+    kind: PeerKind
+    uid: int | None = None
+    gids: frozenset[int] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """All that the policy wants to know of one request; header values are None when absent."""
+
+    method: str
+    scheme: str
+    peer: Peer
+    host: str | None = None
+    origin: str | None = None
+    fetch_site: str | None = None
+    from_browser: bool = False
+    forwarded: bool = False
+    content_type: str | None = None
+    has_body: bool = False
+    key: str | None = None
+
+    @classmethod
+    def from_headers(cls, method: str, scheme: str, headers: Mapping[str, str], peer: Peer) -> Self:
+        """Collect the facts from headers of any letter case."""
+        lower = {name.lower(): value for name, value in headers.items()}
+        return cls(
+            method=method,
+            scheme=scheme,
+            peer=peer,
+            host=lower.get("host"),
+            origin=lower.get("origin"),
+            fetch_site=lower.get("sec-fetch-site"),
+            from_browser=any(name == "origin" or name.startswith("sec-fetch-") for name in lower),
+            forwarded=any(
+                name in ("forwarded", "via", "x-real-ip") or name.startswith("x-forwarded-") for name in lower
+            ),
+            content_type=lower.get("content-type"),
+            has_body="transfer-encoding" in lower or lower.get("content-length", "0") != "0",
+            key=_presented_key(lower),
+        )
+
+
+def no_keys(key: str) -> Grant | None:
+    """The `verify` of a policy without keys."""
+    return None
+
+
+@dataclass(frozen=True)
+class Policy:
+    """Who is trusted with what.
+
+    local_uids, socket_gids: scopes of local users, and of groups on the unix socket. hosts: names the Host header may
+    have besides IP literals and localhost. origins: web origins (`https://host[:port]`) allowed besides the node's own.
+    anonymous: scopes that need neither key nor trust. verify: the grant of a key, None for an unknown one.
+    """
+
+    trust_local: bool = True
+    local_uids: Mapping[int, frozenset[Scope]] = field(default_factory=dict)
+    socket_gids: Mapping[int, frozenset[Scope]] = field(default_factory=dict)
+    hosts: frozenset[str] = frozenset()
+    origins: frozenset[str] = frozenset()
+    anonymous: frozenset[Scope] = frozenset()
+    verify: Callable[[str], Grant | None] = no_keys
+
+    def allows_origin(self, origin: str) -> bool:
+        """Whether pages of that origin may use this server from elsewhere."""
+        return origin.lower() in self.origins
+
+
+def make_policy(
+    *,
+    own_uid: int,
+    own_names: Iterable[str],
+    trust_local: bool = True,
+    local_uids: Mapping[int, Iterable[Scope]] | None = None,
+    socket_gids: Mapping[int, Iterable[Scope]] | None = None,
+    allowed_hosts: Iterable[str] = (),
+    allowed_origins: Iterable[str] = (),
+    anonymous: Iterable[Scope] = (),
+    verify: Callable[[str], Grant | None] = no_keys,
+) -> Policy:
+    """A policy that trusts the daemon's own user and root with everything.
+
+    Raises GafferError (400 `bad_origin`, `bad_host`) when an allowed origin or host is not written as one.
+    """
+    users = {uid: frozenset(scopes) for uid, scopes in (local_uids or {}).items()}
+    return Policy(
+        trust_local=trust_local,
+        local_uids={**users, own_uid: ALL_SCOPES, 0: ALL_SCOPES},
+        socket_gids={gid: frozenset(scopes) for gid, scopes in (socket_gids or {}).items()},
+        hosts=frozenset(_checked_host(host) for host in (*own_names, *allowed_hosts) if host),
+        origins=frozenset(_checked_origin(origin) for origin in allowed_origins),
+        anonymous=frozenset(anonymous),
+        verify=verify,
+    )
+
+
+def authenticate(policy: Policy, facts: Facts) -> Grant:
+    """The grant of the caller.
+
+    A key decides alone; without one the caller must be trusted as a local user. Raises AuthRequired, or Forbidden
+    with the reason `forbidden_origin` or `forbidden_host`.
+    """
+    check_origin(policy, facts)
+    if facts.key is not None:
+        grant = policy.verify(facts.key)
+        if grant is not None:
+            return grant
+        if not policy.anonymous:
+            raise AuthRequired("this node doesn't know that key", hint=_KEY_HINT)
+    check_host(policy, facts)
+    scopes = policy.anonymous | _local_scopes(policy, facts)
+    if not scopes:
+        raise AuthRequired(f"this needs a key: {_why_not_trusted(policy, facts)}", hint=_KEY_HINT)
+    return Grant(scopes)
+
+
+def check_origin(policy: Policy, facts: Facts) -> None:
+    """Raise Forbidden (`forbidden_origin`) for a request of a web page of another origin that is not allowed."""
+    if not facts.from_browser:
+        return
+    if facts.origin is not None:
+        if policy.allows_origin(facts.origin):
+            return
+        same = _is_same_origin(facts) and facts.fetch_site in (None, "same-origin", "none")
+    else:
+        # "none": the user typed the address or opened a bookmark; no page can cause it.
+        same = facts.fetch_site in ("same-origin", "none")
+    if not same:
+        raise Forbidden(
+            f"web pages of {facts.origin or 'another site'} may not use this server",
+            reason="forbidden_origin",
+            hint="allow the page's origin with --allowed-origin",
+        )
+
+
+def check_host(policy: Policy, facts: Facts) -> None:
+    """Raise Forbidden (`forbidden_host`) for a Host header that a DNS name of an attacker may have brought here."""
+    parts = split_authority(facts.host or "")
+    if parts is not None and (parts[0] == "localhost" or parts[0] in policy.hosts or _is_ip(parts[0])):
+        return
+    raise Forbidden(
+        f"the Host header {facts.host!r} is not a name of this server",
+        reason="forbidden_host",
+        hint="use an IP address or localhost, allow the name with --allowed-host, or send a key",
+    )
+
+
+def check_content_type(facts: Facts) -> None:
+    """Raise UnsupportedMediaType for a body that a web page could send without the server's consent."""
+    if not facts.from_browser or facts.method in _SAFE_METHODS or not facts.has_body:
+        return
+    media_type = (facts.content_type or "").partition(";")[0].strip().lower()
+    if media_type not in ("application/json", "application/octet-stream") and not media_type.endswith("+json"):
+        raise UnsupportedMediaType(
+            f"a web page must send application/json or application/octet-stream, not {media_type or 'no type'}",
+            hint="set the Content-Type header",
+        )
+
+
+def is_loopback(address: str) -> bool:
+    """Whether the IP address is one of 127.0.0.0/8 or ::1 (also as `::ffff:127.0.0.1`)."""
+    try:
+        ip = ipaddress.ip_address(address)
+    except ValueError:
+        return False
+    if isinstance(ip, ipaddress.IPv6Address) and ip.ipv4_mapped:
+        return ip.ipv4_mapped.is_loopback
+    return ip.is_loopback
+
+
+def split_authority(authority: str) -> tuple[str, int | None] | None:
+    """Host, in lower case without brackets and final dot, and port of `host[:port]`; None when it is malformed."""
+    match = _AUTHORITY.fullmatch(authority)
+    if match is None:
+        return None
+    host, port = match.groups()
+    return host.strip("[]").lower().removesuffix("."), int(port) if port else None
+
+
+def _presented_key(headers: Mapping[str, str]) -> str | None:
+    scheme, _, credentials = headers.get("authorization", "").partition(" ")
+    if scheme.lower() == "bearer":
+        return credentials.strip()
+    return headers.get("x-api-key")
+
+
+def _local_scopes(policy: Policy, facts: Facts) -> frozenset[Scope]:
+    peer = facts.peer
+    if not policy.trust_local or facts.forwarded or peer.kind is PeerKind.REMOTE or peer.uid is None:
+        return frozenset()
+    scopes = policy.local_uids.get(peer.uid, frozenset())
+    for gid in peer.gids:
+        scopes |= policy.socket_gids.get(gid, frozenset())
+    return scopes
+
+
+def _why_not_trusted(policy: Policy, facts: Facts) -> str:
+    if facts.peer.kind is PeerKind.REMOTE:
+        return "the caller is not on this host"
+    if not policy.trust_local:
+        return "local callers are not trusted here"
+    if facts.forwarded:
+        return "the request came through a proxy"
+    if facts.peer.uid is None:
+        return "the user of the calling process is unknown"
+    return f"the caller is user {facts.peer.uid}, not the daemon's user, root or an allowed user"
+
+
+def _is_same_origin(facts: Facts) -> bool:
+    origin, own = _split_origin(facts.origin or ""), split_authority(facts.host or "")
+    if origin is None or own is None:
+        return False
+    scheme, host, port = origin
+    return (scheme, host, port) == (facts.scheme, own[0], own[1] or _DEFAULT_PORTS.get(facts.scheme))
+
+
+def _split_origin(origin: str) -> tuple[str, str, int | None] | None:
+    scheme, found, authority = origin.lower().partition("://")
+    parts = split_authority(authority)
+    if not found or not scheme or parts is None:
+        return None
+    return scheme, parts[0], parts[1] or _DEFAULT_PORTS.get(scheme)
+
+
+def _is_ip(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
+def _checked_host(host: str) -> str:
+    parts = split_authority(f"[{host}]" if ":" in host and _is_ip(host) else host)
+    if parts is None or parts[1] is not None:
+        raise GafferError(
+            f"{host!r} is not a host name", reason="bad_host", errno=400, hint="give a name without port, like node1"
+        )
+    return parts[0]
+
+
+def _checked_origin(origin: str) -> str:
+    normal = origin.lower().removesuffix("/")
+    if _split_origin(normal) is None:
+        raise GafferError(
+            f"{origin!r} is not a web origin",
+            reason="bad_origin",
+            errno=400,
+            hint="write it as a browser does: https://host or http://host:port",
+        )
+    return normal

@@ -1,0 +1,60 @@
+"""Whose process is at the other end of an accepted connection."""
+
+import contextlib
+import ipaddress
+import logging
+import socket
+import struct
+
+from gaffer.http.access import Peer, PeerKind, is_loopback
+from gaffer.http.sockdiag import SockDiag, SocketAddress
+
+logger = logging.getLogger(__name__)
+
+_SO_PEERGROUPS = 59
+_UCRED = struct.Struct("=iII")  # pid, uid, gid
+_GROUPS_SIZE = 1024  # bytes, the most that getsockopt gives: 256 groups
+
+
+class PeerFinder:
+    """Finds the peer of a connection; must be asked right after accept, before the client can hand its port on."""
+
+    def __init__(self) -> None:
+        self._diag: SockDiag | None = None
+        try:
+            self._diag = SockDiag()
+        except OSError as error:
+            logger.warning(
+                "netlink sockets are not available (%s): callers on loopback need a key; the unix socket still knows"
+                " its callers (under systemd, add AF_NETLINK to RestrictAddressFamilies)",
+                error.strerror,
+            )
+
+    def close(self) -> None:
+        if self._diag is not None:
+            self._diag.close()
+
+    def find(self, connection: socket.socket) -> Peer:
+        """The peer of a connected stream socket."""
+        if connection.family == socket.AF_UNIX:
+            return _unix_peer(connection)
+        try:
+            client, server = connection.getpeername(), connection.getsockname()
+        except OSError:  # reset already
+            return Peer(PeerKind.REMOTE)
+        if not is_loopback(client[0]):
+            return Peer(PeerKind.REMOTE)
+        uid = self._diag.find_uid(_address(client), _address(server)) if self._diag is not None else None
+        return Peer(PeerKind.LOOPBACK, uid)
+
+
+def _address(name: tuple[str, int]) -> SocketAddress:
+    return SocketAddress(ipaddress.ip_address(name[0]), name[1])
+
+
+def _unix_peer(connection: socket.socket) -> Peer:
+    _, uid, gid = _UCRED.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
+    groups = b""
+    with contextlib.suppress(OSError):  # more groups than fit
+        groups = connection.getsockopt(socket.SOL_SOCKET, _SO_PEERGROUPS, _GROUPS_SIZE)
+    return Peer(PeerKind.UNIX, uid, frozenset((gid, *(number for (number,) in struct.iter_unpack("=I", groups)))))

@@ -1,0 +1,129 @@
+"""The route table: one list from which requests are routed, and everything that describes the API is made.
+
+A pattern is a path of literal segments and parameters: `{name}` takes any segment, `{name:digits}` one of ASCII digits.
+Literals win over digits, digits over any; a segment that is taken once is not reconsidered, so `/processes/12` never
+falls back to a job called "12".
+"""
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
+from urllib.parse import unquote
+
+from tornado.web import RequestHandler
+
+from gaffer.errors import BadRequest
+from gaffer.http.access import Scope
+
+_PARAMETER = re.compile(r"\{([a-z_]+)(:digits)?\}")
+_DIGITS = re.compile(r"[0-9]+", re.ASCII)
+
+PUBLIC = None
+"""The scope of a method that is open to everybody, whatever the policy says."""
+
+
+class Route(NamedTuple):
+    """One resource: `methods` maps each HTTP method to the scope it needs, or to PUBLIC.
+
+    HEAD comes with GET. A handler may require more than that once it knows the body; then its docstring says so.
+    """
+
+    pattern: str
+    handler: type[RequestHandler]
+    methods: Mapping[str, Scope | None]
+    kwargs: Mapping[str, Any] = {}
+
+    @property
+    def allowed(self) -> list[str]:
+        """The methods as in an Allow header."""
+        return sorted({*self.methods, "OPTIONS"} | ({"HEAD"} if "GET" in self.methods else set()))
+
+    def answers(self, method: str) -> bool:
+        return method in self.methods or (method == "HEAD" and "GET" in self.methods)
+
+    def scope(self, method: str) -> Scope | None:
+        """The scope that the method needs; KeyError when the route doesn't answer it."""
+        return self.methods["GET" if method == "HEAD" and "HEAD" not in self.methods else method]
+
+
+class Match(NamedTuple):
+    """A route and the values of its parameters, percent-decoded."""
+
+    route: Route
+    params: dict[str, str]
+
+
+class _Node:
+    __slots__ = ("any", "digits", "literals", "route")
+
+    def __init__(self) -> None:
+        self.literals: dict[str, _Node] = {}
+        self.digits: tuple[str, _Node] | None = None
+        self.any: tuple[str, _Node] | None = None
+        self.route: Route | None = None
+
+
+class RouteTable:
+    """Finds the route of a path by walking it segment by segment through dictionaries."""
+
+    def __init__(self, routes: Iterable[Route]) -> None:
+        self._root = _Node()
+        self._routes: list[Route] = []
+        for route in routes:
+            self._add(route)
+
+    def __iter__(self) -> Iterator[Route]:
+        return iter(self._routes)
+
+    def match(self, path: str) -> Match | None:
+        """The route of a raw request path, None when there is none.
+
+        Raises BadRequest when a percent-encoded segment is not UTF-8.
+        """
+        node, params = self._root, {}
+        for segment in _segments(path):
+            try:
+                value = unquote(segment, errors="strict") if "%" in segment else segment
+            except UnicodeDecodeError:
+                raise BadRequest(f"the path segment {segment!r} is not percent-encoded UTF-8") from None
+            child = node.literals.get(value)
+            if child is not None:
+                node = child
+                continue
+            taken = node.digits if node.digits is not None and _DIGITS.fullmatch(value) else node.any
+            if taken is None or not value:
+                return None
+            name, node = taken
+            params[name] = value
+        return Match(node.route, params) if node.route is not None else None
+
+    def _add(self, route: Route) -> None:
+        node = self._root
+        for segment in _segments(route.pattern):
+            node = _child(node, segment)
+        if node.route is not None:
+            raise ValueError(f"two routes for {route.pattern}")
+        node.route = route
+        self._routes.append(route)
+
+
+def _segments(path: str) -> list[str]:
+    path = path.removeprefix("/")
+    return path.split("/") if path else []
+
+
+def _child(node: _Node, segment: str) -> _Node:
+    parameter = _PARAMETER.fullmatch(segment)
+    if parameter is None:
+        return node.literals.setdefault(segment, _Node())
+    name, digits = parameter.groups()
+    taken = node.digits if digits else node.any
+    if taken is None:
+        taken = (name, _Node())
+        if digits:
+            node.digits = taken
+        else:
+            node.any = taken
+    elif taken[0] != name:
+        raise ValueError(f"{segment} is called {{{taken[0]}}} in another route")
+    return taken[1]

@@ -1,0 +1,122 @@
+"""Who owns the other end of a TCP connection on this host: one netlink sock_diag question (Linux, sock_diag(7)).
+
+A connected client that has closed its socket already leaves an orphan behind, which the kernel reports with uid 0.
+`find_uid` therefore believes only an answer about a socket that a process still holds, in a state that follows a
+finished handshake; for anything else it knows nothing.
+"""
+
+import contextlib
+import ipaddress
+import socket
+import struct
+from typing import NamedTuple
+
+IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+_NETLINK_SOCK_DIAG = 4
+_SOCK_DIAG_BY_FAMILY = 20
+_NLM_F_REQUEST = 1
+_ANY_COOKIE = b"\xff" * 8
+
+_ESTABLISHED, _FIN_WAIT2, _CLOSE_WAIT = 1, 5, 8
+_HELD_STATES = frozenset((_ESTABLISHED, _FIN_WAIT2, _CLOSE_WAIT))
+
+_HEADER = struct.Struct("=IHHII")  # nlmsghdr: length, type, flags, sequence, port id
+_REQUEST = struct.Struct("=BBBBI")  # inet_diag_req_v2 up to id: family, protocol, extensions, pad, states
+_PORTS = struct.Struct("!HH")  # inet_diag_sockid starts with the two ports; both addresses take 16 bytes each
+_OWNER = struct.Struct("=IIIII")  # the end of inet_diag_msg: expires, rqueue, wqueue, uid, inode
+_PORTS_AT, _LOCAL_AT, _REMOTE_AT, _OWNER_AT = 4, 8, 24, 52  # offsets in inet_diag_msg
+_ANSWER_SIZE = _HEADER.size + _OWNER_AT + _OWNER.size
+
+
+class SocketAddress(NamedTuple):
+    """One end of a TCP connection."""
+
+    ip: IPAddress
+    port: int
+
+
+class SocketOwner(NamedTuple):
+    """What the kernel says about a socket: its TCP state, the uid of its owner, its inode (0: no process holds it)."""
+
+    state: int
+    uid: int
+    inode: int
+
+
+def trusted_uid(owner: SocketOwner | None) -> int | None:
+    """The uid to believe, or None when the answer proves nothing."""
+    if owner is None or owner.inode == 0 or owner.state not in _HELD_STATES:
+        return None
+    return owner.uid
+
+
+class SockDiag:
+    """A netlink socket that is asked again and again; for use from one thread.
+
+    Raises OSError when the kernel or a sandbox refuses netlink sockets.
+    """
+
+    def __init__(self) -> None:
+        self._sequence = 0
+        self._socket = socket.socket(
+            socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK, _NETLINK_SOCK_DIAG
+        )
+        try:
+            self._socket.bind((0, 0))
+            self._socket.connect((0, 0))
+        except OSError:
+            self._socket.close()
+            raise
+
+    def close(self) -> None:
+        self._socket.close()
+
+    def find_uid(self, client: SocketAddress, server: SocketAddress) -> int | None:
+        """The uid of the process whose socket is `client` in the connection to `server`; None when unknown."""
+        return trusted_uid(self.find(client, server))
+
+    def find(self, local: SocketAddress, remote: SocketAddress) -> SocketOwner | None:
+        """The socket with exactly these ends, or None when there is none or the kernel didn't answer."""
+        local, remote = _unmapped(local), _unmapped(remote)
+        if local.ip.version != remote.ip.version:
+            return None
+        family = socket.AF_INET if local.ip.version == 4 else socket.AF_INET6
+        ends = _PORTS.pack(local.port, remote.port) + _padded(local.ip) + _padded(remote.ip)
+        self._sequence = (self._sequence + 1) & 0xFFFFFFFF
+        body = _REQUEST.pack(family, socket.IPPROTO_TCP, 0, 0, 0xFFFFFFFF) + ends + bytes(4) + _ANY_COOKIE
+        header = _HEADER.pack(_HEADER.size + len(body), _SOCK_DIAG_BY_FAMILY, _NLM_F_REQUEST, self._sequence, 0)
+        with contextlib.suppress(OSError):  # ENOBUFS, or EAGAIN: no answer
+            self._socket.send(header + body)
+            while True:
+                answer = self._socket.recv(4096)
+                # The kernel answers within send(); what has another number is left from a failed exchange.
+                if len(answer) >= _HEADER.size and _HEADER.unpack_from(answer)[3] == self._sequence:
+                    return _parse(answer, local, remote)
+        return None
+
+
+def _parse(answer: bytes, local: SocketAddress, remote: SocketAddress) -> SocketOwner | None:
+    kind = _HEADER.unpack_from(answer)[1]
+    if kind != _SOCK_DIAG_BY_FAMILY or len(answer) < _ANSWER_SIZE:
+        return None
+    body = answer[_HEADER.size :]
+    ip_size = 4 if body[0] == socket.AF_INET else 16
+    local_port, remote_port = _PORTS.unpack_from(body, _PORTS_AT)
+    found_local = SocketAddress(ipaddress.ip_address(body[_LOCAL_AT : _LOCAL_AT + ip_size]), local_port)
+    found_remote = SocketAddress(ipaddress.ip_address(body[_REMOTE_AT : _REMOTE_AT + ip_size]), remote_port)
+    # With no connection of these ends the kernel offers a listening socket.
+    if (_unmapped(found_local), _unmapped(found_remote)) != (local, remote):
+        return None
+    _, _, _, uid, inode = _OWNER.unpack_from(body, _OWNER_AT)
+    return SocketOwner(state=body[1], uid=uid, inode=inode)
+
+
+def _unmapped(address: SocketAddress) -> SocketAddress:
+    """The address as IPv4 when it is `::ffff:a.b.c.d`: connections over IPv4 are found that way in both families."""
+    mapped = address.ip.ipv4_mapped if isinstance(address.ip, ipaddress.IPv6Address) else None
+    return SocketAddress(mapped, address.port) if mapped else address
+
+
+def _padded(ip: IPAddress) -> bytes:
+    return ip.packed.ljust(16, b"\0")
