@@ -1,0 +1,50 @@
+# `make help` lists the targets. Needs git, make, python3 (3.11 or later) and python3-venv.
+
+NODES ?= 3
+PYTHON ?= python3
+export PYTHON
+
+BIN := .venv/bin
+
+# Expanded when a recipe runs. $(error) prints one line and make ends with 2.
+require = $(eval missing := $(shell tools/venv.sh check))$(if $(missing),$(error $(missing)))
+
+.PHONY: help demo test check format venv clean
+
+help:
+	@echo 'make demo             a lookupd and 3 nodes on this machine, and who runs what; Ctrl-C ends it'
+	@echo 'make demo NODES=5     ... with 5 nodes'
+	@echo 'make demo ONCE=1      ... start, check, kill a process and a node, report, end'
+	@echo 'make test             all tests; ARGS="tests/common -k slot" for some'
+	@echo 'make check            format, lint, types, direction of imports'
+	@echo 'make format           format the code and mend what the linter can'
+	@echo 'make venv             only make .venv, with all that the targets above need'
+	@echo 'make clean            remove .venv, caches and build products'
+	@echo 'PYTHON=python3.12 make ...   with another interpreter'
+
+demo:
+	$(require)
+	@tools/venv.sh
+	@exec $(BIN)/python examples/demo.py --nodes $(NODES) $(if $(filter-out 0,$(ONCE)),--once)
+
+venv:
+	$(require)
+	@tools/venv.sh tests
+
+test: venv
+	@$(BIN)/pytest $(ARGS)
+
+check: venv
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: venv
+	$(BIN)/ruff format
+	$(BIN)/ruff check --fix
+
+clean:
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .coverage
+	rm -rf */build */dist */src/*.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
