@@ -1,0 +1,191 @@
+"""The settings of the daemon: each one's flag, environment variable, place in the configuration file and default.
+
+`Settings` is the schema: its fields name the rule that checks a value and where it may be given. A flag wins over
+the environment, the environment over the file, the file over the default.
+"""
+
+import dataclasses
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import urlsplit
+
+from gaffer import rules
+from gaffer.errors import BadRequest, ConfigError, Problem
+from gaffer.log import parse_level
+from gaffer.rules import Wrong
+from gaffer.util import parse_address
+
+
+def number(text: str, lowest: int, highest: int) -> int:
+    """A whole number from `lowest` to `highest`."""
+    if not (text.isascii() and text.isdecimal() and lowest <= int(text) <= highest):
+        raise Wrong(f"expected a whole number from {lowest} to {highest}, got {text!r}")
+    return int(text)
+
+
+def backlog(text: str) -> int:
+    return number(text, 1, 65535)
+
+
+def port(text: str) -> int:
+    return number(text, 0, 65535)
+
+
+def boolean(text: str) -> bool:
+    return rules.boolean(text, True)
+
+
+def items(text: str) -> tuple[str, ...]:
+    return tuple(item.strip() for item in text.split(",") if item.strip())
+
+
+def addresses(text: str) -> tuple[str, ...]:
+    """Addresses to listen on, each `host:port`, `[v6]:port` or `unix:/path`."""
+    if not items(text):
+        raise Wrong("expected an address", "such as 127.0.0.1:5000, [::1]:5000 or unix:/run/gafferd.sock")
+    for address in items(text):
+        try:
+            parse_address(address)
+        except RuntimeError as error:
+            raise Wrong(str(error), "such as 127.0.0.1:5000, [::1]:5000 or unix:/run/gafferd.sock") from None
+    return items(text)
+
+
+def url(text: str) -> str:
+    """An http or https URL with a host."""
+    try:
+        parts = urlsplit(text)
+        good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        good = False
+    if not good:
+        raise Wrong(f"expected an http or https URL, got {text!r}", "such as http://10.0.0.7:5010")
+    return text
+
+
+def urls(text: str) -> tuple[str, ...]:
+    return tuple(map(url, items(text)))
+
+
+def existing_file(text: str) -> str:
+    if not os.path.isfile(text):
+        raise Wrong(f"there is no file {text!r}")
+    return text
+
+
+def text(value: str) -> str:
+    if not value:
+        raise Wrong("expected a text that is not empty")
+    return value
+
+
+def log_level(text: str) -> str:
+    try:
+        parse_level(text)
+    except BadRequest as error:
+        raise Wrong(error.message, error.hint) from None
+    return text.strip().lower()
+
+
+def loop_kind(text: str) -> str:
+    if text not in ("auto", "uvloop", "asyncio"):
+        raise Wrong(f"there is no loop {text!r}", "use auto, uvloop or asyncio")
+    return text
+
+
+def labels(text: str) -> dict[str, str]:
+    """`name=value` pairs that describe the node."""
+    result = {}
+    for item in items(text):
+        name, separator, value = item.partition("=")
+        if not separator or not name.strip():
+            raise Wrong(f"expected name=value pairs, got {item!r}", "such as zone=a, disk=ssd")
+        result[name.strip()] = value.strip()
+    return result
+
+
+def setting(
+    rule: Any, default: Any = None, *, flag: str | None = None, env: str | None = None, ini: str | None = None
+) -> Any:
+    """A field of Settings. `ini` is `section key`; a key that ends in `*` may be followed by digits."""
+    metadata = {"rule": rule, "flag": flag, "env": env, "ini": tuple(ini.split()) if ini else None}
+    return field(default=default, metadata=metadata)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What gafferd runs with. None or an empty tuple where nothing was given."""
+
+    bind: tuple[str, ...] = setting(addresses, (), flag="--bind", ini="gaffer bind")
+    backlog: int = setting(backlog, 128, flag="--backlog", ini="gaffer backlog")
+    certfile: str | None = setting(existing_file, flag="--certfile", ini="ssl certfile")
+    keyfile: str | None = setting(existing_file, flag="--keyfile", ini="ssl keyfile")
+    client_ca: str | None = setting(existing_file, ini="ssl ca_certs")
+    http_endpoints: tuple[str, ...] = setting(items, (), ini="gaffer http_endpoints")
+    state_dir: str | None = setting(text, flag="--state-dir", env="GAFFER_STATE_DIR", ini="gaffer state_dir")
+    lookupd_address: tuple[str, ...] = setting(urls, (), flag="--lookupd-address", ini="gaffer lookupd_address*")
+    broadcast_address: str | None = setting(url, flag="--broadcast-address", ini="gaffer broadcast_address")
+    broadcast_port: int | None = setting(port, flag="--broadcast-port", ini="gaffer broadcast_port")
+    cacert: str | None = setting(existing_file, flag="--cacert", ini="lookup_ssl ca_certs")
+    client_certfile: str | None = setting(existing_file, flag="--client-certfile", ini="lookup_ssl certfile")
+    client_keyfile: str | None = setting(existing_file, flag="--client-keyfile", ini="lookup_ssl keyfile")
+    cluster_key_file: str | None = setting(
+        existing_file,
+        flag="--cluster-key-file",
+        env="GAFFER_CLUSTER_KEY_FILE",
+        ini="gaffer cluster_key_file",
+    )
+    api_key_file: str | None = setting(existing_file, flag="--api-key-file", ini="gaffer api_key_file")
+    require_key: bool = setting(boolean, False, ini="gaffer require_key")
+    trust_local: bool = setting(boolean, True, ini="gaffer trust_local")
+    insecure: bool = setting(boolean, False, flag="--insecure", ini="gaffer insecure")
+    allowed_host: tuple[str, ...] = setting(items, (), flag="--allowed-host", ini="gaffer allowed_host")
+    allowed_origin: tuple[str, ...] = setting(items, (), flag="--allowed-origin", ini="gaffer allowed_origin")
+    labels: Mapping[str, str] | None = setting(labels, ini="gaffer labels")
+    daemon: bool = setting(boolean, False, flag="--daemon", ini="gaffer daemonize")
+    pidfile: str | None = setting(text, flag="--pidfile", ini="gaffer pidfile")
+    error_log: str | None = setting(text, flag="--error-log", ini="gaffer error_log")
+    log_level: str = setting(log_level, "info", flag="--log-level", ini="gaffer log_level")
+    loop: str = setting(loop_kind, "auto", flag="--loop", ini="gaffer loop")
+
+
+_FIELDS = {f.name: f for f in dataclasses.fields(Settings)}
+
+# (section, key) in the configuration file -> name of the setting; the key may end in `*`
+FILE_KEYS: dict[tuple[str, str], str] = {f.metadata["ini"]: name for name, f in _FIELDS.items() if f.metadata["ini"]}
+
+
+def check(name: str, given: str) -> Any:
+    """The value of the setting `name` that the text `given` spells; raises gaffer.rules.Wrong when it is none."""
+    return _FIELDS[name].metadata["rule"](given)
+
+
+def resolve(
+    flags: Mapping[str, str | list[str] | bool | None],
+    environ: Mapping[str, str],
+    from_file: Mapping[str, Any],
+) -> Settings:
+    """The settings, from flags as docopt gives them, environment variables and the checked values of the file.
+
+    A repeated flag adds to its list. Raises ConfigError with every wrong flag and variable.
+    """
+    values = dict(from_file)
+    problems = []
+    for name, f in _FIELDS.items():
+        flag, variable = f.metadata["flag"], f.metadata["env"]
+        given = flags.get(flag)
+        if given:
+            source, text = flag, ",".join(given) if isinstance(given, list) else str(given)
+        elif environ.get(variable or ""):
+            source, text = variable, environ[variable]
+        else:
+            continue
+        try:
+            values[name] = check(name, text)
+        except Wrong as wrong:
+            problems.append(Problem(source, wrong.message, wrong.hint))
+    if problems:
+        raise ConfigError(problems)
+    return Settings(**values)
