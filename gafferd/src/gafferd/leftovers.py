@@ -1,0 +1,155 @@
+"""Ends the processes that a killed gafferd left alive.
+
+A process is touched only through a pidfd that was opened before the process was identified, so a recycled process id
+never makes a stranger pay. It is a leftover when it is the leader that a record names (same boot, same start
+time), a member of the group of such a leader, or carries this node's cookie in its environment.
+"""
+
+import contextlib
+import errno
+import logging
+import os
+import select
+import signal
+import time
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+from gaffer import procfs
+from gaffer.errors import GafferError
+from gaffer.process import ProcessRecord
+from gaffer.reaper import COOKIE
+
+logger = logging.getLogger(__name__)
+
+UNRECORDED_TIMEOUT = 30.0  # seconds that a process without a record gets to end, the default of a job
+_RESCAN = 0.1
+_GIVE_UP = 10.0
+
+
+class LeftoverError(GafferError):
+    """A leftover could not be ended, so starting its job would run it twice."""
+
+    reason = "leftover_alive"
+
+
+def is_alive(record: ProcessRecord) -> bool:
+    """Whether the process that `record` names still runs, given that the boot is the same."""
+    stat = procfs.read_stat(record.os_pid)
+    return stat is not None and stat.state not in "ZX" and stat.start_time == record.start_time
+
+
+def end_leftovers(records: Sequence[ProcessRecord], node_ids: Collection[str], spare: Collection[str] = ()) -> int:
+    """Terminate what is left of `records` (of this boot) and of the nodes `node_ids`, all at once; return how many.
+
+    Each gets SIGTERM, then SIGKILL once the graceful timeout of its record is over. Processes with a cookie in
+    `spare` are left alone. Raises LeftoverError when one outlives SIGKILL by 10 seconds.
+    """
+    if not hasattr(os, "pidfd_open"):
+        logger.warning("this system has no pidfds: what an earlier gafferd left is not looked for")
+        return 0
+    hunt = _Hunt(records, node_ids, spare)
+    try:
+        return hunt.run()
+    finally:
+        hunt.close()
+
+
+@dataclass
+class _Target:
+    pid: int
+    pidfd: int
+    kill_at: float
+    killed: bool = False
+
+
+class _Hunt:
+    def __init__(self, records: Sequence[ProcessRecord], node_ids: Collection[str], spare: Collection[str]) -> None:
+        self._begin = time.monotonic()
+        self._by_pid = {record.os_pid: record for record in records}
+        self._by_cookie = {record.cookie: record for record in records}
+        self._prefixes = tuple(f"{node_id}:" for node_id in node_ids)
+        self._spare = spare
+        self._targets: dict[int, _Target] = {}  # by pidfd
+        self._poll = select.poll()
+        self._ended = 0
+
+    def run(self) -> int:
+        next_scan = 0.0
+        while True:
+            if not self._targets or time.monotonic() >= next_scan:
+                self._scan()
+                next_scan = time.monotonic() + _RESCAN
+            if not self._targets:
+                return self._ended
+            self._kill_overdue()
+            for pidfd, _ in self._poll.poll(_RESCAN * 1000):
+                self._poll.unregister(pidfd)
+                os.close(pidfd)
+                del self._targets[pidfd]
+                self._ended += 1
+
+    def close(self) -> None:
+        for pidfd in self._targets:
+            os.close(pidfd)
+
+    def _scan(self) -> None:
+        """Take aim at every leftover that is not a target yet."""
+        known = {target.pid for target in self._targets.values()}
+        for pid in procfs.all_pids():
+            if pid in known or pid == os.getpid():
+                continue
+            try:
+                pidfd = os.pidfd_open(pid)
+            except OSError as error:
+                if error.errno in (errno.EMFILE, errno.ENFILE) and self._targets:
+                    return  # the rest is found once some of these are gone
+                if error.errno in (errno.ESRCH, errno.EINVAL):
+                    continue
+                raise
+            found, record = self._identify(pid)
+            if not found:
+                os.close(pidfd)
+                continue
+            timeout = record.graceful_timeout if record else UNRECORDED_TIMEOUT
+            self._targets[pidfd] = _Target(pid, pidfd, self._begin + timeout)
+            self._poll.register(pidfd, select.POLLIN)
+            name = f"{record.job} (slot {record.slot})" if record else "an unrecorded job"
+            logger.warning("ending process %d of %s, left by an earlier gafferd", pid, name)
+            _send(pidfd, signal.SIGTERM)
+
+    def _identify(self, pid: int) -> tuple[bool, ProcessRecord | None]:
+        """Whether `pid` is a leftover, and its record or that of its leader."""
+        stat = procfs.read_stat(pid)
+        if stat is None or stat.state in "ZX":
+            return False, None
+        record = self._by_pid.get(pid)
+        if record is not None and record.start_time == stat.start_time:
+            return True, record
+        leader = self._by_pid.get(stat.pgrp)
+        # The leader lived on after `pid` was seen in its group, so the group is still the leader's.
+        if leader is not None and leader.pgid == leader.os_pid and is_alive(leader):
+            return True, leader
+        cookie = procfs.read_variable(pid, COOKIE)
+        if cookie is None or cookie in self._spare or not cookie.startswith(self._prefixes):
+            return False, None
+        return True, self._by_cookie.get(cookie)
+
+    def _kill_overdue(self) -> None:
+        now = time.monotonic()
+        for target in self._targets.values():
+            if not target.killed and now >= target.kill_at:
+                logger.warning("killing process %d: it ignored SIGTERM", target.pid)
+                _send(target.pidfd, signal.SIGKILL)
+                target.killed = True
+                target.kill_at = now
+            elif target.killed and now >= target.kill_at + _GIVE_UP:
+                raise LeftoverError(
+                    f"process {target.pid}, left by an earlier gafferd, does not end after SIGKILL",
+                    hint="it may wait for a device or a network file system; end it, then start gafferd again",
+                )
+
+
+def _send(pidfd: int, signum: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        signal.pidfd_send_signal(pidfd, signum)
