@@ -1,0 +1,114 @@
+"""What the registry holds of a node."""
+
+from typing import Literal
+
+from gaffer.messages import Identify, Process
+from msgspec import Struct
+
+Status = Literal["alive", "suspect", "draining"]
+NodeKey = str | int  # a node's id, or the session of a node without one
+Departure = Literal["left", "expired", "replaced", "deleted"]
+
+
+class NodeInfo(Struct, frozen=True, kw_only=True):
+    """A node as answers and events show it; all null for a connection that has not identified itself.
+
+    `incarnation` and `seq` order what is known of one `id`: `seq` numbers the changes within an incarnation.
+    `conflict` means that another connected node has the same name.
+    """
+
+    name: str | None = None
+    origin: str | None = None
+    version: str | None = None
+    id: str | None = None
+    incarnation: int | None = None
+    seq: int | None = None
+    labels: dict[str, str] = {}
+    status: Status = "alive"
+    conflict: bool = False
+
+
+class Tombstone(Struct, frozen=True):
+    """A node that is gone, kept for a while so that answers of several lookupds can be merged."""
+
+    id: str
+    incarnation: int
+    seq: int
+    reason: Departure
+
+
+class Node:
+    """An identified node: who it is, its lease, its table of jobs and processes."""
+
+    __slots__ = (
+        "conflict",
+        "draining",
+        "heard",
+        "identity",
+        "jobs",
+        "key",
+        "overdue",
+        "resync",
+        "seq",
+        "session",
+        "silent_since",
+    )
+
+    def __init__(self, key: NodeKey, identity: Identify, session: int, now: float) -> None:
+        self.key = key
+        self.identity = identity
+        self.session: int | None = session
+        # When it was last heard, and since when its silence counts: later than that after a pause of lookupd.
+        self.heard = now
+        self.silent_since = now
+        self.overdue = False
+        self.draining = False
+        self.conflict = False
+        self.seq = 0
+        self.resync = False
+        self.jobs: dict[str, dict[int, Process]] = {}
+
+    def reconnect(self, identity: Identify, session: int, now: float) -> None:
+        """The same start of the node has a new connection; its next snapshot is the truth."""
+        self.identity = identity
+        self.session = session
+        self.heard = self.silent_since = now
+        self.overdue = False
+        self.resync = True
+
+    @property
+    def connected(self) -> bool:
+        return self.session is not None
+
+    @property
+    def silent(self) -> bool:
+        """Connected, as far as lookupd knows, but an interval was missed."""
+        return self.overdue and self.connected
+
+    @property
+    def status(self) -> Status:
+        if self.overdue or not self.connected:
+            return "suspect"
+        return "draining" if self.draining else "alive"
+
+    @property
+    def info(self) -> NodeInfo:
+        who = self.identity
+        numbered = who.id is not None
+        return NodeInfo(
+            name=who.name,
+            origin=who.origin,
+            version=who.version,
+            id=who.id,
+            incarnation=who.incarnation if numbered else None,
+            seq=self.seq if numbered else None,
+            labels=who.labels,
+            status=self.status,
+            conflict=self.conflict,
+        )
+
+    def live_pids(self, job_name: str) -> list[int]:
+        """The processes of the job that take work."""
+        if self.draining:
+            return []
+        return [process.pid for process in self.jobs[job_name].values() if process.state != "draining"]

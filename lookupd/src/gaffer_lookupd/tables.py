@@ -1,0 +1,137 @@
+"""What each node says it runs: its jobs, their processes, and whether it drains, in the order of its change numbers.
+
+A node with an `id` numbers its changes from 1. A change that is not the next is not made: one that was made before is
+passed over, and after a gap the node has to send a snapshot (`node.resync`). Unnumbered changes are made as they come.
+"""
+
+from collections.abc import Iterable, Mapping
+
+from gaffer.messages import Process
+
+from gaffer_lookupd.changes import Publisher
+from gaffer_lookupd.errors import Refused
+from gaffer_lookupd.records import Node, NodeKey
+
+
+class Tables:
+    """The tables of all nodes, and which nodes have each job."""
+
+    def __init__(self, publish: Publisher) -> None:
+        self._publish = publish
+        self._by_job: dict[str, dict[NodeKey, Node]] = {}
+
+    @property
+    def jobs(self) -> Mapping[str, Mapping[NodeKey, Node]]:
+        """The nodes that have each job: `{job name: {node key: node}}`."""
+        return self._by_job
+
+    def check_seq(self, node: Node, seq: int | None) -> None:
+        """Compare the number of the last change that the node has made with the last that came."""
+        if seq is not None and seq != node.seq:
+            node.resync = True
+
+    def register_job(self, node: Node, job_name: str, seq: int | None = None) -> None:
+        """Add a job; raises Refused (409) when the node has it."""
+        if not _is_next(node, seq):
+            return
+        if job_name in node.jobs:
+            raise Refused(409, f"job {job_name} is already registered")
+        self._add_job(node, job_name)
+        _made(node, seq)
+
+    def unregister_job(self, node: Node, job_name: str, seq: int | None = None) -> None:
+        """Remove a job and its processes, if the node has it."""
+        if not _is_next(node, seq):
+            return
+        if job_name in node.jobs:
+            self._remove_job(node, job_name)
+        _made(node, seq)
+
+    def put_process(self, node: Node, job_name: str, process: Process, seq: int | None = None) -> None:
+        """Add a process to a job of the node, or update it; raises Refused (404) when the node lacks the job."""
+        if not _is_next(node, seq):
+            return
+        self._put_process(node, job_name, _processes(node, job_name), process)
+        _made(node, seq)
+
+    def drop_process(self, node: Node, job_name: str, pid: int, seq: int | None = None) -> None:
+        """Remove a process of a job, if it is there; raises Refused (404) when the node lacks the job."""
+        if not _is_next(node, seq):
+            return
+        process = _processes(node, job_name).pop(pid, None)
+        if process is not None:
+            self._publish("remove_process", node.info, job_name, process)
+        _made(node, seq)
+
+    def replace(self, node: Node, seq: int, jobs: Mapping[str, Iterable[Process]], draining: bool = False) -> None:
+        """Take in the whole table of a node as of change `seq`, unless a later change was made already."""
+        if seq < node.seq and not node.resync:
+            return
+        for job_name in [name for name in node.jobs if name not in jobs]:
+            self._remove_job(node, job_name)
+        for job_name, processes in jobs.items():
+            if job_name not in node.jobs:
+                self._add_job(node, job_name)
+            known = node.jobs[job_name]
+            current = {process.pid: process for process in processes}
+            for process in current.values():
+                self._put_process(node, job_name, known, process)
+            for pid in known.keys() - current.keys():
+                self._publish("remove_process", node.info, job_name, known.pop(pid))
+        node.seq = seq
+        node.resync = False
+        self.set_draining(node, draining)
+
+    def set_draining(self, node: Node, draining: bool) -> None:
+        """Note whether the node takes work: the processes of one that drains leave the answers' pids."""
+        if node.draining != draining:
+            node.draining = draining
+            self._publish("update_node", node.info)
+
+    def forget(self, node: Node) -> None:
+        """Drop the table of a node that is gone; no change tells of each job."""
+        for job_name in node.jobs:
+            self._unindex(node, job_name)
+
+    def _add_job(self, node: Node, job_name: str) -> None:
+        node.jobs[job_name] = {}
+        self._by_job.setdefault(job_name, {})[node.key] = node
+        self._publish("add_job", node.info, job_name)
+
+    def _remove_job(self, node: Node, job_name: str) -> None:
+        del node.jobs[job_name]
+        self._unindex(node, job_name)
+        self._publish("remove_job", node.info, job_name)
+
+    def _unindex(self, node: Node, job_name: str) -> None:
+        holders = self._by_job[job_name]
+        del holders[node.key]
+        if not holders:
+            del self._by_job[job_name]
+
+    def _put_process(self, node: Node, job_name: str, known: dict[int, Process], process: Process) -> None:
+        before = known.get(process.pid)
+        if before == process:
+            return
+        known[process.pid] = process
+        self._publish("update_process" if before else "add_process", node.info, job_name, process)
+
+
+def _is_next(node: Node, seq: int | None) -> bool:
+    if seq is None or seq == node.seq + 1:
+        return True
+    if seq > node.seq:
+        node.resync = True
+    return False
+
+
+def _made(node: Node, seq: int | None) -> None:
+    if seq is not None:
+        node.seq = seq
+
+
+def _processes(node: Node, job_name: str) -> dict[int, Process]:
+    try:
+        return node.jobs[job_name]
+    except KeyError:
+        raise Refused(404, "job_not_found") from None
