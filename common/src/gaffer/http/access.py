@@ -111,6 +111,11 @@ class Facts:
     has_body: bool = False
     key: str | None = None
 
+    @property
+    def is_safe(self) -> bool:
+        """Whether the method only reads."""
+        return self.method in _SAFE_METHODS
+
     @classmethod
     def from_headers(cls, method: str, scheme: str, headers: Mapping[str, str], peer: Peer) -> Self:
         """Collect the facts from headers of any letter case."""
@@ -240,7 +245,7 @@ def check_host(policy: Policy, facts: Facts) -> None:
 
 def check_content_type(facts: Facts) -> None:
     """Raise UnsupportedMediaType for a body that a web page could send without the server's consent."""
-    if not facts.from_browser or facts.method in _SAFE_METHODS or not facts.has_body:
+    if not facts.from_browser or facts.is_safe or not facts.has_body:
         return
     media_type = (facts.content_type or "").partition(";")[0].strip().lower()
     if media_type not in ("application/json", "application/octet-stream") and not media_type.endswith("+json"):

@@ -7,13 +7,14 @@ falls back to a job called "12".
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import unquote
-
-from tornado.web import RequestHandler
 
 from gaffer.errors import BadRequest
 from gaffer.http.access import Scope
+
+if TYPE_CHECKING:
+    from gaffer.http.base import Routed
 
 _PARAMETER = re.compile(r"\{([a-z_]+)(:digits)?\}")
 _DIGITS = re.compile(r"[0-9]+", re.ASCII)
@@ -29,9 +30,8 @@ class Route(NamedTuple):
     """
 
     pattern: str
-    handler: type[RequestHandler]
+    handler: "type[Routed]"
     methods: Mapping[str, Scope | None]
-    kwargs: Mapping[str, Any] = {}
 
     @property
     def allowed(self) -> list[str]:

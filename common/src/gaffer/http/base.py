@@ -1,0 +1,332 @@
+"""What both daemons' HTTP servers share: the gate every request passes, JSON in and out, one error body."""
+
+import logging
+import re
+import sys
+from collections.abc import Iterable, Sequence
+from http import HTTPStatus
+from typing import Any, TypeVar, cast
+
+import msgspec
+from tornado.httputil import HTTPMessageDelegate, HTTPServerRequest
+from tornado.web import Application as TornadoApplication
+from tornado.web import HTTPError, RequestHandler, stream_request_body
+
+from gaffer.errors import BadRequest, GafferError
+from gaffer.http.access import Facts, Grant, Policy, Scope, authenticate, check_content_type, check_origin
+from gaffer.http.routes import PUBLIC, Match, Route, RouteTable
+from gaffer.http.server import peer_of
+
+T = TypeVar("T")
+
+logger = logging.getLogger(__name__)
+
+MAX_BODY = 8 * 1024 * 1024  # bytes of a request body that a handler gets
+MAX_DISCARDED = 64 * 1024 * 1024  # bytes that are read only to answer a client that doesn't listen while it sends
+
+_CORS_METHODS = "POST, GET, PUT, DELETE, OPTIONS"
+_CORS_REQUEST_HEADERS = (
+    "X-Requested-With, X-HTTP-Method-Override, Content-Type, Accept, Authorization, X-Api-Key, Last-Event-ID"
+)
+_CORS_MAX_AGE = "86400"
+
+_NOBODY = Grant(frozenset())
+
+_AT_PATH = re.compile(r"(.*) - at `(\$.*)`", re.DOTALL)
+_AT_BYTE = re.compile(r"(.*) \(byte ([0-9]+)\)", re.DOTALL)
+
+
+class NotFound(GafferError):
+    """There is no such resource."""
+
+    errno = 404
+    reason = "not_found"
+
+
+class MethodNotAllowed(GafferError):
+    """The resource doesn't answer this method; `allowed` lists those it answers."""
+
+    errno = 405
+    reason = "method_not_allowed"
+
+    def __init__(self, method: str, path: str, allowed: Sequence[str]) -> None:
+        self.allowed = allowed
+        super().__init__(f"{path} doesn't answer {method}", hint=f"use {' or '.join(allowed)}")
+
+
+class TooLarge(GafferError):
+    """The request body is over the limit."""
+
+    errno = 413
+    reason = "too_large"
+
+    def __init__(self) -> None:
+        super().__init__(f"the body is larger than {MAX_BODY} bytes")
+
+
+def decode_object(body: bytes) -> dict[str, Any]:
+    """The JSON object in `body`; raises BadRequest, reason `invalid_json` with the place, or `bad_request`."""
+    if not body.strip():
+        raise BadRequest("the body is empty", hint="send a JSON object")
+    try:
+        value = msgspec.json.decode(body)
+    except UnicodeDecodeError:
+        raise BadRequest("the body is not UTF-8", reason="invalid_json") from None
+    except RecursionError:
+        raise BadRequest("the body is nested too deeply", reason="invalid_json") from None
+    except msgspec.DecodeError as error:
+        raise BadRequest(_place_in_json(body, str(error)), reason="invalid_json") from None
+    if not isinstance(value, dict):
+        raise BadRequest("the body must be a JSON object", path="$")
+    return value
+
+
+def convert(value: Any, kind: type[T]) -> T:
+    """`value`, decoded from JSON, as a `kind`; raises BadRequest with the path of the first mistake."""
+    try:
+        return msgspec.convert(value, kind)
+    except msgspec.ValidationError as error:
+        match = _AT_PATH.fullmatch(str(error))
+        message, path = match.groups() if match else (str(error), "$")
+        raise BadRequest(message[:1].lower() + message[1:], path=path) from None
+
+
+class Routed(RequestHandler):
+    """A handler in a route table; made only for requests that passed the gate."""
+
+    def initialize(self, params: dict[str, str], grant: Grant) -> None:
+        self.params = params
+        self.grant = grant
+
+
+@stream_request_body
+class Handler(Routed):
+    """A Routed that takes any body, answers JSON, and turns every failure into the error body.
+
+    A body is read to its end before an error is sent: closing on a client that is still sending would lose the answer.
+    """
+
+    application: "Application"
+
+    def initialize(self, params: dict[str, str], grant: Grant) -> None:
+        super().initialize(params, grant)
+        self._body = bytearray()
+        self._received = 0
+
+    @property
+    def body(self) -> bytes:
+        """The request body; raises TooLarge."""
+        if self._received > MAX_BODY:
+            raise TooLarge
+        return bytes(self._body)
+
+    def json_body(self) -> dict[str, Any]:
+        """The JSON object in the request body; raises BadRequest or TooLarge."""
+        return decode_object(self.body)
+
+    def body_as(self, kind: type[T]) -> T:
+        """The JSON object in the request body as a `kind`, usually a msgspec.Struct."""
+        return convert(self.json_body(), kind)
+
+    def reply(self, value: Any, status: int = 200) -> None:
+        """Answer `value` as JSON."""
+        self.set_status(status)
+        self.finish(msgspec.json.encode(value))
+
+    def reply_text(self, text: str) -> None:
+        """Answer plain text."""
+        self.set_header("Content-Type", "text/plain; charset=UTF-8")
+        self.finish(text)
+
+    def head(self, *args: str, **kwargs: str) -> Any:
+        """As GET; Tornado leaves the body out."""
+        return self.get(*args, **kwargs)
+
+    # Hooks of Tornado
+
+    def set_default_headers(self) -> None:
+        self.set_header("Content-Type", "application/json")
+        self.set_header("Cache-Control", "no-store")
+        self.set_header("X-Content-Type-Options", "nosniff")
+        self.clear_header("Server")
+        for name, value in cors_headers(self.application.policy, self.request).items():
+            self.set_header(name, value)
+
+    def prepare(self) -> None:
+        assert self.request.connection is not None
+        # The limits are kept here: Tornado's own answer to a large body is no error body.
+        cast(Any, self.request.connection).set_max_body_size(sys.maxsize)
+        length = int(self.request.headers.get("Content-Length") or 0)
+        listens = self.request.headers.get("Expect", "").lower() == "100-continue"
+        if length > MAX_DISCARDED or (listens and length > MAX_BODY):
+            raise TooLarge
+
+    def data_received(self, chunk: bytes) -> None:
+        self._received += len(chunk)
+        if self._received <= MAX_BODY:
+            self._body += chunk
+        else:
+            self._body.clear()
+            if self._received > MAX_DISCARDED and not self._finished:
+                self.send_error(exc_info=(TooLarge, TooLarge(), None))
+
+    def compute_etag(self) -> None:
+        return None
+
+    def log_exception(self, typ: Any, value: BaseException | None, tb: Any) -> None:
+        if not isinstance(value, GafferError | HTTPError):
+            logger.error(
+                "%s %s failed",
+                self.request.method,
+                self.request.path,
+                exc_info=(typ, value, tb),  # type: ignore[arg-type]
+            )
+
+    def send_error(self, status_code: int = 500, **kwargs: Any) -> None:
+        exc_info = kwargs.get("exc_info")
+        error = self.error_of(exc_info[1] if exc_info else None, status_code)
+        super().send_error(error.errno, error=error, **kwargs)
+
+    def write_error(self, status_code: int, **kwargs: Any) -> None:
+        error: GafferError = kwargs["error"]
+        if isinstance(error, MethodNotAllowed):
+            self.set_header("Allow", ", ".join(error.allowed))
+        if error.errno == 401:
+            self.set_header("WWW-Authenticate", 'Bearer realm="gaffer"')
+        self.finish(error.to_json())
+
+    def error_of(self, failure: BaseException | None, status: int) -> GafferError:
+        """The error to answer for an exception that ended a request."""
+        if isinstance(failure, GafferError):
+            return failure
+        if status == 500:
+            return GafferError("the server failed; its log says why")
+        message = failure.log_message if isinstance(failure, HTTPError) else None
+        name = HTTPStatus(status).phrase
+        return GafferError(message or name, reason=name.lower().replace(" ", "_"), errno=status)
+
+
+class ErrorHandler(Handler):
+    """Answers a request that didn't pass the gate."""
+
+    def initialize(self, error: GafferError) -> None:  # type: ignore[override]
+        super().initialize({}, _NOBODY)
+        self._error = error
+
+    def prepare(self) -> None:
+        super().prepare()
+        if self.request.headers.get("Expect", "").lower() == "100-continue":
+            raise self._error
+
+    def error_of(self, failure: BaseException | None, status: int) -> GafferError:
+        return self._error if isinstance(failure, HTTPError) else super().error_of(failure, status)
+
+    def _fail(self) -> None:
+        raise self._error
+
+    get = head = post = put = delete = patch = options = _fail  # type: ignore[assignment]
+
+
+class OptionsHandler(Handler):
+    """Answers OPTIONS on any path: 204, for an allowed origin with what a preflight asks for."""
+
+    def initialize(self, route: Route | None) -> None:  # type: ignore[override]
+        super().initialize({}, _NOBODY)
+        self._route = route
+
+    def options(self) -> None:
+        self.set_status(204)
+        if self._route is not None:
+            self.set_header("Allow", ", ".join(self._route.allowed))
+        self.finish()
+
+
+class Application(TornadoApplication):
+    """Routes requests through one table and one gate.
+
+    `extra` are Tornado rules for what the table doesn't know; they pass the same gate: reading needs the scope `read`,
+    anything else `control`.
+    """
+
+    def __init__(self, routes: Iterable[Route], policy: Policy, extra: Sequence[Any] = (), **settings: Any) -> None:
+        settings.setdefault("log_function", log_request)
+        super().__init__(list(extra), **settings)
+        self.routes = RouteTable(routes)
+        self.policy = policy
+
+    def authorize(self, match: Match, method: str, grant: Grant) -> None:
+        """Raise Forbidden unless the grant is enough for the route."""
+        scope = match.route.scope(method)
+        if scope is not PUBLIC:
+            grant.require(scope)
+
+    def find_handler(self, request: HTTPServerRequest, **kwargs: Any) -> Any:
+        try:
+            return self._find_handler(request)
+        except GafferError as error:
+            return self.get_handler_delegate(request, ErrorHandler, {"error": error})
+
+    def _find_handler(self, request: HTTPServerRequest) -> HTTPMessageDelegate:
+        method = request.method or ""
+        match = self.routes.match(request.path)
+        if match is not None and match.route.answers(method) and match.route.scope(method) is PUBLIC:
+            return self._routed(request, match, _NOBODY)
+        facts = Facts.from_headers(method, request.protocol, request.headers, peer_of(request))
+        if method == "OPTIONS":
+            check_origin(self.policy, facts)
+            return self.get_handler_delegate(request, OptionsHandler, {"route": match.route if match else None})
+        grant = authenticate(self.policy, facts)
+        if match is None:
+            return self._find_extra(request, facts, grant)
+        if not match.route.answers(method):
+            raise MethodNotAllowed(method, request.path, match.route.allowed)
+        self.authorize(match, method, grant)
+        check_content_type(facts)
+        return self._routed(request, match, grant)
+
+    def _routed(self, request: HTTPServerRequest, match: Match, grant: Grant) -> HTTPMessageDelegate:
+        return self.get_handler_delegate(request, match.route.handler, {"params": match.params, "grant": grant})
+
+    def _find_extra(self, request: HTTPServerRequest, facts: Facts, grant: Grant) -> HTTPMessageDelegate:
+        delegate = self.default_router.find_handler(request)
+        if delegate is None:
+            raise NotFound(f"there is no resource {request.path}")
+        grant.require(Scope.READ if facts.is_safe else Scope.CONTROL)
+        check_content_type(facts)
+        return delegate
+
+
+def cors_headers(policy: Policy, request: HTTPServerRequest) -> dict[str, str]:
+    """The headers that let a page of an allowed origin read the answer; none for any other."""
+    origin = request.headers.get("Origin")
+    if origin is None or not policy.allows_origin(origin):
+        return {}
+    headers = {
+        "Access-Control-Allow-Origin": origin,
+        "Access-Control-Allow-Credentials": "true",
+        "Access-Control-Expose-Headers": "X-Gaffer-Offset",
+        "Vary": "Origin",
+    }
+    if request.method == "OPTIONS":
+        headers["Access-Control-Allow-Methods"] = _CORS_METHODS
+        headers["Access-Control-Allow-Headers"] = _CORS_REQUEST_HEADERS
+        headers["Access-Control-Max-Age"] = _CORS_MAX_AGE
+    return headers
+
+
+def log_request(handler: RequestHandler) -> None:
+    """The access log: every request at level debug. A failure of the server was logged as an error already."""
+    request = handler.request
+    logger.debug(
+        "%d %s %s (%.1f ms)", handler.get_status(), request.method, request.path, 1000 * request.request_time()
+    )
+
+
+def _place_in_json(body: bytes, problem: str) -> str:
+    match = _AT_BYTE.fullmatch(problem)
+    if match is None:
+        return f"the body is not valid JSON: {problem[:1].lower()}{problem[1:]}"
+    message, position = match[1].removeprefix("JSON is malformed: "), int(match[2])
+    before = body[:position]
+    line, column = before.count(b"\n") + 1, position - (before.rfind(b"\n") + 1) + 1
+    return f"the body is not valid JSON: {message} at byte {position} (line {line}, column {column})"

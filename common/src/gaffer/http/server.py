@@ -1,0 +1,184 @@
+"""Listening: endpoints on TCP and unix sockets, and the peer of each connection, found out when it is accepted."""
+
+import asyncio
+import contextlib
+import os
+import socket
+import ssl
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
+
+from tornado.httpserver import HTTPServer
+from tornado.httputil import HTTPServerConnectionDelegate, HTTPServerRequest
+from tornado.iostream import IOStream
+from tornado.netutil import ssl_options_to_context
+
+from gaffer.errors import BadRequest, GafferError
+from gaffer.http.access import Peer, PeerKind
+from gaffer.http.peer import PeerFinder
+from gaffer.util import bind_sockets, parse_address
+
+DEFAULT_URI = "127.0.0.1:5000"
+DEFAULT_PORT = 5000
+
+_STRANGER = Peer(PeerKind.REMOTE)
+
+_peers: WeakKeyDictionary[IOStream, Peer] = WeakKeyDictionary()
+
+
+def peer_of(request: HTTPServerRequest) -> Peer:
+    """The peer of the connection that the request came on; a remote stranger when it was not accepted here."""
+    stream = getattr(request.connection, "stream", None)
+    return _peers.get(stream, _STRANGER) if stream is not None else _STRANGER
+
+
+def own_host_names() -> list[str]:
+    """The names by which this host calls itself, without asking the DNS."""
+    name = socket.gethostname()
+    return [name, name.partition(".")[0]]
+
+
+@dataclass(frozen=True)
+class HttpEndpoint:
+    """Where to listen.
+
+    uri: `host:port`, `[v6]:port` or `unix:/path`; several as a list or with commas. Port 0 lets the system choose.
+    ssl_options: an ssl.SSLContext, or a mapping with `certfile`, `keyfile` and what else tornado.netutil knows.
+    """
+
+    uri: str | Sequence[str] = DEFAULT_URI
+    backlog: int = 128
+    ssl_options: Mapping[str, Any] | ssl.SSLContext | None = None
+
+    @property
+    def uris(self) -> list[str]:
+        """One uri an item."""
+        items = self.uri.split(",") if isinstance(self.uri, str) else self.uri
+        return [item.strip() for item in items]
+
+    def make_ssl_context(self) -> ssl.SSLContext | None:
+        """The TLS context; None for plain HTTP. Raises GafferError when a certificate or key can't be used."""
+        if self.ssl_options is None or isinstance(self.ssl_options, ssl.SSLContext):
+            return self.ssl_options
+        try:
+            return ssl_options_to_context(dict(self.ssl_options), server_side=True)
+        except (OSError, KeyError, ValueError) as error:
+            raise GafferError(
+                f"can't use the certificate for {', '.join(self.uris)}: {error}",
+                reason="bad_certificate",
+                hint="give certfile and keyfile in PEM form, which this user may read",
+            ) from None
+
+
+class _UnixSocketFile(NamedTuple):
+    path: str
+    device: int
+    inode: int
+
+    def remove(self) -> None:
+        """Unlink the file unless another process has put its own there."""
+        with contextlib.suppress(FileNotFoundError):
+            found = os.stat(self.path)
+            if (found.st_dev, found.st_ino) == (self.device, self.inode):
+                os.unlink(self.path)
+
+
+class _Server(HTTPServer):
+    finder: PeerFinder
+
+    def handle_stream(self, stream: IOStream, address: tuple[Any, ...]) -> None:
+        _peers[stream] = self.finder.find(stream.socket)
+        super().handle_stream(stream, address)
+
+
+class Listeners:
+    """The listening sockets of a server and the connections accepted on them.
+
+    `socket_gid` opens unix sockets to a group. `addresses` holds the actual URLs (`http://127.0.0.1:43211`,
+    `unix:/path`) from `start` on.
+    """
+
+    def __init__(
+        self,
+        application: HTTPServerConnectionDelegate,
+        endpoints: Sequence[HttpEndpoint],
+        socket_gid: int | None = None,
+    ) -> None:
+        self.addresses: list[str] = []
+        self._application = application
+        self._endpoints = endpoints
+        self._socket_gid = socket_gid
+        self._finder: PeerFinder | None = None
+        self._servers: list[_Server] = []
+        self._files: list[_UnixSocketFile] = []
+
+    def start(self) -> None:
+        """Listen everywhere, or nowhere: raises GafferError for an address that can't be used. Call on the loop."""
+        self._finder = PeerFinder()
+        try:
+            for endpoint in self._endpoints:
+                self._listen(endpoint, self._finder)
+        except GafferError:
+            self.stop()
+            raise
+
+    def stop(self) -> None:
+        """Stop listening; connections stay until `close_connections`."""
+        for server in self._servers:
+            server.stop()
+        for file in self._files:
+            file.remove()
+        self._files.clear()
+        if self._finder is not None:
+            self._finder.close()
+
+    async def close_connections(self) -> None:
+        """Close every connection, whatever it is doing."""
+        await asyncio.gather(*(server.close_all_connections() for server in self._servers))
+
+    def _listen(self, endpoint: HttpEndpoint, finder: PeerFinder) -> None:
+        context = endpoint.make_ssl_context()
+        server = _Server(self._application, ssl_options=context)
+        server.finder = finder
+        self._servers.append(server)
+        for uri in endpoint.uris:
+            sockets = _bind(uri, endpoint.backlog)
+            server.add_sockets(sockets)
+            for sock in sockets:
+                if sock.family == socket.AF_UNIX:
+                    self._adopt_file(sock.getsockname())
+                self.addresses.append(_url(sock, "https" if context else "http"))
+
+    def _adopt_file(self, path: str) -> None:
+        found = os.stat(path)
+        self._files.append(_UnixSocketFile(os.path.abspath(path), found.st_dev, found.st_ino))
+        if self._socket_gid is not None:
+            os.chown(path, -1, self._socket_gid)
+            os.chmod(path, 0o660)
+
+
+def _bind(uri: str, backlog: int) -> list[socket.socket]:
+    try:
+        address = parse_address(uri, DEFAULT_PORT)
+    except RuntimeError as error:
+        raise BadRequest(str(error), reason="bad_address", hint="write host:port, [v6]:port or unix:/path") from None
+    try:
+        if isinstance(address, str):
+            return bind_sockets(f"unix:{address}", backlog, allows_unix_socket=True)
+        return bind_sockets(address, backlog)
+    except OSError as error:
+        raise GafferError(
+            f"can't listen on {uri}: {error.strerror or error}",
+            reason="cannot_listen",
+            hint="stop what uses the address, or choose another one",
+        ) from None
+
+
+def _url(sock: socket.socket, scheme: str) -> str:
+    name = sock.getsockname()
+    if sock.family == socket.AF_UNIX:
+        return f"unix:{name}"
+    host = f"[{name[0]}]" if ":" in name[0] else name[0]
+    return f"{scheme}://{host}:{name[1]}"
