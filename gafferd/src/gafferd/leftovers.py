@@ -114,7 +114,7 @@ class _Hunt:
             timeout = record.graceful_timeout if record else UNRECORDED_TIMEOUT
             self._targets[pidfd] = _Target(pid, pidfd, self._begin + timeout)
             self._poll.register(pidfd, select.POLLIN)
-            name = f"{record.job} (slot {record.slot})" if record else "an unrecorded job"
+            name = record.job if record else "an unrecorded job"
             logger.warning("ending process %d of %s, left by an earlier gafferd", pid, name)
             _send(pidfd, signal.SIGTERM)
 
