@@ -69,6 +69,12 @@ class ConfigError(BadRequest, ValueError):
         return body
 
 
+class BadValue(BadRequest, ValueError):
+    """An argument makes no sense: a signal (`bad_signal`), a count (`bad_operation`)."""
+
+    reason = "bad_value"
+
+
 class Problem(msgspec.Struct, frozen=True):
     """One mistake in a configuration: where it is (`$.cmd`), what is wrong, what to do."""
 

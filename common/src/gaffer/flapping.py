@@ -29,10 +29,10 @@ class FlapDetector:
 
     def note(self, policy: FlappingInfo, now: float) -> tuple[Verdict, str]:
         """Count an exit at `now`; returns the verdict and what to tell people about it."""
-        if not self._exits and now - self._paused_until > policy.window:
-            self.retries = 0
         while self._exits and now - self._exits[0] > policy.window:
             self._exits.popleft()
+        if not self._exits and now - self._paused_until > policy.window:
+            self.retries = 0
         self._exits.append(now)
         count = len(self._exits)
         if count < policy.attempts:

@@ -289,6 +289,7 @@ class Job:
             exit_status=event.exit_code,
             term_signal=event.term_signal,
             once=slot.index == 0,
+            os_pid=event.os_pid,
         )
         self._cue(slot, Cue.DIED)
         if not asked and slot.index:

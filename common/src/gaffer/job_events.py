@@ -100,6 +100,7 @@ class Exited:
     pid: int
     exit_code: int
     term_signal: int
+    os_pid: int | None = None
     output: str | None = None
 
 

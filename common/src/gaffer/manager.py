@@ -1,0 +1,510 @@
+"""The manager: keeps jobs and their processes alive, and starts applications that watch and control them.
+
+Public methods may be called from any thread, before the loop runs as well as while it runs. They take a lock, run the
+pure state machines, queue what is to be done on the loop, and return at once.
+"""
+
+import asyncio
+import itertools
+import logging
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from gaffer import job_events as ev
+from gaffer import loop as loops
+from gaffer import views
+from gaffer.apps import Applications
+from gaffer.config import ProcessConfig
+from gaffer.errors import BadRequest, BadValue, ManagerStopping, ProcessConflict, ProcessError, ProcessNotFound
+from gaffer.events import EventEmitter
+from gaffer.job import Job
+from gaffer.names import DEFAULT_SESSION, JobName, parse_job_name, split_job_name
+from gaffer.process import Process, Recorder
+from gaffer.reaper import Reaper
+from gaffer.streams import Ring
+from gaffer.supervisor import Settings, Supervisor
+from gaffer.util import parse_signal_value
+
+log = logging.getLogger("gaffer.manager")
+
+# The managers that run on each loop; the last one to stop ends `run`.
+_on_loop: dict[asyncio.AbstractEventLoop, "set[Manager]"] = {}
+
+Name = str | JobName
+
+
+class Manager:
+    """Maintains processes. Raises ProcessNotFound (404) for unknown names and pids, ManagerStopping (503) after stop().
+
+    `subreaper` makes this OS process adopt orphaned descendants (a process-wide setting); `capture_all` captures the
+    output of every job, redirected or not; `recorder` is told of every process; `endpoint_host` is the address that
+    announced endpoints carry; `node_id` marks the processes so that they can be found again.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop | None = None,
+        *,
+        apps: Sequence[Any] = (),
+        subreaper: bool = False,
+        capture_all: bool = False,
+        recorder: Recorder | None = None,
+        endpoint_host: str = "127.0.0.1",
+        node_id: str = "",
+    ) -> None:
+        self.loop = loop if loop is not None else loops.Loop.default_loop()
+        self.events = EventEmitter(self.loop)
+        self.endpoint_host = endpoint_host
+        self.started = False
+        self.stopping = False
+        self._apps = list(apps)
+        self._running_apps = Applications()
+        self._lock = threading.RLock()
+        self._jobs: dict[JobName, Job] = {}
+        self._leaving: list[Job] = []
+        self._pids = itertools.count(1)
+        self._reaper = Reaper(self.loop, subreaper=subreaper)
+        self._supervisor = Supervisor(
+            self.loop,
+            self._lock,
+            self.events,
+            self._reaper,
+            Settings(capture_all, recorder, node_id),
+            self._job_gone,
+        )
+        self._all_gone: asyncio.Event | None = None
+        self._hurry = False
+        self._stop_task: asyncio.Task[None] | None = None
+        self._restarting: set[int] = set()
+        self._restart_callback: Callable[[Manager], Any] | None = None
+
+    # Life
+
+    @property
+    def active(self) -> bool:
+        """True from a successful start to the beginning of the stop."""
+        return self.started and not self.stopping
+
+    def start(self, apps: Iterable[Any] = (), applications: Iterable[Any] = ()) -> None:
+        """Start supervising, then the applications in order, in the loop. A second start is a no-op.
+
+        Raises what an application raises; nothing stays started then.
+        """
+        if self.started:
+            return
+        chosen = [*self._apps, *apps, *applications]
+        if self.loop.is_running():
+            try:
+                here = asyncio.get_running_loop() is self.loop
+            except RuntimeError:
+                here = False
+            if here:
+                self._start(chosen)
+            else:
+                asyncio.run_coroutine_threadsafe(self._start_inside(chosen), self.loop).result()
+        else:
+            # A server made outside the running loop would bind itself to another one.
+            self.loop.run_until_complete(self._start_inside(chosen))
+
+    async def _start_inside(self, apps: list[Any]) -> None:
+        self._start(apps)
+
+    def _start(self, apps: list[Any]) -> None:
+        self._reaper.start()
+        self.started = True
+        _on_loop.setdefault(self.loop, set()).add(self)
+        try:
+            self._running_apps.start(apps, self.loop, self)
+        except BaseException:
+            self.stop()
+            raise
+        self._supervisor.open()
+
+    def run(self) -> None:
+        """Run the loop until the last manager on it has stopped; RuntimeError when it was not started."""
+        if not self.started:
+            raise RuntimeError("start the manager before running it")
+        loops.run(self.loop)
+
+    def stop(self, callback: "Callable[[Manager], Any] | None" = None, now: bool = False) -> None:
+        """Stop all jobs, then the applications, then call `callback(manager)`.
+
+        Processes have their graceful timeout to end; `now` kills them at once, also when a stop is under way. A stop
+        before the start, and a second one, are no-ops.
+        """
+        with self._lock:
+            if not self.started or (self.stopping and (not now or self._hurry)):
+                return
+            self._hurry = now
+            if self.stopping:
+                self.loop.call_soon_threadsafe(self._end_jobs)
+                return
+            self.stopping = True
+        self.loop.call_soon_threadsafe(self._begin_stop, callback)
+
+    def _begin_stop(self, callback: "Callable[[Manager], Any] | None") -> None:
+        self._stop_task = self.loop.create_task(self._stop(callback))
+
+    async def _stop(self, callback: "Callable[[Manager], Any] | None") -> None:
+        self.events.publish("stopping", {"event": "stopping"})
+        self._supervisor.open()  # a start that failed leaves it closed
+        await self._running_apps.run("quiesce")
+        self._all_gone = asyncio.Event()
+        self._end_jobs()
+        await self._all_gone.wait()
+        self.events.flush()
+        await self._running_apps.run("leave", reverse=True)
+        await self._running_apps.stop()
+        self.events.flush()
+        self.events.close()
+        self._supervisor.close()
+        self._reaper.stop()
+        self.started = False
+        if callback is not None:
+            # The embedder's code: its failure must not keep the loop from ending.
+            try:
+                callback(self)
+            except Exception:
+                log.exception("the callback of stop() failed")
+        _on_loop[self.loop].discard(self)
+        if not _on_loop[self.loop]:
+            del _on_loop[self.loop]
+            loops.end(self.loop)
+
+    def _end_jobs(self) -> None:
+        with self._lock:
+            for job in reversed([*self._leaving, *self._jobs.values()]):
+                self._supervisor.submit(job, ev.ManagerStopping(self._hurry))
+            self._check_all_gone()
+
+    def _check_all_gone(self) -> None:
+        if self._all_gone is not None and all(job.gone for job in (*self._leaving, *self._jobs.values())):
+            self._all_gone.set()
+
+    def restart(self, callback: "Callable[[Manager], Any] | None" = None) -> None:
+        """Restart the applications, then all processes; `callback(manager)` once the old processes are gone.
+
+        Another restart meanwhile is ignored.
+        """
+        self._check_open()
+        self.loop.call_soon_threadsafe(self._restart, callback)
+
+    def _restart(self, callback: "Callable[[Manager], Any] | None") -> None:
+        with self._lock:
+            if self._restarting or self.stopping:
+                return
+            self._running_apps.restart()
+            self._restarting = set(self._supervisor.running)
+            self._restart_callback = callback
+            for job in self._jobs.values():
+                self._supervisor.submit(job, ev.RestartRequested())
+        self._supervisor.on_change(self._check_restarted)
+
+    def _check_restarted(self) -> None:
+        self._restarting &= self._supervisor.running.keys()
+        if self._restarting:
+            return
+        self._supervisor.off_change(self._check_restarted)
+        callback, self._restart_callback = self._restart_callback, None
+        if callback is not None:
+            callback(self)
+
+    def wakeup(self) -> None:
+        """Make the loop turn once; any thread may do that."""
+        self.loop.call_soon_threadsafe(lambda: None)
+
+    # Jobs
+
+    @property
+    def sessions(self) -> list[str]:
+        """The sessions that have jobs."""
+        with self._lock:
+            return list(dict.fromkeys(name.session for name in self._jobs))
+
+    def jobs(self, sessionid: str | None = None) -> list[str]:
+        """The qualified names of all jobs, or of one session's."""
+        with self._lock:
+            names = [str(name) for name in self._jobs if sessionid in (None, name.session)]
+        if sessionid is not None and not names:
+            raise ProcessNotFound(f"there is no session {sessionid!r}", hint="`gaffer apps` lists the sessions")
+        return names
+
+    def jobs_walk(self, callback: "Callable[[Manager, str], Any]", sessionid: str | None = None) -> None:
+        """Call `callback(manager, qualified_name)` for each job there is now."""
+        for name in self.jobs(sessionid):
+            callback(self, name)
+
+    def load(
+        self,
+        config: ProcessConfig,
+        sessionid: str | None = None,
+        env: Mapping[str, str] | None = None,
+        start: bool = True,
+    ) -> None:
+        """Register a job and start it, unless `start` or the config's own `start` is false.
+
+        `env` is laid over the config's. Raises ProcessConflict (409) when the session has a job of that name.
+        """
+        self.load_all([config], sessionid, env, start)
+
+    def load_all(
+        self,
+        configs: Sequence[ProcessConfig],
+        sessionid: str | None = None,
+        env: Mapping[str, str] | None = None,
+        start: bool = True,
+    ) -> None:
+        """Register several jobs, or none when one of them can't be. Raises like `load`."""
+        wanted = [(_name_of(config, sessionid), config) for config in configs]
+        with self._lock:
+            self._check_open()
+            seen: set[JobName] = set()
+            for name, _ in wanted:
+                if name in self._jobs or name in seen:
+                    raise ProcessConflict(f"there is a job {name} already", hint="unload it first, or update it")
+                seen.add(name)
+            for name, config in wanted:
+                stored = config.replace(name=name.name, env={**config.env, **(env or {})})
+                job = self._jobs[name] = Job(name, stored, self.get_process_id)
+                self._supervisor.publish(job, "create")
+                if any(other.name == name for other in self._leaving):
+                    self._supervisor.submit(job, ev.DependencyChanged(False))
+                if start and config.start:
+                    self._supervisor.submit(job, ev.StartRequested())
+            self._supervisor.touch()
+
+    def unload(self, name_or_process: Any, sessionid: str | None = None) -> None:
+        """Stop a job and forget it; a name, or anything with a `name` such as a ProcessConfig."""
+        name = getattr(name_or_process, "name", name_or_process)
+        if isinstance(name_or_process, JobName):
+            name = name_or_process
+        with self._lock:
+            job = self._open_job(name, sessionid)
+            del self._jobs[job.name]
+            self._leaving.append(job)
+            self._supervisor.submit(job, ev.Unloaded())
+
+    def update(
+        self,
+        config: ProcessConfig,
+        sessionid: str | None = None,
+        env: Mapping[str, str] | None = None,
+        start: bool = False,
+    ) -> None:
+        """Give a job a new config; its processes are replaced only when the change needs it (design rule 2).
+
+        `start` also starts a stopped job.
+        """
+        with self._lock:
+            job = self._open_job(_name_of(config, sessionid))
+            stored = config.replace(name=job.name.name, env={**config.env, **(env or {})})
+            self._supervisor.submit(job, ev.ConfigChanged(stored, start))
+
+    def reload(self, name: Name, sessionid: str | None = None) -> None:
+        """Replace all processes of a job and bring their number back to the configured one."""
+        with self._lock:
+            self._supervisor.submit(self._open_job(name, sessionid), ev.RestartRequested(reset=True))
+
+    def get(self, name: Name) -> ProcessConfig:
+        """The config of a job."""
+        with self._lock:
+            return self._job(name).config
+
+    def start_job(self, name: Name) -> None:
+        """Start a job; it forgets earlier crashes."""
+        with self._lock:
+            self._supervisor.submit(self._open_job(name), ev.StartRequested())
+
+    def stop_job(self, name: Name) -> None:
+        """Stop a job; it stays stopped until it is started again."""
+        with self._lock:
+            self._supervisor.submit(self._open_job(name), ev.StopRequested())
+
+    def stopall(self, name: Name) -> None:
+        """End all processes of a job, which then replaces them."""
+        with self._lock:
+            self._supervisor.submit(self._open_job(name), ev.RestartRequested())
+
+    def scale(self, name: Name, n: int | str) -> int:
+        """Change the number of processes: by a number (1, -1, "+2", "-2") or to one ("=3"); returns the new number.
+
+        Raises BadValue (a ValueError, reason `bad_operation`) for anything else.
+        """
+        with self._lock:
+            job = self._open_job(name)
+            count = _scaled(job.target, n)
+            job.config.replace(numprocesses=count)  # raises when so many can't be
+            if count != job.target:
+                self._supervisor.submit(job, ev.Scaled(count))
+            return count
+
+    def commit(self, name: Name, graceful_timeout: float = 0, env: Mapping[str, str] | None = None) -> int:
+        """Run one more process of a job once, without keeping it alive or counting it; returns its pid.
+
+        `graceful_timeout` is how long it has to end when it is stopped, in seconds; 0 takes the job's.
+        """
+        with self._lock:
+            job = self._open_job(name)
+            pid = self.get_process_id()
+            self._supervisor.submit(job, ev.Committed(pid, graceful_timeout, dict(env or {})))
+            return pid
+
+    # Processes
+
+    @property
+    def running(self) -> dict[int, Process]:
+        """The live processes by pid, in the order of their start."""
+        return self._supervisor.running
+
+    def get_process_id(self) -> int:
+        """A process id that was never used before."""
+        with self._lock:
+            return next(self._pids)
+
+    def get_process(self, pid: int) -> Process:
+        """The process with the internal id `pid`."""
+        with self._lock:
+            process = self._supervisor.running.get(pid)
+        if process is None:
+            raise ProcessNotFound(f"there is no process {pid}")
+        return process
+
+    def list(self, name: Name | None = None) -> list[Process]:
+        """The running processes, or those of one job without its committed ones."""
+        with self._lock:
+            if name is None:
+                return [process for process in self._supervisor.running.values() if process.active]
+            return [self._supervisor.running[pid] for pid in self._job(name).pids()]
+
+    def pids(self, name: Name | None = None) -> "list[int]":
+        """The pids of `list(name)`."""
+        return [process.pid for process in self.list(name)]
+
+    def walk(self, callback: "Callable[[Manager, Process], Any]", name: Name | None = None) -> None:
+        """Call `callback(manager, process)` for each running process."""
+        for process in self.list(name):
+            callback(self, process)
+
+    def stop_process(self, pid: int) -> None:
+        """Stop one process; its job starts another in its place."""
+        with self._lock:
+            self._check_open()
+            job = self._job(self.get_process(pid).job)
+            self._supervisor.submit(job, ev.ProcessStopRequested(pid))
+
+    def kill(self, pid: int, sig: int | str) -> None:
+        """Send a signal to one process; BadValue (a ValueError, reason `bad_signal`) for an unknown one."""
+        number = _signal_number(sig)
+        with self._lock:
+            self._check_open()
+            process = self.get_process(pid)
+            process.kill(number)
+            job = self._jobs.get(process.job)
+            if job is not None:
+                self._supervisor.publish(job, "kill", pid, signum=number)
+
+    def killall(self, name: Name, sig: int | str) -> None:
+        """Send a signal to every process of a job, committed ones too."""
+        number = _signal_number(sig)
+        with self._lock:
+            job = self._open_job(name)
+            for pid in job.pids(committed=True):
+                self._supervisor.running[pid].kill(number)
+            self._supervisor.publish(job, "kill", signum=number)
+
+    def send(self, pid: int, lines: "bytes | str | list[bytes | str]", stream: str | None = None) -> None:
+        """Write to the stdin of a process; ProcessError 404 `stream_not_found` for another stream."""
+        process = self.get_process(pid)
+        if stream not in (None, "stdin", "ttin"):
+            raise ProcessError(404, "stream_not_found", f"{process.job} has no stream {stream!r}")
+        process.writelines(lines if isinstance(lines, list) else [lines])
+
+    def ring(self, pid: int, label: str) -> Ring:
+        """The output `label` of a process."""
+        return self.get_process(pid).ring(label)
+
+    # Queries
+
+    def info(self, name: Name) -> dict[str, Any]:
+        """A job's state, numbers, processes and config (MGR-50)."""
+        with self._lock:
+            return views.job_info(self._job(name), self._supervisor.running, self.endpoint_host)
+
+    def stats(self, name: Name) -> dict[str, Any]:
+        """The stats of a job's processes and their sums (MGR-51)."""
+        with self._lock:
+            return views.job_stats(self._job(name), self._supervisor.running)
+
+    def announced(self) -> dict[str, dict[int, views.Announcement]]:
+        """Every job with its processes from spawn to exit, by pid: what lookupd is told."""
+        with self._lock:
+            return {
+                str(name): views.announcements(job, self._supervisor.running, self.endpoint_host)
+                for name, job in self._jobs.items()
+            }
+
+    def on_change(self, callback: Callable[[], Any]) -> None:
+        """Call `callback()` on the loop after jobs or processes may have changed; many changes may be one call."""
+        self._supervisor.on_change(callback)
+
+    def off_change(self, callback: Callable[[], Any]) -> None:
+        """Undo `on_change`."""
+        self._supervisor.off_change(callback)
+
+    # Inside
+
+    def _check_open(self) -> None:
+        if self.stopping:
+            raise ManagerStopping
+
+    def _open_job(self, name: Name, sessionid: str | None = None) -> Job:
+        self._check_open()
+        return self._job(name, sessionid)
+
+    def _job(self, name: Name, sessionid: str | None = None) -> Job:
+        key = name if isinstance(name, JobName) else JobName(*split_job_name(name, sessionid or DEFAULT_SESSION))
+        job = self._jobs.get(key)
+        if job is None:
+            raise ProcessNotFound(f"there is no job {str(key)!r}")
+        return job
+
+    def _job_gone(self, job: Job) -> None:
+        with self._lock:
+            if job in self._leaving:
+                self._leaving.remove(job)
+            successor = self._jobs.get(job.name)
+            if successor is not None and not any(other.name == job.name for other in self._leaving):
+                self._supervisor.submit(successor, ev.DependencyChanged(True))
+            self._check_all_gone()
+
+
+def _name_of(config: ProcessConfig, sessionid: str | None) -> JobName:
+    session, _ = split_job_name(config.name, "")
+    if sessionid and session not in ("", sessionid):
+        raise BadRequest(
+            f"the job {config.name!r} can't be in the session {sessionid!r}",
+            path="$.name",
+            hint="leave the session out of the name",
+        )
+    return parse_job_name(config.name, sessionid or DEFAULT_SESSION)
+
+
+def _scaled(current: int, n: int | str) -> int:
+    if isinstance(n, int) and not isinstance(n, bool):
+        return max(0, current + n)
+    if isinstance(n, str):
+        sign, digits = (n[0], n[1:]) if n[:1] in ("+", "-", "=") else ("+", n)
+        if digits.isascii() and digits.isdecimal():
+            number = int(digits)
+            return number if sign == "=" else max(0, current + (number if sign == "+" else -number))
+    raise BadValue(
+        f"{n!r} is not a way to scale", reason="bad_operation", hint='use a number, "+2", "-2" or "=2"', path="$.scale"
+    )
+
+
+def _signal_number(sig: int | str) -> int:
+    try:
+        return parse_signal_value(sig)
+    except ValueError as error:
+        raise BadValue(str(error), reason="bad_signal", hint="use a name such as TERM or its number") from None

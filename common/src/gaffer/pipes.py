@@ -1,0 +1,155 @@
+"""Our ends of a process's pipes, on the loop: `Output` fills a ring, `Input` writes what many writers give it."""
+
+import asyncio
+import logging
+import os
+import threading
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from gaffer.errors import ProcessError
+from gaffer.streams import READ_SIZE, Ring
+
+log = logging.getLogger("gaffer.pipes")
+
+INPUT_LIMIT = 16 * 1024 * 1024  # bytes that may wait for a process to read its input
+_LAST_READS = 64  # reads at most of what a pipe still holds when its process has ended
+
+
+class Output:
+    """The reading end of a pipe; what comes goes into `ring`. Closes `fd`."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, fd: int, ring: Ring) -> None:
+        self._loop = loop
+        self._fd: int | None = fd
+        self.ring = ring
+        loop.add_reader(fd, self._read)
+
+    def _read(self) -> bool:
+        """Read once; whether there may be more."""
+        if self._fd is None:
+            return False
+        try:
+            data = os.read(self._fd, READ_SIZE)
+        except BlockingIOError:
+            return False
+        if not data:
+            self.close()
+            return False
+        self.ring.append(data)
+        return True
+
+    def drain(self) -> None:
+        """Read what is in the pipe now, without waiting for more."""
+        for _ in range(_LAST_READS):
+            if not self._read():
+                return
+
+    def close(self) -> None:
+        """Stop reading and close the ring."""
+        if self._fd is not None:
+            self._loop.remove_reader(self._fd)
+            os.close(self._fd)
+            self._fd = None
+            self.ring.close()
+
+
+class Input:
+    """The writing end of a pipe. One call's data is never mixed with another's (IO-12). Closes `fd`."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, fd: int) -> None:
+        self._loop = loop
+        self._fd: int | None = fd
+        self._lock = threading.Lock()
+        self._queue: deque[memoryview] = deque()
+        self._waiting = 0
+        self._busy = False
+
+    def write(self, data: bytes) -> None:
+        """Queue `data`, from any thread.
+
+        Raises ProcessError: 410 `stream_closed` when the process no longer reads, 503 `stream_full` when it is so far
+        behind that nothing more is taken.
+        """
+        with self._lock:
+            if self._fd is None:
+                raise ProcessError(410, "stream_closed", "the process has closed its input")
+            if self._waiting + len(data) > INPUT_LIMIT:
+                raise ProcessError(503, "stream_full", "the process does not read its input", hint="try again later")
+            self._queue.append(memoryview(data))
+            self._waiting += len(data)
+        self._loop.call_soon_threadsafe(self._flush)
+
+    def close(self) -> None:
+        """Close the pipe; what was not written is lost."""
+        with self._lock:
+            fd, self._fd = self._fd, None
+            self._queue.clear()
+            self._waiting = 0
+        if fd is not None:
+            if self._busy:
+                self._loop.remove_writer(fd)
+            os.close(fd)
+
+    def _flush(self) -> None:
+        with self._lock:
+            fd = self._fd
+            if fd is None:
+                return
+            try:
+                while self._queue:
+                    written = os.write(fd, self._queue[0])
+                    self._waiting -= written
+                    if written < len(self._queue[0]):
+                        self._queue[0] = self._queue[0][written:]
+                    else:
+                        self._queue.popleft()
+            except BlockingIOError:
+                if not self._busy:
+                    self._busy = True
+                    self._loop.add_writer(fd, self._flush)
+                return
+            except BrokenPipeError:
+                broken = True
+            else:
+                broken = False
+            if self._busy:
+                self._busy = False
+                self._loop.remove_writer(fd)
+        if broken:
+            self.close()
+
+
+class Tap:
+    """Calls `callback(chunk)` on the loop with all that comes into `ring` from now on, a chunk at a time."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, ring: Ring, callback: Callable[[bytes], Any]) -> None:
+        self._loop = loop
+        self._ring = ring
+        self._callback = callback
+        self._offset = ring.end
+        self._handle: asyncio.Handle | None = None
+        ring.watch(self._wake)
+
+    def close(self) -> None:
+        """Stop; what was not delivered yet is not delivered."""
+        self._ring.unwatch(self._wake)
+        if self._handle is not None:
+            self._handle.cancel()
+            self._handle = None
+
+    def _wake(self) -> None:
+        if self._handle is None and self._offset < self._ring.end:
+            self._handle = self._loop.call_soon(self._deliver)
+
+    def _deliver(self) -> None:
+        self._handle = None
+        chunk = self._ring.read(self._offset)
+        self._offset = chunk.end
+        self._wake()
+        # The callback is foreign code: it must not disturb the reading of the pipe.
+        try:
+            self._callback(chunk.data)
+        except Exception:
+            log.exception("a listener of a stream failed")

@@ -1,0 +1,204 @@
+"""Finds what is left of a process tree, and reaps adopted zombies.
+
+When the daemon is a child subreaper (prctl(2) PR_SET_CHILD_SUBREAPER), descendants that lost their parent become its
+children. They are told apart by their process group, or by the cookie `GAFFER_PROCESS` in their environment.
+"""
+
+import asyncio
+import contextlib
+import ctypes
+import errno
+import logging
+import os
+import signal
+import threading
+from collections.abc import Callable
+from types import FrameType
+from typing import Any, NamedTuple, Protocol
+
+from gaffer import procfs
+
+log = logging.getLogger("gaffer.reaper")
+
+COOKIE = "GAFFER_PROCESS"
+
+_PR_SET_CHILD_SUBREAPER = 36
+_FIRST_LOOK, _LAST_LOOK = 0.01, 0.25  # seconds between two looks at groups that are not empty yet
+
+
+class Leader(Protocol):
+    """A process whose tree is watched."""
+
+    os_pid: int
+    cookie: str
+
+
+class _Watched(NamedTuple):
+    leader: Leader
+    gone: Callable[[], None]
+
+
+class _Adopted(NamedTuple):
+    start_time: int
+    cookie: str | None
+
+
+class Reaper:
+    """Watches the trees of ended leaders until nothing is left of them.
+
+    With `subreaper` it makes this process adopt orphans, process-wide, and reaps the zombies among them.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, *, subreaper: bool = False) -> None:
+        self.loop = loop
+        self.subreaper = subreaper
+        self.leaders: dict[int, Leader] = {}  # by OS pid, until they are reaped
+        self._watched: list[_Watched] = []
+        self._adopted: dict[int, _Adopted] = {}
+        self._look: asyncio.TimerHandle | asyncio.Handle | None = None
+        self._delay = 0.0
+        self._previous: Any = None
+        self._sweep_due = False
+
+    def start(self) -> None:
+        """Become a subreaper and listen for SIGCHLD, when asked for; call it on the loop."""
+        if not self.subreaper:
+            return
+        libc = ctypes.CDLL(None, use_errno=True)
+        if libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
+            log.warning("orphans can't be adopted: %s", os.strerror(ctypes.get_errno()))
+            self.subreaper = False
+            return
+        if threading.current_thread() is threading.main_thread():
+            # uvloop refuses add_signal_handler for SIGCHLD; a plain handler works on every loop.
+            self._previous = signal.signal(signal.SIGCHLD, self._on_sigchld)
+
+    def stop(self) -> None:
+        """Undo `start`."""
+        if self._look is not None:
+            self._look.cancel()
+            self._look = None
+        if self.subreaper:
+            self._sweep()
+            ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
+        if self._previous is not None:
+            signal.signal(signal.SIGCHLD, self._previous)
+            self._previous = None
+
+    def watch(self, leader: Leader, gone: Callable[[], None]) -> None:
+        """Call `gone()` once nothing is left of the tree of `leader`, which has ended; at once when that is so now."""
+        if self.survivors([leader])[leader.os_pid]:
+            self._watched.append(_Watched(leader, gone))
+            self._delay = _FIRST_LOOK
+            self._schedule()
+        else:
+            gone()
+
+    def signal(self, leader: Leader, signum: int) -> None:
+        """Send `signum` to the descendants of `leader` that left its group."""
+        for pid in self._escaped(leader):
+            _signal_verified(pid, self._adopted.get(pid), signum)
+
+    def survivors(self, leaders: list[Leader]) -> dict[int, bool]:
+        """For each leader's OS pid, whether anything but the leader itself lives in its tree."""
+        found = {leader.os_pid: False for leader in leaders}
+        owners = {leader.cookie: leader.os_pid for leader in leaders}
+        for pid in self._candidates():
+            stat = procfs.read_stat(pid)
+            if stat is None or stat.state in "ZX":
+                continue
+            if stat.pgrp in found:
+                found[stat.pgrp] = True
+            elif self.subreaper and (owner := owners.get(self._cookie(stat) or "")):
+                found[owner] = True
+        return found
+
+    def _candidates(self) -> set[int]:
+        # Whoever is alive below a leader has an ancestor among our children once the leader is gone, if we adopt
+        # orphans; otherwise orphans went to init and every process must be looked at.
+        pids = procfs.children() if self.subreaper else set(procfs.all_pids())
+        return pids - self.leaders.keys()
+
+    def _escaped(self, leader: Leader) -> list[int]:
+        if not self.subreaper:
+            return []
+        stats = map(procfs.read_stat, self._candidates())
+        return [
+            stat.pid
+            for stat in stats
+            if stat and stat.state not in "ZX" and stat.pgrp != leader.os_pid and self._cookie(stat) == leader.cookie
+        ]
+
+    def _cookie(self, stat: procfs.Stat) -> str | None:
+        known = self._adopted.get(stat.pid)
+        if known is None or known.start_time != stat.start_time:
+            known = _Adopted(stat.start_time, procfs.read_variable(stat.pid, COOKIE))
+            self._adopted[stat.pid] = known
+        return known.cookie
+
+    def _schedule(self) -> None:
+        if self._look is None and self._watched:
+            self._look = self.loop.call_later(self._delay, self._look_again)
+            self._delay = min(self._delay * 1.5, _LAST_LOOK)
+
+    def _look_again(self) -> None:
+        self._look = None
+        alive = self.survivors([watched.leader for watched in self._watched])
+        gone = [watched for watched in self._watched if not alive[watched.leader.os_pid]]
+        self._watched = [watched for watched in self._watched if alive[watched.leader.os_pid]]
+        self._schedule()
+        for watched in gone:
+            watched.gone()
+
+    def _on_sigchld(self, signum: int, frame: FrameType | None) -> None:
+        if not self._sweep_due and not self.loop.is_closed():
+            self._sweep_due = True
+            self.loop.call_soon_threadsafe(self._sweep)
+        if callable(self._previous):
+            self._previous(signum, frame)
+
+    def _sweep(self) -> None:
+        """Reap the zombies that were adopted; the children of others, a plugin's subprocess say, are left to them."""
+        self._sweep_due = False
+        orphans = self._candidates()
+        for pid in orphans:
+            stat = procfs.read_stat(pid)
+            if stat is None:
+                continue
+            if stat.state != "Z":
+                self._cookie(stat)
+            elif self._was_adopted(stat):
+                with contextlib.suppress(ChildProcessError):
+                    os.waitpid(pid, os.WNOHANG)
+                self._adopted.pop(pid, None)
+        for pid in self._adopted.keys() - orphans:
+            del self._adopted[pid]
+        if self._watched and self._look is not None:
+            self._look.cancel()
+            self._look_again()
+
+    def _was_adopted(self, zombie: procfs.Stat) -> bool:
+        if zombie.pgrp in self.leaders:
+            return True
+        known = self._adopted.get(zombie.pid)
+        if known is not None and known.start_time == zombie.start_time:
+            return known.cookie is not None
+        # A child we forked is in our session or leads its own; a member of another one came from elsewhere.
+        return zombie.session not in (os.getsid(0), zombie.pid)
+
+
+def _signal_verified(pid: int, known: _Adopted | None, signum: int) -> None:
+    """Signal `pid` unless the number belongs to another process by now."""
+    try:
+        pidfd = os.pidfd_open(pid)
+    except OSError as error:
+        if error.errno not in (errno.ESRCH, errno.EINVAL):
+            log.warning("process %d can't be signalled: %s", pid, error.strerror)
+        return
+    try:
+        stat = procfs.read_stat(pid)
+        if stat is not None and known is not None and stat.start_time == known.start_time:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                signal.pidfd_send_signal(pidfd, signum)
+    finally:
+        os.close(pidfd)

@@ -1,0 +1,270 @@
+"""Carries out the instructions of the jobs' state machines: the only place that starts, signals and watches processes.
+
+Instructions may be queued from any thread; they are executed on the loop, in order, in slices that never block it long.
+"""
+
+import asyncio
+import logging
+import socket
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial, singledispatchmethod
+from typing import Any
+
+from gaffer import job_events as ev
+from gaffer.errors import StartFailed
+from gaffer.events import EventEmitter
+from gaffer.job import Job
+from gaffer.process import ExitStatus, Process, Recorder
+from gaffer.reaper import Reaper
+
+log = logging.getLogger("gaffer.manager")
+
+SLICE = 0.02  # seconds after which the loop gets its turn
+
+# The 0.5 names of events, for subscriptions that name them.
+_ALIASES = {"create": "load", "delete": "unload", "stop_pid": "stop_process"}
+# Events about a job's definition; all others are also published below `proc.<name>`.
+_OF_THE_MANAGER = frozenset({"create", "update", "delete"})
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How processes are made: whether all output is captured, where records go, who we are in the cookie."""
+
+    capture_all: bool = False
+    recorder: Recorder | None = None
+    node_id: str = ""
+
+
+class Supervisor:
+    """The I/O around the jobs. `lock` guards the jobs, which any thread may touch."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        lock: "threading.RLock",
+        events: EventEmitter,
+        reaper: Reaper,
+        settings: Settings,
+        on_job_gone: Callable[[Job], Any],
+    ) -> None:
+        self.running: dict[int, Process] = {}
+        self._loop = loop
+        self._lock = lock
+        self._events = events
+        self._reaper = reaper
+        self._settings = settings
+        self._on_job_gone = on_job_gone
+        self._queue: deque[tuple[Job, ev.Instruction]] = deque()
+        self._timers: dict[tuple[Job, ev.TimerKey], asyncio.TimerHandle] = {}
+        self._ports: dict[tuple[Job, int], int] = {}
+        self._listeners: list[Callable[[], Any]] = []
+        self._open = False
+        self._due = False
+        self._notify_due = False
+
+    # From any thread
+
+    def submit(self, job: Job, event: ev.Event) -> None:
+        """Give `event` to `job` and queue what it wants done."""
+        with self._lock:
+            self._queue.extend((job, instruction) for instruction in job.handle(event, time.monotonic()))
+            self._wake()
+            self.touch()
+            if job.gone:
+                self._loop.call_soon_threadsafe(self._forget, job)
+
+    def open(self) -> None:
+        """Begin to execute."""
+        with self._lock:
+            self._open = True
+            self._wake()
+
+    def touch(self) -> None:
+        """Something changed that listeners of changes want to know."""
+        if self._listeners and not self._notify_due:
+            self._notify_due = True
+            self._loop.call_soon_threadsafe(self._notify)
+
+    def on_change(self, callback: Callable[[], Any]) -> None:
+        """Call `callback()` on the loop after jobs or processes changed; many changes may be one call."""
+        with self._lock:
+            self._listeners.append(callback)
+            self.touch()
+
+    def off_change(self, callback: Callable[[], Any]) -> None:
+        """Undo `on_change`; unknown ones are ignored."""
+        with self._lock:
+            if callback in self._listeners:
+                self._listeners.remove(callback)
+
+    def publish(self, job: Job, kind: str, pid: int | None = None, **data: Any) -> None:
+        """Announce an event of `job` under its documented names (EVT rows)."""
+        display, qualified = job.name.display, str(job.name)
+        base = {"name": display, "job": qualified, "session": job.name.session, **data}
+        if pid is not None:
+            base["pid"] = pid
+            process = self.running.get(pid)
+            if process is not None:
+                base.setdefault("os_pid", process.os_pid)
+        if kind == "spawn":
+            base["detach"] = base["detached"] = job.config.detach
+
+        def payloads(name: str) -> tuple[tuple[Any, ...], dict[str, Any]]:
+            shown = qualified if name.startswith("job.") else display
+            return ({**base, "event": name, "name": shown},), {}
+
+        self._events.publish_record((kind, _ALIASES[kind]) if kind in _ALIASES else (kind,), payloads)
+        if kind in _OF_THE_MANAGER:
+            return
+        names = [f"proc.{display}.{kind}"]
+        for each in (kind, _ALIASES.get(kind)):
+            if each is not None:
+                names.append(f"job.{qualified}.{each}")
+                if pid is not None:
+                    names.append(f"proc.{pid}.{each}")
+        self._events.publish_record(names, payloads)
+
+    # On the loop
+
+    def close(self) -> None:
+        """Forget timers; nothing is executed any more."""
+        self._open = False
+        for handle in self._timers.values():
+            handle.cancel()
+        self._timers.clear()
+        self._queue.clear()
+
+    def _wake(self) -> None:
+        if self._open and self._queue and not self._due:
+            self._due = True
+            self._loop.call_soon_threadsafe(self._run)
+
+    def _run(self) -> None:
+        started = time.monotonic()
+        self._due = False
+        while self._queue and time.monotonic() - started < SLICE:
+            with self._lock:
+                job, instruction = self._queue.popleft()
+                self._execute(instruction, job)
+        with self._lock:
+            self._wake()
+
+    def _notify(self) -> None:
+        self._notify_due = False
+        for callback in tuple(self._listeners):
+            # Listeners are applications, foreign code perhaps.
+            try:
+                callback()
+            except Exception:
+                log.exception("a listener of changes failed")
+
+    def _forget(self, job: Job) -> None:
+        for key in [key for key in self._ports if key[0] is job]:
+            del self._ports[key]
+        for timer in [timer for timer in self._timers if timer[0] is job]:
+            self._timers.pop(timer).cancel()
+        self._on_job_gone(job)
+
+    @singledispatchmethod
+    def _execute(self, instruction: Any, job: Job) -> None:
+        raise TypeError(f"no such instruction: {instruction!r}")
+
+    @_execute.register
+    def _(self, order: ev.Spawn, job: Job) -> None:
+        if not job.expects(order.pid):
+            return
+        process = Process(
+            self._loop,
+            job.config,
+            pid=order.pid,
+            job=job.name,
+            slot=order.slot,
+            once=order.slot == 0,
+            env=order.env,
+            port=self._port(job, order.slot),
+            cookie=f"{self._settings.node_id}:{order.pid}" if self._settings.node_id else "",
+            reaper=self._reaper,
+            capture_all=self._settings.capture_all,
+            on_exit=partial(self._on_exit, job),
+            on_gone=partial(self._on_gone, job),
+        )
+        try:
+            process.spawn()
+        except StartFailed as error:
+            log.warning("%s can't be started: %s", job.name, error.message)
+            self.submit(job, ev.SpawnFailed(order.pid, error.reason, error.message))
+            return
+        self.running[order.pid] = process
+        if self._settings.recorder is not None:
+            self._settings.recorder.spawned(process.record())
+        self.submit(job, ev.Spawned(order.pid, process.os_pid))
+
+    @_execute.register
+    def _(self, order: ev.Signal, job: Job) -> None:
+        process = self.running.get(order.pid)
+        if process is not None:
+            process.signal_tree(order.signum)
+
+    @_execute.register
+    def _(self, order: ev.Release, job: Job) -> None:
+        process = self.running.pop(order.pid, None)
+        if process is not None:
+            process.release()
+
+    @_execute.register
+    def _(self, order: ev.SetTimer, job: Job) -> None:
+        key = (job, order.key)
+        if key in self._timers:
+            self._timers[key].cancel()
+        self._timers[key] = self._loop.call_later(order.delay, self._fire, job, order.key)
+
+    @_execute.register
+    def _(self, order: ev.CancelTimer, job: Job) -> None:
+        handle = self._timers.pop((job, order.key), None)
+        if handle is not None:
+            handle.cancel()
+
+    @_execute.register
+    def _(self, order: ev.Publish, job: Job) -> None:
+        self.publish(job, order.kind, order.pid, **order.data)
+
+    def _fire(self, job: Job, key: ev.TimerKey) -> None:
+        self._timers.pop((job, key), None)
+        self.submit(job, ev.TimerFired(key))
+
+    def _on_exit(self, job: Job, process: Process, status: ExitStatus) -> None:
+        self.submit(
+            job, ev.Exited(process.pid, status.exit_code, status.term_signal, process.os_pid, process.last_output())
+        )
+
+    def _on_gone(self, job: Job, process: Process) -> None:
+        self.running.pop(process.pid, None)
+        if self._settings.recorder is not None:
+            self._settings.recorder.ended(process.pid)
+        self.submit(job, ev.GroupEmpty(process.pid))
+
+    def port_of(self, job: Job, slot: int) -> int | None:
+        """The port of a slot, when it has one already."""
+        return job.config.port_of(slot) or self._ports.get((job, slot))
+
+    def _port(self, job: Job, slot: int) -> int | None:
+        if slot == 0 or job.config.port != "auto":
+            return job.config.port_of(slot) if slot else None
+        key = (job, slot)
+        if key not in self._ports:
+            self._ports[key] = self._free_port()
+        return self._ports[key]
+
+    def _free_port(self) -> int:
+        taken = set(self._ports.values())
+        while True:
+            with socket.socket() as probe:
+                probe.bind(("", 0))
+                port = int(probe.getsockname()[1])
+            if port not in taken:
+                return port
