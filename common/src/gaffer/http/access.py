@@ -2,8 +2,8 @@
 
 Two steps, each of which raises the error that the client gets:
 
-    grant = authenticate(policy, facts)    # Origin, key, Host, local trust  -> 401, 403 forbidden_*
-    grant.require(Scope.CONTROL, session)  # scope and session of the route  -> 403 forbidden
+    grant = authenticate(policy, facts)    # Origin, key, Host, local trust     -> 401, 403 forbidden_*
+    grant.require(Scope.CONTROL)           # the scope of the route             -> 403 forbidden
 
 and `check_content_type(facts)` for what a web page sends (415).
 """
@@ -66,15 +66,18 @@ class Grant:
         """Whether the session is within the limits."""
         return self.sessions is None or session in self.sessions
 
-    def require(self, scope: Scope, session: str | None = None) -> None:
-        """Raise Forbidden unless the scope is granted, and the session when one is named."""
+    def require(self, scope: Scope) -> None:
+        """Raise Forbidden unless the scope is granted."""
         if scope not in self.scopes:
             granted = ", ".join(sorted(self.scopes)) or "nothing"
             raise Forbidden(
                 f"this needs the scope `{scope}`, and you have: {granted}",
                 hint="use a key that has the scope",
             )
-        if session is not None and not self.sees(session):
+
+    def require_session(self, session: str) -> None:
+        """Raise Forbidden unless the session is within the limits."""
+        if not self.sees(session):
             raise Forbidden(f"this key is not for the session {session!r}", hint="use a key of that session")
 
 

@@ -1,0 +1,133 @@
+"""What the handlers of the node's API have in common: the manager, and the limits of a key to some sessions."""
+
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from gaffer import Manager
+from gaffer.config import ProcessConfig
+from gaffer.errors import BadRequest, ProcessNotFound
+from gaffer.http.access import Grant, Policy
+from gaffer.http.base import Application, Handler
+from gaffer.http.feeds import Feed
+from gaffer.http.routes import Match, Route
+from gaffer.names import JobName, check_name, parse_job_name, parse_pid, split_job_name
+from gaffer.process import Process
+from gaffer.util import parse_signal_value
+
+LookupdStatus = Callable[[], Sequence[Mapping[str, Any]]]
+
+
+class NodeApplication(Application):
+    """The API of one node: an Application that knows its manager and keeps the feeds that are running.
+
+    `lookupds` tells, for /health, the lookup servers the node announces itself to.
+    """
+
+    def __init__(
+        self,
+        routes: Iterable[Route],
+        policy: Policy,
+        manager: Manager,
+        *,
+        lookupds: LookupdStatus = list,
+        extra: Sequence[Any] = (),
+        **settings: Any,
+    ) -> None:
+        super().__init__(routes, policy, extra, **settings)
+        self.manager = manager
+        self.lookupds = lookupds
+        self.feeds: set[Feed] = set()
+        self._started = time.monotonic()
+
+    @property
+    def uptime(self) -> float:
+        """Seconds since the API began to answer."""
+        return time.monotonic() - self._started
+
+    def end_feeds(self) -> None:
+        """Let every running feed finish its answer."""
+        for feed in tuple(self.feeds):
+            feed.end()
+
+    def authorize(self, match: Match, method: str, grant: Grant) -> None:
+        super().authorize(match, method, grant)
+        if grant.sessions is not None:
+            session = self._session_of(match.params)
+            if session is not None:
+                grant.require_session(session)
+
+    def _session_of(self, params: Mapping[str, str]) -> str | None:
+        """The session a request is about, by the parameters of its route; None when it names none."""
+        if "sid" in params:
+            return params["sid"]
+        if "name" in params:
+            return split_job_name(params["name"])[0]
+        if "pid" in params:
+            return find_process(self.manager, params["pid"]).job.session
+        return None
+
+
+class NodeHandler(Handler):
+    """A handler of the node's API. Its route's parameters mean `sid` a session, `job` a bare job name in it,
+    `name` a job name of any form, `pid` an internal process id.
+    """
+
+    application: NodeApplication
+
+    @property
+    def manager(self) -> Manager:
+        """The manager that the request is about."""
+        return self.application.manager
+
+    @property
+    def sid(self) -> str:
+        """The session of the path; raises BadRequest when it can't be one."""
+        return check_name(self.params["sid"], "session")
+
+    @property
+    def job(self) -> JobName:
+        """The job of the path, which may not exist; raises BadRequest when it can't be one."""
+        if "name" in self.params:
+            return parse_job_name(self.params["name"])
+        return JobName(self.sid, check_name(self.params["job"]))
+
+    @property
+    def process(self) -> Process:
+        """The process of the path; raises BadRequest (`bad_value`) or ProcessNotFound."""
+        return find_process(self.manager, self.params["pid"])
+
+    def visible(self, names: Iterable[str]) -> list[str]:
+        """Those of the qualified job names that the caller's key is for."""
+        return [name for name in names if self.grant.sees(parse_job_name(name).session)]
+
+    def done(self, status: int = 200, **extra: Any) -> None:
+        """Answer that the command was taken."""
+        self.reply({"ok": True, **extra}, status)
+
+
+def find_process(manager: Manager, text: str) -> Process:
+    """The process whose id `text` spells; raises BadRequest (`bad_value`) or ProcessNotFound."""
+    if not (text.isascii() and text.isdecimal()):
+        raise BadRequest(f"{text!r} is not a process id", reason="bad_value", hint="process ids are numbers, see /pids")
+    pid = parse_pid(text)
+    if pid is None:
+        raise ProcessNotFound(f"there is no process {text}")
+    return manager.get_process(pid)
+
+
+def signal_number(value: int | str, reason: str = "bad_signal") -> int:
+    """The number of a signal given by number or name; raises BadRequest."""
+    try:
+        return parse_signal_value(value)
+    except ValueError as error:
+        raise BadRequest(str(error), reason=reason, path="$.signal", hint="use a number or a name like TERM") from None
+
+
+def config_for(body: Mapping[str, Any], session: str, *, path: str = "$") -> ProcessConfig:
+    """The process description in `body`, its name made bare; raises BadRequest when it names another session."""
+    config = ProcessConfig.from_dict(body, path=path)
+    name = parse_job_name(config.name, session)
+    if name.session != session:
+        raise BadRequest(f"the job {name} is not of the session {session!r}", path=f"{path}.name")
+    return config.replace(name=name.name)

@@ -1,0 +1,103 @@
+"""The HttpHandler application: controls a manager over HTTP on several endpoints (APP-06 to APP-08)."""
+
+import asyncio
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+from tornado.httputil import HTTPServerConnectionDelegate
+from tornado.wsgi import WSGIContainer
+
+from gaffer.http import general, jobs, pids, processes, streams
+from gaffer.http.access import Policy, make_policy
+from gaffer.http.node import LookupdStatus, NodeApplication
+from gaffer.http.server import HttpEndpoint, Listeners, own_host_names
+
+if TYPE_CHECKING:
+    from gaffer.manager import Manager
+
+__all__ = ["ROUTES", "HttpEndpoint", "HttpHandler"]
+
+ROUTES = [*general.ROUTES, *jobs.ROUTES, *pids.ROUTES, *streams.ROUTES, *processes.ROUTES]
+"""Every route of the node: what is routed, documented and tested for authorization."""
+
+_WSGI_THREADS = 8
+
+
+class HttpHandler:
+    """An application that serves the HTTP API of the manager it is started with.
+
+    endpoints: where to listen, `HttpEndpoint()` alone when none is given. handlers: Tornado rules `(pattern, handler[,
+    kwargs])` for paths the API doesn't have; the handler may be a WSGI application, which runs in threads and sees
+    the whole path. They pass the same access rules as the API: reading needs the scope `read`, anything else `control`.
+    access: who may do what; the manager's own user and root on this host when not given. lookupds: the entries of
+    /health for lookup servers. Other settings go to the Tornado application.
+    """
+
+    def __init__(
+        self,
+        endpoints: Sequence[HttpEndpoint] = (),
+        handlers: Sequence[Sequence[Any]] | None = None,
+        access: Policy | None = None,
+        *,
+        lookupds: LookupdStatus = list,
+        socket_gid: int | None = None,
+        **settings: Any,
+    ) -> None:
+        self._endpoints = endpoints or [HttpEndpoint()]
+        self._handlers = handlers or ()
+        self._policy = access or make_policy(own_uid=os.geteuid(), own_names=own_host_names())
+        self._lookupds = lookupds
+        self._socket_gid = socket_gid
+        self._settings = settings
+        self._threads: ThreadPoolExecutor | None = None
+        self._application: NodeApplication | None = None
+        self._listeners: Listeners | None = None
+
+    @property
+    def addresses(self) -> list[str]:
+        """The URLs it listens on, `http://127.0.0.1:43211` or `unix:/path`; empty unless started."""
+        return list(self._listeners.addresses) if self._listeners is not None else []
+
+    def start(self, loop: asyncio.AbstractEventLoop, manager: "Manager") -> None:
+        """Listen; raises GafferError when an endpoint can't be used. Called inside the running loop."""
+        self._application = NodeApplication(
+            ROUTES,
+            self._policy,
+            manager,
+            lookupds=self._lookupds,
+            extra=[self._rule(rule) for rule in self._handlers],
+            **self._settings,
+        )
+        listeners = Listeners(self._application, self._endpoints, self._socket_gid)
+        listeners.start()
+        self._listeners = listeners
+
+    def leave(self) -> None:
+        """Let the feeds end: no more output will come."""
+        if self._application is not None:
+            self._application.end_feeds()
+
+    def stop(self) -> "asyncio.Future[None]":
+        """Stop listening at once; the result is done when every connection is closed."""
+        listeners, self._listeners = self._listeners, None
+        self.leave()
+        if listeners is not None:
+            listeners.stop()
+        if self._threads is not None:
+            self._threads.shutdown(wait=False)
+            self._threads = None
+        return asyncio.ensure_future(listeners.close_connections() if listeners is not None else asyncio.sleep(0))
+
+    def _rule(self, rule: Sequence[Any]) -> tuple[Any, ...]:
+        pattern, handler, *rest = rule
+        return (pattern, handler if _is_tornado(handler) else self._wsgi(handler), *rest)
+
+    def _wsgi(self, application: Callable[..., Any]) -> WSGIContainer:
+        self._threads = self._threads or ThreadPoolExecutor(_WSGI_THREADS, thread_name_prefix="gaffer-wsgi")
+        return WSGIContainer(application, self._threads)
+
+
+def _is_tornado(handler: Any) -> bool:
+    return isinstance(handler, type | str | HTTPServerConnectionDelegate | WSGIContainer)
