@@ -1,0 +1,188 @@
+"""The command line of gaffer_lookupd, checked: every mistake is found before anything is started."""
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from ssl import CERT_REQUIRED
+from typing import Any
+
+from gaffer.errors import ConfigError, GafferError, Problem
+from gaffer.keyfile import read_key_file
+from gaffer.loop import KINDS
+from gaffer.rules import did_you_mean
+from gaffer.util import parse_address
+from msgspec import Struct
+
+from gaffer_lookupd.lease import Lease
+
+USAGE = """\
+Tell which node of a cluster runs which job.
+
+Usage:
+  gaffer_lookupd [options] [--allowed-host=HOST]... [--allowed-origin=ORIGIN]...
+  gaffer_lookupd (-h | --help)
+  gaffer_lookupd --version
+
+Options:
+  -h --help                show this help and exit
+  --version                show the version and exit
+  -v                       log more
+  --daemon                 go to the background
+  --pidfile=FILE           write the process id to FILE
+  --bind=ADDRESS           where to listen: HOST:PORT, [V6]:PORT or unix:PATH, several with commas
+                           [default: 0.0.0.0:5010]
+  --backlog=N              connections that may wait to be accepted [default: 128]
+  --certfile=FILE          serve over TLS with this certificate
+  --keyfile=FILE           the private key of the certificate
+  --cacert=FILE            clients must show a certificate signed by this authority
+  --ttl=SECONDS            drop a node after this silence [default: 45]
+  --interval=SECONDS       how often nodes give a sign of life [default: 15]
+  --cluster-key-file=FILE  nodes must know the key in this file (also: GAFFER_CLUSTER_KEY_FILE)
+  --require-key            readers must know that key too
+  --allowed-host=HOST      a name that readers may use for this host, beside its own
+  --allowed-origin=ORIGIN  web pages of this origin may read, as https://ops.example.com
+  --loop=KIND              auto, uvloop or asyncio [default: auto]
+"""
+
+
+_SEE_HELP = "see gaffer_lookupd --help"
+
+
+class Config(Struct, frozen=True, kw_only=True):
+    """What gaffer_lookupd was asked to do; `tls` is what HttpEndpoint takes."""
+
+    bind: str
+    backlog: int
+    tls: dict[str, Any] | None
+    lease: Lease
+    cluster_key: str | None
+    require_key: bool
+    allowed_hosts: list[str]
+    allowed_origins: list[str]
+    loop: str
+    daemon: bool
+    pidfile: str | None
+    verbose: bool
+
+
+def parse_options(argv: Sequence[str]) -> dict[str, Any]:
+    """The options of a command line by name; raises ConfigError. `--help` and `--version` print and exit."""
+    try:
+        return dict(docopt(USAGE, list(argv), version=f"gaffer_lookupd {__version__}"))
+    except DocoptExit as error:
+        raise ConfigError([_explain(argv, str(error))]) from None
+
+
+def _explain(argv: Sequence[str], complaint: str) -> Problem:
+    """Why docopt refused the command line."""
+    known = re.findall(r"^ +(--?[a-z-]+)", USAGE, re.MULTILINE) + ["--help"]
+    for word in argv:
+        name = word.partition("=")[0]
+        if name.startswith("--") and not any(option.startswith(name) for option in known):
+            return Problem(name, "there is no such option", did_you_mean(name, known) or _SEE_HELP)
+    first = complaint.partition("\n")[0]
+    if first.startswith("Warning"):
+        first = "an option is unknown or given twice, or an argument is not an option's"
+    return Problem("", first, _SEE_HELP)
+
+
+def make_config(options: Mapping[str, Any], environ: Mapping[str, str]) -> Config:
+    """Check parsed options; raises ConfigError with all problems, whose paths are option names."""
+    reader = _Reader(options)
+    ttl, interval = reader.seconds("--ttl"), reader.seconds("--interval")
+    if ttl < 2 * interval:
+        reader.problem("--ttl", "it must be at least twice --interval, or one lost message drops a node")
+    config = Config(
+        bind=reader.addresses("--bind"),
+        backlog=reader.count("--backlog"),
+        tls=reader.tls(),
+        lease=Lease(ttl, interval),
+        cluster_key=reader.key(environ),
+        require_key=options["--require-key"],
+        allowed_hosts=options["--allowed-host"],
+        allowed_origins=options["--allowed-origin"],
+        loop=reader.choice("--loop", KINDS),
+        daemon=options["--daemon"],
+        pidfile=options["--pidfile"],
+        verbose=options["-v"],
+    )
+    if config.require_key and config.cluster_key is None:
+        reader.problem("--require-key", "there is no key to require", "give --cluster-key-file")
+    if reader.problems:
+        raise ConfigError(reader.problems)
+    return config
+
+
+class _Reader:
+    """Reads options and collects what is wrong with them."""
+
+    def __init__(self, options: Mapping[str, Any]) -> None:
+        self.options = options
+        self.problems: list[Problem] = []
+
+    def problem(self, option: str, message: str, hint: str | None = None) -> None:
+        self.problems.append(Problem(option, message, hint))
+
+    def seconds(self, option: str) -> float:
+        text = self.options[option]
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not 0 < value < math.inf:
+            self.problem(option, f"{text!r} is not a number of seconds above 0")
+            return math.nan
+        return value
+
+    def count(self, option: str) -> int:
+        text = self.options[option]
+        if not text.isascii() or not text.isdigit() or not 0 < int(text) < 2**31:
+            self.problem(option, f"{text!r} is not a whole number above 0")
+            return 1
+        return int(text)
+
+    def choice(self, option: str, choices: tuple[str, ...]) -> str:
+        value: str = self.options[option]
+        if value not in choices:
+            self.problem(option, f"there is no {value!r}", f"choose one of {', '.join(choices)}")
+        return value
+
+    def addresses(self, option: str) -> str:
+        value: str = self.options[option]
+        for address in value.split(","):
+            try:
+                parse_address(address)
+            except RuntimeError as error:
+                self.problem(option, str(error), "write HOST:PORT, [V6]:PORT or unix:PATH")
+        return value
+
+    def file(self, option: str) -> str | None:
+        value: str | None = self.options[option]
+        if value is not None and not Path(value).is_file():
+            self.problem(option, f"there is no file {value}")
+        return value
+
+    def tls(self) -> dict[str, Any] | None:
+        certfile, keyfile, cacert = self.file("--certfile"), self.file("--keyfile"), self.file("--cacert")
+        if certfile is None:
+            for option in ("--keyfile", "--cacert"):
+                if self.options[option] is not None:
+                    self.problem(option, "it does nothing without a certificate", "give --certfile")
+            return None
+        tls: dict[str, Any] = {"certfile": certfile}
+        if keyfile is not None:
+            tls["keyfile"] = keyfile
+        if cacert is not None:
+            tls |= {"ca_certs": cacert, "cert_reqs": CERT_REQUIRED}
+        return tls
+
+    def key(self, environ: Mapping[str, str]) -> str | None:
+        path = self.options["--cluster-key-file"] or environ.get("GAFFER_CLUSTER_KEY_FILE")
+        if not path:
+            return None
+        try:
+            return read_key_file(path)
+        except GafferError as error:
+            self.problem("--cluster-key-file", error.message, error.hint)
+            return None

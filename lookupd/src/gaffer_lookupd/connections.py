@@ -1,0 +1,69 @@
+"""The websockets of the nodes: carries messages to the registry, replies back, and closes what the registry ends."""
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Iterable
+
+from tornado.websocket import WebSocketClosedError, WebSocketHandler
+
+from gaffer_lookupd.protocol import answer
+from gaffer_lookupd.registry import Registry
+
+_GOING_AWAY = 1001
+
+logger = logging.getLogger(__name__)
+
+
+class Connections:
+    """The open websockets by session, and the clock of the registry's leases."""
+
+    def __init__(self, registry: Registry) -> None:
+        self.registry = registry
+        self._sockets: dict[int, WebSocketHandler] = {}
+        self._timer: asyncio.TimerHandle | None = None
+
+    def start(self) -> None:
+        """Begin to check leases; called on the loop."""
+        self._tick()
+
+    def stop(self) -> None:
+        """Check no more leases and close every websocket."""
+        if self._timer is not None:
+            self._timer.cancel()
+        for socket in self._sockets.values():
+            socket.close(_GOING_AWAY, "lookupd stops")
+        self._sockets.clear()
+
+    def add(self, socket: WebSocketHandler) -> int:
+        """A websocket was opened; returns its session."""
+        session = self.registry.connect(time.monotonic())
+        self._sockets[session] = socket
+        return session
+
+    async def receive(self, session: int, message: str | bytes) -> None:
+        """A message came on a session's websocket; returns when the reply is written."""
+        socket = self._sockets.get(session)
+        if socket is None:
+            return
+        reply = answer(self.registry, session, message, time.monotonic())
+        with contextlib.suppress(WebSocketClosedError):
+            written = socket.write_message(reply.text)
+            self._close(reply.close)
+            await written
+
+    def closed(self, session: int) -> None:
+        """A session's websocket was closed, from either side."""
+        self._sockets.pop(session, None)
+        self.registry.disconnect(session, time.monotonic())
+
+    def _tick(self) -> None:
+        self._close(self.registry.tick(time.monotonic()))
+        self._timer = asyncio.get_running_loop().call_later(self.registry.lease.tick, self._tick)
+
+    def _close(self, sessions: Iterable[int]) -> None:
+        for session in sessions:
+            socket = self._sockets.pop(session, None)
+            if socket is not None:
+                socket.close(reason="the session has ended")

@@ -1,0 +1,77 @@
+"""The lookupd server: one registry, its endpoints, and who may use them."""
+
+import logging
+import os
+import secrets
+import time
+from urllib.parse import urlsplit
+
+from gaffer.http.access import Grant, Scope, is_loopback, make_policy
+from gaffer.http.server import HttpEndpoint, Listeners, own_host_names
+from gaffer.messages import MAX_MESSAGE_SIZE
+
+from gaffer_lookupd.changes import MemoryChanges
+from gaffer_lookupd.config import Config
+from gaffer_lookupd.connections import Connections
+from gaffer_lookupd.handlers import LookupApplication, make_routes
+from gaffer_lookupd.registry import Registry
+
+logger = logging.getLogger(__name__)
+
+_READER = Grant(frozenset({Scope.READ}))
+
+
+class LookupServer:
+    """Serves a new, empty registry. Raises GafferError when an allowed host or origin is not written as one."""
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self.changes = MemoryChanges()
+        self.registry = Registry(config.lease, epoch=secrets.token_hex(8), changes=self.changes, now=time.monotonic())
+        self._connections = Connections(self.registry)
+        policy = make_policy(
+            own_uid=os.getuid(),
+            own_names=own_host_names(),
+            trust_local=False,
+            allowed_hosts=config.allowed_hosts,
+            allowed_origins=config.allowed_origins,
+            anonymous=() if config.require_key else (Scope.READ,),
+            verify=self._verify,
+        )
+        application = LookupApplication(make_routes(), policy, websocket_max_message_size=MAX_MESSAGE_SIZE)
+        application.connections = self._connections
+        application.cluster_key = config.cluster_key
+        endpoint = HttpEndpoint(config.bind, config.backlog, config.tls)
+        self._listeners = Listeners(application, [endpoint])
+
+    @property
+    def addresses(self) -> list[str]:
+        """The URLs it serves, once started."""
+        return self._listeners.addresses
+
+    def start(self) -> None:
+        """Listen, on the running loop; raises GafferError when an address or a certificate can't be used."""
+        self._listeners.start()
+        self._connections.start()
+        if self._config.cluster_key is None and any(_is_reachable(url) for url in self.addresses):
+            logger.warning(
+                "anyone who reaches %s can announce jobs here; give this lookupd and its nodes a --cluster-key-file",
+                ", ".join(self.addresses),
+            )
+
+    async def stop(self) -> None:
+        """Stop listening and close all connections."""
+        self._listeners.stop()
+        self._connections.stop()
+        await self._listeners.close_connections()
+
+    def _verify(self, key: str) -> Grant | None:
+        expected = self._config.cluster_key
+        if expected is None or not secrets.compare_digest(key.encode(), expected.encode()):
+            return None
+        return _READER
+
+
+def _is_reachable(url: str) -> bool:
+    """Whether other hosts may reach the URL."""
+    return not url.startswith("unix:") and not is_loopback(urlsplit(url).hostname or "")
