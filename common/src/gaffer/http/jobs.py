@@ -7,7 +7,7 @@ import msgspec
 from gaffer.config import ProcessConfig
 from gaffer.errors import BadRequest, ConfigError
 from gaffer.http.access import Scope
-from gaffer.http.node import NodeHandler, config_for, signal_number
+from gaffer.http.node import NodeHandler, config_for
 from gaffer.http.routes import Route
 
 
@@ -56,7 +56,7 @@ class SessionJobs(NodeHandler):
             self.manager.load_all(_configs_of(body, session), session)
         else:
             config = config_for(body, session)
-            self.manager.load(config, session, start=config.start)
+            self.manager.load(config, session)
         self.done()
 
 
@@ -110,7 +110,7 @@ class JobSignal(NodeHandler):
     """R-52: the signal goes to every process of the job."""
 
     def post(self) -> None:
-        self.manager.killall(self.job, signal_number(self.body_as(SignalBody).signal))
+        self.manager.killall(self.job, self.body_as(SignalBody).signal)
         self.done(202)
 
 

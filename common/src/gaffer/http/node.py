@@ -13,7 +13,6 @@ from gaffer.http.feeds import Feed
 from gaffer.http.routes import Match, Route
 from gaffer.names import JobName, check_name, parse_job_name, parse_pid, split_job_name
 from gaffer.process import Process
-from gaffer.util import parse_signal_value
 
 LookupdStatus = Callable[[], Sequence[Mapping[str, Any]]]
 
@@ -114,14 +113,6 @@ def find_process(manager: Manager, text: str) -> Process:
     if pid is None:
         raise ProcessNotFound(f"there is no process {text}")
     return manager.get_process(pid)
-
-
-def signal_number(value: int | str, reason: str = "bad_signal") -> int:
-    """The number of a signal given by number or name; raises BadRequest."""
-    try:
-        return parse_signal_value(value)
-    except ValueError as error:
-        raise BadRequest(str(error), reason=reason, path="$.signal", hint="use a number or a name like TERM") from None
 
 
 def config_for(body: Mapping[str, Any], session: str, *, path: str = "$") -> ProcessConfig:

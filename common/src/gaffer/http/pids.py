@@ -2,7 +2,7 @@
 
 from gaffer.http.access import Scope
 from gaffer.http.jobs import SignalBody
-from gaffer.http.node import NodeHandler, signal_number
+from gaffer.http.node import NodeHandler
 from gaffer.http.routes import Route
 
 
@@ -29,7 +29,7 @@ class PidSignal(NodeHandler):
     """R-60."""
 
     def post(self) -> None:
-        self.manager.kill(self.process.pid, signal_number(self.body_as(SignalBody).signal))
+        self.manager.kill(self.process.pid, self.body_as(SignalBody).signal)
         self.done(202)
 
 

@@ -7,9 +7,10 @@ from gaffer.config import ProcessConfig
 from gaffer.errors import BadRequest, ConfigError
 from gaffer.http.access import Scope
 from gaffer.http.base import NotFound
-from gaffer.http.node import NodeHandler, config_for, signal_number
+from gaffer.http.node import NodeHandler, config_for
 from gaffer.http.routes import Route
 from gaffer.names import DEFAULT_SESSION, JobName, parse_job_name, split_job_name
+from gaffer.util import parse_signal_value
 
 _COUNT = re.compile(r"[1-9][0-9]{0,4}", re.ASCII)
 
@@ -30,7 +31,7 @@ class Processes(NodeHandler):
         session = split_job_name(name)[0] if isinstance(name, str) else DEFAULT_SESSION
         config = _template(body, session)
         self.grant.require_session(session)
-        self.manager.load(config, session, start=config.start)
+        self.manager.load(config, session)
         self.done()
 
 
@@ -111,8 +112,7 @@ class TemplateSignal(NodeHandler):
     """R-22."""
 
     def post(self) -> None:
-        number = _signal_of(self.params)
-        self.manager.killall(self.job, number)
+        self.manager.killall(self.job, _signal_of(self.params))
         self.done()
 
 
@@ -157,8 +157,7 @@ class RunningProcessSignal(NodeHandler):
     """R-27."""
 
     def post(self) -> None:
-        number = _signal_of(self.params)
-        self.manager.kill(self.process.pid, number)
+        self.manager.kill(self.process.pid, _signal_of(self.params))
         self.done()
 
 
@@ -188,7 +187,10 @@ def _template(body: dict[str, Any], session: str) -> ProcessConfig:
 def _signal_of(params: dict[str, str]) -> int:
     if "signal" not in params:
         raise BadRequest("the path ends without a signal", reason="no_signal_number", hint="use .../_signal/TERM")
-    return signal_number(params["signal"], "bad_value")
+    try:
+        return parse_signal_value(params["signal"])
+    except ValueError as error:
+        raise BadRequest(str(error), reason="bad_value", hint="use a name such as TERM or its number") from None
 
 
 _READ, _CONTROL, _DEFINE = Scope.READ, Scope.CONTROL, Scope.DEFINE
