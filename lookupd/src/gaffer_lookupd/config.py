@@ -7,6 +7,8 @@ from pathlib import Path
 from ssl import CERT_REQUIRED
 from typing import Any
 
+from docopt import DocoptExit, docopt
+from gaffer import __version__
 from gaffer.errors import ConfigError, GafferError, Problem
 from gaffer.keyfile import read_key_file
 from gaffer.loop import KINDS
@@ -76,7 +78,7 @@ def parse_options(argv: Sequence[str]) -> dict[str, Any]:
 
 def _explain(argv: Sequence[str], complaint: str) -> Problem:
     """Why docopt refused the command line."""
-    known = re.findall(r"^ +(--?[a-z-]+)", USAGE, re.MULTILINE) + ["--help"]
+    known = [*re.findall(r"^ +(--?[a-z-]+)", USAGE, re.MULTILINE), "--help"]
     for word in argv:
         name = word.partition("=")[0]
         if name.startswith("--") and not any(option.startswith(name) for option in known):
