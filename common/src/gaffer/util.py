@@ -89,9 +89,7 @@ def parse_signal_value(sig: int | str | None) -> int:
             number = int(text)
         else:
             name = text if text.startswith("SIG") else f"SIG{text}"
-            number = next((s.value for s in signal.Signals if s.name == name), None)
-            if number is None and (alias := getattr(signal, name, None)) in signal.valid_signals():
-                number = int(alias)  # SIGCLD and SIGPOLL are second names that the enum doesn't list
+            number = signal.Signals.__members__.get(name)
     elif isinstance(sig, int) and not isinstance(sig, bool):
         number = int(sig)
     if number not in signal.valid_signals():
@@ -115,7 +113,7 @@ def parse_address(netloc: str, default_port: int = 8000) -> tuple[str, int] | st
         return netloc.lower(), default_port
     if netloc.startswith("["):
         host, _, rest = netloc[1:].partition("]")
-        if not is_ipv6(host) or (rest and not rest.startswith(":")):
+        if "]" not in netloc or not is_ipv6(host) or (rest and not rest.startswith(":")):
             raise RuntimeError(f"{netloc!r} is not a valid address")
         port = rest[1:]
         colon = bool(rest)
@@ -161,10 +159,48 @@ def bind_sockets(
         if not allows_unix_socket:
             raise RuntimeError(f"a UNIX socket is not allowed here: {addr!r}")
         return [_bind_unix_socket(parsed, backlog)]
-    from tornado.netutil import bind_sockets as bind
+    return _bind_tcp_sockets(*parsed, backlog)
 
-    host, port = parsed
-    return bind(port, address=host, backlog=backlog)
+
+def _bind_tcp_sockets(host: str, port: int, backlog: int) -> list[socket.socket]:
+    found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    sockets: list[socket.socket] = []
+    absent: OSError | None = None
+    try:
+        for family, _, _, _, address in dict.fromkeys(found):
+            try:
+                sock = _bind_tcp_socket(family, (address[0], port, *address[2:]), backlog)
+            except OSError as error:
+                # `localhost` also names ::1 on hosts without IPv6.
+                if error.errno not in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL):
+                    raise
+                absent = error
+            else:
+                sockets.append(sock)
+                port = sock.getsockname()[1]  # when any port will do, all addresses share the first one's
+        if absent is not None and not sockets:
+            raise absent
+    except BaseException:
+        for sock in sockets:
+            sock.close()
+        raise
+    return sockets
+
+
+def _bind_tcp_socket(family: int, address: tuple[Any, ...], backlog: int) -> socket.socket:
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.setblocking(False)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            # Without IPv4-mapped addresses, so that 0.0.0.0 can have its own socket on the port.
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        sock.bind(address)
+        sock.listen(backlog)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
 
 
 def _bind_unix_socket(path: str, backlog: int) -> socket.socket:

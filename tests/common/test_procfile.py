@@ -1,0 +1,108 @@
+import io
+import json
+
+import pytest
+from gaffer.procfile import Procfile, get_env
+
+PROCFILE = """\
+# the types of the application
+web: python serve.py --port $PORT "two words"
+worker-2:\tpython work.py
+not a type
+  clock:   sleep 60
+empty:
+"""
+
+
+@pytest.fixture
+def app(tmp_path):
+    root = tmp_path / "shop"
+    root.mkdir()
+    (root / "Procfile").write_text(PROCFILE)
+    (root / ".env").write_text('A=1\nB="two words" # comment\n\n# comment\nexport C=3\nD=${A} $A\nE=\nF\n')
+    return root
+
+
+@pytest.mark.row("PF-01", "MISC-PF-07", "MISC-PF-05")
+def test_types_in_file_order(app):
+    assert list(Procfile(app / "Procfile").processes()) == [
+        ("web", 'python serve.py --port $PORT "two words"'),
+        ("worker-2", "python work.py"),
+        ("clock", "sleep 60"),
+    ]
+
+
+@pytest.mark.row("PF-02", "MISC-PF-01")
+def test_the_env_file_of_the_folder_is_read(app):
+    assert Procfile(app / "Procfile").env == {"A": "1", "B": "two words", "C": "3", "D": "${A} $A", "E": ""}
+
+
+@pytest.mark.row("PF-03", "MISC-PF-08")
+def test_later_env_files_win_and_missing_ones_are_skipped(app, tmp_path):
+    (tmp_path / "more").write_text("A=9\nG=7\n")
+    env = Procfile(app / "Procfile", envs=[tmp_path / "more", tmp_path / "missing"]).env
+    assert (env["A"], env["C"], env["G"]) == ("9", "3", "7")
+    assert get_env() == get_env([tmp_path / "missing"]) == {}
+
+
+@pytest.mark.row("MISC-PF-04", "MISC-PF-01")
+def test_the_application_is_named_after_its_folder(app, tmp_path, monkeypatch):
+    assert Procfile(app / "Procfile").get_appname() == "shop"
+    assert Procfile(app / "Procfile", root=f"{tmp_path}/other/").get_appname() == "other"
+    monkeypatch.chdir(app)
+    assert Procfile("Procfile", root=".").get_appname() == "shop"
+    assert Procfile("Procfile").env["A"] == "1"
+
+
+@pytest.mark.row("MISC-PF-03")
+def test_as_dict(app):
+    procfile = Procfile(app / "Procfile")
+    description = procfile.as_dict("web", {"web": 3})
+    assert description == {
+        "name": "web",
+        "cmd": "python",
+        "args": ["serve.py", "--port", "$PORT", "two words"],
+        "env": procfile.env,
+        "numprocesses": 3,
+    }
+    json.dumps(description)
+    assert procfile.as_dict("clock")["numprocesses"] == 1
+    with pytest.raises(KeyError):
+        procfile.as_dict("nope")
+
+
+@pytest.mark.row("MISC-PF-06")
+def test_parse_cmd(app):
+    procfile = Procfile(app / "Procfile")
+    assert procfile.parse_cmd("a 'b c' d") == ("a", ["b c", "d"])
+    for wrong in ("", "a 'b"):
+        with pytest.raises(ValueError, match=r"empty|No closing quotation"):
+            procfile.parse_cmd(wrong)
+
+
+@pytest.mark.row("PF-04")
+def test_special_variables(app):
+    (app / ".env").write_text("GAFFER_UID=www\nGAFFER_GID=33\nGAFFER_REDIRECT_INPUT=clock, web\nA=1\n")
+    procfile = Procfile(app / "Procfile")
+    assert procfile.env == {"A": "1"}
+    web, worker = procfile.as_dict("web"), procfile.as_dict("worker-2")
+    assert (web["uid"], web["gid"], web["redirect_input"]) == ("www", "33", True)
+    assert "redirect_input" not in worker
+    assert procfile.as_configparser()["process:shop:clock"]["redirect_input"] == "true"
+
+
+@pytest.mark.row("MISC-PF-02")
+def test_as_configparser(app):
+    (app / ".env").write_text("A=100%\nhttp_proxy=http://x\n")
+    config = Procfile(app / "Procfile").as_configparser({"worker-2": 2})
+    assert config.sections() == [
+        f"{kind}:shop:{name}" for name in ("web", "worker-2", "clock") for kind in ("process", "env")
+    ]
+    assert dict(config["process:shop:worker-2"]) == {
+        "cmd": "python work.py",
+        "priority": "1",
+        "numprocesses": "2",
+        "env:http_proxy": "http://x",
+    }
+    assert dict(config["env:shop:web"]) == {"A": "100%"}
+    config.write(io.StringIO())
