@@ -1,0 +1,175 @@
+"""The JSON documents that nodes and lookups answer with: the shapes that clients check them against.
+
+A document may hold more than its shape names, and keeps it.
+"""
+
+from typing import Any, NotRequired, TypedDict
+
+
+class Endpoint(TypedDict):
+    """Where an instance listens."""
+
+    name: str
+    address: str
+    port: int
+
+
+# Answers of a node
+
+
+class Instance(TypedDict):
+    """One instance of a job; `uptime` is in seconds."""
+
+    pid: int | None
+    state: str
+    uptime: NotRequired[float | None]
+
+
+class JobInfo(TypedDict):
+    """A job (R-45); `processes` are the internal pids of its instances."""
+
+    name: str
+    active: bool
+    running: int
+    running_out: int
+    max_processes: int
+    processes: list[int]
+    config: dict[str, Any]
+    state: str
+    reason: str | None
+    instances: list[Instance]
+
+
+class JobStats(TypedDict):
+    """CPU and memory of a job, in per cent, or `"N/A"` when nothing runs (R-48)."""
+
+    cpu: float | str
+    mem: float | str
+    stats: list[dict[str, Any]]
+
+
+class JobStatus(TypedDict):
+    """The short answer about a job (R-28)."""
+
+    active: bool
+    running: int
+    numprocesses: int
+    max_processes: int
+
+
+class Sessions(TypedDict):
+    sessions: list[str]
+
+
+class Jobs(TypedDict):
+    jobs: list[str]
+
+
+class Pids(TypedDict):
+    pids: list[int]
+
+
+class Pid(TypedDict):
+    pid: int
+
+
+class NumProcesses(TypedDict):
+    numprocesses: int
+
+
+class Done(TypedDict):
+    ok: bool
+
+
+class Version(TypedDict):
+    version: str
+
+
+class ProcessStats(TypedDict):
+    stats: dict[str, Any]
+
+
+# Answers of a lookup
+
+
+class NodeInfo(TypedDict):
+    """A node; `age_ms` is how long ago it was last heard. Nodes of gaffer 0.5 have no more than the first three."""
+
+    name: str
+    origin: str
+    version: str
+    id: NotRequired[str | None]
+    incarnation: NotRequired[int | None]
+    seq: NotRequired[int | None]
+    labels: NotRequired[dict[str, str]]
+    status: NotRequired[str]
+    age_ms: NotRequired[float | None]
+    conflict: NotRequired[bool]
+
+
+class ProcessEntry(TypedDict):
+    pid: int
+    state: str
+    endpoints: list[Endpoint]
+
+
+class Source(TypedDict):
+    """What one node runs of a job; `pids` are its live processes that are not on their way out."""
+
+    name: str
+    pids: list[int]
+    node_info: NodeInfo
+    status: NotRequired[str]
+    age_ms: NotRequired[float | None]
+    processes: NotRequired[list[ProcessEntry]]
+
+
+class Tombstone(TypedDict):
+    """A node that is gone; `reason` is `left` when it said so."""
+
+    id: str
+    incarnation: int
+    reason: NotRequired[str]
+
+
+class Agreement(TypedDict):
+    """Addresses of lookups: those whose own answer is the merged one, and those that gave none."""
+
+    agree: list[str]
+    unreachable: list[str]
+
+
+class _LookupAnswer(TypedDict):
+    stale: NotRequired[bool]
+    epoch: NotRequired[str | None]
+    seq: NotRequired[int | None]
+    tombstones: NotRequired[list[Tombstone]]
+    lookups: NotRequired[Agreement]
+
+
+class NodesAnswer(_LookupAnswer):
+    nodes: list[NodeInfo]
+
+
+class JobSources(TypedDict):
+    name: str
+    sources: list[Source]
+
+
+class JobsAnswer(_LookupAnswer):
+    nb_jobs: int
+    jobs: list[JobSources]
+
+
+class SessionJobs(TypedDict):
+    sessionid: str
+    jobs: dict[str, list[Source]]
+
+
+class SessionsAnswer(_LookupAnswer):
+    nb_sessions: int
+    sessions: list[SessionJobs]
+
+
+class JobAnswer(_LookupAnswer):
+    sources: list[Source]

@@ -1,0 +1,188 @@
+"""`gaffer load`, `unload` and `apps`: applications on a node."""
+
+from typing import Any
+
+from gaffer.names import check_name, parse_job_name, split_job_name
+
+from gaffer_client.cli import ports
+from gaffer_client.cli.config import Context
+from gaffer_client.cli.errors import CommandFailed, Exit, UsageError
+from gaffer_client.cli.jobfile import read_jobs
+from gaffer_client.cli.output import print_error, print_json, printable
+from gaffer_client.cli.parse import Arguments
+from gaffer_client.cli.procfile_app import app_name, concurrency, describe, open_procfile
+from gaffer_client.cli.table import Command, Option
+from gaffer_client.errors import Conflict, NotFound, StatusError
+from gaffer_client.node import Job, Server
+
+
+def load(context: Context, args: Arguments) -> int:
+    name = args.text("<name>")
+    with context.server() as server:
+        if name is not None and (name == "-" or name.endswith(".json")):
+            return _load_file(context, args, server, name)
+        return _load_procfile(context, args, server, app_name(args, name))
+
+
+def _load_file(context: Context, args: Arguments, server: Server, path: str) -> int:
+    if args.words("--concurrency") or args.text("--port"):
+        raise UsageError("-c and -p are for Procfiles", hint="a description has numprocesses and port")
+    jobs = read_jobs(path)
+    session = jobs.session(args.text("--app"))
+    return _load(context, args, server, session, jobs.descriptions)
+
+
+def _load_procfile(context: Context, args: Arguments, server: Server, session: str) -> int:
+    if args.text("--app"):
+        raise UsageError("--app is for JSON files", hint="the application is named by the argument: gaffer load NAME")
+    procfile = open_procfile(args)
+    types = [name for name, _ in procfile.processes()]
+    numbers = concurrency(args.words("--concurrency"), types)
+    chosen = _choose_ports(args.text("--port"), types, numbers, server, session)
+    return _load(context, args, server, session, describe(procfile, numbers, chosen))
+
+
+def _choose_ports(
+    wanted: str | None, types: list[str], numbers: dict[str, int], server: Server, session: str
+) -> dict[str, str]:
+    """The `port` setting of each type: `auto`, from a given base on, or by the foreman rule."""
+    if wanted == "auto":
+        return dict.fromkeys(types, "auto")
+    for name, number in numbers.items():
+        if number > ports.PER_TYPE:
+            raise UsageError(
+                f"{name}={number} needs more ports than the {ports.PER_TYPE} of a type", hint="--port auto"
+            )
+    if wanted is None:
+        chosen = ports.free_block(types, _taken_ports(server, session))
+    elif wanted.isascii() and wanted.isdecimal() and 0 < int(wanted) <= ports.HIGHEST:
+        chosen = ports.block(types, int(wanted))
+    else:
+        raise UsageError(f"{wanted!r} is not a port", hint="-p takes a number, or auto for any free port")
+    if chosen is None:
+        raise CommandFailed(
+            f"there are no {ports.PER_TYPE} ports left for each of {len(types)} types", hint="--port auto"
+        )
+    return chosen
+
+
+def _taken_ports(server: Server, session: str) -> list[ports.Span]:
+    """The ports of the jobs of other applications on the node."""
+    taken = []
+    for name in server.jobs():
+        if name.startswith(f"{session}."):
+            continue
+        try:
+            info = Job(server, name).info()
+        except NotFound:  # unloaded meanwhile
+            continue
+        if span := ports.span(info["config"], info["max_processes"]):
+            taken.append(span)
+    return taken
+
+
+def _load(context: Context, args: Arguments, server: Server, session: str, jobs: list[dict[str, Any]]) -> int:
+    start = False if args.flag("--nostart") else None
+    try:
+        server.load_all(jobs, session, start=start)
+    except Conflict as error:
+        raise CommandFailed(
+            f"{error.message}; nothing was loaded",
+            hint=f"`gaffer unload {session}` removes what is there, and another name loads it beside",
+        ) from None
+    if context.json:
+        print_json({"ok": True})
+        return Exit.OK
+    print(f"{'Loaded' if start is False else 'Loaded and started'} {session} on {server.url}:")
+    for job in jobs:
+        port = f", port {str(job['port']).removesuffix('+')}" if job.get("port") else ""
+        print(printable(f"  {job['name']}: {job.get('numprocesses', 1)}{port}"))
+    return Exit.OK
+
+
+def unload(context: Context, args: Arguments) -> int:
+    name = args.text("<name>")
+    with context.server() as server:
+        if name is not None and name.strip("."):
+            session, job = split_job_name(name, "")
+            names = [str(parse_job_name(name))] if session else jobs_of(server, check_name(job, "session"))
+        else:
+            names = jobs_of(server, app_name(args, name))
+        failures: list[StatusError] = []
+        for qualified in reversed(names):
+            try:
+                server.unload(qualified)
+            except StatusError as error:
+                failures.append(error)
+    if len(failures) == len(names):
+        raise failures[0]
+    for failure in failures:
+        print_error(context.program.name, failure.message, failure.hint)
+    if context.json and not failures:
+        print_json({"ok": True})
+    elif not context.json:
+        print(f"Unloaded {len(names) - len(failures)} of {len(names)} jobs: {' '.join(names)}")
+    return Exit.PARTIAL if failures else Exit.OK
+
+
+def jobs_of(server: Server, session: str) -> list[str]:
+    """The jobs of an application; raises CommandFailed when the node does not have it."""
+    try:
+        return server.jobs(session)
+    except NotFound:
+        raise CommandFailed(
+            f"{session!r} not found on {server.url}", hint="`gaffer apps` lists what is there", status=Exit.NOT_FOUND
+        ) from None
+
+
+def apps(context: Context, args: Arguments) -> int:
+    with context.server() as server:
+        sessions = server.sessions()
+    if context.json:
+        print_json({"sessions": sessions})
+    else:
+        for session in sessions:
+            print(printable(session))
+    return Exit.OK
+
+
+COMMANDS = (
+    Command(
+        "load",
+        "Load an application on a node and start it",
+        load,
+        "node",
+        "[<name>]",
+        options=(
+            Option(
+                "-c SPEC, --concurrency=SPEC",
+                "how many processes of each type, as type=number,type=number (default: 1 each)",
+                repeat=True,
+            ),
+            Option("-p PORT, --port=PORT", "the first port of the first type, or auto for any free ports"),
+            Option("--nostart", "load the jobs without starting them"),
+            Option("--app=NAME", "the session of the jobs of a JSON file"),
+        ),
+        details="""
+            Loads all types of the Procfile as jobs of the application <name>, by default the name of the folder:
+            all of them, or none when one can't be loaded. They run in the application's folder, with the variables of
+            its .env.
+
+            Each type has 100 ports of its own, from 8000 on or the next free block when other applications of the
+            node have these; a process finds its port in PORT. The ports of `web`, and of types whose
+            command uses $PORT, are announced as endpoints.
+
+            When <name> is a file NAME.json, or - for stdin, it holds a job description as JSON, or several as
+            {"jobs": [...]}.
+        """,
+    ),
+    Command(
+        "unload",
+        "Stop an application and remove it from a node",
+        unload,
+        "node",
+        "[<name>]",
+        details="<name> is the application, by default the name of the folder, or one job as SESSION.NAME.",
+    ),
+    Command("apps", "List the applications on a node", apps, "node"),
+)

@@ -1,0 +1,207 @@
+"""The commands of `gafferctl`: each is one request to one node."""
+
+from collections.abc import Sequence
+
+from gaffer.names import parse_pid
+
+from gaffer_client.cli.config import Context
+from gaffer_client.cli.errors import Exit, UsageError
+from gaffer_client.cli.jobfile import read_jobs
+from gaffer_client.cli.output import print_json, printable
+from gaffer_client.cli.parse import Arguments
+from gaffer_client.cli.table import Command, Option
+from gaffer_client.node import Job
+
+
+def processes(context: Context, args: Arguments) -> int:
+    with context.server() as server:
+        found: list[str] | list[int] = server.running() if args.flag("--running") else server.processes()
+    return _list(context, found, found)
+
+
+def load_process(context: Context, args: Arguments) -> int:
+    jobs = read_jobs(args.required("<file>"))
+    with context.server() as server:
+        if jobs.single:
+            server.add_process(jobs.descriptions[0], start=_start(args))
+        else:
+            server.load_all(jobs.descriptions, jobs.session(), start=_start(args))
+    return _ok(context)
+
+
+def add_process(context: Context, args: Arguments) -> int:
+    with context.server() as server:
+        server.add_process(_described(args), start=_start(args))
+    return _ok(context)
+
+
+def update_process(context: Context, args: Arguments) -> int:
+    with context.server() as server:
+        server.update_process(_described(args), start=_start(args))
+    return _ok(context)
+
+
+def get_process(context: Context, args: Arguments) -> int:
+    with context.server() as server:
+        print_json(server.template(args.required("<name>")))
+    return Exit.OK
+
+
+def del_process(context: Context, args: Arguments) -> int:
+    with context.server() as server:
+        server.remove_process(args.required("<name>"))
+    return _ok(context)
+
+
+def add(context: Context, args: Arguments) -> int:
+    count = _count(args.text("<inc>"))
+    with context.server() as server:
+        return _number(context, Job(server, args.required("<name>")).add(count))
+
+
+def sub(context: Context, args: Arguments) -> int:
+    count = _count(args.text("<inc>"))
+    with context.server() as server:
+        return _number(context, Job(server, args.required("<name>")).sub(count))
+
+
+def start(context: Context, args: Arguments) -> int:
+    with context.server() as server:
+        Job(server, args.required("<name>")).start()
+    return _ok(context)
+
+
+def stop(context: Context, args: Arguments) -> int:
+    if args.text("<inc>") is not None:
+        return sub(context, args)
+    with context.server() as server:
+        Job(server, args.required("<name>")).stop()
+    return _ok(context)
+
+
+def status(context: Context, args: Arguments) -> int:
+    with context.server() as server:
+        answer = Job(server, args.required("<name>")).status()
+    if context.json:
+        print_json(answer)
+    else:
+        print("active" if answer["active"] else "stopped")
+    return Exit.OK
+
+
+def running(context: Context, args: Arguments) -> int:
+    with context.server() as server:
+        answer = Job(server, args.required("<name>")).status()
+    return _value(context, answer, answer["running"])
+
+
+def numprocesses(context: Context, args: Arguments) -> int:
+    with context.server() as server:
+        answer = Job(server, args.required("<name>")).status()
+    return _value(context, answer, answer["numprocesses"])
+
+
+def pids(context: Context, args: Arguments) -> int:
+    with context.server() as server:
+        found = Job(server, args.required("<name>")).pids
+    return _list(context, {"pids": found}, found)
+
+
+def kill(context: Context, args: Arguments) -> int:
+    target = args.required("<name_or_pid>")
+    with context.server() as server:
+        server.send_signal(parse_pid(target) or target, args.required("<signal>"))
+    return _ok(context)
+
+
+def _start(args: Arguments) -> bool | None:
+    """What the flags say about starting; None leaves it to the description, and that to the node."""
+    if args.flag("--start") and args.flag("--nostart"):
+        raise UsageError("--start and --nostart exclude each other")
+    return True if args.flag("--start") else False if args.flag("--nostart") else None
+
+
+def _described(args: Arguments) -> dict[str, str]:
+    return {"name": args.required("<name>"), "cmd": args.required("<cmd>")}
+
+
+def _count(text: str | None) -> int:
+    if text is None:
+        return 1
+    if not (text.isascii() and text.isdecimal() and int(text) > 0):
+        raise UsageError(f"{text!r} is not a number of processes", hint="give 1 or more")
+    return int(text)
+
+
+def _ok(context: Context) -> int:
+    return _value(context, {"ok": True}, "ok")
+
+
+def _number(context: Context, number: int) -> int:
+    return _value(context, {"numprocesses": number}, number)
+
+
+def _value(context: Context, document: object, value: object) -> int:
+    if context.json:
+        print_json(document)
+    else:
+        print(value)
+    return Exit.OK
+
+
+def _list(context: Context, document: object, items: Sequence[object]) -> int:
+    if context.json:
+        print_json(document)
+    else:
+        for item in items:
+            print(printable(item))
+    return Exit.OK
+
+
+_START_OPTIONS = (
+    Option("--start", "start it (which is the default)"),
+    Option("--nostart", "do not start it"),
+)
+
+COMMANDS = (
+    Command(
+        "processes",
+        "List the templates, or the pids of what runs",
+        processes,
+        "node",
+        options=(Option("--running", "list the node's numbers for the running processes"),),
+    ),
+    Command(
+        "load_process",
+        "Add a template from a JSON file",
+        load_process,
+        "node",
+        "<file>",
+        options=_START_OPTIONS,
+        aliases=("load",),
+        details="""
+            The file, or - for stdin, holds one description with at least `name` and `cmd`, or several as
+            {"jobs": [...]}: then all are added or none.
+        """,
+    ),
+    Command("add_process", "Add a template", add_process, "node", "<name> <cmd>", options=_START_OPTIONS),
+    Command("update_process", "Replace a template", update_process, "node", "<name> <cmd>", options=_START_OPTIONS),
+    Command("get_process", "Print a template as JSON", get_process, "node", "<name>"),
+    Command("del_process", "Stop and remove a template", del_process, "node", "<name>"),
+    Command("start", "Start a template", start, "node", "<name>"),
+    Command("stop", "Stop a template, or run fewer of its processes", stop, "node", "<name> [<inc>]"),
+    Command("add", "Run more processes of a template", add, "node", "<name> [<inc>]"),
+    Command("sub", "Run fewer processes of a template", sub, "node", "<name> [<inc>]"),
+    Command("status", "Tell whether a template is active or stopped", status, "node", "<name>"),
+    Command("running", "Tell how many processes of a template run", running, "node", "<name>"),
+    Command("numprocesses", "Tell how many processes a template has", numprocesses, "node", "<name>"),
+    Command("pids", "List the node's numbers for the processes of a template", pids, "node", "<name>"),
+    Command(
+        "kill",
+        "Send a signal to a template's processes, or to one process",
+        kill,
+        "node",
+        "<name_or_pid> <signal>",
+        details="The signal is a name, with or without SIG, or a number.",
+    ),
+)

@@ -1,0 +1,57 @@
+"""`help`, `version` and `key:new`: commands that talk to nobody."""
+
+import gaffer
+from gaffer.keyfile import new_key
+from gaffer.rules import did_you_mean
+
+from gaffer_client.cli.config import Context
+from gaffer_client.cli.errors import Exit, UsageError
+from gaffer_client.cli.help import command_help, program_help
+from gaffer_client.cli.output import print_json
+from gaffer_client.cli.parse import Arguments
+from gaffer_client.cli.table import Command
+
+
+def help_(context: Context, args: Arguments) -> int:
+    name = args.text("<command>")
+    if name is None:
+        print(program_help(context.program))
+        return Exit.OK
+    command = context.program.find(name)
+    if command is None:
+        raise UsageError(f"there is no command {name!r}", hint=did_you_mean(name, list(context.program.names())))
+    print(command_help(context.program, command))
+    return Exit.OK
+
+
+def version(context: Context, args: Arguments) -> int:
+    print(f"{context.program.name} {gaffer.__version__}")
+    return Exit.OK
+
+
+def key_new(context: Context, args: Arguments) -> int:
+    key = new_key()
+    if context.json:
+        print_json({"key": key})
+    else:
+        print(key)
+    return Exit.OK
+
+
+_HELP = Command("help", "Show this help, or that of a command", help_, "nobody", "[<command>]")
+
+GAFFER_COMMANDS = (
+    Command(
+        "key:new",
+        "Print a new random key",
+        key_new,
+        "nobody",
+        details="""
+            For an API key or a cluster key; nobody is asked, and nothing is stored. Keep it in a file that
+            only its user may read: `(umask 077; gaffer key:new > api.key)`.
+        """,
+    ),
+    _HELP,
+)
+
+GAFFERCTL_COMMANDS = (_HELP, Command("version", "Show the version", version, "nobody"))

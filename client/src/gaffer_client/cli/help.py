@@ -1,0 +1,62 @@
+"""Help texts, made from the command table."""
+
+import textwrap
+from collections.abc import Iterable, Sequence
+
+from gaffer_client.cli.parse import usage_line
+from gaffer_client.cli.table import Command, Option, Program
+
+WIDTH = 88
+
+
+def program_help(program: Program) -> str:
+    """What `gaffer help` prints."""
+    return "\n\n".join(
+        [
+            f"Usage: {program.name} [options] <command> [<args>...]",
+            program.summary,
+            "Commands:\n" + _columns((command.name, command.summary) for command in program.commands),
+            "Options:\n" + _options(program.options),
+            f"`{program.name} help COMMAND` says more about a command.",
+        ]
+    )
+
+
+def command_help(program: Program, command: Command) -> str:
+    """What `gaffer help COMMAND` prints."""
+    parts = [f"Usage: {usage_line(f'{program.name} {command.name}', command.arguments)}", command.summary + "."]
+    if command.details:
+        parts += [
+            textwrap.fill(paragraph, WIDTH) if not paragraph.startswith(" ") else paragraph
+            for paragraph in textwrap.dedent(command.details).strip("\n").split("\n\n")
+        ]
+    if command.aliases:
+        parts.append("Also: " + ", ".join(command.aliases))
+    if command.options:
+        parts.append("Options:\n" + _options(command.options))
+    parts.append(f"Options of all commands:\n{_options(program.options)}")
+    return "\n\n".join(parts)
+
+
+def _options(options: Sequence[Option]) -> str:
+    return _columns((option.names, _describe(option)) for option in options)
+
+
+def _describe(option: Option) -> str:
+    return option.help + (f" (also {', '.join(option.aliases)})" if option.aliases else "")
+
+
+def _columns(rows: Iterable[tuple[str, str]]) -> str:
+    """Two columns; the right one is wrapped."""
+    table = list(rows)
+    indent = max(len(left) for left, _ in table) + 4
+    return "\n".join(
+        textwrap.fill(
+            right,
+            WIDTH,
+            initial_indent=f"  {left}".ljust(indent),
+            subsequent_indent=" " * indent,
+            break_on_hyphens=False,
+        )
+        for left, right in table
+    )

@@ -1,0 +1,60 @@
+"""Reading files of job descriptions: one JSON object, or `{"jobs": [...]}`."""
+
+import sys
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+from gaffer.names import DEFAULT_SESSION, split_job_name
+
+from gaffer_client.cli.errors import UsageError
+
+
+@dataclass(frozen=True)
+class JobFile:
+    """The descriptions in a file; `single` when it holds one that is not in a list."""
+
+    source: str
+    descriptions: list[dict[str, Any]]
+    single: bool
+
+    def session(self, app: str | None = None) -> str:
+        """The session of all jobs, by their names or else `app`; raises UsageError when they are of several."""
+        default = app or DEFAULT_SESSION
+        found = sorted({split_job_name(str(job.get("name", "")), default)[0] for job in self.descriptions})
+        if app is not None and found != [app]:
+            raise UsageError(
+                f"{self.source} names jobs of the session {', '.join(found)}, not of {app}",
+                hint="leave --app out, or the session out of the names",
+            )
+        if len(found) > 1:
+            raise UsageError(
+                f"{self.source} holds jobs of several sessions: {', '.join(found)}",
+                hint="load them one after the other",
+            )
+        return found[0]
+
+
+def read_jobs(path: str) -> JobFile:
+    """Read the file, or stdin for `-`; raises UsageError when it holds no job descriptions."""
+    source = "standard input" if path == "-" else path
+    try:
+        if path == "-":
+            content = sys.stdin.buffer.read()
+        else:
+            with open(path, "rb") as file:
+                content = file.read()
+    except OSError as error:
+        raise UsageError(f"can't read {source}: {error.strerror}") from None
+    try:
+        document = msgspec.json.decode(content)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise UsageError(f"{source} is not valid JSON: {error}") from None
+    listed = document.get("jobs") if isinstance(document, dict) and "name" not in document else None
+    jobs = [document] if listed is None else listed
+    if not isinstance(jobs, list) or not jobs or not all(isinstance(job, dict) for job in jobs):
+        raise UsageError(
+            f"{source} holds no job description",
+            hint='write an object with "name" and "cmd", or {"jobs": [...]} with several',
+        )
+    return JobFile(source, jobs, single=listed is None)

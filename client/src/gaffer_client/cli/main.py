@@ -1,0 +1,99 @@
+"""The entry points `gaffer` and `gafferctl`: run a command; what ends it becomes a status and one clear line."""
+
+import os
+import sys
+from collections.abc import Sequence
+
+import gaffer as framework
+from gaffer.errors import GafferError
+
+from gaffer_client.cli.config import Context
+from gaffer_client.cli.errors import CommandFailed, Exit
+from gaffer_client.cli.help import command_help, program_help
+from gaffer_client.cli.output import print_error
+from gaffer_client.cli.parse import Invocation, parse
+from gaffer_client.cli.programs import GAFFER, GAFFERCTL
+from gaffer_client.cli.table import Asks, Program
+from gaffer_client.errors import Forbidden, GafferClientError, InvalidURL, NotFound, Unauthorized, Unreachable
+
+_NOT_THERE: dict[Asks, str] = {
+    "node": "is gafferd running there? --endpoint and GAFFER_ENDPOINT name another node",
+    "lookup": "is gaffer_lookupd running there? -L and GAFFER_LOOKUPD name others",
+    "nobody": "",
+}
+_NO_KEY = "--api-key-file and GAFFER_API_KEY_FILE name the file with your key"
+
+
+def gaffer() -> int:
+    """The command `gaffer`."""
+    return run(GAFFER, sys.argv[1:])
+
+
+def gafferctl() -> int:
+    """The command `gafferctl`."""
+    return run(GAFFERCTL, sys.argv[1:])
+
+
+def run(program: Program, argv: Sequence[str]) -> int:
+    """Run a program with these arguments; returns the exit status."""
+    asks: Asks = "nobody"
+    try:
+        invocation = parse(program, argv)
+        if invocation.command is not None:
+            asks = invocation.command.asks
+        status = _dispatch(program, invocation)
+        sys.stdout.flush()
+        return status
+    except CommandFailed as error:
+        print_error(program.name, error.message, error.hint)
+        return error.status
+    except GafferClientError as error:
+        _report(program, error, asks)
+        return _status(error)
+    except GafferError as error:  # a name that is none
+        print_error(program.name, error.message, error.hint)
+        return Exit.USAGE
+    except KeyboardInterrupt:
+        return Exit.INTERRUPTED
+    except BrokenPipeError:
+        # Python flushes stdout once more at exit, and would complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return Exit.BROKEN_PIPE
+    except OSError as error:
+        print_error(program.name, f"{error.filename}: {error.strerror}" if error.filename else str(error))
+        return Exit.FAILED
+
+
+def _dispatch(program: Program, invocation: Invocation) -> int:
+    if invocation.arguments.flag("--version"):
+        print(f"{program.name} {framework.__version__}")
+        return Exit.OK
+    if invocation.command is None:
+        print(program_help(program), file=sys.stdout if invocation.help else sys.stderr)
+        return Exit.OK if invocation.help else Exit.USAGE
+    if invocation.help:
+        print(command_help(program, invocation.command))
+        return Exit.OK
+    return invocation.command.run(Context(program, invocation.arguments, os.environ), invocation.arguments)
+
+
+def _report(program: Program, error: GafferClientError, asks: Asks) -> None:
+    hint = error.hint
+    if hint is None and isinstance(error, Unreachable):
+        hint = _NOT_THERE[asks]
+    elif hint is None and isinstance(error, Unauthorized | Forbidden):
+        hint = _NO_KEY
+    for place, message, advice in error.problems or [(error.path, error.message, hint)]:
+        print_error(program.name, f"{place}: {message}" if place else message, advice)
+
+
+def _status(error: GafferClientError) -> Exit:
+    match error:
+        case Unreachable():
+            return Exit.UNREACHABLE
+        case NotFound():
+            return Exit.NOT_FOUND
+        case InvalidURL():
+            return Exit.USAGE
+        case _:
+            return Exit.FAILED

@@ -1,0 +1,77 @@
+"""What commands print: tables, colours where a terminal wants them, JSON, errors."""
+
+import os
+import sys
+from collections.abc import Iterable, Sequence
+from typing import IO
+
+import msgspec
+
+_COLOURS = {"cyan": "36", "yellow": "33", "green": "32", "red": "31", "magenta": "35", "blue": "34"}
+BLOCK_COLOURS = ("cyan", "yellow", "green", "magenta", "blue", "red")
+
+
+def wants_colour(stream: IO[str]) -> bool:
+    """Whether colours may be written: to a terminal, and without NO_COLOR in the environment."""
+    return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+def coloured(text: str, colour: str, stream: IO[str]) -> str:
+    """`text` in a colour where `stream` takes colours."""
+    return f"\x1b[{_COLOURS[colour]}m{text}\x1b[0m" if wants_colour(stream) else text
+
+
+def printable(text: object) -> str:
+    """`text` as one line without control characters: what a server sent must not steer the terminal."""
+    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in str(text))
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """Left-aligned columns under their headings."""
+    lines = [list(header), *([printable(cell) for cell in row] for row in rows)]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines
+    )
+
+
+def abridged(items: Sequence[object], most: int = 4) -> str:
+    """The first items, and how many more there are."""
+    shown = " ".join(str(item) for item in items[:most])
+    return f"{shown} +{len(items) - most}" if len(items) > most else shown
+
+
+def age(milliseconds: float | None) -> str:
+    """A time span in its natural unit: `0.4 s`, `12 s`, `5 min`, `3 h`, `2 d`."""
+    if milliseconds is None:
+        return "?"
+    seconds = milliseconds / 1000
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    for limit, unit, name in ((120, 1, "s"), (7200, 60, "min"), (172800, 3600, "h")):
+        if seconds < limit:
+            return f"{seconds / unit:.0f} {name}"
+    return f"{seconds / 86400:.0f} d"
+
+
+def clock(seconds: float) -> str:
+    """Minutes, seconds and hundredths: `0:00.44`."""
+    hundredths = round(seconds * 100)
+    return f"{hundredths // 6000}:{hundredths // 100 % 60:02d}.{hundredths % 100:02d}"
+
+
+def print_json(document: object) -> None:
+    """Print a JSON document."""
+    print(msgspec.json.format(msgspec.json.encode(document), indent=2).decode())
+
+
+def warn(text: str) -> None:
+    """One line on stderr beside the answer."""
+    print(f"{coloured('warning', 'yellow', sys.stderr)}: {printable(text)}", file=sys.stderr)
+
+
+def print_error(program: str, message: str, hint: str | None = None) -> None:
+    """One line on stderr, and one with what to do next."""
+    print(f"{coloured(program, 'red', sys.stderr)}: {printable(message)}", file=sys.stderr)
+    if hint:
+        print(f"  {printable(hint)}", file=sys.stderr)

@@ -1,0 +1,123 @@
+"""Reading command lines: the only place that knows docopt."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from docopt import DocoptExit, docopt
+from gaffer.rules import did_you_mean
+
+from gaffer_client.cli.errors import UsageError
+from gaffer_client.cli.table import Command, Option, Program
+
+
+class Arguments:
+    """The arguments of a command: `args.text("--port")`, `args.flag("--json")`, `args.words("<type>")`."""
+
+    def __init__(self, values: Mapping[str, Any]) -> None:
+        self._values = values
+
+    def text(self, name: str) -> str | None:
+        value = self._values.get(name)
+        return value if isinstance(value, str) else None
+
+    def required(self, name: str) -> str:
+        value = self._values[name]
+        assert isinstance(value, str)
+        return value
+
+    def flag(self, name: str) -> bool:
+        return bool(self._values.get(name))
+
+    def words(self, name: str) -> list[str]:
+        return list(self._values.get(name) or [])
+
+
+class Invocation(NamedTuple):
+    """What to run: `command` is None when none is named, `help` when the user wants to read about it."""
+
+    command: Command | None
+    arguments: Arguments
+    help: bool = False
+
+
+def parse(program: Program, argv: Sequence[str]) -> Invocation:
+    """Read the command line of a program, without its name. Raises UsageError."""
+    pattern = "[<command>] [<args>...]"
+    before = _docopt(program.name, pattern, program.options, argv, options_first=True)
+    name = before.pop("<command>")
+    rest = before.pop("<args>")
+    if name is None:
+        return Invocation(None, Arguments(before), bool(before["--help"]))
+    command = program.find(name)
+    if command is None:
+        raise UsageError(
+            f"there is no command {name!r}",
+            hint=did_you_mean(name, list(program.names())) or f"`{program.name} help` lists the commands",
+        )
+    if before["--help"] or _asks_for_help(rest):
+        return Invocation(command, Arguments(before), help=True)
+    options = (*command.options, *program.options)
+    after = _docopt(f"{program.name} {name}", command.arguments, options, rest)
+    return Invocation(command, Arguments(_merge(before, after)))
+
+
+def _merge(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any]:
+    """What stands after the command wins; lists add up."""
+    merged = dict(after)
+    for key, value in before.items():
+        if isinstance(value, list):
+            merged[key] = value + after[key]
+        elif after[key] is None or after[key] is False:
+            merged[key] = value
+    return merged
+
+
+def _asks_for_help(words: Sequence[str]) -> bool:
+    options = words[: words.index("--")] if "--" in words else words
+    return "-h" in options or "--help" in options
+
+
+def _docopt(
+    prefix: str, arguments: str, options: Sequence[Option], argv: Sequence[str], *, options_first: bool = False
+) -> dict[str, Any]:
+    repeated = [
+        f"[{name}={option.value}]..." for option in options if option.repeat for name in (option.long, *option.aliases)
+    ]
+    usage = " ".join(["cmd", "[options]", *repeated, "[--]", arguments])
+    # Two spaces end the names of an option; what follows is not read.
+    lines = [f"  {option.names}  -" for option in options]
+    lines += [f"  {_with_value(alias, option)}  -" for option in options for alias in option.aliases]
+    document = f"Usage:\n  {usage}\n\nOptions:\n" + "\n".join(lines) + "\n"
+    try:
+        # By position: the name of the third parameter, whether docopt prints help, depends on the version.
+        values = docopt(document, list(argv), False, None, options_first)
+    except DocoptExit as error:
+        raise UsageError(_explain(options, argv, str(error)), hint=f"usage: {usage_line(prefix, arguments)}") from None
+    values.pop("--", None)
+    for option in options:
+        for alias in option.aliases:
+            other = values.pop(alias)
+            values[option.long] = values[option.long] or other if not option.repeat else values[option.long] + other
+    return dict(values)
+
+
+def usage_line(prefix: str, arguments: str) -> str:
+    """The usage of a command on one line."""
+    return " ".join(part for part in (prefix, "[options]", arguments) if part)
+
+
+def _with_value(name: str, option: Option) -> str:
+    return f"{name}={option.value}" if option.value else name
+
+
+def _explain(options: Sequence[Option], argv: Sequence[str], complaint: str) -> str:
+    """Why docopt refused, in a sentence."""
+    spellings = [name for option in options for name in option.spellings]
+    for word in argv[: argv.index("--")] if "--" in argv else argv:
+        name = word.partition("=")[0] if word.startswith("--") else word[:2]
+        if name.startswith("-") and len(name) > 1 and not any(known.startswith(name) for known in spellings):
+            suggestion = did_you_mean(name, spellings)
+            return f"there is no option {name}" + (f"; {suggestion}" if suggestion else "")
+    first = complaint.partition("\n")[0]
+    # "Warning: ..." lists the parts of docopt's pattern that were left over; all else is a sentence about an option.
+    return "an argument is missing, or one too many" if first.startswith(("Warning:", "Usage:", "usage:")) else first

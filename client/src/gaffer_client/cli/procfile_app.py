@@ -1,0 +1,96 @@
+"""The Procfile application that a command is about: where it is, what it is called, its job descriptions."""
+
+import os
+import re
+from collections.abc import Iterable
+from typing import Any
+
+from gaffer.errors import BadRequest
+from gaffer.names import check_name
+from gaffer.procfile import Procfile
+from gaffer.rules import did_you_mean
+
+from gaffer_client.cli.errors import UsageError
+from gaffer_client.cli.parse import Arguments
+
+_USES_PORT = re.compile(r"\$(?:PORT\b|\{PORT\})")
+
+
+def app_name(args: Arguments, name: str | None) -> str:
+    """The session of an application: `name`, or the name of its folder when that is None or `.`."""
+    if name not in (None, "."):
+        return check_name(str(name), "session")
+    root, _ = _places(args)
+    folder = os.path.basename(root)
+    try:
+        return check_name(folder, "session")
+    except BadRequest as error:
+        raise UsageError(f"the folder's name can't name the application: {error.message}", hint="give a name") from None
+
+
+def open_procfile(args: Arguments) -> Procfile:
+    """The Procfile that the options -f, -d and -e describe; raises UsageError."""
+    root, path = _places(args)
+    files, variables = [], {}
+    for item in args.words("--env"):
+        key, equals, value = item.partition("=")
+        if os.path.isfile(item):
+            files.append(item)
+        elif equals and key:
+            variables[key] = value
+        else:
+            raise UsageError(f"there is no env file {item}", hint="-e takes a file, or a variable as KEY=VALUE")
+    try:
+        procfile = Procfile(path, root, files)
+    except FileNotFoundError:
+        raise UsageError(
+            f"there is no file {path}", hint="-f names the Procfile, -d the folder that it is in"
+        ) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"can't read {path}: {error}") from None
+    procfile.env.update(variables)
+    if not list(procfile.processes()):
+        raise UsageError(f"{path} names no process type", hint="write lines such as `web: python server.py`")
+    return procfile
+
+
+def concurrency(words: Iterable[str], types: Iterable[str]) -> dict[str, int]:
+    """Read `type=number` settings, each word a comma list of them; raises UsageError."""
+    known = list(types)
+    numbers = {}
+    for item in (part.strip() for word in words for part in word.split(",")):
+        name, equals, number = item.partition("=")
+        if not equals or not (number.isascii() and number.isdecimal()):
+            raise UsageError(f"{item!r} is not a concurrency", hint="write type=number,type=number")
+        if name not in known:
+            raise UsageError(
+                f"the Procfile has no type {name!r}",
+                hint=did_you_mean(name, known) or f"its types are {', '.join(known)}",
+            )
+        numbers[name] = int(number)
+    return numbers
+
+
+def describe(procfile: Procfile, numbers: dict[str, int], ports: dict[str, str]) -> list[dict[str, Any]]:
+    """The job descriptions of all types, to be run in the root of the application.
+
+    Each type gets a port; that it listens there is announced of `web` and of types whose command uses $PORT.
+    """
+    jobs = []
+    for name, command in procfile.processes():
+        try:
+            job = procfile.as_dict(name, numbers)
+        except ValueError as error:
+            raise UsageError(f"{procfile.procfile}: {name}: {error}") from None
+        job |= {"cwd": procfile.root, "redirect_output": ["out", "err"], "port": ports[name]}
+        if name != "web" and not _USES_PORT.search(command):
+            job["endpoints"] = []
+        jobs.append(job)
+    return jobs
+
+
+def _places(args: Arguments) -> tuple[str, str]:
+    """The root of the application and the path of its Procfile."""
+    given, directory = args.text("--procfile"), args.text("--directory")
+    path = os.path.abspath(given or os.path.join(directory or ".", "Procfile"))
+    return os.path.abspath(directory) if directory else os.path.dirname(path), path

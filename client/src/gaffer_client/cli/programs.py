@@ -1,0 +1,50 @@
+"""The two programs: their commands and options."""
+
+from gaffer_client.cli.commands import apps, control, general, lookups, scaling
+from gaffer_client.cli.config import CONNECTION_OPTIONS, DEFAULT_LOOKUP
+from gaffer_client.cli.table import Option, Program
+from gaffer_client.node import DEFAULT_URL
+
+GAFFER = Program(
+    name="gaffer",
+    summary="Manage Procfile applications on Gaffer nodes, and ask a cluster which node runs what.",
+    commands=(*apps.COMMANDS, *scaling.COMMANDS, *lookups.COMMANDS, *general.GAFFER_COMMANDS),
+    options=(
+        Option("-f FILE, --procfile=FILE", "the Procfile (default: Procfile in the root)"),
+        Option(
+            "-d DIR, --directory=DIR",
+            "the root of the application (default: the folder of the Procfile)",
+            aliases=("--root",),
+        ),
+        Option(
+            "-e X, --env=X", "an env file to read after .env, or a variable as KEY=VALUE; may be repeated", repeat=True
+        ),
+        Option(
+            "-g URL, --endpoint=URL",
+            f"the node: http://, https:// or unix:/path (GAFFER_ENDPOINT; default: {DEFAULT_URL})",
+            aliases=("--gafferd-http-address",),
+        ),
+        Option(
+            "-L URLS, --lookupd=URLS",
+            f"the lookups, a comma list (GAFFER_LOOKUPD; default: {DEFAULT_LOOKUP})",
+            repeat=True,
+        ),
+        *CONNECTION_OPTIONS,
+        Option("--version", "show the version"),
+    ),
+)
+
+GAFFERCTL = Program(
+    name="gafferctl",
+    summary="Administer one Gaffer node.",
+    commands=(*control.COMMANDS, *general.GAFFERCTL_COMMANDS),
+    options=(
+        Option(
+            "--connect=URL",
+            f"the node: http://, https:// or unix:/path (GAFFER_ENDPOINT; default: {DEFAULT_URL})",
+            aliases=("--endpoint",),
+        ),
+        *CONNECTION_OPTIONS,
+        Option("-v, --version", "show the version"),
+    ),
+)

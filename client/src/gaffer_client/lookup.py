@@ -1,0 +1,175 @@
+"""`Lookup`: asks the lookups of a cluster, all at once, which node runs what."""
+
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import Future
+from typing import Any, NamedTuple, Self, cast
+
+from gaffer_client.answers import JobAnswer, JobsAnswer, JobSources, NodesAnswer, SessionsAnswer, Source
+from gaffer_client.errors import GafferClientError, Unreachable
+from gaffer_client.merge import Merged, View, merge
+from gaffer_client.transport import Transport, path_of
+
+DEFAULT_TIMEOUT = 5.0
+
+_JobsOf = Callable[[Any], Mapping[str, list[Source]]]
+
+
+class _Reply(NamedTuple):
+    view: View
+    document: Mapping[str, Any]
+
+
+class Lookup:
+    """The lookups at `urls`, as one.
+
+    Every question goes to all of them, and their answers are merged: what the lookup that is furthest says about a
+    node counts. Answers are the documents of the matching route of gaffer_lookupd, with
+    `lookups: {"agree": [url], "unreachable": [url]}` added: those whose own answer is the merged one, and those that
+    gave none (`failures` says why). `stale` is true when the answer may be out of date; `epoch` and `seq`, which
+    belong to one lookup, are left out when several are asked.
+
+    Raises Unreachable when none of them answers, and the error of one when they all fail in another way. `api_key`
+    is sent to each; `cacert`, `certfile`, `keyfile` are PEM files for https; `timeout` is in seconds. Not for use
+    by several threads at once.
+    """
+
+    def __init__(
+        self,
+        urls: Iterable[str] | str,
+        *,
+        api_key: str | None = None,
+        cacert: str | None = None,
+        certfile: str | None = None,
+        keyfile: str | None = None,
+        timeout: float = DEFAULT_TIMEOUT,
+    ) -> None:
+        self._transports = [
+            Transport(url, api_key=api_key, cacert=cacert, certfile=certfile, keyfile=keyfile, timeout=timeout)
+            for url in dict.fromkeys([urls] if isinstance(urls, str) else urls)
+        ]
+        if not self._transports:
+            raise ValueError("a Lookup needs at least one address")
+        self.failures: dict[str, GafferClientError] = {}
+
+    @property
+    def urls(self) -> list[str]:
+        """The addresses that are asked."""
+        return [transport.url for transport in self._transports]
+
+    def close(self) -> None:
+        """Close the connections; the next question opens them again."""
+        for transport in self._transports:
+            transport.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self.close()
+
+    def nodes(self) -> NodesAnswer:
+        """All nodes (LP-33)."""
+        merged, answer = self._ask("/nodes", NodesAnswer, lambda document: {})
+        return cast(NodesAnswer, {**answer, "nodes": merged.nodes})
+
+    def sessions(self, node: str | None = None) -> SessionsAnswer:
+        """All sessions with their jobs (LP-34), or those of the nodes with that name (LP-35)."""
+        path = "/sessions" if node is None else path_of("sessions", node)
+        merged, answer = self._ask(path, SessionsAnswer, _jobs_of_sessions)
+        sessions: dict[str, dict[str, list[Source]]] = {}
+        for name, sources in merged.jobs.items():
+            sessions.setdefault(name.partition(".")[0], {})[name] = sources
+        listed = [{"sessionid": session, "jobs": jobs} for session, jobs in sessions.items()]
+        return cast(SessionsAnswer, {**answer, "nb_sessions": len(listed), "sessions": listed})
+
+    def jobs(self) -> JobsAnswer:
+        """All jobs and the nodes that have them (LP-36)."""
+        return self._job_list("/jobs")
+
+    def find_job(self, name: str) -> JobAnswer:
+        """The nodes that have the job `session.name` (LP-37); no sources when it is unknown."""
+        merged, answer = self._ask(
+            "/findJob", JobAnswer, lambda document: {name: document["sources"]}, query={"name": name}
+        )
+        return cast(JobAnswer, {**answer, "sources": merged.jobs.get(name, [])})
+
+    def find_session(self, sessionid: str) -> JobsAnswer:
+        """The jobs of a session and the nodes that have them (LP-38); no jobs when it is unknown."""
+        return self._job_list("/findSession", query={"sessionid": sessionid})
+
+    def _job_list(self, path: str, query: Mapping[str, str] | None = None) -> JobsAnswer:
+        merged, answer = self._ask(path, JobsAnswer, _jobs_of_list, query=query)
+        listed: list[JobSources] = [{"name": name, "sources": sources} for name, sources in merged.jobs.items()]
+        return cast(JobsAnswer, {**answer, "nb_jobs": len(listed), "jobs": listed})
+
+    def _ask(
+        self, path: str, shape: type[Any], jobs_of: _JobsOf, query: Mapping[str, str] | None = None
+    ) -> tuple[Merged, dict[str, Any]]:
+        """Ask all; the merged content, and the rest of the answer to put it in."""
+        several = len(self._transports) > 1
+
+        def fetch(transport: Transport) -> _Reply | GafferClientError:
+            try:
+                # The nodes come first, so that a node is at least as far in the second answer as in the first.
+                nodes = transport.get("/nodes", NodesAnswer) if several and path != "/nodes" else None
+                document = transport.get(path, shape, query=query)
+            except GafferClientError as error:
+                return error
+            known = nodes or document
+            view = View(
+                url=transport.url,
+                nodes=known.get("nodes", []),
+                jobs=jobs_of(document),
+                tombstones=known.get("tombstones", []),
+                stale=document.get("stale", False),
+            )
+            return _Reply(view, document)
+
+        outcomes = dict(zip(self.urls, _at_once(fetch, self._transports), strict=True))
+        replies = [outcome for outcome in outcomes.values() if isinstance(outcome, _Reply)]
+        self.failures = {url: outcome for url, outcome in outcomes.items() if isinstance(outcome, GafferClientError)}
+        if not replies:
+            raise _nobody_answered(self.failures)
+        merged = merge([reply.view for reply in replies])
+        answer = {} if several else dict(replies[0].document)
+        answer["stale"] = merged.stale
+        answer["lookups"] = {"agree": merged.agree, "unreachable": list(self.failures)}
+        return merged, answer
+
+
+def _at_once(
+    fetch: Callable[[Transport], _Reply | GafferClientError], transports: list[Transport]
+) -> list[_Reply | GafferClientError]:
+    """Call `fetch` for each, in threads that don't hold up the end of the program."""
+    if len(transports) == 1:
+        return [fetch(transports[0])]
+    futures: list[Future[_Reply | GafferClientError]] = [Future() for _ in transports]
+
+    def run(future: "Future[_Reply | GafferClientError]", transport: Transport) -> None:
+        try:
+            future.set_result(fetch(transport))
+        except BaseException as error:  # noqa: BLE001 - it is raised again where the result is asked for
+            future.set_exception(error)
+
+    for future, transport in zip(futures, transports, strict=True):
+        threading.Thread(target=run, args=(future, transport), daemon=True).start()
+    return [future.result() for future in futures]
+
+
+def _jobs_of_sessions(document: SessionsAnswer) -> dict[str, list[Source]]:
+    return {name: sources for session in document["sessions"] for name, sources in session["jobs"].items()}
+
+
+def _jobs_of_list(document: JobsAnswer) -> dict[str, list[Source]]:
+    return {job["name"]: job["sources"] for job in document["jobs"]}
+
+
+def _nobody_answered(failures: Mapping[str, GafferClientError]) -> GafferClientError:
+    errors = list(failures.values())
+    if len(errors) == 1:
+        return errors[0]
+    for error in errors:
+        if not isinstance(error, Unreachable):
+            return error
+    return Unreachable("; ".join(error.message for error in errors), url=", ".join(failures))
