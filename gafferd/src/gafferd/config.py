@@ -21,10 +21,10 @@ FILE_NAMES = ("gafferd.ini", "gaffer.ini")
 
 @dataclass(frozen=True)
 class EndpointConfig:
-    """An endpoint to open: its addresses and, for TLS, its certificate."""
+    """An endpoint to open: its addresses and, for TLS, its certificate; None where nothing was said."""
 
     bind: tuple[str, ...]
-    backlog: int = 128
+    backlog: int | None = None
     certfile: str | None = None
     keyfile: str | None = None
 
