@@ -1,0 +1,104 @@
+"""What a node announces, as messages: one numbered series of changes for all lookupds. Pure.
+
+A lookupd of 0.5 is told the same with fewer types: it knows no states, so a process that drains is gone for it.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Protocol
+
+import msgspec
+from gaffer.messages import (
+    Process,
+    RegisterJob,
+    RegisterProcess,
+    Request,
+    Snapshot,
+    UnregisterJob,
+    UnregisterProcess,
+    UpdateProcess,
+)
+
+Change = RegisterJob | UnregisterJob | RegisterProcess | UpdateProcess | UnregisterProcess
+
+
+class Announced(Protocol):
+    """A process as the manager announces it; `endpoints` are dicts of name, address and port."""
+
+    @property
+    def state(self) -> str: ...
+
+    @property
+    def endpoints(self) -> list[dict[str, Any]]: ...
+
+
+Table = Mapping[str, Mapping[int, Announced]]
+
+
+class Journal:
+    """The table that was announced last and the number of the last change, 0 for the empty table."""
+
+    def __init__(self) -> None:
+        self.seq = 0
+        self.draining = False
+        self._jobs: dict[str, dict[int, Process]] = {}
+
+    def update(self, table: Table) -> list[Change]:
+        """Take in the table as it is now; returns what changed, numbered, each with its number as `msgid`."""
+        new = {job: {pid: _process(pid, found) for pid, found in pids.items()} for job, pids in table.items()}
+        changes = list(_difference(self._jobs, new))
+        for change in changes:
+            self.seq += 1
+            change.seq = self.seq
+            change.msgid = str(self.seq)
+        self._jobs = new
+        return changes
+
+    def snapshot(self, msgid: str) -> Snapshot:
+        """The whole table as of the last change."""
+        jobs = {job: list(pids.values()) for job, pids in self._jobs.items()}
+        return Snapshot(msgid, self.seq, jobs, self.draining)
+
+    def plain_snapshot(self) -> list[Request]:
+        """The whole table in the types of 0.5."""
+        messages = [message for change in _difference({}, self._jobs) if (message := plain(change))]
+        for number, message in enumerate(messages):
+            message.msgid = f"snapshot {number}"
+        return messages
+
+
+def plain(change: Change) -> Request | None:
+    """The change in the types and fields of 0.5, None when it means nothing there."""
+    match change:
+        case RegisterJob():
+            return RegisterJob(change.msgid, change.job_name)
+        case UnregisterJob():
+            return UnregisterJob(change.msgid, change.job_name)
+        case RegisterProcess(state="starting" | "ready"):
+            return RegisterProcess(change.msgid, change.job_name, change.pid)
+        case UnregisterProcess() | UpdateProcess(state="draining"):
+            return UnregisterProcess(change.msgid, change.job_name, change.pid)
+    return None
+
+
+def _process(pid: int, found: Announced) -> Process:
+    return msgspec.convert({"pid": pid, "state": found.state, "endpoints": found.endpoints}, Process)
+
+
+def _difference(old: Mapping[str, Mapping[int, Process]], new: Mapping[str, Mapping[int, Process]]) -> Iterator[Change]:
+    """The changes that make `new` of `old`. What begins comes before what ends, so no answer has a hole between."""
+    for job, pids in new.items():
+        before = old.get(job)
+        if before is None:
+            yield RegisterJob("", job)
+            before = {}
+        for pid, process in pids.items():
+            if pid not in before:
+                yield RegisterProcess("", job, pid, state=process.state, endpoints=process.endpoints)
+            elif process != before[pid]:
+                yield UpdateProcess("", job, pid, state=process.state, endpoints=process.endpoints)
+        for pid, process in before.items():
+            if pid not in pids:
+                yield UnregisterProcess("", job, pid, state=process.state, endpoints=process.endpoints)
+    for job in old:
+        if job not in new:
+            yield UnregisterJob("", job)

@@ -1,0 +1,281 @@
+"""The connection of a node to one lookupd: connects, announces, notices when nobody listens, and connects again."""
+
+import asyncio
+import logging
+import random
+import ssl
+from collections.abc import Callable, Iterable
+from typing import TypedDict
+from urllib.parse import urlsplit
+
+import msgspec
+from gaffer.errors import BadRequest
+from gaffer.messages import (
+    MAX_MESSAGE_SIZE,
+    Drain,
+    Identify,
+    Leave,
+    MessageError,
+    Ping,
+    Reply,
+    Request,
+    decode_reply,
+    encode,
+)
+from tornado.httpclient import HTTPClientError, HTTPRequest
+from tornado.iostream import StreamClosedError
+from tornado.websocket import WebSocketClientConnection, WebSocketError, websocket_connect
+
+from gafferd.announcing_journal import Change, Journal, plain
+
+CONNECT_TIMEOUT = 5.0  # seconds for the handshake, and for the answer to IDENTIFY
+DEFAULT_INTERVAL = 15.0  # seconds between PINGs, where lookupd doesn't say
+DEFAULT_WINDOW = 1.0  # seconds within which to connect again, before any answer
+MAX_WINDOW = 20.0
+OUTBOX_LIMIT = 10_000  # messages that may wait for one lookupd
+
+_IDENTIFY, _SNAPSHOT, _PING, _LEAVE = "identify", "snapshot", "ping", "leave"
+
+logger = logging.getLogger(__name__)
+
+
+class LinkError(Exception):
+    """The connection is of no use any more; the text says why."""
+
+
+class LinkStatus(TypedDict):
+    """How a link fares: `error` is why it is not connected."""
+
+    address: str
+    connected: bool
+    error: str | None
+
+
+_FAILURES = (LinkError, MessageError, OSError, HTTPClientError, StreamClosedError, WebSocketError, TimeoutError)
+
+
+def websocket_url(address: str) -> str:
+    """The websocket of the lookupd at `address`, an http(s) URL or host:port; raises BadRequest (`bad_address`)."""
+    parts = urlsplit(address if "://" in address else f"http://{address}")
+    scheme = {"http": "ws", "https": "wss", "ws": "ws", "wss": "wss"}.get(parts.scheme)
+    if scheme is None or not parts.hostname:
+        raise BadRequest(
+            f"{address!r} is not the address of a lookupd",
+            reason="bad_address",
+            hint="write it as http://host:5010 or https://host:5010",
+        )
+    return f"{scheme}://{parts.netloc}/ws"
+
+
+class Link:
+    """Keeps one lookupd informed until `close`.
+
+    `identify` makes the first message of each connection. `headers` go with the handshake.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        journal: Journal,
+        identify: Callable[[str], Identify],
+        headers: dict[str, str],
+        ssl_context: ssl.SSLContext | None,
+    ) -> None:
+        self.address = address
+        self.url = websocket_url(address)
+        self.connected = False
+        self.error: str | None = None
+        self._journal = journal
+        self._identify = identify
+        self._headers = headers
+        self._ssl = ssl_context
+        self._window = DEFAULT_WINDOW
+        self._interval = DEFAULT_INTERVAL
+        self._plain = False
+        self._outbox: asyncio.Queue[Request] = asyncio.Queue(OUTBOX_LIMIT)
+        self._overflowed = asyncio.Event()
+        self._snapshot_due = False
+        self._ping_unanswered = False
+        self._leaving = False
+        self._left = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin to connect; called on the loop."""
+        self._leaving = False
+        self._task = asyncio.create_task(self._run(), name=f"announce to {self.address}")
+
+    def announce(self, changes: Iterable[Change]) -> None:
+        """Send changes, if there is a connection; a later one begins with all there is."""
+        if not self.connected:
+            return
+        for change in changes:
+            message = plain(change) if self._plain else change
+            if message is not None:
+                self._post(message)
+
+    def drain(self) -> None:
+        """Say that the node takes no more work; later snapshots say it too."""
+        if self.connected and not self._plain:
+            self._post(Drain("drain"))
+
+    async def leave(self) -> None:
+        """Say goodbye and wait for the answer, if there is a connection; it is closed then."""
+        self._leaving = True
+        if self.connected and not self._plain:
+            self._post(Leave(_LEAVE))
+            await self._left.wait()
+        await self.close()
+
+    async def close(self) -> None:
+        """Close the connection and make no other."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+            self._task = None
+
+    def status(self) -> LinkStatus:
+        """How it fares, as `/health` shows it."""
+        return {"address": self.address, "connected": self.connected, "error": self.error}
+
+    async def _run(self) -> None:
+        while not self._leaving:
+            try:
+                await self._hold_connection()
+            except* _FAILURES as group:
+                if not self._leaving:
+                    self._failed(_explain(_first(group)))
+            finally:
+                self.connected = False
+                self._left.set()
+            await asyncio.sleep(random.uniform(0, min(self._window, MAX_WINDOW)))
+
+    def _failed(self, why: str) -> None:
+        if self.connected or why != self.error:
+            logger.warning("lookupd %s: %s; trying again", self.address, why)
+        self.error = why
+
+    async def _hold_connection(self) -> None:
+        """Connect, announce everything, then every change, until something fails."""
+        connection = await self._connect()
+        try:
+            await connection.write_message(encode(self._identify(_IDENTIFY)))
+            async with asyncio.timeout(CONNECT_TIMEOUT):
+                self._welcomed(await _receive(connection))
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._read(connection))
+                group.create_task(self._write(connection))
+                group.create_task(self._watch_outbox())
+                group.create_task(self._ping())
+        finally:
+            connection.close()
+
+    async def _connect(self) -> WebSocketClientConnection:
+        request = HTTPRequest(
+            self.url,
+            headers=self._headers,
+            connect_timeout=CONNECT_TIMEOUT,
+            request_timeout=CONNECT_TIMEOUT,
+            ssl_options=self._ssl,
+        )
+        connecting = asyncio.ensure_future(websocket_connect(request, max_message_size=MAX_MESSAGE_SIZE))
+        try:
+            return await asyncio.shield(connecting)
+        except asyncio.CancelledError:
+            connecting.add_done_callback(_close_late)
+            raise
+
+    def _welcomed(self, reply: Reply) -> None:
+        _check(reply)
+        self._plain = reply.epoch is None
+        self._interval = reply.interval or DEFAULT_INTERVAL
+        self._window = DEFAULT_WINDOW if reply.reconnect_window is None else reply.reconnect_window
+        self._outbox = asyncio.Queue(OUTBOX_LIMIT)
+        self._overflowed.clear()
+        self._left.clear()
+        self._snapshot_due = self._ping_unanswered = False
+        self.connected, self.error = True, None
+        logger.info("announcing to lookupd %s", self.address)
+        if self._plain:
+            for message in self._journal.plain_snapshot():
+                self._post(message)
+        else:
+            self._post_snapshot()
+
+    def _post(self, message: Request) -> None:
+        try:
+            self._outbox.put_nowait(message)
+        except asyncio.QueueFull:
+            self._overflowed.set()
+
+    def _post_snapshot(self) -> None:
+        if not self._snapshot_due:
+            self._snapshot_due = True
+            self._post(self._journal.snapshot(_SNAPSHOT))
+
+    async def _write(self, connection: WebSocketClientConnection) -> None:
+        while True:
+            await connection.write_message(encode(await self._outbox.get()))
+
+    async def _watch_outbox(self) -> None:
+        await self._overflowed.wait()
+        raise LinkError(f"it does not read: {OUTBOX_LIMIT} messages were waiting")
+
+    async def _read(self, connection: WebSocketClientConnection) -> None:
+        while True:
+            reply = await _receive(connection)
+            _check(reply)
+            if reply.msgid == _PING:
+                self._ping_unanswered = False
+            elif reply.msgid == _SNAPSHOT:
+                self._snapshot_due = False
+            elif reply.msgid == _LEAVE:
+                self._left.set()
+            if reply.resync:
+                self._post_snapshot()
+
+    async def _ping(self) -> None:
+        while True:
+            await asyncio.sleep(self._interval)
+            if self._ping_unanswered:
+                raise LinkError(f"it did not answer for {self._interval:g} s")
+            self._ping_unanswered = True
+            self._post(Ping(_PING, None if self._plain else self._journal.seq))
+
+
+async def _receive(connection: WebSocketClientConnection) -> Reply:
+    text = await connection.read_message()
+    if text is None:
+        raise LinkError(f"it closed the connection{f': {why}' if (why := connection.close_reason) else ''}")
+    return decode_reply(text)
+
+
+def _check(reply: Reply) -> None:
+    """Raise LinkError for a refusal: the connection is given up, and the next one begins with all there is."""
+    if reply.errno or not reply.ok:
+        raise LinkError(f"it refused message {reply.msgid!r}: {reply.errno} {reply.reason or ''}".rstrip())
+
+
+def _close_late(connecting: "asyncio.Future[WebSocketClientConnection]") -> None:
+    if not connecting.cancelled() and connecting.exception() is None:
+        connecting.result().close()
+
+
+def _first(group: BaseExceptionGroup[Exception]) -> Exception:
+    error = group.exceptions[0]
+    return _first(error) if isinstance(error, BaseExceptionGroup) else error
+
+
+def _explain(error: Exception) -> str:
+    """Why a connection failed, for people."""
+    if isinstance(error, TimeoutError):
+        return f"no answer within {CONNECT_TIMEOUT:g} s"
+    if isinstance(error, HTTPClientError) and error.code == 401:
+        return "401: it wants the cluster key; give this node the key file of the cluster (--cluster-key-file)"
+    if isinstance(error, HTTPClientError) and error.response is not None and error.response.body:
+        try:
+            message = msgspec.json.decode(error.response.body)["message"]
+        except (msgspec.DecodeError, TypeError, KeyError):
+            message = error.message
+        return f"{error.code}: {message}"
+    return str(error) or type(error).__name__
