@@ -18,6 +18,7 @@ STRICT = os.environ.get("GAFFER_TEST_STRICT") == "1"
 # Debian's client, by its path: another `docker` earlier on PATH may be a wrapper that knows no daemon.
 DOCKER = "/usr/bin/docker"
 COMPOSE = "/usr/bin/docker-compose"
+BASE_IMAGE = "debian:bookworm-slim"
 
 
 def _need(name: str, missing: Callable[[], str | None]) -> pytest.MarkDecorator:
@@ -36,9 +37,9 @@ def _no_docker() -> str | None:
     return f"needs docker: {answer}" if answer else None
 
 
-def _no_debootstrap() -> str | None:
-    if os.geteuid() != 0 or not shutil.which("debootstrap"):
-        return "needs root and debootstrap (apt-get install debootstrap) to make the base image"
+def _no_base_image() -> str | None:
+    if _try([DOCKER, "image", "inspect", BASE_IMAGE]) and (_no_root() or not shutil.which("debootstrap")):
+        return f"needs the image {BASE_IMAGE}, or root and debootstrap (apt-get install debootstrap) to make it"
     return None
 
 
@@ -69,7 +70,7 @@ def _try(argv: list[str]) -> str | None:
 needs_linux = _need("linux", _no_linux)
 needs_root = _need("root", _no_root)
 needs_docker = _need("docker", _no_docker)
-needs_debootstrap = _need("debootstrap", _no_debootstrap)
+needs_base_image = _need("base image", _no_base_image)
 needs_netns = _need("netns", _no_netns)
 needs_browser = _need("browser", _no_browser)
 

@@ -1,0 +1,70 @@
+"""Images and containers for tests, through Debian's docker and docker-compose."""
+
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from support.needs import BASE_IMAGE, COMPOSE, DOCKER
+
+ROOT = Path(__file__).parents[2]
+CERTIFICATES = Path("/usr/local/share/ca-certificates")
+BUNDLE = "/etc/ssl/certs/ca-certificates.crt"
+
+
+def run(command: Sequence[str | Path], timeout: float = 120) -> str:
+    """Run a command in the checkout; return its stdout. AssertionError with all it wrote when it fails."""
+    done = subprocess.run(
+        command, cwd=ROOT, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout, check=False
+    )
+    shown = " ".join(map(str, command))
+    assert done.returncode == 0, f"`{shown}` ended with {done.returncode}:\n{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+def has_base_image() -> bool:
+    """Whether the daemon has the image that ours is built from."""
+    return subprocess.run([DOCKER, "image", "inspect", BASE_IMAGE], capture_output=True, timeout=30).returncode == 0
+
+
+def make_base_image() -> None:
+    """Make the base image with debootstrap, for hosts that can't pull it; it trusts whom this host trusts.
+
+    It stays with the docker daemon, so that only the first run takes the time.
+    """
+    with tempfile.TemporaryDirectory(prefix="base-image-") as folder:
+        root = Path(folder)
+        run(["debootstrap", "--variant=minbase", "bookworm", root], timeout=400)
+        if CERTIFICATES.is_dir():
+            shutil.copytree(CERTIFICATES, root / CERTIFICATES.relative_to("/"), dirs_exist_ok=True)
+        with subprocess.Popen(["tar", "-C", root, "-c", "."], stdout=subprocess.PIPE) as tar:
+            subprocess.run(
+                [DOCKER, "import", "--change", f"ENV PIP_CERT={BUNDLE}", "-", BASE_IMAGE],
+                stdin=tar.stdout,
+                capture_output=True,
+                timeout=200,
+                check=True,
+            )
+        assert tar.returncode == 0
+
+
+def build_image(tag: str) -> None:
+    """Build our image from this checkout."""
+    # The host's network: the daemon of a test machine may have no way out of its bridge.
+    run([DOCKER, "build", "--network", "host", "-f", "deploy/Dockerfile", "-t", tag, "."], timeout=500)
+
+
+class Compose:
+    """The cluster of docker-compose.yml, as a project of its own."""
+
+    def __init__(self, project: str) -> None:
+        self.project = project
+
+    def __call__(self, *args: str, timeout: float = 120) -> str:
+        """Run docker-compose; return its stdout."""
+        return run([COMPOSE, "--project-name", self.project, *args], timeout)
+
+    def exec(self, service: str, *command: str) -> str:
+        """Run a command in a container; return its stdout."""
+        return self("exec", "-T", service, *command)
