@@ -21,6 +21,7 @@ class Instance(TypedDict):
     """One instance of a job; `uptime` is in seconds."""
 
     pid: int | None
+    os_pid: int | None
     state: str
     uptime: NotRequired[float | None]
 

@@ -30,8 +30,8 @@ class Lookup:
     belong to one lookup, are left out when several are asked.
 
     Raises Unreachable when none of them answers, and the error of one when they all fail in another way. `api_key`
-    is sent to each; `cacert`, `certfile`, `keyfile` are PEM files for https; `timeout` is in seconds. Not for use
-    by several threads at once.
+    is sent to each: the cluster key, where readers need one. `cacert`, `certfile` and `keyfile` are PEM files for
+    https; `timeout` is in seconds. Not for use by several threads at once.
     """
 
     def __init__(

@@ -19,7 +19,7 @@ DEFAULT_LOOKUP = "http://127.0.0.1:5010"
 
 # The keys of `[node "URL"]` sections, and of `[client]`.
 NODE_KEYS = ("api_key_file", "cacert", "certfile", "keyfile")
-CLIENT_KEYS = ("endpoint", "lookupd", *NODE_KEYS)
+CLIENT_KEYS = ("endpoint", "lookupd", "cluster_key_file", *NODE_KEYS)
 
 CONNECTION_OPTIONS = (
     Option("--api-key-file=FILE", "file with the API key (GAFFER_API_KEY_FILE; GAFFER_API_KEY holds the key itself)"),
@@ -69,19 +69,15 @@ class Context:
         urls = [url.strip() for text in given for url in text.split(",") if url.strip()]
         if not urls:
             raise UsageError("no lookup is given", hint="-L and GAFFER_LOOKUPD take a comma list of URLs")
-        return Lookup(urls, **self._tls(self._file.client))
+        path = self._environ.get("GAFFER_CLUSTER_KEY_FILE") or self._file.client.get("cluster_key_file")
+        return Lookup(urls, api_key=_read_key(path) if path else None, **self._tls(self._file.client))
 
     def _api_key(self, configured: str | None) -> str | None:
         path = self.arguments.text("--api-key-file") or self._environ.get("GAFFER_API_KEY_FILE")
         if path is None and (key := self._environ.get("GAFFER_API_KEY")):
             return key
         path = path or configured
-        if path is None:
-            return None
-        try:
-            return read_key_file(os.path.expanduser(path))
-        except KeyFileError as error:
-            raise UsageError(error.message, hint=error.hint) from None
+        return _read_key(path) if path else None
 
     def _tls(self, configured: Mapping[str, str]) -> _TLSFiles:
         return {
@@ -106,6 +102,13 @@ class _File:
 
     client: Mapping[str, str] = field(default_factory=dict)
     nodes: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+
+
+def _read_key(path: str) -> str:
+    try:
+        return read_key_file(os.path.expanduser(path))
+    except KeyFileError as error:
+        raise UsageError(error.message, hint=error.hint) from None
 
 
 def _read_file(environ: Mapping[str, str]) -> _File:

@@ -1,40 +1,23 @@
 """`gaffer lookup:*`: questions to the lookups of a cluster."""
 
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from gaffer.names import check_name, parse_job_name
 
-from gaffer_client.answers import NodeInfo, Source
 from gaffer_client.cli.config import Context
 from gaffer_client.cli.errors import CommandFailed, Exit
-from gaffer_client.cli.output import abridged, age, print_json, table, warn
+from gaffer_client.cli.output import print_json, warn
 from gaffer_client.cli.parse import Arguments
 from gaffer_client.cli.table import Command
+from gaffer_client.cli.topology import job_table, node_table
 from gaffer_client.lookup import Lookup
-from gaffer_client.naming import display_name
-
-JOB_HEADER = ("NODE", "JOB", "PROCESSES", "ENDPOINT", "STATE", "AGE")
 
 
 def nodes(context: Context, args: Arguments) -> int:
     with context.lookup() as lookup:
         answer = lookup.nodes()
-    rows = [
-        (
-            display_name(node),
-            node["origin"],
-            _node_state(node),
-            age(node.get("age_ms")),
-            node["version"],
-            " ".join(f"{key}={value}" for key, value in sorted(node.get("labels", {}).items())),
-        )
-        for node in answer["nodes"]
-    ]
-    return _show(
-        context, lookup, answer, table(("NODE", "ORIGIN", "STATE", "AGE", "PROTOCOL", "LABELS"), rows) if rows else None
-    )
+    return _show(context, lookup, answer, node_table(answer["nodes"]))
 
 
 def jobs(context: Context, args: Arguments) -> int:
@@ -69,40 +52,6 @@ def session(context: Context, args: Arguments) -> int:
     if not answer["jobs"]:
         raise CommandFailed(f"no node has the session {name}", status=Exit.NOT_FOUND)
     return status
-
-
-def job_table(found: Mapping[str, Sequence[Source]]) -> str | None:
-    """A row for each job on each node; None when there is none."""
-    rows = [
-        (
-            display_name(source["node_info"]),
-            name,
-            abridged(source["pids"]) or "-",
-            abridged(list(_addresses(source)), 2) or "-",
-            _state(source),
-            age(source.get("age_ms")),
-        )
-        for name, sources in found.items()
-        for source in sources
-    ]
-    return table(JOB_HEADER, rows) if rows else None
-
-
-def _addresses(source: Source) -> Iterable[str]:
-    for process in source.get("processes", []):
-        for endpoint in process["endpoints"]:
-            address = f"[{endpoint['address']}]" if ":" in endpoint["address"] else endpoint["address"]
-            yield f"{address}:{endpoint['port']}"
-
-
-def _state(source: Source) -> str:
-    """The state of the node, and how many processes are in another state than ready."""
-    others = Counter(process["state"] for process in source.get("processes", []) if process["state"] != "ready")
-    return ", ".join([_node_state(source["node_info"]), *(f"{count} {state}" for state, count in others.items())])
-
-
-def _node_state(node: NodeInfo) -> str:
-    return node.get("status", "alive") + (", conflict" if node.get("conflict") else "")
 
 
 def _show(context: Context, lookup: Lookup, answer: Mapping[str, Any], text: str | None) -> int:

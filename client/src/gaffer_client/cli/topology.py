@@ -1,0 +1,58 @@
+"""What lookups answer, as tables for people."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+
+from gaffer_client.answers import NodeInfo, Source
+from gaffer_client.cli.output import abridged, age, table
+from gaffer_client.naming import display_name
+
+
+def node_table(nodes: Sequence[NodeInfo]) -> str | None:
+    """A row for each node; None when there is none."""
+    rows = [
+        (
+            display_name(node),
+            node["origin"],
+            _node_state(node),
+            age(node.get("age_ms")),
+            node["version"],
+            " ".join(f"{key}={value}" for key, value in sorted(node.get("labels", {}).items())),
+        )
+        for node in nodes
+    ]
+    return table(("NODE", "ORIGIN", "STATE", "AGE", "PROTOCOL", "LABELS"), rows) if rows else None
+
+
+def job_table(found: Mapping[str, Sequence[Source]]) -> str | None:
+    """A row for each job on each node; None when there is none."""
+    rows = [
+        (
+            display_name(source["node_info"]),
+            name,
+            abridged(source["pids"]) or "-",
+            abridged(list(_addresses(source)), 2) or "-",
+            _state(source),
+            age(source.get("age_ms")),
+        )
+        for name, sources in found.items()
+        for source in sources
+    ]
+    return table(("NODE", "JOB", "PROCESSES", "ENDPOINT", "STATE", "AGE"), rows) if rows else None
+
+
+def _addresses(source: Source) -> Iterable[str]:
+    for process in source.get("processes", []):
+        for endpoint in process["endpoints"]:
+            address = f"[{endpoint['address']}]" if ":" in endpoint["address"] else endpoint["address"]
+            yield f"{address}:{endpoint['port']}"
+
+
+def _state(source: Source) -> str:
+    """The state of the node, and how many processes are in another state than ready."""
+    others = Counter(process["state"] for process in source.get("processes", []) if process["state"] != "ready")
+    return ", ".join([_node_state(source["node_info"]), *(f"{count} {state}" for state, count in others.items())])
+
+
+def _node_state(node: NodeInfo) -> str:
+    return node.get("status", "alive") + (", conflict" if node.get("conflict") else "")
