@@ -242,9 +242,7 @@ async def test_a_recycled_pid_is_never_touched(path, spawn):
 
 async def test_records_of_an_earlier_boot_mean_nothing(path, spawn):
     stranger = spawn("sleep", "60")
-    await write(path, record_of(stranger))
-    file = path / "state.json"
-    file.write_bytes(msgspec.json.encode({**msgspec.json.decode(file.read_bytes()), "boot_id": "earlier"}))
+    await write(path, record_of(stranger, boot_id="earlier"))
     assert end_leftovers(path) == 0
     assert stranger.poll() is None
 
@@ -254,7 +252,7 @@ def test_without_records_the_cookie_finds_leftovers(path, spawn):
     node = identity(path)
     ours = spawn("sleep", "60", cookie=f"{node.id}:7")
     others = spawn("sleep", "60", cookie=f"{node.id}0:7")
-    (path / "state.json").write_bytes(b'{"boot_id": "x", "proc')
+    (path / "state.json").write_bytes(b'{"processes": [{"pid')
     assert end_leftovers(path) == 1
     assert ours.wait() == -signal.SIGTERM
     assert others.poll() is None

@@ -6,16 +6,17 @@ the environment, the environment over the file, the file over the default.
 
 import dataclasses
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
 from gaffer import rules
 from gaffer.errors import BadRequest, ConfigError, Problem
+from gaffer.http.access import Scope
 from gaffer.log import parse_level
 from gaffer.rules import Wrong
-from gaffer.util import parse_address
+from gaffer.util import check_gid, check_uid, parse_address
 
 
 def number(text: str, lowest: int, highest: int) -> int:
@@ -106,6 +107,37 @@ def labels(text: str) -> dict[str, str]:
     return result
 
 
+def scopes(text: str) -> tuple[Scope, ...]:
+    """Scopes joined with `+`, such as `read+control`."""
+    try:
+        return tuple(Scope(scope.strip()) for scope in text.split("+"))
+    except ValueError:
+        raise Wrong(f"expected scopes joined with +, got {text!r}", f"scopes: {', '.join(Scope)}") from None
+
+
+def grants(text: str, check: Callable[[str], int]) -> dict[int, tuple[Scope, ...]]:
+    """`NAME:SCOPES` items by the id that `check` finds for the name."""
+    result = {}
+    for item in items(text):
+        name, _, allowed = item.rpartition(":")
+        try:
+            result[check(name.strip())] = scopes(allowed)
+        except ValueError as error:
+            raise Wrong(str(error), "write NAME:SCOPE, such as alice:read or bob:read+control") from None
+    return result
+
+
+def local_users(text: str) -> dict[int, tuple[Scope, ...]]:
+    return grants(text, check_uid)
+
+
+def socket_group(text: str) -> dict[int, tuple[Scope, ...]]:
+    found = grants(text, check_gid)
+    if len(found) > 1:
+        raise Wrong("a socket can belong to one group only")
+    return found
+
+
 def setting(
     rule: Any, default: Any = None, *, flag: str | None = None, env: str | None = None, ini: str | None = None
 ) -> Any:
@@ -140,9 +172,12 @@ class Settings:
     api_key_file: str | None = setting(existing_file, flag="--api-key-file", ini="gaffer api_key_file")
     require_key: bool = setting(boolean, False, ini="gaffer require_key")
     trust_local: bool = setting(boolean, True, ini="gaffer trust_local")
+    local_users: Mapping[int, tuple[Scope, ...]] | None = setting(local_users, ini="gaffer local_users")
+    socket_group: Mapping[int, tuple[Scope, ...]] | None = setting(socket_group, ini="gaffer socket_group")
     insecure: bool = setting(boolean, False, flag="--insecure", ini="gaffer insecure")
     allowed_host: tuple[str, ...] = setting(items, (), flag="--allowed-host", ini="gaffer allowed_host")
     allowed_origin: tuple[str, ...] = setting(items, (), flag="--allowed-origin", ini="gaffer allowed_origin")
+    node_name: str | None = setting(text, flag="--node-name", ini="gaffer node_name")
     labels: Mapping[str, str] | None = setting(labels, ini="gaffer labels")
     daemon: bool = setting(boolean, False, flag="--daemon", ini="gaffer daemonize")
     pidfile: str | None = setting(text, flag="--pidfile", ini="gaffer pidfile")

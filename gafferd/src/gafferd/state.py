@@ -38,9 +38,8 @@ class Node(msgspec.Struct, frozen=True):
 
 
 class State(msgspec.Struct, frozen=True):
-    """The processes of a node, in one boot of its host."""
+    """The processes of a node."""
 
-    boot_id: str
     processes: list[ProcessRecord]
 
 
@@ -73,7 +72,6 @@ class StateDir:
     def __init__(self, path: Path, lock: int) -> None:
         self.path = path
         self._lock = lock
-        self._boot_id = procfs.boot_id()
         self._node_ids: set[str] = set()
         self._records: dict[int, ProcessRecord] = {}
         self._detached: list[ProcessRecord] = []
@@ -140,7 +138,8 @@ class StateDir:
         Raises leftovers.LeftoverError when one can't be ended.
         """
         state = self._read("state.json", State)
-        records = state.processes if state is not None and state.boot_id == self._boot_id else []
+        boot_id = procfs.boot_id()
+        records = [r for r in state.processes if r.boot_id == boot_id] if state is not None else []
         self._detached = [record for record in records if record.detach and leftovers.is_alive(record)]
         for record in self._detached:
             logger.warning("process %d of %s was detached and runs on, not supervised", record.os_pid, record.job)
@@ -196,7 +195,7 @@ class StateDir:
             self._scheduled.cancel()
             self._scheduled = None
         begin = time.monotonic()
-        state = State(self._boot_id, [*self._detached, *self._records.values()])
+        state = State([*self._detached, *self._records.values()])
         try:
             # No fsync: the records mean nothing after the host went down.
             self._replace("state.json", msgspec.json.encode(state))

@@ -1,0 +1,157 @@
+"""The command `gafferd`."""
+
+import logging
+import os
+import re
+import signal
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from docopt import DocoptExit, docopt
+from gaffer import __version__
+from gaffer.errors import ConfigError, GafferError, Problem
+from gaffer.log import setup_logging
+from gaffer.pidfile import Pidfile
+from gaffer.rules import did_you_mean
+from gaffer.util import daemonize, setproctitle_
+
+from gafferd.config import find_config, load_config, show_problem
+from gafferd.settings import resolve
+from gafferd.state import default_path
+
+logger = logging.getLogger(__name__)
+
+USAGE = """\
+Run the jobs of this host and control them over HTTP.
+
+Usage:
+  gafferd [options] [-v]... [--lookupd-address=URL]... [--allowed-host=HOST]... [--allowed-origin=ORIGIN]... [<config>]
+  gafferd (-h | --help)
+  gafferd --version
+
+Options:
+  -h --help                 show this help and exit
+  --version                 show the version and exit
+  -c FILE --config=FILE     configuration file, or a directory with a gafferd.ini (also: GAFFERD_CONFIG);
+                            by default ~/.gaffer or, for root, /etc/gaffer
+  -v                        show what happens to processes; -vv or --vv also what they write
+  --vv                      like -vv
+  --daemon                  go to the background once listening
+  --pidfile=FILE            write the process id to FILE
+
+  --bind=ADDRESS            where to listen: HOST:PORT, [V6]:PORT or unix:PATH, several with commas;
+                            by default 127.0.0.1:5000
+  --backlog=N               connections that may wait to be accepted; by default 128
+  --certfile=FILE           serve --bind over TLS with this certificate
+  --keyfile=FILE            the private key of the certificate
+  --api-key-file=FILE       a key in FILE may do everything; `gaffer key:new` makes one
+  --insecure                listen beyond loopback without TLS
+  --allowed-host=HOST       a name that callers may use for this host, beside its own
+  --allowed-origin=ORIGIN   web pages of this origin may control the node, as https://ops.example.com
+
+  --state-dir=DIR           identity and processes of the node (also: GAFFER_STATE_DIR);
+                            by default ~/.local/state/gaffer or, for root, /var/lib/gaffer
+  --lookupd-address=URL     announce this node's jobs to that gaffer_lookupd
+  --cluster-key-file=FILE   the key that the lookupds want of nodes (also: GAFFER_CLUSTER_KEY_FILE)
+  --node-name=NAME          how the node is called there; by default the host's full name
+  --broadcast-address=URL   how others reach this node; by default found out from --bind
+  --broadcast-port=N        its port, when it is not that of --broadcast-address or --bind
+  --cacert=FILE             trust lookupds with a certificate signed by this authority
+  --client-certfile=FILE    the certificate to show to lookupds
+  --client-keyfile=FILE     the private key of that certificate
+
+  --error-log=FILE          log there, not on stderr
+  --log-level=LEVEL         debug, info, warning, error or critical; by default info
+  --loop=KIND               auto, uvloop or asyncio; by default auto
+
+Signals: TERM, INT and QUIT stop the jobs and exit, a second INT kills them; HUP reads the configuration again.
+"""
+
+_SEE_HELP = "see gafferd --help"
+
+
+def main() -> None:
+    """Run gafferd until a signal ends it.
+
+    Exits with 2 for a wrong command line or configuration, with 1 for what else keeps it from running.
+    """
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # an inherited SIG_IGN would hide how processes end
+    try:
+        run(parse_options(sys.argv[1:]), os.environ)
+    except ConfigError as error:
+        sys.exit(_fail(2, error.problems))
+    except GafferError as error:
+        code = 2 if error.errno == 400 else 1
+        sys.exit(_fail(code, [Problem("gafferd", error.message, error.hint)]))
+
+
+def parse_options(argv: Sequence[str]) -> dict[str, Any]:
+    """The options of a command line by name; raises ConfigError. `--help` and `--version` print and exit."""
+    try:
+        return dict(docopt(USAGE, list(argv), version=f"gafferd {__version__}"))
+    except DocoptExit as error:
+        raise ConfigError([_explain(argv, str(error))]) from None
+
+
+def run(options: Mapping[str, Any], environ: Mapping[str, str]) -> None:
+    """Serve as the options, the environment and the configuration file say; raises GafferError."""
+    from gafferd.server import make_server  # after the cheap checks: it brings in Tornado
+
+    root = os.geteuid() == 0
+    home = Path.home()
+    path = find_config(options["<config>"] or options["--config"], environ, home, root)
+    config = load_config(path) if path else None
+    settings = resolve(options, environ, config.settings if config else {})
+    state_path = Path(settings.state_dir or default_path(root, home, environ.get("XDG_STATE_HOME")))
+    server = make_server(settings, state_path, path, config)
+
+    ready = daemonize(wait=True) if settings.daemon else _stay
+    setup_logging(settings.log_level, settings.error_log)
+    setproctitle_("gafferd")
+    for warning in config.warnings if config else ():
+        logger.warning("%s", show_problem(warning))
+    with _pidfile(settings.pidfile):
+        server.serve(ready)
+
+
+@contextmanager
+def _pidfile(path: str | None) -> Iterator[None]:
+    """Hold a pidfile while the block runs, when there is to be one."""
+    if path is None:
+        yield
+        return
+    pidfile = Pidfile(path)
+    try:
+        pidfile.create(os.getpid())
+    except (RuntimeError, OSError) as error:
+        raise GafferError(str(error), reason="bad_pidfile") from None
+    try:
+        yield
+    finally:
+        pidfile.unlink()
+
+
+def _stay() -> None:
+    """In the foreground there is nothing to do once the node is ready."""
+
+
+def _explain(argv: Sequence[str], complaint: str) -> Problem:
+    """Why docopt refused the command line."""
+    known = re.findall(r"(?<!\S)--?[a-z-]+", USAGE.partition("Options:")[2])
+    for word in argv:
+        name = word.partition("=")[0]
+        if name.startswith("--") and not any(option.startswith(name) for option in known):
+            return Problem(name, "there is no such option", did_you_mean(name, known) or _SEE_HELP)
+    first = complaint.partition("\n")[0]
+    if first.startswith("Warning"):
+        first = "an option is unknown or given twice, or there is more than one configuration file"
+    return Problem("gafferd", first, _SEE_HELP)
+
+
+def _fail(code: int, problems: Iterable[Problem]) -> int:
+    for problem in problems:
+        print(show_problem(problem), file=sys.stderr)
+    return code
