@@ -20,6 +20,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from gaffer.loop import new_loop
 
 from support import subreaper
 
@@ -33,6 +34,7 @@ _DESCRIPTORS = Path("/proc/self/fd")
 
 def pytest_configure() -> None:
     subreaper.install()
+    new_loop().close()  # the first loop of libuv opens a pipe that stays open as long as the process
 
 
 def pytest_collection_finish() -> None:

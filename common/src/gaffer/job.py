@@ -269,9 +269,9 @@ class Job:
         self.last_exit = LastExit(None, None, event.reason, 0.0)
         self.why = f"{event.reason}: {event.message}"
         self._publish("start_failed", event.pid, reason=event.reason, message=event.message)
+        self._refill(slot, crashed_after=0.0, least=FAILED_START_DELAY)
         if slot.index:
             self._note_crash()
-        self._refill(slot, crashed_after=0.0, least=FAILED_START_DELAY)
 
     def _on_exited(self, event: ev.Exited) -> None:
         slot = self._by_pid[event.pid]
@@ -395,7 +395,7 @@ class Job:
             slot.failures = 0
         if lived >= self.config.startsecs or self.config.flapping is not None:
             return 0.0
-        delay = min(self.config.backoff * 2 ** min(slot.failures, 40), self.config.backoff_max)
+        delay = min(self.config.backoff * 2.0 ** min(slot.failures, 40), self.config.backoff_max)
         slot.failures += 1
         return delay * (0.8 + 0.4 * self._rand())
 

@@ -8,7 +8,7 @@ from gaffer.errors import BadRequest
 try:
     import uvloop
 except ImportError:
-    uvloop = None
+    uvloop = None  # type: ignore[assignment]
 
 # Loops that are in `run` and therefore end with their last manager; a loop that is run otherwise is not ours to stop.
 _running: set[asyncio.AbstractEventLoop] = set()
@@ -30,7 +30,7 @@ class AsyncioLoop(_Runnable, asyncio.SelectorEventLoop):
 
 if uvloop is not None:
 
-    class UvLoop(_Runnable, uvloop.Loop):  # type: ignore[misc, name-defined]
+    class UvLoop(_Runnable, uvloop.Loop):  # type: ignore[misc]
         """The loop of libuv."""
 
 

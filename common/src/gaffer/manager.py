@@ -32,6 +32,8 @@ log = logging.getLogger("gaffer.manager")
 _on_loop: dict[asyncio.AbstractEventLoop, "set[Manager]"] = {}
 
 Name = str | JobName
+Lines = bytes | str | list[bytes | str]
+Pids = list[int]  # inside the class `list` is a method
 
 
 class Manager:
@@ -100,25 +102,33 @@ class Manager:
             except RuntimeError:
                 here = False
             if here:
-                self._start(chosen)
+                self._start_here(chosen)
             else:
                 asyncio.run_coroutine_threadsafe(self._start_inside(chosen), self.loop).result()
         else:
             # A server made outside the running loop would bind itself to another one.
             self.loop.run_until_complete(self._start_inside(chosen))
 
+    def _start_here(self, apps: list[Any]) -> None:
+        try:
+            self._start(apps)
+        except BaseException:
+            self.stop()
+            raise
+
     async def _start_inside(self, apps: list[Any]) -> None:
-        self._start(apps)
+        try:
+            self._start(apps)
+        except BaseException:
+            self.stopping = True
+            await self._stop(None)
+            raise
 
     def _start(self, apps: list[Any]) -> None:
         self._reaper.start()
         self.started = True
         _on_loop.setdefault(self.loop, set()).add(self)
-        try:
-            self._running_apps.start(apps, self.loop, self)
-        except BaseException:
-            self.stop()
-            raise
+        self._running_apps.start(apps, self.loop, self)
         self._supervisor.open()
 
     def run(self) -> None:
@@ -377,7 +387,7 @@ class Manager:
                 return [process for process in self._supervisor.running.values() if process.active]
             return [self._supervisor.running[pid] for pid in self._job(name).pids()]
 
-    def pids(self, name: Name | None = None) -> "list[int]":
+    def pids(self, name: Name | None = None) -> Pids:
         """The pids of `list(name)`."""
         return [process.pid for process in self.list(name)]
 
@@ -413,12 +423,12 @@ class Manager:
                 self._supervisor.running[pid].kill(number)
             self._supervisor.publish(job, "kill", signum=number)
 
-    def send(self, pid: int, lines: "bytes | str | list[bytes | str]", stream: str | None = None) -> None:
+    def send(self, pid: int, lines: Lines, stream: str | None = None) -> None:
         """Write to the stdin of a process; ProcessError 404 `stream_not_found` for another stream."""
         process = self.get_process(pid)
         if stream not in (None, "stdin", "ttin"):
             raise ProcessError(404, "stream_not_found", f"{process.job} has no stream {stream!r}")
-        process.writelines(lines if isinstance(lines, list) else [lines])
+        process.writelines(lines if isinstance(lines, Sequence) and not isinstance(lines, bytes | str) else [lines])
 
     def ring(self, pid: int, label: str) -> Ring:
         """The output `label` of a process."""

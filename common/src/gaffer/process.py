@@ -13,11 +13,12 @@ from typing import Any, Protocol
 import msgspec
 
 from gaffer import launch, procfs, stats
-from gaffer.config import FlappingInfo, ProcessConfig
+from gaffer.config import ProcessConfig
 from gaffer.errors import ProcessError
 from gaffer.names import JobName
 from gaffer.pipes import Input, Output, Tap
 from gaffer.reaper import COOKIE, Reaper
+from gaffer.rules import FlappingInfo
 from gaffer.streams import Ring
 from gaffer.util import parse_signal_value
 

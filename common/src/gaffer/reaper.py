@@ -22,7 +22,8 @@ log = logging.getLogger("gaffer.reaper")
 
 COOKIE = "GAFFER_PROCESS"
 
-_PR_SET_CHILD_SUBREAPER = 36
+_PR_SET_CHILD_SUBREAPER, _PR_GET_CHILD_SUBREAPER = 36, 37
+_SWEEP_INTERVAL = 1.0  # seconds between sweeps where SIGCHLD can't be heard
 _FIRST_LOOK, _LAST_LOOK = 0.01, 0.25  # seconds between two looks at groups that are not empty yet
 
 
@@ -59,14 +60,17 @@ class Reaper:
         self._delay = 0.0
         self._previous: Any = None
         self._sweep_due = False
+        self._sweep_timer: asyncio.TimerHandle | None = None
+        self._was_subreaper = False
 
     def start(self) -> None:
         """Become a subreaper and listen for SIGCHLD, when asked for; call it on the loop."""
         if not self.subreaper:
             return
-        libc = ctypes.CDLL(None, use_errno=True)
-        if libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
-            log.warning("orphans can't be adopted: %s", os.strerror(ctypes.get_errno()))
+        try:
+            self._was_subreaper = _set_subreaper(True)
+        except OSError as error:
+            log.warning("orphans can't be adopted: %s", error.strerror)
             self.subreaper = False
             return
         if threading.current_thread() is threading.main_thread():
@@ -80,7 +84,10 @@ class Reaper:
             self._look = None
         if self.subreaper:
             self._sweep()
-            ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
+            _set_subreaper(self._was_subreaper)
+        if self._sweep_timer is not None:
+            self._sweep_timer.cancel()
+            self._sweep_timer = None
         if self._previous is not None:
             signal.signal(signal.SIGCHLD, self._previous)
             self._previous = None
@@ -93,6 +100,8 @@ class Reaper:
             self._schedule()
         else:
             gone()
+        if self.subreaper and self._previous is None:
+            self._sweep()
 
     def signal(self, leader: Leader, signum: int) -> None:
         """Send `signum` to the descendants of `leader` that left its group."""
@@ -176,6 +185,12 @@ class Reaper:
         if self._watched and self._look is not None:
             self._look.cancel()
             self._look_again()
+        if orphans and self._previous is None and self._sweep_timer is None:
+            self._sweep_timer = self.loop.call_later(_SWEEP_INTERVAL, self._sweep_later)
+
+    def _sweep_later(self) -> None:
+        self._sweep_timer = None
+        self._sweep()
 
     def _was_adopted(self, zombie: procfs.Stat) -> bool:
         if zombie.pgrp in self.leaders:
@@ -185,6 +200,16 @@ class Reaper:
             return known.cookie is not None
         # A child we forked is in our session or leads its own; a member of another one came from elsewhere.
         return zombie.session not in (os.getsid(0), zombie.pid)
+
+
+def _set_subreaper(on: bool) -> bool:
+    """Make this process adopt orphaned descendants, or not; returns whether it did before. Raises OSError."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    before = ctypes.c_int()
+    libc.prctl(_PR_GET_CHILD_SUBREAPER, ctypes.byref(before), 0, 0, 0)
+    if libc.prctl(_PR_SET_CHILD_SUBREAPER, int(on), 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+    return bool(before.value)
 
 
 def _signal_verified(pid: int, known: _Adopted | None, signum: int) -> None:

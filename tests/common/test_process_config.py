@@ -1,0 +1,192 @@
+from typing import Any
+
+import msgspec
+import pytest
+from gaffer.config import PROCESS_KEYS, ProcessConfig, find_problems
+from gaffer.errors import ConfigError
+from gaffer.process import FlappingInfo
+from hypothesis import given
+from hypothesis import strategies as st
+
+row = pytest.mark.row
+
+
+@row("TPL-27")
+def test_it_is_a_frozen_mapping() -> None:
+    config = ProcessConfig("web", "python -u web.py", numprocesses=2)
+    assert config["numprocesses"] == config.numprocesses == config.get("numprocesses") == 2
+    assert config.get("nothing", 5) == 5
+    assert "cmd" in config
+    assert "nothing" not in config
+    with pytest.raises(KeyError):
+        config["nothing"]
+    with pytest.raises(AttributeError):
+        config.cmd = "other"  # type: ignore[misc]
+
+
+@row("TPL-02", "TPL-03")
+@pytest.mark.parametrize(
+    ("cmd", "args", "expected"),
+    [
+        ("true", None, ["true"]),
+        ("python -u 'a b.py'", None, ["python", "-u", "a b.py"]),
+        ("python -u", "x.py --name 'a b'", ["python", "-u", "x.py", "--name", "a b"]),
+        ("python", ["x.py", "a b", 3], ["python", "x.py", "a b", "3"]),
+    ],
+)
+def test_the_command_line(cmd: str, args: Any, expected: list[str]) -> None:
+    assert ProcessConfig("j", cmd, args=args).command() == expected
+
+
+@row("TPL-11", "TPL-14", "TPL-16", "TPL-17", "TPL-20", "TPL-08", "TPL-09", "TPL-10", "TPL-13")
+def test_defaults() -> None:
+    config = ProcessConfig("j", "true")
+    assert config.numprocesses == 1
+    assert config.graceful_timeout == 30
+    assert config.priority is None
+    assert config.flapping is None
+    assert config.start is True
+    assert (config.shell, config.os_env, config.detach, config.redirect_input) == (False, False, False, False)
+    assert config.redirect_output == ()
+
+
+@row("TPL-30")
+def test_flapping_in_every_spelling() -> None:
+    expected = FlappingInfo(attempts=3, window=1.0, retry_in=7.0, max_retry=5)
+    for given_as in (expected, {"attempts": 3}, [3, 1.0, 7.0, 5], "3, 1., 7., 5", "3 1. 7. 5"):
+        assert ProcessConfig("j", "true", flapping=given_as).flapping == expected
+    assert FlappingInfo() == FlappingInfo(2, 1.0, 7.0, 5)
+
+
+BAD: list[tuple[dict[str, Any], str, str]] = [
+    ({"cmd": ""}, "$.cmd", "not empty"),
+    ({"cmd": "a 'b"}, "$.cmd", "split into words"),
+    ({"cmd": 5}, "$.cmd", "expected a text"),
+    ({"cmd": "a\0b"}, "$.cmd", "NUL"),
+    ({"name": "123"}, "$.name", "all digits"),
+    ({"name": "a b"}, "$.name", "not a valid job name"),
+    ({"name": "s.exit"}, "$.name", "name of an event"),
+    ({"numprocesses": -1}, "$.numprocesses", "0 or more"),
+    ({"numprocesses": 1.5}, "$.numprocesses", "whole number"),
+    ({"numprocesses": "2"}, "$.numprocesses", "whole number"),
+    ({"numprocesses": True}, "$.numprocesses", "whole number"),
+    ({"numprocesses": 10**9}, "$.numprocesses", "10000"),
+    ({"graceful_timeout": "soon"}, "$.graceful_timeout", "seconds"),
+    ({"graceful_timeout": float("nan")}, "$.graceful_timeout", "seconds"),
+    ({"detach": "yes"}, "$.detach", "true or false"),
+    ({"uid": -1}, "$.uid", "a name or a number"),
+    ({"args": ["a", None]}, "$.args[1]", "expected a text"),
+    ({"env": {"A=B": "x"}}, "$.env", "name of a variable"),
+    ({"env": {"A": ["x"]}}, "$.env.A", "expected a text"),
+    ({"env": "A=1"}, "$.env", "an object"),
+    ({"redirect_output": ["a", "b", "c"]}, "$.redirect_output", "at most 2"),
+    ({"redirect_output": ["a/b"]}, "$.redirect_output[0]", "label"),
+    ({"redirect_output": ["stdin"]}, "$.redirect_output", "name the input"),
+    ({"redirect_output": ["out"], "detach": True}, "$.redirect_output", "detached"),
+    ({"flapping": {"attempts": 0}}, "$.flapping.attempts", "1 or more"),
+    ({"flapping": {"atempts": 1}}, "$.flapping.atempts", "unknown key"),
+    ({"flapping": [1, 2, 3, 4, 5]}, "$.flapping", "up to 4"),
+    ({"flapping": "a,b"}, "$.flapping.attempts", "number"),
+    ({"port": 0}, "$.port", "expected a port"),
+    ({"port": "70000"}, "$.port", "expected a port"),
+    ({"port": 8000, "numprocesses": 2}, "$.port", "can't share"),
+    ({"port": "65535+", "numprocesses": 2}, "$.port", "past 65535"),
+    ({"endpoints": "http"}, "$.endpoints[0]", "NAME:PORT"),
+    ({"endpoints": "http:$PORT"}, "$.endpoints", "no port is set"),
+    ({"numproceses": 2}, "$.numproceses", "unknown key"),
+]
+
+
+@row("TPL-12", "TPL-28")
+@pytest.mark.parametrize(("settings", "path", "message"), BAD, ids=[f"{case[0]}"[:40] for case in BAD])
+def test_what_makes_no_sense_is_refused_with_its_place(settings: dict[str, Any], path: str, message: str) -> None:
+    described = {"name": "j", "cmd": "true", **settings}
+    with pytest.raises(ConfigError) as caught:
+        ProcessConfig.from_dict(described)
+    assert caught.value.path == path
+    assert message in caught.value.message
+    assert isinstance(caught.value, ValueError)
+
+
+def test_every_mistake_is_told_at_once() -> None:
+    problems = find_problems({"nam": "x", "numprocesses": "two", "port": 0}, "$.jobs[2]")
+    assert [problem.path for problem in problems] == [
+        "$.jobs[2].nam",
+        "$.jobs[2].numprocesses",
+        "$.jobs[2].port",
+        "$.jobs[2].name",
+        "$.jobs[2].cmd",
+    ]
+    assert problems[0].hint == "did you mean 'name'?"
+
+
+@pytest.mark.parametrize("value", [None, [], "text", 3])
+def test_what_is_no_object_is_refused(value: Any) -> None:
+    assert find_problems(value)[0].path == "$"
+
+
+def test_text_formats_spell_every_type() -> None:
+    config = ProcessConfig.from_dict(
+        {
+            "name": "j",
+            "cmd": "true",
+            "numprocesses": " 3 ",
+            "graceful_timeout": "2.5",
+            "detach": "off",
+            "os_env": "Yes",
+            "redirect_output": "out, err",
+            "flapping": "2, 1., 7., 5",
+            "uid": "1000",
+            "gid": "",
+            "port": "8000+",
+            "endpoints": "http:$PORT, admin:9000",
+            "priority": "0",
+        },
+        lax=True,
+    )
+    assert config.numprocesses == 3
+    assert config.graceful_timeout == 2.5
+    assert config.os_env is True
+    assert config.redirect_output == ("out", "err")
+    assert config.flapping == FlappingInfo()
+    assert (config.uid, config.gid, config.priority) == (1000, None, 0)
+    assert config.endpoints == ("http:$PORT", "admin:9000")
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=8),
+    lambda children: st.lists(children, max_size=3) | st.dictionaries(st.text(max_size=5), children, max_size=3),
+    max_leaves=5,
+)
+
+
+@given(st.dictionaries(st.sampled_from([*PROCESS_KEYS, "unknown"]), json_values, max_size=6), st.booleans())
+def test_any_json_is_either_a_config_or_a_list_of_problems(described: dict[str, Any], lax: bool) -> None:
+    described.pop("custom_channels", None)
+    problems = find_problems(described, lax=lax)
+    if problems:
+        assert all(problem.path.startswith("$") and problem.message for problem in problems)
+    else:
+        config = ProcessConfig.from_dict(described, lax=lax)
+        again = ProcessConfig.from_dict(msgspec.json.decode(msgspec.json.encode(config.to_dict())))
+        assert again == config
+
+
+@pytest.mark.parametrize(
+    ("port", "slot", "expected"), [("8000", 1, 8000), ("8000+", 1, 8000), ("8000+", 3, 8002), ("auto", 1, None)]
+)
+def test_fixed_ports(port: str, slot: int, expected: int | None) -> None:
+    assert ProcessConfig("j", "true", port=port).port_of(slot) == expected
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({}, []),
+        ({"port": "auto"}, [("http", 7000)]),
+        ({"port": "auto", "endpoints": "https:$PORT, admin:9"}, [("https", 7000), ("admin", 9)]),
+        ({"port": "auto", "endpoints": []}, []),
+    ],
+)
+def test_endpoints(settings: dict[str, Any], expected: list[tuple[str, int]]) -> None:
+    assert ProcessConfig("j", "true", **settings).endpoints_of(7000 if settings else None) == expected
