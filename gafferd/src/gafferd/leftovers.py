@@ -35,8 +35,14 @@ class LeftoverError(GafferError):
 
 def is_alive(record: ProcessRecord) -> bool:
     """Whether the process that `record` names still runs, given that the boot is the same."""
+    stat = _stat_of(record)
+    return stat is not None and stat.state not in "ZX"
+
+
+def _stat_of(record: ProcessRecord) -> procfs.Stat | None:
+    """What the system says of the recorded process, a zombie too; None when another one has its number by now."""
     stat = procfs.read_stat(record.os_pid)
-    return stat is not None and stat.state not in "ZX" and stat.start_time == record.start_time
+    return stat if stat is not None and stat.start_time == record.start_time else None
 
 
 def end_leftovers(records: Sequence[ProcessRecord], node_ids: Collection[str], spare: Collection[str] = ()) -> int:
@@ -94,8 +100,9 @@ class _Hunt:
             os.close(pidfd)
 
     def _scan(self) -> None:
-        """Take aim at every leftover that is not a target yet."""
+        """Find the leftovers that are not targets yet, then ask them to end: an ended leader says less of its group."""
         known = {target.pid for target in self._targets.values()}
+        found = []
         for pid in procfs.all_pids():
             if pid in known or pid == os.getpid():
                 continue
@@ -103,20 +110,22 @@ class _Hunt:
                 pidfd = os.pidfd_open(pid)
             except OSError as error:
                 if error.errno in (errno.EMFILE, errno.ENFILE) and self._targets:
-                    return  # the rest is found once some of these are gone
+                    break  # the rest is found once some of these are gone
                 if error.errno in (errno.ESRCH, errno.EINVAL):
                     continue
-                raise
-            found, record = self._identify(pid)
-            if not found:
+                raise LeftoverError(f"can't look at process {pid}: {error.strerror}") from None
+            is_leftover, record = self._identify(pid)
+            if not is_leftover:
                 os.close(pidfd)
                 continue
             timeout = record.graceful_timeout if record else UNRECORDED_TIMEOUT
-            self._targets[pidfd] = _Target(pid, pidfd, self._begin + timeout)
+            target = self._targets[pidfd] = _Target(pid, pidfd, self._begin + timeout)
+            found.append(target)
             self._poll.register(pidfd, select.POLLIN)
             name = record.job if record else "an unrecorded job"
             logger.warning("ending process %d of %s, left by an earlier gafferd", pid, name)
-            _send(pidfd, signal.SIGTERM)
+        for target in found:
+            _send(target.pidfd, signal.SIGTERM)
 
     def _identify(self, pid: int) -> tuple[bool, ProcessRecord | None]:
         """Whether `pid` is a leftover, and its record or that of its leader."""
@@ -127,8 +136,8 @@ class _Hunt:
         if record is not None and record.start_time == stat.start_time:
             return True, record
         leader = self._by_pid.get(stat.pgrp)
-        # The leader lived on after `pid` was seen in its group, so the group is still the leader's.
-        if leader is not None and leader.pgid == leader.os_pid and is_alive(leader):
+        # The leader, as a zombie at least, was there after `pid` was seen in its group: so the group is the leader's.
+        if leader is not None and leader.pgid == leader.os_pid and _stat_of(leader) is not None:
             return True, leader
         cookie = procfs.read_variable(pid, COOKIE)
         if cookie is None or cookie in self._spare or not cookie.startswith(self._prefixes):
