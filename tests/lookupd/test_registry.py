@@ -1,0 +1,517 @@
+"""The registry: identities, tables, and what becomes of a node that goes quiet."""
+
+import pytest
+from gaffer.messages import Process
+from gaffer_lookupd.changes import MemoryChanges, Publisher
+from gaffer_lookupd.errors import Refused
+from gaffer_lookupd.records import NodeInfo
+from support.registry import INTERVAL, TTL, Lookup
+
+
+@pytest.fixture
+def lookup():
+    return Lookup()
+
+
+def refusal(call, *args, **kwargs):
+    with pytest.raises(Refused) as raised:
+        call(*args, **kwargs)
+    return raised.value.errno, raised.value.reason
+
+
+# Identities
+
+
+@pytest.mark.row("LP-18")
+def test_a_second_identify_is_refused(lookup):
+    session = lookup.identify()
+    assert refusal(lookup.identify, session, name="other") == (409, "already_identified")
+    assert lookup.status("other") is None
+
+
+@pytest.mark.row("LP-15")
+def test_a_session_without_an_identity_can_announce_nothing(lookup):
+    errno, reason = refusal(lookup.registry.identified, lookup.connect())
+    assert errno == 404
+    assert "IDENTIFY" in reason
+
+
+@pytest.mark.row("LP-19")
+def test_a_second_0_5_peer_of_the_same_name_and_origin_is_refused_while_the_first_is_heard(lookup):
+    first = lookup.legacy()
+    lookup.wait(TTL / 3)
+    assert refusal(lookup.legacy) == (409, "identity_exists")
+    lookup.legacy(origin="http://elsewhere:5000")
+    assert not lookup.closed
+    assert lookup.status("old") is not None
+    lookup.heard(first)
+    lookup.wait(TTL / 3)
+    assert refusal(lookup.legacy) == (409, "identity_exists")
+
+
+def test_a_0_5_peer_that_was_not_heard_for_a_third_of_the_ttl_is_replaced(lookup):
+    first = lookup.legacy()
+    lookup.wait(TTL / 3 + 1)
+    second = lookup.legacy()
+    assert lookup.closed == [first]
+    lookup.disconnect(first)
+    assert [node.session for node in lookup.registry.nodes] == [second]
+
+
+def test_a_0_5_peer_does_not_push_out_a_node_that_is_heard(lookup):
+    session = lookup.identify()
+    lookup.wait(INTERVAL)
+    assert refusal(lookup.legacy, "n1") == (409, "identity_exists")
+    lookup.disconnect(session)
+    lookup.legacy("n1")
+    assert [node.identity.id for node in lookup.registry.nodes] == [None]
+
+
+def test_two_connected_ids_with_one_name_are_both_listed_as_a_conflict(lookup):
+    first = lookup.identify()
+    second = lookup.identify(id="id2")
+    lookup.identify(name="n2", id="id3")
+    conflicts = {node["id"]: node["conflict"] for node in lookup.ask("nodes")["nodes"]}
+    assert conflicts == {"id1": True, "id2": True, "id3": False}
+    assert not lookup.closed
+    lookup.disconnect(second)
+    assert not any(node["conflict"] for node in lookup.ask("nodes")["nodes"])
+    assert lookup.status("n1") is not None
+    lookup.heard(first)
+
+
+def test_the_same_name_and_origin_after_the_old_socket_closed_is_a_replacement(lookup):
+    old = lookup.identify()
+    lookup.announce(old, "s.j", 1)
+    lookup.disconnect(old)
+    lookup.identify(id="id2")
+    assert [node.identity.id for node in lookup.registry.nodes] == ["id2"]
+    assert lookup.pids("s.j") == {}
+    assert [(t.id, t.reason) for t in lookup.registry.tombstones] == [("id1", "replaced")]
+
+
+def test_the_same_name_at_another_origin_replaces_nothing(lookup):
+    lookup.disconnect(lookup.identify())
+    lookup.identify(id="id2", origin="http://elsewhere:5000")
+    assert [node.status for node in lookup.registry.nodes] == ["suspect", "alive"]
+
+
+def test_a_newer_incarnation_wins_at_once_and_begins_empty(lookup):
+    old = lookup.identify(incarnation=1)
+    lookup.announce(old, "s.j", 1, seq=50)
+    new = lookup.identify(incarnation=2)
+    assert lookup.closed == [old]
+    assert lookup.pids("s.j") == {}
+    lookup.announce(new, "s.j", 7, seq=1)
+    lookup.disconnect(old)
+    assert lookup.pids("s.j") == {"n1": [7]}
+    assert lookup.status() == "alive"
+
+
+@pytest.mark.parametrize("known", ["connected", "suspect", "left"])
+def test_an_older_incarnation_is_refused(lookup, known):
+    session = lookup.identify(incarnation=2)
+    if known == "suspect":
+        lookup.disconnect(session)
+    elif known == "left":
+        lookup.registry.leave(session, lookup.now)
+    errno, reason = refusal(lookup.identify, incarnation=1)
+    assert errno == 409
+    assert reason.startswith("stale_incarnation")
+
+
+def test_an_older_incarnation_is_welcome_once_the_newer_is_forgotten(lookup):
+    session = lookup.identify(incarnation=2)
+    lookup.registry.leave(session, lookup.now)
+    lookup.wait(2 * TTL + 1)
+    lookup.identify(incarnation=1)
+    assert lookup.status() == "alive"
+
+
+def test_a_reconnect_keeps_the_table_until_the_snapshot(lookup):
+    old = lookup.identify()
+    lookup.announce(old, "s.j", 1, 2, seq=5)
+    new = lookup.identify()
+    assert lookup.closed == [old]
+    assert lookup.pids("s.j") == {"n1": [1, 2]}
+    lookup.announce(new, "s.j", 2, seq=6)
+    assert lookup.pids("s.j") == {"n1": [2]}
+
+
+def test_an_old_session_that_closes_later_touches_nothing(lookup):
+    old = lookup.identify()
+    lookup.announce(lookup.identify(), "s.j", 1)
+    before = lookup.events
+    lookup.disconnect(old)
+    assert lookup.events == before
+    assert lookup.status() == "alive"
+    assert refusal(lookup.registry.identified, old)[0] == 404
+
+
+def test_a_copied_id_does_not_push_out_the_node_that_has_it(lookup):
+    lookup.identify()
+    errno, reason = refusal(lookup.identify, name="copy")
+    assert errno == 409
+    assert reason.startswith("id_in_use")
+
+
+def test_a_node_may_change_its_name_with_a_new_connection(lookup):
+    first, second = lookup.identify(), lookup.identify(id="id2", origin="http://b:5000")
+    lookup.disconnect(second)
+    lookup.identify(name="n2", id="id2")
+    assert [(n.identity.name, n.conflict) for n in lookup.registry.nodes] == [("n1", False), ("n2", False)]
+    assert lookup.registry.named("n1") != lookup.registry.named("n2")
+    lookup.heard(first)
+
+
+# Tables
+
+
+def change(lookup, session, seq, call, *args):
+    node = lookup.registry.identified(session)
+    getattr(lookup.registry.tables, call)(node, *args, seq)
+    return node.resync
+
+
+@pytest.mark.row("LP-03", "LP-04", "LP-05", "LP-06", "LP-41", "LP-42", "LP-43")
+def test_a_0_5_peer_announces_and_takes_back(lookup):
+    session = lookup.legacy()
+    for call, *args in [
+        ("register_job", "s.j"),
+        ("put_process", "s.j", Process(1)),
+        ("put_process", "s.j", Process(2)),
+        ("put_process", "s.j", Process(2)),
+        ("drop_process", "s.j", 1),
+        ("drop_process", "s.j", 1),
+    ]:
+        change(lookup, session, None, call, *args)
+    assert lookup.pids("s.j") == {"old": [2]}
+    change(lookup, session, None, "unregister_job", "s.j")
+    change(lookup, session, None, "unregister_job", "s.j")
+    assert lookup.ask("jobs")["jobs"] == []
+    lookup.disconnect(session)
+    assert lookup.events == [
+        ("add_node", None),
+        ("identify", "old"),
+        ("add_job", "old", "s.j"),
+        ("add_process", "old", "s.j", 1),
+        ("add_process", "old", "s.j", 2),
+        ("remove_process", "old", "s.j", 1),
+        ("remove_job", "old", "s.j"),
+        ("remove_node", "old"),
+    ]
+    assert [change.seq for change in lookup.changes.since(0)] == list(range(1, 9))
+
+
+@pytest.mark.row("LP-16", "LP-17")
+def test_what_does_not_fit_the_table_is_refused(lookup):
+    session = lookup.legacy()
+    assert refusal(change, lookup, session, None, "put_process", "s.j", Process(1)) == (404, "job_not_found")
+    assert refusal(change, lookup, session, None, "drop_process", "s.j", 1) == (404, "job_not_found")
+    change(lookup, session, None, "register_job", "s.j")
+    errno, reason = refusal(change, lookup, session, None, "register_job", "s.j")
+    assert errno == 409
+    assert "s.j" in reason
+
+
+def test_numbered_changes_are_made_once_and_in_order(lookup):
+    session = lookup.identify()
+    assert not change(lookup, session, 1, "register_job", "s.j")
+    assert not change(lookup, session, 2, "put_process", "s.j", Process(1))
+    assert not change(lookup, session, 1, "unregister_job", "s.j")
+    assert not change(lookup, session, 2, "drop_process", "s.j", 1)
+    assert lookup.pids("s.j") == {"n1": [1]}
+
+
+def test_a_gap_asks_for_a_snapshot_and_is_not_made(lookup):
+    session = lookup.identify()
+    lookup.announce(session, "s.j", 1, seq=5)
+    assert change(lookup, session, 7, "drop_process", "s.j", 1)
+    assert lookup.pids("s.j") == {"n1": [1]}
+    lookup.announce(session, "s.j", 2, seq=7)
+    assert not lookup.registry.identified(session).resync
+    assert lookup.pids("s.j") == {"n1": [2]}
+
+
+@pytest.mark.parametrize(("seq", "resync"), [(4, True), (5, False), (6, True), (None, False)])
+def test_a_ping_with_another_number_asks_for_a_snapshot(lookup, seq, resync):
+    session = lookup.identify()
+    lookup.announce(session, "s.j", 1, seq=5)
+    node = lookup.registry.identified(session)
+    lookup.registry.tables.check_seq(node, seq)
+    assert node.resync is resync
+
+
+def test_a_snapshot_that_is_older_than_what_is_known_is_passed_over(lookup):
+    session = lookup.identify()
+    lookup.announce(session, "s.j", 1, seq=5)
+    lookup.announce(session, "s.j", 9, seq=4)
+    assert lookup.pids("s.j") == {"n1": [1]}
+
+
+def test_a_snapshot_that_was_asked_for_is_the_truth_whatever_its_number(lookup):
+    session = lookup.identify()
+    lookup.announce(session, "s.j", 1, seq=5)
+    lookup.registry.tables.check_seq(lookup.registry.identified(session), 2)
+    lookup.announce(session, "s.j", 9, seq=2)
+    assert lookup.pids("s.j") == {"n1": [9]}
+
+
+def test_a_snapshot_publishes_only_what_it_changes(lookup):
+    session = lookup.identify()
+    node = lookup.registry.identified(session)
+    lookup.registry.tables.replace(node, 1, {"s.a": [Process(1), Process(2)], "s.b": [Process(3)]})
+    before = len(lookup.events)
+    lookup.registry.tables.replace(node, 2, {"s.a": [Process(2, "draining"), Process(4)], "s.c": []})
+    assert sorted(lookup.events[before:]) == [
+        ("add_job", "n1", "s.c"),
+        ("add_process", "n1", "s.a", 4),
+        ("remove_job", "n1", "s.b"),
+        ("remove_process", "n1", "s.a", 1),
+        ("update_process", "n1", "s.a", 2),
+    ]
+
+
+def test_processes_that_drain_are_listed_but_not_among_the_pids(lookup):
+    session = lookup.identify()
+    node = lookup.registry.identified(session)
+    processes = [Process(1, "starting"), Process(2, "ready"), Process(3, "draining")]
+    lookup.registry.tables.replace(node, 1, {"s.j": processes})
+    (source,) = lookup.ask("find_job", "s.j")["sources"]
+    assert source["pids"] == [1, 2]
+    assert [(p["pid"], p["state"]) for p in source["processes"]] == [
+        (1, "starting"),
+        (2, "ready"),
+        (3, "draining"),
+    ]
+
+
+def test_a_node_that_drains_offers_no_pids(lookup):
+    session = lookup.identify()
+    lookup.announce(session, "s.j", 1)
+    lookup.registry.tables.set_draining(lookup.registry.identified(session), True)
+    assert lookup.status() == "draining"
+    assert lookup.pids("s.j") == {"n1": []}
+    lookup.announce(session, "s.j", 1, seq=2)
+    assert lookup.status() == "alive"
+
+
+# Leases
+
+
+def test_a_node_is_alive_then_suspect_then_expired(lookup):
+    session = lookup.identify()
+    lookup.announce(session, "s.j", 1)
+    lookup.wait(INTERVAL)
+    assert lookup.status() == "alive"
+    lookup.wait(INTERVAL)
+    assert lookup.status() == "suspect"
+    assert lookup.pids("s.j") == {"n1": [1]}
+    lookup.wait(TTL - 2 * INTERVAL - 1)
+    assert lookup.status() == "suspect"
+    lookup.wait(1)
+    assert lookup.status() is None
+    assert lookup.pids("s.j") == {}
+    assert lookup.closed == [session]
+    assert lookup.events[-3:] == [("add_process", "n1", "s.j", 1), ("update_node", "n1"), ("remove_node", "n1")]
+
+
+def test_a_closed_socket_makes_a_node_suspect_at_once(lookup):
+    session = lookup.identify()
+    lookup.wait(1)
+    lookup.disconnect(session)
+    assert lookup.status() == "suspect"
+    lookup.wait(TTL - 2)
+    assert lookup.status() == "suspect"
+    lookup.wait(1)
+    assert lookup.status() is None
+
+
+def test_anything_heard_begins_the_lease_anew(lookup):
+    session = lookup.identify()
+    lookup.wait(2 * INTERVAL)
+    lookup.heard(session)
+    assert lookup.status() == "alive"
+    lookup.wait(TTL - 1)
+    assert lookup.status() == "suspect"
+
+
+@pytest.mark.row("LK-10")
+def test_a_0_5_peer_goes_with_its_connection(lookup):
+    session = lookup.legacy()
+    change(lookup, session, None, "register_job", "s.j")
+    lookup.disconnect(session)
+    assert lookup.status("old") is None
+    assert lookup.pids("s.j") == {}
+    assert lookup.registry.tombstones == []
+
+
+def test_a_0_5_peer_goes_after_ttl_of_silence(lookup):
+    session = lookup.legacy()
+    lookup.wait(TTL - 1)
+    assert lookup.status("old") is not None
+    lookup.wait(1)
+    assert lookup.status("old") is None
+    assert lookup.closed == [session]
+
+
+def test_a_connection_that_never_says_who_it_is_is_closed_after_ttl_of_silence(lookup):
+    session = lookup.connect()
+    lookup.wait(TTL - 1)
+    lookup.heard(session)
+    lookup.wait(TTL - 1)
+    assert not lookup.closed
+    lookup.wait(1)
+    assert lookup.closed == [session]
+    assert lookup.events == [("add_node", None), ("remove_node", None)]
+
+
+@pytest.mark.parametrize("reason", ["left", "expired", "deleted"])
+def test_a_node_that_is_gone_is_remembered_for_two_ttl(lookup, reason):
+    session = lookup.identify(incarnation=3)
+    lookup.announce(session, "s.j", 1, seq=9)
+    if reason == "left":
+        lookup.registry.leave(session, lookup.now)
+    elif reason == "deleted":
+        assert lookup.registry.delete("id1", lookup.now) == [session]
+    else:
+        lookup.wait(TTL)
+    assert lookup.status() is None
+    grave = {"id": "id1", "incarnation": 3, "seq": 9, "reason": reason}
+    assert lookup.ask("nodes")["tombstones"] == [grave]
+    lookup.wait(2 * TTL - 1)
+    assert lookup.ask("nodes")["tombstones"] == [grave]
+    lookup.wait(1)
+    assert lookup.ask("nodes")["tombstones"] == []
+
+
+def test_an_id_that_comes_back_has_no_tombstone(lookup):
+    session = lookup.identify()
+    lookup.registry.leave(session, lookup.now)
+    lookup.identify()
+    assert lookup.registry.tombstones == []
+
+
+def test_a_deleted_node_must_exist(lookup):
+    lookup.legacy()
+    assert refusal(lookup.registry.delete, "id1", lookup.now) == (404, "node_not_found")
+
+
+# Pauses of lookupd itself
+
+
+@pytest.mark.parametrize("pause", [2 * INTERVAL + 2, 60.0, 3600.0])
+def test_a_pause_of_lookupd_is_not_the_nodes_silence(lookup, pause):
+    lookup.identify()
+    old = lookup.legacy()
+    lookup.wait(INTERVAL)
+    lookup.pause(pause)
+    assert lookup.status("n1") == "alive"
+    assert lookup.status("old") is not None
+    assert not lookup.closed
+    lookup.wait(TTL - INTERVAL - 2)
+    assert lookup.status("n1") == "suspect"
+    lookup.wait(2)
+    assert lookup.status("n1") is None
+    assert old in lookup.closed
+
+
+def test_a_tick_that_is_a_little_late_changes_nothing(lookup):
+    lookup.identify()
+    lookup.wait(TTL - 3)
+    lookup.pause(3)
+    assert lookup.status() is None
+
+
+# Self-preservation
+
+
+def grow(lookup, count):
+    return [lookup.identify(name=f"n{k}", id=f"id{k}") for k in range(count)]
+
+
+def test_when_most_nodes_go_silent_together_they_are_kept_and_the_answers_marked_stale(lookup):
+    sessions = grow(lookup, 10)
+    lookup.wait(TTL + 10, *sessions[:4])
+    assert len(list(lookup.registry.nodes)) == 10
+    assert lookup.ask("nodes")["stale"] is True
+    assert lookup.ask("find_job", "s.j")["stale"] is True
+
+
+@pytest.mark.parametrize(("nodes", "silent"), [(7, 7), (10, 5)])
+def test_few_nodes_or_half_of_them_do_expire(lookup, nodes, silent):
+    sessions = grow(lookup, nodes)
+    lookup.wait(TTL + 1, *sessions[silent:])
+    assert len(list(lookup.registry.nodes)) == nodes - silent
+    assert not lookup.registry.stale
+
+
+def test_closed_sockets_are_no_silence(lookup):
+    sessions = grow(lookup, 10)
+    for session in sessions[:8]:
+        lookup.disconnect(session)
+    lookup.wait(TTL + 1, *sessions[8:])
+    assert len(list(lookup.registry.nodes)) == 2
+
+
+def test_preservation_ends_when_half_are_heard_and_the_rest_get_a_ttl_more(lookup):
+    sessions = grow(lookup, 10)
+    lookup.wait(3 * TTL)
+    lookup.wait(1, *sessions[:4])
+    assert lookup.registry.stale
+    lookup.wait(1, *sessions[:5])
+    assert not lookup.registry.stale
+    lookup.wait(TTL - 2, *sessions[:5])
+    assert len(list(lookup.registry.nodes)) == 10
+    lookup.wait(2, *sessions[:5])
+    assert len(list(lookup.registry.nodes)) == 5
+
+
+def test_preservation_ends_after_ten_ttl(lookup):
+    grow(lookup, 10)
+    lookup.wait(10 * TTL)
+    assert lookup.registry.stale
+    lookup.wait(2 * INTERVAL)
+    assert not lookup.registry.stale
+    assert list(lookup.registry.nodes) == []
+
+
+def test_preservation_ends_when_an_operator_deletes_silent_nodes(lookup):
+    sessions = grow(lookup, 10)
+    lookup.wait(TTL + 1, *sessions[6:])
+    assert lookup.registry.stale
+    for k in (0, 1):
+        lookup.registry.delete(f"id{k}", lookup.now)
+    lookup.wait(1, *sessions[6:])
+    assert not lookup.registry.stale
+
+
+# What the nodes are told
+
+
+@pytest.mark.parametrize(("nodes", "window"), [(1, 1.0), (500, 1.0), (2000, 4.0)])
+def test_the_reconnect_window_grows_with_the_cluster(lookup, nodes, window):
+    grow(lookup, nodes)
+    assert lookup.registry.reconnect_window == window
+
+
+def test_changes_can_be_read_from_a_number_on_and_as_they_come(lookup):
+    seen = []
+    end = lookup.changes.listen(lambda change: seen.append(change.event))
+    session = lookup.identify()
+    assert seen == ["add_node", "identify"]
+    assert [change.event for change in lookup.changes.since(1)] == ["identify"]
+    assert lookup.changes.since(2) == []
+    assert lookup.changes.since(3) is None
+    end()
+    lookup.disconnect(session)
+    assert seen == ["add_node", "identify"]
+
+
+def test_forgotten_changes_are_not_passed_off_as_all():
+    changes = MemoryChanges(limit=2)
+    publish = Publisher(changes)
+    for _ in range(3):
+        publish("add_node", NodeInfo())
+    assert changes.since(0) is None
+    assert [change.seq for change in changes.since(1)] == [2, 3]
