@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from gaffer_client import Lookup, Server
-from gaffer_client.answers import Instance, Source
+from gaffer_client.answers import Source
 from gaffer_client.cli.topology import job_table
 from gaffer_client.errors import GafferClientError, Unreachable
 from gaffer_client.naming import display_name
@@ -124,6 +124,7 @@ class Node:
             f"--bind={self.address}:0",
             f"--state-dir={home}/state",
             f"--lookupd-address={lookup_url}",
+            f"--node-name={home.name}",
         )
         self.url = ""
         self.name = ""
@@ -170,7 +171,16 @@ class Cluster:
         wait_for(self._complete, 15, "the lookup does not know all processes")
 
     def _start_load(self, node: Node) -> "subprocess.Popen[str]":
-        command = [BIN / "gaffer", "load", "--endpoint", node.url, "--directory", APPLICATION, "--port", "auto"]
+        command: list[str | Path] = [
+            BIN / "gaffer",
+            "load",
+            "--endpoint",
+            node.url,
+            "--directory",
+            APPLICATION,
+            "--port",
+            "auto",
+        ]
         command += ["--env", f"HOST={node.address}", "--concurrency", node.concurrency, SESSION]
         return subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment(self.home)
@@ -235,23 +245,25 @@ def crash_process(cluster: Cluster, node: Node) -> None:
     """Kill a process of demo.web and wait until the lookup names another in its place."""
     progress(f"waiting until a process of {WEB} on {node.name} has lived for a second")
     with Server(node.url) as server:
-        victim = wait_for(lambda: long_lived(server), 15, f"{WEB} does not stay alive on {node.name}")
+        pid, os_pid = wait_for(lambda: long_lived(server), 15, f"{WEB} does not stay alive on {node.name}")
     before = cluster.web()[node.url]["pids"]
-    os.kill(victim["os_pid"], signal.SIGKILL)
+    os.kill(os_pid, signal.SIGKILL)
     start = time.monotonic()
 
     def replaced() -> bool:
         now = cluster.web()[node.url]["pids"]
-        return victim["pid"] not in now and len(now) == len(before)
+        return pid not in now and len(now) == len(before)
 
-    wait_for(replaced, 10, f"no process came for {victim['pid']} of {WEB} on {node.name}")
+    wait_for(replaced, 10, f"no process came for {pid} of {WEB} on {node.name}")
     print("crash_ms", milliseconds_since(start), flush=True)
 
 
-def long_lived(server: Server) -> Instance | None:
-    """An instance of demo.web that is replaced at once when it dies."""
-    instances = server.get_job(WEB).info()["instances"]
-    return next((instance for instance in instances if (instance.get("uptime") or 0) > LONG_ENOUGH), None)
+def long_lived(server: Server) -> tuple[int, int] | None:
+    """The node's number and the system's of a process of demo.web that is replaced at once when it dies."""
+    for instance in server.get_job(WEB).info()["instances"]:
+        if instance["pid"] and instance["os_pid"] and (instance.get("uptime") or 0) > LONG_ENOUGH:
+            return instance["pid"], instance["os_pid"]
+    return None
 
 
 def crash_node(cluster: Cluster, node: Node) -> None:

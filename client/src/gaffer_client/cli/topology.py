@@ -30,7 +30,7 @@ def job_table(found: Mapping[str, Sequence[Source]]) -> str | None:
         (
             display_name(source["node_info"]),
             name,
-            abridged(source["pids"]) or "-",
+            abridged(sorted(source["pids"])) or "-",
             abridged(list(_addresses(source)), 2) or "-",
             _state(source),
             age(source.get("age_ms")),
@@ -51,8 +51,8 @@ def _addresses(source: Source) -> Iterable[str]:
 def _state(source: Source) -> str:
     """The state of the node, and how many processes are in another state than ready."""
     others = Counter(process["state"] for process in source.get("processes", []) if process["state"] != "ready")
-    return ", ".join([_node_state(source["node_info"]), *(f"{count} {state}" for state, count in others.items())])
+    return ", ".join([source["node_info"].get("status", "alive"), *(f"{count} {state}" for state, count in others.items())])
 
 
 def _node_state(node: NodeInfo) -> str:
-    return node.get("status", "alive") + (", conflict" if node.get("conflict") else "")
+    return node.get("status", "alive") + (", shares its name" if node.get("conflict") else "")
