@@ -93,12 +93,16 @@ async def open_exchange(
     if body is not None:
         lines.setdefault("Content-Length", str(len(body)))
     head = f"{method} {path} HTTP/1.1\r\n" + "".join(f"{k}: {v}\r\n" for k, v in lines.items() if v) + "\r\n"
-    writer.write(head.encode() + (body or b""))
-    status = int((await reader.readline()).split()[1])
-    found = {}
-    while (line := await reader.readline()) != b"\r\n":
-        name, _, value = line.decode().partition(":")
-        found[name.lower()] = value.strip()
+    try:
+        writer.write(head.encode() + (body or b""))
+        status = int((await reader.readline()).split()[1])
+        found = {}
+        while (line := await reader.readline()) != b"\r\n":
+            name, _, value = line.decode().partition(":")
+            found[name.lower()] = value.strip()
+    except BaseException:
+        writer.close()
+        raise
     return Exchange(status, found, reader, writer)
 
 
@@ -125,8 +129,10 @@ class HttpNode:
         data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
         async with asyncio.timeout(20):
             exchange = await open_exchange(address or self.address, method, path, data, headers)
-            content = b"" if method == "HEAD" or exchange.status == 204 else await exchange.read_all()
-            exchange.close()
+            try:
+                content = b"" if method == "HEAD" or exchange.status == 204 else await exchange.read_all()
+            finally:
+                exchange.close()
         return Answer(exchange.status, exchange.headers, content)
 
     async def follow(self, path: str, headers: Mapping[str, str] | None = None) -> Exchange:
@@ -140,9 +146,9 @@ class HttpNode:
 
 
 @asynccontextmanager
-async def running_node(*, uri: str = "127.0.0.1:0", **settings: Any) -> AsyncIterator[HttpNode]:
-    """A node that listens on `uri`; `settings` go to HttpHandler."""
-    handler = HttpHandler([HttpEndpoint(uri)], **settings)
+async def running_node(endpoint: HttpEndpoint | None = None, **settings: Any) -> AsyncIterator[HttpNode]:
+    """A node, on a free port unless an endpoint is given; `settings` go to HttpHandler."""
+    handler = HttpHandler([endpoint or HttpEndpoint("127.0.0.1:0")], **settings)
     manager = Manager(asyncio.get_running_loop())
     manager.start([handler])
     node = HttpNode(manager, handler)

@@ -1,0 +1,344 @@
+"""The access policy, case by case: who is let in, and the exact error for who isn't."""
+
+from typing import Any
+
+import pytest
+from gaffer.errors import GafferError
+from gaffer.http.access import (
+    ALL_SCOPES,
+    Facts,
+    Grant,
+    Peer,
+    PeerKind,
+    Policy,
+    Scope,
+    UnsupportedMediaType,
+    authenticate,
+    check_content_type,
+    is_loopback,
+    make_policy,
+    split_authority,
+)
+from hypothesis import given
+from hypothesis import strategies as st
+
+OWN, FRIEND, STRANGER, GROUP = 1000, 1001, 1002, 50
+
+READ = frozenset({Scope.READ})
+KEYS = {"all": Grant(ALL_SCOPES), "reader": Grant(READ, frozenset({"blog"}))}
+
+REMOTE = Peer(PeerKind.REMOTE)
+LOCAL = Peer(PeerKind.LOOPBACK, OWN)
+
+
+def policy(**settings: Any) -> Policy:
+    defaults: dict[str, Any] = {
+        "own_uid": OWN,
+        "own_names": ["Node1.example.org", "node1"],
+        "allowed_hosts": ["jobs.example.org"],
+        "allowed_origins": ["https://dash.example.org"],
+        "local_uids": {FRIEND: READ},
+        "socket_gids": {GROUP: [Scope.CONTROL]},
+        "verify": KEYS.get,
+    }
+    return make_policy(**{**defaults, **settings})
+
+
+def facts(
+    peer: Peer = LOCAL,
+    method: str = "GET",
+    scheme: str = "http",
+    *,
+    host: str | None = "127.0.0.1:5000",
+    **headers: str,
+) -> Facts:
+    given = {name.replace("_", "-"): value for name, value in headers.items()}
+    if host is not None:
+        given["Host"] = host
+    return Facts.from_headers(method, scheme, given, peer)
+
+
+def outcome(policy: Policy, facts: Facts) -> Grant | tuple[int, str]:
+    try:
+        return authenticate(policy, facts)
+    except GafferError as error:
+        return error.errno, error.reason if error.hint else "an error without a hint"
+
+
+AUTH_REQUIRED = (401, "auth_required")
+FORBIDDEN_HOST = (403, "forbidden_host")
+FORBIDDEN_ORIGIN = (403, "forbidden_origin")
+
+
+@pytest.mark.parametrize(
+    ("peer", "scopes"),
+    [
+        (Peer(PeerKind.LOOPBACK, OWN), ALL_SCOPES),
+        (Peer(PeerKind.LOOPBACK, 0), ALL_SCOPES),
+        (Peer(PeerKind.LOOPBACK, FRIEND), READ),
+        (Peer(PeerKind.LOOPBACK, STRANGER), None),
+        (Peer(PeerKind.LOOPBACK, None), None),
+        (Peer(PeerKind.LOOPBACK, STRANGER, frozenset({STRANGER})), None),
+        (Peer(PeerKind.UNIX, OWN), ALL_SCOPES),
+        (Peer(PeerKind.UNIX, FRIEND), READ),
+        (Peer(PeerKind.UNIX, STRANGER), None),
+        (Peer(PeerKind.UNIX, STRANGER, frozenset({GROUP})), frozenset({Scope.CONTROL})),
+        (Peer(PeerKind.UNIX, FRIEND, frozenset({GROUP, 7})), frozenset({Scope.READ, Scope.CONTROL})),
+        (Peer(PeerKind.REMOTE), None),
+        (Peer(PeerKind.REMOTE, OWN), None),
+    ],
+)
+def test_local_trust_by_user(peer: Peer, scopes: frozenset[Scope] | None) -> None:
+    assert outcome(policy(), facts(peer)) == (Grant(scopes) if scopes else AUTH_REQUIRED)
+
+
+@pytest.mark.parametrize("peer", [LOCAL, Peer(PeerKind.UNIX, 0)])
+def test_local_trust_can_be_turned_off(peer: Peer) -> None:
+    assert outcome(policy(trust_local=False), facts(peer)) == AUTH_REQUIRED
+
+
+@pytest.mark.parametrize(
+    "header", ["Forwarded", "X-Forwarded-For", "x-forwarded-host", "X-FORWARDED-PROTO", "Via", "X-Real-IP"]
+)
+def test_a_request_from_a_proxy_is_not_local(header: str) -> None:
+    through_proxy = {header.replace("-", "_"): "10.0.0.9"}
+    assert outcome(policy(), facts(**through_proxy)) == AUTH_REQUIRED
+    assert outcome(policy(), facts(**through_proxy, X_Api_Key="all")) == KEYS["all"]
+
+
+@pytest.mark.parametrize("peer", [LOCAL, REMOTE, Peer(PeerKind.LOOPBACK, STRANGER), Peer(PeerKind.UNIX, OWN)])
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Authorization": "Bearer reader"},
+        {"authorization": "bearer  reader "},
+        {"X_Api_Key": "reader"},
+    ],
+)
+def test_a_key_decides_alone(peer: Peer, headers: dict[str, str]) -> None:
+    assert outcome(policy(), facts(peer, **headers)) == KEYS["reader"]
+
+
+@pytest.mark.parametrize("peer", [LOCAL, REMOTE])
+@pytest.mark.parametrize("headers", [{"Authorization": "Bearer nope"}, {"X_Api_Key": "nope"}, {"X_Api_Key": ""}])
+def test_an_unknown_key_is_refused_even_from_a_trusted_user(peer: Peer, headers: dict[str, str]) -> None:
+    assert outcome(policy(), facts(peer, **headers)) == AUTH_REQUIRED
+
+
+def test_other_authorization_is_no_key() -> None:
+    assert outcome(policy(), facts(Authorization="Basic cm9vdDpyb290")) == Grant(ALL_SCOPES)
+    assert outcome(policy(), facts(REMOTE, Authorization="Basic cm9vdDpyb290")) == AUTH_REQUIRED
+
+
+@pytest.mark.parametrize(
+    ("host", "good"),
+    [
+        ("127.0.0.1", True),
+        ("127.0.0.1:5000", True),
+        ("10.1.2.3:80", True),
+        ("[::1]", True),
+        ("[fe80::1]:5000", True),
+        ("localhost", True),
+        ("LocalHost:5000", True),
+        ("localhost.:5000", True),
+        ("node1:5000", True),
+        ("node1.EXAMPLE.org", True),
+        ("jobs.example.org:8080", True),
+        ("evil.example.com", False),
+        ("evil.localhost.example.com", False),
+        ("127.0.0.1.evil.com", False),
+        ("node1.example.org.evil.com", False),
+        ("2130706433", False),
+        ("0x7f.1", False),
+        ("user@localhost", False),
+        ("localhost/evil.com", False),
+        ("localhost:5000:6000", False),
+        ("localhost:", False),
+        ("[evil.com]", False),
+        ("127.0.0.1,evil.com", False),
+        ("", False),
+        (None, False),
+    ],
+)
+def test_hosts(host: str | None, good: bool) -> None:
+    assert outcome(policy(), facts(host=host)) == (Grant(ALL_SCOPES) if good else FORBIDDEN_HOST)
+    assert outcome(policy(), facts(REMOTE, host=host)) == (AUTH_REQUIRED if good else FORBIDDEN_HOST)
+    assert outcome(policy(), facts(REMOTE, host=host, X_Api_Key="all")) == KEYS["all"]
+
+
+@pytest.mark.parametrize(
+    ("host", "scheme", "headers", "good"),
+    [
+        ("localhost:5000", "http", {"Origin": "http://localhost:5000"}, True),
+        ("localhost", "http", {"Origin": "http://localhost"}, True),
+        ("localhost:80", "http", {"Origin": "http://localhost"}, True),
+        ("localhost", "https", {"Origin": "https://localhost:443"}, True),
+        ("[::1]:5000", "http", {"Origin": "http://[::1]:5000"}, True),
+        ("localhost:5000", "http", {"Origin": "http://localhost:5000", "Sec_Fetch_Site": "same-origin"}, True),
+        ("localhost:5000", "http", {"Origin": "http://localhost:5000", "Sec_Fetch_Site": "cross-site"}, False),
+        ("localhost:5000", "http", {"Origin": "https://localhost:5000"}, False),
+        ("localhost:5000", "http", {"Origin": "http://localhost:5001"}, False),
+        ("localhost:5000", "http", {"Origin": "http://127.0.0.1:5000"}, False),
+        ("localhost:5000", "http", {"Origin": "http://evil.example.com"}, False),
+        ("localhost:5000", "http", {"Origin": "null"}, False),
+        ("localhost:5000", "http", {"Origin": ""}, False),
+        ("localhost:5000", "http", {"Origin": "http://localhost:5000, http://evil.example.com"}, False),
+        ("localhost:5000", "http", {"Origin": "https://dash.example.org"}, True),
+        ("localhost:5000", "http", {"Origin": "https://DASH.example.org", "Sec_Fetch_Site": "cross-site"}, True),
+        ("localhost:5000", "http", {"Origin": "http://dash.example.org"}, False),
+        ("localhost:5000", "http", {"Origin": "https://dash.example.org:8443"}, False),
+        ("localhost:5000", "http", {"Origin": "https://dash.example.org.evil.com"}, False),
+        ("localhost:5000", "http", {"Sec_Fetch_Site": "same-origin", "Sec_Fetch_Mode": "cors"}, True),
+        ("localhost:5000", "http", {"Sec_Fetch_Site": "none", "Sec_Fetch_Mode": "navigate"}, True),
+        ("localhost:5000", "http", {"Sec_Fetch_Site": "same-site"}, False),
+        ("localhost:5000", "http", {"Sec_Fetch_Site": "cross-site"}, False),
+        ("localhost:5000", "http", {"Sec_Fetch_Site": "anything"}, False),
+        ("localhost:5000", "http", {"Sec_Fetch_Mode": "no-cors"}, False),
+        ("localhost:5000", "http", {"Sec_Fetch_Dest": "image"}, False),
+    ],
+)
+def test_origins(host: str, scheme: str, headers: dict[str, str], good: bool) -> None:
+    assert outcome(policy(), facts(scheme=scheme, host=host, **headers)) == (
+        Grant(ALL_SCOPES) if good else FORBIDDEN_ORIGIN
+    )
+    # A page can't buy its way in with a key: a stolen or a guessed one would do the same.
+    assert outcome(policy(), facts(REMOTE, scheme=scheme, host=host, X_Api_Key="all", **headers)) == (
+        KEYS["all"] if good else FORBIDDEN_ORIGIN
+    )
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH"])
+@pytest.mark.parametrize(
+    ("content_type", "good"),
+    [
+        ("application/json", True),
+        ("Application/JSON; charset=utf-8", True),
+        ("application/merge-patch+json", True),
+        ("application/octet-stream", True),
+        ("text/plain", False),
+        ("application/x-www-form-urlencoded", False),
+        ("multipart/form-data; boundary=application/json", False),
+        ("text/plain; application/json", False),
+        (None, False),
+    ],
+)
+def test_what_a_page_sends_must_be_json_or_bytes(method: str, content_type: str | None, good: bool) -> None:
+    headers = {"Origin": "http://localhost", "Content_Length": "2"}
+    if content_type is not None:
+        headers["Content_Type"] = content_type
+    assert _accepts(facts(method=method, host="localhost", **headers)) is good
+    del headers["Content_Length"]
+    assert _accepts(facts(method=method, host="localhost", Transfer_Encoding="chunked", **headers)) is good
+
+
+@pytest.mark.parametrize("content_type", ["text/plain", "application/x-www-form-urlencoded", None])
+def test_any_content_type_is_fine_from_no_page_for_reading_and_without_a_body(content_type: str | None) -> None:
+    headers = {"Content_Type": content_type} if content_type else {}
+    assert _accepts(facts(method="POST", Content_Length="2", **headers))
+    assert _accepts(facts(method="GET", Origin="http://localhost", Content_Length="2", **headers))
+    assert _accepts(facts(method="POST", Origin="http://localhost", Content_Length="0", **headers))
+
+
+@pytest.mark.parametrize("peer", [REMOTE, LOCAL, Peer(PeerKind.LOOPBACK, STRANGER)])
+def test_anonymous_scopes_need_nothing_and_bring_no_more(peer: Peer) -> None:
+    readable = policy(anonymous=READ, trust_local=False)
+    assert outcome(readable, facts(peer)) == Grant(READ)
+    assert outcome(readable, facts(peer, X_Api_Key="nope")) == Grant(READ)
+    assert outcome(readable, facts(peer, X_Api_Key="all")) == KEYS["all"]
+    assert outcome(readable, facts(peer, host="evil.example.com")) == FORBIDDEN_HOST
+    assert outcome(readable, facts(peer, host="evil.example.com", X_Api_Key="nope")) == FORBIDDEN_HOST
+    assert outcome(readable, facts(peer, Origin="http://evil.example.com")) == FORBIDDEN_ORIGIN
+
+
+@pytest.mark.parametrize("scope", Scope)
+@pytest.mark.parametrize("granted", [frozenset[Scope](), *(frozenset({scope}) for scope in Scope), ALL_SCOPES])
+def test_scopes_do_not_include_each_other(granted: frozenset[Scope], scope: Scope) -> None:
+    if scope in granted:
+        Grant(granted).require(scope)
+    else:
+        with pytest.raises(GafferError) as error:
+            Grant(granted).require(scope)
+        assert (error.value.errno, error.value.reason) == (403, "forbidden")
+
+
+def test_sessions_of_a_grant() -> None:
+    Grant(READ).require_session("anything")
+    limited = Grant(READ, frozenset({"blog"}))
+    limited.require_session("blog")
+    assert not limited.sees("shop")
+    with pytest.raises(GafferError) as error:
+        limited.require_session("shop")
+    assert (error.value.errno, error.value.reason) == (403, "forbidden")
+
+
+@pytest.mark.parametrize("origin", ["dash.example.org", "https://", "https://a/b", "https://a:b", "*", "null"])
+def test_a_policy_refuses_what_is_no_origin(origin: str) -> None:
+    with pytest.raises(GafferError, match="not a web origin"):
+        policy(allowed_origins=[origin])
+
+
+@pytest.mark.parametrize("host", ["http://node1", "node1:5000", "a b", "node1/x"])
+def test_a_policy_refuses_what_is_no_host(host: str) -> None:
+    with pytest.raises(GafferError, match="not a host name"):
+        policy(allowed_hosts=[host])
+
+
+def test_a_policy_takes_addresses_as_hosts() -> None:
+    policy(allowed_hosts=["::1", "10.0.0.1"], allowed_origins=["http://[::1]:8000/"])
+
+
+@pytest.mark.parametrize(
+    ("address", "expected"),
+    [
+        ("127.0.0.1", True),
+        ("127.255.255.254", True),
+        ("::1", True),
+        ("::ffff:127.0.0.1", True),
+        ("::ffff:10.0.0.1", False),
+        ("10.0.0.1", False),
+        ("0.0.0.0", False),
+        ("::", False),
+        ("fe80::1%eth0", False),
+        ("localhost", False),
+        ("", False),
+    ],
+)
+def test_loopback(address: str, expected: bool) -> None:
+    assert is_loopback(address) is expected
+
+
+@given(st.text())
+def test_splitting_an_authority_never_fails(text: str) -> None:
+    parts = split_authority(text)
+    assert parts is None or (parts[0] and not set(parts[0]) & set("/@?# "))
+
+
+@given(
+    peer=st.builds(
+        Peer,
+        st.sampled_from(PeerKind),
+        st.none() | st.sampled_from([OWN, 0, FRIEND, STRANGER]),
+        st.frozensets(st.sampled_from([GROUP, 7])),
+    ),
+    headers=st.dictionaries(
+        st.sampled_from(["Origin", "Sec_Fetch_Site", "Forwarded", "Via", "Content_Type"]), st.text(max_size=20)
+    ),
+    host=st.none() | st.text(max_size=20) | st.just("localhost"),
+    method=st.sampled_from(["GET", "POST", "DELETE"]),
+)
+def test_without_a_key_only_trusted_users_get_anything(
+    peer: Peer, headers: dict[str, str], host: str | None, method: str
+) -> None:
+    result = outcome(policy(), facts(peer, method, host=host, **headers))
+    if isinstance(result, Grant):
+        assert peer.kind is not PeerKind.REMOTE
+        assert peer.uid in (OWN, 0, FRIEND) or (peer.kind is PeerKind.UNIX and GROUP in peer.gids)
+        assert not {"Forwarded", "Via"} & set(headers)
+
+
+def _accepts(facts: Facts) -> bool:
+    try:
+        check_content_type(facts)
+    except UnsupportedMediaType as error:
+        return error.errno != 415
+    return True

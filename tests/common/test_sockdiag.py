@@ -1,0 +1,179 @@
+"""Who is at the other end of a connection: real sockets, asked through netlink and the unix socket options."""
+
+import ipaddress
+import os
+import socket
+import struct
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from gaffer.http.access import Peer, PeerKind
+from gaffer.http.peer import PeerFinder
+from gaffer.http.sockdiag import SockDiag, SocketAddress, SocketOwner, trusted_uid
+from support.needs import needs_linux, needs_root
+from support.poll import eventually
+from support.strangers import NOBODY, stranger
+
+pytestmark = needs_linux
+
+ESTABLISHED, FIN_WAIT2, TIME_WAIT, CLOSE_WAIT, LISTEN = 1, 5, 6, 8, 10
+
+
+class Connection:
+    """A TCP connection over loopback, both ends ours."""
+
+    def __init__(self, listen_on: str, connect_to: str) -> None:
+        self.listener = socket.socket(_family(listen_on))
+        if self.listener.family == socket.AF_INET6:
+            self.listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        self.listener.bind((listen_on, 0))
+        self.listener.listen()
+        self.client = socket.socket(_family(connect_to))
+        self.client.connect((connect_to, self.listener.getsockname()[1]))
+        self.accepted, name = self.listener.accept()
+        self.near = _address(name)
+        self.far = _address(self.accepted.getsockname())
+
+    def close(self) -> None:
+        for end in (self.client, self.accepted, self.listener):
+            end.close()
+
+
+PATHS = {
+    "IPv4": ("127.0.0.1", "127.0.0.1"),
+    "another loopback address": ("127.0.0.11", "127.0.0.11"),
+    "IPv6": ("::1", "::1"),
+    "IPv4 client, IPv6 server": ("::", "127.0.0.1"),
+    "IPv6 socket on both sides, IPv4 between": ("::", "::ffff:127.0.0.1"),
+    "IPv6 socket to an IPv4 server": ("127.0.0.1", "::ffff:127.0.0.1"),
+}
+
+
+@pytest.fixture
+def diag() -> Iterator[SockDiag]:
+    diag = SockDiag()
+    yield diag
+    diag.close()
+
+
+@pytest.fixture(params=PATHS.values(), ids=PATHS.keys())
+def connection(request: pytest.FixtureRequest) -> Iterator[Connection]:
+    connection = Connection(*request.param)
+    yield connection
+    connection.close()
+
+
+def test_a_living_client_is_found(diag: SockDiag, connection: Connection) -> None:
+    owner = diag.find(connection.near, connection.far)
+    assert owner == SocketOwner(ESTABLISHED, os.getuid(), os.fstat(connection.client.fileno()).st_ino)
+    assert diag.find_uid(connection.near, connection.far) == os.getuid()
+
+
+def test_a_client_that_closed_is_unknown(diag: SockDiag, connection: Connection) -> None:
+    connection.client.close()
+    owner = diag.find(connection.near, connection.far)
+    assert owner is None or owner.inode == 0
+    assert diag.find_uid(connection.near, connection.far) is None
+
+
+def test_a_client_that_only_sends_no_more_is_still_known(diag: SockDiag, connection: Connection) -> None:
+    connection.client.shutdown(socket.SHUT_WR)
+    # Until the server's kernel has acknowledged that, the state is FIN_WAIT1, which proves nothing.
+    eventually(lambda: diag.find_uid(connection.near, connection.far) == os.getuid())
+    owner = diag.find(connection.near, connection.far)
+    assert owner is not None
+    assert owner.state == FIN_WAIT2
+
+
+def test_a_client_whose_server_closed_is_still_known(diag: SockDiag, connection: Connection) -> None:
+    connection.accepted.close()
+    owner = eventually(lambda: diag.find(connection.near, connection.far))
+    assert owner.state == CLOSE_WAIT
+    assert diag.find_uid(connection.near, connection.far) == os.getuid()
+
+
+def test_a_listener_on_the_clients_port_is_not_the_client(diag: SockDiag) -> None:
+    with ExitStack() as stack:
+        connection = Connection("127.0.0.1", "127.0.0.1")
+        stack.callback(connection.close)
+        listener = stack.enter_context(socket.socket())
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        assert diag.find(_address(listener.getsockname()), connection.far) is None
+
+
+def test_unknown_connections_and_mixed_families_find_nothing(diag: SockDiag, connection: Connection) -> None:
+    elsewhere = SocketAddress(ipaddress.ip_address("127.0.0.77"), 1)
+    assert diag.find(elsewhere, SocketAddress(elsewhere.ip, 2)) is None
+    assert diag.find(SocketAddress(ipaddress.ip_address("::1"), 1), elsewhere) is None
+    assert diag.find_uid(connection.near, connection.far) == os.getuid(), "a failed question spoils no later one"
+
+
+@pytest.mark.parametrize(
+    ("owner", "uid"),
+    [
+        (None, None),
+        (SocketOwner(ESTABLISHED, 1000, 7), 1000),
+        (SocketOwner(FIN_WAIT2, 1000, 7), 1000),
+        (SocketOwner(CLOSE_WAIT, 1000, 7), 1000),
+        (SocketOwner(ESTABLISHED, 0, 0), None),
+        (SocketOwner(FIN_WAIT2, 0, 0), None),
+        (SocketOwner(TIME_WAIT, 0, 0), None),
+        (SocketOwner(LISTEN, 0, 7), None),
+        *((SocketOwner(state, 0, 7), None) for state in (0, 2, 3, 4, 6, 7, 9, 10, 11, 12)),
+    ],
+)
+def test_what_is_believed(owner: SocketOwner | None, uid: int | None) -> None:
+    assert trusted_uid(owner) == uid
+
+
+def test_the_peer_of_a_tcp_connection(connection: Connection) -> None:
+    finder = PeerFinder()
+    assert finder.find(connection.accepted) == Peer(PeerKind.LOOPBACK, os.getuid())
+    finder.close()
+
+
+def test_a_reset_connection_is_a_stranger(connection: Connection) -> None:
+    finder = PeerFinder()
+    connection.client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    connection.client.close()
+    assert finder.find(connection.accepted).uid is None
+    finder.close()
+
+
+def test_the_peer_of_a_unix_connection(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as listener, socket.socket(socket.AF_UNIX) as client:
+        listener.bind(str(tmp_path / "sock"))
+        listener.listen()
+        client.connect(str(tmp_path / "sock"))
+        accepted, _ = listener.accept()
+        client.close()  # what counts is who connected
+        finder = PeerFinder()
+        with accepted:
+            peer = finder.find(accepted)
+        finder.close()
+    assert (peer.kind, peer.uid) == (PeerKind.UNIX, os.getuid())
+    assert peer.gids == {os.getgid(), *os.getgroups()}
+
+
+@needs_root
+def test_another_users_connection_is_that_users(diag: SockDiag) -> None:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        connect = "s = socket.socket(); s.connect(('127.0.0.1', int(sys.argv[1]))); sys.stdin.read()"
+        with stranger(connect, listener.getsockname()[1]):
+            accepted, name = listener.accept()
+            with accepted:
+                uid = diag.find_uid(_address(name), _address(accepted.getsockname()))
+    assert uid == NOBODY
+
+
+def _family(host: str) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in host else socket.AF_INET
+
+
+def _address(name: tuple[str, int]) -> SocketAddress:
+    return SocketAddress(ipaddress.ip_address(name[0]), name[1])
