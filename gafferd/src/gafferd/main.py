@@ -74,18 +74,20 @@ _SEE_HELP = "see gafferd --help"
 
 
 def main() -> None:
-    """Run gafferd until a signal ends it.
-
-    Exits with 2 for a wrong command line or configuration, with 1 for what else keeps it from running.
-    """
+    """Run gafferd until a signal ends it, then exit with the code of `command`."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # an inherited SIG_IGN would hide how processes end
+    sys.exit(command(sys.argv[1:], os.environ))
+
+
+def command(argv: Sequence[str], environ: Mapping[str, str]) -> int:
+    """Run gafferd; returns 2 for a wrong command line or configuration, 1 for what else keeps it from running."""
     try:
-        run(parse_options(sys.argv[1:]), os.environ)
+        run(parse_options(argv), environ)
     except ConfigError as error:
-        sys.exit(_fail(2, error.problems))
+        return _fail(2, error.problems)
     except GafferError as error:
-        code = 2 if error.errno == 400 else 1
-        sys.exit(_fail(code, [Problem("gafferd", error.message, error.hint)]))
+        return _fail(2 if error.errno == 400 else 1, [Problem("gafferd", error.message, error.hint)])
+    return 0
 
 
 def parse_options(argv: Sequence[str]) -> dict[str, Any]:

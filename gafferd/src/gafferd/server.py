@@ -72,7 +72,7 @@ class Server:
         http = self._http(state, announcer)
         jobs = FileJobs(manager, self.config_path, self.config)
         try:
-            self._start(manager, [_Signals(jobs), http, announcer])
+            manager.start([_Signals(jobs), http, announcer])
             jobs.load()
             for address in http.addresses:
                 print(f"listening on {address}", file=sys.stderr, flush=True)
@@ -80,13 +80,6 @@ class Server:
             manager.run()
         finally:
             loop.close()
-
-    def _start(self, manager: Manager, apps: list[Any]) -> None:
-        try:
-            manager.start(apps)
-        except GafferError:
-            manager.run()  # until those that did start have stopped
-            raise
 
     def _http(self, state: StateDir, announcer: Announcer) -> HttpHandler:
         settings = self.settings

@@ -1,0 +1,328 @@
+import os
+import re
+import signal
+import socket
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+import requests
+from gaffer.keyfile import new_key
+from gafferd.main import USAGE, command, parse_options
+from gafferd.settings import Settings, resolve
+from support.daemons import clean_env, command_path, gafferd, run_command
+from support.poll import eventually
+
+SLEEPER = "[process:sleeper]\ncmd = sleep 1000\nnumprocesses = 3\n"
+
+
+@pytest.fixture
+def config(tmp_path):
+    path = tmp_path / "gafferd.ini"
+    path.write_text(SLEEPER)
+    return path
+
+
+@pytest.fixture
+def refused(tmp_path):
+    """Runs a gafferd that ends by itself; returns its exit code and what it wrote on stderr."""
+
+    def run(*args, env=None):
+        environment = {"HOME": str(tmp_path), "GAFFER_STATE_DIR": str(tmp_path / "state"), **(env or {})}
+        done = run_command("gafferd", *args, env=environment)
+        assert done.stdout == ""
+        assert "Traceback" not in done.stderr
+        return done.returncode, done.stderr
+
+    return run
+
+
+def os_pids(node, job="default/sleeper"):
+    instances = requests.get(f"{node.url}/jobs/{job}").json()["instances"]
+    return {instance["os_pid"] for instance in instances if instance["os_pid"]}
+
+
+def ignores_sigterm(pid):
+    ignored = re.search(r"SigIgn:\s*([0-9a-f]+)", Path(f"/proc/{pid}/status").read_text())[1]
+    return int(ignored, 16) & 1 << (signal.SIGTERM - 1)
+
+
+def jobs(node):
+    return requests.get(f"{node.url}/jobs").json()["jobs"]
+
+
+# Running
+
+
+@pytest.mark.row("GD-17", "GD-08")
+def test_it_runs_without_a_configuration(tmp_path):
+    state = tmp_path / "state"
+    with gafferd(state_dir=state) as node:
+        node.wait_for_line(f"listening on unix:{state}/gafferd.sock")
+        assert requests.get(node.url + "/ping").status_code == 200
+        assert jobs(node) == []
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(str(state / "gafferd.sock"))
+            client.sendall(b"GET /ping HTTP/1.0\r\nHost: localhost\r\n\r\n")
+            assert b" 200 " in client.recv(100)
+
+
+@pytest.mark.row("GD-01", "CL-01", "CL-06")
+@pytest.mark.parametrize("how", ["{}", "-c{}", "--config={}"])
+def test_it_runs_the_jobs_of_its_configuration(config, how):
+    with gafferd(how.format(config)) as node:
+        pids = eventually(lambda: len(found := os_pids(node)) == 3 and found)
+        assert all(psutil.Process(pid).cmdline() == ["sleep", "1000"] for pid in pids)
+    assert not any(map(psutil.pid_exists, pids))
+
+
+@pytest.mark.row("CFG-32")
+def test_the_environment_may_name_the_configuration(config):
+    with gafferd(env={"GAFFERD_CONFIG": str(config.parent)}) as node:
+        assert jobs(node) == ["default.sleeper"]
+
+
+@pytest.mark.row("GD-19", "MISC-SH-02")
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT, signal.SIGQUIT])
+@pytest.mark.parametrize("loop", ["uvloop", "asyncio"])
+def test_signals_end_it_gracefully(config, signum, loop):
+    with gafferd(str(config), "--loop", loop) as node:
+        pids = eventually(lambda: len(found := os_pids(node)) == 3 and found)
+        node.signal(signum)
+        assert node.wait() == 0
+    assert not any(map(psutil.pid_exists, pids))
+
+
+def test_a_second_interrupt_kills(tmp_path):
+    config = tmp_path / "gafferd.ini"
+    ignore = "import signal, time; signal.signal(15, signal.SIG_IGN); time.sleep(1000)"
+    config.write_text(f'[process:deaf]\ncmd = {sys.executable} -c "{ignore}"\ngraceful_timeout = 1000\n')
+    with gafferd(str(config)) as node:
+        (pid,) = eventually(lambda: os_pids(node, "default/deaf"))
+        eventually(lambda: ignores_sigterm(pid))
+        node.signal(signal.SIGINT)
+        eventually(lambda: requests.post(f"{node.url}/jobs/default/deaf/state", data="1").status_code == 503)
+        assert node.returncode is None
+        node.signal(signal.SIGINT)
+        assert node.wait() == 0
+
+
+def test_an_inherited_ignored_sigchld_does_no_harm(tmp_path, config):
+    launcher = (
+        "import os, signal, sys; signal.signal(signal.SIGCHLD, signal.SIG_IGN); os.execv(sys.argv[1], sys.argv[1:])"
+    )
+    environment = clean_env({"HOME": str(tmp_path)})
+    node = psutil.Popen(
+        [sys.executable, "-c", launcher, command_path("gafferd"), str(config), "--bind=127.0.0.1:0"],
+        env={**environment, "GAFFER_STATE_DIR": str(tmp_path / "state")},
+        stderr=-1,
+        text=True,
+    )
+    try:
+        url = node.stderr.readline().removeprefix("listening on ").strip()
+        children = eventually(lambda: len(found := node.children()) == 3 and found)
+        children[0].kill()
+        eventually(
+            lambda: requests.get(f"{url}/jobs/default/sleeper").json()["last_exit"]["term_signal"] == signal.SIGKILL,
+            retry_on=(TypeError,),
+        )
+    finally:
+        node.terminate()
+        assert node.wait() == 0
+        node.stderr.close()
+
+
+# The death of the daemon
+
+
+@pytest.mark.expects_errors("left by an earlier gafferd")
+def test_after_a_sigkill_no_process_runs_twice(tmp_path, config):
+    state = tmp_path / "state"
+    with gafferd(str(config), state_dir=state) as node:
+        before = eventually(lambda: len(found := os_pids(node)) == 3 and found)
+        node.kill()
+        assert all(map(psutil.pid_exists, before))
+        with gafferd(str(config), state_dir=state) as successor:
+            after = eventually(lambda: len(found := os_pids(successor)) == 3 and found)
+            assert not any(map(psutil.pid_exists, before))
+            assert not before & after
+            assert "left by an earlier gafferd" in successor.stderr
+
+
+def test_one_gafferd_a_state_directory(tmp_path, refused):
+    with gafferd(state_dir=tmp_path / "state") as node:
+        code, message = refused("--bind=127.0.0.1:0")
+        assert code == 1
+        assert f"another gafferd (pid {node.pid}) uses the state directory" in message
+        assert "--state-dir" in message
+
+
+# Refusals
+
+
+@pytest.mark.row("GD-21")
+def test_a_port_in_use(refused):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        code, message = refused(f"--bind=127.0.0.1:{port}")
+    assert code == 1
+    assert message.startswith(f"gafferd: can't listen on 127.0.0.1:{port}: Address already in use\n")
+
+
+def test_beyond_loopback_it_wants_keys_and_tls(refused, tmp_path):
+    code, message = refused("--bind=0.0.0.0:0")
+    assert code == 2
+    assert "--api-key-file" in message
+    assert "--insecure" in message
+
+    key = tmp_path / "api.key"
+    key.write_text(new_key())
+    key.chmod(0o600)
+    with gafferd("--bind=0.0.0.0:0", f"--api-key-file={key}", "--insecure") as node:
+        url = f"http://127.0.0.1:{node.port}"
+        assert requests.get(f"{url}/jobs", headers={"X-Api-Key": key.read_text()}).status_code == 200
+        assert requests.get(f"{url}/jobs", headers={"X-Api-Key": "wrong"}).status_code == 401
+
+
+def test_require_key_ends_the_trust_in_local_callers(tmp_path):
+    config = tmp_path / "gafferd.ini"
+    config.write_text("[gaffer]\nrequire_key = true\n")
+    with gafferd(str(config)) as node:
+        assert requests.get(f"{node.url}/ping").status_code == 200
+        assert requests.get(f"{node.url}/jobs").status_code == 401
+
+
+@pytest.mark.parametrize(
+    ("args", "shown"),
+    [
+        (["--bnd=x"], "--bnd: there is no such option\n  hint: did you mean '--bind'?\n"),
+        (["a.ini", "b.ini"], "gafferd: an option is unknown or given twice, or there is more than one configuration"),
+        (["--config"], "gafferd: --config requires argument\n  hint: see gafferd --help\n"),
+        (["--backlog=many"], "--backlog: expected a whole number from 1 to 65535, got 'many'\n"),
+        (["--log-level=loud"], "--log-level: unknown log level 'loud'\n"),
+        (["--loop=hula"], "--loop: there is no loop 'hula'\n"),
+        (["--lookupd-address=a:5010"], "--lookupd-address: expected an http or https URL, got 'a:5010'\n"),
+        (["--bind=x:y"], "--bind: 'y' is not a valid port number\n"),
+        (["--api-key-file=/missing"], "--api-key-file: there is no file '/missing'\n"),
+        (["--allowed-origin=x y"], "gafferd: 'x y' is not a web origin\n"),
+        (["/missing.ini"], "/missing.ini: the configuration does not exist\n"),
+    ],
+)
+def test_a_wrong_command_line(capsys, args, shown):
+    assert command(args, {}) == 2
+    assert capsys.readouterr().err.startswith(shown)
+
+
+def test_all_wrong_values_are_told_at_once(capsys):
+    assert command(["--backlog=x", "--loop=y"], {"GAFFER_CLUSTER_KEY_FILE": "/missing"}) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.partition(":")[0] for line in lines if not line.startswith(" ")] == [
+        "--backlog",
+        "GAFFER_CLUSTER_KEY_FILE",
+        "--loop",
+    ]
+
+
+def test_a_broken_configuration(refused, tmp_path):
+    path = tmp_path / "broken.ini"
+    path.write_text("[process:web]\ncomand = x\nnumprocesses = two\n")
+    code, message = refused(str(path))
+    assert code == 2
+    assert message == (
+        f"{path}:1: [process:web] cmd is missing\n  hint: say what to run\n"
+        f"{path}:2: [process:web] unknown key 'comand'\n  hint: did you mean 'cmd'?\n"
+        f"{path}:3: [process:web] numprocesses: expected a whole number of 0 or more, got 'two'\n"
+    )
+
+
+# Reload
+
+
+@pytest.mark.row("GD-19")
+def test_hup_applies_what_changed(config):
+    config.write_text(SLEEPER + "[process:old]\ncmd = sleep 1001\n")
+    with gafferd(str(config)) as node:
+        before = eventually(lambda: len(found := os_pids(node)) == 3 and found)
+        config.write_text(SLEEPER.replace("3", "4") + "[process:new]\ncmd = sleep 1002\n")
+        node.signal(signal.SIGHUP)
+        node.wait_for_line("reloaded: remove default.old, scale default.sleeper, add default.new")
+        assert jobs(node) == ["default.sleeper", "default.new"]
+        after = eventually(lambda: len(found := os_pids(node)) == 4 and found)
+        assert before < after
+
+        config.write_text("[process:new]\ncmd =\n")
+        node.signal(signal.SIGHUP)
+        node.wait_for_line("the configuration is broken, the old one stays")
+        node.wait_for_line(f"{config}:2: [process:new] cmd: expected a text")
+        assert jobs(node) == ["default.sleeper", "default.new"]
+        assert os_pids(node) == after
+
+
+# Options
+
+
+@pytest.mark.row("GD-07", "CL-05")
+def test_pidfile(tmp_path, refused):
+    path = tmp_path / "d.pid"
+    with gafferd(f"--pidfile={path}") as node:
+        assert path.read_text() == f"{node.pid}\n"
+        code, message = refused(f"--pidfile={path}", "--bind=127.0.0.1:0")
+        assert code == 1
+        assert f"already running with pid {node.pid}" in message
+    assert not path.exists()
+
+
+@pytest.mark.row("GD-06", "CL-04", "GD-15", "CL-10")
+def test_daemon(tmp_path):
+    log, pidfile = tmp_path / "log", tmp_path / "d.pid"
+    done = run_command(
+        "gafferd",
+        "--daemon",
+        "--bind=127.0.0.1:0",
+        f"--state-dir={tmp_path}/state",
+        f"--pidfile={pidfile}",
+        f"--error-log={log}",
+        "--log-level=debug",
+    )
+    assert done.returncode == 0
+    url = done.stderr.splitlines()[0].removeprefix("listening on ")
+    process = psutil.Process(int(pidfile.read_text()))
+    try:
+        assert requests.get(f"{url}/ping").status_code == 200
+        assert os.getsid(process.pid) != os.getsid(0)
+        assert eventually(lambda: "/ping" in log.read_text())
+    finally:
+        process.terminate()
+        eventually(lambda: not process.is_running() or process.status() == psutil.STATUS_ZOMBIE)
+
+
+@pytest.mark.row("GD-12", "GD-11")
+def test_version_and_help():
+    assert re.fullmatch(r"gafferd \d+\.\d+\.\d+\n", run_command("gafferd", "--version").stdout)
+    assert "--lookupd-address" in run_command("gafferd", "-h").stdout
+
+
+def test_every_flag_is_a_setting_and_the_other_way_round():
+    own = {"--help", "--version", "--config", "--vv"}
+    in_usage = set(re.findall(r"--[a-z-]+", USAGE.partition("Options:")[2].partition("Signals:")[0])) - own
+    assert in_usage == {f.metadata["flag"] for f in Settings.__dataclass_fields__.values()} - {None}
+
+
+@pytest.mark.parametrize(
+    ("args", "environ", "from_file", "expected"),
+    [
+        ([], {}, {}, None),
+        ([], {}, {"state_dir": "/file"}, "/file"),
+        ([], {"GAFFER_STATE_DIR": "/env"}, {"state_dir": "/file"}, "/env"),
+        (["--state-dir=/flag"], {"GAFFER_STATE_DIR": "/env"}, {"state_dir": "/file"}, "/flag"),
+    ],
+)
+def test_flag_wins_over_environment_over_file(args, environ, from_file, expected):
+    assert resolve(parse_options(args), environ, from_file).state_dir == expected
+
+
+@pytest.mark.row("GD-13", "CL-09")
+def test_lookupd_address_is_repeatable():
+    options = parse_options(["--lookupd-address=http://a", "--lookupd-address", "http://b,http://c"])
+    assert resolve(options, {}, {}).lookupd_address == ("http://a", "http://b", "http://c")
