@@ -67,7 +67,12 @@ def mistakes(load):
 
 
 def names(config):
-    return [f"{job.session}.{job.config.name}" for job in config.jobs]
+    return [str(name) for name in config.jobs]
+
+
+def only_job(config):
+    (job,) = config.jobs.values()
+    return job
 
 
 @pytest.mark.row("CFG-33", "CFG-01", "CFG-02", "CFG-03", "CFG-04", "CFG-12")
@@ -76,7 +81,7 @@ def test_the_documented_sample(load):
     assert [endpoint.bind for endpoint in config.endpoints] == [("127.0.0.1:5000",)]
     assert names(config) == ["default.dummy", "default.echo"]
     assert config.webhooks == config.warnings == ()
-    dummy, echo = (job.config for job in config.jobs)
+    dummy, echo = config.jobs.values()
     assert (dummy.cmd, dummy.redirect_output, dummy.redirect_input) == ("./dummy.py", ("stdout", "stderr"), False)
     assert echo.redirect_input
     assert config.sections["process:echo"]["cmd"] == "./echo.py"
@@ -85,7 +90,7 @@ def test_the_documented_sample(load):
 @pytest.mark.row("CFG-14", "CFG-15", "CFG-16", "CFG-17", "CFG-18", "CFG-19", "CFG-20", "CFG-21", "CFG-22", "CFG-23")
 @pytest.mark.row("CFG-24", "CFG-25", "CFG-26", "CFG-27", "CFG-30", "CFG-31")
 def test_every_key_of_a_process(load):
-    config = (
+    config = only_job(
         load("""\
         [process:web]
         cmd = date +%Y-%m-%d
@@ -108,8 +113,6 @@ def test_every_key_of_a_process(load):
         endpoints = http:$PORT, admin:9000
         labels = tier=front, x=
         """)
-        .jobs[0]
-        .config
     )
     expected = {
         "name": "web",
@@ -138,7 +141,7 @@ def test_every_key_of_a_process(load):
 
 @pytest.mark.row("CFG-17", "CFG-24")
 def test_what_is_left_out_or_empty(load):
-    config = load("[process:web]\ncmd = x\nuid =\ngid =\npriority =\nflapping =\nport =\n").jobs[0].config
+    config = only_job(load("[process:web]\ncmd = x\nuid =\ngid =\npriority =\nflapping =\nport =\n"))
     assert config.os_env
     assert config.start
     assert (config.uid, config.gid, config.priority, config.flapping, config.port) == (None,) * 5
@@ -187,7 +190,7 @@ def test_environments(load):
         [env:shop:web]
         port = 81
         """)
-    first, second = (job.config.env for job in config.jobs)
+    first, second = (job.env for job in config.jobs.values())
     assert first == {"PORT": "80", "MODE": "slow", "URL": "http://x/?a=b%20c", "no_proxy": "*"}
     assert second == {"PORT": "81"}
 
@@ -303,7 +306,7 @@ def test_layout_of_the_text(load):
         "\ufeff# comment\n[process:web]\r\n  cmd = run\n    --one\n  ; not part of it\n    --two\n\n  args=\n"
         "  env:X = a=b\n  env:Y = ; no comment\n"
     )
-    web = config.jobs[0].config
+    web = only_job(config)
     assert web.cmd.split() == ["run", "--one", "--two"]
     assert web.env == {"X": "a=b", "Y": "; no comment"}
 
@@ -318,7 +321,7 @@ def test_a_procfile_as_configuration(load, tmp_path):
         Procfile(app / "Procfile").as_configparser({"worker": 2}).write(file)
     config = load("[gaffer]\ninclude = shop/exported.ini\n")
     assert names(config) == ["shop.web", "shop.worker"]
-    worker = config.jobs[1].config
+    _, worker = config.jobs.values()
     assert worker.command() == ["work", "two words"]
     assert worker.numprocesses == 2
     assert worker.env == {"A": "100%", "no_proxy": "*"}
@@ -438,6 +441,11 @@ def test_every_mistake_at_once(mistakes):
             "[ssl]\ncertfile = missing.pem\n",
             "gaffer.ini:2: [ssl] certfile: there is no file 'missing.pem'",
             id="no such file",
+        ),
+        pytest.param(
+            "[gaffer]\ncertfile = x\n",
+            "gaffer.ini:2: [gaffer] unknown key 'certfile'\n  hint: it belongs into [ssl]",
+            id="a key of another section",
         ),
         pytest.param(
             "[gaffer]\nbacklog = 0\n",

@@ -203,14 +203,16 @@ def test_require_key_ends_the_trust_in_local_callers(tmp_path):
         (["--log-level=loud"], "--log-level: unknown log level 'loud'\n"),
         (["--loop=hula"], "--loop: there is no loop 'hula'\n"),
         (["--lookupd-address=a:5010"], "--lookupd-address: expected an http or https URL, got 'a:5010'\n"),
+        (["--keyfile", "/dev/null"], "--keyfile: there is no file '/dev/null'\n"),
+        (["--keyfile", __file__], "--keyfile: a private key is of no use without its certificate\n"),
         (["--bind=x:y"], "--bind: 'y' is not a valid port number\n"),
         (["--api-key-file=/missing"], "--api-key-file: there is no file '/missing'\n"),
         (["--allowed-origin=x y"], "gafferd: 'x y' is not a web origin\n"),
         (["/missing.ini"], "/missing.ini: the configuration does not exist\n"),
     ],
 )
-def test_a_wrong_command_line(capsys, args, shown):
-    assert command(args, {}) == 2
+def test_a_wrong_command_line(capsys, tmp_path, args, shown):
+    assert command(args, {"GAFFER_STATE_DIR": str(tmp_path)}) == 2
     assert capsys.readouterr().err.startswith(shown)
 
 

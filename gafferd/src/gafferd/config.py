@@ -29,26 +29,18 @@ class EndpointConfig:
     keyfile: str | None = None
 
 
-@dataclass(frozen=True)
-class JobConfig:
-    """A job and the session it belongs to."""
-
-    session: str
-    config: ProcessConfig
-
-
 @dataclass(frozen=True, kw_only=True)
 class Config:
     """A configuration file without mistakes.
 
     `settings` holds values of `settings.Settings` by name, `endpoints` those that `http_endpoints` activates, `jobs`
-    all jobs in the order to start them, `webhooks` (event, URL) pairs, `sections` the text of every section and
+    the jobs in the order to start them, `webhooks` (event, URL) pairs, `sections` the text of every section and
     `warnings` what is odd but not wrong.
     """
 
     settings: Mapping[str, Any]
     endpoints: tuple[EndpointConfig, ...]
-    jobs: tuple[JobConfig, ...]
+    jobs: Mapping[JobName, ProcessConfig]
     webhooks: tuple[tuple[str, str], ...]
     sections: Mapping[str, Mapping[str, str]]
     warnings: tuple[Problem, ...]
@@ -178,7 +170,7 @@ class _Builder:
         return Config(
             settings=self.settings,
             endpoints=self._active_endpoints(),
-            jobs=tuple(JobConfig(name.session, config) for name, config in ordered),
+            jobs=dict(ordered),
             webhooks=tuple(self.webhooks),
             sections={name: section.texts() for name, section in self.sections.items()},
             warnings=tuple(self.warnings),
@@ -196,7 +188,9 @@ class _Builder:
             return None
 
     def _unknown_key(self, section: Section, key: str, known: tuple[str, ...]) -> None:
-        hint = did_you_mean(key.lower(), known) or f"known keys: {', '.join(known)}"
+        home = next((place for place, name in settings.FILE_KEYS if name == key), None)
+        nearest = f"it belongs into [{home}]" if home else did_you_mean(key.lower(), known)
+        hint = nearest or f"known keys: {', '.join(known)}"
         self._wrong(section, f"unknown key {key!r}", hint, key)
 
     def _unknown(self, section: Section) -> None:

@@ -103,7 +103,7 @@ def run(options: Mapping[str, Any], environ: Mapping[str, str]) -> None:
     from gafferd.server import make_server  # after the cheap checks: it brings in Tornado
 
     root = os.geteuid() == 0
-    home = Path.home()
+    home = _home()
     path = find_config(options["<config>"] or options["--config"], environ, home, root)
     config = load_config(path) if path else None
     settings = resolve(options, environ, config.settings if config else {})
@@ -117,6 +117,13 @@ def run(options: Mapping[str, Any], environ: Mapping[str, str]) -> None:
         logger.warning("%s", show_problem(warning))
     with _pidfile(settings.pidfile):
         server.serve(ready)
+
+
+def _home() -> Path:
+    try:
+        return Path.home()
+    except RuntimeError:
+        raise GafferError("this user has no home directory", hint="set the variable HOME") from None
 
 
 @contextmanager

@@ -4,7 +4,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -157,31 +157,32 @@ class FileJobs:
     def __init__(self, manager: Manager, path: Path | None, config: Config | None) -> None:
         self._manager = manager
         self._path = path
-        self._jobs = _by_name(config)
+        self._config = config
 
     def load(self) -> None:
         """Load and start all jobs in their order."""
-        for name, config in self._jobs.items():
+        for name, config in self._config.jobs.items() if self._config else ():
             self._manager.load(config, name.session)
 
     def reload(self) -> list[Change]:
         """Read the file again and apply what changed. Raises ConfigError for a broken file, and changes nothing."""
-        if self._path is None:
+        if self._path is None or self._config is None:
             return []
-        wanted = _by_name(load_config(self._path))
-        loaded = set(map(parse_job_name, self._manager.jobs()))
-        changes = plan(self._jobs, wanted, loaded)
-        self._jobs = wanted
+        before, after = self._config, load_config(self._path)
+        if (before.settings, before.endpoints) != (after.settings, after.endpoints):
+            logger.warning("the settings of the daemon itself have changed: they apply when it is started again")
+        self._config = after
+        changes = plan(before.jobs, after.jobs, set(map(parse_job_name, self._manager.jobs())))
         for change in changes:
-            self._apply(change)
+            self._apply(change, after.jobs)
         return changes
 
-    def _apply(self, change: Change) -> None:
+    def _apply(self, change: Change, jobs: Mapping[JobName, ProcessConfig]) -> None:
         name, action = change
         if action == "remove":
             self._manager.unload(name)
             return
-        config = self._jobs[name]
+        config = jobs[name]
         if action == "add":
             self._manager.load(config, name.session)
         elif action == "scale":
@@ -214,10 +215,6 @@ class _Signals(SigHandler):
             logger.error("the configuration was not applied: %s", error.message)
         else:
             logger.info("reloaded: %s", ", ".join(f"{c.action} {c.job}" for c in changes) or "nothing changed")
-
-
-def _by_name(config: Config | None) -> dict[JobName, ProcessConfig]:
-    return {JobName(job.session, job.config.name): job.config for job in (config.jobs if config else ())}
 
 
 def _is_local(host: str) -> bool:

@@ -221,6 +221,12 @@ def resolve(
             values[name] = check(name, text)
         except Wrong as wrong:
             problems.append(Problem(source, wrong.message, wrong.hint))
+    for key, certificate in (("keyfile", "certfile"), ("client_keyfile", "client_certfile")):
+        if values.get(key) and not values.get(certificate):
+            flags_of = [_FIELDS[name].metadata["flag"] for name in (key, certificate)]
+            problems.append(
+                Problem(flags_of[0], "a private key is of no use without its certificate", f"add {flags_of[1]}")
+            )
     if problems:
         raise ConfigError(problems)
     return Settings(**values)
