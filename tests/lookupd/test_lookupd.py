@@ -1,0 +1,334 @@
+"""The installed gaffer_lookupd: what it serves, whom it lets in, how it starts and stops."""
+
+import os
+import signal
+import ssl
+import subprocess
+
+import pytest
+import requests
+import trustme
+import websocket
+from support.daemons import Daemon, clean_env, command_path, lookupd, run_command
+from support.peer import Peer, peer
+from support.poll import eventually
+
+KEY = "gk_the-cluster-key"
+
+
+@pytest.fixture(scope="module")
+def server():
+    with lookupd("--ttl", "3", "--interval", "1") as running:
+        yield running
+
+
+@pytest.fixture
+def key_file(tmp_path):
+    path = tmp_path / "cluster.key"
+    path.write_text(KEY + "\n")
+    path.chmod(0o600)
+    return str(path)
+
+
+def get(server, path, **options):
+    return requests.get(server.url + path, timeout=10, **options)
+
+
+def statuses(server):
+    return {node["name"]: node["status"] for node in get(server, "/nodes").json()["nodes"]}
+
+
+# Queries
+
+
+@pytest.mark.row("LP-30", "LP-31", "LP-32", "LK-01")
+def test_welcome_ping_and_version(server):
+    welcome = get(server, "/").json()
+    assert welcome["welcome"] == "gaffer-lookupd"
+    assert get(server, "/version").json() == {"version": welcome["version"]}
+    assert get(server, "/ping").text == "OK"
+    assert requests.head(server.url + "/ping", timeout=10).status_code == 200
+
+
+@pytest.mark.row("LK-02", "LK-08", "LP-05", "LP-33", "LP-34", "LP-35", "LP-36", "LP-37", "LP-38")
+def test_what_a_peer_announces_is_answered(server):
+    with peer(server.url) as node:
+        node.identify("web1")
+        node.ask("REGISTER_JOB", job_name="shop.web")
+        node.ask("REGISTER_PROCESS", job_name="shop.web", pid=4)
+        (source,) = get(server, "/findJob?name=shop.web").json()["sources"]
+        assert (source["name"], source["pids"]) == ("web1", [4])
+        assert source["node_info"]["origin"] == "http://web1:5000"
+        assert get(server, "/findJob?name=shop/web").json()["sources"][0]["pids"] == [4]
+        assert get(server, "/findSession?sessionid=shop").json()["nb_jobs"] == 1
+        assert get(server, "/jobs").json()["jobs"][0]["name"] == "shop.web"
+        assert get(server, "/sessions").json()["sessions"][0]["sessionid"] == "shop"
+        assert get(server, "/sessions/web1").json()["nb_sessions"] == 1
+        assert get(server, "/sessions/web2").json()["nb_sessions"] == 0
+        assert "web1" in statuses(server)
+    eventually(lambda: "web1" not in statuses(server))
+
+
+@pytest.mark.row("LP-37", "LP-38")
+@pytest.mark.parametrize("path", ["/findJob", "/findSession", "/findJob?name="])
+def test_a_missing_parameter_is_an_error(server, path):
+    answer = get(server, path)
+    assert answer.status_code == 400
+    assert set(answer.json()) == {"error", "errno", "message", "path", "hint"}
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "error"),
+    [
+        ("GET", "/nope", 404, "not_found"),
+        ("POST", "/nodes", 405, "method_not_allowed"),
+        ("GET", "/ws", 400, "bad_request"),
+        ("GET", "/sessions/%ff", 400, "bad_request"),
+    ],
+)
+def test_errors_have_the_one_body(server, method, path, status, error):
+    answer = requests.request(method, server.url + path, timeout=10)
+    assert (answer.status_code, answer.json()["error"]) == (status, error)
+
+
+# Leases
+
+
+def test_a_killed_node_is_suspect_at_once_and_expires(server):
+    with peer(server.url) as node:
+        node.identify("n1", id="a1", incarnation=1)
+    eventually(lambda: statuses(server).get("n1") == "suspect", timeout=1)
+    eventually(lambda: "n1" not in statuses(server), timeout=5)
+
+
+def test_a_silent_node_is_suspect_then_expired_and_its_connection_closed(server):
+    with peer(server.url) as node:
+        assert node.identify("n2", id="a2")["ttl"] == 3
+        eventually(lambda: statuses(server).get("n2") == "suspect", timeout=4)
+        eventually(lambda: "n2" not in statuses(server), timeout=4)
+        assert node.is_closed()
+
+
+def test_the_session_that_was_replaced_is_closed_and_touches_nothing(server):
+    with peer(server.url) as old, peer(server.url) as new:
+        old.identify("n3", id="a3", incarnation=1)
+        new.identify("n3", id="a3", incarnation=2)
+        assert old.is_closed()
+        new.ask("PING")
+        assert statuses(server)["n3"] == "alive"
+        assert new.ask("LEAVE") == {"ok": True}
+        assert new.is_closed()
+        assert "n3" not in statuses(server)
+
+
+def test_a_node_with_nothing_but_a_connection_is_not_listed(server):
+    with peer(server.url) as node:
+        assert node.ask("PING") == {"ok": True}
+        assert None not in statuses(server)
+
+
+def test_after_a_pause_of_lookupd_nobody_is_removed():
+    with lookupd("--ttl", "3", "--interval", "1") as server, peer(server.url) as node:
+        node.identify("n1", id="a1")
+        server.signal(signal.SIGSTOP)
+        try:
+            with pytest.raises(requests.exceptions.Timeout):
+                requests.get(server.url + "/nodes", timeout=5)
+        finally:
+            server.signal(signal.SIGCONT)
+        assert statuses(server) == {"n1": "alive"}
+
+
+# Who may do what
+
+
+@pytest.mark.parametrize(
+    ("headers", "status", "error"),
+    [
+        ({"Host": "evil.example"}, 403, "forbidden_host"),
+        ({"Host": "localhost:5010"}, 200, None),
+        ({"Host": "lookup.example"}, 200, None),
+        ({"Origin": "http://evil.example"}, 403, "forbidden_origin"),
+        ({"Sec-Fetch-Site": "cross-site"}, 403, "forbidden_origin"),
+        ({"Origin": "https://ops.example"}, 200, None),
+    ],
+)
+def test_pages_of_other_sites_can_not_read(headers, status, error):
+    allowed = ("--allowed-host", "lookup.example", "--allowed-origin", "https://ops.example")
+    with lookupd(*allowed) as server:
+        answer = get(server, "/nodes", headers=headers)
+        assert answer.status_code == status
+        assert answer.json().get("error") == error
+        shared = answer.headers.get("Access-Control-Allow-Origin")
+        assert shared == ("https://ops.example" if "https://ops.example" in headers.values() else None)
+
+
+def handshake_status(server, **options):
+    try:
+        Peer(server.url, **options).close()
+    except websocket.WebSocketBadStatusException as error:
+        return error.status_code
+    return 101
+
+
+def test_pages_of_other_sites_can_not_announce(server):
+    own = server.url
+    assert handshake_status(server, header=["Origin: http://evil.example"]) == 403
+    assert handshake_status(server, header=[f"Origin: {own}"]) == 101
+    assert handshake_status(server, header=["Origin: http://evil.example"], host="evil.example") == 403
+    assert handshake_status(server, host="any.name.of.this.host") == 101
+
+
+def test_nodes_need_the_cluster_key_and_readers_do_not(key_file):
+    with lookupd("--cluster-key-file", key_file) as server:
+        assert handshake_status(server) == 401
+        assert handshake_status(server, header=["Authorization: Bearer wrong"]) == 401
+        assert "127.0.0.1" in server.wait_for_line("wrong cluster key")
+        with peer(server.url, header=[f"Authorization: Bearer {KEY}"]) as node:
+            assert node.identify() == {"ok": True}
+        assert get(server, "/nodes").status_code == 200
+
+
+def test_with_require_key_readers_need_it_too(key_file):
+    with lookupd("--require-key", env={"GAFFER_CLUSTER_KEY_FILE": key_file}) as server:
+        answer = get(server, "/nodes")
+        assert (answer.status_code, answer.json()["error"]) == (401, "auth_required")
+        assert get(server, "/nodes", headers={"Authorization": f"Bearer {KEY}"}).status_code == 200
+        assert get(server, "/nodes", headers={"X-Api-Key": KEY}).status_code == 200
+        assert get(server, "/nodes", headers={"Authorization": "Bearer wrong"}).status_code == 401
+        assert get(server, "/ping").text == "OK"
+
+
+@pytest.mark.row("LK-06", "CL-83")
+def test_tls_and_client_certificates(tmp_path):
+    authority = trustme.CA()
+    own, client = authority.issue_cert("127.0.0.1"), authority.issue_cert("node1")
+    paths = {name: str(tmp_path / name) for name in ("ca", "cert", "client")}
+    authority.cert_pem.write_to_path(paths["ca"])
+    own.private_key_and_cert_chain_pem.write_to_path(paths["cert"])
+    client.private_key_and_cert_chain_pem.write_to_path(paths["client"])
+    with lookupd("--certfile", paths["cert"]) as server:
+        assert server.url.startswith("https://")
+        assert get(server, "/ping", verify=paths["ca"]).text == "OK"
+    with lookupd("--certfile", paths["cert"], "--cacert", paths["ca"]) as server:
+        with pytest.raises((requests.exceptions.SSLError, requests.exceptions.ConnectionError)):
+            get(server, "/ping", verify=paths["ca"])
+        assert get(server, "/ping", verify=paths["ca"], cert=paths["client"]).text == "OK"
+        context = ssl.create_default_context(cafile=paths["ca"])
+        context.load_cert_chain(paths["client"])
+        with peer(server.url, sslopt={"context": context}) as node:
+            assert node.identify() == {"ok": True}
+
+
+# Starting and stopping
+
+
+@pytest.mark.row("LK-04", "CL-81")
+def test_endpoints(tmp_path):
+    path = tmp_path / "lookupd.sock"
+    with lookupd(f"--bind=127.0.0.1:0,[::1]:0,unix:{path}") as server:
+        server.wait_for_line("listening on unix:")
+        assert [url.rpartition(":")[0] for url in server.urls[:2]] == ["http://127.0.0.1", "http://[::1]"]
+        for url in server.urls[:2]:
+            assert requests.get(url + "/ping", timeout=10).text == "OK"
+        assert path.is_socket()
+    assert not path.exists()
+
+
+def test_it_warns_when_anyone_may_announce(key_file):
+    with lookupd("--bind", "0.0.0.0:0") as server:
+        server.wait_for_line("--cluster-key-file")
+    with lookupd("--bind", "0.0.0.0:0", "--cluster-key-file", key_file) as server:
+        assert get(server, "/ping").text == "OK"
+        assert "WARNING" not in server.stderr
+    with lookupd() as server:
+        assert get(server, "/ping").text == "OK"
+        assert "WARNING" not in server.stderr
+
+
+@pytest.mark.row("LK-07")
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT, signal.SIGQUIT])
+def test_signals_and_pidfile(tmp_path, signum):
+    pidfile = tmp_path / "lookupd.pid"
+    with lookupd("--pidfile", str(pidfile)) as server, peer(server.url) as node:
+        node.identify()
+        assert int(pidfile.read_text()) == server.pid
+        server.signal(signal.SIGHUP)
+        assert node.ask("PING") == {"ok": True}
+        server.signal(signum)
+        assert server.wait() == 0
+        assert node.is_closed()
+        assert not pidfile.exists()
+
+
+@pytest.mark.row("LK-03", "CL-80")
+def test_it_goes_to_the_background_once_it_listens(tmp_path):
+    pidfile = tmp_path / "lookupd.pid"
+    starter = Daemon("gaffer_lookupd", "--daemon", "--bind=127.0.0.1:0", "--pidfile", str(pidfile))
+    assert starter.wait() == 0
+    try:
+        assert requests.get(starter.url + "/ping", timeout=10).text == "OK"
+        assert int(pidfile.read_text()) != starter.pid
+    finally:
+        os.kill(int(pidfile.read_text()), signal.SIGTERM)
+    eventually(lambda: not pidfile.exists())
+
+
+@pytest.mark.row("LK-03", "CL-80")
+def test_help_and_version():
+    shown = run_command("gaffer_lookupd", "--help")
+    assert shown.returncode == 0
+    options = "--daemon --pidfile --bind --backlog --certfile --keyfile --cacert --ttl --interval -v --version"
+    assert [option for option in options.split() if option not in shown.stdout] == []
+    assert run_command("gaffer_lookupd", "--version").stdout.startswith("gaffer_lookupd ")
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        pytest.param(["--intervall=3"], "--interval", id="unknown option"),
+        pytest.param(["--bogus"], "--bogus", id="another unknown option"),
+        pytest.param(["--ttl"], "--ttl", id="option without its value"),
+        pytest.param(["there"], "--help", id="unexpected argument"),
+        pytest.param(["--backlog=many"], "--backlog", id="backlog", marks=pytest.mark.row("LK-05", "CL-82")),
+        pytest.param(["--ttl=soon"], "--ttl", id="ttl"),
+        pytest.param(["--ttl=20"], "--interval", id="ttl below two intervals"),
+        pytest.param(["--bind=host:port"], "--bind", id="port"),
+        pytest.param(["--loop=fast"], "uvloop", id="loop"),
+        pytest.param(["--require-key"], "--cluster-key-file", id="no key to require"),
+        pytest.param(["--cluster-key-file=/nonexistent"], "/nonexistent", id="no key file"),
+        pytest.param(["--keyfile=/nonexistent"], "--certfile", id="no cert", marks=pytest.mark.row("LK-06")),
+        pytest.param(["--certfile=/nonexistent"], "/nonexistent", id="no file", marks=pytest.mark.row("LK-06")),
+        pytest.param(["--allowed-origin=ops"], "ops", id="origin"),
+    ],
+)
+def test_a_wrong_command_line_is_explained(args, said):
+    done = run_command("gaffer_lookupd", *args)
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_all_mistakes_are_named_at_once():
+    done = run_command("gaffer_lookupd", "--ttl=0", "--backlog=0", "--loop=x")
+    assert [option for option in ("--ttl", "--backlog", "--loop") if option not in done.stderr] == []
+
+
+def test_an_address_in_use_is_explained(server):
+    done = run_command("gaffer_lookupd", f"--bind=127.0.0.1:{server.port}")
+    assert done.returncode == 1
+    assert "can't listen" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_daemon_that_can_not_start_says_so(server):
+    done = subprocess.run(
+        [command_path("gaffer_lookupd"), "--daemon", f"--bind=127.0.0.1:{server.port}"],
+        env=clean_env(),
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "can't listen" in done.stderr
