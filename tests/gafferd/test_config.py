@@ -2,6 +2,7 @@ import textwrap
 
 import pytest
 from gaffer.errors import ConfigError
+from gaffer.http.access import Scope
 from gaffer.procfile import Procfile
 from gafferd.config import find_config, load_config, show_problem
 from gafferd.ini import parse_ini
@@ -213,6 +214,8 @@ def test_settings(load, tmp_path):
         log_level = WARNING
         require_key = false
         trust_local = no
+        local_users = root:read, 1:read+control+define
+        socket_group = root:control
         allowed_host = a.example, b.example
         labels = zone=a
         [ssl]
@@ -232,6 +235,8 @@ def test_settings(load, tmp_path):
         "log_level": "warning",
         "require_key": False,
         "trust_local": False,
+        "local_users": {0: (Scope.READ,), 1: (Scope.READ, Scope.CONTROL, Scope.DEFINE)},
+        "socket_group": {0: (Scope.CONTROL,)},
         "allowed_host": ("a.example", "b.example"),
         "labels": {"zone": "a"},
         "certfile": "cert.pem",
@@ -451,6 +456,23 @@ def test_every_mistake_at_once(mistakes):
             "[gaffer]\nbacklog = 0\n",
             "gaffer.ini:2: [gaffer] backlog: expected a whole number from 1 to 65535, got '0'",
             id="number out of range",
+        ),
+        pytest.param(
+            "[gaffer]\nlocal_users = root:everything\n",
+            "gaffer.ini:2: [gaffer] local_users: expected scopes joined with +, got 'everything'\n"
+            "  hint: scopes: read, control, define",
+            id="an unknown scope",
+        ),
+        pytest.param(
+            "[gaffer]\nlocal_users = no-such-user:read\n",
+            "gaffer.ini:2: [gaffer] local_users: there is no user 'no-such-user'\n"
+            "  hint: write NAME:SCOPE, such as alice:read or bob:read+control",
+            id="an unknown user",
+        ),
+        pytest.param(
+            "[gaffer]\nsocket_group = root:read, 1:read\n",
+            "gaffer.ini:2: [gaffer] socket_group: a socket can belong to one group only",
+            id="two groups",
         ),
         pytest.param(
             "[gaffer]\nrequire_key = maybe\n",

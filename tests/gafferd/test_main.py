@@ -8,10 +8,11 @@ from pathlib import Path
 import psutil
 import pytest
 import requests
+import trustme
 from gaffer.keyfile import new_key
 from gafferd.main import USAGE, command, parse_options
 from gafferd.settings import Settings, resolve
-from support.daemons import clean_env, command_path, gafferd, run_command
+from support.daemons import clean_env, command_path, gafferd, lookupd, run_command
 from support.poll import eventually
 
 SLEEPER = "[process:sleeper]\ncmd = sleep 1000\nnumprocesses = 3\n"
@@ -131,6 +132,43 @@ def test_an_inherited_ignored_sigchld_does_no_harm(tmp_path, config):
         node.terminate()
         assert node.wait() == 0
         node.stderr.close()
+
+
+@pytest.mark.row("GD-09", "CL-07", "CFG-03", "CFG-04", "GD-18")
+def test_it_listens_where_it_is_told(tmp_path):
+    authority = trustme.CA()
+    certificate = authority.issue_cert("127.0.0.1")
+    ca, cert, key = (tmp_path / name for name in ("ca.pem", "cert.pem", "key.pem"))
+    authority.cert_pem.write_to_path(str(ca))
+    certificate.cert_chain_pems[0].write_to_path(str(cert))
+    certificate.private_key_pem.write_to_path(str(key))
+    config = tmp_path / "gafferd.ini"
+    config.write_text(
+        "[gaffer]\nhttp_endpoints = plain\n"
+        f"[endpoint:plain]\nbind = 127.0.0.2:0, unix:{tmp_path}/own.sock\n[endpoint:closed]\nbind = 127.0.0.3:0\n"
+    )
+    with gafferd(str(config), "--bind=127.0.0.1:0", f"--certfile={cert}", f"--keyfile={key}") as node:
+        node.wait_for_line("gafferd.sock")
+        plain, own, secure, _ = node.urls
+        assert plain.startswith("http://127.0.0.2:")
+        assert own == f"unix:{tmp_path}/own.sock"
+        assert secure.startswith("https://127.0.0.1:")
+        assert requests.get(f"{plain}/ping").status_code == 200
+        assert requests.get(f"{secure}/ping", verify=str(ca)).status_code == 200
+
+
+@pytest.mark.row("GD-13", "CL-09", "LP-21")
+def test_it_announces_itself(tmp_path):
+    config = tmp_path / "gafferd.ini"
+    config.write_text("[gaffer]\nlabels = zone=a\n")
+    with (
+        lookupd() as registry,
+        gafferd(str(config), "--lookupd-address", registry.url, "--node-name=n1", "--broadcast-port=80") as node,
+    ):
+        (known,) = eventually(lambda: requests.get(f"{registry.url}/nodes").json()["nodes"])
+        assert (known["name"], known["origin"], known["labels"]) == ("n1", "http://127.0.0.1:80", {"zone": "a"})
+        connected = [{"address": registry.url, "connected": True, "error": None}]
+        assert eventually(lambda: requests.get(f"{node.url}/health").json()["lookupds"] == connected)
 
 
 # The death of the daemon

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import signal
 import threading
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ class BaseSigHandler:
             self._catch(signum, self.handle_quit)
         self._catch(self.RELOAD_SIGNAL, self.handle_reload)
 
-    def _catch(self, signum: int, callback: Any) -> None:
+    def _catch(self, signum: int, callback: Callable[[object, int], None]) -> None:
         assert self._loop is not None
         self._previous[signum] = signal.getsignal(signum)
         self._loop.add_signal_handler(signum, callback, self, signum)
