@@ -417,6 +417,12 @@ def test_every_mistake_at_once(mistakes):
             id="settings that exclude each other",
         ),
         pytest.param(
+            "[process:web]\ncmd = x\nnumprocesses = 2 ; or more\n",
+            "gaffer.ini:3: [process:web] numprocesses: expected a whole number of 0 or more, got '2 ; or more'\n"
+            "  hint: a comment needs a line of its own",
+            id="a comment behind a value",
+        ),
+        pytest.param(
             "[process:web]\ncmd = x\nport 80\n",
             "gaffer.ini:3: [process:web] expected key = value, got 'port 80'",
             id="no equals sign",

@@ -2,13 +2,13 @@
 
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from gaffer.config import PROCESS_KEYS, ProcessConfig, find_problems
+from gaffer.config import ProcessConfig, find_problems
 from gaffer.errors import BadRequest, ConfigError, Problem
 from gaffer.names import JobName, parse_job_name
 from gaffer.rules import Wrong, did_you_mean
@@ -116,7 +116,7 @@ def _read(
                 _read(file, sections, problems, seen, include_dir)
 
 
-_ENDPOINT_RULES = {
+_ENDPOINT_RULES: dict[str, Callable[[str], Any]] = {
     "bind": settings.addresses,
     "backlog": settings.backlog,
     "certfile": settings.existing_file,
@@ -131,7 +131,6 @@ _NOT_IN_A_SECTION = {
     "env": "give variables in a section [env:NAME] or with keys such as env:PORT",
     "custom_channels": None,
 }
-_JOB_KEYS = tuple(key for key in PROCESS_KEYS if key not in _NOT_IN_A_SECTION)
 
 
 class _Builder:
@@ -177,9 +176,12 @@ class _Builder:
         )
 
     def _wrong(self, section: Section, message: str, hint: str | None = None, key: str | None = None) -> None:
+        value = section.values.get(key or "")
+        if hint is None and value and re.search(r"\s[;#]", value.text):
+            hint = "a comment needs a line of its own"
         self.problems.append(section.problem(message, hint, key))
 
-    def _check(self, section: Section, key: str, rule: Any) -> Any:
+    def _check(self, section: Section, key: str, rule: Callable[[str], Any]) -> Any:
         """The value of `key` by `rule`; None, and a problem, when it doesn't fit."""
         try:
             return rule(section.values[key].text)
@@ -220,7 +222,7 @@ class _Builder:
             self.warnings.append(section.problem("no webhook is called: this version does not support them"))
 
     def _endpoint(self, section: Section) -> None:
-        values = {}
+        values: dict[str, Any] = {}
         for key in section.values:
             if key in _ENDPOINT_RULES:
                 values[key] = self._check(section, key, _ENDPOINT_RULES[key])

@@ -75,7 +75,7 @@ class StateDir:
         self._node_ids: set[str] = set()
         self._records: dict[int, ProcessRecord] = {}
         self._detached: list[ProcessRecord] = []
-        self._scheduled: asyncio.TimerHandle | None = None
+        self._dirty = False
         self._write_seconds = 0.0
         self._failing = False
         self.node = self._next_node()
@@ -113,8 +113,7 @@ class StateDir:
 
     def close(self) -> None:
         """Write what is pending and let go of the lock."""
-        if self._scheduled is not None:
-            self._write()
+        self._write()
         os.close(self._lock)
 
     # The recorder
@@ -145,6 +144,7 @@ class StateDir:
             logger.warning("process %d of %s was detached and runs on, not supervised", record.os_pid, record.job)
         spare = {record.cookie for record in self._detached}
         ended = leftovers.end_leftovers([r for r in records if not r.detach], self._node_ids, spare)
+        self._dirty = True
         self._write()
         return ended
 
@@ -186,14 +186,14 @@ class StateDir:
 
     def _write_soon(self) -> None:
         """Write at the end of this turn of the loop; later when writing would take over a tenth of the time."""
-        if self._scheduled is None:
-            delay = min(10 * self._write_seconds, 1.0)
-            self._scheduled = asyncio.get_running_loop().call_later(delay, self._write)
+        if not self._dirty:
+            self._dirty = True
+            asyncio.get_running_loop().call_later(min(10 * self._write_seconds, 1.0), self._write)
 
     def _write(self) -> None:
-        if self._scheduled is not None:
-            self._scheduled.cancel()
-            self._scheduled = None
+        if not self._dirty:
+            return
+        self._dirty = False
         begin = time.monotonic()
         state = State([*self._detached, *self._records.values()])
         try:
