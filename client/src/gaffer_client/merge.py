@@ -63,7 +63,7 @@ def merge(views: Sequence[View]) -> Merged:
 
     believed: dict[NodeKey, _Sighting] = {}
     for key, seen in sightings.items():
-        best = max(seen, key=lambda sighting: sighting.position)
+        best = max(seen, key=lambda sighting: (sighting.position, not sighting.view.stale))
         same_life = [sighting for sighting in seen if sighting.position.incarnation == best.position.incarnation]
         heard = max(same_life, key=lambda sighting: sighting.position.hearing)
         if not any(_buries(grave, key, best.position, heard.position.hearing) for grave in graves):

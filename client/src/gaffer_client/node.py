@@ -275,9 +275,9 @@ class Job:
     def restart(self) -> None:
         self._set_state(b"2")
 
-    def scale(self, count: int | str) -> int:
-        """Set the number of processes, or change it by `"+n"` or `"-n"`; the new number."""
-        return self.server._set_number(self._path + "/numprocesses", {"scale": count})
+    def scale(self, change: int | str) -> int:
+        """Run more or less processes: `2` or `"+2"` more, `-2` or `"-2"` less, `"=2"` in all; the new number (R-50)."""
+        return self.server._set_number(self._path + "/numprocesses", {"scale": change})
 
     def add(self, count: int = 1) -> int:
         """Run `count` more processes; the new number (R-20)."""

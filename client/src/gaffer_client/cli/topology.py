@@ -51,7 +51,9 @@ def _addresses(source: Source) -> Iterable[str]:
 def _state(source: Source) -> str:
     """The state of the node, and how many processes are in another state than ready."""
     others = Counter(process["state"] for process in source.get("processes", []) if process["state"] != "ready")
-    return ", ".join([source["node_info"].get("status", "alive"), *(f"{count} {state}" for state, count in others.items())])
+    return ", ".join(
+        [source["node_info"].get("status", "alive"), *(f"{count} {state}" for state, count in others.items())]
+    )
 
 
 def _node_state(node: NodeInfo) -> str:

@@ -15,7 +15,7 @@ from gaffer_client.cli.table import Command
 from gaffer_client.errors import NotFound, StatusError
 from gaffer_client.node import Job
 
-_SPEC = re.compile(r"(?P<type>.+)(?P<sign>[=+-])(?P<number>[0-9]+)")
+_SPEC = re.compile(r"(?P<type>.+)(?P<change>[=+-][0-9]+)")
 
 
 def ps(context: Context, args: Arguments) -> int:
@@ -92,13 +92,12 @@ def scale(context: Context, args: Arguments) -> int:
     return Exit.NOT_FOUND if all(isinstance(error, NotFound) for error in failures) else Exit.FAILED
 
 
-def _read_spec(word: str) -> tuple[str, int | str]:
-    """The type and what to send: a number, or a change such as `+2`."""
+def _read_spec(word: str) -> tuple[str, str]:
+    """The type, and the change as it is sent: `=3`, `+2`, `-1`."""
     match = _SPEC.fullmatch(word)
     if match is None:
         raise UsageError(f"{word!r} says no number", hint="write type=N, type+N or type-N")
-    number = int(match["number"])
-    return match["type"], number if match["sign"] == "=" else f"{match['sign']}{number}"
+    return match["type"], match["change"]
 
 
 COMMANDS = (

@@ -1,0 +1,130 @@
+"""Command lines, and the help that is made from the same table."""
+
+from typing import Any
+
+import pytest
+from gaffer_client.cli.errors import UsageError
+from gaffer_client.cli.help import command_help, program_help
+from gaffer_client.cli.parse import parse
+from gaffer_client.cli.programs import GAFFER, GAFFERCTL
+from gaffer_client.cli.table import Command, Program
+
+PROGRAMS = {"gaffer": GAFFER, "gafferctl": GAFFERCTL}
+
+
+@pytest.mark.parametrize(
+    ("line", "command", "expected"),
+    [
+        ("gaffer load", "load", {"<name>": None, "--concurrency": [], "--port": None, "--nostart": False}),
+        ("gaffer load shop -c web=2,worker=1 -c clock=0", "load", {"--concurrency": ["web=2,worker=1", "clock=0"]}),
+        ("gaffer load -cweb=2 --concurrency=worker=1 --nostart", "load", {"--concurrency": ["web=2", "worker=1"]}),
+        ("gaffer load --port auto -", "load", {"--port": "auto", "<name>": "-"}),
+        ("gaffer load -p 9000 .", "load", {"--port": "9000", "<name>": "."}),
+        # Options of the program stand before or after the command; the later one wins, lists add up.
+        ("gaffer --endpoint http://a load --endpoint http://b", "load", {"--endpoint": "http://b"}),
+        ("gaffer --endpoint http://a load", "load", {"--endpoint": "http://a"}),
+        ("gaffer --gafferd-http-address http://a apps", "apps", {"--endpoint": "http://a"}),
+        ("gaffer -g http://a apps", "apps", {"--endpoint": "http://a"}),
+        ("gaffer -e a -e b=1 load --env c", "load", {"--env": ["a", "b=1", "c"]}),
+        ("gaffer --root /x load", "load", {"--directory": "/x"}),
+        ("gaffer load --root /x", "load", {"--directory": "/x"}),
+        ("gaffer -d /x -f P load", "load", {"--directory": "/x", "--procfile": "P"}),
+        (
+            "gaffer lookup:job demo.web -L http://a,http://b -L http://c",
+            "lookup:job",
+            {"--lookupd": ["http://a,http://b", "http://c"]},
+        ),
+        ("gaffer --json lookup:nodes", "lookup:nodes", {"--json": True}),
+        ("gaffer scale web=3", "scale", {"<name>": "web=3", "<spec>": []}),
+        ("gaffer scale shop web=3 worker-1", "scale", {"<name>": "shop", "<spec>": ["web=3", "worker-1"]}),
+        ("gaffer ps:scale web=3", "scale", {"<name>": "web=3"}),
+        ("gaffer unload -- -odd", "unload", {"<name>": "-odd"}),
+        ("gaffer help load", "help", {"<command>": "load"}),
+        ("gafferctl processes --running", "processes", {"--running": True}),
+        ("gafferctl --connect unix:/x status web", "status", {"--connect": "unix:/x", "<name>": "web"}),
+        ("gafferctl status web --endpoint unix:/x", "status", {"--connect": "unix:/x"}),
+        ("gafferctl load -", "load_process", {"<file>": "-"}),
+        ("gafferctl add web 3", "add", {"<name>": "web", "<inc>": "3"}),
+        ("gafferctl stop web", "stop", {"<inc>": None}),
+        ("gafferctl kill 12 SIGHUP", "kill", {"<name_or_pid>": "12", "<signal>": "SIGHUP"}),
+    ],
+)
+def test_command_lines(line: str, command: str, expected: dict[str, Any]) -> None:
+    name, *argv = line.split()
+    invocation = parse(PROGRAMS[name], argv)
+    assert invocation.command is not None
+    assert (invocation.command.name, invocation.help) == (command, False)
+    values = invocation.arguments._values
+    assert {key: values[key] for key in expected} == expected
+
+
+@pytest.mark.parametrize(
+    ("line", "message", "hint"),
+    [
+        ("gaffer lod", "there is no command 'lod'", "did you mean 'load'?"),
+        ("gaffer qqqqqq", "there is no command 'qqqqqq'", "`gaffer help` lists the commands"),
+        ("gaffer --endpont x load", "there is no option --endpont; did you mean '--endpoint'?", "usage: gaffer"),
+        ("gaffer load --concurency web=1", "there is no option --concurency; did you mean", "usage: gaffer load"),
+        ("gaffer load -z", "there is no option -z", "usage: gaffer load [options] [<name>]"),
+        ("gaffer load --port", "--port requires argument", "usage: gaffer load"),
+        ("gaffer load --nostart=1", "--nostart must not have an argument", "usage: gaffer load"),
+        ("gaffer load a b", "an argument is missing, or one too many", "usage: gaffer load [options] [<name>]"),
+        ("gaffer lookup:job", "an argument is missing, or one too many", "usage: gaffer lookup:job [options] <job>"),
+        ("gafferctl start", "an argument is missing, or one too many", "usage: gafferctl start [options] <name>"),
+    ],
+)
+def test_wrong_command_lines_say_what_is_wrong_and_what_to_write(line: str, message: str, hint: str) -> None:
+    name, *argv = line.split()
+    with pytest.raises(UsageError) as caught:
+        parse(PROGRAMS[name], argv)
+    assert message in caught.value.message
+    assert hint in (caught.value.hint or "")
+
+
+@pytest.mark.parametrize(
+    ("line", "command"),
+    [
+        ("gaffer -h", None),
+        ("gaffer --help", None),
+        ("gaffer load -h", "load"),
+        ("gaffer --help load", "load"),
+        ("gaffer lookup:job --help", "lookup:job"),  # with its argument missing
+        ("gafferctl add -h", "add"),
+    ],
+)
+def test_asking_for_help(line: str, command: str | None) -> None:
+    name, *argv = line.split()
+    invocation = parse(PROGRAMS[name], argv)
+    assert invocation.help
+    assert (invocation.command and invocation.command.name) == command
+
+
+@pytest.mark.parametrize("program", PROGRAMS.values(), ids=PROGRAMS)
+def test_help_names_all_commands_and_options(program: Program) -> None:
+    text = program_help(program)
+    for command in program.commands:
+        assert f"\n  {command.name} " in text
+    for option in program.options:
+        assert f"\n  {option.names} " in text
+
+
+ALL = [(program, command) for program in PROGRAMS.values() for command in program.commands]
+
+
+@pytest.mark.parametrize(("program", "command"), ALL, ids=lambda item: item.name)
+def test_each_command_explains_itself(program: Program, command: Command) -> None:
+    text = command_help(program, command)
+    assert text.startswith(f"Usage: {program.name} {command.name} [options]")
+    assert command.summary in text
+    for option in command.options:
+        assert option.names in text
+    assert max(map(len, text.splitlines())) <= 88
+
+
+@pytest.mark.parametrize("program", PROGRAMS.values(), ids=PROGRAMS)
+def test_names_are_unique(program: Program) -> None:
+    names = [name for command in program.commands for name in (command.name, *command.aliases)]
+    assert len(names) == len(set(names))
+    for command in program.commands:
+        spellings = [name for option in (*command.options, *program.options) for name in option.spellings]
+        assert len(spellings) == len(set(spellings))

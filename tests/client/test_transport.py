@@ -1,0 +1,230 @@
+"""HTTP with one server: addresses, what is sent, and what becomes of answers and of none."""
+
+import contextlib
+import socket
+import ssl
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import trustme
+from gaffer_client import errors
+from gaffer_client.answers import Sessions
+from gaffer_client.transport import Transport, parse_url, path_of
+from support.daemons import gafferd
+
+
+@pytest.mark.parametrize(
+    ("url", "base", "path"),
+    [
+        ("http://127.0.0.1:5000", "http://127.0.0.1:5000", None),
+        ("http://127.0.0.1:5000/", "http://127.0.0.1:5000", None),
+        ("https://node.example:5000/gaffer/", "https://node.example:5000/gaffer", None),
+        ("http://[::1]:5000", "http://[::1]:5000", None),
+        ("unix:/run/gafferd.sock", "http://localhost", "/run/gafferd.sock"),
+        ("unix:///run/gafferd.sock", "http://localhost", "/run/gafferd.sock"),
+    ],
+)
+def test_addresses(url: str, base: str, path: str | None) -> None:
+    address = parse_url(url)
+    assert (address.base, address.socket) == (base, path)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "127.0.0.1:5000",
+        "localhost:5000",
+        "ftp://host",
+        "http://",
+        "http://:5000",
+        "http://host:0",
+        "http://host:99999",
+        "http://host:port",
+        "http://[::1",
+        "http://host?x=1",
+        "unix:",
+        "unix:relative",
+    ],
+)
+def test_what_is_no_address_is_told_with_a_hint(url: str) -> None:
+    with pytest.raises(errors.InvalidURL) as caught:
+        parse_url(url)
+    assert repr(url) in caught.value.message
+
+
+def test_a_secret_in_a_url_is_refused_and_not_repeated() -> None:
+    with pytest.raises(errors.InvalidURL) as caught:
+        parse_url("http://user:s3cret@host:5000")
+    assert "s3cret" not in f"{caught.value} {caught.value.url}"
+
+
+def test_path_segments_are_encoded() -> None:
+    assert path_of("jobs", "a/b?c", 7) == "/jobs/a%2Fb%3Fc/7"
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "kind", "reason", "message"),
+    [
+        (
+            400,
+            '{"error": "bad_name", "message": "no", "path": "$.name", "hint": "so"}',
+            errors.BadRequest,
+            "bad_name",
+            "no",
+        ),
+        (401, '{"error": "auth_required", "errno": 401}', errors.Unauthorized, "auth_required", "auth required"),
+        (403, "{}", errors.Forbidden, "http_error", None),
+        (404, '{"error": "not_found"}', errors.NotFound, "not_found", "not found"),
+        (409, '{"error": "process_conflict"}', errors.Conflict, "process_conflict", "process conflict"),
+        (418, "teapot", errors.StatusError, "http_error", None),
+        (500, "<html>", errors.ServerError, "http_error", None),
+        (503, '{"error": "stopping"}', errors.ServerError, "stopping", "stopping"),
+        (502, '["error"]', errors.ServerError, "http_error", None),
+        (500, '{"error": 500, "message": null, "problems": "many"}', errors.ServerError, "http_error", None),
+    ],
+)
+def test_refusals(
+    answering: Callable, status: int, body: str, kind: type[errors.StatusError], reason: str, message: str | None
+) -> None:
+    server = answering()
+    server.answer("/x", body, status)
+    with Transport(server.url) as transport, pytest.raises(errors.StatusError) as caught:
+        transport.request("GET", "/x")
+    assert type(caught.value) is kind
+    assert (caught.value.errno, caught.value.reason, caught.value.url) == (status, reason, server.url)
+    assert caught.value.message == (message or f"{server.url} answered with status {status}")
+
+
+def test_all_mistakes_that_a_server_found_are_kept(answering: Callable) -> None:
+    server = answering()
+    server.answer(
+        "/x",
+        '{"error": "bad_request", "message": "a (and 1 more)", "path": "$.a", "hint": null, "problems":'
+        ' [{"path": "$.a", "message": "a", "hint": null}, {"path": "$.b", "message": "b", "hint": "do"}]}',
+        400,
+    )
+    with Transport(server.url) as transport, pytest.raises(errors.BadRequest) as caught:
+        transport.request("GET", "/x")
+    assert caught.value.problems == (("$.a", "a", None), ("$.b", "b", "do"))
+
+
+@pytest.mark.parametrize(
+    "body", ["", "<html>", "[1, 2]", '{"sessions": "no"}', '{"sessions": [1]}', "{}", "[" * 100_000]
+)
+def test_malformed_answers(answering: Callable, body: str) -> None:
+    server = answering()
+    server.answer("/sessions", body)
+    with Transport(server.url) as transport, pytest.raises(errors.MalformedAnswer) as caught:
+        transport.get("/sessions", Sessions)
+    assert server.url in caught.value.message
+
+
+def test_a_redirect_is_not_followed(answering: Callable) -> None:
+    server, elsewhere = answering(), answering()
+    server.answer("/x", elsewhere.url + "/x", 302)
+    with Transport(server.url, api_key="k") as transport, pytest.raises(errors.MalformedAnswer):
+        transport.request("GET", "/x")
+    assert elsewhere.requests == []
+
+
+def test_documents_keep_what_the_shape_does_not_name(answering: Callable) -> None:
+    server = answering()
+    server.answer("/sessions", '{"sessions": ["a"], "more": 1}')
+    with Transport(server.url) as transport:
+        assert transport.get("/sessions", Sessions) == {"sessions": ["a"], "more": 1}
+
+
+def test_the_key_goes_to_the_server_alone(answering: Callable, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    server, proxy = answering(), answering()
+    netrc = tmp_path / "netrc"
+    netrc.write_text("machine 127.0.0.1 login someone password else\n")
+    netrc.chmod(0o600)
+    monkeypatch.setenv("NETRC", str(netrc))
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy"):
+        monkeypatch.setenv(name, proxy.url)
+    server.answer("/x", "{}")
+    with Transport(server.url, api_key="gk_secret") as transport:
+        transport.request("POST", "/x", document={"a": 1})
+    [request] = server.requests
+    assert request.headers["Authorization"] == "Bearer gk_secret"
+    assert (request.body, request.headers["Content-Type"]) == (b'{"a":1}', "application/json")
+    assert proxy.requests == []
+
+
+def test_nobody_listens() -> None:
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))  # and does not listen
+        url = f"http://127.0.0.1:{bound.getsockname()[1]}"
+        with Transport(url) as transport, pytest.raises(errors.Unreachable) as caught:
+            transport.request("GET", "/")
+    assert caught.value.message == f"can't reach {url}: connection refused"
+
+
+def test_no_such_socket(tmp_path: Path) -> None:
+    with Transport(f"unix:{tmp_path}/none") as transport, pytest.raises(errors.Unreachable) as caught:
+        transport.request("GET", "/")
+    assert "no such file" in caught.value.message
+
+
+@pytest.mark.parametrize("said", [b"", b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n", b"garbage\r\n\r\n"])
+def test_the_server_hangs_up(said: bytes) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def hang_up() -> None:
+            connection, _ = listener.accept()
+            with connection:
+                connection.recv(65536)
+                connection.sendall(said)
+
+        thread = threading.Thread(target=hang_up)
+        thread.start()
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        with Transport(url) as transport, pytest.raises(errors.Unreachable):
+            transport.request("GET", "/")
+        thread.join()
+
+
+def test_the_time_for_an_answer_is_bounded_also_when_it_comes_in_drops() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        enough = threading.Event()
+
+        def drip() -> None:
+            connection, _ = listener.accept()
+            with connection, contextlib.suppress(OSError):
+                connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n")
+                while not enough.wait(0.05):
+                    connection.sendall(b"x" * 70_000)
+
+        thread = threading.Thread(target=drip)
+        thread.start()
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        try:
+            with Transport(url, timeout=0.3) as transport, pytest.raises(errors.Unreachable):
+                transport.request("GET", "/")
+        finally:
+            enough.set()
+            thread.join()
+
+
+def test_tls_needs_the_authority(answering: Callable, tmp_path: Path) -> None:
+    authority = trustme.CA()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    cacert = tmp_path / "ca.pem"
+    authority.cert_pem.write_to_path(cacert)
+    server = answering(context)
+    server.answer("/ping", "OK")
+    with Transport(server.url, cacert=str(cacert)) as transport:
+        assert transport.request("GET", "/ping").body == b"OK"
+    with Transport(server.url) as transport, pytest.raises(errors.Unreachable) as caught:
+        transport.request("GET", "/ping")
+    assert "TLS" in caught.value.message
+
+
+def test_a_unix_socket(tmp_path: Path) -> None:
+    path = tmp_path / "gafferd.sock"
+    with gafferd("--bind", f"unix:{path}"), Transport(f"unix:{path}") as transport:
+        assert transport.request("GET", "/ping").body == b"OK"
