@@ -245,6 +245,11 @@ def test_require_key_ends_the_trust_in_local_callers(tmp_path):
         (["--keyfile", __file__], "--keyfile: a private key is of no use without its certificate\n"),
         (["--bind=x:y"], "--bind: 'y' is not a valid port number\n"),
         (["--api-key-file=/missing"], "--api-key-file: there is no file '/missing'\n"),
+        (["--certfile", __file__], f"gafferd: can't use the certificate {__file__}: "),
+        (
+            ["--cacert", __file__, "--lookupd-address=https://x"],
+            "gafferd: can't use the certificates for the lookupds: ",
+        ),
         (["--allowed-origin=x y"], "gafferd: 'x y' is not a web origin\n"),
         (["/missing.ini"], "/missing.ini: the configuration does not exist\n"),
     ],

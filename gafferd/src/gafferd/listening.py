@@ -3,12 +3,11 @@
 import socket
 import ssl
 from collections.abc import Iterator, Sequence
-from typing import Any
 from urllib.parse import urlsplit
 
-from gaffer.errors import Problem
+from gaffer.errors import BadRequest, Problem
 from gaffer.http.access import is_loopback
-from gaffer.util import hostname, is_ipv6, parse_address
+from gaffer.util import hostname, is_ipv6, is_ssl, parse_address, parse_ssl_options
 
 from gafferd.config import EndpointConfig
 from gafferd.settings import Settings
@@ -27,16 +26,44 @@ def choose_endpoints(settings: Settings, configured: Sequence[EndpointConfig]) -
     return chosen
 
 
-def tls_options(endpoint: EndpointConfig, client_ca: str | None) -> dict[str, Any] | None:
-    """What HttpEndpoint needs for TLS, None for plain HTTP; with `client_ca` callers must show a certificate of it."""
+def server_tls(endpoint: EndpointConfig, client_ca: str | None) -> ssl.SSLContext | None:
+    """The TLS context of an endpoint, None for plain HTTP; with `client_ca` callers must show a certificate of it.
+
+    Raises BadRequest when a file holds no usable certificate or key.
+    """
     if endpoint.certfile is None:
         return None
-    options: dict[str, Any] = {"certfile": endpoint.certfile}
-    if endpoint.keyfile is not None:
-        options["keyfile"] = endpoint.keyfile
+    try:
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=client_ca)
+        context.load_cert_chain(endpoint.certfile, endpoint.keyfile, password="")  # without one OpenSSL would ask
+    except OSError as error:
+        raise BadRequest(
+            f"can't use the certificate {endpoint.certfile}: {error}",
+            reason="bad_certificate",
+            hint="give a certificate and its key, without a passphrase, in PEM form",
+        ) from None
     if client_ca is not None:
-        options |= {"ca_certs": client_ca, "cert_reqs": ssl.CERT_REQUIRED}
-    return options
+        context.verify_mode = ssl.CERT_REQUIRED
+    return context
+
+
+def client_tls(settings: Settings) -> ssl.SSLContext | None:
+    """The TLS context for lookupds, None when all are reached over plain HTTP. Raises BadRequest as `server_tls`."""
+    if not any(is_ssl(url) for url in settings.lookupd_address):
+        return None
+    options = {
+        "ca_certs": settings.cacert,
+        "client_cert": settings.client_certfile,
+        "client_key": settings.client_keyfile,
+    }
+    try:
+        return parse_ssl_options(options)
+    except OSError as error:
+        raise BadRequest(
+            f"can't use the certificates for the lookupds: {error}",
+            reason="bad_certificate",
+            hint="check --cacert, --client-certfile and --client-keyfile",
+        ) from None
 
 
 def find_dangers(endpoints: Sequence[EndpointConfig], *, has_keys: bool, insecure: bool) -> Iterator[Problem]:
@@ -87,6 +114,11 @@ def origin(settings: Settings, host: str, urls: Sequence[str]) -> str:
     port = settings.broadcast_port or port
     name = f"[{host}]" if is_ipv6(host) else host
     return f"{scheme}://{name}:{port}" if port else f"{scheme}://{name}"
+
+
+def is_private(host: str) -> bool:
+    """Whether only this host can reach the announced host `host`."""
+    return host == "localhost" or is_loopback(host)
 
 
 def _is_public(address: str) -> bool:

@@ -80,13 +80,18 @@ def main() -> None:
 
 
 def command(argv: Sequence[str], environ: Mapping[str, str]) -> int:
-    """Run gafferd; returns 2 for a wrong command line or configuration, 1 for what else keeps it from running."""
+    """Run gafferd; returns 2 for a wrong command line or configuration, 1 for what else keeps it from running.
+
+    130 when it is interrupted before it runs.
+    """
     try:
         run(parse_options(argv), environ)
     except ConfigError as error:
         return _fail(2, error.problems)
     except GafferError as error:
         return _fail(2 if error.errno == 400 else 1, [Problem("gafferd", error.message, error.hint)])
+    except KeyboardInterrupt:
+        return 130
     return 0
 
 
