@@ -11,7 +11,7 @@ from support.needs import needs_base_image, needs_docker
 from support.poll import eventually
 
 NODES = {"node1", "node2", "node3"}
-TTL = 45.0  # lookupd's default
+TTL = 15.0  # seconds, as in docker-compose.yml
 
 pytestmark = [needs_docker, needs_base_image, pytest.mark.timeout(900)]
 
@@ -36,9 +36,9 @@ def sources(cluster: Compose) -> dict[str, Any]:
     return {source["node_info"]["name"]: source for source in answer["sources"]}
 
 
-def pids(cluster: Compose) -> dict[str, list[int]]:
+def pids(cluster: Compose) -> dict[str, set[int]]:
     """The processes of demo.web that take work, by node; fails until each of the three nodes has two."""
-    found = {node: source["pids"] for node, source in sources(cluster).items()}
+    found = {node: set(source["pids"]) for node, source in sources(cluster).items()}
     assert found.keys() == NODES
     assert all(len(processes) == 2 for processes in found.values())
     return found

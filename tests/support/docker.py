@@ -10,6 +10,7 @@ from support.needs import BASE_IMAGE, COMPOSE, DOCKER
 
 ROOT = Path(__file__).parents[2]
 CERTIFICATES = Path("/usr/local/share/ca-certificates")
+UNUSED = ("usr/share/doc", "usr/share/locale", "usr/share/man", "var/lib/apt/lists")  # the real image lacks them too
 BUNDLE = "/etc/ssl/certs/ca-certificates.crt"
 
 
@@ -33,9 +34,12 @@ def make_base_image() -> None:
 
     It stays with the docker daemon, so that only the first run takes the time.
     """
-    with tempfile.TemporaryDirectory(prefix="base-image-") as folder:
-        root = Path(folder)
+    with tempfile.TemporaryDirectory(prefix="base-image-") as temporary:
+        root = Path(temporary)
         run(["debootstrap", "--variant=minbase", "bookworm", root], timeout=400)
+        run(["chroot", root, "apt-get", "clean"])
+        for folder in UNUSED:
+            shutil.rmtree(root / folder)
         if CERTIFICATES.is_dir():
             shutil.copytree(CERTIFICATES, root / CERTIFICATES.relative_to("/"), dirs_exist_ok=True)
         with subprocess.Popen(["tar", "-C", root, "-c", "."], stdout=subprocess.PIPE) as tar:
