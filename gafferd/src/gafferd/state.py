@@ -106,11 +106,6 @@ class StateDir:
         """Where local clients connect."""
         return self.path / "gafferd.sock"
 
-    @property
-    def keys_path(self) -> Path:
-        """Where API keys are kept."""
-        return self.path / "keys.json"
-
     def close(self) -> None:
         """Write what is pending and let go of the lock."""
         self._write()
