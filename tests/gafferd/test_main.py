@@ -342,6 +342,12 @@ def test_daemon(tmp_path):
         eventually(lambda: not process.is_running() or process.status() == psutil.STATUS_ZOMBIE)
 
 
+def test_verbose():
+    with gafferd("-v") as node:
+        requests.get(f"{node.url}/ping")
+        node.wait_for_line("/ping")
+
+
 @pytest.mark.row("GD-12", "GD-11")
 def test_version_and_help():
     assert re.fullmatch(r"gafferd \d+\.\d+\.\d+\n", run_command("gafferd", "--version").stdout)
@@ -349,7 +355,7 @@ def test_version_and_help():
 
 
 def test_every_flag_is_a_setting_and_the_other_way_round():
-    own = {"--help", "--version", "--config", "--vv"}
+    own = {"--help", "--version", "--config"}
     in_usage = set(re.findall(r"--[a-z-]+", USAGE.partition("Options:")[2].partition("Signals:")[0])) - own
     assert in_usage == {f.metadata["flag"] for f in Settings.__dataclass_fields__.values()} - {None}
 

@@ -37,8 +37,7 @@ Options:
   --version                 show the version and exit
   -c FILE --config=FILE     configuration file, or a directory with a gafferd.ini (also: GAFFERD_CONFIG);
                             by default ~/.gaffer or, for root, /etc/gaffer
-  -v                        show what happens to processes; -vv or --vv also what they write
-  --vv                      like -vv
+  -v                        log more, like --log-level=debug
   --daemon                  go to the background once listening
   --pidfile=FILE            write the process id to FILE
 
@@ -116,7 +115,7 @@ def run(options: Mapping[str, Any], environ: Mapping[str, str]) -> None:
     server = make_server(settings, state_path, path, config)
 
     ready = daemonize(wait=True) if settings.daemon else _stay
-    setup_logging(settings.log_level, settings.error_log)
+    setup_logging("debug" if options["-v"] else settings.log_level, settings.error_log)
     setproctitle_("gafferd")
     for warning in config.warnings if config else ():
         logger.warning("%s", show_problem(warning))
