@@ -29,6 +29,7 @@ from tornado.websocket import WebSocketClientConnection, WebSocketError, websock
 from gafferd.announcing_journal import Change, Journal, plain
 
 CONNECT_TIMEOUT = 5.0  # seconds for the handshake, and for the answer to IDENTIFY
+CLOSE_TIMEOUT = 0.5
 DEFAULT_INTERVAL = 15.0  # seconds between PINGs, where lookupd doesn't say
 DEFAULT_WINDOW = 1.0  # seconds within which to connect again, before any answer
 MAX_WINDOW = 20.0
@@ -168,7 +169,7 @@ class Link:
                 group.create_task(self._watch_outbox())
                 group.create_task(self._ping())
         finally:
-            connection.close()
+            await _close(connection)
 
     async def _connect(self) -> WebSocketClientConnection:
         request = HTTPRequest(
@@ -254,6 +255,20 @@ def _check(reply: Reply) -> None:
     """Raise LinkError for a refusal: the connection is given up, and the next one begins with all there is."""
     if reply.errno or not reply.ok:
         raise LinkError(f"it refused message {reply.msgid!r}: {reply.errno} {reply.reason or ''}".rstrip())
+
+
+async def _close(connection: WebSocketClientConnection) -> None:
+    """Close the connection, which takes an answer; without one in time the socket is just dropped."""
+    stream = connection.protocol.stream if connection.protocol is not None else None
+    connection.close()
+    if stream is None or stream.closed():
+        return
+    try:
+        async with asyncio.timeout(CLOSE_TIMEOUT):
+            while await connection.read_message() is not None:
+                pass
+    except TimeoutError:
+        stream.close()
 
 
 def _close_late(connecting: "asyncio.Future[WebSocketClientConnection]") -> None:

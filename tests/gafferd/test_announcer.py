@@ -1,0 +1,376 @@
+"""The announcer: to real lookupds, to one of 0.5, and to some that misbehave."""
+
+import asyncio
+import logging
+import os
+import signal
+from contextlib import asynccontextmanager
+from types import SimpleNamespace
+
+import pytest
+import requests
+from gaffer.config import ProcessConfig
+from gaffer.errors import BadRequest
+from gafferd.announcer import Announcer
+from gafferd.announcing_link import OUTBOX_LIMIT, websocket_url
+from support.daemons import lookupd
+from support.managers import running_manager
+from support.other_lookupd import http_server, other_lookupd
+from support.poll import eventually, eventually_async
+from tornado.web import Application
+
+OK = {"ok": True}
+WELCOME = {"ok": True, "ttl": 3.0, "interval": 0.2, "epoch": "e", "reconnect_window": 0.1}
+LOST = pytest.mark.expects_errors("trying again")
+FAST = ("--ttl", "3", "--interval", "1")
+
+
+def make_announcer(*addresses, **options):
+    settings = {"name": "n1", "origin": "http://n1:5000", "node_id": "id1", "incarnation": 1, **options}
+    return Announcer(addresses, **settings)
+
+
+def nodes(server):
+    answer = requests.get(server.url + "/nodes", timeout=10).json()
+    return {node["name"]: node["status"] for node in answer["nodes"]}
+
+
+def source(server, job):
+    """What lookupd answers about the job on the only node that has it, None when no node has."""
+    sources = requests.get(server.url + f"/findJob?name={job}", timeout=10).json()["sources"]
+    return sources[0] if sources else None
+
+
+def pids(server, job):
+    found = source(server, job)
+    return None if found is None else found["pids"]
+
+
+@pytest.fixture(scope="module")
+def server():
+    with lookupd(*FAST) as running:
+        yield running
+
+
+# With a real manager and a real lookupd
+
+
+@pytest.mark.row("LK-09", "LP-23", "LP-24")
+def test_lookupd_follows_the_jobs_of_a_node(server):
+    announcer = make_announcer(server.url, labels={"zone": "a"})
+    with running_manager([announcer], endpoint_host="10.0.0.7") as manager:
+        manager.load(ProcessConfig("web", "sleep 1000", numprocesses=2, port="auto"), "shop")
+        assert eventually(lambda: len(pids(server, "shop.web") or []) == 2)
+        found = source(server, "shop.web")
+        assert found["pids"] == sorted(manager.info("shop.web")["processes"])
+        (endpoint,) = found["processes"][0]["endpoints"]
+        assert (endpoint["name"], endpoint["address"]) == ("http", "10.0.0.7")
+        node = found["node_info"]
+        assert (node["name"], node["origin"], node["id"], node["incarnation"], node["labels"], node["status"]) == (
+            "n1",
+            "http://n1:5000",
+            "id1",
+            1,
+            {"zone": "a"},
+            "alive",
+        )
+        first = found["pids"][0]
+        os.kill(manager.get_process(first).os_pid, signal.SIGKILL)
+        eventually(lambda: first not in pids(server, "shop.web") and len(pids(server, "shop.web")) == 2)
+        manager.scale("shop.web", "=1")
+        eventually(lambda: len(pids(server, "shop.web")) == 1)
+        manager.unload("shop.web")
+        eventually(lambda: source(server, "shop.web") is None)
+        assert announcer.status() == [{"address": server.url, "connected": True, "error": None}]
+    eventually(lambda: "n1" not in nodes(server))
+
+
+def test_a_node_that_stops_drains_first_and_leaves_last(server):
+    stubborn = "trap 'sleep 0.5; exit' TERM; while :; do sleep 0.1; done"
+    with running_manager([make_announcer(server.url)]) as manager:
+        manager.load(ProcessConfig("slow", "sh", args=["-c", stubborn]))
+        eventually(lambda: pids(server, "default.slow"))
+        manager.stop()
+        eventually(lambda: nodes(server).get("n1") == "draining")
+        assert pids(server, "default.slow") in ([], None)
+        # It said goodbye: gone at once, not when its lease ends.
+        eventually(lambda: "n1" not in nodes(server), timeout=2.5)
+    answer = requests.get(server.url + "/nodes", timeout=10).json()
+    assert {"id": "id1", "incarnation": 1, "reason": "left"}.items() <= answer["tombstones"][-1].items()
+
+
+@LOST
+def test_a_lookupd_that_restarts_empty_has_the_full_map_within_two_seconds():
+    with lookupd(*FAST) as server, running_manager([make_announcer(server.url)]) as manager:
+        manager.load(ProcessConfig("a", "sleep 1000", numprocesses=2))
+        manager.load(ProcessConfig("b", "sleep 1000"))
+        eventually(lambda: len(pids(server, "default.a") or []) == 2 and pids(server, "default.b"))
+        before = pids(server, "default.a"), pids(server, "default.b")
+        server.kill()
+        with lookupd("--bind", f"127.0.0.1:{server.port}", *FAST) as again:
+            eventually(
+                lambda: (pids(again, "default.a"), pids(again, "default.b")) == before,
+                timeout=2,
+                message="lookupd does not have the full map",
+            )
+
+
+@LOST
+def test_a_lookupd_that_comes_up_later_is_found_and_logged_once(caplog):
+    caplog.set_level(logging.INFO, "gafferd")
+    with lookupd() as server:
+        pass
+    announcer = make_announcer(server.url)
+    with running_manager([announcer]) as manager:
+        manager.load(ProcessConfig("a", "sleep 1000"))
+        eventually(lambda: announcer.status()[0]["error"])
+        assert announcer.status()[0]["connected"] is False
+        # Some more attempts fail in the same way.
+        deadline = manager.loop.time() + 1.5
+        eventually(lambda: manager.loop.time() > deadline)
+        with lookupd("--bind", f"127.0.0.1:{server.port}") as again:
+            eventually(lambda: pids(again, "default.a"))
+            assert announcer.status() == [{"address": server.url, "connected": True, "error": None}]
+            assert caplog.text.count("trying again") == 1
+
+
+@LOST
+def test_a_lookupd_that_stands_still_is_left_and_found_again():
+    with lookupd(*FAST) as server:
+        announcer = make_announcer(server.url)
+        with running_manager([announcer]) as manager:
+            manager.load(ProcessConfig("a", "sleep 1000"))
+            eventually(lambda: pids(server, "default.a"))
+            server.signal(signal.SIGSTOP)
+            eventually(lambda: not announcer.status()[0]["connected"], timeout=5)
+            manager.scale("default.a", "=2")
+            server.signal(signal.SIGCONT)
+            eventually(lambda: len(pids(server, "default.a") or []) == 2)
+            assert nodes(server) == {"n1": "alive"}
+
+
+@pytest.mark.expects_errors("wants the cluster key")
+def test_a_wrong_cluster_key_is_explained(tmp_path, caplog):
+    key = tmp_path / "key"
+    key.write_text("right")
+    key.chmod(0o600)
+    with lookupd("--cluster-key-file", str(key)) as server:
+        good, bad = make_announcer(server.url, cluster_key="right"), make_announcer(server.url, cluster_key="wrong")
+        with running_manager([good, bad]):
+            eventually(lambda: good.status()[0]["connected"] and bad.status()[0]["error"])
+            assert "--cluster-key-file" in bad.status()[0]["error"]
+    assert f"lookupd {server.url}: 401" in caplog.text
+
+
+def test_every_lookupd_is_told_the_same():
+    with lookupd() as one, lookupd() as two, running_manager([make_announcer(one.url, two.url)]) as manager:
+        manager.load(ProcessConfig("a", "sleep 1000"))
+        for server in (one, two):
+            eventually(lambda server=server: pids(server, "default.a"))
+        assert source(one, "default.a")["node_info"]["seq"] == source(two, "default.a")["node_info"]["seq"]
+
+
+# With tables of the test's own
+
+
+class Tables:
+    """What the announcer needs of a manager."""
+
+    def __init__(self):
+        self.table = {}
+        self.callbacks = []
+
+    def announced(self):
+        return self.table
+
+    def on_change(self, callback):
+        self.callbacks.append(callback)
+
+    def off_change(self, callback):
+        self.callbacks.remove(callback)
+
+    def set(self, **jobs):
+        """Have these jobs, `name=[pid, ...]` in the session s, or `name={pid: state}`."""
+        self.table = {
+            f"s.{job}": {
+                pid: SimpleNamespace(state=pids[pid] if isinstance(pids, dict) else "ready", endpoints=[])
+                for pid in pids
+            }
+            for job, pids in jobs.items()
+        }
+        for callback in self.callbacks:
+            callback()
+
+
+@asynccontextmanager
+async def announcing(*addresses):
+    announcer, tables = make_announcer(*addresses), Tables()
+    announcer.start(asyncio.get_running_loop(), tables)
+    try:
+        yield announcer, tables
+    finally:
+        await announcer.stop()
+
+
+def welcome(message):
+    """The answers of a lookupd that has leases."""
+    return WELCOME if message["type"] == "IDENTIFY" else OK
+
+
+def connected(announcer):
+    return eventually_async(lambda: announcer.status()[0]["connected"])
+
+
+@pytest.mark.row("LP-20")
+async def test_an_address_given_twice_gets_one_connection():
+    async with (
+        other_lookupd(lambda message: OK) as lookup,
+        announcing(lookup.url, lookup.url + "/", lookup.url) as (announcer, _),
+    ):
+        await connected(announcer)
+        assert len(announcer.status()) == 1
+        assert len(lookup.connections) == 1
+
+
+@pytest.mark.row("LP-20")
+@pytest.mark.parametrize(
+    ("address", "url"),
+    [
+        ("http://h:5010", "ws://h:5010/ws"),
+        ("https://h:5010/", "wss://h:5010/ws"),
+        ("h:5010", "ws://h:5010/ws"),
+        ("http://[::1]:5010", "ws://[::1]:5010/ws"),
+    ],
+)
+def test_the_websocket_of_an_address(address, url):
+    assert websocket_url(address) == url
+
+
+@pytest.mark.parametrize("address", ["ftp://h:5010", "http://", ""])
+def test_an_address_that_is_none_is_refused(address):
+    with pytest.raises(BadRequest):
+        make_announcer(address)
+
+
+@pytest.mark.row("LP-21", "LP-23", "LP-24")
+async def test_a_lookupd_of_0_5_gets_the_six_types_only():
+    async with other_lookupd(lambda message: OK) as lookup, announcing(lookup.url) as (announcer, tables):
+        tables.set(web=[1, 2], idle=[])
+        await eventually_async(lambda: len(lookup.messages) == 5)
+        assert lookup.messages[0].items() >= {"name": "n1", "origin": "http://n1:5000", "version": "0.1"}.items()
+        tables.set(web={1: "draining", 2: "ready", 3: "starting"}, idle=[])
+        announcer.quiesce()
+        tables.set(idle=[])
+        await eventually_async(lambda: lookup.types()[-1] == "UNREGISTER_JOB")
+        said = [(m["type"], m["job_name"], m.get("pid")) for m in lookup.messages[1:]]
+        assert said == [
+            ("REGISTER_JOB", "s.web", None),
+            ("REGISTER_PROCESS", "s.web", 1),
+            ("REGISTER_PROCESS", "s.web", 2),
+            ("REGISTER_JOB", "s.idle", None),
+            ("UNREGISTER_PROCESS", "s.web", 1),
+            ("REGISTER_PROCESS", "s.web", 3),
+            ("UNREGISTER_JOB", "s.web", None),
+        ]
+        known = {"msgid", "type", "job_name", "pid"}
+        assert all(message.keys() <= known for message in lookup.messages[1:])
+        assert all(message["msgid"] for message in lookup.messages)
+
+
+@LOST
+async def test_after_a_lost_connection_a_lookupd_of_0_5_is_told_everything_again():
+    refusals = iter([{"errno": 404, "reason": None}])
+
+    def answer(message):
+        return next(refusals, OK) if message["type"] == "REGISTER_PROCESS" else OK
+
+    async with other_lookupd(answer) as lookup, announcing(lookup.url) as (_, tables):
+        tables.set(web=[1])
+        await eventually_async(lambda: len(lookup.connections) == 2 and len(lookup.messages) == 3)
+        assert lookup.types() == ["IDENTIFY", "REGISTER_JOB", "REGISTER_PROCESS"]
+
+
+async def test_a_connection_begins_with_a_snapshot_and_goes_on_with_numbered_changes():
+    async with other_lookupd(welcome) as lookup:
+        async with announcing(lookup.url) as (_, tables):
+            tables.set(web=[1])
+            await eventually_async(lambda: "SNAPSHOT" in lookup.types())
+            tables.set(web=[1, 2])
+            await eventually_async(lambda: "REGISTER_PROCESS" in lookup.types())
+        snapshot, change = lookup.messages[1:3]
+        assert (snapshot["seq"], snapshot["jobs"]) == (2, {"s.web": [{"pid": 1, "state": "ready", "endpoints": []}]})
+        assert (change["seq"], change["pid"]) == (3, 2)
+
+
+@pytest.mark.row("LP-22")
+async def test_it_pings_with_its_number_and_sends_a_snapshot_when_asked():
+    asked = iter([{"ok": True, "resync": True}])
+
+    def answer(message):
+        if message["type"] == "IDENTIFY":
+            return WELCOME
+        return next(asked, OK) if message["type"] == "PING" else OK
+
+    async with other_lookupd(answer) as lookup, announcing(lookup.url) as (_, tables):
+        tables.set(web=[1])
+        await eventually_async(lambda: lookup.types().count("PING") >= 2)
+        assert lookup.types()[:5] == ["IDENTIFY", "SNAPSHOT", "PING", "SNAPSHOT", "PING"]
+        assert [m["seq"] for m in lookup.messages if m["type"] == "PING"][:2] == [2, 2]
+
+
+@LOST
+async def test_a_ping_without_an_answer_for_one_interval_means_reconnect():
+    def answer(message):
+        return {"IDENTIFY": WELCOME, "PING": None}.get(message["type"], OK)
+
+    async with other_lookupd(answer) as lookup, announcing(lookup.url):
+        await eventually_async(lambda: len(lookup.connections) >= 2)
+        assert lookup.connections[0][-1]["type"] == "PING"
+
+
+@LOST
+async def test_a_node_that_drained_says_so_after_a_reconnect():
+    pings = iter([None])
+
+    def answer(message):
+        if message["type"] == "IDENTIFY":
+            return WELCOME
+        return next(pings, OK) if message["type"] == "PING" else OK
+
+    async with other_lookupd(answer) as lookup, announcing(lookup.url) as (announcer, _):
+        await connected(announcer)
+        announcer.quiesce()
+        await eventually_async(lambda: len(lookup.connections) == 2 and "SNAPSHOT" in lookup.types())
+        assert "DRAIN" in [message["type"] for message in lookup.connections[0]]
+        assert lookup.messages[1]["draining"] is True
+
+
+@LOST
+async def test_more_changes_than_can_wait_are_replaced_by_a_snapshot():
+    async with other_lookupd(welcome) as lookup, announcing(lookup.url) as (_, tables):
+        await eventually_async(lambda: "SNAPSHOT" in lookup.types())
+        tables.set(web=list(range(1, OUTBOX_LIMIT + 10)))
+        await eventually_async(lambda: len(lookup.connections) == 2 and "SNAPSHOT" in lookup.types())
+        assert len(lookup.messages[1]["jobs"]["s.web"]) == OUTBOX_LIMIT + 9
+
+
+@LOST
+async def test_a_refused_identity_is_told_and_tried_again():
+    answers = iter([{"errno": 409, "reason": "identity_exists"}])
+    async with other_lookupd(lambda message: next(answers, OK)) as lookup, announcing(lookup.url) as (announcer, _):
+        await eventually_async(lambda: "identity_exists" in (announcer.status()[0]["error"] or ""))
+        await connected(announcer)
+
+
+@LOST
+async def test_a_server_that_is_no_lookupd_is_told():
+    async with http_server(Application([])) as url, announcing(url) as (announcer, _):
+        await eventually_async(lambda: "404" in (announcer.status()[0]["error"] or ""))
+
+
+async def test_leaving_waits_for_the_answer():
+    async with other_lookupd(welcome) as lookup, announcing(lookup.url) as (announcer, _):
+        await connected(announcer)
+        await announcer.leave()
+        assert lookup.types()[-1] == "LEAVE"
+        assert announcer.status()[0]["connected"] is False
