@@ -13,7 +13,7 @@ from gaffer.config import ProcessConfig
 from gaffer.errors import BadRequest
 from gafferd.announcer import Announcer
 from gafferd.announcing_link import OUTBOX_LIMIT, websocket_url
-from support.daemons import lookupd
+from support.daemons import gafferd, lookupd
 from support.managers import running_manager
 from support.other_lookupd import http_server, other_lookupd
 from support.poll import eventually, eventually_async
@@ -168,6 +168,46 @@ def test_every_lookupd_is_told_the_same():
         for server in (one, two):
             eventually(lambda server=server: pids(server, "default.a"))
         assert source(one, "default.a")["node_info"]["seq"] == source(two, "default.a")["node_info"]["seq"]
+
+
+# With the installed gafferd
+
+
+def load(node, name):
+    body = {"name": name, "cmd": "sleep 1000"}
+    assert requests.post(f"{node.url}/jobs/default", json=body, timeout=10).status_code == 200
+
+
+def test_a_killed_node_is_suspect_at_once_expires_and_comes_back_under_its_id(server, tmp_path):
+    options = ("--lookupd-address", server.url, "--node-name", "victim")
+    with gafferd(*options, state_dir=tmp_path) as node:
+        load(node, "killed")
+        eventually(lambda: pids(server, "default.killed"))
+        first = source(server, "default.killed")["node_info"]
+        node.kill()
+        eventually(lambda: nodes(server).get("victim") == "suspect", timeout=1)
+        assert pids(server, "default.killed")
+        eventually(lambda: "victim" not in nodes(server), timeout=5)
+        assert pids(server, "default.killed") is None
+    with gafferd(*options, state_dir=tmp_path) as node:
+        load(node, "again")
+        eventually(lambda: pids(server, "default.again"))
+        second = source(server, "default.again")["node_info"]
+        assert second["id"] == first["id"]
+        assert second["incarnation"] > first["incarnation"]
+
+
+def test_a_node_that_stands_still_longer_than_its_ttl_is_back_soon_after(server):
+    with gafferd("--lookupd-address", server.url, "--node-name", "sleeper") as node:
+        load(node, "asleep")
+        eventually(lambda: pids(server, "default.asleep"))
+        node.signal(signal.SIGSTOP)
+        try:
+            eventually(lambda: nodes(server).get("sleeper") == "suspect", timeout=3)
+            eventually(lambda: "sleeper" not in nodes(server), timeout=5)
+        finally:
+            node.signal(signal.SIGCONT)
+        eventually(lambda: pids(server, "default.asleep"), timeout=2)
 
 
 # With tables of the test's own
