@@ -12,6 +12,8 @@ from typing import Any
 from gaffer import Manager
 from gaffer.http_handler import HttpEndpoint, HttpHandler
 
+from support.poll import eventually_async
+
 PYTHON = sys.executable
 
 
@@ -112,6 +114,7 @@ class HttpNode:
 
     manager: Manager
     handler: HttpHandler
+    _followed: list[Exchange] = field(default_factory=list)
 
     @property
     def address(self) -> str:
@@ -136,13 +139,18 @@ class HttpNode:
         return Answer(exchange.status, exchange.headers, content)
 
     async def follow(self, path: str, headers: Mapping[str, str] | None = None) -> Exchange:
-        """A GET whose body comes bit by bit."""
-        return await open_exchange(self.address, "GET", path, None, headers)
+        """A GET whose body comes bit by bit; closed with the node at the latest."""
+        exchange = await open_exchange(self.address, "GET", path, None, headers)
+        self._followed.append(exchange)
+        return exchange
 
     async def stop(self) -> None:
-        stopped = asyncio.get_running_loop().create_future()
-        self.manager.stop(stopped.set_result, now=True)
-        await stopped
+        self.manager.stop(now=True)
+        await eventually_async(lambda: not self.manager.started, message="the manager did not stop")
+
+    def close_followed(self) -> None:
+        for exchange in self._followed:
+            exchange.close()
 
 
 @asynccontextmanager
@@ -155,6 +163,7 @@ async def running_node(endpoint: HttpEndpoint | None = None, **settings: Any) ->
     try:
         yield node
     finally:
+        node.close_followed()
         await node.stop()
 
 

@@ -199,7 +199,6 @@ async def test_a_signal_reaches_every_process(node: HttpNode, sig: int | str) ->
     answer = await node.call("POST", "/jobs/default/catcher/signal", {"signal": sig})
     assert (answer.status, answer.json) == (202, {"ok": True})
     await feed.read_until(b"got it\n")
-    feed.close()
 
 
 @pytest.mark.row("R-52")

@@ -63,8 +63,10 @@ class HttpEndpoint:
         if self.ssl_options is None or isinstance(self.ssl_options, ssl.SSLContext):
             return self.ssl_options
         try:
+            if "certfile" not in self.ssl_options:
+                raise ValueError("certfile is missing")
             return ssl_options_to_context(dict(self.ssl_options), server_side=True)
-        except (OSError, KeyError, ValueError) as error:
+        except (OSError, ValueError) as error:
             raise GafferError(
                 f"can't use the certificate for {', '.join(self.uris)}: {error}",
                 reason="bad_certificate",

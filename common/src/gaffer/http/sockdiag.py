@@ -46,7 +46,7 @@ class SocketOwner(NamedTuple):
 
 def trusted_uid(owner: SocketOwner | None) -> int | None:
     """The uid to believe, or None when the answer proves nothing."""
-    if owner is None:
+    if owner is None or owner.inode == 0 or owner.state not in _HELD_STATES:
         return None
     return owner.uid
 
