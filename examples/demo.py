@@ -139,14 +139,16 @@ class Cluster:
         self.daemons: list[Daemon] = []
         self.nodes: list[Node] = []
 
-    def start(self) -> None:
-        """Start the daemons and wait until the lookup knows all nodes."""
+    def start_lookupd(self) -> None:
         lookupd = Daemon(
             self.home / "lookupd", "gaffer_lookupd", "--bind=127.0.0.1:0", f"--ttl={TTL}", f"--interval={INTERVAL}"
         )
         self.daemons.append(lookupd)
         self.lookup_url = lookupd.url()
         self.lookup = Lookup([self.lookup_url])
+
+    def start_nodes(self) -> None:
+        """Start them all at once, and wait until the lookup knows them."""
         for index in range(self.size):
             node = Node(index, self.home / f"node{index + 1}", self.lookup_url)
             self.nodes.append(node)
@@ -216,7 +218,9 @@ class Cluster:
 
 def once(cluster: Cluster) -> None:
     """Kill a process and a node, and print how soon the lookup's answers follow."""
+    cluster.start_lookupd()
     print("lookupd", cluster.lookup_url, flush=True)
+    cluster.start_nodes()
     for node in cluster.nodes:
         print("node", node.name, node.url, flush=True)
     cluster.load()
@@ -286,6 +290,9 @@ def crash_node(cluster: Cluster, node: Node) -> None:
 
 def follow(cluster: Cluster) -> None:
     """Show what the lookup answers, until somebody stops it."""
+    progress(f"starting a lookupd and {cluster.size} nodes")
+    cluster.start_lookupd()
+    cluster.start_nodes()
     cluster.load()
     node = cluster.nodes[-1]
     print(
@@ -311,7 +318,7 @@ Ctrl-C ends it all.
         except Unreachable as error:
             screen.show(f"{last}\n\n{error.message}; this is {time.monotonic() - since:.0f} s old")
             continue
-        last = job_table({job["name"]: job["sources"] for job in jobs}) or "no jobs"
+        last = job_table({job["name"]: job["sources"] for job in jobs}, endpoints=1) or "no jobs"
         since = time.monotonic()
         screen.show(last)
 
@@ -385,7 +392,6 @@ def main() -> int:
     cluster = Cluster(options.nodes)
     problems = []
     try:
-        cluster.start()
         (once if options.once else follow)(cluster)
     except Stopped:
         if options.once:

@@ -353,7 +353,7 @@ def test_lookups(gaffer: Commands, server: Server, node: Daemon, registry: Daemo
     assert (ran.status, ran.err) == (0, "")
     header, row = ran.out.splitlines()
     assert header.split() == ["NODE", "JOB", "PROCESSES", "ENDPOINT", "STATE", "AGE"]
-    assert re.match(r"one@127.0.0.1:\d+  shop\.web +\d+ \d+ +127\.0\.0\.1:\d+ 127\.0\.0\.1:\d+ +alive", row)
+    assert re.match(r"one +shop\.web +\d+ \d+ +127\.0\.0\.1:\d+ 127\.0\.0\.1:\d+ +alive", row)
 
     assert node.url in gaffer("lookup:nodes").out
     assert len(gaffer("lookup:jobs").out.splitlines()) == 4
@@ -378,7 +378,7 @@ def test_what_no_node_has(gaffer: Commands, server: Server) -> None:
 def test_one_lookup_of_two_is_down(gaffer: Commands, server: Server, registry: Daemon, nobody: str) -> None:
     ran = gaffer("lookup:nodes", "-L", f"{nobody}, {registry.url}")
     assert ran.status == 0
-    assert "one@" in ran.out
+    assert "one " in ran.out
     assert ran.err == f"warning: can't reach {nobody}: connection refused\n"
 
 

@@ -46,7 +46,7 @@ def age(milliseconds: float | None) -> str:
     if milliseconds is None:
         return "?"
     seconds = milliseconds / 1000
-    if seconds < 10:
+    if seconds < 9.95:
         return f"{seconds:.1f} s"
     for limit, unit, name in ((120, 1, "s"), (7200, 60, "min"), (172800, 3600, "h")):
         if seconds < limit:

@@ -24,14 +24,14 @@ def node_table(nodes: Sequence[NodeInfo]) -> str | None:
     return table(("NODE", "ORIGIN", "STATE", "AGE", "PROTOCOL", "LABELS"), rows) if rows else None
 
 
-def job_table(found: Mapping[str, Sequence[Source]]) -> str | None:
-    """A row for each job on each node; None when there is none."""
+def job_table(found: Mapping[str, Sequence[Source]], endpoints: int = 2) -> str | None:
+    """A row for each job on each node, with so many of its endpoints; None when there is none."""
     rows = [
         (
             display_name(source["node_info"]),
             name,
             abridged(sorted(source["pids"])) or "-",
-            abridged(list(_addresses(source)), 2) or "-",
+            abridged(list(_addresses(source)), endpoints) or "-",
             _state(source),
             age(source.get("age_ms")),
         )

@@ -1,0 +1,111 @@
+"""What people see: columns, units, colours, names of nodes."""
+
+import io
+import re
+from typing import Any
+
+import pytest
+from gaffer_client.cli.output import abridged, age, clock, coloured, printable, table
+from gaffer_client.cli.topology import job_table, node_table
+from gaffer_client.naming import display_name
+
+NODE: Any = {"name": "one", "origin": "http://10.0.0.7:5000", "version": "0.1"}
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_columns_are_as_wide_as_their_widest_cell() -> None:
+    assert table(("A", "LONG"), [("wide cell", 1), ("x", "")]) == "A          LONG\nwide cell  1\nx"
+
+
+@pytest.mark.parametrize(
+    ("milliseconds", "text"),
+    [
+        (None, "?"),
+        (0, "0.0 s"),
+        (420, "0.4 s"),
+        (9_949, "9.9 s"),
+        (9_999, "10 s"),
+        (12_300, "12 s"),
+        (119_000, "119 s"),
+        (120_000, "2 min"),
+        (7_200_000, "2 h"),
+        (172_800_000, "2 d"),
+    ],
+)
+def test_ages(milliseconds: float | None, text: str) -> None:
+    assert age(milliseconds) == text
+
+
+@pytest.mark.row("STAT-09")
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0, "0:00.00"), (0.44, "0:00.44"), (59.999, "1:00.00"), (61.5, "1:01.50"), (7325, "122:05.00")],
+)
+def test_clocks(seconds: float, text: str) -> None:
+    assert clock(seconds) == text
+
+
+def test_long_lists_are_abridged() -> None:
+    assert abridged([]) == ""
+    assert abridged([1, 2, 3, 4]) == "1 2 3 4"
+    assert abridged([1, 2, 3, 4, 5, 6]) == "1 2 3 4 +2"
+
+
+def test_control_characters_are_replaced() -> None:
+    assert printable("a\x1b[2Jb\nc\u202e") == "a\ufffd[2Jb\ufffdc\ufffd"
+
+
+@pytest.mark.row("GF-27")
+def test_colours_are_for_terminals_that_want_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    assert coloured("x", "cyan", Terminal()) == "\x1b[36mx\x1b[0m"
+    assert coloured("x", "cyan", io.StringIO()) == "x"
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert coloured("x", "cyan", Terminal()) == "x"
+
+
+@pytest.mark.parametrize(
+    ("more", "name"),
+    [
+        ({}, "one"),
+        ({"conflict": False}, "one"),
+        ({"conflict": True}, "one@10.0.0.7:5000"),
+        ({"conflict": True, "origin": "http://[bad"}, "one@http://[bad"),
+        ({"conflict": True, "origin": "nonsense"}, "one@nonsense"),
+    ],
+)
+def test_the_name_of_a_node_tells_it_from_others(more: dict[str, Any], name: str) -> None:
+    assert display_name(NODE | more) == name
+
+
+def test_a_job_on_a_node() -> None:
+    processes = [
+        {"pid": 3, "state": "ready", "endpoints": [{"name": "http", "address": "10.0.0.7", "port": 8000}]},
+        {"pid": 5, "state": "starting", "endpoints": [{"name": "http", "address": "fe80::1", "port": 8001}]},
+        {"pid": 4, "state": "draining", "endpoints": []},
+    ]
+    source: Any = {"name": "one", "pids": [5, 3], "node_info": NODE | {"status": "alive"}, "age_ms": 500}
+    source["processes"] = processes
+    text = job_table({"shop.web": [source]})
+    assert text is not None
+    assert re.split(" {2,}", text.splitlines()[1]) == [
+        "one",
+        "shop.web",
+        "3 5",
+        "10.0.0.7:8000 [fe80::1]:8001",
+        "alive, 1 starting, 1 draining",
+        "0.5 s",
+    ]
+    old: Any = {"name": "one", "pids": [], "node_info": NODE}
+    assert (job_table({"shop.web": [old]}) or "").splitlines()[1].split() == ["one", "shop.web", "-", "-", "alive", "?"]
+
+
+def test_no_rows_no_table() -> None:
+    assert job_table({}) is None
+    assert job_table({"shop.web": []}) is None
+    assert node_table([]) is None
