@@ -59,6 +59,7 @@ class Daemon:
         self.name = name
         self._home = home
         self._options = options
+        self._listened = False
         self._log = home / f"{name}.log"
         home.mkdir(exist_ok=True)
         with self._log.open("wb") as log:
@@ -73,7 +74,9 @@ class Daemon:
 
     def url(self) -> str:
         """Where it listens, as soon as it does."""
-        return wait_for(self._announced, 15, f"{self.name} does not listen")
+        url = wait_for(self._announced, 15, f"{self.name} does not listen")
+        self._listened = True
+        return url
 
     def kill(self) -> None:
         self.process.kill()
@@ -85,7 +88,7 @@ class Daemon:
         What a gafferd that was killed has left is ended by its successor on the same state directory.
         """
         self._terminate()
-        if self.name == "gafferd" and self.process.returncode < 0:
+        if self.name == "gafferd" and self._listened and self.process.returncode != 0:
             successor = Daemon(self._home, self.name, *self._options)
             successor.url()
             successor._terminate()

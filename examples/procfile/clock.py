@@ -4,7 +4,9 @@ import signal
 import sys
 import time
 
-signal.signal(signal.SIGTERM, lambda signum, frame: sys.exit(0))
+for signum in (signal.SIGTERM, signal.SIGINT):
+    signal.signal(signum, lambda number, frame: sys.exit(0))
+
 while True:
     print(time.strftime("%H:%M:%S"))
     time.sleep(1)

@@ -23,7 +23,8 @@ class Page(BaseHTTPRequestHandler):
 
 
 def main() -> None:
-    signal.signal(signal.SIGTERM, lambda signum, frame: sys.exit(0))
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(signum, lambda number, frame: sys.exit(0))
     address = os.environ.get("HOST", "0.0.0.0"), int(os.environ.get("PORT", "8000"))
     with ThreadingHTTPServer(address, Page) as server:
         print(f"web serves on http://{address[0]}:{server.server_port}")

@@ -6,7 +6,9 @@ import signal
 import sys
 import time
 
-signal.signal(signal.SIGTERM, lambda signum, frame: sys.exit(0))
+for signum in (signal.SIGTERM, signal.SIGINT):
+    signal.signal(signum, lambda number, frame: sys.exit(0))
+
 for piece in itertools.count(1):
     print(f"worker {os.getpid()} finished piece {piece}")
     time.sleep(1)

@@ -54,7 +54,7 @@ def test_command_lines(line: str, command: str, expected: dict[str, Any]) -> Non
     invocation = parse(PROGRAMS[name], argv)
     assert invocation.command is not None
     assert (invocation.command.name, invocation.help) == (command, False)
-    values = invocation.arguments._values
+    values = invocation.arguments.values
     assert {key: values[key] for key in expected} == expected
 
 

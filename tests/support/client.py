@@ -28,6 +28,13 @@ class Answering:
         self.answers[path] = (status, body.encode() if isinstance(body, str) else body)
 
 
+class _Server(ThreadingHTTPServer):
+    daemon_threads = False  # so that closing it waits for them
+
+    def handle_error(self, *_args: object) -> None:
+        """A client that goes away, or does not trust the certificate, is part of the test."""
+
+
 @contextmanager
 def answering_server(context: ssl.SSLContext | None = None) -> Iterator[Answering]:
     """Run a server on a free loopback port until the block ends."""
@@ -53,8 +60,7 @@ def answering_server(context: ssl.SSLContext | None = None) -> Iterator[Answerin
         def log_message(self, *_args: object) -> None:
             pass
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        server.daemon_threads = False
+    with _Server(("127.0.0.1", 0), Handler) as server:
         if context is not None:
             server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
         told.url = f"http{'s' if context else ''}://127.0.0.1:{server.server_port}"

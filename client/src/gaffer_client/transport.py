@@ -75,12 +75,17 @@ def path_of(*segments: str | int) -> str:
     return "".join("/" + quote(str(segment), safe="") for segment in segments)
 
 
+def is_key(text: str) -> bool:
+    """Whether `text` can be a key: one printable ASCII word."""
+    return text.isascii() and text.isprintable() and text != "" and " " not in text
+
+
 class Transport:
     """Speaks HTTP with one server.
 
     `api_key` is sent as a bearer token; `cacert`, `certfile` and `keyfile` are paths of PEM files for TLS;
     `timeout` bounds, in seconds, each of connecting and answering. Proxies and .netrc of the environment are not used.
-    Not for use by several threads at once.
+    Not for use by several threads at once. Raises InvalidURL, and ValueError for a key that is none.
     """
 
     def __init__(
@@ -93,6 +98,8 @@ class Transport:
         keyfile: str | None = None,
         timeout: float = DEFAULT_TIMEOUT,
     ) -> None:
+        if api_key is not None and not is_key(api_key):
+            raise ValueError("a key is one printable ASCII word")
         self.address = parse_url(url)
         self.timeout = timeout
         self._api_key = api_key

@@ -4,6 +4,7 @@ import configparser
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TypedDict
 
 from gaffer.keyfile import KeyFileError, read_key_file
@@ -14,6 +15,7 @@ from gaffer_client.cli.parse import Arguments
 from gaffer_client.cli.table import Option, Program
 from gaffer_client.lookup import Lookup
 from gaffer_client.node import DEFAULT_URL, Server
+from gaffer_client.transport import is_key
 
 DEFAULT_LOOKUP = "http://127.0.0.1:5010"
 
@@ -44,7 +46,10 @@ class Context:
         self.program = program
         self.arguments = arguments
         self._environ = environ
-        self._file = _read_file(environ)
+
+    @cached_property
+    def _file(self) -> "_File":
+        return _read_file(self._environ)
 
     @property
     def json(self) -> bool:
@@ -74,17 +79,22 @@ class Context:
 
     def _api_key(self, configured: str | None) -> str | None:
         path = self.arguments.text("--api-key-file") or self._environ.get("GAFFER_API_KEY_FILE")
-        if path is None and (key := self._environ.get("GAFFER_API_KEY")):
+        if path is None and (key := self._environ.get("GAFFER_API_KEY", "").strip()):
+            if not is_key(key):
+                raise UsageError("GAFFER_API_KEY holds no key", hint="a key is one printable ASCII word")
             return key
         path = path or configured
         return _read_key(path) if path else None
 
     def _tls(self, configured: Mapping[str, str]) -> _TLSFiles:
-        return {
+        files: _TLSFiles = {
             "cacert": self._path("cacert", configured),
             "certfile": self._path("certfile", configured),
             "keyfile": self._path("keyfile", configured),
         }
+        if files["keyfile"] and not files["certfile"]:
+            raise UsageError("keyfile is given without certfile", hint="both are needed, or one file that holds both")
+        return files
 
     def _path(self, key: str, configured: Mapping[str, str]) -> str | None:
         path = self.arguments.text(f"--{key}") or configured.get(key)

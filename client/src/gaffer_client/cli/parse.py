@@ -14,22 +14,22 @@ class Arguments:
     """The arguments of a command: `args.text("--port")`, `args.flag("--json")`, `args.words("<type>")`."""
 
     def __init__(self, values: Mapping[str, Any]) -> None:
-        self._values = values
+        self.values = values
 
     def text(self, name: str) -> str | None:
-        value = self._values.get(name)
+        value = self.values.get(name)
         return value if isinstance(value, str) else None
 
     def required(self, name: str) -> str:
-        value = self._values[name]
+        value = self.values[name]
         assert isinstance(value, str)
         return value
 
     def flag(self, name: str) -> bool:
-        return bool(self._values.get(name))
+        return bool(self.values.get(name))
 
     def words(self, name: str) -> list[str]:
-        return list(self._values.get(name) or [])
+        return list(self.values.get(name) or [])
 
 
 class Invocation(NamedTuple):

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from gaffer.names import check_name, parse_job_name, split_job_name
+from gaffer.names import parse_job_name, split_job_name
 
 from gaffer_client.cli import ports
 from gaffer_client.cli.config import Context
@@ -103,9 +103,8 @@ def _load(context: Context, args: Arguments, server: Server, session: str, jobs:
 def unload(context: Context, args: Arguments) -> int:
     name = args.text("<name>")
     with context.server() as server:
-        if name is not None and name.strip("."):
-            session, job = split_job_name(name, "")
-            names = [str(parse_job_name(name))] if session else jobs_of(server, check_name(job, "session"))
+        if name is not None and split_job_name(name, "")[0]:
+            names = [str(parse_job_name(name))]
         else:
             names = jobs_of(server, app_name(args, name))
         failures: list[StatusError] = []

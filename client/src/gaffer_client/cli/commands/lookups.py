@@ -5,9 +5,10 @@ from typing import Any
 
 from gaffer.names import check_name, parse_job_name
 
+from gaffer_client.answers import JobsAnswer
 from gaffer_client.cli.config import Context
-from gaffer_client.cli.errors import CommandFailed, Exit
-from gaffer_client.cli.output import print_json, warn
+from gaffer_client.cli.errors import Exit
+from gaffer_client.cli.output import print_error, print_json, warn
 from gaffer_client.cli.parse import Arguments
 from gaffer_client.cli.table import Command
 from gaffer_client.cli.topology import job_table, node_table
@@ -17,13 +18,13 @@ from gaffer_client.lookup import Lookup
 def nodes(context: Context, args: Arguments) -> int:
     with context.lookup() as lookup:
         answer = lookup.nodes()
-    return _show(context, lookup, answer, node_table(answer["nodes"]))
+    return _show(context, lookup, answer, node_table(answer["nodes"]), "no node is known")
 
 
 def jobs(context: Context, args: Arguments) -> int:
     with context.lookup() as lookup:
         answer = lookup.jobs()
-    return _show(context, lookup, answer, job_table({job["name"]: job["sources"] for job in answer["jobs"]}))
+    return _show(context, lookup, answer, _table_of(answer), "no node has a job")
 
 
 def sessions(context: Context, args: Arguments) -> int:
@@ -31,39 +32,50 @@ def sessions(context: Context, args: Arguments) -> int:
     with context.lookup() as lookup:
         answer = lookup.sessions(node)
     found = {name: sources for session in answer["sessions"] for name, sources in session["jobs"].items()}
-    return _show(context, lookup, answer, job_table(found))
+    nothing = "no node has a job" if node is None else f"no node {node} has a job"
+    return _show(context, lookup, answer, job_table(found), nothing)
 
 
 def job(context: Context, args: Arguments) -> int:
     name = str(parse_job_name(args.required("<job>")))
     with context.lookup() as lookup:
         answer = lookup.find_job(name)
-    status = _show(context, lookup, answer, job_table({name: answer["sources"]}))
-    if not answer["sources"]:
-        raise CommandFailed(f"no node has the job {name}", status=Exit.NOT_FOUND)
-    return status
+    text = job_table({name: answer["sources"]})
+    return _show(context, lookup, answer, text, f"no node has the job {name}", Exit.NOT_FOUND)
 
 
 def session(context: Context, args: Arguments) -> int:
     name = check_name(args.required("<session>"), "session")
     with context.lookup() as lookup:
         answer = lookup.find_session(name)
-    status = _show(context, lookup, answer, job_table({job["name"]: job["sources"] for job in answer["jobs"]}))
-    if not answer["jobs"]:
-        raise CommandFailed(f"no node has the session {name}", status=Exit.NOT_FOUND)
-    return status
+    return _show(context, lookup, answer, _table_of(answer), f"no node has the session {name}", Exit.NOT_FOUND)
 
 
-def _show(context: Context, lookup: Lookup, answer: Mapping[str, Any], text: str | None) -> int:
+def _table_of(answer: JobsAnswer) -> str | None:
+    return job_table({job["name"]: job["sources"] for job in answer["jobs"]})
+
+
+def _show(
+    context: Context,
+    lookup: Lookup,
+    answer: Mapping[str, Any],
+    text: str | None,
+    nothing: str,
+    status: Exit = Exit.OK,
+) -> int:
+    """Print an answer, and what casts doubt on it. When there is no `text`, say `nothing`, and return `status`."""
     if context.json:
         print_json(answer)
     elif text is not None:
         print(text)
     for error in lookup.failures.values():
         warn(error.message)
-    if answer.get("stale"):
+    if answer["stale"]:
         warn("many nodes fell silent at once: the answer may be out of date")
-    return Exit.OK
+    if text is not None:
+        return Exit.OK
+    print_error(context.program.name, nothing)
+    return status
 
 
 COMMANDS = (
