@@ -4,11 +4,13 @@ import asyncio
 import logging
 import os
 import signal
+import ssl
 from contextlib import asynccontextmanager
 from types import SimpleNamespace
 
 import pytest
 import requests
+import trustme
 from gaffer.config import ProcessConfig
 from gaffer.errors import BadRequest
 from gafferd.announcer import Announcer
@@ -162,6 +164,23 @@ def test_a_wrong_cluster_key_is_explained(tmp_path, caplog):
     assert f"lookupd {server.url}: 401" in caplog.text
 
 
+@pytest.mark.row("LP-25")
+def test_over_tls(tmp_path):
+    authority = trustme.CA()
+    authority.issue_cert("127.0.0.1").private_key_and_cert_chain_pem.write_to_path(tmp_path / "cert")
+    authority.cert_pem.write_to_path(tmp_path / "ca")
+    with lookupd("--certfile", str(tmp_path / "cert")) as server:
+        announcer = make_announcer(server.url, ssl=ssl.create_default_context(cafile=tmp_path / "ca"))
+        with running_manager([announcer]):
+            eventually(lambda: announcer.status()[0]["connected"])
+
+
+@LOST
+async def test_a_host_that_can_not_be_found_is_told():
+    async with announcing("http://a..b:5010") as (announcer, _):
+        await eventually_async(lambda: announcer.status()[0]["error"])
+
+
 def test_every_lookupd_is_told_the_same():
     with lookupd() as one, lookupd() as two, running_manager([make_announcer(one.url, two.url)]) as manager:
         manager.load(ProcessConfig("a", "sleep 1000"))
@@ -286,7 +305,7 @@ def test_the_websocket_of_an_address(address, url):
     assert websocket_url(address) == url
 
 
-@pytest.mark.parametrize("address", ["ftp://h:5010", "http://", ""])
+@pytest.mark.parametrize("address", ["ftp://h:5010", "http://", "", "http://h:99999", "http://h:port"])
 def test_an_address_that_is_none_is_refused(address):
     with pytest.raises(BadRequest):
         make_announcer(address)

@@ -1,9 +1,11 @@
 """The installed gaffer_lookupd: what it serves, whom it lets in, how it starts and stops."""
 
+import contextlib
 import os
 import signal
 import ssl
 import subprocess
+import time
 
 import pytest
 import requests
@@ -139,6 +141,22 @@ def test_after_a_pause_of_lookupd_nobody_is_removed():
         assert statuses(server) == {"n1": "alive"}
 
 
+def test_when_most_nodes_go_silent_together_they_are_kept_and_answers_are_stale():
+    with lookupd("--ttl", "3", "--interval", "1") as server, contextlib.ExitStack() as stack:
+        peers = [stack.enter_context(peer(server.url)) for _ in range(8)]
+        for number, node in enumerate(peers):
+            node.identify(f"n{number}", id=f"id{number}")
+        began = time.monotonic()
+        eventually(lambda: get(server, "/nodes").json()["stale"])
+        server.wait_for_line("went silent at once")
+        eventually(lambda: time.monotonic() > began + 4)
+        assert len(statuses(server)) == 8
+        for node in peers[:4]:
+            node.ask("PING")
+        eventually(lambda: not get(server, "/nodes").json()["stale"])
+        assert len(statuses(server)) == 8
+
+
 # Who may do what
 
 
@@ -183,7 +201,7 @@ def test_nodes_need_the_cluster_key_and_readers_do_not(key_file):
     with lookupd("--cluster-key-file", key_file) as server:
         assert handshake_status(server) == 401
         assert handshake_status(server, header=["Authorization: Bearer wrong"]) == 401
-        assert "127.0.0.1" in server.wait_for_line("wrong cluster key")
+        assert "127.0.0.1: a node came" in server.wait_for_line("with a wrong cluster key")
         with peer(server.url, header=[f"Authorization: Bearer {KEY}"]) as node:
             assert node.identify() == {"ok": True}
         assert get(server, "/nodes").status_code == 200

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from gaffer_lookupd.complaints import Complaints
 from gaffer_lookupd.protocol import answer
 from support.registry import Lookup
 
@@ -14,10 +15,12 @@ class Speaker:
         self.lookup = lookup
         self.session = lookup.connect()
         self.close = []
+        self.complaints = []
 
     def raw(self, text):
         found = answer(self.lookup.registry, self.session, text, self.lookup.now)
         self.close += found.close
+        self.complaints += [found.complaint] if found.complaint else []
         return json.loads(found.text)
 
     def say(self, type, **fields):
@@ -148,8 +151,22 @@ def test_every_message_is_a_sign_of_life(speaker, lookup):
     assert lookup.status() == "alive"
 
 
-@pytest.mark.expects_errors("two connected nodes have the name n1")
-def test_two_nodes_of_one_name_are_logged(speaker, lookup, caplog):
+def test_the_log_is_told_who_did_what_wrong(speaker, lookup):
     speaker.identify(id="abc")
-    Speaker(lookup).identify(id="def")
-    assert "two connected nodes have the name n1" in caplog.text
+    speaker.say("REGISTER_PROCESS", job_name="s.j", pid=1)
+    other = Speaker(lookup)
+    other.raw("[]")
+    other.identify(id="abc", incarnation=0, origin="http://copy")
+    other.identify(id="def")
+    assert speaker.complaints == ["REGISTER_PROCESS of node 'n1' was refused: job_not_found"]
+    assert other.complaints[0] == "a node without a name yet sent not a JSON object"
+    assert other.complaints[1].startswith("IDENTIFY of node 'n1' at 'http://copy' was refused: id_in_use")
+    assert other.complaints[2].startswith("two connected nodes have the name 'n1': def")
+
+
+@pytest.mark.expects_errors("n1 sent nonsense")
+def test_the_same_complaint_is_logged_once_a_minute(caplog):
+    complaints = Complaints()
+    for now in (100.0, 100.5, 159.0, 160.5, 161.0):
+        complaints.warn("node n1 sent nonsense", now)
+    assert caplog.text.count("n1 sent nonsense") == 2

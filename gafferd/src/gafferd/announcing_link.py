@@ -52,14 +52,19 @@ class LinkStatus(TypedDict):
     error: str | None
 
 
-_FAILURES = (LinkError, MessageError, OSError, HTTPClientError, StreamClosedError, WebSocketError, TimeoutError)
+# UnicodeError: a host name that can't be one.
+_FAILURES = (LinkError, MessageError, OSError, HTTPClientError, StreamClosedError, WebSocketError, UnicodeError)
 
 
 def websocket_url(address: str) -> str:
     """The websocket of the lookupd at `address`, an http(s) URL or host:port; raises BadRequest (`bad_address`)."""
     parts = urlsplit(address if "://" in address else f"http://{address}")
     scheme = {"http": "ws", "https": "wss", "ws": "ws", "wss": "wss"}.get(parts.scheme)
-    if scheme is None or not parts.hostname:
+    try:
+        port_is_valid = parts.port != 0
+    except ValueError:
+        port_is_valid = False
+    if scheme is None or not parts.hostname or not port_is_valid:
         raise BadRequest(
             f"{address!r} is not the address of a lookupd",
             reason="bad_address",
@@ -105,6 +110,7 @@ class Link:
         """Begin to connect; called on the loop."""
         self._leaving = False
         self._task = asyncio.create_task(self._run(), name=f"announce to {self.address}")
+        self._task.add_done_callback(self._ended)
 
     def announce(self, changes: Iterable[Change]) -> None:
         """Send changes, if there is a connection; a later one begins with all there is."""
@@ -151,6 +157,11 @@ class Link:
                 self._left.set()
             await asyncio.sleep(random.uniform(0, min(self._window, MAX_WINDOW)))
 
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self.error = f"the announcer failed: {error!r}"
+            logger.critical("lookupd %s is not informed any more", self.address, exc_info=error)
+
     def _failed(self, why: str) -> None:
         if self.connected or why != self.error:
             logger.warning("lookupd %s: %s; trying again", self.address, why)
@@ -191,28 +202,22 @@ class Link:
         self._plain = reply.epoch is None
         self._interval = reply.interval or DEFAULT_INTERVAL
         self._window = DEFAULT_WINDOW if reply.reconnect_window is None else reply.reconnect_window
-        self._outbox = asyncio.Queue(OUTBOX_LIMIT)
+        opening = self._journal.plain_snapshot() if self._plain else [self._journal.snapshot(_SNAPSHOT)]
+        self._outbox = asyncio.Queue(len(opening) + OUTBOX_LIMIT)
+        for message in opening:
+            self._post(message)
         self._overflowed.clear()
         self._left.clear()
-        self._snapshot_due = self._ping_unanswered = False
+        self._snapshot_due = not self._plain
+        self._ping_unanswered = False
         self.connected, self.error = True, None
         logger.info("announcing to lookupd %s", self.address)
-        if self._plain:
-            for message in self._journal.plain_snapshot():
-                self._post(message)
-        else:
-            self._post_snapshot()
 
     def _post(self, message: Request) -> None:
         try:
             self._outbox.put_nowait(message)
         except asyncio.QueueFull:
             self._overflowed.set()
-
-    def _post_snapshot(self) -> None:
-        if not self._snapshot_due:
-            self._snapshot_due = True
-            self._post(self._journal.snapshot(_SNAPSHOT))
 
     async def _write(self, connection: WebSocketClientConnection) -> None:
         while True:
@@ -232,8 +237,9 @@ class Link:
                 self._snapshot_due = False
             elif reply.msgid == _LEAVE:
                 self._left.set()
-            if reply.resync:
-                self._post_snapshot()
+            if reply.resync and not self._snapshot_due:
+                self._snapshot_due = True
+                self._post(self._journal.snapshot(_SNAPSHOT))
 
     async def _ping(self) -> None:
         while True:

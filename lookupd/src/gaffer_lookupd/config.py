@@ -18,6 +18,8 @@ from msgspec import Struct
 
 from gaffer_lookupd.lease import Lease
 
+DEFAULT_PORT = 5010
+
 USAGE = """\
 Tell which node of a cluster runs which job.
 
@@ -54,7 +56,7 @@ _SEE_HELP = "see gaffer_lookupd --help"
 class Config(Struct, frozen=True, kw_only=True):
     """What gaffer_lookupd was asked to do; `tls` is what HttpEndpoint takes."""
 
-    bind: str
+    bind: list[str]
     backlog: int
     tls: dict[str, Any] | None
     lease: Lease
@@ -150,14 +152,20 @@ class _Reader:
             self.problem(option, f"there is no {value!r}", f"choose one of {', '.join(choices)}")
         return value
 
-    def addresses(self, option: str) -> str:
-        value: str = self.options[option]
-        for address in value.split(","):
+    def addresses(self, option: str) -> list[str]:
+        uris = []
+        for address in self.options[option].split(","):
             try:
-                parse_address(address)
+                parsed = parse_address(address, DEFAULT_PORT)
             except RuntimeError as error:
                 self.problem(option, str(error), "write HOST:PORT, [V6]:PORT or unix:PATH")
-        return value
+                continue
+            if isinstance(parsed, str):
+                uris.append(f"unix:{parsed}")
+            else:
+                host, port = parsed
+                uris.append(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
+        return uris
 
     def file(self, option: str) -> str | None:
         value: str | None = self.options[option]

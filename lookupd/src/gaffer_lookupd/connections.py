@@ -8,6 +8,7 @@ from collections.abc import Iterable
 
 from tornado.websocket import WebSocketClosedError, WebSocketHandler
 
+from gaffer_lookupd.complaints import Complaints
 from gaffer_lookupd.protocol import answer
 from gaffer_lookupd.registry import Registry
 
@@ -21,6 +22,7 @@ class Connections:
 
     def __init__(self, registry: Registry) -> None:
         self.registry = registry
+        self._complaints = Complaints()
         self._sockets: dict[int, WebSocketHandler] = {}
         self._timer: asyncio.TimerHandle | None = None
 
@@ -48,6 +50,8 @@ class Connections:
         if socket is None:
             return
         reply = answer(self.registry, session, message, time.monotonic())
+        if reply.complaint:
+            self.complain(socket, reply.complaint)
         with contextlib.suppress(WebSocketClosedError):
             written = socket.write_message(reply.text)
             self._close(reply.close)
@@ -58,8 +62,17 @@ class Connections:
         self._sockets.pop(session, None)
         self.registry.disconnect(session, time.monotonic())
 
+    def complain(self, socket: WebSocketHandler, what: str) -> None:
+        """Log what is wrong with the peer at the other end."""
+        self._complaints.warn(f"{socket.request.remote_ip}: {what}", time.monotonic())
+
     def _tick(self) -> None:
+        was_stale = self.registry.stale
         self._close(self.registry.tick(time.monotonic()))
+        if self.registry.stale and not was_stale:
+            logger.warning("more than half of the nodes went silent at once: none is removed, answers are stale")
+        elif was_stale and not self.registry.stale:
+            logger.warning("answers are no longer stale")
         self._timer = asyncio.get_running_loop().call_later(self.registry.lease.tick, self._tick)
 
     def _close(self, sessions: Iterable[int]) -> None:

@@ -1,29 +1,28 @@
 """The resources of lookupd over HTTP: the queries, and the websocket that nodes announce themselves on."""
 
-import hmac
-import logging
 import time
 
 from gaffer import __version__
 from gaffer.errors import BadRequest
-from gaffer.http.access import AuthRequired, Facts, Scope, check_host, check_origin
+from gaffer.http.access import AuthRequired, Facts, Policy, Scope, check_host, check_origin
 from gaffer.http.base import Application, Handler
 from gaffer.http.routes import PUBLIC, Route
 from gaffer.http.server import peer_of
+from gaffer.messages import MAX_MESSAGE_SIZE
 from gaffer.names import split_job_name
 from tornado.websocket import WebSocketHandler
 
 from gaffer_lookupd.connections import Connections
 from gaffer_lookupd.queries import Queries
 
-logger = logging.getLogger(__name__)
-
 
 class LookupApplication(Application):
-    """The queries and the websocket over one registry."""
+    """The queries and the websocket over one registry; `needs_key` tells whether nodes must know the cluster key."""
 
-    connections: Connections
-    cluster_key: str | None
+    def __init__(self, connections: Connections, policy: Policy, *, needs_key: bool) -> None:
+        super().__init__(make_routes(), policy, websocket_max_message_size=MAX_MESSAGE_SIZE)
+        self.connections = connections
+        self.needs_key = needs_key
 
 
 class LookupHandler(Handler):
@@ -95,7 +94,7 @@ class NodeSocket(LookupHandler, WebSocketHandler):
         request = self.request
         facts = Facts.from_headers(request.method or "", request.protocol, request.headers, peer_of(request))
         check_origin(self.application.policy, facts)
-        if self.application.cluster_key is not None:
+        if self.application.needs_key:
             self._check_key(facts.key)
         elif facts.from_browser:
             # Nodes may know lookupd by any name; a page behind such a name is a page of a DNS rebinder.
@@ -104,10 +103,10 @@ class NodeSocket(LookupHandler, WebSocketHandler):
             raise BadRequest(f"{request.path} is a websocket", hint="connect with ws:// or wss://")
 
     def _check_key(self, key: str | None) -> None:
-        if key is not None and hmac.compare_digest(key.encode(), (self.application.cluster_key or "").encode()):
+        if key is not None and self.application.policy.verify(key) is not None:
             return
-        what = "without a cluster key" if key is None else "with a wrong cluster key"
-        logger.warning("refused a node at %s %s", self.request.remote_ip, what)
+        what = "without the cluster key" if key is None else "with a wrong cluster key"
+        self.application.connections.complain(self, f"a node came {what} and was refused")
         raise AuthRequired(
             f"nodes need the cluster key here; this one came {what}",
             hint="give gafferd the key file of the cluster: --cluster-key-file",

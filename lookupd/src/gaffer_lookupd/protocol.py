@@ -1,7 +1,5 @@
 """The lookup protocol as lookupd speaks it: one message of a peer in, one reply out."""
 
-import logging
-
 from gaffer.messages import (
     Drain,
     Identify,
@@ -26,14 +24,13 @@ from msgspec import Struct
 from gaffer_lookupd.errors import Refused
 from gaffer_lookupd.registry import Registry
 
-logger = logging.getLogger(__name__)
-
 
 class Answer(Struct, frozen=True):
-    """A reply to send, and the sessions to close after that."""
+    """A reply to send, the sessions to close after that, and what the log should say about the peer."""
 
     text: bytes
     close: list[int] = []
+    complaint: str | None = None
 
 
 def answer(registry: Registry, session: int, text: str | bytes, now: float) -> Answer:
@@ -42,13 +39,13 @@ def answer(registry: Registry, session: int, text: str | bytes, now: float) -> A
     try:
         request = decode_request(text)
     except MessageError as error:
-        logger.info("session %d: %s", session, error.message)
-        return Answer(encode(error.to_reply()))
+        return Answer(encode(error.to_reply()), complaint=f"{_name(registry, session)} sent {error.message}")
     try:
         return _accept(registry, session, request, now)
     except Refused as error:
-        logger.info("session %d: %s refused: %s", session, type(request).__name__, error.reason)
-        return Answer(encode(Refusal(error.errno, error.reason, request.msgid)))
+        what = f"{_kind(request)} of {_name(registry, session, request)}"
+        refusal = Refusal(error.errno, error.reason, request.msgid)
+        return Answer(encode(refusal), complaint=f"{what} was refused: {error.reason}")
 
 
 def _accept(registry: Registry, session: int, request: Request, now: float) -> Answer:
@@ -79,20 +76,18 @@ def _accept(registry: Registry, session: int, request: Request, now: float) -> A
 
 def _identify(registry: Registry, session: int, request: Identify, now: float) -> Answer:
     outcome = registry.identify(session, request, now)
-    for other in outcome.conflicts:
-        logger.warning(
-            "two connected nodes have the name %s: %s at %s and %s at %s; give each host a name of its own",
-            request.name,
-            request.id,
-            request.origin,
-            other.id,
-            other.origin,
+    complaint = None
+    if outcome.conflicts:
+        others = " and ".join(f"{other.id} at {other.origin}" for other in outcome.conflicts)
+        complaint = (
+            f"two connected nodes have the name {request.name!r}: {request.id} at {request.origin} and {others}; "
+            "give each host a name of its own"
         )
     if request.id is None:
-        return Answer(encode(Ok(True, request.msgid)), outcome.close)
+        return Answer(encode(Ok(True, request.msgid)), outcome.close, complaint)
     lease = registry.lease
     welcome = Welcome(True, request.msgid, lease.ttl, lease.interval, registry.epoch, registry.reconnect_window)
-    return Answer(encode(welcome), outcome.close)
+    return Answer(encode(welcome), outcome.close, complaint)
 
 
 def _ping(registry: Registry, session: int, request: Ping) -> Answer:
@@ -101,3 +96,17 @@ def _ping(registry: Registry, session: int, request: Ping) -> Answer:
         return Answer(encode(Ok(True, request.msgid)))
     registry.tables.check_seq(node, request.seq)
     return Answer(encode(Ok(True, request.msgid, node.resync)))
+
+
+def _name(registry: Registry, session: int, request: Request | None = None) -> str:
+    """How the log names a peer."""
+    node = registry.node_of(session)
+    if node is not None:
+        return f"node {node.identity.name!r}"
+    if isinstance(request, Identify):
+        return f"node {request.name!r} at {request.origin!r}"
+    return "a node without a name yet"
+
+
+def _kind(request: Request) -> str:
+    return str(request.__struct_config__.tag)

@@ -143,22 +143,22 @@ class Registry:
         if known is not None and known.identity.incarnation < identity.incarnation:
             self._remove(known, "replaced", now)
             known = None
+        former_name = identity.name
         if known is None:
             node = Node(key, identity, session, now)
         else:
-            node = known
-            former_name = node.identity.name
+            node, former_name = known, known.identity.name
             self._unbind(node)
             self._unindex_name(node)
             node.reconnect(identity, session, now)
-            self._update_conflicts(former_name)
         del self._anonymous[session]
         self._sessions[session] = node
         self._nodes[key] = node
         self._by_name.setdefault(identity.name, {})[key] = node
         self._tombstones.pop(identity.id or "", None)
         self._publish("identify", node.info)
-        self._update_conflicts(identity.name)
+        for name in dict.fromkeys((former_name, identity.name)):
+            self._update_conflicts(name)
         conflicts = [other.info for other in self.named(identity.name) if other is not node and other.conflict]
         return Identified(close, conflicts)
 

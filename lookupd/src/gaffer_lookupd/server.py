@@ -8,12 +8,11 @@ from urllib.parse import urlsplit
 
 from gaffer.http.access import Grant, Scope, is_loopback, make_policy
 from gaffer.http.server import HttpEndpoint, Listeners, own_host_names
-from gaffer.messages import MAX_MESSAGE_SIZE
 
-from gaffer_lookupd.changes import MemoryChanges
+from gaffer_lookupd.changes import Change, MemoryChanges
 from gaffer_lookupd.config import Config
 from gaffer_lookupd.connections import Connections
-from gaffer_lookupd.handlers import LookupApplication, make_routes
+from gaffer_lookupd.handlers import LookupApplication
 from gaffer_lookupd.registry import Registry
 
 logger = logging.getLogger(__name__)
@@ -26,9 +25,10 @@ class LookupServer:
 
     def __init__(self, config: Config) -> None:
         self._config = config
-        self.changes = MemoryChanges()
-        self.registry = Registry(config.lease, epoch=secrets.token_hex(8), changes=self.changes, now=time.monotonic())
-        self._connections = Connections(self.registry)
+        changes = MemoryChanges()
+        changes.listen(_log_change)
+        registry = Registry(config.lease, epoch=secrets.token_hex(8), changes=changes, now=time.monotonic())
+        self._connections = Connections(registry)
         policy = make_policy(
             own_uid=os.getuid(),
             own_names=own_host_names(),
@@ -38,9 +38,7 @@ class LookupServer:
             anonymous=() if config.require_key else (Scope.READ,),
             verify=self._verify,
         )
-        application = LookupApplication(make_routes(), policy, websocket_max_message_size=MAX_MESSAGE_SIZE)
-        application.connections = self._connections
-        application.cluster_key = config.cluster_key
+        application = LookupApplication(self._connections, policy, needs_key=config.cluster_key is not None)
         endpoint = HttpEndpoint(config.bind, config.backlog, config.tls)
         self._listeners = Listeners(application, [endpoint])
 
@@ -75,3 +73,12 @@ class LookupServer:
 def _is_reachable(url: str) -> bool:
     """Whether other hosts may reach the URL."""
     return not url.startswith("unix:") and not is_loopback(urlsplit(url).hostname or "")
+
+
+def _log_change(change: Change) -> None:
+    """Tell of nodes that come, are in doubt, and go."""
+    node = change.node
+    if node.name is None or change.job_name is not None:
+        return
+    happened = {"identify": "is here", "update_node": f"is {node.status}", "remove_node": "is gone"}[change.event]
+    logger.info("node %r at %r %s", node.name, node.origin, happened)
