@@ -299,7 +299,7 @@ def test_scale(gaffer: Commands, server: Server, shop: Path) -> None:
         ([], 2, "nothing to scale"),
         (["shop"], 2, "nothing to scale"),
         (["shop", "web"], 2, "'web' says no number"),
-        (["web=many"], 2, "nothing to scale"),
+        (["web=many"], 2, "'web=many' says no number"),
     ],
 )
 def test_scale_mistakes(

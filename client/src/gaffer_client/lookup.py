@@ -2,8 +2,9 @@
 
 import threading
 from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import Future
 from typing import Any, NamedTuple, Self, cast
+
+from gaffer.names import split_job_name
 
 from gaffer_client.answers import JobAnswer, JobsAnswer, JobSources, NodesAnswer, SessionsAnswer, Source
 from gaffer_client.errors import GafferClientError, Unreachable
@@ -44,10 +45,11 @@ class Lookup:
         keyfile: str | None = None,
         timeout: float = DEFAULT_TIMEOUT,
     ) -> None:
-        self._transports = [
+        transports = [
             Transport(url, api_key=api_key, cacert=cacert, certfile=certfile, keyfile=keyfile, timeout=timeout)
-            for url in dict.fromkeys([urls] if isinstance(urls, str) else urls)
+            for url in ([urls] if isinstance(urls, str) else urls)
         ]
+        self._transports = {transport.url: transport for transport in transports}
         if not self._transports:
             raise ValueError("a Lookup needs at least one address")
         self.failures: dict[str, GafferClientError] = {}
@@ -55,11 +57,11 @@ class Lookup:
     @property
     def urls(self) -> list[str]:
         """The addresses that are asked."""
-        return [transport.url for transport in self._transports]
+        return list(self._transports)
 
     def close(self) -> None:
         """Close the connections; the next question opens them again."""
-        for transport in self._transports:
+        for transport in self._transports.values():
             transport.close()
 
     def __enter__(self) -> Self:
@@ -79,7 +81,7 @@ class Lookup:
         merged, answer = self._ask(path, SessionsAnswer, _jobs_of_sessions)
         sessions: dict[str, dict[str, list[Source]]] = {}
         for name, sources in merged.jobs.items():
-            sessions.setdefault(name.partition(".")[0], {})[name] = sources
+            sessions.setdefault(split_job_name(name)[0], {})[name] = sources
         listed = [{"sessionid": session, "jobs": jobs} for session, jobs in sessions.items()]
         return cast(SessionsAnswer, {**answer, "nb_sessions": len(listed), "sessions": listed})
 
@@ -126,7 +128,7 @@ class Lookup:
             )
             return _Reply(view, document)
 
-        outcomes = dict(zip(self.urls, _at_once(fetch, self._transports), strict=True))
+        outcomes = _at_once(fetch, self._transports)
         replies = [outcome for outcome in outcomes.values() if isinstance(outcome, _Reply)]
         self.failures = {url: outcome for url, outcome in outcomes.items() if isinstance(outcome, GafferClientError)}
         if not replies:
@@ -139,22 +141,23 @@ class Lookup:
 
 
 def _at_once(
-    fetch: Callable[[Transport], _Reply | GafferClientError], transports: list[Transport]
-) -> list[_Reply | GafferClientError]:
-    """Call `fetch` for each, in threads that don't hold up the end of the program."""
+    fetch: Callable[[Transport], _Reply | GafferClientError], transports: Mapping[str, Transport]
+) -> dict[str, _Reply | GafferClientError]:
+    """Call `fetch` for each transport; one that takes long does not hold up a program that is told to end."""
+    outcomes: dict[str, _Reply | GafferClientError] = {}
+
+    def run(url: str) -> None:
+        outcomes[url] = fetch(transports[url])
+
     if len(transports) == 1:
-        return [fetch(transports[0])]
-    futures: list[Future[_Reply | GafferClientError]] = [Future() for _ in transports]
-
-    def run(future: "Future[_Reply | GafferClientError]", transport: Transport) -> None:
-        try:
-            future.set_result(fetch(transport))
-        except BaseException as error:  # noqa: BLE001 - it is raised again where the result is asked for
-            future.set_exception(error)
-
-    for future, transport in zip(futures, transports, strict=True):
-        threading.Thread(target=run, args=(future, transport), daemon=True).start()
-    return [future.result() for future in futures]
+        run(next(iter(transports)))
+        return outcomes
+    threads = [threading.Thread(target=run, args=(url,), daemon=True) for url in transports]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return {url: outcomes[url] for url in transports}
 
 
 def _jobs_of_sessions(document: SessionsAnswer) -> dict[str, list[Source]]:

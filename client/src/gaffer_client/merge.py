@@ -65,7 +65,7 @@ def merge(views: Sequence[View]) -> Merged:
     for key, seen in sightings.items():
         best = max(seen, key=lambda sighting: (sighting.position, not sighting.view.stale))
         same_life = [sighting for sighting in seen if sighting.position.incarnation == best.position.incarnation]
-        heard = max(same_life, key=lambda sighting: sighting.position.hearing)
+        heard = max(same_life, key=lambda sighting: (sighting.position.hearing, -(sighting.node.get("age_ms") or 0)))
         if not any(_buries(grave, key, best.position, heard.position.hearing) for grave in graves):
             believed[key] = best._replace(node=_with_status(best.node, heard.node, [s.node for s in same_life]))
 

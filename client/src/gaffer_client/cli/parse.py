@@ -96,8 +96,11 @@ def _docopt(
     values.pop("--", None)
     for option in options:
         for alias in option.aliases:
-            other = values.pop(alias)
-            values[option.long] = values[option.long] or other if not option.repeat else values[option.long] + other
+            given = values.pop(alias)
+            if option.repeat:
+                values[option.long] += given
+            elif given:
+                values[option.long] = given
     return dict(values)
 
 

@@ -70,7 +70,7 @@ def _taken_ports(server: Server, session: str) -> list[ports.Span]:
     """The ports of the jobs of other applications on the node."""
     taken = []
     for name in server.jobs():
-        if name.startswith(f"{session}."):
+        if split_job_name(name)[0] == session:
             continue
         try:
             info = Job(server, name).info()
@@ -107,20 +107,22 @@ def unload(context: Context, args: Arguments) -> int:
             names = [str(parse_job_name(name))]
         else:
             names = jobs_of(server, app_name(args, name))
+        unloaded: list[str] = []
         failures: list[StatusError] = []
         for qualified in reversed(names):
             try:
                 server.unload(qualified)
+                unloaded.append(qualified)
             except StatusError as error:
                 failures.append(error)
-    if len(failures) == len(names):
+    if failures and not unloaded:
         raise failures[0]
     for failure in failures:
         print_error(context.program.name, failure.message, failure.hint)
-    if context.json and not failures:
-        print_json({"ok": True})
-    elif not context.json:
-        print(f"Unloaded {len(names) - len(failures)} of {len(names)} jobs: {' '.join(names)}")
+    if context.json:
+        print_json({"ok": not failures})
+    else:
+        print("Unloaded", *unloaded)
     return Exit.PARTIAL if failures else Exit.OK
 
 

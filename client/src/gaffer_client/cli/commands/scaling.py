@@ -4,6 +4,8 @@ import re
 import shlex
 import sys
 
+from gaffer.names import parse_job_name, split_job_name
+
 from gaffer_client.answers import JobInfo, JobStats
 from gaffer_client.cli.commands.apps import jobs_of
 from gaffer_client.cli.config import Context
@@ -39,7 +41,7 @@ def ps(context: Context, args: Arguments) -> int:
 
 def _block(info: JobInfo, stats: JobStats) -> str:
     config = info["config"]
-    name = info["name"].partition(".")[2]
+    name = split_job_name(info["name"])[1]
     command = " ".join([str(config.get("cmd", "")), *map(shlex.quote, map(str, config.get("args") or ()))])
     lines = [
         printable(f"=== {name}: `{command}`"),
@@ -63,7 +65,7 @@ def _number(value: float | str, decimals: int) -> str:
 
 def scale(context: Context, args: Arguments) -> int:
     app, words = args.text("<name>"), args.words("<spec>")
-    if app is not None and _SPEC.fullmatch(app):
+    if app is not None and ("=" in app or _SPEC.fullmatch(app)):
         words.insert(0, app)
         app = None
     specs = [_read_spec(word) for word in words]
@@ -75,7 +77,7 @@ def scale(context: Context, args: Arguments) -> int:
     with context.server() as server:
         for name, change in specs:
             try:
-                number = Job(server, name if "." in name else f"{session}.{name}").scale(change)
+                number = Job(server, parse_job_name(name, session)).scale(change)
             except StatusError as error:
                 failures.append(error)
                 print_error(context.program.name, f"can't scale {name}: {error.message}", error.hint)
