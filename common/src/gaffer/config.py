@@ -64,7 +64,7 @@ class ProcessConfig:
 
     def __post_init__(self) -> None:
         given = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        values, problems = _check(given, "$", lax=False)
+        values, problems = _check(given, "$", lax=False, known=tuple(_FIELDS))
         if problems:
             raise ConfigError(problems)
         for key, value in values.items():
@@ -155,7 +155,8 @@ class EndpointSpec(NamedTuple):
 
 _FIELDS = {f.name: f for f in dataclasses.fields(ProcessConfig)}
 
-PROCESS_KEYS: tuple[str, ...] = tuple(_FIELDS)
+# What a description may say; channels are open handles that only a program can pass on (TPL-19).
+PROCESS_KEYS: tuple[str, ...] = tuple(name for name in _FIELDS if name != "custom_channels")
 
 
 def find_problems(config: Any, path: str = "$", *, lax: bool = False) -> list[Problem]:
@@ -163,13 +164,15 @@ def find_problems(config: Any, path: str = "$", *, lax: bool = False) -> list[Pr
     return _check(config, path, lax)[1]
 
 
-def _check(config: Any, path: str, lax: bool) -> tuple[dict[str, Any], list[Problem]]:
+def _check(
+    config: Any, path: str, lax: bool, known: tuple[str, ...] = PROCESS_KEYS
+) -> tuple[dict[str, Any], list[Problem]]:
     if not isinstance(config, Mapping):
         return {}, [Problem(path, f"expected an object that describes a process, got {config!r}")]
     values: dict[str, Any] = {}
     problems: list[Problem] = []
     for key, given in config.items():
-        if key not in _FIELDS:
+        if key not in known:
             problems.append(Problem(f"{path}.{key}", f"unknown key {key!r}", did_you_mean(str(key), PROCESS_KEYS)))
             continue
         try:

@@ -23,6 +23,7 @@ ROUTES = [*general.ROUTES, *jobs.ROUTES, *pids.ROUTES, *streams.ROUTES, *process
 """Every route of the node: what is routed, documented and tested for authorization."""
 
 _WSGI_THREADS = 8
+_FEED_PATIENCE = 1.0  # seconds that clients have to take the last of their feeds
 
 
 class HttpHandler:
@@ -74,21 +75,20 @@ class HttpHandler:
         listeners.start()
         self._listeners = listeners
 
-    def leave(self) -> None:
+    async def leave(self) -> None:
         """Let the feeds end: no more output will come."""
         if self._application is not None:
-            self._application.end_feeds()
+            await self._application.end_feeds(_FEED_PATIENCE)
 
-    def stop(self) -> "asyncio.Future[None]":
-        """Stop listening at once; the result is done when every connection is closed."""
-        listeners, self._listeners = self._listeners, None
-        self.leave()
-        if listeners is not None:
-            listeners.stop()
+    async def stop(self) -> None:
+        """Stop listening and close every connection."""
+        if self._listeners is not None:
+            self._listeners.stop()
+            await self._listeners.close_connections()
+            self._listeners = None
         if self._threads is not None:
             self._threads.shutdown(wait=False)
             self._threads = None
-        return asyncio.ensure_future(listeners.close_connections() if listeners is not None else asyncio.sleep(0))
 
     def _rule(self, rule: Sequence[Any]) -> tuple[Any, ...]:
         pattern, handler, *rest = rule

@@ -121,7 +121,7 @@ class Manager:
             self._start(apps)
         except BaseException:
             self.stopping = True
-            await self._stop(None)
+            await asyncio.wait([self._begin_stop(None)])
             raise
 
     def _start(self, apps: list[Any]) -> None:
@@ -153,8 +153,17 @@ class Manager:
             self.stopping = True
         self.loop.call_soon_threadsafe(self._begin_stop, callback)
 
-    def _begin_stop(self, callback: "Callable[[Manager], Any] | None") -> None:
+    def _begin_stop(self, callback: "Callable[[Manager], Any] | None") -> "asyncio.Task[None]":
         self._stop_task = self.loop.create_task(self._stop(callback))
+        self._stop_task.add_done_callback(self._stopped)
+        return self._stop_task
+
+    def _stopped(self, task: "asyncio.Task[None]") -> None:
+        _on_loop[self.loop].discard(self)
+        if not _on_loop[self.loop]:
+            del _on_loop[self.loop]
+            loops.end(self.loop)
+        task.result()  # raises what went wrong, for the loop to log
 
     async def _stop(self, callback: "Callable[[Manager], Any] | None") -> None:
         self.events.publish("stopping", {"event": "stopping"})
@@ -163,6 +172,7 @@ class Manager:
         self._all_gone = asyncio.Event()
         self._end_jobs()
         await self._all_gone.wait()
+        self._supervisor.drain()
         self.events.flush()
         await self._running_apps.run("leave", reverse=True)
         await self._running_apps.stop()
@@ -177,10 +187,6 @@ class Manager:
                 callback(self)
             except Exception:
                 log.exception("the callback of stop() failed")
-        _on_loop[self.loop].discard(self)
-        if not _on_loop[self.loop]:
-            del _on_loop[self.loop]
-            loops.end(self.loop)
 
     def _end_jobs(self) -> None:
         with self._lock:
@@ -483,9 +489,9 @@ class Manager:
         with self._lock:
             if job in self._leaving:
                 self._leaving.remove(job)
-            successor = self._jobs.get(job.name)
-            if successor is not None and not any(other.name == job.name for other in self._leaving):
-                self._supervisor.submit(successor, ev.DependencyChanged(True))
+                successor = self._jobs.get(job.name)
+                if successor is not None and not any(other.name == job.name for other in self._leaving):
+                    self._supervisor.submit(successor, ev.DependencyChanged(True))
             self._check_all_gone()
 
 

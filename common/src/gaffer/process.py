@@ -203,10 +203,7 @@ class Process:
         for output in self._outputs:
             output.drain()
         self._on_exit(self, self.exit_status)
-        if self.config.kill_group:
-            self._reaper.watch(self, self._tree_ended)
-        else:
-            self._tree_ended()
+        self._reaper.watch(self, self._tree_ended, alone=not self.config.kill_group)
 
     def _tree_ended(self) -> None:
         child = self._child

@@ -29,18 +29,15 @@ def read_stat(pid: int) -> Stat | None:
     return Stat(pid, fields[0].decode(), int(fields[1]), int(fields[2]), int(fields[3]), int(fields[19]))
 
 
-def read_variable(pid: int, name: str) -> str | None:
-    """The value of `name` in the environment that process `pid` was started with."""
+def read_environ(pid: int) -> dict[str, str] | None:
+    """The environment that process `pid` was started with; None when it has none any more or may not be read."""
     try:
         with open(f"/proc/{pid}/environ", "rb") as file:
-            environ = file.read()
+            text = file.read().decode(errors="replace")
     except OSError:
         return None
-    prefix = name.encode() + b"="
-    for item in environ.split(b"\0"):
-        if item.startswith(prefix):
-            return item[len(prefix) :].decode(errors="replace")
-    return None
+    pairs = (item.partition("=") for item in text.split("\0") if item)
+    return {name: value for name, _, value in pairs} or None
 
 
 def all_pids() -> Iterator[int]:

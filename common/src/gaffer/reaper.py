@@ -8,9 +8,11 @@ import asyncio
 import contextlib
 import ctypes
 import errno
+import gc
 import logging
 import os
 import signal
+import subprocess
 import threading
 from collections.abc import Callable
 from types import FrameType
@@ -62,6 +64,9 @@ class Reaper:
         self._sweep_due = False
         self._sweep_timer: asyncio.TimerHandle | None = None
         self._was_subreaper = False
+        self._active = False
+        self._doubtful: dict[tuple[int, int], float] = {}  # pid and start time -> when it was first seen
+        self.patience = 10.0  # seconds a zombie of doubtful origin waits for its parent
 
     def start(self) -> None:
         """Become a subreaper and listen for SIGCHLD, when asked for; call it on the loop."""
@@ -73,12 +78,14 @@ class Reaper:
             log.warning("orphans can't be adopted: %s", error.strerror)
             self.subreaper = False
             return
+        self._active = True
         if threading.current_thread() is threading.main_thread():
             # uvloop refuses add_signal_handler for SIGCHLD; a plain handler works on every loop.
             self._previous = signal.signal(signal.SIGCHLD, self._on_sigchld)
 
     def stop(self) -> None:
         """Undo `start`."""
+        self._active = False
         if self._look is not None:
             self._look.cancel()
             self._look = None
@@ -88,20 +95,24 @@ class Reaper:
         if self._sweep_timer is not None:
             self._sweep_timer.cancel()
             self._sweep_timer = None
-        if self._previous is not None:
+        if self._previous is not None and threading.current_thread() is threading.main_thread():
+            # Stopped in another thread the handler stays, passing on what it hears to the one before it.
             signal.signal(signal.SIGCHLD, self._previous)
             self._previous = None
 
-    def watch(self, leader: Leader, gone: Callable[[], None]) -> None:
-        """Call `gone()` once nothing is left of the tree of `leader`, which has ended; at once when that is so now."""
-        if self.survivors([leader])[leader.os_pid]:
+    def watch(self, leader: Leader, gone: Callable[[], None], *, alone: bool = False) -> None:
+        """Call `gone()` once nothing is left of the tree of `leader`, which has ended; at once when that is so now.
+
+        `alone` leaves the tree out of account.
+        """
+        if not alone and self.survivors([leader])[leader.os_pid]:
             self._watched.append(_Watched(leader, gone))
             self._delay = _FIRST_LOOK
             self._schedule()
         else:
             gone()
-        if self.subreaper and self._previous is None:
-            self._sweep()
+        if self._active:
+            self._sweep()  # learns the cookies of those that were adopted just now
 
     def signal(self, leader: Leader, signum: int) -> None:
         """Send `signum` to the descendants of `leader` that left its group."""
@@ -114,7 +125,12 @@ class Reaper:
         owners = {leader.cookie: leader.os_pid for leader in leaders}
         for pid in self._candidates():
             stat = procfs.read_stat(pid)
-            if stat is None or stat.state in "ZX":
+            if stat is None:
+                continue
+            if stat.state in "ZX":
+                # Once the leader is reaped, nothing tells that this zombie was one of its group.
+                if self.subreaper and stat.pgrp in found:
+                    self._reap(pid)
                 continue
             if stat.pgrp in found:
                 found[stat.pgrp] = True
@@ -141,8 +157,10 @@ class Reaper:
     def _cookie(self, stat: procfs.Stat) -> str | None:
         known = self._adopted.get(stat.pid)
         if known is None or known.start_time != stat.start_time:
-            known = _Adopted(stat.start_time, procfs.read_variable(stat.pid, COOKIE))
-            self._adopted[stat.pid] = known
+            environ = procfs.read_environ(stat.pid)
+            if environ is None:
+                return None
+            known = self._adopted[stat.pid] = _Adopted(stat.start_time, environ.get(COOKIE))
         return known.cookie
 
     def _schedule(self) -> None:
@@ -160,7 +178,7 @@ class Reaper:
             watched.gone()
 
     def _on_sigchld(self, signum: int, frame: FrameType | None) -> None:
-        if not self._sweep_due and not self.loop.is_closed():
+        if self._active and not self._sweep_due and not self.loop.is_closed():
             self._sweep_due = True
             self.loop.call_soon_threadsafe(self._sweep)
         if callable(self._previous):
@@ -176,21 +194,26 @@ class Reaper:
                 continue
             if stat.state != "Z":
                 self._cookie(stat)
-            elif self._was_adopted(stat):
-                with contextlib.suppress(ChildProcessError):
-                    os.waitpid(pid, os.WNOHANG)
-                self._adopted.pop(pid, None)
+            elif self._was_adopted(stat) or self._is_nobodys(stat):
+                self._reap(pid)
         for pid in self._adopted.keys() - orphans:
             del self._adopted[pid]
+        self._doubtful = {key: since for key, since in self._doubtful.items() if key[0] in orphans}
         if self._watched and self._look is not None:
             self._look.cancel()
             self._look_again()
-        if orphans and self._previous is None and self._sweep_timer is None:
+        deaf = self._previous is None
+        if self._active and self._sweep_timer is None and (self._doubtful or (orphans and deaf)):
             self._sweep_timer = self.loop.call_later(_SWEEP_INTERVAL, self._sweep_later)
 
     def _sweep_later(self) -> None:
         self._sweep_timer = None
         self._sweep()
+
+    def _reap(self, pid: int) -> None:
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(pid, os.WNOHANG)
+        self._adopted.pop(pid, None)
 
     def _was_adopted(self, zombie: procfs.Stat) -> bool:
         if zombie.pgrp in self.leaders:
@@ -200,6 +223,20 @@ class Reaper:
             return known.cookie is not None
         # A child we forked is in our session or leads its own; a member of another one came from elsewhere.
         return zombie.session not in (os.getsid(0), zombie.pid)
+
+    def _is_nobodys(self, zombie: procfs.Stat) -> bool:
+        """Whether a zombie that may be an orphan or someone's child here has waited long and nobody holds it."""
+        if zombie.pgrp == os.getpgrp():
+            return False
+        since = self._doubtful.setdefault((zombie.pid, zombie.start_time), self.loop.time())
+        return self.loop.time() - since >= self.patience and not _is_held(zombie.pid)
+
+
+def _is_held(pid: int) -> bool:
+    """Whether some Popen object is going to wait for `pid`. Slow: it looks at every object there is."""
+    return any(
+        isinstance(item, subprocess.Popen) and item.pid == pid and item.returncode is None for item in gc.get_objects()
+    )
 
 
 def _set_subreaper(on: bool) -> bool:

@@ -144,10 +144,14 @@ class Supervisor:
             self._due = True
             self._loop.call_soon_threadsafe(self._run)
 
-    def _run(self) -> None:
+    def drain(self) -> None:
+        """Execute all that is queued now, however long it takes."""
+        self._run(float("inf"))
+
+    def _run(self, patience: float = SLICE) -> None:
         started = time.monotonic()
         self._due = False
-        while self._queue and time.monotonic() - started < SLICE:
+        while self._queue and time.monotonic() - started < patience:
             with self._lock:
                 job, instruction = self._queue.popleft()
                 self._execute(instruction, job)

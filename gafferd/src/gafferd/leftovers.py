@@ -139,7 +139,7 @@ class _Hunt:
         # The leader, as a zombie at least, was there after `pid` was seen in its group: so the group is the leader's.
         if leader is not None and leader.pgid == leader.os_pid and _stat_of(leader) is not None:
             return True, leader
-        cookie = procfs.read_variable(pid, COOKIE)
+        cookie = (procfs.read_environ(pid) or {}).get(COOKIE)
         if cookie is None or cookie in self._spare or not cookie.startswith(self._prefixes):
             return False, None
         return True, self._by_cookie.get(cookie)

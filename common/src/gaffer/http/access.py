@@ -188,7 +188,7 @@ def make_policy(
         trust_local=trust_local,
         local_uids={**users, own_uid: ALL_SCOPES, 0: ALL_SCOPES},
         socket_gids={gid: frozenset(scopes) for gid, scopes in (socket_gids or {}).items()},
-        hosts=frozenset(_checked_host(host) for host in (*own_names, *allowed_hosts) if host),
+        hosts=frozenset((*(name.lower() for name in own_names), *map(_checked_host, allowed_hosts))),
         origins=frozenset(_checked_origin(origin) for origin in allowed_origins),
         anonymous=frozenset(anonymous),
         verify=verify,

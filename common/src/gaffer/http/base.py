@@ -1,7 +1,6 @@
 """What both daemons' HTTP servers share: the gate every request passes, JSON in and out, one error body."""
 
 import logging
-import re
 import sys
 from collections.abc import Iterable, Sequence
 from http import HTTPStatus
@@ -12,16 +11,16 @@ from tornado.httputil import HTTPMessageDelegate, HTTPServerRequest
 from tornado.web import Application as TornadoApplication
 from tornado.web import HTTPError, RequestHandler, stream_request_body
 
-from gaffer.errors import BadRequest, GafferError
+from gaffer.errors import GafferError
 from gaffer.http.access import Facts, Grant, Policy, Scope, authenticate, check_content_type, check_origin
+from gaffer.http.jsonbody import convert, decode_object
 from gaffer.http.routes import PUBLIC, Match, Route, RouteTable
-from gaffer.http.server import peer_of
+from gaffer.http.server import MAX_BODY, peer_of
 
 T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
 
-MAX_BODY = 8 * 1024 * 1024  # bytes of a request body that a handler gets
 MAX_DISCARDED = 64 * 1024 * 1024  # bytes that are read only to answer a client that doesn't listen while it sends
 
 _CORS_METHODS = "POST, GET, PUT, DELETE, OPTIONS"
@@ -31,9 +30,6 @@ _CORS_REQUEST_HEADERS = (
 _CORS_MAX_AGE = "86400"
 
 _NOBODY = Grant(frozenset())
-
-_AT_PATH = re.compile(r"(.*) - at `(\$.*)`", re.DOTALL)
-_AT_BYTE = re.compile(r"(.*) \(byte ([0-9]+)\)", re.DOTALL)
 
 
 class NotFound(GafferError):
@@ -64,33 +60,6 @@ class TooLarge(GafferError):
         super().__init__(f"the body is larger than {MAX_BODY} bytes")
 
 
-def decode_object(body: bytes) -> dict[str, Any]:
-    """The JSON object in `body`; raises BadRequest, reason `invalid_json` with the place, or `bad_request`."""
-    if not body.strip():
-        raise BadRequest("the body is empty", hint="send a JSON object")
-    try:
-        value = msgspec.json.decode(body)
-    except UnicodeDecodeError:
-        raise BadRequest("the body is not UTF-8", reason="invalid_json") from None
-    except RecursionError:
-        raise BadRequest("the body is nested too deeply", reason="invalid_json") from None
-    except msgspec.DecodeError as error:
-        raise BadRequest(_place_in_json(body, str(error)), reason="invalid_json") from None
-    if not isinstance(value, dict):
-        raise BadRequest("the body must be a JSON object", path="$")
-    return value
-
-
-def convert(value: Any, kind: type[T]) -> T:
-    """`value`, decoded from JSON, as a `kind`; raises BadRequest with the path of the first mistake."""
-    try:
-        return msgspec.convert(value, kind)
-    except msgspec.ValidationError as error:
-        match = _AT_PATH.fullmatch(str(error))
-        message, path = match.groups() if match else (str(error), "$")
-        raise BadRequest(message[:1].lower() + message[1:], path=path) from None
-
-
 class Routed(RequestHandler):
     """A handler in a route table; made only for requests that passed the gate."""
 
@@ -119,6 +88,11 @@ class Handler(Routed):
         if self._received > MAX_BODY:
             raise TooLarge
         return bytes(self._body)
+
+    @property
+    def asks_first(self) -> bool:
+        """Whether the client waits for our consent before it sends the body."""
+        return self.request.headers.get("Expect", "").lower() == "100-continue"
 
     def json_body(self) -> dict[str, Any]:
         """The JSON object in the request body; raises BadRequest or TooLarge."""
@@ -156,9 +130,9 @@ class Handler(Routed):
         assert self.request.connection is not None
         # The limits are kept here: Tornado's own answer to a large body is no error body.
         cast(Any, self.request.connection).set_max_body_size(sys.maxsize)
-        length = int(self.request.headers.get("Content-Length") or 0)
-        listens = self.request.headers.get("Expect", "").lower() == "100-continue"
-        if length > MAX_DISCARDED or (listens and length > MAX_BODY):
+        length = self.request.headers.get("Content-Length", "")
+        limit = MAX_BODY if self.asks_first else MAX_DISCARDED
+        if length.isdecimal() and int(length) > limit:  # what is no number is refused by Tornado
             raise TooLarge
 
     def data_received(self, chunk: bytes) -> None:
@@ -201,7 +175,7 @@ class Handler(Routed):
             return failure
         if status == 500:
             return GafferError("the server failed; its log says why")
-        message = failure.log_message if isinstance(failure, HTTPError) else None
+        message = failure.get_message() if isinstance(failure, HTTPError) else None
         name = HTTPStatus(status).phrase
         return GafferError(message or name, reason=name.lower().replace(" ", "_"), errno=status)
 
@@ -215,7 +189,7 @@ class ErrorHandler(Handler):
 
     def prepare(self) -> None:
         super().prepare()
-        if self.request.headers.get("Expect", "").lower() == "100-continue":
+        if self.asks_first:
             raise self._error
 
     def error_of(self, failure: BaseException | None, status: int) -> GafferError:
@@ -320,13 +294,3 @@ def log_request(handler: RequestHandler) -> None:
     logger.debug(
         "%d %s %s (%.1f ms)", handler.get_status(), request.method, request.path, 1000 * request.request_time()
     )
-
-
-def _place_in_json(body: bytes, problem: str) -> str:
-    match = _AT_BYTE.fullmatch(problem)
-    if match is None:
-        return f"the body is not valid JSON: {problem[:1].lower()}{problem[1:]}"
-    message, position = match[1].removeprefix("JSON is malformed: "), int(match[2])
-    before = body[:position]
-    line, column = before.count(b"\n") + 1, position - (before.rfind(b"\n") + 1) + 1
-    return f"the body is not valid JSON: {message} at byte {position} (line {line}, column {column})"

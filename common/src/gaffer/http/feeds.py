@@ -10,7 +10,7 @@ from typing import NamedTuple
 from tornado.web import RequestHandler
 
 from gaffer.errors import BadRequest
-from gaffer.streams import Chunk, Cursor, Ring
+from gaffer.streams import Chunk, Ring
 
 KINDS = ("longpoll", "continuous", "eventsource")
 
@@ -22,16 +22,23 @@ _TAIL = re.compile(r"([0-9]{1,9})(b?)", re.ASCII)
 _LINE_END = re.compile(r"\r\n|\r|\n")
 
 
-class FeedQuery(NamedTuple):
-    """What the client asked for: `heartbeat` in seconds, `after` an offset in the stream, `tail` where to begin.
+class Tail(NamedTuple):
+    """The last `size` lines, or bytes."""
 
-    None means no heartbeat, or that the client didn't say where to begin.
+    size: int
+    in_bytes: bool
+
+
+class FeedQuery(NamedTuple):
+    """What the client asked for.
+
+    `heartbeat` in seconds, None for none. `after` is an offset in the stream; it and `tail` say where to begin.
     """
 
     kind: str
     heartbeat: float | None
     after: int | None
-    tail: str | None
+    tail: Tail | None
 
     @classmethod
     def of(cls, handler: RequestHandler) -> "FeedQuery":
@@ -42,18 +49,14 @@ class FeedQuery(NamedTuple):
         kind = handler.get_query_argument("feed", "longpoll")
         if kind not in KINDS:
             raise _wrong("feed", kind, f"use {', '.join(KINDS)}")
-        after, tail = handler.get_query_argument("after", None), handler.get_query_argument("tail", None)
+        after = _parse_after(handler.get_query_argument("after", None))
+        tail = _parse_tail(handler.get_query_argument("tail", None))
         if after is not None and tail is not None:
             raise BadRequest("`after` and `tail` both say where to begin", reason="bad_value", hint="give one of them")
-        if after is not None and not _OFFSET.fullmatch(after):
-            raise _wrong("after", after, "give the X-Gaffer-Offset of the answer before")
-        if tail is not None and not _TAIL.fullmatch(tail):
-            raise _wrong("tail", tail, "give a number of lines (20) or bytes (4096b)")
         last_event = handler.request.headers.get("Last-Event-ID", "")
         if kind == "eventsource" and _OFFSET.fullmatch(last_event):
-            after, tail = last_event, None
-        heartbeat = _parse_heartbeat(handler.get_query_argument("heartbeat", "true"))
-        return cls(kind, heartbeat, int(after) if after is not None else None, tail)
+            after, tail = int(last_event), None
+        return cls(kind, _parse_heartbeat(handler.get_query_argument("heartbeat", "true")), after, tail)
 
     def start_in(self, ring: Ring) -> int | None:
         """The offset to begin at; None when the client didn't say. Raises BadRequest for one not reached yet."""
@@ -63,49 +66,53 @@ class FeedQuery(NamedTuple):
             return self.after
         if self.tail is None:
             return None
-        match = _TAIL.fullmatch(self.tail)
-        assert match is not None
-        count = int(match[1])
-        return ring.offset_of_tail_bytes(count) if match[2] else ring.offset_of_tail_lines(count)
+        if self.tail.in_bytes:
+            return ring.offset_of_tail_bytes(self.tail.size)
+        return ring.offset_of_tail_lines(self.tail.size)
 
 
 class Feed:
-    """One reader of a ring, which can be told to end."""
+    """One reader of a ring, which knows when a heartbeat is due and can be told to end. Use it on the ring's loop."""
 
     def __init__(self, ring: Ring, offset: int, heartbeat: float | None) -> None:
-        self.ring = ring
-        self._cursor = Cursor(ring, offset)
+        self.offset = offset
+        self.finished: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._ring = ring
         self._heartbeat = heartbeat
-        self._over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-
-    @property
-    def offset(self) -> int:
-        """Where the next chunk begins."""
-        return self._cursor.offset
+        self._ending = False
+        self._news = asyncio.Event()
 
     def end(self) -> None:
-        """Make `steps` end."""
-        if not self._over.done():
-            self._over.set_result(None)
+        """Make `steps` end once it has given what is there."""
+        self._ending = True
+        self._news.set()
 
     async def steps(self) -> AsyncGenerator[Chunk | None]:
         """Each chunk as it comes, None when a heartbeat is due; ends with the stream or by `end()`."""
-        reading: asyncio.Task[Chunk | None] | None = None
+        self._ring.watch(self._news.set)
         try:
-            while not self._over.done():
-                reading = reading or asyncio.ensure_future(self._cursor.next())
-                await asyncio.wait((reading, self._over), timeout=self._heartbeat, return_when=asyncio.FIRST_COMPLETED)
-                if reading.done():
-                    chunk, reading = reading.result(), None
-                    if chunk is None:
-                        return
+            while True:
+                if self.offset < self._ring.end:
+                    chunk = self._ring.read(self.offset)
+                    self.offset = chunk.end
                     yield chunk
-                elif not self._over.done():
+                elif self._ring.closed or self._ending:
+                    return
+                elif not await self._wait():
                     yield None
         finally:
-            if reading is not None:
-                reading.cancel()
-            self._cursor.close()
+            self._ring.unwatch(self._news.set)
+            self.finished.set_result(None)
+
+    async def _wait(self) -> bool:
+        """Wait for news; False when a heartbeat is due first."""
+        self._news.clear()
+        try:
+            async with asyncio.timeout(self._heartbeat):
+                await self._news.wait()
+        except TimeoutError:
+            return False
+        return True
 
 
 class EventStream:
@@ -133,6 +140,21 @@ class EventStream:
             data = "".join(f"data: {line}\n" for line in lines)
             parts.append(f"event: {self._event}\nid: {chunk.end - undecoded}\n{data}\n")
         return "".join(parts).encode()
+
+
+def _parse_after(text: str | None) -> int | None:
+    if text is not None and not _OFFSET.fullmatch(text):
+        raise _wrong("after", text, "give the X-Gaffer-Offset of the answer before")
+    return int(text) if text is not None else None
+
+
+def _parse_tail(text: str | None) -> Tail | None:
+    if text is None:
+        return None
+    match = _TAIL.fullmatch(text)
+    if match is None:
+        raise _wrong("tail", text, "give a number of lines (20) or bytes (4096b)")
+    return Tail(int(match[1]), bool(match[2]))
 
 
 def _parse_heartbeat(text: str) -> float | None:

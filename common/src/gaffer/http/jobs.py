@@ -70,11 +70,8 @@ class Job(NodeHandler):
         self.reply(self.manager.info(self.job))
 
     def put(self) -> None:
-        name, body = self.job, self.json_body()
-        config = config_for({"name": name.name, **body}, name.session)
-        if config.name != name.name:
-            raise BadRequest(f"the body describes {config.name!r}, the path {name.name!r}", path="$.name")
-        self.manager.update(config, name.session, start=config.start)
+        config = self.replacement(self.json_body())
+        self.manager.update(config, self.sid, start=config.start)
         self.done(201)
 
     def delete(self) -> None:

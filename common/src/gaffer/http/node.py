@@ -1,5 +1,6 @@
 """What the handlers of the node's API have in common: the manager, and the limits of a key to some sessions."""
 
+import asyncio
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -44,10 +45,13 @@ class NodeApplication(Application):
         """Seconds since the API began to answer."""
         return time.monotonic() - self._started
 
-    def end_feeds(self) -> None:
-        """Let every running feed finish its answer."""
-        for feed in tuple(self.feeds):
+    async def end_feeds(self, patience: float) -> None:
+        """Let every running feed finish its answer, for at most `patience` seconds."""
+        feeds = tuple(self.feeds)
+        for feed in feeds:
             feed.end()
+        if feeds:
+            await asyncio.wait([feed.finished for feed in feeds], timeout=patience)
 
     def authorize(self, match: Match, method: str, grant: Grant) -> None:
         super().authorize(match, method, grant)
@@ -99,6 +103,14 @@ class NodeHandler(Handler):
     def visible(self, names: Iterable[str]) -> list[str]:
         """Those of the qualified job names that the caller's key is for."""
         return [name for name in names if self.grant.sees(parse_job_name(name).session)]
+
+    def replacement(self, body: Mapping[str, Any]) -> ProcessConfig:
+        """The process description in `body` for the job of the path; raises BadRequest when it names another one."""
+        name = self.job
+        config = config_for({"name": name.name, **body}, name.session)
+        if config.name != name.name:
+            raise BadRequest(f"the body describes {config.name!r}, the path {name.name!r}", path="$.name")
+        return config
 
     def done(self, status: int = 200, **extra: Any) -> None:
         """Answer that the command was taken."""

@@ -1,15 +1,15 @@
 """The routes of version 0.4: R-10 to R-28. A name is bare, `session.name` or `group:name`; digits are a process id."""
 
 import re
-from typing import Any
+from collections.abc import Iterator
+from contextlib import contextmanager
 
-from gaffer.config import ProcessConfig
 from gaffer.errors import BadRequest, ConfigError
 from gaffer.http.access import Scope
 from gaffer.http.base import NotFound
 from gaffer.http.node import NodeHandler, config_for
 from gaffer.http.routes import Route
-from gaffer.names import DEFAULT_SESSION, JobName, parse_job_name, split_job_name
+from gaffer.names import DEFAULT_SESSION, parse_job_name, split_job_name
 from gaffer.util import parse_signal_value
 
 _COUNT = re.compile(r"[1-9][0-9]{0,4}", re.ASCII)
@@ -29,7 +29,8 @@ class Processes(NodeHandler):
         body = self.json_body()
         name = body.get("name")
         session = split_job_name(name)[0] if isinstance(name, str) else DEFAULT_SESSION
-        config = _template(body, session)
+        with _process_info():
+            config = config_for(body, session)
         self.grant.require_session(session)
         self.manager.load(config, session)
         self.done()
@@ -43,12 +44,10 @@ class Template(NodeHandler):
         self.reply({**self.manager.get(name).to_dict(), "name": name.display})
 
     def put(self) -> None:
-        name, body = self.job, self.json_body()
-        given = body.setdefault("name", name.name)
-        if isinstance(given, str) and JobName(*split_job_name(given, name.session)) != name:
-            raise BadRequest(f"the body describes {given!r}, the path {name.display!r}", path="$.name")
-        config = _template(body, name.session)
-        self.manager.update(config, name.session, start=config.start)
+        body = self.json_body()
+        with _process_info():
+            config = self.replacement(body)
+        self.manager.update(config, self.job.session, start=config.start)
         self.done()
 
     def post(self) -> None:
@@ -176,9 +175,11 @@ class Status(NodeHandler):
         )
 
 
-def _template(body: dict[str, Any], session: str) -> ProcessConfig:
+@contextmanager
+def _process_info() -> Iterator[None]:
+    """Gives mistakes in a process description the code they had in 0.4."""
     try:
-        return config_for(body, session)
+        yield
     except ConfigError as error:
         error.reason = "invalid_process_info"
         raise

@@ -1,8 +1,10 @@
-"""Listening: endpoints on TCP and unix sockets, and the peer of each connection, found out when it is accepted."""
+"""Listening on endpoints: TCP and unix sockets, a bound on connections, and the peer of each of them."""
 
 import asyncio
 import contextlib
+import logging
 import os
+import resource
 import socket
 import ssl
 from collections.abc import Mapping, Sequence
@@ -20,8 +22,15 @@ from gaffer.http.access import Peer, PeerKind
 from gaffer.http.peer import PeerFinder
 from gaffer.util import bind_sockets, parse_address
 
+MAX_BODY = 8 * 1024 * 1024  # bytes of a request body that a handler gets
+
+_IDLE_TIMEOUT = 120.0  # seconds a connection may be silent between two requests
+_BODY_TIMEOUT = 300.0  # seconds a request body may take
+
 DEFAULT_URI = "127.0.0.1:5000"
 DEFAULT_PORT = 5000
+
+logger = logging.getLogger(__name__)
 
 _STRANGER = Peer(PeerKind.REMOTE)
 
@@ -88,11 +97,28 @@ class _UnixSocketFile(NamedTuple):
 
 
 class _Server(HTTPServer):
+    """The server of one endpoint. Over `limit` connections it closes new ones: descriptors are needed for processes."""
+
     finder: PeerFinder
+    limit: int
+    _count = 0
+    _full = False
 
     def handle_stream(self, stream: IOStream, address: tuple[Any, ...]) -> None:
+        if self._count >= self.limit:
+            if not self._full:
+                logger.warning("%d connections are open, more are refused", self._count)
+            self._full = True
+            stream.close()
+            return
+        self._full = False
+        self._count += 1
         _peers[stream] = self.finder.find(stream.socket)
         super().handle_stream(stream, address)
+
+    def on_close(self, server_conn: object) -> None:
+        super().on_close(server_conn)
+        self._count -= 1
 
 
 class Listeners:
@@ -142,40 +168,54 @@ class Listeners:
 
     def _listen(self, endpoint: HttpEndpoint, finder: PeerFinder) -> None:
         context = endpoint.make_ssl_context()
-        server = _Server(self._application, ssl_options=context)
+        server = _Server(
+            self._application,
+            ssl_options=context,
+            idle_connection_timeout=_IDLE_TIMEOUT,
+            body_timeout=_BODY_TIMEOUT,
+            max_body_size=MAX_BODY,
+        )
         server.finder = finder
+        server.limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0] // (2 * len(self._endpoints))
         self._servers.append(server)
         for uri in endpoint.uris:
-            sockets = _bind(uri, endpoint.backlog)
-            server.add_sockets(sockets)
-            for sock in sockets:
-                if sock.family == socket.AF_UNIX:
-                    self._adopt_file(sock.getsockname())
-                self.addresses.append(_url(sock, "https" if context else "http"))
+            address = _parse(uri)
+            try:
+                sockets = _bind(address, endpoint.backlog)
+                server.add_sockets(sockets)
+                if isinstance(address, str):
+                    self._adopt_file(address)
+            except (OSError, UnicodeError) as error:
+                raise GafferError(
+                    f"can't listen on {uri}: {getattr(error, 'strerror', None) or error}",
+                    reason="cannot_listen",
+                    hint="stop what uses the address, or choose another one",
+                ) from None
+            self.addresses += [_url(sock, "https" if context else "http") for sock in sockets]
 
     def _adopt_file(self, path: str) -> None:
         found = os.stat(path)
-        self._files.append(_UnixSocketFile(os.path.abspath(path), found.st_dev, found.st_ino))
+        self._files.append(_UnixSocketFile(path, found.st_dev, found.st_ino))
         if self._socket_gid is not None:
             os.chown(path, -1, self._socket_gid)
             os.chmod(path, 0o660)
 
 
-def _bind(uri: str, backlog: int) -> list[socket.socket]:
+def _parse(uri: str) -> tuple[str, int] | str:
+    """Host and port, or the absolute path of a unix socket."""
     try:
         address = parse_address(uri, DEFAULT_PORT)
+        if address == "":
+            raise RuntimeError("a unix socket needs a path")
     except RuntimeError as error:
         raise BadRequest(str(error), reason="bad_address", hint="write host:port, [v6]:port or unix:/path") from None
-    try:
-        if isinstance(address, str):
-            return bind_sockets(f"unix:{address}", backlog, allows_unix_socket=True)
-        return bind_sockets(address, backlog)
-    except OSError as error:
-        raise GafferError(
-            f"can't listen on {uri}: {error.strerror or error}",
-            reason="cannot_listen",
-            hint="stop what uses the address, or choose another one",
-        ) from None
+    return os.path.abspath(address) if isinstance(address, str) else address
+
+
+def _bind(address: tuple[str, int] | str, backlog: int) -> list[socket.socket]:
+    if isinstance(address, str):
+        return bind_sockets(f"unix:{address}", backlog, allows_unix_socket=True)
+    return bind_sockets(address, backlog)
 
 
 def _url(sock: socket.socket, scheme: str) -> str:

@@ -1,0 +1,55 @@
+"""JSON request bodies: decoding with the place of a mistake, and conversion to typed values."""
+
+import re
+from typing import Any, TypeVar
+
+import msgspec
+
+from gaffer.errors import BadRequest
+
+T = TypeVar("T")
+
+_AT_PATH = re.compile(r"(.*) - at `(\$.*)`", re.DOTALL)
+_AT_BYTE = re.compile(r"(.*) \(byte ([0-9]+)\)", re.DOTALL)
+
+
+def decode_object(body: bytes) -> dict[str, Any]:
+    """The JSON object in `body`; raises BadRequest, reason `invalid_json` with the place, or `bad_request`."""
+    if not body.strip():
+        raise BadRequest("the body is empty", hint="send a JSON object")
+    try:
+        value = msgspec.json.decode(body)
+    except UnicodeDecodeError:
+        raise BadRequest("the body is not UTF-8", reason="invalid_json") from None
+    except RecursionError:
+        raise BadRequest("the body is nested too deeply", reason="invalid_json") from None
+    except msgspec.DecodeError as error:
+        raise BadRequest(f"the body is not valid JSON: {_describe(body, str(error))}", reason="invalid_json") from None
+    if not isinstance(value, dict):
+        raise BadRequest("the body must be a JSON object", path="$")
+    return value
+
+
+def convert(value: Any, kind: type[T]) -> T:
+    """`value`, decoded from JSON, as a `kind`; raises BadRequest with the path of the first mistake."""
+    try:
+        return msgspec.convert(value, kind)
+    except msgspec.ValidationError as error:
+        match = _AT_PATH.fullmatch(str(error))
+        message, path = match.groups() if match else (str(error), "$")
+        raise BadRequest(_uncapitalized(message), path=path) from None
+
+
+def _describe(body: bytes, problem: str) -> str:
+    """The decoder's message with line and column in place of the byte it counts."""
+    match = _AT_BYTE.fullmatch(problem)
+    if match is None:
+        return _uncapitalized(problem)
+    message, position = match[1].removeprefix("JSON is malformed: "), int(match[2])
+    line_start = body.rfind(b"\n", 0, position) + 1
+    line = body.count(b"\n", 0, position) + 1
+    return f"{message} at byte {position} (line {line}, column {position - line_start + 1})"
+
+
+def _uncapitalized(message: str) -> str:
+    return message[:1].lower() + message[1:]

@@ -1,0 +1,163 @@
+"""What a process gets from us, and what happens when it can't be started."""
+
+import os
+import pwd
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from gaffer import launch
+from gaffer.process import ProcessConfig
+from support.managers import Recording, running_manager
+from support.needs import needs_root
+from support.poll import eventually
+
+row = pytest.mark.row
+
+PARENT = {
+    "PATH": "/bin",
+    "HOME": "/home/x",
+    "LANG": "C",
+    "LC_ALL": "C",
+    "TZ": "UTC",
+    "MINE": "1",
+    "GAFFER_API_KEY": "secret",
+    "GAFFER_CLUSTER_KEY_FILE": "/secret",
+    "GAFFER_PROCESS": "n0:1",
+    "NOTIFY_SOCKET": "/run/x",
+    "WATCHDOG_USEC": "1",
+    "LISTEN_FDS": "1",
+}
+
+
+@row("TPL-09", "CHG-09")
+@pytest.mark.parametrize(
+    ("os_env", "expected"),
+    [
+        (False, {"PATH", "HOME", "LANG", "LC_ALL", "TZ", "OWN", "EXTRA"}),
+        (True, {"PATH", "HOME", "LANG", "LC_ALL", "TZ", "OWN", "EXTRA", "MINE"}),
+    ],
+)
+def test_which_variables_pass(os_env: bool, expected: set[str]) -> None:
+    config = ProcessConfig("j", "true", os_env=os_env, env={"OWN": "1"})
+    assert launch.environment(config, {"EXTRA": "1"}, PARENT).keys() == expected
+
+
+def test_there_is_always_a_path() -> None:
+    assert "/bin" in launch.environment(ProcessConfig("j", "true"), {}, {})["PATH"]
+
+
+@row("TPL-09")
+def test_the_job_and_the_order_go_over_the_system() -> None:
+    config = ProcessConfig("j", "true", os_env=True, env={"MINE": "2", "HOME": "/h"})
+    env = launch.environment(config, {"HOME": "/extra"}, PARENT)
+    assert (env["MINE"], env["HOME"]) == ("2", "/extra")
+
+
+@row("TPL-26", "CHG-12")
+def test_variables_in_the_command_line() -> None:
+    config = ProcessConfig("j", "prog-$A", args=["${A}b", "$UNKNOWN", "$$"])
+    assert launch.arguments(config, {"A": "x"}) == ["prog-x", "xb", "$UNKNOWN", "$$"]
+
+
+@row("TPL-08")
+def test_a_shell_gets_the_command_as_it_is() -> None:
+    config = ProcessConfig("j", "echo $A | cat", args=["a b"], shell=True)
+    assert launch.arguments(config, {"A": "x"}) == ["/bin/sh", "-c", "echo $A | cat 'a b'"]
+
+
+def failing(tmp_path: Path) -> dict[str, tuple[dict[str, Any], str]]:
+    plain = tmp_path / "plain.txt"
+    plain.write_text("no program\n")
+    executable = tmp_path / "noexec"
+    executable.write_bytes(b"\x00\x01 no format\n")
+    executable.chmod(0o755)
+    lost = tmp_path / "lost"
+    lost.write_text("#!/no/such/interpreter\n")
+    lost.chmod(0o755)
+    return {
+        "missing": ({"cmd": "no-such-program-at-all"}, "program_not_found"),
+        "missing path": ({"cmd": "/no/such/program"}, "program_not_found"),
+        "not executable": ({"cmd": str(plain)}, "not_executable"),
+        "no format": ({"cmd": str(executable)}, "not_executable"),
+        "interpreter": ({"cmd": str(lost)}, "bad_interpreter"),
+        "cwd": ({"cmd": "true", "cwd": "/no/such/dir"}, "bad_cwd"),
+        "cwd is a file": ({"cmd": "true", "cwd": str(plain)}, "bad_cwd"),
+        "user": ({"cmd": "true", "uid": "no-such-user"}, "unknown_user"),
+        "group": ({"cmd": "true", "gid": "no-such-group"}, "unknown_user"),
+    }
+
+
+@row("PROC-05")
+@pytest.mark.expects_errors("default.j can't be started")
+@pytest.mark.parametrize(
+    "case",
+    ["missing", "missing path", "not executable", "no format", "interpreter", "cwd", "cwd is a file", "user", "group"],
+)
+def test_a_start_that_fails_is_an_event_and_a_state_and_is_tried_again(tmp_path: Path, case: str) -> None:
+    settings, reason = failing(tmp_path)[case]
+    recording = Recording()
+    with running_manager([recording]) as manager:
+        manager.load(ProcessConfig("j", settings.pop("cmd"), **settings))
+        eventually(lambda: len(recording.of("proc.j.start_failed")) >= 2)
+        message = recording.of("start_failed")[0]
+        assert message["reason"] == reason
+        assert message["message"]
+        info = manager.info("j")
+        assert info["state"] in ("backoff", "starting")
+        assert info["last_exit"]["reason"] == reason
+        manager.stop_job("j")
+        assert manager.info("j")["state"] == "stopped"
+
+
+@row("PROC-05", "TPL-07", "TPL-05", "TPL-06")
+@needs_root
+def test_directory_user_group_and_supplementary_groups(tmp_path: Path) -> None:
+    tmp_path.chmod(0o777)
+    for parent in tmp_path.parents:
+        if parent.stat().st_uid == os.getuid() and parent != Path("/"):
+            parent.chmod(parent.stat().st_mode | 0o055)
+    command = "sh -c 'id -u > out; id -g >> out; id -G >> out; pwd >> out; echo $HOME $USER >> out; sleep 1000'"
+    account = pwd.getpwnam("nobody")
+    groups = " ".join(map(str, os.getgrouplist("nobody", account.pw_gid)))
+    with running_manager() as manager:
+        manager.load(ProcessConfig("j", command, uid="nobody", cwd=str(tmp_path)))
+        lines = eventually(
+            lambda: (text := (tmp_path / "out").read_text()).count("\n") == 5 and text.splitlines(),
+            retry_on=(FileNotFoundError,),
+        )
+    assert lines == [str(account.pw_uid), str(account.pw_gid), groups, str(tmp_path), f"{account.pw_dir} nobody"]
+
+
+def test_a_process_gets_its_own_group_a_null_stdin_and_no_descriptor_of_ours(tmp_path: Path) -> None:
+    secret = os.open("/dev/null", os.O_RDONLY)
+    os.set_inheritable(secret, True)
+    code = (
+        "import os, time\n"
+        "fds = sorted(os.listdir('/proc/self/fd'), key=int)[:-1]\n"
+        f"print(os.getpgrp() == os.getpid(), os.readlink('/proc/self/fd/0'), fds, file=open('{tmp_path}/out', 'w'))\n"
+        "time.sleep(1000)\n"
+    )
+    try:
+        with running_manager() as manager:
+            manager.load(ProcessConfig("j", sys.executable, args=["-I", "-c", code]))
+            text = eventually(lambda: (tmp_path / "out").read_text(), retry_on=(FileNotFoundError,))
+    finally:
+        os.close(secret)
+    assert text == "True /dev/null ['0', '1', '2']\n"
+
+
+def test_the_cookie_marks_the_process() -> None:
+    from gaffer import procfs
+
+    with running_manager(node_id="node-1") as manager:
+        manager.load(ProcessConfig("j", "/bin/sleep 1000"))
+        eventually(lambda: manager.pids("j"))
+        process = manager.running[1]
+        eventually(lambda: (procfs.read_environ(process.os_pid) or {}).get("GAFFER_PROCESS") == "node-1:1")
+        record = process.record()
+        stat = procfs.read_stat(process.os_pid)
+        assert stat is not None
+        assert (record.os_pid, record.pgid, record.start_time) == (process.os_pid, stat.pgrp, stat.start_time)
+        assert record.boot_id == procfs.boot_id() != ""
