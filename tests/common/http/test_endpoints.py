@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import resource
 import socket
 import ssl
 import stat
@@ -135,6 +136,8 @@ def _listening(family: socket.AddressFamily, address: Any) -> socket.socket:
         (lambda path: f"unix:{path}/{'x' * 200}", "too long"),
         (lambda path: "192.0.2.1:0", "can't listen on 192.0.2.1:0"),
         (lambda path: "nohost.invalid:0", "can't listen on nohost.invalid:0"),
+        (lambda path: f"{'a' * 80}.example:0", "can't listen on"),
+        (lambda path: "unix:", "needs a path"),
         (lambda path: "127.0.0.1:99999", "port"),
         (lambda path: "127.0.0.1:abc", "port"),
     ],
@@ -214,3 +217,33 @@ async def test_requests_under_way_are_cut_when_the_node_stops(node: HttpNode) ->
     await node.stop()
     assert await asyncio.wait_for(reader.read(), 5) == b""
     writer.close()
+
+
+@pytest.mark.expects_errors("connections are open")
+async def test_connections_beyond_the_limit_are_closed_and_the_others_served(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    monkeypatch.setattr(resource, "getrlimit", lambda which: (20, limits[1]))
+    async with running_node() as node:
+        host, port = node.address.removeprefix("http://").split(":")
+        held = [await asyncio.open_connection(host, port) for _ in range(10)]
+        _, first = held[0]
+        for reader, writer in held[1:]:
+            writer.write(b"GET /ping HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            assert b"200" in await asyncio.wait_for(reader.readline(), 5)
+        reader, writer = await asyncio.open_connection(host, port)
+        assert await asyncio.wait_for(reader.read(), 5) == b""
+        writer.close()
+        first.close()
+        await eventually_async(lambda: _answers(node))
+        for _, writer in held:
+            writer.close()
+    assert "10 connections are open" in caplog.text
+
+
+async def _answers(node: HttpNode) -> bool:
+    try:
+        return (await node.call("GET", "/ping")).status == 200
+    except (ConnectionError, IndexError):
+        return False

@@ -266,3 +266,20 @@ async def test_a_stopping_node_takes_no_orders_but_answers(node: HttpNode) -> No
     answer = await node.call("POST", "/jobs/default", sleeper())
     assert (answer.status, answer.error) == (503, "stopping")
     assert (await node.call("GET", "/health")).json["status"] == "stopping"
+
+
+@pytest.mark.parametrize("length", ["abc", "-1", "1, 2", "\u0663"])
+async def test_a_length_that_is_no_number_is_a_bad_request(node: HttpNode, length: str) -> None:
+    reader, writer = await asyncio.open_connection(*node.address.removeprefix("http://").split(":"))
+    writer.write(f"POST /jobs/default HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n".encode())
+    assert b" 400 " in await asyncio.wait_for(reader.readline(), 5)
+    writer.close()
+    await writer.wait_closed()
+
+
+async def test_a_query_that_is_not_utf8_is_a_bad_request(node: HttpNode) -> None:
+    await node.call("POST", "/jobs/default", sleeper(redirect_output=["out"]))
+    await eventually_async(lambda: len(node.manager.running) == 1)
+    [pid] = node.manager.running
+    answer = await node.call("GET", f"/streams/{pid}/out?feed=%ff")
+    assert (answer.status, answer.error) == (400, "bad_request")
