@@ -176,9 +176,7 @@ def lookupd(*args: str, env: Mapping[str, str] | None = None) -> Iterator[Daemon
 
 
 @contextmanager
-def gafferd(
-    *args: str, state_dir: str | Path | None = None, env: Mapping[str, str] | None = None
-) -> Iterator[Daemon]:
+def gafferd(*args: str, state_dir: str | Path | None = None, env: Mapping[str, str] | None = None) -> Iterator[Daemon]:
     """A gafferd on a free loopback port with a state directory of its own.
 
     A `state_dir` that is given is kept. Processes that a killed gafferd left are ended with the block.
@@ -186,9 +184,7 @@ def gafferd(
     home = tempfile.mkdtemp(prefix="gafferd-")
     state = str(state_dir or Path(home) / "state")
     try:
-        with daemon(
-            "gafferd", "--state-dir", state, *_bound(args), env={"HOME": home, **(env or {})}
-        ) as running:
+        with daemon("gafferd", "--state-dir", state, *_bound(args), env={"HOME": home, **(env or {})}) as running:
             yield running
     finally:
         kill_leftovers(state)
