@@ -36,6 +36,7 @@ def make_base_image() -> None:
     """
     with tempfile.TemporaryDirectory(prefix="base-image-") as temporary:
         root = Path(temporary)
+        root.chmod(0o755)
         run(["debootstrap", "--variant=minbase", "bookworm", root], timeout=400)
         run(["chroot", root, "apt-get", "clean"])
         for folder in UNUSED:
