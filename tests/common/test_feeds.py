@@ -90,7 +90,7 @@ def test_the_data_of_an_event(data: bytes, expected: str) -> None:
 
 def test_a_gap_comes_before_what_follows_it() -> None:
     gap, event = parse(EventStream("out").format(Chunk(30, b"x", 20)))
-    assert gap == {"event": "gap", "data": '{"from": 10, "to": 30}'}
+    assert gap == {"event": "gap", "data": '{"from":10,"to":30}'}
     assert event["id"] == "31"
 
 

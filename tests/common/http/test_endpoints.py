@@ -242,6 +242,12 @@ async def test_connections_beyond_the_limit_are_closed_and_the_others_served(
     assert "10 connections are open" in caplog.text
 
 
+async def test_no_limit_of_descriptors_means_many_connections(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda which: (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    async with running_node() as node:
+        assert await _answers(node)
+
+
 async def _answers(node: HttpNode) -> bool:
     try:
         return (await node.call("GET", "/ping")).status == 200

@@ -135,7 +135,7 @@ async def test_an_eventsource_tells_what_was_lost(node: HttpNode) -> None:
     feed = await node.follow(f"/streams/{pid}/out?feed=eventsource", {"Last-Event-ID": "0"})
     events = await feed.read_until(b"\n\n")
     ring = node.manager.ring(pid, "out")
-    assert events.startswith(f'event: gap\ndata: {{"from": 0, "to": {ring.start}}}\n\n'.encode())
+    assert events.startswith(f'event: gap\ndata: {{"from":0,"to":{ring.start}}}\n\n'.encode())
     assert ring.start > 0
 
 

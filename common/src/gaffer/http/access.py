@@ -188,7 +188,7 @@ def make_policy(
         trust_local=trust_local,
         local_uids={**users, own_uid: ALL_SCOPES, 0: ALL_SCOPES},
         socket_gids={gid: frozenset(scopes) for gid, scopes in (socket_gids or {}).items()},
-        hosts=frozenset((*(name.lower() for name in own_names), *map(_checked_host, allowed_hosts))),
+        hosts=frozenset((*(name.lower() for name in own_names if name), *map(_checked_host, allowed_hosts))),
         origins=frozenset(_checked_origin(origin) for origin in allowed_origins),
         anonymous=frozenset(anonymous),
         verify=verify,
@@ -274,8 +274,8 @@ def split_authority(authority: str) -> tuple[str, int | None] | None:
     match = _AUTHORITY.fullmatch(authority)
     if match is None:
         return None
-    host, port = match.groups()
-    return host.strip("[]").lower().removesuffix("."), int(port) if port else None
+    host, port = match[1].strip("[]").lower().removesuffix("."), match[2]
+    return (host, int(port) if port else None) if host else None
 
 
 def _presented_key(headers: Mapping[str, str]) -> str | None:

@@ -2,11 +2,11 @@
 
 import asyncio
 import codecs
-import json
 import re
 from collections.abc import AsyncGenerator
 from typing import NamedTuple
 
+import msgspec
 from tornado.web import RequestHandler
 
 from gaffer.errors import BadRequest
@@ -129,8 +129,8 @@ class EventStream:
         parts = []
         if chunk.gap:
             self._decoder.reset()
-            lost = {"from": chunk.offset - chunk.gap, "to": chunk.offset}
-            parts.append(f"event: gap\ndata: {json.dumps(lost)}\n\n")
+            lost = msgspec.json.encode({"from": chunk.offset - chunk.gap, "to": chunk.offset}).decode()
+            parts.append(f"event: gap\ndata: {lost}\n\n")
         text = self._decoder.decode(chunk.data)
         if text:
             lines = _LINE_END.split(text)

@@ -27,6 +27,8 @@ MAX_BODY = 8 * 1024 * 1024  # bytes of a request body that a handler gets
 _IDLE_TIMEOUT = 120.0  # seconds a connection may be silent between two requests
 _BODY_TIMEOUT = 300.0  # seconds a request body may take
 
+_UNLIMITED = 1_000_000  # descriptors, where the system sets no limit
+
 DEFAULT_URI = "127.0.0.1:5000"
 DEFAULT_PORT = 5000
 
@@ -176,7 +178,7 @@ class Listeners:
             max_body_size=MAX_BODY,
         )
         server.finder = finder
-        server.limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0] // (2 * len(self._endpoints))
+        server.limit = _descriptors() // (2 * len(self._endpoints))
         self._servers.append(server)
         for uri in endpoint.uris:
             address = _parse(uri)
@@ -199,6 +201,12 @@ class Listeners:
         if self._socket_gid is not None:
             os.chown(path, -1, self._socket_gid)
             os.chmod(path, 0o660)
+
+
+def _descriptors() -> int:
+    """How many descriptors this process may have open."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return soft if soft != resource.RLIM_INFINITY else _UNLIMITED
 
 
 def _parse(uri: str) -> tuple[str, int] | str:

@@ -8,7 +8,7 @@ from gaffer.http.access import Scope
 from gaffer.http.feeds import EventStream, Feed, FeedQuery
 from gaffer.http.node import NodeHandler
 from gaffer.http.routes import Route
-from gaffer.process import STDIN_LABELS, Process
+from gaffer.process import Process
 from gaffer.streams import Ring
 
 _OFFSET_HEADER = "X-Gaffer-Offset"
@@ -54,12 +54,7 @@ class Stream(NodeHandler):
         self.set_header("Content-Type", "application/octet-stream")
 
     def post(self) -> None:
-        label = self.params["label"]
-        pid = self.process.pid
-        if label in STDIN_LABELS:
-            self.manager.send(pid, self.body)
-        else:
-            self.manager.send(pid, self.body, label)
+        self.manager.send(self.process.pid, self.body, self.params["label"])
         self.done()
 
     def on_connection_close(self) -> None:
