@@ -302,13 +302,15 @@ def follow(cluster: Cluster) -> None:
         f"""
 {SESSION} runs on {cluster.size} nodes. In another terminal:
 
-  export PATH={BIN}:$PATH GAFFER_LOOKUPD={cluster.lookup_url} GAFFER_ENDPOINT={cluster.nodes[0].url}
+  export PATH={BIN}:$PATH
+  export GAFFER_LOOKUPD={cluster.lookup_url}
+  export GAFFER_ENDPOINT={cluster.nodes[0].url}
   gaffer lookup:nodes
   gaffer lookup:job {WEB}
   gaffer scale {SESSION} web+2 worker=3
   gaffer ps {SESSION}
   gafferctl kill {SESSION}.worker KILL
-  kill -9 {node.daemon.process.pid}   # the node {node.name}: suspect at once, gone in {TTL} s
+  kill -9 {node.daemon.process.pid}   # {node.name}: suspect at once, gone in {TTL} s
 
 Ctrl-C ends it all.
 """

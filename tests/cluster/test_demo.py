@@ -143,7 +143,7 @@ def test_once_that_is_told_to_stop_leaves_nothing(temp: Path, signum: signal.Sig
 
 def test_the_table_follows_the_lookup_until_ctrl_c(temp: Path, open_terminal: Callable[[Path], Terminal]) -> None:
     terminal = open_terminal(temp)
-    lookup_url, node_url = terminal.expect(rf"GAFFER_LOOKUPD=({URL}) GAFFER_ENDPOINT=({URL})").groups()
+    lookup_url, node_url = terminal.expect(rf"GAFFER_LOOKUPD=({URL})\s+export GAFFER_ENDPOINT=({URL})").groups()
     node = int(terminal.expect(r"kill -9 (\d+)")[1])
     terminal.expect(r"NODE +JOB +PROCESSES +ENDPOINT +STATE +AGE")
     terminal.expect(r"node1 +demo\.web +\d+ \d+ +127\.0\.0\.11:\d+ \+1 +alive")
