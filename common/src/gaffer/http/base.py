@@ -57,7 +57,7 @@ class TooLarge(GafferError):
     reason = "too_large"
 
     def __init__(self) -> None:
-        super().__init__(f"the body is larger than {MAX_BODY} bytes")
+        super().__init__(f"the body is larger than {MAX_BODY} bytes", hint="send it in parts")
 
 
 class Routed(RequestHandler):
