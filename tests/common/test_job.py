@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 from gaffer import job_events as ev
 from gaffer.config import ProcessConfig
-from gaffer.job import Job, JobState, Phase
+from gaffer.job import Job
+from gaffer.job_states import JobState, Phase
 from gaffer.names import JobName
 from gaffer.rules import FlappingInfo
 from gaffer.slot import SlotState

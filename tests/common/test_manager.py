@@ -338,7 +338,7 @@ def test_what_a_process_wrote_last_is_kept_with_its_exit() -> None:
         assert exit_["exit_code"] == 4
         assert exit_["reason"] == "exited"
         assert exit_["output"] == "no such table"
-        assert manager.info("j")["state"] == "backoff"
+        eventually(lambda: manager.info("j")["state"] == "backoff")
 
 
 @row("MGR-40", "EVT-11", "EVT-25")

@@ -7,13 +7,12 @@ the number wanted, and `_reconcile` then gives every slot the cue that leads it 
 import random
 import signal
 from collections.abc import Callable
-from dataclasses import dataclass
-from enum import StrEnum
 from typing import Any
 
 from gaffer import job_events as ev
 from gaffer.config import ProcessConfig
 from gaffer.flapping import FlapDetector, Verdict
+from gaffer.job_states import PHASES, JobState, LastExit, Order, Phase, how_it_ended, visible_state
 from gaffer.names import JobName
 from gaffer.slot import Action, Cue, Slot, SlotState
 
@@ -21,68 +20,7 @@ RESET_AFTER = 10.0  # seconds alive after which earlier failures are forgotten
 FAILED_START_DELAY = 0.1  # seconds at least between two attempts to start what can't be started
 
 
-class Phase(StrEnum):
-    """What is desired of a job."""
-
-    STOPPED = "stopped"
-    STARTED = "started"
-    HELD = "held"  # started, but paused by flapping detection
-    FAILED = "failed"  # given up by flapping detection
-    LEAVING = "leaving"  # unloaded, or the manager ends
-
-
-class JobState(StrEnum):
-    """What people see of a job, derived from its phase and slots."""
-
-    STOPPED = "stopped"
-    WAITING = "waiting"
-    STARTING = "starting"
-    RUNNING = "running"
-    BACKOFF = "backoff"
-    STOPPING = "stopping"
-    FAILED = "failed"
-
-
-class Order(StrEnum):
-    """What changes the phase of a job."""
-
-    START = "start"
-    STOP = "stop"
-    LEAVE = "leave"
-    HOLD = "hold"
-    RETRY = "retry"
-    GIVE_UP = "give up"
-
-
-# Phases that are not named for an order ignore it.
-PHASES: dict[tuple[Phase, Order], Phase] = {
-    (Phase.STOPPED, Order.START): Phase.STARTED,
-    (Phase.HELD, Order.START): Phase.STARTED,
-    (Phase.FAILED, Order.START): Phase.STARTED,
-    (Phase.STARTED, Order.STOP): Phase.STOPPED,
-    (Phase.HELD, Order.STOP): Phase.STOPPED,
-    (Phase.FAILED, Order.STOP): Phase.STOPPED,
-    (Phase.STARTED, Order.HOLD): Phase.HELD,
-    (Phase.STARTED, Order.GIVE_UP): Phase.FAILED,
-    (Phase.HELD, Order.RETRY): Phase.STARTED,
-    (Phase.STOPPED, Order.LEAVE): Phase.LEAVING,
-    (Phase.STARTED, Order.LEAVE): Phase.LEAVING,
-    (Phase.HELD, Order.LEAVE): Phase.LEAVING,
-    (Phase.FAILED, Order.LEAVE): Phase.LEAVING,
-}
-
 RETRY: ev.TimerKey = ("retry", 0)
-
-
-@dataclass(frozen=True, slots=True)
-class LastExit:
-    """How the last process of a job ended; `uptime` in seconds."""
-
-    exit_code: int | None
-    term_signal: int | None
-    reason: str
-    uptime: float
-    output: str | None = None
 
 
 class Job:
@@ -128,17 +66,7 @@ class Job:
     @property
     def state(self) -> JobState:
         """The state that people see."""
-        states = {slot.state for slot in self.slots.values()}
-        if self.phase is Phase.FAILED:
-            return JobState.FAILED
-        if not self.active:
-            return JobState.STOPPING if self._by_pid else JobState.STOPPED
-        if states & {SlotState.READY, SlotState.DRAINING} or not states:
-            return JobState.RUNNING
-        for slot_state, seen in _SEEN:
-            if slot_state in states:
-                return seen
-        return JobState.RUNNING
+        return visible_state(self.phase, {slot.state for slot in self.slots.values()}, empty=not self._by_pid)
 
     @property
     def reason(self) -> str | None:
@@ -280,7 +208,7 @@ class Job:
         uptime = self._now - slot.spawned_at
         reason = "stopped" if asked else "signaled" if event.term_signal else "exited"
         self.last_exit = LastExit(event.exit_code, event.term_signal, reason, round(uptime, 3), event.output)
-        self.why = _how_it_ended(event, uptime)
+        self.why = how_it_ended(event.exit_code, event.term_signal, uptime)
         self._out.append(ev.CancelTimer(("drain", event.pid)))
         self._publish(
             "exit",
@@ -462,13 +390,6 @@ class Job:
         self._out.append(ev.Publish(kind, pid, data))
 
 
-_SEEN = (
-    (SlotState.STARTING, JobState.STARTING),
-    (SlotState.STOPPING, JobState.STOPPING),
-    (SlotState.BACKOFF, JobState.BACKOFF),
-    (SlotState.WAITING, JobState.WAITING),
-)
-
 _TIMERS = {
     "backoff": (SlotState.BACKOFF, Cue.FILL),
     "drain": (SlotState.DRAINING, Cue.STOP),
@@ -492,15 +413,3 @@ _HANDLERS: dict[type, str] = {
     ev.GroupEmpty: "_on_group_empty",
     ev.TimerFired: "_on_timer",
 }
-
-
-def _how_it_ended(event: ev.Exited, uptime: float) -> str:
-    how = f"was killed by {_signal_name(event.term_signal)}" if event.term_signal else f"exited with {event.exit_code}"
-    return f"the last process {how} after {uptime:.1f} s"
-
-
-def _signal_name(signum: int) -> str:
-    try:
-        return signal.Signals(signum).name
-    except ValueError:
-        return f"signal {signum}"

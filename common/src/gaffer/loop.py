@@ -42,7 +42,7 @@ def new_loop(kind: str = "auto") -> asyncio.AbstractEventLoop:
         return AsyncioLoop()
     if uvloop is None:
         raise BadRequest("uvloop is not installed", reason="bad_loop", hint="pip install uvloop, or choose asyncio")
-    return UvLoop()  # type: ignore[no-any-return]
+    return UvLoop()
 
 
 def run(loop: asyncio.AbstractEventLoop) -> None:

@@ -6,37 +6,28 @@ pure state machines, queue what is to be done on the loop, and return at once.
 
 import asyncio
 import itertools
-import logging
-import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from gaffer import job_events as ev
-from gaffer import loop as loops
 from gaffer import views
-from gaffer.apps import Applications
 from gaffer.config import ProcessConfig
-from gaffer.errors import BadRequest, BadValue, ManagerStopping, ProcessConflict, ProcessError, ProcessNotFound
-from gaffer.events import EventEmitter
+from gaffer.errors import BadRequest, BadValue, ProcessConflict, ProcessError, ProcessNotFound
 from gaffer.job import Job
+from gaffer.lifecycle import Lifecycle
 from gaffer.names import DEFAULT_SESSION, JobName, parse_job_name, split_job_name
 from gaffer.process import Process, Recorder
-from gaffer.reaper import Reaper
 from gaffer.streams import Ring
-from gaffer.supervisor import Settings, Supervisor
+from gaffer.supervisor import Settings
 from gaffer.util import parse_signal_value
-
-log = logging.getLogger("gaffer.manager")
-
-# The managers that run on each loop; the last one to stop ends `run`.
-_on_loop: dict[asyncio.AbstractEventLoop, "set[Manager]"] = {}
 
 Name = str | JobName
 Lines = bytes | str | list[bytes | str]
 Pids = list[int]  # inside the class `list` is a method
+Jobs = list[Job]
 
 
-class Manager:
+class Manager(Lifecycle):
     """Maintains processes. Raises ProcessNotFound (404) for unknown names and pids, ManagerStopping (503) after stop().
 
     `subreaper` makes this OS process adopt orphaned descendants (a process-wide setting); `capture_all` captures the
@@ -55,180 +46,11 @@ class Manager:
         endpoint_host: str = "127.0.0.1",
         node_id: str = "",
     ) -> None:
-        self.loop = loop if loop is not None else loops.Loop.default_loop()
-        self.events = EventEmitter(self.loop)
         self.endpoint_host = endpoint_host
-        self.started = False
-        self.stopping = False
-        self._apps = list(apps)
-        self._running_apps = Applications()
-        self._lock = threading.RLock()
         self._jobs: dict[JobName, Job] = {}
-        self._leaving: list[Job] = []
+        self._leaving: list[Job] = []  # unloaded, with processes that have not ended yet
         self._pids = itertools.count(1)
-        self._reaper = Reaper(self.loop, subreaper=subreaper)
-        self._supervisor = Supervisor(
-            self.loop,
-            self._lock,
-            self.events,
-            self._reaper,
-            Settings(capture_all, recorder, node_id),
-            self._job_gone,
-        )
-        self._all_gone: asyncio.Event | None = None
-        self._hurry = False
-        self._stop_task: asyncio.Task[None] | None = None
-        self._restarting: set[int] = set()
-        self._restart_callback: Callable[[Manager], Any] | None = None
-
-    # Life
-
-    @property
-    def active(self) -> bool:
-        """True from a successful start to the beginning of the stop."""
-        return self.started and not self.stopping
-
-    def start(self, apps: Iterable[Any] = (), applications: Iterable[Any] = ()) -> None:
-        """Start supervising, then the applications in order, in the loop. A second start is a no-op.
-
-        Raises what an application raises; nothing stays started then.
-        """
-        if self.started:
-            return
-        chosen = [*self._apps, *apps, *applications]
-        if self.loop.is_running():
-            try:
-                here = asyncio.get_running_loop() is self.loop
-            except RuntimeError:
-                here = False
-            if here:
-                self._start_here(chosen)
-            else:
-                asyncio.run_coroutine_threadsafe(self._start_inside(chosen), self.loop).result()
-        else:
-            # A server made outside the running loop would bind itself to another one.
-            self.loop.run_until_complete(self._start_inside(chosen))
-
-    def _start_here(self, apps: list[Any]) -> None:
-        try:
-            self._start(apps)
-        except BaseException:
-            self.stop()
-            raise
-
-    async def _start_inside(self, apps: list[Any]) -> None:
-        try:
-            self._start(apps)
-        except BaseException:
-            self.stopping = True
-            await asyncio.wait([self._begin_stop(None)])
-            raise
-
-    def _start(self, apps: list[Any]) -> None:
-        self._reaper.start()
-        self.started = True
-        _on_loop.setdefault(self.loop, set()).add(self)
-        self._running_apps.start(apps, self.loop, self)
-        self._supervisor.open()
-
-    def run(self) -> None:
-        """Run the loop until the last manager on it has stopped; RuntimeError when it was not started."""
-        if not self.started:
-            raise RuntimeError("start the manager before running it")
-        loops.run(self.loop)
-
-    def stop(self, callback: "Callable[[Manager], Any] | None" = None, now: bool = False) -> None:
-        """Stop all jobs, then the applications, then call `callback(manager)`.
-
-        Processes have their graceful timeout to end; `now` kills them at once, also when a stop is under way. A stop
-        before the start, and a second one, are no-ops.
-        """
-        with self._lock:
-            if not self.started or (self.stopping and (not now or self._hurry)):
-                return
-            self._hurry = now
-            if self.stopping:
-                self.loop.call_soon_threadsafe(self._end_jobs)
-                return
-            self.stopping = True
-        self.loop.call_soon_threadsafe(self._begin_stop, callback)
-
-    def _begin_stop(self, callback: "Callable[[Manager], Any] | None") -> "asyncio.Task[None]":
-        self._stop_task = self.loop.create_task(self._stop(callback))
-        self._stop_task.add_done_callback(self._stopped)
-        return self._stop_task
-
-    def _stopped(self, task: "asyncio.Task[None]") -> None:
-        _on_loop[self.loop].discard(self)
-        if not _on_loop[self.loop]:
-            del _on_loop[self.loop]
-            loops.end(self.loop)
-        task.result()  # raises what went wrong, for the loop to log
-
-    async def _stop(self, callback: "Callable[[Manager], Any] | None") -> None:
-        self.events.publish("stopping", {"event": "stopping"})
-        self._supervisor.open()  # a start that failed leaves it closed
-        await self._running_apps.run("quiesce")
-        self._all_gone = asyncio.Event()
-        self._end_jobs()
-        await self._all_gone.wait()
-        self._supervisor.drain()
-        self.events.flush()
-        await self._running_apps.run("leave", reverse=True)
-        await self._running_apps.stop()
-        self.events.flush()
-        self.events.close()
-        self._supervisor.close()
-        self._reaper.stop()
-        self.started = False
-        if callback is not None:
-            # The embedder's code: its failure must not keep the loop from ending.
-            try:
-                callback(self)
-            except Exception:
-                log.exception("the callback of stop() failed")
-
-    def _end_jobs(self) -> None:
-        with self._lock:
-            for job in reversed([*self._leaving, *self._jobs.values()]):
-                self._supervisor.submit(job, ev.ManagerStopping(self._hurry))
-            self._check_all_gone()
-
-    def _check_all_gone(self) -> None:
-        if self._all_gone is not None and all(job.gone for job in (*self._leaving, *self._jobs.values())):
-            self._all_gone.set()
-
-    def restart(self, callback: "Callable[[Manager], Any] | None" = None) -> None:
-        """Restart the applications, then all processes; `callback(manager)` once the old processes are gone.
-
-        Another restart meanwhile is ignored.
-        """
-        self._check_open()
-        self.loop.call_soon_threadsafe(self._restart, callback)
-
-    def _restart(self, callback: "Callable[[Manager], Any] | None") -> None:
-        with self._lock:
-            if self._restarting or self.stopping:
-                return
-            self._running_apps.restart()
-            self._restarting = set(self._supervisor.running)
-            self._restart_callback = callback
-            for job in self._jobs.values():
-                self._supervisor.submit(job, ev.RestartRequested())
-        self._supervisor.on_change(self._check_restarted)
-
-    def _check_restarted(self) -> None:
-        self._restarting &= self._supervisor.running.keys()
-        if self._restarting:
-            return
-        self._supervisor.off_change(self._check_restarted)
-        callback, self._restart_callback = self._restart_callback, None
-        if callback is not None:
-            callback(self)
-
-    def wakeup(self) -> None:
-        """Make the loop turn once; any thread may do that."""
-        self.loop.call_soon_threadsafe(lambda: None)
+        super().__init__(loop, apps, Settings(capture_all, recorder, node_id), subreaper=subreaper)
 
     # Jobs
 
@@ -470,9 +292,8 @@ class Manager:
 
     # Inside
 
-    def _check_open(self) -> None:
-        if self.stopping:
-            raise ManagerStopping
+    def _all_jobs(self) -> Jobs:
+        return [*self._leaving, *self._jobs.values()]
 
     def _open_job(self, name: Name, sessionid: str | None = None) -> Job:
         self._check_open()
@@ -492,7 +313,7 @@ class Manager:
                 successor = self._jobs.get(job.name)
                 if successor is not None and not any(other.name == job.name for other in self._leaving):
                     self._supervisor.submit(successor, ev.DependencyChanged(True))
-            self._check_all_gone()
+            super()._job_gone(job)
 
 
 def _name_of(config: ProcessConfig, sessionid: str | None) -> JobName:

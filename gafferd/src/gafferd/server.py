@@ -66,7 +66,8 @@ class Server:
             capture_all=True,
             recorder=state,
             endpoint_host=self.host,
-            node_id=state.node.id,
+            # Pids begin anew with each start; the incarnation keeps the marks of two starts apart.
+            node_id=f"{state.node.id}:{state.node.incarnation}",
         )
         announcer = Announcer(
             self.settings.lookupd_address,
