@@ -117,7 +117,7 @@ class Node:
 
     def __init__(self, index: int, home: Path, lookup_url: str) -> None:
         self.address = f"127.0.0.{11 + index}"
-        self.concurrency = f"web={2 if index == 0 else 1},worker={(index + 1) % 3},clock={1 if index == 0 else 0}"
+        self.processes = {"web": 2 if index == 0 else 1, "worker": (index + 1) % 3, "clock": 1 if index == 0 else 0}
         config = home.with_suffix(".ini")
         config.touch()
         self.daemon = Daemon(
@@ -176,6 +176,7 @@ class Cluster:
         wait_for(self._complete, 15, "the lookup does not know all processes")
 
     def _start_load(self, node: Node) -> "subprocess.Popen[str]":
+        concurrency = ",".join(f"{name}={number}" for name, number in node.processes.items())
         command: list[str | Path] = [
             BIN / "gaffer",
             "load",
@@ -186,13 +187,13 @@ class Cluster:
             "--port",
             "auto",
         ]
-        command += ["--env", f"HOST={node.address}", "--concurrency", node.concurrency, SESSION]
+        command += ["--env", f"HOST={node.address}", "--concurrency", concurrency, SESSION]
         return subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment(self.home)
         )
 
     def _complete(self) -> bool:
-        wanted = {node.url: int(node.concurrency.partition("=")[2].partition(",")[0]) for node in self.nodes}
+        wanted = {node.url: node.processes["web"] for node in self.nodes}
         return {url: len(source["pids"]) for url, source in self.web().items()} == wanted
 
     def status(self, node: Node) -> str | None:
