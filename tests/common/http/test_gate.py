@@ -9,7 +9,7 @@ from gaffer import http_handler
 from gaffer.http import base
 from gaffer.http.access import ALL_SCOPES, Grant, Scope, make_policy
 from gaffer.http.routes import PUBLIC, Route
-from support.http_node import HttpNode, running_node, sleeper
+from support.http_node import HttpNode, running_node, script, sleeper
 from support.poll import eventually_async
 
 ORIGIN = "https://dash.example.org"
@@ -259,9 +259,11 @@ async def test_a_failure_of_the_server_is_logged_and_answered(node: HttpNode, ca
 
 
 async def test_a_stopping_node_takes_no_orders_but_answers(node: HttpNode) -> None:
-    stubborn = sleeper("stubborn", graceful_timeout=20, cmd="sh -c 'trap : TERM; while :; do sleep 0.05; done'")
-    await node.call("POST", "/jobs/default", stubborn)
+    code = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('on')\nwhile 1: signal.pause()"
+    await node.call("POST", "/jobs/default", script("stubborn", code, redirect_output=["out"]))
     await eventually_async(lambda: len(node.manager.running) == 1)
+    [pid] = node.manager.running
+    await (await node.follow(f"/streams/{pid}/out?feed=continuous&tail=1")).read_until(b"on\n")
     node.manager.stop()
     answer = await node.call("POST", "/jobs/default", sleeper())
     assert (answer.status, answer.error) == (503, "stopping")
