@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -52,6 +53,16 @@ def _no_browser() -> str | None:
     return None if shutil.which("chromium") else "needs chromium (apt-get install chromium)"
 
 
+def _no_cgroup() -> str | None:
+    mounts = Path("/proc/self/mountinfo")
+    points = (
+        [line.split()[4] for line in mounts.read_text().splitlines() if "- cgroup2 " in line] if mounts.exists() else []
+    )
+    if not points:
+        return "needs control groups of version 2"
+    return None if os.access(points[0], os.W_OK) else f"needs {points[0]} to be writable"
+
+
 def _no_linux() -> str | None:
     return None if sys.platform == "linux" else "needs Linux"
 
@@ -68,6 +79,7 @@ def _try(argv: list[str]) -> str | None:
 
 
 needs_linux = _need("linux", _no_linux)
+needs_cgroup = _need("cgroup", _no_cgroup)
 needs_root = _need("root", _no_root)
 needs_docker = _need("docker", _no_docker)
 needs_base_image = _need("base image", _no_base_image)

@@ -4,11 +4,13 @@ import asyncio
 import logging
 import threading
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 from gaffer import job_events as ev
 from gaffer import loop as loops
 from gaffer.apps import Applications
+from gaffer.cgroups import Cgroups
 from gaffer.errors import ManagerStopping
 from gaffer.events import EventEmitter
 from gaffer.job import Job
@@ -29,7 +31,13 @@ class Lifecycle:
     """
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop | None, apps: Sequence[Any], settings: Settings, *, subreaper: bool
+        self,
+        loop: asyncio.AbstractEventLoop | None,
+        apps: Sequence[Any],
+        settings: Settings,
+        *,
+        subreaper: bool,
+        cgroup: Path | None,
     ) -> None:
         self.loop = loop if loop is not None else loops.Loop.default_loop()
         self.events = EventEmitter(self.loop)
@@ -38,7 +46,8 @@ class Lifecycle:
         self._apps = list(apps)
         self._running_apps = Applications()
         self._lock = threading.RLock()
-        self._reaper = Reaper(self.loop, subreaper=subreaper)
+        cgroups = Cgroups(cgroup) if cgroup is not None else None
+        self._reaper = Reaper(self.loop, subreaper=subreaper, cgroups=cgroups)
         self._supervisor = Supervisor(self.loop, self._lock, self.events, self._reaper, settings, self._job_gone)
         self._all_gone: asyncio.Event | None = None
         self._hurry = False

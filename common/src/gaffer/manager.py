@@ -7,6 +7,7 @@ pure state machines, queue what is to be done on the loop, and return at once.
 import asyncio
 import itertools
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from gaffer import job_events as ev
@@ -30,7 +31,8 @@ Jobs = list[Job]
 class Manager(Lifecycle):
     """Maintains processes. Raises ProcessNotFound (404) for unknown names and pids, ManagerStopping (503) after stop().
 
-    `subreaper` makes this OS process adopt orphaned descendants (a process-wide setting); `capture_all` captures the
+    `subreaper` makes this OS process adopt orphaned descendants (a process-wide setting); `cgroup` is the directory of
+    a control group to divide among the processes, see gaffer.cgroups; `capture_all` captures the
     output of every job, redirected or not; `recorder` is told of every process; `endpoint_host` is the address that
     announced endpoints carry; `node_id` marks the processes so that they can be found again.
     """
@@ -41,6 +43,7 @@ class Manager(Lifecycle):
         *,
         apps: Sequence[Any] = (),
         subreaper: bool = False,
+        cgroup: Path | None = None,
         capture_all: bool = False,
         recorder: Recorder | None = None,
         endpoint_host: str = "127.0.0.1",
@@ -50,7 +53,7 @@ class Manager(Lifecycle):
         self._jobs: dict[JobName, Job] = {}
         self._leaving: list[Job] = []  # unloaded, with processes that have not ended yet
         self._pids = itertools.count(1)
-        super().__init__(loop, apps, Settings(capture_all, recorder, node_id), subreaper=subreaper)
+        super().__init__(loop, apps, Settings(capture_all, recorder, node_id), subreaper=subreaper, cgroup=cgroup)
 
     # Jobs
 

@@ -149,7 +149,7 @@ class Process:
         self._child = child
         self.os_pid = child.os_pid
         self._spawned = time.monotonic()
-        self._reaper.leaders[self.os_pid] = self
+        self._reaper.add(self, confine=not self.config.detach)
         for index, fd in enumerate((child.stdout, child.stderr)):
             if fd is not None:
                 ring = Ring()
@@ -175,7 +175,7 @@ class Process:
         self._close_streams()
         if child.pidfd is not None:
             self.loop.remove_reader(child.pidfd)
-        self._reaper.leaders.pop(self.os_pid, None)
+        self._reaper.remove(self)
         launch.close(child)
         child.popen.returncode = 0  # nobody is going to wait for it
         self._child = None
@@ -209,7 +209,7 @@ class Process:
         child = self._child
         if child is None:
             return
-        self._reaper.leaders.pop(self.os_pid, None)
+        self._reaper.remove(self)
         if child.popen is not None:
             child.popen.wait()
         self._close_streams()

@@ -1,7 +1,9 @@
 """Finds what is left of a process tree, and reaps adopted zombies.
 
 When the daemon is a child subreaper (prctl(2) PR_SET_CHILD_SUBREAPER), descendants that lost their parent become its
-children. They are told apart by their process group, or by the cookie `GAFFER_PROCESS` in their environment.
+children. They are told apart by their process group, by their control group where there is one, or by the cookie
+`GAFFER_PROCESS` in their environment. A descendant that is in another group, session and environment, where no control
+group holds it, can't be found.
 """
 
 import asyncio
@@ -19,6 +21,7 @@ from types import FrameType
 from typing import Any, NamedTuple, Protocol
 
 from gaffer import procfs
+from gaffer.cgroups import Cgroups
 
 log = logging.getLogger("gaffer.reaper")
 
@@ -52,9 +55,12 @@ class Reaper:
     With `subreaper` it makes this process adopt orphans, process-wide, and reaps the zombies among them.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, *, subreaper: bool = False) -> None:
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, *, subreaper: bool = False, cgroups: Cgroups | None = None
+    ) -> None:
         self.loop = loop
         self.subreaper = subreaper
+        self.cgroups = cgroups
         self.leaders: dict[int, Leader] = {}  # by OS pid, until they are reaped
         self._watched: list[_Watched] = []
         self._adopted: dict[int, _Adopted] = {}
@@ -70,6 +76,8 @@ class Reaper:
 
     def start(self) -> None:
         """Become a subreaper and listen for SIGCHLD, when asked for; call it on the loop."""
+        if self.cgroups is not None:
+            self.cgroups.clean()
         if not self.subreaper:
             return
         try:
@@ -100,6 +108,18 @@ class Reaper:
             signal.signal(signal.SIGCHLD, self._previous)
             self._previous = None
 
+    def add(self, leader: Leader, *, confine: bool = True) -> None:
+        """A leader was started; `confine` puts it in a control group of its own, where that is possible."""
+        self.leaders[leader.os_pid] = leader
+        if self.cgroups is not None and confine:
+            self.cgroups.add(leader.os_pid)
+
+    def remove(self, leader: Leader) -> None:
+        """The leader is about to be reaped, or left alone."""
+        self.leaders.pop(leader.os_pid, None)
+        if self.cgroups is not None:
+            self.cgroups.remove(leader.os_pid)
+
     def watch(self, leader: Leader, gone: Callable[[], None], *, alone: bool = False) -> None:
         """Call `gone()` once nothing is left of the tree of `leader`, which has ended; at once when that is so now.
 
@@ -116,12 +136,14 @@ class Reaper:
 
     def signal(self, leader: Leader, signum: int) -> None:
         """Send `signum` to the descendants of `leader` that left its group."""
-        for pid in self._escaped(leader):
-            _signal_verified(pid, self._adopted.get(pid), signum)
+        for stat in self._escaped(leader):
+            _signal_verified(stat, signum)
+        if self.cgroups is not None and signum == signal.SIGKILL:
+            self.cgroups.kill(leader.os_pid)
 
     def survivors(self, leaders: list[Leader]) -> dict[int, bool]:
         """For each leader's OS pid, whether anything but the leader itself lives in its tree."""
-        found = {leader.os_pid: False for leader in leaders}
+        found = {leader.os_pid: bool(self._confined(leader)) for leader in leaders}
         owners = {leader.cookie: leader.os_pid for leader in leaders}
         for pid in self._candidates():
             stat = procfs.read_stat(pid)
@@ -138,20 +160,25 @@ class Reaper:
                 found[owner] = True
         return found
 
+    def _confined(self, leader: Leader) -> set[int]:
+        return set() if self.cgroups is None else self.cgroups.members(leader.os_pid) - {leader.os_pid}
+
     def _candidates(self) -> set[int]:
         # Whoever is alive below a leader has an ancestor among our children once the leader is gone, if we adopt
         # orphans; otherwise orphans went to init and every process must be looked at.
         pids = procfs.children() if self.subreaper else set(procfs.all_pids())
         return pids - self.leaders.keys()
 
-    def _escaped(self, leader: Leader) -> list[int]:
-        if not self.subreaper:
-            return []
-        stats = map(procfs.read_stat, self._candidates())
+    def _escaped(self, leader: Leader) -> list[procfs.Stat]:
+        confined = self._confined(leader)
+        adopted = self._candidates() if self.subreaper else set()
         return [
-            stat.pid
-            for stat in stats
-            if stat and stat.state not in "ZX" and stat.pgrp != leader.os_pid and self._cookie(stat) == leader.cookie
+            stat
+            for pid in confined | adopted
+            if (stat := procfs.read_stat(pid)) is not None
+            and stat.state not in "ZX"
+            and stat.pgrp != leader.os_pid
+            and (pid in confined or self._cookie(stat) == leader.cookie)
         ]
 
     def _cookie(self, stat: procfs.Stat) -> str | None:
@@ -249,17 +276,17 @@ def _set_subreaper(on: bool) -> bool:
     return bool(before.value)
 
 
-def _signal_verified(pid: int, known: _Adopted | None, signum: int) -> None:
-    """Signal `pid` unless the number belongs to another process by now."""
+def _signal_verified(seen: procfs.Stat, signum: int) -> None:
+    """Signal the process that was `seen`, unless its number belongs to another one by now."""
     try:
-        pidfd = os.pidfd_open(pid)
+        pidfd = os.pidfd_open(seen.pid)
     except OSError as error:
         if error.errno not in (errno.ESRCH, errno.EINVAL):
-            log.warning("process %d can't be signalled: %s", pid, error.strerror)
+            log.warning("process %d can't be signalled: %s", seen.pid, error.strerror)
         return
     try:
-        stat = procfs.read_stat(pid)
-        if stat is not None and known is not None and stat.start_time == known.start_time:
+        stat = procfs.read_stat(seen.pid)
+        if stat is not None and stat.start_time == seen.start_time:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 signal.pidfd_send_signal(pidfd, signum)
     finally:

@@ -12,6 +12,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from gaffer import Manager
+from gaffer.cgroups import own_cgroup
 from gaffer.errors import ConfigError, GafferError
 from gaffer.http.access import Policy, make_policy
 from gaffer.http.server import own_host_names
@@ -63,6 +64,7 @@ class Server:
         manager = Manager(
             loop,
             subreaper=True,
+            cgroup=own_cgroup(),
             capture_all=True,
             recorder=state,
             endpoint_host=self.host,
