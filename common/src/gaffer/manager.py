@@ -293,6 +293,14 @@ class Manager(Lifecycle):
         """Undo `on_change`."""
         self._supervisor.off_change(callback)
 
+    def on_spawn(self, callback: Callable[[Process], Any]) -> None:
+        """Call `callback(process)` on the loop for each process as it starts, before any of its output is read."""
+        self._supervisor.on_spawn(callback)
+
+    def off_spawn(self, callback: Callable[[Process], Any]) -> None:
+        """Undo `on_spawn`."""
+        self._supervisor.off_spawn(callback)
+
     # Inside
 
     def _all_jobs(self) -> Jobs:

@@ -9,7 +9,7 @@ import socket
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial, singledispatchmethod
 from typing import Any
@@ -20,6 +20,7 @@ from gaffer.events import EventEmitter
 from gaffer.job import Job
 from gaffer.process import ExitStatus, Process, Recorder
 from gaffer.reaper import Reaper
+from gaffer.sampler import Sampler
 
 log = logging.getLogger("gaffer.manager")
 
@@ -53,6 +54,7 @@ class Supervisor:
         on_job_gone: Callable[[Job], Any],
     ) -> None:
         self.running: dict[int, Process] = {}
+        self.sampler = Sampler(loop, self.running)
         self._loop = loop
         self._lock = lock
         self._events = events
@@ -63,6 +65,7 @@ class Supervisor:
         self._timers: dict[tuple[Job, ev.TimerKey], asyncio.TimerHandle] = {}
         self._ports: dict[tuple[Job, int], int] = {}
         self._listeners: list[Callable[[], Any]] = []
+        self._on_spawn: list[Callable[[Process], Any]] = []
         self._open = False
         self._due = False
         self._notify_due = False
@@ -101,6 +104,15 @@ class Supervisor:
         with self._lock:
             if callback in self._listeners:
                 self._listeners.remove(callback)
+
+    def on_spawn(self, callback: Callable[[Process], Any]) -> None:
+        """Call `callback(process)` on the loop for each process as it starts, before any of its output is read."""
+        self._on_spawn.append(callback)
+
+    def off_spawn(self, callback: Callable[[Process], Any]) -> None:
+        """Undo `on_spawn`; unknown ones are ignored."""
+        if callback in self._on_spawn:
+            self._on_spawn.remove(callback)
 
     def publish(self, job: Job, kind: str, pid: int | None = None, **data: Any) -> None:
         """Announce an event of `job` under its documented names (EVT rows)."""
@@ -160,10 +172,13 @@ class Supervisor:
 
     def _notify(self) -> None:
         self._notify_due = False
-        for callback in tuple(self._listeners):
+        self._tell(self._listeners)
+
+    def _tell(self, listeners: Sequence[Callable[..., Any]], *args: Any) -> None:
+        for listener in tuple(listeners):
             # Listeners are applications, foreign code perhaps.
             try:
-                callback()
+                listener(*args)
             except Exception:
                 log.exception("a listener of changes failed")
 
@@ -193,6 +208,7 @@ class Supervisor:
             port=self._port(job, order.slot),
             cookie=f"{self._settings.node_id}:{order.pid}" if self._settings.node_id else "",
             reaper=self._reaper,
+            sampler=self.sampler,
             capture_all=self._settings.capture_all,
             on_exit=partial(self._on_exit, job),
             on_gone=partial(self._on_gone, job),
@@ -206,6 +222,7 @@ class Supervisor:
         self.running[order.pid] = process
         if self._settings.recorder is not None:
             self._settings.recorder.spawned(process.record())
+        self._tell(self._on_spawn, process)
         self.submit(job, ev.Spawned(order.pid, process.os_pid))
 
     @_execute.register
