@@ -3,11 +3,11 @@
 Checked after each test, when its own fixtures are torn down (those with a wider scope don't count):
 
 - descriptors that are open and were not before
-- children of the test process, zombies among them, and processes that lost their parent; they are killed
+- children of the test process, zombies among them, and processes that lost their parent
 - log records of level ERROR, and WARNING of Gaffer's own loggers, other than those that the test announces with
   `@pytest.mark.expects_errors("a regular expression", ...)`
 
-`@pytest.mark.leaks("why")` turns the first two off for a test.
+`@pytest.mark.leaks("why")` turns the first two off for a test. Leaked processes are killed.
 """
 
 import gc
@@ -46,14 +46,13 @@ def pytest_collection_finish() -> None:
 @pytest.fixture(autouse=True)
 def no_leaks(request: pytest.FixtureRequest) -> Iterator[None]:
     """Fail the test when it leaves descriptors or processes behind or logs an error that it did not announce."""
-    descriptors, processes = open_descriptors(), set(running_processes())
+    descriptors, processes = open_descriptors(), running_processes()
     with _Records() as records:
         yield
         gc.collect()  # an error in a task that nobody awaited is logged when the task is collected
     problems = _unexpected(records.seen, request.node)
     if request.node.get_closest_marker("leaks") is None:
-        problems += _settle(descriptors, processes)
-    _kill(set(running_processes()) - processes)
+        problems += _left_over(descriptors, processes)
     if problems:
         pytest.fail("the test left something behind:\n  " + "\n  ".join(problems), pytrace=False)
 
@@ -69,25 +68,26 @@ def open_descriptors() -> dict[str, str]:
     return found
 
 
-def running_processes() -> list[psutil.Process]:
+def running_processes() -> set[psutil.Process]:
     """The children of this process, and the processes that lost their parent in one of its tests."""
-    return psutil.Process().children() + subreaper.orphans()
+    return {*psutil.Process().children(), *subreaper.orphans()}
 
 
-def _settle(descriptors: dict[str, str], processes: set[psutil.Process]) -> list[str]:
-    """What is still left over after the grace period, one line each."""
+def _left_over(descriptors: dict[str, str], processes: set[psutil.Process]) -> list[str]:
+    """What is there after the grace period and was not before, one line each. The processes are killed."""
     deadline = time.monotonic() + GRACE
     while True:
-        leaked = [
-            f"descriptor {number}: {target}"
-            for number, target in open_descriptors().items()
-            if descriptors.get(number) != target
-        ]
-        leaked += [_describe(process) for process in set(running_processes()) - processes]
-        if not leaked or time.monotonic() > deadline:
-            return leaked
+        opened = open_descriptors().items() - descriptors.items()
+        started = running_processes() - processes
+        if not (opened or started):
+            return []
+        if time.monotonic() > deadline:
+            break
         time.sleep(0.02)
         gc.collect()
+    lines = [f"descriptor {number}: {target}" for number, target in opened] + [_describe(p) for p in started]
+    _kill(started)
+    return lines
 
 
 def _describe(process: psutil.Process) -> str:
