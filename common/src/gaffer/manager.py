@@ -10,14 +10,16 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from gaffer import aliases, stats, views
 from gaffer import job_events as ev
-from gaffer import views
+from gaffer.channels import Channel, open_channel
 from gaffer.config import ProcessConfig
-from gaffer.errors import BadRequest, BadValue, ProcessConflict, ProcessError, ProcessNotFound
+from gaffer.errors import BadRequest, BadValue, ProcessConflict, ProcessError, ProcessNotFound, TopicError
 from gaffer.job import Job
 from gaffer.lifecycle import Lifecycle
-from gaffer.names import DEFAULT_SESSION, JobName, parse_job_name, split_job_name
+from gaffer.names import DEFAULT_SESSION, JobName, parse_job_name, parse_pid, split_job_name
 from gaffer.process import Process, Recorder
+from gaffer.sampler import StatListener, Target
 from gaffer.streams import Ring
 from gaffer.supervisor import Settings
 from gaffer.util import parse_signal_value
@@ -162,6 +164,13 @@ class Manager(Lifecycle):
         with self._lock:
             self._supervisor.submit(self._open_job(name), ev.StopRequested())
 
+    def manage(self, name: Name) -> None:
+        """Bring the number of processes to the wanted one now: what waits for its next start starts at once."""
+        with self._lock:
+            job = self._open_job(name)
+            for index in tuple(job.slots):
+                self._supervisor.submit(job, ev.TimerFired(("backoff", index)))
+
     def stopall(self, name: Name) -> None:
         """End all processes of a job, which then replaces them."""
         with self._lock:
@@ -275,7 +284,39 @@ class Manager(Lifecycle):
     def stats(self, name: Name) -> dict[str, Any]:
         """The stats of a job's processes and their sums (MGR-51)."""
         with self._lock:
-            return views.job_stats(self._job(name), self._supervisor.running)
+            job = self._job(name)
+            processes = [self._supervisor.running[pid] for pid in job.pids(committed=True)]
+        return views.job_stats(job.name, stats.stats_of(processes))
+
+    def monitor(self, listener: StatListener | Name | int, name: Name | int | StatListener) -> None:
+        """Call `listener("STATS", stats)` every 0.1 s for each process of a job, or for one process given by its pid.
+
+        The arguments may change places. A job's later processes are covered too, until it is unloaded. For the keys of
+        `stats` see gaffer.stats.get_process_stats; it has `pid` and `os_pid` as well.
+        """
+        function, target = _listener_and_target(listener, name)
+        with self._lock:
+            self._check_open()
+            if isinstance(target, int):
+                self.get_process(target)
+            else:
+                self._job(target)
+            self._supervisor.sampler.monitor(target, function)
+
+    def unmonitor(self, listener: StatListener | Name | int, name: Name | int | StatListener) -> None:
+        """Undo `monitor`; unknown ones are ignored."""
+        function, target = _listener_and_target(listener, name)
+        self._supervisor.sampler.unmonitor(target, function)
+
+    def subscribe(self, topic: str) -> Channel:
+        """A channel that calls back with what happens in `topic`, see gaffer.channels; TopicError for a bad one."""
+        return open_channel(self, topic)
+
+    def unsubscribe(self, topic: str, channel: Channel) -> None:
+        """Close a channel; TopicError when it is not of this topic."""
+        if channel.topic != topic:
+            raise TopicError(f"the channel is of the topic {channel.topic!r}, not {topic!r}")
+        channel.close()
 
     def announced(self) -> dict[str, dict[int, views.Announcement]]:
         """Every job with its processes from spawn to exit, by pid: what lookupd is told."""
@@ -301,6 +342,30 @@ class Manager(Lifecycle):
         """Undo `on_spawn`."""
         self._supervisor.off_spawn(callback)
 
+    # The names of 0.4
+
+    get_groups = aliases.get_groups
+    get_group = aliases.get_group
+    start_group = aliases.start_group
+    stop_group = aliases.stop_group
+    restart_group = aliases.restart_group
+    remove_group = aliases.remove_group
+    start_processes = aliases.start_processes
+    stop_processes = aliases.stop_processes
+    add_process = aliases.add_process
+    update_process = aliases.update_process
+    start_process = aliases.start_process
+    restart_process = aliases.restart_process
+    remove_process = aliases.remove_process
+    get_process_info = aliases.get_process_info
+    get_process_status = aliases.get_process_status
+    get_process_stats = aliases.get_process_stats
+    processes_stats = aliases.processes_stats
+    running_processes = aliases.running_processes
+    ttin = aliases.ttin
+    ttou = aliases.ttou
+    send_signal = aliases.send_signal
+
     # Inside
 
     def _all_jobs(self) -> Jobs:
@@ -324,7 +389,18 @@ class Manager(Lifecycle):
                 successor = self._jobs.get(job.name)
                 if successor is not None and not any(other.name == job.name for other in self._leaving):
                     self._supervisor.submit(successor, ev.DependencyChanged(True))
+            if self._jobs.get(job.name) in (job, None):
+                self._supervisor.sampler.forget(job.name)
             super()._job_gone(job)
+
+
+def _listener_and_target(one: Any, other: Any) -> tuple[StatListener, Target]:
+    listener, name = (one, other) if callable(one) else (other, one)
+    if not callable(listener):
+        raise BadValue("monitor takes a listener and the name or pid of what to watch")
+    if isinstance(name, int | JobName):
+        return listener, name
+    return listener, parse_pid(name) or JobName(*split_job_name(name))
 
 
 def _name_of(config: ProcessConfig, sessionid: str | None) -> JobName:

@@ -19,6 +19,7 @@ from gaffer.names import JobName
 from gaffer.pipes import Input, Output, Tap
 from gaffer.reaper import COOKIE, Reaper
 from gaffer.rules import FlappingInfo
+from gaffer.sampler import Sampler, StatListener
 from gaffer.streams import Ring
 from gaffer.util import parse_signal_value
 
@@ -82,6 +83,7 @@ class Process:
         pid: int,
         job: JobName,
         reaper: Reaper,
+        sampler: Sampler,
         slot: int = 0,
         once: bool = False,
         env: Mapping[str, str] | None = None,
@@ -108,6 +110,7 @@ class Process:
         self._extra = dict(env or {})
         self._capture_all = capture_all
         self._reaper = reaper
+        self._sampler = sampler
         self._on_exit = on_exit
         self._on_gone = on_gone
         self._child: launch.Child | None = None
@@ -292,8 +295,15 @@ class Process:
     @property
     def stats(self) -> dict[str, Any]:
         """Memory, CPU time and the like, see gaffer.stats."""
-        measured = stats.get_process_stats(self.os_pid) if self.active else stats.nothing()
-        return {**measured, "pid": self.pid, "os_pid": self.os_pid}
+        return stats.stats_of([self])[0]
+
+    def monitor(self, listener: StatListener) -> None:
+        """Call `listener("STATS", stats)` on the loop every 0.1 s until the process ends (STAT-08)."""
+        self._sampler.monitor(self.pid, listener)
+
+    def unmonitor(self, listener: StatListener) -> None:
+        """Undo `monitor`; unknown listeners are ignored."""
+        self._sampler.unmonitor(self.pid, listener)
 
     def record(self) -> ProcessRecord:
         """What finds this process again."""

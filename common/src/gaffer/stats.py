@@ -1,13 +1,59 @@
-"""Memory, CPU time and the like of OS processes, through psutil (STAT rows)."""
+"""Memory, CPU time and the like of OS processes and their descendants, through psutil (STAT rows)."""
 
+import functools
+import os
 import time
-from typing import Any
+from collections.abc import Callable, Generator, Iterable, Iterator
+from typing import Any, Protocol, TypeVar
 
 import psutil
 
+from gaffer import procfs
 from gaffer.util import bytes2human
 
+T = TypeVar("T")
+
 _KEYS = ("mem_info1", "mem_info2", "cpu", "mem", "ctime", "username", "nice", "cmdline")
+_LEAST_SPAN = 0.01  # seconds; the kernel counts CPU time in such steps
+
+
+class Watchable(Protocol):
+    """A process of a manager, as far as its stats go: `pid` is the internal id."""
+
+    pid: int
+    os_pid: int
+
+    @property
+    def active(self) -> bool:
+        """Whether it runs."""
+
+
+def get_process_stats(process: "int | psutil.Process | None" = None, interval: float = 0) -> dict[str, Any]:
+    """The stat dict of a process, given by OS pid, of this one without; every value it may not see is `"N/A"`.
+
+    `mem_info1` and `mem_info2` are resident and virtual size for people, `cpu` and `mem` percentages, `ctime` the CPU
+    time as minutes:seconds.hundredths, `children` the same dict for each descendant. `cpu` is measured over `interval`
+    seconds, which this call then takes, or since the process began when that is 0.
+    """
+    pid = os.getpid() if process is None else process if isinstance(process, int) else process.pid
+    gauges = Gauges()
+    result = gauges.measure_all([pid])[0]
+    if interval and result is not None:
+        time.sleep(interval)
+        result = gauges.measure_all([pid])[0]
+    return result or nothing()
+
+
+def stats_of(processes: Iterable[Watchable]) -> list[dict[str, Any]]:
+    """The stat dict of each process with its `pid` and `os_pid`; the values are `"N/A"` where it has ended."""
+    processes = list(processes)
+    measured = Gauges().measure_all(process.os_pid if process.active else None for process in processes)
+    return [labelled(process, stats or nothing()) for process, stats in zip(processes, measured, strict=True)]
+
+
+def labelled(process: Watchable, stats: dict[str, Any]) -> dict[str, Any]:
+    """`stats` with the two ids of the process they are of."""
+    return {**stats, "pid": process.pid, "os_pid": process.os_pid}
 
 
 def nothing() -> dict[str, Any]:
@@ -15,61 +61,141 @@ def nothing() -> dict[str, Any]:
     return {**dict.fromkeys(_KEYS, "N/A"), "children": []}
 
 
-def get_process_stats(process: "int | psutil.Process | None" = None, interval: float = 0) -> dict[str, Any]:
-    """The stat dict of a process, given by OS pid; every value it may not see or that is gone is `"N/A"`.
+class Gauges:
+    """Measures processes again and again: first `look`, then `measure` each. Not thread-safe.
 
-    `mem_info1` and `mem_info2` are resident and virtual size for people, `cpu` and `mem` percentages, `ctime` the CPU
-    time as minutes:seconds.hundredths, `children` the same dict for each descendant. `cpu` is measured over `interval`
-    seconds, or since the process began when that is 0.
+    `cpu` is the share since the process was measured last, at first since it began. Both methods are generators that
+    stop after each process they look at, so that the caller may do something else in between.
     """
-    try:
-        if not isinstance(process, psutil.Process):
-            process = psutil.Process(process)
-        return _stats(process, interval, with_children=True)
-    except psutil.Error:
-        return nothing()
+
+    def __init__(self) -> None:
+        self._births: dict[int, float] = {}
+        self._children: dict[int, list[int]] = {}
+        self._gauges: dict[int, _Gauge] = {}
+
+    def measure_all(self, os_pids: Iterable[int | None]) -> list[dict[str, Any] | None]:
+        """Look, then measure all of `os_pids`, at once."""
+        _finish(self.look())
+        return [None if pid is None else _finish(self.measure(pid)) for pid in os_pids]
+
+    def look(self) -> Iterator[None]:
+        """Find out which processes there are and who started whom."""
+        births: dict[int, float] = {}
+        children: dict[int, list[int]] = {}
+        for pid, parent, birth in _everyone():
+            births[pid] = birth
+            children.setdefault(parent, []).append(pid)
+            yield
+        self._births, self._children = births, children
+        self._gauges = {pid: gauge for pid, gauge in self._gauges.items() if births.get(pid) == gauge.birth}
+
+    def measure(self, os_pid: int) -> Generator[None, None, dict[str, Any] | None]:
+        """Return the stats of a process that `look` has found and of its descendants, None when it is gone."""
+        found = self._read(os_pid)
+        if found is not None:
+            for descendant in self._descendants(os_pid):
+                yield
+                stats = self._read(descendant)
+                if stats is not None:
+                    found["children"].append({**stats, "os_pid": descendant})
+        return found
+
+    def _descendants(self, os_pid: int) -> Iterator[int]:
+        for child in self._children.get(os_pid, ()):
+            yield child
+            yield from self._descendants(child)
+
+    def _read(self, os_pid: int) -> dict[str, Any] | None:
+        if os_pid not in self._births:
+            return None
+        try:
+            gauge = self._gauges.get(os_pid)
+            if gauge is None:
+                gauge = self._gauges[os_pid] = _Gauge(os_pid, self._births[os_pid])
+            return gauge.read()
+        except psutil.NoSuchProcess:
+            return None
 
 
-def _stats(process: psutil.Process, interval: float, *, with_children: bool) -> dict[str, Any]:
-    result = nothing()
-    with process.oneshot():
-        memory = _ask(process.memory_info)
-        if memory is not None:
-            result["mem_info1"] = bytes2human(memory.rss)
-            result["mem_info2"] = bytes2human(memory.vms)
-        times = _ask(process.cpu_times)
-        if times is not None:
-            result["ctime"] = format_ctime(times.user + times.system)
-            result["cpu"] = _percent(process, interval, times.user + times.system)
-        share = _ask(process.memory_percent)
-        if share is not None:
-            result["mem"] = round(share, 2)
-        for key, method in (("username", process.username), ("nice", process.nice)):
-            value = _ask(method)
-            result[key] = "N/A" if value is None else value
-        cmdline = _ask(process.cmdline)
-        if cmdline is not None:
-            result["cmdline"] = " ".join(cmdline)
-    if with_children:
-        descendants = _ask(lambda: process.children(recursive=True)) or []
-        result["children"] = [
-            {**_stats(child, interval, with_children=False), "os_pid": child.pid} for child in descendants
-        ]
-    return result
+class _Gauge:
+    """Reads one OS process that began at `birth`, in seconds on our clock; raises NoSuchProcess once it is gone."""
+
+    def __init__(self, os_pid: int, birth: float) -> None:
+        self.birth = birth
+        self._process = psutil.Process(os_pid)
+        self._used = 0.0  # CPU seconds, at the time _at
+        self._at = birth
+
+    def read(self) -> dict[str, Any]:
+        process = self._process
+        result = nothing()
+        with process.oneshot():
+            memory = _ask(process.memory_info)
+            if memory is not None:
+                result["mem_info1"] = bytes2human(memory.rss)
+                result["mem_info2"] = bytes2human(memory.vms)
+                result["mem"] = round(100 * memory.rss / _memory_of_machine(), 2)
+            times = _ask(process.cpu_times)
+            if times is not None:
+                used = times.user + times.system
+                result["ctime"] = format_ctime(used)
+                result["cpu"] = self._share(used)
+            for key, method in (("username", process.username), ("nice", process.nice)):
+                value = _ask(method)
+                result[key] = "N/A" if value is None else value
+            cmdline = _ask(process.cmdline)
+            if cmdline is not None:
+                result["cmdline"] = " ".join(cmdline)
+        return result
+
+    def _share(self, used: float) -> float:
+        now = _now()
+        share = 100 * (used - self._used) / max(now - self._at, _LEAST_SPAN)
+        self._used, self._at = used, now
+        return round(share, 1)
 
 
-def _percent(process: psutil.Process, interval: float, used: float) -> float:
-    if interval:
-        return float(_ask(lambda: process.cpu_percent(interval)) or 0.0)
-    age = max(time.time() - process.create_time(), 0.01)
-    return round(100 * used / age, 1)
-
-
-def _ask(method: Any) -> Any:
+def _ask(method: Callable[[], T]) -> T | None:
     try:
         return method()
-    except (psutil.Error, OSError, KeyError):
+    except (psutil.AccessDenied, OSError):
         return None
+
+
+def _finish(generator: Generator[None, None, T] | Iterator[None]) -> T:
+    while True:
+        try:
+            next(generator)
+        except StopIteration as end:
+            return end.value  # type: ignore[no-any-return]
+
+
+@functools.cache
+def _memory_of_machine() -> int:
+    return psutil.virtual_memory().total
+
+
+if hasattr(time, "CLOCK_BOOTTIME") and any(procfs.all_pids()):
+    _TICKS = os.sysconf("SC_CLK_TCK")
+
+    def _now() -> float:
+        return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+    def _everyone() -> Iterator[tuple[int, int, float]]:
+        """Pid, parent and birth of every process that is not a zombie; one read each, which psutil does slower."""
+        for pid in procfs.all_pids():
+            stat = procfs.read_stat(pid)
+            if stat is not None and stat.state not in "ZX":
+                yield pid, stat.ppid, stat.start_time / _TICKS
+
+else:
+
+    def _now() -> float:
+        return time.time()
+
+    def _everyone() -> Iterator[tuple[int, int, float]]:
+        for process in psutil.process_iter(["ppid", "create_time"]):
+            yield process.pid, process.info["ppid"], process.info["create_time"]
 
 
 def format_ctime(seconds: float) -> str:

@@ -6,6 +6,7 @@ from typing import Any
 import msgspec
 
 from gaffer.job import Job
+from gaffer.names import JobName
 from gaffer.process import Process
 from gaffer.slot import Slot, SlotState
 
@@ -74,11 +75,9 @@ def _instance(job: Job, slot: Slot, running: Mapping[int, Process], host: str) -
     }
 
 
-def job_stats(job: Job, running: Mapping[int, Process]) -> dict[str, Any]:
+def job_stats(name: JobName, found: list[dict[str, Any]]) -> dict[str, Any]:
     """What R-48 answers: the stats of each process, and sums and extremes of memory and CPU share (MGR-51)."""
-    pids = job.pids(committed=True)
-    found = [running[pid].stats for pid in pids if pid in running]
-    result: dict[str, Any] = {"name": str(job.name), "stats": found}
+    result: dict[str, Any] = {"name": str(name), "stats": found}
     for key in ("mem", "cpu"):
         values = [stat[key] for stat in found if isinstance(stat[key], int | float)]
         result[key] = round(sum(values), 2) if values else "N/A"
