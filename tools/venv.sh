@@ -14,7 +14,7 @@ what_is_missing() {
     if ! command -v git >/dev/null; then
         echo "git is missing; install it: apt-get install git"
     elif ! "$python" -c "" 2>/dev/null; then
-        echo "$python is missing; install it: apt-get install python3 python3-venv"
+        echo "$python is missing; install a Python: apt-get install python3 python3-venv"
     elif ! "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then
         echo "$python is older than Python 3.11; install a newer one and name it: make PYTHON=python3.11"
     # On Debian the module venv comes with python3, but what it needs, ensurepip, with python3-venv.

@@ -46,7 +46,7 @@ def old_python(commands: Path) -> None:
     ("without", "message"),
     [
         (no_git, "git is missing; install it: apt-get install git"),
-        (no_python, "python3 is missing; install it: apt-get install python3 python3-venv"),
+        (no_python, "python3 is missing; install a Python: apt-get install python3 python3-venv"),
         (no_venv, "apt-get install python3-venv"),
         (old_python, "python3 is older than Python 3.11"),
     ],
