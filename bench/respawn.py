@@ -1,0 +1,67 @@
+"""From SIGKILL of a process to its replacement, in gafferd, other supervisors and a bare loop around Popen.
+
+python bench/respawn.py [--rounds 20] [--no-peers]
+"""
+
+import argparse
+import os
+import signal
+import statistics
+import subprocess
+import sys
+import time
+
+from _measure import show
+from _peers import GAFFERD, OTHERS, WORDS, Peer, Running, running, wait_for
+
+# The floor: wait for the child's end, start it again, and nothing else.
+FLOOR = f"""
+import os, select, subprocess
+while True:
+    child = subprocess.Popen({WORDS!r}, process_group=0)
+    pidfd = os.pidfd_open(child.pid)
+    select.select([pidfd], [], [])
+    os.close(pidfd)
+    child.wait()
+"""
+
+
+def respawn(started: Running) -> float:
+    """Kill the process of a supervisor and wait for another one; seconds."""
+    (old,) = wait_for(started, 1)
+    time.sleep(1.1)  # lived a second, as some want before they restart at once
+    began = time.perf_counter()
+    os.kill(old, signal.SIGKILL)
+    while not started.sleepers() - {old}:
+        if time.perf_counter() - began > 10:
+            raise SystemExit(f"{started.process.args!r} did not start it again")
+    return time.perf_counter() - began
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--no-peers", action="store_true")
+    chosen = parser.parse_args()
+
+    floor = Peer("a bare loop", lambda folder, count: [sys.executable, "-c", FLOOR])
+    peers = [GAFFERD, floor, *(() if chosen.no_peers else OTHERS[:2])]  # honcho ends with its first process
+    times: dict[str, list[float]] = {peer.name: [] for peer in peers}
+    with running(GAFFERD, 1) as ours, running(floor, 1) as bare:
+        for _ in range(chosen.rounds):
+            times["gafferd"].append(respawn(ours))
+            times["a bare loop"].append(respawn(bare))
+    for peer in peers[2:]:
+        with running(peer, 1) as other:
+            times[peer.name] = [respawn(other) for _ in range(5)]
+    for name, values in times.items():
+        show(name, values)
+    ratio = statistics.median(times["gafferd"]) / statistics.median(times["a bare loop"])
+    print(f"{'ratio of the medians to the bare loop':<44} {ratio:9.2f} x")
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except subprocess.CalledProcessError as error:
+        raise SystemExit(str(error)) from None
