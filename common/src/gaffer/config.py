@@ -4,15 +4,20 @@ The fields of `ProcessConfig` are the schema: each names the rule that checks an
 YAML and Python keywords share one set of names, defaults and messages.
 """
 
+import asyncio
 import dataclasses
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from gaffer import rules
 from gaffer.errors import ConfigError, Problem
+from gaffer.names import parse_job_name
 from gaffer.rules import FlappingInfo, did_you_mean
+
+if TYPE_CHECKING:
+    from gaffer.process import ExitStatus, Process
 
 T = TypeVar("T")
 
@@ -48,7 +53,10 @@ class ProcessConfig:
     redirect_output: tuple[str, ...] = setting(rules.outputs, ())
     redirect_input: bool = setting(rules.boolean, False)
     custom_streams: tuple[str, ...] = setting(rules.extra_streams, ())
-    custom_channels: tuple[Any, ...] = setting(rules.anything, ())
+    custom_channels: tuple[Any, ...] = setting(rules.channels, ())
+    logs: bool = setting(rules.boolean, True)
+    log_max_bytes: int = setting(rules.size, 10 * 1024**2)
+    log_backups: int = setting(rules.backups, 3)
     graceful_timeout: float = setting(rules.seconds, 30.0, live=True)
     drain_timeout: float = setting(rules.seconds, 0.0, live=True)
     kill_group: bool = setting(rules.boolean, True, live=True)
@@ -123,6 +131,28 @@ class ProcessConfig:
         return any(
             getattr(self, f.name) != getattr(other, f.name) for f in dataclasses.fields(self) if not f.metadata["live"]
         )
+
+    def make_process(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        pid: int,
+        label: str,
+        env: Mapping[str, str] | None = None,
+        on_exit: "Callable[[Process, int, int], Any] | None" = None,
+    ) -> "Process":
+        """A process with these settings that no manager looks after, not started yet (TPL-27).
+
+        `pid` becomes its internal id, `label` (`session.job` or a bare name) its job, `env` goes over the settings'.
+        `on_exit(process, exit_code, term_signal)` is called on the loop when it has ended.
+        """
+        # gaffer.process imports this module.
+        from gaffer.process import Process
+
+        def ended(process: "Process", status: "ExitStatus") -> None:
+            if on_exit is not None:
+                on_exit(process, status.exit_code, status.term_signal)
+
+        return Process(loop, self, pid=pid, job=parse_job_name(label), env=env, on_exit=ended)
 
     def command(self) -> list[str]:
         """The words to execute, before variables are replaced (TPL-02, TPL-03)."""
@@ -201,6 +231,12 @@ def _contradictions(values: Mapping[str, Any], path: str) -> Iterator[Problem]:
         )
     if port and port.endswith("+") and int(port[:-1]) + count - 1 > 65535:
         yield Problem(f"{path}.port", f"port: {count} ports from {port[:-1]} on go past 65535", "start lower")
+    for label in sorted({*values.get("custom_streams", ())} & {*values.get("redirect_output", ())}):
+        yield Problem(
+            f"{path}.custom_streams",
+            f"custom_streams: {label!r} is the label of an output already",
+            "give each stream its own label",
+        )
     if values.get("detach") and values.get("redirect_output"):
         yield Problem(
             f"{path}.redirect_output",

@@ -98,6 +98,10 @@ class ProcessError(GafferError):
         super().__init__(message, reason=reason, errno=errno, path=path, hint=hint)
 
 
+class NotRedirected(ProcessError, OSError):  # type: ignore[misc]  # `errno` is the HTTP status here too
+    """A stream that the job's settings don't redirect was to be read or written."""
+
+
 class ProcessNotFound(ProcessError):
     """No such session, job or process."""
 

@@ -2,15 +2,21 @@
 
 import contextlib
 import errno
+import fcntl
+import marshal
 import os
 import pwd
 import re
 import shlex
 import signal
+import socket
 import subprocess
-from collections.abc import Mapping
-from dataclasses import dataclass
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
+from gaffer import exec_stub
 from gaffer.config import ProcessConfig
 from gaffer.errors import StartFailed
 from gaffer.util import check_gid, check_uid, substitute_env
@@ -27,14 +33,28 @@ MERGE = subprocess.STDOUT
 
 @dataclass(slots=True)
 class Child:
-    """A running OS process and our ends of its pipes; `popen` is None for one we did not start ourselves."""
+    """A running OS process and our ends of its pipes; `popen` is None for one we did not start ourselves.
 
-    os_pid: int
-    pidfd: int | None
+    `streams` are our ends of the custom streams, in the order of their labels; each has a second descriptor in
+    `stream_inputs`, so that reading and writing end by themselves.
+    """
+
+    os_pid: int = 0
+    pidfd: int | None = None
     popen: "subprocess.Popen[bytes] | None" = None
     stdin: int | None = None
     stdout: int | None = None
     stderr: int | None = None
+    streams: list[int] = field(default_factory=list)
+    stream_inputs: list[int] = field(default_factory=list)
+
+
+class _Account(NamedTuple):
+    """Whom to become; None for what stays as it is."""
+
+    uid: int | None = None
+    gid: int | None = None
+    groups: list[int] | None = None
 
 
 def environment(
@@ -59,39 +79,69 @@ def arguments(config: ProcessConfig, env: Mapping[str, str]) -> list[str]:
     return [substitute_env(word, env) for word in config.command()]
 
 
-def launch(config: ProcessConfig, env: Mapping[str, str], *, stdout: int = DISCARD, stderr: int = DISCARD) -> Child:
+def launch(
+    config: ProcessConfig,
+    argv: Sequence[str],
+    env: Mapping[str, str],
+    *,
+    stdout: int = DISCARD,
+    stderr: int = DISCARD,
+) -> Child:
     """Start the process in a group of its own (in a session of its own when detached).
 
     `stdout` and `stderr` are CAPTURE, DISCARD or, for stderr, MERGE. Raises StartFailed; nothing is left open then.
     """
-    argv = arguments(config, env)
-    uid, gid, groups = _account(config)
+    account = _account(config)
+    child = Child()
+    theirs: list[int] = []
+    stdin = DISCARD
     try:
-        popen = subprocess.Popen(
-            argv,
-            env=dict(env),
-            cwd=config.cwd,
-            stdin=subprocess.PIPE if config.redirect_input else subprocess.DEVNULL,
-            stdout=stdout,
-            stderr=stderr,
-            bufsize=0,
-            user=uid,
-            group=gid,
-            extra_groups=groups,
-            start_new_session=config.detach,
-            process_group=None if config.detach else 0,
-        )
+        # Popen's own pipes come as file objects, and some versions lose them when descriptors run out.
+        if config.redirect_input:
+            stdin, child.stdin = os.pipe()
+            theirs.append(stdin)
+            os.set_blocking(child.stdin, False)
+        if stdout == CAPTURE:
+            child.stdout, stdout = os.pipe()
+            theirs.append(stdout)
+            os.set_blocking(child.stdout, False)
+        if stderr == CAPTURE:
+            child.stderr, stderr = os.pipe()
+            theirs.append(stderr)
+            os.set_blocking(child.stderr, False)
+        options: dict[str, Any] = {
+            "stdin": stdin,
+            "stdout": stdout,
+            "stderr": stderr,
+            "start_new_session": config.detach,
+            "process_group": None if config.detach else 0,
+        }
+        if config.custom_streams or config.custom_channels:
+            passed = [_socket_pair(child, theirs) for _ in config.custom_streams]
+            passed += [_descriptor(channel) for channel in config.custom_channels]
+            child.popen = _popen_with(passed, argv, env, config.cwd, account, options)
+        else:
+            child.popen = subprocess.Popen(
+                argv,
+                env=env,
+                cwd=config.cwd,
+                user=account.uid,
+                group=account.gid,
+                extra_groups=account.groups,
+                **options,
+            )
+        child.os_pid = child.popen.pid
+        child.pidfd = os.pidfd_open(child.os_pid) if hasattr(os, "pidfd_open") else None
     except (OSError, ValueError, subprocess.SubprocessError) as error:
-        raise _why(error, argv[0], config) from None
-    child = Child(popen.pid, None, popen)
-    child.stdin, child.stdout, child.stderr = (_own_fd(pipe) for pipe in (popen.stdin, popen.stdout, popen.stderr))
-    try:
-        child.pidfd = os.pidfd_open(popen.pid) if hasattr(os, "pidfd_open") else None
-    except OSError as error:
+        if child.popen is not None:
+            # It runs, but we could not watch it.
+            os.killpg(child.popen.pid, signal.SIGKILL)
+            child.popen.wait()
         close(child)
-        os.killpg(popen.pid, signal.SIGKILL)
-        popen.wait()
-        raise StartFailed(f"the process can't be watched: {error.strerror}", reason="no_descriptors") from None
+        raise _why(error, argv[0], config) from None
+    finally:
+        for fd in theirs:
+            os.close(fd)
     return child
 
 
@@ -102,22 +152,90 @@ def close(child: Child) -> None:
         if fd is not None:
             os.close(fd)
             setattr(child, name, None)
+    for fds in (child.streams, child.stream_inputs):
+        while fds:
+            os.close(fds.pop())
 
 
-def _own_fd(pipe: "object | None") -> int | None:
-    """Take the descriptor out of the file object that Popen made, so that nobody else closes it."""
-    if pipe is None:
-        return None
-    fd = os.dup(pipe.fileno())  # type: ignore[attr-defined]
-    pipe.close()  # type: ignore[attr-defined]
-    os.set_blocking(fd, False)
-    return fd
+def _socket_pair(child: Child, theirs: list[int]) -> int:
+    ours, other = (end.detach() for end in socket.socketpair())
+    child.streams.append(ours)
+    theirs.append(other)
+    os.set_blocking(ours, False)
+    child.stream_inputs.append(os.dup(ours))
+    return other
 
 
-def _account(config: ProcessConfig) -> tuple[int | None, int | None, list[int] | None]:
-    """The uid, gid and supplementary groups to switch to; None for what stays as it is."""
+def _descriptor(channel: Any) -> int:
+    return channel if isinstance(channel, int) else int(channel.fileno())
+
+
+def _popen_with(
+    passed: Sequence[int],
+    argv: Sequence[str],
+    env: Mapping[str, str],
+    cwd: str | None,
+    account: _Account,
+    options: Mapping[str, Any],
+) -> "subprocess.Popen[bytes]":
+    """Start a process that has `passed` as its descriptors 3, 4, ..., by way of gaffer.exec_stub.
+
+    Waits for the interpreter of the stub: some 10 ms. Raises like Popen.
+    """
+    request = {
+        "programs": [os.fsencode(program) for program in _candidates(argv[0], env)],
+        "argv": [os.fsencode(word) for word in argv],
+        "env": {os.fsencode(name): os.fsencode(value) for name, value in env.items()},
+        "cwd": None if cwd is None else os.fsencode(cwd),
+        **account._asdict(),
+    }
+    sources: list[int] = []
+    ours, theirs = socket.socketpair()
+    with ours:
+        try:
+            # Out of the way of their final numbers, so that none is overwritten before it is moved.
+            lowest = 3 + len(passed)
+            for fd in (theirs.fileno(), *passed):
+                sources.append(fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, lowest))
+            command = [sys.executable, "-I", "-S", exec_stub.__file__, str(sources[0])]
+            library_path = {name: os.environ[name] for name in ("LD_LIBRARY_PATH",) if name in os.environ}
+            popen = subprocess.Popen(command, env=library_path, pass_fds=sources, **options)
+        finally:
+            theirs.close()
+            for fd in sources:
+                os.close(fd)
+        answer = _ask(ours, marshal.dumps({**request, "descriptors": sources[1:]}))
+    if answer == exec_stub.DONE:
+        return popen
+    popen.kill()
+    popen.wait()
+    number, _, step = answer.rpartition(b"\n")[2].partition(b" ")
+    if not number.isdigit():
+        raise subprocess.SubprocessError(f"the launcher of {argv[0]!r} ended with {popen.returncode}")
+    raise OSError(int(number), os.strerror(int(number)), cwd if step == b"cwd" else argv[0])
+
+
+def _ask(peer: socket.socket, request: bytes) -> bytes:
+    """Send `request` and its end, return all that comes back; less when the peer breaks off."""
+    parts = []
+    with contextlib.suppress(ConnectionError):
+        peer.sendall(request)
+        peer.shutdown(socket.SHUT_WR)
+        while part := peer.recv(4096):
+            parts.append(part)
+    return b"".join(parts)
+
+
+def _candidates(program: str, env: Mapping[str, str]) -> list[str]:
+    """The paths where `program` may be, as execvp(3) tries them."""
+    if os.path.dirname(program):
+        return [program]
+    return [os.path.join(folder, program) for folder in os.get_exec_path(env)]
+
+
+def _account(config: ProcessConfig) -> _Account:
     if config.uid is None and config.gid is None:
-        return None, None, None
+        return _Account()
     uid = gid = None
     try:
         if config.uid is not None:
@@ -135,10 +253,10 @@ def _account(config: ProcessConfig) -> tuple[int | None, int | None, list[int] |
     if os.geteuid() != 0:
         # Only root may switch; becoming who we are needs no call that only root may make.
         if uid in (None, os.geteuid()) and gid in (None, os.getegid()):
-            return None, None, None
+            return _Account()
         name = config.uid if uid not in (None, os.geteuid()) else config.gid
         raise StartFailed(f"only root may run a process as {name!r}", reason="not_permitted", path="$.uid")
-    return uid, gid, groups
+    return _Account(uid, gid, groups)
 
 
 def _why(error: Exception, program: str, config: ProcessConfig) -> StartFailed:

@@ -10,22 +10,21 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from gaffer import aliases, stats, views
+from gaffer import aliases, arguments, stats, views
 from gaffer import job_events as ev
 from gaffer.channels import Channel, open_channel
 from gaffer.config import ProcessConfig
-from gaffer.errors import BadRequest, BadValue, ProcessConflict, ProcessError, ProcessNotFound, TopicError
+from gaffer.errors import ProcessConflict, ProcessNotFound, TopicError
 from gaffer.job import Job
 from gaffer.lifecycle import Lifecycle
-from gaffer.names import DEFAULT_SESSION, JobName, parse_job_name, parse_pid, split_job_name
+from gaffer.names import DEFAULT_SESSION, JobName, split_job_name
 from gaffer.process import Process, Recorder
-from gaffer.sampler import StatListener, Target
+from gaffer.sampler import StatListener
 from gaffer.streams import Ring
 from gaffer.supervisor import Settings
-from gaffer.util import parse_signal_value
 
 Name = str | JobName
-Lines = bytes | str | list[bytes | str]
+Lines = bytes | str | Sequence[bytes | str]
 Pids = list[int]  # inside the class `list` is a method
 Jobs = list[Job]
 
@@ -35,8 +34,9 @@ class Manager(Lifecycle):
 
     `subreaper` makes this OS process adopt orphaned descendants (a process-wide setting); `cgroup` is the directory of
     a control group to divide among the processes, see gaffer.cgroups; `capture_all` captures the
-    output of every job, redirected or not; `recorder` is told of every process; `endpoint_host` is the address that
-    announced endpoints carry; `node_id` marks the processes so that they can be found again.
+    output of every job, redirected or not; what is captured also goes to files in `log_dir`; `recorder` is told of
+    every process; `endpoint_host` is the address that announced endpoints carry; `node_id` marks the processes so that
+    they can be found again.
     """
 
     def __init__(
@@ -50,12 +50,15 @@ class Manager(Lifecycle):
         recorder: Recorder | None = None,
         endpoint_host: str = "127.0.0.1",
         node_id: str = "",
+        log_dir: Path | None = None,
     ) -> None:
         self.endpoint_host = endpoint_host
         self._jobs: dict[JobName, Job] = {}
         self._leaving: list[Job] = []  # unloaded, with processes that have not ended yet
         self._pids = itertools.count(1)
-        super().__init__(loop, apps, Settings(capture_all, recorder, node_id), subreaper=subreaper, cgroup=cgroup)
+        super().__init__(
+            loop, apps, Settings(capture_all, recorder, node_id, log_dir), subreaper=subreaper, cgroup=cgroup
+        )
 
     # Jobs
 
@@ -99,7 +102,7 @@ class Manager(Lifecycle):
         start: bool = True,
     ) -> None:
         """Register several jobs, or none when one of them can't be. Raises like `load`."""
-        wanted = [(_name_of(config, sessionid), config) for config in configs]
+        wanted = [(arguments.name_of(config, sessionid), config) for config in configs]
         with self._lock:
             self._check_open()
             seen: set[JobName] = set()
@@ -140,7 +143,7 @@ class Manager(Lifecycle):
         `start` also starts a stopped job.
         """
         with self._lock:
-            job = self._open_job(_name_of(config, sessionid))
+            job = self._open_job(arguments.name_of(config, sessionid))
             stored = config.replace(name=job.name.name, env={**config.env, **(env or {})})
             self._supervisor.submit(job, ev.ConfigChanged(stored, start))
 
@@ -183,7 +186,7 @@ class Manager(Lifecycle):
         """
         with self._lock:
             job = self._open_job(name)
-            count = _scaled(job.target, n)
+            count = arguments.scaled(job.target, n)
             job.config.replace(numprocesses=count)  # raises when so many can't be
             if count != job.target:
                 self._supervisor.submit(job, ev.Scaled(count))
@@ -245,7 +248,7 @@ class Manager(Lifecycle):
 
     def kill(self, pid: int, sig: int | str) -> None:
         """Send a signal to one process; BadValue (a ValueError, reason `bad_signal`) for an unknown one."""
-        number = _signal_number(sig)
+        number = arguments.signal_number(sig)
         with self._lock:
             self._check_open()
             process = self.get_process(pid)
@@ -256,7 +259,7 @@ class Manager(Lifecycle):
 
     def killall(self, name: Name, sig: int | str) -> None:
         """Send a signal to every process of a job, committed ones too."""
-        number = _signal_number(sig)
+        number = arguments.signal_number(sig)
         with self._lock:
             job = self._open_job(name)
             for pid in job.pids(committed=True):
@@ -264,11 +267,9 @@ class Manager(Lifecycle):
             self._supervisor.publish(job, "kill", signum=number)
 
     def send(self, pid: int, lines: Lines, stream: str | None = None) -> None:
-        """Write to the stdin of a process; ProcessError 404 `stream_not_found` for another stream."""
-        process = self.get_process(pid)
-        if stream not in (None, "stdin", "ttin"):
-            raise ProcessError(404, "stream_not_found", f"{process.job} has no stream {stream!r}")
-        process.writelines(lines if isinstance(lines, Sequence) and not isinstance(lines, bytes | str) else [lines])
+        """Write to the stdin of a process, or to a custom stream; ProcessError 404 `stream_not_found` for another."""
+        pieces = lines if isinstance(lines, Sequence) and not isinstance(lines, bytes | str) else [lines]
+        self.get_process(pid).writelines(pieces, stream or "stdin")
 
     def ring(self, pid: int, label: str) -> Ring:
         """The output `label` of a process."""
@@ -294,7 +295,7 @@ class Manager(Lifecycle):
         The arguments may change places. A job's later processes are covered too, until it is unloaded. For the keys of
         `stats` see gaffer.stats.get_process_stats; it has `pid` and `os_pid` as well.
         """
-        function, target = _listener_and_target(listener, name)
+        function, target = arguments.listener_and_target(listener, name)
         with self._lock:
             self._check_open()
             if isinstance(target, int):
@@ -305,7 +306,7 @@ class Manager(Lifecycle):
 
     def unmonitor(self, listener: StatListener | Name | int, name: Name | int | StatListener) -> None:
         """Undo `monitor`; unknown ones are ignored."""
-        function, target = _listener_and_target(listener, name)
+        function, target = arguments.listener_and_target(listener, name)
         self._supervisor.sampler.unmonitor(target, function)
 
     def subscribe(self, topic: str) -> Channel:
@@ -392,43 +393,3 @@ class Manager(Lifecycle):
             if self._jobs.get(job.name) in (job, None):
                 self._supervisor.sampler.forget(job.name)
             super()._job_gone(job)
-
-
-def _listener_and_target(one: Any, other: Any) -> tuple[StatListener, Target]:
-    listener, name = (one, other) if callable(one) else (other, one)
-    if not callable(listener):
-        raise BadValue("monitor takes a listener and the name or pid of what to watch")
-    if isinstance(name, int | JobName):
-        return listener, name
-    return listener, parse_pid(name) or JobName(*split_job_name(name))
-
-
-def _name_of(config: ProcessConfig, sessionid: str | None) -> JobName:
-    session, _ = split_job_name(config.name, "")
-    if sessionid and session not in ("", sessionid):
-        raise BadRequest(
-            f"the job {config.name!r} can't be in the session {sessionid!r}",
-            path="$.name",
-            hint="leave the session out of the name",
-        )
-    return parse_job_name(config.name, sessionid or DEFAULT_SESSION)
-
-
-def _scaled(current: int, n: int | str) -> int:
-    if isinstance(n, int) and not isinstance(n, bool):
-        return max(0, current + n)
-    if isinstance(n, str):
-        sign, digits = (n[0], n[1:]) if n[:1] in ("+", "-", "=") else ("+", n)
-        if digits.isascii() and digits.isdecimal():
-            number = int(digits)
-            return number if sign == "=" else max(0, current + (number if sign == "+" else -number))
-    raise BadValue(
-        f"{n!r} is not a way to scale", reason="bad_operation", hint='use a number, "+2", "-2" or "=2"', path="$.scale"
-    )
-
-
-def _signal_number(sig: int | str) -> int:
-    try:
-        return parse_signal_value(sig)
-    except ValueError as error:
-        raise BadValue(str(error), reason="bad_signal", hint="use a name such as TERM or its number") from None

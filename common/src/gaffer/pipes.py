@@ -9,22 +9,33 @@ from collections.abc import Callable
 from typing import Any
 
 from gaffer.errors import ProcessError
+from gaffer.log_files import LogFile
 from gaffer.streams import READ_SIZE, Ring
 
 log = logging.getLogger("gaffer.pipes")
 
 INPUT_LIMIT = 16 * 1024 * 1024  # bytes that may wait for a process to read its input
+_READS = 4  # reads at most before the loop gets its turn
 _LAST_READS = 64  # reads at most of what a pipe still holds when its process has ended
 
 
 class Output:
-    """The reading end of a pipe; what comes goes into `ring`. Closes `fd`."""
+    """The reading end of a pipe; what comes goes into `ring`, and into `log`, which may hold it back. Closes `fd`."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, fd: int, ring: Ring) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, fd: int, ring: Ring, log: LogFile | None = None) -> None:
         self._loop = loop
         self._fd: int | None = fd
+        self._log = log
+        self._held = False
         self.ring = ring
-        loop.add_reader(fd, self._read)
+        if log is not None:
+            log.on_room = self._go_on
+        loop.add_reader(fd, self._readable)
+
+    def _readable(self) -> None:
+        for _ in range(_READS):
+            if not self._read() or self._held:
+                return
 
     def _read(self) -> bool:
         """Read once; whether there may be more."""
@@ -34,11 +45,21 @@ class Output:
             data = os.read(self._fd, READ_SIZE)
         except BlockingIOError:
             return False
+        except ConnectionResetError:  # a socket whose peer is gone and did not read all
+            data = b""
         if not data:
             self.close()
             return False
         self.ring.append(data)
-        return True
+        if self._log is not None and not self._log.put(data) and not self._held:
+            self._held = True
+            self._loop.remove_reader(self._fd)
+        return len(data) == READ_SIZE
+
+    def _go_on(self) -> None:
+        if self._held and self._fd is not None:
+            self._held = False
+            self._loop.add_reader(self._fd, self._readable)
 
     def drain(self) -> None:
         """Read what is in the pipe now, without waiting for more."""
@@ -122,7 +143,7 @@ class Input:
 
 
 class Tap:
-    """Calls `callback(chunk)` on the loop with all that comes into `ring` from now on, a chunk at a time."""
+    """Calls `callback(data)` on the loop with all that comes into `ring` from now on, until it closes."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, ring: Ring, callback: Callable[[bytes], Any]) -> None:
         self._loop = loop
@@ -142,14 +163,17 @@ class Tap:
     def _wake(self) -> None:
         if self._handle is None and self._offset < self._ring.end:
             self._handle = self._loop.call_soon(self._deliver)
+        if self._ring.closed:
+            self._ring.unwatch(self._wake)
 
     def _deliver(self) -> None:
         self._handle = None
-        chunk = self._ring.read(self._offset)
-        self._offset = chunk.end
-        self._wake()
-        # The callback is foreign code: it must not disturb the reading of the pipe.
-        try:
-            self._callback(chunk.data)
-        except Exception:
-            log.exception("a listener of a stream failed")
+        # All there is: at the next turn the pipe may bring more than the ring keeps.
+        while self._offset < self._ring.end:
+            chunk = self._ring.read(self._offset)
+            self._offset = chunk.end
+            # The callback is foreign code: it must not disturb the reading of the pipe.
+            try:
+                self._callback(chunk.data)
+            except Exception:
+                log.exception("a listener of a stream failed")

@@ -11,13 +11,16 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import msgspec
+import psutil
 
 from gaffer import launch, procfs, stats
 from gaffer.config import ProcessConfig
 from gaffer.errors import ProcessError
+from gaffer.log_files import LogFile, LogWriter
 from gaffer.names import JobName
-from gaffer.pipes import Input, Output, Tap
+from gaffer.process_streams import STDIN, Data, IoListener, ProcessStreams, Stream
 from gaffer.reaper import COOKIE, Reaper
+from gaffer.rotation import Rotation
 from gaffer.rules import FlappingInfo
 from gaffer.sampler import Sampler, StatListener
 from gaffer.streams import Ring
@@ -26,10 +29,6 @@ from gaffer.util import parse_signal_value
 __all__ = ["FlappingInfo", "Process", "ProcessConfig", "ProcessRecord", "Recorder"]
 
 log = logging.getLogger("gaffer.process")
-
-STDIN_LABELS = ("stdin", "ttin")
-
-IoListener = Callable[[str, dict[str, Any]], Any]
 
 
 class ProcessRecord(msgspec.Struct, frozen=True):
@@ -71,8 +70,11 @@ class ExitStatus:
 class Process:
     """A process and its streams.
 
-    `pid` is the internal id, `os_pid` the system's. `on_exit(process, status)` is called on the loop when the leader
-    has ended, `on_gone(process)` when nothing of its tree is left and the OS pid was given back.
+    `pid` is the internal id, `os_pid` the system's (0 before the start), `name` the job's. `cmd`, `args`, `env`, `uid`,
+    `gid`, `cwd`, `detach`, `redirect_output`, `redirect_input` and `custom_streams` are the settings it has. `once` is
+    true for one that is not kept alive. `exit_status` is None until the leader has ended, `closed` true when nothing is
+    left of it. `on_exit(process, status)` is called on the loop when the leader has ended, `on_gone(process)` when
+    nothing of its tree is left and the OS pid was given back.
     """
 
     def __init__(
@@ -82,14 +84,15 @@ class Process:
         *,
         pid: int,
         job: JobName,
-        reaper: Reaper,
-        sampler: Sampler,
+        reaper: Reaper | None = None,
+        sampler: Sampler | None = None,
         slot: int = 0,
         once: bool = False,
         env: Mapping[str, str] | None = None,
         port: int | None = None,
         cookie: str = "",
         capture_all: bool = False,
+        logs: LogWriter | None = None,
         on_exit: "Callable[[Process, ExitStatus], Any]" = lambda process, status: None,
         on_gone: "Callable[[Process], Any]" = lambda process: None,
     ) -> None:
@@ -106,44 +109,56 @@ class Process:
         self.started_at = 0.0  # wall clock, for people
         self.exit_status: ExitStatus | None = None
         self.closed = False
-        self.last_write_offsets: dict[str, int] = {}  # by label: where the ring ended when stdin was last written
+        self.graceful_timeout = config.graceful_timeout  # seconds
+        self.cmd = config.cmd
+        self.args = list(config.args)
+        self.env = dict(config.env)
+        self.uid = config.uid
+        self.gid = config.gid
+        self.cwd = config.cwd
+        self.detach = config.detach
+        self.redirect_output = list(config.redirect_output)
+        self.redirect_input = config.redirect_input
+        self.custom_streams = list(config.custom_streams)
+        self._streams = ProcessStreams(loop, config, {"name": self.name, "pid": pid}, capture_all=capture_all)
         self._extra = dict(env or {})
-        self._capture_all = capture_all
-        self._reaper = reaper
-        self._sampler = sampler
+        self._logs = logs
+        self._alone: dict[int, Process] = {}  # itself while it runs, where no manager has it
+        self._reaper = reaper or Reaper(loop)
+        self._sampler = sampler or Sampler(loop, self._alone)
         self._on_exit = on_exit
         self._on_gone = on_gone
         self._child: launch.Child | None = None
         self._spawned = 0.0
-        self._env: dict[str, str] = {}
-        self._argv: list[str] = []
-        self._outputs: list[Output] = []
-        self._rings: dict[str, Ring] = {}
-        self._unlabelled: list[Ring] = []
-        self._input: Input | None = None
-        self._taps: dict[tuple[str, IoListener], list[Tap]] = {}
+        self._ending = threading.Lock()  # held while it is signalled or given back
+        self._kill_timer: asyncio.TimerHandle | None = None
 
     # Life
 
-    def spawn(self) -> None:
-        """Start the process; raises StartFailed, and leaves nothing behind then. To be called on the loop."""
+    def spawn(
+        self, once: bool = False, graceful_timeout: float | None = None, env: Mapping[str, str] | None = None
+    ) -> None:
+        """Start the process, to be called on its loop or before that runs. A process is started at most once.
+
+        `once`, `graceful_timeout` (seconds) and `env` go over what it was made with. Raises StartFailed, and leaves
+        nothing behind then.
+        """
+        if self.started_at:
+            raise ProcessError(409, "already_started", f"process {self.pid} of {self.job} was started before")
         config = self.config
+        self.once = once or self.once
+        if graceful_timeout is not None:
+            self.graceful_timeout = graceful_timeout
+        self._extra.update(env or {})
         variables = {COOKIE: self.cookie} if self.cookie else {}
         if self.slot:
             variables["GAFFER_INSTANCE"] = str(self.slot)
         if self.port is not None and "PORT" not in config.env and "PORT" not in self._extra:
             variables["PORT"] = str(self.port)
-        self._env = launch.environment(config, {**self._extra, **variables})
-        self._argv = launch.arguments(config, self._env)
-        labels = config.redirect_output
-        capture = self._capture_all and not config.detach
-        merged = len(labels) == 2 and labels[0] == labels[1]
-        child = launch.launch(
-            config,
-            self._env,
-            stdout=launch.CAPTURE if labels or capture else launch.DISCARD,
-            stderr=launch.MERGE if merged else launch.CAPTURE if len(labels) == 2 or capture else launch.DISCARD,
-        )
+        environment = launch.environment(config, {**self._extra, **variables})
+        argv = launch.arguments(config, environment)
+        child = launch.launch(config, argv, environment, stdout=self._streams.stdout, stderr=self._streams.stderr)
+        self.args = argv[1:]
         self.started_at = time.time()
         self.attach(child)
 
@@ -152,30 +167,26 @@ class Process:
         self._child = child
         self.os_pid = child.os_pid
         self._spawned = time.monotonic()
+        self._alone[self.pid] = self
         self._reaper.add(self, confine=not self.config.detach)
-        for index, fd in enumerate((child.stdout, child.stderr)):
-            if fd is not None:
-                ring = Ring()
-                if index < len(self.config.redirect_output):
-                    self._rings[self.config.redirect_output[index]] = ring
-                else:
-                    self._unlabelled.append(ring)
-                self._outputs.append(Output(self.loop, fd, ring))
-        child.stdout = child.stderr = None
-        if child.stdin is not None:
-            self._input = Input(self.loop, child.stdin)
-            child.stdin = None
+        self._streams.connect(child, self._log_file)
         if child.pidfd is not None:
             self.loop.add_reader(child.pidfd, self._leader_exited)
         else:
             threading.Thread(target=self._wait_in_thread, daemon=True).start()
+
+    def _log_file(self, kind: str) -> LogFile | None:
+        config = self.config
+        if self._logs is None or not config.logs:
+            return None
+        return self._logs.file(f"{self.job}.{self.slot}.{kind}.log", Rotation(config.log_max_bytes, config.log_backups))
 
     def release(self) -> None:
         """Stop watching the process and let it live (detach)."""
         child = self._child
         if child is None or child.popen is None:
             return
-        self._close_streams()
+        self._streams.close()
         if child.pidfd is not None:
             self.loop.remove_reader(child.pidfd)
         self._reaper.remove(self)
@@ -203,8 +214,7 @@ class Process:
             self.exit_status = ExitStatus(result.si_status, 0)
         else:
             self.exit_status = ExitStatus(0, result.si_status)
-        for output in self._outputs:
-            output.drain()
+        self._streams.drain()
         self._on_exit(self, self.exit_status)
         self._reaper.watch(self, self._tree_ended, alone=not self.config.kill_group)
 
@@ -212,34 +222,45 @@ class Process:
         child = self._child
         if child is None:
             return
+        self._alone.clear()
         self._reaper.remove(self)
-        if child.popen is not None:
-            child.popen.wait()
-        self._close_streams()
+        with self._ending:
+            if child.popen is not None:
+                child.popen.wait()
+            self._child = None
+        if self._kill_timer is not None:
+            self._kill_timer.cancel()
+        self._streams.close()
         launch.close(child)
-        self._child = None
         self.closed = True
         self._on_gone(self)
-
-    def _close_streams(self) -> None:
-        for output in self._outputs:
-            output.drain()
-            output.close()
-        if self._input is not None:
-            self._input.close()
-        self._taps.clear()
 
     # Signals
 
     def kill(self, signum: int | str) -> None:
         """Send a signal to the leader alone; ValueError for an unknown signal, nothing when it has ended."""
         number = parse_signal_value(signum)
-        if self.active:
-            os.kill(self.os_pid, number)
+        with self._ending:
+            if self.active:
+                os.kill(self.os_pid, number)
 
     def stop(self) -> None:
-        """Ask the process and its group to end."""
-        self.signal_tree(signal.SIGTERM)
+        """Ask the process and its tree to end, from any thread; what is left after `graceful_timeout` is killed."""
+        self.loop.call_soon_threadsafe(self._stop)
+
+    def close(self) -> None:
+        """Kill the process and its tree, from any thread; `closed` is true once all was given back."""
+        self.loop.call_soon_threadsafe(self._close)
+
+    def _stop(self) -> None:
+        if self._child is not None and self._kill_timer is None:
+            self.signal_tree(signal.SIGTERM)
+            self._kill_timer = self.loop.call_later(self.graceful_timeout, self.signal_tree, signal.SIGKILL)
+
+    def _close(self) -> None:
+        if self._child is None:
+            self.closed = True
+        self.signal_tree(signal.SIGKILL)
 
     def signal_tree(self, signum: int) -> None:
         """Send a signal to the leader, its group and the descendants that left it (only the leader by opt-out)."""
@@ -260,6 +281,16 @@ class Process:
     # What people ask
 
     @property
+    def status(self) -> str:
+        """What it does, in psutil's words (`running`, `sleeping`, `stopped`...); `not started`, `exited`."""
+        if not self.started_at:
+            return "not started"
+        try:
+            return str(psutil.Process(self.os_pid).status()) if self.active else "exited"
+        except psutil.Error:
+            return "exited"
+
+    @property
     def active(self) -> bool:
         """Whether the leader runs."""
         return self._child is not None and self.exit_status is None
@@ -278,7 +309,7 @@ class Process:
             "name": self.name,
             "job": str(self.job),
             "cmd": config.cmd,
-            "args": self._argv[1:],
+            "args": list(self.args),
             "env": dict(config.env),
             "uid": config.uid,
             "gid": config.gid,
@@ -324,60 +355,51 @@ class Process:
     # Streams
 
     @property
-    def rings(self) -> Mapping[str, Ring]:
-        """The captured outputs by label."""
-        return self._rings
+    def streams(self) -> Mapping[str, Stream]:
+        """Its streams by label: `stdin`, the redirected outputs, the custom streams."""
+        return self._streams.by_label
 
-    def last_output(self, limit: int = 400) -> str | None:
-        """The end of what it wrote last, stderr before stdout, for people."""
-        for ring in reversed([*self._rings.values(), *self._unlabelled]):
-            text = ring.read(ring.offset_of_tail_bytes(limit)).data.decode(errors="replace").strip()
-            if text:
-                return text
-        return None
+    @property
+    def rings(self) -> Mapping[str, Ring]:
+        """What it wrote, by label."""
+        return self._streams.rings
+
+    @property
+    def last_write_offsets(self) -> dict[str, int]:
+        """Where each ring ended when something was last written to the process, by label."""
+        return self._streams.last_write_offsets
+
+    def last_output(self) -> str | None:
+        """The end of what it wrote last, for people."""
+        return self._streams.last_output()
 
     def ring(self, label: str) -> Ring:
-        """The output `label`; ProcessError 400 `io_not_redirected` or 404 `io_not_found` when there is none."""
-        if not self.config.redirect_output:
-            raise ProcessError(
-                400,
-                "io_not_redirected",
-                f"the output of {self.job} is not redirected",
-                hint="set redirect_output in the job",
-            )
-        if label not in self._rings:
-            known = ", ".join(self._rings)
-            raise ProcessError(404, "io_not_found", f"{self.job} has no output {label!r}", hint=f"there is {known}")
-        return self._rings[label]
+        """What it wrote to `label`; ProcessError 400 `io_not_redirected` or 404 `io_not_found` when nothing reads it.
 
-    def write(self, data: bytes | str) -> None:
-        """Write to stdin, from any thread; raises ProcessError 403 `forbidden_write` when it is not redirected."""
-        if self._input is None:
-            raise ProcessError(
-                403,
-                "forbidden_write",
-                f"the input of {self.job} is not redirected",
-                hint="set redirect_input in the job",
-            )
-        for label, ring in self._rings.items():
-            self.last_write_offsets[label] = ring.end
-        self._input.write(data.encode() if isinstance(data, str) else bytes(data))
+        The first one is an OSError too.
+        """
+        ring = self._streams.readable(label).ring
+        assert ring is not None
+        return ring
 
-    def writelines(self, lines: Iterable[bytes | str]) -> None:
-        """Write several pieces as one, without adding anything between them (IO-11)."""
-        self.write(b"".join(line.encode() if isinstance(line, str) else bytes(line) for line in lines))
+    def write(self, data: Data) -> None:
+        """Write to stdin, from any thread; ProcessError 403 `forbidden_write`, an OSError too, when not redirected."""
+        self._streams.writable(STDIN).write(data)
 
-    def monitor_io(self, label: str, callback: IoListener) -> None:
-        """Call `callback(label, {"event", "name", "pid", "data"})` with what comes on `label`, or on all (`.`)."""
-        labels = list(self._rings) if label == "." else [label]
-        for each in labels or [label]:
-            tap = Tap(self.loop, self.ring(each), self._teller(each, callback))
-            self._taps.setdefault((label, callback), []).append(tap)
+    def writelines(self, lines: Iterable[Data], stream: str = STDIN) -> None:
+        """Write several pieces as one to stdin or another stream, without adding anything between them (IO-11)."""
+        self._streams.writable(stream).writelines(lines)
 
-    def unmonitor_io(self, label: str, callback: IoListener) -> None:
+    def monitor_io(self, label: str, listener: IoListener) -> None:
+        """Call `listener(label, {"event", "name", "pid", "data"})` with what comes on `label`, or on all (`.`)."""
+        for each in self._labels(label):
+            self._streams.readable(each).subscribe(listener)
+
+    def unmonitor_io(self, label: str, listener: IoListener) -> None:
         """Undo `monitor_io`; unknown ones are ignored."""
-        for tap in self._taps.pop((label, callback), ()):
-            tap.close()
+        for each in self._labels(label):
+            if each in self.streams:
+                self.streams[each].unsubscribe(listener)
 
-    def _teller(self, label: str, callback: IoListener) -> Callable[[bytes], Any]:
-        return lambda data: callback(label, {"event": label, "name": self.name, "pid": self.pid, "data": data})
+    def _labels(self, label: str) -> list[str]:
+        return (list(self.rings) if label == "." else []) or [label]

@@ -106,6 +106,30 @@ def seconds(value: Any, lax: bool) -> float:
     return float(_number(value, lax, float, "a number of seconds, 0 or more"))
 
 
+_SIZE = re.compile(r"([0-9]{1,15})\s*(?:([kmg])(?:ib|b)?|b)?", re.ASCII | re.IGNORECASE)
+_UNITS = {"": 1, "k": 1024, "m": 1024**2, "g": 1024**3}
+
+
+def size(value: Any, lax: bool) -> int:
+    """A number of bytes: 10485760, or a text such as "10M" or "64 KiB"."""
+    if isinstance(value, str):
+        match = _SIZE.fullmatch(value.strip())
+        if match is None:
+            raise Wrong(f"expected a number of bytes, got {value!r}", "such as 10485760, 10M or 64K")
+        return int(match[1]) * _UNITS[(match[2] or "").lower()]
+    number = _number(value, lax, int, "a number of bytes, 0 or more")
+    if number != int(number):
+        raise _expected("a whole number of bytes", value)
+    return int(number)
+
+
+def backups(value: Any, lax: bool) -> int:
+    number = _number(value, lax, int, "a whole number of 0 or more")
+    if number != int(number) or number > 100:
+        raise _expected("a whole number from 0 to 100", value)
+    return int(number)
+
+
 def user_or_group(value: Any, lax: bool) -> int | str | None:
     """A user or group: a name or a number; whether it exists is known only when a process starts (TPL-05)."""
     if value is None or value == "":
@@ -200,7 +224,19 @@ def extra_streams(value: Any, lax: bool) -> tuple[str, ...]:
     labels = stream_labels(value, lax)
     if len(set(labels)) != len(labels):
         raise Wrong("a label stands twice")
+    if "stdin" in labels or "ttin" in labels:
+        raise Wrong("'stdin' and 'ttin' name the input and can't label another stream")
     return labels
+
+
+def channels(value: Any, lax: bool) -> tuple[Any, ...]:
+    """Open handles: descriptors, or objects with a `fileno` method."""
+    handles = tuple(value) if isinstance(value, list | tuple) else (value,)
+    for index, handle in enumerate(handles):
+        number = isinstance(handle, int) and not isinstance(handle, bool) and handle >= 0
+        if not number and not callable(getattr(handle, "fileno", None)):
+            raise Wrong(f"expected a descriptor or something with a fileno(), got {handle!r}", path=f"[{index}]")
+    return handles
 
 
 @dataclass(frozen=True)
@@ -299,10 +335,6 @@ def endpoint_list(value: Any, lax: bool) -> tuple[str, ...] | None:
         if not match or (match[2].isdecimal() and not 1 <= int(match[2]) <= 65535):
             raise Wrong(f"expected NAME:PORT, got {item!r}", "such as http:$PORT or admin:9000", f"[{index}]")
     return tuple(items)
-
-
-def anything(value: Any, lax: bool) -> Any:
-    return value
 
 
 def did_you_mean(word: str, known: tuple[str, ...] | list[str]) -> str | None:

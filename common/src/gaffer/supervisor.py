@@ -12,12 +12,14 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial, singledispatchmethod
+from pathlib import Path
 from typing import Any
 
 from gaffer import job_events as ev
 from gaffer.errors import StartFailed
 from gaffer.events import EventEmitter
 from gaffer.job import Job
+from gaffer.log_files import LogWriter
 from gaffer.process import ExitStatus, Process, Recorder
 from gaffer.reaper import Reaper
 from gaffer.sampler import Sampler
@@ -34,11 +36,12 @@ _OF_THE_MANAGER = frozenset({"create", "update", "delete"})
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """How processes are made: whether all output is captured, where records go, who we are in the cookie."""
+    """How processes are made: whether all output is captured, where records and logs go, who we are in the cookie."""
 
     capture_all: bool = False
     recorder: Recorder | None = None
     node_id: str = ""
+    log_dir: Path | None = None
 
 
 class Supervisor:
@@ -60,6 +63,7 @@ class Supervisor:
         self._events = events
         self._reaper = reaper
         self._settings = settings
+        self._logs = LogWriter(loop, settings.log_dir) if settings.log_dir is not None else None
         self._on_job_gone = on_job_gone
         self._queue: deque[tuple[Job, ev.Instruction]] = deque()
         self._timers: dict[tuple[Job, ev.TimerKey], asyncio.TimerHandle] = {}
@@ -150,6 +154,8 @@ class Supervisor:
             handle.cancel()
         self._timers.clear()
         self._queue.clear()
+        if self._logs is not None:
+            self._logs.close()
 
     def _wake(self) -> None:
         if self._open and self._queue and not self._due:
@@ -197,23 +203,8 @@ class Supervisor:
     def _(self, order: ev.Spawn, job: Job) -> None:
         if not job.expects(order.pid):
             return
-        process = Process(
-            self._loop,
-            job.config,
-            pid=order.pid,
-            job=job.name,
-            slot=order.slot,
-            once=order.slot == 0,
-            env=order.env,
-            port=self._port(job, order.slot),
-            cookie=f"{self._settings.node_id}:{order.pid}" if self._settings.node_id else "",
-            reaper=self._reaper,
-            sampler=self.sampler,
-            capture_all=self._settings.capture_all,
-            on_exit=partial(self._on_exit, job),
-            on_gone=partial(self._on_gone, job),
-        )
         try:
+            process = self._make(order, job)
             process.spawn()
         except StartFailed as error:
             log.warning("%s can't be started: %s", job.name, error.message)
@@ -269,6 +260,25 @@ class Supervisor:
             self._settings.recorder.ended(process.pid)
         self.submit(job, ev.GroupEmpty(process.pid))
 
+    def _make(self, order: ev.Spawn, job: Job) -> Process:
+        return Process(
+            self._loop,
+            job.config,
+            pid=order.pid,
+            job=job.name,
+            slot=order.slot,
+            once=order.slot == 0,
+            env=order.env,
+            port=self._port(job, order.slot),
+            cookie=f"{self._settings.node_id}:{order.pid}" if self._settings.node_id else "",
+            reaper=self._reaper,
+            sampler=self.sampler,
+            capture_all=self._settings.capture_all,
+            logs=self._logs,
+            on_exit=partial(self._on_exit, job),
+            on_gone=partial(self._on_gone, job),
+        )
+
     def port_of(self, job: Job, slot: int) -> int | None:
         """The port of a slot, when it has one already."""
         return job.config.port_of(slot) or self._ports.get((job, slot))
@@ -284,8 +294,11 @@ class Supervisor:
     def _free_port(self) -> int:
         taken = set(self._ports.values())
         while True:
-            with socket.socket() as probe:
-                probe.bind(("", 0))
-                port = int(probe.getsockname()[1])
+            try:
+                with socket.socket() as probe:
+                    probe.bind(("", 0))
+                    port = int(probe.getsockname()[1])
+            except OSError as error:
+                raise StartFailed(f"no free port was found: {error.strerror}", reason="no_port") from None
             if port not in taken:
                 return port

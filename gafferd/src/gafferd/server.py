@@ -68,6 +68,7 @@ class Server:
             capture_all=True,
             recorder=state,
             endpoint_host=self.host,
+            log_dir=state.path / "logs",
             # Pids begin anew with each start; the incarnation keeps the marks of two starts apart.
             node_id=f"{state.node.id}:{state.node.incarnation}",
         )

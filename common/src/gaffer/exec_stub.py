@@ -1,0 +1,91 @@
+"""Runs in a new process, as a script, to become a program that needs more than subprocess.Popen sets up.
+
+    python -I -S exec_stub.py CONTROL
+
+Reads a marshalled request from the descriptor CONTROL until its end, sets up what it says and executes the program.
+Once that has succeeded the peer of CONTROL has read DONE and the end; otherwise the errno and the name of what failed
+(`cwd`, `user`, `exec`). Imports builtin modules only: each file it would read costs the job a millisecond.
+"""
+
+import _signal  # type: ignore[import-not-found]
+import errno
+import marshal
+import posix
+import sys
+
+DONE = b"done"
+
+
+class _Failed(Exception):
+    def __init__(self, step: str, error: OSError) -> None:
+        super().__init__(f"{error.errno} {step}")
+
+
+def main(control: int) -> None:
+    posix.set_inheritable(control, False)
+    request = marshal.loads(_read_all(control))
+    _restore_signals()
+    try:
+        _enter(request["cwd"])
+        _become(request["uid"], request["gid"], request["groups"])
+        for target, source in enumerate(request["descriptors"], 3):
+            posix.dup2(source, target)
+            posix.close(source)
+        posix.write(control, DONE)
+        _execute(request["programs"], request["argv"], request["env"])
+    except _Failed as failed:
+        # What was written before is void: the reader looks at the end.
+        posix.write(control, b"\n" + str(failed).encode())
+    posix._exit(127)
+
+
+def _read_all(descriptor: int) -> bytes:
+    parts = []
+    while part := posix.read(descriptor, 65536):
+        parts.append(part)
+    return b"".join(parts)
+
+
+def _restore_signals() -> None:
+    # The interpreter ignores these, and a program would go on ignoring them.
+    for number in (_signal.SIGPIPE, _signal.SIGXFSZ):
+        _signal.signal(number, _signal.SIG_DFL)
+
+
+def _enter(directory: bytes | None) -> None:
+    if directory is not None:
+        try:
+            posix.chdir(directory)
+        except OSError as error:
+            raise _Failed("cwd", error) from None
+
+
+def _become(uid: int | None, gid: int | None, groups: list[int] | None) -> None:
+    try:
+        if groups is not None:
+            posix.setgroups(groups)
+        if gid is not None:
+            posix.setgid(gid)
+        if uid is not None:
+            posix.setuid(uid)
+    except OSError as error:
+        raise _Failed("user", error) from None
+
+
+def _execute(programs: list[bytes], argv: list[bytes], env: dict[bytes, bytes]) -> None:
+    """Try the programs in turn; of the errors the first one counts that says more than "not there"."""
+    telling = last = None
+    for program in programs:
+        try:
+            posix.execve(program, argv, env)
+        except OSError as error:
+            last = error
+            if telling is None and error.errno not in (errno.ENOENT, errno.ENOTDIR):
+                telling = error
+    found = telling or last
+    if found is not None:
+        raise _Failed("exec", found)
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]))

@@ -1,0 +1,185 @@
+"""Log files: one thread appends what processes write to the files of a directory, and rotates them.
+
+A file is opened for each batch of data and closed after it, so that hundreds of processes need no descriptors for their
+logs and that a file may be moved or removed at any time. A producer that is faster than the disk is held back, nothing
+is dropped for being too fast. When the system refuses to write (no space left, say) holding the producer back would
+stop a service because of its log: what can't be written is dropped then, and told in our own log, once a minute.
+"""
+
+import asyncio
+import contextlib
+import logging
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from queue import SimpleQueue
+
+from gaffer.rotation import Rotation
+
+log = logging.getLogger("gaffer.logs")
+
+HIGH, LOW = 1024 * 1024, 256 * 1024  # bytes that wait: from HIGH on the producer waits, from LOW on it goes on
+BLOCK = 64 * 1024  # bytes in one write, where there are as many
+_COMPLAINT_INTERVAL = 60.0  # seconds
+_CLOSE_TIMEOUT = 5.0  # seconds that a disk has for the last writes
+
+
+class LogWriter:
+    """The thread. `directory` is made when first needed (0700); its files are readable by us alone (0600)."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, directory: Path) -> None:
+        self.directory = directory
+        self.lost = 0  # bytes that could not be written
+        self._loop = loop
+        self._lock = threading.Lock()
+        self._due: SimpleQueue[LogFile | None] = SimpleQueue()
+        self._thread: threading.Thread | None = None
+        self._complained: float | None = None
+
+    def file(self, name: str, rotation: Rotation) -> "LogFile":
+        """The log file `name`; nothing is opened yet."""
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name="log files", daemon=True)
+            self._thread.start()
+        return LogFile(self._loop, self._lock, self._due, self.directory / name, rotation)
+
+    def close(self) -> None:
+        """Write what waits and end; gives up on a disk that does not answer. To be called on the loop."""
+        if self._thread is not None:
+            self._due.put(None)
+            self._thread.join(_CLOSE_TIMEOUT)
+            if self._thread.is_alive():
+                log.error("%s does not take the last of the logs", self.directory)
+            self._thread = None
+
+    def _run(self) -> None:
+        while True:
+            file = self._due.get()
+            if file is not None:
+                data = file.take()
+                self._append(file, data)
+                file.written(sum(map(len, data)))
+            elif self._due.empty():
+                return
+            else:
+                self._due.put(None)  # what came meanwhile is written first
+
+    def _append(self, file: "LogFile", data: Iterable[bytes]) -> None:
+        left = sum(map(len, data))
+        fd: int | None = None
+        try:
+            fd = _open(file.path)
+            size = os.fstat(fd).st_size
+            for block in _blocks(data):
+                rest = block
+                while rest:
+                    count = file.rotation.room(size, rest)
+                    if count:
+                        written = os.write(fd, rest[:count])
+                        size += written
+                        left -= written
+                        rest = rest[written:]
+                    else:
+                        _rotate(file.path, file.rotation)
+                        os.close(fd)
+                        fd = None
+                        fd, size = _open(file.path), 0
+        except OSError as error:
+            self._complain(file.path, error, left)
+        finally:
+            if fd is not None:
+                os.close(fd)
+
+    def _complain(self, path: Path, error: OSError, size: int) -> None:
+        self.lost += size
+        now = time.monotonic()
+        if self._complained is None or now - self._complained >= _COMPLAINT_INTERVAL:
+            self._complained = now
+            log.error("%s can't be written: %s; %d bytes of logs are lost so far", path, error.strerror, self.lost)
+
+
+class LogFile:
+    """A file and the data that waits to be appended. Use `put` on the loop; the writer's thread calls the rest."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        lock: threading.Lock,
+        due: "SimpleQueue[LogFile | None]",
+        path: Path,
+        rotation: Rotation,
+    ) -> None:
+        self.path = path
+        self.rotation = rotation
+        self.on_room: Callable[[], object] = lambda: None  # called on the loop when a producer may go on
+        self._loop = loop
+        self._lock = lock
+        self._due = due
+        self._data: deque[bytes] = deque()
+        self._waiting = 0
+        self._held = False
+
+    def put(self, data: bytes) -> bool:
+        """Append `data` soon; False when the producer is to wait for `on_room`."""
+        with self._lock:
+            if not self._waiting:
+                self._due.put(self)
+            self._data.append(data)
+            self._waiting += len(data)
+            self._held = self._waiting >= HIGH
+            return not self._held
+
+    def take(self) -> "deque[bytes]":
+        """All that waits."""
+        with self._lock:
+            data, self._data = self._data, deque()
+            return data
+
+    def written(self, size: int) -> None:
+        """`size` bytes that were taken are done with."""
+        with self._lock:
+            self._waiting -= size
+            if self._waiting:
+                self._due.put(self)
+            resume = self._held and self._waiting <= LOW
+            self._held = self._held and not resume
+        if resume:
+            with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile
+                self._loop.call_soon_threadsafe(self.on_room)
+
+
+def _open(path: Path) -> int:
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW
+    try:
+        return os.open(path, flags, 0o600)
+    except FileNotFoundError:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return os.open(path, flags, 0o600)
+
+
+def _rotate(path: Path, rotation: Rotation) -> None:
+    renames = rotation.renames(str(path))
+    if not renames:
+        os.unlink(path)
+    for source, target in renames:
+        try:
+            os.rename(source, target)
+        except FileNotFoundError:
+            continue  # there are not that many backups yet
+
+
+def _blocks(data: Iterable[bytes]) -> Iterator[bytes]:
+    """`data` in blocks of about BLOCK bytes."""
+    parts: list[bytes] = []
+    size = 0
+    for part in data:
+        if size + len(part) > BLOCK and parts:
+            yield b"".join(parts)
+            parts, size = [], 0
+        parts.append(part)
+        size += len(part)
+    if parts:
+        yield b"".join(parts)
