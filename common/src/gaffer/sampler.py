@@ -13,7 +13,7 @@ from gaffer.names import JobName
 log = logging.getLogger("gaffer.sampler")
 
 REFRESH = 0.1  # seconds from one round to the next
-SLICE = 0.01  # seconds of a round after which the loop gets its turn
+SLICE = 0.005  # seconds of a round after which the loop gets its turn
 EVENT = "STATS"
 
 Target = int | JobName  # a process by its internal id, or all processes of a job

@@ -1,0 +1,53 @@
+"""Checks what callers give to a manager."""
+
+from typing import Any
+
+from gaffer.config import ProcessConfig
+from gaffer.errors import BadRequest, BadValue
+from gaffer.names import DEFAULT_SESSION, JobName, parse_job_name, parse_pid, split_job_name
+from gaffer.sampler import StatListener, Target
+from gaffer.util import parse_signal_value
+
+
+def listener_and_target(one: Any, other: Any) -> tuple[StatListener, Target]:
+    """A listener and what it wants to watch, given in either order (MGR-57)."""
+    listener, name = (one, other) if callable(one) else (other, one)
+    if not callable(listener):
+        raise BadValue("monitor takes a listener and the name or pid of what to watch")
+    if isinstance(name, int | JobName):
+        return listener, name
+    return listener, parse_pid(name) or JobName(*split_job_name(name))
+
+
+def name_of(config: ProcessConfig, sessionid: str | None) -> JobName:
+    """The name of the job that `config` describes; its session must not contradict `sessionid`."""
+    session, _ = split_job_name(config.name, "")
+    if sessionid and session not in ("", sessionid):
+        raise BadRequest(
+            f"the job {config.name!r} can't be in the session {sessionid!r}",
+            path="$.name",
+            hint="leave the session out of the name",
+        )
+    return parse_job_name(config.name, sessionid or DEFAULT_SESSION)
+
+
+def scaled(current: int, n: int | str) -> int:
+    """The number of processes after scaling by or to `n` (MGR-37)."""
+    if isinstance(n, int) and not isinstance(n, bool):
+        return max(0, current + n)
+    if isinstance(n, str):
+        sign, digits = (n[0], n[1:]) if n[:1] in ("+", "-", "=") else ("+", n)
+        if digits.isascii() and digits.isdecimal():
+            number = int(digits)
+            return number if sign == "=" else max(0, current + (number if sign == "+" else -number))
+    raise BadValue(
+        f"{n!r} is not a way to scale", reason="bad_operation", hint='use a number, "+2", "-2" or "=2"', path="$.scale"
+    )
+
+
+def signal_number(sig: int | str) -> int:
+    """The number of a signal, given as a number or a name."""
+    try:
+        return parse_signal_value(sig)
+    except ValueError as error:
+        raise BadValue(str(error), reason="bad_signal", hint="use a name such as TERM or its number") from None
