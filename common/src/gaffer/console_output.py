@@ -1,0 +1,237 @@
+"""Shows on the console what happens to processes and what they write (MISC-CO rows).
+
+A line is `HH:MM:SS name | text`. On a terminal the names are aligned.
+"""
+
+import asyncio
+import signal
+import sys
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any, TextIO
+
+from gaffer.console_lines import RESET, ProcessOutput, now
+from gaffer.errors import BadValue
+from gaffer.names import parse_job_name
+from gaffer.printer import Printer
+from gaffer.process import Process
+from gaffer.rules import did_you_mean
+
+if TYPE_CHECKING:
+    from gaffer.manager import Manager
+
+__all__ = ["GAFFER_COLORS", "Color", "ConsoleOutput", "colored", "status_bar"]
+
+_HUES = {"cyan": 36, "yellow": 33, "green": 32, "magenta": 35, "red": 31, "blue": 34}
+_CODES = {
+    **{name: f"\x1b[{code}m" for name, code in _HUES.items()},
+    **{f"intense_{name}": f"\x1b[1;{code}m" for name, code in _HUES.items()},
+}
+
+GAFFER_COLORS = tuple(_CODES)
+"""The names of the colours, in the order in which templates get them."""
+
+_LAST_WORDS = 1.5  # seconds that the last lines have to get out when the manager stops
+
+
+class Color:
+    """Puts text into ANSI colours; use `colored`."""
+
+    def output(self, color_name: str, lines: str | Iterable[str]) -> str:
+        """`lines`, a text or several that become lines of one, in a colour; raises BadValue for an unknown colour."""
+        if color_name not in _CODES:
+            raise BadValue(
+                f"there is no colour {color_name!r}",
+                reason="bad_color",
+                hint=did_you_mean(color_name, GAFFER_COLORS) or f"the colours are {', '.join(GAFFER_COLORS)}",
+            )
+        text = lines if isinstance(lines, str) else "\n".join(lines)
+        return f"{_CODES[color_name]}{text}{RESET}"
+
+
+def colored(name_of_color: str, lines: str | Iterable[str]) -> str:
+    """`lines`, a text or several that become lines of one, in one of GAFFER_COLORS; BadValue for another colour."""
+    return Color().output(name_of_color, lines)
+
+
+def status_bar(s: str) -> str:
+    """`s` in bright white on black."""
+    return f"\x1b[1;37;40m{s}{RESET}"
+
+
+class ConsoleOutput:
+    """An application that prints the events of a manager and the redirected output of its processes.
+
+    colorize: each template gets a colour of its own; whether the stream takes colours is up to the caller.
+    output_streams: print the output of processes, not only events. actions: the events to print, DEFAULT_ACTIONS when
+    None, `["."]` for all. stream: where to print, sys.stdout when None. on_broken: called on the loop when that
+    can't be written to any more.
+
+    Printing never holds processes back: of what they write faster than the console takes it, the oldest is skipped,
+    and a line says how much.
+    """
+
+    DEFAULT_ACTIONS = ["start", "stop", "spawn", "reap", "exit", "stop_pid"]  # noqa: RUF012 (documented as a list)
+
+    def __init__(
+        self,
+        colorize: bool = True,
+        output_streams: bool = True,
+        actions: Sequence[str] | None = None,
+        *,
+        stream: TextIO | None = None,
+        on_broken: Callable[[], object] = lambda: None,
+    ) -> None:
+        self.colorize = colorize
+        self.output_streams = output_streams
+        self.actions = list(self.DEFAULT_ACTIONS if actions is None else actions)
+        self._stream = stream
+        self._on_broken = on_broken
+        self._manager: Manager | None = None
+        self._printer: Printer | None = None
+        self._labels = _Labels()
+        self._outputs: dict[int, ProcessOutput] = {}  # by pid
+        self._due: deque[ProcessOutput] = deque()
+        self._news = asyncio.Event()
+        self._pump: asyncio.Task[None] | None = None
+        self._skipped = 0  # lines about events for which there was no room
+
+    def start(self, loop: asyncio.AbstractEventLoop, manager: "Manager") -> None:
+        """Print from now on; of running processes also what they wrote earlier, as far as it is still there."""
+        stream = sys.stdout if self._stream is None else self._stream
+        self._manager = manager
+        self._labels = _Labels(colorize=self.colorize, align=stream.isatty())
+        for name in manager.jobs():
+            self._labels.of(parse_job_name(name).display)
+        self._printer = Printer(loop, stream, self._on_broken)
+        for action in self.actions:
+            manager.events.subscribe(action, self._on_event)
+        if self.output_streams:
+            self._pump = loop.create_task(self._print_outputs(self._printer))
+            for process in manager.running.values():
+                self._follow(process, held=False)
+            manager.on_spawn(self._follow)
+
+    async def stop(self) -> None:
+        """Print what is left, as far as the console takes it in time."""
+        if self._manager is None or self._printer is None:
+            return
+        for action in self.actions:
+            self._manager.events.unsubscribe(action, self._on_event)
+        self._manager.off_spawn(self._follow)
+        self._manager = None
+        self._news.set()
+        ending = asyncio.ensure_future(self._end(self._printer))
+        _, late = await asyncio.wait([ending], timeout=_LAST_WORDS)
+        if late:
+            ending.cancel()
+            await asyncio.wait([ending])
+
+    def restart(self) -> None:
+        """Nothing to do: it goes on printing."""
+
+    async def _end(self, printer: Printer) -> None:
+        if self._pump is not None:
+            await self._pump
+        await printer.close()
+
+    def _on_event(self, evtype: str, message: Any = None, *_: object) -> None:
+        if "." in self.actions and evtype.startswith(("proc.", "job.")):
+            return  # it came under its short name already
+        event = message if isinstance(message, dict) else {}
+        kind = evtype.rpartition(".")[2]
+        line = f"{now()} {self._labels.of(str(event.get('name', 'gaffer')))} {_describe(kind, event)}\n"
+        output = self._outputs.get(event.get("pid", 0))
+        if output is None:
+            self._say(line)
+            return
+        if output.held:
+            self._say(line)
+            output.held = False
+        else:
+            output.add_event(line, last=kind == "exit")
+        self._mark(output)
+
+    def _say(self, line: str) -> None:
+        assert self._printer is not None
+        if self._skipped and self._printer.put(f"... {self._skipped} lines skipped\n"):
+            self._skipped = 0
+        if not self._printer.put(line):
+            self._skipped += 1
+
+    def _follow(self, process: Process, held: bool | None = None) -> None:
+        if not process.rings:
+            return
+        output = self._outputs[process.pid] = ProcessOutput(process, self._labels.of(process.name))
+        # What it writes is shown below the line that announces it.
+        output.held = bool({"spawn", "."} & set(self.actions)) if held is None else held
+        for stream in output.streams:
+            stream.ring.watch(lambda: self._mark(output))
+        self._mark(output)
+
+    def _mark(self, output: ProcessOutput) -> None:
+        if not output.marked and not output.held:
+            output.marked = True
+            self._due.append(output)
+            self._news.set()
+
+    async def _print_outputs(self, printer: Printer) -> None:
+        while not printer.broken:
+            if self._due:
+                output = self._due.popleft()
+                output.marked = False
+                await printer.write(output.take())
+                if output.waiting:
+                    self._mark(output)
+                elif output.ended:
+                    self._outputs.pop(output.pid, None)
+                await asyncio.sleep(0)
+            elif self._manager is None:
+                return
+            else:
+                self._news.clear()
+                await self._news.wait()
+
+
+class _Labels:
+    """The names in front of lines, each template in its colour."""
+
+    def __init__(self, *, colorize: bool = False, align: bool = False) -> None:
+        self._colorize = colorize
+        self._align = align
+        self._colors: dict[str, str] = {}
+        self._width = 0
+
+    def of(self, name: str) -> str:
+        """`name |`, padded to the longest name so far where names are aligned."""
+        color = self._colors.setdefault(name, GAFFER_COLORS[len(self._colors) % len(GAFFER_COLORS)])
+        if self._align:
+            self._width = max(self._width, len(name))
+        text = f"{name.ljust(self._width)} |"
+        return colored(color, text) if self._colorize else text
+
+
+def _describe(kind: str, event: dict[str, Any]) -> str:
+    pid = event.get("os_pid") or event.get("pid")
+    match kind:
+        case "spawn" | "reap":
+            return f"{kind} process with pid {pid}"
+        case "exit":
+            return f"exit process with pid {pid}{_ending(event)}"
+        case "stop_pid" | "stop_process":
+            return f"stop process with pid {pid}"
+        case "start_failed":
+            return f"can't be started: {event.get('message')}"
+        case "flap":
+            return "exits too often"
+        case _:
+            return kind
+
+
+def _ending(event: dict[str, Any]) -> str:
+    if number := event.get("term_signal"):
+        try:
+            return f" ({signal.Signals(number).name})"
+        except ValueError:  # a real-time signal
+            return f" (signal {number})"
+    return f" (exit code {code})" if (code := event.get("exit_code")) else ""
