@@ -14,7 +14,7 @@ def running_manager(apps: Iterable[Any] = (), *, loop: str = "auto", **settings:
     """A started manager; at the end it is stopped (its processes are killed) and its loop closed."""
     manager = Manager(new_loop(loop), **settings)
     manager.start(apps)
-    thread = threading.Thread(target=manager.run)
+    thread = threading.Thread(target=manager.run, name="manager")
     thread.start()
     try:
         yield manager

@@ -8,6 +8,7 @@ STREAM:<pid>[.<label>]  all that a process writes, or one of its outputs
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from gaffer.errors import BadRequest, TopicError
@@ -22,6 +23,10 @@ Relay = Callable[[str, dict[str, Any]], Any]
 
 _HINT = "use EVENTS, PROCESS:<pid or name>, JOB:<name>, STATS:<pid or name> or STREAM:<pid>[.<label>]"
 _ALL = "."
+
+
+# A source takes the same listener once. Each channel therefore gives it a function of its own for a callback, so that
+# closing one channel takes nothing from another.
 
 
 class EventChannel:
@@ -56,8 +61,8 @@ class EventChannel:
             self._unbind(pattern, callback)
 
     def _bind(self, pattern: str, callback: Callback) -> None:
-        listener = self._bound.setdefault((pattern, callback), self._relay(callback) if self._prefix else callback)
-        self._events.subscribe(pattern, listener)
+        listener = self._relay(callback) if self._prefix else partial(callback)
+        self._events.subscribe(pattern, self._bound.setdefault((pattern, callback), listener))
 
     def _unbind(self, pattern: str, callback: Callback) -> None:
         listener = self._bound.pop((pattern, callback), None)
@@ -81,19 +86,19 @@ class _Channel:
         self.topic = topic
         self._attach = attach
         self._detach = detach
-        self._bound: list[Callback] = []
+        self._bound: dict[Callback, Callback] = {}
 
     def bind(self, callback: Callback) -> None:
         """Call `callback(event, message)` for all that comes; binding it again changes nothing."""
         if callback not in self._bound:
-            self._attach(callback)
-            self._bound.append(callback)
+            self._bound[callback] = partial(callback)
+            self._attach(self._bound[callback])
 
     def unbind(self, callback: Callback) -> None:
         """Undo `bind`; unknown ones are ignored."""
-        if callback in self._bound:
-            self._bound.remove(callback)
-            self._detach(callback)
+        listener = self._bound.pop(callback, None)
+        if listener is not None:
+            self._detach(listener)
 
     def close(self) -> None:
         """Undo all bindings."""

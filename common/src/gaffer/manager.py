@@ -129,6 +129,7 @@ class Manager(Lifecycle):
             job = self._open_job(name, sessionid)
             del self._jobs[job.name]
             self._leaving.append(job)
+            self._supervisor.sampler.forget(job.name)
             self._supervisor.submit(job, ev.Unloaded())
 
     def update(
@@ -390,6 +391,6 @@ class Manager(Lifecycle):
                 successor = self._jobs.get(job.name)
                 if successor is not None and not any(other.name == job.name for other in self._leaving):
                     self._supervisor.submit(successor, ev.DependencyChanged(True))
-            if self._jobs.get(job.name) in (job, None):
+            if self._jobs.get(job.name) is job:
                 self._supervisor.sampler.forget(job.name)
             super()._job_gone(job)
