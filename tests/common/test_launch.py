@@ -1,13 +1,19 @@
 """What a process gets from us, and what happens when it can't be started."""
 
+import contextlib
 import os
 import pwd
+import resource
 import sys
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from gaffer import launch
+from gaffer.errors import StartFailed
 from gaffer.process import ProcessConfig
 from support.managers import Recording, running_manager
 from support.needs import needs_root
@@ -67,6 +73,52 @@ def test_a_shell_gets_the_command_as_it_is() -> None:
     assert launch.arguments(config, {"A": "x"}) == ["/bin/sh", "-c", "echo $A | cat 'a b'"]
 
 
+@contextlib.contextmanager
+def no_descriptors_left() -> Iterator[Callable[[int], contextlib.AbstractContextManager[None]]]:
+    """Take every descriptor there is; gives a function that gives some back for a while."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    taken = [os.open(os.devnull, os.O_RDONLY)]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(map(int, os.listdir("/dev/fd"))) + 20, hard))
+
+    def take() -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                taken.append(os.dup(taken[0]))
+
+    @contextlib.contextmanager
+    def free(count: int) -> Iterator[None]:
+        for _ in range(count):
+            os.close(taken.pop())
+        try:
+            yield
+        finally:
+            take()
+
+    try:
+        take()
+        yield free
+    finally:
+        for fd in taken:
+            os.close(fd)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def count_open() -> int:
+    """How many descriptors are open, without opening one to see."""
+    found = 0
+    for fd in range(resource.getrlimit(resource.RLIMIT_NOFILE)[0]):
+        with contextlib.suppress(OSError):
+            os.fstat(fd)
+            found += 1
+    return found
+
+
+def idle_user() -> str:
+    """A user who has no process."""
+    busy = {process.uids().real for process in psutil.process_iter()}
+    return next(account.pw_name for account in pwd.getpwall() if account.pw_uid not in busy)
+
+
 def failing(tmp_path: Path) -> dict[str, tuple[dict[str, Any], str]]:
     plain = tmp_path / "plain.txt"
     plain.write_text("no program\n")
@@ -91,12 +143,16 @@ def failing(tmp_path: Path) -> dict[str, tuple[dict[str, Any], str]]:
 
 @row("PROC-05")
 @pytest.mark.expects_errors("default.j can't be started")
+@pytest.mark.parametrize("streams", [[], ["x"]], ids=["direct", "by the stub"])
 @pytest.mark.parametrize(
     "case",
     ["missing", "missing path", "not executable", "no format", "interpreter", "cwd", "cwd is a file", "user", "group"],
 )
-def test_a_start_that_fails_is_an_event_and_a_state_and_is_tried_again(tmp_path: Path, case: str) -> None:
+def test_a_start_that_fails_is_an_event_and_a_state_and_is_tried_again(
+    tmp_path: Path, case: str, streams: list[str]
+) -> None:
     settings, reason = failing(tmp_path)[case]
+    settings["custom_streams"] = streams
     recording = Recording()
     with running_manager([recording]) as manager:
         manager.load(ProcessConfig("j", settings.pop("cmd"), **settings))
@@ -109,6 +165,87 @@ def test_a_start_that_fails_is_an_event_and_a_state_and_is_tried_again(tmp_path:
         assert info["last_exit"]["reason"] == reason
         manager.stop_job("j")
         assert manager.info("j")["state"] == "stopped"
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"redirect_input": True, "redirect_output": ["a", "b"]},
+        {"custom_streams": ["x", "y"], "custom_channels": [0]},
+    ],
+    ids=["plain", "pipes", "custom"],
+)
+def test_no_descriptors_left_is_a_reason_and_loses_none_at_any_point(settings: dict[str, Any]) -> None:
+    config = ProcessConfig("j", "/bin/true", **settings)
+    capture = launch.CAPTURE if config.redirect_output else launch.DISCARD
+    reasons = set()
+    with no_descriptors_left() as free:
+        for left in range(40):
+            before = count_open()
+            with free(left):
+                try:
+                    child = launch.launch(config, ["/bin/true"], {}, stdout=capture, stderr=capture)
+                except StartFailed as error:
+                    reasons.add(error.reason)
+                else:
+                    launch.close(child)
+                    assert child.popen is not None
+                    child.popen.wait()
+                    break
+            assert count_open() == before
+    assert reasons == {"no_descriptors"}
+    assert left >= 3
+
+
+@row("PROC-05")
+@pytest.mark.expects_errors("default.j can't be started: no descriptors are left", "fds are gone")
+def test_a_job_starts_once_there_are_descriptors_again() -> None:
+    recording = Recording()
+    config = ProcessConfig("j", "/bin/sleep 1000", redirect_output=["a", "b"], backoff=0)
+    with running_manager([recording]) as manager:
+        with no_descriptors_left():
+            began = time.monotonic()
+            manager.load(config)
+            eventually(lambda: len(recording.of("start_failed")) >= 4)
+            assert time.monotonic() - began > 0.2  # it does not spin, whatever `backoff` says
+            assert recording.of("start_failed")[0]["reason"] == "no_descriptors"
+            assert manager.info("j")["state"] in ("backoff", "starting")
+        eventually(lambda: manager.info("j")["state"] == "running")
+
+
+@row("PROC-05")
+@needs_root
+@pytest.mark.expects_errors("default.j can't be started: the system starts no more processes")
+@pytest.mark.parametrize("streams", [[], ["x"]], ids=["direct", "by the stub"])
+def test_the_process_limit_of_a_user_is_a_reason(streams: list[str]) -> None:
+    recording = Recording()
+    soft, hard = resource.getrlimit(resource.RLIMIT_NPROC)
+    # Root has no limit; the limit counts for the user that the processes become.
+    resource.setrlimit(resource.RLIMIT_NPROC, (2, hard))
+    try:
+        with running_manager([recording]) as manager:
+            manager.load(ProcessConfig("j", "/bin/sleep 1000", uid=idle_user(), numprocesses=4, custom_streams=streams))
+            eventually(lambda: recording.of("start_failed"))
+            assert recording.of("start_failed")[0]["reason"] == "process_limit"
+            eventually(lambda: 0 < len(manager.pids("j")) < 4)
+            assert manager.info("j")["state"] == "running"
+            resource.setrlimit(resource.RLIMIT_NPROC, (soft, hard))
+            eventually(lambda: len(manager.pids("j")) == 4)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NPROC, (soft, hard))
+
+
+def test_two_thousand_processes_come_and_go_and_leave_no_descriptor() -> None:
+    recording = Recording("exit")
+    with running_manager([recording], capture_all=True, subreaper=True) as manager:
+        manager.load(ProcessConfig("j", "/bin/true", numprocesses=8, backoff=0, startsecs=0))
+        eventually(lambda: len(recording.seen) >= 50)
+        before = len(os.listdir("/dev/fd"))
+        eventually(lambda: len(recording.seen) >= 2050, 60)
+        manager.scale("j", "=0")
+        eventually(lambda: not manager.running)
+        assert len(os.listdir("/dev/fd")) <= before
 
 
 @row("PROC-05", "TPL-07", "TPL-05", "TPL-06")
