@@ -1,0 +1,229 @@
+"""Make docs/compatibility.md: which rows of the documentation of gaffer 0.5 hold here, and which tests show it.
+
+    python tools/compatibility.py            write the page
+    python tools/compatibility.py --check    only say, with exit code 1, whether the committed page is stale
+
+It is made from docs/rows.toml (the rows), docs/differences.toml (those that differ or are not provided),
+docs/compatibility.in (what stands before the rows) and the marks `@pytest.mark.row("MGR-37")` of the tests.
+"""
+
+import ast
+import sys
+import tomllib
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).parents[1]
+UNSHOWN = "later: no test shows it yet"
+
+
+class Row(NamedTuple):
+    """One promised behaviour; it is shown when the rows in `like` are, or by tests of its own."""
+
+    words: str
+    like: tuple[str, ...] = ()
+
+
+class Evidence(NamedTuple):
+    """A test function, class, or whole file (`name` empty); `path` is relative to tests/."""
+
+    path: str
+    name: str
+
+
+class Difference(NamedTuple):
+    """Why a row differs or is not provided; `verdict` is "differs" or "no"."""
+
+    verdict: str
+    reason: str
+
+
+class Verdict(NamedTuple):
+    """`word` is "yes", "differs" or "no"."""
+
+    word: str
+    reason: str = ""
+
+
+Sections = Mapping[str, Mapping[str, Row]]
+
+
+class Wrong(Exception):
+    """The rows, the differences or the marks don't fit together; the message has a line for each mistake."""
+
+
+def read_rows(text: str) -> dict[str, dict[str, Row]]:
+    """The rows of rows.toml, by section and id."""
+    return {
+        section: {
+            row: Row(given) if isinstance(given, str) else Row(given[0], tuple(given[1:]))
+            for row, given in rows.items()
+        }
+        for section, rows in tomllib.loads(text).items()
+    }
+
+
+def read_differences(text: str) -> list[tuple[str, Difference]]:
+    """The entries of differences.toml, one for each row they name."""
+    return [
+        (row, Difference(verdict, entry["reason"]))
+        for verdict, entries in tomllib.loads(text).items()
+        for entry in entries
+        for row in entry["rows"]
+    ]
+
+
+def marks(source: str, path: str) -> Iterator[tuple[str, Evidence]]:
+    """The rows that tests in a module are marked with; raises Wrong for a mark that can't be read without running."""
+    tree = ast.parse(source, path)
+    aliases = {
+        target.id
+        for node in tree.body
+        if isinstance(node, ast.Assign) and _is_mark(node.value)
+        for target in node.targets
+        if isinstance(target, ast.Name)
+    }
+    yield from _marks_in(tree.body, path, "", aliases)
+
+
+def _marks_in(body: Sequence[ast.stmt], path: str, inside: str, aliases: set[str]) -> Iterator[tuple[str, Evidence]]:
+    for node in body:
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            for row in _ids(node.decorator_list, path, aliases):
+                yield row, Evidence(path, f"{inside}{node.name}")
+        elif isinstance(node, ast.ClassDef):
+            for row in _ids(node.decorator_list, path, aliases):
+                yield row, Evidence(path, f"{inside}{node.name}")
+            yield from _marks_in(node.body, path, f"{inside}{node.name}::", aliases)
+        elif isinstance(node, ast.Assign) and any(
+            isinstance(t, ast.Name) and t.id == "pytestmark" for t in node.targets
+        ):
+            for row in _ids([node.value], path, aliases):
+                yield row, Evidence(path, inside.removesuffix("::"))
+
+
+def _ids(expressions: Iterable[ast.expr], path: str, aliases: set[str]) -> Iterator[str]:
+    for call in (node for expression in expressions for node in ast.walk(expression)):
+        if not isinstance(call, ast.Call):
+            continue
+        if _is_mark(call.func) or (isinstance(call.func, ast.Name) and call.func.id in aliases):
+            for argument in call.args:
+                if not (isinstance(argument, ast.Constant) and isinstance(argument.value, str)):
+                    raise Wrong(f"{path}:{call.lineno}: name the rows of a mark as plain strings")
+                yield argument.value
+
+
+def _is_mark(node: ast.expr) -> bool:
+    """Whether this is `pytest.mark.row`."""
+    return isinstance(node, ast.Attribute) and ast.unparse(node) == "pytest.mark.row"
+
+
+def judge(
+    sections: Sections, differences: Iterable[tuple[str, Difference]], tests: Mapping[str, Sequence[Evidence]]
+) -> dict[str, Verdict]:
+    """The verdict on each row; raises Wrong with everything that doesn't fit."""
+    rows = {row: described for section in sections.values() for row, described in section.items()}
+    stated = dict(differences)
+    mistakes = [
+        f"docs/rows.toml: {row} refers to {o}, which is no row" for row in rows for o in rows[row].like if o not in rows
+    ]
+    mistakes += [f"docs/differences.toml: there is no row {row}" for row in stated if row not in rows]
+    mistakes += [
+        f"tests/{test.path}: {test.name or 'the module'} is marked with {row}, which is no row"
+        for row, showing in tests.items()
+        for test in showing
+        if row not in rows
+    ]
+    mistakes += [
+        f"docs/differences.toml says that {row} is not provided, but tests/{tests[row][0].path} shows it"
+        for row, difference in stated.items()
+        if difference.verdict == "no" and tests.get(row)
+    ]
+    if mistakes:
+        raise Wrong("\n".join(mistakes))
+    verdicts: dict[str, Verdict] = {}
+    try:
+        order = list(TopologicalSorter({row: rows[row].like for row in rows}).static_order())
+    except CycleError as error:
+        raise Wrong(f"docs/rows.toml: rows refer to each other: {', '.join(error.args[1])}") from None
+    for row in order:
+        like = [verdicts[other].word for other in rows[row].like]
+        if row in stated:
+            verdicts[row] = Verdict(*stated[row])
+        elif tests.get(row):
+            verdicts[row] = Verdict("yes")
+        elif like and "no" not in like:
+            verdicts[row] = Verdict("differs" if "differs" in like else "yes", f"see {', '.join(rows[row].like)}")
+        else:
+            missing = [other for other in rows[row].like if verdicts[other].word == "no"]
+            verdicts[row] = Verdict("no", f"see {', '.join(missing)}" if missing else UNSHOWN)
+    return verdicts
+
+
+def render(
+    prose: str, sections: Sections, verdicts: Mapping[str, Verdict], tests: Mapping[str, Sequence[Evidence]]
+) -> str:
+    """The page."""
+    words = [verdict.word for verdict in verdicts.values()]
+    parts = [
+        prose.rstrip("\n"),
+        "## Row by row",
+        f"Of {len(words)} rows {words.count('yes')} hold, {words.count('differs')} differ "
+        f"and {words.count('no')} are not provided or not shown. Paths of tests are below `tests/`.",
+    ]
+    for title, rows in sections.items():
+        lines = [f"### {title}", "", "| row | behaviour | here |", "| --- | --- | --- |"]
+        lines += [
+            f"| {row} | {_cell(described.words)} | {_answer(verdicts[row], tests.get(row, ()))} |"
+            for row, described in rows.items()
+        ]
+        parts.append("\n".join(lines))
+    return "\n\n".join(parts) + "\n"
+
+
+def _answer(verdict: Verdict, tests: Sequence[Evidence]) -> str:
+    by_path = defaultdict(list)
+    for test in tests:
+        by_path[test.path].append(test.name)
+    shown = [f"`{path}`" + "".join(f" `{name}`" for name in names if name) for path, names in by_path.items()]
+    return "<br>".join([f"**{verdict.word}**" + (f": {_cell(verdict.reason)}" if verdict.reason else ""), *shown])
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")
+
+
+def make_page(root: Path) -> str:
+    """The page of a checkout; raises Wrong."""
+    docs, folder = root / "docs", root / "tests"
+    sections = read_rows((docs / "rows.toml").read_text())
+    tests: defaultdict[str, list[Evidence]] = defaultdict(list)
+    for file in sorted(folder.rglob("test_*.py")):
+        for row, test in marks(file.read_text(), file.relative_to(folder).as_posix()):
+            if test not in tests[row]:
+                tests[row].append(test)
+    verdicts = judge(sections, read_differences((docs / "differences.toml").read_text()), tests)
+    return render((docs / "compatibility.in").read_text(), sections, verdicts, tests)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Write or check the page; returns the exit code."""
+    page = ROOT / "docs" / "compatibility.md"
+    try:
+        made = make_page(ROOT)
+    except Wrong as wrong:
+        print(wrong, file=sys.stderr)
+        return 1
+    if "--check" not in arguments:
+        page.write_text(made)
+    elif page.read_text() != made:
+        print("docs/compatibility.md is stale; `make docs` makes it anew", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
