@@ -44,43 +44,67 @@ class LookupHandler(Handler):
 
 
 class WelcomeHandler(LookupHandler):
+    """The root."""
+
     def get(self) -> None:
+        """`{"welcome": "gaffer-lookupd", "version"}`."""
         self.reply({"welcome": "gaffer-lookupd", "version": __version__})
 
 
 class PingHandler(LookupHandler):
+    """For monitoring."""
+
     def get(self) -> None:
+        """The text `OK`."""
         self.reply_text("OK")
 
 
 class VersionHandler(LookupHandler):
+    """The version of lookupd."""
+
     def get(self) -> None:
+        """`{"version"}`."""
         self.reply({"version": __version__})
 
 
 class NodesHandler(LookupHandler):
+    """The nodes."""
+
     def get(self) -> None:
+        """`{"nodes": [...]}`, those that are known and not expired."""
         self.reply(self.queries.nodes())
 
 
 class SessionsHandler(LookupHandler):
+    """The sessions."""
+
     def get(self) -> None:
+        """`{"nb_sessions", "sessions": [{"sessionid", "jobs": {name: [source]}}]}`, of all nodes or of one."""
         self.reply(self.queries.sessions(self.params.get("node")))
 
 
 class JobsHandler(LookupHandler):
+    """The jobs."""
+
     def get(self) -> None:
+        """`{"nb_jobs", "jobs": [{"name", "sources"}]}`."""
         self.reply(self.queries.jobs())
 
 
 class FindJobHandler(LookupHandler):
+    """Who runs a job."""
+
     def get(self) -> None:
+        """`{"sources": [...]}` for `?name=session.job`; empty when nobody has it."""
         name = ".".join(split_job_name(self.required("name")))
         self.reply(self.queries.find_job(name))
 
 
 class FindSessionHandler(LookupHandler):
+    """Who runs a session."""
+
     def get(self) -> None:
+        """`{"nb_jobs", "jobs": [{"name", "sources"}]}` for `?sessionid=`; empty when nobody has it."""
         self.reply(self.queries.find_session(self.required("sessionid")))
 
 

@@ -7,33 +7,37 @@ from gaffer.http.routes import PUBLIC, Route
 
 
 class Welcome(NodeHandler):
-    """R-01: `{"welcome": "gaffer", "version"}`."""
+    """The root."""
 
     def get(self) -> None:
+        """`{"welcome": "gaffer", "version"}`."""
         self.reply({"welcome": "gaffer", "version": __version__})
 
 
 class Ping(NodeHandler):
-    """R-02: `OK`, for monitoring, open to everybody."""
+    """For monitoring."""
 
     def get(self) -> None:
+        """The text `OK`."""
         self.reply_text("OK")
 
 
 class Version(NodeHandler):
-    """R-03: `{"name": "gaffer", "version"}`."""
+    """The version of the node."""
 
     def get(self) -> None:
+        """`{"name": "gaffer", "version"}`."""
         self.reply({"name": "gaffer", "version": __version__})
 
 
 class Health(NodeHandler):
-    """`{"status": "ok"|"stopping", "version", "uptime", "jobs", "processes", "lookupds": [{"address", ...}]}`.
-
-    `uptime` in seconds; `jobs` and `processes` are counts.
-    """
+    """How the node is."""
 
     def get(self) -> None:
+        """`{"status": "ok" or "stopping", "version", "uptime", "jobs", "processes", "lookupds"}`.
+
+        `uptime` in seconds; `jobs` and `processes` are counts; `lookupds` lists `{"address", "connected", "error"}`.
+        """
         manager = self.manager
         self.reply(
             {

@@ -31,26 +31,33 @@ class CommitBody(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class Sessions(NodeHandler):
-    """R-40."""
+    """The sessions that have jobs."""
 
     def get(self) -> None:
+        """`{"sessions": [...]}`."""
         self.reply({"sessions": [session for session in self.manager.sessions if self.grant.sees(session)]})
 
 
 class Jobs(NodeHandler):
-    """R-41."""
+    """The jobs of all sessions."""
 
     def get(self) -> None:
+        """`{"jobs": ["shop.web", ...]}`, their qualified names."""
         self.reply({"jobs": self.visible(self.manager.jobs())})
 
 
 class SessionJobs(NodeHandler):
-    """R-42 lists the jobs of a session; R-43 loads one, or with `{"jobs": [...]}` all of them or none."""
+    """The jobs of a session."""
 
     def get(self) -> None:
+        """`{"sessionid", "jobs": [...]}`; 404 when the session has no job."""
         self.reply({"sessionid": self.sid, "jobs": self.manager.jobs(self.sid)})
 
     def post(self) -> None:
+        """Load the job that the body describes (see the settings of a job) and start it unless `start` is false.
+
+        `{"jobs": [...]}` loads several, all or none. Answers `{"ok": true}`; 409 when a job of that name is there.
+        """
         session, body = self.sid, self.json_body()
         if "jobs" in body:
             self.manager.load_all(_configs_of(body, session), session)
@@ -61,63 +68,77 @@ class SessionJobs(NodeHandler):
 
 
 class Job(NodeHandler):
-    """R-44 to R-47: `PUT` replaces the description, `DELETE` stops the job and forgets it.
-
-    DELETE needs `define` like loading does: who may only control jobs could not bring it back.
-    """
+    """One job."""
 
     def get(self) -> None:
+        """The job.
+
+        `name`, `active`, `running`, `running_out`, `max_processes`, `processes`, `config`, `state`, `reason`,
+        `restarts`, `instances`, `last_exit`.
+        """
         self.reply(self.manager.info(self.job))
 
     def put(self) -> None:
+        """Replace the description by that of the body, and start the job unless `start` is false. Answers 201."""
         config = self.replacement(self.json_body())
         self.manager.update(config, self.sid, start=config.start)
         self.done(201)
 
     def delete(self) -> None:
+        """Stop the job and forget it.
+
+        Needs `define` as loading does: who may only control jobs could not bring it back.
+        """
         self.manager.unload(self.job)
         self.done()
 
 
 class JobStats(NodeHandler):
-    """R-48."""
+    """What a job uses."""
 
     def get(self) -> None:
+        """`{"name", "stats", "mem", "max_mem", "min_mem", "cpu", "max_cpu", "min_cpu"}`, in percent, or N/A."""
         self.reply(self.manager.stats(self.job))
 
 
 class JobNumprocesses(NodeHandler):
-    """R-49, and R-50 to scale."""
+    """How many processes a job is to have."""
 
     def get(self) -> None:
+        """`{"numprocesses"}`."""
         self.reply({"numprocesses": self.manager.info(self.job)["max_processes"]})
 
     def post(self) -> None:
+        """`{"scale": n}` with a number to add, or "+n", "-n", "=n". Answers `{"numprocesses"}`."""
         self.reply({"numprocesses": self.manager.scale(self.job, self.body_as(ScaleBody).scale)})
 
 
 class JobPids(NodeHandler):
-    """R-51."""
+    """The processes of a job."""
 
     def get(self) -> None:
+        """`{"pids": [...]}`."""
         self.reply({"pids": self.manager.info(self.job)["processes"]})
 
 
 class JobSignal(NodeHandler):
-    """R-52: the signal goes to every process of the job."""
+    """Signals for a job."""
 
     def post(self) -> None:
+        """`{"signal": n}` with a number or a name, for each of its processes. Answers 202."""
         self.manager.killall(self.job, self.body_as(SignalBody).signal)
         self.done(202)
 
 
 class JobState(NodeHandler):
-    """R-53: `1` or `0` as text. R-54: `1` starts, `0` stops, `2` reloads."""
+    """Whether a job is wanted."""
 
     def get(self) -> None:
+        """The text `1`, or `0` when it is stopped or given up."""
         self.reply_text("1" if self.manager.info(self.job)["active"] else "0")
 
     def post(self) -> None:
+        """The text `1` starts the job, `0` stops it, `2` replaces its processes. Answers 202."""
         commands = {b"1": self.manager.start_job, b"0": self.manager.stop_job, b"2": self.manager.reload}
         command = commands.get(self.body.strip())
         if command is None:
@@ -127,12 +148,13 @@ class JobState(NodeHandler):
 
 
 class JobCommit(NodeHandler):
-    """R-55: run one more process, once.
-
-    `control` is enough for the command as it was loaded; `env` could make another one of it and needs `define`.
-    """
+    """Processes that run once."""
 
     def post(self) -> None:
+        """Run one more process of the job, once: `{"graceful_timeout", "env"}`, both optional. Answers `{"pid"}`.
+
+        `control` is enough for the command as it was loaded; `env` could make another one of it and needs `define`.
+        """
         body = self.body_as(CommitBody) if self.body.strip() else CommitBody()
         if body.env is not None:
             self.grant.require(Scope.DEFINE)

@@ -7,36 +7,41 @@ from gaffer.http.routes import Route
 
 
 class Pids(NodeHandler):
-    """R-56."""
+    """All processes."""
 
     def get(self) -> None:
+        """`{"pids": [...]}`."""
         processes = self.manager.running.items()
         self.reply({"pids": [pid for pid, process in processes if self.grant.sees(process.job.session)]})
 
 
 class Pid(NodeHandler):
-    """R-57 to R-59: `DELETE` stops the process; its job starts another one."""
+    """One process."""
 
     def get(self) -> None:
+        """The process: `pid`, `os_pid`, `name`, its command, `create_time`, `committed`, `active` and more."""
         self.reply(self.process.info)
 
     def delete(self) -> None:
+        """Stop the process; its job starts another one. Answers 202."""
         self.manager.stop_process(self.process.pid)
         self.done(202)
 
 
 class PidSignal(NodeHandler):
-    """R-60."""
+    """Signals for a process."""
 
     def post(self) -> None:
+        """`{"signal": n}` with a number or a name. Answers 202."""
         self.manager.kill(self.process.pid, self.body_as(SignalBody).signal)
         self.done(202)
 
 
 class PidStats(NodeHandler):
-    """R-61."""
+    """What a process uses."""
 
     def get(self) -> None:
+        """`{"stats": {...}}`."""
         self.reply({"stats": self.process.stats})
 
 

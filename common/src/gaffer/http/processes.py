@@ -16,9 +16,10 @@ _COUNT = re.compile(r"[1-9][0-9]{0,4}", re.ASCII)
 
 
 class Processes(NodeHandler):
-    """R-10 lists names, or pids with `running=true`; R-11 loads a job."""
+    """All jobs."""
 
     def get(self) -> None:
+        """The names of the jobs as a list, bare in session `default`; with `running=true` the pids."""
         if self.get_query_argument("running", "") in ("true", "1"):
             running = self.manager.running.items()
             self.reply([pid for pid, process in running if self.grant.sees(process.job.session)])
@@ -26,6 +27,7 @@ class Processes(NodeHandler):
             self.reply([parse_job_name(name).display for name in self.visible(self.manager.jobs())])
 
     def post(self) -> None:
+        """Load the job that the body describes; its name may be `session.name`. Starts it unless `start` is false."""
         body = self.json_body()
         name = body.get("name")
         session = split_job_name(name)[0] if isinstance(name, str) else DEFAULT_SESSION
@@ -37,13 +39,15 @@ class Processes(NodeHandler):
 
 
 class Template(NodeHandler):
-    """R-12 to R-15."""
+    """One job."""
 
     def get(self) -> None:
+        """Every setting of the job."""
         name = self.job
         self.reply({**self.manager.get(name).to_dict(), "name": name.display})
 
     def put(self) -> None:
+        """Replace the description by that of the body."""
         body = self.json_body()
         with _process_info():
             config = self.replacement(body)
@@ -51,50 +55,57 @@ class Template(NodeHandler):
         self.done()
 
     def post(self) -> None:
+        """As PUT."""
         self.put()
 
     def delete(self) -> None:
+        """Stop the job and forget it."""
         self.manager.unload(self.job)
         self.done()
 
 
 class TemplatePids(NodeHandler):
-    """R-16."""
+    """The processes of a job."""
 
     def get(self) -> None:
+        """`{"ok": true, "pids": [...]}`."""
         self.done(pids=self.manager.info(self.job)["processes"])
 
 
 class TemplateStart(NodeHandler):
-    """R-17."""
+    """Starting a job."""
 
     def post(self) -> None:
+        """Start the job."""
         self.manager.start_job(self.job)
         self.done()
 
 
 class TemplateStop(NodeHandler):
-    """R-18."""
+    """Stopping a job."""
 
     def post(self) -> None:
+        """Stop the job."""
         self.manager.stop_job(self.job)
         self.done()
 
 
 class TemplateRestart(NodeHandler):
-    """R-19."""
+    """Restarting a job."""
 
     def post(self) -> None:
+        """Replace all processes of the job, as many as configured."""
         self.manager.reload(self.job)
         self.done()
 
 
 class TemplateAdd(NodeHandler):
-    """R-20."""
+    """Scaling a job."""
 
     sign = "+"
 
     def post(self) -> None:
+        """So many processes more (`_add`) or fewer (`_sub`), 1 unless given. Answers `{"ok", "numprocesses"}`."""
         count = self.params.get("count", "1")
         if not _COUNT.fullmatch(count):
             raise BadRequest(f"{count!r} is not a number of processes", reason="bad_value", hint="use 1 or more")
@@ -102,32 +113,35 @@ class TemplateAdd(NodeHandler):
 
 
 class TemplateSub(TemplateAdd):
-    """R-21."""
+    """Scaling a job down."""
 
     sign = "-"
 
 
 class TemplateSignal(NodeHandler):
-    """R-22."""
+    """Signals for a job."""
 
     def post(self) -> None:
+        """Send the signal, a number or a name, to each process of the job."""
         self.manager.killall(self.job, _signal_of(self.params))
         self.done()
 
 
 class UnknownResource(NodeHandler):
-    """R-23."""
+    """Anything else of a job."""
 
     def get(self) -> None:
+        """404 `resource_not_found`."""
         raise NotFound(f"there is no resource {self.request.path}", reason="resource_not_found")
 
     post = put = delete = get
 
 
 class RunningProcess(NodeHandler):
-    """R-24 to R-26: the template of the process with its `pid`, `os_pid` and `active`."""
+    """One process."""
 
     def get(self) -> None:
+        """The settings of its job, and `pid`, `os_pid`, `active`."""
         process = self.process
         self.reply(
             {
@@ -140,30 +154,34 @@ class RunningProcess(NodeHandler):
         )
 
     def delete(self) -> None:
+        """Stop the process; its job starts another one."""
         self.manager.stop_process(self.process.pid)
         self.done()
 
 
 class RunningProcessStop(NodeHandler):
-    """R-26."""
+    """Stopping a process."""
 
     def post(self) -> None:
+        """Stop the process; its job starts another one."""
         self.manager.stop_process(self.process.pid)
         self.done()
 
 
 class RunningProcessSignal(NodeHandler):
-    """R-27."""
+    """Signals for a process."""
 
     def post(self) -> None:
+        """Send the signal, a number or a name."""
         self.manager.kill(self.process.pid, _signal_of(self.params))
         self.done()
 
 
 class Status(NodeHandler):
-    """R-28."""
+    """How a job is."""
 
     def get(self) -> None:
+        """`{"active", "running", "numprocesses", "max_processes"}`."""
         info = self.manager.info(self.job)
         self.reply(
             {

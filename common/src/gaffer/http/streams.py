@@ -15,19 +15,21 @@ _OFFSET_HEADER = "X-Gaffer-Offset"
 
 
 class Stream(NodeHandler):
-    """R-70: `GET` with `feed` = longpoll (default), continuous or eventsource; `heartbeat`, `after`, `tail`.
-
-    longpoll answers the next output and, in X-Gaffer-Offset, the `after` that continues it. When the client says
-    nothing it begins where the output stood at the last write to stdin, so that a write and then a longpoll give the
-    reply; once a longpoll has served that, and when it left the ring, it begins now. A heartbeat ends a longpoll that
-    has `after`, because it could not send the header any more after an empty line.
-
-    R-71: `POST` writes the body as it is to `stdin` (or `ttin`, its other name) or a custom stream.
-    """
+    """An output or input of a process."""
 
     _feed: Feed | None = None
 
     async def get(self) -> None:
+        """Follow an output: `feed` is longpoll (default), continuous or eventsource.
+
+        `heartbeat` is in seconds, 60 unless given, or false for none.
+        `after=OFFSET` begins at a byte, `tail=N` or `tail=Nb` that many lines or bytes back.
+
+        longpoll answers the next output and, in X-Gaffer-Offset, the `after` that continues it. When the client says
+        nothing it begins where the output stood at the last write to stdin, so that a write and then a longpoll give
+        the reply; once a longpoll has served that, and when it left the ring, it begins now. A heartbeat ends a
+        longpoll that has `after`, because it could not send the header any more after an empty line.
+        """
         process, label = self.process, self.params["label"]
         ring = process.ring(label)
         query = FeedQuery.of(self)
@@ -54,6 +56,7 @@ class Stream(NodeHandler):
         self.set_header("Content-Type", "application/octet-stream")
 
     def post(self) -> None:
+        """Write the body as it is to `stdin` (or `ttin`, its other name) or to a custom stream."""
         self.manager.send(self.process.pid, self.body, self.params["label"])
         self.done()
 
