@@ -2,6 +2,7 @@ import os
 import re
 import signal
 import socket
+import subprocess
 import sys
 from pathlib import Path
 
@@ -342,10 +343,61 @@ def test_daemon(tmp_path):
         eventually(lambda: not process.is_running() or process.status() == psutil.STATUS_ZOMBIE)
 
 
-def test_verbose():
-    with gafferd("-v") as node:
-        requests.get(f"{node.url}/ping")
-        node.wait_for_line("/ping")
+VERBOSE = """
+[process:web]
+cmd = sh -c 'echo hello; exec sleep 1000'
+redirect_output = out
+"""
+
+
+@pytest.fixture
+def verbose(tmp_path):
+    """What a gafferd writes to its console with these arguments, until it has stopped the job that says hello."""
+
+    def run(*args):
+        config = tmp_path / "gafferd.ini"
+        config.write_text(VERBOSE)
+        output = tmp_path / "output"
+        command = [command_path("gafferd"), "--bind", "127.0.0.1:0", "--state-dir", tmp_path / "state", *args, config]
+        with output.open("w") as stdout:
+            node = subprocess.Popen(command, env=clean_env(), stdin=subprocess.DEVNULL, stdout=stdout, stderr=stdout)
+        try:
+            eventually(lambda: "listening on http" in output.read_text(), 20)
+            url = output.read_text().partition("listening on ")[2].split()[0]
+            pid = eventually(lambda: requests.get(f"{url}/processes/web/_pids").json()["pids"])[0]
+            eventually(lambda: requests.get(f"{url}/streams/{pid}/out?feed=longpoll&tail=1").text == "hello\n")
+        finally:
+            node.terminate()
+            node.wait(20)
+        lines = [line for line in output.read_text().splitlines() if re.match(r"\d\d:\d\d:\d\d ", line)]
+        return [re.sub(r"\d+$", "PID", line[9:].partition(" (")[0]) for line in lines]
+
+    return run
+
+
+SHOWN = [
+    "web | create",
+    "web | start",
+    "web | spawn process with pid PID",
+    "web | stop",
+    "web | stop process with pid PID",
+    "web | exit process with pid PID",
+]
+
+
+def test_the_console_stays_quiet(verbose):
+    assert verbose() == []
+
+
+@pytest.mark.row("GD-04", "CL-03", "CHG-18")
+def test_verbose_shows_events_on_the_console(verbose):
+    assert verbose("-v") == SHOWN
+
+
+@pytest.mark.row("GD-05", "CL-03", "CHG-18")
+@pytest.mark.parametrize("flag", ["-vv", "--vv"])
+def test_more_verbose_shows_output_too(verbose, flag):
+    assert verbose(flag) == [*SHOWN[:3], "web | hello", *SHOWN[3:]]
 
 
 @pytest.mark.row("GD-12", "GD-11")
@@ -355,7 +407,7 @@ def test_version_and_help():
 
 
 def test_every_flag_is_a_setting_and_the_other_way_round():
-    own = {"--help", "--version", "--config"}
+    own = {"--help", "--version", "--config", "--vv"}
     in_usage = set(re.findall(r"--[a-z-]+", USAGE.partition("Options:")[2].partition("Signals:")[0])) - own
     assert in_usage == {f.metadata["flag"] for f in Settings.__dataclass_fields__.values()} - {None}
 

@@ -4,6 +4,7 @@ A line is `HH:MM:SS name | text`. On a terminal the names are aligned.
 """
 
 import asyncio
+import os
 import signal
 import sys
 from collections import deque
@@ -20,7 +21,7 @@ from gaffer.rules import did_you_mean
 if TYPE_CHECKING:
     from gaffer.manager import Manager
 
-__all__ = ["GAFFER_COLORS", "Color", "ConsoleOutput", "colored", "status_bar"]
+__all__ = ["GAFFER_COLORS", "Color", "ConsoleOutput", "colored", "status_bar", "wants_color"]
 
 _HUES = {"cyan": 36, "yellow": 33, "green": 32, "magenta": 35, "red": 31, "blue": 34}
 _CODES = {
@@ -32,6 +33,11 @@ GAFFER_COLORS = tuple(_CODES)
 """The names of the colours, in the order in which templates get them."""
 
 _LAST_WORDS = 1.5  # seconds that the last lines have to get out when the manager stops
+
+
+def wants_color(stream: TextIO) -> bool:
+    """Whether colours may be written: to a terminal, and without NO_COLOR in the environment."""
+    return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
 class Color:

@@ -218,8 +218,6 @@ class _Builder:
         for event in section.values:
             targets = self._check(section, event, settings.urls)
             self.webhooks += [(event, target) for target in targets or ()]
-        if self.webhooks:
-            self.warnings.append(section.problem("no webhook is called: this version does not support them"))
 
     def _endpoint(self, section: Section) -> None:
         values: dict[str, Any] = {}

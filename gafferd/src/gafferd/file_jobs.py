@@ -1,4 +1,4 @@
-"""Keeps the jobs of a manager as the configuration file says."""
+"""Keeps the jobs and webhooks of a node as the configuration file says."""
 
 import logging
 from collections.abc import Mapping
@@ -7,6 +7,7 @@ from pathlib import Path
 from gaffer import Manager
 from gaffer.config import ProcessConfig
 from gaffer.names import JobName, parse_job_name
+from gaffer.webhooks import WebHooks
 
 from gafferd.config import Config, load_config
 from gafferd.reload import Change, plan
@@ -15,10 +16,11 @@ logger = logging.getLogger(__name__)
 
 
 class FileJobs:
-    """The jobs of the configuration file, loaded into a manager and kept as the file says."""
+    """The jobs of the configuration file, loaded into a manager and kept as the file says; its webhooks too."""
 
-    def __init__(self, manager: Manager, path: Path | None, config: Config | None) -> None:
+    def __init__(self, manager: Manager, webhooks: WebHooks, path: Path | None, config: Config | None) -> None:
         self._manager = manager
+        self._webhooks = webhooks
         self._path = path
         self._config = config
 
@@ -35,6 +37,7 @@ class FileJobs:
         if (before.settings, before.endpoints) != (after.settings, after.endpoints):
             logger.warning("the settings of the daemon itself have changed: they apply when it is started again")
         self._config = after
+        self._webhooks.replace_hooks(after.webhooks)
         changes = plan(before.jobs, after.jobs, set(map(parse_job_name, self._manager.jobs())))
         for change in changes:
             self._apply(change, after.jobs)

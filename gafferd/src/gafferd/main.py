@@ -37,7 +37,8 @@ Options:
   --version                 show the version and exit
   -c FILE --config=FILE     configuration file, or a directory with a gafferd.ini (also: GAFFERD_CONFIG);
                             by default ~/.gaffer or, for root, /etc/gaffer
-  -v                        log more, like --log-level=debug
+  -v                        show on the console what happens to jobs and processes
+  --vv                      the same, and what processes with redirected output write (also: -vv)
   --daemon                  go to the background once listening
   --pidfile=FILE            write the process id to FILE
 
@@ -112,10 +113,10 @@ def run(options: Mapping[str, Any], environ: Mapping[str, str]) -> None:
     config = load_config(path) if path else None
     settings = resolve(options, environ, config.settings if config else {})
     state_path = Path(settings.state_dir or default_path(root, home, environ.get("XDG_STATE_HOME")))
-    server = make_server(settings, state_path, path, config)
+    server = make_server(settings, state_path, path, config, verbosity=2 if options["--vv"] else options["-v"])
 
     ready = daemonize(wait=True) if settings.daemon else _stay
-    setup_logging("debug" if options["-v"] else settings.log_level, settings.error_log)
+    setup_logging(settings.log_level, settings.error_log)
     setproctitle_("gafferd")
     for warning in config.warnings if config else ():
         logger.warning("%s", show_problem(warning))

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 from gaffer import Manager
 from gaffer.cgroups import own_cgroup
+from gaffer.console_output import ConsoleOutput, wants_color
 from gaffer.errors import ConfigError, GafferError
 from gaffer.http.access import Policy, make_policy
 from gaffer.http.server import own_host_names
@@ -21,6 +22,7 @@ from gaffer.keyfile import read_key_file
 from gaffer.loop import new_loop
 from gaffer.sig_handler import SigHandler
 from gaffer.util import hostname
+from gaffer.webhooks import WebHooks
 
 from gafferd import listening
 from gafferd.announcer import Announcer
@@ -32,10 +34,25 @@ from gafferd.state import StateDir
 
 logger = logging.getLogger(__name__)
 
+# What -v shows: each event once, under its short name.
+_SHOWN_EVENTS = [
+    *ConsoleOutput.DEFAULT_ACTIONS,
+    "create",
+    "update",
+    "delete",
+    "restart",
+    "start_failed",
+    "flap",
+    "kill",
+]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Server:
-    """Everything that was decided before the node starts. `host` is where others reach it and its jobs."""
+    """Everything that was decided before the node starts.
+
+    `host` is where others reach it and its jobs; `verbosity` 1 shows events on the console, 2 output too.
+    """
 
     settings: Settings
     state_path: Path
@@ -46,6 +63,7 @@ class Server:
     lookup_tls: SSLContext | None
     config_path: Path | None
     config: Config | None
+    verbosity: int = 0
 
     def serve(self, ready: Callable[[], None]) -> None:
         """Run until a signal ends it; call `ready` once it listens.
@@ -88,9 +106,10 @@ class Server:
             lookupds=announcer.status,
             socket_gid=next(iter(self.settings.socket_group or ()), None),
         )
-        jobs = FileJobs(manager, self.config_path, self.config)
+        webhooks = WebHooks(self.config.webhooks if self.config else ())
+        jobs = FileJobs(manager, webhooks, self.config_path, self.config)
         try:
-            manager.start([_Signals(jobs), http, announcer])
+            manager.start([_Signals(jobs), *self._console(), webhooks, http, announcer])
             jobs.load()
             for address in http.addresses:
                 print(f"listening on {address}", file=sys.stderr, flush=True)
@@ -100,6 +119,11 @@ class Server:
         finally:
             loop.close()
 
+    def _console(self) -> list[ConsoleOutput]:
+        if not self.verbosity or self.settings.daemon:
+            return []
+        return [ConsoleOutput(wants_color(sys.stdout), output_streams=self.verbosity > 1, actions=_SHOWN_EVENTS)]
+
     def _warn_when_private(self) -> None:
         lookupds = [urlsplit(url).hostname or "" for url in self.settings.lookupd_address]
         if listening.is_private(self.host) and not all(map(listening.is_private, lookupds)):
@@ -108,7 +132,9 @@ class Server:
             )
 
 
-def make_server(settings: Settings, state_path: Path, config_path: Path | None, config: Config | None) -> Server:
+def make_server(
+    settings: Settings, state_path: Path, config_path: Path | None, config: Config | None, verbosity: int = 0
+) -> Server:
     """Decide what the node will be. Raises ConfigError (or another 400) for what can't or must not be."""
     file_key = read_key_file(settings.api_key_file) if settings.api_key_file else None
     keys = KeyStore(state_path / "keys.json", file_key)
@@ -144,6 +170,7 @@ def make_server(settings: Settings, state_path: Path, config_path: Path | None, 
         lookup_tls=listening.client_tls(settings),
         config_path=config_path,
         config=config,
+        verbosity=verbosity,
     )
 
 

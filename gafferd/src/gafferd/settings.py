@@ -9,11 +9,11 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import urlsplit
 
 from gaffer import rules
 from gaffer.errors import BadRequest, ConfigError, Problem
 from gaffer.http.access import Scope
+from gaffer.http_post import Address
 from gaffer.log import parse_level
 from gaffer.rules import Wrong
 from gaffer.util import check_gid, check_uid, parse_address
@@ -57,12 +57,9 @@ def addresses(text: str) -> tuple[str, ...]:
 def url(text: str) -> str:
     """An http or https URL with a host."""
     try:
-        parts = urlsplit(text)
-        good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        good = False
-    if not good:
-        raise Wrong(f"expected an http or https URL, got {text!r}", "such as http://10.0.0.7:5010")
+        Address(text)
+    except BadRequest:
+        raise Wrong(f"expected an http or https URL, got {text!r}", "such as http://10.0.0.7:5010") from None
     return text
 
 

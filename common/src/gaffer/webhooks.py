@@ -1,0 +1,167 @@
+"""Webhooks: an application that POSTs events as JSON to URLs (WH rows)."""
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Iterable
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from gaffer.http_post import Address, post
+
+if TYPE_CHECKING:
+    from gaffer.events import EventEmitter, Listener
+    from gaffer.manager import Manager
+
+log = logging.getLogger("gaffer.webhooks")
+
+QUEUE_LIMIT = 1000  # events that wait for each URL; the oldest is dropped
+TIMEOUT = 10.0  # seconds a URL has to answer
+_LAST_WORDS = 1.5  # seconds that the last events have to get out when the manager stops
+
+Hook = tuple[str, str]
+
+
+class WebHooks:
+    """Posts each event that a hook names to the URL of the hook.
+
+    hooks: `(event, url)` pairs; the event is a pattern as in EventEmitter, `.` for all. The events of a URL arrive in
+    their order, one request at a time. Whatever goes wrong with a URL is logged, once until it works again,
+    and the event is lost; so is the oldest when QUEUE_LIMIT events wait.
+    """
+
+    def __init__(self, hooks: Iterable[Hook] = ()) -> None:
+        self._hooks: dict[Hook, Listener] = {}
+        self._targets: dict[str, _Target] = {}
+        self._events: EventEmitter | None = None
+        for event, url in hooks:
+            self.register_hook(event, url)
+
+    @property
+    def hooks(self) -> list[Hook]:
+        """The `(event, url)` pairs, in the order of their registration."""
+        return list(self._hooks)
+
+    @property
+    def refcount(self) -> int:
+        """How many hooks there are."""
+        return len(self._hooks)
+
+    @property
+    def active(self) -> bool:
+        """Whether events are posted: it is started and has hooks."""
+        return self._events is not None and bool(self._hooks)
+
+    def start(self, loop: asyncio.AbstractEventLoop, manager: "Manager") -> None:
+        """Post the events of `manager` from now on."""
+        self._events = manager.events
+        for (event, _), listener in tuple(self._hooks.items()):
+            self._events.subscribe(event, listener)
+
+    async def stop(self) -> None:
+        """Post no more events; those that wait have a moment to get out."""
+        self._unsubscribe()
+        tasks = [target.task for target in self._targets.values() if target.task is not None]
+        if tasks:
+            _, late = await asyncio.wait(tasks, timeout=_LAST_WORDS)
+            for task in late:
+                task.cancel()
+            await asyncio.wait(tasks)
+
+    def restart(self) -> None:
+        """Nothing to do: the hooks stay."""
+
+    def close(self) -> None:
+        """Forget all hooks; events that wait are still posted."""
+        for event, url in self.hooks:
+            self.unregister_hook(event, url)
+
+    def register_hook(self, event: str, url: str) -> None:
+        """Post `event` to `url`; nothing when it is already. Raises BadRequest when that is no http or https URL."""
+        if (event, url) in self._hooks:
+            return
+        target = self._targets.get(url) or _Target(url)
+        used = {known for _, known in self._hooks}
+        self._targets = {u: t for u, t in self._targets.items() if u in used or t.task is not None}
+        self._targets[url] = target
+        listener = self._hooks[event, url] = partial(_post, target)
+        if self._events is not None:
+            self._events.subscribe(event, listener)
+
+    def unregister_hook(self, event: str, url: str) -> None:
+        """Post `event` to `url` no more; an unknown pair is ignored."""
+        listener = self._hooks.pop((event, url), None)
+        if listener is not None and self._events is not None:
+            self._events.unsubscribe(event, listener)
+
+    def replace_hooks(self, hooks: Iterable[Hook]) -> None:
+        """Have these hooks and no others; those that stay miss no event."""
+        wanted = list(hooks)
+        for event, url in wanted:
+            self.register_hook(event, url)
+        for event, url in self.hooks:
+            if (event, url) not in wanted:
+                self.unregister_hook(event, url)
+
+    def _unsubscribe(self) -> None:
+        if self._events is not None:
+            for (event, _), listener in self._hooks.items():
+                self._events.unsubscribe(event, listener)
+            self._events = None
+
+
+def _post(target: "_Target", evtype: str, message: Any = None, *_: object) -> None:
+    event = message if isinstance(message, dict) else {"event": evtype, "message": message}
+    target.post(msgspec.json.encode(event, enc_hook=str))
+
+
+class _Target:
+    """A URL and the events that wait for it. To be used on the loop."""
+
+    def __init__(self, url: str) -> None:
+        self.task: asyncio.Task[None] | None = None
+        self._address = Address(url)
+        self._queue: deque[bytes] = deque(maxlen=QUEUE_LIMIT)
+        self._lost = 0  # since it last worked
+
+    def post(self, body: bytes) -> None:
+        if len(self._queue) == self._queue.maxlen:
+            self._lose("it does not take events as fast as they come")
+        self._queue.append(body)
+        if self.task is None:
+            self.task = asyncio.get_running_loop().create_task(self._deliver())
+
+    async def _deliver(self) -> None:
+        try:
+            while self._queue:
+                await self._send(self._queue.popleft())
+        finally:
+            self.task = None
+
+    async def _send(self, body: bytes) -> None:
+        try:
+            async with asyncio.timeout(TIMEOUT):
+                status = await post(self._address, body, "application/json")
+        except TimeoutError:
+            self._lose(f"no answer within {TIMEOUT:g} s")
+        except OSError as error:
+            self._lose(error.strerror or str(error))
+        except ValueError as error:
+            self._lose(str(error))
+        else:
+            if 200 <= status < 300:
+                self._worked()
+            else:
+                self._lose(f"it answers with the status {status}")
+
+    def _worked(self) -> None:
+        if self._lost:
+            log.warning("the webhook %s works again; %d events were lost", self._address, self._lost)
+            self._lost = 0
+
+    def _lose(self, why: str) -> None:
+        if not self._lost:
+            log.warning("the webhook %s loses events: %s", self._address, why)
+        self._lost += 1
