@@ -5,6 +5,7 @@ as every other skip does (tests/conftest.py), so that a machine that lost a need
 """
 
 import functools
+import glob
 import os
 import shutil
 import subprocess
@@ -63,6 +64,15 @@ def _no_cgroup() -> str | None:
     return None if os.access(points[0], os.W_OK) else f"needs {points[0]} to be writable"
 
 
+def _no_faketime() -> str | None:
+    return None if faketime_library() else "needs libfaketime (apt-get install faketime)"
+
+
+def faketime_library() -> str | None:
+    """Debian's libfaketime for programs with threads."""
+    return next(iter(glob.glob("/usr/lib/*/faketime/libfaketimeMT.so.1")), None)
+
+
 def _no_linux() -> str | None:
     return None if sys.platform == "linux" else "needs Linux"
 
@@ -85,6 +95,7 @@ needs_docker = _need("docker", _no_docker)
 needs_base_image = _need("base image", _no_base_image)
 needs_netns = _need("netns", _no_netns)
 needs_browser = _need("browser", _no_browser)
+needs_faketime = _need("faketime", _no_faketime)
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -193,7 +193,8 @@ class Lifecycle:
             if self._restarting or self.stopping:
                 return
             self._running_apps.restart()
-            self._restarting = set(self._supervisor.running)
+            # Committed processes have no successor to make room for.
+            self._restarting = {pid for pid, process in self._supervisor.running.items() if not process.once}
             self._restart_callback = callback
             for job in self._all_jobs():
                 if not job.gone:
@@ -210,5 +211,6 @@ class Lifecycle:
             callback(self)
 
     def wakeup(self) -> None:
-        """Make the loop turn once; any thread may do that."""
-        self.loop.call_soon_threadsafe(lambda: None)
+        """Make the loop turn once; any thread may do that. Nothing happens when the loop is closed."""
+        if not self.loop.is_closed():
+            self.loop.call_soon_threadsafe(lambda: None)
