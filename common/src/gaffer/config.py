@@ -40,35 +40,65 @@ class ProcessConfig:
     """
 
     name: str = setting(rules.job_name)
+    """What the job is called."""
     cmd: str = setting(rules.command_line)
+    """What to run. `$VAR` and `${VAR}` are replaced from the environment of the process."""
     args: tuple[str, ...] = setting(rules.words, ())
+    """Further arguments, after those in `cmd`."""
     env: Mapping[str, str] = setting(rules.variables, factory=dict)
+    """Variables for the process; they win over all others."""
     uid: int | str | None = setting(rules.user_or_group, None)
+    """The user to run as; that of the manager unless given."""
     gid: int | str | None = setting(rules.user_or_group, None)
+    """The group to run as; that of `uid` when that is given."""
     cwd: str | None = setting(rules.optional_text, None)
+    """The folder to run in; the manager's unless given."""
     detach: bool = setting(rules.boolean, False)
+    """Run in a session of its own and survive the manager, which supervises it while it lives itself."""
     shell: bool = setting(rules.boolean, False)
+    """Run `cmd` through `sh -c`."""
     os_env: bool = setting(rules.boolean, False)
+    """Pass the manager's own environment on. Files (INI) have true for a default."""
     numprocesses: int = setting(rules.count, 1, live=True)
+    """How many processes to keep."""
     redirect_output: tuple[str, ...] = setting(rules.outputs, ())
+    """What stdout and stderr are called for readers; what has no label can't be read."""
     redirect_input: bool = setting(rules.boolean, False)
+    """Let stdin be written to."""
     custom_streams: tuple[str, ...] = setting(rules.extra_streams, ())
+    """Further pipes in both directions, which the process finds at descriptors 3, 4 and so on."""
     custom_channels: tuple[Any, ...] = setting(rules.channels, ())
+    """Open handles to pass on after those; in Python only."""
     logs: bool = setting(rules.boolean, True)
+    """Write what the process writes to files, where the manager has a folder for logs."""
     log_max_bytes: int = setting(rules.size, 10 * 1024**2)
+    """The size at which a log file is rotated."""
     log_backups: int = setting(rules.backups, 3)
+    """How many rotated files to keep."""
     graceful_timeout: float = setting(rules.seconds, 30.0, live=True)
+    """How long a process may take to end after SIGTERM, until SIGKILL."""
     drain_timeout: float = setting(rules.seconds, 0.0, live=True)
+    """How long a process stays, out of the answers of lookups, before it is stopped."""
     kill_group: bool = setting(rules.boolean, True, live=True)
+    """Signal the whole process group, and end what a leader's own death left of it."""
     priority: int | None = setting(rules.optional_whole, None, live=True)
+    """Jobs of a file start lowest first; those without come last."""
     flapping: FlappingInfo | None = setting(rules.flapping_policy, None, live=True)
+    """When a crash loop is paused and when given up; unset, it never is."""
     start: bool = setting(rules.boolean, True, live=True)
+    """Start the job when it is loaded."""
     startsecs: float = setting(rules.seconds, 1.0, live=True)
+    """A process that lived so long is replaced at once when it ends, another one after a pause."""
     backoff: float = setting(rules.seconds, 0.1, live=True)
+    """How long the first pause before another attempt is; each further one doubles it."""
     backoff_max: float = setting(rules.seconds, 30.0, live=True)
+    """How long such a pause may get."""
     port: str | None = setting(rules.port_plan, None)
+    """The variable PORT of each process."""
     endpoints: tuple[str, ...] | None = setting(rules.endpoint_list, None)
+    """What to announce of each process; `http:$PORT` when `port` is set."""
     labels: Mapping[str, str] = setting(rules.variables, factory=dict, live=True)
+    """What describes the job to those who ask the manager."""
 
     def __post_init__(self) -> None:
         given = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}

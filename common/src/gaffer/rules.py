@@ -32,6 +32,7 @@ def _expected(what: str, value: Any) -> Wrong:
 
 
 def text(value: Any, lax: bool) -> str:
+    """A text that is not empty."""
     if not isinstance(value, str) or not value.strip():
         raise _expected("a text that is not empty", value)
     if "\0" in value:
@@ -40,10 +41,12 @@ def text(value: Any, lax: bool) -> str:
 
 
 def optional_text(value: Any, lax: bool) -> str | None:
+    """A text; empty is unset."""
     return None if value in (None, "") else text(value, lax)
 
 
 def job_name(value: Any, lax: bool) -> str:
+    """A name, or `session.name`."""
     if not isinstance(value, str):
         raise _expected("a name", value)
     try:
@@ -66,6 +69,7 @@ _BOOLEANS = {
 
 
 def boolean(value: Any, lax: bool) -> bool:
+    """True or false."""
     if isinstance(value, bool):
         return value
     if lax and isinstance(value, str) and value.strip().lower() in _BOOLEANS:
@@ -85,6 +89,7 @@ def _number(value: Any, lax: bool, kind: Callable[[str], float], what: str) -> f
 
 
 def count(value: Any, lax: bool) -> int:
+    """A whole number from 0 to 10000."""
     number = _number(value, lax, int, "a whole number of 0 or more")
     if number != int(number):
         raise _expected("a whole number of 0 or more", value)
@@ -94,6 +99,7 @@ def count(value: Any, lax: bool) -> int:
 
 
 def optional_whole(value: Any, lax: bool) -> int | None:
+    """A whole number of 0 or more; empty is unset."""
     if value is None or value == "":
         return None
     number = _number(value, lax, int, "a whole number of 0 or more")
@@ -103,6 +109,7 @@ def optional_whole(value: Any, lax: bool) -> int | None:
 
 
 def seconds(value: Any, lax: bool) -> float:
+    """A number of seconds, 0 or more."""
     return float(_number(value, lax, float, "a number of seconds, 0 or more"))
 
 
@@ -124,6 +131,7 @@ def size(value: Any, lax: bool) -> int:
 
 
 def backups(value: Any, lax: bool) -> int:
+    """A whole number from 0 to 100."""
     number = _number(value, lax, int, "a whole number of 0 or more")
     if number != int(number) or number > 100:
         raise _expected("a whole number from 0 to 100", value)
@@ -161,6 +169,7 @@ def words(value: Any, lax: bool) -> tuple[str, ...]:
 
 
 def command_line(value: Any, lax: bool) -> str:
+    """A program, or a command line that a shell could split."""
     command = text(value, lax)
     try:
         shlex.split(command)
@@ -170,6 +179,7 @@ def command_line(value: Any, lax: bool) -> str:
 
 
 def variables(value: Any, lax: bool) -> Mapping[str, str]:
+    """Texts by name."""
     if value is None:
         return {}
     if not isinstance(value, Mapping):
@@ -190,6 +200,7 @@ _LABEL = re.compile(r"[^\s/.,:]{1,64}")
 
 
 def split_list(value: Any, what: str) -> list[Any]:
+    """The items of a list, or of a text with commas; `what` says what was expected."""
     if value is None:
         return []
     if isinstance(value, str):
@@ -200,6 +211,7 @@ def split_list(value: Any, what: str) -> list[Any]:
 
 
 def stream_labels(value: Any, lax: bool) -> tuple[str, ...]:
+    """Labels of streams: up to 64 characters without blanks and without `/ . , :`."""
     labels = split_list(value, "a list of labels")
     for index, label in enumerate(labels):
         if not isinstance(label, str) or not _LABEL.fullmatch(label):
@@ -212,6 +224,7 @@ def stream_labels(value: Any, lax: bool) -> tuple[str, ...]:
 
 
 def outputs(value: Any, lax: bool) -> tuple[str, ...]:
+    """At most 2 labels: stdout and stderr; the same label twice merges them."""
     labels = stream_labels(value, lax)
     if len(labels) > 2:
         raise Wrong(f"expected at most 2 labels, got {len(labels)}", "the first is stdout, the second stderr")
@@ -221,6 +234,7 @@ def outputs(value: Any, lax: bool) -> tuple[str, ...]:
 
 
 def extra_streams(value: Any, lax: bool) -> tuple[str, ...]:
+    """Different labels, one a stream."""
     labels = stream_labels(value, lax)
     if len(set(labels)) != len(labels):
         raise Wrong("a label stands twice")
@@ -273,6 +287,7 @@ _FLAPPING_KEYS = tuple(f.name for f in dataclasses.fields(FlappingInfo))
 
 
 def flapping_policy(value: Any, lax: bool) -> FlappingInfo | None:
+    """`attempts, window, retry_in, max_retry`: an object with these keys, or up to 4 numbers in this order."""
     if value is None or isinstance(value, FlappingInfo):
         return value
     if isinstance(value, str):
