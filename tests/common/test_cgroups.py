@@ -16,6 +16,8 @@ from support.poll import eventually
 # Leaves the group and the session and sheds the environment.
 ESCAPE = """
 import os, sys
+while "/gaffer-" not in open("/proc/self/cgroup").read().rpartition("0::")[2]:
+    os.sched_yield()
 if os.fork() == 0:
     os.setsid()
     if os.fork() == 0:

@@ -10,6 +10,7 @@ from gaffer.config import ProcessConfig
 from gaffer.job import Job
 from gaffer.job_states import JobState, Phase
 from gaffer.names import JobName
+from gaffer.records import ProcessRecord
 from gaffer.rules import FlappingInfo
 from gaffer.slot import SlotState
 from hypothesis import settings
@@ -59,6 +60,8 @@ class System:
                 assert slot == 0 or slot not in self.alive.values(), "two processes in one slot"
                 self.alive[pid] = slot
                 self.tell(ev.Spawned(pid, 1000 + pid))
+            case ev.Adopt(pid, record):
+                self.alive[pid] = record.slot
             case ev.Signal(pid, signum):
                 self.signals.append((pid, signum))
             case ev.Release(pid):
@@ -71,7 +74,7 @@ class System:
             case ev.Publish(kind):
                 self.published.append(kind)
 
-    def exit(self, pid: int, code: int = 0, term_signal: int = 0) -> None:
+    def exit(self, pid: int, code: int | None = 0, term_signal: int | None = 0) -> None:
         self.zombies.add(pid)
         self.tell(ev.Exited(pid, code, term_signal))
 
@@ -433,6 +436,22 @@ def test_what_is_published() -> None:
     system.settle()
     system.tell(ev.Scaled(0), ev.Unloaded())
     assert system.published == ["exit", "spawn", "update", "reap", "stop", "delete"]
+
+
+RECORD = ProcessRecord(9, "s.j", 2, 90, 90, 1, "boot", "n:9", 30.0, True)
+
+
+@pytest.mark.row("TPL-10")
+def test_an_adopted_process_counts_as_the_one_of_its_slot() -> None:
+    system = System(numprocesses=2, detach=True)
+    pid = system.next_pid()
+    system.tell(ev.Adopted(pid, RECORD, age=50.0), START)
+    assert system.alive == {1: 2, 2: 1}
+    assert system.published.count("spawn") == 1
+    system.exit(pid, None, None)
+    system.group_empty(pid)
+    assert system.job.last_exit is not None
+    assert (system.job.last_exit.reason, system.job.last_exit.uptime) == ("unknown", 50.0)
 
 
 class JobMachine(RuleBasedStateMachine):

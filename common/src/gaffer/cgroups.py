@@ -2,7 +2,8 @@
 
 Members can't leave it by themselves, however they fork, so it finds and kills what left the process group and shed its
 cookie. It costs most of a millisecond a process, for moving it there; so nobody is moved in the root group, which is
-not ours alone.
+not ours alone. A process is moved right after its start: what it forks in the moment before stays outside, and is left
+to the other means.
 """
 
 import contextlib

@@ -185,6 +185,14 @@ class Job:
         self.committed[event.pid] = slot
         self._cue(slot, Cue.FILL)
 
+    def _on_adopted(self, event: ev.Adopted) -> None:
+        index = event.record.slot
+        slot = self.slots[index] = Slot(index, pid=event.pid, spawned_at=self._now - event.age)
+        self._by_pid[event.pid] = slot
+        self._out.append(ev.Adopt(event.pid, event.record))
+        self._cue(slot, Cue.ADOPT)
+        self._publish("adopt", event.pid, os_pid=event.record.os_pid)
+
     def _on_spawned(self, event: ev.Spawned) -> None:
         slot = self._by_pid[event.pid]
         slot.spawned_at = self._now
@@ -207,6 +215,8 @@ class Job:
         slot.exited_at, slot.crashed = self._now, not asked
         uptime = self._now - slot.spawned_at
         reason = "stopped" if asked else "signaled" if event.term_signal else "exited"
+        if event.exit_code is None:
+            reason = "unknown"
         self.last_exit = LastExit(event.exit_code, event.term_signal, reason, round(uptime, 3), event.output)
         self.why = how_it_ended(event.exit_code, event.term_signal, uptime)
         self._out.append(ev.CancelTimer(("drain", event.pid)))
@@ -407,6 +417,7 @@ _HANDLERS: dict[type, str] = {
     ev.DependencyChanged: "_on_dependency",
     ev.ProcessStopRequested: "_on_process_stop",
     ev.Committed: "_on_commit",
+    ev.Adopted: "_on_adopted",
     ev.Spawned: "_on_spawned",
     ev.SpawnFailed: "_on_spawn_failed",
     ev.Exited: "_on_exited",

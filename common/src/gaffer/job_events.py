@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from gaffer.config import ProcessConfig
+from gaffer.records import ProcessRecord
 
 # A timer is named by what it is for and the pid or slot it belongs to.
 TimerKey: TypeAlias = tuple[str, int]
@@ -77,6 +78,15 @@ class Committed:
 
 
 @dataclass(frozen=True, slots=True)
+class Adopted:
+    """The process of `record`, which an earlier manager detached, is now `pid`; it is `age` seconds old."""
+
+    pid: int
+    record: ProcessRecord
+    age: float
+
+
+@dataclass(frozen=True, slots=True)
 class Spawned:
     """The process `pid` runs."""
 
@@ -95,11 +105,14 @@ class SpawnFailed:
 
 @dataclass(frozen=True, slots=True)
 class Exited:
-    """The leader of process `pid` ended; its group may live on. `output` is its last line of output, for people."""
+    """The leader of process `pid` ended; its group may live on. `output` is its last line of output, for people.
+
+    `exit_code` and `term_signal` are None when nobody can know: the process was not our child.
+    """
 
     pid: int
-    exit_code: int
-    term_signal: int
+    exit_code: int | None
+    term_signal: int | None
     os_pid: int | None = None
     output: str | None = None
 
@@ -129,6 +142,7 @@ Event: TypeAlias = (
     | DependencyChanged
     | ProcessStopRequested
     | Committed
+    | Adopted
     | Spawned
     | SpawnFailed
     | Exited
@@ -144,6 +158,14 @@ class Spawn:
     pid: int
     slot: int
     env: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Adopt:
+    """Watch the process of `record` as `pid`."""
+
+    pid: int
+    record: ProcessRecord
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,4 +207,4 @@ class Publish:
     data: dict[str, Any] = field(default_factory=dict)
 
 
-Instruction: TypeAlias = Spawn | Signal | Release | SetTimer | CancelTimer | Publish
+Instruction: TypeAlias = Spawn | Adopt | Signal | Release | SetTimer | CancelTimer | Publish

@@ -90,9 +90,12 @@ def visible_state(phase: Phase, slots: Set[SlotState], *, empty: bool) -> JobSta
     return next((seen for slot_state, seen in _FROM_SLOTS if slot_state in slots), JobState.RUNNING)
 
 
-def how_it_ended(exit_code: int, term_signal: int, uptime: float) -> str:
+def how_it_ended(exit_code: int | None, term_signal: int | None, uptime: float) -> str:
     """A sentence for people; `uptime` in seconds."""
-    how = f"was killed by {_signal_name(term_signal)}" if term_signal else f"exited with {exit_code}"
+    if exit_code is None:
+        how = "ended in an unknown way"
+    else:
+        how = f"was killed by {_signal_name(term_signal)}" if term_signal else f"exited with {exit_code}"
     return f"the last process {how} after {uptime:.1f} s"
 
 

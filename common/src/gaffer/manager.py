@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from gaffer import aliases, arguments, stats, views
+from gaffer import aliases, arguments, procfs, stats, views
 from gaffer import job_events as ev
 from gaffer.channels import Channel, open_channel
 from gaffer.config import ProcessConfig
@@ -18,7 +18,8 @@ from gaffer.errors import ProcessConflict, ProcessNotFound, TopicError
 from gaffer.job import Job
 from gaffer.lifecycle import Lifecycle
 from gaffer.names import DEFAULT_SESSION, JobName, split_job_name
-from gaffer.process import Process, Recorder
+from gaffer.process import Process
+from gaffer.records import ProcessRecord, Recorder
 from gaffer.sampler import StatListener
 from gaffer.streams import Ring
 from gaffer.supervisor import Settings
@@ -36,7 +37,8 @@ class Manager(Lifecycle):
     a control group to divide among the processes, see gaffer.cgroups; `capture_all` captures the
     output of every job, redirected or not; what is captured also goes to files in `log_dir`; `recorder` is told of
     every process; `endpoint_host` is the address that announced endpoints carry; `node_id` marks the processes so that
-    they can be found again.
+    they can be found again; `detached` are the processes that an earlier manager left running, which their jobs count
+    again once they are loaded.
     """
 
     def __init__(
@@ -51,11 +53,13 @@ class Manager(Lifecycle):
         endpoint_host: str = "127.0.0.1",
         node_id: str = "",
         log_dir: Path | None = None,
+        detached: Sequence[ProcessRecord] = (),
     ) -> None:
         self.endpoint_host = endpoint_host
         self._jobs: dict[JobName, Job] = {}
         self._leaving: list[Job] = []  # unloaded, with processes that have not ended yet
         self._pids = itertools.count(1)
+        self._detached = list(detached)
         super().__init__(
             loop, apps, Settings(capture_all, recorder, node_id, log_dir), subreaper=subreaper, cgroup=cgroup
         )
@@ -116,9 +120,23 @@ class Manager(Lifecycle):
                 self._supervisor.publish(job, "create")
                 if any(other.name == name for other in self._leaving):
                     self._supervisor.submit(job, ev.DependencyChanged(False))
+                adopted = self._adopt(job)
                 if start and config.start:
                     self._supervisor.submit(job, ev.StartRequested())
+                elif adopted:
+                    self._supervisor.submit(job, ev.StopRequested())
             self._supervisor.touch()
+
+    def _adopt(self, job: Job) -> bool:
+        """Give a new job the processes that an earlier one of its name detached; whether there are any."""
+        theirs = [record for record in self._detached if record.job == str(job.name)]
+        self._detached = [record for record in self._detached if record not in theirs]
+        for record in theirs:
+            pid = self.get_process_id()
+            self._supervisor.submit(job, ev.Adopted(pid, record, procfs.age(record.start_time)))
+            if not job.config.detach:
+                self._supervisor.submit(job, ev.ProcessStopRequested(pid))
+        return bool(theirs)
 
     def unload(self, name_or_process: Any, sessionid: str | None = None) -> None:
         """Stop a job and forget it; a name, or anything with a `name` such as a ProcessConfig."""
@@ -229,7 +247,8 @@ class Manager(Lifecycle):
         with self._lock:
             if name is None:
                 return [process for process in self._supervisor.running.values() if process.active]
-            return [self._supervisor.running[pid] for pid in self._job(name).pids()]
+            running = self._supervisor.running
+            return [running[pid] for pid in self._job(name).pids() if pid in running]
 
     def pids(self, name: Name | None = None) -> Pids:
         """The pids of `list(name)`."""
@@ -264,7 +283,8 @@ class Manager(Lifecycle):
         with self._lock:
             job = self._open_job(name)
             for pid in job.pids(committed=True):
-                self._supervisor.running[pid].kill(number)
+                if pid in self._supervisor.running:
+                    self._supervisor.running[pid].kill(number)
             self._supervisor.publish(job, "kill", signum=number)
 
     def send(self, pid: int, lines: Lines, stream: str | None = None) -> None:

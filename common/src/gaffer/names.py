@@ -16,7 +16,10 @@ _SEPARATORS = "./:"
 
 # The names of manager events; a job of such a name outside `default` would make `<session>.<name>` patterns ambiguous.
 EVENT_NAMES = frozenset(
-    "create load start stop restart update delete unload spawn reap exit stop_pid stop_process flap kill".split()
+    (
+        "create load start start_failed adopt stop restart update delete unload "
+        "spawn reap exit stop_pid stop_process flap kill"
+    ).split()
 )
 
 

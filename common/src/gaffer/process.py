@@ -1,6 +1,7 @@
 """One OS process: spawn it, watch its exit, signal it and all that belongs to it, read and write its streams."""
 
 import asyncio
+import contextlib
 import logging
 import os
 import signal
@@ -8,9 +9,8 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
-import msgspec
 import psutil
 
 from gaffer import launch, procfs, stats
@@ -20,6 +20,7 @@ from gaffer.log_files import LogFile, LogWriter
 from gaffer.names import JobName
 from gaffer.process_streams import STDIN, Data, IoListener, ProcessStreams, Stream
 from gaffer.reaper import COOKIE, Reaper
+from gaffer.records import ProcessRecord, Recorder
 from gaffer.rotation import Rotation
 from gaffer.rules import FlappingInfo
 from gaffer.sampler import Sampler, StatListener
@@ -31,40 +32,15 @@ __all__ = ["FlappingInfo", "Process", "ProcessConfig", "ProcessRecord", "Recorde
 log = logging.getLogger("gaffer.process")
 
 
-class ProcessRecord(msgspec.Struct, frozen=True):
-    """What must be known of a process to find it again after the daemon was killed.
-
-    `start_time` in clock ticks since boot (field 22 of proc_pid_stat(5)), `graceful_timeout` in seconds.
-    """
-
-    pid: int
-    job: str
-    slot: int
-    os_pid: int
-    pgid: int
-    start_time: int
-    boot_id: str
-    cookie: str
-    graceful_timeout: float
-    detach: bool
-
-
-class Recorder(Protocol):
-    """Keeps the records of living processes somewhere that outlives the daemon."""
-
-    def spawned(self, record: ProcessRecord) -> None:
-        """A process was started."""
-
-    def ended(self, pid: int) -> None:
-        """Nothing is left of the process with the internal id `pid`."""
-
-
 @dataclass(frozen=True, slots=True)
 class ExitStatus:
-    """How a process ended: `term_signal` is 0 unless a signal ended it."""
+    """How a process ended: `term_signal` is 0 unless a signal ended it; both are None when nobody can know."""
 
-    exit_code: int
-    term_signal: int
+    exit_code: int | None
+    term_signal: int | None
+
+
+UNKNOWN_EXIT = ExitStatus(None, None)
 
 
 class Process:
@@ -162,6 +138,23 @@ class Process:
         self.started_at = time.time()
         self.attach(child)
 
+    def adopt(self, record: ProcessRecord) -> None:
+        """Watch a running process that is not our child; ProcessError (404 `process_gone`) when it is gone."""
+        gone = ProcessError(404, "process_gone", f"the process {record.os_pid} of {record.job} has ended")
+        try:
+            pidfd = os.pidfd_open(record.os_pid)
+        except OSError:
+            raise gone from None
+        # With the descriptor open, the number can't be given to another process without our noticing.
+        stat = procfs.read_stat(record.os_pid)
+        if stat is None or stat.state == "Z" or stat.start_time != record.start_time:
+            os.close(pidfd)
+            raise gone
+        self.cookie = record.cookie
+        self.started_at = time.time() - procfs.age(stat.start_time)
+        self.attach(launch.Child(os_pid=record.os_pid, pidfd=pidfd))
+        self._spawned -= procfs.age(stat.start_time)
+
     def attach(self, child: launch.Child) -> None:
         """Take over a running process and our ends of its pipes."""
         self._child = child
@@ -184,14 +177,15 @@ class Process:
     def release(self) -> None:
         """Stop watching the process and let it live (detach)."""
         child = self._child
-        if child is None or child.popen is None:
+        if child is None:
             return
         self._streams.close()
         if child.pidfd is not None:
             self.loop.remove_reader(child.pidfd)
         self._reaper.remove(self)
         launch.close(child)
-        child.popen.returncode = 0  # nobody is going to wait for it
+        if child.popen is not None:
+            child.popen.returncode = 0  # nobody is going to wait for it
         self._child = None
         self.closed = True
 
@@ -204,16 +198,17 @@ class Process:
         child = self._child
         if child is None or self.exit_status is not None:
             return
-        # WNOWAIT leaves the leader a zombie: it pins the group id, so that signals to the group can't hit a stranger.
-        result = os.waitid(os.P_PID, self.os_pid, os.WEXITED | os.WNOWAIT | os.WNOHANG)
-        if result is None:
-            return
+        if child.popen is None:
+            self.exit_status = UNKNOWN_EXIT
+        else:
+            # WNOWAIT leaves the leader a zombie: it pins the group id, so signals to the group can't hit a stranger.
+            result = os.waitid(os.P_PID, self.os_pid, os.WEXITED | os.WNOWAIT | os.WNOHANG)
+            if result is None:
+                return
+            exited = result.si_code == os.CLD_EXITED
+            self.exit_status = ExitStatus(result.si_status, 0) if exited else ExitStatus(0, result.si_status)
         if child.pidfd is not None:
             self.loop.remove_reader(child.pidfd)
-        if result.si_code == os.CLD_EXITED:
-            self.exit_status = ExitStatus(result.si_status, 0)
-        else:
-            self.exit_status = ExitStatus(0, result.si_status)
         self._streams.drain()
         self._on_exit(self, self.exit_status)
         self._reaper.watch(self, self._tree_ended, alone=not self.config.kill_group)
@@ -241,8 +236,14 @@ class Process:
         """Send a signal to the leader alone; ValueError for an unknown signal, nothing when it has ended."""
         number = parse_signal_value(signum)
         with self._ending:
-            if self.active:
+            child = self._child
+            if child is None or self.exit_status is not None:
+                return
+            if child.pidfd is None:
                 os.kill(self.os_pid, number)
+            else:
+                with contextlib.suppress(ProcessLookupError):
+                    signal.pidfd_send_signal(child.pidfd, number)
 
     def stop(self) -> None:
         """Ask the process and its tree to end, from any thread; what is left after `graceful_timeout` is killed."""
@@ -264,18 +265,21 @@ class Process:
 
     def signal_tree(self, signum: int) -> None:
         """Send a signal to the leader, its group and the descendants that left it (only the leader by opt-out)."""
-        if self._child is None:
+        child = self._child
+        if child is None:
             return
         if not self.config.kill_group:
             self.kill(signum)
             return
-        # The group id can't belong to a stranger: the leader is alive or a zombie until the group is empty.
-        try:
-            os.killpg(self.os_pid, signum)
-        except ProcessLookupError:
-            pass
-        except PermissionError as error:
-            log.warning("%s (pid %d) can't be signalled: %s", self.job, self.os_pid, error.strerror)
+        # The group id can't belong to a stranger: our own leader is alive, or a zombie until the group is empty. That
+        # of an adopted one may be anybody's once it has ended.
+        if child.popen is not None or self.exit_status is None:
+            try:
+                os.killpg(self.os_pid, signum)
+            except ProcessLookupError:
+                pass
+            except PermissionError as error:
+                log.warning("%s (pid %d) can't be signalled: %s", self.job, self.os_pid, error.strerror)
         self._reaper.signal(self, signum)
 
     # What people ask
@@ -350,6 +354,7 @@ class Process:
             cookie=self.cookie,
             graceful_timeout=self.config.graceful_timeout,
             detach=self.config.detach,
+            port=self.port,
         )
 
     # Streams

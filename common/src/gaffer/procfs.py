@@ -1,6 +1,7 @@
 """What /proc tells of processes (proc_pid_stat(5)); None or nothing where a process is gone or /proc is missing."""
 
 import os
+import time
 from collections.abc import Iterator
 from functools import cache
 from typing import NamedTuple
@@ -27,6 +28,11 @@ def read_stat(pid: int) -> Stat | None:
     # The program's name is in parentheses and may contain any character.
     fields = text[text.rindex(b")") + 2 :].split()
     return Stat(pid, fields[0].decode(), int(fields[1]), int(fields[2]), int(fields[3]), int(fields[19]))
+
+
+def age(start_time: int) -> float:
+    """How many seconds ago `start_time` was, in clock ticks since boot."""
+    return max(0.0, time.clock_gettime(time.CLOCK_BOOTTIME) - start_time / os.sysconf("SC_CLK_TCK"))
 
 
 def read_environ(pid: int) -> dict[str, str] | None:

@@ -33,6 +33,7 @@ class Cue(StrEnum):
     DIED = "died"  # the leader ended by itself
     KILL = "kill"  # the process had its time
     RELEASE = "release"  # the process lives on without us
+    ADOPT = "adopt"  # a process that an earlier manager left runs in this slot
 
 
 class Action(StrEnum):
@@ -52,6 +53,7 @@ S, C, A = SlotState, Cue, Action
 TRANSITIONS: dict[tuple[SlotState, Cue], tuple[SlotState, tuple[Action, ...]]] = {
     (S.EMPTY, C.FILL): (S.STARTING, (A.SPAWN,)),
     (S.EMPTY, C.PARK): (S.WAITING, ()),
+    (S.EMPTY, C.ADOPT): (S.READY, ()),
     (S.WAITING, C.FILL): (S.STARTING, (A.SPAWN,)),
     (S.WAITING, C.VACATE): (S.EMPTY, ()),
     (S.STARTING, C.UP): (S.READY, ()),

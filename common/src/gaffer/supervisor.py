@@ -9,14 +9,14 @@ import socket
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial, singledispatchmethod
 from pathlib import Path
 from typing import Any
 
 from gaffer import job_events as ev
-from gaffer.errors import StartFailed
+from gaffer.errors import ProcessError, StartFailed
 from gaffer.events import EventEmitter
 from gaffer.job import Job
 from gaffer.log_files import LogWriter
@@ -204,17 +204,35 @@ class Supervisor:
         if not job.expects(order.pid):
             return
         try:
-            process = self._make(order, job)
+            process = self._make(job, order.pid, order.slot, order.env)
             process.spawn()
         except StartFailed as error:
             log.warning("%s can't be started: %s", job.name, error.message)
             self.submit(job, ev.SpawnFailed(order.pid, error.reason, error.message))
             return
-        self.running[order.pid] = process
+        self._began(process)
+        self.submit(job, ev.Spawned(order.pid, process.os_pid))
+
+    @_execute.register
+    def _(self, order: ev.Adopt, job: Job) -> None:
+        if order.record.port is not None:
+            self._ports[job, order.record.slot] = order.record.port
+        process = self._make(job, order.pid, order.record.slot, {})
+        try:
+            process.adopt(order.record)
+        except ProcessError as error:
+            log.warning("%s is not adopted: %s", job.name, error.message)
+            self.submit(job, ev.Exited(order.pid, None, None, order.record.os_pid))
+            self.submit(job, ev.GroupEmpty(order.pid))
+            return
+        log.info("process %d of %s, detached by an earlier manager, is watched again", process.os_pid, job.name)
+        self._began(process)
+
+    def _began(self, process: Process) -> None:
+        self.running[process.pid] = process
         if self._settings.recorder is not None:
             self._settings.recorder.spawned(process.record())
         self._tell(self._on_spawn, process)
-        self.submit(job, ev.Spawned(order.pid, process.os_pid))
 
     @_execute.register
     def _(self, order: ev.Signal, job: Job) -> None:
@@ -260,17 +278,17 @@ class Supervisor:
             self._settings.recorder.ended(process.pid)
         self.submit(job, ev.GroupEmpty(process.pid))
 
-    def _make(self, order: ev.Spawn, job: Job) -> Process:
+    def _make(self, job: Job, pid: int, slot: int, env: Mapping[str, str]) -> Process:
         return Process(
             self._loop,
             job.config,
-            pid=order.pid,
+            pid=pid,
             job=job.name,
-            slot=order.slot,
-            once=order.slot == 0,
-            env=order.env,
-            port=self._port(job, order.slot),
-            cookie=f"{self._settings.node_id}:{order.pid}" if self._settings.node_id else "",
+            slot=slot,
+            once=slot == 0,
+            env=env,
+            port=self._port(job, slot),
+            cookie=f"{self._settings.node_id}:{pid}" if self._settings.node_id else "",
             reaper=self._reaper,
             sampler=self.sampler,
             capture_all=self._settings.capture_all,

@@ -74,7 +74,7 @@ class StateDir:
         self._lock = lock
         self._node_ids: set[str] = set()
         self._records: dict[int, ProcessRecord] = {}
-        self._detached: list[ProcessRecord] = []
+        self.detached: list[ProcessRecord] = []
         self._dirty = False
         self._write_seconds = 0.0
         self._failing = False
@@ -114,8 +114,9 @@ class StateDir:
     # The recorder
 
     def spawned(self, record: ProcessRecord) -> None:
-        """A process was started; called on the loop."""
+        """A process was started, or one that was detached is watched again; called on the loop."""
         self._records[record.pid] = record
+        self.detached = [kept for kept in self.detached if kept.os_pid != record.os_pid]
         self._write_soon()
 
     def ended(self, pid: int) -> None:
@@ -134,10 +135,8 @@ class StateDir:
         state = self._read("state.json", State)
         boot_id = procfs.boot_id()
         records = [r for r in state.processes if r.boot_id == boot_id] if state is not None else []
-        self._detached = [record for record in records if record.detach and leftovers.is_alive(record)]
-        for record in self._detached:
-            logger.warning("process %d of %s was detached and runs on, not supervised", record.os_pid, record.job)
-        spare = {record.cookie for record in self._detached}
+        self.detached = [record for record in records if record.detach and leftovers.is_alive(record)]
+        spare = {record.cookie for record in self.detached}
         ended = leftovers.end_leftovers([r for r in records if not r.detach], self._node_ids, spare)
         self._dirty = True
         self._write()
@@ -190,7 +189,7 @@ class StateDir:
             return
         self._dirty = False
         begin = time.monotonic()
-        state = State([*self._detached, *self._records.values()])
+        state = State([*self.detached, *self._records.values()])
         try:
             # No fsync: the records mean nothing after the host went down.
             self._replace("state.json", msgspec.json.encode(state))

@@ -1,0 +1,110 @@
+"""A detached process that an earlier manager left is counted again, and only if it is the one."""
+
+import os
+import subprocess
+from collections.abc import Iterator
+
+import msgspec
+import pytest
+from gaffer import procfs
+from gaffer.loop import new_loop
+from gaffer.manager import Manager
+from gaffer.process import ProcessConfig
+from gaffer.records import ProcessRecord
+from support.managers import Recording, running_manager
+from support.poll import eventually
+
+row = pytest.mark.row
+
+CONFIG = ProcessConfig("j", "/bin/sleep 1000", detach=True, port="auto", graceful_timeout=5)
+
+
+@pytest.fixture
+def left() -> Iterator[ProcessRecord]:
+    """A process that a manager detached, and that is nobody's child any more."""
+    loop = new_loop()
+    records: list[ProcessRecord] = []
+
+    class Recorder:
+        def spawned(self, record: ProcessRecord) -> None:
+            records.append(record)
+            loop.call_soon(manager.stop)
+
+        def ended(self, pid: int) -> None:
+            raise AssertionError("a detached process does not end with its manager")
+
+    manager = Manager(loop, recorder=Recorder(), node_id="n:1")
+    manager.start()
+    manager.load(CONFIG)
+    manager.run()
+    loop.close()
+    (record,) = records
+    yield record
+    if procfs.read_stat(record.os_pid) is not None:
+        subprocess.run(["/bin/kill", "-KILL", str(record.os_pid)], check=False)
+    os.waitpid(record.os_pid, 0)
+
+
+def ended(record: ProcessRecord) -> bool:
+    stat = procfs.read_stat(record.os_pid)
+    return stat is None or stat.state == "Z"
+
+
+@row("TPL-10")
+def test_it_is_counted_watched_and_stopped_again(left: ProcessRecord) -> None:
+    recording = Recording()
+    with running_manager([recording], detached=[left], node_id="n:2") as manager:
+        manager.load(CONFIG)
+        eventually(lambda: manager.pids("j"))
+        (instance,) = manager.info("j")["instances"]
+        assert instance["os_pid"] == left.os_pid
+        assert instance["endpoints"][0]["port"] == left.port
+        assert abs(instance["uptime"] - procfs.age(left.start_time)) < 1
+        assert recording.of("adopt")[0]["os_pid"] == left.os_pid
+        assert not recording.of("spawn")
+        manager.stop_job("j")
+        eventually(lambda: manager.info("j")["state"] == "stopped")
+        assert ended(left)
+        (message,) = recording.of("exit")
+        assert message["exit_code"] is None
+        assert manager.info("j")["last_exit"]["reason"] == "unknown"
+
+
+def test_its_end_is_noticed_and_it_is_replaced(left: ProcessRecord) -> None:
+    with running_manager(detached=[left]) as manager:
+        manager.load(CONFIG.replace(detach=True, startsecs=0))
+        pid = eventually(lambda: manager.pids("j"))[0]
+        manager.kill(pid, "KILL")
+        new = eventually(lambda: [process for process in manager.list("j") if process.pid != pid])[0]
+        assert ended(left)
+        assert new.os_pid != left.os_pid
+        manager.stop_job("j")
+        eventually(lambda: not manager.running)
+
+
+@pytest.mark.expects_errors("default.j is not adopted")
+def test_another_process_under_its_number_is_left_alone(left: ProcessRecord) -> None:
+    stranger = msgspec.structs.replace(left, start_time=left.start_time - 1)
+    with running_manager(detached=[stranger]) as manager:
+        manager.load(CONFIG.replace(startsecs=0))
+        eventually(lambda: manager.pids("j") and manager.list("j")[0].os_pid != left.os_pid)
+        assert not ended(left)
+        manager.stop_job("j")
+        eventually(lambda: not manager.running)
+        assert not ended(left)
+
+
+@pytest.mark.parametrize(("changes", "start"), [({"detach": False}, True), ({}, False), ({"numprocesses": 0}, True)])
+def test_a_job_that_does_not_want_it_ends_it(left: ProcessRecord, changes: dict[str, object], start: bool) -> None:
+    with running_manager(detached=[left]) as manager:
+        manager.load(CONFIG.replace(**changes), start=start)
+        eventually(lambda: ended(left))
+        manager.stop_job("j")
+        eventually(lambda: not manager.running)
+
+
+def test_what_no_job_claims_runs_on(left: ProcessRecord) -> None:
+    with running_manager(detached=[left]) as manager:
+        manager.load(CONFIG.replace(name="other", detach=False))
+        eventually(lambda: manager.pids("other"))
+    assert not ended(left)
