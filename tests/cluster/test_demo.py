@@ -73,7 +73,10 @@ class Terminal:
         while not (match := re.search(pattern, self.text)):
             assert time.monotonic() < deadline, f"no {pattern!r} came; the last was:\n{self.text[-3000:]}"
             if select.select([self._screen], [], [], 0.1)[0]:
-                self.text += os.read(self._screen, 65536).decode(errors="replace")
+                try:
+                    self.text += os.read(self._screen, 65536).decode(errors="replace")
+                except OSError:  # the other end of the terminal is closed
+                    raise AssertionError(f"it ended before {pattern!r} came:\n{self.text[-3000:]}") from None
         self.text = self.text[match.start() :]
         return match
 
