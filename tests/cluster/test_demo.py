@@ -7,6 +7,7 @@ import select
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
@@ -26,11 +27,13 @@ pytestmark = pytest.mark.timeout(120)
 
 
 @pytest.fixture
-def temp(tmp_path: Path) -> Iterator[Path]:
-    """The folder for the demo's temporary files, which has to be empty in the end."""
-    yield tmp_path
-    assert list(tmp_path.iterdir()) == []
-    assert list(processes_of(tmp_path)) == []
+def temp() -> Iterator[Path]:
+    """The folder for the demo's temporary files, which has to be empty in the end; short, for sockets are in it."""
+    with tempfile.TemporaryDirectory(prefix="demo-") as folder:
+        path = Path(folder)
+        yield path
+        assert list(path.iterdir()) == []
+        assert list(processes_of(path)) == []
 
 
 def processes_of(temp: Path) -> Iterator[psutil.Process]:

@@ -29,6 +29,8 @@ _BODY_TIMEOUT = 300.0  # seconds a request body may take
 
 _UNLIMITED = 1_000_000  # descriptors, where the system sets no limit
 
+MAX_SOCKET_PATH = 107  # bytes, see unix(7)
+
 DEFAULT_URI = "127.0.0.1:5000"
 DEFAULT_PORT = 5000
 
@@ -191,7 +193,7 @@ class Listeners:
                 raise GafferError(
                     f"can't listen on {uri}: {getattr(error, 'strerror', None) or error}",
                     reason="cannot_listen",
-                    hint="stop what uses the address, or choose another one",
+                    hint=_what_to_do(address),
                 ) from None
             self.addresses += [_url(sock, "https" if context else "http") for sock in sockets]
 
@@ -201,6 +203,12 @@ class Listeners:
         if self._socket_gid is not None:
             os.chown(path, -1, self._socket_gid)
             os.chmod(path, 0o660)
+
+
+def _what_to_do(address: tuple[str, int] | str) -> str:
+    if isinstance(address, str) and len(os.fsencode(address)) > MAX_SOCKET_PATH:
+        return f"choose a shorter folder: the path of a unix socket has at most {MAX_SOCKET_PATH} bytes"
+    return "stop what uses the address, or choose another one"
 
 
 def _descriptors() -> int:
