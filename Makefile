@@ -5,19 +5,21 @@ PYTHON ?= python3
 export PYTHON
 
 BIN := .venv/bin
+SPHINX := $(BIN)/sphinx-build --quiet --fresh-env --fail-on-warning --keep-going docs docs/_build/html
 
 # Expanded when a recipe runs. $(error) prints one line and make ends with 2.
 require = $(eval missing := $(shell tools/venv.sh check))$(if $(missing),$(error $(missing)))
 
-.PHONY: help demo test check format venv clean
+.PHONY: help demo test check format docs venv clean
 
 help:
 	@echo 'make demo             a lookupd and 3 nodes on this machine, and who runs what; Ctrl-C ends it'
 	@echo 'make demo NODES=5     ... with 5 nodes'
 	@echo 'make demo ONCE=1      ... start, check, kill a process and a node, report, end'
 	@echo 'make test             all tests; ARGS="tests/common -k slot" for some'
-	@echo 'make check            format, lint, types, direction of imports'
+	@echo 'make check            format, lint, types, direction of imports, pages without warnings'
 	@echo 'make format           format the code and mend what the linter can'
+	@echo 'make docs             docs/compatibility.md from the marks of the tests, and docs/_build/html'
 	@echo 'make venv             only make .venv, with all that the targets above need'
 	@echo 'make clean            remove .venv, caches and build products'
 	@echo 'PYTHON=python3.12 make ...   with another interpreter'
@@ -39,12 +41,17 @@ check: venv
 	$(BIN)/ruff check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(SPHINX)
+
+docs: venv
+	$(BIN)/python tools/compatibility.py
+	$(SPHINX)
 
 format: venv
 	$(BIN)/ruff format
 	$(BIN)/ruff check --fix
 
 clean:
-	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .coverage
+	rm -rf .venv docs/_build .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .coverage
 	rm -rf */build */dist */src/*.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

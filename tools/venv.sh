@@ -3,7 +3,7 @@
 #
 #   tools/venv.sh check    print what this machine lacks, in one line; nothing when it has all
 #   tools/venv.sh          install the four packages, editable
-#   tools/venv.sh tests    ... and what the tests and the checks need
+#   tools/venv.sh tests    ... and what the tests, the checks and the pages need
 #
 # PYTHON names another interpreter than python3.
 set -eu
@@ -53,5 +53,5 @@ fi
 
 install packages "$(echo */pyproject.toml)" -e ./common -e ./gafferd -e ./lookupd -e ./client
 if [ "${1-}" = tests ]; then
-    install tests tests/requirements.txt -r tests/requirements.txt
+    install tests "tests/requirements.txt docs/requirements.txt" -r tests/requirements.txt -r docs/requirements.txt
 fi

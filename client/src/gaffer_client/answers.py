@@ -59,34 +59,50 @@ class JobStatus(TypedDict):
 
 
 class Sessions(TypedDict):
+    """The names of sessions."""
+
     sessions: list[str]
 
 
 class Jobs(TypedDict):
+    """The qualified names of jobs."""
+
     jobs: list[str]
 
 
 class Pids(TypedDict):
+    """Internal pids."""
+
     pids: list[int]
 
 
 class Pid(TypedDict):
+    """The internal pid of a new process."""
+
     pid: int
 
 
 class NumProcesses(TypedDict):
+    """How many processes a job is to have."""
+
     numprocesses: int
 
 
 class Done(TypedDict):
+    """An order was taken."""
+
     ok: bool
 
 
 class Version(TypedDict):
+    """The version of who answers."""
+
     version: str
 
 
 class ProcessStats(TypedDict):
+    """What a process uses."""
+
     stats: dict[str, Any]
 
 
@@ -109,6 +125,8 @@ class NodeInfo(TypedDict):
 
 
 class ProcessEntry(TypedDict):
+    """A process of a node, by its internal pid, and where it listens."""
+
     pid: int
     state: str
     endpoints: list[Endpoint]
@@ -149,28 +167,40 @@ class _LookupAnswer(TypedDict):
 
 
 class NodesAnswer(_LookupAnswer):
+    """The nodes that a lookup knows."""
+
     nodes: list[NodeInfo]
 
 
 class JobSources(TypedDict):
+    """A job and the nodes that have it."""
+
     name: str
     sources: list[Source]
 
 
 class JobsAnswer(_LookupAnswer):
+    """Jobs and the nodes that have them."""
+
     nb_jobs: int
     jobs: list[JobSources]
 
 
 class SessionJobs(TypedDict):
+    """A session and the nodes that have each of its jobs."""
+
     sessionid: str
     jobs: dict[str, list[Source]]
 
 
 class SessionsAnswer(_LookupAnswer):
+    """Sessions with their jobs."""
+
     nb_sessions: int
     sessions: list[SessionJobs]
 
 
 class JobAnswer(_LookupAnswer):
+    """The nodes that have a job."""
+
     sources: list[Source]

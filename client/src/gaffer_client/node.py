@@ -54,6 +54,7 @@ class Server:
 
     @property
     def url(self) -> str:
+        """The URL of the node."""
         return self.transport.url
 
     def close(self) -> None:
@@ -80,6 +81,7 @@ class Server:
     # Sessions and jobs
 
     def sessions(self) -> list[str]:
+        """The sessions that have jobs."""
         return self.transport.get("/sessions", Sessions)["sessions"]
 
     def jobs(self, session: str | None = None) -> list[str]:
@@ -93,6 +95,7 @@ class Server:
             callback(self, Job(self, name))
 
     def job_exists(self, name: str) -> bool:
+        """Whether the node has a job of that name."""
         return self._exists(path_of("jobs", *self._job_name(name)))
 
     def get_job(self, name: str) -> "Job":
@@ -136,6 +139,7 @@ class Server:
         return self.transport.get("/pids", Pids)["pids"]
 
     def is_process(self, pid: int) -> bool:
+        """Whether there is a running process with that internal pid."""
         return self._exists(path_of(pid))
 
     def get_process(self, pid: int) -> "Process":
@@ -267,12 +271,15 @@ class Job:
         return self.server.transport.get(self._path + "/pids", Pids)["pids"]
 
     def start(self) -> None:
+        """Start it, if it is not started."""
         self._set_state(b"1")
 
     def stop(self) -> None:
+        """Stop it: its processes end and are not replaced."""
         self._set_state(b"0")
 
     def restart(self) -> None:
+        """Replace its processes, as many as configured."""
         self._set_state(b"2")
 
     def scale(self, change: int | str) -> int:

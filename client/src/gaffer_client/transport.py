@@ -109,9 +109,11 @@ class Transport:
 
     @property
     def url(self) -> str:
+        """The URL it talks to."""
         return self.address.url
 
     def close(self) -> None:
+        """Close the connection; the next request opens it again."""
         if self._open_session is not None:
             self._open_session.close()
             self._open_session = None

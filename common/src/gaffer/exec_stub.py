@@ -22,6 +22,7 @@ class _Failed(Exception):
 
 
 def main(control: int) -> None:
+    """Become the program that CONTROL describes, or say there what failed and exit with 127."""
     posix.set_inheritable(control, False)
     request = marshal.loads(_read_all(control))
     _restore_signals()

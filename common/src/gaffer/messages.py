@@ -196,6 +196,7 @@ class MessageError(BadRequest):
         self.msgid = msgid
 
     def to_reply(self) -> Refusal:
+        """The answer that says so."""
         return Refusal(self.errno, self.reason, self.msgid)
 
 

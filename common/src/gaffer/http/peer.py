@@ -31,6 +31,7 @@ class PeerFinder:
             )
 
     def close(self) -> None:
+        """Close its socket, if it opened one."""
         if self._diag is not None:
             self._diag.close()
 

@@ -39,6 +39,7 @@ class Route(NamedTuple):
         return sorted({*self.methods, "OPTIONS"} | ({"HEAD"} if "GET" in self.methods else set()))
 
     def answers(self, method: str) -> bool:
+        """Whether it has that HTTP method."""
         return method in self.methods or (method == "HEAD" and "GET" in self.methods)
 
     def scope(self, method: str) -> Scope | None:

@@ -70,6 +70,7 @@ class SockDiag:
             raise
 
     def close(self) -> None:
+        """Close the socket."""
         self._socket.close()
 
     def find_uid(self, client: SocketAddress, server: SocketAddress) -> int | None:

@@ -1,0 +1,148 @@
+"""Parts of pages that are made from the program: `<!-- made from: NAME -->` is replaced by what `PARTS[NAME]` returns.
+
+What is made is Markdown. Build with --fresh-env: Sphinx doesn't know that a page depends on more than its own text.
+"""
+
+import dataclasses
+import inspect
+import re
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from gaffer import config, http_handler, job_states, slot
+from gaffer.http.routes import PUBLIC, Route
+from gaffer_client.cli.help import command_help
+from gaffer_client.cli.programs import GAFFER, GAFFERCTL
+from gaffer_client.cli.table import Program
+from gaffer_lookupd import config as lookupd_config
+from gaffer_lookupd import handlers
+from sphinx.application import Sphinx
+from sphinx.pycode import ModuleAnalyzer
+
+from gafferd import main as gafferd_main
+from gafferd import settings
+
+_PLACE = re.compile(r"^<!-- made from: ([a-z-]+) -->$", re.MULTILINE)
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A Markdown table."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+
+
+def code(text: str) -> str:
+    """A block of verbatim text."""
+    return f"```text\n{text.rstrip()}\n```"
+
+
+def routes(listed: Iterable[Route]) -> str:
+    """The methods of each route: the scope they need, and what their handler says of them."""
+    parts = []
+    for route in listed:
+        parts.append(f"### `{route.pattern}`")
+        for method, scope in route.methods.items():
+            needs = "open to everybody" if scope is PUBLIC else f"needs `{scope}`"
+            doc = inspect.getdoc(getattr(route.handler, method.lower())) or inspect.getdoc(route.handler)
+            parts.append(f"**{method}** ({needs}): {doc}")
+    return "\n\n".join(parts)
+
+
+def job_settings() -> str:
+    """The fields of ProcessConfig, with the rule that checks each."""
+    told = ModuleAnalyzer.for_module(config.__name__).find_attr_docs()
+    rows = [
+        (
+            f"`{field.name}`",
+            _sentence("\n".join(told["ProcessConfig", field.name])),
+            _sentence(inspect.getdoc(field.metadata["rule"]) or ""),
+            _default(field),
+            "yes" if field.metadata["live"] else "",
+        )
+        for field in dataclasses.fields(config.ProcessConfig)
+    ]
+    return table(("setting", "what it is", "value", "unless given", "live"), rows)
+
+
+def _sentence(text: str) -> str:
+    """The first paragraph on one line, without the rows it names."""
+    return re.sub(r" \([A-Z]+-\d+[^)]*\)", "", " ".join(text.split("\n\n")[0].split()))
+
+
+def _default(field: "dataclasses.Field[Any]") -> str:
+    if field.default_factory is not dataclasses.MISSING:
+        return ""
+    if field.default is dataclasses.MISSING:
+        return "required"
+    return "" if field.default in (None, ()) else f"`{_literal(field.default)}`"
+
+
+def _literal(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def daemon_settings() -> str:
+    """The fields of gafferd's Settings: where each may be given."""
+    rows = [
+        (
+            f"`{' '.join(field.metadata['ini'])}`" if field.metadata["ini"] else "",
+            f"`{field.metadata['flag']}`" if field.metadata["flag"] else "",
+            f"`{field.metadata['env']}`" if field.metadata["env"] else "",
+            _default(field),
+        )
+        for field in dataclasses.fields(settings.Settings)
+    ]
+    return table(("section and key", "flag", "variable", "unless given"), rows)
+
+
+def commands(program: Program) -> str:
+    """The help of each command."""
+    return "\n\n".join(
+        f"### `{program.name} {command.name}`\n\n{code(command_help(program, command))}" for command in program.commands
+    )
+
+
+def transitions() -> str:
+    """What a slot does in each state."""
+    parts = []
+    for state in slot.SlotState:
+        lines = [
+            f"{cue:<10} --> {after:<10} {', '.join(actions)}".rstrip()
+            for (before, cue), (after, actions) in slot.TRANSITIONS.items()
+            if before is state
+        ]
+        parts.append(f"**{state}**\n\n{code(chr(10).join(lines))}")
+    return "\n\n".join(parts)
+
+
+def phases() -> str:
+    """What is desired of a job, after each order."""
+    rows = [
+        [f"**{phase}**", *(job_states.PHASES.get((phase, order), "") for order in job_states.Order)]
+        for phase in job_states.Phase
+    ]
+    return table(["phase", *job_states.Order], rows)
+
+
+PARTS: dict[str, Callable[[], str]] = {
+    "node-routes": lambda: routes(http_handler.ROUTES),
+    "lookupd-routes": lambda: routes(handlers.make_routes()),
+    "job-settings": job_settings,
+    "daemon-settings": daemon_settings,
+    "gaffer-commands": lambda: commands(GAFFER),
+    "gafferctl-commands": lambda: commands(GAFFERCTL),
+    "gafferd-usage": lambda: code(gafferd_main.USAGE),
+    "lookupd-usage": lambda: code(lookupd_config.USAGE),
+    "slot-transitions": transitions,
+    "job-phases": phases,
+}
+
+
+def _fill(app: Sphinx, page: str, source: list[str]) -> None:
+    source[0] = _PLACE.sub(lambda place: PARTS[place[1]](), source[0])
+
+
+def setup(app: Sphinx) -> dict[str, Any]:
+    """Called by Sphinx."""
+    app.connect("source-read", _fill)
+    return {"parallel_read_safe": True}
