@@ -54,10 +54,10 @@ def parse(program: Program, argv: Sequence[str]) -> Invocation:
             f"there is no command {name!r}",
             hint=did_you_mean(name, list(program.names())) or f"`{program.name} help` lists the commands",
         )
-    if before["--help"] or _asks_for_help(rest):
+    if before["--help"] or _asks_for_help(rest[:1] if command.passes_on else rest):
         return Invocation(command, Arguments(before), help=True)
     options = (*command.options, *program.options)
-    after = _docopt(f"{program.name} {name}", command.arguments, options, rest)
+    after = _docopt(f"{program.name} {name}", command.arguments, options, rest, options_first=command.passes_on)
     return Invocation(command, Arguments(_merge(before, after)))
 
 

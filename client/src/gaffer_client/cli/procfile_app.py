@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from gaffer.errors import BadRequest
@@ -10,7 +10,8 @@ from gaffer.names import check_name
 from gaffer.procfile import Procfile
 from gaffer.rules import did_you_mean
 
-from gaffer_client.cli.errors import UsageError
+from gaffer_client.cli import ports
+from gaffer_client.cli.errors import CommandFailed, UsageError
 from gaffer_client.cli.parse import Arguments
 
 _USES_PORT = re.compile(r"\$(?:PORT\b|\{PORT\})")
@@ -71,7 +72,35 @@ def concurrency(words: Iterable[str], types: Iterable[str]) -> dict[str, int]:
     return numbers
 
 
-def describe(procfile: Procfile, numbers: dict[str, int], ports: dict[str, str]) -> list[dict[str, Any]]:
+def choose_ports(
+    wanted: str | None, types: list[str], numbers: Mapping[str, int], taken: Callable[[], Iterable[ports.Span]] = tuple
+) -> dict[str, str]:
+    """The `port` setting of each type: from the base `wanted` on, `auto`, or by the foreman rule (see ports).
+
+    `taken()` gives the ports that others have, for that rule. Raises UsageError, and CommandFailed when there are
+    not enough ports.
+    """
+    if wanted == "auto":
+        return dict.fromkeys(types, "auto")
+    for name, number in numbers.items():
+        if number > ports.PER_TYPE:
+            raise UsageError(
+                f"{name}={number} needs more ports than the {ports.PER_TYPE} of a type", hint="--port auto"
+            )
+    if wanted is None:
+        chosen = ports.free_block(types, taken())
+    elif wanted.isascii() and wanted.isdecimal() and 0 < int(wanted) <= ports.HIGHEST:
+        chosen = ports.block(types, int(wanted))
+    else:
+        raise UsageError(f"{wanted!r} is not a port", hint="-p takes a number, or auto for any free port")
+    if chosen is None:
+        raise CommandFailed(
+            f"there are no {ports.PER_TYPE} ports left for each of {len(types)} types", hint="--port auto"
+        )
+    return chosen
+
+
+def describe(procfile: Procfile, numbers: Mapping[str, int], chosen: Mapping[str, str]) -> list[dict[str, Any]]:
     """The job descriptions of all types, to be run in the root of the application.
 
     Each type gets a port; that it listens there is announced of `web` and of types whose command uses $PORT.
@@ -82,7 +111,7 @@ def describe(procfile: Procfile, numbers: dict[str, int], ports: dict[str, str])
             job = procfile.as_dict(name, numbers)
         except ValueError as error:
             raise UsageError(f"{procfile.procfile}: {name}: {error}") from None
-        job |= {"cwd": procfile.root, "redirect_output": ["out", "err"], "port": ports[name]}
+        job |= {"cwd": procfile.root, "redirect_output": ["out", "err"], "port": chosen[name]}
         if name != "web" and not _USES_PORT.search(command):
             job["endpoints"] = []
         jobs.append(job)

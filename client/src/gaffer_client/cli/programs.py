@@ -1,14 +1,14 @@
 """The two programs: their commands and options."""
 
-from gaffer_client.cli.commands import apps, control, general, lookups, scaling
+from gaffer_client.cli.commands import apps, control, general, local, lookups, scaling
 from gaffer_client.cli.config import CONNECTION_OPTIONS, DEFAULT_LOOKUP
 from gaffer_client.cli.table import Option, Program
 from gaffer_client.node import DEFAULT_URL
 
 GAFFER = Program(
     name="gaffer",
-    summary="Manage Procfile applications on Gaffer nodes, and ask a cluster which node runs what.",
-    commands=(*apps.COMMANDS, *scaling.COMMANDS, *lookups.COMMANDS, *general.GAFFER_COMMANDS),
+    summary="Run Procfile applications, here or on Gaffer nodes, and ask a cluster which node runs what.",
+    commands=(*local.COMMANDS, *apps.COMMANDS, *scaling.COMMANDS, *lookups.COMMANDS, *general.GAFFER_COMMANDS),
     options=(
         Option("-f FILE, --procfile=FILE", "the Procfile (default: Procfile in the root)"),
         Option(

@@ -45,7 +45,10 @@ class Option:
 
 @dataclass(frozen=True)
 class Command:
-    """A command: `arguments` is its docopt pattern (`[<name>]`), `details` further paragraphs of its help."""
+    """A command: `arguments` is its docopt pattern (`[<name>]`), `details` further paragraphs of its help.
+
+    One that `passes_on` takes what stands after its first argument as it is, options too.
+    """
 
     name: str
     summary: str
@@ -55,6 +58,7 @@ class Command:
     options: tuple[Option, ...] = ()
     details: str = ""
     aliases: tuple[str, ...] = ()
+    passes_on: bool = False
 
 
 @dataclass(frozen=True)

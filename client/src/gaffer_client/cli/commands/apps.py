@@ -10,7 +10,7 @@ from gaffer_client.cli.errors import CommandFailed, Exit, UsageError
 from gaffer_client.cli.jobfile import read_jobs
 from gaffer_client.cli.output import print_error, print_json, printable
 from gaffer_client.cli.parse import Arguments
-from gaffer_client.cli.procfile_app import app_name, concurrency, describe, open_procfile
+from gaffer_client.cli.procfile_app import app_name, choose_ports, concurrency, describe, open_procfile
 from gaffer_client.cli.table import Command, Option
 from gaffer_client.errors import Conflict, NotFound, StatusError
 from gaffer_client.node import Job, Server
@@ -38,32 +38,8 @@ def _load_procfile(context: Context, args: Arguments, server: Server, session: s
     procfile = open_procfile(args)
     types = [name for name, _ in procfile.processes()]
     numbers = concurrency(args.words("--concurrency"), types)
-    chosen = _choose_ports(args.text("--port"), types, numbers, server, session)
+    chosen = choose_ports(args.text("--port"), types, numbers, lambda: _taken_ports(server, session))
     return _load(context, args, server, session, describe(procfile, numbers, chosen))
-
-
-def _choose_ports(
-    wanted: str | None, types: list[str], numbers: dict[str, int], server: Server, session: str
-) -> dict[str, str]:
-    """The `port` setting of each type: `auto`, from a given base on, or by the foreman rule."""
-    if wanted == "auto":
-        return dict.fromkeys(types, "auto")
-    for name, number in numbers.items():
-        if number > ports.PER_TYPE:
-            raise UsageError(
-                f"{name}={number} needs more ports than the {ports.PER_TYPE} of a type", hint="--port auto"
-            )
-    if wanted is None:
-        chosen = ports.free_block(types, _taken_ports(server, session))
-    elif wanted.isascii() and wanted.isdecimal() and 0 < int(wanted) <= ports.HIGHEST:
-        chosen = ports.block(types, int(wanted))
-    else:
-        raise UsageError(f"{wanted!r} is not a port", hint="-p takes a number, or auto for any free port")
-    if chosen is None:
-        raise CommandFailed(
-            f"there are no {ports.PER_TYPE} ports left for each of {len(types)} types", hint="--port auto"
-        )
-    return chosen
 
 
 def _taken_ports(server: Server, session: str) -> list[ports.Span]:

@@ -1,0 +1,73 @@
+"""Runs jobs in the foreground, as `gaffer start` does: the console shows them, and Ctrl-C ends them all."""
+
+import logging
+import signal
+import sys
+import uuid
+from collections.abc import Sequence
+from typing import Any
+
+from gaffer import Manager
+from gaffer.config import ProcessConfig
+from gaffer.console_output import ConsoleOutput, wants_color
+from gaffer.loop import new_loop
+from gaffer.names import DEFAULT_SESSION
+from gaffer.sig_handler import SigHandler
+
+from gaffer_client.cli.errors import Exit
+
+_EVENTS = ("spawn", "exit", "start_failed", "flap")
+_MORE_EVENTS = ("start", "stop", "restart", "reap", "stop_pid")
+
+
+def run_in_foreground(configs: Sequence[ProcessConfig], *, verbose: bool = False) -> Exit:
+    """Run the jobs until a signal ends it, the terminal is gone, or nobody reads its output any more.
+
+    Whoever ends it that way gets it gracefully; a second Ctrl-C kills. `verbose` shows all events of the jobs.
+    """
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # an inherited SIG_IGN would hide how processes end
+    logging.getLogger("gaffer.manager").setLevel(logging.ERROR)  # what it warns of is on the console
+    loop = new_loop()
+    # The id marks the processes, so that those that left their group are found.
+    manager = Manager(loop, subreaper=True, node_id=uuid.uuid4().hex)
+    signals = _Signals()
+    console = ConsoleOutput(
+        wants_color(sys.stdout),
+        actions=[*_EVENTS, *(_MORE_EVENTS if verbose else ())],
+        on_broken=signals.output_broke,
+    )
+    try:
+        manager.load_all(configs, DEFAULT_SESSION)
+        manager.start([signals, console])
+        manager.run()
+    finally:
+        loop.close()
+    return signals.status
+
+
+class _Signals(SigHandler):
+    """INT, TERM, QUIT and HUP stop the manager, and so does broken output; `status` is what the command ends with."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.status = Exit.OK
+
+    def handle_quit(self, handle: object, *args: Any) -> None:
+        assert self.manager is not None
+        if args != (signal.SIGINT,):
+            self.manager.stop()
+            return
+        again = self.status is Exit.INTERRUPTED
+        self.status = Exit.INTERRUPTED
+        self.manager.stop(now=again)
+        if not again and sys.stderr.isatty():
+            print("\nstopping; Ctrl-C again kills at once", file=sys.stderr)
+
+    def handle_reload(self, handle: object, *args: Any) -> None:
+        if self._previous.get(signal.SIGHUP) is not signal.SIG_IGN:  # nohup(1)
+            self.handle_quit(handle, signal.SIGHUP)
+
+    def output_broke(self) -> None:
+        assert self.manager is not None
+        self.status = Exit.BROKEN_PIPE
+        self.manager.stop()
