@@ -66,16 +66,19 @@ async def test_publishing_never_calls_back_at_once_and_passes_the_arguments(emit
     assert listener.calls == [("a.b", (1,), {"named": 2})]
 
 
-@row("EMT-08", "EMT-10")
+@row("EMT-02", "EMT-08", "EMT-10")
 async def test_once_is_once(emitter: EventEmitter) -> None:
-    once, undone = Listener(), Listener()
+    once, by_argument, always, undone = Listener(), Listener(), Listener(), Listener()
+    emitter.subscribe("a", always)
+    emitter.subscribe("a", by_argument, once=True)
     emitter.subscribe_once("a", once)
     emitter.subscribe_once("a", undone)
     emitter.unsubscribe_once("a", undone)
     emitter.publish("a", 1)
     emitter.publish("a", 2)
     await turn()
-    assert once.calls == [("a", (1,), {})]
+    assert once.calls == by_argument.calls == [("a", (1,), {})]
+    assert always.calls == [("a", (1,), {}), ("a", (2,), {})]
     assert undone.calls == []
 
 
