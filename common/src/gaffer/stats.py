@@ -100,10 +100,12 @@ class Gauges:
                     found["children"].append({**stats, "os_pid": descendant})
         return found
 
-    def _descendants(self, os_pid: int) -> Iterator[int]:
-        for child in self._children.get(os_pid, ()):
-            yield child
-            yield from self._descendants(child)
+    def _descendants(self, os_pid: int) -> list[int]:
+        found = [os_pid]
+        for parent in found:  # grows meanwhile
+            # Ids that were used again during the look might make a process its own ancestor.
+            found += [child for child in self._children.get(parent, ()) if child != os_pid]
+        return found[1:]
 
     def _read(self, os_pid: int) -> dict[str, Any] | None:
         if os_pid not in self._births:
