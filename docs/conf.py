@@ -8,7 +8,6 @@ import gaffer
 sys.path.insert(0, str(Path(__file__).parent / "_ext"))
 
 project = "Gaffer"
-author = "the authors of Gaffer"
 version = release = gaffer.__version__
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "reference"]
@@ -18,6 +17,7 @@ html_theme = "furo"
 html_title = f"Gaffer {version}"
 html_static_path = ["_static"]
 html_css_files = ["gaffer.css"]
+html_show_copyright = False
 html_show_sourcelink = False
 html_copy_source = False
 

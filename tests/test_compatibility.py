@@ -109,8 +109,8 @@ def test_a_page() -> None:
         "# Title\n\n## Row by row\n\n"
         "Of 3 rows 2 hold, 0 differ and 1 are not provided or not shown. Paths of tests are below `tests/`.\n\n"
         "### One\n\n| row | behaviour | here |\n| --- | --- | --- |\n"
-        "| a | shown \\| here | **yes**<br>`t.py` `test_a` |\n"
-        "| b | as a | **yes**: see a |\n\n"
+        "| `a` | shown \\| here | **yes**<br>`t.py` `test_a` |\n"
+        "| `b` | as a | **yes**: see a |\n\n"
         "### Two\n\n| row | behaviour | here |\n| --- | --- | --- |\n"
-        "| c | gone | **no**: nobody asked |\n"
+        "| `c` | gone | **no**: nobody asked |\n"
     )

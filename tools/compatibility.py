@@ -177,7 +177,7 @@ def render(
     for title, rows in sections.items():
         lines = [f"### {title}", "", "| row | behaviour | here |", "| --- | --- | --- |"]
         lines += [
-            f"| {row} | {_cell(described.words)} | {_answer(verdicts[row], tests.get(row, ()))} |"
+            f"| `{row}` | {_cell(described.words)} | {_answer(verdicts[row], tests.get(row, ()))} |"
             for row, described in rows.items()
         ]
         parts.append("\n".join(lines))

@@ -11,7 +11,7 @@ from typing import Any
 
 from gaffer import config, http_handler, job_states, slot
 from gaffer.http.routes import PUBLIC, Route
-from gaffer_client.cli.help import command_help
+from gaffer_client.cli.help import command_reference, program_help
 from gaffer_client.cli.programs import GAFFER, GAFFERCTL
 from gaffer_client.cli.table import Program
 from gaffer_lookupd import config as lookupd_config
@@ -82,37 +82,37 @@ def _literal(value: Any) -> str:
 
 
 def daemon_settings() -> str:
-    """The fields of gafferd's Settings: where each may be given."""
+    """The fields of gafferd's Settings: what each is, and where it may be given."""
+    told = ModuleAnalyzer.for_module(settings.__name__).find_attr_docs()
     rows = [
         (
-            f"`{' '.join(field.metadata['ini'])}`" if field.metadata["ini"] else "",
-            f"`{field.metadata['flag']}`" if field.metadata["flag"] else "",
-            f"`{field.metadata['env']}`" if field.metadata["env"] else "",
+            "`[{}] {}`".format(*field.metadata["ini"]),
+            "<br>".join(f"`{place}`" for place in (field.metadata["flag"], field.metadata["env"]) if place),
+            _sentence("\n".join(told["Settings", field.name])),
             _default(field),
         )
         for field in dataclasses.fields(settings.Settings)
     ]
-    return table(("section and key", "flag", "variable", "unless given"), rows)
+    return table(("in the file", "flag or variable", "what it is", "unless given"), rows)
 
 
 def commands(program: Program) -> str:
-    """The help of each command."""
-    return "\n\n".join(
-        f"### `{program.name} {command.name}`\n\n{code(command_help(program, command))}" for command in program.commands
-    )
+    """The help of a program and of each of its commands."""
+    parts = [code(program_help(program))]
+    for command in program.commands:
+        parts += [f"### `{program.name} {command.name}`", code(command_reference(program, command))]
+    return "\n\n".join(parts)
 
 
 def transitions() -> str:
     """What a slot does in each state."""
-    parts = []
+    lines = []
     for state in slot.SlotState:
-        lines = [
-            f"{cue:<10} --> {after:<10} {', '.join(actions)}".rstrip()
-            for (before, cue), (after, actions) in slot.TRANSITIONS.items()
-            if before is state
-        ]
-        parts.append(f"**{state}**\n\n{code(chr(10).join(lines))}")
-    return "\n\n".join(parts)
+        leaving = [(cue, *to) for (before, cue), to in slot.TRANSITIONS.items() if before is state]
+        for number, (cue, after, actions) in enumerate(leaving):
+            lines.append(f"{state if number == 0 else '':<10}-- {f'{cue} ':-<9}--> {after:<10}{', '.join(actions)}")
+        lines.append("")
+    return code("\n".join(line.rstrip() for line in lines))
 
 
 def phases() -> str:

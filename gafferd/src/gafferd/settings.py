@@ -148,39 +148,68 @@ class Settings:
     """What gafferd runs with. None or an empty tuple where nothing was given."""
 
     bind: tuple[str, ...] = setting(addresses, (), flag="--bind", ini="gaffer bind")
+    """Where to listen: `host:port`, `[v6]:port` or `unix:/path`, several with commas; 127.0.0.1:5000 unless given."""
     backlog: int = setting(backlog, 128, flag="--backlog", ini="gaffer backlog")
+    """Connections that may wait to be accepted."""
     certfile: str | None = setting(existing_file, flag="--certfile", ini="ssl certfile")
+    """Serve `bind` over TLS with this certificate."""
     keyfile: str | None = setting(existing_file, flag="--keyfile", ini="ssl keyfile")
+    """The private key of the certificate."""
     client_ca: str | None = setting(existing_file, ini="ssl ca_certs")
+    """Clients must show a certificate signed by this authority."""
     http_endpoints: tuple[str, ...] = setting(items, (), ini="gaffer http_endpoints")
+    """The names of the `[endpoint:NAME]` sections to listen on."""
     state_dir: str | None = setting(text, flag="--state-dir", env="GAFFER_STATE_DIR", ini="gaffer state_dir")
+    """Where the identity of the node, its socket, keys, logs and the records of its processes are."""
     lookupd_address: tuple[str, ...] = setting(urls, (), flag="--lookupd-address", ini="gaffer lookupd_address*")
+    """The lookups to announce to."""
     broadcast_address: str | None = setting(url, flag="--broadcast-address", ini="gaffer broadcast_address")
+    """How others reach this node; found out from `bind` unless given."""
     broadcast_port: int | None = setting(port, flag="--broadcast-port", ini="gaffer broadcast_port")
+    """The port of that, when it is another one."""
     cacert: str | None = setting(existing_file, flag="--cacert", ini="lookup_ssl ca_certs")
+    """Trust lookups with a certificate signed by this authority."""
     client_certfile: str | None = setting(existing_file, flag="--client-certfile", ini="lookup_ssl certfile")
+    """The certificate to show to lookups."""
     client_keyfile: str | None = setting(existing_file, flag="--client-keyfile", ini="lookup_ssl keyfile")
+    """The private key of that certificate."""
     cluster_key_file: str | None = setting(
         existing_file,
         flag="--cluster-key-file",
         env="GAFFER_CLUSTER_KEY_FILE",
         ini="gaffer cluster_key_file",
     )
+    """The key that lookups want of nodes."""
     api_key_file: str | None = setting(existing_file, flag="--api-key-file", ini="gaffer api_key_file")
+    """A key that may do everything."""
     require_key: bool = setting(boolean, False, ini="gaffer require_key")
+    """Let nobody do anything without a key."""
     trust_local: bool = setting(boolean, True, ini="gaffer trust_local")
+    """Let the own user and root, on this host, do everything without a key."""
     local_users: Mapping[int, tuple[Scope, ...]] | None = setting(local_users, ini="gaffer local_users")
+    """Other users of this host and what they may do, as in `alice:read, bob:read+control`."""
     socket_group: Mapping[int, tuple[Scope, ...]] | None = setting(socket_group, ini="gaffer socket_group")
+    """A group that may use the unix socket and what it may do, as in `ops:read+control`."""
     insecure: bool = setting(boolean, False, flag="--insecure", ini="gaffer insecure")
+    """Listen beyond loopback without TLS."""
     allowed_host: tuple[str, ...] = setting(items, (), flag="--allowed-host", ini="gaffer allowed_host")
+    """Names that callers without a key may use for this host, beside its own."""
     allowed_origin: tuple[str, ...] = setting(items, (), flag="--allowed-origin", ini="gaffer allowed_origin")
+    """Web pages of these origins may control the node."""
     node_name: str | None = setting(text, flag="--node-name", ini="gaffer node_name")
+    """What the node is called in lookups; the host's full name unless given."""
     labels: Mapping[str, str] | None = setting(labels, ini="gaffer labels")
+    """What describes the node in lookups, as in `zone=a, disk=ssd`."""
     daemon: bool = setting(boolean, False, flag="--daemon", ini="gaffer daemonize")
+    """Go to the background once listening."""
     pidfile: str | None = setting(text, flag="--pidfile", ini="gaffer pidfile")
+    """Where to write the process id."""
     error_log: str | None = setting(text, flag="--error-log", ini="gaffer error_log")
+    """Where to log; stderr unless given."""
     log_level: str = setting(log_level, "info", flag="--log-level", ini="gaffer log_level")
+    """debug, info, warning, error or critical."""
     loop: str = setting(loop_kind, "auto", flag="--loop", ini="gaffer loop")
+    """uvloop, asyncio, or auto for the first that is there."""
 
 
 _FIELDS = {f.name: f for f in dataclasses.fields(Settings)}

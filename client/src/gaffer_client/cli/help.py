@@ -24,6 +24,11 @@ def program_help(program: Program) -> str:
 
 def command_help(program: Program, command: Command) -> str:
     """What `gaffer help COMMAND` prints."""
+    return f"{command_reference(program, command)}\n\nOptions of all commands:\n{_options(program.options)}"
+
+
+def command_reference(program: Program, command: Command) -> str:
+    """What there is to say of this command alone."""
     parts = [f"Usage: {usage_line(f'{program.name} {command.name}', command.arguments)}", command.summary + "."]
     if command.details:
         parts += [
@@ -34,7 +39,6 @@ def command_help(program: Program, command: Command) -> str:
         parts.append("Also: " + ", ".join(command.aliases))
     if command.options:
         parts.append("Options:\n" + _options(command.options))
-    parts.append(f"Options of all commands:\n{_options(program.options)}")
     return "\n\n".join(parts)
 
 

@@ -71,10 +71,8 @@ class Job(NodeHandler):
     """One job."""
 
     def get(self) -> None:
-        """The job.
-
-        `name`, `active`, `running`, `running_out`, `max_processes`, `processes`, `config`, `state`, `reason`,
-        `restarts`, `instances`, `last_exit`.
+        """The job: `name`, `active`, `running`, `running_out`, `max_processes`, `processes`, `config`, `state`,
+        `reason`, `restarts`, `instances`, `last_exit`.
         """
         self.reply(self.manager.info(self.job))
 
