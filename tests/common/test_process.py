@@ -254,7 +254,7 @@ async def test_streams_and_who_reads_them_end_with_the_process() -> None:
     assert await asyncio.wait_for(cursor.next(), 10) is None
     cursor.close()
     await ended(process)
-    assert seen == [b"last words\n"]
+    await eventually_async(lambda: seen == [b"last words\n"])
     for label in ("out", "extra"):
         assert process.ring(label).closed
         assert process.ring(label).watchers == 0

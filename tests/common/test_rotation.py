@@ -47,4 +47,5 @@ def test_the_oldest_backup_goes_first() -> None:
         ("a.log.1", "a.log.2"),
         ("a.log", "a.log.1"),
     ]
-    assert Rotation(10, 0).renames("a.log") == []
+    assert Rotation(10, 3).oldest("a.log") == "a.log.3"
+    assert (Rotation(10, 0).renames("a.log"), Rotation(10, 0).oldest("a.log")) == ([], "a.log")

@@ -8,6 +8,7 @@ stop a service because of its log: what can't be written is dropped then, and to
 
 import asyncio
 import contextlib
+import itertools
 import logging
 import os
 import threading
@@ -22,7 +23,7 @@ from gaffer.rotation import Rotation
 log = logging.getLogger("gaffer.logs")
 
 HIGH, LOW = 1024 * 1024, 256 * 1024  # bytes that wait: from HIGH on the producer waits, from LOW on it goes on
-BLOCK = 64 * 1024  # bytes in one write, where there are as many
+_IOV_MAX = 1024  # parts of one write
 _COMPLAINT_INTERVAL = 60.0  # seconds
 _CLOSE_TIMEOUT = 5.0  # seconds that a disk has for the last writes
 
@@ -73,8 +74,12 @@ class LogWriter:
         try:
             fd = _open(file.path)
             size = os.fstat(fd).st_size
-            for block in _blocks(data):
-                rest = block
+            for parts, length in _batches(data):
+                # All at once, as nearly always; piece by piece at the end of a file.
+                written = os.writev(fd, parts) if file.rotation.fits(size, length) else 0
+                size += written
+                left -= written
+                rest = b"".join(parts)[written:] if written < length else b""
                 while rest:
                     count = file.rotation.room(size, rest)
                     if count:
@@ -161,25 +166,16 @@ def _open(path: Path) -> int:
 
 
 def _rotate(path: Path, rotation: Rotation) -> None:
-    renames = rotation.renames(str(path))
-    if not renames:
-        os.unlink(path)
-    for source, target in renames:
-        try:
+    # Removed and not replaced: ext4 writes a file out to disk when it replaces another.
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(rotation.oldest(str(path)))
+    for source, target in rotation.renames(str(path)):
+        with contextlib.suppress(FileNotFoundError):  # there are not that many backups yet
             os.rename(source, target)
-        except FileNotFoundError:
-            continue  # there are not that many backups yet
 
 
-def _blocks(data: Iterable[bytes]) -> Iterator[bytes]:
-    """`data` in blocks of about BLOCK bytes."""
-    parts: list[bytes] = []
-    size = 0
-    for part in data:
-        if size + len(part) > BLOCK and parts:
-            yield b"".join(parts)
-            parts, size = [], 0
-        parts.append(part)
-        size += len(part)
-    if parts:
-        yield b"".join(parts)
+def _batches(data: Iterable[bytes]) -> Iterator[tuple[list[bytes], int]]:
+    """`data` in lists that writev(2) takes, each with its number of bytes."""
+    parts = iter(data)
+    while batch := list(itertools.islice(parts, _IOV_MAX)):
+        yield batch, sum(map(len, batch))

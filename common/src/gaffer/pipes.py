@@ -1,6 +1,7 @@
 """Our ends of a process's pipes, on the loop: `Output` fills a ring, `Input` writes what many writers give it."""
 
 import asyncio
+import fcntl
 import logging
 import os
 import threading
@@ -15,27 +16,47 @@ from gaffer.streams import READ_SIZE, Ring
 log = logging.getLogger("gaffer.pipes")
 
 INPUT_LIMIT = 16 * 1024 * 1024  # bytes that may wait for a process to read its input
+_FAST = 32e6  # bytes a second that make a stream a fast one
+_STREAK = 64  # times in a row that it was as fast with READ_SIZE bytes or more
+_LARGE_PIPE = 1024 * 1024  # bytes that the pipe of a fast stream may hold
+_REST = 0.001  # seconds
 _READS = 4  # reads at most before the loop gets its turn
 _LAST_READS = 64  # reads at most of what a pipe still holds when its process has ended
 
 
 class Output:
-    """The reading end of a pipe; what comes goes into `ring`, and into `log`, which may hold it back. Closes `fd`."""
+    """The reading end of a pipe; what comes goes into `ring`, and into `log`, which may hold it back. Closes `fd`.
+
+    A writer of many small pieces would wake us for each of them, which slows both down. So a fast stream gets a larger
+    pipe, and rests for a moment whenever that was read empty.
+    """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, fd: int, ring: Ring, log: LogFile | None = None) -> None:
         self._loop = loop
         self._fd: int | None = fd
         self._log = log
-        self._held = False
+        self._held = False  # by the log
+        self._rest: asyncio.TimerHandle | None = None
+        self._pace = Pace()
+        self._large: bool | None = None  # None until it was tried
         self.ring = ring
         if log is not None:
             log.on_room = self._go_on
         loop.add_reader(fd, self._readable)
 
     def _readable(self) -> None:
+        before = self.ring.end
         for _ in range(_READS):
-            if not self._read() or self._held:
-                return
+            if not self._read():
+                break
+        if self._fd is None or self._held:
+            return
+        if self._pace.is_fast(self.ring.end - before, self._loop.time()):
+            if self._large is None:
+                self._large = _enlarge(self._fd)
+            elif self._large and self.ring.end - before < _READS * READ_SIZE:
+                self._loop.remove_reader(self._fd)
+                self._rest = self._loop.call_later(_REST, self._rested)
 
     def _read(self) -> bool:
         """Read once; whether there may be more."""
@@ -54,7 +75,13 @@ class Output:
         if self._log is not None and not self._log.put(data) and not self._held:
             self._held = True
             self._loop.remove_reader(self._fd)
-        return len(data) == READ_SIZE
+        return len(data) == READ_SIZE and not self._held
+
+    def _rested(self) -> None:
+        self._rest = None
+        if self._fd is not None:
+            self._loop.add_reader(self._fd, self._readable)
+            self._readable()
 
     def _go_on(self) -> None:
         if self._held and self._fd is not None:
@@ -70,10 +97,38 @@ class Output:
     def close(self) -> None:
         """Stop reading and close the ring."""
         if self._fd is not None:
+            if self._rest is not None:
+                self._rest.cancel()
             self._loop.remove_reader(self._fd)
             os.close(self._fd)
             self._fd = None
             self.ring.close()
+
+
+class Pace:
+    """Tells whether a stream has been fast for a while. No I/O."""
+
+    def __init__(self) -> None:
+        self._began = 0.0
+        self._bytes = 0
+        self._streak = 0
+
+    def is_fast(self, size: int, now: float) -> bool:
+        """`size` bytes came at the time `now` (seconds)."""
+        self._bytes += size
+        if self._bytes >= READ_SIZE:
+            fast = self._bytes >= _FAST * (now - self._began)
+            self._streak = self._streak + 1 if fast else 0
+            self._began, self._bytes = now, 0
+        return self._streak >= _STREAK
+
+
+def _enlarge(fd: int) -> bool:
+    """Let a pipe hold more; whether it does now."""
+    try:
+        return fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, _LARGE_PIPE) >= _LARGE_PIPE
+    except (AttributeError, OSError):  # another system, the user has too many large ones, or it is a socket
+        return False
 
 
 class Input:

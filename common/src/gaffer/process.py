@@ -31,6 +31,11 @@ __all__ = ["FlappingInfo", "Process", "ProcessConfig", "ProcessRecord", "Recorde
 
 log = logging.getLogger("gaffer.process")
 
+_IN_INFO = (
+    *("pid", "os_pid", "name", "active", "cmd", "args", "env", "uid", "gid"),
+    *("redirect_output", "redirect_input", "custom_streams"),
+)
+
 
 @dataclass(frozen=True, slots=True)
 class ExitStatus:
@@ -307,24 +312,12 @@ class Process:
     @property
     def info(self) -> dict[str, Any]:
         """What R-58 answers."""
-        config = self.config
         return {
-            "pid": self.pid,
-            "name": self.name,
+            **{key: getattr(self, key) for key in _IN_INFO},
             "job": str(self.job),
-            "cmd": config.cmd,
-            "args": list(self.args),
-            "env": dict(config.env),
-            "uid": config.uid,
-            "gid": config.gid,
-            "os_pid": self.os_pid,
             "create_time": self.started_at,
             "commited": self.once,
             "committed": self.once,
-            "redirect_output": list(config.redirect_output),
-            "redirect_input": config.redirect_input,
-            "custom_streams": list(config.custom_streams),
-            "active": self.active,
         }
 
     @property

@@ -59,22 +59,24 @@ class Ring:
         gap = max(0, self.start - offset)
         self.dropped += gap
         position = min(max(offset, self.start), self.end)
+        if position == self.end:
+            return Chunk(position, b"", gap)
+        # The newest chunks are the ones that are asked for: walk from the end.
+        newer: list[bytes] = []
+        at = self.end
+        for chunk in reversed(self._chunks):
+            at -= len(chunk)
+            newer.append(chunk)
+            if at <= position:
+                break
+        skip = position - at
         parts: list[bytes] = []
-        found = 0
-        if position < self.end:
-            # The newest chunks are the ones that are asked for: walk from the end.
-            at = self.end
-            for chunk in reversed(self._chunks):
-                at -= len(chunk)
-                parts.append(chunk)
-                if at <= position:
-                    break
-            parts.reverse()
-            skip = position - at
-            data = b"".join(parts) if len(parts) > 1 else parts[0]
-            data = data[skip : skip + size] if skip or len(data) > size else data
-            found = len(data)
-        return Chunk(position, data if found else b"", gap)
+        found = -skip
+        while newer and found < size:
+            parts.append(newer.pop())
+            found += len(parts[-1])
+        data = parts[0] if len(parts) == 1 else b"".join(parts)
+        return Chunk(position, data[skip : skip + size], gap)
 
     def offset_of_tail_bytes(self, count: int) -> int:
         """Where the last `count` bytes begin, or the oldest byte that is left."""
