@@ -341,9 +341,11 @@ _ENDPOINT = re.compile(r"([A-Za-z][A-Za-z0-9_-]{0,31}):(\$PORT|\$\{PORT\}|[0-9]{
 
 
 def endpoint_list(value: Any, lax: bool) -> tuple[str, ...] | None:
-    """`NAME:PORT` items, where PORT is a number or `$PORT`."""
+    """`NAME:PORT` items, where PORT is a number or `$PORT`; `none` spells an empty list in an INI file."""
     if value is None or value == "":
         return None
+    if value == "none" and lax:
+        return ()
     items = split_list(value, "a list of NAME:PORT")
     for index, item in enumerate(items):
         match = _ENDPOINT.fullmatch(item) if isinstance(item, str) else None

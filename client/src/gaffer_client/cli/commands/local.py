@@ -28,7 +28,8 @@ def start(context: Context, args: Arguments) -> int:
     for name in types:
         _check_type(name, procfile)
     # Processes get the environment of the shell, and no stdin: there is one terminal for all.
-    chosen = [{**jobs[name], "os_env": True, "redirect_input": False} for name in jobs if name in types]
+    env = _environment(procfile)
+    chosen = [{**jobs[name], "env": env, "os_env": True, "redirect_input": False} for name in jobs if name in types]
     if not any(job["numprocesses"] for job in chosen):
         raise UsageError("there is nothing to run", hint="give one type at least one process")
     return run_in_foreground([ProcessConfig.from_dict(job) for job in chosen], verbose=args.flag("--verbose"))
@@ -40,12 +41,16 @@ def run(context: Context, args: Arguments) -> int:
         raise UsageError("there is no command to run", hint="such as `gaffer run python manage.py migrate`")
     copies = _copies(args.words("--concurrency"))
     procfile = open_procfile(args)
-    env = environment(ProcessConfig("run", words[0], env=procfile.env, os_env=True), {})
+    env = environment(ProcessConfig("run", words[0], env=_environment(procfile), os_env=True), {})
     try:
         return one_off.run_command(words, procfile.root, env, copies)
     except OSError as error:
         print_error(context.program.name, f"can't run {error.filename}: {error.strerror}")
         return one_off.NOT_FOUND if isinstance(error, FileNotFoundError) else one_off.NOT_EXECUTABLE
+
+
+def _environment(procfile: Procfile) -> dict[str, str]:
+    return {"PWD": procfile.root, **procfile.env}  # the shell's own PWD is where gaffer was called
 
 
 def _copies(words: list[str]) -> int:
@@ -97,7 +102,7 @@ def _as_ini(procfile: Procfile, app: str, jobs: Mapping[str, Any]) -> ConfigPars
         section["port"] = job["port"]
         section["redirect_output"] = ", ".join(job["redirect_output"])
         if "endpoints" in job:
-            section["endpoints"] = ", ".join(job["endpoints"])
+            section["endpoints"] = ", ".join(job["endpoints"]) or "none"
     return config
 
 

@@ -1,0 +1,403 @@
+"""`gaffer start`, `run` and `export`: the installed command on a terminal of its own."""
+
+import contextlib
+import json
+import os
+import pty
+import re
+import signal
+import subprocess
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from gaffer_client import Server
+from support.client import Commands
+from support.daemons import clean_env, command_path, gafferd
+from support.poll import eventually
+
+PROCFILE = """\
+web: sh -c 'echo web on $PORT as $COLOUR in $PWD; exec sleep 1000'
+worker: sh -c 'echo working; exec sleep 1000'
+"""
+
+STUBBORN = "stubborn: sh -c 'trap \"\" TERM; echo up; while :; do sleep 0.1; done'\n"
+
+ASKING = """\
+import sys
+print("ready", sys.stdin.isatty(), flush=True)
+try:
+    print("I am", input())
+except KeyboardInterrupt:
+    sys.exit(9)
+"""
+
+
+class Terminal:
+    """A program on a terminal of its own, as the leader of its session; `text` is what the terminal shows."""
+
+    def __init__(self, *words: str | Path, cwd: Path, **env: str) -> None:
+        self.text = ""
+        self._ours, theirs = pty.openpty()
+        self.process = subprocess.Popen(
+            # setsid -c makes the terminal the controlling one
+            ["setsid", "-c", *words],
+            cwd=cwd,
+            env=clean_env({"TERM": "xterm", **env}),
+            stdin=theirs,
+            stdout=theirs,
+            stderr=theirs,
+        )
+        os.close(theirs)
+        self._reader = threading.Thread(target=self._read)
+        self._reader.start()
+
+    def _read(self) -> None:
+        # EIO: nobody has the terminal open any more.
+        with contextlib.suppress(OSError):
+            while data := os.read(self._ours, 65536):
+                self.text += data.decode(errors="replace").replace("\r\n", "\n")
+
+    def type(self, keys: str) -> None:
+        os.write(self._ours, keys.encode())
+
+    def shows(self, pattern: str) -> re.Match[str]:
+        return eventually(lambda: re.search(pattern, self.text), message=f"{pattern!r} is not in {self.text!r}")
+
+    def wait(self) -> int:
+        code = self.process.wait(10)
+        self._reader.join(10)
+        return code
+
+    def close(self) -> None:
+        if self.process.poll() is None:
+            self.process.terminate()
+        self.process.wait(10)
+        self._reader.join(10)
+        os.close(self._ours)
+
+
+On = Callable[..., Terminal]
+
+
+@pytest.fixture
+def app(tmp_path: Path) -> Path:
+    root = tmp_path / "shop"
+    root.mkdir()
+    (root / "Procfile").write_text(PROCFILE)
+    (root / ".env").write_text("COLOUR=red\n")
+    return root
+
+
+@pytest.fixture
+def on_terminal(app: Path) -> Iterator[On]:
+    """Run `gaffer` with these arguments on a terminal, in the folder of the application."""
+    opened: list[Terminal] = []
+
+    def run(*args: str, **env: str) -> Terminal:
+        opened.append(Terminal(command_path("gaffer"), *args, cwd=app, **env))
+        return opened[-1]
+
+    yield run
+    for terminal in opened:
+        terminal.close()
+
+
+@contextlib.contextmanager
+def piped(app: Path, *args: str, **env: str) -> Iterator["subprocess.Popen[str]"]:
+    """Run `gaffer` with these arguments without a terminal."""
+    command = [command_path("gaffer"), *args]
+    with subprocess.Popen(
+        command, cwd=app, env=clean_env(env), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.terminate()
+
+
+def until(process: "subprocess.Popen[str]", text: str) -> list[str]:
+    lines = []
+    assert process.stdout is not None
+    for line in process.stdout:
+        lines.append(line.rstrip("\n"))
+        if text in line:
+            return lines
+    raise AssertionError(f"{text!r} does not come; it wrote {lines}")
+
+
+def pid_in(text: str) -> int:
+    return int(re.search(r"spawn process with pid (\d+)", text)[1])
+
+
+# start
+
+
+@pytest.mark.row("GF-20", "GF-21", "CL-20", "PF-02")
+def test_start_shows_all_types_and_ctrl_c_ends_them(on_terminal: On, app: Path) -> None:
+    terminal = on_terminal("start", NO_COLOR="1")
+    pid = int(terminal.shows(r"\d\d:\d\d:\d\d web    \| spawn process with pid (\d+)\n")[1])
+    terminal.shows(rf"\d\d:\d\d:\d\d web    \| web on 8000 as red in {re.escape(str(app))}\n")
+    terminal.shows(r"\d\d:\d\d:\d\d worker \| working\n")
+    terminal.type("\x03")
+    assert terminal.wait() == 130
+    assert re.search(rf"web    \| exit process with pid {pid} \(SIGTERM\)\n", terminal.text)
+    assert re.search(r"worker \| exit process", terminal.text)
+    assert not psutil.pid_exists(pid)
+
+
+@pytest.mark.row("GF-20")
+def test_start_runs_the_types_that_are_named(app: Path) -> None:
+    with piped(app, "start", "worker", "worker") as process:
+        lines = until(process, "working")
+    assert [line[9:].partition(" | ")[0] for line in lines] == ["worker", "worker"]
+
+
+@pytest.mark.row("GF-23")
+def test_start_takes_numbers_of_processes(app: Path) -> None:
+    with piped(app, "start", "-c", "web=2,worker=0", "--concurrency=web=3") as process:
+        found = "".join(line for _ in range(3) for line in until(process, "web on"))
+    assert sorted(re.findall(r"web on (\d+)", found)) == ["8000", "8001", "8002"]
+    assert "worker" not in found
+
+
+@pytest.mark.row("GF-22")
+def test_start_replaces_what_ends_and_says_why_it_did(app: Path) -> None:
+    with piped(app, "start", "worker") as process:
+        pid = pid_in("\n".join(until(process, "working")))
+        os.kill(pid, signal.SIGKILL)
+        lines = until(process, "working")
+    assert lines[0][9:] == f"worker | exit process with pid {pid} (SIGKILL)"
+    assert pid_in(lines[1]) != pid
+
+
+def test_start_tells_what_can_not_be_started(app: Path) -> None:
+    (app / "Procfile").write_text("web: no-such-program\n")
+    with piped(app, "start") as process:
+        assert until(process, "web")[0][9:] == "web | can't be started: there is no program 'no-such-program'"
+
+
+def test_start_can_show_all_events(app: Path) -> None:
+    with piped(app, "start", "-v", "web") as process:
+        assert until(process, "spawn")[0][9:] == "web | start"
+
+
+def test_processes_get_the_shell_s_variables_and_no_input(app: Path) -> None:
+    (app / "Procfile").write_text("web: sh -c 'cat; echo got nothing but $MINE'\n")
+    (app / ".env").write_text("GAFFER_REDIRECT_INPUT=web\n")
+    with piped(app, "start", MINE="shell") as process:
+        until(process, "web | got nothing but shell")
+
+
+@pytest.mark.parametrize(("option", "port"), [("--port=9000", "9000"), ("--env=PORT=80", "80")])
+def test_start_takes_a_port(app: Path, option: str, port: str) -> None:
+    with piped(app, "start", option, "web") as process:
+        until(process, f"web on {port} ")
+
+
+def test_colours_are_for_terminals_that_take_them(on_terminal: On, app: Path) -> None:
+    on_terminal("start").shows("\x1b\\[36mweb    \\|\x1b\\[0m spawn")
+    with piped(app, "start", "web") as process:
+        assert "\x1b" not in until(process, "web on")[0]
+
+
+def test_a_second_ctrl_c_kills(on_terminal: On, app: Path) -> None:
+    (app / "Procfile").write_text(STUBBORN)
+    terminal = on_terminal("start")
+    terminal.shows("up\n")
+    terminal.type("\x03")
+    terminal.shows("Ctrl-C again kills at once")
+    terminal.type("\x03")
+    assert terminal.wait() == 130
+    assert "(SIGKILL)" in terminal.text
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGQUIT, signal.SIGHUP])
+def test_other_signals_end_it_gracefully(app: Path, signum: int) -> None:
+    with piped(app, "start", "web") as process:
+        pid = pid_in("\n".join(until(process, "web on")))
+        process.send_signal(signum)
+        until(process, "exit process")
+        assert process.wait(10) == 0
+    assert not psutil.pid_exists(pid)
+
+
+def test_it_ends_with_its_terminal(on_terminal: On) -> None:
+    terminal = on_terminal("start")
+    pid = pid_in(terminal.shows(r"spawn process with pid \d+\n")[0])
+    group = psutil.Process(terminal.process.pid)
+    terminal.process.send_signal(signal.SIGHUP)  # what the kernel does when the terminal hangs up
+    assert terminal.wait() == 0
+    assert not group.is_running()
+    assert not psutil.pid_exists(pid)
+
+
+def test_it_ends_when_nobody_reads_its_output(app: Path) -> None:
+    (app / "Procfile").write_text("web: sh -c 'while :; do echo hello; sleep 0.05; done'\n")
+    with piped(app, "start") as process:
+        pid = pid_in("\n".join(until(process, "hello")))
+        process.stdout.close()
+        assert process.wait(10) == 141
+    assert not psutil.pid_exists(pid)
+
+
+def test_processes_that_left_their_group_end_too(app: Path) -> None:
+    (app / "Procfile").write_text(
+        "web: sh -c 'setsid sh -c \"echo daemon \\$\\$; exec sleep 1000\" & exec sleep 1000'\n"
+    )
+    with piped(app, "start") as process:
+        pid = int(until(process, "daemon")[-1].split()[-1])
+        process.send_signal(signal.SIGINT)
+        until(process, "exit process")
+        process.send_signal(signal.SIGINT)
+        assert process.wait(10) == 130
+    assert not psutil.pid_exists(pid)
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["start", "wbe"], "the Procfile has no type 'wbe'"),
+        (["start", "-c", "web=x"], "'web=x' is not a concurrency"),
+        (["start", "-c", "web=0,worker=0"], "there is nothing to run"),
+        (["start", "-c", "web=101"], "web=101 needs more ports"),
+        (["start", "-f", "nowhere"], "there is no file"),
+        (["run"], "there is no command to run"),
+        (["run", "-c", "many", "true"], "'many' is not a number of processes"),
+        (["export", "--format=xml"], "there is no format 'xml'"),
+        (["export", "wbe"], "the Procfile has no type 'wbe'"),
+    ],
+)
+def test_mistakes_are_told(
+    gaffer: Commands, app: Path, monkeypatch: pytest.MonkeyPatch, args: list[str], message: str
+) -> None:
+    monkeypatch.chdir(app)
+    ran = gaffer(*args)
+    assert ran.status == 2
+    assert message in ran.err
+
+
+# run
+
+
+@pytest.mark.row("GF-28", "CL-21")
+def test_run_gives_the_command_the_environment_and_folder_of_the_application(app: Path) -> None:
+    with piped(
+        app.parent, "-d", str(app), "run", "sh", "-c", "echo $COLOUR $MINE $PWD; exit 7", MINE="shell"
+    ) as process:
+        assert process.stdout.read() == f"red shell {app}\n"
+        assert process.wait(10) == 7
+
+
+@pytest.mark.row("GF-28")
+@pytest.mark.parametrize("number", ["2", "web=2"])
+def test_run_takes_a_number(app: Path, number: str) -> None:
+    with piped(app, "run", "-c", number, "echo", "-n", "x") as process:
+        assert process.stdout.read() == "xx"
+        assert process.wait(10) == 0
+
+
+def test_the_command_has_the_terminal_and_decides_about_ctrl_c(on_terminal: On, app: Path) -> None:
+    (app / "ask.py").write_text(ASKING)
+    terminal = on_terminal("run", "python3", "ask.py")
+    terminal.shows("ready True")
+    terminal.type("\x03")
+    assert terminal.wait() == 9
+
+    terminal = on_terminal("run", "python3", "ask.py")
+    terminal.shows("ready True")
+    terminal.type("me\n")
+    assert terminal.wait() == 0
+    assert "I am me" in terminal.text
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGHUP])
+def test_the_command_is_told_of_the_signals_to_gaffer(app: Path, signum: int) -> None:
+    with piped(app, "run", "sh", "-c", "echo up; exec sleep 1000") as process:
+        until(process, "up")
+        process.send_signal(signum)
+        assert process.wait(10) == 128 + signum
+
+
+@pytest.mark.parametrize(("word", "status"), [("no-such-program", 127), ("./Procfile", 126)])
+def test_what_can_not_be_run_has_the_shell_s_status(
+    gaffer: Commands, app: Path, monkeypatch: pytest.MonkeyPatch, word: str, status: int
+) -> None:
+    monkeypatch.chdir(app)
+    ran = gaffer("run", word)
+    assert ran.status == status
+    assert f"can't run {word}" in ran.err
+
+
+def test_help_of_run_is_not_taken_from_the_command(
+    gaffer: Commands, app: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(app)
+    assert "Run a command once" in gaffer("run", "--help").out
+    with piped(app, "run", "sh", "--help") as process:
+        assert "Run a command once" not in process.stdout.read()
+
+
+# export
+
+
+@pytest.mark.row("GF-30", "CL-23")
+def test_export_as_ini(gaffer: Commands, app: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(app)
+    text = gaffer("export", "-c", "worker=3").out
+    assert [line for line in text.splitlines() if line.startswith("[")] == [
+        "[process:shop:web]",
+        "[env:shop:web]",
+        "[process:shop:worker]",
+        "[env:shop:worker]",
+    ]
+    assert "priority = 0" in text
+    assert "priority = 1" in text
+    assert "numprocesses = 3" in text
+    one = gaffer("export", "worker").out
+    assert "web" not in one.replace(str(app), "")
+
+
+@pytest.mark.row("GF-30", "CL-23")
+def test_export_as_json(gaffer: Commands, app: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(app)
+    document = json.loads(gaffer("export", "--format=json").out)
+    assert [job["name"] for job in document["jobs"]] == ["web", "worker"]
+    web = json.loads(gaffer("export", "--format=json", "web").out)
+    assert web == document["jobs"][0]
+    assert (web["cmd"], web["env"], web["cwd"], web["numprocesses"]) == ("sh", {"COLOUR": "red"}, str(app), 1)
+    assert gaffer("export", "--format=json", "--out=app.json").out == ""
+    assert json.loads((app / "app.json").read_text()) == document
+
+
+def test_export_says_which_file_it_can_not_write(gaffer: Commands, app: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(app)
+    ran = gaffer("export", "--out=nowhere/app.ini")
+    assert (ran.status, ran.err.strip()) == (1, "gaffer: nowhere/app.ini: No such file or directory")
+
+
+@pytest.mark.row("GF-31")
+def test_what_is_exported_runs_on_a_node_as_a_loaded_application_does(
+    gaffer: Commands, app: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(app)
+    gaffer("export", "-c", "web=2", "--out=app.ini")
+    gaffer("export", "-c", "web=2", "--format=json", "--out=app.json")
+    (app / "gafferd.ini").write_text("[gaffer]\ninclude = app.ini\n")
+    with gafferd(str(app / "gafferd.ini")) as node, Server(node.url) as server:
+        from_ini = [server.get_job(name).info() for name in server.jobs("shop")]
+        gaffer("unload", "shop", "--endpoint", node.url)
+        eventually(lambda: not server.pids())
+        assert gaffer("load", "app.json", "--app=shop", "--endpoint", node.url).status == 0
+        from_json = [server.get_job(name).info() for name in server.jobs("shop")]
+        gaffer("unload", "shop", "--endpoint", node.url)
+        eventually(lambda: not server.pids())
+        assert gaffer("load", "-c", "web=2", "--endpoint", node.url).status == 0
+        loaded = [server.get_job(name).info() for name in server.jobs("shop")]
+    for name, infos in (("ini", from_ini), ("json", from_json)):
+        for found, wanted in zip(infos, loaded, strict=True):
+            found["config"] |= {key: wanted["config"][key] for key in ("priority", "os_env", "cmd", "args")}
+            assert (found["name"], found["max_processes"]) == (wanted["name"], wanted["max_processes"])
+            assert (name, found["config"]) == (name, wanted["config"])
