@@ -1,0 +1,36 @@
+"""Read what a process writes: three pieces of its stdout, then stop."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from gaffer.loop import Loop
+from gaffer.manager import Manager
+
+DUMMY = Path(__file__).resolve().parent.parent / "dummy.py"
+
+
+def main() -> None:
+    manager = Manager(loop=Loop.default_loop())
+    pieces = 0
+
+    def somecallback(evtype: str, msg: dict[str, Any]) -> None:
+        nonlocal pieces
+        print(f"{evtype} of {msg['name']}: {msg['data'].decode().strip()}")
+        pieces += 1
+        if pieces == 3:
+            manager.stop()
+
+    def on_spawn(evtype: str, msg: dict[str, Any]) -> None:
+        process = manager.running[msg["pid"]]
+        process.monitor_io("stdout", somecallback)
+
+    manager.events.subscribe("proc.dummy.spawn", on_spawn)
+    manager.start()
+    # the names of the outputs are free, their order counts
+    manager.add_process("dummy", sys.executable, args=[str(DUMMY)], redirect_output=["stdout", "stderr"])
+    manager.run()
+
+
+if __name__ == "__main__":
+    main()
