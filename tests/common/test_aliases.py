@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 from gaffer import Manager
-from gaffer.errors import ProcessNotFound
+from gaffer.errors import BadRequest, ProcessNotFound
 from gaffer.process import Process, ProcessConfig
 from support.managers import Recording, running_manager
 from support.poll import eventually
@@ -31,6 +31,8 @@ def test_groups(manager: Manager) -> None:
     assert manager.get_groups() == ["shop", "blog"]
     assert manager.get_group("shop") == ["web", "db"]
     assert manager.get_group("blog") == ["web"]
+    with pytest.raises(BadRequest, match="can't be in the session 'blog'"):
+        manager.load(ProcessConfig("shop.more", SLEEP), "blog")
     manager.start_group("shop")
     eventually(lambda: states(manager) == {"shop.web": "running", "shop.db": "running", "blog.web": "stopped"})
     manager.restart_group("shop")

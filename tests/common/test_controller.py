@@ -12,7 +12,7 @@ from gaffer.process import ProcessConfig
 from support.managers import running_manager
 from support.poll import eventually
 
-pytestmark = pytest.mark.row("SUP-06", "SJS-20")
+pytestmark = pytest.mark.row("SUP-06")
 
 SLEEP = "/bin/sleep 1000"
 OK = {"ok": True}
