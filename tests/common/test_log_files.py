@@ -22,6 +22,7 @@ from support.poll import eventually
 def writer(tmp_path: Path) -> Iterator[LogWriter]:
     loop = new_loop()
     writer = LogWriter(loop, tmp_path / "logs")
+    writer.start()
     yield writer
     writer.close()
     loop.close()
@@ -75,6 +76,7 @@ def test_a_file_that_was_moved_away_is_made_anew(writer: LogWriter) -> None:
 def test_a_full_disk_is_told_once_and_the_producer_goes_on(caplog: pytest.LogCaptureFixture) -> None:
     loop = new_loop()
     writer = LogWriter(loop, Path("/dev"))
+    writer.start()
     file = writer.file("full", Rotation(0, 0))
     assert file.put(b"first\n")
     eventually(lambda: writer.lost == 6)
@@ -107,6 +109,26 @@ def test_a_producer_is_held_back_when_the_disk_is_slow_and_goes_on_after_it(tmp_
             found += len(os.read(reader, 65536))
         os.close(reader)
         assert found == ring.end == total
+
+
+def test_nothing_is_lost_when_a_held_back_process_ends(tmp_path: Path) -> None:
+    """What is in its pipe then is in the file in the end."""
+    fifo = tmp_path / "default.j.1.out.log"
+    os.mkfifo(fifo)
+    total = log_files.HIGH + 1500 * 1024
+    code = f"import os\nrest = b'x' * {total}\nwhile rest: rest = rest[os.write(1, rest[:65536]):]"
+    with running_manager(capture_all=True, log_dir=tmp_path) as manager:
+        manager.load(ProcessConfig("j", sys.executable, args=["-I", "-c", code], redirect_output=["out"], backoff=100))
+        ring = eventually(lambda: manager.running[1], retry_on=(KeyError,)).ring("out")
+        eventually(lambda: ring.end >= log_files.HIGH)
+        manager.stop_job("j")
+        eventually(lambda: ring.closed)
+        reader = os.open(fifo, os.O_RDWR)
+        found = 0
+        while found < ring.end:
+            found += len(os.read(reader, 65536))
+        os.close(reader)
+    assert found == ring.end > log_files.HIGH
 
 
 def _round_trip(manager) -> None:

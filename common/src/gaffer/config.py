@@ -168,7 +168,7 @@ class ProcessConfig:
         pid: int,
         label: str,
         env: Mapping[str, str] | None = None,
-        on_exit: "Callable[[Process, int, int], Any] | None" = None,
+        on_exit: "Callable[[Process, int | None, int | None], Any] | None" = None,
     ) -> "Process":
         """A process with these settings that no manager looks after, not started yet (TPL-27).
 

@@ -40,11 +40,14 @@ class LogWriter:
         self._thread: threading.Thread | None = None
         self._complained: float | None = None
 
-    def file(self, name: str, rotation: Rotation) -> "LogFile":
-        """The log file `name`; nothing is opened yet."""
+    def start(self) -> None:
+        """Start the thread, unless it runs."""
         if self._thread is None:
             self._thread = threading.Thread(target=self._run, name="log files", daemon=True)
             self._thread.start()
+
+    def file(self, name: str, rotation: Rotation) -> "LogFile":
+        """The log file `name`; nothing is opened yet."""
         return LogFile(self._loop, self._lock, self._due, self.directory / name, rotation)
 
     def close(self) -> None:

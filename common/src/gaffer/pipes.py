@@ -47,7 +47,7 @@ class Output:
     def _readable(self) -> None:
         before = self.ring.end
         for _ in range(_READS):
-            if not self._read():
+            if not self._read() or self._held:
                 break
         if self._fd is None or self._held:
             return
@@ -75,11 +75,11 @@ class Output:
         if self._log is not None and not self._log.put(data) and not self._held:
             self._held = True
             self._loop.remove_reader(self._fd)
-        return len(data) == READ_SIZE and not self._held
+        return len(data) == READ_SIZE
 
     def _rested(self) -> None:
         self._rest = None
-        if self._fd is not None:
+        if self._fd is not None and not self._held:
             self._loop.add_reader(self._fd, self._readable)
             self._readable()
 

@@ -187,6 +187,7 @@ class Process:
         self._streams.close()
         if child.pidfd is not None:
             self.loop.remove_reader(child.pidfd)
+        self._alone.clear()
         self._reaper.remove(self)
         launch.close(child)
         if child.popen is not None:
@@ -376,9 +377,7 @@ class Process:
 
         The first one is an OSError too.
         """
-        ring = self._streams.readable(label).ring
-        assert ring is not None
-        return ring
+        return self._streams.ring(label)
 
     def write(self, data: Data) -> None:
         """Write to stdin, from any thread; ProcessError 403 `forbidden_write`, an OSError too, when not redirected."""
@@ -390,14 +389,8 @@ class Process:
 
     def monitor_io(self, label: str, listener: IoListener) -> None:
         """Call `listener(label, {"event", "name", "pid", "data"})` with what comes on `label`, or on all (`.`)."""
-        for each in self._labels(label):
-            self._streams.readable(each).subscribe(listener)
+        self._streams.subscribe(label, listener)
 
     def unmonitor_io(self, label: str, listener: IoListener) -> None:
         """Undo `monitor_io`; unknown ones are ignored."""
-        for each in self._labels(label):
-            if each in self.streams:
-                self.streams[each].unsubscribe(listener)
-
-    def _labels(self, label: str) -> list[str]:
-        return (list(self.rings) if label == "." else []) or [label]
+        self._streams.unsubscribe(label, listener)

@@ -123,7 +123,8 @@ class ProcessStreams:
         if child.stdin is not None:
             self.by_label[STDIN].input = Input(self._loop, child.stdin)
             child.stdin = None
-        for label, fd, input_fd in zip(self._config.custom_streams, child.streams, child.stream_inputs, strict=True):
+        # A process that was not started by us has none of them.
+        for label, fd, input_fd in zip(self._config.custom_streams, child.streams, child.stream_inputs, strict=False):
             stream = self.by_label[label]
             assert stream.ring is not None
             stream.input = Input(self._loop, input_fd)
@@ -156,20 +157,35 @@ class ProcessStreams:
                 return text
         return None
 
-    def readable(self, label: str) -> Stream:
-        """The stream `label`; ProcessError 400 `io_not_redirected` or 404 `io_not_found` when nothing reads it."""
-        if not self.rings:
+    def ring(self, label: str) -> Ring:
+        """What it wrote to `label`; ProcessError 400 `io_not_redirected` or 404 `io_not_found` when none is read."""
+        rings = self.rings
+        if not rings:
             raise NotRedirected(
                 400,
                 "io_not_redirected",
                 f"the output of {self._name} is not redirected",
                 hint="set redirect_output in the job",
             )
-        stream = self.by_label.get(label)
-        if stream is None or stream.ring is None:
-            known = ", ".join(self.rings)
+        if label not in rings:
+            known = ", ".join(rings)
             raise ProcessError(404, "io_not_found", f"{self._name} has no output {label!r}", hint=f"there is {known}")
-        return stream
+        return rings[label]
+
+    def subscribe(self, label: str, listener: IoListener) -> None:
+        """Call `listener` with what comes on `label`, or on all outputs (`.`); raises like `ring`."""
+        for each in self._matching(label):
+            self.ring(each)
+            self.by_label[each].subscribe(listener)
+
+    def unsubscribe(self, label: str, listener: IoListener) -> None:
+        """Undo `subscribe`; unknown ones are ignored."""
+        for each in self._matching(label):
+            if each in self.by_label:
+                self.by_label[each].unsubscribe(listener)
+
+    def _matching(self, label: str) -> list[str]:
+        return (list(self.rings) if label == "." else []) or [label]
 
     def writable(self, label: str) -> Stream:
         """The stream `label`; ProcessError 403 `forbidden_write` or 404 `stream_not_found` when nothing writes it."""

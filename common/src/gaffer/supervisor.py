@@ -87,6 +87,8 @@ class Supervisor:
 
     def open(self) -> None:
         """Begin to execute."""
+        if self._logs is not None:
+            self._logs.start()
         with self._lock:
             self._open = True
             self._wake()
