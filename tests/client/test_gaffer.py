@@ -111,7 +111,7 @@ def test_load_with_given_ports(gaffer: Commands, server: Server, shop: Path) -> 
     assert config(server, "second.api")["port"] == "auto"
 
 
-@pytest.mark.row("GF-23")
+@pytest.mark.row("GF-23", "GF-04", "GF-05")
 def test_load_with_concurrency_from_another_folder(
     gaffer: Commands, server: Server, shop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -127,6 +127,13 @@ def test_load_with_concurrency_from_another_folder(
     }
     assert config(server, "shop.web")["env"] == {"COLOUR": "red", "SIZE": "2", "TASTE": "sweet"}
     assert config(server, "shop.web")["cwd"] == str(shop)
+
+
+@pytest.mark.row("GF-03")
+def test_load_from_another_procfile(gaffer: Commands, server: Server, shop: Path) -> None:
+    (shop / "Procfile.dev").write_text("mail: sleep 1000\n")
+    assert gaffer("-f", "Procfile.dev", "load", "--nostart").status == 0
+    assert server.jobs("shop") == ["shop.mail"]
 
 
 def test_load_without_starting(gaffer: Commands, server: Server, shop: Path) -> None:
@@ -256,7 +263,7 @@ def test_load_from_a_folder_whose_name_is_no_session(
 # unload, apps
 
 
-@pytest.mark.row("GF-25")
+@pytest.mark.row("GF-25", "CL-29")
 def test_unload(gaffer: Commands, server: Server, shop: Path) -> None:
     gaffer("load", "--nostart")
     gaffer("load", "--nostart", "second")
@@ -344,6 +351,7 @@ def test_ps_says_why_a_type_does_not_run(gaffer: Commands, server: Server, shop:
 # lookup
 
 
+@pytest.mark.row("CL-36", "CL-37")
 def test_lookups(gaffer: Commands, server: Server, node: Daemon, registry: Daemon, shop: Path) -> None:
     gaffer("load", "--port", "auto", "-c", "web=2")
     with Lookup(registry.url) as lookup:
@@ -420,6 +428,7 @@ def test_what_a_server_sends_does_not_steer_the_terminal(gaffer: Commands, answe
 # settings
 
 
+@pytest.mark.row("GF-06")
 def test_flag_environment_file_default(
     gaffer: Commands, node: Daemon, nobody: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -435,6 +444,7 @@ def test_flag_environment_file_default(
     assert "http://127.0.0.1:5000" in ran.err or ran.status == 0
 
 
+@pytest.mark.row("GF-07")
 @pytest.mark.parametrize(
     ("content", "complaint"),
     [
@@ -456,6 +466,7 @@ def test_a_wrong_configuration_file(
     assert complaint in ran.err
 
 
+@pytest.mark.row("GF-07")
 def test_keys(gaffer: Commands, answering: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     node = answering()
     node.answer("/sessions", '{"sessions": []}')
@@ -501,6 +512,7 @@ def test_each_new_key_is_another(gaffer: Commands) -> None:
 # the executable
 
 
+@pytest.mark.row("GF-02", "GF-09")
 def test_the_installed_command() -> None:
     ran = run_command("gaffer", "--version")
     assert (ran.returncode, ran.stderr) == (0, "")

@@ -52,7 +52,7 @@ def test_what_a_template_does(gafferctl: Commands, server: Server) -> None:
     assert json.loads(gafferctl("status", "nap", "--json").out)["active"] is True
 
 
-@pytest.mark.row("GC-08", "GC-09", "CL-58", "CL-59")
+@pytest.mark.row("GC-08", "GC-09", "CL-58", "CL-59", "GC-17")
 def test_start_and_stop(gafferctl: Commands, server: Server) -> None:
     assert gafferctl("stop", "nap") == OK
     assert gafferctl("status", "nap").out == "stopped\n"
@@ -145,6 +145,7 @@ def test_load_process_mistakes(gafferctl: Commands, server: Server, tmp_path: Pa
     assert server.processes() == ["nap"]
 
 
+@pytest.mark.row("GC-17")
 @pytest.mark.parametrize(
     "command",
     ["start", "stop", "add", "sub", "status", "running", "numprocesses", "pids", "get_process", "del_process"],
@@ -155,6 +156,7 @@ def test_what_is_not_there(gafferctl: Commands, server: Server, command: str) ->
     assert "none" in ran.err.splitlines()[0]
 
 
+@pytest.mark.row("GC-02")
 def test_a_unix_socket(gafferctl: Commands, tmp_path: Path) -> None:
     path = tmp_path / "gafferd.sock"
     with gafferd("--bind", f"unix:{path}"):
@@ -175,7 +177,7 @@ def test_a_malformed_answer_is_one_clear_line(gafferctl: Commands, answering: Ca
     assert ran.err.startswith(f"gafferctl: {bad.url} gave an answer that can't be understood")
 
 
-@pytest.mark.row("CL-66")
+@pytest.mark.row("CL-66", "GC-02")
 def test_version_and_help(gafferctl: Commands) -> None:
     assert gafferctl("version").out == gafferctl("--version").out == gafferctl("-v").out
     assert gafferctl("help").out == gafferctl("-h").out

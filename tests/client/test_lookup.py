@@ -41,6 +41,7 @@ def load(node: Daemon) -> None:
         server.load_all([{"name": "nap", "cmd": "sleep 1000"}, {"name": "rest", "cmd": "sleep 1000"}], "shop")
 
 
+@pytest.mark.row("LK-11")
 def test_one_job_through_all_questions(urls: list[str], node: Daemon) -> None:
     load(node)
     with Lookup(urls) as lookup:
@@ -85,6 +86,7 @@ def test_a_node_that_says_goodbye_is_gone(urls: list[str]) -> None:
         eventually(lambda: not lookup.nodes()["nodes"], timeout=1)
 
 
+@pytest.mark.row("LK-11")
 def test_nobody_answers(closed: str) -> None:
     with Lookup([closed]) as lookup, pytest.raises(errors.Unreachable) as caught:
         lookup.nodes()

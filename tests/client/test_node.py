@@ -33,6 +33,7 @@ def test_the_node(server: Server) -> None:
     assert server.jobs() == []
 
 
+@pytest.mark.row("STR-34")
 def test_the_life_of_a_job(server: Server) -> None:
     job = server.load({"name": "nap", "numprocesses": 2, **SLEEP}, "shop")
     assert job.name == "shop.nap"
@@ -87,6 +88,7 @@ def test_a_job_is_updated(server: Server) -> None:
     assert job.info()["config"]["args"] == ["2000"] or "2000" in job.info()["config"]["cmd"]
 
 
+@pytest.mark.row("STR-34")
 def test_processes(server: Server) -> None:
     job = server.load({"name": "nap", **SLEEP}, "shop")
     [pid] = eventually(lambda: job.pids)
@@ -110,6 +112,7 @@ def test_a_process_beside_the_job(server: Server) -> None:
     eventually(lambda: job.running_out == 0)
 
 
+@pytest.mark.row("STR-34")
 def test_templates(server: Server) -> None:
     server.add_process({"name": "nap", **SLEEP})
     with pytest.raises(errors.Conflict):
@@ -127,6 +130,7 @@ def test_templates(server: Server) -> None:
     assert server.processes() == ["other"]
 
 
+@pytest.mark.row("STR-34")
 def test_walking_over_jobs(server: Server) -> None:
     server.load_all([{"name": "one", **SLEEP}, {"name": "two", **SLEEP}], "shop", start=False)
     seen: list[str] = []
@@ -134,6 +138,7 @@ def test_walking_over_jobs(server: Server) -> None:
     assert sorted(seen) == ["shop.one", "shop.two"]
 
 
+@pytest.mark.row("STR-34")
 @pytest.mark.parametrize(
     "ask",
     [

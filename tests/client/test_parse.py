@@ -12,6 +12,7 @@ from gaffer_client.cli.table import Command, Program
 PROGRAMS = {"gaffer": GAFFER, "gafferctl": GAFFERCTL}
 
 
+@pytest.mark.row("GF-08", "CL-28")
 @pytest.mark.parametrize(
     ("line", "command", "expected"),
     [
@@ -81,6 +82,7 @@ def test_wrong_command_lines_say_what_is_wrong_and_what_to_write(line: str, mess
     assert hint in (caught.value.hint or "")
 
 
+@pytest.mark.row("GF-02")
 @pytest.mark.parametrize(
     ("line", "command"),
     [

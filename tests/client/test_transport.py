@@ -209,6 +209,7 @@ def test_the_time_for_an_answer_is_bounded_also_when_it_comes_in_drops() -> None
             thread.join()
 
 
+@pytest.mark.row("GF-07", "GC-02")
 def test_tls_needs_the_authority(answering: Callable, tmp_path: Path) -> None:
     authority = trustme.CA()
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

@@ -3,6 +3,7 @@
 import time
 from typing import Any
 
+import pytest
 import requests
 from support.daemons import Daemon, gafferd, lookupd, run_command
 from support.poll import eventually
@@ -26,6 +27,7 @@ def located(registry: Daemon, name: str) -> dict[str, list[int]]:
     return {source["name"]: source["pids"] for source in answer["sources"]}
 
 
+@pytest.mark.row("FEAT-02")
 def test_lookupd_may_be_away_for_long() -> None:
     with (
         lookupd(*LEASE) as registry,

@@ -66,6 +66,7 @@ def test_each_alone_has_what_it_imports(tmp_path: Path, wheels: Path, folder: st
     assert found == []
 
 
+@pytest.mark.row("FEAT-19")
 def test_together_they_are_the_four_commands(tmp_path: Path, wheels: Path) -> None:
     commands = environment(tmp_path / "venv", wheels, *PACKAGES)
 

@@ -224,6 +224,7 @@ def test_beyond_loopback_it_wants_keys_and_tls(refused, tmp_path):
         assert requests.get(f"{url}/jobs", headers={"X-Api-Key": "wrong"}).status_code == 401
 
 
+@pytest.mark.row("GD-16")
 def test_require_key_ends_the_trust_in_local_callers(tmp_path):
     config = tmp_path / "gafferd.ini"
     config.write_text("[gaffer]\nrequire_key = true\n")
@@ -232,6 +233,7 @@ def test_require_key_ends_the_trust_in_local_callers(tmp_path):
         assert requests.get(f"{node.url}/jobs").status_code == 401
 
 
+@pytest.mark.row("GD-10")
 @pytest.mark.parametrize(
     ("args", "shown"),
     [

@@ -66,6 +66,7 @@ CALLS = [
 ]
 
 
+@pytest.mark.row("R-93")
 @pytest.mark.parametrize(("route", "method"), CALLS)
 async def test_each_route_needs_its_scope(keyed: HttpNode, route: Route, method: str) -> None:
     pid = next(pid for pid, process in keyed.manager.running.items() if process.job.session == "blog")

@@ -84,7 +84,7 @@ async def test_an_unknown_process_is_not_found(node: HttpNode, method: str, path
     assert method == "HEAD" or answer.error == "not_found"
 
 
-@pytest.mark.row("R-10", "R-11")
+@pytest.mark.row("R-10", "R-11", "HTTP-07")
 async def test_templates_are_loaded_and_listed_by_their_short_name(node: HttpNode) -> None:
     pid = await start(node, "/processes")
     assert (await node.call("POST", "/processes", sleeper("blog.web", start=False))).json == {"ok": True}

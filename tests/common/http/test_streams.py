@@ -35,7 +35,7 @@ async def said(node: HttpNode, pid: int, data: bytes) -> None:
     await _watched(node, pid, 0)
 
 
-@pytest.mark.row("STR-10", "STR-13", "STR-14", "R-71")
+@pytest.mark.row("STR-10", "STR-13", "STR-14", "R-71", "STR-11")
 @pytest.mark.parametrize("label", ["stdin", "ttin"])
 async def test_a_longpoll_after_a_write_gets_the_reply(node: HttpNode, label: str) -> None:
     pid = await start(node)
