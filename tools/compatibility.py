@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).parents[1]
-UNSHOWN = "later: no test shows it yet"
+UNSHOWN = "later; no test shows it yet"
 
 
 class Row(NamedTuple):
