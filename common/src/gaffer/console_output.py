@@ -109,7 +109,7 @@ class ConsoleOutput:
         self._labels = _Labels(colorize=self.colorize, align=stream.isatty())
         for name in manager.jobs():
             self._labels.of(parse_job_name(name).display)
-        self._printer = Printer(loop, stream, self._on_broken)
+        self._printer = Printer(loop, stream, self._broken)
         for action in self.actions:
             manager.events.subscribe(action, self._on_event)
         if self.output_streams:
@@ -120,13 +120,9 @@ class ConsoleOutput:
 
     async def stop(self) -> None:
         """Print what is left, as far as the console takes it in time."""
-        if self._manager is None or self._printer is None:
+        if self._printer is None:
             return
-        for action in self.actions:
-            self._manager.events.unsubscribe(action, self._on_event)
-        self._manager.off_spawn(self._follow)
-        self._manager = None
-        self._news.set()
+        self._detach()
         ending = asyncio.ensure_future(self._end(self._printer))
         _, late = await asyncio.wait([ending], timeout=_LAST_WORDS)
         if late:
@@ -140,6 +136,20 @@ class ConsoleOutput:
         if self._pump is not None:
             await self._pump
         await printer.close()
+
+    def _detach(self) -> None:
+        if self._manager is not None:
+            for action in self.actions:
+                self._manager.events.unsubscribe(action, self._on_event)
+            self._manager.off_spawn(self._follow)
+            self._manager = None
+        self._news.set()
+
+    def _broken(self) -> None:
+        self._detach()
+        self._outputs.clear()
+        self._due.clear()
+        self._on_broken()
 
     def _on_event(self, evtype: str, message: Any = None, *_: object) -> None:
         if "." in self.actions and evtype.startswith(("proc.", "job.")):
@@ -176,7 +186,7 @@ class ConsoleOutput:
         self._mark(output)
 
     def _mark(self, output: ProcessOutput) -> None:
-        if not output.marked and not output.held:
+        if output.pid in self._outputs and not output.marked and not output.held:
             output.marked = True
             self._due.append(output)
             self._news.set()
