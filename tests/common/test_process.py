@@ -243,7 +243,12 @@ def test_what_many_threads_write_is_never_mixed() -> None:
 async def test_streams_and_who_reads_them_end_with_the_process() -> None:
     seen: list[bytes] = []
     process = made(
-        python("print('last words')", redirect_output=["out"], redirect_input=True, custom_streams=["extra"])
+        python(
+            "import sys; sys.stdout.write('last words\\n')",
+            redirect_output=["out"],
+            redirect_input=True,
+            custom_streams=["extra"],
+        )
     )
     process.monitor_io(".", lambda label, message: seen.append(message["data"]))
     cursor = Cursor(process.ring("out"))
