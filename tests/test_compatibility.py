@@ -4,7 +4,7 @@ from pathlib import Path
 
 import compatibility
 import pytest
-from compatibility import UNSHOWN, Difference, Evidence, Row, Verdict, Wrong
+from compatibility import UNSHOWN, Evidence, Row, Verdict, Wrong
 
 ROOT = Path(__file__).parents[1]
 
@@ -71,7 +71,7 @@ def test_verdicts() -> None:
             g=Row("of a and f", ("a", "f")),
             h=Row("none"),
         ),
-        [("d", Difference("differs", "for a reason")), ("h", Difference("no", "for another"))],
+        [("d", Verdict("differs", "for a reason")), ("h", Verdict("no", "for another"))],
         TESTS,
     )
     assert verdicts == {
@@ -79,7 +79,7 @@ def test_verdicts() -> None:
         "b": Verdict("yes", "see c, a"),
         "c": Verdict("yes", "see a"),
         "d": Verdict("differs", "for a reason"),
-        "e": Verdict("differs", "see d, a"),
+        "e": Verdict("differs", "see d"),
         "f": Verdict("no", UNSHOWN),
         "g": Verdict("no", "see f"),
         "h": Verdict("no", "for another"),
@@ -90,13 +90,14 @@ def test_verdicts() -> None:
     ("rows", "differences", "message"),
     [
         ({"b": Row("unmarked")}, [], "tests/t.py: test_a is marked with a, which is no row"),
-        ({"a": Row("x")}, [("z", Difference("no", "y"))], "docs/differences.toml: there is no row z"),
-        ({"a": Row("x")}, [("a", Difference("no", "y"))], "says that a is not provided, but tests/t.py shows it"),
+        ({"a": Row("x")}, [("z", Verdict("no", "y"))], "docs/differences.toml: there is no row z"),
+        ({"a": Row("x")}, [("a", Verdict("no", "y"))], "says that a is not provided, but tests/t.py shows it"),
+        ({"a": Row("x")}, 2 * [("a", Verdict("differs", "y"))], "docs/differences.toml: a stands there 2 times"),
         ({"a": Row("x", ("z",))}, [], "docs/rows.toml: a refers to z, which is no row"),
         ({"a": Row("x", ("b",)), "b": Row("y", ("a",))}, [], "rows refer to each other"),
     ],
 )
-def test_what_does_not_fit(rows: dict[str, Row], differences: list[tuple[str, Difference]], message: str) -> None:
+def test_what_does_not_fit(rows: dict[str, Row], differences: list[tuple[str, Verdict]], message: str) -> None:
     with pytest.raises(Wrong, match=message):
         compatibility.judge(sections(**rows), differences, TESTS)
 

@@ -10,7 +10,7 @@ docs/compatibility.in (what stands before the rows) and the marks `@pytest.mark.
 import ast
 import sys
 import tomllib
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -34,15 +34,8 @@ class Evidence(NamedTuple):
     name: str
 
 
-class Difference(NamedTuple):
-    """Why a row differs or is not provided; `verdict` is "differs" or "no"."""
-
-    verdict: str
-    reason: str
-
-
 class Verdict(NamedTuple):
-    """`word` is "yes", "differs" or "no"."""
+    """Whether a row holds: `word` is "yes", "differs" or "no"."""
 
     word: str
     reason: str = ""
@@ -66,11 +59,11 @@ def read_rows(text: str) -> dict[str, dict[str, Row]]:
     }
 
 
-def read_differences(text: str) -> list[tuple[str, Difference]]:
+def read_differences(text: str) -> list[tuple[str, Verdict]]:
     """The entries of differences.toml, one for each row they name."""
     return [
-        (row, Difference(verdict, entry["reason"]))
-        for verdict, entries in tomllib.loads(text).items()
+        (row, Verdict(word, entry["reason"]))
+        for word, entries in tomllib.loads(text).items()
         for entry in entries
         for row in entry["rows"]
     ]
@@ -122,45 +115,54 @@ def _is_mark(node: ast.expr) -> bool:
 
 
 def judge(
-    sections: Sections, differences: Iterable[tuple[str, Difference]], tests: Mapping[str, Sequence[Evidence]]
+    sections: Sections, differences: Sequence[tuple[str, Verdict]], tests: Mapping[str, Sequence[Evidence]]
 ) -> dict[str, Verdict]:
     """The verdict on each row; raises Wrong with everything that doesn't fit."""
     rows = {row: described for section in sections.values() for row, described in section.items()}
-    stated = dict(differences)
-    mistakes = [
-        f"docs/rows.toml: {row} refers to {o}, which is no row" for row in rows for o in rows[row].like if o not in rows
-    ]
-    mistakes += [f"docs/differences.toml: there is no row {row}" for row in stated if row not in rows]
-    mistakes += [
-        f"tests/{test.path}: {test.name or 'the module'} is marked with {row}, which is no row"
-        for row, showing in tests.items()
-        for test in showing
-        if row not in rows
-    ]
-    mistakes += [
-        f"docs/differences.toml says that {row} is not provided, but tests/{tests[row][0].path} shows it"
-        for row, difference in stated.items()
-        if difference.verdict == "no" and tests.get(row)
-    ]
-    if mistakes:
+    if mistakes := [*_mistakes(rows, differences, tests)]:
         raise Wrong("\n".join(mistakes))
-    verdicts: dict[str, Verdict] = {}
     try:
-        order = list(TopologicalSorter({row: rows[row].like for row in rows}).static_order())
+        order = [*TopologicalSorter({row: rows[row].like for row in rows}).static_order()]
     except CycleError as error:
         raise Wrong(f"docs/rows.toml: rows refer to each other: {', '.join(error.args[1])}") from None
+    stated = dict(differences)
+    verdicts: dict[str, Verdict] = {}
     for row in order:
-        like = [verdicts[other].word for other in rows[row].like]
         if row in stated:
-            verdicts[row] = Verdict(*stated[row])
+            verdicts[row] = stated[row]
         elif tests.get(row):
             verdicts[row] = Verdict("yes")
-        elif like and "no" not in like:
-            verdicts[row] = Verdict("differs" if "differs" in like else "yes", f"see {', '.join(rows[row].like)}")
         else:
-            missing = [other for other in rows[row].like if verdicts[other].word == "no"]
-            verdicts[row] = Verdict("no", f"see {', '.join(missing)}" if missing else UNSHOWN)
+            verdicts[row] = _worst(rows[row].like, verdicts)
     return verdicts
+
+
+def _mistakes(
+    rows: Mapping[str, Row], differences: Sequence[tuple[str, Verdict]], tests: Mapping[str, Sequence[Evidence]]
+) -> Iterator[str]:
+    for row, described in rows.items():
+        for other in described.like:
+            if other not in rows:
+                yield f"docs/rows.toml: {row} refers to {other}, which is no row"
+    for row, times in Counter(row for row, _ in differences).items():
+        if row not in rows:
+            yield f"docs/differences.toml: there is no row {row}"
+        if times > 1:
+            yield f"docs/differences.toml: {row} stands there {times} times"
+    for row, verdict in differences:
+        if verdict.word == "no" and tests.get(row):
+            yield f"docs/differences.toml says that {row} is not provided, but tests/{tests[row][0].path} shows it"
+    for row in tests.keys() - rows.keys():
+        for test in tests[row]:
+            yield f"tests/{test.path}: {test.name or 'the module'} is marked with {row}, which is no row"
+
+
+def _worst(like: Sequence[str], verdicts: Mapping[str, Verdict]) -> Verdict:
+    """The verdict on a row that is shown by others."""
+    for word in ("no", "differs", "yes"):
+        if found := [row for row in like if verdicts[row].word == word]:
+            return Verdict(word, f"see {', '.join(found)}")
+    return Verdict("no", UNSHOWN)
 
 
 def render(
