@@ -108,6 +108,7 @@ def test_what_makes_no_sense_is_refused_with_its_place(settings: dict[str, Any],
     assert isinstance(caught.value, ValueError)
 
 
+@row("TPL-01", "TPL-02")
 def test_every_mistake_is_told_at_once() -> None:
     problems = find_problems({"nam": "x", "numprocesses": "two", "port": 0}, "$.jobs[2]")
     assert [problem.path for problem in problems] == [
