@@ -93,6 +93,13 @@ def test_a_stop_ends_daemons_that_left_the_group(family: Path, tmp_path: Path, k
         eventually(lambda: manager.info("j")["state"] == "stopped" and not any(map(alive, pids.values())))
 
 
+def test_daemons_that_left_the_group_are_asked_before_they_are_killed(family: Path, tmp_path: Path) -> None:
+    with running_manager(subreaper=True, node_id="n1") as manager:
+        pids = load(manager, family, "daemon", tmp_path / "out", graceful_timeout=1000)
+        manager.stop_job("j")
+        eventually(lambda: manager.info("j")["state"] == "stopped" and not any(map(alive, pids.values())))
+
+
 @pytest.mark.parametrize("kind", ["group-leaves", "daemon-leaves", "group-leaves-stubborn"])
 def test_a_leader_that_dies_takes_its_tree_with_it_before_it_is_replaced(
     family: Path, tmp_path: Path, kind: str

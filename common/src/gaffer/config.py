@@ -7,7 +7,7 @@ YAML and Python keywords share one set of names, defaults and messages.
 import asyncio
 import dataclasses
 import shlex
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
@@ -43,7 +43,7 @@ class ProcessConfig:
     """What the job is called."""
     cmd: str = setting(rules.command_line)
     """What to run. `$VAR` and `${VAR}` are replaced from the environment of the process."""
-    args: tuple[str, ...] = setting(rules.words, ())
+    args: Sequence[str] = setting(rules.words, ())
     """Further arguments, after those in `cmd`."""
     env: Mapping[str, str] = setting(rules.variables, factory=dict)
     """Variables for the process; they win over all others."""
@@ -61,13 +61,13 @@ class ProcessConfig:
     """Pass the manager's own environment on. Files (INI) have true for a default."""
     numprocesses: int = setting(rules.count, 1, live=True)
     """How many processes to keep."""
-    redirect_output: tuple[str, ...] = setting(rules.outputs, ())
+    redirect_output: Sequence[str] = setting(rules.outputs, ())
     """What stdout and stderr are called for readers; what has no label can't be read."""
     redirect_input: bool = setting(rules.boolean, False)
     """Let stdin be written to."""
-    custom_streams: tuple[str, ...] = setting(rules.extra_streams, ())
+    custom_streams: Sequence[str] = setting(rules.extra_streams, ())
     """Further pipes in both directions, which the process finds at descriptors 3, 4 and so on."""
-    custom_channels: tuple[Any, ...] = setting(rules.channels, ())
+    custom_channels: Sequence[Any] = setting(rules.channels, ())
     """Open handles to pass on after those; in Python only."""
     logs: bool = setting(rules.boolean, True)
     """Write what the process writes to files, where the manager has a folder for logs."""
@@ -95,7 +95,7 @@ class ProcessConfig:
     """How long such a pause may get."""
     port: str | None = setting(rules.port_plan, None)
     """The variable PORT of each process."""
-    endpoints: tuple[str, ...] | None = setting(rules.endpoint_list, None)
+    endpoints: Sequence[str] | None = setting(rules.endpoint_list, None)
     """What to announce of each process; `http:$PORT` when `port` is set."""
     labels: Mapping[str, str] = setting(rules.variables, factory=dict, live=True)
     """What describes the job to those who ask the manager."""

@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from gaffer import exec_stub
+from gaffer import exec_stub, limits
 from gaffer.config import ProcessConfig
 from gaffer.errors import StartFailed
 from gaffer.util import check_gid, check_uid, substitute_env
@@ -131,6 +131,7 @@ def launch(
                 **options,
             )
         child.os_pid = child.popen.pid
+        limits.restore_descriptors(child.os_pid)
         child.pidfd = os.pidfd_open(child.os_pid) if hasattr(os, "pidfd_open") else None
     except (OSError, ValueError, subprocess.SubprocessError) as error:
         if child.popen is not None:

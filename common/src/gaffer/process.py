@@ -113,6 +113,7 @@ class Process:
         self._spawned = 0.0
         self._ending = threading.Lock()  # held while it is signalled or given back
         self._kill_timer: asyncio.TimerHandle | None = None
+        self._told_to_end = False
 
     # Life
 
@@ -216,6 +217,9 @@ class Process:
         if child.pidfd is not None:
             self.loop.remove_reader(child.pidfd)
         self._streams.drain()
+        if self._told_to_end:
+            # Those that left its group are found only now that they have lost their parent.
+            self._reaper.signal(self, signal.SIGTERM)
         self._on_exit(self, self.exit_status)
         self._reaper.watch(self, self._tree_ended, alone=not self.config.kill_group)
 
@@ -277,6 +281,7 @@ class Process:
         if not self.config.kill_group:
             self.kill(signum)
             return
+        self._told_to_end = signum == signal.SIGTERM
         # The group id can't belong to a stranger: our own leader is alive, or a zombie until the group is empty. That
         # of an adopted one may be anybody's once it has ended.
         if child.popen is not None or self.exit_status is None:

@@ -1,5 +1,6 @@
 """What /proc tells of processes (proc_pid_stat(5)); None or nothing where a process is gone or /proc is missing."""
 
+import errno
 import os
 import time
 from collections.abc import Iterator
@@ -16,6 +17,15 @@ class Stat(NamedTuple):
     pgrp: int
     session: int
     start_time: int
+
+
+def is_readable() -> bool:
+    """Whether files of /proc can be opened now: false when descriptors ran out, and then all processes seem gone."""
+    try:
+        os.close(os.open("/proc/self/stat", os.O_RDONLY))
+    except OSError as error:
+        return error.errno not in (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+    return True
 
 
 def read_stat(pid: int) -> Stat | None:

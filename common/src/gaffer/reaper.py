@@ -142,7 +142,9 @@ class Reaper:
             self.cgroups.kill(leader.os_pid)
 
     def survivors(self, leaders: list[Leader]) -> dict[int, bool]:
-        """For each leader's OS pid, whether anything but the leader itself lives in its tree."""
+        """For each leader's OS pid, whether anything but the leader itself lives in its tree, or may live in it."""
+        if not procfs.is_readable():
+            return dict.fromkeys((leader.os_pid for leader in leaders), True)
         found = {leader.os_pid: bool(self._confined(leader)) for leader in leaders}
         owners = {leader.cookie: leader.os_pid for leader in leaders}
         for pid in self._candidates():

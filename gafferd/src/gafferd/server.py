@@ -19,6 +19,7 @@ from gaffer.http.access import Policy, make_policy
 from gaffer.http.server import own_host_names
 from gaffer.http_handler import HttpEndpoint, HttpHandler
 from gaffer.keyfile import read_key_file
+from gaffer.limits import raise_descriptors
 from gaffer.loop import new_loop
 from gaffer.sig_handler import SigHandler
 from gaffer.util import hostname
@@ -70,6 +71,7 @@ class Server:
 
         Ends what an earlier gafferd on the state directory left first. Raises GafferError when it can't start.
         """
+        raise_descriptors()
         state = StateDir.open(self.state_path)
         try:
             state.end_leftovers()
@@ -85,6 +87,7 @@ class Server:
             cgroup=own_cgroup(),
             capture_all=True,
             recorder=state,
+            detached=state.detached,
             endpoint_host=self.host,
             log_dir=state.path / "logs",
             # Pids begin anew with each start; the incarnation keeps the marks of two starts apart.

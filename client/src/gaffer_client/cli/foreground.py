@@ -8,8 +8,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from gaffer import Manager
+from gaffer.cgroups import own_cgroup
 from gaffer.config import ProcessConfig
 from gaffer.console_output import ConsoleOutput, wants_color
+from gaffer.limits import raise_descriptors
 from gaffer.loop import new_loop
 from gaffer.names import DEFAULT_SESSION
 from gaffer.sig_handler import SigHandler
@@ -27,9 +29,10 @@ def run_in_foreground(configs: Sequence[ProcessConfig], *, verbose: bool = False
     """
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # an inherited SIG_IGN would hide how processes end
     logging.getLogger("gaffer.manager").setLevel(logging.ERROR)  # what it warns of is on the console
+    raise_descriptors()
     loop = new_loop()
     # The id marks the processes, so that those that left their group are found.
-    manager = Manager(loop, subreaper=True, node_id=uuid.uuid4().hex)
+    manager = Manager(loop, subreaper=True, cgroup=own_cgroup(), node_id=uuid.uuid4().hex)
     signals = _Signals()
     console = ConsoleOutput(
         wants_color(sys.stdout),

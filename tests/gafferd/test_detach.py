@@ -1,0 +1,49 @@
+"""A detached process outlives its daemon, graceful or not, and the next one counts it again."""
+
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+from gaffer import procfs
+from support.daemons import Daemon, gafferd
+from support.poll import eventually
+
+CONFIG = """
+[process:keeper]
+cmd = /bin/sleep 1000
+detach = true
+
+[process:plain]
+cmd = /bin/sleep 1000
+"""
+
+
+def os_pids(node: Daemon, job: str) -> list[int]:
+    info: Any = requests.get(f"{node.url}/jobs/default/{job}", timeout=10).json()
+    return [each["os_pid"] for each in info["instances"] if each["state"] == "ready" and each["os_pid"]]
+
+
+@pytest.mark.row("TPL-10")
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGKILL], ids=str)
+def test_the_next_daemon_counts_it_again(tmp_path: Path, signum: signal.Signals) -> None:
+    config = tmp_path / "gaffer.ini"
+    config.write_text(CONFIG)
+    with gafferd(str(config), state_dir=tmp_path / "state") as first:
+        (kept,) = eventually(lambda: os_pids(first, "keeper"))
+        (plain,) = eventually(lambda: os_pids(first, "plain"))
+        if signum == signal.SIGKILL:
+            first.kill()
+        else:
+            first.stop()
+        assert procfs.read_stat(kept) is not None
+
+        with gafferd(str(config), state_dir=tmp_path / "state") as second:
+            eventually(lambda: os_pids(second, "keeper") == [kept])
+            assert eventually(lambda: os_pids(second, "plain")) != [plain]
+            os.kill(kept, signal.SIGKILL)
+            (new,) = eventually(lambda: [pid for pid in os_pids(second, "keeper") if pid != kept])
+            requests.delete(f"{second.url}/jobs/default/keeper", timeout=10).raise_for_status()
+            eventually(lambda: procfs.read_stat(new) is None)
