@@ -16,6 +16,7 @@ import time
 import urllib.request
 
 from demo_cluster import BIN, SESSION, TTL, WEB, Cluster, DemoError, Node, Stopped, stopping, wait_for
+
 from gaffer_client import Server
 from gaffer_client.cli.topology import job_table
 from gaffer_client.errors import GafferClientError, Unreachable

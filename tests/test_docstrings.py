@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from types import FunctionType, ModuleType
 from typing import Any
 
+import pytest
+
 import gaffer
 import gaffer_client
-import pytest
 
 # The command-line tools are described by their command table.
 TOOLS = "gaffer_client.cli"

@@ -9,6 +9,9 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+from sphinx.application import Sphinx
+from sphinx.pycode import ModuleAnalyzer
+
 from gaffer import config, http_handler, job_states, slot
 from gaffer.http.routes import PUBLIC, Route
 from gaffer_client.cli.help import command_reference, program_help
@@ -16,9 +19,6 @@ from gaffer_client.cli.programs import GAFFER, GAFFERCTL
 from gaffer_client.cli.table import Program
 from gaffer_lookupd import config as lookupd_config
 from gaffer_lookupd import handlers
-from sphinx.application import Sphinx
-from sphinx.pycode import ModuleAnalyzer
-
 from gafferd import main as gafferd_main
 from gafferd import settings
 

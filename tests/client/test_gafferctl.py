@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
 from gaffer_client import Server
 from support.client import Commands
 from support.daemons import Daemon, clean_env, command_path, gafferd

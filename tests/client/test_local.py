@@ -13,6 +13,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+
 from gaffer_client import Server
 from support.client import Commands
 from support.daemons import clean_env, command_path, gafferd

@@ -4,6 +4,7 @@ import socket
 from collections.abc import Callable, Iterator
 
 import pytest
+
 from gaffer_client import Lookup, Server, errors
 from support.daemons import Daemon, gafferd, lookupd
 from support.poll import eventually

@@ -4,10 +4,11 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from gaffer_client.answers import NodeInfo, Source, Tombstone
-from gaffer_client.merge import Merged, View, merge
 from hypothesis import given
 from hypothesis import strategies as st
+
+from gaffer_client.answers import NodeInfo, Source, Tombstone
+from gaffer_client.merge import Merged, View, merge
 
 
 def node(id: str | None = "a", incarnation: int = 1, seq: int = 1, status: str = "alive", **more: Any) -> NodeInfo:

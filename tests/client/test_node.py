@@ -4,6 +4,7 @@ import signal
 from collections.abc import Iterator
 
 import pytest
+
 from gaffer_client import Job, Server, errors
 from support.daemons import gafferd
 from support.poll import eventually

@@ -5,6 +5,7 @@ import re
 from typing import Any
 
 import pytest
+
 from gaffer_client.cli.output import abridged, age, clock, coloured, printable, table
 from gaffer_client.cli.topology import job_table, node_table
 from gaffer_client.naming import display_name

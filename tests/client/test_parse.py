@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+
 from gaffer_client.cli.errors import UsageError
 from gaffer_client.cli.help import command_help, program_help
 from gaffer_client.cli.parse import parse

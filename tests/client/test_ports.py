@@ -1,9 +1,10 @@
 """Which ports the types of a Procfile get."""
 
 import pytest
-from gaffer_client.cli.ports import Span, block, free_block, span
 from hypothesis import given
 from hypothesis import strategies as st
+
+from gaffer_client.cli.ports import Span, block, free_block, span
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import trustme
+
 from gaffer_client import errors
 from gaffer_client.answers import Sessions
 from gaffer_client.transport import Transport, parse_url, path_of

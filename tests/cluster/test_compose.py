@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import requests
+
 from support.docker import Compose, build_image, has_base_image, make_base_image
 from support.needs import needs_base_image, needs_docker
 from support.poll import eventually

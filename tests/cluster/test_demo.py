@@ -16,6 +16,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+
 from gaffer_client import Lookup, Server
 from support.daemons import clean_env
 from support.poll import eventually

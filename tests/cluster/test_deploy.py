@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
+
 from gafferd.config import load_config
 
 ROOT = Path(__file__).parents[2]

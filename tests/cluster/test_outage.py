@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import requests
+
 from support.daemons import Daemon, gafferd, lookupd, run_command
 from support.poll import eventually
 

@@ -3,6 +3,9 @@
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from gaffer.errors import GafferError
 from gaffer.http.access import (
     ALL_SCOPES,
@@ -19,8 +22,6 @@ from gaffer.http.access import (
     make_policy,
     split_authority,
 )
-from hypothesis import given
-from hypothesis import strategies as st
 
 OWN, FRIEND, STRANGER, GROUP = 1000, 1001, 1002, 50
 

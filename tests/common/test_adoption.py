@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import msgspec
 import pytest
+
 from gaffer import procfs
 from gaffer.loop import new_loop
 from gaffer.manager import Manager

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 import pytest
+
 from gaffer import Manager
 from gaffer.errors import BadRequest, ProcessNotFound
 from gaffer.process import Process, ProcessConfig

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from gaffer import procfs
 from gaffer.cgroups import Cgroups, own_cgroup
 from gaffer.process import ProcessConfig

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+
 from gaffer import Manager
 from gaffer.channels import EventChannel, StatChannel, StreamChannel
 from gaffer.errors import ProcessError, ProcessNotFound, TopicError

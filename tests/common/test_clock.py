@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from support.needs import faketime_library, needs_faketime
 
 # Sets the wall clock while a manager has a back-off, a graceful stop and a stats timer under way, and tells how long

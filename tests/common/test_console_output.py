@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
+
 from gaffer import Manager
 from gaffer.console_output import GAFFER_COLORS, Color, ConsoleOutput, colored, status_bar
 from gaffer.errors import BadValue

@@ -5,6 +5,7 @@ from typing import Any
 
 import msgspec
 import pytest
+
 from gaffer import Manager
 from gaffer.controller import COMMANDS, Controller
 from gaffer.errors import BadValue, CommandError, CommandNotFound, ConfigError, ProcessConflict, ProcessNotFound

@@ -2,6 +2,7 @@
 
 import msgspec
 import pytest
+
 from gaffer import errors
 
 row = pytest.mark.row

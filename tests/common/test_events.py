@@ -4,6 +4,7 @@ import threading
 from typing import Any
 
 import pytest
+
 from gaffer.events import EventEmitter
 from support.poll import eventually_async
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import requests
+
 from support.daemons import clean_env
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples" / "embed"

@@ -5,10 +5,11 @@ import itertools
 from contextlib import aclosing
 
 import pytest
-from gaffer.http.feeds import EventStream, Feed
-from gaffer.streams import Chunk, Ring
 from hypothesis import given
 from hypothesis import strategies as st
+
+from gaffer.http.feeds import EventStream, Feed
+from gaffer.streams import Chunk, Ring
 from support.poll import eventually_async
 
 

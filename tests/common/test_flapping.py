@@ -1,4 +1,5 @@
 import pytest
+
 from gaffer.flapping import FlapDetector, Verdict
 from gaffer.rules import FlappingInfo
 

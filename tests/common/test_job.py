@@ -5,6 +5,10 @@ from collections import deque
 from typing import Any
 
 import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
 from gaffer import job_events as ev
 from gaffer.config import ProcessConfig
 from gaffer.job import Job
@@ -13,9 +17,6 @@ from gaffer.names import JobName
 from gaffer.records import ProcessRecord
 from gaffer.rules import FlappingInfo
 from gaffer.slot import SlotState
-from hypothesis import settings
-from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 
 class System:

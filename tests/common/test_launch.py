@@ -12,6 +12,7 @@ from typing import Any
 
 import psutil
 import pytest
+
 from gaffer import launch
 from gaffer.errors import StartFailed
 from gaffer.process import ProcessConfig

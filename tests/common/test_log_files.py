@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from gaffer import log_files
 from gaffer.log_files import LogWriter
 from gaffer.loop import new_loop

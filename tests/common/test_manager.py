@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from gaffer import Manager
 from gaffer.errors import BadValue, ConfigError, ManagerStopping, ProcessConflict, ProcessError, ProcessNotFound
 from gaffer.loop import Loop, new_loop

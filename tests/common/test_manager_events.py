@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+
 from gaffer import Manager
 from gaffer.errors import BadRequest
 from gaffer.loop import new_loop

@@ -4,6 +4,9 @@ import json
 
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from gaffer.messages import (
     Drain,
     Endpoint,
@@ -22,8 +25,6 @@ from gaffer.messages import (
     decode_request,
     encode,
 )
-from hypothesis import given
-from hypothesis import strategies as st
 
 
 @pytest.mark.parametrize(

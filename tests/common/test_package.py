@@ -3,8 +3,9 @@
 import subprocess
 import sys
 
-import gaffer
 import pytest
+
+import gaffer
 from gaffer.manager import Manager
 from gaffer.plugin import Plugin
 

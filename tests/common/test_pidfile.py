@@ -2,6 +2,7 @@ import os
 import subprocess
 
 import pytest
+
 from gaffer.pidfile import Pidfile
 
 

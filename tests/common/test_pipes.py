@@ -4,6 +4,7 @@ import asyncio
 import os
 
 import pytest
+
 from gaffer.errors import ProcessError
 from gaffer.pipes import INPUT_LIMIT, Input, Output, Pace
 from gaffer.streams import Ring

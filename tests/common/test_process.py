@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from gaffer.errors import ConfigError, NotRedirected, ProcessError, StartFailed
 from gaffer.process import Process, ProcessConfig
 from gaffer.streams import Cursor

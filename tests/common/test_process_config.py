@@ -2,11 +2,12 @@ from typing import Any
 
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from gaffer.config import PROCESS_KEYS, ProcessConfig, find_problems
 from gaffer.errors import ConfigError
 from gaffer.process import FlappingInfo
-from hypothesis import given
-from hypothesis import strategies as st
 
 row = pytest.mark.row
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+
 from gaffer import Manager, procfs
 from gaffer.loop import new_loop
 from gaffer.process import ProcessConfig

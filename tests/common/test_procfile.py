@@ -2,6 +2,7 @@ import io
 import json
 
 import pytest
+
 from gaffer.procfile import Procfile, get_env
 
 PROCFILE = """\

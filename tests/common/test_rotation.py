@@ -1,7 +1,8 @@
 import pytest
-from gaffer.rotation import Rotation
 from hypothesis import given
 from hypothesis import strategies as st
+
+from gaffer.rotation import Rotation
 
 
 @pytest.mark.parametrize(

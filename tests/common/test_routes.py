@@ -3,13 +3,14 @@
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from gaffer import http_handler
 from gaffer.errors import BadRequest
 from gaffer.http.access import Scope
 from gaffer.http.base import Handler
 from gaffer.http.routes import PUBLIC, Route, RouteTable
-from hypothesis import given
-from hypothesis import strategies as st
 
 PATTERNS = [
     "/",

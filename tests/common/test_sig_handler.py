@@ -5,6 +5,7 @@ import signal
 import threading
 
 import pytest
+
 from gaffer.loop import new_loop
 from gaffer.sig_handler import BaseSigHandler, SigHandler
 from support.poll import eventually_async

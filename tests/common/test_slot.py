@@ -1,6 +1,7 @@
 """The slot's table as data: complete where it must be, without dead ends."""
 
 import pytest
+
 from gaffer.slot import LIVE, TRANSITIONS, Action, Cue, Slot, SlotState
 
 

@@ -9,6 +9,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+
 from gaffer.http.access import Peer, PeerKind
 from gaffer.http.peer import PeerFinder
 from gaffer.http.sockdiag import SockDiag, SocketAddress, SocketOwner, trusted_uid

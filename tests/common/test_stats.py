@@ -14,6 +14,7 @@ from typing import Any
 
 import psutil
 import pytest
+
 from gaffer import Manager
 from gaffer.errors import ProcessNotFound
 from gaffer.loop import new_loop

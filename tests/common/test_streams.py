@@ -1,9 +1,10 @@
 import asyncio
 
 import pytest
-from gaffer.streams import Cursor, Ring
 from hypothesis import given
 from hypothesis import strategies as st
+
+from gaffer.streams import Cursor, Ring
 
 chunks = st.lists(st.binary(min_size=1, max_size=40), max_size=30)
 

@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+
 from gaffer import Manager
 from gaffer.channels import EventChannel
 from gaffer.errors import ManagerStopping, ProcessError, ProcessNotFound

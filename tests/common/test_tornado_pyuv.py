@@ -10,6 +10,7 @@ import time
 
 import pytest
 import tornado.ioloop
+
 from gaffer import tornado_pyuv
 from gaffer.loop import new_loop
 from gaffer.tornado_pyuv import IOLoop, PeriodicCallback, Waker

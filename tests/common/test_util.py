@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 import trustme
-from gaffer import util
 from hypothesis import given
 from hypothesis import strategies as st
+
+from gaffer import util
 from support.poll import eventually
 
 

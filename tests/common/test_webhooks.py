@@ -10,6 +10,7 @@ from socketserver import StreamRequestHandler, TCPServer
 
 import pytest
 import trustme
+
 from gaffer.errors import BadRequest
 from gaffer.process import ProcessConfig
 from gaffer.webhooks import WebHooks

@@ -11,6 +11,8 @@ from types import SimpleNamespace
 import pytest
 import requests
 import trustme
+from tornado.web import Application
+
 from gaffer.config import ProcessConfig
 from gaffer.errors import BadRequest
 from gafferd.announcer import Announcer
@@ -19,7 +21,6 @@ from support.daemons import gafferd, lookupd
 from support.managers import running_manager
 from support.other_lookupd import http_server, other_lookupd
 from support.poll import eventually, eventually_async
-from tornado.web import Application
 
 OK = {"ok": True}
 WELCOME = {"ok": True, "ttl": 3.0, "interval": 0.2, "epoch": "e", "reconnect_window": 0.1}

@@ -3,10 +3,11 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from gaffer.messages import Endpoint, Process, RegisterJob, RegisterProcess, UnregisterProcess, UpdateProcess
-from gafferd.announcing_journal import Journal, plain
 from hypothesis import given
 from hypothesis import strategies as st
+
+from gaffer.messages import Endpoint, Process, RegisterJob, RegisterProcess, UnregisterProcess, UpdateProcess
+from gafferd.announcing_journal import Journal, plain
 
 
 @dataclass

@@ -1,13 +1,14 @@
 import textwrap
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from gaffer.errors import ConfigError
 from gaffer.http.access import Scope
 from gaffer.procfile import Procfile
 from gafferd.config import find_config, load_config, show_problem
 from gafferd.ini import parse_ini
-from hypothesis import given
-from hypothesis import strategies as st
 
 SAMPLE = """\
 [gaffer]

@@ -7,6 +7,7 @@ import stat
 from pathlib import Path
 
 import pytest
+
 from gaffer.errors import BadRequest
 from gaffer.http.access import ALL_SCOPES, Grant, Scope
 from gaffer.keyfile import KeyFileError, new_key, read_key_file

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import requests
+
 from support.daemons import gafferd
 from support.poll import eventually
 

@@ -1,4 +1,5 @@
 import pytest
+
 from gaffer.util import hostname
 from gafferd.config import EndpointConfig
 from gafferd.listening import announced_host, choose_endpoints, find_dangers, origin

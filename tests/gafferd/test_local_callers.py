@@ -5,6 +5,7 @@ import time
 from typing import Any
 
 import pytest
+
 from gaffer.http_handler import HttpEndpoint
 from support.http_node import HttpNode, running_node, sleeper
 from support.needs import needs_root

@@ -4,6 +4,7 @@ import stat
 from pathlib import Path
 
 import requests
+
 from support.daemons import gafferd
 from support.poll import eventually
 

@@ -10,6 +10,7 @@ import psutil
 import pytest
 import requests
 import trustme
+
 from gaffer.keyfile import new_key
 from gafferd.main import USAGE, command, parse_options
 from gafferd.settings import Settings, resolve

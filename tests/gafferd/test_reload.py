@@ -1,9 +1,10 @@
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from gaffer.config import ProcessConfig
 from gaffer.names import JobName
 from gafferd.reload import plan
-from hypothesis import given
-from hypothesis import strategies as st
 
 WEB = JobName("default", "web")
 DB = JobName("shop", "db")

@@ -8,6 +8,7 @@ import textwrap
 import msgspec
 import psutil
 import pytest
+
 from gaffer import procfs
 from gaffer.process import ProcessRecord
 from gafferd.leftovers import is_alive

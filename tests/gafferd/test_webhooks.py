@@ -3,6 +3,7 @@
 import signal
 
 import pytest
+
 from support.daemons import gafferd
 from support.poll import eventually
 from support.webhooks import receiver

@@ -11,6 +11,7 @@ import pytest
 import requests
 import trustme
 import websocket
+
 from support.daemons import Daemon, clean_env, command_path, lookupd, run_command
 from support.peer import Peer, peer
 from support.poll import eventually

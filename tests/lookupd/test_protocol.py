@@ -3,6 +3,7 @@
 import json
 
 import pytest
+
 from gaffer_lookupd.complaints import Complaints
 from gaffer_lookupd.protocol import answer
 from support.registry import Lookup

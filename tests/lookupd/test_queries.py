@@ -1,6 +1,7 @@
 """The answers to queries: the shapes of 0.5 and their additions."""
 
 import pytest
+
 from gaffer.messages import Endpoint, Process
 from support.registry import Lookup
 

@@ -1,6 +1,7 @@
 """The registry: identities, tables, and what becomes of a node that goes quiet."""
 
 import pytest
+
 from gaffer.messages import Process
 from gaffer_lookupd.changes import MemoryChanges, Publisher
 from gaffer_lookupd.errors import Refused

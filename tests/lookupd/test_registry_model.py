@@ -3,11 +3,12 @@
 import copy
 
 import pytest
-from gaffer.messages import Process
-from gaffer_lookupd.errors import Refused
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from gaffer.messages import Process
+from gaffer_lookupd.errors import Refused
 from support.registry import Lookup
 
 TTL, INTERVAL, TICK = 9.0, 3.0, 0.3

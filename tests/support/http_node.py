@@ -11,7 +11,6 @@ from typing import Any
 
 from gaffer import Manager
 from gaffer.http_handler import HttpEndpoint, HttpHandler
-
 from support.poll import eventually_async
 
 PYTHON = sys.executable

@@ -20,8 +20,8 @@ from pathlib import Path
 
 import psutil
 import pytest
-from gaffer.loop import new_loop
 
+from gaffer.loop import new_loop
 from support import subreaper
 
 # What is on its way out when a test ends may finish: processes that were just killed, connections closing on a loop.

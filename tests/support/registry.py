@@ -3,6 +3,7 @@
 from typing import Any
 
 import msgspec
+
 from gaffer.messages import Identify, Process
 from gaffer_lookupd.changes import Change, MemoryChanges
 from gaffer_lookupd.lease import Lease

@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple, Self, cast
 
 from gaffer.names import split_job_name
-
 from gaffer_client.answers import JobAnswer, JobsAnswer, JobSources, NodesAnswer, SessionsAnswer, Source
 from gaffer_client.errors import GafferClientError, Unreachable
 from gaffer_client.merge import Merged, View, merge

@@ -3,10 +3,10 @@
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Self
 
-from gaffer.errors import GafferError
-from gaffer.names import DEFAULT_SESSION, JobName, parse_job_name, parse_pid
 from msgspec import UNSET
 
+from gaffer.errors import GafferError
+from gaffer.names import DEFAULT_SESSION, JobName, parse_job_name, parse_pid
 from gaffer_client.answers import (
     Done,
     JobInfo,

@@ -6,7 +6,6 @@ from ssl import SSLContext
 from typing import Protocol
 
 from gaffer.messages import PROTOCOL_VERSION, Identify
-
 from gafferd.announcing_journal import Journal, Table
 from gafferd.announcing_link import Link, LinkStatus, websocket_url
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
 
 import msgspec
+
 from gaffer.messages import (
     Process,
     RegisterJob,

@@ -9,6 +9,10 @@ from typing import TypedDict
 from urllib.parse import urlsplit
 
 import msgspec
+from tornado.httpclient import HTTPClientError, HTTPRequest
+from tornado.iostream import StreamClosedError
+from tornado.websocket import WebSocketClientConnection, WebSocketError, websocket_connect
+
 from gaffer.errors import BadRequest
 from gaffer.messages import (
     MAX_MESSAGE_SIZE,
@@ -22,10 +26,6 @@ from gaffer.messages import (
     decode_reply,
     encode,
 )
-from tornado.httpclient import HTTPClientError, HTTPRequest
-from tornado.iostream import StreamClosedError
-from tornado.websocket import WebSocketClientConnection, WebSocketError, websocket_connect
-
 from gafferd.announcing_journal import Change, Journal, plain
 
 CONNECT_TIMEOUT = 5.0  # seconds for the handshake, and for the answer to IDENTIFY

@@ -12,7 +12,6 @@ from gaffer.config import ProcessConfig, find_problems
 from gaffer.errors import BadRequest, ConfigError, Problem
 from gaffer.names import JobName, parse_job_name
 from gaffer.rules import Wrong, did_you_mean
-
 from gafferd import settings
 from gafferd.ini import Section, Value, merge, parse_ini
 

@@ -8,7 +8,6 @@ from gaffer import Manager
 from gaffer.config import ProcessConfig
 from gaffer.names import JobName, parse_job_name
 from gaffer.webhooks import WebHooks
-
 from gafferd.config import Config, load_config
 from gafferd.reload import Change, plan
 

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import msgspec
+
 from gaffer.errors import BadRequest, GafferError
 from gaffer.http.access import ALL_SCOPES, Grant, Scope
 from gaffer.keyfile import new_key, warn_when_readable_by_others

@@ -8,7 +8,6 @@ from urllib.parse import urlsplit
 from gaffer.errors import BadRequest, Problem
 from gaffer.http.access import is_loopback
 from gaffer.util import hostname, is_ipv6, is_ssl, parse_address, parse_ssl_options
-
 from gafferd.config import EndpointConfig
 from gafferd.settings import Settings
 

@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from docopt import DocoptExit, docopt
+
 from gaffer import __version__
 from gaffer.errors import ConfigError, GafferError, Problem
 from gaffer.log import setup_logging
 from gaffer.pidfile import Pidfile
 from gaffer.rules import did_you_mean
 from gaffer.util import daemonize, setproctitle_
-
 from gafferd.config import find_config, load_config, show_problem
 from gafferd.settings import resolve
 from gafferd.state import default_path

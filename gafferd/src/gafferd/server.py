@@ -24,7 +24,6 @@ from gaffer.loop import new_loop
 from gaffer.sig_handler import SigHandler
 from gaffer.util import hostname
 from gaffer.webhooks import WebHooks
-
 from gafferd import listening
 from gafferd.announcer import Announcer
 from gafferd.config import Config, show_problem

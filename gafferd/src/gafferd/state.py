@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import TypeVar
 
 import msgspec
+
 from gaffer import procfs
 from gaffer.errors import GafferError
 from gaffer.process import ProcessRecord
-
 from gafferd import leftovers
 
 logger = logging.getLogger(__name__)

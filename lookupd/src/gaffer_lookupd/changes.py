@@ -5,9 +5,9 @@ from collections.abc import Callable
 from itertools import islice
 from typing import Literal, Protocol
 
-from gaffer.messages import Process
 from msgspec import Struct
 
+from gaffer.messages import Process
 from gaffer_lookupd.records import NodeInfo
 
 EventName = Literal[

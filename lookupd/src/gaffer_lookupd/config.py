@@ -8,14 +8,14 @@ from ssl import CERT_REQUIRED
 from typing import Any
 
 from docopt import DocoptExit, docopt
+from msgspec import Struct
+
 from gaffer import __version__
 from gaffer.errors import ConfigError, GafferError, Problem
 from gaffer.keyfile import read_key_file
 from gaffer.loop import KINDS
 from gaffer.rules import did_you_mean
 from gaffer.util import parse_address
-from msgspec import Struct
-
 from gaffer_lookupd.lease import Lease
 
 DEFAULT_PORT = 5010

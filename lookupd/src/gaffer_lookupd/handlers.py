@@ -2,6 +2,8 @@
 
 import time
 
+from tornado.websocket import WebSocketHandler
+
 from gaffer import __version__
 from gaffer.errors import BadRequest
 from gaffer.http.access import AuthRequired, Facts, Policy, Scope, check_host, check_origin
@@ -10,8 +12,6 @@ from gaffer.http.routes import PUBLIC, Route
 from gaffer.http.server import peer_of
 from gaffer.messages import MAX_MESSAGE_SIZE
 from gaffer.names import split_job_name
-from tornado.websocket import WebSocketHandler
-
 from gaffer_lookupd.connections import Connections
 from gaffer_lookupd.queries import Queries
 

@@ -11,7 +11,6 @@ from gaffer.loop import new_loop
 from gaffer.pidfile import Pidfile
 from gaffer.sig_handler import BaseSigHandler
 from gaffer.util import daemonize
-
 from gaffer_lookupd.config import Config, make_config, parse_options
 from gaffer_lookupd.server import LookupServer
 

@@ -1,5 +1,7 @@
 """The lookup protocol as lookupd speaks it: one message of a peer in, one reply out."""
 
+from msgspec import Struct
+
 from gaffer.messages import (
     Drain,
     Identify,
@@ -19,8 +21,6 @@ from gaffer.messages import (
     decode_request,
     encode,
 )
-from msgspec import Struct
-
 from gaffer_lookupd.errors import Refused
 from gaffer_lookupd.registry import Registry
 

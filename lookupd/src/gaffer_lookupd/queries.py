@@ -8,10 +8,10 @@ from collections.abc import Iterable
 from operator import attrgetter
 from typing import Any
 
-from gaffer.messages import Process
-from gaffer.names import split_job_name
 from msgspec import Struct, structs
 
+from gaffer.messages import Process
+from gaffer.names import split_job_name
 from gaffer_lookupd.records import Node, NodeInfo, Status, Tombstone
 from gaffer_lookupd.registry import Registry
 

@@ -2,8 +2,9 @@
 
 from typing import Literal
 
-from gaffer.messages import Identify, Process
 from msgspec import Struct
+
+from gaffer.messages import Identify, Process
 
 Status = Literal["alive", "suspect", "draining"]
 NodeKey = str | int  # a node's id, or the session of a node without one

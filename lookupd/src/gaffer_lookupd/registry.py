@@ -12,9 +12,9 @@ Methods that end sessions other than their own return the numbers of these: the 
 import math
 from collections.abc import Iterable
 
-from gaffer.messages import Identify
 from msgspec import Struct
 
+from gaffer.messages import Identify
 from gaffer_lookupd.changes import Changes, Publisher
 from gaffer_lookupd.errors import Refused
 from gaffer_lookupd.lease import Lease, PauseDetector, Preservation

@@ -8,7 +8,6 @@ from urllib.parse import urlsplit
 
 from gaffer.http.access import Grant, Scope, is_loopback, make_policy
 from gaffer.http.server import HttpEndpoint, Listeners, own_host_names
-
 from gaffer_lookupd.changes import Change, MemoryChanges
 from gaffer_lookupd.config import Config
 from gaffer_lookupd.connections import Connections

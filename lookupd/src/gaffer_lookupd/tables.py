@@ -7,7 +7,6 @@ passed over, and after a gap the node has to send a snapshot (`node.resync`). Un
 from collections.abc import Iterable, Mapping
 
 from gaffer.messages import Process
-
 from gaffer_lookupd.changes import Publisher
 from gaffer_lookupd.errors import Refused
 from gaffer_lookupd.records import Node, NodeKey

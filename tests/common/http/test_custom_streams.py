@@ -1,6 +1,7 @@
 """Custom streams over HTTP: R-70 and R-71 by their label."""
 
 import pytest
+
 from support.http_node import HttpNode, script
 from support.poll import eventually_async
 

@@ -10,16 +10,17 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-import gaffer
 import pytest
 import trustme
+from tornado.web import RequestHandler
+
+import gaffer
 from gaffer import Manager
 from gaffer.errors import GafferError
 from gaffer.http.access import make_policy
 from gaffer.http_handler import HttpEndpoint, HttpHandler
 from support.http_node import HttpNode, running_node, sleeper
 from support.poll import eventually_async
-from tornado.web import RequestHandler
 
 
 @pytest.mark.row("R-01", "R-02", "R-03", "HTTP-20", "HTTP-21", "HTTP-22")

@@ -5,6 +5,7 @@ import os
 from collections.abc import AsyncIterator
 
 import pytest
+
 from gaffer import http_handler
 from gaffer.http import base
 from gaffer.http.access import ALL_SCOPES, Grant, Scope, make_policy

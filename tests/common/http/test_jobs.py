@@ -3,6 +3,7 @@
 import signal
 
 import pytest
+
 from support.http_node import HttpNode, script, sleeper
 from support.poll import eventually_async
 

@@ -1,6 +1,7 @@
 """Processes by id, in the form of 0.5 (R-57 to R-61) and of 0.4 (R-10 to R-28)."""
 
 import pytest
+
 from support.http_node import HttpNode, sleeper
 from support.poll import eventually_async
 

@@ -4,6 +4,7 @@ import asyncio
 from typing import Any
 
 import pytest
+
 from support.http_node import HttpNode, script
 from support.poll import eventually_async
 

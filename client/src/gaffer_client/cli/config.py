@@ -9,7 +9,6 @@ from typing import TypedDict
 
 from gaffer.keyfile import KeyFileError, read_key_file
 from gaffer.rules import did_you_mean
-
 from gaffer_client.cli.errors import UsageError
 from gaffer_client.cli.parse import Arguments
 from gaffer_client.cli.table import Option, Program

@@ -15,7 +15,6 @@ from gaffer.limits import raise_descriptors
 from gaffer.loop import new_loop
 from gaffer.names import DEFAULT_SESSION
 from gaffer.sig_handler import SigHandler
-
 from gaffer_client.cli.errors import Exit
 
 _EVENTS = ("spawn", "exit", "start_failed", "flap")

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import msgspec
-from gaffer.names import DEFAULT_SESSION, split_job_name
 
+from gaffer.names import DEFAULT_SESSION, split_job_name
 from gaffer_client.cli.errors import UsageError
 
 

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 import gaffer as framework
 from gaffer.errors import GafferError
-
 from gaffer_client.cli.config import Context
 from gaffer_client.cli.errors import CommandFailed, Exit
 from gaffer_client.cli.help import command_help, program_help

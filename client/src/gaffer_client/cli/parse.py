@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from docopt import DocoptExit, docopt
-from gaffer.rules import did_you_mean
 
+from gaffer.rules import did_you_mean
 from gaffer_client.cli.errors import UsageError
 from gaffer_client.cli.table import Command, Option, Program
 

@@ -9,7 +9,6 @@ from gaffer.errors import BadRequest
 from gaffer.names import check_name
 from gaffer.procfile import Procfile
 from gaffer.rules import did_you_mean
-
 from gaffer_client.cli import ports
 from gaffer_client.cli.errors import CommandFailed, UsageError
 from gaffer_client.cli.parse import Arguments

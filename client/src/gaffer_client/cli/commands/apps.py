@@ -3,7 +3,6 @@
 from typing import Any
 
 from gaffer.names import parse_job_name, split_job_name
-
 from gaffer_client.cli import ports
 from gaffer_client.cli.config import Context
 from gaffer_client.cli.errors import CommandFailed, Exit, UsageError

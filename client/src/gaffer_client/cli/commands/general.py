@@ -3,7 +3,6 @@
 import gaffer
 from gaffer.keyfile import new_key
 from gaffer.rules import did_you_mean
-
 from gaffer_client.cli.config import Context
 from gaffer_client.cli.errors import Exit, UsageError
 from gaffer_client.cli.help import command_help, program_help

@@ -6,11 +6,11 @@ from configparser import ConfigParser
 from typing import Any, TextIO
 
 import msgspec
+
 from gaffer.config import ProcessConfig
 from gaffer.launch import environment
 from gaffer.procfile import Procfile
 from gaffer.rules import did_you_mean
-
 from gaffer_client.cli import one_off
 from gaffer_client.cli.config import Context
 from gaffer_client.cli.errors import Exit, UsageError

@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from gaffer.names import check_name, parse_job_name
-
 from gaffer_client.answers import JobsAnswer
 from gaffer_client.cli.config import Context
 from gaffer_client.cli.errors import Exit

@@ -5,7 +5,6 @@ import shlex
 import sys
 
 from gaffer.names import parse_job_name, split_job_name
-
 from gaffer_client.answers import JobInfo, JobStats
 from gaffer_client.cli.commands.apps import jobs_of
 from gaffer_client.cli.config import Context
