@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import tempfile
 
 
 class Pidfile:
@@ -25,6 +24,8 @@ class Pidfile:
         self.pid = pid
         if owner == pid:
             return
+        import tempfile  # late: it brings in archive formats, half a megabyte
+
         directory = os.path.dirname(self.fname or "") or ("." if self.fname else tempfile.gettempdir())
         if not os.path.isdir(directory):
             raise RuntimeError(f"can't create the pidfile {self.fname}: there is no directory {directory}")

@@ -11,8 +11,6 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import psutil
-
 from gaffer import launch, procfs, stats
 from gaffer.config import ProcessConfig
 from gaffer.errors import ProcessError
@@ -300,8 +298,12 @@ class Process:
         """What it does, in psutil's words (`running`, `sleeping`, `stopped`...); `not started`, `exited`."""
         if not self.started_at:
             return "not started"
+        if not self.active:
+            return "exited"
+        import psutil  # late, see gaffer.stats
+
         try:
-            return str(psutil.Process(self.os_pid).status()) if self.active else "exited"
+            return str(psutil.Process(self.os_pid).status())
         except psutil.Error:
             return "exited"
 

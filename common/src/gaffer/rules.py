@@ -1,7 +1,6 @@
 """The rules that check and normalise the settings of a job, one for each kind of value."""
 
 import dataclasses
-import difflib
 import math
 import re
 import shlex
@@ -356,5 +355,7 @@ def endpoint_list(value: Any, lax: bool) -> tuple[str, ...] | None:
 
 def did_you_mean(word: str, known: tuple[str, ...] | list[str]) -> str | None:
     """A hint that names the known word nearest to `word`, or None."""
+    import difflib  # late: only mistakes need it
+
     close = difflib.get_close_matches(word, known, n=1)
     return f"did you mean {close[0]!r}?" if close else None

@@ -1,15 +1,19 @@
-"""Memory, CPU time and the like of OS processes and their descendants, through psutil (STAT rows)."""
+"""Memory, CPU time and the like of OS processes and their descendants, through psutil (STAT rows).
+
+psutil is imported where it is used: a node that nobody asks for stats does without its megabyte.
+"""
 
 import functools
 import os
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator
-from typing import Any, Protocol, TypeVar
-
-import psutil
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from gaffer import procfs
 from gaffer.util import bytes2human
+
+if TYPE_CHECKING:
+    import psutil
 
 T = TypeVar("T")
 
@@ -110,6 +114,8 @@ class Gauges:
     def _read(self, os_pid: int) -> dict[str, Any] | None:
         if os_pid not in self._births:
             return None
+        import psutil
+
         try:
             gauge = self._gauges.get(os_pid)
             if gauge is None:
@@ -123,6 +129,8 @@ class _Gauge:
     """Reads one OS process that began at `birth`, in seconds on our clock; raises NoSuchProcess once it is gone."""
 
     def __init__(self, os_pid: int, birth: float) -> None:
+        import psutil
+
         self.birth = birth
         self._process = psutil.Process(os_pid)
         self._used = 0.0  # CPU seconds, at the time _at
@@ -158,6 +166,8 @@ class _Gauge:
 
 
 def _ask(method: Callable[[], T]) -> T | None:
+    import psutil
+
     try:
         return method()
     except (psutil.AccessDenied, OSError):
@@ -174,6 +184,8 @@ def _finish(generator: Generator[None, None, T] | Iterator[None]) -> T:
 
 @functools.cache
 def _memory_of_machine() -> int:
+    import psutil
+
     return psutil.virtual_memory().total
 
 
@@ -196,6 +208,8 @@ else:
         return time.time()
 
     def _everyone() -> Iterator[tuple[int, int, float]]:
+        import psutil
+
         for process in psutil.process_iter(["ppid", "create_time"]):
             yield process.pid, process.info["ppid"], process.info["create_time"]
 

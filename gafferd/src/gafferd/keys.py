@@ -5,7 +5,6 @@ import hmac
 import os
 import secrets
 import stat
-import tempfile
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -16,6 +15,7 @@ from gaffer.errors import BadRequest, GafferError
 from gaffer.http.access import ALL_SCOPES, Grant, Scope
 from gaffer.keyfile import new_key, warn_when_readable_by_others
 from gaffer.names import check_name
+from gafferd.files import replace_file
 
 
 class KeyStoreError(GafferError):
@@ -138,7 +138,7 @@ class KeyStore:
         """Replace the file, then what is in memory: a failure changes neither."""
         content = msgspec.json.format(msgspec.json.encode(_File(list(records.values()))))
         try:
-            _replace_file(self._path, content)
+            replace_file(self._path, content, sync=True)
         except OSError as error:
             raise KeyStoreError(f"can't write {self._path}: {error.strerror}") from None
         self._records = records
@@ -146,22 +146,3 @@ class KeyStore:
 
 def _hash(key: str) -> str:
     return hashlib.sha256(key.encode()).hexdigest()
-
-
-def _replace_file(path: Path, content: bytes) -> None:
-    """Put `content` into the file, mode 0600, so that a crash leaves the old one or the new one."""
-    descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with open(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
-    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)

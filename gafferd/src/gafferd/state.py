@@ -16,6 +16,7 @@ from gaffer import procfs
 from gaffer.errors import GafferError
 from gaffer.process import ProcessRecord
 from gafferd import leftovers
+from gafferd.files import replace_file
 
 logger = logging.getLogger(__name__)
 
@@ -155,7 +156,7 @@ class StateDir:
                 self._node_ids.add(last.id)
             node = Node(secrets.token_hex(16), 1, hostname, machine_id)
         self._node_ids.add(node.id)
-        self._replace("node.json", msgspec.json.encode(node), sync=True)
+        replace_file(self.path / "node.json", msgspec.json.encode(node), sync=True)
         return node
 
     def _read(self, name: str, kind: type[T]) -> T | None:
@@ -167,16 +168,6 @@ class StateDir:
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             logger.error("%s is damaged (%s): going on without it", self.path / name, error)
             return None
-
-    def _replace(self, name: str, content: bytes, *, sync: bool = False) -> None:
-        temporary = self.path / f"{name}.new"
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            if sync:
-                file.flush()
-                os.fsync(descriptor)
-        os.replace(temporary, self.path / name)
 
     def _write_soon(self) -> None:
         """Write at the end of this turn of the loop; later when writing would take over a tenth of the time."""
@@ -192,7 +183,7 @@ class StateDir:
         state = State([*self.detached, *self._records.values()])
         try:
             # No fsync: the records mean nothing after the host went down.
-            self._replace("state.json", msgspec.json.encode(state))
+            replace_file(self.path / "state.json", msgspec.json.encode(state), sync=False)
         except OSError as error:
             if not self._failing:
                 logger.error("can't write %s: %s", self.path / "state.json", error.strerror)
