@@ -50,6 +50,11 @@ class EventEmitter:
             self._loop = Loop.default_loop()
         return self._loop
 
+    @property
+    def has_listeners(self) -> bool:
+        """Whether anybody is subscribed to anything."""
+        return bool(self._by_pattern)
+
     def publish(self, evtype: str, *args: Any, **kwargs: Any) -> None:
         """Emit `evtype`; returns at once, listeners are called later as `listener(evtype, *args, **kwargs)`."""
         self.publish_record((evtype,), lambda _: (args, kwargs))

@@ -215,11 +215,9 @@ class Process:
         if child.pidfd is not None:
             self.loop.remove_reader(child.pidfd)
         self._streams.drain()
-        if self._told_to_end:
-            # Those that left its group are found only now that they have lost their parent.
-            self._reaper.signal(self, signal.SIGTERM)
         self._on_exit(self, self.exit_status)
-        self._reaper.watch(self, self._tree_ended, alone=not self.config.kill_group)
+        alone = not self.config.kill_group
+        self._reaper.watch(self, self._tree_ended, alone=alone, told_to_end=self._told_to_end)
 
     def _tree_ended(self) -> None:
         child = self._child

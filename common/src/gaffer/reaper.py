@@ -42,6 +42,7 @@ class Leader(Protocol):
 class _Watched(NamedTuple):
     leader: Leader
     gone: Callable[[], None]
+    told_to_end: bool
 
 
 class _Adopted(NamedTuple):
@@ -71,6 +72,8 @@ class Reaper:
         self._sweep_timer: asyncio.TimerHandle | None = None
         self._was_subreaper = False
         self._active = False
+        self._ended: list[_Watched] = []  # those whose trees were not looked at yet
+        self._seen: set[int] | None = None
         self._doubtful: dict[tuple[int, int], float] = {}  # pid and start time -> when it was first seen
         self.patience = 10.0  # seconds a zombie of doubtful origin waits for its parent
 
@@ -120,19 +123,34 @@ class Reaper:
         if self.cgroups is not None:
             self.cgroups.remove(leader.os_pid)
 
-    def watch(self, leader: Leader, gone: Callable[[], None], *, alone: bool = False) -> None:
-        """Call `gone()` once nothing is left of the tree of `leader`, which has ended; at once when that is so now.
+    def watch(
+        self, leader: Leader, gone: Callable[[], None], *, alone: bool = False, told_to_end: bool = False
+    ) -> None:
+        """Call `gone()` once nothing is left of the tree of `leader`, which has ended.
 
-        `alone` leaves the tree out of account.
+        `alone` leaves the tree out of account. `told_to_end`: the leader got SIGTERM, and so do its descendants that
+        had left its group: they are found only now that they have lost their parent.
         """
-        if not alone and self.survivors([leader])[leader.os_pid]:
-            self._watched.append(_Watched(leader, gone))
-            self._delay = _FIRST_LOOK
-            self._schedule()
-        else:
+        if alone:
             gone()
-        if self._active:
-            self._sweep()  # learns the cookies of those that were adopted just now
+        else:
+            if not self._ended:
+                self.loop.call_soon(self._look_at_ended)
+            self._ended.append(_Watched(leader, gone, told_to_end))
+        self._sweep_soon()  # learns the cookies of those that were adopted just now
+
+    def _look_at_ended(self) -> None:
+        ended, self._ended = self._ended, []
+        alive = self.survivors([watched.leader for watched in ended])
+        for watched in ended:
+            if not alive[watched.leader.os_pid]:
+                watched.gone()
+                continue
+            if watched.told_to_end:
+                self.signal(watched.leader, signal.SIGTERM)
+            self._watched.append(watched)
+            self._delay = _FIRST_LOOK
+        self._schedule()
 
     def signal(self, leader: Leader, signum: int) -> None:
         """Send `signum` to the descendants of `leader` that left its group."""
@@ -171,9 +189,19 @@ class Reaper:
         pids = procfs.children() if self.subreaper else set(procfs.all_pids())
         return pids - self.leaders.keys()
 
+    def _recent_candidates(self) -> set[int]:
+        # One look serves all signals that are sent in a turn of the loop: that of a job of hundreds is one.
+        if self._seen is None:
+            self._seen = self._candidates()
+            self.loop.call_soon(self._forget_seen)
+        return self._seen
+
+    def _forget_seen(self) -> None:
+        self._seen = None
+
     def _escaped(self, leader: Leader) -> list[procfs.Stat]:
         confined = self._confined(leader)
-        adopted = self._candidates() if self.subreaper else set()
+        adopted = self._recent_candidates() if self.subreaper else set()
         return [
             stat
             for pid in confined | adopted
@@ -207,11 +235,14 @@ class Reaper:
             watched.gone()
 
     def _on_sigchld(self, signum: int, frame: FrameType | None) -> None:
+        self._sweep_soon()
+        if callable(self._previous):
+            self._previous(signum, frame)
+
+    def _sweep_soon(self) -> None:
         if self._active and not self._sweep_due and not self.loop.is_closed():
             self._sweep_due = True
             self.loop.call_soon_threadsafe(self._sweep)
-        if callable(self._previous):
-            self._previous(signum, frame)
 
     def _sweep(self) -> None:
         """Reap the zombies that were adopted; the children of others, a plugin's subprocess say, are left to them."""

@@ -11,7 +11,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial, singledispatchmethod
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -122,6 +122,8 @@ class Supervisor:
 
     def publish(self, job: Job, kind: str, pid: int | None = None, **data: Any) -> None:
         """Announce an event of `job` under its documented names (EVT rows)."""
+        if not self._events.has_listeners:
+            return
         display, qualified = job.name.display, str(job.name)
         base = {"name": display, "job": qualified, "session": job.name.session, **data}
         if pid is not None:
@@ -174,7 +176,7 @@ class Supervisor:
         while self._queue and time.monotonic() - started < patience:
             with self._lock:
                 job, instruction = self._queue.popleft()
-                self._execute(instruction, job)
+                getattr(self, _EXECUTORS[type(instruction)])(instruction, job)
         with self._lock:
             self._wake()
 
@@ -197,12 +199,7 @@ class Supervisor:
             self._timers.pop(timer).cancel()
         self._on_job_gone(job)
 
-    @singledispatchmethod
-    def _execute(self, instruction: Any, job: Job) -> None:
-        raise TypeError(f"no such instruction: {instruction!r}")
-
-    @_execute.register
-    def _(self, order: ev.Spawn, job: Job) -> None:
+    def _spawn(self, order: ev.Spawn, job: Job) -> None:
         if not job.expects(order.pid):
             return
         try:
@@ -215,8 +212,7 @@ class Supervisor:
         self._began(process)
         self.submit(job, ev.Spawned(order.pid, process.os_pid))
 
-    @_execute.register
-    def _(self, order: ev.Adopt, job: Job) -> None:
+    def _adopt(self, order: ev.Adopt, job: Job) -> None:
         if order.record.port is not None:
             self._ports[job, order.record.slot] = order.record.port
         process = self._make(job, order.pid, order.record.slot, {})
@@ -236,33 +232,28 @@ class Supervisor:
             self._settings.recorder.spawned(process.record())
         self._tell(self._on_spawn, process)
 
-    @_execute.register
-    def _(self, order: ev.Signal, job: Job) -> None:
+    def _signal(self, order: ev.Signal, job: Job) -> None:
         process = self.running.get(order.pid)
         if process is not None:
             process.signal_tree(order.signum)
 
-    @_execute.register
-    def _(self, order: ev.Release, job: Job) -> None:
+    def _release(self, order: ev.Release, job: Job) -> None:
         process = self.running.pop(order.pid, None)
         if process is not None:
             process.release()
 
-    @_execute.register
-    def _(self, order: ev.SetTimer, job: Job) -> None:
+    def _set_timer(self, order: ev.SetTimer, job: Job) -> None:
         key = (job, order.key)
         if key in self._timers:
             self._timers[key].cancel()
         self._timers[key] = self._loop.call_later(order.delay, self._fire, job, order.key)
 
-    @_execute.register
-    def _(self, order: ev.CancelTimer, job: Job) -> None:
+    def _cancel_timer(self, order: ev.CancelTimer, job: Job) -> None:
         handle = self._timers.pop((job, order.key), None)
         if handle is not None:
             handle.cancel()
 
-    @_execute.register
-    def _(self, order: ev.Publish, job: Job) -> None:
+    def _publish(self, order: ev.Publish, job: Job) -> None:
         self.publish(job, order.kind, order.pid, **order.data)
 
     def _fire(self, job: Job, key: ev.TimerKey) -> None:
@@ -322,3 +313,14 @@ class Supervisor:
                 raise StartFailed(f"no free port was found: {error.strerror}", reason="no_port") from None
             if port not in taken:
                 return port
+
+
+_EXECUTORS: dict[type, str] = {
+    ev.Spawn: "_spawn",
+    ev.Adopt: "_adopt",
+    ev.Signal: "_signal",
+    ev.Release: "_release",
+    ev.SetTimer: "_set_timer",
+    ev.CancelTimer: "_cancel_timer",
+    ev.Publish: "_publish",
+}
