@@ -53,6 +53,22 @@ def test_signals_reach_the_manager_and_handlers_are_put_back(loop, signum, call)
     assert signal.getsignal(signum) == before
 
 
+def test_a_signal_between_two_runs_of_the_loop_is_not_lost(loop):
+    manager, handler = Manager(), SigHandler()
+
+    async def start():
+        handler.start(asyncio.get_running_loop(), manager)
+
+    async def wait():
+        await eventually_async(lambda: manager.calls)
+        handler.stop()
+
+    loop.run_until_complete(start())
+    os.kill(os.getpid(), signal.SIGHUP)
+    loop.run_until_complete(wait())
+    assert manager.calls == ["restart"]
+
+
 @pytest.mark.row("MISC-SH-02")
 def test_quit_signals():
     assert BaseSigHandler.QUIT_SIGNALS == (3, 15, 2)

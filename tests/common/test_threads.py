@@ -112,7 +112,10 @@ def test_of_several_restarts_at_once_one_is_done() -> None:
     with running_manager() as manager:
         manager.load(ProcessConfig("j", SLEEP, numprocesses=3))
         eventually(lambda: manager.pids() == [1, 2, 3])
+        all_asked = threading.Event()
+        manager.loop.call_soon_threadsafe(all_asked.wait)
         in_threads(*[lambda: manager.restart(done.append)] * 5)
+        all_asked.set()
         eventually(lambda: done and len(manager.pids()) == 3)
         assert done == [manager]
         assert manager.pids() == [4, 5, 6]

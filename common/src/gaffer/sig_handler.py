@@ -5,6 +5,7 @@ import logging
 import signal
 import threading
 from collections.abc import Callable
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -38,16 +39,21 @@ class BaseSigHandler:
         self._catch(self.RELOAD_SIGNAL, self.handle_reload)
 
     def _catch(self, signum: int, callback: Callable[[object, int], None]) -> None:
-        assert self._loop is not None
-        self._previous[signum] = signal.getsignal(signum)
-        self._loop.add_signal_handler(signum, callback, self, signum)
+        loop = self._loop
+        assert loop is not None
+
+        def heard(number: int, frame: FrameType | None) -> None:
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(callback, self, number)
+
+        # Not the loop's own handlers: between two runs, as those of start() and run(), uvloop loses signals.
+        self._previous[signum] = signal.signal(signum, heard)
 
     def stop(self) -> None:
         """Catch no more signals."""
         if self._loop is None:
             return
         for signum, previous in self._previous.items():
-            self._loop.remove_signal_handler(signum)
             if previous is not None:  # None: it was set by C code and can't be put back from here
                 signal.signal(signum, previous)
         self._previous.clear()
