@@ -12,7 +12,7 @@ from support.needs import needs_base_image, needs_docker
 from support.poll import eventually
 
 NODES = {"node1", "node2", "node3"}
-TTL = 15.0  # seconds, as in docker-compose.yml
+TTL = 6.0  # seconds, as in docker-compose.yml
 
 pytestmark = [needs_docker, needs_base_image, pytest.mark.timeout(900)]
 
