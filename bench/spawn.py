@@ -7,7 +7,7 @@ import argparse
 import subprocess
 import time
 
-from _measure import daemon, pairs, show, show_ratio
+from _measure import daemon, show, show_ratio
 
 
 def main() -> None:
@@ -44,12 +44,17 @@ def main() -> None:
                         pipe.close()
             return took
 
-        ours, floor = pairs(through_a_node, bare, chosen.pairs)
-        piped = [bare(stdout=subprocess.PIPE, stderr=subprocess.PIPE) for _ in range(chosen.pairs)]
+        through_a_node(), bare()
+        ours, floor, piped = [], [], []
+        for _ in range(chosen.pairs):
+            ours.append(through_a_node())
+            floor.append(bare())
+            piped.append(bare(stdout=subprocess.PIPE, stderr=subprocess.PIPE))
     show(f"POST to the {chosen.count}th process", ours)
     show("a loop of Popen", floor)
     show("a loop of Popen with two pipes each", piped)
     show_ratio("ratio to the loop", ours, floor)
+    show_ratio("ratio to the loop with pipes", ours, piped)
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from gaffer.launch import null_device
 from gaffer.loop import new_loop
 from support import subreaper
 
@@ -34,7 +35,9 @@ _DESCRIPTORS = Path("/proc/self/fd")
 
 def pytest_configure() -> None:
     subreaper.install()
-    new_loop().close()  # the first loop of libuv opens a pipe that stays open as long as the process
+    # What stays open as long as the process: the first loop of libuv opens a pipe, the first process the null device.
+    new_loop().close()
+    null_device()
 
 
 def pytest_collection_finish() -> None:

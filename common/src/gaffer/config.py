@@ -6,6 +6,7 @@ YAML and Python keywords share one set of names, defaults and messages.
 
 import asyncio
 import dataclasses
+import functools
 import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -186,7 +187,11 @@ class ProcessConfig:
 
     def command(self) -> list[str]:
         """The words to execute, before variables are replaced (TPL-02, TPL-03)."""
-        return [*shlex.split(self.cmd), *self.args]
+        return [*self._words, *self.args]
+
+    @functools.cached_property
+    def _words(self) -> list[str]:
+        return shlex.split(self.cmd)
 
     def port_of(self, slot: int) -> int | None:
         """The fixed port of slot `slot` (from 1); None when there is none or it is chosen at the start."""

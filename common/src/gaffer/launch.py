@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import fcntl
+import functools
 import marshal
 import os
 import pwd
@@ -23,7 +24,8 @@ from gaffer.util import check_gid, check_uid, substitute_env
 
 # Variables of the daemon that are secrets, or promises made to it alone (design section 7).
 _PRIVATE = re.compile(r"GAFFER_\w*KEY\w*|GAFFER_PROCESS|GAFFER_INSTANCE|NOTIFY_SOCKET|WATCHDOG_\w+|LISTEN_\w+")
-_BASIC = re.compile(r"PATH|HOME|USER|LOGNAME|SHELL|LANG|LC_\w+|TZ|TMPDIR")
+_BASIC = ("PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "TZ", "TMPDIR")
+_LOCALE = re.compile(r"LC_\w+")
 _DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 CAPTURE = subprocess.PIPE
@@ -62,8 +64,11 @@ def environment(
 ) -> dict[str, str]:
     """The environment of a process: what `parent` (default: ours) passes on, the account, the job's `env`, `extra`."""
     parent = os.environ if parent is None else parent
-    passed = _PRIVATE.fullmatch if config.os_env else lambda name: not _BASIC.fullmatch(name)
-    env = {name: value for name, value in parent.items() if not passed(name)}
+    if config.os_env:
+        env = {name: value for name, value in parent.items() if not _PRIVATE.fullmatch(name)}
+    else:
+        names = [name for name in parent if name in _BASIC or _LOCALE.match(name)]
+        env = {name: parent[name] for name in names}
     env.setdefault("PATH", _DEFAULT_PATH)
     if config.uid is not None:
         with contextlib.suppress(KeyError, ValueError):
@@ -110,9 +115,9 @@ def launch(
             theirs.append(stderr)
             os.set_blocking(child.stderr, False)
         options: dict[str, Any] = {
-            "stdin": stdin,
-            "stdout": stdout,
-            "stderr": stderr,
+            "stdin": null_device() if stdin == DISCARD else stdin,
+            "stdout": null_device() if stdout == DISCARD else stdout,
+            "stderr": null_device() if stderr == DISCARD else stderr,
             "start_new_session": config.detach,
             "process_group": None if config.detach else 0,
         }
@@ -144,6 +149,12 @@ def launch(
         for fd in theirs:
             os.close(fd)
     return child
+
+
+@functools.cache
+def null_device() -> int:
+    """One descriptor of /dev/null for all processes; Popen would open it for each of them."""
+    return os.open(os.devnull, os.O_RDWR)
 
 
 def close(child: Child) -> None:

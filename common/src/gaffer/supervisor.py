@@ -229,8 +229,13 @@ class Supervisor:
     def _began(self, process: Process) -> None:
         self.running[process.pid] = process
         if self._settings.recorder is not None:
-            self._settings.recorder.spawned(process.record())
+            # A moment later: while the new program is being set up, the kernel takes its time to tell of it.
+            self._loop.call_soon(self._record, process)
         self._tell(self._on_spawn, process)
+
+    def _record(self, process: Process) -> None:
+        if self._settings.recorder is not None and process.pid in self.running:
+            self._settings.recorder.spawned(process.record())
 
     def _signal(self, order: ev.Signal, job: Job) -> None:
         process = self.running.get(order.pid)
@@ -238,8 +243,10 @@ class Supervisor:
             process.signal_tree(order.signum)
 
     def _release(self, order: ev.Release, job: Job) -> None:
-        process = self.running.pop(order.pid, None)
+        process = self.running.get(order.pid)
         if process is not None:
+            self._record(process)
+            del self.running[order.pid]
             process.release()
 
     def _set_timer(self, order: ev.SetTimer, job: Job) -> None:
