@@ -24,11 +24,11 @@ CONFIG = ProcessConfig("j", "/bin/sleep 1000", detach=True, port="auto", gracefu
 def left() -> Iterator[ProcessRecord]:
     """A process that a manager detached, and that is nobody's child any more."""
     loop = new_loop()
-    records: list[ProcessRecord] = []
+    records: dict[int, ProcessRecord] = {}
 
     class Recorder:
         def spawned(self, record: ProcessRecord) -> None:
-            records.append(record)
+            records[record.pid] = record
             loop.call_soon(manager.stop)
 
         def ended(self, pid: int) -> None:
@@ -39,7 +39,7 @@ def left() -> Iterator[ProcessRecord]:
     manager.load(CONFIG)
     manager.run()
     loop.close()
-    (record,) = records
+    (record,) = records.values()
     yield record
     if procfs.read_stat(record.os_pid) is not None:
         subprocess.run(["/bin/kill", "-KILL", str(record.os_pid)], check=False)
