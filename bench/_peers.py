@@ -15,6 +15,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from _measure import installed_environment
+
 BIN = Path(sys.executable).parent
 PACKAGES = ("supervisor==4.3.*", "circus==0.19.*", "honcho==2.0.*", "setuptools<81")
 WORDS = ("/bin/sleep", "1000")
@@ -93,7 +95,8 @@ def running(peer: Peer, count: int) -> Iterator[Running]:
     """Start `peer` with `count` processes; at the end it and its processes are ended."""
     with tempfile.TemporaryDirectory() as folder:
         words = peer.command(Path(folder), count)
-        process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=folder)
+        env = installed_environment()
+        process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=folder, env=env)
         started = Running(process)
         try:
             yield started
