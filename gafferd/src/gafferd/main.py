@@ -2,7 +2,6 @@
 
 import logging
 import os
-import re
 import signal
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -10,13 +9,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from docopt import DocoptExit, docopt
-
-from gaffer import __version__
 from gaffer.errors import ConfigError, GafferError, Problem
 from gaffer.log import setup_logging
 from gaffer.pidfile import Pidfile
-from gaffer.rules import did_you_mean
+from gaffer.usage import parse_command_line
 from gaffer.util import daemonize, setproctitle_
 from gafferd.config import find_config, load_config, show_problem
 from gafferd.settings import resolve
@@ -70,8 +66,6 @@ Options:
 Signals: TERM, INT and QUIT stop the jobs and exit, a second INT kills them; HUP reads the configuration again.
 """
 
-_SEE_HELP = "see gafferd --help"
-
 
 def main() -> None:
     """Run gafferd until a signal ends it, then exit with the code of `command`."""
@@ -97,10 +91,8 @@ def command(argv: Sequence[str], environ: Mapping[str, str]) -> int:
 
 def parse_options(argv: Sequence[str]) -> dict[str, Any]:
     """The options of a command line by name; raises ConfigError. `--help` and `--version` print and exit."""
-    try:
-        return dict(docopt(USAGE, list(argv), version=f"gafferd {__version__}"))
-    except DocoptExit as error:
-        raise ConfigError([_explain(argv, str(error))]) from None
+    leftover = "an option is unknown or given twice, or there is more than one configuration file"
+    return parse_command_line("gafferd", USAGE, argv, leftover=leftover)
 
 
 def run(options: Mapping[str, Any], environ: Mapping[str, str]) -> None:
@@ -150,19 +142,6 @@ def _pidfile(path: str | None) -> Iterator[None]:
 
 def _stay() -> None:
     """In the foreground there is nothing to do once the node is ready."""
-
-
-def _explain(argv: Sequence[str], complaint: str) -> Problem:
-    """Why docopt refused the command line."""
-    known = re.findall(r"(?<!\S)--?[a-z-]+", USAGE.partition("Options:")[2])
-    for word in argv:
-        name = word.partition("=")[0]
-        if name.startswith("--") and not any(option.startswith(name) for option in known):
-            return Problem(name, "there is no such option", did_you_mean(name, known) or _SEE_HELP)
-    first = complaint.partition("\n")[0]
-    if first.startswith("Warning"):
-        first = "an option is unknown or given twice, or there is more than one configuration file"
-    return Problem("gafferd", first, _SEE_HELP)
 
 
 def _fail(code: int, problems: Iterable[Problem]) -> int:

@@ -1,20 +1,17 @@
 """The command line of gaffer_lookupd, checked: every mistake is found before anything is started."""
 
 import math
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from ssl import CERT_REQUIRED
 from typing import Any
 
-from docopt import DocoptExit, docopt
 from msgspec import Struct
 
-from gaffer import __version__
 from gaffer.errors import ConfigError, GafferError, Problem
 from gaffer.keyfile import read_key_file
 from gaffer.loop import KINDS
-from gaffer.rules import did_you_mean
+from gaffer.usage import parse_command_line
 from gaffer.util import parse_address
 from gaffer_lookupd.lease import Lease
 
@@ -50,9 +47,6 @@ Options:
 """
 
 
-_SEE_HELP = "see gaffer_lookupd --help"
-
-
 class Config(Struct, frozen=True, kw_only=True):
     """What gaffer_lookupd was asked to do; `tls` is what HttpEndpoint takes."""
 
@@ -72,23 +66,8 @@ class Config(Struct, frozen=True, kw_only=True):
 
 def parse_options(argv: Sequence[str]) -> dict[str, Any]:
     """The options of a command line by name; raises ConfigError. `--help` and `--version` print and exit."""
-    try:
-        return dict(docopt(USAGE, list(argv), version=f"gaffer_lookupd {__version__}"))
-    except DocoptExit as error:
-        raise ConfigError([_explain(argv, str(error))]) from None
-
-
-def _explain(argv: Sequence[str], complaint: str) -> Problem:
-    """Why docopt refused the command line."""
-    known = [*re.findall(r"^ +(--?[a-z-]+)", USAGE, re.MULTILINE), "--help"]
-    for word in argv:
-        name = word.partition("=")[0]
-        if name.startswith("--") and not any(option.startswith(name) for option in known):
-            return Problem(name, "there is no such option", did_you_mean(name, known) or _SEE_HELP)
-    first = complaint.partition("\n")[0]
-    if first.startswith("Warning"):
-        first = "an option is unknown or given twice, or an argument is not an option's"
-    return Problem("", first, _SEE_HELP)
+    leftover = "an option is unknown or given twice, or an argument is not an option's"
+    return parse_command_line("gaffer_lookupd", USAGE, argv, leftover=leftover)
 
 
 def make_config(options: Mapping[str, Any], environ: Mapping[str, str]) -> Config:

@@ -79,7 +79,7 @@ def _stay() -> None:
 
 def _fail(code: int, problems: Iterable[Problem]) -> int:
     for problem in problems:
-        place = f"{problem.path}: " if problem.path else ""
+        place = f"{problem.path}: " if problem.path not in ("", "gaffer_lookupd") else ""
         hint = f" ({problem.hint})" if problem.hint else ""
         print(f"gaffer_lookupd: {place}{problem.message}{hint}", file=sys.stderr)
     return code
