@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import requests
 
-from support.docker import Compose, build_image, has_base_image, make_base_image
+from support.docker import Compose, make_images
 from support.needs import needs_base_image, needs_docker
 from support.poll import eventually
 
@@ -19,9 +19,7 @@ pytestmark = [needs_docker, needs_base_image, pytest.mark.timeout(900)]
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Compose]:
-    if not has_base_image():
-        make_base_image()
-    build_image("gaffer")
+    make_images()
     compose = Compose("gaffer-test")
     compose("down", "--volumes", "--timeout", "0")  # what a killed run left
     try:

@@ -60,6 +60,13 @@ def build_image(tag: str) -> None:
     run([DOCKER, "build", "--network", "host", "-f", "deploy/Dockerfile", "-t", tag, "."], timeout=500)
 
 
+def make_images() -> None:
+    """Make the base image, unless the daemon has one, and ours."""
+    if not has_base_image():
+        make_base_image()
+    build_image("gaffer")
+
+
 class Compose:
     """The cluster of docker-compose.yml, as a project of its own."""
 
@@ -73,3 +80,7 @@ class Compose:
     def exec(self, service: str, *command: str) -> str:
         """Run a command in a container; return its stdout."""
         return self("exec", "-T", service, *command)
+
+
+if __name__ == "__main__":
+    make_images()
