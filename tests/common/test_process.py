@@ -258,7 +258,6 @@ async def test_streams_and_who_reads_them_end_with_the_process() -> None:
     assert first is not None
     assert first.data == b"last words\n"
     assert await asyncio.wait_for(cursor.next(), 10) is None
-    cursor.close()
     await ended(process)
     await eventually_async(lambda: seen == [b"last words\n"])
     for label in ("out", "extra"):

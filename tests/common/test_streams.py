@@ -62,7 +62,6 @@ async def test_a_cursor_waits_for_data_and_ends_with_the_ring() -> None:
     assert last is not None
     assert last.data == b"last"
     assert await cursor.next() is None
-    cursor.close()
     assert ring.watchers == 0
 
 
@@ -79,7 +78,6 @@ async def test_an_overtaken_cursor_learns_how_much_it_lost_and_goes_on() -> None
     following = await cursor.next(50)
     assert following is not None
     assert (following.gap, following.data) == (0, b"9" * 50)
-    cursor.close()
 
 
 async def test_a_cursor_that_does_not_read_keeps_nothing() -> None:
@@ -91,8 +89,6 @@ async def test_a_cursor_that_does_not_read_keeps_nothing() -> None:
     chunk = await cursors[0].next()
     assert chunk is not None
     assert chunk.gap == 100_000 - 1000
-    for cursor in cursors:
-        cursor.close()
 
 
 async def test_a_cancelled_wait_leaves_the_cursor_usable() -> None:
@@ -104,4 +100,3 @@ async def test_a_cancelled_wait_leaves_the_cursor_usable() -> None:
     chunk = await cursor.next()
     assert chunk is not None
     assert chunk.data == b"x"
-    cursor.close()

@@ -124,27 +124,30 @@ class Cursor:
     def __init__(self, ring: Ring, offset: int | None = None) -> None:
         self.ring = ring
         self.offset = ring.end if offset is None else offset
+        self._ending = False
         self._waiter: asyncio.Future[None] | None = None
-        ring.watch(self._wake)
 
     async def next(self, size: int = READ_SIZE) -> Chunk | None:
-        """The next chunk, at most `size` bytes, as soon as there is one; None once the ring is closed and read."""
+        """The next chunk, at most `size` bytes, as soon as there is one; None once all is read and no more comes."""
         while True:
             if self.offset < self.ring.end:
                 chunk = self.ring.read(self.offset, size)
                 self.offset = chunk.end
                 return chunk
-            if self.ring.closed:
+            if self.ring.closed or self._ending:
                 return None
             self._waiter = asyncio.get_running_loop().create_future()
+            self.ring.watch(self._wake)
             try:
                 await self._waiter
             finally:
+                self.ring.unwatch(self._wake)
                 self._waiter = None
 
-    def close(self) -> None:
-        """Stop watching the ring."""
-        self.ring.unwatch(self._wake)
+    def end(self) -> None:
+        """No more is wanted than what is there: `next` gives that, then None."""
+        self._ending = True
+        self._wake()
 
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():

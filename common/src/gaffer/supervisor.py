@@ -297,10 +297,6 @@ class Supervisor:
             on_gone=partial(self._on_gone, job),
         )
 
-    def port_of(self, job: Job, slot: int) -> int | None:
-        """The port of a slot, when it has one already."""
-        return job.config.port_of(slot) or self._ports.get((job, slot))
-
     def _port(self, job: Job, slot: int) -> int | None:
         if slot == 0 or job.config.port != "auto":
             return job.config.port_of(slot) if slot else None

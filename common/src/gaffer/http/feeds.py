@@ -10,7 +10,7 @@ import msgspec
 from tornado.web import RequestHandler
 
 from gaffer.errors import BadRequest
-from gaffer.streams import Chunk, Ring
+from gaffer.streams import Chunk, Cursor, Ring
 
 KINDS = ("longpoll", "continuous", "eventsource")
 
@@ -72,47 +72,37 @@ class FeedQuery(NamedTuple):
 
 
 class Feed:
-    """One reader of a ring, which knows when a heartbeat is due and can be told to end. Use it on the ring's loop."""
+    """A cursor that tells when a heartbeat is due, and when it is through. Use it on the ring's loop."""
 
     def __init__(self, ring: Ring, offset: int, heartbeat: float | None) -> None:
-        self.offset = offset
         self.finished: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._ring = ring
+        self._cursor = Cursor(ring, offset)
         self._heartbeat = heartbeat
-        self._ending = False
-        self._news = asyncio.Event()
+
+    @property
+    def offset(self) -> int:
+        """Where the next chunk begins."""
+        return self._cursor.offset
 
     def end(self) -> None:
         """Make `steps` end once it has given what is there."""
-        self._ending = True
-        self._news.set()
+        self._cursor.end()
 
     async def steps(self) -> AsyncGenerator[Chunk | None]:
         """Each chunk as it comes, None when a heartbeat is due; ends with the stream or by `end()`."""
-        self._ring.watch(self._news.set)
         try:
             while True:
-                if self.offset < self._ring.end:
-                    chunk = self._ring.read(self.offset)
-                    self.offset = chunk.end
-                    yield chunk
-                elif self._ring.closed or self._ending:
-                    return
-                elif not await self._wait():
+                try:
+                    async with asyncio.timeout(self._heartbeat):
+                        chunk = await self._cursor.next()
+                except TimeoutError:
                     yield None
+                    continue
+                if chunk is None:
+                    return
+                yield chunk
         finally:
-            self._ring.unwatch(self._news.set)
             self.finished.set_result(None)
-
-    async def _wait(self) -> bool:
-        """Wait for news; False when a heartbeat is due first."""
-        self._news.clear()
-        try:
-            async with asyncio.timeout(self._heartbeat):
-                await self._news.wait()
-        except TimeoutError:
-            return False
-        return True
 
 
 class EventStream:
