@@ -1,3 +1,12 @@
-"""Loads what applies to every test: the checks for leaks, and the marks for what a test needs."""
+"""Loads what applies to every test: the checks for leaks, the marks for what a test needs, how hypothesis searches."""
+
+import os
+
+from hypothesis import settings
 
 pytest_plugins = ("pytester", "support.leaks", "support.needs")
+
+# A run says of two versions what is different between them; `--hypothesis-profile=search` looks for what is wrong in one.
+settings.register_profile("default", deadline=None, derandomize=bool(os.environ.get("GAFFER_TEST_STRICT")))
+settings.register_profile("search", deadline=None, max_examples=3000)
+settings.load_profile("default")

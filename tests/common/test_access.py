@@ -85,6 +85,7 @@ FORBIDDEN_ORIGIN = (403, "forbidden_origin")
         (Peer(PeerKind.UNIX, STRANGER), None),
         (Peer(PeerKind.UNIX, STRANGER, frozenset({GROUP})), frozenset({Scope.CONTROL})),
         (Peer(PeerKind.UNIX, FRIEND, frozenset({GROUP, 7})), frozenset({Scope.READ, Scope.CONTROL})),
+        (Peer(PeerKind.LOOPBACK, FRIEND, frozenset({GROUP})), frozenset({Scope.READ})),
         (Peer(PeerKind.REMOTE), None),
         (Peer(PeerKind.REMOTE, OWN), None),
     ],

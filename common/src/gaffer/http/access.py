@@ -290,7 +290,7 @@ def _local_scopes(policy: Policy, facts: Facts) -> frozenset[Scope]:
     if not policy.trust_local or facts.forwarded or peer.kind is PeerKind.REMOTE or peer.uid is None:
         return frozenset()
     scopes = policy.local_uids.get(peer.uid, frozenset())
-    for gid in peer.gids:
+    for gid in peer.gids if peer.kind is PeerKind.UNIX else ():
         scopes |= policy.socket_gids.get(gid, frozenset())
     return scopes
 
