@@ -20,6 +20,7 @@ STRICT = os.environ.get("GAFFER_TEST_STRICT") == "1"
 # Debian's client, by its path: another `docker` earlier on PATH may be a wrapper that knows no daemon.
 DOCKER = "/usr/bin/docker"
 COMPOSE = "/usr/bin/docker-compose"
+NGINX = "/usr/sbin/nginx"
 BASE_IMAGE = "debian:bookworm-slim"
 
 
@@ -52,6 +53,14 @@ def _no_netns() -> str | None:
 
 def _no_browser() -> str | None:
     return None if shutil.which("chromium") else "needs chromium (apt-get install chromium)"
+
+
+def _no_nginx() -> str | None:
+    return None if os.access(NGINX, os.X_OK) else "needs nginx (apt-get install nginx-light)"
+
+
+def _no_prometheus() -> str | None:
+    return None if shutil.which("prometheus") else "needs prometheus (apt-get install prometheus)"
 
 
 def _no_cgroup() -> str | None:
@@ -95,6 +104,8 @@ needs_docker = _need("docker", _no_docker)
 needs_base_image = _need("base image", _no_base_image)
 needs_netns = _need("netns", _no_netns)
 needs_browser = _need("browser", _no_browser)
+needs_nginx = _need("nginx", _no_nginx)
+needs_prometheus = _need("prometheus", _no_prometheus)
 needs_faketime = _need("faketime", _no_faketime)
 
 

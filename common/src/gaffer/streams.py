@@ -1,16 +1,75 @@
 """Output of processes: one bounded ring a stream, and cursors that read it.
 
 A subscriber is a cursor, a position in the ring, not a queue: it costs nothing while it does not read, and when the
-ring has moved past it, it learns how many bytes it lost.
+ring has moved past it, it learns how much it lost. Cursors read a `Log` of records as they read a `Ring` of bytes.
 """
 
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from typing import NamedTuple
+from itertools import islice
+from typing import Generic, NamedTuple, Protocol, TypeVar
 
 DEFAULT_LIMIT = 256 * 1024  # bytes a ring keeps
 READ_SIZE = 64 * 1024  # bytes a cursor gets at most at a time
+
+
+class Piece(Protocol):
+    """What one read gives: the part of a source up to `end`; `gap` positions before it were lost to this reader."""
+
+    @property
+    def end(self) -> int: ...
+
+    @property
+    def gap(self) -> int: ...
+
+
+P = TypeVar("P", bound=Piece)
+
+
+class Source(Generic[P]):
+    """What cursors read: positions `start` to `end` are there, older ones were dropped. Not thread-safe."""
+
+    read_size: int  # positions that a cursor gets at most at a time
+
+    def __init__(self) -> None:
+        self.start = 0
+        self.end = 0
+        self.closed = False
+        self.dropped = 0  # positions that readers lost
+        self._watchers: set[Callable[[], None]] = set()
+
+    def read(self, offset: int, size: int) -> P:
+        """Up to `size` positions from `offset` on, without consuming them; an empty piece when there are none yet."""
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """No more will come."""
+        self.closed = True
+        self._wake()
+
+    def watch(self, callback: Callable[[], None]) -> None:
+        """Call `callback()` whenever something comes or the source closes."""
+        self._watchers.add(callback)
+
+    def unwatch(self, callback: Callable[[], None]) -> None:
+        """Undo `watch`; unknown callbacks are ignored."""
+        self._watchers.discard(callback)
+
+    @property
+    def watchers(self) -> int:
+        """How many wait."""
+        return len(self._watchers)
+
+    def _lost(self, offset: int) -> int:
+        gap = max(0, self.start - offset)
+        self.dropped += gap
+        return gap
+
+    def _wake(self) -> None:
+        if self._watchers:
+            for callback in tuple(self._watchers):
+                callback()
 
 
 class Chunk(NamedTuple):
@@ -26,17 +85,15 @@ class Chunk(NamedTuple):
         return self.offset + len(self.data)
 
 
-class Ring:
-    """The newest `limit` bytes of a stream. Offsets count from the first byte ever written. Not thread-safe."""
+class Ring(Source[Chunk]):
+    """The newest `limit` bytes of a stream. Offsets count from the first byte ever written."""
+
+    read_size = READ_SIZE
 
     def __init__(self, limit: int = DEFAULT_LIMIT) -> None:
+        super().__init__()
         self.limit = limit
-        self.start = 0
-        self.end = 0
-        self.closed = False
-        self.dropped = 0  # bytes that readers lost
         self._chunks: deque[bytes] = deque()
-        self._watchers: set[Callable[[], None]] = set()
 
     def append(self, data: bytes) -> None:
         """Add `data` and wake who waits."""
@@ -49,15 +106,9 @@ class Ring:
             self.start += len(self._chunks.popleft())
         self._wake()
 
-    def close(self) -> None:
-        """No more data will come."""
-        self.closed = True
-        self._wake()
-
     def read(self, offset: int, size: int = READ_SIZE) -> Chunk:
         """Up to `size` bytes from `offset` on, without consuming them; no data when there is none yet."""
-        gap = max(0, self.start - offset)
-        self.dropped += gap
+        gap = self._lost(offset)
         position = min(max(offset, self.start), self.end)
         if position == self.end:
             return Chunk(position, b"", gap)
@@ -99,49 +150,71 @@ class Ring:
             at -= len(chunk)
         return self.start
 
-    def watch(self, callback: Callable[[], None]) -> None:
-        """Call `callback()` whenever data comes or the ring closes."""
-        self._watchers.add(callback)
 
-    def unwatch(self, callback: Callable[[], None]) -> None:
-        """Undo `watch`; unknown callbacks are ignored."""
-        self._watchers.discard(callback)
+T = TypeVar("T")
+
+
+class Records(NamedTuple, Generic[T]):
+    """`items`, of which the first has the number `offset`; `gap` records before it were lost to this reader."""
+
+    offset: int
+    items: list[T]
+    gap: int
 
     @property
-    def watchers(self) -> int:
-        """How many wait for data."""
-        return len(self._watchers)
-
-    def _wake(self) -> None:
-        if self._watchers:
-            for callback in tuple(self._watchers):
-                callback()
+    def end(self) -> int:
+        """The number after the last item."""
+        return self.offset + len(self.items)
 
 
-class Cursor:
-    """Reads a ring in order, at its own pace. Use it on the loop the ring is filled on."""
+class Log(Source[Records[T]]):
+    """The newest `limit` records of a sequence, numbered from 0 on."""
 
-    def __init__(self, ring: Ring, offset: int | None = None) -> None:
-        self.ring = ring
-        self.offset = ring.end if offset is None else offset
+    read_size = 100
+
+    def __init__(self, limit: int) -> None:
+        super().__init__()
+        self._records: deque[T] = deque(maxlen=limit)
+
+    def append(self, record: T) -> None:
+        """Add a record and wake who waits."""
+        self._records.append(record)
+        self.end += 1
+        self.start = self.end - len(self._records)
+        self._wake()
+
+    def read(self, offset: int, size: int = read_size) -> Records[T]:
+        """Up to `size` records from number `offset` on; none when there are none yet."""
+        gap = self._lost(offset)
+        position = min(max(offset, self.start), self.end)
+        first = position - self.start
+        return Records(position, list(islice(self._records, first, first + size)), gap)
+
+
+class Cursor(Generic[P]):
+    """Reads a source in order, at its own pace, from now on unless `offset` says where. Use it on the source's loop."""
+
+    def __init__(self, source: Source[P], offset: int | None = None) -> None:
+        self.source = source
+        self.offset = source.end if offset is None else offset
         self._ending = False
         self._waiter: asyncio.Future[None] | None = None
 
-    async def next(self, size: int = READ_SIZE) -> Chunk | None:
-        """The next chunk, at most `size` bytes, as soon as there is one; None once all is read and no more comes."""
+    async def next(self, size: int | None = None) -> P | None:
+        """The next piece, of `size` positions or fewer, once there is one; None when all is read and no more comes."""
         while True:
-            if self.offset < self.ring.end:
-                chunk = self.ring.read(self.offset, size)
-                self.offset = chunk.end
-                return chunk
-            if self.ring.closed or self._ending:
+            if self.offset < self.source.end:
+                piece = self.source.read(self.offset, size or self.source.read_size)
+                self.offset = piece.end
+                return piece
+            if self.source.closed or self._ending:
                 return None
             self._waiter = asyncio.get_running_loop().create_future()
-            self.ring.watch(self._wake)
+            self.source.watch(self._wake)
             try:
                 await self._waiter
             finally:
-                self.ring.unwatch(self._wake)
+                self.source.unwatch(self._wake)
                 self._waiter = None
 
     def end(self) -> None:
