@@ -6,7 +6,7 @@ from hypothesis import settings
 
 pytest_plugins = ("pytester", "support.leaks", "support.needs")
 
-# A run says of two versions what is different between them; `--hypothesis-profile=search` looks for what is wrong in one.
+# A verdict must depend on the code alone; `--hypothesis-profile=search` is the run that looks for new examples.
 settings.register_profile("default", deadline=None, derandomize=bool(os.environ.get("GAFFER_TEST_STRICT")))
 settings.register_profile("search", deadline=None, max_examples=3000)
 settings.load_profile("default")
