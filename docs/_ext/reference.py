@@ -13,7 +13,7 @@ from sphinx.application import Sphinx
 from sphinx.pycode import ModuleAnalyzer
 
 from gaffer import config, http_handler, job_states, slot
-from gaffer.http.routes import PUBLIC, Route
+from gaffer.http.routes import DEFERRED, PUBLIC, Route
 from gaffer_client.cli.help import command_reference, program_help
 from gaffer_client.cli.programs import GAFFER, GAFFERCTL
 from gaffer_client.cli.table import Program
@@ -21,6 +21,8 @@ from gaffer_lookupd import config as lookupd_config
 from gaffer_lookupd import handlers
 from gafferd import main as gafferd_main
 from gafferd import settings
+
+_OPEN = {PUBLIC: "open to everybody", DEFERRED: "asks for a key itself"}
 
 _PLACE = re.compile(r"^<!-- made from: ([a-z-]+) -->$", re.MULTILINE)
 
@@ -42,7 +44,7 @@ def routes(listed: Iterable[Route]) -> str:
     for route in listed:
         parts.append(f"### `{route.pattern}`")
         for method, scope in route.methods.items():
-            needs = "open to everybody" if scope is PUBLIC else f"needs `{scope}`"
+            needs = _OPEN.get(scope, f"needs `{scope}`")
             doc = inspect.getdoc(getattr(route.handler, method.lower())) or inspect.getdoc(route.handler)
             parts.append(f"**{method}** ({needs}): {doc}")
     return "\n\n".join(parts)

@@ -201,6 +201,14 @@ def authenticate(policy: Policy, facts: Facts) -> Grant:
     A key decides alone; without one the caller must be trusted as a local user. Raises AuthRequired, or Forbidden
     with the reason `forbidden_origin` or `forbidden_host`.
     """
+    grant = identify(policy, facts)
+    if grant is None:
+        raise AuthRequired(f"this needs a key: {_why_not_trusted(policy, facts)}", hint=_KEY_HINT)
+    return grant
+
+
+def identify(policy: Policy, facts: Facts) -> Grant | None:
+    """As `authenticate`, but None for a caller who presents no key and isn't trusted."""
     check_origin(policy, facts)
     if facts.key is not None:
         grant = policy.verify(facts.key)
@@ -210,9 +218,7 @@ def authenticate(policy: Policy, facts: Facts) -> Grant:
             raise AuthRequired("this node doesn't know that key", hint=_KEY_HINT)
     check_host(policy, facts)
     scopes = policy.anonymous | _local_scopes(policy, facts)
-    if not scopes:
-        raise AuthRequired(f"this needs a key: {_why_not_trusted(policy, facts)}", hint=_KEY_HINT)
-    return Grant(scopes)
+    return Grant(scopes) if scopes else None
 
 
 def check_origin(policy: Policy, facts: Facts) -> None:
@@ -246,11 +252,16 @@ def check_host(policy: Policy, facts: Facts) -> None:
     )
 
 
-def check_content_type(facts: Facts) -> None:
-    """Raise UnsupportedMediaType for a body that a web page could send without the server's consent."""
+def check_content_type(facts: Facts, *, takes_text: bool = False) -> None:
+    """Raise UnsupportedMediaType for a body that a web page could send without the server's consent.
+
+    `takes_text` accepts text/plain, for a protocol whose clients send JSON as that.
+    """
     if not facts.from_browser or facts.is_safe or not facts.has_body:
         return
     media_type = (facts.content_type or "").partition(";")[0].strip().lower()
+    if takes_text and media_type == "text/plain":
+        return
     if media_type not in ("application/json", "application/octet-stream") and not media_type.endswith("+json"):
         raise UnsupportedMediaType(
             f"a web page must send application/json or application/octet-stream, not {media_type or 'no type'}",

@@ -12,9 +12,9 @@ from tornado.web import Application as TornadoApplication
 from tornado.web import HTTPError, RequestHandler, stream_request_body
 
 from gaffer.errors import GafferError
-from gaffer.http.access import Facts, Grant, Policy, Scope, authenticate, check_content_type, check_origin
+from gaffer.http.access import Facts, Grant, Policy, Scope, authenticate, check_content_type, check_origin, identify
 from gaffer.http.jsonbody import convert, decode_object
-from gaffer.http.routes import PUBLIC, Match, Route, RouteTable
+from gaffer.http.routes import DEFERRED, PUBLIC, Match, Open, Route, RouteTable
 from gaffer.http.server import MAX_BODY, peer_of
 
 T = TypeVar("T")
@@ -231,7 +231,7 @@ class Application(TornadoApplication):
     def authorize(self, match: Match, method: str, grant: Grant) -> None:
         """Raise Forbidden unless the grant is enough for the route."""
         scope = match.route.scope(method)
-        if scope is not PUBLIC:
+        if not isinstance(scope, Open):
             grant.require(scope)
 
     def find_handler(self, request: HTTPServerRequest, **kwargs: Any) -> Any:
@@ -243,19 +243,20 @@ class Application(TornadoApplication):
     def _find_handler(self, request: HTTPServerRequest) -> HTTPMessageDelegate:
         method = request.method or ""
         match = self.routes.match(request.path)
-        if match is not None and match.route.answers(method) and match.route.scope(method) is PUBLIC:
+        scope = match.route.scope(method) if match is not None and match.route.answers(method) else None
+        if match is not None and scope is PUBLIC:
             return self._routed(request, match, _NOBODY)
         facts = Facts.from_headers(method, request.protocol, request.headers, peer_of(request))
         if method == "OPTIONS":
             check_origin(self.policy, facts)
             return self.get_handler_delegate(request, OptionsHandler, {"route": match.route if match else None})
-        grant = authenticate(self.policy, facts)
+        grant = identify(self.policy, facts) or _NOBODY if scope is DEFERRED else authenticate(self.policy, facts)
         if match is None:
             return self._find_extra(request, facts, grant)
         if not match.route.answers(method):
             raise MethodNotAllowed(method, request.path, match.route.allowed)
         self.authorize(match, method, grant)
-        check_content_type(facts)
+        check_content_type(facts, takes_text=match.route.takes_text)
         return self._routed(request, match, grant)
 
     def _routed(self, request: HTTPServerRequest, match: Match, grant: Grant) -> HTTPMessageDelegate:

@@ -7,6 +7,7 @@ falls back to a job called "12".
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from enum import Enum
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import unquote
 
@@ -19,19 +20,32 @@ if TYPE_CHECKING:
 _PARAMETER = re.compile(r"\{([a-z_]+)(:digits)?\}")
 _DIGITS = re.compile(r"[0-9]+", re.ASCII)
 
-PUBLIC = None
-"""The scope of a method that is open to everybody, whatever the policy says."""
+
+class Open(Enum):
+    """Stands in place of a scope where a method needs none."""
+
+    PUBLIC = "public"  # for everybody, whatever the policy says
+    DEFERRED = (
+        "deferred"  # Origin and Host are checked; the handler requires what it needs, once it has asked for a key
+    )
+
+
+PUBLIC = Open.PUBLIC
+DEFERRED = Open.DEFERRED
 
 
 class Route(NamedTuple):
-    """One resource: `methods` maps each HTTP method to the scope it needs, or to PUBLIC.
+    """One resource: `methods` maps each HTTP method to the scope it needs, or to PUBLIC or DEFERRED.
 
-    HEAD comes with GET. A handler may require more than that once it knows the body; then its docstring says so.
+    HEAD comes with GET. A handler may require more than that once it knows the body; then its docstring says so. The
+    handler of a DEFERRED method has the caller's grant, one without scopes for a caller who is not known yet.
+    `takes_text` lets web pages send text/plain, as the clients of SockJS do.
     """
 
     pattern: str
     handler: "type[Routed]"
-    methods: Mapping[str, Scope | None]
+    methods: Mapping[str, Scope | Open]
+    takes_text: bool = False
 
     @property
     def allowed(self) -> list[str]:
@@ -42,8 +56,8 @@ class Route(NamedTuple):
         """Whether it has that HTTP method."""
         return method in self.methods or (method == "HEAD" and "GET" in self.methods)
 
-    def scope(self, method: str) -> Scope | None:
-        """The scope that the method needs; KeyError when the route doesn't answer it."""
+    def scope(self, method: str) -> Scope | Open:
+        """What the method needs; KeyError when the route doesn't answer it."""
         return self.methods["GET" if method == "HEAD" and "HEAD" not in self.methods else method]
 
 
