@@ -340,6 +340,11 @@ class Manager(Lifecycle):
             raise TopicError(f"the channel is of the topic {channel.topic!r}, not {topic!r}")
         channel.close()
 
+    @property
+    def revision(self) -> int:
+        """A number that grows with every change of jobs or processes."""
+        return self._supervisor.revision
+
     def announced(self) -> dict[str, dict[int, views.Announcement]]:
         """Every job with its processes from spawn to exit, by pid: what lookupd is told."""
         with self._lock:

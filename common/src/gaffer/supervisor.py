@@ -57,6 +57,7 @@ class Supervisor:
         on_job_gone: Callable[[Job], Any],
     ) -> None:
         self.running: dict[int, Process] = {}
+        self.revision = 0  # grows with every change of jobs or processes
         self.sampler = Sampler(loop, self.running)
         self._loop = loop
         self._lock = lock
@@ -95,6 +96,7 @@ class Supervisor:
 
     def touch(self) -> None:
         """Something changed that listeners of changes want to know."""
+        self.revision += 1
         if self._listeners and not self._notify_due:
             self._notify_due = True
             self._loop.call_soon_threadsafe(self._notify)

@@ -149,6 +149,24 @@ async def test_a_wrong_update_changes_nothing(node: HttpNode, body: dict[str, ob
     assert (await node.call("GET", "/jobs/blog/web")).json["config"]["cmd"] == "sleep 1000"
 
 
+async def test_what_was_changed_shows_at_once_and_uptimes_grow(node: HttpNode) -> None:
+    await node.call("POST", "/jobs/default", sleeper())
+    for count in range(2, 12):
+        await node.call("POST", "/jobs/default/sleeper/numprocesses", {"scale": f"={count}"})
+        assert (await node.call("GET", "/jobs/default/sleeper")).json["max_processes"] == count
+
+    async def uptime() -> float:
+        instances = (await node.call("GET", "/jobs/default/sleeper")).json["instances"]
+        return float(instances[0]["uptime"])
+
+    before = await uptime()
+
+    async def has_grown() -> bool:
+        return await uptime() > before
+
+    await eventually_async(has_grown)
+
+
 @pytest.mark.row("R-47")
 async def test_a_deleted_job_is_gone_with_its_processes(node: HttpNode) -> None:
     await node.call("POST", "/jobs/blog", sleeper("web"))

@@ -74,7 +74,8 @@ class Job(NodeHandler):
         """The job: `name`, `active`, `running`, `running_out`, `max_processes`, `processes`, `config`, `state`,
         `reason`, `restarts`, `instances`, `last_exit`.
         """
-        self.reply(self.manager.info(self.job))
+        job = self.job
+        self.finish(self.application.answers.get(job, lambda: self.manager.info(job)))
 
     def put(self) -> None:
         """Replace the description by that of the body, and start the job unless `start` is false. Answers 201."""

@@ -9,6 +9,7 @@ from gaffer import Manager
 from gaffer.config import ProcessConfig
 from gaffer.errors import BadRequest, ProcessNotFound
 from gaffer.http.access import Grant, Policy
+from gaffer.http.answers import AnswerCache
 from gaffer.http.base import Application, Handler
 from gaffer.http.feeds import Feed
 from gaffer.http.routes import Match, Route
@@ -37,6 +38,7 @@ class NodeApplication(Application):
         super().__init__(routes, policy, extra, **settings)
         self.manager = manager
         self.lookupds = lookupds
+        self.answers = AnswerCache(manager)
         self.feeds: set[Feed] = set()
         self._started = time.monotonic()
 
