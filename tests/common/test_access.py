@@ -18,10 +18,9 @@ from gaffer.http.access import (
     UnsupportedMediaType,
     authenticate,
     check_content_type,
-    is_loopback,
     make_policy,
-    split_authority,
 )
+from gaffer.http.authority import is_loopback, split_authority
 
 OWN, FRIEND, STRANGER, GROUP = 1000, 1001, 1002, 50
 

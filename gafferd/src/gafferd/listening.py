@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from urllib.parse import urlsplit
 
 from gaffer.errors import BadRequest, Problem
-from gaffer.http.access import is_loopback
+from gaffer.http.authority import is_loopback
 from gaffer.util import hostname, is_ipv6, is_ssl, parse_address, parse_ssl_options
 from gafferd.config import EndpointConfig
 from gafferd.settings import Settings

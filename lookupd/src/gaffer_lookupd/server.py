@@ -6,7 +6,8 @@ import secrets
 import time
 from urllib.parse import urlsplit
 
-from gaffer.http.access import Grant, Scope, is_loopback, make_policy
+from gaffer.http.access import Grant, Scope, make_policy
+from gaffer.http.authority import is_loopback
 from gaffer.http.server import HttpEndpoint, Listeners, own_host_names
 from gaffer_lookupd.changes import Change, MemoryChanges
 from gaffer_lookupd.config import Config

@@ -8,18 +8,15 @@ Two steps, each of which raises the error that the client gets:
 and `check_content_type(facts)` for what a web page sends (415).
 """
 
-import ipaddress
-import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum, StrEnum
 from typing import Self
 
 from gaffer.errors import GafferError
+from gaffer.http.authority import checked_host, checked_origin, is_ip, is_same_origin, split_authority
 
 _SAFE_METHODS = frozenset(("GET", "HEAD", "OPTIONS"))
-_DEFAULT_PORTS = {"http": 80, "https": 443}
-_AUTHORITY = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^\[\]:/?#@\s]+)(?::([0-9]{1,5}))?", re.ASCII)
 _KEY_HINT = "send a key of this node as `Authorization: Bearer KEY` or `X-Api-Key: KEY`"
 
 
@@ -188,8 +185,8 @@ def make_policy(
         trust_local=trust_local,
         local_uids={**users, own_uid: ALL_SCOPES, 0: ALL_SCOPES},
         socket_gids={gid: frozenset(scopes) for gid, scopes in (socket_gids or {}).items()},
-        hosts=frozenset((*(name.lower() for name in own_names if name), *map(_checked_host, allowed_hosts))),
-        origins=frozenset(_checked_origin(origin) for origin in allowed_origins),
+        hosts=frozenset((*(name.lower() for name in own_names if name), *map(checked_host, allowed_hosts))),
+        origins=frozenset(checked_origin(origin) for origin in allowed_origins),
         anonymous=frozenset(anonymous),
         verify=verify,
     )
@@ -228,7 +225,11 @@ def check_origin(policy: Policy, facts: Facts) -> None:
     if facts.origin is not None:
         if policy.allows_origin(facts.origin):
             return
-        same = _is_same_origin(facts) and facts.fetch_site in (None, "same-origin", "none")
+        same = is_same_origin(facts.origin, facts.scheme, facts.host or "") and facts.fetch_site in (
+            None,
+            "same-origin",
+            "none",
+        )
     else:
         # "none": the user typed the address or opened a bookmark; no page can cause it.
         same = facts.fetch_site in ("same-origin", "none")
@@ -243,7 +244,7 @@ def check_origin(policy: Policy, facts: Facts) -> None:
 def check_host(policy: Policy, facts: Facts) -> None:
     """Raise Forbidden (`forbidden_host`) for a Host header that a DNS name of an attacker may have brought here."""
     parts = split_authority(facts.host or "")
-    if parts is not None and (parts[0] == "localhost" or parts[0] in policy.hosts or _is_ip(parts[0])):
+    if parts is not None and (parts[0] == "localhost" or parts[0] in policy.hosts or is_ip(parts[0])):
         return
     raise Forbidden(
         f"the Host header {facts.host!r} is not a name of this server",
@@ -267,26 +268,6 @@ def check_content_type(facts: Facts, *, takes_text: bool = False) -> None:
             f"a web page must send application/json or application/octet-stream, not {media_type or 'no type'}",
             hint="set the Content-Type header",
         )
-
-
-def is_loopback(address: str) -> bool:
-    """Whether the IP address is one of 127.0.0.0/8 or ::1 (also as `::ffff:127.0.0.1`)."""
-    try:
-        ip = ipaddress.ip_address(address)
-    except ValueError:
-        return False
-    if isinstance(ip, ipaddress.IPv6Address) and ip.ipv4_mapped:
-        return ip.ipv4_mapped.is_loopback
-    return ip.is_loopback
-
-
-def split_authority(authority: str) -> tuple[str, int | None] | None:
-    """Host, in lower case without brackets and final dot, and port of `host[:port]`; None when it is malformed."""
-    match = _AUTHORITY.fullmatch(authority)
-    if match is None:
-        return None
-    host, port = match[1].strip("[]").lower().removesuffix("."), match[2]
-    return (host, int(port) if port else None) if host else None
 
 
 def _presented_key(headers: Mapping[str, str]) -> str | None:
@@ -316,48 +297,3 @@ def _why_not_trusted(policy: Policy, facts: Facts) -> str:
     if facts.peer.uid is None:
         return "the user of the calling process is unknown"
     return f"the caller is user {facts.peer.uid}, not the daemon's user, root or an allowed user"
-
-
-def _is_same_origin(facts: Facts) -> bool:
-    origin, own = _split_origin(facts.origin or ""), split_authority(facts.host or "")
-    if origin is None or own is None:
-        return False
-    scheme, host, port = origin
-    return (scheme, host, port) == (facts.scheme, own[0], own[1] or _DEFAULT_PORTS.get(facts.scheme))
-
-
-def _split_origin(origin: str) -> tuple[str, str, int | None] | None:
-    scheme, found, authority = origin.lower().partition("://")
-    parts = split_authority(authority)
-    if not found or not scheme or parts is None:
-        return None
-    return scheme, parts[0], parts[1] or _DEFAULT_PORTS.get(scheme)
-
-
-def _is_ip(host: str) -> bool:
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return True
-
-
-def _checked_host(host: str) -> str:
-    parts = split_authority(f"[{host}]" if ":" in host and _is_ip(host) else host)
-    if parts is None or parts[1] is not None:
-        raise GafferError(
-            f"{host!r} is not a host name", reason="bad_host", errno=400, hint="give a name without port, like node1"
-        )
-    return parts[0]
-
-
-def _checked_origin(origin: str) -> str:
-    normal = origin.lower().removesuffix("/")
-    if _split_origin(normal) is None:
-        raise GafferError(
-            f"{origin!r} is not a web origin",
-            reason="bad_origin",
-            errno=400,
-            hint="write it as a browser does: https://host or http://host:port",
-        )
-    return normal

@@ -6,7 +6,8 @@ import logging
 import socket
 import struct
 
-from gaffer.http.access import Peer, PeerKind, is_loopback
+from gaffer.http.access import Peer, PeerKind
+from gaffer.http.authority import is_loopback
 from gaffer.http.sockdiag import SockDiag, SocketAddress
 
 logger = logging.getLogger(__name__)
