@@ -538,6 +538,24 @@ def test_changes_are_told_on_the_loop() -> None:
         eventually(lambda: seen[-1] == {})
 
 
+def test_a_process_is_announced_from_its_spawn_to_its_exit() -> None:
+    seen: list[dict[int, str]] = []
+
+    def note(*_: Any) -> None:
+        states = {pid: found.state for pid, found in manager.announced().get("default.j", {}).items()}
+        if states not in seen[-1:]:
+            seen.append(states)
+
+    with running_manager() as manager:
+        manager.on_spawn(note)
+        manager.on_change(note)
+        manager.load(ProcessConfig("j", SLEEP, drain_timeout=0.1))
+        eventually(lambda: {1: "ready"} in seen)
+        manager.stop_job("j")
+        eventually(lambda: seen[-1] == {})
+    assert seen[seen.index({1: "starting"}) :] == [{1: "starting"}, {1: "ready"}, {1: "draining"}, {}]
+
+
 @row("MGR-07", "MGR-30", "MGR-37", "MGR-41")
 def test_many_threads_may_give_orders_at_once() -> None:
     with running_manager() as manager:

@@ -2,7 +2,9 @@
 
 import pytest
 
-from gaffer.slot import LIVE, TRANSITIONS, Action, Cue, Slot, SlotState
+from gaffer.slot import TRANSITIONS, Action, Cue, Slot, SlotState
+
+LIVE = {SlotState.READY, SlotState.DRAINING, SlotState.STOPPING}
 
 
 def test_every_state_can_be_reached_and_left_again() -> None:

@@ -77,9 +77,6 @@ TRANSITIONS: dict[tuple[SlotState, Cue], tuple[SlotState, tuple[Action, ...]]] =
     (S.BACKOFF, C.VACATE): (S.EMPTY, (A.CANCEL_BACKOFF,)),
 }
 
-# States in which the slot has a process that may serve.
-LIVE = frozenset({S.READY, S.DRAINING, S.STOPPING})
-
 
 @dataclass(slots=True)
 class Slot:
@@ -95,11 +92,6 @@ class Slot:
     failures: int = 0  # starts in a row that did not last
     graceful_timeout: float | None = None  # of a committed process, when it differs from the job's
     env: dict[str, str] = field(default_factory=dict)  # of a committed process, over the job's
-
-    @property
-    def alive(self) -> bool:
-        """Whether the slot's leader runs."""
-        return self.state in LIVE and self.exited_at is None
 
     def step(self, cue: Cue) -> tuple[Action, ...]:
         """Go where `cue` leads and return what must be done; KeyError when the table has no such transition."""

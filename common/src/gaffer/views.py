@@ -18,7 +18,12 @@ class Announcement(msgspec.Struct, frozen=True):
     endpoints: list[dict[str, Any]]
 
 
-_ANNOUNCED = {SlotState.READY: "ready", SlotState.DRAINING: "draining", SlotState.STOPPING: "draining"}
+_ANNOUNCED = {
+    SlotState.STARTING: "starting",
+    SlotState.READY: "ready",
+    SlotState.DRAINING: "draining",
+    SlotState.STOPPING: "draining",
+}
 
 
 def endpoints_of(job: Job, process: Process | None, host: str) -> list[dict[str, Any]]:
@@ -33,9 +38,10 @@ def announcements(job: Job, running: Mapping[int, Process], host: str) -> dict[i
     """The processes of `job` from their spawn to their exit, by pid."""
     found = {}
     for slot in (*job.slots.values(), *job.committed.values()):
-        if slot.pid is not None and slot.alive:
-            endpoints = endpoints_of(job, running.get(slot.pid), host) if slot.index else []
-            found[slot.pid] = Announcement(_ANNOUNCED[slot.state], endpoints)
+        process = running.get(slot.pid) if slot.pid is not None else None
+        if process is not None and process.active:
+            endpoints = endpoints_of(job, process, host) if slot.index else []
+            found[process.pid] = Announcement(_ANNOUNCED[slot.state], endpoints)
     return found
 
 
