@@ -15,6 +15,7 @@ from typing import Self
 
 from gaffer.errors import GafferError
 from gaffer.http.authority import checked_host, checked_origin, is_ip, is_same_origin, split_authority
+from gaffer.http.revocation import Holder, Revocation
 
 _SAFE_METHODS = frozenset(("GET", "HEAD", "OPTIONS"))
 _KEY_HINT = "send a key of this node as `Authorization: Bearer KEY` or `X-Api-Key: KEY`"
@@ -54,10 +55,15 @@ ALL_SCOPES = frozenset(Scope)
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """What a caller may do; `sessions` limits it to these sessions, None means all."""
+    """What a caller may do; `sessions` limits it to these sessions, None means all.
+
+    Who keeps it beyond the answer to one request must `hold` it: then he hears when it is taken back. One without
+    `revocation` never is.
+    """
 
     scopes: frozenset[Scope]
     sessions: frozenset[str] | None = None
+    revocation: Revocation | None = field(default=None, compare=False, repr=False)
 
     def sees(self, session: str) -> bool:
         """Whether the session is within the limits."""
@@ -76,6 +82,22 @@ class Grant:
         """Raise Forbidden unless the session is within the limits."""
         if not self.sees(session):
             raise Forbidden(f"this key is not for the session {session!r}", hint="use a key of that session")
+
+    def covers(self, other: "Grant") -> bool:
+        """Whether it allows all that the other one allows."""
+        if self.sessions is not None and (other.sessions is None or not other.sessions <= self.sessions):
+            return False
+        return other.scopes <= self.scopes
+
+    def hold(self, holder: Holder) -> None:
+        """Have `holder.revoked()` called once the grant is taken back."""
+        if self.revocation is not None:
+            self.revocation.hold(holder)
+
+    def release(self, holder: Holder) -> None:
+        """Forget the holder."""
+        if self.revocation is not None:
+            self.revocation.release(holder)
 
 
 class PeerKind(Enum):
@@ -109,7 +131,9 @@ class Facts:
     forwarded: bool = False
     content_type: str | None = None
     has_body: bool = False
+    upgrade: bool = False
     key: str | None = None
+    cookies: str = ""
 
     @property
     def is_safe(self) -> bool:
@@ -133,8 +157,18 @@ class Facts:
             ),
             content_type=lower.get("content-type"),
             has_body="transfer-encoding" in lower or lower.get("content-length", "0") != "0",
+            upgrade="upgrade" in lower,
             key=_presented_key(lower),
+            cookies=lower.get("cookie", ""),
         )
+
+    def cookie(self, name: str) -> str | None:
+        """The value of the first cookie of that name."""
+        for pair in self.cookies.split(";") if self.cookies else ():
+            found, _, value = pair.partition("=")
+            if found.strip() == name:
+                return value.strip()
+        return None
 
 
 def no_keys(key: str) -> Grant | None:
@@ -148,7 +182,8 @@ class Policy:
 
     local_uids, socket_gids: scopes of local users, and of groups on the unix socket. hosts: names the Host header may
     have besides IP literals and localhost. origins: web origins (`https://host[:port]`) allowed besides the node's own.
-    anonymous: scopes that need neither key nor trust. verify: the grant of a key, None for an unknown one.
+    anonymous: scopes that need neither key nor trust. verify: the grant of a key, None for an unknown one. cookie: the
+    name of the cookie that stands for a key, where there is one; resume: the grant of its value, as `verify`.
     """
 
     trust_local: bool = True
@@ -158,6 +193,8 @@ class Policy:
     origins: frozenset[str] = frozenset()
     anonymous: frozenset[Scope] = frozenset()
     verify: Callable[[str], Grant | None] = no_keys
+    cookie: str | None = None
+    resume: Callable[[str], Grant | None] = no_keys
 
     def allows_origin(self, origin: str) -> bool:
         """Whether pages of that origin may use this server from elsewhere."""
@@ -195,8 +232,8 @@ def make_policy(
 def authenticate(policy: Policy, facts: Facts) -> Grant:
     """The grant of the caller.
 
-    A key decides alone; without one the caller must be trusted as a local user. Raises AuthRequired, or Forbidden
-    with the reason `forbidden_origin` or `forbidden_host`.
+    A key decides alone, without one a cookie; without both the caller must be trusted as a local user. Raises
+    AuthRequired, or Forbidden with the reason `forbidden_origin` or `forbidden_host`.
     """
     grant = identify(policy, facts)
     if grant is None:
@@ -213,6 +250,9 @@ def identify(policy: Policy, facts: Facts) -> Grant | None:
             return grant
         if not policy.anonymous:
             raise AuthRequired("this node doesn't know that key", hint=_KEY_HINT)
+    grant = _grant_of_cookie(policy, facts)
+    if grant is not None:
+        return grant
     check_host(policy, facts)
     scopes = policy.anonymous | _local_scopes(policy, facts)
     return Grant(scopes) if scopes else None
@@ -275,6 +315,22 @@ def _presented_key(headers: Mapping[str, str]) -> str | None:
     if scheme.lower() == "bearer":
         return credentials.strip()
     return headers.get("x-api-key")
+
+
+def _grant_of_cookie(policy: Policy, facts: Facts) -> Grant | None:
+    """The grant of a page that logged in; None without cookie and for one that has ended, as if it were not there."""
+    value = facts.cookie(policy.cookie) if policy.cookie is not None else None
+    grant = policy.resume(value) if value is not None else None
+    if grant is None:
+        return None
+    # Browsers send cookies whoever caused the request, and say who did; what doesn't say can't be checked.
+    if not facts.from_browser and (facts.upgrade or not facts.is_safe):
+        raise Forbidden(
+            "the cookie is for web pages, and this request doesn't say of which page it is",
+            reason="forbidden_origin",
+            hint="send a key, or the headers Origin and Sec-Fetch-Site as browsers do",
+        )
+    return grant
 
 
 def _local_scopes(policy: Policy, facts: Facts) -> frozenset[Scope]:

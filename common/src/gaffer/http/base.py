@@ -10,6 +10,7 @@ import msgspec
 from tornado.httputil import HTTPMessageDelegate, HTTPServerRequest
 from tornado.web import Application as TornadoApplication
 from tornado.web import HTTPError, RequestHandler, stream_request_body
+from tornado.websocket import WebSocketHandler
 
 from gaffer.errors import GafferError
 from gaffer.http.access import Facts, Grant, Policy, Scope, authenticate, check_content_type, check_origin, identify
@@ -30,6 +31,8 @@ _CORS_REQUEST_HEADERS = (
 _CORS_MAX_AGE = "86400"
 
 _NOBODY = Grant(frozenset())
+
+_POLICY_VIOLATION = 1008  # close code of a websocket, RFC 6455 section 7.4.1
 
 
 class NotFound(GafferError):
@@ -61,11 +64,40 @@ class TooLarge(GafferError):
 
 
 class Routed(RequestHandler):
-    """A handler in a route table; made only for requests that passed the gate."""
+    """A handler in a route table; made only for requests that passed the gate.
+
+    When the caller's key is revoked meanwhile, the connection is closed. A handler that takes another grant later
+    does so with `adopt`.
+    """
 
     def initialize(self, params: dict[str, str], grant: Grant) -> None:
         self.params = params
+        self.grant = _NOBODY
+        self.adopt(grant)
+
+    def adopt(self, grant: Grant) -> None:
+        """Go on with that grant, until it is taken back."""
+        self.grant.release(self)
         self.grant = grant
+        grant.hold(self)
+
+    def revoked(self) -> None:
+        """The grant was taken back: do nothing more for the caller."""
+        self.grant = _NOBODY
+        connection: Any = self.request.connection
+        if isinstance(self, WebSocketHandler) and self.ws_connection is not None:
+            connection = self.ws_connection
+            self.close(_POLICY_VIOLATION, "the key was revoked")
+            connection.client_terminated = True  # messages that have come already are not handled
+        if connection is not None and connection.stream is not None:
+            connection.stream.close()
+
+    def on_finish(self) -> None:
+        self.grant.release(self)
+
+    def on_connection_close(self) -> None:
+        self.grant.release(self)
+        super().on_connection_close()
 
 
 @stream_request_body
