@@ -11,18 +11,15 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
+from gaffer.event_log import Arguments, Event, match, normal
 from gaffer.loop import Loop
+from gaffer.streams import Log
 
 log = logging.getLogger("gaffer.events")
 
 Listener = Callable[..., Any]
 
 QUEUE_LIMIT = 10_000  # records that wait for delivery; the oldest is dropped (EMT-16)
-
-
-class _Record(NamedTuple):
-    names: tuple[str, ...]
-    payloads: Callable[[str], tuple[tuple[Any, ...], dict[str, Any]]]
 
 
 class _Subscription(NamedTuple):
@@ -32,12 +29,19 @@ class _Subscription(NamedTuple):
 
 
 class EventEmitter:
-    """A thread-safe hub of events: published from any thread, delivered on the loop, in order."""
+    """A thread-safe hub of events: published from any thread, delivered on the loop, in order, to `history` too."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop | None = None, max_size: int = QUEUE_LIMIT) -> None:
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop | None = None,
+        max_size: int = QUEUE_LIMIT,
+        *,
+        history: Log[Event] | None = None,
+    ) -> None:
         self._loop = loop
+        self._history = history
         self._lock = threading.RLock()
-        self._queue: deque[_Record] = deque(maxlen=max_size)
+        self._queue: deque[Event] = deque(maxlen=max_size)
         self._by_pattern: dict[str, list[_Subscription]] = {}
         self._scheduled: asyncio.Handle | None = None
         self._closed = False
@@ -50,22 +54,18 @@ class EventEmitter:
             self._loop = Loop.default_loop()
         return self._loop
 
-    @property
-    def has_listeners(self) -> bool:
-        """Whether anybody is subscribed to anything."""
-        return bool(self._by_pattern)
-
     def publish(self, evtype: str, *args: Any, **kwargs: Any) -> None:
         """Emit `evtype`; returns at once, listeners are called later as `listener(evtype, *args, **kwargs)`."""
-        self.publish_record((evtype,), lambda _: (args, kwargs))
+        self.publish_record((normal(evtype),), lambda _: (args, kwargs))
 
-    def publish_record(
-        self, names: Iterable[str], payloads: Callable[[str], tuple[tuple[Any, ...], dict[str, Any]]]
-    ) -> None:
-        """Emit one record under its name and aliases; `payloads(name)` makes the arguments."""
-        record = _Record(tuple(_normal(name) for name in names), payloads)
+    def publish_record(self, names: tuple[str, ...], arguments: Callable[[str], Arguments]) -> None:
+        """Emit one record under its name and aliases, none of which ends with a dot; see Event.
+
+        `arguments` is called later, once for each listener and reader: it must not depend on what changes.
+        """
+        record = Event(names, arguments)
         with self._lock:
-            if self._closed or not self._by_pattern:
+            if self._closed or not (self._by_pattern or self._history is not None):
                 return
             if len(self._queue) == self._queue.maxlen:
                 self.dropped += 1
@@ -74,7 +74,7 @@ class EventEmitter:
 
     def subscribe(self, evtype: str, listener: Listener, once: bool = False) -> None:
         """Call `listener` for every event that the pattern `evtype` matches; the same listener only once."""
-        subscription = _Subscription(_normal(evtype), listener, once)
+        subscription = _Subscription(normal(evtype), listener, once)
         with self._lock:
             subscriptions = self._by_pattern.setdefault(subscription.pattern, [])
             if subscription not in subscriptions:
@@ -86,7 +86,7 @@ class EventEmitter:
 
     def unsubscribe(self, evtype: str, listener: Listener, once: bool = False) -> None:
         """Undo the `subscribe` with the same arguments; unknown ones are ignored."""
-        self._remove(_Subscription(_normal(evtype), listener, once))
+        self._remove(_Subscription(normal(evtype), listener, once))
 
     def unsubscribe_once(self, evtype: str, listener: Listener) -> None:
         """Undo `subscribe_once`."""
@@ -96,10 +96,10 @@ class EventEmitter:
         """Drop all listeners of each pattern in `events`."""
         with self._lock:
             for evtype in events:
-                self._by_pattern.pop(_normal(evtype), None)
+                self._by_pattern.pop(normal(evtype), None)
 
     def close(self) -> None:
-        """Drop all listeners and what is not delivered yet."""
+        """Drop all listeners and what is not delivered yet, and close the history; to be called on the loop."""
         with self._lock:
             self._closed = True
             self._by_pattern.clear()
@@ -107,6 +107,8 @@ class EventEmitter:
             if self._scheduled is not None:
                 self._scheduled.cancel()
                 self._scheduled = None
+        if self._history is not None:
+            self._history.close()
 
     def flush(self) -> None:
         """Deliver what is waiting now; to be called on the loop."""
@@ -116,17 +118,19 @@ class EventEmitter:
                 if not self._queue:
                     return
                 record = self._queue.popleft()
+                if self._history is not None:
+                    self._history.append(record)
                 matches = [
                     (name, subscription)
                     for pattern, subscriptions in self._by_pattern.items()
-                    if (name := _match(pattern, record.names)) is not None
+                    if (name := match(pattern, record.names)) is not None
                     for subscription in subscriptions
                 ]
                 for _, subscription in matches:
                     if subscription.once:
                         self._remove(subscription)
             for name, subscription in matches:
-                args, kwargs = record.payloads(name)
+                args, kwargs = record.arguments(name)
                 _call(subscription.listener, name, args, kwargs)
 
     def _schedule(self) -> None:
@@ -140,19 +144,6 @@ class EventEmitter:
                 subscriptions.remove(subscription)
             if not subscriptions:
                 self._by_pattern.pop(subscription.pattern, None)
-
-
-def _normal(name: str) -> str:
-    return name.rstrip(".") or "."
-
-
-def _match(pattern: str, names: tuple[str, ...]) -> str | None:
-    if pattern == ".":
-        return names[0]
-    for name in names:
-        if name == pattern or name.startswith(pattern + "."):
-            return name
-    return None
 
 
 def _call(listener: Listener, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:

@@ -7,14 +7,17 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from gaffer import event_log
 from gaffer import job_events as ev
 from gaffer import loop as loops
 from gaffer.apps import Applications
 from gaffer.cgroups import Cgroups
 from gaffer.errors import ManagerStopping
+from gaffer.event_log import Event
 from gaffer.events import EventEmitter
 from gaffer.job import Job
 from gaffer.reaper import Reaper
+from gaffer.streams import Log
 from gaffer.supervisor import Settings, Supervisor
 
 log = logging.getLogger("gaffer.manager")
@@ -28,6 +31,8 @@ class Lifecycle:
 
     The stop goes in steps, so that applications see the last exits: they are told to `quiesce`; the jobs end, the
     last loaded first; the events are delivered; applications `leave`, then `stop`, the last started first.
+
+    `events` is where listeners subscribe; `event_log` keeps the newest events for readers on the loop.
     """
 
     def __init__(
@@ -40,7 +45,8 @@ class Lifecycle:
         cgroup: Path | None,
     ) -> None:
         self.loop = loop if loop is not None else loops.Loop.default_loop()
-        self.events = EventEmitter(self.loop)
+        self.event_log: Log[Event] = Log(event_log.LIMIT)
+        self.events = EventEmitter(self.loop, history=self.event_log)
         self.started = False
         self.stopping = False
         self._apps = list(apps)

@@ -124,8 +124,6 @@ class Supervisor:
 
     def publish(self, job: Job, kind: str, pid: int | None = None, **data: Any) -> None:
         """Announce an event of `job` under its documented names (EVT rows)."""
-        if not self._events.has_listeners:
-            return
         display, qualified = job.name.display, str(job.name)
         base = {"name": display, "job": qualified, "session": job.name.session, **data}
         if pid is not None:
@@ -149,7 +147,7 @@ class Supervisor:
                 names.append(f"job.{qualified}.{each}")
                 if pid is not None:
                     names.append(f"proc.{pid}.{each}")
-        self._events.publish_record(names, payloads)
+        self._events.publish_record(tuple(names), payloads)
 
     # On the loop
 
