@@ -15,8 +15,8 @@ from tornado.web import Application
 
 from gaffer.config import ProcessConfig
 from gaffer.errors import BadRequest
-from gafferd.announcer import Announcer
-from gafferd.announcing_link import OUTBOX_LIMIT, websocket_url
+from gafferd.announcer import DRAIN_PATIENCE, Announcer
+from gafferd.announcing_link import DEFAULT_WINDOW, MAX_WINDOW, OUTBOX_LIMIT, reconnect_delay, websocket_url
 from support.daemons import gafferd, lookupd
 from support.managers import running_manager
 from support.other_lookupd import http_server, other_lookupd
@@ -319,9 +319,12 @@ async def test_a_lookupd_of_0_5_gets_the_six_types_only():
         await eventually_async(lambda: len(lookup.messages) == 5)
         assert lookup.messages[0].items() >= {"name": "n1", "origin": "http://n1:5000", "version": "0.1"}.items()
         tables.set(web={1: "draining", 2: "ready", 3: "starting"}, idle=[])
-        announcer.quiesce()
+        await announcer.drain()
+        tables.set(web={2: "draining", 3: "ready", 4: "ready"}, idle=[])
+        announcer.resume()
         tables.set(idle=[])
         await eventually_async(lambda: lookup.types()[-1] == "UNREGISTER_JOB")
+        await announcer.leave()
         said = [(m["type"], m["job_name"], m.get("pid")) for m in lookup.messages[1:]]
         assert said == [
             ("REGISTER_JOB", "s.web", None),
@@ -330,6 +333,11 @@ async def test_a_lookupd_of_0_5_gets_the_six_types_only():
             ("REGISTER_JOB", "s.idle", None),
             ("UNREGISTER_PROCESS", "s.web", 1),
             ("REGISTER_PROCESS", "s.web", 3),
+            *[("UNREGISTER_PROCESS", "s.web", pid) for pid in (1, 2, 3)],
+            ("UNREGISTER_PROCESS", "s.web", 2),
+            ("UNREGISTER_PROCESS", "s.web", 1),
+            ("REGISTER_PROCESS", "s.web", 3),
+            ("REGISTER_PROCESS", "s.web", 4),
             ("UNREGISTER_JOB", "s.web", None),
         ]
         known = {"msgid", "type", "job_name", "pid"}
@@ -399,10 +407,53 @@ async def test_a_node_that_drained_says_so_after_a_reconnect():
 
     async with other_lookupd(answer) as lookup, announcing(lookup.url) as (announcer, _):
         await connected(announcer)
-        announcer.quiesce()
+        await announcer.quiesce()
         await eventually_async(lambda: len(lookup.connections) == 2 and "SNAPSHOT" in lookup.types())
         assert "DRAIN" in [message["type"] for message in lookup.connections[0]]
         assert lookup.messages[1]["draining"] is True
+
+
+async def test_draining_waits_until_the_lookupds_have_answered():
+    released = []
+
+    def answer(message):
+        if message["type"] == "DRAIN":
+            return OK if released else None
+        return welcome(message)
+
+    clock = asyncio.get_running_loop().time
+    async with (
+        other_lookupd(answer) as slow,
+        other_lookupd(welcome) as quick,
+        announcing(slow.url, quick.url) as (announcer, _),
+    ):
+        await eventually_async(lambda: all(status["connected"] for status in announcer.status()))
+        begin = clock()
+        await announcer.drain()
+        assert clock() - begin >= DRAIN_PATIENCE
+        released.append(True)
+        begin = clock()
+        await announcer.drain()
+        assert clock() - begin < DRAIN_PATIENCE
+        assert [lookup.types().count("DRAIN") for lookup in (slow, quick)] == [2, 2]
+
+
+async def test_a_node_that_takes_work_again_says_so_with_a_snapshot():
+    async with other_lookupd(welcome) as lookup, announcing(lookup.url) as (announcer, tables):
+        await connected(announcer)
+        await announcer.drain()
+        tables.set(web=[1])
+        announcer.resume()
+        await eventually_async(lambda: lookup.types().count("SNAPSHOT") == 2)
+        assert "draining" not in lookup.messages[-1]
+
+
+@pytest.mark.parametrize(
+    ("window", "chance", "delay"),
+    [(DEFAULT_WINDOW, 0.25, 0.25), (8.0, 0.5, 4.0), (0.0, 0.9, 0.0), (1000.0, 0.5, MAX_WINDOW / 2)],
+)
+def test_nodes_that_connect_again_spread_over_the_window(window, chance, delay):
+    assert reconnect_delay(window, chance) == delay
 
 
 @LOST

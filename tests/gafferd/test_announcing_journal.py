@@ -77,6 +77,10 @@ def test_the_changes_lead_from_each_table_to_the_next(history):
         anew = {}
         follow(anew, journal.plain_snapshot())
         assert {job: set(pids) for job, pids in anew.items()} == live
+        follow(anew, journal.plain_withdrawals())
+        assert anew == {job: {} for job in table}
+        follow(anew, journal.plain_offers())
+        assert {job: set(pids) for job, pids in anew.items()} == live
     assert numbers == list(range(1, len(numbers) + 1))
 
 
@@ -101,3 +105,14 @@ def test_a_lookupd_of_0_5_gets_no_field_it_does_not_know():
     assert plain(register) == RegisterJob("1", "s.a")
     assert plain(process) == RegisterProcess("2", "s.a", 1)
     assert plain(draining) == UnregisterProcess("3", "s.a", 1)
+
+
+def test_a_node_that_drains_has_no_processes_for_a_lookupd_of_0_5():
+    journal = Journal()
+    journal.update({"s.a": {1: Found()}})
+    journal.draining = True
+    changes = journal.plain_changes(journal.update({"s.a": {1: Found(), 2: Found()}, "s.b": {}}))
+    assert [type(change) for change in changes] == [RegisterJob]
+    assert [type(change) for change in journal.plain_snapshot()] == [RegisterJob, RegisterJob]
+    journal.draining = False
+    assert [change.pid for change in journal.plain_offers()] == [1, 2]

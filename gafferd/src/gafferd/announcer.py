@@ -1,6 +1,7 @@
 """The application that tells lookupds which jobs and processes this node has."""
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Iterable, Mapping
 from ssl import SSLContext
 from typing import Protocol
@@ -8,6 +9,8 @@ from typing import Protocol
 from gaffer.messages import PROTOCOL_VERSION, Identify
 from gafferd.announcing_journal import Journal, Table
 from gafferd.announcing_link import Link, LinkStatus, websocket_url
+
+DRAIN_PATIENCE = 1.0  # seconds that lookupds have to take the node out of their answers
 
 
 class Source(Protocol):
@@ -64,11 +67,23 @@ class Announcer:
         for link in self._links:
             link.start()
 
-    def quiesce(self) -> None:
-        """The node is about to stop its jobs: tell clients to go elsewhere."""
+    async def drain(self) -> None:
+        """Tell clients to go elsewhere: returns when no lookupd answers with this node's processes any more.
+
+        A lookupd that does not say so in time is not waited for.
+        """
         self._journal.draining = True
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(DRAIN_PATIENCE):
+                await asyncio.gather(*(link.drain() for link in self._links))
+
+    quiesce = drain
+
+    def resume(self) -> None:
+        """Undo `drain`."""
+        self._journal.draining = False
         for link in self._links:
-            link.drain()
+            link.resume()
 
     async def leave(self) -> None:
         """All processes are gone: say goodbye."""

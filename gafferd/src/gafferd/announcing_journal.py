@@ -1,9 +1,10 @@
 """What a node announces, as messages: one numbered series of changes for all lookupds. Pure.
 
-A lookupd of 0.5 is told the same with fewer types: it knows no states, so a process that drains is gone for it.
+A lookupd of 0.5 is told the same with fewer types: it knows no states, so a process that drains is gone for it, and a
+node that drains has no processes.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Protocol
 
 import msgspec
@@ -36,7 +37,10 @@ Table = Mapping[str, Mapping[int, Announced]]
 
 
 class Journal:
-    """The table that was announced last and the number of the last change, 0 for the empty table."""
+    """The table that was announced last and the number of the last change, 0 for the empty table.
+
+    `draining` is whether the whole node takes no more work.
+    """
 
     def __init__(self) -> None:
         self.seq = 0
@@ -59,12 +63,27 @@ class Journal:
         jobs = {job: list(pids.values()) for job, pids in self._jobs.items()}
         return Snapshot(msgid, self.seq, jobs, self.draining)
 
+    # For a lookupd of 0.5
+
     def plain_snapshot(self) -> list[Request]:
         """The whole table in the types of 0.5."""
-        messages = [message for change in _difference({}, self._jobs) if (message := plain(change))]
-        for number, message in enumerate(messages):
-            message.msgid = f"snapshot {number}"
-        return messages
+        return _numbered("snapshot", self.plain_changes(_difference({}, self._jobs)))
+
+    def plain_changes(self, changes: Iterable[Change]) -> list[Request]:
+        """The changes in the types and fields of 0.5, without those that mean nothing there."""
+        found = [message for change in changes if (message := plain(change)) is not None]
+        return [each for each in found if not (self.draining and isinstance(each, RegisterProcess))]
+
+    def plain_offers(self) -> list[Request]:
+        """What gives a lookupd of 0.5 the processes of a node that takes work again."""
+        changes = [change for change in _difference({}, self._jobs) if isinstance(change, RegisterProcess)]
+        return _numbered("offer", self.plain_changes(changes))
+
+    def plain_withdrawals(self) -> list[Request]:
+        """What takes all processes of the node from a lookupd of 0.5."""
+        return _numbered(
+            "withdraw", [UnregisterProcess("", job, pid) for job, pids in self._jobs.items() for pid in pids]
+        )
 
 
 def plain(change: Change) -> Request | None:
@@ -79,6 +98,13 @@ def plain(change: Change) -> Request | None:
         case UnregisterProcess() | UpdateProcess(state="draining"):
             return UnregisterProcess(change.msgid, change.job_name, change.pid)
     return None
+
+
+def _numbered(what: str, messages: Iterable[Request]) -> list[Request]:
+    numbered = list(messages)
+    for number, message in enumerate(numbered):
+        message.msgid = f"{what} {number}"
+    return numbered
 
 
 def _process(pid: int, found: Announced) -> Process:

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import random
 import ssl
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import TypedDict
 from urllib.parse import urlsplit
 
@@ -20,13 +20,14 @@ from gaffer.messages import (
     Identify,
     Leave,
     MessageError,
+    MessageId,
     Ping,
     Reply,
     Request,
     decode_reply,
     encode,
 )
-from gafferd.announcing_journal import Change, Journal, plain
+from gafferd.announcing_journal import Change, Journal
 
 CONNECT_TIMEOUT = 5.0  # seconds for the handshake, and for the answer to IDENTIFY
 CLOSE_TIMEOUT = 0.5
@@ -35,7 +36,7 @@ DEFAULT_WINDOW = 1.0  # seconds within which to connect again, before any answer
 MAX_WINDOW = 20.0
 OUTBOX_LIMIT = 10_000  # messages that may wait for one lookupd
 
-_IDENTIFY, _SNAPSHOT, _PING, _LEAVE = "identify", "snapshot", "ping", "leave"
+_IDENTIFY, _SNAPSHOT, _PING, _DRAIN, _LEAVE = "identify", "snapshot", "ping", "drain", "leave"
 
 logger = logging.getLogger(__name__)
 
@@ -73,6 +74,11 @@ def websocket_url(address: str) -> str:
     return f"{scheme}://{parts.netloc}/ws"
 
 
+def reconnect_delay(window: float, chance: float) -> float:
+    """Seconds to wait before connecting again; `chance`, from 0 to 1, spreads the nodes evenly over the window."""
+    return chance * min(window, MAX_WINDOW)
+
+
 class Link:
     """Keeps one lookupd informed until `close`.
 
@@ -103,7 +109,7 @@ class Link:
         self._snapshot_due = False
         self._ping_unanswered = False
         self._leaving = False
-        self._left = asyncio.Event()
+        self._awaited: dict[MessageId, asyncio.Event] = {}  # answers that somebody waits for
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -116,22 +122,23 @@ class Link:
         """Send changes, if there is a connection; a later one begins with all there is."""
         if not self.connected:
             return
-        for change in changes:
-            message = plain(change) if self._plain else change
-            if message is not None:
-                self._post(message)
+        for message in self._journal.plain_changes(changes) if self._plain else changes:
+            self._post(message)
 
-    def drain(self) -> None:
-        """Say that the node takes no more work; later snapshots say it too."""
-        if self.connected and not self._plain:
-            self._post(Drain("drain"))
+    async def drain(self) -> None:
+        """Say that the node takes no more work, and wait for the answer, if there is a connection."""
+        await self._ask(self._journal.plain_withdrawals() if self._plain else [Drain(_DRAIN)])
+
+    def resume(self) -> None:
+        """Say that the node takes work again; only a snapshot can."""
+        for message in self._journal.plain_offers() if self._plain else [self._journal.snapshot(_SNAPSHOT)]:
+            if self.connected:
+                self._post(message)
 
     async def leave(self) -> None:
         """Say goodbye and wait for the answer, if there is a connection; it is closed then."""
         self._leaving = True
-        if self.connected and not self._plain:
-            self._post(Leave(_LEAVE))
-            await self._left.wait()
+        await self._ask([] if self._plain else [Leave(_LEAVE)])
         await self.close()
 
     async def close(self) -> None:
@@ -153,9 +160,8 @@ class Link:
                 if not self._leaving:
                     self._failed(_explain(_first(group)))
             finally:
-                self.connected = False
-                self._left.set()
-            await asyncio.sleep(random.uniform(0, min(self._window, MAX_WINDOW)))
+                self._lost()
+            await asyncio.sleep(reconnect_delay(self._window, random.random()))
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and (error := task.exception()) is not None:
@@ -207,7 +213,6 @@ class Link:
         for message in opening:
             self._post(message)
         self._overflowed.clear()
-        self._left.clear()
         self._snapshot_due = not self._plain
         self._ping_unanswered = False
         self.connected, self.error = True, None
@@ -218,6 +223,21 @@ class Link:
             self._outbox.put_nowait(message)
         except asyncio.QueueFull:
             self._overflowed.set()
+
+    async def _ask(self, messages: Sequence[Request]) -> None:
+        """Send messages and wait for the answer to the last of them, or for the end of the connection."""
+        if not (self.connected and messages):
+            return
+        answered = self._awaited.setdefault(messages[-1].msgid, asyncio.Event())
+        for message in messages:
+            self._post(message)
+        await answered.wait()
+
+    def _lost(self) -> None:
+        self.connected = False
+        for answered in self._awaited.values():
+            answered.set()
+        self._awaited.clear()
 
     async def _write(self, connection: WebSocketClientConnection) -> None:
         while True:
@@ -231,12 +251,12 @@ class Link:
         while True:
             reply = await _receive(connection)
             _check(reply)
+            if reply.msgid in self._awaited:
+                self._awaited.pop(reply.msgid).set()
             if reply.msgid == _PING:
                 self._ping_unanswered = False
             elif reply.msgid == _SNAPSHOT:
                 self._snapshot_due = False
-            elif reply.msgid == _LEAVE:
-                self._left.set()
             if reply.resync and not self._snapshot_due:
                 self._snapshot_due = True
                 self._post(self._journal.snapshot(_SNAPSHOT))
