@@ -1,5 +1,6 @@
 """Commands by name, for clients of websockets (SJS-20)."""
 
+import contextlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -9,6 +10,8 @@ import pytest
 from gaffer import Manager
 from gaffer.controller import COMMANDS, Controller
 from gaffer.errors import BadValue, CommandError, CommandNotFound, ConfigError, ProcessConflict, ProcessNotFound
+from gaffer.http.access import ALL_SCOPES, Forbidden, Grant, Scope
+from gaffer.http_handler import ROUTES
 from gaffer.process import ProcessConfig
 from support.managers import running_manager
 from support.poll import eventually
@@ -121,6 +124,7 @@ def test_an_unknown_command(controller: Controller) -> None:
         ("load", ["j"], {}, "load: expected `object`, got `str`", "$.config"),
         ("load", [{}], {"start": "yes"}, "load: expected `bool`, got `str`", "$.start"),
         ("commit", ["j"], {"env": {"A": 1}}, "commit: expected `str`, got `int`", "$.env[...]"),
+        ("commit", ["j", -1], {}, "commit: expected `float` >= 0.0", "$.graceful_timeout"),
     ],
 )
 def test_wrong_arguments(
@@ -146,3 +150,110 @@ def test_what_the_manager_refuses(manager: Manager, controller: Controller) -> N
     for name, args in (("scale", ["j", "*2"]), ("killall", ["j", "NOPE"])):
         with pytest.raises(BadValue):
             controller.execute(name, args)
+
+
+# What does the same over HTTP.
+SAME = {
+    "sessions": ("GET", "/sessions"),
+    "jobs": ("GET", "/jobs/{sid}"),
+    "pids": ("GET", "/jobs/{sid}/{job}/pids"),
+    "load": ("POST", "/jobs/{sid}"),
+    "unload": ("DELETE", "/jobs/{sid}/{job}"),
+    "reload": ("POST", "/jobs/{sid}/{job}/state"),
+    "update": ("PUT", "/jobs/{sid}/{job}"),
+    "start_job": ("POST", "/jobs/{sid}/{job}/state"),
+    "stop_job": ("POST", "/jobs/{sid}/{job}/state"),
+    "scale": ("POST", "/jobs/{sid}/{job}/numprocesses"),
+    "info": ("GET", "/jobs/{sid}/{job}"),
+    "stats": ("GET", "/jobs/{sid}/{job}/stats"),
+    "stopall": ("DELETE", "/{pid:digits}"),  # of each of its processes
+    "killall": ("POST", "/jobs/{sid}/{job}/signal"),
+    "commit": ("POST", "/jobs/{sid}/{job}/commit"),
+    "process_info": ("GET", "/{pid:digits}"),
+    "process_stats": ("GET", "/{pid:digits}/stats"),
+    "stop_process": ("DELETE", "/{pid:digits}"),
+    "send": ("POST", "/streams/{pid}/{label}"),
+    "kill": ("POST", "/{pid:digits}/signal"),
+}
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_command_needs_the_scope_of_its_http_route_and_no_other(manager: Manager, name: str) -> None:
+    method, pattern = SAME[name]
+    (needed,) = {route.scope(method) for route in ROUTES if route.pattern == pattern}
+    assert isinstance(needed, Scope)
+    with pytest.raises(Forbidden):
+        Controller(manager, Grant(ALL_SCOPES - {needed})).execute(name)
+    with contextlib.suppress(CommandError):  # for want of arguments
+        Controller(manager, Grant(frozenset({needed}))).execute(name)
+
+
+def test_another_environment_needs_the_right_to_define(manager: Manager) -> None:
+    manager.load(ProcessConfig("j", SLEEP, start=False))
+    controller = Controller(manager, Grant(frozenset({Scope.CONTROL})))
+    assert controller.execute("commit", ["j"])["ok"]
+    with pytest.raises(Forbidden):
+        controller.execute("commit", ["j"], {"env": {}})
+
+
+@pytest.fixture
+def neighbours(manager: Manager) -> Manager:
+    """A manager with a job in each of two sessions: process 1 is of ours, process 2 of theirs."""
+    for session in ("ours", "theirs"):
+        manager.load(ProcessConfig("j", "cat", redirect_input=True), session)
+        eventually(lambda session=session: manager.pids(f"{session}.j"))
+    return manager
+
+
+JOB = {"name": "k", "cmd": SLEEP}
+
+
+@pytest.mark.parametrize(
+    ("name", "args"),
+    [
+        ("jobs", ["theirs"]),
+        ("pids", ["theirs.j"]),
+        ("load", [JOB, "theirs"]),
+        ("load", [JOB]),  # in the default session
+        ("load", [{**JOB, "name": "theirs.k"}]),
+        ("load", [{**JOB, "name": "theirs.k"}, "ours"]),
+        ("unload", ["theirs.j"]),
+        ("unload", ["theirs.j", "ours"]),
+        ("unload", ["j", "theirs"]),
+        ("reload", ["theirs/j"]),
+        ("update", [{**JOB, "name": "theirs:j"}]),
+        ("start_job", ["theirs.j"]),
+        ("stop_job", ["theirs.j"]),
+        ("scale", ["theirs.j", 1]),
+        ("info", ["theirs.j"]),
+        ("stats", ["theirs.j"]),
+        ("stopall", ["theirs.j"]),
+        ("killall", ["theirs.j", "KILL"]),
+        ("commit", ["theirs.j"]),
+        ("process_info", [2]),
+        ("process_stats", [2]),
+        ("stop_process", [2]),
+        ("send", [2, "x"]),
+        ("kill", [2, "KILL"]),
+    ],
+)
+def test_a_key_of_a_session_commands_nothing_of_another(neighbours: Manager, name: str, args: list[Any]) -> None:
+    def state() -> Any:
+        info = neighbours.info("theirs.j")
+        return neighbours.jobs(), [info[key] for key in ("active", "max_processes", "processes", "config")]
+
+    before = state()
+    with pytest.raises(Forbidden, match="this key is not for the session"):
+        Controller(neighbours, Grant(ALL_SCOPES, frozenset({"ours"}))).execute(name, args)
+    assert state() == before
+
+
+def test_a_key_of_a_session_commands_that_and_sees_no_other(neighbours: Manager) -> None:
+    execute = Controller(neighbours, Grant(ALL_SCOPES, frozenset({"ours"}))).execute
+    assert execute("sessions") == {"sessions": ["ours"]}
+    assert execute("jobs") == execute("jobs", [None]) == {"jobs": ["ours.j"]}
+    assert execute("pids") == execute("pids", ["ours.j"]) == {"pids": [1]}
+    assert execute("send", [1, "x"]) == OK
+    assert execute("load", [JOB, "ours"]) == OK
+    assert execute("unload", ["ours.k"]) == OK
+    assert neighbours.jobs() == ["ours.j", "theirs.j"]

@@ -9,7 +9,7 @@ STREAM:<pid>[.<label>]  all that a process writes, or one of its outputs
 
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from gaffer.errors import BadRequest, TopicError
 from gaffer.events import EventEmitter
@@ -117,27 +117,35 @@ class StreamChannel(_Channel):
 Channel = EventChannel | StatChannel | StreamChannel
 
 
-def open_channel(manager: "Manager", topic: str) -> Channel:
-    """The channel of `topic`; raises TopicError for one that can't be, else as `Manager.subscribe`."""
-    kind, separator, target = topic.partition(":")
+class Topic(NamedTuple):
+    """A parsed topic. `kind` is EVENTS, PROCESS, JOB, STATS or STREAM; `target` the process (by its id), or the job.
+
+    `detail` is the pattern of EVENTS and the label of STREAM, `.` for all; empty for the others.
+    """
+
+    kind: str
+    target: int | JobName | None
+    detail: str
+
+
+def parse_topic(text: str) -> Topic:
+    """The topic that `text` spells; raises TopicError, reason `bad_topic`."""
+    kind, separator, target = text.partition(":")
     match kind:
         case "EVENTS" if target or not separator:
-            return EventChannel(topic, manager.events, pattern=target or _ALL)
-        case "PROCESS":
-            found = _target(topic, target)
-            return EventChannel(topic, manager.events, f"proc.{found.display if isinstance(found, JobName) else found}")
+            return Topic(kind, None, target or _ALL)
+        case "PROCESS" | "STATS":
+            return Topic(kind, _target(text, target), "")
         case "JOB":
-            found = _target(topic, target)
+            found = _target(text, target)
             if isinstance(found, JobName):
-                return EventChannel(topic, manager.events, f"job.{found}")
-        case "STATS":
-            return _stat_channel(manager, topic, _target(topic, target))
+                return Topic(kind, found, "")
         case "STREAM":
             digits, _, label = target.partition(".")
             pid = parse_pid(digits)
             if pid is not None:
-                return _stream_channel(manager, topic, pid, label or _ALL)
-    raise TopicError(f"there is no topic {topic!r}", hint=_HINT)
+                return Topic(kind, pid, label or _ALL)
+    raise TopicError(f"there is no topic {text!r}", hint=_HINT)
 
 
 def _target(topic: str, text: str) -> int | JobName:
@@ -145,6 +153,25 @@ def _target(topic: str, text: str) -> int | JobName:
         return parse_pid(text) or parse_job_name(text)
     except BadRequest as error:
         raise TopicError(f"there is no topic {topic!r}: {error.message}", hint=_HINT) from None
+
+
+def event_prefix(topic: Topic) -> str:
+    """What the names of a topic's events begin with, and lose in it: `job.shop.web`; empty for EVENTS."""
+    if topic.kind == "JOB":
+        return f"job.{topic.target}"
+    target = topic.target
+    return f"proc.{target.display if isinstance(target, JobName) else target}" if topic.kind == "PROCESS" else ""
+
+
+def open_channel(manager: "Manager", topic: str) -> Channel:
+    """The channel of `topic`; raises TopicError for one that can't be, else as `Manager.subscribe`."""
+    parsed = parse_topic(topic)
+    target = parsed.target
+    if parsed.kind == "STREAM" and isinstance(target, int):
+        return _stream_channel(manager, topic, target, parsed.detail)
+    if parsed.kind == "STATS" and target is not None:
+        return _stat_channel(manager, topic, target)
+    return EventChannel(topic, manager.events, event_prefix(parsed), parsed.detail)
 
 
 def _stat_channel(manager: "Manager", topic: str, target: int | JobName) -> StatChannel:

@@ -1,94 +1,140 @@
-"""Commands by name, as clients of websockets send them, turned into calls of a manager (SUP-06, SJS-20)."""
+"""Commands by name, as clients of websockets send them, turned into calls of a manager (SUP-06, SJS-20).
+
+One table says of each command what it is called, what it takes and which scope it needs: the same as its HTTP route.
+"""
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple, get_args, get_origin
 
 import msgspec
 
 from gaffer.config import ProcessConfig
 from gaffer.errors import BadRequest, CommandError, CommandNotFound
+from gaffer.http.access import ALL_SCOPES, Grant, Scope
 from gaffer.http.jsonbody import convert
 from gaffer.manager import Manager
+from gaffer.names import DEFAULT_SESSION, parse_job_name, split_job_name
 from gaffer.rules import did_you_mean
 
 Result = dict[str, Any]
 Description = dict[str, Any]
 Environment = dict[str, str] | None
+Seconds = Annotated[float, msgspec.Meta(ge=0)]
+Function = Callable[..., Result]
 
 
 class Command(NamedTuple):
-    """What executes a command, its parameters, and a struct that checks their types."""
+    """What executes a command, the scope it needs, its parameters, and a struct that checks their types.
 
-    function: Callable[..., Result]
+    The function also takes a manager and, when it `asks`, the grant of who gave the command.
+    """
+
+    function: Function
+    scope: Scope
     signature: inspect.Signature
     arguments: type[msgspec.Struct]
+    asks: bool
 
+
+_EVERYTHING = Grant(ALL_SCOPES)
 
 COMMANDS: dict[str, Command] = {}
 
 
 class Controller:
-    """Executes commands on a manager."""
+    """Executes commands on a manager, those that `grant` allows: all of them when it isn't given."""
 
-    def __init__(self, manager: Manager) -> None:
+    def __init__(self, manager: Manager, grant: Grant = _EVERYTHING) -> None:
         self.manager = manager
+        self.grant = grant
 
     def execute(self, name: str, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None) -> Result:
         """Execute the command `name` with arguments decoded from JSON; the result is of JSON types too.
 
-        Raises CommandNotFound, CommandError (with the path of a wrong argument, as in `$.pid`), ConfigError (with a
-        path below `$.config`), and what the manager raises.
+        Raises CommandNotFound, Forbidden, CommandError (with the path of a wrong argument, as in `$.pid`), ConfigError
+        (with a path below `$.config`), and what the manager raises.
         """
         found = COMMANDS.get(name)
         if found is None:
             raise CommandNotFound(f"there is no command {name!r}", hint=did_you_mean(name, list(COMMANDS)))
+        self.grant.require(found.scope)
         usage = f"use {name}{found.signature}"
         try:
             given = found.signature.bind(*args, **kwargs or {}).arguments
         except TypeError as error:
             raise CommandError(f"{name}: {error}", hint=usage) from None
         try:
-            checked = convert(given, found.arguments)
+            checked = msgspec.structs.asdict(convert(given, found.arguments))
         except BadRequest as error:
             raise CommandError(f"{name}: {error.message}", path=error.path, hint=usage) from None
-        return found.function(self.manager, **msgspec.structs.asdict(checked))
+        session = _session_of(self.manager, checked)
+        if session is not None:
+            self.grant.require_session(session)
+        return found.function(self.manager, **({"grant": self.grant} if found.asks else {}), **checked)
 
 
-def command(function: Callable[..., Result]) -> Callable[..., Result]:
-    """Make a function of a manager and arguments the command of its name."""
-    name = function.__name__
-    signature = inspect.signature(function)
-    parameters = [parameter for parameter in signature.parameters.values() if parameter.name != "manager"]
-    fields = [(p.name, p.annotation) if p.default is p.empty else (p.name, p.annotation, p.default) for p in parameters]
-    COMMANDS[name] = Command(
-        function,
-        signature.replace(parameters=parameters, return_annotation=signature.empty),
-        msgspec.defstruct(name, fields),
-    )
-    return function
+def command(scope: Scope) -> Callable[[Function], Function]:
+    """Make a function of `manager`, perhaps `grant`, and its arguments the command of its name.
+
+    Parameters called `pid`, `name`, `config` and `sessionid` say which session it is about. A grant must be for that
+    before the function is called; what is left to it is to show no more than the grant is for.
+    """
+
+    def add(function: Function) -> Function:
+        signature = inspect.signature(function)
+        parameters = [p for p in signature.parameters.values() if p.name not in ("manager", "grant")]
+        fields = [
+            (p.name, p.annotation) if p.default is p.empty else (p.name, p.annotation, p.default) for p in parameters
+        ]
+        COMMANDS[function.__name__] = Command(
+            function,
+            scope,
+            signature.replace(parameters=list(map(_readable, parameters)), return_annotation=signature.empty),
+            msgspec.defstruct(function.__name__, fields),
+            "grant" in signature.parameters,
+        )
+        return function
+
+    return add
 
 
-@command
-def sessions(manager: Manager) -> Result:
+def _readable(parameter: inspect.Parameter) -> inspect.Parameter:
+    """The parameter as people want to read it, without the limits of its type."""
+    annotation = parameter.annotation
+    return parameter.replace(annotation=get_args(annotation)[0] if get_origin(annotation) is Annotated else annotation)
+
+
+def _session_of(manager: Manager, arguments: Mapping[str, Any]) -> str | None:
+    """The session that a command is about; None when it is about all, or its arguments can't be meant."""
+    if "pid" in arguments:
+        return manager.get_process(arguments["pid"]).job.session
+    name = arguments["config"].get("name") if "config" in arguments else arguments.get("name")
+    session: str | None = arguments.get("sessionid")
+    return split_job_name(name, session or DEFAULT_SESSION)[0] if isinstance(name, str) else session
+
+
+@command(Scope.READ)
+def sessions(manager: Manager, grant: Grant) -> Result:
     """The sessions."""
-    return {"sessions": manager.sessions}
+    return {"sessions": [session for session in manager.sessions if grant.sees(session)]}
 
 
-@command
-def jobs(manager: Manager, sessionid: str | None = None) -> Result:
+@command(Scope.READ)
+def jobs(manager: Manager, grant: Grant, sessionid: str | None = None) -> Result:
     """The qualified names of all jobs, or of a session's."""
-    found: Result = {"jobs": manager.jobs(sessionid)}
+    names = [name for name in manager.jobs(sessionid) if grant.sees(parse_job_name(name).session)]
+    found: Result = {"jobs": names}
     return found if sessionid is None else {**found, "sessionid": sessionid}
 
 
-@command
-def pids(manager: Manager, name: str | None = None) -> Result:
+@command(Scope.READ)
+def pids(manager: Manager, grant: Grant, name: str | None = None) -> Result:
     """The ids of all processes, or of a job's."""
-    return {"pids": manager.pids(name)}
+    return {"pids": [process.pid for process in manager.list(name) if grant.sees(process.job.session)]}
 
 
-@command
+@command(Scope.DEFINE)
 def load(
     manager: Manager,
     config: Description,
@@ -101,21 +147,21 @@ def load(
     return {"ok": True}
 
 
-@command
+@command(Scope.DEFINE)
 def unload(manager: Manager, name: str, sessionid: str | None = None) -> Result:
     """Stop a job and forget it."""
     manager.unload(name, sessionid)
     return {"ok": True}
 
 
-@command
+@command(Scope.CONTROL)
 def reload(manager: Manager, name: str, sessionid: str | None = None) -> Result:
     """Replace all processes of a job, as many as its config says."""
     manager.reload(name, sessionid)
     return {"ok": True}
 
 
-@command
+@command(Scope.DEFINE)
 def update(
     manager: Manager,
     config: Description,
@@ -128,85 +174,87 @@ def update(
     return {"ok": True}
 
 
-@command
+@command(Scope.CONTROL)
 def start_job(manager: Manager, name: str) -> Result:
     """Start a job."""
     manager.start_job(name)
     return {"ok": True}
 
 
-@command
+@command(Scope.CONTROL)
 def stop_job(manager: Manager, name: str) -> Result:
     """Stop a job."""
     manager.stop_job(name)
     return {"ok": True}
 
 
-@command
+@command(Scope.CONTROL)
 def scale(manager: Manager, name: str, n: int | str) -> Result:
     """Change the number of processes of a job."""
     return {"numprocesses": manager.scale(name, n)}
 
 
-@command
+@command(Scope.READ)
 def info(manager: Manager, name: str) -> Result:
     """What there is to know about a job."""
     return {"info": manager.info(name)}
 
 
-@command
+@command(Scope.READ)
 def stats(manager: Manager, name: str) -> Result:
     """The stats of a job."""
     return {"stats": manager.stats(name)}
 
 
-@command
+@command(Scope.CONTROL)
 def stopall(manager: Manager, name: str) -> Result:
     """End all processes of a job, which then replaces them."""
     manager.stopall(name)
     return {"ok": True}
 
 
-@command
+@command(Scope.CONTROL)
 def killall(manager: Manager, name: str, sig: int | str) -> Result:
     """Send a signal to all processes of a job."""
     manager.killall(name, sig)
     return {"ok": True}
 
 
-@command
-def commit(manager: Manager, name: str, graceful_timeout: float = 0, env: Environment = None) -> Result:
-    """Run one more process of a job, once."""
+@command(Scope.CONTROL)
+def commit(manager: Manager, grant: Grant, name: str, graceful_timeout: Seconds = 0, env: Environment = None) -> Result:
+    """Run one more process of a job, once. `env` could make another command of it, and needs `define`."""
+    if env is not None:
+        grant.require(Scope.DEFINE)
     return {"ok": True, "pid": manager.commit(name, graceful_timeout, env)}
 
 
-@command
+@command(Scope.READ)
 def process_info(manager: Manager, pid: int) -> Result:
     """What there is to know about a process."""
     return {"info": manager.get_process(pid).info}
 
 
-@command
+@command(Scope.READ)
 def process_stats(manager: Manager, pid: int) -> Result:
     """The stats of a process."""
     return {"stats": manager.get_process(pid).stats}
 
 
-@command
+@command(Scope.CONTROL)
 def stop_process(manager: Manager, pid: int) -> Result:
     """Stop one process; its job starts another in its place."""
     manager.stop_process(pid)
     return {"ok": True}
 
 
-@command
+@command(Scope.CONTROL)
 def send(manager: Manager, pid: int, lines: str | list[str], stream: str | None = None) -> Result:
     """Write to the input of a process."""
     manager.send(pid, lines, stream)
     return {"ok": True}
 
 
-@command
+@command(Scope.CONTROL)
 def kill(manager: Manager, pid: int, sig: int | str) -> Result:
     """Send a signal to a process."""
     manager.kill(pid, sig)
