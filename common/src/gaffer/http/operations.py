@@ -18,9 +18,13 @@ EVENTS = "text/event-stream"
 class Operation(NamedTuple):
     """One method of a resource.
 
-    returns: the type of the answer, anything msgspec can describe; None for no body. status: of success. body: the
-    type of the request body, None for none. query: a Struct with a field for each query parameter. media, body_media:
-    content types of answer and request. errors: those it answers beside what every route may (400, 401, 403, 503).
+    returns: the type of the answer, anything msgspec can describe, or a tuple of such types of which it has one; None
+    for no body. status: of success. body: the type of the request body, also a tuple; None for none, and one that may
+    be None for a body that may be left out. query: a Struct with a field for each query parameter. media, body_media:
+    content types of answer and request. errors: those it answers beside what every route may (400, 401, 403, and 404
+    for what its path names, 413, 415 and 503 for changes), as classes or statuses. headers: those of the answer, with
+    what they say. endless: whether the answer may take as long as the client listens; so any that may be
+    text/event-stream.
     """
 
     returns: Any = None
@@ -29,7 +33,9 @@ class Operation(NamedTuple):
     query: type[msgspec.Struct] | None = None
     media: tuple[str, ...] = (JSON,)
     body_media: str = JSON
-    errors: tuple[type[GafferError], ...] = ()
+    errors: tuple[type[GafferError] | int, ...] = ()
+    headers: tuple[tuple[str, str], ...] = ()
+    endless: bool = False
 
 
 def operation(
@@ -40,14 +46,32 @@ def operation(
     query: type[msgspec.Struct] | None = None,
     media: str | Iterable[str] = JSON,
     body_media: str = JSON,
-    errors: Iterable[type[GafferError]] = (),
+    errors: Iterable[type[GafferError] | int] = (),
+    headers: dict[str, str] | None = None,
+    endless: bool = False,
 ) -> Callable[[F], F]:
     """Note an Operation on a handler's method; see there for the arguments."""
     medias = (media,) if isinstance(media, str) else tuple(media)
-    noted = Operation(returns, status, body, query, medias, body_media, tuple(errors))
+    noted = Operation(
+        returns,
+        status,
+        body,
+        query,
+        medias,
+        body_media,
+        tuple(errors),
+        tuple((headers or {}).items()),
+        endless or EVENTS in medias,
+    )
 
     def note(method: F) -> F:
         method.operation = noted  # type: ignore[attr-defined]
         return method
 
     return note
+
+
+def operation_of(handler: type, method: str) -> Operation | None:
+    """What the handler says of an HTTP method, of GET for HEAD; None when it says nothing."""
+    name = "get" if method == "HEAD" else method.lower()
+    return getattr(getattr(handler, name, None), "operation", None)
