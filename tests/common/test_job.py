@@ -344,6 +344,41 @@ def test_draining_comes_before_the_signal() -> None:
     assert system.signals == [(1, signal.SIGTERM)]
 
 
+def test_a_drained_node_ends_what_runs_and_keeps_what_is_desired() -> None:
+    system = System(numprocesses=2, drain_timeout=3)
+    system.tell(START, ev.NodeDrained(True))
+    assert {system.state(pid) for pid in (1, 2)} == {SlotState.DRAINING}
+    assert not system.signals
+    system.settle()
+    assert not system.alive
+    assert (system.job.state, system.job.active) == (JobState.WAITING, True)
+    assert system.job.reason == "the node is drained"
+    system.tell(ev.RestartRequested(), ev.Scaled(3))
+    assert not system.alive
+    system.tell(ev.NodeDrained(False))
+    assert system.job.pids() == [3, 4, 5]
+
+
+def test_a_process_that_ends_when_the_node_is_back_is_replaced_once_it_is_gone() -> None:
+    system = System()
+    system.tell(START, ev.NodeDrained(True), ev.NodeDrained(False))
+    assert system.alive == {1: 1}
+    system.die()
+    assert system.job.pids() == [2]
+
+
+def test_a_drained_node_ends_what_was_committed_and_what_waits_for_its_next_start() -> None:
+    system = System()
+    system.tell(ev.Committed(system.next_pid(), 1.0), START)
+    system.die(2)
+    assert system.job.state is JobState.BACKOFF
+    system.signals.clear()
+    system.tell(ev.NodeDrained(True))
+    assert system.signals == [(1, signal.SIGTERM)]
+    system.advance(60.0)
+    assert system.alive == {1: 0}
+
+
 @pytest.mark.row("TPL-23", "TPL-25", "EVT-12")
 def test_flapping_pauses_the_job_and_then_gives_up() -> None:
     system = System(flapping=FlappingInfo(attempts=2, window=1.0, retry_in=7.0, max_retry=1))
@@ -493,6 +528,10 @@ class JobMachine(RuleBasedStateMachine):
     def dependency(self, ready: bool) -> None:
         self.system.tell(ev.DependencyChanged(ready))
 
+    @rule(drained=st.booleans())
+    def drain(self, drained: bool) -> None:
+        self.system.tell(ev.NodeDrained(drained))
+
     @rule(broken=st.booleans())
     def break_or_mend(self, broken: bool) -> None:
         self.system.broken = broken
@@ -534,10 +573,11 @@ class JobMachine(RuleBasedStateMachine):
         held = {slot.pid for slot in (*job.slots.values(), *job.committed.values()) if slot.pid is not None}
         assert self.system.alive.keys() == held
         assert set(job.pids(committed=True)) <= self.system.alive.keys() - self.system.zombies
+        assert not (job.drained and job.pids())
 
     def teardown(self) -> None:
         self.system.broken = False
-        self.system.tell(ev.DependencyChanged(True))
+        self.system.tell(ev.DependencyChanged(True), ev.NodeDrained(False))
         self.system.settle()
         wanted = self.target if self.desired else 0
         in_slots = sorted(slot for slot in self.system.alive.values() if slot)

@@ -1,5 +1,6 @@
 """The manager with real processes: what embedders rely on."""
 
+import asyncio
 import os
 import signal
 import sys
@@ -11,7 +12,15 @@ from typing import Any
 import pytest
 
 from gaffer import Manager
-from gaffer.errors import BadValue, ConfigError, ManagerStopping, ProcessConflict, ProcessError, ProcessNotFound
+from gaffer.errors import (
+    BadValue,
+    ConfigError,
+    ManagerStopping,
+    NodeDraining,
+    ProcessConflict,
+    ProcessError,
+    ProcessNotFound,
+)
 from gaffer.loop import Loop, new_loop
 from gaffer.process import ProcessConfig
 from support.managers import Recording, running_manager
@@ -554,6 +563,61 @@ def test_a_process_is_announced_from_its_spawn_to_its_exit() -> None:
         manager.stop_job("j")
         eventually(lambda: seen[-1] == {})
     assert seen[seen.index({1: "starting"}) :] == [{1: "starting"}, {1: "ready"}, {1: "draining"}, {}]
+
+
+class Herald:
+    """An application that is told when the manager drains; `told` holds each time how many processes ran then."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[str, int]] = []
+
+    def start(self, loop: Any, manager: Manager) -> None:
+        self.manager = manager
+
+    async def drain(self) -> None:
+        await asyncio.sleep(0.1)
+        self.told.append(("drain", len(self.manager.running)))
+
+    def resume(self) -> None:
+        self.told.append(("resume", len(self.manager.running)))
+
+
+def test_a_drained_manager_has_no_processes_until_it_resumes() -> None:
+    herald = Herald()
+    with running_manager([herald]) as manager:
+        ended = Recording("exit")
+        ended.start(manager.loop, manager)
+        manager.load(ProcessConfig("first", SLEEP))
+        manager.load(ProcessConfig("second", SLEEP))
+        eventually(lambda: len(manager.running) == 2)
+        manager.drain()
+        manager.drain()
+        assert manager.draining
+        manager.load(ProcessConfig("third", SLEEP))
+        with pytest.raises(NodeDraining):
+            manager.commit("first")
+        eventually(lambda: not manager.running)
+        assert herald.told == [("drain", 2)]
+        assert {message["name"] for message in ended.of("exit")} == {"first", "second"}
+        info = manager.info("third")
+        assert (info["active"], info["state"], info["reason"]) == (True, "waiting", "the node is drained")
+        manager.resume()
+        manager.resume()
+        eventually(lambda: len(manager.running) == 3)
+        assert not manager.draining
+        assert herald.told == [("drain", 2), ("resume", 0)]
+        manager.commit("first")
+
+
+def test_a_manager_may_stop_while_it_drains() -> None:
+    with running_manager([Herald()]) as manager:
+        manager.load(ProcessConfig("j", SLEEP, drain_timeout=60))
+        eventually(lambda: manager.running)
+        manager.drain()
+        eventually(lambda: manager.info("j")["running"] == 0)
+        manager.stop(now=True)
+        with pytest.raises(ManagerStopping):
+            manager.resume()
 
 
 @row("MGR-07", "MGR-30", "MGR-37", "MGR-41")

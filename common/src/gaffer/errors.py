@@ -134,6 +134,18 @@ class ManagerStopping(ProcessError):
         super().__init__(None, None, message)
 
 
+class NodeDraining(ProcessError):
+    """The node is out of service and starts no processes."""
+
+    errno = 503
+    reason = "draining"
+
+    def __init__(self) -> None:
+        super().__init__(
+            None, None, "the node is drained: it starts no processes", hint="`DELETE /drain` puts it back into service"
+        )
+
+
 class StartFailed(GafferError):
     """A program could not be started; `reason` says why (`program_not_found`, `not_executable`, `bad_cwd`...)."""
 

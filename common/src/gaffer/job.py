@@ -24,7 +24,10 @@ RETRY: ev.TimerKey = ("retry", 0)
 
 
 class Job:
-    """One job. `next_pid` hands out internal process ids, `rand` numbers in [0, 1) for the jitter of back-off."""
+    """One job. `next_pid` hands out internal process ids, `rand` numbers in [0, 1) for the jitter of back-off.
+
+    `drained`: the node is out of service, see NodeDrained.
+    """
 
     def __init__(
         self,
@@ -32,12 +35,15 @@ class Job:
         config: ProcessConfig,
         next_pid: Callable[[], int],
         rand: Callable[[], float] = random.random,
+        *,
+        drained: bool = False,
     ) -> None:
         self.name = name
         self.config = config
         self.target = config.numprocesses
         self.phase = Phase.STOPPED
         self.ready = True  # false while what the job depends on is not there
+        self.drained = drained
         self.slots: dict[int, Slot] = {}
         self.committed: dict[int, Slot] = {}  # by pid
         self.restarts = 0
@@ -74,6 +80,8 @@ class Job:
         match self.state:
             case JobState.FAILED | JobState.BACKOFF:
                 return self.why or None
+            case JobState.WAITING if self.drained:
+                return "the node is drained"
             case JobState.WAITING:
                 return self.why if self.phase is Phase.HELD else "its previous processes have not ended yet"
             case _:
@@ -174,6 +182,12 @@ class Job:
         self.ready = event.ready
         self._reconcile()
 
+    def _on_drained(self, event: ev.NodeDrained) -> None:
+        self.drained = event.drained
+        self._reconcile()
+        if self.drained:
+            self._retire_committed()
+
     def _on_process_stop(self, event: ev.ProcessStopRequested) -> None:
         slot = self._by_pid[event.pid]
         slot.replace = True
@@ -259,7 +273,12 @@ class Job:
 
     @property
     def _open(self) -> bool:
-        return self.phase is Phase.STARTED and self.ready
+        return self.phase is Phase.STARTED and self.ready and not self.drained
+
+    @property
+    def _paused(self) -> bool:
+        """What is wanted may not run now: slots are kept, without processes."""
+        return self.phase is Phase.HELD or self.drained
 
     @property
     def _wanted(self) -> int:
@@ -272,7 +291,7 @@ class Job:
                 self._cue(slot, Cue.FILL)
             elif slot.state is SlotState.EMPTY:
                 self._cue(slot, Cue.PARK)
-            elif self.phase is Phase.HELD:
+            elif self._paused:
                 self._retire(slot, "stop_pid")
         surplus = sorted((index for index in self.slots if index > self._wanted), reverse=True)
         for index in surplus:
@@ -303,7 +322,7 @@ class Job:
             case SlotState.STARTING | SlotState.WAITING | SlotState.BACKOFF if not self._stays(slot):
                 self._cue(slot, Cue.VACATE)
                 self._leave(slot)
-            case SlotState.STARTING | SlotState.BACKOFF if self.phase is Phase.HELD:
+            case SlotState.STARTING | SlotState.BACKOFF if self._paused:
                 self._forget_pid(slot)
                 self._cue(slot, Cue.PARK)
 
@@ -415,6 +434,7 @@ _HANDLERS: dict[type, str] = {
     ev.Unloaded: "_on_unload",
     ev.ManagerStopping: "_on_manager_stopping",
     ev.DependencyChanged: "_on_dependency",
+    ev.NodeDrained: "_on_drained",
     ev.ProcessStopRequested: "_on_process_stop",
     ev.Committed: "_on_commit",
     ev.Adopted: "_on_adopted",

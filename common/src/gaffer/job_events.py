@@ -62,6 +62,13 @@ class DependencyChanged:
 
 
 @dataclass(frozen=True, slots=True)
+class NodeDrained:
+    """Whether the node is out of service: no process is to run, whatever is desired of the job."""
+
+    drained: bool
+
+
+@dataclass(frozen=True, slots=True)
 class ProcessStopRequested:
     """Stop one process; the job replaces it (MGR-40)."""
 
@@ -140,6 +147,7 @@ Event: TypeAlias = (
     | Unloaded
     | ManagerStopping
     | DependencyChanged
+    | NodeDrained
     | ProcessStopRequested
     | Committed
     | Adopted

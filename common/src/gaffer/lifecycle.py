@@ -1,4 +1,4 @@
-"""Starting, running, restarting and stopping a manager and its applications."""
+"""Starting, running, restarting, draining and stopping a manager and its applications."""
 
 import asyncio
 import logging
@@ -32,6 +32,9 @@ class Lifecycle:
     The stop goes in steps, so that applications see the last exits: they are told to `quiesce`; the jobs end, the
     last loaded first; the events are delivered; applications `leave`, then `stop`, the last started first.
 
+    A manager can also be drained: its applications are told to `drain`, and its processes end, but it stays, until it
+    is told to `resume`. `draining` is true meanwhile.
+
     `events` is where listeners subscribe; `event_log` keeps the newest events for readers on the loop.
     """
 
@@ -49,6 +52,7 @@ class Lifecycle:
         self.events = EventEmitter(self.loop, history=self.event_log)
         self.started = False
         self.stopping = False
+        self.draining = False
         self._apps = list(apps)
         self._running_apps = Applications()
         self._lock = threading.RLock()
@@ -58,6 +62,7 @@ class Lifecycle:
         self._all_gone: asyncio.Event | None = None
         self._hurry = False
         self._stop_task: asyncio.Task[None] | None = None
+        self._drain_task: asyncio.Task[None] | None = None
         self._restarting: set[int] = set()
         self._restart_callback: Callable[[Any], Any] | None = None
 
@@ -156,6 +161,11 @@ class Lifecycle:
     async def _stop(self, callback: Callable[[Any], Any] | None) -> None:
         self.events.publish("stopping", {"event": "stopping"})
         self._supervisor.open()  # a start that failed leaves it closed
+        if self._drain_task is not None:
+            self._drain_task.cancel()
+            await asyncio.wait([self._drain_task])
+        if self._hurry:
+            self._end_jobs()
         await self._running_apps.run("quiesce")
         self._all_gone = asyncio.Event()
         self._end_jobs()
@@ -215,6 +225,41 @@ class Lifecycle:
         callback, self._restart_callback = self._restart_callback, None
         if callback is not None:
             callback(self)
+
+    def drain(self) -> None:
+        """Take the node out of service: end all processes, those of the last loaded job first, and start no more.
+
+        What is desired of the jobs stays: their processes come back with `resume`. Applications are told first, with
+        `drain`, which may return an awaitable, so that clients go elsewhere before processes end. Each process has the
+        `drain_timeout` of its job before it is asked to end. A second drain is a no-op.
+        """
+        with self._lock:
+            self._check_open()
+            if not self.draining:
+                self.draining = True
+                self.loop.call_soon_threadsafe(self._begin_drain)
+
+    def resume(self) -> None:
+        """Undo `drain`; a process that is ending already is replaced once it is gone. No-op unless drained."""
+        with self._lock:
+            self._check_open()
+            if self.draining:
+                self.draining = False
+                self.loop.call_soon_threadsafe(self._begin_drain)
+
+    def _begin_drain(self) -> None:
+        if not self.stopping:
+            previous, self._drain_task = self._drain_task, None
+            if previous is not None:
+                previous.cancel()
+            self._drain_task = self.loop.create_task(self._drain(self.draining))
+
+    async def _drain(self, draining: bool) -> None:
+        await self._running_apps.run("drain" if draining else "resume")
+        with self._lock:
+            jobs = self._all_jobs()
+            for job in reversed(jobs) if draining else jobs:
+                self._supervisor.submit(job, ev.NodeDrained(draining))
 
     def wakeup(self) -> None:
         """Make the loop turn once; any thread may do that. Nothing happens when the loop is closed."""

@@ -14,7 +14,7 @@ from gaffer import aliases, arguments, procfs, stats, views
 from gaffer import job_events as ev
 from gaffer.channels import Channel, open_channel
 from gaffer.config import ProcessConfig
-from gaffer.errors import ProcessConflict, ProcessNotFound, TopicError
+from gaffer.errors import NodeDraining, ProcessConflict, ProcessNotFound, TopicError
 from gaffer.job import Job
 from gaffer.lifecycle import Lifecycle
 from gaffer.names import DEFAULT_SESSION, JobName, split_job_name
@@ -116,7 +116,7 @@ class Manager(Lifecycle):
                 seen.add(name)
             for name, config in wanted:
                 stored = config.replace(name=name.name, env={**config.env, **(env or {})})
-                job = self._jobs[name] = Job(name, stored, self.get_process_id)
+                job = self._jobs[name] = Job(name, stored, self.get_process_id, drained=self.draining)
                 self._supervisor.publish(job, "create")
                 if any(other.name == name for other in self._leaving):
                     self._supervisor.submit(job, ev.DependencyChanged(False))
@@ -214,10 +214,13 @@ class Manager(Lifecycle):
     def commit(self, name: Name, graceful_timeout: float = 0, env: Mapping[str, str] | None = None) -> int:
         """Run one more process of a job once, without keeping it alive or counting it; returns its pid.
 
-        `graceful_timeout` is how long it has to end when it is stopped, in seconds; 0 takes the job's.
+        `graceful_timeout` is how long it has to end when it is stopped, in seconds; 0 takes the job's. Raises
+        NodeDraining (503) while the node is drained.
         """
         with self._lock:
             job = self._open_job(name)
+            if self.draining:
+                raise NodeDraining
             pid = self.get_process_id()
             self._supervisor.submit(job, ev.Committed(pid, graceful_timeout, dict(env or {})))
             return pid
