@@ -72,7 +72,7 @@ def test_the_key_of_a_file_has_all_scopes_and_is_not_kept(path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("scopes", "sessions", "where"),
-    [([], None, "$.scopes"), ([Scope.READ], [], "$.sessions"), ([Scope.READ], ["a b"], "$.name")],
+    [([], None, "$.scopes"), ([Scope.READ], [], "$.sessions"), ([Scope.READ], ["a b"], "$.sessions[0]")],
 )
 def test_useless_keys_are_refused(path: Path, scopes: list[Scope], sessions: list[str] | None, where: str) -> None:
     store = KeyStore(path)

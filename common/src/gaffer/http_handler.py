@@ -2,16 +2,17 @@
 
 import asyncio
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 from tornado.httputil import HTTPServerConnectionDelegate
 from tornado.wsgi import WSGIContainer
 
-from gaffer.http import general, jobs, pids, processes, streams
+from gaffer.http import drain, general, jobs, pids, processes, streams
 from gaffer.http.access import Policy, make_policy
 from gaffer.http.node import LookupdStatus, NodeApplication
+from gaffer.http.routes import Route
 from gaffer.http.server import HttpEndpoint, Listeners, own_host_names
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ROUTES", "HttpEndpoint", "HttpHandler"]
 
-ROUTES = [*general.ROUTES, *jobs.ROUTES, *pids.ROUTES, *streams.ROUTES, *processes.ROUTES]
+ROUTES = [*general.ROUTES, *drain.ROUTES, *jobs.ROUTES, *pids.ROUTES, *streams.ROUTES, *processes.ROUTES]
 """Every route of the node: what is routed, documented and tested for authorization."""
 
 _WSGI_THREADS = 8
@@ -32,8 +33,8 @@ class HttpHandler:
     endpoints: where to listen, `HttpEndpoint()` alone when none is given. handlers: Tornado rules `(pattern, handler[,
     kwargs])` for paths the API doesn't have; the handler may be a WSGI application, which runs in threads and sees
     the whole path. They pass the same access rules as the API: reading needs the scope `read`, anything else `control`.
-    access: who may do what; the manager's own user and root on this host when not given. lookupds: the entries of
-    /health for lookup servers. Other settings go to the Tornado application.
+    routes: more of the API, for the route table. access: who may do what; the manager's own user and root on this host
+    when not given. lookupds: the entries of /health for lookup servers. Other settings go to the Tornado application.
     """
 
     def __init__(
@@ -42,12 +43,14 @@ class HttpHandler:
         handlers: Sequence[Sequence[Any]] | None = None,
         access: Policy | None = None,
         *,
+        routes: Iterable[Route] = (),
         lookupds: LookupdStatus = list,
         socket_gid: int | None = None,
         **settings: Any,
     ) -> None:
         self._endpoints = endpoints or [HttpEndpoint()]
         self._handlers = handlers or ()
+        self._routes = [*ROUTES, *routes]
         self._policy = access or make_policy(own_uid=os.geteuid(), own_names=own_host_names())
         self._lookupds = lookupds
         self._socket_gid = socket_gid
@@ -64,7 +67,7 @@ class HttpHandler:
     def start(self, loop: asyncio.AbstractEventLoop, manager: "Manager") -> None:
         """Listen; raises GafferError when an endpoint can't be used. Called inside the running loop."""
         self._application = NodeApplication(
-            ROUTES,
+            self._routes,
             self._policy,
             manager,
             lookupds=self._lookupds,

@@ -5,7 +5,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from ssl import SSLContext
 from typing import Any
@@ -24,11 +24,12 @@ from gaffer.loop import new_loop
 from gaffer.sig_handler import SigHandler
 from gaffer.util import hostname
 from gaffer.webhooks import WebHooks
-from gafferd import listening
+from gafferd import key_routes, listening
 from gafferd.announcer import Announcer
 from gafferd.config import Config, show_problem
 from gafferd.file_jobs import FileJobs
 from gafferd.keys import KeyStore
+from gafferd.logins import Logins
 from gafferd.settings import Settings
 from gafferd.state import StateDir
 
@@ -59,6 +60,7 @@ class Server:
     endpoints: Sequence[HttpEndpoint]
     host: str
     policy: Policy
+    keys: KeyStore
     cluster_key: str | None
     lookup_tls: SSLContext | None
     config_path: Path | None
@@ -102,9 +104,14 @@ class Server:
             cluster_key=self.cluster_key,
             ssl=self.lookup_tls,
         )
+        # Cookies know no ports: those of several nodes on one host must differ in name.
+        logins = Logins(f"gaffer-{state.node.id}")
         http = HttpHandler(
             [*self.endpoints, HttpEndpoint([f"unix:{state.socket_path}"], self.settings.backlog)],
-            access=self.policy,
+            access=replace(self.policy, cookie=logins.cookie, resume=logins.resume),
+            routes=key_routes.ROUTES,
+            keys=self.keys,
+            logins=logins,
             lookupds=announcer.status,
             socket_gid=next(iter(self.settings.socket_group or ()), None),
         )
@@ -168,6 +175,7 @@ def make_server(
         ],
         host=host,
         policy=policy,
+        keys=keys,
         cluster_key=read_key_file(settings.cluster_key_file) if settings.cluster_key_file else None,
         lookup_tls=listening.client_tls(settings),
         config_path=config_path,

@@ -4,7 +4,7 @@ import logging
 import sys
 from collections.abc import Iterable, Sequence
 from http import HTTPStatus
-from typing import Any, TypeVar, cast
+from typing import Any, ClassVar, TypeVar, cast
 
 import msgspec
 from tornado.httputil import HTTPMessageDelegate, HTTPServerRequest
@@ -66,9 +66,12 @@ class TooLarge(GafferError):
 class Routed(RequestHandler):
     """A handler in a route table; made only for requests that passed the gate.
 
-    When the caller's key is revoked meanwhile, the connection is closed. A handler that takes another grant later
-    does so with `adopt`.
+    When the caller's key is revoked meanwhile, or his login ends, the connection is closed. A handler that takes
+    another grant later does so with `adopt`.
     """
+
+    answers_all: ClassVar[bool] = False
+    """Whether it answers OPTIONS and the methods it doesn't have itself, as its protocol wants it."""
 
     def initialize(self, params: dict[str, str], grant: Grant) -> None:
         self.params = params
@@ -87,13 +90,14 @@ class Routed(RequestHandler):
         connection: Any = self.request.connection
         if isinstance(self, WebSocketHandler) and self.ws_connection is not None:
             connection = self.ws_connection
-            self.close(_POLICY_VIOLATION, "the key was revoked")
+            self.close(_POLICY_VIOLATION, "access was revoked")
             connection.client_terminated = True  # messages that have come already are not handled
         if connection is not None and connection.stream is not None:
             connection.stream.close()
 
     def on_finish(self) -> None:
-        self.grant.release(self)
+        if self.get_status() != 101:  # a websocket only begins when its handshake is finished
+            self.grant.release(self)
 
     def on_connection_close(self) -> None:
         self.grant.release(self)
@@ -281,11 +285,15 @@ class Application(TornadoApplication):
         facts = Facts.from_headers(method, request.protocol, request.headers, peer_of(request))
         if method == "OPTIONS":
             check_origin(self.policy, facts)
+            if match is not None and match.route.handler.answers_all:
+                return self._routed(request, match, _NOBODY)
             return self.get_handler_delegate(request, OptionsHandler, {"route": match.route if match else None})
         grant = identify(self.policy, facts) or _NOBODY if scope is DEFERRED else authenticate(self.policy, facts)
         if match is None:
             return self._find_extra(request, facts, grant)
         if not match.route.answers(method):
+            if match.route.handler.answers_all:
+                return self._routed(request, match, grant)
             raise MethodNotAllowed(method, request.path, match.route.allowed)
         self.authorize(match, method, grant)
         check_content_type(facts, takes_text=match.route.takes_text)
