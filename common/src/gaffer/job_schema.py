@@ -52,6 +52,8 @@ _ACCEPTED: Mapping[Callable[..., Any], Any] = {
 _SETTINGS = {field.name: field for field in dataclasses.fields(ProcessConfig) if field.name in PROCESS_KEYS}
 _TOLD = get_type_hints(ProcessConfig)
 
+_annotated: Any = Annotated  # for types that are known at run time only
+
 
 def _description(name: str, doc: str, *, optional: tuple[str, ...] = ()) -> type[msgspec.Struct]:
     """A struct with what may be given for each setting."""
@@ -66,7 +68,7 @@ def _description(name: str, doc: str, *, optional: tuple[str, ...] = ()) -> type
 
 def _given(field: "dataclasses.Field[Any]", optional: tuple[str, ...]) -> tuple[Any, ...]:
     rule = field.metadata["rule"]
-    accepted = Annotated[_ACCEPTED[rule], Meta(description=_sentence(rule))]
+    accepted = _annotated[_ACCEPTED[rule], Meta(description=_sentence(rule))]
     if field.name in optional:
         return (field.name, accepted | msgspec.UnsetType, msgspec.UNSET)
     if field.default_factory is not dataclasses.MISSING:

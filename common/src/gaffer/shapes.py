@@ -4,8 +4,8 @@ from typing import Annotated, Literal, TypedDict
 
 from msgspec import Meta
 
-from gaffer.job_states import JobState
 from gaffer.job_schema import JobSettings
+from gaffer.job_states import JobState
 from gaffer.slot import SlotState
 
 NotAvailable = Literal["N/A"]

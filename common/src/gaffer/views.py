@@ -8,6 +8,7 @@ import msgspec
 from gaffer.job import Job
 from gaffer.names import JobName
 from gaffer.process import Process
+from gaffer.shapes import Endpoint, Instance, JobInfo
 from gaffer.slot import Slot, SlotState
 
 
@@ -15,7 +16,7 @@ class Announcement(msgspec.Struct, frozen=True):
     """What the world may know of a process: `state` is starting, ready or draining."""
 
     state: str
-    endpoints: list[dict[str, Any]]
+    endpoints: list[Endpoint]
 
 
 _ANNOUNCED = {
@@ -26,7 +27,7 @@ _ANNOUNCED = {
 }
 
 
-def endpoints_of(job: Job, process: Process | None, host: str) -> list[dict[str, Any]]:
+def endpoints_of(job: Job, process: Process | None, host: str) -> list[Endpoint]:
     """The endpoints of a process as `{"name", "address", "port"}`; `host` is where the node is reached."""
     port = process.port if process is not None else None
     return [
@@ -45,7 +46,7 @@ def announcements(job: Job, running: Mapping[int, Process], host: str) -> dict[i
     return found
 
 
-def job_info(job: Job, running: Mapping[int, Process], host: str) -> dict[str, Any]:
+def job_info(job: Job, running: Mapping[int, Process], host: str) -> JobInfo:
     """What R-45 answers."""
     pids = job.pids()
     return {
@@ -56,7 +57,7 @@ def job_info(job: Job, running: Mapping[int, Process], host: str) -> dict[str, A
         "max_processes": job.target,
         "processes": pids,
         "config": job.config.to_dict(),
-        "state": job.state.value,
+        "state": job.state,
         "reason": job.reason,
         "restarts": job.restarts,
         "instances": [
@@ -68,13 +69,13 @@ def job_info(job: Job, running: Mapping[int, Process], host: str) -> dict[str, A
     }
 
 
-def _instance(job: Job, slot: Slot, running: Mapping[int, Process], host: str) -> dict[str, Any]:
+def _instance(job: Job, slot: Slot, running: Mapping[int, Process], host: str) -> Instance:
     process = running.get(slot.pid) if slot.pid is not None else None
     return {
         "pid": slot.pid,
         "os_pid": process.os_pid if process else None,
         "slot": slot.index,
-        "state": slot.state.value,
+        "state": slot.state,
         "started_at": round(process.started_at, 3) if process else None,
         "uptime": round(process.uptime, 3) if process else 0.0,
         "endpoints": endpoints_of(job, process, host) if process and slot.index else [],

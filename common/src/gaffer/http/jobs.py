@@ -1,38 +1,23 @@
 """Jobs and sessions: R-40 to R-55."""
 
-from typing import Annotated, Any
+from typing import Any, Literal
 
-import msgspec
-
+from gaffer import shapes
 from gaffer.config import ProcessConfig
-from gaffer.errors import BadRequest, ConfigError
+from gaffer.errors import BadRequest, ConfigError, ProcessConflict
+from gaffer.http import bodies
 from gaffer.http.access import Scope
+from gaffer.http.bodies import CommitBody, Done, ProcessCount, ScaleBody, SignalBody
 from gaffer.http.node import NodeHandler, config_for
+from gaffer.http.operations import TEXT, operation
 from gaffer.http.routes import Route
-
-
-class ScaleBody(msgspec.Struct, forbid_unknown_fields=True):
-    """`scale`: how many more (an integer), or "+n", "-n", "=n"."""
-
-    scale: int | str
-
-
-class SignalBody(msgspec.Struct, forbid_unknown_fields=True):
-    """`signal`: a number or a name."""
-
-    signal: int | str
-
-
-class CommitBody(msgspec.Struct, forbid_unknown_fields=True):
-    """`graceful_timeout` in seconds; `env` is added to the job's own."""
-
-    graceful_timeout: Annotated[float, msgspec.Meta(ge=0)] = 0
-    env: dict[str, str] | None = None
+from gaffer.job_schema import JobDescription, JobReplacement
 
 
 class Sessions(NodeHandler):
     """The sessions that have jobs."""
 
+    @operation(bodies.SessionList)
     def get(self) -> None:
         """`{"sessions": [...]}`."""
         self.reply({"sessions": [session for session in self.manager.sessions if self.grant.sees(session)]})
@@ -41,6 +26,7 @@ class Sessions(NodeHandler):
 class Jobs(NodeHandler):
     """The jobs of all sessions."""
 
+    @operation(bodies.JobList)
     def get(self) -> None:
         """`{"jobs": ["shop.web", ...]}`, their qualified names."""
         self.reply({"jobs": self.visible(self.manager.jobs())})
@@ -49,10 +35,12 @@ class Jobs(NodeHandler):
 class SessionJobs(NodeHandler):
     """The jobs of a session."""
 
+    @operation(bodies.SessionJobList)
     def get(self) -> None:
         """`{"sessionid", "jobs": [...]}`; 404 when the session has no job."""
         self.reply({"sessionid": self.sid, "jobs": self.manager.jobs(self.sid)})
 
+    @operation(Done, body=(JobDescription, bodies.JobDescriptions), errors=(ProcessConflict,))
     def post(self) -> None:
         """Load the job that the body describes (see the settings of a job) and start it unless `start` is false.
 
@@ -70,6 +58,7 @@ class SessionJobs(NodeHandler):
 class Job(NodeHandler):
     """One job."""
 
+    @operation(shapes.JobInfo)
     def get(self) -> None:
         """The job: `name`, `active`, `running`, `running_out`, `max_processes`, `processes`, `config`, `state`,
         `reason`, `restarts`, `instances`, `last_exit`.
@@ -77,12 +66,14 @@ class Job(NodeHandler):
         job = self.job
         self.finish(self.application.answers.get(job, lambda: self.manager.info(job)))
 
+    @operation(Done, status=201, body=JobReplacement)
     def put(self) -> None:
         """Replace the description by that of the body, and start the job unless `start` is false. Answers 201."""
         config = self.replacement(self.json_body())
         self.manager.update(config, self.sid, start=config.start)
         self.done(201)
 
+    @operation(Done)
     def delete(self) -> None:
         """Stop the job and forget it.
 
@@ -95,6 +86,7 @@ class Job(NodeHandler):
 class JobStats(NodeHandler):
     """What a job uses."""
 
+    @operation(shapes.JobStats)
     def get(self) -> None:
         """`{"name", "stats", "mem", "max_mem", "min_mem", "cpu", "max_cpu", "min_cpu"}`, in percent, or N/A."""
         self.reply(self.manager.stats(self.job))
@@ -103,10 +95,12 @@ class JobStats(NodeHandler):
 class JobNumprocesses(NodeHandler):
     """How many processes a job is to have."""
 
+    @operation(ProcessCount)
     def get(self) -> None:
         """`{"numprocesses"}`."""
         self.reply({"numprocesses": self.manager.info(self.job)["max_processes"]})
 
+    @operation(ProcessCount, body=ScaleBody)
     def post(self) -> None:
         """`{"scale": n}` with a number to add, or "+n", "-n", "=n". Answers `{"numprocesses"}`."""
         self.reply({"numprocesses": self.manager.scale(self.job, self.body_as(ScaleBody).scale)})
@@ -115,6 +109,7 @@ class JobNumprocesses(NodeHandler):
 class JobPids(NodeHandler):
     """The processes of a job."""
 
+    @operation(bodies.PidList)
     def get(self) -> None:
         """`{"pids": [...]}`."""
         self.reply({"pids": self.manager.info(self.job)["processes"]})
@@ -123,6 +118,7 @@ class JobPids(NodeHandler):
 class JobSignal(NodeHandler):
     """Signals for a job."""
 
+    @operation(Done, status=202, body=SignalBody)
     def post(self) -> None:
         """`{"signal": n}` with a number or a name, for each of its processes. Answers 202."""
         self.manager.killall(self.job, self.body_as(SignalBody).signal)
@@ -132,10 +128,12 @@ class JobSignal(NodeHandler):
 class JobState(NodeHandler):
     """Whether a job is wanted."""
 
+    @operation(Literal["0", "1"], media=TEXT)
     def get(self) -> None:
         """The text `1`, or `0` when it is stopped or given up."""
         self.reply_text("1" if self.manager.info(self.job)["active"] else "0")
 
+    @operation(Done, status=202, body=Literal["0", "1", "2"], body_media=TEXT)
     def post(self) -> None:
         """The text `1` starts the job, `0` stops it, `2` replaces its processes. Answers 202."""
         commands = {b"1": self.manager.start_job, b"0": self.manager.stop_job, b"2": self.manager.reload}
@@ -149,6 +147,7 @@ class JobState(NodeHandler):
 class JobCommit(NodeHandler):
     """Processes that run once."""
 
+    @operation(bodies.NewPid, body=CommitBody | None)
     def post(self) -> None:
         """Run one more process of the job, once: `{"graceful_timeout", "env"}`, both optional. Answers `{"pid"}`.
 

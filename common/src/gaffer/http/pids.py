@@ -1,14 +1,17 @@
 """Processes by their internal id: R-56 to R-61."""
 
+from gaffer import shapes
 from gaffer.http.access import Scope
-from gaffer.http.jobs import SignalBody
+from gaffer.http.bodies import Done, OneProcessStats, PidList, SignalBody
 from gaffer.http.node import NodeHandler
+from gaffer.http.operations import operation
 from gaffer.http.routes import Route
 
 
 class Pids(NodeHandler):
     """All processes."""
 
+    @operation(PidList)
     def get(self) -> None:
         """`{"pids": [...]}`."""
         processes = self.manager.running.items()
@@ -18,10 +21,12 @@ class Pids(NodeHandler):
 class Pid(NodeHandler):
     """One process."""
 
+    @operation(shapes.ProcessInfo)
     def get(self) -> None:
         """The process: `pid`, `os_pid`, `name`, its command, `create_time`, `committed`, `active` and more."""
         self.reply(self.process.info)
 
+    @operation(Done, status=202)
     def delete(self) -> None:
         """Stop the process; its job starts another one. Answers 202."""
         self.manager.stop_process(self.process.pid)
@@ -31,6 +36,7 @@ class Pid(NodeHandler):
 class PidSignal(NodeHandler):
     """Signals for a process."""
 
+    @operation(Done, status=202, body=SignalBody)
     def post(self) -> None:
         """`{"signal": n}` with a number or a name. Answers 202."""
         self.manager.kill(self.process.pid, self.body_as(SignalBody).signal)
@@ -40,6 +46,7 @@ class PidSignal(NodeHandler):
 class PidStats(NodeHandler):
     """What a process uses."""
 
+    @operation(OneProcessStats)
     def get(self) -> None:
         """`{"stats": {...}}`."""
         self.reply({"stats": self.process.stats})

@@ -3,21 +3,35 @@
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Annotated
 
-from gaffer.errors import BadRequest, ConfigError
+import msgspec
+
+from gaffer.errors import BadRequest, ConfigError, ProcessConflict
+from gaffer.http import bodies
 from gaffer.http.access import Scope
 from gaffer.http.base import NotFound
+from gaffer.http.bodies import Done, DoneProcessCount, ErrorBody
 from gaffer.http.node import NodeHandler, config_for
+from gaffer.http.operations import operation
 from gaffer.http.routes import Route
+from gaffer.job_schema import JobDescription, JobReplacement, JobSettings
 from gaffer.names import DEFAULT_SESSION, parse_job_name, split_job_name
 from gaffer.util import parse_signal_value
 
 _COUNT = re.compile(r"[1-9][0-9]{0,4}", re.ASCII)
 
 
+class ProcessesQuery(msgspec.Struct):
+    """What to list."""
+
+    running: Annotated[str, msgspec.Meta(description="`true` or `1`: pids, not names.")] = ""
+
+
 class Processes(NodeHandler):
     """All jobs."""
 
+    @operation((list[str], list[int]), query=ProcessesQuery)
     def get(self) -> None:
         """The names of the jobs as a list, bare in session `default`; with `running=true` the pids."""
         if self.get_query_argument("running", "") in ("true", "1"):
@@ -26,6 +40,7 @@ class Processes(NodeHandler):
         else:
             self.reply([parse_job_name(name).display for name in self.visible(self.manager.jobs())])
 
+    @operation(Done, body=JobDescription, errors=(ProcessConflict,))
     def post(self) -> None:
         """Load the job that the body describes; its name may be `session.name`. Starts it unless `start` is false."""
         body = self.json_body()
@@ -41,11 +56,13 @@ class Processes(NodeHandler):
 class Template(NodeHandler):
     """One job."""
 
+    @operation(JobSettings)
     def get(self) -> None:
         """Every setting of the job."""
         name = self.job
         self.reply({**self.manager.get(name).to_dict(), "name": name.display})
 
+    @operation(Done, body=JobReplacement)
     def put(self) -> None:
         """Replace the description by that of the body."""
         body = self.json_body()
@@ -54,10 +71,12 @@ class Template(NodeHandler):
         self.manager.update(config, self.job.session, start=config.start)
         self.done()
 
+    @operation(Done, body=JobReplacement)
     def post(self) -> None:
         """As PUT."""
         self.put()
 
+    @operation(Done)
     def delete(self) -> None:
         """Stop the job and forget it."""
         self.manager.unload(self.job)
@@ -67,6 +86,7 @@ class Template(NodeHandler):
 class TemplatePids(NodeHandler):
     """The processes of a job."""
 
+    @operation(bodies.DonePidList)
     def get(self) -> None:
         """`{"ok": true, "pids": [...]}`."""
         self.done(pids=self.manager.info(self.job)["processes"])
@@ -75,6 +95,7 @@ class TemplatePids(NodeHandler):
 class TemplateStart(NodeHandler):
     """Starting a job."""
 
+    @operation(Done)
     def post(self) -> None:
         """Start the job."""
         self.manager.start_job(self.job)
@@ -84,6 +105,7 @@ class TemplateStart(NodeHandler):
 class TemplateStop(NodeHandler):
     """Stopping a job."""
 
+    @operation(Done)
     def post(self) -> None:
         """Stop the job."""
         self.manager.stop_job(self.job)
@@ -93,6 +115,7 @@ class TemplateStop(NodeHandler):
 class TemplateRestart(NodeHandler):
     """Restarting a job."""
 
+    @operation(Done)
     def post(self) -> None:
         """Replace all processes of the job, as many as configured."""
         self.manager.reload(self.job)
@@ -104,6 +127,7 @@ class TemplateAdd(NodeHandler):
 
     sign = "+"
 
+    @operation(DoneProcessCount)
     def post(self) -> None:
         """So many processes more (`_add`) or fewer (`_sub`), 1 unless given. Answers `{"ok", "numprocesses"}`."""
         count = self.params.get("count", "1")
@@ -121,6 +145,7 @@ class TemplateSub(TemplateAdd):
 class TemplateSignal(NodeHandler):
     """Signals for a job."""
 
+    @operation(Done)
     def post(self) -> None:
         """Send the signal, a number or a name, to each process of the job."""
         self.manager.killall(self.job, _signal_of(self.params))
@@ -130,6 +155,7 @@ class TemplateSignal(NodeHandler):
 class UnknownResource(NodeHandler):
     """Anything else of a job."""
 
+    @operation(ErrorBody, status=404)
     def get(self) -> None:
         """404 `resource_not_found`."""
         raise NotFound(f"there is no resource {self.request.path}", reason="resource_not_found")
@@ -140,6 +166,7 @@ class UnknownResource(NodeHandler):
 class RunningProcess(NodeHandler):
     """One process."""
 
+    @operation(bodies.RunningProcess)
     def get(self) -> None:
         """The settings of its job, and `pid`, `os_pid`, `active`."""
         process = self.process
@@ -153,6 +180,7 @@ class RunningProcess(NodeHandler):
             }
         )
 
+    @operation(Done)
     def delete(self) -> None:
         """Stop the process; its job starts another one."""
         self.manager.stop_process(self.process.pid)
@@ -162,6 +190,7 @@ class RunningProcess(NodeHandler):
 class RunningProcessStop(NodeHandler):
     """Stopping a process."""
 
+    @operation(Done)
     def post(self) -> None:
         """Stop the process; its job starts another one."""
         self.manager.stop_process(self.process.pid)
@@ -171,6 +200,7 @@ class RunningProcessStop(NodeHandler):
 class RunningProcessSignal(NodeHandler):
     """Signals for a process."""
 
+    @operation(Done)
     def post(self) -> None:
         """Send the signal, a number or a name."""
         self.manager.kill(self.process.pid, _signal_of(self.params))
@@ -180,6 +210,7 @@ class RunningProcessSignal(NodeHandler):
 class Status(NodeHandler):
     """How a job is."""
 
+    @operation(bodies.Status)
     def get(self) -> None:
         """`{"active", "running", "numprocesses", "max_processes"}`."""
         info = self.manager.info(self.job)
