@@ -41,8 +41,8 @@ def test_tail_lines_begins_where_the_last_lines_do(parts: list[bytes], count: in
 
 def test_tail_bytes_stops_at_what_is_left() -> None:
     ring = filled([b"0123456789"] * 5, 20)
-    assert ring.offset_of_tail_bytes(5) == 45
-    assert ring.offset_of_tail_bytes(500) == ring.start == 30
+    assert ring.offset_of_tail(5) == 45
+    assert ring.offset_of_tail(500) == ring.start == 30
 
 
 async def test_a_cursor_waits_for_data_and_ends_with_the_ring() -> None:

@@ -6,7 +6,7 @@ pure state machines, queue what is to be done on the loop, and return at once.
 
 import asyncio
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from gaffer.supervisor import Settings
 
 Name = str | JobName
 Lines = bytes | str | Sequence[bytes | str]
+Dicts = list[dict[str, Any]]
 Pids = list[int]  # inside the class `list` is a method
 Jobs = list[Job]
 
@@ -308,16 +309,32 @@ class Manager(Lifecycle):
 
     def stats(self, name: Name) -> dict[str, Any]:
         """The stats of a job's processes and their sums (MGR-51)."""
-        with self._lock:
-            job = self._job(name)
-            processes = [self._supervisor.running[pid] for pid in job.pids(committed=True)]
-        return views.job_stats(job.name, stats.stats_of(processes))
+        return stats.finish(self.measuring([name]))[0]
 
-    def monitor(self, listener: StatListener | Name | int, name: Name | int | StatListener) -> None:
+    def measuring(self, names: Iterable[Name]) -> Generator[None, None, Dicts]:
+        """Does and returns what `stats` does for each of several jobs, in steps between which the loop may turn."""
+        with self._lock:
+            running = self._supervisor.running
+            jobs = [self._job(name) for name in names]
+            pids = [[pid for pid in job.pids(committed=True) if pid in running] for job in jobs]
+            processes = [running[pid] for of_job in pids for pid in of_job]
+        found = {each["pid"]: each for each in (yield from stats.measuring(processes))}
+        return [
+            views.job_stats(job.name, [found[pid] for pid in of_job]) for job, of_job in zip(jobs, pids, strict=True)
+        ]
+
+    def monitor(
+        self,
+        listener: StatListener | Name | int,
+        name: Name | int | StatListener,
+        *,
+        ended: Callable[[], Any] = lambda: None,
+    ) -> None:
         """Call `listener("STATS", stats)` every 0.1 s for each process of a job, or for one process given by its pid.
 
         The arguments may change places. A job's later processes are covered too, until it is unloaded. For the keys of
-        `stats` see gaffer.stats.get_process_stats; it has `pid` and `os_pid` as well.
+        `stats` see gaffer.stats.get_process_stats; it has `pid` and `os_pid` as well. `ended()` is called on the loop
+        when there will be no more of them.
         """
         function, target = arguments.listener_and_target(listener, name)
         with self._lock:
@@ -326,12 +343,17 @@ class Manager(Lifecycle):
                 self.get_process(target)
             else:
                 self._job(target)
-            self._supervisor.sampler.monitor(target, function)
+            self._supervisor.sampler.monitor(target, function, ended)
 
     def unmonitor(self, listener: StatListener | Name | int, name: Name | int | StatListener) -> None:
         """Undo `monitor`; unknown ones are ignored."""
         function, target = arguments.listener_and_target(listener, name)
         self._supervisor.sampler.unmonitor(target, function)
+
+    @property
+    def dropped_bytes(self) -> int:
+        """The output in bytes that readers lost because they were overtaken, of all processes there were."""
+        return self._supervisor.losses.count
 
     def subscribe(self, topic: str) -> Channel:
         """A channel that calls back with what happens in `topic`, see gaffer.channels; TopicError for a bad one."""

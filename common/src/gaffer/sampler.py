@@ -18,6 +18,7 @@ EVENT = "STATS"
 
 Target = int | JobName  # a process by its internal id, or all processes of a job
 StatListener = Callable[[str, dict[str, Any]], Any]
+Ended = Callable[[], Any]
 
 
 class Watched(stats.Watchable, Protocol):
@@ -29,25 +30,26 @@ class Watched(stats.Watchable, Protocol):
 class Sampler:
     """Measures those of the `running` processes that somebody listens to, in rounds. Any thread may subscribe.
 
-    A process that ends is silently measured no more; a job's listeners get the processes it starts later.
+    A process that ends is measured no more; a job's listeners get the processes it starts later.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, running: Mapping[int, Watched]) -> None:
         self._loop = loop
         self._running = running
         self._lock = threading.Lock()
-        self._listeners: dict[Target, list[StatListener]] = {}
+        self._listeners: dict[Target, dict[StatListener, Ended]] = {}
         self._gauges = stats.Gauges()
         self._round: Iterator[None] = iter(())
         self._began = 0.0
         self._under_way = False
 
-    def monitor(self, target: Target, listener: StatListener) -> None:
-        """Call `listener("STATS", stats)` on the loop for each process of `target` in every round."""
+    def monitor(self, target: Target, listener: StatListener, ended: Ended = lambda: None) -> None:
+        """Call `listener("STATS", stats)` on the loop for each process of `target` in every round.
+
+        `ended()` is called on the loop when there will be no more: the process has ended, or the job was unloaded.
+        """
         with self._lock:
-            listeners = self._listeners.setdefault(target, [])
-            if listener not in listeners:
-                listeners.append(listener)
+            self._listeners.setdefault(target, {}).setdefault(listener, ended)
             if not self._under_way:
                 self._under_way = True
                 self._loop.call_soon_threadsafe(self._begin)
@@ -55,21 +57,23 @@ class Sampler:
     def unmonitor(self, target: Target, listener: StatListener) -> None:
         """Undo `monitor`; unknown ones are ignored."""
         with self._lock:
-            listeners = self._listeners.get(target, [])
-            if listener in listeners:
-                listeners.remove(listener)
+            listeners = self._listeners.get(target, {})
+            listeners.pop(listener, None)
             if not listeners:
                 self._listeners.pop(target, None)
 
     def forget(self, target: Target) -> None:
         """Drop all listeners of `target`."""
         with self._lock:
-            self._listeners.pop(target, None)
+            for ended in self._listeners.pop(target, {}).values():
+                self._loop.call_soon_threadsafe(ended)
 
     def _begin(self) -> None:
         with self._lock:
-            for target in [t for t in self._listeners if isinstance(t, int) and t not in self._running]:
-                del self._listeners[target]
+            gone = [t for t in self._listeners if isinstance(t, int) and not self._lives(t)]
+        for target in gone:
+            self.forget(target)
+        with self._lock:
             if not self._listeners:
                 self._under_way = False
                 self._gauges = stats.Gauges()
@@ -78,6 +82,10 @@ class Sampler:
         self._round = self._measure(processes)
         self._began = time.monotonic()
         self._go_on()
+
+    def _lives(self, pid: int) -> bool:
+        process = self._running.get(pid)
+        return process is not None and process.active
 
     def _go_on(self) -> None:
         turn_ends = time.monotonic() + SLICE

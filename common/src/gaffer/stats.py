@@ -50,9 +50,19 @@ def get_process_stats(process: "int | psutil.Process | None" = None, interval: f
 
 def stats_of(processes: Iterable[Watchable]) -> list[dict[str, Any]]:
     """The stat dict of each process with its `pid` and `os_pid`; the values are `"N/A"` where it has ended."""
-    processes = list(processes)
-    measured = Gauges().measure_all(process.os_pid if process.active else None for process in processes)
-    return [labelled(process, stats or nothing()) for process, stats in zip(processes, measured, strict=True)]
+    return finish(measuring(processes))
+
+
+def measuring(processes: Iterable[Watchable]) -> Generator[None, None, list[dict[str, Any]]]:
+    """Does and returns what `stats_of` does, in steps between which the caller may do something else."""
+    gauges = Gauges()
+    yield from gauges.look()
+    found = []
+    for process in processes:
+        stats = (yield from gauges.measure(process.os_pid)) if process.active else None
+        found.append(labelled(process, stats or nothing()))
+        yield
+    return found
 
 
 def labelled(process: Watchable, stats: dict[str, Any]) -> dict[str, Any]:
@@ -79,8 +89,8 @@ class Gauges:
 
     def measure_all(self, os_pids: Iterable[int | None]) -> list[dict[str, Any] | None]:
         """Look, then measure all of `os_pids`, at once."""
-        _finish(self.look())
-        return [None if pid is None else _finish(self.measure(pid)) for pid in os_pids]
+        finish(self.look())
+        return [None if pid is None else finish(self.measure(pid)) for pid in os_pids]
 
     def look(self) -> Iterator[None]:
         """Find out which processes there are and who started whom."""
@@ -155,7 +165,8 @@ class _Gauge:
                 result[key] = "N/A" if value is None else value
             cmdline = _ask(process.cmdline)
             if cmdline is not None:
-                result["cmdline"] = " ".join(cmdline)
+                # Arguments are bytes; those that are no text must not keep the stats from being JSON.
+                result["cmdline"] = " ".join(cmdline).encode(errors="surrogateescape").decode(errors="replace")
         return result
 
     def _share(self, used: float) -> float:
@@ -174,7 +185,8 @@ def _ask(method: Callable[[], T]) -> T | None:
         return None
 
 
-def _finish(generator: Generator[None, None, T] | Iterator[None]) -> T:
+def finish(generator: Generator[None, None, T] | Iterator[None]) -> T:
+    """Take all steps of a generator at once and return its result."""
     while True:
         try:
             next(generator)

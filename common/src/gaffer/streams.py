@@ -27,6 +27,13 @@ class Piece(Protocol):
 P = TypeVar("P", bound=Piece)
 
 
+class Losses:
+    """Counts the positions that readers of several sources lost, and keeps them when the sources are gone."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+
 class Source(Generic[P]):
     """What cursors read: positions `start` to `end` are there, older ones were dropped. Not thread-safe."""
 
@@ -37,6 +44,7 @@ class Source(Generic[P]):
         self.end = 0
         self.closed = False
         self.dropped = 0  # positions that readers lost
+        self.losses: Losses | None = None  # where they are counted together with those of other sources
         self._watchers: set[Callable[[], None]] = set()
 
     def read(self, offset: int, size: int) -> P:
@@ -61,9 +69,16 @@ class Source(Generic[P]):
         """How many wait."""
         return len(self._watchers)
 
+    def offset_of_tail(self, count: int) -> int:
+        """Where the last `count` positions begin, or the oldest that is left."""
+        return max(self.start, self.end - count)
+
     def _lost(self, offset: int) -> int:
         gap = max(0, self.start - offset)
-        self.dropped += gap
+        if gap:
+            self.dropped += gap
+            if self.losses is not None:
+                self.losses.count += gap
         return gap
 
     def _wake(self) -> None:
@@ -128,10 +143,6 @@ class Ring(Source[Chunk]):
             found += len(parts[-1])
         data = parts[0] if len(parts) == 1 else b"".join(parts)
         return Chunk(position, data[skip : skip + size], gap)
-
-    def offset_of_tail_bytes(self, count: int) -> int:
-        """Where the last `count` bytes begin, or the oldest byte that is left."""
-        return max(self.start, self.end - count)
 
     def offset_of_tail_lines(self, count: int) -> int:
         """Where the last `count` lines begin, or the oldest byte that is left; an unfinished line counts."""

@@ -23,6 +23,7 @@ from gaffer.log_files import LogWriter
 from gaffer.process import ExitStatus, Process, Recorder
 from gaffer.reaper import Reaper
 from gaffer.sampler import Sampler
+from gaffer.streams import Losses
 
 log = logging.getLogger("gaffer.manager")
 
@@ -59,6 +60,7 @@ class Supervisor:
         self.running: dict[int, Process] = {}
         self.revision = 0  # grows with every change of jobs or processes
         self.sampler = Sampler(loop, self.running)
+        self.losses = Losses()
         self._loop = loop
         self._lock = lock
         self._events = events
@@ -279,7 +281,7 @@ class Supervisor:
         self.submit(job, ev.GroupEmpty(process.pid))
 
     def _make(self, job: Job, pid: int, slot: int, env: Mapping[str, str]) -> Process:
-        return Process(
+        process = Process(
             self._loop,
             job.config,
             pid=pid,
@@ -296,6 +298,9 @@ class Supervisor:
             on_exit=partial(self._on_exit, job),
             on_gone=partial(self._on_gone, job),
         )
+        for ring in process.rings.values():
+            ring.losses = self.losses
+        return process
 
     def _port(self, job: Job, slot: int) -> int | None:
         if slot == 0 or job.config.port != "auto":

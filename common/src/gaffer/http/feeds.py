@@ -67,7 +67,7 @@ class FeedQuery(NamedTuple):
         if self.tail is None:
             return None
         if self.tail.in_bytes:
-            return ring.offset_of_tail_bytes(self.tail.size)
+            return ring.offset_of_tail(self.tail.size)
         return ring.offset_of_tail_lines(self.tail.size)
 
 
