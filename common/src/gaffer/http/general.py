@@ -34,14 +34,14 @@ class Health(NodeHandler):
     """How the node is."""
 
     def get(self) -> None:
-        """`{"status": "ok" or "stopping", "version", "uptime", "jobs", "processes", "lookupds"}`.
+        """`{"status": "ok", "draining" or "stopping", "version", "uptime", "jobs", "processes", "lookupds"}`.
 
         `uptime` in seconds; `jobs` and `processes` are counts; `lookupds` lists `{"address", "connected", "error"}`.
         """
         manager = self.manager
         self.reply(
             {
-                "status": "ok" if manager.active else "stopping",
+                "status": "stopping" if not manager.active else "draining" if manager.draining else "ok",
                 "version": __version__,
                 "uptime": round(self.application.uptime, 3),
                 "jobs": len(manager.jobs()),
