@@ -126,6 +126,7 @@ class Facts:
     peer: Peer
     host: str | None = None
     origin: str | None = None
+    referer: str | None = None
     fetch_site: str | None = None
     from_browser: bool = False
     forwarded: bool = False
@@ -150,6 +151,7 @@ class Facts:
             peer=peer,
             host=lower.get("host"),
             origin=lower.get("origin"),
+            referer=lower.get("referer"),
             fetch_site=lower.get("sec-fetch-site"),
             from_browser=any(name == "origin" or name.startswith("sec-fetch-") for name in lower),
             forwarded=any(
@@ -272,7 +274,7 @@ def check_origin(policy: Policy, facts: Facts) -> None:
         )
     else:
         # "none": the user typed the address or opened a bookmark; no page can cause it.
-        same = facts.fetch_site in ("same-origin", "none")
+        same = facts.fetch_site in ("same-origin", "none") or _is_referred(policy, facts)
     if not same:
         raise Forbidden(
             f"web pages of {facts.origin or 'another site'} may not use this server",
@@ -308,6 +310,12 @@ def check_content_type(facts: Facts, *, takes_text: bool = False) -> None:
             f"a web page must send application/json or application/octet-stream, not {media_type or 'no type'}",
             hint="set the Content-Type header",
         )
+
+
+def _is_referred(policy: Policy, facts: Facts) -> bool:
+    """Whether a page of an allowed origin caused it, as an iframe, where browsers send no Origin; none can forge it."""
+    scheme, _, rest = (facts.referer or "").partition("://")
+    return facts.is_safe and policy.allows_origin(f"{scheme}://{rest.partition('/')[0]}")
 
 
 def _presented_key(headers: Mapping[str, str]) -> str | None:

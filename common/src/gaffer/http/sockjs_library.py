@@ -1,0 +1,32 @@
+"""What Gaffer takes from sockjs-tornado. The other modules get it here."""
+
+import warnings
+
+with warnings.catch_warnings():
+    # It decorates its handlers with a decorator of its own that is deprecated, and says so.
+    warnings.simplefilter("ignore", DeprecationWarning)
+    from sockjs.tornado import SockJSConnection, SockJSRouter, proto
+    from sockjs.tornado.session import CLOSED, CONNECTING, OPEN, BaseSession, Session
+    from sockjs.tornado.static import IFRAME_TEXT
+    from sockjs.tornado.transports.base import BaseTransportMixin
+    from sockjs.tornado.transports.eventsource import EventSourceTransport
+    from sockjs.tornado.transports.pollingbase import PollingTransportBase
+    from sockjs.tornado.transports.xhr import XhrPollingTransport
+    from sockjs.tornado.transports.xhrstreaming import XhrStreamingTransport
+
+__all__ = [
+    "CLOSED",
+    "CONNECTING",
+    "IFRAME_TEXT",
+    "OPEN",
+    "BaseSession",
+    "BaseTransportMixin",
+    "EventSourceTransport",
+    "PollingTransportBase",
+    "Session",
+    "SockJSConnection",
+    "SockJSRouter",
+    "XhrPollingTransport",
+    "XhrStreamingTransport",
+    "proto",
+]

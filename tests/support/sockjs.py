@@ -1,0 +1,104 @@
+"""A server with SockJS services on the test's own loop: `/echo` sends back, `/close` closes at once."""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import uuid4
+
+from gaffer.http.access import Policy, Scope, make_policy
+from gaffer.http.base import Application
+from gaffer.http.server import HttpEndpoint, Listeners
+from gaffer.http.sockjs import Connection, SockJS
+from support.http_node import Answer, Exchange, open_exchange
+
+
+class Echo:
+    """Sends every message back, and remembers what happened: `connections`, `heard` and `ended` in their order."""
+
+    def __init__(self, _application: Application) -> None:
+        self.connections: list[Connection] = []
+        self.heard: list[str] = []
+        self.ended: list[Connection] = []
+
+    def opened(self, connection: Connection) -> None:
+        self.connections.append(connection)
+
+    async def received(self, connection: Connection, text: str) -> None:
+        self.heard.append(text)
+        await connection.send(text)
+
+    def closed(self, connection: Connection) -> None:
+        self.ended.append(connection)
+
+
+class Close(Echo):
+    """Closes every connection when it is opened."""
+
+    def opened(self, connection: Connection) -> None:
+        super().opened(connection)
+        connection.close()
+
+
+@dataclass
+class SockJSServer:
+    """The running server; `url` is where it listens, `http://127.0.0.1:PORT`."""
+
+    url: str
+    application: Application
+    echo: SockJS
+    exchanges: list[Exchange] = field(default_factory=list)
+
+    @property
+    def service(self) -> Echo:
+        """What `/echo` serves."""
+        service = self.echo.router(self.application).service
+        assert isinstance(service, Echo)
+        return service
+
+    async def call(
+        self, method: str, path: str, body: bytes | None = None, headers: Mapping[str, str] | None = None
+    ) -> Answer:
+        """One request, its answer read to the end."""
+        async with asyncio.timeout(10):
+            exchange = await open_exchange(self.url, method, path, body, headers)
+            try:
+                content = b"" if method == "HEAD" or exchange.status == 204 else await exchange.read_all()
+            finally:
+                exchange.close()
+        return Answer(exchange.status, exchange.headers, content)
+
+    async def start(self, method: str, path: str, headers: Mapping[str, str] | None = None) -> Exchange:
+        """A request whose answer comes bit by bit."""
+        exchange = await open_exchange(self.url, method, path, b"" if method == "POST" else None, headers)
+        self.exchanges.append(exchange)
+        return exchange
+
+
+def new_session(service: str = "/echo") -> str:
+    """The path of a session that nobody has used."""
+    return f"{service}/000/{uuid4()}"
+
+
+@asynccontextmanager
+async def running_server(
+    policy: Policy | None = None, port: int = 0, uri: str | None = None, **settings: Any
+) -> AsyncIterator[SockJSServer]:
+    """The server; `settings` go to the SockJS of `/echo` and `/close`."""
+    echo, close = SockJS("/echo", Echo, **settings), SockJS("/close", Close, **settings)
+    policy = policy or make_policy(own_uid=os.getuid(), own_names=[])
+    application = Application([*echo.routes(Scope.READ), *close.routes(Scope.READ)], policy)
+    listeners = Listeners(application, [HttpEndpoint(uri or f"127.0.0.1:{port}")])
+    listeners.start()
+    server = SockJSServer(listeners.addresses[0], application, echo)
+    try:
+        yield server
+    finally:
+        for exchange in server.exchanges:
+            exchange.close()
+        echo.close(application)
+        close.close(application)
+        listeners.stop()
+        await listeners.close_connections()
