@@ -158,6 +158,44 @@ def test_when_most_nodes_go_silent_together_they_are_kept_and_answers_are_stale(
         assert len(statuses(server)) == 8
 
 
+# Orders of operators
+
+
+def delete(server, node_id, **headers):
+    answer = requests.delete(f"{server.url}/nodes/{node_id}", headers=headers, timeout=10)
+    return answer.status_code, answer.json()
+
+
+def test_an_operator_removes_a_node_that_will_not_come_back(server):
+    with peer(server.url) as node:
+        node.identify("n9", id="a9", incarnation=4)
+        found = get(server, "/nodes/a9").json()
+        assert (found["name"], found["status"], found["incarnation"]) == ("n9", "alive", 4)
+        assert delete(server, "a9") == (200, {"ok": True})
+        assert node.is_closed()
+    assert "n9" not in statuses(server)
+    assert {"a9": "deleted"}.items() <= {
+        t["id"]: t["reason"] for t in get(server, "/nodes").json()["tombstones"]
+    }.items()
+    status, error = delete(server, "a9")
+    assert (status, error["error"]) == (404, "node_not_found")
+    assert get(server, "/nodes/a9").status_code == 404
+
+
+def test_only_the_holder_of_the_cluster_key_and_local_users_remove_nodes(key_file):
+    elsewhere = {"X-Forwarded-For": "192.0.2.7"}  # no longer taken for a local user
+    with lookupd("--cluster-key-file", key_file) as server:
+        for wrong in (elsewhere, {**elsewhere, "Authorization": "Bearer wrong"}):
+            status, error = delete(server, "a1", **wrong)
+            assert (status, error["error"]) == (401, "auth_required")
+        assert delete(server, "a1", **elsewhere, Authorization=f"Bearer {KEY}")[0] == 404
+        assert delete(server, "a1")[0] == 404
+        assert delete(server, "a1", Origin="http://evil.example")[0] == 403
+    with lookupd("--cluster-key-file", key_file, "--require-key") as server:
+        assert delete(server, "a1")[0] == 401
+        assert delete(server, "a1", **{"X-Api-Key": KEY})[0] == 404
+
+
 # Who may do what
 
 

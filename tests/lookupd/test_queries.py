@@ -37,6 +37,7 @@ def test_nodes_are_listed_once_they_are_identified(lookup):
         "seq": 3,
         "labels": {},
         "status": "alive",
+        "draining": False,
         "age_ms": 2500,
         "conflict": False,
     }
@@ -83,7 +84,7 @@ def test_find_session(lookup):
 
 @pytest.mark.row("LP-34", "LP-35")
 def test_sessions(lookup):
-    answer = lookup.ask("sessions")
+    answer = lookup.ask("sessions", None)
     assert answer["nb_sessions"] == 2
     found = {session["sessionid"]: session["jobs"] for session in answer["sessions"]}
     assert found["db"] == {"db.main": lookup.ask("find_job", "db.main")["sources"]}
@@ -95,7 +96,7 @@ def test_sessions(lookup):
 
 @pytest.mark.parametrize(
     ("query", "args"),
-    [("nodes", ()), ("jobs", ()), ("find_job", ("s.j",)), ("find_session", ("s",)), ("sessions", ())],
+    [("nodes", ()), ("jobs", ()), ("find_job", ("s.j",)), ("find_session", ("s",)), ("sessions", (None,))],
 )
 def test_every_answer_says_how_far_to_trust_it(lookup, query, args):
     answer = lookup.ask(query, *args)

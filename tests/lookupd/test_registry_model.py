@@ -9,7 +9,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from gaffer.messages import Process
 from gaffer_lookupd.errors import Refused
-from support.registry import Lookup
+from support.follower import Follower, in_order, jobs_without_ages
+from support.registry import Lookup, json
 
 TTL, INTERVAL, TICK = 9.0, 3.0, 0.3
 IDS = [f"id{k}" for k in range(10)]
@@ -176,6 +177,7 @@ class RegistryMachine(RuleBasedStateMachine):
         self.lookup = Lookup(TTL, INTERVAL)
         self.model = Model(self.lookup.now)
         self.sessions = []
+        self.follow_anew()
 
     def pick(self, index):
         return self.sessions[index % len(self.sessions)]
@@ -388,34 +390,28 @@ class RegistryMachine(RuleBasedStateMachine):
         }
         assert found == {job: sorted(sources) for job, sources in expected.items()}
 
+    @rule()
+    def follow_anew(self):
+        self.follower = Follower(self.lookup.snapshot())
+        self.followed = self.lookup.registry.seq
+
     @invariant()
     def a_follower_of_the_changes_knows_as_much(self):
-        """Who reads only the published changes ends with the same nodes, jobs and processes."""
-        nodes = {}
-        seq = 0
-        for change in self.lookup.changes.since(0):
-            seq += 1
-            assert change.seq == seq
-            key = change.node.id or change.node.name
-            if change.node.name is None:
-                continue
-            if change.event == "remove_node":
-                del nodes[key, change.node.origin if change.node.id is None else None]
-                continue
-            jobs = nodes.setdefault((key, change.node.origin if change.node.id is None else None), {})
-            if change.event == "add_job":
-                jobs[change.job_name] = {}
-            elif change.event == "remove_job":
-                del jobs[change.job_name]
-            elif change.event in ("add_process", "update_process"):
-                jobs[change.job_name][change.process.pid] = change.process.state
-            elif change.event == "remove_process":
-                del jobs[change.job_name][change.process.pid]
-        assert seq == self.lookup.registry.seq
-        assert nodes == {
-            ((node["id"], None) if node["id"] else (node["name"], node["origin"])): node["jobs"]
-            for node in self.model.nodes
-        }
+        """A snapshot and the changes after it say the same as the queries, ages aside."""
+        records = self.lookup.changes.read(self.followed, 10_000)
+        for change in records.items:
+            self.followed += 1
+            assert change.seq == self.followed
+            self.follower.take(json(change.to_json()))
+        assert self.followed == self.lookup.registry.seq
+        answer = self.lookup.ask("jobs")
+        assert in_order(self.follower.jobs()) == in_order(jobs_without_ages(answer))
+        now = Follower(self.lookup.snapshot())
+        for known in (answer, self.lookup.ask("nodes")):
+            assert known["stale"] == now.stale == self.follower.stale
+            assert {grave["id"]: grave for grave in known["tombstones"]} == self.follower.tombstones
+        assert now.nodes == self.follower.nodes
+        assert {node["name"] for node in known["nodes"]} == {node["info"]["name"] for node in now.nodes.values()}
 
 
 RegistryMachine.TestCase.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)

@@ -5,12 +5,23 @@ from typing import Any
 import msgspec
 
 from gaffer.messages import Identify, Process
-from gaffer_lookupd.changes import Change, MemoryChanges
+from gaffer_lookupd.changes import MemoryChanges
 from gaffer_lookupd.lease import Lease
 from gaffer_lookupd.queries import Queries
 from gaffer_lookupd.registry import Identified, Registry
 
 TTL, INTERVAL = 45.0, 15.0
+
+
+def json(text: bytes) -> dict[str, Any]:
+    """A JSON object, decoded."""
+    decoded: dict[str, Any] = msgspec.json.decode(text)
+    return decoded
+
+
+def _flat(message: dict[str, Any]) -> tuple[Any, ...]:
+    node = message.get("node", message)
+    return (message["event"], node.get("name"), *(message[key] for key in ("job_name", "pid") if key in message))
 
 
 class Lookup:
@@ -20,18 +31,18 @@ class Lookup:
         self.now = 1000.0
         self.changes = MemoryChanges()
         self.registry = Registry(Lease(ttl, interval), epoch="e", changes=self.changes, now=self.now)
+        self.queries = Queries(self.registry)
         self.closed: list[int] = []
 
     @property
     def events(self) -> list[tuple[Any, ...]]:
         """The changes so far: event, node name, and job and pid where they belong to it."""
-        return [self._flat(change) for change in self.changes.since(0) or []]
+        return [_flat(message) for message in self.messages]
 
-    def _flat(self, change: Change) -> tuple[Any, ...]:
-        rest = [change.job_name] if change.job_name else []
-        if change.process is not None:
-            rest.append(change.process.pid)
-        return (change.event, change.node.name, *rest)
+    @property
+    def messages(self) -> list[dict[str, Any]]:
+        """The changes so far as followers get them."""
+        return [json(change.to_json()) for change in self.changes.read(0, self.changes.end).items]
 
     def connect(self) -> int:
         return self.registry.connect(self.now)
@@ -85,14 +96,13 @@ class Lookup:
     def tick(self) -> None:
         self.closed += self.registry.tick(self.now)
 
-    @property
-    def queries(self) -> Queries:
-        return Queries(self.registry, self.now)
-
-    def ask(self, query: str, *args: str) -> dict[str, Any]:
+    def ask(self, query: str, *args: str | None) -> dict[str, Any]:
         """The answer of a query as clients get it."""
-        answer: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(getattr(self.queries, query)(*args)))
-        return answer
+        return json(getattr(self.queries, query)(*args, self.now))
+
+    def snapshot(self) -> dict[str, Any]:
+        """The whole map as followers get it first."""
+        return json(b"".join(self.queries.snapshot()))
 
     def status(self, name: str = "n1") -> str | None:
         """The status of the node, None when it is not listed."""

@@ -1,45 +1,99 @@
-"""What changed in the registry, one numbered record a change, for whoever follows it."""
+"""What changes in the registry, as the messages that followers get: numbered, kept for a while, read by cursors.
 
-from collections import deque
-from collections.abc import Callable
-from itertools import islice
+Who takes in a snapshot and then each change has what the queries answer, except how long ago nodes were heard. With a
+node its jobs go, and with a job its processes: no further message tells of them. A node is the same when its `id` is,
+and without one when its name and origin are.
+"""
+
 from typing import Literal, Protocol
 
-from msgspec import Struct
+import msgspec
+from msgspec import UNSET, Struct, UnsetType, structs
 
-from gaffer.messages import Process
-from gaffer_lookupd.records import NodeInfo
+from gaffer.messages import Endpoint, Process, ProcessState
+from gaffer.streams import Log
+from gaffer_lookupd.records import Departure, Node, NodeInfo, Tombstone
 
-EventName = Literal[
-    "add_node",
-    "identify",
-    "update_node",
-    "remove_node",
-    "add_job",
-    "remove_job",
-    "add_process",
-    "update_process",
-    "remove_process",
-]
+KEPT = 20_000  # changes that a follower may be behind
+
+NodeEvent = Literal["add_node", "identify", "update_node", "remove_node"]
+JobEvent = Literal["add_job", "remove_job"]
+ProcessEvent = Literal["add_process", "update_process", "remove_process"]
 
 
-class Change(Struct, frozen=True):
-    """One change. `seq` grows by one with each; `job_name` and `process` are set where the event is about them.
+class NodeMessage(NodeInfo, frozen=True, kw_only=True):
+    """A node came, changed or went (LP-41); `reason` says why it went.
 
-    With a node its jobs go, and with a job its processes: no further change tells of them.
+    A connection that has not identified itself has null for a name.
     """
 
-    seq: int
-    event: EventName
+    event: NodeEvent
+    reason: Departure | UnsetType = UNSET
+
+
+class JobMessage(Struct, frozen=True):
+    """A node has a new job, or has it no more (LP-42)."""
+
+    event: JobEvent
     node: NodeInfo
-    job_name: str | None = None
-    process: Process | None = None
+    job_name: str
+
+
+class ProcessMessage(Struct, frozen=True):
+    """A process of a job started, changed or went (LP-43)."""
+
+    event: ProcessEvent
+    node: NodeInfo
+    job_name: str
+    pid: int
+    state: ProcessState
+    endpoints: tuple[Endpoint, ...]
+
+
+class ForgetMessage(Tombstone, frozen=True, kw_only=True):
+    """The tombstone of a node that went is gone too."""
+
+    event: Literal["forget_node"] = "forget_node"
+
+
+class StaleMessage(Struct, frozen=True, kw_only=True):
+    """Answers became stale, or are no longer."""
+
+    event: Literal["stale"] = "stale"
+    stale: bool
+
+
+Message = NodeMessage | JobMessage | ProcessMessage | ForgetMessage | StaleMessage
+
+
+class Change(Struct):
+    """One change; `seq` grows by one with each."""
+
+    seq: int
+    message: Message
+    _json: bytes = b""
+
+    def to_json(self) -> bytes:
+        """The message as JSON, made when the first follower asks for it."""
+        if not self._json:
+            self._json = msgspec.json.encode(self.message)
+        return self._json
 
 
 class Changes(Protocol):
     """Where the registry publishes."""
 
     def publish(self, change: Change) -> None: ...
+
+
+class MemoryChanges(Log[Change]):
+    """Keeps the newest changes; the offset of a change is the number of the one before it."""
+
+    def __init__(self, limit: int = KEPT) -> None:
+        super().__init__(limit)
+
+    def publish(self, change: Change) -> None:
+        self.append(change)
 
 
 class Publisher:
@@ -49,34 +103,41 @@ class Publisher:
         self.seq = 0
         self._changes = changes
 
-    def __call__(
-        self, event: EventName, node: NodeInfo, job_name: str | None = None, process: Process | None = None
-    ) -> None:
+    def connection(self, event: Literal["add_node", "remove_node"]) -> None:
+        """A connection without an identity came or went."""
+        self._publish(NodeMessage(event=event))
+
+    def node(self, event: NodeEvent, node: Node, reason: Departure | UnsetType = UNSET) -> None:
+        """The node came, changed or went."""
+        node.info = node.describe()
+        node.parts.drop()
+        self._publish(NodeMessage(event=event, reason=reason, **structs.asdict(node.info)))
+
+    def update(self, node: Node) -> None:
+        """Something about the node may have changed."""
+        if node.describe() != node.info:
+            self.node("update_node", node)
+
+    def job(self, event: JobEvent, node: Node, job_name: str) -> None:
+        """A job of the node came or went."""
+        node.info = node.describe()
+        node.parts.drop_job(job_name)
+        self._publish(JobMessage(event, node.info, job_name))
+
+    def process(self, event: ProcessEvent, node: Node, job_name: str, process: Process) -> None:
+        """A process of a job came, changed or went."""
+        node.info = node.describe()
+        node.parts.drop_job(job_name)
+        self._publish(ProcessMessage(event, node.info, job_name, process.pid, process.state, process.endpoints))
+
+    def forget(self, tombstone: Tombstone) -> None:
+        """The tombstone is gone."""
+        self._publish(ForgetMessage(**structs.asdict(tombstone)))
+
+    def stale(self, stale: bool) -> None:
+        """Answers became stale, or are no longer."""
+        self._publish(StaleMessage(stale=stale))
+
+    def _publish(self, message: Message) -> None:
         self.seq += 1
-        self._changes.publish(Change(self.seq, event, node, job_name, process))
-
-
-class MemoryChanges:
-    """Keeps the last `limit` changes and calls listeners with each new one."""
-
-    def __init__(self, limit: int = 10_000) -> None:
-        self._recent: deque[Change] = deque(maxlen=limit)
-        self._listeners: list[Callable[[Change], None]] = []
-
-    def publish(self, change: Change) -> None:
-        self._recent.append(change)
-        for listener in tuple(self._listeners):
-            listener(change)
-
-    def since(self, seq: int) -> list[Change] | None:
-        """The changes after number `seq`; None when some of them are forgotten or `seq` is still to come."""
-        last = self._recent[-1].seq if self._recent else 0
-        missed = last - seq
-        if not 0 <= missed <= len(self._recent):
-            return None
-        return list(islice(self._recent, len(self._recent) - missed, None))
-
-    def listen(self, listener: Callable[[Change], None]) -> Callable[[], None]:
-        """Call `listener` with each change from now on; returns a function that ends it."""
-        self._listeners.append(listener)
-        return lambda: self._listeners.remove(listener)
+        self._changes.publish(Change(self.seq, message))

@@ -62,6 +62,10 @@ class Connections:
         self._sockets.pop(session, None)
         self.registry.disconnect(session, time.monotonic())
 
+    def delete(self, node_id: str) -> None:
+        """Remove a node on an operator's order; raises Refused (404)."""
+        self._close(self.registry.delete(node_id, time.monotonic()))
+
     def complain(self, socket: WebSocketHandler, what: str) -> None:
         """Log what is wrong with the peer at the other end."""
         self._complaints.warn(f"{socket.request.remote_ip}: {what}", time.monotonic())

@@ -8,3 +8,8 @@ class Refused(GafferError):
 
     def __init__(self, errno: int, reason: str, message: str = "") -> None:
         super().__init__(message, errno=errno, reason=reason)
+
+
+def unknown_node(node_id: str) -> Refused:
+    """The error for an id that no node has."""
+    return Refused(404, "node_not_found", f"no node has the id {node_id!r}")

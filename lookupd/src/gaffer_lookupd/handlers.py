@@ -1,46 +1,15 @@
-"""The resources of lookupd over HTTP: the queries, and the websocket that nodes announce themselves on."""
+"""The resources of lookupd over HTTP."""
 
 import time
 
-from tornado.websocket import WebSocketHandler
-
 from gaffer import __version__
-from gaffer.errors import BadRequest
-from gaffer.http.access import AuthRequired, Facts, Policy, Scope, check_host, check_origin
-from gaffer.http.base import Application, Handler
+from gaffer.http.access import Scope
 from gaffer.http.routes import PUBLIC, Route
-from gaffer.http.server import peer_of
-from gaffer.messages import MAX_MESSAGE_SIZE
 from gaffer.names import split_job_name
-from gaffer_lookupd.connections import Connections
-from gaffer_lookupd.queries import Queries
-
-
-class LookupApplication(Application):
-    """The queries and the websocket over one registry; `needs_key` tells whether nodes must know the cluster key."""
-
-    def __init__(self, connections: Connections, policy: Policy, *, needs_key: bool) -> None:
-        super().__init__(make_routes(), policy, websocket_max_message_size=MAX_MESSAGE_SIZE)
-        self.connections = connections
-        self.needs_key = needs_key
-
-
-class LookupHandler(Handler):
-    """A Handler of the lookup application."""
-
-    application: LookupApplication
-
-    @property
-    def queries(self) -> Queries:
-        """Answers about the registry as it is now."""
-        return Queries(self.application.connections.registry, time.monotonic())
-
-    def required(self, name: str) -> str:
-        """The value of a query parameter; raises BadRequest when it is missing."""
-        value = self.get_query_argument(name, None)
-        if not value:
-            raise BadRequest(f"the parameter `{name}` is missing", hint=f"{self.request.path}?{name}=...")
-        return value
+from gaffer_lookupd.application import LookupHandler
+from gaffer_lookupd.errors import unknown_node
+from gaffer_lookupd.events import EventsHandler
+from gaffer_lookupd.node_socket import NodeSocket
 
 
 class WelcomeHandler(LookupHandler):
@@ -72,7 +41,27 @@ class NodesHandler(LookupHandler):
 
     def get(self) -> None:
         """`{"nodes": [...]}`, those that are known and not expired."""
-        self.reply(self.queries.nodes())
+        self.finish(self.queries.nodes(time.monotonic()))
+
+
+class NodeHandler(LookupHandler):
+    """One node, by its id."""
+
+    def get(self) -> None:
+        """The node as `/nodes` lists it; 404 when it is not known."""
+        answer = self.queries.node(self.params["id"], time.monotonic())
+        if answer is None:
+            raise unknown_node(self.params["id"])
+        self.finish(answer)
+
+    def delete(self) -> None:
+        """Remove a node that will not come back, with its jobs: `{"ok": true}`.
+
+        For one that is silent this need not wait for its lease, nor for the end of staleness. A node that still runs
+        connects again and is back.
+        """
+        self.application.connections.delete(self.params["id"])
+        self.reply({"ok": True})
 
 
 class SessionsHandler(LookupHandler):
@@ -80,7 +69,7 @@ class SessionsHandler(LookupHandler):
 
     def get(self) -> None:
         """`{"nb_sessions", "sessions": [{"sessionid", "jobs": {name: [source]}}]}`, of all nodes or of one."""
-        self.reply(self.queries.sessions(self.params.get("node")))
+        self.finish(self.queries.sessions(self.params.get("node"), time.monotonic()))
 
 
 class JobsHandler(LookupHandler):
@@ -88,7 +77,7 @@ class JobsHandler(LookupHandler):
 
     def get(self) -> None:
         """`{"nb_jobs", "jobs": [{"name", "sources"}]}`."""
-        self.reply(self.queries.jobs())
+        self.finish(self.queries.jobs(time.monotonic()))
 
 
 class FindJobHandler(LookupHandler):
@@ -97,7 +86,7 @@ class FindJobHandler(LookupHandler):
     def get(self) -> None:
         """`{"sources": [...]}` for `?name=session.job`; empty when nobody has it."""
         name = ".".join(split_job_name(self.required("name")))
-        self.reply(self.queries.find_job(name))
+        self.finish(self.queries.find_job(name, time.monotonic()))
 
 
 class FindSessionHandler(LookupHandler):
@@ -105,52 +94,7 @@ class FindSessionHandler(LookupHandler):
 
     def get(self) -> None:
         """`{"nb_jobs", "jobs": [{"name", "sources"}]}` for `?sessionid=`; empty when nobody has it."""
-        self.reply(self.queries.find_session(self.required("sessionid")))
-
-
-class NodeSocket(LookupHandler, WebSocketHandler):
-    """The connection of a node. Where there is a cluster key, only its holders get one."""
-
-    session: int | None = None
-
-    def prepare(self) -> None:
-        super().prepare()
-        request = self.request
-        facts = Facts.from_headers(request.method or "", request.protocol, request.headers, peer_of(request))
-        check_origin(self.application.policy, facts)
-        if self.application.needs_key:
-            self._check_key(facts.key)
-        elif facts.from_browser:
-            # Nodes may know lookupd by any name; a page behind such a name is a page of a DNS rebinder.
-            check_host(self.application.policy, facts)
-        if request.method != "GET" or request.headers.get("Upgrade", "").lower() != "websocket":
-            raise BadRequest(f"{request.path} is a websocket", hint="connect with ws:// or wss://")
-
-    def _check_key(self, key: str | None) -> None:
-        if key is not None and self.application.policy.verify(key) is not None:
-            return
-        what = "without the cluster key" if key is None else "with a wrong cluster key"
-        self.application.connections.complain(self, f"a node came {what} and was refused")
-        raise AuthRequired(
-            f"nodes need the cluster key here; this one came {what}",
-            hint="give gafferd the key file of the cluster: --cluster-key-file",
-        )
-
-    def check_origin(self, origin: str) -> bool:
-        return True  # done by prepare()
-
-    def open(self, *args: str, **kwargs: str) -> None:
-        self.set_nodelay(True)
-        self.session = self.application.connections.add(self)
-
-    async def on_message(self, message: str | bytes) -> None:
-        if self.session is not None:
-            # Awaited, so that no more is read from a peer that doesn't read its replies.
-            await self.application.connections.receive(self.session, message)
-
-    def on_close(self) -> None:
-        if self.session is not None:
-            self.application.connections.closed(self.session)
+        self.finish(self.queries.find_session(self.required("sessionid"), time.monotonic()))
 
 
 def make_routes() -> list[Route]:
@@ -161,10 +105,12 @@ def make_routes() -> list[Route]:
         Route("/ping", PingHandler, {"GET": PUBLIC}),
         Route("/version", VersionHandler, read),
         Route("/nodes", NodesHandler, read),
+        Route("/nodes/{id}", NodeHandler, {"GET": Scope.READ, "DELETE": Scope.CONTROL}),
         Route("/sessions", SessionsHandler, read),
         Route("/sessions/{node}", SessionsHandler, read),
         Route("/jobs", JobsHandler, read),
         Route("/findJob", FindJobHandler, read),
         Route("/findSession", FindSessionHandler, read),
+        Route("/events", EventsHandler, read),
         Route("/ws", NodeSocket, {"GET": PUBLIC}),
     ]

@@ -1,156 +1,160 @@
-"""The answers to queries, made from the registry: the shapes of 0.5 and what was added to them.
+"""The answers to queries, as JSON put together from parts that are kept until their node changes.
 
-Each answer also says how far to trust it: `stale` (most nodes are silent), `epoch` (new at each start of lookupd),
-`seq` (the number of the last change), and `tombstones`, the nodes that went a short time ago.
+Only ages change with time, so each part ends where an age has to follow. The shapes are those of `shapes`.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from itertools import chain
 from operator import attrgetter
-from typing import Any
 
-from msgspec import Struct, structs
+import msgspec
+from msgspec import structs
 
-from gaffer.messages import Process
 from gaffer.names import split_job_name
-from gaffer_lookupd.records import Node, NodeInfo, Status, Tombstone
+from gaffer_lookupd.records import Node
 from gaffer_lookupd.registry import Registry
+from gaffer_lookupd.shapes import NodeTable
 
-
-class AgedNodeInfo(NodeInfo, frozen=True, kw_only=True):
-    """A node, and the milliseconds since it was last heard."""
-
-    age_ms: int
-
-
-class Source(Struct, frozen=True, kw_only=True):
-    """A node that has a job: `pids` are the processes that take work, `processes` all of them."""
-
-    name: str
-    pids: list[int]
-    node_info: AgedNodeInfo
-    status: Status
-    age_ms: int
-    processes: list[Process]
-
-
-class Trust(Struct, kw_only=True):
-    """How far an answer is to be trusted."""
-
-    stale: bool
-    epoch: str
-    seq: int
-    tombstones: list[Tombstone]
-
-
-class Nodes(Trust, kw_only=True):
-    """`GET /nodes`."""
-
-    nodes: list[AgedNodeInfo]
-
-
-class JobSources(Struct, frozen=True):
-    """A job and the nodes that have it."""
-
-    name: str
-    sources: list[Source]
-
-
-class Jobs(Trust, kw_only=True):
-    """`GET /jobs` and `GET /findSession`."""
-
-    nb_jobs: int
-    jobs: list[JobSources]
-
-
-class Session(Struct, frozen=True):
-    """A session and the nodes that have each of its jobs."""
-
-    sessionid: str
-    jobs: dict[str, list[Source]]
-
-
-class Sessions(Trust, kw_only=True):
-    """`GET /sessions`."""
-
-    nb_sessions: int
-    sessions: list[Session]
-
-
-class Sources(Trust, kw_only=True):
-    """`GET /findJob`."""
-
-    sources: list[Source]
+_encode = msgspec.json.Encoder().encode
 
 
 class Queries:
-    """Answers about the registry at one moment."""
+    """Answers about a registry; `now` is the time, as the registry counts it."""
 
-    def __init__(self, registry: Registry, now: float) -> None:
+    def __init__(self, registry: Registry) -> None:
         self._registry = registry
-        self._now = now
+        self._trust = b""
+        self._trust_seq = -1
 
-    def nodes(self) -> Nodes:
-        """All identified nodes."""
-        return Nodes(nodes=[self._info(node) for node in self._registry.nodes], **self._trust())
-
-    def jobs(self) -> Jobs:
-        """All jobs with their nodes."""
-        return self._jobs(self._registry.tables.jobs)
-
-    def find_session(self, sessionid: str) -> Jobs:
-        """The jobs of one session with their nodes."""
-        return self._jobs(name for name in self._registry.tables.jobs if _session(name) == sessionid)
-
-    def find_job(self, job_name: str) -> Sources:
-        """The nodes that have the job, by its qualified name."""
-        return Sources(sources=self._sources(job_name), **self._trust())
-
-    def sessions(self, node_name: str | None = None) -> Sessions:
-        """All sessions with their jobs, or those of the nodes of that name."""
-        if node_name is None:
-            sources = {name: self._sources(name) for name in self._registry.tables.jobs}
-        else:
-            sources = {}
-            for node in self._registry.named(node_name):
-                for job_name in node.jobs:
-                    sources.setdefault(job_name, []).append(self._source(node, job_name))
-        by_session: dict[str, dict[str, list[Source]]] = {}
-        for job_name, found in sources.items():
-            by_session.setdefault(_session(job_name), {})[job_name] = found
-        sessions = [Session(sessionid, jobs) for sessionid, jobs in by_session.items()]
-        return Sessions(nb_sessions=len(sessions), sessions=sessions, **self._trust())
-
-    def _jobs(self, names: Iterable[str]) -> Jobs:
-        jobs = [JobSources(name, self._sources(name)) for name in names]
-        return Jobs(nb_jobs=len(jobs), jobs=jobs, **self._trust())
-
-    def _sources(self, job_name: str) -> list[Source]:
-        holders = self._registry.tables.jobs.get(job_name, {})
-        return [self._source(node, job_name) for node in holders.values()]
-
-    def _source(self, node: Node, job_name: str) -> Source:
-        info = self._info(node)
-        return Source(
-            name=node.identity.name,
-            pids=node.live_pids(job_name),
-            node_info=info,
-            status=info.status,
-            age_ms=info.age_ms,
-            processes=sorted(node.jobs[job_name].values(), key=attrgetter("pid")),
+    def nodes(self, now: float) -> bytes:
+        """All identified nodes: `Nodes`."""
+        return self._answer(
+            b'"nodes":[%b]' % b",".join([_node(node, _age(node, now)) for node in self._registry.nodes])
         )
 
-    def _info(self, node: Node) -> AgedNodeInfo:
-        age = max(0, round((self._now - node.heard) * 1000))
-        return AgedNodeInfo(age_ms=age, **structs.asdict(node.info))
+    def node(self, node_id: str, now: float) -> bytes | None:
+        """The node of that id: `AgedNodeInfo`; None when there is none."""
+        node = self._registry.find(node_id)
+        return None if node is None else _node(node, _age(node, now))
 
-    def _trust(self) -> dict[str, Any]:
+    def jobs(self, now: float) -> bytes:
+        """All jobs with their nodes: `Jobs`."""
+        return self._jobs(self._registry.tables.jobs, now)
+
+    def find_session(self, sessionid: str, now: float) -> bytes:
+        """The jobs of one session with their nodes: `Jobs`."""
+        return self._jobs([name for name in self._registry.tables.jobs if _session(name) == sessionid], now)
+
+    def find_job(self, job_name: str, now: float) -> bytes:
+        """The nodes that have the job, by its qualified name: `Sources`."""
+        return self._answer(b'"sources":%b' % self._sources(job_name, now))
+
+    def sessions(self, node_name: str | None, now: float) -> bytes:
+        """All sessions with their jobs, or those of the nodes of that name: `Sessions`."""
+        if node_name is None:
+            jobs = {name: self._sources(name, now) for name in self._registry.tables.jobs}
+        else:
+            holders: dict[str, list[Node]] = {}
+            for node in self._registry.named(node_name):
+                for job_name in node.jobs:
+                    holders.setdefault(job_name, []).append(node)
+            jobs = {name: _list_sources(nodes, name, now) for name, nodes in holders.items()}
+        by_session: dict[str, list[bytes]] = {}
+        for job_name, sources in jobs.items():
+            by_session.setdefault(_session(job_name), []).append(b"%b:%b" % (_encode(job_name), sources))
+        sessions = [
+            b'{"sessionid":%b,"jobs":{%b}}' % (_encode(sessionid), b",".join(found))
+            for sessionid, found in by_session.items()
+        ]
+        return self._answer(b'"nb_sessions":%d,"sessions":[%b]' % (len(sessions), b",".join(sessions)))
+
+    def snapshot(self) -> Iterator[bytes]:
+        """All there is: `Snapshot`, in parts of which none is large, as of now however late they are asked for."""
+        head = b'{"event":"snapshot",%b,"nodes":[' % self._trusted()
+        tables = [_table(node) for node in self._registry.nodes]
+        return in_parts(chain((head,), _separated(tables), (b"]}",)))
+
+    def _jobs(self, names: Iterable[str], now: float) -> bytes:
+        jobs = [b'{"name":%b,"sources":%b}' % (_encode(name), self._sources(name, now)) for name in names]
+        return self._answer(b'"nb_jobs":%d,"jobs":[%b]' % (len(jobs), b",".join(jobs)))
+
+    def _sources(self, job_name: str, now: float) -> bytes:
+        holders = self._registry.tables.jobs.get(job_name, {})
+        return _list_sources(holders.values(), job_name, now)
+
+    def _answer(self, fields: bytes) -> bytes:
+        return b"{%b,%b}" % (fields, self._trusted())
+
+    def _trusted(self) -> bytes:
+        """The fields of `Trust`, which change with the registry's seq alone."""
         registry = self._registry
-        return {
-            "stale": registry.stale,
-            "epoch": registry.epoch,
-            "seq": registry.seq,
-            "tombstones": registry.tombstones,
+        if self._trust_seq != registry.seq:
+            self._trust_seq = registry.seq
+            fields = {
+                "stale": registry.stale,
+                "epoch": registry.epoch,
+                "seq": registry.seq,
+                "tombstones": registry.tombstones,
+            }
+            self._trust = _encode(fields)[1:-1]
+        return self._trust
+
+
+def _age(node: Node, now: float) -> bytes:
+    return b"%d" % max(0, round((now - node.heard) * 1000))
+
+
+def _list_sources(nodes: Iterable[Node], job_name: str, now: float) -> bytes:
+    return b"[%b]" % b",".join([_source(node, job_name, _age(node, now)) for node in nodes])
+
+
+def _source(node: Node, job_name: str, age: bytes) -> bytes:
+    head = node.parts.sources.get(job_name)
+    if head is None:
+        fields = {
+            "name": node.identity.name,
+            "pids": node.live_pids(job_name),
+            "status": node.info.status,
+            "processes": sorted(node.jobs[job_name].values(), key=attrgetter("pid")),
         }
+        head = node.parts.sources[job_name] = b'%b,"node_info":' % _encode(fields)[:-1]
+    return b'%b%b,"age_ms":%b}' % (head, _node(node, age), age)
+
+
+def _node(node: Node, age: bytes) -> bytes:
+    parts = node.parts
+    if parts.info is None:
+        parts.info = _encode(node.info)[:-1]
+    return b'%b,"age_ms":%b}' % (parts.info, age)
+
+
+def _table(node: Node) -> bytes:
+    parts = node.parts
+    if parts.table is None:
+        jobs = {name: list(processes.values()) for name, processes in node.jobs.items()}
+        parts.table = _encode(NodeTable(jobs=jobs, **structs.asdict(node.info)))
+    return parts.table
+
+
+def in_parts(items: Iterable[bytes], size: int = 64 * 1024) -> Iterator[bytes]:
+    """Join items to parts of about `size` bytes."""
+    pending: list[bytes] = []
+    length = 0
+    for item in items:
+        pending.append(item)
+        length += len(item)
+        if length >= size:
+            yield b"".join(pending)
+            pending, length = [], 0
+    if pending:
+        yield b"".join(pending)
+
+
+def _separated(items: Iterable[bytes]) -> Iterator[bytes]:
+    separator = b""
+    for item in items:
+        yield separator + item
+        separator = b","
 
 
 def _session(job_name: str) -> str:

@@ -15,7 +15,8 @@ class NodeInfo(Struct, frozen=True, kw_only=True):
     """A node as answers and events show it; all null for a connection that has not identified itself.
 
     `incarnation` and `seq` order what is known of one `id`: `seq` numbers the changes within an incarnation.
-    `conflict` means that another connected node has the same name.
+    `status` shows silence before draining; `draining` tells of that alone. `conflict` means that another connected node
+    has the same name.
     """
 
     name: str | None = None
@@ -26,6 +27,7 @@ class NodeInfo(Struct, frozen=True, kw_only=True):
     seq: int | None = None
     labels: dict[str, str] = {}
     status: Status = "alive"
+    draining: bool = False
     conflict: bool = False
 
 
@@ -38,6 +40,27 @@ class Tombstone(Struct, frozen=True):
     reason: Departure
 
 
+class Parts:
+    """Parts of answers about a node as JSON, dropped when what they tell of changes; made by `queries`."""
+
+    __slots__ = ("info", "sources", "table")
+
+    def __init__(self) -> None:
+        self.info: bytes | None = None
+        self.table: bytes | None = None
+        self.sources: dict[str, bytes] = {}
+
+    def drop(self) -> None:
+        """The node has changed."""
+        self.info = self.table = None
+        self.sources.clear()
+
+    def drop_job(self, job_name: str) -> None:
+        """A job has changed, and with it the node's seq."""
+        self.info = self.table = None
+        self.sources.pop(job_name, None)
+
+
 class Node:
     """An identified node: who it is, its lease, its table of jobs and processes."""
 
@@ -46,9 +69,11 @@ class Node:
         "draining",
         "heard",
         "identity",
+        "info",
         "jobs",
         "key",
         "overdue",
+        "parts",
         "resync",
         "seq",
         "session",
@@ -68,6 +93,8 @@ class Node:
         self.seq = 0
         self.resync = False
         self.jobs: dict[str, dict[int, Process]] = {}
+        self.info = self.describe()  # as it was published last
+        self.parts = Parts()
 
     def reconnect(self, identity: Identify, session: int, now: float) -> None:
         """The same start of the node has a new connection; its next snapshot is the truth."""
@@ -92,8 +119,8 @@ class Node:
             return "suspect"
         return "draining" if self.draining else "alive"
 
-    @property
-    def info(self) -> NodeInfo:
+    def describe(self) -> NodeInfo:
+        """The node as it is now."""
         who = self.identity
         numbered = who.id is not None
         return NodeInfo(
@@ -105,6 +132,7 @@ class Node:
             seq=self.seq if numbered else None,
             labels=who.labels,
             status=self.status,
+            draining=self.draining,
             conflict=self.conflict,
         )
 

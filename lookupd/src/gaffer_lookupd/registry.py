@@ -16,7 +16,7 @@ from msgspec import Struct
 
 from gaffer.messages import Identify
 from gaffer_lookupd.changes import Changes, Publisher
-from gaffer_lookupd.errors import Refused
+from gaffer_lookupd.errors import Refused, unknown_node
 from gaffer_lookupd.lease import Lease, PauseDetector, Preservation
 from gaffer_lookupd.records import Departure, Node, NodeInfo, NodeKey, Tombstone
 from gaffer_lookupd.tables import Tables
@@ -60,6 +60,10 @@ class Registry:
     def nodes(self) -> Iterable[Node]:
         return self._nodes.values()
 
+    def find(self, node_id: str) -> Node | None:
+        """The node of that id."""
+        return self._nodes.get(node_id)
+
     def named(self, name: str) -> list[Node]:
         """The nodes of that name: more than one in a conflict, or while one of them is suspect."""
         return list(self._by_name.get(name, {}).values())
@@ -84,7 +88,7 @@ class Registry:
         """A peer has connected; returns the number of its session."""
         self._last_session += 1
         self._anonymous[self._last_session] = now
-        self._publish("add_node", NodeInfo())
+        self._publish.connection("add_node")
         return self._last_session
 
     def disconnect(self, session: int, now: float) -> None:
@@ -94,14 +98,14 @@ class Registry:
         """
         if session in self._anonymous:
             del self._anonymous[session]
-            self._publish("remove_node", NodeInfo())
+            self._publish.connection("remove_node")
         elif session in self._sessions:
             node = self._sessions[session]
             if node.identity.id is None:
                 self._remove(node, "left", now)
             else:
                 self._unbind(node)
-                self._publish("update_node", node.info)
+                self._publish.update(node)
                 self._update_conflicts(node.identity.name)
 
     def heard(self, session: int, now: float) -> None:
@@ -113,7 +117,7 @@ class Registry:
             node.heard = node.silent_since = now
             if node.overdue:
                 node.overdue = False
-                self._publish("update_node", node.info)
+                self._publish.update(node)
 
     def identified(self, session: int) -> Node:
         """The node of the session; raises Refused (404) when it has not identified itself."""
@@ -156,7 +160,7 @@ class Registry:
         self._nodes[key] = node
         self._by_name.setdefault(identity.name, {})[key] = node
         self._tombstones.pop(identity.id or "", None)
-        self._publish("identify", node.info)
+        self._publish.node("identify", node)
         for name in dict.fromkeys((former_name, identity.name)):
             self._update_conflicts(name)
         conflicts = [other.info for other in self.named(identity.name) if other is not node and other.conflict]
@@ -168,9 +172,9 @@ class Registry:
 
     def delete(self, node_id: str, now: float) -> list[int]:
         """Remove the node of that id on an operator's order; returns sessions to close. Raises Refused (404)."""
-        node = self._nodes.get(node_id)
+        node = self.find(node_id)
         if node is None:
-            raise Refused(404, "node_not_found", f"no node has the id {node_id!r}")
+            raise unknown_node(node_id)
         close = [] if node.session is None else [node.session]
         self._remove(node, "deleted", now)
         return close
@@ -184,11 +188,14 @@ class Registry:
         for node in self._nodes.values():
             if not node.overdue and now - node.silent_since > self.lease.missed:
                 node.overdue = True
-                self._publish("update_node", node.info)
+                self._publish.update(node)
             silent += node.silent
+        was_stale = self.stale
         if self._preservation.update(len(self._nodes), silent, now):
             self._extend_leases(math.inf, now)
-        self._tombstones = {key: grave for key, grave in self._tombstones.items() if now < grave[1]}
+        if self.stale != was_stale:
+            self._publish.stale(self.stale)
+        self._forget(now)
         return [] if self.stale else self._expire(now)
 
     def _extend_leases(self, seconds: float, now: float) -> None:
@@ -198,6 +205,11 @@ class Registry:
             node.silent_since = min(now, node.silent_since + seconds)
         for session, heard in self._anonymous.items():
             self._anonymous[session] = min(now, heard + seconds)
+
+    def _forget(self, now: float) -> None:
+        for tombstone in [tombstone for tombstone, until in self._tombstones.values() if until <= now]:
+            del self._tombstones[tombstone.id]
+            self._publish.forget(tombstone)
 
     def _expire(self, now: float) -> list[int]:
         ended = now - self.lease.ttl
@@ -255,12 +267,12 @@ class Registry:
 
     def _update_conflicts(self, name: str) -> None:
         namesakes = self.named(name)
-        rivals = [node for node in namesakes if node.connected and node.identity.id is not None]
+        rivals = {node.key for node in namesakes if node.connected and node.identity.id is not None}
         for node in namesakes:
-            conflict = len(rivals) > 1 and node in rivals
+            conflict = len(rivals) > 1 and node.key in rivals
             if conflict != node.conflict:
                 node.conflict = conflict
-                self._publish("update_node", node.info)
+                self._publish.update(node)
 
     def _unbind(self, node: Node) -> None:
         if node.session is not None:
@@ -274,7 +286,7 @@ class Registry:
             del self._by_name[node.identity.name]
 
     def _remove(self, node: Node, reason: Departure, now: float) -> None:
-        info = node.info
+        self._publish.node("remove_node", node, reason)
         self._unbind(node)
         self._unindex_name(node)
         self.tables.forget(node)
@@ -282,5 +294,4 @@ class Registry:
         if node.identity.id is not None:
             tombstone = Tombstone(node.identity.id, node.identity.incarnation, node.seq, reason)
             self._tombstones[node.identity.id] = (tombstone, now + self.lease.tombstone)
-        self._publish("remove_node", info)
         self._update_conflicts(node.identity.name)

@@ -6,18 +6,19 @@ import secrets
 import time
 from urllib.parse import urlsplit
 
-from gaffer.http.access import Grant, Scope, make_policy
+from gaffer.http.access import ALL_SCOPES, Grant, Scope, make_policy
 from gaffer.http.authority import is_loopback
 from gaffer.http.server import HttpEndpoint, Listeners, own_host_names
-from gaffer_lookupd.changes import Change, MemoryChanges
+from gaffer_lookupd.application import LookupApplication
+from gaffer_lookupd.changes import Change, MemoryChanges, NodeMessage
 from gaffer_lookupd.config import Config
 from gaffer_lookupd.connections import Connections
-from gaffer_lookupd.handlers import LookupApplication
+from gaffer_lookupd.handlers import make_routes
 from gaffer_lookupd.registry import Registry
 
 logger = logging.getLogger(__name__)
 
-_READER = Grant(frozenset({Scope.READ}))
+_KEY_HOLDER = Grant(ALL_SCOPES)
 
 
 class LookupServer:
@@ -25,20 +26,21 @@ class LookupServer:
 
     def __init__(self, config: Config) -> None:
         self._config = config
-        changes = MemoryChanges()
-        changes.listen(_log_change)
+        self._changes = changes = _LoggedChanges()
         registry = Registry(config.lease, epoch=secrets.token_hex(8), changes=changes, now=time.monotonic())
         self._connections = Connections(registry)
         policy = make_policy(
             own_uid=os.getuid(),
             own_names=own_host_names(),
-            trust_local=False,
+            trust_local=not config.require_key,
             allowed_hosts=config.allowed_hosts,
             allowed_origins=config.allowed_origins,
             anonymous=() if config.require_key else (Scope.READ,),
             verify=self._verify,
         )
-        application = LookupApplication(self._connections, policy, needs_key=config.cluster_key is not None)
+        application = LookupApplication(
+            make_routes(), policy, self._connections, changes, needs_key=config.cluster_key is not None
+        )
         endpoint = HttpEndpoint(config.bind, config.backlog, config.tls)
         self._listeners = Listeners(application, [endpoint])
 
@@ -61,13 +63,14 @@ class LookupServer:
         """Stop listening and close all connections."""
         self._listeners.stop()
         self._connections.stop()
+        self._changes.close()
         await self._listeners.close_connections()
 
     def _verify(self, key: str) -> Grant | None:
         expected = self._config.cluster_key
         if expected is None or not secrets.compare_digest(key.encode(), expected.encode()):
             return None
-        return _READER
+        return _KEY_HOLDER
 
 
 def _is_reachable(url: str) -> bool:
@@ -75,10 +78,26 @@ def _is_reachable(url: str) -> bool:
     return not url.startswith("unix:") and not is_loopback(urlsplit(url).hostname or "")
 
 
-def _log_change(change: Change) -> None:
-    """Tell of nodes that come, are in doubt, and go."""
-    node = change.node
-    if node.name is None or change.job_name is not None:
-        return
-    happened = {"identify": "is here", "update_node": f"is {node.status}", "remove_node": "is gone"}[change.event]
-    logger.info("node %r at %r %s", node.name, node.origin, happened)
+class _LoggedChanges(MemoryChanges):
+    """Tells the log of nodes that come, are in doubt, and go."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._logged: dict[tuple[str | None, str | None, str | None], str] = {}
+
+    def publish(self, change: Change) -> None:
+        super().publish(change)
+        if isinstance(change.message, NodeMessage) and change.message.name is not None:
+            self._log(change.message)
+
+    def _log(self, node: NodeMessage) -> None:
+        key = node.id, node.name, node.origin
+        if node.event == "remove_node":
+            happened = f"is gone ({node.reason})"
+            self._logged.pop(key, None)
+        else:
+            happened = "is here" if node.event == "identify" else f"is {node.status}"
+            if self._logged.get(key) == happened:
+                return
+            self._logged[key] = happened
+        logger.info("node %r at %r %s", node.name, node.origin, happened)

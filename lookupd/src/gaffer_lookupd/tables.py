@@ -35,37 +35,45 @@ class Tables:
             return
         if job_name in node.jobs:
             raise Refused(409, f"job {job_name} is already registered")
+        _count(node, seq)
         self._add_job(node, job_name)
-        _made(node, seq)
 
     def unregister_job(self, node: Node, job_name: str, seq: int | None = None) -> None:
         """Remove a job and its processes, if the node has it."""
         if not _is_next(node, seq):
             return
+        _count(node, seq)
         if job_name in node.jobs:
             self._remove_job(node, job_name)
-        _made(node, seq)
+        self._publish.update(node)
 
     def put_process(self, node: Node, job_name: str, process: Process, seq: int | None = None) -> None:
         """Add a process to a job of the node, or update it; raises Refused (404) when the node lacks the job."""
         if not _is_next(node, seq):
             return
-        self._put_process(node, job_name, _processes(node, job_name), process)
-        _made(node, seq)
+        processes = _processes(node, job_name)
+        _count(node, seq)
+        self._put_process(node, job_name, processes, process)
+        self._publish.update(node)
 
     def drop_process(self, node: Node, job_name: str, pid: int, seq: int | None = None) -> None:
         """Remove a process of a job, if it is there; raises Refused (404) when the node lacks the job."""
         if not _is_next(node, seq):
             return
         process = _processes(node, job_name).pop(pid, None)
+        _count(node, seq)
         if process is not None:
-            self._publish("remove_process", node.info, job_name, process)
-        _made(node, seq)
+            self._publish.process("remove_process", node, job_name, process)
+        self._publish.update(node)
 
     def replace(self, node: Node, seq: int, jobs: Mapping[str, Iterable[Process]], draining: bool = False) -> None:
         """Take in the whole table of a node as of change `seq`, unless a later change was made already."""
         if seq < node.seq and not node.resync:
             return
+        node.seq = seq
+        node.resync = False
+        if draining != node.draining:
+            self.set_draining(node, draining)
         for job_name in [name for name in node.jobs if name not in jobs]:
             self._remove_job(node, job_name)
         for job_name, processes in jobs.items():
@@ -76,16 +84,13 @@ class Tables:
             for process in current.values():
                 self._put_process(node, job_name, known, process)
             for pid in known.keys() - current.keys():
-                self._publish("remove_process", node.info, job_name, known.pop(pid))
-        node.seq = seq
-        node.resync = False
-        self.set_draining(node, draining)
+                self._publish.process("remove_process", node, job_name, known.pop(pid))
+        self._publish.update(node)
 
     def set_draining(self, node: Node, draining: bool) -> None:
         """Note whether the node takes work: the processes of one that drains leave the answers' pids."""
-        if node.draining != draining:
-            node.draining = draining
-            self._publish("update_node", node.info)
+        node.draining = draining
+        self._publish.update(node)
 
     def forget(self, node: Node) -> None:
         """Drop the table of a node that is gone; no change tells of each job."""
@@ -95,12 +100,12 @@ class Tables:
     def _add_job(self, node: Node, job_name: str) -> None:
         node.jobs[job_name] = {}
         self._by_job.setdefault(job_name, {})[node.key] = node
-        self._publish("add_job", node.info, job_name)
+        self._publish.job("add_job", node, job_name)
 
     def _remove_job(self, node: Node, job_name: str) -> None:
         del node.jobs[job_name]
         self._unindex(node, job_name)
-        self._publish("remove_job", node.info, job_name)
+        self._publish.job("remove_job", node, job_name)
 
     def _unindex(self, node: Node, job_name: str) -> None:
         holders = self._by_job[job_name]
@@ -113,7 +118,7 @@ class Tables:
         if before == process:
             return
         known[process.pid] = process
-        self._publish("update_process" if before else "add_process", node.info, job_name, process)
+        self._publish.process("update_process" if before else "add_process", node, job_name, process)
 
 
 def _is_next(node: Node, seq: int | None) -> bool:
@@ -124,7 +129,8 @@ def _is_next(node: Node, seq: int | None) -> bool:
     return False
 
 
-def _made(node: Node, seq: int | None) -> None:
+def _count(node: Node, seq: int | None) -> None:
+    """Take the number of a change before the change is published with it."""
     if seq is not None:
         node.seq = seq
 

@@ -1,0 +1,53 @@
+"""`/ws`: the websocket that nodes announce themselves on."""
+
+from tornado.websocket import WebSocketHandler
+
+from gaffer.errors import BadRequest
+from gaffer.http.access import AuthRequired, Facts, check_host, check_origin
+from gaffer.http.server import peer_of
+from gaffer_lookupd.application import LookupHandler
+
+
+class NodeSocket(LookupHandler, WebSocketHandler):
+    """The connection of a node. Where there is a cluster key, only its holders get one."""
+
+    session: int | None = None
+
+    def prepare(self) -> None:
+        super().prepare()
+        request = self.request
+        facts = Facts.from_headers(request.method or "", request.protocol, request.headers, peer_of(request))
+        check_origin(self.application.policy, facts)
+        if self.application.needs_key:
+            self._check_key(facts.key)
+        elif facts.from_browser:
+            # Nodes may know lookupd by any name; a page behind such a name is a page of a DNS rebinder.
+            check_host(self.application.policy, facts)
+        if request.method != "GET" or request.headers.get("Upgrade", "").lower() != "websocket":
+            raise BadRequest(f"{request.path} is a websocket", hint="connect with ws:// or wss://")
+
+    def _check_key(self, key: str | None) -> None:
+        if key is not None and self.application.policy.verify(key) is not None:
+            return
+        what = "without the cluster key" if key is None else "with a wrong cluster key"
+        self.application.connections.complain(self, f"a node came {what} and was refused")
+        raise AuthRequired(
+            f"nodes need the cluster key here; this one came {what}",
+            hint="give gafferd the key file of the cluster: --cluster-key-file",
+        )
+
+    def check_origin(self, origin: str) -> bool:
+        return True  # done by prepare()
+
+    def open(self, *args: str, **kwargs: str) -> None:
+        self.set_nodelay(True)
+        self.session = self.application.connections.add(self)
+
+    async def on_message(self, message: str | bytes) -> None:
+        if self.session is not None:
+            # Awaited, so that no more is read from a peer that doesn't read its replies.
+            await self.application.connections.receive(self.session, message)
+
+    def on_close(self) -> None:
+        if self.session is not None:
+            self.application.connections.closed(self.session)

@@ -1,0 +1,91 @@
+"""The shapes of answers: those of 0.5 and what was added to them."""
+
+from typing import Literal
+
+from msgspec import Struct
+
+from gaffer.messages import Process
+from gaffer_lookupd.records import NodeInfo, Status, Tombstone
+
+
+class AgedNodeInfo(NodeInfo, frozen=True, kw_only=True):
+    """A node, and the milliseconds since it was last heard."""
+
+    age_ms: int
+
+
+class Source(Struct, frozen=True, kw_only=True):
+    """A node that has a job: `pids` are the processes that take work, `processes` all of them."""
+
+    name: str
+    pids: list[int]
+    node_info: AgedNodeInfo
+    status: Status
+    age_ms: int
+    processes: list[Process]
+
+
+class Trust(Struct, frozen=True, kw_only=True):
+    """How far an answer is to be trusted.
+
+    stale: most nodes are silent. epoch: new at each start of lookupd. seq: the number of the last change. tombstones:
+    the nodes that went a short time ago.
+    """
+
+    stale: bool
+    epoch: str
+    seq: int
+    tombstones: list[Tombstone]
+
+
+class Nodes(Trust, frozen=True, kw_only=True):
+    """`GET /nodes`."""
+
+    nodes: list[AgedNodeInfo]
+
+
+class JobSources(Struct, frozen=True, kw_only=True):
+    """A job and the nodes that have it."""
+
+    name: str
+    sources: list[Source]
+
+
+class Jobs(Trust, frozen=True, kw_only=True):
+    """`GET /jobs` and `GET /findSession`."""
+
+    nb_jobs: int
+    jobs: list[JobSources]
+
+
+class Session(Struct, frozen=True, kw_only=True):
+    """A session and the nodes that have each of its jobs."""
+
+    sessionid: str
+    jobs: dict[str, list[Source]]
+
+
+class Sessions(Trust, frozen=True, kw_only=True):
+    """`GET /sessions`."""
+
+    nb_sessions: int
+    sessions: list[Session]
+
+
+class Sources(Trust, frozen=True, kw_only=True):
+    """`GET /findJob`."""
+
+    sources: list[Source]
+
+
+class NodeTable(NodeInfo, frozen=True, kw_only=True):
+    """A node with the processes of each of its jobs."""
+
+    jobs: dict[str, list[Process]]
+
+
+class Snapshot(Trust, frozen=True, kw_only=True):
+    """All that lookupd knows: the first event of `GET /events`, where changes can't be resumed."""
+
+    event: Literal["snapshot"]
+    nodes: list[NodeTable]

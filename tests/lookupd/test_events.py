@@ -1,0 +1,233 @@
+"""GET /events: a snapshot, then every change, and no gap whatever the follower does."""
+
+import asyncio
+import socket
+import time
+import tracemalloc
+from contextlib import asynccontextmanager
+
+import pytest
+import requests
+
+from gaffer.http.access import Scope, make_policy
+from gaffer.messages import Identify
+from gaffer_lookupd import events
+from gaffer_lookupd.application import LookupApplication
+from gaffer_lookupd.changes import MemoryChanges
+from gaffer_lookupd.connections import Connections
+from gaffer_lookupd.handlers import make_routes
+from gaffer_lookupd.lease import Lease
+from gaffer_lookupd.registry import Registry
+from support.daemons import lookupd
+from support.event_source import event_source
+from support.follower import Follower, in_order, jobs_without_ages
+from support.other_lookupd import http_server
+from support.peer import peer
+from support.registry import json
+
+ENDPOINT = {"name": "http", "address": "10.0.0.7", "port": 8000}
+
+
+@pytest.fixture(scope="module")
+def server():
+    with lookupd("--ttl", "3", "--interval", "1") as running:
+        yield running
+
+
+def get(server, path):
+    return requests.get(server.url + path, timeout=10)
+
+
+@pytest.mark.row("LP-41", "LP-42", "LP-43")
+def test_a_snapshot_and_the_changes_after_it_are_what_the_queries_say(server):
+    with peer(server.url) as before, event_source(server.url + "/events") as events, peer(server.url) as node:
+        first = events.next()
+        assert first.event == first.data["event"] == "snapshot"
+        follower = Follower(first.data)
+
+        def follow(last):
+            while True:
+                name, position, message = events.next()
+                assert name == message["event"]
+                follower.take(message)
+                if last(message):
+                    break
+            answer = get(server, "/jobs").json()
+            assert position == f"{answer['epoch']}:{answer['seq']}"
+            assert in_order(follower.jobs()) == in_order(jobs_without_ages(answer))
+            return message
+
+        before.identify("old")
+        before.ask("REGISTER_JOB", job_name="shop.web")
+        before.ask("REGISTER_PROCESS", job_name="shop.web", pid=4)
+        message = follow(lambda message: message["event"] == "add_process")
+        assert (message["node"]["name"], message["job_name"], message["pid"]) == ("old", "shop.web", 4)
+        node.identify("new", id="a1", incarnation=7, labels={"zone": "z"})
+        node.ask("SNAPSHOT", seq=1, jobs={"shop.web": [{"pid": 1, "state": "starting", "endpoints": [ENDPOINT]}]})
+        follow(lambda message: message["event"] == "add_process")
+        node.ask("UPDATE_PROCESS", job_name="shop.web", pid=1, seq=2, state="ready", endpoints=[ENDPOINT])
+        message = follow(lambda message: message["event"] == "update_process")
+        assert (message["state"], message["endpoints"], message["node"]["incarnation"]) == ("ready", [ENDPOINT], 7)
+        before.ask("UNREGISTER_PROCESS", job_name="shop.web", pid=4)
+        before.ask("UNREGISTER_JOB", job_name="shop.web")
+        follow(lambda message: message["event"] == "remove_job")
+        node.ask("DRAIN")
+        message = follow(lambda message: message["event"] == "update_node")
+        assert (message["name"], message["origin"], message["status"]) == ("new", "http://new:5000", "draining")
+        node.ask("LEAVE")
+        message = follow(lambda message: message["event"] == "remove_node")
+        assert (message["version"], message["reason"]) == ("0.1", "left")
+        assert [grave["id"] for grave in get(server, "/jobs").json()["tombstones"]] == list(follower.tombstones)
+
+
+@pytest.mark.parametrize("how", ["header", "parameter", "header before parameter"])
+def test_it_goes_on_after_the_last_event_that_the_client_has(server, how):
+    with peer(server.url) as node, event_source(server.url + "/events") as events:
+        node.identify("n1")
+        for job in ("s.a", "s.b", "s.c"):
+            node.ask("REGISTER_JOB", job_name=job)
+        seen = []
+        while not seen or seen[-1].data.get("job_name") != "s.c":
+            seen.append(events.next())
+        at, rest = seen[-3].id, seen[-2:]
+        url, headers = server.url + "/events", {}
+        if how != "header":
+            url += f"?since={at if how == 'parameter' else seen[-1].id}"
+        if how != "parameter":
+            headers = {"Last-Event-ID": at}
+        with event_source(url, headers) as later:
+            assert [later.next(), later.next()] == rest
+            node.ask("REGISTER_JOB", job_name="s.d")
+            assert later.next().data["job_name"] == "s.d"
+
+
+@pytest.mark.parametrize("since", ["0123456789abcdef:1", "{epoch}:999999999"])
+def test_a_position_of_another_start_or_still_to_come_gives_a_snapshot(server, since):
+    since = since.format(epoch=get(server, "/nodes").json()["epoch"])
+    with event_source(f"{server.url}/events?since={since}") as events:
+        assert events.next().event == "snapshot"
+
+
+def test_silence_is_filled_with_comments(server):
+    with event_source(server.url + "/events?heartbeat=0.1") as events:
+        events.next()
+        assert next(line for line in events.lines() if line.startswith(":")) == ":"
+
+
+@pytest.mark.parametrize("query", ["since=5", "since=x:y", "heartbeat=0", "heartbeat=soon", "heartbeat=nan"])
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+def test_a_wrong_parameter_is_an_error(server, query, method):
+    answer = requests.request(method, f"{server.url}/events?{query}", timeout=10)
+    assert answer.status_code == 400
+    assert method == "HEAD" or query.partition("=")[0] in answer.json()["message"]
+
+
+def test_the_stream_ends_with_lookupd():
+    with lookupd() as server, event_source(server.url + "/events") as events:
+        events.next()
+        server.stop()
+        with pytest.raises(EOFError):
+            events.next()
+
+
+# Followers that are overtaken
+
+
+class Served:
+    """An application over a registry that the test changes itself; `limit` changes are kept."""
+
+    def __init__(self, limit):
+        self.changes = MemoryChanges(limit)
+        self.registry = Registry(Lease(), epoch="e", changes=self.changes, now=0.0)
+        policy = make_policy(own_uid=0, own_names=(), anonymous=(Scope.READ,))
+        connections = Connections(self.registry)
+        self.application = LookupApplication(make_routes(), policy, connections, self.changes, needs_key=False)
+
+    async def change_often(self):
+        """Make 10,000 changes of 350 bytes."""
+        session = self.registry.connect(0.0)
+        self.registry.identify(session, Identify("m", "n1", "http://n1:5000", "0.1", "id1", 1), 0.0)
+        node, name = self.registry.identified(session), "s." + 150 * "x"
+        for number in range(5000):
+            self.registry.tables.replace(node, node.seq + 1, {f"{name}{number}": []})
+            if number % 40 == 0:
+                await asyncio.sleep(0)
+
+
+async def read_events(reader, last):
+    """Read raw server-sent events from a socket until `last(message)`; returns their messages."""
+    messages, data = [], []
+    while True:
+        line = (await asyncio.wait_for(reader.readline(), 10)).decode()
+        if not line:
+            raise EOFError
+        if line.startswith("data: "):
+            data.append(line.removeprefix("data: "))
+        elif line == "\n" and data:
+            messages.append(json("".join(data).encode()))
+            data = []
+            if last(messages[-1]):
+                return messages
+
+
+@asynccontextmanager
+async def reading_slowly(url, query=""):
+    """A follower with small buffers; gives what it reads from and its transport."""
+    sock = socket.socket()
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    sock.setblocking(False)
+    host, port = url.removeprefix("http://").split(":")
+    await asyncio.get_running_loop().sock_connect(sock, (host, int(port)))
+    reader, writer = await asyncio.open_connection(sock=sock)
+    try:
+        writer.write(f"GET /events{query} HTTP/1.0\r\nHost: localhost\r\n\r\n".encode())
+        await reader.readuntil(b"\r\n\r\n")
+        yield reader, writer.transport
+    finally:
+        writer.close()
+        await writer.wait_closed()
+
+
+async def test_who_is_overtaken_gets_the_map_again_and_costs_no_memory():
+    served = Served(limit=100)
+    async with http_server(served.application) as url, reading_slowly(url) as (reader, transport):
+        await reader.readuntil(b"event: snapshot")
+        transport.pause_reading()
+        tracemalloc.start()
+        try:
+            await served.change_often()
+            peak = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+        assert peak < 2_000_000
+        transport.resume_reading()
+        messages = await read_events(reader, lambda message: message.get("seq") == served.registry.seq)
+        snapshots = [number for number, message in enumerate(messages) if message["event"] == "snapshot"]
+        assert len(snapshots) >= 2
+        follower = Follower(messages[snapshots[-1]])
+        for message in messages[snapshots[-1] + 1 :]:
+            follower.take(message)
+        assert in_order(follower.jobs()) == in_order(jobs_without_ages(json(served.application.queries.jobs(0.0))))
+
+
+async def test_who_takes_nothing_for_long_is_dropped(monkeypatch):
+    monkeypatch.setattr(events, "PATIENCE", 0.1)
+    served = Served(limit=100)
+    async with http_server(served.application) as url, reading_slowly(url) as (reader, transport):
+        transport.pause_reading()
+        began = time.monotonic()
+        while time.monotonic() < began + 0.8:
+            await served.change_often()
+        transport.resume_reading()
+        with pytest.raises(EOFError):
+            await read_events(reader, lambda message: message.get("seq") == served.registry.seq)
+
+
+async def test_changes_that_are_no_longer_kept_are_not_passed_off_as_all():
+    served = Served(limit=3)
+    for _ in range(5):
+        served.registry.connect(0.0)
+    async with http_server(served.application) as url:
+        for since, expected in [("e:1", "snapshot"), ("e:2", "add_node"), ("e:4", "add_node")]:
+            async with reading_slowly(url, f"?since={since}") as (reader, _):
+                assert await reader.readline() == f"event: {expected}\n".encode()
