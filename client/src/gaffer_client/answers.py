@@ -58,6 +58,14 @@ class JobStatus(TypedDict):
     max_processes: int
 
 
+class Drain(TypedDict):
+    """Whether a node is out of service, whether nothing runs there any more, and how many processes have not ended."""
+
+    draining: bool
+    drained: bool
+    processes: int
+
+
 class Sessions(TypedDict):
     """The names of sessions."""
 

@@ -9,6 +9,7 @@ from gaffer.errors import GafferError
 from gaffer.names import DEFAULT_SESSION, JobName, parse_job_name, parse_pid
 from gaffer_client.answers import (
     Done,
+    Drain,
     JobInfo,
     Jobs,
     JobStats,
@@ -77,6 +78,18 @@ class Server:
     def ping(self) -> bool:
         """True when the node answers that it is well."""
         return self.transport.request("GET", "/ping").body.strip() == b"OK"
+
+    def drained(self) -> Drain:
+        """How far the node is out of service."""
+        return self.transport.get("/drain", Drain)
+
+    def drain(self) -> Drain:
+        """Take the node out of service: lookups are told, then its processes end; it takes a while, see `drained`."""
+        return self.transport.decode(self.transport.request("POST", "/drain"), Drain)
+
+    def resume(self) -> Drain:
+        """Put the node back into service: its jobs start again."""
+        return self.transport.decode(self.transport.request("DELETE", "/drain"), Drain)
 
     # Sessions and jobs
 

@@ -62,6 +62,7 @@ class Lifecycle:
         self._all_gone: asyncio.Event | None = None
         self._hurry = False
         self._stop_task: asyncio.Task[None] | None = None
+        self._jobs_drained = False
         self._drain_task: asyncio.Task[None] | None = None
         self._restarting: set[int] = set()
         self._restart_callback: Callable[[Any], Any] | None = None
@@ -80,6 +81,11 @@ class Lifecycle:
     def active(self) -> bool:
         """True from a successful start to the beginning of the stop."""
         return self.started and not self.stopping
+
+    @property
+    def drained(self) -> bool:
+        """Whether draining came to its end: no process is left, and none comes."""
+        return self.draining and self._jobs_drained and not self._supervisor.running
 
     def start(self, apps: Iterable[Any] = (), applications: Iterable[Any] = ()) -> None:
         """Start supervising, then the applications in order, in the loop. A second start is a no-op.
@@ -257,6 +263,7 @@ class Lifecycle:
     async def _drain(self, draining: bool) -> None:
         await self._running_apps.run("drain" if draining else "resume")
         with self._lock:
+            self._jobs_drained = draining
             jobs = self._all_jobs()
             for job in reversed(jobs) if draining else jobs:
                 self._supervisor.submit(job, ev.NodeDrained(draining))

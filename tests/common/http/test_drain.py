@@ -10,13 +10,13 @@ from support.poll import eventually_async
 async def test_a_drained_node_says_so_ends_its_processes_and_takes_orders(node: HttpNode) -> None:
     assert (await node.call("POST", "/jobs/shop", sleeper("web", numprocesses=2))).status == 200
     await eventually_async(lambda: len(node.manager.running) == 2)
-    assert (await node.call("GET", "/drain")).json == {"draining": False, "processes": 2}
+    assert (await node.call("GET", "/drain")).json == {"draining": False, "drained": False, "processes": 2}
 
     answer = await node.call("POST", "/drain")
-    assert (answer.status, answer.json) == (202, {"draining": True, "processes": 2})
+    assert (answer.status, answer.json) == (202, {"draining": True, "drained": False, "processes": 2})
     assert (await node.call("GET", "/health")).json["status"] == "draining"
-    await eventually_async(lambda: not node.manager.running)
-    assert (await node.call("GET", "/drain")).json == {"draining": True, "processes": 0}
+    await eventually_async(lambda: node.manager.drained)
+    assert (await node.call("GET", "/drain")).json == {"draining": True, "drained": True, "processes": 0}
 
     job = (await node.call("GET", "/jobs/shop/web")).json
     assert (job["active"], job["running"], job["state"], job["reason"]) == (True, 0, "waiting", "the node is drained")

@@ -61,10 +61,11 @@ class Context:
         flag = self.arguments.text("--endpoint") or self.arguments.text("--connect")
         return flag or self._environ.get("GAFFER_ENDPOINT") or self._file.client.get("endpoint") or DEFAULT_URL
 
-    def server(self) -> Server:
-        """The node."""
-        at_node = {**self._file.client, **self._file.nodes.get(self.endpoint.rstrip("/"), {})}
-        return Server(self.endpoint, api_key=self._api_key(at_node.get("api_key_file")), **self._tls(at_node))
+    def server(self, url: str | None = None) -> Server:
+        """The node, or the one at `url`."""
+        url = url or self.endpoint
+        at_node = {**self._file.client, **self._file.nodes.get(url.rstrip("/"), {})}
+        return Server(url, api_key=self._api_key(at_node.get("api_key_file")), **self._tls(at_node))
 
     def lookup(self) -> Lookup:
         """The lookups."""

@@ -1,6 +1,6 @@
 """The two programs: their commands and options."""
 
-from gaffer_client.cli.commands import apps, control, general, local, lookups, scaling
+from gaffer_client.cli.commands import apps, control, draining, general, local, lookups, scaling
 from gaffer_client.cli.config import CONNECTION_OPTIONS, DEFAULT_LOOKUP
 from gaffer_client.cli.table import Option, Program
 from gaffer_client.node import DEFAULT_URL
@@ -8,7 +8,14 @@ from gaffer_client.node import DEFAULT_URL
 GAFFER = Program(
     name="gaffer",
     summary="Run Procfile applications, here or on Gaffer nodes, and ask a cluster which node runs what.",
-    commands=(*local.COMMANDS, *apps.COMMANDS, *scaling.COMMANDS, *lookups.COMMANDS, *general.GAFFER_COMMANDS),
+    commands=(
+        *local.COMMANDS,
+        *apps.COMMANDS,
+        *scaling.COMMANDS,
+        *lookups.COMMANDS,
+        *draining.COMMANDS,
+        *general.GAFFER_COMMANDS,
+    ),
     options=(
         Option("-f FILE, --procfile=FILE", "the Procfile (default: Procfile in the root)"),
         Option(

@@ -9,9 +9,10 @@ from gaffer.http.routes import Route
 
 
 class DrainState(msgspec.Struct):
-    """Whether the node is out of service, and how many of its processes have not ended yet."""
+    """Whether the node is out of service, whether all has ended, and how many processes have not."""
 
     draining: bool
+    drained: bool
     processes: int
 
 
@@ -20,7 +21,11 @@ class Drain(NodeHandler):
 
     @operation(DrainState)
     def get(self) -> None:
-        """`{"draining", "processes"}`: out of service or not, and the number of processes that have not ended yet."""
+        """`{"draining", "drained", "processes"}`.
+
+        Whether the node is out of service, whether it got so far that nothing runs any more, and how many processes
+        have not ended.
+        """
         self._answer(200)
 
     @operation(DrainState, status=202, errors=(Forbidden,))
@@ -44,7 +49,8 @@ class Drain(NodeHandler):
         self._answer(202)
 
     def _answer(self, status: int) -> None:
-        self.reply(DrainState(self.manager.draining, len(self.manager.running)), status)
+        manager = self.manager
+        self.reply(DrainState(manager.draining, manager.drained, len(manager.running)), status)
 
     def _require_whole_node(self) -> None:
         if self.grant.sessions is not None:
