@@ -7,6 +7,7 @@ from gaffer.http.access import Scope
 from gaffer.http.routes import PUBLIC, Route
 from gaffer.names import split_job_name
 from gaffer_lookupd.application import LookupHandler
+from gaffer_lookupd.channel import CHANNEL
 from gaffer_lookupd.errors import unknown_node
 from gaffer_lookupd.events import EventsHandler
 from gaffer_lookupd.node_socket import NodeSocket
@@ -112,5 +113,6 @@ def make_routes() -> list[Route]:
         Route("/findJob", FindJobHandler, read),
         Route("/findSession", FindSessionHandler, read),
         Route("/events", EventsHandler, read),
+        *CHANNEL.routes(Scope.READ),
         Route("/ws", NodeSocket, {"GET": PUBLIC}),
     ]

@@ -11,6 +11,7 @@ from gaffer.http.authority import is_loopback
 from gaffer.http.server import HttpEndpoint, Listeners, own_host_names
 from gaffer_lookupd.application import LookupApplication
 from gaffer_lookupd.changes import Change, MemoryChanges, NodeMessage
+from gaffer_lookupd.channel import CHANNEL
 from gaffer_lookupd.config import Config
 from gaffer_lookupd.connections import Connections
 from gaffer_lookupd.handlers import make_routes
@@ -42,6 +43,7 @@ class LookupServer:
             make_routes(), policy, self._connections, changes, needs_key=config.cluster_key is not None
         )
         endpoint = HttpEndpoint(config.bind, config.backlog, config.tls)
+        self._application = application
         self._listeners = Listeners(application, [endpoint])
 
     @property
@@ -64,6 +66,7 @@ class LookupServer:
         self._listeners.stop()
         self._connections.stop()
         self._changes.close()
+        CHANNEL.close(self._application)
         await self._listeners.close_connections()
 
     def _verify(self, key: str) -> Grant | None:
