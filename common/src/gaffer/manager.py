@@ -21,6 +21,7 @@ from gaffer.names import DEFAULT_SESSION, JobName, split_job_name
 from gaffer.process import Process
 from gaffer.records import ProcessRecord, Recorder
 from gaffer.sampler import StatListener
+from gaffer.shapes import JobInfo
 from gaffer.streams import Ring
 from gaffer.supervisor import Settings
 
@@ -302,7 +303,7 @@ class Manager(Lifecycle):
 
     # Queries
 
-    def info(self, name: Name) -> dict[str, Any]:
+    def info(self, name: Name) -> JobInfo:
         """A job's state, numbers, processes and config (MGR-50)."""
         with self._lock:
             return views.job_info(self._job(name), self._supervisor.running, self.endpoint_host)

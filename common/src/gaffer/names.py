@@ -11,11 +11,13 @@ from gaffer.errors import BadRequest
 DEFAULT_SESSION = "default"
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_+-]{0,63}", re.ASCII)
-NAME_PATTERN = rf"^(?![0-9]+$){_NAME.pattern}$"
-JOB_NAME_PATTERN = rf"^((?![0-9]+[./:]){_NAME.pattern}[./:])?(?![0-9]+$){_NAME.pattern}$"
-"""The same rules as regular expressions for schemas, of a bare and of a qualified name."""
 _PID = re.compile(r"[1-9][0-9]{0,18}", re.ASCII)
 _SEPARATORS = "./:"
+
+# The rules in the regular expressions of JSON Schema.
+NAME_PATTERN = rf"^(?![0-9]+$){_NAME.pattern}$"
+JOB_NAME_PATTERN = rf"^((?![0-9]+[./:]){_NAME.pattern}[./:])?(?![0-9]+$){_NAME.pattern}$"
+PID_PATTERN = rf"^{_PID.pattern}$"
 
 # The names of manager events; a job of such a name outside `default` would make `<session>.<name>` patterns ambiguous.
 EVENT_NAMES = frozenset(

@@ -30,14 +30,34 @@ def is_readable() -> bool:
 
 def read_stat(pid: int) -> Stat | None:
     """The state of process `pid`, or None when there is none."""
+    fields = _stat_fields(pid)
+    if fields is None:
+        return None
+    return Stat(pid, fields[0].decode(), int(fields[1]), int(fields[2]), int(fields[3]), int(fields[19]))
+
+
+def _stat_fields(pid: int) -> list[bytes] | None:
+    """The fields of /proc/PID/stat from the third on, the state."""
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
             text = file.read()
     except OSError:
         return None
     # The program's name is in parentheses and may contain any character.
-    fields = text[text.rindex(b")") + 2 :].split()
-    return Stat(pid, fields[0].decode(), int(fields[1]), int(fields[2]), int(fields[3]), int(fields[19]))
+    return text[text.rindex(b")") + 2 :].split()
+
+
+class Times(NamedTuple):
+    """What a process uses itself: user and system CPU time in clock ticks, resident memory in pages."""
+
+    cpu: int
+    resident: int
+
+
+def read_times(pid: int) -> Times | None:
+    """What process `pid` uses, or None when there is none."""
+    fields = _stat_fields(pid)
+    return Times(int(fields[11]) + int(fields[12]), int(fields[21])) if fields is not None else None
 
 
 def age(start_time: int) -> float:

@@ -7,7 +7,7 @@ import functools
 import os
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
 from gaffer import procfs
 from gaffer.util import bytes2human
@@ -19,6 +19,13 @@ T = TypeVar("T")
 
 _KEYS = ("mem_info1", "mem_info2", "cpu", "mem", "ctime", "username", "nice", "cmdline")
 _LEAST_SPAN = 0.01  # seconds; the kernel counts CPU time in such steps
+
+
+class Usage(NamedTuple):
+    """What a process uses itself: CPU time in seconds, resident memory in bytes."""
+
+    cpu_seconds: float
+    resident_bytes: int
 
 
 class Watchable(Protocol):
@@ -203,6 +210,12 @@ def _memory_of_machine() -> int:
 
 if hasattr(time, "CLOCK_BOOTTIME") and any(procfs.all_pids()):
     _TICKS = os.sysconf("SC_CLK_TCK")
+    _PAGE = os.sysconf("SC_PAGE_SIZE")
+
+    def usage(os_pid: int) -> Usage | None:
+        """What a process uses, without its descendants; None when it is gone. One read, which psutil does slower."""
+        times = procfs.read_times(os_pid)
+        return Usage(times.cpu / _TICKS, times.resident * _PAGE) if times is not None else None
 
     def _now() -> float:
         return time.clock_gettime(time.CLOCK_BOOTTIME)
@@ -215,6 +228,17 @@ if hasattr(time, "CLOCK_BOOTTIME") and any(procfs.all_pids()):
                 yield pid, stat.ppid, stat.start_time / _TICKS
 
 else:
+
+    def usage(os_pid: int) -> Usage | None:
+        """What a process uses, without its descendants; None when it is gone."""
+        import psutil
+
+        try:
+            process = psutil.Process(os_pid)
+            times = process.cpu_times()
+            return Usage(times.user + times.system, process.memory_info().rss)
+        except psutil.Error:
+            return None
 
     def _now() -> float:
         return time.time()

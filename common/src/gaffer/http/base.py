@@ -2,6 +2,7 @@
 
 import logging
 import sys
+import time
 from collections.abc import Iterable, Sequence
 from http import HTTPStatus
 from typing import Any, ClassVar, TypeVar, cast
@@ -67,13 +68,14 @@ class Routed(RequestHandler):
     """A handler in a route table; made only for requests that passed the gate.
 
     When the caller's key is revoked meanwhile, or his login ends, the connection is closed. A handler that takes
-    another grant later does so with `adopt`.
+    another grant later does so with `adopt`. `began` is the time of the request's head, in monotonic seconds.
     """
 
     answers_all: ClassVar[bool] = False
     """Whether it answers OPTIONS and the methods it doesn't have itself, as its protocol wants it."""
 
     def initialize(self, params: dict[str, str], grant: Grant) -> None:
+        self.began = time.monotonic()
         self.params = params
         self.grant = _NOBODY
         self.adopt(grant)

@@ -54,7 +54,7 @@ class LookupdState(TypedDict):
 class HealthInfo(TypedDict):
     """How the node is."""
 
-    status: Annotated[Literal["ok", "stopping"], Meta(description="`stopping`: it takes no more orders.")]
+    status: Annotated[Literal["ok", "draining", "stopping"], Meta(description="`stopping`: it takes no more orders.")]
     version: str
     uptime: Annotated[float, Meta(description="In seconds.")]
     jobs: Annotated[int, Meta(description="How many there are.")]

@@ -1,14 +1,19 @@
-"""What the node says about itself: `/`, `/ping`, `/version`, `/health`."""
+"""What the node says about itself: `/`, `/ping`, `/version`, `/health`, `/openapi.json`."""
+
+from typing import Any, Literal
 
 from gaffer import __version__
+from gaffer.http import bodies
 from gaffer.http.access import Scope
 from gaffer.http.node import NodeHandler
+from gaffer.http.operations import TEXT, operation
 from gaffer.http.routes import PUBLIC, Route
 
 
 class Welcome(NodeHandler):
     """The root."""
 
+    @operation(bodies.Welcome)
     def get(self) -> None:
         """`{"welcome": "gaffer", "version"}`."""
         self.reply({"welcome": "gaffer", "version": __version__})
@@ -17,6 +22,7 @@ class Welcome(NodeHandler):
 class Ping(NodeHandler):
     """For monitoring."""
 
+    @operation(Literal["OK"], media=TEXT)
     def get(self) -> None:
         """The text `OK`."""
         self.reply_text("OK")
@@ -25,6 +31,7 @@ class Ping(NodeHandler):
 class Version(NodeHandler):
     """The version of the node."""
 
+    @operation(bodies.VersionInfo)
     def get(self) -> None:
         """`{"name": "gaffer", "version"}`."""
         self.reply({"name": "gaffer", "version": __version__})
@@ -33,6 +40,7 @@ class Version(NodeHandler):
 class Health(NodeHandler):
     """How the node is."""
 
+    @operation(bodies.HealthInfo)
     def get(self) -> None:
         """`{"status": "ok", "draining" or "stopping", "version", "uptime", "jobs", "processes", "lookupds"}`.
 
@@ -51,9 +59,19 @@ class Health(NodeHandler):
         )
 
 
+class OpenApi(NodeHandler):
+    """The description of this API for programs."""
+
+    @operation(dict[str, Any])
+    def get(self) -> None:
+        """An OpenAPI 3.1 document."""
+        self.finish(self.application.description)
+
+
 ROUTES = [
     Route("/", Welcome, {"GET": Scope.READ}),
     Route("/ping", Ping, {"GET": PUBLIC}),
     Route("/version", Version, {"GET": Scope.READ}),
     Route("/health", Health, {"GET": Scope.READ}),
+    Route("/openapi.json", OpenApi, {"GET": Scope.READ}),
 ]

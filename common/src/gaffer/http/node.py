@@ -1,9 +1,13 @@
 """What the handlers of the node's API have in common: the manager, and the limits of a key to some sessions."""
 
 import asyncio
+import functools
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
+
+import msgspec
+from tornado.web import RequestHandler
 
 from gaffer import Manager
 from gaffer.config import ProcessConfig
@@ -11,18 +15,30 @@ from gaffer.errors import BadRequest, ProcessNotFound
 from gaffer.http.access import Grant, Policy
 from gaffer.http.answers import AnswerCache
 from gaffer.http.base import Application, Handler
-from gaffer.http.feeds import Feed
+from gaffer.http.latencies import Latencies
+from gaffer.http.openapi import make_document
 from gaffer.http.routes import Match, Route
+from gaffer.http.slices import Slices
 from gaffer.names import JobName, check_name, parse_job_name, parse_pid, split_job_name
 from gaffer.process import Process
 
 LookupdStatus = Callable[[], Sequence[Mapping[str, Any]]]
 
 
+class Lasting(Protocol):
+    """An answer that goes on until what it tells of has ended."""
+
+    finished: asyncio.Future[None]
+
+    def end(self) -> None:
+        """Send what is there, then finish."""
+
+
 class NodeApplication(Application):
     """The API of one node: an Application that knows its manager and keeps the feeds that are running.
 
-    `lookupds` tells, for /health, the lookup servers the node announces itself to.
+    `lookupds` tells, for /health, the lookup servers the node announces itself to; `connections` is to be set to what
+    counts those that are open.
     """
 
     def __init__(
@@ -39,13 +55,25 @@ class NodeApplication(Application):
         self.manager = manager
         self.lookupds = lookupds
         self.answers = AnswerCache(manager)
-        self.feeds: set[Feed] = set()
+        self.feeds: set[Lasting] = set()
+        self.slices = Slices()
+        self.latencies = Latencies(self.routes)
+        self.connections: Callable[[], int] = lambda: 0
         self._started = time.monotonic()
 
     @property
     def uptime(self) -> float:
         """Seconds since the API began to answer."""
         return time.monotonic() - self._started
+
+    @functools.cached_property
+    def description(self) -> bytes:
+        """The OpenAPI document of the API, as JSON."""
+        return msgspec.json.encode(make_document(self.routes, title="Gaffer node", cookie=self.policy.cookie))
+
+    def log_request(self, handler: RequestHandler) -> None:
+        super().log_request(handler)
+        self.latencies.note(handler)
 
     async def end_feeds(self, patience: float) -> None:
         """Let every running feed finish its answer, for at most `patience` seconds."""

@@ -1,0 +1,117 @@
+"""`/metrics`: the node, its jobs and its processes for Prometheus."""
+
+import asyncio
+import platform
+import time
+from collections import Counter
+from collections.abc import Iterator
+
+from gaffer import __version__, stats
+from gaffer.errors import ProcessNotFound
+from gaffer.http.access import Grant, Scope
+from gaffer.http.exposition import CONTENT_TYPE, Family
+from gaffer.http.node import NodeApplication, NodeHandler
+from gaffer.http.operations import TEXT, operation
+from gaffer.http.routes import Route
+from gaffer.names import parse_job_name
+from gaffer.slot import SlotState
+
+SLICE = 0.005  # seconds of collecting after which the loop gets its turn
+
+_STATES = tuple(state for state in SlotState if state is not SlotState.EMPTY)
+
+
+class Metrics(NodeHandler):
+    """The metrics of the node."""
+
+    @operation(str, media=TEXT)
+    async def get(self) -> None:
+        """Text for Prometheus, version 0.0.4 of its format. A key of some sessions gets those of their jobs.
+
+        CPU time and memory are those of a process itself, without the processes it started. The latencies leave out
+        feeds, whose answers take as long as the client wants.
+        """
+        families: list[Family] = []
+        turn_ends = time.monotonic() + SLICE
+        for _ in _collect(self.application, self.grant, families):
+            if time.monotonic() >= turn_ends:
+                await asyncio.sleep(0)
+                turn_ends = time.monotonic() + SLICE
+        self.set_header("Content-Type", CONTENT_TYPE)
+        self.finish("".join(family.render() for family in families))
+
+
+def _collect(application: NodeApplication, grant: Grant, found: list[Family]) -> Iterator[None]:
+    """Fill `found`, in steps between which the loop may turn."""
+    found += _of_node(application)
+    yield
+    found.append(application.latencies.histogram.collect())
+    yield
+    yield from _of_jobs(application, grant, found)
+    yield from _of_processes(application, grant, found)
+
+
+def _of_node(application: NodeApplication) -> list[Family]:
+    build = Family("gaffer_build_info", "gauge", "1; the labels say which program runs.")
+    build.add(1, {"version": __version__, "python": platform.python_version()})
+    uptime = Family("gaffer_uptime_seconds", "gauge", "Seconds since the API began to answer.")
+    uptime.add(application.uptime)
+    draining = Family("gaffer_draining", "gauge", "1 while the node is out of service.")
+    draining.add(int(application.manager.draining))
+    connections = Family("gaffer_http_connections", "gauge", "Open connections of clients, websockets among them.")
+    connections.add(application.connections())
+    feeds = Family("gaffer_http_feeds", "gauge", "Feeds and websockets that clients follow.")
+    feeds.add(len(application.feeds))
+    lost_bytes = Family(
+        "gaffer_feed_dropped_bytes_total", "counter", "Bytes of output that clients lost because they read too slowly."
+    )
+    lost_bytes.add(application.manager.dropped_bytes)
+    lost_events = Family(
+        "gaffer_feed_dropped_events_total", "counter", "Events that clients lost because they read too slowly."
+    )
+    lost_events.add(application.manager.event_log.dropped)
+    lookupds = Family("gaffer_lookupd_connected", "gauge", "1 while the node is announced to the lookup server.")
+    for lookupd in application.lookupds():
+        lookupds.add(int(lookupd["connected"]), {"address": lookupd["address"]})
+    return [build, uptime, draining, connections, feeds, lost_bytes, lost_events, lookupds]
+
+
+def _of_jobs(application: NodeApplication, grant: Grant, found: list[Family]) -> Iterator[None]:
+    manager = application.manager
+    processes = Family("gaffer_job_processes", "gauge", "Processes of a job by their state.")
+    wanted = Family("gaffer_job_wanted_processes", "gauge", "How many processes a job is to have while it is active.")
+    restarts = Family("gaffer_job_restarts_total", "counter", "Processes that ended unasked and were to be replaced.")
+    found += processes, wanted, restarts
+    for qualified in manager.jobs():
+        name = parse_job_name(qualified)
+        if not grant.sees(name.session):
+            continue
+        try:
+            info = manager.info(name)
+        except ProcessNotFound:  # unloaded since
+            continue
+        labels = {"session": name.session, "job": name.name}
+        states = Counter(instance["state"] for instance in info["instances"])
+        for state in _STATES:
+            processes.add(states[state], {**labels, "state": state.value})
+        wanted.add(info["max_processes"], labels)
+        restarts.add(info["restarts"], labels)
+        yield
+
+
+def _of_processes(application: NodeApplication, grant: Grant, found: list[Family]) -> Iterator[None]:
+    cpu = Family("gaffer_process_cpu_seconds_total", "counter", "User and system CPU time of a process.")
+    memory = Family("gaffer_process_resident_memory_bytes", "gauge", "Resident memory of a process.")
+    found += cpu, memory
+    for process in tuple(application.manager.running.values()):
+        name = process.job
+        usage = stats.usage(process.os_pid) if grant.sees(name.session) and process.active else None
+        if usage is None:
+            continue
+        labels = {"session": name.session, "job": name.name, "slot": process.slot, "pid": process.pid}
+        cpu.add(usage.cpu_seconds, labels)
+        memory.add(usage.resident_bytes, labels)
+        yield
+
+
+ROUTES = [Route("/metrics", Metrics, {"GET": Scope.READ})]

@@ -1,0 +1,305 @@
+"""The OpenAPI 3.1 document of an API, made from its route table and what its handlers say of their methods.
+
+Two routes of one form, such as `/processes/{name}` and `/processes/{pid:digits}`, are one path of the document: its
+parameter takes what either takes, and its operations may answer what either answers.
+"""
+
+import inspect
+import re
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from http import HTTPStatus
+from typing import Annotated, Any, NamedTuple, get_args
+
+import msgspec
+from msgspec import Meta
+from tornado.websocket import WebSocketHandler
+
+from gaffer import __version__
+from gaffer.errors import BadRequest, ManagerStopping, ProcessNotFound
+from gaffer.http.access import AuthRequired, Forbidden, UnsupportedMediaType
+from gaffer.http.base import NotFound, TooLarge
+from gaffer.http.bodies import ErrorBody
+from gaffer.http.operations import JSON, TEXT, Operation, operation_of
+from gaffer.http.routes import PUBLIC, Route
+from gaffer.names import JOB_NAME_PATTERN, NAME_PATTERN, PID_PATTERN
+
+PARAMETERS: Mapping[str, Any] = {
+    "sid": Annotated[str, Meta(pattern=NAME_PATTERN, description="A session.")],
+    "job": Annotated[str, Meta(pattern=NAME_PATTERN, description="The bare name of a job.")],
+    "name": Annotated[str, Meta(pattern=JOB_NAME_PATTERN, description="A job: `web`, `shop.web`, `shop:web`.")],
+    "pid": Annotated[str, Meta(pattern=PID_PATTERN, description="The number that Gaffer gave a process.")],
+    "label": Annotated[str, Meta(pattern=r"^[^/]+$", description="A stream: `stdin`, an output, a custom stream.")],
+    "count": Annotated[str, Meta(pattern="^[1-9][0-9]{0,4}$", description="How many processes.")],
+    "signal": Annotated[str, Meta(pattern="^[A-Za-z0-9]+$", description="The name or number of a signal.")],
+    "resource": Annotated[str, Meta(pattern="^[^/]+$", description="Anything else.")],
+}
+"""What each parameter of a path may be; one that is not here may be any text."""
+
+_PARAMETER = re.compile(r"\{([a-z_0-9]+)(:digits)?\}")
+_ROWS = re.compile(r" \([A-Z]+-\d+[^)]*\)")
+_MUTATING = frozenset(("POST", "PUT", "PATCH", "DELETE"))
+_GATE_ERRORS = (
+    BadRequest,
+    AuthRequired,
+    Forbidden,
+    NotFound,
+    ProcessNotFound,
+    TooLarge,
+    UnsupportedMediaType,
+    ManagerStopping,
+)
+_ANY_TEXT = Annotated[str, Meta(min_length=1)]
+
+_ABOUT = """\
+The daemon's own user and root, on the same host, need no key; everybody else presents one. `x-scope` is the scope that
+an operation needs: `public` needs none, `deferred` depends on what is asked."""
+
+
+class _Case(NamedTuple):
+    """What one route has to say of a method."""
+
+    route: Route
+    method: str
+    operation: Operation
+
+    @property
+    def errors(self) -> set[int]:
+        """The statuses of the errors it may answer."""
+        statuses = {error if isinstance(error, int) else error.errno for error in self.operation.errors}
+        if _PARAMETER.search(self.route.pattern):
+            statuses |= {400, 404}
+        if self.operation.query or self.operation.body:
+            statuses.add(400)
+        if self.route.scope(self.method) is not PUBLIC:
+            statuses |= {401, 403}
+        if self.method in _MUTATING:
+            statuses |= {413, 415, 503}
+        return statuses
+
+
+def make_document(routes: Iterable[Route], *, title: str, cookie: str | None = None) -> dict[str, Any]:
+    """Describe the routes; `cookie` is the name of the cookie that stands for a key, where there is one."""
+    paths = [(_path_of(group), group, _cases_of(group)) for group in _by_form(routes)]
+    cases = [case for _, _, by_method in paths for found in by_method.values() for case in found]
+    schemas = _Schemas(_types_in(cases))
+    security: dict[str, Any] = {
+        "bearer": {"type": "http", "scheme": "bearer"},
+        "key": {"type": "apiKey", "in": "header", "name": "X-Api-Key"},
+    }
+    if cookie is not None:
+        security["cookie"] = {"type": "apiKey", "in": "cookie", "name": cookie}
+    statuses = sorted({status for case in cases for status in case.errors})
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": title, "version": __version__, "description": _ABOUT},
+        "servers": [{"url": "/"}],
+        "security": [*({name: []} for name in security), {}],
+        "tags": _tags(cases),
+        "paths": {
+            path: {
+                "parameters": _path_parameters(path, group, schemas),
+                **{method.lower(): _describe(path, method, found, schemas) for method, found in by_method.items()},
+            }
+            for path, group, by_method in paths
+        },
+        "components": {
+            "schemas": schemas.components,
+            "responses": {_error_name(status): _error(status, cases, schemas) for status in statuses},
+            "securitySchemes": security,
+        },
+    }
+
+
+class _Schemas:
+    """The schemas of types; what they refer to is in `components`."""
+
+    def __init__(self, types: Iterable[Any]) -> None:
+        unique = list(dict.fromkeys(types))
+        found, components = msgspec.json.schema_components(unique, ref_template="#/components/schemas/{name}")
+        self.components: dict[str, Any] = _tidied(components)
+        self._of = dict(zip(unique, _tidied(list(found)), strict=True))
+
+    def any_of(self, types: Iterable[Any]) -> dict[str, Any]:
+        """The schema of what is of one of the types."""
+        found = [self._of[each] for each in dict.fromkeys(types)]
+        return found[0] if len(found) == 1 else {"anyOf": found}
+
+
+def _tidied(schema: Any) -> Any:
+    """A schema with its docstrings as texts for readers."""
+    if isinstance(schema, list):
+        return [_tidied(item) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    tidied = {key: _tidied(value) for key, value in schema.items()}
+    if isinstance(tidied.get("description"), str):
+        tidied["description"] = _ROWS.sub("", inspect.cleandoc(tidied["description"]))
+    return tidied
+
+
+def _types_in(cases: Iterable[_Case]) -> Iterator[Any]:
+    yield ErrorBody
+    yield _ANY_TEXT
+    yield from PARAMETERS.values()
+    for case in cases:
+        yield from _alternatives(case.operation.returns)
+        yield from _alternatives(case.operation.body)
+        if case.operation.query is not None:
+            yield from (field.type for field in msgspec.structs.fields(case.operation.query))
+
+
+def _alternatives(kind: Any) -> tuple[Any, ...]:
+    """The types that `returns` and `body` stand for; None among several only says that a body may be left out."""
+    kinds = kind if isinstance(kind, tuple) else get_args(kind) if type(None) in get_args(kind) else (kind,)
+    return tuple(each for each in kinds if each not in (None, type(None)))
+
+
+def _by_form(routes: Iterable[Route]) -> list[list[Route]]:
+    forms: dict[str, list[Route]] = {}
+    for route in routes:
+        forms.setdefault(_PARAMETER.sub("{}", route.pattern), []).append(route)
+    # The one that takes any segment names the path.
+    return [sorted(group, key=lambda route: ":digits" in route.pattern) for group in forms.values()]
+
+
+def _path_of(group: Sequence[Route]) -> str:
+    return _PARAMETER.sub(r"{\1}", group[0].pattern)
+
+
+def _cases_of(group: Sequence[Route]) -> dict[str, list[_Case]]:
+    found: dict[str, list[_Case]] = {}
+    for route in group:
+        socket = issubclass(route.handler, WebSocketHandler)
+        methods = [*route.methods, *(["HEAD"] if "HEAD" not in route.methods and "GET" in route.methods else [])]
+        for method in methods:
+            if socket and method == "HEAD":
+                continue
+            said = operation_of(route.handler, method) or Operation(None, 101 if socket else 200)
+            found.setdefault(method, []).append(_Case(route, method, said))
+    return found
+
+
+def _tags(cases: Iterable[_Case]) -> list[dict[str, str]]:
+    modules = dict.fromkeys(case.route.handler.__module__ for case in cases)
+    return [{"name": _tag(name), "description": _first_sentence(sys.modules[name])} for name in modules]
+
+
+def _tag(module: str) -> str:
+    return module.rpartition(".")[2]
+
+
+def _first_sentence(thing: Any) -> str:
+    text = " ".join((inspect.getdoc(thing) or "").partition("\n\n")[0].split())
+    return text.partition(". ")[0].rstrip(".")
+
+
+def _path_parameters(path: str, group: Sequence[Route], schemas: _Schemas) -> list[dict[str, Any]]:
+    names = [[match[1] for match in _PARAMETER.finditer(route.pattern)] for route in group]
+    return [
+        {
+            "name": match[1],
+            "in": "path",
+            "required": True,
+            "schema": schemas.any_of(PARAMETERS.get(each[position], _ANY_TEXT) for each in names),
+        }
+        for position, match in enumerate(_PARAMETER.finditer(path))
+    ]
+
+
+def _describe(path: str, method: str, cases: Sequence[_Case], schemas: _Schemas) -> dict[str, Any]:
+    """The operation object for a method of a path."""
+    scopes = [str(case.route.scope(method).value) for case in cases]
+    described: dict[str, Any] = {
+        "operationId": method.lower() + re.sub(r"[^A-Za-z0-9]+", "_", path).rstrip("_"),
+        "summary": ", or: ".join(dict.fromkeys(_first_sentence(case.route.handler) for case in cases)),
+        "description": "\n\n".join(dict.fromkeys(_doc(case) for case in cases)),
+        "tags": [_tag(cases[0].route.handler.__module__)],
+        "x-scope": scopes[0],
+    }
+    if len(set(scopes)) > 1:
+        described["x-scopes"] = {case.route.pattern: scope for case, scope in zip(cases, scopes, strict=True)}
+    if scopes[0] == PUBLIC.value:
+        described["security"] = []
+    if parameters := [each for case in cases for each in _query_parameters(case.operation, schemas)]:
+        described["parameters"] = parameters
+    if bodies := [case.operation for case in cases if case.operation.body is not None]:
+        described["requestBody"] = _request_body(bodies, schemas)
+    described["responses"] = _responses(method, cases, schemas)
+    return described
+
+
+def _doc(case: _Case) -> str:
+    name = "get" if case.method == "HEAD" else case.method.lower()
+    method = getattr(case.route.handler, name)
+    return inspect.getdoc(method if hasattr(method, "operation") else case.route.handler) or ""
+
+
+def _query_parameters(operation: Operation, schemas: _Schemas) -> list[dict[str, Any]]:
+    if operation.query is None:
+        return []
+    described = []
+    for field in msgspec.structs.fields(operation.query):
+        schema = dict(schemas.any_of([field.type]))
+        if field.default not in (msgspec.NODEFAULT, msgspec.UNSET, None):
+            schema["default"] = field.default
+        described.append({"name": field.encode_name, "in": "query", "required": field.required, "schema": schema})
+    return described
+
+
+def _request_body(operations: Sequence[Operation], schemas: _Schemas) -> dict[str, Any]:
+    return {
+        "required": all(type(None) not in get_args(each.body) for each in operations),
+        "content": {each.body_media: _content(each.body_media, [each.body], schemas) for each in operations},
+    }
+
+
+def _content(media: str, kinds: Iterable[Any], schemas: _Schemas) -> dict[str, Any]:
+    if media not in (JSON, TEXT):
+        return {}  # raw bytes, or a text that goes on and on
+    types = [each for kind in kinds for each in _alternatives(kind)]
+    return {"schema": schemas.any_of(types) if types else {"type": "string"}}
+
+
+def _responses(method: str, cases: Sequence[_Case], schemas: _Schemas) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for status in sorted({case.operation.status for case in cases}):
+        answers = [case.operation for case in cases if case.operation.status == status]
+        response: dict[str, Any] = {"description": HTTPStatus(status).phrase}
+        if headers := {name: text for answer in answers for name, text in answer.headers}:
+            response["headers"] = {
+                name: {"description": text, "schema": {"type": "string"}} for name, text in headers.items()
+            }
+        medias = dict.fromkeys(
+            media
+            for answer in answers
+            if answer.returns is not None or answer.media != (JSON,)
+            for media in answer.media
+        )
+        if medias and method != "HEAD":
+            response["content"] = {
+                media: _content(media, [answer.returns for answer in answers if media in answer.media], schemas)
+                for media in medias
+            }
+        found[str(status)] = response
+    for status in sorted({status for case in cases for status in case.errors}):
+        found.setdefault(str(status), {"$ref": f"#/components/responses/{_error_name(status)}"})
+    return found
+
+
+def _error_name(status: int) -> str:
+    return re.sub(r"[^A-Za-z]", "", HTTPStatus(status).phrase)
+
+
+def _error(status: int, cases: Iterable[_Case], schemas: _Schemas) -> dict[str, Any]:
+    """The response for errors of one status, with the codes that have it throughout."""
+    kinds = dict.fromkeys((*_GATE_ERRORS, *(kind for case in cases for kind in case.operation.errors)))
+    codes = [
+        f"`{kind.reason}`: {_first_sentence(kind)}"
+        for kind in kinds
+        if not isinstance(kind, int) and kind.errno == status
+    ]
+    return {
+        "description": "; ".join(codes) or HTTPStatus(status).phrase,
+        "content": {JSON: {"schema": schemas.any_of([ErrorBody])}},
+    }
