@@ -8,6 +8,9 @@ from dataclasses import dataclass, field
 from typing import Any
 from uuid import uuid4
 
+from tornado.httpclient import HTTPRequest
+from tornado.websocket import WebSocketClientConnection, websocket_connect
+
 from gaffer.http.access import Policy, Scope, make_policy
 from gaffer.http.base import Application
 from gaffer.http.server import HttpEndpoint, Listeners
@@ -49,7 +52,7 @@ class SockJSServer:
     url: str
     application: Application
     echo: SockJS
-    exchanges: list[Exchange] = field(default_factory=list)
+    _exchanges: list[Exchange] = field(default_factory=list)
 
     @property
     def service(self) -> Echo:
@@ -58,11 +61,17 @@ class SockJSServer:
         assert isinstance(service, Echo)
         return service
 
+    def is_polled(self, session: str) -> bool:
+        """Whether a request waits for the messages of the session."""
+        found = self.echo.router(self.application).get_session(session.rpartition("/")[2])
+        return found is not None and found.handler is not None
+
     async def call(
         self, method: str, path: str, body: bytes | None = None, headers: Mapping[str, str] | None = None
     ) -> Answer:
-        """One request, its answer read to the end."""
+        """One request, its answer read to the end. A POST without body is an empty one."""
         async with asyncio.timeout(10):
+            body = b"" if body is None and method == "POST" else body
             exchange = await open_exchange(self.url, method, path, body, headers)
             try:
                 content = b"" if method == "HEAD" or exchange.status == 204 else await exchange.read_all()
@@ -70,11 +79,37 @@ class SockJSServer:
                 exchange.close()
         return Answer(exchange.status, exchange.headers, content)
 
+    async def poll(self, session: str, headers: Mapping[str, str] | None = None) -> str:
+        """The next frame of a session by `xhr`."""
+        answer = await self.call("POST", f"{session}/xhr", headers=headers)
+        assert answer.status == 200, answer
+        return answer.body.decode().removesuffix("\n")
+
+    async def send(self, session: str, body: bytes, headers: Mapping[str, str] | None = None) -> Answer:
+        """Messages for a session by `xhr_send`."""
+        return await self.call("POST", f"{session}/xhr_send", body, headers)
+
     async def start(self, method: str, path: str, headers: Mapping[str, str] | None = None) -> Exchange:
         """A request whose answer comes bit by bit."""
         exchange = await open_exchange(self.url, method, path, b"" if method == "POST" else None, headers)
-        self.exchanges.append(exchange)
+        self._exchanges.append(exchange)
         return exchange
+
+    @asynccontextmanager
+    async def socket(
+        self, path: str, headers: Mapping[str, str] | None = None
+    ) -> AsyncIterator[WebSocketClientConnection]:
+        """A client on a websocket."""
+        request = HTTPRequest(f"ws{self.url.removeprefix('http')}{path}", headers=dict(headers or {}))
+        socket = await websocket_connect(request)
+        try:
+            yield socket
+        finally:
+            socket.close()
+
+    def close_exchanges(self) -> None:
+        for exchange in self._exchanges:
+            exchange.close()
 
 
 def new_session(service: str = "/echo") -> str:
@@ -84,21 +119,20 @@ def new_session(service: str = "/echo") -> str:
 
 @asynccontextmanager
 async def running_server(
-    policy: Policy | None = None, port: int = 0, uri: str | None = None, **settings: Any
+    policy: Policy | None = None, uri: str = "127.0.0.1:0", **settings: Any
 ) -> AsyncIterator[SockJSServer]:
     """The server; `settings` go to the SockJS of `/echo` and `/close`."""
     echo, close = SockJS("/echo", Echo, **settings), SockJS("/close", Close, **settings)
     policy = policy or make_policy(own_uid=os.getuid(), own_names=[])
     application = Application([*echo.routes(Scope.READ), *close.routes(Scope.READ)], policy)
-    listeners = Listeners(application, [HttpEndpoint(uri or f"127.0.0.1:{port}")])
+    listeners = Listeners(application, [HttpEndpoint(uri)])
     listeners.start()
     server = SockJSServer(listeners.addresses[0], application, echo)
     try:
         yield server
     finally:
-        for exchange in server.exchanges:
-            exchange.close()
-        echo.close(application)
-        close.close(application)
+        server.close_exchanges()
         listeners.stop()
+        for sockjs in (echo, close):
+            sockjs.close(application)
         await listeners.close_connections()

@@ -30,6 +30,7 @@ from gaffer.http.sockjs_library import (
 
 GO_AWAY = (3000, "Go away!")
 INTERRUPTED = (1002, "Connection interrupted")
+REVOKED = (1008, "access was revoked")
 
 _NOBODY = Grant(frozenset())
 
@@ -166,7 +167,7 @@ class _Owned:
 
     def revoked(self) -> None:
         """The grant was taken back."""
-        self.close(3000, "the key was revoked")
+        self.close(*REVOKED)
 
     async def wait_for_room(self) -> None:
         """Wait until a message may be queued; raises ConnectionClosed."""
@@ -234,7 +235,11 @@ class FramedSession(_Owned, Session):  # type: ignore[misc]
     def remove_handler(self, handler: Any) -> None:
         super().remove_handler(handler)
         self._cancel_expiry()
-        if self.registered:
+        if not self.registered:
+            return
+        if self.server.closing:
+            self.expire()
+        else:
             delay = self.server.limits.disconnect_delay
             self._expiry = asyncio.get_running_loop().call_later(delay, self.expire)
 
@@ -316,8 +321,6 @@ class Router(SockJSRouter):  # type: ignore[misc]
 
     def __init__(self, service: Service, limits: Settings) -> None:
         settings = {
-            "disabled_transports": ["htmlfile", "jsonp"],
-            "heartbeat_delay": limits.heartbeat,
             "response_limit": limits.response_limit,
             "jsessionid": False,
             "verify_ip": False,  # a session is bound to a grant
@@ -330,6 +333,7 @@ class Router(SockJSRouter):  # type: ignore[misc]
         self.limits = limits
         self.sessions: dict[str, FramedSession] = {}
         self.live: set[_Owned] = set()
+        self.closing = False
 
     def admit(self, session_id: str, grant: Grant) -> FramedSession | None:
         """The session of that name, None when it is to be made; raises Forbidden or TooManySessions."""
@@ -367,7 +371,8 @@ class Router(SockJSRouter):  # type: ignore[misc]
         self.live.discard(session)
 
     def close(self) -> None:
-        """Close every session; one that nobody listens to is forgotten."""
+        """Close every session; one that nobody listens to is forgotten. There will be no others."""
+        self.closing = True
         for session in list(self.live):
             session.close()
         for waiting in list(self.sessions.values()):

@@ -6,6 +6,7 @@ from typing import Any
 from tornado.web import RequestHandler
 from tornado.websocket import WebSocketClosedError, WebSocketHandler
 
+from gaffer.errors import GafferError
 from gaffer.http.access import Grant
 from gaffer.http.base import NotFound, Routed
 from gaffer.http.server import MAX_BODY
@@ -22,11 +23,16 @@ from gaffer.http.sockjs_sessions import INTERRUPTED, BrokenMessage, FramedSessio
 class _Transport(SockJSHandler):
     """A SockJSHandler for the session in its path."""
 
+    def prepare(self) -> None:
+        super().prepare()
+        if any("." in part for part in self.params.values()):
+            raise NotFound(f"there is no resource {self.request.path}", hint="the names in it have no dots")
+        if self.router.closing:
+            raise GafferError("the server is stopping", reason="stopping", errno=503, hint="try again later")
+
     @property
     def session_id(self) -> str:
-        """The name the client gave its session; raises NotFound for one that SockJS doesn't allow."""
-        if any("." in part for part in self.params.values()):
-            raise NotFound(f"there is no resource {self.request.path}")
+        """The name the client gave its session."""
         return self.params["session"]
 
 
@@ -43,7 +49,13 @@ class _Receiver(_Transport):
         """The library's answer to any origin; ours has been given."""
 
     def finish(self, chunk: Any = None) -> "asyncio.Future[None]":
-        return RequestHandler.finish(self, chunk)  # the library's returns nothing
+        connection: Any = self.request.connection
+        # Tornado would keep the connection of a client of HTTP/1.0 that asks for it, and the answer had no end.
+        is_last = self.request.version == "HTTP/1.0" and self._headers_written and "Content-Length" not in self._headers
+        finished = RequestHandler.finish(self, chunk)  # that of the library returns nothing
+        if is_last:
+            finished.add_done_callback(lambda _written: connection.close())
+        return finished
 
     def on_connection_close(self) -> None:
         session, self.session = self.session, None
