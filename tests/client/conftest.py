@@ -1,6 +1,7 @@
 """What the tests of the client share."""
 
 import os
+import socket
 import ssl
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -22,6 +23,14 @@ def answering() -> Iterator[Callable[..., Answering]]:
             return servers.enter_context(answering_server(context))
 
         yield start
+
+
+@pytest.fixture
+def closed() -> Iterator[str]:
+    """The address of nobody."""
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        yield f"http://127.0.0.1:{bound.getsockname()[1]}"
 
 
 @pytest.fixture

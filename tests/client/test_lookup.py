@@ -1,6 +1,5 @@
 """`Lookup` against real gaffer_lookupds, and against servers that answer badly."""
 
-import socket
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -27,14 +26,6 @@ def urls(registries: list[Daemon]) -> list[str]:
 def node(urls: list[str]) -> Iterator[Daemon]:
     with gafferd("--lookupd-address", urls[0], "--lookupd-address", urls[1], "--node-name", "one") as node:
         yield node
-
-
-@pytest.fixture
-def closed() -> Iterator[str]:
-    """The address of nobody."""
-    with socket.socket() as bound:
-        bound.bind(("127.0.0.1", 0))
-        yield f"http://127.0.0.1:{bound.getsockname()[1]}"
 
 
 def load(node: Daemon) -> None:

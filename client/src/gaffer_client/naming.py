@@ -1,8 +1,21 @@
-"""How a node is called in front of people."""
+"""Names: of jobs before they become a part of a path, of nodes in front of people."""
 
 from urllib.parse import urlsplit
 
+from gaffer.errors import GafferError
+from gaffer.names import DEFAULT_SESSION, JobName, parse_job_name
 from gaffer_client.answers import NodeInfo
+from gaffer_client.errors import BadRequest
+
+
+def checked_job_name(name: object, url: str, session: str | None = None) -> JobName:
+    """The name of a job on the node at `url`, of the session `default` unless it says another; raises BadRequest."""
+    try:
+        return parse_job_name(str(name or ""), session or DEFAULT_SESSION)
+    except GafferError as error:
+        raise BadRequest(
+            error.message, url=url, errno=error.errno, reason=error.reason, path=error.path, hint=error.hint
+        ) from None
 
 
 def display_name(node: NodeInfo) -> str:

@@ -1,13 +1,17 @@
 """HTTP with one server at an http, https or unix URL: requests go out, checked answers or errors come back."""
 
+import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple, Self, TypeVar
 from urllib.parse import quote, urlencode, urlsplit
 
 import msgspec
 
-from gaffer_client.errors import InvalidURL, MalformedAnswer, Unreachable, status_error
+from gaffer_client.answers import Done
+from gaffer_client.errors import InvalidURL, MalformedAnswer, NotFound, StatusError, Unreachable, status_error
 
 if TYPE_CHECKING:
     import requests
@@ -26,6 +30,20 @@ class Address(NamedTuple):
     url: str
     base: str
     socket: str | None
+
+
+class Security(NamedTuple):
+    """What proves who talks to whom: a key, and paths of PEM files for TLS."""
+
+    api_key: str | None = None
+    cacert: str | None = None
+    certfile: str | None = None
+    keyfile: str | None = None
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """The header that presents the key."""
+        return {} if self.api_key is None else {"Authorization": f"Bearer {self.api_key}"}
 
 
 class Answer(NamedTuple):
@@ -101,16 +119,18 @@ class Transport:
         if api_key is not None and not is_key(api_key):
             raise ValueError("a key is one printable ASCII word")
         self.address = parse_url(url)
+        self.security = Security(api_key, cacert, certfile, keyfile)
         self.timeout = timeout
-        self._api_key = api_key
-        self._verify: str | bool = cacert or True
-        self._cert = (certfile, keyfile) if certfile and keyfile else certfile
         self._open_session: requests.Session | None = None
 
     @property
     def url(self) -> str:
         """The URL it talks to."""
         return self.address.url
+
+    def again(self) -> "Transport":
+        """Another one for the same server, for use by another thread."""
+        return Transport(self.url, timeout=self.timeout, **self.security._asdict())
 
     def close(self) -> None:
         """Close the connection; the next request opens it again."""
@@ -143,21 +163,28 @@ class Transport:
             headers["Content-Type"] = "application/json"
         elif body is not None:
             headers["Content-Type"] = "application/octet-stream"
-        target = self.address.base + path + ("?" + urlencode(query) if query else "")
-        answer = self._exchange(method, target, headers, body)
+        answer = self._exchange(method, with_query(path, query), headers, body)
         if 200 <= answer.status < 300:
             return answer
-        if 300 <= answer.status < 400:
-            raise MalformedAnswer(f"{self.url} redirects elsewhere, as no Gaffer server does", url=self.url)
-        try:
-            refusal = msgspec.json.decode(answer.body)
-        except _UNREADABLE:
-            refusal = None
-        raise status_error(answer.status, refusal, self.url)
+        raise refusal(answer, self.url)
 
     def get(self, path: str, shape: type[T], *, query: Mapping[str, str] | None = None) -> T:
         """The JSON document at `path`, checked to be of that shape; what the shape does not name is kept."""
         return self.decode(self.request("GET", path, query=query), shape)
+
+    def exists(self, path: str) -> bool:
+        """Whether there is something at `path`."""
+        try:
+            self.request("HEAD", path)
+        except NotFound:
+            return False
+        return True
+
+    def order(self, method: str, path: str, document: object = msgspec.UNSET, *, body: bytes | None = None) -> None:
+        """Send a request whose answer is `{"ok": true}`."""
+        answer = self.request(method, path, document=document, body=body)
+        if not self.decode(answer, Done)["ok"]:
+            raise MalformedAnswer(f"{self.url} says neither that it is done nor why not", url=self.url)
 
     def decode(self, answer: Answer, shape: type[T]) -> T:
         """The JSON document of an answer; raises MalformedAnswer when it is none or not of that shape."""
@@ -173,44 +200,72 @@ class Transport:
         checked: T = document
         return checked
 
-    def _exchange(self, method: str, target: str, headers: Mapping[str, str], body: bytes | None) -> Answer:
+    def stream(self, path: str, headers: Mapping[str, str], *, idle_timeout: float | None = None) -> "Stream":
+        """Open a long answer; reading it raises Unreachable when for `idle_timeout` seconds nothing of it comes.
+
+        Raises what `request` raises, and for any other status than 200.
+        """
+        response = self._response("GET", path, {**headers, "Accept-Encoding": "identity"}, None, idle_timeout)
+        if response.status_code == 200:
+            return Stream(response, partial(self._translated_errors, idle_timeout))
+        try:
+            answer = Answer(response.status_code, self._content(response))
+        finally:
+            response.raw.close()
+        raise refusal(answer, self.url)
+
+    def _exchange(self, method: str, path: str, headers: Mapping[str, str], body: bytes | None) -> Answer:
+        with self._response(method, path, headers, body, self.timeout) as response:
+            return Answer(response.status_code, self._content(response))
+
+    def _response(
+        self, method: str, path: str, headers: Mapping[str, str], body: bytes | None, read_timeout: float | None
+    ) -> "requests.Response":
+        session = self._open_session = self._open_session or self._new_session()
+        with self._translated_errors(self.timeout):
+            return session.request(
+                method,
+                self.address.base + path,
+                data=body,
+                headers=dict(headers),
+                timeout=(self.timeout, read_timeout),
+                allow_redirects=False,
+                stream=True,
+                verify=self.security.cacert or True,
+                cert=self._certificate,
+            )
+
+    @property
+    def _certificate(self) -> str | tuple[str, str] | None:
+        certfile, keyfile = self.security.certfile, self.security.keyfile
+        return (certfile, keyfile) if certfile and keyfile else certfile
+
+    def _content(self, response: "requests.Response") -> bytes:
+        deadline = time.monotonic() + self.timeout
+        content = bytearray()
+        with self._translated_errors(self.timeout):
+            for chunk in response.iter_content(_CHUNK):
+                content += chunk
+                if len(content) > MAX_ANSWER:
+                    raise MalformedAnswer(f"the answer of {self.url} is over {MAX_ANSWER} bytes", url=self.url)
+                if time.monotonic() > deadline:
+                    raise unreachable(self.url, f"the answer took more than {self.timeout:g} s")
+        return bytes(content)
+
+    @contextmanager
+    def _translated_errors(self, patience: float | None) -> Iterator[None]:
+        """Turn what requests, urllib3 and sockets raise into Unreachable."""
         import requests
         import urllib3
 
-        session = self._open_session = self._open_session or self._new_session()
-        deadline = time.monotonic() + self.timeout
         try:
-            with session.request(
-                method,
-                target,
-                data=body,
-                headers=dict(headers),
-                timeout=self.timeout,
-                allow_redirects=False,
-                stream=True,
-                verify=self._verify,
-                cert=self._cert,
-            ) as response:
-                content = bytearray()
-                for chunk in response.iter_content(_CHUNK):
-                    content += chunk
-                    if len(content) > MAX_ANSWER:
-                        raise MalformedAnswer(f"the answer of {self.url} is over {MAX_ANSWER} bytes", url=self.url)
-                    if time.monotonic() > deadline:
-                        raise self._unreachable(f"the answer took more than {self.timeout:g} s")
-                return Answer(response.status_code, bytes(content))
-        except requests.exceptions.SSLError as error:
-            raise self._unreachable(
-                f"TLS failed: {_cause(error)}",
-                hint="give the certificate of the authority that signed the server's",
-            ) from None
-        except requests.exceptions.Timeout:
-            raise self._unreachable(f"no answer within {self.timeout:g} s") from None
+            yield
+        except (requests.exceptions.SSLError, urllib3.exceptions.SSLError) as error:
+            raise tls_failed(self.url, _cause(error)) from None
+        except (requests.exceptions.Timeout, urllib3.exceptions.TimeoutError):
+            raise unreachable(self.url, f"no answer within {patience:g} s") from None
         except (requests.exceptions.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
-            raise self._unreachable(_cause(error)) from None
-
-    def _unreachable(self, why: str, hint: str | None = None) -> Unreachable:
-        return Unreachable(f"can't reach {self.url}: {why}", url=self.url, hint=hint)
+            raise unreachable(self.url, _cause(error)) from None
 
     def _new_session(self) -> "requests.Session":
         import requests
@@ -222,9 +277,65 @@ class Transport:
             from gaffer_client.unixsocket import UnixAdapter
 
             session.mount("http://", UnixAdapter(self.address.socket))
-        if self._api_key is not None:
-            session.headers["Authorization"] = f"Bearer {self._api_key}"
+        session.headers.update(self.security.headers)
         return session
+
+
+class Stream:
+    """A long answer, read piece by piece; another thread may `interrupt` it."""
+
+    def __init__(
+        self, response: "requests.Response", translated_errors: Callable[[], AbstractContextManager[None]]
+    ) -> None:
+        self.content_type: str = response.headers.get("Content-Type", "")
+        self._response = response
+        self._translated_errors = translated_errors
+        self._lock = threading.Lock()
+        self._open = True
+
+    def read(self) -> bytes:
+        """The next bytes, as soon as there are some; none at the end. Raises Unreachable when the connection breaks."""
+        with self._translated_errors():
+            return self._response.raw.read1(_CHUNK)
+
+    def interrupt(self) -> None:
+        """Make `read` return, with an error maybe; from any thread."""
+        with self._lock:
+            if self._open:
+                self._response.raw.shutdown()
+
+    def close(self) -> None:
+        """Close the connection; called by the thread that reads."""
+        with self._lock:
+            self._open = False
+            self._response.close()
+
+
+def with_query(path: str, query: Mapping[str, str] | None) -> str:
+    """`path`, followed by the query when there is one."""
+    return f"{path}?{urlencode(query)}" if query else path
+
+
+def refusal(answer: Answer, url: str) -> StatusError | MalformedAnswer:
+    """The error for an answer that is none of status 2xx."""
+    if 300 <= answer.status < 400:
+        return MalformedAnswer(f"{url} redirects elsewhere, as no Gaffer server does", url=url)
+    try:
+        document = msgspec.json.decode(answer.body)
+    except _UNREADABLE:
+        document = None
+    return status_error(answer.status, document, url)
+
+
+def unreachable(url: str, why: str, hint: str | None = None) -> Unreachable:
+    """Nobody answers at `url`."""
+    return Unreachable(f"can't reach {url}: {why}", url=url, hint=hint)
+
+
+def tls_failed(url: str, why: str) -> Unreachable:
+    """No secure connection to `url` came about."""
+    hint = "give the certificate of the authority that signed the server's"
+    return unreachable(url, f"TLS failed: {why}", hint)
 
 
 def _cause(error: BaseException) -> str:

@@ -12,7 +12,8 @@ from gaffer_client.cli.parse import Arguments
 from gaffer_client.cli.procfile_app import app_name, choose_ports, concurrency, describe, open_procfile
 from gaffer_client.cli.table import Command, Option
 from gaffer_client.errors import Conflict, NotFound, StatusError
-from gaffer_client.node import Job, Server
+from gaffer_client.jobs import Job
+from gaffer_client.node import Server
 
 
 def load(context: Context, args: Arguments) -> int:

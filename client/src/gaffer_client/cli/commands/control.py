@@ -9,7 +9,7 @@ from gaffer_client.cli.jobfile import read_jobs
 from gaffer_client.cli.output import print_json, printable
 from gaffer_client.cli.parse import Arguments
 from gaffer_client.cli.table import Command, Option
-from gaffer_client.node import Job
+from gaffer_client.jobs import Job
 
 
 def processes(context: Context, args: Arguments) -> int:

@@ -14,7 +14,7 @@ from gaffer_client.cli.parse import Arguments
 from gaffer_client.cli.procfile_app import app_name
 from gaffer_client.cli.table import Command
 from gaffer_client.errors import NotFound, StatusError
-from gaffer_client.node import Job
+from gaffer_client.jobs import Job
 
 _SPEC = re.compile(r"(?P<type>.+)(?P<change>[=+-][0-9]+)")
 

@@ -1,0 +1,238 @@
+"""One websocket to a server at an http, https or unix URL.
+
+wsproto knows the protocol (RFC 6455); this adds the socket, the key, the limits and the patience.
+"""
+
+import select
+import socket
+import ssl
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Self
+from urllib.parse import urlsplit
+
+from wsproto import ConnectionType, WSConnection, events
+from wsproto.connection import ConnectionState
+from wsproto.utilities import ProtocolError
+
+from gaffer_client.errors import GafferClientError, MalformedAnswer
+from gaffer_client.sockets import open_socket, translated_errors
+from gaffer_client.transport import MAX_ANSWER, Answer, Transport, refusal, unreachable, with_query
+
+PING_INTERVAL = 15.0  # seconds
+CLOSE_TIMEOUT = 1.0  # seconds for the server's part of a good end
+
+_READ_SIZE = 64 * 1024
+_MAX_REFUSAL = 64 * 1024  # bytes of the body that comes with a refusal
+
+_NORMAL, _TOO_BIG, _ABNORMAL = 1000, 1009, 1006
+
+
+class Connection:
+    """A websocket at `path` of the server of a transport, open as soon as it is made; `close` it in any case.
+
+    One thread may receive while others send or close. As long as somebody waits for messages, a ping goes out after
+    `ping_interval` seconds of silence, and after as many more the connection counts as lost.
+
+    Raises the StatusError of a server that refuses, Unreachable without an answer, MalformedAnswer when that is no
+    websocket or when a message is larger than `max_message` bytes.
+    """
+
+    def __init__(
+        self,
+        transport: Transport,
+        path: str,
+        query: Mapping[str, str] | None = None,
+        *,
+        ping_interval: float = PING_INTERVAL,
+        max_message: int = MAX_ANSWER,
+    ) -> None:
+        self.url = transport.url
+        self.close_code: int | None = None  # set once the server, or this side, has ended it
+        self.close_reason = ""
+        self._timeout = transport.timeout
+        self._ping_interval = ping_interval
+        self._max_message = max_message
+        self._protocol = WSConnection(ConnectionType.CLIENT)
+        self._messages: deque[str | bytes] = deque()
+        self._parts: list[Any] = []
+        self._size = 0
+        self._failure: GafferClientError | None = None
+        self._sending = threading.Lock()
+        self._receiving = threading.Lock()
+        self._socket = open_socket(transport)
+        try:
+            with self._guarded():
+                self._shake_hands(transport, with_query(path, query))
+        except BaseException:
+            self._socket.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self.close()
+
+    def send(self, message: str | bytes) -> None:
+        """Send a text or a binary message; raises Unreachable when the connection has ended."""
+        self._send(events.TextMessage(message) if isinstance(message, str) else events.BytesMessage(message))
+
+    def receive(self, timeout: float | None = None) -> str | bytes | None:
+        """The next message; None when the connection was ended in good order.
+
+        Raises TimeoutError when none comes within `timeout` seconds, Unreachable when the connection is lost.
+        """
+        deadline = None if timeout is None else time.monotonic() + timeout
+        pinged = False
+        with self._receiving:
+            while not self._messages:
+                if self._failure is not None:
+                    raise self._failure
+                if self.close_code is not None:
+                    return None
+                left = self._ping_interval if deadline is None else max(0.0, deadline - time.monotonic())
+                if self._readable(min(self._ping_interval, left)):
+                    pinged = False
+                    with self._guarded():
+                        self._take_in(self._socket.recv(_READ_SIZE))
+                elif left < self._ping_interval:
+                    raise TimeoutError(f"{self.url} sent nothing within {timeout} s")
+                elif pinged:
+                    self._lose(unreachable(self.url, f"no sign of life for {2 * self._ping_interval:g} s"))
+                else:
+                    pinged = True
+                    self._send(events.Ping())
+            return self._messages.popleft()
+
+    def close(self, timeout: float = CLOSE_TIMEOUT) -> None:
+        """End it; the server has `timeout` seconds to take in what was sent and to say so."""
+        deadline = time.monotonic() + timeout
+        if self.close_code is None:
+            try:
+                self._send(events.CloseConnection(_NORMAL))
+                self._drain(deadline)
+            except GafferClientError:
+                pass  # it ends all the same
+        try:
+            self._socket.shutdown(socket.SHUT_RDWR)  # wakes the thread that receives
+        except OSError:
+            pass  # the server was faster
+        with self._receiving:
+            self._finish(_NORMAL, "")
+            self._socket.close()
+
+    def _shake_hands(self, transport: Transport, target: str) -> None:
+        base = urlsplit(transport.address.base)
+        headers = [(name.encode(), value.encode()) for name, value in transport.security.headers.items()]
+        opening = events.Request(base.netloc, base.path + target, extra_headers=headers)
+        self._socket.sendall(self._protocol.send(opening))
+        deadline = time.monotonic() + self._timeout
+        refused: events.RejectConnection | None = None
+        body = b""
+        while time.monotonic() < deadline:
+            data = self._socket.recv(_READ_SIZE)
+            if not data and refused is None:
+                raise unreachable(self.url, "the connection was closed")
+            self._protocol.receive_data(data)
+            for event in self._protocol.events():
+                match event:
+                    case events.AcceptConnection():
+                        self._take_in_events()  # messages may have come with the answer
+                        return
+                    case events.RejectConnection():
+                        refused = event
+                    case events.RejectData():
+                        body += event.data
+            ended = not data or self._protocol.state is ConnectionState.CLOSED or len(body) > _MAX_REFUSAL
+            if refused is not None and ended:
+                if refused.status_code < 300:
+                    raise ProtocolError(f"there is no websocket at {target.partition('?')[0]}")
+                raise refusal(Answer(refused.status_code, body), self.url)
+        raise TimeoutError
+
+    def _readable(self, seconds: float) -> bool:
+        if isinstance(self._socket, ssl.SSLSocket) and self._socket.pending():
+            return True
+        poll = select.poll()
+        poll.register(self._socket, select.POLLIN)
+        return bool(poll.poll(seconds * 1000))
+
+    def _send(self, event: events.Event) -> None:
+        with self._sending:
+            if self.close_code is not None or self._protocol.state is ConnectionState.LOCAL_CLOSING:
+                raise self._failure or unreachable(self.url, "the connection has ended")
+            with self._guarded():
+                self._socket.sendall(self._protocol.send(event))
+
+    def _take_in(self, data: bytes) -> None:
+        if data:
+            self._protocol.receive_data(data)
+            self._take_in_events()
+        elif self._protocol.state is ConnectionState.LOCAL_CLOSING:
+            self._finish(_NORMAL, "")
+        elif self.close_code is None:
+            raise unreachable(self.url, "the connection was lost")
+
+    def _take_in_events(self) -> None:
+        for event in self._protocol.events():
+            match event:
+                case events.TextMessage() | events.BytesMessage():
+                    self._add(event)
+                case events.Ping():
+                    self._send(event.response())
+                case events.CloseConnection() if self._protocol.state is ConnectionState.OPEN:
+                    raise ProtocolError(event.reason)
+                case events.CloseConnection():
+                    if self._protocol.state is ConnectionState.REMOTE_CLOSING:
+                        self._send(event.response())
+                    self._finish(int(event.code), event.reason or "")
+
+    def _add(self, event: events.TextMessage | events.BytesMessage) -> None:
+        self._parts.append(event.data)
+        self._size += len(event.data)
+        if self._size > self._max_message:
+            self._send(events.CloseConnection(_TOO_BIG))
+            raise MalformedAnswer(f"{self.url} sent a message of more than {self._max_message} bytes", url=self.url)
+        if event.message_finished:
+            text = isinstance(event, events.TextMessage)
+            self._messages.append("".join(self._parts) if text else b"".join(self._parts))
+            self._parts.clear()
+            self._size = 0
+
+    def _drain(self, deadline: float) -> None:
+        """Wait for the server's part of the end: by reading, or while another thread reads."""
+        if not self._receiving.acquire(timeout=max(0.0, deadline - time.monotonic())):
+            return
+        try:
+            while self.close_code is None and (left := deadline - time.monotonic()) > 0:
+                if self._readable(left):
+                    with self._guarded():
+                        self._take_in(self._socket.recv(_READ_SIZE))
+        finally:
+            self._receiving.release()
+
+    @contextmanager
+    def _guarded(self) -> Iterator[None]:
+        """Turn what goes wrong into an error of this package, after which the connection is of no use."""
+        try:
+            with translated_errors(self.url, self._timeout):
+                yield
+        except ProtocolError as error:
+            self._lose(MalformedAnswer(f"{self.url} is no websocket, or a broken one: {error}", url=self.url))
+            raise self._failure or error from None
+        except GafferClientError as error:
+            self._lose(error)
+            raise
+
+    def _lose(self, error: GafferClientError) -> None:
+        if self.close_code is None:
+            self._failure = error
+            self._finish(_ABNORMAL, error.message)
+
+    def _finish(self, code: int, reason: str) -> None:
+        if self.close_code is None:
+            self.close_code, self.close_reason = code, reason

@@ -1,0 +1,233 @@
+"""Following what a server sends as events (`feed=eventsource`), over lost connections and restarts (STR-33)."""
+
+import contextlib
+import threading
+from collections.abc import Iterator
+from typing import Any, NamedTuple, Self
+from urllib.parse import urlsplit
+
+import msgspec
+
+from gaffer_client.backoff import Backoff
+from gaffer_client.errors import BadRequest, GafferClientError, MalformedAnswer, NotFound, ServerError, Unreachable
+from gaffer_client.listeners import Listener, Listeners
+from gaffer_client.sse import EventParser
+from gaffer_client.transport import DEFAULT_TIMEOUT, Stream, Transport
+
+# Servers send a sign of life every 60 seconds unless they are asked for another interval.
+IDLE_TIMEOUT = 150.0
+
+
+class Received(NamedTuple):
+    """An event: its name, its data, and the id to go on from."""
+
+    event: str
+    data: Any
+    id: str
+
+
+class EventsourceClient:
+    """Follows the events at `url`: `http://127.0.0.1:5000/streams/1/stdout?feed=eventsource`.
+
+    For a server on a UNIX socket `path` is the path of the resource with its query. When the connection is lost, it
+    connects again after a while and continues after the last event that it had, as far as the server still can.
+
+    Events come as text: to listeners, from a thread of its own (`start`) or the calling one (`run`), or one after
+    the other from `events()`. Use one of the three. It ends by `stop()`, from any thread, and when what it follows is
+    gone (404 after it was there).
+
+    `idle_timeout` is the time in seconds after which a silent connection counts as lost, None for never; the other
+    options are those of Server.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        path: str = "",
+        *,
+        api_key: str | None = None,
+        cacert: str | None = None,
+        certfile: str | None = None,
+        keyfile: str | None = None,
+        timeout: float = DEFAULT_TIMEOUT,
+        idle_timeout: float | None = IDLE_TIMEOUT,
+        last_event_id: str = "",
+    ) -> None:
+        if not path:
+            url, path = _split(url)
+        self.last_event_id = last_event_id
+        self.connected = False
+        self.error: GafferClientError | None = None  # why it is not connected
+        self._transport = Transport(
+            url, api_key=api_key, cacert=cacert, certfile=certfile, keyfile=keyfile, timeout=timeout
+        )
+        self._path = path
+        self._idle_timeout = idle_timeout
+        self._listeners = Listeners()
+        self._backoff = Backoff()
+        self._parser = EventParser()
+        self._stopping = threading.Event()
+        self._lock = threading.Lock()
+        self._stream: Stream | None = None
+        self._thread: threading.Thread | None = None
+        self._was_connected = False
+
+    @classmethod
+    def over(cls, transport: Transport, path: str, *, idle_timeout: float | None = IDLE_TIMEOUT) -> Self:
+        """One that follows `path` on the server of a transport, over a connection of its own."""
+        options = {**transport.security._asdict(), "timeout": transport.timeout, "idle_timeout": idle_timeout}
+        return cls(transport.url, path, **options)
+
+    @property
+    def url(self) -> str:
+        """Of what server the events are."""
+        return self._transport.url
+
+    def subscribe(self, event: str, listener: Listener) -> None:
+        """Call `listener(event, data)` for each event of that name, or below it: `proc.web` gets `proc.web.exit`.
+
+        `.` gets all events.
+        """
+        self._listeners.add(event, listener)
+
+    def subscribe_once(self, event: str, listener: Listener) -> None:
+        """Like `subscribe`, for the next such event only."""
+        self._listeners.add(event, listener, once=True)
+
+    def unsubscribe(self, event: str, listener: Listener) -> None:
+        """Undo `subscribe` or `subscribe_once`; unknown ones are ignored."""
+        self._listeners.remove(event, listener)
+
+    def start(self) -> None:
+        """Follow in a thread of its own. What ends it early is told by `error`; `wait` waits for its end."""
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run_in_thread, name=f"events of {self.url}", daemon=True)
+            self._thread.start()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait for the end of the thread, so many seconds at most; whether it has ended."""
+        if self._thread is not None:
+            self._thread.join(timeout)
+        return self._thread is None or not self._thread.is_alive()
+
+    def stop(self) -> None:
+        """End it, and wait for its thread unless that is the calling one."""
+        self._stopping.set()
+        with self._lock:
+            if self._stream is not None:
+                self._stream.interrupt()
+        if self._thread is not threading.current_thread():
+            self.wait()
+
+    def run(self) -> None:
+        """Follow in the calling thread until the end.
+
+        Raises the StatusError of a server that refuses, Unreachable when the first connection fails.
+        """
+        for received in self.events():
+            self._listeners.deliver(received.event, received.data)
+
+    def events(self) -> Iterator[Received]:
+        """The events as they come; raises what `run` raises."""
+        try:
+            while not self._stopping.is_set():
+                try:
+                    with self._opened() as stream:
+                        yield from self._read(stream)
+                    self.error = None
+                except NotFound:
+                    if self._was_connected:
+                        return
+                    raise
+                except BadRequest as refusal:
+                    if not self.last_event_id:
+                        raise
+                    # A server that was started again doesn't know the position.
+                    self.error, self.last_event_id = refusal, ""
+                except (Unreachable, ServerError) as failure:
+                    self.error = failure
+                if not self._stopping.is_set():
+                    self.lost(self.error)
+                    self._stopping.wait(self._backoff.next(self._parser.retry or 0.0))
+        finally:
+            self._transport.close()
+
+    # What heirs may change
+
+    def decode(self, event: str, data: str) -> Any:
+        """The data of an event, from its text."""
+        return data
+
+    def lost(self, error: GafferClientError | None) -> None:
+        """Called when there is no connection, before the next attempt; `error` is None when the server ended it.
+
+        What it raises ends everything: by default the first attempt has to succeed.
+        """
+        if error is not None and not self._was_connected:
+            raise error
+
+    # How it works
+
+    def _run_in_thread(self) -> None:
+        try:
+            self.run()
+        except GafferClientError as error:
+            self.error = error
+
+    @contextlib.contextmanager
+    def _opened(self) -> Iterator[Stream]:
+        headers = {"Accept": "text/event-stream"}
+        if self.last_event_id:
+            headers["Last-Event-ID"] = self.last_event_id
+        stream = self._transport.stream(self._path, headers, idle_timeout=self._idle_timeout)
+        try:
+            if not stream.content_type.startswith("text/event-stream"):
+                raise MalformedAnswer(
+                    f"{self.url}{self._path} sends no events",
+                    url=self.url,
+                    hint="feeds of a node need ?feed=eventsource",
+                )
+            with self._lock:
+                self._stream = stream
+            self.connected = self._was_connected = True
+            self.error = None
+            yield stream
+        finally:
+            self.connected = False
+            with self._lock:
+                self._stream = None
+            stream.close()
+
+    def _read(self, stream: Stream) -> Iterator[Received]:
+        self._parser.restart(self.last_event_id)
+        while not self._stopping.is_set() and (data := stream.read()):
+            self._backoff.reset()
+            try:
+                for event in self._parser.feed(data):
+                    received = Received(event.event, self.decode(event.event, event.data), event.id)
+                    self.last_event_id = event.id
+                    yield received
+            except ValueError as error:
+                raise MalformedAnswer(f"{self.url}: {error}", url=self.url) from None
+
+
+class Watcher(EventsourceClient):
+    """An EventsourceClient whose events hold JSON, such as those of `/watch` and `/events`; data come decoded."""
+
+    def decode(self, event: str, data: str) -> Any:
+        """The document; raises ValueError when there is none."""
+        try:
+            return msgspec.json.decode(data)
+        except (msgspec.DecodeError, RecursionError) as error:
+            raise ValueError(f"the data of {event} is no JSON: {error}") from None
+
+
+def _split(url: str) -> tuple[str, str]:
+    """The server and the path with its query."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return url, ""
+    if parts.scheme not in ("http", "https"):
+        return url, ""
+    return f"{parts.scheme}://{parts.netloc}", parts.path + (f"?{parts.query}" if parts.query else "")

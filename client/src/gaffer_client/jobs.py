@@ -1,0 +1,112 @@
+"""`Job`: a job on a node."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from msgspec import UNSET
+
+from gaffer.names import JobName
+from gaffer_client.answers import JobInfo, JobStats, JobStatus, NumProcesses, Pid, Pids
+from gaffer_client.naming import checked_job_name
+from gaffer_client.transport import path_of
+
+if TYPE_CHECKING:
+    from gaffer_client.node import Server
+
+
+class Job:
+    """A job on a node. Each property and method asks the node anew."""
+
+    def __init__(self, server: "Server", name: str | JobName) -> None:
+        parsed = checked_job_name(name, server.url)
+        self.server = server
+        self.name = str(parsed)
+        self._path = path_of("jobs", *parsed)
+        self._template_path = path_of("processes", parsed.display)
+
+    def __repr__(self) -> str:
+        return f"Job({self.server.url!r}, {self.name!r})"
+
+    def info(self) -> JobInfo:
+        """What the node knows about it (R-45)."""
+        return self.server.transport.get(self._path, JobInfo)
+
+    def status(self) -> JobStatus:
+        """The short answer: is it active, and its numbers of processes (R-28)."""
+        return self.server.transport.get(path_of("status", self.name), JobStatus)
+
+    def stats(self) -> JobStats:
+        """CPU and memory, in all and of each process (R-48)."""
+        return self.server.transport.get(self._path + "/stats", JobStats)
+
+    @property
+    def active(self) -> bool:
+        """Whether it is meant to run and has not failed."""
+        return self.server.transport.request("GET", self._path + "/state").body.strip() == b"1"
+
+    @property
+    def running(self) -> int:
+        """How many of its processes are alive."""
+        return self.info()["running"]
+
+    @property
+    def running_out(self) -> int:
+        """How many processes run outside its number, by `commit`."""
+        return self.info()["running_out"]
+
+    @property
+    def numprocesses(self) -> int:
+        """How many processes it is meant to have."""
+        answer = self.server.transport.get(self._path + "/numprocesses", NumProcesses)
+        return answer["numprocesses"]
+
+    @property
+    def pids(self) -> list[int]:
+        """The internal pids of its processes."""
+        return self.server.transport.get(self._path + "/pids", Pids)["pids"]
+
+    def start(self) -> None:
+        """Start it, if it is not started."""
+        self._set_state(b"1")
+
+    def stop(self) -> None:
+        """Stop it: its processes end and are not replaced."""
+        self._set_state(b"0")
+
+    def restart(self) -> None:
+        """Replace its processes, as many as configured."""
+        self._set_state(b"2")
+
+    def scale(self, change: int | str) -> int:
+        """Run more or less processes: `2` or `"+2"` more, `-2` or `"-2"` less, `"=2"` in all; the new number (R-50)."""
+        return self._set_number(self._path + "/numprocesses", {"scale": change})
+
+    def add(self, count: int = 1) -> int:
+        """Run `count` more processes; the new number (R-20)."""
+        return self._set_number(self._template_path + path_of("_add", count))
+
+    def sub(self, count: int = 1) -> int:
+        """Run `count` processes less; the new number (R-21)."""
+        return self._set_number(self._template_path + path_of("_sub", count))
+
+    def commit(self, graceful_timeout: float | None = None, env: Mapping[str, str] | None = None) -> int:
+        """Run one more process that is not kept alive; its internal pid."""
+        given = {"graceful_timeout": graceful_timeout, "env": env}
+        answer = self.server.transport.request(
+            "POST", self._path + "/commit", document={key: value for key, value in given.items() if value is not None}
+        )
+        return self.server.transport.decode(answer, Pid)["pid"]
+
+    def kill(self, signal: int | str) -> None:
+        """Send a signal, by number or name, to all its processes."""
+        self.server.transport.order("POST", self._path + "/signal", {"signal": signal})
+
+    signal = kill
+
+    def _set_state(self, state: bytes) -> None:
+        self.server.transport.order("POST", self._path + "/state", body=state)
+
+    def _set_number(self, path: str, document: object = UNSET) -> int:
+        transport = self.server.transport
+        answer = transport.request("POST", path, document=document)
+        return transport.decode(answer, NumProcesses)["numprocesses"]

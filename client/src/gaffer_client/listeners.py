@@ -1,0 +1,62 @@
+"""Who wants to hear of which events; used by all clients that follow something."""
+
+import logging
+import threading
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from gaffer.event_log import ALL, match, normal
+
+Listener = Callable[[str, Any], object]
+
+logger = logging.getLogger(__name__)
+
+
+class _Subscription(NamedTuple):
+    pattern: str
+    listener: Listener
+    once: bool
+
+
+class Listeners:
+    """Calls `listener(event, data)` for the events that a pattern gets.
+
+    Patterns are dotted prefixes: `proc.web` gets `proc.web.exit`, `.` gets everything. To be used from any thread.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._subscriptions: tuple[_Subscription, ...] = ()
+
+    def add(self, pattern: str, listener: Listener, *, once: bool = False) -> None:
+        """Call `listener` from now on, or for the next such event only; the same one is added only once."""
+        subscription = _Subscription(normal(pattern), listener, once)
+        with self._lock:
+            if subscription not in self._subscriptions:
+                self._subscriptions += (subscription,)
+
+    def remove(self, pattern: str, listener: Listener) -> None:
+        """Undo `add`; what was not added is ignored."""
+        pattern = normal(pattern)
+        with self._lock:
+            self._subscriptions = tuple(
+                known for known in self._subscriptions if (known.pattern, known.listener) != (pattern, listener)
+            )
+
+    def remove_all(self, pattern: str = ALL) -> None:
+        """Drop all listeners of a pattern; of all patterns when none is given."""
+        pattern = normal(pattern)
+        with self._lock:
+            self._subscriptions = tuple(known for known in self._subscriptions if pattern not in (ALL, known.pattern))
+
+    def deliver(self, event: str, data: Any) -> None:
+        """Call the listeners of this event. What they raise is logged and disturbs nobody else."""
+        with self._lock:
+            called = [known for known in self._subscriptions if match(known.pattern, (event,)) is not None]
+            self._subscriptions = tuple(known for known in self._subscriptions if not (known.once and known in called))
+        for subscription in called:
+            # Listeners are foreign code.
+            try:
+                subscription.listener(event, data)
+            except Exception:
+                logger.exception("a listener of %r failed", event)

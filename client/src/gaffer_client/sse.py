@@ -1,0 +1,90 @@
+"""Server-sent events (WHATWG HTML, 9.2.6): bytes go in, events come out. Pure: no I/O."""
+
+import codecs
+import re
+from collections.abc import Iterator
+from typing import NamedTuple
+
+MAX_EVENT = 64 * 1024 * 1024  # bytes of one event
+
+_LINE_END = re.compile(rb"\r\n|\n|\r")
+
+
+class ServerEvent(NamedTuple):
+    """An event: its name (`message` when the server gave none), its data, and the last id that the server gave."""
+
+    event: str
+    data: str
+    id: str
+
+
+class EventParser:
+    """Makes events of bytes, wherever these are cut.
+
+    `last_event_id` is what goes into a Last-Event-ID header to continue, empty for nothing; `retry` the seconds that
+    the server wants a client to wait before it connects again, None when it didn't say.
+    """
+
+    def __init__(self, last_event_id: str = "", limit: int = MAX_EVENT) -> None:
+        self.retry: float | None = None
+        self._limit = limit
+        self.restart(last_event_id)
+
+    def restart(self, last_event_id: str) -> None:
+        """Another connection: forget what was not complete on the one before."""
+        self.last_event_id = last_event_id
+        self._size = 0  # bytes of the event that is under way
+        self._line: list[bytes] = []  # the pieces of a line that has not ended
+        self._after_cr = False
+        self._at_start = True
+        self._event = ""
+        self._data: list[str] = []
+
+    def feed(self, data: bytes) -> Iterator[ServerEvent]:
+        """The events that `data` completes; raises ValueError when one is larger than the limit."""
+        if self._after_cr and data:
+            data = data.removeprefix(b"\n")
+            self._after_cr = False
+        self._after_cr = data.endswith(b"\r")
+        *ended, rest = _LINE_END.split(data)
+        for end in ended:
+            line = b"".join([*self._line, end])
+            self._line.clear()
+            self._count(len(end))
+            event = self._take(line)
+            if event is not None:
+                yield event
+        if rest:
+            self._line.append(rest)
+            self._count(len(rest))
+
+    def _count(self, size: int) -> None:
+        self._size += size
+        if self._size > self._limit:
+            raise ValueError(f"an event is over {self._limit} bytes")
+
+    def _take(self, line: bytes) -> ServerEvent | None:
+        """Take in a line; a blank one ends an event."""
+        if self._at_start:
+            self._at_start = False
+            line = line.removeprefix(codecs.BOM_UTF8)
+        if not line:
+            self._size = 0
+            event, data = self._event or "message", self._data
+            self._event, self._data = "", []
+            return ServerEvent(event, "\n".join(data), self.last_event_id) if data else None
+        field, _, rest = line.partition(b":")
+        if not field:  # a comment
+            self._size -= len(line)
+            return None
+        value = rest.removeprefix(b" ").decode("utf-8", "replace")
+        match field:
+            case b"event":
+                self._event = value
+            case b"data":
+                self._data.append(value)
+            case b"id" if "\0" not in value:
+                self.last_event_id = value
+            case b"retry" if value.isascii() and value.isdecimal() and len(value) < 10:
+                self.retry = int(value) / 1000
+        return None
