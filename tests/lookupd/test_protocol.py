@@ -4,7 +4,6 @@ import json
 
 import pytest
 
-from gaffer_lookupd.complaints import Complaints
 from gaffer_lookupd.protocol import answer
 from support.registry import Lookup
 
@@ -163,11 +162,3 @@ def test_the_log_is_told_who_did_what_wrong(speaker, lookup):
     assert other.complaints[0] == "a node without a name yet sent not a JSON object"
     assert other.complaints[1].startswith("IDENTIFY of node 'n1' at 'http://copy' was refused: id_in_use")
     assert other.complaints[2].startswith("two connected nodes have the name 'n1': def")
-
-
-@pytest.mark.expects_errors("n1 sent nonsense")
-def test_the_same_complaint_is_logged_once_a_minute(caplog):
-    complaints = Complaints()
-    for now in (100.0, 100.5, 159.0, 160.5, 161.0):
-        complaints.warn("node n1 sent nonsense", now)
-    assert caplog.text.count("n1 sent nonsense") == 2

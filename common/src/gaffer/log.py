@@ -17,6 +17,9 @@ LEVELS = {
 
 _FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
+# Tornado's lines about failed connections, one an attempt: those who use the connections say it once, and clearly.
+_REPEATED = ("SSL Error on", "error on read")
+
 _installed: logging.Handler | None = None
 
 
@@ -58,4 +61,9 @@ def setup_logging(level: str = "info", error_log: str | None = None) -> None:
         _installed.close()
     root.addHandler(handler)
     root.setLevel(number)
+    logging.getLogger("tornado.general").addFilter(_is_news)
     _installed = handler
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    return not record.getMessage().startswith(_REPEATED)

@@ -5,7 +5,9 @@ import contextlib
 from collections.abc import Callable, Iterable, Mapping
 from ssl import SSLContext
 from typing import Protocol
+from urllib.parse import quote
 
+from gaffer import __version__
 from gaffer.messages import PROTOCOL_VERSION, Identify
 from gafferd.announcing_journal import Journal, Table
 from gafferd.announcing_link import Link, LinkStatus, websocket_url
@@ -52,7 +54,9 @@ class Announcer:
         self._version = version
         self._journal = Journal()
         self._source: Source | None = None
-        headers = {} if cluster_key is None else {"Authorization": f"Bearer {cluster_key}"}
+        headers = {"User-Agent": f"gafferd/{__version__} ({quote(name)})"}
+        if cluster_key is not None:
+            headers["Authorization"] = f"Bearer {cluster_key}"
         unique: dict[str, str] = {}
         for address in addresses:
             unique.setdefault(websocket_url(address), address)

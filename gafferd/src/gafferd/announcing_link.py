@@ -13,6 +13,7 @@ from tornado.httpclient import HTTPClientError, HTTPRequest
 from tornado.iostream import StreamClosedError
 from tornado.websocket import WebSocketClientConnection, WebSocketError, websocket_connect
 
+from gaffer import tls
 from gaffer.errors import BadRequest
 from gaffer.messages import (
     MAX_MESSAGE_SIZE,
@@ -311,6 +312,8 @@ def _explain(error: Exception) -> str:
     """Why a connection failed, for people."""
     if isinstance(error, TimeoutError):
         return f"no answer within {CONNECT_TIMEOUT:g} s"
+    if why := tls.explain(error):
+        return f"TLS failed: {why} (see --cacert, --client-certfile and --client-keyfile)"
     if isinstance(error, HTTPClientError) and error.code == 401:
         return "401: it wants the cluster key; give this node the key file of the cluster (--cluster-key-file)"
     if isinstance(error, HTTPClientError) and error.response is not None and error.response.body:
@@ -319,4 +322,6 @@ def _explain(error: Exception) -> str:
         except (msgspec.DecodeError, TypeError, KeyError):
             message = error.message
         return f"{error.code}: {message}"
+    if isinstance(error, HTTPClientError) and error.code == 599:
+        return error.message
     return str(error) or type(error).__name__

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 from tornado.websocket import WebSocketClosedError, WebSocketHandler
 
-from gaffer_lookupd.complaints import Complaints
+from gaffer.complaints import Complaints
 from gaffer_lookupd.protocol import answer
 from gaffer_lookupd.registry import Registry
 

@@ -7,6 +7,8 @@ from gaffer.http.access import AuthRequired, Facts, check_host, check_origin
 from gaffer.http.server import peer_of
 from gaffer_lookupd.application import LookupHandler
 
+_AGENT_LIMIT = 200  # characters
+
 
 class NodeSocket(LookupHandler, WebSocketHandler):
     """The connection of a node. Where there is a cluster key, only its holders get one."""
@@ -30,7 +32,9 @@ class NodeSocket(LookupHandler, WebSocketHandler):
         if key is not None and self.application.policy.verify(key) is not None:
             return
         what = "without the cluster key" if key is None else "with a wrong cluster key"
-        self.application.connections.complain(self, f"a node came {what} and was refused")
+        # It has not said its name yet; gafferd says it here too.
+        agent = self.request.headers.get("User-Agent", "")[:_AGENT_LIMIT]
+        self.application.connections.complain(self, f"a node ({agent!r}) came {what} and was refused")
         raise AuthRequired(
             f"nodes need the cluster key here; this one came {what}",
             hint="give gafferd the key file of the cluster: --cluster-key-file",
