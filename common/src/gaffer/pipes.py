@@ -11,11 +11,12 @@ from typing import Any
 
 from gaffer.errors import ProcessError
 from gaffer.log_files import LogFile
-from gaffer.streams import READ_SIZE, Ring
+from gaffer.streams import READ_SIZE, Ring, Source
 
 log = logging.getLogger("gaffer.pipes")
 
 INPUT_LIMIT = 16 * 1024 * 1024  # bytes that may wait for a process to read its input
+_ROOM = 256 * 1024  # bytes that wait for it when a patient writer goes on
 _FAST = 32e6  # bytes a second that make a stream a fast one
 _STREAK = 64  # times in a row that it was as fast with READ_SIZE bytes or more
 _LARGE_PIPE = 1024 * 1024  # bytes that the pipe of a fast stream may hold
@@ -132,15 +133,20 @@ def _enlarge(fd: int) -> bool:
 
 
 class Input:
-    """The writing end of a pipe. One call's data is never mixed with another's (IO-12). Closes `fd`."""
+    """The writing end of a pipe. One call's data is never mixed with another's (IO-12). Closes `fd`.
+
+    `life` holds nothing and closes when nothing can be written any more, so that a cursor can wait for that.
+    """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, fd: int) -> None:
+        self.life: Source[Any] = Source()
         self._loop = loop
         self._fd: int | None = fd
         self._lock = threading.Lock()
         self._queue: deque[memoryview] = deque()
         self._waiting = 0
         self._busy = False
+        self._less = asyncio.Event()  # set when less waits than did
 
     def write(self, data: bytes) -> None:
         """Queue `data`, from any thread.
@@ -157,12 +163,30 @@ class Input:
             self._waiting += len(data)
         self._loop.call_soon_threadsafe(self._flush)
 
+    @property
+    def waiting(self) -> int:
+        """Bytes that the process has not read yet, without what the pipe holds."""
+        return self._waiting
+
+    async def room(self) -> None:
+        """Wait until the process has read most of what waits for it. To be called on the loop.
+
+        Raises ProcessError 410 `stream_closed` when it no longer reads.
+        """
+        while self._waiting > _ROOM:
+            self._less.clear()
+            await self._less.wait()
+        if self._fd is None:
+            raise ProcessError(410, "stream_closed", "the process has closed its input")
+
     def close(self) -> None:
         """Close the pipe; what was not written is lost."""
         with self._lock:
             fd, self._fd = self._fd, None
             self._queue.clear()
             self._waiting = 0
+        self._less.set()
+        self.life.close()
         if fd is not None:
             if self._busy:
                 self._loop.remove_writer(fd)
@@ -182,6 +206,7 @@ class Input:
                     else:
                         self._queue.popleft()
             except BlockingIOError:
+                self._less.set()
                 if not self._busy:
                     self._busy = True
                     self._loop.add_writer(fd, self._flush)
@@ -193,6 +218,7 @@ class Input:
             if self._busy:
                 self._busy = False
                 self._loop.remove_writer(fd)
+        self._less.set()
         if broken:
             self.close()
 
