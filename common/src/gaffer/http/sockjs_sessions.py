@@ -155,6 +155,10 @@ class _Owned:
         """Send what can be sent."""
         raise NotImplementedError
 
+    def discard(self) -> None:
+        """Forget what waits."""
+        raise NotImplementedError
+
     def belongs_to(self, grant: Grant) -> bool:
         """Whether a request with that grant is of the client that opened the session."""
         return self.owner is None or (self.owner == grant and self.owner.revocation is grant.revocation)
@@ -166,8 +170,11 @@ class _Owned:
         grant.hold(self)
 
     def revoked(self) -> None:
-        """The grant was taken back."""
+        """The grant was taken back: the client gets nothing more."""
+        self.discard()
         self.close(*REVOKED)
+        if self.handler is not None:  # it hasn't taken yet what was sent before
+            self.handler.revoked()
 
     async def wait_for_room(self) -> None:
         """Wait until a message may be queued; raises ConnectionClosed."""
@@ -251,6 +258,9 @@ class FramedSession(_Owned, Session):  # type: ignore[misc]
             handler.send_pack(proto.disconnect(*self.get_close_reason()))
             handler.session_closed()
 
+    def discard(self) -> None:
+        self.send_queue = ""
+
     def get_close_reason(self) -> tuple[int, str]:
         code, reason = self.close_reason or GO_AWAY
         return code, proto.json_encode(reason)[1:-1]  # the library puts the quotes
@@ -314,6 +324,10 @@ class RawSession(_Owned, BaseSession):  # type: ignore[misc]
         elif self.state == CLOSED:
             self.handler.session_closed(*self.close_reason)
         self._make_room()
+
+    def discard(self) -> None:
+        self._queue.clear()
+        self._queued = 0
 
 
 class Router(SockJSRouter):  # type: ignore[misc]
