@@ -1,10 +1,9 @@
 """`/metrics`: the node, its jobs and its processes for Prometheus."""
 
-import asyncio
 import platform
-import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Generator
+from functools import partial
 
 from gaffer import __version__, stats
 from gaffer.errors import ProcessNotFound
@@ -15,8 +14,6 @@ from gaffer.http.operations import TEXT, operation
 from gaffer.http.routes import Route
 from gaffer.names import parse_job_name
 from gaffer.slot import SlotState
-
-SLICE = 0.005  # seconds of collecting after which the loop gets its turn
 
 _STATES = tuple(state for state in SlotState if state is not SlotState.EMPTY)
 
@@ -31,24 +28,21 @@ class Metrics(NodeHandler):
         CPU time and memory are those of a process itself, without the processes it started. The latencies leave out
         feeds, whose answers take as long as the client wants.
         """
-        families: list[Family] = []
-        turn_ends = time.monotonic() + SLICE
-        for _ in _collect(self.application, self.grant, families):
-            if time.monotonic() >= turn_ends:
-                await asyncio.sleep(0)
-                turn_ends = time.monotonic() + SLICE
+        families = await self.application.slices.run(partial(_collect, self.application, self.grant))
         self.set_header("Content-Type", CONTENT_TYPE)
         self.finish("".join(family.render() for family in families))
 
 
-def _collect(application: NodeApplication, grant: Grant, found: list[Family]) -> Iterator[None]:
-    """Fill `found`, in steps between which the loop may turn."""
-    found += _of_node(application)
+Steps = Generator[None, None, list[Family]]
+
+
+def _collect(application: NodeApplication, grant: Grant) -> Steps:
+    """All metrics that the grant is for, in steps between which the loop may turn."""
+    of_node = [*_of_node(application), application.latencies.histogram.collect()]
     yield
-    found.append(application.latencies.histogram.collect())
-    yield
-    yield from _of_jobs(application, grant, found)
-    yield from _of_processes(application, grant, found)
+    of_jobs = yield from _of_jobs(application, grant)
+    of_processes = yield from _of_processes(application, grant)
+    return [*of_node, *of_jobs, *of_processes]
 
 
 def _of_node(application: NodeApplication) -> list[Family]:
@@ -76,12 +70,11 @@ def _of_node(application: NodeApplication) -> list[Family]:
     return [build, uptime, draining, connections, feeds, lost_bytes, lost_events, lookupds]
 
 
-def _of_jobs(application: NodeApplication, grant: Grant, found: list[Family]) -> Iterator[None]:
+def _of_jobs(application: NodeApplication, grant: Grant) -> Steps:
     manager = application.manager
     processes = Family("gaffer_job_processes", "gauge", "Processes of a job by their state.")
     wanted = Family("gaffer_job_wanted_processes", "gauge", "How many processes a job is to have while it is active.")
     restarts = Family("gaffer_job_restarts_total", "counter", "Processes that ended unasked and were to be replaced.")
-    found += processes, wanted, restarts
     for qualified in manager.jobs():
         name = parse_job_name(qualified)
         if not grant.sees(name.session):
@@ -97,12 +90,12 @@ def _of_jobs(application: NodeApplication, grant: Grant, found: list[Family]) ->
         wanted.add(info["max_processes"], labels)
         restarts.add(info["restarts"], labels)
         yield
+    return [processes, wanted, restarts]
 
 
-def _of_processes(application: NodeApplication, grant: Grant, found: list[Family]) -> Iterator[None]:
+def _of_processes(application: NodeApplication, grant: Grant) -> Steps:
     cpu = Family("gaffer_process_cpu_seconds_total", "counter", "User and system CPU time of a process.")
     memory = Family("gaffer_process_resident_memory_bytes", "gauge", "Resident memory of a process.")
-    found += cpu, memory
     for process in tuple(application.manager.running.values()):
         name = process.job
         usage = stats.usage(process.os_pid) if grant.sees(name.session) and process.active else None
@@ -112,6 +105,7 @@ def _of_processes(application: NodeApplication, grant: Grant, found: list[Family
         cpu.add(usage.cpu_seconds, labels)
         memory.add(usage.resident_bytes, labels)
         yield
+    return [cpu, memory]
 
 
 ROUTES = [Route("/metrics", Metrics, {"GET": Scope.READ})]

@@ -230,9 +230,10 @@ def _describe(path: str, method: str, cases: Sequence[_Case], schemas: _Schemas)
 
 
 def _doc(case: _Case) -> str:
-    name = "get" if case.method == "HEAD" else case.method.lower()
-    method = getattr(case.route.handler, name)
-    return inspect.getdoc(method if hasattr(method, "operation") else case.route.handler) or ""
+    """What the handler says of the method, or of itself where the method is Tornado's."""
+    method = getattr(case.route.handler, "get" if case.method == "HEAD" else case.method.lower())
+    own = not method.__module__.startswith("tornado.")
+    return inspect.getdoc(method if own else case.route.handler) or ""
 
 
 def _query_parameters(operation: Operation, schemas: _Schemas) -> list[dict[str, Any]]:
@@ -240,11 +241,18 @@ def _query_parameters(operation: Operation, schemas: _Schemas) -> list[dict[str,
         return []
     described = []
     for field in msgspec.structs.fields(operation.query):
-        schema = dict(schemas.any_of([field.type]))
+        schema = _without_null(schemas.any_of([field.type]))
         if field.default not in (msgspec.NODEFAULT, msgspec.UNSET, None):
             schema["default"] = field.default
         described.append({"name": field.encode_name, "in": "query", "required": field.required, "schema": schema})
     return described
+
+
+def _without_null(schema: dict[str, Any]) -> dict[str, Any]:
+    """The schema of what may be left out instead."""
+    kept = [each for each in schema.get("anyOf", ()) if each != {"type": "null"}]
+    rest = {key: value for key, value in schema.items() if key != "anyOf"}
+    return {**rest, **kept[0]} if len(kept) == 1 else {**rest, "anyOf": kept} if kept else rest
 
 
 def _request_body(operations: Sequence[Operation], schemas: _Schemas) -> dict[str, Any]:
@@ -254,11 +262,13 @@ def _request_body(operations: Sequence[Operation], schemas: _Schemas) -> dict[st
     }
 
 
-def _content(media: str, kinds: Iterable[Any], schemas: _Schemas) -> dict[str, Any]:
+def _content(media: str, kinds: Iterable[Any], schemas: _Schemas, *, endless: bool = False) -> dict[str, Any]:
     if media not in (JSON, TEXT):
         return {}  # raw bytes, or a text that goes on and on
     types = [each for kind in kinds for each in _alternatives(kind)]
-    return {"schema": schemas.any_of(types) if types else {"type": "string"}}
+    schema = schemas.any_of(types) if types else {"type": "string"}
+    # Of a line of a feed; the whole is no JSON document.
+    return {"x-item-schema" if endless else "schema": schema}
 
 
 def _responses(method: str, cases: Sequence[_Case], schemas: _Schemas) -> dict[str, Any]:
@@ -278,7 +288,12 @@ def _responses(method: str, cases: Sequence[_Case], schemas: _Schemas) -> dict[s
         )
         if medias and method != "HEAD":
             response["content"] = {
-                media: _content(media, [answer.returns for answer in answers if media in answer.media], schemas)
+                media: _content(
+                    media,
+                    [answer.returns for answer in answers if media in answer.media],
+                    schemas,
+                    endless=any(answer.endless for answer in answers),
+                )
                 for media in medias
             }
         found[str(status)] = response
