@@ -180,3 +180,17 @@ def script(name: str, code: str, **settings: Any) -> dict[str, Any]:
         "env": {"PATH": os.environ["PATH"]},
         **settings,
     }
+
+
+ECHO = "import os\nwhile data := os.read(0, 1 << 16): os.write(1, data)"
+
+
+async def run_script(node: HttpNode, code: str = ECHO, **settings: Any) -> int:
+    """Run a piece of Python as the job `job`, stdin and both outputs redirected; returns its pid."""
+    job = script("job", code, **{"redirect_output": ["out", "err"], "redirect_input": True, **settings})
+    assert (await node.call("POST", "/jobs/default", job)).status == 200
+
+    async def pids() -> Any:
+        return (await node.call("GET", "/jobs/default/job/pids")).json["pids"]
+
+    return (await eventually_async(pids))[0]

@@ -4,34 +4,21 @@ import asyncio
 import hashlib
 import json
 import os
-from typing import Any
 
 import pytest
 
 from gaffer.http.access import Grant, Scope, make_policy
-from support.http_node import HttpNode, running_node, script
+from support.http_node import ECHO, HttpNode, run_script, running_node
 from support.poll import eventually_async
 from support.websocket import CLOSE, PING, Closed, WebSocket, connected
 
-ECHO = "import os\nwhile data := os.read(0, 1 << 16): os.write(1, data)"
 MIB = 1024 * 1024
-
-
-async def start(node: HttpNode, code: str = ECHO, **options: Any) -> int:
-    """Run a script with its streams redirected; returns its pid."""
-    job = script("job", code, **{"redirect_output": ["out", "err"], "redirect_input": True, **options})
-    assert (await node.call("POST", "/jobs/default", job)).status == 200
-
-    async def pids() -> list[int]:
-        return (await node.call("GET", "/pids")).json["pids"]
-
-    return (await eventually_async(pids))[0]
 
 
 @pytest.mark.row("STR-20", "R-80")
 @pytest.mark.parametrize("message", ["ECHO\n", b"ECHO\n", b"\xff\x00\n"])
 async def test_what_is_sent_goes_to_stdin_and_stdout_comes_back_once(node: HttpNode, message: str | bytes) -> None:
-    pid = await start(node)
+    pid = await run_script(node)
     async with connected(node.address, f"/wstreams/{pid}") as socket:
         for _ in range(2):
             await socket.send(message)
@@ -43,7 +30,7 @@ async def test_what_is_sent_goes_to_stdin_and_stdout_comes_back_once(node: HttpN
 
 @pytest.mark.row("STR-21")
 async def test_several_clients_read_and_write(node: HttpNode) -> None:
-    pid = await start(node)
+    pid = await run_script(node)
     path = f"/wstreams/{pid}"
     async with connected(node.address, path) as one, connected(node.address, path) as other:
         await one.send("one\n")
@@ -54,7 +41,7 @@ async def test_several_clients_read_and_write(node: HttpNode) -> None:
 
 @pytest.mark.row("STR-24")
 async def test_stderr_joins_stdout_under_one_label(node: HttpNode) -> None:
-    pid = await start(node, ECHO.replace("write(1", "write(2"), redirect_output=["all", "all"])
+    pid = await run_script(node, ECHO.replace("write(1", "write(2"), redirect_output=["all", "all"])
     async with connected(node.address, f"/wstreams/{pid}") as socket:
         await socket.send("oops\n")
         assert await socket.receive() == "oops\n"
@@ -65,7 +52,7 @@ async def test_stderr_joins_stdout_under_one_label(node: HttpNode) -> None:
     [("", b""), ("?tail=1", b"three\n"), ("?tail=5b", b"hree\n"), ("?after=4", b"two\nthree\n"), ("?tail=0", b"")],
 )
 async def test_output_can_begin_earlier(node: HttpNode, query: str, expected: bytes) -> None:
-    pid = await start(node)
+    pid = await run_script(node)
     async with connected(node.address, f"/wstreams/{pid}") as first:
         await first.send("one\ntwo\nthree\n")
         await first.receive_until(b"three\n")
@@ -89,7 +76,7 @@ async def test_output_can_begin_earlier(node: HttpNode, query: str, expected: by
     ],
 )
 async def test_an_error_is_told_as_json_before_the_end(node: HttpNode, path: str, status: int, error: str) -> None:
-    pid = await start(node)
+    pid = await run_script(node)
     async with connected(node.address, path.format(pid=pid)) as socket:
         told = await socket.receive_json()
         assert (told["error"], told["errno"]) == (error, status)
@@ -100,18 +87,20 @@ async def test_an_error_is_told_as_json_before_the_end(node: HttpNode, path: str
 
 @pytest.mark.row("STR-22")
 async def test_without_input_it_can_be_read_and_says_that_it_cannot_be_written(node: HttpNode) -> None:
-    pid = await start(node, "import sys, time\nwhile True: print('tick'); time.sleep(0.05)", redirect_input=False)
+    pid = await run_script(
+        node, "import os, time\nwhile True: os.write(1, b'tick'); time.sleep(0.05)", redirect_input=False
+    )
     async with connected(node.address, f"/wstreams/{pid}") as socket:
-        assert await socket.receive() == "tick\n"
+        assert await socket.receive() == "tick"
         await socket.send("x")
-        while (message := await socket.receive()) == "tick\n":
+        while (message := await socket.receive()) == "tick":
             pass
         assert json.loads(message)["error"] == "forbidden_write"
-        assert await socket.receive() == "tick\n"
+        assert await socket.receive() == "tick"
 
 
 async def test_without_output_it_can_be_written(node: HttpNode) -> None:
-    pid = await start(node, "input(); raise SystemExit", redirect_output=[], numprocesses=1)
+    pid = await run_script(node, "input(); raise SystemExit", redirect_output=[], numprocesses=1)
     async with connected(node.address, f"/wstreams/{pid}") as socket:
         await socket.send("go\n")
         assert (await socket.closing()).code == 1000
@@ -119,14 +108,14 @@ async def test_without_output_it_can_be_written(node: HttpNode) -> None:
 
 @pytest.mark.row("STR-22")
 async def test_with_neither_it_says_so_and_closes(node: HttpNode) -> None:
-    pid = await start(node, "import time; time.sleep(1000)", redirect_output=[], redirect_input=False)
+    pid = await run_script(node, "import time; time.sleep(1000)", redirect_output=[], redirect_input=False)
     async with connected(node.address, f"/wstreams/{pid}") as socket:
         assert (await socket.receive_json())["error"] == "forbidden_write"
         assert (await socket.closing()).code == 4403
 
 
 async def test_it_ends_with_the_process_after_the_last_output(node: HttpNode) -> None:
-    pid = await start(node, "import sys\ninput()\nsys.stdout.write('x' * 150_000 + 'end')")
+    pid = await run_script(node, "import sys\ninput()\nsys.stdout.write('x' * 150_000 + 'end')")
     async with connected(node.address, f"/wstreams/{pid}") as socket:
         await socket.send("go\n")
         assert await socket.receive_until(b"end") == b"x" * 150_000 + b"end"
@@ -135,7 +124,7 @@ async def test_it_ends_with_the_process_after_the_last_output(node: HttpNode) ->
 
 
 async def test_it_stays_open_for_writing_when_the_process_has_closed_its_output(node: HttpNode) -> None:
-    pid = await start(node, "import os\nos.close(1); os.close(2)\ninput()")
+    pid = await run_script(node, "import os\nos.close(1); os.close(2)\ninput()")
     async with connected(node.address, f"/wstreams/{pid}") as socket:
         await eventually_async(lambda: node.manager.ring(pid, "out").closed)
         await socket.send_frame(PING)
@@ -144,7 +133,7 @@ async def test_it_stays_open_for_writing_when_the_process_has_closed_its_output(
 
 
 async def test_it_ends_well_when_the_node_stops(node: HttpNode) -> None:
-    pid = await start(node)
+    pid = await run_script(node)
     async with connected(node.address, f"/wstreams/{pid}") as socket:
         await socket.send("last words\n")
         await socket.receive_until(b"last words\n")
@@ -154,7 +143,7 @@ async def test_it_ends_well_when_the_node_stops(node: HttpNode) -> None:
 
 
 async def test_a_client_that_is_gone_is_forgotten(node: HttpNode) -> None:
-    pid = await start(node)
+    pid = await run_script(node)
     ring = node.manager.ring(pid, "out")
     async with connected(node.address, f"/wstreams/{pid}"), connected(node.address, f"/wstreams/{pid}") as polite:
         await eventually_async(lambda: ring.watchers == 2)
@@ -164,7 +153,7 @@ async def test_a_client_that_is_gone_is_forgotten(node: HttpNode) -> None:
 
 
 async def test_a_reader_that_does_not_read_costs_the_others_nothing(node: HttpNode) -> None:
-    pid = await start(node)
+    pid = await run_script(node)
     path = f"/wstreams/{pid}"
     async with connected(node.address, path) as lazy, connected(node.address, path) as keen:
         for _ in range(20):
@@ -183,7 +172,7 @@ while size < 40 << 20:
     time.sleep(0.0005)
 print(found.hexdigest())
 """
-    pid = await start(node, code)
+    pid = await run_script(node, code)
     data = [os.urandom(MIB) for _ in range(40)]
     async with connected(node.address, f"/wstreams/{pid}") as socket:
         for piece in data:
@@ -192,7 +181,7 @@ print(found.hexdigest())
 
 
 async def test_what_waits_for_a_process_that_does_not_read_is_bounded(node: HttpNode) -> None:
-    pid = await start(node, "import time; time.sleep(1000)")
+    pid = await run_script(node, "import time; time.sleep(1000)")
     pipe = node.manager.get_process(pid).streams["stdin"].input
     assert pipe is not None
     async with connected(node.address, f"/wstreams/{pid}") as one, connected(node.address, f"/wstreams/{pid}") as other:
@@ -211,7 +200,7 @@ async def _send_for_ever(socket: WebSocket) -> None:
 
 
 async def test_a_message_that_is_too_large_ends_the_connection(node: HttpNode) -> None:
-    pid = await start(node)
+    pid = await run_script(node)
     async with connected(node.address, f"/wstreams/{pid}") as socket:
         await socket.send(b"x" * (MIB + 1))
         assert (await socket.closing()).code in (1009, 1006)  # it may be gone before the client reads why
@@ -219,7 +208,7 @@ async def test_a_message_that_is_too_large_ends_the_connection(node: HttpNode) -
 
 async def test_a_client_that_answers_no_ping_is_given_up() -> None:
     async with running_node(websocket_ping_interval=0.05, websocket_ping_timeout=0.2) as node:
-        pid = await start(node)
+        pid = await run_script(node)
         path = f"/wstreams/{pid}"
         async with connected(node.address, path) as alive, connected(node.address, path, answers_pings=False) as dead:
             told = asyncio.create_task(alive.receive())
@@ -232,16 +221,16 @@ async def test_a_client_that_answers_no_ping_is_given_up() -> None:
 async def test_a_client_is_not_given_up_while_the_process_keeps_it_waiting() -> None:
     code = "import sys, time\ntime.sleep(0.5)\nsys.stdin.buffer.read(3 << 19); print('done')"
     async with running_node(websocket_ping_interval=0.02, websocket_ping_timeout=0.1) as node:
-        pid = await start(node, code)
+        pid = await run_script(node, code)
         async with connected(node.address, f"/wstreams/{pid}") as socket:
             for _ in range(3):
                 await socket.send(b"x" * (MIB // 2))
-            assert await socket.receive() == "done\n"
+            assert await socket.receive_until(b"\n") == b"done\n"
 
 
 @pytest.mark.parametrize("headers", [{}, {"Upgrade": "h2c"}])
 async def test_it_is_only_for_websockets(node: HttpNode, headers: dict[str, str]) -> None:
-    pid = await start(node)
+    pid = await run_script(node)
     answer = await node.call("GET", f"/wstreams/{pid}", headers=headers)
     assert (answer.status, answer.error, answer.headers["upgrade"]) == (426, "upgrade_required", "websocket")
     assert (await node.call("HEAD", f"/wstreams/{pid}")).status == 426
@@ -257,7 +246,7 @@ KEYS = {
 async def test_writing_needs_a_key_for_it() -> None:
     policy = make_policy(own_uid=os.getuid(), own_names=[], verify=KEYS.get)
     async with running_node(access=policy) as node:
-        pid = await start(node)
+        pid = await run_script(node)
         path = f"/wstreams/{pid}"
         async with (
             connected(node.address, path, {"X-Api-Key": "reader"}) as reader,
