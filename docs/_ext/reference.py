@@ -9,20 +9,19 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+from api_reference import api_reference
 from sphinx.application import Sphinx
 from sphinx.pycode import ModuleAnalyzer
 
 from gaffer import config, http_handler, job_states, slot
-from gaffer.http.routes import DEFERRED, PUBLIC, Route
+from gaffer.http.openapi import make_document
 from gaffer_client.cli.help import command_reference, program_help
 from gaffer_client.cli.programs import GAFFER, GAFFERCTL
 from gaffer_client.cli.table import Program
 from gaffer_lookupd import config as lookupd_config
 from gaffer_lookupd import handlers
+from gafferd import key_routes, settings
 from gafferd import main as gafferd_main
-from gafferd import settings
-
-_OPEN = {PUBLIC: "open to everybody", DEFERRED: "asks for a key itself"}
 
 _PLACE = re.compile(r"^<!-- made from: ([a-z-]+) -->$", re.MULTILINE)
 
@@ -36,18 +35,6 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 def code(text: str) -> str:
     """A block of verbatim text."""
     return f"```text\n{text.rstrip()}\n```"
-
-
-def routes(listed: Iterable[Route]) -> str:
-    """The methods of each route: the scope they need, and what their handler says of them."""
-    parts = []
-    for route in listed:
-        parts.append(f"### `{route.pattern}`")
-        for method, scope in route.methods.items():
-            needs = _OPEN.get(scope, f"needs `{scope}`")
-            doc = inspect.getdoc(getattr(route.handler, method.lower())) or inspect.getdoc(route.handler)
-            parts.append(f"**{method}** ({needs}): {doc}")
-    return "\n\n".join(parts)
 
 
 def job_settings() -> str:
@@ -127,8 +114,10 @@ def phases() -> str:
 
 
 PARTS: dict[str, Callable[[], str]] = {
-    "node-routes": lambda: routes(http_handler.ROUTES),
-    "lookupd-routes": lambda: routes(handlers.make_routes()),
+    "node-routes": lambda: api_reference(
+        make_document([*http_handler.ROUTES, *key_routes.ROUTES], title="node"), "node"
+    ),
+    "lookupd-routes": lambda: api_reference(make_document(handlers.make_routes(), title="lookupd"), "lookupd"),
     "job-settings": job_settings,
     "daemon-settings": daemon_settings,
     "gaffer-commands": lambda: commands(GAFFER),
