@@ -53,6 +53,27 @@ def test_welcome_ping_and_version(server):
     assert requests.head(server.url + "/ping", timeout=10).status_code == 200
 
 
+def test_health_counts_what_there_is():
+    with lookupd() as server, peer(server.url) as first, peer(server.url) as second:
+        first.identify("n1", id="a1")
+        first.ask("SNAPSHOT", seq=1, jobs={"s.a": [], "s.b": []})
+        second.identify("n2", id="a2")
+        second.close()
+        eventually(lambda: get(server, "/health").json()["suspect"] == 1)
+        health = get(server, "/health").json()
+        assert health.pop("uptime") > 0
+        assert health.pop("version") == get(server, "/version").json()["version"]
+        assert health == {
+            "status": "ok",
+            "connections": 1,
+            "nodes": 2,
+            "suspect": 1,
+            "jobs": 2,
+            "tombstones": 0,
+            "lost": 0,
+        }
+
+
 @pytest.mark.row("LK-02", "LK-08", "LP-05", "LP-33", "LP-34", "LP-35", "LP-36", "LP-37", "LP-38")
 def test_what_a_peer_announces_is_answered(server):
     with peer(server.url) as node:
@@ -152,6 +173,7 @@ def test_when_most_nodes_go_silent_together_they_are_kept_and_answers_are_stale(
         server.wait_for_line("went silent at once")
         eventually(lambda: time.monotonic() > began + 4)
         assert len(statuses(server)) == 8
+        assert get(server, "/health").json()["status"] == "stale"
         for node in peers[:4]:
             node.ask("PING")
         eventually(lambda: not get(server, "/nodes").json()["stale"])
@@ -321,10 +343,13 @@ def test_signals_and_pidfile(tmp_path, signum):
 @pytest.mark.row("LK-03", "CL-80")
 def test_it_goes_to_the_background_once_it_listens(tmp_path):
     pidfile = tmp_path / "lookupd.pid"
-    starter = Daemon("gaffer_lookupd", "--daemon", "--bind=127.0.0.1:0", "--pidfile", str(pidfile))
+    log = tmp_path / "lookupd.log"
+    options = ["--daemon", "--bind=127.0.0.1:0", f"--pidfile={pidfile}", f"--error-log={log}", "--log-level=debug"]
+    starter = Daemon("gaffer_lookupd", *options)
     assert starter.wait() == 0
     try:
         assert requests.get(starter.url + "/ping", timeout=10).text == "OK"
+        eventually(lambda: "GET /ping" in log.read_text())
         assert int(pidfile.read_text()) != starter.pid
     finally:
         os.kill(int(pidfile.read_text()), signal.SIGTERM)
@@ -335,7 +360,9 @@ def test_it_goes_to_the_background_once_it_listens(tmp_path):
 def test_help_and_version():
     shown = run_command("gaffer_lookupd", "--help")
     assert shown.returncode == 0
-    options = "--daemon --pidfile --bind --backlog --certfile --keyfile --cacert --ttl --interval -v --version"
+    options = (
+        "--daemon --pidfile --bind --backlog --certfile --keyfile --cacert --ttl --interval -v --version --error-log"
+    )
     assert [option for option in options.split() if option not in shown.stdout] == []
     assert run_command("gaffer_lookupd", "--version").stdout.startswith("gaffer_lookupd ")
 
@@ -352,6 +379,7 @@ def test_help_and_version():
         pytest.param(["--ttl=20"], "--interval", id="ttl below two intervals"),
         pytest.param(["--bind=host:port"], "--bind", id="port"),
         pytest.param(["--loop=fast"], "uvloop", id="loop"),
+        pytest.param(["--log-level=loud"], "--log-level", id="log level"),
         pytest.param(["--require-key"], "--cluster-key-file", id="no key to require"),
         pytest.param(["--cluster-key-file=/nonexistent"], "/nonexistent", id="no key file"),
         pytest.param(["--keyfile=/nonexistent"], "--certfile", id="no cert", marks=pytest.mark.row("LK-06")),
@@ -375,6 +403,13 @@ def test_an_address_in_use_is_explained(server):
     done = run_command("gaffer_lookupd", f"--bind=127.0.0.1:{server.port}")
     assert done.returncode == 1
     assert "can't listen" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_log_file_that_can_not_be_written_is_explained():
+    done = run_command("gaffer_lookupd", "--error-log=/nonexistent/log")
+    assert done.returncode == 1
+    assert "/nonexistent/log" in done.stderr
     assert "Traceback" not in done.stderr
 
 

@@ -55,10 +55,11 @@ class Lookup:
         origin: str | None = None,
         id: str | None = "id1",
         incarnation: int = 1,
+        labels: dict[str, str] | None = None,
     ) -> int:
         """Identify a session, a new one unless it is given; returns the session."""
         session = self.connect() if session is None else session
-        identity = Identify("m", name, origin or f"http://{name}:5000", "0.1", id, incarnation)
+        identity = Identify("m", name, origin or f"http://{name}:5000", "0.1", id, incarnation, labels or {})
         outcome: Identified = self.registry.identify(session, identity, self.now)
         self.closed += outcome.close
         return session
@@ -69,8 +70,11 @@ class Lookup:
 
     def announce(self, session: int, job: str, *pids: int, seq: int = 1, state: str = "ready") -> None:
         """Send a snapshot of one job."""
-        node = self.registry.identified(session)
-        self.registry.tables.replace(node, seq, {job: [Process(pid, state) for pid in pids]})
+        self.announce_table(session, {job: [Process(pid, state) for pid in pids]}, seq=seq)
+
+    def announce_table(self, session: int, jobs: dict[str, list[Process]], *, seq: int = 1) -> None:
+        """Send a snapshot."""
+        self.registry.tables.replace(self.registry.identified(session), seq, jobs)
 
     def heard(self, *sessions: int) -> None:
         for session in sessions:

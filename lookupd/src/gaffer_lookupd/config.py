@@ -8,8 +8,9 @@ from typing import Any
 
 from msgspec import Struct
 
-from gaffer.errors import ConfigError, GafferError, Problem
+from gaffer.errors import BadRequest, ConfigError, GafferError, Problem
 from gaffer.keyfile import read_key_file
+from gaffer.log import parse_level
 from gaffer.loop import KINDS
 from gaffer.usage import parse_command_line
 from gaffer.util import parse_address
@@ -28,7 +29,7 @@ Usage:
 Options:
   -h --help                show this help and exit
   --version                show the version and exit
-  -v                       log more
+  -v                       log more: the same as --log-level=debug
   --daemon                 go to the background
   --pidfile=FILE           write the process id to FILE
   --bind=ADDRESS           where to listen: HOST:PORT, [V6]:PORT or unix:PATH, several with commas
@@ -43,6 +44,8 @@ Options:
   --require-key            readers must know that key too
   --allowed-host=HOST      a name that readers may use for this host, beside its own
   --allowed-origin=ORIGIN  web pages of this origin may read, as https://ops.example.com
+  --error-log=FILE         log there, not on stderr
+  --log-level=LEVEL        debug, info, warning, error or critical [default: info]
   --loop=KIND              auto, uvloop or asyncio [default: auto]
 """
 
@@ -61,7 +64,8 @@ class Config(Struct, frozen=True, kw_only=True):
     loop: str
     daemon: bool
     pidfile: str | None
-    verbose: bool
+    log_level: str
+    error_log: str | None
 
 
 def parse_options(argv: Sequence[str]) -> dict[str, Any]:
@@ -88,7 +92,8 @@ def make_config(options: Mapping[str, Any], environ: Mapping[str, str]) -> Confi
         loop=reader.choice("--loop", KINDS),
         daemon=options["--daemon"],
         pidfile=options["--pidfile"],
-        verbose=options["-v"],
+        log_level="debug" if options["-v"] else reader.log_level("--log-level"),
+        error_log=options["--error-log"],
     )
     if config.require_key and config.cluster_key is None:
         reader.problem("--require-key", "there is no key to require", "give --cluster-key-file")
@@ -130,6 +135,14 @@ class _Reader:
         if value not in choices:
             self.problem(option, f"there is no {value!r}", f"choose one of {', '.join(choices)}")
         return value
+
+    def log_level(self, option: str) -> str:
+        level: str = self.options[option]
+        try:
+            parse_level(level)
+        except BadRequest as error:
+            self.problem(option, error.message, error.hint)
+        return level
 
     def addresses(self, option: str) -> list[str]:
         uris = []

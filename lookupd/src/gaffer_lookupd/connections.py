@@ -26,6 +26,9 @@ class Connections:
         self._sockets: dict[int, WebSocketHandler] = {}
         self._timer: asyncio.TimerHandle | None = None
 
+    def __len__(self) -> int:
+        return len(self._sockets)
+
     def start(self) -> None:
         """Begin to check leases; called on the loop."""
         self._tick()

@@ -1,13 +1,18 @@
 """The resources of lookupd over HTTP."""
 
 import time
+from typing import Literal
+
+from msgspec import Struct
 
 from gaffer import __version__
 from gaffer.http.access import Scope
+from gaffer.http.operations import operation
 from gaffer.http.routes import PUBLIC, Route
 from gaffer.names import split_job_name
 from gaffer_lookupd.application import LookupHandler
 from gaffer_lookupd.channel import CHANNEL
+from gaffer_lookupd.discovery_routes import PrometheusHandler, UpstreamHandler
 from gaffer_lookupd.errors import unknown_node
 from gaffer_lookupd.events import EventsHandler
 from gaffer_lookupd.node_socket import NodeSocket
@@ -35,6 +40,48 @@ class VersionHandler(LookupHandler):
     def get(self) -> None:
         """`{"version"}`."""
         self.reply({"version": __version__})
+
+
+class Health(Struct):
+    """How lookupd fares: counts, and `lost`, the changes that followers missed and got a snapshot for."""
+
+    status: Literal["ok", "stale"]
+    version: str
+    uptime: float
+    connections: int
+    nodes: int
+    suspect: int
+    jobs: int
+    tombstones: int
+    lost: int
+
+
+class HealthHandler(LookupHandler):
+    """How lookupd is."""
+
+    @operation(Health)
+    def get(self) -> None:
+        """`{"status": "ok" or "stale", "version", "uptime", "connections", "nodes", "suspect", "jobs", "tombstones",
+        "lost"}`.
+
+        `connections` are the websockets of nodes, `lost` counts the changes that slow followers missed; `uptime` is in
+        seconds.
+        """
+        application = self.application
+        registry = application.registry
+        self.reply(
+            Health(
+                status="stale" if registry.stale else "ok",
+                version=__version__,
+                uptime=round(application.uptime, 3),
+                connections=len(application.connections),
+                nodes=len(registry.nodes),
+                suspect=sum(node.status == "suspect" for node in registry.nodes),
+                jobs=len(registry.tables.jobs),
+                tombstones=len(registry.tombstones),
+                lost=application.changes.dropped,
+            )
+        )
 
 
 class NodesHandler(LookupHandler):
@@ -105,6 +152,7 @@ def make_routes() -> list[Route]:
         Route("/", WelcomeHandler, read),
         Route("/ping", PingHandler, {"GET": PUBLIC}),
         Route("/version", VersionHandler, read),
+        Route("/health", HealthHandler, read),
         Route("/nodes", NodesHandler, read),
         Route("/nodes/{id}", NodeHandler, {"GET": Scope.READ, "DELETE": Scope.CONTROL}),
         Route("/sessions", SessionsHandler, read),
@@ -112,6 +160,8 @@ def make_routes() -> list[Route]:
         Route("/jobs", JobsHandler, read),
         Route("/findJob", FindJobHandler, read),
         Route("/findSession", FindSessionHandler, read),
+        Route("/prometheus/sd", PrometheusHandler, read),
+        Route("/upstreams/{name}", UpstreamHandler, read),
         Route("/events", EventsHandler, read),
         *CHANNEL.routes(Scope.READ),
         Route("/ws", NodeSocket, {"GET": PUBLIC}),

@@ -29,7 +29,7 @@ def main() -> None:
 def run(config: Config) -> None:
     """Serve until QUIT, TERM or INT; raises GafferError when it can't start."""
     detach = daemonize(wait=True) if config.daemon else _stay
-    setup_logging("debug" if config.verbose else "info")
+    setup_logging(config.log_level, config.error_log)
     pidfile = Pidfile(config.pidfile)
     if config.pidfile is not None:
         try:

@@ -34,7 +34,8 @@ class NodeSocket(LookupHandler, WebSocketHandler):
         what = "without the cluster key" if key is None else "with a wrong cluster key"
         # It has not said its name yet; gafferd says it here too.
         agent = self.request.headers.get("User-Agent", "")[:_AGENT_LIMIT]
-        self.application.connections.complain(self, f"a node ({agent!r}) came {what} and was refused")
+        who = f"a node ({agent!r})" if agent else "a node"
+        self.application.connections.complain(self, f"{who} came {what} and was refused")
         raise AuthRequired(
             f"nodes need the cluster key here; this one came {what}",
             hint="give gafferd the key file of the cluster: --cluster-key-file",

@@ -10,7 +10,7 @@ Methods that end sessions other than their own return the numbers of these: the 
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import ValuesView
 
 from msgspec import Struct
 
@@ -57,7 +57,7 @@ class Registry:
         return self._publish.seq
 
     @property
-    def nodes(self) -> Iterable[Node]:
+    def nodes(self) -> ValuesView[Node]:
         return self._nodes.values()
 
     def find(self, node_id: str) -> Node | None:

@@ -1,0 +1,71 @@
+"""`/prometheus/sd` and `/upstreams/{name}`: where instances listen, in the forms of other programs."""
+
+from msgspec import Struct
+
+from gaffer.errors import BadRequest
+from gaffer.http.operations import TEXT, operation
+from gaffer.names import parse_job_name
+from gaffer_lookupd.application import LookupHandler
+from gaffer_lookupd.discovery import find_addresses, find_targets, nginx_upstream, plain_lines, prometheus_groups
+
+FORMATS = ("plain", "nginx")
+
+
+class PrometheusQuery(Struct, kw_only=True):
+    """Parameters of `GET /prometheus/sd`, each of which leaves out the rest: a session, a job, an endpoint's name."""
+
+    session: str = ""
+    job: str = ""
+    endpoint: str = ""
+
+
+class TargetGroup(Struct):
+    """Targets of one endpoint of a job on a node: `__meta_gaffer_session`, `_job`, `_node`, `_zone`, `_endpoint`."""
+
+    targets: list[str]
+    labels: dict[str, str]
+
+
+class UpstreamQuery(Struct, kw_only=True):
+    """Parameters of `GET /upstreams/{name}`.
+
+    format: `plain` or `nginx`. endpoint: its name, for jobs that have several.
+    """
+
+    format: str = FORMATS[0]
+    endpoint: str = ""
+
+
+class PrometheusHandler(LookupHandler):
+    """Targets for Prometheus."""
+
+    @operation(list[TargetGroup], query=PrometheusQuery)
+    def get(self) -> None:
+        """What `http_sd_configs` of Prometheus reads: the endpoints of all instances that are ready.
+
+        `?session=`, `?job=` (`web` or `shop.web`) and `?endpoint=` leave out the rest. The labels are
+        `__meta_gaffer_session`, `_job`, `_node`, `_zone` (the label `zone` of the node) and `_endpoint`.
+        """
+        wanted = {name: self.get_query_argument(name, None) or None for name in PrometheusQuery.__struct_fields__}
+        self.reply(prometheus_groups(find_targets(self.application.registry, **wanted)))
+
+
+class UpstreamHandler(LookupHandler):
+    """The addresses of a job, for a load balancer."""
+
+    @operation(str, media=TEXT, query=UpstreamQuery)
+    def get(self) -> None:
+        """The addresses of the instances that are ready: a line each, or with `?format=nginx` an `upstream` block.
+
+        An instance counts with its first endpoint, or with that of the name in `?endpoint=`. Without instances there
+        is no line; nginx gets an upstream that it answers 502 for.
+        """
+        name = parse_job_name(self.params["name"])
+        wanted = self.get_query_argument("format", FORMATS[0])
+        if wanted not in FORMATS:
+            hint = f"use {' or '.join(FORMATS)}"
+            raise BadRequest(f"format={wanted!r} can't be used", reason="bad_value", hint=hint)
+        addresses = find_addresses(
+            self.application.registry, str(name), self.get_query_argument("endpoint", None) or None
+        )
+        self.reply_text(nginx_upstream(str(name), addresses) if wanted == "nginx" else plain_lines(addresses))
