@@ -18,8 +18,9 @@ from tornado.websocket import WebSocketHandler
 from gaffer import __version__
 from gaffer.errors import BadRequest, ManagerStopping, ProcessNotFound
 from gaffer.http.access import AuthRequired, Forbidden, UnsupportedMediaType
-from gaffer.http.base import NotFound, TooLarge
+from gaffer.http.base import NotFound
 from gaffer.http.bodies import ErrorBody
+from gaffer.http.limits import TooLarge
 from gaffer.http.operations import JSON, TEXT, Operation, operation_of
 from gaffer.http.routes import PUBLIC, Route
 from gaffer.names import JOB_NAME_PATTERN, NAME_PATTERN, PID_PATTERN
@@ -182,7 +183,9 @@ def _cases_of(group: Sequence[Route]) -> dict[str, list[_Case]]:
 
 def _tags(cases: Iterable[_Case]) -> list[dict[str, str]]:
     modules = dict.fromkeys(case.route.handler.__module__ for case in cases)
-    return [{"name": _tag(name), "description": _first_sentence(sys.modules[name])} for name in modules]
+    return [
+        {"name": _tag(name), "description": _first_sentence(sys.modules[name]).partition(":")[0]} for name in modules
+    ]
 
 
 def _tag(module: str) -> str:
