@@ -11,6 +11,7 @@ from tornado.wsgi import WSGIContainer
 
 from gaffer.http import drain, general, jobs, pids, processes, streams
 from gaffer.http.access import Policy, make_policy
+from gaffer.http.limits import DEFAULT_LIMITS, Limits
 from gaffer.http.node import LookupdStatus, NodeApplication
 from gaffer.http.routes import Route
 from gaffer.http.server import HttpEndpoint, Listeners, own_host_names
@@ -34,7 +35,8 @@ class HttpHandler:
     kwargs])` for paths the API doesn't have; the handler may be a WSGI application, which runs in threads and sees
     the whole path. They pass the same access rules as the API: reading needs the scope `read`, anything else `control`.
     routes: more of the API, for the route table. access: who may do what; the manager's own user and root on this host
-    when not given. lookupds: the entries of /health for lookup servers. Other settings go to the Tornado application.
+    when not given. lookupds: the entries of /health for lookup servers. limits: of requests and connections. Other
+    settings go to the Tornado application.
     """
 
     def __init__(
@@ -46,6 +48,7 @@ class HttpHandler:
         routes: Iterable[Route] = (),
         lookupds: LookupdStatus = list,
         socket_gid: int | None = None,
+        limits: Limits = DEFAULT_LIMITS,
         **settings: Any,
     ) -> None:
         self._endpoints = endpoints or [HttpEndpoint()]
@@ -54,6 +57,7 @@ class HttpHandler:
         self._policy = access or make_policy(own_uid=os.geteuid(), own_names=own_host_names())
         self._lookupds = lookupds
         self._socket_gid = socket_gid
+        self._limits = limits
         self._settings = settings
         self._threads: ThreadPoolExecutor | None = None
         self._application: NodeApplication | None = None
@@ -71,10 +75,11 @@ class HttpHandler:
             self._policy,
             manager,
             lookupds=self._lookupds,
+            limits=self._limits,
             extra=[self._rule(rule) for rule in self._handlers],
             **self._settings,
         )
-        listeners = Listeners(self._application, self._endpoints, self._socket_gid)
+        listeners = Listeners(self._application, self._endpoints, self._socket_gid, self._limits)
         listeners.start()
         self._listeners = listeners
 

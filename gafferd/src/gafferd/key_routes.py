@@ -8,6 +8,7 @@ from typing import Any, cast
 import msgspec
 
 from gaffer.http.access import AuthRequired, Facts, Forbidden, Grant, Scope
+from gaffer.http.bodies import Done
 from gaffer.http.node import NodeHandler
 from gaffer.http.operations import operation
 from gaffer.http.routes import DEFERRED, Route
@@ -39,12 +40,6 @@ class KeyList(msgspec.Struct):
     """The keys of the node, oldest first."""
 
     keys: list[KeyInfo]
-
-
-class Done(msgspec.Struct):
-    """The command was taken."""
-
-    ok: bool
 
 
 class LoginRequest(msgspec.Struct, forbid_unknown_fields=True):
@@ -127,6 +122,8 @@ class Key(KeyHandler):
 
 class AuthSession(KeyHandler):
     """The login of a web page: a cookie in place of a key, HttpOnly and SameSite=Strict."""
+
+    max_body = 64 * 1024  # anybody may send one
 
     @property
     def logins(self) -> Logins:

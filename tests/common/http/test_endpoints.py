@@ -220,29 +220,6 @@ async def test_requests_under_way_are_cut_when_the_node_stops(node: HttpNode) ->
     writer.close()
 
 
-@pytest.mark.expects_errors("connections are open")
-async def test_connections_beyond_the_limit_are_closed_and_the_others_served(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
-    monkeypatch.setattr(resource, "getrlimit", lambda which: (20, limits[1]))
-    async with running_node() as node:
-        host, port = node.address.removeprefix("http://").split(":")
-        held = [await asyncio.open_connection(host, port) for _ in range(10)]
-        _, first = held[0]
-        for reader, writer in held[1:]:
-            writer.write(b"GET /ping HTTP/1.1\r\nHost: localhost\r\n\r\n")
-            assert b"200" in await asyncio.wait_for(reader.readline(), 5)
-        reader, writer = await asyncio.open_connection(host, port)
-        assert await asyncio.wait_for(reader.read(), 5) == b""
-        writer.close()
-        first.close()
-        await eventually_async(lambda: _answers(node))
-        for _, writer in held:
-            writer.close()
-    assert "10 connections are open" in caplog.text
-
-
 async def test_no_limit_of_descriptors_means_many_connections(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(resource, "getrlimit", lambda which: (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
     async with running_node() as node:

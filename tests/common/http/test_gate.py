@@ -7,8 +7,9 @@ from collections.abc import AsyncIterator
 import pytest
 
 from gaffer import http_handler
-from gaffer.http import base
 from gaffer.http.access import ALL_SCOPES, Grant, Scope, make_policy
+from gaffer.http.base import MAX_DISCARDED
+from gaffer.http.limits import DEFAULT_LIMITS
 from gaffer.http.routes import PUBLIC, Open, Route
 from support.http_node import HttpNode, running_node, script, sleeper
 from support.poll import eventually_async
@@ -72,7 +73,9 @@ CALLS = [
 @pytest.mark.parametrize(("route", "method"), CALLS)
 async def test_each_route_needs_its_scope(keyed: HttpNode, route: Route, method: str) -> None:
     pid = next(pid for pid, process in keyed.manager.running.items() if process.job.session == "blog")
-    path = fill(route.pattern, pid) + ("?after=0&heartbeat=0.1" if "streams" in route.pattern else "")
+    path = fill(route.pattern, pid) + (
+        "?after=0&heartbeat=0.1" if route.pattern.startswith(("/streams", "/watch")) else ""
+    )
     scope = route.scope(method)
 
     async def status(name: str | None) -> int:
@@ -232,14 +235,14 @@ async def test_what_a_page_posts_must_be_json(open_to_dash: HttpNode) -> None:
     assert (await open_to_dash.call("POST", "/jobs/default", sleeper("b", start=False), curl)).status == 200
 
 
-@pytest.mark.parametrize("size", [base.MAX_BODY + 1, 2 * base.MAX_BODY])
+@pytest.mark.parametrize("size", [DEFAULT_LIMITS.max_body + 1, 2 * DEFAULT_LIMITS.max_body])
 async def test_a_body_over_the_limit_is_told_so_after_it_was_sent(node: HttpNode, size: int) -> None:
     answer = await node.call("POST", "/jobs/default", b"x" * size)
     assert (answer.status, answer.error) == (413, "too_large")
     assert (await node.call("GET", "/jobs")).status == 200
 
 
-@pytest.mark.parametrize("length", [base.MAX_BODY + 1, base.MAX_DISCARDED + 1])
+@pytest.mark.parametrize("length", [DEFAULT_LIMITS.max_body + 1, MAX_DISCARDED + 1])
 async def test_a_client_that_asks_first_is_told_at_once(node: HttpNode, length: int) -> None:
     headers = {"Expect": "100-continue", "Content-Length": str(length)}
     answer = await asyncio.wait_for(node.call("POST", "/jobs/default", b"", headers), 5)

@@ -1,6 +1,7 @@
 """What both daemons' HTTP servers share: the gate every request passes, JSON in and out, one error body."""
 
 import logging
+import re
 import sys
 import time
 from collections.abc import Iterable, Sequence
@@ -16,8 +17,9 @@ from tornado.websocket import WebSocketHandler
 from gaffer.errors import GafferError
 from gaffer.http.access import Facts, Grant, Policy, Scope, authenticate, check_content_type, check_origin, identify
 from gaffer.http.jsonbody import convert, decode_object
+from gaffer.http.limits import DEFAULT_LIMITS, Limits, TooLarge
 from gaffer.http.routes import DEFERRED, PUBLIC, Match, Open, Route, RouteTable
-from gaffer.http.server import MAX_BODY, peer_of
+from gaffer.http.server import peer_of
 
 T = TypeVar("T")
 
@@ -25,11 +27,15 @@ logger = logging.getLogger(__name__)
 
 MAX_DISCARDED = 64 * 1024 * 1024  # bytes that are read only to answer a client that doesn't listen while it sends
 
+_LENGTH = re.compile(r"[0-9]{1,18}", re.ASCII)
+
 _CORS_METHODS = "POST, GET, PUT, DELETE, OPTIONS"
 _CORS_REQUEST_HEADERS = (
     "X-Requested-With, X-HTTP-Method-Override, Content-Type, Accept, Authorization, X-Api-Key, Last-Event-ID"
 )
 _CORS_MAX_AGE = "86400"
+
+_BODILESS = ("GET", "HEAD", "OPTIONS")
 
 _NOBODY = Grant(frozenset())
 
@@ -52,16 +58,6 @@ class MethodNotAllowed(GafferError):
     def __init__(self, method: str, path: str, allowed: Sequence[str]) -> None:
         self.allowed = allowed
         super().__init__(f"{path} doesn't answer {method}", hint=f"use {' or '.join(allowed)}")
-
-
-class TooLarge(GafferError):
-    """The request body is over the limit."""
-
-    errno = 413
-    reason = "too_large"
-
-    def __init__(self) -> None:
-        super().__init__(f"the body is larger than {MAX_BODY} bytes", hint="send it in parts")
 
 
 class Routed(RequestHandler):
@@ -111,9 +107,11 @@ class Handler(Routed):
     """A Routed that takes any body, answers JSON, and turns every failure into the error body.
 
     A body is read to its end before an error is sent: closing on a client that is still sending would lose the answer.
+    One that is larger than `max_discarded` is not worth it.
     """
 
     application: "Application"
+    max_discarded = MAX_DISCARDED
 
     def initialize(self, params: dict[str, str], grant: Grant) -> None:
         super().initialize(params, grant)
@@ -121,11 +119,21 @@ class Handler(Routed):
         self._received = 0
 
     @property
+    def max_body(self) -> int:
+        """How many bytes of a body it takes."""
+        return self.application.limits.max_body
+
+    @property
     def body(self) -> bytes:
-        """The request body; raises TooLarge."""
-        if self._received > MAX_BODY:
-            raise TooLarge
+        """The request body, empty for a method that has none; raises TooLarge."""
+        if self._received > self.max_body:
+            raise TooLarge(self.max_body)
         return bytes(self._body)
+
+    @property
+    def refusal(self) -> GafferError:
+        """What is answered to a body that is not read to its end."""
+        return TooLarge(self.max_body)
 
     @property
     def asks_first(self) -> bool:
@@ -168,19 +176,18 @@ class Handler(Routed):
         assert self.request.connection is not None
         # The limits are kept here: Tornado's own answer to a large body is no error body.
         cast(Any, self.request.connection).set_max_body_size(sys.maxsize)
-        length = self.request.headers.get("Content-Length", "")
-        limit = MAX_BODY if self.asks_first else MAX_DISCARDED
-        if length.isdecimal() and int(length) > limit:  # what is no number is refused by Tornado
-            raise TooLarge
+        if _content_length(self.request) > (self.max_body if self.asks_first else self.max_discarded):
+            raise self.refusal
 
     def data_received(self, chunk: bytes) -> None:
         self._received += len(chunk)
-        if self._received <= MAX_BODY:
-            self._body += chunk
-        else:
+        if self._received > self.max_body or self.request.method in _BODILESS:
             self._body.clear()
-            if self._received > MAX_DISCARDED and not self._finished:
-                self.send_error(exc_info=(TooLarge, TooLarge(), None))
+            if self._received > self.max_discarded and not self._finished:
+                error = self.refusal
+                self.send_error(exc_info=(type(error), error, None))
+        else:
+            self._body += chunk
 
     def compute_etag(self) -> None:
         return None
@@ -219,11 +226,18 @@ class Handler(Routed):
 
 
 class ErrorHandler(Handler):
-    """Answers a request that didn't pass the gate."""
+    """Answers a request that didn't pass the gate. Its body is not kept."""
+
+    max_body = 0
+    max_discarded = 8 * 1024 * 1024
 
     def initialize(self, error: GafferError) -> None:  # type: ignore[override]
         super().initialize({}, _NOBODY)
         self._error = error
+
+    @property
+    def refusal(self) -> GafferError:
+        return self._error
 
     def prepare(self) -> None:
         super().prepare()
@@ -260,11 +274,19 @@ class Application(TornadoApplication):
     anything else `control`.
     """
 
-    def __init__(self, routes: Iterable[Route], policy: Policy, extra: Sequence[Any] = (), **settings: Any) -> None:
+    def __init__(
+        self,
+        routes: Iterable[Route],
+        policy: Policy,
+        extra: Sequence[Any] = (),
+        limits: Limits = DEFAULT_LIMITS,
+        **settings: Any,
+    ) -> None:
         settings.setdefault("log_function", log_request)
         super().__init__(list(extra), **settings)
         self.routes = RouteTable(routes)
         self.policy = policy
+        self.limits = limits
 
     def authorize(self, match: Match, method: str, grant: Grant) -> None:
         """Raise Forbidden unless the grant is enough for the route."""
@@ -311,6 +333,14 @@ class Application(TornadoApplication):
         grant.require(Scope.READ if facts.is_safe else Scope.CONTROL)
         check_content_type(facts)
         return delegate
+
+
+def _content_length(request: HTTPServerRequest) -> int:
+    """The length of the body as announced; 0 when it isn't, or not as a number, which Tornado refuses."""
+    text = request.headers.get("Content-Length", "")
+    if _LENGTH.fullmatch(text):
+        return int(text)
+    return sys.maxsize if text.isascii() and text.isdigit() else 0
 
 
 def cors_headers(policy: Policy, request: HTTPServerRequest) -> dict[str, str]:

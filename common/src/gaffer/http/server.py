@@ -1,50 +1,36 @@
-"""Listening on endpoints: TCP and unix sockets, a bound on connections, and the peer of each of them."""
+"""Listening on endpoints: TCP and unix sockets, with TLS or without."""
 
 import asyncio
 import contextlib
-import logging
 import os
-import resource
 import socket
 import ssl
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
-from weakref import WeakKeyDictionary
 
-from tornado.httpserver import HTTPServer
 from tornado.httputil import HTTPServerConnectionDelegate, HTTPServerRequest
-from tornado.iostream import IOStream
 from tornado.netutil import ssl_options_to_context
 
 from gaffer.errors import BadRequest, GafferError
 from gaffer.http.access import Peer, PeerKind
+from gaffer.http.connections import Context, Endpoint, Shared
+from gaffer.http.limits import DEFAULT_LIMITS, Limits
 from gaffer.http.peer import PeerFinder
 from gaffer.util import bind_sockets, parse_address
-
-MAX_BODY = 8 * 1024 * 1024  # bytes of a request body that a handler gets
-
-_IDLE_TIMEOUT = 120.0  # seconds a connection may be silent between two requests
-_BODY_TIMEOUT = 300.0  # seconds a request body may take
-
-_UNLIMITED = 1_000_000  # descriptors, where the system sets no limit
 
 MAX_SOCKET_PATH = 107  # bytes, see unix(7)
 
 DEFAULT_URI = "127.0.0.1:5000"
 DEFAULT_PORT = 5000
 
-logger = logging.getLogger(__name__)
-
 _STRANGER = Peer(PeerKind.REMOTE)
-
-_peers: WeakKeyDictionary[IOStream, Peer] = WeakKeyDictionary()
 
 
 def peer_of(request: HTTPServerRequest) -> Peer:
     """The peer of the connection that the request came on; a remote stranger when it was not accepted here."""
-    stream = getattr(request.connection, "stream", None)
-    return _peers.get(stream, _STRANGER) if stream is not None else _STRANGER
+    context = getattr(request.connection, "context", None)
+    return context.peer if isinstance(context, Context) else _STRANGER
 
 
 def own_host_names() -> list[str]:
@@ -100,36 +86,11 @@ class _UnixSocketFile(NamedTuple):
                 os.unlink(self.path)
 
 
-class _Server(HTTPServer):
-    """The server of one endpoint. Over `limit` connections it closes new ones: descriptors are needed for processes."""
-
-    finder: PeerFinder
-    limit: int
-    _count = 0
-    _full = False
-
-    def handle_stream(self, stream: IOStream, address: tuple[Any, ...]) -> None:
-        if self._count >= self.limit:
-            if not self._full:
-                logger.warning("%d connections are open, more are refused", self._count)
-            self._full = True
-            stream.close()
-            return
-        self._full = False
-        self._count += 1
-        _peers[stream] = self.finder.find(stream.socket)
-        super().handle_stream(stream, address)
-
-    def on_close(self, server_conn: object) -> None:
-        super().on_close(server_conn)
-        self._count -= 1
-
-
 class Listeners:
     """The listening sockets of a server and the connections accepted on them.
 
-    `socket_gid` opens unix sockets to a group. `addresses` holds the actual URLs (`http://127.0.0.1:43211`,
-    `unix:/path`) from `start` on.
+    `socket_gid` opens unix sockets to a group, `limits` bound what a connection may do. `addresses` holds the actual
+    URLs (`http://127.0.0.1:43211`, `unix:/path`) from `start` on.
     """
 
     def __init__(
@@ -137,13 +98,16 @@ class Listeners:
         application: HTTPServerConnectionDelegate,
         endpoints: Sequence[HttpEndpoint],
         socket_gid: int | None = None,
+        limits: Limits = DEFAULT_LIMITS,
     ) -> None:
         self.addresses: list[str] = []
         self._application = application
         self._endpoints = endpoints
         self._socket_gid = socket_gid
+        self._limits = limits
+        self._shared = Shared()
         self._finder: PeerFinder | None = None
-        self._servers: list[_Server] = []
+        self._servers: list[Endpoint] = []
         self._files: list[_UnixSocketFile] = []
 
     def start(self) -> None:
@@ -168,25 +132,19 @@ class Listeners:
 
     async def close_connections(self) -> None:
         """Close every connection, whatever it is doing."""
-        await asyncio.gather(*(server.close_all_connections() for server in self._servers))
+        await asyncio.gather(*(server.close_connections() for server in self._servers))
 
     def _listen(self, endpoint: HttpEndpoint, finder: PeerFinder) -> None:
         context = endpoint.make_ssl_context()
-        server = _Server(
-            self._application,
-            ssl_options=context,
-            idle_connection_timeout=_IDLE_TIMEOUT,
-            body_timeout=_BODY_TIMEOUT,
-            max_body_size=MAX_BODY,
-        )
-        server.finder = finder
-        server.limit = _descriptors() // (2 * len(self._endpoints))
+        allowed = self._limits.connections(len(self._endpoints))
+        server = Endpoint(self._application, finder.find, self._limits, allowed, self._shared, context)
         self._servers.append(server)
         for uri in endpoint.uris:
             address = _parse(uri)
             try:
                 sockets = _bind(address, endpoint.backlog)
-                server.add_sockets(sockets)
+                for sock in sockets:
+                    server.listen(sock)
                 if isinstance(address, str):
                     self._adopt_file(address)
             except (OSError, UnicodeError) as error:
@@ -209,12 +167,6 @@ def _what_to_do(address: tuple[str, int] | str) -> str:
     if isinstance(address, str) and len(os.fsencode(address)) > MAX_SOCKET_PATH:
         return f"choose a shorter folder: the path of a unix socket has at most {MAX_SOCKET_PATH} bytes"
     return "stop what uses the address, or choose another one"
-
-
-def _descriptors() -> int:
-    """How many descriptors this process may have open."""
-    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return soft if soft != resource.RLIM_INFINITY else _UNLIMITED
 
 
 def _parse(uri: str) -> tuple[str, int] | str:

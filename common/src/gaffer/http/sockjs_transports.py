@@ -9,7 +9,7 @@ from tornado.websocket import WebSocketClosedError, WebSocketHandler
 from gaffer.errors import GafferError
 from gaffer.http.access import Grant
 from gaffer.http.base import NotFound, Routed
-from gaffer.http.server import MAX_BODY
+from gaffer.http.limits import DEFAULT_LIMITS
 from gaffer.http.sockjs_library import (
     BaseTransportMixin,
     EventSourceTransport,
@@ -146,7 +146,7 @@ class _Socket(_Transport, WebSocketHandler, BaseTransportMixin):  # type: ignore
 
     @property
     def max_message_size(self) -> int:
-        return MAX_BODY
+        return DEFAULT_LIMITS.max_body
 
     def check_origin(self, origin: str) -> bool:
         return True  # it was checked before this handler was made

@@ -1,0 +1,291 @@
+"""Connections: what is no HTTP, what is too large, too slow or too many, and who is served all the same."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+
+import pytest
+
+from gaffer.http.limits import Limits
+from support.http_node import HttpNode, running_node, sleeper
+from support.poll import eventually_async
+
+LIMITS = Limits(max_body=100_000, header_timeout=0.4, body_timeout=0.6, idle_timeout=0.8, max_connections=10)
+
+HEAD = b"GET /ping HTTP/1.1\r\nHost: localhost\r\n"
+POST = b"POST /jobs/default HTTP/1.1\r\nHost: localhost\r\n"
+
+
+@pytest.fixture
+async def strict() -> AsyncIterator[HttpNode]:
+    """A node with little patience."""
+    async with running_node(limits=LIMITS) as node:
+        yield node
+
+
+class Raw:
+    """A connection on which anything can be sent."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader = reader
+        self.writer = writer
+
+    def send(self, data: bytes) -> None:
+        self.writer.write(data)
+
+    async def answer(self) -> tuple[int, bytes]:
+        """Status and body of the next answer."""
+        async with asyncio.timeout(10):
+            head = (await self.reader.readuntil(b"\r\n\r\n")).decode().lower()
+            length = next(int(line[15:]) for line in head.split("\r\n") if line.startswith("content-length:"))
+            return int(head.split()[1]), await self.reader.readexactly(length)
+
+    async def error(self) -> tuple[int, str]:
+        """Status and code of the next answer, an error after which the connection ends."""
+        status, body = await self.answer()
+        error = json.loads(body)
+        assert set(error) == {"error", "errno", "message", "path", "hint"}
+        assert error["errno"] == status
+        assert await self.ended()
+        return status, error["error"]
+
+    async def ended(self) -> bool:
+        """Whether nothing comes before the end of the connection."""
+        async with asyncio.timeout(10):
+            try:
+                return await self.reader.read() == b""
+            except ConnectionResetError:
+                return True
+
+    async def trickle(self, data: bytes, pause: float = 0.05) -> None:
+        """Send byte by byte until the other end has closed."""
+        try:
+            for byte in data:
+                if self.reader.at_eof():
+                    return
+                self.writer.write(bytes([byte]))
+                await self.writer.drain()
+                await asyncio.sleep(pause)
+        except ConnectionError:
+            return
+
+
+class Connections:
+    """Opens connections and closes them in the end."""
+
+    def __init__(self) -> None:
+        self._opened: list[Raw] = []
+
+    async def open(self, node: HttpNode) -> Raw:
+        raw = Raw(*await asyncio.open_connection(*node.address.removeprefix("http://").split(":")))
+        self._opened.append(raw)
+        return raw
+
+    def close(self) -> None:
+        for raw in self._opened:
+            raw.writer.close()
+
+
+@pytest.fixture
+async def connections() -> AsyncIterator[Connections]:
+    made = Connections()
+    yield made
+    made.close()
+
+
+# What is no HTTP
+
+
+@pytest.mark.row("HTTP-06")
+@pytest.mark.parametrize(
+    "request_",
+    [
+        b"nonsense\r\n\r\n",
+        b"GET /ping\r\n\r\n",
+        b"GET /ping HTTP/3.0\r\nHost: localhost\r\n\r\n",
+        b"GET  /ping HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+        b"GET /ping HTTP/1.1\r\n\r\n",
+        b"GET /ping HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n",
+        b"GET /ping HTTP/1.1\r\nHost: a b\r\n\r\n",
+        HEAD + b"no colon\r\n\r\n",
+        HEAD + b"Na me: value\r\n\r\n",
+        HEAD + b"Name: a\x00b\r\n\r\n",
+        POST + b"Content-Length: abc\r\n\r\n",
+        POST + b"Content-Length: -1\r\n\r\n",
+        POST + b"Content-Length: +1\r\n\r\n{",
+        POST + b"Content-Length: 1\r\nContent-Length: 2\r\n\r\n{}",
+        POST + b"Content-Length: \xd9\xa3\r\n\r\n{}",
+        POST + b"Content-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n",
+        POST + b"Transfer-Encoding: gzip\r\n\r\n",
+        POST + b"Transfer-Encoding: chunked, chunked\r\n\r\n0\r\n\r\n",
+        POST + b"Transfer-Encoding: chunked\r\n\r\nxyz\r\n{}\r\n0\r\n\r\n",
+        POST + b"Transfer-Encoding: chunked\r\n\r\n-2\r\n{}\r\n0\r\n\r\n",
+        POST + b"Transfer-Encoding: chunked\r\n\r\n1\r\n{}\r\n0\r\n\r\n",
+        POST + b"Transfer-Encoding: chunked\r\n\r\n" + b"0" * 100 + b"2\r\n{}\r\n0\r\n\r\n",
+    ],
+)
+async def test_what_is_no_http_gets_one_error_body(strict: HttpNode, connections: Connections, request_: bytes) -> None:
+    raw = await connections.open(strict)
+    raw.send(request_)
+    assert await raw.error() == (400, "malformed_request")
+    assert (await strict.call("GET", "/ping")).status == 200
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        HEAD + b"Cookie: " + b"x" * 100_000,
+        b"GET /" + b"x" * 100_000 + b" HTTP/1.1\r\nHost: localhost\r\n",
+        HEAD + b"a: b\r\n" * 2000,
+        HEAD + b"a:\n" * 150,
+        b"x" * 2_000_000,
+    ],
+)
+async def test_a_head_over_the_limits_is_told_so(strict: HttpNode, connections: Connections, head: bytes) -> None:
+    raw = await connections.open(strict)
+    raw.send(head + b"\r\n\r\n")
+    assert await raw.error() == (431, "header_too_large")
+
+
+async def test_a_head_within_the_limits_is_fine(strict: HttpNode, connections: Connections) -> None:
+    raw = await connections.open(strict)
+    raw.send(HEAD + b"a: b\r\n" * 90 + b"Cookie: " + b"x" * 15_000 + b"\r\n\r\n")
+    assert await raw.answer() == (200, b"OK")
+    raw.send((HEAD + b"a: b\r\n" * 60 + b"\r\n") * 5)
+    for _ in range(5):
+        assert await raw.answer() == (200, b"OK")
+
+
+async def test_an_announced_body_that_no_number_can_hold_is_too_large(
+    strict: HttpNode, connections: Connections
+) -> None:
+    raw = await connections.open(strict)
+    raw.send(POST + b"Content-Length: " + b"9" * 5000 + b"\r\n\r\n")
+    assert await raw.error() == (413, "too_large")
+
+
+@pytest.mark.parametrize("size", [LIMITS.max_body + 1, 3_000_000])
+async def test_the_limit_of_bodies_is_the_configured_one(strict: HttpNode, size: int) -> None:
+    answer = await strict.call("POST", "/jobs/default", b"x" * size)
+    assert (answer.status, answer.error) == (413, "too_large")
+    assert str(LIMITS.max_body) in answer.json["message"]
+
+
+@pytest.mark.row("HTTP-08")
+@pytest.mark.parametrize("opening", [b"[", b'{"a":', b'{"a":[', b"[[[{}],"])
+async def test_deep_json_is_a_bad_request(strict: HttpNode, opening: bytes) -> None:
+    answer = await strict.call("POST", "/jobs/default", opening * (90_000 // len(opening)))
+    assert (answer.status, answer.error) == (400, "invalid_json")
+
+
+# Slow senders
+
+
+@pytest.mark.parametrize("start", [b"", HEAD + b"X: "])
+async def test_a_head_that_comes_byte_by_byte_is_not_waited_for(
+    strict: HttpNode, connections: Connections, start: bytes
+) -> None:
+    raw = await connections.open(strict)
+    raw.send(start)
+    sending = asyncio.create_task(raw.trickle(b"GET /" + b"x" * 100))
+    assert await raw.error() == (408, "request_timeout")
+    await sending
+
+
+async def test_a_slow_second_request_is_not_waited_for_either(strict: HttpNode, connections: Connections) -> None:
+    raw = await connections.open(strict)
+    raw.send(HEAD + b"\r\n")
+    assert await raw.answer() == (200, b"OK")
+    sending = asyncio.create_task(raw.trickle(HEAD + b"X: " + b"x" * 100))
+    assert await raw.error() == (408, "request_timeout")
+    await sending
+
+
+@pytest.mark.parametrize("framing", [b"Content-Length: 1000\r\n\r\n{", b"Transfer-Encoding: chunked\r\n\r\n500\r\n{"])
+async def test_a_body_that_comes_byte_by_byte_is_not_waited_for(
+    strict: HttpNode, connections: Connections, framing: bytes
+) -> None:
+    raw = await connections.open(strict)
+    raw.send(POST + framing)
+    sending = asyncio.create_task(raw.trickle(b" " * 100))
+    assert await raw.error() == (408, "request_timeout")
+    await sending
+    assert strict.manager.jobs() == []
+
+
+@pytest.mark.parametrize("before", [b"", HEAD + b"\r\n"])
+async def test_a_silent_connection_is_closed_without_a_word(
+    strict: HttpNode, connections: Connections, before: bytes
+) -> None:
+    raw = await connections.open(strict)
+    raw.send(before)
+    if before:
+        await raw.answer()
+    assert await raw.ended()
+
+
+async def test_a_feed_may_take_longer_than_any_request(strict: HttpNode) -> None:
+    await strict.call("POST", "/jobs/default", sleeper(redirect_output=["out"]))
+    await eventually_async(lambda: len(strict.manager.running) == 1)
+    [pid] = strict.manager.running
+    feed = await strict.follow(f"/streams/{pid}/out?feed=eventsource&heartbeat=1.5")
+    async with asyncio.timeout(5):
+        assert await feed.read_some()
+
+
+# Too many
+
+
+@pytest.mark.expects_errors("connections are open")
+async def test_a_new_connection_displaces_the_oldest_that_sends_nothing(connections: Connections) -> None:
+    async with running_node(limits=Limits(max_connections=10)) as node:
+        silent = [await connections.open(node) for _ in range(3)]
+        idle = [await connections.open(node) for _ in range(7)]
+        for raw in idle:
+            raw.send(HEAD + b"\r\n")
+            assert await raw.answer() == (200, b"OK")
+        silent[1].send(HEAD)  # not all of it
+        for displaced in (*silent, *idle[:2]):
+            raw = await connections.open(node)
+            raw.send(HEAD + b"\r\n")
+            assert await raw.answer() == (200, b"OK")
+            assert await displaced.ended()
+        idle[-1].send(HEAD + b"\r\n")
+        assert await idle[-1].answer() == (200, b"OK")
+
+
+@pytest.mark.expects_errors("connections are open")
+async def test_those_that_are_being_answered_are_left_alone(connections: Connections) -> None:
+    async with running_node(limits=Limits(max_connections=3)) as node:
+        await node.call("POST", "/jobs/default", sleeper(redirect_output=["out"]))
+        await eventually_async(lambda: len(node.manager.running) == 1)
+        [pid] = node.manager.running
+        feeds = [await node.follow(f"/streams/{pid}/out?feed=eventsource&heartbeat=0.2") for _ in range(3)]
+        refused = await connections.open(node)
+        refused.send(HEAD + b"\r\n")
+        assert await refused.ended()
+        for feed in feeds:
+            assert await feed.read_some()
+        feeds[0].close()
+        await eventually_async(lambda: _answers(node))
+
+
+async def _answers(node: HttpNode) -> bool:
+    try:
+        return (await node.call("GET", "/ping")).status == 200
+    except (ConnectionError, IndexError):
+        return False
+
+
+async def test_large_bodies_take_turns_and_small_ones_pass_them(connections: Connections) -> None:
+    """Ten clients that send 20 MB each are read piece by piece: many small requests are answered meanwhile."""
+    async with running_node(limits=Limits(max_body=30_000_000)) as node:
+        large = [node.call("POST", "/jobs/default", b" " * 20_000_000) for _ in range(10)]
+        sending = asyncio.gather(*large)
+        answered = 0
+        while not sending.done():
+            assert (await node.call("GET", "/ping")).status == 200
+            answered += 1
+        assert [answer.status for answer in await sending] == [400] * 10
+        assert answered > 20
