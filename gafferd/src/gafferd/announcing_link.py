@@ -112,6 +112,7 @@ class Link:
         self._leaving = False
         self._awaited: dict[MessageId, asyncio.Event] = {}  # answers that somebody waits for
         self._task: asyncio.Task[None] | None = None
+        self._closing: set[asyncio.Task[None]] = set()
 
     def start(self) -> None:
         """Begin to connect; called on the loop."""
@@ -148,6 +149,8 @@ class Link:
             self._task.cancel()
             await asyncio.wait([self._task])
             self._task = None
+        if self._closing:
+            await asyncio.wait(self._closing)
 
     def status(self) -> LinkStatus:
         """How it fares, as `/health` shows it."""
@@ -187,7 +190,10 @@ class Link:
                 group.create_task(self._watch_outbox())
                 group.create_task(self._ping())
         finally:
-            await _close(connection)
+            # Who doesn't answer takes its time: the next attempt does not wait for it.
+            closing = asyncio.create_task(_close(connection))
+            self._closing.add(closing)
+            closing.add_done_callback(self._closing.discard)
 
     async def _connect(self) -> WebSocketClientConnection:
         request = HTTPRequest(
