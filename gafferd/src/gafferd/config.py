@@ -123,7 +123,7 @@ _ENDPOINT_RULES: dict[str, Callable[[str], Any]] = {
 }
 _READER_KEYS = ("include", "include_dir")
 _PLUGIN_KEYS = ("plugin_dir", "plugins_dir", "mandatory")
-_KNOWN_SECTIONS = ("gaffer", "webhooks", "ssl", "lookup_ssl")
+_KNOWN_SECTIONS = ("gaffer", "http", "webhooks", "ssl", "lookup_ssl")
 _PREFIXES = ("endpoint", "process", "job", "env")
 _NOT_IN_A_SECTION = {
     "name": "the header of the section names the job: [process:NAME] or [process:SESSION:NAME]",
@@ -149,7 +149,7 @@ class _Builder:
         environments: list[Section] = []
         for section in self.sections.values():
             kind, colon, _ = section.name.partition(":")
-            if section.name in ("gaffer", "ssl", "lookup_ssl"):
+            if section.name in ("gaffer", "http", "ssl", "lookup_ssl"):
                 self._settings(section)
             elif section.name == "webhooks":
                 self._webhooks(section)

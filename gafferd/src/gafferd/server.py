@@ -16,6 +16,7 @@ from gaffer.cgroups import own_cgroup
 from gaffer.console_output import ConsoleOutput, wants_color
 from gaffer.errors import ConfigError, GafferError
 from gaffer.http.access import Policy, make_policy
+from gaffer.http.limits import Limits
 from gaffer.http.server import own_host_names
 from gaffer.http_handler import HttpEndpoint, HttpHandler
 from gaffer.keyfile import read_key_file
@@ -67,6 +68,19 @@ class Server:
     config: Config | None
     verbosity: int = 0
 
+    @property
+    def limits(self) -> Limits:
+        """What the HTTP server puts up with."""
+        settings = self.settings
+        return Limits(
+            max_body=settings.max_body,
+            max_header=settings.max_header,
+            header_timeout=settings.header_timeout,
+            body_timeout=settings.body_timeout,
+            idle_timeout=settings.idle_timeout,
+            max_connections=settings.max_connections,
+        )
+
     def serve(self, ready: Callable[[], None]) -> None:
         """Run until a signal ends it; call `ready` once it listens.
 
@@ -110,6 +124,7 @@ class Server:
             [*self.endpoints, HttpEndpoint([f"unix:{state.socket_path}"], self.settings.backlog)],
             access=replace(self.policy, cookie=logins.cookie, resume=logins.resume),
             routes=key_routes.ROUTES,
+            limits=self.limits,
             keys=self.keys,
             logins=logins,
             lookupds=announcer.status,

@@ -13,6 +13,7 @@ from typing import Any
 from gaffer import rules
 from gaffer.errors import BadRequest, ConfigError, Problem
 from gaffer.http.access import Scope
+from gaffer.http.limits import DEFAULT_LIMITS
 from gaffer.http_post import Address
 from gaffer.log import parse_level
 from gaffer.rules import Wrong
@@ -32,6 +33,34 @@ def backlog(text: str) -> int:
 
 def port(text: str) -> int:
     return number(text, 0, 65535)
+
+
+def connections(text: str) -> int:
+    return number(text, 8, 1_000_000)
+
+
+def body_size(text: str) -> int:
+    return _size(text, 1024, 1024**3)
+
+
+def header_size(text: str) -> int:
+    return _size(text, 1024, 1024**2)
+
+
+def _size(text: str, lowest: int, highest: int) -> int:
+    """A number of bytes, also as `64K` or `8M`."""
+    size = rules.size(text, True)
+    if not lowest <= size <= highest:
+        raise Wrong(f"expected {lowest} to {highest} bytes, got {text!r}", "such as 65536, 64K or 8M")
+    return size
+
+
+def patience(text: str) -> float:
+    """A number of seconds, more than 0 and at most a day."""
+    seconds = rules.seconds(text, True)
+    if not 0 < seconds <= 86400:
+        raise Wrong(f"expected a number of seconds, more than 0 and at most 86400, got {text!r}")
+    return seconds
 
 
 def boolean(text: str) -> bool:
@@ -196,6 +225,21 @@ class Settings:
     """Names that callers without a key may use for this host, beside its own."""
     allowed_origin: tuple[str, ...] = setting(items, (), flag="--allowed-origin", ini="gaffer allowed_origin")
     """Web pages of these origins may control the node."""
+    max_body: int = setting(body_size, DEFAULT_LIMITS.max_body, ini="http max_body")
+    """Bytes of a request body, also as `8M`; larger ones get a 413."""
+    max_header: int = setting(header_size, DEFAULT_LIMITS.max_header, ini="http max_header")
+    """Bytes of the head of a request, its path and cookies included; larger ones get a 431."""
+    header_timeout: float = setting(patience, DEFAULT_LIMITS.header_timeout, ini="http header_timeout")
+    """Seconds for the head of a request to come, from its first byte on; of a new connection, from its start on."""
+    body_timeout: float = setting(patience, DEFAULT_LIMITS.body_timeout, ini="http body_timeout")
+    """Seconds for the body of a request to come."""
+    idle_timeout: float = setting(patience, DEFAULT_LIMITS.idle_timeout, ini="http idle_timeout")
+    """Seconds after which a connection without a request is closed."""
+    max_connections: int | None = setting(connections, ini="http max_connections")
+    """Connections on each endpoint, websockets included; unless given, as many as leave half of the descriptors free.
+
+    When there are as many, new ones displace those that send nothing.
+    """
     node_name: str | None = setting(text, flag="--node-name", ini="gaffer node_name")
     """What the node is called in lookups; the host's full name unless given."""
     labels: Mapping[str, str] | None = setting(labels, ini="gaffer labels")
