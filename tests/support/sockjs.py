@@ -1,4 +1,4 @@
-"""A server with SockJS services on the test's own loop: `/echo` sends back, `/close` closes at once."""
+"""A server on the test's own loop with a web page, and two SockJS: `/echo` sends back, `/close` closes at once."""
 
 import asyncio
 import os
@@ -9,6 +9,7 @@ from typing import Any
 from uuid import uuid4
 
 from tornado.httpclient import HTTPRequest
+from tornado.web import RequestHandler
 from tornado.websocket import WebSocketClientConnection, websocket_connect
 
 from gaffer.http.access import Policy, Scope, make_policy
@@ -43,6 +44,13 @@ class Close(Echo):
     def opened(self, connection: Connection) -> None:
         super().opened(connection)
         connection.close()
+
+
+class Page(RequestHandler):
+    """A web page that has the SockJS client from `?client=URL`."""
+
+    def get(self) -> None:
+        self.finish(f"""<!DOCTYPE html><script src="{self.get_query_argument("client")}"></script>""")
 
 
 @dataclass
@@ -124,7 +132,8 @@ async def running_server(
     """The server; `settings` go to the SockJS of `/echo` and `/close`."""
     echo, close = SockJS("/echo", Echo, **settings), SockJS("/close", Close, **settings)
     policy = policy or make_policy(own_uid=os.getuid(), own_names=[])
-    application = Application([*echo.routes(Scope.READ), *close.routes(Scope.READ)], policy)
+    routes = [*echo.routes(Scope.READ), *close.routes(Scope.READ)]
+    application = Application(routes, policy, [("/page", Page)])
     listeners = Listeners(application, [HttpEndpoint(uri)])
     listeners.start()
     server = SockJSServer(listeners.addresses[0], application, echo)

@@ -97,7 +97,7 @@ async def test_the_iframe_page_can_be_kept_and_loads_our_own_client(server: Sock
     answer = await server.call("GET", f"/echo/{name}")
     assert answer.status == 200
     assert answer.headers["content-type"] == "text/html; charset=UTF-8"
-    assert answer.headers["cache-control"] == "public, max-age=31536000"
+    assert answer.headers["cache-control"] == "public, max-age=31536000, no-cache"
     assert answer.headers["expires"].endswith("GMT")
     assert not {"set-cookie", "last-modified"} & set(answer.headers)
     page = IFRAME.fullmatch(answer.body.decode())
@@ -111,6 +111,7 @@ async def test_the_iframe_page_can_be_kept_and_loads_our_own_client(server: Sock
         known = await server.call("GET", path, headers={"If-None-Match": whole.headers["etag"]})
         assert (known.status, known.body) == (304, b"")
         assert known.headers["etag"] == whole.headers["etag"]
+        assert known.headers.get("content-security-policy") == whole.headers.get("content-security-policy")
         assert "content-type" not in known.headers
 
 

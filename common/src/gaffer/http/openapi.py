@@ -34,6 +34,8 @@ PARAMETERS: Mapping[str, Any] = {
     "count": Annotated[str, Meta(pattern="^[1-9][0-9]{0,4}$", description="How many processes.")],
     "signal": Annotated[str, Meta(pattern="^[A-Za-z0-9]+$", description="The name or number of a signal.")],
     "resource": Annotated[str, Meta(pattern="^[^/]+$", description="Anything else.")],
+    "server": Annotated[str, Meta(pattern="^[^/]+$", description="Anything; a proxy may choose a server by it.")],
+    "session": Annotated[str, Meta(pattern="^[^/.]+$", description="A random name that the client makes up.")],
 }
 """What each parameter of a path may be; one that is not here may be any text."""
 
@@ -214,7 +216,8 @@ def _describe(path: str, method: str, cases: Sequence[_Case], schemas: _Schemas)
     """The operation object for a method of a path."""
     scopes = [str(case.route.scope(method).value) for case in cases]
     described: dict[str, Any] = {
-        "operationId": method.lower() + re.sub(r"[^A-Za-z0-9]+", "_", path).rstrip("_"),
+        "operationId": method.lower()
+        + re.sub(r"[^A-Za-z0-9]+", "_", path.rstrip("}")).removesuffix("_" if path == "/" else ""),
         "summary": ", or: ".join(dict.fromkeys(_first_sentence(case.route.handler) for case in cases)),
         "description": "\n\n".join(dict.fromkeys(_doc(case) for case in cases)),
         "tags": [_tag(cases[0].route.handler.__module__)],

@@ -5,22 +5,36 @@ import re
 import secrets
 import time
 from importlib import resources
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypedDict
 
+from msgspec import Meta
 from tornado.httputil import format_timestamp
 
 from gaffer.http.base import Handler, NotFound, cors_headers
+from gaffer.http.operations import TEXT, operation
 from gaffer.http.sockjs_library import IFRAME_TEXT
 
 if TYPE_CHECKING:
     from gaffer.http.sockjs import SockJS
     from gaffer.http.sockjs_sessions import Router
 
+HTML = "text/html"
+JAVASCRIPT = "application/javascript"
+
 YEAR = 31536000  # seconds
 DAY = 86400
 
 _CLIENT = resources.files("gaffer.http").joinpath("sockjs_client/sockjs.min.js")
 _IFRAME_NAME = re.compile(r"iframe[0-9-.a-z_]*\.html", re.ASCII)
+
+
+class SockJSInfo(TypedDict):
+    """What the server can do."""
+
+    websocket: Literal[True]
+    origins: Annotated[list[str], Meta(description="Means nothing.")]
+    cookie_needed: Literal[False]
+    entropy: Annotated[int, Meta(ge=0, lt=2**32, description="A random number for the client.")]
 
 
 class SockJSHandler(Handler):
@@ -52,9 +66,9 @@ class SockJSHandler(Handler):
         if wanted and cors_headers(self.application.policy, self.request):
             self.set_header("Access-Control-Allow-Headers", wanted)
 
-    def enable_cache(self, seconds: int) -> None:
-        """Let browsers and proxies keep the answer."""
-        self.set_header("Cache-Control", f"public, max-age={seconds}")
+    def enable_cache(self, seconds: int, *, unasked: bool = True) -> None:
+        """Let browsers and proxies keep the answer, and use it without asking whether it still holds."""
+        self.set_header("Cache-Control", f"public, max-age={seconds}{'' if unasked else ', no-cache'}")
         self.set_header("Expires", format_timestamp(time.time() + seconds))
 
     def disable_cache(self) -> None:
@@ -73,6 +87,7 @@ class SockJSHandler(Handler):
 class Greeting(SockJSHandler):
     """Tells that SockJS is spoken here."""
 
+    @operation(str, media=TEXT)
     def get(self) -> None:
         """The text `Welcome to SockJS!`."""
         self.reply_text("Welcome to SockJS!\n")
@@ -81,6 +96,7 @@ class Greeting(SockJSHandler):
 class Info(SockJSHandler):
     """What a client asks first."""
 
+    @operation(SockJSInfo)
     def get(self) -> None:
         """`{"websocket", "origins", "cookie_needed", "entropy"}`."""
         self.disable_cache()
@@ -91,10 +107,8 @@ class Info(SockJSHandler):
 class _Constant(SockJSHandler):
     """A document that changes with a release or the configuration only."""
 
-    def reply_constant(self, text: str | bytes, media_type: str, seconds: int) -> None:
+    def reply_constant(self, data: bytes, media_type: str) -> None:
         """Answer the document, or 304 to who has it."""
-        data = text.encode() if isinstance(text, str) else text
-        self.enable_cache(seconds)
         self.set_header("Content-Type", f"{media_type}; charset=UTF-8")
         self.set_header("Etag", f'"{hashlib.sha256(data).hexdigest()[:32]}"')
         if self.check_etag_header():
@@ -107,22 +121,26 @@ class _Constant(SockJSHandler):
 class Iframe(_Constant):
     """The page that the client puts into a page of another origin, to speak with this server from inside."""
 
+    @operation(str, media=HTML, errors=(304,))
     def get(self) -> None:
         """The HTML page; its name is `iframe*.html`.
 
-        It does for the page around it what that page's own requests may not, so browsers are told to show it in pages
-        of allowed origins only.
+        It does for the page around it what that page's own requests may not. So browsers are told to show it in pages
+        of allowed origins only, and to ask each time, because allowed origins change.
         """
         if _IFRAME_NAME.fullmatch(self.params["server"]) is None:
             raise NotFound(f"there is no resource {self.request.path}")
         ancestors = " ".join(["'self'", *sorted(self.application.policy.origins)])
         self.set_header("Content-Security-Policy", f"frame-ancestors {ancestors}")
-        self.reply_constant(IFRAME_TEXT % f"{self.sockjs.prefix}/sockjs.min.js", "text/html", YEAR)
+        self.enable_cache(YEAR, unasked=False)
+        self.reply_constant((IFRAME_TEXT % f"{self.sockjs.prefix}/sockjs.min.js").encode(), HTML)
 
 
 class ClientScript(_Constant):
     """sockjs-client 1.6.1, for the iframe page and any other; its licence (MIT) lies beside it in the package."""
 
+    @operation(str, media=JAVASCRIPT, errors=(304,))
     def get(self) -> None:
         """The script."""
-        self.reply_constant(_CLIENT.read_bytes(), "application/javascript", DAY)
+        self.enable_cache(DAY)
+        self.reply_constant(_CLIENT.read_bytes(), JAVASCRIPT)

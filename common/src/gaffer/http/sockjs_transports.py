@@ -10,14 +10,22 @@ from gaffer.errors import GafferError
 from gaffer.http.access import Grant
 from gaffer.http.base import NotFound, Routed
 from gaffer.http.limits import DEFAULT_LIMITS
+from gaffer.http.operations import EVENTS, TEXT, operation
 from gaffer.http.sockjs_library import (
     BaseTransportMixin,
     EventSourceTransport,
     XhrPollingTransport,
     XhrStreamingTransport,
 )
-from gaffer.http.sockjs_pages import SockJSHandler
-from gaffer.http.sockjs_sessions import INTERRUPTED, BrokenMessage, FramedSession, RawSession, decode_messages
+from gaffer.http.sockjs_pages import JAVASCRIPT, SockJSHandler
+from gaffer.http.sockjs_sessions import (
+    INTERRUPTED,
+    BrokenMessage,
+    FramedSession,
+    RawSession,
+    TooManySessions,
+    decode_messages,
+)
 
 
 class _Transport(SockJSHandler):
@@ -70,6 +78,7 @@ class XhrPolling(_Receiver, XhrPollingTransport):  # type: ignore[misc]
 
     methods = ("POST",)
 
+    @operation(str, media=JAVASCRIPT, errors=(TooManySessions,), endless=True)
     def post(self) -> None:
         """A frame of SockJS and a newline."""
         self.router.admit(self.session_id, self.grant)
@@ -81,6 +90,7 @@ class XhrStreaming(_Receiver, XhrStreamingTransport):  # type: ignore[misc]
 
     methods = ("POST",)
 
+    @operation(str, media=JAVASCRIPT, errors=(TooManySessions,), endless=True)
     def post(self) -> None:
         """2 KiB of prelude, then a line for each frame of SockJS."""
         self.router.admit(self.session_id, self.grant)
@@ -90,6 +100,7 @@ class XhrStreaming(_Receiver, XhrStreamingTransport):  # type: ignore[misc]
 class EventSource(_Receiver, EventSourceTransport):  # type: ignore[misc]
     """Fetches messages as server-sent events."""
 
+    @operation(str, media=EVENTS, errors=(TooManySessions,))
     def get(self) -> None:
         """An event for each frame of SockJS."""
         self.router.admit(self.session_id, self.grant)
@@ -107,6 +118,7 @@ class XhrSend(_Transport):
 
     methods = ("POST",)
 
+    @operation(status=204, body=list[str], body_media=TEXT, errors=(500,))
     async def post(self) -> None:
         """Takes a JSON array of strings. 404 for a session that isn't open.
 
@@ -139,6 +151,7 @@ class _Socket(_Transport, WebSocketHandler, BaseTransportMixin):  # type: ignore
     session: FramedSession | RawSession | None = None
     active = True  # whether the client has taken all that was sent
 
+    @operation(status=101, errors=(400, 426, 503))
     async def get(self) -> None:
         """The handshake."""
         self.set_header("Content-Type", "text/plain; charset=UTF-8")
