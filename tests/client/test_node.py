@@ -163,3 +163,70 @@ def test_a_name_that_is_none_never_becomes_a_path(server: Server, name: str) -> 
     with pytest.raises(errors.BadRequest) as caught:
         server.unload(name)
     assert caught.value.reason == "bad_name"
+
+
+@pytest.mark.row("STR-34", "HTTP-36")
+def test_groups(server: Server) -> None:
+    server.load_all([{"name": "one", **SLEEP}, {"name": "two", **SLEEP}], "shop")
+    server.load({"name": "alone", **SLEEP})
+    assert server.groups() == ["shop"]
+    assert sorted(server.get_group("shop")) == ["shop:one", "shop:two"]
+    server.stop_group("shop")
+    eventually(lambda: len(server.pids()) == 1)
+    server.start_group("shop")
+    before = eventually(lambda: len(server.pids()) == 3 and server.pids())
+    server.restart_group("shop")
+    eventually(lambda: len(server.pids()) == 3 and len(set(server.pids()) & set(before)) == 1)
+    server.remove_group("shop")
+    assert server.jobs() == ["default.alone"]
+    with pytest.raises(errors.NotFound):
+        server.get_group("shop")
+
+
+@pytest.mark.row("STR-34", "STR-33")
+def test_a_watcher(server: Server) -> None:
+    watcher = server.get_watcher("proc.nap", heartbeat=1)
+    heard: list[tuple[str, int]] = []
+    watcher.subscribe("proc.nap.spawn", lambda event, message: heard.append((event, message["pid"])))
+    watcher.start()
+    try:
+        eventually(lambda: watcher.connected)
+        job = server.load({"name": "nap", **SLEEP})
+        eventually(lambda: heard == [("proc.nap.spawn", pid) for pid in job.pids])
+    finally:
+        watcher.stop()
+
+
+def test_a_watcher_of_an_event_with_a_long_name(server: Server) -> None:
+    watcher = server.get_watcher("job.shop.nap.spawn")
+    heard: list[str] = []
+    watcher.subscribe(".", lambda event, message: heard.append(event))
+    watcher.start()
+    try:
+        eventually(lambda: watcher.connected)
+        server.load({"name": "nap", **SLEEP}, "shop")
+        eventually(lambda: heard == ["job.shop.nap.spawn"])
+    finally:
+        watcher.stop()
+
+
+@pytest.mark.row("STR-34", "R-74")
+def test_stats_of_all_jobs(server: Server) -> None:
+    job = server.load({"name": "nap", **SLEEP})
+    eventually(lambda: job.pids)
+    [stats] = server.stats()
+    assert stats["cpu"] != "N/A"
+
+
+@pytest.mark.row("STR-34")
+def test_writing_to_a_process(server: Server) -> None:
+    job = server.load({"name": "cat", "cmd": "cat", "redirect_input": True, "redirect_output": ["out"]})
+    [pid] = eventually(lambda: job.pids)
+    process = server.get_process(pid)
+    with process.socket(mode=1) as channel:
+        process.send("one\n")
+        assert channel.read(10) == b"one\n"
+    server.unload("cat")
+    eventually(lambda: not process.active)
+    with pytest.raises(errors.NotFound):
+        process.send("x")

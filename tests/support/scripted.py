@@ -46,16 +46,16 @@ class Scripted:
 
 
 @contextmanager
-def scripted_server(*plays: Play) -> Iterator[Scripted]:
+def scripted_server(*plays: Play, greet: bool = True) -> Iterator[Scripted]:
     """Serve the first connection with the first play and so on; what comes after the last is closed at once.
 
-    A play that raises fails the test.
+    A play that raises fails the test. Unless `greet`, it has to read the head of the request itself.
     """
     waiting = iter(plays)
     with ThreadPoolExecutor(1) as threads, socket.create_server(("127.0.0.1", 0)) as listener:
         host, port = listener.getsockname()
         server = Scripted(f"http://{host}:{port}")
-        serving = threads.submit(_serve, listener, server, waiting)
+        serving = threads.submit(_serve, listener, server, waiting, greet)
         try:
             yield server
         finally:
@@ -63,7 +63,7 @@ def scripted_server(*plays: Play) -> Iterator[Scripted]:
         serving.result()
 
 
-def _serve(listener: socket.socket, server: Scripted, waiting: Iterator[Play]) -> None:
+def _serve(listener: socket.socket, server: Scripted, waiting: Iterator[Play], greet: bool) -> None:
     while True:
         try:
             sock, _ = listener.accept()
@@ -71,7 +71,7 @@ def _serve(listener: socket.socket, server: Scripted, waiting: Iterator[Play]) -
             return
         with sock:
             try:
-                visit = Visit(sock, _head(sock))
+                visit = Visit(sock, _head(sock) if greet else "")
                 server.visits.append(visit)
                 next(waiting, lambda visit: None)(visit)
             except ConnectionError:

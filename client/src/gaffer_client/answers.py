@@ -166,6 +166,28 @@ class Agreement(TypedDict):
     unreachable: list[str]
 
 
+class KeyInfo(TypedDict):
+    """An API key of a node; `sessions` is None for all, `created` in seconds since the epoch or None."""
+
+    id: str
+    scopes: list[str]
+    sessions: list[str] | None
+    created: int | None
+
+
+class KeyList(TypedDict):
+    """The API keys of a node."""
+
+    keys: list[KeyInfo]
+
+
+class NewKey(TypedDict):
+    """An API key just made; the key itself is told only once."""
+
+    id: str
+    key: str
+
+
 class _LookupAnswer(TypedDict):
     stale: NotRequired[bool]
     epoch: NotRequired[str | None]

@@ -10,7 +10,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Self
 from urllib.parse import urlsplit
 
@@ -79,7 +79,11 @@ class Connection:
 
     def send(self, message: str | bytes) -> None:
         """Send a text or a binary message; raises Unreachable when the connection has ended."""
-        self._send(events.TextMessage(message) if isinstance(message, str) else events.BytesMessage(message))
+        if isinstance(message, str):
+            message.encode()  # a text that can't be sent must not cost the connection
+            self._send(events.TextMessage(message))
+        else:
+            self._send(events.BytesMessage(message))
 
     def receive(self, timeout: float | None = None) -> str | bytes | None:
         """The next message; None when the connection was ended in good order.
@@ -89,6 +93,8 @@ class Connection:
         deadline = None if timeout is None else time.monotonic() + timeout
         pinged = False
         with self._receiving:
+            with suppress(GafferClientError), self._guarded():
+                self._take_in_events()  # some may have come with the handshake
             while not self._messages:
                 if self._failure is not None:
                     raise self._failure
@@ -97,7 +103,8 @@ class Connection:
                 left = self._ping_interval if deadline is None else max(0.0, deadline - time.monotonic())
                 if self._readable(min(self._ping_interval, left)):
                     pinged = False
-                    with self._guarded():
+                    # An error is raised when the messages before it are through.
+                    with suppress(GafferClientError), self._guarded():
                         self._take_in(self._socket.recv(_READ_SIZE))
                 elif left < self._ping_interval:
                     raise TimeoutError(f"{self.url} sent nothing within {timeout} s")
@@ -141,7 +148,6 @@ class Connection:
             for event in self._protocol.events():
                 match event:
                     case events.AcceptConnection():
-                        self._take_in_events()  # messages may have come with the answer
                         return
                     case events.RejectConnection():
                         refused = event
@@ -182,7 +188,7 @@ class Connection:
             match event:
                 case events.TextMessage() | events.BytesMessage():
                     self._add(event)
-                case events.Ping():
+                case events.Ping() if self._protocol.state is ConnectionState.OPEN:
                     self._send(event.response())
                 case events.CloseConnection() if self._protocol.state is ConnectionState.OPEN:
                     raise ProtocolError(event.reason)
@@ -212,6 +218,7 @@ class Connection:
                 if self._readable(left):
                     with self._guarded():
                         self._take_in(self._socket.recv(_READ_SIZE))
+                    self._messages.clear()
         finally:
             self._receiving.release()
 
@@ -222,8 +229,9 @@ class Connection:
             with translated_errors(self.url, self._timeout):
                 yield
         except ProtocolError as error:
-            self._lose(MalformedAnswer(f"{self.url} is no websocket, or a broken one: {error}", url=self.url))
-            raise self._failure or error from None
+            failure = MalformedAnswer(f"{self.url} is no websocket, or a broken one: {error}", url=self.url)
+            self._lose(failure)
+            raise failure from None
         except GafferClientError as error:
             self._lose(error)
             raise

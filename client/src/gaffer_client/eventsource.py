@@ -2,7 +2,7 @@
 
 import contextlib
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, Self
 from urllib.parse import urlsplit
 
@@ -16,6 +16,9 @@ from gaffer_client.transport import DEFAULT_TIMEOUT, Stream, Transport
 
 # Servers send a sign of life every 60 seconds unless they are asked for another interval.
 IDLE_TIMEOUT = 150.0
+
+
+Lost = Callable[[GafferClientError | None], object]
 
 
 class Received(NamedTuple):
@@ -36,8 +39,9 @@ class EventsourceClient:
     the other from `events()`. Use one of the three. It ends by `stop()`, from any thread, and when what it follows is
     gone (404 after it was there).
 
-    `idle_timeout` is the time in seconds after which a silent connection counts as lost, None for never; the other
-    options are those of Server.
+    `idle_timeout` is the time in seconds after which a silent connection counts as lost, None for never. The first
+    attempt to connect has to succeed unless it is `patient`. `on_lost(error)` is called before each further attempt;
+    `error` is None when the server ended the stream. The other options are those of Server.
     """
 
     def __init__(
@@ -52,6 +56,8 @@ class EventsourceClient:
         timeout: float = DEFAULT_TIMEOUT,
         idle_timeout: float | None = IDLE_TIMEOUT,
         last_event_id: str = "",
+        patient: bool = False,
+        on_lost: Lost | None = None,
     ) -> None:
         if not path:
             url, path = _split(url)
@@ -63,6 +69,8 @@ class EventsourceClient:
         )
         self._path = path
         self._idle_timeout = idle_timeout
+        self._patient = patient
+        self._on_lost = on_lost
         self._listeners = Listeners()
         self._backoff = Backoff()
         self._parser = EventParser()
@@ -73,10 +81,18 @@ class EventsourceClient:
         self._was_connected = False
 
     @classmethod
-    def over(cls, transport: Transport, path: str, *, idle_timeout: float | None = IDLE_TIMEOUT) -> Self:
+    def over(
+        cls,
+        transport: Transport,
+        path: str,
+        *,
+        idle_timeout: float | None = IDLE_TIMEOUT,
+        patient: bool = False,
+        on_lost: Lost | None = None,
+    ) -> Self:
         """One that follows `path` on the server of a transport, over a connection of its own."""
-        options = {**transport.security._asdict(), "timeout": transport.timeout, "idle_timeout": idle_timeout}
-        return cls(transport.url, path, **options)
+        access = {**transport.security._asdict(), "timeout": transport.timeout}
+        return cls(transport.url, path, **access, idle_timeout=idle_timeout, patient=patient, on_lost=on_lost)
 
     @property
     def url(self) -> str:
@@ -147,24 +163,17 @@ class EventsourceClient:
                 except (Unreachable, ServerError) as failure:
                     self.error = failure
                 if not self._stopping.is_set():
-                    self.lost(self.error)
+                    if self.error is not None and not (self._patient or self._was_connected):
+                        raise self.error
+                    if self._on_lost is not None:
+                        self._on_lost(self.error)
                     self._stopping.wait(self._backoff.next(self._parser.retry or 0.0))
         finally:
             self._transport.close()
 
-    # What heirs may change
-
     def decode(self, event: str, data: str) -> Any:
         """The data of an event, from its text."""
         return data
-
-    def lost(self, error: GafferClientError | None) -> None:
-        """Called when there is no connection, before the next attempt; `error` is None when the server ended it.
-
-        What it raises ends everything: by default the first attempt has to succeed.
-        """
-        if error is not None and not self._was_connected:
-            raise error
 
     # How it works
 

@@ -3,14 +3,17 @@
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Self
 
+from gaffer.event_log import ALL, normal
 from gaffer.names import JobName, parse_pid
-from gaffer_client.answers import Drain, Jobs, Pids, Sessions, Version
+from gaffer_client.answers import Drain, JobStats, Jobs, KeyInfo, KeyList, NewKey, Pids, Sessions, Version
+from gaffer_client.eventsource import Lost, Watcher
 from gaffer_client.jobs import Job
 from gaffer_client.naming import checked_job_name
 from gaffer_client.processes import Process
-from gaffer_client.transport import DEFAULT_TIMEOUT, Transport, path_of
+from gaffer_client.transport import DEFAULT_TIMEOUT, Transport, path_of, with_query
 
 DEFAULT_URL = "http://127.0.0.1:5000"
+DEFAULT_HEARTBEAT = 30.0  # seconds
 
 
 class Server:
@@ -185,6 +188,69 @@ class Server:
         pid = name_or_pid if isinstance(name_or_pid, int) else parse_pid(name_or_pid)
         path = self._template_path(name_or_pid) if pid is None else path_of("processes", pid)
         self.transport.order("POST", path + path_of("_signal", signal))
+
+    # Groups, the name that 0.4 had for sessions other than `default`
+
+    def groups(self) -> list[str]:
+        """The groups that have jobs (R-29)."""
+        return self.transport.get("/groups", list[str])
+
+    def get_group(self, name: str) -> list[str]:
+        """The jobs of a group, as `group:name` (R-30)."""
+        return self.transport.get(path_of("groups", name), list[str])
+
+    def start_group(self, name: str) -> None:
+        """Start all jobs of a group (R-31)."""
+        self.transport.order("POST", path_of("groups", name, "_start"))
+
+    def stop_group(self, name: str) -> None:
+        """Stop all jobs of a group (R-31)."""
+        self.transport.order("POST", path_of("groups", name, "_stop"))
+
+    def restart_group(self, name: str) -> None:
+        """Replace the processes of all jobs of a group (R-31)."""
+        self.transport.order("POST", path_of("groups", name, "_restart"))
+
+    def remove_group(self, name: str) -> None:
+        """Stop and forget all jobs of a group (R-32)."""
+        self.transport.order("DELETE", path_of("groups", name))
+
+    # What happens
+
+    def stats(self) -> list[JobStats]:
+        """CPU and memory of all jobs (R-74)."""
+        return self.transport.get("/stats", list[JobStats])
+
+    def get_watcher(
+        self, pattern: str = ALL, *, heartbeat: float = DEFAULT_HEARTBEAT, on_lost: Lost | None = None
+    ) -> Watcher:
+        """Follow the events that a pattern gets, `.` for all, `proc.web` for all of that job (R-72, R-73).
+
+        The node gives a sign of life each `heartbeat` seconds; after twice as many without one it counts as lost.
+        `on_lost` is that of EventsourceClient.
+        """
+        parts = [] if normal(pattern) == ALL else normal(pattern).split(".", 2)
+        query = {"feed": "eventsource", "heartbeat": f"{heartbeat:g}"}
+        path = with_query(path_of("watch", *parts), query)
+        return Watcher.over(self.transport, path, idle_timeout=2 * heartbeat + 1, on_lost=on_lost)
+
+    # Keys
+
+    def keys(self) -> list[KeyInfo]:
+        """The API keys that allow no more than this client's own (R-91)."""
+        return self.transport.get("/keys", KeyList)["keys"]
+
+    def create_key(self, scopes: Iterable[str], sessions: Iterable[str] | None = None) -> NewKey:
+        """Make an API key with these scopes (`read`, `control`, `define`), limited to these sessions if any are given.
+
+        Raises Forbidden when it would allow more than this client may do.
+        """
+        asked = {"scopes": list(scopes), "sessions": list(sessions) if sessions is not None else None}
+        return self.transport.decode(self.transport.request("POST", "/keys", document=asked), NewKey)
+
+    def revoke_key(self, identifier: str) -> None:
+        """Revoke the API key with that id: what its holders have open is closed."""
+        self.transport.order("DELETE", path_of("keys", identifier))
 
     def _job_name(self, name: object, session: str | None = None) -> JobName:
         return checked_job_name(name, self.url, session)

@@ -6,6 +6,7 @@ from gaffer_client.answers import ProcessStats
 from gaffer_client.transport import path_of
 
 if TYPE_CHECKING:
+    from gaffer_client.iochannel import IOChannel
     from gaffer_client.node import Server
 
 
@@ -45,3 +46,13 @@ class Process:
         """Write to its standard input, or to another stream that takes input (R-71)."""
         body = data.encode() if isinstance(data, str) else data
         self.server.transport.order("POST", path_of("streams", self.pid, stream), body=body)
+
+    def socket(self, stream: str | None = None, mode: int = 3) -> "IOChannel":
+        """Read what it writes (`mode` 1), write to it (2) or both, over a connection of its own, to be closed."""
+        from gaffer_client.iochannel import IOChannel  # brings in what websockets need
+
+        return IOChannel(self.server.transport, self.pid, stream, mode=mode)
+
+
+# The name of version 0.4.
+ProcessId = Process

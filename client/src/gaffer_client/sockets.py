@@ -21,7 +21,10 @@ def open_socket(transport: Transport) -> socket.socket:
     parts = urlsplit(transport.address.base)
     host, port = parts.hostname or "", parts.port or _PORTS[parts.scheme]
     with translated_errors(transport.url, transport.timeout):
-        sock = socket.create_connection((host, port), transport.timeout)
+        try:
+            sock = socket.create_connection((host, port), transport.timeout)
+        except UnicodeError:
+            raise unreachable(transport.url, f"{host!r} can't be the name of a host") from None
         try:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             return _tls_context(transport).wrap_socket(sock, server_hostname=host) if parts.scheme == "https" else sock
@@ -39,9 +42,8 @@ def translated_errors(url: str, timeout: float) -> Iterator[None]:
         raise tls_failed(url, error.reason or str(error)) from None
     except TimeoutError:
         raise unreachable(url, f"no answer within {timeout:g} s") from None
-    except (OSError, UnicodeError) as error:  # UnicodeError: a host name that can't be one
-        why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        raise unreachable(url, why.lower()) from None
+    except OSError as error:
+        raise unreachable(url, (error.strerror or str(error)).lower()) from None
 
 
 def _connected_to_path(transport: Transport, path: str) -> socket.socket:

@@ -8,6 +8,7 @@ from typing import IO
 import msgspec
 
 _COLOURS = {"cyan": "36", "yellow": "33", "green": "32", "red": "31", "magenta": "35", "blue": "34"}
+_NAMES_REMEMBERED = 10_000
 BLOCK_COLOURS = ("cyan", "yellow", "green", "magenta", "blue", "red")
 
 
@@ -19,6 +20,23 @@ def wants_colour(stream: IO[str]) -> bool:
 def coloured(text: str, colour: str, stream: IO[str]) -> str:
     """`text` in a colour where `stream` takes colours."""
     return f"\x1b[{_COLOURS[colour]}m{text}\x1b[0m" if wants_colour(stream) else text
+
+
+class Palette:
+    """A colour for each name, in the order in which names come, where `stream` takes colours or `always`."""
+
+    def __init__(self, stream: IO[str], *, always: bool = False, never: bool = False) -> None:
+        self._on = not never and (always or wants_colour(stream))
+        self._chosen: dict[str, str] = {}
+
+    def paint(self, name: str, text: str) -> str:
+        """`text` in the colour of that name. Of very many names, some share a colour and are not remembered."""
+        if not self._on:
+            return text
+        colour = self._chosen.get(name) or BLOCK_COLOURS[len(self._chosen) % len(BLOCK_COLOURS)]
+        if len(self._chosen) < _NAMES_REMEMBERED:
+            self._chosen[name] = colour
+        return f"\x1b[{_COLOURS[colour]}m{text}\x1b[0m"
 
 
 def printable(text: object) -> str:

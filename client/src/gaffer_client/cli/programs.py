@@ -1,6 +1,6 @@
 """The two programs: their commands and options."""
 
-from gaffer_client.cli.commands import apps, control, draining, general, local, lookups, scaling
+from gaffer_client.cli.commands import apps, control, draining, general, local, lookups, scaling, watching
 from gaffer_client.cli.config import CONNECTION_OPTIONS, DEFAULT_LOOKUP
 from gaffer_client.cli.table import Option, Program
 from gaffer_client.node import DEFAULT_URL
@@ -44,7 +44,7 @@ GAFFER = Program(
 GAFFERCTL = Program(
     name="gafferctl",
     summary="Administer one Gaffer node.",
-    commands=(*control.COMMANDS, *general.GAFFERCTL_COMMANDS),
+    commands=(*control.COMMANDS, *watching.COMMANDS, *general.GAFFERCTL_COMMANDS),
     options=(
         Option(
             "--connect=URL",

@@ -1,0 +1,78 @@
+"""`gafferctl watch`: what happens on a node, as it happens."""
+
+import math
+import sys
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from gaffer_client.cli.config import Context
+from gaffer_client.cli.errors import Exit, UsageError
+from gaffer_client.cli.output import Palette, printable, warn
+from gaffer_client.cli.parse import Arguments
+from gaffer_client.cli.table import Command, Option
+from gaffer_client.errors import GafferClientError
+from gaffer_client.node import DEFAULT_HEARTBEAT
+
+
+def watch(context: Context, args: Arguments) -> int:
+    palette = Palette(sys.stdout, always=args.flag("--colorize"), never=args.flag("--no-color"))
+    with context.server() as server:
+        watcher = server.get_watcher(
+            args.text("<pattern>") or ".",
+            heartbeat=_seconds(args.text("--heartbeat")),
+            on_lost=lambda error: _say_lost(server.url, error),
+        )
+        for event, message, _ in watcher.events():
+            if event == "gap":
+                warn(f"{message['to'] - message['from']} events were missed")
+            elif context.json:
+                print(msgspec.json.encode(message).decode(), flush=True)
+            else:
+                print(_line(event, message, palette), flush=True)
+    return Exit.OK
+
+
+def _line(event: str, message: Mapping[str, Any], palette: Palette) -> str:
+    name = str(message.get("name", "-"))
+    return palette.paint(name, printable(f"{time.strftime('%H:%M:%S')} {name} | {event} {name}"))
+
+
+def _say_lost(url: str, error: GafferClientError | None) -> None:
+    why = error.message if error is not None else f"{url} ended the stream of events"
+    warn(f"{why}; trying again")
+
+
+def _seconds(text: str | None) -> float:
+    if text is None:
+        return DEFAULT_HEARTBEAT
+    try:
+        seconds = float("60" if text == "true" else text)
+    except ValueError:
+        seconds = math.nan
+    if not 0.1 <= seconds <= 86400:
+        raise UsageError(f"--heartbeat {text} is not a number of seconds", hint="give 0.1 to 86400")
+    return seconds
+
+
+COMMANDS = (
+    Command(
+        "watch",
+        "Show what happens on the node, as it happens",
+        watch,
+        "node",
+        "[<pattern>]",
+        options=(
+            Option("--heartbeat=SECONDS", f"how often the node gives a sign of life (default: {DEFAULT_HEARTBEAT:g})"),
+            Option("--colorize", "use colours even where the output is no terminal"),
+            Option("--no-color", "use no colours"),
+        ),
+        details="""
+            <pattern> is the beginning of the names of events: `exit`, `proc.dummy`, `proc.dummy.spawn`; without it all
+            are shown. When the connection is lost, it is made again, and what happened meanwhile is shown. Ctrl-C
+            ends it.
+        """,
+    ),
+)

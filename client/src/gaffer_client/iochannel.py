@@ -1,0 +1,200 @@
+"""`IOChannel`: the input and an output of one process, over one websocket."""
+
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator
+from itertools import count
+from typing import Self
+
+import msgspec
+
+from gaffer.errors import GafferError
+from gaffer.frames import ERROR, GENERAL, MESSAGE, RESPONSE, Frame, FrameError
+from gaffer_client.connection import Connection
+from gaffer_client.errors import GafferClientError, MalformedAnswer, StatusError, Unreachable, status_error
+from gaffer_client.transport import Transport, path_of
+
+READ, WRITE = 1, 2  # the bits of `mode`
+
+KEPT = 1024 * 1024  # bytes of output that may wait to be read
+PATIENCE = 20.0  # seconds that more than that may wait, before the oldest are dropped; the node waits 60 for us
+_PIECE = 256 * 1024  # bytes that are written at once
+
+
+class IOChannel:
+    """Reads what process `pid` writes, and writes to it (R-81, R-82), over a connection of its own.
+
+    By default these are its first output and its standard input; `stream` names another output, or a custom stream for
+    both. `mode` is READ, WRITE or both. `tail` begins so many lines (`20`) or bytes (`"4096b"`) back, `after` at a byte
+    of the stream; else output begins now.
+
+    To be used from any thread. Output that nobody reads for long is dropped, here or on the node; `lost` counts these
+    bytes. `offset` is the `after` that goes on behind what came last.
+
+    Raises NotFound without that process or stream, Forbidden when it is not redirected or the key does not allow it;
+    `read` and `write` may be the first to tell.
+    """
+
+    def __init__(
+        self,
+        transport: Transport,
+        pid: int,
+        stream: str | None = None,
+        *,
+        mode: int = READ | WRITE,
+        tail: int | str | None = None,
+        after: int | None = None,
+    ) -> None:
+        self.lost = 0
+        self.offset: int | None = None
+        self._ids = count(1)
+        self._output: deque[bytes] = deque()
+        self._kept = 0
+        self._answers: dict[str, StatusError | None] = {}
+        self._expected: set[str] = set()  # ids of what is not answered yet
+        self._failure: GafferClientError | None = None
+        self._ended = False
+        self._news = threading.Condition()
+        self._writing = threading.Lock()
+        path = path_of(pid, "channel", *(() if stream is None else (stream,)))
+        query = {"mode": mode, "tail": tail, "after": after}
+        given = {name: str(value) for name, value in query.items() if value is not None}
+        self._connection = Connection(transport, path, given)
+        self._thread = threading.Thread(target=self._receive, name=f"channel of process {pid}", daemon=True)
+        self._thread.start()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self.close()
+
+    def __iter__(self) -> Iterator[bytes]:
+        """The output, piece by piece, to its end."""
+        return iter(self.read, b"")
+
+    @property
+    def end_reason(self) -> str:
+        """Why the node ended it, empty before that."""
+        return self._connection.close_reason
+
+    def read(self, timeout: float | None = None) -> bytes:
+        """The next output; empty once the process has ended, or the node.
+
+        Raises TimeoutError when none comes within `timeout` seconds, Unreachable when the connection is lost.
+        """
+        with self._news:
+            self._await(lambda: bool(self._output), timeout)
+            if not self._output:
+                return b""
+            data = self._output.popleft()
+            self._kept -= len(data)
+            self._news.notify_all()
+            return data
+
+    def write(self, data: bytes | str, timeout: float | None = None) -> None:
+        """Write to the process; returns when the node has taken all of it.
+
+        Raises Forbidden when the process can't be written to, TimeoutError when it does not read its input for
+        `timeout` seconds, Unreachable when it, or the connection, ends before.
+        """
+        data = data.encode() if isinstance(data, str) else data
+        if not self._writing.acquire(timeout=-1 if timeout is None else timeout):
+            raise TimeoutError(f"another thread has been writing for {timeout} s")
+        try:
+            for start in range(0, len(data), _PIECE):
+                self._write(data[start : start + _PIECE], timeout)
+        finally:
+            self._writing.release()
+
+    def close(self) -> None:
+        """Close the connection; a `read` of another thread ends."""
+        with self._news:
+            self._ended = True
+            self._news.notify_all()
+        self._connection.close()
+        self._thread.join()
+
+    def _write(self, data: bytes, timeout: float | None) -> None:
+        id = str(next(self._ids))
+        with self._news:
+            self._expected.add(id)
+            self._news.notify_all()
+        try:
+            self._connection.send(Frame(MESSAGE, id, data).encode())
+            with self._news:
+                self._await(lambda: id in self._answers, timeout)
+                if id not in self._answers:
+                    why = self.end_reason or "the channel was closed"
+                    raise Unreachable(f"not all was written: {why}", url=self._connection.url)
+                error = self._answers[id]
+        finally:
+            with self._news:
+                self._expected.discard(id)
+                self._answers.pop(id, None)
+        if error is not None:
+            raise error
+
+    def _await(self, is_here: Callable[[], bool], timeout: float | None) -> None:
+        """Wait for something, or for the end. Called with the lock held."""
+        if not self._news.wait_for(lambda: is_here() or self._ended, timeout):
+            raise TimeoutError(f"nothing came within {timeout} s")
+        if not is_here() and self._failure is not None:
+            raise self._failure
+
+    # What the thread does
+
+    def _receive(self) -> None:
+        failure: GafferClientError | None = None
+        try:
+            while (message := self._connection.receive()) is not None:
+                self._take(message)
+        except GafferClientError as error:
+            failure = error
+        with self._news:
+            self._failure = self._failure or failure
+            self._ended = True
+            self._news.notify_all()
+
+    def _take(self, message: str | bytes) -> None:
+        try:
+            frame = Frame.decode(message.encode() if isinstance(message, str) else message)
+            error = msgspec.json.decode(frame.body, type=FrameError) if frame.type == ERROR else None
+            offset = int(frame.id) if frame.type == MESSAGE else 0
+        except (GafferError, msgspec.DecodeError, ValueError):
+            url = self._connection.url
+            raise MalformedAnswer(f"{url} sent what is no frame of a channel", url=url) from None
+        with self._news:
+            if error is not None:
+                self._take_error(frame.id, error)
+            elif frame.type == RESPONSE:
+                self._answer(frame.id, None)
+            else:
+                self._keep(frame.body, offset)
+            self._news.notify_all()
+
+    def _keep(self, data: bytes, offset: int) -> None:
+        # An answer that is waited for may stand behind the output.
+        self._news.wait_for(lambda: self._kept < KEPT or self._expected or self._ended, PATIENCE)
+        self.offset = offset
+        self._output.append(data)
+        self._kept += len(data)
+        while self._kept > KEPT and len(self._output) > 1:
+            dropped = len(self._output.popleft())
+            self._kept -= dropped
+            self.lost += dropped
+
+    def _take_error(self, id: str, error: FrameError) -> None:
+        if error.start is not None and error.to is not None:
+            self.lost += error.to - error.start
+            return
+        body = {"error": error.reason or error.error, "message": error.message, "hint": error.hint}
+        failure = status_error(error.errno, body, self._connection.url)
+        if id == GENERAL:
+            self._failure = failure
+        else:
+            self._answer(id, failure)
+
+    def _answer(self, id: str, error: StatusError | None) -> None:
+        if id in self._expected:
+            self._answers[id] = error
