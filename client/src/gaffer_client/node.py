@@ -5,7 +5,7 @@ from typing import Any, Self
 
 from gaffer.event_log import ALL, normal
 from gaffer.names import JobName, parse_pid
-from gaffer_client.answers import Drain, JobStats, Jobs, KeyInfo, KeyList, NewKey, Pids, Sessions, Version
+from gaffer_client.answers import Drain, Jobs, JobStats, KeyInfo, KeyList, NewKey, Pids, Sessions, Version
 from gaffer_client.eventsource import Lost, Watcher
 from gaffer_client.jobs import Job
 from gaffer_client.naming import checked_job_name

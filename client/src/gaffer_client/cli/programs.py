@@ -1,6 +1,6 @@
 """The two programs: their commands and options."""
 
-from gaffer_client.cli.commands import apps, control, draining, general, local, lookups, scaling, watching
+from gaffer_client.cli.commands import apps, control, draining, general, keys, local, lookups, scaling, watching
 from gaffer_client.cli.config import CONNECTION_OPTIONS, DEFAULT_LOOKUP
 from gaffer_client.cli.table import Option, Program
 from gaffer_client.node import DEFAULT_URL
@@ -14,6 +14,7 @@ GAFFER = Program(
         *scaling.COMMANDS,
         *lookups.COMMANDS,
         *draining.COMMANDS,
+        *keys.COMMANDS,
         *general.GAFFER_COMMANDS,
     ),
     options=(

@@ -10,12 +10,14 @@ and `check_content_type(facts)` for what a web page sends (415).
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from enum import Enum, StrEnum
+from enum import Enum
 from typing import Self
 
 from gaffer.errors import GafferError
 from gaffer.http.authority import checked_host, checked_origin, is_ip, is_same_origin, split_authority
 from gaffer.http.revocation import Holder, Revocation
+from gaffer.http.scopes import ALL_SCOPES as ALL_SCOPES
+from gaffer.http.scopes import Scope as Scope
 
 _SAFE_METHODS = frozenset(("GET", "HEAD", "OPTIONS"))
 _KEY_HINT = "send a key of this node as `Authorization: Bearer KEY` or `X-Api-Key: KEY`"
@@ -40,17 +42,6 @@ class UnsupportedMediaType(GafferError):
 
     errno = 415
     reason = "unsupported_media_type"
-
-
-class Scope(StrEnum):
-    """What a grant allows. Scopes don't include each other."""
-
-    READ = "read"
-    CONTROL = "control"  # start, stop, scale, signal, stdin
-    DEFINE = "define"  # new commands
-
-
-ALL_SCOPES = frozenset(Scope)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,87 @@
+"""`gaffer key:create`, `key:list` and `key:revoke`: the API keys of a node."""
+
+import sys
+from datetime import datetime
+
+from gaffer.http.scopes import Scope
+from gaffer.rules import did_you_mean
+from gaffer_client.cli.config import Context
+from gaffer_client.cli.errors import Exit, UsageError
+from gaffer_client.cli.output import print_json, printable, table
+from gaffer_client.cli.parse import Arguments
+from gaffer_client.cli.table import Command, Option
+
+
+def create(context: Context, args: Arguments) -> int:
+    scopes = args.words("--scope")
+    if not scopes:
+        raise UsageError("a key needs a scope", hint=f"--scope is one of {', '.join(Scope)}, and may be repeated")
+    for scope in scopes:
+        if scope not in list(Scope):
+            hint = did_you_mean(scope, list(Scope)) or f"the scopes are {', '.join(Scope)}"
+            raise UsageError(f"there is no scope {scope!r}", hint=hint)
+    with context.server() as server:
+        made = server.create_key(scopes, args.words("--session") or None)
+    if context.json:
+        print_json(made)
+        return Exit.OK
+    print(printable(made["key"]))
+    print(printable(f"its id is {made['id']}; the key itself will not be shown again"), file=sys.stderr)
+    return Exit.OK
+
+
+def list_(context: Context, args: Arguments) -> int:
+    with context.server() as server:
+        keys = server.keys()
+    if context.json:
+        print_json({"keys": keys})
+        return Exit.OK
+    rows = [
+        (
+            key["id"],
+            " ".join(key["scopes"]),
+            "all" if key["sessions"] is None else " ".join(key["sessions"]),
+            "" if key["created"] is None else f"{datetime.fromtimestamp(key['created']):%Y-%m-%d %H:%M}",
+        )
+        for key in keys
+    ]
+    print(table(("ID", "SCOPES", "SESSIONS", "CREATED"), rows))
+    return Exit.OK
+
+
+def revoke(context: Context, args: Arguments) -> int:
+    identifier = args.required("<id>")
+    with context.server() as server:
+        server.revoke_key(identifier)
+    if context.json:
+        print_json({"ok": True})
+    else:
+        print(printable(f"revoked {identifier}"))
+    return Exit.OK
+
+
+COMMANDS = (
+    Command(
+        "key:create",
+        "Make an API key on the node and print it",
+        create,
+        "node",
+        options=(
+            Option("--scope=SCOPE", f"what it allows: {', '.join(Scope)}; may be repeated", repeat=True),
+            Option("--session=SESSION", "limit it to this session; may be repeated", repeat=True),
+        ),
+        details="""
+            The key is shown this once; the node keeps a hash of it. It may not allow more than you may do yourself.
+            Keep it in a file that only its user may read: `(umask 077; gaffer key:create --scope read > api.key)`.
+        """,
+    ),
+    Command("key:list", "List the API keys of the node", list_, "node"),
+    Command(
+        "key:revoke",
+        "Revoke an API key of the node",
+        revoke,
+        "node",
+        "<id>",
+        details="What its holders have open is closed at once, and pages that logged in with it are logged out.",
+    ),
+)

@@ -1,0 +1,14 @@
+"""The scopes of the API. A module of their own, because the command line names them and needs no more of the policy."""
+
+from enum import StrEnum
+
+
+class Scope(StrEnum):
+    """What a grant allows. Scopes don't include each other."""
+
+    READ = "read"
+    CONTROL = "control"  # start, stop, scale, signal, stdin
+    DEFINE = "define"  # new commands
+
+
+ALL_SCOPES = frozenset(Scope)
