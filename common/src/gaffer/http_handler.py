@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from tornado.httputil import HTTPServerConnectionDelegate
 from tornado.wsgi import WSGIContainer
 
-from gaffer.http import drain, general, jobs, pids, processes, streams
+from gaffer.http import drain, general, groups, jobs, pids, processes, stats, streams, watch
 from gaffer.http.access import Policy, make_policy
 from gaffer.http.limits import DEFAULT_LIMITS, Limits
 from gaffer.http.node import LookupdStatus, NodeApplication
@@ -21,7 +21,17 @@ if TYPE_CHECKING:
 
 __all__ = ["ROUTES", "HttpEndpoint", "HttpHandler"]
 
-ROUTES = [*general.ROUTES, *drain.ROUTES, *jobs.ROUTES, *pids.ROUTES, *streams.ROUTES, *processes.ROUTES]
+ROUTES = [
+    *general.ROUTES,
+    *drain.ROUTES,
+    *jobs.ROUTES,
+    *pids.ROUTES,
+    *processes.ROUTES,
+    *groups.ROUTES,
+    *streams.ROUTES,
+    *watch.ROUTES,
+    *stats.ROUTES,
+]
 """Every route of the node: what is routed, documented and tested for authorization."""
 
 _WSGI_THREADS = 8

@@ -62,6 +62,12 @@ class Sampler:
             if not listeners:
                 self._listeners.pop(target, None)
 
+    @property
+    def listeners(self) -> int:
+        """How many listen; as long as there are none, nothing is measured."""
+        with self._lock:
+            return sum(map(len, self._listeners.values()))
+
     def forget(self, target: Target) -> None:
         """Drop all listeners of `target`."""
         with self._lock:

@@ -1,29 +1,51 @@
-"""Long answers: how a client wants to follow something (the query), and the waiting between two pieces of it."""
+"""Feeds: how a client wants to follow a source (the query), and the waiting between two pieces of it."""
 
 import asyncio
-import codecs
 import re
-from collections.abc import AsyncGenerator
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any, Generic, Literal, NamedTuple, TypeVar
 
 import msgspec
+from msgspec import Meta
 from tornado.web import RequestHandler
 
 from gaffer.errors import BadRequest
-from gaffer.streams import Chunk, Cursor, Ring
+from gaffer.streams import Cursor, Piece, Ring, Source
 
-KINDS = ("longpoll", "continuous", "eventsource")
+LONGPOLL, CONTINUOUS, EVENTSOURCE = KINDS = ("longpoll", "continuous", "eventsource")
 
 _DEFAULT_HEARTBEAT = 60.0  # seconds
 _MIN_HEARTBEAT, _MAX_HEARTBEAT = 0.1, 86400.0
 
 _OFFSET = re.compile(r"[0-9]{1,18}", re.ASCII)
 _TAIL = re.compile(r"([0-9]{1,9})(b?)", re.ASCII)
-_LINE_END = re.compile(r"\r\n|\r|\n")
+
+P = TypeVar("P", bound=Piece)
+
+
+Heartbeat = Annotated[
+    str,
+    Meta(pattern="^(true|false|0|[1-9][0-9]{0,3})$", description="Seconds to an empty line; true: 60, false: none."),
+]
+
+
+class FollowQuery(msgspec.Struct):
+    """How to follow something."""
+
+    feed: Annotated[
+        Literal["longpoll", "continuous", "eventsource"],
+        Meta(description="The next piece; all that comes; all that comes as server-sent events."),
+    ] = "longpoll"
+    heartbeat: Heartbeat = "true"
+    after: Annotated[int, Meta(ge=0, description="Begin here: the X-Gaffer-Offset of an earlier answer.")] | None = None
+    tail: (
+        Annotated[str, Meta(pattern="^[0-9]{1,9}b?$", description="Begin that many lines or events back; `b`: bytes.")]
+        | None
+    ) = None
 
 
 class Tail(NamedTuple):
-    """The last `size` lines, or bytes."""
+    """The last `size` lines or records, or bytes."""
 
     size: int
     in_bytes: bool
@@ -32,104 +54,96 @@ class Tail(NamedTuple):
 class FeedQuery(NamedTuple):
     """What the client asked for.
 
-    `heartbeat` in seconds, None for none. `after` is an offset in the stream; it and `tail` say where to begin.
+    `heartbeat` in seconds, None for none. `after` is a position in the source; it and `tail` say where to begin.
+    `reconnects` means that `after` is what a browser remembers.
     """
 
     kind: str
     heartbeat: float | None
-    after: int | None
-    tail: Tail | None
+    after: int | None = None
+    tail: Tail | None = None
+    reconnects: bool = False
 
     @classmethod
-    def of(cls, handler: RequestHandler) -> "FeedQuery":
-        """Read `feed`, `heartbeat`, `after` and `tail`; raises BadRequest (`bad_value`) for a wrong one.
+    def of(cls, handler: RequestHandler, kinds: Sequence[str] = KINDS, *, past: bool = True) -> "FeedQuery":
+        """Read `feed`, the first of `kinds` unless given, `heartbeat`, `after` and `tail`.
 
-        A Last-Event-ID header, sent by browsers that reconnect, counts as `after`.
+        A Last-Event-ID header, sent by browsers that reconnect, counts as `after`. Without a `past` there is nothing
+        to begin with but what comes next. Raises BadRequest (`bad_value`).
         """
-        kind = handler.get_query_argument("feed", "longpoll")
-        if kind not in KINDS:
-            raise _wrong("feed", kind, f"use {', '.join(KINDS)}")
+        kind = handler.get_query_argument("feed", kinds[0])
+        if kind not in kinds:
+            raise _wrong("feed", kind, f"use {', '.join(kinds)}")
         after = _parse_after(handler.get_query_argument("after", None))
         tail = _parse_tail(handler.get_query_argument("tail", None))
+        if not past and (after, tail) != (None, None):
+            raise BadRequest("there is nothing older than now", reason="bad_value", hint="leave out `after` and `tail`")
         if after is not None and tail is not None:
             raise BadRequest("`after` and `tail` both say where to begin", reason="bad_value", hint="give one of them")
+        heartbeat = _parse_heartbeat(handler.get_query_argument("heartbeat", "true"))
         last_event = handler.request.headers.get("Last-Event-ID", "")
-        if kind == "eventsource" and _OFFSET.fullmatch(last_event):
-            after, tail = int(last_event), None
-        return cls(kind, _parse_heartbeat(handler.get_query_argument("heartbeat", "true")), after, tail)
+        if past and kind == EVENTSOURCE and _OFFSET.fullmatch(last_event):
+            return cls(kind, heartbeat, int(last_event), reconnects=True)
+        return cls(kind, heartbeat, after, tail)
 
-    def start_in(self, ring: Ring) -> int | None:
-        """The offset to begin at; None when the client didn't say. Raises BadRequest for one not reached yet."""
+    def start_in(self, source: Source[Any]) -> int | None:
+        """The position to begin at; None when the client didn't say.
+
+        Raises BadRequest for a position not reached yet. One that a browser remembers must be of an earlier life of
+        the node, since there was no other way to it: then all that is there is new.
+        """
         if self.after is not None:
-            if self.after > ring.end:
-                raise _wrong("after", str(self.after), f"the stream ends at {ring.end}")
-            return self.after
+            if self.after <= source.end:
+                return self.after
+            if self.reconnects:
+                return source.start
+            raise _wrong("after", str(self.after), f"it ends at {source.end}")
         if self.tail is None:
             return None
+        if isinstance(source, Ring):
+            in_ring = source.offset_of_tail if self.tail.in_bytes else source.offset_of_tail_lines
+            return in_ring(self.tail.size)
         if self.tail.in_bytes:
-            return ring.offset_of_tail(self.tail.size)
-        return ring.offset_of_tail_lines(self.tail.size)
+            raise _wrong("tail", f"{self.tail.size}b", "give a number of records")
+        return source.offset_of_tail(self.tail.size)
 
 
-class Feed:
-    """A cursor that tells when a heartbeat is due, and when it is through. Use it on the ring's loop."""
+class Feed(Generic[P]):
+    """A cursor that tells when a heartbeat is due, and when it is through. Use it on the source's loop."""
 
-    def __init__(self, ring: Ring, offset: int, heartbeat: float | None) -> None:
+    def __init__(self, source: Source[P], offset: int, heartbeat: float | None) -> None:
         self.finished: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._cursor = Cursor(ring, offset)
+        self._cursor = Cursor(source, offset)
         self._heartbeat = heartbeat
 
     @property
     def offset(self) -> int:
-        """Where the next chunk begins."""
+        """Where the next piece begins."""
         return self._cursor.offset
 
     def end(self) -> None:
-        """Make `steps` end once it has given what is there."""
+        """Make `next` give what is there, and then None."""
         self._cursor.end()
 
-    async def steps(self) -> AsyncGenerator[Chunk | None]:
-        """Each chunk as it comes, None when a heartbeat is due; ends with the stream or by `end()`."""
-        try:
-            while True:
-                try:
-                    async with asyncio.timeout(self._heartbeat):
-                        chunk = await self._cursor.next()
-                except TimeoutError:
-                    yield None
-                    continue
-                if chunk is None:
-                    return
-                yield chunk
-        finally:
+    def close(self) -> None:
+        """Nothing more is done for the client."""
+        if not self.finished.done():
             self.finished.set_result(None)
 
+    async def next(self, write: Callable[[P], bytes], size: int | None = None) -> bytes | None:
+        """What `write` makes of the next piece of `size` positions or fewer, as soon as it makes anything of one.
 
-class EventStream:
-    """Formats chunks of text as server-sent events; an id is the offset to go on from."""
-
-    HEARTBEAT = b":\n\n"
-
-    def __init__(self, event: str) -> None:
-        self._event = event
-        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
-
-    def format(self, chunk: Chunk) -> bytes:
-        """The events for a chunk: a gap when bytes were lost, then the text, less one line end at its end."""
-        parts = []
-        if chunk.gap:
-            self._decoder.reset()
-            lost = msgspec.json.encode({"from": chunk.offset - chunk.gap, "to": chunk.offset}).decode()
-            parts.append(f"event: gap\ndata: {lost}\n\n")
-        text = self._decoder.decode(chunk.data)
-        if text:
-            lines = _LINE_END.split(text)
-            if len(lines) > 1 and not lines[-1]:
-                lines.pop()
-            undecoded = len(self._decoder.getstate()[0])
-            data = "".join(f"data: {line}\n" for line in lines)
-            parts.append(f"event: {self._event}\nid: {chunk.end - undecoded}\n{data}\n")
-        return "".join(parts).encode()
+        Empty when a heartbeat is due. None at the end: the source is closed, or `end()` was called, and all is read.
+        """
+        try:
+            async with asyncio.timeout(self._heartbeat):
+                while (piece := await self._cursor.next(size)) is not None:
+                    content = write(piece)
+                    if content:
+                        return content
+                return None
+        except TimeoutError:
+            return b""
 
 
 def _parse_after(text: str | None) -> int | None:
@@ -143,7 +157,7 @@ def _parse_tail(text: str | None) -> Tail | None:
         return None
     match = _TAIL.fullmatch(text)
     if match is None:
-        raise _wrong("tail", text, "give a number of lines (20) or bytes (4096b)")
+        raise _wrong("tail", text, "give a number of lines or events (20), or of bytes (4096b)")
     return Tail(int(match[1]), bool(match[2]))
 
 

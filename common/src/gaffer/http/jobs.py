@@ -87,9 +87,11 @@ class JobStats(NodeHandler):
     """What a job uses."""
 
     @operation(shapes.JobStats)
-    def get(self) -> None:
+    async def get(self) -> None:
         """`{"name", "stats", "mem", "max_mem", "min_mem", "cpu", "max_cpu", "min_cpu"}`, in percent, or N/A."""
-        self.reply(self.manager.stats(self.job))
+        job = self.job
+        [answer] = await self.application.slices.run(lambda: self.manager.measuring([job]))
+        self.reply(answer)
 
 
 class JobNumprocesses(NodeHandler):

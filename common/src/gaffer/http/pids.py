@@ -1,6 +1,6 @@
 """Processes by their internal id: R-56 to R-61."""
 
-from gaffer import shapes
+from gaffer import shapes, stats
 from gaffer.http.access import Scope
 from gaffer.http.bodies import Done, OneProcessStats, PidList, SignalBody
 from gaffer.http.node import NodeHandler
@@ -47,9 +47,11 @@ class PidStats(NodeHandler):
     """What a process uses."""
 
     @operation(OneProcessStats)
-    def get(self) -> None:
+    async def get(self) -> None:
         """`{"stats": {...}}`."""
-        self.reply({"stats": self.process.stats})
+        process = self.process
+        [answer] = await self.application.slices.run(lambda: stats.measuring([process]))
+        self.reply({"stats": answer})
 
 
 ROUTES = [
