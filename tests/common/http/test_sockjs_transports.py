@@ -5,8 +5,11 @@ import json
 from collections.abc import AsyncIterator
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from tornado.httpclient import HTTPClientError
 
+from gaffer.http.sockjs_sessions import BrokenMessage, decode_messages
 from support.poll import eventually_async
 from support.sockjs import SockJSServer, new_session, running_server
 
@@ -20,6 +23,9 @@ INTERRUPTED = 'c[1002,"Connection interrupted"]'
 KILLERS = "".join(
     map(chr, [*range(0x200C, 0x2010), *range(0x2028, 0x2030), *range(0x2060, 0x2070), *range(0xFFF0, 0x10000)])
 )
+
+
+JSON_LEAVES = st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.just({})
 
 
 @pytest.fixture
@@ -212,7 +218,7 @@ class TestStreams:
         writer.close()
 
 
-@pytest.mark.row("SJS-02", "R-83")
+@pytest.mark.row("SJS-02")
 class TestWebsocket:
     async def test_messages_go_both_ways(self, server: SockJSServer) -> None:
         async with server.socket(f"{new_session()}/websocket") as socket:
@@ -317,6 +323,21 @@ class TestWebsocket:
 
 
 class TestEncoding:
+    @given(st.lists(st.text()))
+    def test_what_clients_write_is_read(self, texts: list[str]) -> None:
+        assert decode_messages(json.dumps(texts)) == texts
+        assert decode_messages(json.dumps(texts, ensure_ascii=False).encode()) == texts
+
+    @given(st.binary() | st.text() | st.recursive(JSON_LEAVES, st.lists).map(json.dumps))
+    def test_anything_else_is_an_error_of_its_own(self, data: str | bytes) -> None:
+        try:
+            found = decode_messages(data)
+        except BrokenMessage:
+            return
+        expected = json.loads(data)
+        assert found == (expected if isinstance(expected, list) else [expected])
+        assert all(isinstance(text, str) for text in found)
+
     async def test_what_browsers_spoil_is_escaped(self, server: SockJSServer) -> None:
         session = new_session()
         await server.poll(session)

@@ -3,8 +3,9 @@
 import warnings
 
 with warnings.catch_warnings():
-    # It decorates its handlers with a decorator of its own that is deprecated, and says so.
+    # It uses a decorator of its own that is deprecated, and has an escape in a string that newer Pythons complain of.
     warnings.simplefilter("ignore", DeprecationWarning)
+    warnings.simplefilter("ignore", SyntaxWarning)
     from sockjs.tornado import SockJSConnection, SockJSRouter, proto
     from sockjs.tornado.session import CLOSED, CONNECTING, OPEN, BaseSession, Session
     from sockjs.tornado.static import IFRAME_TEXT
