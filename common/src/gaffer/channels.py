@@ -71,9 +71,8 @@ class EventChannel:
 
     def _relay(self, callback: Callback) -> Relay:
         def relay(name: str, message: dict[str, Any]) -> None:
-            event = name.removeprefix(self._prefix + ".")
-            # `proc.shop` also matches what happens to the jobs of a session called shop.
-            if "." not in event:
+            event = bare_event(name, self._prefix)
+            if event is not None:
                 callback(event, {**message, "event": event})
 
         return relay
@@ -161,6 +160,15 @@ def event_prefix(topic: Topic) -> str:
         return f"job.{topic.target}"
     target = topic.target
     return f"proc.{target.display if isinstance(target, JobName) else target}" if topic.kind == "PROCESS" else ""
+
+
+def bare_event(name: str, prefix: str) -> str | None:
+    """The name that an event below `prefix` has in a topic, `spawn`; None for one that is not of the topic.
+
+    `proc.shop` also matches what happens to the jobs of a session called shop.
+    """
+    event = name.removeprefix(prefix + ".") if prefix else name
+    return None if prefix and "." in event else event
 
 
 def open_channel(manager: "Manager", topic: str) -> Channel:

@@ -4,7 +4,7 @@ One table says of each command what it is called, what it takes and which scope 
 """
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Annotated, Any, NamedTuple, get_args, get_origin
 
 import msgspec
@@ -16,12 +16,14 @@ from gaffer.http.jsonbody import convert
 from gaffer.manager import Manager
 from gaffer.names import DEFAULT_SESSION, parse_job_name, split_job_name
 from gaffer.rules import did_you_mean
+from gaffer.stats import finish, measuring
 
 Result = dict[str, Any]
 Description = dict[str, Any]
 Environment = dict[str, str] | None
 Seconds = Annotated[float, msgspec.Meta(ge=0)]
-Function = Callable[..., Result]
+Steps = Generator[None, None, Result]
+Function = Callable[..., Result | Steps]
 
 
 class Command(NamedTuple):
@@ -55,6 +57,11 @@ class Controller:
         Raises CommandNotFound, Forbidden, CommandError (with the path of a wrong argument, as in `$.pid`), ConfigError
         (with a path below `$.config`), and what the manager raises.
         """
+        begun = self.begin(name, args, kwargs)
+        return finish(begun) if isinstance(begun, Generator) else begun
+
+    def begin(self, name: str, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None) -> "Result | Steps":
+        """As `execute`, but of a command that takes long returns the steps, between which the loop may turn."""
         found = COMMANDS.get(name)
         if found is None:
             raise CommandNotFound(f"there is no command {name!r}", hint=did_you_mean(name, list(COMMANDS)))
@@ -201,9 +208,10 @@ def info(manager: Manager, name: str) -> Result:
 
 
 @command(Scope.READ)
-def stats(manager: Manager, name: str) -> Result:
+def stats(manager: Manager, name: str) -> Steps:
     """The stats of a job."""
-    return {"stats": manager.stats(name)}
+    [found] = yield from manager.measuring([name])
+    return {"stats": found}
 
 
 @command(Scope.CONTROL)
@@ -235,9 +243,10 @@ def process_info(manager: Manager, pid: int) -> Result:
 
 
 @command(Scope.READ)
-def process_stats(manager: Manager, pid: int) -> Result:
+def process_stats(manager: Manager, pid: int) -> Steps:
     """The stats of a process."""
-    return {"stats": manager.get_process(pid).stats}
+    [found] = yield from measuring([manager.get_process(pid)])
+    return {"stats": found}
 
 
 @command(Scope.CONTROL)

@@ -9,7 +9,20 @@ from typing import TYPE_CHECKING, Any
 from tornado.httputil import HTTPServerConnectionDelegate
 from tornado.wsgi import WSGIContainer
 
-from gaffer.http import drain, general, groups, jobs, pids, processes, stats, streams, watch
+from gaffer.http import (
+    channel,
+    drain,
+    general,
+    groups,
+    jobs,
+    metrics,
+    pids,
+    processes,
+    stats,
+    streams,
+    watch,
+    websockets,
+)
 from gaffer.http.access import Policy, make_policy
 from gaffer.http.limits import DEFAULT_LIMITS, Limits
 from gaffer.http.node import LookupdStatus, NodeApplication
@@ -23,6 +36,7 @@ __all__ = ["ROUTES", "HttpEndpoint", "HttpHandler"]
 
 ROUTES = [
     *general.ROUTES,
+    *metrics.ROUTES,
     *drain.ROUTES,
     *jobs.ROUTES,
     *pids.ROUTES,
@@ -31,6 +45,8 @@ ROUTES = [
     *streams.ROUTES,
     *watch.ROUTES,
     *stats.ROUTES,
+    *websockets.ROUTES,
+    *channel.ROUTES,
 ]
 """Every route of the node: what is routed, documented and tested for authorization."""
 
@@ -100,6 +116,8 @@ class HttpHandler:
 
     async def stop(self) -> None:
         """Stop listening and close every connection."""
+        if self._application is not None:
+            channel.CHANNEL.close(self._application)
         if self._listeners is not None:
             self._listeners.stop()
             await self._listeners.close_connections()
