@@ -42,7 +42,7 @@ def ids(server: Server) -> list[str]:
     return [key["id"] for key in found]
 
 
-@pytest.mark.row("CL-38", "GF-32", "R-91")
+@pytest.mark.row("CL-38", "R-91")
 def test_a_key_is_made_used_and_revoked(owner: Server, gaffer: Commands, monkeypatch: pytest.MonkeyPatch) -> None:
     made = gaffer("key:create", "--scope", "read", "--scope=define", "--session", "blog")
     assert made.status == 0
