@@ -7,7 +7,7 @@ parameter takes what either takes, and its operations may answer what either ans
 import inspect
 import re
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from http import HTTPStatus
 from typing import Annotated, Any, NamedTuple, get_args
 
@@ -18,7 +18,7 @@ from tornado.websocket import WebSocketHandler
 from gaffer import __version__
 from gaffer.errors import BadRequest, ManagerStopping, ProcessNotFound
 from gaffer.http.access import AuthRequired, Forbidden, UnsupportedMediaType
-from gaffer.http.base import NotFound
+from gaffer.http.base import MethodNotAllowed, NotFound
 from gaffer.http.bodies import ErrorBody
 from gaffer.http.limits import TooLarge
 from gaffer.http.operations import JSON, TEXT, Operation, operation_of
@@ -30,9 +30,14 @@ PARAMETERS: Mapping[str, Any] = {
     "job": Annotated[str, Meta(pattern=NAME_PATTERN, description="The bare name of a job.")],
     "name": Annotated[str, Meta(pattern=JOB_NAME_PATTERN, description="A job: `web`, `shop.web`, `shop:web`.")],
     "pid": Annotated[str, Meta(pattern=PID_PATTERN, description="The number that Gaffer gave a process.")],
+    "stream": Annotated[str, Meta(pattern=r"^[^/]+$", description="An output or a custom stream of the process.")],
     "label": Annotated[str, Meta(pattern=r"^[^/]+$", description="A stream: `stdin`, an output, a custom stream.")],
     "count": Annotated[str, Meta(pattern="^[1-9][0-9]{0,4}$", description="How many processes.")],
     "signal": Annotated[str, Meta(pattern="^[A-Za-z0-9]+$", description="The name or number of a signal.")],
+    "first": Annotated[str, Meta(pattern="^[^/]+$", description="The first part of an event's name.")],
+    "second": Annotated[str, Meta(pattern="^[^/]+$", description="The second part of it.")],
+    "third": Annotated[str, Meta(pattern="^[^/]+$", description="The third part of it.")],
+    "id": Annotated[str, Meta(pattern="^[^/]+$", description="The id of a key.")],
     "resource": Annotated[str, Meta(pattern="^[^/]+$", description="Anything else.")],
     "server": Annotated[str, Meta(pattern="^[^/]+$", description="Anything; a proxy may choose a server by it.")],
     "session": Annotated[str, Meta(pattern="^[^/.]+$", description="A random name that the client makes up.")],
@@ -48,6 +53,7 @@ _GATE_ERRORS = (
     Forbidden,
     NotFound,
     ProcessNotFound,
+    MethodNotAllowed,
     TooLarge,
     UnsupportedMediaType,
     ManagerStopping,
@@ -70,6 +76,7 @@ class _Case(NamedTuple):
     def errors(self) -> set[int]:
         """The statuses of the errors it may answer."""
         statuses = {error if isinstance(error, int) else error.errno for error in self.operation.errors}
+        statuses.update(self.operation.text_errors)
         if _PARAMETER.search(self.route.pattern):
             statuses |= {400, 404}
         if self.operation.query or self.operation.body:
@@ -92,7 +99,9 @@ def make_document(routes: Iterable[Route], *, title: str, cookie: str | None = N
     }
     if cookie is not None:
         security["cookie"] = {"type": "apiKey", "in": "cookie", "name": cookie}
-    statuses = sorted({status for case in cases for status in case.errors})
+    statuses = sorted(
+        {(405, False)} | {(status, status in case.operation.text_errors) for case in cases for status in case.errors}
+    )
     return {
         "openapi": "3.1.0",
         "info": {"title": title, "version": __version__, "description": _ABOUT},
@@ -102,13 +111,19 @@ def make_document(routes: Iterable[Route], *, title: str, cookie: str | None = N
         "paths": {
             path: {
                 "parameters": _path_parameters(path, group, schemas),
-                **{method.lower(): _describe(path, method, found, schemas) for method, found in by_method.items()},
+                **{
+                    method.lower(): _describe(path, method, found, schemas, whole=len(found) == len(group))
+                    for method, found in by_method.items()
+                },
             }
             for path, group, by_method in paths
         },
         "components": {
             "schemas": schemas.components,
-            "responses": {_error_name(status): _error(status, cases, schemas) for status in statuses},
+            "responses": {
+                _error_name(status, is_text=is_text): _error(status, cases, schemas, is_text=is_text)
+                for status, is_text in statuses
+            },
             "securitySchemes": security,
         },
     }
@@ -212,8 +227,8 @@ def _path_parameters(path: str, group: Sequence[Route], schemas: _Schemas) -> li
     ]
 
 
-def _describe(path: str, method: str, cases: Sequence[_Case], schemas: _Schemas) -> dict[str, Any]:
-    """The operation object for a method of a path."""
+def _describe(path: str, method: str, cases: Sequence[_Case], schemas: _Schemas, *, whole: bool) -> dict[str, Any]:
+    """The operation object for a method of a path; `whole` when all of its routes answer it."""
     scopes = [str(case.route.scope(method).value) for case in cases]
     described: dict[str, Any] = {
         "operationId": method.lower()
@@ -231,7 +246,9 @@ def _describe(path: str, method: str, cases: Sequence[_Case], schemas: _Schemas)
         described["parameters"] = parameters
     if bodies := [case.operation for case in cases if case.operation.body is not None]:
         described["requestBody"] = _request_body(bodies, schemas)
-    described["responses"] = _responses(method, cases, schemas)
+    errors = {status for case in cases for status in case.errors} | (set() if whole else {405})
+    texts = {status for case in cases for status in case.operation.text_errors}
+    described["responses"] = _errors(errors, texts) | _responses(method, cases, schemas)
     return described
 
 
@@ -278,6 +295,7 @@ def _content(media: str, kinds: Iterable[Any], schemas: _Schemas, *, endless: bo
 
 
 def _responses(method: str, cases: Sequence[_Case], schemas: _Schemas) -> dict[str, Any]:
+    """Those of success."""
     found: dict[str, Any] = {}
     for status in sorted({case.operation.status for case in cases}):
         answers = [case.operation for case in cases if case.operation.status == status]
@@ -303,24 +321,31 @@ def _responses(method: str, cases: Sequence[_Case], schemas: _Schemas) -> dict[s
                 for media in medias
             }
         found[str(status)] = response
-    for status in sorted({status for case in cases for status in case.errors}):
-        found.setdefault(str(status), {"$ref": f"#/components/responses/{_error_name(status)}"})
     return found
 
 
-def _error_name(status: int) -> str:
-    return re.sub(r"[^A-Za-z]", "", HTTPStatus(status).phrase)
+def _errors(statuses: Iterable[int], texts: Container[int]) -> dict[str, Any]:
+    return {
+        str(status): {"$ref": f"#/components/responses/{_error_name(status, is_text=status in texts)}"}
+        for status in sorted(statuses)
+    }
 
 
-def _error(status: int, cases: Iterable[_Case], schemas: _Schemas) -> dict[str, Any]:
-    """The response for errors of one status, with the codes that have it throughout."""
+def _error_name(status: int, *, is_text: bool) -> str:
+    return re.sub(r"[^A-Za-z]", "", HTTPStatus(status).phrase) + ("Text" if is_text else "")
+
+
+def _error(status: int, cases: Iterable[_Case], schemas: _Schemas, *, is_text: bool) -> dict[str, Any]:
+    """The response for errors of one status, with the codes that have it throughout; `is_text` where it may be one."""
     kinds = dict.fromkeys((*_GATE_ERRORS, *(kind for case in cases for kind in case.operation.errors)))
     codes = [
         f"`{kind.reason}`: {_first_sentence(kind)}"
         for kind in kinds
         if not isinstance(kind, int) and kind.errno == status
     ]
-    return {
-        "description": "; ".join(codes) or HTTPStatus(status).phrase,
-        "content": {JSON: {"schema": schemas.any_of([ErrorBody])}},
-    }
+    response: dict[str, Any] = {"description": "; ".join(codes) or HTTPStatus(status).phrase}
+    if status != HTTPStatus.NOT_MODIFIED:
+        response["content"] = {JSON: {"schema": schemas.any_of([ErrorBody])}}
+        if is_text:
+            response["content"][TEXT] = {"schema": {"type": "string"}}
+    return response

@@ -22,9 +22,10 @@ class Operation(NamedTuple):
     for no body. status: of success. body: the type of the request body, also a tuple; None for none, and one that may
     be None for a body that may be left out. query: a Struct with a field for each query parameter. media, body_media:
     content types of answer and request. errors: those it answers beside what every route may (400, 401, 403, and 404
-    for what its path names, 413, 415 and 503 for changes), as classes or statuses. headers: those of the answer, with
-    what they say. endless: whether the answer may take as long as the client listens; so any that may be
-    text/event-stream.
+    for what its path names, 413, 415 and 503 for changes), as classes or statuses; 304 among them has no body.
+    text_errors: statuses that may come with a text in place of the error body, where a protocol wants it. headers:
+    those of the answer, with what they say. endless: whether the answer may take as long as the client listens; so any
+    that may be text/event-stream.
     """
 
     returns: Any = None
@@ -34,6 +35,7 @@ class Operation(NamedTuple):
     media: tuple[str, ...] = (JSON,)
     body_media: str = JSON
     errors: tuple[type[GafferError] | int, ...] = ()
+    text_errors: tuple[int, ...] = ()
     headers: tuple[tuple[str, str], ...] = ()
     endless: bool = False
 
@@ -47,6 +49,7 @@ def operation(
     media: str | Iterable[str] = JSON,
     body_media: str = JSON,
     errors: Iterable[type[GafferError] | int] = (),
+    text_errors: Iterable[int] = (),
     headers: dict[str, str] | None = None,
     endless: bool = False,
 ) -> Callable[[F], F]:
@@ -60,6 +63,7 @@ def operation(
         medias,
         body_media,
         tuple(errors),
+        tuple(text_errors),
         tuple((headers or {}).items()),
         endless or EVENTS in medias,
     )

@@ -118,7 +118,7 @@ class XhrSend(_Transport):
 
     methods = ("POST",)
 
-    @operation(status=204, body=list[str], body_media=TEXT, errors=(500,))
+    @operation(status=204, body=list[str], body_media=TEXT, text_errors=(500,))
     async def post(self) -> None:
         """Takes a JSON array of strings. 404 for a session that isn't open.
 
@@ -151,7 +151,7 @@ class _Socket(_Transport, WebSocketHandler, BaseTransportMixin):  # type: ignore
     session: FramedSession | RawSession | None = None
     active = True  # whether the client has taken all that was sent
 
-    @operation(status=101, errors=(400, 426, 503))
+    @operation(status=101, errors=(503,), text_errors=(400, 426))
     async def get(self) -> None:
         """The handshake."""
         self.set_header("Content-Type", "text/plain; charset=UTF-8")
