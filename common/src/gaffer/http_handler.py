@@ -107,6 +107,7 @@ class HttpHandler:
         )
         listeners = Listeners(self._application, self._endpoints, self._socket_gid, self._limits)
         listeners.start()
+        self._application.count_connections = lambda: listeners.traffic
         self._listeners = listeners
 
     async def leave(self) -> None:

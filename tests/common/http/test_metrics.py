@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from gaffer.http.access import ALL_SCOPES, Grant, make_policy
 from gaffer.http.exposition import Family, Histogram
 from gaffer.streams import Cursor
-from support.http_node import HttpNode, running_node, script, sleeper
+from support.http_node import HttpNode, open_exchange, running_node, script, sleeper
 from support.needs import needs_prometheus
 from support.poll import eventually_async
 
@@ -184,10 +184,14 @@ async def test_the_node_tells_of_itself() -> None:
         ]
 
     async with running_node(lookupds=lookupds) as node:
+        idle = await open_exchange(node.address, "GET", "/ping")
         samples = await scrape(node)
+        idle.close()
         health = (await node.call("GET", "/health")).json
     assert sample(samples, "gaffer_build_info") == 1
     assert 0 <= sample(samples, "gaffer_uptime_seconds") < 60
+    assert sample(samples, "gaffer_http_connections") == 2  # the one of this scrape, and one that is idle
+    assert sample(samples, "gaffer_http_connections_refused_total") == 0
     assert sample(samples, "gaffer_lookupd_connected", address="http://a:5010") == 1
     assert sample(samples, "gaffer_lookupd_connected", address="http://b:5010") == 0
     assert health["lookupds"] == lookupds()

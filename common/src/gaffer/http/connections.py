@@ -51,6 +51,14 @@ class Phase(Enum):
     BUSY = "busy"  # being answered; a websocket stays so
 
 
+class Traffic(NamedTuple):
+    """Connections: how many are open now, had to make room for others, and found none."""
+
+    open: int
+    displaced: int
+    refused: int
+
+
 class Context(NamedTuple):
     """What Tornado and the policy want to know of a connection."""
 
@@ -241,6 +249,11 @@ class Endpoint(HTTPServerConnectionDelegate):
         self._waiting: dict[Phase, dict[_Watched, None]] = {phase: {} for phase in self._timeouts}
         self._timer: asyncio.TimerHandle | None = None
 
+    @property
+    def traffic(self) -> "Traffic":
+        """The connections that are open, and how many had to give way or were refused so far."""
+        return Traffic(len(self._connections), self.displaced, self.refused)
+
     def listen(self, listening: socket.socket) -> None:
         """Accept connections on the socket, which is closed by `stop`."""
         self._sockets.append((listening, add_accept_handler(listening, self._accept)))
@@ -292,7 +305,7 @@ class Endpoint(HTTPServerConnectionDelegate):
         assert isinstance(server_conn, HTTP1ServerConnection)
         if why := tls.explain(server_conn.stream.error):
             assert isinstance(server_conn.context, Context)
-            self._complain(f"{server_conn.context.remote_ip} was refused: TLS failed: {why}")
+            self._complain(f"{server_conn.context.remote_ip}: no TLS connection: {why}")
 
     def _accept(self, connection: socket.socket, address: Any) -> None:
         if len(self._connections) >= self._max_connections and not self._displace():

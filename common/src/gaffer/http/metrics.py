@@ -52,8 +52,15 @@ def _of_node(application: NodeApplication) -> list[Family]:
     uptime.add(application.uptime)
     draining = Family("gaffer_draining", "gauge", "1 while the node is out of service.")
     draining.add(int(application.manager.draining))
+    traffic = application.count_connections()
     connections = Family("gaffer_http_connections", "gauge", "Open connections of clients, websockets among them.")
-    connections.add(application.connections())
+    connections.add(traffic.open)
+    displaced = Family(
+        "gaffer_http_connections_displaced_total", "counter", "Connections that were closed to make room for others."
+    )
+    displaced.add(traffic.displaced)
+    refused = Family("gaffer_http_connections_refused_total", "counter", "Connections that there was no room for.")
+    refused.add(traffic.refused)
     feeds = Family("gaffer_http_feeds", "gauge", "Feeds and websockets that clients follow.")
     feeds.add(len(application.feeds))
     lost_bytes = Family(
@@ -67,7 +74,7 @@ def _of_node(application: NodeApplication) -> list[Family]:
     lookupds = Family("gaffer_lookupd_connected", "gauge", "1 while the node is announced to the lookup server.")
     for lookupd in application.lookupds():
         lookupds.add(int(lookupd["connected"]), {"address": lookupd["address"]})
-    return [build, uptime, draining, connections, feeds, lost_bytes, lost_events, lookupds]
+    return [build, uptime, draining, connections, displaced, refused, feeds, lost_bytes, lost_events, lookupds]
 
 
 def _of_jobs(application: NodeApplication, grant: Grant) -> Steps:

@@ -15,6 +15,7 @@ from gaffer.errors import BadRequest, ProcessNotFound
 from gaffer.http.access import Grant, Policy
 from gaffer.http.answers import AnswerCache
 from gaffer.http.base import Application, Handler
+from gaffer.http.connections import Traffic
 from gaffer.http.latencies import Latencies
 from gaffer.http.openapi import make_document
 from gaffer.http.routes import Match, Route
@@ -37,8 +38,8 @@ class Lasting(Protocol):
 class NodeApplication(Application):
     """The API of one node: an Application that knows its manager and keeps the feeds that are running.
 
-    `lookupds` tells, for /health, the lookup servers the node announces itself to; `connections` is to be set to what
-    counts those that are open.
+    `lookupds` tells, for /health, the lookup servers the node announces itself to; `count_connections` is to be
+    set where there are some.
     """
 
     def __init__(
@@ -58,7 +59,7 @@ class NodeApplication(Application):
         self.feeds: set[Lasting] = set()
         self.slices = Slices()
         self.latencies = Latencies(self.routes)
-        self.connections: Callable[[], int] = lambda: 0
+        self.count_connections: Callable[[], Traffic] = lambda: Traffic(0, 0, 0)
         self._started = time.monotonic()
 
     @property

@@ -14,7 +14,7 @@ from tornado.netutil import ssl_options_to_context
 
 from gaffer.errors import BadRequest, GafferError
 from gaffer.http.access import Peer, PeerKind
-from gaffer.http.connections import Context, Endpoint, Shared
+from gaffer.http.connections import Context, Endpoint, Shared, Traffic
 from gaffer.http.limits import DEFAULT_LIMITS, Limits
 from gaffer.http.peer import PeerFinder
 from gaffer.util import bind_sockets, parse_address
@@ -133,6 +133,12 @@ class Listeners:
     async def close_connections(self) -> None:
         """Close every connection, whatever it is doing."""
         await asyncio.gather(*(server.close_connections() for server in self._servers))
+
+    @property
+    def traffic(self) -> Traffic:
+        """The connections of all endpoints."""
+        of_each = [server.traffic for server in self._servers]
+        return Traffic(*map(sum, zip(*of_each, strict=True))) if of_each else Traffic(0, 0, 0)
 
     def _listen(self, endpoint: HttpEndpoint, finder: PeerFinder) -> None:
         context = endpoint.make_ssl_context()
