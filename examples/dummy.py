@@ -1,12 +1,14 @@
 #!/usr/bin/env python3
-"""A program that does nothing but say that it is alive."""
+"""A program that does nothing but say that it is alive, and count on its stderr."""
 
+import itertools
 import os
 import signal
 import sys
 import time
 
 signal.signal(signal.SIGTERM, lambda signum, frame: sys.exit(0))
-while True:
+for number in itertools.count(1):
     print(f"hello, dummy (pid: {os.getpid()}) is alive", flush=True)
+    print(f"STDERR {number}", file=sys.stderr, flush=True)
     time.sleep(1)

@@ -51,6 +51,11 @@ def _no_netns() -> str | None:
     return f"needs network namespaces: {answer}" if answer else None
 
 
+def _no_iptables() -> str | None:
+    answer = _try(["unshare", "--net", "iptables", "--list"])
+    return f"needs iptables in network namespaces: {answer}" if answer else None
+
+
 def _no_browser() -> str | None:
     return None if shutil.which("chromium") else "needs chromium (apt-get install chromium)"
 
@@ -61,6 +66,10 @@ def _no_nginx() -> str | None:
 
 def _no_prometheus() -> str | None:
     return None if shutil.which("prometheus") else "needs prometheus (apt-get install prometheus)"
+
+
+def _no_curl() -> str | None:
+    return None if shutil.which("curl") else "needs curl (apt-get install curl)"
 
 
 def _no_cgroup() -> str | None:
@@ -103,9 +112,11 @@ needs_root = _need("root", _no_root)
 needs_docker = _need("docker", _no_docker)
 needs_base_image = _need("base image", _no_base_image)
 needs_netns = _need("netns", _no_netns)
+needs_iptables = _need("iptables", _no_iptables)
 needs_browser = _need("browser", _no_browser)
 needs_nginx = _need("nginx", _no_nginx)
 needs_prometheus = _need("prometheus", _no_prometheus)
+needs_curl = _need("curl", _no_curl)
 needs_faketime = _need("faketime", _no_faketime)
 
 
