@@ -1,7 +1,6 @@
 """GET /events: a snapshot, then every change, and no gap whatever the follower does."""
 
 import asyncio
-import socket
 import time
 import tracemalloc
 from contextlib import asynccontextmanager
@@ -9,21 +8,14 @@ from contextlib import asynccontextmanager
 import pytest
 import requests
 
-from gaffer.http.access import Scope, make_policy
-from gaffer.messages import Identify
 from gaffer_lookupd import events
-from gaffer_lookupd.application import LookupApplication
-from gaffer_lookupd.changes import MemoryChanges
-from gaffer_lookupd.connections import Connections
-from gaffer_lookupd.handlers import make_routes
-from gaffer_lookupd.lease import Lease
-from gaffer_lookupd.registry import Registry
 from support.daemons import lookupd
 from support.event_source import event_source
 from support.follower import Follower, in_order, jobs_without_ages
 from support.other_lookupd import http_server
 from support.peer import peer
 from support.registry import json
+from support.served_lookup import ServedLookup, slow_reader
 
 ENDPOINT = {"name": "http", "address": "10.0.0.7", "port": 8000}
 
@@ -133,25 +125,13 @@ def test_the_stream_ends_with_lookupd():
 # Followers that are overtaken
 
 
-class Served:
-    """An application over a registry that the test changes itself; `limit` changes are kept."""
-
-    def __init__(self, limit):
-        self.changes = MemoryChanges(limit)
-        self.registry = Registry(Lease(), epoch="e", changes=self.changes, now=0.0)
-        policy = make_policy(own_uid=0, own_names=(), anonymous=(Scope.READ,))
-        connections = Connections(self.registry)
-        self.application = LookupApplication(make_routes(), policy, connections, self.changes, needs_key=False)
-
-    async def change_often(self):
-        """Make 10,000 changes of 350 bytes."""
-        session = self.registry.connect(0.0)
-        self.registry.identify(session, Identify("m", "n1", "http://n1:5000", "0.1", "id1", 1), 0.0)
-        node, name = self.registry.identified(session), "s." + 150 * "x"
-        for number in range(5000):
-            self.registry.tables.replace(node, node.seq + 1, {f"{name}{number}": []})
-            if number % 40 == 0:
-                await asyncio.sleep(0)
+async def change_often(served):
+    """Make 10,000 changes of 350 bytes."""
+    node, name = served.identify(), "s." + 150 * "x"
+    for number in range(5000):
+        served.registry.tables.replace(node, node.seq + 1, {f"{name}{number}": []})
+        if number % 40 == 0:
+            await asyncio.sleep(0)
 
 
 async def read_events(reader, last):
@@ -173,29 +153,20 @@ async def read_events(reader, last):
 @asynccontextmanager
 async def reading_slowly(url, query=""):
     """A follower with small buffers; gives what it reads from and its transport."""
-    sock = socket.socket()
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-    sock.setblocking(False)
-    host, port = url.removeprefix("http://").split(":")
-    await asyncio.get_running_loop().sock_connect(sock, (host, int(port)))
-    reader, writer = await asyncio.open_connection(sock=sock)
-    try:
+    async with slow_reader(url) as (reader, writer):
         writer.write(f"GET /events{query} HTTP/1.0\r\nHost: localhost\r\n\r\n".encode())
         await reader.readuntil(b"\r\n\r\n")
         yield reader, writer.transport
-    finally:
-        writer.close()
-        await writer.wait_closed()
 
 
 async def test_who_is_overtaken_gets_the_map_again_and_costs_no_memory():
-    served = Served(limit=100)
+    served = ServedLookup(limit=100)
     async with http_server(served.application) as url, reading_slowly(url) as (reader, transport):
         await reader.readuntil(b"event: snapshot")
         transport.pause_reading()
         tracemalloc.start()
         try:
-            await served.change_often()
+            await change_often(served)
             peak = tracemalloc.get_traced_memory()[1]
         finally:
             tracemalloc.stop()
@@ -212,19 +183,19 @@ async def test_who_is_overtaken_gets_the_map_again_and_costs_no_memory():
 
 async def test_who_takes_nothing_for_long_is_dropped(monkeypatch):
     monkeypatch.setattr(events, "PATIENCE", 0.1)
-    served = Served(limit=100)
+    served = ServedLookup(limit=100)
     async with http_server(served.application) as url, reading_slowly(url) as (reader, transport):
         transport.pause_reading()
         began = time.monotonic()
         while time.monotonic() < began + 0.8:
-            await served.change_often()
+            await change_often(served)
         transport.resume_reading()
         with pytest.raises(EOFError):
             await read_events(reader, lambda message: message.get("seq") == served.registry.seq)
 
 
 async def test_changes_that_are_no_longer_kept_are_not_passed_off_as_all():
-    served = Served(limit=3)
+    served = ServedLookup(limit=3)
     for _ in range(5):
         served.registry.connect(0.0)
     async with http_server(served.application) as url:

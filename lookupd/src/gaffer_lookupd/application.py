@@ -1,9 +1,10 @@
 """The HTTP application of lookupd: what its handlers share."""
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
-from gaffer.errors import BadRequest
+from tornado.httputil import HTTPMessageDelegate, HTTPServerRequest
+
 from gaffer.http.access import AuthRequired, Forbidden, Grant, Policy
 from gaffer.http.base import Application, Handler
 from gaffer.http.routes import Match, Route
@@ -48,20 +49,24 @@ class LookupApplication(Application):
                 hint="send the key as `Authorization: Bearer KEY`",
             ) from None
 
+    def deliver(self, request: HTTPServerRequest, match: Match, grant: Grant) -> HTTPMessageDelegate:
+        """As the base class, but some requests need no handler."""
+        handler = match.route.handler
+        if issubclass(handler, LookupHandler):
+            direct = handler.direct(self, request, match.params)
+            if direct is not None:
+                return direct
+        return super().deliver(request, match, grant)
+
 
 class LookupHandler(Handler):
     """A Handler of the lookup application."""
 
     application: LookupApplication
 
-    @property
-    def queries(self) -> Queries:
-        """Answers about the registry."""
-        return self.application.queries
-
-    def required(self, name: str) -> str:
-        """The value of a query parameter; raises BadRequest when it is missing."""
-        value = self.get_query_argument(name, None)
-        if not value:
-            raise BadRequest(f"the parameter `{name}` is missing", hint=f"{self.request.path}?{name}=...")
-        return value
+    @classmethod
+    def direct(
+        cls, application: LookupApplication, request: HTTPServerRequest, params: Mapping[str, str]
+    ) -> HTTPMessageDelegate | None:
+        """What answers the request in place of a handler; None where it takes one."""
+        return None

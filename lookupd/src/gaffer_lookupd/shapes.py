@@ -89,3 +89,48 @@ class Snapshot(Trust, frozen=True, kw_only=True):
 
     event: Literal["snapshot"]
     nodes: list[NodeTable]
+
+
+class JobQuery(Struct, kw_only=True):
+    """Parameters of `GET /findJob`: the name of a job, in any form."""
+
+    name: str
+
+
+class SessionQuery(Struct, kw_only=True):
+    """Parameters of `GET /findSession`: the name of a session."""
+
+    sessionid: str
+
+
+class Welcome(Struct, kw_only=True):
+    """`GET /`."""
+
+    welcome: str
+    version: str
+
+
+class Version(Struct, kw_only=True):
+    """`GET /version`."""
+
+    version: str
+
+
+class Done(Struct, kw_only=True):
+    """An order was carried out."""
+
+    ok: bool = True
+
+
+class Health(Struct, kw_only=True):
+    """How lookupd fares: its websockets of nodes, what it knows, and `lost`, the changes that slow followers missed."""
+
+    status: Literal["ok", "stale"]
+    version: str
+    uptime: float
+    connections: int
+    nodes: int
+    suspect: int
+    jobs: int
+    tombstones: int
+    lost: int

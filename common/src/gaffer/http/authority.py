@@ -2,10 +2,13 @@
 
 import ipaddress
 import re
+from functools import lru_cache
 
 from gaffer.errors import GafferError
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}
+_REMEMBERED = 256  # hosts that were asked for lately; most requests come for the same few
+
 _AUTHORITY = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^\[\]:/?#@\s]+)(?::([0-9]{1,5}))?", re.ASCII)
 
 
@@ -20,6 +23,7 @@ def is_loopback(address: str) -> bool:
     return ip.is_loopback
 
 
+@lru_cache(_REMEMBERED)
 def split_authority(authority: str) -> tuple[str, int | None] | None:
     """Host, in lower case without brackets and final dot, and port of `host[:port]`; None when it is malformed."""
     match = _AUTHORITY.fullmatch(authority)
@@ -46,6 +50,7 @@ def split_origin(origin: str) -> tuple[str, str, int | None] | None:
     return scheme, parts[0], parts[1] or _DEFAULT_PORTS.get(scheme)
 
 
+@lru_cache(_REMEMBERED)
 def is_ip(host: str) -> bool:
     """Whether it is an IP address, a v6 one without brackets."""
     try:

@@ -1,0 +1,203 @@
+"""The queries over HTTP. Plain GETs are answered without Tornado's RequestHandler, which costs as much as all the rest.
+
+The gate comes first, as for any request. Whatever is not plain goes to the handler: HTTP/1.0, HEAD, a request with a
+body, one of a web page, one after which the connection shall close.
+"""
+
+import logging
+import time
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import NamedTuple, cast
+
+from tornado.http1connection import HTTP1Connection
+from tornado.httputil import HTTPMessageDelegate, HTTPServerRequest, format_timestamp
+from tornado.iostream import StreamClosedError
+
+from gaffer.errors import BadRequest
+from gaffer.http.operations import operation
+from gaffer.names import split_job_name
+from gaffer_lookupd import shapes
+from gaffer_lookupd.application import LookupApplication, LookupHandler
+from gaffer_lookupd.errors import Refused, unknown_node
+from gaffer_lookupd.queries import Queries
+
+_HEAD = (
+    b"HTTP/1.1 200 OK\r\n"
+    b"Content-Type: application/json\r\n"
+    b"Cache-Control: no-store\r\n"
+    b"X-Content-Type-Options: nosniff\r\n"
+    b"Date: %b\r\n"
+    b"Content-Length: %d\r\n\r\n%b"
+)
+_NEED_A_HANDLER = ("Content-Length", "Origin", "Transfer-Encoding")
+
+logger = logging.getLogger(__name__)
+
+
+class Question(NamedTuple):
+    """A query: what is asked for, of whom, and when."""
+
+    queries: Queries
+    request: HTTPServerRequest
+    params: Mapping[str, str]
+    now: float
+
+    def argument(self, name: str) -> str:
+        """The value of a query parameter; raises BadRequest when it is missing or not UTF-8."""
+        values = self.request.query_arguments.get(name)
+        try:
+            value = values[-1].decode().strip() if values else ""
+        except UnicodeDecodeError:
+            raise BadRequest(f"the parameter `{name}` is not UTF-8") from None
+        if not value:
+            raise BadRequest(f"the parameter `{name}` is missing", hint=f"{self.request.path}?{name}=...")
+        return value
+
+
+class Query(LookupHandler):
+    """A query, answered from bytes that are mostly there."""
+
+    @staticmethod
+    def answer(asked: Question) -> bytes:
+        """The JSON of the answer; raises GafferError."""
+        raise NotImplementedError
+
+    @classmethod
+    def direct(
+        cls, application: LookupApplication, request: HTTPServerRequest, params: Mapping[str, str]
+    ) -> HTTPMessageDelegate | None:
+        if not _is_plain(request):
+            return None
+        return _Ready(request, cls.answer(Question(application.queries, request, params, time.monotonic())))
+
+    def get(self) -> None:
+        self.finish(self.answer(Question(self.application.queries, self.request, self.params, time.monotonic())))
+
+
+class _Ready(HTTPMessageDelegate):
+    """Writes an answer in one piece once the request has been read."""
+
+    def __init__(self, request: HTTPServerRequest, body: bytes) -> None:
+        self._request = request
+        self._body = body
+
+    def finish(self) -> None:
+        connection = cast(HTTP1Connection, self._request.connection)
+        try:
+            written = connection.stream.write(_HEAD % (_date(int(time.time())), len(self._body), self._body))
+        except StreamClosedError:
+            return
+        if written.done():
+            connection.finish()
+        else:  # the next request is not read before the client has taken the answer
+            written.add_done_callback(lambda _: connection.finish())
+        if logger.isEnabledFor(logging.DEBUG):
+            logger.debug("200 GET %s (%.1f ms)", self._request.path, 1000 * self._request.request_time())
+
+
+def _is_plain(request: HTTPServerRequest) -> bool:
+    headers = request.headers
+    return (
+        request.method == "GET"
+        and request.version == "HTTP/1.1"
+        and headers.get("Connection", "keep-alive").lower() == "keep-alive"
+        and not any(name in headers for name in _NEED_A_HANDLER)
+    )
+
+
+@lru_cache(1)
+def _date(now: int) -> bytes:
+    return format_timestamp(now).encode()
+
+
+class Nodes(Query):
+    """The nodes."""
+
+    @operation(shapes.Nodes)
+    def get(self) -> None:
+        """`{"nodes": [...]}`, those that are known and not expired."""
+        super().get()
+
+    @staticmethod
+    def answer(asked: Question) -> bytes:
+        return asked.queries.nodes(asked.now)
+
+
+class Node(Query):
+    """One node, by its id."""
+
+    @operation(shapes.AgedNodeInfo, errors=(Refused,))
+    def get(self) -> None:
+        """The node as `/nodes` lists it; 404 when it is not known."""
+        super().get()
+
+    @staticmethod
+    def answer(asked: Question) -> bytes:
+        node_id = asked.params["id"]
+        answer = asked.queries.node(node_id, asked.now)
+        if answer is None:
+            raise unknown_node(node_id)
+        return answer
+
+    @operation(shapes.Done, errors=(Refused,))
+    def delete(self) -> None:
+        """Remove a node that will not come back, with its jobs: `{"ok": true}`.
+
+        For one that is silent this need not wait for its lease, nor for the end of staleness. A node that still runs
+        connects again and is back.
+        """
+        self.application.connections.delete(self.params["id"])
+        self.reply(shapes.Done())
+
+
+class Sessions(Query):
+    """The sessions."""
+
+    @operation(shapes.Sessions)
+    def get(self) -> None:
+        """`{"nb_sessions", "sessions": [{"sessionid", "jobs": {name: [source]}}]}`, of all nodes or of one."""
+        super().get()
+
+    @staticmethod
+    def answer(asked: Question) -> bytes:
+        return asked.queries.sessions(asked.params.get("node"), asked.now)
+
+
+class Jobs(Query):
+    """The jobs."""
+
+    @operation(shapes.Jobs)
+    def get(self) -> None:
+        """`{"nb_jobs", "jobs": [{"name", "sources"}]}`."""
+        super().get()
+
+    @staticmethod
+    def answer(asked: Question) -> bytes:
+        return asked.queries.jobs(asked.now)
+
+
+class FindJob(Query):
+    """Who runs a job."""
+
+    @operation(shapes.Sources, query=shapes.JobQuery)
+    def get(self) -> None:
+        """`{"sources": [...]}` for `?name=session.job`; empty when nobody has it."""
+        super().get()
+
+    @staticmethod
+    def answer(asked: Question) -> bytes:
+        return asked.queries.find_job(".".join(split_job_name(asked.argument("name"))), asked.now)
+
+
+class FindSession(Query):
+    """Who runs a session."""
+
+    @operation(shapes.Jobs, query=shapes.SessionQuery)
+    def get(self) -> None:
+        """`{"nb_jobs", "jobs": [{"name", "sources"}]}` for `?sessionid=`; empty when nobody has it."""
+        super().get()
+
+    @staticmethod
+    def answer(asked: Question) -> bytes:
+        return asked.queries.find_session(asked.argument("sessionid"), asked.now)
