@@ -6,11 +6,9 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from gaffer import http_handler
 from gaffer.http.access import ALL_SCOPES, Grant, Scope, make_policy
 from gaffer.http.base import MAX_DISCARDED
 from gaffer.http.limits import DEFAULT_LIMITS
-from gaffer.http.routes import PUBLIC, Open, Route
 from support.http_node import HttpNode, running_node, script, sleeper
 from support.poll import eventually_async
 
@@ -45,65 +43,6 @@ async def open_to_dash() -> AsyncIterator[HttpNode]:
 
 def key(name: str) -> dict[str, str]:
     return {"X-Api-Key": name}
-
-
-def fill(pattern: str, pid: int) -> str:
-    return (
-        pattern.replace("{sid}", "blog")
-        .replace("{job}", "web")
-        .replace("{name}", "blog.web")
-        .replace("{pid}", str(pid))
-        .replace("{pid:digits}", str(pid))
-        .replace("{label}", "out")
-        .replace("{signal}", "CONT")
-        .replace("{count}", "1")
-        .replace("{resource}", "_nope")
-    )
-
-
-CALLS = [
-    pytest.param(route, method, id=f"{method} {route.pattern}")
-    for route in http_handler.ROUTES
-    for method in sorted({*route.methods, *({"HEAD"} & set(route.allowed))})
-    if route.scope(method) is not Open.DEFERRED
-]
-
-
-@pytest.mark.row("R-93")
-@pytest.mark.parametrize(("route", "method"), CALLS)
-async def test_each_route_needs_its_scope(keyed: HttpNode, route: Route, method: str) -> None:
-    pid = next(pid for pid, process in keyed.manager.running.items() if process.job.session == "blog")
-    path = fill(route.pattern, pid) + (
-        "?after=0&heartbeat=0.1" if route.pattern.startswith(("/streams", "/watch")) else ""
-    )
-    scope = route.scope(method)
-
-    async def status(name: str | None) -> int:
-        return (await keyed.call(method, path, headers=key(name) if name else None)).status
-
-    if scope is PUBLIC:
-        assert await status(None) == 200
-        return
-    assert await status(None) == 401
-    assert await status("wrong") == 401
-    assert await status("none") == 403
-    for other in set(Scope) - {scope}:
-        assert await status(other) == 403
-    assert (pid in keyed.manager.running, len(keyed.manager.jobs())) == (True, 2), "a refused call changed something"
-    assert await status(scope) not in (401, 403)
-
-
-# Whose path names a session; watching leaves the others' events out.
-OF_A_SESSION = [call for call in CALLS if "{" in (path := call.values[0].pattern) and not path.startswith("/watch")]
-
-
-@pytest.mark.parametrize(("route", "method"), OF_A_SESSION)
-async def test_a_key_for_one_session_stays_out_of_the_others(keyed: HttpNode, route: Route, method: str) -> None:
-    pid = next(pid for pid, process in keyed.manager.running.items() if process.job.session == "shop")
-    path = fill(route.pattern, pid).replace("blog", "shop")
-    answer = await keyed.call(method, path, headers=key("blog"))
-    assert answer.status == 403
-    assert len(keyed.manager.jobs()) == 2
 
 
 async def test_lists_show_a_limited_key_its_own(keyed: HttpNode) -> None:
