@@ -305,25 +305,26 @@ class Application(TornadoApplication):
         match = self.routes.match(request.path)
         scope = match.route.scope(method) if match is not None and match.route.answers(method) else None
         if match is not None and scope is PUBLIC:
-            return self._routed(request, match, _NOBODY)
+            return self.deliver(request, match, _NOBODY)
         facts = Facts.from_headers(method, request.protocol, request.headers, peer_of(request))
         if method == "OPTIONS":
             check_origin(self.policy, facts)
             if match is not None and match.route.handler.answers_all:
-                return self._routed(request, match, _NOBODY)
+                return self.deliver(request, match, _NOBODY)
             return self.get_handler_delegate(request, OptionsHandler, {"route": match.route if match else None})
         grant = identify(self.policy, facts) or _NOBODY if scope is DEFERRED else authenticate(self.policy, facts)
         if match is None:
             return self._find_extra(request, facts, grant)
         if not match.route.answers(method):
             if match.route.handler.answers_all:
-                return self._routed(request, match, grant)
+                return self.deliver(request, match, grant)
             raise MethodNotAllowed(method, request.path, match.route.allowed)
         self.authorize(match, method, grant)
         check_content_type(facts, takes_text=match.route.takes_text)
-        return self._routed(request, match, grant)
+        return self.deliver(request, match, grant)
 
-    def _routed(self, request: HTTPServerRequest, match: Match, grant: Grant) -> HTTPMessageDelegate:
+    def deliver(self, request: HTTPServerRequest, match: Match, grant: Grant) -> HTTPMessageDelegate:
+        """What answers a request that passed the gate."""
         return self.get_handler_delegate(request, match.route.handler, {"params": match.params, "grant": grant})
 
     def _find_extra(self, request: HTTPServerRequest, facts: Facts, grant: Grant) -> HTTPMessageDelegate:
