@@ -314,6 +314,13 @@ def test_endpoints(tmp_path):
     assert not path.exists()
 
 
+def test_connections_may_take_nearly_all_descriptors():
+    with lookupd(prefix=["prlimit", "--nofile=50:200"]) as server, contextlib.ExitStack() as stack:
+        for number in range(120):
+            stack.enter_context(peer(server.url)).identify(f"n{number}")
+        assert len(statuses(server)) == 120
+
+
 def test_it_warns_when_anyone_may_announce(key_file):
     with lookupd("--bind", "0.0.0.0:0") as server:
         server.wait_for_line("--cluster-key-file")

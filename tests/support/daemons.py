@@ -12,7 +12,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -53,16 +53,19 @@ def run_command(
 
 
 class Daemon:
-    """A running daemon: `url` of its first endpoint, all `urls`, `pid`, what it wrote to `stderr`."""
+    """A running daemon: `url` of its first endpoint, all `urls`, `pid`, what it wrote to `stderr`.
 
-    def __init__(self, name: str, *args: str, env: Mapping[str, str] | None = None) -> None:
+    `enter` are the words of a command that runs another one in its place, somewhere else: in a network namespace.
+    """
+
+    def __init__(self, name: str, *args: str, env: Mapping[str, str] | None = None, enter: Sequence[str] = ()) -> None:
         self.name = name
         self.args = args
         self._lines: list[str] = []
         self._news = threading.Condition()
         self._ended = False
         self._process = subprocess.Popen(
-            [command_path(name), *args],
+            [*enter, command_path(name), *args],
             env=clean_env(env),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
@@ -155,9 +158,9 @@ class Daemon:
 
 
 @contextmanager
-def daemon(name: str, *args: str, env: Mapping[str, str] | None = None) -> Iterator[Daemon]:
+def daemon(name: str, *args: str, env: Mapping[str, str] | None = None, enter: Sequence[str] = ()) -> Iterator[Daemon]:
     """Run an installed daemon until the block ends; it is listening when the block begins."""
-    running = Daemon(name, *args, env=env)
+    running = Daemon(name, *args, env=env, enter=enter)
     try:
         running.wait_for_line(_LISTENING)
         yield running
@@ -169,14 +172,16 @@ def daemon(name: str, *args: str, env: Mapping[str, str] | None = None) -> Itera
 
 
 @contextmanager
-def lookupd(*args: str, env: Mapping[str, str] | None = None) -> Iterator[Daemon]:
+def lookupd(*args: str, env: Mapping[str, str] | None = None, enter: Sequence[str] = ()) -> Iterator[Daemon]:
     """A gaffer_lookupd on a free loopback port, unless `args` bind it elsewhere."""
-    with daemon("gaffer_lookupd", *_bound(args), env=env) as running:
+    with daemon("gaffer_lookupd", *_bound(args), env=env, enter=enter) as running:
         yield running
 
 
 @contextmanager
-def gafferd(*args: str, state_dir: str | Path | None = None, env: Mapping[str, str] | None = None) -> Iterator[Daemon]:
+def gafferd(
+    *args: str, state_dir: str | Path | None = None, env: Mapping[str, str] | None = None, enter: Sequence[str] = ()
+) -> Iterator[Daemon]:
     """A gafferd on a free loopback port with a state directory of its own.
 
     A `state_dir` that is given is kept. Processes that a killed gafferd left are ended with the block.
@@ -184,7 +189,8 @@ def gafferd(*args: str, state_dir: str | Path | None = None, env: Mapping[str, s
     home = tempfile.mkdtemp(prefix="gafferd-")
     state = str(state_dir or Path(home) / "state")
     try:
-        with daemon("gafferd", "--state-dir", state, *_bound(args), env={"HOME": home, **(env or {})}) as running:
+        options = ("--state-dir", state, *_bound(args))
+        with daemon("gafferd", *options, env={"HOME": home, **(env or {})}, enter=enter) as running:
             yield running
     finally:
         kill_leftovers(state)

@@ -2,13 +2,16 @@
 
 import logging
 import os
+import resource
 import secrets
 import time
 from urllib.parse import urlsplit
 
 from gaffer.http.access import ALL_SCOPES, Grant, Scope, make_policy
 from gaffer.http.authority import is_loopback
+from gaffer.http.limits import Limits
 from gaffer.http.server import HttpEndpoint, Listeners, own_host_names
+from gaffer.limits import raise_descriptors
 from gaffer_lookupd.application import LookupApplication
 from gaffer_lookupd.changes import Change, MemoryChanges, NodeMessage
 from gaffer_lookupd.channel import CHANNEL
@@ -18,6 +21,9 @@ from gaffer_lookupd.handlers import make_routes
 from gaffer_lookupd.registry import Registry
 
 logger = logging.getLogger(__name__)
+
+_OWN_DESCRIPTORS = 64  # endpoints, log, loop, and what is opened for a moment
+_UNLIMITED = 1_000_000
 
 _KEY_HOLDER = Grant(ALL_SCOPES)
 
@@ -44,7 +50,7 @@ class LookupServer:
         )
         endpoint = HttpEndpoint(config.bind, config.backlog, config.tls)
         self._application = application
-        self._listeners = Listeners(application, [endpoint])
+        self._listeners = Listeners(application, [endpoint], limits=_limits())
 
     @property
     def addresses(self) -> list[str]:
@@ -74,6 +80,14 @@ class LookupServer:
         if expected is None or not secrets.compare_digest(key.encode(), expected.encode()):
             return None
         return _KEY_HOLDER
+
+
+def _limits() -> Limits:
+    """Connections may take all descriptors but those that lookupd needs itself: each node holds one."""
+    raise_descriptors()
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    unlimited = soft == resource.RLIM_INFINITY
+    return Limits(max_connections=_UNLIMITED if unlimited else max(soft - _OWN_DESCRIPTORS, soft // 2))
 
 
 def _is_reachable(url: str) -> bool:
