@@ -315,7 +315,7 @@ def test_endpoints(tmp_path):
 
 
 def test_connections_may_take_nearly_all_descriptors():
-    with lookupd(prefix=["prlimit", "--nofile=50:200"]) as server, contextlib.ExitStack() as stack:
+    with lookupd(enter=["prlimit", "--nofile=50:200"]) as server, contextlib.ExitStack() as stack:
         for number in range(120):
             stack.enter_context(peer(server.url)).identify(f"n{number}")
         assert len(statuses(server)) == 120
