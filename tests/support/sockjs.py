@@ -20,18 +20,24 @@ from support.http_node import Answer, Exchange, open_exchange
 
 
 class Echo:
-    """Sends every message back, and remembers what happened: `connections`, `heard` and `ended` in their order."""
+    """Sends every message back, unless it is not `going`.
+
+    It remembers what happened: `connections`, `heard` and `ended` in their order.
+    """
 
     def __init__(self, _application: Application) -> None:
         self.connections: list[Connection] = []
         self.heard: list[str] = []
         self.ended: list[Connection] = []
+        self.going = asyncio.Event()
+        self.going.set()
 
     def opened(self, connection: Connection) -> None:
         self.connections.append(connection)
 
     async def received(self, connection: Connection, text: str) -> None:
         self.heard.append(text)
+        await self.going.wait()
         await connection.send(text)
 
     def closed(self, connection: Connection) -> None:

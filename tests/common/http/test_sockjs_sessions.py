@@ -9,6 +9,7 @@ import socket
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+import psutil
 import pytest
 
 from gaffer.http.access import ALL_SCOPES, Grant, Policy, Scope, make_policy
@@ -163,6 +164,64 @@ class TestTime:
             server.close_exchanges()
             await eventually_async(lambda: session_timers() == [])
 
+    @pytest.mark.parametrize("transport", ["websocket", "0/0/websocket"])
+    @on_turnable_loop
+    async def test_a_websocket_is_left_after_two_heartbeats_without_a_sign(self, transport: str) -> None:
+        async with running_server() as server, server.socket(f"/echo/{transport}") as lively:
+            await opened(server)
+            dead = await start_and_never_read(server, f"/echo/{transport}")
+            await eventually_async(lambda: len(server.service.connections) == 2)
+            for _ in range(2):
+                turnable.turn(25)
+                assert (await server.call("GET", "/echo")).status == 200
+            assert server.service.ended == []
+            turnable.turn(25)
+            await eventually_async(lambda: server.service.ended == server.service.connections[1:])
+            await lively.write_message('"still here"')
+            assert "still here" in [message async for message in messages_until(lively, "still here")][-1]
+            dead.close()
+
+    @pytest.mark.parametrize("transport", ["websocket", "0/0/websocket"])
+    @on_turnable_loop
+    async def test_a_client_that_does_not_take_part_in_closing_is_left_too(self, transport: str) -> None:
+        async with running_server(heartbeat=1, disconnect_delay=2) as server:
+            stuck = await start_and_never_read(server, f"/echo/{transport}")
+            connection = await opened(server)
+            await asyncio.get_running_loop().sock_sendall(stuck, b"\x82\x81\0\0\0\0\xff")  # a binary frame
+            for _ in range(7):
+                turnable.turn(1)
+                assert (await server.call("GET", "/echo")).status == 200
+            await ended(server, connection)
+            await eventually_async(lambda: session_timers() == [])
+            stuck.close()
+
+    @on_turnable_loop
+    async def test_a_client_whose_message_takes_long_is_not_silent(self) -> None:
+        async with running_server() as server, server.socket("/echo/websocket") as socket:
+            connection = await opened(server)
+            server.service.going.clear()
+            await socket.write_message("patience")
+            await eventually_async(lambda: server.service.heard)
+            for _ in range(5):
+                turnable.turn(25)
+                assert (await server.call("GET", "/echo")).status == 200
+            server.service.going.set()
+            assert await socket.read_message() == "patience"
+            assert connection.open
+
+    @pytest.mark.parametrize("transport", ["xhr_streaming", "eventsource"])
+    @on_turnable_loop
+    async def test_a_stream_is_left_when_nothing_is_taken_for_two_heartbeats(self, transport: str) -> None:
+        async with running_server(response_limit=10**9) as server:
+            stuck = await start_and_never_read(server, f"/echo/0/0/{transport}")
+            connection = await fill(server)
+            turnable.turn(25)
+            assert (await server.call("GET", "/echo")).status == 200
+            assert connection.open
+            turnable.turn(25)
+            await ended(server, connection)
+            stuck.close()
+
     async def test_the_limits_can_be_chosen(self) -> None:
         async with running_server(heartbeat=0.05, disconnect_delay=0.05) as server:
             session = new_session()
@@ -233,6 +292,16 @@ class TestSlowClients:
             with pytest.raises(ConnectionClosed):
                 await pumping
 
+    @pytest.mark.parametrize("transport", ["websocket", "0/0/websocket", "0/0/xhr_streaming", "0/0/eventsource"])
+    async def test_one_that_does_not_read_to_the_end_is_left_alone(self, transport: str) -> None:
+        async with running_server(response_limit=10**9, disconnect_delay=0.1) as server:
+            stuck = await start_and_never_read(server, f"/echo/{transport}")
+            connection = await fill(server)
+            connection.close()
+            assert server.service.ended == [connection]
+            await eventually_async(lambda: connections_to(server) == 0)
+            stuck.close()
+
     async def test_a_busy_service_is_given_one_message_at_a_time(self) -> None:
         async with running_server(buffer_limit=1) as server:
             session = new_session()
@@ -293,6 +362,25 @@ KEYS = {
 def keyed(keys: dict[str, Grant] = KEYS) -> Policy:
     """The policy of a server that knows its callers by keys only."""
     return make_policy(own_uid=os.getuid(), own_names=[], trust_local=False, verify=keys.get)
+
+
+async def fill(server: SockJSServer) -> Connection:
+    """Send to the first client, which doesn't read, until not another message fits; gives its connection."""
+    connection = await opened(server)
+    with contextlib.suppress(TimeoutError):
+        while True:
+            async with asyncio.timeout(0.3):
+                await connection.send("x" * 10_000)
+    return connection
+
+
+def connections_to(server: SockJSServer) -> int:
+    """How many connections the server has."""
+    port = int(server.url.rpartition(":")[2])
+    return sum(
+        connection.status == psutil.CONN_ESTABLISHED and connection.laddr.port == port
+        for connection in psutil.Process().net_connections("tcp")
+    )
 
 
 class TestOwner:
@@ -367,16 +455,9 @@ class TestOwner:
     async def test_a_client_that_does_not_read_is_cut_off_by_a_revocation(self) -> None:
         async with running_server(response_limit=10**9) as server:
             stuck = await start_and_never_read(server, "/echo/0/0/eventsource")
-            connection = await opened(server)
-            revocation = adopt_new(connection)
-            router = server.echo.router(server.application)
-            while (session := router.get_session("0")) is not None and not session.queued:
-                await connection.send("x" * 10_000)
-            revocation.revoke()
-            with contextlib.suppress(ConnectionError):
-                async with asyncio.timeout(5):
-                    while await asyncio.get_running_loop().sock_recv(stuck, 65536):
-                        pass
+            connection = await fill(server)
+            adopt_new(connection).revoke()
+            await eventually_async(lambda: connections_to(server) == 0)
             stuck.close()
 
 
@@ -385,6 +466,13 @@ def adopt_new(connection: Connection) -> Revocation:
     revocation = Revocation()
     connection.adopt(Grant(frozenset({Scope.READ}), None, revocation))
     return revocation
+
+
+async def messages_until(socket: Any, text: str) -> Any:
+    """What comes on a websocket until a message has that text in it."""
+    while text not in (message := await socket.read_message()):
+        yield message
+    yield message
 
 
 async def messages(socket: Any) -> Any:

@@ -12,9 +12,11 @@ from typing import Any, TypeVar
 from gaffer.http.access import Scope
 from gaffer.http.base import Application
 from gaffer.http.routes import Open, Route
+from gaffer.http.sockjs_connection import Connection, ConnectionClosed, Service
 from gaffer.http.sockjs_pages import ClientScript, Greeting, Iframe, Info, SockJSHandler
-from gaffer.http.sockjs_sessions import Connection, ConnectionClosed, Router, Service, Settings
-from gaffer.http.sockjs_transports import EventSource, RawWebSocket, WebSocket, XhrPolling, XhrSend, XhrStreaming
+from gaffer.http.sockjs_router import Router, Settings
+from gaffer.http.sockjs_transports import EventSource, XhrPolling, XhrSend, XhrStreaming
+from gaffer.http.sockjs_websockets import RawWebSocket, WebSocket
 
 __all__ = ["Connection", "ConnectionClosed", "Service", "SockJS"]
 

@@ -16,7 +16,7 @@ from gaffer.http.sockjs_library import IFRAME_TEXT
 
 if TYPE_CHECKING:
     from gaffer.http.sockjs import SockJS
-    from gaffer.http.sockjs_sessions import Router
+    from gaffer.http.sockjs_router import Router
 
 HTML = "text/html"
 JAVASCRIPT = "application/javascript"

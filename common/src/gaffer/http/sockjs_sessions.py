@@ -1,34 +1,26 @@
 """SockJS sessions: those of sockjs-tornado, with an owner, a bounded queue, and timers that end with them.
 
-A session without queued messages or receiver costs one timer, a closed one none. What is mended of the library: its
-queue grows without end; a heartbeat that is stopped stays on the loop; sessions end by the wall clock, looked at every
-second for ever; `close` drops what is queued, sends two frames in one answer to a poll, and hides errors of the
-service; the reason of a close frame is not escaped.
+A session has one timer for heartbeats while a client listens, one for its end while none does. What is mended of the
+library: its queue grows without end; not every transport has heartbeats, and one that is stopped stays on the loop;
+sessions end by the wall clock, looked at every second for ever; `close` drops what is queued, sends two frames in one
+answer to a poll, and hides errors of the service; the reason of a close frame is not escaped.
 """
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import msgspec
-from tornado.ioloop import IOLoop
 
-from gaffer.errors import BadRequest, GafferError
-from gaffer.http.access import Forbidden, Grant
-from gaffer.http.base import NotFound
-from gaffer.http.sockjs_library import (
-    CLOSED,
-    CONNECTING,
-    OPEN,
-    BaseSession,
-    Session,
-    SockJSConnection,
-    SockJSRouter,
-    proto,
-)
+from gaffer.errors import BadRequest
+from gaffer.http.access import Grant
+from gaffer.http.sockjs_connection import GO_AWAY, Connection, ConnectionClosed
+from gaffer.http.sockjs_library import CLOSED, CONNECTING, OPEN, BaseSession, Session, proto
 
-GO_AWAY = (3000, "Go away!")
+if TYPE_CHECKING:
+    from gaffer.http.sockjs_router import Router
+
 INTERRUPTED = (1002, "Connection interrupted")
 REVOKED = (1008, "access was revoked")
 
@@ -37,80 +29,17 @@ _NOBODY = Grant(frozenset())
 _messages = msgspec.json.Decoder(str | list[str])
 
 
-class ConnectionClosed(GafferError):
-    """The other side is gone, or was told to go."""
-
-    errno = 410
-    reason = "connection_closed"
-
-
-class TooManySessions(GafferError):
-    """There are as many sessions as there may be."""
-
-    errno = 503
-    reason = "too_many_sessions"
-
-
 class BrokenMessage(BadRequest):
-    """What a client sent is not a JSON string or an array of them."""
+    """What a client sent is not a JSON string or an array of them; `close_code` is that for a websocket (RFC 6455)."""
 
     reason = "invalid_json"
+    close_code = 1007
 
 
-class Connection:
-    """One client, whatever transport it came by. Made by SockJS; compares by identity. Use it on its loop."""
+class NotText(BrokenMessage):
+    """A client sent bytes on the raw websocket."""
 
-    def __init__(self, session: "FramedSession | RawSession") -> None:
-        self._session = session
-
-    @property
-    def grant(self) -> Grant:
-        """What the client may do: the grant of the request that opened the connection, or the one adopted since."""
-        return self._session.grant
-
-    @property
-    def open(self) -> bool:
-        """Whether it was neither closed nor lost."""
-        return not self._session.is_closed
-
-    def adopt(self, grant: Grant) -> None:
-        """Go on with that grant; when it is taken back, the connection is closed."""
-        self._session.adopt(grant)
-
-    async def send(self, text: str) -> None:
-        """Send a message; waits while the buffer for this client is full. Raises ConnectionClosed."""
-        await self._session.wait_for_room()
-        self._session.send_message(text)
-
-    def close(self, code: int = GO_AWAY[0], reason: str = GO_AWAY[1]) -> None:
-        """Close it, once the client has what was sent before; `closed` of the service is called at once.
-
-        `code` is one of RFC 6455 section 7.4 (3000 to 4999 are free), `reason` at most 120 bytes.
-        """
-        self._session.close(code, reason)
-
-
-class Service(Protocol):
-    """What is spoken with the clients; one for all connections of an application."""
-
-    def opened(self, connection: Connection) -> None:
-        """A client is there."""
-
-    def received(self, connection: Connection, text: str) -> Awaitable[None] | None:
-        """A client sent a message. The next one of this client is read when the awaitable, if any, is done."""
-
-    def closed(self, connection: Connection) -> None:
-        """A connection that was `opened` has ended, whoever ended it. Called once."""
-
-
-class Settings(NamedTuple):
-    """The limits of sessions: seconds, bytes, numbers. See SockJS."""
-
-    heartbeat: float
-    disconnect_delay: float
-    response_limit: int
-    buffer_limit: int
-    max_sessions: int
+    close_code = 1003
 
 
 def decode_messages(data: str | bytes) -> list[str]:
@@ -122,14 +51,7 @@ def decode_messages(data: str | bytes) -> list[str]:
     return [found] if isinstance(found, str) else found
 
 
-class _Endpoint(SockJSConnection):  # type: ignore[misc]
-    """Tells the service what the library tells a connection."""
-
-    def on_open(self, request: object) -> None:
-        self.session.server.service.opened(self.session.connection)
-
-
-class _Owned:
+class OwnedSession:
     """What both kinds of session add to those of the library."""
 
     server: "Router"
@@ -143,6 +65,7 @@ class _Owned:
         self.connection = Connection(self)  # type: ignore[arg-type]
         self.owner: Grant | None = None
         self.grant = _NOBODY
+        self._deadline: asyncio.TimerHandle | None = None
         self._room = asyncio.Event()
         self._receiving = asyncio.Lock()
 
@@ -159,6 +82,11 @@ class _Owned:
         """Forget what waits."""
         raise NotImplementedError
 
+    @property
+    def is_receiving(self) -> bool:
+        """Whether a message is being handled."""
+        return self._receiving.locked()
+
     def belongs_to(self, grant: Grant) -> bool:
         """Whether a request with that grant is of the client that opened the session."""
         return self.owner is None or (self.owner == grant and self.owner.revocation is grant.revocation)
@@ -174,7 +102,7 @@ class _Owned:
         self.discard()
         self.close(*REVOKED)
         if self.handler is not None:  # it hasn't taken yet what was sent before
-            self.handler.revoked()
+            self.handler.cut()
 
     async def wait_for_room(self) -> None:
         """Wait until a message may be queued; raises ConnectionClosed."""
@@ -209,6 +137,13 @@ class _Owned:
         if was_open:
             self.server.service.closed(self.connection)
         self.flush()
+        if self.handler is not None:  # what was sent before is on its way
+            self._end_soon(self.handler.cut)
+
+    def remove_handler(self, handler: Any) -> None:
+        """The client has left, or has the last frame of an answer."""
+        self._clear_deadline()
+        super().remove_handler(handler)  # type: ignore[misc]
 
     def _attached(self, grant: Grant) -> None:
         if self.owner is None:
@@ -216,16 +151,26 @@ class _Owned:
             self.adopt(grant)
             self.server.live.add(self)
 
+    def _end_soon(self, end: Callable[[], None]) -> None:
+        """Call `end` unless the client does something about it in time."""
+        delay = self.server.limits.disconnect_delay
+        self._deadline = asyncio.get_running_loop().call_later(delay, end)
+
+    def _clear_deadline(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
     def _make_room(self) -> None:
         if self.queued < self.server.limits.buffer_limit:
             self._room.set()
 
 
-class FramedSession(_Owned, Session):  # type: ignore[misc]
+class FramedSession(OwnedSession, Session):  # type: ignore[misc]
     """A session that speaks the frames of SockJS, on a websocket or by HTTP."""
 
     _beat: asyncio.TimerHandle | None = None
-    _expiry: asyncio.TimerHandle | None = None
+    _is_stuck = False
     registered = False
 
     @property
@@ -235,25 +180,23 @@ class FramedSession(_Owned, Session):  # type: ignore[misc]
     def set_handler(self, handler: Any, start_heartbeat: bool = True) -> bool:
         attached: bool = super().set_handler(handler, True)
         if attached:
+            self._clear_deadline()
             self._attached(handler.grant)
-            self._cancel_expiry()
         return attached
 
     def remove_handler(self, handler: Any) -> None:
         super().remove_handler(handler)
-        self._cancel_expiry()
-        if not self.registered:
-            return
-        if self.server.closing:
+        if self.registered and self.server.closing:
             self.expire()
-        else:
-            delay = self.server.limits.disconnect_delay
-            self._expiry = asyncio.get_running_loop().call_later(delay, self.expire)
+        elif self.registered:
+            self._end_soon(self.expire)
 
     def flush(self) -> None:
         Session.flush(self)
         self._make_room()
         handler = self.handler
+        if handler is not None and handler.active:
+            self._is_stuck = False
         if self.state == CLOSED and handler is not None and handler.active and not self.send_queue:
             handler.send_pack(proto.disconnect(*self.get_close_reason()))
             handler.session_closed()
@@ -267,7 +210,7 @@ class FramedSession(_Owned, Session):  # type: ignore[misc]
 
     def expire(self) -> None:
         """Nobody came for the messages: forget the session."""
-        self._cancel_expiry()
+        self._clear_deadline()
         self.server.sessions.pop(self.session_id, None)
         self.close(*INTERRUPTED)
 
@@ -282,16 +225,15 @@ class FramedSession(_Owned, Session):  # type: ignore[misc]
 
     def _heartbeat(self) -> None:
         self.start_heartbeat()
-        if self.handler.active:  # else the client still has a frame to take, which serves as well
+        if self.handler.active:
             self.handler.send_pack(proto.HEARTBEAT)
+        elif self._is_stuck:
+            self.handler.cut()
+        else:
+            self._is_stuck = True  # unless it takes the frame that is under way until the next heartbeat
 
-    def _cancel_expiry(self) -> None:
-        if self._expiry is not None:
-            self._expiry.cancel()
-            self._expiry = None
 
-
-class RawSession(_Owned, BaseSession):  # type: ignore[misc]
+class RawSession(OwnedSession, BaseSession):  # type: ignore[misc]
     """A session on the raw websocket: a message is a frame of the websocket."""
 
     def __init__(self, *arguments: Any) -> None:
@@ -328,67 +270,3 @@ class RawSession(_Owned, BaseSession):  # type: ignore[misc]
     def discard(self) -> None:
         self._queue.clear()
         self._queued = 0
-
-
-class Router(SockJSRouter):  # type: ignore[misc]
-    """The sessions of one application."""
-
-    def __init__(self, service: Service, limits: Settings) -> None:
-        settings = {
-            "response_limit": limits.response_limit,
-            "jsessionid": False,
-            "verify_ip": False,  # a session is bound to a grant
-        }
-        super().__init__(_Endpoint, user_settings=settings, io_loop=IOLoop.current())
-        # Two timers run from here on, needed or not. Statistics are not read, and sessions know when they end.
-        self._sessions_cleanup.stop()
-        self.stats._callback.stop()
-        self.service = service
-        self.limits = limits
-        self.sessions: dict[str, FramedSession] = {}
-        self.live: set[_Owned] = set()
-        self.closing = False
-
-    def admit(self, session_id: str, grant: Grant) -> FramedSession | None:
-        """The session of that name, None when it is to be made; raises Forbidden or TooManySessions."""
-        found = self.sessions.get(session_id)
-        if found is not None and not found.belongs_to(grant):
-            raise Forbidden("another caller opened this session", hint="choose a session id of your own")
-        if found is None and len(self.sessions) >= self.limits.max_sessions:
-            raise TooManySessions(f"{len(self.sessions)} sessions are open", hint="try again later")
-        return found
-
-    def find(self, session_id: str, grant: Grant) -> FramedSession:
-        """The open session of that name; raises NotFound or Forbidden."""
-        found = self.sessions.get(session_id)
-        if found is None or found.is_closed:
-            raise NotFound("there is no such session, or it has ended", hint="open a new one")
-        self.admit(session_id, grant)
-        return found
-
-    def get_session(self, session_id: str) -> FramedSession | None:
-        return self.sessions.get(session_id)
-
-    def create_session(self, session_id: str, register: bool = True) -> FramedSession:
-        session = FramedSession(_Endpoint, self, session_id, None)
-        if register:
-            session.registered = True
-            self.sessions[session_id] = session
-        return session
-
-    def create_raw_session(self) -> RawSession:
-        """A session for the raw websocket."""
-        return RawSession(_Endpoint, self)
-
-    def ended(self, session: _Owned) -> None:
-        """A session was closed."""
-        self.live.discard(session)
-
-    def close(self) -> None:
-        """Close every session; one that nobody listens to is forgotten. There will be no others."""
-        self.closing = True
-        for session in list(self.live):
-            session.close()
-        for waiting in list(self.sessions.values()):
-            if waiting.handler is None:
-                waiting.expire()

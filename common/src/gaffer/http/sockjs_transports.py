@@ -1,34 +1,25 @@
-"""The transports of SockJS: HTTP requests that fetch and send messages, and websockets."""
+"""The transports of SockJS over HTTP: requests that fetch messages, and such that send them."""
 
 import asyncio
 from typing import Any
 
 from tornado.web import RequestHandler
-from tornado.websocket import WebSocketClosedError, WebSocketHandler
 
 from gaffer.errors import GafferError
 from gaffer.http.access import Grant
 from gaffer.http.base import NotFound, Routed
-from gaffer.http.limits import DEFAULT_LIMITS
 from gaffer.http.operations import EVENTS, TEXT, operation
 from gaffer.http.sockjs_library import (
-    BaseTransportMixin,
     EventSourceTransport,
     XhrPollingTransport,
     XhrStreamingTransport,
 )
 from gaffer.http.sockjs_pages import JAVASCRIPT, SockJSHandler
-from gaffer.http.sockjs_sessions import (
-    INTERRUPTED,
-    BrokenMessage,
-    FramedSession,
-    RawSession,
-    TooManySessions,
-    decode_messages,
-)
+from gaffer.http.sockjs_router import TooManySessions
+from gaffer.http.sockjs_sessions import INTERRUPTED, BrokenMessage, FramedSession, decode_messages
 
 
-class _Transport(SockJSHandler):
+class Transport(SockJSHandler):
     """A SockJSHandler for the session in its path."""
 
     def prepare(self) -> None:
@@ -44,7 +35,7 @@ class _Transport(SockJSHandler):
         return self.params["session"]
 
 
-class _Receiver(_Transport):
+class _Receiver(Transport):
     """What the library's handlers for fetching messages need here."""
 
     session: FramedSession | None
@@ -64,6 +55,11 @@ class _Receiver(_Transport):
         if is_last:
             finished.add_done_callback(lambda _written: connection.close())
         return finished
+
+    def cut(self) -> None:
+        """The client doesn't take what it is sent: leave it."""
+        connection: Any = self.request.connection
+        connection.stream.close()
 
     def on_connection_close(self) -> None:
         session, self.session = self.session, None
@@ -113,7 +109,7 @@ class EventSource(_Receiver, EventSourceTransport):  # type: ignore[misc]
         self.finish()
 
 
-class XhrSend(_Transport):
+class XhrSend(Transport):
     """Sends messages of the client."""
 
     methods = ("POST",)
@@ -143,113 +139,3 @@ class XhrSend(_Transport):
     def _refuse(self, text: str) -> None:
         self.set_status(500)
         self.finish(text)
-
-
-class _Socket(_Transport, WebSocketHandler, BaseTransportMixin):  # type: ignore[misc]
-    """A websocket with one session."""
-
-    session: FramedSession | RawSession | None = None
-    active = True  # whether the client has taken all that was sent
-
-    @operation(status=101, errors=(503,), text_errors=(400, 426))
-    async def get(self) -> None:
-        """The handshake."""
-        self.set_header("Content-Type", "text/plain; charset=UTF-8")
-        await WebSocketHandler.get(self)
-
-    @property
-    def max_message_size(self) -> int:
-        return DEFAULT_LIMITS.max_body
-
-    def check_origin(self, origin: str) -> bool:
-        return True  # it was checked before this handler was made
-
-    def send_pack(self, message: str | bytes, binary: bool = False) -> None:
-        """Send a frame; the session is asked for more when the client has taken it."""
-        self.active = False
-        try:
-            written = self.write_message(message)
-        except WebSocketClosedError:  # `on_close` is to come
-            return
-        written.add_done_callback(self._taken)
-
-    def on_close(self) -> None:
-        session, self.session = self.session, None
-        if session is not None:
-            session.remove_handler(self)
-            session.close(*INTERRUPTED)
-
-    def _begin(self, session: FramedSession | RawSession) -> None:
-        self.set_nodelay(True)
-        self.session = session
-        session.set_handler(self)
-        session.verify_state()
-
-    def _taken(self, written: "asyncio.Future[None]") -> None:
-        if written.cancelled() or written.exception() is not None:  # as above
-            return
-        self.active = True
-        if self.session is not None:
-            self.session.flush()
-
-    def _leave(self, code: int, reason: str | None) -> None:
-        session, self.session = self.session, None
-        if session is not None:
-            session.remove_handler(self)
-        self.close(code, reason)
-
-
-class WebSocket(_Socket):
-    """A websocket that carries the frames of SockJS."""
-
-    name = "websocket"
-
-    def open(self) -> None:
-        """Begin a session; its name means nothing here."""
-        self._begin(self.router.create_session(self.session_id, register=False))
-
-    async def on_message(self, message: str | bytes) -> None:
-        if not message or not isinstance(self.session, FramedSession):
-            return
-        try:
-            messages = decode_messages(message)
-        except BrokenMessage:
-            self.close(1007, "Broken JSON encoding.")
-            return
-        await self.session.receive(messages)
-
-    def session_closed(self) -> None:
-        """The client has the last frame."""
-        self._leave(1000, None)
-
-
-class RawWebSocket(_Socket):
-    """A websocket that carries messages as they are, for clients that are no web pages."""
-
-    name = "rawwebsocket"
-
-    def open(self) -> None:
-        """Begin a session."""
-        self._begin(self.router.create_raw_session())
-
-    @property
-    def ping_interval(self) -> float:
-        """There are no heartbeats in this protocol, and proxies close what is silent."""
-        return self.router.limits.heartbeat
-
-    @property
-    def ping_timeout(self) -> float:
-        """Pongs are not waited for: a service that is busy with a message doesn't read them."""
-        return 0
-
-    async def on_message(self, message: str | bytes) -> None:
-        if not message or self.session is None:
-            return
-        if isinstance(message, bytes):
-            self.close(1003, "text expected")
-            return
-        await self.session.receive([message])
-
-    def session_closed(self, code: int, reason: str) -> None:
-        """The client has the last message."""
-        self._leave(code, reason)
