@@ -457,6 +457,19 @@ def test_nodes_that_connect_again_spread_over_the_window(window, chance, delay):
 
 
 @LOST
+async def test_the_window_is_the_one_it_was_told_last():
+    answers = iter([{"ok": True, "reconnect_window": 0.0}])
+
+    def answer(message):
+        if message["type"] == "IDENTIFY":
+            return {**WELCOME, "reconnect_window": 1000.0}
+        return next(answers, None) if message["type"] == "PING" else OK
+
+    async with other_lookupd(answer) as lookup, announcing(lookup.url):
+        await eventually_async(lambda: len(lookup.connections) >= 2, timeout=2)
+
+
+@LOST
 async def test_more_changes_than_can_wait_are_replaced_by_a_snapshot():
     async with other_lookupd(welcome) as lookup, announcing(lookup.url) as (_, tables):
         await eventually_async(lambda: "SNAPSHOT" in lookup.types())

@@ -143,6 +143,18 @@ def test_a_gap_is_answered_with_resync_until_a_snapshot_comes(speaker):
     assert speaker.say("PING", seq=9) == OK
 
 
+def test_nodes_are_told_when_they_should_spread_over_a_longer_time(speaker, lookup):
+    speaker.identify(id="abc")
+    legacy = Speaker(lookup)
+    legacy.identify("old")
+    for number in range(998):
+        lookup.identify(name=f"n{number}", id=f"id{number}")
+    assert speaker.say("PING", seq=0) == {**OK, "reconnect_window": 2.0}
+    assert speaker.say("PING", seq=0) == OK
+    assert legacy.say("PING") == OK
+    assert Speaker(lookup).identify("late", id="def")["reconnect_window"] == pytest.approx(2.0, abs=0.01)
+
+
 def test_every_message_is_a_sign_of_life(speaker, lookup):
     speaker.identify(id="abc")
     lookup.wait(30)

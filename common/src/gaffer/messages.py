@@ -142,11 +142,15 @@ Request = (
 
 
 class Ok(Struct, omit_defaults=True):
-    """The reply to a message that was accepted; `resync` asks the node for a SNAPSHOT."""
+    """The reply to a message that was accepted; `resync` asks the node for a SNAPSHOT.
+
+    That to a PING tells the `reconnect_window` anew when it has changed: the cluster grows while its nodes stay.
+    """
 
     ok: Literal[True]
     msgid: MessageId
     resync: bool = False
+    reconnect_window: float | None = None
 
 
 class Welcome(Struct):

@@ -264,6 +264,8 @@ class Link:
                 self._ping_unanswered = False
             elif reply.msgid == _SNAPSHOT:
                 self._snapshot_due = False
+            if reply.reconnect_window is not None:
+                self._window = reply.reconnect_window
             if reply.resync and not self._snapshot_due:
                 self._snapshot_due = True
                 self._post(self._journal.snapshot(_SNAPSHOT))

@@ -85,17 +85,20 @@ def _identify(registry: Registry, session: int, request: Identify, now: float) -
         )
     if request.id is None:
         return Answer(encode(Ok(True, request.msgid)), outcome.close, complaint)
-    lease = registry.lease
-    welcome = Welcome(True, request.msgid, lease.ttl, lease.interval, registry.epoch, registry.reconnect_window)
+    lease, window = registry.lease, registry.reconnect_window
+    registry.identified(session).told_window = window
+    welcome = Welcome(True, request.msgid, lease.ttl, lease.interval, registry.epoch, window)
     return Answer(encode(welcome), outcome.close, complaint)
 
 
 def _ping(registry: Registry, session: int, request: Ping) -> Answer:
     node = registry.node_of(session)
-    if node is None:
+    if node is None or node.identity.id is None:
         return Answer(encode(Ok(True, request.msgid)))
     registry.tables.check_seq(node, request.seq)
-    return Answer(encode(Ok(True, request.msgid, node.resync)))
+    window, told = registry.reconnect_window, node.told_window
+    node.told_window = window
+    return Answer(encode(Ok(True, request.msgid, node.resync, window if window != told else None)))
 
 
 def _name(registry: Registry, session: int, request: Request | None = None) -> str:

@@ -78,6 +78,7 @@ class Node:
         "seq",
         "session",
         "silent_since",
+        "told_window",
     )
 
     def __init__(self, key: NodeKey, identity: Identify, session: int, now: float) -> None:
@@ -92,6 +93,7 @@ class Node:
         self.conflict = False
         self.seq = 0
         self.resync = False
+        self.told_window = 0.0  # the reconnect window as the node knows it
         self.jobs: dict[str, dict[int, Process]] = {}
         self.info = self.describe()  # as it was published last
         self.parts = Parts()
