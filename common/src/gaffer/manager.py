@@ -6,33 +6,31 @@ pure state machines, queue what is to be done on the loop, and return at once.
 
 import asyncio
 import itertools
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from gaffer import aliases, arguments, procfs, stats, views
+from gaffer import aliases, arguments, procfs, views
 from gaffer import job_events as ev
 from gaffer.channels import Channel, open_channel
 from gaffer.config import ProcessConfig
 from gaffer.errors import NodeDraining, ProcessConflict, ProcessNotFound, TopicError
 from gaffer.job import Job
-from gaffer.lifecycle import Lifecycle
 from gaffer.names import DEFAULT_SESSION, JobName, split_job_name
+from gaffer.observed import Observed
 from gaffer.process import Process
 from gaffer.records import ProcessRecord, Recorder
-from gaffer.sampler import StatListener
 from gaffer.shapes import JobInfo
 from gaffer.streams import Ring
 from gaffer.supervisor import Settings
 
 Name = str | JobName
 Lines = bytes | str | Sequence[bytes | str]
-Dicts = list[dict[str, Any]]
 Pids = list[int]  # inside the class `list` is a method
 Jobs = list[Job]
 
 
-class Manager(Lifecycle):
+class Manager(Observed):
     """Maintains processes. Raises ProcessNotFound (404) for unknown names and pids, ManagerStopping (503) after stop().
 
     `subreaper` makes this OS process adopt orphaned descendants (a process-wide setting); `cgroup` is the directory of
@@ -308,54 +306,6 @@ class Manager(Lifecycle):
         with self._lock:
             return views.job_info(self._job(name), self._supervisor.running, self.endpoint_host)
 
-    def stats(self, name: Name) -> dict[str, Any]:
-        """The stats of a job's processes and their sums (MGR-51)."""
-        return stats.finish(self.measuring([name]))[0]
-
-    def measuring(self, names: Iterable[Name]) -> Generator[None, None, Dicts]:
-        """Does and returns what `stats` does for each of several jobs, in steps between which the loop may turn."""
-        with self._lock:
-            running = self._supervisor.running
-            jobs = [self._job(name) for name in names]
-            pids = [[pid for pid in job.pids(committed=True) if pid in running] for job in jobs]
-            processes = [running[pid] for of_job in pids for pid in of_job]
-        found = {each["pid"]: each for each in (yield from stats.measuring(processes))}
-        return [
-            views.job_stats(job.name, [found[pid] for pid in of_job]) for job, of_job in zip(jobs, pids, strict=True)
-        ]
-
-    def monitor(
-        self,
-        listener: StatListener | Name | int,
-        name: Name | int | StatListener,
-        *,
-        ended: Callable[[], Any] = lambda: None,
-    ) -> None:
-        """Call `listener("STATS", stats)` every 0.1 s for each process of a job, or for one process given by its pid.
-
-        The arguments may change places. A job's later processes are covered too, until it is unloaded. For the keys of
-        `stats` see gaffer.stats.get_process_stats; it has `pid` and `os_pid` as well. `ended()` is called on the loop
-        when there will be no more of them.
-        """
-        function, target = arguments.listener_and_target(listener, name)
-        with self._lock:
-            self._check_open()
-            if isinstance(target, int):
-                self.get_process(target)
-            else:
-                self._job(target)
-            self._supervisor.sampler.monitor(target, function, ended)
-
-    def unmonitor(self, listener: StatListener | Name | int, name: Name | int | StatListener) -> None:
-        """Undo `monitor`; unknown ones are ignored."""
-        function, target = arguments.listener_and_target(listener, name)
-        self._supervisor.sampler.unmonitor(target, function)
-
-    @property
-    def dropped_bytes(self) -> int:
-        """The output in bytes that readers lost because they were overtaken, of all processes there were."""
-        return self._supervisor.losses.count
-
     def subscribe(self, topic: str) -> Channel:
         """A channel that calls back with what happens in `topic`, see gaffer.channels; TopicError for a bad one."""
         return open_channel(self, topic)
@@ -366,11 +316,6 @@ class Manager(Lifecycle):
             raise TopicError(f"the channel is of the topic {channel.topic!r}, not {topic!r}")
         channel.close()
 
-    @property
-    def revision(self) -> int:
-        """A number that grows with every change of jobs or processes."""
-        return self._supervisor.revision
-
     def announced(self) -> dict[str, dict[int, views.Announcement]]:
         """Every job with its processes from spawn to exit, by pid: what lookupd is told."""
         with self._lock:
@@ -378,22 +323,6 @@ class Manager(Lifecycle):
                 str(name): views.announcements(job, self._supervisor.running, self.endpoint_host)
                 for name, job in self._jobs.items()
             }
-
-    def on_change(self, callback: Callable[[], Any]) -> None:
-        """Call `callback()` on the loop after jobs or processes may have changed; many changes may be one call."""
-        self._supervisor.on_change(callback)
-
-    def off_change(self, callback: Callable[[], Any]) -> None:
-        """Undo `on_change`."""
-        self._supervisor.off_change(callback)
-
-    def on_spawn(self, callback: Callable[[Process], Any]) -> None:
-        """Call `callback(process)` on the loop for each process as it starts, before any of its output is read."""
-        self._supervisor.on_spawn(callback)
-
-    def off_spawn(self, callback: Callable[[Process], Any]) -> None:
-        """Undo `on_spawn`."""
-        self._supervisor.off_spawn(callback)
 
     # The names of 0.4
 

@@ -18,10 +18,12 @@ class Piece(Protocol):
     """What one read gives: the part of a source up to `end`; `gap` positions before it were lost to this reader."""
 
     @property
-    def end(self) -> int: ...
+    def end(self) -> int:
+        """The position after the last."""
 
     @property
-    def gap(self) -> int: ...
+    def gap(self) -> int:
+        """How many positions before the first were lost."""
 
 
 P = TypeVar("P", bound=Piece)
