@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 ALL = "."
-LIMIT = 4096  # events that a manager's log keeps
+LIMIT = 2048  # events that a manager's log keeps, in 1.7 MB
 
 Arguments = tuple[tuple[Any, ...], dict[str, Any]]
 
