@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from gaffer.http.jsonbody import MAX_VALUES
 from gaffer.http.limits import Limits
 from support.http_node import HttpNode, running_node, sleeper
 from support.poll import eventually_async
@@ -175,8 +176,16 @@ async def test_the_limit_of_bodies_is_the_configured_one(strict: HttpNode, size:
 @pytest.mark.row("HTTP-08")
 @pytest.mark.parametrize("opening", [b"[", b'{"a":', b'{"a":[', b"[[[{}],"])
 async def test_deep_json_is_a_bad_request(strict: HttpNode, opening: bytes) -> None:
-    answer = await strict.call("POST", "/jobs/default", opening * (90_000 // len(opening)))
+    answer = await strict.call("POST", "/jobs/default", opening * (40_000 // len(opening)))
     assert (answer.status, answer.error) == (400, "invalid_json")
+
+
+@pytest.mark.parametrize("value", [b"1,", b"[],", b'{"":[{}]},', b"[[[[[["])
+async def test_wide_json_is_told_to_be_too_large(node: HttpNode, value: bytes) -> None:
+    body = b'{"a":[' + value * 60_000
+    answer = await node.call("POST", "/jobs/default", body)
+    assert (answer.status, answer.error) == (413, "too_large")
+    assert str(MAX_VALUES) in answer.json["message"]
 
 
 # Slow senders

@@ -17,6 +17,7 @@ import msgspec
 from gaffer.controller import Controller, Result
 from gaffer.errors import CommandError, GafferError, TopicError
 from gaffer.http.access import AuthRequired, Scope
+from gaffer.http.jsonbody import TooManyValues, check_size
 from gaffer.http.node import NodeApplication
 from gaffer.http.routes import DEFERRED
 from gaffer.http.sockjs import Connection, ConnectionClosed, SockJS
@@ -62,8 +63,9 @@ class Order(NamedTuple):
 def parse(text: str) -> Subscribe | Order | None:
     """What a message asks for; None for NOP. Raises Malformed."""
     try:
+        check_size(text)
         message = msgspec.json.decode(text)
-    except (msgspec.DecodeError, UnicodeError, RecursionError):
+    except (msgspec.DecodeError, UnicodeError, RecursionError, TooManyValues):
         raise Malformed(reason="invalid_json") from None
     event = message.get("event") if isinstance(message, dict) else None
     if not isinstance(event, str):

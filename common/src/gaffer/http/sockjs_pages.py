@@ -42,6 +42,7 @@ class SockJSHandler(Handler):
 
     answers_all = True
     methods: ClassVar[tuple[str, ...]] = ("GET",)
+    max_body = 1024 * 1024  # anybody may send so much
     sockjs: ClassVar["SockJS"]
 
     @property

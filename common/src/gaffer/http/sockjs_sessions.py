@@ -15,6 +15,7 @@ import msgspec
 
 from gaffer.errors import BadRequest
 from gaffer.http.access import Grant
+from gaffer.http.jsonbody import TooManyValues, check_size
 from gaffer.http.sockjs_connection import GO_AWAY, Connection, ConnectionClosed
 from gaffer.http.sockjs_library import CLOSED, CONNECTING, OPEN, BaseSession, Session, proto
 
@@ -45,8 +46,9 @@ class NotText(BrokenMessage):
 def decode_messages(data: str | bytes) -> list[str]:
     """The messages in a frame or body of a client; raises BrokenMessage."""
     try:
+        check_size(data)
         found = _messages.decode(data)
-    except (ValueError, RecursionError):
+    except (ValueError, RecursionError, TooManyValues):
         raise BrokenMessage("send a JSON string, or an array of strings") from None
     return [found] if isinstance(found, str) else found
 

@@ -33,7 +33,7 @@ class _Socket(Transport, WebSocketHandler, BaseTransportMixin):  # type: ignore[
 
     @property
     def max_message_size(self) -> int:
-        return self.application.limits.max_body
+        return self.max_body
 
     @property
     def ping_interval(self) -> float:
