@@ -232,7 +232,7 @@ class Settings:
     header_timeout: float = setting(patience, DEFAULT_LIMITS.header_timeout, ini="http header_timeout")
     """Seconds for the head of a request to come, from its first byte on; of a new connection, from its start on."""
     body_timeout: float = setting(patience, DEFAULT_LIMITS.body_timeout, ini="http body_timeout")
-    """Seconds for the body of a request to come."""
+    """Seconds for the body of a request to come, and for the client to take an answer that is complete."""
     idle_timeout: float = setting(patience, DEFAULT_LIMITS.idle_timeout, ini="http idle_timeout")
     """Seconds after which a connection without a request is closed."""
     max_connections: int | None = setting(connections, ini="http max_connections")

@@ -3,8 +3,10 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from typing import Any, ClassVar
 
 import pytest
+from tornado.web import RequestHandler
 
 from gaffer.http.jsonbody import MAX_VALUES
 from gaffer.http.limits import Limits
@@ -22,6 +24,16 @@ async def strict() -> AsyncIterator[HttpNode]:
     """A node with little patience."""
     async with running_node(limits=LIMITS) as node:
         yield node
+
+
+class Big(RequestHandler):
+    """Answers more than is kept between server and client."""
+
+    streams: ClassVar[list[Any]] = []
+
+    def get(self) -> None:
+        self.streams.append(self.request.connection.stream)  # type: ignore[union-attr]
+        self.finish(b"x" * 50_000_000)
 
 
 class Raw:
@@ -232,6 +244,16 @@ async def test_a_silent_connection_is_closed_without_a_word(
     if before:
         await raw.answer()
     assert await raw.ended()
+
+
+async def test_an_answer_that_nobody_takes_is_given_up(connections: Connections) -> None:
+    async with running_node(handlers=[("/big", Big)], limits=LIMITS) as node:
+        raw = await connections.open(node)
+        raw.writer.transport.pause_reading()  # type: ignore[attr-defined]
+        raw.send(b"GET /big HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        await eventually_async(lambda: bool(Big.streams))
+        assert not Big.streams[0].closed()
+        await eventually_async(lambda: Big.streams[0].closed())
 
 
 async def test_a_feed_may_take_longer_than_any_request(strict: HttpNode) -> None:

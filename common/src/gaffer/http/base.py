@@ -16,6 +16,7 @@ from tornado.websocket import WebSocketHandler
 
 from gaffer.errors import GafferError
 from gaffer.http.access import Facts, Grant, Policy, Scope, authenticate, check_content_type, check_origin, identify
+from gaffer.http.connections import answered
 from gaffer.http.jsonbody import convert, decode_object
 from gaffer.http.limits import DEFAULT_LIMITS, Limits, TooLarge
 from gaffer.http.routes import DEFERRED, PUBLIC, Match, Open, Route, RouteTable
@@ -293,6 +294,11 @@ class Application(TornadoApplication):
         scope = match.route.scope(method)
         if not isinstance(scope, Open):
             grant.require(scope)
+
+    def log_request(self, handler: RequestHandler) -> None:
+        super().log_request(handler)
+        if handler.get_status() != 101:
+            answered(handler.request)
 
     def find_handler(self, request: HTTPServerRequest, **kwargs: Any) -> Any:
         try:

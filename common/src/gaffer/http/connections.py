@@ -1,19 +1,16 @@
 """The connections of one endpoint: how long each part of a request may take, who gives way when there are too many,
-whose turn it is to send a body, and what is answered to what is not HTTP.
+and whose turn it is to send a body.
 
 Tornado reads the requests (HTTP1Connection). Its own timeouts are not used: they bound the head of a request only
 together with the pause before it, and close without an answer.
 """
 
 import asyncio
-import contextlib
 import socket
 import ssl
 from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from enum import Enum
-from http import HTTPStatus
 from typing import Any, NamedTuple
 
 from tornado.http1connection import HTTP1ConnectionParameters, HTTP1ServerConnection
@@ -22,41 +19,20 @@ from tornado.httputil import (
     HTTPHeaders,
     HTTPMessageDelegate,
     HTTPServerConnectionDelegate,
+    HTTPServerRequest,
     RequestStartLine,
     ResponseStartLine,
 )
-from tornado.iostream import IOStream, SSLIOStream, UnsatisfiableReadError
 from tornado.netutil import add_accept_handler, ssl_wrap_socket
 
 from gaffer import tls
 from gaffer.complaints import Complaints
-from gaffer.errors import GafferError
 from gaffer.http.access import Peer
-from gaffer.http.limits import HeaderTooLarge, Limits, MalformedRequest, RequestTimeout
+from gaffer.http.limits import Limits, RequestTimeout
+from gaffer.http.wire import Phase, TLSWireStream, WireStream
 
 _PIECE = 64 * 1024  # bytes of a body that are taken at once
-_DRAINED = 1024 * 1024  # bytes that have come already and are read before a connection is closed
-
-# All that Tornado itself ever says of a malformed request.
-_BARE_REFUSAL = b"HTTP/1.1 400 Bad Request\r\n\r\n"
-_CONTINUE = b"HTTP/1.1 100 "
-
-
-class Phase(Enum):
-    """What a connection is doing, as far as that may not take for ever."""
-
-    HEAD = "head"  # also new connections, which nothing has come on
-    BODY = "body"
-    IDLE = "idle"  # between two requests
-    BUSY = "busy"  # being answered; a websocket stays so
-
-
-class Traffic(NamedTuple):
-    """Connections: how many are open now, had to make room for others, and found none."""
-
-    open: int
-    displaced: int
-    refused: int
+_UNSENT = 64 * 1024  # bytes that the system keeps for a client who doesn't take them; it would keep megabytes
 
 
 class Context(NamedTuple):
@@ -70,76 +46,12 @@ class Context(NamedTuple):
         return self.remote_ip
 
 
-class _Watched(IOStream):
-    """A stream that reports to its endpoint."""
+class Traffic(NamedTuple):
+    """Connections: how many are open now, had to make room for others, and found none."""
 
-    endpoint: "Endpoint"
-    phase = Phase.BUSY
-    since = 0.0  # when the phase began, in the loop's time
-    heard = False  # whether anything came of the request that is awaited
-    answering = False  # whether anything was written in answer to it
-    _lines = 0  # of its head
-    _head_ended = False
-
-    def expect_head(self) -> None:
-        """The next request is awaited."""
-        self.heard = self.answering = self._head_ended = False
-        self._lines = 0
-
-    def read_from_fd(self, buf: bytearray | memoryview) -> int | None:
-        count = super().read_from_fd(buf)
-        if count and not self._head_ended and self.phase in (Phase.HEAD, Phase.IDLE):
-            self._note_head(bytes(memoryview(buf)[:count]))
-        return count
-
-    def write(self, data: bytes | memoryview) -> "asyncio.Future[None]":
-        if data == _BARE_REFUSAL:
-            data = b"" if self.answering else raw_answer(MalformedRequest())
-        if not self.answering and data[: len(_CONTINUE)] != _CONTINUE:
-            self.answering = True
-        return super().write(data)
-
-    def refuse(self, error: GafferError) -> None:
-        """Answer an error, unless an answer is under way, and close."""
-        if not self.answering:
-            self.write(raw_answer(error))
-        self.close()
-
-    def close(self, exc_info: Any = False) -> None:
-        if isinstance(exc_info, UnsatisfiableReadError) and not self.answering and not self.closed():
-            in_head = self.phase in (Phase.HEAD, Phase.IDLE)
-            self.write(raw_answer(HeaderTooLarge(self.endpoint.limits) if in_head else MalformedRequest()))
-        if self.closed():
-            return
-        if self.phase is not Phase.BUSY:
-            self._drain()
-        super().close(exc_info)
-        self.endpoint.forget(self)
-
-    def _note_head(self, piece: bytes) -> None:
-        if self.phase is Phase.IDLE:
-            self.endpoint.move(self, Phase.HEAD)
-        self.heard = True
-        end = piece.find(b"\n\r\n")
-        self._head_ended = end >= 0
-        self._lines += piece.count(b"\n", 0, end if end >= 0 else len(piece))
-        if self._lines > self.endpoint.limits.max_header_lines:
-            raise UnsatisfiableReadError("too many lines")
-
-    def _drain(self) -> None:
-        """Read what has come: closing with it unread would reset the connection, and the answer might get lost."""
-        with contextlib.suppress(OSError):
-            for _ in range(_DRAINED // _PIECE):
-                if not self.socket.recv(_PIECE):
-                    break
-
-
-class _PlainStream(_Watched):
-    pass
-
-
-class _TLSStream(_Watched, SSLIOStream):
-    pass
+    open: int
+    displaced: int
+    refused: int
 
 
 class Turns:
@@ -176,7 +88,7 @@ class Shared:
 class _Request(HTTPMessageDelegate):
     """Stands between Tornado and the application for one request."""
 
-    def __init__(self, application: HTTPMessageDelegate, stream: _Watched, endpoint: "Endpoint") -> None:
+    def __init__(self, application: HTTPMessageDelegate, stream: WireStream, endpoint: "Endpoint") -> None:
         self._application = application
         self._stream = stream
         self._endpoint = endpoint
@@ -212,8 +124,8 @@ class Endpoint(HTTPServerConnectionDelegate):
     """Accepts connections and serves them. To be used on the loop.
 
     When there are as many as allowed, a new one takes the place of another: of the oldest that has not sent the head
-    of a request, else of the one idle for longest, else of the oldest that is sending a body. When all are being
-    answered, the new one is closed. `displaced` and `refused` count both.
+    of a request, else of the one idle for longest, else of the oldest that is sending a body or taking an answer. When
+    all are being answered, the new one is closed. `displaced` and `refused` count both.
     """
 
     def __init__(
@@ -239,14 +151,15 @@ class Endpoint(HTTPServerConnectionDelegate):
         )
         self._loop = asyncio.get_running_loop()
         self._sockets: list[tuple[socket.socket, Callable[[], None]]] = []
-        self._connections: dict[_Watched, HTTP1ServerConnection] = {}
+        self._connections: dict[WireStream, HTTP1ServerConnection] = {}
         self._timeouts = {
             Phase.HEAD: limits.header_timeout,
             Phase.BODY: limits.body_timeout,
             Phase.IDLE: limits.idle_timeout,
+            Phase.TAKING: limits.body_timeout,
         }
         # One phase has one timeout, so each of these is in the order in which the streams will be late.
-        self._waiting: dict[Phase, dict[_Watched, None]] = {phase: {} for phase in self._timeouts}
+        self._waiting: dict[Phase, dict[WireStream, None]] = {phase: {} for phase in self._timeouts}
         self._timer: asyncio.TimerHandle | None = None
 
     @property
@@ -275,17 +188,17 @@ class Endpoint(HTTPServerConnectionDelegate):
 
     # What streams report
 
-    def move(self, stream: _Watched, phase: Phase) -> None:
+    def move(self, stream: WireStream, phase: Phase) -> None:
         """The stream begins another phase."""
         self._leave(stream)
         stream.phase = phase
         queue = self._waiting.get(phase)
-        if queue is not None:
+        if queue is not None and not stream.closed():
             stream.since = self._loop.time()
             queue[stream] = None
             self._watch_until(stream.since + self._timeouts[phase])
 
-    def forget(self, stream: _Watched) -> None:
+    def forget(self, stream: WireStream) -> None:
         """The stream is closed."""
         self._leave(stream)
         self._connections.pop(stream, None)
@@ -295,8 +208,8 @@ class Endpoint(HTTPServerConnectionDelegate):
     def start_request(self, server_conn: object, request_conn: HTTPConnection) -> HTTPMessageDelegate:
         assert isinstance(server_conn, HTTP1ServerConnection)
         stream = server_conn.stream
-        assert isinstance(stream, _Watched)
-        if stream.phase is Phase.BUSY:
+        assert isinstance(stream, WireStream)
+        if stream.phase is not Phase.HEAD:  # of a new connection
             self.move(stream, Phase.IDLE)
         stream.expect_head()
         return _Request(self._application.start_request(server_conn, request_conn), stream, self)
@@ -322,15 +235,17 @@ class Endpoint(HTTPServerConnectionDelegate):
         self.move(stream, Phase.HEAD)
         served.start_serving(self)
 
-    def _make_stream(self, connection: socket.socket) -> _Watched:
+    def _make_stream(self, connection: socket.socket) -> WireStream:
+        if connection.family != socket.AF_UNIX and hasattr(socket, "TCP_NOTSENT_LOWAT"):
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _UNSENT)
         if self._tls is None:
-            return _PlainStream(connection)
+            return WireStream(connection)
         wrapped = ssl_wrap_socket(connection, self._tls, server_side=True, do_handshake_on_connect=False)
-        return _TLSStream(wrapped)
+        return TLSWireStream(wrapped)
 
     def _displace(self) -> bool:
         """Close a connection in favour of a new one; False when each is being answered."""
-        for phase in (Phase.HEAD, Phase.IDLE, Phase.BODY):
+        for phase in (Phase.HEAD, Phase.IDLE, Phase.BODY, Phase.TAKING):
             queue = self._waiting[phase]
             if queue:
                 self._complain(f"{self._max_connections} connections are open: new ones displace those that wait")
@@ -344,7 +259,7 @@ class Endpoint(HTTPServerConnectionDelegate):
     def _complain(self, text: str) -> None:
         self._complaints.warn(text, self._loop.time())
 
-    def _leave(self, stream: _Watched) -> None:
+    def _leave(self, stream: WireStream) -> None:
         queue = self._waiting.get(stream.phase)
         if queue is not None:
             queue.pop(stream, None)
@@ -362,6 +277,7 @@ class Endpoint(HTTPServerConnectionDelegate):
         for phase, queue in self._waiting.items():
             deadline = self._loop.time() - self._timeouts[phase]
             while queue and (stream := next(iter(queue))).since <= deadline:
+                self._leave(stream)
                 if stream.heard:
                     stream.refuse(RequestTimeout(f"the request was not complete after {self._timeouts[phase]:g} s"))
                 else:
@@ -370,18 +286,11 @@ class Endpoint(HTTPServerConnectionDelegate):
                 self._watch_until(next(iter(queue)).since + self._timeouts[phase])
 
 
-def raw_answer(error: GafferError) -> bytes:
-    """The answer to what no handler will answer."""
-    body = error.to_json()
-    head = (
-        f"HTTP/1.1 {error.errno} {HTTPStatus(error.errno).phrase}",
-        "Content-Type: application/json",
-        f"Content-Length: {len(body)}",
-        "Cache-Control: no-store",
-        "X-Content-Type-Options: nosniff",
-        "Connection: close",
-    )
-    return "\r\n".join(head).encode() + b"\r\n\r\n" + body
+def answered(request: HTTPServerRequest) -> None:
+    """Say that the handler of the request is done."""
+    stream = getattr(request.connection, "stream", None)
+    if isinstance(stream, WireStream):
+        stream.endpoint.move(stream, Phase.TAKING)
 
 
 def _ip(address: Any) -> str:

@@ -14,8 +14,9 @@ class Limits:
 
     max_body: of a request body that a handler gets. max_header, max_header_lines: of the head of a request, its first
     line included. header_timeout: from the first byte of a request (on a new connection from the start) to the end of
-    its head. body_timeout: from there to the end of the body. idle_timeout: between two requests. max_connections: on
-    each endpoint; None for half of the descriptors that the process may have, divided by the endpoints.
+    its head. body_timeout: from there to the end of the body, and for the client to take a complete answer.
+    idle_timeout: between two requests. max_connections: on each endpoint; None for half of the descriptors that the
+    process may have, divided by the endpoints.
     """
 
     max_body: int = 8 * 1024 * 1024

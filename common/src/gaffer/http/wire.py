@@ -1,0 +1,123 @@
+"""The stream of a connection: notes what comes of a request and when, and answers what no handler will."""
+
+import asyncio
+import contextlib
+from enum import Enum
+from http import HTTPStatus
+from typing import Any, Protocol
+
+from tornado.iostream import IOStream, SSLIOStream, UnsatisfiableReadError
+
+from gaffer.errors import GafferError
+from gaffer.http.limits import HeaderTooLarge, Limits, MalformedRequest
+
+_PIECE = 64 * 1024  # bytes that are read at once
+_DRAINED = 1024 * 1024  # bytes that have come already and are read before a connection is closed
+
+# All that Tornado itself ever says of a malformed request.
+_BARE_REFUSAL = b"HTTP/1.1 400 Bad Request\r\n\r\n"
+_CONTINUE = b"HTTP/1.1 100 "
+
+
+class Phase(Enum):
+    """What a connection is doing, as far as that may not take for ever."""
+
+    HEAD = "head"  # also new connections, which nothing has come on
+    BODY = "body"
+    IDLE = "idle"  # between two requests
+    BUSY = "busy"  # being answered; a websocket stays so
+    TAKING = "taking"  # answered; what is left is for the client to take
+
+
+class Overseer(Protocol):
+    """Whom a stream reports to."""
+
+    limits: Limits
+
+    def move(self, stream: "WireStream", phase: Phase) -> None:
+        """The stream begins another phase."""
+
+    def forget(self, stream: "WireStream") -> None:
+        """The stream is closed."""
+
+
+class WireStream(IOStream):
+    """A stream that reports to its endpoint."""
+
+    endpoint: Overseer
+    phase = Phase.BUSY
+    since = 0.0  # when the phase began, in the loop's time
+    heard = False  # whether anything came of the request that is awaited
+    answering = False  # whether anything was written in answer to it
+    _lines = 0  # of its head
+    _head_ended = False
+
+    def expect_head(self) -> None:
+        """The next request is awaited."""
+        self.heard = self.answering = self._head_ended = False
+        self._lines = 0
+
+    def read_from_fd(self, buf: bytearray | memoryview) -> int | None:
+        count = super().read_from_fd(buf)
+        if count and not self._head_ended and self.phase in (Phase.HEAD, Phase.IDLE):
+            self._note_head(bytes(memoryview(buf)[:count]))
+        return count
+
+    def write(self, data: bytes | memoryview) -> "asyncio.Future[None]":
+        if data == _BARE_REFUSAL:
+            data = b"" if self.answering else raw_answer(MalformedRequest())
+        if not self.answering and data[: len(_CONTINUE)] != _CONTINUE:
+            self.answering = True
+        return super().write(data)
+
+    def refuse(self, error: GafferError) -> None:
+        """Answer an error, unless an answer is under way, and close."""
+        if not self.answering:
+            self.write(raw_answer(error))
+        self.close()
+
+    def close(self, exc_info: Any = False) -> None:
+        if isinstance(exc_info, UnsatisfiableReadError) and not self.answering and not self.closed():
+            in_head = self.phase in (Phase.HEAD, Phase.IDLE)
+            self.write(raw_answer(HeaderTooLarge(self.endpoint.limits) if in_head else MalformedRequest()))
+        if self.closed():
+            return
+        if self.phase not in (Phase.BUSY, Phase.TAKING):
+            self._drain()
+        super().close(exc_info)
+        self.endpoint.forget(self)
+
+    def _note_head(self, piece: bytes) -> None:
+        if self.phase is Phase.IDLE:
+            self.endpoint.move(self, Phase.HEAD)
+        self.heard = True
+        end = piece.find(b"\n\r\n")
+        self._head_ended = end >= 0
+        self._lines += piece.count(b"\n", 0, end if end >= 0 else len(piece))
+        if self._lines > self.endpoint.limits.max_header_lines:
+            raise UnsatisfiableReadError("too many lines")
+
+    def _drain(self) -> None:
+        """Read what has come: closing with it unread would reset the connection, and the answer might get lost."""
+        with contextlib.suppress(OSError):
+            for _ in range(_DRAINED // _PIECE):
+                if not self.socket.recv(_PIECE):
+                    break
+
+
+class TLSWireStream(WireStream, SSLIOStream):
+    """The same over TLS."""
+
+
+def raw_answer(error: GafferError) -> bytes:
+    """The answer to what no handler will answer."""
+    body = error.to_json()
+    head = (
+        f"HTTP/1.1 {error.errno} {HTTPStatus(error.errno).phrase}",
+        "Content-Type: application/json",
+        f"Content-Length: {len(body)}",
+        "Cache-Control: no-store",
+        "X-Content-Type-Options: nosniff",
+        "Connection: close",
+    )
+    return "\r\n".join(head).encode() + b"\r\n\r\n" + body
