@@ -7,7 +7,6 @@ ring has moved past it, it learns how much it lost. Cursors read a `Log` of reco
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from itertools import islice
 from typing import Generic, NamedTuple, Protocol, TypeVar
 
 DEFAULT_LIMIT = 256 * 1024  # bytes a ring keeps
@@ -201,7 +200,9 @@ class Log(Source[Records[T]]):
         gap = self._lost(offset)
         position = min(max(offset, self.start), self.end)
         first = position - self.start
-        return Records(position, list(islice(self._records, first, first + size)), gap)
+        records = self._records
+        # By index, which a deque finds from its nearer end: most readers are at the newest record.
+        return Records(position, [records[at] for at in range(first, min(first + size, len(records)))], gap)
 
 
 class Cursor(Generic[P]):
