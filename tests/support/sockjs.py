@@ -38,7 +38,8 @@ class Echo:
     async def received(self, connection: Connection, text: str) -> None:
         self.heard.append(text)
         await self.going.wait()
-        await connection.send(text)
+        if connection.open:
+            await connection.send(text)
 
     def closed(self, connection: Connection) -> None:
         self.ended.append(connection)

@@ -181,6 +181,20 @@ class TestTime:
             assert "still here" in [message async for message in messages_until(lively, "still here")][-1]
             dead.close()
 
+    @on_turnable_loop
+    async def test_a_stream_that_is_read_slowly_is_not_left(self) -> None:
+        async with running_server(response_limit=10**9) as server:
+            slow = await start_and_never_read(server, "/echo/0/0/eventsource")
+            for _ in range(3):
+                connection = await fill(server)
+                turnable.turn(25)
+                assert (await server.call("GET", "/echo")).status == 200
+                assert connection.open
+                sending = asyncio.create_task(connection.send("more"))
+                while not sending.done():
+                    await asyncio.get_running_loop().sock_recv(slow, 65536)
+            slow.close()
+
     @pytest.mark.parametrize("transport", ["websocket", "0/0/websocket"])
     @on_turnable_loop
     async def test_a_client_that_does_not_take_part_in_closing_is_left_too(self, transport: str) -> None:
@@ -283,7 +297,7 @@ class TestSlowClients:
             pumping = asyncio.create_task(pump())
             async with server.socket(f"{new_session()}/websocket") as other:
                 assert await other.read_message() == "o"
-                for _ in range(2000):
+                for _ in range(300):
                     await other.write_message(json.dumps(piece))
                     assert await other.read_message() == f'a["{piece}"]'
             assert sent < 10_000_000, "more than the buffers of the system hold"
@@ -313,6 +327,32 @@ class TestSlowClients:
             assert await server.poll(session) == 'a["b"]'
             assert (await sending).status == 204
             assert await server.poll(session) == 'a["c"]'
+
+    async def test_messages_by_several_requests_are_handled_one_at_a_time(self) -> None:
+        async with running_server() as server:
+            session = new_session()
+            assert await server.poll(session) == "o"
+            server.service.going.clear()
+            first = asyncio.create_task(server.send(session, b'["a"]'))
+            await eventually_async(lambda: server.service.heard == ["a"])
+            second = asyncio.create_task(server.send(session, b'["b","c"]'))
+            assert (await server.call("GET", "/echo")).status == 200
+            assert server.service.heard == ["a"]
+            server.service.going.set()
+            assert [(await sent).status for sent in (first, second)] == [204, 204]
+            assert await server.poll(session) == 'a["a","b","c"]'
+
+    async def test_what_comes_behind_the_end_is_not_handled(self) -> None:
+        async with running_server() as server:
+            session = new_session()
+            assert await server.poll(session) == "o"
+            server.service.going.clear()
+            sent = asyncio.create_task(server.send(session, b'["a","b"]'))
+            await eventually_async(lambda: server.service.heard == ["a"])
+            server.service.connections[0].close()
+            server.service.going.set()
+            assert (await sent).status == 204
+            assert server.service.heard == ["a"]
 
     async def test_messages_for_a_client_that_left_are_given_up(self) -> None:
         async with running_server(buffer_limit=1, disconnect_delay=0.1) as server:

@@ -194,11 +194,11 @@ class FramedSession(OwnedSession, Session):  # type: ignore[misc]
             self._end_soon(self.expire)
 
     def flush(self) -> None:
-        Session.flush(self)
-        self._make_room()
         handler = self.handler
         if handler is not None and handler.active:
             self._is_stuck = False
+        Session.flush(self)
+        self._make_room()
         if self.state == CLOSED and handler is not None and handler.active and not self.send_queue:
             handler.send_pack(proto.disconnect(*self.get_close_reason()))
             handler.session_closed()
