@@ -61,7 +61,9 @@ def setup_logging(level: str = "info", error_log: str | None = None) -> None:
         _installed.close()
     root.addHandler(handler)
     root.setLevel(number)
-    logging.getLogger("tornado.general").addFilter(_is_news)
+    tornado = logging.getLogger("tornado.general")
+    tornado.setLevel(number if number <= logging.DEBUG else logging.WARNING)  # below: a line for all that is no HTTP
+    tornado.addFilter(_is_news)
     _installed = handler
 
 

@@ -200,6 +200,26 @@ async def test_wide_json_is_told_to_be_too_large(node: HttpNode, value: bytes) -
     assert str(MAX_VALUES) in answer.json["message"]
 
 
+async def test_what_a_client_asked_before_it_left_is_not_answered(connections: Connections) -> None:
+    answered: list[str] = []
+
+    def note(handler: RequestHandler) -> None:
+        if handler.request.path != "/ping":
+            answered.append(handler.request.path)
+
+    async with running_node(log_function=note) as node:
+        raw = await connections.open(node)
+        raw.send(b"".join(b"GET /%d HTTP/1.1\r\nHost: localhost\r\n\r\n" % number for number in range(500)))
+        await eventually_async(lambda: bool(answered))
+        raw.writer.transport.abort()
+        before = -1
+        while len(answered) != before:
+            before = len(answered)
+            for _ in range(10):
+                await node.call("GET", "/ping")
+        assert before < 500
+
+
 # Slow senders
 
 

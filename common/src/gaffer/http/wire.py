@@ -2,11 +2,12 @@
 
 import asyncio
 import contextlib
+from collections.abc import Awaitable
 from enum import Enum
 from http import HTTPStatus
 from typing import Any, Protocol
 
-from tornado.iostream import IOStream, SSLIOStream, UnsatisfiableReadError
+from tornado.iostream import IOStream, SSLIOStream, StreamClosedError, UnsatisfiableReadError
 
 from gaffer.errors import GafferError
 from gaffer.http.limits import HeaderTooLarge, Limits, MalformedRequest
@@ -56,6 +57,12 @@ class WireStream(IOStream):
         """The next request is awaited."""
         self.heard = self.answering = self._head_ended = False
         self._lines = 0
+
+    def read_until_regex(self, regex: bytes, max_bytes: int | None = None) -> Awaitable[bytes]:
+        """What Tornado reads a head with. Heads that came before the client left are not looked at."""
+        if self.closed():
+            raise StreamClosedError(self.error)
+        return super().read_until_regex(regex, max_bytes)
 
     def read_from_fd(self, buf: bytearray | memoryview) -> int | None:
         count = super().read_from_fd(buf)
