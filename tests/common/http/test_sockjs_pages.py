@@ -140,6 +140,13 @@ async def test_the_iframe_page_shows_in_pages_of_allowed_origins_only(server: So
         assert (answer.status, answer.error) == (403, "forbidden_origin"), referer
 
 
+async def test_a_referer_does_not_stand_for_the_origin_of_what_changes_something(server: SockJSServer) -> None:
+    headers = {"Sec-Fetch-Site": "cross-site", "Referer": f"{ORIGIN}/"}
+    for path in ("xhr", "xhr_send", "xhr_streaming"):
+        answer = await server.call("POST", f"/echo/0/0/{path}", b"[]", headers)
+        assert (answer.status, answer.error) == (403, "forbidden_origin")
+
+
 SESSION_URLS = [("xhr", "POST"), ("xhr_send", "POST"), ("xhr_streaming", "POST"), ("eventsource", "GET")]
 
 
