@@ -11,7 +11,6 @@ with warnings.catch_warnings():
     from sockjs.tornado.static import IFRAME_TEXT
     from sockjs.tornado.transports.base import BaseTransportMixin
     from sockjs.tornado.transports.eventsource import EventSourceTransport
-    from sockjs.tornado.transports.pollingbase import PollingTransportBase
     from sockjs.tornado.transports.xhr import XhrPollingTransport
     from sockjs.tornado.transports.xhrstreaming import XhrStreamingTransport
 
@@ -23,7 +22,6 @@ __all__ = [
     "BaseSession",
     "BaseTransportMixin",
     "EventSourceTransport",
-    "PollingTransportBase",
     "Session",
     "SockJSConnection",
     "SockJSRouter",
