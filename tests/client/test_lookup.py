@@ -1,10 +1,12 @@
 """`Lookup` against real gaffer_lookupds, and against servers that answer badly."""
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import pytest
 
 from gaffer_client import Lookup, Server, errors
+from support.client import answering_server
 from support.daemons import Daemon, gafferd, lookupd
 from support.poll import eventually
 
@@ -88,6 +90,79 @@ def test_nobody_answers(closed: str) -> None:
     assert caught.value.message.count("connection refused") == 2
 
 
+QUESTIONS = [
+    lambda lookup: lookup.find_job("s.j"),
+    lambda lookup: lookup.find_session("s"),
+    lambda lookup: lookup.jobs(),
+    lambda lookup: lookup.sessions(),
+    lambda lookup: lookup.sessions("n"),
+    lambda lookup: lookup.nodes(),
+]
+
+
+@contextmanager
+def answering_for_now() -> Iterator[str]:
+    info = '{"name": "n", "origin": "http://n:5000", "version": "0.1"}'
+    source = f'{{"name": "n", "pids": [1], "node_info": {info}}}'
+    jobs = f'{{"nb_jobs": 1, "jobs": [{{"name": "s.j", "sources": [{source}]}}]}}'
+    sessions = f'{{"nb_sessions": 1, "sessions": [{{"sessionid": "s", "jobs": {{"s.j": [{source}]}}}}]}}'
+    with answering_server() as server:
+        server.answer("/nodes", f'{{"nodes": [{info}]}}')
+        server.answer("/findJob", f'{{"sources": [{source}]}}')
+        server.answer("/jobs", jobs)
+        server.answer("/findSession", jobs)
+        server.answer("/sessions", sessions)
+        server.answer("/sessions/n", sessions)
+        yield server.url
+
+
+@pytest.mark.parametrize("question", QUESTIONS)
+def test_the_last_answer_is_repeated_when_nobody_can_be_reached(question: Callable, closed: str) -> None:
+    with answering_for_now() as url, Lookup([url, closed]) as lookup, Lookup(url, stale="raise") as strict:
+        before = question(lookup)
+        assert before["stale"] is False
+        assert question(strict)
+        lookup.close()
+        strict.close()
+    answer = question(lookup)
+    assert answer == {**before, "stale": True, "lookups": {"agree": [], "unreachable": [url, closed]}}
+    with pytest.raises(errors.Unreachable):
+        question(strict)
+
+
+def test_a_question_that_was_never_answered_has_no_last_answer() -> None:
+    with answering_for_now() as url, Lookup(url) as lookup:
+        lookup.find_job("s.j")
+        lookup.close()
+    for question in (lambda: lookup.find_job("s.other"), lookup.jobs):
+        with pytest.raises(errors.Unreachable):
+            question()
+
+
+def test_who_is_refused_is_told(answering: Callable) -> None:
+    server = answering()
+    server.answer("/nodes", '{"nodes": []}')
+    with Lookup(server.url) as lookup:
+        lookup.nodes()
+        server.answer("/nodes", '{"error": "auth_required"}', 401)
+        with pytest.raises(errors.Unauthorized):
+            lookup.nodes()
+        server.answer("/nodes", '{"error": "stopping"}', 503)
+        assert lookup.nodes()["stale"]
+
+
+def test_so_many_answers_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gaffer_client.lookup.REMEMBERED", 2)
+    with answering_for_now() as url, Lookup(url) as lookup:
+        for name in ("s.a", "s.b", "s.a", "s.c"):
+            lookup.find_job(name)
+        lookup.close()
+    assert lookup.find_job("s.a")["stale"]
+    assert lookup.find_job("s.c")["stale"]
+    with pytest.raises(errors.Unreachable):
+        lookup.find_job("s.b")
+
+
 def test_a_lookup_that_answers_badly_counts_as_none(urls: list[str], node: Daemon, answering: Callable) -> None:
     load(node)
     bad = answering()
@@ -126,3 +201,5 @@ def test_readers_may_need_the_cluster_key(tmp_path_factory: pytest.TempPathFacto
 def test_a_lookup_needs_an_address() -> None:
     with pytest.raises(ValueError, match="address"):
         Lookup([])
+    with pytest.raises(ValueError, match="answer or raise"):
+        Lookup("http://127.0.0.1:5010", stale="maybe")  # type: ignore[arg-type]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from gaffer_client import errors
 from gaffer_client.eventsource import EventsourceClient, Watcher
 from gaffer_client.jobs import Job
+from gaffer_client.live import LiveLookup
 from gaffer_client.lookup import Lookup
 from gaffer_client.node import Server
 from gaffer_client.processes import Process, ProcessId
@@ -21,6 +22,7 @@ __all__ = [
     "EventsourceClient",
     "IOChannel",
     "Job",
+    "LiveLookup",
     "Lookup",
     "Process",
     "ProcessId",

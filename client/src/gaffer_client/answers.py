@@ -128,6 +128,7 @@ class NodeInfo(TypedDict):
     seq: NotRequired[int | None]
     labels: NotRequired[dict[str, str]]
     status: NotRequired[str]
+    draining: NotRequired[bool]
     age_ms: NotRequired[float | None]
     conflict: NotRequired[bool]
 
@@ -156,6 +157,7 @@ class Tombstone(TypedDict):
 
     id: str
     incarnation: int
+    seq: NotRequired[int]
     reason: NotRequired[str]
 
 
@@ -234,3 +236,52 @@ class JobAnswer(_LookupAnswer):
     """The nodes that have a job."""
 
     sources: list[Source]
+
+
+# Events of a lookup
+
+
+class NodeTable(NodeInfo):
+    """A node with the processes of each of its jobs."""
+
+    jobs: dict[str, list[ProcessEntry]]
+
+
+class SnapshotEvent(TypedDict):
+    """All that a lookup knows."""
+
+    stale: bool
+    tombstones: list[Tombstone]
+    nodes: list[NodeTable]
+
+
+class NodeEvent(TypedDict):
+    """A node came, changed or went (LP-41); a connection that has not identified itself has no name."""
+
+    name: str | None
+    origin: str | None
+    version: str | None
+    id: NotRequired[str | None]
+    incarnation: NotRequired[int | None]
+    reason: NotRequired[str]
+
+
+class JobEvent(TypedDict):
+    """A node has a new job, or has it no more (LP-42)."""
+
+    node: NodeInfo
+    job_name: str
+
+
+class ProcessEvent(JobEvent):
+    """A process of a job started, changed or went (LP-43)."""
+
+    pid: int
+    state: str
+    endpoints: list[Endpoint]
+
+
+class StaleEvent(TypedDict):
+    """The answers of a lookup became stale, or are no longer."""
+
+    stale: bool

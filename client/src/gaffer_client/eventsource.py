@@ -2,7 +2,7 @@
 
 import contextlib
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import Any, NamedTuple, Self
 from urllib.parse import urlsplit
 
@@ -40,8 +40,9 @@ class EventsourceClient:
     gone (404 after it was there).
 
     `idle_timeout` is the time in seconds after which a silent connection counts as lost, None for never. The first
-    attempt to connect has to succeed unless it is `patient`. `on_lost(error)` is called before each further attempt;
-    `error` is None when the server ended the stream. The other options are those of Server.
+    attempt to connect has to succeed unless it is `patient`. `on_open()` is called when there is a connection,
+    `on_lost(error)` before each further attempt; `error` is None when the server ended the stream. The other options
+    are those of Server.
     """
 
     def __init__(
@@ -57,6 +58,7 @@ class EventsourceClient:
         idle_timeout: float | None = IDLE_TIMEOUT,
         last_event_id: str = "",
         patient: bool = False,
+        on_open: Callable[[], object] | None = None,
         on_lost: Lost | None = None,
     ) -> None:
         if not path:
@@ -70,6 +72,7 @@ class EventsourceClient:
         self._path = path
         self._idle_timeout = idle_timeout
         self._patient = patient
+        self._on_open = on_open
         self._on_lost = on_lost
         self._listeners = Listeners()
         self._backoff = Backoff()
@@ -88,11 +91,13 @@ class EventsourceClient:
         *,
         idle_timeout: float | None = IDLE_TIMEOUT,
         patient: bool = False,
+        on_open: Callable[[], object] | None = None,
         on_lost: Lost | None = None,
     ) -> Self:
         """One that follows `path` on the server of a transport, over a connection of its own."""
-        access = {**transport.security._asdict(), "timeout": transport.timeout}
-        return cls(transport.url, path, **access, idle_timeout=idle_timeout, patient=patient, on_lost=on_lost)
+        access: dict[str, Any] = {**transport.security._asdict(), "timeout": transport.timeout}
+        told: dict[str, Any] = {"on_open": on_open, "on_lost": on_lost}
+        return cls(transport.url, path, **access, idle_timeout=idle_timeout, patient=patient, **told)
 
     @property
     def url(self) -> str:
@@ -143,7 +148,7 @@ class EventsourceClient:
         for received in self.events():
             self._listeners.deliver(received.event, received.data)
 
-    def events(self) -> Iterator[Received]:
+    def events(self) -> Generator[Received, None, None]:
         """The events as they come; raises what `run` raises."""
         try:
             while not self._stopping.is_set():
@@ -200,6 +205,8 @@ class EventsourceClient:
                 self._stream = stream
             self.connected = self._was_connected = True
             self.error = None
+            if self._on_open is not None:
+                self._on_open()
             yield stream
         finally:
             self.connected = False

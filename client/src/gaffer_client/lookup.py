@@ -1,16 +1,19 @@
 """`Lookup`: asks the lookups of a cluster, all at once, which node runs what."""
 
 import threading
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, NamedTuple, Self, cast
+from typing import Any, Literal, NamedTuple, Self
 
-from gaffer.names import split_job_name
-from gaffer_client.answers import JobAnswer, JobsAnswer, JobSources, NodesAnswer, SessionsAnswer, Source
-from gaffer_client.errors import GafferClientError, Unreachable
+from gaffer_client import composing
+from gaffer_client.answers import JobAnswer, JobsAnswer, NodesAnswer, SessionsAnswer, Source
+from gaffer_client.errors import GafferClientError, ServerError, StatusError, Unreachable
+from gaffer_client.live import DEFAULT_PATIENCE, LiveLookup
 from gaffer_client.merge import Merged, View, merge
-from gaffer_client.transport import Transport, path_of
+from gaffer_client.transport import Transport, path_of, unreachable, with_query
 
 DEFAULT_TIMEOUT = 5.0
+REMEMBERED = 256  # answers that are kept for the time when nobody answers; those that were asked for longest ago go
 
 _JobsOf = Callable[[Any], Mapping[str, list[Source]]]
 
@@ -29,21 +32,27 @@ class Lookup:
     gave none (`failures` says why). `stale` is true when the answer may be out of date; `epoch` and `seq`, which
     belong to one lookup, are left out when several are asked.
 
-    Raises Unreachable when none of them answers, and the error of one when they all fail in another way. `api_key`
-    is sent to each: the cluster key, where readers need one. `cacert`, `certfile` and `keyfile` are PEM files for
-    https; `timeout` is in seconds. Not for use by several threads at once.
+    When nobody can be reached, `stale="answer"` repeats the last answer to the same question, marked stale, and
+    `stale="raise"` raises Unreachable, as for a question that was never answered. Other errors are raised when none
+    of the lookups answers, the one of the first.
+
+    `api_key` is sent to each: the cluster key, where readers need one. `cacert`, `certfile` and `keyfile` are PEM
+    files for https; `timeout` is in seconds. Not for use by several threads at once; see `watch`.
     """
 
     def __init__(
         self,
         urls: Iterable[str] | str,
         *,
+        stale: Literal["answer", "raise"] = "answer",
         api_key: str | None = None,
         cacert: str | None = None,
         certfile: str | None = None,
         keyfile: str | None = None,
         timeout: float = DEFAULT_TIMEOUT,
     ) -> None:
+        if stale not in ("answer", "raise"):
+            raise ValueError(f"stale={stale!r}: say answer or raise")
         transports = [
             Transport(url, api_key=api_key, cacert=cacert, certfile=certfile, keyfile=keyfile, timeout=timeout)
             for url in ([urls] if isinstance(urls, str) else urls)
@@ -51,6 +60,8 @@ class Lookup:
         self._transports = {transport.url: transport for transport in transports}
         if not self._transports:
             raise ValueError("a Lookup needs at least one address")
+        self._repeats = stale == "answer"
+        self._last: OrderedDict[str, tuple[Merged, dict[str, Any]]] = OrderedDict()
         self.failures: dict[str, GafferClientError] = {}
 
     @property
@@ -69,40 +80,45 @@ class Lookup:
     def __exit__(self, *_exc: object) -> None:
         self.close()
 
+    def watch(self, patience: float = DEFAULT_PATIENCE) -> LiveLookup:
+        """Keep a copy of what they know, current by their events, which answers the same questions without asking.
+
+        Returns when each of them has sent its map or failed once, at the latest after `patience` seconds; raises what
+        a question raises when none has. The copy is to be closed.
+        """
+        live = LiveLookup([transport.again() for transport in self._transports.values()])
+        try:
+            if not live.wait(patience):
+                raise nobody_answered(live.failures or {url: _no_map(url, patience) for url in live.urls})
+        except BaseException:
+            live.close()
+            raise
+        return live
+
     def nodes(self) -> NodesAnswer:
         """All nodes (LP-33)."""
-        merged, answer = self._ask("/nodes", NodesAnswer, lambda document: {})
-        return cast(NodesAnswer, {**answer, "nodes": merged.nodes})
+        return composing.nodes_answer(*self._ask("/nodes", NodesAnswer, lambda document: {}))
 
     def sessions(self, node: str | None = None) -> SessionsAnswer:
         """All sessions with their jobs (LP-34), or those of the nodes with that name (LP-35)."""
         path = "/sessions" if node is None else path_of("sessions", node)
-        merged, answer = self._ask(path, SessionsAnswer, _jobs_of_sessions)
-        sessions: dict[str, dict[str, list[Source]]] = {}
-        for name, sources in merged.jobs.items():
-            sessions.setdefault(split_job_name(name)[0], {})[name] = sources
-        listed = [{"sessionid": session, "jobs": jobs} for session, jobs in sessions.items()]
-        return cast(SessionsAnswer, {**answer, "nb_sessions": len(listed), "sessions": listed})
+        return composing.sessions_answer(*self._ask(path, SessionsAnswer, _jobs_of_sessions))
 
     def jobs(self) -> JobsAnswer:
         """All jobs and the nodes that have them (LP-36)."""
-        return self._job_list("/jobs")
+        return composing.jobs_answer(*self._ask("/jobs", JobsAnswer, _jobs_of_list))
 
     def find_job(self, name: str) -> JobAnswer:
         """The nodes that have the job `session.name` (LP-37); no sources when it is unknown."""
-        merged, answer = self._ask(
+        merged, rest = self._ask(
             "/findJob", JobAnswer, lambda document: {name: document["sources"]}, query={"name": name}
         )
-        return cast(JobAnswer, {**answer, "sources": merged.jobs.get(name, [])})
+        return composing.job_answer(merged, rest, name)
 
     def find_session(self, sessionid: str) -> JobsAnswer:
         """The jobs of a session and the nodes that have them (LP-38); no jobs when it is unknown."""
-        return self._job_list("/findSession", query={"sessionid": sessionid})
-
-    def _job_list(self, path: str, query: Mapping[str, str] | None = None) -> JobsAnswer:
-        merged, answer = self._ask(path, JobsAnswer, _jobs_of_list, query=query)
-        listed: list[JobSources] = [{"name": name, "sources": sources} for name, sources in merged.jobs.items()]
-        return cast(JobsAnswer, {**answer, "nb_jobs": len(listed), "jobs": listed})
+        found = self._ask("/findSession", JobsAnswer, _jobs_of_list, query={"sessionid": sessionid})
+        return composing.jobs_answer(*found)
 
     def _ask(
         self, path: str, shape: type[Any], jobs_of: _JobsOf, query: Mapping[str, str] | None = None
@@ -130,13 +146,27 @@ class Lookup:
         outcomes = _at_once(fetch, self._transports)
         replies = [outcome for outcome in outcomes.values() if isinstance(outcome, _Reply)]
         self.failures = {url: outcome for url, outcome in outcomes.items() if isinstance(outcome, GafferClientError)}
+        question = with_query(path, query)
         if not replies:
-            raise _nobody_answered(self.failures)
+            return self._repeat(question)
         merged = merge([reply.view for reply in replies])
-        answer = {} if several else dict(replies[0].document)
-        answer["stale"] = merged.stale
-        answer["lookups"] = {"agree": merged.agree, "unreachable": list(self.failures)}
-        return merged, answer
+        rest = {} if several else dict(replies[0].document)
+        rest["stale"] = merged.stale
+        rest["lookups"] = {"agree": merged.agree, "unreachable": list(self.failures)}
+        self._last[question] = merged, rest
+        self._last.move_to_end(question)
+        if len(self._last) > REMEMBERED:
+            self._last.popitem(last=False)
+        return merged, rest
+
+    def _repeat(self, question: str) -> tuple[Merged, dict[str, Any]]:
+        """The last answer to a question that nobody answers now."""
+        refused = any(isinstance(e, StatusError) and not isinstance(e, ServerError) for e in self.failures.values())
+        if refused or not self._repeats or question not in self._last:
+            raise nobody_answered(self.failures)
+        merged, rest = self._last[question]
+        self._last.move_to_end(question)
+        return merged, {**rest, "stale": True, "lookups": {"agree": [], "unreachable": list(self.failures)}}
 
 
 def _at_once(
@@ -167,7 +197,8 @@ def _jobs_of_list(document: JobsAnswer) -> dict[str, list[Source]]:
     return {job["name"]: job["sources"] for job in document["jobs"]}
 
 
-def _nobody_answered(failures: Mapping[str, GafferClientError]) -> GafferClientError:
+def nobody_answered(failures: Mapping[str, GafferClientError]) -> GafferClientError:
+    """The error for lookups of which none answers, from why each did not."""
     errors = list(failures.values())
     if len(errors) == 1:
         return errors[0]
@@ -175,3 +206,7 @@ def _nobody_answered(failures: Mapping[str, GafferClientError]) -> GafferClientE
         if not isinstance(error, Unreachable):
             return error
     return Unreachable("; ".join(error.message for error in errors), url=", ".join(failures))
+
+
+def _no_map(url: str, patience: float) -> GafferClientError:
+    return unreachable(url, f"no map within {patience:g} s")

@@ -1,0 +1,41 @@
+"""Answers about the whole cluster, composed of merged ones: the documents of the routes of gaffer_lookupd. Pure."""
+
+from collections.abc import Mapping
+from typing import Any, cast
+
+from gaffer.names import split_job_name
+from gaffer_client.answers import JobAnswer, JobsAnswer, NodesAnswer, SessionsAnswer, Source
+from gaffer_client.merge import Merged
+
+Rest = Mapping[str, Any]
+"""What every answer has beside its content: `stale`, `lookups`, and of a single lookup `epoch` and `seq`."""
+
+
+def nodes_answer(merged: Merged, rest: Rest) -> NodesAnswer:
+    """The document of `/nodes`."""
+    return cast(NodesAnswer, {**rest, "nodes": merged.nodes})
+
+
+def sessions_answer(merged: Merged, rest: Rest) -> SessionsAnswer:
+    """The document of `/sessions`."""
+    sessions: dict[str, dict[str, list[Source]]] = {}
+    for name, sources in merged.jobs.items():
+        sessions.setdefault(session_of(name), {})[name] = sources
+    listed = [{"sessionid": session, "jobs": jobs} for session, jobs in sessions.items()]
+    return cast(SessionsAnswer, {**rest, "nb_sessions": len(listed), "sessions": listed})
+
+
+def jobs_answer(merged: Merged, rest: Rest) -> JobsAnswer:
+    """The document of `/jobs` and `/findSession`."""
+    listed = [{"name": name, "sources": sources} for name, sources in merged.jobs.items()]
+    return cast(JobsAnswer, {**rest, "nb_jobs": len(listed), "jobs": listed})
+
+
+def job_answer(merged: Merged, rest: Rest, name: str) -> JobAnswer:
+    """The document of `/findJob`."""
+    return cast(JobAnswer, {**rest, "sources": merged.jobs.get(name, [])})
+
+
+def session_of(job_name: str) -> str:
+    """The session of a job, by its qualified name."""
+    return split_job_name(job_name)[0]

@@ -1,0 +1,199 @@
+"""What one lookup knows, kept by a snapshot and the events that follow it (`GET /events`). Pure: no I/O, no clock.
+
+It is what the lookup's own answers say, except for ages, which no event tells.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, cast
+
+import msgspec
+
+from gaffer_client.answers import (
+    JobEvent,
+    NodeEvent,
+    NodeInfo,
+    ProcessEntry,
+    ProcessEvent,
+    SnapshotEvent,
+    Source,
+    StaleEvent,
+    Tombstone,
+)
+from gaffer_client.merge import NodeKey, View, node_key
+
+_DRAINING = "draining"
+_NOT_OF_THE_NODE = ("event", "reason", "jobs", "age_ms")
+
+_SHAPES: Mapping[str, type] = {
+    "snapshot": SnapshotEvent,
+    "stale": StaleEvent,
+    "forget_node": Tombstone,
+    **dict.fromkeys(("identify", "update_node", "remove_node"), NodeEvent),
+    **dict.fromkeys(("add_job", "remove_job"), JobEvent),
+    **dict.fromkeys(("add_process", "update_process", "remove_process"), ProcessEvent),
+}
+
+
+class OutOfStep(ValueError):
+    """An event that does not follow from what is known; a new snapshot is needed."""
+
+
+class Touched(NamedTuple):
+    """What an event is about: everything, or one node, with the names of its jobs before and after; or nothing."""
+
+    everything: bool = False
+    key: NodeKey | None = None
+    jobs: frozenset[str] = frozenset()
+
+
+@dataclass
+class _Node:
+    info: NodeInfo
+    jobs: dict[str, dict[int, ProcessEntry]] = field(default_factory=dict)
+
+
+class Topology:
+    """The nodes of one lookup with their jobs, its tombstones, and whether it calls its answers stale."""
+
+    def __init__(self) -> None:
+        self.stale = False
+        self.tombstones: dict[str, Tombstone] = {}
+        self._nodes: dict[NodeKey, _Node] = {}
+        self._holders: dict[str, set[NodeKey]] = {}
+
+    @property
+    def job_names(self) -> Iterable[str]:
+        """The jobs of all nodes."""
+        return self._holders
+
+    def holders(self, job_name: str) -> Iterable[NodeKey]:
+        """The nodes that have the job."""
+        return self._holders.get(job_name, ())
+
+    def jobs_of(self, key: NodeKey) -> Iterable[str]:
+        """The jobs of a node."""
+        node = self._nodes.get(key)
+        return node.jobs if node is not None else ()
+
+    def take(self, event: str, message: Any) -> Touched:
+        """Take in an event; raises OutOfStep when it is of another shape or can't be.
+
+        Events that only later versions know change nothing.
+        """
+        shape = _SHAPES.get(event)
+        if shape is None:
+            return Touched()
+        try:
+            msgspec.convert(message, shape)
+            return self._take(event, message)
+        except msgspec.ValidationError as error:
+            raise OutOfStep(f"{event}: {error}") from None
+        except KeyError as missing:
+            raise OutOfStep(f"{event}: there is no {missing}") from None
+
+    def _take(self, event: str, message: Mapping[str, Any]) -> Touched:
+        match event:
+            case "snapshot":
+                self._replace(message)
+                return Touched(everything=True)
+            case "stale":
+                self.stale = message["stale"]
+                return Touched(everything=True)
+            case "forget_node":
+                del self.tombstones[message["id"]]
+                return Touched(key=message["id"])
+            case "identify" | "update_node" | "remove_node" if message["name"] is None:
+                return Touched()  # a connection that has not identified itself
+            case "identify" | "update_node" | "remove_node":
+                change, about = self._change_node, message
+            case _:
+                change, about = self._change_job, message["node"]
+        info = _info(about)
+        key = node_key(info)
+        before = frozenset(self.jobs_of(key))
+        change(event, key, info, message)
+        return Touched(key=key, jobs=before.union(self.jobs_of(key)))
+
+    def view(self, url: str, *, stale: bool = False) -> View:
+        """All of it, as the lookup at `url` would answer."""
+        jobs = {name: [self._source(key, name) for key in keys] for name, keys in self._holders.items()}
+        nodes = [node.info for node in self._nodes.values()]
+        return View(url, nodes, jobs, list(self.tombstones.values()), stale or self.stale)
+
+    def part(self, url: str, job_names: Iterable[str], keys: Iterable[NodeKey], *, stale: bool = False) -> View:
+        """Of it, these jobs and what is known of these nodes."""
+        jobs = {
+            name: [self._source(key, name) for key in self._holders[name]]
+            for name in job_names
+            if name in self._holders
+        }
+        nodes = [self._nodes[key].info for key in keys if key in self._nodes]
+        graves = [self.tombstones[key] for key in keys if isinstance(key, str) and key in self.tombstones]
+        return View(url, nodes, jobs, graves, stale or self.stale)
+
+    def _replace(self, snapshot: Mapping[str, Any]) -> None:
+        self.stale = snapshot["stale"]
+        self.tombstones = {tombstone["id"]: tombstone for tombstone in snapshot["tombstones"]}
+        self._nodes.clear()
+        self._holders.clear()
+        for table in snapshot["nodes"]:
+            key = node_key(table)
+            node = self._nodes[key] = _Node(_info(table))
+            for name, processes in table["jobs"].items():
+                node.jobs[name] = {process["pid"]: process for process in processes}
+                self._holders.setdefault(name, set()).add(key)
+
+    def _change_node(self, event: str, key: NodeKey, info: NodeInfo, message: Mapping[str, Any]) -> None:
+        if event == "identify":
+            self.tombstones.pop(str(info.get("id")), None)
+            self._nodes.setdefault(key, _Node(info)).info = info
+        elif event == "update_node":
+            self._nodes[key].info = info
+        else:
+            for name in self._nodes.pop(key).jobs:
+                self._unindex(name, key)
+            if id := info.get("id"):
+                incarnation, seq = info.get("incarnation") or 0, info.get("seq") or 0
+                reason = str(message.get("reason", ""))
+                self.tombstones[id] = {"id": id, "incarnation": incarnation, "seq": seq, "reason": reason}
+
+    def _change_job(self, event: str, key: NodeKey, info: NodeInfo, message: Mapping[str, Any]) -> None:
+        node, name = self._nodes[key], message["job_name"]
+        node.info = info
+        match event:
+            case "add_job":
+                node.jobs[name] = {}
+                self._holders.setdefault(name, set()).add(key)
+            case "remove_job":
+                del node.jobs[name]
+                self._unindex(name, key)
+            case "remove_process":
+                del node.jobs[name][message["pid"]]
+            case _:
+                pid = message["pid"]
+                process: ProcessEntry = {"pid": pid, "state": message["state"], "endpoints": message["endpoints"]}
+                node.jobs[name][pid] = process
+
+    def _unindex(self, name: str, key: NodeKey) -> None:
+        self._holders[name].discard(key)
+        if not self._holders[name]:
+            del self._holders[name]
+
+    def _source(self, key: NodeKey, name: str) -> Source:
+        node = self._nodes[key]
+        info, processes = node.info, node.jobs[name]
+        # A node that is silent shows that in place of its draining.
+        idle = info.get("draining", info.get("status") == _DRAINING)
+        live = [] if idle else [process["pid"] for process in processes.values() if process["state"] != _DRAINING]
+        return {
+            "name": info["name"],
+            "pids": live,
+            "node_info": info,
+            "status": info.get("status", "alive"),
+            "processes": sorted(processes.values(), key=lambda process: process["pid"]),
+        }
+
+
+def _info(message: Mapping[str, Any]) -> NodeInfo:
+    return cast(NodeInfo, {key: value for key, value in message.items() if key not in _NOT_OF_THE_NODE})

@@ -1,0 +1,132 @@
+"""The map of a cluster that several lookups tell of: answers that are kept are what asking anew would give."""
+
+from contextlib import suppress
+from itertools import product
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gaffer.errors import GafferError
+from gaffer.messages import Process
+from gaffer_client import composing
+from gaffer_client.cluster import ClusterMap
+from gaffer_client.merge import View, merge
+from gaffer_client.topology import Topology
+from support.registry import INTERVAL, Lookup, json
+from support.registry_steps import JOBS, new_lookup, play, steps
+
+URLS = ("one", "two")
+
+scripts = st.lists(
+    st.one_of(
+        st.tuples(st.sampled_from(["one", "two", "both"]), steps),
+        st.tuples(st.sampled_from(["map", "lose", "silence"]), st.sampled_from(URLS)),
+    ),
+    min_size=1,
+    max_size=8,
+)
+
+
+class World:
+    """Two lookups, what each told, and the map that follows them while there is a connection."""
+
+    def __init__(self) -> None:
+        self.map = ClusterMap(URLS)
+        self.lookups: dict[str, Lookup] = {}
+        self.sessions: dict[str, list[int]] = {}
+        for seq, url in enumerate(URLS, 2):
+            self.lookups[url], self.sessions[url] = new_lookup()
+            # The same nodes, of which the lookups have heard other things.
+            for session in self.sessions[url][:2]:
+                self.lookups[url].announce_table(session, {JOBS[0]: [Process(seq)], JOBS[seq - 1]: []}, seq=seq)
+        self.told: dict[str, Topology] = {}
+        self.connected: set[str] = set()
+        self.seen = dict.fromkeys(URLS, 0)
+
+    def do(self, what: str, with_what: Any) -> None:
+        if what == "map":
+            snapshot = self.lookups[with_what].snapshot()
+            for take in (self.told.__setitem__, lambda url, topology: self.map.put(url, topology, "e:1")):
+                topology = Topology()
+                topology.take("snapshot", snapshot)
+                take(with_what, topology)
+            self.seen[with_what] = self.lookups[with_what].changes.end
+            self.connected.add(with_what)
+            self.map.set_connected(with_what, True)
+        elif what == "lose":
+            self.connected.discard(with_what)
+            self.map.set_connected(with_what, False)
+        elif what == "silence":
+            self.lookups[with_what].wait(2 * INTERVAL)
+            self.follow(with_what)
+        else:
+            for url, step in product(URLS if what == "both" else [what], with_what):
+                with suppress(GafferError):
+                    play(self.lookups[url], self.sessions[url], step)
+                if what != "two":  # of the second the map is behind at times, until it gets a new one
+                    self.follow(url)
+                    self.check()
+
+    def fresh(self) -> ClusterMap:
+        """Another map that was told the same and was not asked yet."""
+        other = ClusterMap(URLS)
+        for url, topology in self.told.items():
+            other.put(url, topology, "e:1")
+            other.set_connected(url, url in self.connected)
+        return other
+
+    def follow(self, url: str) -> None:
+        if url not in self.connected:
+            return
+        changes = self.lookups[url].changes
+        for change in changes.read(self.seen[url], changes.end - self.seen[url]).items:
+            message = json(change.to_json())
+            self.told[url].take(message["event"], message)
+            self.map.take(url, message["event"], message, f"e:{change.seq}")
+            for name in JOBS:
+                self.map.find_job(name)
+        self.seen[url] = changes.end
+
+    def views(self) -> list[View]:
+        """What counts: the lookups that are connected, or all when none is."""
+        urls = [url for url in URLS if url in self.connected] or [url for url in URLS if url in self.told]
+        return [self.told[url].view(url, stale=not self.connected) for url in urls]
+
+    def check(self) -> None:
+        merged, fresh = merge(self.views()), self.fresh()
+        for name in JOBS:
+            answer = self.map.find_job(name)
+            assert answer == fresh.find_job(name)
+            assert answer["sources"] == merged.jobs.get(name, [])
+            assert answer["lookups"]["unreachable"] == [url for url in URLS if url not in self.connected]
+            if not self.connected:
+                assert answer["stale"]
+                assert answer["lookups"]["agree"] == []
+        assert self.map.nodes()["nodes"] == merged.nodes
+        assert self.map.jobs()["jobs"] == composing.jobs_answer(merged, {})["jobs"]
+        shop = self.map.find_session("shop")["jobs"]
+        assert {job["name"]: job["sources"] for job in shop} == {
+            name: found for name, found in merged.jobs.items() if name.startswith("shop.")
+        }
+
+
+@settings(max_examples=40)
+@given(scripts)
+def test_answers_are_what_asking_anew_would_give(script: list[tuple[str, Any]]) -> None:
+    world = World()
+    for url in URLS:
+        world.do("map", url)
+    for what, with_what in script:
+        world.do(what, with_what)
+        world.check()
+
+
+def test_nothing_is_known_at_first() -> None:
+    empty = ClusterMap(URLS)
+    assert not empty.is_known
+    assert empty.find_job("shop.web") == {
+        "sources": [],
+        "stale": True,
+        "lookups": {"agree": [], "unreachable": ["one", "two"]},
+    }
