@@ -106,9 +106,14 @@ class OwnedSession:
         if self.handler is not None:  # it hasn't taken yet what was sent before
             self.handler.cut()
 
+    @property
+    def has_room(self) -> bool:
+        """Whether it is open and a message may be queued."""
+        return not self.is_closed and self.queued < self.server.limits.buffer_limit
+
     async def wait_for_room(self) -> None:
         """Wait until a message may be queued; raises ConnectionClosed."""
-        while not self.is_closed and self.queued >= self.server.limits.buffer_limit:
+        while not self.is_closed and not self.has_room:
             self._room.clear()
             await self._room.wait()
         if self.is_closed:
@@ -259,13 +264,11 @@ class RawSession(OwnedSession, BaseSession):  # type: ignore[misc]
         self.flush()
 
     def flush(self) -> None:
-        if self.handler is None or not self.handler.active:
-            return
-        if self._queue:
+        while self._queue and self.handler is not None and self.handler.active:
             data = self._queue.popleft()
             self._queued -= len(data)
             self.handler.send_pack(data)
-        elif self.state == CLOSED:
+        if self.state == CLOSED and self.handler is not None and self.handler.active:
             self.handler.session_closed(*self.close_reason)
         self._make_room()
 

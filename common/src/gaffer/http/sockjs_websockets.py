@@ -22,6 +22,7 @@ class _Socket(Transport, WebSocketHandler, BaseTransportMixin):  # type: ignore[
 
     session: FramedSession | RawSession | None = None
     active = True  # whether the client has taken all that was sent
+    _awaited: "asyncio.Future[None] | None" = None  # done when it has
     _pings: asyncio.TimerHandle | None = None
     _unanswered = 0  # pings, since the last sign of the client
 
@@ -49,6 +50,9 @@ class _Socket(Transport, WebSocketHandler, BaseTransportMixin):  # type: ignore[
             written = self.write_message(message)
         except WebSocketClosedError:  # `on_close` is to come
             return
+        # A client that keeps up gets the next one at once, or it would fall behind a burst of messages.
+        self.active = not self._connection.stream.writing()
+        self._awaited = None if self.active else written
         written.add_done_callback(self._taken)
 
     def cut(self) -> None:
@@ -93,9 +97,10 @@ class _Socket(Transport, WebSocketHandler, BaseTransportMixin):  # type: ignore[
     def _taken(self, written: "asyncio.Future[None]") -> None:
         if written.cancelled() or written.exception() is not None:  # as above
             return
-        self.active = True
-        if self.session is not None:
-            self.session.flush()
+        if written is self._awaited:
+            self.active = True
+            if self.session is not None:
+                self.session.flush()
 
     def _await_sign(self) -> None:
         self._pings = asyncio.get_running_loop().call_later(self.router.limits.heartbeat, self._ping)
