@@ -23,7 +23,7 @@ class ServedLookup:
         self.changes = MemoryChanges(limit)
         self.registry = Registry(Lease(), epoch="e", changes=self.changes, now=0.0)
         policy = make_policy(own_uid=0, own_names=(), anonymous=(Scope.READ,))
-        connections = Connections(self.registry)
+        connections = Connections(self.registry, self.changes)
         self.application = LookupApplication(make_routes(), policy, connections, self.changes, needs_key=False)
 
     def identify(self) -> Node:

@@ -5,6 +5,7 @@ node its jobs go, and with a job its processes: no further message tells of them
 and without one when its name and origin are.
 """
 
+import asyncio
 from typing import Literal, Protocol
 
 import msgspec
@@ -87,13 +88,28 @@ class Changes(Protocol):
 
 
 class MemoryChanges(Log[Change]):
-    """Keeps the newest changes; the offset of a change is the number of the one before it."""
+    """Keeps the newest changes; the offset of a change is the number of the one before it.
+
+    Who watches hears of many changes at once: when `tell` is called, or by the loop.
+    """
 
     def __init__(self, limit: int = KEPT) -> None:
         super().__init__(limit)
+        self._telling: asyncio.Handle | None = None
 
     def publish(self, change: Change) -> None:
         self.append(change)
+
+    def tell(self) -> None:
+        """Let followers go on, rather than a little later."""
+        if self._telling is not None:
+            self._telling.cancel()
+            self._telling = None
+            super()._wake()
+
+    def _wake(self) -> None:
+        if self._watchers and self._telling is None:
+            self._telling = asyncio.get_running_loop().call_soon(self.tell)
 
 
 class Publisher:

@@ -4,11 +4,11 @@ Messages go to the client only. A client that doesn't keep up loses none unnotic
 """
 
 import asyncio
+import contextlib
 from typing import TYPE_CHECKING
 
 from gaffer.http.sockjs import Connection, ConnectionClosed, SockJS
-from gaffer.streams import Cursor, Records
-from gaffer_lookupd.changes import Change, MemoryChanges
+from gaffer_lookupd.changes import MemoryChanges
 
 if TYPE_CHECKING:
     from gaffer_lookupd.application import LookupApplication
@@ -21,32 +21,51 @@ class Channel:
 
     def __init__(self, changes: MemoryChanges) -> None:
         self._changes = changes
-        self._followers: dict[Connection, tuple[Cursor[Records[Change]], asyncio.Task[None]]] = {}
+        self._followers: dict[Connection, _Follower] = {}
 
     def opened(self, connection: Connection) -> None:
         """Follow the changes for the connection."""
-        cursor = Cursor(self._changes)
-        self._followers[connection] = cursor, asyncio.create_task(_follow(connection, cursor))
+        follower = self._followers[connection] = _Follower(connection, self._changes)
+        self._changes.watch(follower.pump)
 
     def received(self, connection: Connection, text: str) -> None:
         """There is nothing that a client could ask."""
 
     def closed(self, connection: Connection) -> None:
         """Follow no longer."""
-        cursor, _task = self._followers.pop(connection)
-        cursor.end()
+        self._changes.unwatch(self._followers.pop(connection).pump)
 
 
-async def _follow(connection: Connection, cursor: Cursor[Records[Change]]) -> None:
-    try:
-        while (records := await cursor.next()) is not None:
+class _Follower:
+    """Sends the changes from now on, as fast as the connection takes them; keeps none for it."""
+
+    def __init__(self, connection: Connection, changes: MemoryChanges) -> None:
+        self._connection = connection
+        self._changes = changes
+        self._position = changes.end
+        self._waiting: asyncio.Task[None] | None = None
+
+    def pump(self) -> None:
+        """Send what there is, and the rest once there is room."""
+        if self._waiting is not None:
+            return
+        while self._position < self._changes.end:
+            records = self._changes.read(self._position)
             if records.gap:
-                connection.close(*OVERTAKEN)
+                self._connection.close(*OVERTAKEN)
                 return
             for change in records.items:
-                await connection.send(change.to_json().decode())
-    except ConnectionClosed:
-        pass
+                if not self._connection.has_room:
+                    self._waiting = asyncio.create_task(self._wait())
+                    return
+                self._connection.send_now(change.to_json().decode())
+                self._position = change.seq
+
+    async def _wait(self) -> None:
+        with contextlib.suppress(ConnectionClosed):
+            await self._connection.wait_for_room()
+            self._waiting = None
+            self.pump()
 
 
 def _make_channel(application: "LookupApplication") -> Channel:

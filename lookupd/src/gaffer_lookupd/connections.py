@@ -1,7 +1,6 @@
 """The websockets of the nodes: carries messages to the registry, replies back, and closes what the registry ends."""
 
 import asyncio
-import contextlib
 import logging
 import time
 from collections.abc import Iterable
@@ -9,6 +8,7 @@ from collections.abc import Iterable
 from tornado.websocket import WebSocketClosedError, WebSocketHandler
 
 from gaffer.complaints import Complaints
+from gaffer_lookupd.changes import MemoryChanges
 from gaffer_lookupd.protocol import answer
 from gaffer_lookupd.registry import Registry
 
@@ -20,8 +20,9 @@ logger = logging.getLogger(__name__)
 class Connections:
     """The open websockets by session, and the clock of the registry's leases."""
 
-    def __init__(self, registry: Registry) -> None:
+    def __init__(self, registry: Registry, changes: MemoryChanges) -> None:
         self.registry = registry
+        self._changes = changes
         self._complaints = Complaints()
         self._sockets: dict[int, WebSocketHandler] = {}
         self._timer: asyncio.TimerHandle | None = None
@@ -47,18 +48,21 @@ class Connections:
         self._sockets[session] = socket
         return session
 
-    async def receive(self, session: int, message: str | bytes) -> None:
-        """A message came on a session's websocket; returns when the reply is written."""
+    def receive(self, session: int, message: str | bytes) -> "asyncio.Future[None] | None":
+        """A message came on a session's websocket; the reply is written when the future is done."""
         socket = self._sockets.get(session)
         if socket is None:
-            return
+            return None
         reply = answer(self.registry, session, message, time.monotonic())
+        self._changes.tell()
         if reply.complaint:
             self.complain(socket, reply.complaint)
-        with contextlib.suppress(WebSocketClosedError):
-            written = socket.write_message(reply.text)
+        try:
+            return socket.write_message(reply.text)
+        except WebSocketClosedError:
+            return None
+        finally:
             self._close(reply.close)
-            await written
 
     def closed(self, session: int) -> None:
         """A session's websocket was closed, from either side."""

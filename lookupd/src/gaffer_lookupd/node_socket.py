@@ -1,6 +1,9 @@
 """`/ws`: the websocket that nodes announce themselves on."""
 
-from tornado.websocket import WebSocketHandler
+import asyncio
+from typing import Any
+
+from tornado.websocket import WebSocketClosedError, WebSocketHandler
 
 from gaffer.errors import BadRequest
 from gaffer.http.access import AuthRequired, Facts, check_host, check_origin
@@ -48,10 +51,15 @@ class NodeSocket(LookupHandler, WebSocketHandler):
         self.set_nodelay(True)
         self.session = self.application.connections.add(self)
 
-    async def on_message(self, message: str | bytes) -> None:
-        if self.session is not None:
-            # Awaited, so that no more is read from a peer that doesn't read its replies.
-            await self.application.connections.receive(self.session, message)
+    def on_message(self, message: str | bytes) -> "asyncio.Future[None] | None":
+        if self.session is None:
+            return None
+        # Awaited, so that no more is read from a peer that doesn't read its replies.
+        return self.application.connections.receive(self.session, message)
+
+    def log_exception(self, typ: Any, value: BaseException | None, tb: Any) -> None:
+        if not isinstance(value, WebSocketClosedError):  # a peer that went before it had its reply
+            super().log_exception(typ, value, tb)
 
     def on_close(self) -> None:
         if self.session is not None:

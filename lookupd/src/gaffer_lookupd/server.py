@@ -35,7 +35,7 @@ class LookupServer:
         self._config = config
         self._changes = changes = _LoggedChanges()
         registry = Registry(config.lease, epoch=secrets.token_hex(8), changes=changes, now=time.monotonic())
-        self._connections = Connections(registry)
+        self._connections = Connections(registry, changes)
         policy = make_policy(
             own_uid=os.getuid(),
             own_names=own_host_names(),

@@ -39,9 +39,22 @@ class Connection:
         """Go on with that grant; when it is taken back, the connection is closed."""
         self._session.adopt(grant)
 
+    @property
+    def has_room(self) -> bool:
+        """Whether it is open and `send` would not wait."""
+        return self._session.has_room
+
+    async def wait_for_room(self) -> None:
+        """Wait until `send` would not wait. Raises ConnectionClosed."""
+        await self._session.wait_for_room()
+
     async def send(self, text: str) -> None:
         """Send a message; waits while the buffer for this client is full. Raises ConnectionClosed."""
         await self._session.wait_for_room()
+        self._session.send_message(text)
+
+    def send_now(self, text: str) -> None:
+        """Send a message without waiting, for who has asked whether it `has_room`."""
         self._session.send_message(text)
 
     def close(self, code: int = GO_AWAY[0], reason: str = GO_AWAY[1]) -> None:
