@@ -537,6 +537,18 @@ def test_events_have_their_documented_shapes_and_order() -> None:
         assert of_pid.names() == ["proc.1.spawn", "proc.1.exit"]
 
 
+def test_a_scaled_job_gets_no_config_that_is_for_fewer_processes() -> None:
+    with running_manager() as manager:
+        manager.load(ProcessConfig("j", SLEEP))
+        manager.scale("j", 2)
+        with pytest.raises(ConfigError, match="3 processes can't share port 8000"):
+            manager.update(ProcessConfig("j", SLEEP, port="8000"))
+        assert manager.info("j")["config"]["port"] is None
+        manager.scale("j", "=1")
+        manager.update(ProcessConfig("j", SLEEP, port="8000"))
+        assert manager.info("j")["config"]["port"] == "8000"
+
+
 def test_changes_are_told_on_the_loop() -> None:
     seen: list[dict[str, Any]] = []
     with running_manager() as manager:

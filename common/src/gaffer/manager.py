@@ -159,11 +159,14 @@ class Manager(Observed):
     ) -> None:
         """Give a job a new config; its processes are replaced only when the change needs it (design rule 2).
 
-        `start` also starts a stopped job.
+        `start` also starts a stopped job. Raises ConfigError when the config doesn't allow for as many processes as the
+        job was scaled to.
         """
         with self._lock:
             job = self._open_job(arguments.name_of(config, sessionid))
             stored = config.replace(name=job.name.name, env={**config.env, **(env or {})})
+            if job.active and stored.numprocesses == job.config.numprocesses:
+                stored.replace(numprocesses=job.target)
             self._supervisor.submit(job, ev.ConfigChanged(stored, start))
 
     def reload(self, name: Name, sessionid: str | None = None) -> None:
