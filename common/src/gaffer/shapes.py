@@ -54,7 +54,7 @@ class JobInfo(TypedDict):
     config: JobSettings
     state: JobState
     reason: Annotated[str | None, Meta(description="Why it is in this state, for people.")]
-    restarts: Annotated[int, Meta(description="Processes that ended unasked and were to be replaced.")]
+    restarts: Annotated[int, Meta(description="Processes that ended and were replaced.")]
     instances: list[Instance]
     last_exit: LastExit | None
 

@@ -1,8 +1,7 @@
-"""/metrics and the format it is written in; /health."""
+"""/metrics, and the format it is written in."""
 
 import asyncio
 import os
-import re
 import subprocess
 from collections.abc import AsyncIterator
 
@@ -15,37 +14,16 @@ from gaffer.http.access import ALL_SCOPES, Grant, make_policy
 from gaffer.http.exposition import Family, Histogram
 from gaffer.streams import Cursor
 from support.http_node import HttpNode, open_exchange, running_node, script, sleeper
+from support.metrics import Samples, parse_metrics
 from support.needs import needs_prometheus
 from support.poll import eventually_async
-
-Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
-
-_SAMPLE = re.compile(r'([a-z_]+)(?:\{((?:[a-z_]+="(?:\\.|[^"\\])*",?)*)\})? (\S+)')
-_LABEL = re.compile(r'([a-z_]+)="((?:\\.|[^"\\])*)"')
-_ESCAPED = {r"\\": "\\", r"\"": '"', r"\n": "\n"}
-
-
-def parse(text: str) -> Samples:
-    samples: Samples = {}
-    for line in text.split("\n"):
-        if line and not line.startswith("#"):
-            match = _SAMPLE.fullmatch(line)
-            assert match, line
-            labels = {
-                name: re.sub(r"\\.", lambda escaped: _ESCAPED[escaped[0]], value)
-                for name, value in _LABEL.findall(match[2] or "")
-            }
-            key = match[1], frozenset(labels.items())
-            assert key not in samples, line
-            samples[key] = float(match[3])
-    return samples
 
 
 async def scrape(node: HttpNode, key: str = "") -> Samples:
     answer = await node.call("GET", "/metrics", headers={"X-Api-Key": key})
     assert answer.status == 200
     assert answer.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
-    return parse(answer.body.decode())
+    return parse_metrics(answer.body.decode())
 
 
 def sample(samples: Samples, name: str, **labels: str) -> float:
@@ -187,16 +165,12 @@ async def test_the_node_tells_of_itself() -> None:
         idle = await open_exchange(node.address, "GET", "/ping")
         samples = await scrape(node)
         idle.close()
-        health = (await node.call("GET", "/health")).json
     assert sample(samples, "gaffer_build_info") == 1
     assert 0 <= sample(samples, "gaffer_uptime_seconds") < 60
     assert sample(samples, "gaffer_http_connections") == 2  # the one of this scrape, and one that is idle
     assert sample(samples, "gaffer_http_connections_refused_total") == 0
     assert sample(samples, "gaffer_lookupd_connected", address="http://a:5010") == 1
     assert sample(samples, "gaffer_lookupd_connected", address="http://b:5010") == 0
-    assert health["lookupds"] == lookupds()
-    assert (health["status"], health["jobs"], health["processes"]) == ("ok", 0, 0)
-    assert set(health) == {"status", "version", "uptime", "jobs", "processes", "lookupds"}
 
 
 @needs_prometheus
@@ -221,7 +195,7 @@ def test_labels_and_values_survive(labels: dict[str, str], value: float) -> None
     family.add(value, labels)
     help_line, type_line, rest = family.render().split("\n", 2)
     assert (help_line, type_line) == (r"# HELP metric A\nhelp \\ text.", "# TYPE metric gauge")
-    assert parse(rest) == {("metric", frozenset(labels.items())): float(value)}
+    assert parse_metrics(rest) == {("metric", frozenset(labels.items())): float(value)}
 
 
 @given(st.lists(st.sampled_from([0.0, 0.01, 0.02, 0.1, 1.0, 7.0])))
@@ -229,7 +203,7 @@ def test_a_histogram_counts_what_is_at_most_as_long_as_each_bucket(durations: li
     histogram = Histogram("took", "How long.", ["route"], buckets=(0.01, 0.1, 1.0))
     for seconds in durations:
         histogram.observe(("/",), seconds)
-    samples = parse(histogram.collect().render())
+    samples = parse_metrics(histogram.collect().render())
     for limit in (0.01, 0.1, 1.0, float("inf")) if durations else ():
         bucket = sample(samples, "took_bucket", le=str(limit).replace("inf", "+Inf").removesuffix(".0"))
         assert bucket == sum(seconds <= limit for seconds in durations)

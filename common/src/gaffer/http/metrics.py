@@ -81,7 +81,7 @@ def _of_jobs(application: NodeApplication, grant: Grant) -> Steps:
     manager = application.manager
     processes = Family("gaffer_job_processes", "gauge", "Processes of a job by their state.")
     wanted = Family("gaffer_job_wanted_processes", "gauge", "How many processes a job is to have while it is active.")
-    restarts = Family("gaffer_job_restarts_total", "counter", "Processes that ended unasked and were to be replaced.")
+    restarts = Family("gaffer_job_restarts_total", "counter", "Processes that ended and were replaced.")
     for qualified in manager.jobs():
         name = parse_job_name(qualified)
         if not grant.sees(name.session):
