@@ -1,7 +1,7 @@
 """The client library of Gaffer and the tools built on it.
 
-`Server` talks to one node, `Watcher` follows its events, `IOChannel` is the input and output of a process. `Lookup`
-asks the lookups of a cluster. `errors` holds what they raise.
+`Server` talks to one node. `Watcher` follows its events, `GafferSocket` has topics and commands, `IOChannel` is the
+input and output of a process. `Lookup` asks the lookups of a cluster. `errors` holds what they raise.
 """
 
 from importlib import import_module
@@ -16,14 +16,20 @@ from gaffer_client.node import Server
 from gaffer_client.processes import Process, ProcessId
 
 if TYPE_CHECKING:
+    from gaffer_client.channel import Channel, GafferCommand, GafferSocket
+    from gaffer_client.event_socket import LookupSocket
     from gaffer_client.iochannel import IOChannel
 
 __all__ = [
+    "Channel",
     "EventsourceClient",
+    "GafferCommand",
+    "GafferSocket",
     "IOChannel",
     "Job",
     "LiveLookup",
     "Lookup",
+    "LookupSocket",
     "Process",
     "ProcessId",
     "Server",
@@ -32,7 +38,13 @@ __all__ = [
 ]
 
 # These bring in what websockets need: imported when somebody asks for them.
-_LATER = {"IOChannel": "iochannel"}
+_LATER = {
+    "Channel": "channel",
+    "GafferCommand": "channel",
+    "GafferSocket": "channel",
+    "IOChannel": "iochannel",
+    "LookupSocket": "event_socket",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -3,7 +3,7 @@
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Literal, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
 
 from gaffer_client import composing
 from gaffer_client.answers import JobAnswer, JobsAnswer, NodesAnswer, SessionsAnswer, Source
@@ -11,6 +11,9 @@ from gaffer_client.errors import GafferClientError, ServerError, StatusError, Un
 from gaffer_client.live import DEFAULT_PATIENCE, LiveLookup
 from gaffer_client.merge import Merged, View, merge
 from gaffer_client.transport import Transport, path_of, unreachable, with_query
+
+if TYPE_CHECKING:
+    from gaffer_client.event_socket import LookupSocket
 
 DEFAULT_TIMEOUT = 5.0
 REMEMBERED = 256  # answers that are kept for the time when nobody answers; those that were asked for longest ago go
@@ -94,6 +97,15 @@ class Lookup:
             live.close()
             raise
         return live
+
+    def sockets(self, *, ping_interval: float = 15.0) -> "list[LookupSocket]":
+        """For each lookup a websocket on which it tells its changes; to be started, and closed.
+
+        One that is silent for `ping_interval` seconds is pinged (LP-44).
+        """
+        from gaffer_client.event_socket import LookupSocket  # brings in what websockets need
+
+        return [LookupSocket(transport.again(), ping_interval=ping_interval) for transport in self._transports.values()]
 
     def nodes(self) -> NodesAnswer:
         """All nodes (LP-33)."""

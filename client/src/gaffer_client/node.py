@@ -1,7 +1,7 @@
 """`Server`: one node, over its HTTP API."""
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from gaffer.event_log import ALL, normal
 from gaffer.names import JobName, parse_pid
@@ -11,6 +11,9 @@ from gaffer_client.jobs import Job
 from gaffer_client.naming import checked_job_name
 from gaffer_client.processes import Process
 from gaffer_client.transport import DEFAULT_TIMEOUT, Transport, path_of, with_query
+
+if TYPE_CHECKING:
+    from gaffer_client.channel import GafferSocket
 
 DEFAULT_URL = "http://127.0.0.1:5000"
 DEFAULT_HEARTBEAT = 30.0  # seconds
@@ -251,6 +254,12 @@ class Server:
     def revoke_key(self, identifier: str) -> None:
         """Revoke the API key with that id: what its holders have open is closed."""
         self.transport.order("DELETE", path_of("keys", identifier))
+
+    def socket(self) -> "GafferSocket":
+        """Topics and commands over one websocket; to be started, and closed."""
+        from gaffer_client.channel import GafferSocket  # brings in what websockets need
+
+        return GafferSocket(self.transport.again())
 
     def _job_name(self, name: object, session: str | None = None) -> JobName:
         return checked_job_name(name, self.url, session)
