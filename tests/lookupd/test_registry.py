@@ -4,6 +4,8 @@ import pytest
 
 from gaffer.messages import Process
 from gaffer_lookupd.errors import Refused
+from gaffer_lookupd.lease import Lease, PauseDetector
+from gaffer_lookupd.registry import MAX_TOMBSTONES
 from support.registry import INTERVAL, TTL, Lookup
 
 
@@ -176,6 +178,60 @@ def test_a_copied_id_does_not_push_out_the_node_that_has_it(lookup):
     assert reason.startswith("id_in_use")
 
 
+def test_a_newer_incarnation_wins_whatever_it_is_called(lookup):
+    session = lookup.identify()
+    lookup.identify(name="renamed", incarnation=2)
+    assert lookup.closed == [session]
+    assert [node["name"] for node in lookup.ask("nodes")["nodes"]] == ["renamed"]
+
+
+def test_a_node_whose_socket_closed_may_come_back_from_another_address(lookup):
+    lookup.disconnect(lookup.identify())
+    lookup.identify(origin="http://10.0.0.9:5000")
+    assert [(node["origin"], node["status"]) for node in lookup.ask("nodes")["nodes"]] == [
+        ("http://10.0.0.9:5000", "alive")
+    ]
+
+
+def test_a_node_whose_socket_closed_keeps_its_table_until_the_snapshot(lookup):
+    session = lookup.identify()
+    lookup.announce(session, "s.j", 1, seq=5)
+    lookup.disconnect(session)
+    lookup.identify()
+    assert lookup.pids("s.j") == {"n1": [1]}
+    assert lookup.registry.tombstones == []
+
+
+def test_a_silent_node_that_connects_again_is_alive_for_another_ttl(lookup):
+    lookup.identify()
+    lookup.wait(TTL - 2)
+    lookup.identify()
+    assert lookup.ask("nodes")["nodes"][0]["status"] == "alive"
+    lookup.wait(TTL - 2)
+    assert lookup.status() == "suspect"
+
+
+def test_a_session_that_has_ended_can_not_identify_itself(lookup):
+    old = lookup.identify()
+    lookup.identify()
+    assert refusal(lookup.identify, old, name="n2", id="id2") == (404, "session_ended: connect again")
+    assert [node.identity.name for node in lookup.registry.nodes] == ["n1"]
+
+
+def test_a_0_5_peer_pushes_out_a_node_that_is_silent(lookup):
+    session = lookup.identify()
+    lookup.wait(2 * INTERVAL)
+    lookup.legacy("n1")
+    assert lookup.closed == [session]
+    assert [node.identity.id for node in lookup.registry.nodes] == [None]
+
+
+def test_a_0_5_peer_is_no_party_to_a_conflict(lookup):
+    lookup.legacy("n1", origin="http://elsewhere:5000")
+    lookup.identify()
+    assert [node["conflict"] for node in lookup.ask("nodes")["nodes"]] == [False, False]
+
+
 def test_a_node_that_changes_its_name_ends_a_conflict(lookup):
     lookup.identify()
     second = lookup.identify(id="id2")
@@ -337,6 +393,28 @@ def test_a_node_is_alive_then_suspect_then_expired(lookup):
     assert lookup.events[-3:] == [("add_process", "n1", "s.j", 1), ("update_node", "n1"), ("remove_node", "n1")]
 
 
+def test_an_interval_is_missed_when_the_message_is_late_by_more_than_half_of_it(lookup):
+    lookup.identify()
+    lookup.wait(1.5 * INTERVAL)
+    assert lookup.status() == "alive"
+    lookup.wait(0.5)
+    assert lookup.status() == "suspect"
+
+
+def test_answers_tell_when_a_node_was_heard_and_that_it_is_back(lookup):
+    session = lookup.identify()
+    lookup.announce(session, "s.j", 1)
+    lookup.wait(2 * INTERVAL)
+    (source,) = lookup.ask("find_job", "s.j")["sources"]
+    assert (source["status"], source["age_ms"]) == ("suspect", 2000 * INTERVAL)
+    assert source["node_info"] == lookup.ask("nodes")["nodes"][0]
+    lookup.heard(session)
+    lookup.now += 0.25
+    (source,) = lookup.ask("find_job", "s.j")["sources"]
+    assert (source["status"], source["age_ms"]) == ("alive", 250)
+    assert source["node_info"] == lookup.ask("nodes")["nodes"][0]
+
+
 def test_a_closed_socket_makes_a_node_suspect_at_once(lookup):
     session = lookup.identify()
     lookup.wait(1)
@@ -387,6 +465,15 @@ def test_a_connection_that_never_says_who_it_is_is_closed_after_ttl_of_silence(l
     assert lookup.events == [("add_node", None), ("remove_node", None)]
 
 
+def test_a_connection_that_closes_without_a_name_leaves_nothing(lookup):
+    session = lookup.connect()
+    lookup.disconnect(session)
+    lookup.disconnect(session)
+    lookup.wait(2 * TTL)
+    assert not lookup.closed
+    assert lookup.events == [("add_node", None), ("remove_node", None)]
+
+
 @pytest.mark.parametrize("reason", ["left", "expired", "deleted"])
 def test_a_node_that_is_gone_is_remembered_for_two_ttl(lookup, reason):
     session = lookup.identify(incarnation=3)
@@ -406,6 +493,14 @@ def test_a_node_that_is_gone_is_remembered_for_two_ttl(lookup, reason):
     assert lookup.ask("nodes")["tombstones"] == []
 
 
+def test_of_very_many_that_are_gone_the_oldest_are_forgotten(lookup):
+    for number in range(MAX_TOMBSTONES + 2):
+        lookup.registry.leave(lookup.identify(id=f"id{number}"), lookup.now)
+    graves = lookup.ask("nodes")["tombstones"]
+    assert (len(graves), graves[0]["id"]) == (MAX_TOMBSTONES, "id2")
+    assert [message["id"] for message in lookup.messages if message["event"] == "forget_node"] == ["id0", "id1"]
+
+
 def test_an_id_that_comes_back_has_no_tombstone(lookup):
     session = lookup.identify()
     lookup.registry.leave(session, lookup.now)
@@ -421,7 +516,27 @@ def test_a_deleted_node_must_exist(lookup):
 # Pauses of lookupd itself
 
 
-@pytest.mark.parametrize("pause", [2 * INTERVAL + 2, 60.0, 3600.0])
+@pytest.mark.parametrize(("late", "extended"), [(0.0, 0.0), (7.5, 0.0), (7.6, 7.6), (100.0, 100.0)])
+def test_a_tick_that_is_late_by_more_than_half_an_interval_means_a_pause_that_long(late, extended):
+    lease = Lease(TTL, INTERVAL)
+    pauses = PauseDetector(lease, 1000.0)
+    assert pauses.tick(1000.0 + lease.tick + late) == pytest.approx(extended)
+    assert pauses.tick(1000.0 + 2 * lease.tick + late) == 0.0
+
+
+def test_a_pause_extends_what_holds_for_0_5_peers_and_for_connections_without_a_name(lookup):
+    lookup.legacy()
+    session = lookup.connect()
+    lookup.wait(TTL / 3 - 2)
+    lookup.pause(60)
+    assert refusal(lookup.legacy) == (409, "identity_exists")
+    lookup.wait(TTL * 2 / 3)
+    assert session not in lookup.closed
+    lookup.wait(3)
+    assert session in lookup.closed
+
+
+@pytest.mark.parametrize("pause", [INTERVAL, 2 * INTERVAL + 2, 60.0, 3600.0])
 def test_a_pause_of_lookupd_is_not_the_nodes_silence(lookup, pause):
     lookup.identify()
     old = lookup.legacy()
@@ -451,12 +566,17 @@ def grow(lookup, count):
     return [lookup.identify(name=f"n{k}", id=f"id{k}") for k in range(count)]
 
 
-def test_when_most_nodes_go_silent_together_they_are_kept_and_the_answers_marked_stale(lookup):
-    sessions = grow(lookup, 10)
-    lookup.wait(TTL + 10, *sessions[:4])
-    assert len(list(lookup.registry.nodes)) == 10
+@pytest.mark.parametrize(("nodes", "silent"), [(10, 6), (8, 5)])
+def test_when_most_nodes_go_silent_together_they_are_kept_and_the_answers_marked_stale(lookup, nodes, silent):
+    sessions = grow(lookup, nodes)
+    lookup.wait(TTL + 10, *sessions[silent:])
+    assert len(list(lookup.registry.nodes)) == nodes
     assert lookup.ask("nodes")["stale"] is True
     assert lookup.ask("find_job", "s.j")["stale"] is True
+    assert lookup.messages[-1] == {"event": "stale", "stale": True}
+    lookup.wait(1, *sessions)
+    assert lookup.ask("nodes")["stale"] is False
+    assert {"event": "stale", "stale": False} in lookup.messages
 
 
 @pytest.mark.parametrize(("nodes", "silent"), [(7, 7), (10, 5)])

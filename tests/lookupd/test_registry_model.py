@@ -360,13 +360,14 @@ class RegistryMachine(RuleBasedStateMachine):
     @invariant()
     def agrees_with_the_model(self):
         registry = self.lookup.registry
+        # What is answered, not what the nodes would say: a change that was not published shows as a difference.
         found = {
             node.key: (
-                node.identity.name,
+                node.info.name,
                 node.identity.incarnation,
-                node.seq,
-                node.status,
-                node.conflict,
+                node.seq if node.info.seq is None else node.info.seq,
+                node.info.status,
+                node.info.conflict,
                 {job: {p.pid: p.state for p in known.values()} for job, known in node.jobs.items()},
             )
             for node in registry.nodes

@@ -24,6 +24,8 @@ from gaffer_lookupd.tables import Tables
 # Nodes that lost their connection together come back at about this rate.
 RECONNECTS_PER_SECOND = 500
 
+MAX_TOMBSTONES = 10_000  # each answer tells of all; the oldest are forgotten first
+
 
 class Identified(Struct, frozen=True):
     """What an IDENTIFY led to: sessions to close, and the other connected nodes that have the same name."""
@@ -292,6 +294,11 @@ class Registry:
         self.tables.forget(node)
         del self._nodes[node.key]
         if node.identity.id is not None:
-            tombstone = Tombstone(node.identity.id, node.identity.incarnation, node.seq, reason)
-            self._tombstones[node.identity.id] = (tombstone, now + self.lease.tombstone)
+            self._bury(Tombstone(node.identity.id, node.identity.incarnation, node.seq, reason), now)
         self._update_conflicts(node.identity.name)
+
+    def _bury(self, tombstone: Tombstone, now: float) -> None:
+        if len(self._tombstones) >= MAX_TOMBSTONES:
+            oldest, _ = self._tombstones.pop(next(iter(self._tombstones)))
+            self._publish.forget(oldest)
+        self._tombstones[tombstone.id] = (tombstone, now + self.lease.tombstone)
