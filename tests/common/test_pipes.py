@@ -1,12 +1,13 @@
 """Our ends of pipes: which streams count as fast, and that those lose nothing."""
 
 import asyncio
+import contextlib
 import os
 
 import pytest
 
 from gaffer.errors import ProcessError
-from gaffer.pipes import INPUT_LIMIT, Input, Output, Pace
+from gaffer.pipes import INPUT_LIMIT, Input, Output, Pace, Retention
 from gaffer.streams import Ring
 from support.poll import eventually_async
 
@@ -37,6 +38,36 @@ def test_a_fast_stream_that_slows_down_has_to_prove_itself_again() -> None:
     assert not pace.is_fast(64 * KIB, 1.001)
 
 
+@pytest.mark.parametrize(
+    ("rate", "followed", "least", "most"),
+    [
+        (1e6, True, 256 * KIB, 460 * KIB),  # what comes in 0.2 s, and the next reads
+        (50e6, True, 5_000_000, 8192 * KIB),
+        (500e6, True, 8192 * KIB, 8192 * KIB),
+        (50e6, False, 256 * KIB, 256 * KIB),
+    ],
+)
+def test_of_a_fast_stream_that_is_followed_more_is_kept(rate: float, followed: bool, least: int, most: int) -> None:
+    retention = Retention(256 * KIB)
+    limits = [retention.limit(int(rate * t / 1000), 100 + t / 1000, followed=followed) for t in range(1000)]
+    assert all(256 * KIB <= limit <= most for limit in limits)
+    assert all(limit >= least for limit in limits[200:])
+
+
+def test_a_reader_who_is_behind_has_a_second() -> None:
+    retention = Retention(256 * KIB)
+    limits = [retention.limit(50_000 * t, 100 + t / 1000, followed=t < 500) for t in range(2000)]
+    assert all(limit > 5_000_000 for limit in limits[200:1490])
+    assert limits[-1] == 256 * KIB
+
+
+def test_nothing_is_kept_for_long_when_a_burst_is_over() -> None:
+    retention = Retention(256 * KIB)
+    assert [retention.limit(end, 100, followed=True) for end in (0, 5_000_000)][1] > 5_000_000
+    limits = [retention.limit(5_000_000, 100 + t / 8, followed=True) for t in range(4)]
+    assert limits[-1] == 256 * KIB
+
+
 async def test_a_fast_stream_of_small_pieces_comes_whole_and_in_order() -> None:
     loop = asyncio.get_running_loop()
     reading, writing = os.pipe()
@@ -62,6 +93,28 @@ async def test_a_fast_stream_of_small_pieces_comes_whole_and_in_order() -> None:
     await eventually_async(lambda: ring.closed)
     assert total == ring.end == 16_000_000
     assert newest.endswith(b"%015d\n" % (16_000_000 - 16))
+
+
+async def test_an_input_has_room_when_most_was_read_and_none_when_nobody_reads_any_more() -> None:
+    reading, writing = os.pipe()
+    for fd in (reading, writing):
+        os.set_blocking(fd, False)
+    pipe = Input(asyncio.get_running_loop(), writing)
+    await pipe.room()
+    pipe.write(b"x" * 1024 * KIB)
+    room = asyncio.create_task(pipe.room())
+    read = 0
+    while not room.done():
+        with contextlib.suppress(BlockingIOError):
+            read += len(os.read(reading, 64 * KIB))
+        await asyncio.sleep(0)
+    await room
+    assert 700 * KIB <= read <= 1024 * KIB
+    os.close(reading)
+    pipe.write(b"x" * 1024 * KIB)
+    with pytest.raises(ProcessError, match="closed its input"):
+        await pipe.room()
+    assert pipe.life.closed
 
 
 async def test_an_input_that_nobody_reads_takes_so_much_and_then_refuses() -> None:

@@ -23,6 +23,9 @@ _LARGE_PIPE = 1024 * 1024  # bytes that the pipe of a fast stream may hold
 _REST = 0.001  # seconds
 _READS = 4  # reads at most before the loop gets its turn
 _LAST_READS = 64  # reads at most of what a pipe still holds when its process has ended
+_FRESH = 0.1  # seconds
+_FRESH_LIMIT = 8 * 1024 * 1024  # bytes that a ring keeps of what came in them
+_ATTENTION = 1.0  # seconds that a stream counts as followed since somebody had read all of it
 
 
 class Output:
@@ -40,19 +43,21 @@ class Output:
         self._rest: asyncio.TimerHandle | None = None
         self._pace = Pace()
         self._large: bool | None = None  # None until it was tried
+        self._retention = Retention(ring.limit, ring.end)
         self.ring = ring
         if log is not None:
             log.on_room = self._go_on
         loop.add_reader(fd, self._readable)
 
     def _readable(self) -> None:
-        before = self.ring.end
+        before, now = self.ring.end, self._loop.time()
+        self.ring.limit = self._retention.limit(before, now, followed=self.ring.watchers > 0)
         for _ in range(_READS):
             if not self._read() or self._held:
                 break
         if self._fd is None or self._held:
             return
-        if self._pace.is_fast(self.ring.end - before, self._loop.time()):
+        if self._pace.is_fast(self.ring.end - before, now):
             if self._large is None:
                 self._large = _enlarge(self._fd)
             elif self._large and self.ring.end - before < _READS * READ_SIZE:
@@ -122,6 +127,29 @@ class Pace:
             self._streak = self._streak + 1 if fast else 0
             self._began, self._bytes = now, 0
         return self._streak >= _STREAK
+
+
+class Retention:
+    """Says how much a ring is to keep: `usual` bytes, and of a stream that somebody follows what came just now. No I/O.
+
+    The system lets any reader wait for some milliseconds, in which a fast stream brings more than is usually kept.
+    """
+
+    def __init__(self, usual: int, end: int = 0) -> None:
+        self._usual = usual
+        self._followed_at = -_ATTENTION
+        self._fresh = self._mark = end  # offsets; what comes behind them is younger than twice _FRESH, and once
+        self._marked_at = 0.0
+
+    def limit(self, end: int, now: float, *, followed: bool) -> int:
+        """The limit of the ring for the next reads, which begin at offset `end`; `followed` means read up to that."""
+        if followed:
+            self._followed_at = now
+        if now - self._marked_at >= _FRESH:
+            self._fresh, self._mark, self._marked_at = self._mark, end, now
+        if now - self._followed_at >= _ATTENTION:
+            return self._usual
+        return max(self._usual, min(end - self._fresh + _READS * READ_SIZE, _FRESH_LIMIT))
 
 
 def _enlarge(fd: int) -> bool:
