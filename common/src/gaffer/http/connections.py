@@ -6,6 +6,8 @@ together with the pause before it, and close without an answer.
 """
 
 import asyncio
+import errno
+import math
 import socket
 import ssl
 from collections import deque
@@ -23,7 +25,7 @@ from tornado.httputil import (
     RequestStartLine,
     ResponseStartLine,
 )
-from tornado.netutil import add_accept_handler, ssl_wrap_socket
+from tornado.netutil import ssl_wrap_socket
 
 from gaffer import tls
 from gaffer.complaints import Complaints
@@ -32,6 +34,8 @@ from gaffer.http.limits import Limits, RequestTimeout
 from gaffer.http.wire import Phase, TLSWireStream, WireStream
 
 _PIECE = 64 * 1024  # bytes of a body that are taken at once
+_HELD_UP = 0.05  # seconds
+_EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 _PAUSE = 0.001  # seconds between two pieces of large bodies, whosever they are: they come with 64 MB/s at most
 _UNSENT = 64 * 1024  # bytes that the system keeps for a client who doesn't take them; it would keep megabytes
 
@@ -151,7 +155,7 @@ class Endpoint(HTTPServerConnectionDelegate):
             max_header_size=limits.max_header, max_body_size=limits.max_body, chunk_size=_PIECE
         )
         self._loop = asyncio.get_running_loop()
-        self._sockets: list[tuple[socket.socket, Callable[[], None]]] = []
+        self._sockets: list[socket.socket] = []
         self._connections: dict[WireStream, HTTP1ServerConnection] = {}
         self._timeouts = {
             Phase.HEAD: limits.header_timeout,
@@ -161,7 +165,8 @@ class Endpoint(HTTPServerConnectionDelegate):
         }
         # One phase has one timeout, so each of these is in the order in which the streams will be late.
         self._waiting: dict[Phase, dict[WireStream, None]] = {phase: {} for phase in self._timeouts}
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: asyncio.Handle | None = None
+        self._looks_at = math.inf
 
     @property
     def traffic(self) -> "Traffic":
@@ -170,17 +175,18 @@ class Endpoint(HTTPServerConnectionDelegate):
 
     def listen(self, listening: socket.socket) -> None:
         """Accept connections on the socket, which is closed by `stop`."""
-        self._sockets.append((listening, add_accept_handler(listening, self._accept)))
+        self._sockets.append(listening)
+        self._loop.add_reader(listening, self._accept, listening)
 
     def stop(self) -> None:
         """Accept no more."""
-        for listening, remove in self._sockets:
-            remove()
+        for listening in self._sockets:
+            self._loop.remove_reader(listening)
             listening.close()
         self._sockets.clear()
 
     async def close_connections(self) -> None:
-        """Close all connections, websockets too, whatever they are doing."""
+        """Close all connections, websockets too, whatever they are doing, and wait until no request is under way."""
         while self._connections:
             connection = next(iter(self._connections.values()))
             await connection.close()
@@ -200,9 +206,10 @@ class Endpoint(HTTPServerConnectionDelegate):
             self._watch_until(stream.since + self._timeouts[phase])
 
     def forget(self, stream: WireStream) -> None:
-        """The stream is closed."""
+        """The stream is closed. When a request is under way, the connection is not gone yet."""
         self._leave(stream)
-        self._connections.pop(stream, None)
+        if stream.detached:
+            self._connections.pop(stream, None)
 
     # Hooks of Tornado
 
@@ -217,12 +224,28 @@ class Endpoint(HTTPServerConnectionDelegate):
 
     def on_close(self, server_conn: object) -> None:
         assert isinstance(server_conn, HTTP1ServerConnection)
+        assert isinstance(server_conn.stream, WireStream)
+        if server_conn.stream.closed():
+            self._connections.pop(server_conn.stream, None)
+        else:
+            server_conn.stream.detached = True  # it has become a websocket
         if why := tls.explain(server_conn.stream.error):
             assert isinstance(server_conn.context, Context)
             self._complain(f"{server_conn.context.remote_ip}: no TLS connection: {why}")
 
-    def _accept(self, connection: socket.socket, address: Any) -> None:
-        if len(self._connections) >= self._max_connections and not self._displace():
+    def _accept(self, listening: socket.socket) -> None:
+        """Accept one connection; when there are more, others have their turn first."""
+        try:
+            connection, address = listening.accept()
+        except OSError as error:  # most often it is gone already
+            if error.errno in _EXHAUSTED:
+                self._displace(f"no connection can be accepted: {error.strerror}")
+            return
+        self._serve(connection, address)
+
+    def _serve(self, connection: socket.socket, address: Any) -> None:
+        full = len(self._connections) >= self._max_connections
+        if full and not self._displace(f"{self._max_connections} connections are open"):
             connection.close()
             return
         context = Context(_ip(address), "https" if self._tls else "http", self._find_peer(connection))
@@ -244,16 +267,16 @@ class Endpoint(HTTPServerConnectionDelegate):
         wrapped = ssl_wrap_socket(connection, self._tls, server_side=True, do_handshake_on_connect=False)
         return TLSWireStream(wrapped)
 
-    def _displace(self) -> bool:
+    def _displace(self, why: str) -> bool:
         """Close a connection in favour of a new one; False when each is being answered."""
         for phase in (Phase.HEAD, Phase.IDLE, Phase.BODY, Phase.TAKING):
             queue = self._waiting[phase]
             if queue:
-                self._complain(f"{self._max_connections} connections are open: new ones displace those that wait")
+                self._complain(f"{why}: new ones displace those that wait")
                 self.displaced += 1
                 next(iter(queue)).close()
                 return True
-        self._complain(f"{self._max_connections} connections are open and in use: more are refused")
+        self._complain(f"{why}, all in use: more are refused")
         self.refused += 1
         return False
 
@@ -266,15 +289,24 @@ class Endpoint(HTTPServerConnectionDelegate):
             queue.pop(stream, None)
 
     def _watch_until(self, deadline: float) -> None:
+        if deadline >= self._looks_at:
+            return
         if self._timer is not None:
-            if self._timer.when() <= deadline:
-                return
             self._timer.cancel()
-        self._timer = self._loop.call_at(deadline, self._end_late)
+        self._looks_at = deadline
+        self._timer = self._loop.call_at(deadline, self._look)
+
+    def _look(self) -> None:
+        if self._loop.time() - self._looks_at > _HELD_UP:
+            # The loop did something else for long: what has come meanwhile is still to be read.
+            self._timer = self._loop.call_later(_HELD_UP, self._end_late)
+        else:
+            self._end_late()
 
     def _end_late(self) -> None:
         """Close what is late, and look again when the next one will be."""
         self._timer = None
+        self._looks_at = math.inf
         for phase, queue in self._waiting.items():
             deadline = self._loop.time() - self._timeouts[phase]
             while queue and (stream := next(iter(queue))).since <= deadline:

@@ -49,6 +49,7 @@ class WireStream(IOStream):
     phase = Phase.BUSY
     since = 0.0  # when the phase began, in the loop's time
     heard = False  # whether anything came of the request that is awaited
+    detached = False  # whether it has become a websocket
     answering = False  # whether anything was written in answer to it
     _lines = 0  # of its head
     _head_ended = False
