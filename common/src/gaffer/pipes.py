@@ -25,7 +25,7 @@ _READS = 4  # reads at most before the loop gets its turn
 _LAST_READS = 64  # reads at most of what a pipe still holds when its process has ended
 _FRESH = 0.1  # seconds
 _FRESH_LIMIT = 8 * 1024 * 1024  # bytes that a ring keeps of what came in them
-_ATTENTION = 1.0  # seconds that a stream counts as followed since somebody had read all of it
+_ATTENTION = 5.0  # seconds that a stream counts as followed since somebody had read all of it
 
 
 class Output:
