@@ -76,8 +76,14 @@ class WebSocket:
         """All messages as one, until that ends with `end`."""
         received = b""
         while not received.endswith(end):
-            message = await self.receive()
-            received += message.encode() if isinstance(message, str) else message
+            received += await self._receive_bytes()
+        return received
+
+    async def receive_size(self, size: int) -> bytes:
+        """All messages as one, until that has so many bytes."""
+        received = b""
+        while len(received) < size:
+            received += await self._receive_bytes()
         return received
 
     async def closing(self) -> Closed:
@@ -87,6 +93,10 @@ class WebSocket:
                 await self.receive()
             except Closed as closed:
                 return closed
+
+    async def _receive_bytes(self) -> bytes:
+        message = await self.receive()
+        return message.encode() if isinstance(message, str) else message
 
     async def _read_frame(self) -> tuple[int, bytes]:
         reader = self.exchange.reader
