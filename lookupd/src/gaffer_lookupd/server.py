@@ -24,6 +24,8 @@ logger = logging.getLogger(__name__)
 
 _OWN_DESCRIPTORS = 64  # endpoints, log, loop, and what is opened for a moment
 _UNLIMITED = 1_000_000
+# When all nodes come back at once, those that are here already are heard too.
+_ACCEPTS_PER_SECOND = 1000
 
 _KEY_HOLDER = Grant(ALL_SCOPES)
 
@@ -87,7 +89,8 @@ def _limits() -> Limits:
     raise_descriptors()
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     unlimited = soft == resource.RLIM_INFINITY
-    return Limits(max_connections=_UNLIMITED if unlimited else max(soft - _OWN_DESCRIPTORS, soft // 2))
+    connections = _UNLIMITED if unlimited else max(soft - _OWN_DESCRIPTORS, soft // 2)
+    return Limits(max_connections=connections, accepts_per_second=_ACCEPTS_PER_SECOND)
 
 
 def _is_reachable(url: str) -> bool:

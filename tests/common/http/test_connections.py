@@ -340,3 +340,11 @@ async def test_large_bodies_take_turns_and_small_ones_pass_them(connections: Con
             answered += 1
         assert [answer.status for answer in await sending] == [400] * 10
         assert answered > 20
+
+
+async def test_no_more_are_accepted_in_a_second_than_may_come() -> None:
+    async with running_node(limits=Limits(accepts_per_second=22)) as node:  # two in a tenth of a second
+        began = asyncio.get_running_loop().time()
+        answers = await asyncio.gather(*(node.call("GET", "/ping") for _ in range(9)))
+        assert asyncio.get_running_loop().time() - began > 0.39
+    assert [answer.status for answer in answers] == 9 * [200]

@@ -31,6 +31,7 @@ from gaffer import tls
 from gaffer.complaints import Complaints
 from gaffer.http.access import Peer
 from gaffer.http.limits import Limits, RequestTimeout
+from gaffer.http.pace import Pace
 from gaffer.http.wire import Phase, TLSWireStream, WireStream
 
 _PIECE = 64 * 1024  # bytes of a body that are taken at once
@@ -156,6 +157,8 @@ class Endpoint(HTTPServerConnectionDelegate):
         )
         self._loop = asyncio.get_running_loop()
         self._sockets: list[socket.socket] = []
+        self._pace = Pace(limits.accepts_per_second)
+        self._resting: asyncio.TimerHandle | None = None
         self._connections: dict[WireStream, HTTP1ServerConnection] = {}
         self._timeouts = {
             Phase.HEAD: limits.header_timeout,
@@ -180,6 +183,8 @@ class Endpoint(HTTPServerConnectionDelegate):
 
     def stop(self) -> None:
         """Accept no more."""
+        if self._resting is not None:
+            self._resting.cancel()
         for listening in self._sockets:
             self._loop.remove_reader(listening)
             listening.close()
@@ -241,7 +246,18 @@ class Endpoint(HTTPServerConnectionDelegate):
             if error.errno in _EXHAUSTED:
                 self._displace(f"no connection can be accepted: {error.strerror}")
             return
+        rest = self._pace.count(self._loop.time())
+        if rest:
+            for each in self._sockets:
+                self._loop.remove_reader(each)
+            self._resting = self._loop.call_later(rest, self._go_on)
         self._serve(connection, address)
+
+    def _go_on(self) -> None:
+        """Accept again, after a rest."""
+        self._resting = None
+        for listening in self._sockets:
+            self._loop.add_reader(listening, self._accept, listening)
 
     def _serve(self, connection: socket.socket, address: Any) -> None:
         full = len(self._connections) >= self._max_connections

@@ -16,7 +16,8 @@ class Limits:
     line included. header_timeout: from the first byte of a request (on a new connection from the start) to the end of
     its head. body_timeout: from there to the end of the body, and for the client to take a complete answer.
     idle_timeout: between two requests. max_connections: on each endpoint; None for half of the descriptors that the
-    process may have, divided by the endpoints.
+    process may have, divided by the endpoints. accepts_per_second: by each endpoint, in any second; more wait to be
+    accepted.
     """
 
     max_body: int = 8 * 1024 * 1024
@@ -26,6 +27,7 @@ class Limits:
     body_timeout: float = 120.0
     idle_timeout: float = 120.0
     max_connections: int | None = None
+    accepts_per_second: int | None = None
 
     def connections(self, endpoints: int) -> int:
         """How many connections each of so many endpoints takes."""
