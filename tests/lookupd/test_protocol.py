@@ -128,6 +128,10 @@ def test_a_node_announces_updates_drains_and_leaves(speaker):
     assert source["processes"] == [{"pid": 1, "state": "ready", "endpoints": [endpoint]}]
     assert speaker.say("DRAIN") == OK
     assert speaker.lookup.status() == "draining"
+    assert speaker.say("SNAPSHOT", seq=5, jobs=table) == OK
+    assert speaker.lookup.status() == "alive"
+    assert speaker.say("SNAPSHOT", seq=5, jobs=table, draining=True) == OK
+    assert speaker.lookup.status() == "draining"
     assert speaker.say("UNREGISTER_PROCESS", job_name="s.j", pid=1, seq=6, state="draining") == OK
     assert speaker.say("LEAVE") == OK
     assert speaker.close == [speaker.session]

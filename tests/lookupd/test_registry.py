@@ -349,6 +349,52 @@ def test_a_snapshot_publishes_only_what_it_changes(lookup):
     ]
 
 
+@pytest.mark.parametrize(
+    ("call", "args"),
+    [
+        ("unregister_job", ["s.none"]),
+        ("put_process", ["s.j", Process(1)]),
+        ("drop_process", ["s.j", 9]),
+        ("replace", None),
+    ],
+)
+def test_a_numbered_change_that_changes_nothing_else_counts_all_the_same(lookup, call, args):
+    session = lookup.identify()
+    lookup.announce(session, "s.j", 1, seq=5)
+    (source,) = lookup.ask("find_job", "s.j")["sources"]
+    if args is None:
+        lookup.announce(session, "s.j", 1, seq=6)
+    else:
+        change(lookup, session, 6, call, *args)
+    assert lookup.messages[-1]["event"] == "update_node"
+    assert lookup.ask("nodes")["nodes"][0]["seq"] == lookup.messages[-1]["seq"] == 6
+    source["node_info"]["seq"] = 6
+    assert lookup.ask("find_job", "s.j")["sources"] == [source]
+
+
+def test_answers_follow_each_change(lookup):
+    session = lookup.identify()
+    lookup.announce(session, "s.a", 1)
+
+    def asked():
+        jobs = {job["name"]: job["sources"] for job in lookup.ask("jobs")["jobs"]}
+        assert all(jobs[name] == lookup.ask("find_job", name)["sources"] for name in ("s.a", "s.b") if name in jobs)
+        (table,) = lookup.snapshot()["nodes"]
+        assert {name: source["processes"] for name, (source,) in jobs.items()} == table["jobs"]
+        return {name: source["pids"] for name, (source,) in jobs.items()}
+
+    assert asked() == {"s.a": [1]}
+    change(lookup, session, 2, "put_process", "s.a", Process(2))
+    assert asked() == {"s.a": [1, 2]}
+    change(lookup, session, 3, "register_job", "s.b")
+    assert asked() == {"s.a": [1, 2], "s.b": []}
+    change(lookup, session, 4, "put_process", "s.a", Process(1, "draining"))
+    assert asked() == {"s.a": [2], "s.b": []}
+    change(lookup, session, 5, "unregister_job", "s.a")
+    change(lookup, session, 6, "register_job", "s.a")
+    assert asked() == {"s.a": [], "s.b": []}
+
+
 def test_processes_that_drain_are_listed_but_not_among_the_pids(lookup):
     session = lookup.identify()
     node = lookup.registry.identified(session)
@@ -369,8 +415,12 @@ def test_a_node_that_drains_offers_no_pids(lookup):
     lookup.registry.tables.set_draining(lookup.registry.identified(session), True)
     assert lookup.status() == "draining"
     assert lookup.pids("s.j") == {"n1": []}
-    lookup.announce(session, "s.j", 1, seq=2)
-    assert lookup.status() == "alive"
+    lookup.disconnect(session)
+    (node,) = lookup.ask("nodes")["nodes"]
+    assert (node["status"], node["draining"]) == ("suspect", True)
+    assert lookup.pids("s.j") == {"n1": []}
+    lookup.announce(lookup.identify(), "s.j", 1, seq=2)
+    assert lookup.pids("s.j") == {"n1": [1]}
 
 
 # Leases
@@ -486,11 +536,13 @@ def test_a_node_that_is_gone_is_remembered_for_two_ttl(lookup, reason):
         lookup.wait(TTL)
     assert lookup.status() is None
     grave = {"id": "id1", "incarnation": 3, "seq": 9, "reason": reason}
+    assert grave.items() <= lookup.messages[-1].items()
     assert lookup.ask("nodes")["tombstones"] == [grave]
     lookup.wait(2 * TTL - 1)
     assert lookup.ask("nodes")["tombstones"] == [grave]
     lookup.wait(1)
     assert lookup.ask("nodes")["tombstones"] == []
+    assert lookup.messages[-1] == {"event": "forget_node", **grave}
 
 
 def test_of_very_many_that_are_gone_the_oldest_are_forgotten(lookup):
