@@ -10,13 +10,14 @@ SPHINX := $(BIN)/sphinx-build --quiet --fresh-env --fail-on-warning --keep-going
 # Expanded when a recipe runs. $(error) prints one line and make ends with 2.
 require = $(eval missing := $(shell tools/venv.sh check))$(if $(missing),$(error $(missing)))
 
-.PHONY: help demo test check format docs venv clean
+.PHONY: help demo test faults check format docs venv clean
 
 help:
 	@echo 'make demo             a lookupd and 3 nodes on this machine, and who runs what; Ctrl-C ends it'
 	@echo 'make demo NODES=5     ... with 5 nodes'
 	@echo 'make demo ONCE=1      ... start, check, kill a process and a node, report, end'
 	@echo 'make test             all tests; ARGS="tests/common -k slot" for some'
+	@echo 'make faults           what networks and hosts may do to a cluster, the long cases too; prints figures; needs root'
 	@echo 'make check            format, lint, types, direction of imports, pages without warnings'
 	@echo 'make format           format the code and mend what the linter can'
 	@echo 'make docs             docs/compatibility.md from the marks of the tests, and docs/_build/html'
@@ -35,6 +36,9 @@ venv:
 
 test: venv
 	@$(BIN)/pytest $(ARGS)
+
+faults: venv
+	@$(BIN)/pytest tests/cluster/test_faults.py -m "" -rP $(ARGS)
 
 check: venv
 	$(BIN)/ruff format --check

@@ -387,13 +387,13 @@ async def test_it_pings_with_its_number_and_sends_a_snapshot_when_asked():
 
 
 @LOST
-async def test_a_ping_without_an_answer_for_one_interval_means_reconnect():
+async def test_a_ping_without_an_answer_for_one_interval_means_reconnect_at_once():
     def answer(message):
-        return {"IDENTIFY": WELCOME, "PING": None}.get(message["type"], OK)
+        return {"IDENTIFY": {**WELCOME, "reconnect_window": 1000.0}, "PING": None}.get(message["type"], OK)
 
     async with other_lookupd(answer) as lookup, announcing(lookup.url):
-        await eventually_async(lambda: len(lookup.connections) >= 2)
-        assert lookup.connections[0][-1]["type"] == "PING"
+        await eventually_async(lambda: len(lookup.connections) >= 4, timeout=6 * WELCOME["interval"] + 2)
+        assert [messages[-1]["type"] for messages in lookup.connections[:3]] == ["PING"] * 3
 
 
 @LOST

@@ -46,6 +46,10 @@ class LinkError(Exception):
     """The connection is of no use any more; the text says why."""
 
 
+class _Silence(LinkError):
+    """Nothing comes over the connection any more."""
+
+
 class LinkStatus(TypedDict):
     """How a link fares: `error` is why it is not connected."""
 
@@ -158,14 +162,18 @@ class Link:
 
     async def _run(self) -> None:
         while not self._leaving:
+            error: Exception | None = None
             try:
                 await self._hold_connection()
             except* _FAILURES as group:
+                error = _first(group)
                 if not self._leaving:
-                    self._failed(_explain(_first(group)))
+                    self._failed(_explain(error))
             finally:
                 self._lost()
-            await asyncio.sleep(reconnect_delay(self._window, random.random()))
+            # What one node finds out by its own PING doesn't send all of them here at once, and its lease runs.
+            if not isinstance(error, _Silence):
+                await asyncio.sleep(reconnect_delay(self._window, random.random()))
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and (error := task.exception()) is not None:
@@ -274,7 +282,7 @@ class Link:
         while True:
             await asyncio.sleep(self._interval)
             if self._ping_unanswered:
-                raise LinkError(f"it did not answer for {self._interval:g} s")
+                raise _Silence(f"it did not answer for {self._interval:g} s")
             self._ping_unanswered = True
             self._post(Ping(_PING, None if self._plain else self._journal.seq))
 
