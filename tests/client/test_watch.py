@@ -4,8 +4,6 @@ import json
 import os
 import re
 import signal
-import subprocess
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -13,53 +11,17 @@ import pytest
 
 from gaffer_client import Job, Server
 from support.client import Commands
-from support.daemons import Daemon, clean_env, command_path, gafferd
+from support.daemons import Daemon, gafferd
+from support.following import Following, following
 from support.poll import eventually
 
 
-class Watching:
-    """A running `gafferctl watch`: the lines so far."""
-
-    def __init__(self, url: str, *args: str) -> None:
-        self.lines: list[str] = []
-        self.process = subprocess.Popen(
-            [command_path("gafferctl"), "--connect", url, "watch", *args],
-            env=clean_env(),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        self._reader = threading.Thread(target=self._read)
-        self._reader.start()
-
-    def _read(self) -> None:
-        assert self.process.stdout is not None
-        with self.process.stdout as stream:
-            for line in stream:
-                self.lines.append(line.rstrip("\n"))
-
-    def end(self) -> tuple[int, str]:
-        """Ctrl-C; the exit status, and what stands on stderr."""
-        assert self.process.stderr is not None
-        with self.process.stderr as stream:
-            self.process.send_signal(signal.SIGINT)
-            status = self.process.wait(10)
-            self._reader.join(10)
-            return status, stream.read()
-
-
 @contextmanager
-def watching(server: Server, *args: str) -> Iterator[Watching]:
+def watching(server: Server, *args: str) -> Iterator[Following]:
     """Run it until the block ends; it is connected when the block begins."""
-    watch = Watching(server.url, *args)
-    try:
+    with following("gafferctl", "--connect", server.url, "watch", *args) as watch:
         eventually(lambda: followers(server) == 1)
         yield watch
-    finally:
-        if watch.process.poll() is None:
-            watch.process.kill()
-        watch.process.wait()
 
 
 def followers(server: Server) -> int:
@@ -109,7 +71,7 @@ def test_all_events(server: Server, dummy: Job) -> None:
     with watching(server) as watch:
         crash(dummy)
         eventually(lambda: any("proc.dummy.spawn" in line for line in watch.lines))
-        assert watch.end() == (130, "")
+        assert watch.interrupt() == (130, "")
     expected = ["exit", "proc.dummy.exit", "spawn", "proc.dummy.spawn"]
     assert texts(watch.lines) == [f"dummy | {event} dummy" for event in expected]
 
@@ -124,7 +86,7 @@ def test_some_events(server: Server, dummy: Job, pattern: str, expected: list[st
         server.load({"name": "other", "cmd": "sleep 1000"})
         crash(dummy)
         eventually(lambda: any("spawn" in line for line in watch.lines))
-        assert watch.end() == (130, "")
+        assert watch.interrupt() == (130, "")
     assert texts(watch.lines) == [f"dummy | {event} dummy" for event in expected]
 
 
@@ -134,7 +96,7 @@ def test_a_colour_for_each_template(server: Server, dummy: Job) -> None:
         server.load({"name": "other", "cmd": "sleep 1000"})
         crash(dummy)
         eventually(lambda: len(watch.lines) == 2)
-        watch.end()
+        watch.interrupt()
     colours = {re.sub(r".* spawn (\w+)\x1b\[0m", r"\1", line): line[:5] for line in watch.lines}
     assert set(colours) == {"other", "dummy"}
     assert len(set(colours.values())) == 2
@@ -145,7 +107,7 @@ def test_documents(server: Server, dummy: Job) -> None:
     with watching(server, "exit", "--json") as watch:
         crash(dummy)
         eventually(lambda: watch.lines)
-        watch.end()
+        watch.interrupt()
     event = json.loads(watch.lines[0])
     assert (event["event"], event["name"], event["term_signal"]) == ("exit", "dummy", 9)
 
@@ -159,7 +121,7 @@ def test_a_node_that_is_started_again() -> None:
                 eventually(lambda: followers(server) == 1)
                 server.load({"name": "again", "cmd": "sleep 1000"})
                 eventually(lambda: watch.lines)
-                status, stderr = watch.end()
+                status, stderr = watch.interrupt()
     assert texts(watch.lines) == ["again | create again"]
     assert status == 130
     assert all(line.startswith("warning: ") and line.endswith("; trying again") for line in stderr.splitlines())

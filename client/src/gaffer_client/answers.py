@@ -66,6 +66,25 @@ class Drain(TypedDict):
     processes: int
 
 
+class LookupLink(TypedDict):
+    """How a node fares with one lookup; `error` is why it is not connected."""
+
+    address: str
+    connected: bool
+    error: str | None
+
+
+class Health(TypedDict):
+    """How a node is: `ok`, `draining` or `stopping`; what it has, and whether it reaches its lookups."""
+
+    status: str
+    version: str
+    uptime: float
+    jobs: int
+    processes: int
+    lookupds: list[LookupLink]
+
+
 class Sessions(TypedDict):
     """The names of sessions."""
 

@@ -3,12 +3,14 @@
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
 
 from gaffer_client import composing
 from gaffer_client.answers import JobAnswer, JobsAnswer, NodesAnswer, SessionsAnswer, Source
 from gaffer_client.errors import GafferClientError, ServerError, StatusError, Unreachable
-from gaffer_client.live import DEFAULT_PATIENCE, LiveLookup
+from gaffer_client.eventsource import Watcher
+from gaffer_client.live import DEFAULT_PATIENCE, HEARTBEAT, IDLE_TIMEOUT, LiveLookup
 from gaffer_client.merge import Merged, View, merge
 from gaffer_client.transport import Transport, path_of, unreachable, with_query
 
@@ -98,6 +100,24 @@ class Lookup:
             raise
         return live
 
+    def watchers(self, on_lost: Callable[[str, GafferClientError | None], object] | None = None) -> list[Watcher]:
+        """For each lookup a Watcher of its changes, of which the first is the whole map.
+
+        `on_lost(url, error)` is called before it connects again.
+        """
+        path = with_query("/events", {"heartbeat": f"{HEARTBEAT:g}"})
+        several = len(self._transports) > 1
+        return [
+            Watcher.over(
+                transport,
+                path,
+                idle_timeout=IDLE_TIMEOUT,
+                patient=several,
+                on_lost=None if on_lost is None else partial(on_lost, url),
+            )
+            for url, transport in self._transports.items()
+        ]
+
     def sockets(self, *, ping_interval: float = 15.0) -> "list[LookupSocket]":
         """For each lookup a websocket on which it tells its changes; to be started, and closed.
 
@@ -132,30 +152,17 @@ class Lookup:
         found = self._ask("/findSession", JobsAnswer, _jobs_of_list, query={"sessionid": sessionid})
         return composing.jobs_answer(*found)
 
+    def opinions(self, name: str) -> dict[str, View | GafferClientError]:
+        """What each of them says: all nodes that it knows, and which have the job `name`; or why it says nothing."""
+        replies = self._replies("/findJob", JobAnswer, lambda document: {name: document["sources"]}, {"name": name})
+        return {url: reply.view if isinstance(reply, _Reply) else reply for url, reply in replies.items()}
+
     def _ask(
         self, path: str, shape: type[Any], jobs_of: _JobsOf, query: Mapping[str, str] | None = None
     ) -> tuple[Merged, dict[str, Any]]:
         """Ask all; the merged content, and the rest of the answer to put it in."""
         several = len(self._transports) > 1
-
-        def fetch(transport: Transport) -> _Reply | GafferClientError:
-            try:
-                # The nodes come first, so that a node is at least as far in the second answer as in the first.
-                nodes = transport.get("/nodes", NodesAnswer) if several and path != "/nodes" else None
-                document = transport.get(path, shape, query=query)
-            except GafferClientError as error:
-                return error
-            known = nodes or document
-            view = View(
-                url=transport.url,
-                nodes=known.get("nodes", []),
-                jobs=jobs_of(document),
-                tombstones=known.get("tombstones", []),
-                stale=document.get("stale", False),
-            )
-            return _Reply(view, document)
-
-        outcomes = _at_once(fetch, self._transports)
+        outcomes = self._replies(path, shape, jobs_of, query, with_nodes=several)
         replies = [outcome for outcome in outcomes.values() if isinstance(outcome, _Reply)]
         self.failures = {url: outcome for url, outcome in outcomes.items() if isinstance(outcome, GafferClientError)}
         question = with_query(path, query)
@@ -170,6 +177,36 @@ class Lookup:
         if len(self._last) > REMEMBERED:
             self._last.popitem(last=False)
         return merged, rest
+
+    def _replies(
+        self,
+        path: str,
+        shape: type[Any],
+        jobs_of: _JobsOf,
+        query: Mapping[str, str] | None,
+        *,
+        with_nodes: bool = True,
+    ) -> dict[str, _Reply | GafferClientError]:
+        """The answer of each; `with_nodes` with all nodes that it knows, which merging needs."""
+
+        def fetch(transport: Transport) -> _Reply | GafferClientError:
+            try:
+                # The nodes come first, so that a node is at least as far in the second answer as in the first.
+                nodes = transport.get("/nodes", NodesAnswer) if with_nodes and path != "/nodes" else None
+                document = transport.get(path, shape, query=query)
+            except GafferClientError as error:
+                return error
+            known = nodes or document
+            view = View(
+                url=transport.url,
+                nodes=known.get("nodes", []),
+                jobs=jobs_of(document),
+                tombstones=known.get("tombstones", []),
+                stale=document.get("stale", False),
+            )
+            return _Reply(view, document)
+
+        return _at_once(fetch, self._transports)
 
     def _repeat(self, question: str) -> tuple[Merged, dict[str, Any]]:
         """The last answer to a question that nobody answers now."""

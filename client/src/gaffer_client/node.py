@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from gaffer.event_log import ALL, normal
 from gaffer.names import JobName, parse_pid
-from gaffer_client.answers import Drain, Jobs, JobStats, KeyInfo, KeyList, NewKey, Pids, Sessions, Version
+from gaffer_client.answers import Drain, Health, Jobs, JobStats, KeyInfo, KeyList, NewKey, Pids, Sessions, Version
 from gaffer_client.eventsource import Lost, Watcher
 from gaffer_client.jobs import Job
 from gaffer_client.naming import checked_job_name
@@ -70,6 +70,10 @@ class Server:
     def ping(self) -> bool:
         """True when the node answers that it is well."""
         return self.transport.request("GET", "/ping").body.strip() == b"OK"
+
+    def health(self) -> Health:
+        """How the node is, and whether it reaches its lookups."""
+        return self.transport.get("/health", Health)
 
     def drained(self) -> Drain:
         """How far the node is out of service."""

@@ -1,6 +1,18 @@
 """The two programs: their commands and options."""
 
-from gaffer_client.cli.commands import apps, control, draining, general, keys, local, lookups, scaling, watching
+from gaffer_client.cli.commands import (
+    apps,
+    changes,
+    control,
+    draining,
+    general,
+    keys,
+    local,
+    lookups,
+    scaling,
+    watching,
+    why,
+)
 from gaffer_client.cli.config import CONNECTION_OPTIONS, DEFAULT_LOOKUP
 from gaffer_client.cli.table import Option, Program
 from gaffer_client.node import DEFAULT_URL
@@ -13,6 +25,8 @@ GAFFER = Program(
         *apps.COMMANDS,
         *scaling.COMMANDS,
         *lookups.COMMANDS,
+        *changes.COMMANDS,
+        *why.COMMANDS,
         *draining.COMMANDS,
         *keys.COMMANDS,
         *general.GAFFER_COMMANDS,

@@ -1,0 +1,158 @@
+"""`gaffer why`: what each lookup and each node says about a job, and what does not fit together."""
+
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import Any
+
+from gaffer.names import parse_job_name
+from gaffer.rules import did_you_mean
+from gaffer_client.answers import NodeInfo
+from gaffer_client.cli.config import Context
+from gaffer_client.cli.errors import Exit
+from gaffer_client.cli.output import abridged, age, print_json, printable, table
+from gaffer_client.cli.parse import Arguments
+from gaffer_client.cli.table import Command
+from gaffer_client.errors import GafferClientError, NotFound
+from gaffer_client.jobs import Job
+from gaffer_client.lookup import Lookup
+from gaffer_client.merge import NodeKey, View, node_key
+from gaffer_client.naming import display_name
+from gaffer_client.why import Inquiry, Report, findings
+
+_AT_ONCE = 16  # nodes that are asked at the same time
+_PATIENCE = 5.0  # seconds that a node has to answer
+
+
+def why(context: Context, args: Arguments) -> int:
+    name = str(parse_job_name(args.required("<job>")))
+    with context.lookup() as lookup:
+        inquiry = _inquire(context, lookup, name)
+        found = findings(inquiry)
+        if inquiry.views and not inquiry.sources:
+            found += _suggestion(lookup, name)
+    if context.json:
+        print_json(_document(inquiry, found))
+    else:
+        _print(inquiry, found)
+    if not inquiry.views:
+        return Exit.UNREACHABLE
+    return Exit.OK if inquiry.sources else Exit.NOT_FOUND
+
+
+def _inquire(context: Context, lookup: Lookup, name: str) -> Inquiry:
+    """Ask the lookups, then the nodes that have the job; all nodes when none has."""
+    opinions = lookup.opinions(name)
+    views = [opinion for opinion in opinions.values() if isinstance(opinion, View)]
+    failures = {url: each.message for url, each in opinions.items() if isinstance(each, GafferClientError)}
+    inquiry = Inquiry(name, views, failures, {})
+    named = [source["node_info"] for view in views for source in view.jobs.get(name, ())]
+    nodes = {node_key(node): node for node in named or inquiry.merged.nodes}
+    nodes |= {node_key(source["node_info"]): source["node_info"] for source in inquiry.sources.values()}
+    return replace(inquiry, reports=_ask_nodes(context, name, nodes))
+
+
+def _ask_nodes(context: Context, name: str, nodes: Mapping[NodeKey, NodeInfo]) -> dict[NodeKey, Report]:
+    def ask(node: NodeInfo) -> Report:
+        try:
+            with context.server(node["origin"]) as server:
+                server.transport.timeout = _PATIENCE
+                try:
+                    job = Job(server, name).info()
+                except NotFound:
+                    job = None
+                return Report(node, job, server.health()["lookupds"])
+        except GafferClientError as error:
+            return Report(node, error=error.message)
+
+    with ThreadPoolExecutor(_AT_ONCE) as threads:
+        return dict(zip(nodes, threads.map(ask, nodes.values()), strict=True))
+
+
+def _suggestion(lookup: Lookup, name: str) -> Iterable[str]:
+    known = [job["name"] for job in lookup.jobs()["jobs"]]
+    suggestion = did_you_mean(name, known)
+    return [suggestion] if suggestion else []
+
+
+def _print(inquiry: Inquiry, found: list[str]) -> None:
+    rows = [
+        (
+            display_name(source["node_info"]),
+            view.url,
+            source["node_info"].get("status", "alive"),
+            age(source.get("age_ms")),
+            abridged([f"{process['pid']} {process['state']}" for process in source.get("processes", [])]) or "-",
+        )
+        for view in inquiry.views
+        for source in view.jobs.get(inquiry.name, ())
+    ]
+    if rows:
+        print(table(("NODE", "ACCORDING TO", "STATE", "AGE", "PROCESSES"), sorted(rows)))
+        print()
+    itself = [
+        (display_name(report.node), report.node["origin"], _in_short(report))
+        for report in inquiry.reports.values()
+        if report.job is not None or report.error is not None or inquiry.sources
+    ]
+    if itself:
+        print(table(("NODE", "ORIGIN", "ITSELF SAYS"), sorted(itself)))
+        print()
+    for finding in found:
+        print(printable(f"- {finding}"))
+    if not found:
+        print("All lookups and nodes say the same, and all is well.")
+
+
+def _in_short(report: Report) -> str:
+    if report.error is not None:
+        return "nothing"
+    if report.job is None:
+        return "it has no such job"
+    return f"{report.job['state']}: {abridged(sorted(report.job['processes'])) or 'no process'}"
+
+
+def _document(inquiry: Inquiry, found: list[str]) -> dict[str, Any]:
+    return {
+        "name": inquiry.name,
+        "sources": list(inquiry.sources.values()),
+        "lookups": [
+            *(
+                {
+                    "url": view.url,
+                    "error": None,
+                    "stale": view.stale,
+                    "sources": list(view.jobs.get(inquiry.name, ())),
+                    "tombstones": list(view.tombstones),
+                }
+                for view in inquiry.views
+            ),
+            *({"url": url, "error": message} for url, message in inquiry.failures.items()),
+        ],
+        "nodes": [
+            {"node_info": report.node, "error": report.error, "job": report.job, "lookupds": list(report.lookupds)}
+            for report in inquiry.reports.values()
+        ],
+        "findings": found,
+    }
+
+
+COMMANDS = (
+    Command(
+        "why",
+        "Explain which nodes have a job, as SESSION.NAME, and what speaks against it",
+        why,
+        "lookup",
+        "<job>",
+        details="""
+            Shows what each lookup says about the nodes that have the job, and how long ago (AGE) it heard of them, then
+            what these nodes say when they are asked themselves; your API key, if you give one, is shown to them. When
+            no lookup knows the job, all nodes are asked.
+
+            What does not fit together is told in sentences: who gives no answer, who is behind, silent or drained,
+            which nodes share a name, where a node itself says otherwise.
+
+            The exit status is 4 when no node has the job according to the lookups, 3 when no lookup answers.
+        """,
+    ),
+)

@@ -1,0 +1,258 @@
+"""`gaffer why`: what is odd about the answers, and the command against real daemons."""
+
+import json
+import signal
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from gaffer_client import Lookup, Server
+from gaffer_client.answers import NodeInfo, Source
+from gaffer_client.merge import View, node_key
+from gaffer_client.why import Inquiry, Report, findings
+from support.client import Commands
+from support.daemons import Daemon, gafferd, lookupd
+from support.poll import eventually
+
+JOB = "s.j"
+
+
+def node(name: str = "web1", **more: Any) -> NodeInfo:
+    info = {"name": name, "origin": f"http://{name}:5000", "version": "0.1", "id": name, "incarnation": 1, "seq": 5}
+    return {**info, "status": "alive", "age_ms": 300, "draining": False, "conflict": False, **more}  # type: ignore
+
+
+def source(info: NodeInfo, *pids: int, state: str = "ready") -> Source:
+    return {
+        "name": info["name"],
+        "pids": list(pids) if state != "draining" else [],
+        "node_info": info,
+        "processes": [{"pid": pid, "state": state, "endpoints": []} for pid in pids],
+    }
+
+
+def view(url: str, *sources: Source, others: tuple[NodeInfo, ...] = (), **more: Any) -> View:
+    return View(url, [*(each["node_info"] for each in sources), *others], {JOB: list(sources)}, **more)
+
+
+def itself(info: NodeInfo, *pids: int, state: str = "running", reason: str | None = None, **more: Any) -> Report:
+    job: Any = {"processes": list(pids), "state": state, "reason": reason}
+    link = {"address": "http://lookup", "connected": True, "error": None}
+    return Report(info, **{"job": job, "lookupds": [link], **more})
+
+
+WEB1, WEB2 = node("web1"), node("web2")
+WELL = view("one", source(WEB1, 1, 2))
+
+
+@pytest.mark.parametrize(
+    ("views", "failures", "reports", "expected"),
+    [
+        pytest.param([WELL], {}, [itself(WEB1, 2, 1)], [], id="all is well"),
+        pytest.param([WELL, view("two", source(WEB1, 2, 1))], {}, [itself(WEB1, 1, 2)], [], id="two agree"),
+        pytest.param([WELL], {"two": "refused"}, [], ["two gave no answer: refused"], id="a lookup is gone"),
+        pytest.param(
+            [],
+            {"one": "refused"},
+            [],
+            ["one gave no answer: refused", "no lookup answers, so nobody knows which nodes there are"],
+            id="all lookups are gone",
+        ),
+        pytest.param(
+            [view("one", source(WEB1, 1), stale=True)],
+            {},
+            [],
+            ["one has not heard of most nodes: what it says may be old"],
+            id="stale",
+        ),
+        pytest.param(
+            [view("one", others=(WEB1,))], {}, [Report(WEB1)], ["no lookup knows a node that has s.j"], id="nobody"
+        ),
+        pytest.param(
+            [view("one", others=(WEB1,))],
+            {},
+            [itself(WEB1, 1, lookupds=[{"address": "http://lookup", "connected": False, "error": "refused"}])],
+            [
+                "no lookup knows a node that has s.j",
+                "web1 has it, and no lookup says so",
+                "web1 is not connected to http://lookup: refused",
+            ],
+            id="only the node knows",
+        ),
+        pytest.param(
+            [view("one", source(node(status="suspect", age_ms=12_000), 1))],
+            {},
+            [Report(WEB1, error="can't reach http://web1:5000: timed out")],
+            [
+                "web1 was not heard for 12.0 s: it is suspect, and leaves the answers when its lease ends",
+                "web1 itself gave no answer: can't reach http://web1:5000: timed out",
+            ],
+            id="suspect",
+        ),
+        pytest.param(
+            [view("one", source(node(status="draining", draining=True), 1, state="draining"))],
+            {},
+            [itself(WEB1)],
+            [
+                "web1 is being drained: its processes take no work",
+                "no process of it is ready on web1: 1 draining",
+            ],
+            id="draining",
+        ),
+        pytest.param(
+            [view("one", source(WEB1, 1, state="starting"))],
+            {},
+            [itself(WEB1, 1)],
+            ["no process of it is ready on web1: 1 starting"],
+            id="starting",
+        ),
+        pytest.param(
+            [view("one", source(WEB1))],
+            {},
+            [itself(WEB1, state="backoff", reason="it crashes")],
+            [
+                "web1 has the job, and no process of it takes work",
+                "web1 itself says that the job is backoff: it crashes",
+            ],
+            id="it crashes",
+        ),
+        pytest.param(
+            [
+                view(
+                    "one",
+                    source(node(conflict=True), 1),
+                    others=(node(id="other", origin="http://10.0.0.2:5000", conflict=True),),
+                )
+            ],
+            {},
+            [],
+            ["2 nodes are called web1: http://10.0.0.2:5000, http://web1:5000"],
+            id="conflict",
+        ),
+        pytest.param([WELL, view("two")], {}, [], ["two does not know web1"], id="a lookup does not know the node"),
+        pytest.param(
+            [WELL, view("two", others=(node(seq=3),))],
+            {},
+            [],
+            ["two knows web1, and not that it has the job: it knows change 3 of the node, others change 5"],
+            id="a lookup is behind about the job",
+        ),
+        pytest.param(
+            [WELL, view("two", source(node(incarnation=0, seq=9), 7))],
+            {},
+            [],
+            ["two says 7 for web1: it knows start 0 of the node, others start 1"],
+            id="a lookup is behind about the start",
+        ),
+        pytest.param(
+            [WELL, view("two", source(WEB1, 1))], {}, [], ["two says 1 for web1"], id="lookups differ without a reason"
+        ),
+        pytest.param(
+            [
+                view("one", source(node("web2", status="suspect"), 1)),
+                view("two", tombstones=[{"id": "web2", "incarnation": 1, "seq": 5, "reason": "left"}]),
+            ],
+            {},
+            [],
+            ["no lookup knows a node that has s.j", "one still lists web2, which two knows to be gone (left)"],
+            id="a node that left",
+        ),
+        pytest.param(
+            [View("one", tombstones=[{"id": "a", "incarnation": 1, "reason": "expired"}])],
+            {},
+            [],
+            [
+                "no lookup knows a node that has s.j",
+                "one dropped nodes a short time ago, which may have had it: a",
+            ],
+            id="a node that expired",
+        ),
+        pytest.param(
+            [WELL],
+            {},
+            [Report(WEB1)],
+            [
+                "web1 itself says that it has no such job",
+                "web1 announces its jobs to no lookup",
+            ],
+            id="the node has no such job",
+        ),
+        pytest.param([WELL], {}, [itself(WEB1, 3)], ["web1 itself says 3, the lookups 1 2"], id="other processes"),
+    ],
+)
+def test_findings(views: list[View], failures: dict[str, str], reports: list[Report], expected: list[str]) -> None:
+    told = {node_key(report.node): report for report in reports}
+    assert findings(Inquiry(JOB, views, failures, told)) == expected
+
+
+@pytest.fixture(scope="module")
+def registries() -> Iterator[list[Daemon]]:
+    with lookupd("--ttl", "20", "--interval", "0.2") as one, lookupd("--ttl", "20", "--interval", "0.2") as two:
+        yield [one, two]
+
+
+@pytest.fixture(scope="module")
+def node_(registries: list[Daemon]) -> Iterator[Daemon]:
+    addresses = [word for each in registries for word in ("--lookupd-address", each.url)]
+    with gafferd(*addresses, "--node-name", "web1") as node, Server(node.url) as server:
+        server.load({"name": "web", "cmd": "sleep 1000"}, "shop")
+        with Lookup([each.url for each in registries]) as lookup:
+            eventually(lambda: lookup.find_job("shop.web")["sources"][0]["processes"][0]["state"] == "ready")
+            eventually(lambda: len(lookup.find_job("shop.web")["lookups"]["agree"]) == 2)
+        yield node
+
+
+def test_all_is_well(gaffer: Commands, registries: list[Daemon], node_: Daemon) -> None:
+    one, two = (registry.url for registry in registries)
+    ran = gaffer("-L", f"{one},{two}", "why", "shop.web")
+    assert (ran.status, ran.err) == (0, "")
+    lines = ran.out.splitlines()
+    assert lines[0].split() == ["NODE", "ACCORDING", "TO", "STATE", "AGE", "PROCESSES"]
+    assert sorted(line.split()[:3] for line in lines[1:3]) == sorted([["web1", one, "alive"], ["web1", two, "alive"]])
+    assert all(line.endswith("1 ready") for line in lines[1:3])
+    assert lines[5].split() == ["web1", node_.url, "running:", "1"]
+    assert lines[-1] == "All lookups and nodes say the same, and all is well."
+
+
+def test_documents(gaffer: Commands, registries: list[Daemon], node_: Daemon, closed: str) -> None:
+    url = registries[0].url
+    ran = gaffer("-L", f"{url},{closed}", "why", "shop.web", "--json")
+    document = json.loads(ran.out)
+    assert (ran.status, document["name"], document["sources"][0]["pids"]) == (0, "shop.web", [1])
+    assert [(each["url"], each["error"]) for each in document["lookups"]] == [
+        (url, None),
+        (closed, f"can't reach {closed}: connection refused"),
+    ]
+    [asked] = document["nodes"]
+    assert (asked["job"]["state"], asked["error"]) == ("running", None)
+    assert {link["address"] for link in asked["lookupds"]} == {registry.url for registry in registries}
+    assert document["findings"] == [f"{closed} gave no answer: can't reach {closed}: connection refused"]
+
+
+def test_a_job_that_nobody_has(gaffer: Commands, registries: list[Daemon], node_: Daemon) -> None:
+    ran = gaffer("-L", registries[0].url, "why", "shop.wep")
+    assert ran.status == 4
+    assert ran.out.splitlines()[0] == "- no lookup knows a node that has shop.wep"
+    assert "shop.web" in ran.out.splitlines()[1]
+
+
+def test_no_lookup_answers(gaffer: Commands, closed: str) -> None:
+    ran = gaffer("-L", closed, "why", "shop.web")
+    assert ran.status == 3
+    assert "no lookup answers" in ran.out
+    assert gaffer("-L", closed, "why", "a b").status == 2
+
+
+def test_a_node_that_hangs(gaffer: Commands, registries: list[Daemon], node_: Daemon, monkeypatch: Any) -> None:
+    monkeypatch.setattr("gaffer_client.cli.commands.why._PATIENCE", 0.2)
+    node_.signal(signal.SIGSTOP)
+    try:
+        with Lookup(registries[0].url) as lookup:
+            eventually(lambda: lookup.nodes()["nodes"][0]["status"] == "suspect")
+        ran = gaffer("-L", registries[0].url, "why", "shop.web")
+    finally:
+        node_.signal(signal.SIGCONT)
+    assert ran.status == 0
+    assert "- web1 was not heard for " in ran.out
+    assert f"- web1 itself gave no answer: can't reach {node_.url}: no answer within 0.2 s" in ran.out
