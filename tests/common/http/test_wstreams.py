@@ -4,6 +4,9 @@ import asyncio
 import hashlib
 import json
 import os
+import re
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -13,6 +16,7 @@ from support.poll import eventually_async
 from support.websocket import CLOSE, PING, Closed, WebSocket, connected
 
 MIB = 1024 * 1024
+PAGE = Path(__file__).parents[3] / "docs" / "websockets.md"
 
 
 @pytest.mark.row("STR-20", "R-80")
@@ -26,6 +30,19 @@ async def test_what_is_sent_goes_to_stdin_and_stdout_comes_back_once(node: HttpN
             assert await socket.receive() == expected
         await node.call("POST", f"/streams/{pid}/stdin", b"over http\n")
         assert await socket.receive() == "over http\n"
+
+
+@pytest.mark.row("STR-20")
+async def test_the_program_in_the_documentation(node: HttpNode) -> None:
+    pid = await run_script(node)
+    [program] = re.findall(r"^```python\n(.*?)^```$", PAGE.read_text(), re.MULTILINE | re.DOTALL)
+    address = node.address.removeprefix("http://")
+    program = program.replace("127.0.0.1:5000/wstreams/1", f"{address}/wstreams/{pid}")
+    done = await asyncio.create_subprocess_exec(
+        sys.executable, "-W", "error", "-c", program, stdout=asyncio.subprocess.PIPE
+    )
+    assert await asyncio.wait_for(done.communicate(), 20) == (b"ECHO\n", None)
+    assert done.returncode == 0
 
 
 @pytest.mark.row("STR-21")

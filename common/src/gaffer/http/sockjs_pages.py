@@ -42,8 +42,12 @@ class SockJSHandler(Handler):
 
     answers_all = True
     methods: ClassVar[tuple[str, ...]] = ("GET",)
-    max_body = 1024 * 1024  # anybody may send so much
     sockjs: ClassVar["SockJS"]
+
+    @property
+    def max_body(self) -> int:
+        """How much may be sent at once; little by a caller who isn't known, for there may be very many of them."""
+        return 1024 * 1024 if self.grant.scopes else 64 * 1024
 
     @property
     def router(self) -> "Router":
