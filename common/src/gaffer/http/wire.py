@@ -68,7 +68,8 @@ class WireStream(IOStream):
     def read_from_fd(self, buf: bytearray | memoryview) -> int | None:
         count = super().read_from_fd(buf)
         if count and not self._head_ended and self.phase in (Phase.HEAD, Phase.IDLE):
-            self._note_head(bytes(memoryview(buf)[:count]))
+            # What is beyond the limit makes the head too large, whatever it is.
+            self._note_head(bytes(memoryview(buf)[: min(count, self.endpoint.limits.max_header)]))
         return count
 
     def write(self, data: bytes | memoryview) -> "asyncio.Future[None]":
