@@ -192,14 +192,19 @@ def registries() -> Iterator[list[Daemon]]:
         yield [one, two]
 
 
+def states(lookup: Lookup) -> list[str]:
+    """The states of the processes of shop.web."""
+    sources = lookup.find_job("shop.web")["sources"]
+    return [process["state"] for source in sources for process in source["processes"]]
+
+
 @pytest.fixture(scope="module")
 def node_(registries: list[Daemon]) -> Iterator[Daemon]:
     addresses = [word for each in registries for word in ("--lookupd-address", each.url)]
     with gafferd(*addresses, "--node-name", "web1") as node, Server(node.url) as server:
         server.load({"name": "web", "cmd": "sleep 1000"}, "shop")
         with Lookup([each.url for each in registries]) as lookup:
-            eventually(lambda: lookup.find_job("shop.web")["sources"][0]["processes"][0]["state"] == "ready")
-            eventually(lambda: len(lookup.find_job("shop.web")["lookups"]["agree"]) == 2)
+            eventually(lambda: states(lookup) == ["ready"] and len(lookup.jobs()["lookups"]["agree"]) == 2)
         yield node
 
 
@@ -249,7 +254,7 @@ def test_a_node_that_hangs(gaffer: Commands, registries: list[Daemon], node_: Da
     node_.signal(signal.SIGSTOP)
     try:
         with Lookup(registries[0].url) as lookup:
-            eventually(lambda: lookup.nodes()["nodes"][0]["status"] == "suspect")
+            eventually(lambda: [node["status"] for node in lookup.nodes()["nodes"]] == ["suspect"])
         ran = gaffer("-L", registries[0].url, "why", "shop.web")
     finally:
         node_.signal(signal.SIGCONT)
