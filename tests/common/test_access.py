@@ -1,5 +1,7 @@
 """The access policy, case by case: who is let in, and the exact error for who isn't."""
 
+import gc
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -18,9 +20,11 @@ from gaffer.http.access import (
     UnsupportedMediaType,
     authenticate,
     check_content_type,
+    identify,
     make_policy,
 )
 from gaffer.http.authority import is_loopback, split_authority
+from gaffer.http.revocation import Revocation
 
 OWN, FRIEND, STRANGER, GROUP = 1000, 1001, 1002, 50
 
@@ -124,6 +128,98 @@ def test_a_key_decides_alone(peer: Peer, headers: dict[str, str]) -> None:
 @pytest.mark.parametrize("headers", [{"Authorization": "Bearer nope"}, {"X_Api_Key": "nope"}, {"X_Api_Key": ""}])
 def test_an_unknown_key_is_refused_even_from_a_trusted_user(peer: Peer, headers: dict[str, str]) -> None:
     assert outcome(policy(), facts(peer, **headers)) == AUTH_REQUIRED
+
+
+COOKIES = {"value": Grant(READ, frozenset({"blog"}))}
+
+
+@pytest.mark.parametrize("peer", [LOCAL, REMOTE])
+@pytest.mark.parametrize("cookie", ["c=value", "a=1; c=value; b=2", " c = value ;c=other"])
+@pytest.mark.parametrize("host", ["127.0.0.1", "any.name.example.com"])
+def test_a_cookie_stands_for_a_key(peer: Peer, cookie: str, host: str) -> None:
+    knows = replace(policy(), cookie="c", resume=COOKIES.get)
+    assert outcome(knows, facts(peer, Cookie=cookie, host=host)) == COOKIES["value"]
+    assert outcome(knows, facts(peer, Cookie=cookie, host=host, X_Api_Key="all")) == KEYS["all"]
+
+
+@pytest.mark.parametrize("cookie", ["", "c", "c=", "c=old", "d=value", "xc=value", "c=other; c=value"])
+def test_a_cookie_that_has_ended_is_no_cookie(cookie: str) -> None:
+    knows = replace(policy(), cookie="c", resume=COOKIES.get)
+    assert outcome(knows, facts(Cookie=cookie)) == Grant(ALL_SCOPES)
+    assert outcome(knows, facts(REMOTE, Cookie=cookie)) == AUTH_REQUIRED
+    assert outcome(policy(), facts(REMOTE, Cookie="c=value")) == AUTH_REQUIRED
+
+
+@pytest.mark.parametrize(
+    ("method", "headers", "passes"),
+    [
+        ("GET", {}, True),
+        ("HEAD", {}, True),
+        ("POST", {}, False),
+        ("DELETE", {}, False),
+        ("GET", {"Upgrade": "websocket"}, False),
+        ("POST", {"Origin": "http://127.0.0.1:5000"}, True),
+        ("POST", {"Sec_Fetch_Site": "same-origin"}, True),
+        ("GET", {"Upgrade": "websocket", "Origin": "http://127.0.0.1:5000"}, True),
+        ("POST", {"Origin": "http://127.0.0.1:5001"}, False),
+        ("POST", {"Sec_Fetch_Site": "same-site"}, False),
+    ],
+)
+def test_a_cookie_gives_orders_only_for_a_page_of_the_node(method: str, headers: dict[str, str], passes: bool) -> None:
+    knows = replace(policy(), cookie="c", resume=COOKIES.get)
+    expected = COOKIES["value"] if passes else FORBIDDEN_ORIGIN
+    assert outcome(knows, facts(REMOTE, method, Cookie="c=value", **headers)) == expected
+
+
+def test_who_is_not_known_yet_has_no_grant() -> None:
+    assert identify(policy(), facts(REMOTE)) is None
+    assert identify(policy(), facts()) == Grant(ALL_SCOPES)
+    for wrong in (facts(REMOTE, X_Api_Key="nope"), facts(REMOTE, host="evil.example.com")):
+        with pytest.raises(GafferError):
+            identify(policy(), wrong)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "covers"),
+    [
+        (Grant(ALL_SCOPES), Grant(ALL_SCOPES), True),
+        (Grant(ALL_SCOPES), Grant(READ, frozenset({"blog"})), True),
+        (Grant(READ), Grant(ALL_SCOPES), False),
+        (Grant(ALL_SCOPES, frozenset({"blog"})), Grant(READ), False),
+        (Grant(ALL_SCOPES, frozenset({"blog"})), Grant(READ, frozenset({"blog", "shop"})), False),
+        (Grant(READ, frozenset({"blog", "shop"})), Grant(READ, frozenset({"shop"})), True),
+    ],
+)
+def test_what_one_grant_covers_of_another(one: Grant, other: Grant, covers: bool) -> None:
+    assert one.covers(other) is covers
+
+
+class Holder:
+    told = 0
+
+    def revoked(self) -> None:
+        self.told += 1
+
+
+def test_holders_of_a_grant_hear_once_that_it_is_taken_back() -> None:
+    revocation = Revocation()
+    grant, stays, leaves, late = Grant(READ, None, revocation), Holder(), Holder(), Holder()
+    for holder in (stays, leaves):
+        grant.hold(holder)
+    grant.release(leaves)
+    assert revocation.held
+    revocation.revoke()
+    revocation.revoke()
+    grant.hold(late)
+    assert (stays.told, leaves.told, late.told) == (1, 0, 1)
+    assert not revocation.held
+
+
+def test_holders_are_not_kept_alive() -> None:
+    revocation = Revocation()
+    Grant(READ, None, revocation).hold(Holder())
+    gc.collect()
+    assert not revocation.held
 
 
 def test_other_authorization_is_no_key() -> None:

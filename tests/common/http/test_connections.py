@@ -276,13 +276,23 @@ async def test_an_answer_that_nobody_takes_is_given_up(connections: Connections)
         await eventually_async(lambda: Big.streams[0].closed())
 
 
-async def test_a_feed_may_take_longer_than_any_request(strict: HttpNode) -> None:
+async def test_feeds_and_websockets_may_take_longer_than_any_request(strict: HttpNode) -> None:
     await strict.call("POST", "/jobs/default", sleeper(redirect_output=["out"]))
     await eventually_async(lambda: len(strict.manager.running) == 1)
     [pid] = strict.manager.running
+    handshake = {
+        "Connection": "Upgrade",
+        "Upgrade": "websocket",
+        "Sec-WebSocket-Version": "13",
+        "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
+    }
+    websocket = await strict.follow(f"/{pid}/channel/out", handshake)
+    assert websocket.status == 101
     feed = await strict.follow(f"/streams/{pid}/out?feed=eventsource&heartbeat=1.5")
     async with asyncio.timeout(5):
         assert await feed.read_some()
+    assert not websocket.reader.at_eof()
+    assert feed.status == 200
 
 
 # Too many
