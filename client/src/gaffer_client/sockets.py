@@ -39,7 +39,7 @@ def translated_errors(url: str, timeout: float) -> Iterator[None]:
     try:
         yield
     except ssl.SSLError as error:
-        raise tls_failed(url, error.reason or str(error)) from None
+        raise tls_failed(url, error) from None
     except TimeoutError:
         raise unreachable(url, f"no answer within {timeout:g} s") from None
     except OSError as error:

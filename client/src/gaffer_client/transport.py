@@ -261,7 +261,7 @@ class Transport:
         try:
             yield
         except (requests.exceptions.SSLError, urllib3.exceptions.SSLError) as error:
-            raise tls_failed(self.url, _cause(error)) from None
+            raise tls_failed(self.url, _innermost(error)) from None
         except (requests.exceptions.Timeout, urllib3.exceptions.TimeoutError):
             raise unreachable(self.url, f"no answer within {patience:g} s") from None
         except (requests.exceptions.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
@@ -332,24 +332,30 @@ def unreachable(url: str, why: str, hint: str | None = None) -> Unreachable:
     return Unreachable(f"can't reach {url}: {why}", url=url, hint=hint)
 
 
-def tls_failed(url: str, why: str) -> Unreachable:
+def tls_failed(url: str, error: BaseException) -> Unreachable:
     """No secure connection to `url` came about."""
-    hint = "give the certificate of the authority that signed the server's"
-    return unreachable(url, f"TLS failed: {why}", hint)
+    from gaffer import tls  # brings in ssl, which most commands don't need
+
+    hint = "give the certificate of the authority that signed the server's, and one of your own if it wants one"
+    return unreachable(url, f"TLS failed: {tls.explain(error) or error}", hint)
 
 
 def _cause(error: BaseException) -> str:
     """The innermost reason of an error that requests and urllib3 have wrapped, as one line."""
+    error = _innermost(error)
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror.lower() if error.errno is not None and error.errno > 0 else error.strerror
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _innermost(error: BaseException) -> BaseException:
     seen = {id(error)}
     while True:
         inner = getattr(error, "reason", None) or error.__cause__ or error.__context__ or _first_argument(error)
         if not isinstance(inner, BaseException) or id(inner) in seen:
-            break
+            return error
         seen.add(id(inner))
         error = inner
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror.lower() if error.errno is not None and error.errno > 0 else error.strerror
-    return " ".join(str(error).split()) or type(error).__name__
 
 
 def _first_argument(error: BaseException) -> object:
