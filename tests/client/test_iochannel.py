@@ -19,7 +19,7 @@ Run = Callable[..., Process]
 @pytest.fixture(scope="module")
 def urls() -> Iterator[list[str]]:
     with gafferd() as node:
-        yield node.urls
+        yield eventually(lambda: len(node.urls) == 2 and node.urls)
 
 
 @pytest.fixture
