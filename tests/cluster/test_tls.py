@@ -12,7 +12,7 @@ import pytest
 import trustme
 
 from gaffer_client import Lookup, Server
-from support.daemons import Daemon, daemon, gafferd, lookupd, run_command
+from support.daemons import Daemon, gafferd, lookupd, run_command
 from support.poll import eventually
 
 LONG_AGO = datetime.datetime(2019, 1, 1, tzinfo=datetime.UTC)
@@ -186,12 +186,13 @@ def test_plain_http_and_tls_do_not_mix(files: Files) -> None:
 
 
 def test_on_a_unix_socket_no_certificate_is_needed(files: Files, tmp_path: Path) -> None:
+    node_socket, lookupd_socket = f"unix:{tmp_path / 'gafferd'}", f"unix:{tmp_path / 'lookupd'}"
     with (
-        gafferd("--certfile", files.server, "--api-key-file", files.api_key) as node,
-        daemon("gaffer_lookupd", "--bind", f"unix:{tmp_path / 'lookupd'}") as registry,
+        gafferd(
+            *("--bind", f"127.0.0.1:0,{node_socket}", "--certfile", files.server, "--api-key-file", files.api_key)
+        ) as node,
+        lookupd("--bind", f"127.0.0.1:0,{lookupd_socket}", "--certfile", files.server, "--cacert", files.ca),
     ):
-        private = node.urls[1]
-        assert private.startswith("unix:")
-        assert run_command("gafferctl", "--connect", private, "processes").returncode == 0
-        assert run_command("gafferctl", "--connect", node.url, "processes").returncode == 3
-        assert run_command("gaffer", "-L", registry.url, "lookup:nodes").returncode == 0
+        for url, status in ((node_socket, 0), (node.urls[-1], 0), (node.url, 3)):
+            assert run_command("gafferctl", "--connect", url, "processes").returncode == status
+        assert run_command("gaffer", "-L", lookupd_socket, "lookup:nodes").returncode == 0

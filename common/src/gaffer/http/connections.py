@@ -264,9 +264,11 @@ class Endpoint(HTTPServerConnectionDelegate):
         if full and not self._displace(f"{self._max_connections} connections are open"):
             connection.close()
             return
-        context = Context(_ip(address), "https" if self._tls else "http", self._find_peer(connection))
+        # On a unix socket the kernel says who is there, and nobody listens.
+        secured = self._tls if connection.family != socket.AF_UNIX else None
+        context = Context(_ip(address), "https" if secured else "http", self._find_peer(connection))
         try:
-            stream = self._make_stream(connection)
+            stream = _make_stream(connection, secured)
         except OSError:  # it is gone already
             connection.close()
             return
@@ -274,14 +276,6 @@ class Endpoint(HTTPServerConnectionDelegate):
         served = self._connections[stream] = HTTP1ServerConnection(stream, self._parameters, context)
         self.move(stream, Phase.HEAD)
         served.start_serving(self)
-
-    def _make_stream(self, connection: socket.socket) -> WireStream:
-        if connection.family != socket.AF_UNIX and hasattr(socket, "TCP_NOTSENT_LOWAT"):
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _UNSENT)
-        if self._tls is None:
-            return WireStream(connection)
-        wrapped = ssl_wrap_socket(connection, self._tls, server_side=True, do_handshake_on_connect=False)
-        return TLSWireStream(wrapped)
 
     def _displace(self, why: str) -> bool:
         """Close a connection in favour of a new one; False when each is being answered."""
@@ -340,6 +334,14 @@ def answered(request: HTTPServerRequest) -> None:
     stream = getattr(request.connection, "stream", None)
     if isinstance(stream, WireStream):
         stream.endpoint.move(stream, Phase.TAKING)
+
+
+def _make_stream(connection: socket.socket, secured: ssl.SSLContext | None) -> WireStream:
+    if connection.family != socket.AF_UNIX and hasattr(socket, "TCP_NOTSENT_LOWAT"):
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _UNSENT)
+    if secured is None:
+        return WireStream(connection)
+    return TLSWireStream(ssl_wrap_socket(connection, secured, server_side=True, do_handshake_on_connect=False))
 
 
 def _ip(address: Any) -> str:

@@ -44,7 +44,8 @@ class HttpEndpoint:
     """Where to listen.
 
     uri: `host:port`, `[v6]:port` or `unix:/path`; several as a list or with commas. Port 0 lets the system choose.
-    ssl_options: an ssl.SSLContext, or a mapping with `certfile`, `keyfile` and what else tornado.netutil knows.
+    ssl_options: an ssl.SSLContext, or a mapping with `certfile`, `keyfile` and what else tornado.netutil knows; unix
+    sockets go without TLS.
     """
 
     uri: str | Sequence[str] = DEFAULT_URI
