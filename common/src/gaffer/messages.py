@@ -29,7 +29,7 @@ Text = Annotated[str, Meta(max_length=1024)]
 Endpoints = Annotated[tuple["Endpoint", ...], Meta(max_length=64)]
 
 
-class Endpoint(Struct, frozen=True):
+class Endpoint(Struct, frozen=True, gc=False):
     """Where a process serves: `{"name": "http", "address": "10.0.0.7", "port": 8000}`."""
 
     name: Text
@@ -37,7 +37,7 @@ class Endpoint(Struct, frozen=True):
     port: Annotated[int, Meta(ge=0, le=65535)]
 
 
-class Process(Struct, frozen=True):
+class Process(Struct, frozen=True, gc=False):
     """A process of a job as a node announces it; `pid` is the node's number for it, not the system's."""
 
     pid: Number

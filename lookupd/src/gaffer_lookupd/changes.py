@@ -22,7 +22,7 @@ JobEvent = Literal["add_job", "remove_job"]
 ProcessEvent = Literal["add_process", "update_process", "remove_process"]
 
 
-class NodeMessage(NodeInfo, frozen=True, kw_only=True):
+class NodeMessage(NodeInfo, frozen=True, kw_only=True, gc=False):
     """A node came, changed or went (LP-41); `reason` says why it went.
 
     A connection that has not identified itself has null for a name.
@@ -32,7 +32,7 @@ class NodeMessage(NodeInfo, frozen=True, kw_only=True):
     reason: Departure | UnsetType = UNSET
 
 
-class JobMessage(Struct, frozen=True):
+class JobMessage(Struct, frozen=True, gc=False):
     """A node has a new job, or has it no more (LP-42)."""
 
     event: JobEvent
@@ -40,7 +40,7 @@ class JobMessage(Struct, frozen=True):
     job_name: str
 
 
-class ProcessMessage(Struct, frozen=True):
+class ProcessMessage(Struct, frozen=True, gc=False):
     """A process of a job started, changed or went (LP-43)."""
 
     event: ProcessEvent
@@ -51,13 +51,13 @@ class ProcessMessage(Struct, frozen=True):
     endpoints: tuple[Endpoint, ...]
 
 
-class ForgetMessage(Tombstone, frozen=True, kw_only=True):
+class ForgetMessage(Tombstone, frozen=True, kw_only=True, gc=False):
     """The tombstone of a node that went is gone too."""
 
     event: Literal["forget_node"] = "forget_node"
 
 
-class StaleMessage(Struct, frozen=True, kw_only=True):
+class StaleMessage(Struct, frozen=True, kw_only=True, gc=False):
     """Answers became stale, or are no longer."""
 
     event: Literal["stale"] = "stale"
@@ -67,7 +67,7 @@ class StaleMessage(Struct, frozen=True, kw_only=True):
 Message = NodeMessage | JobMessage | ProcessMessage | ForgetMessage | StaleMessage
 
 
-class Change(Struct):
+class Change(Struct, gc=False):
     """One change; `seq` grows by one with each."""
 
     seq: int

@@ -11,7 +11,7 @@ NodeKey = str | int  # a node's id, or the session of a node without one
 Departure = Literal["left", "expired", "replaced", "deleted"]
 
 
-class NodeInfo(Struct, frozen=True, kw_only=True):
+class NodeInfo(Struct, frozen=True, kw_only=True, gc=False):
     """A node as answers and events show it; all null for a connection that has not identified itself.
 
     `incarnation` and `seq` order what is known of one `id`: `seq` numbers the changes within an incarnation.
@@ -31,7 +31,7 @@ class NodeInfo(Struct, frozen=True, kw_only=True):
     conflict: bool = False
 
 
-class Tombstone(Struct, frozen=True):
+class Tombstone(Struct, frozen=True, gc=False):
     """A node that is gone, kept for a while so that answers of several lookupds can be merged."""
 
     id: str
