@@ -1,0 +1,35 @@
+"""The page about the client library: its examples work as they stand there."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from gaffer_client import Lookup
+from support.daemons import gafferd, lookupd
+from support.poll import eventually
+
+PAGE = Path(__file__).parents[2] / "docs" / "client.md"
+
+
+def test_the_examples(capsys: pytest.CaptureFixture[str]) -> None:
+    blocks = re.findall(r"^```python\n(.*?)^```$", PAGE.read_text(), re.MULTILINE | re.DOTALL)
+    names: dict[str, object] = {}
+    printed: list[list[str]] = []
+    with (
+        lookupd() as registry,
+        gafferd("--lookupd-address", registry.url, "--node-name", "one") as node,
+        Lookup(registry.url) as seen,
+    ):
+        for block in blocks:
+            if "Lookup(" in block:
+                eventually(lambda: [source["pids"] for source in seen.find_job("shop.web")["sources"]] == [[1]])
+            text = block.replace("http://127.0.0.1:5000", node.url).replace("http://127.0.0.1:5010", registry.url)
+            exec(text, names)
+            printed.append(capsys.readouterr().out.splitlines())
+        names["watcher"].stop()  # type: ignore[attr-defined]
+        for name in ("lookup", "server"):
+            names[name].close()  # type: ignore[attr-defined]
+    assert printed[0] == ["shop.web 3", "['shop.web']"]
+    assert {"{'numprocesses': 1}", "running"} <= set(printed[2])
+    assert printed[3:] == [["b'hello\\n'"], ["one [1] alive"], ["False", "['one']"]]
