@@ -470,6 +470,17 @@ async def test_the_window_is_the_one_it_was_told_last():
 
 
 @LOST
+async def test_the_window_that_a_lookupd_tells_is_kept():
+    """With none, twenty attempts take no time; those of a window of 1 s would take ten."""
+
+    def answer(message):
+        return {"IDENTIFY": {**WELCOME, "reconnect_window": 0.0}}.get(message["type"], {"errno": 500, "reason": "no"})
+
+    async with other_lookupd(answer) as lookup, announcing(lookup.url):
+        await eventually_async(lambda: len(lookup.connections) >= 20, timeout=4)
+
+
+@LOST
 async def test_more_changes_than_can_wait_are_replaced_by_a_snapshot():
     async with other_lookupd(welcome) as lookup, announcing(lookup.url) as (_, tables):
         await eventually_async(lambda: "SNAPSHOT" in lookup.types())
