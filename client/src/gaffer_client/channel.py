@@ -87,7 +87,7 @@ class Channel:
         """Undo one `subscribe`."""
         self._unsubscribe(self.topic)
 
-    def take(self, event: str, message: Mapping[str, Any]) -> None:
+    def _take(self, event: str, message: Mapping[str, Any]) -> None:
         """An event came in this topic."""
         if event == END:
             self.ended = True
@@ -205,7 +205,7 @@ class GafferSocket(EventSocket):
                 del self._counts[topic], self._channels[topic]
             return True
 
-    def take(self, event: str, message: Mapping[str, Any]) -> None:
+    def _take(self, event: str, message: Mapping[str, Any]) -> None:
         """A message came; raises KeyError or TypeError when it can't be."""
         data = message["data"]
         match event:
@@ -232,7 +232,7 @@ class GafferSocket(EventSocket):
                 self._channels.pop(topic, None)
                 self._counts.pop(topic, None)
         if channel is not None:
-            channel.take(event, data)
+            channel._take(event, data)
         self._listeners.deliver(event, data)
 
     def _next_asked(self, topic: str) -> Future[None]:
@@ -247,7 +247,7 @@ class GafferSocket(EventSocket):
         body = {**about, "error": about["reason"]}
         return status_error(about["errno"], body, self.url)
 
-    def ended(self) -> None:
+    def _ended(self) -> None:
         """Tell who waits that there will be no answer."""
         lost = Unreachable(f"{self.url} did not answer before the connection ended", url=self.url)
         with self._lock:

@@ -83,11 +83,11 @@ class EventSocket:
 
     # What heirs change
 
-    def take(self, event: str, message: Mapping[str, Any]) -> None:
+    def _take(self, event: str, message: Mapping[str, Any]) -> None:
         """A message came; raises KeyError or TypeError when it can't be."""
         self._listeners.deliver(event, message)
 
-    def ended(self) -> None:
+    def _ended(self) -> None:
         """No more messages come; called in the thread."""
 
     # How it works
@@ -102,12 +102,12 @@ class EventSocket:
                 raise Unreachable(f"{self.url} ended the connection: {why}", url=self.url)
         except GafferClientError as error:
             self.error = self.error or error
-        self.ended()
+        self._ended()
 
     def _decode(self, text: str | bytes) -> None:
         try:
             message = msgspec.json.decode(text)
-            self.take(str(message["event"]), message)
+            self._take(str(message["event"]), message)
         except (msgspec.DecodeError, RecursionError, KeyError, TypeError) as error:
             raise MalformedAnswer(f"{self.url} sent a message that can't be: {error!r}", url=self.url) from None
 

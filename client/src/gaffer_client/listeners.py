@@ -5,7 +5,7 @@ import threading
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from gaffer.event_log import ALL, match, normal
+from gaffer.event_log import match, normal
 
 Listener = Callable[[str, Any], object]
 
@@ -42,12 +42,6 @@ class Listeners:
             self._subscriptions = tuple(
                 known for known in self._subscriptions if (known.pattern, known.listener) != (pattern, listener)
             )
-
-    def remove_all(self, pattern: str = ALL) -> None:
-        """Drop all listeners of a pattern; of all patterns when none is given."""
-        pattern = normal(pattern)
-        with self._lock:
-            self._subscriptions = tuple(known for known in self._subscriptions if pattern not in (ALL, known.pattern))
 
     def deliver(self, event: str, data: Any) -> None:
         """Call the listeners of this event. What they raise is logged and disturbs nobody else."""
