@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 import msgspec
 from tornado.httpclient import HTTPClientError, HTTPRequest
 from tornado.iostream import StreamClosedError
+from tornado.simple_httpclient import HTTPStreamClosedError
 from tornado.websocket import WebSocketClientConnection, WebSocketError, websocket_connect
 
 from gaffer import tls
@@ -60,6 +61,12 @@ class LinkStatus(TypedDict):
 
 # UnicodeError: a host name that can't be one.
 _FAILURES = (LinkError, MessageError, OSError, HTTPClientError, StreamClosedError, WebSocketError, UnicodeError)
+
+
+# What the end of a connection is called that did not come to a reply.
+_ENDS = (ssl.SSLError, ConnectionResetError, BrokenPipeError, StreamClosedError, HTTPStreamClosedError)
+
+_TLS_OPTIONS = "(see --cacert, --client-certfile and --client-keyfile)"
 
 
 def websocket_url(address: str) -> str:
@@ -168,7 +175,8 @@ class Link:
             except* _FAILURES as group:
                 error = _first(group)
                 if not self._leaving:
-                    self._failed(_explain(error))
+                    opening_tls = self.url.startswith("wss:") and not self.connected
+                    self._failed(_explain(error, opening_tls=opening_tls))
             finally:
                 self._lost()
             # What one node finds out by its own PING doesn't send all of them here at once, and its lease runs.
@@ -324,12 +332,15 @@ def _first(group: BaseExceptionGroup[Exception]) -> Exception:
     return _first(error) if isinstance(error, BaseExceptionGroup) else error
 
 
-def _explain(error: Exception) -> str:
-    """Why a connection failed, for people."""
+def _explain(error: Exception, *, opening_tls: bool) -> str:
+    """Why a connection failed, for people; `opening_tls`: a secured one that had not got far."""
     if isinstance(error, TimeoutError):
         return f"no answer within {CONNECT_TIMEOUT:g} s"
     if why := tls.explain(error):
-        return f"TLS failed: {why} (see --cacert, --client-certfile and --client-keyfile)"
+        return f"TLS failed: {why} {_TLS_OPTIONS}"
+    if opening_tls and isinstance(error, _ENDS):
+        # Its reason came after the handshake, and is lost when it came with the end of the connection.
+        return f"TLS failed: it ended the connection; does it want a certificate? {_TLS_OPTIONS}"
     if isinstance(error, HTTPClientError) and error.code == 401:
         return "401: it wants the cluster key; give this node the key file of the cluster (--cluster-key-file)"
     if isinstance(error, HTTPClientError) and error.response is not None and error.response.body:
