@@ -5,11 +5,12 @@ import socket
 import subprocess
 import sys
 
+import msgspec
 import pytest
 import requests
 
 from gaffer.messages import Endpoint, Process
-from gaffer_lookupd.discovery import find_addresses, find_targets, prometheus_groups
+from gaffer_lookupd.discovery import find_addresses, prometheus_groups
 from support.daemons import gafferd, lookupd
 from support.needs import NGINX, needs_nginx, needs_prometheus
 from support.peer import peer
@@ -40,10 +41,10 @@ def lookup():
 
 def groups(lookup, **wanted):
     """Each group as (session, job, node, zone, endpoint, targets)."""
-    found = prometheus_groups(find_targets(lookup.registry, **wanted))
+    found = msgspec.json.decode(prometheus_groups(lookup.registry, **wanted))
     names = [f"__meta_gaffer_{name}" for name in ("session", "job", "node", "zone", "endpoint")]
     assert all(list(group["labels"]) == names for group in found)
-    return [(*group["labels"].values(), group["targets"]) for group in found]
+    return sorted((*group["labels"].values(), group["targets"]) for group in found)
 
 
 WEB = [
@@ -70,11 +71,21 @@ def test_prometheus_is_told_the_instances_that_are_ready(lookup, wanted, expecte
 
 
 def test_instances_of_a_suspect_node_stay_and_those_of_one_that_drains_go(lookup):
+    assert groups(lookup) == [MAIN, *WEB]
     suspect, draining = lookup.registry.nodes
     lookup.disconnect(suspect.session)
     lookup.registry.tables.set_draining(draining, True)
     assert groups(lookup) == WEB[:1]
     assert find_addresses(lookup.registry, "shop.web") == ["10.0.0.7:8000"]
+
+
+def test_an_instance_is_told_once_it_is_ready_and_no_longer_when_it_drains(lookup):
+    node, _ = lookup.registry.nodes
+    told = []
+    for process in (instance(2, 8001), instance(1, 8000, state="draining"), instance(2, 8002)):
+        lookup.registry.tables.put_process(node, "shop.web", process)
+        told += [targets for _, _, name, _, _, targets in groups(lookup) if name == "n1"]
+    assert told == [["10.0.0.7:8000", "10.0.0.7:8001"], ["10.0.0.7:8001"], ["10.0.0.7:8002"]]
 
 
 def test_an_instance_counts_with_its_first_endpoint_or_the_one_that_is_asked_for(lookup):

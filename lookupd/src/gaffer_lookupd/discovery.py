@@ -7,12 +7,15 @@ import ipaddress
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
-from typing import NamedTuple
+
+import msgspec
 
 from gaffer.messages import Process
 from gaffer.names import JobName, split_job_name
 from gaffer_lookupd.records import Node
 from gaffer_lookupd.registry import Registry
+
+_encode = msgspec.json.Encoder().encode
 
 # Nodes say where their instances are; what is no host must not get into another program's configuration.
 _HOST = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,252})", re.ASCII)
@@ -21,26 +24,45 @@ _HOST = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,252})", re.ASCII)
 _NOBODY = "127.0.0.1:1 down"
 
 
-class Target(NamedTuple):
-    """An instance that is ready: `address` is host:port."""
-
-    job: JobName
-    node: Node
-    endpoint: str
-    address: str
-
-
-def find_targets(
+def prometheus_groups(
     registry: Registry, *, session: str | None = None, job: str | None = None, endpoint: str | None = None
-) -> Iterator[Target]:
-    """The endpoints of all ready instances: of a session, a job (bare or qualified), of that name, where given."""
+) -> bytes:
+    """What Prometheus' `http_sd_configs` reads: the ready instances of a session, a job (bare or qualified), and the
+    endpoints of that name, where given. A group is an endpoint of a job on a node.
+    """
+    groups: list[bytes] = []
     for name, holders in registry.tables.jobs.items():
         split = JobName(*split_job_name(name))
         if session in (None, split.session) and job in (None, split.name, str(split)):
             for node in holders.values():
-                for process in _ready(node, name):
-                    for label, address in _addresses(process, endpoint):
-                        yield Target(split, node, label, address)
+                groups += [group for label, group in _groups(node, name, split) if endpoint in (None, label)]
+    return b"[%b]" % b",".join(groups)
+
+
+def _groups(node: Node, job_name: str, job: JobName) -> list[tuple[str, bytes]]:
+    """The groups of a job on a node, each with the name of its endpoint."""
+    found = node.parts.targets.get(job_name)
+    if found is None:
+        by_endpoint: dict[str, list[str]] = {}
+        for process in _ready(node, job_name):
+            for label, address in _addresses(process, None):
+                by_endpoint.setdefault(label, []).append(address)
+        found = node.parts.targets[job_name] = [
+            (label, _encode({"targets": sorted(targets), "labels": _labels(node, job, label)}))
+            for label, targets in by_endpoint.items()
+        ]
+    return found
+
+
+def _labels(node: Node, job: JobName, endpoint: str) -> dict[str, str]:
+    who = node.identity
+    return {
+        "__meta_gaffer_session": job.session,
+        "__meta_gaffer_job": job.name,
+        "__meta_gaffer_node": who.name,
+        "__meta_gaffer_zone": who.labels.get("zone", ""),
+        "__meta_gaffer_endpoint": endpoint,
+    }
 
 
 def find_addresses(registry: Registry, job_name: str, endpoint: str | None = None) -> list[str]:
@@ -74,20 +96,6 @@ def _host(address: str) -> str | None:
         except ValueError:
             return None
     return address if _HOST.fullmatch(address) else None
-
-
-def prometheus_groups(targets: Iterable[Target]) -> list[dict[str, object]]:
-    """What Prometheus' `http_sd_configs` reads: the targets of each endpoint of a job on a node, with labels."""
-    groups: dict[tuple[str, ...], list[str]] = {}
-    for job, node, endpoint, address in targets:
-        who = node.identity
-        labels = job.session, job.name, who.name, who.labels.get("zone", ""), endpoint
-        groups.setdefault(labels, []).append(address)
-    names = [f"__meta_gaffer_{name}" for name in ("session", "job", "node", "zone", "endpoint")]
-    return [
-        {"targets": sorted(addresses), "labels": dict(zip(names, values, strict=True))}
-        for values, addresses in sorted(groups.items())
-    ]
 
 
 def nginx_upstream(name: str, addresses: Sequence[str]) -> str:

@@ -6,7 +6,7 @@ from gaffer.errors import BadRequest
 from gaffer.http.operations import TEXT, operation
 from gaffer.names import parse_job_name
 from gaffer_lookupd.application import LookupHandler
-from gaffer_lookupd.discovery import find_addresses, find_targets, nginx_upstream, plain_lines, prometheus_groups
+from gaffer_lookupd.discovery import find_addresses, nginx_upstream, plain_lines, prometheus_groups
 
 FORMATS = ("plain", "nginx")
 
@@ -47,7 +47,7 @@ class PrometheusHandler(LookupHandler):
         `__meta_gaffer_session`, `_job`, `_node`, `_zone` (the label `zone` of the node) and `_endpoint`.
         """
         wanted = {name: self.get_query_argument(name, None) or None for name in PrometheusQuery.__struct_fields__}
-        self.reply(prometheus_groups(find_targets(self.application.registry, **wanted)))
+        self.finish(prometheus_groups(self.application.registry, **wanted))
 
 
 class UpstreamHandler(LookupHandler):

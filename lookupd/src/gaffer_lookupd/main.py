@@ -65,7 +65,7 @@ def _spare_the_collector() -> None:
     """Nearly all that comes from here on stays for long: look for garbage seldom, and never among the modules."""
     gc.collect()
     gc.freeze()
-    gc.set_threshold(20_000, 20, 20)
+    gc.set_threshold(10_000, 10, 20)
 
 
 class _Signals(BaseSigHandler):

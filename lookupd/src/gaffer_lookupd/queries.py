@@ -18,6 +18,19 @@ from gaffer_lookupd.shapes import NodeTable
 _encode = msgspec.json.Encoder().encode
 
 
+class _Ends(dict[Node, bytes]):
+    """What the sources of each node end with at the time `now`: the node, and its age."""
+
+    def __init__(self, now: float) -> None:
+        super().__init__()
+        self._now = now
+
+    def __missing__(self, node: Node) -> bytes:
+        age = _age(node, self._now)
+        end = self[node] = b'%b,"age_ms":%b}' % (_node(node, age), age)
+        return end
+
+
 class Queries:
     """Answers about a registry; `now` is the time, as the registry counts it."""
 
@@ -47,18 +60,19 @@ class Queries:
 
     def find_job(self, job_name: str, now: float) -> bytes:
         """The nodes that have the job, by its qualified name: `Sources`."""
-        return self._answer(b'"sources":%b' % self._sources(job_name, now))
+        return self._answer(b'"sources":%b' % self._sources(job_name, _Ends(now)))
 
     def sessions(self, node_name: str | None, now: float) -> bytes:
         """All sessions with their jobs, or those of the nodes of that name: `Sessions`."""
+        ends = _Ends(now)
         if node_name is None:
-            jobs = {name: self._sources(name, now) for name in self._registry.tables.jobs}
+            jobs = {name: self._sources(name, ends) for name in self._registry.tables.jobs}
         else:
             holders: dict[str, list[Node]] = {}
             for node in self._registry.named(node_name):
                 for job_name in node.jobs:
                     holders.setdefault(job_name, []).append(node)
-            jobs = {name: _list_sources(nodes, name, now) for name, nodes in holders.items()}
+            jobs = {name: _list_sources(nodes, name, ends) for name, nodes in holders.items()}
         by_session: dict[str, list[bytes]] = {}
         for job_name, sources in jobs.items():
             by_session.setdefault(_session(job_name), []).append(b"%b:%b" % (_encode(job_name), sources))
@@ -75,12 +89,13 @@ class Queries:
         return in_parts(chain((head,), _separated(tables), (b"]}",)))
 
     def _jobs(self, names: Iterable[str], now: float) -> bytes:
-        jobs = [b'{"name":%b,"sources":%b}' % (_encode(name), self._sources(name, now)) for name in names]
+        ends = _Ends(now)
+        jobs = [b'{"name":%b,"sources":%b}' % (_encode(name), self._sources(name, ends)) for name in names]
         return self._answer(b'"nb_jobs":%d,"jobs":[%b]' % (len(jobs), b",".join(jobs)))
 
-    def _sources(self, job_name: str, now: float) -> bytes:
+    def _sources(self, job_name: str, ends: _Ends) -> bytes:
         holders = self._registry.tables.jobs.get(job_name, {})
-        return _list_sources(holders.values(), job_name, now)
+        return _list_sources(holders.values(), job_name, ends)
 
     def _answer(self, fields: bytes) -> bytes:
         return b"{%b,%b}" % (fields, self._trusted())
@@ -104,11 +119,11 @@ def _age(node: Node, now: float) -> bytes:
     return b"%d" % max(0, round((now - node.heard) * 1000))
 
 
-def _list_sources(nodes: Iterable[Node], job_name: str, now: float) -> bytes:
-    return b"[%b]" % b",".join([_source(node, job_name, _age(node, now)) for node in nodes])
+def _list_sources(nodes: Iterable[Node], job_name: str, ends: _Ends) -> bytes:
+    return b"[%b]" % b",".join([_source_head(node, job_name) + ends[node] for node in nodes])
 
 
-def _source(node: Node, job_name: str, age: bytes) -> bytes:
+def _source_head(node: Node, job_name: str) -> bytes:
     head = node.parts.sources.get(job_name)
     if head is None:
         fields = {
@@ -118,7 +133,7 @@ def _source(node: Node, job_name: str, age: bytes) -> bytes:
             "processes": sorted(node.jobs[job_name].values(), key=attrgetter("pid")),
         }
         head = node.parts.sources[job_name] = b'%b,"node_info":' % _encode(fields)[:-1]
-    return b'%b%b,"age_ms":%b}' % (head, _node(node, age), age)
+    return head
 
 
 def _node(node: Node, age: bytes) -> bytes:

@@ -41,24 +41,31 @@ class Tombstone(Struct, frozen=True, gc=False):
 
 
 class Parts:
-    """Parts of answers about a node as JSON, dropped when what they tell of changes; made by `queries`."""
+    """Parts of answers about a node as JSON, dropped when what they tell of changes; made where they are asked for.
 
-    __slots__ = ("info", "sources", "table")
+    info: the node. table: the node with its jobs. sources: for each job how a source begins. targets: for each job the
+    groups of targets, by the name of their endpoint.
+    """
+
+    __slots__ = ("info", "sources", "table", "targets")
 
     def __init__(self) -> None:
         self.info: bytes | None = None
         self.table: bytes | None = None
         self.sources: dict[str, bytes] = {}
+        self.targets: dict[str, list[tuple[str, bytes]]] = {}
 
     def drop(self) -> None:
         """The node has changed."""
         self.info = self.table = None
         self.sources.clear()
+        self.targets.clear()
 
     def drop_job(self, job_name: str) -> None:
         """A job has changed, and with it the node's seq."""
         self.info = self.table = None
         self.sources.pop(job_name, None)
+        self.targets.pop(job_name, None)
 
 
 class Node:
