@@ -13,6 +13,7 @@ import psutil
 import pytest
 
 from gaffer.http.access import ALL_SCOPES, Grant, Policy, Scope, make_policy
+from gaffer.http.connections import Endpoint
 from gaffer.http.revocation import Revocation
 from gaffer.http.sockjs import Connection, ConnectionClosed
 from support import turnable
@@ -33,8 +34,10 @@ def on_turnable_loop(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable
 
 
 def session_timers() -> list[asyncio.TimerHandle]:
-    """The timers on the loop but for that of the connections, which outlives them by one round."""
-    return [timer for timer in turnable.timers() if getattr(timer._callback, "__name__", "") != "_end_late"]
+    """The timers on the loop but for those of the endpoint, which outlive its connections by one round."""
+    return [
+        timer for timer in turnable.timers() if not isinstance(getattr(timer._callback, "__self__", None), Endpoint)
+    ]
 
 
 async def opened(server: SockJSServer) -> Connection:
