@@ -69,7 +69,7 @@ async def test_the_mistakes_of_all_jobs_are_told_at_once(node: HttpNode) -> None
         (b"", "bad_request", None),
         (b'{"name": "a", ', "invalid_json", None),
         (b'{"name": "a\xff"}', "invalid_json", None),
-        (b"[" * 100_000, "invalid_json", None),
+        (b"[" * 40_000, "invalid_json", None),
         (b"[]", "bad_request", "$"),
         (b"null", "bad_request", "$"),
         (b'{"name": "a", "cmd": "x", "numprocesses": "many"}', "bad_request", "$.numprocesses"),
