@@ -123,7 +123,7 @@ async def test_an_input_that_nobody_reads_takes_so_much_and_then_refuses() -> No
     stream = Input(asyncio.get_running_loop(), writing)
     stream.write(bytes(INPUT_LIMIT))
     with pytest.raises(ProcessError) as caught:
-        stream.write(b"x")
+        stream.write(bytes(INPUT_LIMIT // 2))
     assert (caught.value.errno, caught.value.reason) == (503, "stream_full")
     await asyncio.sleep(0)
     os.close(reading)

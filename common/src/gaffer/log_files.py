@@ -1,9 +1,11 @@
 """Log files: one thread appends what processes write to the files of a directory, and rotates them.
 
 A file is opened for each batch of data and closed after it, so that hundreds of processes need no descriptors for their
-logs and that a file may be moved or removed at any time. A producer that is faster than the disk is held back, nothing
-is dropped for being too fast. When the system refuses to write (no space left, say) holding the producer back would
-stop a service because of its log: what can't be written is dropped then, and told in our own log, once a minute.
+logs and that a file may be moved or removed at any time. The thread waits a moment before each round, so that batches
+are few: it would take the interpreter from the loop for every line otherwise. A producer that is faster than the disk
+is held back, nothing is dropped for being too fast. When the system refuses to write (no space left, say) holding the
+producer back would stop a service because of its log: what can't be written is dropped then, and told in our own log,
+once a minute.
 """
 
 import asyncio
@@ -23,6 +25,7 @@ from gaffer.rotation import Rotation
 log = logging.getLogger("gaffer.logs")
 
 HIGH, LOW = 1024 * 1024, 256 * 1024  # bytes that wait: from HIGH on the producer waits, from LOW on it goes on
+_PAUSE = 0.02  # seconds before each round, unless much waits
 _IOV_MAX = 1024  # parts of one write
 _COMPLAINT_INTERVAL = 60.0  # seconds
 _CLOSE_TIMEOUT = 5.0  # seconds that a disk has for the last writes
@@ -37,6 +40,7 @@ class LogWriter:
         self._loop = loop
         self._lock = threading.Lock()
         self._due: SimpleQueue[LogFile | None] = SimpleQueue()
+        self._hurry = threading.Event()
         self._thread: threading.Thread | None = None
         self._complained: float | None = None
 
@@ -48,28 +52,38 @@ class LogWriter:
 
     def file(self, name: str, rotation: Rotation) -> "LogFile":
         """The log file `name`; nothing is opened yet."""
-        return LogFile(self._loop, self._lock, self._due, self.directory / name, rotation)
+        return LogFile(self._loop, self._lock, self._due, self._hurry, self.directory / name, rotation)
 
     def close(self) -> None:
         """Write what waits and end; gives up on a disk that does not answer. To be called on the loop."""
         if self._thread is not None:
             self._due.put(None)
+            self._hurry.set()
             self._thread.join(_CLOSE_TIMEOUT)
             if self._thread.is_alive():
                 log.error("%s does not take the last of the logs", self.directory)
             self._thread = None
 
     def _run(self) -> None:
-        while True:
-            file = self._due.get()
-            if file is not None:
-                data = file.take()
-                self._append(file, data)
-                file.written(sum(map(len, data)))
-            elif self._due.empty():
-                return
-            else:
-                self._due.put(None)  # what came meanwhile is written first
+        ending = False
+        size = 0  # of the last round
+        while not ending or not self._due.empty():
+            due = [self._due.get()]
+            if size < LOW:
+                self._hurry.wait(_PAUSE)
+                self._hurry.clear()
+            while not self._due.empty():
+                due.append(self._due.get())
+            size = sum(self._write(file) for file in due if file is not None)
+            ending = ending or None in due
+
+    def _write(self, file: "LogFile") -> int:
+        """Write what waits for a file; how many bytes that were."""
+        data = file.take()
+        self._append(file, data)
+        size = sum(map(len, data))
+        file.written(size)
+        return size
 
     def _append(self, file: "LogFile", data: Iterable[bytes]) -> None:
         left = sum(map(len, data))
@@ -117,6 +131,7 @@ class LogFile:
         loop: asyncio.AbstractEventLoop,
         lock: threading.Lock,
         due: "SimpleQueue[LogFile | None]",
+        hurry: threading.Event,
         path: Path,
         rotation: Rotation,
     ) -> None:
@@ -126,6 +141,7 @@ class LogFile:
         self._loop = loop
         self._lock = lock
         self._due = due
+        self._hurry = hurry
         self._data: deque[bytes] = deque()
         self._waiting = 0
         self._held = False
@@ -138,6 +154,8 @@ class LogFile:
             self._data.append(data)
             self._waiting += len(data)
             self._held = self._waiting >= HIGH
+            if self._waiting >= LOW:
+                self._hurry.set()
             return not self._held
 
     def take(self) -> "deque[bytes]":

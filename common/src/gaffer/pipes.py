@@ -189,17 +189,25 @@ class Input:
                 raise ProcessError(503, "stream_full", "the process does not read its input", hint="try again later")
             self._queue.append(memoryview(data))
             self._waiting += len(data)
-        self._loop.call_soon_threadsafe(self._flush)
+        if _runs_here(self._loop):
+            self._flush()
+        else:
+            self._loop.call_soon_threadsafe(self._flush)
 
     @property
     def waiting(self) -> int:
         """Bytes that the process has not read yet, without what the pipe holds."""
         return self._waiting
 
-    async def room(self) -> None:
-        """Wait until the process has read most of what waits for it. To be called on the loop.
+    @property
+    def has_room(self) -> bool:
+        """Whether the process reads, and has read most of what waits for it."""
+        return self._fd is not None and self._waiting <= _ROOM
 
-        Raises ProcessError 410 `stream_closed` when it no longer reads.
+    async def room(self) -> None:
+        """Wait until it has room. To be called on the loop.
+
+        Raises ProcessError 410 `stream_closed` when the process no longer reads.
         """
         while self._waiting > _ROOM:
             self._less.clear()
@@ -249,6 +257,14 @@ class Input:
         self._less.set()
         if broken:
             self.close()
+
+
+def _runs_here(loop: asyncio.AbstractEventLoop) -> bool:
+    """Whether this is called on the loop, which then needs no waking."""
+    try:
+        return asyncio.get_running_loop() is loop
+    except RuntimeError:
+        return False
 
 
 class Tap:

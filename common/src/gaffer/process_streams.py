@@ -77,7 +77,8 @@ class Stream:
 
 
 class ProcessStreams:
-    """All streams of a process. `about` is what listeners are told of it, `name` and `pid`.
+    """All streams of a process; `rings` holds what it wrote, by label. `about` is what listeners are told of it, `name`
+    and `pid`.
 
     `stdout` and `stderr` say how it is to be launched. Every stream is there from the beginning, `connect` brings it to
     life.
@@ -104,7 +105,8 @@ class ProcessStreams:
             self._add(label, about, readable=True, writable=False)
         for label in config.custom_streams:
             self._add(label, about, readable=True, writable=True)
-        named = [ring for label in dict.fromkeys(labels) if (ring := self.by_label[label].ring) is not None]
+        self.rings = {label: stream.ring for label, stream in self.by_label.items() if stream.ring is not None}
+        named = [self.rings[label] for label in dict.fromkeys(labels)]
         wanted = (self.stdout, self.stderr).count(launch.CAPTURE)
         self._captured = [*named, *(Ring() for _ in range(wanted - len(named)))]  # of stdout and stderr
 
@@ -143,11 +145,6 @@ class ProcessStreams:
             output.close()
         for stream in self.by_label.values():
             stream.close()
-
-    @property
-    def rings(self) -> dict[str, Ring]:
-        """What it wrote, by label."""
-        return {label: stream.ring for label, stream in self.by_label.items() if stream.ring is not None}
 
     def last_output(self, limit: int = 400) -> str | None:
         """The end of what it wrote last, stderr before stdout, for people."""
@@ -203,7 +200,8 @@ class ProcessStreams:
         raise ProcessError(404, "stream_not_found", f"{self._name} has no stream {label!r} to write to")
 
     def _note_offsets(self) -> None:
-        self.last_write_offsets.update((label, ring.end) for label, ring in self.rings.items())
+        for label, ring in self.rings.items():
+            self.last_write_offsets[label] = ring.end
 
 
 def _to_bytes(data: Data) -> bytes:

@@ -128,7 +128,10 @@ class Ring(Source[Chunk]):
         position = min(max(offset, self.start), self.end)
         if position == self.end:
             return Chunk(position, b"", gap)
-        # The newest chunks are the ones that are asked for: walk from the end.
+        # The newest chunks are the ones that are asked for, most often the last one: walk from the end.
+        newest = self._chunks[-1]
+        if position == self.end - len(newest) and len(newest) <= size:
+            return Chunk(position, newest, gap)
         newer: list[bytes] = []
         at = self.end
         for chunk in reversed(self._chunks):

@@ -5,11 +5,13 @@ The other way, a message is read when the process has read most of what waits fo
 """
 
 import asyncio
+import struct
 from collections.abc import Awaitable
 from contextlib import suppress
 from typing import Any, Literal
 
 import msgspec
+from tornado.iostream import StreamClosedError
 from tornado.web import HTTPError
 from tornado.websocket import WebSocketClosedError, WebSocketHandler
 
@@ -21,7 +23,7 @@ from gaffer.http.node import NodeHandler
 from gaffer.http.operations import operation
 from gaffer.http.routes import Route
 from gaffer.process import Process
-from gaffer.process_streams import STDIN
+from gaffer.process_streams import STDIN, Stream
 from gaffer.streams import Chunk, Cursor
 
 MAX_MESSAGE = 1024 * 1024  # bytes that a client may send at once
@@ -30,6 +32,8 @@ PING_TIMEOUT = 60.0  # seconds without a sign of the client
 
 _NORMAL, _GOING_AWAY = 1000, 1001  # close codes, RFC 6455 section 7.4.1
 _PRIVATE = 4000  # the first of those that are free for applications; 4404 means what 404 does in HTTP
+
+_FIN, _TEXT, _BINARY = 0x80, 1, 2  # RFC 6455 section 5.2
 
 _READ, _WRITE = 1, 2  # the bits of `mode`
 
@@ -66,7 +70,7 @@ class ProcessSocket(NodeHandler, WebSocketHandler):
 
     target: Process
     _output: Cursor[Chunk] | None = None
-    _input: str | None = None  # the label of the stream to write to
+    _input: Stream | None = None
     _end_of_input: Cursor[Any] | None = None
     _running: asyncio.Task[None] | None = None
     _pings: asyncio.TimerHandle | None = None
@@ -79,16 +83,20 @@ class ProcessSocket(NodeHandler, WebSocketHandler):
         """Say what to `follow` and `write_to`; raises GafferError when there is nothing."""
         raise NotImplementedError
 
-    async def pass_on(self, chunk: Chunk) -> Awaitable[None]:
-        """Send a piece of output; what it returns is done when the socket has taken that."""
+    def pass_on(self, chunk: Chunk) -> Awaitable[None]:
+        """Send a piece of output, like `send`."""
         raise NotImplementedError
+
+    def take_at_once(self, message: bytes) -> bool:
+        """Do what a message wants, if there is nothing to wait for or to say; whether it was done."""
+        return False
 
     async def take(self, message: bytes) -> None:
         """Do what a message wants; raises GafferError to end the connection."""
         raise NotImplementedError
 
-    async def tell(self, error: GafferError) -> None:
-        """Send an error that answers no message."""
+    def tell(self, error: GafferError) -> Awaitable[None]:
+        """Send an error that answers no message, like `send`."""
         raise NotImplementedError
 
     # What they do it with
@@ -100,10 +108,22 @@ class ProcessSocket(NodeHandler, WebSocketHandler):
 
     def write_to(self, label: str) -> None:
         """Let the client write to the stream `label`."""
-        self._input = label
-        pipe = self.target.streams[label].input
-        if pipe is not None:
-            self._end_of_input = Cursor(pipe.life)
+        self._input = self.target.streams[label]
+        if self._input.input is not None:
+            self._end_of_input = Cursor(self._input.input.life)
+
+    def write_at_once(self, data: bytes) -> bool:
+        """Write to the process if it may be done and it has room; whether that is so."""
+        stream = self._input
+        if (
+            stream is None
+            or stream.input is None
+            or not stream.input.has_room
+            or Scope.CONTROL not in self.grant.scopes
+        ):
+            return False
+        stream.write(data)
+        return True
 
     async def write_input(self, data: bytes) -> None:
         """Write to the process, once it has read most of what waits for it. Raises GafferError."""
@@ -112,21 +132,24 @@ class ProcessSocket(NodeHandler, WebSocketHandler):
             raise NotRedirected(
                 403, "forbidden_write", "the process can't be written to", hint="set redirect_input in the job"
             )
-        pipe = self.target.streams[self._input].input
-        if pipe is not None:
+        if self._input.input is not None:
             self._held = True
             try:
-                await pipe.room()
+                await self._input.input.room()
             finally:
                 self._held = False
                 self._heard = self._now
-        self.target.writelines([data], self._input)
+        self._input.write(data)
 
     def send(self, data: bytes) -> Awaitable[None]:
-        """Send a message, as text if it is UTF-8; what it returns is done when the socket has taken that."""
-        sent = self.write_message(data, binary=not _is_text(data))
-        sent.add_done_callback(_forget)
-        return sent
+        """Send a message, as text if it is UTF-8; what it returns is done when the socket has taken that.
+
+        Both raise StreamClosedError, and one may be left alone.
+        """
+        connection = self.ws_connection
+        if connection is None or connection.is_closing() or connection.stream is None:
+            raise StreamClosedError
+        return connection.stream.write(_message(data))
 
     # Hooks of Tornado
 
@@ -163,16 +186,12 @@ class ProcessSocket(NodeHandler, WebSocketHandler):
         else:
             self._running = asyncio.create_task(self._run())
 
-    async def on_message(self, message: str | bytes) -> None:
+    def on_message(self, message: str | bytes) -> Awaitable[None] | None:
         self._heard = self._now
         if self.ws_connection is None:  # closed from here, and the client doesn't know it yet
-            return
-        try:
-            await self.take(message.encode() if isinstance(message, str) else message)
-        except GafferError as error:
-            await self._fail(error)
-        except WebSocketClosedError:
-            pass
+            return None
+        data = message.encode() if isinstance(message, str) else message
+        return None if self.take_at_once(data) else self._take(data)
 
     def on_pong(self, data: bytes) -> None:
         self._heard = self._now
@@ -202,12 +221,22 @@ class ProcessSocket(NodeHandler, WebSocketHandler):
             self.ping()
             self._await_sign()
 
+    async def _take(self, message: bytes) -> None:
+        try:
+            await self.take(message)
+        except GafferError as error:
+            await self._fail(error)
+        except StreamClosedError:
+            pass
+
     async def _run(self) -> None:
         self.finished: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.application.feeds.add(self)
         try:
-            with suppress(WebSocketClosedError):
-                while self._output is not None and (sent := await self._send_next(self._output)) is not None:
+            with suppress(StreamClosedError):
+                while self._output is not None and (chunk := await self._output.next()) is not None:
+                    sent = self.pass_on(chunk)
+                    del chunk  # there may be a thousand clients that don't read
                     # A client that keeps up gets all there is at once, or it would fall behind a burst of output.
                     if self._is_behind:
                         await sent
@@ -223,11 +252,6 @@ class ProcessSocket(NodeHandler, WebSocketHandler):
         stream = self.ws_connection.stream if self.ws_connection is not None else None
         return stream is None or stream.writing()
 
-    async def _send_next(self, output: Cursor[Chunk]) -> Awaitable[None] | None:
-        # Nothing keeps the chunk while it is under way: there may be a thousand clients that don't read.
-        chunk = await output.next()
-        return await self.pass_on(chunk) if chunk is not None else None
-
     def end(self) -> None:
         """Close the connection once it has all there is."""
         self._leaving = True
@@ -236,7 +260,7 @@ class ProcessSocket(NodeHandler, WebSocketHandler):
                 cursor.end()
 
     async def _fail(self, error: GafferError) -> None:
-        with suppress(WebSocketClosedError):
+        with suppress(StreamClosedError):
             await self.tell(error)
         self.close(_PRIVATE + error.errno, error.reason)
 
@@ -264,8 +288,11 @@ class RawSocket(ProcessSocket):
         elif not process.redirect_output:
             raise _not_redirected(process)
 
-    async def pass_on(self, chunk: Chunk) -> Awaitable[None]:
+    def pass_on(self, chunk: Chunk) -> Awaitable[None]:
         return self.send(chunk.data)
+
+    def take_at_once(self, message: bytes) -> bool:
+        return self.write_at_once(message)
 
     async def take(self, message: bytes) -> None:
         try:
@@ -275,8 +302,8 @@ class RawSocket(ProcessSocket):
                 raise
             await self.tell(error)
 
-    async def tell(self, error: GafferError) -> None:
-        await self.send(error.to_json())
+    def tell(self, error: GafferError) -> Awaitable[None]:
+        return self.send(error.to_json())
 
 
 class FramedSocket(ProcessSocket):
@@ -315,7 +342,7 @@ class FramedSocket(ProcessSocket):
         if self._output is None and self._input is None:
             raise _not_redirected(process)
 
-    async def pass_on(self, chunk: Chunk) -> Awaitable[None]:
+    def pass_on(self, chunk: Chunk) -> Awaitable[None]:
         if chunk.gap:
             lost = FrameError(
                 error="GAP",
@@ -324,7 +351,7 @@ class FramedSocket(ProcessSocket):
                 start=chunk.offset - chunk.gap,
                 to=chunk.offset,
             )
-            await self._tell(GENERAL, lost)
+            self._tell(GENERAL, lost)
         return self.send(Frame(MESSAGE, str(chunk.end), chunk.data).encode())
 
     async def take(self, message: bytes) -> None:
@@ -344,11 +371,11 @@ class FramedSocket(ProcessSocket):
         else:
             await self.send(Frame(RESPONSE, frame.id, OK).encode())
 
-    async def tell(self, error: GafferError) -> None:
-        await self._tell(GENERAL, _frame_error(error))
+    def tell(self, error: GafferError) -> Awaitable[None]:
+        return self._tell(GENERAL, _frame_error(error))
 
-    async def _tell(self, id: str, error: FrameError) -> None:
-        await self.send(Frame(ERROR, id, msgspec.json.encode(error)).encode())
+    def _tell(self, id: str, error: FrameError) -> Awaitable[None]:
+        return self.send(Frame(ERROR, id, msgspec.json.encode(error)).encode())
 
 
 def _not_redirected(process: Process) -> NotRedirected:
@@ -371,10 +398,17 @@ def _frame_error(error: GafferError) -> FrameError:
     )
 
 
-def _forget(sent: asyncio.Future[None]) -> None:
-    """That a message could not be sent is found out by the next one, too."""
-    if not sent.cancelled():
-        sent.exception()
+def _message(data: bytes) -> bytes:
+    """A message as it goes over the wire (RFC 6455 section 5.2). Tornado would make a task for each."""
+    opcode = _TEXT if _is_text(data) else _BINARY
+    size = len(data)
+    if size < 126:
+        head = struct.pack("!BB", _FIN | opcode, size)
+    elif size < 1 << 16:
+        head = struct.pack("!BBH", _FIN | opcode, 126, size)
+    else:
+        head = struct.pack("!BBQ", _FIN | opcode, 127, size)
+    return head + data
 
 
 def _is_text(data: bytes) -> bool:
