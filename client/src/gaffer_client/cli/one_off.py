@@ -21,10 +21,13 @@ def run_command(words: Sequence[str], cwd: str, env: Mapping[str, str], copies: 
     Returns the first status that is not 0, 128 + N for signal N. Raises OSError when it can't be started.
     """
     children: Children = []
-    with _signals_for(children):
+    with _signals_for(children) as received:
         try:
             for _ in range(copies):
-                children.append(subprocess.Popen(words, cwd=cwd, env=dict(env)))
+                child = subprocess.Popen(words, cwd=cwd, env=dict(env))
+                children.append(child)
+                for signum in received:  # while it was started
+                    child.send_signal(signum)
         except OSError:
             for child in children:
                 child.terminate()
@@ -35,13 +38,15 @@ def run_command(words: Sequence[str], cwd: str, env: Mapping[str, str], copies: 
 
 
 @contextmanager
-def _signals_for(children: Children) -> Iterator[None]:
-    """Let the children decide what signals mean while the block runs."""
+def _signals_for(children: Children) -> Iterator[list[int]]:
+    """Let the children decide what signals mean while the block runs; it gets those that were passed on so far."""
+    received: list[int] = []
 
     def leave(signum: int, frame: FrameType | None) -> None:
         pass
 
     def pass_on(signum: int, frame: FrameType | None) -> None:
+        received.append(signum)
         for child in children:
             child.send_signal(signum)
 
@@ -51,7 +56,7 @@ def _signals_for(children: Children) -> Iterator[None]:
         **{signum: signal.signal(signum, pass_on) for signum in _PASSED_ON},
     }
     try:
-        yield
+        yield received
     finally:
         for signum, handler in previous.items():
             signal.signal(signum, handler)
