@@ -72,6 +72,15 @@ def test_health_counts_what_there_is():
             "tombstones": 0,
             "lost": 0,
         }
+        metrics = get(server, "/metrics").text.splitlines()
+        assert 'gaffer_lookupd_nodes{status="suspect"} 1' in metrics
+        assert "gaffer_lookupd_jobs 2" in metrics
+
+
+def test_it_describes_its_api(server):
+    document = get(server, "/openapi.json").json()
+    assert document["paths"]["/findJob"]["get"]["parameters"][0]["required"] is True
+    assert "404" in document["paths"]["/nodes/{node_id}"]["delete"]["responses"]
 
 
 @pytest.mark.row("LK-02", "LK-08", "LP-05", "LP-33", "LP-34", "LP-35", "LP-36", "LP-37", "LP-38")

@@ -1,9 +1,11 @@
 """The answers to queries: the shapes of 0.5 and their additions."""
 
+import msgspec
 import pytest
 
 from gaffer.messages import Endpoint, Process
-from support.registry import Lookup
+from gaffer_lookupd import shapes
+from support.registry import Lookup, json
 
 
 @pytest.fixture
@@ -102,3 +104,27 @@ def test_every_answer_says_how_far_to_trust_it(lookup, query, args):
     answer = lookup.ask(query, *args)
     assert (answer["stale"], answer["epoch"], answer["tombstones"]) == (False, "e", [])
     assert answer["seq"] == lookup.registry.seq == len(lookup.events)
+
+
+@pytest.mark.parametrize(
+    ("query", "args", "shape"),
+    [
+        ("nodes", (), shapes.Nodes),
+        ("node", ("id1",), shapes.AgedNodeInfo),
+        ("jobs", (), shapes.Jobs),
+        ("find_job", ("web.http",), shapes.Sources),
+        ("find_session", ("web",), shapes.Jobs),
+        ("sessions", (None,), shapes.Sessions),
+        ("sessions", ("n1",), shapes.Sessions),
+        ("snapshot", (), shapes.Snapshot),
+    ],
+)
+def test_answers_have_the_shapes_that_are_documented(lookup, query, args, shape):
+    lookup.registry.leave(lookup.identify(name="gone", id="id3"), lookup.now)
+    answer = lookup.snapshot() if query == "snapshot" else lookup.ask(query, *args)
+    assert json(msgspec.json.encode(msgspec.convert(answer, shape))) == answer
+
+
+def test_a_node_by_its_id(lookup):
+    assert lookup.ask("node", "id1") == lookup.ask("nodes")["nodes"][0]
+    assert lookup.queries.node("nobody", lookup.now) is None

@@ -2,11 +2,14 @@
 
 import time
 from collections.abc import Iterable, Mapping
+from functools import cached_property
 
+import msgspec
 from tornado.httputil import HTTPMessageDelegate, HTTPServerRequest
 
 from gaffer.http.access import AuthRequired, Forbidden, Grant, Policy
 from gaffer.http.base import Application, Handler
+from gaffer.http.openapi import make_document
 from gaffer.http.routes import Match, Route
 from gaffer.messages import MAX_MESSAGE_SIZE
 from gaffer_lookupd.changes import MemoryChanges
@@ -38,6 +41,11 @@ class LookupApplication(Application):
     def uptime(self) -> float:
         """Seconds since it was made."""
         return time.monotonic() - self._started
+
+    @cached_property
+    def openapi(self) -> bytes:
+        """The OpenAPI document of the API."""
+        return msgspec.json.encode(make_document(self.routes, title="Gaffer registry"))
 
     def authorize(self, match: Match, method: str, grant: Grant) -> None:
         """As the base class; here the one key allows everything, so who may not do something has not shown it."""

@@ -1,5 +1,7 @@
 """The resources of lookupd over HTTP."""
 
+from typing import Any
+
 from gaffer import __version__
 from gaffer.http.access import Scope
 from gaffer.http.operations import TEXT, operation
@@ -10,6 +12,7 @@ from gaffer_lookupd.application import LookupHandler
 from gaffer_lookupd.channel import CHANNEL
 from gaffer_lookupd.discovery_routes import PrometheusHandler, UpstreamHandler
 from gaffer_lookupd.events import EventsHandler
+from gaffer_lookupd.metrics import MetricsHandler
 from gaffer_lookupd.node_socket import NodeSocket
 
 
@@ -68,6 +71,15 @@ class HealthHandler(LookupHandler):
         )
 
 
+class OpenApiHandler(LookupHandler):
+    """The description of this API."""
+
+    @operation(dict[str, Any])
+    def get(self) -> None:
+        """An OpenAPI 3.1 document."""
+        self.finish(self.application.openapi)
+
+
 def make_routes() -> list[Route]:
     """The route table of lookupd."""
     read = {"GET": Scope.READ}
@@ -75,9 +87,11 @@ def make_routes() -> list[Route]:
         Route("/", WelcomeHandler, read),
         Route("/ping", PingHandler, {"GET": PUBLIC}),
         Route("/version", VersionHandler, read),
+        Route("/openapi.json", OpenApiHandler, read),
         Route("/health", HealthHandler, read),
+        Route("/metrics", MetricsHandler, read),
         Route("/nodes", ask.Nodes, read),
-        Route("/nodes/{id}", ask.Node, {"GET": Scope.READ, "DELETE": Scope.CONTROL}),
+        Route("/nodes/{node_id}", ask.Node, {"GET": Scope.READ, "DELETE": Scope.CONTROL}),
         Route("/sessions", ask.Sessions, read),
         Route("/sessions/{node}", ask.Sessions, read),
         Route("/jobs", ask.Jobs, read),

@@ -19,7 +19,7 @@ from gaffer.http.operations import operation
 from gaffer.names import split_job_name
 from gaffer_lookupd import shapes
 from gaffer_lookupd.application import LookupApplication, LookupHandler
-from gaffer_lookupd.errors import Refused, unknown_node
+from gaffer_lookupd.errors import unknown_node
 from gaffer_lookupd.queries import Queries
 
 _HEAD = (
@@ -127,27 +127,27 @@ class Nodes(Query):
 class Node(Query):
     """One node, by its id."""
 
-    @operation(shapes.AgedNodeInfo, errors=(Refused,))
+    @operation(shapes.AgedNodeInfo, errors=(404,))
     def get(self) -> None:
         """The node as `/nodes` lists it; 404 when it is not known."""
         super().get()
 
     @staticmethod
     def answer(asked: Question) -> bytes:
-        node_id = asked.params["id"]
+        node_id = asked.params["node_id"]
         answer = asked.queries.node(node_id, asked.now)
         if answer is None:
             raise unknown_node(node_id)
         return answer
 
-    @operation(shapes.Done, errors=(Refused,))
+    @operation(shapes.Done, errors=(404,))
     def delete(self) -> None:
         """Remove a node that will not come back, with its jobs: `{"ok": true}`.
 
         For one that is silent this need not wait for its lease, nor for the end of staleness. A node that still runs
         connects again and is back.
         """
-        self.application.connections.delete(self.params["id"])
+        self.application.connections.delete(self.params["node_id"])
         self.reply(shapes.Done())
 
 

@@ -1,0 +1,53 @@
+"""`/metrics`: lookupd itself for Prometheus. What its nodes run is told by the nodes."""
+
+import platform
+from collections import Counter
+from typing import get_args
+
+from gaffer import __version__
+from gaffer.http.exposition import CONTENT_TYPE, Family
+from gaffer.http.operations import TEXT, operation
+from gaffer_lookupd.application import LookupApplication, LookupHandler
+from gaffer_lookupd.records import Status
+
+
+class MetricsHandler(LookupHandler):
+    """The metrics of lookupd."""
+
+    @operation(str, media=TEXT)
+    def get(self) -> None:
+        """Text for Prometheus, version 0.0.4 of its format."""
+        self.set_header("Content-Type", CONTENT_TYPE)
+        self.finish("".join(family.render() for family in _collect(self.application)))
+
+
+def _collect(application: LookupApplication) -> list[Family]:
+    registry = application.registry
+    build = Family("gaffer_build_info", "gauge", "1; the labels say which program runs.")
+    build.add(1, {"version": __version__, "python": platform.python_version()})
+    counts = Counter(node.status for node in registry.nodes)
+    nodes = Family("gaffer_lookupd_nodes", "gauge", "Nodes that answers name.")
+    for status in get_args(Status):
+        nodes.add(counts[status], {"status": status})
+    return [
+        build,
+        _one("gaffer_uptime_seconds", "gauge", "Seconds since lookupd began to answer.", application.uptime),
+        nodes,
+        _one("gaffer_lookupd_jobs", "gauge", "Jobs that answers name.", len(registry.tables.jobs)),
+        _one("gaffer_lookupd_stale", "gauge", "1 while most nodes are silent.", registry.stale),
+        _one("gaffer_lookupd_tombstones", "gauge", "Nodes that went lately.", len(registry.tombstones)),
+        _one("gaffer_lookupd_connections", "gauge", "Websockets of nodes.", len(application.connections)),
+        _one("gaffer_lookupd_changes_total", "counter", "Changes that followers were told of.", registry.seq),
+        _one(
+            "gaffer_lookupd_lost_changes_total",
+            "counter",
+            "Changes that slow followers missed, and got the whole map for.",
+            application.changes.dropped,
+        ),
+    ]
+
+
+def _one(name: str, kind: str, about: str, value: float) -> Family:
+    family = Family(name, kind, about)
+    family.add(value)
+    return family
