@@ -2,14 +2,17 @@
 
 import asyncio
 import json
+import ssl
 from collections.abc import AsyncIterator
 from typing import Any, ClassVar
 
 import pytest
+import trustme
 from tornado.web import RequestHandler
 
 from gaffer.http.jsonbody import MAX_VALUES
 from gaffer.http.limits import Limits
+from gaffer.http_handler import HttpEndpoint
 from support.http_node import HttpNode, running_node, sleeper
 from support.poll import eventually_async
 
@@ -89,8 +92,8 @@ class Connections:
     def __init__(self) -> None:
         self._opened: list[Raw] = []
 
-    async def open(self, node: HttpNode) -> Raw:
-        raw = Raw(*await asyncio.open_connection(*node.address.removeprefix("http://").split(":")))
+    async def open(self, node: HttpNode, **options: Any) -> Raw:
+        raw = Raw(*await asyncio.open_connection(*node.address.partition("://")[2].split(":"), **options))
         self._opened.append(raw)
         return raw
 
@@ -264,6 +267,39 @@ async def test_a_silent_connection_is_closed_without_a_word(
     if before:
         await raw.answer()
     assert await raw.ended()
+
+
+@pytest.mark.parametrize("hello", [b"", b"\x16\x03\x01\x02\x00\x01"])
+async def test_a_tls_handshake_that_is_not_finished_is_given_up(connections: Connections, hello: bytes) -> None:
+    authority = trustme.CA()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    async with running_node(HttpEndpoint("127.0.0.1:0", ssl_options=context), limits=LIMITS) as node:
+        raw = await connections.open(node)
+        raw.send(hello)
+        assert await raw.ended()
+
+
+@pytest.mark.parametrize(
+    ("sent", "answer"),
+    [
+        (HEAD + b"a:\n" * 150 + b"\r\n", (431, "header_too_large")),
+        (POST + b"Content-Length: x\r\n\r\n", (400, "malformed_request")),
+        (HEAD, (408, "request_timeout")),
+    ],
+)
+async def test_mistakes_are_told_over_tls_as_well(
+    connections: Connections, sent: bytes, answer: tuple[int, str]
+) -> None:
+    authority = trustme.CA()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    client = ssl.create_default_context()
+    authority.configure_trust(client)
+    async with running_node(HttpEndpoint("127.0.0.1:0", ssl_options=context), limits=LIMITS) as node:
+        raw = await connections.open(node, ssl=client)
+        raw.send(sent)
+        assert await raw.error() == answer
 
 
 async def test_an_answer_that_nobody_takes_is_given_up(connections: Connections) -> None:
