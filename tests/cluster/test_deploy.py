@@ -4,8 +4,11 @@ import re
 from pathlib import Path
 
 import pytest
+import yaml
 
 from gafferd.config import load_config
+from support.docker import run
+from support.needs import COMPOSE, needs_docker
 
 ROOT = Path(__file__).parents[2]
 
@@ -29,3 +32,21 @@ def test_configuration_with_its_examples(tmp_path: Path) -> None:
 
     assert len(config.settings) == examples
     assert config.warnings == ()
+
+
+@needs_docker
+def test_with_two_lookupds_every_node_and_client_knows_both() -> None:
+    files = ["-f", "docker-compose.yml", "-f", "deploy/compose.two-lookupds.yml"]
+    services = yaml.safe_load(run([COMPOSE, *files, "config"]))["services"]
+
+    lookupds = {name for name, service in services.items() if service["command"][0] == "gaffer_lookupd"}
+    addresses = [f"http://{name}:5010" for name in sorted(lookupds)]
+    assert len(lookupds) == 2
+    nodes = [service for service in services.values() if service["command"][0] == "gafferd"]
+    assert len(nodes) == 3
+    for node in nodes:
+        flags = [word for word in node["command"] if word.startswith("--lookupd-address=")]
+        assert flags == [f"--lookupd-address={address}" for address in addresses]
+        assert node["environment"]["GAFFER_LOOKUPD"] == ",".join(addresses)
+    same = [[*services[name]["command"], services[name]["healthcheck"]] for name in lookupds]
+    assert same[0] == same[1]
