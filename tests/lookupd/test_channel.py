@@ -96,7 +96,11 @@ def test_they_say_more_of_newer_nodes(server):
         assert (found["state"], found["endpoints"], found["node"]["id"]) == ("starting", [endpoint], "a2")
         node.close()
         assert listener.until("update_node")["status"] == "suspect"
-        assert listener.until("remove_node")["reason"] == "expired"
+        with peer(server.url) as again:
+            again.identify("n2", id="a2", incarnation=4)
+            assert listener.until("remove_node")["reason"] == "replaced"
+            again.ask("LEAVE")
+            assert listener.until("remove_node")["reason"] == "left"
 
 
 @pytest.mark.row("SJS-22", "LP-40")
@@ -146,10 +150,12 @@ def test_a_client_that_is_too_slow_is_told_that_changes_are_lost():
         assert len(frames) < 40_000
 
 
-def test_it_ends_with_lookupd():
-    with lookupd() as server, Listener(server) as listener:
-        server.stop()
-        assert listener.socket.recv_data()[0] == websocket.ABNF.OPCODE_CLOSE
+def test_it_ends_with_lookupd_and_tells_nothing_of_nodes_that_this_cuts_off():
+    with lookupd() as server, peer(server.url) as node:
+        node.identify("n1", id="a1")
+        with Listener(server) as listener:
+            server.stop()
+            assert listener.socket.recv_data()[0] == websocket.ABNF.OPCODE_CLOSE
 
 
 @pytest.mark.parametrize("options", [{"header": ["Origin: http://evil.example"]}, {"host": "evil.example"}])

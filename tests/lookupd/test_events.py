@@ -114,12 +114,14 @@ def test_a_wrong_parameter_is_an_error(server, query, method):
     assert method == "HEAD" or query.partition("=")[0] in answer.json()["message"]
 
 
-def test_the_stream_ends_with_lookupd():
-    with lookupd() as server, event_source(server.url + "/events") as events:
-        events.next()
-        server.stop()
-        with pytest.raises(EOFError):
-            events.next()
+def test_the_stream_ends_with_lookupd_and_tells_nothing_of_nodes_that_this_cuts_off():
+    with lookupd() as server, peer(server.url) as node:
+        node.identify("n1", id="a1")
+        with event_source(server.url + "/events") as events:
+            assert events.next().event == "snapshot"
+            server.stop()
+            with pytest.raises(EOFError):
+                events.next()
 
 
 # Followers that are overtaken

@@ -12,6 +12,7 @@ import requests
 import trustme
 import websocket
 
+from gaffer_lookupd.config import make_config, parse_options
 from support.daemons import Daemon, clean_env, command_path, lookupd, run_command
 from support.peer import Peer, peer
 from support.poll import eventually
@@ -328,6 +329,13 @@ def test_connections_may_take_nearly_all_descriptors():
         for number in range(120):
             stack.enter_context(peer(server.url)).identify(f"n{number}")
         assert len(statuses(server)) == 120
+
+
+@pytest.mark.row("LK-04", "LK-05", "CL-81", "CL-82")
+def test_where_it_listens_unless_told_otherwise():
+    config = make_config(parse_options([]), {})
+    assert (config.bind, config.backlog, config.tls) == (["0.0.0.0:5010"], 128, None)
+    assert (config.lease.ttl, config.lease.interval, config.cluster_key) == (45.0, 15.0, None)
 
 
 def test_it_warns_when_anyone_may_announce(key_file):

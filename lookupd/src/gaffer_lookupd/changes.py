@@ -98,7 +98,9 @@ class MemoryChanges(Log[Change]):
         self._telling: asyncio.Handle | None = None
 
     def publish(self, change: Change) -> None:
-        self.append(change)
+        """Keep a change, unless followers were told that no more will come."""
+        if not self.closed:
+            self.append(change)
 
     def tell(self) -> None:
         """Let followers go on, rather than a little later."""

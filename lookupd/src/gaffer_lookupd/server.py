@@ -72,9 +72,10 @@ class LookupServer:
     async def stop(self) -> None:
         """Stop listening and close all connections."""
         self._listeners.stop()
-        self._connections.stop()
+        # Followers first: that nodes are cut off now says nothing of the nodes.
         self._changes.close()
         CHANNEL.close(self._application)
+        self._connections.stop()
         await self._listeners.close_connections()
 
     def _verify(self, key: str) -> Grant | None:
