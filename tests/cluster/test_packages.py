@@ -70,8 +70,8 @@ def test_each_alone_has_what_it_imports(tmp_path: Path, wheels: Path, folder: st
 def test_the_framework_brings_the_client_of_sockjs_and_its_licence(wheels: Path) -> None:
     [wheel] = wheels.glob("gaffer_common-*.whl")
     with ZipFile(wheel) as archive:
-        assert archive.read("gaffer/http/sockjs_client/sockjs.min.js").startswith(b"/* sockjs-client v1.6.1")
-        assert b"MIT License" in archive.read("gaffer/http/sockjs_client/LICENSE")
+        assert archive.read("gaffer/http/sockjs/client/sockjs.min.js").startswith(b"/* sockjs-client v1.6.1")
+        assert b"MIT License" in archive.read("gaffer/http/sockjs/client/LICENSE")
 
 
 @pytest.mark.row("FEAT-19")

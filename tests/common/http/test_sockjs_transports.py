@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tornado.httpclient import HTTPClientError
 
-from gaffer.http.sockjs_sessions import BrokenMessage, decode_messages
+from gaffer.http.sockjs.sessions import BrokenMessage, decode_messages
 from support.poll import eventually_async
 from support.sockjs import SockJSServer, new_session, running_server
 

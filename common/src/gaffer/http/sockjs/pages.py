@@ -1,0 +1,151 @@
+"""The parts of SockJS that have no session: the greeting, /info, the iframe page and the client it loads."""
+
+import hashlib
+import re
+import secrets
+import time
+from importlib import resources
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypedDict
+
+from msgspec import Meta
+from tornado.httputil import format_timestamp
+
+from gaffer.http.base import Handler, NotFound, cors_headers
+from gaffer.http.operations import TEXT, operation
+from gaffer.http.sockjs.library import IFRAME_TEXT
+
+if TYPE_CHECKING:
+    from gaffer.http.sockjs import SockJS
+    from gaffer.http.sockjs.router import Router
+
+HTML = "text/html"
+JAVASCRIPT = "application/javascript"
+
+YEAR = 31536000  # seconds
+DAY = 86400
+
+_CLIENT = resources.files("gaffer.http.sockjs").joinpath("client/sockjs.min.js")
+_IFRAME_NAME = re.compile(r"iframe[0-9-.a-z_]*\.html", re.ASCII)
+
+
+class SockJSInfo(TypedDict):
+    """What the server can do."""
+
+    websocket: Literal[True]
+    origins: Annotated[list[str], Meta(description="Means nothing.")]
+    cookie_needed: Literal[False]
+    entropy: Annotated[int, Meta(ge=0, lt=2**32, description="A random number for the client.")]
+
+
+class SockJSHandler(Handler):
+    """A Handler below the prefix of a SockJS. It answers OPTIONS, and methods it doesn't have, as SockJS says."""
+
+    answers_all = True
+    methods: ClassVar[tuple[str, ...]] = ("GET",)
+    sockjs: ClassVar["SockJS"]
+
+    @property
+    def max_body(self) -> int:
+        """How much may be sent at once; little by a caller who isn't known, for there may be very many of them."""
+        return 1024 * 1024 if self.grant.scopes else 64 * 1024
+
+    @property
+    def router(self) -> "Router":
+        """The sessions that the request may be about."""
+        return self.sockjs.router(self.application)
+
+    def options(self) -> None:
+        """What a page of an allowed origin may send."""
+        allowed = f"OPTIONS, {', '.join(self.methods)}"
+        self.set_status(204)
+        self.enable_cache(YEAR)
+        self.set_header("Allow", allowed)
+        if cors_headers(self.application.policy, self.request):
+            self.set_header("Access-Control-Allow-Methods", allowed)
+            self.set_header("Access-Control-Max-Age", str(YEAR))
+        self.finish()
+
+    def set_default_headers(self) -> None:
+        super().set_default_headers()
+        wanted = self.request.headers.get("Access-Control-Request-Headers")
+        if wanted and cors_headers(self.application.policy, self.request):
+            self.set_header("Access-Control-Allow-Headers", wanted)
+
+    def enable_cache(self, seconds: int, *, unasked: bool = True) -> None:
+        """Let browsers and proxies keep the answer, and use it without asking whether it still holds."""
+        self.set_header("Cache-Control", f"public, max-age={seconds}{'' if unasked else ', no-cache'}")
+        self.set_header("Expires", format_timestamp(time.time() + seconds))
+
+    def disable_cache(self) -> None:
+        """Let nobody keep the answer; some browsers keep those to a POST."""
+        self.set_header("Cache-Control", "no-store, no-cache, must-revalidate, max-age=0")
+
+    def write_error(self, status_code: int, **kwargs: Any) -> None:
+        if status_code == 405:
+            self.set_header("Allow", ", ".join(self.methods))
+            self.clear_header("Content-Type")
+            self.finish()
+        else:
+            super().write_error(status_code, **kwargs)
+
+
+class Greeting(SockJSHandler):
+    """Tells that SockJS is spoken here."""
+
+    @operation(str, media=TEXT)
+    def get(self) -> None:
+        """The text `Welcome to SockJS!`."""
+        self.reply_text("Welcome to SockJS!\n")
+
+
+class Info(SockJSHandler):
+    """What a client asks first."""
+
+    @operation(SockJSInfo)
+    def get(self) -> None:
+        """`{"websocket", "origins", "cookie_needed", "entropy"}`."""
+        self.disable_cache()
+        self.set_header("Content-Type", "application/json; charset=UTF-8")
+        self.reply({"websocket": True, "origins": ["*:*"], "cookie_needed": False, "entropy": secrets.randbelow(2**32)})
+
+
+class _Constant(SockJSHandler):
+    """A document that changes with a release or the configuration only."""
+
+    def reply_constant(self, data: bytes, media_type: str) -> None:
+        """Answer the document, or 304 to who has it."""
+        self.set_header("Content-Type", f"{media_type}; charset=UTF-8")
+        self.set_header("Etag", f'"{hashlib.sha256(data).hexdigest()[:32]}"')
+        if self.check_etag_header():
+            self.set_status(304)
+            self.finish()
+        else:
+            self.finish(data)
+
+
+class Iframe(_Constant):
+    """The page that the client puts into a page of another origin, to speak with this server from inside."""
+
+    @operation(str, media=HTML, errors=(304,))
+    def get(self) -> None:
+        """The HTML page; its name is `iframe*.html`.
+
+        It does for the page around it what that page's own requests may not. So browsers are told to show it in pages
+        of allowed origins only, and to ask each time, because allowed origins change.
+        """
+        if _IFRAME_NAME.fullmatch(self.params["server"]) is None:
+            raise NotFound(f"there is no resource {self.request.path}")
+        ancestors = " ".join(["'self'", *sorted(self.application.policy.origins)])
+        self.set_header("Content-Security-Policy", f"frame-ancestors {ancestors}")
+        self.enable_cache(YEAR, unasked=False)
+        self.reply_constant((IFRAME_TEXT % f"{self.sockjs.prefix}/sockjs.min.js").encode(), HTML)
+
+
+class ClientScript(_Constant):
+    """sockjs-client 1.6.1, for the iframe page and any other; its licence (MIT) lies beside it in the package."""
+
+    @operation(str, media=JAVASCRIPT, errors=(304,))
+    def get(self) -> None:
+        """The script."""
+        self.enable_cache(DAY)
+        self.reply_constant(_CLIENT.read_bytes(), JAVASCRIPT)

@@ -1,0 +1,100 @@
+"""The SockJS sessions of one application: which there are, and who gets which."""
+
+from typing import NamedTuple
+
+from tornado.ioloop import IOLoop
+
+from gaffer.errors import GafferError
+from gaffer.http.access import Forbidden, Grant
+from gaffer.http.base import NotFound
+from gaffer.http.sockjs.connection import Service
+from gaffer.http.sockjs.library import SockJSConnection, SockJSRouter
+from gaffer.http.sockjs.sessions import FramedSession, OwnedSession, RawSession
+
+
+class TooManySessions(GafferError):
+    """There are as many sessions as there may be."""
+
+    errno = 503
+    reason = "too_many_sessions"
+
+
+class Settings(NamedTuple):
+    """The limits of sessions: seconds, bytes, numbers. See SockJS."""
+
+    heartbeat: float
+    disconnect_delay: float
+    response_limit: int
+    buffer_limit: int
+    max_sessions: int
+
+
+class _Endpoint(SockJSConnection):  # type: ignore[misc]
+    """Tells the service what the library tells a connection."""
+
+    def on_open(self, request: object) -> None:
+        self.session.server.service.opened(self.session.connection)
+
+
+class Router(SockJSRouter):  # type: ignore[misc]
+    """The sessions of one application."""
+
+    def __init__(self, service: Service, limits: Settings) -> None:
+        settings = {
+            "response_limit": limits.response_limit,
+            "jsessionid": False,
+            "verify_ip": False,  # a session is bound to a grant
+        }
+        super().__init__(_Endpoint, user_settings=settings, io_loop=IOLoop.current())
+        # Two timers run from here on, needed or not. Statistics are not read, and sessions know when they end.
+        self._sessions_cleanup.stop()
+        self.stats._callback.stop()
+        self.service = service
+        self.limits = limits
+        self.sessions: dict[str, FramedSession] = {}
+        self.live: set[OwnedSession] = set()
+        self.closing = False
+
+    def admit(self, session_id: str, grant: Grant) -> FramedSession | None:
+        """The session of that name, None when it is to be made; raises Forbidden or TooManySessions."""
+        found = self.sessions.get(session_id)
+        if found is not None and not found.belongs_to(grant):
+            raise Forbidden("another caller opened this session", hint="choose a session id of your own")
+        if found is None and len(self.sessions) >= self.limits.max_sessions:
+            raise TooManySessions(f"{len(self.sessions)} sessions are open", hint="try again later")
+        return found
+
+    def find(self, session_id: str, grant: Grant) -> FramedSession:
+        """The open session of that name; raises NotFound or Forbidden."""
+        found = self.sessions.get(session_id)
+        if found is None or found.is_closed:
+            raise NotFound("there is no such session, or it has ended", hint="open a new one")
+        self.admit(session_id, grant)
+        return found
+
+    def get_session(self, session_id: str) -> FramedSession | None:
+        return self.sessions.get(session_id)
+
+    def create_session(self, session_id: str, register: bool = True) -> FramedSession:
+        session = FramedSession(_Endpoint, self, session_id, None)
+        if register:
+            session.registered = True
+            self.sessions[session_id] = session
+        return session
+
+    def create_raw_session(self) -> RawSession:
+        """A session for the raw websocket."""
+        return RawSession(_Endpoint, self)
+
+    def ended(self, session: OwnedSession) -> None:
+        """A session was closed."""
+        self.live.discard(session)
+
+    def close(self) -> None:
+        """Close every session; one that nobody listens to is forgotten. There will be no others."""
+        self.closing = True
+        for session in list(self.live):
+            session.close()
+        for waiting in list(self.sessions.values()):
+            if waiting.handler is None:
+                waiting.expire()

@@ -1,0 +1,277 @@
+"""SockJS sessions: those of sockjs-tornado, with an owner, a bounded queue, and timers that end with them.
+
+A session has one timer for heartbeats while a client listens, one for its end while none does. What is mended of the
+library: its queue grows without end; not every transport has heartbeats, and one that is stopped stays on the loop;
+sessions end by the wall clock, looked at every second for ever; `close` drops what is queued, sends two frames in one
+answer to a poll, and hides errors of the service; the reason of a close frame is not escaped.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from gaffer.errors import BadRequest
+from gaffer.http.access import Grant
+from gaffer.http.jsonbody import TooManyValues, check_size
+from gaffer.http.sockjs.connection import GO_AWAY, Connection, ConnectionClosed
+from gaffer.http.sockjs.library import CLOSED, CONNECTING, OPEN, BaseSession, Session, proto
+
+if TYPE_CHECKING:
+    from gaffer.http.sockjs.router import Router
+
+INTERRUPTED = (1002, "Connection interrupted")
+REVOKED = (1008, "access was revoked")
+
+_NOBODY = Grant(frozenset())
+
+_messages = msgspec.json.Decoder(str | list[str])
+
+
+class BrokenMessage(BadRequest):
+    """What a client sent is not a JSON string or an array of them; `close_code` is that for a websocket (RFC 6455)."""
+
+    reason = "invalid_json"
+    close_code = 1007
+
+
+class NotText(BrokenMessage):
+    """A client sent bytes on the raw websocket."""
+
+    close_code = 1003
+
+
+def decode_messages(data: str | bytes) -> list[str]:
+    """The messages in a frame or body of a client; raises BrokenMessage."""
+    try:
+        check_size(data)
+        found = _messages.decode(data)
+    except (ValueError, RecursionError, TooManyValues):
+        raise BrokenMessage("send a JSON string, or an array of strings") from None
+    return [found] if isinstance(found, str) else found
+
+
+class OwnedSession:
+    """What both kinds of session add to those of the library."""
+
+    server: "Router"
+    state: int
+    handler: Any
+    is_closed: bool
+    transport_name: str
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.connection = Connection(self)  # type: ignore[arg-type]
+        self.owner: Grant | None = None
+        self.grant = _NOBODY
+        self._deadline: asyncio.TimerHandle | None = None
+        self._room = asyncio.Event()
+        self._receiving = asyncio.Lock()
+
+    @property
+    def queued(self) -> int:
+        """Bytes that wait for the client to take what was sent before."""
+        raise NotImplementedError
+
+    def flush(self) -> None:
+        """Send what can be sent."""
+        raise NotImplementedError
+
+    def discard(self) -> None:
+        """Forget what waits."""
+        raise NotImplementedError
+
+    @property
+    def is_receiving(self) -> bool:
+        """Whether a message is being handled."""
+        return self._receiving.locked()
+
+    def belongs_to(self, grant: Grant) -> bool:
+        """Whether a request with that grant is of the client that opened the session."""
+        return self.owner is None or (self.owner == grant and self.owner.revocation is grant.revocation)
+
+    def adopt(self, grant: Grant) -> None:
+        """Act for the client by that grant until it is taken back."""
+        self.grant.release(self)
+        self.grant = grant
+        grant.hold(self)
+
+    def revoked(self) -> None:
+        """The grant was taken back: the client gets nothing more."""
+        self.discard()
+        self.close(*REVOKED)
+        if self.handler is not None:  # it hasn't taken yet what was sent before
+            self.handler.cut()
+
+    @property
+    def has_room(self) -> bool:
+        """Whether it is open and a message may be queued."""
+        return not self.is_closed and self.queued < self.server.limits.buffer_limit
+
+    async def wait_for_room(self) -> None:
+        """Wait until a message may be queued; raises ConnectionClosed."""
+        while not self.is_closed and not self.has_room:
+            self._room.clear()
+            await self._room.wait()
+        if self.is_closed:
+            raise ConnectionClosed("the client is gone")
+
+    async def receive(self, texts: list[str]) -> None:
+        """Give messages to the service, one after the other."""
+        async with self._receiving:
+            for text in texts:
+                if self.state != OPEN:
+                    return
+                try:
+                    handling = self.server.service.received(self.connection, text)
+                    if handling is not None:
+                        await handling
+                except ConnectionClosed:
+                    return
+
+    def close(self, code: int = GO_AWAY[0], message: str = GO_AWAY[1]) -> None:
+        """End the session; the client is told once it has what is queued."""
+        if self.state == CLOSED:
+            return
+        was_open, self.state = self.state != CONNECTING, CLOSED
+        self.close_reason = (code, message)
+        self.grant.release(self)
+        self._room.set()
+        self.server.ended(self)
+        if was_open:
+            self.server.service.closed(self.connection)
+        self.flush()
+        if self.handler is not None:  # what was sent before is on its way
+            self._end_soon(self.handler.cut)
+
+    def remove_handler(self, handler: Any) -> None:
+        """The client has left, or has the last frame of an answer."""
+        self._clear_deadline()
+        super().remove_handler(handler)  # type: ignore[misc]
+
+    def _attached(self, grant: Grant) -> None:
+        if self.owner is None:
+            self.owner = grant
+            self.adopt(grant)
+            self.server.live.add(self)
+
+    def _end_soon(self, end: Callable[[], None]) -> None:
+        """Call `end` unless the client does something about it in time."""
+        delay = self.server.limits.disconnect_delay
+        self._deadline = asyncio.get_running_loop().call_later(delay, end)
+
+    def _clear_deadline(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+    def _make_room(self) -> None:
+        if self.queued < self.server.limits.buffer_limit:
+            self._room.set()
+
+
+class FramedSession(OwnedSession, Session):  # type: ignore[misc]
+    """A session that speaks the frames of SockJS, on a websocket or by HTTP."""
+
+    _beat: asyncio.TimerHandle | None = None
+    _is_stuck = False
+    registered = False
+
+    @property
+    def queued(self) -> int:
+        return len(self.send_queue)
+
+    def set_handler(self, handler: Any, start_heartbeat: bool = True) -> bool:
+        attached: bool = super().set_handler(handler, True)
+        if attached:
+            self._clear_deadline()
+            self._attached(handler.grant)
+        return attached
+
+    def remove_handler(self, handler: Any) -> None:
+        super().remove_handler(handler)
+        if self.registered and self.server.closing:
+            self.expire()
+        elif self.registered:
+            self._end_soon(self.expire)
+
+    def flush(self) -> None:
+        handler = self.handler
+        if handler is not None and handler.active:
+            self._is_stuck = False
+        Session.flush(self)
+        self._make_room()
+        if self.state == CLOSED and handler is not None and handler.active and not self.send_queue:
+            handler.send_pack(proto.disconnect(*self.get_close_reason()))
+            handler.session_closed()
+
+    def discard(self) -> None:
+        self.send_queue = ""
+
+    def get_close_reason(self) -> tuple[int, str]:
+        code, reason = self.close_reason or GO_AWAY
+        return code, proto.json_encode(reason)[1:-1]  # the library puts the quotes
+
+    def expire(self) -> None:
+        """Nobody came for the messages: forget the session."""
+        self._clear_deadline()
+        self.server.sessions.pop(self.session_id, None)
+        self.close(*INTERRUPTED)
+
+    def start_heartbeat(self) -> None:
+        self.stop_heartbeat()
+        self._beat = asyncio.get_running_loop().call_later(self.server.limits.heartbeat, self._heartbeat)
+
+    def stop_heartbeat(self) -> None:
+        if self._beat is not None:
+            self._beat.cancel()
+            self._beat = None
+
+    def _heartbeat(self) -> None:
+        self.start_heartbeat()
+        if self.handler.active:
+            self.handler.send_pack(proto.HEARTBEAT)
+        elif self._is_stuck:
+            self.handler.cut()
+        else:
+            self._is_stuck = True  # unless it takes the frame that is under way until the next heartbeat
+
+
+class RawSession(OwnedSession, BaseSession):  # type: ignore[misc]
+    """A session on the raw websocket: a message is a frame of the websocket."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self._queue: deque[bytes] = deque()
+        self._queued = 0
+
+    @property
+    def queued(self) -> int:
+        return self._queued
+
+    def set_handler(self, handler: Any) -> bool:
+        super().set_handler(handler)
+        self._attached(handler.grant)
+        return True
+
+    def send_message(self, text: str) -> None:
+        data = text.encode("utf-8", "replace")  # a lone surrogate can't be sent
+        self._queue.append(data)
+        self._queued += len(data)
+        self.flush()
+
+    def flush(self) -> None:
+        while self._queue and self.handler is not None and self.handler.active:
+            data = self._queue.popleft()
+            self._queued -= len(data)
+            self.handler.send_pack(data)
+        if self.state == CLOSED and self.handler is not None and self.handler.active:
+            self.handler.session_closed(*self.close_reason)
+        self._make_room()
+
+    def discard(self) -> None:
+        self._queue.clear()
+        self._queued = 0
