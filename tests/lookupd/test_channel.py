@@ -1,6 +1,7 @@
 """SockJS and the raw websocket at /lookup: the events of 0.5, to the client only."""
 
 import json
+import signal
 
 import pytest
 import requests
@@ -154,7 +155,8 @@ def test_it_ends_with_lookupd_and_tells_nothing_of_nodes_that_this_cuts_off():
     with lookupd() as server, peer(server.url) as node:
         node.identify("n1", id="a1")
         with Listener(server) as listener:
-            server.stop()
+            server.signal(signal.SIGTERM)
+            assert node.is_closed()
             assert listener.socket.recv_data()[0] == websocket.ABNF.OPCODE_CLOSE
 
 

@@ -1,6 +1,7 @@
 """GET /events: a snapshot, then every change, and no gap whatever the follower does."""
 
 import asyncio
+import signal
 import time
 import tracemalloc
 from contextlib import asynccontextmanager
@@ -119,7 +120,8 @@ def test_the_stream_ends_with_lookupd_and_tells_nothing_of_nodes_that_this_cuts_
         node.identify("n1", id="a1")
         with event_source(server.url + "/events") as events:
             assert events.next().event == "snapshot"
-            server.stop()
+            server.signal(signal.SIGTERM)
+            assert node.is_closed()
             with pytest.raises(EOFError):
                 events.next()
 
