@@ -359,8 +359,9 @@ def test_signals_and_pidfile(tmp_path, signum):
         server.signal(signal.SIGHUP)
         assert node.ask("PING") == {"ok": True}
         server.signal(signum)
-        assert server.wait() == 0
         assert node.is_closed()
+        server.signal(signum)
+        assert server.wait() == 0
         assert not pidfile.exists()
 
 

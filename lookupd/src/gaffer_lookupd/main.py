@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterable
 
@@ -46,8 +47,7 @@ def run(config: Config) -> None:
 
 async def _serve(config: Config, detach: Callable[[], None]) -> None:
     stopped = asyncio.Event()
-    signals = _Signals(stopped)
-    signals.start(asyncio.get_running_loop())
+    _Signals(stopped).start(asyncio.get_running_loop())
     server = LookupServer(config)
     server.start()
     _spare_the_collector()
@@ -58,7 +58,8 @@ async def _serve(config: Config, detach: Callable[[], None]) -> None:
         await stopped.wait()
     finally:
         await server.stop()
-        signals.stop()
+        for signum in _Signals.QUIT_SIGNALS:  # a second one must not end it before its pidfile is gone
+            signal.signal(signum, signal.SIG_IGN)
 
 
 def _spare_the_collector() -> None:
