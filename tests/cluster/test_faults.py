@@ -88,6 +88,8 @@ def silence_and_loss(cluster: Cluster, ready: Ready) -> None:
         blinking.host.mend()
         history.reachable(blinking.address, time.monotonic())
         let_pass(LONG - SHORT)
+        assert deaf.host.lost("INPUT")
+        assert mute.host.lost("OUTPUT")
         healed = time.monotonic()
         cut.host.mend()
         deaf.host.lose_nothing()
@@ -305,12 +307,14 @@ def a_fifth_of_the_packets_lost(cluster: Cluster, ready: Ready) -> None:
     with registry.watched():
         registry.host.lose("INPUT", 0.2)
         let_pass(180.0)
+        lost = registry.host.lost("INPUT")
         registry.host.lose_nothing()
         let_pass(20.0)
     check(registry.history)
     assert all(registry.history.first_without(node.address, 0.0) is None for node in nodes)
     again = registry.daemon.stderr.count(" is here") - len(nodes)
-    cluster.note(f"20 nodes for 180 s: 0 removals, {again} new connections")
+    assert lost > len(nodes)
+    cluster.note(f"20 nodes for 180 s: {lost} packets lost, 0 removals, {again} new connections")
 
 
 @pytest.mark.faults

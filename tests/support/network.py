@@ -52,14 +52,18 @@ class Host:
         """Lose a random share of the packets that come in or go out."""
         self.drop(chain, "-m", "statistic", "--mode", "random", "--probability", f"{share:g}")
 
+    def lost(self, chain: Literal["INPUT", "OUTPUT"]) -> int:
+        """How many packets were lost by `drop` and `lose` so far."""
+        listing = _output(*self.enter, "iptables", "-w", "-nvxL", chain)
+        return sum(int(line.split()[0]) for line in listing.splitlines() if " DROP " in line and "policy" not in line)
+
     def lose_nothing(self) -> None:
         """Undo `drop` and `lose`."""
         _run(*self.enter, "iptables", "-w", "-F")
 
     def connections_to(self, port: int) -> list[int]:
         """The local ports of the established TCP connections from here to this port of another host."""
-        table = subprocess.run([*self.enter, "cat", "/proc/net/tcp"], capture_output=True, text=True, check=True).stdout
-        rows = [line.split() for line in table.splitlines()[1:]]
+        rows = [line.split() for line in _output(*self.enter, "cat", "/proc/net/tcp").splitlines()[1:]]
         return [
             int(local.partition(":")[2], 16)
             for _, local, remote, state, *_ in rows
@@ -115,5 +119,10 @@ def _batch(namespace: str, *commands: str) -> None:
 
 
 def _run(*argv: str, input: str | None = None) -> None:
+    _output(*argv, input=input)
+
+
+def _output(*argv: str, input: str | None = None) -> str:
     done = subprocess.run(argv, input=input, capture_output=True, text=True)
     assert done.returncode == 0, f"{' '.join(argv)}: {done.stderr}{input or ''}"
+    return done.stdout
