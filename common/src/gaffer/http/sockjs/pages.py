@@ -4,7 +4,7 @@ import hashlib
 import re
 import secrets
 import time
-from importlib import resources
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypedDict
 
 from msgspec import Meta
@@ -24,7 +24,7 @@ JAVASCRIPT = "application/javascript"
 YEAR = 31536000  # seconds
 DAY = 86400
 
-_CLIENT = resources.files("gaffer.http.sockjs").joinpath("client/sockjs.min.js")
+_CLIENT = Path(__file__).with_name("client") / "sockjs.min.js"
 _IFRAME_NAME = re.compile(r"iframe[0-9-.a-z_]*\.html", re.ASCII)
 
 
