@@ -245,7 +245,7 @@ def test_a_console_that_does_not_read_holds_up_neither_the_loop_nor_the_processe
 
 
 def test_what_a_slow_console_missed_is_counted() -> None:
-    size = 30_000_000  # more than is kept of an output that comes fast
+    size = 60_000_000  # more than is kept of an output that comes fast
     reading, writing = os.pipe()
     with open(writing, "w") as stream:
         with running_manager([ConsoleOutput(False, stream=stream, actions=["spawn"])]) as manager:
@@ -254,10 +254,10 @@ def test_what_a_slow_console_missed_is_counted() -> None:
             with open(reading, closefd=False) as reader:
                 lines = list(itertools.takewhile(lambda line: not line.endswith("| end\n"), reader))
         os.close(reading)
-    skipped = sum(int(found[1]) for line in lines if (found := re.search(r"\| \.\.\. (\d+) bytes skipped", line)))
+    skips = [int(found[1]) for line in lines if (found := re.search(r"\| \.\.\. (\d+) bytes skipped", line))]
     shown = sum(100 for line in lines if line.endswith(f"| {'y' * 99}\n"))
-    assert skipped > 1_000_000
-    assert abs(skipped + shown - size) <= 100  # one line may have been cut
+    assert sum(skips) > 1_000_000
+    assert abs(sum(skips) + shown - size) <= 200 * len(skips)  # each may have cut a line on both sides
 
 
 @pytest.mark.parametrize("how", ["pipe", "terminal"])

@@ -23,8 +23,8 @@ _LARGE_PIPE = 1024 * 1024  # bytes that the pipe of a fast stream may hold
 _REST = 0.001  # seconds
 _READS = 4  # reads at most before the loop gets its turn
 _LAST_READS = 64  # reads at most of what a pipe still holds when its process has ended
-_FRESH = 0.1  # seconds
-_FRESH_LIMIT = 8 * 1024 * 1024  # bytes that a ring keeps of what came in them
+_FRESH = 0.25  # seconds
+_FRESH_LIMIT = 16 * 1024 * 1024  # bytes that a ring keeps of what came in them
 _ATTENTION = 5.0  # seconds that a stream counts as followed since somebody had read all of it
 
 
@@ -132,7 +132,7 @@ class Pace:
 class Retention:
     """Says how much a ring is to keep: `usual` bytes, and of a stream that somebody follows what came just now. No I/O.
 
-    The system lets any reader wait for some milliseconds, in which a fast stream brings more than is usually kept.
+    The system may let any reader wait for a moment, in which a fast stream brings more than is usually kept.
     """
 
     def __init__(self, usual: int, end: int = 0) -> None:

@@ -190,10 +190,10 @@ async def test_a_slow_reader_is_told_what_it_lost(node: HttpNode) -> None:
     pid = await run_script(node)
     ring = node.manager.ring(pid, "out")
     async with channel(node, pid, "?mode=1") as slow, channel(node, pid, "?mode=2") as writer:
-        for number in range(40):
+        for number in range(80):
             await write(writer, str(number), b"z" * (1 << 18))
             await read(writer)
-        await eventually_async(lambda: ring.end == 40 << 18)
+        await eventually_async(lambda: ring.end == 80 << 18)
         offset, lost = 0, 0
         while offset < ring.end:
             frame = await read(slow)

@@ -131,7 +131,7 @@ async def test_an_eventsource_goes_on_after_the_last_event(node: HttpNode) -> No
 
 
 async def test_an_eventsource_tells_what_was_lost(node: HttpNode) -> None:
-    pid = await start(node, f"print('x' * 80)\nprint('y' * {40 * LIMIT})\n{ECHO}")
+    pid = await start(node, f"print('x' * 80)\nprint('y' * {80 * LIMIT})\n{ECHO}")
     await said(node, pid, b"done\n")
     feed = await node.follow(f"/streams/{pid}/out?feed=eventsource", {"Last-Event-ID": "0"})
     events = await feed.read_until(b"\n\n")

@@ -13,7 +13,7 @@ import pytest
 from gaffer.http.access import Grant, Scope, make_policy
 from support.http_node import ECHO, HttpNode, run_script, running_node
 from support.poll import eventually_async
-from support.websocket import CLOSE, PING, Closed, WebSocket, connected
+from support.websocket import CLOSE, HANDSHAKE, PING, Closed, WebSocket, connected
 
 MIB = 1024 * 1024
 PAGE = Path(__file__).parents[3] / "docs" / "websockets.md"
@@ -245,12 +245,28 @@ async def test_a_client_is_not_given_up_while_the_process_keeps_it_waiting() -> 
             assert await socket.receive_until(b"\n") == b"done\n"
 
 
-@pytest.mark.parametrize("headers", [{}, {"Upgrade": "h2c"}])
-async def test_it_is_only_for_websockets(node: HttpNode, headers: dict[str, str]) -> None:
+@pytest.mark.parametrize(
+    ("header", "value", "status", "error"),
+    [
+        ("Upgrade", "", 426, "upgrade_required"),
+        ("Upgrade", "h2c", 426, "upgrade_required"),
+        ("Connection", "keep-alive", 426, "upgrade_required"),
+        ("Sec-WebSocket-Version", "8", 426, "upgrade_required"),
+        ("Sec-WebSocket-Key", "", 400, "bad_request"),
+    ],
+)
+async def test_a_handshake_that_is_none(node: HttpNode, header: str, value: str, status: int, error: str) -> None:
     pid = await run_script(node)
-    answer = await node.call("GET", f"/wstreams/{pid}", headers=headers)
-    assert (answer.status, answer.error, answer.headers["upgrade"]) == (426, "upgrade_required", "websocket")
-    assert (await node.call("HEAD", f"/wstreams/{pid}")).status == 426
+    answer = await node.call("GET", f"/wstreams/{pid}", headers={**HANDSHAKE, header: value})
+    assert (answer.status, answer.error) == (status, error)
+    if status == 426:
+        assert (answer.headers["upgrade"], answer.headers["sec-websocket-version"]) == ("websocket", "13")
+
+
+async def test_it_is_only_for_websockets(node: HttpNode) -> None:
+    pid = await run_script(node)
+    assert (await node.call("GET", f"/wstreams/{pid}")).status == 426
+    assert (await node.call("HEAD", f"/wstreams/{pid}", headers=HANDSHAKE)).status == 426
 
 
 KEYS = {

@@ -33,7 +33,8 @@ PING_TIMEOUT = 60.0  # seconds without a sign of the client
 _NORMAL, _GOING_AWAY = 1000, 1001  # close codes, RFC 6455 section 7.4.1
 _PRIVATE = 4000  # the first of those that are free for applications; 4404 means what 404 does in HTTP
 
-_FIN, _TEXT, _BINARY = 0x80, 1, 2  # RFC 6455 section 5.2
+_VERSION = "13"  # of the protocol, RFC 6455
+_FIN, _TEXT, _BINARY = 0x80, 1, 2  # section 5.2
 
 _READ, _WRITE = 1, 2  # the bits of `mode`
 
@@ -154,13 +155,19 @@ class ProcessSocket(NodeHandler, WebSocketHandler):
     # Hooks of Tornado
 
     async def get(self) -> None:
-        if self.request.method != "GET" or self.request.headers.get("Upgrade", "").lower() != "websocket":
+        headers = self.request.headers
+        connection = [option.strip().lower() for option in headers.get("Connection", "").split(",")]
+        wanted = headers.get("Upgrade", "").lower() == "websocket" and "upgrade" in connection
+        if self.request.method != "GET" or not wanted or headers.get("Sec-WebSocket-Version") != _VERSION:
             raise UpgradeRequired(f"{self.request.path} is a websocket", hint="connect with a websocket client")
+        if not headers.get("Sec-WebSocket-Key"):
+            raise BadRequest("the header Sec-WebSocket-Key is missing")
         await WebSocketHandler.get(self)
 
     def write_error(self, status_code: int, **kwargs: Any) -> None:
         if status_code == UpgradeRequired.errno:
             self.set_header("Upgrade", "websocket")
+            self.set_header("Sec-WebSocket-Version", _VERSION)
         super().write_error(status_code, **kwargs)
 
     def check_origin(self, origin: str) -> bool:
