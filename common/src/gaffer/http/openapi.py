@@ -199,10 +199,15 @@ def _cases_of(group: Sequence[Route]) -> dict[str, list[_Case]]:
 
 
 def _tags(cases: Iterable[_Case]) -> list[dict[str, str]]:
-    modules = dict.fromkeys(case.route.handler.__module__ for case in cases)
+    modules = dict.fromkeys(_family(case) for case in cases)
     return [
         {"name": _tag(name), "description": _first_sentence(sys.modules[name]).partition(":")[0]} for name in modules
     ]
+
+
+def _family(case: _Case) -> str:
+    """The module of the handler, or the package of that: `gaffer.http.jobs`, `gaffer.http.sockjs`."""
+    return ".".join(case.route.handler.__module__.split(".")[:3])
 
 
 def _tag(module: str) -> str:
@@ -235,7 +240,7 @@ def _describe(path: str, method: str, cases: Sequence[_Case], schemas: _Schemas,
         + re.sub(r"[^A-Za-z0-9]+", "_", path.rstrip("}")).removesuffix("_" if path == "/" else ""),
         "summary": ", or: ".join(dict.fromkeys(_first_sentence(case.route.handler) for case in cases)),
         "description": "\n\n".join(dict.fromkeys(_doc(case) for case in cases)),
-        "tags": [_tag(cases[0].route.handler.__module__)],
+        "tags": [_tag(_family(cases[0]))],
         "x-scope": scopes[0],
     }
     if len(set(scopes)) > 1:
