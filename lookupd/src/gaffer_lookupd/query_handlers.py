@@ -30,7 +30,7 @@ _HEAD = (
     b"Date: %b\r\n"
     b"Content-Length: %d\r\n\r\n%b"
 )
-_NEED_A_HANDLER = ("Content-Length", "Origin", "Transfer-Encoding")
+_NEED_A_HANDLER = frozenset(("Content-Length", "Origin", "Transfer-Encoding"))
 
 logger = logging.getLogger(__name__)
 
@@ -102,7 +102,7 @@ def _is_plain(request: HTTPServerRequest) -> bool:
         request.method == "GET"
         and request.version == "HTTP/1.1"
         and headers.get("Connection", "keep-alive").lower() == "keep-alive"
-        and not any(name in headers for name in _NEED_A_HANDLER)
+        and _NEED_A_HANDLER.isdisjoint(headers)
     )
 
 

@@ -11,6 +11,7 @@ and `check_content_type(facts)` for what a web page sends (415).
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
+from functools import lru_cache
 from typing import Self
 
 from gaffer.errors import GafferError
@@ -136,6 +137,7 @@ class Facts:
     def from_headers(cls, method: str, scheme: str, headers: Mapping[str, str], peer: Peer) -> Self:
         """Collect the facts from headers of any letter case."""
         lower = {name.lower(): value for name, value in headers.items()}
+        from_browser, forwarded = _told_by_names(tuple(lower))
         return cls(
             method=method,
             scheme=scheme,
@@ -144,10 +146,8 @@ class Facts:
             origin=lower.get("origin"),
             referer=lower.get("referer"),
             fetch_site=lower.get("sec-fetch-site"),
-            from_browser=any(name == "origin" or name.startswith("sec-fetch-") for name in lower),
-            forwarded=any(
-                name in ("forwarded", "via", "x-real-ip") or name.startswith("x-forwarded-") for name in lower
-            ),
+            from_browser=from_browser,
+            forwarded=forwarded,
             content_type=lower.get("content-type"),
             has_body="transfer-encoding" in lower or lower.get("content-length", "0") != "0",
             upgrade="upgrade" in lower,
@@ -162,6 +162,15 @@ class Facts:
             if found.strip() == name:
                 return value.strip()
         return None
+
+
+@lru_cache(256)  # clients send the same headers again and again
+def _told_by_names(names: tuple[str, ...]) -> tuple[bool, bool]:
+    """Whether a browser sent the request, and whether a proxy passed it on."""
+    return (
+        any(name == "origin" or name.startswith("sec-fetch-") for name in names),
+        any(name in ("forwarded", "via", "x-real-ip") or name.startswith("x-forwarded-") for name in names),
+    )
 
 
 def no_keys(key: str) -> Grant | None:

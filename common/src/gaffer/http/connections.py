@@ -337,8 +337,10 @@ def answered(request: HTTPServerRequest) -> None:
 
 
 def _make_stream(connection: socket.socket, secured: ssl.SSLContext | None) -> WireStream:
-    if connection.family != socket.AF_UNIX and hasattr(socket, "TCP_NOTSENT_LOWAT"):
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _UNSENT)
+    if connection.family != socket.AF_UNIX:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if hasattr(socket, "TCP_NOTSENT_LOWAT"):
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _UNSENT)
     if secured is None:
         return WireStream(connection)
     return TLSWireStream(ssl_wrap_socket(connection, secured, server_side=True, do_handshake_on_connect=False))

@@ -10,5 +10,7 @@ class Scope(StrEnum):
     CONTROL = "control"  # start, stop, scale, signal, stdin
     DEFINE = "define"  # new commands
 
+    __hash__ = str.__hash__  # that of Enum is slow, and each request asks for it
+
 
 ALL_SCOPES = frozenset(Scope)

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import Awaitable
-from enum import Enum
+from enum import IntEnum, auto
 from http import HTTPStatus
 from typing import Any, Protocol
 
@@ -20,14 +20,14 @@ _BARE_REFUSAL = b"HTTP/1.1 400 Bad Request\r\n\r\n"
 _CONTINUE = b"HTTP/1.1 100 "
 
 
-class Phase(Enum):
+class Phase(IntEnum):
     """What a connection is doing, as far as that may not take for ever."""
 
-    HEAD = "head"  # also new connections, which nothing has come on
-    BODY = "body"
-    IDLE = "idle"  # between two requests
-    BUSY = "busy"  # being answered; a websocket stays so
-    TAKING = "taking"  # answered; what is left is for the client to take
+    HEAD = auto()  # also new connections, which nothing has come on
+    BODY = auto()
+    IDLE = auto()  # between two requests
+    BUSY = auto()  # being answered; a websocket stays so
+    TAKING = auto()  # answered; what is left is for the client to take
 
 
 class Overseer(Protocol):
@@ -58,6 +58,9 @@ class WireStream(IOStream):
         """The next request is awaited."""
         self.heard = self.answering = self._head_ended = False
         self._lines = 0
+
+    def set_nodelay(self, value: bool) -> None:
+        """Nothing to do: the endpoint has turned the delay off. Tornado would turn it on and off at each answer."""
 
     def read_until_regex(self, regex: bytes, max_bytes: int | None = None) -> Awaitable[bytes]:
         """What Tornado reads a head with. Heads that came before the client left are not looked at."""
