@@ -1,6 +1,7 @@
 """The route table: which route a path leads to, and with which parameters."""
 
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from hypothesis import given
@@ -23,6 +24,9 @@ PATTERNS = [
     "/processes/{pid:digits}",
     "/{pid:digits}",
     "/{pid:digits}/stats",
+    "/files/{folder}",
+    "/files/{folder}/{file:rest}",
+    "/files/{folder}/about/{page}",
 ]
 
 
@@ -52,6 +56,13 @@ TABLE = RouteTable(route(pattern) for pattern in PATTERNS)
         ("/processes/web/_stop", "/processes/{name}/{resource}", {"name": "web", "resource": "_stop"}),
         ("/12", "/{pid:digits}", {"pid": "12"}),
         ("/0/stats", "/{pid:digits}/stats", {"pid": "0"}),
+        ("/files/a", "/files/{folder}", {"folder": "a"}),
+        ("/files/a/", "/files/{folder}/{file:rest}", {"folder": "a", "file": ""}),
+        ("/files/a/b", "/files/{folder}/{file:rest}", {"folder": "a", "file": "b"}),
+        ("/files/a/b%20c//d/", "/files/{folder}/{file:rest}", {"folder": "a", "file": "b c//d/"}),
+        ("/files/a/../%2e%2e/b", "/files/{folder}/{file:rest}", {"folder": "a", "file": "../../b"}),
+        ("/files/a/%252e", "/files/{folder}/{file:rest}", {"folder": "a", "file": "%2e"}),
+        ("/files/a/about/b", "/files/{folder}/about/{page}", {"folder": "a", "page": "b"}),
     ],
 )
 def test_paths_and_their_routes(path: str, pattern: str, params: dict[str, str]) -> None:
@@ -74,6 +85,11 @@ def test_paths_and_their_routes(path: str, pattern: str, params: dict[str, str])
         "/-1",
         "*",
         "/.",
+        "/files/",
+        "/files/a/b%2Fc",
+        "/files/a/b/%2F",
+        "/files/a/about",
+        "/files/a/about/b/c",
     ],
 )
 def test_paths_without_a_route(path: str) -> None:
@@ -91,7 +107,15 @@ def test_no_path_breaks_the_table(path: str) -> None:
         match = TABLE.match(path)
     except BadRequest:
         return
-    assert match is None or all(match.params.values())
+    assert match is None or all(value for name, value in match.params.items() if name != "file")
+
+
+@given(st.lists(st.text(st.characters(exclude_characters="/", codec="utf-8"))))
+def test_the_rest_of_a_path_arrives_as_it_was(segments: list[str]) -> None:
+    segments = ["files", "a", "b", *segments]
+    match = TABLE.match("/" + "/".join(quote(segment, safe="") for segment in segments))
+    assert match is not None
+    assert match.params == {"folder": "a", "file": "/".join(segments[2:])}
 
 
 @given(st.text(min_size=1))
@@ -102,7 +126,10 @@ def test_any_percent_encoded_name_arrives_as_it_was(name: str) -> None:
     assert match.params["sid"] == name.encode("utf-8", "replace").decode()
 
 
-@pytest.mark.parametrize("patterns", [["/a", "/a"], ["/{a}", "/{b}/x"], ["/{a:digits}", "/{b:digits}/x"]])
+@pytest.mark.parametrize(
+    "patterns",
+    [["/a", "/a"], ["/{a}", "/{b}/x"], ["/{a:digits}", "/{b:digits}/x"], ["/{a:rest}", "/{b:rest}"], ["/{a:rest}/x"]],
+)
 def test_contradictory_routes_are_refused(patterns: list[str]) -> None:
     with pytest.raises(ValueError):
         RouteTable(route(pattern) for pattern in patterns)

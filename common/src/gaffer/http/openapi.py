@@ -37,6 +37,8 @@ PARAMETERS: Mapping[str, Any] = {
     "first": Annotated[str, Meta(pattern="^[^/]+$", description="The first part of an event's name.")],
     "second": Annotated[str, Meta(pattern="^[^/]+$", description="The second part of it.")],
     "third": Annotated[str, Meta(pattern="^[^/]+$", description="The third part of it.")],
+    "plugin": Annotated[str, Meta(pattern="^[^/]+$", description="A plugin: the name of its folder.")],
+    "file": Annotated[str, Meta(description="The path of a file; slashes in it are not encoded.")],
     "id": Annotated[str, Meta(pattern="^[^/]+$", description="The id of a key.")],
     "resource": Annotated[str, Meta(pattern="^[^/]+$", description="Anything else.")],
     "server": Annotated[str, Meta(pattern="^[^/]+$", description="Anything; a proxy may choose a server by it.")],
@@ -44,7 +46,7 @@ PARAMETERS: Mapping[str, Any] = {
 }
 """What each parameter of a path may be; one that is not here may be any text."""
 
-_PARAMETER = re.compile(r"\{([a-z_0-9]+)(:digits)?\}")
+_PARAMETER = re.compile(r"\{([a-z_0-9]+)(:digits|:rest)?\}")
 _ROWS = re.compile(r" \([A-Z]+-\d+[^)]*\)")
 _MUTATING = frozenset(("POST", "PUT", "PATCH", "DELETE"))
 _GATE_ERRORS = (

@@ -2,7 +2,8 @@
 
 A pattern is a path of literal segments and parameters: `{name}` takes any segment, `{name:digits}` one of ASCII digits.
 Literals win over digits, digits over any; a segment that is taken once is not reconsidered, so `/processes/12` never
-falls back to a job called "12".
+falls back to a job called "12". At the end of a pattern `{name:rest}` takes the segments that are left, one at least,
+where nothing else takes the first of them: the path of a file, which may be empty or end with a slash.
 """
 
 import re
@@ -17,7 +18,7 @@ from gaffer.http.access import Scope
 if TYPE_CHECKING:
     from gaffer.http.base import Routed
 
-_PARAMETER = re.compile(r"\{([a-z_]+)(:digits)?\}")
+_PARAMETER = re.compile(r"\{([a-z_]+)(?::(digits|rest))?\}")
 _DIGITS = re.compile(r"[0-9]+", re.ASCII)
 
 
@@ -69,13 +70,15 @@ class Match(NamedTuple):
 
 
 class _Node:
-    __slots__ = ("any", "digits", "literals", "route")
+    __slots__ = ("any", "digits", "is_rest", "literals", "rest", "route")
 
-    def __init__(self) -> None:
+    def __init__(self, *, is_rest: bool = False) -> None:
         self.literals: dict[str, _Node] = {}
         self.digits: tuple[str, _Node] | None = None
         self.any: tuple[str, _Node] | None = None
+        self.rest: tuple[str, _Node] | None = None
         self.route: Route | None = None
+        self.is_rest = is_rest  # nothing follows it
 
 
 class RouteTable:
@@ -93,28 +96,37 @@ class RouteTable:
     def match(self, path: str) -> Match | None:
         """The route of a raw request path, None when there is none.
 
-        Raises BadRequest when a percent-encoded segment is not UTF-8.
+        A rest has no segment with an encoded slash: it would read as two. Raises BadRequest when a percent-encoded
+        segment is not UTF-8.
         """
         node, params = self._root, {}
-        for segment in _segments(path):
-            try:
-                value = unquote(segment, errors="strict") if "%" in segment else segment
-            except UnicodeDecodeError:
-                raise BadRequest(f"the path segment {segment!r} is not percent-encoded UTF-8") from None
+        segments = _segments(path)
+        for position, segment in enumerate(segments):
+            value = _decoded(segment)
             child = node.literals.get(value)
             if child is not None:
                 node = child
                 continue
             taken = node.digits if node.digits is not None and _DIGITS.fullmatch(value) else node.any
-            if taken is None or not value:
+            if taken is not None and value:
+                name, node = taken
+                params[name] = value
+                continue
+            if node.rest is None:
                 return None
-            name, node = taken
-            params[name] = value
+            name, node = node.rest
+            rest = [_decoded(each) for each in segments[position:]]
+            if any("/" in each for each in rest):
+                return None
+            params[name] = "/".join(rest)
+            break
         return Match(node.route, params) if node.route is not None else None
 
     def _add(self, route: Route) -> None:
         node = self._root
         for segment in _segments(route.pattern):
+            if node.is_rest:
+                raise ValueError(f"{route.pattern} goes on after what takes the rest of a path")
             node = _child(node, segment)
         if node.route is not None:
             raise ValueError(f"two routes for {route.pattern}")
@@ -127,18 +139,22 @@ def _segments(path: str) -> list[str]:
     return path.split("/") if path else []
 
 
+def _decoded(segment: str) -> str:
+    try:
+        return unquote(segment, errors="strict") if "%" in segment else segment
+    except UnicodeDecodeError:
+        raise BadRequest(f"the path segment {segment!r} is not percent-encoded UTF-8") from None
+
+
 def _child(node: _Node, segment: str) -> _Node:
     parameter = _PARAMETER.fullmatch(segment)
     if parameter is None:
         return node.literals.setdefault(segment, _Node())
-    name, digits = parameter.groups()
-    taken = node.digits if digits else node.any
+    name, kind = parameter[1], parameter[2] or "any"
+    taken: tuple[str, _Node] | None = getattr(node, kind)
     if taken is None:
-        taken = (name, _Node())
-        if digits:
-            node.digits = taken
-        else:
-            node.any = taken
+        taken = (name, _Node(is_rest=kind == "rest"))
+        setattr(node, kind, taken)
     elif taken[0] != name:
         raise ValueError(f"{segment} is called {{{taken[0]}}} in another route")
     return taken[1]
