@@ -21,7 +21,7 @@ from support.poll import eventually
 
 TTL, INTERVAL = 3.0, 1.0
 EXPIRED = TTL + REMOVAL
-SHORT = 0.8  # seconds of a fault that a lease of TTL bears, whenever the last PING was
+SHORT = 1.2  # seconds of a fault that a lease of TTL bears, whenever the last PING was
 LONG = EXPIRED + 1
 
 Ready = Callable[[], None]

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import msgspec
 from tornado.httpclient import HTTPClientError, HTTPRequest
 from tornado.iostream import StreamClosedError
-from tornado.simple_httpclient import HTTPStreamClosedError
+from tornado.simple_httpclient import HTTPStreamClosedError, HTTPTimeoutError
 from tornado.websocket import WebSocketClientConnection, WebSocketError, websocket_connect
 
 from gaffer import tls
@@ -31,8 +31,9 @@ from gaffer.messages import (
 )
 from gafferd.announcing_journal import Change, Journal
 
-CONNECT_TIMEOUT = 5.0  # seconds for the handshake, and for the answer to IDENTIFY
+CONNECT_TIMEOUT = 5.0  # seconds
 CLOSE_TIMEOUT = 0.5
+HURRIED = 0.25  # of an interval for an attempt to connect while the lease runs out
 DEFAULT_INTERVAL = 15.0  # seconds between PINGs, where lookupd doesn't say
 DEFAULT_WINDOW = 1.0  # seconds within which to connect again, before any answer
 MAX_WINDOW = 20.0
@@ -115,6 +116,9 @@ class Link:
         self._ssl = ssl_context
         self._window = DEFAULT_WINDOW
         self._interval = DEFAULT_INTERVAL
+        self._ttl = 0.0
+        self._answered = 0.0  # when the last answer came, in the loop's time
+        self._hurry_until = 0.0
         self._plain = False
         self._outbox: asyncio.Queue[Request] = asyncio.Queue(OUTBOX_LIMIT)
         self._overflowed = asyncio.Event()
@@ -179,9 +183,22 @@ class Link:
                     self._failed(_explain(error, opening_tls=opening_tls))
             finally:
                 self._lost()
-            # What one node finds out by its own PING doesn't send all of them here at once, and its lease runs.
-            if not isinstance(error, _Silence):
+            if isinstance(error, _Silence):
+                self._hurry_until = self._answered + self._ttl
+            # Packets that are lost now may arrive any moment, and the lease runs. Whoever answers, even with a refusal
+            # to connect, is asked again at leisure, with the others who found out at the same time.
+            unheard = isinstance(error, TimeoutError | HTTPTimeoutError) and self._hurries
+            if not (unheard or isinstance(error, _Silence)):
                 await asyncio.sleep(reconnect_delay(self._window, random.random()))
+
+    @property
+    def _hurries(self) -> bool:
+        return asyncio.get_running_loop().time() < self._hurry_until
+
+    @property
+    def _patience(self) -> float:
+        """Seconds for the handshake, and for the answer to IDENTIFY."""
+        return HURRIED * self._interval if self._hurries else CONNECT_TIMEOUT
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and (error := task.exception()) is not None:
@@ -198,7 +215,7 @@ class Link:
         connection = await self._connect()
         try:
             await connection.write_message(encode(self._identify(_IDENTIFY)))
-            async with asyncio.timeout(CONNECT_TIMEOUT):
+            async with asyncio.timeout(self._patience):
                 self._welcomed(await _receive(connection))
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._read(connection))
@@ -212,11 +229,12 @@ class Link:
             closing.add_done_callback(self._closing.discard)
 
     async def _connect(self) -> WebSocketClientConnection:
+        patience = self._patience
         request = HTTPRequest(
             self.url,
             headers=self._headers,
-            connect_timeout=CONNECT_TIMEOUT,
-            request_timeout=CONNECT_TIMEOUT,
+            connect_timeout=patience,
+            request_timeout=patience,
             ssl_options=self._ssl,
         )
         connecting = asyncio.ensure_future(websocket_connect(request, max_message_size=MAX_MESSAGE_SIZE))
@@ -228,6 +246,7 @@ class Link:
 
     def _welcomed(self, reply: Reply) -> None:
         _check(reply)
+        self._answered, self._ttl = asyncio.get_running_loop().time(), reply.ttl or 0.0
         self._plain = reply.epoch is None
         self._interval = reply.interval or DEFAULT_INTERVAL
         self._window = DEFAULT_WINDOW if reply.reconnect_window is None else reply.reconnect_window
@@ -273,6 +292,7 @@ class Link:
     async def _read(self, connection: WebSocketClientConnection) -> None:
         while True:
             reply = await _receive(connection)
+            self._answered = asyncio.get_running_loop().time()
             _check(reply)
             if reply.msgid in self._awaited:
                 self._awaited.pop(reply.msgid).set()
@@ -335,7 +355,7 @@ def _first(group: BaseExceptionGroup[Exception]) -> Exception:
 def _explain(error: Exception, *, opening_tls: bool) -> str:
     """Why a connection failed, for people; `opening_tls`: a secured one that had not got far."""
     if isinstance(error, TimeoutError):
-        return f"no answer within {CONNECT_TIMEOUT:g} s"
+        return "no answer in time"
     if why := tls.explain(error):
         return f"TLS failed: {why} {_TLS_OPTIONS}"
     if opening_tls and isinstance(error, _ENDS):
