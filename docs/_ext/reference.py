@@ -20,7 +20,7 @@ from gaffer_client.cli.programs import GAFFER, GAFFERCTL
 from gaffer_client.cli.table import Program
 from gaffer_lookupd import config as lookupd_config
 from gaffer_lookupd import handlers
-from gafferd import key_routes, settings
+from gafferd import key_routes, settings, site_routes
 from gafferd import main as gafferd_main
 
 _PLACE = re.compile(r"^<!-- made from: ([a-z-]+) -->$", re.MULTILINE)
@@ -75,14 +75,20 @@ def daemon_settings() -> str:
     told = ModuleAnalyzer.for_module(settings.__name__).find_attr_docs()
     rows = [
         (
-            "`[{}] {}`".format(*field.metadata["ini"]),
-            "<br>".join(f"`{place}`" for place in (field.metadata["flag"], field.metadata["env"]) if place),
+            _places(
+                "`[{}] {}`".format(*place) for place in (field.metadata["ini"], field.metadata["other_ini"]) if place
+            ),
+            _places(f"`{place}`" for name in ("flag", "other_flag", "env") if (place := field.metadata[name])),
             _sentence("\n".join(told["Settings", field.name])),
             _default(field),
         )
         for field in dataclasses.fields(settings.Settings)
     ]
     return table(("in the file", "flag or variable", "what it is", "unless given"), rows)
+
+
+def _places(places: Iterable[str]) -> str:
+    return "<br>".join(places)
 
 
 def commands(program: Program) -> str:
@@ -115,7 +121,7 @@ def phases() -> str:
 
 PARTS: dict[str, Callable[[], str]] = {
     "node-routes": lambda: api_reference(
-        make_document([*http_handler.ROUTES, *key_routes.ROUTES], title="node"), "node"
+        make_document([*http_handler.ROUTES, *key_routes.ROUTES, *site_routes.ROUTES], title="node"), "node"
     ),
     "lookupd-routes": lambda: api_reference(make_document(handlers.make_routes(), title="lookupd"), "lookupd"),
     "job-settings": job_settings,

@@ -19,11 +19,11 @@ from gaffer import http_handler
 from gaffer.http.access import Scope
 from gaffer.http.routes import DEFERRED, PUBLIC, Open, Route
 from gaffer.keyfile import new_key
-from gafferd import key_routes
+from gafferd import key_routes, site_routes
 from support.daemons import gafferd
 from support.poll import eventually
 
-ROUTES = [*http_handler.ROUTES, *key_routes.ROUTES]
+ROUTES = [*http_handler.ROUTES, *key_routes.ROUTES, *site_routes.ROUTES]
 
 CALLS = [(route, method) for route in ROUTES for method in sorted({*route.methods, *({"HEAD"} & set(route.allowed))})]
 
@@ -161,7 +161,7 @@ def gate(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gate]:
 def path_of(route: Route, target: dict[str, str]) -> str:
     """A path of the route about the target; feeds are asked to begin at once."""
     values = {**PARAMETERS, **target}
-    path = re.sub(r"\{(\w+)(:digits)?\}", lambda match: values.get(match[1], "x"), route.pattern)
+    path = re.sub(r"\{(\w+)(:[a-z]+)?\}", lambda match: values.get(match[1], "x"), route.pattern)
     feeds = path.startswith(("/streams", "/watch", "/stats"))
     return f"{path}?feed=eventsource&heartbeat=0.1" if feeds else path
 

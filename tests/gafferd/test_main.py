@@ -412,7 +412,8 @@ def test_version_and_help():
 def test_every_flag_is_a_setting_and_the_other_way_round():
     own = {"--help", "--version", "--config", "--vv"}
     in_usage = set(re.findall(r"--[a-z-]+", USAGE.partition("Options:")[2].partition("Signals:")[0])) - own
-    assert in_usage == {f.metadata["flag"] for f in Settings.__dataclass_fields__.values()} - {None}
+    fields = Settings.__dataclass_fields__.values()
+    assert in_usage == {f.metadata[name] for f in fields for name in ("flag", "other_flag")} - {None}
 
 
 @pytest.mark.parametrize(

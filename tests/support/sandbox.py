@@ -26,6 +26,7 @@ from support.strangers import NOBODY
 REPOSITORY = Path(__file__).parents[2]
 PORT = 5000
 KEY = "a-key-for-everything"
+PLUGIN = "hello"  # it has a site with an index.html
 PROGRAMS = ("cat", "echo", "false", "sh", "sleep", "true")  # what jobs find on their PATH
 
 _SETUP = """
@@ -38,9 +39,11 @@ awk '{{ print $5 }}' /proc/self/mountinfo | while read -r point; do
 done
 mount -t tmpfs -o size=64m,mode=755 tmpfs {home}
 mkdir {home}/bin {home}/shown {home}/state
+mkdir -p {home}/plugins/{plugin}/_site
+echo hello > {home}/plugins/{plugin}/_site/index.html
 for program in {programs}; do ln -s "$(command -v $program)" {home}/bin; done
 echo {key} > {home}/key
-printf '[gaffer]\nrequire_key = true\napi_key_file = {home}/key\n' > {home}/gafferd.ini
+printf '[gaffer]\nrequire_key = true\napi_key_file = {home}/key\nplugin_dir = {home}/plugins\n' > {home}/gafferd.ini
 chown {nobody}:{nobody} {home}/state {home}/key
 chmod 400 {home}/key
 {show}
@@ -154,7 +157,13 @@ def _script(home: Path) -> str:
     show += "".join(_HIDE.format(closed=each) for each in dict.fromkeys(_closed(path) for _, path in hidden))
     show += "".join(_PLACE.format(home=home, number=number, path=path) for number, path in hidden)
     return _SETUP.format(
-        home=home, programs=" ".join(PROGRAMS), nobody=NOBODY, key=KEY, show=show, command=shlex.join(command)
+        home=home,
+        programs=" ".join(PROGRAMS),
+        plugin=PLUGIN,
+        nobody=NOBODY,
+        key=KEY,
+        show=show,
+        command=shlex.join(command),
     )
 
 

@@ -122,7 +122,7 @@ _ENDPOINT_RULES: dict[str, Callable[[str], Any]] = {
     "keyfile": settings.existing_file,
 }
 _READER_KEYS = ("include", "include_dir")
-_PLUGIN_KEYS = ("plugin_dir", "plugins_dir", "mandatory")
+_APPLICATION_KEYS = ("mandatory",)  # of plugins with an application
 _KNOWN_SECTIONS = ("gaffer", "http", "webhooks", "ssl", "lookup_ssl")
 _PREFIXES = ("endpoint", "process", "job", "env")
 _NOT_IN_A_SECTION = {
@@ -200,14 +200,17 @@ class _Builder:
 
     def _settings(self, section: Section) -> None:
         known = {key: name for (place, key), name in settings.FILE_KEYS.items() if place == section.name}
-        extra = (*_READER_KEYS, *_PLUGIN_KEYS) if section.name == "gaffer" else ()
+        extra = (*_READER_KEYS, *_APPLICATION_KEYS) if section.name == "gaffer" else ()
         for key in section.values:
             numbered = re.sub("[0-9]*$", "*", key, count=1)
             if name := known.get(key) or known.get(numbered):
+                if key in known and name in self.settings:
+                    self._wrong(section, f"{key} says again what another key says", "keep one of them", key)
                 value = self._check(section, key, partial(settings.check, name))
                 self.settings[name] = value if key in known else (*self.settings.get(name, ()), *(value or ()))
-            elif key in _PLUGIN_KEYS and extra:
-                self.warnings.append(section.problem(f"{key} has no effect: this version runs no plugins", None, key))
+            elif key in _APPLICATION_KEYS and extra:
+                message = f"{key} has no effect: this version runs no applications of plugins"
+                self.warnings.append(section.problem(message, None, key))
             elif key not in extra:
                 self._unknown_key(section, key, (*(key.rstrip("*") for key in known), *extra))
         if "keyfile" in section.values and "certfile" not in section.values:

@@ -33,6 +33,9 @@ Options:
   --version                 show the version and exit
   -c FILE --config=FILE     configuration file, or a directory with a gafferd.ini (also: GAFFERD_CONFIG);
                             by default ~/.gaffer or, for root, /etc/gaffer
+  -p DIR --plugins-dir=DIR  the folder of plugins (also: GAFFER_PLUGIN_DIR);
+                            by default ~/.gafferd/plugins, else ~/.gaffer/plugins
+  --plugin-dir=DIR          the same
   -v                        show on the console what happens to jobs and processes
   --vv                      the same, and what processes with redirected output write (also: -vv)
   --daemon                  go to the background once listening
@@ -105,7 +108,7 @@ def run(options: Mapping[str, Any], environ: Mapping[str, str]) -> None:
     config = load_config(path) if path else None
     settings = resolve(options, environ, config.settings if config else {})
     state_path = Path(settings.state_dir or default_path(root, home, environ.get("XDG_STATE_HOME")))
-    server = make_server(settings, state_path, path, config, verbosity=2 if options["--vv"] else options["-v"])
+    server = make_server(settings, home, state_path, path, config, verbosity=2 if options["--vv"] else options["-v"])
 
     ready = daemonize(wait=True) if settings.daemon else _stay
     setup_logging(settings.log_level, settings.error_log)

@@ -25,13 +25,16 @@ from gaffer.loop import new_loop
 from gaffer.sig_handler import SigHandler
 from gaffer.util import hostname
 from gaffer.webhooks import WebHooks
-from gafferd import key_routes, listening
+from gafferd import key_routes, listening, site_routes
 from gafferd.announcer import Announcer
 from gafferd.config import Config, show_problem
 from gafferd.file_jobs import FileJobs
 from gafferd.keys import KeyStore
 from gafferd.logins import Logins
+from gafferd.plugins import PluginFolder, plugin_folders
 from gafferd.settings import Settings
+from gafferd.site_layout import settle_sites
+from gafferd.sites import Sites
 from gafferd.state import StateDir
 
 logger = logging.getLogger(__name__)
@@ -64,6 +67,7 @@ class Server:
     keys: KeyStore
     cluster_key: str | None
     lookup_tls: SSLContext | None
+    plugins: PluginFolder
     config_path: Path | None
     config: Config | None
     verbosity: int = 0
@@ -123,15 +127,17 @@ class Server:
         http = HttpHandler(
             [*self.endpoints, HttpEndpoint([f"unix:{state.socket_path}"], self.settings.backlog)],
             access=replace(self.policy, cookie=logins.cookie, resume=logins.resume),
-            routes=key_routes.ROUTES,
+            routes=[*key_routes.ROUTES, *site_routes.ROUTES],
             limits=self.limits,
             keys=self.keys,
             logins=logins,
+            sites=Sites(self.plugins, os.geteuid()),
             lookupds=announcer.status,
             socket_gid=next(iter(self.settings.socket_group or ()), None),
         )
         webhooks = WebHooks(self.config.webhooks if self.config else ())
         jobs = FileJobs(manager, webhooks, self.config_path, self.config)
+        settle_sites(self.plugins, os.geteuid())
         try:
             manager.start([_Signals(jobs), *self._console(), webhooks, http, announcer])
             jobs.load()
@@ -157,9 +163,17 @@ class Server:
 
 
 def make_server(
-    settings: Settings, state_path: Path, config_path: Path | None, config: Config | None, verbosity: int = 0
+    settings: Settings,
+    home: Path,
+    state_path: Path,
+    config_path: Path | None,
+    config: Config | None,
+    verbosity: int = 0,
 ) -> Server:
-    """Decide what the node will be. Raises ConfigError (or another 400) for what can't or must not be."""
+    """Decide what the node will be; `home` is that of the daemon's user.
+
+    Raises ConfigError (or another 400) for what can't or must not be.
+    """
     file_key = read_key_file(settings.api_key_file) if settings.api_key_file else None
     keys = KeyStore(state_path / "keys.json", file_key)
     endpoints = listening.choose_endpoints(settings, config.endpoints if config else ())
@@ -193,6 +207,7 @@ def make_server(
         keys=keys,
         cluster_key=read_key_file(settings.cluster_key_file) if settings.cluster_key_file else None,
         lookup_tls=listening.client_tls(settings),
+        plugins=PluginFolder(plugin_folders(settings.plugin_dir, home)),
         config_path=config_path,
         config=config,
         verbosity=verbosity,

@@ -102,6 +102,13 @@ def existing_file(text: str) -> str:
     return text
 
 
+def existing_folder(text: str) -> str:
+    """A folder that is there, as an absolute path."""
+    if not os.path.isdir(text):
+        raise Wrong(f"there is no folder {text!r}", "make it, or name another one")
+    return os.path.abspath(text)
+
+
 def text(value: str) -> str:
     if not value:
         raise Wrong("expected a text that is not empty")
@@ -165,10 +172,27 @@ def socket_group(text: str) -> dict[int, tuple[Scope, ...]]:
 
 
 def setting(
-    rule: Any, default: Any = None, *, flag: str | None = None, env: str | None = None, ini: str | None = None
+    rule: Any,
+    default: Any = None,
+    *,
+    flag: str | None = None,
+    env: str | None = None,
+    ini: str | None = None,
+    other_flag: str | None = None,
+    other_ini: str | None = None,
 ) -> Any:
-    """A field of Settings. `ini` is `section key`; a key that ends in `*` may be followed by digits."""
-    metadata = {"rule": rule, "flag": flag, "env": env, "ini": tuple(ini.split()) if ini else None}
+    """A field of Settings. `ini` is `section key`; a key that ends in `*` may be followed by digits.
+
+    `other_flag` and `other_ini` are second spellings.
+    """
+    metadata = {
+        "rule": rule,
+        "flag": flag,
+        "env": env,
+        "ini": tuple(ini.split()) if ini else None,
+        "other_flag": other_flag,
+        "other_ini": tuple(other_ini.split()) if other_ini else None,
+    }
     return field(default=default, metadata=metadata)
 
 
@@ -244,6 +268,15 @@ class Settings:
     """What the node is called in lookups; the host's full name unless given."""
     labels: Mapping[str, str] | None = setting(labels, ini="gaffer labels")
     """What describes the node in lookups, as in `zone=a, disk=ssd`."""
+    plugin_dir: str | None = setting(
+        existing_folder,
+        flag="--plugins-dir",
+        other_flag="--plugin-dir",
+        env="GAFFER_PLUGIN_DIR",
+        ini="gaffer plugin_dir",
+        other_ini="gaffer plugins_dir",
+    )
+    """The folder of plugins; ~/.gafferd/plugins or ~/.gaffer/plugins unless given, where there is one."""
     daemon: bool = setting(boolean, False, flag="--daemon", ini="gaffer daemonize")
     """Go to the background once listening."""
     pidfile: str | None = setting(text, flag="--pidfile", ini="gaffer pidfile")
@@ -259,7 +292,12 @@ class Settings:
 _FIELDS = {f.name: f for f in dataclasses.fields(Settings)}
 
 # (section, key) in the configuration file -> name of the setting; the key may end in `*`
-FILE_KEYS: dict[tuple[str, str], str] = {f.metadata["ini"]: name for name, f in _FIELDS.items() if f.metadata["ini"]}
+FILE_KEYS: dict[tuple[str, str], str] = {
+    f.metadata[spelling]: name
+    for name, f in _FIELDS.items()
+    for spelling in ("ini", "other_ini")
+    if f.metadata[spelling]
+}
 
 
 def check(name: str, given: str) -> Any:
@@ -279,8 +317,12 @@ def resolve(
     values = dict(from_file)
     problems = []
     for name, f in _FIELDS.items():
-        flag, variable = f.metadata["flag"], f.metadata["env"]
+        flag, other_flag, variable = f.metadata["flag"], f.metadata["other_flag"], f.metadata["env"]
         given = flags.get(flag)
+        if other_flag and flags.get(other_flag):
+            if given:
+                problems.append(Problem(other_flag, f"{flag} says the same", "give one of them"))
+            flag, given = other_flag, flags[other_flag]
         if given:
             source, text = flag, ",".join(given) if isinstance(given, list) else str(given)
         elif environ.get(variable or ""):

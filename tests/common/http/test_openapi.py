@@ -18,11 +18,11 @@ from gaffer.http.openapi import PARAMETERS, make_document
 from gaffer.http.operations import operation_of
 from gaffer.http.routes import Open, Route
 from gaffer.names import JOB_NAME_PATTERN, NAME_PATTERN, PID_PATTERN, check_name, parse_job_name, parse_pid
-from gafferd import key_routes
+from gafferd import key_routes, site_routes
 from support.http_node import Answer, HttpNode, script, sleeper
 from support.poll import eventually_async
 
-ROUTES = [*http_handler.ROUTES, *key_routes.ROUTES]
+ROUTES = [*http_handler.ROUTES, *key_routes.ROUTES, *site_routes.ROUTES]
 DOCUMENT = make_document(ROUTES, title="test", cookie="gaffer_5000")
 
 
