@@ -38,18 +38,27 @@ def settle_sites(folder: PluginFolder, uid: int) -> None:
     Only plugins with an index.html are changed: a folder that was named by mistake is left alone. What can't be moved
     stays in place. For the user `uid` of the daemon.
     """
+    root = folder.path
+    if root is None or not _is_own(root, uid):
+        return
     try:
         plugins = folder.plugins()
     except OSError as error:
-        logger.warning("the plugins in %s can't be read: %s", folder.path, error.strerror)
+        logger.warning("the plugins in %s can't be read: %s", root, error.strerror)
         return
-    for place in [folder.path, *plugins] if folder.path else []:
-        if danger := find_danger(place.stat(), uid):
-            logger.warning("no page of %s is served: %s; `chmod go-w` and `chown` mend that", place, danger)
-            if place == folder.path:
-                return
-        elif place != folder.path:
-            _settle(place)
+    for plugin in plugins:
+        if _is_own(plugin, uid):
+            _settle(plugin)
+
+
+def _is_own(place: Path, uid: int) -> bool:
+    try:
+        danger = find_danger(place.stat(), uid)
+    except OSError as error:
+        danger = f"it can't be read: {error.strerror}"
+    if danger:
+        logger.warning("no page of %s is served: %s; `chmod go-w` and `chown` mend that", place, danger)
+    return danger is None
 
 
 def _settle(plugin: Path) -> None:
