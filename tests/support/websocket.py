@@ -132,4 +132,8 @@ async def connected(
             assert exchange.status == 101, exchange
             yield WebSocket(exchange, **options)
         finally:
+            if exchange.writer.transport.get_write_buffer_size():  # which the other end may never take
+                exchange.writer.transport.abort()
             exchange.close()
+            with suppress(OSError):
+                await exchange.writer.wait_closed()  # raises what broke the connection, once more
