@@ -37,7 +37,7 @@ from gaffer.http.wire import Phase, TLSWireStream, WireStream
 _PIECE = 64 * 1024  # bytes of a body that are taken at once
 _HELD_UP = 0.05  # seconds
 _EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
-_PAUSE = 0.001  # seconds between two pieces of large bodies, whosever they are: they come with 64 MB/s at most
+_PAUSE = 0.003  # seconds between two pieces of large bodies, whosever they are: they come with 20 MB/s at most
 _UNSENT = 64 * 1024  # bytes that the system keeps for a client who doesn't take them; it would keep megabytes
 
 
