@@ -22,6 +22,7 @@ from support.poll import eventually
 TTL, INTERVAL = 3.0, 1.0
 EXPIRED = TTL + REMOVAL
 SHORT = 1.5  # seconds of a fault that a lease of TTL bears, whenever the last PING was
+BLINK = 1.0  # seconds of one that it bears on a busy machine, too
 LONG = EXPIRED + 1
 
 Ready = Callable[[], None]
@@ -79,15 +80,16 @@ def silence_and_loss(cluster: Cluster, ready: Ready) -> None:
         begin = time.monotonic()
         for node in nodes[1:]:
             history.unreachable(node.address, begin)
-        blinking.host.cut()
+        blinking.host.drop("INPUT")
+        blinking.host.drop("OUTPUT")
         cut.host.cut()
         deaf.host.drop("INPUT")
         mute.host.drop("OUTPUT")
         stopped.daemon.signal(signal.SIGSTOP)
-        let_pass(SHORT)
-        blinking.host.mend()
+        let_pass(BLINK)
+        blinking.host.lose_nothing()
         history.reachable(blinking.address, time.monotonic())
-        let_pass(LONG - SHORT)
+        let_pass(LONG - BLINK)
         assert deaf.host.lost("INPUT")
         assert mute.host.lost("OUTPUT")
         healed = time.monotonic()
@@ -107,7 +109,7 @@ def silence_and_loss(cluster: Cluster, ready: Ready) -> None:
         assert removed is not None
         assert back is not None
         cluster.note(f"{node.name}: removed after {removed:.2f} s, back after {back:.2f} s")
-    cluster.note(f"partition of {SHORT:g} s with a ttl of {TTL:g}: 0 removals")
+    cluster.note(f"partition of {BLINK:g} s with a ttl of {TTL:g}: 0 removals")
     assert set(registry.listed().values()) == {"alive"}
 
 
