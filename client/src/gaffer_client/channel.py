@@ -11,8 +11,8 @@ import msgspec
 
 from gaffer_client.connection import PING_INTERVAL
 from gaffer_client.errors import GafferClientError, StatusError, Unreachable, status_error
-from gaffer_client.event_socket import ALL, EventSocket
-from gaffer_client.listeners import Listener, Listeners
+from gaffer_client.event_socket import EventSocket
+from gaffer_client.listeners import Bindable, Listener
 from gaffer_client.transport import Transport
 
 END = "end"  # the last event of a topic
@@ -58,30 +58,14 @@ class GafferCommand:
         self._answer.add_done_callback(lambda _: callback(self))
 
 
-class Channel:
+class Channel(Bindable):
     """One topic that a socket is subscribed to. `ended`: the process has ended or the job is gone, no more comes."""
 
     def __init__(self, topic: str, unsubscribe: Callable[[str], None]) -> None:
+        super().__init__()
         self.topic = topic
         self.ended = False
         self._unsubscribe = unsubscribe
-        self._listeners = Listeners()
-
-    def bind(self, event: str, listener: Listener) -> None:
-        """Call `listener(event, message)` for each event of that name in this topic."""
-        self._listeners.add(event, listener)
-
-    def unbind(self, event: str, listener: Listener) -> None:
-        """Undo `bind`; unknown ones are ignored."""
-        self._listeners.remove(event, listener)
-
-    def bind_all(self, listener: Listener) -> None:
-        """Call `listener(event, message)` for every event in this topic."""
-        self._listeners.add(ALL, listener)
-
-    def unbind_all(self, listener: Listener) -> None:
-        """Undo `bind_all`; unknown ones are ignored."""
-        self._listeners.remove(ALL, listener)
 
     def close(self) -> None:
         """Undo one `subscribe`."""

@@ -8,13 +8,11 @@ import msgspec
 
 from gaffer_client.connection import PING_INTERVAL, Connection
 from gaffer_client.errors import GafferClientError, MalformedAnswer, Unreachable
-from gaffer_client.listeners import Listener, Listeners
+from gaffer_client.listeners import Bindable
 from gaffer_client.transport import Transport
 
-ALL = "."
 
-
-class EventSocket:
+class EventSocket(Bindable):
     """A websocket whose messages are JSON objects with an `event`; listeners are called in a thread of its own.
 
     A listener that takes long holds back the messages behind it. The connection is not made again once it is lost.
@@ -24,10 +22,10 @@ class EventSocket:
     path = ""
 
     def __init__(self, transport: Transport, *, ping_interval: float = PING_INTERVAL) -> None:
+        super().__init__()
         self.error: GafferClientError | None = None  # what ended it, None when that was `close`
         self._transport = transport
         self._ping_interval = ping_interval
-        self._listeners = Listeners()
         self._connection: Connection | None = None
         self._thread: threading.Thread | None = None
         self._closing = False
@@ -64,22 +62,6 @@ class EventSocket:
         if self._thread is not None:
             self._thread.join(timeout)
         return self._thread is None or not self._thread.is_alive()
-
-    def bind(self, event: str, listener: Listener) -> None:
-        """Call `listener(event, message)` for each event of that name."""
-        self._listeners.add(event, listener)
-
-    def unbind(self, event: str, listener: Listener) -> None:
-        """Undo `bind`; unknown ones are ignored."""
-        self._listeners.remove(event, listener)
-
-    def bind_all(self, listener: Listener) -> None:
-        """Call `listener(event, message)` for every event."""
-        self._listeners.add(ALL, listener)
-
-    def unbind_all(self, listener: Listener) -> None:
-        """Undo `bind_all`; unknown ones are ignored."""
-        self._listeners.remove(ALL, listener)
 
     # What heirs change
 

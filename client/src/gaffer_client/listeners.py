@@ -5,7 +5,7 @@ import threading
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from gaffer.event_log import match, normal
+from gaffer.event_log import ALL, match, normal
 
 Listener = Callable[[str, Any], object]
 
@@ -54,3 +54,26 @@ class Listeners:
                 subscription.listener(event, data)
             except Exception:
                 logger.exception("a listener of %r failed", event)
+
+
+class Bindable:
+    """What has listeners that users bind to its events, and `.` for all."""
+
+    def __init__(self) -> None:
+        self._listeners = Listeners()
+
+    def bind(self, event: str, listener: Listener) -> None:
+        """Call `listener(event, message)` for each event of that name."""
+        self._listeners.add(event, listener)
+
+    def unbind(self, event: str, listener: Listener) -> None:
+        """Undo `bind`; unknown ones are ignored."""
+        self._listeners.remove(event, listener)
+
+    def bind_all(self, listener: Listener) -> None:
+        """Call `listener(event, message)` for every event."""
+        self._listeners.add(ALL, listener)
+
+    def unbind_all(self, listener: Listener) -> None:
+        """Undo `bind_all`; unknown ones are ignored."""
+        self._listeners.remove(ALL, listener)
