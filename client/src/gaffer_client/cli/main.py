@@ -55,12 +55,19 @@ def run(program: Program, argv: Sequence[str]) -> int:
     except KeyboardInterrupt:
         return Exit.INTERRUPTED
     except BrokenPipeError:
-        # Python flushes stdout once more at exit, and would complain.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _discard_output()
         return Exit.BROKEN_PIPE
     except OSError as error:
+        _discard_output()
         print_error(program.name, f"{error.filename}: {error.strerror}" if error.filename else str(error))
         return Exit.FAILED
+
+
+def _discard_output() -> None:
+    """Drop what stdout can't take: at exit, Python flushes it once more, and would end with status 120."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, sys.stdout.fileno())
+    os.close(null)
 
 
 def _dispatch(program: Program, invocation: Invocation) -> int:
