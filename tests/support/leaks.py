@@ -15,6 +15,7 @@ import logging
 import os
 import re
 import shlex
+import signal
 import sys
 import time
 from collections.abc import Iterator
@@ -42,6 +43,10 @@ _DESCRIPTORS = Path("/proc/self/fd")
 def pytest_configure(config: pytest.Config) -> None:
     if config.getoption("dist", "no") != "no" and not hasattr(config, "workerinput"):
         return  # the tests run in workers
+    # A shell that starts pytest in the background, or nohup, has these ignored, and children would inherit it.
+    for signum in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
+        if signal.getsignal(signum) is signal.SIG_IGN:
+            signal.signal(signum, signal.default_int_handler if signum is signal.SIGINT else signal.SIG_DFL)
     subreaper.install()
     # What stays open as long as the process: the first loop of libuv opens a pipe, the first process the null device.
     new_loop().close()
