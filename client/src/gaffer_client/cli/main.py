@@ -55,19 +55,22 @@ def run(program: Program, argv: Sequence[str]) -> int:
     except KeyboardInterrupt:
         return Exit.INTERRUPTED
     except BrokenPipeError:
-        _discard_output()
+        _discard_unwritable()
         return Exit.BROKEN_PIPE
     except OSError as error:
-        _discard_output()
+        _discard_unwritable()
         print_error(program.name, f"{error.filename}: {error.strerror}" if error.filename else str(error))
         return Exit.FAILED
 
 
-def _discard_output() -> None:
-    """Drop what stdout can't take: at exit, Python flushes it once more, and would end with status 120."""
-    null = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(null, sys.stdout.fileno())
-    os.close(null)
+def _discard_unwritable() -> None:
+    """Drop what stdout can't take: Python flushes it again at exit, and would complain and exit with status 120."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, sys.stdout.fileno())
+        os.close(null)
 
 
 def _dispatch(program: Program, invocation: Invocation) -> int:
