@@ -311,6 +311,57 @@ def test_hup_applies_what_changed(config):
 # Options
 
 
+def test_keys_and_configuration_that_others_may_change_are_refused(refused, tmp_path):
+    config, included, key = tmp_path / "gaffer.ini", tmp_path / "more.ini", tmp_path / "api.key"
+    config.write_text("[gaffer]\ninclude = more.ini\n")
+    included.write_text("[process:a]\ncmd = true\n")
+    included.chmod(0o664)
+    code, message = refused("-c", str(config), "--bind=127.0.0.1:0")
+    assert code == 2
+    assert f"{config}:2: {included} is not trusted: its group may write to it" in message
+    assert f"hint: check what it holds, then `chmod go-w {included}`" in message
+    link = tmp_path / "link.ini"
+    link.symlink_to(config)
+    assert "it is a symbolic link" in refused("-c", str(link), "--bind=127.0.0.1:0")[1]
+    key.write_text(new_key())
+    key.chmod(0o622)
+    code, message = refused(f"--api-key-file={key}", "--bind=127.0.0.1:0")
+    assert (code, f"{key} is not trusted" in message) == (2, True)
+    code, message = refused(f"--keyfile={key}", f"--certfile={key}", "--bind=127.0.0.1:0")
+    assert (code, f"--keyfile: {key} is not trusted" in message) == (2, True)
+
+
+def test_a_weak_key_does_not_open_the_node_to_others(refused, tmp_path):
+    key = tmp_path / "api.key"
+    key.write_text("gk_operatorsecret")
+    key.chmod(0o600)
+    code, message = refused(f"--api-key-file={key}", "--bind=0.0.0.0:0", "--insecure")
+    assert code == 2
+    assert "fewer than 128 bits" in message
+    assert "gaffer key:new" in message
+    with gafferd(f"--api-key-file={key}") as node:
+        assert "fewer than 128 random bits" in node.stderr
+
+
+def test_a_key_may_come_from_a_command(tmp_path):
+    """`gafferd --api-key-file <(pass show gaffer)`, as a shell hands it over."""
+    key = new_key()
+    reader, writer = os.pipe()
+    os.write(writer, key.encode())
+    os.close(writer)
+    arguments = [f"--api-key-file=/dev/fd/{reader}", "--bind=127.0.0.1:0", f"--state-dir={tmp_path}/state"]
+    process = subprocess.Popen(
+        [command_path("gafferd"), *arguments], pass_fds=[reader], stderr=subprocess.PIPE, text=True, env=clean_env()
+    )
+    os.close(reader)
+    with process:
+        url = process.stderr.readline().removeprefix("listening on ").strip()
+        answer = requests.get(f"{url}/jobs", headers={"X-Api-Key": key, "Via": "1.1 proxy"}, timeout=10)
+        process.terminate()
+        process.communicate()
+    assert answer.status_code == 200
+
+
 @pytest.mark.row("GD-07", "CL-05")
 def test_pidfile(tmp_path, refused):
     path = tmp_path / "d.pid"
