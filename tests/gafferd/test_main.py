@@ -373,6 +373,18 @@ def test_pidfile(tmp_path, refused):
     assert not path.exists()
 
 
+@pytest.mark.parametrize("command", ["gafferd", "gaffer_lookupd"])
+def test_a_pidfile_with_the_number_of_another_program_is_stale(tmp_path, command):
+    path = tmp_path / "d.pid"
+    path.write_text(f"{os.getpid()}\n")
+    with (gafferd if command == "gafferd" else lookupd)(f"--pidfile={path}") as daemon:
+        assert path.read_text() == f"{daemon.pid}\n"
+        daemon.kill()
+        path.write_text(f"{os.getpid()}\n")
+        with (gafferd if command == "gafferd" else lookupd)(f"--pidfile={path}") as second:
+            assert path.read_text() == f"{second.pid}\n"
+
+
 @pytest.mark.row("GD-06", "CL-04", "GD-15", "CL-10")
 def test_daemon(tmp_path):
     log, pidfile = tmp_path / "log", tmp_path / "d.pid"
