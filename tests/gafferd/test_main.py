@@ -373,6 +373,22 @@ def test_pidfile(tmp_path, refused):
     assert not path.exists()
 
 
+def test_a_unix_socket_is_not_made_where_others_may_replace_it(refused, tmp_path):
+    open_to_all, link = tmp_path / "run", tmp_path / "link.sock"
+    open_to_all.mkdir()
+    open_to_all.chmod(0o777)
+    code, message = refused(f"--bind=unix:{open_to_all}/g.sock")
+    assert code == 2
+    assert f"of the directory {open_to_all}, everybody may write to it" in message
+    assert list(open_to_all.iterdir()) == []
+    link.symlink_to(tmp_path / "precious")
+    code, message = refused(f"--bind=unix:{link}")
+    assert (code, "a file that is no socket is in the way" in message) == (1, True)
+    open_to_all.chmod(0o1777)
+    with gafferd(f"--bind=unix:{open_to_all}/g.sock"):
+        assert (open_to_all / "g.sock").stat().st_mode & 0o777 == 0o600
+
+
 @pytest.mark.parametrize("command", ["gafferd", "gaffer_lookupd"])
 def test_a_pidfile_with_the_number_of_another_program_is_stale(tmp_path, command):
     path = tmp_path / "d.pid"
