@@ -373,6 +373,43 @@ def test_pidfile(tmp_path, refused):
     assert not path.exists()
 
 
+@pytest.mark.parametrize(
+    ("make", "why"),
+    [
+        (os.mkfifo, "it is not a regular file"),
+        (lambda path: path.symlink_to("precious"), "it is a symbolic link"),
+        (lambda path: os.link(path.with_name("precious"), path), "it is a hard link"),
+    ],
+    ids=["pipe", "link", "hard link"],
+)
+def test_what_is_in_the_place_of_the_log_neither_stops_the_start_nor_is_written_to(tmp_path, make, why):
+    folder = tmp_path / "logs"
+    folder.mkdir()
+    folder.chmod(0o1777)
+    (folder / "precious").write_text("precious")
+    make(folder / "log")
+    with gafferd(f"--error-log={folder}/log", "--log-level=debug") as node:
+        assert f"logging to stderr: {folder}/log is not trusted: {why}" in node.stderr
+        requests.get(f"{node.url}/ping", timeout=10)
+        node.wait_for_line("/ping")
+    assert (folder / "precious").read_text() == "precious"
+
+
+def test_a_log_that_is_replaced_by_a_link_goes_on_on_stderr(tmp_path):
+    log, precious = tmp_path / "log", tmp_path / "precious"
+    with gafferd(f"--error-log={log}", "--log-level=debug") as node:
+        requests.get(f"{node.url}/ping", timeout=10)
+        eventually(lambda: "/ping" in log.read_text())
+        log.unlink()
+        log.symlink_to(precious)
+        requests.get(f"{node.url}/ping", timeout=10)
+        node.wait_for_line("/ping")
+        log.unlink()
+        requests.get(f"{node.url}/ping", timeout=10)
+        eventually(lambda: log.exists() and "/ping" in log.read_text())
+        assert not precious.exists()
+
+
 def test_a_unix_socket_is_not_made_where_others_may_replace_it(refused, tmp_path):
     open_to_all, link = tmp_path / "run", tmp_path / "link.sock"
     open_to_all.mkdir()
