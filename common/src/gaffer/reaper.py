@@ -164,7 +164,7 @@ class Reaper:
         if not procfs.is_readable():
             return dict.fromkeys((leader.os_pid for leader in leaders), True)
         found = {leader.os_pid: bool(self._confined(leader)) for leader in leaders}
-        owners = {leader.cookie: leader.os_pid for leader in leaders}
+        owners = {leader.cookie: leader.os_pid for leader in leaders if leader.cookie}
         for pid in self._candidates():
             stat = procfs.read_stat(pid)
             if stat is None:

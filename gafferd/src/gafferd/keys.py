@@ -66,7 +66,7 @@ class KeyRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     hash: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
     scopes: list[Scope]
     sessions: list[str] | None
-    created: int
+    created: Annotated[int, msgspec.Meta(ge=0, le=2**53)]
 
 
 class NewKey(msgspec.Struct, frozen=True):
