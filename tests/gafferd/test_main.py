@@ -320,6 +320,7 @@ def test_keys_and_configuration_that_others_may_change_are_refused(refused, tmp_
     assert code == 2
     assert f"{config}:2: {included} is not trusted: its group may write to it" in message
     assert f"hint: check what it holds, then `chmod go-w {included}`" in message
+    assert "is not a regular file" in refused("-c", "/dev/null", "--bind=127.0.0.1:0")[1]
     link = tmp_path / "link.ini"
     link.symlink_to(config)
     assert "it is a symbolic link" in refused("-c", str(link), "--bind=127.0.0.1:0")[1]

@@ -99,6 +99,17 @@ def test_the_directory_is_private(path):
     assert {p.name: p.stat().st_mode & 0o777 for p in path.iterdir()} == dict.fromkeys(names, 0o600)
 
 
+def test_it_is_private_whatever_the_umask_is(path):
+    before = os.umask(0)
+    try:
+        StateDir.open(path / "below" / "state").close()
+        StateDir.open(path / "below" / "state").close()
+    finally:
+        os.umask(before)
+    below = path / "below"
+    assert [place.stat().st_mode & 0o777 for place in (path, below, below / "state")] == [0o755, 0o755, 0o700]
+
+
 def test_an_open_directory_is_closed_to_others_only_when_it_is_ours(path):
     path.mkdir(mode=0o755)
     StateDir.open(path).close()

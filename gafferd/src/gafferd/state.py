@@ -181,7 +181,8 @@ class StateDir:
         pids = ", ".join(str(record.os_pid) for record in alive)
         if not self._lock.last_runs:
             raise StateDirError(
-                f"{self.path} is a copy of another state directory, and processes that it records still run: {pids}",
+                f"{self.path} is a copy of another state directory, or its lock was removed,"
+                f" and processes that it records still run: {pids}",
                 hint="start gafferd on the other one; or end them; or remove state.json and state.json.copy here, and"
                 " they are left alone",
             )
@@ -271,8 +272,11 @@ def _prepare(directory: Path) -> Path:
 
     Raises OSError, UntrustedFile, and StateDirError when others may have put something into it.
     """
+    for parent in reversed(directory.parents):
+        if not parent.exists():
+            parent.mkdir(mode=0o755)  # whatever our umask is
     try:
-        directory.mkdir(mode=0o700, parents=True)
+        directory.mkdir(mode=0o700)
     except FileExistsError:
         if not directory.is_dir():
             raise StateDirError(f"the state directory {directory} is a file") from None
