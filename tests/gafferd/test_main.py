@@ -417,7 +417,7 @@ def test_a_unix_socket_is_not_made_where_others_may_replace_it(refused, tmp_path
     open_to_all.chmod(0o777)
     code, message = refused(f"--bind=unix:{open_to_all}/g.sock")
     assert code == 2
-    assert f"of the directory {open_to_all}, everybody may write to it" in message
+    assert f"because of the directory {open_to_all}: everybody may write to it" in message
     assert list(open_to_all.iterdir()) == []
     link.symlink_to(tmp_path / "precious")
     code, message = refused(f"--bind=unix:{link}")
