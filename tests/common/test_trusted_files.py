@@ -1,6 +1,9 @@
 """Files that decide what Gaffer does: which are believed, and which are refused, whoever prepared them."""
 
 import os
+import subprocess
+import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,7 +16,7 @@ from gaffer.trusted_files import (
     open_trusted,
     read_trusted,
 )
-from support.needs import needs_root
+from support.needs import needs_root, needs_userns
 
 STRANGER = 4242
 
@@ -179,3 +182,39 @@ def test_a_log_is_not_that_of_a_stranger(file: Path) -> None:
     owned()(file)
     with pytest.raises(UntrustedFile, match="belongs to the user"):
         open_log(file)
+
+
+IN_A_USER_NAMESPACE = """
+import ctypes, os, sys
+from gaffer.trusted_files import UntrustedFile, read_trusted
+os.setgroups([])
+os.setgid(4242)
+os.setuid(4242)
+libc = ctypes.CDLL(None, use_errno=True)
+libc.prctl(4, 1, 0, 0, 0)  # PR_SET_DUMPABLE, for /proc/self to be ours
+assert libc.unshare(0x10000000) == 0  # CLONE_NEWUSER
+with open("/proc/self/uid_map", "w") as file:
+    file.write("1000 4242 1")
+print(read_trusted(sys.argv[1]).data.decode())
+try:
+    read_trusted(sys.argv[2])
+except UntrustedFile as error:
+    print(error.message)
+"""
+
+
+@needs_userns
+def test_in_a_user_namespace_directories_of_the_host_will_do() -> None:
+    """`/` belongs to a user that the namespace doesn't know (user_namespaces(7)). A file of that one is refused."""
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o755)
+        ours, others = Path(folder) / "ours", Path(folder) / "others"
+        for path in (ours, others):
+            path.write_text("content")
+        os.chown(ours, STRANGER, STRANGER)
+        done = subprocess.run(
+            [sys.executable, "-c", IN_A_USER_NAMESPACE, ours, others], capture_output=True, text=True, timeout=30
+        )
+    first, second = done.stdout.splitlines()
+    assert first == "content"
+    assert second.startswith(f"{others} is not trusted: it belongs to the user")
