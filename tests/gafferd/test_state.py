@@ -168,7 +168,7 @@ def test_the_id_stays_and_the_incarnation_grows(path):
 def test_a_copy_on_another_machine_is_another_node(path, change):
     first = identity(path)
     node = msgspec.structs.replace(first, **change)
-    files.save(path / "node.json", node, sync=False)
+    files.Document(path / "node.json", Node).save(node, sync=False)
     copy = identity(path)
     assert copy.id != first.id
     assert copy.incarnation == 1
@@ -190,7 +190,7 @@ def older(*changes):
 
     def change(content):
         fields = msgspec.json.decode(content)
-        del fields["format"], fields["checksum"]
+        del fields["format"], fields["serial"], fields["checksum"]
         record = fields["processes"][0] if "processes" in fields else fields
         record.update(changes)
         return msgspec.json.encode(fields)
@@ -283,15 +283,33 @@ async def test_damage_is_mended_from_the_copy_and_ends_nothing(path, spawn, name
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_no_change_of_a_byte_goes_unnoticed(tmp_path, position, value, cut):
     path, node = tmp_path / "node.json", Node("0" * 32, 5, "host", "machine")
-    files.save(path, node, sync=False)
+    document = files.Document(path, Node)
+    document.save(node, sync=False)
     content = bytearray(path.read_bytes())
     content[position % len(content)] = value
     del content[len(content) - cut % 3 :]
     path.write_bytes(content)
     try:
-        assert files.load(path, Node) == node
+        assert document.load() == node
     except (files.DamagedFile, files.NewerFile):
-        assert content != files.copy_of(path).read_bytes()
+        assert content != document.copy.read_bytes()
+
+
+@pytest.mark.expects_errors("is not the newest")
+async def test_an_older_file_that_was_brought_back_is_not_believed(path, spawn, caplog):
+    """Its copy knows of the processes that were started since."""
+    first = await write(path)
+    older = {name: (path / name).read_bytes() for name in ("node.json", "state.json")}
+    detached = spawn("sleep", "60", cookie=f"{first.id}:2:1")
+    await write(path, record_of(detached, 1, f"{first.id}:2", detach=True))
+    for name, content in older.items():
+        (path / name).write_bytes(content)
+    state = StateDir.open(path)
+    assert (state.node.id, state.node.incarnation) == (first.id, 3)
+    assert state.end_leftovers() == 0
+    assert [record.os_pid for record in state.detached] == [detached.pid]
+    state.close()
+    assert caplog.text.count("is not the newest") == 2
 
 
 def test_a_later_version_is_refused(path):
@@ -311,7 +329,7 @@ async def test_what_an_earlier_version_wrote_is_read(path, spawn):
     first = await write(path, record_of(detached, detach=True))
     for name in ("node.json", "state.json"):
         fields = msgspec.json.decode((path / name).read_bytes())
-        del fields["format"], fields["checksum"]
+        del fields["format"], fields["serial"], fields["checksum"]
         (path / name).write_bytes(msgspec.json.encode(fields))
         (path / f"{name}.copy").unlink()
     (path / "lock").write_text("4194304\n")

@@ -94,6 +94,7 @@ class KeyStore:
 
     def __init__(self, path: str | os.PathLike[str], file_key: str | None = None) -> None:
         self._path = Path(path)
+        self._file = files.Document(self._path, _File)
         self._file_hash = _hash(file_key) if file_key is not None else None
         self._file_grant = Grant(ALL_SCOPES)
         self._records = {record.id: record for record in self._load()}
@@ -171,7 +172,7 @@ class KeyStore:
 
     def _load(self) -> list[KeyRecord]:
         try:
-            found = files.load(self._path, _File)
+            found = self._file.load()
             mode = self._path.stat().st_mode
         except FileNotFoundError:
             return []
@@ -181,7 +182,7 @@ class KeyStore:
             # The copy is not taken without asking: it may hold a key that was taken out of the file by hand.
             raise KeyStoreError(
                 error.message,
-                hint=f"restore it, from {files.copy_of(self._path)} if that is good, or move it away and make new keys",
+                hint=f"restore it, from {self._file.copy} if that is good, or move it away and make new keys",
             ) from None
         except OSError as error:
             raise KeyStoreError(f"can't read {self._path}: {error.strerror}") from None
@@ -191,7 +192,7 @@ class KeyStore:
     def _save(self, records: dict[str, KeyRecord]) -> None:
         """Replace the file, then what is in memory: a failure changes neither."""
         try:
-            files.save(self._path, _File(list(records.values())), sync=True, pretty=True)
+            self._file.save(_File(list(records.values())), sync=True, pretty=True)
         except OSError as error:
             raise KeyStoreError(f"can't write {self._path}: {error.strerror}") from None
         self._records = records

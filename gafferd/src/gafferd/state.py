@@ -24,7 +24,7 @@ __all__ = ["Node", "State", "StateDir", "StateDirError", "default_path"]
 
 logger = logging.getLogger(__name__)
 
-T = TypeVar("T")
+T = TypeVar("T", bound=msgspec.Struct)
 
 
 class Node(msgspec.Struct, frozen=True):
@@ -90,7 +90,9 @@ class StateDir:
         self._dirty = False
         self._write_seconds = 0.0
         self._failing = False
-        last = self._load("node.json", Node)
+        self._node_file = files.Document(path / "node.json", Node)
+        self._state_file = files.Document[State](path / "state.json", _StoredState)
+        last = _load(self._node_file)
         state = self._load_state()
         copied = (last is not None or state is not None) and not lock.original
         if copied:
@@ -212,7 +214,7 @@ class StateDir:
             node = Node(secrets.token_hex(16), 1, hostname, machine_id)
         self._node_ids.add(node.id)
         try:
-            files.save(self.path / "node.json", node, sync=True)
+            self._node_file.save(node, sync=True)
         except OSError as error:
             if node.incarnation == 1:
                 raise
@@ -220,21 +222,9 @@ class StateDir:
             logger.error("can't write %s: %s", self.path / "node.json", error.strerror)
         return node
 
-    def _load(self, name: str, kind: type[T]) -> T | None:
-        """A document, None when there is none; raises StateDirError when it and its copy are damaged."""
-        try:
-            return files.load_either(self.path / name, kind)
-        except files.NewerFile as error:
-            raise StateDirError(error.message, hint=error.hint) from None
-        except files.DamagedFile as error:
-            raise StateDirError(
-                f"{error.message}, and {name}.copy is no better",
-                hint=f"restore {name}; or make sure that no process of this node runs, then remove both files",
-            ) from None
-
     def _load_state(self) -> State | None:
         try:
-            return self._load("state.json", _StoredState)
+            return _load(self._state_file)
         except StateDirError as error:
             if self._lock.same_boot:
                 raise
@@ -264,7 +254,20 @@ class StateDir:
 
     def _save_state(self, state: State) -> None:
         # No fsync: the records mean nothing after the host went down.
-        files.save(self.path / "state.json", state, sync=False)
+        self._state_file.save(state, sync=False)
+
+
+def _load(document: files.Document[T]) -> T | None:
+    """A document, None when there is none; raises StateDirError when it and its copy are damaged."""
+    try:
+        return document.load_either()
+    except files.NewerFile as error:
+        raise StateDirError(error.message, hint=error.hint) from None
+    except files.DamagedFile as error:
+        raise StateDirError(
+            f"{error.message}, and {document.copy.name} is no better",
+            hint=f"restore {document.path.name}; or make sure that nothing of this node runs, then remove both files",
+        ) from None
 
 
 def _prepare(directory: Path) -> Path:
