@@ -34,9 +34,10 @@ def spawn():
     """Starts children in a group of their own, as the manager does, and collects them at the end."""
     processes = []
 
-    def start(*argv, cookie=None):
+    def start(*argv, cookie=None, session=False):
         env = {**os.environ, **({"GAFFER_PROCESS": cookie} if cookie else {})}
-        process = subprocess.Popen(argv, env=env, process_group=0, stdout=subprocess.PIPE, text=True)
+        place = {"start_new_session": True} if session else {"process_group": 0}
+        process = subprocess.Popen(argv, env=env, stdout=subprocess.PIPE, text=True, **place)
         processes.append(process)
         return process
 
@@ -312,6 +313,20 @@ async def test_an_older_file_that_was_brought_back_is_not_believed(path, spawn, 
     assert caplog.text.count("is not the newest") == 2
 
 
+async def test_a_detached_process_without_its_record_is_never_ended(path, spawn):
+    """All files are from before it was started: it must neither end nor be started a second time."""
+    first = await write(path)
+    detached = spawn("sleep", "60", cookie=f"{first.id}:2:1:detached", session=True)
+    plain = spawn("sleep", "60", cookie=f"{first.id}:2:2")
+    with pytest.raises(StateDirError, match=f"should record: {detached.pid}$") as error:
+        end_leftovers(path)
+    assert "restore it, or end them" in error.value.hint
+    assert detached.poll() is plain.poll() is None
+    detached.kill()
+    detached.wait()
+    assert end_leftovers(path) == 1
+
+
 def test_a_later_version_is_refused(path):
     identity(path)
     for name in ("node.json", "state.json"):
@@ -360,7 +375,7 @@ async def test_without_records_nothing_is_ended(path, spawn):
     for name in ("state.json", "state.json.copy"):
         (path / name).unlink()
     state = StateDir.open(path)
-    with pytest.raises(StateDirError, match=f"processes of this node still run: {process.pid}"):
+    with pytest.raises(StateDirError, match=f"processes of this node run that .* should record: {process.pid}"):
         state.end_leftovers()
     state.close()
     assert process.poll() is None

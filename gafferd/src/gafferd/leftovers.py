@@ -14,11 +14,12 @@ import signal
 import time
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from gaffer import procfs
 from gaffer.errors import GafferError
 from gaffer.process import ProcessRecord
-from gaffer.reaper import COOKIE
+from gaffer.reaper import COOKIE, DETACHED
 
 logger = logging.getLogger(__name__)
 
@@ -61,10 +62,29 @@ def end_leftovers(records: Sequence[ProcessRecord], node_ids: Collection[str], s
         hunt.close()
 
 
-def find_marked(node_ids: Collection[str]) -> list[int]:
-    """The processes that carry the cookie of one of the nodes."""
-    hunt = _Hunt((), node_ids, ())
-    return [pid for pid in procfs.all_pids() if pid != os.getpid() and hunt.identify(pid)[0]]
+class Marked(NamedTuple):
+    """A process with the cookie of a node; `detached` for one that is to outlive its gafferd."""
+
+    pid: int
+    cookie: str
+    detached: bool
+
+
+def find_marked(node_ids: Collection[str]) -> list[Marked]:
+    """The live processes that carry the cookie of one of the nodes."""
+    found = []
+    for pid in procfs.all_pids():
+        cookie = (procfs.read_environ(pid) or {}).get(COOKIE, "")
+        if cookie.startswith(_prefixes(node_ids)) and pid != os.getpid():
+            stat = procfs.read_stat(pid)
+            if stat is not None and stat.state not in "ZX":
+                # Its own children have the cookie too; it alone leads its session.
+                found.append(Marked(pid, cookie, cookie.endswith(DETACHED) and stat.session == pid))
+    return found
+
+
+def _prefixes(node_ids: Collection[str]) -> tuple[str, ...]:
+    return tuple(f"{node_id}:" for node_id in node_ids)
 
 
 @dataclass
@@ -80,7 +100,7 @@ class _Hunt:
         self._begin = time.monotonic()
         self._by_pid = {record.os_pid: record for record in records}
         self._by_cookie = {record.cookie: record for record in records}
-        self._prefixes = tuple(f"{node_id}:" for node_id in node_ids)
+        self._prefixes = _prefixes(node_ids)
         self._spare = spare
         self._targets: dict[int, _Target] = {}  # by pidfd
         self._poll = select.poll()
@@ -120,7 +140,7 @@ class _Hunt:
                 if error.errno in (errno.ESRCH, errno.EINVAL):
                     continue
                 raise LeftoverError(f"can't look at process {pid}: {error.strerror}") from None
-            is_leftover, record = self.identify(pid)
+            is_leftover, record = self._identify(pid)
             if not is_leftover:
                 os.close(pidfd)
                 continue
@@ -133,7 +153,7 @@ class _Hunt:
         for target in found:
             _send(target.pidfd, signal.SIGTERM)
 
-    def identify(self, pid: int) -> tuple[bool, ProcessRecord | None]:
+    def _identify(self, pid: int) -> tuple[bool, ProcessRecord | None]:
         """Whether `pid` is a leftover, and its record or that of its leader."""
         stat = procfs.read_stat(pid)
         if stat is None or stat.state in "ZX":

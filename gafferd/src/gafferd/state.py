@@ -7,6 +7,7 @@ import secrets
 import socket
 import stat
 import time
+from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated, TypeVar
 
@@ -98,7 +99,6 @@ class StateDir:
         if copied:
             self._refuse_to_share(state)
         self._left = None if copied else state
-        self._new = copied or last is None
         self.node = self._next_node(last, copied)
         if copied or state is None:
             self._save_state(State([]))
@@ -163,10 +163,9 @@ class StateDir:
         Blocks until they are gone, as long as the longest graceful timeout. Detached processes live on.
         Raises leftovers.LeftoverError when one can't be ended.
         """
-        if self._left is None and not self._new and self._lock.same_boot:
-            self._refuse_the_unknown()
         boot_id = procfs.boot_id()
         records = [r for r in self._left.processes if r.boot_id == boot_id] if self._left is not None else []
+        self._refuse_the_unknown({record.cookie for record in records})
         self.detached = [record for record in records if record.detach and leftovers.is_alive(record)]
         spare = {record.cookie for record in self.detached}
         ended = leftovers.end_leftovers([r for r in records if not r.detach], self._node_ids, spare)
@@ -190,13 +189,14 @@ class StateDir:
             )
         logger.warning("processes that this copy of a state directory records are left to their gafferd: %s", pids)
 
-    def _refuse_the_unknown(self) -> None:
-        """Raise when processes of the node run and no record says which of them are to live on."""
-        if alive := leftovers.find_marked(self._node_ids):
+    def _refuse_the_unknown(self, known: Collection[str]) -> None:
+        """Raise when processes may be detached, and no record of the cookies `known` says of which job."""
+        marked = [each for each in leftovers.find_marked(self._node_ids) if each.cookie not in known]
+        if lost := [each.pid for each in marked if each.detached or self._left is None]:
+            pids = ", ".join(map(str, lost))
             raise StateDirError(
-                f"{self.path / 'state.json'} is missing, and processes of this node still run: "
-                + ", ".join(map(str, alive)),
-                hint="end them, then start gafferd again",
+                f"processes of this node run that {self.path / 'state.json'} should record: {pids}",
+                hint="the file is missing or an older one: restore it, or end them, then start gafferd again",
             )
 
     # Files
