@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 
 from gaffer.http.base import NotFound
 from gaffer.http.limits import Limits
+from gaffer.trusted_files import find_danger
 from gafferd import site_routes
-from gafferd.plugins import PluginFolder, find_danger
+from gafferd.plugins import PluginFolder
 from gafferd.site_layout import MAX_ENTRIES
 from gafferd.sites import Sites, media_type
 from support.http_node import HttpNode, running_node
@@ -185,6 +186,16 @@ async def test_what_others_may_change_is_not_served(
     assert SECRET not in answer.body
     assert f"{path} is not served: {who} may write to it" in caplog.text
     path.chmod(path.stat().st_mode & ~mode)
+    assert (await served.node.call("GET", "/_plugin/hello/docs/")).status == 200
+
+
+@pytest.mark.expects_errors("no page is served: .* may write to it")
+async def test_nothing_is_served_where_others_may_put_another_folder(served: Served) -> None:
+    served.folder.parent.chmod(0o777)
+    try:
+        assert (await served.node.call("GET", "/_plugin/hello/docs/index.html")).status == 404
+    finally:
+        served.folder.parent.chmod(0o700)
     assert (await served.node.call("GET", "/_plugin/hello/docs/")).status == 200
 
 

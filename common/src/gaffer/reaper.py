@@ -26,6 +26,7 @@ from gaffer.cgroups import Cgroups
 log = logging.getLogger("gaffer.reaper")
 
 COOKIE = "GAFFER_PROCESS"
+DETACHED = ":detached"  # how the cookie of a detached process ends, so that it is known for one without its record
 
 _PR_SET_CHILD_SUBREAPER, _PR_GET_CHILD_SUBREAPER = 36, 37
 _SWEEP_INTERVAL = 1.0  # seconds between sweeps where SIGCHLD can't be heard
@@ -164,7 +165,7 @@ class Reaper:
         if not procfs.is_readable():
             return dict.fromkeys((leader.os_pid for leader in leaders), True)
         found = {leader.os_pid: bool(self._confined(leader)) for leader in leaders}
-        owners = {leader.cookie: leader.os_pid for leader in leaders}
+        owners = {leader.cookie: leader.os_pid for leader in leaders if leader.cookie}
         for pid in self._candidates():
             stat = procfs.read_stat(pid)
             if stat is None:

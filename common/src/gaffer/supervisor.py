@@ -21,7 +21,7 @@ from gaffer.events import EventEmitter
 from gaffer.job import Job
 from gaffer.log_files import LogWriter
 from gaffer.process import ExitStatus, Process, Recorder
-from gaffer.reaper import Reaper
+from gaffer.reaper import DETACHED, Reaper
 from gaffer.sampler import Sampler
 from gaffer.streams import Losses
 
@@ -280,6 +280,10 @@ class Supervisor:
             self._settings.recorder.ended(process.pid)
         self.submit(job, ev.GroupEmpty(process.pid))
 
+    def _cookie(self, job: Job, pid: int) -> str:
+        node_id = self._settings.node_id
+        return f"{node_id}:{pid}{DETACHED if job.config.detach else ''}" if node_id else ""
+
     def _make(self, job: Job, pid: int, slot: int, env: Mapping[str, str]) -> Process:
         process = Process(
             self._loop,
@@ -290,7 +294,7 @@ class Supervisor:
             once=slot == 0,
             env=env,
             port=self._port(job, slot),
-            cookie=f"{self._settings.node_id}:{pid}" if self._settings.node_id else "",
+            cookie=self._cookie(job, pid),
             reaper=self._reaper,
             sampler=self.sampler,
             capture_all=self._settings.capture_all,

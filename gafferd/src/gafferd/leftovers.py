@@ -14,11 +14,12 @@ import signal
 import time
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from gaffer import procfs
 from gaffer.errors import GafferError
 from gaffer.process import ProcessRecord
-from gaffer.reaper import COOKIE
+from gaffer.reaper import COOKIE, DETACHED
 
 logger = logging.getLogger(__name__)
 
@@ -61,6 +62,31 @@ def end_leftovers(records: Sequence[ProcessRecord], node_ids: Collection[str], s
         hunt.close()
 
 
+class Marked(NamedTuple):
+    """A process with the cookie of a node; `detached` for one that is to outlive its gafferd."""
+
+    pid: int
+    cookie: str
+    detached: bool
+
+
+def find_marked(node_ids: Collection[str]) -> list[Marked]:
+    """The live processes that carry the cookie of one of the nodes."""
+    found = []
+    for pid in procfs.all_pids():
+        cookie = (procfs.read_environ(pid) or {}).get(COOKIE, "")
+        if cookie.startswith(_prefixes(node_ids)) and pid != os.getpid():
+            stat = procfs.read_stat(pid)
+            if stat is not None and stat.state not in "ZX":
+                # Its own children have the cookie too; it alone leads its session.
+                found.append(Marked(pid, cookie, cookie.endswith(DETACHED) and stat.session == pid))
+    return found
+
+
+def _prefixes(node_ids: Collection[str]) -> tuple[str, ...]:
+    return tuple(f"{node_id}:" for node_id in node_ids)
+
+
 @dataclass
 class _Target:
     pid: int
@@ -74,7 +100,7 @@ class _Hunt:
         self._begin = time.monotonic()
         self._by_pid = {record.os_pid: record for record in records}
         self._by_cookie = {record.cookie: record for record in records}
-        self._prefixes = tuple(f"{node_id}:" for node_id in node_ids)
+        self._prefixes = _prefixes(node_ids)
         self._spare = spare
         self._targets: dict[int, _Target] = {}  # by pidfd
         self._poll = select.poll()
