@@ -10,6 +10,7 @@ The limits here bind both ends: a node checks its configuration against them, so
 """
 
 import hashlib
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, get_args
 
 import msgspec
@@ -27,7 +28,7 @@ MAX_FIRST_MESSAGE_SIZE = 64 * 1024
 # What lookupd holds for one node.
 MAX_NODE_JOBS = 10_000
 MAX_NODE_PROCESSES = 50_000
-MAX_NODE_ENDPOINTS = 100_000
+MAX_NODE_ENDPOINTS = 40_000
 
 MAX_PROCESS_ENDPOINTS = 64
 MAX_NODE_NAME = 255  # characters, as all lengths of texts here
@@ -156,11 +157,15 @@ class Snapshot(_Request, tag="SNAPSHOT"):
 
 
 class Drain(_Request, tag="DRAIN"):
-    """The node is about to stop its processes: send no more work to it."""
+    """The node is about to stop its processes: send no more work to it. It is a change, numbered as the others are."""
+
+    seq: Number | None = None
 
 
 class Leave(_Request, tag="LEAVE"):
-    """The node goes away on purpose."""
+    """The node goes away on purpose; a change, too."""
+
+    seq: Number | None = None
 
 
 Request = (
@@ -224,6 +229,49 @@ class Reply(Struct, frozen=True):
     interval: Annotated[float, Meta(gt=0)] | None = None
     epoch: str | None = None
     reconnect_window: Annotated[float, Meta(ge=0)] | None = None
+
+
+def check_node_name(name: str) -> str:
+    """Return the name of a node when lookupds take it; raises BadRequest (`bad_node_name`)."""
+    if not 1 <= len(name) <= MAX_NODE_NAME or not name.isprintable():
+        raise BadRequest(
+            f"invalid node name {_shortened(name)}",
+            reason="bad_node_name",
+            hint=f"use 1 to {MAX_NODE_NAME} printable characters",
+        )
+    return name
+
+
+def check_origin(origin: str) -> str:
+    """Return the public URL of a node when lookupds take it; raises BadRequest (`bad_origin`)."""
+    if not is_origin(origin):
+        raise BadRequest(
+            f"invalid address of this node: {_shortened(origin)}",
+            reason="bad_origin",
+            hint="use http(s)://HOST[:PORT] with a host name or an IP address without scope",
+        )
+    return origin
+
+
+def check_labels(labels: Mapping[str, str]) -> dict[str, str]:
+    """Return labels of a node when lookupds take them; raises BadRequest (`bad_labels`)."""
+    checked = dict(labels)
+    try:
+        msgspec.convert(checked, Labels)
+        size = len(encode(checked))
+    except (msgspec.ValidationError, UnicodeEncodeError) as error:
+        raise BadRequest(
+            f"invalid labels: {error}",
+            reason="bad_labels",
+            hint=f"use at most {MAX_LABELS} labels, with names and values of at most {MAX_LABEL_TEXT} characters",
+        ) from None
+    if size > MAX_LABELS_SIZE:
+        raise BadRequest(f"the labels take {size} bytes", reason="bad_labels", hint=f"use at most {MAX_LABELS_SIZE}")
+    return checked
+
+
+def _shortened(text: str, limit: int = 80) -> str:
+    return repr(text if len(text) <= limit else f"{text[:limit]}...")
 
 
 class MessageError(BadRequest):

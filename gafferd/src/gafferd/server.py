@@ -29,6 +29,7 @@ from gafferd import key_routes, listening, site_routes
 from gafferd.announcer import Announcer
 from gafferd.config import Config, show_problem
 from gafferd.file_jobs import FileJobs
+from gafferd.identity import Identity
 from gafferd.keys import KeyStore
 from gafferd.logins import Logins
 from gafferd.plugins import PluginFolder, plugin_folders
@@ -116,8 +117,7 @@ class Server:
             self.settings.lookupd_address,
             name=self.settings.node_name or hostname(),
             origin=lambda: listening.origin(self.settings, self.host, http.addresses),
-            node_id=state.node.id,
-            incarnation=state.node.incarnation,
+            identity=Identity(state.node.secret, state.node.incarnation, state.advance),
             labels=self.settings.labels,
             cluster_key=self.cluster_key,
             ssl=self.lookup_tls,

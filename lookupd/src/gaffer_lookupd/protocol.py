@@ -61,7 +61,7 @@ def _accept(registry: Registry, session: int, request: Request, now: float) -> A
         case Ping():
             return _ping(registry, session, request)
         case Leave():
-            registry.leave(session, now)
+            registry.leave(session, now, request.seq)
             return Answer(encode(Ok(True, request.msgid)), [session])
     node, tables = registry.identified(session), registry.tables
     match request:
@@ -76,7 +76,7 @@ def _accept(registry: Registry, session: int, request: Request, now: float) -> A
         case Snapshot():
             tables.replace(node, request.seq, _by_canonical_name(request.jobs), request.draining)
         case Drain():
-            tables.set_draining(node, True)
+            tables.drain(node, request.seq)
     return Answer(encode(Ok(True, request.msgid, node.resync)))
 
 

@@ -201,9 +201,11 @@ class Registry:
         conflicts = [other.info for other in self.named(identity.name) if other is not node and other.conflict]
         return Identified(close, conflicts)
 
-    def leave(self, session: int, now: float) -> None:
-        """The node goes away on purpose; its session has ended. Raises Refused (404)."""
-        self._remove(self.identified(session), "left", now)
+    def leave(self, session: int, now: float, seq: int | None = None) -> None:
+        """The node goes away on purpose, as its change `seq`; its session has ended. Raises Refused (404)."""
+        node = self.identified(session)
+        node.seq = max(node.seq, seq or 0)
+        self._remove(node, "left", now)
 
     def delete(self, node_id: str, now: float) -> list[int]:
         """Remove the node of that id on an operator's order; returns sessions to close. Raises Refused (404)."""

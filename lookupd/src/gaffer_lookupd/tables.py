@@ -102,6 +102,12 @@ class Tables:
                 self._drop_process(node, job_name, pid)
         self._publish.update(node)
 
+    def drain(self, node: Node, seq: int | None = None) -> None:
+        """The node takes no more work."""
+        if _is_next(node, seq):
+            _count(node, seq)
+            self.set_draining(node, True)
+
     def set_draining(self, node: Node, draining: bool) -> None:
         """Note whether the node takes work: the processes of one that drains leave the answers' pids."""
         node.draining = draining
