@@ -17,7 +17,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from gaffer.errors import BadRequest
-from gaffer.names import is_host, is_origin
+from gaffer.names import MAX_PROCESS_ENDPOINTS, is_host, is_origin
 
 PROTOCOL_VERSION = "0.1"
 
@@ -30,7 +30,6 @@ MAX_NODE_JOBS = 10_000
 MAX_NODE_PROCESSES = 50_000
 MAX_NODE_ENDPOINTS = 40_000
 
-MAX_PROCESS_ENDPOINTS = 64
 MAX_NODE_NAME = 255  # characters, as all lengths of texts here
 MAX_LABELS = 64
 MAX_LABEL_TEXT = 1024
