@@ -255,6 +255,11 @@ def test_require_key_ends_the_trust_in_local_callers(tmp_path):
             "gafferd: can't use the certificates for the lookupds: ",
         ),
         (["--allowed-origin=x y"], "gafferd: 'x y' is not a web origin\n"),
+        (["--node-name", "n" * 256], "--node-name: invalid node name 'nnnn"),
+        (["--node-name", "a\tb"], "--node-name: invalid node name 'a\\tb'\n"),
+        (["--broadcast-address=http://u@h"], "--broadcast-address: invalid address of this node: 'http://u@h'\n"),
+        (["--broadcast-address=http://[fe80::1%x]"], "--broadcast-address: invalid address of this node"),
+        (["--bind=[::1%lo]:0", "--lookupd-address=http://h"], "--broadcast-address: this node would be announced as"),
         (["/missing.ini"], "/missing.ini: the configuration does not exist\n"),
     ],
 )

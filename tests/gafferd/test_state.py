@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gaffer import procfs
+from gaffer.messages import node_id
 from gaffer.process import ProcessRecord
 from gafferd import files
 from gafferd.leftovers import is_alive
@@ -173,6 +174,29 @@ def test_a_copy_on_another_machine_is_another_node(path, change):
     copy = identity(path)
     assert copy.id != first.id
     assert copy.incarnation == 1
+
+
+def test_an_id_is_made_from_a_secret_that_stays(path):
+    first, second = identity(path), identity(path)
+    assert first.id == node_id(first.secret)
+    assert second.secret == first.secret
+    assert len(first.secret) == 64
+
+
+@pytest.mark.expects_errors("can't be proved")
+def test_a_node_of_an_earlier_version_gets_an_id_that_it_can_prove(path):
+    first = identity(path)
+    files.save(path / "node.json", msgspec.structs.replace(first, id="0" * 32, secret="", incarnation=7), sync=False)
+    second, third = identity(path), identity(path)
+    assert second.id == node_id(second.secret) != "0" * 32
+    assert (second.incarnation, third.id, third.incarnation) == (1, second.id, 2)
+
+
+def test_an_incarnation_that_grows_while_the_node_runs_is_kept(path):
+    state = StateDir.open(path)
+    state.advance(9)
+    state.close()
+    assert identity(path).incarnation == 10
 
 
 # Damage

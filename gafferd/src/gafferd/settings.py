@@ -8,9 +8,9 @@ import dataclasses
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
-from gaffer import rules
+from gaffer import messages, rules
 from gaffer.errors import BadRequest, ConfigError, Problem
 from gaffer.http.access import Scope
 from gaffer.http.limits import DEFAULT_LIMITS
@@ -19,6 +19,8 @@ from gaffer.log import parse_level
 from gaffer.rules import Wrong
 from gaffer.trusted_files import UntrustedFile, inherited_descriptor, open_trusted
 from gaffer.util import check_gid, check_uid, parse_address
+
+T = TypeVar("T")
 
 
 def number(text: str, lowest: int, highest: int) -> int:
@@ -132,6 +134,23 @@ def text(value: str) -> str:
     return value
 
 
+def node_name(text: str) -> str:
+    """A name that lookupds take."""
+    return _checked(messages.check_node_name, text)
+
+
+def public_url(text: str) -> str:
+    """`http(s)://host[:port]`, how others reach the node."""
+    return _checked(messages.check_origin, text.removesuffix("/"))
+
+
+def _checked(check: Callable[[Any], T], value: Any) -> T:
+    try:
+        return check(value)
+    except BadRequest as error:
+        raise Wrong(error.message, error.hint) from None
+
+
 def log_level(text: str) -> str:
     try:
         parse_level(text)
@@ -154,7 +173,7 @@ def labels(text: str) -> dict[str, str]:
         if not separator or not name.strip():
             raise Wrong(f"expected name=value pairs, got {item!r}", "such as zone=a, disk=ssd")
         result[name.strip()] = value.strip()
-    return result
+    return _checked(messages.check_labels, result)
 
 
 def scopes(text: str) -> tuple[Scope, ...]:
@@ -233,7 +252,7 @@ class Settings:
     """Where the identity of the node, its socket, keys, logs and the records of its processes are."""
     lookupd_address: tuple[str, ...] = setting(urls, (), flag="--lookupd-address", ini="gaffer lookupd_address*")
     """The lookups to announce to."""
-    broadcast_address: str | None = setting(url, flag="--broadcast-address", ini="gaffer broadcast_address")
+    broadcast_address: str | None = setting(public_url, flag="--broadcast-address", ini="gaffer broadcast_address")
     """How others reach this node; found out from `bind` unless given."""
     broadcast_port: int | None = setting(port, flag="--broadcast-port", ini="gaffer broadcast_port")
     """The port of that, when it is another one."""
@@ -281,7 +300,7 @@ class Settings:
 
     When there are as many, new ones displace those that send nothing.
     """
-    node_name: str | None = setting(text, flag="--node-name", ini="gaffer node_name")
+    node_name: str | None = setting(node_name, flag="--node-name", ini="gaffer node_name")
     """What the node is called in lookups; the host's full name unless given."""
     labels: Mapping[str, str] | None = setting(labels, ini="gaffer labels")
     """What describes the node in lookups, as in `zone=a, disk=ssd`."""

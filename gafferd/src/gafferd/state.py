@@ -15,6 +15,7 @@ import msgspec
 
 from gaffer import procfs
 from gaffer.errors import BadRequest
+from gaffer.messages import node_id
 from gaffer.names import parse_job_name
 from gaffer.process import ProcessRecord
 from gaffer.trusted_files import UntrustedFile, check_way, find_danger
@@ -29,12 +30,21 @@ T = TypeVar("T", bound=msgspec.Struct)
 
 
 class Node(msgspec.Struct, frozen=True):
-    """The identity of a node: `id` stays with host and machine, `incarnation` grows at each start."""
+    """The identity of a node: `id` stays with host and machine, `incarnation` grows at each start.
+
+    `secret` is what `id` is the hash of and proves that it is the node's own; nodes of earlier versions have none.
+    Raises ValueError when the two don't belong together.
+    """
 
     id: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{32}$")]
     incarnation: Annotated[int, msgspec.Meta(ge=1, le=2**62)]
     hostname: str
     machine_id: str
+    secret: str = ""
+
+    def __post_init__(self) -> None:
+        if self.secret and node_id(self.secret) != self.id:
+            raise ValueError("`id` is not the hash of `secret`")
 
 
 class State(msgspec.Struct, frozen=True):
@@ -138,6 +148,11 @@ class StateDir:
         self._write()
         self._lock.close()
 
+    def advance(self, incarnation: int) -> None:
+        """Store a later incarnation of the running node; raises OSError."""
+        self.node = msgspec.structs.replace(self.node, incarnation=incarnation)
+        files.save(self.path / "node.json", self.node, sync=True)
+
     # The recorder
 
     def spawned(self, record: ProcessRecord) -> None:
@@ -203,15 +218,20 @@ class StateDir:
 
     def _next_node(self, last: Node | None, copied: bool) -> Node:
         hostname, machine_id = socket.gethostname(), _machine_id()
-        if last is not None and not copied and (last.hostname, last.machine_id) == (hostname, machine_id):
-            node = Node(last.id, last.incarnation + 1, hostname, machine_id)
+        at_home = last is not None and not copied and (last.hostname, last.machine_id) == (hostname, machine_id)
+        if last is not None and at_home and last.secret:
+            node = msgspec.structs.replace(last, incarnation=last.incarnation + 1)
         else:
             if copied:
                 logger.warning("this state directory is a copy of another one: the node gets a new id")
             elif last is not None:
-                logger.warning("this state directory comes from %s: the node gets a new id", last.hostname)
+                if at_home:
+                    logger.warning("the id of this node can't be proved, as lookupds now want it: it gets a new one")
+                else:
+                    logger.warning("this state directory comes from %s: the node gets a new id", last.hostname)
                 self._node_ids.add(last.id)
-            node = Node(secrets.token_hex(16), 1, hostname, machine_id)
+            secret = secrets.token_hex(32)
+            node = Node(node_id(secret), 1, hostname, machine_id, secret)
         self._node_ids.add(node.id)
         try:
             self._node_file.save(node, sync=True)

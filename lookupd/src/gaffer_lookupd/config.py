@@ -20,6 +20,7 @@ from gaffer.util import parse_address
 from gaffer_lookupd.lease import Lease
 
 DEFAULT_PORT = 5010
+DEFAULT_WARMUP = 20.0  # seconds: the longest window in which nodes reconnect
 
 USAGE = """\
 Tell which node of a cluster runs which job.
@@ -43,8 +44,10 @@ Options:
   --cacert=FILE            clients must show a certificate signed by this authority
   --ttl=SECONDS            drop a node after this silence [default: 45]
   --interval=SECONDS       how often nodes give a sign of life [default: 15]
-  --cluster-key-file=FILE  nodes must know the key in this file (also: GAFFER_CLUSTER_KEY_FILE)
-  --require-key            readers must know that key too
+  --warmup=SECONDS         after a start, how long nodes may take to come back: 20 unless given, at most --ttl
+  --cluster-key-file=FILE  nodes must present the key in this file (also: GAFFER_CLUSTER_KEY_FILE)
+  --require-key            readers must present a key: that of --reader-key-file, or the cluster key
+  --reader-key-file=FILE   readers can present the key in this file (also: GAFFER_READER_KEY_FILE)
   --allowed-host=HOST      a name that readers may use for this host, beside its own
   --allowed-origin=ORIGIN  web pages of this origin may read, as https://ops.example.com
   --error-log=FILE         log there, not on stderr
@@ -61,6 +64,7 @@ class Config(Struct, frozen=True, kw_only=True):
     tls: dict[str, Any] | None
     lease: Lease
     cluster_key: str | None
+    reader_key: str | None
     require_key: bool
     allowed_hosts: list[str]
     allowed_origins: list[str]
@@ -83,12 +87,14 @@ def make_config(options: Mapping[str, Any], environ: Mapping[str, str]) -> Confi
     ttl, interval = reader.seconds("--ttl"), reader.seconds("--interval")
     if ttl < 2 * interval:
         reader.problem("--ttl", "it must be at least twice --interval, or one lost message drops a node")
+    warmup = reader.warmup(ttl)
     config = Config(
         bind=reader.addresses("--bind"),
         backlog=reader.count("--backlog"),
         tls=reader.tls(),
-        lease=Lease(ttl, interval),
-        cluster_key=reader.key(environ),
+        lease=Lease(ttl, interval, warmup),
+        cluster_key=reader.key("--cluster-key-file", environ.get("GAFFER_CLUSTER_KEY_FILE")),
+        reader_key=reader.key("--reader-key-file", environ.get("GAFFER_READER_KEY_FILE")),
         require_key=options["--require-key"],
         allowed_hosts=options["--allowed-host"],
         allowed_origins=options["--allowed-origin"],
@@ -98,14 +104,19 @@ def make_config(options: Mapping[str, Any], environ: Mapping[str, str]) -> Confi
         log_level="debug" if options["-v"] else reader.log_level("--log-level"),
         error_log=options["--error-log"],
     )
-    if config.cluster_key is not None and is_weak(config.cluster_key) and not all(map(_is_local, config.bind)):
-        reader.problem(
-            "--cluster-key-file",
-            f"others can reach --bind, and the key has fewer than {MIN_BITS} random bits",
-            "make another one with `(umask 077; gaffer key:new > cluster.key)`",
-        )
-    if config.require_key and config.cluster_key is None:
-        reader.problem("--require-key", "there is no key to require", "give --cluster-key-file")
+    if not all(map(_is_local, config.bind)):
+        for option, key in (("--cluster-key-file", config.cluster_key), ("--reader-key-file", config.reader_key)):
+            if key is not None and is_weak(key):
+                reader.problem(
+                    option,
+                    f"others can reach --bind, and the key has fewer than {MIN_BITS} random bits",
+                    f"make another one with `(umask 077; gaffer key:new > {option[2:].removesuffix('-key-file')}.key)`",
+                )
+    if config.require_key and config.cluster_key is None and config.reader_key is None:
+        reader.problem("--require-key", "there is no key to require", "give --reader-key-file")
+    if config.reader_key is not None and config.reader_key == config.cluster_key:
+        hint = "make another one with `gaffer key:new`: readers must not be able to announce jobs"
+        reader.problem("--reader-key-file", "it holds the cluster key", hint)
     if reader.problems:
         raise ConfigError(reader.problems)
     return config
@@ -136,6 +147,19 @@ class _Reader:
         if not 0 < value < math.inf:
             self.problem(option, f"{text!r} is not a number of seconds above 0")
             return math.nan
+        return value
+
+    def warmup(self, ttl: float) -> float:
+        text = self.options["--warmup"]
+        if text is None:
+            return min(DEFAULT_WARMUP, ttl)
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not 0 <= value <= ttl:
+            self.problem("--warmup", f"{text!r} is not a number of seconds from 0 to --ttl ({ttl:g})")
+            return 0.0
         return value
 
     def count(self, option: str) -> int:
@@ -203,12 +227,12 @@ class _Reader:
             tls |= {"ca_certs": cacert, "cert_reqs": CERT_REQUIRED}
         return tls
 
-    def key(self, environ: Mapping[str, str]) -> str | None:
-        path = self.options["--cluster-key-file"] or environ.get("GAFFER_CLUSTER_KEY_FILE")
+    def key(self, option: str, variable: str | None) -> str | None:
+        path = self.options[option] or variable
         if not path:
             return None
         try:
             return read_key_file(path)
         except GafferError as error:
-            self.problem("--cluster-key-file", error.message, error.hint)
+            self.problem(option, error.message, error.hint)
             return None

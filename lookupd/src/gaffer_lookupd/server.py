@@ -19,6 +19,7 @@ from gaffer_lookupd.channel import CHANNEL
 from gaffer_lookupd.config import Config
 from gaffer_lookupd.connections import Connections
 from gaffer_lookupd.handlers import make_routes
+from gaffer_lookupd.readers import Readers
 from gaffer_lookupd.registry import Registry
 
 logger = logging.getLogger(__name__)
@@ -28,7 +29,11 @@ _UNLIMITED = 1_000_000
 # When all nodes come back at once, those that are here already are heard too.
 _ACCEPTS_PER_SECOND = 1000
 
-_KEY_HOLDER = Grant(ALL_SCOPES)
+# Readers whose answers take long, and peers without identity, get this part of the connections; nodes the rest.
+_READERS_SHARE = 1 / 4
+
+_CLUSTER_KEY = Grant(ALL_SCOPES)
+_READER_KEY = Grant(frozenset((Scope.READ,)))
 
 
 class LookupServer:
@@ -38,7 +43,9 @@ class LookupServer:
         self._config = config
         self._changes = changes = _LoggedChanges()
         registry = Registry(config.lease, epoch=secrets.token_hex(8), changes=changes, now=time.monotonic())
-        self._connections = Connections(registry, changes)
+        limits = _limits()
+        readers = Readers(max(1, int((limits.max_connections or 0) * _READERS_SHARE)))
+        self._connections = Connections(registry, changes, readers)
         policy = make_policy(
             own_uid=os.getuid(),
             own_names=own_host_names(),
@@ -49,11 +56,16 @@ class LookupServer:
             verify=self._verify,
         )
         application = LookupApplication(
-            make_routes(), policy, self._connections, changes, needs_key=config.cluster_key is not None
+            make_routes(),
+            policy,
+            self._connections,
+            changes,
+            readers=readers,
+            verify_node=None if config.cluster_key is None else self._is_cluster_key,
         )
         endpoint = HttpEndpoint(config.bind, config.backlog, config.tls)
         self._application = application
-        self._listeners = Listeners(application, [endpoint], limits=_limits())
+        self._listeners = Listeners(application, [endpoint], limits=limits)
 
     @property
     def addresses(self) -> list[str]:
@@ -82,10 +94,16 @@ class LookupServer:
         await self._listeners.close_connections()
 
     def _verify(self, key: str) -> Grant | None:
-        expected = self._config.cluster_key
-        if expected is None or not secrets.compare_digest(key.encode(), expected.encode()):
-            return None
-        return _KEY_HOLDER
+        if self._is_cluster_key(key):
+            return _CLUSTER_KEY
+        return _READER_KEY if _is_same(key, self._config.reader_key) else None
+
+    def _is_cluster_key(self, key: str) -> bool:
+        return _is_same(key, self._config.cluster_key)
+
+
+def _is_same(key: str, expected: str | None) -> bool:
+    return expected is not None and secrets.compare_digest(key.encode(), expected.encode())
 
 
 def _limits() -> Limits:
