@@ -230,11 +230,20 @@ class _Signals(SigHandler):
 
     def handle_reload(self, handle: object, *args: Any) -> None:
         try:
-            changes = self._jobs.reload()
+            result = self._jobs.reload()
         except ConfigError as error:
             problems = "\n".join(map(show_problem, error.problems))
             logger.error("the configuration is broken, the old one stays:\n%s", problems)
+            return
         except GafferError as error:
             logger.error("the configuration was not applied: %s", error.message)
-        else:
-            logger.info("reloaded: %s", ", ".join(f"{c.action} {c.job}" for c in changes) or "nothing changed")
+            return
+        for change, error in result.failed:
+            logger.error(
+                "reload: %s of %s failed, the next reload tries it again: %s%s",
+                change.action,
+                change.job,
+                error.message,
+                f" ({error.hint})" if error.hint else "",
+            )
+        logger.info("reloaded: %s", ", ".join(f"{c.action} {c.job}" for c in result.applied) or "nothing changed")
