@@ -11,7 +11,7 @@ from ssl import SSLContext
 from typing import Any
 from urllib.parse import urlsplit
 
-from gaffer import Manager
+from gaffer import Manager, startup
 from gaffer.cgroups import own_cgroup
 from gaffer.console_output import ConsoleOutput, wants_color
 from gaffer.errors import ConfigError, GafferError
@@ -138,9 +138,11 @@ class Server:
         webhooks = WebHooks(self.config.webhooks if self.config else ())
         jobs = FileJobs(manager, webhooks, self.config_path, self.config)
         settle_sites(self.plugins, os.geteuid())
+        startup.hold_signals()
         try:
-            manager.start([_Signals(jobs), *self._console(), webhooks, http, announcer])
+            manager.start([*self._console(), webhooks, http, announcer])
             jobs.load()
+            _Signals(jobs).start(loop, manager)
             for address in http.addresses:
                 print(f"listening on {address}", file=sys.stderr, flush=True)
             self._warn_when_private()
@@ -215,7 +217,10 @@ def make_server(
 
 
 class _Signals(SigHandler):
-    """QUIT, TERM and INT stop the node, a second INT hurries; HUP reads the configuration again."""
+    """QUIT, TERM and INT stop the node, a second INT hurries; HUP reads the configuration again.
+
+    It is no application: its handlers stay to the end, so that a late signal does not change the exit status.
+    """
 
     def __init__(self, jobs: FileJobs) -> None:
         super().__init__()
@@ -238,12 +243,12 @@ class _Signals(SigHandler):
         except GafferError as error:
             logger.error("the configuration was not applied: %s", error.message)
             return
-        for change, error in result.failed:
+        for change, failure in result.failed:
             logger.error(
                 "reload: %s of %s failed, the next reload tries it again: %s%s",
                 change.action,
                 change.job,
-                error.message,
-                f" ({error.hint})" if error.hint else "",
+                failure.message,
+                f" ({failure.hint})" if failure.hint else "",
             )
         logger.info("reloaded: %s", ", ".join(f"{c.action} {c.job}" for c in result.applied) or "nothing changed")
