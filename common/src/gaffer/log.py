@@ -1,9 +1,16 @@
-"""Logging of the daemons: one handler, on stderr or in a file, each line with its time."""
+"""Logging of the daemons: one handler, on stderr or in a file, each line with its time.
 
+A thread writes both: a reader of stderr that stops reading must not keep a daemon from its work, nor from ending.
+"""
+
+import errno
 import logging
-import logging.handlers
+import os
+import stat
 import sys
+from functools import partial
 
+from gaffer.background_writer import BackgroundWriter, write_fully
 from gaffer.errors import BadRequest, GafferError
 from gaffer.rules import did_you_mean
 
@@ -15,12 +22,15 @@ LEVELS = {
     "critical": logging.CRITICAL,
 }
 
-_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+_FORMATTER = logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
 
 # Tornado's lines about failed connections, one an attempt: those who use the connections say it once, and clearly.
 _REPEATED = ("SSL Error on", "error on read")
 
+_STDERR = 2
+
 _installed: logging.Handler | None = None
+_writers: list[BackgroundWriter] = []
 
 
 def parse_level(name: str) -> int:
@@ -35,26 +45,20 @@ def parse_level(name: str) -> int:
 
 
 def setup_logging(level: str = "info", error_log: str | None = None) -> None:
-    """Log everything of `level` and above to the file `error_log`, or to stderr.
+    """Log everything of `level` and above to the file `error_log`, or to stderr; make `sys.stderr` non-blocking.
 
     A second call replaces the handler of the first. The file may be moved away by a log rotator: it is opened anew.
     Raises BadRequest for an unknown level and GafferError when the file can't be opened.
     """
     global _installed
     number = parse_level(level)
-    handler: logging.Handler
-    if error_log is None:
-        handler = logging.StreamHandler(sys.stderr)
-    else:
-        try:
-            handler = logging.handlers.WatchedFileHandler(error_log, encoding="utf-8")
-        except OSError as error:
-            raise GafferError(
-                f"can't write the log file {error_log}: {error.strerror}",
-                reason="bad_log_file",
-                hint="give --error-log a file in a directory that exists and that this user may write to",
-            ) from None
-    handler.setFormatter(logging.Formatter(_FORMAT))
+    file = None if error_log is None else _LogFile(error_log)
+    sys.stderr = stderr = BackgroundWriter(partial(write_fully, _STDERR), _lost)
+    _writers[:] = [stderr]
+    if file is not None:
+        _writers.append(BackgroundWriter(file.write, _lost))
+    handler = _Handler(_writers[-1])
+    handler.setFormatter(_FORMATTER)
     root = logging.getLogger()
     if _installed is not None:
         root.removeHandler(_installed)
@@ -65,6 +69,70 @@ def setup_logging(level: str = "info", error_log: str | None = None) -> None:
     tornado.setLevel(number if number <= logging.DEBUG else logging.WARNING)  # below: a line for all that is no HTTP
     tornado.addFilter(_is_news)
     _installed = handler
+
+
+def lost_lines() -> int:
+    """The lines of the log that were dropped, because nothing read them or the disk was full."""
+    return sum(writer.lost_lines for writer in _writers)
+
+
+class _Handler(logging.StreamHandler[BackgroundWriter]):
+    """Waits for its lines to be written at the end, not after each."""
+
+    def flush(self) -> None:
+        """Do nothing."""
+
+    def close(self) -> None:
+        self.stream.flush()
+        super().close()
+
+
+class _LogFile:
+    """A file that is opened anew when it was moved or removed. Raises GafferError when it can't be opened first."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._descriptor = -1
+        self._inode: tuple[int, int] | None = None
+        try:
+            self._open()
+        except OSError as error:
+            unread = error.errno == errno.ENXIO
+            raise GafferError(
+                f"can't write the log file {path}: {'nothing reads this FIFO' if unread else error.strerror}",
+                reason="bad_log_file",
+                hint="give --error-log a file in a directory that exists and that this user may write to",
+            ) from None
+
+    def write(self, data: bytes) -> None:
+        """Append `data`; raises OSError."""
+        try:
+            status = os.stat(self._path)
+            moved = (status.st_dev, status.st_ino) != self._inode
+        except FileNotFoundError:
+            moved = True
+        if moved:
+            self._open()
+        write_fully(self._descriptor, data)
+
+    def _open(self) -> None:
+        # Non-blocking: a FIFO without a reader would wait for one.
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK | os.O_CLOEXEC
+        descriptor = os.open(self._path, flags, 0o666)
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+        status = os.fstat(descriptor)
+        self._descriptor, self._inode = descriptor, (status.st_dev, status.st_ino)
+        if stat.S_ISFIFO(status.st_mode):
+            os.set_blocking(descriptor, True)
+
+
+def _lost(lines: int) -> str:
+    message = f"{lines} lines of the log were lost: nothing read them, or the disk was full"
+    record = logging.makeLogRecord(
+        {"name": "gaffer.log", "levelno": logging.WARNING, "levelname": "WARNING", "msg": message}
+    )
+    return _FORMATTER.format(record) + "\n"
 
 
 def _is_news(record: logging.LogRecord) -> bool:

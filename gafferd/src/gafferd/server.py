@@ -144,8 +144,9 @@ class Server:
             jobs.load()
             _Signals(jobs).start(loop, manager)
             for address in http.addresses:
-                print(f"listening on {address}", file=sys.stderr, flush=True)
+                print(f"listening on {address}", file=sys.stderr)
             self._warn_when_private()
+            sys.stderr.flush()  # `ready` may close it
             ready()
             manager.run()
         finally:

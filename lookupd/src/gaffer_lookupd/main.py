@@ -66,7 +66,8 @@ async def _serve(config: Config, detach: Callable[[], None]) -> None:
     _spare_the_collector()
     try:
         for address in server.addresses:
-            print(f"listening on {address}", file=sys.stderr, flush=True)
+            print(f"listening on {address}", file=sys.stderr)
+        sys.stderr.flush()  # `detach` may close it
         detach()
         await stopped.wait()
     finally:

@@ -4,7 +4,7 @@ import platform
 from collections import Counter
 from typing import get_args
 
-from gaffer import __version__
+from gaffer import __version__, log
 from gaffer.http.exposition import CONTENT_TYPE, Family
 from gaffer.http.operations import TEXT, operation
 from gaffer_lookupd.application import LookupApplication, LookupHandler
@@ -43,6 +43,12 @@ def _collect(application: LookupApplication) -> list[Family]:
             "counter",
             "Changes that slow followers missed, and got the whole map for.",
             application.changes.dropped,
+        ),
+        _one(
+            "gaffer_own_log_lost_lines_total",
+            "counter",
+            "Lines of lookupd's own log that were dropped: nothing read them, or the disk was full.",
+            log.lost_lines(),
         ),
     ]
 
