@@ -12,12 +12,13 @@ import requests
 import trustme
 import websocket
 
+from gaffer.keyfile import new_key
 from gaffer_lookupd.config import make_config, parse_options
 from support.daemons import Daemon, clean_env, command_path, lookupd, run_command
 from support.peer import Peer, peer
 from support.poll import eventually
 
-KEY = "gk_the-cluster-key"
+KEY = "gk_the-cluster-key-of-these-tests"
 
 
 @pytest.fixture(scope="module")
@@ -449,3 +450,20 @@ def test_a_daemon_that_can_not_start_says_so(server):
     )
     assert done.returncode == 1
     assert "can't listen" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("key", "mode", "bind", "complaint"),
+    [
+        ("abc", 0o600, "127.0.0.1:0", "anybody can guess it"),
+        ("gk_cluster", 0o600, "0.0.0.0:0", "fewer than 128 random bits"),
+        (new_key(), 0o622, "127.0.0.1:0", "everybody may write to it"),
+    ],
+)
+def test_a_cluster_key_that_is_no_secret_is_refused(tmp_path, key, mode, bind, complaint):
+    path = tmp_path / "cluster.key"
+    path.write_text(key)
+    path.chmod(mode)
+    done = run_command("gaffer_lookupd", "--bind", bind, "--cluster-key-file", str(path))
+    assert done.returncode == 2
+    assert complaint in done.stderr

@@ -3,16 +3,15 @@
 A thread writes both: a reader of stderr that stops reading must not keep a daemon from its work, nor from ending.
 """
 
-import errno
 import logging
 import os
-import stat
 import sys
 from functools import partial
 
 from gaffer.background_writer import BackgroundWriter, write_fully
 from gaffer.errors import BadRequest, GafferError
 from gaffer.rules import did_you_mean
+from gaffer.trusted_files import UntrustedFile, open_log
 
 LEVELS = {
     "debug": logging.DEBUG,
@@ -48,11 +47,24 @@ def setup_logging(level: str = "info", error_log: str | None = None) -> None:
     """Log everything of `level` and above to the file `error_log`, or to stderr; make `sys.stderr` non-blocking.
 
     A second call replaces the handler of the first. The file may be moved away by a log rotator: it is opened anew.
+    Neither a link nor a pipe nor a file of another user is written to: it logs to stderr then, and says why.
     Raises BadRequest for an unknown level and GafferError when the file can't be opened.
     """
     global _installed
     number = parse_level(level)
-    file = None if error_log is None else _LogFile(error_log)
+    file: _LogFile | None = None
+    fault: UntrustedFile | None = None
+    if error_log is not None:
+        try:
+            file = _LogFile(error_log)
+        except UntrustedFile as error:
+            fault = error  # others who can put something there must not keep the daemon from starting
+        except OSError as error:
+            raise GafferError(
+                f"can't write the log file {error_log}: {error.strerror}",
+                reason="bad_log_file",
+                hint="give --error-log a file in a directory that exists and that this user may write to",
+            ) from None
     sys.stderr = stderr = BackgroundWriter(partial(write_fully, _STDERR), _lost)
     _writers[:] = [stderr]
     if file is not None:
@@ -69,6 +81,8 @@ def setup_logging(level: str = "info", error_log: str | None = None) -> None:
     tornado.setLevel(number if number <= logging.DEBUG else logging.WARNING)  # below: a line for all that is no HTTP
     tornado.addFilter(_is_news)
     _installed = handler
+    if fault is not None:
+        root.error("logging to stderr: %s; %s", fault.message, fault.hint)
 
 
 def lost_lines() -> int:
@@ -88,43 +102,35 @@ class _Handler(logging.StreamHandler[BackgroundWriter]):
 
 
 class _LogFile:
-    """A file that is opened anew when it was moved or removed. Raises GafferError when it can't be opened first."""
+    """A file that is opened anew once it was moved away; while it can't be, its lines go to stderr.
+
+    Raises OSError and UntrustedFile when it can't be opened first.
+    """
 
     def __init__(self, path: str) -> None:
         self._path = path
-        self._descriptor = -1
-        self._inode: tuple[int, int] | None = None
-        try:
-            self._open()
-        except OSError as error:
-            unread = error.errno == errno.ENXIO
-            raise GafferError(
-                f"can't write the log file {path}: {'nothing reads this FIFO' if unread else error.strerror}",
-                reason="bad_log_file",
-                hint="give --error-log a file in a directory that exists and that this user may write to",
-            ) from None
+        self._descriptor = open_log(path, 0o644)
 
     def write(self, data: bytes) -> None:
         """Append `data`; raises OSError."""
-        try:
-            status = os.stat(self._path)
-            moved = (status.st_dev, status.st_ino) != self._inode
-        except FileNotFoundError:
-            moved = True
-        if moved:
-            self._open()
+        if not self._is_current():
+            try:
+                descriptor = open_log(self._path, 0o644)
+            except (OSError, UntrustedFile):
+                descriptor = os.dup(_STDERR)
+            self.close()
+            self._descriptor = descriptor
         write_fully(self._descriptor, data)
 
-    def _open(self) -> None:
-        # Non-blocking: a FIFO without a reader would wait for one.
-        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK | os.O_CLOEXEC
-        descriptor = os.open(self._path, flags, 0o666)
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-        status = os.fstat(descriptor)
-        self._descriptor, self._inode = descriptor, (status.st_dev, status.st_ino)
-        if stat.S_ISFIFO(status.st_mode):
-            os.set_blocking(descriptor, True)
+    def close(self) -> None:
+        """Close the file."""
+        os.close(self._descriptor)
+
+    def _is_current(self) -> bool:
+        try:
+            return os.path.samestat(os.stat(self._path), os.fstat(self._descriptor))
+        except FileNotFoundError:
+            return False
 
 
 def _lost(lines: int) -> str:

@@ -5,7 +5,6 @@ import hmac
 import logging
 import os
 import secrets
-import stat
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -17,6 +16,7 @@ from gaffer.http.access import ALL_SCOPES, Grant, Scope
 from gaffer.http.revocation import Revocation
 from gaffer.keyfile import new_key, warn_when_readable_by_others
 from gaffer.names import check_name
+from gaffer.trusted_files import UntrustedFile, read_trusted
 from gafferd.files import replace_file
 
 MAX_KEYS = 256
@@ -166,15 +166,13 @@ class KeyStore:
 
     def _load(self) -> list[KeyRecord]:
         try:
-            with self._path.open("rb") as file:
-                mode = os.fstat(file.fileno()).st_mode
-                content = file.read()
+            content, mode = read_trusted(self._path)
         except FileNotFoundError:
             return []
+        except UntrustedFile as error:
+            raise KeyStoreError(error.message, hint=error.hint) from None
         except OSError as error:
             raise KeyStoreError(f"can't read {self._path}: {error.strerror}") from None
-        if mode & (stat.S_IWGRP | stat.S_IWOTH):
-            raise KeyStoreError(f"other users may write to {self._path}", hint=f"check it, then chmod 600 {self._path}")
         warn_when_readable_by_others(self._path, mode)
         try:
             return msgspec.json.decode(content, type=_File).keys

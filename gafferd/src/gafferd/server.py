@@ -19,7 +19,7 @@ from gaffer.http.access import Policy, make_policy
 from gaffer.http.limits import Limits
 from gaffer.http.server import own_host_names
 from gaffer.http_handler import HttpEndpoint, HttpHandler
-from gaffer.keyfile import read_key_file
+from gaffer.keyfile import MIN_BITS, is_weak, read_key_file
 from gaffer.limits import raise_descriptors
 from gaffer.loop import new_loop
 from gaffer.sig_handler import SigHandler
@@ -180,9 +180,13 @@ def make_server(
     file_key = read_key_file(settings.api_key_file) if settings.api_key_file else None
     keys = KeyStore(state_path / "keys.json", file_key)
     endpoints = listening.choose_endpoints(settings, config.endpoints if config else ())
-    problems = list(listening.find_dangers(endpoints, has_keys=bool(keys), insecure=settings.insecure))
+    weak_key = file_key is not None and is_weak(file_key)
+    dangers = listening.find_dangers(endpoints, has_keys=bool(keys), insecure=settings.insecure, weak_key=weak_key)
+    problems = list(dangers)
     if problems:
         raise ConfigError(problems)
+    if weak_key:
+        logger.warning("the key of --api-key-file has fewer than %d random bits", MIN_BITS)
     host = listening.announced_host(settings, endpoints)
     policy = make_policy(
         own_uid=os.geteuid(),

@@ -17,6 +17,7 @@ from gaffer.http.limits import DEFAULT_LIMITS
 from gaffer.http_post import Address
 from gaffer.log import parse_level
 from gaffer.rules import Wrong
+from gaffer.trusted_files import UntrustedFile, inherited_descriptor, open_trusted
 from gaffer.util import check_gid, check_uid, parse_address
 
 
@@ -99,6 +100,22 @@ def urls(text: str) -> tuple[str, ...]:
 def existing_file(text: str) -> str:
     if not os.path.isfile(text):
         raise Wrong(f"there is no file {text!r}")
+    return text
+
+
+def key_file(text: str) -> str:
+    """A file with a key, or an open descriptor such as `/dev/fd/63`."""
+    return text if inherited_descriptor(text) is not None else existing_file(text)
+
+
+def tls_file(text: str) -> str:
+    """A file with a certificate or a private key, which nobody else may change. Links to it are followed."""
+    try:
+        os.close(open_trusted(existing_file(text), follow=True))
+    except UntrustedFile as error:
+        raise Wrong(error.message, error.hint) from None
+    except OSError as error:
+        raise Wrong(f"can't read {text}: {error.strerror}") from None
     return text
 
 
@@ -204,11 +221,11 @@ class Settings:
     """Where to listen: `host:port`, `[v6]:port` or `unix:/path`, several with commas; 127.0.0.1:5000 unless given."""
     backlog: int = setting(backlog, 128, flag="--backlog", ini="gaffer backlog")
     """Connections that may wait to be accepted."""
-    certfile: str | None = setting(existing_file, flag="--certfile", ini="ssl certfile")
+    certfile: str | None = setting(tls_file, flag="--certfile", ini="ssl certfile")
     """Serve `bind` over TLS with this certificate."""
-    keyfile: str | None = setting(existing_file, flag="--keyfile", ini="ssl keyfile")
+    keyfile: str | None = setting(tls_file, flag="--keyfile", ini="ssl keyfile")
     """The private key of the certificate."""
-    client_ca: str | None = setting(existing_file, ini="ssl ca_certs")
+    client_ca: str | None = setting(tls_file, ini="ssl ca_certs")
     """Clients must show a certificate signed by this authority."""
     http_endpoints: tuple[str, ...] = setting(items, (), ini="gaffer http_endpoints")
     """The names of the `[endpoint:NAME]` sections to listen on."""
@@ -220,20 +237,20 @@ class Settings:
     """How others reach this node; found out from `bind` unless given."""
     broadcast_port: int | None = setting(port, flag="--broadcast-port", ini="gaffer broadcast_port")
     """The port of that, when it is another one."""
-    cacert: str | None = setting(existing_file, flag="--cacert", ini="lookup_ssl ca_certs")
+    cacert: str | None = setting(tls_file, flag="--cacert", ini="lookup_ssl ca_certs")
     """Trust lookups with a certificate signed by this authority."""
-    client_certfile: str | None = setting(existing_file, flag="--client-certfile", ini="lookup_ssl certfile")
+    client_certfile: str | None = setting(tls_file, flag="--client-certfile", ini="lookup_ssl certfile")
     """The certificate to show to lookups."""
-    client_keyfile: str | None = setting(existing_file, flag="--client-keyfile", ini="lookup_ssl keyfile")
+    client_keyfile: str | None = setting(tls_file, flag="--client-keyfile", ini="lookup_ssl keyfile")
     """The private key of that certificate."""
     cluster_key_file: str | None = setting(
-        existing_file,
+        key_file,
         flag="--cluster-key-file",
         env="GAFFER_CLUSTER_KEY_FILE",
         ini="gaffer cluster_key_file",
     )
     """The key that lookups want of nodes."""
-    api_key_file: str | None = setting(existing_file, flag="--api-key-file", ini="gaffer api_key_file")
+    api_key_file: str | None = setting(key_file, flag="--api-key-file", ini="gaffer api_key_file")
     """A key that may do everything."""
     require_key: bool = setting(boolean, False, ini="gaffer require_key")
     """Let nobody do anything without a key."""

@@ -1,6 +1,7 @@
 """The command line of gaffer_lookupd, checked: every mistake is found before anything is started."""
 
 import math
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from ssl import CERT_REQUIRED
@@ -9,9 +10,11 @@ from typing import Any
 from msgspec import Struct
 
 from gaffer.errors import BadRequest, ConfigError, GafferError, Problem
-from gaffer.keyfile import read_key_file
+from gaffer.http.authority import is_loopback
+from gaffer.keyfile import MIN_BITS, is_weak, read_key_file
 from gaffer.log import parse_level
 from gaffer.loop import KINDS
+from gaffer.trusted_files import UntrustedFile, open_trusted
 from gaffer.usage import parse_command_line
 from gaffer.util import parse_address
 from gaffer_lookupd.lease import Lease
@@ -95,11 +98,23 @@ def make_config(options: Mapping[str, Any], environ: Mapping[str, str]) -> Confi
         log_level="debug" if options["-v"] else reader.log_level("--log-level"),
         error_log=options["--error-log"],
     )
+    if config.cluster_key is not None and is_weak(config.cluster_key) and not all(map(_is_local, config.bind)):
+        reader.problem(
+            "--cluster-key-file",
+            f"others can reach --bind, and the key has fewer than {MIN_BITS} random bits",
+            "make another one with `(umask 077; gaffer key:new > cluster.key)`",
+        )
     if config.require_key and config.cluster_key is None:
         reader.problem("--require-key", "there is no key to require", "give --cluster-key-file")
     if reader.problems:
         raise ConfigError(reader.problems)
     return config
+
+
+def _is_local(uri: str) -> bool:
+    """Whether only this host can reach the address."""
+    host = uri.rpartition(":")[0].strip("[]")
+    return uri.startswith("unix:") or host == "localhost" or is_loopback(host)
 
 
 class _Reader:
@@ -161,8 +176,17 @@ class _Reader:
 
     def file(self, option: str) -> str | None:
         value: str | None = self.options[option]
-        if value is not None and not Path(value).is_file():
+        if value is None:
+            return None
+        if not Path(value).is_file():
             self.problem(option, f"there is no file {value}")
+            return value
+        try:
+            os.close(open_trusted(value, follow=True))
+        except UntrustedFile as error:
+            self.problem(option, error.message, error.hint)
+        except OSError as error:
+            self.problem(option, f"can't read {value}: {error.strerror}")
         return value
 
     def tls(self) -> dict[str, Any] | None:

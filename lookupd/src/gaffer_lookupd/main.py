@@ -45,7 +45,7 @@ def run(config: Config) -> None:
     detach = daemonize(wait=True) if config.daemon else _stay
     setup_logging(config.log_level, config.error_log)
     startup.hold_signals()
-    pidfile = Pidfile(config.pidfile)
+    pidfile = Pidfile(config.pidfile, lock=True)
     if config.pidfile is not None:
         try:
             pidfile.create(os.getpid())

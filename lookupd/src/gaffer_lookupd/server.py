@@ -11,6 +11,7 @@ from gaffer.http.access import ALL_SCOPES, Grant, Scope, make_policy
 from gaffer.http.authority import is_loopback
 from gaffer.http.limits import Limits
 from gaffer.http.server import HttpEndpoint, Listeners, own_host_names
+from gaffer.keyfile import MIN_BITS, is_weak
 from gaffer.limits import raise_descriptors
 from gaffer_lookupd.application import LookupApplication
 from gaffer_lookupd.changes import Change, MemoryChanges, NodeMessage
@@ -68,6 +69,8 @@ class LookupServer:
                 "anyone who reaches %s can announce jobs here; give this lookupd and its nodes a --cluster-key-file",
                 ", ".join(self.addresses),
             )
+        if self._config.cluster_key is not None and is_weak(self._config.cluster_key):
+            logger.warning("the cluster key has fewer than %d random bits", MIN_BITS)
 
     async def stop(self) -> None:
         """Stop listening and close all connections."""
