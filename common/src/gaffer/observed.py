@@ -95,3 +95,8 @@ class Observed(Lifecycle):
     def dropped_bytes(self) -> int:
         """The output in bytes that readers lost because they were overtaken, of all processes there were."""
         return self._supervisor.losses.count
+
+    @property
+    def lost_log_bytes(self) -> int:
+        """The output in bytes that could not be written to log files, because the disk was full for instance."""
+        return self._supervisor.lost_log_bytes

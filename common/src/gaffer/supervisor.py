@@ -77,6 +77,11 @@ class Supervisor:
         self._due = False
         self._notify_due = False
 
+    @property
+    def lost_log_bytes(self) -> int:
+        """The bytes of output that could not be written to log files."""
+        return self._logs.lost if self._logs is not None else 0
+
     # From any thread
 
     def submit(self, job: Job, event: ev.Event) -> None:

@@ -71,6 +71,10 @@ def _of_node(application: NodeApplication) -> list[Family]:
         "gaffer_feed_dropped_events_total", "counter", "Events that clients lost because they read too slowly."
     )
     lost_events.add(application.manager.event_log.dropped)
+    lost_logs = Family(
+        "gaffer_log_lost_bytes_total", "counter", "Bytes of output that could not be written to log files."
+    )
+    lost_logs.add(application.manager.lost_log_bytes)
     lost_lines = Family(
         "gaffer_own_log_lost_lines_total",
         "counter",
