@@ -12,7 +12,7 @@ from typing import Any
 from gaffer import job_events as ev
 from gaffer.config import ProcessConfig
 from gaffer.flapping import FlapDetector, Verdict
-from gaffer.job_states import PHASES, JobState, LastExit, Order, Phase, how_it_ended, visible_state
+from gaffer.job_states import PHASES, JobState, LastExit, Order, Phase, exit_reason, how_it_ended, visible_state
 from gaffer.names import JobName
 from gaffer.slot import Action, Cue, Slot, SlotState
 
@@ -50,6 +50,7 @@ class Job:
         self.last_exit: LastExit | None = None
         self.why = ""
         self.hurry = False
+        self._closing = False  # the manager ends
         self._flaps = FlapDetector()
         self._next_pid = next_pid
         self._rand = rand
@@ -77,6 +78,9 @@ class Job:
     @property
     def reason(self) -> str | None:
         """Why the job is in its state, when there is something to say."""
+        refused = next((slot.refused for slot in self._by_pid.values() if slot.refused), None)
+        if refused is not None:
+            return refused
         match self.state:
             case JobState.FAILED | JobState.BACKOFF:
                 return self.why or None
@@ -166,13 +170,13 @@ class Job:
 
     def _on_manager_stopping(self, event: ev.ManagerStopping) -> None:
         self.hurry = event.hurry
+        self._closing = True
         if self.phase is not Phase.LEAVING:
             self._order(Order.LEAVE)
             self._publish("stop")
         for slot in list(self._by_pid.values()):
-            if self.config.detach and slot.state is SlotState.READY:
-                self._cue(slot, Cue.RELEASE)
-                self._leave(slot)
+            if (self.config.detach and slot.state is SlotState.READY) or slot.stuck:
+                self._release(slot)
             elif self.hurry and slot.state is SlotState.STOPPING:
                 self._cue(slot, Cue.KILL)
         self._reconcile()
@@ -189,9 +193,10 @@ class Job:
             self._retire_committed()
 
     def _on_process_stop(self, event: ev.ProcessStopRequested) -> None:
-        slot = self._by_pid[event.pid]
-        slot.replace = True
-        self._retire(slot, "stop_pid")
+        slot = self._by_pid.get(event.pid)
+        if slot is not None:
+            slot.replace = True
+            self._retire(slot, "stop_pid")
 
     def _on_commit(self, event: ev.Committed) -> None:
         slot = Slot(0, graceful_timeout=event.graceful_timeout or None, env=event.env)
@@ -200,17 +205,25 @@ class Job:
         self._cue(slot, Cue.FILL)
 
     def _on_adopted(self, event: ev.Adopted) -> None:
-        index = event.record.slot
-        slot = self.slots[index] = Slot(index, pid=event.pid, spawned_at=self._now - event.age)
+        # A slot holds one process: a second one that was left in it is stopped, as a committed process would be.
+        index = event.record.slot if event.record.slot not in self.slots else 0
+        slot = Slot(index, pid=event.pid, spawned_at=self._now - event.age)
+        if index:
+            self.slots[index] = slot
+        else:
+            self.committed[event.pid] = slot
         self._by_pid[event.pid] = slot
         self._out.append(ev.Adopt(event.pid, event.record))
         self._cue(slot, Cue.ADOPT)
         self._publish("adopt", event.pid, os_pid=event.record.os_pid)
+        if index != event.record.slot:
+            self._retire(slot, "stop_pid")
 
     def _on_spawned(self, event: ev.Spawned) -> None:
         slot = self._by_pid[event.pid]
         slot.spawned_at = self._now
         slot.exited_at, slot.crashed, slot.replace = None, False, False
+        slot.refused, slot.stuck = "", False
         self._cue(slot, Cue.UP)
         self._publish("spawn", event.pid, os_pid=event.os_pid)
 
@@ -228,11 +241,10 @@ class Job:
         asked = slot.state is not SlotState.READY
         slot.exited_at, slot.crashed = self._now, not asked
         uptime = self._now - slot.spawned_at
-        reason = "stopped" if asked else "signaled" if event.term_signal else "exited"
-        if event.exit_code is None:
-            reason = "unknown"
+        oom = event.out_of_memory
+        reason = exit_reason(event.exit_code, event.term_signal, oom, asked=asked)
         self.last_exit = LastExit(event.exit_code, event.term_signal, reason, round(uptime, 3), event.output)
-        self.why = how_it_ended(event.exit_code, event.term_signal, uptime)
+        self.why = how_it_ended(event.exit_code, event.term_signal, uptime, oom)
         self._out.append(ev.CancelTimer(("drain", event.pid)))
         self._publish(
             "exit",
@@ -246,6 +258,18 @@ class Job:
         self._cue(slot, Cue.DIED)
         if not asked and slot.index:
             self._note_crash()
+
+    def _on_end_refused(self, event: ev.EndRefused) -> None:
+        slot = self._by_pid.get(event.pid)
+        if slot is None or slot.state is not SlotState.STOPPING:
+            return
+        slot.refused, slot.stuck = f"process {event.pid} can't be ended: {event.message}", event.final
+        if slot.stuck and self._closing:
+            self._release(slot)
+
+    def _release(self, slot: Slot) -> None:
+        self._cue(slot, Cue.RELEASE)
+        self._leave(slot)
 
     def _on_group_empty(self, event: ev.GroupEmpty) -> None:
         slot = self._by_pid[event.pid]
@@ -441,6 +465,7 @@ _HANDLERS: dict[type, str] = {
     ev.Spawned: "_on_spawned",
     ev.SpawnFailed: "_on_spawn_failed",
     ev.Exited: "_on_exited",
+    ev.EndRefused: "_on_end_refused",
     ev.GroupEmpty: "_on_group_empty",
     ev.TimerFired: "_on_timer",
 }

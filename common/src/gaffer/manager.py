@@ -269,19 +269,16 @@ class Manager(Observed):
         """Stop one process; its job starts another in its place."""
         with self._lock:
             self._check_open()
-            job = self._job(self.get_process(pid).job)
-            self._supervisor.submit(job, ev.ProcessStopRequested(pid))
+            self.get_process(pid)
+            self._supervisor.submit(self._owner(pid), ev.ProcessStopRequested(pid))
 
     def kill(self, pid: int, sig: int | str) -> None:
         """Send a signal to one process; BadValue (a ValueError, reason `bad_signal`) for an unknown one."""
         number = arguments.signal_number(sig)
         with self._lock:
             self._check_open()
-            process = self.get_process(pid)
-            process.kill(number)
-            job = self._jobs.get(process.job)
-            if job is not None:
-                self._supervisor.publish(job, "kill", pid, signum=number)
+            self.get_process(pid).kill(number)
+            self._supervisor.publish(self._owner(pid), "kill", pid, signum=number)
 
     def killall(self, name: Name, sig: int | str) -> None:
         """Send a signal to every process of a job, committed ones too."""
@@ -366,6 +363,10 @@ class Manager(Observed):
         if job is None:
             raise ProcessNotFound(f"there is no job {str(key)!r}")
         return job
+
+    def _owner(self, pid: int) -> Job:
+        """The job of a running process: an unloaded one may have a successor of the same name."""
+        return self._supervisor.owners[pid]
 
     def _job_gone(self, job: Job) -> None:
         with self._lock:
