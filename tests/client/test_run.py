@@ -46,7 +46,7 @@ def gaffer_run(folder: Path, *words: str, enter: Sequence[str] = ()) -> Iterator
     command = [*enter, command_path("gaffer"), "-d", str(folder), "run", "--", *words]
     with subprocess.Popen(command, env=clean_env(), stdin=subprocess.DEVNULL) as running:
         try:
-            yield running, eventually(lambda: next(iter(procfs.children(running.pid)))) if enter else running.pid
+            yield running, eventually(lambda: procfs.children(running.pid)).pop() if enter else running.pid
         finally:
             running.kill()
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import shutil
 import signal
 import tempfile
@@ -47,7 +48,9 @@ def instances(node: Daemon) -> list[dict[str, Any]]:
 
 def became_root(node: Daemon) -> int:
     (instance,) = instances(node)
-    assert procfs.owner(instance["os_pid"]) == 0
+    uids = re.search(r"Uid:(.*)", Path(f"/proc/{instance['os_pid']}/status").read_text())
+    assert uids is not None
+    assert uids[1].split() == ["0"] * 4
     return int(instance["os_pid"])
 
 
@@ -58,7 +61,8 @@ def test_neither_a_stop_nor_the_next_start_fails(setuid_python: Path) -> None:
         f"[process:a:n]\ncmd = {setuid_python} -I -S -c '{BECOME_ROOT}'\ngraceful_timeout = 0.3\nstartsecs = 0\n"
     )
     state = setuid_python.with_name("state")
-    setuid_python.parent.chmod(0o777)
+    state.mkdir(mode=0o700)
+    os.chown(state, NOBODY, NOBODY)
     with gafferd(str(config), state_dir=state, enter=AS_NOBODY) as first:
         stray = eventually(lambda: became_root(first), retry_on=(ValueError,))
         (instance,) = instances(first)

@@ -1,11 +1,12 @@
 """Signal masks and dispositions that a process inherits (signal(7)), kept from the processes it starts."""
 
+import _signal  # type: ignore[import-not-found]
 import signal
 from types import FrameType
 
 # subprocess restores these itself: Python ignores them in every program.
 _RESTORED = frozenset({signal.SIGPIPE, signal.SIGXFSZ})
-_CATCHABLE = tuple(sorted(signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP} - _RESTORED))
+_CATCHABLE = tuple(sorted(map(int, signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP} - _RESTORED)))
 
 
 def reset_inherited() -> frozenset[int]:
@@ -28,6 +29,10 @@ def ignore(signum: int, frame: FrameType | None) -> None:
 
 
 def are_default() -> bool:
-    """Whether a child of this thread starts with an empty mask and default dispositions."""
-    ignored = any(signal.getsignal(number) is signal.SIG_IGN for number in _CATCHABLE)
-    return not ignored and not signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    """Whether a child of this thread starts with an empty mask and default dispositions.
+
+    Asked before each start of a process: the functions of `signal` make enumerations of all that they return, and take
+    ten times as long.
+    """
+    ignored = _signal.SIG_IGN in map(_signal.getsignal, _CATCHABLE)
+    return not ignored and not _signal.pthread_sigmask(_signal.SIG_BLOCK, ())

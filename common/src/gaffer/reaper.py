@@ -63,6 +63,7 @@ class _Tree:
     ordered: int = 0  # when that was said, in clock ticks since boot
     kill_began: float | None = None
     told: set[tuple[int, int]] = field(default_factory=set)  # members outside the group, by pid and start time
+    killed: dict[int, int] = field(default_factory=dict)  # start times of descendants that got SIGKILL, by pid
     denied: set[int] = field(default_factory=set)  # members that we may not signal
     alive: set[int] = field(default_factory=set)  # members that the current scan found
     reported: bool = False
@@ -95,6 +96,7 @@ class Reaper:
         self.cgroups = cgroups
         self.patience = 0.5  # seconds that a zombie of doubtful origin waits for its parent
         self._trees: dict[int, _Tree] = {}  # by the leader's OS pid, until it is reaped
+        self._ending: dict[int, _Tree] = {}  # those that got an order, or whose leader has ended
         self._cookies: dict[str, _Tree] = {}
         self._adopted: dict[int, _Adopted] = {}
         self._doubtful: dict[int, _Doubt] = {}
@@ -153,6 +155,7 @@ class Reaper:
     def remove(self, leader: Leader) -> None:
         """The leader is about to be reaped, or left alone."""
         if self._trees.pop(leader.os_pid, None) is not None:
+            self._ending.pop(leader.os_pid, None)
             self._cookies.pop(leader.cookie, None)
             if self.cgroups is not None:
                 self.cgroups.remove(leader.os_pid)
@@ -166,7 +169,8 @@ class Reaper:
             gone()
             self._scan_in(0.0)  # learns the cookies of those that were adopted just now
             return
-        self._trees[leader.os_pid].gone = gone
+        tree = self._ending[leader.os_pid] = self._trees[leader.os_pid]
+        tree.gone = gone
         self._delay = _FIRST_LOOK
         self._scan_in(0.0)
 
@@ -175,7 +179,7 @@ class Reaper:
 
         Its group and control group get it at once; SIGKILL goes to all living descendants of the leader.
         """
-        tree = self._trees[leader.os_pid]
+        tree = self._ending[leader.os_pid] = self._trees[leader.os_pid]
         tree.order, tree.ordered = signum, procfs.clock_ticks()
         tree.told.clear()
         if signum == signal.SIGKILL:
@@ -249,7 +253,7 @@ class Reaper:
         """Decide when the next scan is due."""
         if self._again:
             self._scan_in(0.0)
-        if any(tree.gone is not None or tree.kill_began is not None for tree in self._trees.values()):
+        if any(tree.gone is not None or tree.kill_began is not None for tree in self._ending.values()):
             self._scan_in(max(self._delay, self._spent))
             self._delay = min(self._delay * 1.5, _LAST_LOOK)
         if not self._active:
@@ -265,23 +269,26 @@ class Reaper:
         Yields where the loop may turn.
         """
         readable = procfs.is_readable()
-        ended = [tree for tree in self._trees.values() if tree.gone is not None]
-        confined: dict[int, _Tree] = {}
-        for tree in self._trees.values():
+        ended = [tree for tree in self._ending.values() if tree.gone is not None]
+        members: dict[int, _Tree] = {}  # those that are known, whoever their parent is
+        for tree in self._ending.values():
             tree.alive.clear()
-            if self.cgroups is not None and (tree.order or tree.gone is not None):
-                for pid in self.cgroups.members(tree.leader.os_pid) - {tree.leader.os_pid}:
-                    confined[pid] = tree
+            tree.killed = _living(tree.killed)
+            known = set(tree.killed)
+            if self.cgroups is not None:
+                known |= self.cgroups.members(tree.leader.os_pid)
+            for pid in known - {tree.leader.os_pid}:
+                members[pid] = tree
         # What a member forks while we look is there at the next listing, or its parent was found alive.
         seen: set[int] = set()
         for listing in range(_LISTINGS + 1):
             fresh = self._candidates(everywhere=bool(ended)) - seen
             if not listing:
-                fresh |= confined.keys()
+                fresh |= members.keys()
             if not fresh:
                 break
             for pid in fresh:
-                self._look_at(pid, confined.get(pid))
+                self._look_at(pid, members.get(pid))
                 yield
             seen |= fresh
         else:
@@ -306,16 +313,16 @@ class Reaper:
         waiting = set() if everywhere else {pid for pid, doubt in self._doubtful.items() if doubt.due > now}
         return pids - self._trees.keys() - waiting
 
-    def _look_at(self, pid: int, confined_to: _Tree | None) -> None:
+    def _look_at(self, pid: int, known: _Tree | None) -> None:
         stat = procfs.read_stat(pid)
         if stat is None:
             return
         if stat.state in "ZX":
-            if self.subreaper and confined_to is None:
+            if self.subreaper and stat.ppid == os.getpid():
                 self._bury(stat)
             return
-        tree = confined_to or self._tree_of(stat)
-        if tree is not None:
+        tree = known or self._tree_of(stat)
+        if tree is not None and tree.leader.os_pid in self._ending:
             tree.alive.add(pid)
             self._deliver(tree, stat)
 
@@ -346,6 +353,7 @@ class Reaper:
         todo = [root] if root is not None else []
         while todo:
             stat = todo.pop()
+            tree.killed[stat.pid] = stat.start_time
             # Remembered until it is gone: its zombie may be the first that we adopt of it.
             self._adopted.setdefault(stat.pid, _Adopted(stat.start_time, tree.leader.cookie))
             allowed = _signal_verified(stat, signal.SIGSTOP)
@@ -358,7 +366,7 @@ class Reaper:
                 tree.denied.add(stat.pid)
 
     def _report_stuck(self) -> None:
-        for tree in tuple(self._trees.values()):
+        for tree in tuple(self._ending.values()):
             if tree.reported or tree.kill_began is None:
                 continue
             left = tree.alive if tree.gone is not None else tree.alive | {tree.leader.os_pid}
@@ -439,6 +447,16 @@ class Reaper:
             os.waitpid(pid, os.WNOHANG)
         self._adopted.pop(pid, None)
         self._doubtful.pop(pid, None)
+
+
+def _living(start_times: dict[int, int]) -> dict[int, int]:
+    """Those of the processes, given by pid with their start times, that live."""
+    stats = {pid: procfs.read_stat(pid) for pid in start_times}
+    return {
+        pid: stat.start_time
+        for pid, stat in stats.items()
+        if stat is not None and stat.state not in "ZX" and stat.start_time == start_times[pid]
+    }
 
 
 def _held() -> set[int]:
