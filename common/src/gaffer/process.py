@@ -37,7 +37,9 @@ _IN_INFO = (
 
 @dataclass(frozen=True, slots=True)
 class ExitStatus:
-    """How a process ended: `term_signal` is 0 unless a signal ended it; both are None when nobody can know.
+    """How a process ended: with `exit_code`, or by `term_signal`.
+
+    `exit_code` is None after a signal, `term_signal` 0 after an exit; both are None when nobody can know.
 
     `out_of_memory`: whether the kernel killed it because memory ran out, None when that is possible but unknown.
     """
@@ -227,7 +229,7 @@ class Process:
             self.exit_status = (
                 ExitStatus(result.si_status, 0)
                 if exited
-                else ExitStatus(0, result.si_status, self._ran_out_of_memory(result.si_status))
+                else ExitStatus(None, result.si_status, self._ran_out_of_memory(result.si_status))
             )
         if child.pidfd is not None:
             self.loop.remove_reader(child.pidfd)

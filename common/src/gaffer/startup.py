@@ -18,6 +18,8 @@ from collections.abc import Callable
 from importlib import import_module
 from types import FrameType
 
+from gaffer import dispositions
+
 QUIT_SIGNALS = (signal.SIGQUIT, signal.SIGTERM, signal.SIGINT)
 INTERRUPTED = 130  # the exit status after Ctrl-C: 128 + SIGINT, as shells have it
 
@@ -63,9 +65,7 @@ def run_daemon(module: str) -> None:
 def exit_on_signals() -> None:
     """Exit at once when a signal ends the daemon: with 130 after SIGINT, else with 0."""
     _install(_exit_now)
-    # Inherited masks would keep the signals from us, and an ignored SIGCHLD how children end (waitpid(2)).
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    dispositions.reset_inherited()  # last: it lets signals through that were blocked
 
 
 def raise_signals() -> None:
