@@ -59,6 +59,9 @@ class Job:
         self._out: list[ev.Instruction] = []
         self._now = 0.0
 
+    def __repr__(self) -> str:
+        return f"<Job {self.name}: {self.state}, {len(self.pids())} of {self.target} processes>"
+
     # What others ask
 
     @property

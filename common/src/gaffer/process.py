@@ -121,6 +121,10 @@ class Process:
         self._kill_timer: asyncio.TimerHandle | None = None
         self._killed = False  # by us
 
+    def __repr__(self) -> str:
+        status = "not started" if not self.started_at else "active" if self.active else "exited"
+        return f"<Process {self.pid} of {self.job}: {status}, os pid {self.os_pid or None}>"
+
     # Life
 
     def spawn(
