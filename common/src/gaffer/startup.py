@@ -41,6 +41,11 @@ class Interrupted(KeyboardInterrupt):
 def run_command(module: str, function: str) -> None:
     """Import `module` and exit with what its `function` returns; Ctrl-C exits with 130, also during the import."""
     caught = signal.getsignal(signal.SIGINT) is signal.default_int_handler  # else it is ignored, as by nohup(1)
+    if os.getpid() == 1:
+        # The kernel drops what would end an init process by default.
+        for signum in _SIGNALS:
+            if signal.getsignal(signum) is signal.SIG_DFL:
+                signal.signal(signum, _exit_as_a_shell)
     if caught:
         signal.signal(signal.SIGINT, _exit_now)
     command = getattr(import_module(module), function)
@@ -65,7 +70,7 @@ def run_daemon(module: str) -> None:
 def exit_on_signals() -> None:
     """Exit at once when a signal ends the daemon: with 130 after SIGINT, else with 0."""
     _install(_exit_now)
-    dispositions.reset_inherited()  # last: it lets signals through that were blocked
+    dispositions.reset_inherited()
 
 
 def raise_signals() -> None:
@@ -101,6 +106,10 @@ def _install(handler: Handler) -> None:
 
 def _exit_now(signum: int, frame: FrameType | None) -> None:
     os._exit(_status_after(signum))
+
+
+def _exit_as_a_shell(signum: int, frame: FrameType | None) -> None:
+    os._exit(128 + signum)
 
 
 def _raise(signum: int, frame: FrameType | None) -> None:
