@@ -122,6 +122,31 @@ class System:
 START, STOP = ev.StartRequested(), ev.StopRequested()
 
 
+def test_a_crash_loop_is_one_until_a_process_stays_up():
+    system = System(startsecs=0.0)
+    system.tell(ev.StartRequested())
+    for _ in range(3):
+        assert system.job.crash_loop(system.now) is None
+        system.advance(2.0)
+        system.die()
+    assert system.job.crash_loop(system.now) == (
+        "crash loop, 3 exits in a row: the last process exited with 0 after 2.0 s"
+    )
+    system.advance(10.0)
+    assert system.job.crash_loop(system.now) is None
+    system.die()
+    assert system.job.crash_loop(system.now) is None, "the last one had stayed up"
+
+
+def test_processes_that_were_asked_to_end_are_no_crash_loop():
+    system = System(startsecs=0.0)
+    system.tell(ev.StartRequested())
+    for _ in range(5):
+        system.tell(ev.RestartRequested())
+        system.settle()
+    assert system.job.crash_loop(system.now) is None
+
+
 @pytest.mark.row("SUP-01")
 def test_a_start_fills_every_slot_and_an_exit_is_replaced() -> None:
     system = System(numprocesses=3)

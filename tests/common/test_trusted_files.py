@@ -82,7 +82,7 @@ def test_what_only_root_and_we_can_change_is_believed(file: Path, change: Callab
 
 def refused(file: Path, change: Callable[[Path], None], why: str) -> None:
     change(file)
-    with pytest.raises(UntrustedFile) as error:
+    with pytest.raises(UntrustedFile, match="is not trusted") as error:
         open_trusted(file)
     assert why in error.value.message
     assert str(file) in error.value.message

@@ -14,6 +14,8 @@ from gaffer.http.access import ALL_SCOPES, Grant, Scope
 from gaffer.keyfile import KeyFileError, is_weak, new_key, read_key_file
 from gafferd.keys import KeyNotFound, KeyStore, KeyStoreError
 
+KEYS = '{"keys": [{"id": "%s", "hash": "%s", "scopes": ["read"], "sessions": null, "created": %d}]}'
+
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
@@ -47,7 +49,7 @@ def test_the_file_is_private_and_holds_no_key(path: Path) -> None:
     new = KeyStore(path).create([Scope.READ])
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert new.key not in path.read_text()
-    assert [entry.name for entry in path.parent.iterdir()] == ["keys.json"]
+    assert sorted(entry.name for entry in path.parent.iterdir()) == ["keys.json", "keys.json.copy"]
 
 
 def test_a_revoked_key_is_let_in_no_more(path: Path) -> None:
@@ -92,6 +94,12 @@ def test_useless_keys_are_refused(path: Path, scopes: list[Scope], sessions: lis
         '{"keys": [{"id": "a"}]}',
         '{"keys": [{"id": "a", "hash": "b", "scopes": ["admin"], "sessions": null, "created": 1}]}',
         '{"keys": [], "extra": 1}',
+        '{"format": 1, "keys": []}',
+        KEYS % ("00", "a" * 63, 1),
+        KEYS % ("..", "a" * 64, 1),
+        KEYS % ("00", "a" * 64, -1),
+        KEYS % ("00", "a" * 64, 10**30),
+        json.dumps({"keys": 2 * json.loads(KEYS % ("00", "a" * 64, 1))["keys"]}),
         b"\xff",
     ],
 )
@@ -130,7 +138,7 @@ def test_a_failed_write_changes_nothing(path: Path, tmp_path: Path) -> None:
     with pytest.raises(KeyStoreError, match="can't write"):
         store.create([Scope.READ])
     assert [record.id for record in store.records] == [new.id]
-    assert [entry.name for entry in home.iterdir()] == ["keys.json"]
+    assert {entry.name for entry in home.iterdir()} == {"keys.json", "keys.json.copy"}
 
 
 def test_the_record_is_plain_json(path: Path) -> None:
@@ -219,3 +227,28 @@ def test_a_key_file_that_others_may_change_is_refused(tmp_path: Path, change: Ca
     with pytest.raises(KeyFileError, match="is not trusted") as error:
         read_key_file(file)
     assert "chmod go-w" in (error.value.hint or "")
+
+
+def test_any_change_of_the_file_is_noticed_and_the_copy_is_good(path: Path) -> None:
+    kept = KeyStore(path).create([Scope.READ])
+    good = path.read_bytes()
+    for bad in (good[:-1], good.replace(b'"read"', b'"define"'), b"", good.replace(kept.id.encode(), b"00")):
+        path.write_bytes(bad)
+        with pytest.raises(KeyStoreError, match="damaged") as error:
+            KeyStore(path)
+        assert f"{path}.copy" in (error.value.hint or "")
+    path.write_bytes(Path(f"{path}.copy").read_bytes())
+    assert KeyStore(path).verify(kept.key) is not None
+    path.write_bytes(good.replace(b'"format":1', b'"format":2'))
+    with pytest.raises(KeyStoreError, match="later gafferd"):
+        KeyStore(path)
+
+
+def test_a_file_edited_by_hand_is_read_without_its_checksum(path: Path) -> None:
+    store = KeyStore(path)
+    kept, dropped = store.create([Scope.READ]), store.create([Scope.READ])
+    keys = json.loads(path.read_text())["keys"]
+    path.write_text(json.dumps({"keys": [key for key in keys if key["id"] == kept.id]}, indent=4))
+    store = KeyStore(path)
+    assert store.verify(kept.key) is not None
+    assert store.verify(dropped.key) is None

@@ -320,6 +320,7 @@ def test_keys_and_configuration_that_others_may_change_are_refused(refused, tmp_
     assert code == 2
     assert f"{config}:2: {included} is not trusted: its group may write to it" in message
     assert f"hint: check what it holds, then `chmod go-w {included}`" in message
+    assert "is not a regular file" in refused("-c", "/dev/null", "--bind=127.0.0.1:0")[1]
     link = tmp_path / "link.ini"
     link.symlink_to(config)
     assert "it is a symbolic link" in refused("-c", str(link), "--bind=127.0.0.1:0")[1]
@@ -416,7 +417,7 @@ def test_a_unix_socket_is_not_made_where_others_may_replace_it(refused, tmp_path
     open_to_all.chmod(0o777)
     code, message = refused(f"--bind=unix:{open_to_all}/g.sock")
     assert code == 2
-    assert f"of the directory {open_to_all}, everybody may write to it" in message
+    assert f"because of the directory {open_to_all}: everybody may write to it" in message
     assert list(open_to_all.iterdir()) == []
     link.symlink_to(tmp_path / "precious")
     code, message = refused(f"--bind=unix:{link}")

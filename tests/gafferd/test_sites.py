@@ -189,6 +189,16 @@ async def test_what_others_may_change_is_not_served(
     assert (await served.node.call("GET", "/_plugin/hello/docs/")).status == 200
 
 
+@pytest.mark.expects_errors("no page is served: .* may write to it")
+async def test_nothing_is_served_where_others_may_put_another_folder(served: Served) -> None:
+    served.folder.parent.chmod(0o777)
+    try:
+        assert (await served.node.call("GET", "/_plugin/hello/docs/index.html")).status == 404
+    finally:
+        served.folder.parent.chmod(0o700)
+    assert (await served.node.call("GET", "/_plugin/hello/docs/")).status == 200
+
+
 def test_who_else_may_change_a_file(tmp_path: Path) -> None:
     status = tmp_path.stat()
     assert find_danger(status, status.st_uid) is None

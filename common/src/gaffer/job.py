@@ -17,6 +17,7 @@ from gaffer.names import JobName
 from gaffer.slot import Action, Cue, Slot, SlotState
 
 RESET_AFTER = 10.0  # seconds alive after which earlier failures are forgotten
+CRASH_LOOP = 3  # unwanted exits in a row, each before RESET_AFTER
 FAILED_START_DELAY = 0.1  # seconds at least between two attempts to start what can't be started
 
 
@@ -58,6 +59,9 @@ class Job:
         self._out: list[ev.Instruction] = []
         self._now = 0.0
 
+    def __repr__(self) -> str:
+        return f"<Job {self.name}: {self.state}, {len(self.pids())} of {self.target} processes>"
+
     # What others ask
 
     @property
@@ -90,6 +94,15 @@ class Job:
                 return self.why if self.phase is Phase.HELD else "its previous processes have not ended yet"
             case _:
                 return None
+
+    def crash_loop(self, now: float) -> str | None:
+        """Why the processes do not stay up at time `now` (monotonic seconds); None unless one ends again and again.
+
+        That are CRASH_LOOP unwanted exits in a row, each before RESET_AFTER, and a successor that is not older yet.
+        """
+        up = (slot for slot in self.slots.values() if now - slot.spawned_at < RESET_AFTER)
+        crashes = max((slot.crashes for slot in up), default=0)
+        return f"crash loop, {crashes} exits in a row: {self.why}" if crashes >= CRASH_LOOP else None
 
     def slot_of(self, pid: int) -> Slot | None:
         """The slot that holds process `pid`; index 0 for a committed one."""
@@ -243,6 +256,10 @@ class Job:
         uptime = self._now - slot.spawned_at
         oom = event.out_of_memory
         reason = exit_reason(event.exit_code, event.term_signal, oom, asked=asked)
+        if asked:
+            slot.crashes = 0
+        else:
+            slot.crashes = slot.crashes + 1 if uptime < RESET_AFTER else 1
         self.last_exit = LastExit(event.exit_code, event.term_signal, reason, round(uptime, 3), event.output)
         self.why = how_it_ended(event.exit_code, event.term_signal, uptime, oom)
         self._out.append(ev.CancelTimer(("drain", event.pid)))
@@ -252,6 +269,9 @@ class Job:
             exit_code=event.exit_code,
             exit_status=event.exit_code,
             term_signal=event.term_signal,
+            reason=reason,
+            uptime=round(uptime, 3),
+            restarts=self.restarts,
             once=slot.index == 0,
             os_pid=event.os_pid,
         )
@@ -401,7 +421,7 @@ class Job:
         self._flaps.reset()
         self.why = ""
         for slot in self.slots.values():
-            slot.failures = 0
+            slot.failures = slot.crashes = 0
 
     def _forget_pid(self, slot: Slot) -> None:
         if slot.pid is not None:

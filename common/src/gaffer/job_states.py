@@ -94,7 +94,7 @@ def exit_reason(
     exit_code: int | None, term_signal: int | None, out_of_memory: bool | None = False, *, asked: bool = False
 ) -> str:
     """Why a process ended; `out_of_memory` as in Exited, `asked` when Gaffer stopped it."""
-    if exit_code is None:
+    if exit_code is None and not term_signal:
         return "unknown"
     if asked:
         return "stopped"
@@ -109,14 +109,15 @@ def how_it_ended(
     exit_code: int | None, term_signal: int | None, uptime: float, out_of_memory: bool | None = False
 ) -> str:
     """A human-readable sentence; `uptime` in seconds, `out_of_memory` as in Exited."""
-    if exit_code is None:
-        how = "ended in an unknown way"
-    elif term_signal:
+    return f"the last process {describe_exit(exit_code, term_signal, out_of_memory)} after {uptime:.1f} s"
+
+
+def describe_exit(exit_code: int | None, term_signal: int | None, out_of_memory: bool | None = False) -> str:
+    """How a process ended, as the end of a sentence: `exited with 3`, `was killed by SIGKILL`."""
+    if term_signal:
         cause = {True: ": out of memory", None: " (possibly out of memory)", False: ""}[out_of_memory]
-        how = f"was killed by {_signal_name(term_signal)}{cause}"
-    else:
-        how = f"exited with {exit_code}"
-    return f"the last process {how} after {uptime:.1f} s"
+        return f"was killed by {_signal_name(term_signal)}{cause}"
+    return "ended in an unknown way" if exit_code is None else f"exited with {exit_code}"
 
 
 def _signal_name(signum: int) -> str:

@@ -106,6 +106,8 @@ class Manager(Observed):
         start: bool = True,
     ) -> None:
         """Register several jobs, or none when one of them can't be. Raises like `load`."""
+        if isinstance(configs, ProcessConfig):
+            raise TypeError("expected a list of ProcessConfig, got one: call load()")
         wanted = [(arguments.name_of(config, sessionid), config) for config in configs]
         with self._lock:
             self._check_open()
@@ -352,6 +354,16 @@ class Manager(Observed):
 
     def _all_jobs(self) -> Jobs:
         return [*self._leaving, *self._jobs.values()]
+
+    def _forget_jobs(self) -> None:
+        self._jobs.clear()
+        self._leaving.clear()
+
+    def __repr__(self) -> str:
+        state = "stopping" if self.stopping else "draining" if self.draining else "started" if self.started else "new"
+        if self.stopping and not self.started:
+            state = "stopped"
+        return f"<Manager {state}, {len(self._jobs)} jobs, {len(self._supervisor.running)} processes>"
 
     def _open_job(self, name: Name, sessionid: str | None = None) -> Job:
         self._check_open()

@@ -37,7 +37,9 @@ _IN_INFO = (
 
 @dataclass(frozen=True, slots=True)
 class ExitStatus:
-    """How a process ended: `term_signal` is 0 unless a signal ended it; both are None when nobody can know.
+    """How a process ended: with `exit_code`, or by `term_signal`.
+
+    `exit_code` is None after a signal, `term_signal` 0 after an exit; both are None when nobody can know.
 
     `out_of_memory`: whether the kernel killed it because memory ran out, None when that is possible but unknown.
     """
@@ -118,6 +120,10 @@ class Process:
         self._ending = threading.Lock()  # held while it is signalled or given back
         self._kill_timer: asyncio.TimerHandle | None = None
         self._killed = False  # by us
+
+    def __repr__(self) -> str:
+        status = "not started" if not self.started_at else "active" if self.active else "exited"
+        return f"<Process {self.pid} of {self.job}: {status}, os pid {self.os_pid or None}>"
 
     # Life
 
@@ -227,7 +233,7 @@ class Process:
             self.exit_status = (
                 ExitStatus(result.si_status, 0)
                 if exited
-                else ExitStatus(0, result.si_status, self._ran_out_of_memory(result.si_status))
+                else ExitStatus(None, result.si_status, self._ran_out_of_memory(result.si_status))
             )
         if child.pidfd is not None:
             self.loop.remove_reader(child.pidfd)

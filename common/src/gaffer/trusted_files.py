@@ -166,12 +166,13 @@ def check_way(path: str | os.PathLike[str], *, follow: bool = False) -> Path:
 
 def _check_directory(path: str | os.PathLike[str], place: Path, uid: int) -> None:
     status = os.stat(place, follow_symlinks=False)
-    if status.st_mode & stat.S_ISVTX and status.st_uid in (0, uid):
+    sticky, closed = status.st_mode & stat.S_ISVTX, not status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+    if status.st_uid in (0, uid, _unmapped_uid()) and (sticky or closed):
         return
-    if status.st_uid == _unmapped_uid() and not status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-        return
-    if danger := find_danger(status, uid):
-        raise _untrusted(path, f"of the directory {place}, {danger}", _what_to_do(place, status))
+    raise UntrustedFile(
+        f"{os.fspath(path)} is not trusted because of the directory {place}: {find_danger(status, uid)}",
+        hint=_what_to_do(place, status),
+    )
 
 
 @cache

@@ -60,7 +60,11 @@ def find_config(given: str | None, environ: Mapping[str, str], home: Path, root:
         for name in FILE_NAMES:
             if (path / name).is_file():
                 return path / name
-        what = f"holds no {' or '.join(FILE_NAMES)}" if path.is_dir() else "does not exist"
+        what = "does not exist"
+        if path.is_dir():
+            what = f"holds no {' or '.join(FILE_NAMES)}"
+        elif path.exists():
+            what = "is not a regular file, which could be read again at a reload"
         hint = None if given else "GAFFERD_CONFIG names it"
         raise ConfigError([Problem(str(path), f"the configuration {what}", hint)])
     # ~/.gaffer/gaffer.ini belongs to the client tools, so only gafferd.ini is looked for here.

@@ -28,6 +28,7 @@ from gaffer.webhooks import WebHooks
 from gafferd import key_routes, listening, site_routes
 from gafferd.announcer import Announcer
 from gafferd.config import Config, show_problem
+from gafferd.exit_log import ExitLog
 from gafferd.file_jobs import FileJobs
 from gafferd.keys import KeyStore
 from gafferd.logins import Logins
@@ -140,7 +141,7 @@ class Server:
         settle_sites(self.plugins, os.geteuid())
         startup.hold_signals()
         try:
-            manager.start([*self._console(), webhooks, http, announcer])
+            manager.start([ExitLog(), *self._console(), webhooks, http, announcer])
             jobs.load()
             _Signals(jobs).start(loop, manager)
             for address in http.addresses:
