@@ -279,16 +279,18 @@ class Reaper:
                 known |= self.cgroups.members(tree.leader.os_pid)
             for pid in known - {tree.leader.os_pid}:
                 members[pid] = tree
+        # The descendants of a leader that an earlier daemon started are not our children.
+        foreign = any(not tree.leader.pins_group for tree in ended)
         # What a member forks while we look is there at the next listing, or its parent was found alive.
         seen: set[int] = set()
         for listing in range(_LISTINGS + 1):
-            fresh = self._candidates(everywhere=bool(ended)) - seen
+            fresh = self._candidates(ended, foreign=foreign) - seen
             if not listing:
                 fresh |= members.keys()
             if not fresh:
                 break
             for pid in fresh:
-                self._look_at(pid, members.get(pid))
+                self._look_at(pid, members.get(pid), cookies=self.subreaper or foreign)
                 yield
             seen |= fresh
         else:
@@ -304,16 +306,17 @@ class Reaper:
                     yield
         self._report_stuck()
 
-    def _candidates(self, *, everywhere: bool) -> set[int]:
+    def _candidates(self, ended: list[_Tree], *, foreign: bool) -> set[int]:
         # Whoever is alive below a leader has an ancestor among our children once the leader is gone, if we adopt
         # orphans; otherwise orphans went to init and every process must be looked at.
-        pids = procfs.children() if self.subreaper else set(procfs.all_pids() if everywhere else ())
-        # While trees end, nothing is left out: a number may have a new owner.
-        now = self.loop.time()
-        waiting = set() if everywhere else {pid for pid, doubt in self._doubtful.items() if doubt.due > now}
-        return pids - self._trees.keys() - waiting
+        everywhere = bool(ended) and (foreign or not self.subreaper)
+        pids = set(procfs.all_pids()) if everywhere else procfs.children() if self.subreaper else set()
+        if not ended:  # else nothing is left out: a number may have a new owner
+            now = self.loop.time()
+            pids -= {pid for pid, doubt in self._doubtful.items() if doubt.due > now}
+        return pids - self._trees.keys()
 
-    def _look_at(self, pid: int, known: _Tree | None) -> None:
+    def _look_at(self, pid: int, known: _Tree | None, *, cookies: bool) -> None:
         stat = procfs.read_stat(pid)
         if stat is None:
             return
@@ -321,13 +324,13 @@ class Reaper:
             if self.subreaper and stat.ppid == os.getpid():
                 self._bury(stat)
             return
-        tree = known or self._tree_of(stat)
+        tree = known or self._tree_of(stat, cookies=cookies)
         if tree is not None and tree.leader.os_pid in self._ending:
             tree.alive.add(pid)
             self._deliver(tree, stat)
 
-    def _tree_of(self, stat: procfs.Stat) -> _Tree | None:
-        cookie = self._cookie(stat) if self.subreaper else None
+    def _tree_of(self, stat: procfs.Stat, *, cookies: bool) -> _Tree | None:
+        cookie = self._cookie(stat) if cookies else None
         tree = self._trees.get(stat.pgrp)
         if tree is not None and tree.leader.pins_group:
             return tree
