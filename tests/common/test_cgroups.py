@@ -14,11 +14,9 @@ from support.managers import running_manager
 from support.needs import needs_cgroup
 from support.poll import eventually
 
-# Leaves the group and the session and sheds the environment.
+# At once leaves the group and the session and sheds the environment.
 ESCAPE = """
 import os, sys
-while "/gaffer-" not in open("/proc/self/cgroup").read().rpartition("0::")[2]:
-    os.sched_yield()
 if os.fork() == 0:
     os.setsid()
     if os.fork() == 0:
@@ -71,6 +69,15 @@ def test_nothing_escapes_a_control_group(group: Path, tmp_path: Path, ending: st
         eventually(lambda: manager.info("j")["state"] in ("stopped", "backoff"))
         assert not alive(hidden)
         eventually(lambda: not list(group.glob("gaffer-*")))
+
+
+@needs_cgroup
+@pytest.mark.expects_errors("default.j can't be started")
+def test_a_start_that_fails_leaves_no_group(group: Path) -> None:
+    with running_manager(cgroup=group) as manager:
+        manager.load(ProcessConfig("j", "/no/such/program"))
+        eventually(lambda: manager.info("j")["last_exit"])
+        assert not list(group.glob("gaffer-*"))
 
 
 @needs_cgroup

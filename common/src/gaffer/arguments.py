@@ -1,5 +1,6 @@
 """Checks what callers give to a manager."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from gaffer.config import ProcessConfig
@@ -20,7 +21,19 @@ def listener_and_target(one: Any, other: Any) -> tuple[StatListener, Target]:
 
 
 def name_of(config: ProcessConfig, sessionid: str | None) -> JobName:
-    """The name of the job that `config` describes; its session must not contradict `sessionid`."""
+    """The name of the job that `config` describes; its session must not contradict `sessionid`.
+
+    Raises BadRequest when it does, and TypeError for anything but a ProcessConfig.
+    """
+    if not isinstance(config, ProcessConfig):
+        raise TypeError(
+            f"expected a ProcessConfig, got {type(config).__name__} {config!r}: "
+            + (
+                "write ProcessConfig.from_dict(...)"
+                if isinstance(config, Mapping)
+                else "write ProcessConfig(name, cmd)"
+            )
+        )
     session, _ = split_job_name(config.name, "")
     if sessionid and session not in ("", sessionid):
         raise BadRequest(

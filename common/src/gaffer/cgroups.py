@@ -2,8 +2,7 @@
 
 Members can't leave it by themselves, however they fork, so it finds and kills what left the process group and shed its
 cookie. It costs most of a millisecond a process, for moving it there; so nobody is moved in the root group, which is
-not ours alone. A process is moved right after its start: what it forks in the moment before stays outside, and is left
-to the other means.
+not ours alone. A process is moved before it executes its program, so nothing that it forks stays outside.
 """
 
 import contextlib
@@ -13,6 +12,8 @@ import os
 import re
 import uuid
 from pathlib import Path
+
+from gaffer.oom import read_count
 
 log = logging.getLogger("gaffer.cgroups")
 
@@ -78,6 +79,11 @@ class Cgroups:
         if group is not None:
             _kill(group)
 
+    def oom_kills(self, os_pid: int) -> int:
+        """How many processes the kernel killed in the group of `os_pid` because memory ran out; 0 if unknown."""
+        group = self._groups.get(os_pid)
+        return (group is not None and read_count(group / "memory.events")) or 0
+
     def remove(self, os_pid: int) -> None:
         """Forget the group of `os_pid`, in which nothing lives any more."""
         group = self._groups.pop(os_pid, None)
@@ -101,7 +107,14 @@ def _kill(group: Path) -> None:
     try:
         (group / "cgroup.kill").write_text("1")
     except OSError:
-        # Before Linux 5.14 one has to go through the members; new ones may come meanwhile.
+        # Before Linux 5.14: frozen members fork no more, and SIGKILL ends them all the same.
+        _freeze(group, "1")
         for pid in _members(group):
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(pid, 9)
+        _freeze(group, "0")
+
+
+def _freeze(group: Path, frozen: str) -> None:
+    with contextlib.suppress(OSError):
+        (group / "cgroup.freeze").write_text(frozen)

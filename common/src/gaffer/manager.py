@@ -106,6 +106,8 @@ class Manager(Observed):
         start: bool = True,
     ) -> None:
         """Register several jobs, or none when one of them can't be. Raises like `load`."""
+        if isinstance(configs, ProcessConfig):
+            raise TypeError("expected a list of ProcessConfig, got one: call load()")
         wanted = [(arguments.name_of(config, sessionid), config) for config in configs]
         with self._lock:
             self._check_open()
@@ -269,19 +271,16 @@ class Manager(Observed):
         """Stop one process; its job starts another in its place."""
         with self._lock:
             self._check_open()
-            job = self._job(self.get_process(pid).job)
-            self._supervisor.submit(job, ev.ProcessStopRequested(pid))
+            self.get_process(pid)
+            self._supervisor.submit(self._owner(pid), ev.ProcessStopRequested(pid))
 
     def kill(self, pid: int, sig: int | str) -> None:
         """Send a signal to one process; BadValue (a ValueError, reason `bad_signal`) for an unknown one."""
         number = arguments.signal_number(sig)
         with self._lock:
             self._check_open()
-            process = self.get_process(pid)
-            process.kill(number)
-            job = self._jobs.get(process.job)
-            if job is not None:
-                self._supervisor.publish(job, "kill", pid, signum=number)
+            self.get_process(pid).kill(number)
+            self._supervisor.publish(self._owner(pid), "kill", pid, signum=number)
 
     def killall(self, name: Name, sig: int | str) -> None:
         """Send a signal to every process of a job, committed ones too."""
@@ -361,6 +360,16 @@ class Manager(Observed):
     def _all_jobs(self) -> Jobs:
         return [*self._leaving, *self._jobs.values()]
 
+    def _forget_jobs(self) -> None:
+        self._jobs.clear()
+        self._leaving.clear()
+
+    def __repr__(self) -> str:
+        state = "stopping" if self.stopping else "draining" if self.draining else "started" if self.started else "new"
+        if self.stopping and not self.started:
+            state = "stopped"
+        return f"<Manager {state}, {len(self._jobs)} jobs, {len(self._supervisor.running)} processes>"
+
     def _open_job(self, name: Name, sessionid: str | None = None) -> Job:
         self._check_open()
         return self._job(name, sessionid)
@@ -371,6 +380,10 @@ class Manager(Observed):
         if job is None:
             raise ProcessNotFound(f"there is no job {str(key)!r}")
         return job
+
+    def _owner(self, pid: int) -> Job:
+        """The job of a running process: an unloaded one may have a successor of the same name."""
+        return self._supervisor.owners[pid]
 
     def _job_gone(self, job: Job) -> None:
         with self._lock:

@@ -57,6 +57,10 @@ class Source(Generic[P]):
         self.closed = True
         self._wake()
 
+    def reopen(self) -> None:
+        """More may come again."""
+        self.closed = False
+
     def watch(self, callback: Callable[[], None]) -> None:
         """Call `callback()` whenever something comes or the source closes."""
         self._watchers.add(callback)

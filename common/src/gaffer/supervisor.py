@@ -59,6 +59,7 @@ class Supervisor:
         on_job_gone: Callable[[Job], Any],
     ) -> None:
         self.running: dict[int, Process] = {}
+        self.owners: dict[int, Job] = {}  # of the running processes, by pid
         self.revision = 0  # grows with every change of jobs or processes
         self.sampler = Sampler(loop, self.running)
         self.losses = Losses()
@@ -78,6 +79,11 @@ class Supervisor:
         self._open = False
         self._due = False
         self._notify_due = False
+
+    @property
+    def lost_log_bytes(self) -> int:
+        """The bytes of output that could not be written to log files."""
+        return self._logs.lost if self._logs is not None else 0
 
     # From any thread
 
@@ -230,7 +236,7 @@ class Supervisor:
             log.warning("%s can't be started: %s", job.name, error.message)
             self.submit(job, ev.SpawnFailed(order.pid, error.reason, error.message))
             return
-        self._began(process)
+        self._began(job, process)
         self.submit(job, ev.Spawned(order.pid, process.os_pid))
 
     def _adopt(self, order: ev.Adopt, job: Job) -> None:
@@ -245,11 +251,13 @@ class Supervisor:
             self.submit(job, ev.GroupEmpty(order.pid))
             return
         log.info("process %d of %s, detached by an earlier manager, is watched again", process.os_pid, job.name)
-        self._began(process)
+        self._began(job, process)
         self.touch(job.name)
 
-    def _began(self, process: Process) -> None:
-        self.running[process.pid] = process
+    def _began(self, job: Job, process: Process) -> None:
+        with self._lock:
+            self.owners[process.pid] = job
+            self.running[process.pid] = process
         if self._settings.recorder is not None:
             # A moment later: while the new program is being set up, the kernel takes its time to tell of it.
             self._loop.call_soon(self._record, process)
@@ -268,9 +276,14 @@ class Supervisor:
         process = self.running.get(order.pid)
         if process is not None:
             self._record(process)
-            del self.running[order.pid]
+            self._ended(order.pid)
             process.release()
             self.touch(job.name)
+
+    def _ended(self, pid: int) -> None:
+        with self._lock:
+            self.running.pop(pid, None)
+            self.owners.pop(pid, None)
 
     def _set_timer(self, order: ev.SetTimer, job: Job) -> None:
         key = (job, order.key)
@@ -292,11 +305,22 @@ class Supervisor:
 
     def _on_exit(self, job: Job, process: Process, status: ExitStatus) -> None:
         self.submit(
-            job, ev.Exited(process.pid, status.exit_code, status.term_signal, process.os_pid, process.last_output())
+            job,
+            ev.Exited(
+                process.pid,
+                status.exit_code,
+                status.term_signal,
+                process.os_pid,
+                process.last_output(),
+                status.out_of_memory,
+            ),
         )
 
+    def _on_refused(self, job: Job, process: Process, message: str, final: bool) -> None:
+        self.submit(job, ev.EndRefused(process.pid, message, final))
+
     def _on_gone(self, job: Job, process: Process) -> None:
-        self.running.pop(process.pid, None)
+        self._ended(process.pid)
         if self._settings.recorder is not None:
             self._settings.recorder.ended(process.pid)
         self.submit(job, ev.GroupEmpty(process.pid))
@@ -322,6 +346,7 @@ class Supervisor:
             logs=self._logs,
             on_exit=partial(self._on_exit, job),
             on_gone=partial(self._on_gone, job),
+            on_refused=partial(self._on_refused, job),
         )
         for ring in process.rings.values():
             ring.losses = self.losses

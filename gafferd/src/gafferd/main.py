@@ -2,13 +2,13 @@
 
 import logging
 import os
-import signal
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from gaffer import startup
 from gaffer.errors import ConfigError, GafferError, Problem
 from gaffer.log import setup_logging
 from gaffer.pidfile import Pidfile
@@ -72,14 +72,18 @@ Signals: TERM, INT and QUIT stop the jobs and exit, a second INT kills them; HUP
 
 def main() -> None:
     """Run gafferd until a signal ends it, then exit with the code of `command`."""
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # an inherited SIG_IGN would hide how processes end
-    sys.exit(command(sys.argv[1:], os.environ))
+    startup.exit_on_signals()
+    try:
+        code = command(sys.argv[1:], os.environ)
+    finally:
+        startup.ignore_signals()
+    sys.exit(code)
 
 
 def command(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     """Run gafferd; returns 2 for a wrong command line or configuration, 1 for what else keeps it from running.
 
-    130 when it is interrupted before it runs.
+    A signal before it runs ends it with 130 (SIGINT) or 0.
     """
     try:
         run(parse_options(argv), environ)
@@ -87,8 +91,8 @@ def command(argv: Sequence[str], environ: Mapping[str, str]) -> int:
         return _fail(2, error.problems)
     except GafferError as error:
         return _fail(2 if error.errno == 400 else 1, [Problem("gafferd", error.message, error.hint)])
-    except KeyboardInterrupt:
-        return 130
+    except startup.Interrupted as interrupted:
+        return interrupted.status
     return 0
 
 
@@ -115,7 +119,9 @@ def run(options: Mapping[str, Any], environ: Mapping[str, str]) -> None:
     setproctitle_("gafferd")
     for warning in config.warnings if config else ():
         logger.warning("%s", show_problem(warning))
+    startup.hold_signals()
     with _pidfile(settings.pidfile):
+        startup.raise_signals()
         server.serve(ready)
 
 

@@ -11,7 +11,7 @@ from ssl import SSLContext
 from typing import Any
 from urllib.parse import urlsplit
 
-from gaffer import Manager
+from gaffer import Manager, startup
 from gaffer.cgroups import own_cgroup
 from gaffer.console_output import ConsoleOutput, wants_color
 from gaffer.errors import ConfigError, GafferError, Problem
@@ -29,6 +29,7 @@ from gaffer.webhooks import WebHooks
 from gafferd import key_routes, listening, site_routes
 from gafferd.announcer import Announcer
 from gafferd.config import Config, show_problem
+from gafferd.exit_log import ExitLog
 from gafferd.file_jobs import FileJobs
 from gafferd.identity import Identity
 from gafferd.keys import KeyStore
@@ -139,12 +140,15 @@ class Server:
         webhooks = WebHooks(self.config.webhooks if self.config else ())
         jobs = FileJobs(manager, webhooks, self.config_path, self.config)
         settle_sites(self.plugins, os.geteuid())
+        startup.hold_signals()
         try:
-            manager.start([_Signals(jobs), *self._console(), webhooks, http, announcer])
+            manager.start([ExitLog(), *self._console(), webhooks, http, announcer])
             jobs.load()
+            _Signals(jobs).start(loop, manager)
             for address in http.addresses:
-                print(f"listening on {address}", file=sys.stderr, flush=True)
+                print(f"listening on {address}", file=sys.stderr)
             self._warn_when_private()
+            sys.stderr.flush()  # `ready` may close it
             ready()
             manager.run()
         finally:
@@ -223,7 +227,10 @@ def make_server(
 
 
 class _Signals(SigHandler):
-    """QUIT, TERM and INT stop the node, a second INT hurries; HUP reads the configuration again."""
+    """QUIT, TERM and INT stop the node, a second INT hurries; HUP reads the configuration again.
+
+    It is no application: its handlers stay to the end, so that a late signal does not change the exit status.
+    """
 
     def __init__(self, jobs: FileJobs) -> None:
         super().__init__()
@@ -238,11 +245,20 @@ class _Signals(SigHandler):
 
     def handle_reload(self, handle: object, *args: Any) -> None:
         try:
-            changes = self._jobs.reload()
+            result = self._jobs.reload()
         except ConfigError as error:
             problems = "\n".join(map(show_problem, error.problems))
             logger.error("the configuration is broken, the old one stays:\n%s", problems)
+            return
         except GafferError as error:
             logger.error("the configuration was not applied: %s", error.message)
-        else:
-            logger.info("reloaded: %s", ", ".join(f"{c.action} {c.job}" for c in changes) or "nothing changed")
+            return
+        for change, failure in result.failed:
+            logger.error(
+                "reload: %s of %s failed, the next reload tries it again: %s%s",
+                change.action,
+                change.job,
+                failure.message,
+                f" ({failure.hint})" if failure.hint else "",
+            )
+        logger.info("reloaded: %s", ", ".join(f"{c.action} {c.job}" for c in result.applied) or "nothing changed")

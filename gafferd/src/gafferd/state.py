@@ -175,7 +175,8 @@ class StateDir:
     def end_leftovers(self) -> int:
         """End what an earlier gafferd on this directory left alive; return how many processes that were.
 
-        Blocks until they are gone, as long as the longest graceful timeout. Detached processes live on.
+        Blocks until they are gone, as long as the longest graceful timeout. Detached processes live on, and so do
+        those that became another user, which this one is not permitted to end: their jobs watch them again.
         Raises leftovers.LeftoverError when one can't be ended.
         """
         boot_id = procfs.boot_id()
@@ -183,7 +184,8 @@ class StateDir:
         self._refuse_the_unknown({record.cookie for record in records})
         self.detached = [record for record in records if record.detach and leftovers.is_alive(record)]
         spare = {record.cookie for record in self.detached}
-        ended = leftovers.end_leftovers([r for r in records if not r.detach], self._node_ids, spare)
+        ended, refused = leftovers.end_leftovers([r for r in records if not r.detach], self._node_ids, spare)
+        self.detached += refused
         self._dirty = True
         self._write()
         return ended

@@ -4,7 +4,7 @@ import platform
 from collections import Counter
 from typing import get_args
 
-from gaffer import __version__
+from gaffer import __version__, log
 from gaffer.http.exposition import CONTENT_TYPE, Family
 from gaffer.http.operations import TEXT, operation
 from gaffer_lookupd.application import LookupApplication, LookupHandler
@@ -51,6 +51,12 @@ def _collect(application: LookupApplication) -> list[Family]:
             "counter",
             "Readers and unidentified peers that had to make room for newer ones.",
             application.readers.displaced,
+        ),
+        _one(
+            "gaffer_own_log_lost_lines_total",
+            "counter",
+            "Lines of lookupd's own log that were dropped: nothing read them, or the disk was full.",
+            log.lost_lines(),
         ),
     ]
 

@@ -52,6 +52,10 @@ class HttpEndpoint:
     backlog: int = 128
     ssl_options: Mapping[str, Any] | ssl.SSLContext | None = None
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.uri, str) and not all(isinstance(uri, str) for uri in _items(self.uri)):
+            raise TypeError(f"expected a uri such as {DEFAULT_URI!r}, or a list of them, got {self.uri!r}")
+
     @property
     def uris(self) -> list[str]:
         """One uri an item."""
@@ -72,6 +76,10 @@ class HttpEndpoint:
                 reason="bad_certificate",
                 hint="give certfile and keyfile in PEM form, which this user may read",
             ) from None
+
+
+def _items(value: Any) -> Sequence[Any]:
+    return value if isinstance(value, Sequence) and value else [None]
 
 
 class _UnixSocketFile(NamedTuple):
