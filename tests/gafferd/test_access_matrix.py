@@ -29,6 +29,7 @@ CALLS = [(route, method) for route in ROUTES for method in sorted({*route.method
 
 # The session of the limited key, and one that it is not for. The name of the job there must never reach it.
 OWN, OTHER, SECRET = "blog", "shop", "s3cret"
+PASSWORD = "hunter2"  # a value of the environment of both
 JOBS = {OWN: "web", OTHER: SECRET}
 
 # A parameter in a pattern and what the tests put there; sessions, jobs and pids come with the target.
@@ -152,7 +153,13 @@ def gate(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gate]:
             gate.keys[name] = json.loads(gate.call("POST", "/keys", gate.key("owner"), asked).body)["key"]
         gate.log_in()
         for session in (OWN, OTHER):
-            job = {"name": JOBS[session], "cmd": "sleep 1000", "redirect_output": ["out"], "redirect_input": True}
+            job = {
+                "name": JOBS[session],
+                "cmd": "sleep 1000",
+                "env": {"PASSWORD": PASSWORD},
+                "redirect_output": ["out"],
+                "redirect_input": True,
+            }
             gate.call("POST", f"/jobs/{session}", gate.key("owner"), json.dumps(job).encode())
         gate.await_jobs()
         yield gate
@@ -249,6 +256,29 @@ def test_a_key_for_one_session_learns_and_does_nothing_of_another(gate: Gate) ->
             wrong[method, route.pattern] = answer.refusal
     assert wrong == {}
     assert gate.state() == before
+
+
+def test_values_of_env_are_shown_only_with_define(gate: Gate) -> None:
+    for_readers, for_owners = set(), set()
+    for route, method in CALLS:
+        if method == "GET":
+            path = path_of(route, gate.target(OWN))
+            if PASSWORD.encode() in gate.call(method, path, {**handshake(route), **gate.key("read")}).body:
+                for_readers.add(route.pattern)
+            if PASSWORD.encode() in gate.call(method, path, {**handshake(route), **gate.key("owner")}).body:
+                for_owners.add(route.pattern)
+    assert for_readers == set()
+    assert {"/jobs/{sid}/{job}", "/processes/{name}", "/processes/{pid:digits}", "/{pid:digits}"} <= for_owners
+
+
+def test_a_description_with_masked_values_is_not_loaded(gate: Gate) -> None:
+    path = f"/processes/{OWN}.{JOBS[OWN]}"
+    masked = json.loads(gate.call("GET", path, gate.key("read")).body)
+    assert masked["env"] == {"PASSWORD": None}
+    answer = gate.call("PUT", path, gate.key("owner"), json.dumps({**masked, "name": JOBS[OWN]}).encode())
+    told = json.loads(answer.body)
+    assert (answer.status, told["path"]) == (400, "$.env.PASSWORD")
+    assert "define" in told["hint"]
 
 
 @pytest.mark.row("R-04", "HTTP-03")

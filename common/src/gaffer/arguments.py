@@ -5,6 +5,7 @@ from typing import Any
 from gaffer.config import ProcessConfig
 from gaffer.errors import BadRequest, BadValue, quoted
 from gaffer.names import DEFAULT_SESSION, JobName, parse_job_name, parse_pid, split_job_name
+from gaffer.rules import Rule, Wrong
 from gaffer.sampler import StatListener, Target
 from gaffer.util import parse_signal_value
 
@@ -48,6 +49,14 @@ def scaled(current: int, n: int | str) -> int:
         hint='use a number, "+2", "-2" or "=2"',
         path="$.scale",
     )
+
+
+def setting(name: str, rule: Rule, value: Any) -> Any:
+    """The value of the argument `name`, checked by the rule of the job setting of that name; raises BadValue."""
+    try:
+        return rule(value, False)
+    except Wrong as wrong:
+        raise BadValue(f"{name}: {wrong.message}", path=f"$.{name}{wrong.path}", hint=wrong.hint) from None
 
 
 def signal_number(sig: int | str) -> int:

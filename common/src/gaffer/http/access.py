@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from functools import lru_cache
-from typing import Self
+from typing import Any, Self
 
 from gaffer.errors import GafferError
 from gaffer.http.authority import checked_host, checked_origin, is_ip, is_same_origin, split_authority
@@ -80,6 +80,20 @@ class Grant:
         if self.sessions is not None and (other.sessions is None or not other.sessions <= self.sessions):
             return False
         return other.scopes <= self.scopes
+
+    @property
+    def reveals_env(self) -> bool:
+        """Whether the values of `env`, which are often passwords, are shown."""
+        return Scope.DEFINE in self.scopes
+
+    def shown(self, description: Mapping[str, Any]) -> dict[str, Any]:
+        """The description of a job or process as the caller may see it: with null for each value of `env`, or with all.
+
+        A description with null is refused where jobs are loaded, so it cannot be stored by mistake.
+        """
+        if self.reveals_env:
+            return dict(description)
+        return {**description, "env": dict.fromkeys(description["env"])}
 
     def hold(self, holder: Holder) -> None:
         """Have `holder.revoked()` called once the grant is taken back."""
