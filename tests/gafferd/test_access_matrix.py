@@ -47,6 +47,7 @@ Refusal = tuple[int, str]
 
 AUTH_REQUIRED = (401, "auth_required")
 FORBIDDEN = (403, "forbidden")
+TOKEN_REQUIRED = (403, "token_required")
 FORBIDDEN_ORIGIN = (403, "forbidden_origin")
 FORBIDDEN_HOST = (403, "forbidden_host")
 UNSUPPORTED = (415, "unsupported_media_type")
@@ -84,6 +85,7 @@ class Gate:
     owner: str
     keys: dict[str, str] = field(default_factory=dict)
     cookie: str = ""
+    token: str = ""
     pids: dict[str, str] = field(default_factory=dict)
 
     def call(self, method: str, path: str, headers: dict[str, str] | None = None, body: bytes = b"") -> Answer:
@@ -127,9 +129,10 @@ class Gate:
             [self.pids[session]] = map(str, running)
 
     def log_in(self) -> None:
-        found = re.search(r"(?i)set-cookie: ([^;]+)", self.call("POST", "/auth/session", self.key("owner")).headers)
+        answer = self.call("POST", "/auth/session", self.key("owner"))
+        found = re.search(r"(?i)set-cookie: ([^;]+)", answer.headers)
         assert found
-        self.cookie = found[1]
+        self.cookie, self.token = found[1], json.loads(answer.body)["token"]
 
     def state(self) -> object:
         """What no refused call may change."""
@@ -195,20 +198,26 @@ def refused_callers(gate: Gate, route: Route, method: str) -> Iterator[tuple[str
         ("a page of the same site", {"Sec-Fetch-Site": "same-site", "Origin": gate.url}),
     ]:
         yield name, {**gate.key("owner"), **headers, **json_type}, body, FORBIDDEN_ORIGIN
-    foreign = {"Cookie": gate.cookie, "Origin": "http://evil.example.com", **json_type}
+    logged_in = {"Cookie": gate.cookie, "X-Gaffer-Token": gate.token}
+    foreign = {**logged_in, "Origin": "http://evil.example.com", **json_type}
     yield "a foreign page with the cookie", foreign, body, FORBIDDEN_ORIGIN
     if mutates or is_websocket(route):
-        yield "a cookie without a page", {"Cookie": gate.cookie, **json_type}, body, FORBIDDEN_ORIGIN
+        yield "a cookie without a page", {**logged_in, **json_type}, body, FORBIDDEN_ORIGIN
     yield "a rebound name", {"Host": "evil.example.com"}, body, FORBIDDEN_HOST
     yield "a wrong key", gate.key("wrong"), body, AUTH_REQUIRED
     for type_ in ("text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x", ""):
         if mutates and not (route.takes_text and type_ == "text/plain"):
-            headers = gate.page(Cookie=gate.cookie, **({"Content-Type": type_} if type_ else {}))
+            headers = gate.page(**logged_in, **({"Content-Type": type_} if type_ else {}))
             yield f"a form of type {type_!r}", headers, body, UNSUPPORTED
     if isinstance(scope, Open):
         return
     yield "a stranger", {}, body, AUTH_REQUIRED
     yield "a stranger's page", gate.page(**json_type), body, AUTH_REQUIRED
+    if scope is not Scope.READ:
+        yield "a cookie without its token", gate.page(Cookie=gate.cookie, **json_type), body, TOKEN_REQUIRED
+        other = {"Cookie": gate.cookie, "X-Gaffer-Token": gate.token[:-4] + "AAAA"}
+        yield "a cookie with another token", gate.page(**other, **json_type), body, TOKEN_REQUIRED
+    yield "a token without its cookie", gate.page(**{"X-Gaffer-Token": gate.token}, **json_type), body, AUTH_REQUIRED
     yield "an old cookie", gate.page(Cookie=gate.cookie[:-4] + "AAAA", **json_type), body, AUTH_REQUIRED
     for other in set(Scope) - {scope}:
         yield f"one who may {other}", gate.key(other), body, FORBIDDEN
@@ -312,7 +321,10 @@ def without_body(refusal: Refusal, method: str) -> tuple[int, str | None]:
 def welcome_callers(gate: Gate, scope: Scope | Open) -> Iterator[tuple[str, dict[str, str]]]:
     """Who is to be let in, and how he calls."""
     yield "the owner by another name", {**gate.key("owner"), "Host": "evil.example.com"}
-    yield "the owner's page", gate.page(Cookie=gate.cookie, **{"Content-Type": "application/json"})
+    logged_in = {"Cookie": gate.cookie, "X-Gaffer-Token": gate.token}
+    yield "the owner's page", gate.page(**logged_in, **{"Content-Type": "application/json"})
+    if scope is Scope.READ:
+        yield "the owner's page in another tab", gate.page(Cookie=gate.cookie)
     if isinstance(scope, Open):
         yield "a stranger", {}
     else:

@@ -210,7 +210,9 @@ def variables(value: Any, lax: bool) -> Mapping[str, str]:
             raise Wrong(f"{quoted(key)} can't be the name of a variable")
         path = f".{_argument(key)[:QUOTED]}"
         if isinstance(item, bool) or not isinstance(item, str | int | float):
-            hint = "null stands in for a value that only keys with `define` see: give the value" if item is None else None
+            hint = (
+                "null stands in for a value that only keys with `define` see: give the value" if item is None else None
+            )
             raise Wrong(f"expected a text, got {quoted(item)}", hint, path)
         result[key] = _argument(_as_text(item, path), path)
     return result

@@ -20,6 +20,12 @@ from gaffer.http.revocation import Holder, Revocation
 from gaffer.http.scopes import ALL_SCOPES as ALL_SCOPES
 from gaffer.http.scopes import Scope as Scope
 
+TOKEN_HEADER = "X-Gaffer-Token"
+"""With what a page presents the token that belongs to its cookie."""
+
+AUTH = "AUTH:"
+"""What a key or a token follows in the first message of a websocket."""
+
 _SAFE_METHODS = frozenset(("GET", "HEAD", "OPTIONS"))
 _KEY_HINT = "send a key of this node as `Authorization: Bearer KEY` or `X-Api-Key: KEY`"
 
@@ -38,6 +44,18 @@ class Forbidden(GafferError):
     reason = "forbidden"
 
 
+class TokenRequired(Forbidden):
+    """A page presents its cookie alone: that is enough to read only."""
+
+    reason = "token_required"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "the cookie alone is only for reading",
+            hint=f"send the token that POST /auth/session returned with it, as {TOKEN_HEADER} or `AUTH:TOKEN`",
+        )
+
+
 class UnsupportedMediaType(GafferError):
     """A web page sent a body that is neither JSON nor octet-stream."""
 
@@ -49,6 +67,8 @@ class UnsupportedMediaType(GafferError):
 class Grant:
     """What a caller may do; `sessions` limits it to these sessions, None means all.
 
+    That of a cookie alone has `elevate`, which returns the whole grant for the token of the cookie, None for another.
+
     Who keeps it beyond the answer to one request must `hold` it: then he hears when it is taken back. One without
     `revocation` never is.
     """
@@ -56,6 +76,7 @@ class Grant:
     scopes: frozenset[Scope]
     sessions: frozenset[str] | None = None
     revocation: Revocation | None = field(default=None, compare=False, repr=False)
+    elevate: Callable[[str], "Grant | None"] | None = field(default=None, compare=False, repr=False)
 
     def sees(self, session: str) -> bool:
         """Whether the session is within the limits."""
@@ -64,6 +85,8 @@ class Grant:
     def require(self, scope: Scope) -> None:
         """Raise Forbidden unless the scope is granted."""
         if scope not in self.scopes:
+            if self.elevate is not None:
+                raise TokenRequired
             granted = ", ".join(sorted(self.scopes)) or "nothing"
             raise Forbidden(
                 f"this needs the scope `{scope}`, and you have: {granted}",
@@ -141,6 +164,7 @@ class Facts:
     upgrade: bool = False
     key: str | None = None
     cookies: str = ""
+    token: str | None = None
 
     @property
     def is_safe(self) -> bool:
@@ -167,6 +191,7 @@ class Facts:
             upgrade="upgrade" in lower,
             key=_presented_key(lower),
             cookies=lower.get("cookie", ""),
+            token=lower.get(TOKEN_HEADER.lower()),
         )
 
     def cookie(self, name: str) -> str | None:
@@ -199,7 +224,8 @@ class Policy:
     local_uids, socket_gids: scopes of local users, and of groups on the unix socket. hosts: names the Host header may
     have besides IP literals and localhost. origins: web origins (`https://host[:port]`) allowed besides the node's own.
     anonymous: scopes that need neither key nor trust. verify: the grant of a key, None for an unknown one. cookie: the
-    name of the cookie that stands for a key, where there is one; resume: the grant of its value, as `verify`.
+    name of the cookie that stands for a key, where there is one; resume: the grant of its value, as `verify`, which may
+    have to be elevated by a token.
     """
 
     trust_local: bool = True
@@ -352,6 +378,8 @@ def _grant_of_cookie(policy: Policy, facts: Facts) -> Grant | None:
             reason="forbidden_origin",
             hint="send a key, or the headers Origin and Sec-Fetch-Site as browsers do",
         )
+    if grant.elevate is not None and facts.token is not None:
+        return grant.elevate(facts.token) or grant
     return grant
 
 

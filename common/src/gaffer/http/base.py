@@ -15,7 +15,17 @@ from tornado.web import HTTPError, RequestHandler, stream_request_body
 from tornado.websocket import WebSocketHandler
 
 from gaffer.errors import GafferError
-from gaffer.http.access import Facts, Grant, Policy, Scope, authenticate, check_content_type, check_origin, identify
+from gaffer.http.access import (
+    TOKEN_HEADER,
+    Facts,
+    Grant,
+    Policy,
+    Scope,
+    authenticate,
+    check_content_type,
+    check_origin,
+    identify,
+)
 from gaffer.http.connections import answered
 from gaffer.http.jsonbody import convert, decode_object
 from gaffer.http.limits import DEFAULT_LIMITS, Limits, TooLarge
@@ -32,7 +42,8 @@ _LENGTH = re.compile(r"[0-9]{1,18}", re.ASCII)
 
 _CORS_METHODS = "POST, GET, PUT, DELETE, OPTIONS"
 _CORS_REQUEST_HEADERS = (
-    "X-Requested-With, X-HTTP-Method-Override, Content-Type, Accept, Authorization, X-Api-Key, Last-Event-ID"
+    "X-Requested-With, X-HTTP-Method-Override, Content-Type, Accept, Authorization, X-Api-Key, Last-Event-ID, "
+    f"{TOKEN_HEADER}"
 )
 _CORS_MAX_AGE = "86400"
 
