@@ -15,7 +15,7 @@ from functools import lru_cache
 from typing import Any, Self
 
 from gaffer.errors import GafferError
-from gaffer.http.authority import checked_host, checked_origin, is_ip, is_same_origin, split_authority
+from gaffer.http.authority import checked_host, checked_origin, is_ip, is_same_origin, is_unspecified, split_authority
 from gaffer.http.revocation import Holder, Revocation
 from gaffer.http.scopes import ALL_SCOPES as ALL_SCOPES
 from gaffer.http.scopes import Scope as Scope
@@ -326,7 +326,11 @@ def check_origin(policy: Policy, facts: Facts) -> None:
 def check_host(policy: Policy, facts: Facts) -> None:
     """Raise Forbidden (`forbidden_host`) for a Host header that a DNS name of an attacker may have brought here."""
     parts = split_authority(facts.host or "")
-    if parts is not None and (parts[0] == "localhost" or parts[0] in policy.hosts or is_ip(parts[0])):
+    if (
+        parts is not None
+        and not is_unspecified(parts[0])
+        and (parts[0] == "localhost" or parts[0] in policy.hosts or is_ip(parts[0]))
+    ):
         return
     raise Forbidden(
         f"the Host header {facts.host!r} is not a name of this server",

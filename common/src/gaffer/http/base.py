@@ -28,7 +28,7 @@ from gaffer.http.access import (
 )
 from gaffer.http.connections import answered
 from gaffer.http.jsonbody import convert, decode_object
-from gaffer.http.limits import DEFAULT_LIMITS, Limits, TooLarge
+from gaffer.http.limits import DEFAULT_LIMITS, FRAMING, Limits, TooLarge
 from gaffer.http.routes import DEFERRED, PUBLIC, Match, Open, Route, RouteTable
 from gaffer.http.server import peer_of
 
@@ -180,6 +180,7 @@ class Handler(Routed):
         self.set_header("Content-Type", "application/json")
         self.set_header("Cache-Control", "no-store")
         self.set_header("X-Content-Type-Options", "nosniff")
+        self.set_header("Content-Security-Policy", FRAMING)
         self.clear_header("Server")
         for name, value in cors_headers(self.application.policy, self.request).items():
             self.set_header(name, value)

@@ -5,6 +5,9 @@ from dataclasses import dataclass
 
 from gaffer.errors import GafferError
 
+FRAMING = "frame-ancestors 'self'"
+"""Content-Security-Policy of every answer: pages of other sites show none of them in a frame."""
+
 _UNLIMITED = 1_000_000  # descriptors, where the system sets no limit
 
 

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from tornado.iostream import IOStream, SSLIOStream, StreamClosedError, UnsatisfiableReadError
 
 from gaffer.errors import GafferError
-from gaffer.http.limits import HeaderTooLarge, Limits, MalformedRequest
+from gaffer.http.limits import FRAMING, HeaderTooLarge, Limits, MalformedRequest
 
 _PIECE = 64 * 1024  # bytes that are read at once
 _DRAINED = 1024 * 1024  # bytes that have come already and are read before a connection is closed
@@ -130,6 +130,7 @@ def raw_answer(error: GafferError) -> bytes:
         f"Content-Length: {len(body)}",
         "Cache-Control: no-store",
         "X-Content-Type-Options: nosniff",
+        f"Content-Security-Policy: {FRAMING}",
         "Connection: close",
     )
     return "\r\n".join(head).encode() + b"\r\n\r\n" + body
