@@ -238,6 +238,19 @@ class Policy:
     cookie: str | None = None
     resume: Callable[[str], Grant | None] = no_keys
 
+    def scopes_of(self, peer: Peer) -> frozenset[Scope]:
+        """What the peer of a connection may do as a local user."""
+        if not self.trust_local or peer.kind is PeerKind.REMOTE or peer.uid is None:
+            return frozenset()
+        scopes = self.local_uids.get(peer.uid, frozenset())
+        for gid in peer.gids if peer.kind is PeerKind.UNIX else ():
+            scopes |= self.socket_gids.get(gid, frozenset())
+        return scopes
+
+    def knows(self, grant: Grant) -> bool:
+        """Whether it is the grant of a known caller, not only what anybody may do."""
+        return not grant.scopes <= self.anonymous
+
     def allows_origin(self, origin: str) -> bool:
         """Whether pages of that origin may use this server from elsewhere."""
         return origin.lower() in self.origins
@@ -388,13 +401,7 @@ def _grant_of_cookie(policy: Policy, facts: Facts) -> Grant | None:
 
 
 def _local_scopes(policy: Policy, facts: Facts) -> frozenset[Scope]:
-    peer = facts.peer
-    if not policy.trust_local or facts.forwarded or peer.kind is PeerKind.REMOTE or peer.uid is None:
-        return frozenset()
-    scopes = policy.local_uids.get(peer.uid, frozenset())
-    for gid in peer.gids if peer.kind is PeerKind.UNIX else ():
-        scopes |= policy.socket_gids.get(gid, frozenset())
-    return scopes
+    return frozenset() if facts.forwarded else policy.scopes_of(facts.peer)
 
 
 def _why_not_trusted(policy: Policy, facts: Facts) -> str:

@@ -18,6 +18,12 @@ def is_loopback(address: str) -> bool:
     return ip is not None and ip.is_loopback
 
 
+def network_of(address: str) -> str:
+    """The /64 network of an IPv6 address; any other address as it is."""
+    ip = _parse_ip(address.partition("%")[0])
+    return str(ipaddress.ip_network((ip, 64), strict=False)) if isinstance(ip, ipaddress.IPv6Address) else address
+
+
 @lru_cache(_REMEMBERED)
 def split_authority(authority: str) -> tuple[str, int | None] | None:
     """Host, in lower case without brackets and final dot, and port of `host[:port]`; None when it is malformed."""

@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Hashable
 from enum import IntEnum, auto
 from http import HTTPStatus
 from typing import Any, Protocol
@@ -41,11 +41,18 @@ class Overseer(Protocol):
     def forget(self, stream: "WireStream") -> None:
         """The stream is closed."""
 
+    def identify(self, stream: "WireStream", known: bool) -> None:
+        """The caller is known from now on, or isn't any more."""
+
+    def knows(self, stream: "WireStream") -> bool:
+        """Whether the caller is known, or no difference is made."""
+
 
 class WireStream(IOStream):
     """A stream that reports to its endpoint."""
 
     endpoint: Overseer
+    source: Hashable = None  # of the connection
     phase = Phase.BUSY
     since = 0.0  # when the phase began, in the loop's time
     heard = False  # whether anything came of the request that is awaited
