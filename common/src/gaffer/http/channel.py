@@ -15,9 +15,9 @@ from typing import Any, NamedTuple
 import msgspec
 
 from gaffer.controller import Controller, Result
-from gaffer.errors import CommandError, GafferError, TopicError
+from gaffer.errors import BadRequest, CommandError, GafferError, TopicError
 from gaffer.http.access import AUTH, AuthRequired, Scope
-from gaffer.http.jsonbody import TooManyValues, check_size
+from gaffer.http.jsonbody import TooManyValues, check_numbers, check_size
 from gaffer.http.node import NodeApplication
 from gaffer.http.routes import DEFERRED
 from gaffer.http.sockjs import Connection, ConnectionClosed, SockJS
@@ -64,7 +64,8 @@ def parse(text: str) -> Subscribe | Order | None:
     try:
         check_size(text)
         message = msgspec.json.decode(text)
-    except (msgspec.DecodeError, UnicodeError, RecursionError, TooManyValues):
+        check_numbers(text.encode(), message)
+    except (BadRequest, msgspec.DecodeError, UnicodeError, RecursionError, TooManyValues):
         raise Malformed(reason="invalid_json") from None
     event = message.get("event") if isinstance(message, dict) else None
     if not isinstance(event, str):
