@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
+from urllib.request import urlopen
 
 import pytest
 from tornado.websocket import WebSocketHandler
@@ -21,7 +22,9 @@ from gaffer.http.routes import DEFERRED, PUBLIC, Open, Route
 from gaffer.keyfile import new_key
 from gafferd import key_routes, site_routes
 from support.daemons import gafferd
+from support.needs import needs_root
 from support.poll import eventually
+from support.strangers import stranger
 
 ROUTES = [*http_handler.ROUTES, *key_routes.ROUTES, *site_routes.ROUTES]
 
@@ -331,3 +334,91 @@ def welcome_callers(gate: Gate, scope: Scope | Open) -> Iterator[tuple[str, dict
         yield f"one who may {scope}", gate.key(scope)
     if scope is PUBLIC:
         yield "a foreign page", {"Origin": "http://evil.example.com", "Host": "evil.example.com"}
+
+
+# The document
+
+
+class Operation(NamedTuple):
+    """An operation of /openapi.json, with a path that means nothing that exists."""
+
+    method: str
+    path: str
+    scope: str
+
+    @property
+    def needs(self) -> Scope | None:
+        return Scope(self.scope) if self.scope in set(Scope) else None
+
+
+def documented(document: dict[str, Any]) -> list[Operation]:
+    found = []
+    for path, item in document["paths"].items():
+        target = re.sub(r"\{(\w+)\}", lambda match: {**PARAMETERS, **ABSENT}.get(match[1], "x"), path)
+        for method, operation in item.items():
+            if method == "parameters":
+                continue
+            scopes = operation.get("x-scopes") or {path: operation["x-scope"]}
+            # Of two routes of one form, the one that takes more than digits; the pid of a process is there too.
+            pattern = next((each for each in scopes if ":digits" not in each), next(iter(scopes)))
+            feeds = target.startswith(("/streams", "/watch", "/stats"))
+            query = "?feed=eventsource&heartbeat=0.1" if feeds else ""
+            found.append(Operation(method.upper(), target + query, scopes[pattern]))
+    return found
+
+
+def test_the_document_tells_who_is_let_in(gate: Gate) -> None:
+    operations = documented(gate.get("/openapi.json"))
+    assert len(operations) > 80
+    asked = json.dumps({"scopes": list(Scope), "sessions": None}).encode()
+    gate.log_in()
+    revoked = json.loads(gate.call("POST", "/keys", gate.key("owner"), asked).body)
+    assert gate.call("DELETE", f"/keys/{revoked['id']}", gate.key("owner")).status == 200
+    json_type = {"Content-Type": "application/json"}
+    wrong = {}
+    cookie, token = {"Cookie": gate.cookie}, {"X-Gaffer-Token": gate.token}
+    for each in operations:
+        needs = each.needs
+        if needs is None:
+            continue  # what may be done without a grant is for the tests of these routes
+        callers: dict[str, tuple[dict[str, str], Refusal | None]] = {
+            "nobody": ({}, AUTH_REQUIRED),
+            "a revoked key": ({"X-Api-Key": revoked["key"]}, AUTH_REQUIRED),
+            **({"a key for another session": (gate.key("limited"), FORBIDDEN)} if "absent" in each.path else {}),
+            "a cookie": (gate.page(**cookie, **json_type), None if needs is Scope.READ else TOKEN_REQUIRED),
+            "a cookie and its token": (gate.page(**cookie, **token, **json_type), None),
+            **{scope: (gate.key(scope), None if scope is needs else FORBIDDEN) for scope in Scope},
+        }
+        for name, (headers, refusal) in callers.items():
+            answer = gate.call(each.method, each.path, headers)
+            if refusal is not None:
+                is_right = answer.refusal == without_body(refusal, each.method)
+            else:
+                is_right = answer.status not in (401, 403, 500)
+            if not is_right:
+                wrong[each, name] = answer.refusal
+    gate.call("DELETE", "/drain", gate.key("owner"))
+    gate.await_jobs()
+    assert wrong == {}
+
+
+CALL_ALL = """
+host, port = sys.argv[1:]
+for line in sys.stdin:
+    method, path = line.split()
+    with socket.socket() as s:
+        s.connect((host, int(port)))
+        s.sendall(f"{method} {path} HTTP/1.1\\r\\nHost: localhost\\r\\nContent-Length: 0\\r\\n\\r\\n".encode())
+        print(s.recv(4096).split()[1].decode(), flush=True)
+"""
+
+
+@needs_root
+def test_another_user_of_the_host_is_nobody() -> None:
+    with gafferd() as node:
+        operations = documented(json.loads(urlopen(f"{node.url}/openapi.json", timeout=10).read()))
+        with stranger(CALL_ALL, "127.0.0.1", node.port) as caller:
+            calls = "".join(f"{each.method} {each.path}\n" for each in operations)
+            output, _ = caller.communicate(calls, timeout=30)
+    answers = dict(zip(operations, map(int, output.split()), strict=True))
+    assert {each: status for each, status in answers.items() if each.needs is not None and status != 401} == {}
