@@ -21,16 +21,21 @@ MANY_CALLS = int(os.environ.get("GAFFER_TEST_CALLS", "100000"))
 CALLERS = 4
 
 # Sends a whole POST and is gone: what is left of its socket belongs to uid 0 for the kernel. Each caller has its own
-# address, to have enough ports.
+# address, to have enough ports, and tries again when the node accepts more slowly than it comes.
 SEND_AND_CLOSE = """
 host, port, caller, calls = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
 body = b'{"name": "evil", "cmd": "true"}'
 head = "POST /jobs/default HTTP/1.1\\r\\nHost: localhost\\r\\nContent-Length: %d\\r\\n\\r\\n" % len(body)
-for _ in range(calls):
+while calls:
     with socket.socket() as s:
         s.bind(("127.0.0.%d" % (100 + caller), 0))
-        s.connect((host, port))
+        s.settimeout(1)
+        try:
+            s.connect((host, port))
+        except TimeoutError:
+            continue
         s.sendall(head.encode() + body)
+        calls -= 1
 """
 
 CALL = """
