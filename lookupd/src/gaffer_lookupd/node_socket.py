@@ -3,17 +3,19 @@
 import asyncio
 from typing import Any
 
-from tornado.websocket import WebSocketClosedError, WebSocketHandler
+from tornado.websocket import WebSocketClosedError
 
 from gaffer.errors import BadRequest
 from gaffer.http.access import AuthRequired, Facts, check_host, check_origin
+from gaffer.http.http1 import list_items
+from gaffer.http.rfc6455 import ServerSocket
 from gaffer.http.server import peer_of
 from gaffer_lookupd.application import LookupHandler
 
 _AGENT_LIMIT = 200  # characters
 
 
-class NodeSocket(LookupHandler, WebSocketHandler):
+class NodeSocket(LookupHandler, ServerSocket):
     """The connection of a node. Where there is a cluster key, only its holders get one."""
 
     session: int | None = None
@@ -28,7 +30,7 @@ class NodeSocket(LookupHandler, WebSocketHandler):
         elif facts.from_browser:
             # Nodes may know lookupd by any name; a page behind such a name is a page of a DNS rebinder.
             check_host(self.application.policy, facts)
-        if request.method != "GET" or request.headers.get("Upgrade", "").lower() != "websocket":
+        if "websocket" not in list_items(request.headers, "Upgrade"):
             raise BadRequest(f"{request.path} is a websocket", hint="connect with ws:// or wss://")
 
     def _check_key(self, key: str | None) -> None:
@@ -43,9 +45,6 @@ class NodeSocket(LookupHandler, WebSocketHandler):
             f"nodes need the cluster key here; this one came {what}",
             hint="give gafferd the key file of the cluster: --cluster-key-file",
         )
-
-    def check_origin(self, origin: str) -> bool:
-        return True  # done by prepare()
 
     def open(self, *args: str, **kwargs: str) -> None:
         self.set_nodelay(True)

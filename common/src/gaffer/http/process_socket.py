@@ -12,12 +12,13 @@ from typing import Any
 
 from tornado.iostream import StreamClosedError
 from tornado.web import HTTPError
-from tornado.websocket import WebSocketClosedError, WebSocketHandler
+from tornado.websocket import WebSocketClosedError
 
-from gaffer.errors import BadRequest, GafferError, NotRedirected
+from gaffer.errors import GafferError, NotRedirected
 from gaffer.http.access import Scope
 from gaffer.http.feeds import FeedQuery
 from gaffer.http.node import NodeHandler
+from gaffer.http.rfc6455 import ServerSocket
 from gaffer.process import Process
 from gaffer.process_streams import Stream
 from gaffer.streams import Chunk, Cursor
@@ -29,18 +30,10 @@ PING_TIMEOUT = 60.0  # seconds without a sign of the client
 _NORMAL, _GOING_AWAY = 1000, 1001  # close codes, RFC 6455 section 7.4.1
 _PRIVATE = 4000  # the first of those that are free for applications; 4404 means what 404 does in HTTP
 
-_VERSION = "13"  # of the protocol, RFC 6455
 _FIN, _TEXT, _BINARY = 0x80, 1, 2  # section 5.2
 
 
-class UpgradeRequired(GafferError):
-    """The resource is a websocket."""
-
-    errno = 426
-    reason = "upgrade_required"
-
-
-class ProcessSocket(NodeHandler, WebSocketHandler):
+class ProcessSocket(NodeHandler, ServerSocket):
     """A websocket that follows an output of a process, writes to it, or both.
 
     The application settings `websocket_ping_interval`, `websocket_ping_timeout` (seconds) and
@@ -131,25 +124,6 @@ class ProcessSocket(NodeHandler, WebSocketHandler):
         return connection.stream.write(_message(data))
 
     # Hooks of Tornado
-
-    async def get(self) -> None:
-        headers = self.request.headers
-        connection = [option.strip().lower() for option in headers.get("Connection", "").split(",")]
-        wanted = headers.get("Upgrade", "").lower() == "websocket" and "upgrade" in connection
-        if self.request.method != "GET" or not wanted or headers.get("Sec-WebSocket-Version") != _VERSION:
-            raise UpgradeRequired(f"{self.request.path} is a websocket", hint="connect with a websocket client")
-        if not headers.get("Sec-WebSocket-Key"):
-            raise BadRequest("the header Sec-WebSocket-Key is missing")
-        await WebSocketHandler.get(self)
-
-    def write_error(self, status_code: int, **kwargs: Any) -> None:
-        if status_code == UpgradeRequired.errno:
-            self.set_header("Upgrade", "websocket")
-            self.set_header("Sec-WebSocket-Version", _VERSION)
-        super().write_error(status_code, **kwargs)
-
-    def check_origin(self, origin: str) -> bool:
-        return True  # the gate has checked it
 
     @property
     def ping_interval(self) -> float:

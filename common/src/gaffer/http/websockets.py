@@ -9,7 +9,8 @@ from gaffer.errors import BadRequest, GafferError, NotRedirected, ProcessError
 from gaffer.frames import ERROR, GENERAL, MESSAGE, OK, RESPONSE, Frame, FrameError
 from gaffer.http.access import Scope
 from gaffer.http.operations import operation
-from gaffer.http.process_socket import ProcessSocket, UpgradeRequired
+from gaffer.http.process_socket import ProcessSocket
+from gaffer.http.rfc6455 import UpgradeRequired
 from gaffer.http.routes import Route
 from gaffer.process import Process
 from gaffer.process_streams import STDIN

@@ -119,6 +119,8 @@ class WireStream(IOStream):
 
     def drain(self) -> None:
         """Read what has come: closing with it unread would reset the connection, and the answer might get lost."""
+        if self.closed():
+            return
         with contextlib.suppress(OSError):
             for _ in range(_DRAINED // _PIECE):
                 if not self.socket.recv(_PIECE):
