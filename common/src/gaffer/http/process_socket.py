@@ -42,6 +42,7 @@ class ProcessSocket(NodeHandler, ServerSocket):
 
     target: Process
     _output: Cursor[Chunk] | None = None
+    _is_elsewhere = False  # the client wanted to resume at a position that is not of this output
     _input: Stream | None = None
     _end_of_input: Cursor[Any] | None = None
     _running: asyncio.Task[None] | None = None
@@ -59,6 +60,9 @@ class ProcessSocket(NodeHandler, ServerSocket):
         """Send a piece of output, like `send`."""
         raise NotImplementedError
 
+    def pass_on_gap(self, start: int, end: int) -> None:
+        """Tell that the client lost the output between two offsets, if there is a way to."""
+
     def take_at_once(self, message: bytes) -> bool:
         """Do what a message wants, if there is nothing to wait for or to say; whether it was done."""
         return False
@@ -75,8 +79,9 @@ class ProcessSocket(NodeHandler, ServerSocket):
 
     def follow(self, label: str) -> None:
         """Send the output `label` from where the query says."""
-        ring = self.target.ring(label)
-        self._output = Cursor(ring, FeedQuery.of(self).start_in(ring))
+        ring, query = self.target.ring(label), FeedQuery.of(self)
+        self._output = Cursor(ring, query.start_in(ring))
+        self._is_elsewhere = query.is_elsewhere(ring)
 
     def write_to(self, label: str) -> None:
         """Let the client write to the stream `label`."""
@@ -193,7 +198,11 @@ class ProcessSocket(NodeHandler, ServerSocket):
         self.application.feeds.add(self)
         try:
             with suppress(StreamClosedError):
+                if self._output is not None and self._is_elsewhere:
+                    self.pass_on_gap(0, self._output.offset)
                 while self._output is not None and (chunk := await self._output.next()) is not None:
+                    if chunk.gap:
+                        self.pass_on_gap(chunk.offset - chunk.gap, chunk.offset)
                     sent = self.pass_on(chunk)
                     del chunk  # there may be a thousand clients that don't read
                     # A client that keeps up gets all there is at once, or it would fall behind a burst of output.
