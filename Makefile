@@ -38,7 +38,7 @@ test: venv
 	@$(BIN)/pytest $(ARGS)
 
 faults: venv
-	@$(BIN)/pytest tests/cluster/test_faults.py -m "" -rP $(ARGS)
+	@$(BIN)/pytest tests/cluster/test_faults.py tests/gafferd/test_local_callers.py -m "" -rP $(ARGS)
 
 check: venv
 	$(BIN)/ruff format --check

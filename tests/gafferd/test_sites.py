@@ -97,6 +97,17 @@ async def test_a_folder_is_behind_its_slash(served: Served, path: str, location:
     assert (answer.status, answer.headers["location"], answer.error) == (301, location, "moved")
 
 
+@pytest.mark.parametrize("path", ["", "docs", "nope", "../x", "%FF", "index.html?\0"])
+async def test_no_other_site_shows_a_page_in_a_frame(served: Served, path: str) -> None:
+    answer = await served.node.call("GET", f"/_plugin/hello/{path}")
+    assert answer.headers["content-security-policy"] == "frame-ancestors 'self'"
+    address = served.node.address.replace("127.0.0.1", "0.0.0.0")
+    headers = {"Host": address.removeprefix("http://"), "Referer": "http://evil.example.com/"}
+    refused = await served.node.call("GET", f"/_plugin/hello/{path}", None, headers)
+    assert refused.status == (400 if answer.status == 400 else 403)
+    assert refused.headers["content-security-policy"] == "frame-ancestors 'self'"
+
+
 async def test_a_location_stays_on_the_node(served: Served) -> None:
     name = "http:evil.example.com"
     (served.site / name).mkdir()

@@ -21,7 +21,7 @@ import psutil
 from support.daemons import command_path
 from support.http_node import Answer, open_exchange
 from support.poll import eventually
-from support.strangers import NOBODY
+from support.strangers import STRANGER
 
 REPOSITORY = Path(__file__).parents[2]
 PORT = 5000
@@ -160,7 +160,7 @@ def _script(home: Path) -> str:
         home=home,
         programs=" ".join(PROGRAMS),
         plugin=PLUGIN,
-        nobody=NOBODY,
+        nobody=STRANGER,
         key=KEY,
         show=show,
         command=shlex.join(command),

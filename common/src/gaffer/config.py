@@ -7,15 +7,15 @@ YAML and Python keywords share one set of names, defaults and messages.
 import asyncio
 import dataclasses
 import functools
-import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from gaffer import rules
-from gaffer.errors import ConfigError, Problem
+from gaffer.errors import QUOTED, ConfigError, Problem, quoted
 from gaffer.names import parse_job_name
 from gaffer.rules import FlappingInfo, did_you_mean
+from gaffer.words import split_words
 
 if TYPE_CHECKING:
     from gaffer.process import ExitStatus, Process
@@ -191,7 +191,7 @@ class ProcessConfig:
 
     @functools.cached_property
     def _words(self) -> list[str]:
-        return shlex.split(self.cmd)
+        return split_words(self.cmd)
 
     def port_of(self, slot: int) -> int | None:
         """The fixed port of slot `slot` (from 1); None when there is none or it is chosen at the start."""
@@ -233,12 +233,18 @@ def _check(
     config: Any, path: str, lax: bool, known: tuple[str, ...] = PROCESS_KEYS
 ) -> tuple[dict[str, Any], list[Problem]]:
     if not isinstance(config, Mapping):
-        return {}, [Problem(path, f"expected an object that describes a process, got {config!r}")]
+        return {}, [Problem(path, f"expected an object that describes a process, got {quoted(config)}")]
     values: dict[str, Any] = {}
     problems: list[Problem] = []
     for key, given in config.items():
         if key not in known:
-            problems.append(Problem(f"{path}.{key}", f"unknown key {key!r}", did_you_mean(str(key), PROCESS_KEYS)))
+            problems.append(
+                Problem(
+                    f"{path}.{str(key)[:QUOTED]}",
+                    f"unknown key {quoted(key)}",
+                    did_you_mean(str(key), PROCESS_KEYS),
+                )
+            )
             continue
         try:
             values[key] = _FIELDS[key].metadata["rule"](given, lax)

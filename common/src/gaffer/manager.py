@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from gaffer import aliases, arguments, procfs, views
+from gaffer import aliases, arguments, procfs, rules, views
 from gaffer import job_events as ev
 from gaffer.channels import Channel, open_channel
 from gaffer.config import ProcessConfig
@@ -218,14 +218,16 @@ class Manager(Observed):
         """Run one more process of a job once, without keeping it alive or counting it; returns its pid.
 
         `graceful_timeout` is how long it has to end when it is stopped, in seconds; 0 takes the job's. Raises
-        NodeDraining (503) while the node is drained.
+        NodeDraining (503) while the node is drained, and BadValue.
         """
         with self._lock:
             job = self._open_job(name)
             if self.draining:
                 raise NodeDraining
+            timeout = arguments.setting("graceful_timeout", rules.seconds, graceful_timeout)
+            variables = arguments.setting("env", rules.variables, env)
             pid = self.get_process_id()
-            self._supervisor.submit(job, ev.Committed(pid, graceful_timeout, dict(env or {})))
+            self._supervisor.submit(job, ev.Committed(pid, timeout, dict(variables)))
             return pid
 
     # Processes

@@ -2,12 +2,13 @@
 
 import os
 import re
-import shlex
 from collections.abc import Iterable, Iterator, Mapping
 from configparser import ConfigParser
 from typing import Any
 
 from dotenv import dotenv_values
+
+from gaffer.words import split_words
 
 _LINE = re.compile(r"([A-Za-z0-9_-]+):[ \t]*(\S.*)")
 
@@ -63,7 +64,7 @@ class Procfile:
 
         Raises ValueError when it is empty or a quotation is left open.
         """
-        words = shlex.split(v)
+        words = split_words(v)
         if not words:
             raise ValueError("the command line is empty")
         return words[0], words[1:]

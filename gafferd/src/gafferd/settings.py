@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gaffer import rules
-from gaffer.errors import BadRequest, ConfigError, Problem
+from gaffer.errors import BadRequest, ConfigError, Problem, quoted
 from gaffer.http.access import Scope
 from gaffer.http.limits import DEFAULT_LIMITS
 from gaffer.http_post import Address
@@ -19,11 +19,14 @@ from gaffer.log import parse_level
 from gaffer.rules import Wrong
 from gaffer.util import check_gid, check_uid, parse_address
 
+_MAX_DIGITS = 18  # of a number in a setting
+
 
 def number(text: str, lowest: int, highest: int) -> int:
     """A whole number from `lowest` to `highest`."""
-    if not (text.isascii() and text.isdecimal() and lowest <= int(text) <= highest):
-        raise Wrong(f"expected a whole number from {lowest} to {highest}, got {text!r}")
+    digits = text.isascii() and text.isdecimal() and len(text) <= _MAX_DIGITS
+    if not (digits and lowest <= int(text) <= highest):
+        raise Wrong(f"expected a whole number from {lowest} to {highest}, got {quoted(text)}")
     return int(text)
 
 
@@ -51,7 +54,7 @@ def _size(text: str, lowest: int, highest: int) -> int:
     """A number of bytes, also as `64K` or `8M`."""
     size = rules.size(text, True)
     if not lowest <= size <= highest:
-        raise Wrong(f"expected {lowest} to {highest} bytes, got {text!r}", "such as 65536, 64K or 8M")
+        raise Wrong(f"expected {lowest} to {highest} bytes, got {quoted(text)}", "such as 65536, 64K or 8M")
     return size
 
 
@@ -59,7 +62,7 @@ def patience(text: str) -> float:
     """A number of seconds, more than 0 and at most a day."""
     seconds = rules.seconds(text, True)
     if not 0 < seconds <= 86400:
-        raise Wrong(f"expected a number of seconds, more than 0 and at most 86400, got {text!r}")
+        raise Wrong(f"expected a number of seconds, more than 0 and at most 86400, got {quoted(text)}")
     return seconds
 
 

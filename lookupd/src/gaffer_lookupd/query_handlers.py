@@ -27,6 +27,7 @@ _HEAD = (
     b"Content-Type: application/json\r\n"
     b"Cache-Control: no-store\r\n"
     b"X-Content-Type-Options: nosniff\r\n"
+    b"Content-Security-Policy: frame-ancestors 'self'\r\n"
     b"Date: %b\r\n"
     b"Content-Length: %d\r\n\r\n%b"
 )

@@ -91,7 +91,7 @@ def _limits() -> Limits:
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     unlimited = soft == resource.RLIM_INFINITY
     connections = _UNLIMITED if unlimited else max(soft - _OWN_DESCRIPTORS, soft // 2)
-    return Limits(max_connections=connections, accepts_per_second=_ACCEPTS_PER_SECOND)
+    return Limits(max_connections=connections, accepts_per_second=_ACCEPTS_PER_SECOND, max_strangers=None)
 
 
 def _is_reachable(url: str) -> bool:

@@ -15,7 +15,7 @@ from tornado.web import HTTPError
 from tornado.websocket import WebSocketClosedError
 
 from gaffer.errors import GafferError, NotRedirected
-from gaffer.http.access import Scope
+from gaffer.http.access import AUTH, AuthRequired, Scope
 from gaffer.http.feeds import FeedQuery
 from gaffer.http.node import NodeHandler
 from gaffer.http.rfc6455 import ServerSocket
@@ -49,6 +49,7 @@ class ProcessSocket(NodeHandler, ServerSocket):
     _pings: asyncio.TimerHandle | None = None
     _held = False  # by the process, until it reads; meanwhile no sign of the client can come in
     _leaving = False
+    _is_first = True  # of the client's messages
 
     # What each kind does in its own way
 
@@ -155,6 +156,9 @@ class ProcessSocket(NodeHandler, ServerSocket):
         if self.ws_connection is None:  # closed from here, and the client doesn't know it yet
             return None
         data = message.encode() if isinstance(message, str) else message
+        is_first, self._is_first = self._is_first, False
+        if is_first and self.grant.elevate is not None and data.startswith(AUTH.encode()):
+            return self._elevate(data.decode(errors="replace").removeprefix(AUTH))
         return None if self.take_at_once(data) else self._take(data)
 
     def on_pong(self, data: bytes) -> None:
@@ -184,6 +188,14 @@ class ProcessSocket(NodeHandler, ServerSocket):
         with suppress(WebSocketClosedError):
             self.ping()
             self._await_sign()
+
+    async def _elevate(self, token: str) -> None:
+        """Take the token of the cookie that the handshake presented; end the connection for a wrong one."""
+        grant = self.grant.elevate(token) if self.grant.elevate is not None else None
+        if grant is None:
+            await self._fail(AuthRequired("the token does not belong to the cookie", hint="log in again"))
+        else:
+            self.adopt(grant)
 
     async def _take(self, message: bytes) -> None:
         try:

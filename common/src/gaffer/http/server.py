@@ -74,6 +74,14 @@ class HttpEndpoint:
             ) from None
 
 
+class ServedApplication(HTTPServerConnectionDelegate):
+    """What Listeners serve."""
+
+    def trusts(self, peer: Peer) -> bool:
+        """Whether the peer of a connection is known without a key."""
+        raise NotImplementedError
+
+
 class _UnixSocketFile(NamedTuple):
     path: str
     device: int
@@ -96,7 +104,7 @@ class Listeners:
 
     def __init__(
         self,
-        application: HTTPServerConnectionDelegate,
+        application: "ServedApplication",
         endpoints: Sequence[HttpEndpoint],
         socket_gid: int | None = None,
         limits: Limits = DEFAULT_LIMITS,
@@ -144,7 +152,8 @@ class Listeners:
     def _listen(self, endpoint: HttpEndpoint, finder: PeerFinder) -> None:
         context = endpoint.make_ssl_context()
         allowed = self._limits.connections(len(self._endpoints))
-        server = Endpoint(self._application, finder.find, self._limits, allowed, self._shared, context)
+        trusts = self._application.trusts
+        server = Endpoint(self._application, finder.find, trusts, self._limits, allowed, self._shared, context)
         self._servers.append(server)
         for uri in endpoint.uris:
             address = _parse(uri)

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Hashable
 from enum import IntEnum, auto
 from http import HTTPStatus
 from typing import Any, Protocol
@@ -12,7 +12,7 @@ from tornado.httputil import format_timestamp
 from tornado.iostream import IOStream, SSLIOStream, StreamClosedError, UnsatisfiableReadError
 
 from gaffer.errors import GafferError
-from gaffer.http.limits import HeaderTooLarge, Limits, MalformedRequest
+from gaffer.http.limits import FRAMING, HeaderTooLarge, Limits, MalformedRequest
 
 _PIECE = 64 * 1024  # bytes that are read at once
 _DRAINED = 1024 * 1024  # bytes that have come already and are read before a connection is closed
@@ -46,11 +46,18 @@ class Overseer(Protocol):
     def forget(self, stream: "WireStream") -> None:
         """The stream is closed."""
 
+    def identify(self, stream: "WireStream", known: bool) -> None:
+        """The caller is known from now on, or isn't any more."""
+
+    def knows(self, stream: "WireStream") -> bool:
+        """Whether the caller is known, or no difference is made."""
+
 
 class WireStream(IOStream):
     """A stream that reports to its endpoint."""
 
     endpoint: Overseer
+    source: Hashable = None  # of the connection
     phase = Phase.BUSY
     since = 0.0  # when the phase began, in the loop's time
     heard = False  # whether anything came of the request that is awaited
@@ -141,6 +148,7 @@ def raw_answer(error: GafferError) -> bytes:
         f"Date: {format_timestamp(time.time())}",
         "Cache-Control: no-store",
         "X-Content-Type-Options: nosniff",
+        f"Content-Security-Policy: {FRAMING}",
         "Connection: close",
     )
     return "\r\n".join(head).encode() + b"\r\n\r\n" + body

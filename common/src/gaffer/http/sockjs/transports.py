@@ -71,7 +71,7 @@ class XhrPolling(_Receiver, XhrPollingTransport):  # type: ignore[misc]
     @operation(str, media=JAVASCRIPT, errors=(TooManySessions,), endless=True)
     def post(self) -> None:
         """A frame of SockJS and a newline."""
-        self.router.admit(self.session_id, self.grant)
+        self.router.admit(self.session_id, self.grant, self.caller)
         super().post(self.session_id)
 
 
@@ -83,7 +83,7 @@ class XhrStreaming(_Receiver, XhrStreamingTransport):  # type: ignore[misc]
     @operation(str, media=JAVASCRIPT, errors=(TooManySessions,), endless=True)
     def post(self) -> None:
         """2 KiB of prelude, then a line for each frame of SockJS."""
-        self.router.admit(self.session_id, self.grant)
+        self.router.admit(self.session_id, self.grant, self.caller)
         super().post(self.session_id)
 
 
@@ -93,7 +93,7 @@ class EventSource(_Receiver, EventSourceTransport):  # type: ignore[misc]
     @operation(str, media=EVENTS, errors=(TooManySessions,))
     def get(self) -> None:
         """An event for each frame of SockJS."""
-        self.router.admit(self.session_id, self.grant)
+        self.router.admit(self.session_id, self.grant, self.caller)
         super().get(self.session_id)
 
     def head(self, *args: str, **kwargs: str) -> None:
@@ -114,7 +114,7 @@ class XhrSend(Transport):
 
         The protocol wants 500 for a body that can't be read.
         """
-        session = self.router.find(self.session_id, self.grant)
+        session = self.router.find(self.session_id, self.grant, self.caller)
         self.disable_cache()
         self.set_header("Content-Type", "text/plain; charset=UTF-8")
         if not self.body:
