@@ -5,13 +5,14 @@ come next for it are no longer kept, it gets the whole map again.
 """
 
 import asyncio
-import re
+from typing import Annotated, Any, cast
 
-from msgspec import Struct
+from msgspec import Meta, Struct
 from tornado.iostream import StreamClosedError
 
 from gaffer.errors import BadRequest
 from gaffer.http.operations import EVENTS, operation
+from gaffer.position import Position
 from gaffer.streams import Cursor, Records
 from gaffer_lookupd.application import LookupHandler
 from gaffer_lookupd.changes import Change
@@ -20,7 +21,6 @@ from gaffer_lookupd.queries import in_parts
 HEARTBEAT = 15.0  # seconds between signs of life, where the client doesn't say
 
 _MIN_HEARTBEAT, _MAX_HEARTBEAT = 0.1, 3600.0
-_POSITION = re.compile(r"([0-9a-z]{1,64}):([0-9]{1,18})", re.ASCII)
 
 _COMMENT = b":\n\n"
 
@@ -32,8 +32,8 @@ class EventsQuery(Struct, kw_only=True):
     seconds of silence before an empty comment is sent.
     """
 
-    since: str = ""
-    heartbeat: float = HEARTBEAT
+    since: Annotated[str, Meta(pattern="^$|^[0-9A-Za-z]{1,64}:[0-9]{1,18}$")] = ""
+    heartbeat: Annotated[float, Meta(ge=_MIN_HEARTBEAT, le=_MAX_HEARTBEAT)] = HEARTBEAT
 
 
 class EventsHandler(LookupHandler):
@@ -54,7 +54,7 @@ class EventsHandler(LookupHandler):
         changes, heartbeat = self.application.changes, self._heartbeat()
         start = self._start()
         self._cursor = cursor = Cursor(changes, start)
-        self.set_header("Content-Type", EVENTS)
+        self._set_media()
         self.follow()
         try:
             await self.flush()
@@ -82,7 +82,11 @@ class EventsHandler(LookupHandler):
     def head(self, *args: str, **kwargs: str) -> None:
         self._heartbeat()
         self._start()
+        self._set_media()
+
+    def _set_media(self) -> None:
         self.set_header("Content-Type", EVENTS)
+        self.set_header("Cache-Control", "no-store, no-transform")  # proxies that compress a feed hold it back
 
     def on_connection_close(self) -> None:
         super().on_connection_close()
@@ -109,16 +113,16 @@ class EventsHandler(LookupHandler):
     def _start(self) -> int | None:
         """The position that the client goes on from; None when it has none, or one that can't be gone on from."""
         since = self.get_query_argument("since", "")
-        given = _POSITION.fullmatch(since)
-        if since and given is None:
+        given = Position.parse(since)
+        if since and (given is None or not given.epoch):
             raise BadRequest(
                 f"since={since!r} can't be used", reason="bad_value", hint="give the id of the last event, EPOCH:SEQ"
             )
-        position = _POSITION.fullmatch(self.request.headers.get("Last-Event-ID", "")) or given
-        if position is None or position[1] != self.application.registry.epoch:
+        position = Position.parse(self.request.headers.get("Last-Event-ID", "")) or given
+        if position is None or position.epoch != self.application.registry.epoch:
             return None
-        seq, changes = int(position[2]), self.application.changes
-        return seq if changes.start <= seq <= changes.end else None
+        changes = self.application.changes
+        return position.offset if changes.start <= position.offset <= changes.end else None
 
     def _heartbeat(self) -> float:
         text = self.get_query_argument("heartbeat", str(HEARTBEAT))

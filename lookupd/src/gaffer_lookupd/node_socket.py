@@ -4,10 +4,12 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
-from tornado.websocket import WebSocketClosedError, WebSocketHandler
+from tornado.websocket import WebSocketClosedError
 
 from gaffer.errors import BadRequest
 from gaffer.http.access import AuthRequired, Facts, check_host, check_origin
+from gaffer.http.http1 import list_items
+from gaffer.http.rfc6455 import ServerSocket
 from gaffer.http.server import peer_of
 from gaffer.messages import MAX_FIRST_MESSAGE_SIZE
 from gaffer_lookupd.application import LookupHandler
@@ -15,7 +17,7 @@ from gaffer_lookupd.application import LookupHandler
 _AGENT_LIMIT = 200  # characters
 
 
-class NodeSocket(LookupHandler, WebSocketHandler):
+class NodeSocket(LookupHandler, ServerSocket):
     """The connection of a node. Where there is a cluster key, only its holders get one."""
 
     session: int | None = None
@@ -30,7 +32,7 @@ class NodeSocket(LookupHandler, WebSocketHandler):
         elif facts.from_browser:
             # Nodes may know lookupd by any name; a page behind such a name is a page of a DNS rebinder.
             check_host(self.application.policy, facts)
-        if request.method != "GET" or request.headers.get("Upgrade", "").lower() != "websocket":
+        if "websocket" not in list_items(request.headers, "Upgrade"):
             raise BadRequest(f"{request.path} is a websocket", hint="connect with ws:// or wss://")
 
     def _check_key(self, key: str | None, verify: Callable[[str], bool]) -> None:
@@ -49,9 +51,6 @@ class NodeSocket(LookupHandler, WebSocketHandler):
     @property
     def max_message_size(self) -> int:
         return MAX_FIRST_MESSAGE_SIZE  # until it has identified itself
-
-    def check_origin(self, origin: str) -> bool:
-        return True  # done by prepare()
 
     def open(self, *args: str, **kwargs: str) -> None:
         self.set_nodelay(True)

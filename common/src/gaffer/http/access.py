@@ -15,7 +15,15 @@ from functools import lru_cache
 from typing import Any, Self
 
 from gaffer.errors import GafferError
-from gaffer.http.authority import checked_host, checked_origin, is_ip, is_same_origin, is_unspecified, split_authority
+from gaffer.http.authority import (
+    as_http,
+    checked_host,
+    checked_origin,
+    is_ip,
+    is_same_origin,
+    is_unspecified,
+    split_authority,
+)
 from gaffer.http.revocation import Holder, Revocation
 from gaffer.http.scopes import ALL_SCOPES as ALL_SCOPES
 from gaffer.http.scopes import Scope as Scope
@@ -157,7 +165,6 @@ class Facts:
     origin: str | None = None
     referer: str | None = None
     fetch_site: str | None = None
-    from_browser: bool = False
     forwarded: bool = False
     content_type: str | None = None
     has_body: bool = False
@@ -175,7 +182,6 @@ class Facts:
     def from_headers(cls, method: str, scheme: str, headers: Mapping[str, str], peer: Peer) -> Self:
         """Collect the facts from headers of any letter case."""
         lower = {name.lower(): value for name, value in headers.items()}
-        from_browser, forwarded = _told_by_names(tuple(lower))
         return cls(
             method=method,
             scheme=scheme,
@@ -184,8 +190,7 @@ class Facts:
             origin=lower.get("origin"),
             referer=lower.get("referer"),
             fetch_site=lower.get("sec-fetch-site"),
-            from_browser=from_browser,
-            forwarded=forwarded,
+            forwarded=_was_forwarded(tuple(lower)),
             content_type=lower.get("content-type"),
             has_body="transfer-encoding" in lower or lower.get("content-length", "0") != "0",
             upgrade="upgrade" in lower,
@@ -193,6 +198,15 @@ class Facts:
             cookies=lower.get("cookie", ""),
             token=lower.get(TOKEN_HEADER.lower()),
         )
+
+    @property
+    def from_browser(self) -> bool:
+        """Whether a web page may have caused it.
+
+        Pages can't leave out both headers, nor cause `Sec-Fetch-Site: none`, which browsers send when the user typed
+        the address. Sec-Fetch-Mode alone comes from programs that use the Fetch standard, such as Node.js.
+        """
+        return self.origin is not None or self.fetch_site not in (None, "none")
 
     def cookie(self, name: str) -> str | None:
         """The value of the first cookie of that name."""
@@ -204,12 +218,9 @@ class Facts:
 
 
 @lru_cache(256)  # clients send the same headers again and again
-def _told_by_names(names: tuple[str, ...]) -> tuple[bool, bool]:
-    """Whether a browser sent the request, and whether a proxy passed it on."""
-    return (
-        any(name == "origin" or name.startswith("sec-fetch-") for name in names),
-        any(name in ("forwarded", "via", "x-real-ip") or name.startswith("x-forwarded-") for name in names),
-    )
+def _was_forwarded(names: tuple[str, ...]) -> bool:
+    """Whether a proxy passed the request on."""
+    return any(name in ("forwarded", "via", "x-real-ip") or name.startswith("x-forwarded-") for name in names)
 
 
 def no_keys(key: str) -> Grant | None:
@@ -253,7 +264,7 @@ class Policy:
 
     def allows_origin(self, origin: str) -> bool:
         """Whether pages of that origin may use this server from elsewhere."""
-        return origin.lower() in self.origins
+        return as_http(origin.lower()) in self.origins
 
 
 def make_policy(
@@ -326,8 +337,7 @@ def check_origin(policy: Policy, facts: Facts) -> None:
             "none",
         )
     else:
-        # "none": the user typed the address or opened a bookmark; no page can cause it.
-        same = facts.fetch_site in ("same-origin", "none") or _is_referred(policy, facts)
+        same = facts.fetch_site == "same-origin" or _is_referred(policy, facts)
     if not same:
         raise Forbidden(
             f"web pages of {facts.origin or 'another site'} may not use this server",

@@ -42,9 +42,14 @@ def is_same_origin(origin: str, scheme: str, host: str) -> bool:
     return parts == (scheme, own[0], own[1] or _DEFAULT_PORTS.get(scheme))
 
 
+def as_http(origin: str) -> str:
+    """The web origin of a websocket's URL, as some clients send it: `http://...` for `ws://...`."""
+    return f"http{origin[2:]}" if origin.startswith(("ws://", "wss://")) else origin
+
+
 def split_origin(origin: str) -> tuple[str, str, int | None] | None:
     """Scheme, host and port (the scheme's own when none is written) of a web origin; None when it is malformed."""
-    scheme, found, authority = origin.lower().partition("://")
+    scheme, found, authority = as_http(origin.lower()).partition("://")
     parts = split_authority(authority)
     if not found or not scheme or parts is None:
         return None
@@ -85,7 +90,7 @@ def checked_host(host: str) -> str:
 
 def checked_origin(origin: str) -> str:
     """A web origin in lower case; raises GafferError (400 `bad_origin`)."""
-    normal = origin.lower().removesuffix("/")
+    normal = as_http(origin.lower().removesuffix("/"))
     if split_origin(normal) is None:
         raise GafferError(
             f"{origin!r} is not a web origin",

@@ -1,7 +1,7 @@
 """The connections of one endpoint: how long each part of a request may take, who gives way when there are too many,
 and whose turn it is to send a body.
 
-Tornado reads the requests (HTTP1Connection). Its own timeouts are not used: they bound the head of a request only
+Tornado reads the requests (see http1). Its own timeouts are not used: they bound the head of a request only
 together with the pause before it, and close without an answer.
 """
 
@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable, Hashable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from tornado.http1connection import HTTP1ConnectionParameters, HTTP1ServerConnection
+from tornado.http1connection import HTTP1ConnectionParameters
 from tornado.httputil import (
     HTTPConnection,
     HTTPHeaders,
@@ -31,6 +31,7 @@ from gaffer import tls
 from gaffer.complaints import Complaints
 from gaffer.http.access import Peer, PeerKind
 from gaffer.http.authority import network_of
+from gaffer.http.http1 import ServerConnection
 from gaffer.http.limits import Limits, RequestTimeout
 from gaffer.http.pace import Pace
 from gaffer.http.quota import Quota
@@ -169,7 +170,7 @@ class Endpoint(HTTPServerConnectionDelegate):
         self._sockets: list[socket.socket] = []
         self._pace = Pace(limits.accepts_per_second)
         self._resting: asyncio.TimerHandle | None = None
-        self._connections: dict[WireStream, HTTP1ServerConnection] = {}
+        self._connections: dict[WireStream, ServerConnection] = {}
         self._timeouts = {
             Phase.HEAD: limits.header_timeout,
             Phase.BODY: limits.body_timeout,
@@ -243,7 +244,7 @@ class Endpoint(HTTPServerConnectionDelegate):
     # Hooks of Tornado
 
     def start_request(self, server_conn: object, request_conn: HTTPConnection) -> HTTPMessageDelegate:
-        assert isinstance(server_conn, HTTP1ServerConnection)
+        assert isinstance(server_conn, ServerConnection)
         stream = server_conn.stream
         assert isinstance(stream, WireStream)
         if stream.phase is not Phase.HEAD:  # of a new connection
@@ -252,7 +253,7 @@ class Endpoint(HTTPServerConnectionDelegate):
         return _Request(self._application.start_request(server_conn, request_conn), stream, self)
 
     def on_close(self, server_conn: object) -> None:
-        assert isinstance(server_conn, HTTP1ServerConnection)
+        assert isinstance(server_conn, ServerConnection)
         assert isinstance(server_conn.stream, WireStream)
         if server_conn.stream.closed():
             self._connections.pop(server_conn.stream, None)
@@ -300,7 +301,7 @@ class Endpoint(HTTPServerConnectionDelegate):
         stream.endpoint = self
         stream.source = source_of(peer, context.remote_ip)
         self.identify(stream, known)
-        served = self._connections[stream] = HTTP1ServerConnection(stream, self._parameters, context)
+        served = self._connections[stream] = ServerConnection(stream, self._parameters, context)
         self.move(stream, Phase.HEAD)
         served.start_serving(self)
 

@@ -12,12 +12,13 @@ from typing import Any
 
 from tornado.iostream import StreamClosedError
 from tornado.web import HTTPError
-from tornado.websocket import WebSocketClosedError, WebSocketHandler
+from tornado.websocket import WebSocketClosedError
 
-from gaffer.errors import BadRequest, GafferError, NotRedirected
+from gaffer.errors import GafferError, NotRedirected
 from gaffer.http.access import AUTH, AuthRequired, Scope
 from gaffer.http.feeds import FeedQuery
 from gaffer.http.node import NodeHandler
+from gaffer.http.rfc6455 import ServerSocket
 from gaffer.process import Process
 from gaffer.process_streams import Stream
 from gaffer.streams import Chunk, Cursor
@@ -29,18 +30,10 @@ PING_TIMEOUT = 60.0  # seconds without a sign of the client
 _NORMAL, _GOING_AWAY = 1000, 1001  # close codes, RFC 6455 section 7.4.1
 _PRIVATE = 4000  # the first of those that are free for applications; 4404 means what 404 does in HTTP
 
-_VERSION = "13"  # of the protocol, RFC 6455
 _FIN, _TEXT, _BINARY = 0x80, 1, 2  # section 5.2
 
 
-class UpgradeRequired(GafferError):
-    """The resource is a websocket."""
-
-    errno = 426
-    reason = "upgrade_required"
-
-
-class ProcessSocket(NodeHandler, WebSocketHandler):
+class ProcessSocket(NodeHandler, ServerSocket):
     """A websocket that follows an output of a process, writes to it, or both.
 
     The application settings `websocket_ping_interval`, `websocket_ping_timeout` (seconds) and
@@ -49,6 +42,7 @@ class ProcessSocket(NodeHandler, WebSocketHandler):
 
     target: Process
     _output: Cursor[Chunk] | None = None
+    _is_elsewhere = False  # the client wanted to resume at a position that is not of this output
     _input: Stream | None = None
     _end_of_input: Cursor[Any] | None = None
     _running: asyncio.Task[None] | None = None
@@ -67,6 +61,9 @@ class ProcessSocket(NodeHandler, WebSocketHandler):
         """Send a piece of output, like `send`."""
         raise NotImplementedError
 
+    def pass_on_gap(self, start: int, end: int) -> None:
+        """Tell that the client lost the output between two offsets, if there is a way to."""
+
     def take_at_once(self, message: bytes) -> bool:
         """Do what a message wants, if there is nothing to wait for or to say; whether it was done."""
         return False
@@ -83,8 +80,9 @@ class ProcessSocket(NodeHandler, WebSocketHandler):
 
     def follow(self, label: str) -> None:
         """Send the output `label` from where the query says."""
-        ring = self.target.ring(label)
-        self._output = Cursor(ring, FeedQuery.of(self).start_in(ring))
+        ring, query = self.target.ring(label), FeedQuery.of(self)
+        self._output = Cursor(ring, query.start_in(ring))
+        self._is_elsewhere = query.is_elsewhere(ring)
 
     def write_to(self, label: str) -> None:
         """Let the client write to the stream `label`."""
@@ -132,25 +130,6 @@ class ProcessSocket(NodeHandler, WebSocketHandler):
         return connection.stream.write(_message(data))
 
     # Hooks of Tornado
-
-    async def get(self) -> None:
-        headers = self.request.headers
-        connection = [option.strip().lower() for option in headers.get("Connection", "").split(",")]
-        wanted = headers.get("Upgrade", "").lower() == "websocket" and "upgrade" in connection
-        if self.request.method != "GET" or not wanted or headers.get("Sec-WebSocket-Version") != _VERSION:
-            raise UpgradeRequired(f"{self.request.path} is a websocket", hint="connect with a websocket client")
-        if not headers.get("Sec-WebSocket-Key"):
-            raise BadRequest("the header Sec-WebSocket-Key is missing")
-        await WebSocketHandler.get(self)
-
-    def write_error(self, status_code: int, **kwargs: Any) -> None:
-        if status_code == UpgradeRequired.errno:
-            self.set_header("Upgrade", "websocket")
-            self.set_header("Sec-WebSocket-Version", _VERSION)
-        super().write_error(status_code, **kwargs)
-
-    def check_origin(self, origin: str) -> bool:
-        return True  # the gate has checked it
 
     @property
     def ping_interval(self) -> float:
@@ -231,7 +210,11 @@ class ProcessSocket(NodeHandler, WebSocketHandler):
         self.application.feeds.add(self)
         try:
             with suppress(StreamClosedError):
+                if self._output is not None and self._is_elsewhere:
+                    self.pass_on_gap(0, self._output.offset)
                 while self._output is not None and (chunk := await self._output.next()) is not None:
+                    if chunk.gap:
+                        self.pass_on_gap(chunk.offset - chunk.gap, chunk.offset)
                     sent = self.pass_on(chunk)
                     del chunk  # there may be a thousand clients that don't read
                     # A client that keeps up gets all there is at once, or it would fall behind a burst of output.

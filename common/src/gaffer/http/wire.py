@@ -2,11 +2,13 @@
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Awaitable, Hashable
 from enum import IntEnum, auto
 from http import HTTPStatus
 from typing import Any, Protocol
 
+from tornado.httputil import format_timestamp
 from tornado.iostream import IOStream, SSLIOStream, StreamClosedError, UnsatisfiableReadError
 
 from gaffer.errors import GafferError
@@ -18,6 +20,9 @@ _DRAINED = 1024 * 1024  # bytes that have come already and are read before a con
 # All that Tornado itself ever says of a malformed request.
 _BARE_REFUSAL = b"HTTP/1.1 400 Bad Request\r\n\r\n"
 _CONTINUE = b"HTTP/1.1 100 "
+
+# The end of a head; empty lines before its first line are no head (RFC 9112 section 2.2).
+_HEAD_END = rb"\n(?:(?<=[^\r\n]\n)|(?<=[^\r\n]\r\n)|(?<=\r\r\n))\r?\n"
 
 
 class Phase(IntEnum):
@@ -58,6 +63,7 @@ class WireStream(IOStream):
     heard = False  # whether anything came of the request that is awaited
     detached = False  # whether it has become a websocket
     answering = False  # whether anything was written in answer to it
+    refusal: GafferError = MalformedRequest()  # the answer to a request that Tornado calls malformed
     _lines = 0  # of its head
     _head_ended = False
 
@@ -73,7 +79,7 @@ class WireStream(IOStream):
         """What Tornado reads a head with. Heads that came before the client left are not looked at."""
         if self.closed():
             raise StreamClosedError(self.error)
-        return super().read_until_regex(regex, max_bytes)
+        return super().read_until_regex(_HEAD_END, max_bytes)
 
     def read_from_fd(self, buf: bytearray | memoryview) -> int | None:
         count = super().read_from_fd(buf)
@@ -84,7 +90,7 @@ class WireStream(IOStream):
 
     def write(self, data: bytes | memoryview) -> "asyncio.Future[None]":
         if data == _BARE_REFUSAL:
-            data = b"" if self.answering else raw_answer(MalformedRequest())
+            data = b"" if self.answering else raw_answer(self.refusal)
         if not self.answering and data[: len(_CONTINUE)] != _CONTINUE:
             self.answering = True
         return super().write(data)
@@ -102,7 +108,7 @@ class WireStream(IOStream):
         if self.closed():
             return
         if self.phase not in (Phase.BUSY, Phase.TAKING):
-            self._drain()
+            self.drain()
         super().close(exc_info)
         self.endpoint.forget(self)
 
@@ -110,14 +116,18 @@ class WireStream(IOStream):
         if self.phase is Phase.IDLE:
             self.endpoint.move(self, Phase.HEAD)
         self.heard = True
+        if not self._lines:
+            piece = piece.lstrip(b"\r\n")
         end = piece.find(b"\n\r\n")
         self._head_ended = end >= 0
         self._lines += piece.count(b"\n", 0, end if end >= 0 else len(piece))
         if self._lines > self.endpoint.limits.max_header_lines:
             raise UnsatisfiableReadError("too many lines")
 
-    def _drain(self) -> None:
+    def drain(self) -> None:
         """Read what has come: closing with it unread would reset the connection, and the answer might get lost."""
+        if self.closed():
+            return
         with contextlib.suppress(OSError):
             for _ in range(_DRAINED // _PIECE):
                 if not self.socket.recv(_PIECE):
@@ -135,6 +145,7 @@ def raw_answer(error: GafferError) -> bytes:
         f"HTTP/1.1 {error.errno} {HTTPStatus(error.errno).phrase}",
         "Content-Type: application/json",
         f"Content-Length: {len(body)}",
+        f"Date: {format_timestamp(time.time())}",
         "Cache-Control: no-store",
         "X-Content-Type-Options: nosniff",
         f"Content-Security-Policy: {FRAMING}",

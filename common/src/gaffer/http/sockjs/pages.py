@@ -95,8 +95,8 @@ class SockJSHandler(Handler):
         self.set_header("Expires", format_timestamp(time.time() + seconds))
 
     def disable_cache(self) -> None:
-        """Let nobody keep the answer; some browsers keep those to a POST."""
-        self.set_header("Cache-Control", "no-store, no-cache, must-revalidate, max-age=0")
+        """Let nobody keep the answer, as some browsers do after POST, nor compress it: proxies would hold it back."""
+        self.set_header("Cache-Control", "no-store, no-cache, no-transform, must-revalidate, max-age=0")
 
     def write_error(self, status_code: int, **kwargs: Any) -> None:
         if status_code == 405:

@@ -48,13 +48,7 @@ class _Receiver(Transport):
         """The library's answer to any origin; ours has been given."""
 
     def finish(self, chunk: Any = None) -> "asyncio.Future[None]":
-        connection: Any = self.request.connection
-        # Tornado would keep the connection of a client of HTTP/1.0 that asks for it, and the answer had no end.
-        is_last = self.request.version == "HTTP/1.0" and self._headers_written and "Content-Length" not in self._headers
-        finished = RequestHandler.finish(self, chunk)  # that of the library returns nothing
-        if is_last:
-            finished.add_done_callback(lambda _written: connection.close())
-        return finished
+        return RequestHandler.finish(self, chunk)  # that of the library returns nothing
 
     def cut(self) -> None:
         """The client doesn't take what it is sent: leave it."""
