@@ -7,12 +7,11 @@ YAML and Python keywords share one set of names, defaults and messages.
 import asyncio
 import dataclasses
 import functools
-import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
-from gaffer import rules
+from gaffer import command_line, rules
 from gaffer.errors import ConfigError, Problem
 from gaffer.names import parse_job_name
 from gaffer.rules import FlappingInfo, did_you_mean
@@ -42,10 +41,10 @@ class ProcessConfig:
 
     name: str = setting(rules.job_name)
     """What the job is called."""
-    cmd: str = setting(rules.command_line)
-    """What to run. `$VAR` and `${VAR}` are replaced from the environment of the process."""
+    cmd: str = setting(rules.command)
+    """What to run. `$VAR` and `${VAR}` outside single quotes are replaced from the environment of the process."""
     args: Sequence[str] = setting(rules.words, ())
-    """Further arguments, after those in `cmd`."""
+    """Further arguments, after those in `cmd`, with variables replaced likewise."""
     env: Mapping[str, str] = setting(rules.variables, factory=dict)
     """Variables for the process; they win over all others."""
     uid: int | str | None = setting(rules.user_or_group, None)
@@ -57,7 +56,7 @@ class ProcessConfig:
     detach: bool = setting(rules.boolean, False)
     """Run in a session of its own and survive the manager, which supervises it while it lives itself."""
     shell: bool = setting(rules.boolean, False)
-    """Run `cmd` through `sh -c`."""
+    """Run `cmd` unchanged by `sh -c`, which replaces the variables."""
     os_env: bool = setting(rules.boolean, False)
     """Pass the manager's own environment on. Files (INI) have true for a default."""
     numprocesses: int = setting(rules.count, 1, live=True)
@@ -187,11 +186,18 @@ class ProcessConfig:
 
     def command(self) -> list[str]:
         """The words to execute, before variables are replaced (TPL-02, TPL-03)."""
-        return [*self._words, *self.args]
+        return [*(word.text for word in self._words), *self.args]
+
+    def arguments(self, env: Mapping[str, str]) -> list[str]:
+        """The words to execute, with variables replaced from `env` (TPL-26)."""
+        return [
+            *(word.expand(env) for word in self._words),
+            *(command_line.substitute_env(word, env) for word in self.args),
+        ]
 
     @functools.cached_property
-    def _words(self) -> list[str]:
-        return shlex.split(self.cmd)
+    def _words(self) -> list[command_line.Word]:
+        return command_line.parse(self.cmd)
 
     def port_of(self, slot: int) -> int | None:
         """The fixed port of slot `slot` (from 1); None when there is none or it is chosen at the start."""
@@ -247,9 +253,22 @@ def _check(
     for key in ("name", "cmd"):
         if key not in config:
             problems.append(Problem(f"{path}.{key}", f"{key} is missing", f"say what {_MISSING[key]}"))
+    if not problems and not values.get("shell"):
+        try:
+            command_line.parse(values["cmd"])
+        except ValueError as error:
+            problems.append(Problem(f"{path}.cmd", f"cmd: can't be split into words: {error}", "close the quotation"))
     if not problems:
+        values |= _quoted_arguments(values["cmd"], config.get("args"))
         problems.extend(_contradictions(values, path))
     return values, problems
+
+
+def _quoted_arguments(cmd: str, args: Any) -> dict[str, Any]:
+    """A text `args` that quotes a `$` becomes a part of `cmd`, because the words of a list have no quotes."""
+    if isinstance(args, str) and any(word.quotes_dollar for word in command_line.parse(args)):
+        return {"cmd": f"{cmd} {args}", "args": ()}
+    return {}
 
 
 _MISSING = {"name": "the job is called", "cmd": "to run"}

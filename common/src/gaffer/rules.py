@@ -3,11 +3,11 @@
 import dataclasses
 import math
 import re
-import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from gaffer import command_line
 from gaffer.errors import BadRequest, ConfigError, Problem
 from gaffer.names import parse_job_name
 
@@ -154,7 +154,7 @@ def words(value: Any, lax: bool) -> tuple[str, ...]:
         return ()
     if isinstance(value, str):
         try:
-            return tuple(shlex.split(value))
+            return tuple(command_line.split(value))
         except ValueError as error:
             raise Wrong(f"can't be split into words: {error}", "close the quotation") from None
     if isinstance(value, list | tuple):
@@ -167,14 +167,9 @@ def words(value: Any, lax: bool) -> tuple[str, ...]:
     raise _expected("a list of texts or one text", value)
 
 
-def command_line(value: Any, lax: bool) -> str:
+def command(value: Any, lax: bool) -> str:
     """A program, or a command line that a shell could split."""
-    command = text(value, lax)
-    try:
-        shlex.split(command)
-    except ValueError as error:
-        raise Wrong(f"can't be split into words: {error}", "close the quotation") from None
-    return command
+    return text(value, lax)
 
 
 def variables(value: Any, lax: bool) -> Mapping[str, str]:

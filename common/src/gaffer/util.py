@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from gaffer.command_line import substitute_env
 from gaffer.names import parse_job_name
 
 if TYPE_CHECKING:
@@ -41,8 +42,6 @@ __all__ = [
     "setproctitle_",
     "substitute_env",
 ]
-
-_VARIABLE = re.compile(r"\$(?:(\w+)|\{(\w+)\})", re.ASCII)
 
 
 # Users and signals
@@ -259,11 +258,6 @@ def parse_ssl_options(client_options: Mapping[str, Any]) -> "ssl.SSLContext":
 
 
 # Text and time
-
-
-def substitute_env(s: str, env: Mapping[str, str]) -> str:
-    """Replace `$VAR` and `${VAR}` in `s`; a variable that `env` doesn't have stays as it is."""
-    return _VARIABLE.sub(lambda match: env.get(match[1] or match[2], match[0]), s)
 
 
 def bytes2human(n: int) -> str:
