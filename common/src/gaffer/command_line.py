@@ -21,7 +21,7 @@ _PIECE = re.compile(
 )
 _IN_DOUBLE_QUOTES = re.compile(r'\\(?P<escaped>[$`"\\])|(?P<double>(?:[^\\]|\\(?![$`"\\]))++)', re.DOTALL)
 
-# Unquoted, these are operators, expansions, patterns or comments (XCU 2.2); in double quotes only `$` and the backquote.
+# What these are unquoted is in XCU 2.2 to 2.14; in double quotes only `$` and the backquote mean something.
 _SYNTAX = re.compile(r"[|&;<>()$`*?\[\]#~{}!]")
 _EXPANSION = re.compile(r"[$`]")
 _ASSIGNMENT = re.compile(r"[A-Za-z_]\w*=", re.ASCII)

@@ -253,7 +253,7 @@ def _check(
     for key in ("name", "cmd"):
         if key not in config:
             problems.append(Problem(f"{path}.{key}", f"{key} is missing", f"say what {_MISSING[key]}"))
-    if not problems and not values.get("shell"):
+    if "cmd" in values and not values.get("shell"):
         try:
             command_line.parse(values["cmd"])
         except ValueError as error:
