@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gaffer.config import PROCESS_KEYS, ProcessConfig, find_problems
-from gaffer.errors import ConfigError
+from gaffer.errors import ConfigError, quoted
 from gaffer.process import FlappingInfo
 
 row = pytest.mark.row
@@ -95,17 +95,42 @@ BAD: list[tuple[dict[str, Any], str, str]] = [
     ({"endpoints": "http"}, "$.endpoints[0]", "NAME:PORT"),
     ({"endpoints": "http:$PORT"}, "$.endpoints", "no port is set"),
     ({"numproceses": 2}, "$.numproceses", "unknown key"),
+    ({"x" * 9000: 2}, "$." + "x" * 100, "unknown key"),
+    ({"cmd": "x" * 131072}, "$.cmd", "131072 bytes are more than the 131071"),
+    ({"cmd": "é" * 65536}, "$.cmd", "131072 bytes are more than the 131071"),
+    ({"cmd": "\ud800"}, "$.cmd", "surrogate"),
+    ({"args": "x" * 131072}, "$.args", "131072 bytes are more than the 131071"),
+    ({"args": ["x" * 131072]}, "$.args[0]", "131072 bytes are more than the 131071"),
+    ({"args": [10**400]}, "$.args[0]", "too large"),
+    ({"env": {"A": "x" * 131072}}, "$.env.A", "131072 bytes are more than the 131071"),
+    ({"env": {"A": 10**5000}}, "$.env.A", "too large"),
+    ({"env": {"x" * 131072: "a"}}, "$.env", "131072 bytes are more than the 131071"),
+    ({"numprocesses": float("nan")}, "$.numprocesses", "a whole number"),
+    ({"numprocesses": 10**5000}, "$.numprocesses", "a whole number"),
+    ({"priority": 10**400}, "$.priority", "a whole number"),
+    ({"graceful_timeout": 10**400}, "$.graceful_timeout", "a number of seconds"),
+    ({"graceful_timeout": 1e10}, "$.graceful_timeout", "at most 10^9"),
+    ({"graceful_timeout": float("inf")}, "$.graceful_timeout", "a number of seconds"),
+    ({"uid": "9" * 5000}, "$.uid", "a name or a number"),
+    ({"uid": 2**32 - 1}, "$.uid", "a name or a number below 4294967295"),
+    ({"gid": 10**5000}, "$.gid", "a name or a number"),
+    ({"flapping": "nan 1 1 1"}, "$.flapping.attempts", "1 or more"),
+    ({"flapping": {"attempts": "inf"}}, "$.flapping.attempts", "1 or more"),
+    ({"flapping": {"window": 10**400}}, "$.flapping.window", "at most 10^9"),
+    ({"flapping": {"retry_in": "1e999"}}, "$.flapping.retry_in", "at most 10^9"),
+    ({"port": 10**5000}, "$.port", "expected a port"),
 ]
 
 
 @row("TPL-12", "TPL-28")
-@pytest.mark.parametrize(("settings", "path", "message"), BAD, ids=[f"{case[0]}"[:40] for case in BAD])
+@pytest.mark.parametrize(("settings", "path", "message"), BAD, ids=[quoted(case[0])[:40] for case in BAD])
 def test_what_makes_no_sense_is_refused_with_its_place(settings: dict[str, Any], path: str, message: str) -> None:
     described = {"name": "j", "cmd": "true", **settings}
     with pytest.raises(ConfigError) as caught:
         ProcessConfig.from_dict(described)
     assert caught.value.path == path
     assert message in caught.value.message
+    assert len(caught.value.message) < 300
     assert isinstance(caught.value, ValueError)
 
 

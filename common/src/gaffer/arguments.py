@@ -3,10 +3,12 @@
 from typing import Any
 
 from gaffer.config import ProcessConfig
-from gaffer.errors import BadRequest, BadValue
+from gaffer.errors import BadRequest, BadValue, quoted
 from gaffer.names import DEFAULT_SESSION, JobName, parse_job_name, parse_pid, split_job_name
 from gaffer.sampler import StatListener, Target
 from gaffer.util import parse_signal_value
+
+_MAX_DIGITS = 18  # of a number of processes
 
 
 def listener_and_target(one: Any, other: Any) -> tuple[StatListener, Target]:
@@ -24,7 +26,7 @@ def name_of(config: ProcessConfig, sessionid: str | None) -> JobName:
     session, _ = split_job_name(config.name, "")
     if sessionid and session not in ("", sessionid):
         raise BadRequest(
-            f"the job {config.name!r} can't be in the session {sessionid!r}",
+            f"the job {quoted(config.name)} can't be in the session {sessionid!r}",
             path="$.name",
             hint="leave the session out of the name",
         )
@@ -37,11 +39,14 @@ def scaled(current: int, n: int | str) -> int:
         return max(0, current + n)
     if isinstance(n, str):
         sign, digits = (n[0], n[1:]) if n[:1] in ("+", "-", "=") else ("+", n)
-        if digits.isascii() and digits.isdecimal():
+        if digits.isascii() and digits.isdecimal() and len(digits) <= _MAX_DIGITS:
             number = int(digits)
             return number if sign == "=" else max(0, current + (number if sign == "+" else -number))
     raise BadValue(
-        f"{n!r} is not a way to scale", reason="bad_operation", hint='use a number, "+2", "-2" or "=2"', path="$.scale"
+        f"{quoted(n)} is not a way to scale",
+        reason="bad_operation",
+        hint='use a number, "+2", "-2" or "=2"',
+        path="$.scale",
     )
 
 

@@ -11,10 +11,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
-from gaffer import command_line, rules
-from gaffer.errors import ConfigError, Problem
+from gaffer import rules
+from gaffer.errors import QUOTED, ConfigError, Problem, quoted
 from gaffer.names import parse_job_name
 from gaffer.rules import FlappingInfo, did_you_mean
+from gaffer.words import Word, parse_words, substitute_env
 
 if TYPE_CHECKING:
     from gaffer.process import ExitStatus, Process
@@ -192,12 +193,12 @@ class ProcessConfig:
         """The words to execute, with variables replaced from `env` (TPL-26)."""
         return [
             *(word.expand(env) for word in self._words),
-            *(command_line.substitute_env(word, env) for word in self.args),
+            *(substitute_env(word, env) for word in self.args),
         ]
 
     @functools.cached_property
-    def _words(self) -> list[command_line.Word]:
-        return command_line.parse(self.cmd)
+    def _words(self) -> list[Word]:
+        return parse_words(self.cmd)
 
     def port_of(self, slot: int) -> int | None:
         """The fixed port of slot `slot` (from 1); None when there is none or it is chosen at the start."""
@@ -239,12 +240,18 @@ def _check(
     config: Any, path: str, lax: bool, known: tuple[str, ...] = PROCESS_KEYS
 ) -> tuple[dict[str, Any], list[Problem]]:
     if not isinstance(config, Mapping):
-        return {}, [Problem(path, f"expected an object that describes a process, got {config!r}")]
+        return {}, [Problem(path, f"expected an object that describes a process, got {quoted(config)}")]
     values: dict[str, Any] = {}
     problems: list[Problem] = []
     for key, given in config.items():
         if key not in known:
-            problems.append(Problem(f"{path}.{key}", f"unknown key {key!r}", did_you_mean(str(key), PROCESS_KEYS)))
+            problems.append(
+                Problem(
+                    f"{path}.{str(key)[:QUOTED]}",
+                    f"unknown key {quoted(key)}",
+                    did_you_mean(str(key), PROCESS_KEYS),
+                )
+            )
             continue
         try:
             values[key] = _FIELDS[key].metadata["rule"](given, lax)
@@ -255,7 +262,7 @@ def _check(
             problems.append(Problem(f"{path}.{key}", f"{key} is missing", f"say what {_MISSING[key]}"))
     if "cmd" in values and not values.get("shell"):
         try:
-            command_line.parse(values["cmd"])
+            parse_words(values["cmd"])
         except ValueError as error:
             problems.append(Problem(f"{path}.cmd", f"cmd: can't be split into words: {error}", "close the quotation"))
     if not problems:
@@ -266,7 +273,7 @@ def _check(
 
 def _quoted_arguments(cmd: str, args: Any) -> dict[str, Any]:
     """A text `args` that quotes a `$` becomes a part of `cmd`, because the words of a list have no quotes."""
-    if isinstance(args, str) and any(word.quotes_dollar for word in command_line.parse(args)):
+    if isinstance(args, str) and any(word.quotes_dollar for word in parse_words(args)):
         return {"cmd": f"{cmd} {args}", "args": ()}
     return {}
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any, NamedTuple, get_args, get_origin
 import msgspec
 
 from gaffer.config import ProcessConfig
-from gaffer.errors import BadRequest, CommandError, CommandNotFound
+from gaffer.errors import BadRequest, CommandError, CommandNotFound, quoted
 from gaffer.http.access import ALL_SCOPES, Grant, Scope
 from gaffer.http.jsonbody import convert
 from gaffer.manager import Manager
@@ -64,7 +64,7 @@ class Controller:
         """As `execute`, but of a command that takes long returns the steps, between which the loop may turn."""
         found = COMMANDS.get(name)
         if found is None:
-            raise CommandNotFound(f"there is no command {name!r}", hint=did_you_mean(name, list(COMMANDS)))
+            raise CommandNotFound(f"there is no command {quoted(name)}", hint=did_you_mean(name, list(COMMANDS)))
         self.grant.require(found.scope)
         usage = f"use {name}{found.signature}"
         try:

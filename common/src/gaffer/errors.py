@@ -4,6 +4,18 @@ from typing import Any
 
 import msgspec
 
+QUOTED = 100
+"""Characters of a value that an error quotes."""
+
+
+def quoted(value: Any) -> str:
+    """A value as errors quote it: its repr, without the middle of a long one."""
+    try:
+        text = repr(value)
+    except ValueError:  # it holds an integer with more digits than Python converts
+        return f"a {type(value).__name__} with a number that is too large"
+    return text if len(text) <= QUOTED else f"{text[: QUOTED // 2]}...{text[-QUOTED // 2 :]}"
+
 
 class GafferError(Exception):
     """Base of all errors Gaffer raises on purpose.

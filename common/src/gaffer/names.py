@@ -6,7 +6,7 @@ A session or job name is `[A-Za-z0-9_][A-Za-z0-9_+-]{0,63}` and not all digits, 
 import re
 from typing import NamedTuple
 
-from gaffer.errors import BadRequest
+from gaffer.errors import BadRequest, quoted
 
 DEFAULT_SESSION = "default"
 
@@ -47,14 +47,14 @@ def check_name(name: str, what: str = "job") -> str:
     """Return `name` when it is a valid session or job name, else raise BadRequest (reason `bad_name`)."""
     if not _NAME.fullmatch(name):
         raise BadRequest(
-            f"{name!r} is not a valid {what} name",
+            f"{quoted(name)} is not a valid {what} name",
             reason="bad_name",
             path="$.name",
             hint="use 1 to 64 of A-Z a-z 0-9 _ + -, starting with a letter, a digit or _",
         )
     if name.isdigit():
         raise BadRequest(
-            f"the {what} name {name!r} is all digits and would be taken for a process id",
+            f"the {what} name {quoted(name)} is all digits and would be taken for a process id",
             reason="bad_name",
             path="$.name",
             hint="add a letter",
@@ -78,7 +78,7 @@ def parse_job_name(name: str, default: str = DEFAULT_SESSION) -> JobName:
     check_name(bare)
     if session != DEFAULT_SESSION and bare in EVENT_NAMES:
         raise BadRequest(
-            f"{bare!r} is the name of an event and can't name a job outside the default session",
+            f"{quoted(bare)} is the name of an event and can't name a job outside the default session",
             reason="bad_name",
             path="$.name",
             hint="choose another name",

@@ -11,8 +11,8 @@ from typing import Any
 import msgspec
 from dotenv.parser import parse_stream
 
-from gaffer import command_line
 from gaffer.errors import ConfigError, Problem
+from gaffer.words import needs_shell, parse_words, split_words
 
 Path = str | os.PathLike[str]
 Warn = Callable[[Problem], object]
@@ -107,7 +107,7 @@ class Procfile:
 
         Raises ValueError when it is empty or a quotation is left open.
         """
-        words = command_line.split(v)
+        words = split_words(v)
         if not words:
             raise ValueError("the command line is empty")
         return words[0], words[1:]
@@ -178,9 +178,9 @@ def is_ini_value(text: str) -> bool:
 
 def _launch(line: str) -> dict[str, Any]:
     """The settings that run a line of a Procfile."""
-    if command_line.needs_shell(line):
+    if needs_shell(line):
         return {"cmd": line, "args": [], "shell": True}
-    program, *words = command_line.parse(line)
+    program, *words = parse_words(line)
     if any(word.quotes_dollar for word in words):
         return {"cmd": program.source, "args": " ".join(word.source for word in words)}
     return {"cmd": program.source, "args": [word.text for word in words]}

@@ -1,15 +1,15 @@
 """The rules that check and normalise the settings of a job, one for each kind of value."""
 
 import dataclasses
-import math
+import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from gaffer import command_line
-from gaffer.errors import BadRequest, ConfigError, Problem
+from gaffer.errors import QUOTED, BadRequest, ConfigError, Problem, quoted
 from gaffer.names import parse_job_name
+from gaffer.words import MAX_WORD, split_words
 
 
 class Wrong(Exception):
@@ -26,17 +26,32 @@ class Wrong(Exception):
 Rule = Callable[[Any, bool], Any]
 
 
+_MAX_NUMBER = 2**63 - 1
+_MAX_SECONDS = 10**9  # 31 years; timers of the loop overflow far beyond that
+
+
 def _expected(what: str, value: Any) -> Wrong:
-    return Wrong(f"expected {what}, got {value!r}")
+    return Wrong(f"expected {what}, got {quoted(value)}")
+
+
+def _argument(value: str, path: str = "") -> str:
+    """A text that can be an argument or a variable of a process."""
+    if "\0" in value:
+        raise Wrong("a NUL byte can't be part of it", path=path)
+    try:
+        length = len(os.fsencode(value))
+    except UnicodeEncodeError:
+        raise Wrong("a lone surrogate can't be part of it", path=path) from None
+    if length > MAX_WORD:
+        raise Wrong(f"{length} bytes are more than the {MAX_WORD} that one argument can have", path=path)
+    return value
 
 
 def text(value: Any, lax: bool) -> str:
     """A text that is not empty."""
     if not isinstance(value, str) or not value.strip():
         raise _expected("a text that is not empty", value)
-    if "\0" in value:
-        raise Wrong("a NUL byte can't be part of it")
-    return value
+    return _argument(value)
 
 
 def optional_text(value: Any, lax: bool) -> str | None:
@@ -76,13 +91,14 @@ def boolean(value: Any, lax: bool) -> bool:
     raise _expected("true or false", value)
 
 
-def _number(value: Any, lax: bool, kind: Callable[[str], float], what: str) -> float:
+def _number(value: Any, lax: bool, kind: Callable[[str], float], what: str, highest: float = _MAX_NUMBER) -> float:
     if lax and isinstance(value, str):
         try:
             value = kind(value.strip())
         except ValueError:
             raise _expected(what, value) from None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
+    # Not even math.isfinite takes every int; NaN compares as false.
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= highest:
         raise _expected(what, value)
     return value
 
@@ -108,8 +124,8 @@ def optional_whole(value: Any, lax: bool) -> int | None:
 
 
 def seconds(value: Any, lax: bool) -> float:
-    """A number of seconds, 0 or more."""
-    return float(_number(value, lax, float, "a number of seconds, 0 or more"))
+    """A number of seconds from 0 to 10^9."""
+    return float(_number(value, lax, float, "a number of seconds, 0 or more, at most 10^9", _MAX_SECONDS))
 
 
 _SIZE = re.compile(r"([0-9]{1,15})\s*(?:([kmg])(?:ib|b)?|b)?", re.ASCII | re.IGNORECASE)
@@ -121,7 +137,7 @@ def size(value: Any, lax: bool) -> int:
     if isinstance(value, str):
         match = _SIZE.fullmatch(value.strip())
         if match is None:
-            raise Wrong(f"expected a number of bytes, got {value!r}", "such as 10485760, 10M or 64K")
+            raise Wrong(f"expected a number of bytes, got {quoted(value)}", "such as 10485760, 10M or 64K")
         return int(match[1]) * _UNITS[(match[2] or "").lower()]
     number = _number(value, lax, int, "a number of bytes, 0 or more")
     if number != int(number):
@@ -137,15 +153,21 @@ def backups(value: Any, lax: bool) -> int:
     return int(number)
 
 
+_NO_ID = 2**32 - 1  # as a uid or gid it means "unchanged", setuid(2)
+_ID_DIGITS = 10
+
+
 def user_or_group(value: Any, lax: bool) -> int | str | None:
     """A user or group: a name or a number; whether it exists is known only when a process starts (TPL-05)."""
     if value is None or value == "":
         return None
-    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
-        return value
     if isinstance(value, str):
-        return int(value) if value.isdecimal() else value
-    raise _expected("a name or a number", value)
+        if not (value.isascii() and value.isdecimal()):
+            return _argument(value)
+        value = int(value) if len(value) <= _ID_DIGITS else value
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < _NO_ID:
+        return value
+    raise _expected(f"a name or a number below {_NO_ID}", value)
 
 
 def words(value: Any, lax: bool) -> tuple[str, ...]:
@@ -153,23 +175,25 @@ def words(value: Any, lax: bool) -> tuple[str, ...]:
     if value is None:
         return ()
     if isinstance(value, str):
-        try:
-            return tuple(command_line.split(value))
-        except ValueError as error:
-            raise Wrong(f"can't be split into words: {error}", "close the quotation") from None
+        return _split(_argument(value))
     if isinstance(value, list | tuple):
         for index, word in enumerate(value):
             if not isinstance(word, str | int | float) or isinstance(word, bool):
-                raise Wrong(f"expected a text, got {word!r}", path=f"[{index}]")
-            if "\0" in str(word):
-                raise Wrong("a NUL byte can't be part of it", path=f"[{index}]")
-        return tuple(map(str, value))
+                raise Wrong(f"expected a text, got {quoted(word)}", path=f"[{index}]")
+        return tuple(_argument(_as_text(word, f"[{index}]"), f"[{index}]") for index, word in enumerate(value))
     raise _expected("a list of texts or one text", value)
 
 
 def command(value: Any, lax: bool) -> str:
     """A program, or a command line that a shell could split."""
     return text(value, lax)
+
+
+def _split(line: str) -> tuple[str, ...]:
+    try:
+        return tuple(split_words(line))
+    except ValueError as error:
+        raise Wrong(f"can't be split into words: {error}", "close the quotation") from None
 
 
 def variables(value: Any, lax: bool) -> Mapping[str, str]:
@@ -181,13 +205,18 @@ def variables(value: Any, lax: bool) -> Mapping[str, str]:
     result = {}
     for key, item in value.items():
         if not isinstance(key, str) or not key or "=" in key or "\0" in key:
-            raise Wrong(f"{key!r} can't be the name of a variable")
+            raise Wrong(f"{quoted(key)} can't be the name of a variable")
+        path = f".{_argument(key)[:QUOTED]}"
         if isinstance(item, bool) or not isinstance(item, str | int | float):
-            raise Wrong(f"expected a text, got {item!r}", path=f".{key}")
-        if "\0" in str(item):
-            raise Wrong("a NUL byte can't be part of it", path=f".{key}")
-        result[key] = str(item)
+            raise Wrong(f"expected a text, got {quoted(item)}", path=path)
+        result[key] = _argument(_as_text(item, path), path)
     return result
+
+
+def _as_text(value: str | int | float, path: str) -> str:
+    if isinstance(value, int) and abs(value) > _MAX_NUMBER:
+        raise Wrong("the number is too large", "give it as a text", path)
+    return str(value)
 
 
 _LABEL = re.compile(r"[^\s/.,:]{1,64}")
@@ -210,7 +239,7 @@ def stream_labels(value: Any, lax: bool) -> tuple[str, ...]:
     for index, label in enumerate(labels):
         if not isinstance(label, str) or not _LABEL.fullmatch(label):
             raise Wrong(
-                f"{label!r} can't be the label of a stream",
+                f"{quoted(label)} can't be the label of a stream",
                 "use up to 64 characters without blanks and without / . , :",
                 f"[{index}]",
             )
@@ -243,7 +272,7 @@ def channels(value: Any, lax: bool) -> tuple[Any, ...]:
     for index, handle in enumerate(handles):
         number = isinstance(handle, int) and not isinstance(handle, bool) and handle >= 0
         if not number and not callable(getattr(handle, "fileno", None)):
-            raise Wrong(f"expected a descriptor or something with a fileno(), got {handle!r}", path=f"[{index}]")
+            raise Wrong(f"expected a descriptor or something with a fileno(), got {quoted(handle)}", path=f"[{index}]")
     return handles
 
 
@@ -266,9 +295,11 @@ class FlappingInfo:
             value = getattr(self, name)
             whole = name in ("attempts", "max_retry")
             good = isinstance(value, int if whole else int | float) and not isinstance(value, bool)
-            if not good or not math.isfinite(value) or value < lowest:
+            if not good or not lowest <= value <= _MAX_SECONDS:
                 kind = "a whole number" if whole else "a number"
-                problems.append(Problem(f"$.{name}", f"expected {kind} of {lowest} or more, got {value!r}"))
+                problems.append(
+                    Problem(f"$.{name}", f"expected {kind} of {lowest} or more, at most 10^9, got {quoted(value)}")
+                )
         if problems:
             raise ConfigError(problems)
 
@@ -300,13 +331,13 @@ def flapping_policy(value: Any, lax: bool) -> FlappingInfo | None:
     settings = {}
     for key, item in value.items():
         if key not in _FLAPPING_KEYS:
-            raise Wrong(f"unknown key {key!r}", did_you_mean(str(key), _FLAPPING_KEYS), f".{key}")
+            raise Wrong(f"unknown key {quoted(key)}", did_you_mean(str(key), _FLAPPING_KEYS), f".{key}")
         if isinstance(item, str):
             try:
                 number = float(item)
             except ValueError:
-                raise Wrong(f"expected a number, got {item!r}", path=f".{key}") from None
-            item = int(number) if key in ("attempts", "max_retry") and number == int(number) else number
+                raise Wrong(f"expected a number, got {quoted(item)}", path=f".{key}") from None
+            item = int(number) if key in ("attempts", "max_retry") and number.is_integer() else number
         settings[key] = item
     try:
         return FlappingInfo(**settings)
@@ -322,12 +353,15 @@ def port_plan(value: Any, lax: bool) -> str | None:
     """`8000` (one instance), `8000+` (slot k gets 8000+k-1) or `auto` (any free port, kept by the slot)."""
     if value is None or value == "":
         return None
-    text = str(value).strip() if isinstance(value, int | str) and not isinstance(value, bool) else ""
+    number = isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= 65535
+    text = str(value).strip() if number or isinstance(value, str) else ""
     if text == "auto":
         return text
     match = _PORT.fullmatch(text)
     if not match or not 1 <= int(match[1]) <= 65535:
-        raise Wrong(f"expected a port, got {value!r}", "8000 (one instance), 8000+ (one port each from there) or auto")
+        raise Wrong(
+            f"expected a port, got {quoted(value)}", "8000 (one instance), 8000+ (one port each from there) or auto"
+        )
     return text
 
 
@@ -344,7 +378,7 @@ def endpoint_list(value: Any, lax: bool) -> tuple[str, ...] | None:
     for index, item in enumerate(items):
         match = _ENDPOINT.fullmatch(item) if isinstance(item, str) else None
         if not match or (match[2].isdecimal() and not 1 <= int(match[2]) <= 65535):
-            raise Wrong(f"expected NAME:PORT, got {item!r}", "such as http:$PORT or admin:9000", f"[{index}]")
+            raise Wrong(f"expected NAME:PORT, got {quoted(item)}", "such as http:$PORT or admin:9000", f"[{index}]")
     return tuple(items)
 
 
@@ -352,5 +386,7 @@ def did_you_mean(word: str, known: tuple[str, ...] | list[str]) -> str | None:
     """A hint that names the known word nearest to `word`, or None."""
     import difflib  # late: only mistakes need it
 
+    if len(word) > QUOTED:
+        return None
     close = difflib.get_close_matches(word, known, n=1)
     return f"did you mean {close[0]!r}?" if close else None

@@ -15,8 +15,9 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from gaffer.command_line import substitute_env
+from gaffer.errors import quoted
 from gaffer.names import parse_job_name
+from gaffer.words import substitute_env
 
 if TYPE_CHECKING:
     import ssl
@@ -72,8 +73,11 @@ def _account_id(val: int | str, kind: str, by_id: Callable[[int], object], by_na
         number = int(val)
         by_id(number)
     except (KeyError, OverflowError, ValueError):
-        raise ValueError(f"there is no {kind} {val!r}") from None
+        raise ValueError(f"there is no {kind} {quoted(val)}") from None
     return number
+
+
+_SIGNAL_DIGITS = 3  # that a signal's number has at most
 
 
 def parse_signal_value(sig: int | str | None) -> int:
@@ -85,14 +89,14 @@ def parse_signal_value(sig: int | str | None) -> int:
     if isinstance(sig, str):
         text = sig.strip().upper()
         if text.isdecimal():
-            number = int(text)
+            number = int(text) if len(text) <= _SIGNAL_DIGITS else None
         else:
             name = text if text.startswith("SIG") else f"SIG{text}"
             number = signal.Signals.__members__.get(name)
     elif isinstance(sig, int) and not isinstance(sig, bool):
         number = int(sig)
     if number not in signal.valid_signals():
-        raise ValueError(f"{sig!r} is not a signal")
+        raise ValueError(f"{quoted(sig)} is not a signal")
     return int(number)
 
 

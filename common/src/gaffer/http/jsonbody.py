@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from gaffer.errors import BadRequest, GafferError
+from gaffer.errors import QUOTED, BadRequest, GafferError
 
 MAX_VALUES = 50_000
 _SLICE = 64 * 1024
@@ -17,6 +17,8 @@ _SLICE = 64 * 1024
 T = TypeVar("T")
 
 _AT_PATH = re.compile(r"(.*) - at `(\$.*)`", re.DOTALL)
+_LONG_NUMBER = re.compile(rb"[0-9]{19}")  # may be more than 64 bits
+_MIN_NUMBER, _MAX_NUMBER = -(2**63), 2**64 - 1
 _AT_BYTE = re.compile(r"(.*) \(byte ([0-9]+)\)", re.DOTALL)
 
 
@@ -61,7 +63,28 @@ def decode_object(body: bytes) -> dict[str, Any]:
         raise BadRequest(f"the body is not valid JSON: {_describe(body, str(error))}", reason="invalid_json") from None
     if not isinstance(value, dict):
         raise BadRequest("the body must be a JSON object", path="$")
+    check_numbers(body, value)
     return value
+
+
+def check_numbers(text: bytes, value: Any) -> None:
+    """Raise BadRequest with the path of an integer of more than 64 bits in `value`, the JSON `text` decoded.
+
+    Neither floats nor timers, system calls and messages hold those.
+    """
+    if _LONG_NUMBER.search(text) is not None:
+        _check_numbers(value, "$")
+
+
+def _check_numbers(value: Any, path: str) -> None:
+    if isinstance(value, int) and not _MIN_NUMBER <= value <= _MAX_NUMBER:
+        raise BadRequest("the number is too large", path=path, hint="use at most 64 bits")
+    if isinstance(value, dict):
+        for key, item in value.items():
+            _check_numbers(item, f"{path}.{key[:QUOTED]}")
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            _check_numbers(item, f"{path}[{index}]")
 
 
 def convert(value: Any, kind: type[T]) -> T:

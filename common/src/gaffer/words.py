@@ -1,12 +1,16 @@
 """Splits command lines into words as a POSIX shell does, and detects those that only a shell can run.
 
-The rules are those of POSIX, XCU 2.2 (Quoting). Splitting takes time linear in the length of the line.
+The rules are those of POSIX, XCU 2.2 (Quoting). Splitting takes time linear in the length of the line; `shlex.split`
+builds each word character by character, which takes time quadratic in the length of the word.
 """
 
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
+
+MAX_WORD = 128 * 1024 - 1
+"""Bytes that one argument can have, and a command line as a whole (MAX_ARG_STRLEN less its NUL byte, execve(2))."""
 
 _VARIABLE = re.compile(r"\$(?:(\w+)|\{(\w+)\})", re.ASCII)
 
@@ -72,8 +76,13 @@ class Word:
         )
 
 
-def parse(line: str) -> list[Word]:
-    """Split `line` into words; raises ValueError for an open quotation or a backslash at the end."""
+def parse_words(line: str) -> list[Word]:
+    """Split `line` into words.
+
+    Raises ValueError for an open quotation, a backslash at the end, and a line longer than MAX_WORD.
+    """
+    if len(line) > MAX_WORD:
+        raise ValueError(f"{len(line)} characters are more than the {MAX_WORD} that a command line can have")
     words: list[Word] = []
     pieces: list[Piece] = []
     start = 0
@@ -90,22 +99,22 @@ def parse(line: str) -> list[Word]:
     return words
 
 
-def split(line: str) -> list[str]:
-    """The words of `line` without their quotes; raises ValueError as `parse` does."""
-    return [word.text for word in parse(line)]
+def split_words(line: str) -> list[str]:
+    """The words of `line` without their quotes; raises ValueError as `parse_words` does."""
+    return [word.text for word in parse_words(line)]
 
 
 def needs_shell(line: str) -> bool:
     """Whether a shell would do more with `line` than split it, remove quotes and replace `$PORT`.
 
-    Errs on the side of the shell. Raises ValueError as `parse` does, unless the line needs a shell.
+    Errs on the side of the shell. Raises ValueError as `parse_words` does, unless the line needs a shell.
     """
     for _, _, found in _scan(line):
         for piece in found or ():
             syntax = {"bare": _SYNTAX, "double": _EXPANSION}.get(piece.quoting)
             if syntax is not None and syntax.search(_PORT.sub("", piece.text)):
                 return True
-    first = parse(line)[:1]
+    first = parse_words(line)[:1]
     return any(word.text in _BUILT_IN or _ASSIGNMENT.match(word.source) is not None for word in first)
 
 
@@ -126,7 +135,7 @@ def _pieces(match: re.Match[str]) -> list[Piece] | None:
     if kind == "blank":
         return None
     if kind == "escaped":
-        return [Piece("" if text == "\n" else text, "literal")]  # an escaped line end continues the line
+        return [] if text == "\n" else [Piece(text, "literal")]  # an escaped line end continues the line
     if kind == "double" and "\\" in text:
         parts = _IN_DOUBLE_QUOTES.finditer(text)
         return [Piece(part[0][-1], "literal") if part["escaped"] else Piece(part[0], "double") for part in parts]
