@@ -95,9 +95,9 @@ class ProcessConfig:
     backoff_max: float = setting(rules.seconds, 30.0, live=True)
     """How long such a pause may get."""
     port: str | None = setting(rules.port_plan, None)
-    """The variable PORT of each process."""
+    """The variable PORT of each process; a PORT in `env` wins."""
     endpoints: Sequence[str] | None = setting(rules.endpoint_list, None)
-    """What to announce of each process; `http:$PORT` when `port` is set."""
+    """What to announce of each process; `http:$PORT` when it has a port."""
     labels: Mapping[str, str] = setting(rules.variables, factory=dict, live=True)
     """What describes the job to those who ask the manager."""
 
@@ -201,7 +201,12 @@ class ProcessConfig:
         return parse_words(self.cmd)
 
     def port_of(self, slot: int) -> int | None:
-        """The fixed port of slot `slot` (from 1); None when there is none or it is chosen at the start."""
+        """The fixed port of slot `slot` (from 1); None when there is none or it is chosen at the start.
+
+        A PORT in `env` wins: it is the port of every process of the job.
+        """
+        if "PORT" in self.env:
+            return rules.port_number(self.env["PORT"])
         if self.port is None or self.port == "auto":
             return None
         return int(self.port.rstrip("+")) + slot - 1
@@ -282,7 +287,7 @@ _MISSING = {"name": "the job is called", "cmd": "to run"}
 
 
 def _contradictions(values: Mapping[str, Any], path: str) -> Iterator[Problem]:
-    port = values.get("port")
+    port = values.get("port") if "PORT" not in values.get("env", {}) else None
     count = values.get("numprocesses", 1)
     if port and port.isdecimal() and count > 1:
         yield Problem(

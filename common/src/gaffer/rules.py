@@ -365,6 +365,12 @@ def port_plan(value: Any, lax: bool) -> str | None:
     return text
 
 
+def port_number(text: str) -> int | None:
+    """The port that `text` is, None when it isn't one."""
+    match = _PORT.fullmatch(text)
+    return int(text) if match and not match[2] and 1 <= int(text) <= 65535 else None
+
+
 _ENDPOINT = re.compile(r"([A-Za-z][A-Za-z0-9_-]{0,31}):(\$PORT|\$\{PORT\}|[0-9]{1,5})", re.ASCII)
 
 

@@ -303,7 +303,7 @@ class Supervisor:
         return process
 
     def _port(self, job: Job, slot: int) -> int | None:
-        if slot == 0 or job.config.port != "auto":
+        if slot == 0 or job.config.port != "auto" or "PORT" in job.config.env:
             return job.config.port_of(slot) if slot else None
         key = (job, slot)
         if key not in self._ports:
