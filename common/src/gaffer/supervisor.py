@@ -133,6 +133,8 @@ class Supervisor:
             process = self.running.get(pid)
             if process is not None:
                 base.setdefault("os_pid", process.os_pid)
+                if process.slot:
+                    base["slot"] = process.slot
         if kind == "spawn":
             base["detach"] = base["detached"] = job.config.detach
 

@@ -19,7 +19,7 @@ from gaffer_client.node import Server
 def load(context: Context, args: Arguments) -> int:
     name = args.text("<name>")
     with context.server() as server:
-        if name is not None and (name == "-" or name.endswith(".json")):
+        if name is not None and (name == "-" or name.endswith(".json") or "/" in name):
             return _load_file(context, args, server, name)
         return _load_procfile(context, args, server, app_name(args, name))
 
@@ -38,7 +38,9 @@ def _load_procfile(context: Context, args: Arguments, server: Server, session: s
     procfile = open_procfile(args)
     types = [name for name, _ in procfile.processes()]
     numbers = concurrency(args.words("--concurrency"), types)
-    chosen = choose_ports(args.text("--port"), types, numbers, lambda: _taken_ports(server, session))
+    chosen = choose_ports(
+        args.text("--port"), types, numbers, lambda: ports.free_block(types, _taken_ports(server, session))
+    )
     return _load(context, args, server, session, describe(procfile, numbers, chosen))
 
 
@@ -71,8 +73,9 @@ def _load(context: Context, args: Arguments, server: Server, session: str, jobs:
         return Exit.OK
     print(f"{'Loaded' if start is False else 'Loaded and started'} {session} on {server.url}:")
     for job in jobs:
-        port = f", port {str(job['port']).removesuffix('+')}" if job.get("port") else ""
-        print(printable(f"  {job['name']}: {job.get('numprocesses', 1)}{port}"))
+        port = (job.get("env") or {}).get("PORT") or job.get("port")
+        shown = f", port {str(port).removesuffix('+')}" if port else ""
+        print(printable(f"  {job['name']}: {job.get('numprocesses', 1)}{shown}"))
     return Exit.OK
 
 
@@ -149,7 +152,7 @@ COMMANDS = (
             node have these; a process finds its port in PORT. The ports of `web`, and of types whose
             command uses $PORT, are announced as endpoints.
 
-            When <name> is a file NAME.json, or - for stdin, it holds a job description as JSON, or several as
+            When <name> is a path, a file NAME.json, or - for stdin, it holds a job description as JSON, or several as
             {"jobs": [...]}.
         """,
     ),
