@@ -306,8 +306,9 @@ def test_scale(gaffer: Commands, server: Server, shop: Path) -> None:
         (["none", "web=1"], 4, "can't scale web"),
         ([], 2, "nothing to scale"),
         (["shop"], 2, "nothing to scale"),
-        (["shop", "web"], 2, "'web' says no number"),
-        (["web=many"], 2, "'web=many' says no number"),
+        (["shop", "web"], 2, "'web' is not a change"),
+        (["web=many"], 2, "'web=many' is not a change"),
+        (["web=-1"], 2, "'web=-1' is not a change of a number of processes\n  use 0 or more"),
     ],
 )
 def test_scale_mistakes(
@@ -332,15 +333,44 @@ def test_ps_shows_a_block_for_each_type(gaffer: Commands, server: Server, shop: 
         r"=== web: `sleep 1000`\n"
         r"Total CPU: \d+\.\d{6} Total MEM: \d+\.\d\d\n"
         r"\n"
-        r"web\.\d+: up for \d+:\d\d\.\d\d\n"
-        r"web\.\d+: up for \d+:\d\d\.\d\d\n"
+        r"web\.1: up for \d+:\d\d\.\d\d, pid \d+, os pid \d+, port (\d+)\n"
+        r"web\.2: up for \d+:\d\d\.\d\d, pid \d+, os pid \d+, port (\d+)\n"
         r"=== api"
     )
-    assert re.match(block, ran.out)
+    shown = re.match(block, ran.out)
+    assert shown is not None
+    assert int(shown[2]) == int(shown[1]) + 1
     assert "\x1b" not in ran.out
     assert gaffer("ps", "shop").out.count("===") == 3
     document = json.loads(gaffer("ps", "--json").out)
     assert [job["name"] for job in document["jobs"]] == ["shop.web", "shop.api", "shop.worker"]
+
+
+def test_ps_shows_restarts_and_the_last_exit(gaffer: Commands, server: Server, shop: Path) -> None:
+    (shop / "Procfile").write_text("web: test -e done && exec sleep 1000; touch done; exit 3\n")
+    gaffer("load")
+    eventually(lambda: server.get_job("shop.web").info()["restarts"])
+    eventually(lambda: server.get_job("shop.web").running == 1)
+    assert re.search(r"\n1 restarts; the last process ended with exit code 3 after \d+\.\d s\n", gaffer("ps").out)
+
+
+def test_scale_says_when_what_it_changed_will_run(gaffer: Commands, server: Server, shop: Path) -> None:
+    gaffer("load", "--nostart")
+    assert gaffer("scale", "web=2").out == (
+        "Scaling web processes... done, 2 will run after `gafferctl start shop.web`: web is stopped\n"
+    )
+    server.drain()
+    try:
+        server.get_job("shop.web").start()
+        eventually(lambda: server.get_job("shop.web").info()["state"] == "waiting")
+        assert gaffer("scale", "web=3").out == (
+            "Scaling web processes... done, 3 will run later: web is waiting: the node is drained\n"
+        )
+    finally:
+        server.resume()
+    ran = gaffer("scale", "web=101", "api+1")
+    assert ran.status == 5
+    assert "which belongs to shop.api" in ran.err
 
 
 def test_ps_says_why_a_type_does_not_run(gaffer: Commands, server: Server, shop: Path) -> None:
