@@ -525,13 +525,46 @@ def test_keys(gaffer: Commands, answering: Callable, tmp_path: Path, monkeypatch
 
 def test_a_node_that_wants_a_key_says_so(gaffer: Commands, answering: Callable) -> None:
     node = answering()
-    node.answer("/sessions", '{"error": "auth_required", "errno": 401, "message": "a key is needed"}', 401)
+    body = {"error": "auth_required", "errno": 401, "message": "a key is needed", "hint": "send it as `X-Api-Key: KEY`"}
+    node.answer("/sessions", json.dumps(body), 401)
     ran = gaffer("apps", "--endpoint", node.url)
     assert ran.status == 1
     assert ran.err.splitlines() == [
         "gaffer: a key is needed",
-        "  --api-key-file and GAFFER_API_KEY_FILE name the file with your key",
+        "  use --api-key-file or GAFFER_API_KEY_FILE to name the file with your key",
     ]
+
+
+@pytest.mark.parametrize(
+    "command", ["apps", "ps default", "unload default", "scale default web=1", "key:list", "drain"]
+)
+def test_a_lookupd_given_as_the_node_is_recognized(gaffer: Commands, registry: Daemon, command: str) -> None:
+    ran = gaffer(*command.split(), "-g", registry.url)
+    assert ran.status in (1, 4)
+    assert "that is a gaffer_lookupd: give it with -L" in ran.err
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["lookup:nodes", "lookup:jobs", "lookup:job shop.web", "lookup:sessions", "lookup:session shop", "lookup"],
+)
+def test_a_node_given_as_the_lookupd_is_recognized(gaffer: Commands, node: Daemon, command: str) -> None:
+    ran = gaffer(*command.split(), "-L", node.url)
+    assert ran.status in (1, 3, 4)
+    assert "that is a gafferd: give it with --endpoint" in ran.err
+
+
+def test_https_to_a_port_of_plain_http_is_recognized(gaffer: Commands, node: Daemon) -> None:
+    ran = gaffer("apps", "-g", node.url.replace("http:", "https:"))
+    assert ran.status == 3
+    assert f"that port speaks plain http: use {node.url}" in ran.err
+
+
+def test_a_procfile_that_can_not_be_read(gaffer: Commands, shop: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (shop / "Procfile").unlink()
+    (shop / "Procfile").mkdir()
+    ran = gaffer("export")
+    assert (ran.status, ran.err) == (2, f"gaffer: can't read {shop}/Procfile: Is a directory\n")
 
 
 def test_each_new_key_is_another(gaffer: Commands) -> None:

@@ -3,8 +3,10 @@
 from typing import Any
 
 from gaffer.names import parse_job_name, split_job_name
+from gaffer_client.answers import Sessions
 from gaffer_client.cli import ports
 from gaffer_client.cli.config import Context
+from gaffer_client.cli.diagnosis import hint_at
 from gaffer_client.cli.errors import CommandFailed, Exit, UsageError
 from gaffer_client.cli.jobfile import read_jobs
 from gaffer_client.cli.output import print_error, print_json, printable
@@ -110,14 +112,16 @@ def jobs_of(server: Server, session: str) -> list[str]:
     try:
         return server.jobs(session)
     except NotFound:
-        raise CommandFailed(
-            f"{session!r} not found on {server.url}", hint="`gaffer apps` lists what is there", status=Exit.NOT_FOUND
-        ) from None
+        hint = hint_at(server.url, "node") or "`gaffer apps` lists the applications"
+        raise CommandFailed(f"{session!r} not found on {server.url}", hint=hint, status=Exit.NOT_FOUND) from None
 
 
 def apps(context: Context, args: Arguments) -> int:
     with context.server() as server:
-        sessions = server.sessions()
+        document = server.transport.get("/sessions", Sessions)
+        if "epoch" in document:  # a gaffer_lookupd lists sessions as well
+            raise CommandFailed(f"{server.url} is not a node", hint=hint_at(server.url, "node"))
+    sessions = document["sessions"]
     if context.json:
         print_json({"sessions": sessions})
     else:
@@ -155,6 +159,8 @@ COMMANDS = (
             When <name> is a path, a file NAME.json, or - for stdin, it holds a job description as JSON, or several as
             {"jobs": [...]}.
         """,
+        examples=("load", "load -c web=2 -e production.env", "load shop2 -p auto", "load shop.json"),
+        uses=("--procfile", "--directory", "--env"),
     ),
     Command(
         "unload",
@@ -163,6 +169,14 @@ COMMANDS = (
         "node",
         "[<name>]",
         details="<name> is the application, by default the name of the folder, or one job as SESSION.NAME.",
+        examples=("unload", "unload shop", "unload shop.worker"),
+        uses=("--procfile", "--directory"),
     ),
-    Command("apps", "List the applications on a node", apps, "node"),
+    Command(
+        "apps",
+        "List the applications on a node",
+        apps,
+        "node",
+        examples=("apps", "apps -g https://node1.example.com:5000"),
+    ),
 )

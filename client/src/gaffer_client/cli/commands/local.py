@@ -172,6 +172,8 @@ COMMANDS = (
             Ctrl-C stops all of them, a second Ctrl-C kills them at once.
         """,
         aliases=("dev:start",),
+        examples=("start", "start web worker", "start -c web=2,worker=3", "start -e production.env -p 9000"),
+        uses=("--procfile", "--directory", "--env"),
     ),
     Command(
         "run",
@@ -186,6 +188,8 @@ COMMANDS = (
         """,
         aliases=("dev:run",),
         passes_on=True,
+        examples=("run python manage.py migrate", "-e production.env run ./task --verbose"),
+        uses=("--procfile", "--directory", "--env"),
     ),
     Command(
         "export",
@@ -200,5 +204,7 @@ COMMANDS = (
             Option("--out=FILE", "write to this file"),
         ),
         details="<name> is the type to write, by default all of them. It runs as `gaffer load` would run it.",
+        examples=("export --out=shop.ini", "export --format=json --out=shop.json", "export web -c web=3"),
+        uses=("--procfile", "--directory", "--env"),
     ),
 )

@@ -8,6 +8,7 @@ from gaffer.names import parse_job_name, split_job_name
 from gaffer_client.answers import Instance, JobInfo, JobStats, LastExit
 from gaffer_client.cli.commands.apps import jobs_of
 from gaffer_client.cli.config import Context
+from gaffer_client.cli.diagnosis import hint_at
 from gaffer_client.cli.errors import Exit, UsageError
 from gaffer_client.cli.output import BLOCK_COLOURS, clock, coloured, ending, print_error, print_json, printable
 from gaffer_client.cli.parse import Arguments
@@ -100,7 +101,8 @@ def scale(context: Context, args: Arguments) -> int:
                 info = job.info()
             except StatusError as error:
                 failures.append(error)
-                print_error(context.program.name, f"can't scale {name}: {error.message}", error.hint)
+                hint = (hint_at(server.url, "node") if isinstance(error, NotFound) else None) or error.hint
+                print_error(context.program.name, f"can't scale {name}: {error.message}", hint)
                 continue
             scaled[name] = {"numprocesses": number}
             if not context.json:
@@ -140,6 +142,8 @@ COMMANDS = (
         "node",
         "[<name>]",
         details="<name> is the application, by default the name of the folder.",
+        examples=("ps", "ps shop", "ps shop --json"),
+        uses=("--procfile", "--directory"),
     ),
     Command(
         "scale",
@@ -152,5 +156,7 @@ COMMANDS = (
             Each <spec> sets or changes the number of a type's processes: `web=3`, `web+2`, `web-1`. <name> is the
             application, by default the name of the folder; a type of another one is SESSION.TYPE.
         """,
+        examples=("scale web=3", "scale web+1 worker-1", "scale shop web=3"),
+        uses=("--procfile", "--directory"),
     ),
 )

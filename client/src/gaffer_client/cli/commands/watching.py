@@ -75,5 +75,6 @@ COMMANDS = (
             are shown. An exit is shown with its exit code or signal. When the connection is lost, it is made again,
             and the events since then are shown. Ctrl-C ends it.
         """,
+        examples=("watch", "watch exit", "watch proc.web --json"),
     ),
 )
