@@ -1,6 +1,7 @@
 """Where the API listens, what it says of itself, and handlers of others beside it."""
 
 import asyncio
+import errno
 import os
 import resource
 import socket
@@ -18,6 +19,7 @@ import gaffer
 from gaffer import Manager
 from gaffer.errors import GafferError
 from gaffer.http.access import make_policy
+from gaffer.http.server import listen_hint
 from gaffer.http_handler import HttpEndpoint, HttpHandler
 from support.http_node import HttpNode, running_node, sleeper
 from support.poll import eventually_async
