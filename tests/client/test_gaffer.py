@@ -557,6 +557,7 @@ def test_a_node_given_as_the_lookupd_is_recognized(gaffer: Commands, node: Daemo
 def test_https_to_a_port_of_plain_http_is_recognized(gaffer: Commands, node: Daemon) -> None:
     ran = gaffer("apps", "-g", node.url.replace("http:", "https:"))
     assert ran.status == 3
+    assert "no answer" not in ran.err  # which takes the whole timeout
     assert f"that port speaks plain http: use {node.url}" in ran.err
 
 
