@@ -306,8 +306,9 @@ def test_scale(gaffer: Commands, server: Server, shop: Path) -> None:
         (["none", "web=1"], 4, "can't scale web"),
         ([], 2, "nothing to scale"),
         (["shop"], 2, "nothing to scale"),
-        (["shop", "web"], 2, "'web' says no number"),
-        (["web=many"], 2, "'web=many' says no number"),
+        (["shop", "web"], 2, "'web' is not a change"),
+        (["web=many"], 2, "'web=many' is not a change"),
+        (["web=-1"], 2, "'web=-1' is not a change of a number of processes\n  use 0 or more"),
     ],
 )
 def test_scale_mistakes(
@@ -332,15 +333,44 @@ def test_ps_shows_a_block_for_each_type(gaffer: Commands, server: Server, shop: 
         r"=== web: `sleep 1000`\n"
         r"Total CPU: \d+\.\d{6} Total MEM: \d+\.\d\d\n"
         r"\n"
-        r"web\.\d+: up for \d+:\d\d\.\d\d\n"
-        r"web\.\d+: up for \d+:\d\d\.\d\d\n"
+        r"web\.1: up for \d+:\d\d\.\d\d, pid \d+, os pid \d+, port (\d+)\n"
+        r"web\.2: up for \d+:\d\d\.\d\d, pid \d+, os pid \d+, port (\d+)\n"
         r"=== api"
     )
-    assert re.match(block, ran.out)
+    shown = re.match(block, ran.out)
+    assert shown is not None
+    assert int(shown[2]) == int(shown[1]) + 1
     assert "\x1b" not in ran.out
     assert gaffer("ps", "shop").out.count("===") == 3
     document = json.loads(gaffer("ps", "--json").out)
     assert [job["name"] for job in document["jobs"]] == ["shop.web", "shop.api", "shop.worker"]
+
+
+def test_ps_shows_restarts_and_the_last_exit(gaffer: Commands, server: Server, shop: Path) -> None:
+    (shop / "Procfile").write_text("web: test -e done && exec sleep 1000; touch done; exit 3\n")
+    gaffer("load")
+    eventually(lambda: server.get_job("shop.web").info()["restarts"])
+    eventually(lambda: server.get_job("shop.web").running == 1)
+    assert re.search(r"\n1 restarts; the last process ended with exit code 3 after \d+\.\d s\n", gaffer("ps").out)
+
+
+def test_scale_says_when_what_it_changed_will_run(gaffer: Commands, server: Server, shop: Path) -> None:
+    gaffer("load", "--nostart")
+    assert gaffer("scale", "web=2").out == (
+        "Scaling web processes... done, 2 will run after `gafferctl start shop.web`: web is stopped\n"
+    )
+    server.drain()
+    try:
+        server.get_job("shop.web").start()
+        eventually(lambda: server.get_job("shop.web").info()["state"] == "waiting")
+        assert gaffer("scale", "web=3").out == (
+            "Scaling web processes... done, 3 will run later: web is waiting: the node is drained\n"
+        )
+    finally:
+        server.resume()
+    ran = gaffer("scale", "web=101", "api+1")
+    assert ran.status == 5
+    assert "which belongs to shop.api" in ran.err
 
 
 def test_ps_says_why_a_type_does_not_run(gaffer: Commands, server: Server, shop: Path) -> None:
@@ -495,13 +525,47 @@ def test_keys(gaffer: Commands, answering: Callable, tmp_path: Path, monkeypatch
 
 def test_a_node_that_wants_a_key_says_so(gaffer: Commands, answering: Callable) -> None:
     node = answering()
-    node.answer("/sessions", '{"error": "auth_required", "errno": 401, "message": "a key is needed"}', 401)
+    body = {"error": "auth_required", "errno": 401, "message": "a key is needed", "hint": "send it as `X-Api-Key: KEY`"}
+    node.answer("/sessions", json.dumps(body), 401)
     ran = gaffer("apps", "--endpoint", node.url)
     assert ran.status == 1
     assert ran.err.splitlines() == [
         "gaffer: a key is needed",
-        "  --api-key-file and GAFFER_API_KEY_FILE name the file with your key",
+        "  use --api-key-file or GAFFER_API_KEY_FILE to name the file with your key",
     ]
+
+
+@pytest.mark.parametrize(
+    "command", ["apps", "ps default", "unload default", "scale default web=1", "key:list", "drain"]
+)
+def test_a_lookupd_given_as_the_node_is_recognized(gaffer: Commands, registry: Daemon, command: str) -> None:
+    ran = gaffer(*command.split(), "-g", registry.url)
+    assert ran.status in (1, 4)
+    assert "that is a gaffer_lookupd: give it with -L" in ran.err
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["lookup:nodes", "lookup:jobs", "lookup:job shop.web", "lookup:sessions", "lookup:session shop", "lookup"],
+)
+def test_a_node_given_as_the_lookupd_is_recognized(gaffer: Commands, node: Daemon, command: str) -> None:
+    ran = gaffer(*command.split(), "-L", node.url)
+    assert ran.status in (1, 3, 4)
+    assert "that is a gafferd: give it with --endpoint" in ran.err
+
+
+def test_https_to_a_port_of_plain_http_is_recognized(gaffer: Commands, node: Daemon) -> None:
+    ran = gaffer("apps", "-g", node.url.replace("http:", "https:"))
+    assert ran.status == 3
+    assert "no answer" not in ran.err  # which takes the whole timeout
+    assert f"that port speaks plain http: use {node.url}" in ran.err
+
+
+def test_a_procfile_that_can_not_be_read(gaffer: Commands, shop: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (shop / "Procfile").unlink()
+    (shop / "Procfile").mkdir()
+    ran = gaffer("export")
+    assert (ran.status, ran.err) == (2, f"gaffer: can't read {shop}/Procfile: Is a directory\n")
 
 
 def test_each_new_key_is_another(gaffer: Commands) -> None:

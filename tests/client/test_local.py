@@ -6,6 +6,7 @@ import os
 import pty
 import re
 import signal
+import socket
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
@@ -140,7 +141,7 @@ def pid_in(text: str) -> int:
 def test_start_shows_all_types_and_ctrl_c_ends_them(on_terminal: On, app: Path) -> None:
     terminal = on_terminal("start", NO_COLOR="1")
     pid = int(terminal.shows(r"\d\d:\d\d:\d\d web    \| spawn process with pid (\d+)\n")[1])
-    terminal.shows(rf"\d\d:\d\d:\d\d web    \| web on 8000 as red in {re.escape(str(app))}\n")
+    terminal.shows(rf"\d\d:\d\d:\d\d web    \| web on 8\d00 as red in {re.escape(str(app))}\n")
     terminal.shows(r"\d\d:\d\d:\d\d worker \| working\n")
     terminal.type("\x03")
     assert terminal.wait() == 130
@@ -160,7 +161,9 @@ def test_start_runs_the_types_that_are_named(app: Path) -> None:
 def test_start_takes_numbers_of_processes(app: Path) -> None:
     with piped(app, "start", "-c", "web=2,worker=0", "--concurrency=web=3") as process:
         found = "".join(line for _ in range(3) for line in until(process, "web on"))
-    assert sorted(re.findall(r"web on (\d+)", found)) == ["8000", "8001", "8002"]
+    labels, ports = zip(*sorted(re.findall(r"(web\.\d) \| web on (\d+)", found)), strict=True)
+    assert labels == ("web.1", "web.2", "web.3")
+    assert [int(port) - int(ports[0]) for port in ports] == [0, 1, 2]
     assert "worker" not in found
 
 
@@ -185,11 +188,96 @@ def test_start_can_show_all_events(app: Path) -> None:
         assert until(process, "spawn")[0][9:] == "web | start"
 
 
-def test_processes_get_the_shell_s_variables_and_no_input(app: Path) -> None:
-    (app / "Procfile").write_text("web: sh -c 'cat; echo got nothing but $MINE'\n")
-    (app / ".env").write_text("GAFFER_REDIRECT_INPUT=web\n")
+def test_processes_get_the_shell_s_variables_and_an_input_that_stays_silent(app: Path) -> None:
+    (app / "Procfile").write_text('web: timeout 0.3 cat; echo "status $? of $MINE"; sleep 1000\n')
     with piped(app, "start", MINE="shell") as process:
-        until(process, "web | got nothing but shell")
+        until(process, "web | status 124 of shell")  # cat still waited for input, timeout(1)
+
+
+@pytest.mark.row("PF-01")
+def test_a_line_of_a_procfile_is_a_shell_command_line(app: Path) -> None:
+    (app / "sub").mkdir()
+    (app / "sub" / "marker").write_text("in-sub\n")
+    (app / "my show.sh").write_text('#!/bin/sh\necho "args $* tone $TONE"; exec sleep 1000\n')
+    (app / "my show.sh").chmod(0o755)
+    (app / ".env").write_text("SECRET='a\"; touch OOPS; echo \"b'\nWORDS='one  two'\n")
+    (app / "Procfile").write_text(
+        "chain: cd sub && cat marker; sleep 1000\n"
+        "assign: TONE=red \"./my show.sh\" 'a  b'\n"
+        'default: "./my show.sh" ${LIMIT:-77} $WORDS # a comment\n'
+        'plain: "./my show.sh" "one  word" --port=$PORT\n'
+        'script: sh -c \'SECRET="[$SECRET]"; echo "$SECRET"; sleep 1000\'\n'
+        "pipe: echo abc | tr abc ABC; sleep 1000\n"
+    )
+    wanted = {
+        " chain | in-sub",
+        "assign | args a  b tone red",
+        "default | args 77 one two tone ",
+        " plain | args one  word --port=",
+        'script | [a"; touch OOPS; echo "b]',
+        "  pipe | ABC",
+    }
+    with piped(app, "start") as process:
+        text = ""
+        while not all(line in text for line in wanted):
+            text += until(process, " | ")[-1] + "\n"
+    assert len({line.index("|") for line in text.splitlines()}) == 1
+    assert not (app / "OOPS").exists()
+
+
+def test_the_whole_tree_of_a_shell_line_ends(app: Path) -> None:
+    (app / "Procfile").write_text("web: sleep 1001 & sh -c 'echo up; sleep 1002' | cat; wait\n")
+    with piped(app, "start") as process:
+        pid = pid_in("\n".join(until(process, "up")))
+        tree = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
+        process.terminate()
+        assert process.wait(10) == 0
+    assert len(tree) > 3
+    assert not any(each.is_running() for each in tree)
+
+
+def test_start_takes_another_block_of_ports_when_one_is_in_use(app: Path) -> None:
+    (app / "Procfile").write_text("quiet: sleep 1000\nweb: sh -c 'echo web on $PORT; exec sleep 1000'\n")
+    with piped(app, "start", "web") as process:
+        first = int(until(process, "web on")[-1].split()[-1])
+    with socket.create_server(("127.0.0.1", first)):
+        with piped(app, "start", "web") as process:
+            second = int(until(process, "web on")[-1].split()[-1])
+        with piped(app, "start", "quiet", "web", "-c", "web=0") as process:
+            until(process, "spawn")
+        with piped(app, "start", f"--port={first - 100}", "web") as process:
+            assert int(until(process, "web on")[-1].split()[-1]) == first
+    assert second > first
+    assert (second - first) % 100 == 0
+
+
+def test_odd_lines_are_warned_of_with_file_and_line(
+    gaffer: Commands, app: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(app)
+    (app / "Procfile").write_text("web: first\nworker = run\nweb: second\n")
+    (app / ".env").write_text("A=1\n\nnot a setting\n")
+    ran = gaffer("export")
+    assert ran.err.splitlines() == [
+        f"warning: {app}/.env:3: line ignored: expected KEY=VALUE",
+        f"warning: {app}/Procfile:2: ignored 'worker = run': expected TYPE: COMMAND",
+        f"warning: {app}/Procfile:3: the type 'web' is already on line 1, which is ignored",
+    ]
+    assert "cmd = second" in ran.out
+    (app / ".env").write_bytes(b"A=1\nCITY=Orl\xe9ans\n")
+    ran = gaffer("export")
+    assert ran.status == 2
+    assert ran.err.startswith(f"gaffer: {app}/.env:2: invalid UTF-8: byte 0xe9\n")
+
+
+def test_env_and_procfile_may_be_pipes(app: Path) -> None:
+    script = 'exec "$0" -f <(echo "web: pwd; echo got \\$COLOUR; sleep 1000") -e <(echo COLOUR=blue) start'
+    with subprocess.Popen(
+        ["bash", "-c", script, command_path("gaffer")], cwd=app, env=clean_env(), stdout=subprocess.PIPE, text=True
+    ) as process:
+        lines = until(process, "web | got blue")
+        process.terminate()
+    assert str(app) in lines[-2] + lines[-1]
 
 
 @pytest.mark.parametrize(("option", "port"), [("--port=9000", "9000"), ("--env=PORT=80", "80")])
@@ -365,7 +453,7 @@ def test_export_as_ini(gaffer: Commands, app: Path, monkeypatch: pytest.MonkeyPa
 def test_export_as_json(gaffer: Commands, app: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(app)
     document = json.loads(gaffer("export", "--format=json").out)
-    assert [job["name"] for job in document["jobs"]] == ["web", "worker"]
+    assert [job["name"] for job in document["jobs"]] == ["shop.web", "shop.worker"]
     web = json.loads(gaffer("export", "--format=json", "web").out)
     assert web == document["jobs"][0]
     assert (web["cmd"], web["env"], web["cwd"], web["numprocesses"]) == ("sh", {"COLOUR": "red"}, str(app), 1)
@@ -381,7 +469,7 @@ def test_export_says_which_file_it_can_not_write(gaffer: Commands, app: Path, mo
 
 @pytest.mark.row("GF-31")
 def test_what_is_exported_runs_on_a_node_as_a_loaded_application_does(
-    gaffer: Commands, app: Path, monkeypatch: pytest.MonkeyPatch
+    gaffer: Commands, gafferctl: Commands, app: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(app)
     gaffer("export", "-c", "web=2", "--out=app.ini")
@@ -391,7 +479,7 @@ def test_what_is_exported_runs_on_a_node_as_a_loaded_application_does(
         from_ini = [server.get_job(name).info() for name in server.jobs("shop")]
         gaffer("unload", "shop", "--endpoint", node.url)
         eventually(lambda: not server.pids())
-        assert gaffer("load", "app.json", "--app=shop", "--endpoint", node.url).status == 0
+        assert gafferctl("load_process", "app.json", "--connect", node.url).status == 0
         from_json = [server.get_job(name).info() for name in server.jobs("shop")]
         gaffer("unload", "shop", "--endpoint", node.url)
         eventually(lambda: not server.pids())
@@ -399,6 +487,6 @@ def test_what_is_exported_runs_on_a_node_as_a_loaded_application_does(
         loaded = [server.get_job(name).info() for name in server.jobs("shop")]
     for name, infos in (("ini", from_ini), ("json", from_json)):
         for found, wanted in zip(infos, loaded, strict=True):
-            found["config"] |= {key: wanted["config"][key] for key in ("priority", "os_env", "cmd", "args")}
+            found["config"] |= {key: wanted["config"][key] for key in ("priority", "cmd", "args")}
             assert (found["name"], found["max_processes"]) == (wanted["name"], wanted["max_processes"])
             assert (name, found["config"]) == (name, wanted["config"])

@@ -1,5 +1,6 @@
 """Command lines, and the help that is made from the same table."""
 
+import shlex
 from typing import Any
 
 import pytest
@@ -64,6 +65,10 @@ def test_command_lines(line: str, command: str, expected: dict[str, Any]) -> Non
     ("line", "message", "hint"),
     [
         ("gaffer lod", "there is no command 'lod'", "did you mean 'load'?"),
+        ("gaffer status", "there is no command 'status'", "use `gaffer ps` for an application, `gafferctl status`"),
+        ("gaffer restart", "there is no command 'restart'", "use `gafferctl stop`"),
+        ("gafferctl restart", "there is no command 'restart'", "or `gafferctl kill NAME TERM`"),
+        ("gafferctl scale", "there is no command 'scale'", "that is a command of `gaffer`"),
         ("gaffer qqqqqq", "there is no command 'qqqqqq'", "`gaffer help` lists the commands"),
         ("gaffer --endpont x load", "there is no option --endpont; did you mean '--endpoint'?", "usage: gaffer"),
         ("gaffer load --concurency web=1", "there is no option --concurency; did you mean", "usage: gaffer load"),
@@ -131,3 +136,38 @@ def test_names_are_unique(program: Program) -> None:
     for command in program.commands:
         spellings = [name for option in (*command.options, *program.options) for name in option.spellings]
         assert len(spellings) == len(set(spellings))
+
+
+@pytest.mark.parametrize(("program", "command"), ALL, ids=lambda item: item.name)
+def test_each_help_shows_examples_that_can_be_run(program: Program, command: Command) -> None:
+    text = command_help(program, command)
+    assert command.examples
+    for example in command.examples:
+        assert f"\n  {program.name} {example}" in text
+        assert parse(program, shlex.split(example)).command is command
+
+
+@pytest.mark.parametrize("program", PROGRAMS.values(), ids=PROGRAMS)
+def test_the_help_of_a_program_shows_examples(program: Program) -> None:
+    for example in program.examples:
+        assert f"\n  {program.name} {example}" in program_help(program)
+        assert parse(program, shlex.split(example)).command is not None
+
+
+@pytest.mark.parametrize(
+    ("name", "shown", "hidden"),
+    [
+        ("start", ["--procfile", "--env", "--directory"], ["--endpoint", "--lookupd", "--api-key-file", "--json"]),
+        ("load", ["--procfile", "--env", "--endpoint", "--api-key-file", "--json"], ["--lookupd"]),
+        ("ps", ["--directory", "--endpoint"], ["--env", "--lookupd"]),
+        ("lookup:nodes", ["--lookupd", "--cacert"], ["--endpoint", "--procfile", "--api-key-file"]),
+        ("why", ["--lookupd", "--api-key-file"], ["--endpoint", "--procfile"]),
+        ("help", [], ["--endpoint", "--lookupd", "--procfile", "--json"]),
+    ],
+)
+def test_help_shows_the_options_of_the_command_only(name: str, shown: list[str], hidden: list[str]) -> None:
+    command = GAFFER.find(name)
+    assert command is not None
+    text = command_help(GAFFER, command)
+    assert [option for option in shown if option not in text] == []
+    assert [option for option in hidden if option in text] == []

@@ -62,7 +62,7 @@ def crash(job: Job) -> None:
 
 def texts(lines: list[str]) -> list[str]:
     """The lines without the time, each of which has its form."""
-    assert all(re.fullmatch(r"\d\d:\d\d:\d\d \S+ \| \S+ \S+", line) for line in lines)
+    assert all(re.fullmatch(r"\d\d:\d\d:\d\d \S+ \| \S+ \S+( \(SIGKILL\))?", line) for line in lines)
     return [line[9:] for line in lines]
 
 
@@ -72,14 +72,21 @@ def test_all_events(server: Server, dummy: Job) -> None:
         crash(dummy)
         eventually(lambda: any("proc.dummy.spawn" in line for line in watch.lines))
         assert watch.interrupt() == (130, "")
-    expected = ["exit", "proc.dummy.exit", "spawn", "proc.dummy.spawn"]
-    assert texts(watch.lines) == [f"dummy | {event} dummy" for event in expected]
+    assert texts(watch.lines) == [
+        "dummy | exit dummy (SIGKILL)",
+        "dummy | proc.dummy.exit dummy (SIGKILL)",
+        "dummy | spawn dummy",
+        "dummy | proc.dummy.spawn dummy",
+    ]
 
 
 @pytest.mark.row("GC-11", "GC-12", "CL-65")
 @pytest.mark.parametrize(
     ("pattern", "expected"),
-    [("proc.dummy", ["proc.dummy.exit", "proc.dummy.spawn"]), ("proc.dummy.spawn", ["proc.dummy.spawn"])],
+    [
+        ("proc.dummy", ["proc.dummy.exit dummy (SIGKILL)", "proc.dummy.spawn dummy"]),
+        ("proc.dummy.spawn", ["proc.dummy.spawn dummy"]),
+    ],
 )
 def test_some_events(server: Server, dummy: Job, pattern: str, expected: list[str]) -> None:
     with watching(server, pattern) as watch:
@@ -87,7 +94,7 @@ def test_some_events(server: Server, dummy: Job, pattern: str, expected: list[st
         crash(dummy)
         eventually(lambda: any("spawn" in line for line in watch.lines))
         assert watch.interrupt() == (130, "")
-    assert texts(watch.lines) == [f"dummy | {event} dummy" for event in expected]
+    assert texts(watch.lines) == [f"dummy | {event}" for event in expected]
 
 
 @pytest.mark.row("GC-12", "CL-65")

@@ -42,6 +42,12 @@ def itself(info: NodeInfo, *pids: int, state: str = "running", reason: str | Non
     return Report(info, **{"job": job, "lookupds": [link], **more})
 
 
+def crashing(reason: str, output: str) -> Report:
+    report = itself(WEB1, 1, reason=reason)
+    last = {"exit_code": 3, "term_signal": 0, "reason": "exited", "uptime": 2.0, "output": output}
+    return report._replace(job={**report.job, "last_exit": last})
+
+
 WEB1, WEB2 = node("web1"), node("web2")
 WELL = view("one", source(WEB1, 1, 2))
 
@@ -116,6 +122,20 @@ WELL = view("one", source(WEB1, 1, 2))
                 "web1 itself says that the job is backoff: it crashes",
             ],
             id="it crashes",
+        ),
+        pytest.param(
+            [view("one", source(WEB1, 1))],
+            {},
+            [
+                crashing(
+                    "crash loop, 3 exits in a row: the last process exited with 3 after 2.0 s", "a\nb\nc\nno config\n"
+                )
+            ],
+            [
+                "web1 itself says that the job is running: crash loop, 3 exits in a row: the last process exited with 3"
+                " after 2.0 s; the last lines of its output: b / c / no config",
+            ],
+            id="it runs and crashes again and again",
         ),
         pytest.param(
             [

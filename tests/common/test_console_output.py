@@ -87,6 +87,14 @@ def test_a_process_is_shown_from_spawn_to_exit_with_its_os_pid_and_its_output_be
     assert all(re.fullmatch(r"\d\d:\d\d:\d\d web \| .+", line) for line in screen.lines() if " web " in line)
 
 
+def test_names_can_be_aligned_and_numbered_where_there_is_no_terminal() -> None:
+    several = shell("web", "echo I am $GAFFER_INSTANCE; sleep 1000", numprocesses=2)
+    with screen_of(several, shell("worker", "echo hello; sleep 1000"), align=True, numbered=True) as screen:
+        eventually(lambda: all(text in screen.getvalue() for text in ("I am 1", "I am 2", "hello")))
+    assert all(f"web.{n} | I am {n}" in screen.getvalue() for n in (1, 2))
+    assert "worker | hello" in screen.getvalue()
+
+
 @pytest.mark.row("MISC-CO-01")
 def test_not_one_process_is_missed_however_short_it_lives() -> None:
     jobs = [shell(f"job{n}", f"echo {n}") for n in range(40)]

@@ -69,6 +69,27 @@ def test_variables_in_the_command_line() -> None:
     assert launch.arguments(config, {"A": "x"}) == ["prog-x", "xb", "$UNKNOWN", "$$"]
 
 
+@row("TPL-03", "TPL-26")
+@pytest.mark.parametrize(
+    ("cmd", "args"),
+    [
+        ("sh -c 'echo \"$A\"'", ()),
+        ("sh", "-c 'echo \"$A\"'"),
+        ('sh -c "echo \\"\\$A\\""', ()),
+    ],
+)
+def test_a_quoted_dollar_is_no_variable_however_the_job_is_described(cmd: str, args: Any) -> None:
+    config = ProcessConfig.from_dict({"name": "j", "cmd": cmd, "args": args}, lax=True)
+    again = ProcessConfig.from_dict(config.to_dict())
+    assert launch.arguments(again, {"A": '"; rm -rf /; "'}) == ["sh", "-c", 'echo "$A"']
+
+
+@row("TPL-08")
+def test_a_shell_gets_a_command_that_only_a_shell_can_read() -> None:
+    config = ProcessConfig("j", "run ${NAME:-it's} # don't", shell=True)
+    assert launch.arguments(config, {}) == ["/bin/sh", "-c", "run ${NAME:-it's} # don't"]
+
+
 @row("TPL-08")
 def test_a_shell_gets_the_command_as_it_is() -> None:
     config = ProcessConfig("j", "echo $A | cat", args=["a b"], shell=True)

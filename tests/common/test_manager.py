@@ -263,6 +263,39 @@ def test_scaling_by_and_to() -> None:
         assert manager.info("j")["max_processes"] == 3
 
 
+def test_a_job_does_not_scale_into_the_ports_of_another() -> None:
+    with running_manager() as manager:
+        manager.load(ProcessConfig("web", SLEEP, port="8000+", start=False), "shop")
+        manager.load(ProcessConfig("api", SLEEP, port="8003+", numprocesses=0, start=False), "shop")
+        manager.load(ProcessConfig("old", SLEEP, port="8005+", numprocesses=2, start=False), "other")
+        assert manager.scale("shop.web", "=3") == 3
+        for grow in (
+            lambda: manager.scale("shop.web", 1),
+            lambda: manager.update(ProcessConfig("web", SLEEP, port="8000+", numprocesses=9), "shop"),
+        ):
+            with pytest.raises(ProcessError, match=r"port 8003, which belongs to shop\.api") as refused:
+                grow()
+            assert (refused.value.errno, refused.value.hint) == (409, "use at most 3, or give the job port = auto")
+        assert manager.info("shop.web")["max_processes"] == 3
+        with pytest.raises(ProcessError, match="port 8005, which belongs to another application"):
+            manager.scale("shop.api", "=3")
+        manager.load(ProcessConfig("env", SLEEP, env={"PORT": "8001"}, port="7999+", start=False))
+        assert manager.scale("env", "=4") == 4
+        assert manager.scale("other.old", "=1") == 1
+
+
+@pytest.mark.parametrize(
+    ("port", "given", "told"),
+    [("8000+", "9000", 9000), ("auto", "9000", 9000), (None, "9000", 9000), ("8000", "http", None)],
+)
+def test_a_port_in_env_is_the_one_that_is_announced(port: str | None, given: str, told: int | None) -> None:
+    with running_manager() as manager:
+        manager.load(ProcessConfig("web", SLEEP, port=port, env={"PORT": given}))
+        eventually(lambda: manager.info("web")["running"] == 1)
+        (instance,) = manager.info("web")["instances"]
+        assert [endpoint["port"] for endpoint in instance["endpoints"]] == ([told] if told else [])
+
+
 def test_a_job_with_one_fixed_port_does_not_scale_beyond_one() -> None:
     with running_manager() as manager:
         manager.load(ProcessConfig("j", SLEEP, port=8000, start=False))

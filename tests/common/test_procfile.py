@@ -3,6 +3,7 @@ import json
 
 import pytest
 
+from gaffer.errors import ConfigError
 from gaffer.procfile import Procfile, get_env
 
 PROCFILE = """\
@@ -107,3 +108,64 @@ def test_as_configparser(app):
     }
     assert dict(config["env:shop:web"]) == {"A": "100%"}
     config.write(io.StringIO())
+
+
+@pytest.mark.row("PF-01", "MISC-PF-03")
+def test_a_line_with_shell_syntax_is_run_by_a_shell(app):
+    (app / "Procfile").write_text(
+        "chain: cd sub && run\nscript: sh -c 'echo $A'\nquoted: \"./my program\" a\\ b '$A'\nopen: run 'x\n"
+    )
+    procfile = Procfile(app / "Procfile")
+
+    def launched(name):
+        return {key: value for key, value in procfile.as_dict(name).items() if key in ("cmd", "args", "shell")}
+
+    assert launched("chain") == {"cmd": "cd sub && run", "args": [], "shell": True}
+    assert launched("script") == {"cmd": "sh", "args": "-c 'echo $A'"}
+    assert launched("quoted") == {"cmd": '"./my program"', "args": "a\\ b '$A'"}
+    with pytest.raises(ValueError, match="No closing quotation"):
+        procfile.as_dict("open")
+
+
+@pytest.mark.row("PF-01", "PF-02")
+def test_lines_that_can_not_be_used_are_kept_as_warnings(app):
+    (app / "Procfile").write_text("web: one\r\n\r\nweb = two\nclock: x\nweb: three\nempty:\n")
+    (app / ".env").write_text("A=1\n\n\nsecret value\nF\nB='open\nC=3\n")
+    procfile = Procfile(app / "Procfile")
+    assert [(problem.path.removeprefix(f"{app}/"), problem.message) for problem in procfile.warnings] == [
+        (".env:4", "line ignored: expected KEY=VALUE"),
+        (".env:5", "line ignored: expected KEY=VALUE"),
+        (".env:6", "line ignored: expected KEY=VALUE"),
+        ("Procfile:3", "ignored 'web = two': expected TYPE: COMMAND"),
+        ("Procfile:5", "the type 'web' is already on line 1, which is ignored"),
+        ("Procfile:6", "ignored 'empty:': expected TYPE: COMMAND"),
+    ]
+    assert dict(procfile.processes()) == {"clock": "x", "web": "three"}
+    assert procfile.env == {"A": "1", "C": "3"}
+
+
+def test_a_byte_order_mark_is_no_part_of_a_name(app):
+    for file in ("Procfile", ".env"):
+        (app / file).write_bytes(b"\xef\xbb\xbf" + (b"web: run\n" if file == "Procfile" else b"A=1\n"))
+    procfile = Procfile(app / "Procfile")
+    assert (dict(procfile.processes()), procfile.env, procfile.warnings) == ({"web": "run"}, {"A": "1"}, [])
+
+
+@pytest.mark.parametrize("file", ["Procfile", ".env"])
+@pytest.mark.parametrize(("data", "message"), [(b"A=\xe9\n", "invalid UTF-8: byte 0xe9"), (b"A=a\0\n", "NUL byte")])
+def test_a_file_that_is_no_text_is_named(app, file, data, message):
+    (app / file).write_bytes(b"\n" + data)
+    with pytest.raises(ConfigError, match=message) as refused:
+        Procfile(app / "Procfile")
+    assert refused.value.path == f"{app}/{file}:2"
+
+
+def test_variables_come_last_and_may_be_special(app):
+    procfile = Procfile(app / "Procfile", variables={"A": "9", "GAFFER_UID": "www"})
+    assert (procfile.env["A"], procfile.as_dict("web")["uid"], "GAFFER_UID" in procfile.env) == ("9", "www", False)
+
+
+def test_an_env_folder_is_no_env_file(app):
+    (app / ".env").unlink()
+    (app / ".env").mkdir()
+    assert Procfile(app / "Procfile").env == {}

@@ -526,6 +526,43 @@ def test_a_file_may_include_itself(load):
     assert names(load("[gaffer]\ninclude = gaffer.ini\ninclude_dir = .\n[process:a]\ncmd = x\n")) == ["default.a"]
 
 
+@pytest.mark.row("CFG-07")
+def test_an_included_file_includes_others(load):
+    config = load(
+        "[gaffer]\ninclude = one.ini\n",
+        **{
+            "one.ini": "[gaffer]\ninclude = more/two.ini\n[process:one]\ncmd = x\n",
+            "more__two.ini": "[gaffer]\ninclude_dir = deep\n[process:two]\ncmd = x\n",
+            "more__deep__three.ini": "[process:three]\ncmd = x\n",
+        },
+    )
+    assert names(config) == ["default.one", "default.two", "default.three"]
+    assert config.warnings == ()
+
+
+def test_a_loop_of_includes_is_reported(load):
+    config = load(
+        "[gaffer]\ninclude = one.ini two.ini\n",
+        **{
+            "one.ini": "[gaffer]\ninclude = two.ini\n[process:one]\ncmd = x\n",
+            "two.ini": "[gaffer]\ninclude = one.ini\n[process:two]\ncmd = x\n",
+        },
+    )
+    assert names(config) == ["default.one", "default.two"]
+    assert [show_problem(warning) for warning in config.warnings] == [
+        "two.ini:2: [gaffer] include: ignored a loop: gaffer.ini -> one.ini -> two.ini -> one.ini\n"
+        "  hint: remove one include"
+    ]
+
+
+def test_variables_as_a_json_object(load, mistakes):
+    config = load(
+        '[process:web]\ncmd = x\nenv:A = 1\nenv_json = {"B": "one\\n\\n[process:two]\\ncmd = y", "c d": " x "}\n'
+    )
+    assert only_job(config).env == {"A": "1", "B": "one\n\n[process:two]\ncmd = y", "c d": " x "}
+    assert "expected a JSON object of texts" in mistakes('[process:web]\ncmd = x\nenv_json = {"B": 1}\n')[0]
+
+
 @given(st.text(alphabet=st.sampled_from("[]=:;# \t\n\rabc\u2028\x0c\x85"), max_size=60))
 def test_any_text_is_read_with_its_line_numbers(text):
     sections, problems = parse_ini(text, "x.ini")

@@ -23,7 +23,19 @@ class Instance(TypedDict):
     pid: int | None
     os_pid: int | None
     state: str
+    slot: NotRequired[int]
+    port: NotRequired[int | None]
     uptime: NotRequired[float | None]
+
+
+class LastExit(TypedDict):
+    """How a process ended; `uptime` is in seconds, `output` the end of what it wrote."""
+
+    exit_code: int | None
+    term_signal: int | None
+    reason: str
+    uptime: float
+    output: str | None
 
 
 class JobInfo(TypedDict):
@@ -38,7 +50,9 @@ class JobInfo(TypedDict):
     config: dict[str, Any]
     state: str
     reason: str | None
+    restarts: NotRequired[int]
     instances: list[Instance]
+    last_exit: NotRequired[LastExit | None]
 
 
 class JobStats(TypedDict):

@@ -151,7 +151,7 @@ def status_error(status: int, body: object, url: str) -> StatusError:
         errno=status,
         reason=reason,
         path=_text(fields, "path"),
-        hint=_text(fields, "hint"),
+        hint=None if status == 401 else _text(fields, "hint"),  # that of 401 names headers, which callers don't set
         problems=problems,
     )
 

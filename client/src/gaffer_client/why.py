@@ -10,6 +10,7 @@ from gaffer_client.answers import JobInfo, LookupLink, NodeInfo, Source
 from gaffer_client.merge import Merged, NodeKey, View, merge, node_key
 from gaffer_client.naming import display_name
 
+_LAST_LINES = 3  # of the output of a process
 _READY, _DRAINING, _SUSPECT, _LEFT = "ready", "draining", "suspect", "left"
 
 
@@ -131,9 +132,18 @@ def _against(report: Report, source: Source, name: str) -> Iterator[str]:
     else:
         if sorted(report.job["processes"]) != sorted(source["pids"]):
             yield f"{name} itself says {_pids(report.job['processes'])}, the lookups {_pids(source['pids'])}"
-        if report.job["state"] != "running":
-            why = f": {report.job['reason']}" if report.job["reason"] else ""
-            yield f"{name} itself says that the job is {report.job['state']}{why}"
+        yield from _trouble(report.job, name)
+
+
+def _trouble(job: JobInfo, name: str) -> Iterator[str]:
+    """Why the processes of a job don't stay up on a node, with the last lines of the last one that ended."""
+    if job["state"] == "running" and not job["reason"]:
+        return
+    why = f": {job['reason']}" if job["reason"] else ""
+    last = job.get("last_exit")
+    lines = (last["output"] or "").splitlines()[-_LAST_LINES:] if last and last["reason"] != "stopped" else []
+    wrote = f"; the last lines of its output: {' / '.join(lines)}" if lines else ""
+    yield f"{name} itself says that the job is {job['state']}{why}{wrote}"
 
 
 def _links(report: Report) -> Iterator[str]:

@@ -15,7 +15,7 @@ from gaffer import rules
 from gaffer.errors import QUOTED, ConfigError, Problem, quoted
 from gaffer.names import parse_job_name
 from gaffer.rules import FlappingInfo, did_you_mean
-from gaffer.words import split_words
+from gaffer.words import Word, parse_words, substitute_env
 
 if TYPE_CHECKING:
     from gaffer.process import ExitStatus, Process
@@ -42,10 +42,10 @@ class ProcessConfig:
 
     name: str = setting(rules.job_name)
     """What the job is called."""
-    cmd: str = setting(rules.command_line)
-    """What to run. `$VAR` and `${VAR}` are replaced from the environment of the process."""
+    cmd: str = setting(rules.command)
+    """What to run. `$VAR` and `${VAR}` outside single quotes are replaced from the environment of the process."""
     args: Sequence[str] = setting(rules.words, ())
-    """Further arguments, after those in `cmd`."""
+    """Further arguments, after those in `cmd`, with variables replaced likewise."""
     env: Mapping[str, str] = setting(rules.variables, factory=dict)
     """Variables for the process; they win over all others."""
     uid: int | str | None = setting(rules.user_or_group, None)
@@ -57,7 +57,7 @@ class ProcessConfig:
     detach: bool = setting(rules.boolean, False)
     """Run in a session of its own and survive the manager, which supervises it while it lives itself."""
     shell: bool = setting(rules.boolean, False)
-    """Run `cmd` through `sh -c`."""
+    """Run `cmd` unchanged by `sh -c`, which replaces the variables."""
     os_env: bool = setting(rules.boolean, False)
     """Pass the manager's own environment on. Files (INI) have true for a default."""
     numprocesses: int = setting(rules.count, 1, live=True)
@@ -95,9 +95,9 @@ class ProcessConfig:
     backoff_max: float = setting(rules.seconds, 30.0, live=True)
     """How long such a pause may get."""
     port: str | None = setting(rules.port_plan, None)
-    """The variable PORT of each process."""
+    """The variable PORT of each process; a PORT in `env` wins."""
     endpoints: Sequence[str] | None = setting(rules.endpoint_list, None)
-    """What to announce of each process; `http:$PORT` when `port` is set."""
+    """What to announce of each process; `http:$PORT` when it has a port."""
     labels: Mapping[str, str] = setting(rules.variables, factory=dict, live=True)
     """What describes the job to those who ask the manager."""
 
@@ -197,14 +197,26 @@ class ProcessConfig:
 
     def command(self) -> list[str]:
         """The words to execute, before variables are replaced (TPL-02, TPL-03)."""
-        return [*self._words, *self.args]
+        return [*(word.text for word in self._words), *self.args]
+
+    def arguments(self, env: Mapping[str, str]) -> list[str]:
+        """The words to execute, with variables replaced from `env` (TPL-26)."""
+        return [
+            *(word.expand(env) for word in self._words),
+            *(substitute_env(word, env) for word in self.args),
+        ]
 
     @functools.cached_property
-    def _words(self) -> list[str]:
-        return split_words(self.cmd)
+    def _words(self) -> list[Word]:
+        return parse_words(self.cmd)
 
     def port_of(self, slot: int) -> int | None:
-        """The fixed port of slot `slot` (from 1); None when there is none or it is chosen at the start."""
+        """The fixed port of slot `slot` (from 1); None when there is none or it is chosen at the start.
+
+        A PORT in `env` wins: it is the port of every process of the job.
+        """
+        if "PORT" in self.env:
+            return rules.port_number(self.env["PORT"])
         if self.port is None or self.port == "auto":
             return None
         return int(self.port.rstrip("+")) + slot - 1
@@ -263,16 +275,29 @@ def _check(
     for key in ("name", "cmd"):
         if key not in config:
             problems.append(Problem(f"{path}.{key}", f"{key} is missing", f"say what {_MISSING[key]}"))
+    if "cmd" in values and not values.get("shell"):
+        try:
+            parse_words(values["cmd"])
+        except ValueError as error:
+            problems.append(Problem(f"{path}.cmd", f"cmd: can't be split into words: {error}", "close the quotation"))
     if not problems:
+        values |= _quoted_arguments(values["cmd"], config.get("args"))
         problems.extend(_contradictions(values, path))
     return values, problems
+
+
+def _quoted_arguments(cmd: str, args: Any) -> dict[str, Any]:
+    """A text `args` that quotes a `$` becomes a part of `cmd`, because the words of a list have no quotes."""
+    if isinstance(args, str) and any(word.quotes_dollar for word in parse_words(args)):
+        return {"cmd": f"{cmd} {args}", "args": ()}
+    return {}
 
 
 _MISSING = {"name": "the job is called", "cmd": "to run"}
 
 
 def _contradictions(values: Mapping[str, Any], path: str) -> Iterator[Problem]:
-    port = values.get("port")
+    port = values.get("port") if "PORT" not in values.get("env", {}) else None
     count = values.get("numprocesses", 1)
     if port and port.isdecimal() and count > 1:
         yield Problem(

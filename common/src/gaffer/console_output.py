@@ -1,6 +1,6 @@
 """Shows on the console what happens to processes and what they write (MISC-CO rows).
 
-A line is `HH:MM:SS name | text`. On a terminal the names are aligned.
+A line is `HH:MM:SS name | text`.
 """
 
 import asyncio
@@ -71,7 +71,8 @@ class ConsoleOutput:
     colorize: each template gets a colour of its own; whether the stream takes colours is up to the caller.
     output_streams: print the output of processes, not only events. actions: the events to print, DEFAULT_ACTIONS when
     None, `["."]` for all. stream: where to print, sys.stdout when None. on_broken: called on the loop when that
-    can't be written to any more.
+    can't be written to any more. align: align the names, which the default does on a terminal only; elsewhere to the
+    right, so that `name | text` can be searched for. numbered: name a process `name.SLOT` where its job has several.
 
     Printing never holds processes back: of what they write faster than the console takes it, the oldest is skipped,
     and a line says how much.
@@ -87,12 +88,16 @@ class ConsoleOutput:
         *,
         stream: TextIO | None = None,
         on_broken: Callable[[], object] = lambda: None,
+        align: bool | None = None,
+        numbered: bool = False,
     ) -> None:
         self.colorize = colorize
         self.output_streams = output_streams
         self.actions = list(self.DEFAULT_ACTIONS if actions is None else actions)
         self._stream = stream
         self._on_broken = on_broken
+        self._align = align
+        self._numbered = numbered
         self._manager: Manager | None = None
         self._printer: Printer | None = None
         self._labels = _Labels()
@@ -106,9 +111,15 @@ class ConsoleOutput:
         """Print from now on; of running processes also what they wrote earlier, as far as it is still there."""
         stream = sys.stdout if self._stream is None else self._stream
         self._manager = manager
-        self._labels = _Labels(colorize=self.colorize, align=stream.isatty())
+        terminal = stream.isatty()
+        self._labels = _Labels(
+            colorize=self.colorize,
+            align=terminal if self._align is None else self._align,
+            justify=str.ljust if terminal else str.rjust,
+            numbered=self._numbered,
+        )
         for name in manager.jobs():
-            self._labels.of(parse_job_name(name).display)
+            self._labels.reserve(parse_job_name(name).display, manager.get(name).numprocesses)
         self._printer = Printer(loop, stream, self._broken)
         for action in self.actions:
             manager.events.subscribe(action, self._on_event)
@@ -156,7 +167,8 @@ class ConsoleOutput:
             return  # it came under its short name already
         event = message if isinstance(message, dict) else {}
         kind = evtype.rpartition(".")[2]
-        line = f"{now()} {self._labels.of(str(event.get('name', 'gaffer')))} {_describe(kind, event)}\n"
+        label = self._labels.of(str(event.get("name", "gaffer")), event.get("slot", 0))
+        line = f"{now()} {label} {_describe(kind, event)}\n"
         output = self._outputs.get(event.get("pid", 0))
         if output is None:
             self._say(line)
@@ -178,7 +190,9 @@ class ConsoleOutput:
     def _follow(self, process: Process, held: bool | None = None) -> None:
         if not process.rings:
             return
-        output = self._outputs[process.pid] = ProcessOutput(process, self._labels.of(process.name))
+        self._labels.reserve(process.name, process.config.numprocesses)
+        label = self._labels.of(process.name, process.slot)
+        output = self._outputs[process.pid] = ProcessOutput(process, label)
         # What it writes is shown below the line that announces it.
         output.held = bool({"spawn", "."} & set(self.actions)) if held is None else held
         for stream in output.streams:
@@ -212,18 +226,35 @@ class ConsoleOutput:
 class _Labels:
     """The names in front of lines, each template in its colour."""
 
-    def __init__(self, *, colorize: bool = False, align: bool = False) -> None:
+    def __init__(
+        self,
+        *,
+        colorize: bool = False,
+        align: bool = False,
+        justify: Callable[[str, int], str] = str.ljust,
+        numbered: bool = False,
+    ) -> None:
         self._colorize = colorize
         self._align = align
+        self._justify = justify
+        self._numbered = numbered
         self._colors: dict[str, str] = {}
+        self._highest: dict[str, int] = {}  # slots, of each name
         self._width = 0
 
-    def of(self, name: str) -> str:
-        """`name |`, padded to the longest name so far where names are aligned."""
+    def reserve(self, name: str, processes: int) -> None:
+        """Number the processes of `name` when there are several, and make room for their labels."""
+        self._highest[name] = max(processes, self._highest.get(name, 0))
+        self.of(name, processes)
+
+    def of(self, name: str, slot: int = 0) -> str:
+        """`name |`, or `name.SLOT |` for one of several processes, padded to the longest label so far."""
         color = self._colors.setdefault(name, GAFFER_COLORS[len(self._colors) % len(GAFFER_COLORS)])
+        self._highest[name] = max(slot, self._highest.get(name, 0))
+        label = f"{name}.{slot}" if self._numbered and slot and self._highest[name] > 1 else name
         if self._align:
-            self._width = max(self._width, len(name))
-        text = f"{name.ljust(self._width)} |"
+            self._width = max(self._width, len(label))
+        text = f"{self._justify(label, self._width)} |"
         return colored(color, text) if self._colorize else text
 
 

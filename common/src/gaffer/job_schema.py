@@ -31,7 +31,7 @@ _ACCEPTED: Mapping[Callable[..., Any], Any] = {
     rules.text: _Text,
     rules.optional_text: str | None,
     rules.job_name: Annotated[str, Meta(pattern=JOB_NAME_PATTERN)],
-    rules.command_line: _Text,
+    rules.command: _Text,
     rules.boolean: bool,
     rules.count: Annotated[int, Meta(ge=0, le=10_000)],
     rules.optional_whole: _Whole | None,

@@ -21,7 +21,7 @@ from gaffer import dispositions, exec_stub, limits
 from gaffer.cgroups import Cgroups
 from gaffer.config import ProcessConfig
 from gaffer.errors import StartFailed
-from gaffer.util import check_gid, check_uid, substitute_env
+from gaffer.util import check_gid, check_uid
 
 # Variables of the daemon that are secrets, or promises made to it alone (design section 7).
 _PRIVATE = re.compile(r"GAFFER_\w*KEY\w*|GAFFER_PROCESS|GAFFER_INSTANCE|NOTIFY_SOCKET|WATCHDOG_\w+|LISTEN_\w+")
@@ -82,7 +82,7 @@ def arguments(config: ProcessConfig, env: Mapping[str, str]) -> list[str]:
     """The words to execute; `$VAR` is replaced from `env`, by the shell itself where one is asked for (TPL-26)."""
     if config.shell:
         return ["/bin/sh", "-c", " ".join([config.cmd, *(shlex.quote(arg) for arg in config.args)])]
-    return [substitute_env(word, env) for word in config.command()]
+    return config.arguments(env)
 
 
 def launch(

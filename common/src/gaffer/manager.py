@@ -14,7 +14,7 @@ from gaffer import aliases, arguments, procfs, rules, views
 from gaffer import job_events as ev
 from gaffer.channels import Channel, open_channel
 from gaffer.config import ProcessConfig
-from gaffer.errors import NodeDraining, ProcessConflict, ProcessNotFound, TopicError
+from gaffer.errors import NodeDraining, ProcessConflict, ProcessError, ProcessNotFound, TopicError
 from gaffer.job import Job
 from gaffer.names import DEFAULT_SESSION, JobName, split_job_name
 from gaffer.observed import Observed
@@ -169,6 +169,8 @@ class Manager(Observed):
             stored = config.replace(name=job.name.name, env={**config.env, **(env or {})})
             if job.active and stored.numprocesses == job.config.numprocesses:
                 stored.replace(numprocesses=job.target)
+            if stored.port == job.config.port:
+                self._check_ports(job, stored.numprocesses)
             self._supervisor.submit(job, ev.ConfigChanged(stored, start))
 
     def reload(self, name: Name, sessionid: str | None = None) -> None:
@@ -206,15 +208,35 @@ class Manager(Observed):
     def scale(self, name: Name, n: int | str) -> int:
         """Change the number of processes: by a number (1, -1, "+2", "-2") or to one ("=3"); returns the new number.
 
-        Raises BadValue (a ValueError, reason `bad_operation`) for anything else.
+        Raises BadValue (a ValueError, reason `bad_operation`) for anything else, ConfigError for more processes than
+        the config allows, ProcessError (409, `port_conflict`) when a new process would get the port of another job.
         """
         with self._lock:
             job = self._open_job(name)
             count = arguments.scaled(job.target, n)
             job.config.replace(numprocesses=count)  # raises when so many can't be
+            self._check_ports(job, count)
             if count != job.target:
                 self._supervisor.submit(job, ev.Scaled(count))
             return count
+
+    def _check_ports(self, job: Job, count: int) -> None:
+        """Refuse `count` processes when those to be added would get ports of other jobs."""
+        first, last = job.config.port_of(job.target + 1), job.config.port_of(count)
+        if count <= job.target or first is None or last is None or "PORT" in job.config.env:
+            return
+        for other in self._jobs.values():
+            start, end = other.config.port_of(1), other.config.port_of(max(other.target, 1))
+            if other is job or start is None or end is None or end < first or start > last:
+                continue
+            whose = str(other.name) if other.name.session == job.name.session else "another application"
+            highest = max(start, first) - first + job.target
+            raise ProcessError(
+                409,
+                "port_conflict",
+                f"{count} processes of {job.name} would take port {max(start, first)}, which belongs to {whose}",
+                hint=f"use at most {highest}, or give the job port = auto",
+            )
 
     def commit(self, name: Name, graceful_timeout: float = 0, env: Mapping[str, str] | None = None) -> int:
         """Run one more process of a job once, without keeping it alive or counting it; returns its pid.

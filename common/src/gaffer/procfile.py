@@ -1,29 +1,53 @@
 """Procfiles and env files: the process types of an application and the environment they share."""
 
+import io
+import logging
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from configparser import ConfigParser
 from typing import Any
 
-from dotenv import dotenv_values
+import msgspec
+from dotenv.parser import parse_stream
 
-from gaffer.words import split_words
+from gaffer.errors import ConfigError, Problem
+from gaffer.words import needs_shell, parse_words, split_words
+
+Path = str | os.PathLike[str]
+Warn = Callable[[Problem], object]
+
+log = logging.getLogger("gaffer.procfile")
 
 _LINE = re.compile(r"([A-Za-z0-9_-]+):[ \t]*(\S.*)")
+_LINE_END = re.compile(r"\r\n|\r|\n")
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
-def get_env(envs: Iterable[str | os.PathLike[str]] = ()) -> dict[str, str]:
+def _log_warning(problem: Problem) -> None:
+    log.warning("%s: %s", problem.path, problem.message)
+
+
+def get_env(envs: Iterable[Path] = (), warn: Warn = _log_warning) -> dict[str, str]:
     """The variables of the env files `envs`; later files win, missing files are skipped.
 
     A file holds `KEY=VALUE` lines; quotes around a value are removed, `#` starts a comment, and nothing in a value
-    is replaced.
+    is replaced. Pipes are read too. `warn` is called with each line that can't be used; the default logs it. Raises
+    ConfigError for a file that is not UTF-8 or has a NUL byte, OSError for one that can't be read.
     """
     env: dict[str, str] = {}
     for path in envs:
-        if os.path.isfile(path):
-            values = dotenv_values(path, interpolate=False, encoding="utf-8")
-            env.update((key, value) for key, value in values.items() if value is not None)
+        if not os.path.exists(path) or os.path.isdir(path):
+            continue
+        for binding in parse_stream(io.StringIO(_read_text(path), newline="")):
+            text = binding.original.string.lstrip()
+            if binding.key is not None and binding.value is not None:
+                env[binding.key] = binding.value
+            elif text and not text.startswith("#"):
+                blank = binding.original.string[: -len(text)]
+                line = binding.original.line + len(_LINE_END.findall(blank))
+                # Without the text, which may be a secret.
+                warn(Problem(f"{os.fspath(path)}:{line}", "line ignored: expected KEY=VALUE"))
     return env
 
 
@@ -31,19 +55,24 @@ class Procfile:
     """The process types of the Procfile at `procfile`, in file order.
 
     `root` is the folder of the application, by default that of the Procfile. Its `.env` is read first, then the
-    files `envs`. The variables GAFFER_UID, GAFFER_GID and GAFFER_REDIRECT_INPUT (a comma list of types)
-    say which user and group run the processes and which types read from their stdin; they are not passed on.
+    files `envs`, then `variables`. The variables GAFFER_UID, GAFFER_GID and GAFFER_REDIRECT_INPUT (a comma list of
+    types) set the user and group of the processes and the types that read from their stdin; they are not passed on.
+    `warnings` has the lines that were ignored, with file and line. Raises ConfigError and OSError as `get_env` does.
     """
 
     def __init__(
         self,
-        procfile: str | os.PathLike[str],
-        root: str | os.PathLike[str] | None = None,
-        envs: Iterable[str | os.PathLike[str]] | None = None,
+        procfile: Path,
+        root: Path | None = None,
+        envs: Iterable[Path] | None = None,
+        *,
+        variables: Mapping[str, str] | None = None,
     ) -> None:
         self.procfile = os.path.abspath(procfile)
         self.root = os.path.abspath(root) if root is not None else os.path.dirname(self.procfile)
-        self.env = get_env([os.path.join(self.root, ".env"), *(envs or ())])
+        self.warnings: list[Problem] = []
+        self.env = get_env([os.path.join(self.root, ".env"), *(envs or ())], self.warnings.append)
+        self.env.update(variables or {})
         self._user = {
             key: value
             for key, name in (("uid", "GAFFER_UID"), ("gid", "GAFFER_GID"))
@@ -53,11 +82,25 @@ class Procfile:
         self._interactive = {name.strip() for name in interactive.split(",")}
         self._commands = self.parse(self.procfile)
 
-    def parse(self, procfile: str | os.PathLike[str]) -> dict[str, str]:
-        """The command line of each type in a Procfile: `type: command line` lines; other lines are ignored."""
-        with open(procfile, encoding="utf-8") as file:
-            matches = map(_LINE.fullmatch, map(str.strip, file))
-            return {match[1]: match[2] for match in matches if match}
+    def parse(self, procfile: Path) -> dict[str, str]:
+        """The command line of each type in a Procfile: `type: command line` lines and comments.
+
+        Other lines are ignored, and of two lines with one type the first; `warnings` says so.
+        """
+        commands: dict[str, str] = {}
+        lines: dict[str, int] = {}
+        for number, line in enumerate(map(str.strip, _LINE_END.split(_read_text(procfile))), start=1):
+            place = f"{os.fspath(procfile)}:{number}"
+            if match := _LINE.fullmatch(line):
+                name = match[1]
+                if name in commands:
+                    message = f"the type {name!r} is already on line {lines[name]}, which is ignored"
+                    self.warnings.append(Problem(place, message, "rename one of them"))
+                    del commands[name]
+                commands[name], lines[name] = match[2], number
+            elif line and not line.startswith("#"):
+                self.warnings.append(Problem(place, f"ignored {line!r}: expected TYPE: COMMAND"))
+        return commands
 
     def parse_cmd(self, v: str) -> tuple[str, list[str]]:
         """The program of a command line and its arguments, split as a shell would.
@@ -80,13 +123,13 @@ class Procfile:
     def as_dict(self, name: str, concurrency_settings: Mapping[str, int] | None = None) -> dict[str, Any]:
         """The type `name` as a process description; raises KeyError when the Procfile has no such type.
 
-        `concurrency_settings` maps types to numbers of processes; 1 where it says nothing.
+        A line that uses shell syntax is run by `sh -c`, unchanged; another one is executed directly.
+        `concurrency_settings` maps types to numbers of processes; 1 where it says nothing. Raises ValueError for a
+        quotation that is left open.
         """
-        program, args = self.parse_cmd(self._commands[name])
         description: dict[str, Any] = {
             "name": name,
-            "cmd": program,
-            "args": args,
+            **_launch(self._commands[name]),
             "env": dict(self.env),
             "numprocesses": (concurrency_settings or {}).get(name, 1),
             **self._user,
@@ -96,7 +139,10 @@ class Procfile:
         return description
 
     def as_configparser(self, concurrency_settings: Mapping[str, int] | None = None) -> ConfigParser:
-        """All types as sections of a gafferd configuration, started in file order."""
+        """All types as sections of a gafferd configuration, started in file order.
+
+        Raises ValueError for what an INI file can't hold, such as a line end in the name of the folder.
+        """
         app = self.get_appname()
         config = ConfigParser(interpolation=None, delimiters=("=",))
         config.optionxform = str  # type: ignore[assignment,method-assign]
@@ -108,11 +154,49 @@ class Procfile:
                 "numprocesses": str(description["numprocesses"]),
                 **self._user,
             }
-            if description.get("redirect_input"):
-                settings["redirect_input"] = "true"
+            for key in ("shell", "redirect_input"):
+                if description.get(key):
+                    settings[key] = "true"
             # [env:...] sections pass their names in upper case, so other names go into the process section.
-            settings.update({f"env:{key}": value for key, value in self.env.items() if key != key.upper()})
-            config[f"process:{app}:{name}"] = settings
-            if upper := {key: value for key, value in self.env.items() if key == key.upper()}:
+            plain = {key: value for key, value in self.env.items() if _VARIABLE.fullmatch(key) and is_ini_value(value)}
+            settings.update({f"env:{key}": value for key, value in plain.items() if key != key.upper()})
+            if others := {key: value for key, value in self.env.items() if key not in plain}:
+                settings["env_json"] = msgspec.json.encode(others).decode()
+            section = f"process:{app}:{name}"
+            if "]" in section or not all(map(is_ini_value, (section, *settings.values()))):
+                raise ValueError(f"an INI file can't hold the section {section!r} with the settings {settings!r}")
+            config[section] = settings
+            if upper := {key: value for key, value in plain.items() if key == key.upper()}:
                 config[f"env:{app}:{name}"] = upper
         return config
+
+
+def is_ini_value(text: str) -> bool:
+    """Whether `text` is the same after it was written to an INI file and read again."""
+    return text == text.strip() and not _LINE_END.search(text)
+
+
+def _launch(line: str) -> dict[str, Any]:
+    """The settings that run a line of a Procfile."""
+    if needs_shell(line):
+        return {"cmd": line, "args": [], "shell": True}
+    program, *words = parse_words(line)
+    if any(word.quotes_dollar for word in words):
+        return {"cmd": program.source, "args": " ".join(word.source for word in words)}
+    return {"cmd": program.source, "args": [word.text for word in words]}
+
+
+def _read_text(path: Path) -> str:
+    with open(path, "rb") as file:
+        data = file.read()
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        byte = f"0x{data[error.start]:02x}"
+        problem = Problem(f"{os.fspath(path)}:{line}", f"invalid UTF-8: byte {byte}", "save the file as UTF-8")
+        raise ConfigError([problem]) from None
+    if "\0" in text:
+        line = data.count(b"\n", 0, data.index(b"\0")) + 1
+        raise ConfigError([Problem(f"{os.fspath(path)}:{line}", "unexpected NUL byte", "save the file as UTF-8 text")])
+    return text

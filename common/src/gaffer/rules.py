@@ -175,7 +175,7 @@ def words(value: Any, lax: bool) -> tuple[str, ...]:
     if value is None:
         return ()
     if isinstance(value, str):
-        return tuple(_split(_argument(value)))
+        return _split(_argument(value))
     if isinstance(value, list | tuple):
         for index, word in enumerate(value):
             if not isinstance(word, str | int | float) or isinstance(word, bool):
@@ -184,16 +184,14 @@ def words(value: Any, lax: bool) -> tuple[str, ...]:
     raise _expected("a list of texts or one text", value)
 
 
-def command_line(value: Any, lax: bool) -> str:
+def command(value: Any, lax: bool) -> str:
     """A program, or a command line that a shell could split."""
-    command = text(value, lax)
-    _split(command)
-    return command
+    return text(value, lax)
 
 
-def _split(line: str) -> list[str]:
+def _split(line: str) -> tuple[str, ...]:
     try:
-        return split_words(line)
+        return tuple(split_words(line))
     except ValueError as error:
         raise Wrong(f"can't be split into words: {error}", "close the quotation") from None
 
@@ -368,6 +366,12 @@ def port_plan(value: Any, lax: bool) -> str | None:
             f"expected a port, got {quoted(value)}", "8000 (one instance), 8000+ (one port each from there) or auto"
         )
     return text
+
+
+def port_number(text: str) -> int | None:
+    """The port that `text` is, None when it isn't one."""
+    match = _PORT.fullmatch(text)
+    return int(text) if match and not match[2] and 1 <= int(text) <= 65535 else None
 
 
 _ENDPOINT = re.compile(r"([A-Za-z][A-Za-z0-9_-]{0,31}):(\$PORT|\$\{PORT\}|[0-9]{1,5})", re.ASCII)

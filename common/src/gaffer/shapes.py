@@ -29,6 +29,7 @@ class Instance(TypedDict):
     state: SlotState
     started_at: Annotated[float | None, Meta(description="Seconds since 1970.")]
     uptime: Annotated[float, Meta(description="In seconds.")]
+    port: Annotated[int | None, Meta(description="Its variable PORT.")]
     endpoints: list[Endpoint]
 
 

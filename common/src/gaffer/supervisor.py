@@ -158,6 +158,8 @@ class Supervisor:
             process = self.running.get(pid)
             if process is not None:
                 base.setdefault("os_pid", process.os_pid)
+                if process.slot:
+                    base["slot"] = process.slot
         if kind == "spawn":
             base["detach"] = base["detached"] = job.config.detach
 
@@ -353,7 +355,7 @@ class Supervisor:
         return process
 
     def _port(self, job: Job, slot: int) -> int | None:
-        if slot == 0 or job.config.port != "auto":
+        if slot == 0 or job.config.port != "auto" or "PORT" in job.config.env:
             return job.config.port_of(slot) if slot else None
         key = (job, slot)
         if key not in self._ports:

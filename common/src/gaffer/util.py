@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 from gaffer.errors import quoted
 from gaffer.names import parse_job_name
 from gaffer.trusted_files import check_way
+from gaffer.words import substitute_env
 
 if TYPE_CHECKING:
     import ssl
@@ -43,8 +44,6 @@ __all__ = [
     "setproctitle_",
     "substitute_env",
 ]
-
-_VARIABLE = re.compile(r"\$(?:(\w+)|\{(\w+)\})", re.ASCII)
 
 
 # Users and signals
@@ -266,11 +265,6 @@ def parse_ssl_options(client_options: Mapping[str, Any]) -> "ssl.SSLContext":
 
 
 # Text and time
-
-
-def substitute_env(s: str, env: Mapping[str, str]) -> str:
-    """Replace `$VAR` and `${VAR}` in `s`; a variable that `env` doesn't have stays as it is."""
-    return _VARIABLE.sub(lambda match: env.get(match[1] or match[2], match[0]), s)
 
 
 def bytes2human(n: int) -> str:

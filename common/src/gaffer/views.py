@@ -89,6 +89,7 @@ def _instance(job: Job, slot: Slot, running: Mapping[int, Process], host: str) -
         "state": slot.state,
         "started_at": round(process.started_at, 3) if process else None,
         "uptime": round(process.uptime, 3) if process else 0.0,
+        "port": process.port if process else None,
         "endpoints": endpoints_of(job, process, host) if process and slot.index else [],
     }
 

@@ -1,49 +1,142 @@
-"""Splitting command lines into words as a POSIX shell does (XCU 2.2, Quoting), in time linear in their length.
+"""Splits command lines into words as a POSIX shell does, and detects those that only a shell can run.
 
-`shlex.split` builds each word character by character, which takes time quadratic in the length of the word.
+The rules are those of POSIX, XCU 2.2 (Quoting). Splitting takes time linear in the length of the line; `shlex.split`
+builds each word character by character, which takes time quadratic in the length of the word.
 """
 
 import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
 
 MAX_WORD = 128 * 1024 - 1
 """Bytes that one argument can have, and a command line as a whole (MAX_ARG_STRLEN less its NUL byte, execve(2))."""
 
+_VARIABLE = re.compile(r"\$(?:(\w+)|\{(\w+)\})", re.ASCII)
+
 _PIECE = re.compile(
-    r"""(?P<blank>[ \t\r\n]+)
-      | (?P<plain>[^ \t\r\n'"\\]+)
+    r"""(?P<blank>[ \t\r\n]++)
+      | (?P<bare>[^ \t\r\n'"\\]++)
       | \\(?P<escaped>.)
-      | '(?P<single>[^']*)'
-      | "(?P<double>(?:[^"\\]++|\\.)*+)"
+      | '(?P<single>[^']*+)'
+      | "(?P<double>(?:[^"\\]|\\.)*+)"
     """,
     re.VERBOSE | re.DOTALL,
 )
-_ESCAPED_IN_QUOTES = re.compile(r'\\(["\\])')
+_IN_DOUBLE_QUOTES = re.compile(r'\\(?P<escaped>[$`"\\])|(?P<double>(?:[^\\]|\\(?![$`"\\]))++)', re.DOTALL)
+
+# What these are unquoted is in XCU 2.2 to 2.14; in double quotes only `$` and the backquote mean something.
+_SYNTAX = re.compile(r"[|&;<>()$`*?\[\]#~{}!]")
+_EXPANSION = re.compile(r"[$`]")
+_ASSIGNMENT = re.compile(r"[A-Za-z_]\w*=", re.ASCII)
+_PORT = re.compile(r"\$(?:PORT(?!\w)|\{PORT\})", re.ASCII)  # a number, which no shell would split or expand further
+
+# Special built-ins (XCU 2.14), utilities that act on the shell itself (XCU 1.7, intrinsic), and `echo`, whose escapes
+# differ between shells and programs. Reserved words without an operator can't be a complete command.
+_BUILT_IN = frozenset(
+    ". : break continue eval exec exit export readonly return set shift times trap unset "
+    "alias bg cd command fc fg getopts hash jobs read type ulimit umask unalias wait echo "
+    "case do done elif else esac fi for if in then until while".split()
+)
+
+
+def substitute_env(s: str, env: Mapping[str, str]) -> str:
+    """Replace `$VAR` and `${VAR}` in `s`; a variable that `env` doesn't have stays as it is."""
+    return _VARIABLE.sub(lambda match: env.get(match[1] or match[2], match[0]), s)
+
+
+class Piece(NamedTuple):
+    """A part of a word and how it was quoted: `bare`, `double`, or `literal` for single quotes and backslashes."""
+
+    text: str
+    quoting: str
+
+
+@dataclass(frozen=True, slots=True)
+class Word:
+    """A word of a command line; `source` is the word as written, with its quotes."""
+
+    pieces: tuple[Piece, ...]
+    source: str
+
+    @property
+    def text(self) -> str:
+        """The word without its quotes."""
+        return "".join(piece.text for piece in self.pieces)
+
+    @property
+    def quotes_dollar(self) -> bool:
+        """Whether a `$` in it is quoted, which `text` alone doesn't show."""
+        return any("$" in piece.text for piece in self.pieces if piece.quoting == "literal")
+
+    def expand(self, env: Mapping[str, str]) -> str:
+        """The word with its variables replaced from `env`, except where a `$` is quoted; unknown ones stay."""
+        return "".join(
+            piece.text if piece.quoting == "literal" else substitute_env(piece.text, env) for piece in self.pieces
+        )
+
+
+def parse_words(line: str) -> list[Word]:
+    """Split `line` into words.
+
+    Raises ValueError for an open quotation, a backslash at the end, and a line longer than MAX_WORD.
+    """
+    if len(line) > MAX_WORD:
+        raise ValueError(f"{len(line)} characters are more than the {MAX_WORD} that a command line can have")
+    words: list[Word] = []
+    pieces: list[Piece] = []
+    start = 0
+    for begin, end, found in _scan(line):
+        if found is not None:
+            start = start if pieces else begin
+            pieces += found
+        elif pieces:
+            words.append(Word(tuple(pieces), line[start:begin]))
+            pieces = []
+        start = start if pieces else end
+    if pieces:
+        words.append(Word(tuple(pieces), line[start:]))
+    return words
 
 
 def split_words(line: str) -> list[str]:
-    r"""Split a command line into words: blanks separate, `\`, `'` and `"` quote. Equal to `shlex.split(line)`.
+    """The words of `line` without their quotes; raises ValueError as `parse_words` does."""
+    return [word.text for word in parse_words(line)]
 
-    Raises ValueError for an open quotation, a backslash at the end, and more than MAX_WORD characters.
+
+def needs_shell(line: str) -> bool:
+    """Whether a shell would do more with `line` than split it, remove quotes and replace `$PORT`.
+
+    Errs on the side of the shell. Raises ValueError as `parse_words` does, unless the line needs a shell.
     """
-    if len(line) > MAX_WORD:
-        raise ValueError(f"{len(line)} characters are more than the {MAX_WORD} of a command line")
-    words: list[str] = []
-    word: list[str] | None = None  # the pieces of the current word
+    for _, _, found in _scan(line):
+        for piece in found or ():
+            syntax = {"bare": _SYNTAX, "double": _EXPANSION}.get(piece.quoting)
+            if syntax is not None and syntax.search(_PORT.sub("", piece.text)):
+                return True
+    first = parse_words(line)[:1]
+    return any(word.text in _BUILT_IN or _ASSIGNMENT.match(word.source) is not None for word in first)
+
+
+def _scan(line: str) -> Iterator[tuple[int, int, list[Piece] | None]]:
+    """The runs of blanks (None) and of equally quoted characters in `line`, each with its place."""
     position = 0
     while position < len(line):
-        piece = _PIECE.match(line, position)
-        if piece is None:
+        match = _PIECE.match(line, position)
+        if match is None:
             raise ValueError("No escaped character" if line[position] == "\\" else "No closing quotation")
-        position = piece.end()
-        if piece.lastgroup == "blank":
-            if word is not None:
-                words.append("".join(word))
-            word = None
-            continue
-        text = piece[piece.lastgroup or 0]
-        if word is None:
-            word = []
-        word.append(_ESCAPED_IN_QUOTES.sub(r"\1", text) if piece.lastgroup == "double" else text)
-    if word is not None:
-        words.append("".join(word))
-    return words
+        yield position, match.end(), _pieces(match)
+        position = match.end()
+
+
+def _pieces(match: re.Match[str]) -> list[Piece] | None:
+    kind = str(match.lastgroup)
+    text = match[kind]
+    if kind == "blank":
+        return None
+    if kind == "escaped":
+        return [] if text == "\n" else [Piece(text, "literal")]  # an escaped line end continues the line
+    if kind == "double" and "\\" in text:
+        parts = _IN_DOUBLE_QUOTES.finditer(text)
+        return [Piece(part[0][-1], "literal") if part["escaped"] else Piece(part[0], "double") for part in parts]
+    return [Piece(text, "literal" if kind == "single" else kind)]

@@ -1,5 +1,6 @@
 """The configuration file of gafferd: finds it, reads it with what it includes, and reports every mistake at once."""
 
+import os
 import re
 import sys
 from collections.abc import Callable, Mapping
@@ -77,10 +78,9 @@ def load_config(path: Path) -> Config:
 
     Raises ConfigError with every mistake; the `path` of each problem is `FILE:LINE`.
     """
-    sections: dict[str, Section] = {}
-    problems: list[Problem] = []
-    _read(path, sections, problems, set(), None)
-    builder = _Builder(sections, problems)
+    reader = _Reader()
+    reader.read(path)
+    builder = _Builder(reader.sections, reader.problems, reader.warnings)
     config = builder.build()
     if builder.problems:
         raise ConfigError(sorted(builder.problems, key=_position))
@@ -92,31 +92,49 @@ def _position(problem: Problem) -> tuple[str, int]:
     return (file, int(line)) if line.isdecimal() else (problem.path, 0)
 
 
-def _read(
-    path: Path, sections: dict[str, Section], problems: list[Problem], seen: set[Path], includer: Value | None
-) -> None:
-    if path.resolve() in seen:
-        return
-    seen.add(path.resolve())
-    try:
-        text = _read_text(path)
-    except GafferError as error:
-        found_at = includer.problem if includer else partial(Problem, str(path))
-        problems.append(found_at(error.message, error.hint))
-        return
-    found, mistakes = parse_ini(text, str(path))
-    problems += [*mistakes, *merge(sections, found)]
-    keys = found["gaffer"].values if "gaffer" in found else {}
-    if include := keys.get("include"):
-        for name in include.text.split():
-            _read(path.parent / name, sections, problems, seen, include)
-    if include_dir := keys.get("include_dir"):
-        for name in include_dir.text.split():
-            directory = path.parent / name
-            if not directory.is_dir():
-                problems.append(include_dir.problem(f"[gaffer] include_dir: there is no directory {str(directory)!r}"))
-            for file in sorted(directory.rglob("*.ini")):
-                _read(file, sections, problems, seen, include_dir)
+class _Reader:
+    """Reads a file and all it includes into `sections`, collecting mistakes and what is odd on the way."""
+
+    def __init__(self) -> None:
+        self.sections: dict[str, Section] = {}
+        self.problems: list[Problem] = []
+        self.warnings: list[Problem] = []
+        self._seen: set[Path] = set()
+
+    def read(self, path: Path, includers: tuple[Path, ...] = (), value: Value | None = None) -> None:
+        """Read the file at `path`, unless it was read before; the last of `includers` includes it by `value`."""
+        if path.resolve() in self._seen:
+            return
+        self._seen.add(path.resolve())
+        try:
+            text = _read_text(path)
+        except GafferError as error:
+            found_at = value.problem if value else partial(Problem, str(path))
+            self.problems.append(found_at(error.message, error.hint))
+            return
+        found, mistakes = parse_ini(text, str(path))
+        keys = found["gaffer"].values if "gaffer" in found else {}
+        if includers and keys and keys.keys() <= {*_READER_KEYS}:
+            del found["gaffer"]  # all that it says is followed here
+        self.problems += [*mistakes, *merge(self.sections, found)]
+        chain = (*includers, path)
+        if include := keys.get("include"):
+            for name in include.text.split():
+                self._check_loop(path.parent / name, chain, include)
+                self.read(path.parent / name, chain, include)
+        if include_dir := keys.get("include_dir"):
+            for name in include_dir.text.split():
+                directory = path.parent / name
+                if not os.path.isdir(directory):
+                    message = f"[gaffer] include_dir: there is no directory {str(directory)!r}"
+                    self.problems.append(include_dir.problem(message))
+                for file in sorted(directory.rglob("*.ini")):
+                    self.read(file, chain, include_dir)
+
+    def _check_loop(self, file: Path, chain: tuple[Path, ...], include: Value) -> None:
+        if file.resolve() in [each.resolve() for each in chain]:
+            files = " -> ".join(map(str, (*chain, file)))
+            self.warnings.append(include.problem(f"[gaffer] include: ignored a loop: {files}", "remove one include"))
 
 
 def _read_text(path: Path) -> str:
@@ -138,8 +156,8 @@ _APPLICATION_KEYS = ("mandatory",)  # of plugins with an application
 _KNOWN_SECTIONS = ("gaffer", "http", "webhooks", "ssl", "lookup_ssl")
 _PREFIXES = ("endpoint", "process", "job", "env")
 _NOT_IN_A_SECTION = {
-    "name": "the header of the section names the job: [process:NAME] or [process:SESSION:NAME]",
     "env": "give variables in a section [env:NAME] or with keys such as env:PORT",
+    "name": "the header of the section names the job: [process:NAME] or [process:SESSION:NAME]",
     "custom_channels": None,
 }
 
@@ -147,10 +165,10 @@ _NOT_IN_A_SECTION = {
 class _Builder:
     """Turns sections into a Config, collecting mistakes on the way."""
 
-    def __init__(self, sections: dict[str, Section], problems: list[Problem]) -> None:
+    def __init__(self, sections: dict[str, Section], problems: list[Problem], warnings: list[Problem]) -> None:
         self.sections = sections
         self.problems = problems
-        self.warnings: list[Problem] = []
+        self.warnings = warnings
         self.settings: dict[str, Any] = {}
         self.endpoints: dict[str, EndpointConfig] = {}
         self.jobs: dict[JobName, ProcessConfig] = {}
@@ -298,6 +316,8 @@ class _Builder:
         for key, value in section.values.items():
             if key.startswith("env:"):
                 env[key.removeprefix("env:")] = value.text
+            elif key == "env_json":
+                env |= self._check(section, key, settings.variables) or {}
             elif key in _NOT_IN_A_SECTION:
                 self._wrong(section, f"unknown key {key!r}", _NOT_IN_A_SECTION[key], key)
             elif key == "labels":

@@ -65,6 +65,10 @@ Options:
   --log-level=LEVEL         debug, info, warning, error or critical; by default info
   --loop=KIND               auto, uvloop or asyncio; by default auto
 
+Examples:
+  gafferd
+  gafferd -c /etc/gaffer/gafferd.ini --lookupd-address=http://lookup1:5010
+
 Signals: TERM, INT and QUIT stop the jobs and exit, a second INT kills them; HUP reads the configuration again.
 """
 

@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+import msgspec
+
 from gaffer import messages, rules
 from gaffer.errors import BadRequest, ConfigError, Problem, quoted
 from gaffer.http.access import Scope
@@ -177,6 +179,15 @@ def labels(text: str) -> dict[str, str]:
             raise Wrong(f"expected name=value pairs, got {item!r}", "such as zone=a, disk=ssd")
         result[name.strip()] = value.strip()
     return _checked(messages.check_labels, result)
+
+
+def variables(text: str) -> dict[str, str]:
+    """Variables as a JSON object of texts, for values that an INI file can't hold otherwise."""
+    try:
+        return msgspec.json.decode(text, type=dict[str, str])
+    except msgspec.DecodeError as error:
+        hint = 'write {"NAME": "VALUE"}, or each one as env:NAME = VALUE'
+        raise Wrong(f"expected a JSON object of texts: {error}", hint) from None
 
 
 def scopes(text: str) -> tuple[Scope, ...]:

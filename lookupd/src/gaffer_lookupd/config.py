@@ -53,6 +53,10 @@ Options:
   --error-log=FILE         log there, not on stderr
   --log-level=LEVEL        debug, info, warning, error or critical [default: info]
   --loop=KIND              auto, uvloop or asyncio [default: auto]
+
+Examples:
+  gaffer_lookupd
+  gaffer_lookupd --bind=10.0.0.5:5010 --cluster-key-file=/etc/gaffer/cluster.key
 """
 
 

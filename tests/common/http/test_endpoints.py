@@ -1,6 +1,7 @@
 """Where the API listens, what it says of itself, and handlers of others beside it."""
 
 import asyncio
+import errno
 import os
 import resource
 import socket
@@ -18,6 +19,7 @@ import gaffer
 from gaffer import Manager
 from gaffer.errors import GafferError
 from gaffer.http.access import make_policy
+from gaffer.http.server import listen_hint
 from gaffer.http_handler import HttpEndpoint, HttpHandler
 from support.http_node import HttpNode, running_node, sleeper
 from support.poll import eventually_async
@@ -237,3 +239,18 @@ async def _answers(node: HttpNode) -> bool:
         return (await node.call("GET", "/ping")).status == 200
     except (ConnectionError, IndexError):
         return False
+
+
+@pytest.mark.parametrize(
+    ("address", "error", "hint"),
+    [
+        (("127.0.0.1", 80), PermissionError(errno.EACCES, "Permission denied"), "CAP_NET_BIND_SERVICE"),
+        (("127.0.0.1", 80), OSError(errno.EADDRINUSE, "Address already in use"), "stop what uses the address"),
+        (("192.0.2.1", 80), OSError(errno.EADDRNOTAVAIL, "Cannot assign requested address"), "an address of this host"),
+        (("nohost.invalid", 80), socket.gaierror(-2, "Name or service not known"), "an IP address of this host"),
+        ("/root/x.sock", PermissionError(errno.EACCES, "Permission denied"), "a folder that exists"),
+        ("/nowhere/x.sock", FileNotFoundError(errno.ENOENT, "No such file or directory"), "a folder that exists"),
+    ],
+)
+def test_what_to_do_when_listening_fails(address: tuple[str, int] | str, error: OSError, hint: str) -> None:
+    assert hint in listen_hint(address, error)

@@ -37,6 +37,8 @@ def run_in_foreground(configs: Sequence[ProcessConfig], *, verbose: bool = False
         wants_color(sys.stdout),
         actions=[*_EVENTS, *(_MORE_EVENTS if verbose else ())],
         on_broken=signals.output_broke,
+        align=True,
+        numbered=True,
     )
     try:
         manager.load_all(configs, DEFAULT_SESSION)

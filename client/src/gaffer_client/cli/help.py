@@ -17,18 +17,21 @@ def program_help(program: Program) -> str:
             program.summary,
             "Commands:\n" + _columns((command.name, command.summary) for command in program.commands),
             "Options:\n" + _options(program.options),
-            f"`{program.name} help COMMAND` says more about a command.",
+            _examples(program, program.examples),
+            f"`{program.name} help COMMAND` shows the options of a command, and examples.",
         ]
     )
 
 
 def command_help(program: Program, command: Command) -> str:
     """What `gaffer help COMMAND` prints."""
-    return f"{command_reference(program, command)}\n\nOptions of all commands:\n{_options(program.options)}"
+    reference = command_reference(program, command)
+    others = [option for option in program.options if command.uses_option(option)]
+    return f"{reference}\n\nCommon options:\n{_options(others)}" if others else reference
 
 
 def command_reference(program: Program, command: Command) -> str:
-    """What there is to say of this command alone."""
+    """The help of this command, without the options that others have too."""
     parts = [f"Usage: {usage_line(f'{program.name} {command.name}', command.arguments)}", command.summary + "."]
     if command.details:
         parts += [
@@ -39,7 +42,13 @@ def command_reference(program: Program, command: Command) -> str:
         parts.append("Also: " + ", ".join(command.aliases))
     if command.options:
         parts.append("Options:\n" + _options(command.options))
+    if command.examples:
+        parts.append(_examples(program, command.examples))
     return "\n\n".join(parts)
+
+
+def _examples(program: Program, examples: Sequence[str]) -> str:
+    return "Examples:\n" + "\n".join(f"  {program.name} {example}" for example in examples)
 
 
 def _options(options: Sequence[Option]) -> str:

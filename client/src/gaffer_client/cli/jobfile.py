@@ -1,5 +1,6 @@
 """Reading files of job descriptions: one JSON object, or `{"jobs": [...]}`."""
 
+import codecs
 import sys
 from dataclasses import dataclass
 from typing import Any
@@ -47,7 +48,7 @@ def read_jobs(path: str) -> JobFile:
     except OSError as error:
         raise UsageError(f"can't read {source}: {error.strerror}") from None
     try:
-        document = msgspec.json.decode(content)
+        document = msgspec.json.decode(content.removeprefix(codecs.BOM_UTF8))
     except (msgspec.DecodeError, RecursionError) as error:
         raise UsageError(f"{source} is not valid JSON: {error}") from None
     listed = document.get("jobs") if isinstance(document, dict) and "name" not in document else None

@@ -7,20 +7,29 @@ from collections.abc import Sequence
 import gaffer as framework
 from gaffer.errors import GafferError
 from gaffer_client.cli.config import Context
+from gaffer_client.cli.diagnosis import hint_at
 from gaffer_client.cli.errors import CommandFailed, Exit
 from gaffer_client.cli.help import command_help, program_help
 from gaffer_client.cli.output import print_error
 from gaffer_client.cli.parse import Invocation, parse
 from gaffer_client.cli.programs import GAFFER, GAFFERCTL
 from gaffer_client.cli.table import Asks, Program
-from gaffer_client.errors import Forbidden, GafferClientError, InvalidURL, NotFound, Unauthorized, Unreachable
+from gaffer_client.errors import (
+    Forbidden,
+    GafferClientError,
+    InvalidURL,
+    MalformedAnswer,
+    NotFound,
+    Unauthorized,
+    Unreachable,
+)
 
 _NOT_THERE: dict[Asks, str] = {
-    "node": "is gafferd running there? --endpoint and GAFFER_ENDPOINT name another node",
-    "lookup": "is gaffer_lookupd running there? -L and GAFFER_LOOKUPD name others",
+    "node": "is gafferd running there? use {option} or GAFFER_ENDPOINT to choose another node",
+    "lookup": "is gaffer_lookupd running there? use -L or GAFFER_LOOKUPD to choose others",
     "nobody": "",
 }
-_NO_KEY = "--api-key-file and GAFFER_API_KEY_FILE name the file with your key"
+_NO_KEY = "use --api-key-file or GAFFER_API_KEY_FILE to name the file with your key"
 
 
 def gaffer() -> int:
@@ -49,7 +58,7 @@ def run(program: Program, argv: Sequence[str]) -> int:
     except GafferClientError as error:
         _report(program, error, asks)
         return _status(error)
-    except GafferError as error:  # a name that is none
+    except GafferError as error:  # an invalid name
         print_error(program.name, error.message, error.hint)
         return Exit.USAGE
     except KeyboardInterrupt:
@@ -57,6 +66,9 @@ def run(program: Program, argv: Sequence[str]) -> int:
     except BrokenPipeError:
         _discard_unwritable()
         return Exit.BROKEN_PIPE
+    except UnicodeEncodeError as error:
+        print_error(program.name, f"{error.object!r} is not UTF-8 text", "use names and values in UTF-8")
+        return Exit.USAGE
     except OSError as error:
         _discard_unwritable()
         print_error(program.name, f"{error.filename}: {error.strerror}" if error.filename else str(error))
@@ -88,8 +100,10 @@ def _dispatch(program: Program, invocation: Invocation) -> int:
 
 def _report(program: Program, error: GafferClientError, asks: Asks) -> None:
     hint = error.hint
+    if isinstance(error, Unreachable | NotFound | MalformedAnswer):
+        hint = hint_at(error.url, asks) or hint
     if hint is None and isinstance(error, Unreachable):
-        hint = _NOT_THERE[asks]
+        hint = _NOT_THERE[asks].format(option=program.endpoint_option)
     elif hint is None and isinstance(error, Unauthorized | Forbidden):
         hint = _NO_KEY
     for place, message, advice in error.problems or [(error.path, error.message, hint)]:

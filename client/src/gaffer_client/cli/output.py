@@ -1,6 +1,7 @@
 """What commands print: tables, colours where a terminal wants them, JSON, errors."""
 
 import os
+import signal
 import sys
 from collections.abc import Iterable, Sequence
 from typing import IO
@@ -76,6 +77,16 @@ def clock(seconds: float) -> str:
     """Minutes, seconds and hundredths: `0:00.44`."""
     hundredths = round(seconds * 100)
     return f"{hundredths // 6000}:{hundredths // 100 % 60:02d}.{hundredths % 100:02d}"
+
+
+def ending(exit_code: object, term_signal: object) -> str:
+    """How a process ended: `exit code 3`, `SIGKILL`, `signal 34`, `exit code unknown`."""
+    if isinstance(term_signal, int) and term_signal:
+        try:
+            return signal.Signals(term_signal).name
+        except ValueError:  # a real-time signal
+            return f"signal {term_signal}"
+    return f"exit code {'unknown' if exit_code is None else exit_code}"
 
 
 def print_json(document: object) -> None:

@@ -50,10 +50,7 @@ def parse(program: Program, argv: Sequence[str]) -> Invocation:
         return Invocation(None, Arguments(before), bool(before["--help"]))
     command = program.find(name)
     if command is None:
-        raise UsageError(
-            f"there is no command {name!r}",
-            hint=did_you_mean(name, list(program.names())) or f"`{program.name} help` lists the commands",
-        )
+        raise UsageError(f"there is no command {name!r}", hint=program.suggestion(name))
     if before["--help"] or _asks_for_help(rest[:1] if command.passes_on else rest):
         return Invocation(command, Arguments(before), help=True)
     options = (*command.options, *program.options)

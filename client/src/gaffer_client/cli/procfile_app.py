@@ -5,12 +5,13 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from gaffer.errors import BadRequest
+from gaffer.errors import BadRequest, ConfigError
 from gaffer.names import check_name
 from gaffer.procfile import Procfile
 from gaffer.rules import did_you_mean
 from gaffer_client.cli import ports
 from gaffer_client.cli.errors import CommandFailed, UsageError
+from gaffer_client.cli.output import warn
 from gaffer_client.cli.parse import Arguments
 
 _USES_PORT = re.compile(r"\$(?:PORT\b|\{PORT\})")
@@ -34,21 +35,27 @@ def open_procfile(args: Arguments) -> Procfile:
     files, variables = [], {}
     for item in args.words("--env"):
         key, equals, value = item.partition("=")
-        if os.path.isfile(item):
-            files.append(item)
+        if os.path.exists(item) and not os.path.isdir(item):
+            files.append(item)  # a pipe too: -e <(command)
         elif equals and key:
             variables[key] = value
         else:
             raise UsageError(f"there is no env file {item}", hint="-e takes a file, or a variable as KEY=VALUE")
     try:
-        procfile = Procfile(path, root, files)
-    except FileNotFoundError:
+        procfile = Procfile(path, root, files, variables=variables)
+    except FileNotFoundError as error:
         raise UsageError(
-            f"there is no file {path}", hint="-f names the Procfile, -d the folder that it is in"
+            f"there is no file {error.filename}", hint="-f names the Procfile, -d the folder that it is in"
         ) from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"can't read {path}: {error}") from None
-    procfile.env.update(variables)
+    except OSError as error:
+        hint = f"make it readable by your user: chmod u+r {error.filename}"
+        raise UsageError(
+            f"can't read {error.filename}: {error.strerror}", hint=hint if isinstance(error, PermissionError) else None
+        ) from None
+    except ConfigError as error:
+        raise UsageError(f"{error.path}: {error.message}", hint=error.hint) from None
+    for problem in procfile.warnings:
+        warn(f"{problem.path}: {problem.message}")
     if not list(procfile.processes()):
         raise UsageError(f"{path} names no process type", hint="write lines such as `web: python server.py`")
     return procfile
@@ -72,12 +79,15 @@ def concurrency(words: Iterable[str], types: Iterable[str]) -> dict[str, int]:
 
 
 def choose_ports(
-    wanted: str | None, types: list[str], numbers: Mapping[str, int], taken: Callable[[], Iterable[ports.Span]] = tuple
-) -> dict[str, str]:
+    wanted: str | None,
+    types: list[str],
+    numbers: Mapping[str, int],
+    find_free: Callable[[], Mapping[str, str] | None] | None = None,
+) -> Mapping[str, str]:
     """The `port` setting of each type: from the base `wanted` on, `auto`, or by the foreman rule (see ports).
 
-    `taken()` gives the ports that others have, for that rule. Raises UsageError, and CommandFailed when there are
-    not enough ports.
+    `find_free()` returns the block for that rule, the first one by default, None when no ports are left. Raises
+    UsageError, and CommandFailed when there are not enough ports.
     """
     if wanted == "auto":
         return dict.fromkeys(types, "auto")
@@ -86,8 +96,9 @@ def choose_ports(
             raise UsageError(
                 f"{name}={number} needs more ports than the {ports.PER_TYPE} of a type", hint="--port auto"
             )
+    chosen: Mapping[str, str] | None
     if wanted is None:
-        chosen = ports.free_block(types, taken())
+        chosen = find_free() if find_free else ports.block(types, ports.BASE)
     elif wanted.isascii() and wanted.isdecimal() and 0 < int(wanted) <= ports.HIGHEST:
         chosen = ports.block(types, int(wanted))
     else:
@@ -102,15 +113,17 @@ def choose_ports(
 def describe(procfile: Procfile, numbers: Mapping[str, int], chosen: Mapping[str, str]) -> list[dict[str, Any]]:
     """The job descriptions of all types, to be run in the root of the application.
 
-    Each type gets a port; that it listens there is announced of `web` and of types whose command uses $PORT.
+    Each type gets a port, unless the env has a PORT; it is announced for `web` and for types whose command uses $PORT.
     """
     jobs = []
     for name, command in procfile.processes():
         try:
             job = procfile.as_dict(name, numbers)
         except ValueError as error:
-            raise UsageError(f"{procfile.procfile}: {name}: {error}") from None
-        job |= {"cwd": procfile.root, "redirect_output": ["out", "err"], "port": chosen[name]}
+            raise UsageError(f"{procfile.procfile}: {name}: {error}", hint="close the quotation") from None
+        job |= {"cwd": procfile.root, "redirect_output": ["out", "err"]}
+        if "PORT" not in procfile.env:
+            job["port"] = chosen[name]
         if name != "web" and not _USES_PORT.search(command):
             job["endpoints"] = []
         jobs.append(job)
@@ -121,4 +134,6 @@ def _places(args: Arguments) -> tuple[str, str]:
     """The root of the application and the path of its Procfile."""
     given, directory = args.text("--procfile"), args.text("--directory")
     path = os.path.abspath(given or os.path.join(directory or ".", "Procfile"))
-    return os.path.abspath(directory) if directory else os.path.dirname(path), path
+    if directory or (os.path.exists(path) and not os.path.isfile(path)):  # a pipe has no folder: -f <(command)
+        return os.path.abspath(directory or "."), path
+    return os.path.dirname(path), path

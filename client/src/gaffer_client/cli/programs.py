@@ -54,6 +54,15 @@ GAFFER = Program(
         *CONNECTION_OPTIONS,
         Option("--version", "show the version"),
     ),
+    examples=("start", "load", "ps", "scale web=3", "lookup:job shop.web"),
+    elsewhere={
+        **dict.fromkeys(("status", "list"), "use `gaffer ps` for an application, `gafferctl status` for a job"),
+        **dict.fromkeys(
+            ("stop", "restart", "kill"),
+            "use `gafferctl stop`, `start` or `kill` for a job, `gaffer unload` to remove all",
+        ),
+        "logs": "use the files in `logs` of the node's state directory, or its /streams",
+    },
 )
 
 GAFFERCTL = Program(
@@ -69,4 +78,10 @@ GAFFERCTL = Program(
         *CONNECTION_OPTIONS,
         Option("-v, --version", "show the version"),
     ),
+    examples=("processes", "status shop.web", "stop shop.web", "add shop.web 2", "watch exit"),
+    elsewhere={
+        **dict.fromkeys(("ps", "scale", "unload", "apps"), "that is a command of `gaffer`: see `gaffer help`"),
+        "restart": "use `gafferctl stop` and `gafferctl start`, or `gafferctl kill NAME TERM`",
+        "list": "use `gafferctl processes`",
+    },
 )

@@ -1,8 +1,10 @@
 """The command table: programs, their commands and options. Parsing, help and reference are made from it."""
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
+
+from gaffer.rules import did_you_mean
 
 if TYPE_CHECKING:
     from gaffer_client.cli.config import Context
@@ -10,6 +12,14 @@ if TYPE_CHECKING:
 
 # Whom a command talks to.
 Asks = Literal["node", "lookup", "nobody"]
+
+_TLS = ("--cacert", "--certfile", "--keyfile")
+_USED: Mapping[Asks, tuple[str, ...]] = {
+    "node": ("--endpoint", "--connect", "--api-key-file", "--insecure", *_TLS, "--json"),
+    "lookup": ("--lookupd", *_TLS, "--json"),
+    "nobody": (),
+}
+"""The options of a program that concern a command, by whom it asks."""
 
 Run = Callable[["Context", "Arguments"], int]
 
@@ -47,7 +57,8 @@ class Option:
 class Command:
     """A command: `arguments` is its docopt pattern (`[<name>]`), `details` further paragraphs of its help.
 
-    One that `passes_on` takes what stands after its first argument as it is, options too.
+    `examples` are command lines without the name of the program. `uses` are options of the program that concern it,
+    besides those for whom it asks. One that `passes_on` takes all after its first argument as it is, options too.
     """
 
     name: str
@@ -59,6 +70,12 @@ class Command:
     details: str = ""
     aliases: tuple[str, ...] = ()
     passes_on: bool = False
+    examples: tuple[str, ...] = ()
+    uses: tuple[str, ...] = ()
+
+    def uses_option(self, option: Option) -> bool:
+        """Whether an option of the program concerns this command."""
+        return option.long in (*self.uses, *_USED[self.asks])
 
 
 @dataclass(frozen=True)
@@ -69,6 +86,19 @@ class Program:
     summary: str
     commands: tuple[Command, ...]
     options: tuple[Option, ...]
+    examples: tuple[str, ...] = ()
+    elsewhere: Mapping[str, str] = field(default_factory=dict)
+    """Words that are no command, or one that users expect under another name, and what to use."""
+
+    @property
+    def endpoint_option(self) -> str:
+        """The option that chooses the node."""
+        return next(option.long for option in self.options if option.long in ("--endpoint", "--connect"))
+
+    def suggestion(self, name: str) -> str:
+        """What to do instead of the unknown command `name`."""
+        nearest = did_you_mean(name, list(self.names()))
+        return self.elsewhere.get(name) or nearest or f"`{self.name} help` lists the commands"
 
     def find(self, name: str) -> Command | None:
         """The command of that name or alias."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import errno
 import os
 import socket
 import ssl
@@ -175,7 +176,7 @@ class Listeners:
                 raise GafferError(
                     f"can't listen on {uri}: {getattr(error, 'strerror', None) or error}",
                     reason="cannot_listen",
-                    hint=_what_to_do(address),
+                    hint=listen_hint(address, error),
                 ) from None
             self.addresses += [_url(sock, "https" if context else "http") for sock in sockets]
 
@@ -187,10 +188,21 @@ class Listeners:
             os.chmod(path, 0o660)
 
 
-def _what_to_do(address: tuple[str, int] | str) -> str:
+def listen_hint(address: tuple[str, int] | str, error: Exception) -> str:
+    """What to do when listening on `address` failed with `error`."""
     if isinstance(address, str) and len(os.fsencode(address)) > MAX_SOCKET_PATH:
         return f"choose a shorter folder: the path of a unix socket has at most {MAX_SOCKET_PATH} bytes"
-    return "stop what uses the address, or choose another one"
+    match error:
+        case socket.gaierror() | UnicodeError():
+            return "use the name or an IP address of this host"
+        case PermissionError() if not isinstance(address, str):
+            return "choose a port from 1024 on, or grant CAP_NET_BIND_SERVICE, which lower ones need (capabilities(7))"
+        case PermissionError() | FileNotFoundError() | NotADirectoryError():
+            return "choose a folder that exists and that this user can write to"
+        case OSError(errno=errno.EADDRNOTAVAIL):
+            return "choose an address of this host, or 0.0.0.0 for all"
+        case _:
+            return "stop what uses the address, or choose another one"
 
 
 def _parse(uri: str) -> tuple[str, int] | str:

@@ -19,6 +19,7 @@ _DRAINED = 1024 * 1024  # bytes that have come already and are read before a con
 
 # All that Tornado itself ever says of a malformed request.
 _BARE_REFUSAL = b"HTTP/1.1 400 Bad Request\r\n\r\n"
+_TLS_HANDSHAKE = b"\x16\x03"  # a record of type handshake and its version, RFC 8446 section 5.1
 _CONTINUE = b"HTTP/1.1 100 "
 
 # The end of a head; empty lines before its first line are no head (RFC 9112 section 2.2).
@@ -113,6 +114,8 @@ class WireStream(IOStream):
         self.endpoint.forget(self)
 
     def _note_head(self, piece: bytes) -> None:
+        if not self.heard and piece.startswith(_TLS_HANDSHAKE):
+            raise UnsatisfiableReadError("TLS on a plain port: its head would never end")
         if self.phase is Phase.IDLE:
             self.endpoint.move(self, Phase.HEAD)
         self.heard = True

@@ -3,8 +3,10 @@
 from typing import Any
 
 from gaffer.names import parse_job_name, split_job_name
+from gaffer_client.answers import Sessions
 from gaffer_client.cli import ports
 from gaffer_client.cli.config import Context
+from gaffer_client.cli.diagnosis import hint_at
 from gaffer_client.cli.errors import CommandFailed, Exit, UsageError
 from gaffer_client.cli.jobfile import read_jobs
 from gaffer_client.cli.output import print_error, print_json, printable
@@ -19,7 +21,7 @@ from gaffer_client.node import Server
 def load(context: Context, args: Arguments) -> int:
     name = args.text("<name>")
     with context.server() as server:
-        if name is not None and (name == "-" or name.endswith(".json")):
+        if name is not None and (name == "-" or name.endswith(".json") or "/" in name):
             return _load_file(context, args, server, name)
         return _load_procfile(context, args, server, app_name(args, name))
 
@@ -38,7 +40,9 @@ def _load_procfile(context: Context, args: Arguments, server: Server, session: s
     procfile = open_procfile(args)
     types = [name for name, _ in procfile.processes()]
     numbers = concurrency(args.words("--concurrency"), types)
-    chosen = choose_ports(args.text("--port"), types, numbers, lambda: _taken_ports(server, session))
+    chosen = choose_ports(
+        args.text("--port"), types, numbers, lambda: ports.free_block(types, _taken_ports(server, session))
+    )
     return _load(context, args, server, session, describe(procfile, numbers, chosen))
 
 
@@ -71,8 +75,9 @@ def _load(context: Context, args: Arguments, server: Server, session: str, jobs:
         return Exit.OK
     print(f"{'Loaded' if start is False else 'Loaded and started'} {session} on {server.url}:")
     for job in jobs:
-        port = f", port {str(job['port']).removesuffix('+')}" if job.get("port") else ""
-        print(printable(f"  {job['name']}: {job.get('numprocesses', 1)}{port}"))
+        port = (job.get("env") or {}).get("PORT") or job.get("port")
+        shown = f", port {str(port).removesuffix('+')}" if port else ""
+        print(printable(f"  {job['name']}: {job.get('numprocesses', 1)}{shown}"))
     return Exit.OK
 
 
@@ -107,14 +112,16 @@ def jobs_of(server: Server, session: str) -> list[str]:
     try:
         return server.jobs(session)
     except NotFound:
-        raise CommandFailed(
-            f"{session!r} not found on {server.url}", hint="`gaffer apps` lists what is there", status=Exit.NOT_FOUND
-        ) from None
+        hint = hint_at(server.url, "node") or "`gaffer apps` lists the applications"
+        raise CommandFailed(f"{session!r} not found on {server.url}", hint=hint, status=Exit.NOT_FOUND) from None
 
 
 def apps(context: Context, args: Arguments) -> int:
     with context.server() as server:
-        sessions = server.sessions()
+        document = server.transport.get("/sessions", Sessions)
+        if "epoch" in document:  # a gaffer_lookupd lists sessions as well
+            raise CommandFailed(f"{server.url} is not a node", hint=hint_at(server.url, "node"))
+    sessions = document["sessions"]
     if context.json:
         print_json({"sessions": sessions})
     else:
@@ -149,9 +156,11 @@ COMMANDS = (
             node have these; a process finds its port in PORT. The ports of `web`, and of types whose
             command uses $PORT, are announced as endpoints.
 
-            When <name> is a file NAME.json, or - for stdin, it holds a job description as JSON, or several as
+            When <name> is a path, a file NAME.json, or - for stdin, it holds a job description as JSON, or several as
             {"jobs": [...]}.
         """,
+        examples=("load", "load -c web=2 -e production.env", "load shop2 -p auto", "load shop.json"),
+        uses=("--procfile", "--directory", "--env"),
     ),
     Command(
         "unload",
@@ -160,6 +169,14 @@ COMMANDS = (
         "node",
         "[<name>]",
         details="<name> is the application, by default the name of the folder, or one job as SESSION.NAME.",
+        examples=("unload", "unload shop", "unload shop.worker"),
+        uses=("--procfile", "--directory"),
     ),
-    Command("apps", "List the applications on a node", apps, "node"),
+    Command(
+        "apps",
+        "List the applications on a node",
+        apps,
+        "node",
+        examples=("apps", "apps -g https://node1.example.com:5000"),
+    ),
 )

@@ -141,5 +141,6 @@ COMMANDS = (
             and process. With several lookups each line begins with the one that tells it. When a connection is lost, it
             is made again, and what changed meanwhile is shown. Ctrl-C ends it.
         """,
+        examples=("lookup", "lookup --json"),
     ),
 )

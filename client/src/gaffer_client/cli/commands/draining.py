@@ -114,5 +114,7 @@ COMMANDS = (
             --endpoint. The exit status is 4 when no node has that name, 3 when the node or every lookup is
             unreachable.
         """,
+        examples=("drain", "drain node1 --timeout=120", "drain node1 --undo"),
+        uses=("--lookupd",),
     ),
 )

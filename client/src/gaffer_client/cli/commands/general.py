@@ -2,7 +2,6 @@
 
 import gaffer
 from gaffer.keyfile import new_key
-from gaffer.rules import did_you_mean
 from gaffer_client.cli.config import Context
 from gaffer_client.cli.errors import Exit, UsageError
 from gaffer_client.cli.help import command_help, program_help
@@ -18,7 +17,7 @@ def help_(context: Context, args: Arguments) -> int:
         return Exit.OK
     command = context.program.find(name)
     if command is None:
-        raise UsageError(f"there is no command {name!r}", hint=did_you_mean(name, list(context.program.names())))
+        raise UsageError(f"there is no command {name!r}", hint=context.program.suggestion(name))
     print(command_help(context.program, command))
     return Exit.OK
 
@@ -37,7 +36,14 @@ def key_new(context: Context, args: Arguments) -> int:
     return Exit.OK
 
 
-_HELP = Command("help", "Show this help, or that of a command", help_, "nobody", "[<command>]")
+_HELP = Command(
+    "help",
+    "Show this help, or that of a command",
+    help_,
+    "nobody",
+    "[<command>]",
+    examples=("help", "help load"),
+)
 
 GAFFER_COMMANDS = (
     Command(
@@ -49,8 +55,19 @@ GAFFER_COMMANDS = (
             For an API key or a cluster key; nobody is asked, and nothing is stored. Keep it in a file that
             only its user may read: `(umask 077; gaffer key:new > api.key)`.
         """,
+        examples=("key:new",),
+        uses=("--json",),
     ),
     _HELP,
 )
 
-GAFFERCTL_COMMANDS = (_HELP, Command("version", "Show the version", version, "nobody"))
+GAFFERCTL_COMMANDS = (
+    _HELP,
+    Command(
+        "version",
+        "Show the version",
+        version,
+        "nobody",
+        examples=("version",),
+    ),
+)

@@ -74,8 +74,15 @@ COMMANDS = (
             The key is shown this once; the node keeps a hash of it. It may not allow more than you may do yourself.
             Keep it in a file that only its user may read: `(umask 077; gaffer key:create --scope read > api.key)`.
         """,
+        examples=("key:create --scope=read", "key:create --scope=control --session=shop"),
     ),
-    Command("key:list", "List the API keys of the node", list_, "node"),
+    Command(
+        "key:list",
+        "List the API keys of the node",
+        list_,
+        "node",
+        examples=("key:list",),
+    ),
     Command(
         "key:revoke",
         "Revoke an API key of the node",
@@ -83,5 +90,6 @@ COMMANDS = (
         "node",
         "<id>",
         details="What its holders have open is closed at once, and pages that logged in with it are logged out.",
+        examples=("key:revoke 1f3a5c7e",),
     ),
 )

@@ -1,38 +1,59 @@
 """`gaffer start`, `run` and `export`: what is done with a Procfile without a node."""
 
-import sys
+import io
 from collections.abc import Mapping
-from configparser import ConfigParser
-from typing import Any, TextIO
+from contextlib import suppress
+from typing import Any
 
 import msgspec
 
 from gaffer.config import ProcessConfig
 from gaffer.launch import environment
-from gaffer.procfile import Procfile
+from gaffer.procfile import Procfile, is_ini_value
 from gaffer.rules import did_you_mean
-from gaffer_client.cli import one_off
+from gaffer_client.cli import one_off, ports
 from gaffer_client.cli.config import Context
 from gaffer_client.cli.errors import Exit, UsageError
-from gaffer_client.cli.output import print_error
+from gaffer_client.cli.output import print_error, warn
 from gaffer_client.cli.parse import Arguments
 from gaffer_client.cli.procfile_app import app_name, choose_ports, concurrency, describe, open_procfile
 from gaffer_client.cli.table import Command, Option
+
+_LISTEN = "0A"  # TCP_LISTEN in the tables of proc(5)
 
 
 def start(context: Context, args: Arguments) -> int:
     from gaffer_client.cli.foreground import run_in_foreground  # brings in the manager and its loop
 
-    procfile, jobs = _described(args)
-    types = list(dict.fromkeys(args.words("<type>"))) or list(jobs)
-    for name in types:
+    procfile = open_procfile(args)
+    known = [name for name, _ in procfile.processes()]
+    named = args.words("<type>")
+    for name in named:
         _check_type(name, procfile)
-    # Processes get the environment of the shell, and no stdin: there is one terminal for all.
-    env = _environment(procfile)
-    chosen = [{**jobs[name], "env": env, "os_env": True, "redirect_input": False} for name in jobs if name in types]
-    if not any(job["numprocesses"] for job in chosen):
+    numbers = concurrency(args.words("--concurrency"), known)
+    running = {name: numbers.get(name, 1) if name in named or not named else 0 for name in known}
+    if not any(running.values()):
         raise UsageError("there is nothing to run", hint="give one type at least one process")
-    return run_in_foreground([ProcessConfig.from_dict(job) for job in chosen], verbose=args.flag("--verbose"))
+    chosen = choose_ports(
+        args.text("--port"), known, running, lambda: ports.free_block(known, _listening_ports(), running)
+    )
+    if args.text("--port") is None and "PORT" not in procfile.env and chosen != ports.block(known, ports.BASE):
+        warn(f"ports from {ports.BASE} on are in use; {known[0]} gets those from {chosen[known[0]].rstrip('+')} on")
+    # Processes get the environment of the shell, and a stdin that stays silent: there is one terminal for all, and
+    # watchers (tailwindcss, esbuild) end at the end of their stdin.
+    more = {"env": _environment(procfile), "os_env": True, "redirect_input": True}
+    jobs = [{**job, **more} for job in describe(procfile, running, chosen) if not named or job["name"] in named]
+    return run_in_foreground([ProcessConfig.from_dict(job) for job in jobs], verbose=args.flag("--verbose"))
+
+
+def _listening_ports() -> list[ports.Span]:
+    """The TCP ports on which something on this host listens, proc(5)."""
+    found = set()
+    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
+        with suppress(OSError), open(table) as file:  # no IPv6, or no /proc
+            rows = [line.split() for line in file.readlines()[1:]]
+            found |= {int(row[1].rpartition(":")[2], 16) for row in rows if row[3] == _LISTEN}
+    return [(port, port) for port in found]
 
 
 def run(context: Context, args: Arguments) -> int:
@@ -41,7 +62,7 @@ def run(context: Context, args: Arguments) -> int:
         raise UsageError("there is no command to run", hint="such as `gaffer run python manage.py migrate`")
     copies = _copies(args.words("--concurrency"))
     procfile = open_procfile(args)
-    env = environment(ProcessConfig("run", words[0], env=_environment(procfile), os_env=True), {})
+    env = environment(ProcessConfig("run", "run", env=_environment(procfile), os_env=True), {})
     try:
         return one_off.run_command(words, procfile.root, env, copies)
     except OSError as error:
@@ -65,54 +86,57 @@ def export(context: Context, args: Arguments) -> int:
     format_ = args.text("--format") or ("json" if context.json else "ini")
     if format_ not in ("ini", "json"):
         raise UsageError(f"there is no format {format_!r}", hint="use ini or json")
-    procfile, jobs = _described(args)
+    procfile = open_procfile(args)
+    types = [name for name, _ in procfile.processes()]
+    numbers = concurrency(args.words("--concurrency"), types)
+    chosen = choose_ports(args.text("--port"), types, numbers)
+    jobs = {job["name"]: job for job in describe(procfile, numbers, chosen)}
     name = args.text("<name>")
     if name is not None:
         _check_type(name, procfile)
         jobs = {name: jobs[name]}
+    app = app_name(args, None)
+    text = as_json(app, jobs, name) if format_ == "json" else as_ini(procfile, app, jobs)
     path = args.text("--out")
     if path is None:
-        _write(sys.stdout, format_, args, procfile, jobs, name)
+        print(text, end="")
     else:
         with open(path, "w", encoding="utf-8") as file:
-            _write(file, format_, args, procfile, jobs, name)
+            file.write(text)
     return Exit.OK
 
 
-def _write(
-    file: TextIO, format_: str, args: Arguments, procfile: Procfile, jobs: Mapping[str, Any], name: str | None
-) -> None:
-    if format_ == "json":
-        document = jobs[name] if name is not None else {"jobs": list(jobs.values())}
-        file.write(msgspec.json.format(msgspec.json.encode(document), indent=2).decode() + "\n")
-    else:
-        _as_ini(procfile, app_name(args, None), jobs).write(file)
+def as_json(app: str, jobs: Mapping[str, Any], name: str | None) -> str:
+    """The jobs as descriptions, each with its session; the type `name` alone, not in a list."""
+    qualified = {key: {**job, "name": f"{app}.{key}"} for key, job in jobs.items()}
+    document = qualified[name] if name is not None else {"jobs": list(qualified.values())}
+    return msgspec.json.format(msgspec.json.encode(document), indent=2).decode() + "\n"
 
 
-def _as_ini(procfile: Procfile, app: str, jobs: Mapping[str, Any]) -> ConfigParser:
+def as_ini(procfile: Procfile, app: str, jobs: Mapping[str, Any]) -> str:
     """The jobs as sections of a gafferd configuration; they run as `gaffer load` would run them."""
-    config = procfile.as_configparser({name: job["numprocesses"] for name, job in jobs.items()})
+    try:
+        config = procfile.as_configparser({name: job["numprocesses"] for name, job in jobs.items()})
+    except ValueError as error:
+        raise UsageError(str(error), hint="use --format=json") from None
     for name, _ in procfile.processes():
         if name not in jobs:
             config.remove_section(f"process:{app}:{name}")
             config.remove_section(f"env:{app}:{name}")
             continue
         job, section = jobs[name], config[f"process:{app}:{name}"]
+        if not is_ini_value(job["cwd"]):
+            raise UsageError(f"an INI file can't hold the folder {job['cwd']!r}", hint="use --format=json")
         section["cwd"] = job["cwd"]
-        section["port"] = job["port"]
+        section["os_env"] = "false"
+        if "port" in job:
+            section["port"] = job["port"]
         section["redirect_output"] = ", ".join(job["redirect_output"])
         if "endpoints" in job:
             section["endpoints"] = ", ".join(job["endpoints"]) or "none"
-    return config
-
-
-def _described(args: Arguments) -> tuple[Procfile, dict[str, dict[str, Any]]]:
-    """The Procfile, and the descriptions of its types by their names."""
-    procfile = open_procfile(args)
-    types = [name for name, _ in procfile.processes()]
-    numbers = concurrency(args.words("--concurrency"), types)
-    ports = choose_ports(args.text("--port"), types, numbers)
-    return procfile, {job["name"]: job for job in describe(procfile, numbers, ports)}
+    text = io.StringIO()
+    config.write(text)
+    return text.getvalue()
 
 
 def _check_type(name: str, procfile: Procfile) -> None:
@@ -142,12 +166,14 @@ COMMANDS = (
             Runs all types of the Procfile, or those that are named, in the application's folder with the variables of
             the shell and of its .env, and shows what they write. Processes that end are started again.
 
-            Each type has 100 ports of its own, from 8000 on in the order of the Procfile; a process finds its port in
-            PORT. Standard input is empty.
+            Each type has 100 ports of its own in the order of the Procfile, from 8000 on or the next free block when
+            these are in use; a process finds its port in PORT. A PORT in the env wins. Nothing comes on standard input.
 
             Ctrl-C stops all of them, a second Ctrl-C kills them at once.
         """,
         aliases=("dev:start",),
+        examples=("start", "start web worker", "start -c web=2,worker=3", "start -e production.env -p 9000"),
+        uses=("--procfile", "--directory", "--env"),
     ),
     Command(
         "run",
@@ -162,6 +188,8 @@ COMMANDS = (
         """,
         aliases=("dev:run",),
         passes_on=True,
+        examples=("run python manage.py migrate", "-e production.env run ./task --verbose"),
+        uses=("--procfile", "--directory", "--env"),
     ),
     Command(
         "export",
@@ -176,5 +204,7 @@ COMMANDS = (
             Option("--out=FILE", "write to this file"),
         ),
         details="<name> is the type to write, by default all of them. It runs as `gaffer load` would run it.",
+        examples=("export --out=shop.ini", "export --format=json --out=shop.json", "export web -c web=3"),
+        uses=("--procfile", "--directory", "--env"),
     ),
 )

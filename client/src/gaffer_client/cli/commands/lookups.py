@@ -78,9 +78,28 @@ def _show(
 
 
 COMMANDS = (
-    Command("lookup:nodes", "List the nodes of the cluster", nodes, "lookup"),
-    Command("lookup:jobs", "List all jobs and the nodes that have them", jobs, "lookup"),
-    Command("lookup:sessions", "List all sessions with their jobs, or those of a node", sessions, "lookup", "[<node>]"),
+    Command(
+        "lookup:nodes",
+        "List the nodes of the cluster",
+        nodes,
+        "lookup",
+        examples=("lookup:nodes", "lookup:nodes -L http://lookup1:5010,http://lookup2:5010"),
+    ),
+    Command(
+        "lookup:jobs",
+        "List all jobs and the nodes that have them",
+        jobs,
+        "lookup",
+        examples=("lookup:jobs", "lookup:jobs --json"),
+    ),
+    Command(
+        "lookup:sessions",
+        "List all sessions with their jobs, or those of a node",
+        sessions,
+        "lookup",
+        "[<node>]",
+        examples=("lookup:sessions", "lookup:sessions node1"),
+    ),
     Command(
         "lookup:job",
         "Tell which nodes have a job, as SESSION.NAME",
@@ -91,6 +110,14 @@ COMMANDS = (
             PROCESSES are the node's numbers for the processes that take work, STATE is that of the node, AGE is how
             long ago the lookup heard of it. The exit status is 4 when no node has the job, 3 when no lookup answers.
         """,
+        examples=("lookup:job shop.web",),
     ),
-    Command("lookup:session", "Tell which nodes have the jobs of a session", session, "lookup", "<session>"),
+    Command(
+        "lookup:session",
+        "Tell which nodes have the jobs of a session",
+        session,
+        "lookup",
+        "<session>",
+        examples=("lookup:session shop",),
+    ),
 )

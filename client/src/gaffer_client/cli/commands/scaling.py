@@ -5,18 +5,20 @@ import shlex
 import sys
 
 from gaffer.names import parse_job_name, split_job_name
-from gaffer_client.answers import JobInfo, JobStats
+from gaffer_client.answers import Instance, JobInfo, JobStats, LastExit
 from gaffer_client.cli.commands.apps import jobs_of
 from gaffer_client.cli.config import Context
+from gaffer_client.cli.diagnosis import hint_at
 from gaffer_client.cli.errors import Exit, UsageError
-from gaffer_client.cli.output import BLOCK_COLOURS, clock, coloured, print_error, print_json, printable
+from gaffer_client.cli.output import BLOCK_COLOURS, clock, coloured, ending, print_error, print_json, printable
 from gaffer_client.cli.parse import Arguments
 from gaffer_client.cli.procfile_app import app_name
 from gaffer_client.cli.table import Command
 from gaffer_client.errors import NotFound, StatusError
 from gaffer_client.jobs import Job
 
-_SPEC = re.compile(r"(?P<type>.+)(?P<change>[=+-][0-9]+)")
+_NEGATIVE = re.compile(r"=\s*-")
+_SPEC = re.compile(r"(?P<type>[^=]+)(?P<change>[=+-][0-9]+)")
 
 
 def ps(context: Context, args: Arguments) -> int:
@@ -47,15 +49,33 @@ def _block(info: JobInfo, stats: JobStats) -> str:
         f"Total CPU: {_number(stats['cpu'], 6)} Total MEM: {_number(stats['mem'], 2)}",
         "",
     ]
-    lines += [
-        f"{printable(name)}.{instance['pid']}: up for {clock(instance.get('uptime') or 0)}"
-        for instance in info["instances"]
-        if instance["pid"] is not None
-    ]
+    lines += [_process(name, instance) for instance in info["instances"] if instance["pid"] is not None]
+    if info.get("restarts"):
+        lines.append(printable(f"{info['restarts']} restarts{_last_exit(info.get('last_exit'))}"))
     if info["state"] != "running":
-        reason = f": {info['reason']}" if info["reason"] else ""
-        lines.append(printable(f"{name} is {info['state']}{reason}"))
+        lines.append(printable(_state(name, info)))
     return "\n".join(lines)
+
+
+def _process(name: str, instance: Instance) -> str:
+    """One process by its slot, which numbers its log files as well; one that runs once has none."""
+    label = f"{name}.{instance['slot']}" if instance.get("slot") else f"{name} (once)"
+    numbers = {"pid": instance["pid"], "os pid": instance["os_pid"], "port": instance.get("port")}
+    shown = "".join(f", {key} {number}" for key, number in numbers.items() if number is not None)
+    return printable(f"{label}: up for {clock(instance.get('uptime') or 0)}{shown}")
+
+
+def _last_exit(last: LastExit | None) -> str:
+    if last is None:
+        return ""
+    return (
+        f"; the last process ended with {ending(last['exit_code'], last['term_signal'])} after {last['uptime']:.1f} s"
+    )
+
+
+def _state(name: str, info: JobInfo) -> str:
+    reason = f": {info['reason']}" if info["reason"] else ""
+    return f"{name} is {info['state']}{reason}"
 
 
 def _number(value: float | str, decimals: int) -> str:
@@ -76,14 +96,17 @@ def scale(context: Context, args: Arguments) -> int:
     with context.server() as server:
         for name, change in specs:
             try:
-                number = Job(server, parse_job_name(name, session)).scale(change)
+                job = Job(server, parse_job_name(name, session))
+                number = job.scale(change)
+                info = job.info()
             except StatusError as error:
                 failures.append(error)
-                print_error(context.program.name, f"can't scale {name}: {error.message}", error.hint)
+                hint = (hint_at(server.url, "node") if isinstance(error, NotFound) else None) or error.hint
+                print_error(context.program.name, f"can't scale {name}: {error.message}", hint)
                 continue
             scaled[name] = {"numprocesses": number}
             if not context.json:
-                print(printable(f"Scaling {name} processes... done, now running {number}"))
+                print(printable(f"Scaling {name} processes... done, {_outcome(name, number, info)}"))
     if context.json:
         print_json(scaled)
     if not failures:
@@ -93,11 +116,21 @@ def scale(context: Context, args: Arguments) -> int:
     return Exit.NOT_FOUND if all(isinstance(error, NotFound) for error in failures) else Exit.FAILED
 
 
+def _outcome(name: str, number: int, info: JobInfo) -> str:
+    """What the new number means: nothing runs of a job that is stopped, failed or on a drained node."""
+    if info["state"] == "waiting":
+        return f"{number} will run later: {_state(name, info)}"
+    if info["state"] in ("stopped", "failed"):
+        return f"{number} will run after `gafferctl start {info['name']}`: {_state(name, info)}"
+    return f"now running {number}"
+
+
 def _read_spec(word: str) -> tuple[str, str]:
     """The type, and the change as it is sent: `=3`, `+2`, `-1`."""
     match = _SPEC.fullmatch(word)
     if match is None:
-        raise UsageError(f"{word!r} says no number", hint="write type=N, type+N or type-N")
+        hint = "use 0 or more" if _NEGATIVE.search(word) else "write type=N, type+N or type-N"
+        raise UsageError(f"{word!r} is not a change of a number of processes", hint=hint)
     return match["type"], match["change"]
 
 
@@ -109,6 +142,8 @@ COMMANDS = (
         "node",
         "[<name>]",
         details="<name> is the application, by default the name of the folder.",
+        examples=("ps", "ps shop", "ps shop --json"),
+        uses=("--procfile", "--directory"),
     ),
     Command(
         "scale",
@@ -121,5 +156,7 @@ COMMANDS = (
             Each <spec> sets or changes the number of a type's processes: `web=3`, `web+2`, `web-1`. <name> is the
             application, by default the name of the folder; a type of another one is SESSION.TYPE.
         """,
+        examples=("scale web=3", "scale web+1 worker-1", "scale shop web=3"),
+        uses=("--procfile", "--directory"),
     ),
 )

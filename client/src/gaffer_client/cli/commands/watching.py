@@ -10,7 +10,7 @@ import msgspec
 
 from gaffer_client.cli.config import Context
 from gaffer_client.cli.errors import Exit, UsageError
-from gaffer_client.cli.output import Palette, printable, warn
+from gaffer_client.cli.output import Palette, ending, printable, warn
 from gaffer_client.cli.parse import Arguments
 from gaffer_client.cli.table import Command, Option
 from gaffer_client.errors import GafferClientError
@@ -37,7 +37,8 @@ def watch(context: Context, args: Arguments) -> int:
 
 def _line(event: str, message: Mapping[str, Any], palette: Palette) -> str:
     name = str(message.get("name", "-"))
-    return palette.paint(name, printable(f"{time.strftime('%H:%M:%S')} {name} | {event} {name}"))
+    how = f" ({ending(message['exit_code'], message.get('term_signal'))})" if "exit_code" in message else ""
+    return palette.paint(name, printable(f"{time.strftime('%H:%M:%S')} {name} | {event} {name}{how}"))
 
 
 def _say_lost(url: str, error: GafferClientError | None) -> None:
@@ -71,8 +72,9 @@ COMMANDS = (
         ),
         details="""
             <pattern> is the beginning of the names of events: `exit`, `proc.dummy`, `proc.dummy.spawn`; without it all
-            are shown. When the connection is lost, it is made again, and what happened meanwhile is shown. Ctrl-C
-            ends it.
+            are shown. An exit is shown with its exit code or signal. When the connection is lost, it is made again,
+            and the events since then are shown. Ctrl-C ends it.
         """,
+        examples=("watch", "watch exit", "watch proc.web --json"),
     ),
 )

@@ -154,5 +154,7 @@ COMMANDS = (
 
             The exit status is 4 when no node has the job according to the lookups, 3 when no lookup answers.
         """,
+        examples=("why shop.web", "why shop.web --json"),
+        uses=("--api-key-file", "--insecure"),
     ),
 )
