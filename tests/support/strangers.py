@@ -9,7 +9,7 @@ NOBODY = 65534
 
 # The interpreter may lie where another user can't read: the user changes once everything is imported.
 _BECOME_NOBODY = f"""
-import os, socket, struct, sys
+import base64, hashlib, os, socket, struct, sys
 os.setgroups([])
 os.setgid({NOBODY})
 os.setuid({NOBODY})
@@ -18,7 +18,8 @@ os.setuid({NOBODY})
 
 @contextmanager
 def stranger(code: str, *args: object) -> Iterator[subprocess.Popen[str]]:
-    """A Python process of the user nobody that runs `code` with os, socket, struct and sys imported.
+    """A Python process of the user nobody that runs `code` with base64, hashlib, os, socket, struct and sys
+    imported.
 
     Its stdin and stdout are pipes; at the end its stdin is closed, and it must exit by itself then, with status 0.
     """

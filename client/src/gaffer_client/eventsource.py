@@ -54,6 +54,7 @@ class EventsourceClient:
         cacert: str | None = None,
         certfile: str | None = None,
         keyfile: str | None = None,
+        insecure: bool = False,
         timeout: float = DEFAULT_TIMEOUT,
         idle_timeout: float | None = IDLE_TIMEOUT,
         last_event_id: str = "",
@@ -67,7 +68,13 @@ class EventsourceClient:
         self.connected = False
         self.error: GafferClientError | None = None  # why it is not connected
         self._transport = Transport(
-            url, api_key=api_key, cacert=cacert, certfile=certfile, keyfile=keyfile, timeout=timeout
+            url,
+            api_key=api_key,
+            cacert=cacert,
+            certfile=certfile,
+            keyfile=keyfile,
+            insecure=insecure,
+            timeout=timeout,
         )
         self._path = path
         self._idle_timeout = idle_timeout

@@ -59,7 +59,15 @@ class Lookup:
         if stale not in ("answer", "raise"):
             raise ValueError(f"stale={stale!r}: say answer or raise")
         transports = [
-            Transport(url, api_key=api_key, cacert=cacert, certfile=certfile, keyfile=keyfile, timeout=timeout)
+            Transport(
+                url,
+                api_key=api_key,
+                cacert=cacert,
+                certfile=certfile,
+                keyfile=keyfile,
+                insecure=True,  # nodes show lookupd the same key over plain http, and it runs as a user of its own
+                timeout=timeout,
+            )
             for url in ([urls] if isinstance(urls, str) else urls)
         ]
         self._transports = {transport.url: transport for transport in transports}

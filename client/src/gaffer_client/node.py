@@ -23,8 +23,12 @@ class Server:
     """The node at `url`: `http://host:port`, `https://host:port` or `unix:/path`.
 
     `api_key` is sent with each request. `cacert` is a PEM file with the authorities to trust, `certfile` and
-    `keyfile` the client's own certificate; `timeout`, in seconds, bounds each of connecting and answering. Usable as
-    a context manager. Not for use by several threads at once.
+    `keyfile` the client's own certificate; `timeout`, in seconds, bounds a whole exchange, of which connecting takes 5
+    at most. Usable as a context manager. Not for use by several threads at once.
+
+    A key, and the environment of a job, are sent over https, or to a server on this host that runs as the same user
+    or root; elsewhere only when `insecure`, else UntrustedServer is raised. Never give the key to a Server whose `url`
+    comes from a lookup unless you know the address.
 
     Job names are `session.name`, or bare for the session `default`. Every method raises Unreachable when the node
     doesn't answer, MalformedAnswer when it doesn't answer like a node, and a StatusError (NotFound, Conflict...)
@@ -39,10 +43,17 @@ class Server:
         cacert: str | None = None,
         certfile: str | None = None,
         keyfile: str | None = None,
+        insecure: bool = False,
         timeout: float = DEFAULT_TIMEOUT,
     ) -> None:
         self.transport = Transport(
-            url, api_key=api_key, cacert=cacert, certfile=certfile, keyfile=keyfile, timeout=timeout
+            url,
+            api_key=api_key,
+            cacert=cacert,
+            certfile=certfile,
+            keyfile=keyfile,
+            insecure=insecure,
+            timeout=timeout,
         )
 
     @property
