@@ -1,5 +1,6 @@
 """`Server`: one node, over its HTTP API."""
 
+import os
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Self
 
@@ -15,12 +16,14 @@ from gaffer_client.transport import DEFAULT_TIMEOUT, Transport, path_of, with_qu
 if TYPE_CHECKING:
     from gaffer_client.channel import GafferSocket
 
-DEFAULT_URL = "http://127.0.0.1:5000"
 DEFAULT_HEARTBEAT = 30.0  # seconds
 
 
 class Server:
     """The node at `url`: `http://host:port`, `https://host:port` or `unix:/path`.
+
+    Without a `url` it is the node of this host: by its unix socket in a default state directory, else at
+    `http://127.0.0.1:5000`.
 
     `api_key` is sent with each request. `cacert` is a PEM file with the authorities to trust, `certfile` and
     `keyfile` the client's own certificate; `timeout`, in seconds, bounds a whole exchange, of which connecting takes 5
@@ -37,7 +40,7 @@ class Server:
 
     def __init__(
         self,
-        url: str = DEFAULT_URL,
+        url: str | None = None,
         *,
         api_key: str | None = None,
         cacert: str | None = None,
@@ -47,7 +50,7 @@ class Server:
         timeout: float = DEFAULT_TIMEOUT,
     ) -> None:
         self.transport = Transport(
-            url,
+            url or _default_url(),
             api_key=api_key,
             cacert=cacert,
             certfile=certfile,
@@ -281,6 +284,12 @@ class Server:
 
     def _template_path(self, name: object) -> str:
         return path_of("processes", self._job_name(name).display)
+
+
+def _default_url() -> str:
+    from gaffer_client.local import default_url  # brings in what sockets need
+
+    return default_url(os.environ)
 
 
 def _with_start(config: Mapping[str, Any], start: bool | None) -> dict[str, Any]:

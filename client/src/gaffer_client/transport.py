@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-DEFAULT_TIMEOUT = 30.0
+DEFAULT_URL = "http://127.0.0.1:5000"
+DEFAULT_TIMEOUT = 30.0  # seconds
 MAX_ANSWER = 64 * 1024 * 1024
 _CHUNK = 65536
 # Other parsers must find the same host in a URL, or a key goes elsewhere: no backslash, no percent sign but of a scope.
