@@ -1,8 +1,11 @@
 """Keys and announced addresses: the patterns as tables, and the commands against servers that announce others' ids."""
 
+import ssl
 from pathlib import Path
 
+import msgspec
 import pytest
+import trustme
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -239,3 +242,43 @@ def test_a_lookup_elsewhere_does_not_name_loopback_addresses(gaffer: Commands, m
         assert "address of this one" in ran.err
         monkeypatch.setenv("GAFFER_NODES", "127.0.0.1")
         assert gaffer("-L", lookup.url, "drain", "web1").status == 0
+
+
+HOSTILE = "n\x9b2J\u202e\x1b[2J\x7f\u2028"
+
+
+@pytest.mark.parametrize("options", [[], ["--json"]], ids=["text", "json"])
+def test_names_and_messages_of_others_do_not_steer_the_terminal(gaffer: Commands, options: list[str]) -> None:
+    node = {"name": HOSTILE, "origin": "http://x", "version": HOSTILE, "labels": {HOSTILE: HOSTILE}, "status": HOSTILE}
+    job = {"name": f"s.{HOSTILE}", "sources": [{"name": HOSTILE, "pids": [1], "node_info": node}]}
+    with answering_server() as lookup:
+        lookup.answer("/nodes", msgspec.json.encode({"nodes": [node]}))
+        lookup.answer("/jobs", msgspec.json.encode({"nb_jobs": 1, "jobs": [job]}))
+        lookup.answer("/findJob", msgspec.json.encode({"sources": job["sources"]}))
+        refusal = {"error": "no", "message": HOSTILE, "hint": HOSTILE, "path": HOSTILE}
+        lookup.answer("/sessions", msgspec.json.encode(refusal), 400)
+        for words in (["lookup:nodes"], ["lookup:jobs"], ["lookup:job", "s.w"], ["why", "s.w"], ["lookup:sessions"]):
+            ran = gaffer("-L", lookup.url, *options, *words)
+            assert ran.out + ran.err
+            assert all(char.isprintable() or char == "\n" for char in ran.out + ran.err), words
+
+
+def test_a_certificate_of_the_users_authority_is_enough(gaffer: Commands, key: str, tmp_path: Path) -> None:
+    authority = trustme.CA()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    cacert = tmp_path / "ca.pem"
+    authority.cert_pem.write_to_path(cacert)
+    with answering_server() as lookup, answering_server(context) as node:
+        announcing(lookup, node.url)
+        ran = gaffer("-L", lookup.url, "drain", "web1")
+        assert (ran.status, node.requests) == (3, [])
+        gaffer("-L", lookup.url, "drain", "web1", "--cacert", cacert)
+        assert key in str(node.requests)
+    stranger = trustme.CA()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    stranger.issue_cert("127.0.0.1").configure_cert(context)
+    with answering_server() as lookup, answering_server(context) as node:
+        announcing(lookup, node.url)
+        ran = gaffer("-L", lookup.url, "drain", "web1", "--cacert", cacert)
+        assert (ran.status, node.requests) == (3, [])

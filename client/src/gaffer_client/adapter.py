@@ -1,6 +1,7 @@
 """requests over our own sockets: one place connects, for all URLs, and one deadline holds for a whole exchange."""
 
 import math
+import weakref
 from functools import partial
 from typing import Any
 
@@ -22,13 +23,14 @@ class _Connection(HTTPConnection):
         self._adapter = adapter
 
     def connect(self) -> None:
-        self.sock = open_socket(self._adapter.transport)
+        self.sock = open_socket(self._adapter.transport, self._adapter.exchange.deadline)
 
     def request(self, *args: Any, **options: Any) -> None:
         exchange = self._adapter.exchange
         if self.sock is None:
             self.connect()
         assert self.sock is not None
+        self._adapter.socket = weakref.ref(self.sock)
         if exchange.confidential:
             check_server(self.sock, self._adapter.transport)
         self.sock.deadline = exchange.deadline
@@ -49,15 +51,25 @@ class _Pool(HTTPConnectionPool):
 
 
 class Adapter(HTTPAdapter):
-    """Sends every request to the server of a transport; `exchange` is the one under way."""
+    """Sends every request to the server of a transport; `exchange` is the one under way, on `socket`."""
 
     exchange: Exchange
 
     def __init__(self, transport: Transport) -> None:
         self.transport = transport
+        self.socket: weakref.ref[AnySocket] | None = None
         super().__init__()
 
     def init_poolmanager(self, *args: Any, **options: Any) -> None:
         super().init_poolmanager(*args, **options)
         pool = partial(_Pool, adapter=self)
         self.poolmanager.pool_classes_by_scheme = {"http": pool, "https": pool}
+
+    def close(self) -> None:
+        """Close the connections that are not in use."""
+        # urllib3 leaves that to the collector, which an error that somebody keeps holds up.
+        pools = self.poolmanager.pools
+        keys = pools.keys()  # a list; the container is not iterable
+        for key in keys:
+            pools[key].close()
+        super().close()

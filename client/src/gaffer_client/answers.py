@@ -211,6 +211,7 @@ class NewKey(TypedDict):
 
 class _LookupAnswer(TypedDict):
     stale: NotRequired[bool]
+    warming: NotRequired[bool]
     epoch: NotRequired[str | None]
     seq: NotRequired[int | None]
     tombstones: NotRequired[list[Tombstone]]
@@ -270,6 +271,7 @@ class SnapshotEvent(TypedDict):
     """All that a lookup knows."""
 
     stale: bool
+    warming: NotRequired[bool]
     tombstones: list[Tombstone]
     nodes: list[NodeTable]
 
@@ -304,3 +306,4 @@ class StaleEvent(TypedDict):
     """The answers of a lookup became stale, or are no longer."""
 
     stale: bool
+    warming: NotRequired[bool]

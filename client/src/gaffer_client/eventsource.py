@@ -141,6 +141,7 @@ class EventsourceClient:
     def stop(self) -> None:
         """End it, and wait for its thread unless that is the calling one."""
         self._stopping.set()
+        self._transport.interrupt()
         with self._lock:
             if self._stream is not None:
                 self._stream.interrupt()

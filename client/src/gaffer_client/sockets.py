@@ -70,16 +70,18 @@ class TimedSSLSocket(_Timed, ssl.SSLSocket):
 AnySocket = TimedSocket | TimedSSLSocket
 
 
-def open_socket(transport: Transport) -> AnySocket:
+def open_socket(transport: Transport, deadline: float = math.inf) -> AnySocket:
     """Connect to the server of a transport, with TLS for https, within its timeout and CONNECT_TIMEOUT.
+
+    `deadline`, in monotonic seconds, may end that earlier.
 
     Raises Unreachable.
     """
     timeout = min(transport.timeout, CONNECT_TIMEOUT)
-    deadline = time.monotonic() + timeout
+    deadline = min(deadline, time.monotonic() + timeout)
     path = transport.address.socket
     with translated_errors(transport.url, timeout):
-        sock = _connect_to_host(transport, deadline) if path is None else _connect_to_path(path, timeout)
+        sock = _connect_to_host(transport, deadline) if path is None else _connect_to_path(path, deadline)
         sock.settimeout(transport.timeout)
         return sock
 
@@ -188,10 +190,10 @@ def _alternating(addresses: Sequence[_AddressInfo]) -> list[_AddressInfo]:
     return [info for info in chain.from_iterable(zip_longest(preferred, others)) if info is not None]
 
 
-def _connect_to_path(path: str, timeout: float) -> TimedSocket:
+def _connect_to_path(path: str, deadline: float) -> TimedSocket:
     sock = TimedSocket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        sock.settimeout(timeout)
+        sock.settimeout(_left(deadline))
         sock.connect(path)
     except BaseException:
         sock.close()

@@ -1,10 +1,12 @@
 """HTTP with one server at an http, https or unix URL: requests go out, checked answers or errors come back."""
 
+import math
 import re
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple, Self, TypeVar
 from urllib.parse import quote, urlencode, urlsplit
@@ -165,6 +167,13 @@ class Transport:
             self._open_session.close()
             self._open_session = None
 
+    def interrupt(self) -> None:
+        """Make the request that is under way fail; from any thread."""
+        adapter = self._adapter
+        if adapter is not None and adapter.socket is not None and (sock := adapter.socket()) is not None:
+            with suppress(OSError):  # closed already
+                sock.shutdown(socket.SHUT_RDWR)
+
     def __enter__(self) -> Self:
         return self
 
@@ -179,8 +188,11 @@ class Transport:
         query: Mapping[str, str] | None = None,
         document: object = msgspec.UNSET,
         body: bytes | None = None,
+        deadline: float = math.inf,
     ) -> Answer:
         """Send a request, with `document` as JSON or `body` as it is; answers of status 2xx are returned.
+
+        `deadline`, in monotonic seconds, may end it before its timeout.
 
         Raises the StatusError of any other status, Unreachable without an answer.
         """
@@ -190,14 +202,17 @@ class Transport:
             headers["Content-Type"] = "application/json"
         elif body is not None:
             headers["Content-Type"] = "application/octet-stream"
-        answer = self._exchange(method, with_query(path, query), headers, body, holds_environment(document))
+        exchange = self._new_exchange(deadline, confidential=holds_environment(document))
+        answer = self._exchange(method, with_query(path, query), headers, body, exchange)
         if 200 <= answer.status < 300:
             return answer
         raise refusal(answer, self.url)
 
-    def get(self, path: str, shape: type[T], *, query: Mapping[str, str] | None = None) -> T:
+    def get(
+        self, path: str, shape: type[T], *, query: Mapping[str, str] | None = None, deadline: float = math.inf
+    ) -> T:
         """The JSON document at `path`, checked to be of that shape; what the shape does not name is kept."""
-        return self.decode(self.request("GET", path, query=query), shape)
+        return self.decode(self.request("GET", path, query=query, deadline=deadline), shape)
 
     def exists(self, path: str) -> bool:
         """Whether there is something at `path`."""
@@ -243,15 +258,16 @@ class Transport:
         raise refusal(answer, self.url)
 
     def _exchange(
-        self, method: str, path: str, headers: Mapping[str, str], body: bytes | None, confidential: bool
+        self, method: str, path: str, headers: Mapping[str, str], body: bytes | None, exchange: Exchange
     ) -> Answer:
-        exchange = self._new_exchange(confidential=confidential)
         with self._response(method, path, headers, body, exchange, self.timeout) as response:
             return Answer(response.status_code, self._content(response))
 
-    def _new_exchange(self, *, confidential: bool = False, streams: bool = False) -> Exchange:
+    def _new_exchange(
+        self, deadline: float = math.inf, *, confidential: bool = False, streams: bool = False
+    ) -> Exchange:
         confidential = confidential or self.security.api_key is not None
-        return Exchange(time.monotonic() + self.timeout, confidential, streams)
+        return Exchange(min(deadline, time.monotonic() + self.timeout), confidential, streams)
 
     def _response(
         self,

@@ -69,7 +69,7 @@ def _load(context: Context, args: Arguments, server: Server, session: str, jobs:
     if context.json:
         print_json({"ok": True})
         return Exit.OK
-    print(f"{'Loaded' if start is False else 'Loaded and started'} {session} on {server.url}:")
+    print(printable(f"{'Loaded' if start is False else 'Loaded and started'} {session} on {server.url}:"))
     for job in jobs:
         port = f", port {str(job['port']).removesuffix('+')}" if job.get("port") else ""
         print(printable(f"  {job['name']}: {job.get('numprocesses', 1)}{port}"))
@@ -98,7 +98,7 @@ def unload(context: Context, args: Arguments) -> int:
     if context.json:
         print_json({"ok": not failures})
     else:
-        print("Unloaded", *unloaded)
+        print(printable(" ".join(["Unloaded", *unloaded])))
     return Exit.PARTIAL if failures else Exit.OK
 
 

@@ -37,7 +37,9 @@ def why(context: Context, args: Arguments) -> int:
         _print(inquiry, found)
     if not inquiry.views:
         return Exit.UNREACHABLE
-    return Exit.OK if inquiry.sources else Exit.NOT_FOUND
+    if inquiry.sources:
+        return Exit.OK
+    return Exit.UNREACHABLE if all(view.warming for view in inquiry.views) else Exit.NOT_FOUND
 
 
 def _inquire(context: Context, lookup: Lookup, name: str) -> Inquiry:
@@ -124,6 +126,7 @@ def _document(inquiry: Inquiry, found: list[str]) -> dict[str, Any]:
                     "url": view.url,
                     "error": None,
                     "stale": view.stale,
+                    "warming": view.warming,
                     "sources": list(view.jobs.get(inquiry.name, ())),
                     "tombstones": list(view.tombstones),
                 }
@@ -156,7 +159,8 @@ COMMANDS = (
             What does not fit together is told in sentences: who gives no answer, who is behind, silent or drained,
             which nodes share a name, where a node itself says otherwise.
 
-            The exit status is 4 when no node has the job according to the lookups, 3 when no lookup answers.
+            The exit status is 4 when no node has the job according to the lookups, 3 when no lookup answers or all
+            have just started.
         """,
     ),
 )
