@@ -10,7 +10,7 @@ OVERFLOW = 65534  # what unmapped users look like
 
 # The interpreter may lie where another user can't read: the user changes once everything is imported.
 _BECOME = """
-import os, socket, struct, sys
+import base64, hashlib, os, socket, struct, sys
 uid = int(sys.argv.pop(1))
 os.setgroups([])
 os.setgid(uid)
@@ -20,7 +20,7 @@ os.setuid(uid)
 
 @contextmanager
 def stranger(code: str, *args: object, uid: int = STRANGER) -> Iterator[subprocess.Popen[str]]:
-    """A Python process of another user that runs `code` with os, socket, struct and sys imported.
+    """A Python process of another user that runs `code` with base64, hashlib, os, socket, struct and sys imported.
 
     Its stdin and stdout are pipes; at the end its stdin is closed, and it must exit by itself then, with status 0.
     """
