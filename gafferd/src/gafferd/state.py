@@ -261,6 +261,8 @@ def _load(document: files.Document[T]) -> T | None:
     """A document, None when there is none; raises StateDirError when it and its copy are damaged."""
     try:
         return document.load_either()
+    except UntrustedFile as error:
+        raise StateDirError(error.message, hint="check what it is and who made it, then remove it") from None
     except files.NewerFile as error:
         raise StateDirError(error.message, hint=error.hint) from None
     except files.DamagedFile as error:
