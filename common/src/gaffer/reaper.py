@@ -44,13 +44,14 @@ _LISTINGS = 8  # of the children in one scan, at most
 
 
 class Leader(Protocol):
-    """A process whose tree is watched. `pins_group`: no other process group can have its OS pid as id now."""
+    """A process whose tree is watched."""
 
     os_pid: int
     cookie: str
 
     @property
-    def pins_group(self) -> bool: ...
+    def pins_group(self) -> bool:
+        """Whether no other process group can have its OS pid as id now."""
 
     def refused(self, message: str, *, final: bool) -> None:
         """Members of the tree can't be signalled, or outlive SIGKILL; after a final one nothing more is tried."""
