@@ -1,14 +1,44 @@
 """Pidfile: tells other programs the process id of a daemon."""
 
 import contextlib
+import errno
 import fcntl
+import logging
 import os
 import stat
 import struct
+from collections.abc import Iterator
+
+from gaffer.errors import GafferError
+
+log = logging.getLogger("gaffer.pidfile")
 
 # struct flock of fcntl(2): type, whence, start, length (0: all), pid; see "Open file description locks" there.
 _FLOCK = "hhqqi4x"
 _HAS_LOCKS = hasattr(fcntl, "F_OFD_SETLK")
+
+
+@contextlib.contextmanager
+def hold_pidfile(path: str | None) -> Iterator[None]:
+    """Hold the pidfile of a daemon at `path`, if given, while the block runs.
+
+    A full disk keeps no daemon from starting: it goes on without a pidfile then. Raises GafferError (`bad_pidfile`) for
+    anything else that keeps the file from being made.
+    """
+    pidfile = Pidfile(path, lock=True)
+    if path is not None:
+        try:
+            pidfile.create(os.getpid())
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise GafferError(f"can't write the pidfile {path}: {error.strerror}", reason="bad_pidfile") from None
+            log.error("can't write the pidfile %s: %s; going on without it", path, error.strerror)
+        except RuntimeError as error:
+            raise GafferError(str(error), reason="bad_pidfile") from None
+    try:
+        yield
+    finally:
+        pidfile.unlink()
 
 
 class Pidfile:

@@ -193,7 +193,11 @@ class KeyStore:
         try:
             files.save(self._path, _File(list(records.values())), sync=True, pretty=True)
         except OSError as error:
-            raise KeyStoreError(f"can't write {self._path}: {error.strerror}") from None
+            raise KeyStoreError(
+                f"can't write {self._path}: {error.strerror}",
+                errno=507,  # Insufficient Storage, RFC 4918
+                hint="make room on the disk of the state directory, and try again",
+            ) from None
         self._records = records
 
 

@@ -3,15 +3,14 @@
 import logging
 import os
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from gaffer import startup
 from gaffer.errors import ConfigError, GafferError, Problem
 from gaffer.log import setup_logging
-from gaffer.pidfile import Pidfile
+from gaffer.pidfile import hold_pidfile
 from gaffer.usage import parse_command_line
 from gaffer.util import daemonize, setproctitle_
 from gafferd.config import find_config, load_config, show_problem
@@ -120,7 +119,7 @@ def run(options: Mapping[str, Any], environ: Mapping[str, str]) -> None:
     for warning in config.warnings if config else ():
         logger.warning("%s", show_problem(warning))
     startup.hold_signals()
-    with _pidfile(settings.pidfile):
+    with hold_pidfile(settings.pidfile):
         startup.raise_signals()
         server.serve(ready)
 
@@ -130,23 +129,6 @@ def _home() -> Path:
         return Path.home()
     except RuntimeError:
         raise GafferError("this user has no home directory", hint="set the variable HOME") from None
-
-
-@contextmanager
-def _pidfile(path: str | None) -> Iterator[None]:
-    """Hold a pidfile while the block runs, when there is to be one."""
-    if path is None:
-        yield
-        return
-    pidfile = Pidfile(path, lock=True)
-    try:
-        pidfile.create(os.getpid())
-    except (RuntimeError, OSError) as error:
-        raise GafferError(str(error), reason="bad_pidfile") from None
-    try:
-        yield
-    finally:
-        pidfile.unlink()
 
 
 def _stay() -> None:

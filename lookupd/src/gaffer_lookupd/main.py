@@ -10,7 +10,7 @@ from gaffer import startup
 from gaffer.errors import ConfigError, GafferError, Problem
 from gaffer.log import setup_logging
 from gaffer.loop import new_loop
-from gaffer.pidfile import Pidfile
+from gaffer.pidfile import hold_pidfile
 from gaffer.sig_handler import BaseSigHandler
 from gaffer.util import daemonize
 from gaffer_lookupd.config import Config, make_config, parse_options
@@ -45,17 +45,11 @@ def run(config: Config) -> None:
     detach = daemonize(wait=True) if config.daemon else _stay
     setup_logging(config.log_level, config.error_log)
     startup.hold_signals()
-    pidfile = Pidfile(config.pidfile, lock=True)
-    if config.pidfile is not None:
-        try:
-            pidfile.create(os.getpid())
-        except (RuntimeError, OSError) as error:
-            raise GafferError(str(error), reason="bad_pidfile") from None
-    try:
-        with asyncio.Runner(loop_factory=lambda: new_loop(config.loop)) as runner:
-            runner.run(_serve(config, detach))
-    finally:
-        pidfile.unlink()
+    with (
+        hold_pidfile(config.pidfile),
+        asyncio.Runner(loop_factory=lambda: new_loop(config.loop)) as runner,
+    ):
+        runner.run(_serve(config, detach))
 
 
 async def _serve(config: Config, detach: Callable[[], None]) -> None:

@@ -94,6 +94,7 @@ def _of_node(application: NodeApplication) -> list[Family]:
         feeds,
         lost_bytes,
         lost_events,
+        lost_logs,
         lost_lines,
         lookupds,
     ]
