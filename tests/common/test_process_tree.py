@@ -276,6 +276,7 @@ def test_orphans_are_reaped_while_foreign_subprocesses_keep_their_exit_codes(
 ) -> None:
     """Run in the main thread, where SIGCHLD is heard."""
     monkeypatch.setattr(reaper, "_FORK_PATIENCE", 1000.0)
+    monkeypatch.setenv(reaper.COOKIE, "outer:1")  # as if this were a process of another Gaffer
     loop = new_loop()
     manager = Manager(loop, subreaper=True, node_id="n1")
     codes: list[int] = []
