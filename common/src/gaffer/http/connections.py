@@ -34,6 +34,7 @@ from gaffer.http.authority import network_of
 from gaffer.http.limits import Limits, RequestTimeout
 from gaffer.http.pace import Pace
 from gaffer.http.quota import Quota
+from gaffer.http.waiting_room import Arrival, WaitingRoom
 from gaffer.http.wire import Phase, TLSWireStream, WireStream
 
 _PIECE = 64 * 1024  # bytes of a body that are taken at once
@@ -60,6 +61,18 @@ class Traffic(NamedTuple):
     open: int
     displaced: int
     refused: int
+
+
+class ServedApplication(HTTPServerConnectionDelegate):
+    """What an Endpoint serves."""
+
+    def trusts(self, peer: Peer) -> bool:
+        """Whether the peer of a connection is known without a key."""
+        raise NotImplementedError
+
+    def shows_key(self, head: bytes) -> bool:
+        """Whether the beginning of a request shows a valid key."""
+        raise NotImplementedError
 
 
 class Turns:
@@ -131,9 +144,10 @@ class _Request(HTTPMessageDelegate):
 class Endpoint(HTTPServerConnectionDelegate):
     """Accepts connections and serves them. To be used on the loop.
 
-    `trusts` says whether a peer is known before it asks for anything; others are once a request of theirs has passed
-    the gate. Those that are not known have a quota of their own, whatever they do, websockets included: over it, the
-    one of them that the Quota names gives way. It also gives way first when there are as many connections as allowed.
+    The application says whether a peer is known before it asks for anything; others are once a request of theirs has
+    passed the gate. Those that are not known have a quota of their own, whatever they do, websockets included: over it,
+    new ones wait for their turn, when the one of them that the Quota names gives way; those that show a key at once
+    don't wait. It also gives way first when there are as many connections as allowed.
     Without any, a new one takes the place of the oldest that has not sent the head of a request, else of the one idle
     for longest, else of the oldest that is sending a body or taking an answer. When all are being answered, the new one
     is closed. `displaced` and `refused` count both.
@@ -141,9 +155,8 @@ class Endpoint(HTTPServerConnectionDelegate):
 
     def __init__(
         self,
-        application: HTTPServerConnectionDelegate,
+        application: ServedApplication,
         find_peer: Callable[[socket.socket], Peer],
-        trusts: Callable[[Peer], bool],
         limits: Limits,
         max_connections: int,
         shared: "Shared",
@@ -155,10 +168,12 @@ class Endpoint(HTTPServerConnectionDelegate):
         self.refused = 0
         self._application = application
         self._find_peer = find_peer
-        self._trusts = trusts
         self._strangers: Quota[WireStream] | None = None
         if limits.max_strangers is not None:
             self._strangers = Quota(limits.strangers(max_connections))
+        self._waiting_room = WaitingRoom(
+            limits.strangers(max_connections), application.shows_key, self._serve, self._has_room_for_stranger
+        )
         self._max_connections = max_connections
         self._tls = context
         self._complaints = shared.complaints
@@ -184,7 +199,8 @@ class Endpoint(HTTPServerConnectionDelegate):
     @property
     def traffic(self) -> "Traffic":
         """The connections that are open, and how many had to give way or were refused so far."""
-        return Traffic(len(self._connections), self.displaced, self.refused)
+        waiting = self._waiting_room
+        return Traffic(len(self._connections) + len(waiting), self.displaced, self.refused + waiting.refused)
 
     def listen(self, listening: socket.socket) -> None:
         """Accept connections on the socket, which is closed by `stop`."""
@@ -199,6 +215,7 @@ class Endpoint(HTTPServerConnectionDelegate):
             self._loop.remove_reader(listening)
             listening.close()
         self._sockets.clear()
+        self._waiting_room.close()
 
     async def close_connections(self) -> None:
         """Close all connections, websockets too, whatever they are doing, and wait until no request is under way."""
@@ -275,7 +292,13 @@ class Endpoint(HTTPServerConnectionDelegate):
             for each in self._sockets:
                 self._loop.remove_reader(each)
             self._resting = self._loop.call_later(rest, self._go_on)
-        self._serve(connection, address)
+        arrival = Arrival(connection, address, self._find_peer(connection))
+        if self._is_to_wait(arrival):
+            limit = self.limits.strangers(self._max_connections)
+            self._complain(f"{limit} connections of unknown callers are open: new ones wait for their turn")
+            self._waiting_room.add(arrival, source_of(arrival.peer, _ip(address)))
+        else:
+            self._serve(arrival)
 
     def _go_on(self) -> None:
         """Accept again, after a rest."""
@@ -283,9 +306,17 @@ class Endpoint(HTTPServerConnectionDelegate):
         for listening in self._sockets:
             self._loop.add_reader(listening, self._accept, listening)
 
-    def _serve(self, connection: socket.socket, address: Any) -> None:
-        peer = self._find_peer(connection)
-        known = self._trusts(peer)
+    def _is_to_wait(self, arrival: Arrival) -> bool:
+        """Whether strangers hold all that they may, and this may be one. What comes by TLS shows no key beforehand."""
+        secured = self._tls is not None and arrival.connection.family != socket.AF_UNIX
+        return not (self._has_room_for_stranger() or secured or self._application.trusts(arrival.peer))
+
+    def _has_room_for_stranger(self) -> bool:
+        return self._strangers is None or not self._strangers.is_full
+
+    def _serve(self, arrival: Arrival) -> None:
+        connection, address, peer = arrival
+        known = self._application.trusts(peer)
         if not self._make_room(known):
             connection.close()
             return

@@ -44,6 +44,11 @@ class Quota(Generic[T]):
                 del self._items_of[source]
 
     @property
+    def oldest(self) -> T | None:
+        """The oldest item of all; None when there is none."""
+        return next(iter(self._source_of), None)
+
+    @property
     def victim(self) -> T | None:
         """The item to give way first; None when there is none."""
         if not self._items_of:
