@@ -252,6 +252,9 @@ class Endpoint(HTTPServerConnectionDelegate):
             self._strangers.discard(stream)
         elif not stream.closed():
             self._strangers.add(stream, stream.source)
+            # A proxy of a trusted user was let in before its requests showed that it is one.
+            if len(self._strangers) > self._strangers.limit and self._strangers.victim is not stream:
+                self._displace(f"{self._strangers.limit} connections of unknown callers are open")
 
     def knows(self, stream: WireStream) -> bool:
         """Whether the caller is known, or no difference is made."""

@@ -36,8 +36,8 @@ class Quota(Generic[T]):
 
     def discard(self, item: T) -> None:
         """Count the item no more."""
-        source = self._source_of.pop(item, None)
-        if source is not None:
+        if item in self._source_of:
+            source = self._source_of.pop(item)
             items = self._items_of[source]
             del items[item]
             if not items:
