@@ -70,6 +70,13 @@ async def test_the_source_that_holds_most_has_to_leave(room: Room) -> None:
     assert room.served == ["a1", "b2", "c1"]
 
 
+async def test_the_source_that_holds_least_is_served_first(room: Room) -> None:
+    for name, source in (("a1", "a"), ("a2", "a"), ("b1", "b")):
+        room.enter(name, source)
+    await eventually_async(lambda: len(room.served) == 3)
+    assert room.served == ["b1", "a1", "a2"]
+
+
 async def test_who_leaves_is_forgotten(room: Room) -> None:
     room.enter("gone")
     room.enter("stays")

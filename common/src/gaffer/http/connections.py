@@ -38,6 +38,7 @@ from gaffer.http.waiting_room import Arrival, WaitingRoom
 from gaffer.http.wire import Phase, TLSWireStream, WireStream
 
 _PIECE = 64 * 1024  # bytes of a body that are taken at once
+_WAITING_AT_ONCE = 16  # connections that are accepted at once, when they only wait
 _HELD_UP = 0.05  # seconds
 _EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 _PAUSE = 0.003  # seconds between two pieces of large bodies, whosever they are: they come with 20 MB/s at most
@@ -172,7 +173,7 @@ class Endpoint(HTTPServerConnectionDelegate):
         if limits.max_strangers is not None:
             self._strangers = Quota(limits.strangers(max_connections))
         self._waiting_room = WaitingRoom(
-            limits.strangers(max_connections), application.shows_key, self._serve, self._has_room_for_stranger
+            limits.waiting(max_connections), application.shows_key, self._serve, self._has_room_for_stranger
         )
         self._max_connections = max_connections
         self._tls = context
@@ -283,25 +284,32 @@ class Endpoint(HTTPServerConnectionDelegate):
             self._complain(f"{server_conn.context.remote_ip}: no TLS connection: {why}")
 
     def _accept(self, listening: socket.socket) -> None:
-        """Accept one connection; when there are more, others have their turn first."""
+        """Accept one connection to serve, after some that wait; when there are more, others have their turn first."""
+        for _ in range(_WAITING_AT_ONCE):
+            if not self._accept_waiting(listening):
+                return
+
+    def _accept_waiting(self, listening: socket.socket) -> bool:
+        """Accept one connection; whether it waits, which costs little, and more may be accepted."""
         try:
             connection, address = listening.accept()
         except OSError as error:  # most often it is gone already
             if error.errno in _EXHAUSTED:
                 self._displace(f"no connection can be accepted: {error.strerror}")
-            return
+            return False
         rest = self._pace.count(self._loop.time())
         if rest:
             for each in self._sockets:
                 self._loop.remove_reader(each)
             self._resting = self._loop.call_later(rest, self._go_on)
         arrival = Arrival(connection, address, self._find_peer(connection))
-        if self._is_to_wait(arrival):
-            limit = self.limits.strangers(self._max_connections)
-            self._complain(f"{limit} connections of unknown callers are open: new ones wait for their turn")
-            self._waiting_room.add(arrival, source_of(arrival.peer, _ip(address)))
-        else:
+        if not self._is_to_wait(arrival):
             self._serve(arrival)
+            return False
+        limit = self.limits.strangers(self._max_connections)
+        self._complain(f"{limit} connections of unknown callers are open: new ones wait for their turn")
+        self._waiting_room.add(arrival, source_of(arrival.peer, _ip(address)))
+        return not rest
 
     def _go_on(self) -> None:
         """Accept again, after a rest."""

@@ -44,9 +44,12 @@ class Quota(Generic[T]):
                 del self._items_of[source]
 
     @property
-    def oldest(self) -> T | None:
-        """The oldest item of all; None when there is none."""
-        return next(iter(self._source_of), None)
+    def fairest(self) -> T | None:
+        """The oldest item of the source that holds least; None when there is none."""
+        if not self._items_of:
+            return None
+        smallest = min(self._items_of.values(), key=lambda items: len(items))
+        return next(iter(smallest))
 
     @property
     def victim(self) -> T | None:

@@ -64,7 +64,7 @@ class WaitingRoom:
 
     def close(self) -> None:
         """Close all that wait."""
-        while (arrival := self._arrivals.oldest) is not None:
+        while (arrival := self._arrivals.fairest) is not None:
             self._take(arrival).connection.close()
         if self._timer is not None:
             self._timer.cancel()
@@ -85,9 +85,9 @@ class WaitingRoom:
             self._serve(self._take(arrival))
 
     def _turn(self) -> None:
-        """Serve the arrival that has waited for longest, and more while there is room."""
+        """Serve the oldest arrival of the source with fewest, and more while there is room."""
         self._timer = None
-        while (arrival := self._arrivals.oldest) is not None:
+        while (arrival := self._arrivals.fairest) is not None:
             had_room = self._has_room()
             self._serve(self._take(arrival))
             if not had_room:
