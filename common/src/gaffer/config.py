@@ -246,6 +246,8 @@ def _check(
                 )
             )
             continue
+        if given is None:
+            given = _default_of(_FIELDS[key])
         try:
             values[key] = _FIELDS[key].metadata["rule"](given, lax)
         except rules.Wrong as wrong:
@@ -256,6 +258,13 @@ def _check(
     if not problems:
         problems.extend(_contradictions(values, path))
     return values, problems
+
+
+def _default_of(setting: "dataclasses.Field[Any]") -> Any:
+    """What null stands for: the default, as if the setting were left out; None for one that has none."""
+    if setting.default_factory is not dataclasses.MISSING:
+        return setting.default_factory()
+    return None if setting.default is dataclasses.MISSING else setting.default
 
 
 _MISSING = {"name": "the job is called", "cmd": "to run"}
