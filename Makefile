@@ -1,6 +1,7 @@
 # `make help` lists the targets. Needs git, make, python3 (3.11 or later) and python3-venv.
 
 NODES ?= 3
+JOBS ?= logical
 PYTHON ?= python3
 export PYTHON
 
@@ -8,7 +9,7 @@ BIN := .venv/bin
 SPHINX := $(BIN)/sphinx-build --quiet --fresh-env --fail-on-warning --keep-going docs docs/_build/html
 
 # Expanded when a recipe runs. $(error) prints one line and make ends with 2.
-require = $(eval missing := $(shell tools/venv.sh check))$(if $(missing),$(error $(missing)))
+require = $(eval missing := $(shell PYTHON='$(PYTHON)' tools/venv.sh check))$(if $(missing),$(error $(missing)))
 
 .PHONY: help demo test faults check format docs venv clean
 
@@ -16,8 +17,8 @@ help:
 	@echo 'make demo             a lookupd and 3 nodes on this machine, and who runs what; Ctrl-C ends it'
 	@echo 'make demo NODES=5     ... with 5 nodes'
 	@echo 'make demo ONCE=1      ... start, check, kill a process and a node, report, end'
-	@echo 'make test             all tests; ARGS="tests/common -k slot" for some'
-	@echo 'make faults           what networks and hosts may do to a cluster, the long cases too; prints figures; needs root'
+	@echo 'make test             all tests, one worker a core; JOBS=1 for one, ARGS="tests/common -k slot" for some'
+	@echo 'make faults           the tests that take minutes: faults of networks and hosts, long runs; prints figures; needs root'
 	@echo 'make check            format, lint, types, direction of imports, pages without warnings'
 	@echo 'make format           format the code and mend what the linter can'
 	@echo 'make docs             docs/compatibility.md from the marks of the tests, and docs/_build/html'
@@ -35,10 +36,10 @@ venv:
 	@tools/venv.sh tests
 
 test: venv
-	@$(BIN)/pytest $(ARGS)
+	@$(BIN)/pytest -n $(JOBS) --dist loadfile $(ARGS)
 
 faults: venv
-	@$(BIN)/pytest tests/cluster/test_faults.py -m "" -rP $(ARGS)
+	@$(BIN)/pytest -m faults -rP $(ARGS)
 
 check: venv
 	$(BIN)/ruff format --check

@@ -80,6 +80,10 @@ class Running:
     def __init__(self, process: "subprocess.Popen[bytes]") -> None:
         self.process = process
 
+    def children(self) -> set[int]:
+        """Its own children; cheaper than `sleepers`, which matters while it is being timed."""
+        return set(_children(self.process.pid))
+
     def sleepers(self) -> set[int]:
         """The sleeping programs below it; honcho has a process of its own for each."""
         found, level = set(), [self.process.pid]

@@ -31,6 +31,8 @@ PROCESSES = 200
 PATHS = {
     f"status of {PROCESSES} processes": "/jobs/default/many",
     "status of one job": "/jobs/default/one",
+    f"stats of {PROCESSES} processes": "/stats/many",
+    "pids of the same": "/jobs/default/many/pids",
     "ping": "/ping",
 }
 

@@ -1,6 +1,8 @@
 """From SIGKILL of a process to its replacement, in gafferd, other supervisors and a bare loop around Popen.
 
-python bench/respawn.py [--rounds 20] [--no-peers]
+python bench/respawn.py [--rounds 20] [--children 1] [--no-peers]
+
+gafferd and the peers have `--children` processes, of which one is killed; the floor has that one alone.
 """
 
 import argparse
@@ -26,13 +28,14 @@ while True:
 """
 
 
-def respawn(started: Running) -> float:
-    """Kill the process of a supervisor and wait for another one; seconds."""
-    (old,) = wait_for(started, 1)
+def respawn(started: Running, count: int) -> float:
+    """Kill a process of a supervisor that has `count`, and wait for its replacement; seconds."""
+    old = min(wait_for(started, count))
+    before = started.children()
     time.sleep(1.1)  # lived a second, as some want before they restart at once
     began = time.perf_counter()
     os.kill(old, signal.SIGKILL)
-    while not started.sleepers() - {old}:
+    while not started.children() - before:
         if time.perf_counter() - began > 10:
             raise SystemExit(f"{started.process.args!r} did not start it again")
     return time.perf_counter() - began
@@ -41,19 +44,20 @@ def respawn(started: Running) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--children", type=int, default=1)
     parser.add_argument("--no-peers", action="store_true")
     chosen = parser.parse_args()
 
     floor = Peer("a bare loop", lambda folder, count: [sys.executable, "-c", FLOOR])
     peers = [GAFFERD, floor, *(() if chosen.no_peers else OTHERS[:2])]  # honcho ends with its first process
     times: dict[str, list[float]] = {peer.name: [] for peer in peers}
-    with running(GAFFERD, 1) as ours, running(floor, 1) as bare:
+    with running(GAFFERD, chosen.children) as ours, running(floor, 1) as bare:
         for _ in range(chosen.rounds):
-            times["gafferd"].append(respawn(ours))
-            times["a bare loop"].append(respawn(bare))
+            times["gafferd"].append(respawn(ours, chosen.children))
+            times["a bare loop"].append(respawn(bare, 1))
     for peer in peers[2:]:
-        with running(peer, 1) as other:
-            times[peer.name] = [respawn(other) for _ in range(5)]
+        with running(peer, chosen.children) as other:
+            times[peer.name] = [respawn(other, chosen.children) for _ in range(5)]
     for name, values in times.items():
         show(name, values)
     ratio = statistics.median(times["gafferd"]) / statistics.median(times["a bare loop"])

@@ -1,15 +1,55 @@
 """Time from the order to stop a job to the end of the last of its 200 processes, beside killpg and wait.
 
 python bench/stop.py [--count 200] [--pairs 5]
+
+The first stop of a daemon, each of a new one, and later stops of one daemon.
 """
 
 import argparse
+import contextlib
 import os
 import signal
 import subprocess
 import time
+from collections.abc import Iterator
 
-from _measure import daemon, pairs, show, show_ratio
+from _measure import Daemon, daemon, pairs, show, show_ratio
+
+WORDS = ("/bin/sleep", "1000")
+
+
+def stop_through(node: Daemon, count: int) -> float:
+    """Start `count` processes, then stop them; seconds."""
+    node.call("POST", "/jobs/default/s/state", 1)
+    while len(node.children()) < count:
+        time.sleep(0.01)
+    time.sleep(0.2)
+    began = time.perf_counter()
+    node.call("POST", "/jobs/default/s/state", 0)
+    while node.children():
+        time.sleep(0.0005)
+    return time.perf_counter() - began
+
+
+@contextlib.contextmanager
+def node_with_a_job(count: int) -> Iterator[Daemon]:
+    """A new daemon with the job, which is stopped."""
+    with daemon("gafferd") as node:
+        description = {"name": "s", "cmd": " ".join(WORDS), "numprocesses": count, "start": False}
+        node.call("POST", "/jobs/default", description)
+        yield node
+
+
+def killpg_and_wait(count: int) -> float:
+    """The floor: the same without a supervisor; seconds."""
+    children = [subprocess.Popen(WORDS, process_group=0) for _ in range(count)]
+    time.sleep(0.2)
+    began = time.perf_counter()
+    for child in children:
+        os.killpg(child.pid, signal.SIGTERM)
+    for child in children:
+        child.wait()
+    return time.perf_counter() - began
 
 
 def main() -> None:
@@ -17,36 +57,23 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=200)
     parser.add_argument("--pairs", type=int, default=5)
     chosen = parser.parse_args()
-    words = ["/bin/sleep", "1000"]
 
-    with daemon("gafferd") as node:
-        node.call("POST", "/jobs/default", {"name": "s", "cmd": " ".join(words), "numprocesses": chosen.count})
+    def first() -> float:
+        with node_with_a_job(chosen.count) as node:
+            return stop_through(node, chosen.count)
 
-        def through_a_node() -> float:
-            node.call("POST", "/jobs/default/s/state", 1)
-            while len(node.children()) < chosen.count:
-                time.sleep(0.01)
-            time.sleep(0.2)
-            began = time.perf_counter()
-            node.call("POST", "/jobs/default/s/state", 0)
-            while node.children():
-                time.sleep(0.0005)
-            return time.perf_counter() - began
+    def floor() -> float:
+        return killpg_and_wait(chosen.count)
 
-        def bare() -> float:
-            children = [subprocess.Popen(words, process_group=0) for _ in range(chosen.count)]
-            time.sleep(0.2)
-            began = time.perf_counter()
-            for child in children:
-                os.killpg(child.pid, signal.SIGTERM)
-            for child in children:
-                child.wait()
-            return time.perf_counter() - began
-
-        ours, floor = pairs(through_a_node, bare, chosen.pairs)
-    show(f"the end of {chosen.count} processes", ours)
-    show("killpg and wait", floor)
-    show_ratio("ratio to killpg and wait", ours, floor)
+    firsts, floors = pairs(first, floor, chosen.pairs)
+    show(f"the first end of {chosen.count} processes", firsts)
+    show("killpg and wait", floors)
+    show_ratio("ratio to killpg and wait", firsts, floors)
+    with node_with_a_job(chosen.count) as node:
+        laters, floors = pairs(lambda: stop_through(node, chosen.count), floor, chosen.pairs)
+    show(f"later ends of {chosen.count} processes", laters)
+    show("killpg and wait", floors)
+    show_ratio("ratio to killpg and wait", laters, floors)
 
 
 if __name__ == "__main__":

@@ -23,14 +23,38 @@ what_is_missing() {
     fi
 }
 
-# install NAME FILES ARGUMENT...: pip install ARGUMENT..., unless FILES are what they were the last time
+pip_install() {
+    .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-build-isolation "$@"
+}
+
+# A dot each second while a command runs; its exit status.
+with_dots() {
+    "$@" >&2 &
+    while kill -0 $! 2>/dev/null; do
+        printf . >&2
+        sleep 1
+    done
+    echo >&2
+    wait $!
+}
+
+install_packages() {
+    pip_install --require-hashes -r constraints/build.txt
+    pip_install --require-hashes -r constraints/packages.txt
+    pip_install --no-deps -e ./common -e ./gafferd -e ./lookupd -e ./client
+}
+
+install_tests() {
+    pip_install --require-hashes -r constraints/tests.txt
+}
+
+# install NAME FILES: run install_NAME, unless FILES are what they were the last time
 install() {
     stamp=.venv/$1.installed
     sum=$(cat $2 | cksum)
-    shift 2
     if [ "$(cat "$stamp" 2>/dev/null)" != "$sum" ]; then
-        echo "Installing into .venv: $*" >&2
-        .venv/bin/python -m pip install --quiet --disable-pip-version-check "$@" >&2
+        printf 'Installing %s into .venv, about half a minute ' "$1" >&2
+        with_dots "install_$1"
         echo "$sum" >"$stamp"
     fi
 }
@@ -51,7 +75,7 @@ if [ "$(cat .venv/origin 2>/dev/null)" != "$origin" ]; then
     echo "$origin" >.venv/origin
 fi
 
-install packages "$(echo */pyproject.toml)" -e ./common -e ./gafferd -e ./lookupd -e ./client
+install packages "$(echo */pyproject.toml) constraints/build.txt constraints/packages.txt"
 if [ "${1-}" = tests ]; then
-    install tests "tests/requirements.txt docs/requirements.txt" -r tests/requirements.txt -r docs/requirements.txt
+    install tests constraints/tests.txt
 fi

@@ -319,7 +319,7 @@ def test_it_ends_with_its_terminal(on_terminal: On) -> None:
     group = psutil.Process(terminal.process.pid)
     terminal.process.send_signal(signal.SIGHUP)  # what the kernel does when the terminal hangs up
     assert terminal.wait() == 0
-    assert not group.is_running()
+    eventually(lambda: not group.is_running())
     assert not psutil.pid_exists(pid)
 
 

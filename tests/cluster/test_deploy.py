@@ -13,24 +13,26 @@ from support.needs import COMPOSE, needs_docker
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.mark.parametrize("path", ["deploy/gafferd.ini", "deploy/compose/gafferd.ini"])
-def test_configuration_as_it_is(path: str) -> None:
+@pytest.mark.parametrize(("path", "jobs"), [("deploy/gafferd.ini", 0), ("deploy/compose/gafferd.ini", 3)])
+def test_configuration_as_it_is(path: str, jobs: int) -> None:
     config = load_config(ROOT / path)
 
-    assert config.jobs
+    assert len(config.jobs) == jobs
     assert config.warnings == ()
 
 
 def test_configuration_with_its_examples(tmp_path: Path) -> None:
     text = (ROOT / "deploy/gafferd.ini").read_text().replace("/etc/gaffer", str(tmp_path))
-    text, examples = re.subn("^; (?=[a-z_]+ = )", "", text, flags=re.MULTILINE)
+    text = re.sub(r"^; (?=[A-Za-z_]+ = |\[)", "", text, flags=re.MULTILINE)
     for name in ("node.crt", "node.key", "cluster.key", "api.key"):
         (tmp_path / name).touch()
     (tmp_path / "gafferd.ini").write_text(text)
 
     config = load_config(tmp_path / "gafferd.ini")
 
-    assert len(config.settings) == examples
+    options = re.findall("^[a-z_]+ = ", text.partition("[process")[0], flags=re.MULTILINE)
+    assert len(config.settings) == len(options)
+    assert list(map(str, config.jobs)) == ["shop.web"]
     assert config.warnings == ()
 
 

@@ -1,7 +1,7 @@
 """A detached process that an earlier manager left is counted again, and only if it is the one."""
 
 import os
-import subprocess
+import signal
 from collections.abc import Iterator
 
 import msgspec
@@ -42,7 +42,7 @@ def left() -> Iterator[ProcessRecord]:
     (record,) = records.values()
     yield record
     if procfs.read_stat(record.os_pid) is not None:
-        subprocess.run(["/bin/kill", "-KILL", str(record.os_pid)], check=False)
+        os.kill(record.os_pid, signal.SIGKILL)
     os.waitpid(record.os_pid, 0)
 
 

@@ -211,7 +211,7 @@ async def test_leftovers_are_ended_with_their_group(path, spawn):
     await write(path, record_of(leader))
     assert end_leftovers(path) == 2
     assert leader.wait() == -signal.SIGTERM
-    assert not member.is_running()
+    eventually(lambda: not member.is_running())
     assert processes_of(path) == []
     assert end_leftovers(path) == 0
 
@@ -277,7 +277,7 @@ async def test_a_daemon_that_left_its_group_is_found_by_its_cookie(path, spawn):
     leader.wait()
     await write(path, record)
     assert end_leftovers(path) == 1
-    assert not daemon.is_running()
+    eventually(lambda: not daemon.is_running())
 
 
 async def test_what_a_leftover_starts_while_it_ends_is_ended_too(path, spawn):

@@ -14,9 +14,13 @@ import gc
 import logging
 import os
 import re
+import shlex
+import signal
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import psutil
 import pytest
@@ -28,16 +32,31 @@ from support import subreaper
 # What is on its way out when a test ends may finish: processes that were just killed, connections closing on a loop.
 GRACE = 2.0
 
+if TYPE_CHECKING:
+    from execnet.xspec import XSpec
+
 OWN_LOGGERS = ("gaffer", "gafferd", "gaffer_lookupd", "gaffer_client")
 
 _DESCRIPTORS = Path("/proc/self/fd")
 
 
-def pytest_configure() -> None:
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("dist", "no") != "no" and not hasattr(config, "workerinput"):
+        return  # the tests run in workers
+    # A shell that starts pytest in the background, or nohup, has these ignored, and children would inherit it.
+    for signum in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
+        if signal.getsignal(signum) is signal.SIG_IGN:
+            signal.signal(signum, signal.default_int_handler if signum is signal.SIGINT else signal.SIG_DFL)
     subreaper.install()
     # What stays open as long as the process: the first loop of libuv opens a pipe, the first process the null device.
     new_loop().close()
     null_device()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_setupnodes(specs: list["XSpec"]) -> None:
+    for spec in specs:
+        spec.python = shlex.join([sys.executable, subreaper.__file__])
 
 
 def pytest_collection_finish() -> None:

@@ -4,6 +4,9 @@ When a daemon dies, its children go to the nearest child subreaper among its anc
 process itself: the dead would stay its zombies, and a test that waits for a pid to vanish would wait for ever. So
 pytest goes on in a forked child and the process that was started waits here, reaps what it inherits at once and
 ends as pytest ended.
+
+A worker of pytest-xdist has threads by the time that plugins are loaded, and a fork would lose them. Workers are
+started through this file instead: `python subreaper.py ARGUMENT...` runs `python ARGUMENT...` below such a process.
 """
 
 import ctypes
@@ -16,6 +19,9 @@ import psutil
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 
+# Set for a worker: the pid of the process above it.
+_VARIABLE = "GAFFER_TEST_SUBREAPER"
+
 _main_pid: int | None = None
 
 
@@ -24,12 +30,18 @@ def install() -> None:
     global _main_pid
     if _main_pid is not None or sys.platform != "linux":
         return
+    if os.environ.pop(_VARIABLE, None) != str(os.getppid()):
+        _fork()
+    _main_pid = os.getpid()
+
+
+def _fork() -> None:
+    """Return in a child of this process, which reaps until the child ends, and ends as it did."""
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
     parent = os.getpid()
     child = os.fork()
     if child:
         _reap_until_exit_of(child)
-    _main_pid = os.getpid()
     _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:  # it ended before the line above
         os.kill(os.getpid(), signal.SIGKILL)
@@ -62,3 +74,10 @@ def _prctl(option: int, argument: int) -> None:
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.prctl(option, argument, 0, 0, 0) != 0:
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+
+
+if __name__ == "__main__":
+    if sys.platform == "linux":
+        _fork()
+        os.environ[_VARIABLE] = str(os.getppid())
+    os.execv(sys.executable, [sys.executable, *sys.argv[1:]])

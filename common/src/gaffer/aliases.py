@@ -95,13 +95,7 @@ def get_process_info(manager: "Manager", name: Name) -> dict[str, Any]:
 
 def get_process_status(manager: "Manager", name: Name) -> dict[str, Any]:
     """The numbers of a job: `active`, `running`, `max_processes` and, the same, `numprocesses`."""
-    info = manager.info(name)
-    return {
-        "active": info["active"],
-        "running": info["running"],
-        "max_processes": info["max_processes"],
-        "numprocesses": info["max_processes"],
-    }
+    return {**manager.status(name)}
 
 
 def get_process_stats(manager: "Manager", name_or_pid: Name | int) -> dict[str, Any]:

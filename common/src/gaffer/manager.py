@@ -20,7 +20,7 @@ from gaffer.names import DEFAULT_SESSION, JobName, split_job_name
 from gaffer.observed import Observed
 from gaffer.process import Process
 from gaffer.records import ProcessRecord, Recorder
-from gaffer.shapes import JobInfo
+from gaffer.shapes import JobInfo, JobStatus
 from gaffer.streams import Ring
 from gaffer.supervisor import Settings
 
@@ -330,6 +330,11 @@ class Manager(Observed):
         """A job's state, numbers, processes and config (MGR-50)."""
         with self._lock:
             return views.job_info(self._job(name), self._supervisor.running, self.endpoint_host)
+
+    def status(self, name: Name) -> JobStatus:
+        """A job's numbers, without what is costly of `info`."""
+        with self._lock:
+            return views.job_status(self._job(name))
 
     def subscribe(self, topic: str) -> Channel:
         """A channel that calls back with what happens in `topic`, see gaffer.channels; TopicError for a bad one."""

@@ -2,10 +2,13 @@
 
 import errno
 import os
+import re
 import time
 from collections.abc import Iterator
 from functools import cache
 from typing import NamedTuple
+
+_CHUNK = 4096
 
 
 class Stat(NamedTuple):
@@ -37,27 +40,75 @@ def read_stat(pid: int) -> Stat | None:
 
 
 def _stat_fields(pid: int) -> list[bytes] | None:
-    """The fields of /proc/PID/stat from the third on, the state."""
+    """The fields of /proc/PID/stat from the third, the state, to the 24th, the resident memory."""
+    text = _read(f"/proc/{pid}/stat")
+    # The program's name is in parentheses and may contain any character.
+    return text[text.rindex(b")") + 2 :].split(None, 22) if text else None
+
+
+def _read(path: str) -> bytes | None:
+    """The content of a file of /proc; None when it can't be read. A third of the time that `open` takes."""
     try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            text = file.read()
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
         return None
-    # The program's name is in parentheses and may contain any character.
-    return text[text.rindex(b")") + 2 :].split()
+    try:
+        text = part = os.read(descriptor, _CHUNK)
+        while len(part) == _CHUNK:
+            part = os.read(descriptor, _CHUNK)
+            text += part
+        return text
+    except OSError:  # the process ended meanwhile
+        return None
+    finally:
+        os.close(descriptor)
 
 
 class Times(NamedTuple):
-    """What a process uses itself: user and system CPU time in clock ticks, resident memory in pages."""
+    """What a process uses itself, and whose child it is.
 
+    `cpu` (user and system) and `start_time` (since boot) are in clock ticks, `resident` in pages, `virtual` in bytes.
+    """
+
+    state: str
+    ppid: int
     cpu: int
+    nice: int
+    start_time: int
+    virtual: int
     resident: int
 
 
 def read_times(pid: int) -> Times | None:
     """What process `pid` uses, or None when there is none."""
     fields = _stat_fields(pid)
-    return Times(int(fields[11]) + int(fields[12]), int(fields[21])) if fields is not None else None
+    if fields is None:
+        return None
+    return Times(
+        fields[0].decode(),
+        int(fields[1]),
+        int(fields[11]) + int(fields[12]),
+        int(fields[16]),
+        int(fields[19]),
+        int(fields[20]),
+        int(fields[21]),
+    )
+
+
+def read_uid(pid: int) -> int | None:
+    """The real user id of process `pid`, or None when there is none."""
+    status = _read(f"/proc/{pid}/status")
+    found = re.search(rb"^Uid:\t(\d+)", status, re.MULTILINE) if status else None
+    return int(found[1]) if found else None
+
+
+def read_cmdline(pid: int) -> str | None:
+    """The command line of process `pid`, arguments joined by blanks; None when there is no process.
+
+    Arguments are bytes; those that are not text have replacement characters.
+    """
+    text = _read(f"/proc/{pid}/cmdline")
+    return text.rstrip(b"\0").replace(b"\0", b" ").decode(errors="replace") if text is not None else None
 
 
 def age(start_time: int) -> float:

@@ -43,6 +43,15 @@ class LastExit(TypedDict):
     output: Annotated[str | None, Meta(description="The end of what it wrote.")]
 
 
+class JobStatus(TypedDict):
+    """A job's numbers."""
+
+    active: Annotated[bool, Meta(description="Whether it should run and was not given up.")]
+    running: Annotated[int, Meta(description="Live processes, except draining and stopping ones.")]
+    numprocesses: Annotated[int, Meta(description="Processes that should run.")]
+    max_processes: Annotated[int, Meta(description="The same; its name in 0.4.")]
+
+
 class JobInfo(TypedDict):
     """A job: what is wanted of it and how it is."""
 

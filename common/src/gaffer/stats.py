@@ -1,12 +1,12 @@
-"""Memory, CPU time and the like of OS processes and their descendants, through psutil (STAT rows).
+"""Memory, CPU time and the like of OS processes and their descendants (STAT rows).
 
-psutil is imported where it is used: a node that nobody asks for stats does without its megabyte.
+Read from /proc, or through psutil where there is none; psutil is imported where it is used, for it takes a megabyte.
 """
 
 import functools
 import os
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
 from gaffer import procfs
@@ -19,6 +19,8 @@ T = TypeVar("T")
 
 _KEYS = ("mem_info1", "mem_info2", "cpu", "mem", "ctime", "username", "nice", "cmdline")
 _LEAST_SPAN = 0.01  # seconds; the kernel counts CPU time in such steps
+_IDENTITY_KEPT = 1.0  # seconds
+_MOST_IDENTITIES = 4096
 
 
 class Usage(NamedTuple):
@@ -90,9 +92,10 @@ class Gauges:
     """
 
     def __init__(self) -> None:
-        self._births: dict[int, float] = {}
+        self._found: dict[int, Reading] = {}
         self._children: dict[int, list[int]] = {}
-        self._gauges: dict[int, _Gauge] = {}
+        # What `measure` has counted before: the process' birth, its CPU seconds then, and when that was.
+        self._counted: dict[int, tuple[float, float, float]] = {}
 
     def measure_all(self, os_pids: Iterable[int | None]) -> list[dict[str, Any] | None]:
         """Look, then measure all of `os_pids`, at once."""
@@ -100,23 +103,25 @@ class Gauges:
         return [None if pid is None else finish(self.measure(pid)) for pid in os_pids]
 
     def look(self) -> Iterator[None]:
-        """Find out which processes there are and who started whom."""
-        births: dict[int, float] = {}
+        """Read what there is of every process, and find out who started whom."""
+        found: dict[int, Reading] = {}
         children: dict[int, list[int]] = {}
-        for pid, parent, birth in _everyone():
-            births[pid] = birth
-            children.setdefault(parent, []).append(pid)
+        for reading in _everyone():
+            found[reading.os_pid] = reading
+            children.setdefault(reading.parent, []).append(reading.os_pid)
             yield
-        self._births, self._children = births, children
-        self._gauges = {pid: gauge for pid, gauge in self._gauges.items() if births.get(pid) == gauge.birth}
+        self._found, self._children = found, children
+        self._counted = {
+            pid: counted for pid, counted in self._counted.items() if pid in found and found[pid].birth == counted[0]
+        }
 
     def measure(self, os_pid: int) -> Generator[None, None, dict[str, Any] | None]:
         """Return the stats of a process that `look` has found and of its descendants, None when it is gone."""
-        found = self._read(os_pid)
+        found = self._describe(os_pid)
         if found is not None:
             for descendant in self._descendants(os_pid):
                 yield
-                stats = self._read(descendant)
+                stats = self._describe(descendant)
                 if stats is not None:
                     found["children"].append({**stats, "os_pid": descendant})
         return found
@@ -128,68 +133,73 @@ class Gauges:
             found += [child for child in self._children.get(parent, ()) if child != os_pid]
         return found[1:]
 
-    def _read(self, os_pid: int) -> dict[str, Any] | None:
-        if os_pid not in self._births:
+    def _describe(self, os_pid: int) -> dict[str, Any] | None:
+        reading = self._found.get(os_pid)
+        identity = _identities.of(reading) if reading is not None else None
+        if reading is None or identity is None:
             return None
-        import psutil
+        return {
+            "mem_info1": "N/A" if reading.resident is None else bytes2human(reading.resident),
+            "mem_info2": "N/A" if reading.virtual is None else bytes2human(reading.virtual),
+            "cpu": "N/A" if reading.cpu_seconds is None else self._share(reading, reading.cpu_seconds),
+            "mem": "N/A" if reading.resident is None else round(100 * reading.resident / _memory_of_machine(), 2),
+            "ctime": "N/A" if reading.cpu_seconds is None else format_ctime(reading.cpu_seconds),
+            "username": identity.username,
+            "nice": "N/A" if reading.nice is None else reading.nice,
+            "cmdline": identity.cmdline,
+            "children": [],
+        }
 
-        try:
-            gauge = self._gauges.get(os_pid)
-            if gauge is None:
-                gauge = self._gauges[os_pid] = _Gauge(os_pid, self._births[os_pid])
-            return gauge.read()
-        except psutil.NoSuchProcess:
-            return None
-
-
-class _Gauge:
-    """Reads one OS process that began at `birth`, in seconds on our clock; raises NoSuchProcess once it is gone."""
-
-    def __init__(self, os_pid: int, birth: float) -> None:
-        import psutil
-
-        self.birth = birth
-        self._process = psutil.Process(os_pid)
-        self._used = 0.0  # CPU seconds, at the time _at
-        self._at = birth
-
-    def read(self) -> dict[str, Any]:
-        process = self._process
-        result = nothing()
-        with process.oneshot():
-            memory = _ask(process.memory_info)
-            if memory is not None:
-                result["mem_info1"] = bytes2human(memory.rss)
-                result["mem_info2"] = bytes2human(memory.vms)
-                result["mem"] = round(100 * memory.rss / _memory_of_machine(), 2)
-            times = _ask(process.cpu_times)
-            if times is not None:
-                used = times.user + times.system
-                result["ctime"] = format_ctime(used)
-                result["cpu"] = self._share(used)
-            for key, method in (("username", process.username), ("nice", process.nice)):
-                value = _ask(method)
-                result[key] = "N/A" if value is None else value
-            cmdline = _ask(process.cmdline)
-            if cmdline is not None:
-                # Arguments are bytes; those that are no text must not keep the stats from being JSON.
-                result["cmdline"] = " ".join(cmdline).encode(errors="surrogateescape").decode(errors="replace")
-        return result
-
-    def _share(self, used: float) -> float:
-        now = _now()
-        share = 100 * (used - self._used) / max(now - self._at, _LEAST_SPAN)
-        self._used, self._at = used, now
-        return round(share, 1)
+    def _share(self, reading: "Reading", used: float) -> float:
+        _, before, since = self._counted.get(reading.os_pid, (0.0, 0.0, reading.birth))
+        self._counted[reading.os_pid] = (reading.birth, used, reading.at)
+        return round(100 * (used - before) / max(reading.at - since, _LEAST_SPAN), 1)
 
 
-def _ask(method: Callable[[], T]) -> T | None:
-    import psutil
+class Reading(NamedTuple):
+    """What a process used at one time: seconds and bytes; None is what we may not see.
 
-    try:
-        return method()
-    except (psutil.AccessDenied, OSError):
-        return None
+    `birth` and `at`, when it was read, are seconds on our clock.
+    """
+
+    os_pid: int
+    parent: int
+    birth: float
+    at: float
+    cpu_seconds: float | None
+    resident: int | None
+    virtual: int | None
+    nice: int | None
+
+
+class Identity(NamedTuple):
+    """Whose a process is and its command line; "N/A" where we may not see it."""
+
+    username: str
+    cmdline: str
+
+
+class _Identities:
+    """Identities, read at most once a second for each process: they rarely change, and cost most of the reading."""
+
+    def __init__(self) -> None:
+        self._known: dict[int, tuple[float, float, Identity]] = {}
+
+    def of(self, reading: Reading) -> Identity | None:
+        """The identity of a process, None when it is gone."""
+        birth, at, identity = self._known.get(reading.os_pid, (None, 0.0, None))
+        if birth == reading.birth and reading.at - at < _IDENTITY_KEPT:
+            return identity
+        identity = _identify(reading.os_pid)
+        self._known.pop(reading.os_pid, None)
+        if identity is not None:
+            self._known[reading.os_pid] = (reading.birth, reading.at, identity)
+            if len(self._known) > _MOST_IDENTITIES:
+                del self._known[next(iter(self._known))]  # the one that was read first
+        return identity
+
+
+_identities = _Identities()
 
 
 def finish(generator: Generator[None, None, T] | Iterator[None]) -> T:
@@ -217,15 +227,28 @@ if hasattr(time, "CLOCK_BOOTTIME") and any(procfs.all_pids()):
         times = procfs.read_times(os_pid)
         return Usage(times.cpu / _TICKS, times.resident * _PAGE) if times is not None else None
 
-    def _now() -> float:
-        return time.clock_gettime(time.CLOCK_BOOTTIME)
-
-    def _everyone() -> Iterator[tuple[int, int, float]]:
-        """Pid, parent and birth of every process that is not a zombie; one read each, which psutil does slower."""
+    def _everyone() -> Iterator[Reading]:
+        """Every process that is not a zombie; one read each, which psutil does slower."""
         for pid in procfs.all_pids():
-            stat = procfs.read_stat(pid)
-            if stat is not None and stat.state not in "ZX":
-                yield pid, stat.ppid, stat.start_time / _TICKS
+            times = procfs.read_times(pid)
+            if times is not None and times.state not in "ZX":
+                _, ppid, cpu, nice, start, virtual, resident = times
+                now = time.clock_gettime(time.CLOCK_BOOTTIME)
+                yield Reading(pid, ppid, start / _TICKS, now, cpu / _TICKS, resident * _PAGE, virtual, nice)
+
+    def _identify(os_pid: int) -> Identity | None:
+        uid, cmdline = procfs.read_uid(os_pid), procfs.read_cmdline(os_pid)
+        if uid is None or cmdline is None:
+            return None
+        return Identity(_name_of(uid), cmdline)
+
+    def _name_of(uid: int) -> str:
+        import pwd
+
+        try:
+            return pwd.getpwuid(uid).pw_name
+        except KeyError:
+            return str(uid)
 
 else:
 
@@ -240,14 +263,31 @@ else:
         except psutil.Error:
             return None
 
-    def _now() -> float:
-        return time.time()
-
-    def _everyone() -> Iterator[tuple[int, int, float]]:
+    def _everyone() -> Iterator[Reading]:
         import psutil
 
-        for process in psutil.process_iter(["ppid", "create_time"]):
-            yield process.pid, process.info["ppid"], process.info["create_time"]
+        for process in psutil.process_iter(["ppid", "create_time", "cpu_times", "memory_info", "nice"]):
+            of = process.info
+            times, memory = of["cpu_times"], of["memory_info"]
+            yield Reading(
+                process.pid,
+                of["ppid"],
+                of["create_time"],
+                time.time(),
+                times and times.user + times.system,
+                memory and memory.rss,
+                memory and memory.vms,
+                of["nice"],
+            )
+
+    def _identify(os_pid: int) -> Identity | None:
+        import psutil
+
+        try:
+            of = psutil.Process(os_pid).as_dict(["username", "cmdline"], ad_value="N/A")
+        except psutil.NoSuchProcess:
+            return None
+        return Identity(of["username"], of["cmdline"] if of["cmdline"] == "N/A" else " ".join(of["cmdline"]))
 
 
 def format_ctime(seconds: float) -> str:

@@ -268,10 +268,8 @@ def bytes2human(n: int) -> str:
     """A number of bytes in the largest unit of 1024 steps, cut to a whole number: `9K`, `12M`, `100B`."""
     if isinstance(n, bool) or not isinstance(n, int):
         raise TypeError(f"a number of bytes is an int, not {type(n).__name__}")
-    for power, symbol in zip(range(8, 0, -1), "YZEPTGMK", strict=True):
-        if n >= 1024**power:
-            return f"{n // 1024**power}{symbol}"
-    return f"{n}B"
+    power = min((n.bit_length() - 1) // 10, 8) if n > 0 else 0
+    return f"{n >> 10 * power}{'BKMGTPEZY'[power]}"
 
 
 def bytestring(s: str) -> str:

@@ -8,7 +8,7 @@ import msgspec
 from gaffer.job import Job
 from gaffer.names import JobName
 from gaffer.process import Process
-from gaffer.shapes import Endpoint, Instance, JobInfo
+from gaffer.shapes import Endpoint, Instance, JobInfo, JobStatus
 from gaffer.slot import Slot, SlotState
 
 
@@ -44,6 +44,16 @@ def announcements(job: Job, running: Mapping[int, Process], host: str) -> dict[i
             endpoints = endpoints_of(job, process, host) if slot.index else []
             found[process.pid] = Announcement(_ANNOUNCED[slot.state], endpoints)
     return found
+
+
+def job_status(job: Job) -> JobStatus:
+    """What R-28 answers."""
+    return {
+        "active": job.active,
+        "running": len(job.pids(committed=True)),
+        "numprocesses": job.target,
+        "max_processes": job.target,
+    }
 
 
 def job_info(job: Job, running: Mapping[int, Process], host: str) -> JobInfo:

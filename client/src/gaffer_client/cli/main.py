@@ -64,15 +64,25 @@ def run(program: Program, argv: Sequence[str]) -> int:
     except KeyboardInterrupt:
         return Exit.INTERRUPTED
     except BrokenPipeError:
-        # Python flushes stdout once more at exit, and would complain.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _discard_unwritable()
         return Exit.BROKEN_PIPE
     except UnicodeEncodeError as error:
         print_error(program.name, f"{error.object!r} is not UTF-8 text", "use names and values in UTF-8")
         return Exit.USAGE
     except OSError as error:
+        _discard_unwritable()
         print_error(program.name, f"{error.filename}: {error.strerror}" if error.filename else str(error))
         return Exit.FAILED
+
+
+def _discard_unwritable() -> None:
+    """Drop what stdout can't take: Python flushes it again at exit, and would complain and exit with status 120."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, sys.stdout.fileno())
+        os.close(null)
 
 
 def _dispatch(program: Program, invocation: Invocation) -> int:

@@ -143,15 +143,6 @@ class OneProcessStats(TypedDict):
     stats: ProcessStats
 
 
-class Status(TypedDict):
-    """How a job is, as version 0.4 told it."""
-
-    active: Annotated[bool, Meta(description="Whether it is wanted to run and was not given up.")]
-    running: Annotated[int, Meta(description="Processes that are alive, except draining and stopping ones.")]
-    numprocesses: Annotated[int, Meta(description="Processes that are wanted.")]
-    max_processes: Annotated[int, Meta(description="The same.")]
-
-
 if TYPE_CHECKING:
     RunningProcess = dict[str, Any]
 else:

@@ -100,7 +100,7 @@ class JobNumprocesses(NodeHandler):
     @operation(ProcessCount)
     def get(self) -> None:
         """`{"numprocesses"}`."""
-        self.reply({"numprocesses": self.manager.info(self.job)["max_processes"]})
+        self.reply({"numprocesses": self.manager.status(self.job)["numprocesses"]})
 
     @operation(ProcessCount, body=ScaleBody)
     def post(self) -> None:
@@ -114,7 +114,7 @@ class JobPids(NodeHandler):
     @operation(bodies.PidList)
     def get(self) -> None:
         """`{"pids": [...]}`."""
-        self.reply({"pids": self.manager.info(self.job)["processes"]})
+        self.reply({"pids": self.manager.pids(self.job)})
 
 
 class JobSignal(NodeHandler):
@@ -133,7 +133,7 @@ class JobState(NodeHandler):
     @operation(Literal["0", "1"], media=TEXT)
     def get(self) -> None:
         """The text `1`, or `0` when it is stopped or given up."""
-        self.reply_text("1" if self.manager.info(self.job)["active"] else "0")
+        self.reply_text("1" if self.manager.status(self.job)["active"] else "0")
 
     @operation(Done, status=202, body=Literal["0", "1", "2"], body_media=TEXT)
     def post(self) -> None:

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import msgspec
 
+from gaffer import shapes
 from gaffer.errors import BadRequest, ConfigError, ProcessConflict
 from gaffer.http import bodies
 from gaffer.http.access import Scope
@@ -89,7 +90,7 @@ class TemplatePids(NodeHandler):
     @operation(bodies.DonePidList)
     def get(self) -> None:
         """`{"ok": true, "pids": [...]}`."""
-        self.done(pids=self.manager.info(self.job)["processes"])
+        self.done(pids=self.manager.pids(self.job))
 
 
 class TemplateStart(NodeHandler):
@@ -210,18 +211,10 @@ class RunningProcessSignal(NodeHandler):
 class Status(NodeHandler):
     """How a job is."""
 
-    @operation(bodies.Status)
+    @operation(shapes.JobStatus)
     def get(self) -> None:
         """`{"active", "running", "numprocesses", "max_processes"}`."""
-        info = self.manager.info(self.job)
-        self.reply(
-            {
-                "active": info["active"],
-                "running": info["running"],
-                "numprocesses": info["max_processes"],
-                "max_processes": info["max_processes"],
-            }
-        )
+        self.reply(self.manager.status(self.job))
 
 
 @contextmanager
