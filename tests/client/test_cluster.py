@@ -130,3 +130,54 @@ def test_nothing_is_known_at_first() -> None:
         "stale": True,
         "lookups": {"agree": [], "unreachable": ["one", "two"]},
     }
+
+
+def _map(*tables: dict[str, Any], **state: Any) -> Topology:
+    topology = Topology()
+    topology.take("snapshot", {"stale": False, "tombstones": [], "nodes": list(tables), **state})
+    return topology
+
+
+def _table(name: str, seq: int, *jobs: str) -> dict[str, Any]:
+    processes = [{"pid": 1, "state": "ready", "endpoints": []}]
+    info = {"name": name, "origin": f"http://{name}:5000", "version": "0.1", "status": "alive", "draining": False}
+    return {**info, "id": name, "incarnation": 1, "seq": seq, "jobs": dict.fromkeys(jobs, processes)}
+
+
+WARMING = {"stale": True, "warming": True}
+
+
+def test_what_a_lookup_knew_counts_until_it_is_warm_again() -> None:
+    cluster = ClusterMap(["one"])
+    cluster.put("one", _map(_table("a", 1, "s.j"), _table("b", 1, "s.j"), _table("c", 1, "s.j")), "x:9")
+    cluster.set_connected("one", True)
+
+    def answer() -> tuple[list[str], bool, bool]:
+        found = cluster.find_job("s.j")
+        assert cluster.jobs()["nb_jobs"] == bool(found["sources"])
+        return [source["name"] for source in found["sources"]], found["stale"], found.get("warming", False)
+
+    assert answer() == (["a", "b", "c"], False, False)
+    cluster.put("one", _map(**WARMING), "y:1")
+    assert answer() == (["a", "b", "c"], True, True)
+    # What it hears is newer: a comes back without the job.
+    cluster.take("one", "identify", {**_table("a", 2), "jobs": None}, "y:2")
+    assert answer() == (["b", "c"], True, True)
+    # It starts again: the last full map counts, and b has left since.
+    cluster.put("one", _map(**WARMING, tombstones=[{"id": "b", "incarnation": 1, "seq": 2, "reason": "left"}]), "z:1")
+    assert answer() == (["a", "c"], True, True)
+    cluster.take("one", "identify", {**_table("c", 1), "jobs": None}, "z:2")
+    cluster.take("one", "add_job", {"node": _table("c", 2), "job_name": "s.j"}, "z:3")
+    cluster.take("one", "stale", {"stale": False, "warming": False}, "z:4")
+    assert answer() == (["c"], False, False)
+
+
+def test_a_good_lookup_needs_no_help_of_a_warming_one() -> None:
+    cluster = ClusterMap(URLS)
+    for url in URLS:
+        cluster.put(url, _map(_table("a", 1, "s.j"), _table("b", 1, "s.j")), "x:9")
+        cluster.set_connected(url, True)
+    cluster.put("one", _map(_table("a", 1, "s.j")), "x:10")
+    cluster.put("two", _map(**WARMING), "y:1")
+    answer = cluster.find_job("s.j")
+    assert ([source["name"] for source in answer["sources"]], answer["stale"]) == (["a"], False)

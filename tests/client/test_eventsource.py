@@ -188,6 +188,6 @@ def test_the_output_of_a_process(tmp_path: Path, kind: str) -> None:
         [pid] = eventually(lambda: job.pids)
         with following(EventsourceClient(node.url, f"/streams/{pid}/out?feed=eventsource&heartbeat=1")) as heard:
             server.get_process(pid).send("one\n")
-            eventually(lambda: heard == [("out", "one")])
+            eventually(lambda: heard == [("out", "one\n")])
             server.get_process(pid).send("two\n")
-            eventually(lambda: heard == [("out", "one"), ("out", "two")])
+            eventually(lambda: heard == [("out", "one\n"), ("out", "two\n")])

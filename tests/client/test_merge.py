@@ -49,7 +49,13 @@ def summary(merged: Merged) -> list[tuple[str | None, int | None, int | None, st
         # ...and a node is alive when one of them hears it.
         (node(status="suspect"), node(), [("a", 1, 1, "alive")]),
         (node(seq=5, status="suspect"), node(seq=4), [("a", 1, 5, "alive")]),
-        (node(status="draining"), node(), [("a", 1, 1, "draining")]),
+        # Orders to drain, and back, are numbered; peers that do not number them are believed where they take work.
+        (node(status="draining"), node(), [("a", 1, 1, "alive")]),
+        (node(seq=2, status="draining"), node(), [("a", 1, 2, "draining")]),
+        (node(seq=1, status="draining"), node(seq=2), [("a", 1, 2, "alive")]),
+        (node(seq=1, status="draining"), node(seq=2, status="suspect", draining=False), [("a", 1, 2, "alive")]),
+        (node(seq=1), node(seq=2, status="suspect", draining=True), [("a", 1, 2, "draining")]),
+        (node(seq=1, status="suspect"), node(seq=2, status="suspect", draining=True), [("a", 1, 2, "suspect")]),
         (node(status="draining"), node(status="suspect"), [("a", 1, 1, "draining")]),
         # What was heard of an earlier life says nothing about this one.
         (node(incarnation=2, status="suspect"), node(incarnation=1), [("a", 2, 1, "suspect")]),

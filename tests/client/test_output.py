@@ -1,12 +1,16 @@
 """What people see: columns, units, colours, names of nodes."""
 
 import io
+import json
 import re
+from contextlib import redirect_stdout
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from gaffer_client.cli.output import abridged, age, clock, coloured, printable, table
+from gaffer_client.cli.output import abridged, age, clock, coloured, print_json, print_json_line, printable, table
 from gaffer_client.cli.topology import job_table, node_table
 from gaffer_client.naming import display_name
 
@@ -110,3 +114,23 @@ def test_no_rows_no_table() -> None:
     assert job_table({}) is None
     assert job_table({"shop.web": []}) is None
     assert node_table([]) is None
+
+
+@given(st.dictionaries(st.text(), st.lists(st.text(), max_size=3), max_size=3))
+def test_json_holds_nothing_that_steers_a_terminal(document: dict[str, list[str]]) -> None:
+    for show, ends in ((print_json, "\n"), (print_json_line, "")):
+        with redirect_stdout(io.StringIO()) as out:
+            show(document)
+        text = out.getvalue()
+        assert json.loads(text) == document
+        assert text.endswith("\n")
+        assert all(char.isprintable() or char in ends for char in text[:-1])
+
+
+@pytest.mark.parametrize("char", "\x1b\x7f\x9b\u202e\u2066\u200b\u2028\ufeff\U000e0001")
+def test_json_escapes_controls_and_marks_of_direction(char: str, capsys: pytest.CaptureFixture[str]) -> None:
+    print_json({"name": f"n{char}", "umlaut": "ä😀"})
+    text = capsys.readouterr().out
+    assert char not in text
+    assert "ä😀" in text
+    assert json.loads(text)["name"] == f"n{char}"

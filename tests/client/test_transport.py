@@ -4,16 +4,21 @@ import contextlib
 import socket
 import ssl
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trustme
 
 from gaffer_client import errors
 from gaffer_client.answers import Sessions
+from gaffer_client.connection import Connection
+from gaffer_client.sockets import CONNECT_TIMEOUT
 from gaffer_client.transport import Transport, parse_url, path_of
 from support.daemons import gafferd
+from support.scripted import Play, Visit, scripted_server
 
 
 @pytest.mark.parametrize(
@@ -46,6 +51,10 @@ def test_addresses(url: str, base: str, path: str | None) -> None:
         "http://host:port",
         "http://[::1",
         "http://host?x=1",
+        "http://evil.example\\.example.com",
+        "http://evil.example%2f.example.com",
+        "http://evil.example .example.com",
+        "http://evil.example,.example.com",
         "unix:",
         "unix:relative",
     ],
@@ -230,3 +239,127 @@ def test_a_unix_socket(tmp_path: Path) -> None:
     path = tmp_path / "gafferd.sock"
     with gafferd("--bind", f"unix:{path}"), Transport(f"unix:{path}") as transport:
         assert transport.request("GET", "/ping").body == b"OK"
+
+
+def _drip(said: bytes, drop: bytes) -> Play:
+    """A play that sends something and then one drop after the other, each before a timeout for it would end."""
+
+    def play(visit: Visit) -> None:
+        visit.send(said)
+        visit.sock.settimeout(0.05)
+        with contextlib.suppress(ConnectionError):
+            while True:
+                try:
+                    if not visit.sock.recv(65536):
+                        return
+                except TimeoutError:
+                    visit.send(drop)
+
+    return play
+
+
+OK = b"HTTP/1.1 200 OK\r\n"
+HEADS = [
+    pytest.param(b"", b"H", id="status line"),
+    pytest.param(OK + b"X-A: ", b"a", id="header"),
+    pytest.param(OK, b"X-A: a\r\n", id="headers"),
+    pytest.param(b"", b"HTTP/1.1 100 Continue\r\n\r\n", id="interim answers"),
+]
+BODIES = [
+    pytest.param(OK + b"Content-Length: 70000\r\n\r\n", b"a", id="body"),
+    pytest.param(OK + b"Transfer-Encoding: chunked\r\n\r\n", b"1\r\na\r\n", id="chunks"),
+    pytest.param(OK + b"Connection: close\r\n\r\n", b"a", id="body without length"),
+    pytest.param(b"HTTP/1.1 500 x\r\nConnection: close\r\n\r\n", b"a", id="error"),
+]
+
+
+@pytest.mark.parametrize(("said", "drop"), HEADS + BODIES)
+def test_a_server_that_sends_a_byte_now_and_then_holds_nobody(said: bytes, drop: bytes) -> None:
+    with (
+        scripted_server(_drip(said, drop)) as server,
+        Transport(server.url, timeout=0.3) as transport,
+        pytest.raises(errors.Unreachable, match=r"no answer within 0\.3 s"),
+    ):
+        transport.request("GET", "/")
+
+
+@pytest.mark.parametrize(("said", "drop"), [*HEADS, BODIES[-1]])
+def test_a_stream_has_to_begin_in_time(said: bytes, drop: bytes) -> None:
+    with (
+        scripted_server(_drip(said, drop)) as server,
+        Transport(server.url, timeout=0.3) as transport,
+        pytest.raises(errors.Unreachable),
+    ):
+        transport.stream("/", {}, idle_timeout=10)
+
+
+@pytest.mark.parametrize(("said", "drop"), HEADS[1:3])
+def test_a_websocket_has_to_begin_in_time(said: bytes, drop: bytes) -> None:
+    with (
+        scripted_server(_drip(said, drop)) as server,
+        Transport(server.url, timeout=0.3) as transport,
+        pytest.raises(errors.Unreachable, match=r"no answer within 0\.3 s"),
+    ):
+        Connection(transport, "/")
+
+
+def test_a_stream_may_last() -> None:
+    with (
+        scripted_server(_drip(OK + b"Connection: close\r\n\r\n", b"a")) as server,
+        Transport(server.url, timeout=0.3) as transport,
+    ):
+        stream = transport.stream("/", {}, idle_timeout=10)
+        end = time.monotonic() + 0.5
+        while time.monotonic() < end:
+            assert stream.read()
+        stream.close()
+
+
+@pytest.fixture
+def silent() -> Iterator[tuple[str, int]]:
+    """The address of a host that drops what is sent to it, like one whose network is gone."""
+    with socket.socket() as full, contextlib.ExitStack() as clients:
+        full.bind(("127.0.0.1", 0))
+        full.listen(0)
+        for _ in range(4):  # more than the kernel lets wait
+            client = clients.enter_context(socket.socket())
+            client.setblocking(False)
+            client.connect_ex(full.getsockname())
+        yield full.getsockname()
+
+
+def test_a_dead_address_of_a_name_costs_little(
+    silent: tuple[str, int], answering: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = answering()
+    server.answer("/x", "{}")
+    living = ("127.0.0.1", int(server.url.rpartition(":")[2]))
+    resolve = socket.getaddrinfo
+    tcp = (socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, "")
+
+    def two_addresses(host: str, *args: Any, **options: Any) -> list[Any]:
+        return [(*tcp, silent), (*tcp, living)] if host == "node.test" else resolve(host, *args, **options)
+
+    monkeypatch.setattr("socket.getaddrinfo", two_addresses)
+    with Transport("http://node.test:5000") as transport:
+        before = time.monotonic()
+        transport.request("GET", "/x")
+        assert time.monotonic() - before < CONNECT_TIMEOUT / 2
+
+
+def test_a_dead_address_and_a_resolver_that_hangs_cost_no_more_than_the_timeout(
+    silent: tuple[str, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Transport(f"http://127.0.0.1:{silent[1]}", timeout=0.3) as transport, pytest.raises(errors.Unreachable):
+        transport.request("GET", "/")
+    resolve, end = socket.getaddrinfo, threading.Event()
+
+    def hang(host: str, *args: Any, **options: Any) -> list[Any]:
+        if not options.get("flags"):
+            end.wait()
+        return resolve("127.0.0.1", *args, **options) if end.is_set() else resolve(host, *args, **options)
+
+    monkeypatch.setattr("socket.getaddrinfo", hang)
+    with Transport("http://node.test", timeout=0.3) as transport, pytest.raises(errors.Unreachable, match=r"0\.3 s"):
+        transport.request("GET", "/")
+    end.set()

@@ -246,6 +246,11 @@ def test_other_authorization_is_no_key() -> None:
         ("127.0.0.1.evil.com", False),
         ("node1.example.org.evil.com", False),
         ("2130706433", False),
+        ("0.0.0.0", False),
+        ("0.0.0.0.:5000", False),
+        ("[::]:5000", False),
+        ("[0:0::0]", False),
+        ("[::ffff:0.0.0.0]", False),
         ("0x7f.1", False),
         ("user@localhost", False),
         ("localhost/evil.com", False),
@@ -290,8 +295,20 @@ def test_hosts(host: str | None, good: bool) -> None:
         ("localhost:5000", "http", {"Sec_Fetch_Site": "same-site"}, False),
         ("localhost:5000", "http", {"Sec_Fetch_Site": "cross-site"}, False),
         ("localhost:5000", "http", {"Sec_Fetch_Site": "anything"}, False),
-        ("localhost:5000", "http", {"Sec_Fetch_Mode": "no-cors"}, False),
-        ("localhost:5000", "http", {"Sec_Fetch_Dest": "image"}, False),
+        ("localhost:5000", "http", {"Sec_Fetch_Site": ""}, False),
+        # What Node.js' fetch and EventSource send; a browser would send Sec-Fetch-Site too.
+        ("localhost:5000", "http", {"Sec_Fetch_Mode": "cors"}, True),
+        ("localhost:5000", "http", {"Sec_Fetch_Mode": "no-cors", "Sec_Fetch_Dest": "image"}, True),
+        # Websocket clients that send the URL they connect to.
+        ("localhost:5000", "http", {"Origin": "ws://localhost:5000"}, True),
+        ("localhost", "http", {"Origin": "WS://localhost:80"}, True),
+        ("localhost", "https", {"Origin": "wss://localhost"}, True),
+        ("localhost:5000", "http", {"Origin": "wss://dash.example.org"}, True),
+        ("localhost:5000", "http", {"Origin": "wss://localhost:5000"}, False),
+        ("localhost:5000", "http", {"Origin": "ws://localhost:5001"}, False),
+        ("localhost:5000", "http", {"Origin": "ws://evil.example.com:5000"}, False),
+        ("localhost:5000", "http", {"Origin": "ws://localhost:5000", "Sec_Fetch_Site": "cross-site"}, False),
+        ("localhost:5000", "http", {"Origin": "ftp://localhost:5000"}, False),
     ],
 )
 def test_origins(host: str, scheme: str, headers: dict[str, str], good: bool) -> None:
@@ -332,6 +349,8 @@ def test_what_a_page_sends_must_be_json_or_bytes(method: str, content_type: str 
 def test_any_content_type_is_fine_from_no_page_for_reading_and_without_a_body(content_type: str | None) -> None:
     headers = {"Content_Type": content_type} if content_type else {}
     assert _accepts(facts(method="POST", Content_Length="2", **headers))
+    assert _accepts(facts(method="POST", Content_Length="2", Sec_Fetch_Mode="cors", **headers))
+    assert _accepts(facts(method="POST", Content_Length="2", Sec_Fetch_Site="none", **headers))
     assert _accepts(facts(method="GET", Origin="http://localhost", Content_Length="2", **headers))
     assert _accepts(facts(method="POST", Origin="http://localhost", Content_Length="0", **headers))
 

@@ -3,6 +3,8 @@
 import os
 import signal
 from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -20,9 +22,19 @@ row = pytest.mark.row
 CONFIG = ProcessConfig("j", "/bin/sleep 1000", detach=True, port="auto", graceful_timeout=5)
 
 
+# Ends at SIGTERM, but what it starts in its group does not.
+DEAF_CHILD = "(trap '' TERM; touch up; while :; do sleep 0.1; done) & exec sleep 1000"
+
+
 @pytest.fixture
 def left() -> Iterator[ProcessRecord]:
     """A process that a manager detached, and that is nobody's child any more."""
+    with left_by_a_manager(CONFIG) as record:
+        yield record
+
+
+@contextmanager
+def left_by_a_manager(config: ProcessConfig) -> Iterator[ProcessRecord]:
     loop = new_loop()
     records: dict[int, ProcessRecord] = {}
 
@@ -36,7 +48,7 @@ def left() -> Iterator[ProcessRecord]:
 
     manager = Manager(loop, recorder=Recorder(), node_id="n:1")
     manager.start()
-    manager.load(CONFIG)
+    manager.load(config)
     manager.run()
     loop.close()
     (record,) = records.values()
@@ -109,3 +121,21 @@ def test_what_no_job_claims_runs_on(left: ProcessRecord) -> None:
         manager.load(CONFIG.replace(name="other", detach=False))
         eventually(lambda: manager.pids("other"))
     assert not ended(left)
+
+
+@pytest.mark.parametrize("subreaper", [True, False])
+def test_what_outlives_it_in_its_group_is_killed(tmp_path: Path, subreaper: bool) -> None:
+    config = CONFIG.replace(cmd="/bin/sh", args=["-c", DEAF_CHILD], cwd=str(tmp_path), graceful_timeout=0.2)
+    with left_by_a_manager(config) as record:
+        eventually((tmp_path / "up").exists)
+        with running_manager(detached=[record], subreaper=subreaper) as manager:
+            manager.load(config)
+            eventually(lambda: manager.pids("j"))
+            manager.stop_job("j")
+            eventually(lambda: manager.info("j")["state"] == "stopped")
+            assert not [pid for pid in procfs.all_pids() if is_member(pid, record.pgid)]
+
+
+def is_member(pid: int, group: int) -> bool:
+    stat = procfs.read_stat(pid)
+    return stat is not None and stat.pgrp == group and stat.state not in "ZX"

@@ -257,3 +257,29 @@ def test_a_key_of_a_session_commands_that_and_sees_no_other(neighbours: Manager)
     assert execute("load", [JOB, "ours"]) == OK
     assert execute("unload", ["ours.k"]) == OK
     assert neighbours.jobs() == ["ours.j", "theirs.j"]
+
+
+def test_values_of_env_are_shown_only_with_define(manager: Manager) -> None:
+    manager.load(ProcessConfig("j", SLEEP, env={"PASSWORD": "hunter2"}))
+    [pid] = eventually(lambda: manager.pids("j"))
+    for scopes, shown in (({Scope.READ}, None), ({Scope.READ, Scope.CONTROL}, None), (ALL_SCOPES, "hunter2")):
+        controller = Controller(manager, Grant(frozenset(scopes)))
+        assert controller.execute("info", ["j"])["info"]["config"]["env"] == {"PASSWORD": shown}
+        assert controller.execute("process_info", [pid])["info"]["env"] == {"PASSWORD": shown}
+
+
+@pytest.mark.parametrize(
+    ("args", "path"),
+    [
+        ([1e300], "$.graceful_timeout"),
+        ([0, {"A": "a\0b"}], "$.env.A"),
+        ([0, {"A=": "a"}], "$.env"),
+        ([0, {"A": "x" * 131072}], "$.env.A"),
+    ],
+)
+def test_what_a_process_cannot_be_given_is_not_committed(manager: Manager, args: list[Any], path: str) -> None:
+    manager.load(ProcessConfig("j", SLEEP), start=False)
+    with pytest.raises(BadValue) as caught:
+        Controller(manager).execute("commit", ["j", *args])
+    assert caught.value.path == path
+    assert manager.pids("j") == []

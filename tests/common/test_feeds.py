@@ -1,6 +1,7 @@
 """The pieces of a feed: waiting for what comes, where to begin, and how it is written."""
 
 import asyncio
+import base64
 import itertools
 import json
 from typing import Any
@@ -10,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gaffer.errors import BadRequest
-from gaffer.http.feed_formats import Messages, Output, to_json
+from gaffer.http.feed_formats import EncodedOutput, Messages, Output, to_json
 from gaffer.http.feeds import Feed, FeedQuery, Tail
+from gaffer.position import Position
 from gaffer.streams import Chunk, Log, Records, Ring, Source
 from support.poll import eventually_async
 
@@ -78,15 +80,15 @@ def filled(source: Source[Any]) -> Source[Any]:
     ("source", "query", "start"),
     [
         (Ring(), FeedQuery("longpoll", None), None),
-        (Ring(), FeedQuery("longpoll", None, after=3), 3),
+        (Ring(), FeedQuery("longpoll", None, after=Position("", 3)), 3),
         (Ring(), FeedQuery("longpoll", None, tail=Tail(2, False)), 8),
         (Ring(), FeedQuery("longpoll", None, tail=Tail(2, True)), 10),
         (Ring(), FeedQuery("longpoll", None, tail=Tail(99, True)), 0),
         (Log(4), FeedQuery("longpoll", None, tail=Tail(2, False)), 4),
         (Log(4), FeedQuery("longpoll", None, tail=Tail(99, False)), 2),
-        (Log(4), FeedQuery("longpoll", None, after=0), 0),
-        (Log(4), FeedQuery("eventsource", None, after=6, reconnects=True), 6),
-        (Log(4), FeedQuery("eventsource", None, after=7, reconnects=True), 2),
+        (Log(4), FeedQuery("longpoll", None, after=Position("", 0)), 0),
+        (Log(4), FeedQuery("eventsource", None, after=Position("", 6)), 6),
+        (Log(4), FeedQuery("eventsource", None, after=Position("another", 3)), 2),
     ],
 )
 def test_where_a_feed_begins(source: Source[Any], query: FeedQuery, start: int | None) -> None:
@@ -96,8 +98,8 @@ def test_where_a_feed_begins(source: Source[Any], query: FeedQuery, start: int |
 @pytest.mark.parametrize(
     ("source", "query"),
     [
-        (Ring(), FeedQuery("longpoll", None, after=13)),
-        (Log(4), FeedQuery("longpoll", None, after=7)),
+        (Ring(), FeedQuery("longpoll", None, after=Position("", 13))),
+        (Log(4), FeedQuery("longpoll", None, after=Position("", 7))),
         (Log(4), FeedQuery("longpoll", None, tail=Tail(2, True))),
     ],
 )
@@ -105,6 +107,23 @@ def test_where_a_feed_cannot_begin(source: Source[Any], query: FeedQuery) -> Non
     with pytest.raises(BadRequest) as caught:
         query.start_in(filled(source))
     assert caught.value.reason == "bad_value"
+
+
+@pytest.mark.parametrize("source", [Ring(), Log(4)])
+def test_a_position_is_of_one_source(source: Source[Any]) -> None:
+    filled(source)
+    own = FeedQuery("eventsource", None, after=Position.parse(str(source.position(source.end - 1))))
+    assert (own.is_elsewhere(source), own.start_in(source)) == (False, source.end - 1)
+    for after in (source.position(source.end + 1), Ring().position(1), Position("0", 0)):
+        assert FeedQuery("longpoll", None, after=after).is_elsewhere(source)
+    assert not FeedQuery("longpoll", None).is_elsewhere(source)
+
+
+@pytest.mark.parametrize(
+    "text", ["", ":", ":1", "a:", "a:b", "1:-1", "é:1", "a b:1", "a:1:1", "1" * 19, "a" * 65 + ":1"]
+)
+def test_what_is_not_a_position(text: str) -> None:
+    assert Position.parse(text) is None
 
 
 def parse(stream: bytes) -> list[dict[str, str]]:
@@ -122,37 +141,57 @@ def parse(stream: bytes) -> list[dict[str, str]]:
 @pytest.mark.parametrize(
     ("data", "expected"),
     [
-        (b"ECHO\n", "ECHO"),
-        (b"a\nb\n", "a\nb"),
-        (b"a\n\n", "a\n"),
+        (b"ECHO\n", "ECHO\n"),
+        (b"a\nb\n", "a\nb\n"),
+        (b"a\n\n", "a\n\n"),
         (b"no end", "no end"),
         (b"a\r\nb\rc", "a\nb\nc"),
         (b"\xff", "\ufffd"),
-        (b"\n", ""),
-        (b"id: 7\ndata: x\n\nevent: evil\n", "id: 7\ndata: x\n\nevent: evil"),
+        (b"\n", "\n"),
+        (b"id: 7\ndata: x\n\nevent: evil\n", "id: 7\ndata: x\n\nevent: evil\n"),
     ],
 )
 def test_the_data_of_an_event(data: bytes, expected: str) -> None:
-    [event] = parse(Output("out").events(Chunk(10, data, 0)))
-    assert event == {"event": "out", "id": str(10 + len(data)), "data": expected}
+    [event] = parse(Output("out", "e").events(Chunk(10, data, 0)))
+    assert event == {"event": "out", "id": f"e:{10 + len(data)}", "data": expected}
 
 
-def test_a_gap_comes_before_what_follows_it() -> None:
-    gap, event = parse(Output("out").events(Chunk(30, b"x", 20)))
+@pytest.mark.parametrize("kind", [Output, EncodedOutput])
+def test_a_gap_comes_before_what_follows_it(kind: type[Output]) -> None:
+    gap, event = parse(kind("out", "e").events(Chunk(30, b"x", 20)))
     assert gap == {"event": "gap", "data": '{"from":10,"to":30}'}
-    assert event["id"] == "31"
+    assert event["id"] == "e:31"
 
 
-@given(st.text(alphabet="aé€\U0001f600"), st.lists(st.integers(0, 200), max_size=5))
-def test_characters_cut_in_two_arrive_whole_and_ids_never_lie_within_one(text: str, cuts: list[int]) -> None:
-    data = text.encode()
+def pieces(data: bytes, cuts: list[int]) -> list[Chunk]:
     bounds = [0, *sorted(min(cut, len(data)) for cut in cuts), len(data)]
-    stream, found = Output("out"), ""
-    for begin, end in itertools.pairwise(bounds):
-        for event in parse(stream.events(Chunk(begin, data[begin:end], 0))):
-            found += event["data"]
-            data[int(event["id"]) :].decode()  # a reconnect begins with a whole character
-    assert found == text
+    return [Chunk(begin, data[begin:end], 0) for begin, end in itertools.pairwise(bounds)]
+
+
+@given(st.text(alphabet="aé€\U0001f600\r\n"), st.lists(st.integers(0, 200), max_size=5))
+def test_the_data_of_events_are_the_text_wherever_it_is_cut(text: str, cuts: list[int]) -> None:
+    data = text.encode()
+    stream, found = Output("out", "e"), ""
+    expected = text.replace("\r\n", "\n").replace("\r", "\n")
+    written = b"".join(map(stream.events, pieces(data, cuts))) + stream.last_events(len(data))
+    for event in parse(written):
+        found += event["data"]
+        rest = data[int(event["id"].removeprefix("e:")) :].decode()  # a reconnect begins with a whole character
+        assert found + rest.replace("\r\n", "\n").replace("\r", "\n") == expected
+    assert found == expected
+
+
+@given(st.binary(), st.lists(st.integers(0, 200), max_size=5))
+def test_encoded_output_keeps_every_byte(data: bytes, cuts: list[int]) -> None:
+    stream = EncodedOutput("out", "e")
+    events = parse(b"".join(map(stream.events, pieces(data, cuts))) + stream.last_events(len(data)))
+    assert b"".join(base64.b64decode(event["data"]) for event in events) == data
+
+
+def test_what_a_character_lacks_at_the_end_is_replaced() -> None:
+    stream = Output("out", "e")
+    assert stream.events(Chunk(0, "é".encode()[:1], 0)) == b""
+    assert parse(stream.last_events(1)) == [{"event": "out", "id": "e:1", "data": "\ufffd"}]
 
 
 def even(number: int) -> tuple[str, Any] | None:
@@ -162,11 +201,11 @@ def even(number: int) -> tuple[str, Any] | None:
 def test_messages_are_lines_or_events_with_the_number_to_go_on_from() -> None:
     piece = Records(10, [2, 3, 4], 0)
     assert Messages(even).plain(piece) == b'{"event":"even","n":2}\n{"event":"even","n":4}\n'
-    assert parse(Messages(even).events(piece)) == [
-        {"event": "even", "id": "11", "data": '{"event":"even","n":2}'},
-        {"event": "even", "id": "13", "data": '{"event":"even","n":4}'},
+    assert parse(Messages(even, "e").events(piece)) == [
+        {"event": "even", "id": "e:11", "data": '{"event":"even","n":2}'},
+        {"event": "even", "id": "e:13", "data": '{"event":"even","n":4}'},
     ]
-    assert "id" not in parse(Messages(even, ids=False).events(piece))[0]
+    assert "id" not in parse(Messages(even).events(piece))[0]
     assert Messages(even).plain(Records(10, [1, 3], 0)) == Messages(even).events(Records(10, [1, 3], 0)) == b""
 
 

@@ -4,6 +4,7 @@ import signal
 from collections import deque
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -119,6 +120,31 @@ class System:
 
 
 START, STOP = ev.StartRequested(), ev.StopRequested()
+
+
+def test_a_crash_loop_is_one_until_a_process_stays_up():
+    system = System(startsecs=0.0)
+    system.tell(ev.StartRequested())
+    for _ in range(3):
+        assert system.job.crash_loop(system.now) is None
+        system.advance(2.0)
+        system.die()
+    assert system.job.crash_loop(system.now) == (
+        "crash loop, 3 exits in a row: the last process exited with 0 after 2.0 s"
+    )
+    system.advance(10.0)
+    assert system.job.crash_loop(system.now) is None
+    system.die()
+    assert system.job.crash_loop(system.now) is None, "the last one had stayed up"
+
+
+def test_processes_that_were_asked_to_end_are_no_crash_loop():
+    system = System(startsecs=0.0)
+    system.tell(ev.StartRequested())
+    for _ in range(5):
+        system.tell(ev.RestartRequested())
+        system.settle()
+    assert system.job.crash_loop(system.now) is None
 
 
 @pytest.mark.row("SUP-01")
@@ -488,6 +514,63 @@ def test_an_adopted_process_counts_as_the_one_of_its_slot() -> None:
     system.group_empty(pid)
     assert system.job.last_exit is not None
     assert (system.job.last_exit.reason, system.job.last_exit.uptime) == ("unknown", 50.0)
+
+
+def test_all_adopted_processes_are_stopped_also_committed_ones_and_two_of_one_slot() -> None:
+    system = System(numprocesses=2, detach=True)
+    pids = [system.next_pid() for _ in range(4)]
+    for pid, slot in zip(pids, (0, 0, 2, 2), strict=True):
+        system.tell(ev.Adopted(pid, msgspec.structs.replace(RECORD, slot=slot), age=50.0))
+    system.tell(START)
+    assert system.job.pids(committed=True) == [1, 2, 3, 5]
+    assert system.signals == [(4, signal.SIGTERM)]
+    system.tell(ev.Unloaded())
+    assert {pid for pid, _ in system.signals} == {1, 2, 3, 4, 5}
+    for pid in (*pids, 5):
+        system.exit(pid)
+        system.group_empty(pid)
+    assert system.job.gone
+
+
+@pytest.mark.parametrize("refused_first", [True, False])
+def test_what_can_not_be_ended_is_shown_and_left_behind_by_a_manager_that_stops(refused_first: bool) -> None:
+    system = System()
+    system.tell(START, STOP)
+    refusals = [ev.EndRefused(1, "not permitted", False), ev.EndRefused(1, "not permitted", True)]
+    system.tell(*refusals[: 1 + refused_first])
+    assert (system.job.state, system.job.reason) == (JobState.STOPPING, "process 1 can't be ended: not permitted")
+    assert not system.released
+    system.tell(ev.ManagerStopping())
+    if not refused_first:
+        assert not system.job.gone
+        system.tell(refusals[1])
+    assert system.released == {1}
+    assert system.job.gone
+
+
+def test_what_could_not_be_ended_is_replaced_once_it_ended_by_itself() -> None:
+    system = System()
+    system.tell(START, ev.RestartRequested(), ev.EndRefused(1, "not permitted", True))
+    system.exit(1)
+    system.group_empty(1)
+    assert (system.job.state, system.job.reason) == (JobState.RUNNING, None)
+
+
+@pytest.mark.parametrize(
+    ("out_of_memory", "reason", "sentence"),
+    [
+        (True, "oom", "killed by SIGKILL: out of memory after"),
+        (None, "killed (possibly out of memory)", "killed by SIGKILL (possibly out of memory) after"),
+        (False, "signaled", "killed by SIGKILL after"),
+    ],
+)
+def test_memory_that_ran_out_is_given_as_the_reason(out_of_memory: bool | None, reason: str, sentence: str) -> None:
+    system = System()
+    system.tell(START)
+    system.tell(ev.Exited(1, 0, signal.SIGKILL, out_of_memory=out_of_memory))
+    assert system.job.last_exit is not None
+    assert system.job.last_exit.reason == reason
+    assert sentence in system.job.why
 
 
 class JobMachine(RuleBasedStateMachine):

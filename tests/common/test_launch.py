@@ -4,6 +4,7 @@ import contextlib
 import os
 import pwd
 import resource
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -13,7 +14,7 @@ from typing import Any
 import psutil
 import pytest
 
-from gaffer import launch
+from gaffer import launch, limits
 from gaffer.errors import StartFailed
 from gaffer.process import ProcessConfig
 from support.managers import Recording, running_manager
@@ -320,3 +321,66 @@ def test_the_cookie_marks_the_process() -> None:
         assert stat is not None
         assert (record.os_pid, record.pgid, record.start_time) == (process.os_pid, stat.pgrp, stat.start_time)
         assert record.boot_id == procfs.boot_id() != ""
+
+
+SHOW_INHERITED = """
+import resource, signal
+names = {line.split(":")[0]: line.split()[1] for line in open("/proc/self/status") if line.startswith("Sig")}
+print(resource.getrlimit(resource.RLIMIT_NOFILE)[0], names["SigBlk"], names["SigIgn"], flush=True)
+"""
+
+
+def inherited(**settings: Any) -> list[str]:
+    """The soft limit on descriptors, the mask and the ignored signals of a child."""
+    config = ProcessConfig("j", sys.executable, args=["-I", "-S", "-c", SHOW_INHERITED], **settings)
+    child = launch.launch(config, config.command(), dict(os.environ), stdout=launch.CAPTURE)
+    try:
+        assert child.popen is not None
+        assert child.stdout is not None
+        os.set_blocking(child.stdout, True)
+        with os.fdopen(os.dup(child.stdout)) as output:
+            words = output.read().split()
+        child.popen.wait()
+        return words
+    finally:
+        launch.close(child)
+
+
+@pytest.mark.parametrize("streams", [[], ["x"]], ids=["direct", "by the stub"])
+def test_a_child_starts_with_the_original_limit_however_many_descriptors_are_open(
+    monkeypatch: pytest.MonkeyPatch, streams: list[str]
+) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    original = max(map(int, os.listdir("/dev/fd"))) + 20
+    resource.setrlimit(resource.RLIMIT_NOFILE, (original, hard))
+    for name, value in (("_before", None), ("_reserved", [])):
+        monkeypatch.setattr(limits, name, value)
+    taken: list[int] = []
+    try:
+        limits.raise_descriptors()
+        launch.null_device()
+        taken += (os.dup(0) for _ in range(2 * original))
+        for _ in range(5):
+            assert inherited(custom_streams=streams)[0] == str(original)
+        assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] == hard
+    finally:
+        for fd in (*taken, *limits._reserved):
+            os.close(fd)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+# SIGPIPE and SIGXFSZ are ignored by the Python that shows it.
+PYTHON_IGNORES = f"{1 << 12 | 1 << 24:016x}"
+
+
+def test_a_child_starts_with_an_empty_mask_and_ignores_nothing() -> None:
+    usual = signal.signal(signal.SIGUSR2, signal.SIG_IGN)
+    try:
+        assert inherited()[1:] == ["0" * 16, PYTHON_IGNORES]
+    finally:
+        signal.signal(signal.SIGUSR2, usual)
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGUSR1})
+    try:
+        assert inherited()[1:] == ["0" * 16, PYTHON_IGNORES]
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)

@@ -89,8 +89,14 @@ def test_a_full_disk_is_told_once_and_the_producer_goes_on(caplog: pytest.LogCap
     assert len(caplog.records) == 1
 
 
+@pytest.fixture
+def stalled_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lets a FIFO that nothing reads stand for the disk: the writer blocks in opening it, as in a stalled write."""
+    monkeypatch.setattr(log_files, "open_log", lambda path: os.open(path, os.O_WRONLY))
+
+
+@pytest.mark.usefixtures("stalled_disk")
 def test_a_producer_is_held_back_when_the_disk_is_slow_and_goes_on_after_it(tmp_path: Path) -> None:
-    """The disk here is a FIFO that nobody reads: the writer blocks in opening it, as it would in a stalled write."""
     fifo = tmp_path / "default.j.1.out.log"
     os.mkfifo(fifo)
     total = 8 * log_files.HIGH
@@ -112,6 +118,7 @@ def test_a_producer_is_held_back_when_the_disk_is_slow_and_goes_on_after_it(tmp_
         assert found == ring.end == total
 
 
+@pytest.mark.usefixtures("stalled_disk")
 def test_nothing_is_lost_when_a_held_back_process_ends(tmp_path: Path) -> None:
     """What is in its pipe then is in the file in the end."""
     fifo = tmp_path / "default.j.1.out.log"
@@ -137,6 +144,42 @@ def _round_trip(manager) -> None:
     turned: list[bool] = []
     manager.loop.call_soon_threadsafe(turned.append, True)
     eventually(lambda: turned)
+
+
+@pytest.mark.expects_errors("is not trusted", "can't be written")
+@pytest.mark.parametrize("kind", ["fifo", "read fifo", "directory", "link"])
+def test_what_stands_in_the_place_of_a_log_holds_nobody_up(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "default.j.1.out.log"
+    reader = None
+    if kind == "directory":
+        path.mkdir()
+    elif kind == "link":
+        path.symlink_to(tmp_path / "elsewhere")
+    else:
+        os.mkfifo(path)
+        reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK) if kind == "read fifo" else None
+    try:
+        with running_manager(capture_all=True, log_dir=tmp_path) as manager:
+            manager.load(ProcessConfig("j", "sh -c 'echo lost; echo kept >&2; sleep 1000'"))
+            eventually(lambda: (tmp_path / "default.j.1.err.log").read_text() == "kept\n", retry_on=(OSError,))
+            eventually(lambda: manager.lost_log_bytes == len("lost\n"))
+        assert reader is None or os.read(reader, 10) == b""
+    finally:
+        if reader is not None:
+            os.close(reader)
+    assert not (tmp_path / "elsewhere").exists()
+
+
+def test_a_removed_directory_is_made_anew_and_closed_to_others(tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    with running_manager(capture_all=True, log_dir=state / "logs") as manager:
+        manager.load(ProcessConfig("j", "sh -c 'while echo line; do sleep 0.02; done'"))
+        log = state / "logs" / "default.j.1.out.log"
+        eventually(log.exists)
+        state.rename(tmp_path / "moved")
+        eventually(log.exists)
+        assert manager.lost_log_bytes == 0
+    assert {stat.S_IMODE(folder.stat().st_mode) for folder in (state, state / "logs")} == {0o700}
 
 
 def test_each_captured_output_has_its_file_and_detached_and_unlogged_jobs_have_none(tmp_path: Path) -> None:

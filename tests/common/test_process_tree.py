@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -85,6 +86,17 @@ def test_a_stop_ends_the_whole_group(family: Path, tmp_path: Path, kind: str, su
         eventually(lambda: manager.info("j")["state"] == "stopped" and not any(map(alive, pids.values())))
 
 
+def test_processes_without_a_mark_pass_for_nobodys_descendants() -> None:
+    """A manager without `node_id` marks nothing: a child that the embedder started itself is none of its jobs'."""
+    with subprocess.Popen(["sleep", "60"], process_group=0) as other, running_manager(subreaper=True) as manager:
+        manager.load(ProcessConfig("j", "sleep 60"))
+        eventually(lambda: manager.info("j")["state"] == "running")
+        manager.stop_job("j")
+        eventually(lambda: manager.info("j")["state"] == "stopped")
+        assert other.poll() is None
+        other.kill()
+
+
 @pytest.mark.parametrize("kind", ["daemon", "daemon-stubborn"])
 def test_a_stop_ends_daemons_that_left_the_group(family: Path, tmp_path: Path, kind: str) -> None:
     with running_manager(subreaper=True, node_id="n1") as manager:
@@ -119,7 +131,7 @@ def test_the_leader_stays_a_zombie_while_its_group_lives(family: Path, tmp_path:
         pids = load(manager, family, "group-leaves-stubborn", tmp_path / "out", graceful_timeout=100)
         eventually(lambda: (stat := procfs.read_stat(pids["leader"])) and stat.state == "Z")
         assert alive(pids["child"])
-        assert manager.info("j")["state"] == "stopping"
+        eventually(lambda: manager.info("j")["state"] == "stopping")
         os.kill(pids["child"], signal.SIGKILL)
         eventually(lambda: procfs.read_stat(pids["leader"]) is None)
 
@@ -145,6 +157,100 @@ def test_a_stop_never_touches_another_job(family: Path, tmp_path: Path) -> None:
         assert all(map(alive, others.values()))
 
 
+# Ignores SIGTERM, and so does what it starts: in sessions of their own, one below the other, without the cookie.
+NESTED = """
+import os, signal, sys, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+for depth in range(3):
+    if os.fork() == 0:
+        os.setsid()
+        continue
+    break
+with open(sys.argv[1], "a") as file:
+    file.write(f"{os.getpid()}\\n")
+time.sleep(1000)
+"""
+
+
+@pytest.mark.parametrize("settings", [{"subreaper": True, "node_id": "n1"}, {}], ids=["daemon", "embedded"])
+def test_sigkill_ends_sessions_below_sessions(tmp_path: Path, settings: dict[str, Any]) -> None:
+    out = tmp_path / "out"
+    with running_manager(**settings) as manager:
+        manager.load(ProcessConfig("j", sys.executable, args=["-c", NESTED, str(out)], graceful_timeout=0.2))
+        eventually(lambda: len(out.read_text().split()) == 4, retry_on=(FileNotFoundError,))
+        manager.stop_job("j")
+        eventually(lambda: manager.info("j")["state"] == "stopped")
+        assert not any(alive(int(pid)) for pid in out.read_text().split())
+
+
+# Forks a successor in a session of its own and ends, again and again; several at once.
+STORM = """
+import os, signal, sys
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+for _ in range(3):
+    if os.fork() == 0:
+        while True:
+            os.setsid() if os.getsid(0) != os.getpid() else None
+            if os.fork():
+                os._exit(0)
+signal.pause()
+"""
+
+
+def test_a_storm_of_forks_ends(tmp_path: Path) -> None:
+    with running_manager(subreaper=True, node_id="storm") as manager:
+        manager.load(ProcessConfig("j", sys.executable, args=["-c", STORM], graceful_timeout=0.2))
+        (leader,) = eventually(lambda: manager.list("j"))
+        eventually(lambda: len(procfs.children()) > 1)
+        manager.stop_job("j")
+        eventually(lambda: manager.info("j")["state"] == "stopped", timeout=20)
+        cookie = f"storm:{leader.pid}"
+        assert not [
+            pid for pid in procfs.all_pids() if (procfs.read_environ(pid) or {}).get("GAFFER_PROCESS") == cookie
+        ]
+
+
+SAVES = """
+trap 'echo saved > saved; exit 0' TERM
+touch up
+while :; do sleep 0.05; done
+"""
+
+
+@pytest.mark.parametrize("kill_group", [True, False])
+def test_a_paused_process_is_asked_to_end(tmp_path: Path, kill_group: bool) -> None:
+    with running_manager() as manager:
+        settings = {"cwd": str(tmp_path), "graceful_timeout": 100, "kill_group": kill_group}
+        manager.load(ProcessConfig("j", "/bin/sh", args=["-c", SAVES], **settings))
+        eventually((tmp_path / "up").exists)
+        (process,) = manager.list("j")
+        os.kill(process.os_pid, signal.SIGSTOP)
+        eventually(lambda: (stat := procfs.read_stat(process.os_pid)) and stat.state == "T")
+        manager.stop_job("j")
+        eventually(lambda: manager.info("j")["state"] == "stopped")
+        assert (tmp_path / "saved").read_text() == "saved\n"
+
+
+def test_orders_by_pid_reach_a_job_whose_name_was_loaded_anew(tmp_path: Path) -> None:
+    recording = Recording("job.default.j.kill")
+    config = ProcessConfig("j", "/bin/sh", args=["-c", "trap '' TERM; touch up; read x"], redirect_input=True)
+    config = config.replace(cwd=str(tmp_path), graceful_timeout=100)
+    with running_manager([recording]) as manager:
+        manager.load(config)
+        eventually((tmp_path / "up").exists)
+        (old,) = manager.pids("j")
+        manager.unload("j")
+        manager.load(config)
+        assert manager.info("j")["state"] == "waiting"
+        manager.stop_process(old)
+        manager.kill(old, "WINCH")
+        manager.send(old, b"end\n")
+        (new,) = eventually(lambda: manager.pids("j"))
+        assert new != old
+        eventually(lambda: recording.of("job.default.j.kill"))
+        assert recording.of("job.default.j.kill")[0]["pid"] == old
+
+
 # Makes 300 orphans that end at once: in the group, in sessions of daemons, or leading groups of their own.
 ORPHANS = """
 import os, sys, time
@@ -166,7 +272,6 @@ def test_orphans_are_reaped_while_foreign_subprocesses_keep_their_exit_codes(kin
     """Run in the main thread, where SIGCHLD is heard."""
     loop = new_loop()
     manager = Manager(loop, subreaper=True, node_id="n1")
-    manager._reaper.patience = 0.5
     codes: list[int] = []
     late = subprocess.Popen(["/bin/sh", "-c", "exit 3"], process_group=0)
 
@@ -176,6 +281,10 @@ def test_orphans_are_reaped_while_foreign_subprocesses_keep_their_exit_codes(kin
             codes.append(done.returncode)
 
     manager.start()
+    forked = os.fork()
+    if forked == 0:
+        os.setsid()
+        os._exit(3)
     before = procfs.children()
     manager.load(ProcessConfig("j", sys.executable, args=["-c", ORPHANS, kind]))
     thread = threading.Thread(target=foreign)
@@ -198,6 +307,7 @@ def test_orphans_are_reaped_while_foreign_subprocesses_keep_their_exit_codes(kin
     assert not zombies
     assert codes == [3] * 40
     assert late.wait() == 3
+    assert os.waitstatus_to_exitcode(os.waitpid(forked, 0)[1]) == 3
     loop.close()
 
 

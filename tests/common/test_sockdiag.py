@@ -7,6 +7,7 @@ import struct
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,7 +16,7 @@ from gaffer.http.peer import PeerFinder
 from gaffer.http.sockdiag import SockDiag, SocketAddress, SocketOwner, trusted_uid
 from support.needs import needs_linux, needs_root
 from support.poll import eventually
-from support.strangers import NOBODY, stranger
+from support.strangers import OVERFLOW, STRANGER, stranger
 
 pytestmark = needs_linux
 
@@ -169,7 +170,34 @@ def test_another_users_connection_is_that_users(diag: SockDiag) -> None:
             accepted, name = listener.accept()
             with accepted:
                 uid = diag.find_uid(_address(name), _address(accepted.getsockname()))
-    assert uid == NOBODY
+    assert uid == STRANGER
+
+
+@needs_root
+@pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6, socket.AF_UNIX])
+def test_a_user_that_is_not_mapped_is_unknown(family: socket.AddressFamily) -> None:
+    """Such a user looks like the overflow uid, and so does this caller. The name is abstract: anyone may connect."""
+    name: Any = {
+        socket.AF_INET: ("127.0.0.1", 0),
+        socket.AF_INET6: ("::1", 0),
+        socket.AF_UNIX: f"\0gaffer-test-{os.getpid()}",
+    }[family]
+    finder, found = PeerFinder(), {}
+    with socket.socket(family) as listener:
+        listener.bind(name)
+        listener.listen()
+        address = listener.getsockname()
+        where = address.decode() if isinstance(address, bytes) else address
+        connect = f"s = socket.socket({family:d}); s.connect({where!r}); sys.stdin.read()"
+        for uid in (STRANGER, OVERFLOW):
+            with stranger(connect, uid=uid):
+                accepted, _ = listener.accept()
+                with accepted:
+                    found[uid] = finder.find(accepted)
+    finder.close()
+    assert [found[uid].uid for uid in (STRANGER, OVERFLOW)] == [STRANGER, None]
+    groups = {STRANGER} if family == socket.AF_UNIX else set()
+    assert [found[uid].gids for uid in (STRANGER, OVERFLOW)] == [groups, set()]
 
 
 def _family(host: str) -> socket.AddressFamily:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
+from urllib.request import urlopen
 
 import pytest
 from tornado.websocket import WebSocketHandler
@@ -21,7 +22,9 @@ from gaffer.http.routes import DEFERRED, PUBLIC, Open, Route
 from gaffer.keyfile import new_key
 from gafferd import key_routes, site_routes
 from support.daemons import gafferd
+from support.needs import needs_root
 from support.poll import eventually
+from support.strangers import stranger
 
 ROUTES = [*http_handler.ROUTES, *key_routes.ROUTES, *site_routes.ROUTES]
 
@@ -29,6 +32,7 @@ CALLS = [(route, method) for route in ROUTES for method in sorted({*route.method
 
 # The session of the limited key, and one that it is not for. The name of the job there must never reach it.
 OWN, OTHER, SECRET = "blog", "shop", "s3cret"
+PASSWORD = "hunter2"  # a value of the environment of both
 JOBS = {OWN: "web", OTHER: SECRET}
 
 # A parameter in a pattern and what the tests put there; sessions, jobs and pids come with the target.
@@ -46,6 +50,7 @@ Refusal = tuple[int, str]
 
 AUTH_REQUIRED = (401, "auth_required")
 FORBIDDEN = (403, "forbidden")
+TOKEN_REQUIRED = (403, "token_required")
 FORBIDDEN_ORIGIN = (403, "forbidden_origin")
 FORBIDDEN_HOST = (403, "forbidden_host")
 UNSUPPORTED = (415, "unsupported_media_type")
@@ -83,6 +88,7 @@ class Gate:
     owner: str
     keys: dict[str, str] = field(default_factory=dict)
     cookie: str = ""
+    token: str = ""
     pids: dict[str, str] = field(default_factory=dict)
 
     def call(self, method: str, path: str, headers: dict[str, str] | None = None, body: bytes = b"") -> Answer:
@@ -126,9 +132,10 @@ class Gate:
             [self.pids[session]] = map(str, running)
 
     def log_in(self) -> None:
-        found = re.search(r"(?i)set-cookie: ([^;]+)", self.call("POST", "/auth/session", self.key("owner")).headers)
+        answer = self.call("POST", "/auth/session", self.key("owner"))
+        found = re.search(r"(?i)set-cookie: ([^;]+)", answer.headers)
         assert found
-        self.cookie = found[1]
+        self.cookie, self.token = found[1], json.loads(answer.body)["token"]
 
     def state(self) -> object:
         """What no refused call may change."""
@@ -152,7 +159,13 @@ def gate(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gate]:
             gate.keys[name] = json.loads(gate.call("POST", "/keys", gate.key("owner"), asked).body)["key"]
         gate.log_in()
         for session in (OWN, OTHER):
-            job = {"name": JOBS[session], "cmd": "sleep 1000", "redirect_output": ["out"], "redirect_input": True}
+            job = {
+                "name": JOBS[session],
+                "cmd": "sleep 1000",
+                "env": {"PASSWORD": PASSWORD},
+                "redirect_output": ["out"],
+                "redirect_input": True,
+            }
             gate.call("POST", f"/jobs/{session}", gate.key("owner"), json.dumps(job).encode())
         gate.await_jobs()
         yield gate
@@ -188,20 +201,26 @@ def refused_callers(gate: Gate, route: Route, method: str) -> Iterator[tuple[str
         ("a page of the same site", {"Sec-Fetch-Site": "same-site", "Origin": gate.url}),
     ]:
         yield name, {**gate.key("owner"), **headers, **json_type}, body, FORBIDDEN_ORIGIN
-    foreign = {"Cookie": gate.cookie, "Origin": "http://evil.example.com", **json_type}
+    logged_in = {"Cookie": gate.cookie, "X-Gaffer-Token": gate.token}
+    foreign = {**logged_in, "Origin": "http://evil.example.com", **json_type}
     yield "a foreign page with the cookie", foreign, body, FORBIDDEN_ORIGIN
     if mutates or is_websocket(route):
-        yield "a cookie without a page", {"Cookie": gate.cookie, **json_type}, body, FORBIDDEN_ORIGIN
+        yield "a cookie without a page", {**logged_in, **json_type}, body, FORBIDDEN_ORIGIN
     yield "a rebound name", {"Host": "evil.example.com"}, body, FORBIDDEN_HOST
     yield "a wrong key", gate.key("wrong"), body, AUTH_REQUIRED
     for type_ in ("text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x", ""):
         if mutates and not (route.takes_text and type_ == "text/plain"):
-            headers = gate.page(Cookie=gate.cookie, **({"Content-Type": type_} if type_ else {}))
+            headers = gate.page(**logged_in, **({"Content-Type": type_} if type_ else {}))
             yield f"a form of type {type_!r}", headers, body, UNSUPPORTED
     if isinstance(scope, Open):
         return
     yield "a stranger", {}, body, AUTH_REQUIRED
     yield "a stranger's page", gate.page(**json_type), body, AUTH_REQUIRED
+    if scope is not Scope.READ:
+        yield "a cookie without its token", gate.page(Cookie=gate.cookie, **json_type), body, TOKEN_REQUIRED
+        other = {"Cookie": gate.cookie, "X-Gaffer-Token": gate.token[:-4] + "AAAA"}
+        yield "a cookie with another token", gate.page(**other, **json_type), body, TOKEN_REQUIRED
+    yield "a token without its cookie", gate.page(**{"X-Gaffer-Token": gate.token}, **json_type), body, AUTH_REQUIRED
     yield "an old cookie", gate.page(Cookie=gate.cookie[:-4] + "AAAA", **json_type), body, AUTH_REQUIRED
     for other in set(Scope) - {scope}:
         yield f"one who may {other}", gate.key(other), body, FORBIDDEN
@@ -251,6 +270,29 @@ def test_a_key_for_one_session_learns_and_does_nothing_of_another(gate: Gate) ->
     assert gate.state() == before
 
 
+def test_values_of_env_are_shown_only_with_define(gate: Gate) -> None:
+    for_readers, for_owners = set(), set()
+    for route, method in CALLS:
+        if method == "GET":
+            path = path_of(route, gate.target(OWN))
+            if PASSWORD.encode() in gate.call(method, path, {**handshake(route), **gate.key("read")}).body:
+                for_readers.add(route.pattern)
+            if PASSWORD.encode() in gate.call(method, path, {**handshake(route), **gate.key("owner")}).body:
+                for_owners.add(route.pattern)
+    assert for_readers == set()
+    assert {"/jobs/{sid}/{job}", "/processes/{name}", "/processes/{pid:digits}", "/{pid:digits}"} <= for_owners
+
+
+def test_a_description_with_masked_values_is_not_loaded(gate: Gate) -> None:
+    path = f"/processes/{OWN}.{JOBS[OWN]}"
+    masked = json.loads(gate.call("GET", path, gate.key("read")).body)
+    assert masked["env"] == {"PASSWORD": None}
+    answer = gate.call("PUT", path, gate.key("owner"), json.dumps({**masked, "name": JOBS[OWN]}).encode())
+    told = json.loads(answer.body)
+    assert (answer.status, told["path"]) == (400, "$.env.PASSWORD")
+    assert "define" in told["hint"]
+
+
 @pytest.mark.row("R-04", "HTTP-03")
 def test_preflights_need_no_key_and_unknown_methods_do(gate: Gate) -> None:
     for route in ROUTES:
@@ -282,10 +324,101 @@ def without_body(refusal: Refusal, method: str) -> tuple[int, str | None]:
 def welcome_callers(gate: Gate, scope: Scope | Open) -> Iterator[tuple[str, dict[str, str]]]:
     """Who is to be let in, and how he calls."""
     yield "the owner by another name", {**gate.key("owner"), "Host": "evil.example.com"}
-    yield "the owner's page", gate.page(Cookie=gate.cookie, **{"Content-Type": "application/json"})
+    logged_in = {"Cookie": gate.cookie, "X-Gaffer-Token": gate.token}
+    yield "the owner's page", gate.page(**logged_in, **{"Content-Type": "application/json"})
+    if scope is Scope.READ:
+        yield "the owner's page in another tab", gate.page(Cookie=gate.cookie)
     if isinstance(scope, Open):
         yield "a stranger", {}
     else:
         yield f"one who may {scope}", gate.key(scope)
     if scope is PUBLIC:
         yield "a foreign page", {"Origin": "http://evil.example.com", "Host": "evil.example.com"}
+
+
+# The document
+
+
+class Operation(NamedTuple):
+    """An operation of /openapi.json, with a path that means nothing that exists."""
+
+    method: str
+    path: str
+    scope: str
+
+    @property
+    def needs(self) -> Scope | None:
+        return Scope(self.scope) if self.scope in set(Scope) else None
+
+
+def documented(document: dict[str, Any]) -> list[Operation]:
+    found = []
+    for path, item in document["paths"].items():
+        target = re.sub(r"\{(\w+)\}", lambda match: {**PARAMETERS, **ABSENT}.get(match[1], "x"), path)
+        for method, operation in item.items():
+            if method == "parameters":
+                continue
+            scopes = operation.get("x-scopes") or {path: operation["x-scope"]}
+            # Of two routes of one form, the one that takes more than digits; the pid of a process is there too.
+            pattern = next((each for each in scopes if ":digits" not in each), next(iter(scopes)))
+            feeds = target.startswith(("/streams", "/watch", "/stats"))
+            query = "?feed=eventsource&heartbeat=0.1" if feeds else ""
+            found.append(Operation(method.upper(), target + query, scopes[pattern]))
+    return found
+
+
+def test_the_document_tells_who_is_let_in(gate: Gate) -> None:
+    operations = documented(gate.get("/openapi.json"))
+    assert len(operations) > 80
+    asked = json.dumps({"scopes": list(Scope), "sessions": None}).encode()
+    gate.log_in()
+    revoked = json.loads(gate.call("POST", "/keys", gate.key("owner"), asked).body)
+    assert gate.call("DELETE", f"/keys/{revoked['id']}", gate.key("owner")).status == 200
+    json_type = {"Content-Type": "application/json"}
+    wrong = {}
+    cookie, token = {"Cookie": gate.cookie}, {"X-Gaffer-Token": gate.token}
+    for each in operations:
+        needs = each.needs
+        if needs is None:
+            continue  # what may be done without a grant is for the tests of these routes
+        callers: dict[str, tuple[dict[str, str], Refusal | None]] = {
+            "nobody": ({}, AUTH_REQUIRED),
+            "a revoked key": ({"X-Api-Key": revoked["key"]}, AUTH_REQUIRED),
+            **({"a key for another session": (gate.key("limited"), FORBIDDEN)} if "absent" in each.path else {}),
+            "a cookie": (gate.page(**cookie, **json_type), None if needs is Scope.READ else TOKEN_REQUIRED),
+            "a cookie and its token": (gate.page(**cookie, **token, **json_type), None),
+            **{scope: (gate.key(scope), None if scope is needs else FORBIDDEN) for scope in Scope},
+        }
+        for name, (headers, refusal) in callers.items():
+            answer = gate.call(each.method, each.path, headers)
+            if refusal is not None:
+                is_right = answer.refusal == without_body(refusal, each.method)
+            else:
+                is_right = answer.status not in (401, 403, 500)
+            if not is_right:
+                wrong[each, name] = answer.refusal
+    gate.call("DELETE", "/drain", gate.key("owner"))
+    gate.await_jobs()
+    assert wrong == {}
+
+
+CALL_ALL = """
+host, port = sys.argv[1:]
+for line in sys.stdin:
+    method, path = line.split()
+    with socket.socket() as s:
+        s.connect((host, int(port)))
+        s.sendall(f"{method} {path} HTTP/1.1\\r\\nHost: localhost\\r\\nContent-Length: 0\\r\\n\\r\\n".encode())
+        print(s.recv(4096).split()[1].decode(), flush=True)
+"""
+
+
+@needs_root
+def test_another_user_of_the_host_is_nobody() -> None:
+    with gafferd() as node:
+        operations = documented(json.loads(urlopen(f"{node.url}/openapi.json", timeout=10).read()))
+        with stranger(CALL_ALL, "127.0.0.1", node.port) as caller:
+            calls = "".join(f"{each.method} {each.path}\n" for each in operations)
+            output, _ = caller.communicate(calls, timeout=30)
+    answers = dict(zip(operations, map(int, output.split()), strict=True))
+    assert {each: status for each, status in answers.items() if each.needs is not None and status != 401} == {}

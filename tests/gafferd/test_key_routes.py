@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from http.cookies import SimpleCookie
 from pathlib import Path
@@ -59,10 +60,14 @@ class Keyed:
 
     async def login(self, key: str) -> str:
         """The Cookie header of a page that logged in."""
+        return (await self.log_in(key))["Cookie"]
+
+    async def log_in(self, key: str) -> dict[str, str]:
+        """The headers with the cookie and the token of a page that logged in."""
         answer = await self.call("POST", "/auth/session", key=key)
         assert answer.status == 200, answer.body
         [(name, morsel)] = SimpleCookie(answer.headers["set-cookie"]).items()
-        return f"{name}={morsel.value}"
+        return {"Cookie": f"{name}={morsel.value}", "X_Gaffer_Token": answer.json["token"]}
 
     @property
     def page(self) -> dict[str, str]:
@@ -211,10 +216,13 @@ async def test_a_revoked_key_loses_its_feeds_and_websockets_at_once(keyed: Keyed
 
 
 async def test_a_page_that_logs_out_loses_its_websockets(keyed: Keyed) -> None:
-    cookie = await keyed.login(keyed.owner)
+    login = await keyed.log_in(keyed.owner)
+    cookie = login["Cookie"]
     url = keyed.node.address.replace("http:", "ws:") + "/echo"
     websocket = await websocket_connect(HTTPRequest(url, headers={"Origin": keyed.node.address, "Cookie": cookie}))
     answer = await keyed.call("DELETE", "/auth/session", Cookie=cookie, **keyed.page)
+    assert (answer.status, answer.error) == (403, "token_required")
+    answer = await keyed.call("DELETE", "/auth/session", **login, **keyed.page)
     assert (answer.status, answer.json) == (200, {"ok": True})
     assert SimpleCookie(answer.headers["set-cookie"])[COOKIE].value == ""
     async with asyncio.timeout(5):
@@ -239,7 +247,8 @@ async def test_a_page_exchanges_its_key_for_a_cookie(keyed: Keyed, way: str) -> 
     answer = await keyed.call("POST", "/auth/session", **given, **keyed.page)
     assert answer.status == 200
     told = {"scopes": ["read"], "sessions": ["blog"], "cookie": True, "idle_timeout": 43200.0}
-    assert answer.json == told
+    assert {**answer.json, "token": ""} == {**told, "token": ""}
+    assert answer.headers["cache-control"] == "no-store"
     morsel = SimpleCookie(answer.headers["set-cookie"])[COOKIE]
     assert (morsel["httponly"], morsel["samesite"], morsel["path"], morsel["secure"]) == (True, "Strict", "/", "")
     assert key not in answer.headers["set-cookie"]
@@ -248,7 +257,30 @@ async def test_a_page_exchanges_its_key_for_a_cookie(keyed: Keyed, way: str) -> 
     assert (await keyed.call("GET", "/jobs", Cookie=cookie)).status == 200
     assert (await keyed.call("GET", "/jobs", Cookie=cookie, Host="name.of.a.proxy")).status == 200
     assert (await keyed.call("GET", "/jobs/shop", Cookie=cookie)).status == 403
-    assert (await keyed.call("POST", "/jobs/blog", sleeper(), Cookie=cookie, **keyed.page)).error == "forbidden"
+    both = {"Cookie": cookie, "X_Gaffer_Token": answer.json["token"], **keyed.page}
+    assert (await keyed.call("GET", "/auth/session", **both)).json == told
+    assert (await keyed.call("POST", "/jobs/blog", sleeper(), **both)).error == "forbidden"
+
+
+async def test_a_cookie_alone_reads_and_gives_no_orders(keyed: Keyed) -> None:
+    login = await keyed.log_in(keyed.owner)
+    other = await keyed.log_in(keyed.owner)
+    job = sleeper(start=False, env={"PASSWORD": "hunter2"})
+    for token in (None, "", login["Cookie"], other["X_Gaffer_Token"]):
+        headers = {"Cookie": login["Cookie"], **keyed.page, **({} if token is None else {"X_Gaffer_Token": token})}
+        for method, path, body in (
+            ("POST", "/jobs/blog", job),
+            ("POST", "/keys", {"scopes": ["read"]}),
+            ("GET", "/keys", None),
+            ("DELETE", "/auth/session", None),
+        ):
+            answer = await keyed.call(method, path, body, **headers)
+            assert (answer.status, answer.error) == (403, "token_required")
+        assert (await keyed.call("GET", "/auth/session", **headers)).json["scopes"] == ["read"]
+    assert (await keyed.call("POST", "/jobs/blog", job, **login, **keyed.page)).status == 200
+    path = f"/jobs/blog/{job['name']}"
+    shown = [(await keyed.call("GET", path, **headers)).json for headers in (login, {"Cookie": login["Cookie"]})]
+    assert [info["config"]["env"]["PASSWORD"] for info in shown] == ["hunter2", None]
 
 
 async def test_who_has_no_key_gets_no_cookie(keyed: Keyed) -> None:
@@ -281,7 +313,7 @@ async def test_logging_in_again_ends_the_old_cookie(keyed: Keyed) -> None:
     ],
 )
 async def test_a_cookie_gives_orders_only_for_the_own_page(keyed: Keyed, headers: dict[str, str], status: int) -> None:
-    headers = {"Cookie": await keyed.login(keyed.owner), "Content_Type": "application/json", **headers}
+    headers = {**await keyed.log_in(keyed.owner), "Content_Type": "application/json", **headers}
     answer = await keyed.call("POST", "/jobs/blog", sleeper(start=False), **headers)
     assert answer.status == status
     assert status == 200 or answer.error == "forbidden_origin"
@@ -301,3 +333,55 @@ async def test_a_caller_with_a_key_learns_what_it_allows(keyed: Keyed) -> None:
         "cookie": False,
         "idle_timeout": 43200.0,
     }
+
+
+# Websockets of pages
+
+
+@asynccontextmanager
+async def page_socket(keyed: Keyed, path: str, cookie: str) -> AsyncIterator[Any]:
+    url = keyed.node.address.replace("http:", "ws:") + path
+    headers = {"Origin": keyed.node.address, "Cookie": cookie}
+    async with asyncio.timeout(10):
+        websocket = await websocket_connect(HTTPRequest(url, headers=headers))
+        yield websocket
+        websocket.close()
+        while await websocket.read_message() is not None:
+            pass
+
+
+async def test_a_page_sends_its_token_first_on_a_channel(keyed: Keyed) -> None:
+    await keyed.call("POST", "/jobs/blog", sleeper("web", start=False), keyed.owner)
+    login = await keyed.log_in(keyed.owner)
+    command = json.dumps({"event": "CMD", "data": {"identity": 1, "name": "scale", "args": ["blog.web", "=3"]}})
+    answers = []
+    for first in ([], [f"AUTH:{login['X_Gaffer_Token']}"]):
+        async with page_socket(keyed, "/channel/websocket", login["Cookie"]) as websocket:
+            for message in (*first, command):
+                await websocket.write_message(message)
+            answers.append(json.loads(await websocket.read_message()))
+    alone, both = answers
+    assert (alone["event"], alone["data"]["error"]["reason"]) == ("gaffer:command_error", "token_required")
+    assert both == {"event": "gaffer:command_success", "data": {"id": 1, "result": {"numprocesses": 3}}}
+    async with page_socket(keyed, "/channel/websocket", login["Cookie"]) as websocket:
+        await websocket.write_message(f"AUTH:{keyed.owner}")
+        assert json.loads(await websocket.read_message())["data"]["error"] == "AUTH_REQUIRED"
+    assert websocket.close_code == 4401
+
+
+async def test_a_page_sends_its_token_first_on_the_input_of_a_process(keyed: Keyed) -> None:
+    job = {"name": "cat", "cmd": "cat", "redirect_output": ["out"], "redirect_input": True}
+    await keyed.call("POST", "/jobs/blog", job, keyed.owner)
+    await eventually_async(lambda: len(keyed.node.manager.running) == 1)
+    [pid] = keyed.node.manager.running
+    login = await keyed.log_in(keyed.owner)
+    for first, answer in (
+        (None, "token_required"),
+        ("wrong", "auth_required"),
+        (login["X_Gaffer_Token"], "hello"),
+    ):
+        async with page_socket(keyed, f"/wstreams/{pid}", login["Cookie"]) as websocket:
+            if first is not None:
+                await websocket.write_message(f"AUTH:{first}")
+            await websocket.write_message("hello\n")
+            assert answer in await websocket.read_message()

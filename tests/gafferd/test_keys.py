@@ -4,14 +4,17 @@ import json
 import logging
 import os
 import stat
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from gaffer.errors import BadRequest
 from gaffer.http.access import ALL_SCOPES, Grant, Scope
-from gaffer.keyfile import KeyFileError, new_key, read_key_file
+from gaffer.keyfile import KeyFileError, is_weak, new_key, read_key_file
 from gafferd.keys import KeyNotFound, KeyStore, KeyStoreError
+
+KEYS = '{"keys": [{"id": "%s", "hash": "%s", "scopes": ["read"], "sessions": null, "created": %d}]}'
 
 
 @pytest.fixture
@@ -46,7 +49,7 @@ def test_the_file_is_private_and_holds_no_key(path: Path) -> None:
     new = KeyStore(path).create([Scope.READ])
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert new.key not in path.read_text()
-    assert [entry.name for entry in path.parent.iterdir()] == ["keys.json"]
+    assert sorted(entry.name for entry in path.parent.iterdir()) == ["keys.json", "keys.json.copy"]
 
 
 def test_a_revoked_key_is_let_in_no_more(path: Path) -> None:
@@ -91,6 +94,12 @@ def test_useless_keys_are_refused(path: Path, scopes: list[Scope], sessions: lis
         '{"keys": [{"id": "a"}]}',
         '{"keys": [{"id": "a", "hash": "b", "scopes": ["admin"], "sessions": null, "created": 1}]}',
         '{"keys": [], "extra": 1}',
+        '{"format": 1, "keys": []}',
+        KEYS % ("00", "a" * 63, 1),
+        KEYS % ("..", "a" * 64, 1),
+        KEYS % ("00", "a" * 64, -1),
+        KEYS % ("00", "a" * 64, 10**30),
+        json.dumps({"keys": 2 * json.loads(KEYS % ("00", "a" * 64, 1))["keys"]}),
         b"\xff",
     ],
 )
@@ -129,7 +138,7 @@ def test_a_failed_write_changes_nothing(path: Path, tmp_path: Path) -> None:
     with pytest.raises(KeyStoreError, match="can't write"):
         store.create([Scope.READ])
     assert [record.id for record in store.records] == [new.id]
-    assert [entry.name for entry in home.iterdir()] == ["keys.json"]
+    assert {entry.name for entry in home.iterdir()} == {"keys.json", "keys.json.copy"}
 
 
 def test_the_record_is_plain_json(path: Path) -> None:
@@ -176,3 +185,70 @@ def test_an_open_key_file_is_warned_about(tmp_path: Path, caplog: pytest.LogCapt
     with caplog.at_level(logging.WARNING):
         assert read_key_file(os.fspath(file)) == "secret"
     assert "chmod 600" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("key", "weak"),
+    [
+        (new_key(), False),
+        ("0123456789abcdef" * 2, False),
+        ("0123456789abcde" * 2, True),
+        ("1234567890" * 3, True),
+        ("z" * 43, True),
+        ("gk_operatorsecret", True),
+        ("correct-horse-battery-staple", False),
+    ],
+)
+def test_a_key_with_fewer_than_128_bits_is_weak(key: str, weak: bool) -> None:
+    assert is_weak(key) is weak
+
+
+@pytest.mark.parametrize("key", ["x", "abc", "gk_", "1234", "aaaa"])
+def test_a_key_that_anybody_guesses_is_refused(tmp_path: Path, key: str) -> None:
+    file = tmp_path / "key"
+    file.write_text(key)
+    file.chmod(0o600)
+    with pytest.raises(KeyFileError, match="too short") as error:
+        read_key_file(file)
+    assert "gaffer key:new" in (error.value.hint or "")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [lambda file: file.chmod(0o620), lambda file: file.chmod(0o602), lambda file: file.parent.chmod(0o777)],
+    ids=["by the group", "by everybody", "by who may write to its directory"],
+)
+def test_a_key_file_that_others_may_change_is_refused(tmp_path: Path, change: Callable[[Path], None]) -> None:
+    file = tmp_path / "inner" / "key"
+    file.parent.mkdir()
+    file.write_text(new_key())
+    file.chmod(0o600)
+    change(file)
+    with pytest.raises(KeyFileError, match="is not trusted") as error:
+        read_key_file(file)
+    assert "chmod go-w" in (error.value.hint or "")
+
+
+def test_any_change_of_the_file_is_noticed_and_the_copy_is_good(path: Path) -> None:
+    kept = KeyStore(path).create([Scope.READ])
+    good = path.read_bytes()
+    for bad in (good[:-1], good.replace(b'"read"', b'"define"'), b"", good.replace(kept.id.encode(), b"00")):
+        path.write_bytes(bad)
+        with pytest.raises(KeyStoreError, match="damaged") as error:
+            KeyStore(path)
+        assert f"{path}.copy" in (error.value.hint or "")
+    path.write_bytes(Path(f"{path}.copy").read_bytes())
+    assert KeyStore(path).verify(kept.key) is not None
+    path.write_bytes(good.replace(b'"format":1', b'"format":2'))
+    with pytest.raises(KeyStoreError, match="later gafferd"):
+        KeyStore(path)
+
+
+def test_a_file_edited_by_hand_is_read_without_its_checksum(path: Path) -> None:
+    store = KeyStore(path)
+    kept, dropped = store.create([Scope.READ]), store.create([Scope.READ])
+    keys = json.loads(path.read_text())["keys"]
+    path.write_text(json.dumps({"keys": [key for key in keys if key["id"] == kept.id]}, indent=4))
+    store = KeyStore(path)
+    assert store.verify(kept.key) is not None
+    assert store.verify(dropped.key) is None

@@ -30,9 +30,13 @@ def key(*scopes: Scope) -> Grant:
 def test_a_cookie_allows_what_its_key_allows() -> None:
     logins = Logins("c")
     reader, owner = key(Scope.READ), key()
-    first, second = logins.open(reader), logins.open(owner)
-    assert logins.resume(first) == reader
-    assert logins.resume(second) == owner
+    (first, token), (second, other) = logins.open(reader), logins.open(owner)
+    alone = logins.resume(second)
+    assert alone == Grant(frozenset({Scope.READ}), owner.sessions)
+    assert alone.elevate(other) == owner
+    for wrong in ("", token, second, other + "x", "\ud800"):
+        assert alone.elevate(wrong) is None
+    assert logins.resume(first) == logins.resume(first).elevate(token) == reader
     for unknown in ("", first[:-1], first + "x", "\u2603", "\ud800"):
         assert logins.resume(unknown) is None
         logins.close(unknown)
@@ -41,8 +45,8 @@ def test_a_cookie_allows_what_its_key_allows() -> None:
 
 def test_values_are_random_and_long() -> None:
     logins = Logins("c")
-    values = {logins.open(key()) for _ in range(50)}
-    assert len(values) == 50
+    values = {value for _ in range(50) for value in logins.open(key())}
+    assert len(values) == 100
     assert all(len(value) >= 43 for value in values)
 
 
@@ -50,7 +54,7 @@ def test_closing_ends_what_the_page_has_open_and_nothing_else() -> None:
     logins, owner = Logins("c"), key()
     pages = {}
     for name in ("mine", "other"):
-        value = logins.open(owner)
+        value = logins.open(owner).cookie
         pages[name] = (value, Page())
         grant = logins.resume(value)
         assert grant is not None
@@ -58,13 +62,13 @@ def test_closing_ends_what_the_page_has_open_and_nothing_else() -> None:
     logins.close(pages["mine"][0])
     assert logins.resume(pages["mine"][0]) is None
     assert pages["mine"][1].closed
-    assert logins.resume(pages["other"][0]) == owner
+    assert logins.resume(pages["other"][0]) is not None
     assert not pages["other"][1].closed
 
 
 def test_revoking_the_key_ends_its_logins() -> None:
     logins, revoked, kept = Logins("c"), key(), key()
-    gone, stays, page = logins.open(revoked), logins.open(kept), Page()
+    gone, stays, page = logins.open(revoked).cookie, logins.open(kept).cookie, Page()
     grant = logins.resume(gone)
     assert grant is not None
     grant.hold(page)
@@ -72,14 +76,14 @@ def test_revoking_the_key_ends_its_logins() -> None:
     revoked.revocation.revoke()
     assert page.closed
     assert logins.resume(gone) is None
-    assert logins.resume(stays) == kept
+    assert logins.resume(stays) is not None
     assert len(logins) == 1
 
 
 def test_a_login_ends_when_idle_and_use_prolongs_it() -> None:
     time = Time()
     logins = Logins("c", time)
-    used, idle = logins.open(key()), logins.open(key())
+    used, idle = logins.open(key()).cookie, logins.open(key()).cookie
     time.now += IDLE_TIMEOUT
     assert logins.resume(used) is not None
     time.now += 1
@@ -93,7 +97,7 @@ def test_a_login_ends_when_idle_and_use_prolongs_it() -> None:
 def test_a_page_with_something_open_is_not_idle() -> None:
     time = Time()
     logins = Logins("c", time)
-    value, page = logins.open(key()), Page()
+    value, page = logins.open(key()).cookie, Page()
     grant = logins.resume(value)
     assert grant is not None
     grant.hold(page)
@@ -109,10 +113,10 @@ def test_a_page_with_something_open_is_not_idle() -> None:
 @pytest.mark.expects_errors("idle for longest")
 def test_a_key_has_so_many_logins_and_no_more() -> None:
     logins, many, other = Logins("c"), key(), key()
-    others = logins.open(other)
-    values = [logins.open(many) for _ in range(MAX_PER_KEY)]
+    others = logins.open(other).cookie
+    values = [logins.open(many).cookie for _ in range(MAX_PER_KEY)]
     assert logins.resume(values[0]) is not None  # now the second is idle for longest
-    newest = logins.open(many)
+    newest = logins.open(many).cookie
     assert logins.displaced == 1
     assert logins.resume(values[1]) is None
     assert all(logins.resume(value) is not None for value in (values[0], values[2], newest, others))

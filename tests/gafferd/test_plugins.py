@@ -45,7 +45,7 @@ def test_the_example_is_served_and_its_page_finds_the_api(folder: Path) -> None:
         [script] = re.findall(r'<script src="([^"]+)"', answer.text)
         code = page(node, f"hello/{script}")
         assert code.headers["content-type"] == "text/javascript; charset=UTF-8"
-        [path] = re.findall(r'fetch\("([^"]+)"\)', code.text)
+        [path] = re.findall(r'call\("GET", "([^"]+)"\)', code.text)
         assert requests.get(node.url + path, timeout=10).json()["jobs"] == []
 
 

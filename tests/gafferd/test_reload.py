@@ -4,7 +4,11 @@ from hypothesis import strategies as st
 
 from gaffer.config import ProcessConfig
 from gaffer.names import JobName
-from gafferd.reload import plan
+from gaffer.webhooks import WebHooks
+from gafferd.config import load_config
+from gafferd.file_jobs import FileJobs
+from gafferd.reload import plan, starts
+from support.managers import running_manager
 
 WEB = JobName("default", "web")
 DB = JobName("shop", "db")
@@ -69,3 +73,66 @@ def test_a_reload_leads_to_the_new_file_and_the_next_one_changes_nothing(before,
         loaded = loaded - {job} if action == "remove" else loaded | {job}
     assert loaded == after.keys() | (by_hand - before.keys())
     assert plan(after, after, loaded) == []
+
+
+def test_a_job_starts_when_the_file_no_longer_keeps_it_stopped():
+    assert starts(config(start=False), config())
+    assert not starts(config(start=False), config(start=False))
+    assert not starts(config(), config(start=False))
+    assert not starts(config(), config())
+    assert not starts(None, config())
+
+
+@pytest.fixture
+def file(tmp_path):
+    return tmp_path / "gafferd.ini"
+
+
+@pytest.fixture
+def node(file):
+    """Loads the jobs of a text, and those of others later."""
+    with running_manager() as manager:
+        file.write_text("[process:a]\ncmd = sleep 1000\n[process:b]\ncmd = sleep 1000\n")
+        jobs = FileJobs(manager, WebHooks(), file, load_config(file))
+        jobs.load()
+        yield manager, jobs
+
+
+def reload(jobs, file, text):
+    file.write_text(text)
+    result = jobs.reload()
+    return [tuple(map(str, change)) for change in result.applied], [str(f.change.job) for f in result.failed]
+
+
+PORTS = "[process:a]\ncmd = sleep 1000\nport = 8123\n[process:b]\ncmd = sleep 999\n[process:c]\ncmd = sleep 1000\n"
+
+
+def test_a_change_that_fails_is_tried_again_and_keeps_no_other_from_being_applied(node, file):
+    manager, jobs = node
+    manager.scale("a", 2)
+    applied, failed = reload(jobs, file, PORTS)
+    assert (applied, failed) == ([("default.b", "update"), ("default.c", "add")], ["default.a"])
+    assert manager.get("b").cmd == "sleep 999"
+    assert manager.get("a").port is None
+    manager.scale("a", "=1")
+    assert reload(jobs, file, PORTS) == ([("default.a", "update")], [])
+    assert manager.get("a").port == "8123"
+    assert reload(jobs, file, PORTS) == ([], [])
+
+
+def test_taking_a_failed_change_out_of_the_file_needs_no_work(node, file):
+    manager, jobs = node
+    before = file.read_text()
+    manager.scale("a", 2)
+    reload(jobs, file, before.replace("1000\n[", "1000\nport = 8123\n["))
+    assert reload(jobs, file, before) == ([], [])
+    assert manager.info("a")["max_processes"] == 3
+
+
+def test_a_job_that_was_kept_stopped_starts_with_the_reload(node, file):
+    manager, jobs = node
+    reload(jobs, file, "[process:a]\ncmd = sleep 1000\nstart = no\n[process:d]\ncmd = sleep 1000\nstart = no\n")
+    assert manager.info("d")["state"] == "stopped"
+    assert manager.info("a")["active"], "`start` is about loading"
+    reload(jobs, file, "[process:d]\ncmd = sleep 1000\n")
+    assert manager.info("d")["active"]

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 
 from gaffer.http.base import NotFound
 from gaffer.http.limits import Limits
+from gaffer.trusted_files import find_danger
 from gafferd import site_routes
-from gafferd.plugins import PluginFolder, find_danger
+from gafferd.plugins import PluginFolder
 from gafferd.site_layout import MAX_ENTRIES
 from gafferd.sites import Sites, media_type
 from support.http_node import HttpNode, running_node
@@ -95,6 +96,17 @@ async def test_files_and_their_types(served: Served, path: str, body: bytes, med
 async def test_a_folder_is_behind_its_slash(served: Served, path: str, location: str) -> None:
     answer = await served.node.call("GET", f"/_plugin/{path}")
     assert (answer.status, answer.headers["location"], answer.error) == (301, location, "moved")
+
+
+@pytest.mark.parametrize("path", ["", "docs", "nope", "../x", "%FF", "index.html?\0"])
+async def test_no_other_site_shows_a_page_in_a_frame(served: Served, path: str) -> None:
+    answer = await served.node.call("GET", f"/_plugin/hello/{path}")
+    assert answer.headers["content-security-policy"] == "frame-ancestors 'self'"
+    address = served.node.address.replace("127.0.0.1", "0.0.0.0")
+    headers = {"Host": address.removeprefix("http://"), "Referer": "http://evil.example.com/"}
+    refused = await served.node.call("GET", f"/_plugin/hello/{path}", None, headers)
+    assert refused.status == (400 if answer.status == 400 else 403)
+    assert refused.headers["content-security-policy"] == "frame-ancestors 'self'"
 
 
 async def test_a_location_stays_on_the_node(served: Served) -> None:
@@ -185,6 +197,16 @@ async def test_what_others_may_change_is_not_served(
     assert SECRET not in answer.body
     assert f"{path} is not served: {who} may write to it" in caplog.text
     path.chmod(path.stat().st_mode & ~mode)
+    assert (await served.node.call("GET", "/_plugin/hello/docs/")).status == 200
+
+
+@pytest.mark.expects_errors("no page is served: .* may write to it")
+async def test_nothing_is_served_where_others_may_put_another_folder(served: Served) -> None:
+    served.folder.parent.chmod(0o777)
+    try:
+        assert (await served.node.call("GET", "/_plugin/hello/docs/index.html")).status == 404
+    finally:
+        served.folder.parent.chmod(0o700)
     assert (await served.node.call("GET", "/_plugin/hello/docs/")).status == 200
 
 

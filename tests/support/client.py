@@ -1,5 +1,6 @@
 """Helpers of the client's tests: a server that answers as told, and what a command of this process did."""
 
+import socket
 import ssl
 import threading
 from collections.abc import Callable, Iterator
@@ -7,6 +8,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import NamedTuple
+
+import psutil
+import pytest
 
 
 class Request(NamedTuple):
@@ -35,9 +39,18 @@ class _Server(ThreadingHTTPServer):
         """A client that goes away, or does not trust the certificate, is part of the test."""
 
 
+def own_address() -> str:
+    """An IPv4 address of this host beyond loopback; skips the test when there is none."""
+    for addresses in psutil.net_if_addrs().values():
+        for address in addresses:
+            if address.family == socket.AF_INET and not address.address.startswith("127."):
+                return address.address
+    pytest.skip("needs an address beyond loopback")
+
+
 @contextmanager
-def answering_server(context: ssl.SSLContext | None = None) -> Iterator[Answering]:
-    """Run a server on a free loopback port until the block ends."""
+def answering_server(context: ssl.SSLContext | None = None, host: str = "127.0.0.1") -> Iterator[Answering]:
+    """Run a server on a free port, of loopback unless told otherwise, until the block ends."""
     told = Answering("")
 
     class Handler(BaseHTTPRequestHandler):
@@ -60,10 +73,10 @@ def answering_server(context: ssl.SSLContext | None = None) -> Iterator[Answerin
         def log_message(self, *_args: object) -> None:
             pass
 
-    with _Server(("127.0.0.1", 0), Handler) as server:
+    with _Server((host, 0), Handler) as server:
         if context is not None:
             server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
-        told.url = f"http{'s' if context else ''}://127.0.0.1:{server.server_port}"
+        told.url = f"http{'s' if context else ''}://{host}:{server.server_port}"
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         try:

@@ -51,6 +51,11 @@ def _no_netns() -> str | None:
     return f"needs network namespaces: {answer}" if answer else None
 
 
+def _no_userns() -> str | None:
+    answer = _no_root() or _try(["setpriv", "--reuid", "65534", "--clear-groups", "unshare", "--user", "true"])
+    return f"needs user namespaces for all users: {answer}" if answer else None
+
+
 def _no_iptables() -> str | None:
     answer = _try(["unshare", "--net", "iptables", "--list"])
     return f"needs iptables in network namespaces: {answer}" if answer else None
@@ -112,6 +117,7 @@ needs_root = _need("root", _no_root)
 needs_docker = _need("docker", _no_docker)
 needs_base_image = _need("base image", _no_base_image)
 needs_netns = _need("netns", _no_netns)
+needs_userns = _need("userns", _no_userns)
 needs_iptables = _need("iptables", _no_iptables)
 needs_browser = _need("browser", _no_browser)
 needs_nginx = _need("nginx", _no_nginx)

@@ -21,11 +21,11 @@ import psutil
 from support.daemons import command_path
 from support.http_node import Answer, open_exchange
 from support.poll import eventually
-from support.strangers import NOBODY
+from support.strangers import STRANGER
 
 REPOSITORY = Path(__file__).parents[2]
 PORT = 5000
-KEY = "a-key-for-everything"
+KEY = "a-key-for-everything-that-there-is"
 PLUGIN = "hello"  # it has a site with an index.html
 PROGRAMS = ("cat", "echo", "false", "sh", "sleep", "true")  # what jobs find on their PATH
 
@@ -160,7 +160,7 @@ def _script(home: Path) -> str:
         home=home,
         programs=" ".join(PROGRAMS),
         plugin=PLUGIN,
-        nobody=NOBODY,
+        nobody=STRANGER,
         key=KEY,
         show=show,
         command=shlex.join(command),

@@ -5,25 +5,27 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-NOBODY = 65534
+STRANGER = 12321  # a uid and gid that no account has
+OVERFLOW = 65534  # what unmapped users look like
 
 # The interpreter may lie where another user can't read: the user changes once everything is imported.
-_BECOME_NOBODY = f"""
-import os, socket, struct, sys
+_BECOME = """
+import base64, hashlib, os, socket, struct, sys
+uid = int(sys.argv.pop(1))
 os.setgroups([])
-os.setgid({NOBODY})
-os.setuid({NOBODY})
+os.setgid(uid)
+os.setuid(uid)
 """
 
 
 @contextmanager
-def stranger(code: str, *args: object) -> Iterator[subprocess.Popen[str]]:
-    """A Python process of the user nobody that runs `code` with os, socket, struct and sys imported.
+def stranger(code: str, *args: object, uid: int = STRANGER) -> Iterator[subprocess.Popen[str]]:
+    """A Python process of another user that runs `code` with base64, hashlib, os, socket, struct and sys imported.
 
     Its stdin and stdout are pipes; at the end its stdin is closed, and it must exit by itself then, with status 0.
     """
     with subprocess.Popen(
-        [sys.executable, "-I", "-c", _BECOME_NOBODY + code, *map(str, args)],
+        [sys.executable, "-I", "-c", _BECOME + code, str(uid), *map(str, args)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,

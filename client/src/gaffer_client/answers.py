@@ -225,6 +225,7 @@ class NewKey(TypedDict):
 
 class _LookupAnswer(TypedDict):
     stale: NotRequired[bool]
+    warming: NotRequired[bool]
     epoch: NotRequired[str | None]
     seq: NotRequired[int | None]
     tombstones: NotRequired[list[Tombstone]]
@@ -284,6 +285,7 @@ class SnapshotEvent(TypedDict):
     """All that a lookup knows."""
 
     stale: bool
+    warming: NotRequired[bool]
     tombstones: list[Tombstone]
     nodes: list[NodeTable]
 
@@ -318,3 +320,4 @@ class StaleEvent(TypedDict):
     """The answers of a lookup became stale, or are no longer."""
 
     stale: bool
+    warming: NotRequired[bool]

@@ -9,11 +9,11 @@ from typing import Any
 
 import msgspec
 
-from gaffer_client.connection import PING_INTERVAL
+from gaffer_client.connection import PING_INTERVAL, Connection
 from gaffer_client.errors import GafferClientError, StatusError, Unreachable, status_error
 from gaffer_client.event_socket import EventSocket
 from gaffer_client.listeners import Bindable, Listener
-from gaffer_client.transport import Transport
+from gaffer_client.transport import Transport, holds_environment
 
 END = "end"  # the last event of a topic
 
@@ -99,7 +99,11 @@ class GafferSocket(EventSocket):
         self._asked: dict[str, deque[Future[None]]] = {}  # SUB and UNSUB are answered in their order
 
     def authenticate(self, key: str) -> None:
-        """Present a key, as the first message, where the transport has none; a wrong one ends the connection."""
+        """Present a key, as the first message, where the transport has none; a wrong one ends the connection.
+
+        Raises UntrustedServer when the server may not see it.
+        """
+        self._opened().check_server()
         self._send(f"AUTH:{key}")
 
     # Topics
@@ -140,7 +144,12 @@ class GafferSocket(EventSocket):
     # Commands
 
     def send_command(self, name: str, *args: Any, **kwargs: Any) -> GafferCommand:
-        """Send a command and return at once; raises Unreachable when there is no connection."""
+        """Send a command and return at once; raises Unreachable when there is no connection.
+
+        Raises UntrustedServer when it holds an environment that the server may not see.
+        """
+        if any(map(holds_environment, (kwargs, *args, *kwargs.values()))):
+            self._opened().check_server()
         command = GafferCommand(str(next(self._identities)), name, args, kwargs)
         with self._lock:
             self._commands[command.identity] = command
@@ -162,10 +171,13 @@ class GafferSocket(EventSocket):
         if self._thread is threading.current_thread():
             raise RuntimeError("a listener can't wait for an answer, which comes after it: use send_command")
 
-    def _send(self, text: str) -> None:
+    def _opened(self) -> Connection:
         if self._connection is None:
             raise Unreachable(f"{self.url} is not connected", url=self.url, hint="call start() first")
-        self._connection.send(text)
+        return self._connection
+
+    def _send(self, text: str) -> None:
+        self._opened().send(text)
 
     def _say(self, event: str, **data: Any) -> None:
         self._send(msgspec.json.encode({"event": event, "data": data}).decode())

@@ -7,22 +7,28 @@ from typing import Any
 from gaffer.names import split_job_name
 from gaffer_client import composing
 from gaffer_client.answers import JobAnswer, JobsAnswer, NodesAnswer, SessionsAnswer
-from gaffer_client.merge import Merged, View, merge
+from gaffer_client.merge import Merged, View, bridged, merge
 from gaffer_client.topology import OutOfStep, Topology, Touched
 
 
 @dataclass
 class _Known:
-    """What the lookup at `url` told; `position` is the id of its last event."""
+    """What the lookup at `url` told; `position` is the id of its last event.
+
+    While the lookup is warming, `earlier` is what it knew before it started again.
+    """
 
     url: str
     topology: Topology | None = None
+    earlier: Topology | None = None
     position: str = ""
     connected: bool = False
 
 
 class ClusterMap:
     """Takes in the events of the lookups at `urls` and answers the questions of Lookup.
+
+    A lookup that has just started is warming: while no other is good, what it knew before counts, too.
 
     The lookups that are connected count; when none is, what all of them told last, and the answers are stale. An answer
     about one job is kept until something changes about the nodes that have it.
@@ -49,6 +55,11 @@ class ClusterMap:
     def put(self, url: str, topology: Topology, position: str) -> None:
         """The lookup has sent a new map."""
         lookup = self._lookups[url]
+        before = lookup.topology
+        if not topology.warming:
+            lookup.earlier = None
+        elif before is not None and not (before.warming and lookup.earlier is not None):
+            lookup.earlier = before
         lookup.topology, lookup.position = topology, position
         self._answers.clear()
 
@@ -58,6 +69,8 @@ class ClusterMap:
         if lookup.topology is None:
             raise OutOfStep(f"{event} came before a snapshot")
         touched = lookup.topology.take(event, message)
+        if not lookup.topology.warming:
+            lookup.earlier = None
         lookup.position = position
         self._forget(touched)
 
@@ -104,7 +117,8 @@ class ClusterMap:
         return composing.nodes_answer(*self._merged())
 
     def _topologies(self) -> list[Topology]:
-        return [lookup.topology for lookup in self._lookups.values() if lookup.topology is not None]
+        known = [topology for lookup in self._lookups.values() for topology in (lookup.topology, lookup.earlier)]
+        return [topology for topology in known if topology is not None]
 
     def _merged(self, job_names: Iterable[str] | None = None) -> tuple[Merged, dict[str, Any]]:
         """What they know of these jobs, or all they know, and the rest of an answer."""
@@ -116,6 +130,8 @@ class ClusterMap:
             "stale": merged.stale or not connected,
             "lookups": {"agree": merged.agree if connected else [], "unreachable": unreachable},
         }
+        if connected and all(lookup.topology is not None and lookup.topology.warming for lookup in connected):
+            rest["warming"] = True
         if len(self._lookups) == 1:
             [only] = self._lookups.values()
             epoch, _, seq = only.position.partition(":")
@@ -134,9 +150,14 @@ class ClusterMap:
 
 
 def _views(lookups: Sequence[_Known], job_names: Iterable[str] | None, *, stale: bool) -> list[View]:
-    topologies = {lookup.url: lookup.topology for lookup in lookups if lookup.topology is not None}
+    topologies = [(lookup.url, lookup.topology) for lookup in lookups if lookup.topology is not None]
+    earlier = [(lookup.url, lookup.earlier) for lookup in lookups if lookup.earlier is not None]
     if job_names is None:
-        return [topology.view(url, stale=stale) for url, topology in topologies.items()]
-    names = list(job_names)
-    keys = {key for topology in topologies.values() for name in names for key in topology.holders(name)}
-    return [topology.part(url, names, keys, stale=stale) for url, topology in topologies.items()]
+        views = [[topology.view(url, stale=stale) for url, topology in known] for known in (topologies, earlier)]
+    else:
+        names = list(job_names)
+        keys = {key for _, topology in topologies + earlier for name in names for key in topology.holders(name)}
+        views = [
+            [topology.part(url, names, keys, stale=stale) for url, topology in known] for known in (topologies, earlier)
+        ]
+    return bridged(*views)

@@ -3,6 +3,7 @@
 wsproto knows the protocol (RFC 6455); this adds the socket, the key, the limits and the patience.
 """
 
+import math
 import select
 import socket
 import ssl
@@ -19,6 +20,7 @@ from wsproto.connection import ConnectionState
 from wsproto.utilities import ProtocolError
 
 from gaffer_client.errors import GafferClientError, MalformedAnswer
+from gaffer_client.proof import check_server
 from gaffer_client.sockets import open_socket, translated_errors
 from gaffer_client.transport import MAX_ANSWER, Answer, Transport, refusal, unreachable, with_query
 
@@ -37,8 +39,8 @@ class Connection:
     One thread may receive while others send or close. As long as somebody waits for messages, a ping goes out after
     `ping_interval` seconds of silence, and after as many more the connection counts as lost.
 
-    Raises the StatusError of a server that refuses, Unreachable without an answer, MalformedAnswer when that is no
-    websocket or when a message is larger than `max_message` bytes.
+    Raises the StatusError of a server that refuses, Unreachable without an answer, UntrustedServer when it may not see
+    the key, MalformedAnswer when that is no websocket or when a message is larger than `max_message` bytes.
     """
 
     def __init__(
@@ -63,9 +65,12 @@ class Connection:
         self._failure: GafferClientError | None = None
         self._sending = threading.Lock()
         self._receiving = threading.Lock()
+        self._transport = transport
         self._socket = open_socket(transport)
         try:
             with self._guarded():
+                if transport.security.api_key is not None:
+                    self.check_server()
                 self._shake_hands(transport, with_query(path, query))
         except BaseException:
             self._socket.close()
@@ -76,6 +81,10 @@ class Connection:
 
     def __exit__(self, *_exc: object) -> None:
         self.close()
+
+    def check_server(self) -> None:
+        """Raise UntrustedServer unless the server may see a key or an environment."""
+        check_server(self._socket, self._transport)
 
     def send(self, message: str | bytes) -> None:
         """Send a text or a binary message; raises Unreachable when the connection has ended."""
@@ -136,11 +145,11 @@ class Connection:
         base = urlsplit(transport.address.base)
         headers = [(name.encode(), value.encode()) for name, value in transport.security.headers.items()]
         opening = events.Request(base.netloc, base.path + target, extra_headers=headers)
+        self._socket.deadline = time.monotonic() + self._timeout
         self._socket.sendall(self._protocol.send(opening))
-        deadline = time.monotonic() + self._timeout
         refused: events.RejectConnection | None = None
         body = b""
-        while time.monotonic() < deadline:
+        while True:
             data = self._socket.recv(_READ_SIZE)
             if not data and refused is None:
                 raise unreachable(self.url, "the connection was closed")
@@ -148,6 +157,8 @@ class Connection:
             for event in self._protocol.events():
                 match event:
                     case events.AcceptConnection():
+                        self._socket.deadline = math.inf
+                        self._socket.settimeout(self._timeout)
                         return
                     case events.RejectConnection():
                         refused = event
@@ -158,7 +169,6 @@ class Connection:
                 if refused.status_code < 300:
                     raise ProtocolError(f"there is no websocket at {target.partition('?')[0]}")
                 raise refusal(Answer(refused.status_code, body), self.url)
-        raise TimeoutError
 
     def _readable(self, seconds: float) -> bool:
         if isinstance(self._socket, ssl.SSLSocket) and self._socket.pending():

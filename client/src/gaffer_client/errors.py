@@ -3,6 +3,7 @@
 GafferClientError
     InvalidURL          the address makes no sense
     Unreachable         nobody answered
+    UntrustedServer     it is not proven who would get a key
     MalformedAnswer     an answer that the protocol does not allow
     StatusError         the server refused: BadRequest, Unauthorized, Forbidden, NotFound, Conflict, ServerError
 """
@@ -27,6 +28,7 @@ __all__ = [
     "StatusError",
     "Unauthorized",
     "Unreachable",
+    "UntrustedServer",
     "status_error",
 ]
 
@@ -80,6 +82,12 @@ class Unreachable(GafferClientError):
     """No server answered: nothing listens there, the network or TLS failed, or the time was up."""
 
     reason = "unreachable"
+
+
+class UntrustedServer(GafferClientError):
+    """A key or an environment was not sent: nothing proves that the server is the one that may see it."""
+
+    reason = "untrusted_server"
 
 
 class MalformedAnswer(GafferClientError):

@@ -54,6 +54,7 @@ class EventsourceClient:
         cacert: str | None = None,
         certfile: str | None = None,
         keyfile: str | None = None,
+        insecure: bool = False,
         timeout: float = DEFAULT_TIMEOUT,
         idle_timeout: float | None = IDLE_TIMEOUT,
         last_event_id: str = "",
@@ -67,7 +68,13 @@ class EventsourceClient:
         self.connected = False
         self.error: GafferClientError | None = None  # why it is not connected
         self._transport = Transport(
-            url, api_key=api_key, cacert=cacert, certfile=certfile, keyfile=keyfile, timeout=timeout
+            url,
+            api_key=api_key,
+            cacert=cacert,
+            certfile=certfile,
+            keyfile=keyfile,
+            insecure=insecure,
+            timeout=timeout,
         )
         self._path = path
         self._idle_timeout = idle_timeout
@@ -134,6 +141,7 @@ class EventsourceClient:
     def stop(self) -> None:
         """End it, and wait for its thread unless that is the calling one."""
         self._stopping.set()
+        self._transport.interrupt()
         with self._lock:
             if self._stream is not None:
                 self._stream.interrupt()

@@ -10,6 +10,7 @@ import msgspec
 
 from gaffer.errors import GafferError
 from gaffer.frames import ERROR, GENERAL, MESSAGE, RESPONSE, Frame, FrameError
+from gaffer.position import Position
 from gaffer_client.connection import Connection
 from gaffer_client.errors import GafferClientError, MalformedAnswer, StatusError, Unreachable, status_error
 from gaffer_client.transport import Transport, path_of
@@ -25,11 +26,12 @@ class IOChannel:
     """Reads what process `pid` writes, and writes to it (R-81, R-82), over a connection of its own.
 
     By default these are its first output and its standard input; `stream` names another output, or a custom stream for
-    both. `mode` is READ, WRITE or both. `tail` begins so many lines (`20`) or bytes (`"4096b"`) back, `after` at a byte
-    of the stream; else output begins now.
+    both. `mode` is READ, WRITE or both. `tail` begins so many lines (`20`) or bytes (`"4096b"`) back, `after` at a
+    position of the stream; else output begins now.
 
     To be used from any thread. Output that nobody reads for long is dropped, here or on the node; `lost` counts these
-    bytes. `offset` is the `after` that goes on behind what came last.
+    bytes. `offset` is the `after` that resumes behind what came last, also over a restart of the node: then the channel
+    begins with all that the output still has.
 
     Raises NotFound without that process or stream, Forbidden when it is not redirected or the key does not allow it;
     `read` and `write` may be the first to tell.
@@ -43,10 +45,10 @@ class IOChannel:
         *,
         mode: int = READ | WRITE,
         tail: int | str | None = None,
-        after: int | None = None,
+        after: str | int | None = None,
     ) -> None:
         self.lost = 0
-        self.offset: int | None = None
+        self.offset: str | None = None
         self._ids = count(1)
         self._output: deque[bytes] = deque()
         self._kept = 0
@@ -159,8 +161,9 @@ class IOChannel:
     def _take(self, message: str | bytes) -> None:
         try:
             frame = Frame.decode(message.encode() if isinstance(message, str) else message)
+            if frame.type == MESSAGE and Position.parse(frame.id) is None:
+                raise ValueError(frame.id)
             error = msgspec.json.decode(frame.body, type=FrameError) if frame.type == ERROR else None
-            offset = int(frame.id) if frame.type == MESSAGE else 0
         except (GafferError, msgspec.DecodeError, ValueError):
             url = self._connection.url
             raise MalformedAnswer(f"{url} sent what is no frame of a channel", url=url) from None
@@ -170,10 +173,10 @@ class IOChannel:
             elif frame.type == RESPONSE:
                 self._answer(frame.id, None)
             else:
-                self._keep(frame.body, offset)
+                self._keep(frame.body, frame.id)
             self._news.notify_all()
 
-    def _keep(self, data: bytes, offset: int) -> None:
+    def _keep(self, data: bytes, offset: str) -> None:
         # An answer that is waited for may stand behind the output.
         self._news.wait_for(lambda: self._kept < KEPT or self._expected or self._ended, PATIENCE)
         self.offset = offset

@@ -16,6 +16,7 @@ from gaffer_client.transport import Transport, with_query
 DEFAULT_PATIENCE = 10.0  # seconds
 HEARTBEAT = 5.0  # seconds between the signs of life that a lookup is asked for
 IDLE_TIMEOUT = 3 * HEARTBEAT
+_GRACE = 1.0  # seconds that the others have once a lookup has sent its map
 
 
 class LiveLookup:
@@ -25,7 +26,8 @@ class LiveLookup:
     Answers are shared: copy one before you change it. They have no ages, which no event tells.
 
     Lookups whose connection is lost are `unreachable`, and tried again and again; what they said last counts only when
-    all are lost, and then all answers are `stale`. To be used from any thread, and closed.
+    all are lost, and then all answers are `stale`. A lookup that has just started is `warming`: while no other has a
+    full map, what it said before counts, too, and answers are `stale`. To be used from any thread, and closed.
     """
 
     def __init__(self, transports: Sequence[Transport]) -> None:
@@ -59,9 +61,13 @@ class LiveLookup:
             return dict(self._shared.failures)
 
     def wait(self, patience: float = DEFAULT_PATIENCE) -> bool:
-        """Wait until each lookup has sent its map or failed, `patience` seconds at most; whether there is any map."""
+        """Wait until each lookup has sent its map or failed; whether there is any map.
+
+        That is `patience` seconds at most, and 1 s at most once one has sent its map.
+        """
         with self._lock:
-            self._shared.news.wait_for(self._shared.has_settled, patience)
+            if self._shared.news.wait_for(lambda: self._map.is_known or self._shared.has_settled(), patience):
+                self._shared.news.wait_for(self._shared.has_settled, min(patience, _GRACE))
             return self._map.is_known
 
     def find_job(self, name: str) -> JobAnswer:

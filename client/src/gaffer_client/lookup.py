@@ -1,17 +1,18 @@
 """`Lookup`: asks the lookups of a cluster, all at once, which node runs what."""
 
-import threading
+import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self, TypeVar
 
 from gaffer_client import composing
 from gaffer_client.answers import JobAnswer, JobsAnswer, NodesAnswer, SessionsAnswer, Source
 from gaffer_client.errors import GafferClientError, ServerError, StatusError, Unreachable
 from gaffer_client.eventsource import Watcher
 from gaffer_client.live import DEFAULT_PATIENCE, HEARTBEAT, IDLE_TIMEOUT, LiveLookup
-from gaffer_client.merge import Merged, View, merge
+from gaffer_client.merge import Merged, View, bridged, merge
+from gaffer_client.panel import GRACE, LATE, Panel
 from gaffer_client.transport import Transport, path_of, unreachable, with_query
 
 if TYPE_CHECKING:
@@ -20,12 +21,18 @@ if TYPE_CHECKING:
 DEFAULT_TIMEOUT = 5.0
 REMEMBERED = 256  # answers that are kept for the time when nobody answers; those that were asked for longest ago go
 
+T = TypeVar("T")
+
 _JobsOf = Callable[[Any], Mapping[str, list[Source]]]
 
 
 class _Reply(NamedTuple):
     view: View
     document: Mapping[str, Any]
+
+    @property
+    def is_good(self) -> bool:
+        return not self.view.stale
 
 
 class Lookup:
@@ -36,6 +43,10 @@ class Lookup:
     `lookups: {"agree": [url], "unreachable": [url]}` added: those whose own answer is the merged one, and those that
     gave none (`failures` says why). `stale` is true when the answer may be out of date; `epoch` and `seq`, which
     belong to one lookup, are left out when several are asked.
+
+    A lookup that hangs holds up no question that another answers: after the first good answer the others have 0.2 s,
+    and those that let it pass are not awaited for the next 30 s. A lookup that has just started is `warming`: while no
+    other has a good answer, what it said before it stopped is merged with what it has heard since, marked stale.
 
     When nobody can be reached, `stale="answer"` repeats the last answer to the same question, marked stale, and
     `stale="raise"` raises Unreachable, as for a question that was never answered. Other errors are raised when none
@@ -59,13 +70,24 @@ class Lookup:
         if stale not in ("answer", "raise"):
             raise ValueError(f"stale={stale!r}: say answer or raise")
         transports = [
-            Transport(url, api_key=api_key, cacert=cacert, certfile=certfile, keyfile=keyfile, timeout=timeout)
+            Transport(
+                url,
+                api_key=api_key,
+                cacert=cacert,
+                certfile=certfile,
+                keyfile=keyfile,
+                insecure=True,  # nodes show lookupd the same key over plain http, and it runs as a user of its own
+                timeout=timeout,
+            )
             for url in ([urls] if isinstance(urls, str) else urls)
         ]
         self._transports = {transport.url: transport for transport in transports}
         if not self._transports:
             raise ValueError("a Lookup needs at least one address")
+        self._panel: Panel[_Reply] = Panel(self._transports)
+        self._timeout = timeout
         self._repeats = stale == "answer"
+        self._views: OrderedDict[str, dict[str, View]] = OrderedDict()  # what each said last when it was not warming
         self._last: OrderedDict[str, tuple[Merged, dict[str, Any]]] = OrderedDict()
         self.failures: dict[str, GafferClientError] = {}
 
@@ -76,8 +98,7 @@ class Lookup:
 
     def close(self) -> None:
         """Close the connections; the next question opens them again."""
-        for transport in self._transports.values():
-            transport.close()
+        self._panel.close()
 
     def __enter__(self) -> Self:
         return self
@@ -154,7 +175,9 @@ class Lookup:
 
     def opinions(self, name: str) -> dict[str, View | GafferClientError]:
         """What each of them says: all nodes that it knows, and which have the job `name`; or why it says nothing."""
-        replies = self._replies("/findJob", JobAnswer, lambda document: {name: document["sources"]}, {"name": name})
+        replies = self._replies(
+            "/findJob", JobAnswer, lambda document: {name: document["sources"]}, {"name": name}, grace=LATE
+        )
         return {url: reply.view if isinstance(reply, _Reply) else reply for url, reply in replies.items()}
 
     def _ask(
@@ -168,15 +191,21 @@ class Lookup:
         question = with_query(path, query)
         if not replies:
             return self._repeat(question)
-        merged = merge([reply.view for reply in replies])
+        views = [reply.view for reply in replies]
+        merged = merge(bridged(views, self._earlier(question, views)))
         rest = {} if several else dict(replies[0].document)
         rest["stale"] = merged.stale
+        if all(view.warming for view in views):
+            rest["warming"] = True
         rest["lookups"] = {"agree": merged.agree, "unreachable": list(self.failures)}
-        self._last[question] = merged, rest
-        self._last.move_to_end(question)
-        if len(self._last) > REMEMBERED:
-            self._last.popitem(last=False)
+        _remember(self._last, question, (merged, rest))
         return merged, rest
+
+    def _earlier(self, question: str, views: Sequence[View]) -> list[View]:
+        """What lookups said to the question when they were not warming; remembers what they say now."""
+        earlier = self._views.get(question, {})
+        _remember(self._views, question, {**earlier, **{view.url: view for view in views if not view.warming}})
+        return list(earlier.values())
 
     def _replies(
         self,
@@ -186,16 +215,19 @@ class Lookup:
         query: Mapping[str, str] | None,
         *,
         with_nodes: bool = True,
+        grace: float = GRACE,
     ) -> dict[str, _Reply | GafferClientError]:
         """The answer of each; `with_nodes` with all nodes that it knows, which merging needs."""
 
-        def fetch(transport: Transport) -> _Reply | GafferClientError:
-            try:
-                # The nodes come first, so that a node is at least as far in the second answer as in the first.
-                nodes = transport.get("/nodes", NodesAnswer) if with_nodes and path != "/nodes" else None
-                document = transport.get(path, shape, query=query)
-            except GafferClientError as error:
-                return error
+        deadline = time.monotonic() + self._timeout
+
+        def fetch(transport: Transport) -> _Reply:
+            ask_nodes = partial(transport.get, "/nodes", NodesAnswer, deadline=deadline)
+            # The nodes come first, so that a node is at least as far in the second answer as in the first.
+            nodes = ask_nodes() if with_nodes and path != "/nodes" else None
+            document = transport.get(path, shape, query=query, deadline=deadline)
+            if nodes is None and path != "/nodes" and document.get("warming"):
+                nodes = ask_nodes()  # which nodes are back, to know what replaces the earlier answer
             known = nodes or document
             view = View(
                 url=transport.url,
@@ -203,10 +235,11 @@ class Lookup:
                 jobs=jobs_of(document),
                 tombstones=known.get("tombstones", []),
                 stale=document.get("stale", False),
+                warming=document.get("warming", False),
             )
             return _Reply(view, document)
 
-        return _at_once(fetch, self._transports)
+        return self._panel.ask(fetch, lambda reply: reply.is_good, grace=grace)
 
     def _repeat(self, question: str) -> tuple[Merged, dict[str, Any]]:
         """The last answer to a question that nobody answers now."""
@@ -218,24 +251,11 @@ class Lookup:
         return merged, {**rest, "stale": True, "lookups": {"agree": [], "unreachable": list(self.failures)}}
 
 
-def _at_once(
-    fetch: Callable[[Transport], _Reply | GafferClientError], transports: Mapping[str, Transport]
-) -> dict[str, _Reply | GafferClientError]:
-    """Call `fetch` for each transport; one that takes long does not hold up a program that is told to end."""
-    outcomes: dict[str, _Reply | GafferClientError] = {}
-
-    def run(url: str) -> None:
-        outcomes[url] = fetch(transports[url])
-
-    if len(transports) == 1:
-        run(next(iter(transports)))
-        return outcomes
-    threads = [threading.Thread(target=run, args=(url,), daemon=True) for url in transports]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    return {url: outcomes[url] for url in transports}
+def _remember(kept: OrderedDict[str, T], question: str, answer: T) -> None:
+    kept[question] = answer
+    kept.move_to_end(question)
+    if len(kept) > REMEMBERED:
+        kept.popitem(last=False)
 
 
 def _jobs_of_sessions(document: SessionsAnswer) -> dict[str, list[Source]]:

@@ -2,12 +2,12 @@
 
 Lookups have no consensus: each holds what nodes told it, and may be behind. For each node the lookup that is
 furthest (incarnation, then seq, then the one that hears it) is believed, and everything about that node comes from
-it. A node is as alive as the lookup that hears it best says. A tombstone removes a node unless it has started again
+it. A node that any lookup hears is not suspect. A tombstone removes a node unless it has started again
 since, or another lookup still hears it; a node that said goodbye is gone wherever it is still listed.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple, TypeAlias
 
 from gaffer_client.answers import NodeInfo, Source, Tombstone
@@ -17,17 +17,24 @@ NodeKey: TypeAlias = str | tuple[str, str]
 LEFT = "left"
 SUSPECT = "suspect"
 DRAINING = "draining"
+ALIVE = "alive"
 
 
 @dataclass(frozen=True)
 class View:
-    """What the lookup at `url` knows: nodes, and for each job the nodes that run it."""
+    """What the lookup at `url` knows: nodes, and for each job the nodes that run it.
+
+    A lookup that is `warming` has started a moment ago and does not know all nodes yet. Its view from before is
+    `earlier`: it helps out, and is no answer by itself.
+    """
 
     url: str
     nodes: Sequence[NodeInfo] = ()
     jobs: Mapping[str, Sequence[Source]] = field(default_factory=dict)
     tombstones: Sequence[Tombstone] = ()
     stale: bool = False
+    warming: bool = False
+    earlier: bool = False
 
 
 class Merged(NamedTuple):
@@ -40,7 +47,10 @@ class Merged(NamedTuple):
 
 
 class _Position(NamedTuple):
-    """How far a lookup has followed a node; the greatest is believed."""
+    """How far a lookup has followed a node; the greatest is believed.
+
+    Orders to drain are numbered. Peers that do not number them, as before, are believed where they are not draining.
+    """
 
     incarnation: int
     seq: int
@@ -85,8 +95,23 @@ def merge(views: Sequence[View]) -> Merged:
         jobs=jobs,
         stale=bool(views)
         and (all(v.stale for v in views) or any(sighting.view.stale for sighting in believed.values())),
-        agree=[view.url for view in views if (_positions(_sightings(view)), _content(view.jobs)) == result],
+        agree=[
+            view.url
+            for view in views
+            if not view.earlier and (_positions(_sightings(view)), _content(view.jobs)) == result
+        ],
     )
+
+
+def bridged(views: Sequence[View], earlier: Sequence[View]) -> list[View]:
+    """The views, and while none is good what the lookups that are warming knew before.
+
+    A view is good when it is not stale. What warming lookups have heard since is newer, so merging prefers it.
+    """
+    if any(not view.stale for view in views):
+        return list(views)
+    warming = {view.url for view in views if view.warming}
+    return [*views, *(replace(view, stale=True, earlier=True) for view in earlier if view.url in warming)]
 
 
 def node_key(node: NodeInfo) -> NodeKey:
@@ -108,7 +133,7 @@ def _sightings(view: View) -> dict[NodeKey, _Sighting]:
 
 def _position(node: NodeInfo) -> _Position:
     status = node.get("status", "alive")
-    hearing = 0 if status == SUSPECT else 2 if status == DRAINING else 1
+    hearing = 0 if status == SUSPECT else 1 if status == DRAINING else 2
     return _Position(node.get("incarnation") or 0, node.get("seq") or 0, hearing)
 
 
@@ -119,15 +144,24 @@ def _buries(grave: Tombstone, key: NodeKey, position: _Position, hearing: int) -
 
 
 def _with_status(node: NodeInfo, heard: NodeInfo, same_life: Sequence[NodeInfo]) -> NodeInfo:
-    """`node` with the status of the lookup that hears it best, and the reports of a conflict by any of them."""
+    """`node`, not suspect when `heard`, the entry of the lookup that hears it best, is not; with a conflict of any."""
     merged = node.copy()
     if "status" in heard:
         merged["status"] = heard["status"]
+        if heard["status"] != SUSPECT and "status" in node and _is_draining(node) is not None:
+            merged["status"] = DRAINING if _is_draining(node) else ALIVE
     if "age_ms" in heard:
         merged["age_ms"] = heard["age_ms"]
     if any(other.get("conflict") for other in same_life):
         merged["conflict"] = True
     return merged
+
+
+def _is_draining(node: NodeInfo) -> bool | None:
+    """Whether the node drains, None when its entry does not say so because it is suspect."""
+    if "draining" in node:
+        return node["draining"]
+    return None if node.get("status") == SUSPECT else node.get("status") == DRAINING
 
 
 def _with_node(source: Source, node: NodeInfo) -> Source:

@@ -1,5 +1,6 @@
 """`Server`: one node, over its HTTP API."""
 
+import os
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Self
 
@@ -15,16 +16,22 @@ from gaffer_client.transport import DEFAULT_TIMEOUT, Transport, path_of, with_qu
 if TYPE_CHECKING:
     from gaffer_client.channel import GafferSocket
 
-DEFAULT_URL = "http://127.0.0.1:5000"
 DEFAULT_HEARTBEAT = 30.0  # seconds
 
 
 class Server:
     """The node at `url`: `http://host:port`, `https://host:port` or `unix:/path`.
 
+    Without a `url` it is the node of this host: by its unix socket in a default state directory, else at
+    `http://127.0.0.1:5000`.
+
     `api_key` is sent with each request. `cacert` is a PEM file with the authorities to trust, `certfile` and
-    `keyfile` the client's own certificate; `timeout`, in seconds, bounds each of connecting and answering. Usable as
-    a context manager. Not for use by several threads at once.
+    `keyfile` the client's own certificate; `timeout`, in seconds, bounds a whole exchange, of which connecting takes 5
+    at most. Usable as a context manager. Not for use by several threads at once.
+
+    A key, and the environment of a job, are sent over https, or to a server on this host that runs as the same user
+    or root; elsewhere only when `insecure`, else UntrustedServer is raised. Never give the key to a Server whose `url`
+    comes from a lookup unless you know the address.
 
     Job names are `session.name`, or bare for the session `default`. Every method raises Unreachable when the node
     doesn't answer, MalformedAnswer when it doesn't answer like a node, and a StatusError (NotFound, Conflict...)
@@ -33,16 +40,23 @@ class Server:
 
     def __init__(
         self,
-        url: str = DEFAULT_URL,
+        url: str | None = None,
         *,
         api_key: str | None = None,
         cacert: str | None = None,
         certfile: str | None = None,
         keyfile: str | None = None,
+        insecure: bool = False,
         timeout: float = DEFAULT_TIMEOUT,
     ) -> None:
         self.transport = Transport(
-            url, api_key=api_key, cacert=cacert, certfile=certfile, keyfile=keyfile, timeout=timeout
+            url or _default_url(),
+            api_key=api_key,
+            cacert=cacert,
+            certfile=certfile,
+            keyfile=keyfile,
+            insecure=insecure,
+            timeout=timeout,
         )
 
     @property
@@ -270,6 +284,12 @@ class Server:
 
     def _template_path(self, name: object) -> str:
         return path_of("processes", self._job_name(name).display)
+
+
+def _default_url() -> str:
+    from gaffer_client.local import default_url  # brings in what sockets need
+
+    return default_url(os.environ)
 
 
 def _with_start(config: Mapping[str, Any], start: bool | None) -> dict[str, Any]:

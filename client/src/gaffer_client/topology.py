@@ -54,10 +54,11 @@ class _Node:
 
 
 class Topology:
-    """The nodes of one lookup with their jobs, its tombstones, and whether it calls its answers stale."""
+    """The nodes of one lookup with their jobs, its tombstones, and whether it is warming or calls its answers stale."""
 
     def __init__(self) -> None:
         self.stale = False
+        self.warming = False
         self.tombstones: dict[str, Tombstone] = {}
         self._nodes: dict[NodeKey, _Node] = {}
         self._holders: dict[str, set[NodeKey]] = {}
@@ -98,7 +99,7 @@ class Topology:
                 self._replace(message)
                 return Touched(everything=True)
             case "stale":
-                self.stale = message["stale"]
+                self.stale, self.warming = message["stale"], message.get("warming", False)
                 return Touched(everything=True)
             case "forget_node":
                 del self.tombstones[message["id"]]
@@ -119,7 +120,7 @@ class Topology:
         """All of it, as the lookup at `url` would answer."""
         jobs = {name: [self._source(key, name) for key in keys] for name, keys in self._holders.items()}
         nodes = [node.info for node in self._nodes.values()]
-        return View(url, nodes, jobs, list(self.tombstones.values()), stale or self.stale)
+        return View(url, nodes, jobs, list(self.tombstones.values()), stale or self.stale, self.warming)
 
     def part(self, url: str, job_names: Iterable[str], keys: Iterable[NodeKey], *, stale: bool = False) -> View:
         """Of it, these jobs and what is known of these nodes."""
@@ -130,10 +131,10 @@ class Topology:
         }
         nodes = [self._nodes[key].info for key in keys if key in self._nodes]
         graves = [self.tombstones[key] for key in keys if isinstance(key, str) and key in self.tombstones]
-        return View(url, nodes, jobs, graves, stale or self.stale)
+        return View(url, nodes, jobs, graves, stale or self.stale, self.warming)
 
     def _replace(self, snapshot: Mapping[str, Any]) -> None:
-        self.stale = snapshot["stale"]
+        self.stale, self.warming = snapshot["stale"], snapshot.get("warming", False)
         self.tombstones = {tombstone["id"]: tombstone for tombstone in snapshot["tombstones"]}
         self._nodes.clear()
         self._holders.clear()

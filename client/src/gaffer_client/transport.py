@@ -1,9 +1,12 @@
 """HTTP with one server at an http, https or unix URL: requests go out, checked answers or errors come back."""
 
+import math
+import re
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple, Self, TypeVar
 from urllib.parse import quote, urlencode, urlsplit
@@ -16,11 +19,16 @@ from gaffer_client.errors import InvalidURL, MalformedAnswer, NotFound, StatusEr
 if TYPE_CHECKING:
     import requests
 
+    from gaffer_client.adapter import Adapter
+
 T = TypeVar("T")
 
-DEFAULT_TIMEOUT = 10.0
+DEFAULT_URL = "http://127.0.0.1:5000"
+DEFAULT_TIMEOUT = 30.0  # seconds
 MAX_ANSWER = 64 * 1024 * 1024
 _CHUNK = 65536
+# Other parsers must find the same host in a URL, or a key goes elsewhere: no backslash, no percent sign but of a scope.
+_HOST = re.compile(r"[\w.-]+|[0-9a-f:.]+(%[\w.-]+)?")
 _UNREADABLE = (msgspec.DecodeError, RecursionError)
 
 
@@ -33,12 +41,16 @@ class Address(NamedTuple):
 
 
 class Security(NamedTuple):
-    """What proves who talks to whom: a key, and paths of PEM files for TLS."""
+    """What proves who talks to whom: a key, and paths of PEM files for TLS.
+
+    The key, and the environment of jobs, go only to a server that TLS or the kernel has proven unless `insecure`.
+    """
 
     api_key: str | None = None
     cacert: str | None = None
     certfile: str | None = None
     keyfile: str | None = None
+    insecure: bool = False
 
     @property
     def headers(self) -> dict[str, str]:
@@ -51,6 +63,17 @@ class Answer(NamedTuple):
 
     status: int
     body: bytes
+
+
+class Exchange(NamedTuple):
+    """One request: when it has to be over (monotonic seconds), whether only a proven server may see it.
+
+    The answer of one that `streams` may last longer.
+    """
+
+    deadline: float
+    confidential: bool
+    streams: bool
 
 
 def parse_url(url: str) -> Address:
@@ -70,7 +93,7 @@ def parse_url(url: str) -> Address:
         port = parts.port
     except ValueError as error:
         raise InvalidURL(f"{url!r} is not a valid URL: {error}", url=url) from None
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+    if parts.scheme not in ("http", "https") or not _HOST.fullmatch(parts.hostname or ""):
         raise InvalidURL(
             f"{url!r} is not the URL of a server",
             url=url,
@@ -102,8 +125,12 @@ class Transport:
     """Speaks HTTP with one server.
 
     `api_key` is sent as a bearer token; `cacert`, `certfile` and `keyfile` are paths of PEM files for TLS;
-    `timeout` bounds, in seconds, each of connecting and answering. Proxies and .netrc of the environment are not used.
-    Not for use by several threads at once. Raises InvalidURL, and ValueError for a key that is none.
+    `timeout` bounds a whole exchange in seconds, 5 of them at most for connecting. Proxies and .netrc of the
+    environment are not used. Not for use by several threads at once. Raises InvalidURL, and ValueError for an invalid
+    key.
+
+    The key, and the environment of a job, are sent over https, to a server on this host that runs as the same user or
+    root, and elsewhere only when `insecure`; otherwise a request raises UntrustedServer.
     """
 
     def __init__(
@@ -114,14 +141,16 @@ class Transport:
         cacert: str | None = None,
         certfile: str | None = None,
         keyfile: str | None = None,
+        insecure: bool = False,
         timeout: float = DEFAULT_TIMEOUT,
     ) -> None:
         if api_key is not None and not is_key(api_key):
             raise ValueError("a key is one printable ASCII word")
         self.address = parse_url(url)
-        self.security = Security(api_key, cacert, certfile, keyfile)
+        self.security = Security(api_key, cacert, certfile, keyfile, insecure)
         self.timeout = timeout
         self._open_session: requests.Session | None = None
+        self._adapter: Adapter | None = None
 
     @property
     def url(self) -> str:
@@ -138,6 +167,13 @@ class Transport:
             self._open_session.close()
             self._open_session = None
 
+    def interrupt(self) -> None:
+        """Make the request that is under way fail; from any thread."""
+        adapter = self._adapter
+        if adapter is not None and adapter.socket is not None and (sock := adapter.socket()) is not None:
+            with suppress(OSError):  # closed already
+                sock.shutdown(socket.SHUT_RDWR)
+
     def __enter__(self) -> Self:
         return self
 
@@ -152,8 +188,11 @@ class Transport:
         query: Mapping[str, str] | None = None,
         document: object = msgspec.UNSET,
         body: bytes | None = None,
+        deadline: float = math.inf,
     ) -> Answer:
         """Send a request, with `document` as JSON or `body` as it is; answers of status 2xx are returned.
+
+        `deadline`, in monotonic seconds, may end it before its timeout.
 
         Raises the StatusError of any other status, Unreachable without an answer.
         """
@@ -163,14 +202,17 @@ class Transport:
             headers["Content-Type"] = "application/json"
         elif body is not None:
             headers["Content-Type"] = "application/octet-stream"
-        answer = self._exchange(method, with_query(path, query), headers, body)
+        exchange = self._new_exchange(deadline, confidential=holds_environment(document))
+        answer = self._exchange(method, with_query(path, query), headers, body, exchange)
         if 200 <= answer.status < 300:
             return answer
         raise refusal(answer, self.url)
 
-    def get(self, path: str, shape: type[T], *, query: Mapping[str, str] | None = None) -> T:
+    def get(
+        self, path: str, shape: type[T], *, query: Mapping[str, str] | None = None, deadline: float = math.inf
+    ) -> T:
         """The JSON document at `path`, checked to be of that shape; what the shape does not name is kept."""
-        return self.decode(self.request("GET", path, query=query), shape)
+        return self.decode(self.request("GET", path, query=query, deadline=deadline), shape)
 
     def exists(self, path: str) -> bool:
         """Whether there is something at `path`."""
@@ -205,7 +247,8 @@ class Transport:
 
         Raises what `request` raises, and for any other status than 200.
         """
-        response = self._response("GET", path, {**headers, "Accept-Encoding": "identity"}, None, idle_timeout)
+        headers = {**headers, "Accept-Encoding": "identity"}
+        response = self._response("GET", path, headers, None, self._new_exchange(streams=True), idle_timeout)
         if response.status_code == 200:
             return Stream(response, partial(self._translated_errors, idle_timeout))
         try:
@@ -214,14 +257,30 @@ class Transport:
             response.raw.close()
         raise refusal(answer, self.url)
 
-    def _exchange(self, method: str, path: str, headers: Mapping[str, str], body: bytes | None) -> Answer:
-        with self._response(method, path, headers, body, self.timeout) as response:
+    def _exchange(
+        self, method: str, path: str, headers: Mapping[str, str], body: bytes | None, exchange: Exchange
+    ) -> Answer:
+        with self._response(method, path, headers, body, exchange, self.timeout) as response:
             return Answer(response.status_code, self._content(response))
 
+    def _new_exchange(
+        self, deadline: float = math.inf, *, confidential: bool = False, streams: bool = False
+    ) -> Exchange:
+        confidential = confidential or self.security.api_key is not None
+        return Exchange(min(deadline, time.monotonic() + self.timeout), confidential, streams)
+
     def _response(
-        self, method: str, path: str, headers: Mapping[str, str], body: bytes | None, read_timeout: float | None
+        self,
+        method: str,
+        path: str,
+        headers: Mapping[str, str],
+        body: bytes | None,
+        exchange: Exchange,
+        read_timeout: float | None,
     ) -> "requests.Response":
         session = self._open_session = self._open_session or self._new_session()
+        assert self._adapter is not None
+        self._adapter.exchange = exchange
         with self._translated_errors(self.timeout):
             return session.request(
                 method,
@@ -231,25 +290,15 @@ class Transport:
                 timeout=(self.timeout, read_timeout),
                 allow_redirects=False,
                 stream=True,
-                verify=self.security.cacert or True,
-                cert=self._certificate,
             )
 
-    @property
-    def _certificate(self) -> str | tuple[str, str] | None:
-        certfile, keyfile = self.security.certfile, self.security.keyfile
-        return (certfile, keyfile) if certfile and keyfile else certfile
-
     def _content(self, response: "requests.Response") -> bytes:
-        deadline = time.monotonic() + self.timeout
         content = bytearray()
         with self._translated_errors(self.timeout):
             for chunk in response.iter_content(_CHUNK):
                 content += chunk
                 if len(content) > MAX_ANSWER:
                     raise MalformedAnswer(f"the answer of {self.url} is over {MAX_ANSWER} bytes", url=self.url)
-                if time.monotonic() > deadline:
-                    raise unreachable(self.url, f"the answer took more than {self.timeout:g} s")
         return bytes(content)
 
     @contextmanager
@@ -262,23 +311,31 @@ class Transport:
             yield
         except (requests.exceptions.SSLError, urllib3.exceptions.SSLError) as error:
             raise tls_failed(self.url, _innermost(error)) from None
-        except (requests.exceptions.Timeout, urllib3.exceptions.TimeoutError):
-            raise unreachable(self.url, f"no answer within {patience:g} s") from None
         except (requests.exceptions.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
-            raise unreachable(self.url, _cause(error)) from None
+            late = isinstance(_innermost(error), TimeoutError | urllib3.exceptions.TimeoutError)
+            raise unreachable(self.url, f"no answer within {patience:g} s" if late else _cause(error)) from None
 
     def _new_session(self) -> "requests.Session":
         import requests
 
+        from gaffer_client.adapter import Adapter
+
         session = requests.Session()
         # A key must not leak to a proxy, nor be replaced by what .netrc says.
         session.trust_env = False
-        if self.address.socket is not None:
-            from gaffer_client.unixsocket import UnixAdapter
-
-            session.mount("http://", UnixAdapter(self.address.socket))
+        self._adapter = Adapter(self)
+        for scheme in ("http://", "https://"):
+            session.mount(scheme, self._adapter)
         session.headers.update(self.security.headers)
         return session
+
+
+def holds_environment(document: object) -> bool:
+    """Whether a JSON document of a request gives a job an environment."""
+    if not isinstance(document, Mapping):
+        return False
+    jobs = document.get("jobs")
+    return bool(document.get("env")) or (isinstance(jobs, list) and any(map(holds_environment, jobs)))
 
 
 class Stream:

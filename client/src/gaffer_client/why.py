@@ -50,12 +50,19 @@ def findings(inquiry: Inquiry) -> list[str]:
     """What is odd, a sentence each; empty when all say the same and all is well."""
     return [
         *(f"{url} gave no answer: {why}" for url, why in inquiry.failures.items()),
-        *(f"{view.url} has not heard of most nodes: what it says may be old" for view in inquiry.views if view.stale),
+        *(finding for view in inquiry.views for finding in _doubts(view)),
         *_absence(inquiry),
         *_namesakes(inquiry),
         *(finding for key, source in inquiry.sources.items() for finding in _about(inquiry, key, source)),
         *_buried(inquiry),
     ]
+
+
+def _doubts(view: View) -> Iterator[str]:
+    if view.warming:
+        yield f"{view.url} has just started: it may not know all nodes yet"
+    elif view.stale:
+        yield f"{view.url} has not heard of most nodes: what it says may be old"
 
 
 def _absence(inquiry: Inquiry) -> Iterator[str]:

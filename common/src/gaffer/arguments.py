@@ -1,10 +1,12 @@
 """Checks what callers give to a manager."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from gaffer.config import ProcessConfig
 from gaffer.errors import BadRequest, BadValue, quoted
 from gaffer.names import DEFAULT_SESSION, JobName, parse_job_name, parse_pid, split_job_name
+from gaffer.rules import Rule, Wrong
 from gaffer.sampler import StatListener, Target
 from gaffer.util import parse_signal_value
 
@@ -22,7 +24,19 @@ def listener_and_target(one: Any, other: Any) -> tuple[StatListener, Target]:
 
 
 def name_of(config: ProcessConfig, sessionid: str | None) -> JobName:
-    """The name of the job that `config` describes; its session must not contradict `sessionid`."""
+    """The name of the job that `config` describes; its session must not contradict `sessionid`.
+
+    Raises BadRequest when it does, and TypeError for anything but a ProcessConfig.
+    """
+    if not isinstance(config, ProcessConfig):
+        raise TypeError(
+            f"expected a ProcessConfig, got {type(config).__name__} {config!r}: "
+            + (
+                "write ProcessConfig.from_dict(...)"
+                if isinstance(config, Mapping)
+                else "write ProcessConfig(name, cmd)"
+            )
+        )
     session, _ = split_job_name(config.name, "")
     if sessionid and session not in ("", sessionid):
         raise BadRequest(
@@ -48,6 +62,14 @@ def scaled(current: int, n: int | str) -> int:
         hint='use a number, "+2", "-2" or "=2"',
         path="$.scale",
     )
+
+
+def setting(name: str, rule: Rule, value: Any) -> Any:
+    """The value of the argument `name`, checked by the rule of the job setting of that name; raises BadValue."""
+    try:
+        return rule(value, False)
+    except Wrong as wrong:
+        raise BadValue(f"{name}: {wrong.message}", path=f"$.{name}{wrong.path}", hint=wrong.hint) from None
 
 
 def signal_number(sig: int | str) -> int:

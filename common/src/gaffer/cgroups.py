@@ -2,19 +2,21 @@
 
 Members can't leave it by themselves, however they fork, so it finds and kills what left the process group and shed its
 cookie. It costs most of a millisecond a process, for moving it there; so nobody is moved in the root group, which is
-not ours alone. A process is moved right after its start: what it forks in the moment before stays outside, and is left
-to the other means.
+not ours alone. A process is moved before it executes its program, so nothing that it forks stays outside.
 """
 
 import contextlib
+import glob
 import logging
 import os
 import re
+import uuid
 from pathlib import Path
+
+from gaffer.oom import read_count
 
 log = logging.getLogger("gaffer.cgroups")
 
-_PREFIX = "gaffer-"
 _MOUNT = re.compile(r"^\S+ \S+ \S+ (?P<root>\S+) (?P<point>\S+) .*? - cgroup2 ", re.MULTILINE)
 
 
@@ -37,21 +39,26 @@ def own_cgroup(*, mountinfo: str | None = None, membership: str | None = None) -
 
 
 class Cgroups:
-    """The control groups below `base`, one a process, by OS pid."""
+    """The control groups below `base`, one a process, by OS pid.
 
-    def __init__(self, base: Path) -> None:
+    Others may divide `base` too: another gafferd, `gaffer start` in the same terminal. So the names of the groups begin
+    with `owner`, a random id that nobody else has; without one it is made here, and then nothing is left to clean.
+    """
+
+    def __init__(self, base: Path, owner: str = "") -> None:
         self._base = base
+        self._prefix = f"gaffer-{owner or uuid.uuid4().hex}-"
         self._groups: dict[int, Path] = {}
 
     def clean(self) -> None:
-        """Kill and remove what an earlier daemon left here."""
-        for group in self._base.glob(f"{_PREFIX}*"):
+        """Kill and remove what an earlier daemon of the same owner left here."""
+        for group in self._base.glob(f"{glob.escape(self._prefix)}*"):
             _kill(group)
             self._remove(group)
 
     def add(self, os_pid: int) -> None:
         """Put a process that was started just now in a group of its own."""
-        group = self._base / f"{_PREFIX}{os_pid}"
+        group = self._base / f"{self._prefix}{os_pid}"
         try:
             group.mkdir()
             (group / "cgroup.procs").write_text(str(os_pid))
@@ -71,6 +78,11 @@ class Cgroups:
         group = self._groups.get(os_pid)
         if group is not None:
             _kill(group)
+
+    def oom_kills(self, os_pid: int) -> int:
+        """How many processes the kernel killed in the group of `os_pid` because memory ran out; 0 if unknown."""
+        group = self._groups.get(os_pid)
+        return (group is not None and read_count(group / "memory.events")) or 0
 
     def remove(self, os_pid: int) -> None:
         """Forget the group of `os_pid`, in which nothing lives any more."""
@@ -95,7 +107,14 @@ def _kill(group: Path) -> None:
     try:
         (group / "cgroup.kill").write_text("1")
     except OSError:
-        # Before Linux 5.14 one has to go through the members; new ones may come meanwhile.
+        # Before Linux 5.14: frozen members fork no more, and SIGKILL ends them all the same.
+        _freeze(group, "1")
         for pid in _members(group):
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(pid, 9)
+        _freeze(group, "0")
+
+
+def _freeze(group: Path, frozen: str) -> None:
+    with contextlib.suppress(OSError):
+        (group / "cgroup.freeze").write_text(frozen)

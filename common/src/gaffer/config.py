@@ -155,6 +155,16 @@ class ProcessConfig:
     def __iter__(self) -> Iterator[str]:
         return iter(PROCESS_KEYS)
 
+    def __repr__(self) -> str:
+        """The settings that are not the default; the values of variables may be secrets and are left out."""
+        given = [repr(self.name), repr(self.cmd)]
+        for f in dataclasses.fields(self)[2:]:
+            value = getattr(self, f.name)
+            default = f.default if f.default_factory is dataclasses.MISSING else f.default_factory()
+            if value != default and not (not value and not default):
+                given.append(f"{f.name}=<{len(value)} variables>" if f.name == "env" else f"{f.name}={value!r}")
+        return f"ProcessConfig({', '.join(given)})"
+
     __hash__ = None  # type: ignore[assignment]
 
     def needs_restart(self, other: "ProcessConfig") -> bool:

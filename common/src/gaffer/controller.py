@@ -14,7 +14,7 @@ from gaffer.errors import BadRequest, CommandError, CommandNotFound, quoted
 from gaffer.http.access import ALL_SCOPES, Grant, Scope
 from gaffer.http.jsonbody import convert
 from gaffer.manager import Manager
-from gaffer.names import DEFAULT_SESSION, parse_job_name, split_job_name
+from gaffer.names import DEFAULT_SESSION, JobName, parse_job_name, split_job_name
 from gaffer.rules import did_you_mean
 from gaffer.stats import finish, measuring
 
@@ -202,9 +202,9 @@ def scale(manager: Manager, name: str, n: int | str) -> Result:
 
 
 @command(Scope.READ)
-def info(manager: Manager, name: str) -> Result:
+def info(manager: Manager, grant: Grant, name: str) -> Result:
     """What there is to know about a job."""
-    return {"info": manager.info(name)}
+    return {"info": info_for(grant, manager, name)}
 
 
 @command(Scope.READ)
@@ -237,9 +237,9 @@ def commit(manager: Manager, grant: Grant, name: str, graceful_timeout: Seconds 
 
 
 @command(Scope.READ)
-def process_info(manager: Manager, pid: int) -> Result:
+def process_info(manager: Manager, grant: Grant, pid: int) -> Result:
     """What there is to know about a process."""
-    return {"info": manager.get_process(pid).info}
+    return {"info": grant.shown(manager.get_process(pid).info)}
 
 
 @command(Scope.READ)
@@ -268,6 +268,12 @@ def kill(manager: Manager, pid: int, sig: int | str) -> Result:
     """Send a signal to a process."""
     manager.kill(pid, sig)
     return {"ok": True}
+
+
+def info_for(grant: Grant, manager: Manager, name: JobName | str) -> dict[str, Any]:
+    """What `Manager.info` returns, with as much of the job's `env` as the grant allows to see."""
+    found = manager.info(name)
+    return {**found, "config": grant.shown(found["config"])}
 
 
 def _config(description: Description) -> ProcessConfig:

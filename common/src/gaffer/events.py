@@ -110,6 +110,13 @@ class EventEmitter:
         if self._history is not None:
             self._history.close()
 
+    def reopen(self) -> None:
+        """Undo `close`; listeners that subscribed since hear what is published from now on."""
+        with self._lock:
+            self._closed = False
+        if self._history is not None:
+            self._history.reopen()
+
     def flush(self) -> None:
         """Deliver what is waiting now; to be called on the loop."""
         while True:

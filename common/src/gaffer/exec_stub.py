@@ -48,9 +48,11 @@ def _read_all(descriptor: int) -> bytes:
 
 
 def _restore_signals() -> None:
-    # The interpreter ignores these, and a program would go on ignoring them.
-    for number in (_signal.SIGPIPE, _signal.SIGXFSZ):
-        _signal.signal(number, _signal.SIG_DFL)
+    # Those that the interpreter ignores, and those that were inherited: a program would go on ignoring them.
+    for number in range(1, _signal.NSIG):
+        if _signal.getsignal(number) == _signal.SIG_IGN:
+            _signal.signal(number, _signal.SIG_DFL)
+    _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
 
 
 def _enter(directory: bytes | None) -> None:

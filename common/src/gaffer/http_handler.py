@@ -2,11 +2,13 @@
 
 import asyncio
 import os
-from collections.abc import Callable, Iterable, Sequence
+import re
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 from tornado.httputil import HTTPServerConnectionDelegate
+from tornado.websocket import WebSocketHandler
 from tornado.wsgi import WSGIContainer
 
 from gaffer.http import (
@@ -26,7 +28,7 @@ from gaffer.http import (
 from gaffer.http.access import Policy, make_policy
 from gaffer.http.limits import DEFAULT_LIMITS, Limits
 from gaffer.http.node import LookupdStatus, NodeApplication
-from gaffer.http.routes import Route
+from gaffer.http.routes import Route, example_paths
 from gaffer.http.server import HttpEndpoint, Listeners, own_host_names
 
 if TYPE_CHECKING:
@@ -50,6 +52,8 @@ ROUTES = [
 ]
 """Every route of the node: what is routed, documented and tested for authorization."""
 
+_GOING_AWAY = 1001  # RFC 6455 section 7.4.1
+_NO_PATH_OF_THE_API = "/no-path-of-the-api/1/x"
 _WSGI_THREADS = 8
 _FEED_PATIENCE = 1.0  # seconds that clients have to take the last of their feeds
 
@@ -62,7 +66,8 @@ class HttpHandler:
     the whole path. They pass the same access rules as the API: reading needs the scope `read`, anything else `control`.
     routes: more of the API, for the route table. access: who may do what; the manager's own user and root on this host
     when not given. lookupds: the entries of /health for lookup servers. limits: of requests and connections. Other
-    settings go to the Tornado application.
+    settings go to the Tornado application. Raises TypeError for other endpoints and handlers, and ValueError for the
+    pattern of a handler that would never be called, because the API has its paths.
     """
 
     def __init__(
@@ -77,9 +82,11 @@ class HttpHandler:
         limits: Limits = DEFAULT_LIMITS,
         **settings: Any,
     ) -> None:
+        _check_endpoints(endpoints)
         self._endpoints = endpoints or [HttpEndpoint()]
         self._handlers = handlers or ()
         self._routes = [*ROUTES, *routes]
+        _check_handlers(self._handlers, self._routes)
         self._policy = access or make_policy(own_uid=os.geteuid(), own_names=own_host_names())
         self._lookupds = lookupds
         self._socket_gid = socket_gid
@@ -88,6 +95,9 @@ class HttpHandler:
         self._threads: ThreadPoolExecutor | None = None
         self._application: NodeApplication | None = None
         self._listeners: Listeners | None = None
+
+    def __repr__(self) -> str:
+        return f"<HttpHandler {', '.join(self.addresses) or 'not started'}>"
 
     @property
     def addresses(self) -> list[str]:
@@ -129,6 +139,8 @@ class HttpHandler:
 
     def _rule(self, rule: Sequence[Any]) -> tuple[Any, ...]:
         pattern, handler, *rest = rule
+        if isinstance(handler, type) and issubclass(handler, WebSocketHandler):
+            handler = _lasting(handler)
         return (pattern, handler if _is_tornado(handler) else self._wsgi(handler), *rest)
 
     def _wsgi(self, application: Callable[..., Any]) -> WSGIContainer:
@@ -138,3 +150,61 @@ class HttpHandler:
 
 def _is_tornado(handler: Any) -> bool:
     return isinstance(handler, type | str | HTTPServerConnectionDelegate | WSGIContainer)
+
+
+def _check_endpoints(endpoints: Any) -> None:
+    if isinstance(endpoints, Sequence) and all(isinstance(each, HttpEndpoint) for each in endpoints):
+        return
+    raise TypeError(
+        f"expected a list of HttpEndpoint, got {endpoints!r}: write HttpHandler([HttpEndpoint('host:port')])"
+    )
+
+
+def _check_handlers(handlers: Sequence[Any], routes: Sequence[Route]) -> None:
+    """Raise for rules of another form, and for patterns that match paths of the API and not any other path, too."""
+    for rule in handlers:
+        if isinstance(rule, str) or not isinstance(rule, Sequence) or not 2 <= len(rule) <= 4:
+            raise TypeError(f"expected a rule (pattern, handler[, kwargs]), got {rule!r}")
+        if not isinstance(rule[0], str) or re.fullmatch(rule[0], _NO_PATH_OF_THE_API):
+            continue
+        for route in routes:
+            if any(re.fullmatch(rule[0], path) for path in example_paths(route.pattern)):
+                raise ValueError(
+                    f"the handler for {rule[0]!r} would never be called: the API answers {route.pattern}; "
+                    "choose a path that the API does not have"
+                )
+
+
+class _OpenSocket:
+    """A websocket of an embedder among the feeds of the application, which end when the manager stops."""
+
+    def __init__(self, handler: WebSocketHandler) -> None:
+        self.finished: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._handler = handler
+
+    def end(self) -> None:
+        """Begin the closing handshake."""
+        self._handler.close(_GOING_AWAY, "the node stops")
+
+
+def _lasting(handler: type[WebSocketHandler]) -> type[WebSocketHandler]:
+    """The handler; its open websockets are among the feeds of the application."""
+
+    class Lasting(handler):  # type: ignore[misc,valid-type]
+        _gaffer_socket: _OpenSocket | None = None
+
+        def open(self, *args: str, **kwargs: str) -> Awaitable[None] | None:
+            self._gaffer_socket = _OpenSocket(self)
+            self.application.feeds.add(self._gaffer_socket)
+            return super().open(*args, **kwargs)  # type: ignore[no-any-return]
+
+        def on_close(self) -> None:
+            socket = self._gaffer_socket
+            if socket is not None:
+                self.application.feeds.discard(socket)
+                if not socket.finished.done():
+                    socket.finished.set_result(None)
+            super().on_close()
+
+    Lasting.__name__, Lasting.__qualname__ = handler.__name__, handler.__qualname__
+    return Lasting

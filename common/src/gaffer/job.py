@@ -12,11 +12,12 @@ from typing import Any
 from gaffer import job_events as ev
 from gaffer.config import ProcessConfig
 from gaffer.flapping import FlapDetector, Verdict
-from gaffer.job_states import PHASES, JobState, LastExit, Order, Phase, how_it_ended, visible_state
+from gaffer.job_states import PHASES, JobState, LastExit, Order, Phase, exit_reason, how_it_ended, visible_state
 from gaffer.names import JobName
 from gaffer.slot import Action, Cue, Slot, SlotState
 
 RESET_AFTER = 10.0  # seconds alive after which earlier failures are forgotten
+CRASH_LOOP = 3  # unwanted exits in a row, each before RESET_AFTER
 FAILED_START_DELAY = 0.1  # seconds at least between two attempts to start what can't be started
 
 
@@ -50,12 +51,16 @@ class Job:
         self.last_exit: LastExit | None = None
         self.why = ""
         self.hurry = False
+        self._closing = False  # the manager ends
         self._flaps = FlapDetector()
         self._next_pid = next_pid
         self._rand = rand
         self._by_pid: dict[int, Slot] = {}
         self._out: list[ev.Instruction] = []
         self._now = 0.0
+
+    def __repr__(self) -> str:
+        return f"<Job {self.name}: {self.state}, {len(self.pids())} of {self.target} processes>"
 
     # What others ask
 
@@ -77,6 +82,9 @@ class Job:
     @property
     def reason(self) -> str | None:
         """Why the job is in its state, when there is something to say."""
+        refused = next((slot.refused for slot in self._by_pid.values() if slot.refused), None)
+        if refused is not None:
+            return refused
         match self.state:
             case JobState.FAILED | JobState.BACKOFF:
                 return self.why or None
@@ -86,6 +94,15 @@ class Job:
                 return self.why if self.phase is Phase.HELD else "its previous processes have not ended yet"
             case _:
                 return None
+
+    def crash_loop(self, now: float) -> str | None:
+        """Why the processes do not stay up at time `now` (monotonic seconds); None unless one ends again and again.
+
+        That are CRASH_LOOP unwanted exits in a row, each before RESET_AFTER, and a successor that is not older yet.
+        """
+        up = (slot for slot in self.slots.values() if now - slot.spawned_at < RESET_AFTER)
+        crashes = max((slot.crashes for slot in up), default=0)
+        return f"crash loop, {crashes} exits in a row: {self.why}" if crashes >= CRASH_LOOP else None
 
     def slot_of(self, pid: int) -> Slot | None:
         """The slot that holds process `pid`; index 0 for a committed one."""
@@ -166,13 +183,13 @@ class Job:
 
     def _on_manager_stopping(self, event: ev.ManagerStopping) -> None:
         self.hurry = event.hurry
+        self._closing = True
         if self.phase is not Phase.LEAVING:
             self._order(Order.LEAVE)
             self._publish("stop")
         for slot in list(self._by_pid.values()):
-            if self.config.detach and slot.state is SlotState.READY:
-                self._cue(slot, Cue.RELEASE)
-                self._leave(slot)
+            if (self.config.detach and slot.state is SlotState.READY) or slot.stuck:
+                self._release(slot)
             elif self.hurry and slot.state is SlotState.STOPPING:
                 self._cue(slot, Cue.KILL)
         self._reconcile()
@@ -189,9 +206,10 @@ class Job:
             self._retire_committed()
 
     def _on_process_stop(self, event: ev.ProcessStopRequested) -> None:
-        slot = self._by_pid[event.pid]
-        slot.replace = True
-        self._retire(slot, "stop_pid")
+        slot = self._by_pid.get(event.pid)
+        if slot is not None:
+            slot.replace = True
+            self._retire(slot, "stop_pid")
 
     def _on_commit(self, event: ev.Committed) -> None:
         slot = Slot(0, graceful_timeout=event.graceful_timeout or None, env=event.env)
@@ -200,17 +218,25 @@ class Job:
         self._cue(slot, Cue.FILL)
 
     def _on_adopted(self, event: ev.Adopted) -> None:
-        index = event.record.slot
-        slot = self.slots[index] = Slot(index, pid=event.pid, spawned_at=self._now - event.age)
+        # A slot holds one process: a second one that was left in it is stopped, as a committed process would be.
+        index = event.record.slot if event.record.slot not in self.slots else 0
+        slot = Slot(index, pid=event.pid, spawned_at=self._now - event.age)
+        if index:
+            self.slots[index] = slot
+        else:
+            self.committed[event.pid] = slot
         self._by_pid[event.pid] = slot
         self._out.append(ev.Adopt(event.pid, event.record))
         self._cue(slot, Cue.ADOPT)
         self._publish("adopt", event.pid, os_pid=event.record.os_pid)
+        if index != event.record.slot:
+            self._retire(slot, "stop_pid")
 
     def _on_spawned(self, event: ev.Spawned) -> None:
         slot = self._by_pid[event.pid]
         slot.spawned_at = self._now
         slot.exited_at, slot.crashed, slot.replace = None, False, False
+        slot.refused, slot.stuck = "", False
         self._cue(slot, Cue.UP)
         self._publish("spawn", event.pid, os_pid=event.os_pid)
 
@@ -228,11 +254,14 @@ class Job:
         asked = slot.state is not SlotState.READY
         slot.exited_at, slot.crashed = self._now, not asked
         uptime = self._now - slot.spawned_at
-        reason = "stopped" if asked else "signaled" if event.term_signal else "exited"
-        if event.exit_code is None:
-            reason = "unknown"
+        oom = event.out_of_memory
+        reason = exit_reason(event.exit_code, event.term_signal, oom, asked=asked)
+        if asked:
+            slot.crashes = 0
+        else:
+            slot.crashes = slot.crashes + 1 if uptime < RESET_AFTER else 1
         self.last_exit = LastExit(event.exit_code, event.term_signal, reason, round(uptime, 3), event.output)
-        self.why = how_it_ended(event.exit_code, event.term_signal, uptime)
+        self.why = how_it_ended(event.exit_code, event.term_signal, uptime, oom)
         self._out.append(ev.CancelTimer(("drain", event.pid)))
         self._publish(
             "exit",
@@ -240,12 +269,27 @@ class Job:
             exit_code=event.exit_code,
             exit_status=event.exit_code,
             term_signal=event.term_signal,
+            reason=reason,
+            uptime=round(uptime, 3),
+            restarts=self.restarts,
             once=slot.index == 0,
             os_pid=event.os_pid,
         )
         self._cue(slot, Cue.DIED)
         if not asked and slot.index:
             self._note_crash()
+
+    def _on_end_refused(self, event: ev.EndRefused) -> None:
+        slot = self._by_pid.get(event.pid)
+        if slot is None or slot.state is not SlotState.STOPPING:
+            return
+        slot.refused, slot.stuck = f"process {event.pid} can't be ended: {event.message}", event.final
+        if slot.stuck and self._closing:
+            self._release(slot)
+
+    def _release(self, slot: Slot) -> None:
+        self._cue(slot, Cue.RELEASE)
+        self._leave(slot)
 
     def _on_group_empty(self, event: ev.GroupEmpty) -> None:
         slot = self._by_pid[event.pid]
@@ -377,7 +421,7 @@ class Job:
         self._flaps.reset()
         self.why = ""
         for slot in self.slots.values():
-            slot.failures = 0
+            slot.failures = slot.crashes = 0
 
     def _forget_pid(self, slot: Slot) -> None:
         if slot.pid is not None:
@@ -441,6 +485,7 @@ _HANDLERS: dict[type, str] = {
     ev.Spawned: "_on_spawned",
     ev.SpawnFailed: "_on_spawn_failed",
     ev.Exited: "_on_exited",
+    ev.EndRefused: "_on_end_refused",
     ev.GroupEmpty: "_on_group_empty",
     ev.TimerFired: "_on_timer",
 }

@@ -114,7 +114,8 @@ class SpawnFailed:
 class Exited:
     """The leader of process `pid` ended; its group may live on. `output` is its last line of output, for people.
 
-    `exit_code` and `term_signal` are None when nobody can know: the process was not our child.
+    `exit_code` and `term_signal` are None when nobody can know: the process was not our child. `out_of_memory`:
+    whether the kernel killed it because memory ran out, None when that is possible but unknown.
     """
 
     pid: int
@@ -122,6 +123,16 @@ class Exited:
     term_signal: int | None
     os_pid: int | None = None
     output: str | None = None
+    out_of_memory: bool | None = False
+
+
+@dataclass(frozen=True, slots=True)
+class EndRefused:
+    """The tree of process `pid` can't be signalled; `final` when it outlives SIGKILL and nothing more is tried."""
+
+    pid: int
+    message: str
+    final: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +165,7 @@ Event: TypeAlias = (
     | Spawned
     | SpawnFailed
     | Exited
+    | EndRefused
     | GroupEmpty
     | TimerFired
 )

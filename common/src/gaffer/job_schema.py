@@ -52,6 +52,8 @@ _ACCEPTED: Mapping[Callable[..., Any], Any] = {
 _SETTINGS = {field.name: field for field in dataclasses.fields(ProcessConfig) if field.name in PROCESS_KEYS}
 _TOLD = get_type_hints(ProcessConfig)
 
+ShownVariables = Annotated[dict[str, str | None], Meta(description="Values are null for callers without `define`.")]
+
 _annotated: Any = Annotated  # for types that are known at run time only
 
 
@@ -88,7 +90,7 @@ if TYPE_CHECKING:
 else:
     JobSettings = msgspec.defstruct(
         "JobSettings",
-        [(name, _TOLD[name]) for name in _SETTINGS],
+        [(name, ShownVariables if name == "env" else _TOLD[name]) for name in _SETTINGS],
         namespace={"__doc__": "Every setting of a job."},
     )
 

@@ -90,13 +90,34 @@ def visible_state(phase: Phase, slots: Set[SlotState], *, empty: bool) -> JobSta
     return next((seen for slot_state, seen in _FROM_SLOTS if slot_state in slots), JobState.RUNNING)
 
 
-def how_it_ended(exit_code: int | None, term_signal: int | None, uptime: float) -> str:
-    """A sentence for people; `uptime` in seconds."""
-    if exit_code is None:
-        how = "ended in an unknown way"
-    else:
-        how = f"was killed by {_signal_name(term_signal)}" if term_signal else f"exited with {exit_code}"
-    return f"the last process {how} after {uptime:.1f} s"
+def exit_reason(
+    exit_code: int | None, term_signal: int | None, out_of_memory: bool | None = False, *, asked: bool = False
+) -> str:
+    """Why a process ended; `out_of_memory` as in Exited, `asked` when Gaffer stopped it."""
+    if exit_code is None and not term_signal:
+        return "unknown"
+    if asked:
+        return "stopped"
+    if not term_signal:
+        return "exited"
+    if out_of_memory is None:
+        return "killed (possibly out of memory)"
+    return "oom" if out_of_memory else "signaled"
+
+
+def how_it_ended(
+    exit_code: int | None, term_signal: int | None, uptime: float, out_of_memory: bool | None = False
+) -> str:
+    """A human-readable sentence; `uptime` in seconds, `out_of_memory` as in Exited."""
+    return f"the last process {describe_exit(exit_code, term_signal, out_of_memory)} after {uptime:.1f} s"
+
+
+def describe_exit(exit_code: int | None, term_signal: int | None, out_of_memory: bool | None = False) -> str:
+    """How a process ended, as the end of a sentence: `exited with 3`, `was killed by SIGKILL`."""
+    if term_signal:
+        cause = {True: ": out of memory", None: " (possibly out of memory)", False: ""}[out_of_memory]
+        return f"was killed by {_signal_name(term_signal)}{cause}"
+    return "ended in an unknown way" if exit_code is None else f"exited with {exit_code}"
 
 
 def _signal_name(signum: int) -> str:

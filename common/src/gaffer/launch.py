@@ -17,7 +17,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from gaffer import exec_stub, limits
+from gaffer import dispositions, exec_stub, limits
+from gaffer.cgroups import Cgroups
 from gaffer.config import ProcessConfig
 from gaffer.errors import StartFailed
 from gaffer.util import check_gid, check_uid
@@ -91,10 +92,13 @@ def launch(
     *,
     stdout: int = DISCARD,
     stderr: int = DISCARD,
+    cgroups: Cgroups | None = None,
 ) -> Child:
     """Start the process in a group of its own (in a session of its own when detached).
 
-    `stdout` and `stderr` are CAPTURE, DISCARD or, for stderr, MERGE. Raises StartFailed; nothing is left open then.
+    `stdout` and `stderr` are CAPTURE, DISCARD or, for stderr, MERGE. The process is in a control group of `cgroups`
+    before it executes its program. Its signal mask is empty, all dispositions are the default, and its limit on
+    descriptors is what ours was before it was raised. Raises StartFailed; nothing is left open then.
     """
     account = _account(config)
     child = Child()
@@ -121,28 +125,30 @@ def launch(
             "start_new_session": config.detach,
             "process_group": None if config.detach else 0,
         }
-        if config.custom_streams or config.custom_channels:
-            passed = [_socket_pair(child, theirs) for _ in config.custom_streams]
-            passed += [_descriptor(channel) for channel in config.custom_channels]
-            child.popen = _popen_with(passed, argv, env, config.cwd, account, options)
+        passed = [_socket_pair(child, theirs) for _ in config.custom_streams]
+        passed += [_descriptor(channel) for channel in config.custom_channels]
+        if passed or cgroups is not None or not dispositions.are_default():
+            child.popen = _popen_by_stub(passed, argv, env, config.cwd, account, options, cgroups)
         else:
-            child.popen = subprocess.Popen(
-                argv,
-                env=env,
-                cwd=config.cwd,
-                user=account.uid,
-                group=account.gid,
-                extra_groups=account.groups,
-                **options,
-            )
+            with limits.original_descriptors():
+                child.popen = subprocess.Popen(
+                    argv,
+                    env=env,
+                    cwd=config.cwd,
+                    user=account.uid,
+                    group=account.gid,
+                    extra_groups=account.groups,
+                    **options,
+                )
         child.os_pid = child.popen.pid
-        limits.restore_descriptors(child.os_pid)
         child.pidfd = os.pidfd_open(child.os_pid) if hasattr(os, "pidfd_open") else None
     except (OSError, ValueError, subprocess.SubprocessError) as error:
         if child.popen is not None:
             # It runs, but we could not watch it.
             os.killpg(child.popen.pid, signal.SIGKILL)
             child.popen.wait()
+            if cgroups is not None:
+                cgroups.remove(child.popen.pid)
         close(child)
         raise _why(error, argv[0], config) from None
     finally:
@@ -182,17 +188,19 @@ def _descriptor(channel: Any) -> int:
     return channel if isinstance(channel, int) else int(channel.fileno())
 
 
-def _popen_with(
+def _popen_by_stub(
     passed: Sequence[int],
     argv: Sequence[str],
     env: Mapping[str, str],
     cwd: str | None,
     account: _Account,
     options: Mapping[str, Any],
+    cgroups: Cgroups | None,
 ) -> "subprocess.Popen[bytes]":
     """Start a process that has `passed` as its descriptors 3, 4, ..., by way of gaffer.exec_stub.
 
-    Waits for the interpreter of the stub: some 10 ms. Raises like Popen.
+    While the stub waits for its request, it is put into its control group and gets its limits. That takes the start of
+    an interpreter, some 10 ms. Raises like Popen.
     """
     request = {
         "programs": [os.fsencode(program) for program in _candidates(argv[0], env)],
@@ -216,15 +224,28 @@ def _popen_with(
             theirs.close()
             for fd in sources:
                 os.close(fd)
-        answer = _ask(ours, marshal.dumps({**request, "descriptors": sources[1:]}))
+        try:
+            if cgroups is not None:
+                cgroups.add(popen.pid)
+            limits.restore_descriptors(popen.pid)
+            answer = _ask(ours, marshal.dumps({**request, "descriptors": sources[1:]}))
+        except BaseException:
+            _discard(popen, cgroups)
+            raise
     if answer == exec_stub.DONE:
         return popen
-    popen.kill()
-    popen.wait()
+    _discard(popen, cgroups)
     number, _, step = answer.rpartition(b"\n")[2].partition(b" ")
     if not number.isdigit():
         raise subprocess.SubprocessError(f"the launcher of {argv[0]!r} ended with {popen.returncode}")
     raise OSError(int(number), os.strerror(int(number)), cwd if step == b"cwd" else argv[0])
+
+
+def _discard(popen: "subprocess.Popen[bytes]", cgroups: Cgroups | None) -> None:
+    popen.kill()
+    popen.wait()
+    if cgroups is not None:
+        cgroups.remove(popen.pid)
 
 
 def _ask(peer: socket.socket, request: bytes) -> bytes:

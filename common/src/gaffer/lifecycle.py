@@ -1,6 +1,7 @@
 """Starting, running, restarting, draining and stopping a manager and its applications."""
 
 import asyncio
+import inspect
 import logging
 import threading
 from collections.abc import Callable, Iterable, Sequence
@@ -56,7 +57,9 @@ class Lifecycle:
         self._apps = list(apps)
         self._running_apps = Applications()
         self._lock = threading.RLock()
-        cgroups = Cgroups(cgroup) if cgroup is not None else None
+        # A node's id is followed by the number of its start, which the next one does not share.
+        owner = settings.node_id.partition(":")[0]
+        cgroups = Cgroups(cgroup, owner) if cgroup is not None else None
         self._reaper = Reaper(self.loop, subreaper=subreaper, cgroups=cgroups)
         self._supervisor = Supervisor(self.loop, self._lock, self.events, self._reaper, settings, self._job_gone)
         self._all_gone: asyncio.Event | None = None
@@ -68,6 +71,9 @@ class Lifecycle:
         self._restart_callback: Callable[[Any], Any] | None = None
 
     def _all_jobs(self) -> list[Job]:
+        raise NotImplementedError
+
+    def _forget_jobs(self) -> None:
         raise NotImplementedError
 
     def _job_gone(self, job: Job) -> None:
@@ -90,10 +96,18 @@ class Lifecycle:
     def start(self, apps: Iterable[Any] = (), applications: Iterable[Any] = ()) -> None:
         """Start supervising, then the applications in order, in the loop. A second start is a no-op.
 
-        Raises what an application raises; nothing stays started then.
+        After a stop it starts anew, without the jobs it had. Raises what an application raises, and TypeError for what
+        is not an application; nothing stays started then. On the running loop itself an application whose `start` is a
+        coroutine function is refused with RuntimeError; everywhere else `start` is awaited.
         """
-        if self.started:
-            return
+        for given in (apps, applications):
+            if not isinstance(given, Iterable):
+                raise TypeError(f"expected a list of applications, got {given!r}: write start([...])")
+        with self._lock:
+            if self.started:
+                return
+            if self.stopping:
+                self._renew()
         chosen = [*self._apps, *apps, *applications]
         if self.loop.is_running():
             try:
@@ -110,25 +124,35 @@ class Lifecycle:
 
     def _start_here(self, apps: list[Any]) -> None:
         try:
-            self._start(apps)
+            self._begin()
+            self._running_apps.start_now(apps, self.loop, self)
+            self._supervisor.open()
         except BaseException:
             self.stop()
             raise
 
     async def _start_inside(self, apps: list[Any]) -> None:
         try:
-            self._start(apps)
+            self._begin()
+            await self._running_apps.start(apps, self.loop, self)
+            self._supervisor.open()
         except BaseException:
             self.stopping = True
             await asyncio.wait([self._begin_stop(None)])
             raise
 
-    def _start(self, apps: list[Any]) -> None:
+    def _begin(self) -> None:
         self._reaper.start()
         self.started = True
         _on_loop.setdefault(self.loop, set()).add(self)
-        self._running_apps.start(apps, self.loop, self)
-        self._supervisor.open()
+
+    def _renew(self) -> None:
+        """Forget the life that ended."""
+        self.stopping = self.draining = self._hurry = self._jobs_drained = False
+        self._all_gone = self._stop_task = self._drain_task = None
+        self._restarting.clear()
+        self._forget_jobs()
+        self.events.reopen()
 
     def run(self) -> None:
         """Run the loop until the last manager on it has stopped; RuntimeError when it was not started."""
@@ -188,7 +212,9 @@ class Lifecycle:
         if callback is not None:
             # The embedder's code: its failure must not keep the loop from ending.
             try:
-                callback(self)
+                result = callback(self)
+                if inspect.isawaitable(result):
+                    await result
             except Exception:
                 log.exception("the callback of stop() failed")
 

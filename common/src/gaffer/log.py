@@ -1,11 +1,17 @@
-"""Logging of the daemons: one handler, on stderr or in a file, each line with its time."""
+"""Logging of the daemons: one handler, on stderr or in a file, each line with its time.
+
+A thread writes both: a reader of stderr that stops reading must not keep a daemon from its work, nor from ending.
+"""
 
 import logging
-import logging.handlers
+import os
 import sys
+from functools import partial
 
+from gaffer.background_writer import BackgroundWriter, write_fully
 from gaffer.errors import BadRequest, GafferError
 from gaffer.rules import did_you_mean
+from gaffer.trusted_files import UntrustedFile, open_log
 
 LEVELS = {
     "debug": logging.DEBUG,
@@ -15,12 +21,15 @@ LEVELS = {
     "critical": logging.CRITICAL,
 }
 
-_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+_FORMATTER = logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
 
 # Tornado's lines about failed connections, one an attempt: those who use the connections say it once, and clearly.
 _REPEATED = ("SSL Error on", "error on read")
 
+_STDERR = 2
+
 _installed: logging.Handler | None = None
+_writers: list[BackgroundWriter] = []
 
 
 def parse_level(name: str) -> int:
@@ -35,26 +44,33 @@ def parse_level(name: str) -> int:
 
 
 def setup_logging(level: str = "info", error_log: str | None = None) -> None:
-    """Log everything of `level` and above to the file `error_log`, or to stderr.
+    """Log everything of `level` and above to the file `error_log`, or to stderr; make `sys.stderr` non-blocking.
 
     A second call replaces the handler of the first. The file may be moved away by a log rotator: it is opened anew.
+    Neither a link nor a pipe nor a file of another user is written to: it logs to stderr then, and says why.
     Raises BadRequest for an unknown level and GafferError when the file can't be opened.
     """
     global _installed
     number = parse_level(level)
-    handler: logging.Handler
-    if error_log is None:
-        handler = logging.StreamHandler(sys.stderr)
-    else:
+    file: _LogFile | None = None
+    fault: UntrustedFile | None = None
+    if error_log is not None:
         try:
-            handler = logging.handlers.WatchedFileHandler(error_log, encoding="utf-8")
+            file = _LogFile(error_log)
+        except UntrustedFile as error:
+            fault = error  # others who can put something there must not keep the daemon from starting
         except OSError as error:
             raise GafferError(
                 f"can't write the log file {error_log}: {error.strerror}",
                 reason="bad_log_file",
                 hint="give --error-log a file in a directory that exists and that this user may write to",
             ) from None
-    handler.setFormatter(logging.Formatter(_FORMAT))
+    sys.stderr = stderr = BackgroundWriter(partial(write_fully, _STDERR), _lost)
+    _writers[:] = [stderr]
+    if file is not None:
+        _writers.append(BackgroundWriter(file.write, _lost))
+    handler = _Handler(_writers[-1])
+    handler.setFormatter(_FORMATTER)
     root = logging.getLogger()
     if _installed is not None:
         root.removeHandler(_installed)
@@ -65,6 +81,64 @@ def setup_logging(level: str = "info", error_log: str | None = None) -> None:
     tornado.setLevel(number if number <= logging.DEBUG else logging.WARNING)  # below: a line for all that is no HTTP
     tornado.addFilter(_is_news)
     _installed = handler
+    if fault is not None:
+        root.error("logging to stderr: %s; %s", fault.message, fault.hint)
+
+
+def lost_lines() -> int:
+    """The lines of the log that were dropped, because nothing read them or the disk was full."""
+    return sum(writer.lost_lines for writer in _writers)
+
+
+class _Handler(logging.StreamHandler[BackgroundWriter]):
+    """Waits for its lines to be written at the end, not after each."""
+
+    def flush(self) -> None:
+        """Do nothing."""
+
+    def close(self) -> None:
+        self.stream.flush()
+        super().close()
+
+
+class _LogFile:
+    """A file that is opened anew once it was moved away; while it can't be, its lines go to stderr.
+
+    Raises OSError and UntrustedFile when it can't be opened first.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._descriptor = open_log(path, 0o644)
+
+    def write(self, data: bytes) -> None:
+        """Append `data`; raises OSError."""
+        if not self._is_current():
+            try:
+                descriptor = open_log(self._path, 0o644)
+            except (OSError, UntrustedFile):
+                descriptor = os.dup(_STDERR)
+            self.close()
+            self._descriptor = descriptor
+        write_fully(self._descriptor, data)
+
+    def close(self) -> None:
+        """Close the file."""
+        os.close(self._descriptor)
+
+    def _is_current(self) -> bool:
+        try:
+            return os.path.samestat(os.stat(self._path), os.fstat(self._descriptor))
+        except FileNotFoundError:
+            return False
+
+
+def _lost(lines: int) -> str:
+    message = f"{lines} lines of the log were lost: nothing read them, or the disk was full"
+    record = logging.makeLogRecord(
+        {"name": "gaffer.log", "levelno": logging.WARNING, "levelname": "WARNING", "msg": message}
+    )
+    return _FORMATTER.format(record) + "\n"
 
 
 def _is_news(record: logging.LogRecord) -> bool:

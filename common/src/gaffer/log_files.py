@@ -21,6 +21,7 @@ from pathlib import Path
 from queue import SimpleQueue
 
 from gaffer.rotation import Rotation
+from gaffer.trusted_files import UntrustedFile, open_log
 
 log = logging.getLogger("gaffer.logs")
 
@@ -110,17 +111,19 @@ class LogWriter:
                         fd = None
                         fd, size = _open(file.path), 0
         except OSError as error:
-            self._complain(file.path, error, left)
+            self._complain(f"{file.path} can't be written: {error.strerror}", left)
+        except UntrustedFile as error:
+            self._complain(error.message, left)
         finally:
             if fd is not None:
                 os.close(fd)
 
-    def _complain(self, path: Path, error: OSError, size: int) -> None:
+    def _complain(self, fault: str, size: int) -> None:
         self.lost += size
         now = time.monotonic()
         if self._complained is None or now - self._complained >= _COMPLAINT_INTERVAL:
             self._complained = now
-            log.error("%s can't be written: %s; %d bytes of logs are lost so far", path, error.strerror, self.lost)
+            log.error("%s; %d bytes of logs are lost so far", fault, self.lost)
 
 
 class LogFile:
@@ -178,12 +181,13 @@ class LogFile:
 
 
 def _open(path: Path) -> int:
-    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW
     try:
-        return os.open(path, flags, 0o600)
+        return open_log(path)
     except FileNotFoundError:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        return os.open(path, flags, 0o600)
+        missing = [folder for folder in (path.parent, *path.parent.parents) if not folder.exists()]
+        for folder in reversed(missing):  # one by one: mkdir(parents=True) gives only the last one its mode
+            folder.mkdir(mode=0o700, exist_ok=True)
+        return open_log(path)
 
 
 def _rotate(path: Path, rotation: Rotation) -> None:

@@ -6,11 +6,11 @@ pure state machines, queue what is to be done on the loop, and return at once.
 
 import asyncio
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from gaffer import aliases, arguments, procfs, views
+from gaffer import aliases, arguments, procfs, rules, views
 from gaffer import job_events as ev
 from gaffer.channels import Channel, open_channel
 from gaffer.config import ProcessConfig
@@ -106,6 +106,8 @@ class Manager(Observed):
         start: bool = True,
     ) -> None:
         """Register several jobs, or none when one of them can't be. Raises like `load`."""
+        if isinstance(configs, ProcessConfig):
+            raise TypeError("expected a list of ProcessConfig, got one: call load()")
         wanted = [(arguments.name_of(config, sessionid), config) for config in configs]
         with self._lock:
             self._check_open()
@@ -125,7 +127,7 @@ class Manager(Observed):
                     self._supervisor.submit(job, ev.StartRequested())
                 elif adopted:
                     self._supervisor.submit(job, ev.StopRequested())
-            self._supervisor.touch()
+            self._supervisor.touch(*(name for name, _ in wanted))
 
     def _adopt(self, job: Job) -> bool:
         """Give a new job the processes that an earlier one of its name detached; whether there are any."""
@@ -240,14 +242,16 @@ class Manager(Observed):
         """Run one more process of a job once, without keeping it alive or counting it; returns its pid.
 
         `graceful_timeout` is how long it has to end when it is stopped, in seconds; 0 takes the job's. Raises
-        NodeDraining (503) while the node is drained.
+        NodeDraining (503) while the node is drained, and BadValue.
         """
         with self._lock:
             job = self._open_job(name)
             if self.draining:
                 raise NodeDraining
+            timeout = arguments.setting("graceful_timeout", rules.seconds, graceful_timeout)
+            variables = arguments.setting("env", rules.variables, env)
             pid = self.get_process_id()
-            self._supervisor.submit(job, ev.Committed(pid, graceful_timeout, dict(env or {})))
+            self._supervisor.submit(job, ev.Committed(pid, timeout, dict(variables)))
             return pid
 
     # Processes
@@ -291,19 +295,16 @@ class Manager(Observed):
         """Stop one process; its job starts another in its place."""
         with self._lock:
             self._check_open()
-            job = self._job(self.get_process(pid).job)
-            self._supervisor.submit(job, ev.ProcessStopRequested(pid))
+            self.get_process(pid)
+            self._supervisor.submit(self._owner(pid), ev.ProcessStopRequested(pid))
 
     def kill(self, pid: int, sig: int | str) -> None:
         """Send a signal to one process; BadValue (a ValueError, reason `bad_signal`) for an unknown one."""
         number = arguments.signal_number(sig)
         with self._lock:
             self._check_open()
-            process = self.get_process(pid)
-            process.kill(number)
-            job = self._jobs.get(process.job)
-            if job is not None:
-                self._supervisor.publish(job, "kill", pid, signum=number)
+            self.get_process(pid).kill(number)
+            self._supervisor.publish(self._owner(pid), "kill", pid, signum=number)
 
     def killall(self, name: Name, sig: int | str) -> None:
         """Send a signal to every process of a job, committed ones too."""
@@ -346,12 +347,12 @@ class Manager(Observed):
             raise TopicError(f"the channel is of the topic {channel.topic!r}, not {topic!r}")
         channel.close()
 
-    def announced(self) -> dict[str, dict[int, views.Announcement]]:
-        """Every job with its processes from spawn to exit, by pid: what lookupd is told."""
+    def announced(self, among: Collection[JobName] | None = None) -> dict[str, dict[int, views.Announcement]]:
+        """The jobs, those `among` or all, with their processes from spawn to exit, by pid: what lookupds get."""
         with self._lock:
+            jobs = [self._jobs[name] for name in (self._jobs if among is None else among) if name in self._jobs]
             return {
-                str(name): views.announcements(job, self._supervisor.running, self.endpoint_host)
-                for name, job in self._jobs.items()
+                str(job.name): views.announcements(job, self._supervisor.running, self.endpoint_host) for job in jobs
             }
 
     # The names of 0.4
@@ -383,6 +384,16 @@ class Manager(Observed):
     def _all_jobs(self) -> Jobs:
         return [*self._leaving, *self._jobs.values()]
 
+    def _forget_jobs(self) -> None:
+        self._jobs.clear()
+        self._leaving.clear()
+
+    def __repr__(self) -> str:
+        state = "stopping" if self.stopping else "draining" if self.draining else "started" if self.started else "new"
+        if self.stopping and not self.started:
+            state = "stopped"
+        return f"<Manager {state}, {len(self._jobs)} jobs, {len(self._supervisor.running)} processes>"
+
     def _open_job(self, name: Name, sessionid: str | None = None) -> Job:
         self._check_open()
         return self._job(name, sessionid)
@@ -393,6 +404,10 @@ class Manager(Observed):
         if job is None:
             raise ProcessNotFound(f"there is no job {str(key)!r}")
         return job
+
+    def _owner(self, pid: int) -> Job:
+        """The job of a running process: an unloaded one may have a successor of the same name."""
+        return self._supervisor.owners[pid]
 
     def _job_gone(self, job: Job) -> None:
         with self._lock:

@@ -1,14 +1,18 @@
 """What others may see of a manager as it runs: stats, changes, new processes."""
 
-from collections.abc import Callable, Generator, Iterable
+import asyncio
+from collections.abc import Callable, Collection, Generator, Iterable
 from typing import Any
 
 from gaffer import arguments, stats, views
+from gaffer.errors import BadValue
 from gaffer.job import Job
+from gaffer.job_states import JobState
 from gaffer.lifecycle import Lifecycle
 from gaffer.names import JobName
 from gaffer.process import Process
 from gaffer.sampler import StatListener
+from gaffer.shapes import JobInfo
 
 Name = str | JobName
 
@@ -22,6 +26,53 @@ class Observed(Lifecycle):
     def get_process(self, pid: int) -> Process:
         """The process with the internal id `pid`."""
         raise NotImplementedError
+
+    def info(self, name: Name) -> JobInfo:
+        """A job's state, numbers, processes and config."""
+        raise NotImplementedError
+
+    # Waiting
+
+    def wait(self, name: Name, state: str | Iterable[str] = "running", timeout: float | None = None) -> Any:
+        """Wait until a job is in `state`, or in one of several; return its info, see `Manager.info`.
+
+        Blocks the calling thread, and runs the loop meanwhile unless it runs already. On the running loop itself it
+        returns an awaitable: `await manager.wait("web", "running")`. A state that lasts a moment only can be missed.
+        Raises BadValue for an unknown state, TimeoutError after `timeout` seconds, RuntimeError before the start,
+        ProcessNotFound when the job is unloaded, and ManagerStopping when the manager stops.
+        """
+        states = _states(state)
+        if not self.started:
+            raise RuntimeError("start the manager before waiting for a job")
+        waiting = self._wait(name, states, timeout)
+        try:
+            here = asyncio.get_running_loop()
+        except RuntimeError:
+            here = None
+        if here is self.loop:
+            return self.loop.create_task(waiting)
+        if self.loop.is_running():
+            return asyncio.run_coroutine_threadsafe(waiting, self.loop).result()
+        return self.loop.run_until_complete(waiting)
+
+    async def _wait(self, name: Name, states: Collection[JobState], timeout: float | None) -> JobInfo:
+        changed = asyncio.Event()
+        self.on_change(changed.set)
+        try:
+            async with asyncio.timeout(timeout):
+                while True:
+                    changed.clear()
+                    if self._job(name).state in states:
+                        return self.info(name)
+                    self._check_open()
+                    await changed.wait()
+        except TimeoutError:
+            job = self._job(name)
+            because = f" ({job.reason})" if job.reason else ""
+            wanted = " or ".join(states)
+            raise TimeoutError(f"{job.name} is {job.state}{because}, not {wanted}, after {timeout:g} s") from None
+        finally:
+            self.off_change(changed.set)
 
     # Stats
 
@@ -83,6 +134,17 @@ class Observed(Lifecycle):
         """Undo `on_change`."""
         self._supervisor.off_change(callback)
 
+    def on_job_change(self, callback: Callable[[JobName], Any]) -> None:
+        """Call `callback(name)` when a job may have changed, come or gone, before the callbacks of `on_change`.
+
+        Called in any thread, with the manager locked; it must return at once and raise nothing.
+        """
+        self._supervisor.on_job_change(callback)
+
+    def off_job_change(self, callback: Callable[[JobName], Any]) -> None:
+        """Undo `on_job_change`."""
+        self._supervisor.off_job_change(callback)
+
     def on_spawn(self, callback: Callable[[Process], Any]) -> None:
         """Call `callback(process)` on the loop for each process as it starts, before any of its output is read."""
         self._supervisor.on_spawn(callback)
@@ -95,3 +157,15 @@ class Observed(Lifecycle):
     def dropped_bytes(self) -> int:
         """The output in bytes that readers lost because they were overtaken, of all processes there were."""
         return self._supervisor.losses.count
+
+    @property
+    def lost_log_bytes(self) -> int:
+        """The output in bytes that could not be written to log files, because the disk was full for instance."""
+        return self._supervisor.lost_log_bytes
+
+
+def _states(state: str | Iterable[str]) -> list[JobState]:
+    try:
+        return [JobState(each) for each in ([state] if isinstance(state, str) else state)]
+    except ValueError:
+        raise BadValue(f"unknown job state in {state!r}", hint=f"use one of {', '.join(JobState)}") from None

@@ -37,10 +37,16 @@ _IN_INFO = (
 
 @dataclass(frozen=True, slots=True)
 class ExitStatus:
-    """How a process ended: `term_signal` is 0 unless a signal ended it; both are None when nobody can know."""
+    """How a process ended: with `exit_code`, or by `term_signal`.
+
+    `exit_code` is None after a signal, `term_signal` 0 after an exit; both are None when nobody can know.
+
+    `out_of_memory`: whether the kernel killed it because memory ran out, None when that is possible but unknown.
+    """
 
     exit_code: int | None
     term_signal: int | None
+    out_of_memory: bool | None = False
 
 
 UNKNOWN_EXIT = ExitStatus(None, None)
@@ -74,6 +80,7 @@ class Process:
         logs: LogWriter | None = None,
         on_exit: "Callable[[Process, ExitStatus], Any]" = lambda process, status: None,
         on_gone: "Callable[[Process], Any]" = lambda process: None,
+        on_refused: "Callable[[Process, str, bool], Any]" = lambda process, message, final: None,
     ) -> None:
         self.loop = loop
         self.config = config
@@ -107,11 +114,16 @@ class Process:
         self._sampler = sampler or Sampler(loop, self._alone)
         self._on_exit = on_exit
         self._on_gone = on_gone
+        self._on_refused = on_refused
         self._child: launch.Child | None = None
         self._spawned = 0.0
         self._ending = threading.Lock()  # held while it is signalled or given back
         self._kill_timer: asyncio.TimerHandle | None = None
-        self._told_to_end = False
+        self._killed = False  # by us
+
+    def __repr__(self) -> str:
+        status = "not started" if not self.started_at else "active" if self.active else "exited"
+        return f"<Process {self.pid} of {self.job}: {status}, os pid {self.os_pid or None}>"
 
     # Life
 
@@ -137,7 +149,14 @@ class Process:
             variables["PORT"] = str(self.port)
         environment = launch.environment(config, {**self._extra, **variables})
         argv = launch.arguments(config, environment)
-        child = launch.launch(config, argv, environment, stdout=self._streams.stdout, stderr=self._streams.stderr)
+        child = launch.launch(
+            config,
+            argv,
+            environment,
+            stdout=self._streams.stdout,
+            stderr=self._streams.stderr,
+            cgroups=None if config.detach else self._reaper.cgroups,
+        )
         self.args = argv[1:]
         self.started_at = time.time()
         self.attach(child)
@@ -165,7 +184,7 @@ class Process:
         self.os_pid = child.os_pid
         self._spawned = time.monotonic()
         self._alone[self.pid] = self
-        self._reaper.add(self, confine=not self.config.detach)
+        self._reaper.add(self)
         self._streams.connect(child, self._log_file)
         if child.pidfd is not None:
             self.loop.add_reader(child.pidfd, self._leader_exited)
@@ -211,13 +230,21 @@ class Process:
             if result is None:
                 return
             exited = result.si_code == os.CLD_EXITED
-            self.exit_status = ExitStatus(result.si_status, 0) if exited else ExitStatus(0, result.si_status)
+            self.exit_status = (
+                ExitStatus(result.si_status, 0)
+                if exited
+                else ExitStatus(None, result.si_status, self._ran_out_of_memory(result.si_status))
+            )
         if child.pidfd is not None:
             self.loop.remove_reader(child.pidfd)
         self._streams.drain()
         self._on_exit(self, self.exit_status)
-        alone = not self.config.kill_group
-        self._reaper.watch(self, self._tree_ended, alone=alone, told_to_end=self._told_to_end)
+        self._reaper.watch(self, self._tree_ended, alone=not self.config.kill_group)
+
+    def _ran_out_of_memory(self, term_signal: int) -> bool | None:
+        if term_signal != signal.SIGKILL or self._killed:
+            return False
+        return self._reaper.ran_out_of_memory(self)
 
     def _tree_ended(self) -> None:
         child = self._child
@@ -239,17 +266,33 @@ class Process:
     # Signals
 
     def kill(self, signum: int | str) -> None:
-        """Send a signal to the leader alone; ValueError for an unknown signal, nothing when it has ended."""
+        """Send a signal to the leader alone, nothing when it has ended.
+
+        Raises ValueError for an unknown signal, ProcessError (409 `not_permitted`) when it runs as another user.
+        """
         number = parse_signal_value(signum)
+        try:
+            self._signal_leader(number)
+        except PermissionError:
+            raise ProcessError(
+                409,
+                "not_permitted",
+                f"process {self.pid} (pid {self.os_pid}) belongs to uid {procfs.owner(self.os_pid)}: "
+                f"uid {os.geteuid()} is not permitted to signal it",
+            ) from None
+
+    def _signal_leader(self, *signums: int) -> None:
         with self._ending:
             child = self._child
             if child is None or self.exit_status is not None:
                 return
-            if child.pidfd is None:
-                os.kill(self.os_pid, number)
-            else:
-                with contextlib.suppress(ProcessLookupError):
-                    signal.pidfd_send_signal(child.pidfd, number)
+            self._killed = self._killed or signal.SIGKILL in signums
+            with contextlib.suppress(ProcessLookupError):
+                for signum in signums:
+                    if child.pidfd is None:
+                        os.kill(self.os_pid, signum)
+                    else:
+                        signal.pidfd_send_signal(child.pidfd, signum)
 
     def stop(self) -> None:
         """Ask the process and its tree to end, from any thread; what is left after `graceful_timeout` is killed."""
@@ -271,23 +314,32 @@ class Process:
 
     def signal_tree(self, signum: int) -> None:
         """Send a signal to the leader, its group and the descendants that left it (only the leader by opt-out)."""
+        if self._child is None:
+            return
+        if self.config.kill_group:
+            self._killed = self._killed or signum == signal.SIGKILL
+            self._reaper.signal(self, signum)
+            return
+        try:
+            # One that is stopped hears nothing else.
+            self._signal_leader(signum, *([signal.SIGCONT] if signum != signal.SIGKILL else []))
+        except PermissionError as error:
+            self.refused(f"can't signal {self.os_pid}: {error.strerror}", final=signum == signal.SIGKILL)
+
+    @property
+    def pins_group(self) -> bool:
+        """Whether its group id can't belong to a stranger.
+
+        Our own leader is alive, or a zombie until the group is empty. The id of an adopted one may be anybody's once it
+        has ended.
+        """
         child = self._child
-        if child is None:
-            return
-        if not self.config.kill_group:
-            self.kill(signum)
-            return
-        self._told_to_end = signum == signal.SIGTERM
-        # The group id can't belong to a stranger: our own leader is alive, or a zombie until the group is empty. That
-        # of an adopted one may be anybody's once it has ended.
-        if child.popen is not None or self.exit_status is None:
-            try:
-                os.killpg(self.os_pid, signum)
-            except ProcessLookupError:
-                pass
-            except PermissionError as error:
-                log.warning("%s (pid %d) can't be signalled: %s", self.job, self.os_pid, error.strerror)
-        self._reaper.signal(self, signum)
+        return child is not None and (child.popen is not None or self.exit_status is None)
+
+    def refused(self, message: str, *, final: bool) -> None:
+        """Note that it can't be signalled, or does not end; `final` when nothing more is tried."""
+        log.warning("%s (pid %d) can't be ended: %s", self.job, self.os_pid, message)
+        self._on_refused(self, message, final)
 
     # What people ask
 

@@ -116,6 +116,19 @@ def age(start_time: int) -> float:
     return max(0.0, time.clock_gettime(time.CLOCK_BOOTTIME) - start_time / os.sysconf("SC_CLK_TCK"))
 
 
+def clock_ticks() -> int:
+    """Now, as start times of processes are given: in clock ticks since boot."""
+    return int(time.clock_gettime(time.CLOCK_BOOTTIME) * os.sysconf("SC_CLK_TCK"))
+
+
+def owner(pid: int) -> int | None:
+    """The effective uid of process `pid`, or None when there is none."""
+    try:
+        return os.stat(f"/proc/{pid}").st_uid
+    except OSError:
+        return None
+
+
 def read_environ(pid: int) -> dict[str, str] | None:
     """The environment that process `pid` was started with; None when it has none any more or may not be read."""
     try:
@@ -138,16 +151,17 @@ def all_pids() -> Iterator[int]:
             yield int(name)
 
 
-def children() -> set[int]:
-    """The children of this process, zombies included, adopted ones too."""
+def children(pid: int | None = None) -> set[int]:
+    """The children of process `pid`, by default of this one, zombies and adopted ones included."""
     found: set[int] = set()
+    folder = f"/proc/{pid or 'self'}/task"
     try:
-        tasks = os.listdir("/proc/self/task")
+        tasks = os.listdir(folder)
     except OSError:
         return found
     for task in tasks:
         try:
-            with open(f"/proc/self/task/{task}/children", "rb") as file:
+            with open(f"{folder}/{task}/children", "rb") as file:
                 found.update(map(int, file.read().split()))
         except OSError:
             continue

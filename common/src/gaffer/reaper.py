@@ -1,9 +1,12 @@
-"""Finds what is left of a process tree, and reaps adopted zombies.
+"""Signals process trees until nothing is left of them, and reaps adopted zombies.
 
 When the daemon is a child subreaper (prctl(2) PR_SET_CHILD_SUBREAPER), descendants that lost their parent become its
 children. They are told apart by their process group, by their control group where there is one, or by the cookie
 `GAFFER_PROCESS` in their environment. A descendant that is in another group, session and environment, where no control
-group holds it, can't be found.
+group holds it, can't be found once it has lost its parent.
+
+A tree grows while it is signalled. So a signal is an order that stays: each scan of the children gives it to members
+that have not got it yet, until the tree is empty.
 """
 
 import asyncio
@@ -16,33 +19,56 @@ import os
 import signal
 import subprocess
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Generator, Iterable
+from dataclasses import dataclass, field
 from types import FrameType
 from typing import Any, NamedTuple, Protocol
 
-from gaffer import procfs
+from gaffer import forks, procfs
 from gaffer.cgroups import Cgroups
+from gaffer.oom import OomCounters
 
 log = logging.getLogger("gaffer.reaper")
 
 COOKIE = "GAFFER_PROCESS"
+DETACHED = ":detached"  # how the cookie of a detached process ends, so that it is known for one without its record
 
 _PR_SET_CHILD_SUBREAPER, _PR_GET_CHILD_SUBREAPER = 36, 37
-_SWEEP_INTERVAL = 1.0  # seconds between sweeps where SIGCHLD can't be heard
-_FIRST_LOOK, _LAST_LOOK = 0.01, 0.25  # seconds between two looks at groups that are not empty yet
+_SLICE = 0.01  # seconds after which a scan lets the loop turn
+_SHARE = 4  # a scan for SIGCHLD waits this many times as long as the last one took
+_SWEEP_INTERVAL = 1.0  # seconds between scans where SIGCHLD can't be heard
+_FIRST_LOOK, _LAST_LOOK = 0.01, 0.25  # seconds between two scans while trees are ending
+_KILL_TIMEOUT = 10.0  # seconds after SIGKILL until a tree is reported as stuck
+_FORK_PATIENCE = 10.0  # seconds that a zombie waits for its parent where os.fork here may have made it
+_LISTINGS = 8  # of the children in one scan, at most
 
 
 class Leader(Protocol):
-    """A process whose tree is watched."""
+    """A process whose tree is watched. `pins_group`: no other process group can have its OS pid as id now."""
 
     os_pid: int
     cookie: str
 
+    @property
+    def pins_group(self) -> bool: ...
 
-class _Watched(NamedTuple):
+    def refused(self, message: str, *, final: bool) -> None:
+        """Members of the tree can't be signalled, or outlive SIGKILL; after a final one nothing more is tried."""
+
+
+@dataclass(slots=True, eq=False)
+class _Tree:
     leader: Leader
-    gone: Callable[[], None]
-    told_to_end: bool
+    order: int = 0  # the signal that all members are to get
+    ordered: int = 0  # when that was said, in clock ticks since boot
+    kill_began: float | None = None
+    told: set[tuple[int, int]] = field(default_factory=set)  # members outside the group, by pid and start time
+    killed: dict[int, int] = field(default_factory=dict)  # start times of descendants that got SIGKILL, by pid
+    denied: set[int] = field(default_factory=set)  # members that we may not signal
+    alive: set[int] = field(default_factory=set)  # members that the current scan found
+    reported: bool = False
+    gone: Callable[[], None] | None = None  # once the leader has ended
 
 
 class _Adopted(NamedTuple):
@@ -50,8 +76,15 @@ class _Adopted(NamedTuple):
     cookie: str | None
 
 
+class _Doubt(NamedTuple):
+    """A zombie that may be an orphan or the child of somebody here; it is looked at again at the time `due`."""
+
+    start_time: int
+    due: float
+
+
 class Reaper:
-    """Watches the trees of ended leaders until nothing is left of them.
+    """Watches the trees of leaders until nothing is left of them.
 
     With `subreaper` it makes this process adopt orphans, process-wide, and reaps the zombies among them.
     """
@@ -62,20 +95,23 @@ class Reaper:
         self.loop = loop
         self.subreaper = subreaper
         self.cgroups = cgroups
-        self.leaders: dict[int, Leader] = {}  # by OS pid, until they are reaped
-        self._watched: list[_Watched] = []
+        self.patience = 0.5  # seconds that a zombie of doubtful origin waits for its parent
+        self._trees: dict[int, _Tree] = {}  # by the leader's OS pid, until it is reaped
+        self._ending: dict[int, _Tree] = {}  # those that got an order, or whose leader has ended
+        self._cookies: dict[str, _Tree] = {}
         self._adopted: dict[int, _Adopted] = {}
-        self._look: asyncio.TimerHandle | asyncio.Handle | None = None
-        self._delay = 0.0
+        self._doubtful: dict[int, _Doubt] = {}
+        self._scan: Generator[None] | None = None
+        self._again = False  # another scan is to follow the current one at once
+        self._timer: asyncio.Handle | None = None
+        self._due = 0.0  # when it fires
+        self._delay = _FIRST_LOOK
+        self._spent = 0.0  # seconds that the last scan took
         self._previous: Any = None
-        self._sweep_due = False
-        self._sweep_timer: asyncio.TimerHandle | None = None
+        self._child_due = False
         self._was_subreaper = False
         self._active = False
-        self._ended: list[_Watched] = []  # those whose trees were not looked at yet
-        self._seen: set[int] | None = None
-        self._doubtful: dict[tuple[int, int], float] = {}  # pid and start time -> when it was first seen
-        self.patience = 10.0  # seconds a zombie of doubtful origin waits for its parent
+        self._memory = OomCounters.of_this_process()
 
     def start(self) -> None:
         """Become a subreaper and listen for SIGCHLD, when asked for; call it on the loop."""
@@ -89,6 +125,7 @@ class Reaper:
             log.warning("orphans can't be adopted: %s", error.strerror)
             self.subreaper = False
             return
+        forks.watch()
         self._active = True
         if threading.current_thread() is threading.main_thread():
             # uvloop refuses add_signal_handler for SIGCHLD; a plain handler works on every loop.
@@ -97,119 +134,253 @@ class Reaper:
     def stop(self) -> None:
         """Undo `start`."""
         self._active = False
-        if self._look is not None:
-            self._look.cancel()
-            self._look = None
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._scan = None
         if self.subreaper:
-            self._sweep()
+            for _ in self._scanning():
+                pass
             _set_subreaper(self._was_subreaper)
-        if self._sweep_timer is not None:
-            self._sweep_timer.cancel()
-            self._sweep_timer = None
         if self._previous is not None and threading.current_thread() is threading.main_thread():
             # Stopped in another thread the handler stays, passing on what it hears to the one before it.
             signal.signal(signal.SIGCHLD, self._previous)
             self._previous = None
 
-    def add(self, leader: Leader, *, confine: bool = True) -> None:
-        """A leader was started; `confine` puts it in a control group of its own, where that is possible."""
-        self.leaders[leader.os_pid] = leader
-        if self.cgroups is not None and confine:
-            self.cgroups.add(leader.os_pid)
+    def add(self, leader: Leader) -> None:
+        """A leader was started."""
+        tree = self._trees[leader.os_pid] = _Tree(leader)
+        if leader.cookie:
+            self._cookies[leader.cookie] = tree
 
     def remove(self, leader: Leader) -> None:
         """The leader is about to be reaped, or left alone."""
-        self.leaders.pop(leader.os_pid, None)
-        if self.cgroups is not None:
-            self.cgroups.remove(leader.os_pid)
+        if self._trees.pop(leader.os_pid, None) is not None:
+            self._ending.pop(leader.os_pid, None)
+            self._cookies.pop(leader.cookie, None)
+            if self.cgroups is not None:
+                self.cgroups.remove(leader.os_pid)
 
-    def watch(
-        self, leader: Leader, gone: Callable[[], None], *, alone: bool = False, told_to_end: bool = False
-    ) -> None:
+    def watch(self, leader: Leader, gone: Callable[[], None], *, alone: bool = False) -> None:
         """Call `gone()` once nothing is left of the tree of `leader`, which has ended.
 
-        `alone` leaves the tree out of account. `told_to_end`: the leader got SIGTERM, and so do its descendants that
-        had left its group: they are found only now that they have lost their parent.
+        `alone` leaves the tree out of account.
         """
         if alone:
             gone()
-        else:
-            if not self._ended:
-                self.loop.call_soon(self._look_at_ended)
-            self._ended.append(_Watched(leader, gone, told_to_end))
-        self._sweep_soon()  # learns the cookies of those that were adopted just now
-
-    def _look_at_ended(self) -> None:
-        ended, self._ended = self._ended, []
-        alive = self.survivors([watched.leader for watched in ended])
-        for watched in ended:
-            if not alive[watched.leader.os_pid]:
-                watched.gone()
-                continue
-            if watched.told_to_end:
-                self.signal(watched.leader, signal.SIGTERM)
-            self._watched.append(watched)
-            self._delay = _FIRST_LOOK
-        self._schedule()
+            self._scan_in(0.0)  # learns the cookies of those that were adopted just now
+            return
+        tree = self._ending[leader.os_pid] = self._trees[leader.os_pid]
+        tree.gone = gone
+        self._delay = _FIRST_LOOK
+        self._scan_in(0.0)
 
     def signal(self, leader: Leader, signum: int) -> None:
-        """Send `signum` to the descendants of `leader` that left its group."""
-        for stat in self._escaped(leader):
-            _signal_verified(stat, signum)
-        if self.cgroups is not None and signum == signal.SIGKILL:
-            self.cgroups.kill(leader.os_pid)
+        """Send `signum` to all members of the tree of `leader`, also to those that are found later.
 
-    def survivors(self, leaders: list[Leader]) -> dict[int, bool]:
-        """For each leader's OS pid, whether anything but the leader itself lives in its tree, or may live in it."""
-        if not procfs.is_readable():
-            return dict.fromkeys((leader.os_pid for leader in leaders), True)
-        found = {leader.os_pid: bool(self._confined(leader)) for leader in leaders}
-        owners = {leader.cookie: leader.os_pid for leader in leaders}
-        for pid in self._candidates():
-            stat = procfs.read_stat(pid)
-            if stat is None:
-                continue
-            if stat.state in "ZX":
-                # Once the leader is reaped, nothing tells that this zombie was one of its group.
-                if self.subreaper and stat.pgrp in found:
-                    self._reap(pid)
-                continue
-            if stat.pgrp in found:
-                found[stat.pgrp] = True
-            elif self.subreaper and (owner := owners.get(self._cookie(stat) or "")):
-                found[owner] = True
-        return found
+        Its group and control group get it at once; SIGKILL goes to all living descendants of the leader.
+        """
+        tree = self._ending[leader.os_pid] = self._trees[leader.os_pid]
+        tree.order, tree.ordered = signum, procfs.clock_ticks()
+        tree.told.clear()
+        if signum == signal.SIGKILL:
+            if tree.kill_began is None:
+                tree.kill_began = self.loop.time()
+            if self.cgroups is not None:
+                self.cgroups.kill(leader.os_pid)
+            if tree.gone is None:
+                self._kill_with_descendants(tree, procfs.read_stat(leader.os_pid))
+        if leader.pins_group:
+            try:
+                os.killpg(leader.os_pid, signum)
+                if signum != signal.SIGKILL:
+                    os.killpg(leader.os_pid, signal.SIGCONT)  # one that is stopped hears nothing else
+            except ProcessLookupError:
+                pass
+            except PermissionError:
+                leader.refused(_denied_message([leader.os_pid]), final=False)
+        self._delay = _FIRST_LOOK
+        self._scan_in(0.0)
 
-    def _confined(self, leader: Leader) -> set[int]:
-        return set() if self.cgroups is None else self.cgroups.members(leader.os_pid) - {leader.os_pid}
+    def ran_out_of_memory(self, leader: Leader) -> bool | None:
+        """Whether `leader`, which somebody else's SIGKILL ended, was killed because memory ran out.
 
-    def _candidates(self) -> set[int]:
+        None when it may have been.
+        """
+        if self.cgroups is not None and self.cgroups.oom_kills(leader.os_pid):
+            return True
+        return self._memory.was_short(self.loop.time())
+
+    # Scans
+
+    def _scan_in(self, delay: float) -> None:
+        """Scan after `delay` seconds at the latest."""
+        if self.loop.is_closed():
+            return
+        if self._scan is not None:
+            self._again = self._again or delay == 0.0
+            return
+        when = self.loop.time() + delay
+        if self._timer is not None:
+            if self._due <= when:
+                return
+            self._timer.cancel()
+        self._due = when
+        self._timer = self.loop.call_later(delay, self._begin_scan) if delay else self.loop.call_soon(self._begin_scan)
+
+    def _begin_scan(self) -> None:
+        self._scan, self._again, self._spent = self._scanning(), False, 0.0
+        self._continue_scan()
+
+    def _continue_scan(self) -> None:
+        self._timer = None
+        scan = self._scan
+        if scan is None:
+            return
+        begin = now = time.monotonic()
+        while now - begin < _SLICE:
+            try:
+                next(scan)
+            except StopIteration:
+                self._spent += time.monotonic() - begin
+                self._scan = None
+                self._scan_again()
+                return
+            now = time.monotonic()
+        self._spent += now - begin
+        self._timer = self.loop.call_soon(self._continue_scan)
+
+    def _scan_again(self) -> None:
+        """Decide when the next scan is due."""
+        if self._again:
+            self._scan_in(0.0)
+        if any(tree.gone is not None or tree.kill_began is not None for tree in self._ending.values()):
+            self._scan_in(max(self._delay, self._spent))
+            self._delay = min(self._delay * 1.5, _LAST_LOOK)
+        if not self._active:
+            return
+        if self._doubtful:
+            self._scan_in(max(self._spent, min(doubt.due for doubt in self._doubtful.values()) - self.loop.time()))
+        if self._previous is None and procfs.children() - self._trees.keys():
+            self._scan_in(_SWEEP_INTERVAL)
+
+    def _scanning(self) -> Generator[None]:
+        """Look at every process that may belong to a tree: deliver orders, reap orphans, find the empty trees.
+
+        Yields where the loop may turn.
+        """
+        readable = procfs.is_readable()
+        ended = [tree for tree in self._ending.values() if tree.gone is not None]
+        members: dict[int, _Tree] = {}  # those that are known, whoever their parent is
+        for tree in self._ending.values():
+            tree.alive.clear()
+            tree.killed = _living(tree.killed)
+            known = set(tree.killed)
+            if self.cgroups is not None:
+                known |= self.cgroups.members(tree.leader.os_pid)
+            for pid in known - {tree.leader.os_pid}:
+                members[pid] = tree
+        # The descendants of a leader that an earlier daemon started are not our children.
+        foreign = any(not tree.leader.pins_group for tree in ended)
+        # What a member forks while we look is there at the next listing, or its parent was found alive.
+        seen: set[int] = set()
+        for listing in range(_LISTINGS + 1):
+            fresh = self._candidates(ended, foreign=foreign) - seen
+            if not listing:
+                fresh |= members.keys()
+            if not fresh:
+                break
+            for pid in fresh:
+                self._look_at(pid, members.get(pid), cookies=self.subreaper or foreign)
+                yield
+            seen |= fresh
+        else:
+            ended = []
+        yield from self._settle_doubts()
+        for pid in self._adopted.keys() - seen:
+            if procfs.read_stat(pid) is None:
+                del self._adopted[pid]
+        if readable and procfs.is_readable():
+            for tree in ended:
+                if not tree.alive and tree.gone is not None:
+                    tree.gone()
+                    yield
+        self._report_stuck()
+
+    def _candidates(self, ended: list[_Tree], *, foreign: bool) -> set[int]:
         # Whoever is alive below a leader has an ancestor among our children once the leader is gone, if we adopt
         # orphans; otherwise orphans went to init and every process must be looked at.
-        pids = procfs.children() if self.subreaper else set(procfs.all_pids())
-        return pids - self.leaders.keys()
+        everywhere = bool(ended) and (foreign or not self.subreaper)
+        pids = set(procfs.all_pids()) if everywhere else procfs.children() if self.subreaper else set()
+        if not ended:  # else nothing is left out: a number may have a new owner
+            now = self.loop.time()
+            pids -= {pid for pid, doubt in self._doubtful.items() if doubt.due > now}
+        return pids - self._trees.keys()
 
-    def _recent_candidates(self) -> set[int]:
-        # One look serves all signals that are sent in a turn of the loop: that of a job of hundreds is one.
-        if self._seen is None:
-            self._seen = self._candidates()
-            self.loop.call_soon(self._forget_seen)
-        return self._seen
+    def _look_at(self, pid: int, known: _Tree | None, *, cookies: bool) -> None:
+        stat = procfs.read_stat(pid)
+        if stat is None:
+            return
+        if stat.state in "ZX":
+            if self.subreaper and stat.ppid == os.getpid():
+                self._bury(stat)
+            return
+        tree = known or self._tree_of(stat, cookies=cookies)
+        if tree is not None and tree.leader.os_pid in self._ending:
+            tree.alive.add(pid)
+            self._deliver(tree, stat)
 
-    def _forget_seen(self) -> None:
-        self._seen = None
+    def _tree_of(self, stat: procfs.Stat, *, cookies: bool) -> _Tree | None:
+        cookie = self._cookie(stat) if cookies else None
+        tree = self._trees.get(stat.pgrp)
+        if tree is not None and tree.leader.pins_group:
+            return tree
+        return self._cookies.get(cookie) if cookie else None
 
-    def _escaped(self, leader: Leader) -> list[procfs.Stat]:
-        confined = self._confined(leader)
-        adopted = self._recent_candidates() if self.subreaper else set()
-        return [
-            stat
-            for pid in confined | adopted
-            if (stat := procfs.read_stat(pid)) is not None
-            and stat.state not in "ZX"
-            and stat.pgrp != leader.os_pid
-            and (pid in confined or self._cookie(stat) == leader.cookie)
-        ]
+    def _deliver(self, tree: _Tree, stat: procfs.Stat) -> None:
+        if tree.order == signal.SIGKILL:
+            self._kill_with_descendants(tree, stat)
+            return
+        identity = (stat.pid, stat.start_time)
+        if not tree.order or identity in tree.told:
+            return
+        tree.told.add(identity)
+        in_group = stat.pgrp == tree.leader.os_pid and tree.leader.pins_group
+        if (not in_group or stat.start_time > tree.ordered) and not _signal_verified(stat, tree.order, signal.SIGCONT):
+            tree.leader.refused(_denied_message([stat.pid]), final=False)
+
+    def _kill_with_descendants(self, tree: _Tree, root: procfs.Stat | None) -> None:
+        """Kill a process and all below it, however they call themselves.
+
+        Each is stopped before its children are listed: it forks no more.
+        """
+        todo = [root] if root is not None else []
+        while todo:
+            stat = todo.pop()
+            tree.killed[stat.pid] = stat.start_time
+            # Remembered until it is gone: its zombie may be the first that we adopt of it.
+            self._adopted.setdefault(stat.pid, _Adopted(stat.start_time, tree.leader.cookie))
+            allowed = _signal_verified(stat, signal.SIGSTOP)
+            todo += [
+                child
+                for pid in procfs.children(stat.pid)
+                if (child := procfs.read_stat(pid)) is not None and child.ppid == stat.pid and child.state not in "ZX"
+            ]
+            if not allowed or not _signal_verified(stat, signal.SIGKILL):
+                tree.denied.add(stat.pid)
+
+    def _report_stuck(self) -> None:
+        for tree in tuple(self._ending.values()):
+            if tree.reported or tree.kill_began is None:
+                continue
+            left = tree.alive if tree.gone is not None else tree.alive | {tree.leader.os_pid}
+            if left and left <= tree.denied:
+                tree.reported = True
+                tree.leader.refused(_denied_message(left), final=True)
+            elif left and self.loop.time() - tree.kill_began > _KILL_TIMEOUT:
+                tree.reported = True
+                pids = ", ".join(map(str, sorted(left)))
+                tree.leader.refused(f"SIGKILL does not end {pids}: waiting for a device or file system?", final=True)
 
     def _cookie(self, stat: procfs.Stat) -> str | None:
         known = self._adopted.get(stat.pid)
@@ -220,63 +391,33 @@ class Reaper:
             known = self._adopted[stat.pid] = _Adopted(stat.start_time, environ.get(COOKIE))
         return known.cookie
 
-    def _schedule(self) -> None:
-        if self._look is None and self._watched:
-            self._look = self.loop.call_later(self._delay, self._look_again)
-            self._delay = min(self._delay * 1.5, _LAST_LOOK)
-
-    def _look_again(self) -> None:
-        self._look = None
-        alive = self.survivors([watched.leader for watched in self._watched])
-        gone = [watched for watched in self._watched if not alive[watched.leader.os_pid]]
-        self._watched = [watched for watched in self._watched if alive[watched.leader.os_pid]]
-        self._schedule()
-        for watched in gone:
-            watched.gone()
+    # Zombies
 
     def _on_sigchld(self, signum: int, frame: FrameType | None) -> None:
-        self._sweep_soon()
+        if self._active and not self._child_due and not self.loop.is_closed():
+            self._child_due = True
+            self.loop.call_soon_threadsafe(self._on_child)
         if callable(self._previous):
             self._previous(signum, frame)
 
-    def _sweep_soon(self) -> None:
-        if self._active and not self._sweep_due and not self.loop.is_closed():
-            self._sweep_due = True
-            self.loop.call_soon_threadsafe(self._sweep)
+    def _on_child(self) -> None:
+        self._child_due = False
+        # Not at once after a long scan: while thousands end, others want the loop as well.
+        self._scan_in(_SHARE * self._spent)
+        self._again = self._again or self._scan is not None
 
-    def _sweep(self) -> None:
-        """Reap the zombies that were adopted; the children of others, a plugin's subprocess say, are left to them."""
-        self._sweep_due = False
-        orphans = self._candidates()
-        for pid in orphans:
-            stat = procfs.read_stat(pid)
-            if stat is None:
-                continue
-            if stat.state != "Z":
-                self._cookie(stat)
-            elif self._was_adopted(stat) or self._is_nobodys(stat):
-                self._reap(pid)
-        for pid in self._adopted.keys() - orphans:
-            del self._adopted[pid]
-        self._doubtful = {key: since for key, since in self._doubtful.items() if key[0] in orphans}
-        if self._watched and self._look is not None:
-            self._look.cancel()
-            self._look_again()
-        deaf = self._previous is None
-        if self._active and self._sweep_timer is None and (self._doubtful or (orphans and deaf)):
-            self._sweep_timer = self.loop.call_later(_SWEEP_INTERVAL, self._sweep_later)
-
-    def _sweep_later(self) -> None:
-        self._sweep_timer = None
-        self._sweep()
-
-    def _reap(self, pid: int) -> None:
-        with contextlib.suppress(ChildProcessError):
-            os.waitpid(pid, os.WNOHANG)
-        self._adopted.pop(pid, None)
+    def _bury(self, zombie: procfs.Stat) -> None:
+        """Reap a zombie that was adopted; the children of others, a plugin's subprocess say, are left to them."""
+        if self._was_adopted(zombie):
+            self._reap(zombie.pid)
+        elif zombie.pgrp != os.getpgrp():
+            known = self._doubtful.get(zombie.pid)
+            if known is None or known.start_time != zombie.start_time:
+                patience = _FORK_PATIENCE if forks.may_have_made(zombie.start_time) else self.patience
+                self._doubtful[zombie.pid] = _Doubt(zombie.start_time, self.loop.time() + patience)
 
     def _was_adopted(self, zombie: procfs.Stat) -> bool:
-        if zombie.pgrp in self.leaders:
+        if zombie.pgrp in self._trees:
             return True
         known = self._adopted.get(zombie.pid)
         if known is not None and known.start_time == zombie.start_time:
@@ -284,19 +425,47 @@ class Reaper:
         # A child we forked is in our session or leads its own; a member of another one came from elsewhere.
         return zombie.session not in (os.getsid(0), zombie.pid)
 
-    def _is_nobodys(self, zombie: procfs.Stat) -> bool:
-        """Whether a zombie that may be an orphan or someone's child here has waited long and nobody holds it."""
-        if zombie.pgrp == os.getpgrp():
-            return False
-        since = self._doubtful.setdefault((zombie.pid, zombie.start_time), self.loop.time())
-        return self.loop.time() - since >= self.patience and not _is_held(zombie.pid)
+    def _settle_doubts(self) -> Generator[None]:
+        """Reap the zombies that have waited long enough and that no Popen is going to wait for."""
+        now = self.loop.time()
+        due = {
+            pid: doubt
+            for pid, doubt in self._doubtful.items()
+            # After the last scan nobody reaps them.
+            if doubt.due <= now or not (self._active or forks.may_have_made(doubt.start_time))
+        }
+        held = _held() if due else set()
+        yield
+        for pid, doubt in due.items():
+            stat = procfs.read_stat(pid)
+            if stat is None or stat.ppid != os.getpid() or stat.start_time != doubt.start_time:
+                del self._doubtful[pid]
+            elif pid in held:
+                self._doubtful[pid] = _Doubt(doubt.start_time, now + _FORK_PATIENCE)
+            else:
+                self._reap(pid)
+            yield
+
+    def _reap(self, pid: int) -> None:
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(pid, os.WNOHANG)
+        self._adopted.pop(pid, None)
+        self._doubtful.pop(pid, None)
 
 
-def _is_held(pid: int) -> bool:
-    """Whether some Popen object is going to wait for `pid`. Slow: it looks at every object there is."""
-    return any(
-        isinstance(item, subprocess.Popen) and item.pid == pid and item.returncode is None for item in gc.get_objects()
-    )
+def _living(start_times: dict[int, int]) -> dict[int, int]:
+    """Those of the processes, given by pid with their start times, that live."""
+    stats = {pid: procfs.read_stat(pid) for pid in start_times}
+    return {
+        pid: stat.start_time
+        for pid, stat in stats.items()
+        if stat is not None and stat.state not in "ZX" and stat.start_time == start_times[pid]
+    }
+
+
+def _held() -> set[int]:
+    """The processes that some Popen object is going to wait for; takes some milliseconds."""
+    return {item.pid for item in gc.get_objects() if isinstance(item, subprocess.Popen) and item.returncode is None}
 
 
 def _set_subreaper(on: bool) -> bool:
@@ -309,18 +478,28 @@ def _set_subreaper(on: bool) -> bool:
     return bool(before.value)
 
 
-def _signal_verified(seen: procfs.Stat, signum: int) -> None:
-    """Signal the process that was `seen`, unless its number belongs to another one by now."""
+def _signal_verified(seen: procfs.Stat, *signums: int) -> bool:
+    """Signal the process that was `seen`, unless its number belongs to another one by now; False when not permitted."""
     try:
         pidfd = os.pidfd_open(seen.pid)
     except OSError as error:
         if error.errno not in (errno.ESRCH, errno.EINVAL):
             log.warning("process %d can't be signalled: %s", seen.pid, error.strerror)
-        return
+        return True
     try:
         stat = procfs.read_stat(seen.pid)
         if stat is not None and stat.start_time == seen.start_time:
-            with contextlib.suppress(ProcessLookupError, PermissionError):
+            for signum in signums:
                 signal.pidfd_send_signal(pidfd, signum)
+    except ProcessLookupError:
+        pass
+    except PermissionError:
+        return False
     finally:
         os.close(pidfd)
+    return True
+
+
+def _denied_message(pids: Iterable[int]) -> str:
+    shown = ", ".join(f"{pid} (uid {procfs.owner(pid)})" for pid in sorted(pids))
+    return f"uid {os.geteuid()} is not permitted to signal {shown}"

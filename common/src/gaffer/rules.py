@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gaffer.errors import QUOTED, BadRequest, ConfigError, Problem, quoted
-from gaffer.names import parse_job_name
+from gaffer.names import MAX_PROCESS_ENDPOINTS, parse_job_name
 from gaffer.words import MAX_WORD, split_words
 
 
@@ -208,7 +208,10 @@ def variables(value: Any, lax: bool) -> Mapping[str, str]:
             raise Wrong(f"{quoted(key)} can't be the name of a variable")
         path = f".{_argument(key)[:QUOTED]}"
         if isinstance(item, bool) or not isinstance(item, str | int | float):
-            raise Wrong(f"expected a text, got {quoted(item)}", path=path)
+            hint = (
+                "null stands in for a value that only keys with `define` see: give the value" if item is None else None
+            )
+            raise Wrong(f"expected a text, got {quoted(item)}", hint, path)
         result[key] = _argument(_as_text(item, path), path)
     return result
 
@@ -381,6 +384,8 @@ def endpoint_list(value: Any, lax: bool) -> tuple[str, ...] | None:
     if value == "none" and lax:
         return ()
     items = split_list(value, "a list of NAME:PORT")
+    if len(items) > MAX_PROCESS_ENDPOINTS:
+        raise Wrong(f"{len(items)} endpoints are too many", f"use at most {MAX_PROCESS_ENDPOINTS}")
     for index, item in enumerate(items):
         match = _ENDPOINT.fullmatch(item) if isinstance(item, str) else None
         if not match or (match[2].isdecimal() and not 1 <= int(match[2]) <= 65535):

@@ -4,7 +4,7 @@ from typing import Annotated, Literal, TypedDict
 
 from msgspec import Meta
 
-from gaffer.job_schema import JobSettings
+from gaffer.job_schema import JobSettings, ShownVariables
 from gaffer.job_states import JobState
 from gaffer.slot import SlotState
 
@@ -79,7 +79,7 @@ class ProcessInfo(TypedDict):
     active: bool
     cmd: str
     args: list[str]
-    env: dict[str, str]
+    env: ShownVariables
     uid: int | str | None
     gid: int | str | None
     redirect_output: list[str]

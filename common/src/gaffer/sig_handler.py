@@ -8,6 +8,8 @@ from collections.abc import Callable
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
+from gaffer import startup
+
 if TYPE_CHECKING:
     from gaffer.manager import Manager
 
@@ -21,7 +23,7 @@ class BaseSigHandler:
     `start` logs a warning and catches none. `stop` puts back what was there before.
     """
 
-    QUIT_SIGNALS = (signal.SIGQUIT, signal.SIGTERM, signal.SIGINT)
+    QUIT_SIGNALS = startup.QUIT_SIGNALS
     RELOAD_SIGNAL = signal.SIGHUP
 
     def __init__(self) -> None:
@@ -29,7 +31,7 @@ class BaseSigHandler:
         self._previous: dict[int, Any] = {}
 
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Catch the signals from now on."""
+        """Catch the signals from now on, and handle those that `gaffer.startup` has held."""
         if threading.current_thread() is not threading.main_thread():
             logger.warning("signals are not caught: the loop does not run in the main thread")
             return
@@ -37,6 +39,9 @@ class BaseSigHandler:
         for signum in self.QUIT_SIGNALS:
             self._catch(signum, self.handle_quit)
         self._catch(self.RELOAD_SIGNAL, self.handle_reload)
+        for held in startup.take_pending():
+            handle = self.handle_reload if held == self.RELOAD_SIGNAL else self.handle_quit
+            loop.call_soon_threadsafe(handle, self, held)
 
     def _catch(self, signum: int, callback: Callable[[object, int], None]) -> None:
         loop = self._loop

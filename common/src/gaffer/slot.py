@@ -68,6 +68,7 @@ TRANSITIONS: dict[tuple[SlotState, Cue], tuple[SlotState, tuple[Action, ...]]] =
     (S.DRAINING, C.DIED): (S.STOPPING, (A.TERMINATE,)),
     (S.STOPPING, C.DIED): (S.STOPPING, ()),
     (S.STOPPING, C.KILL): (S.STOPPING, (A.KILL,)),
+    (S.STOPPING, C.RELEASE): (S.EMPTY, (A.RELEASE,)),
     (S.STOPPING, C.FILL): (S.STARTING, (A.SPAWN,)),
     (S.STOPPING, C.DELAY): (S.BACKOFF, (A.START_BACKOFF,)),
     (S.STOPPING, C.PARK): (S.WAITING, ()),
@@ -89,7 +90,10 @@ class Slot:
     exited_at: float | None = None  # set once the leader ended
     crashed: bool = False  # the leader ended without being asked to
     replace: bool = False  # whoever is here was asked to make room for a successor
+    refused: str = ""  # why its process can't be ended
+    stuck: bool = False  # its process outlives SIGKILL
     failures: int = 0  # starts in a row that did not last
+    crashes: int = 0  # unwanted exits in a row, each soon after the start
     graceful_timeout: float | None = None  # of a committed process, when it differs from the job's
     env: dict[str, str] = field(default_factory=dict)  # of a committed process, over the job's
 

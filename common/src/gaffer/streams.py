@@ -5,9 +5,13 @@ ring has moved past it, it learns how much it lost. Cursors read a `Log` of reco
 """
 
 import asyncio
+import secrets
 from collections import deque
 from collections.abc import Callable
+from functools import cached_property
 from typing import Generic, NamedTuple, Protocol, TypeVar
+
+from gaffer.position import Position
 
 DEFAULT_LIMIT = 256 * 1024  # bytes a ring keeps
 READ_SIZE = 64 * 1024  # bytes a cursor gets at most at a time
@@ -57,6 +61,10 @@ class Source(Generic[P]):
         self.closed = True
         self._wake()
 
+    def reopen(self) -> None:
+        """More may come again."""
+        self.closed = False
+
     def watch(self, callback: Callable[[], None]) -> None:
         """Call `callback()` whenever something comes or the source closes."""
         self._watchers.add(callback)
@@ -64,6 +72,15 @@ class Source(Generic[P]):
     def unwatch(self, callback: Callable[[], None]) -> None:
         """Undo `watch`; unknown callbacks are ignored."""
         self._watchers.discard(callback)
+
+    @cached_property
+    def epoch(self) -> str:
+        """Random: no other source has it, also not one of the same name in a later life of the program."""
+        return secrets.token_hex(8)
+
+    def position(self, offset: int) -> Position:
+        """The offset, for a reader that is to resume there."""
+        return Position(self.epoch, offset)
 
     @property
     def watchers(self) -> int:

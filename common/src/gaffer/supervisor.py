@@ -20,8 +20,9 @@ from gaffer.errors import ProcessError, StartFailed
 from gaffer.events import EventEmitter
 from gaffer.job import Job
 from gaffer.log_files import LogWriter
+from gaffer.names import JobName
 from gaffer.process import ExitStatus, Process, Recorder
-from gaffer.reaper import Reaper
+from gaffer.reaper import DETACHED, Reaper
 from gaffer.sampler import Sampler
 from gaffer.streams import Losses
 
@@ -58,6 +59,7 @@ class Supervisor:
         on_job_gone: Callable[[Job], Any],
     ) -> None:
         self.running: dict[int, Process] = {}
+        self.owners: dict[int, Job] = {}  # of the running processes, by pid
         self.revision = 0  # grows with every change of jobs or processes
         self.sampler = Sampler(loop, self.running)
         self.losses = Losses()
@@ -72,10 +74,16 @@ class Supervisor:
         self._timers: dict[tuple[Job, ev.TimerKey], asyncio.TimerHandle] = {}
         self._ports: dict[tuple[Job, int], int] = {}
         self._listeners: list[Callable[[], Any]] = []
+        self._job_listeners: list[Callable[[JobName], Any]] = []
         self._on_spawn: list[Callable[[Process], Any]] = []
         self._open = False
         self._due = False
         self._notify_due = False
+
+    @property
+    def lost_log_bytes(self) -> int:
+        """The bytes of output that could not be written to log files."""
+        return self._logs.lost if self._logs is not None else 0
 
     # From any thread
 
@@ -84,7 +92,7 @@ class Supervisor:
         with self._lock:
             self._queue.extend((job, instruction) for instruction in job.handle(event, time.monotonic()))
             self._wake()
-            self.touch()
+            self.touch(job.name)
             if job.gone:
                 self._loop.call_soon_threadsafe(self._forget, job)
 
@@ -96,9 +104,12 @@ class Supervisor:
             self._open = True
             self._wake()
 
-    def touch(self) -> None:
-        """Something changed that listeners of changes want to know."""
+    def touch(self, *names: JobName) -> None:
+        """Something changed that listeners of changes want to know: the jobs of these names, or others."""
         self.revision += 1
+        for listener in self._job_listeners:
+            for name in names:
+                listener(name)
         if self._listeners and not self._notify_due:
             self._notify_due = True
             self._loop.call_soon_threadsafe(self._notify)
@@ -114,6 +125,20 @@ class Supervisor:
         with self._lock:
             if callback in self._listeners:
                 self._listeners.remove(callback)
+
+    def on_job_change(self, callback: Callable[[JobName], Any]) -> None:
+        """Call `callback(name)` when a job may have changed, come or gone, before the callbacks of `on_change`.
+
+        Called in any thread, under the lock; it must return at once and raise nothing.
+        """
+        with self._lock:
+            self._job_listeners.append(callback)
+
+    def off_job_change(self, callback: Callable[[JobName], Any]) -> None:
+        """Undo `on_job_change`; unknown ones are ignored."""
+        with self._lock:
+            if callback in self._job_listeners:
+                self._job_listeners.remove(callback)
 
     def on_spawn(self, callback: Callable[[Process], Any]) -> None:
         """Call `callback(process)` on the loop for each process as it starts, before any of its output is read."""
@@ -213,7 +238,7 @@ class Supervisor:
             log.warning("%s can't be started: %s", job.name, error.message)
             self.submit(job, ev.SpawnFailed(order.pid, error.reason, error.message))
             return
-        self._began(process)
+        self._began(job, process)
         self.submit(job, ev.Spawned(order.pid, process.os_pid))
 
     def _adopt(self, order: ev.Adopt, job: Job) -> None:
@@ -228,10 +253,13 @@ class Supervisor:
             self.submit(job, ev.GroupEmpty(order.pid))
             return
         log.info("process %d of %s, detached by an earlier manager, is watched again", process.os_pid, job.name)
-        self._began(process)
+        self._began(job, process)
+        self.touch(job.name)
 
-    def _began(self, process: Process) -> None:
-        self.running[process.pid] = process
+    def _began(self, job: Job, process: Process) -> None:
+        with self._lock:
+            self.owners[process.pid] = job
+            self.running[process.pid] = process
         if self._settings.recorder is not None:
             # A moment later: while the new program is being set up, the kernel takes its time to tell of it.
             self._loop.call_soon(self._record, process)
@@ -250,8 +278,14 @@ class Supervisor:
         process = self.running.get(order.pid)
         if process is not None:
             self._record(process)
-            del self.running[order.pid]
+            self._ended(order.pid)
             process.release()
+            self.touch(job.name)
+
+    def _ended(self, pid: int) -> None:
+        with self._lock:
+            self.running.pop(pid, None)
+            self.owners.pop(pid, None)
 
     def _set_timer(self, order: ev.SetTimer, job: Job) -> None:
         key = (job, order.key)
@@ -273,14 +307,29 @@ class Supervisor:
 
     def _on_exit(self, job: Job, process: Process, status: ExitStatus) -> None:
         self.submit(
-            job, ev.Exited(process.pid, status.exit_code, status.term_signal, process.os_pid, process.last_output())
+            job,
+            ev.Exited(
+                process.pid,
+                status.exit_code,
+                status.term_signal,
+                process.os_pid,
+                process.last_output(),
+                status.out_of_memory,
+            ),
         )
 
+    def _on_refused(self, job: Job, process: Process, message: str, final: bool) -> None:
+        self.submit(job, ev.EndRefused(process.pid, message, final))
+
     def _on_gone(self, job: Job, process: Process) -> None:
-        self.running.pop(process.pid, None)
+        self._ended(process.pid)
         if self._settings.recorder is not None:
             self._settings.recorder.ended(process.pid)
         self.submit(job, ev.GroupEmpty(process.pid))
+
+    def _cookie(self, job: Job, pid: int) -> str:
+        node_id = self._settings.node_id
+        return f"{node_id}:{pid}{DETACHED if job.config.detach else ''}" if node_id else ""
 
     def _make(self, job: Job, pid: int, slot: int, env: Mapping[str, str]) -> Process:
         process = Process(
@@ -292,13 +341,14 @@ class Supervisor:
             once=slot == 0,
             env=env,
             port=self._port(job, slot),
-            cookie=f"{self._settings.node_id}:{pid}" if self._settings.node_id else "",
+            cookie=self._cookie(job, pid),
             reaper=self._reaper,
             sampler=self.sampler,
             capture_all=self._settings.capture_all,
             logs=self._logs,
             on_exit=partial(self._on_exit, job),
             on_gone=partial(self._on_gone, job),
+            on_refused=partial(self._on_refused, job),
         )
         for ring in process.rings.values():
             ring.losses = self.losses

@@ -1,5 +1,6 @@
 """What people are told of jobs: the dicts behind `Manager.info` and `Manager.stats`, and what lookupd is told."""
 
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -68,7 +69,7 @@ def job_info(job: Job, running: Mapping[int, Process], host: str) -> JobInfo:
         "processes": pids,
         "config": job.config.to_dict(),
         "state": job.state,
-        "reason": job.reason,
+        "reason": job.reason or job.crash_loop(time.monotonic()),
         "restarts": job.restarts,
         "instances": [
             _instance(job, slot, running, host)

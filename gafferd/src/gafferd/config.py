@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from gaffer.config import ProcessConfig, find_problems
-from gaffer.errors import BadRequest, ConfigError, Problem
+from gaffer.errors import BadRequest, ConfigError, GafferError, Problem
 from gaffer.names import JobName, parse_job_name
 from gaffer.rules import Wrong, did_you_mean
+from gaffer.trusted_files import read_trusted
 from gafferd import settings
 from gafferd.ini import Section, Value, merge, parse_ini
 
@@ -60,7 +61,11 @@ def find_config(given: str | None, environ: Mapping[str, str], home: Path, root:
         for name in FILE_NAMES:
             if (path / name).is_file():
                 return path / name
-        what = f"holds no {' or '.join(FILE_NAMES)}" if path.is_dir() else "does not exist"
+        what = "does not exist"
+        if path.is_dir():
+            what = f"holds no {' or '.join(FILE_NAMES)}"
+        elif path.exists():
+            what = "is not a regular file, which could be read again at a reload"
         hint = None if given else "GAFFERD_CONFIG names it"
         raise ConfigError([Problem(str(path), f"the configuration {what}", hint)])
     # ~/.gaffer/gaffer.ini belongs to the client tools, so only gafferd.ini is looked for here.
@@ -102,11 +107,10 @@ class _Reader:
             return
         self._seen.add(path.resolve())
         try:
-            text = path.read_text("utf-8-sig")
-        except (OSError, UnicodeDecodeError) as error:
-            why = error.strerror if isinstance(error, OSError) else f"it is not UTF-8 text ({error})"
-            message = f"can't read {path}: {why}"
-            self.problems.append(value.problem(message) if value else Problem(str(path), message))
+            text = _read_text(path)
+        except GafferError as error:
+            found_at = value.problem if value else partial(Problem, str(path))
+            self.problems.append(found_at(error.message, error.hint))
             return
         found, mistakes = parse_ini(text, str(path))
         keys = found["gaffer"].values if "gaffer" in found else {}
@@ -133,11 +137,19 @@ class _Reader:
             self.warnings.append(include.problem(f"[gaffer] include: ignored a loop: {files}", "remove one include"))
 
 
+def _read_text(path: Path) -> str:
+    try:
+        return read_trusted(path).data.decode("utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else f"it is not UTF-8 text ({error})"
+        raise GafferError(f"can't read {path}: {why}") from None
+
+
 _ENDPOINT_RULES: dict[str, Callable[[str], Any]] = {
     "bind": settings.addresses,
     "backlog": settings.backlog,
-    "certfile": settings.existing_file,
-    "keyfile": settings.existing_file,
+    "certfile": settings.tls_file,
+    "keyfile": settings.tls_file,
 }
 _READER_KEYS = ("include", "include_dir")
 _APPLICATION_KEYS = ("mandatory",)  # of plugins with an application

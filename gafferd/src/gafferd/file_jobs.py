@@ -3,15 +3,31 @@
 import logging
 from collections.abc import Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 from gaffer import Manager
 from gaffer.config import ProcessConfig
+from gaffer.errors import GafferError
 from gaffer.names import JobName, parse_job_name
 from gaffer.webhooks import WebHooks
 from gafferd.config import Config, load_config
-from gafferd.reload import Change, plan
+from gafferd.reload import Change, plan, starts
 
 logger = logging.getLogger(__name__)
+
+
+class Failure(NamedTuple):
+    """A change that could not be applied; the next reload tries it again."""
+
+    change: Change
+    error: GafferError
+
+
+class Reload(NamedTuple):
+    """The result of a reload."""
+
+    applied: list[Change]
+    failed: list[Failure]
 
 
 class FileJobs:
@@ -21,36 +37,54 @@ class FileJobs:
         self._manager = manager
         self._webhooks = webhooks
         self._path = path
-        self._config = config
+        self._config = config  # its settings and endpoints are those of the running daemon
+        self._applied: dict[JobName, ProcessConfig] = {}
 
     def load(self) -> None:
         """Load and start all jobs in their order."""
         for name, config in self._config.jobs.items() if self._config else ():
             self._manager.load(config, name.session)
+            self._applied[name] = config
 
-    def reload(self) -> list[Change]:
-        """Read the file again and apply what changed. Raises ConfigError for a broken file, and changes nothing."""
+    def reload(self) -> Reload:
+        """Read the file again and apply each change; one that fails keeps none of the others from being applied.
+
+        Raises ConfigError for an invalid file, and changes nothing then.
+        """
         if self._path is None or self._config is None:
-            return []
-        before, after = self._config, load_config(self._path)
-        if (before.settings, before.endpoints) != (after.settings, after.endpoints):
-            logger.warning("the settings of the daemon itself have changed: they apply when it is started again")
-        self._config = after
-        self._webhooks.replace_hooks(after.webhooks)
-        changes = plan(before.jobs, after.jobs, set(map(parse_job_name, self._manager.jobs())))
+            return Reload([], [])
+        file = load_config(self._path)
+        if (self._config.settings, self._config.endpoints) != (file.settings, file.endpoints):
+            logger.warning("the settings of the daemon itself have changed: restart gafferd to apply them")
+        self._webhooks.replace_hooks(file.webhooks)
+        before = self._applied
+        changes = plan(before, file.jobs, set(map(parse_job_name, self._manager.jobs())))
+        pending = {change.job for change in changes}
+        self._applied = {name: config for name, config in file.jobs.items() if name not in pending}
+        self._applied |= {name: config for name, config in before.items() if name in pending}
+        result = Reload([], [])
         for change in changes:
-            self._apply(change, after.jobs)
-        return changes
+            try:
+                self._apply(change, before, file.jobs)
+            except GafferError as error:
+                result.failed.append(Failure(change, error))
+            else:
+                result.applied.append(change)
+        return result
 
-    def _apply(self, change: Change, jobs: Mapping[JobName, ProcessConfig]) -> None:
+    def _apply(
+        self, change: Change, before: Mapping[JobName, ProcessConfig], after: Mapping[JobName, ProcessConfig]
+    ) -> None:
         name, action = change
         if action == "remove":
             self._manager.unload(name)
+            del self._applied[name]
             return
-        config = jobs[name]
+        config = after[name]
         if action == "add":
             self._manager.load(config, name.session)
         elif action == "scale":
             self._manager.scale(name, f"={config.numprocesses}")
         else:
-            self._manager.update(config, name.session)
+            self._manager.update(config, name.session, start=starts(before.get(name), config))
+        self._applied[name] = config

@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import msgspec
 
-from gaffer.http.access import AuthRequired, Facts, Forbidden, Grant, Scope
+from gaffer.http.access import AuthRequired, Facts, Forbidden, Grant, Scope, TokenRequired
 from gaffer.http.bodies import Done
 from gaffer.http.node import NodeHandler
 from gaffer.http.operations import operation
@@ -58,6 +58,12 @@ class Caller(msgspec.Struct):
     sessions: list[str] | None
     cookie: bool
     idle_timeout: float
+
+
+class Login(Caller):
+    """A Caller that has just logged in. Orders need the `token` as `X-Gaffer-Token`, with the cookie."""
+
+    token: str
 
 
 class KeyHandler(NodeHandler):
@@ -121,7 +127,11 @@ class Key(KeyHandler):
 
 
 class AuthSession(KeyHandler):
-    """The login of a web page: a cookie in place of a key, HttpOnly and SameSite=Strict."""
+    """The login of a web page: in place of a key a cookie, HttpOnly and SameSite=Strict, and a token.
+
+    The cookie alone is for reading. Orders need the token in the header `X-Gaffer-Token`, websockets and SockJS in the
+    first message, `AUTH:TOKEN`.
+    """
 
     max_body = 64 * 1024  # anybody may send one
 
@@ -133,25 +143,32 @@ class AuthSession(KeyHandler):
     @operation(Caller)
     def get(self) -> None:
         """What the caller may do."""
-        if not self.grant.scopes:
+        if not self.grant.scopes and self.login is None:
             raise AuthRequired("nobody is logged in here", hint="POST a key to /auth/session")
-        self.tell(self.grant)
+        login = self.login
+        by_cookie = login is not None and login.revocation is self.grant.revocation
+        self.reply(Caller(*_told(self.grant), by_cookie, IDLE_TIMEOUT))
 
-    @operation(Caller, body=LoginRequest)
+    @operation(Login, body=LoginRequest)
     def post(self) -> None:
-        """Log in with the key in a header (`Authorization: Bearer KEY`, `X-Api-Key`) or the body; sets the cookie."""
+        """Log in with the key in a header (`Authorization: Bearer KEY`, `X-Api-Key`) or the body.
+
+        Sets the cookie, and answers its `token`, for the page to keep in its sessionStorage.
+        """
         key = self.facts.key or self.body_as(LoginRequest).key
         grant = self.keys.verify(key)
         if grant is None:
             raise AuthRequired("this node doesn't know that key", hint="`gaffer key:create` makes one")
         self._log_out()
-        value = self.logins.open(grant)
-        self.set_cookie(self.logins.cookie, value, **self._attributes)
-        self.tell(grant, cookie=True)
+        new = self.logins.open(grant)
+        self.set_cookie(self.logins.cookie, new.cookie, **self._attributes)
+        self.reply(Login(*_told(grant), True, IDLE_TIMEOUT, new.token))
 
     @operation(Done)
     def delete(self) -> None:
-        """Log out; what the page has open is closed. Nothing to log out of is no error."""
+        """Log out, with cookie and token; what the page has open is closed. Nothing to log out of is no error."""
+        if self.login is not None and self.login.elevate is not None and self.grant is self.login:
+            raise TokenRequired
         self._log_out()
         self.clear_cookie(self.logins.cookie, **self._attributes)
         self.done()
@@ -162,12 +179,11 @@ class AuthSession(KeyHandler):
         request = self.request
         return Facts.from_headers(request.method or "", request.protocol, request.headers, peer_of(request))
 
-    def tell(self, grant: Grant, *, cookie: bool | None = None) -> None:
-        """Answer what the grant allows."""
-        if cookie is None:
-            value = self.facts.cookie(self.logins.cookie)
-            cookie = value is not None and self.logins.resume(value) is grant
-        self.reply(Caller(*_told(grant), cookie, IDLE_TIMEOUT))
+    @property
+    def login(self) -> Grant | None:
+        """The grant of the cookie alone; None without one."""
+        value = self.facts.cookie(self.logins.cookie)
+        return self.logins.resume(value) if value is not None else None
 
     def _log_out(self) -> None:
         self.grant.release(self)  # so that this request is still answered

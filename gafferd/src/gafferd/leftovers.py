@@ -5,7 +5,6 @@ never makes a stranger pay. It is a leftover when it is the leader that a record
 time), a member of the group of such a leader, or carries this node's cookie in its environment.
 """
 
-import contextlib
 import errno
 import logging
 import os
@@ -14,11 +13,12 @@ import signal
 import time
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from gaffer import procfs
 from gaffer.errors import GafferError
 from gaffer.process import ProcessRecord
-from gaffer.reaper import COOKIE
+from gaffer.reaper import COOKIE, DETACHED
 
 logger = logging.getLogger(__name__)
 
@@ -45,15 +45,22 @@ def _stat_of(record: ProcessRecord) -> procfs.Stat | None:
     return stat if stat is not None and stat.start_time == record.start_time else None
 
 
-def end_leftovers(records: Sequence[ProcessRecord], node_ids: Collection[str], spare: Collection[str] = ()) -> int:
-    """Terminate what is left of `records` (of this boot) and of the nodes `node_ids`, all at once; return how many.
+class Ended(NamedTuple):
+    """The number of leftovers that have ended, and the records of those that this user is not permitted to signal."""
+
+    number: int
+    refused: list[ProcessRecord]
+
+
+def end_leftovers(records: Sequence[ProcessRecord], node_ids: Collection[str], spare: Collection[str] = ()) -> Ended:
+    """Terminate what is left of `records` (of this boot) and of the nodes `node_ids`, all at once.
 
     Each gets SIGTERM, then SIGKILL once the graceful timeout of its record is over. Processes with a cookie in
     `spare` are left alone. Raises LeftoverError when one outlives SIGKILL by 10 seconds.
     """
     if not hasattr(os, "pidfd_open"):
         logger.warning("this system has no pidfds: what an earlier gafferd left is not looked for")
-        return 0
+        return Ended(0, [])
     hunt = _Hunt(records, node_ids, spare)
     try:
         return hunt.run()
@@ -61,11 +68,37 @@ def end_leftovers(records: Sequence[ProcessRecord], node_ids: Collection[str], s
         hunt.close()
 
 
+class Marked(NamedTuple):
+    """A process with the cookie of a node; `detached` for one that is to outlive its gafferd."""
+
+    pid: int
+    cookie: str
+    detached: bool
+
+
+def find_marked(node_ids: Collection[str]) -> list[Marked]:
+    """The live processes that carry the cookie of one of the nodes."""
+    found = []
+    for pid in procfs.all_pids():
+        cookie = (procfs.read_environ(pid) or {}).get(COOKIE, "")
+        if cookie.startswith(_prefixes(node_ids)) and pid != os.getpid():
+            stat = procfs.read_stat(pid)
+            if stat is not None and stat.state not in "ZX":
+                # Its own children have the cookie too; it alone leads its session.
+                found.append(Marked(pid, cookie, cookie.endswith(DETACHED) and stat.session == pid))
+    return found
+
+
+def _prefixes(node_ids: Collection[str]) -> tuple[str, ...]:
+    return tuple(f"{node_id}:" for node_id in node_ids)
+
+
 @dataclass
 class _Target:
     pid: int
     pidfd: int
     kill_at: float
+    record: ProcessRecord | None
     killed: bool = False
 
 
@@ -74,26 +107,31 @@ class _Hunt:
         self._begin = time.monotonic()
         self._by_pid = {record.os_pid: record for record in records}
         self._by_cookie = {record.cookie: record for record in records}
-        self._prefixes = tuple(f"{node_id}:" for node_id in node_ids)
+        self._prefixes = _prefixes(node_ids)
         self._spare = spare
         self._targets: dict[int, _Target] = {}  # by pidfd
         self._poll = select.poll()
         self._ended = 0
+        self._refused: dict[int, ProcessRecord | None] = {}  # by pid
 
-    def run(self) -> int:
+    def run(self) -> Ended:
         next_scan = 0.0
         while True:
             if not self._targets or time.monotonic() >= next_scan:
                 self._scan()
                 next_scan = time.monotonic() + _RESCAN
             if not self._targets:
-                return self._ended
+                refused = [record for pid, record in self._refused.items() if record and record.os_pid == pid]
+                return Ended(self._ended, refused)
             self._kill_overdue()
             for pidfd, _ in self._poll.poll(_RESCAN * 1000):
-                self._poll.unregister(pidfd)
-                os.close(pidfd)
-                del self._targets[pidfd]
+                self._drop(pidfd)
                 self._ended += 1
+
+    def _drop(self, pidfd: int) -> None:
+        self._poll.unregister(pidfd)
+        os.close(pidfd)
+        del self._targets[pidfd]
 
     def close(self) -> None:
         for pidfd in self._targets:
@@ -101,7 +139,7 @@ class _Hunt:
 
     def _scan(self) -> None:
         """Find the leftovers that are not targets yet, then ask them to end: an ended leader says less of its group."""
-        known = {target.pid for target in self._targets.values()}
+        known = {target.pid for target in self._targets.values()} | self._refused.keys()
         found = []
         for pid in procfs.all_pids():
             if pid in known or pid == os.getpid():
@@ -119,13 +157,30 @@ class _Hunt:
                 os.close(pidfd)
                 continue
             timeout = record.graceful_timeout if record else UNRECORDED_TIMEOUT
-            target = self._targets[pidfd] = _Target(pid, pidfd, self._begin + timeout)
+            target = self._targets[pidfd] = _Target(pid, pidfd, self._begin + timeout, record)
             found.append(target)
             self._poll.register(pidfd, select.POLLIN)
             name = record.job if record else "an unrecorded job"
             logger.warning("ending process %d of %s, left by an earlier gafferd", pid, name)
         for target in found:
-            _send(target.pidfd, signal.SIGTERM)
+            self._send(target, signal.SIGTERM, signal.SIGCONT)  # one that is stopped hears nothing else
+
+    def _send(self, target: _Target, *signums: int) -> None:
+        try:
+            for signum in signums:
+                signal.pidfd_send_signal(target.pidfd, signum)
+        except ProcessLookupError:
+            pass
+        except PermissionError:
+            logger.error(
+                "process %d, left by an earlier gafferd, can't be ended: it belongs to uid %s, "
+                "which uid %d is not permitted to signal",
+                target.pid,
+                procfs.owner(target.pid),
+                os.geteuid(),
+            )
+            self._refused[target.pid] = target.record
+            self._drop(target.pidfd)
 
     def _identify(self, pid: int) -> tuple[bool, ProcessRecord | None]:
         """Whether `pid` is a leftover, and its record or that of its leader."""
@@ -146,19 +201,14 @@ class _Hunt:
 
     def _kill_overdue(self) -> None:
         now = time.monotonic()
-        for target in self._targets.values():
+        for target in tuple(self._targets.values()):
             if not target.killed and now >= target.kill_at:
                 logger.warning("killing process %d: it ignored SIGTERM", target.pid)
-                _send(target.pidfd, signal.SIGKILL)
                 target.killed = True
                 target.kill_at = now
+                self._send(target, signal.SIGKILL)
             elif target.killed and now >= target.kill_at + _GIVE_UP:
                 raise LeftoverError(
                     f"process {target.pid}, left by an earlier gafferd, does not end after SIGKILL",
                     hint="it may wait for a device or a network file system; end it, then start gafferd again",
                 )
-
-
-def _send(pidfd: int, signum: int) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        signal.pidfd_send_signal(pidfd, signum)

@@ -1,6 +1,11 @@
-"""Web pages that logged in: each has a cookie in place of its key. Kept in memory; the time is given in."""
+"""Web pages that logged in: each has a cookie and a token in place of its key. In memory; the time is given in.
+
+Browsers send a cookie to every port of its host, so other servers there see it. It is enough to read; the token, which
+a page keeps to itself, is needed for all else.
+"""
 
 import hashlib
+import hmac
 import logging
 import secrets
 import time
@@ -8,8 +13,9 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import NamedTuple
 
-from gaffer.http.access import Grant
+from gaffer.http.access import Grant, Scope
 from gaffer.http.revocation import Revocation
 
 IDLE_TIMEOUT = 12 * 3600.0  # seconds since the last request, while no feed and no websocket of the page is open
@@ -18,19 +24,27 @@ MAX_PER_KEY = 64
 logger = logging.getLogger(__name__)
 
 
+class NewLogin(NamedTuple):
+    """What a page gets: the value of a cookie, and the token that belongs to it."""
+
+    cookie: str
+    token: str
+
+
 @dataclass(eq=False)
 class _Login:
-    """One cookie. Its grant ends with that of its key, or before."""
+    """One cookie. Its grants, the second for the cookie alone, end with that of its key, or before."""
 
     key: Grant
     grant: Grant
+    reading: Grant
     revocation: Revocation
     last_used: float
     revoked: Callable[[], None]
 
 
 class Logins:
-    """The cookies given to pages, each 256 random bits of which a hash is kept.
+    """The cookies and tokens given to pages, each 256 random bits of which a hash is kept.
 
     A login ends when it is closed, when its key is revoked, after IDLE_TIMEOUT, and when its key has MAX_PER_KEY newer
     ones. All that the page has open is closed then. `displaced` counts those that newer ones ended.
@@ -45,25 +59,32 @@ class Logins:
     def __len__(self) -> int:
         return len(self._logins)
 
-    def open(self, key: Grant) -> str:
-        """The value of a new cookie that allows what the key allows."""
+    def open(self, key: Grant) -> NewLogin:
+        """A new cookie and a token, which together allow what the key allows."""
         self._end_idle()
         same = [digest for digest, login in self._logins.items() if login.key is key]
         if len(same) >= MAX_PER_KEY:
             self.displaced += 1
             logger.warning("one key has logged in on %d pages: the one idle for longest is logged out", len(same))
             self._end(same[0])
-        value = secrets.token_urlsafe(32)
-        digest, revocation = _hash(value), Revocation()
-        login = _Login(
-            key, replace(key, revocation=revocation), revocation, self._clock(), revoked=partial(self._end, digest)
+        new = NewLogin(secrets.token_urlsafe(32), secrets.token_urlsafe(32))
+        digest, token, revocation = _hash(new.cookie), _hash(new.token), Revocation()
+        grant = replace(key, revocation=revocation)
+        reading = replace(
+            grant,
+            scopes=grant.scopes & {Scope.READ},
+            elevate=lambda given: grant if hmac.compare_digest(_hash(given), token) else None,
         )
+        login = _Login(key, grant, reading, revocation, self._clock(), revoked=partial(self._end, digest))
         self._logins[digest] = login
         key.hold(login)
-        return value
+        return new
 
     def resume(self, value: str) -> Grant | None:
-        """What the cookie allows, which counts as use of it; None for one that is unknown or has ended."""
+        """What the cookie alone allows, to be elevated by its token; None for one that is unknown or has ended.
+
+        It counts as use of the cookie.
+        """
         digest = _hash(value)
         login = self._logins.get(digest)
         if login is None:
@@ -72,7 +93,7 @@ class Logins:
             self._end(digest)
             return None
         self._use(digest, login)
-        return login.grant
+        return login.reading
 
     def close(self, value: str) -> None:
         """Log out; an unknown cookie is no error."""

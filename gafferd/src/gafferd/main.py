@@ -2,16 +2,15 @@
 
 import logging
 import os
-import signal
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from gaffer import startup
 from gaffer.errors import ConfigError, GafferError, Problem
 from gaffer.log import setup_logging
-from gaffer.pidfile import Pidfile
+from gaffer.pidfile import hold_pidfile
 from gaffer.usage import parse_command_line
 from gaffer.util import daemonize, setproctitle_
 from gafferd.config import find_config, load_config, show_problem
@@ -76,14 +75,18 @@ Signals: TERM, INT and QUIT stop the jobs and exit, a second INT kills them; HUP
 
 def main() -> None:
     """Run gafferd until a signal ends it, then exit with the code of `command`."""
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # an inherited SIG_IGN would hide how processes end
-    sys.exit(command(sys.argv[1:], os.environ))
+    startup.exit_on_signals()
+    try:
+        code = command(sys.argv[1:], os.environ)
+    finally:
+        startup.ignore_signals()
+    sys.exit(code)
 
 
 def command(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     """Run gafferd; returns 2 for a wrong command line or configuration, 1 for what else keeps it from running.
 
-    130 when it is interrupted before it runs.
+    A signal before it runs ends it with 130 (SIGINT) or 0.
     """
     try:
         run(parse_options(argv), environ)
@@ -91,8 +94,8 @@ def command(argv: Sequence[str], environ: Mapping[str, str]) -> int:
         return _fail(2, error.problems)
     except GafferError as error:
         return _fail(2 if error.errno == 400 else 1, [Problem("gafferd", error.message, error.hint)])
-    except KeyboardInterrupt:
-        return 130
+    except startup.Interrupted as interrupted:
+        return interrupted.status
     return 0
 
 
@@ -119,7 +122,9 @@ def run(options: Mapping[str, Any], environ: Mapping[str, str]) -> None:
     setproctitle_("gafferd")
     for warning in config.warnings if config else ():
         logger.warning("%s", show_problem(warning))
-    with _pidfile(settings.pidfile):
+    startup.hold_signals()
+    with hold_pidfile(settings.pidfile):
+        startup.raise_signals()
         server.serve(ready)
 
 
@@ -128,23 +133,6 @@ def _home() -> Path:
         return Path.home()
     except RuntimeError:
         raise GafferError("this user has no home directory", hint="set the variable HOME") from None
-
-
-@contextmanager
-def _pidfile(path: str | None) -> Iterator[None]:
-    """Hold a pidfile while the block runs, when there is to be one."""
-    if path is None:
-        yield
-        return
-    pidfile = Pidfile(path)
-    try:
-        pidfile.create(os.getpid())
-    except (RuntimeError, OSError) as error:
-        raise GafferError(str(error), reason="bad_pidfile") from None
-    try:
-        yield
-    finally:
-        pidfile.unlink()
 
 
 def _stay() -> None:

@@ -40,5 +40,10 @@ def plan(
     return changes
 
 
+def starts(old: ProcessConfig | None, new: ProcessConfig) -> bool:
+    """Whether the new file starts a job that the old one left stopped (`start = no`)."""
+    return old is not None and new.start and not old.start
+
+
 def _differ_in_number_only(old: ProcessConfig, new: ProcessConfig) -> bool:
     return {**old.to_dict(), "numprocesses": new.numprocesses} == new.to_dict()

@@ -5,7 +5,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from gafferd.plugins import PluginFolder, find_danger, is_shown
+from gaffer.trusted_files import UntrustedFile, check_way, find_danger
+from gafferd.plugins import PluginFolder, is_shown
 
 SITE = "_site"
 INDEX = "index.html"
@@ -53,7 +54,9 @@ def settle_sites(folder: PluginFolder, uid: int) -> None:
 
 def _is_own(place: Path, uid: int) -> bool:
     try:
-        danger = find_danger(place.stat(), uid)
+        danger = find_danger(check_way(place, follow=True).stat(), uid)
+    except UntrustedFile as error:
+        danger = error.message
     except OSError as error:
         danger = f"it can't be read: {error.strerror}"
     if danger:

@@ -11,7 +11,8 @@ from typing import BinaryIO, NamedTuple
 
 from gaffer.complaints import Complaints
 from gaffer.http.base import NotFound
-from gafferd.plugins import PluginFolder, find_danger, is_shown
+from gaffer.trusted_files import UntrustedFile, check_way, find_danger
+from gafferd.plugins import PluginFolder, is_shown
 from gafferd.site_layout import INDEX, SITE, is_bare_site
 
 # What O_NOFOLLOW, O_NONBLOCK and the path itself may meet.
@@ -89,6 +90,7 @@ class Sites:
         )
         if folder is None or not _is_plain(plugin) or "/" in plugin:
             raise absent
+        self._require_own_way(folder)
         self._require_own(folder, folder.stat())
         base = Path(os.path.realpath(folder / plugin))
         root = Path(os.path.realpath(base / SITE))
@@ -116,6 +118,13 @@ class Sites:
             os.close(descriptor)
             raise
         return descriptor
+
+    def _require_own_way(self, folder: Path) -> None:
+        try:
+            check_way(folder, follow=True)
+        except UntrustedFile as error:
+            self._complain(f"no page is served: {error.message}; {error.hint}")
+            raise NotFound("this is not served: others may change it", hint="the log of the node says why") from None
 
     def _require_own(self, place: Path, status: os.stat_result) -> None:
         if danger := find_danger(status, self._uid):

@@ -5,24 +5,22 @@ come next for it are no longer kept, it gets the whole map again.
 """
 
 import asyncio
-import re
-from typing import Any, cast
+from typing import Annotated, Any, cast
 
-from msgspec import Struct
+from msgspec import Meta, Struct
 from tornado.iostream import StreamClosedError
 
 from gaffer.errors import BadRequest
 from gaffer.http.operations import EVENTS, operation
+from gaffer.position import Position
 from gaffer.streams import Cursor, Records
 from gaffer_lookupd.application import LookupHandler
 from gaffer_lookupd.changes import Change
 from gaffer_lookupd.queries import in_parts
 
 HEARTBEAT = 15.0  # seconds between signs of life, where the client doesn't say
-PATIENCE = 60.0  # seconds a client may take for one part before it is dropped
 
 _MIN_HEARTBEAT, _MAX_HEARTBEAT = 0.1, 3600.0
-_POSITION = re.compile(r"([0-9a-z]{1,64}):([0-9]{1,18})", re.ASCII)
 
 _COMMENT = b":\n\n"
 
@@ -34,8 +32,8 @@ class EventsQuery(Struct, kw_only=True):
     seconds of silence before an empty comment is sent.
     """
 
-    since: str = ""
-    heartbeat: float = HEARTBEAT
+    since: Annotated[str, Meta(pattern="^$|^[0-9A-Za-z]{1,64}:[0-9]{1,18}$")] = ""
+    heartbeat: Annotated[float, Meta(ge=_MIN_HEARTBEAT, le=_MAX_HEARTBEAT)] = HEARTBEAT
 
 
 class EventsHandler(LookupHandler):
@@ -56,7 +54,8 @@ class EventsHandler(LookupHandler):
         changes, heartbeat = self.application.changes, self._heartbeat()
         start = self._start()
         self._cursor = cursor = Cursor(changes, start)
-        self.set_header("Content-Type", EVENTS)
+        self._set_media()
+        self.follow()
         try:
             await self.flush()
             if start is None:
@@ -66,7 +65,7 @@ class EventsHandler(LookupHandler):
                     async with asyncio.timeout(heartbeat):
                         records = await cursor.next()
                 except TimeoutError:
-                    await self._send(_COMMENT)
+                    await self.send(_COMMENT)
                     continue
                 if records is None:
                     return
@@ -74,37 +73,35 @@ class EventsHandler(LookupHandler):
                     await self._send_snapshot(cursor)
                     continue
                 for part in in_parts(map(self._format, records.items)):
-                    await self._send(part)
+                    await self.send(part)
         except StreamClosedError:
             pass
+        finally:
+            self.application.readers.leave(self)
 
     def head(self, *args: str, **kwargs: str) -> None:
         self._heartbeat()
         self._start()
+        self._set_media()
+
+    def _set_media(self) -> None:
         self.set_header("Content-Type", EVENTS)
+        self.set_header("Cache-Control", "no-store, no-transform")  # proxies that compress a feed hold it back
 
     def on_connection_close(self) -> None:
         super().on_connection_close()
         if self._cursor is not None:
             self._cursor.end()
 
-    async def _send(self, data: bytes) -> None:
-        self.write(data)
-        try:
-            async with asyncio.timeout(PATIENCE):
-                await self.flush()
-        except TimeoutError:
-            cast(Any, self.request.connection).close()
-            raise StreamClosedError from None
-
     async def _send_snapshot(self, cursor: Cursor[Records[Change]]) -> None:
         cursor.offset = self.application.changes.end
         parts = self.application.queries.snapshot()
         head = b"event: snapshot\nid: %b\n" % self._id(cursor.offset)
         for part in parts:
-            await self._send(b"%bdata: %b\n" % (head, part))
+            await self.send(b"%bdata: %b\n" % (head, part))
+            await asyncio.sleep(0)  # a client that reads fast would leave no pause
             head = b""
-        await self._send(b"\n")
+        await self.send(b"\n")
 
     def _format(self, change: Change) -> bytes:
         name, data = change.message.event.encode(), change.to_json()
@@ -116,16 +113,16 @@ class EventsHandler(LookupHandler):
     def _start(self) -> int | None:
         """The position that the client goes on from; None when it has none, or one that can't be gone on from."""
         since = self.get_query_argument("since", "")
-        given = _POSITION.fullmatch(since)
-        if since and given is None:
+        given = Position.parse(since)
+        if since and (given is None or not given.epoch):
             raise BadRequest(
                 f"since={since!r} can't be used", reason="bad_value", hint="give the id of the last event, EPOCH:SEQ"
             )
-        position = _POSITION.fullmatch(self.request.headers.get("Last-Event-ID", "")) or given
-        if position is None or position[1] != self.application.registry.epoch:
+        position = Position.parse(self.request.headers.get("Last-Event-ID", "")) or given
+        if position is None or position.epoch != self.application.registry.epoch:
             return None
-        seq, changes = int(position[2]), self.application.changes
-        return seq if changes.start <= seq <= changes.end else None
+        changes = self.application.changes
+        return position.offset if changes.start <= position.offset <= changes.end else None
 
     def _heartbeat(self) -> float:
         text = self.get_query_argument("heartbeat", str(HEARTBEAT))

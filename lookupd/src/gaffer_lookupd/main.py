@@ -3,14 +3,14 @@
 import asyncio
 import gc
 import os
-import signal
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
+from gaffer import startup
 from gaffer.errors import ConfigError, GafferError, Problem
 from gaffer.log import setup_logging
 from gaffer.loop import new_loop
-from gaffer.pidfile import Pidfile
+from gaffer.pidfile import hold_pidfile
 from gaffer.sig_handler import BaseSigHandler
 from gaffer.util import daemonize
 from gaffer_lookupd.config import Config, make_config, parse_options
@@ -19,30 +19,37 @@ from gaffer_lookupd.server import LookupServer
 
 def main() -> None:
     """Run gaffer_lookupd until a signal ends it; exits with 2 for a wrong command line, 1 for what else fails."""
+    startup.exit_on_signals()
     try:
-        run(make_config(parse_options(sys.argv[1:]), os.environ))
+        code = command(sys.argv[1:], os.environ)
+    finally:
+        startup.ignore_signals()
+    sys.exit(code)
+
+
+def command(argv: Sequence[str], environ: Mapping[str, str]) -> int:
+    """Run gaffer_lookupd; return its exit status. A signal before it runs ends it with 130 (SIGINT) or 0."""
+    try:
+        run(make_config(parse_options(argv), environ))
     except ConfigError as error:
-        sys.exit(_fail(2, error.problems))
+        return _fail(2, error.problems)
     except GafferError as error:
-        code = 2 if error.errno == 400 else 1
-        sys.exit(_fail(code, [Problem(error.path or "", error.message, error.hint)]))
+        return _fail(2 if error.errno == 400 else 1, [Problem(error.path or "", error.message, error.hint)])
+    except startup.Interrupted as interrupted:
+        return interrupted.status
+    return 0
 
 
 def run(config: Config) -> None:
     """Serve until QUIT, TERM or INT; raises GafferError when it can't start."""
     detach = daemonize(wait=True) if config.daemon else _stay
     setup_logging(config.log_level, config.error_log)
-    pidfile = Pidfile(config.pidfile)
-    if config.pidfile is not None:
-        try:
-            pidfile.create(os.getpid())
-        except (RuntimeError, OSError) as error:
-            raise GafferError(str(error), reason="bad_pidfile") from None
-    try:
-        with asyncio.Runner(loop_factory=lambda: new_loop(config.loop)) as runner:
-            runner.run(_serve(config, detach))
-    finally:
-        pidfile.unlink()
+    startup.hold_signals()
+    with (
+        hold_pidfile(config.pidfile),
+        asyncio.Runner(loop_factory=lambda: new_loop(config.loop)) as runner,
+    ):
+        runner.run(_serve(config, detach))
 
 
 async def _serve(config: Config, detach: Callable[[], None]) -> None:
@@ -53,13 +60,12 @@ async def _serve(config: Config, detach: Callable[[], None]) -> None:
     _spare_the_collector()
     try:
         for address in server.addresses:
-            print(f"listening on {address}", file=sys.stderr, flush=True)
+            print(f"listening on {address}", file=sys.stderr)
+        sys.stderr.flush()  # `detach` may close it
         detach()
         await stopped.wait()
     finally:
         await server.stop()
-        for signum in _Signals.QUIT_SIGNALS:  # a second one must not end it before its pidfile is gone
-            signal.signal(signum, signal.SIG_IGN)
 
 
 def _spare_the_collector() -> None:

@@ -114,7 +114,8 @@ def test_output_streams(run: Callable[[str], Curl]) -> None:
     numbers = re.findall(r"^STDERR (\d+)\n", continuous.read_until(lambda text: text.count("\n") >= 2), re.MULTILINE)
     assert int(numbers[1]) == int(numbers[0]) + 1
     text = events.read_until(lambda text: text.count("\n\n") >= 2)
-    assert re.match(r"event: stderr\nid: \d+\ndata: STDERR (\d+)\n\nevent: stderr\nid: \d+\ndata: STDERR \d+\n\n", text)
+    event = r"event: stderr\nid: [0-9a-f]+:\d+\ndata: STDERR \d+\ndata: \n\n"
+    assert re.match(event * 2, text)
 
 
 @row("STR-10", "STR-13", "STR-14", "R-71", "HTTP-33", "AMB-05")

@@ -185,7 +185,12 @@ def wsgi(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterabl
     return [environ["REQUEST_METHOD"].encode(), b" ", environ["PATH_INFO"].encode()]
 
 
-EXTRA = [(r"/hello/(\w+)", Hello), (r"/hi/(\w+)", Hello, {"greeting": "hi"}), (r"/wsgi/.*", wsgi), (r"/jobs", Hello)]
+EXTRA = [
+    (r"/hello/(\w+)", Hello),
+    (r"/hi/(\w+)", Hello, {"greeting": "hi"}),
+    (r"/wsgi/.*", wsgi),
+    (r"/(?!wsgi|h).*", wsgi),
+]
 
 
 @pytest.mark.row("APP-08", "FEAT-14")
@@ -195,7 +200,8 @@ async def test_handlers_of_others_beside_the_api() -> None:
         assert (await node.call("GET", "/hi/bob")).body == b"hi bob"
         assert (await node.call("POST", "/wsgi/a/b", b"x")).body == b"POST /wsgi/a/b"
         assert (await node.call("GET", "/jobs")).json == {"jobs": []}, "the API comes first"
-        assert (await node.call("GET", "/other")).error == "not_found"
+        assert (await node.call("GET", "/other")).body == b"GET /other"
+        assert (await node.call("GET", "/hello")).error == "not_found"
 
 
 async def test_handlers_of_others_pass_the_same_gate() -> None:

@@ -126,7 +126,7 @@ async def test_a_rebound_name_is_refused(open_to_dash: HttpNode, host: str) -> N
         {"Origin": "http://evil.example.com"},
         {"Origin": "null"},
         {"Sec-Fetch-Site": "cross-site"},
-        {"Sec-Fetch-Mode": "x"},
+        {"Sec-Fetch-Site": "same-site", "Sec-Fetch-Mode": "cors"},
     ],
 )
 async def test_a_strange_page_is_refused(open_to_dash: HttpNode, headers: dict[str, str]) -> None:

@@ -30,7 +30,7 @@ IFRAME = re.compile(
 </html>\s*"""
 )
 
-NO_CACHE = "no-store, no-cache, must-revalidate, max-age=0"
+NO_CACHE = "no-store, no-cache, no-transform, must-revalidate, max-age=0"
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from gaffer.http.sockjs.sessions import BrokenMessage, decode_messages
 from support.poll import eventually_async
 from support.sockjs import SockJSServer, new_session, running_server
 
-NO_CACHE = "no-store, no-cache, must-revalidate, max-age=0"
+NO_CACHE = "no-store, no-cache, no-transform, must-revalidate, max-age=0"
 PRELUDE = b"h" * 2048 + b"\n"
 GO_AWAY = 'c[3000,"Go away!"]'
 STILL_OPEN = 'c[2010,"Another connection still open"]'

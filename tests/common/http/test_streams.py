@@ -27,6 +27,11 @@ async def say(node: HttpNode, pid: int, data: bytes) -> None:
     assert (await node.call("POST", f"/streams/{pid}/stdin", data)).json == {"ok": True}
 
 
+def position(node: HttpNode, pid: int, offset: int) -> str:
+    """What resumes the output of a process at an offset."""
+    return str(node.manager.ring(pid, "out").position(offset))
+
+
 async def said(node: HttpNode, pid: int, data: bytes) -> None:
     """Write to the echo and wait until it has come back, on a feed of its own."""
     feed = await node.follow(f"/streams/{pid}/out?feed=continuous")
@@ -76,14 +81,14 @@ async def test_longpolls_go_on_where_the_last_one_ended(node: HttpNode) -> None:
     await said(node, pid, b"three\n")
     second = await node.call("GET", f"/streams/{pid}/out?after={first.headers['x-gaffer-offset']}")
     assert second.body == b"two\nthree\n"
-    assert int(second.headers["x-gaffer-offset"]) == len(b"one\ntwo\nthree\n")
+    assert second.headers["x-gaffer-offset"] == position(node, pid, len(b"one\ntwo\nthree\n"))
 
 
 async def test_a_heartbeat_ends_a_longpoll_with_after_and_tells_the_offset(node: HttpNode) -> None:
     pid = await start(node)
     await said(node, pid, b"one\n")
     answer = await node.call("GET", f"/streams/{pid}/out?after=4&heartbeat=0.1")
-    assert (answer.status, answer.body, answer.headers["x-gaffer-offset"]) == (200, b"", "4")
+    assert (answer.status, answer.body, answer.headers["x-gaffer-offset"]) == (200, b"", position(node, pid, 4))
 
 
 @pytest.mark.row("STR-03")
@@ -116,24 +121,69 @@ async def test_an_eventsource_gives_events(node: HttpNode) -> None:
     feed = await node.follow(f"/streams/{pid}/out?feed=eventsource")
     assert feed.headers["content-type"] == "text/event-stream"
     await say(node, pid, b"ECHO\n")
-    assert await feed.read_until(b"\n\n") == b"event: out\nid: 5\ndata: ECHO\n\n"
+    assert (
+        await feed.read_until(b"\n\n") == f"event: out\nid: {position(node, pid, 5)}\ndata: ECHO\ndata: \n\n".encode()
+    )
     await say(node, pid, "é\rb\n\nc\n".encode())
-    events = await feed.read_until(b"data: c\n\n")
-    assert events.endswith("event: out\nid: 13\ndata: é\ndata: b\ndata: \ndata: c\n\n".encode())
+    events = await feed.read_until(b"data: c\ndata: \n\n")
+    text = f"event: out\nid: {position(node, pid, 13)}\ndata: é\ndata: b\ndata: \ndata: c\ndata: \n\n"
+    assert events.endswith(text.encode())
+
+
+async def test_an_eventsource_can_give_the_bytes(node: HttpNode) -> None:
+    pid = await start(node)
+    feed = await node.follow(f"/streams/{pid}/out?feed=eventsource&encoding=base64")
+    await say(node, pid, b"\xff\r\n")
+    assert await feed.read_until(b"\n\n") == f"event: out\nid: {position(node, pid, 3)}\ndata: /w0K\n\n".encode()
+
+
+@pytest.mark.parametrize(
+    "query", ["feed=eventsource&encoding=utf-8", "feed=continuous&encoding=base64", "encoding=base64"]
+)
+async def test_encodings_that_do_not_exist(node: HttpNode, query: str) -> None:
+    answer = await node.call("GET", f"/streams/{await start(node)}/out?{query}")
+    assert (answer.status, answer.error) == (400, "bad_value")
+
+
+async def test_an_eventsource_ends_with_all_that_was_written(node: HttpNode) -> None:
+    pid = await start(node, "import os\nos.read(0, 1)\nos.write(1, b'50%\\r')")
+    feed = await node.follow(f"/streams/{pid}/out?feed=eventsource")
+    await say(node, pid, b"x")
+    assert (await feed.read_all()).endswith(b"data: \ndata: \n\n")
 
 
 async def test_an_eventsource_goes_on_after_the_last_event(node: HttpNode) -> None:
     pid = await start(node)
     await said(node, pid, b"one\n")
     await said(node, pid, b"two\n")
-    feed = await node.follow(f"/streams/{pid}/out?feed=eventsource", {"Last-Event-ID": "4"})
-    assert await feed.read_until(b"\n\n") == b"event: out\nid: 8\ndata: two\n\n"
+    feed = await node.follow(f"/streams/{pid}/out?feed=eventsource", {"Last-Event-ID": position(node, pid, 4)})
+    assert await feed.read_until(b"\n\n") == f"event: out\nid: {position(node, pid, 8)}\ndata: two\ndata: \n\n".encode()
+
+
+@pytest.mark.parametrize("foreign", ["0123456789abcdef:4", "4", "nonsense"])
+async def test_an_eventsource_that_has_a_position_elsewhere_gets_a_gap_and_all_there_is(
+    node: HttpNode, foreign: str
+) -> None:
+    pid = await start(node)
+    await said(node, pid, b"one\n")
+    feed = await node.follow(f"/streams/{pid}/out?feed=eventsource", {"Last-Event-ID": foreign})
+    assert (await feed.read_until(b"data: one\n")).startswith(b'event: gap\ndata: {"from":0,"to":0}\n\nevent: out\n')
+
+
+async def test_other_feeds_begin_anew_for_a_position_elsewhere(node: HttpNode) -> None:
+    pid = await start(node)
+    await said(node, pid, b"one\n")
+    after = node.manager.event_log.position(1)
+    answer = await node.call("GET", f"/streams/{pid}/out?after={after}")
+    assert (answer.body, answer.headers["x-gaffer-offset"]) == (b"one\n", position(node, pid, 4))
+    feed = await node.follow(f"/streams/{pid}/out?feed=continuous&after={after}")
+    assert await feed.read_until(b"\n") == b"one\n"
 
 
 async def test_an_eventsource_tells_what_was_lost(node: HttpNode) -> None:
     pid = await start(node, f"print('x' * 80)\nprint('y' * {80 * LIMIT})\n{ECHO}")
     await said(node, pid, b"done\n")
-    feed = await node.follow(f"/streams/{pid}/out?feed=eventsource", {"Last-Event-ID": "0"})
+    feed = await node.follow(f"/streams/{pid}/out?feed=eventsource", {"Last-Event-ID": position(node, pid, 0)})
     events = await feed.read_until(b"\n\n")
     ring = node.manager.ring(pid, "out")
     assert events.startswith(f'event: gap\ndata: {{"from":0,"to":{ring.start}}}\n\n'.encode())

@@ -20,6 +20,11 @@ async def watched(node: HttpNode, readers: int) -> None:
     await eventually_async(lambda: node.manager.event_log.watchers == readers)
 
 
+def position(node: HttpNode, number: int) -> str:
+    """What resumes after an event."""
+    return str(node.manager.event_log.position(number))
+
+
 async def run(node: HttpNode, name: str = "dummy", session: str = "default") -> int:
     """Load a job and wait for its process; returns the pid."""
     assert (await node.call("POST", f"/jobs/{session}", sleeper(name))).status == 200
@@ -118,8 +123,25 @@ async def test_an_eventsource_names_its_events_and_goes_on_after_the_last(node: 
 
 async def test_an_eventsource_that_outlived_the_node_begins_anew(node: HttpNode) -> None:
     await run(node)
-    feed = await node.follow("/watch?feed=eventsource", {"Last-Event-ID": "1000000"})
-    assert (await feed.read_until(b"\n\n")).startswith(b"event: create\nid: 1\n")
+    for query, headers in (
+        ("", {"Last-Event-ID": "an0ther:1"}),
+        ("", {"Last-Event-ID": "1"}),
+        ("&after=an0ther:1", {}),
+    ):
+        feed = await node.follow(f"/watch?feed=eventsource{query}", headers)
+        expected = f'event: gap\ndata: {{"from":0,"to":0}}\n\nevent: create\nid: {position(node, 1)}\n'
+        assert (await feed.read_until(b'data: {"event"')).startswith(expected.encode())
+
+
+async def test_other_feeds_that_outlived_the_node_begin_anew_with_a_gap(node: HttpNode) -> None:
+    await run(node)
+    gap = {"event": "gap", "from": 0, "to": 0}
+    feed = await node.follow("/watch/create?feed=continuous&after=an0ther:1000")
+    first, second, *_ = await lines(feed, 2)
+    assert (first, second["event"]) == (gap, "create")
+    answer = await node.call("GET", "/watch/create?after=an0ther:1000")
+    assert (answer.json, answer.headers["x-gaffer-offset"]) == (gap, position(node, 0))
+    assert (await node.call("GET", f"/watch/create?after={position(node, 0)}")).json["event"] == "create"
 
 
 @pytest.mark.parametrize(
@@ -145,7 +167,7 @@ async def test_lost_events_are_told(node: HttpNode) -> None:
     assert await feed.read_until(b"\n\n") == b'event: gap\ndata: {"from":2,"to":5}\n\n'
     answer = await node.call("GET", "/watch?after=2")
     assert [json.loads(line) for line in answer.body.splitlines()] == [gap, {"event": "tick"}]
-    assert answer.headers["x-gaffer-offset"] == "6"
+    assert answer.headers["x-gaffer-offset"] == position(node, 6)
 
 
 @row("STR-03", "HTTP-37")
@@ -161,7 +183,7 @@ async def test_a_heartbeat_ends_a_longpoll_that_has_seen_something(node: HttpNod
     node.manager.events.publish("a")
     await eventually_async(lambda: node.manager.event_log.end == 1)
     answer = await node.call("GET", "/watch/b?after=0&heartbeat=0.1")
-    assert (answer.body, answer.headers["x-gaffer-offset"]) == (b"", "1")
+    assert (answer.body, answer.headers["x-gaffer-offset"]) == (b"", position(node, 1))
 
 
 @row("R-72")
@@ -174,6 +196,7 @@ async def test_what_cannot_be_watched(node: HttpNode, query: str) -> None:
 async def test_head_says_what_would_come(node: HttpNode) -> None:
     answer = await node.call("HEAD", "/watch?feed=eventsource")
     assert (answer.status, answer.headers["content-type"]) == (200, "text/event-stream")
+    assert answer.headers["cache-control"] == "no-store, no-transform"
     assert (await node.call("HEAD", "/watch?feed=nope")).status == 400
 
 

@@ -2,31 +2,42 @@
 
 import configparser
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TypedDict
+from urllib.parse import urlsplit
 
 from gaffer.keyfile import KeyFileError, read_key_file
 from gaffer.rules import did_you_mean
+from gaffer.trusted_files import UntrustedFile, open_trusted, read_trusted
+from gaffer_client.announced import NodePattern, Origin, covered
 from gaffer_client.cli.errors import UsageError
 from gaffer_client.cli.parse import Arguments
 from gaffer_client.cli.table import Option, Program
+from gaffer_client.errors import MalformedAnswer, Unauthorized, UntrustedServer
+from gaffer_client.local import default_url
 from gaffer_client.lookup import Lookup
-from gaffer_client.node import DEFAULT_URL, Server
-from gaffer_client.transport import is_key
+from gaffer_client.node import Server
+from gaffer_client.transport import DEFAULT_URL, is_key
 
 DEFAULT_LOOKUP = "http://127.0.0.1:5010"
 
 # The keys of `[node "URL"]` sections, and of `[client]`.
-NODE_KEYS = ("api_key_file", "cacert", "certfile", "keyfile")
-CLIENT_KEYS = ("endpoint", "lookupd", "cluster_key_file", *NODE_KEYS)
+NODE_KEYS = ("api_key_file", "cacert", "certfile", "keyfile", "insecure")
+CLIENT_KEYS = ("endpoint", "lookupd", "nodes", "cluster_key_file", *NODE_KEYS)
+_SWITCH = {"1": True, "yes": True, "true": True, "on": True, "0": False, "no": False, "false": False, "off": False}
 
 CONNECTION_OPTIONS = (
     Option("--api-key-file=FILE", "file with the API key (GAFFER_API_KEY_FILE; GAFFER_API_KEY holds the key itself)"),
     Option("--cacert=FILE", "certificates of the authorities to trust"),
     Option("--certfile=FILE", "the client's own certificate"),
     Option("--keyfile=FILE", "the key of that certificate"),
+    Option(
+        "--insecure",
+        "send the API key over plain http, and to servers of other users of this host (GAFFER_INSECURE=1)",
+    ),
     Option("--json", "print the JSON document of the matching route"),
     Option("-h, --help", "show help"),
 )
@@ -56,16 +67,64 @@ class Context:
         return self.arguments.flag("--json")
 
     @property
-    def endpoint(self) -> str:
-        """The URL of the node."""
+    def _endpoint_given(self) -> str | None:
         flag = self.arguments.text("--endpoint") or self.arguments.text("--connect")
-        return flag or self._environ.get("GAFFER_ENDPOINT") or self._file.client.get("endpoint") or DEFAULT_URL
+        return flag or self._environ.get("GAFFER_ENDPOINT") or self._file.client.get("endpoint")
 
     def server(self, url: str | None = None) -> Server:
-        """The node, or the one at `url`."""
-        url = url or self.endpoint
-        at_node = {**self._file.client, **self._file.nodes.get(url.rstrip("/"), {})}
-        return Server(url, api_key=self._api_key(at_node.get("api_key_file")), **self._tls(at_node))
+        """The node, or the one at `url`, an address that the user gave."""
+        given = url or self._endpoint_given
+        url = given or default_url(self._environ)
+        settings = self._settings(given or DEFAULT_URL)
+        key = self._api_key(settings.get("api_key_file"))
+        return Server(url, api_key=key, insecure=self._insecure(settings), **self._tls(settings))
+
+    @contextmanager
+    def announced_server(self, url: str, lookup: Lookup) -> Iterator[Server]:
+        """The node at an address that lookups announce; it gets the API key only when the user has listed it.
+
+        Without the key, its Unauthorized says how to list it. Raises MalformedAnswer for what a node
+        can't announce, UntrustedServer for an address of this host that a lookup elsewhere announces.
+        """
+        origin = Origin.parse(url)
+        settings = self._settings(url)
+        listed = self._is_listed(origin) or (origin.scheme == "https" and self._tls(settings)["cacert"] is not None)
+        if origin.is_loopback and not listed and not all(map(_is_local, lookup.urls)):
+            raise UntrustedServer(
+                f"a lookup of another host announces {url}, which is an address of this one",
+                url=url,
+                hint=_listing(url),
+            )
+        key = self._api_key(settings.get("api_key_file")) if listed else None
+        with Server(url, api_key=key, insecure=self._insecure(settings), **self._tls(settings)) as server:
+            try:
+                yield server
+            except Unauthorized as error:
+                if not listed:
+                    error.hint = f"API keys do not go to addresses that are only announced: {_listing(url)}"
+                raise
+
+    def _is_listed(self, origin: Origin) -> bool:
+        """Whether the user gave the address: by itself, or by a pattern."""
+        given = self._endpoint_given, *self._file.nodes
+        if any(known and known[1:] == origin[1:] for known in map(_origin, given)):
+            return True
+        written = self._environ.get("GAFFER_NODES") or self._file.client.get("nodes") or ""
+        try:
+            return covered(origin, [NodePattern.parse(word) for word in written.replace(",", " ").split()])
+        except ValueError as error:
+            raise UsageError(
+                f"nodes (GAFFER_NODES): {error}", hint="for example *.example.com, 10.0.0.0/24, web1:5000"
+            ) from None
+
+    def _settings(self, url: str) -> Mapping[str, str]:
+        return {**self._file.client, **self._file.nodes.get(url.rstrip("/"), {})}
+
+    def _insecure(self, settings: Mapping[str, str]) -> bool:
+        written = self._environ.get("GAFFER_INSECURE") or settings.get("insecure") or "no"
+        if written.lower() not in _SWITCH:
+            raise UsageError(f"insecure (GAFFER_INSECURE) is {written!r}", hint="write yes or no")
+        return self.arguments.flag("--insecure") or _SWITCH[written.lower()]
 
     def lookup(self) -> Lookup:
         """The lookups."""
@@ -101,9 +160,33 @@ class Context:
         if path is None:
             return None
         path = os.path.expanduser(path)
-        if not os.access(path, os.R_OK):
-            raise UsageError(f"can't read {path}", hint=f"it is given as {key}")
+        try:
+            os.close(open_trusted(path, follow=True))
+        except UntrustedFile as error:
+            raise UsageError(error.message, hint=error.hint) from None
+        except OSError as error:
+            raise UsageError(f"can't read {path}: {error.strerror}", hint=f"it is given as {key}") from None
         return path
+
+
+def _listing(url: str) -> str:
+    return (
+        f"add `nodes = {urlsplit(url).netloc}` to [client] of ~/.gaffer/gaffer.ini or set GAFFER_NODES, if that is"
+        " the address of the node"
+    )
+
+
+def _origin(url: str | None) -> Origin | None:
+    try:
+        return Origin.parse(url.rstrip("/")) if url else None
+    except MalformedAnswer:
+        return None
+
+
+def _is_local(url: str) -> bool:
+    """Whether a server at that address runs on this host for sure."""
+    origin = _origin(url)
+    return origin.is_loopback if origin else url.startswith("unix:")
 
 
 @dataclass(frozen=True)
@@ -127,8 +210,9 @@ def _read_file(environ: Mapping[str, str]) -> _File:
     path = given or os.path.expanduser("~/.gaffer/gaffer.ini")
     parser = configparser.RawConfigParser()
     try:
-        with open(path, encoding="utf-8") as file:
-            parser.read_file(file)
+        parser.read_string(read_trusted(path).data.decode())
+    except UntrustedFile as error:
+        raise UsageError(error.message, hint=error.hint) from None
     except FileNotFoundError:
         if given:
             raise UsageError(f"there is no file {path}", hint="GAFFER_CONFIG names it") from None

@@ -7,7 +7,7 @@ import uuid
 from collections.abc import Sequence
 from typing import Any
 
-from gaffer import Manager
+from gaffer import Manager, dispositions
 from gaffer.cgroups import own_cgroup
 from gaffer.config import ProcessConfig
 from gaffer.console_output import ConsoleOutput, wants_color
@@ -26,7 +26,7 @@ def run_in_foreground(configs: Sequence[ProcessConfig], *, verbose: bool = False
 
     Whoever ends it that way gets it gracefully; a second Ctrl-C kills. `verbose` shows all events of the jobs.
     """
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # an inherited SIG_IGN would hide how processes end
+    dispositions.reset_inherited()
     logging.getLogger("gaffer.manager").setLevel(logging.ERROR)  # what it warns of is on the console
     raise_descriptors()
     loop = new_loop()
@@ -68,7 +68,7 @@ class _Signals(SigHandler):
             print("\nstopping; Ctrl-C again kills at once", file=sys.stderr)
 
     def handle_reload(self, handle: object, *args: Any) -> None:
-        if self._previous.get(signal.SIGHUP) is not signal.SIG_IGN:  # nohup(1)
+        if self._previous.get(signal.SIGHUP) is not dispositions.ignore:  # nohup(1)
             self.handle_quit(handle, signal.SIGHUP)
 
     def output_broke(self) -> None:

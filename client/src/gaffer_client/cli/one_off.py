@@ -1,62 +1,103 @@
-"""Runs a command in the foreground of the terminal, as `gaffer run` does."""
+"""Runs a command in the foreground of the terminal, as `gaffer run` does, also as the init process of a container."""
 
+import os
 import signal
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from types import FrameType
+
+from gaffer import dispositions
 
 # The shell's statuses for a command that was not found, and for one that can't be executed.
 NOT_FOUND, NOT_EXECUTABLE = 127, 126
 
-_LEFT_TO_CHILDREN = (signal.SIGINT, signal.SIGQUIT)  # the terminal sends them to the children as well
-_PASSED_ON = (signal.SIGTERM, signal.SIGHUP)
+# The terminal sends these to the whole foreground group: the children get them without our help.
+_OF_THE_TERMINAL = frozenset({signal.SIGINT, signal.SIGQUIT, signal.SIGWINCH})
+_FORWARDED = frozenset(
+    {
+        *_OF_THE_TERMINAL,
+        *(signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM, signal.SIGPWR),
+        *range(signal.SIGRTMIN, signal.SIGRTMAX + 1),
+    }
+)
+_AWAITED = _FORWARDED | {signal.SIGCHLD}
+_SI_KERNEL = 0x80  # the si_code of what the kernel, here the terminal, sends (sigaction(2))
 
-Children = list["subprocess.Popen[bytes]"]
+Children = dict[int, "subprocess.Popen[bytes]"]  # by pid
 
 
 def run_command(words: Sequence[str], cwd: str, env: Mapping[str, str], copies: int = 1) -> int:
     """Run `copies` of a command at once, with this process's terminal and streams, and wait for all.
 
-    Returns the first status that is not 0, 128 + N for signal N. Raises OSError when it can't be started.
+    Returns the first status that is not 0, 128 + N for signal N. Raises OSError when it can't be started. Signals are
+    forwarded; what this process adopts meanwhile is reaped.
     """
-    children: Children = []
-    with _signals_for(children) as received:
+    ignored = dispositions.reset_inherited()
+    hup_ignored = signal.SIGHUP in ignored  # nohup(1) is meant for the command
+
+    def prepare() -> None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
+        if hup_ignored:
+            signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
+    children: Children = {}
+    with _held_signals():
         try:
             for _ in range(copies):
-                child = subprocess.Popen(words, cwd=cwd, env=dict(env))
-                children.append(child)
-                for signum in received:  # while it was started
-                    child.send_signal(signum)
+                # There is one thread here: nothing that `prepare` needs can be locked.
+                child = subprocess.Popen(words, cwd=cwd, env=dict(env), preexec_fn=prepare)
+                children[child.pid] = child
         except OSError:
-            for child in children:
+            for child in children.values():
                 child.terminate()
             raise
         finally:
-            codes = [child.wait() for child in children]
+            _wait(children, _FORWARDED - {signal.SIGHUP} if hup_ignored else _FORWARDED)
+    codes = [child.returncode for child in children.values()]
     return next((code if code > 0 else 128 - code for code in codes if code), 0)
 
 
+def _wait(children: Children, forwarded: frozenset[int]) -> None:
+    """Wait for the end of all children; the signals must be held."""
+    _reap(children)
+    while any(child.returncode is None for child in children.values()):
+        received = signal.sigwaitinfo(_AWAITED)
+        if received.si_signo == signal.SIGCHLD:
+            _reap(children)
+        elif received.si_signo in forwarded and not (
+            received.si_signo in _OF_THE_TERMINAL and received.si_code == _SI_KERNEL
+        ):
+            for child in children.values():
+                _forward(child, received.si_signo)
+
+
+def _forward(child: "subprocess.Popen[bytes]", signum: int) -> None:
+    if child.returncode is None:  # else its number may be another's
+        os.kill(child.pid, signum)
+        if signum == signal.SIGTERM:
+            os.kill(child.pid, signal.SIGCONT)  # one that is stopped hears nothing else
+
+
+def _reap(children: Children) -> None:
+    """Take the statuses of all that have ended: of ours, and of orphans, which an init process adopts."""
+    while True:
+        try:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            return
+        if pid == 0:
+            return
+        if pid in children:
+            children[pid].returncode = os.waitstatus_to_exitcode(status)
+
+
 @contextmanager
-def _signals_for(children: Children) -> Iterator[list[int]]:
-    """Let the children decide what signals mean while the block runs; it gets those that were passed on so far."""
-    received: list[int] = []
-
-    def leave(signum: int, frame: FrameType | None) -> None:
-        pass
-
-    def pass_on(signum: int, frame: FrameType | None) -> None:
-        received.append(signum)
-        for child in children:
-            child.send_signal(signum)
-
-    # Handlers, not SIG_IGN: children would inherit that.
-    previous = {
-        **{signum: signal.signal(signum, leave) for signum in _LEFT_TO_CHILDREN},
-        **{signum: signal.signal(signum, pass_on) for signum in _PASSED_ON},
-    }
+def _held_signals() -> Iterator[None]:
+    """Hold signals in the block for sigwaitinfo(2). Even an init process gets those that it holds."""
+    previous = signal.pthread_sigmask(signal.SIG_BLOCK, _AWAITED)
     try:
-        yield received
+        yield
     finally:
-        for signum, handler in previous.items():
-            signal.signal(signum, handler)
+        while signal.sigtimedwait(_AWAITED, 0) is not None:
+            pass  # meant for the children, which have ended
+        signal.pthread_sigmask(signal.SIG_SETMASK, previous)

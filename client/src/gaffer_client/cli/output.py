@@ -1,6 +1,7 @@
 """What commands print: tables, colours where a terminal wants them, JSON, errors."""
 
 import os
+import re
 import signal
 import sys
 from collections.abc import Iterable, Sequence
@@ -9,6 +10,7 @@ from typing import IO
 import msgspec
 
 _COLOURS = {"cyan": "36", "yellow": "33", "green": "32", "red": "31", "magenta": "35", "blue": "34"}
+_UNSAFE = re.compile(r"[^ -~]")  # JSON has these inside of strings only, and line ends between them
 _NAMES_REMEMBERED = 10_000
 BLOCK_COLOURS = ("cyan", "yellow", "green", "magenta", "blue", "red")
 
@@ -91,7 +93,24 @@ def ending(exit_code: object, term_signal: object) -> str:
 
 def print_json(document: object) -> None:
     """Print a JSON document."""
-    print(msgspec.json.format(msgspec.json.encode(document), indent=2).decode())
+    print(_escaped(msgspec.json.format(msgspec.json.encode(document), indent=2).decode()))
+
+
+def print_json_line(document: object) -> None:
+    """Print a JSON document as one line, at once: newline-delimited JSON, for what follows something."""
+    print(_escaped(msgspec.json.encode(document).decode()), flush=True)
+
+
+def _escaped(text: str) -> str:
+    """JSON in which all that could steer a terminal is escaped: controls, marks of direction, what shows as nothing."""
+    return _UNSAFE.sub(_escape, text)
+
+
+def _escape(match: re.Match[str]) -> str:
+    if match[0].isprintable() or match[0] == "\n":
+        return match[0]
+    units = match[0].encode("utf-16-be").hex()
+    return "".join(f"\\u{units[at : at + 4]}" for at in range(0, len(units), 4))
 
 
 def warn(text: str) -> None:

@@ -15,7 +15,7 @@ from gaffer_client.cli.commands import (
 )
 from gaffer_client.cli.config import CONNECTION_OPTIONS, DEFAULT_LOOKUP
 from gaffer_client.cli.table import Option, Program
-from gaffer_client.node import DEFAULT_URL
+from gaffer_client.transport import DEFAULT_URL
 
 GAFFER = Program(
     name="gaffer",

@@ -12,13 +12,27 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from functools import lru_cache
-from typing import Self
+from typing import Any, Self
 
 from gaffer.errors import GafferError
-from gaffer.http.authority import checked_host, checked_origin, is_ip, is_same_origin, split_authority
+from gaffer.http.authority import (
+    as_http,
+    checked_host,
+    checked_origin,
+    is_ip,
+    is_same_origin,
+    is_unspecified,
+    split_authority,
+)
 from gaffer.http.revocation import Holder, Revocation
 from gaffer.http.scopes import ALL_SCOPES as ALL_SCOPES
 from gaffer.http.scopes import Scope as Scope
+
+TOKEN_HEADER = "X-Gaffer-Token"
+"""With what a page presents the token that belongs to its cookie."""
+
+AUTH = "AUTH:"
+"""What a key or a token follows in the first message of a websocket."""
 
 _SAFE_METHODS = frozenset(("GET", "HEAD", "OPTIONS"))
 _KEY_HINT = "send a key of this node as `Authorization: Bearer KEY` or `X-Api-Key: KEY`"
@@ -38,6 +52,18 @@ class Forbidden(GafferError):
     reason = "forbidden"
 
 
+class TokenRequired(Forbidden):
+    """A page presents its cookie alone: that is enough to read only."""
+
+    reason = "token_required"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "the cookie alone is only for reading",
+            hint=f"send the token that POST /auth/session returned with it, as {TOKEN_HEADER} or `AUTH:TOKEN`",
+        )
+
+
 class UnsupportedMediaType(GafferError):
     """A web page sent a body that is neither JSON nor octet-stream."""
 
@@ -49,6 +75,8 @@ class UnsupportedMediaType(GafferError):
 class Grant:
     """What a caller may do; `sessions` limits it to these sessions, None means all.
 
+    That of a cookie alone has `elevate`, which returns the whole grant for the token of the cookie, None for another.
+
     Who keeps it beyond the answer to one request must `hold` it: then he hears when it is taken back. One without
     `revocation` never is.
     """
@@ -56,6 +84,7 @@ class Grant:
     scopes: frozenset[Scope]
     sessions: frozenset[str] | None = None
     revocation: Revocation | None = field(default=None, compare=False, repr=False)
+    elevate: Callable[[str], "Grant | None"] | None = field(default=None, compare=False, repr=False)
 
     def sees(self, session: str) -> bool:
         """Whether the session is within the limits."""
@@ -64,6 +93,8 @@ class Grant:
     def require(self, scope: Scope) -> None:
         """Raise Forbidden unless the scope is granted."""
         if scope not in self.scopes:
+            if self.elevate is not None:
+                raise TokenRequired
             granted = ", ".join(sorted(self.scopes)) or "nothing"
             raise Forbidden(
                 f"this needs the scope `{scope}`, and you have: {granted}",
@@ -80,6 +111,20 @@ class Grant:
         if self.sessions is not None and (other.sessions is None or not other.sessions <= self.sessions):
             return False
         return other.scopes <= self.scopes
+
+    @property
+    def reveals_env(self) -> bool:
+        """Whether the values of `env`, which are often passwords, are shown."""
+        return Scope.DEFINE in self.scopes
+
+    def shown(self, description: Mapping[str, Any]) -> dict[str, Any]:
+        """The description of a job or process as the caller may see it: with null for each value of `env`, or with all.
+
+        A description with null is refused where jobs are loaded, so it cannot be stored by mistake.
+        """
+        if self.reveals_env:
+            return dict(description)
+        return {**description, "env": dict.fromkeys(description["env"])}
 
     def hold(self, holder: Holder) -> None:
         """Have `holder.revoked()` called once the grant is taken back."""
@@ -120,13 +165,13 @@ class Facts:
     origin: str | None = None
     referer: str | None = None
     fetch_site: str | None = None
-    from_browser: bool = False
     forwarded: bool = False
     content_type: str | None = None
     has_body: bool = False
     upgrade: bool = False
     key: str | None = None
     cookies: str = ""
+    token: str | None = None
 
     @property
     def is_safe(self) -> bool:
@@ -137,7 +182,6 @@ class Facts:
     def from_headers(cls, method: str, scheme: str, headers: Mapping[str, str], peer: Peer) -> Self:
         """Collect the facts from headers of any letter case."""
         lower = {name.lower(): value for name, value in headers.items()}
-        from_browser, forwarded = _told_by_names(tuple(lower))
         return cls(
             method=method,
             scheme=scheme,
@@ -146,14 +190,23 @@ class Facts:
             origin=lower.get("origin"),
             referer=lower.get("referer"),
             fetch_site=lower.get("sec-fetch-site"),
-            from_browser=from_browser,
-            forwarded=forwarded,
+            forwarded=_was_forwarded(tuple(lower)),
             content_type=lower.get("content-type"),
             has_body="transfer-encoding" in lower or lower.get("content-length", "0") != "0",
             upgrade="upgrade" in lower,
             key=_presented_key(lower),
             cookies=lower.get("cookie", ""),
+            token=lower.get(TOKEN_HEADER.lower()),
         )
+
+    @property
+    def from_browser(self) -> bool:
+        """Whether a web page may have caused it.
+
+        Pages can't leave out both headers, nor cause `Sec-Fetch-Site: none`, which browsers send when the user typed
+        the address. Sec-Fetch-Mode alone comes from programs that use the Fetch standard, such as Node.js.
+        """
+        return self.origin is not None or self.fetch_site not in (None, "none")
 
     def cookie(self, name: str) -> str | None:
         """The value of the first cookie of that name."""
@@ -165,12 +218,9 @@ class Facts:
 
 
 @lru_cache(256)  # clients send the same headers again and again
-def _told_by_names(names: tuple[str, ...]) -> tuple[bool, bool]:
-    """Whether a browser sent the request, and whether a proxy passed it on."""
-    return (
-        any(name == "origin" or name.startswith("sec-fetch-") for name in names),
-        any(name in ("forwarded", "via", "x-real-ip") or name.startswith("x-forwarded-") for name in names),
-    )
+def _was_forwarded(names: tuple[str, ...]) -> bool:
+    """Whether a proxy passed the request on."""
+    return any(name in ("forwarded", "via", "x-real-ip") or name.startswith("x-forwarded-") for name in names)
 
 
 def no_keys(key: str) -> Grant | None:
@@ -185,7 +235,8 @@ class Policy:
     local_uids, socket_gids: scopes of local users, and of groups on the unix socket. hosts: names the Host header may
     have besides IP literals and localhost. origins: web origins (`https://host[:port]`) allowed besides the node's own.
     anonymous: scopes that need neither key nor trust. verify: the grant of a key, None for an unknown one. cookie: the
-    name of the cookie that stands for a key, where there is one; resume: the grant of its value, as `verify`.
+    name of the cookie that stands for a key, where there is one; resume: the grant of its value, as `verify`, which may
+    have to be elevated by a token.
     """
 
     trust_local: bool = True
@@ -198,9 +249,22 @@ class Policy:
     cookie: str | None = None
     resume: Callable[[str], Grant | None] = no_keys
 
+    def scopes_of(self, peer: Peer) -> frozenset[Scope]:
+        """What the peer of a connection may do as a local user."""
+        if not self.trust_local or peer.kind is PeerKind.REMOTE or peer.uid is None:
+            return frozenset()
+        scopes = self.local_uids.get(peer.uid, frozenset())
+        for gid in peer.gids if peer.kind is PeerKind.UNIX else ():
+            scopes |= self.socket_gids.get(gid, frozenset())
+        return scopes
+
+    def knows(self, grant: Grant) -> bool:
+        """Whether it is the grant of a known caller, not only what anybody may do."""
+        return not grant.scopes <= self.anonymous
+
     def allows_origin(self, origin: str) -> bool:
         """Whether pages of that origin may use this server from elsewhere."""
-        return origin.lower() in self.origins
+        return as_http(origin.lower()) in self.origins
 
 
 def make_policy(
@@ -273,8 +337,7 @@ def check_origin(policy: Policy, facts: Facts) -> None:
             "none",
         )
     else:
-        # "none": the user typed the address or opened a bookmark; no page can cause it.
-        same = facts.fetch_site in ("same-origin", "none") or _is_referred(policy, facts)
+        same = facts.fetch_site == "same-origin" or _is_referred(policy, facts)
     if not same:
         raise Forbidden(
             f"web pages of {facts.origin or 'another site'} may not use this server",
@@ -286,7 +349,11 @@ def check_origin(policy: Policy, facts: Facts) -> None:
 def check_host(policy: Policy, facts: Facts) -> None:
     """Raise Forbidden (`forbidden_host`) for a Host header that a DNS name of an attacker may have brought here."""
     parts = split_authority(facts.host or "")
-    if parts is not None and (parts[0] == "localhost" or parts[0] in policy.hosts or is_ip(parts[0])):
+    if (
+        parts is not None
+        and not is_unspecified(parts[0])
+        and (parts[0] == "localhost" or parts[0] in policy.hosts or is_ip(parts[0]))
+    ):
         return
     raise Forbidden(
         f"the Host header {facts.host!r} is not a name of this server",
@@ -338,17 +405,13 @@ def _grant_of_cookie(policy: Policy, facts: Facts) -> Grant | None:
             reason="forbidden_origin",
             hint="send a key, or the headers Origin and Sec-Fetch-Site as browsers do",
         )
+    if grant.elevate is not None and facts.token is not None:
+        return grant.elevate(facts.token) or grant
     return grant
 
 
 def _local_scopes(policy: Policy, facts: Facts) -> frozenset[Scope]:
-    peer = facts.peer
-    if not policy.trust_local or facts.forwarded or peer.kind is PeerKind.REMOTE or peer.uid is None:
-        return frozenset()
-    scopes = policy.local_uids.get(peer.uid, frozenset())
-    for gid in peer.gids if peer.kind is PeerKind.UNIX else ():
-        scopes |= policy.socket_gids.get(gid, frozenset())
-    return scopes
+    return frozenset() if facts.forwarded else policy.scopes_of(facts.peer)
 
 
 def _why_not_trusted(policy: Policy, facts: Facts) -> str:

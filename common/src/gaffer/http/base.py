@@ -15,12 +15,24 @@ from tornado.web import HTTPError, RequestHandler, stream_request_body
 from tornado.websocket import WebSocketHandler
 
 from gaffer.errors import GafferError
-from gaffer.http.access import Facts, Grant, Policy, Scope, authenticate, check_content_type, check_origin, identify
-from gaffer.http.connections import answered
+from gaffer.http.access import (
+    TOKEN_HEADER,
+    Facts,
+    Grant,
+    Peer,
+    Policy,
+    Scope,
+    authenticate,
+    check_content_type,
+    check_origin,
+    identify,
+)
+from gaffer.http.connections import answered, is_known, note_caller, stream_of
 from gaffer.http.jsonbody import convert, decode_object
-from gaffer.http.limits import DEFAULT_LIMITS, Limits, TooLarge
+from gaffer.http.limits import DEFAULT_LIMITS, FRAMING, STRANGER_BODY, Limits, TooLarge
 from gaffer.http.routes import DEFERRED, PUBLIC, Match, Open, Route, RouteTable
-from gaffer.http.server import peer_of
+from gaffer.http.server import ServedApplication, peer_of
+from gaffer.http.wire import WireStream
 
 T = TypeVar("T")
 
@@ -28,11 +40,14 @@ logger = logging.getLogger(__name__)
 
 MAX_DISCARDED = 64 * 1024 * 1024  # bytes that are read only to answer a client that doesn't listen while it sends
 
+_MAX_REFUSED = 8 * 1024 * 1024  # bytes that are read of a known caller whose request did not pass the gate
+
 _LENGTH = re.compile(r"[0-9]{1,18}", re.ASCII)
 
 _CORS_METHODS = "POST, GET, PUT, DELETE, OPTIONS"
 _CORS_REQUEST_HEADERS = (
-    "X-Requested-With, X-HTTP-Method-Override, Content-Type, Accept, Authorization, X-Api-Key, Last-Event-ID"
+    "X-Requested-With, X-HTTP-Method-Override, Content-Type, Accept, Authorization, X-Api-Key, Last-Event-ID, "
+    f"{TOKEN_HEADER}"
 )
 _CORS_MAX_AGE = "86400"
 
@@ -68,31 +83,45 @@ class Routed(RequestHandler):
     another grant later does so with `adopt`. `began` is the time of the request's head, in monotonic seconds.
     """
 
+    application: "Application"
     answers_all: ClassVar[bool] = False
     """Whether it answers OPTIONS and the methods it doesn't have itself, as its protocol wants it."""
 
     def initialize(self, params: dict[str, str], grant: Grant) -> None:
         self.began = time.monotonic()
         self.params = params
-        self.grant = _NOBODY
-        self.adopt(grant)
+        self.grant = grant
+        grant.hold(self)
 
     def adopt(self, grant: Grant) -> None:
         """Go on with that grant, until it is taken back."""
         self.grant.release(self)
         self.grant = grant
         grant.hold(self)
+        note_caller(self.stream, self.is_known)
+
+    @property
+    def is_known(self) -> bool:
+        """Whether the caller is known, and not only somebody who may do what anybody may."""
+        return self.application.policy.knows(self.grant)
+
+    @property
+    def stream(self) -> WireStream | None:
+        """The stream of the connection; None when it is gone."""
+        if isinstance(self, WebSocketHandler) and self.ws_connection is not None:
+            return cast(WireStream | None, self.ws_connection.stream)
+        return stream_of(self.request)
 
     def revoked(self) -> None:
         """The grant was taken back: do nothing more for the caller."""
         self.grant = _NOBODY
-        connection: Any = self.request.connection
+        stream = self.stream
         if isinstance(self, WebSocketHandler) and self.ws_connection is not None:
-            connection = self.ws_connection
+            connection: Any = self.ws_connection
             self.close(_POLICY_VIOLATION, "access was revoked")
             connection.client_terminated = True  # messages that have come already are not handled
-        if connection is not None and connection.stream is not None:
-            connection.stream.close()
+        if stream is not None:
+            stream.close()
 
     def on_finish(self) -> None:
         if self.get_status() != 101:  # a websocket only begins when its handshake is finished
@@ -111,9 +140,6 @@ class Handler(Routed):
     One that is larger than `max_discarded` is not worth it.
     """
 
-    application: "Application"
-    max_discarded = MAX_DISCARDED
-
     def initialize(self, params: dict[str, str], grant: Grant) -> None:
         super().initialize(params, grant)
         self._body = bytearray()
@@ -123,6 +149,11 @@ class Handler(Routed):
     def max_body(self) -> int:
         """How many bytes of a body it takes."""
         return self.application.limits.max_body
+
+    @property
+    def max_discarded(self) -> int:
+        """How many bytes of a body it reads before it refuses it: few of a caller that is not known."""
+        return MAX_DISCARDED if self.is_known else STRANGER_BODY
 
     @property
     def body(self) -> bytes:
@@ -169,6 +200,7 @@ class Handler(Routed):
         self.set_header("Content-Type", "application/json")
         self.set_header("Cache-Control", "no-store")
         self.set_header("X-Content-Type-Options", "nosniff")
+        self.set_header("Content-Security-Policy", FRAMING)
         self.clear_header("Server")
         for name, value in cors_headers(self.application.policy, self.request).items():
             self.set_header(name, value)
@@ -227,14 +259,17 @@ class Handler(Routed):
 
 
 class ErrorHandler(Handler):
-    """Answers a request that didn't pass the gate. Its body is not kept."""
+    """Answers a request that didn't pass the gate. Its body is not kept, and read of a `known` caller only."""
 
     max_body = 0
-    max_discarded = 8 * 1024 * 1024
 
     def initialize(self, error: GafferError) -> None:  # type: ignore[override]
         super().initialize({}, _NOBODY)
         self._error = error
+
+    @property
+    def max_discarded(self) -> int:
+        return _MAX_REFUSED if is_known(self.stream) else STRANGER_BODY
 
     @property
     def refusal(self) -> GafferError:
@@ -268,7 +303,7 @@ class OptionsHandler(Handler):
         self.finish()
 
 
-class Application(TornadoApplication):
+class Application(TornadoApplication, ServedApplication):
     """Routes requests through one table and one gate.
 
     `extra` are Tornado rules for what the table doesn't know; they pass the same gate: reading needs the scope `read`,
@@ -288,6 +323,9 @@ class Application(TornadoApplication):
         self.routes = RouteTable(routes)
         self.policy = policy
         self.limits = limits
+
+    def trusts(self, peer: Peer) -> bool:
+        return bool(self.policy.scopes_of(peer))
 
     def authorize(self, match: Match, method: str, grant: Grant) -> None:
         """Raise Forbidden unless the grant is enough for the route."""
@@ -318,7 +356,7 @@ class Application(TornadoApplication):
             if match is not None and match.route.handler.answers_all:
                 return self.deliver(request, match, _NOBODY)
             return self.get_handler_delegate(request, OptionsHandler, {"route": match.route if match else None})
-        grant = identify(self.policy, facts) or _NOBODY if scope is DEFERRED else authenticate(self.policy, facts)
+        grant = self._identify(request, facts, is_needed=scope is not DEFERRED)
         if match is None:
             return self._find_extra(request, facts, grant)
         if not match.route.answers(method):
@@ -328,6 +366,15 @@ class Application(TornadoApplication):
         self.authorize(match, method, grant)
         check_content_type(facts, takes_text=match.route.takes_text)
         return self.deliver(request, match, grant)
+
+    def _identify(self, request: HTTPServerRequest, facts: Facts, *, is_needed: bool) -> Grant:
+        """The grant of the caller, one without scopes for an unknown one where that `is_needed` not."""
+        grant = _NOBODY
+        try:
+            grant = authenticate(self.policy, facts) if is_needed else identify(self.policy, facts) or _NOBODY
+        finally:
+            note_caller(stream_of(request), self.policy.knows(grant))
+        return grant
 
     def deliver(self, request: HTTPServerRequest, match: Match, grant: Grant) -> HTTPMessageDelegate:
         """What answers a request that passed the gate."""

@@ -15,9 +15,9 @@ from typing import Any, NamedTuple
 import msgspec
 
 from gaffer.controller import Controller, Result
-from gaffer.errors import CommandError, GafferError, TopicError
-from gaffer.http.access import AuthRequired, Scope
-from gaffer.http.jsonbody import TooManyValues, check_size
+from gaffer.errors import BadRequest, CommandError, GafferError, TopicError
+from gaffer.http.access import AUTH, AuthRequired, Scope
+from gaffer.http.jsonbody import TooManyValues, check_numbers, check_size
 from gaffer.http.node import NodeApplication
 from gaffer.http.routes import DEFERRED
 from gaffer.http.sockjs import Connection, ConnectionClosed, SockJS
@@ -26,7 +26,6 @@ from gaffer.http.subscriptions import Subscription
 MAX_SUBSCRIPTIONS = 256  # topics of one client
 AUTH_PATIENCE = 10.0  # seconds that a caller whom nobody knows has to show a key
 
-_AUTH = "AUTH:"
 _MAX_KEY = 1024  # characters
 _AUTH_REQUIRED = 4401  # close code; 4000 to 4999 are free for applications, RFC 6455 section 7.4.2
 
@@ -65,7 +64,8 @@ def parse(text: str) -> Subscribe | Order | None:
     try:
         check_size(text)
         message = msgspec.json.decode(text)
-    except (msgspec.DecodeError, UnicodeError, RecursionError, TooManyValues):
+        check_numbers(text.encode(), message)
+    except (BadRequest, msgspec.DecodeError, UnicodeError, RecursionError, TooManyValues):
         raise Malformed(reason="invalid_json") from None
     event = message.get("event") if isinstance(message, dict) else None
     if not isinstance(event, str):
@@ -134,8 +134,8 @@ class Client:
     async def take(self, text: str) -> None:
         """Do what a message asks for and answer it; raises ConnectionClosed."""
         is_first, self._is_first = self._is_first, False
-        if is_first and text.startswith(_AUTH):
-            await self._authenticate(text.removeprefix(_AUTH))
+        if is_first and text.startswith(AUTH):
+            await self._authenticate(text.removeprefix(AUTH))
             return
         if not self._connection.grant.scopes:
             await self._refuse()
@@ -174,7 +174,9 @@ class Client:
     # Keys
 
     async def _authenticate(self, key: str) -> None:
-        grant = self._application.policy.verify(key) if len(key) <= _MAX_KEY else None
+        """Take a key, or the token of the cookie that the handshake presented."""
+        verify = self._connection.grant.elevate or self._application.policy.verify
+        grant = verify(key) if len(key) <= _MAX_KEY else None
         if grant is None:
             await self._refuse()
             return

@@ -1,7 +1,7 @@
 """The connections of one endpoint: how long each part of a request may take, who gives way when there are too many,
 and whose turn it is to send a body.
 
-Tornado reads the requests (HTTP1Connection). Its own timeouts are not used: they bound the head of a request only
+Tornado reads the requests (see http1). Its own timeouts are not used: they bound the head of a request only
 together with the pause before it, and close without an answer.
 """
 
@@ -11,11 +11,11 @@ import math
 import socket
 import ssl
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Hashable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from tornado.http1connection import HTTP1ConnectionParameters, HTTP1ServerConnection
+from tornado.http1connection import HTTP1ConnectionParameters
 from tornado.httputil import (
     HTTPConnection,
     HTTPHeaders,
@@ -29,9 +29,12 @@ from tornado.netutil import ssl_wrap_socket
 
 from gaffer import tls
 from gaffer.complaints import Complaints
-from gaffer.http.access import Peer
+from gaffer.http.access import Peer, PeerKind
+from gaffer.http.authority import network_of
+from gaffer.http.http1 import ServerConnection
 from gaffer.http.limits import Limits, RequestTimeout
 from gaffer.http.pace import Pace
+from gaffer.http.quota import Quota
 from gaffer.http.wire import Phase, TLSWireStream, WireStream
 
 _PIECE = 64 * 1024  # bytes of a body that are taken at once
@@ -129,15 +132,19 @@ class _Request(HTTPMessageDelegate):
 class Endpoint(HTTPServerConnectionDelegate):
     """Accepts connections and serves them. To be used on the loop.
 
-    When there are as many as allowed, a new one takes the place of another: of the oldest that has not sent the head
-    of a request, else of the one idle for longest, else of the oldest that is sending a body or taking an answer. When
-    all are being answered, the new one is closed. `displaced` and `refused` count both.
+    `trusts` says whether a peer is known before it asks for anything; others are once a request of theirs has passed
+    the gate. Those that are not known have a quota of their own, whatever they do, websockets included: over it, the
+    one of them that the Quota names gives way. It also gives way first when there are as many connections as allowed.
+    Without any, a new one takes the place of the oldest that has not sent the head of a request, else of the one idle
+    for longest, else of the oldest that is sending a body or taking an answer. When all are being answered, the new one
+    is closed. `displaced` and `refused` count both.
     """
 
     def __init__(
         self,
         application: HTTPServerConnectionDelegate,
         find_peer: Callable[[socket.socket], Peer],
+        trusts: Callable[[Peer], bool],
         limits: Limits,
         max_connections: int,
         shared: "Shared",
@@ -149,6 +156,10 @@ class Endpoint(HTTPServerConnectionDelegate):
         self.refused = 0
         self._application = application
         self._find_peer = find_peer
+        self._trusts = trusts
+        self._strangers: Quota[WireStream] | None = None
+        if limits.max_strangers is not None:
+            self._strangers = Quota(limits.strangers(max_connections))
         self._max_connections = max_connections
         self._tls = context
         self._complaints = shared.complaints
@@ -159,7 +170,7 @@ class Endpoint(HTTPServerConnectionDelegate):
         self._sockets: list[socket.socket] = []
         self._pace = Pace(limits.accepts_per_second)
         self._resting: asyncio.TimerHandle | None = None
-        self._connections: dict[WireStream, HTTP1ServerConnection] = {}
+        self._connections: dict[WireStream, ServerConnection] = {}
         self._timeouts = {
             Phase.HEAD: limits.header_timeout,
             Phase.BODY: limits.body_timeout,
@@ -213,13 +224,27 @@ class Endpoint(HTTPServerConnectionDelegate):
     def forget(self, stream: WireStream) -> None:
         """The stream is closed. When a request is under way, the connection is not gone yet."""
         self._leave(stream)
+        self.identify(stream, True)
         if stream.detached:
             self._connections.pop(stream, None)
+
+    def identify(self, stream: WireStream, known: bool) -> None:
+        """The caller is known from now on, or isn't any more."""
+        if self._strangers is None:
+            return
+        if known:
+            self._strangers.discard(stream)
+        elif not stream.closed():
+            self._strangers.add(stream, stream.source)
+
+    def knows(self, stream: WireStream) -> bool:
+        """Whether the caller is known, or no difference is made."""
+        return self._strangers is None or stream not in self._strangers
 
     # Hooks of Tornado
 
     def start_request(self, server_conn: object, request_conn: HTTPConnection) -> HTTPMessageDelegate:
-        assert isinstance(server_conn, HTTP1ServerConnection)
+        assert isinstance(server_conn, ServerConnection)
         stream = server_conn.stream
         assert isinstance(stream, WireStream)
         if stream.phase is not Phase.HEAD:  # of a new connection
@@ -228,7 +253,7 @@ class Endpoint(HTTPServerConnectionDelegate):
         return _Request(self._application.start_request(server_conn, request_conn), stream, self)
 
     def on_close(self, server_conn: object) -> None:
-        assert isinstance(server_conn, HTTP1ServerConnection)
+        assert isinstance(server_conn, ServerConnection)
         assert isinstance(server_conn.stream, WireStream)
         if server_conn.stream.closed():
             self._connections.pop(server_conn.stream, None)
@@ -260,25 +285,42 @@ class Endpoint(HTTPServerConnectionDelegate):
             self._loop.add_reader(listening, self._accept, listening)
 
     def _serve(self, connection: socket.socket, address: Any) -> None:
-        full = len(self._connections) >= self._max_connections
-        if full and not self._displace(f"{self._max_connections} connections are open"):
+        peer = self._find_peer(connection)
+        known = self._trusts(peer)
+        if not self._make_room(known):
             connection.close()
             return
         # On a unix socket the kernel says who is there, and nobody listens.
         secured = self._tls if connection.family != socket.AF_UNIX else None
-        context = Context(_ip(address), "https" if secured else "http", self._find_peer(connection))
+        context = Context(_ip(address), "https" if secured else "http", peer)
         try:
             stream = _make_stream(connection, secured)
         except OSError:  # it is gone already
             connection.close()
             return
         stream.endpoint = self
-        served = self._connections[stream] = HTTP1ServerConnection(stream, self._parameters, context)
+        stream.source = source_of(peer, context.remote_ip)
+        self.identify(stream, known)
+        served = self._connections[stream] = ServerConnection(stream, self._parameters, context)
         self.move(stream, Phase.HEAD)
         served.start_serving(self)
 
+    def _make_room(self, known: bool) -> bool:
+        """Have room for one more connection; False when there is none."""
+        if not known and self._strangers is not None and self._strangers.is_full:
+            return self._displace(f"{self._strangers.limit} connections of unknown callers are open")
+        if len(self._connections) >= self._max_connections:
+            return self._displace(f"{self._max_connections} connections are open")
+        return True
+
     def _displace(self, why: str) -> bool:
         """Close a connection in favour of a new one; False when each is being answered."""
+        victim = self._strangers.victim if self._strangers is not None else None
+        if victim is not None:
+            self._complain(f"{why}: new ones displace those of unknown callers")
+            self.displaced += 1
+            victim.close()
+            return True
         for phase in (Phase.HEAD, Phase.IDLE, Phase.BODY, Phase.TAKING):
             queue = self._waiting[phase]
             if queue:
@@ -329,10 +371,37 @@ class Endpoint(HTTPServerConnectionDelegate):
                 self._watch_until(next(iter(queue)).since + self._timeouts[phase])
 
 
+def caller_of(peer: Peer, remote_ip: str) -> Hashable:
+    """What all connections of one caller have in common: the user on this host, else the address."""
+    return remote_ip if peer.kind is PeerKind.REMOTE or peer.uid is None else (peer.kind, peer.uid)
+
+
+def source_of(peer: Peer, remote_ip: str) -> Hashable:
+    """As `caller_of`, but with the network for an IPv6 address: one host has all addresses of it."""
+    return network_of(remote_ip) if peer.kind is PeerKind.REMOTE else caller_of(peer, remote_ip)
+
+
+def stream_of(request: HTTPServerRequest) -> WireStream | None:
+    """The stream of the connection that the request came on; None when it was not accepted here, or is gone."""
+    stream = getattr(request.connection, "stream", None)
+    return stream if isinstance(stream, WireStream) else None
+
+
+def note_caller(stream: WireStream | None, known: bool) -> None:
+    """Say whether the caller on the stream of a connection is known."""
+    if stream is not None:
+        stream.endpoint.identify(stream, known)
+
+
+def is_known(stream: WireStream | None) -> bool:
+    """Whether the caller on the stream of a connection is known."""
+    return stream is not None and stream.endpoint.knows(stream)
+
+
 def answered(request: HTTPServerRequest) -> None:
     """Say that the handler of the request is done."""
-    stream = getattr(request.connection, "stream", None)
-    if isinstance(stream, WireStream):
+    stream = stream_of(request)
+    if stream is not None:
         stream.endpoint.move(stream, Phase.TAKING)
 
 

@@ -34,26 +34,34 @@ class FeedHandler(NodeHandler):
         resumable: bool = True,
         served: Callable[[int], Any] = lambda end: None,
     ) -> None:
-        """Answer with what comes in `source` from `start` on.
+        """Answer with what comes in `source` from `start` on, after a gap if the query asks to resume elsewhere.
 
         A longpoll tells the position to go on from, unless the feed isn't `resumable`, and calls `served` with it. A
         heartbeat ends one that has `after`, because after an empty line it could not tell the position any more.
         """
         self.set_header("Content-Type", _EVENT_STREAM if query.kind == EVENTSOURCE else form.media)
+        self.set_header("Cache-Control", "no-store, no-transform")  # proxies that compress a feed hold it back
         if self.request.method == "HEAD":
             return
         self._feed = feed = Feed(source, start, query.heartbeat)
+        is_elsewhere = query.is_elsewhere(source)
         self.application.feeds.add(feed)
         try:
             if query.kind == LONGPOLL:
-                await self._longpoll(feed, form, ends_at_heartbeat=query.after is not None)
+                gap = form.plain_gap(0, start) if is_elsewhere else b""
+                if gap:
+                    self.write(gap)
+                else:
+                    await self._longpoll(feed, form, ends_at_heartbeat=query.after is not None)
                 if resumable and not self._headers_written:
-                    self.set_header(OFFSET_HEADER, str(feed.offset))
+                    self.set_header(OFFSET_HEADER, str(source.position(feed.offset)))
                 served(feed.offset)
             elif query.kind == CONTINUOUS:
-                await self._stream(feed, form.plain, HEARTBEAT)
+                await self._stream(feed, form.plain, HEARTBEAT, form.plain_gap(0, start) if is_elsewhere else b"")
             else:
-                await self._stream(feed, form.events, HEARTBEAT_EVENT)
+                gap = form.event_gap(0, start) if is_elsewhere else b""
+                await self._stream(feed, form.events, HEARTBEAT_EVENT, gap)
+                self.write(form.last_events(feed.offset))
         except StreamClosedError:
             pass
         finally:
@@ -75,7 +83,8 @@ class FeedHandler(NodeHandler):
             self.write(HEARTBEAT)
             await self.flush()
 
-    async def _stream(self, feed: Feed[P], write: Callable[[P], bytes], heartbeat: bytes) -> None:
+    async def _stream(self, feed: Feed[P], write: Callable[[P], bytes], heartbeat: bytes, first: bytes) -> None:
+        self.write(first)
         await self.flush()
         # Nothing here keeps the piece while it is under way: there may be a thousand clients that don't read.
         while self._passed_on(await feed.next(write), heartbeat):

@@ -10,26 +10,53 @@ from msgspec import Meta
 from tornado.web import RequestHandler
 
 from gaffer.errors import BadRequest
+from gaffer.position import PATTERN, Position
 from gaffer.streams import Cursor, Piece, Ring, Source
 
 LONGPOLL, CONTINUOUS, EVENTSOURCE = KINDS = ("longpoll", "continuous", "eventsource")
 
 _DEFAULT_HEARTBEAT = 60.0  # seconds
-_MIN_HEARTBEAT, _MAX_HEARTBEAT = 0.1, 86400.0
+_FRACTION = r"(?:\.[0-9]{1,6})?"
+# 0.1 to 86400 seconds.
+_HEARTBEAT_PATTERN = (
+    rf"true|false|0(?:\.0{{1,6}})?|0\.[1-9][0-9]{{0,5}}|[1-9][0-9]{{0,3}}{_FRACTION}|[1-7][0-9]{{4}}{_FRACTION}"
+    rf"|8[0-5][0-9]{{3}}{_FRACTION}|86[0-3][0-9]{{2}}{_FRACTION}|86400(?:\.0{{1,6}})?"
+)
+_TAIL_PATTERN = "([0-9]{1,9})(b?)"
 
-_OFFSET = re.compile(r"[0-9]{1,18}", re.ASCII)
-_TAIL = re.compile(r"([0-9]{1,9})(b?)", re.ASCII)
+_HEARTBEAT = re.compile(_HEARTBEAT_PATTERN, re.ASCII)
+_TAIL = re.compile(_TAIL_PATTERN, re.ASCII)
+
+# Where a reader stood that names a position which is not of this source.
+_ELSEWHERE = Position("0", 0)
 
 P = TypeVar("P", bound=Piece)
 
 
 Heartbeat = Annotated[
     str,
-    Meta(pattern="^(true|false|0|[1-9][0-9]{0,3})$", description="Seconds to an empty line; true: 60, false: none."),
+    Meta(
+        pattern=f"^({_HEARTBEAT_PATTERN})$",
+        description="Seconds to an empty line, 0.1 to 86400; true: 60, false or 0: none.",
+    ),
+]
+After = Annotated[
+    str,
+    Meta(pattern=f"^{PATTERN}$", description="Begin here: the X-Gaffer-Offset or event id of an earlier answer."),
+]
+TailSize = Annotated[
+    str, Meta(pattern=f"^{_TAIL_PATTERN}$", description="Begin that many lines or events back; `b`: bytes.")
 ]
 
 
-class FollowQuery(msgspec.Struct):
+class StartQuery(msgspec.Struct):
+    """Where to begin; else with what comes next."""
+
+    after: After | None = None
+    tail: TailSize | None = None
+
+
+class FollowQuery(StartQuery):
     """How to follow something."""
 
     feed: Annotated[
@@ -37,11 +64,6 @@ class FollowQuery(msgspec.Struct):
         Meta(description="The next piece; all that comes; all that comes as server-sent events."),
     ] = "longpoll"
     heartbeat: Heartbeat = "true"
-    after: Annotated[int, Meta(ge=0, description="Begin here: the X-Gaffer-Offset of an earlier answer.")] | None = None
-    tail: (
-        Annotated[str, Meta(pattern="^[0-9]{1,9}b?$", description="Begin that many lines or events back; `b`: bytes.")]
-        | None
-    ) = None
 
 
 class Tail(NamedTuple):
@@ -55,21 +77,20 @@ class FeedQuery(NamedTuple):
     """What the client asked for.
 
     `heartbeat` in seconds, None for none. `after` is a position in the source; it and `tail` say where to begin.
-    `reconnects` means that `after` is what a browser remembers.
     """
 
     kind: str
     heartbeat: float | None
-    after: int | None = None
+    after: Position | None = None
     tail: Tail | None = None
-    reconnects: bool = False
 
     @classmethod
     def of(cls, handler: RequestHandler, kinds: Sequence[str] = KINDS, *, past: bool = True) -> "FeedQuery":
         """Read `feed`, the first of `kinds` unless given, `heartbeat`, `after` and `tail`.
 
-        A Last-Event-ID header, sent by browsers that reconnect, counts as `after`. Without a `past` there is nothing
-        to begin with but what comes next. Raises BadRequest (`bad_value`).
+        A Last-Event-ID header, sent by browsers that reconnect, goes before `after`. Ids have an epoch; one without was
+        given by an earlier version. Without a `past` there is nothing to begin with but what comes next. Raises
+        BadRequest (`bad_value`).
         """
         kind = handler.get_query_argument("feed", kinds[0])
         if kind not in kinds:
@@ -82,22 +103,28 @@ class FeedQuery(NamedTuple):
             raise BadRequest("`after` and `tail` both say where to begin", reason="bad_value", hint="give one of them")
         heartbeat = _parse_heartbeat(handler.get_query_argument("heartbeat", "true"))
         last_event = handler.request.headers.get("Last-Event-ID", "")
-        if past and kind == EVENTSOURCE and _OFFSET.fullmatch(last_event):
-            return cls(kind, heartbeat, int(last_event), reconnects=True)
+        if past and last_event:
+            resumed = Position.parse(last_event)
+            return cls(kind, heartbeat, resumed if resumed is not None and resumed.epoch else _ELSEWHERE)
         return cls(kind, heartbeat, after, tail)
+
+    def is_elsewhere(self, source: Source[Any]) -> bool:
+        """Whether `after` is a position in another source, such as that of an earlier life of the node."""
+        after = self.after
+        return after is not None and after.epoch != "" and (after.epoch != source.epoch or after.offset > source.end)
 
     def start_in(self, source: Source[Any]) -> int | None:
         """The position to begin at; None when the client didn't say.
 
-        Raises BadRequest for a position not reached yet. One that a browser remembers must be of an earlier life of
-        the node, since there was no other way to it: then all that is there is new.
+        For a position elsewhere that is the oldest that is kept, since all of it is new to the client. Raises
+        BadRequest for a position not reached yet.
         """
         if self.after is not None:
-            if self.after <= source.end:
-                return self.after
-            if self.reconnects:
+            if self.is_elsewhere(source):
                 return source.start
-            raise _wrong("after", str(self.after), f"it ends at {source.end}")
+            if self.after.offset > source.end:
+                raise _wrong("after", str(self.after), f"it ends at {source.end}")
+            return self.after.offset
         if self.tail is None:
             return None
         if isinstance(source, Ring):
@@ -146,10 +173,13 @@ class Feed(Generic[P]):
             return b""
 
 
-def _parse_after(text: str | None) -> int | None:
-    if text is not None and not _OFFSET.fullmatch(text):
+def _parse_after(text: str | None) -> Position | None:
+    if text is None:
+        return None
+    position = Position.parse(text)
+    if position is None:
         raise _wrong("after", text, "give the X-Gaffer-Offset of the answer before")
-    return int(text) if text is not None else None
+    return position
 
 
 def _parse_tail(text: str | None) -> Tail | None:
@@ -162,19 +192,11 @@ def _parse_tail(text: str | None) -> Tail | None:
 
 
 def _parse_heartbeat(text: str) -> float | None:
+    if _HEARTBEAT.fullmatch(text) is None:
+        raise _wrong("heartbeat", text, "give true, false, or 0.1 to 86400 seconds")
     if text == "true":
         return _DEFAULT_HEARTBEAT
-    if text == "false":
-        return None
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = -1.0
-    if seconds == 0:
-        return None
-    if not _MIN_HEARTBEAT <= seconds <= _MAX_HEARTBEAT:
-        raise _wrong("heartbeat", text, f"true, false, or {_MIN_HEARTBEAT:g} to {_MAX_HEARTBEAT:g} seconds")
-    return seconds
+    return (float(text) or None) if text != "false" else None
 
 
 def _wrong(name: str, value: str, hint: str) -> BadRequest:

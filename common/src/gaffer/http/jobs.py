@@ -4,6 +4,7 @@ from typing import Any, Literal
 
 from gaffer import shapes
 from gaffer.config import ProcessConfig
+from gaffer.controller import info_for
 from gaffer.errors import BadRequest, ConfigError, ProcessConflict
 from gaffer.http import bodies
 from gaffer.http.access import Scope
@@ -61,10 +62,10 @@ class Job(NodeHandler):
     @operation(shapes.JobInfo)
     def get(self) -> None:
         """The job: `name`, `active`, `running`, `running_out`, `max_processes`, `processes`, `config`, `state`,
-        `reason`, `restarts`, `instances`, `last_exit`.
+        `reason`, `restarts`, `instances`, `last_exit`. Without `define` the values of `env` in `config` are null.
         """
-        job = self.job
-        self.finish(self.application.answers.get(job, lambda: self.manager.info(job)))
+        job, grant = self.job, self.grant
+        self.finish(self.application.answers.get((job, grant.reveals_env), lambda: info_for(grant, self.manager, job)))
 
     @operation(Done, status=201, body=JobReplacement)
     def put(self) -> None:

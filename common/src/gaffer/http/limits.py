@@ -5,6 +5,12 @@ from dataclasses import dataclass
 
 from gaffer.errors import GafferError
 
+STRANGER_BODY = 64 * 1024
+"""Bytes of a request body that are read of a caller that is not known."""
+
+FRAMING = "frame-ancestors 'self'"
+"""Content-Security-Policy of every answer: pages of other sites show none of them in a frame."""
+
 _UNLIMITED = 1_000_000  # descriptors, where the system sets no limit
 
 
@@ -17,7 +23,8 @@ class Limits:
     its head. body_timeout: from there to the end of the body, and for the client to take a complete answer.
     idle_timeout: between two requests. max_connections: on each endpoint; None for half of the descriptors that the
     process may have, divided by the endpoints. accepts_per_second: by each endpoint, in any second; more wait to be
-    accepted.
+    accepted. max_strangers: connections on each endpoint whose callers are not known, and never more than a quarter of
+    max_connections; None makes no difference between callers.
     """
 
     max_body: int = 8 * 1024 * 1024
@@ -28,6 +35,7 @@ class Limits:
     idle_timeout: float = 120.0
     max_connections: int | None = None
     accepts_per_second: int | None = None
+    max_strangers: int | None = 256
 
     def connections(self, endpoints: int) -> int:
         """How many connections each of so many endpoints takes."""
@@ -35,6 +43,12 @@ class Limits:
             return self.max_connections
         soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         return (soft if soft != resource.RLIM_INFINITY else _UNLIMITED) // (2 * endpoints)
+
+    def strangers(self, connections: int) -> int:
+        """How many of that many connections callers that are not known may hold."""
+        if self.max_strangers is None:
+            return connections
+        return max(1, min(self.max_strangers, connections // 4))
 
 
 DEFAULT_LIMITS = Limits()

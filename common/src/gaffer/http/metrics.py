@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Generator
 from functools import partial
 
-from gaffer import __version__, stats
+from gaffer import __version__, log, stats
 from gaffer.errors import ProcessNotFound
 from gaffer.http.access import Grant, Scope
 from gaffer.http.exposition import CONTENT_TYPE, Family
@@ -71,10 +71,33 @@ def _of_node(application: NodeApplication) -> list[Family]:
         "gaffer_feed_dropped_events_total", "counter", "Events that clients lost because they read too slowly."
     )
     lost_events.add(application.manager.event_log.dropped)
+    lost_logs = Family(
+        "gaffer_log_lost_bytes_total", "counter", "Bytes of output that could not be written to log files."
+    )
+    lost_logs.add(application.manager.lost_log_bytes)
+    lost_lines = Family(
+        "gaffer_own_log_lost_lines_total",
+        "counter",
+        "Lines of the node's own log that were dropped: nothing read them, or the disk was full.",
+    )
+    lost_lines.add(log.lost_lines())
     lookupds = Family("gaffer_lookupd_connected", "gauge", "1 while the node is announced to the lookup server.")
     for lookupd in application.lookupds():
         lookupds.add(int(lookupd["connected"]), {"address": lookupd["address"]})
-    return [build, uptime, draining, connections, displaced, refused, feeds, lost_bytes, lost_events, lookupds]
+    return [
+        build,
+        uptime,
+        draining,
+        connections,
+        displaced,
+        refused,
+        feeds,
+        lost_bytes,
+        lost_events,
+        lost_logs,
+        lost_lines,
+        lookupds,
+    ]
 
 
 def _of_jobs(application: NodeApplication, grant: Grant) -> Steps:

@@ -17,7 +17,7 @@ from tornado.websocket import WebSocketHandler
 
 from gaffer import __version__
 from gaffer.errors import BadRequest, ManagerStopping, ProcessNotFound
-from gaffer.http.access import AuthRequired, Forbidden, UnsupportedMediaType
+from gaffer.http.access import TOKEN_HEADER, AuthRequired, Forbidden, UnsupportedMediaType
 from gaffer.http.base import MethodNotAllowed, NotFound
 from gaffer.http.bodies import ErrorBody
 from gaffer.http.limits import TooLarge
@@ -90,6 +90,11 @@ class _Case(NamedTuple):
         return statuses
 
 
+def _accepted(schemes: Iterable[str]) -> list[dict[str, list[str]]]:
+    """Each scheme suffices by itself, except the token, which belongs to the cookie."""
+    return [{"cookie": [], "token": []} if name == "token" else {name: []} for name in schemes]
+
+
 def make_document(routes: Iterable[Route], *, title: str, cookie: str | None = None) -> dict[str, Any]:
     """Describe the routes; `cookie` is the name of the cookie that stands for a key, where there is one."""
     paths = [(_path_of(group), group, _cases_of(group)) for group in _by_form(routes)]
@@ -100,7 +105,13 @@ def make_document(routes: Iterable[Route], *, title: str, cookie: str | None = N
         "key": {"type": "apiKey", "in": "header", "name": "X-Api-Key"},
     }
     if cookie is not None:
-        security["cookie"] = {"type": "apiKey", "in": "cookie", "name": cookie}
+        security["cookie"] = {
+            "type": "apiKey",
+            "in": "cookie",
+            "name": cookie,
+            "description": "Alone for GET and HEAD; anything else needs the token too.",
+        }
+        security["token"] = {"type": "apiKey", "in": "header", "name": TOKEN_HEADER}
     statuses = sorted(
         {(405, False)} | {(status, status in case.operation.text_errors) for case in cases for status in case.errors}
     )
@@ -108,7 +119,7 @@ def make_document(routes: Iterable[Route], *, title: str, cookie: str | None = N
         "openapi": "3.1.0",
         "info": {"title": title, "version": __version__, "description": _ABOUT},
         "servers": [{"url": "/"}],
-        "security": [*({name: []} for name in security), {}],
+        "security": [*_accepted(security), {}],
         "tags": _tags(cases),
         "paths": {
             path: {

@@ -5,6 +5,7 @@ import ipaddress
 import logging
 import socket
 import struct
+from pathlib import Path
 
 from gaffer.http.access import Peer, PeerKind
 from gaffer.http.authority import is_loopback
@@ -14,13 +15,19 @@ logger = logging.getLogger(__name__)
 
 _SO_PEERGROUPS = 59
 _UCRED = struct.Struct("=iII")  # pid, uid, gid
+_OVERFLOW = 65534  # the kernel's default
 _GROUPS_SIZE = 1024  # bytes, the most that getsockopt gives: 256 groups
 
 
 class PeerFinder:
-    """Finds the peer of a connection; must be asked right after accept, before the client can hand its port on."""
+    """Finds the peer of a connection; must be asked right after accept, before the client can hand its port on.
+
+    Users and groups that the user namespace of this process does not map all look like the overflow uid and gid
+    (user_namespaces(7)): who has these is unknown.
+    """
 
     def __init__(self) -> None:
+        self._no_uid, self._no_gid = _overflow_id("overflowuid"), _overflow_id("overflowgid")
         self._diag: SockDiag | None = None
         try:
             self._diag = SockDiag()
@@ -38,6 +45,11 @@ class PeerFinder:
 
     def find(self, connection: socket.socket) -> Peer:
         """The peer of a connected stream socket."""
+        peer = self._ask(connection)
+        uid = peer.uid if peer.uid != self._no_uid else None
+        return Peer(peer.kind, uid, peer.gids - {self._no_gid})
+
+    def _ask(self, connection: socket.socket) -> Peer:
         if connection.family == socket.AF_UNIX:
             return _unix_peer(connection)
         try:
@@ -48,6 +60,13 @@ class PeerFinder:
             return Peer(PeerKind.REMOTE)
         uid = self._diag.find_uid(_address(client), _address(server)) if self._diag is not None else None
         return Peer(PeerKind.LOOPBACK, uid)
+
+
+def _overflow_id(name: str) -> int:
+    try:
+        return int(Path("/proc/sys/kernel", name).read_text())
+    except (OSError, ValueError):  # no /proc
+        return _OVERFLOW
 
 
 def _address(name: tuple[str, int]) -> SocketAddress:

@@ -23,8 +23,11 @@ class Pid(NodeHandler):
 
     @operation(shapes.ProcessInfo)
     def get(self) -> None:
-        """The process: `pid`, `os_pid`, `name`, its command, `create_time`, `committed`, `active` and more."""
-        self.reply(self.process.info)
+        """The process: `pid`, `os_pid`, `name`, its command, `create_time`, `committed`, `active` and more.
+
+        Without `define` the values of `env` are null.
+        """
+        self.reply(self.grant.shown(self.process.info))
 
     @operation(Done, status=202)
     def delete(self) -> None:

@@ -12,12 +12,13 @@ from typing import Any
 
 from tornado.iostream import StreamClosedError
 from tornado.web import HTTPError
-from tornado.websocket import WebSocketClosedError, WebSocketHandler
+from tornado.websocket import WebSocketClosedError
 
-from gaffer.errors import BadRequest, GafferError, NotRedirected
-from gaffer.http.access import Scope
+from gaffer.errors import GafferError, NotRedirected
+from gaffer.http.access import AUTH, AuthRequired, Scope
 from gaffer.http.feeds import FeedQuery
 from gaffer.http.node import NodeHandler
+from gaffer.http.rfc6455 import ServerSocket
 from gaffer.process import Process
 from gaffer.process_streams import Stream
 from gaffer.streams import Chunk, Cursor
@@ -29,18 +30,10 @@ PING_TIMEOUT = 60.0  # seconds without a sign of the client
 _NORMAL, _GOING_AWAY = 1000, 1001  # close codes, RFC 6455 section 7.4.1
 _PRIVATE = 4000  # the first of those that are free for applications; 4404 means what 404 does in HTTP
 
-_VERSION = "13"  # of the protocol, RFC 6455
 _FIN, _TEXT, _BINARY = 0x80, 1, 2  # section 5.2
 
 
-class UpgradeRequired(GafferError):
-    """The resource is a websocket."""
-
-    errno = 426
-    reason = "upgrade_required"
-
-
-class ProcessSocket(NodeHandler, WebSocketHandler):
+class ProcessSocket(NodeHandler, ServerSocket):
     """A websocket that follows an output of a process, writes to it, or both.
 
     The application settings `websocket_ping_interval`, `websocket_ping_timeout` (seconds) and
@@ -49,12 +42,14 @@ class ProcessSocket(NodeHandler, WebSocketHandler):
 
     target: Process
     _output: Cursor[Chunk] | None = None
+    _is_elsewhere = False  # the client wanted to resume at a position that is not of this output
     _input: Stream | None = None
     _end_of_input: Cursor[Any] | None = None
     _running: asyncio.Task[None] | None = None
     _pings: asyncio.TimerHandle | None = None
     _held = False  # by the process, until it reads; meanwhile no sign of the client can come in
     _leaving = False
+    _is_first = True  # of the client's messages
 
     # What each kind does in its own way
 
@@ -65,6 +60,9 @@ class ProcessSocket(NodeHandler, WebSocketHandler):
     def pass_on(self, chunk: Chunk) -> Awaitable[None]:
         """Send a piece of output, like `send`."""
         raise NotImplementedError
+
+    def pass_on_gap(self, start: int, end: int) -> None:
+        """Tell that the client lost the output between two offsets, if there is a way to."""
 
     def take_at_once(self, message: bytes) -> bool:
         """Do what a message wants, if there is nothing to wait for or to say; whether it was done."""
@@ -82,8 +80,9 @@ class ProcessSocket(NodeHandler, WebSocketHandler):
 
     def follow(self, label: str) -> None:
         """Send the output `label` from where the query says."""
-        ring = self.target.ring(label)
-        self._output = Cursor(ring, FeedQuery.of(self).start_in(ring))
+        ring, query = self.target.ring(label), FeedQuery.of(self)
+        self._output = Cursor(ring, query.start_in(ring))
+        self._is_elsewhere = query.is_elsewhere(ring)
 
     def write_to(self, label: str) -> None:
         """Let the client write to the stream `label`."""
@@ -132,25 +131,6 @@ class ProcessSocket(NodeHandler, WebSocketHandler):
 
     # Hooks of Tornado
 
-    async def get(self) -> None:
-        headers = self.request.headers
-        connection = [option.strip().lower() for option in headers.get("Connection", "").split(",")]
-        wanted = headers.get("Upgrade", "").lower() == "websocket" and "upgrade" in connection
-        if self.request.method != "GET" or not wanted or headers.get("Sec-WebSocket-Version") != _VERSION:
-            raise UpgradeRequired(f"{self.request.path} is a websocket", hint="connect with a websocket client")
-        if not headers.get("Sec-WebSocket-Key"):
-            raise BadRequest("the header Sec-WebSocket-Key is missing")
-        await WebSocketHandler.get(self)
-
-    def write_error(self, status_code: int, **kwargs: Any) -> None:
-        if status_code == UpgradeRequired.errno:
-            self.set_header("Upgrade", "websocket")
-            self.set_header("Sec-WebSocket-Version", _VERSION)
-        super().write_error(status_code, **kwargs)
-
-    def check_origin(self, origin: str) -> bool:
-        return True  # the gate has checked it
-
     @property
     def ping_interval(self) -> float:
         return 0  # Tornado's pings would close a connection while the process holds it
@@ -176,6 +156,9 @@ class ProcessSocket(NodeHandler, WebSocketHandler):
         if self.ws_connection is None:  # closed from here, and the client doesn't know it yet
             return None
         data = message.encode() if isinstance(message, str) else message
+        is_first, self._is_first = self._is_first, False
+        if is_first and self.grant.elevate is not None and data.startswith(AUTH.encode()):
+            return self._elevate(data.decode(errors="replace").removeprefix(AUTH))
         return None if self.take_at_once(data) else self._take(data)
 
     def on_pong(self, data: bytes) -> None:
@@ -206,6 +189,14 @@ class ProcessSocket(NodeHandler, WebSocketHandler):
             self.ping()
             self._await_sign()
 
+    async def _elevate(self, token: str) -> None:
+        """Take the token of the cookie that the handshake presented; end the connection for a wrong one."""
+        grant = self.grant.elevate(token) if self.grant.elevate is not None else None
+        if grant is None:
+            await self._fail(AuthRequired("the token does not belong to the cookie", hint="log in again"))
+        else:
+            self.adopt(grant)
+
     async def _take(self, message: bytes) -> None:
         try:
             await self.take(message)
@@ -219,7 +210,11 @@ class ProcessSocket(NodeHandler, WebSocketHandler):
         self.application.feeds.add(self)
         try:
             with suppress(StreamClosedError):
+                if self._output is not None and self._is_elsewhere:
+                    self.pass_on_gap(0, self._output.offset)
                 while self._output is not None and (chunk := await self._output.next()) is not None:
+                    if chunk.gap:
+                        self.pass_on_gap(chunk.offset - chunk.gap, chunk.offset)
                     sent = self.pass_on(chunk)
                     del chunk  # there may be a thousand clients that don't read
                     # A client that keeps up gets all there is at once, or it would fall behind a burst of output.

@@ -59,9 +59,9 @@ class Template(NodeHandler):
 
     @operation(JobSettings)
     def get(self) -> None:
-        """Every setting of the job."""
+        """Every setting of the job. Without `define` the values of `env` are null."""
         name = self.job
-        self.reply({**self.manager.get(name).to_dict(), "name": name.display})
+        self.reply({**self.grant.shown(self.manager.get(name).to_dict()), "name": name.display})
 
     @operation(Done, body=JobReplacement)
     def put(self) -> None:
@@ -169,11 +169,11 @@ class RunningProcess(NodeHandler):
 
     @operation(bodies.RunningProcess)
     def get(self) -> None:
-        """The settings of its job, and `pid`, `os_pid`, `active`."""
+        """The settings of its job, and `pid`, `os_pid`, `active`. Without `define` the values of `env` are null."""
         process = self.process
         self.reply(
             {
-                **process.config.to_dict(),
+                **self.grant.shown(process.config.to_dict()),
                 "name": process.name,
                 "pid": process.pid,
                 "os_pid": process.os_pid,

@@ -9,6 +9,7 @@ where nothing else takes the first of them: the path of a file, which may be emp
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from enum import Enum
+from itertools import product
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import unquote
 
@@ -79,6 +80,18 @@ class _Node:
         self.rest: tuple[str, _Node] | None = None
         self.route: Route | None = None
         self.is_rest = is_rest  # nothing follows it
+
+
+def example_paths(pattern: str) -> Iterator[str]:
+    """Paths that a route with that pattern matches: with a number or a word for each parameter."""
+    kinds = [match[2] for match in _PARAMETER.finditer(pattern)]
+    for values in product(*(("1",) if kind == "digits" else ("1", "x") for kind in kinds)):
+        yield _filled(pattern, values)
+
+
+def _filled(pattern: str, values: Iterable[str]) -> str:
+    remaining = iter(values)
+    return _PARAMETER.sub(lambda _: next(remaining), pattern)
 
 
 class RouteTable:

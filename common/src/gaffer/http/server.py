@@ -53,6 +53,10 @@ class HttpEndpoint:
     backlog: int = 128
     ssl_options: Mapping[str, Any] | ssl.SSLContext | None = None
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.uri, str) and not all(isinstance(uri, str) for uri in _items(self.uri)):
+            raise TypeError(f"expected a uri such as {DEFAULT_URI!r}, or a list of them, got {self.uri!r}")
+
     @property
     def uris(self) -> list[str]:
         """One uri an item."""
@@ -75,6 +79,18 @@ class HttpEndpoint:
             ) from None
 
 
+def _items(value: Any) -> Sequence[Any]:
+    return value if isinstance(value, Sequence) and value else [None]
+
+
+class ServedApplication(HTTPServerConnectionDelegate):
+    """What Listeners serve."""
+
+    def trusts(self, peer: Peer) -> bool:
+        """Whether the peer of a connection is known without a key."""
+        raise NotImplementedError
+
+
 class _UnixSocketFile(NamedTuple):
     path: str
     device: int
@@ -83,7 +99,7 @@ class _UnixSocketFile(NamedTuple):
     def remove(self) -> None:
         """Unlink the file unless another process has put its own there."""
         with contextlib.suppress(FileNotFoundError):
-            found = os.stat(self.path)
+            found = os.lstat(self.path)
             if (found.st_dev, found.st_ino) == (self.device, self.inode):
                 os.unlink(self.path)
 
@@ -97,7 +113,7 @@ class Listeners:
 
     def __init__(
         self,
-        application: HTTPServerConnectionDelegate,
+        application: "ServedApplication",
         endpoints: Sequence[HttpEndpoint],
         socket_gid: int | None = None,
         limits: Limits = DEFAULT_LIMITS,
@@ -145,7 +161,8 @@ class Listeners:
     def _listen(self, endpoint: HttpEndpoint, finder: PeerFinder) -> None:
         context = endpoint.make_ssl_context()
         allowed = self._limits.connections(len(self._endpoints))
-        server = Endpoint(self._application, finder.find, self._limits, allowed, self._shared, context)
+        trusts = self._application.trusts
+        server = Endpoint(self._application, finder.find, trusts, self._limits, allowed, self._shared, context)
         self._servers.append(server)
         for uri in endpoint.uris:
             address = _parse(uri)
@@ -164,10 +181,10 @@ class Listeners:
             self.addresses += [_url(sock, "https" if context else "http") for sock in sockets]
 
     def _adopt_file(self, path: str) -> None:
-        found = os.stat(path)
+        found = os.lstat(path)
         self._files.append(_UnixSocketFile(path, found.st_dev, found.st_ino))
         if self._socket_gid is not None:
-            os.chown(path, -1, self._socket_gid)
+            os.chown(path, -1, self._socket_gid, follow_symlinks=False)
             os.chmod(path, 0o660)
 
 

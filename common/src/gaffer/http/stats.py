@@ -55,7 +55,7 @@ class StatsHandler(FeedHandler):
 
         self.manager.monitor(hear, target, ended=log.close)
         try:
-            await self.follow(query, log, 0, Messages(_named, ids=False), resumable=False)
+            await self.follow(query, log, 0, Messages(_named), resumable=False)
         finally:
             self.manager.unmonitor(hear, target)
 

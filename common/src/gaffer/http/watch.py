@@ -33,9 +33,9 @@ class Watch(FeedHandler):
         comes under its documented names, first the short one: `exit`, `proc.dummy.exit`; those of version 0.5 come to
         who asks for them (`job/shop`, `proc/12`, `load`). A key for some sessions gets only the events of those.
 
-        `after=N` begins with event N, `tail=N` goes that many back. Events that are not kept any more are told as
-        `{"event": "gap", "from", "to"}`. A longpoll answers the next event and, in X-Gaffer-Offset, the `after` that
-        continues it.
+        `after=EPOCH:N` resumes after an event, `tail=N` goes that many back. Events that are no longer kept are
+        reported as `{"event": "gap", "from", "to"}`; so is an `after` of an earlier life of the node, which gets all
+        that is kept. A longpoll answers the next event and, in X-Gaffer-Offset, the `after` that continues it.
         """
         pattern = ".".join(self.params.values()) or ALL
         query = FeedQuery.of(self)
@@ -46,7 +46,7 @@ class Watch(FeedHandler):
             found = matching(event, pattern)
             return found if found is None or self._may_see(event) else None
 
-        await self.follow(query, log, log.end if start is None else start, Messages(select))
+        await self.follow(query, log, log.end if start is None else start, Messages(select, log.epoch))
 
     def _may_see(self, event: Event) -> bool:
         # What concerns the whole node is of no session.

@@ -8,8 +8,10 @@ import msgspec
 from gaffer.errors import BadRequest, GafferError, NotRedirected, ProcessError
 from gaffer.frames import ERROR, GENERAL, MESSAGE, OK, RESPONSE, Frame, FrameError
 from gaffer.http.access import Scope
+from gaffer.http.feeds import StartQuery
 from gaffer.http.operations import operation
-from gaffer.http.process_socket import ProcessSocket, UpgradeRequired
+from gaffer.http.process_socket import ProcessSocket
+from gaffer.http.rfc6455 import UpgradeRequired
 from gaffer.http.routes import Route
 from gaffer.process import Process
 from gaffer.process_streams import STDIN
@@ -19,13 +21,6 @@ _READ, _WRITE = 1, 2  # the bits of `mode`
 
 # How frames call the HTTP status of an error (STR-32); any other is EIO.
 _NAMES = {400: "EINVAL", 403: "EPERM", 404: "ENOENT"}
-
-
-class StartQuery(msgspec.Struct):
-    """Where the output begins: after an offset, or so many lines (`20`) or bytes (`4096b`) back. Else it begins now."""
-
-    after: int | None = None
-    tail: str | None = None
 
 
 class ChannelQuery(StartQuery):
@@ -82,7 +77,7 @@ class FramedSocket(ProcessSocket):
         """Connect to a process: its stdin and first output, or the output or custom stream of the path.
 
         Writing needs the scope `control`; without it, each frame is answered with the error EPERM. The id of a frame of
-        output is the `after` that goes on behind it.
+        output is the `after` that resumes behind it; one of another output gets the error GAP and all that is kept.
         """
         await super().get()
 
@@ -113,16 +108,12 @@ class FramedSocket(ProcessSocket):
         return label if stream.ring is not None else None, label if stream.writable else None
 
     def pass_on(self, chunk: Chunk) -> Awaitable[None]:
-        if chunk.gap:
-            lost = FrameError(
-                error="GAP",
-                errno=410,
-                message=f"{chunk.gap} bytes were lost",
-                start=chunk.offset - chunk.gap,
-                to=chunk.offset,
-            )
-            self._tell(GENERAL, lost)
-        return self.send(Frame(MESSAGE, str(chunk.end), chunk.data).encode())
+        assert self._output is not None
+        return self.send(Frame(MESSAGE, str(self._output.source.position(chunk.end)), chunk.data).encode())
+
+    def pass_on_gap(self, start: int, end: int) -> None:
+        lost = FrameError(error="GAP", errno=410, message=f"{end - start} bytes were lost", start=start, to=end)
+        self._tell(GENERAL, lost)
 
     async def take(self, message: bytes) -> None:
         try:

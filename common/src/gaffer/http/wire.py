@@ -2,15 +2,17 @@
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable
+import time
+from collections.abc import Awaitable, Hashable
 from enum import IntEnum, auto
 from http import HTTPStatus
 from typing import Any, Protocol
 
+from tornado.httputil import format_timestamp
 from tornado.iostream import IOStream, SSLIOStream, StreamClosedError, UnsatisfiableReadError
 
 from gaffer.errors import GafferError
-from gaffer.http.limits import HeaderTooLarge, Limits, MalformedRequest
+from gaffer.http.limits import FRAMING, HeaderTooLarge, Limits, MalformedRequest
 
 _PIECE = 64 * 1024  # bytes that are read at once
 _DRAINED = 1024 * 1024  # bytes that have come already and are read before a connection is closed
@@ -19,6 +21,9 @@ _DRAINED = 1024 * 1024  # bytes that have come already and are read before a con
 _BARE_REFUSAL = b"HTTP/1.1 400 Bad Request\r\n\r\n"
 _TLS_HANDSHAKE = b"\x16\x03"  # a record of type handshake and its version, RFC 8446 section 5.1
 _CONTINUE = b"HTTP/1.1 100 "
+
+# The end of a head; empty lines before its first line are no head (RFC 9112 section 2.2).
+_HEAD_END = rb"\n(?:(?<=[^\r\n]\n)|(?<=[^\r\n]\r\n)|(?<=\r\r\n))\r?\n"
 
 
 class Phase(IntEnum):
@@ -42,16 +47,24 @@ class Overseer(Protocol):
     def forget(self, stream: "WireStream") -> None:
         """The stream is closed."""
 
+    def identify(self, stream: "WireStream", known: bool) -> None:
+        """The caller is known from now on, or isn't any more."""
+
+    def knows(self, stream: "WireStream") -> bool:
+        """Whether the caller is known, or no difference is made."""
+
 
 class WireStream(IOStream):
     """A stream that reports to its endpoint."""
 
     endpoint: Overseer
+    source: Hashable = None  # of the connection
     phase = Phase.BUSY
     since = 0.0  # when the phase began, in the loop's time
     heard = False  # whether anything came of the request that is awaited
     detached = False  # whether it has become a websocket
     answering = False  # whether anything was written in answer to it
+    refusal: GafferError = MalformedRequest()  # the answer to a request that Tornado calls malformed
     _lines = 0  # of its head
     _head_ended = False
 
@@ -67,7 +80,7 @@ class WireStream(IOStream):
         """What Tornado reads a head with. Heads that came before the client left are not looked at."""
         if self.closed():
             raise StreamClosedError(self.error)
-        return super().read_until_regex(regex, max_bytes)
+        return super().read_until_regex(_HEAD_END, max_bytes)
 
     def read_from_fd(self, buf: bytearray | memoryview) -> int | None:
         count = super().read_from_fd(buf)
@@ -78,7 +91,7 @@ class WireStream(IOStream):
 
     def write(self, data: bytes | memoryview) -> "asyncio.Future[None]":
         if data == _BARE_REFUSAL:
-            data = b"" if self.answering else raw_answer(MalformedRequest())
+            data = b"" if self.answering else raw_answer(self.refusal)
         if not self.answering and data[: len(_CONTINUE)] != _CONTINUE:
             self.answering = True
         return super().write(data)
@@ -96,7 +109,7 @@ class WireStream(IOStream):
         if self.closed():
             return
         if self.phase not in (Phase.BUSY, Phase.TAKING):
-            self._drain()
+            self.drain()
         super().close(exc_info)
         self.endpoint.forget(self)
 
@@ -106,14 +119,18 @@ class WireStream(IOStream):
         if self.phase is Phase.IDLE:
             self.endpoint.move(self, Phase.HEAD)
         self.heard = True
+        if not self._lines:
+            piece = piece.lstrip(b"\r\n")
         end = piece.find(b"\n\r\n")
         self._head_ended = end >= 0
         self._lines += piece.count(b"\n", 0, end if end >= 0 else len(piece))
         if self._lines > self.endpoint.limits.max_header_lines:
             raise UnsatisfiableReadError("too many lines")
 
-    def _drain(self) -> None:
+    def drain(self) -> None:
         """Read what has come: closing with it unread would reset the connection, and the answer might get lost."""
+        if self.closed():
+            return
         with contextlib.suppress(OSError):
             for _ in range(_DRAINED // _PIECE):
                 if not self.socket.recv(_PIECE):
@@ -131,8 +148,10 @@ def raw_answer(error: GafferError) -> bytes:
         f"HTTP/1.1 {error.errno} {HTTPStatus(error.errno).phrase}",
         "Content-Type: application/json",
         f"Content-Length: {len(body)}",
+        f"Date: {format_timestamp(time.time())}",
         "Cache-Control: no-store",
         "X-Content-Type-Options: nosniff",
+        f"Content-Security-Policy: {FRAMING}",
         "Connection: close",
     )
     return "\r\n".join(head).encode() + b"\r\n\r\n" + body

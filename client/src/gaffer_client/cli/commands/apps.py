@@ -73,7 +73,7 @@ def _load(context: Context, args: Arguments, server: Server, session: str, jobs:
     if context.json:
         print_json({"ok": True})
         return Exit.OK
-    print(f"{'Loaded' if start is False else 'Loaded and started'} {session} on {server.url}:")
+    print(printable(f"{'Loaded' if start is False else 'Loaded and started'} {session} on {server.url}:"))
     for job in jobs:
         port = (job.get("env") or {}).get("PORT") or job.get("port")
         shown = f", port {str(port).removesuffix('+')}" if port else ""
@@ -103,7 +103,7 @@ def unload(context: Context, args: Arguments) -> int:
     if context.json:
         print_json({"ok": not failures})
     else:
-        print("Unloaded", *unloaded)
+        print(printable(" ".join(["Unloaded", *unloaded])))
     return Exit.PARTIAL if failures else Exit.OK
 
 

@@ -8,11 +8,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple
 
-import msgspec
-
 from gaffer_client.cli.config import Context
 from gaffer_client.cli.errors import Exit
-from gaffer_client.cli.output import Palette, printable, warn
+from gaffer_client.cli.output import Palette, print_json_line, printable, warn
 from gaffer_client.cli.parse import Arguments
 from gaffer_client.cli.table import Command, Option
 from gaffer_client.errors import GafferClientError
@@ -45,8 +43,7 @@ def lookup(context: Context, args: Arguments) -> int:
                     warn(f"{each.url} has a new map; changes before it are not shown")
                 begun.add(each.url)
             else:
-                several = len(cluster.urls) > 1
-                print(_text(context, each, palette, several=several), flush=True)
+                _show(context, each, palette, several=len(cluster.urls) > 1)
     return Exit.FAILED  # none of them tells any more
 
 
@@ -60,16 +57,17 @@ def _note_loss(news: _News, failures: dict[str, GafferClientError], begun: set[s
     warn(why if news.ended else f"{why}; trying again")
 
 
-def _text(context: Context, news: _News, palette: Palette, *, several: bool) -> str:
+def _show(context: Context, news: _News, palette: Palette, *, several: bool) -> None:
     if context.json:
         origin = {"lookup": news.url} if several else {}
-        return msgspec.json.encode({**origin, **news.message}).decode()
+        print_json_line({**origin, **news.message})
+        return
     message = news.message
     node = message.get("node") or message
     name = node.get("name") or "-"
     where = f"{news.url} " if several else ""
     line = f"{time.strftime('%H:%M:%S')} {where}{name} | {news.event} {_details(message)}"
-    return palette.paint(name, printable(line.rstrip()))
+    print(palette.paint(name, printable(line.rstrip())), flush=True)
 
 
 def _details(message: Mapping[str, Any]) -> str:

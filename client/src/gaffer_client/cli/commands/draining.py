@@ -2,6 +2,7 @@
 
 import math
 import time
+from contextlib import AbstractContextManager
 
 from gaffer.rules import did_you_mean
 from gaffer_client.answers import Drain
@@ -11,6 +12,7 @@ from gaffer_client.cli.output import print_json, printable, warn
 from gaffer_client.cli.parse import Arguments
 from gaffer_client.cli.table import Command, Option
 from gaffer_client.errors import Unreachable
+from gaffer_client.lookup import Lookup
 from gaffer_client.node import Server
 
 _PAUSE = 0.2  # seconds between two looks at a node that drains
@@ -19,8 +21,7 @@ _PAUSE = 0.2  # seconds between two looks at a node that drains
 def drain(context: Context, args: Arguments) -> int:
     patience = _seconds(args.text("--timeout"))
     name = args.text("<node>")
-    url = name if name is None or _is_url(name) else _find(context, name)
-    with context.server(url) as server:
+    with _node(context, name) as server:
         what = printable(name or server.url)
         if args.flag("--undo"):
             state, text = server.resume(), f"{what} is back in service"
@@ -56,19 +57,26 @@ def _is_url(text: str) -> bool:
     return "://" in text or text.startswith("unix:")
 
 
-def _find(context: Context, name: str) -> str:
-    """Where the node of that name or id is, by the lookups."""
+def _node(context: Context, name: str | None) -> AbstractContextManager[Server]:
+    """The node at that URL, or of that name or id by the lookups; by default that of --endpoint."""
+    if name is None or _is_url(name):
+        return context.server(name)
     with context.lookup() as lookup:
-        try:
-            nodes = lookup.nodes()["nodes"]
-        except Unreachable as error:
-            raise CommandFailed(
-                error.message,
-                hint="lookups tell where a node is (-L, GAFFER_LOOKUPD); the URL of the node will do as well",
-                status=Exit.UNREACHABLE,
-            ) from None
-        for failure in lookup.failures.values():
-            warn(failure.message)
+        return context.announced_server(_find(lookup, name), lookup)
+
+
+def _find(lookup: Lookup, name: str) -> str:
+    """Where the node of that name or id is, by the lookups."""
+    try:
+        nodes = lookup.nodes()["nodes"]
+    except Unreachable as error:
+        raise CommandFailed(
+            error.message,
+            hint="lookups tell where a node is (-L, GAFFER_LOOKUPD); the URL of the node will do as well",
+            status=Exit.UNREACHABLE,
+        ) from None
+    for failure in lookup.failures.values():
+        warn(failure.message)
     found = sorted({node["origin"] for node in nodes if name in (node["name"], node.get("id"))})
     if not found:
         raise CommandFailed(
@@ -111,8 +119,10 @@ COMMANDS = (
             gafferd starts again.
 
             <node> is the name or id of a node, as `gaffer lookup:nodes` shows it, or its URL; by default the node of
-            --endpoint. The exit status is 4 when no node has that name, 3 when the node or every lookup is
-            unreachable.
+            --endpoint. To a node that is found by its name, your API key goes only when you list it, in `nodes` of
+            ~/.gaffer/gaffer.ini or in GAFFER_NODES, or when --cacert verifies its certificate.
+
+            The exit status is 4 when no node has that name, 3 when the node or every lookup is unreachable.
         """,
         examples=("drain", "drain node1 --timeout=120", "drain node1 --undo"),
         uses=("--lookupd",),

@@ -62,19 +62,25 @@ def _show(
     nothing: str,
     status: Exit = Exit.OK,
 ) -> int:
-    """Print an answer, and what casts doubt on it. When there is no `text`, say `nothing`, and return `status`."""
+    """Print an answer, and what casts doubt on it. When there is no `text`, say `nothing`, and return `status`.
+
+    A lookup that is warming does not know that there is nothing: then the status is that of no answer.
+    """
     if context.json:
         print_json(answer)
     elif text is not None:
         print(text)
     for error in lookup.failures.values():
         warn(error.message)
-    if answer["stale"]:
+    warming = answer.get("warming", False)
+    if warming:
+        warn("gaffer_lookupd has just started: nodes may be missing from the answer")
+    elif answer["stale"]:
         warn("many nodes fell silent at once: the answer may be out of date")
     if text is not None:
         return Exit.OK
-    print_error(context.program.name, nothing)
-    return status
+    print_error(context.program.name, f"{nothing} yet" if warming else nothing)
+    return Exit.UNREACHABLE if warming else status
 
 
 COMMANDS = (
@@ -108,7 +114,8 @@ COMMANDS = (
         "<job>",
         details="""
             PROCESSES are the node's numbers for the processes that take work, STATE is that of the node, AGE is how
-            long ago the lookup heard of it. The exit status is 4 when no node has the job, 3 when no lookup answers.
+            long ago the lookup heard of it. The exit status is 4 when no node has the job, 3 when no lookup answers or
+            none is known to have it yet because all have just started.
         """,
         examples=("lookup:job shop.web",),
     ),

@@ -6,11 +6,9 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-import msgspec
-
 from gaffer_client.cli.config import Context
 from gaffer_client.cli.errors import Exit, UsageError
-from gaffer_client.cli.output import Palette, ending, printable, warn
+from gaffer_client.cli.output import Palette, ending, print_json_line, printable, warn
 from gaffer_client.cli.parse import Arguments
 from gaffer_client.cli.table import Command, Option
 from gaffer_client.errors import GafferClientError
@@ -29,7 +27,7 @@ def watch(context: Context, args: Arguments) -> int:
             if event == "gap":
                 warn(f"{message['to'] - message['from']} events were missed")
             elif context.json:
-                print(msgspec.json.encode(message).decode(), flush=True)
+                print_json_line(message)
             else:
                 print(_line(event, message, palette), flush=True)
     return Exit.OK

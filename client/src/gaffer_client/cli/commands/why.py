@@ -13,7 +13,7 @@ from gaffer_client.cli.errors import Exit
 from gaffer_client.cli.output import abridged, age, print_json, printable, table
 from gaffer_client.cli.parse import Arguments
 from gaffer_client.cli.table import Command
-from gaffer_client.errors import GafferClientError, NotFound
+from gaffer_client.errors import GafferClientError, NotFound, Unauthorized, UntrustedServer
 from gaffer_client.jobs import Job
 from gaffer_client.lookup import Lookup
 from gaffer_client.merge import NodeKey, View, node_key
@@ -37,7 +37,9 @@ def why(context: Context, args: Arguments) -> int:
         _print(inquiry, found)
     if not inquiry.views:
         return Exit.UNREACHABLE
-    return Exit.OK if inquiry.sources else Exit.NOT_FOUND
+    if inquiry.sources:
+        return Exit.OK
+    return Exit.UNREACHABLE if all(view.warming for view in inquiry.views) else Exit.NOT_FOUND
 
 
 def _inquire(context: Context, lookup: Lookup, name: str) -> Inquiry:
@@ -49,19 +51,21 @@ def _inquire(context: Context, lookup: Lookup, name: str) -> Inquiry:
     named = [source["node_info"] for view in views for source in view.jobs.get(name, ())]
     nodes = {node_key(node): node for node in named or inquiry.merged.nodes}
     nodes |= {node_key(source["node_info"]): source["node_info"] for source in inquiry.sources.values()}
-    return replace(inquiry, reports=_ask_nodes(context, name, nodes))
+    return replace(inquiry, reports=_ask_nodes(context, lookup, name, nodes))
 
 
-def _ask_nodes(context: Context, name: str, nodes: Mapping[NodeKey, NodeInfo]) -> dict[NodeKey, Report]:
+def _ask_nodes(context: Context, lookup: Lookup, name: str, nodes: Mapping[NodeKey, NodeInfo]) -> dict[NodeKey, Report]:
     def ask(node: NodeInfo) -> Report:
         try:
-            with context.server(node["origin"]) as server:
+            with context.announced_server(node["origin"], lookup) as server:
                 server.transport.timeout = _PATIENCE
                 try:
                     job = Job(server, name).info()
                 except NotFound:
                     job = None
                 return Report(node, job, server.health()["lookupds"])
+        except (Unauthorized, UntrustedServer) as error:
+            return Report(node, error=f"{error.message} ({error.hint})" if error.hint else error.message)
         except GafferClientError as error:
             return Report(node, error=error.message)
 
@@ -122,6 +126,7 @@ def _document(inquiry: Inquiry, found: list[str]) -> dict[str, Any]:
                     "url": view.url,
                     "error": None,
                     "stale": view.stale,
+                    "warming": view.warming,
                     "sources": list(view.jobs.get(inquiry.name, ())),
                     "tombstones": list(view.tombstones),
                 }
@@ -146,13 +151,16 @@ COMMANDS = (
         "<job>",
         details="""
             Shows what each lookup says about the nodes that have the job, and how long ago (AGE) it heard of them, then
-            what these nodes say when they are asked themselves; your API key, if you give one, is shown to them. When
-            no lookup knows the job, all nodes are asked.
+            what these nodes say when they are asked themselves. When no lookup knows the job, all nodes are asked.
+
+            Your API key goes only to nodes that you list, as `nodes = *.example.com, 10.0.0.0/24` in [client] of
+            ~/.gaffer/gaffer.ini or in GAFFER_NODES, and to those whose certificate --cacert verifies.
 
             What does not fit together is told in sentences: who gives no answer, who is behind, silent or drained,
             which nodes share a name, where a node itself says otherwise.
 
-            The exit status is 4 when no node has the job according to the lookups, 3 when no lookup answers.
+            The exit status is 4 when no node has the job according to the lookups, 3 when no lookup answers or all
+            have just started.
         """,
         examples=("why shop.web", "why shop.web --json"),
         uses=("--api-key-file", "--insecure"),

@@ -30,7 +30,8 @@ class SockJS:
     silent connection. disconnect_delay: seconds that a session lives without a request that fetches its messages.
     response_limit: bytes after which a streamed answer ends, for the client to ask anew. buffer_limit: bytes that may
     wait for a client; then `send` waits. max_sessions: how many clients there may be that use no websocket; over it
-    they are answered 503.
+    they are answered 503. max_strangers: how many of these may be clients that are not known; over it, and when there
+    are max_sessions, those give way.
     """
 
     def __init__(
@@ -43,10 +44,13 @@ class SockJS:
         response_limit: int = 128 * 1024,
         buffer_limit: int = 64 * 1024,
         max_sessions: int = 4096,
+        max_strangers: int = 256,
     ) -> None:
         self.prefix = prefix
         self._make_service = make_service
-        self._settings = Settings(heartbeat, disconnect_delay, response_limit, buffer_limit, max_sessions)
+        self._settings = Settings(
+            heartbeat, disconnect_delay, response_limit, buffer_limit, max_sessions, max_strangers
+        )
 
     def routes(self, scope: Scope | Open) -> list[Route]:
         """The routes of the endpoint, each of which needs that scope."""
@@ -74,7 +78,9 @@ class SockJS:
         key = f"sockjs {self.prefix}"
         found = application.settings.get(key)
         if found is None:
-            found = application.settings[key] = Router(self._make_service(application), self._settings)
+            found = application.settings[key] = Router(
+                self._make_service(application), self._settings, application.policy.knows
+            )
         return found
 
     def close(self, application: Application) -> None:

@@ -4,6 +4,7 @@ import hashlib
 import re
 import secrets
 import time
+from collections.abc import Hashable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypedDict
 
@@ -11,7 +12,10 @@ from msgspec import Meta
 from tornado.httputil import format_timestamp
 
 from gaffer.http.base import Handler, NotFound, cors_headers
+from gaffer.http.connections import caller_of, source_of
+from gaffer.http.limits import STRANGER_BODY
 from gaffer.http.operations import TEXT, operation
+from gaffer.http.server import peer_of
 from gaffer.http.sockjs.library import IFRAME_TEXT
 
 if TYPE_CHECKING:
@@ -25,6 +29,8 @@ YEAR = 31536000  # seconds
 DAY = 86400
 
 _CLIENT = Path(__file__).with_name("client") / "sockjs.min.js"
+_FORWARDED = ("Forwarded", "X-Forwarded-For", "X-Real-Ip")
+
 _IFRAME_NAME = re.compile(r"iframe[0-9-.a-z_]*\.html", re.ASCII)
 
 
@@ -47,7 +53,19 @@ class SockJSHandler(Handler):
     @property
     def max_body(self) -> int:
         """How much may be sent at once; little by a caller who isn't known, for there may be very many of them."""
-        return 1024 * 1024 if self.grant.scopes else 64 * 1024
+        return 1024 * 1024 if self.is_known else STRANGER_BODY
+
+    @property
+    def caller(self) -> Hashable:
+        """Who calls, as far as the connection shows: the user on this host, else the address; and what proxies add."""
+        headers = self.request.headers
+        added = tuple(headers.get(name) for name in _FORWARDED)
+        return caller_of(peer_of(self.request), str(self.request.remote_ip)), added
+
+    @property
+    def source(self) -> Hashable:
+        """Where the caller is, as its sessions are counted."""
+        return source_of(peer_of(self.request), str(self.request.remote_ip))
 
     @property
     def router(self) -> "Router":
@@ -77,8 +95,8 @@ class SockJSHandler(Handler):
         self.set_header("Expires", format_timestamp(time.time() + seconds))
 
     def disable_cache(self) -> None:
-        """Let nobody keep the answer; some browsers keep those to a POST."""
-        self.set_header("Cache-Control", "no-store, no-cache, must-revalidate, max-age=0")
+        """Let nobody keep the answer, as some browsers do after POST, nor compress it: proxies would hold it back."""
+        self.set_header("Cache-Control", "no-store, no-cache, no-transform, must-revalidate, max-age=0")
 
     def write_error(self, status_code: int, **kwargs: Any) -> None:
         if status_code == 405:

@@ -1,5 +1,6 @@
 """The SockJS sessions of one application: which there are, and who gets which."""
 
+from collections.abc import Callable, Hashable
 from typing import NamedTuple
 
 from tornado.ioloop import IOLoop
@@ -7,6 +8,7 @@ from tornado.ioloop import IOLoop
 from gaffer.errors import GafferError
 from gaffer.http.access import Forbidden, Grant
 from gaffer.http.base import NotFound
+from gaffer.http.quota import Quota
 from gaffer.http.sockjs.connection import Service
 from gaffer.http.sockjs.library import SockJSConnection, SockJSRouter
 from gaffer.http.sockjs.sessions import FramedSession, OwnedSession, RawSession
@@ -27,6 +29,7 @@ class Settings(NamedTuple):
     response_limit: int
     buffer_limit: int
     max_sessions: int
+    max_strangers: int
 
 
 class _Endpoint(SockJSConnection):  # type: ignore[misc]
@@ -39,11 +42,12 @@ class _Endpoint(SockJSConnection):  # type: ignore[misc]
 class Router(SockJSRouter):  # type: ignore[misc]
     """The sessions of one application."""
 
-    def __init__(self, service: Service, limits: Settings) -> None:
+    def __init__(self, service: Service, limits: Settings, knows: Callable[[Grant], bool]) -> None:
+        """`knows` says whether a grant is that of a known caller."""
         settings = {
             "response_limit": limits.response_limit,
             "jsessionid": False,
-            "verify_ip": False,  # a session is bound to a grant
+            "verify_ip": False,  # a session is bound to a grant and to who calls
         }
         super().__init__(_Endpoint, user_settings=settings, io_loop=IOLoop.current())
         # Two timers run from here on, needed or not. Statistics are not read, and sessions know when they end.
@@ -51,25 +55,39 @@ class Router(SockJSRouter):  # type: ignore[misc]
         self.stats._callback.stop()
         self.service = service
         self.limits = limits
+        self.knows = knows
+        self.strangers: Quota[FramedSession] = Quota(limits.max_strangers)
         self.sessions: dict[str, FramedSession] = {}
         self.live: set[OwnedSession] = set()
         self.closing = False
 
-    def admit(self, session_id: str, grant: Grant) -> FramedSession | None:
-        """The session of that name, None when it is to be made; raises Forbidden or TooManySessions."""
+    def admit(self, session_id: str, grant: Grant, caller: Hashable) -> FramedSession | None:
+        """The session of that name, None when it is to be made; raises Forbidden or TooManySessions.
+
+        The id of a session is in URLs, so it proves nothing: requests must come from who opened the session.
+        """
         found = self.sessions.get(session_id)
-        if found is not None and not found.belongs_to(grant):
+        if found is not None and not found.belongs_to(grant, caller):
             raise Forbidden("another caller opened this session", hint="choose a session id of your own")
-        if found is None and len(self.sessions) >= self.limits.max_sessions:
-            raise TooManySessions(f"{len(self.sessions)} sessions are open", hint="try again later")
+        if found is None:
+            self._make_room(grant)
         return found
 
-    def find(self, session_id: str, grant: Grant) -> FramedSession:
+    def _make_room(self, grant: Grant) -> None:
+        full = len(self.sessions) >= self.limits.max_sessions
+        if not full and (self.knows(grant) or not self.strangers.is_full):
+            return
+        victim = self.strangers.victim
+        if victim is None:
+            raise TooManySessions(f"{len(self.sessions)} sessions are open", hint="try again later")
+        victim.expire()
+
+    def find(self, session_id: str, grant: Grant, caller: Hashable) -> FramedSession:
         """The open session of that name; raises NotFound or Forbidden."""
         found = self.sessions.get(session_id)
         if found is None or found.is_closed:
             raise NotFound("there is no such session, or it has ended", hint="open a new one")
-        self.admit(session_id, grant)
+        self.admit(session_id, grant, caller)
         return found
 
     def get_session(self, session_id: str) -> FramedSession | None:

@@ -8,13 +8,14 @@ answer to a poll, and hides errors of the service; the reason of a close frame i
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from gaffer.errors import BadRequest
 from gaffer.http.access import Grant
+from gaffer.http.connections import note_caller
 from gaffer.http.jsonbody import TooManyValues, check_size
 from gaffer.http.sockjs.connection import GO_AWAY, Connection, ConnectionClosed
 from gaffer.http.sockjs.library import CLOSED, CONNECTING, OPEN, BaseSession, Session, proto
@@ -66,6 +67,8 @@ class OwnedSession:
         super().__init__(*arguments)
         self.connection = Connection(self)  # type: ignore[arg-type]
         self.owner: Grant | None = None
+        self.caller: Hashable = None
+        self.source: Hashable = None
         self.grant = _NOBODY
         self._deadline: asyncio.TimerHandle | None = None
         self._room = asyncio.Event()
@@ -89,15 +92,23 @@ class OwnedSession:
         """Whether a message is being handled."""
         return self._receiving.locked()
 
-    def belongs_to(self, grant: Grant) -> bool:
-        """Whether a request with that grant is of the client that opened the session."""
-        return self.owner is None or (self.owner == grant and self.owner.revocation is grant.revocation)
+    def belongs_to(self, grant: Grant, caller: Hashable) -> bool:
+        """Whether a request of that caller with that grant is of the client that opened the session."""
+        if self.owner is None:
+            return True
+        return (self.owner, self.caller) == (grant, caller) and self.owner.revocation is grant.revocation
+
+    @property
+    def is_known(self) -> bool:
+        """Whether the client is known."""
+        return self.server.knows(self.grant)
 
     def adopt(self, grant: Grant) -> None:
         """Act for the client by that grant until it is taken back."""
         self.grant.release(self)
         self.grant = grant
         grant.hold(self)
+        self._note_caller()
 
     def revoked(self) -> None:
         """The grant was taken back: the client gets nothing more."""
@@ -152,11 +163,18 @@ class OwnedSession:
         self._clear_deadline()
         super().remove_handler(handler)  # type: ignore[misc]
 
-    def _attached(self, grant: Grant) -> None:
+    def _attached(self, handler: Any) -> None:
         if self.owner is None:
-            self.owner = grant
-            self.adopt(grant)
+            self.owner, self.caller, self.source = handler.grant, handler.caller, handler.source
+            self.adopt(handler.grant)
             self.server.live.add(self)
+        else:
+            self._note_caller()
+
+    def _note_caller(self) -> None:
+        """The connection that the client listens on is that of a known caller, or of a stranger, as the session is."""
+        if self.handler is not None:
+            note_caller(self.handler.stream, self.is_known)
 
     def _end_soon(self, end: Callable[[], None]) -> None:
         """Call `end` unless the client does something about it in time."""
@@ -188,8 +206,15 @@ class FramedSession(OwnedSession, Session):  # type: ignore[misc]
         attached: bool = super().set_handler(handler, True)
         if attached:
             self._clear_deadline()
-            self._attached(handler.grant)
+            self._attached(handler)
         return attached
+
+    def _note_caller(self) -> None:
+        super()._note_caller()
+        if self.is_known:
+            self.server.strangers.discard(self)
+        elif self.registered:
+            self.server.strangers.add(self, self.source)
 
     def remove_handler(self, handler: Any) -> None:
         super().remove_handler(handler)
@@ -218,7 +243,9 @@ class FramedSession(OwnedSession, Session):  # type: ignore[misc]
     def expire(self) -> None:
         """Nobody came for the messages: forget the session."""
         self._clear_deadline()
-        self.server.sessions.pop(self.session_id, None)
+        self.server.strangers.discard(self)
+        if self.server.sessions.get(self.session_id) is self:
+            del self.server.sessions[self.session_id]
         self.close(*INTERRUPTED)
 
     def start_heartbeat(self) -> None:
@@ -254,7 +281,7 @@ class RawSession(OwnedSession, BaseSession):  # type: ignore[misc]
 
     def set_handler(self, handler: Any) -> bool:
         super().set_handler(handler)
-        self._attached(handler.grant)
+        self._attached(handler)
         return True
 
     def send_message(self, text: str) -> None:

@@ -48,13 +48,7 @@ class _Receiver(Transport):
         """The library's answer to any origin; ours has been given."""
 
     def finish(self, chunk: Any = None) -> "asyncio.Future[None]":
-        connection: Any = self.request.connection
-        # Tornado would keep the connection of a client of HTTP/1.0 that asks for it, and the answer had no end.
-        is_last = self.request.version == "HTTP/1.0" and self._headers_written and "Content-Length" not in self._headers
-        finished = RequestHandler.finish(self, chunk)  # that of the library returns nothing
-        if is_last:
-            finished.add_done_callback(lambda _written: connection.close())
-        return finished
+        return RequestHandler.finish(self, chunk)  # that of the library returns nothing
 
     def cut(self) -> None:
         """The client doesn't take what it is sent: leave it."""
@@ -77,7 +71,7 @@ class XhrPolling(_Receiver, XhrPollingTransport):  # type: ignore[misc]
     @operation(str, media=JAVASCRIPT, errors=(TooManySessions,), endless=True)
     def post(self) -> None:
         """A frame of SockJS and a newline."""
-        self.router.admit(self.session_id, self.grant)
+        self.router.admit(self.session_id, self.grant, self.caller)
         super().post(self.session_id)
 
 
@@ -89,7 +83,7 @@ class XhrStreaming(_Receiver, XhrStreamingTransport):  # type: ignore[misc]
     @operation(str, media=JAVASCRIPT, errors=(TooManySessions,), endless=True)
     def post(self) -> None:
         """2 KiB of prelude, then a line for each frame of SockJS."""
-        self.router.admit(self.session_id, self.grant)
+        self.router.admit(self.session_id, self.grant, self.caller)
         super().post(self.session_id)
 
 
@@ -99,7 +93,7 @@ class EventSource(_Receiver, EventSourceTransport):  # type: ignore[misc]
     @operation(str, media=EVENTS, errors=(TooManySessions,))
     def get(self) -> None:
         """An event for each frame of SockJS."""
-        self.router.admit(self.session_id, self.grant)
+        self.router.admit(self.session_id, self.grant, self.caller)
         super().get(self.session_id)
 
     def head(self, *args: str, **kwargs: str) -> None:
@@ -120,7 +114,7 @@ class XhrSend(Transport):
 
         The protocol wants 500 for a body that can't be read.
         """
-        session = self.router.find(self.session_id, self.grant)
+        session = self.router.find(self.session_id, self.grant, self.caller)
         self.disable_cache()
         self.set_header("Content-Type", "text/plain; charset=UTF-8")
         if not self.body:

@@ -4,9 +4,11 @@ import asyncio
 import contextlib
 from typing import Any
 
-from tornado.websocket import WebSocketClosedError, WebSocketHandler
+from tornado.websocket import WebSocketClosedError
 
+from gaffer.http.http1 import list_items
 from gaffer.http.operations import operation
+from gaffer.http.rfc6455 import ServerSocket, UpgradeRequired
 from gaffer.http.sockjs.library import BaseTransportMixin
 from gaffer.http.sockjs.sessions import INTERRUPTED, BrokenMessage, FramedSession, NotText, RawSession, decode_messages
 from gaffer.http.sockjs.transports import Transport
@@ -14,7 +16,7 @@ from gaffer.http.sockjs.transports import Transport
 _PATIENCE = 2  # pings without an answer
 
 
-class _Socket(Transport, WebSocketHandler, BaseTransportMixin):  # type: ignore[misc]
+class _Socket(Transport, ServerSocket, BaseTransportMixin):  # type: ignore[misc]
     """A websocket with one session.
 
     It is pinged in the rhythm of heartbeats, and left when the client gives no sign to two pings.
@@ -26,11 +28,15 @@ class _Socket(Transport, WebSocketHandler, BaseTransportMixin):  # type: ignore[
     _pings: asyncio.TimerHandle | None = None
     _unanswered = 0  # pings, since the last sign of the client
 
-    @operation(status=101, errors=(503,), text_errors=(400, 426))
-    async def get(self) -> None:
-        """The handshake."""
-        self.set_header("Content-Type", "text/plain; charset=UTF-8")
-        await WebSocketHandler.get(self)
+    @operation(status=101, errors=(503, UpgradeRequired), text_errors=(400,))
+    async def get(self, *args: Any, **kwargs: Any) -> None:
+        """The handshake. What asks for no upgrade is answered 400 and a text, as the SockJS protocol has it."""
+        if "websocket" not in list_items(self.request.headers, "Upgrade"):
+            self._refuse('Can "Upgrade" only to "WebSocket".')
+        elif "upgrade" not in list_items(self.request.headers, "Connection"):
+            self._refuse('"Connection" must be "Upgrade".')
+        else:
+            await super().get(*args, **kwargs)
 
     @property
     def max_message_size(self) -> int:
@@ -39,9 +45,6 @@ class _Socket(Transport, WebSocketHandler, BaseTransportMixin):  # type: ignore[
     @property
     def ping_interval(self) -> float:
         return 0  # while a message is handled, nothing is read: pings of Tornado would take that for silence
-
-    def check_origin(self, origin: str) -> bool:
-        return True  # it was checked before this handler was made
 
     def send_pack(self, message: str | bytes, binary: bool = False) -> None:
         """Send a frame; the session is asked for more when the client has taken it."""
@@ -85,6 +88,10 @@ class _Socket(Transport, WebSocketHandler, BaseTransportMixin):  # type: ignore[
     def decode(self, message: str | bytes) -> list[str]:
         """The messages in a frame of the websocket; raises BrokenMessage."""
         raise NotImplementedError
+
+    def _refuse(self, text: str) -> None:
+        self.set_status(400)
+        self.reply_text(text)
 
     def _begin(self, session: FramedSession | RawSession) -> None:
         self._connection: Any = self.ws_connection  # which Tornado forgets when it is closed from here

@@ -1,0 +1,107 @@
+"""Asking several servers the same question at once, without waiting for those that hang."""
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import Generic, TypeVar
+
+from gaffer_client.errors import GafferClientError
+from gaffer_client.transport import Transport, unreachable
+
+GRACE = 0.2  # seconds that others have after the first good answer
+LATE = 0.8  # and after the first answer that is not good
+HUNG_FOR = 30.0  # seconds for which a server that did not answer in that time gets no grace
+
+T = TypeVar("T")
+
+
+class Panel(Generic[T]):
+    """Puts questions to the servers behind `transports`, each in a thread of its own.
+
+    A server that has not answered the question before gets no further one.
+    """
+
+    def __init__(self, transports: Mapping[str, Transport]) -> None:
+        self._transports = transports
+        self._threads: dict[str, threading.Thread] = {}
+        self._hung_until: dict[str, float] = {}  # monotonic seconds
+
+    def close(self) -> None:
+        """Close the connections; what is still asked fails."""
+        for url, transport in self._transports.items():
+            if (thread := self._threads.get(url)) is not None:
+                transport.interrupt()
+                thread.join(GRACE)
+            transport.close()
+
+    def ask(
+        self, fetch: Callable[[Transport], T], is_good: Callable[[T], bool], *, grace: float = GRACE
+    ) -> dict[str, T | GafferClientError]:
+        """What `fetch` returns for each server, or the error that it raises, or why the server was not awaited."""
+        if len(self._transports) == 1:
+            return {url: _attempt(fetch, transport) for url, transport in self._transports.items()}
+        outcomes: dict[str, T | GafferClientError] = {}
+        news = threading.Condition()
+        for url, transport in self._transports.items():
+            if (thread := self._threads.get(url)) is not None and thread.is_alive():
+                outcomes[url] = unreachable(url, "it has not answered the question before yet")
+            else:
+                self._threads[url] = threading.Thread(
+                    target=self._run, args=(fetch, url, transport, outcomes, news), name=f"asking {url}", daemon=True
+                )
+                self._threads[url].start()
+        started = time.monotonic()
+        with news:
+            self._await(outcomes, news, is_good, grace)
+            answered = outcomes.copy()
+        for url in self._transports:
+            if url not in answered:
+                now = time.monotonic()
+                answered[url] = unreachable(url, f"no answer within {now - started:.1f} s, when others had answered")
+                if self._hung_until.get(url, 0.0) < now:
+                    self._hung_until[url] = now + HUNG_FOR
+        return {url: answered[url] for url in self._transports}
+
+    def _await(
+        self,
+        outcomes: Mapping[str, T | GafferClientError],
+        news: threading.Condition,
+        is_good: Callable[[T], bool],
+        grace: float,
+    ) -> None:
+        """Wait until all have answered, or some have and the others had their time."""
+        first_answer = first_good = float("inf")
+        while missing := [url for url in self._transports if url not in outcomes]:
+            now = time.monotonic()
+            answers = [outcome for outcome in outcomes.values() if not isinstance(outcome, GafferClientError)]
+            if answers:
+                first_answer = min(first_answer, now)
+                first_good = min(first_good, now) if any(map(is_good, answers)) else first_good
+                patience = min(first_answer + LATE, first_good + grace) - now
+                if patience <= 0 or all(self._hung_until.get(url, 0.0) > now for url in missing):
+                    return
+                news.wait(patience)
+            else:
+                news.wait()  # `fetch` has its timeout
+
+    def _run(
+        self,
+        fetch: Callable[[Transport], T],
+        url: str,
+        transport: Transport,
+        outcomes: dict[str, T | GafferClientError],
+        news: threading.Condition,
+    ) -> None:
+        outcome = _attempt(fetch, transport)
+        with news:
+            outcomes[url] = outcome
+            if not isinstance(outcome, GafferClientError):
+                self._hung_until.pop(url, None)
+            news.notify_all()
+
+
+def _attempt(fetch: Callable[[Transport], T], transport: Transport) -> T | GafferClientError:
+    try:
+        return fetch(transport)
+    except GafferClientError as error:
+        return error

@@ -1,0 +1,95 @@
+"""Text that a thread writes, so that a reader that stops reading, or a slow disk, holds nobody else up."""
+
+import io
+import os
+import select
+import threading
+from collections import deque
+from collections.abc import Callable
+
+LIMIT = 1024 * 1024  # bytes that wait
+FLUSH_TIMEOUT = 1.0  # seconds that a reader has for the rest at the end
+
+Write = Callable[[bytes], object]
+
+
+class BackgroundWriter(io.TextIOBase):
+    """A text stream whose writes return at once; `write_bytes` is called in a thread, from the first write on.
+
+    When LIMIT bytes wait, further text is dropped and counted in `lost_lines`, as is what `write_bytes` refuses with an
+    OSError. `report(lines)` makes a line about what was dropped, which comes before the next text.
+    """
+
+    def __init__(self, write_bytes: Write, report: Callable[[int], str], limit: int = LIMIT) -> None:
+        self.lost_lines = 0
+        self._write_bytes = write_bytes
+        self._report = report
+        self._limit = limit
+        self._unreported = 0
+        self._queue: deque[bytes] = deque()
+        self._size = 0  # of what waits or is being written
+        self._stuck = False  # nothing was written since a flush gave up
+        # Reentrant: the collector may log from a finalizer anywhere.
+        self._changed = threading.Condition(threading.RLock())
+        self._thread: threading.Thread | None = None
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, text: str) -> int:
+        """Queue `text`, from any thread; it is written or dropped as a whole."""
+        data = text.encode(errors="backslashreplace")
+        with self._changed:
+            if self._size + len(data) > self._limit:
+                self._lose(data.count(b"\n"))
+                return len(text)
+            if self._unreported:
+                data = self._report(self._unreported).encode() + data
+                self._unreported = 0
+            self._queue.append(data)
+            self._size += len(data)
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="log", daemon=True)
+                self._thread.start()
+            self._changed.notify_all()
+        return len(text)
+
+    def flush(self) -> None:
+        """Wait until all is written, for FLUSH_TIMEOUT at most; not at all when the last flush gave up in vain."""
+        with self._changed:
+            timeout = 0.0 if self._stuck else FLUSH_TIMEOUT
+            self._stuck = not self._changed.wait_for(lambda: not self._size, timeout)
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._queue)
+                data = b"".join(self._queue)
+                self._queue.clear()
+            try:
+                self._write_bytes(data)
+                lost = 0
+            except OSError:
+                lost = data.count(b"\n")
+            with self._changed:
+                self._size -= len(data)
+                self._stuck = False
+                if lost:
+                    self._lose(lost)
+                self._changed.notify_all()
+
+    def _lose(self, lines: int) -> None:
+        self.lost_lines += lines
+        self._unreported += lines
+
+
+def write_fully(descriptor: int, data: bytes) -> None:
+    """Write all of `data`, also to a descriptor that another process has set to non-blocking; raises OSError."""
+    view = memoryview(data)
+    while view:
+        try:
+            view = view[os.write(descriptor, view) :]
+        except BlockingIOError:
+            poll = select.poll()
+            poll.register(descriptor, select.POLLOUT)
+            poll.poll()

@@ -1,0 +1,87 @@
+"""A process that became another user can't be signalled: neither a stop nor the next start hangs or fails."""
+
+import contextlib
+import os
+import re
+import shutil
+import signal
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+
+from gaffer import procfs
+from support.daemons import Daemon, gafferd
+from support.needs import needs_root
+from support.poll import eventually
+
+NOBODY = 65534
+# As nobody, who may read what only root can: the checkout may be in root's home.
+AS_NOBODY = (
+    *("setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups"),
+    *("--inh-caps=+dac_override,+dac_read_search", "--ambient-caps=+dac_override,+dac_read_search"),
+)
+BECOME_ROOT = "import os, time; os.setgid(0); os.setuid(0); time.sleep(1000)"
+
+
+@pytest.fixture
+def setuid_python() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o755)
+        python = Path(folder) / "python"
+        shutil.copy(os.path.realpath("/usr/bin/python3"), python)
+        python.chmod(0o4755)
+        yield python
+        for pid in procfs.all_pids():
+            with contextlib.suppress(OSError):
+                if os.readlink(f"/proc/{pid}/exe").startswith(str(python)):
+                    os.kill(pid, signal.SIGKILL)
+
+
+def instances(node: Daemon) -> list[dict[str, Any]]:
+    info: Any = requests.get(f"{node.url}/jobs/a/n", timeout=10).json()
+    return [each for each in info["instances"] if each["os_pid"]]
+
+
+def became_root(node: Daemon) -> int:
+    (instance,) = instances(node)
+    uids = re.search(r"Uid:(.*)", Path(f"/proc/{instance['os_pid']}/status").read_text())
+    assert uids is not None
+    assert uids[1].split() == ["0"] * 4
+    return int(instance["os_pid"])
+
+
+@needs_root
+def test_neither_a_stop_nor_the_next_start_fails(setuid_python: Path) -> None:
+    config = setuid_python.with_name("gaffer.ini")
+    config.write_text(
+        f"[process:a:n]\ncmd = {setuid_python} -I -S -c '{BECOME_ROOT}'\ngraceful_timeout = 0.3\nstartsecs = 0\n"
+    )
+    state = setuid_python.with_name("state")
+    state.mkdir(mode=0o700)
+    os.chown(state, NOBODY, NOBODY)
+    with gafferd(str(config), state_dir=state, enter=AS_NOBODY) as first:
+        stray = eventually(lambda: became_root(first), retry_on=(ValueError,))
+        (instance,) = instances(first)
+        refused = requests.post(f"{first.url}/{instance['pid']}/signal", json={"signal": "HUP"}, timeout=10)
+        assert refused.status_code == 409, refused.text
+        assert "not permitted" in refused.text
+        requests.post(f"{first.url}/jobs/a/n/state", data="0", timeout=10).raise_for_status()
+        first.wait_for_line("not permitted")
+        info = requests.get(f"{first.url}/jobs/a/n", timeout=10).json()
+        assert info["state"] == "stopping"
+        assert "not permitted" in info["reason"]
+        first.stop(timeout=10)
+        assert procfs.read_stat(stray) is not None
+
+        with gafferd(str(config), state_dir=state, enter=AS_NOBODY) as second:
+            second.wait_for_line("can't be ended")
+            assert [each["os_pid"] for each in instances(second)] == [stray], "a second one was started beside it"
+            assert "not permitted" in requests.get(f"{second.url}/jobs/a/n", timeout=10).json()["reason"]
+            os.kill(stray, signal.SIGKILL)
+            assert eventually(lambda: became_root(second), retry_on=(ValueError,)) != stray
+            assert "Traceback" not in second.stderr
+            second.stop(timeout=10)
