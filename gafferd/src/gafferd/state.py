@@ -151,7 +151,7 @@ class StateDir:
     def advance(self, incarnation: int) -> None:
         """Store a later incarnation of the running node; raises OSError."""
         self.node = msgspec.structs.replace(self.node, incarnation=incarnation)
-        files.save(self.path / "node.json", self.node, sync=True)
+        self._node_file.save(self.node, sync=True)
 
     # The recorder
 

@@ -5,7 +5,7 @@ come next for it are no longer kept, it gets the whole map again.
 """
 
 import asyncio
-from typing import Annotated, Any, cast
+from typing import Annotated
 
 from msgspec import Meta, Struct
 from tornado.iostream import StreamClosedError
