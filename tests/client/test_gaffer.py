@@ -351,7 +351,7 @@ def test_ps_shows_restarts_and_the_last_exit(gaffer: Commands, server: Server, s
     gaffer("load")
     eventually(lambda: server.get_job("shop.web").info()["restarts"])
     eventually(lambda: server.get_job("shop.web").running == 1)
-    assert re.search(r"\n1 restarts; the last process ended with exit code 3 after \d+\.\d s\n", gaffer("ps").out)
+    assert re.search(r"\nRestarts: 1; the last process ended with exit code 3 after \d+\.\d s\n", gaffer("ps").out)
 
 
 def test_scale_says_when_what_it_changed_will_run(gaffer: Commands, server: Server, shop: Path) -> None:
@@ -541,7 +541,7 @@ def test_a_node_that_wants_a_key_says_so(gaffer: Commands, answering: Callable) 
 def test_a_lookupd_given_as_the_node_is_recognized(gaffer: Commands, registry: Daemon, command: str) -> None:
     ran = gaffer(*command.split(), "-g", registry.url)
     assert ran.status in (1, 4)
-    assert "that is a gaffer_lookupd: give it with -L" in ran.err
+    assert "that is a gaffer_lookupd: use it with `gaffer -L`" in ran.err
 
 
 @pytest.mark.parametrize(
@@ -551,7 +551,7 @@ def test_a_lookupd_given_as_the_node_is_recognized(gaffer: Commands, registry: D
 def test_a_node_given_as_the_lookupd_is_recognized(gaffer: Commands, node: Daemon, command: str) -> None:
     ran = gaffer(*command.split(), "-L", node.url)
     assert ran.status in (1, 3, 4)
-    assert "that is a gafferd: give it with --endpoint" in ran.err
+    assert "that is a gafferd: use it with --endpoint" in ran.err
 
 
 def test_https_to_a_port_of_plain_http_is_recognized(gaffer: Commands, node: Daemon) -> None:

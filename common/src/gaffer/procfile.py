@@ -172,7 +172,7 @@ class Procfile:
 
 
 def is_ini_value(text: str) -> bool:
-    """Whether `text` is the same after it was written to an INI file and read again."""
+    """Return whether `text` survives being written to an INI file and read again."""
     return text == text.strip() and not _LINE_END.search(text)
 
 

@@ -66,7 +66,7 @@ class Word:
 
     @property
     def quotes_dollar(self) -> bool:
-        """Whether a `$` in it is quoted, which `text` alone doesn't show."""
+        """Whether it has a quoted `$`, which `text` alone doesn't show."""
         return any("$" in piece.text for piece in self.pieces if piece.quoting == "literal")
 
     def expand(self, env: Mapping[str, str]) -> str:
@@ -105,7 +105,7 @@ def split_words(line: str) -> list[str]:
 
 
 def needs_shell(line: str) -> bool:
-    """Whether a shell would do more with `line` than split it, remove quotes and replace `$PORT`.
+    """Return whether a shell would do more with `line` than split it, remove quotes and replace `$PORT`.
 
     Errs on the side of the shell. Raises ValueError as `parse_words` does, unless the line needs a shell.
     """

@@ -1,4 +1,4 @@
-"""Finds out what answers at a URL when a command fails there: another kind of server, or plain HTTP behind https."""
+"""Identifies the server at a URL where a command failed: another kind of server, or plain HTTP instead of TLS."""
 
 import http.client
 import json
@@ -9,16 +9,16 @@ from gaffer_client.cli.table import Asks
 
 Kind = Literal["gafferd", "gaffer_lookupd", "http", "nothing"]
 
-_TIMEOUT = 1.0  # seconds for the question what a server is
+_TIMEOUT = 1.0  # seconds
 _WELCOME: dict[str, Kind] = {"gaffer": "gafferd", "gaffer-lookupd": "gaffer_lookupd"}
 _MISTAKEN: dict[tuple[Asks, Kind], str] = {
-    ("node", "gaffer_lookupd"): "that is a gaffer_lookupd: give it with -L, and the URL of a gafferd with --endpoint",
-    ("lookup", "gafferd"): "that is a gafferd: give it with --endpoint, and the URL of a gaffer_lookupd with -L",
+    ("node", "gaffer_lookupd"): "that is a gaffer_lookupd: use it with `gaffer -L`, and give the URL of a gafferd here",
+    ("lookup", "gafferd"): "that is a gafferd: use it with --endpoint, and give the URL of a gaffer_lookupd here",
 }
 
 
 def hint_at(url: str, asks: Asks) -> str | None:
-    """What is wrong with `url` as the address of what a command asks, None when nothing is found."""
+    """A hint when `url` is not the address of the kind of server that a command asks, else None."""
     parts = urlsplit(url)
     if parts.scheme == "https" and kind_of(url) != "nothing":
         return f"that port speaks plain http: use http://{parts.netloc}"
@@ -26,7 +26,7 @@ def hint_at(url: str, asks: Asks) -> str | None:
 
 
 def kind_of(url: str) -> Kind:
-    """What answers at the host and port of `url` over plain HTTP."""
+    """Identify what answers plain HTTP at the host and port of `url`."""
     connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=_TIMEOUT)
     try:
         connection.request("GET", "/", headers={"Accept": "application/json"})

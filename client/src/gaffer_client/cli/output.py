@@ -114,7 +114,7 @@ def _escape(match: re.Match[str]) -> str:
 
 
 def warn(text: str) -> None:
-    """One line on stderr beside the answer."""
+    """Print a warning on stderr."""
     print(f"{coloured('warning', 'yellow', sys.stderr)}: {printable(text)}", file=sys.stderr)
 
 

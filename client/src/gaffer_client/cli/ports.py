@@ -14,7 +14,7 @@ Span = tuple[int, int]
 
 
 def block(types: Sequence[str], base: int) -> dict[str, str] | None:
-    """The `port` setting of each type, from `base` on; None when there are not so many ports."""
+    """The `port` setting of each type, from `base` on; None when ports run out."""
     if base + PER_TYPE * len(types) - 1 > HIGHEST:
         return None
     return {name: f"{base + PER_TYPE * index}+" for index, name in enumerate(types)}

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from gaffer_client.cli.config import Context
     from gaffer_client.cli.parse import Arguments
 
-# Whom a command talks to.
+# The server that a command sends requests to.
 Asks = Literal["node", "lookup", "nobody"]
 
 _TLS = ("--cacert", "--certfile", "--keyfile")
@@ -19,7 +19,7 @@ _USED: Mapping[Asks, tuple[str, ...]] = {
     "lookup": ("--lookupd", *_TLS, "--json"),
     "nobody": (),
 }
-"""The options of a program that concern a command, by whom it asks."""
+"""The options of a program that a command uses, by the server that it asks."""
 
 Run = Callable[["Context", "Arguments"], int]
 
@@ -57,8 +57,9 @@ class Option:
 class Command:
     """A command: `arguments` is its docopt pattern (`[<name>]`), `details` further paragraphs of its help.
 
-    `examples` are command lines without the name of the program. `uses` are options of the program that concern it,
-    besides those for whom it asks. One that `passes_on` takes all after its first argument as it is, options too.
+    `examples` are command lines without the name of the program. `uses` are options of the program that it uses
+    in addition to those for the server it asks. One that `passes_on` takes everything after its first argument as it
+    is, including options.
     """
 
     name: str
@@ -74,7 +75,7 @@ class Command:
     uses: tuple[str, ...] = ()
 
     def uses_option(self, option: Option) -> bool:
-        """Whether an option of the program concerns this command."""
+        """Return whether this command uses an option of the program."""
         return option.long in (*self.uses, *_USED[self.asks])
 
 
@@ -88,7 +89,7 @@ class Program:
     options: tuple[Option, ...]
     examples: tuple[str, ...] = ()
     elsewhere: Mapping[str, str] = field(default_factory=dict)
-    """Words that are no command, or one that users expect under another name, and what to use."""
+    """Names of commands that users expect and this program lacks, and what to use instead."""
 
     @property
     def endpoint_option(self) -> str:
@@ -96,7 +97,7 @@ class Program:
         return next(option.long for option in self.options if option.long in ("--endpoint", "--connect"))
 
     def suggestion(self, name: str) -> str:
-        """What to do instead of the unknown command `name`."""
+        """A hint for the unknown command `name`."""
         nearest = did_you_mean(name, list(self.names()))
         return self.elsewhere.get(name) or nearest or f"`{self.name} help` lists the commands"
 

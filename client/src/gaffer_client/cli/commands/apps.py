@@ -54,7 +54,7 @@ def _taken_ports(server: Server, session: str) -> list[ports.Span]:
             continue
         try:
             info = Job(server, name).info()
-        except NotFound:  # unloaded meanwhile
+        except NotFound:  # unloaded since
             continue
         if span := ports.span(info["config"], info["max_processes"]):
             taken.append(span)
@@ -68,7 +68,7 @@ def _load(context: Context, args: Arguments, server: Server, session: str, jobs:
     except Conflict as error:
         raise CommandFailed(
             f"{error.message}; nothing was loaded",
-            hint=f"`gaffer unload {session}` removes what is there, and another name loads it beside",
+            hint=f"`gaffer unload {session}` removes it; load under another name to keep both",
         ) from None
     if context.json:
         print_json({"ok": True})
@@ -149,7 +149,7 @@ COMMANDS = (
         ),
         details="""
             Loads all types of the Procfile as jobs of the application <name>, by default the name of the folder:
-            all of them, or none when one can't be loaded. They run in the application's folder, with the variables of
+            all or none. They run in the application's folder, with the variables of
             its .env.
 
             Each type has 100 ports of its own, from 8000 on or the next free block when other applications of the

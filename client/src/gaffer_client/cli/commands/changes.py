@@ -1,4 +1,4 @@
-"""`gaffer lookup`: what changes in the cluster, as the lookups tell it."""
+"""`gaffer lookup`: changes in the cluster, as they happen."""
 
 import queue
 import sys
@@ -44,7 +44,7 @@ def lookup(context: Context, args: Arguments) -> int:
                 begun.add(each.url)
             else:
                 _show(context, each, palette, several=len(cluster.urls) > 1)
-    return Exit.FAILED  # none of them tells any more
+    return Exit.FAILED  # all of them have ended
 
 
 def _note_loss(news: _News, failures: dict[str, GafferClientError], begun: set[str], cluster: Lookup) -> None:
@@ -83,7 +83,7 @@ def _details(message: Mapping[str, Any]) -> str:
 
 @contextmanager
 def _followed(cluster: Lookup) -> Iterator[Iterator[_News]]:
-    """What all lookups tell, as it comes."""
+    """The events of all lookups, in the order in which they arrive."""
     waiting: queue.Queue[_News] = queue.Queue(_WAITING)
     closing = threading.Event()
 
@@ -127,7 +127,7 @@ def _until_all_ended(waiting: "queue.Queue[_News]", number: int) -> Iterator[_Ne
 COMMANDS = (
     Command(
         "lookup",
-        "Show what changes in the cluster, as it changes",
+        "Show changes in the cluster as they happen",
         lookup,
         "lookup",
         options=(
@@ -136,8 +136,8 @@ COMMANDS = (
         ),
         details="""
             A line for each change: the node, what happened (`identify`, `add_job`, `add_process`...), and to which job
-            and process. With several lookups each line begins with the one that tells it. When a connection is lost, it
-            is made again, and what changed meanwhile is shown. Ctrl-C ends it.
+            and process. With several lookups, each line begins with the URL of its lookup. A lost connection is
+            opened again, and the changes since then are shown. Press Ctrl-C to exit.
         """,
         examples=("lookup", "lookup --json"),
     ),

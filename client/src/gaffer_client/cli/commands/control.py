@@ -165,15 +165,15 @@ _START_OPTIONS = (
 COMMANDS = (
     Command(
         "processes",
-        "List the templates, or the pids of what runs",
+        "List the jobs, or the pids of running processes",
         processes,
         "node",
-        options=(Option("--running", "list the node's numbers for the running processes"),),
+        options=(Option("--running", "list the pids that Gaffer gave the running processes"),),
         examples=("processes", "processes --running"),
     ),
     Command(
         "load_process",
-        "Add a template from a JSON file",
+        "Add jobs from a JSON file",
         load_process,
         "node",
         "<file>",
@@ -187,7 +187,7 @@ COMMANDS = (
     ),
     Command(
         "add_process",
-        "Add a template",
+        "Add a job",
         add_process,
         "node",
         "<name> <cmd>",
@@ -196,7 +196,7 @@ COMMANDS = (
     ),
     Command(
         "update_process",
-        "Replace a template",
+        "Replace a job",
         update_process,
         "node",
         "<name> <cmd>",
@@ -205,7 +205,7 @@ COMMANDS = (
     ),
     Command(
         "get_process",
-        "Print a template as JSON",
+        "Print the description of a job as JSON",
         get_process,
         "node",
         "<name>",
@@ -213,7 +213,7 @@ COMMANDS = (
     ),
     Command(
         "del_process",
-        "Stop and remove a template",
+        "Stop and remove a job",
         del_process,
         "node",
         "<name>",
@@ -221,7 +221,7 @@ COMMANDS = (
     ),
     Command(
         "start",
-        "Start a template",
+        "Start a job",
         start,
         "node",
         "<name>",
@@ -229,7 +229,7 @@ COMMANDS = (
     ),
     Command(
         "stop",
-        "Stop a template, or run fewer of its processes",
+        "Stop a job, or run fewer processes",
         stop,
         "node",
         "<name> [<inc>]",
@@ -237,7 +237,7 @@ COMMANDS = (
     ),
     Command(
         "add",
-        "Run more processes of a template",
+        "Run more processes of a job",
         add,
         "node",
         "<name> [<inc>]",
@@ -245,7 +245,7 @@ COMMANDS = (
     ),
     Command(
         "sub",
-        "Run fewer processes of a template",
+        "Run fewer processes of a job",
         sub,
         "node",
         "<name> [<inc>]",
@@ -253,7 +253,7 @@ COMMANDS = (
     ),
     Command(
         "status",
-        "Tell whether a template is active or stopped",
+        "Show whether a job is active or stopped",
         status,
         "node",
         "<name>",
@@ -261,7 +261,7 @@ COMMANDS = (
     ),
     Command(
         "running",
-        "Tell how many processes of a template run",
+        "Show the number of running processes",
         running,
         "node",
         "<name>",
@@ -269,7 +269,7 @@ COMMANDS = (
     ),
     Command(
         "numprocesses",
-        "Tell how many processes a template has",
+        "Show the number of configured processes",
         numprocesses,
         "node",
         "<name>",
@@ -277,7 +277,7 @@ COMMANDS = (
     ),
     Command(
         "pids",
-        "List the node's numbers for the processes of a template",
+        "List the pids that Gaffer gave the processes of a job",
         pids,
         "node",
         "<name>",
@@ -285,7 +285,7 @@ COMMANDS = (
     ),
     Command(
         "kill",
-        "Send a signal to a template's processes, or to one process",
+        "Send a signal to the processes of a job, or to one process",
         kill,
         "node",
         "<name_or_pid> <signal>",

@@ -1,4 +1,4 @@
-"""`help`, `version` and `key:new`: commands that talk to nobody."""
+"""`help`, `version` and `key:new`: commands without a server."""
 
 import gaffer
 from gaffer.keyfile import new_key
@@ -52,7 +52,7 @@ GAFFER_COMMANDS = (
         key_new,
         "nobody",
         details="""
-            For an API key or a cluster key; nobody is asked, and nothing is stored. Keep it in a file that
+            For an API key or a cluster key; no server is asked, and nothing is stored. Keep it in a file that
             only its user may read: `(umask 077; gaffer key:new > api.key)`.
         """,
         examples=("key:new",),

@@ -71,7 +71,7 @@ COMMANDS = (
             Option("--session=SESSION", "limit it to this session; may be repeated", repeat=True),
         ),
         details="""
-            The key is shown this once; the node keeps a hash of it. It may not allow more than you may do yourself.
+            The key is shown only once; the node stores its hash. It can't allow more than your own key does.
             Keep it in a file that only its user may read: `(umask 077; gaffer key:create --scope read > api.key)`.
         """,
         examples=("key:create --scope=read", "key:create --scope=control --session=shop"),
@@ -89,7 +89,7 @@ COMMANDS = (
         revoke,
         "node",
         "<id>",
-        details="What its holders have open is closed at once, and pages that logged in with it are logged out.",
+        details="Its open connections are closed at once, and pages that logged in with it are logged out.",
         examples=("key:revoke 1f3a5c7e",),
     ),
 )

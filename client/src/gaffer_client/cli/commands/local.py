@@ -1,4 +1,4 @@
-"""`gaffer start`, `run` and `export`: what is done with a Procfile without a node."""
+"""`gaffer start`, `run` and `export`: commands for a Procfile that need no node."""
 
 import io
 from collections.abc import Mapping
@@ -161,15 +161,16 @@ COMMANDS = (
         start,
         "nobody",
         "[<type>...]",
-        options=(_CONCURRENCY, _PORT, Option("-v, --verbose", "show all events, not only spawn and exit")),
+        options=(_CONCURRENCY, _PORT, Option("-v, --verbose", "show all events, not only spawns and exits")),
         details="""
-            Runs all types of the Procfile, or those that are named, in the application's folder with the variables of
-            the shell and of its .env, and shows what they write. Processes that end are started again.
+            Runs all types of the Procfile, or the given ones, in the application's folder with the variables of the
+            shell and of its .env, and shows their output. Processes that exit are started again.
 
             Each type has 100 ports of its own in the order of the Procfile, from 8000 on or the next free block when
-            these are in use; a process finds its port in PORT. A PORT in the env wins. Nothing comes on standard input.
+            these are in use; a process finds its port in PORT. A PORT in the env wins. Standard input stays open and
+            silent.
 
-            Ctrl-C stops all of them, a second Ctrl-C kills them at once.
+            Ctrl-C stops all processes, a second Ctrl-C kills them at once.
         """,
         aliases=("dev:start",),
         examples=("start", "start web worker", "start -c web=2,worker=3", "start -e production.env -p 9000"),
@@ -181,7 +182,9 @@ COMMANDS = (
         run,
         "nobody",
         "[<args>...]",
-        options=(Option("-c NUMBER, --concurrency=NUMBER", "how many of it to run at once (default: 1)", repeat=True),),
+        options=(
+            Option("-c NUMBER, --concurrency=NUMBER", "number of copies to run at once (default: 1)", repeat=True),
+        ),
         details="""
             Runs the command in the application's folder with the variables of the shell and of its .env, on this
             terminal, and ends with its exit status. All words after the command are its own, options too.

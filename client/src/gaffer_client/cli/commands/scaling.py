@@ -29,7 +29,7 @@ def ps(context: Context, args: Arguments) -> int:
             job = Job(server, name)
             try:
                 found.append((job.info(), job.stats()))
-            except NotFound:  # unloaded meanwhile
+            except NotFound:  # unloaded since
                 continue
     if context.json:
         print_json({"sessionid": session, "jobs": [{**info, "stats": stats} for info, stats in found]})
@@ -51,8 +51,8 @@ def _block(info: JobInfo, stats: JobStats) -> str:
     ]
     lines += [_process(name, instance) for instance in info["instances"] if instance["pid"] is not None]
     if info.get("restarts"):
-        lines.append(printable(f"{info['restarts']} restarts{_last_exit(info.get('last_exit'))}"))
-    if info["state"] != "running":
+        lines.append(printable(f"Restarts: {info['restarts']}{_last_exit(info.get('last_exit'))}"))
+    if info["state"] != "running" or info["reason"]:
         lines.append(printable(_state(name, info)))
     return "\n".join(lines)
 
@@ -98,7 +98,6 @@ def scale(context: Context, args: Arguments) -> int:
             try:
                 job = Job(server, parse_job_name(name, session))
                 number = job.scale(change)
-                info = job.info()
             except StatusError as error:
                 failures.append(error)
                 hint = (hint_at(server.url, "node") if isinstance(error, NotFound) else None) or error.hint
@@ -106,7 +105,7 @@ def scale(context: Context, args: Arguments) -> int:
                 continue
             scaled[name] = {"numprocesses": number}
             if not context.json:
-                print(printable(f"Scaling {name} processes... done, {_outcome(name, number, info)}"))
+                print(printable(f"Scaling {name} processes... done, {_outcome(job, name, number)}"))
     if context.json:
         print_json(scaled)
     if not failures:
@@ -116,8 +115,12 @@ def scale(context: Context, args: Arguments) -> int:
     return Exit.NOT_FOUND if all(isinstance(error, NotFound) for error in failures) else Exit.FAILED
 
 
-def _outcome(name: str, number: int, info: JobInfo) -> str:
+def _outcome(job: Job, name: str, number: int) -> str:
     """What the new number means: nothing runs of a job that is stopped, failed or on a drained node."""
+    try:
+        info = job.info()
+    except StatusError:  # the key doesn't allow to read, or the job is gone
+        return f"now running {number}"
     if info["state"] == "waiting":
         return f"{number} will run later: {_state(name, info)}"
     if info["state"] in ("stopped", "failed"):

@@ -59,19 +59,19 @@ def _seconds(text: str | None) -> float:
 COMMANDS = (
     Command(
         "watch",
-        "Show what happens on the node, as it happens",
+        "Show the events of the node as they happen",
         watch,
         "node",
         "[<pattern>]",
         options=(
-            Option("--heartbeat=SECONDS", f"how often the node gives a sign of life (default: {DEFAULT_HEARTBEAT:g})"),
+            Option("--heartbeat=SECONDS", f"interval of the node's heartbeats (default: {DEFAULT_HEARTBEAT:g})"),
             Option("--colorize", "use colours even where the output is no terminal"),
             Option("--no-color", "use no colours"),
         ),
         details="""
             <pattern> is the beginning of the names of events: `exit`, `proc.dummy`, `proc.dummy.spawn`; without it all
-            are shown. An exit is shown with its exit code or signal. When the connection is lost, it is made again,
-            and the events since then are shown. Ctrl-C ends it.
+            are shown. An exit is shown with its exit code or signal. A lost connection is opened again,
+            and the events since then are shown. Press Ctrl-C to exit.
         """,
         examples=("watch", "watch exit", "watch proc.web --json"),
     ),
