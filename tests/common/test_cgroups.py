@@ -75,14 +75,22 @@ def test_nothing_escapes_a_control_group(group: Path, tmp_path: Path, ending: st
 
 @needs_cgroup
 def test_what_an_earlier_daemon_left_is_cleaned(group: Path) -> None:
-    earlier = Cgroups(group)
-    pid = os.spawnv(os.P_NOWAIT, "/bin/sleep", ["sleep", "1000"])
-    earlier.add(pid)
-    assert earlier.members(pid) == {pid}
-    Cgroups(group).clean()
-    os.waitpid(pid, 0)
-    Cgroups(group).clean()
-    assert not list(group.glob("gaffer-*"))
+    earlier, other, nameless = Cgroups(group, "n1"), Cgroups(group, "n10"), Cgroups(group)
+    pids = [os.spawnv(os.P_NOWAIT, "/bin/sleep", ["sleep", "1000"]) for _ in range(3)]
+    for pid, cgroups in zip(pids, (earlier, other, nameless), strict=True):
+        cgroups.add(pid)
+        assert cgroups.members(pid) == {pid}
+    for cgroups in (Cgroups(group, "n1"), Cgroups(group), Cgroups(group, "*")):
+        cgroups.clean()
+    os.waitpid(pids[0], 0)
+    Cgroups(group, "n1").clean()
+    assert [alive(pid) for pid in pids] == [False, True, True]  # the others live: only their manager ends them
+    for pid, cgroups in zip(pids[1:], (other, nameless), strict=True):
+        cgroups.kill(pid)
+        os.waitpid(pid, 0)
+        eventually(lambda: not cgroups.members(pid))  # noqa: B023
+        cgroups.remove(pid)
+    eventually(lambda: not list(group.glob("gaffer-*")))
 
 
 MOUNT = "30 25 0:27 / {point} rw,nosuid - cgroup2 cgroup2 rw\n"

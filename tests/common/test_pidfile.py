@@ -1,9 +1,12 @@
+import fcntl
 import os
 import subprocess
+import sys
 
 import pytest
 
 from gaffer.pidfile import Pidfile
+from support.poll import eventually
 
 
 @pytest.fixture
@@ -102,3 +105,61 @@ def test_rename(path):
     pidfile.rename(path.with_name("new.pid"))
     assert [p.name for p in path.parent.iterdir()] == ["new.pid"]
     assert pidfile.validate() == os.getpid()
+
+
+# With a lock: who runs is known by it, not by a number
+
+
+@pytest.mark.parametrize("content", ["{other}\n", "1\n", "{own}\n"])
+def test_the_number_of_another_program_is_stale(path, other, content):
+    """After a crash, in a restarted container say, the number may be anybody's."""
+    path.write_text(content.format(other=other.pid, own=os.getpid()))
+    pidfile = Pidfile(path, lock=True)
+    assert pidfile.validate() is None
+    pidfile.create(os.getpid())
+    assert pidfile.validate() == os.getpid()
+    assert path.read_text() == f"{os.getpid()}\n"
+    pidfile.unlink()
+    assert not path.exists()
+
+
+HOLD = (
+    "import os, sys; from gaffer.pidfile import Pidfile; Pidfile(sys.argv[1], lock=True).create(os.getpid()); input()"
+)
+
+
+def test_the_holder_of_the_lock_runs_until_it_ends(path):
+    with subprocess.Popen([sys.executable, "-c", HOLD, path], stdin=subprocess.PIPE) as holder:
+        eventually(lambda: path.exists())
+        assert Pidfile(path, lock=True).validate() == holder.pid
+        with pytest.raises(RuntimeError, match=f"already running with pid {holder.pid}"):
+            Pidfile(path, lock=True).create(os.getpid())
+        holder.kill()
+        holder.wait()
+    pidfile = Pidfile(path, lock=True)
+    pidfile.create(os.getpid())
+    pidfile.rename(path.with_name("new.pid"))
+    assert pidfile.validate() == os.getpid()
+    pidfile.unlink()
+
+
+def test_a_reader_of_the_file_does_not_pass_for_its_daemon(path, other):
+    path.write_text(f"{other.pid}\n")
+    with path.open("rb") as reader:
+        fcntl.flock(reader, fcntl.LOCK_EX)
+        fcntl.lockf(reader, fcntl.LOCK_SH)
+        assert Pidfile(path, lock=True).validate() is None
+
+
+@pytest.mark.parametrize("lock", [False, True])
+@pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to("precious")], ids=["pipe", "link"])
+def test_what_is_in_the_way_is_replaced(path, lock, make):
+    precious = path.with_name("precious")
+    precious.write_text("")
+    make(path)
+    pidfile = Pidfile(path, lock=lock)
+    pidfile.create(os.getpid())
+    assert path.read_text() == f"{os.getpid()}\n"
+    assert not path.is_symlink()
+    assert precious.read_text() == ""
+    pidfile.unlink()

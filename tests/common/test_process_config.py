@@ -93,6 +93,7 @@ BAD: list[tuple[dict[str, Any], str, str]] = [
     ({"port": 8000, "numprocesses": 2}, "$.port", "can't share"),
     ({"port": "65535+", "numprocesses": 2}, "$.port", "past 65535"),
     ({"endpoints": "http"}, "$.endpoints[0]", "NAME:PORT"),
+    ({"endpoints": [f"e{number}:{1000 + number}" for number in range(65)]}, "$.endpoints", "65 endpoints are too many"),
     ({"endpoints": "http:$PORT"}, "$.endpoints", "no port is set"),
     ({"numproceses": 2}, "$.numproceses", "unknown key"),
 ]

@@ -15,8 +15,10 @@ from tornado.web import Application
 
 from gaffer.config import ProcessConfig
 from gaffer.errors import BadRequest
-from gafferd.announcer import DRAIN_PATIENCE, Announcer
+from gaffer.messages import MAX_NODE_JOBS, node_id
+from gafferd.announcer import DRAIN_TIMEOUT, Announcer
 from gafferd.announcing_link import DEFAULT_WINDOW, MAX_WINDOW, OUTBOX_LIMIT, reconnect_delay, websocket_url
+from gafferd.identity import MAX_INCARNATION, Identity
 from support.daemons import gafferd, lookupd
 from support.managers import running_manager
 from support.other_lookupd import http_server, other_lookupd
@@ -25,11 +27,13 @@ from support.poll import eventually, eventually_async
 OK = {"ok": True}
 WELCOME = {"ok": True, "ttl": 3.0, "interval": 0.2, "epoch": "e", "reconnect_window": 0.1}
 LOST = pytest.mark.expects_errors("trying again")
+SECRET = "5f0d" * 16
+ID = node_id(SECRET)
 FAST = ("--ttl", "3", "--interval", "1")
 
 
 def make_announcer(*addresses, **options):
-    settings = {"name": "n1", "origin": "http://n1:5000", "node_id": "id1", "incarnation": 1, **options}
+    settings = {"name": "n1", "origin": "http://n1:5000", "identity": Identity(SECRET, 1), **options}
     return Announcer(addresses, **settings)
 
 
@@ -72,7 +76,7 @@ def test_lookupd_follows_the_jobs_of_a_node(server):
         assert (node["name"], node["origin"], node["id"], node["incarnation"], node["labels"], node["status"]) == (
             "n1",
             "http://n1:5000",
-            "id1",
+            ID,
             1,
             {"zone": "a"},
             "alive",
@@ -99,7 +103,7 @@ def test_a_node_that_stops_drains_first_and_leaves_last(server):
         # It said goodbye: gone at once, not when its lease ends.
         eventually(lambda: "n1" not in nodes(server), timeout=2.5)
     answer = requests.get(server.url + "/nodes", timeout=10).json()
-    assert {"id": "id1", "incarnation": 1, "reason": "left"}.items() <= answer["tombstones"][-1].items()
+    assert {"id": ID, "incarnation": 1, "reason": "left"}.items() <= answer["tombstones"][-1].items()
 
 
 @LOST
@@ -239,9 +243,18 @@ class Tables:
     def __init__(self):
         self.table = {}
         self.callbacks = []
+        self.listeners = []
+        self.asked = []
 
-    def announced(self):
-        return self.table
+    def announced(self, among=None):
+        self.asked.append(among)
+        return {job: pids for job, pids in self.table.items() if among is None or job in among}
+
+    def on_job_change(self, callback):
+        self.listeners.append(callback)
+
+    def off_job_change(self, callback):
+        self.listeners.remove(callback)
 
     def on_change(self, callback):
         self.callbacks.append(callback)
@@ -251,20 +264,27 @@ class Tables:
 
     def set(self, **jobs):
         """Have these jobs, `name=[pid, ...]` in the session s, or `name={pid: state}`."""
-        self.table = {
-            f"s.{job}": {
-                pid: SimpleNamespace(state=pids[pid] if isinstance(pids, dict) else "ready", endpoints=[])
-                for pid in pids
-            }
-            for job, pids in jobs.items()
-        }
+        before, self.table = (
+            self.table,
+            {
+                f"s.{job}": {
+                    pid: SimpleNamespace(state=pids[pid] if isinstance(pids, dict) else "ready", endpoints=[])
+                    for pid in pids
+                }
+                for job, pids in jobs.items()
+            },
+        )
+        for job in before.keys() | self.table.keys():
+            if before.get(job) != self.table.get(job):
+                for listener in self.listeners:
+                    listener(job)
         for callback in self.callbacks:
             callback()
 
 
 @asynccontextmanager
-async def announcing(*addresses):
-    announcer, tables = make_announcer(*addresses), Tables()
+async def announcing(*addresses, **options):
+    announcer, tables = make_announcer(*addresses, **options), Tables()
     announcer.start(asyncio.get_running_loop(), tables)
     try:
         yield announcer, tables
@@ -430,11 +450,11 @@ async def test_draining_waits_until_the_lookupds_have_answered():
         await eventually_async(lambda: all(status["connected"] for status in announcer.status()))
         begin = clock()
         await announcer.drain()
-        assert clock() - begin >= DRAIN_PATIENCE
+        assert clock() - begin >= DRAIN_TIMEOUT
         released.append(True)
         begin = clock()
         await announcer.drain()
-        assert clock() - begin < DRAIN_PATIENCE
+        assert clock() - begin < DRAIN_TIMEOUT
         assert [lookup.types().count("DRAIN") for lookup in (slow, quick)] == [2, 2]
 
 
@@ -509,3 +529,135 @@ async def test_leaving_waits_for_the_answer():
         await announcer.leave()
         assert lookup.types()[-1] == "LEAVE"
         assert announcer.status()[0]["connected"] is False
+
+
+async def test_draining_and_leaving_are_numbered_changes():
+    async with other_lookupd(welcome) as lookup, announcing(lookup.url) as (announcer, tables):
+        await connected(announcer)
+        tables.set(web=[])
+        await announcer.drain()
+        announcer.resume()
+        await eventually_async(lambda: lookup.types().count("SNAPSHOT") == 2)
+        await announcer.leave()
+        told = [(message["type"], message.get("seq")) for message in lookup.messages if message["type"] != "PING"]
+        assert told[1:] == [("SNAPSHOT", 0), ("REGISTER_JOB", 1), ("DRAIN", 2), ("SNAPSHOT", 3), ("LEAVE", 4)]
+
+
+# Identity
+
+
+async def test_a_node_proves_its_id():
+    async with other_lookupd(welcome) as lookup, announcing(lookup.url) as (announcer, _):
+        await connected(announcer)
+        assert (lookup.messages[0]["id"], lookup.messages[0]["proof"]) == (ID, SECRET)
+
+
+@LOST
+async def test_a_node_goes_past_a_later_incarnation_that_a_lookupd_has_heard_of():
+    """On the same connection; the other lookupd hears of it, too."""
+    saved = []
+
+    def knows_of(latest):
+        def answer(message):
+            if message["type"] == "IDENTIFY" and message["incarnation"] < latest:
+                return {"errno": 409, "reason": f"stale_incarnation: the node has started {latest} times since"}
+            return welcome(message)
+
+        return answer
+
+    async with (
+        other_lookupd(welcome) as first,
+        other_lookupd(knows_of(7)) as second,
+        announcing(first.url, second.url, identity=Identity(SECRET, 1, saved.append)) as (announcer, _),
+    ):
+
+        def incarnations(lookup):
+            return [m["incarnation"] for messages in lookup.connections for m in messages if m["type"] == "IDENTIFY"]
+
+        await eventually_async(lambda: incarnations(first)[-1:] == incarnations(second)[-1:] == [8])
+        await eventually_async(lambda: all(status["connected"] for status in announcer.status()))
+        assert incarnations(second) == [1, 8]
+        assert saved == [8]
+
+
+@LOST
+@pytest.mark.parametrize("latest", [MAX_INCARNATION, 9223372036854775807])
+async def test_a_lookupd_can_not_push_the_incarnation_out_of_range(latest):
+    refusal = {"errno": 409, "reason": f"stale_incarnation: {latest}"}
+    identity = Identity(SECRET, 3)
+    async with other_lookupd(lambda _: refusal) as lookup, announcing(lookup.url, identity=identity) as (announcer, _):
+        await eventually_async(lambda: "stale_incarnation" in (announcer.status()[0]["error"] or ""))
+        assert identity.incarnation == 3
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"name": ""},
+        {"name": "n" * 256},
+        {"name": "n\n1"},
+        {"origin": "unix:/run/gafferd.sock"},
+        {"origin": "http://[fe80::1%eth0]:5000"},
+        {"labels": {"zone": "a" * 1025}},
+        {"labels": {str(number): "" for number in range(65)}},
+        {"labels": {str(number): "a" * 1000 for number in range(40)}},
+    ],
+)
+def test_what_no_lookupd_takes_is_refused_at_once(wrong):
+    with pytest.raises(BadRequest):
+        make_announcer("http://127.0.0.1:5010", **wrong)
+
+
+# Refused changes
+
+
+@pytest.mark.expects_errors("refused job s.bad")
+async def test_a_job_that_a_lookupd_refuses_does_not_hold_up_the_others():
+    def answer(message):
+        if message.get("job_name") == "s.bad":
+            return {"errno": 413, "reason": "too_many_jobs"}
+        return welcome(message)
+
+    async with other_lookupd(answer) as lookup, announcing(lookup.url) as (announcer, tables):
+        await connected(announcer)
+        tables.set(bad=[1], web=[2])
+        await eventually_async(lambda: lookup.types().count("SNAPSHOT") == 2)
+        assert lookup.messages[-1]["jobs"].keys() == {"s.web"}
+        (status,) = announcer.status()
+        assert status["connected"]
+        assert status["error"] == "job s.bad is not announced: 413 too_many_jobs"
+        tables.set(bad=[1, 3], web=[2], more=[])
+        await eventually_async(lambda: lookup.messages[-1].get("job_name") == "s.more")
+        tables.set(web=[2], more=[])
+        assert announcer.status()[0]["error"] is None
+        assert len(lookup.connections) == 1
+
+
+async def test_more_jobs_than_a_lookupd_takes_are_left_out_and_said():
+    async with other_lookupd(welcome) as lookup:
+        announcer, tables = make_announcer(lookup.url), Tables()
+        tables.set(**{f"j{number}": [] for number in range(MAX_NODE_JOBS + 2)})
+        announcer.start(asyncio.get_running_loop(), tables)
+        await eventually_async(lambda: "SNAPSHOT" in lookup.types())
+        assert len(lookup.messages[1]["jobs"]) == MAX_NODE_JOBS
+        assert "(and 1 more)" in announcer.status()[0]["error"]
+        await announcer.stop()
+
+
+# Work that is not done
+
+
+def test_without_lookupds_it_asks_the_manager_nothing():
+    tables = Tables()
+    make_announcer().start(None, tables)
+    assert (tables.asked, tables.callbacks, tables.listeners) == ([], [], [])
+
+
+async def test_it_looks_at_changed_jobs_only():
+    async with other_lookupd(welcome) as lookup, announcing(lookup.url) as (announcer, tables):
+        await connected(announcer)
+        tables.set(web=[1], db=[2])
+        tables.set(web=[1, 3], db=[2])
+        tables.set(web=[1, 3])
+        await eventually_async(lambda: "UNREGISTER_JOB" in lookup.types())
+        assert tables.asked == [None, {"s.web", "s.db"}, {"s.web"}, {"s.db"}]

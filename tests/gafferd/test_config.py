@@ -416,6 +416,12 @@ def test_every_mistake_at_once(mistakes):
             id="settings that exclude each other",
         ),
         pytest.param(
+            f"[gaffer]\nlabels = zone={'a' * 1025}\n",
+            "gaffer.ini:2: [gaffer] labels: invalid labels: Expected `str` of length <= 1024 - at `$[...]`\n"
+            "  hint: use at most 64 labels, with names and values of at most 1024 characters",
+            id="a label that is too long for lookupds",
+        ),
+        pytest.param(
             "[process:web]\ncmd = x\nnumprocesses = 2 ; or more\n",
             "gaffer.ini:3: [process:web] numprocesses: expected a whole number of 0 or more, got '2 ; or more'\n"
             "  hint: a comment needs a line of its own",

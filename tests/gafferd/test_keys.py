@@ -4,13 +4,14 @@ import json
 import logging
 import os
 import stat
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from gaffer.errors import BadRequest
 from gaffer.http.access import ALL_SCOPES, Grant, Scope
-from gaffer.keyfile import KeyFileError, new_key, read_key_file
+from gaffer.keyfile import KeyFileError, is_weak, new_key, read_key_file
 from gafferd.keys import KeyNotFound, KeyStore, KeyStoreError
 
 
@@ -46,7 +47,7 @@ def test_the_file_is_private_and_holds_no_key(path: Path) -> None:
     new = KeyStore(path).create([Scope.READ])
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert new.key not in path.read_text()
-    assert [entry.name for entry in path.parent.iterdir()] == ["keys.json"]
+    assert sorted(entry.name for entry in path.parent.iterdir()) == ["keys.json", "keys.json.copy"]
 
 
 def test_a_revoked_key_is_let_in_no_more(path: Path) -> None:
@@ -129,7 +130,7 @@ def test_a_failed_write_changes_nothing(path: Path, tmp_path: Path) -> None:
     with pytest.raises(KeyStoreError, match="can't write"):
         store.create([Scope.READ])
     assert [record.id for record in store.records] == [new.id]
-    assert [entry.name for entry in home.iterdir()] == ["keys.json"]
+    assert {entry.name for entry in home.iterdir()} == {"keys.json", "keys.json.copy"}
 
 
 def test_the_record_is_plain_json(path: Path) -> None:
@@ -176,3 +177,45 @@ def test_an_open_key_file_is_warned_about(tmp_path: Path, caplog: pytest.LogCapt
     with caplog.at_level(logging.WARNING):
         assert read_key_file(os.fspath(file)) == "secret"
     assert "chmod 600" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("key", "weak"),
+    [
+        (new_key(), False),
+        ("0123456789abcdef" * 2, False),
+        ("0123456789abcde" * 2, True),
+        ("1234567890" * 3, True),
+        ("z" * 43, True),
+        ("gk_operatorsecret", True),
+        ("correct-horse-battery-staple", False),
+    ],
+)
+def test_a_key_with_fewer_than_128_bits_is_weak(key: str, weak: bool) -> None:
+    assert is_weak(key) is weak
+
+
+@pytest.mark.parametrize("key", ["x", "abc", "gk_", "1234", "aaaa"])
+def test_a_key_that_anybody_guesses_is_refused(tmp_path: Path, key: str) -> None:
+    file = tmp_path / "key"
+    file.write_text(key)
+    file.chmod(0o600)
+    with pytest.raises(KeyFileError, match="too short") as error:
+        read_key_file(file)
+    assert "gaffer key:new" in (error.value.hint or "")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [lambda file: file.chmod(0o620), lambda file: file.chmod(0o602), lambda file: file.parent.chmod(0o777)],
+    ids=["by the group", "by everybody", "by who may write to its directory"],
+)
+def test_a_key_file_that_others_may_change_is_refused(tmp_path: Path, change: Callable[[Path], None]) -> None:
+    file = tmp_path / "inner" / "key"
+    file.parent.mkdir()
+    file.write_text(new_key())
+    file.chmod(0o600)
+    change(file)
+    with pytest.raises(KeyFileError, match="is not trusted") as error:
+        read_key_file(file)
+    assert "chmod go-w" in (error.value.hint or "")

@@ -255,6 +255,11 @@ def test_require_key_ends_the_trust_in_local_callers(tmp_path):
             "gafferd: can't use the certificates for the lookupds: ",
         ),
         (["--allowed-origin=x y"], "gafferd: 'x y' is not a web origin\n"),
+        (["--node-name", "n" * 256], "--node-name: invalid node name 'nnnn"),
+        (["--node-name", "a\tb"], "--node-name: invalid node name 'a\\tb'\n"),
+        (["--broadcast-address=http://u@h"], "--broadcast-address: invalid address of this node: 'http://u@h'\n"),
+        (["--broadcast-address=http://[fe80::1%x]"], "--broadcast-address: invalid address of this node"),
+        (["--bind=[::1%lo]:0", "--lookupd-address=http://h"], "--broadcast-address: this node would be announced as"),
         (["/missing.ini"], "/missing.ini: the configuration does not exist\n"),
     ],
 )
@@ -311,6 +316,57 @@ def test_hup_applies_what_changed(config):
 # Options
 
 
+def test_keys_and_configuration_that_others_may_change_are_refused(refused, tmp_path):
+    config, included, key = tmp_path / "gaffer.ini", tmp_path / "more.ini", tmp_path / "api.key"
+    config.write_text("[gaffer]\ninclude = more.ini\n")
+    included.write_text("[process:a]\ncmd = true\n")
+    included.chmod(0o664)
+    code, message = refused("-c", str(config), "--bind=127.0.0.1:0")
+    assert code == 2
+    assert f"{config}:2: {included} is not trusted: its group may write to it" in message
+    assert f"hint: check what it holds, then `chmod go-w {included}`" in message
+    link = tmp_path / "link.ini"
+    link.symlink_to(config)
+    assert "it is a symbolic link" in refused("-c", str(link), "--bind=127.0.0.1:0")[1]
+    key.write_text(new_key())
+    key.chmod(0o622)
+    code, message = refused(f"--api-key-file={key}", "--bind=127.0.0.1:0")
+    assert (code, f"{key} is not trusted" in message) == (2, True)
+    code, message = refused(f"--keyfile={key}", f"--certfile={key}", "--bind=127.0.0.1:0")
+    assert (code, f"--keyfile: {key} is not trusted" in message) == (2, True)
+
+
+def test_a_weak_key_does_not_open_the_node_to_others(refused, tmp_path):
+    key = tmp_path / "api.key"
+    key.write_text("gk_operatorsecret")
+    key.chmod(0o600)
+    code, message = refused(f"--api-key-file={key}", "--bind=0.0.0.0:0", "--insecure")
+    assert code == 2
+    assert "fewer than 128 bits" in message
+    assert "gaffer key:new" in message
+    with gafferd(f"--api-key-file={key}") as node:
+        assert "fewer than 128 random bits" in node.stderr
+
+
+def test_a_key_may_come_from_a_command(tmp_path):
+    """`gafferd --api-key-file <(pass show gaffer)`, as a shell hands it over."""
+    key = new_key()
+    reader, writer = os.pipe()
+    os.write(writer, key.encode())
+    os.close(writer)
+    arguments = [f"--api-key-file=/dev/fd/{reader}", "--bind=127.0.0.1:0", f"--state-dir={tmp_path}/state"]
+    process = subprocess.Popen(
+        [command_path("gafferd"), *arguments], pass_fds=[reader], stderr=subprocess.PIPE, text=True, env=clean_env()
+    )
+    os.close(reader)
+    with process:
+        url = process.stderr.readline().removeprefix("listening on ").strip()
+        answer = requests.get(f"{url}/jobs", headers={"X-Api-Key": key, "Via": "1.1 proxy"}, timeout=10)
+        process.terminate()
+        process.communicate()
+    assert answer.status_code == 200
+
+
 @pytest.mark.row("GD-07", "CL-05")
 def test_pidfile(tmp_path, refused):
     path = tmp_path / "d.pid"
@@ -320,6 +376,71 @@ def test_pidfile(tmp_path, refused):
         assert code == 1
         assert f"already running with pid {node.pid}" in message
     assert not path.exists()
+
+
+@pytest.mark.parametrize(
+    ("make", "why"),
+    [
+        (os.mkfifo, "it is not a regular file"),
+        (lambda path: path.symlink_to("precious"), "it is a symbolic link"),
+        (lambda path: os.link(path.with_name("precious"), path), "it is a hard link"),
+    ],
+    ids=["pipe", "link", "hard link"],
+)
+def test_what_is_in_the_place_of_the_log_neither_stops_the_start_nor_is_written_to(tmp_path, make, why):
+    folder = tmp_path / "logs"
+    folder.mkdir()
+    folder.chmod(0o1777)
+    (folder / "precious").write_text("precious")
+    make(folder / "log")
+    with gafferd(f"--error-log={folder}/log", "--log-level=debug") as node:
+        assert f"logging to stderr: {folder}/log is not trusted: {why}" in node.stderr
+        requests.get(f"{node.url}/ping", timeout=10)
+        node.wait_for_line("/ping")
+    assert (folder / "precious").read_text() == "precious"
+
+
+def test_a_log_that_is_replaced_by_a_link_goes_on_on_stderr(tmp_path):
+    log, precious = tmp_path / "log", tmp_path / "precious"
+    with gafferd(f"--error-log={log}", "--log-level=debug") as node:
+        requests.get(f"{node.url}/ping", timeout=10)
+        eventually(lambda: "/ping" in log.read_text())
+        log.unlink()
+        log.symlink_to(precious)
+        requests.get(f"{node.url}/ping", timeout=10)
+        node.wait_for_line("/ping")
+        log.unlink()
+        requests.get(f"{node.url}/ping", timeout=10)
+        eventually(lambda: log.exists() and "/ping" in log.read_text())
+        assert not precious.exists()
+
+
+def test_a_unix_socket_is_not_made_where_others_may_replace_it(refused, tmp_path):
+    open_to_all, link = tmp_path / "run", tmp_path / "link.sock"
+    open_to_all.mkdir()
+    open_to_all.chmod(0o777)
+    code, message = refused(f"--bind=unix:{open_to_all}/g.sock")
+    assert code == 2
+    assert f"of the directory {open_to_all}, everybody may write to it" in message
+    assert list(open_to_all.iterdir()) == []
+    link.symlink_to(tmp_path / "precious")
+    code, message = refused(f"--bind=unix:{link}")
+    assert (code, "a file that is no socket is in the way" in message) == (1, True)
+    open_to_all.chmod(0o1777)
+    with gafferd(f"--bind=unix:{open_to_all}/g.sock"):
+        assert (open_to_all / "g.sock").stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize("command", ["gafferd", "gaffer_lookupd"])
+def test_a_pidfile_with_the_number_of_another_program_is_stale(tmp_path, command):
+    path = tmp_path / "d.pid"
+    path.write_text(f"{os.getpid()}\n")
+    with (gafferd if command == "gafferd" else lookupd)(f"--pidfile={path}") as daemon:
+        assert path.read_text() == f"{daemon.pid}\n"
+        daemon.kill()
+        path.write_text(f"{os.getpid()}\n")
+        with (gafferd if command == "gafferd" else lookupd)(f"--pidfile={path}") as second:
+            assert path.read_text() == f"{second.pid}\n"
 
 
 @pytest.mark.row("GD-06", "CL-04", "GD-15", "CL-10")

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 
 from gaffer.http.base import NotFound
 from gaffer.http.limits import Limits
+from gaffer.trusted_files import find_danger
 from gafferd import site_routes
-from gafferd.plugins import PluginFolder, find_danger
+from gafferd.plugins import PluginFolder
 from gafferd.site_layout import MAX_ENTRIES
 from gafferd.sites import Sites, media_type
 from support.http_node import HttpNode, running_node

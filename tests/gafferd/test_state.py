@@ -1,5 +1,6 @@
 import asyncio
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -8,11 +9,17 @@ import textwrap
 import msgspec
 import psutil
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from gaffer import procfs
+from gaffer.messages import node_id
 from gaffer.process import ProcessRecord
+from gafferd import files
 from gafferd.leftovers import is_alive
-from gafferd.state import StateDir, StateDirError, default_path
+from gafferd.state import Node, StateDir, StateDirError, default_path
+from gafferd.state_lock import Owner, is_original, parse_owner
+from support.needs import needs_root
 from support.poll import eventually
 
 pytestmark = pytest.mark.expects_errors("left by an earlier gafferd", "ignored SIGTERM")
@@ -89,7 +96,8 @@ def processes_of(path):
 def test_the_directory_is_private(path):
     StateDir.open(path).close()
     assert path.stat().st_mode & 0o777 == 0o700
-    assert {p.name: p.stat().st_mode & 0o777 for p in path.iterdir()} == {"lock": 0o600, "node.json": 0o600}
+    names = ("lock", "node.json", "node.json.copy", "state.json", "state.json.copy")
+    assert {p.name: p.stat().st_mode & 0o777 for p in path.iterdir()} == dict.fromkeys(names, 0o600)
 
 
 def test_an_open_directory_is_closed_to_others_only_when_it_is_ours(path):
@@ -149,23 +157,354 @@ def test_the_id_stays_and_the_incarnation_grows(path):
 @pytest.mark.parametrize("change", [{"hostname": "elsewhere"}, {"machine_id": "0123"}])
 def test_a_copy_on_another_machine_is_another_node(path, change):
     first = identity(path)
-    file = path / "node.json"
-    file.write_bytes(msgspec.json.encode({**msgspec.json.decode(file.read_bytes()), **change}))
+    node = msgspec.structs.replace(first, **change)
+    files.save(path / "node.json", node, sync=False)
     copy = identity(path)
     assert copy.id != first.id
     assert copy.incarnation == 1
 
 
-@pytest.mark.expects_errors("is damaged")
-@pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"id": 3}', b"\xff"])
-def test_damaged_files_do_not_stop_the_start(path, content):
+def test_an_id_is_made_from_a_secret_that_stays(path):
+    first, second = identity(path), identity(path)
+    assert first.id == node_id(first.secret)
+    assert second.secret == first.secret
+    assert len(first.secret) == 64
+
+
+@pytest.mark.expects_errors("can't be proved")
+def test_a_node_of_an_earlier_version_gets_an_id_that_it_can_prove(path):
     first = identity(path)
-    (path / "node.json").write_bytes(content)
-    (path / "state.json").write_bytes(content)
+    files.save(path / "node.json", msgspec.structs.replace(first, id="0" * 32, secret="", incarnation=7), sync=False)
+    second, third = identity(path), identity(path)
+    assert second.id == node_id(second.secret) != "0" * 32
+    assert (second.incarnation, third.id, third.incarnation) == (1, second.id, 2)
+
+
+def test_an_incarnation_that_grows_while_the_node_runs_is_kept(path):
     state = StateDir.open(path)
-    assert state.node.id != first.id
+    state.advance(9)
+    state.close()
+    assert identity(path).incarnation == 10
+
+
+# Damage
+
+
+def truncated(content):
+    return content[: len(content) // 2]
+
+
+def changed(content):
+    return content.replace(b'"pid":1', b'"pid":9').replace(b'"incarnation":1', b'"incarnation":7')
+
+
+def older(*changes):
+    """What a gafferd without checksums wrote, with a mistake in it."""
+
+    def change(content):
+        fields = msgspec.json.decode(content)
+        del fields["format"], fields["checksum"]
+        record = fields["processes"][0] if "processes" in fields else fields
+        record.update(changes)
+        return msgspec.json.encode(fields)
+
+    return change
+
+
+DAMAGE = {
+    "empty": lambda content: b"",
+    "a brace": lambda content: b"{",
+    "truncated": truncated,
+    "without its end": lambda content: content[:-1],
+    "something after it": lambda content: content + b"x",
+    "zeros": lambda content: bytes(len(content)),
+    "a NUL in it": lambda content: content[:-20] + b"\0" + content[-19:],
+    "not UTF-8": lambda content: b"\xff" + content[1:],
+    "deeply nested": lambda content: b"[" * 100_000,
+    "a list": lambda content: b"[]",
+    "null": lambda content: b"null",
+    "nothing in it": lambda content: b"{}",
+    "another value": changed,
+    "another order": lambda content: msgspec.json.encode(msgspec.json.decode(content), order="sorted"),
+    "formatted": lambda content: msgspec.json.format(content),
+    "no checksum": lambda content: content.replace(b'"checksum"', b'"checksun"'),
+    "format 0": lambda content: content.replace(b'"format":1', b'"format":"1"'),
+}
+WRONG_RECORDS = [
+    {"os_pid": "1"},
+    {"os_pid": 0},
+    {"os_pid": -1},
+    {"os_pid": 10**30},
+    {"start_time": 1.5},
+    {"start_time": -(10**20)},
+    {"pid": None},
+    {"job": "a b"},
+    {"job": ""},
+    {"detach": "no"},
+    {"detach": 0},
+    {"graceful_timeout": -1},
+    {"port": 10**9},
+    {"boot_id": 3},
+]
+WRONG_NODES = [{"id": 3}, {"id": "x"}, {"incarnation": "1"}, {"incarnation": 0}, {"incarnation": 10**30}]
+CASES = [
+    *[(name, damage, id_) for name in ("node.json", "state.json") for id_, damage in DAMAGE.items()],
+    *[("state.json", older(*wrong.items()), f"{wrong}") for wrong in WRONG_RECORDS],
+    *[("node.json", older(*wrong.items()), f"{wrong}") for wrong in WRONG_NODES],
+    ("state.json", lambda content: duplicate(content), "a process twice"),
+]
+
+
+def duplicate(content):
+    fields = msgspec.json.decode(content)
+    return msgspec.json.encode({"processes": fields["processes"] * 2})
+
+
+@pytest.mark.expects_errors("state.json", "node.json")
+@pytest.mark.parametrize(
+    ("name", "damage"), [case[:2] for case in CASES], ids=[f"{name} {id_}" for name, _, id_ in CASES]
+)
+async def test_damage_is_mended_from_the_copy_and_ends_nothing(path, spawn, name, damage, caplog):
+    """With one copy damaged all goes on as before; with both nothing starts, and nothing is touched."""
+    detached, plain = spawn("sleep", "60"), spawn("sleep", "60")
+    first = await write(path, record_of(detached, 1, detach=True), record_of(plain, 2))
+    file, copy = path / name, path / f"{name}.copy"
+    good = file.read_bytes()
+    assert copy.read_bytes() == good
+    bad = damage(good)
+
+    for broken in (file, copy):
+        broken.write_bytes(bad)
+    with pytest.raises(StateDirError, match=f"{name} is damaged") as error:
+        StateDir.open(path)
+    assert "remove both files" in error.value.hint
+    assert file.read_bytes() == copy.read_bytes() == bad
+
+    copy.write_bytes(good)
+    state = StateDir.open(path)
+    assert f"using {copy}" in caplog.text
+    assert (state.node.id, state.node.incarnation) == (first.id, 2)
+    assert state.end_leftovers() == 1
+    assert [record.os_pid for record in state.detached] == [detached.pid]
+    state.close()
+    assert detached.poll() is None
+    assert plain.wait() == -signal.SIGTERM
+    assert file.read_bytes() == copy.read_bytes()
+
+
+@given(position=st.integers(0, 10**6), value=st.integers(0, 255), cut=st.integers(0, 10**6))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_no_change_of_a_byte_goes_unnoticed(tmp_path, position, value, cut):
+    path, node = tmp_path / "node.json", Node("0" * 32, 5, "host", "machine")
+    files.save(path, node, sync=False)
+    content = bytearray(path.read_bytes())
+    content[position % len(content)] = value
+    del content[len(content) - cut % 3 :]
+    path.write_bytes(content)
+    try:
+        assert files.load(path, Node) == node
+    except (files.DamagedFile, files.NewerFile):
+        assert content != files.copy_of(path).read_bytes()
+
+
+def test_a_later_version_is_refused(path):
+    identity(path)
+    for name in ("node.json", "state.json"):
+        good = (path / name).read_bytes()
+        for newer in (good.replace(b'"format":1', b'"format":2'), b'{"format": 99, "all": "new"}'):
+            (path / name).write_bytes(newer)
+            with pytest.raises(StateDirError, match="written by a later gafferd"):
+                StateDir.open(path)
+            assert (path / name).read_bytes() == newer
+        (path / name).write_bytes(good)
+
+
+async def test_what_an_earlier_version_wrote_is_read(path, spawn):
+    detached = spawn("sleep", "60")
+    first = await write(path, record_of(detached, detach=True))
+    for name in ("node.json", "state.json"):
+        fields = msgspec.json.decode((path / name).read_bytes())
+        del fields["format"], fields["checksum"]
+        (path / name).write_bytes(msgspec.json.encode(fields))
+        (path / f"{name}.copy").unlink()
+    (path / "lock").write_text("4194304\n")
+    state = StateDir.open(path)
+    assert state.node.id == first.id
+    state.end_leftovers()
+    assert [record.os_pid for record in state.detached] == [detached.pid]
+    state.close()
+
+
+@pytest.mark.expects_errors("state.json")
+async def test_records_that_are_damaged_do_not_matter_after_a_boot(path):
+    first = identity(path)
+    for name in ("state.json", "state.json.copy"):
+        (path / name).write_bytes(b"{")
+    lock = (path / "lock").read_text().split()
+    (path / "lock").write_text(" ".join([*lock[:2], "earlier-boot", *lock[3:]]) + "\n")
+    state = StateDir.open(path)
+    assert state.node.id == first.id
     assert state.end_leftovers() == 0
     state.close()
+
+
+async def test_without_records_nothing_is_ended(path, spawn):
+    """Which of the processes of this node are detached, no record says."""
+    node = identity(path)
+    process = spawn("sleep", "60", cookie=f"{node.id}:1:7")
+    for name in ("state.json", "state.json.copy"):
+        (path / name).unlink()
+    state = StateDir.open(path)
+    with pytest.raises(StateDirError, match=f"processes of this node still run: {process.pid}"):
+        state.end_leftovers()
+    state.close()
+    assert process.poll() is None
+
+
+# Copies of a directory
+
+
+def copy_to(path, name, owner):
+    """What `cp -a` makes of it while the process `owner` is its gafferd."""
+    copy = path.with_name(name)
+    shutil.copytree(path, copy)
+    last = parse_owner((copy / "lock").read_bytes())
+    start_time = procfs.read_stat(owner.pid).start_time
+    (copy / "lock").write_bytes(last._replace(pid=owner.pid, start_time=start_time).write())
+    return copy
+
+
+@pytest.mark.expects_errors("is a copy of another one", "are left to their gafferd")
+async def test_a_copy_ends_nothing_of_the_original(path, spawn):
+    original = StateDir.open(path)
+    cookie = f"{original.node.id}:{original.node.incarnation}"
+    plain, detached = spawn("sleep", "60", cookie=f"{cookie}:1"), spawn("sleep", "60", cookie=f"{cookie}:2")
+    original.spawned(record_of(plain, 1, cookie))
+    original.spawned(record_of(detached, 2, cookie, detach=True))
+    owner = spawn("sleep", "60")
+    copy, orphaned = copy_to(path, "copy", owner), copy_to(path, "orphaned", owner)
+
+    second = StateDir.open(copy)
+    assert second.node.id != original.node.id
+    assert second.node.incarnation == 1
+    assert second.end_leftovers() == 0
+    assert second.detached == []
+    second.close()
+    third = StateDir.open(copy)  # it is a directory of its own by now
+    assert (third.node.id, third.node.incarnation) == (second.node.id, 2)
+    assert third.end_leftovers() == 0
+    third.close()
+
+    owner.kill()
+    owner.wait()
+    for _ in range(2):
+        with pytest.raises(StateDirError, match="is a copy of another state directory") as error:
+            StateDir.open(orphaned)
+        assert f"{plain.pid}, {detached.pid}" in error.value.message
+    for name in ("state.json", "state.json.copy"):
+        (orphaned / name).unlink()
+    StateDir.open(orphaned).close()
+
+    assert plain.poll() is detached.poll() is None
+    original.close()
+    assert len(processes_of(path)) == 2
+
+
+HERE = Owner(10, 100, "boot", 1, 2)
+
+
+@pytest.mark.parametrize(
+    ("last", "runs", "expected"),
+    [
+        (HERE, False, True),
+        (Owner(7, 70, "boot", 1, 2), False, True),
+        (Owner(7, 70, "boot", 1, 2), True, False),
+        (Owner(7, 70, "boot", 1, 3), False, False),
+        (Owner(7, 70, "boot", 9, 2), False, False),
+        (Owner(7, 70, "earlier", 9, 2), False, True),
+        (Owner(7, 70, "earlier", 1, 3), False, False),
+        (Owner(7), False, True),
+        (Owner(7), True, False),
+        (None, False, False),
+    ],
+)
+def test_which_directory_is_an_original(last, runs, expected):
+    assert is_original(last, HERE, runs) is expected
+
+
+@pytest.mark.parametrize("content", [b"", b"\0", b"12 34", b"x", b"1 2 boot 3", b"1 2 boot 3 4 5", b"\xff", b"-1"])
+def test_a_damaged_lock_names_nobody(content):
+    assert parse_owner(content) is None
+    assert parse_owner(HERE.write()) == HERE
+    assert parse_owner(b"12\n") == Owner(12)
+
+
+@pytest.mark.expects_errors("is a copy of another one")
+@pytest.mark.parametrize("content", [b"", b"garbage", None])
+async def test_without_its_lock_a_directory_is_no_original(path, spawn, content):
+    process = spawn("sleep", "60")
+    first = await write(path, record_of(process))
+    if content is None:
+        (path / "lock").unlink()
+    else:
+        (path / "lock").write_bytes(content)
+    with pytest.raises(StateDirError, match="is a copy"):
+        StateDir.open(path)
+    assert process.poll() is None
+    process.kill()
+    process.wait()
+    assert identity(path).id != first.id
+
+
+# What others put there
+
+
+@pytest.mark.parametrize("mode", [0o777, 0o1777, 0o770])
+def test_a_directory_that_others_may_write_to_is_refused(path, mode):
+    identity(path)
+    path.chmod(mode)
+    with pytest.raises(StateDirError, match="other users may write to") as error:
+        StateDir.open(path)
+    assert "chmod 700" in error.value.hint
+    empty = path.with_name("empty")
+    empty.mkdir()
+    empty.chmod(mode)
+    StateDir.open(empty).close()
+    assert empty.stat().st_mode & 0o777 == 0o700
+
+
+@pytest.mark.parametrize("name", ["lock", "node.json", "node.json.new", "state.json", "state.json.copy.new", "logs"])
+def test_no_link_is_written_through(path, name):
+    precious = path.with_name("precious")
+    precious.write_text("precious")
+    path.mkdir(mode=0o700)
+    (path / name).symlink_to(precious)
+    if name.endswith(".new"):
+        StateDir.open(path).close()
+        assert not (path / name).is_symlink()
+    else:
+        with pytest.raises(StateDirError, match=rf"{name} is not trusted"):
+            StateDir.open(path)
+    assert precious.read_text() == "precious"
+
+
+@needs_root
+@pytest.mark.parametrize("name", ["lock", "node.json", "node.json.copy", "state.json", "state.json.copy", "logs"])
+@pytest.mark.parametrize("make", ["file", "pipe"])
+def test_what_a_stranger_put_there_is_refused(path, name, make):
+    """While the directory was open to others."""
+    identity(path)
+    planted = path / name
+    if name.endswith(".copy"):
+        planted.with_suffix("").unlink()
+    planted.unlink(missing_ok=True)
+    if make == "pipe":
+        os.mkfifo(planted)
+    else:
+        planted.write_text("{}")
+    os.chown(planted, 4242, 4242)
+    with pytest.raises(StateDirError, match="is not trusted"):
+        StateDir.open(path)
 
 
 # The records
@@ -178,7 +517,7 @@ async def test_records_follow_the_processes(path, spawn):
     state.spawned(record_of(second, 2))
     state.ended(1)
     state.ended(99)
-    assert not (path / "state.json").exists()  # one write for all that happens in one turn of the loop
+    assert processes_of(path) == []  # one write for all that happens in one turn of the loop
     await asyncio.sleep(0.01)
     assert [p["os_pid"] for p in processes_of(path)] == [second.pid]
     state.ended(2)
@@ -191,6 +530,7 @@ async def test_a_state_file_that_can_not_be_written_stops_nothing(path, spawn, c
     process = spawn("sleep", "60")
     state = StateDir.open(path)
     blocker = path / "state.json"
+    blocker.unlink()
     blocker.mkdir()
     for pid in (1, 2):
         state.spawned(record_of(process, pid))

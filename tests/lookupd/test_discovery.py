@@ -1,16 +1,19 @@
 """Discovery for programs as they are: what they are told, and that they follow a job from node to node."""
 
 import contextlib
+import os
+import re
 import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import msgspec
 import pytest
 import requests
 
 from gaffer.messages import Endpoint, Process
-from gaffer_lookupd.discovery import find_addresses, prometheus_groups
+from gaffer_lookupd.discovery import InstanceAddress, find_addresses, nginx_upstream, prometheus_groups
 from support.daemons import gafferd, lookupd
 from support.needs import NGINX, needs_nginx, needs_prometheus
 from support.peer import peer
@@ -41,10 +44,14 @@ def lookup():
 
 def groups(lookup, **wanted):
     """Each group as (session, job, node, zone, endpoint, targets)."""
-    found = msgspec.json.decode(prometheus_groups(lookup.registry, **wanted))
+    found = msgspec.json.decode(b"".join(prometheus_groups(lookup.registry, **wanted)))
     names = [f"__meta_gaffer_{name}" for name in ("session", "job", "node", "zone", "endpoint")]
     assert all(list(group["labels"]) == names for group in found)
     return sorted((*group["labels"].values(), group["targets"]) for group in found)
+
+
+def addresses(lookup, *wanted):
+    return list(map(str, find_addresses(lookup.registry, *wanted)))
 
 
 WEB = [
@@ -76,7 +83,7 @@ def test_instances_of_a_suspect_node_stay_and_those_of_one_that_drains_go(lookup
     lookup.disconnect(suspect.session)
     lookup.registry.tables.set_draining(draining, True)
     assert groups(lookup) == WEB[:1]
-    assert find_addresses(lookup.registry, "shop.web") == ["10.0.0.7:8000"]
+    assert addresses(lookup, "shop.web") == ["10.0.0.7:8000"]
 
 
 def test_an_instance_is_told_once_it_is_ready_and_no_longer_when_it_drains(lookup):
@@ -89,21 +96,20 @@ def test_an_instance_is_told_once_it_is_ready_and_no_longer_when_it_drains(looku
 
 
 def test_an_instance_counts_with_its_first_endpoint_or_the_one_that_is_asked_for(lookup):
-    assert find_addresses(lookup.registry, "shop.web") == ["10.0.0.7:8000", "10.0.0.7:8000"]
-    assert find_addresses(lookup.registry, "shop.web", "metrics") == ["[fd00::7]:9100"]
-    assert find_addresses(lookup.registry, "shop.nothing") == []
+    assert addresses(lookup, "shop.web") == ["10.0.0.7:8000", "10.0.0.7:8000"]
+    assert addresses(lookup, "shop.web", "metrics") == ["[fd00::7]:9100"]
+    assert addresses(lookup, "shop.nothing") == []
 
 
-@pytest.mark.parametrize("address", ["10.0.0.7; } evil {", "", "a b", "fd00::7; x", "host:80", "[::1", "-x"])
-def test_what_is_no_host_is_passed_over(address):
+def test_an_endpoint_without_a_port_is_passed_over():
     lookup = Lookup()
-    lookup.announce_table(lookup.identify(), {"s.j": [instance(1, 80, address=address), instance(2, 0)]})
+    lookup.announce_table(lookup.identify(), {"s.j": [instance(2, 0)]})
     assert groups(lookup) == []
-    assert find_addresses(lookup.registry, "s.j") == []
+    assert addresses(lookup, "s.j") == []
 
 
 def test_the_forms_of_the_answers():
-    endpoint = {"name": "http", "address": "web-1.example", "port": 8000}
+    endpoint = {"name": "http", "address": "localhost", "port": 8000}
     with lookupd() as server, peer(server.url) as node:
 
         def get(path):
@@ -113,17 +119,38 @@ def test_the_forms_of_the_answers():
         node.ask("SNAPSHOT", seq=1, jobs={"shop.web": [{"pid": 1, "state": "ready", "endpoints": [endpoint]}]})
         answer = get("/prometheus/sd?endpoint=http&session=")
         assert answer.headers["Content-Type"] == "application/json"
-        assert [group["targets"] for group in answer.json()] == [["web-1.example:8000"]]
+        assert [group["targets"] for group in answer.json()] == [["localhost:8000"]]
         assert get("/prometheus/sd?job=none").json() == []
         answer = get("/upstreams/shop.web")
         assert answer.headers["Content-Type"].startswith("text/plain")
-        assert answer.text == get("/upstreams/shop.web?format=plain").text == "web-1.example:8000\n"
-        assert get("/upstreams/shop.web?format=nginx").text == (
-            "upstream shop.web {\n    server web-1.example:8000;\n}\n"
-        )
+        assert answer.text == get("/upstreams/shop.web?format=plain").text == "localhost:8000\n"
+        assert get("/upstreams/shop.web?format=nginx").text == ("upstream shop.web {\n    server localhost:8000;\n}\n")
         assert get("/upstreams/shop.web?endpoint=none").text == ""
         for wrong in ("/upstreams/shop.web?format=yaml", "/upstreams/a%7Db", "/upstreams/7"):
             assert get(wrong).status_code == 400
+
+
+def test_nginx_gets_no_name_that_does_not_resolve():
+    with lookupd() as server, peer(server.url) as node:
+        node.identify("n1", id="a1")
+        hosts = ["localhost", "127.0.0.1", "web9.invalid"]
+        processes = [
+            {"pid": number, "endpoints": [{"name": "http", "address": host, "port": 80}]}
+            for number, host in enumerate(hosts)
+        ]
+        node.ask("SNAPSHOT", seq=1, jobs={"shop.web": processes, "shop.odd": processes[2:]})
+
+        def get(path):
+            return requests.get(server.url + path, timeout=10).text
+
+        lines = get("/upstreams/shop.web?format=nginx").splitlines()
+        assert [line for line in lines if "server" in line] == [
+            "    server 127.0.0.1:80;",
+            "    server localhost:80;",
+        ]
+        assert "    # web9.invalid does not resolve" in lines
+        assert "down" in get("/upstreams/shop.odd?format=nginx")
+        assert get("/upstreams/shop.odd") == "web9.invalid:80\n"
 
 
 # Following a job that moves
@@ -234,6 +261,40 @@ scrape_configs:
         cluster.start("n2")
         eventually(lambda: up() == {("n2", "shop.web"): "1"}, 20)
         cluster.stop("n2")
+
+
+@needs_nginx
+def test_the_documented_script_installs_nothing_that_nginx_can_not_start_with(tmp_path):
+    page = Path(__file__).parents[2].joinpath("docs/lookupd.md").read_text()
+    script = next(block for block in re.findall(r"```sh\n(.*?)```", page, re.DOTALL) if "nginx -s reload" in block)
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    reloads, answer = tmp_path / "reloads", tmp_path / "answer"
+    (programs / "nginx").write_text(
+        f'#!/bin/sh\n[ "$1" = -s ] && {{ echo "$2" >> {reloads}; exit; }}\n'
+        f'[ "$*" = "-t -q" ] && exit\nexec {NGINX} -e {tmp_path}/log -g "pid {tmp_path}/pid;" "$@"\n'
+    )
+    (programs / "curl").write_text(f"#!/bin/sh\n[ -s {answer} ] || exit 22\ncp {answer} shop.web.new\n")
+    for program in programs.iterdir():
+        program.chmod(0o755)
+    folder = tmp_path / "conf.d"
+    folder.mkdir()
+    script = script.replace("/etc/nginx/conf.d", str(folder))
+
+    def run(text):
+        """What is installed after the script has run while lookupd answers `text`."""
+        answer.write_text(text)
+        env = {"PATH": f"{programs}:{os.environ['PATH']}"}
+        subprocess.run(["sh", "-c", script], env=env, capture_output=True, check=False)
+        return (folder / "shop.web.conf").read_text()
+
+    first, second = (nginx_upstream("shop.web", [InstanceAddress("127.0.0.1", port)]) for port in (8000, 8001))
+    assert run(first) == first
+    assert run(first) == first
+    assert run(first.replace("127.0.0.1", "web9.invalid")) == first
+    assert run("") == first  # no answer, or 503
+    assert run(second) == second
+    assert reloads.read_text() == "reload\nreload\n"
 
 
 @needs_nginx

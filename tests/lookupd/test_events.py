@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 import pytest
 import requests
 
-from gaffer_lookupd import events
+from gaffer_lookupd import application
 from support.daemons import lookupd
 from support.event_source import event_source
 from support.follower import Follower, in_order, jobs_without_ages
@@ -186,7 +186,7 @@ async def test_who_is_overtaken_gets_the_map_again_and_costs_no_memory():
 
 
 async def test_who_takes_nothing_for_long_is_dropped(monkeypatch):
-    monkeypatch.setattr(events, "PATIENCE", 0.1)
+    monkeypatch.setattr(application, "SEND_TIMEOUT", 0.1)
     served = ServedLookup(limit=100)
     async with http_server(served.application) as url, reading_slowly(url) as (reader, transport):
         transport.pause_reading()

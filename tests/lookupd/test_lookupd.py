@@ -3,6 +3,7 @@
 import contextlib
 import os
 import signal
+import socket
 import ssl
 import subprocess
 import time
@@ -12,12 +13,14 @@ import requests
 import trustme
 import websocket
 
+from gaffer.keyfile import new_key
 from gaffer_lookupd.config import make_config, parse_options
 from support.daemons import Daemon, clean_env, command_path, lookupd, run_command
+from support.event_source import event_source
 from support.peer import Peer, peer
 from support.poll import eventually
 
-KEY = "gk_the-cluster-key"
+KEY = "gk_the-cluster-key-of-these-tests"
 
 
 @pytest.fixture(scope="module")
@@ -72,6 +75,9 @@ def test_health_counts_what_there_is():
             "jobs": 2,
             "tombstones": 0,
             "lost": 0,
+            "warming": False,
+            "followers": 0,
+            "displaced": 0,
         }
         metrics = get(server, "/metrics").text.splitlines()
         assert 'gaffer_lookupd_nodes{status="suspect"} 1' in metrics
@@ -272,7 +278,7 @@ def test_nodes_need_the_cluster_key_and_readers_do_not(key_file):
     with lookupd("--cluster-key-file", key_file) as server:
         assert handshake_status(server) == 401
         assert handshake_status(server, header=["Authorization: Bearer wrong"]) == 401
-        assert "127.0.0.1: a node came" in server.wait_for_line("with a wrong cluster key")
+        assert "127.0.0.1: rejected a node" in server.wait_for_line("wrong cluster key")
         with peer(server.url, header=[f"Authorization: Bearer {KEY}"]) as node:
             assert node.identify() == {"ok": True}
         assert get(server, "/nodes").status_code == 200
@@ -286,6 +292,129 @@ def test_with_require_key_readers_need_it_too(key_file):
         assert get(server, "/nodes", headers={"X-Api-Key": KEY}).status_code == 200
         assert get(server, "/nodes", headers={"Authorization": "Bearer wrong"}).status_code == 401
         assert get(server, "/ping").text == "OK"
+
+
+def test_readers_have_a_key_of_their_own_that_nodes_can_not_use(tmp_path, key_file):
+    reader_key = tmp_path / "reader.key"
+    reader_key.write_text("gk_reader")
+    reader_key.chmod(0o600)
+    headers = {"Authorization": "Bearer gk_reader"}
+    options = ("--require-key", "--cluster-key-file", key_file)
+    with lookupd(*options, env={"GAFFER_READER_KEY_FILE": str(reader_key)}) as server:
+        assert get(server, "/nodes").status_code == 401
+        assert get(server, "/nodes", headers=headers).status_code == 200
+        assert requests.delete(server.url + "/nodes/a1", headers=headers, timeout=10).status_code == 401
+        assert handshake_status(server, header=["Authorization: Bearer gk_reader"]) == 401
+        assert handshake_status(server, header=[f"Authorization: Bearer {KEY}"]) == 101
+    refused = run_command("gaffer_lookupd", *options, "--reader-key-file", key_file)
+    assert (refused.returncode, "cluster key" in refused.stderr) == (2, True)
+
+
+def test_strangers_can_not_fill_the_log(key_file):
+    with lookupd("--cluster-key-file", key_file) as server:
+        for number in range(60):
+            assert get(server, "/ws", headers={"User-Agent": f"stranger {number}"}).status_code == 401
+        lines = server.stderr.splitlines()
+        assert 5 < len(lines) < 30
+        assert "more warnings about this address" in lines[-1]
+
+
+def test_followers_without_a_key_leave_room_for_nodes(key_file):
+    options = ("--cluster-key-file", key_file, "--log-level=error")
+    with contextlib.ExitStack() as stack, lookupd(*options, enter=["prlimit", "--nofile=150:150"]) as server:
+        for _ in range(150):
+            follower = stack.enter_context(socket.create_connection(("127.0.0.1", server.port), 10))
+            follower.sendall(b"GET /events HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        eventually(lambda: get(server, "/health").json()["displaced"] > 100)
+        assert get(server, "/health").json()["followers"] < 30
+        for number in range(50):
+            node = stack.enter_context(peer(server.url, header=[f"Authorization: Bearer {KEY}"]))
+            assert node.identify(f"n{number}", id=f"id{number}")["ok"]
+
+
+def test_peers_that_do_not_identify_themselves_leave_room_for_nodes():
+    with lookupd(enter=["prlimit", "--nofile=150:150"]) as server, contextlib.ExitStack() as stack:
+        for _ in range(100):
+            stack.enter_context(peer(server.url))
+        assert get(server, "/health").json()["connections"] < 30
+        assert stack.enter_context(peer(server.url)).identify() == {"ok": True}
+
+
+def test_a_peer_has_to_identify_itself_before_it_can_send_much():
+    with lookupd("--log-level=error") as server:
+        with peer(server.url) as stranger:
+            stranger.send("x" * 70_000)
+            assert stranger.is_closed()
+        with peer(server.url) as node:
+            node.identify(id="a1")
+            jobs = {f"s.j{number}": [] for number in range(9000)}
+            assert node.ask("SNAPSHOT", seq=1, jobs=jobs) == {"ok": True}
+
+
+# After a start
+
+
+def test_a_lookupd_that_has_just_started_says_so_and_lets_others_keep_what_they_have():
+    with lookupd("--warmup=2") as server, peer(server.url) as node:
+        node.identify(id="a1")
+        node.ask("SNAPSHOT", seq=1, jobs={"shop.web": []})
+        for path in ("/nodes", "/jobs", "/sessions", "/findJob?name=shop.web", "/findSession?sessionid=shop"):
+            answer = get(server, path).json()
+            assert (answer["stale"], answer["warming"]) == (True, True)
+        for path in ("/prometheus/sd", "/upstreams/shop.web", "/upstreams/shop.web?format=nginx"):
+            answer = get(server, path)
+            assert (answer.status_code, answer.json()["error"]) == (503, "warming")
+            assert 1 <= int(answer.headers["Retry-After"]) <= 2
+        assert get(server, "/upstreams/shop.web?format=yaml").status_code == 400
+        assert get(server, "/health").json()["status"] == "warming"
+        with event_source(server.url + "/events") as events:
+            assert events.next().data["warming"] is True
+            event = events.next()
+            while event.event != "stale":
+                event = events.next()
+            assert event.data == {"event": "stale", "stale": False, "warming": False}
+        assert get(server, "/upstreams/shop.web").status_code == 200
+        assert get(server, "/findJob?name=shop.web").json()["stale"] is False
+        assert get(server, "/health").json()["status"] == "ok"
+
+
+# What nodes can announce
+
+
+@pytest.mark.parametrize(
+    "origin",
+    ["unix:/run/gafferd.sock", "http://n1/", "http://u:p@n1", "http://[fe80::1%25x]:80", "http://n1:0", "n1", ""],
+)
+def test_an_origin_is_the_address_of_a_web_server(server, origin):
+    with peer(server.url) as node:
+        refused = node.identify("odd", id="odd", origin=origin)
+        assert (refused["errno"], refused["reason"]) == (400, "invalid_message")
+        assert node.ask("SNAPSHOT", seq=1, jobs={})["errno"] == 404
+        assert node.identify("odd", id="odd", origin="https://[fd00::1]:5000")["ok"]
+
+
+@pytest.mark.parametrize(
+    "address", ["10.0.0.7; } evil {", "", "a b", "fe80::1%x\n10.6.6.6:80\n", "host:80", "[::1]", "-x", "127.1", "1"]
+)
+def test_an_endpoint_has_a_host_name_or_an_address_without_scope(server, address):
+    process = {"pid": 1, "state": "ready", "endpoints": [{"name": "http", "address": address, "port": 80}]}
+    with peer(server.url) as node:
+        node.identify("odd", id="odd")
+        assert node.ask("SNAPSHOT", seq=1, jobs={"s.odd": []})["ok"]
+        assert node.ask("REGISTER_PROCESS", job_name="s.odd", seq=2, **process)["errno"] == 400
+        assert node.ask("SNAPSHOT", seq=2, jobs={"s.odd": [process]})["errno"] == 400
+        assert get(server, "/upstreams/s.odd").text == ""
+
+
+@pytest.mark.parametrize("spelling", ["web", "default.web", "default/web", "default:web"])
+def test_a_job_is_found_by_every_spelling_of_its_name_whichever_the_node_uses(server, spelling):
+    with peer(server.url) as node:
+        node.identify("old")
+        node.ask("REGISTER_JOB", job_name=spelling)
+        assert node.ask("REGISTER_PROCESS", job_name=spelling, pid=1) == {"ok": True}
+        for name in ("web", "default.web"):
+            assert len(get(server, f"/findJob?name={name}").json()["sources"]) == 1
+        assert get(server, "/findSession?sessionid=default").json()["jobs"][0]["name"] == "default.web"
 
 
 @pytest.mark.row("LK-06", "CL-83")
@@ -405,8 +534,12 @@ def test_help_and_version():
         pytest.param(["--bind=host:port"], "--bind", id="port"),
         pytest.param(["--loop=fast"], "uvloop", id="loop"),
         pytest.param(["--log-level=loud"], "--log-level", id="log level"),
-        pytest.param(["--require-key"], "--cluster-key-file", id="no key to require"),
+        pytest.param(["--require-key"], "--reader-key-file", id="no key to require"),
         pytest.param(["--cluster-key-file=/nonexistent"], "/nonexistent", id="no key file"),
+        pytest.param(["--reader-key-file=/nonexistent"], "/nonexistent", id="no reader key file"),
+        pytest.param(["--warmup=-1"], "0 to --ttl (45)", id="warmup below 0"),
+        pytest.param(["--warmup=soon"], "--warmup", id="warmup"),
+        pytest.param(["--ttl=30", "--warmup=31"], "0 to --ttl (30)", id="warmup above ttl"),
         pytest.param(["--keyfile=/nonexistent"], "--certfile", id="no cert", marks=pytest.mark.row("LK-06")),
         pytest.param(["--certfile=/nonexistent"], "/nonexistent", id="no file", marks=pytest.mark.row("LK-06")),
         pytest.param(["--allowed-origin=ops"], "ops", id="origin"),
@@ -449,3 +582,20 @@ def test_a_daemon_that_can_not_start_says_so(server):
     )
     assert done.returncode == 1
     assert "can't listen" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("key", "mode", "bind", "complaint"),
+    [
+        ("abc", 0o600, "127.0.0.1:0", "anybody can guess it"),
+        ("gk_cluster", 0o600, "0.0.0.0:0", "fewer than 128 random bits"),
+        (new_key(), 0o622, "127.0.0.1:0", "everybody may write to it"),
+    ],
+)
+def test_a_cluster_key_that_is_no_secret_is_refused(tmp_path, key, mode, bind, complaint):
+    path = tmp_path / "cluster.key"
+    path.write_text(key)
+    path.chmod(mode)
+    done = run_command("gaffer_lookupd", "--bind", bind, "--cluster-key-file", str(path))
+    assert done.returncode == 2
+    assert complaint in done.stderr

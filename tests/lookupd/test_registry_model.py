@@ -9,6 +9,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from gaffer.messages import Process
 from gaffer_lookupd.errors import Refused
+from gaffer_lookupd.lease import MAX_IDENTIFY_TIMEOUT
 from support.follower import Follower, in_order, jobs_without_ages
 from support.registry import Lookup, json
 
@@ -23,7 +24,7 @@ class Model:
     def __init__(self, now):
         self.now = self.last_tick = now
         self.nodes = []  # dicts: id name origin inc session since overdue seq resync draining jobs
-        self.open = {}  # anonymous sessions and when they were last heard
+        self.open = {}  # anonymous sessions and since when they have been open
         self.graves = {}  # id: (incarnation, when forgotten)
         self.preserving = None
 
@@ -39,9 +40,7 @@ class Model:
             self.graves[node["id"]] = (node["inc"], self.now + 2 * TTL)
 
     def hear(self, session):
-        if session in self.open:
-            self.open[session] = self.now
-        elif node := self.of(session):
+        if node := self.of(session):
             node["since"], node["overdue"] = self.now, False
 
     def identify(self, session, id, name, origin, inc):
@@ -57,7 +56,7 @@ class Model:
             if inc < same["inc"]:
                 return 409
             elsewhere = (same["name"], same["origin"]) != (name, origin)
-            if inc == same["inc"] and elsewhere and same["session"] and not same["overdue"]:
+            if inc <= same["inc"] and elsewhere and same["session"] and not same["overdue"]:
                 return 409
         doomed = []
         for node in self.nodes:
@@ -125,7 +124,7 @@ class Model:
         if late > INTERVAL / 2:
             for node in self.nodes:
                 node["since"] = min(self.now, node["since"] + late)
-            self.open = {session: min(self.now, heard + late) for session, heard in self.open.items()}
+            self.open = {session: min(self.now, since + late) for session, since in self.open.items()}
         for node in self.nodes:
             node["overdue"] |= self.now - node["since"] > 1.5 * INTERVAL
         silent = [node for node in self.nodes if node["session"] and node["overdue"]]
@@ -141,10 +140,11 @@ class Model:
         elif self.now - self.preserving >= 10 * TTL:
             self.preserving = None
         self.graves = {id: grave for id, grave in self.graves.items() if self.now < grave[1]}
+        timeout = min(MAX_IDENTIFY_TIMEOUT, TTL)
+        self.open = {session: since for session, since in self.open.items() if self.now - timeout < since}
         if self.preserving is None:
             for node in [node for node in self.nodes if self.now - TTL >= node["since"]]:
                 self.bury(node)
-            self.open = {session: heard for session, heard in self.open.items() if self.now - TTL < heard}
 
     def view(self):
         connected = [node["name"] for node in self.nodes if node["session"] and node["id"]]
@@ -200,7 +200,7 @@ class RegistryMachine(RuleBasedStateMachine):
         index=sessions,
         id=st.none() | st.sampled_from(IDS[:3]),
         name=st.sampled_from(["a", "b"]),
-        origin=st.sampled_from(["x", "y"]),
+        origin=st.sampled_from(["http://x", "http://y"]),
         inc=st.integers(0, 2),
     )
     def identify(self, index, id, name, origin, inc):
@@ -408,9 +408,11 @@ class RegistryMachine(RuleBasedStateMachine):
         answer = self.lookup.ask("jobs")
         assert in_order(self.follower.jobs()) == in_order(jobs_without_ages(answer))
         now = Follower(self.lookup.snapshot())
+        graves = self.follower.tombstones
         for known in (answer, self.lookup.ask("nodes")):
             assert known["stale"] == now.stale == self.follower.stale
-            assert {grave["id"]: grave for grave in known["tombstones"]} == self.follower.tombstones
+            assert all(grave == graves[grave["id"]] for grave in known["tombstones"])
+        assert {grave["id"] for grave in known["tombstones"]} == graves.keys() == now.tombstones.keys()
         assert now.nodes == self.follower.nodes
         assert {node["name"] for node in known["nodes"]} == {node["info"]["name"] for node in now.nodes.values()}
 

@@ -173,8 +173,9 @@ def daemon(name: str, *args: str, env: Mapping[str, str] | None = None, enter: S
 
 @contextmanager
 def lookupd(*args: str, env: Mapping[str, str] | None = None, enter: Sequence[str] = ()) -> Iterator[Daemon]:
-    """A gaffer_lookupd on a free loopback port, unless `args` bind it elsewhere."""
-    with daemon("gaffer_lookupd", *_bound(args), env=env, enter=enter) as running:
+    """A gaffer_lookupd on a free loopback port, unless `args` bind it elsewhere; it needs no time to warm up."""
+    warm = () if any(arg.split("=")[0] == "--warmup" for arg in args) else ("--warmup", "0")
+    with daemon("gaffer_lookupd", *_bound(args), *warm, env=env, enter=enter) as running:
         yield running
 
 

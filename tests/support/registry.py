@@ -1,5 +1,6 @@
 """A registry with a clock that the test turns, spoken to in the terms of the protocol."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
@@ -13,9 +14,9 @@ from gaffer_lookupd.registry import Identified, Registry
 TTL, INTERVAL = 45.0, 15.0
 
 
-def json(text: bytes) -> dict[str, Any]:
-    """A JSON object, decoded."""
-    decoded: dict[str, Any] = msgspec.json.decode(text)
+def json(text: bytes | Iterable[bytes]) -> dict[str, Any]:
+    """A JSON object, whole or in parts, decoded."""
+    decoded: dict[str, Any] = msgspec.json.decode(text if isinstance(text, bytes) else b"".join(text))
     return decoded
 
 
@@ -27,10 +28,10 @@ def _flat(message: dict[str, Any]) -> tuple[Any, ...]:
 class Lookup:
     """A registry whose ticks come in time as `now` advances; `closed` are the sessions that it ended."""
 
-    def __init__(self, ttl: float = TTL, interval: float = INTERVAL) -> None:
+    def __init__(self, ttl: float = TTL, interval: float = INTERVAL, warmup: float = 0.0) -> None:
         self.now = 1000.0
         self.changes = MemoryChanges()
-        self.registry = Registry(Lease(ttl, interval), epoch="e", changes=self.changes, now=self.now)
+        self.registry = Registry(Lease(ttl, interval, warmup), epoch="e", changes=self.changes, now=self.now)
         self.queries = Queries(self.registry)
         self.closed: list[int] = []
 
@@ -56,10 +57,11 @@ class Lookup:
         id: str | None = "id1",
         incarnation: int = 1,
         labels: dict[str, str] | None = None,
+        proof: str | None = None,
     ) -> int:
         """Identify a session, a new one unless it is given; returns the session."""
         session = self.connect() if session is None else session
-        identity = Identify("m", name, origin or f"http://{name}:5000", "0.1", id, incarnation, labels or {})
+        identity = Identify("m", name, origin or f"http://{name}:5000", "0.1", id, incarnation, labels or {}, proof)
         outcome: Identified = self.registry.identify(session, identity, self.now)
         self.closed += outcome.close
         return session
@@ -106,7 +108,7 @@ class Lookup:
 
     def snapshot(self) -> dict[str, Any]:
         """The whole map as followers get it first."""
-        return json(b"".join(self.queries.snapshot()))
+        return json(self.queries.snapshot())
 
     def status(self, name: str = "n1") -> str | None:
         """The status of the node, None when it is not listed."""

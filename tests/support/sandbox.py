@@ -25,7 +25,7 @@ from support.strangers import NOBODY
 
 REPOSITORY = Path(__file__).parents[2]
 PORT = 5000
-KEY = "a-key-for-everything"
+KEY = "a-key-for-everything-that-there-is"
 PLUGIN = "hello"  # it has a site with an index.html
 PROGRAMS = ("cat", "echo", "false", "sh", "sleep", "true")  # what jobs find on their PATH
 

@@ -12,6 +12,7 @@ from gaffer_lookupd.changes import MemoryChanges
 from gaffer_lookupd.connections import Connections
 from gaffer_lookupd.handlers import make_routes
 from gaffer_lookupd.lease import Lease
+from gaffer_lookupd.readers import Readers
 from gaffer_lookupd.records import Node
 from gaffer_lookupd.registry import Registry
 
@@ -23,8 +24,11 @@ class ServedLookup:
         self.changes = MemoryChanges(limit)
         self.registry = Registry(Lease(), epoch="e", changes=self.changes, now=0.0)
         policy = make_policy(own_uid=0, own_names=(), anonymous=(Scope.READ,))
-        connections = Connections(self.registry, self.changes)
-        self.application = LookupApplication(make_routes(), policy, connections, self.changes, needs_key=False)
+        readers = Readers(100)
+        connections = Connections(self.registry, self.changes, readers)
+        self.application = LookupApplication(
+            make_routes(), policy, connections, self.changes, readers=readers, verify_node=None
+        )
 
     def identify(self) -> Node:
         """A node that connects."""

@@ -7,14 +7,15 @@ to the other means.
 """
 
 import contextlib
+import glob
 import logging
 import os
 import re
+import uuid
 from pathlib import Path
 
 log = logging.getLogger("gaffer.cgroups")
 
-_PREFIX = "gaffer-"
 _MOUNT = re.compile(r"^\S+ \S+ \S+ (?P<root>\S+) (?P<point>\S+) .*? - cgroup2 ", re.MULTILINE)
 
 
@@ -37,21 +38,26 @@ def own_cgroup(*, mountinfo: str | None = None, membership: str | None = None) -
 
 
 class Cgroups:
-    """The control groups below `base`, one a process, by OS pid."""
+    """The control groups below `base`, one a process, by OS pid.
 
-    def __init__(self, base: Path) -> None:
+    Others may divide `base` too: another gafferd, `gaffer start` in the same terminal. So the names of the groups begin
+    with `owner`, a random id that nobody else has; without one it is made here, and then nothing is left to clean.
+    """
+
+    def __init__(self, base: Path, owner: str = "") -> None:
         self._base = base
+        self._prefix = f"gaffer-{owner or uuid.uuid4().hex}-"
         self._groups: dict[int, Path] = {}
 
     def clean(self) -> None:
-        """Kill and remove what an earlier daemon left here."""
-        for group in self._base.glob(f"{_PREFIX}*"):
+        """Kill and remove what an earlier daemon of the same owner left here."""
+        for group in self._base.glob(f"{glob.escape(self._prefix)}*"):
             _kill(group)
             self._remove(group)
 
     def add(self, os_pid: int) -> None:
         """Put a process that was started just now in a group of its own."""
-        group = self._base / f"{_PREFIX}{os_pid}"
+        group = self._base / f"{self._prefix}{os_pid}"
         try:
             group.mkdir()
             (group / "cgroup.procs").write_text(str(os_pid))

@@ -56,7 +56,9 @@ class Lifecycle:
         self._apps = list(apps)
         self._running_apps = Applications()
         self._lock = threading.RLock()
-        cgroups = Cgroups(cgroup) if cgroup is not None else None
+        # A node's id is followed by the number of its start, which the next one does not share.
+        owner = settings.node_id.partition(":")[0]
+        cgroups = Cgroups(cgroup, owner) if cgroup is not None else None
         self._reaper = Reaper(self.loop, subreaper=subreaper, cgroups=cgroups)
         self._supervisor = Supervisor(self.loop, self._lock, self.events, self._reaper, settings, self._job_gone)
         self._all_gone: asyncio.Event | None = None

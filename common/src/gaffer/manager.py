@@ -6,7 +6,7 @@ pure state machines, queue what is to be done on the loop, and return at once.
 
 import asyncio
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -125,7 +125,7 @@ class Manager(Observed):
                     self._supervisor.submit(job, ev.StartRequested())
                 elif adopted:
                     self._supervisor.submit(job, ev.StopRequested())
-            self._supervisor.touch()
+            self._supervisor.touch(*(name for name, _ in wanted))
 
     def _adopt(self, job: Job) -> bool:
         """Give a new job the processes that an earlier one of its name detached; whether there are any."""
@@ -319,12 +319,12 @@ class Manager(Observed):
             raise TopicError(f"the channel is of the topic {channel.topic!r}, not {topic!r}")
         channel.close()
 
-    def announced(self) -> dict[str, dict[int, views.Announcement]]:
-        """Every job with its processes from spawn to exit, by pid: what lookupd is told."""
+    def announced(self, among: Collection[JobName] | None = None) -> dict[str, dict[int, views.Announcement]]:
+        """The jobs, those `among` or all, with their processes from spawn to exit, by pid: what lookupds get."""
         with self._lock:
+            jobs = [self._jobs[name] for name in (self._jobs if among is None else among) if name in self._jobs]
             return {
-                str(name): views.announcements(job, self._supervisor.running, self.endpoint_host)
-                for name, job in self._jobs.items()
+                str(job.name): views.announcements(job, self._supervisor.running, self.endpoint_host) for job in jobs
             }
 
     # The names of 0.4

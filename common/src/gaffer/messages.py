@@ -4,37 +4,68 @@ The six types of 0.5 (IDENTIFY, PING, REGISTER_JOB, UNREGISTER_JOB, REGISTER_PRO
 fields they had then. A peer that sends an `id` with IDENTIFY numbers its changes with `seq`, one counter for as long
 as it runs, and may send the other types too.
 
+The limits here bind both ends: a node checks its configuration against them, so it never sends what a lookupd refuses.
+
 `decode_request` and `decode_reply` raise `MessageError`, whose `to_reply()` is the answer that a wrong message gets.
 """
 
+import hashlib
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, get_args
 
 import msgspec
 from msgspec import Meta, Struct
 
 from gaffer.errors import BadRequest
+from gaffer.names import MAX_PROCESS_ENDPOINTS, is_host, is_origin
 
 PROTOCOL_VERSION = "0.1"
 
-# The largest message a peer accepts: a snapshot of some 100,000 processes.
+# The largest message a peer accepts, of an identified node and of one that has not identified itself yet.
 MAX_MESSAGE_SIZE = 16 * 1024 * 1024
+MAX_FIRST_MESSAGE_SIZE = 64 * 1024
 
-_MAX_INT = 2**63 - 1
+# What lookupd holds for one node.
+MAX_NODE_JOBS = 10_000
+MAX_NODE_PROCESSES = 50_000
+MAX_NODE_ENDPOINTS = 40_000
 
-MessageId = Annotated[str, Meta(max_length=1024)] | Annotated[int, Meta(ge=-_MAX_INT, le=_MAX_INT)]
+MAX_NODE_NAME = 255  # characters, as all lengths of texts here
+MAX_LABELS = 64
+MAX_LABEL_TEXT = 1024
+MAX_LABELS_SIZE = 32 * 1024  # bytes of all labels as JSON
+
+MAX_INT = 2**63 - 1
+
+MessageId = Annotated[str, Meta(max_length=1024)] | Annotated[int, Meta(ge=-MAX_INT, le=MAX_INT)]
 ProcessState = Literal["starting", "ready", "draining"]
 JobNameText = Annotated[str, Meta(min_length=1, max_length=200)]
-Number = Annotated[int, Meta(ge=0, le=_MAX_INT)]
+Number = Annotated[int, Meta(ge=0, le=MAX_INT)]
 Text = Annotated[str, Meta(max_length=1024)]
-Endpoints = Annotated[tuple["Endpoint", ...], Meta(max_length=64)]
+Endpoints = Annotated[tuple["Endpoint", ...], Meta(max_length=MAX_PROCESS_ENDPOINTS)]
+NodeName = Annotated[str, Meta(min_length=1, max_length=MAX_NODE_NAME)]
+LabelText = Annotated[str, Meta(max_length=MAX_LABEL_TEXT)]
+Labels = Annotated[dict[LabelText, LabelText], Meta(max_length=MAX_LABELS)]
+
+
+def node_id(secret: str) -> str:
+    """The public id of the node that holds the secret: the first 32 hex digits of its SHA-256."""
+    return hashlib.sha256(secret.encode()).hexdigest()[:32]
 
 
 class Endpoint(Struct, frozen=True, gc=False):
-    """Where a process serves: `{"name": "http", "address": "10.0.0.7", "port": 8000}`."""
+    """Where a process serves: `{"name": "http", "address": "10.0.0.7", "port": 8000}`.
+
+    `address` is a host name or an IP address without scope.
+    """
 
     name: Text
     address: Text
     port: Annotated[int, Meta(ge=0, le=65535)]
+
+    def __post_init__(self) -> None:
+        if not is_host(self.address):
+            raise ValueError(f"address {self.address!r} is not a host name or an IP address without scope")
 
 
 class Process(Struct, frozen=True, gc=False):
@@ -54,16 +85,21 @@ class _Request(Struct, tag_field="type", omit_defaults=True):
 class Identify(_Request, tag="IDENTIFY"):
     """The first message: who the node is.
 
-    `origin` is the public URL of the node, `version` that of the protocol. `id` is the node's own for good,
-    `incarnation` grows each time the node starts.
+    `origin` is the public URL of the node, `http(s)://host[:port]`; `version` that of the protocol. `id` is permanent,
+    and `proof` the secret that it is the hash of (see `node_id`). `incarnation` grows each time the node starts.
     """
 
-    name: Annotated[str, Meta(min_length=1, max_length=255)]
+    name: NodeName
     origin: Text
     version: Text
     id: Annotated[str, Meta(min_length=1, max_length=128)] | None = None
     incarnation: Number = 0
-    labels: Annotated[dict[Text, Text], Meta(max_length=64)] = {}
+    labels: Labels = {}
+    proof: Annotated[str, Meta(min_length=1, max_length=1024)] | None = None
+
+    def __post_init__(self) -> None:
+        if not is_origin(self.origin):
+            raise ValueError(f"origin {self.origin!r} is not http(s)://host[:port] without an IPv6 scope")
 
 
 class Ping(_Request, tag="PING"):
@@ -120,11 +156,15 @@ class Snapshot(_Request, tag="SNAPSHOT"):
 
 
 class Drain(_Request, tag="DRAIN"):
-    """The node is about to stop its processes: send no more work to it."""
+    """The node is about to stop its processes: send no more work to it. It is a change, numbered as the others are."""
+
+    seq: Number | None = None
 
 
 class Leave(_Request, tag="LEAVE"):
-    """The node goes away on purpose."""
+    """The node goes away on purpose; a change, too."""
+
+    seq: Number | None = None
 
 
 Request = (
@@ -188,6 +228,49 @@ class Reply(Struct, frozen=True):
     interval: Annotated[float, Meta(gt=0)] | None = None
     epoch: str | None = None
     reconnect_window: Annotated[float, Meta(ge=0)] | None = None
+
+
+def check_node_name(name: str) -> str:
+    """Return the name of a node when lookupds take it; raises BadRequest (`bad_node_name`)."""
+    if not 1 <= len(name) <= MAX_NODE_NAME or not name.isprintable():
+        raise BadRequest(
+            f"invalid node name {_shortened(name)}",
+            reason="bad_node_name",
+            hint=f"use 1 to {MAX_NODE_NAME} printable characters",
+        )
+    return name
+
+
+def check_origin(origin: str) -> str:
+    """Return the public URL of a node when lookupds take it; raises BadRequest (`bad_origin`)."""
+    if not is_origin(origin):
+        raise BadRequest(
+            f"invalid address of this node: {_shortened(origin)}",
+            reason="bad_origin",
+            hint="use http(s)://HOST[:PORT] with a host name or an IP address without scope",
+        )
+    return origin
+
+
+def check_labels(labels: Mapping[str, str]) -> dict[str, str]:
+    """Return labels of a node when lookupds take them; raises BadRequest (`bad_labels`)."""
+    checked = dict(labels)
+    try:
+        msgspec.convert(checked, Labels)
+        size = len(encode(checked))
+    except (msgspec.ValidationError, UnicodeEncodeError) as error:
+        raise BadRequest(
+            f"invalid labels: {error}",
+            reason="bad_labels",
+            hint=f"use at most {MAX_LABELS} labels, with names and values of at most {MAX_LABEL_TEXT} characters",
+        ) from None
+    if size > MAX_LABELS_SIZE:
+        raise BadRequest(f"the labels take {size} bytes", reason="bad_labels", hint=f"use at most {MAX_LABELS_SIZE}")
+    return checked
+
+
+def _shortened(text: str, limit: int = 80) -> str:
+    return repr(text if len(text) <= limit else f"{text[:limit]}...")
 
 
 class MessageError(BadRequest):

@@ -1,14 +1,18 @@
-"""Names of sessions and jobs: the only parser of them.
+"""Names of sessions, jobs, hosts and nodes' addresses: the only parser of them.
 
 A session or job name is `[A-Za-z0-9_][A-Za-z0-9_+-]{0,63}` and not all digits, so it never collides with a process id.
 """
 
+import ipaddress
 import re
+from functools import lru_cache
 from typing import NamedTuple
 
 from gaffer.errors import BadRequest
 
 DEFAULT_SESSION = "default"
+
+MAX_PROCESS_ENDPOINTS = 64  # as lookupds take of one process
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_+-]{0,63}", re.ASCII)
 _PID = re.compile(r"[1-9][0-9]{0,18}", re.ASCII)
@@ -84,6 +88,49 @@ def parse_job_name(name: str, default: str = DEFAULT_SESSION) -> JobName:
             hint="choose another name",
         )
     return JobName(session, bare)
+
+
+def canonical_job_name(name: str) -> str:
+    """`session.name` for a job name in any form, without checking it (MGR-24)."""
+    return ".".join(split_job_name(name))
+
+
+# RFC 1123 section 2.1, with the underscores that container platforms use. A name whose last label is numeric would
+# be taken for an IPv4 address in one of its old forms, such as 2130706433 or 127.1.
+_LABEL = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
+_HOST_NAME = re.compile(rf"(?:{_LABEL}\.)*(?!(?:[0-9]+|0[xX][0-9A-Fa-f]*)\Z){_LABEL}", re.ASCII)
+_MAX_HOST_NAME = 253  # characters
+
+_ORIGIN = re.compile(r"https?://(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::([1-9][0-9]{0,4}))?", re.ASCII)
+
+
+@lru_cache(4096)
+def is_host(text: str) -> bool:
+    """Whether `text` is an ASCII host name, or an IP address without scope (and without brackets)."""
+    if _HOST_NAME.fullmatch(text):
+        return len(text) <= _MAX_HOST_NAME
+    return is_ip(text)
+
+
+def is_ip(text: str) -> bool:
+    """Whether `text` is an IP address without scope."""
+    if "%" in text:  # a scope may be any text
+        return False
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+
+@lru_cache(4096)
+def is_origin(text: str) -> bool:
+    """Whether `text` is the public URL of a node: `http(s)://host[:port]`, IPv6 addresses in brackets."""
+    match = _ORIGIN.fullmatch(text)
+    if match is None or int(match[2] or 1) > 65535:
+        return False
+    host = match[1]
+    return ":" in host and is_host(host[1:-1]) if host.startswith("[") else is_host(host)
 
 
 def parse_pid(text: str) -> int | None:

@@ -83,6 +83,17 @@ class Observed(Lifecycle):
         """Undo `on_change`."""
         self._supervisor.off_change(callback)
 
+    def on_job_change(self, callback: Callable[[JobName], Any]) -> None:
+        """Call `callback(name)` when a job may have changed, come or gone, before the callbacks of `on_change`.
+
+        Called in any thread, with the manager locked; it must return at once and raise nothing.
+        """
+        self._supervisor.on_job_change(callback)
+
+    def off_job_change(self, callback: Callable[[JobName], Any]) -> None:
+        """Undo `on_job_change`."""
+        self._supervisor.off_job_change(callback)
+
     def on_spawn(self, callback: Callable[[Process], Any]) -> None:
         """Call `callback(process)` on the loop for each process as it starts, before any of its output is read."""
         self._supervisor.on_spawn(callback)

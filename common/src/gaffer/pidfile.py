@@ -1,23 +1,36 @@
 """Pidfile: tells other programs the process id of a daemon."""
 
 import contextlib
+import fcntl
 import os
+import stat
+import struct
+
+# struct flock of fcntl(2): type, whence, start, length (0: all), pid; see "Open file description locks" there.
+_FLOCK = "hhqqi4x"
+_HAS_LOCKS = hasattr(fcntl, "F_OFD_SETLK")
 
 
 class Pidfile:
     """A file that holds the process id of one running daemon.
 
-    Without `fname`, `create` makes a temporary file and keeps its path in `fname`.
+    Without `fname`, `create` makes a temporary file and keeps its path in `fname`. With `lock` the daemon is known by
+    a lock that it holds on the file while it runs, not by the number in it, which may be another process's after a
+    crash: Gaffer's own daemons use that. Without, and where the system has no such locks, any live process of that
+    number counts as the daemon.
     """
 
-    def __init__(self, fname: str | os.PathLike[str] | None = None) -> None:
+    def __init__(self, fname: str | os.PathLike[str] | None = None, *, lock: bool = False) -> None:
         self.fname = os.fspath(fname) if fname is not None else None
         self.pid: int | None = None
+        self._locks = lock and _HAS_LOCKS
+        self._lock: int | None = None
 
     def create(self, pid: int) -> None:
         """Write `pid`; does nothing when the file already holds it.
 
-        Raises RuntimeError when the file names another live process or its directory is missing.
+        What else is at the path is replaced, never written through. Raises RuntimeError when the file is that of
+        another live process or its directory is missing, and OSError when it can't be written.
         """
         if (owner := self.validate()) is not None and owner != pid:
             raise RuntimeError(f"already running with pid {owner} (pidfile {self.fname})")
@@ -31,16 +44,22 @@ class Pidfile:
             raise RuntimeError(f"can't create the pidfile {self.fname}: there is no directory {directory}")
         descriptor, temporary = tempfile.mkstemp(prefix="gaffer-", suffix=".pid", dir=directory)
         try:
-            with os.fdopen(descriptor, "w") as file:
-                file.write(f"{pid}\n")
-                os.fchmod(descriptor, 0o644)
+            os.write(descriptor, f"{pid}\n".encode())
+            os.fchmod(descriptor, 0o644)
+            if self._locks:
+                fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, _whole_file(fcntl.F_WRLCK))
             if self.fname is None:
                 self.fname = temporary
             else:
                 os.replace(temporary, self.fname)
         except BaseException:
+            os.close(descriptor)
             os.unlink(temporary)
             raise
+        if self._locks:
+            self._lock = descriptor
+        else:
+            os.close(descriptor)
 
     def rename(self, path: str | os.PathLike[str]) -> None:
         """Move the pidfile to `path`. Raises RuntimeError as `create` does."""
@@ -55,9 +74,12 @@ class Pidfile:
         if self.fname is not None and self.pid is not None and self._read() == self.pid:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(self.fname)
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
 
     def validate(self) -> int | None:
-        """The pid of the live process that the file names, or None when there is none."""
+        """The pid of the live process whose file it is, or None when there is none."""
         pid = self._read()
         if pid is None:
             return None
@@ -70,11 +92,28 @@ class Pidfile:
         return pid
 
     def _read(self) -> int | None:
-        if self.fname is None:
-            return None
+        """The number in the file; with `lock`, only while its daemon runs."""
         try:
-            with open(self.fname, encoding="ascii", errors="replace") as file:
-                text = file.read(64).strip()
-        except FileNotFoundError:
-            return None
+            descriptor = os.open(self.fname or "", os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY)
+        except OSError:
+            return None  # missing, a link, or not ours to read: `create` will say whether it can be replaced
+        try:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode) or (self._locks and not _is_locked(descriptor)):
+                return None
+            text = os.read(descriptor, 64).decode("ascii", errors="replace").strip()
+        finally:
+            os.close(descriptor)
         return int(text) if text.isdecimal() and int(text) > 0 else None
+
+
+def _whole_file(kind: int) -> bytes:
+    return struct.pack(_FLOCK, kind, os.SEEK_SET, 0, 0, 0)
+
+
+def _is_locked(descriptor: int) -> bool:
+    """Whether a daemon holds its write lock. Only the owner of the file can take one, readers can't pretend."""
+    try:
+        found = fcntl.fcntl(descriptor, fcntl.F_OFD_GETLK, _whole_file(fcntl.F_RDLCK))
+    except OSError:
+        return False  # a file system without locks
+    return bool(struct.unpack(_FLOCK, found)[0] == fcntl.F_WRLCK)

@@ -1,6 +1,6 @@
 """What is kept of living processes somewhere that outlives the daemon."""
 
-from typing import Protocol
+from typing import Annotated, Protocol
 
 import msgspec
 
@@ -11,17 +11,17 @@ class ProcessRecord(msgspec.Struct, frozen=True):
     `start_time` in clock ticks since boot (field 22 of proc_pid_stat(5)), `graceful_timeout` in seconds.
     """
 
-    pid: int
+    pid: Annotated[int, msgspec.Meta(ge=1, le=2**62)]
     job: str
-    slot: int
-    os_pid: int
-    pgid: int
-    start_time: int
+    slot: Annotated[int, msgspec.Meta(ge=0, le=2**31)]
+    os_pid: Annotated[int, msgspec.Meta(ge=1, le=2**22)]  # the largest pid_max, proc(5)
+    pgid: Annotated[int, msgspec.Meta(ge=1, le=2**22)]
+    start_time: Annotated[int, msgspec.Meta(ge=0, le=2**62)]
     boot_id: str
     cookie: str
-    graceful_timeout: float
+    graceful_timeout: Annotated[float, msgspec.Meta(ge=0)]
     detach: bool
-    port: int | None = None
+    port: Annotated[int, msgspec.Meta(ge=0, le=65535)] | None = None
 
 
 class Recorder(Protocol):

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gaffer.errors import BadRequest, ConfigError, Problem
-from gaffer.names import parse_job_name
+from gaffer.names import MAX_PROCESS_ENDPOINTS, parse_job_name
 
 
 class Wrong(Exception):
@@ -346,6 +346,8 @@ def endpoint_list(value: Any, lax: bool) -> tuple[str, ...] | None:
     if value == "none" and lax:
         return ()
     items = split_list(value, "a list of NAME:PORT")
+    if len(items) > MAX_PROCESS_ENDPOINTS:
+        raise Wrong(f"{len(items)} endpoints are too many", f"use at most {MAX_PROCESS_ENDPOINTS}")
     for index, item in enumerate(items):
         match = _ENDPOINT.fullmatch(item) if isinstance(item, str) else None
         if not match or (match[2].isdecimal() and not 1 <= int(match[2]) <= 65535):

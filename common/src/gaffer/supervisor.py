@@ -20,6 +20,7 @@ from gaffer.errors import ProcessError, StartFailed
 from gaffer.events import EventEmitter
 from gaffer.job import Job
 from gaffer.log_files import LogWriter
+from gaffer.names import JobName
 from gaffer.process import ExitStatus, Process, Recorder
 from gaffer.reaper import Reaper
 from gaffer.sampler import Sampler
@@ -72,6 +73,7 @@ class Supervisor:
         self._timers: dict[tuple[Job, ev.TimerKey], asyncio.TimerHandle] = {}
         self._ports: dict[tuple[Job, int], int] = {}
         self._listeners: list[Callable[[], Any]] = []
+        self._job_listeners: list[Callable[[JobName], Any]] = []
         self._on_spawn: list[Callable[[Process], Any]] = []
         self._open = False
         self._due = False
@@ -84,7 +86,7 @@ class Supervisor:
         with self._lock:
             self._queue.extend((job, instruction) for instruction in job.handle(event, time.monotonic()))
             self._wake()
-            self.touch()
+            self.touch(job.name)
             if job.gone:
                 self._loop.call_soon_threadsafe(self._forget, job)
 
@@ -96,9 +98,12 @@ class Supervisor:
             self._open = True
             self._wake()
 
-    def touch(self) -> None:
-        """Something changed that listeners of changes want to know."""
+    def touch(self, *names: JobName) -> None:
+        """Something changed that listeners of changes want to know: the jobs of these names, or others."""
         self.revision += 1
+        for listener in self._job_listeners:
+            for name in names:
+                listener(name)
         if self._listeners and not self._notify_due:
             self._notify_due = True
             self._loop.call_soon_threadsafe(self._notify)
@@ -114,6 +119,20 @@ class Supervisor:
         with self._lock:
             if callback in self._listeners:
                 self._listeners.remove(callback)
+
+    def on_job_change(self, callback: Callable[[JobName], Any]) -> None:
+        """Call `callback(name)` when a job may have changed, come or gone, before the callbacks of `on_change`.
+
+        Called in any thread, under the lock; it must return at once and raise nothing.
+        """
+        with self._lock:
+            self._job_listeners.append(callback)
+
+    def off_job_change(self, callback: Callable[[JobName], Any]) -> None:
+        """Undo `on_job_change`; unknown ones are ignored."""
+        with self._lock:
+            if callback in self._job_listeners:
+                self._job_listeners.remove(callback)
 
     def on_spawn(self, callback: Callable[[Process], Any]) -> None:
         """Call `callback(process)` on the loop for each process as it starts, before any of its output is read."""
@@ -227,6 +246,7 @@ class Supervisor:
             return
         log.info("process %d of %s, detached by an earlier manager, is watched again", process.os_pid, job.name)
         self._began(process)
+        self.touch(job.name)
 
     def _began(self, process: Process) -> None:
         self.running[process.pid] = process
@@ -250,6 +270,7 @@ class Supervisor:
             self._record(process)
             del self.running[order.pid]
             process.release()
+            self.touch(job.name)
 
     def _set_timer(self, order: ev.SetTimer, job: Job) -> None:
         key = (job, order.key)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from gaffer.names import parse_job_name
+from gaffer.trusted_files import check_way
 
 if TYPE_CHECKING:
     import ssl
@@ -152,7 +153,8 @@ def bind_sockets(
 
     A name with several addresses gets one socket for each, all on one port. A UNIX socket is made with mode 0600
     and replaces one that nobody listens on. Raises RuntimeError for a UNIX address unless
-    `allows_unix_socket`, and OSError when the address can't be bound.
+    `allows_unix_socket`, UntrustedFile when others may replace the socket, and OSError when the address can't be
+    bound.
     """
     parsed = parse_address(addr) if isinstance(addr, str) else addr
     if isinstance(parsed, str):
@@ -204,6 +206,7 @@ def _bind_tcp_socket(family: int, address: tuple[Any, ...], backlog: int) -> soc
 
 
 def _bind_unix_socket(path: str, backlog: int) -> socket.socket:
+    check_way(path)  # so that nobody can put a link there before chmod, nor another socket later
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         sock.setblocking(False)
@@ -219,7 +222,7 @@ def _bind_unix_socket(path: str, backlog: int) -> socket.socket:
 
 def _remove_stale_socket(path: str) -> None:
     try:
-        mode = os.stat(path).st_mode
+        mode = os.lstat(path).st_mode
     except FileNotFoundError:
         return
     if not stat.S_ISSOCK(mode):

@@ -4,16 +4,18 @@ A lookupd of 0.5 is told the same with fewer types: it knows no states, so a pro
 node that drains has no processes.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any, Protocol
 
 import msgspec
 
 from gaffer.messages import (
+    MAX_NODE_ENDPOINTS,
+    MAX_NODE_JOBS,
+    MAX_NODE_PROCESSES,
     Process,
     RegisterJob,
     RegisterProcess,
-    Request,
     Snapshot,
     UnregisterJob,
     UnregisterProcess,
@@ -39,7 +41,7 @@ Table = Mapping[str, Mapping[int, Announced]]
 class Journal:
     """The table that was announced last and the number of the last change, 0 for the empty table.
 
-    `draining` is whether the whole node takes no more work.
+    `draining` is whether the whole node takes no more work. Draining, resuming and leaving are changes, too.
     """
 
     def __init__(self) -> None:
@@ -47,46 +49,82 @@ class Journal:
         self.draining = False
         self._jobs: dict[str, dict[int, Process]] = {}
 
-    def update(self, table: Table) -> list[Change]:
-        """Take in the table as it is now; returns what changed, numbered, each with its number as `msgid`."""
+    def update(self, table: Table, among: Collection[str] | None = None) -> list[Change]:
+        """Take in the jobs `among` as the table has them now, or all jobs.
+
+        Returns what changed, numbered, each with its number as `msgid`.
+        """
+        old = self._jobs if among is None else {job: self._jobs[job] for job in among if job in self._jobs}
         new = {job: {pid: _process(pid, found) for pid, found in pids.items()} for job, pids in table.items()}
-        changes = list(_difference(self._jobs, new))
+        changes = list(_difference(old, new))
         for change in changes:
             self.seq += 1
             change.seq = self.seq
             change.msgid = str(self.seq)
-        self._jobs = new
+        for job in old.keys() - new.keys():
+            del self._jobs[job]
+        self._jobs.update(new)
         return changes
 
-    def snapshot(self, msgid: str) -> Snapshot:
-        """The whole table as of the last change."""
-        jobs = {job: list(pids.values()) for job, pids in self._jobs.items()}
+    def drain(self) -> None:
+        """The node takes no more work."""
+        self.draining = True
+        self.seq += 1
+
+    def resume(self) -> None:
+        """The node takes work again."""
+        self.draining = False
+        self.seq += 1
+
+    def leave(self) -> None:
+        """The node goes away."""
+        self.seq += 1
+
+    def snapshot(self, msgid: str, without: Collection[str] = ()) -> Snapshot:
+        """The table as of the last change, without some jobs."""
+        jobs = {job: list(pids.values()) for job, pids in self._jobs.items() if job not in without}
         return Snapshot(msgid, self.seq, jobs, self.draining)
+
+    def oversize(self) -> list[str]:
+        """The jobs that are more than a lookupd takes of one node, the ones that came last."""
+        left_out = []
+        jobs = processes = endpoints = 0
+        for job, pids in self._jobs.items():
+            more = sum(len(process.endpoints) for process in pids.values())
+            if (
+                jobs + 1 > MAX_NODE_JOBS
+                or processes + len(pids) > MAX_NODE_PROCESSES
+                or endpoints + more > MAX_NODE_ENDPOINTS
+            ):
+                left_out.append(job)
+                continue
+            jobs, processes, endpoints = jobs + 1, processes + len(pids), endpoints + more
+        return left_out
 
     # For a lookupd of 0.5
 
-    def plain_snapshot(self) -> list[Request]:
+    def plain_snapshot(self) -> list[Change]:
         """The whole table in the types of 0.5."""
         return _numbered("snapshot", self.plain_changes(_difference({}, self._jobs)))
 
-    def plain_changes(self, changes: Iterable[Change]) -> list[Request]:
+    def plain_changes(self, changes: Iterable[Change]) -> list[Change]:
         """The changes in the types and fields of 0.5, without those that mean nothing there."""
         found = [message for change in changes if (message := plain(change)) is not None]
         return [each for each in found if not (self.draining and isinstance(each, RegisterProcess))]
 
-    def plain_offers(self) -> list[Request]:
+    def plain_offers(self) -> list[Change]:
         """What gives a lookupd of 0.5 the processes of a node that takes work again."""
         changes = [change for change in _difference({}, self._jobs) if isinstance(change, RegisterProcess)]
         return _numbered("offer", self.plain_changes(changes))
 
-    def plain_withdrawals(self) -> list[Request]:
+    def plain_withdrawals(self) -> list[Change]:
         """What takes all processes of the node from a lookupd of 0.5."""
         return _numbered(
             "withdraw", [UnregisterProcess("", job, pid) for job, pids in self._jobs.items() for pid in pids]
         )
 
 
-def plain(change: Change) -> Request | None:
+def plain(change: Change) -> Change | None:
     """The change in the types and fields of 0.5, None when it means nothing there."""
     match change:
         case RegisterJob():
@@ -100,7 +138,7 @@ def plain(change: Change) -> Request | None:
     return None
 
 
-def _numbered(what: str, messages: Iterable[Request]) -> list[Request]:
+def _numbered(what: str, messages: Iterable[Change]) -> list[Change]:
     numbered = list(messages)
     for number, message in enumerate(numbered):
         message.msgid = f"{what} {number}"

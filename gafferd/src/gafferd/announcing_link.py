@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import random
+import re
 import ssl
 from collections.abc import Callable, Iterable, Sequence
 from typing import TypedDict
@@ -12,7 +13,7 @@ import msgspec
 from tornado.httpclient import HTTPClientError, HTTPRequest
 from tornado.iostream import StreamClosedError
 from tornado.simple_httpclient import HTTPStreamClosedError, HTTPTimeoutError
-from tornado.websocket import WebSocketClientConnection, WebSocketError, websocket_connect
+from tornado.websocket import WebSocketClientConnection, WebSocketError
 
 from gaffer import tls
 from gaffer.errors import BadRequest
@@ -21,15 +22,16 @@ from gaffer.messages import (
     Drain,
     Identify,
     Leave,
-    MessageError,
     MessageId,
     Ping,
     Reply,
     Request,
+    UnregisterJob,
     decode_reply,
     encode,
 )
 from gafferd.announcing_journal import Change, Journal
+from gafferd.dialing import open_websocket
 
 CONNECT_TIMEOUT = 5.0  # seconds
 CLOSE_TIMEOUT = 0.5
@@ -60,12 +62,15 @@ class LinkStatus(TypedDict):
     error: str | None
 
 
-# UnicodeError: a host name that can't be one.
-_FAILURES = (LinkError, MessageError, OSError, HTTPClientError, StreamClosedError, WebSocketError, UnicodeError)
+# BadRequest: a message that can't be read, or an address of the node that can't be sent. UnicodeError: a host name that
+# can't be one.
+_FAILURES = (LinkError, BadRequest, OSError, HTTPClientError, StreamClosedError, WebSocketError, UnicodeError)
 
 
 # What the end of a connection is called that did not come to a reply.
 _ENDS = (ssl.SSLError, ConnectionResetError, BrokenPipeError, StreamClosedError, HTTPStreamClosedError)
+
+_STALE_INCARNATION = re.compile(r"stale_incarnation\b[^0-9]*([0-9]{1,19})")
 
 _TLS_OPTIONS = "(see --cacert, --client-certfile and --client-keyfile)"
 
@@ -95,7 +100,8 @@ def reconnect_delay(window: float, chance: float) -> float:
 class Link:
     """Keeps one lookupd informed until `close`.
 
-    `identify` makes the first message of each connection. `headers` go with the handshake.
+    `identify` makes the first message of each connection. `outgrow` goes past an incarnation of the node that the
+    lookupd has heard of, or returns False. `headers` go with the handshake.
     """
 
     def __init__(
@@ -103,6 +109,7 @@ class Link:
         address: str,
         journal: Journal,
         identify: Callable[[str], Identify],
+        outgrow: Callable[[int], bool],
         headers: dict[str, str],
         ssl_context: ssl.SSLContext | None,
     ) -> None:
@@ -112,6 +119,7 @@ class Link:
         self.error: str | None = None
         self._journal = journal
         self._identify = identify
+        self._outgrow = outgrow
         self._headers = headers
         self._ssl = ssl_context
         self._window = DEFAULT_WINDOW
@@ -121,7 +129,11 @@ class Link:
         self._hurry_until = 0.0
         self._plain = False
         self._outbox: asyncio.Queue[Request] = asyncio.Queue(OUTBOX_LIMIT)
-        self._overflowed = asyncio.Event()
+        self._broken = asyncio.Event()
+        self._why_broken = ""
+        self._sent: dict[MessageId, Change] = {}  # changes that are not answered yet
+        self._doubted: set[str] = set()  # jobs that a lookupd of 0.5 refused
+        self._refused: dict[str, str] = {}  # jobs that the lookupd does not take, and why
         self._snapshot_due = False
         self._ping_unanswered = False
         self._leaving = False
@@ -140,23 +152,32 @@ class Link:
         if not self.connected:
             return
         for message in self._journal.plain_changes(changes) if self._plain else changes:
-            self._post(message)
+            if message.job_name not in self._refused:
+                self._post(message)
+            elif isinstance(message, UnregisterJob):
+                # Passing over a number is a gap, after which the lookupd asks for a snapshot.
+                del self._refused[message.job_name]
+                self._show_refused()
 
     async def drain(self) -> None:
         """Say that the node takes no more work, and wait for the answer, if there is a connection."""
-        await self._ask(self._journal.plain_withdrawals() if self._plain else [Drain(_DRAIN)])
+        await self._ask(self._journal.plain_withdrawals() if self._plain else [Drain(_DRAIN, self._journal.seq)])
 
     def resume(self) -> None:
         """Say that the node takes work again; only a snapshot can."""
-        for message in self._journal.plain_offers() if self._plain else [self._journal.snapshot(_SNAPSHOT)]:
+        for message in self._journal.plain_offers() if self._plain else [self._snapshot()]:
             if self.connected:
                 self._post(message)
 
+    def renew(self) -> None:
+        """Connect again: the identity of the node has changed."""
+        if self.connected:
+            self._give_up("this node has a new incarnation")
+
     async def leave(self) -> None:
-        """Say goodbye and wait for the answer, if there is a connection; it is closed then."""
+        """Take leave and wait for the answer, if there is a connection."""
         self._leaving = True
-        await self._ask([] if self._plain else [Leave(_LEAVE)])
-        await self.close()
+        await self._ask([] if self._plain else [Leave(_LEAVE, self._journal.seq)])
 
     async def close(self) -> None:
         """Close the connection and make no other."""
@@ -214,13 +235,12 @@ class Link:
         """Connect, announce everything, then every change, until something fails."""
         connection = await self._connect()
         try:
-            await connection.write_message(encode(self._identify(_IDENTIFY)))
             async with asyncio.timeout(self._patience):
-                self._welcomed(await _receive(connection))
+                self._welcomed(await self._introduce(connection))
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._read(connection))
                 group.create_task(self._write(connection))
-                group.create_task(self._watch_outbox())
+                group.create_task(self._watch())
                 group.create_task(self._ping())
         finally:
             # Who doesn't answer takes its time: the next attempt does not wait for it.
@@ -237,34 +257,80 @@ class Link:
             request_timeout=patience,
             ssl_options=self._ssl,
         )
-        connecting = asyncio.ensure_future(websocket_connect(request, max_message_size=MAX_MESSAGE_SIZE))
+        connecting = open_websocket(request, MAX_MESSAGE_SIZE)
         try:
             return await asyncio.shield(connecting)
         except asyncio.CancelledError:
             connecting.add_done_callback(_close_late)
             raise
 
-    def _welcomed(self, reply: Reply) -> None:
+    async def _introduce(self, connection: WebSocketClientConnection) -> Reply:
+        """Identify the node, once more when the lookupd has heard of a later incarnation; returns the reply."""
+        for last in (False, True):
+            await connection.write_message(encode(self._identify(_IDENTIFY)))
+            reply = await _receive(connection)
+            stale = _STALE_INCARNATION.match(reply.reason or "")
+            if last or not reply.errno or stale is None or not self._outgrow(int(stale[1])):
+                break
         _check(reply)
+        return reply
+
+    def _welcomed(self, reply: Reply) -> None:
         self._answered, self._ttl = asyncio.get_running_loop().time(), reply.ttl or 0.0
         self._plain = reply.epoch is None
         self._interval = reply.interval or DEFAULT_INTERVAL
         self._window = DEFAULT_WINDOW if reply.reconnect_window is None else reply.reconnect_window
-        opening = self._journal.plain_snapshot() if self._plain else [self._journal.snapshot(_SNAPSHOT)]
+        limit = "it is beyond what one node can announce"
+        self._refused = {} if self._plain else dict.fromkeys(self._journal.oversize(), limit)
+        self._sent.clear()
+        self._broken.clear()
+        opening = self._journal.plain_snapshot() if self._plain else [self._snapshot()]
         self._outbox = asyncio.Queue(len(opening) + OUTBOX_LIMIT)
         for message in opening:
             self._post(message)
-        self._overflowed.clear()
         self._snapshot_due = not self._plain
         self._ping_unanswered = False
         self.connected, self.error = True, None
         logger.info("announcing to lookupd %s", self.address)
+        self._show_refused()
+
+    def _snapshot(self) -> Request:
+        return self._journal.snapshot(_SNAPSHOT, self._refused)
 
     def _post(self, message: Request) -> None:
         try:
             self._outbox.put_nowait(message)
         except asyncio.QueueFull:
-            self._overflowed.set()
+            self._give_up(f"it does not read: {OUTBOX_LIMIT} messages were waiting")
+
+    def _give_up(self, why: str) -> None:
+        self._why_broken = why
+        self._broken.set()
+
+    def _refuse(self, change: Change, reply: Reply) -> None:
+        """The lookupd does not take a change: announce the rest without the job.
+
+        One of 0.5 may have lost what went before, and has no snapshots: it gets all anew, once. Raises LinkError.
+        """
+        if change.job_name in self._refused:
+            return
+        if self._plain and change.job_name not in self._doubted:
+            self._doubted.add(change.job_name)
+            _check(reply)
+        why = f"{reply.errno} {reply.reason or ''}".rstrip()
+        logger.warning("lookupd %s: refused job %s: %s", self.address, change.job_name, why)
+        self._refused[change.job_name] = why
+        self._show_refused()
+        if not self._plain:
+            self._snapshot_due = True
+            self._post(self._snapshot())
+
+    def _show_refused(self) -> None:
+        self.error = None
+        if self._refused:
+            job, why = next(iter(self._refused.items()))
+            more = f" (and {len(self._refused) - 1} more)" if len(self._refused) > 1 else ""
+            self.error = f"job {job} is not announced{more}: {why}"
 
     async def _ask(self, messages: Sequence[Request]) -> None:
         """Send messages and wait for the answer to the last of them, or for the end of the connection."""
@@ -283,16 +349,25 @@ class Link:
 
     async def _write(self, connection: WebSocketClientConnection) -> None:
         while True:
-            await connection.write_message(encode(await self._outbox.get()))
+            message = await self._outbox.get()
+            if isinstance(message, Change):
+                if len(self._sent) >= OUTBOX_LIMIT:
+                    del self._sent[next(iter(self._sent))]
+                self._sent[message.msgid] = message
+            await connection.write_message(encode(message))
 
-    async def _watch_outbox(self) -> None:
-        await self._overflowed.wait()
-        raise LinkError(f"it does not read: {OUTBOX_LIMIT} messages were waiting")
+    async def _watch(self) -> None:
+        await self._broken.wait()
+        raise LinkError(self._why_broken)
 
     async def _read(self, connection: WebSocketClientConnection) -> None:
         while True:
             reply = await _receive(connection)
             self._answered = asyncio.get_running_loop().time()
+            change = None if reply.msgid is None else self._sent.pop(reply.msgid, None)
+            if change is not None and reply.errno:
+                self._refuse(change, reply)
+                continue
             _check(reply)
             if reply.msgid in self._awaited:
                 self._awaited.pop(reply.msgid).set()
@@ -304,7 +379,7 @@ class Link:
                 self._window = reply.reconnect_window
             if reply.resync and not self._snapshot_due:
                 self._snapshot_due = True
-                self._post(self._journal.snapshot(_SNAPSHOT))
+                self._post(self._snapshot())
 
     async def _ping(self) -> None:
         while True:

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from gaffer.config import ProcessConfig, find_problems
-from gaffer.errors import BadRequest, ConfigError, Problem
+from gaffer.errors import BadRequest, ConfigError, GafferError, Problem
 from gaffer.names import JobName, parse_job_name
 from gaffer.rules import Wrong, did_you_mean
+from gaffer.trusted_files import read_trusted
 from gafferd import settings
 from gafferd.ini import Section, Value, merge, parse_ini
 
@@ -94,11 +95,10 @@ def _read(
         return
     seen.add(path.resolve())
     try:
-        text = path.read_text("utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        why = error.strerror if isinstance(error, OSError) else f"it is not UTF-8 text ({error})"
-        message = f"can't read {path}: {why}"
-        problems.append(includer.problem(message) if includer else Problem(str(path), message))
+        text = _read_text(path)
+    except GafferError as error:
+        found_at = includer.problem if includer else partial(Problem, str(path))
+        problems.append(found_at(error.message, error.hint))
         return
     found, mistakes = parse_ini(text, str(path))
     problems += [*mistakes, *merge(sections, found)]
@@ -115,11 +115,19 @@ def _read(
                 _read(file, sections, problems, seen, include_dir)
 
 
+def _read_text(path: Path) -> str:
+    try:
+        return read_trusted(path).data.decode("utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else f"it is not UTF-8 text ({error})"
+        raise GafferError(f"can't read {path}: {why}") from None
+
+
 _ENDPOINT_RULES: dict[str, Callable[[str], Any]] = {
     "bind": settings.addresses,
     "backlog": settings.backlog,
-    "certfile": settings.existing_file,
-    "keyfile": settings.existing_file,
+    "certfile": settings.tls_file,
+    "keyfile": settings.tls_file,
 }
 _READER_KEYS = ("include", "include_dir")
 _APPLICATION_KEYS = ("mandatory",)  # of plugins with an application

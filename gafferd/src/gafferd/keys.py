@@ -5,10 +5,10 @@ import hmac
 import logging
 import os
 import secrets
-import stat
 import time
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Annotated
 
 import msgspec
 
@@ -17,7 +17,8 @@ from gaffer.http.access import ALL_SCOPES, Grant, Scope
 from gaffer.http.revocation import Revocation
 from gaffer.keyfile import new_key, warn_when_readable_by_others
 from gaffer.names import check_name
-from gafferd.files import replace_file
+from gaffer.trusted_files import UntrustedFile
+from gafferd import files
 
 MAX_KEYS = 256
 MAX_SESSIONS = 256  # that one key may be limited to
@@ -61,8 +62,8 @@ class KeyRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     `created` in seconds since the epoch.
     """
 
-    id: str
-    hash: str
+    id: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{2,64}$")]
+    hash: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
     scopes: list[Scope]
     sessions: list[str] | None
     created: int
@@ -77,6 +78,10 @@ class NewKey(msgspec.Struct, frozen=True):
 
 class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     keys: list[KeyRecord]
+
+    def __post_init__(self) -> None:
+        if len({record.id for record in self.keys}) < len(self.keys):
+            raise ValueError("two keys have the same id")
 
 
 class KeyStore:
@@ -166,28 +171,27 @@ class KeyStore:
 
     def _load(self) -> list[KeyRecord]:
         try:
-            with self._path.open("rb") as file:
-                mode = os.fstat(file.fileno()).st_mode
-                content = file.read()
+            found = files.load(self._path, _File)
+            mode = self._path.stat().st_mode
         except FileNotFoundError:
             return []
+        except (files.NewerFile, UntrustedFile) as error:
+            raise KeyStoreError(error.message, hint=error.hint) from None
+        except files.DamagedFile as error:
+            # The copy is not taken without asking: it may hold a key that was taken out of the file by hand.
+            raise KeyStoreError(
+                error.message,
+                hint=f"restore it, from {files.copy_of(self._path)} if that is good, or move it away and make new keys",
+            ) from None
         except OSError as error:
             raise KeyStoreError(f"can't read {self._path}: {error.strerror}") from None
-        if mode & (stat.S_IWGRP | stat.S_IWOTH):
-            raise KeyStoreError(f"other users may write to {self._path}", hint=f"check it, then chmod 600 {self._path}")
         warn_when_readable_by_others(self._path, mode)
-        try:
-            return msgspec.json.decode(content, type=_File).keys
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise KeyStoreError(
-                f"{self._path} is damaged: {error}", hint="restore it, or move it away and make new keys"
-            ) from None
+        return found.keys
 
     def _save(self, records: dict[str, KeyRecord]) -> None:
         """Replace the file, then what is in memory: a failure changes neither."""
-        content = msgspec.json.format(msgspec.json.encode(_File(list(records.values()))))
         try:
-            replace_file(self._path, content, sync=True)
+            files.save(self._path, _File(list(records.values())), sync=True, pretty=True)
         except OSError as error:
             raise KeyStoreError(f"can't write {self._path}: {error.strerror}") from None
         self._records = records

@@ -61,6 +61,12 @@ def end_leftovers(records: Sequence[ProcessRecord], node_ids: Collection[str], s
         hunt.close()
 
 
+def find_marked(node_ids: Collection[str]) -> list[int]:
+    """The processes that carry the cookie of one of the nodes."""
+    hunt = _Hunt((), node_ids, ())
+    return [pid for pid in procfs.all_pids() if pid != os.getpid() and hunt.identify(pid)[0]]
+
+
 @dataclass
 class _Target:
     pid: int
@@ -114,7 +120,7 @@ class _Hunt:
                 if error.errno in (errno.ESRCH, errno.EINVAL):
                     continue
                 raise LeftoverError(f"can't look at process {pid}: {error.strerror}") from None
-            is_leftover, record = self._identify(pid)
+            is_leftover, record = self.identify(pid)
             if not is_leftover:
                 os.close(pidfd)
                 continue
@@ -127,7 +133,7 @@ class _Hunt:
         for target in found:
             _send(target.pidfd, signal.SIGTERM)
 
-    def _identify(self, pid: int) -> tuple[bool, ProcessRecord | None]:
+    def identify(self, pid: int) -> tuple[bool, ProcessRecord | None]:
         """Whether `pid` is a leftover, and its record or that of its leader."""
         stat = procfs.read_stat(pid)
         if stat is None or stat.state in "ZX":

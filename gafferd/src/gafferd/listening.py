@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 
 from gaffer.errors import BadRequest, Problem
 from gaffer.http.authority import is_loopback
+from gaffer.keyfile import MIN_BITS
 from gaffer.util import hostname, is_ipv6, is_ssl, parse_address, parse_ssl_options
 from gafferd.config import EndpointConfig
 from gafferd.settings import Settings
@@ -65,7 +66,9 @@ def client_tls(settings: Settings) -> ssl.SSLContext | None:
         ) from None
 
 
-def find_dangers(endpoints: Sequence[EndpointConfig], *, has_keys: bool, insecure: bool) -> Iterator[Problem]:
+def find_dangers(
+    endpoints: Sequence[EndpointConfig], *, has_keys: bool, insecure: bool, weak_key: bool = False
+) -> Iterator[Problem]:
     """Why the node must not listen there: beyond loopback it needs keys, and TLS or the word that it goes without."""
     for endpoint in endpoints:
         for address in endpoint.bind:
@@ -76,6 +79,12 @@ def find_dangers(endpoints: Sequence[EndpointConfig], *, has_keys: bool, insecur
                     address,
                     "others can reach this address, and this node has no API key to tell who may run commands",
                     "make one with `(umask 077; gaffer key:new > api.key)` and add --api-key-file api.key",
+                )
+            if weak_key:
+                yield Problem(
+                    address,
+                    f"others can reach this address, and the key in --api-key-file has fewer than {MIN_BITS} bits",
+                    "make another one with `(umask 077; gaffer key:new > api.key)`",
                 )
             if endpoint.certfile is None and not insecure:
                 yield Problem(

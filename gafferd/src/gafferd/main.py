@@ -132,7 +132,7 @@ def _pidfile(path: str | None) -> Iterator[None]:
     if path is None:
         yield
         return
-    pidfile = Pidfile(path)
+    pidfile = Pidfile(path, lock=True)
     try:
         pidfile.create(os.getpid())
     except (RuntimeError, OSError) as error:

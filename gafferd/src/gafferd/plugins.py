@@ -5,7 +5,6 @@ root and the daemon's own user may be able to change it.
 """
 
 import os
-import stat
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -37,14 +36,3 @@ class PluginFolder:
 def is_shown(name: str) -> bool:
     """Whether a file or folder of that name is more than a hidden one."""
     return not name.startswith(".")
-
-
-def find_danger(status: os.stat_result, uid: int) -> str | None:
-    """Who else than root and the user `uid` may change a file or folder with that status; None when nobody may."""
-    if status.st_uid not in (0, uid):
-        return f"it belongs to the user {status.st_uid}"
-    if status.st_mode & stat.S_IWOTH:
-        return "everybody may write to it"
-    if status.st_mode & stat.S_IWGRP:
-        return "its group may write to it"
-    return None

@@ -14,14 +14,15 @@ from urllib.parse import urlsplit
 from gaffer import Manager
 from gaffer.cgroups import own_cgroup
 from gaffer.console_output import ConsoleOutput, wants_color
-from gaffer.errors import ConfigError, GafferError
+from gaffer.errors import ConfigError, GafferError, Problem
 from gaffer.http.access import Policy, make_policy
 from gaffer.http.limits import Limits
 from gaffer.http.server import own_host_names
 from gaffer.http_handler import HttpEndpoint, HttpHandler
-from gaffer.keyfile import read_key_file
+from gaffer.keyfile import MIN_BITS, is_weak, read_key_file
 from gaffer.limits import raise_descriptors
 from gaffer.loop import new_loop
+from gaffer.names import is_host
 from gaffer.sig_handler import SigHandler
 from gaffer.util import hostname
 from gaffer.webhooks import WebHooks
@@ -29,6 +30,7 @@ from gafferd import key_routes, listening, site_routes
 from gafferd.announcer import Announcer
 from gafferd.config import Config, show_problem
 from gafferd.file_jobs import FileJobs
+from gafferd.identity import Identity
 from gafferd.keys import KeyStore
 from gafferd.logins import Logins
 from gafferd.plugins import PluginFolder, plugin_folders
@@ -116,8 +118,7 @@ class Server:
             self.settings.lookupd_address,
             name=self.settings.node_name or hostname(),
             origin=lambda: listening.origin(self.settings, self.host, http.addresses),
-            node_id=state.node.id,
-            incarnation=state.node.incarnation,
+            identity=Identity(state.node.secret, state.node.incarnation, state.advance),
             labels=self.settings.labels,
             cluster_key=self.cluster_key,
             ssl=self.lookup_tls,
@@ -177,10 +178,17 @@ def make_server(
     file_key = read_key_file(settings.api_key_file) if settings.api_key_file else None
     keys = KeyStore(state_path / "keys.json", file_key)
     endpoints = listening.choose_endpoints(settings, config.endpoints if config else ())
-    problems = list(listening.find_dangers(endpoints, has_keys=bool(keys), insecure=settings.insecure))
+    weak_key = file_key is not None and is_weak(file_key)
+    dangers = listening.find_dangers(endpoints, has_keys=bool(keys), insecure=settings.insecure, weak_key=weak_key)
+    problems = list(dangers)
     if problems:
         raise ConfigError(problems)
+    if weak_key:
+        logger.warning("the key of --api-key-file has fewer than %d random bits", MIN_BITS)
     host = listening.announced_host(settings, endpoints)
+    if settings.lookupd_address and not is_host(host):
+        message = f"this node would be announced as {host!r}, which is not a host name or an IP address without scope"
+        raise ConfigError([Problem("--broadcast-address", message, "add --broadcast-address http://HOST:PORT")])
     policy = make_policy(
         own_uid=os.geteuid(),
         own_names=[*own_host_names(), *([host] if settings.broadcast_address else [])],

@@ -8,16 +8,19 @@ import dataclasses
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
-from gaffer import rules
+from gaffer import messages, rules
 from gaffer.errors import BadRequest, ConfigError, Problem
 from gaffer.http.access import Scope
 from gaffer.http.limits import DEFAULT_LIMITS
 from gaffer.http_post import Address
 from gaffer.log import parse_level
 from gaffer.rules import Wrong
+from gaffer.trusted_files import UntrustedFile, inherited_descriptor, open_trusted
 from gaffer.util import check_gid, check_uid, parse_address
+
+T = TypeVar("T")
 
 
 def number(text: str, lowest: int, highest: int) -> int:
@@ -102,6 +105,22 @@ def existing_file(text: str) -> str:
     return text
 
 
+def key_file(text: str) -> str:
+    """A file with a key, or an open descriptor such as `/dev/fd/63`."""
+    return text if inherited_descriptor(text) is not None else existing_file(text)
+
+
+def tls_file(text: str) -> str:
+    """A file with a certificate or a private key, which nobody else may change. Links to it are followed."""
+    try:
+        os.close(open_trusted(existing_file(text), follow=True))
+    except UntrustedFile as error:
+        raise Wrong(error.message, error.hint) from None
+    except OSError as error:
+        raise Wrong(f"can't read {text}: {error.strerror}") from None
+    return text
+
+
 def existing_folder(text: str) -> str:
     """A folder that is there, as an absolute path."""
     if not os.path.isdir(text):
@@ -113,6 +132,23 @@ def text(value: str) -> str:
     if not value:
         raise Wrong("expected a text that is not empty")
     return value
+
+
+def node_name(text: str) -> str:
+    """A name that lookupds take."""
+    return _checked(messages.check_node_name, text)
+
+
+def public_url(text: str) -> str:
+    """`http(s)://host[:port]`, how others reach the node."""
+    return _checked(messages.check_origin, text.removesuffix("/"))
+
+
+def _checked(check: Callable[[Any], T], value: Any) -> T:
+    try:
+        return check(value)
+    except BadRequest as error:
+        raise Wrong(error.message, error.hint) from None
 
 
 def log_level(text: str) -> str:
@@ -137,7 +173,7 @@ def labels(text: str) -> dict[str, str]:
         if not separator or not name.strip():
             raise Wrong(f"expected name=value pairs, got {item!r}", "such as zone=a, disk=ssd")
         result[name.strip()] = value.strip()
-    return result
+    return _checked(messages.check_labels, result)
 
 
 def scopes(text: str) -> tuple[Scope, ...]:
@@ -204,11 +240,11 @@ class Settings:
     """Where to listen: `host:port`, `[v6]:port` or `unix:/path`, several with commas; 127.0.0.1:5000 unless given."""
     backlog: int = setting(backlog, 128, flag="--backlog", ini="gaffer backlog")
     """Connections that may wait to be accepted."""
-    certfile: str | None = setting(existing_file, flag="--certfile", ini="ssl certfile")
+    certfile: str | None = setting(tls_file, flag="--certfile", ini="ssl certfile")
     """Serve `bind` over TLS with this certificate."""
-    keyfile: str | None = setting(existing_file, flag="--keyfile", ini="ssl keyfile")
+    keyfile: str | None = setting(tls_file, flag="--keyfile", ini="ssl keyfile")
     """The private key of the certificate."""
-    client_ca: str | None = setting(existing_file, ini="ssl ca_certs")
+    client_ca: str | None = setting(tls_file, ini="ssl ca_certs")
     """Clients must show a certificate signed by this authority."""
     http_endpoints: tuple[str, ...] = setting(items, (), ini="gaffer http_endpoints")
     """The names of the `[endpoint:NAME]` sections to listen on."""
@@ -216,24 +252,24 @@ class Settings:
     """Where the identity of the node, its socket, keys, logs and the records of its processes are."""
     lookupd_address: tuple[str, ...] = setting(urls, (), flag="--lookupd-address", ini="gaffer lookupd_address*")
     """The lookups to announce to."""
-    broadcast_address: str | None = setting(url, flag="--broadcast-address", ini="gaffer broadcast_address")
+    broadcast_address: str | None = setting(public_url, flag="--broadcast-address", ini="gaffer broadcast_address")
     """How others reach this node; found out from `bind` unless given."""
     broadcast_port: int | None = setting(port, flag="--broadcast-port", ini="gaffer broadcast_port")
     """The port of that, when it is another one."""
-    cacert: str | None = setting(existing_file, flag="--cacert", ini="lookup_ssl ca_certs")
+    cacert: str | None = setting(tls_file, flag="--cacert", ini="lookup_ssl ca_certs")
     """Trust lookups with a certificate signed by this authority."""
-    client_certfile: str | None = setting(existing_file, flag="--client-certfile", ini="lookup_ssl certfile")
+    client_certfile: str | None = setting(tls_file, flag="--client-certfile", ini="lookup_ssl certfile")
     """The certificate to show to lookups."""
-    client_keyfile: str | None = setting(existing_file, flag="--client-keyfile", ini="lookup_ssl keyfile")
+    client_keyfile: str | None = setting(tls_file, flag="--client-keyfile", ini="lookup_ssl keyfile")
     """The private key of that certificate."""
     cluster_key_file: str | None = setting(
-        existing_file,
+        key_file,
         flag="--cluster-key-file",
         env="GAFFER_CLUSTER_KEY_FILE",
         ini="gaffer cluster_key_file",
     )
     """The key that lookups want of nodes."""
-    api_key_file: str | None = setting(existing_file, flag="--api-key-file", ini="gaffer api_key_file")
+    api_key_file: str | None = setting(key_file, flag="--api-key-file", ini="gaffer api_key_file")
     """A key that may do everything."""
     require_key: bool = setting(boolean, False, ini="gaffer require_key")
     """Let nobody do anything without a key."""
@@ -264,7 +300,7 @@ class Settings:
 
     When there are as many, new ones displace those that send nothing.
     """
-    node_name: str | None = setting(text, flag="--node-name", ini="gaffer node_name")
+    node_name: str | None = setting(node_name, flag="--node-name", ini="gaffer node_name")
     """What the node is called in lookups; the host's full name unless given."""
     labels: Mapping[str, str] | None = setting(labels, ini="gaffer labels")
     """What describes the node in lookups, as in `zone=a, disk=ssd`."""

@@ -5,7 +5,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from gafferd.plugins import PluginFolder, find_danger, is_shown
+from gaffer.trusted_files import find_danger
+from gafferd.plugins import PluginFolder, is_shown
 
 SITE = "_site"
 INDEX = "index.html"

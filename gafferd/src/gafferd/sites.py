@@ -11,7 +11,8 @@ from typing import BinaryIO, NamedTuple
 
 from gaffer.complaints import Complaints
 from gaffer.http.base import NotFound
-from gafferd.plugins import PluginFolder, find_danger, is_shown
+from gaffer.trusted_files import find_danger
+from gafferd.plugins import PluginFolder, is_shown
 from gafferd.site_layout import INDEX, SITE, is_bare_site
 
 # What O_NOFOLLOW, O_NONBLOCK and the path itself may meet.

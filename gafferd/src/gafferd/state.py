@@ -1,47 +1,68 @@
-"""The state directory of a node: who it is, which processes it has, and the lock that keeps it to one gafferd."""
+"""The state directory of a node: who it is, and which processes it has."""
 
 import asyncio
-import fcntl
 import logging
 import os
 import secrets
 import socket
+import stat
 import time
 from pathlib import Path
-from typing import TypeVar
+from typing import Annotated, TypeVar
 
 import msgspec
 
 from gaffer import procfs
-from gaffer.errors import GafferError
+from gaffer.errors import BadRequest
+from gaffer.messages import node_id
+from gaffer.names import parse_job_name
 from gaffer.process import ProcessRecord
-from gafferd import leftovers
-from gafferd.files import replace_file
+from gaffer.trusted_files import UntrustedFile, check_way, find_danger
+from gafferd import files, leftovers
+from gafferd.state_lock import StateDirError, StateLock
+
+__all__ = ["Node", "State", "StateDir", "StateDirError", "default_path"]
 
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
 
-class StateDirError(GafferError):
-    """The state directory can't be used."""
-
-    reason = "state_dir"
-
-
 class Node(msgspec.Struct, frozen=True):
-    """The identity of a node: `id` stays with host and machine, `incarnation` grows at each start."""
+    """The identity of a node: `id` stays with host and machine, `incarnation` grows at each start.
 
-    id: str
-    incarnation: int
+    `secret` is what `id` is the hash of and proves that it is the node's own; nodes of earlier versions have none.
+    Raises ValueError when the two don't belong together.
+    """
+
+    id: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{32}$")]
+    incarnation: Annotated[int, msgspec.Meta(ge=1, le=2**62)]
     hostname: str
     machine_id: str
+    secret: str = ""
+
+    def __post_init__(self) -> None:
+        if self.secret and node_id(self.secret) != self.id:
+            raise ValueError("`id` is not the hash of `secret`")
 
 
 class State(msgspec.Struct, frozen=True):
     """The processes of a node."""
 
     processes: list[ProcessRecord]
+
+
+class _StoredState(State, frozen=True):
+    """What was read from a file. Raises ValueError for a bad job name and for a process that is in it twice."""
+
+    def __post_init__(self) -> None:
+        for record in self.processes:
+            try:
+                parse_job_name(record.job)
+            except BadRequest as error:
+                raise ValueError(error.message) from None
+        if len({record.os_pid for record in self.processes}) < len(self.processes):
+            raise ValueError("a process is recorded twice")
 
 
 def default_path(root: bool, home: Path, xdg_state_home: str | None) -> Path:
@@ -67,40 +88,53 @@ class StateDir:
     """An open state directory; it also is the manager's recorder of processes.
 
     Make one with `open` and `close` it. `path` holds `lock`, `node.json`, `state.json`, and room for `gafferd.sock`,
-    `keys.json` and `logs/`.
+    `keys.json` and `logs/`. `node` is who it is from now on; in a copy of another directory that is a new one.
     """
 
-    def __init__(self, path: Path, lock: int) -> None:
+    def __init__(self, path: Path, lock: StateLock) -> None:
         self.path = path
+        self.detached: list[ProcessRecord] = []
         self._lock = lock
         self._node_ids: set[str] = set()
         self._records: dict[int, ProcessRecord] = {}
-        self.detached: list[ProcessRecord] = []
         self._dirty = False
         self._write_seconds = 0.0
         self._failing = False
-        self.node = self._next_node()
+        last = self._load("node.json", Node)
+        state = self._load_state()
+        copied = (last is not None or state is not None) and not lock.original
+        if copied:
+            self._refuse_to_share(state)
+        self._left = None if copied else state
+        self._new = copied or last is None
+        self.node = self._next_node(last, copied)
+        if copied or state is None:
+            self._save_state(State([]))
+        lock.mark()
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> "StateDir":
         """Make the directory when it is missing, lock it and begin a new incarnation of the node.
 
-        Raises StateDirError when another gafferd holds it or it can't be used.
+        Raises StateDirError when another gafferd holds it, when others than we may have put something into it, when its
+        files are damaged so that nobody knows what still runs, and when it can't be used.
         """
         directory = Path(path).absolute()
         try:
-            _prepare(directory)
-            lock = _take_lock(directory)
+            directory = _prepare(directory)
+            lock = StateLock(directory)
             try:
                 return cls(directory, lock)
             except BaseException:
-                os.close(lock)
+                lock.close()
                 raise
         except OSError as error:
             raise StateDirError(
                 f"can't use the state directory {directory}: {error.strerror}",
                 hint="give --state-dir a directory that this user may write to",
             ) from None
+        except UntrustedFile as error:
+            raise StateDirError(error.message, hint=error.hint) from None
 
     @property
     def socket_path(self) -> Path:
@@ -110,7 +144,12 @@ class StateDir:
     def close(self) -> None:
         """Write what is pending and let go of the lock."""
         self._write()
-        os.close(self._lock)
+        self._lock.close()
+
+    def advance(self, incarnation: int) -> None:
+        """Store a later incarnation of the running node; raises OSError."""
+        self.node = msgspec.structs.replace(self.node, incarnation=incarnation)
+        files.save(self.path / "node.json", self.node, sync=True)
 
     # The recorder
 
@@ -118,7 +157,11 @@ class StateDir:
         """A process was started, or one that was detached is watched again; called on the loop."""
         self._records[record.pid] = record
         self.detached = [kept for kept in self.detached if kept.os_pid != record.os_pid]
-        self._write_soon()
+        if record.detach:
+            self._dirty = True
+            self._write()  # at once: without its record the next gafferd would take it for a leftover
+        else:
+            self._write_soon()
 
     def ended(self, pid: int) -> None:
         """The process with the internal id `pid` is gone; called on the loop."""
@@ -133,9 +176,10 @@ class StateDir:
         Blocks until they are gone, as long as the longest graceful timeout. Detached processes live on.
         Raises leftovers.LeftoverError when one can't be ended.
         """
-        state = self._read("state.json", State)
+        if self._left is None and not self._new and self._lock.same_boot:
+            self._refuse_the_unknown()
         boot_id = procfs.boot_id()
-        records = [r for r in state.processes if r.boot_id == boot_id] if state is not None else []
+        records = [r for r in self._left.processes if r.boot_id == boot_id] if self._left is not None else []
         self.detached = [record for record in records if record.detach and leftovers.is_alive(record)]
         spare = {record.cookie for record in self.detached}
         ended = leftovers.end_leftovers([r for r in records if not r.detach], self._node_ids, spare)
@@ -143,31 +187,78 @@ class StateDir:
         self._write()
         return ended
 
+    def _refuse_to_share(self, state: State | None) -> None:
+        """Leave the processes of the directory of which this is a copy to their gafferd; raise when none has them."""
+        boot_id = procfs.boot_id()
+        alive = [r for r in state.processes if r.boot_id == boot_id and leftovers.is_alive(r)] if state else []
+        if not alive:
+            return
+        pids = ", ".join(str(record.os_pid) for record in alive)
+        if not self._lock.last_runs:
+            raise StateDirError(
+                f"{self.path} is a copy of another state directory, and processes that it records still run: {pids}",
+                hint="start gafferd on the other one; or end them; or remove state.json and state.json.copy here, and"
+                " they are left alone",
+            )
+        logger.warning("processes that this copy of a state directory records are left to their gafferd: %s", pids)
+
+    def _refuse_the_unknown(self) -> None:
+        """Raise when processes of the node run and no record says which of them are to live on."""
+        if alive := leftovers.find_marked(self._node_ids):
+            raise StateDirError(
+                f"{self.path / 'state.json'} is missing, and processes of this node still run: "
+                + ", ".join(map(str, alive)),
+                hint="end them, then start gafferd again",
+            )
+
     # Files
 
-    def _next_node(self) -> Node:
-        last = self._read("node.json", Node)
+    def _next_node(self, last: Node | None, copied: bool) -> Node:
         hostname, machine_id = socket.gethostname(), _machine_id()
-        if last is not None and (last.hostname, last.machine_id) == (hostname, machine_id):
-            node = Node(last.id, last.incarnation + 1, hostname, machine_id)
+        at_home = last is not None and not copied and (last.hostname, last.machine_id) == (hostname, machine_id)
+        if last is not None and at_home and last.secret:
+            node = msgspec.structs.replace(last, incarnation=last.incarnation + 1)
         else:
-            if last is not None:
-                logger.warning("this state directory comes from %s: the node gets a new id", last.hostname)
+            if copied:
+                logger.warning("this state directory is a copy of another one: the node gets a new id")
+            elif last is not None:
+                if at_home:
+                    logger.warning("the id of this node can't be proved, as lookupds now want it: it gets a new one")
+                else:
+                    logger.warning("this state directory comes from %s: the node gets a new id", last.hostname)
                 self._node_ids.add(last.id)
-            node = Node(secrets.token_hex(16), 1, hostname, machine_id)
+            secret = secrets.token_hex(32)
+            node = Node(node_id(secret), 1, hostname, machine_id, secret)
         self._node_ids.add(node.id)
-        replace_file(self.path / "node.json", msgspec.json.encode(node), sync=True)
+        try:
+            files.save(self.path / "node.json", node, sync=True)
+        except OSError as error:
+            if node.incarnation == 1:
+                raise
+            # A host that is out of space needs its jobs all the more.
+            logger.error("can't write %s: %s", self.path / "node.json", error.strerror)
         return node
 
-    def _read(self, name: str, kind: type[T]) -> T | None:
-        """The content of a file; None, and a line in the log, when it is damaged."""
+    def _load(self, name: str, kind: type[T]) -> T | None:
+        """A document, None when there is none; raises StateDirError when it and its copy are damaged."""
         try:
-            return msgspec.json.decode((self.path / name).read_bytes(), type=kind)
-        except FileNotFoundError:
-            return None
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            logger.error("%s is damaged (%s): going on without it", self.path / name, error)
-            return None
+            return files.load_either(self.path / name, kind)
+        except files.NewerFile as error:
+            raise StateDirError(error.message, hint=error.hint) from None
+        except files.DamagedFile as error:
+            raise StateDirError(
+                f"{error.message}, and {name}.copy is no better",
+                hint=f"restore {name}; or make sure that no process of this node runs, then remove both files",
+            ) from None
+
+    def _load_state(self) -> State | None:
+        try:
+            return self._load("state.json", _StoredState)
+        except StateDirError as error:
+            if self._lock.same_boot:
+                raise
+            logger.error("%s: going on without it, for the host was started again since", error.message)
+            return State([])
 
     def _write_soon(self) -> None:
         """Write at the end of this turn of the loop; later when writing would take over a tenth of the time."""
@@ -180,10 +271,8 @@ class StateDir:
             return
         self._dirty = False
         begin = time.monotonic()
-        state = State([*self.detached, *self._records.values()])
         try:
-            # No fsync: the records mean nothing after the host went down.
-            replace_file(self.path / "state.json", msgspec.json.encode(state), sync=False)
+            self._save_state(State([*self.detached, *self._records.values()]))
         except OSError as error:
             if not self._failing:
                 logger.error("can't write %s: %s", self.path / "state.json", error.strerror)
@@ -192,13 +281,22 @@ class StateDir:
             self._failing = False
         self._write_seconds = time.monotonic() - begin
 
+    def _save_state(self, state: State) -> None:
+        # No fsync: the records mean nothing after the host went down.
+        files.save(self.path / "state.json", state, sync=False)
 
-def _prepare(directory: Path) -> None:
+
+def _prepare(directory: Path) -> Path:
+    """Make the directory, closed to others; return its path without links.
+
+    Raises OSError, UntrustedFile, and StateDirError when others may have put something into it.
+    """
     try:
         directory.mkdir(mode=0o700, parents=True)
     except FileExistsError:
         if not directory.is_dir():
             raise StateDirError(f"the state directory {directory} is a file") from None
+    directory = check_way(directory, follow=True)
     status = directory.stat()
     if status.st_uid != os.geteuid():
         raise StateDirError(
@@ -206,27 +304,30 @@ def _prepare(directory: Path) -> None:
             hint="give another --state-dir",
         )
     if status.st_mode & 0o077:
+        empty = not any(directory.iterdir())
+        if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH) and not empty:
+            raise StateDirError(
+                f"other users may write to the state directory {directory}: what is in it may be theirs",
+                hint="check what it holds, then chmod 700 it; or give another --state-dir",
+            )
         # Closing a directory that others use, such as /tmp, would do harm.
-        if any(directory.iterdir()) and not (directory / "node.json").exists():
+        if not empty and not (directory / "node.json").exists():
             raise StateDirError(
                 f"the state directory {directory} holds other files and is open to other users",
                 hint="give --state-dir a directory of its own, or chmod 700 it",
             )
         directory.chmod(0o700)
+        if empty and any(directory.iterdir()):
+            raise StateDirError(f"another user has just put something into the state directory {directory}")
+    _check_logs(directory / "logs")
+    return directory
 
 
-def _take_lock(directory: Path) -> int:
-    descriptor = os.open(directory / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+def _check_logs(path: Path) -> None:
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        holder = os.read(descriptor, 32).decode(errors="replace").strip()
-        os.close(descriptor)
-        who = f"another gafferd (pid {holder})" if holder else "another gafferd"
-        raise StateDirError(
-            f"{who} uses the state directory {directory}",
-            hint="stop it, or give this one its own --state-dir",
-        ) from None
-    os.ftruncate(descriptor, 0)
-    os.write(descriptor, f"{os.getpid()}\n".encode())
-    return descriptor
+        status = os.lstat(path)
+    except FileNotFoundError:
+        return
+    danger = find_danger(status, os.geteuid()) if stat.S_ISDIR(status.st_mode) else "it is not a directory"
+    if danger:
+        raise StateDirError(f"{path} is not trusted: {danger}", hint="check what it holds, then move it away")

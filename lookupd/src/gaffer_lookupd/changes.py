@@ -58,10 +58,11 @@ class ForgetMessage(Tombstone, frozen=True, kw_only=True, gc=False):
 
 
 class StaleMessage(Struct, frozen=True, kw_only=True, gc=False):
-    """Answers became stale, or are no longer."""
+    """Answers became stale or are no longer, or lookupd is no longer warming."""
 
     event: Literal["stale"] = "stale"
     stale: bool
+    warming: bool
 
 
 Message = NodeMessage | JobMessage | ProcessMessage | ForgetMessage | StaleMessage
@@ -152,9 +153,9 @@ class Publisher:
         """The tombstone is gone."""
         self._publish(ForgetMessage(**structs.asdict(tombstone)))
 
-    def stale(self, stale: bool) -> None:
-        """Answers became stale, or are no longer."""
-        self._publish(StaleMessage(stale=stale))
+    def stale(self, stale: bool, warming: bool) -> None:
+        """Answers became stale or are no longer, or lookupd is no longer warming."""
+        self._publish(StaleMessage(stale=stale, warming=warming))
 
     def _publish(self, message: Message) -> None:
         self.seq += 1

@@ -7,32 +7,39 @@ import asyncio
 import contextlib
 from typing import TYPE_CHECKING
 
+from gaffer.http.access import Scope
 from gaffer.http.sockjs import Connection, ConnectionClosed, SockJS
 from gaffer_lookupd.changes import MemoryChanges
+from gaffer_lookupd.readers import Readers
 
 if TYPE_CHECKING:
     from gaffer_lookupd.application import LookupApplication
 
+DISPLACED = (4001, "displaced by newer followers: connect again later")
 OVERTAKEN = (4000, "you were too slow and changes are lost: connect again and ask /jobs")
 
 
 class Channel:
     """The service of all connections."""
 
-    def __init__(self, changes: MemoryChanges) -> None:
+    def __init__(self, changes: MemoryChanges, readers: Readers) -> None:
         self._changes = changes
+        self._readers = readers
         self._followers: dict[Connection, _Follower] = {}
 
     def opened(self, connection: Connection) -> None:
         """Follow the changes for the connection."""
         follower = self._followers[connection] = _Follower(connection, self._changes)
         self._changes.watch(follower.pump)
+        known = Scope.CONTROL in connection.grant.scopes
+        self._readers.admit(connection, lambda: connection.close(*DISPLACED), known=known)
 
     def received(self, connection: Connection, text: str) -> None:
         """There is nothing that a client could ask."""
 
     def closed(self, connection: Connection) -> None:
         """Follow no longer."""
+        self._readers.leave(connection)
         self._changes.unwatch(self._followers.pop(connection).pump)
 
 
@@ -69,7 +76,7 @@ class _Follower:
 
 
 def _make_channel(application: "LookupApplication") -> Channel:
-    return Channel(application.changes)
+    return Channel(application.changes, application.readers)
 
 
 CHANNEL = SockJS("/lookup", _make_channel)

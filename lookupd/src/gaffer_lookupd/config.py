@@ -1,6 +1,7 @@
 """The command line of gaffer_lookupd, checked: every mistake is found before anything is started."""
 
 import math
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from ssl import CERT_REQUIRED
@@ -9,14 +10,17 @@ from typing import Any
 from msgspec import Struct
 
 from gaffer.errors import BadRequest, ConfigError, GafferError, Problem
-from gaffer.keyfile import read_key_file
+from gaffer.http.authority import is_loopback
+from gaffer.keyfile import MIN_BITS, is_weak, read_key_file
 from gaffer.log import parse_level
 from gaffer.loop import KINDS
+from gaffer.trusted_files import UntrustedFile, open_trusted
 from gaffer.usage import parse_command_line
 from gaffer.util import parse_address
 from gaffer_lookupd.lease import Lease
 
 DEFAULT_PORT = 5010
+DEFAULT_WARMUP = 20.0  # seconds: the longest window in which nodes reconnect
 
 USAGE = """\
 Tell which node of a cluster runs which job.
@@ -40,8 +44,10 @@ Options:
   --cacert=FILE            clients must show a certificate signed by this authority
   --ttl=SECONDS            drop a node after this silence [default: 45]
   --interval=SECONDS       how often nodes give a sign of life [default: 15]
-  --cluster-key-file=FILE  nodes must know the key in this file (also: GAFFER_CLUSTER_KEY_FILE)
-  --require-key            readers must know that key too
+  --warmup=SECONDS         after a start, how long nodes may take to come back: 20 unless given, at most --ttl
+  --cluster-key-file=FILE  nodes must present the key in this file (also: GAFFER_CLUSTER_KEY_FILE)
+  --require-key            readers must present a key: that of --reader-key-file, or the cluster key
+  --reader-key-file=FILE   readers can present the key in this file (also: GAFFER_READER_KEY_FILE)
   --allowed-host=HOST      a name that readers may use for this host, beside its own
   --allowed-origin=ORIGIN  web pages of this origin may read, as https://ops.example.com
   --error-log=FILE         log there, not on stderr
@@ -58,6 +64,7 @@ class Config(Struct, frozen=True, kw_only=True):
     tls: dict[str, Any] | None
     lease: Lease
     cluster_key: str | None
+    reader_key: str | None
     require_key: bool
     allowed_hosts: list[str]
     allowed_origins: list[str]
@@ -80,12 +87,14 @@ def make_config(options: Mapping[str, Any], environ: Mapping[str, str]) -> Confi
     ttl, interval = reader.seconds("--ttl"), reader.seconds("--interval")
     if ttl < 2 * interval:
         reader.problem("--ttl", "it must be at least twice --interval, or one lost message drops a node")
+    warmup = reader.warmup(ttl)
     config = Config(
         bind=reader.addresses("--bind"),
         backlog=reader.count("--backlog"),
         tls=reader.tls(),
-        lease=Lease(ttl, interval),
-        cluster_key=reader.key(environ),
+        lease=Lease(ttl, interval, warmup),
+        cluster_key=reader.key("--cluster-key-file", environ.get("GAFFER_CLUSTER_KEY_FILE")),
+        reader_key=reader.key("--reader-key-file", environ.get("GAFFER_READER_KEY_FILE")),
         require_key=options["--require-key"],
         allowed_hosts=options["--allowed-host"],
         allowed_origins=options["--allowed-origin"],
@@ -95,11 +104,28 @@ def make_config(options: Mapping[str, Any], environ: Mapping[str, str]) -> Confi
         log_level="debug" if options["-v"] else reader.log_level("--log-level"),
         error_log=options["--error-log"],
     )
-    if config.require_key and config.cluster_key is None:
-        reader.problem("--require-key", "there is no key to require", "give --cluster-key-file")
+    if not all(map(_is_local, config.bind)):
+        for option, key in (("--cluster-key-file", config.cluster_key), ("--reader-key-file", config.reader_key)):
+            if key is not None and is_weak(key):
+                reader.problem(
+                    option,
+                    f"others can reach --bind, and the key has fewer than {MIN_BITS} random bits",
+                    f"make another one with `(umask 077; gaffer key:new > {option[2:].removesuffix('-key-file')}.key)`",
+                )
+    if config.require_key and config.cluster_key is None and config.reader_key is None:
+        reader.problem("--require-key", "there is no key to require", "give --reader-key-file")
+    if config.reader_key is not None and config.reader_key == config.cluster_key:
+        hint = "make another one with `gaffer key:new`: readers must not be able to announce jobs"
+        reader.problem("--reader-key-file", "it holds the cluster key", hint)
     if reader.problems:
         raise ConfigError(reader.problems)
     return config
+
+
+def _is_local(uri: str) -> bool:
+    """Whether only this host can reach the address."""
+    host = uri.rpartition(":")[0].strip("[]")
+    return uri.startswith("unix:") or host == "localhost" or is_loopback(host)
 
 
 class _Reader:
@@ -121,6 +147,19 @@ class _Reader:
         if not 0 < value < math.inf:
             self.problem(option, f"{text!r} is not a number of seconds above 0")
             return math.nan
+        return value
+
+    def warmup(self, ttl: float) -> float:
+        text = self.options["--warmup"]
+        if text is None:
+            return min(DEFAULT_WARMUP, ttl)
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not 0 <= value <= ttl:
+            self.problem("--warmup", f"{text!r} is not a number of seconds from 0 to --ttl ({ttl:g})")
+            return 0.0
         return value
 
     def count(self, option: str) -> int:
@@ -161,8 +200,17 @@ class _Reader:
 
     def file(self, option: str) -> str | None:
         value: str | None = self.options[option]
-        if value is not None and not Path(value).is_file():
+        if value is None:
+            return None
+        if not Path(value).is_file():
             self.problem(option, f"there is no file {value}")
+            return value
+        try:
+            os.close(open_trusted(value, follow=True))
+        except UntrustedFile as error:
+            self.problem(option, error.message, error.hint)
+        except OSError as error:
+            self.problem(option, f"can't read {value}: {error.strerror}")
         return value
 
     def tls(self) -> dict[str, Any] | None:
@@ -179,12 +227,12 @@ class _Reader:
             tls |= {"ca_certs": cacert, "cert_reqs": CERT_REQUIRED}
         return tls
 
-    def key(self, environ: Mapping[str, str]) -> str | None:
-        path = self.options["--cluster-key-file"] or environ.get("GAFFER_CLUSTER_KEY_FILE")
+    def key(self, option: str, variable: str | None) -> str | None:
+        path = self.options[option] or variable
         if not path:
             return None
         try:
             return read_key_file(path)
         except GafferError as error:
-            self.problem("--cluster-key-file", error.message, error.hint)
+            self.problem(option, error.message, error.hint)
             return None

@@ -4,12 +4,16 @@ import asyncio
 import logging
 import time
 from collections.abc import Iterable
+from typing import Any, cast
 
 from tornado.websocket import WebSocketClosedError, WebSocketHandler
 
 from gaffer.complaints import Complaints
+from gaffer.messages import MAX_MESSAGE_SIZE
 from gaffer_lookupd.changes import MemoryChanges
+from gaffer_lookupd.log_budget import Verdict, WarningBudget
 from gaffer_lookupd.protocol import answer
+from gaffer_lookupd.readers import Readers
 from gaffer_lookupd.registry import Registry
 
 _GOING_AWAY = 1001
@@ -20,10 +24,12 @@ logger = logging.getLogger(__name__)
 class Connections:
     """The open websockets by session, and the clock of the registry's leases."""
 
-    def __init__(self, registry: Registry, changes: MemoryChanges) -> None:
+    def __init__(self, registry: Registry, changes: MemoryChanges, readers: Readers) -> None:
         self.registry = registry
         self._changes = changes
+        self._readers = readers  # peers are counted there until they identify themselves
         self._complaints = Complaints()
+        self._budget = WarningBudget()
         self._sockets: dict[int, WebSocketHandler] = {}
         self._timer: asyncio.TimerHandle | None = None
 
@@ -42,10 +48,11 @@ class Connections:
             socket.close(_GOING_AWAY, "lookupd stops")
         self._sockets.clear()
 
-    def add(self, socket: WebSocketHandler) -> int:
-        """A websocket was opened; returns its session."""
+    def add(self, socket: WebSocketHandler, *, known: bool) -> int:
+        """A websocket was opened, by a `known` caller if it showed the cluster key; returns its session."""
         session = self.registry.connect(time.monotonic())
         self._sockets[session] = socket
+        self._readers.admit(session, lambda: self._displace(session), known=known)
         return session
 
     def receive(self, session: int, message: str | bytes) -> "asyncio.Future[None] | None":
@@ -55,6 +62,10 @@ class Connections:
             return None
         reply = answer(self.registry, session, message, time.monotonic())
         self._changes.tell()
+        if reply.identified:
+            self._readers.leave(session)
+            if socket.ws_connection is not None:
+                cast(Any, socket.ws_connection).params.max_message_size = MAX_MESSAGE_SIZE
         if reply.complaint:
             self.complain(socket, reply.complaint)
         try:
@@ -66,6 +77,7 @@ class Connections:
 
     def closed(self, session: int) -> None:
         """A session's websocket was closed, from either side."""
+        self._readers.leave(session)
         self._sockets.pop(session, None)
         self.registry.disconnect(session, time.monotonic())
 
@@ -74,17 +86,31 @@ class Connections:
         self._close(self.registry.delete(node_id, time.monotonic()))
 
     def complain(self, socket: WebSocketHandler, what: str) -> None:
-        """Log what is wrong with the peer at the other end."""
-        self._complaints.warn(f"{socket.request.remote_ip}: {what}", time.monotonic())
+        """Log what is wrong with the peer at the other end; its part of the log is bounded, whatever it writes."""
+        address, now = str(socket.request.remote_ip), time.monotonic()
+        match self._budget.spend(address, now):
+            case Verdict.LOG:
+                self._complaints.warn(f"{address}: {what}", now)
+            case Verdict.LAST:
+                logger.warning("%s: more warnings about this address are not logged for a while", address)
 
     def _tick(self) -> None:
-        was_stale = self.registry.stale
+        preserved, warmed = self.registry.preserving, self.registry.warming
         self._close(self.registry.tick(time.monotonic()))
-        if self.registry.stale and not was_stale:
+        if self.registry.preserving and not preserved:
             logger.warning("more than half of the nodes went silent at once: none is removed, answers are stale")
-        elif was_stale and not self.registry.stale:
+        elif preserved and not self.registry.preserving:
             logger.warning("answers are no longer stale")
+        if warmed and not self.registry.warming:
+            logger.info("warmed up: answers are no longer provisional")
         self._timer = asyncio.get_running_loop().call_later(self.registry.lease.tick, self._tick)
+
+    def _displace(self, session: int) -> None:
+        socket = self._sockets.get(session)
+        if socket is not None and socket.ws_connection is not None:
+            cast(
+                Any, socket.ws_connection
+            ).stream.close()  # at once: a closing handshake takes as long as the peer likes
 
     def _close(self, sessions: Iterable[int]) -> None:
         for session in sessions:

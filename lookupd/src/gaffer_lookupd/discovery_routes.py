@@ -39,33 +39,40 @@ class UpstreamQuery(Struct, kw_only=True):
 class PrometheusHandler(LookupHandler):
     """Targets for Prometheus."""
 
-    @operation(list[TargetGroup], query=PrometheusQuery)
-    def get(self) -> None:
+    @operation(list[TargetGroup], query=PrometheusQuery, errors=(503,))
+    async def get(self) -> None:
         """What `http_sd_configs` of Prometheus reads: the endpoints of all instances that are ready.
 
         `?session=`, `?job=` (`web` or `shop.web`) and `?endpoint=` leave out the rest. The labels are
-        `__meta_gaffer_session`, `_job`, `_node`, `_zone` (the label `zone` of the node) and `_endpoint`.
+        `__meta_gaffer_session`, `_job`, `_node`, `_zone` (the label `zone` of the node) and `_endpoint`. While lookupd
+        is warming, the answer is 503 with Retry-After, and Prometheus keeps its targets.
         """
+        self.check_warm()
         wanted = {name: self.get_query_argument(name, None) or None for name in PrometheusQuery.__struct_fields__}
-        self.finish(prometheus_groups(self.application.registry, **wanted))
+        await self.send_all(prometheus_groups(self.application.registry, **wanted))
 
 
 class UpstreamHandler(LookupHandler):
     """The addresses of a job, for a load balancer."""
 
-    @operation(str, media=TEXT, query=UpstreamQuery)
-    def get(self) -> None:
+    @operation(str, media=TEXT, query=UpstreamQuery, errors=(503,))
+    async def get(self) -> None:
         """The addresses of the instances that are ready: a line each, or with `?format=nginx` an `upstream` block.
 
         An instance counts with its first endpoint, or with that of the name in `?endpoint=`. Without instances there
-        is no line; nginx gets an upstream that it answers 502 for.
+        is no line; nginx gets an upstream that it answers 502 for. It gets no host name that this host can't resolve:
+        it would start with none of them. While lookupd is warming, the answer is 503 with Retry-After.
         """
         name = parse_job_name(self.params["name"])
         wanted = self.get_query_argument("format", FORMATS[0])
         if wanted not in FORMATS:
             hint = f"use {' or '.join(FORMATS)}"
             raise BadRequest(f"format={wanted!r} can't be used", reason="bad_value", hint=hint)
-        addresses = find_addresses(
-            self.application.registry, str(name), self.get_query_argument("endpoint", None) or None
-        )
-        self.reply_text(nginx_upstream(str(name), addresses) if wanted == "nginx" else plain_lines(addresses))
+        endpoint = self.get_query_argument("endpoint", None) or None
+        self.check_warm()
+        addresses = find_addresses(self.application.registry, str(name), endpoint)
+        if wanted == "nginx":
+            unresolved = await self.application.resolver.find_unresolved(address.host for address in addresses)
+            self.reply_text(nginx_upstream(str(name), addresses, unresolved))
+        else:
+            self.reply_text(plain_lines(addresses))

@@ -1,5 +1,7 @@
 """Errors of the registry."""
 
+import math
+
 from gaffer.errors import GafferError
 
 
@@ -13,3 +15,17 @@ class Refused(GafferError):
 def unknown_node(node_id: str) -> Refused:
     """The error for an id that no node has."""
     return Refused(404, "node_not_found", f"no node has the id {node_id!r}")
+
+
+class Warming(GafferError):
+    """lookupd started a short time ago: the answer would lack nodes that have not come back yet."""
+
+    errno = 503
+    reason = "warming"
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = math.ceil(seconds)
+        super().__init__(
+            "lookupd has just started, and nodes may not be back yet",
+            hint=f"keep the last answer and ask again in {self.seconds} s",
+        )

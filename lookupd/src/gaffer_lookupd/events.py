@@ -6,7 +6,6 @@ come next for it are no longer kept, it gets the whole map again.
 
 import asyncio
 import re
-from typing import Any, cast
 
 from msgspec import Struct
 from tornado.iostream import StreamClosedError
@@ -19,7 +18,6 @@ from gaffer_lookupd.changes import Change
 from gaffer_lookupd.queries import in_parts
 
 HEARTBEAT = 15.0  # seconds between signs of life, where the client doesn't say
-PATIENCE = 60.0  # seconds a client may take for one part before it is dropped
 
 _MIN_HEARTBEAT, _MAX_HEARTBEAT = 0.1, 3600.0
 _POSITION = re.compile(r"([0-9a-z]{1,64}):([0-9]{1,18})", re.ASCII)
@@ -57,6 +55,7 @@ class EventsHandler(LookupHandler):
         start = self._start()
         self._cursor = cursor = Cursor(changes, start)
         self.set_header("Content-Type", EVENTS)
+        self.follow()
         try:
             await self.flush()
             if start is None:
@@ -66,7 +65,7 @@ class EventsHandler(LookupHandler):
                     async with asyncio.timeout(heartbeat):
                         records = await cursor.next()
                 except TimeoutError:
-                    await self._send(_COMMENT)
+                    await self.send(_COMMENT)
                     continue
                 if records is None:
                     return
@@ -74,9 +73,11 @@ class EventsHandler(LookupHandler):
                     await self._send_snapshot(cursor)
                     continue
                 for part in in_parts(map(self._format, records.items)):
-                    await self._send(part)
+                    await self.send(part)
         except StreamClosedError:
             pass
+        finally:
+            self.application.readers.leave(self)
 
     def head(self, *args: str, **kwargs: str) -> None:
         self._heartbeat()
@@ -88,23 +89,15 @@ class EventsHandler(LookupHandler):
         if self._cursor is not None:
             self._cursor.end()
 
-    async def _send(self, data: bytes) -> None:
-        self.write(data)
-        try:
-            async with asyncio.timeout(PATIENCE):
-                await self.flush()
-        except TimeoutError:
-            cast(Any, self.request.connection).close()
-            raise StreamClosedError from None
-
     async def _send_snapshot(self, cursor: Cursor[Records[Change]]) -> None:
         cursor.offset = self.application.changes.end
         parts = self.application.queries.snapshot()
         head = b"event: snapshot\nid: %b\n" % self._id(cursor.offset)
         for part in parts:
-            await self._send(b"%bdata: %b\n" % (head, part))
+            await self.send(b"%bdata: %b\n" % (head, part))
+            await asyncio.sleep(0)  # a client that reads fast would leave no pause
             head = b""
-        await self._send(b"\n")
+        await self.send(b"\n")
 
     def _format(self, change: Change) -> bytes:
         name, data = change.message.event.encode(), change.to_json()

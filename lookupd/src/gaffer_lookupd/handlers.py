@@ -48,25 +48,29 @@ class HealthHandler(LookupHandler):
 
     @operation(shapes.Health)
     def get(self) -> None:
-        """`{"status": "ok" or "stale", "version", "uptime", "connections", "nodes", "suspect", "jobs", "tombstones",
-        "lost"}`.
+        """`{"status": "ok", "warming" or "stale", "warming", "version", "uptime", "connections", "nodes", "suspect",
+        "jobs", "tombstones", "lost", "followers", "displaced"}`.
 
-        `connections` are the websockets of nodes, `lost` counts the changes that slow followers missed; `uptime` is in
-        seconds.
+        `connections` are the websockets of nodes, `lost` counts the changes that slow followers missed; `followers`
+        are the readers whose answers take long and peers without identity, `displaced` those that had to make room for
+        newer ones; `uptime` is in seconds.
         """
         application = self.application
         registry = application.registry
         self.reply(
             shapes.Health(
-                status="stale" if registry.stale else "ok",
+                status="stale" if registry.preserving else "warming" if registry.warming else "ok",
+                warming=registry.warming,
                 version=__version__,
                 uptime=round(application.uptime, 3),
                 connections=len(application.connections),
                 nodes=len(registry.nodes),
                 suspect=sum(node.status == "suspect" for node in registry.nodes),
                 jobs=len(registry.tables.jobs),
-                tombstones=len(registry.tombstones),
+                tombstones=len(registry.graves),
                 lost=application.changes.dropped,
+                followers=len(application.readers),
+                displaced=application.readers.displaced,
             )
         )
 

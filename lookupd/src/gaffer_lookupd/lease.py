@@ -5,12 +5,23 @@ from msgspec import Struct
 # Fewer nodes than this can go silent together without lookupd's own network being the likelier cause.
 PRESERVATION_MIN_NODES = 8
 
+MAX_IDENTIFY_TIMEOUT = 10.0  # seconds
+
 
 class Lease(Struct, frozen=True):
-    """The terms that nodes live by, in seconds: a node sends a message each `interval` and is dropped after `ttl`."""
+    """The terms that nodes live by, in seconds: a node sends a message each `interval` and is dropped after `ttl`.
+
+    For `warmup` after the start of lookupd, nodes may not be back yet. Before a peer identifies itself, it has
+    `identify_timeout` to do so.
+    """
 
     ttl: float = 45.0
     interval: float = 15.0
+    warmup: float = 0.0
+
+    @property
+    def identify_timeout(self) -> float:
+        return min(MAX_IDENTIFY_TIMEOUT, self.ttl)
 
     @property
     def missed(self) -> float:

@@ -32,7 +32,7 @@ def run(config: Config) -> None:
     """Serve until QUIT, TERM or INT; raises GafferError when it can't start."""
     detach = daemonize(wait=True) if config.daemon else _stay
     setup_logging(config.log_level, config.error_log)
-    pidfile = Pidfile(config.pidfile)
+    pidfile = Pidfile(config.pidfile, lock=True)
     if config.pidfile is not None:
         try:
             pidfile.create(os.getpid())

@@ -34,8 +34,9 @@ def _collect(application: LookupApplication) -> list[Family]:
         _one("gaffer_uptime_seconds", "gauge", "Seconds since lookupd began to answer.", application.uptime),
         nodes,
         _one("gaffer_lookupd_jobs", "gauge", "Jobs that answers name.", len(registry.tables.jobs)),
-        _one("gaffer_lookupd_stale", "gauge", "1 while most nodes are silent.", registry.stale),
-        _one("gaffer_lookupd_tombstones", "gauge", "Nodes that went lately.", len(registry.tombstones)),
+        _one("gaffer_lookupd_stale", "gauge", "1 while most nodes are silent.", registry.preserving),
+        _one("gaffer_lookupd_warming", "gauge", "1 while nodes may not be back after a start.", registry.warming),
+        _one("gaffer_lookupd_tombstones", "gauge", "Nodes that went lately.", len(registry.graves)),
         _one("gaffer_lookupd_connections", "gauge", "Websockets of nodes.", len(application.connections)),
         _one("gaffer_lookupd_changes_total", "counter", "Changes that followers were told of.", registry.seq),
         _one(
@@ -43,6 +44,13 @@ def _collect(application: LookupApplication) -> list[Family]:
             "counter",
             "Changes that slow followers missed, and got the whole map for.",
             application.changes.dropped,
+        ),
+        _one("gaffer_lookupd_followers", "gauge", "Readers whose answers take long.", len(application.readers)),
+        _one(
+            "gaffer_lookupd_displaced_total",
+            "counter",
+            "Readers and unidentified peers that had to make room for newer ones.",
+            application.readers.displaced,
         ),
     ]
 

@@ -1,6 +1,7 @@
 """`/ws`: the websocket that nodes announce themselves on."""
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 from tornado.websocket import WebSocketClosedError, WebSocketHandler
@@ -8,6 +9,7 @@ from tornado.websocket import WebSocketClosedError, WebSocketHandler
 from gaffer.errors import BadRequest
 from gaffer.http.access import AuthRequired, Facts, check_host, check_origin
 from gaffer.http.server import peer_of
+from gaffer.messages import MAX_FIRST_MESSAGE_SIZE
 from gaffer_lookupd.application import LookupHandler
 
 _AGENT_LIMIT = 200  # characters
@@ -23,33 +25,37 @@ class NodeSocket(LookupHandler, WebSocketHandler):
         request = self.request
         facts = Facts.from_headers(request.method or "", request.protocol, request.headers, peer_of(request))
         check_origin(self.application.policy, facts)
-        if self.application.needs_key:
-            self._check_key(facts.key)
+        if self.application.verify_node is not None:
+            self._check_key(facts.key, self.application.verify_node)
         elif facts.from_browser:
             # Nodes may know lookupd by any name; a page behind such a name is a page of a DNS rebinder.
             check_host(self.application.policy, facts)
         if request.method != "GET" or request.headers.get("Upgrade", "").lower() != "websocket":
             raise BadRequest(f"{request.path} is a websocket", hint="connect with ws:// or wss://")
 
-    def _check_key(self, key: str | None) -> None:
-        if key is not None and self.application.policy.verify(key) is not None:
+    def _check_key(self, key: str | None, verify: Callable[[str], bool]) -> None:
+        if key is not None and verify(key):
             return
-        what = "without the cluster key" if key is None else "with a wrong cluster key"
-        # It has not said its name yet; gafferd says it here too.
+        what = "no cluster key" if key is None else "wrong cluster key"
+        # It has not sent its name yet; gafferd gives it here, too.
         agent = self.request.headers.get("User-Agent", "")[:_AGENT_LIMIT]
-        who = f"a node ({agent!r})" if agent else "a node"
-        self.application.connections.complain(self, f"{who} came {what} and was refused")
+        who = f"node {agent!r}" if agent else "a node"
+        self.application.connections.complain(self, f"rejected {who}: {what}")
         raise AuthRequired(
-            f"nodes need the cluster key here; this one came {what}",
+            f"nodes need the cluster key here: {what}",
             hint="give gafferd the key file of the cluster: --cluster-key-file",
         )
+
+    @property
+    def max_message_size(self) -> int:
+        return MAX_FIRST_MESSAGE_SIZE  # until it has identified itself
 
     def check_origin(self, origin: str) -> bool:
         return True  # done by prepare()
 
     def open(self, *args: str, **kwargs: str) -> None:
         self.set_nodelay(True)
-        self.session = self.application.connections.add(self)
+        self.session = self.application.connections.add(self, known=self.application.verify_node is not None)
 
     def on_message(self, message: str | bytes) -> "asyncio.Future[None] | None":
         if self.session is None:

@@ -9,6 +9,7 @@ from gaffer.messages import (
     MessageError,
     Ok,
     Ping,
+    Process,
     Refusal,
     RegisterJob,
     RegisterProcess,
@@ -21,16 +22,21 @@ from gaffer.messages import (
     decode_request,
     encode,
 )
+from gaffer.names import canonical_job_name
 from gaffer_lookupd.errors import Refused
 from gaffer_lookupd.registry import Registry
 
 
 class Answer(Struct, frozen=True):
-    """A reply to send, the sessions to close after that, and what the log should say about the peer."""
+    """A reply to send, the sessions to close after that, and what the log should say about the peer.
+
+    `identified` tells that the peer has just identified itself.
+    """
 
     text: bytes
     close: list[int] = []
     complaint: str | None = None
+    identified: bool = False
 
 
 def answer(registry: Registry, session: int, text: str | bytes, now: float) -> Answer:
@@ -55,23 +61,31 @@ def _accept(registry: Registry, session: int, request: Request, now: float) -> A
         case Ping():
             return _ping(registry, session, request)
         case Leave():
-            registry.leave(session, now)
+            registry.leave(session, now, request.seq)
             return Answer(encode(Ok(True, request.msgid)), [session])
     node, tables = registry.identified(session), registry.tables
     match request:
         case RegisterJob():
-            tables.register_job(node, request.job_name, request.seq)
+            tables.register_job(node, canonical_job_name(request.job_name), request.seq)
         case UnregisterJob():
-            tables.unregister_job(node, request.job_name, request.seq)
+            tables.unregister_job(node, canonical_job_name(request.job_name), request.seq)
         case RegisterProcess() | UpdateProcess():
-            tables.put_process(node, request.job_name, request.process, request.seq)
+            tables.put_process(node, canonical_job_name(request.job_name), request.process, request.seq)
         case UnregisterProcess():
-            tables.drop_process(node, request.job_name, request.pid, request.seq)
+            tables.drop_process(node, canonical_job_name(request.job_name), request.pid, request.seq)
         case Snapshot():
-            tables.replace(node, request.seq, request.jobs, request.draining)
+            tables.replace(node, request.seq, _by_canonical_name(request.jobs), request.draining)
         case Drain():
-            tables.set_draining(node, True)
+            tables.drain(node, request.seq)
     return Answer(encode(Ok(True, request.msgid, node.resync)))
+
+
+def _by_canonical_name(jobs: dict[str, list[Process]]) -> dict[str, list[Process]]:
+    """The processes of each job, where the node may have written names in any form."""
+    found: dict[str, list[Process]] = {}
+    for name, processes in jobs.items():
+        found.setdefault(canonical_job_name(name), []).extend(processes)
+    return found
 
 
 def _identify(registry: Registry, session: int, request: Identify, now: float) -> Answer:
@@ -84,11 +98,11 @@ def _identify(registry: Registry, session: int, request: Identify, now: float) -
             "give each host a name of its own"
         )
     if request.id is None:
-        return Answer(encode(Ok(True, request.msgid)), outcome.close, complaint)
+        return Answer(encode(Ok(True, request.msgid)), outcome.close, complaint, identified=True)
     lease, window = registry.lease, registry.reconnect_window
     registry.identified(session).told_window = window
     welcome = Welcome(True, request.msgid, lease.ttl, lease.interval, registry.epoch, window)
-    return Answer(encode(welcome), outcome.close, complaint)
+    return Answer(encode(welcome), outcome.close, complaint, identified=True)
 
 
 def _ping(registry: Registry, session: int, request: Ping) -> Answer:

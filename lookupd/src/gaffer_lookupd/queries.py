@@ -3,17 +3,16 @@
 Only ages change with time, so each part ends where an age has to follow. The shapes are those of `shapes`.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from operator import attrgetter
 
 import msgspec
-from msgspec import structs
 
+from gaffer.messages import Process
 from gaffer.names import split_job_name
-from gaffer_lookupd.records import Node
+from gaffer_lookupd.records import Grave, Node, NodeInfo
 from gaffer_lookupd.registry import Registry
-from gaffer_lookupd.shapes import NodeTable
 
 _encode = msgspec.json.Encoder().encode
 
@@ -32,95 +31,116 @@ class _Ends(dict[Node, bytes]):
 
 
 class Queries:
-    """Answers about a registry; `now` is the time, as the registry counts it."""
+    """Answers about a registry, each in parts of about 64 KiB; `now` is the time, as the registry counts it.
+
+    Parts are made when they are asked for, from what is known then: an answer that is taken slowly costs no memory.
+    """
 
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
-        self._trust = b""
-        self._trust_seq = -1
 
-    def nodes(self, now: float) -> bytes:
+    def nodes(self, now: float) -> Iterator[bytes]:
         """All identified nodes: `Nodes`."""
-        return self._answer(
-            b'"nodes":[%b]' % b",".join([_node(node, _age(node, now)) for node in self._registry.nodes])
-        )
+        registry = self._registry
+        infos = (_node(node, _age(node, now)) for node in list(registry.nodes) if registry.find(node.key) is node)
+        return self._answer(b'"nodes":[', infos, b"]", registry.graves)
 
     def node(self, node_id: str, now: float) -> bytes | None:
         """The node of that id: `AgedNodeInfo`; None when there is none."""
         node = self._registry.find(node_id)
         return None if node is None else _node(node, _age(node, now))
 
-    def jobs(self, now: float) -> bytes:
+    def jobs(self, now: float) -> Iterator[bytes]:
         """All jobs with their nodes: `Jobs`."""
-        return self._jobs(self._registry.tables.jobs, now)
+        graves = [grave for grave in self._registry.graves if grave.jobs]
+        return self._jobs(list(self._registry.tables.jobs), graves, now)
 
-    def find_session(self, sessionid: str, now: float) -> bytes:
+    def find_session(self, sessionid: str, now: float) -> Iterator[bytes]:
         """The jobs of one session with their nodes: `Jobs`."""
-        return self._jobs([name for name in self._registry.tables.jobs if _session(name) == sessionid], now)
+        names = [name for name in self._registry.tables.jobs if _session(name) == sessionid]
+        graves = [grave for grave in self._registry.graves if any(_session(name) == sessionid for name in grave.jobs)]
+        return self._jobs(names, graves, now)
 
-    def find_job(self, job_name: str, now: float) -> bytes:
+    def find_job(self, job_name: str, now: float) -> Iterator[bytes]:
         """The nodes that have the job, by its qualified name: `Sources`."""
-        return self._answer(b'"sources":%b' % self._sources(job_name, _Ends(now)))
+        sources = self._sources(job_name, _Ends(now))
+        return self._answer(b'"sources":[', sources, b"]", self._registry.graves_of(job_name))
 
-    def sessions(self, node_name: str | None, now: float) -> bytes:
+    def sessions(self, node_name: str | None, now: float) -> Iterator[bytes]:
         """All sessions with their jobs, or those of the nodes of that name: `Sessions`."""
-        ends = _Ends(now)
+        registry, ends = self._registry, _Ends(now)
         if node_name is None:
-            jobs = {name: self._sources(name, ends) for name in self._registry.tables.jobs}
+            names: Iterable[str] = registry.tables.jobs
+            graves = [grave for grave in registry.graves if grave.jobs]
         else:
-            holders: dict[str, list[Node]] = {}
-            for node in self._registry.named(node_name):
-                for job_name in node.jobs:
-                    holders.setdefault(job_name, []).append(node)
-            jobs = {name: _list_sources(nodes, name, ends) for name, nodes in holders.items()}
-        by_session: dict[str, list[bytes]] = {}
-        for job_name, sources in jobs.items():
-            by_session.setdefault(_session(job_name), []).append(b"%b:%b" % (_encode(job_name), sources))
-        sessions = [
-            b'{"sessionid":%b,"jobs":{%b}}' % (_encode(sessionid), b",".join(found))
-            for sessionid, found in by_session.items()
-        ]
-        return self._answer(b'"nb_sessions":%d,"sessions":[%b]' % (len(sessions), b",".join(sessions)))
+            names = dict.fromkeys(name for node in registry.named(node_name) for name in node.jobs)
+            graves = [grave for grave in registry.graves if grave.name == node_name]
+        by_session: dict[str, list[str]] = {}
+        for name in names:
+            by_session.setdefault(_session(name), []).append(name)
+
+        def session(sessionid: str, names: list[str]) -> Iterator[bytes]:
+            yield b'{"sessionid":%b,"jobs":{' % _encode(sessionid)
+            first = True
+            for name in names:
+                yield b"%b%b:[" % (b"" if first else b",", _encode(name))
+                yield from separated(self._sources(name, ends, node_name))
+                yield b"]"
+                first = False
+            yield b"}}"
+
+        found = _separated_groups(session(sessionid, names) for sessionid, names in by_session.items())
+        return self._answer_parts(b'"nb_sessions":%d,"sessions":[' % len(by_session), found, b"]", graves)
 
     def snapshot(self) -> Iterator[bytes]:
-        """All there is: `Snapshot`, in parts of which none is large, as of now however late they are asked for."""
-        head = b'{"event":"snapshot",%b,"nodes":[' % self._trusted()
-        tables = [_table(node) for node in self._registry.nodes]
-        return in_parts(chain((head,), _separated(tables), (b"]}",)))
+        """All there is: `Snapshot`, as of now however late the parts are asked for."""
+        tables = [(node.info, node.freeze()) for node in self._registry.nodes]
+        head = b'{"event":"snapshot",%b,"nodes":[' % self._trusted(self._registry.graves)
+        return in_parts(chain((head,), _separated_groups(_table(info, jobs) for info, jobs in tables), (b"]}",)))
 
-    def _jobs(self, names: Iterable[str], now: float) -> bytes:
+    def _jobs(self, names: Sequence[str], graves: Iterable[Grave], now: float) -> Iterator[bytes]:
         ends = _Ends(now)
-        jobs = [b'{"name":%b,"sources":%b}' % (_encode(name), self._sources(name, ends)) for name in names]
-        return self._answer(b'"nb_jobs":%d,"jobs":[%b]' % (len(jobs), b",".join(jobs)))
 
-    def _sources(self, job_name: str, ends: _Ends) -> bytes:
-        holders = self._registry.tables.jobs.get(job_name, {})
-        return _list_sources(holders.values(), job_name, ends)
+        def job(name: str) -> Iterator[bytes]:
+            yield b'{"name":%b,"sources":[' % _encode(name)
+            yield from separated(self._sources(name, ends))
+            yield b"]}"
 
-    def _answer(self, fields: bytes) -> bytes:
-        return b"{%b,%b}" % (fields, self._trusted())
+        head = b'"nb_jobs":%d,"jobs":[' % len(names)
+        return self._answer_parts(head, _separated_groups(map(job, names)), b"]", graves)
 
-    def _trusted(self) -> bytes:
-        """The fields of `Trust`, which change with the registry's seq alone."""
+    def _sources(self, job_name: str, ends: _Ends, node_name: str | None = None) -> Iterator[bytes]:
+        """The sources of a job, on the nodes of that name if it is given."""
+        jobs = self._registry.tables.jobs
+        for node in list(jobs.get(job_name, {}).values()):
+            # It may have lost the job while earlier parts were sent.
+            if node_name in (None, node.identity.name) and jobs.get(job_name, {}).get(node.key) is node:
+                yield _source_head(node, job_name) + ends[node]
+
+    def _answer(self, head: bytes, items: Iterable[bytes], tail: bytes, graves: Iterable[Grave]) -> Iterator[bytes]:
+        return self._answer_parts(head, separated(items), tail, graves)
+
+    def _answer_parts(
+        self, head: bytes, pieces: Iterable[bytes], tail: bytes, graves: Iterable[Grave]
+    ) -> Iterator[bytes]:
+        end = b"%b,%b}" % (tail, self._trusted(graves))
+        return in_parts(chain((b"{", head), pieces, (end,)))
+
+    def _trusted(self, graves: Iterable[Grave]) -> bytes:
+        """The fields of `Trust`."""
         registry = self._registry
-        if self._trust_seq != registry.seq:
-            self._trust_seq = registry.seq
-            fields = {
-                "stale": registry.stale,
-                "epoch": registry.epoch,
-                "seq": registry.seq,
-                "tombstones": registry.tombstones,
-            }
-            self._trust = _encode(fields)[1:-1]
-        return self._trust
+        fields = {
+            "stale": registry.stale,
+            "warming": registry.warming,
+            "epoch": registry.epoch,
+            "seq": registry.seq,
+            "tombstones": [grave.tombstone for grave in graves],
+        }
+        return _encode(fields)[1:-1]
 
 
 def _age(node: Node, now: float) -> bytes:
     return b"%d" % max(0, round((now - node.heard) * 1000))
-
-
-def _list_sources(nodes: Iterable[Node], job_name: str, ends: _Ends) -> bytes:
-    return b"[%b]" % b",".join([_source_head(node, job_name) + ends[node] for node in nodes])
 
 
 def _source_head(node: Node, job_name: str) -> bytes:
@@ -143,12 +163,11 @@ def _node(node: Node, age: bytes) -> bytes:
     return b'%b,"age_ms":%b}' % (parts.info, age)
 
 
-def _table(node: Node) -> bytes:
-    parts = node.parts
-    if parts.table is None:
-        jobs = {name: list(processes.values()) for name, processes in node.jobs.items()}
-        parts.table = _encode(NodeTable(jobs=jobs, **structs.asdict(node.info)))
-    return parts.table
+def _table(info: NodeInfo, jobs: Mapping[str, Mapping[int, Process]]) -> Iterator[bytes]:
+    """The node with its jobs: `NodeTable`."""
+    yield b'%b,"jobs":{' % _encode(info)[:-1]
+    yield from separated(b"%b:%b" % (_encode(name), _encode(list(found.values()))) for name, found in jobs.items())
+    yield b"}}"
 
 
 def in_parts(items: Iterable[bytes], size: int = 64 * 1024) -> Iterator[bytes]:
@@ -165,10 +184,19 @@ def in_parts(items: Iterable[bytes], size: int = 64 * 1024) -> Iterator[bytes]:
         yield b"".join(pending)
 
 
-def _separated(items: Iterable[bytes]) -> Iterator[bytes]:
+def separated(items: Iterable[bytes]) -> Iterator[bytes]:
     separator = b""
     for item in items:
         yield separator + item
+        separator = b","
+
+
+def _separated_groups(groups: Iterable[Iterable[bytes]]) -> Iterator[bytes]:
+    """The pieces of all groups, with a comma between two groups."""
+    separator = b""
+    for group in groups:
+        yield separator
+        yield from group
         separator = b","
 
 

@@ -1,12 +1,12 @@
 """The queries over HTTP. Plain GETs are answered without Tornado's RequestHandler, which costs as much as all the rest.
 
 The gate comes first, as for any request. Whatever is not plain goes to the handler: HTTP/1.0, HEAD, a request with a
-body, one of a web page, one after which the connection shall close.
+body, one of a web page, one after which the connection shall close, and an answer of more than one part.
 """
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from typing import NamedTuple, cast
 
@@ -16,7 +16,7 @@ from tornado.iostream import StreamClosedError
 
 from gaffer.errors import BadRequest
 from gaffer.http.operations import operation
-from gaffer.names import split_job_name
+from gaffer.names import canonical_job_name
 from gaffer_lookupd import shapes
 from gaffer_lookupd.application import LookupApplication, LookupHandler
 from gaffer_lookupd.errors import unknown_node
@@ -47,7 +47,7 @@ class Question(NamedTuple):
         """The value of a query parameter; raises BadRequest when it is missing or not UTF-8."""
         values = self.request.query_arguments.get(name)
         try:
-            value = values[-1].decode().strip() if values else ""
+            value = values[-1].decode() if values else ""
         except UnicodeDecodeError:
             raise BadRequest(f"the parameter `{name}` is not UTF-8") from None
         if not value:
@@ -59,8 +59,8 @@ class Query(LookupHandler):
     """A query, answered from bytes that are mostly there."""
 
     @staticmethod
-    def answer(asked: Question) -> bytes:
-        """The JSON of the answer; raises GafferError."""
+    def answer(asked: Question) -> Iterator[bytes]:
+        """The JSON of the answer, in parts; raises GafferError."""
         raise NotImplementedError
 
     @classmethod
@@ -69,10 +69,14 @@ class Query(LookupHandler):
     ) -> HTTPMessageDelegate | None:
         if not _is_plain(request):
             return None
-        return _Ready(request, cls.answer(Question(application.queries, request, params, time.monotonic())))
+        parts = cls.answer(Question(application.queries, request, params, time.monotonic()))
+        body = next(parts, b"")
+        return _Ready(request, body) if next(parts, None) is None else None
 
-    def get(self) -> None:
-        self.finish(self.answer(Question(self.application.queries, self.request, self.params, time.monotonic())))
+    async def get(self) -> None:
+        await self.send_all(
+            self.answer(Question(self.application.queries, self.request, self.params, time.monotonic()))
+        )
 
 
 class _Ready(HTTPMessageDelegate):
@@ -115,12 +119,12 @@ class Nodes(Query):
     """The nodes."""
 
     @operation(shapes.Nodes)
-    def get(self) -> None:
+    async def get(self) -> None:
         """`{"nodes": [...]}`, those that are known and not expired."""
-        super().get()
+        await super().get()
 
     @staticmethod
-    def answer(asked: Question) -> bytes:
+    def answer(asked: Question) -> Iterator[bytes]:
         return asked.queries.nodes(asked.now)
 
 
@@ -128,17 +132,17 @@ class Node(Query):
     """One node, by its id."""
 
     @operation(shapes.AgedNodeInfo, errors=(404,))
-    def get(self) -> None:
+    async def get(self) -> None:
         """The node as `/nodes` lists it; 404 when it is not known."""
-        super().get()
+        await super().get()
 
     @staticmethod
-    def answer(asked: Question) -> bytes:
+    def answer(asked: Question) -> Iterator[bytes]:
         node_id = asked.params["node_id"]
         answer = asked.queries.node(node_id, asked.now)
         if answer is None:
             raise unknown_node(node_id)
-        return answer
+        return iter((answer,))
 
     @operation(shapes.Done, errors=(404,))
     def delete(self) -> None:
@@ -155,12 +159,12 @@ class Sessions(Query):
     """The sessions."""
 
     @operation(shapes.Sessions)
-    def get(self) -> None:
+    async def get(self) -> None:
         """`{"nb_sessions", "sessions": [{"sessionid", "jobs": {name: [source]}}]}`, of all nodes or of one."""
-        super().get()
+        await super().get()
 
     @staticmethod
-    def answer(asked: Question) -> bytes:
+    def answer(asked: Question) -> Iterator[bytes]:
         return asked.queries.sessions(asked.params.get("node"), asked.now)
 
 
@@ -168,12 +172,12 @@ class Jobs(Query):
     """The jobs."""
 
     @operation(shapes.Jobs)
-    def get(self) -> None:
+    async def get(self) -> None:
         """`{"nb_jobs", "jobs": [{"name", "sources"}]}`."""
-        super().get()
+        await super().get()
 
     @staticmethod
-    def answer(asked: Question) -> bytes:
+    def answer(asked: Question) -> Iterator[bytes]:
         return asked.queries.jobs(asked.now)
 
 
@@ -181,23 +185,23 @@ class FindJob(Query):
     """Who runs a job."""
 
     @operation(shapes.Sources, query=shapes.JobQuery)
-    def get(self) -> None:
+    async def get(self) -> None:
         """`{"sources": [...]}` for `?name=session.job`; empty when nobody has it."""
-        super().get()
+        await super().get()
 
     @staticmethod
-    def answer(asked: Question) -> bytes:
-        return asked.queries.find_job(".".join(split_job_name(asked.argument("name"))), asked.now)
+    def answer(asked: Question) -> Iterator[bytes]:
+        return asked.queries.find_job(canonical_job_name(asked.argument("name")), asked.now)
 
 
 class FindSession(Query):
     """Who runs a session."""
 
     @operation(shapes.Jobs, query=shapes.SessionQuery)
-    def get(self) -> None:
+    async def get(self) -> None:
         """`{"nb_jobs", "jobs": [{"name", "sources"}]}` for `?sessionid=`; empty when nobody has it."""
-        super().get()
+        await super().get()
 
     @staticmethod
-    def answer(asked: Question) -> bytes:
+    def answer(asked: Question) -> Iterator[bytes]:
         return asked.queries.find_session(asked.argument("sessionid"), asked.now)

@@ -1,6 +1,7 @@
 """What the registry holds of a node."""
 
-from typing import Literal
+from collections.abc import Iterable, Mapping
+from typing import Literal, NamedTuple, Self
 
 from msgspec import Struct
 
@@ -40,30 +41,60 @@ class Tombstone(Struct, frozen=True, gc=False):
     reason: Departure
 
 
-class Parts:
-    """Parts of answers about a node as JSON, dropped when what they tell of changes; made where they are asked for.
+class Grave(Struct, frozen=True, gc=False):
+    """What is kept with a tombstone: until when, the node's name and jobs, and whether it had proved its id."""
 
-    info: the node. table: the node with its jobs. sources: for each job how a source begins. targets: for each job the
-    groups of targets, by the name of their endpoint.
+    tombstone: Tombstone
+    until: float
+    name: str
+    jobs: tuple[str, ...]
+    proved: bool
+
+
+class Size(NamedTuple):
+    """How many processes and endpoints a table has."""
+
+    processes: int = 0
+    endpoints: int = 0
+
+    @classmethod
+    def of(cls, processes: Iterable[Process]) -> Self:
+        """The size of a table with these processes."""
+        endpoints = [len(process.endpoints) for process in processes]
+        return cls(len(endpoints), sum(endpoints))
+
+    def plus(self, process: Process) -> "Size":
+        """The size with one more process."""
+        return Size(self.processes + 1, self.endpoints + len(process.endpoints))
+
+    def minus(self, process: Process | None) -> "Size":
+        """The size without that process."""
+        return self if process is None else Size(self.processes - 1, self.endpoints - len(process.endpoints))
+
+
+class Parts:
+    """Parts of answers about a node as JSON, dropped when what they describe changes; made on demand.
+
+    info: the node. sources: for each job how a source begins. targets: for each job the groups of targets, by the name
+    of their endpoint.
     """
 
-    __slots__ = ("info", "sources", "table", "targets")
+    __slots__ = ("info", "sources", "targets")
 
     def __init__(self) -> None:
         self.info: bytes | None = None
-        self.table: bytes | None = None
         self.sources: dict[str, bytes] = {}
         self.targets: dict[str, list[tuple[str, bytes]]] = {}
 
     def drop(self) -> None:
         """The node has changed."""
-        self.info = self.table = None
+        self.info = None
         self.sources.clear()
         self.targets.clear()
 
     def drop_job(self, job_name: str) -> None:
         """A job has changed, and with it the node's seq."""
-        self.info = self.table = None
+        self.info = None
         self.sources.pop(job_name, None)
         self.targets.pop(job_name, None)
 
@@ -74,6 +105,7 @@ class Node:
     __slots__ = (
         "conflict",
         "draining",
+        "frozen",
         "heard",
         "identity",
         "info",
@@ -85,6 +117,7 @@ class Node:
         "seq",
         "session",
         "silent_since",
+        "size",
         "told_window",
     )
 
@@ -102,6 +135,8 @@ class Node:
         self.resync = False
         self.told_window = 0.0  # the reconnect window as the node knows it
         self.jobs: dict[str, dict[int, Process]] = {}
+        self.size = Size()
+        self.frozen = False
         self.info = self.describe()  # as it was published last
         self.parts = Parts()
 
@@ -112,6 +147,22 @@ class Node:
         self.heard = self.silent_since = now
         self.overdue = False
         self.resync = True
+
+    def freeze(self) -> Mapping[str, Mapping[int, Process]]:
+        """The table as it is now, which later changes of the node leave as it is."""
+        self.frozen = True
+        return self.jobs
+
+    def thaw(self) -> None:
+        """Prepare for a change: leave a table that was handed out to its holders and go on with a copy."""
+        if self.frozen:
+            self.jobs = {name: dict(processes) for name, processes in self.jobs.items()}
+            self.frozen = False
+
+    @property
+    def proved(self) -> bool:
+        """Whether the node showed the secret that its id is made from."""
+        return self.identity.proof is not None
 
     @property
     def connected(self) -> bool:

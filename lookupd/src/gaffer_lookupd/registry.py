@@ -6,25 +6,32 @@ A *session* is one connection of a peer. A *node* is a peer that has identified 
   expires after `ttl` of silence. The newest (incarnation, seq) of an id is the truth;
 - a node without one, a 0.5 peer, goes with its connection, or after `ttl` of silence.
 
+A node proves that an `id` is its own by the secret that the id is made from. Nodes that send none are taken at their
+word, but never for an id that was proved.
+
 Methods that end sessions other than their own return the numbers of these: the caller closes the connections.
 """
 
 import math
-from collections.abc import ValuesView
+from collections.abc import Collection, ValuesView
 
 from msgspec import Struct
 
-from gaffer.messages import Identify
+from gaffer.messages import Identify, node_id
 from gaffer_lookupd.changes import Changes, Publisher
 from gaffer_lookupd.errors import Refused, unknown_node
 from gaffer_lookupd.lease import Lease, PauseDetector, Preservation
-from gaffer_lookupd.records import Departure, Node, NodeInfo, NodeKey, Tombstone
+from gaffer_lookupd.records import Departure, Grave, Node, NodeInfo, NodeKey, Tombstone
 from gaffer_lookupd.tables import Tables
 
 # Nodes that lost their connection together come back at about this rate.
 RECONNECTS_PER_SECOND = 500
 
-MAX_TOMBSTONES = 10_000  # each answer tells of all; the oldest are forgotten first
+# Of tombstones, and of jobs on all of them; the oldest are forgotten first.
+MAX_TOMBSTONES = 10_000
+MAX_TOMBSTONE_JOBS = 200_000
+
+NOT_PROVED = "identity_not_proved"
 
 
 class Identified(Struct, frozen=True):
@@ -45,11 +52,15 @@ class Registry:
         self._pauses = PauseDetector(lease, now)
         self._preservation = Preservation(lease)
         self._last_session = 0
-        self._anonymous: dict[int, float] = {}  # when each session without an identity was last heard
+        self._warm_at = now + lease.warmup
+        self.warming = lease.warmup > 0
+        self._anonymous: dict[int, float] = {}  # since when each session has had no identity
         self._sessions: dict[int, Node] = {}
         self._nodes: dict[NodeKey, Node] = {}
         self._by_name: dict[str, dict[NodeKey, Node]] = {}
-        self._tombstones: dict[str, tuple[Tombstone, float]] = {}
+        self._graves: dict[str, Grave] = {}
+        self._graves_by_job: dict[str, dict[str, Grave]] = {}
+        self._tombstone_jobs = 0
 
     # What is known
 
@@ -62,22 +73,40 @@ class Registry:
     def nodes(self) -> ValuesView[Node]:
         return self._nodes.values()
 
-    def find(self, node_id: str) -> Node | None:
-        """The node of that id."""
-        return self._nodes.get(node_id)
+    def find(self, key: NodeKey) -> Node | None:
+        """The node of that id, or of that session if it has none."""
+        return self._nodes.get(key)
 
     def named(self, name: str) -> list[Node]:
         """The nodes of that name: more than one in a conflict, or while one of them is suspect."""
         return list(self._by_name.get(name, {}).values())
 
     @property
+    def graves(self) -> Collection[Grave]:
+        """The nodes that went in the last two ttl."""
+        return self._graves.values()
+
+    @property
     def tombstones(self) -> list[Tombstone]:
-        return [tombstone for tombstone, _ in self._tombstones.values()]
+        return [grave.tombstone for grave in self._graves.values()]
+
+    def graves_of(self, job_name: str) -> Collection[Grave]:
+        """Those that had the job when they went."""
+        return self._graves_by_job.get(job_name, {}).values()
+
+    @property
+    def preserving(self) -> bool:
+        """Most nodes are silent: what is known of them is kept, though it may be old."""
+        return self._preservation.active
+
+    def warming_left(self, now: float) -> float:
+        """Seconds until lookupd has warmed up, 0 afterwards."""
+        return max(self._warm_at - now, self.lease.tick) if self.warming else 0.0
 
     @property
     def stale(self) -> bool:
-        """Most nodes are silent: what is known of them is kept, though it may be old."""
-        return self._preservation.active
+        """Answers may be old or incomplete: most nodes are silent, or lookupd is warming."""
+        return self.preserving or self.warming
 
     @property
     def reconnect_window(self) -> float:
@@ -111,10 +140,8 @@ class Registry:
                 self._update_conflicts(node.identity.name)
 
     def heard(self, session: int, now: float) -> None:
-        """Anything was received: the lease begins anew."""
-        if session in self._anonymous:
-            self._anonymous[session] = now
-        elif session in self._sessions:
+        """Anything was received: the lease of the session's node begins anew."""
+        if session in self._sessions:
             node = self._sessions[session]
             node.heard = node.silent_since = now
             if node.overdue:
@@ -133,12 +160,15 @@ class Registry:
         return self._sessions.get(session)
 
     def identify(self, session: int, identity: Identify, now: float) -> Identified:
-        """Give the session its identity; raises Refused (409) when it has one or can't have this one."""
+        """Give the session its identity.
+
+        Raises Refused: 409 when it has one or can't have this one, 403 when it does not prove that the id is its own.
+        """
         if session in self._sessions:
             raise Refused(409, "already_identified")
         if session not in self._anonymous:
             raise Refused(404, "session_ended: connect again")
-        self._check_incarnation(identity)
+        self._check_id(identity)
         replaced = self._replaced_by(identity, now)
         key = session if identity.id is None else identity.id
         known = self._nodes.get(key)
@@ -146,7 +176,9 @@ class Registry:
 
         for node in replaced:
             self._remove(node, "replaced", now)
-        if known is not None and known.identity.incarnation < identity.incarnation:
+        if known is not None and (
+            known.identity.incarnation < identity.incarnation or _usurped(known.proved, identity)
+        ):
             self._remove(known, "replaced", now)
             known = None
         former_name = identity.name
@@ -161,16 +193,19 @@ class Registry:
         self._sessions[session] = node
         self._nodes[key] = node
         self._by_name.setdefault(identity.name, {})[key] = node
-        self._tombstones.pop(identity.id or "", None)
+        if identity.id in self._graves:
+            self._dig_up(identity.id)
         self._publish.node("identify", node)
         for name in dict.fromkeys((former_name, identity.name)):
             self._update_conflicts(name)
         conflicts = [other.info for other in self.named(identity.name) if other is not node and other.conflict]
         return Identified(close, conflicts)
 
-    def leave(self, session: int, now: float) -> None:
-        """The node goes away on purpose; its session has ended. Raises Refused (404)."""
-        self._remove(self.identified(session), "left", now)
+    def leave(self, session: int, now: float, seq: int | None = None) -> None:
+        """The node goes away on purpose, as its change `seq`; its session has ended. Raises Refused (404)."""
+        node = self.identified(session)
+        node.seq = max(node.seq, seq or 0)
+        self._remove(node, "left", now)
 
     def delete(self, node_id: str, now: float) -> list[int]:
         """Remove the node of that id on an operator's order; returns sessions to close. Raises Refused (404)."""
@@ -192,32 +227,37 @@ class Registry:
                 node.overdue = True
                 self._publish.update(node)
             silent += node.silent
-        was_stale = self.stale
+        before = self.stale, self.warming
+        self.warming = self.warming and now < self._warm_at
         if self._preservation.update(len(self._nodes), silent, now):
             self._extend_leases(math.inf, now)
-        if self.stale != was_stale:
-            self._publish.stale(self.stale)
+        if (self.stale, self.warming) != before:
+            self._publish.stale(self.stale, self.warming)
         self._forget(now)
-        return [] if self.stale else self._expire(now)
+        return self._close_unidentified(now) + ([] if self.preserving else self._expire(now))
 
     def _extend_leases(self, seconds: float, now: float) -> None:
         if not seconds:
             return
         for node in self._nodes.values():
             node.silent_since = min(now, node.silent_since + seconds)
-        for session, heard in self._anonymous.items():
-            self._anonymous[session] = min(now, heard + seconds)
+        for session, since in self._anonymous.items():
+            self._anonymous[session] = min(now, since + seconds)
 
     def _forget(self, now: float) -> None:
-        for tombstone in [tombstone for tombstone, until in self._tombstones.values() if until <= now]:
-            del self._tombstones[tombstone.id]
-            self._publish.forget(tombstone)
+        for key in [key for key, grave in self._graves.items() if grave.until <= now]:
+            self._publish.forget(self._dig_up(key).tombstone)
 
-    def _expire(self, now: float) -> list[int]:
-        ended = now - self.lease.ttl
-        close = [session for session, heard in self._anonymous.items() if heard <= ended]
+    def _close_unidentified(self, now: float) -> list[int]:
+        ended = now - self.lease.identify_timeout
+        close = [session for session, since in self._anonymous.items() if since <= ended]
         for session in close:
             self.disconnect(session, now)
+        return close
+
+    def _expire(self, now: float) -> list[int]:
+        close = []
+        ended = now - self.lease.ttl
         for node in [node for node in self._nodes.values() if node.silent_since <= ended]:
             if node.session is not None:
                 close.append(node.session)
@@ -226,25 +266,33 @@ class Registry:
 
     # Identities
 
-    def _check_incarnation(self, identity: Identify) -> None:
-        """Refuse the id of a node that was started again since, or that another machine uses at the same time."""
-        known = self._nodes.get(identity.id or "")
-        if known is not None:
-            latest = known.identity
-            others = (latest.name, latest.origin) != (identity.name, identity.origin)
-            if others and latest.incarnation == identity.incarnation and known.connected and not known.overdue:
-                raise Refused(
-                    409, f"id_in_use: {latest.name} at {latest.origin} has this id; was a state directory copied?"
-                )
-            incarnation = latest.incarnation
-        elif identity.id in self._tombstones:
-            incarnation = self._tombstones[identity.id][0].incarnation
+    def _check_id(self, identity: Identify) -> None:
+        """Refuse an id that is not proved, of a node that has started again since, or in use on another machine."""
+        if identity.id is None:
+            return
+        if identity.proof is not None and node_id(identity.proof) != identity.id:
+            raise Refused(403, NOT_PROVED)
+        node, grave = self._nodes.get(identity.id), self._graves.get(identity.id)
+        if node is not None:
+            proved, latest = node.proved, node.identity.incarnation
+        elif grave is not None:
+            proved, latest = grave.proved, grave.tombstone.incarnation
         else:
             return
-        if identity.incarnation < incarnation:
+        if proved and identity.proof is None:
+            raise Refused(403, NOT_PROVED)
+        if _usurped(proved, identity):
+            return
+        if node is not None and identity.incarnation <= latest and node.connected and not node.overdue:
+            holder = node.identity
+            if (holder.name, holder.origin) != (identity.name, identity.origin):
+                raise Refused(
+                    409, f"id_in_use: {holder.name} at {holder.origin} has this id; was a state directory copied?"
+                )
+        if identity.incarnation < latest:
             raise Refused(
                 409,
-                f"stale_incarnation: the node has started {incarnation} times since its id was made; was its state "
+                f"stale_incarnation: the node has started {latest} times since its id was made; was its state "
                 "directory restored or copied?",
             )
 
@@ -294,11 +342,34 @@ class Registry:
         self.tables.forget(node)
         del self._nodes[node.key]
         if node.identity.id is not None:
-            self._bury(Tombstone(node.identity.id, node.identity.incarnation, node.seq, reason), now)
+            tombstone = Tombstone(node.identity.id, node.identity.incarnation, node.seq, reason)
+            until = now + self.lease.tombstone
+            self._bury(Grave(tombstone, until, node.identity.name, tuple(node.jobs), node.proved))
         self._update_conflicts(node.identity.name)
 
-    def _bury(self, tombstone: Tombstone, now: float) -> None:
-        if len(self._tombstones) >= MAX_TOMBSTONES:
-            oldest, _ = self._tombstones.pop(next(iter(self._tombstones)))
-            self._publish.forget(oldest)
-        self._tombstones[tombstone.id] = (tombstone, now + self.lease.tombstone)
+    def _bury(self, grave: Grave) -> None:
+        while self._graves and (
+            len(self._graves) >= MAX_TOMBSTONES or self._tombstone_jobs + len(grave.jobs) > MAX_TOMBSTONE_JOBS
+        ):
+            self._publish.forget(self._dig_up(next(iter(self._graves))).tombstone)
+        key = grave.tombstone.id
+        self._graves[key] = grave
+        self._tombstone_jobs += len(grave.jobs)
+        for job_name in grave.jobs:
+            self._graves_by_job.setdefault(job_name, {})[key] = grave
+
+    def _dig_up(self, key: str) -> Grave:
+        """Remove the grave of a node's id and return it."""
+        grave = self._graves.pop(key)
+        self._tombstone_jobs -= len(grave.jobs)
+        for job_name in grave.jobs:
+            others = self._graves_by_job[job_name]
+            del others[key]
+            if not others:
+                del self._graves_by_job[job_name]
+        return grave
+
+
+def _usurped(proved: bool, identity: Identify) -> bool:
+    """Whether an id that nobody had proved is now claimed by its owner, who has a proof."""
+    return identity.proof is not None and not proved

@@ -11,6 +11,7 @@ from gaffer.http.access import ALL_SCOPES, Grant, Scope, make_policy
 from gaffer.http.authority import is_loopback
 from gaffer.http.limits import Limits
 from gaffer.http.server import HttpEndpoint, Listeners, own_host_names
+from gaffer.keyfile import MIN_BITS, is_weak
 from gaffer.limits import raise_descriptors
 from gaffer_lookupd.application import LookupApplication
 from gaffer_lookupd.changes import Change, MemoryChanges, NodeMessage
@@ -18,6 +19,7 @@ from gaffer_lookupd.channel import CHANNEL
 from gaffer_lookupd.config import Config
 from gaffer_lookupd.connections import Connections
 from gaffer_lookupd.handlers import make_routes
+from gaffer_lookupd.readers import Readers
 from gaffer_lookupd.registry import Registry
 
 logger = logging.getLogger(__name__)
@@ -27,7 +29,11 @@ _UNLIMITED = 1_000_000
 # When all nodes come back at once, those that are here already are heard too.
 _ACCEPTS_PER_SECOND = 1000
 
-_KEY_HOLDER = Grant(ALL_SCOPES)
+# Readers whose answers take long, and peers without identity, get this part of the connections; nodes the rest.
+_READERS_SHARE = 1 / 4
+
+_CLUSTER_KEY = Grant(ALL_SCOPES)
+_READER_KEY = Grant(frozenset((Scope.READ,)))
 
 
 class LookupServer:
@@ -37,7 +43,9 @@ class LookupServer:
         self._config = config
         self._changes = changes = _LoggedChanges()
         registry = Registry(config.lease, epoch=secrets.token_hex(8), changes=changes, now=time.monotonic())
-        self._connections = Connections(registry, changes)
+        limits = _limits()
+        readers = Readers(max(1, int((limits.max_connections or 0) * _READERS_SHARE)))
+        self._connections = Connections(registry, changes, readers)
         policy = make_policy(
             own_uid=os.getuid(),
             own_names=own_host_names(),
@@ -48,11 +56,16 @@ class LookupServer:
             verify=self._verify,
         )
         application = LookupApplication(
-            make_routes(), policy, self._connections, changes, needs_key=config.cluster_key is not None
+            make_routes(),
+            policy,
+            self._connections,
+            changes,
+            readers=readers,
+            verify_node=None if config.cluster_key is None else self._is_cluster_key,
         )
         endpoint = HttpEndpoint(config.bind, config.backlog, config.tls)
         self._application = application
-        self._listeners = Listeners(application, [endpoint], limits=_limits())
+        self._listeners = Listeners(application, [endpoint], limits=limits)
 
     @property
     def addresses(self) -> list[str]:
@@ -68,6 +81,8 @@ class LookupServer:
                 "anyone who reaches %s can announce jobs here; give this lookupd and its nodes a --cluster-key-file",
                 ", ".join(self.addresses),
             )
+        if self._config.cluster_key is not None and is_weak(self._config.cluster_key):
+            logger.warning("the cluster key has fewer than %d random bits", MIN_BITS)
 
     async def stop(self) -> None:
         """Stop listening and close all connections."""
@@ -79,10 +94,16 @@ class LookupServer:
         await self._listeners.close_connections()
 
     def _verify(self, key: str) -> Grant | None:
-        expected = self._config.cluster_key
-        if expected is None or not secrets.compare_digest(key.encode(), expected.encode()):
-            return None
-        return _KEY_HOLDER
+        if self._is_cluster_key(key):
+            return _CLUSTER_KEY
+        return _READER_KEY if _is_same(key, self._config.reader_key) else None
+
+    def _is_cluster_key(self, key: str) -> bool:
+        return _is_same(key, self._config.cluster_key)
+
+
+def _is_same(key: str, expected: str | None) -> bool:
+    return expected is not None and secrets.compare_digest(key.encode(), expected.encode())
 
 
 def _limits() -> Limits:

@@ -28,11 +28,13 @@ class Source(Struct, frozen=True, kw_only=True):
 class Trust(Struct, frozen=True, kw_only=True):
     """How far an answer is to be trusted.
 
-    stale: most nodes are silent. epoch: new at each start of lookupd. seq: the number of the last change. tombstones:
-    the nodes that went a short time ago.
+    stale: most nodes are silent, or lookupd is warming. warming: lookupd started a short time ago, and nodes may not be
+    back yet. epoch: new at each start of lookupd. seq: the number of the last change. tombstones: the nodes that went a
+    short time ago and had what the answer is about.
     """
 
     stale: bool
+    warming: bool
     epoch: str
     seq: int
     tombstones: list[Tombstone]
@@ -123,9 +125,13 @@ class Done(Struct, kw_only=True):
 
 
 class Health(Struct, kw_only=True):
-    """How lookupd fares: its websockets of nodes, what it knows, and `lost`, the changes that slow followers missed."""
+    """Health of lookupd: its websockets of nodes, what it knows, and `lost`, the changes that slow followers missed.
 
-    status: Literal["ok", "stale"]
+    `followers` are the readers whose answers take long, `displaced` those that were closed in favour of newer ones.
+    """
+
+    status: Literal["ok", "warming", "stale"]
+    warming: bool
     version: str
     uptime: float
     connections: int
@@ -134,3 +140,5 @@ class Health(Struct, kw_only=True):
     jobs: int
     tombstones: int
     lost: int
+    followers: int
+    displaced: int

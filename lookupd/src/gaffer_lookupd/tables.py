@@ -2,14 +2,16 @@
 
 A node with an `id` numbers its changes from 1. A change that is not the next is not made: one that was made before is
 passed over, and after a gap the node has to send a snapshot (`node.resync`). Unnumbered changes are made as they come.
+
+What one node can hold is bounded. A change beyond that is refused, but its number is counted: it is no gap.
 """
 
 from collections.abc import Iterable, Mapping
 
-from gaffer.messages import Process
+from gaffer.messages import MAX_NODE_ENDPOINTS, MAX_NODE_JOBS, MAX_NODE_PROCESSES, Process
 from gaffer_lookupd.changes import Publisher
 from gaffer_lookupd.errors import Refused
-from gaffer_lookupd.records import Node, NodeKey
+from gaffer_lookupd.records import Node, NodeKey, Size
 
 
 class Tables:
@@ -30,12 +32,14 @@ class Tables:
             node.resync = True
 
     def register_job(self, node: Node, job_name: str, seq: int | None = None) -> None:
-        """Add a job; raises Refused (409) when the node has it."""
+        """Add a job; raises Refused: 409 when the node has it, 413 when it has too many."""
         if not _is_next(node, seq):
             return
         if job_name in node.jobs:
             raise Refused(409, f"job {job_name} is already registered")
         _count(node, seq)
+        _check_size(len(node.jobs) + 1, node.size)
+        node.thaw()
         self._add_job(node, job_name)
 
     def unregister_job(self, node: Node, job_name: str, seq: int | None = None) -> None:
@@ -44,48 +48,65 @@ class Tables:
             return
         _count(node, seq)
         if job_name in node.jobs:
+            node.thaw()
             self._remove_job(node, job_name)
         self._publish.update(node)
 
     def put_process(self, node: Node, job_name: str, process: Process, seq: int | None = None) -> None:
-        """Add a process to a job of the node, or update it; raises Refused (404) when the node lacks the job."""
+        """Add a process to a job of the node, or update it.
+
+        Raises Refused: 404 when the node lacks the job, 413 when it has too many processes or endpoints.
+        """
         if not _is_next(node, seq):
             return
-        processes = _processes(node, job_name)
+        before = _processes(node, job_name).get(process.pid)
         _count(node, seq)
-        self._put_process(node, job_name, processes, process)
+        _check_size(len(node.jobs), node.size.plus(process).minus(before))
+        node.thaw()
+        self._put_process(node, job_name, process)
         self._publish.update(node)
 
     def drop_process(self, node: Node, job_name: str, pid: int, seq: int | None = None) -> None:
         """Remove a process of a job, if it is there; raises Refused (404) when the node lacks the job."""
         if not _is_next(node, seq):
             return
-        process = _processes(node, job_name).pop(pid, None)
+        known = pid in _processes(node, job_name)
         _count(node, seq)
-        if process is not None:
-            self._publish.process("remove_process", node, job_name, process)
+        if known:
+            node.thaw()
+            self._drop_process(node, job_name, pid)
         self._publish.update(node)
 
     def replace(self, node: Node, seq: int, jobs: Mapping[str, Iterable[Process]], draining: bool = False) -> None:
-        """Take in the whole table of a node as of change `seq`, unless a later change was made already."""
+        """Take in the whole table of a node as of change `seq`, unless a later change was made already.
+
+        Raises Refused (413) when it is too large.
+        """
         if seq < node.seq and not node.resync:
             return
+        new = {name: {process.pid: process for process in processes} for name, processes in jobs.items()}
+        _check_size(len(new), Size.of(process for processes in new.values() for process in processes.values()))
+        node.thaw()
         node.seq = seq
         node.resync = False
         if draining != node.draining:
             self.set_draining(node, draining)
-        for job_name in [name for name in node.jobs if name not in jobs]:
+        for job_name in node.jobs.keys() - new.keys():
             self._remove_job(node, job_name)
-        for job_name, processes in jobs.items():
+        for job_name, current in new.items():
             if job_name not in node.jobs:
                 self._add_job(node, job_name)
-            known = node.jobs[job_name]
-            current = {process.pid: process for process in processes}
             for process in current.values():
-                self._put_process(node, job_name, known, process)
-            for pid in known.keys() - current.keys():
-                self._publish.process("remove_process", node, job_name, known.pop(pid))
+                self._put_process(node, job_name, process)
+            for pid in node.jobs[job_name].keys() - current.keys():
+                self._drop_process(node, job_name, pid)
         self._publish.update(node)
+
+    def drain(self, node: Node, seq: int | None = None) -> None:
+        """The node takes no more work."""
+        if _is_next(node, seq):
+            _count(node, seq)
+            self.set_draining(node, True)
 
     def set_draining(self, node: Node, draining: bool) -> None:
         """Note whether the node takes work: the processes of one that drains leave the answers' pids."""
@@ -103,7 +124,8 @@ class Tables:
         self._publish.job("add_job", node, job_name)
 
     def _remove_job(self, node: Node, job_name: str) -> None:
-        del node.jobs[job_name]
+        for process in node.jobs.pop(job_name).values():
+            node.size = node.size.minus(process)
         self._unindex(node, job_name)
         self._publish.job("remove_job", node, job_name)
 
@@ -113,12 +135,19 @@ class Tables:
         if not holders:
             del self._by_job[job_name]
 
-    def _put_process(self, node: Node, job_name: str, known: dict[int, Process], process: Process) -> None:
+    def _put_process(self, node: Node, job_name: str, process: Process) -> None:
+        known = node.jobs[job_name]
         before = known.get(process.pid)
         if before == process:
             return
         known[process.pid] = process
+        node.size = node.size.plus(process).minus(before)
         self._publish.process("update_process" if before else "add_process", node, job_name, process)
+
+    def _drop_process(self, node: Node, job_name: str, pid: int) -> None:
+        process = node.jobs[job_name].pop(pid)
+        node.size = node.size.minus(process)
+        self._publish.process("remove_process", node, job_name, process)
 
 
 def _is_next(node: Node, seq: int | None) -> bool:
@@ -133,6 +162,17 @@ def _count(node: Node, seq: int | None) -> None:
     """Take the number of a change before the change is published with it."""
     if seq is not None:
         node.seq = seq
+
+
+def _check_size(jobs: int, size: Size) -> None:
+    """Raise Refused when a table is larger than what one node can hold."""
+    for what, count, limit in (
+        ("jobs", jobs, MAX_NODE_JOBS),
+        ("processes", size.processes, MAX_NODE_PROCESSES),
+        ("endpoints", size.endpoints, MAX_NODE_ENDPOINTS),
+    ):
+        if count > limit:
+            raise Refused(413, f"too_many_{what}: a node can announce at most {limit}")
 
 
 def _processes(node: Node, job_name: str) -> dict[int, Process]:

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 from gaffer.keyfile import KeyFileError, read_key_file
 from gaffer.rules import did_you_mean
+from gaffer.trusted_files import UntrustedFile, open_trusted, read_trusted
 from gaffer_client.announced import NodePattern, Origin, covered
 from gaffer_client.cli.errors import UsageError
 from gaffer_client.cli.parse import Arguments
@@ -159,8 +160,12 @@ class Context:
         if path is None:
             return None
         path = os.path.expanduser(path)
-        if not os.access(path, os.R_OK):
-            raise UsageError(f"can't read {path}", hint=f"it is given as {key}")
+        try:
+            os.close(open_trusted(path, follow=True))
+        except UntrustedFile as error:
+            raise UsageError(error.message, hint=error.hint) from None
+        except OSError as error:
+            raise UsageError(f"can't read {path}: {error.strerror}", hint=f"it is given as {key}") from None
         return path
 
 
@@ -205,8 +210,9 @@ def _read_file(environ: Mapping[str, str]) -> _File:
     path = given or os.path.expanduser("~/.gaffer/gaffer.ini")
     parser = configparser.RawConfigParser()
     try:
-        with open(path, encoding="utf-8") as file:
-            parser.read_file(file)
+        parser.read_string(read_trusted(path).data.decode())
+    except UntrustedFile as error:
+        raise UsageError(error.message, hint=error.hint) from None
     except FileNotFoundError:
         if given:
             raise UsageError(f"there is no file {path}", hint="GAFFER_CONFIG names it") from None

@@ -82,7 +82,7 @@ class _UnixSocketFile(NamedTuple):
     def remove(self) -> None:
         """Unlink the file unless another process has put its own there."""
         with contextlib.suppress(FileNotFoundError):
-            found = os.stat(self.path)
+            found = os.lstat(self.path)
             if (found.st_dev, found.st_ino) == (self.device, self.inode):
                 os.unlink(self.path)
 
@@ -163,10 +163,10 @@ class Listeners:
             self.addresses += [_url(sock, "https" if context else "http") for sock in sockets]
 
     def _adopt_file(self, path: str) -> None:
-        found = os.stat(path)
+        found = os.lstat(path)
         self._files.append(_UnixSocketFile(path, found.st_dev, found.st_ino))
         if self._socket_gid is not None:
-            os.chown(path, -1, self._socket_gid)
+            os.chown(path, -1, self._socket_gid, follow_symlinks=False)
             os.chmod(path, 0o660)
 
 

@@ -1,0 +1,123 @@
+"""Opening a websocket to a host whose name has several addresses: they are tried side by side (RFC 8305)."""
+
+import asyncio
+import socket
+from collections import deque
+from collections.abc import Sequence
+from typing import Any
+
+from tornado.httpclient import HTTPRequest
+from tornado.httputil import HTTPHeaders
+from tornado.iostream import IOStream
+from tornado.tcpclient import TCPClient
+from tornado.websocket import WebSocketClientConnection
+
+ATTEMPT_DELAY = 0.25  # seconds before the next address is tried, too (RFC 8305 section 5)
+
+_AddressInfo = tuple[Any, Any, int, str, Any]  # of getaddrinfo
+
+
+async def connect(addresses: Sequence[_AddressInfo]) -> socket.socket:
+    """Connect to the first of the addresses that answers; raises OSError when none does.
+
+    The next attempt begins when one has failed, and after ATTEMPT_DELAY at the latest.
+    """
+    waiting = deque(interleave(addresses))
+    attempts: set[asyncio.Task[socket.socket]] = set()
+    failure = OSError("the name has no address")
+    try:
+        while waiting or attempts:
+            if waiting:
+                attempts.add(asyncio.create_task(_attempt(waiting.popleft())))
+            timeout = ATTEMPT_DELAY if waiting else None
+            done, _ = await asyncio.wait(attempts, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+            for attempt in done:
+                attempts.remove(attempt)
+                error = attempt.exception()
+                if error is None:
+                    return attempt.result()
+                if not isinstance(error, OSError):
+                    raise error
+                failure = error
+        raise failure
+    finally:
+        for attempt in attempts:
+            attempt.cancel()
+            attempt.add_done_callback(_close_late)
+
+
+def interleave(addresses: Sequence[_AddressInfo]) -> list[_AddressInfo]:
+    """The addresses in the order to try them: the families take turns, the first one first (RFC 8305 section 4)."""
+    queues: dict[Any, deque[_AddressInfo]] = {}
+    for address in addresses:
+        queues.setdefault(address[0], deque()).append(address)
+    ordered: list[_AddressInfo] = []
+    while len(ordered) < len(addresses):
+        ordered += [queue.popleft() for queue in queues.values() if queue]
+    return ordered
+
+
+async def _attempt(address: _AddressInfo) -> socket.socket:
+    family, kind, protocol, _, where = address
+    sock = socket.socket(family, kind, protocol)
+    try:
+        sock.setblocking(False)
+        await asyncio.get_running_loop().sock_connect(sock, where)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def _close_late(attempt: "asyncio.Task[socket.socket]") -> None:
+    if not attempt.cancelled() and attempt.exception() is None:
+        attempt.result().close()
+
+
+class _Client(TCPClient):
+    """Connects by `connect`."""
+
+    async def connect(
+        self,
+        host: str,
+        port: int,
+        af: socket.AddressFamily = socket.AF_UNSPEC,
+        ssl_options: Any = None,
+        max_buffer_size: int | None = None,
+        source_ip: str | None = None,
+        source_port: int | None = None,
+        timeout: Any = None,
+    ) -> IOStream:
+        async with asyncio.timeout(timeout):
+            loop = asyncio.get_running_loop()
+            addresses = await loop.getaddrinfo(host, port, family=af, type=socket.SOCK_STREAM)
+            stream = IOStream(await connect(addresses), max_buffer_size=max_buffer_size)
+            if ssl_options is None:
+                return stream
+            try:
+                return await stream.start_tls(False, ssl_options, server_hostname=host)
+            except BaseException:
+                stream.close()
+                raise
+
+
+class _Connection(WebSocketClientConnection):
+    """A websocket whose connection is made by `_Client`; Tornado makes it a turn of the loop later."""
+
+    def __init__(self, request: HTTPRequest, max_message_size: int) -> None:
+        super().__init__(request, max_message_size=max_message_size)
+        self.tcp_client.close()
+        self.tcp_client = _Client()
+
+
+def open_websocket(request: HTTPRequest, max_message_size: int) -> "asyncio.Future[WebSocketClientConnection]":
+    """As `tornado.websocket.websocket_connect`; the future is the connection, or fails as that of Tornado does."""
+    request.headers = HTTPHeaders(request.headers)
+    return _Connection(_with_defaults(request), max_message_size).connect_future
+
+
+def _with_defaults(request: HTTPRequest) -> HTTPRequest:
+    for name, value in HTTPRequest._DEFAULTS.items():
+        if getattr(request, name) is None:
+            setattr(request, name, value)
+    return request

@@ -1,0 +1,53 @@
+"""Which host names resolve, asked of the system and remembered for a while."""
+
+import asyncio
+import socket
+import time
+from collections.abc import Iterable
+
+from gaffer.names import is_ip
+
+TIMEOUT = 2.0  # seconds that a query waits for names that are not known yet
+FRESH = 30.0  # seconds until a name is asked for again
+LIMIT = 1000  # names that are remembered
+
+
+class Resolver:
+    """Asks for each name once at a time.
+
+    A name that resolved before still counts as resolving when the name server gives no answer.
+    """
+
+    def __init__(self) -> None:
+        self._found: dict[str, tuple[bool, float]] = {}
+        self._asking: dict[str, asyncio.Task[bool]] = {}
+
+    async def find_unresolved(self, hosts: Iterable[str]) -> list[str]:
+        """Those of the hosts that are names which don't resolve, in order; addresses always do."""
+        names = sorted({host for host in hosts if not is_ip(host)})
+        if asking := [task for name in names if (task := self._ask(name)) is not None]:
+            await asyncio.wait(asking, timeout=TIMEOUT)
+        return [name for name in names if not self._found.get(name, (False, 0.0))[0]]
+
+    def _ask(self, name: str) -> "asyncio.Task[bool] | None":
+        """What finds out about the name; None when that was done a short time ago."""
+        known = self._found.get(name)
+        if known is not None and time.monotonic() - known[1] < FRESH:
+            return None
+        if name not in self._asking and len(self._asking) < LIMIT:
+            task = self._asking[name] = asyncio.create_task(self._resolve(name))
+            task.add_done_callback(lambda _: self._asking.pop(name, None))
+        return self._asking.get(name)
+
+    async def _resolve(self, name: str) -> bool:
+        loop = asyncio.get_running_loop()
+        try:
+            await loop.getaddrinfo(name, None, type=socket.SOCK_STREAM)
+            resolves = True
+        except socket.gaierror as error:
+            resolves = error.errno == socket.EAI_AGAIN and self._found.get(name, (False, 0.0))[0]
+        self._found.pop(name, None)
+        while len(self._found) >= LIMIT:
+            del self._found[next(iter(self._found))]
+        self._found[name] = resolves, time.monotonic()
+        return resolves

@@ -1,0 +1,181 @@
+"""Files that decide what Gaffer does: which are believed, and which are refused, whoever prepared them."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from gaffer.trusted_files import (
+    UntrustedFile,
+    inherited_descriptor,
+    open_log,
+    open_trusted,
+    read_trusted,
+)
+from support.needs import needs_root
+
+STRANGER = 4242
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "inner" / "file"
+    path.parent.mkdir(mode=0o755)
+    path.write_text("content")
+    path.chmod(0o644)
+    return path
+
+
+def modes(mode: int, directory: bool = False) -> Callable[[Path], None]:
+    return lambda path: (path.parent if directory else path).chmod(mode)
+
+
+def owned(directory: bool = False) -> Callable[[Path], None]:
+    return lambda path: os.chown(path.parent if directory else path, STRANGER, STRANGER)
+
+
+def replaced_by(make: Callable[[Path], object]) -> Callable[[Path], None]:
+    def change(path: Path) -> None:
+        path.rename(path.with_name("other"))
+        make(path)
+
+    return change
+
+
+def linked_by_a_stranger(path: Path) -> None:
+    """The directory is reached through a link of another user, in a directory with the sticky bit."""
+    os.rename(path.parent, path.parent.with_name("real"))
+    path.parent.parent.chmod(0o1777)
+    os.symlink("real", path.parent)
+    os.chown(path.parent, STRANGER, STRANGER, follow_symlinks=False)
+
+
+GOOD = {
+    "others may read it": modes(0o644),
+    "only we may": modes(0o400),
+    "a directory that its group may read": modes(0o750, directory=True),
+    "a sticky directory": modes(0o1777, directory=True),
+}
+BAD = {
+    "everybody may write": (modes(0o646), "everybody may write to it"),
+    "the group may write": (modes(0o664), "its group may write to it"),
+    "everybody may write to its directory": (modes(0o757, directory=True), "of the directory"),
+    "the group may write to its directory": (modes(0o775, directory=True), "of the directory"),
+    "a link": (replaced_by(lambda path: path.symlink_to("other")), "it is a symbolic link"),
+    "a pipe": (replaced_by(os.mkfifo), "it is not a regular file"),
+    "a directory": (replaced_by(Path.mkdir), "it is not a regular file"),
+}
+BAD_FOR_ROOT = {
+    "it is a stranger's": (owned(), f"it belongs to the user {STRANGER}"),
+    "its directory is a stranger's": (owned(directory=True), f"it belongs to the user {STRANGER}"),
+    "a link of a stranger on the way": (linked_by_a_stranger, f"belongs to the user {STRANGER}"),
+}
+
+
+@pytest.mark.parametrize("change", GOOD.values(), ids=GOOD)
+def test_what_only_root_and_we_can_change_is_believed(file: Path, change: Callable[[Path], None]) -> None:
+    change(file)
+    assert read_trusted(file).data == b"content"
+    assert read_trusted(os.path.relpath(file)).data == b"content"
+
+
+def refused(file: Path, change: Callable[[Path], None], why: str) -> None:
+    change(file)
+    with pytest.raises(UntrustedFile) as error:
+        open_trusted(file)
+    assert why in error.value.message
+    assert str(file) in error.value.message
+    assert error.value.hint
+
+
+@pytest.mark.parametrize(("change", "why"), BAD.values(), ids=BAD)
+def test_what_others_can_change_is_refused(file: Path, change: Callable[[Path], None], why: str) -> None:
+    refused(file, change, why)
+
+
+@needs_root
+@pytest.mark.parametrize(("change", "why"), BAD_FOR_ROOT.values(), ids=BAD_FOR_ROOT)
+def test_what_others_own_is_refused(file: Path, change: Callable[[Path], None], why: str) -> None:
+    refused(file, change, why)
+
+
+def test_directories_on_the_way_may_be_links_of_ours(file: Path) -> None:
+    link = file.parent.with_name("link")
+    link.symlink_to("inner/../inner")
+    assert read_trusted(link / "file").data == b"content"
+    loop = file.parent.with_name("loop")
+    loop.symlink_to("loop")
+    with pytest.raises(OSError, match="symbolic links"):
+        open_trusted(loop / "file")
+
+
+def test_certificates_may_be_links(file: Path) -> None:
+    """Such as those in /etc/letsencrypt/live."""
+    link = file.with_name("link")
+    link.symlink_to(file)
+    os.close(open_trusted(link, follow=True))
+    file.chmod(0o666)
+    with pytest.raises(UntrustedFile, match="everybody may write"):
+        open_trusted(link, follow=True)
+
+
+def test_a_missing_file_is_no_matter_of_trust(file: Path) -> None:
+    for missing in (file.with_name("missing"), file / "below", file.parent / "no" / "such"):
+        with pytest.raises(OSError):
+            open_trusted(missing)
+
+
+def test_a_descriptor_of_the_shell_is_believed() -> None:
+    reader, writer = os.pipe()
+    os.write(writer, b"content")
+    os.close(writer)
+    try:
+        assert inherited_descriptor(f"/dev/fd/{reader}") == reader
+        assert read_trusted(f"/proc/self/fd/{reader}", descriptors=True).data == b"content"
+        with pytest.raises((UntrustedFile, OSError)):
+            open_trusted(f"/dev/fd/{reader}")
+    finally:
+        os.close(reader)
+    assert [inherited_descriptor(f"/dev/std{name}") for name in ("in", "out", "err")] == [0, 1, 2]
+    assert inherited_descriptor("/dev/fd/x") is inherited_descriptor("key") is None
+
+
+# Logs
+
+
+def test_a_log_is_made_and_appended_to(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    for _ in range(2):
+        descriptor = open_log(log, 0o640)
+        os.write(descriptor, b"line\n")
+        os.close(descriptor)
+    assert log.read_text() == "line\n" * 2
+    assert log.stat().st_mode & 0o777 == 0o640
+    os.close(open_log("/dev/null"))
+    os.close(open_log("/dev/stderr"))
+
+
+def hard_link(path: Path) -> None:
+    path.parent.chmod(0o1777)
+    os.link(path.with_name("other"), path)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [lambda path: path.symlink_to("other"), lambda path: path.symlink_to("missing"), os.mkfifo, Path.mkdir, hard_link],
+    ids=["link", "link to nothing", "pipe", "directory", "hard link"],
+)
+def test_a_log_goes_through_nothing_else(file: Path, make: Callable[[Path], object]) -> None:
+    replaced_by(make)(file)
+    with pytest.raises(UntrustedFile):
+        open_log(file)
+    assert file.with_name("other").read_text() == "content"
+    assert not file.with_name("missing").exists()
+
+
+@needs_root
+def test_a_log_is_not_that_of_a_stranger(file: Path) -> None:
+    owned()(file)
+    with pytest.raises(UntrustedFile, match="belongs to the user"):
+        open_log(file)
