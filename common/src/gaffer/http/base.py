@@ -219,6 +219,8 @@ class Handler(Routed):
         """The error to answer for an exception that ended a request."""
         if isinstance(failure, GafferError):
             return failure
+        if isinstance(failure, MemoryError):
+            return GafferError("out of memory", reason="out_of_memory", errno=503, hint="try again later")
         if status == 500:
             return GafferError("the server failed; its log says why")
         message = failure.get_message() if isinstance(failure, HTTPError) else None
