@@ -1,4 +1,4 @@
-"""Out of memory or not: what the counters of the kernel tell of a process that SIGKILL ended."""
+"""Out of memory or not: the counters of the kernel after a process was ended by SIGKILL."""
 
 from pathlib import Path
 

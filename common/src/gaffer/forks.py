@@ -1,4 +1,4 @@
-"""When os.fork was used in this process: tells its own children, which no Popen object holds, from adopted ones."""
+"""When os.fork was used in this process: distinguishes its own children without a Popen object from adopted ones."""
 
 import os
 from collections import deque

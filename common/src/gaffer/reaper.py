@@ -1,7 +1,7 @@
 """Signals process trees until nothing is left of them, and reaps adopted zombies.
 
 When the daemon is a child subreaper (prctl(2) PR_SET_CHILD_SUBREAPER), descendants that lost their parent become its
-children. They are told apart by their process group, by their control group where there is one, or by the cookie
+children. They are identified by their process group, by their control group where there is one, or by the cookie
 `GAFFER_PROCESS` in their environment. A descendant that is in another group, session and environment, where no control
 group holds it, can't be found once it has lost its parent.
 
@@ -37,7 +37,7 @@ DETACHED = ":detached"  # how the cookie of a detached process ends, so that it 
 _PR_SET_CHILD_SUBREAPER, _PR_GET_CHILD_SUBREAPER = 36, 37
 _SLICE = 0.01  # seconds after which a scan lets the loop turn
 _SHARE = 4  # a scan for SIGCHLD waits this many times as long as the last one took
-_SWEEP_INTERVAL = 1.0  # seconds between scans where SIGCHLD can't be heard
+_SWEEP_INTERVAL = 1.0  # seconds between scans where SIGCHLD can't be caught
 _FIRST_LOOK, _LAST_LOOK = 0.01, 0.25  # seconds between two scans while trees are ending
 _KILL_TIMEOUT = 10.0  # seconds after SIGKILL until a tree is reported as stuck
 _FORK_PATIENCE = 10.0  # seconds that a zombie waits for its parent where os.fork here may have made it
@@ -62,9 +62,9 @@ class Leader(Protocol):
 class _Tree:
     leader: Leader
     order: int = 0  # the signal that all members are to get
-    ordered: int = 0  # when that was said, in clock ticks since boot
+    ordered: int = 0  # when it was given, in clock ticks since boot
     kill_began: float | None = None
-    told: set[tuple[int, int]] = field(default_factory=set)  # members outside the group, by pid and start time
+    delivered: set[tuple[int, int]] = field(default_factory=set)  # members outside the group, by pid and start time
     killed: dict[int, int] = field(default_factory=dict)  # start times of descendants that got SIGKILL, by pid
     denied: set[int] = field(default_factory=set)  # members that we may not signal
     alive: set[int] = field(default_factory=set)  # members that the current scan found
@@ -145,7 +145,7 @@ class Reaper:
                 pass
             _set_subreaper(self._was_subreaper)
         if self._previous is not None and threading.current_thread() is threading.main_thread():
-            # Stopped in another thread the handler stays, passing on what it hears to the one before it.
+            # Stopped in another thread the handler stays, calling the one before it.
             signal.signal(signal.SIGCHLD, self._previous)
             self._previous = None
 
@@ -184,7 +184,7 @@ class Reaper:
         """
         tree = self._ending[leader.os_pid] = self._trees[leader.os_pid]
         tree.order, tree.ordered = signum, procfs.clock_ticks()
-        tree.told.clear()
+        tree.delivered.clear()
         if signum == signal.SIGKILL:
             if tree.kill_began is None:
                 tree.kill_began = self.loop.time()
@@ -196,7 +196,7 @@ class Reaper:
             try:
                 os.killpg(leader.os_pid, signum)
                 if signum != signal.SIGKILL:
-                    os.killpg(leader.os_pid, signal.SIGCONT)  # one that is stopped hears nothing else
+                    os.killpg(leader.os_pid, signal.SIGCONT)  # a stopped process handles nothing else
             except ProcessLookupError:
                 pass
             except PermissionError:
@@ -313,7 +313,7 @@ class Reaper:
         self._report_stuck()
 
     def _candidates(self, ended: list[_Tree], *, foreign: bool) -> set[int]:
-        # Whoever is alive below a leader has an ancestor among our children once the leader is gone, if we adopt
+        # All that live below a leader have an ancestor among our children once the leader is gone, if we adopt
         # orphans; otherwise orphans went to init and every process must be looked at.
         everywhere = bool(ended) and (foreign or not self.subreaper)
         pids = set(procfs.all_pids()) if everywhere else procfs.children() if self.subreaper else set()
@@ -347,9 +347,9 @@ class Reaper:
             self._kill_with_descendants(tree, stat)
             return
         identity = (stat.pid, stat.start_time)
-        if not tree.order or identity in tree.told:
+        if not tree.order or identity in tree.delivered:
             return
-        tree.told.add(identity)
+        tree.delivered.add(identity)
         in_group = stat.pgrp == tree.leader.os_pid and tree.leader.pins_group
         if (not in_group or stat.start_time > tree.ordered) and not _signal_verified(stat, tree.order, signal.SIGCONT):
             tree.leader.refused(_denied_message([stat.pid]), final=False)
@@ -439,7 +439,7 @@ class Reaper:
         due = {
             pid: doubt
             for pid, doubt in self._doubtful.items()
-            # After the last scan nobody reaps them.
+            # There is no later scan to reap them.
             if doubt.due <= now or not (self._active or forks.may_have_made(doubt.start_time))
         }
         held = _held() if due else set()

@@ -163,7 +163,7 @@ class _Hunt:
             name = record.job if record else "an unrecorded job"
             logger.warning("ending process %d of %s, left by an earlier gafferd", pid, name)
         for target in found:
-            self._send(target, signal.SIGTERM, signal.SIGCONT)  # one that is stopped hears nothing else
+            self._send(target, signal.SIGTERM, signal.SIGCONT)  # a stopped process handles nothing else
 
     def _send(self, target: _Target, *signums: int) -> None:
         try:

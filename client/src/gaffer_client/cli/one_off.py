@@ -75,7 +75,7 @@ def _forward(child: "subprocess.Popen[bytes]", signum: int) -> None:
     if child.returncode is None:  # else its number may be another's
         os.kill(child.pid, signum)
         if signum == signal.SIGTERM:
-            os.kill(child.pid, signal.SIGCONT)  # one that is stopped hears nothing else
+            os.kill(child.pid, signal.SIGCONT)  # a stopped process handles nothing else
 
 
 def _reap(children: Children) -> None:
