@@ -15,6 +15,7 @@ from gaffer.job import Job
 from gaffer.loop import new_loop
 from gaffer.names import JobName
 from gaffer.process import ProcessConfig
+from gaffer.webhooks import WebHooks
 from support.http_node import running_node
 from support.managers import Recording, running_manager
 from support.poll import eventually
@@ -184,6 +185,29 @@ def test_other_handlers_are_fine(pattern):
 def test_a_handler_is_a_rule(rule):
     with pytest.raises(TypeError, match="expected a rule"):
         HttpHandler(handlers=[rule])
+
+
+def test_a_job_is_named_by_its_name(loop):
+    manager = Manager(loop)
+    for name in (5, None, {"name": "web"}, ["web"]):
+        with pytest.raises(TypeError, match="expected the name of a job"):
+            manager.info(name)
+        with pytest.raises(TypeError, match="expected the name of a job"):
+            manager.start_job(name)
+
+
+@pytest.mark.parametrize("hooks", ["http://a", ["http://a"], [("exit",)], [("exit", "http://a", 1)]])
+def test_webhooks_are_pairs(hooks):
+    with pytest.raises(TypeError, match="event, url"):
+        WebHooks(hooks)
+
+
+def test_a_listener_that_nothing_would_await_is_refused(loop):
+    async def listener(name, message):
+        pass
+
+    with pytest.raises(TypeError, match="is a coroutine function: subscribe a function that makes a task"):
+        Manager(loop).events.subscribe("exit", listener)
 
 
 # Waiting

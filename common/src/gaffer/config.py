@@ -184,7 +184,8 @@ class ProcessConfig:
         """A process with these settings that no manager looks after, not started yet (TPL-27).
 
         `pid` becomes its internal id, `label` (`session.job` or a bare name) its job, `env` goes over the settings'.
-        `on_exit(process, exit_code, term_signal)` is called on the loop when it has ended.
+        `on_exit(process, exit_code, term_signal)` is called on the loop when it has ended; `exit_code` is None when a
+        signal ended it.
         """
         # gaffer.process imports this module.
         from gaffer.process import Process

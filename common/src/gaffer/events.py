@@ -5,6 +5,7 @@ a subscription gets a record at most once, under its name, or under the first al
 """
 
 import asyncio
+import inspect
 import logging
 import threading
 from collections import deque
@@ -73,7 +74,12 @@ class EventEmitter:
             self._schedule()
 
     def subscribe(self, evtype: str, listener: Listener, once: bool = False) -> None:
-        """Call `listener` for every event that the pattern `evtype` matches; the same listener only once."""
+        """Call `listener` for every event that the pattern `evtype` matches; the same listener only once.
+
+        Raises TypeError for a coroutine function: nothing would await it.
+        """
+        if inspect.iscoroutinefunction(listener):
+            raise TypeError(f"{listener!r} is a coroutine function: subscribe a function that makes a task of it")
         subscription = _Subscription(normal(evtype), listener, once)
         with self._lock:
             subscriptions = self._by_pattern.setdefault(subscription.pattern, [])

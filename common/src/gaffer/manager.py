@@ -408,6 +408,8 @@ class Manager(Observed):
         return self._job(name, sessionid)
 
     def _job(self, name: Name, sessionid: str | None = None) -> Job:
+        if not isinstance(name, str | JobName):
+            raise TypeError(f"expected the name of a job, got {type(name).__name__} {name!r}")
         key = name if isinstance(name, JobName) else JobName(*split_job_name(name, sessionid or DEFAULT_SESSION))
         job = self._jobs.get(key)
         if job is None:

@@ -36,8 +36,12 @@ class WebHooks:
         self._hooks: dict[Hook, Listener] = {}
         self._targets: dict[str, _Target] = {}
         self._events: EventEmitter | None = None
-        for event, url in hooks:
-            self.register_hook(event, url)
+        if isinstance(hooks, str):
+            raise TypeError(f"expected a list of pairs (event, url), got {hooks!r}")
+        for hook in hooks:
+            if isinstance(hook, str) or len(hook) != 2:
+                raise TypeError(f"expected a pair (event, url), got {hook!r}")
+            self.register_hook(*hook)
 
     @property
     def hooks(self) -> list[Hook]:
