@@ -102,6 +102,17 @@ async def test_who_authenticates_on_a_session_is_no_stranger(node: HttpNode) -> 
         assert b"gaffer:command_success" in await kept.read_until(b"command_success")
 
 
+async def test_a_key_is_noted_where_none_is_needed(node: HttpNode) -> None:
+    reader, writer = await asyncio.open_connection(*node.address.removeprefix("http://").rsplit(":", 1))
+    async with AsyncExitStack() as stack:
+        stack.callback(writer.close)
+        for _ in range(3 * STRANGERS):
+            writer.write(b"GET /ping HTTP/1.1\r\nHost: localhost\r\nX-Api-Key: honest\r\n\r\n")
+            assert (await reader.readline()).split()[1] == b"200"
+            await reader.readuntil(b"\r\n\r\nOK")
+            await hold(node, stack, "websocket")
+
+
 async def test_local_callers_are_known_before_they_ask() -> None:
     async for node in node_of(trust_local=True):
         async with AsyncExitStack() as stack:

@@ -354,6 +354,7 @@ class Application(TornadoApplication, ServedApplication):
         match = self.routes.match(request.path)
         scope = match.route.scope(method) if match is not None and match.route.answers(method) else None
         if match is not None and scope is PUBLIC:
+            self._recognize(request)
             return self.deliver(request, match, _NOBODY)
         facts = Facts.from_headers(method, request.protocol, request.headers, peer_of(request))
         if method == "OPTIONS":
@@ -371,6 +372,15 @@ class Application(TornadoApplication, ServedApplication):
         self.authorize(match, method, grant)
         check_content_type(facts, takes_text=match.route.takes_text)
         return self.deliver(request, match, grant)
+
+    def _recognize(self, request: HTTPServerRequest) -> None:
+        """Note a caller that presents a key where none is needed: monitoring may ask for nothing else."""
+        stream = stream_of(request)
+        if is_known(stream):
+            return
+        key = Facts.from_headers("GET", request.protocol, request.headers, peer_of(request)).key
+        grant = self.policy.verify(key) if key is not None else None
+        note_caller(stream, grant is not None and self.policy.knows(grant))
 
     def _identify(self, request: HTTPServerRequest, facts: Facts, *, is_needed: bool) -> Grant:
         """The grant of the caller, one without scopes for an unknown one where that `is_needed` not."""

@@ -14,6 +14,7 @@ from gaffer.http.quota import Quota
 
 TURN = 0.02  # seconds from one turn to the next
 
+_AT_ONCE = 4  # arrivals that are served in one turn where there is room
 _HEAD = 4096  # bytes of a request that are looked at for a key
 
 
@@ -85,11 +86,12 @@ class WaitingRoom:
             self._serve(self._take(arrival))
 
     def _turn(self) -> None:
-        """Serve the oldest arrival of the source with fewest, and more while there is room."""
+        """Serve the oldest arrival of the source with fewest, and some more where there is room."""
         self._timer = None
-        while (arrival := self._arrivals.fairest) is not None:
+        for _ in range(_AT_ONCE):
             had_room = self._has_room()
-            self._serve(self._take(arrival))
+            if (arrival := self._arrivals.fairest) is not None:
+                self._serve(self._take(arrival))
             if not had_room:
                 break
         if self._arrivals:
