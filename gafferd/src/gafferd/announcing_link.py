@@ -72,6 +72,8 @@ _ENDS = (ssl.SSLError, ConnectionResetError, BrokenPipeError, StreamClosedError,
 
 _STALE_INCARNATION = re.compile(r"stale_incarnation\b[^0-9]*([0-9]{1,19})")
 
+_OVERSIZE = "beyond what one node can announce"
+
 _TLS_OPTIONS = "(see --cacert, --client-certfile and --client-keyfile)"
 
 
@@ -151,13 +153,18 @@ class Link:
         """Send changes, if there is a connection; a later one begins with all there is."""
         if not self.connected:
             return
+        room = False
         for message in self._journal.plain_changes(changes) if self._plain else changes:
+            gone = isinstance(message, UnregisterJob)
+            room |= gone
             if message.job_name not in self._refused:
                 self._post(message)
-            elif isinstance(message, UnregisterJob):
+            elif gone:
                 # Passing over a number is a gap, after which the lookupd asks for a snapshot.
                 del self._refused[message.job_name]
                 self._show_refused()
+        if room and self._refused and not self._plain:
+            self._offer_again()
 
     async def drain(self) -> None:
         """Say that the node takes no more work, and wait for the answer, if there is a connection."""
@@ -280,8 +287,9 @@ class Link:
         self._plain = reply.epoch is None
         self._interval = reply.interval or DEFAULT_INTERVAL
         self._window = DEFAULT_WINDOW if reply.reconnect_window is None else reply.reconnect_window
-        limit = "it is beyond what one node can announce"
-        self._refused = {} if self._plain else dict.fromkeys(self._journal.oversize(), limit)
+        self._refused = {} if self._plain else dict.fromkeys(self._journal.oversize(), _OVERSIZE)
+        if self._refused:
+            logger.warning("lookupd %s: %d jobs are left out: %s", self.address, len(self._refused), _OVERSIZE)
         self._sent.clear()
         self._broken.clear()
         opening = self._journal.plain_snapshot() if self._plain else [self._snapshot()]
@@ -322,6 +330,18 @@ class Link:
         self._refused[change.job_name] = why
         self._show_refused()
         if not self._plain:
+            self._snapshot_due = True
+            self._post(self._snapshot())
+
+    def _offer_again(self) -> None:
+        """Announce what was left out because it was too much, now that other jobs are gone."""
+        oversize = self._journal.oversize()
+        limits = (_OVERSIZE, "413 ")
+        fits = [job for job, why in self._refused.items() if why.startswith(limits) and job not in oversize]
+        for job in fits:
+            del self._refused[job]
+        if fits:
+            self._show_refused()
             self._snapshot_due = True
             self._post(self._snapshot())
 

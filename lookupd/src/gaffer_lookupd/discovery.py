@@ -45,7 +45,7 @@ def prometheus_groups(
                 for node in list(registry.tables.jobs.get(name, {}).values()):
                     yield from (group for label, group in _groups(node, name, split) if endpoint in (None, label))
 
-    return in_parts(chain((b"[",), separated(groups()), (b"]",)))
+    return in_parts(chain((b"[",), separated(groups()), (b"]",)), split=True)
 
 
 def _groups(node: Node, job_name: str, job: JobName) -> list[tuple[str, bytes]]:

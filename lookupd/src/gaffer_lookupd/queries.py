@@ -45,7 +45,7 @@ class Queries:
         """All identified nodes: `Nodes`."""
         registry = self._registry
         infos = (_node(node, _age(node, now)) for node in list(registry.nodes) if registry.find(node.key) is node)
-        return self._answer(b'"nodes":[', infos, b"]", registry.graves)
+        return self._answer(b'"nodes":[', separated(infos), b"]", registry.graves)
 
     def node(self, node_id: str, now: float) -> bytes | None:
         """The node of that id: `AgedNodeInfo`; None when there is none."""
@@ -65,7 +65,7 @@ class Queries:
 
     def find_job(self, job_name: str, now: float) -> Iterator[bytes]:
         """The nodes that have the job, by its qualified name: `Sources`."""
-        sources = self._sources(job_name, _Ends(now))
+        sources = _separated_groups(self._sources(job_name, _Ends(now)))
         return self._answer(b'"sources":[', sources, b"]", self._registry.graves_of(job_name))
 
     def sessions(self, node_name: str | None, now: float) -> Iterator[bytes]:
@@ -86,13 +86,13 @@ class Queries:
             first = True
             for name in names:
                 yield b"%b%b:[" % (b"" if first else b",", _encode(name))
-                yield from separated(self._sources(name, ends, node_name))
+                yield from _separated_groups(self._sources(name, ends, node_name))
                 yield b"]"
                 first = False
             yield b"}}"
 
         found = _separated_groups(session(sessionid, names) for sessionid, names in by_session.items())
-        return self._answer_parts(b'"nb_sessions":%d,"sessions":[' % len(by_session), found, b"]", graves)
+        return self._answer(b'"nb_sessions":%d,"sessions":[' % len(by_session), found, b"]", graves)
 
     def snapshot(self) -> Iterator[bytes]:
         """All there is: `Snapshot`, as of now however late the parts are asked for."""
@@ -105,28 +105,23 @@ class Queries:
 
         def job(name: str) -> Iterator[bytes]:
             yield b'{"name":%b,"sources":[' % _encode(name)
-            yield from separated(self._sources(name, ends))
+            yield from _separated_groups(self._sources(name, ends))
             yield b"]}"
 
         head = b'"nb_jobs":%d,"jobs":[' % len(names)
-        return self._answer_parts(head, _separated_groups(map(job, names)), b"]", graves)
+        return self._answer(head, _separated_groups(map(job, names)), b"]", graves)
 
-    def _sources(self, job_name: str, ends: _Ends, node_name: str | None = None) -> Iterator[bytes]:
-        """The sources of a job, on the nodes of that name if it is given."""
+    def _sources(self, job_name: str, ends: _Ends, node_name: str | None = None) -> Iterator[tuple[bytes, bytes]]:
+        """The sources of a job, on the nodes of that name if it is given, each in two pieces."""
         jobs = self._registry.tables.jobs
         for node in list(jobs.get(job_name, {}).values()):
             # It may have lost the job while earlier parts were sent.
             if node_name in (None, node.identity.name) and jobs.get(job_name, {}).get(node.key) is node:
-                yield _source_head(node, job_name) + ends[node]
+                yield _source_head(node, job_name), ends[node]
 
-    def _answer(self, head: bytes, items: Iterable[bytes], tail: bytes, graves: Iterable[Grave]) -> Iterator[bytes]:
-        return self._answer_parts(head, separated(items), tail, graves)
-
-    def _answer_parts(
-        self, head: bytes, pieces: Iterable[bytes], tail: bytes, graves: Iterable[Grave]
-    ) -> Iterator[bytes]:
+    def _answer(self, head: bytes, pieces: Iterable[bytes], tail: bytes, graves: Iterable[Grave]) -> Iterator[bytes]:
         end = b"%b,%b}" % (tail, self._trusted(graves))
-        return in_parts(chain((b"{", head), pieces, (end,)))
+        return in_parts(chain((b"{", head), pieces, (end,)), split=True)
 
     def _trusted(self, graves: Iterable[Grave]) -> bytes:
         """The fields of `Trust`."""
@@ -177,14 +172,21 @@ def _table(info: NodeInfo, jobs: Mapping[str, Mapping[int, Process]]) -> Iterato
     yield b"}}"
 
 
-def in_parts(items: Iterable[bytes], size: int = PART_SIZE) -> Iterator[bytes]:
-    """Join items to parts of about `size` bytes; a larger item stays whole."""
+def in_parts(items: Iterable[bytes], *, split: bool = False) -> Iterator[bytes]:
+    """Join items to parts of about PART_SIZE; a larger item stays whole, or is split, too."""
     pending: list[bytes] = []
     length = 0
     for item in items:
+        if split and len(item) > PART_SIZE:
+            if pending:
+                yield b"".join(pending)
+            pending, length = [], 0
+            # Slices, not a copy of the whole: the item is kept once for all readers.
+            yield from (item[start : start + PART_SIZE] for start in range(0, len(item), PART_SIZE))
+            continue
         pending.append(item)
         length += len(item)
-        if length >= size:
+        if length >= PART_SIZE:
             yield b"".join(pending)
             pending, length = [], 0
     if pending:
