@@ -96,7 +96,6 @@ class Procfile:
                 if name in commands:
                     message = f"the type {name!r} is already on line {lines[name]}, which is ignored"
                     self.warnings.append(Problem(place, message, "rename one of them"))
-                    del commands[name]
                 commands[name], lines[name] = match[2], number
             elif line and not line.startswith("#"):
                 self.warnings.append(Problem(place, f"ignored {line!r}: expected TYPE: COMMAND"))
