@@ -239,7 +239,11 @@ def test_a_lookup_elsewhere_does_not_name_loopback_addresses(gaffer: Commands, m
         announcing(lookup, node.url)
         ran = gaffer("-L", lookup.url, "drain", "web1")
         assert (ran.status, node.requests) == (1, [])
-        assert "address of this one" in ran.err
+        assert "is an address of this host" in ran.err
+        announcing(lookup, node.url.replace("127.0.0.1", "localhost"))
+        assert gaffer("-L", lookup.url, "drain", "web1").status == 1
+        assert node.requests == []
+        announcing(lookup, node.url)
         monkeypatch.setenv("GAFFER_NODES", "127.0.0.1")
         assert gaffer("-L", lookup.url, "drain", "web1").status == 0
 

@@ -40,6 +40,14 @@ def test_the_socket_in_a_default_state_directory_is_preferred(
         assert gaffer("apps").out == "shop\n"  # a socket that nobody serves any more is passed over
 
 
+@needs_root  # it serves as root, whom everyone trusts
+def test_users_prefer_their_own_node(system: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.geteuid", lambda: 54321)
+    with gafferd(state_dir=tmp_path / "gaffer"):
+        assert default_url({"XDG_STATE_HOME": str(tmp_path)}) == f"unix:{tmp_path}/gaffer/gafferd.sock"
+        assert default_url({"XDG_STATE_HOME": str(tmp_path / "other")}) == DEFAULT_URL
+
+
 LISTEN = """
 listener = socket.socket(socket.AF_UNIX)
 listener.bind(sys.argv[1])

@@ -191,3 +191,28 @@ def test_the_output_of_a_process(tmp_path: Path, kind: str) -> None:
             eventually(lambda: heard == [("out", "one\n")])
             server.get_process(pid).send("two\n")
             eventually(lambda: heard == [("out", "one\n"), ("out", "two\n")])
+
+
+def test_a_restart_of_the_node_loses_nothing_unnoticed(tmp_path: Path) -> None:
+    with gafferd(state_dir=tmp_path) as node, Server(node.url) as server:
+        port, watcher = node.port, Watcher(f"{node.url}/watch/create?feed=eventsource&heartbeat=1")
+        with following(watcher) as heard:
+            eventually(lambda: watcher.connected)
+            server.load({"name": "old", "cmd": "true", "start": False})
+            eventually(lambda: [event for event, _ in heard] == ["create"])
+            node.stop()
+            eventually(lambda: not watcher.connected)
+            last = watcher.last_event_id
+    with gafferd("--bind", f"127.0.0.1:{port}", state_dir=tmp_path) as node, Server(node.url) as server:
+        for name in ("a", "b", "c"):
+            server.load({"name": name, "cmd": "true", "start": False})
+        again = Watcher(f"{node.url}/watch/create?feed=eventsource&heartbeat=1", last_event_id=last)
+        with following(again) as heard:
+            eventually(lambda: len(heard) >= 4)
+        assert [(event, data.get("name")) for event, data in heard[-4:]] == [
+            ("gap", None),
+            ("create", "a"),
+            ("create", "b"),
+            ("create", "c"),
+        ]
+        assert again.last_event_id.partition(":")[0] != last.partition(":")[0]

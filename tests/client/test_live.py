@@ -33,9 +33,12 @@ def pids(live: LiveLookup, job: str) -> list[list[int]]:
     return [source["pids"] for source in live.find_job(job)["sources"]]
 
 
+_OF_LOOKUPD = ("age_ms", "tombstones", "warming")  # in its own answers, not in merged ones
+
+
 def without_ages(answer: Any) -> Any:
     if isinstance(answer, dict):
-        return {key: without_ages(value) for key, value in answer.items() if key not in ("age_ms", "tombstones")}
+        return {key: without_ages(value) for key, value in answer.items() if key not in _OF_LOOKUPD}
     return [without_ages(each) for each in answer] if isinstance(answer, list) else answer
 
 

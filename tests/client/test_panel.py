@@ -5,7 +5,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import msgspec
@@ -15,6 +15,8 @@ from gaffer_client import Lookup, errors
 from gaffer_client.answers import JobAnswer
 from support.client import Answering, Commands, answering_server
 from support.daemons import lookupd
+from support.peer import peer
+from support.poll import eventually
 
 NODE: dict[str, Any] = {"name": "web1", "origin": "http://web1:5000", "version": "0.1", "id": "web1", "incarnation": 1}
 
@@ -171,3 +173,22 @@ def test_commands_do_not_take_not_yet_for_none(good: Answering, gaffer: Commands
         assert ran.status == 3
         assert "has just started" in ran.out + ran.err
     assert gaffer("-L", good.url, "lookup:job", "s.w", "--json").out.count('"warming": true') == 1
+
+
+def test_questions_and_copies_outlast_a_restart_of_the_lookup() -> None:
+    with ExitStack() as first:
+        registry = first.enter_context(lookupd("--warmup", "0"))
+        node = first.enter_context(peer(registry.url))
+        node.identify("web1", id="e")
+        node.ask("REGISTER_JOB", job_name="s.w", seq=1)
+        node.ask("REGISTER_PROCESS", job_name="s.w", pid=4, seq=2, state="ready")
+        bind = ("--bind", registry.url.partition("://")[2])
+        lookup = Lookup(registry.url)
+        live = lookup.watch()
+        assert names(lookup.find_job("s.w")) == names(live.find_job("s.w")) == ["web1"]
+    with lookup, live, lookupd(*bind, "--warmup", "30", "--ttl", "60"):
+        answer = lookup.find_job("s.w")
+        assert (names(answer), answer["stale"], answer["warming"]) == (["web1"], True, True)
+        eventually(lambda: live.find_job("s.w").get("warming"))
+        answer = live.find_job("s.w")
+        assert (names(answer), answer["stale"]) == (["web1"], True)

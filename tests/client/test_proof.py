@@ -13,7 +13,7 @@ from gaffer_client.transport import Transport
 from support.client import answering_server, own_address
 from support.needs import needs_root
 from support.scripted import answer, scripted_server
-from support.strangers import stranger
+from support.strangers import NOBODY, stranger
 
 pytestmark = needs_root
 
@@ -91,6 +91,17 @@ def test_another_users_server_gets_neither_a_key_nor_an_environment(family: str)
                     give()
             server.load({"name": "web", "cmd": "true"}, "s")  # nothing confidential
     assert len([line for line in received if "POST" in line]) == 1
+    assert "gk_secret" not in str(received)
+
+
+def test_an_unmapped_user_is_not_known_as_oneself(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.geteuid", lambda: NOBODY)
+    with (
+        others_server(family) as (url, received),
+        Server(url, api_key="gk_secret") as server,
+        pytest.raises(errors.UntrustedServer, match="the kernel does not say which user serves it"),
+    ):
+        server.ping()
     assert "gk_secret" not in str(received)
 
 

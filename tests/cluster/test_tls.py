@@ -110,12 +110,12 @@ REFUSED = {
     ),
     "no key": (
         ("--client-certfile", "client"),
-        r"127.0.0.1: a node \('gafferd/[0-9.]+ \(one\)'\) came without the cluster key and was refused",
+        r"127.0.0.1: rejected node 'gafferd/[0-9.]+ \(one\)': no cluster key",
         "401: it wants the cluster key; give this node the key file",
     ),
     "a wrong key": (
         ("--client-certfile", "client", "--cluster-key-file", "wrong_key"),
-        r"127.0.0.1: a node \('gafferd/[0-9.]+ \(one\)'\) came with a wrong cluster key and was refused",
+        r"127.0.0.1: rejected node 'gafferd/[0-9.]+ \(one\)': wrong cluster key",
         "401: it wants the cluster key; give this node the key file",
     ),
 }

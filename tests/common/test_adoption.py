@@ -3,7 +3,7 @@
 import os
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import msgspec
@@ -55,7 +55,8 @@ def left_by_a_manager(config: ProcessConfig) -> Iterator[ProcessRecord]:
     yield record
     if procfs.read_stat(record.os_pid) is not None:
         os.kill(record.os_pid, signal.SIGKILL)
-    os.waitpid(record.os_pid, 0)
+    with suppress(ChildProcessError):  # a subreaper, which is its parent only here, has reaped it
+        os.waitpid(record.os_pid, 0)
 
 
 def ended(record: ProcessRecord) -> bool:

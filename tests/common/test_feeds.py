@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from gaffer.errors import BadRequest
 from gaffer.http.feed_formats import EncodedOutput, Messages, Output, to_json
-from gaffer.http.feeds import Feed, FeedQuery, Tail
+from gaffer.http.feeds import HEARTBEAT, Feed, FeedQuery, Tail
 from gaffer.position import Position
 from gaffer.streams import Chunk, Log, Records, Ring, Source
 from support.poll import eventually_async
@@ -235,3 +235,22 @@ def test_a_message_that_holds_itself_is_written() -> None:
     message: dict[str, Any] = {"event": "a"}
     message["self"] = message
     assert "text" in json.loads(to_json(message))
+
+
+@given(st.floats(0.1, 86400) | st.integers(1, 86400))
+def test_any_heartbeat_within_the_limits_is_described(seconds: float) -> None:
+    assert HEARTBEAT.fullmatch(f"{seconds:.17f}" if isinstance(seconds, float) else str(seconds))
+
+
+@pytest.mark.parametrize(
+    ("text", "described"),
+    [
+        *(
+            (text, True)
+            for text in ("true", "false", "0", "0.0", "0.1", "86400.0", "9999.5", "10000", "85999", "86399.9")
+        ),
+        *((text, False) for text in ("", "-1", "0.01", "86400.1", "86401", "100000", "1e3", ".5", "5.", "nan", "yes")),
+    ],
+)
+def test_heartbeats(text: str, described: bool) -> None:
+    assert (HEARTBEAT.fullmatch(text) is not None) is described

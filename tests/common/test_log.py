@@ -55,6 +55,18 @@ def test_a_writer_never_waits_and_counts_what_it_drops(reader):
     assert len(text.splitlines()) == 100 - lost + 2
 
 
+def test_without_a_thread_it_writes_at_once(reader, monkeypatch):
+    def start(thread):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    reader.go.set()
+    writer = BackgroundWriter(reader, report)
+    writer.write("a\n")
+    writer.write("b\n")
+    assert reader.seen == [b"a\n", b"b\n"]
+
+
 def test_what_can_not_be_written_is_lost(reader):
     reader.refuse = True
     reader.go.set()

@@ -52,6 +52,16 @@ def test_defaults() -> None:
 
 
 @row("TPL-30")
+def test_null_is_the_default_of_every_setting() -> None:
+    optional = dict.fromkeys(key for key in PROCESS_KEYS if key not in ("name", "cmd"))
+    assert ProcessConfig.from_dict({"name": "a", "cmd": "b", **optional}) == ProcessConfig("a", "b")
+    flapping = ProcessConfig.from_dict({"name": "a", "cmd": "b", "flapping": {"attempts": 9, "window": None}}).flapping
+    assert flapping == FlappingInfo(attempts=9)
+    for key in ("name", "cmd"):
+        [problem] = find_problems({"name": "a", "cmd": "b", key: None})
+        assert problem.path == f"$.{key}"
+
+
 def test_flapping_in_every_spelling() -> None:
     expected = FlappingInfo(attempts=3, window=1.0, retry_in=7.0, max_retry=5)
     for given_as in (expected, {"attempts": 3}, [3, 1.0, 7.0, 5], "3, 1., 7., 5", "3 1. 7. 5"):

@@ -1,6 +1,8 @@
 """Files that decide what Gaffer does: which are believed, and which are refused, whoever prepared them."""
 
+import grp
 import os
+import pwd
 import subprocess
 import sys
 import tempfile
@@ -11,6 +13,7 @@ import pytest
 
 from gaffer.trusted_files import (
     UntrustedFile,
+    find_danger,
     inherited_descriptor,
     open_log,
     open_trusted,
@@ -101,6 +104,21 @@ def test_what_others_can_change_is_refused(file: Path, change: Callable[[Path], 
 @pytest.mark.parametrize(("change", "why"), BAD_FOR_ROOT.values(), ids=BAD_FOR_ROOT)
 def test_what_others_own_is_refused(file: Path, change: Callable[[Path], None], why: str) -> None:
     refused(file, change, why)
+
+
+def status(mode: int, uid: int, gid: int) -> os.stat_result:
+    return os.stat_result((mode, 0, 0, 1, uid, gid, 0, 0, 0, 0))
+
+
+def test_the_group_of_a_user_alone_may_write() -> None:
+    """Where the umask of users is 002, all their directories are such."""
+    own = next(u for u in pwd.getpwall() if u.pw_uid and grp.getgrgid(u.pw_gid)[0::3] == (u.pw_name, []))
+    other = next(group.gr_gid for group in grp.getgrall() if group.gr_gid != own.pw_gid)
+    assert find_danger(status(0o40775, own.pw_uid, own.pw_gid), own.pw_uid) is None
+    assert find_danger(status(0o40775, own.pw_uid, other), own.pw_uid) == "its group may write to it"
+    assert find_danger(status(0o40777, own.pw_uid, own.pw_gid), own.pw_uid) == "everybody may write to it"
+    assert find_danger(status(0o40775, 0, 0), 0) == "its group may write to it"
+    assert find_danger(status(0o40775, 4242, 4242), 4242) == "its group may write to it"
 
 
 def test_directories_on_the_way_may_be_links_of_ours(file: Path) -> None:

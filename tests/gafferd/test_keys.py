@@ -190,7 +190,7 @@ def test_an_open_key_file_is_warned_about(tmp_path: Path, caplog: pytest.LogCapt
 @pytest.mark.parametrize(
     ("key", "weak"),
     [
-        (new_key(), False),
+        pytest.param(new_key(), False, id="random"),
         ("0123456789abcdef" * 2, False),
         ("0123456789abcde" * 2, True),
         ("1234567890" * 3, True),

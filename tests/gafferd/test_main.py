@@ -157,6 +157,7 @@ def test_it_listens_where_it_is_told(tmp_path):
         assert secure.startswith("https://127.0.0.1:")
         assert requests.get(f"{plain}/ping").status_code == 200
         assert requests.get(f"{secure}/ping", verify=str(ca)).status_code == 200
+        assert f"{key} is readable by other users" in node.stderr
 
 
 @pytest.mark.row("GD-13", "CL-09", "LP-21")

@@ -1,16 +1,19 @@
 """Discovery for programs as they are: what they are told, and that they follow a job from node to node."""
 
 import contextlib
+import os
+import re
 import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import msgspec
 import pytest
 import requests
 
 from gaffer.messages import Endpoint, Process
-from gaffer_lookupd.discovery import find_addresses, prometheus_groups
+from gaffer_lookupd.discovery import InstanceAddress, find_addresses, nginx_upstream, prometheus_groups
 from support.daemons import gafferd, lookupd
 from support.needs import NGINX, needs_nginx, needs_prometheus
 from support.peer import peer
@@ -258,6 +261,40 @@ scrape_configs:
         cluster.start("n2")
         eventually(lambda: up() == {("n2", "shop.web"): "1"}, 20)
         cluster.stop("n2")
+
+
+@needs_nginx
+def test_the_documented_script_installs_nothing_that_nginx_can_not_start_with(tmp_path):
+    page = Path(__file__).parents[2].joinpath("docs/lookupd.md").read_text()
+    script = next(block for block in re.findall(r"```sh\n(.*?)```", page, re.DOTALL) if "nginx -s reload" in block)
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    reloads, answer = tmp_path / "reloads", tmp_path / "answer"
+    (programs / "nginx").write_text(
+        f'#!/bin/sh\n[ "$1" = -s ] && {{ echo "$2" >> {reloads}; exit; }}\n'
+        f'[ "$*" = "-t -q" ] && exit\nexec {NGINX} -e {tmp_path}/log -g "pid {tmp_path}/pid;" "$@"\n'
+    )
+    (programs / "curl").write_text(f"#!/bin/sh\n[ -s {answer} ] || exit 22\ncp {answer} shop.web.new\n")
+    for program in programs.iterdir():
+        program.chmod(0o755)
+    folder = tmp_path / "conf.d"
+    folder.mkdir()
+    script = script.replace("/etc/nginx/conf.d", str(folder))
+
+    def run(text):
+        """What is installed after the script has run while lookupd answers `text`."""
+        answer.write_text(text)
+        env = {"PATH": f"{programs}:{os.environ['PATH']}"}
+        subprocess.run(["sh", "-c", script], env=env, capture_output=True, check=False)
+        return (folder / "shop.web.conf").read_text()
+
+    first, second = (nginx_upstream("shop.web", [InstanceAddress("127.0.0.1", port)]) for port in (8000, 8001))
+    assert run(first) == first
+    assert run(first) == first
+    assert run(first.replace("127.0.0.1", "web9.invalid")) == first
+    assert run("") == first  # no answer, or 503
+    assert run(second) == second
+    assert reloads.read_text() == "reload\nreload\n"
 
 
 @needs_nginx

@@ -589,7 +589,7 @@ def test_a_daemon_that_can_not_start_says_so(server):
     [
         ("abc", 0o600, "127.0.0.1:0", "anybody can guess it"),
         ("gk_cluster", 0o600, "0.0.0.0:0", "fewer than 128 random bits"),
-        (new_key(), 0o622, "127.0.0.1:0", "everybody may write to it"),
+        pytest.param(new_key(), 0o622, "127.0.0.1:0", "everybody may write to it", id="writable"),
     ],
 )
 def test_a_cluster_key_that_is_no_secret_is_refused(tmp_path, key, mode, bind, complaint):

@@ -3,9 +3,11 @@
 import asyncio
 import re
 import tracemalloc
+from contextlib import AsyncExitStack
 
 import pytest
 
+from gaffer.messages import Process
 from support.other_lookupd import http_server
 from support.registry import json
 from support.served_lookup import ServedLookup, slow_reader
@@ -101,6 +103,28 @@ async def test_a_large_answer_comes_in_parts_and_lets_others_in_between(served, 
     assert [job["name"] for job in json(body)["jobs"]] == [f"shop.{number}" for number in range(9000)]
     ((_, head, _),) = await ask(served.url, PLAIN.format(path="/jobs").replace("GET", "HEAD"))
     assert int(head["Content-Length"]) > 1_000_000
+
+
+async def test_a_job_with_very_many_processes_is_not_held_whole_for_each_reader(served):
+    tables, (node,) = served.registry.tables, served.registry.nodes
+    tables.replace(node, 2, {"shop.web": [Process(pid) for pid in range(40_000)]})
+    whole = b"".join(served.application.queries.find_job("shop.web", 0.0))
+    request = (PLAIN.format(path="/findJob?name=shop.web") + "\r\n").encode()
+    async with AsyncExitStack() as stack:
+        tracemalloc.start()
+        try:
+            for _ in range(10):
+                reader, writer = await stack.enter_async_context(slow_reader(served.url))
+                writer.transport.pause_reading()
+                writer.write(request)
+            for _ in range(200):
+                await asyncio.sleep(0)
+            now = tracemalloc.get_traced_memory()[0]
+        finally:
+            tracemalloc.stop()
+        assert now < 4 * len(whole)
+        writer.transport.resume_reading()
+        assert (await reader.readline()) == b"HTTP/1.1 200 OK\r\n"
 
 
 async def test_who_asks_and_does_not_read_costs_no_memory(served):

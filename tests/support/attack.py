@@ -1,7 +1,7 @@
 """Clients that attack a node, and clients that only use it, as programs of their own.
 
-attack.py attack HOST PORT              until it is terminated
-attack.py honest HOST PORT SECONDS      prints {"latencies": [seconds...], "failed": [reason...]}
+attack.py attack HOST PORT                  until it is terminated
+attack.py honest HOST PORT SECONDS [KEY]    prints {"latencies": [seconds...], "failed": [reason...]}
 """
 
 import asyncio
@@ -13,8 +13,13 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
+from uuid import uuid4
 
 POST = "POST /jobs/default HTTP/1.1\r\nHost: localhost\r\n"
+HANDSHAKE = (
+    "GET /channel/websocket HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+    "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+)
 MEGABYTE = 1024 * 1024
 
 # What honest clients ask for, on connections of their own, each so many times a second.
@@ -45,9 +50,9 @@ def under_attack(host: str, port: int) -> Iterator[None]:
             attackers.terminate()
 
 
-def use_honestly(host: str, port: int, seconds: float) -> Experience:
-    """Use the node for so long, as honest clients do."""
-    with _program("honest", host, port, seconds) as clients:
+def use_honestly(host: str, port: int, seconds: float, key: str = "") -> Experience:
+    """Use the node for so long, as honest clients do, with a key where it is given."""
+    with _program("honest", host, port, seconds, *([key] if key else [])) as clients:
         output, _ = clients.communicate(timeout=seconds + 60)
     assert clients.returncode == 0
     found = json.loads(output)
@@ -129,6 +134,35 @@ async def send_nonsense(host: str, port: int) -> None:
         await asyncio.sleep(0.05)
 
 
+async def hold_a_websocket(host: str, port: int) -> None:
+    """Open a websocket, and never say who it is."""
+    async with _connection(host, port) as (reader, writer):
+        writer.write(HANDSHAKE.encode())
+        await reader.read()
+
+
+async def hold_a_session(host: str, port: int) -> None:
+    """Open a SockJS session, and listen to it."""
+    async with _connection(host, port) as (reader, writer):
+        writer.write(_open_session("xhr_streaming").encode())
+        while await reader.read(65536):
+            pass
+
+
+async def open_sessions(host: str, port: int) -> None:
+    """Open one session after the other on one connection."""
+    async with _connection(host, port) as (reader, writer):
+        answered = True
+        while answered:
+            writer.write(_open_session("xhr").encode())
+            answered = bool(await reader.read(65536))
+
+
+def _open_session(transport: str) -> str:
+    path = f"/channel/0/{uuid4()}/{transport}"
+    return f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n"
+
+
 ATTACKERS: dict[Callable[[str, int], Awaitable[None]], int] = {
     send_heads_slowly: 200,
     send_bodies_slowly: 100,
@@ -138,6 +172,9 @@ ATTACKERS: dict[Callable[[str, int], Awaitable[None]], int] = {
     send_deep_json: 3,
     send_huge_heads: 3,
     send_nonsense: 3,
+    hold_a_websocket: 200,
+    hold_a_session: 100,
+    open_sessions: 3,
 }
 
 
@@ -179,36 +216,43 @@ class _Log(NamedTuple):
         await asyncio.sleep(max(0.0, 1 / HONEST_RATE - took))
 
 
-async def _ask(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, path: str) -> None:
-    writer.write(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+async def _ask(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, path: str, key: str) -> None:
+    writer.write(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n{_key_header(key)}\r\n".encode())
     head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
     await reader.readexactly(int(head.partition("content-length:")[2].partition("\r\n")[0]))
     if head.split()[1] != "200":
         raise ValueError(head)
 
 
-async def _use(host: str, port: int, path: str, end: float, log: _Log) -> None:
+def _key_header(key: str) -> str:
+    return f"X-Api-Key: {key}\r\n" if key else ""
+
+
+async def _use(host: str, port: int, path: str, end: float, log: _Log, key: str) -> None:
     """Ask again and again on one connection."""
     async with _connection(host, port) as (reader, writer):
         while time.monotonic() < end:
             async with log.note(path):
-                await _ask(reader, writer, path)
+                await _ask(reader, writer, path, key)
 
 
-async def _use_as_curl_does(host: str, port: int, path: str, end: float, log: _Log) -> None:
+async def _use_as_curl_does(host: str, port: int, path: str, end: float, log: _Log, key: str) -> None:
     """Ask again and again, each time on a new connection."""
     while time.monotonic() < end:
         async with log.note(path), _connection(host, port) as (reader, writer):
-            await _ask(reader, writer, path)
+            await _ask(reader, writer, path, key)
 
 
-async def _honest(host: str, port: int, seconds: float) -> None:
+async def _honest(host: str, port: int, seconds: float, key: str) -> None:
     log, end = _Log([], []), time.monotonic() + seconds
-    kept = [_use(host, port, path, end, log) for path in HONEST]
-    await asyncio.gather(*kept, _use_as_curl_does(host, port, "/jobs", end, log))
+    kept = [_use(host, port, path, end, log, key) for path in HONEST]
+    await asyncio.gather(*kept, _use_as_curl_does(host, port, "/jobs", end, log, key))
     print(json.dumps(log._asdict()))
 
 
 if __name__ == "__main__":
     role, host, port, *rest = sys.argv[1:]
-    asyncio.run(_attack(host, int(port)) if role == "attack" else _honest(host, int(port), *map(float, rest)))
+    if role == "attack":
+        asyncio.run(_attack(host, int(port)))
+    else:
+        asyncio.run(_honest(host, int(port), float(rest[0]), "".join(rest[1:])))

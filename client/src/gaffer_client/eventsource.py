@@ -141,10 +141,11 @@ class EventsourceClient:
     def stop(self) -> None:
         """End it, and wait for its thread unless that is the calling one."""
         self._stopping.set()
-        self._transport.interrupt()
         with self._lock:
             if self._stream is not None:
                 self._stream.interrupt()
+            else:
+                self._transport.interrupt()  # it may wait for the stream to begin
         if self._thread is not threading.current_thread():
             self.wait()
 

@@ -37,5 +37,5 @@ def _state_dirs(environ: Mapping[str, str]) -> Iterator[Path]:
     if given := environ.get("GAFFER_STATE_DIR"):
         yield Path(given).absolute()
     if os.geteuid() != 0:
-        yield Path(environ.get("XDG_STATE_HOME") or Path.home() / ".local/state") / "gaffer"
+        yield Path(environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state"), "gaffer")
     yield SYSTEM_STATE_DIR

@@ -239,7 +239,7 @@ class Lookup:
             )
             return _Reply(view, document)
 
-        return self._panel.ask(fetch, lambda reply: reply.is_good, grace=grace)
+        return self._panel.ask(fetch, lambda reply: reply.is_good, timeout=self._timeout, grace=grace)
 
     def _repeat(self, question: str) -> tuple[Merged, dict[str, Any]]:
         """The last answer to a question that nobody answers now."""

@@ -1,5 +1,6 @@
 """Asking several servers the same question at once, without waiting for those that hang."""
 
+import math
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -35,11 +36,15 @@ class Panel(Generic[T]):
             transport.close()
 
     def ask(
-        self, fetch: Callable[[Transport], T], is_good: Callable[[T], bool], *, grace: float = GRACE
+        self, fetch: Callable[[Transport], T], is_good: Callable[[T], bool], *, timeout: float, grace: float = GRACE
     ) -> dict[str, T | GafferClientError]:
-        """What `fetch` returns for each server, or the error that it raises, or why the server was not awaited."""
+        """What `fetch` returns for each server, or the error that it raises, or why the server was not awaited.
+
+        `fetch` ends within `timeout` seconds by itself.
+        """
         if len(self._transports) == 1:
             return {url: _attempt(fetch, transport) for url, transport in self._transports.items()}
+        started = time.monotonic()
         outcomes: dict[str, T | GafferClientError] = {}
         news = threading.Condition()
         for url, transport in self._transports.items():
@@ -50,14 +55,13 @@ class Panel(Generic[T]):
                     target=self._run, args=(fetch, url, transport, outcomes, news), name=f"asking {url}", daemon=True
                 )
                 self._threads[url].start()
-        started = time.monotonic()
         with news:
-            self._await(outcomes, news, is_good, grace)
+            self._await(outcomes, news, is_good, started + timeout + LATE, grace)
             answered = outcomes.copy()
         for url in self._transports:
             if url not in answered:
                 now = time.monotonic()
-                answered[url] = unreachable(url, f"no answer within {now - started:.1f} s, when others had answered")
+                answered[url] = unreachable(url, f"no answer within {now - started:.1f} s")
                 if self._hung_until.get(url, 0.0) < now:
                     self._hung_until[url] = now + HUNG_FOR
         return {url: answered[url] for url in self._transports}
@@ -67,22 +71,24 @@ class Panel(Generic[T]):
         outcomes: Mapping[str, T | GafferClientError],
         news: threading.Condition,
         is_good: Callable[[T], bool],
+        deadline: float,
         grace: float,
     ) -> None:
         """Wait until all have answered, or some have and the others had their time."""
-        first_answer = first_good = float("inf")
+        first_answer = first_good = math.inf
         while missing := [url for url in self._transports if url not in outcomes]:
             now = time.monotonic()
+            limit = deadline
             answers = [outcome for outcome in outcomes.values() if not isinstance(outcome, GafferClientError)]
             if answers:
                 first_answer = min(first_answer, now)
                 first_good = min(first_good, now) if any(map(is_good, answers)) else first_good
-                patience = min(first_answer + LATE, first_good + grace) - now
-                if patience <= 0 or all(self._hung_until.get(url, 0.0) > now for url in missing):
+                limit = min(deadline, first_answer + LATE, first_good + grace)
+                if all(self._hung_until.get(url, 0.0) > now for url in missing):
                     return
-                news.wait(patience)
-            else:
-                news.wait()  # `fetch` has its timeout
+            if limit <= now:
+                return
+            news.wait(limit - now)
 
     def _run(
         self,

@@ -11,6 +11,7 @@ import socket
 import ssl
 import struct
 import time
+from pathlib import Path
 
 from gaffer.http.authority import is_loopback
 from gaffer.http.sockdiag import SockDiag, SocketAddress, trusted_uid
@@ -39,13 +40,14 @@ def check_server(sock: AnySocket, transport: Transport) -> None:
             hint=_HINT.format(whom="the network"),
         )
     uid = server_uid(sock, min(transport.timeout, CONNECT_TIMEOUT))
-    if uid is None:
+    own = os.geteuid()
+    if uid is None or uid == own == _overflow_uid():
         raise UntrustedServer(
             f"keys and environments do not go to {url}: the kernel does not say which user serves it",
             url=url,
             hint=_HINT.format(whom="whoever serves it"),
         )
-    if uid not in (0, os.geteuid()):
+    if uid not in (0, own):
         raise UntrustedServer(
             f"keys and environments do not go to {url}: it is served by {_user(uid)}, not by you or root",
             url=url,
@@ -72,6 +74,14 @@ def server_uid(sock: socket.socket, timeout: float) -> int | None:
         return trusted_uid(owner)
     finally:
         diag.close()
+
+
+def _overflow_uid() -> int:
+    """The uid that stands for all that are not mapped into the user namespace of this process."""
+    try:
+        return int(Path("/proc/sys/kernel/overflowuid").read_text())
+    except (OSError, ValueError):  # no /proc
+        return 65534
 
 
 def _address(name: tuple[str, int]) -> SocketAddress:

@@ -13,6 +13,8 @@ from itertools import chain, zip_longest
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from gaffer.http.authority import is_loopback
+from gaffer_client.errors import UntrustedServer
 from gaffer_client.transport import Transport, tls_failed, unreachable
 
 if TYPE_CHECKING:
@@ -75,7 +77,7 @@ def open_socket(transport: Transport, deadline: float = math.inf) -> AnySocket:
 
     `deadline`, in monotonic seconds, may end that earlier.
 
-    Raises Unreachable.
+    Raises Unreachable, UntrustedServer for a loopback address where the transport allows none.
     """
     timeout = min(transport.timeout, CONNECT_TIMEOUT)
     deadline = min(deadline, time.monotonic() + timeout)
@@ -94,6 +96,11 @@ def _connect_to_host(transport: Transport, deadline: float) -> AnySocket:
     except UnicodeError:
         raise unreachable(transport.url, f"{host!r} can't be the name of a host") from None
     try:
+        if not transport.may_be_here and is_loopback(sock.getpeername()[0]):
+            raise UntrustedServer(
+                f"{transport.url} is an address of this host, and a lookup of another host announces it",
+                url=transport.url,
+            )
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if parts.scheme == "http":
             return sock

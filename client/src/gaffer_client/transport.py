@@ -149,6 +149,7 @@ class Transport:
         self.address = parse_url(url)
         self.security = Security(api_key, cacert, certfile, keyfile, insecure)
         self.timeout = timeout
+        self.may_be_here = True  # whether connections may go to a loopback address
         self._open_session: requests.Session | None = None
         self._adapter: Adapter | None = None
 

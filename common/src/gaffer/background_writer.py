@@ -49,8 +49,7 @@ class BackgroundWriter(io.TextIOBase):
             self._queue.append(data)
             self._size += len(data)
             if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="log", daemon=True)
-                self._thread.start()
+                self._start()
             self._changed.notify_all()
         return len(text)
 
@@ -60,23 +59,36 @@ class BackgroundWriter(io.TextIOBase):
             timeout = 0.0 if self._stuck else FLUSH_TIMEOUT
             self._stuck = not self._changed.wait_for(lambda: not self._size, timeout)
 
+    def _start(self) -> None:
+        thread = threading.Thread(target=self._run, name="log", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError:  # there is no memory, or no process left, for a thread: better slow than silent
+            self._write_waiting()
+        else:
+            self._thread = thread
+
     def _run(self) -> None:
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._queue)
-                data = b"".join(self._queue)
-                self._queue.clear()
-            try:
-                self._write_bytes(data)
-                lost = 0
-            except OSError:
-                lost = data.count(b"\n")
-            with self._changed:
-                self._size -= len(data)
-                self._stuck = False
-                if lost:
-                    self._lose(lost)
-                self._changed.notify_all()
+            self._write_waiting()
+
+    def _write_waiting(self) -> None:
+        with self._changed:
+            data = b"".join(self._queue)
+            self._queue.clear()
+        try:
+            self._write_bytes(data)
+            lost = 0
+        except OSError:
+            lost = data.count(b"\n")
+        with self._changed:
+            self._size -= len(data)
+            self._stuck = False
+            if lost:
+                self._lose(lost)
+            self._changed.notify_all()
 
     def _lose(self, lines: int) -> None:
         self.lost_lines += lines

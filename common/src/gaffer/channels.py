@@ -119,7 +119,8 @@ Channel = EventChannel | StatChannel | StreamChannel
 class Topic(NamedTuple):
     """A parsed topic. `kind` is EVENTS, PROCESS, JOB, STATS or STREAM; `target` the process (by its id), or the job.
 
-    `detail` is the pattern of EVENTS and the label of STREAM, `.` for all; empty for the others.
+    `detail` is the pattern of EVENTS, empty where none is given, and the label of STREAM, `.` for all; empty for the
+    others.
     """
 
     kind: str
@@ -132,7 +133,7 @@ def parse_topic(text: str) -> Topic:
     kind, separator, target = text.partition(":")
     match kind:
         case "EVENTS" if target or not separator:
-            return Topic(kind, None, target or _ALL)
+            return Topic(kind, None, target)
         case "PROCESS" | "STATS":
             return Topic(kind, _target(text, target), "")
         case "JOB":
@@ -179,7 +180,7 @@ def open_channel(manager: "Manager", topic: str) -> Channel:
         return _stream_channel(manager, topic, target, parsed.detail)
     if parsed.kind == "STATS" and target is not None:
         return _stat_channel(manager, topic, target)
-    return EventChannel(topic, manager.events, event_prefix(parsed), parsed.detail)
+    return EventChannel(topic, manager.events, event_prefix(parsed), parsed.detail or _ALL)
 
 
 def _stat_channel(manager: "Manager", topic: str, target: int | JobName) -> StatChannel:

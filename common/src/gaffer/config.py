@@ -268,6 +268,8 @@ def _check(
                 )
             )
             continue
+        if given is None:
+            given = _default_of(_FIELDS[key])
         try:
             values[key] = _FIELDS[key].metadata["rule"](given, lax)
         except rules.Wrong as wrong:
@@ -291,6 +293,13 @@ def _quoted_arguments(cmd: str, args: Any) -> dict[str, Any]:
     if isinstance(args, str) and any(word.quotes_dollar for word in parse_words(args)):
         return {"cmd": f"{cmd} {args}", "args": ()}
     return {}
+
+
+def _default_of(setting: "dataclasses.Field[Any]") -> Any:
+    """What null stands for: the default, as if the setting were left out; None for one that has none."""
+    if setting.default_factory is not dataclasses.MISSING:
+        return setting.default_factory()
+    return None if setting.default is dataclasses.MISSING else setting.default
 
 
 _MISSING = {"name": "the job is called", "cmd": "to run"}

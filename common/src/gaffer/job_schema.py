@@ -74,9 +74,11 @@ def _given(field: "dataclasses.Field[Any]", optional: tuple[str, ...]) -> tuple[
     if field.name in optional:
         return (field.name, accepted | msgspec.UnsetType, msgspec.UNSET)
     if field.default_factory is not dataclasses.MISSING:
+        accepted |= None
         return (field.name, accepted, msgspec.field(default_factory=field.default_factory))
     if field.default is dataclasses.MISSING:
         return (field.name, accepted)
+    accepted |= None  # as if it were left out
     default = list(field.default) if isinstance(field.default, tuple) else field.default
     return (field.name, accepted, default)
 

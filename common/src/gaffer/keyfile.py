@@ -79,3 +79,9 @@ def warn_when_readable_by_others(path: Path, mode: int) -> None:
     """Log a warning when the regular file of that `st_mode` is readable by its group or by everyone."""
     if stat.S_ISREG(mode) and mode & (stat.S_IRGRP | stat.S_IROTH):
         logger.warning("the key file %s is readable by other users: chmod 600 %s", path, path)
+
+
+def warn_about_private_key(path: str | os.PathLike[str]) -> None:
+    """Log a warning when everybody may read the private key of a certificate; a group may, as ssl-cert of Debian."""
+    path = Path(path)
+    warn_when_readable_by_others(path, path.stat().st_mode & ~stat.S_IRGRP)

@@ -145,6 +145,7 @@ class Lifecycle:
         self._reaper.start()
         self.started = True
         _on_loop.setdefault(self.loop, set()).add(self)
+        self._supervisor.start_logs()
 
     def _renew(self) -> None:
         """Forget the life that ended."""

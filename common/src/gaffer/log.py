@@ -6,6 +6,7 @@ A thread writes both: a reader of stderr that stops reading must not keep a daem
 import logging
 import os
 import sys
+import time
 from functools import partial
 
 from gaffer.background_writer import BackgroundWriter, write_fully
@@ -27,6 +28,7 @@ _FORMATTER = logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"
 _REPEATED = ("SSL Error on", "error on read")
 
 _STDERR = 2
+MEMORY_INTERVAL = 10.0  # seconds
 
 _installed: logging.Handler | None = None
 _writers: list[BackgroundWriter] = []
@@ -71,6 +73,7 @@ def setup_logging(level: str = "info", error_log: str | None = None) -> None:
         _writers.append(BackgroundWriter(file.write, _lost))
     handler = _Handler(_writers[-1])
     handler.setFormatter(_FORMATTER)
+    handler.addFilter(_MemoryErrors())
     root = logging.getLogger()
     if _installed is not None:
         root.removeHandler(_installed)
@@ -99,6 +102,25 @@ class _Handler(logging.StreamHandler[BackgroundWriter]):
     def close(self) -> None:
         self.stream.flush()
         super().close()
+
+
+class _MemoryErrors(logging.Filter):
+    """Lets one line about missing memory through in MEMORY_INTERVAL, without a traceback: nearly all fails then."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._last = -MEMORY_INTERVAL
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.exc_info is None or not isinstance(record.exc_info[1], MemoryError):
+            return True
+        now = time.monotonic()
+        if now - self._last < MEMORY_INTERVAL:
+            return False
+        self._last = now
+        record.msg, record.args = f"out of memory: {record.getMessage().splitlines()[0]}", ()
+        record.exc_info = record.exc_text = None
+        return True
 
 
 class _LogFile:

@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from queue import SimpleQueue
 
+from gaffer.errors import GafferError
 from gaffer.rotation import Rotation
 from gaffer.trusted_files import UntrustedFile, open_log
 
@@ -46,10 +47,18 @@ class LogWriter:
         self._complained: float | None = None
 
     def start(self) -> None:
-        """Start the thread, unless it runs."""
+        """Start the thread, unless it runs; raises GafferError (`no_thread`) when the system has none for us."""
         if self._thread is None:
-            self._thread = threading.Thread(target=self._run, name="log files", daemon=True)
-            self._thread.start()
+            thread = threading.Thread(target=self._run, name="log files", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError:
+                raise GafferError(
+                    "can't start a thread that writes log files",
+                    reason="no_thread",
+                    hint="raise the limit on memory (ulimit -v) or on processes (ulimit -u)",
+                ) from None
+            self._thread = thread
 
     def file(self, name: str, rotation: Rotation) -> "LogFile":
         """The log file `name`; nothing is opened yet."""

@@ -1,7 +1,8 @@
 """The event loop: asyncio on uvloop where that is installed, plain asyncio elsewhere (MISC-TP-13)."""
 
 import asyncio
-from typing import ClassVar
+import time
+from typing import Any, ClassVar
 
 from gaffer.errors import BadRequest
 
@@ -12,6 +13,8 @@ except ImportError:
 
 # Loops that are in `run` and therefore end with their last manager; a loop that is run otherwise is not ours to stop.
 _running: set[asyncio.AbstractEventLoop] = set()
+
+_MEMORY_PAUSE = 0.02  # seconds
 
 KINDS = ("auto", "uvloop", "asyncio")
 
@@ -72,3 +75,17 @@ class Loop:
         if cls._default is None or cls._default.is_closed():
             cls._default = new_loop()
         return cls._default
+
+
+def spare_memory(loop: asyncio.AbstractEventLoop) -> None:
+    """Slow the loop of a daemon down while there is no memory.
+
+    A callback that found none is often due again at once: it would take all time and fill the disk with its log.
+    """
+    loop.set_exception_handler(_handle_error)
+
+
+def _handle_error(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    loop.default_exception_handler(context)
+    if isinstance(context.get("exception"), MemoryError):
+        time.sleep(_MEMORY_PAUSE)

@@ -299,7 +299,10 @@ class Manager(Observed):
             self._supervisor.submit(self._owner(pid), ev.ProcessStopRequested(pid))
 
     def kill(self, pid: int, sig: int | str) -> None:
-        """Send a signal to one process; BadValue (a ValueError, reason `bad_signal`) for an unknown one."""
+        """Send a signal to one process; BadValue (a ValueError, reason `bad_signal`) for an unknown one.
+
+        Raises ProcessError (409 `not_permitted`) for a process that runs as another user, unless we are root.
+        """
         number = arguments.signal_number(sig)
         with self._lock:
             self._check_open()
@@ -307,14 +310,20 @@ class Manager(Observed):
             self._supervisor.publish(self._owner(pid), "kill", pid, signum=number)
 
     def killall(self, name: Name, sig: int | str) -> None:
-        """Send a signal to every process of a job, committed ones too."""
+        """Send a signal to every process of a job, committed ones too; raises like `kill`, once all got it."""
         number = arguments.signal_number(sig)
         with self._lock:
             job = self._open_job(name)
+            refused: ProcessError | None = None
             for pid in job.pids(committed=True):
                 if pid in self._supervisor.running:
-                    self._supervisor.running[pid].kill(number)
+                    try:
+                        self._supervisor.running[pid].kill(number)
+                    except ProcessError as error:
+                        refused = error
             self._supervisor.publish(job, "kill", signum=number)
+            if refused is not None:
+                raise refused
 
     def send(self, pid: int, lines: Lines, stream: str | None = None) -> None:
         """Write to the stdin of a process, or to a custom stream; ProcessError 404 `stream_not_found` for another."""

@@ -52,6 +52,11 @@ class ExitStatus:
 UNKNOWN_EXIT = ExitStatus(None, None)
 
 
+def _with_cont(signum: int) -> tuple[int, ...]:
+    """The signals to send for `signum`: a process that is stopped does not handle SIGTERM before it continues."""
+    return (signum, signal.SIGCONT) if signum == signal.SIGTERM else (signum,)
+
+
 class Process:
     """A process and its streams.
 
@@ -266,13 +271,13 @@ class Process:
     # Signals
 
     def kill(self, signum: int | str) -> None:
-        """Send a signal to the leader alone, nothing when it has ended.
+        """Send a signal to the leader alone, nothing when it has ended. SIGTERM is followed by SIGCONT.
 
         Raises ValueError for an unknown signal, ProcessError (409 `not_permitted`) when it runs as another user.
         """
         number = parse_signal_value(signum)
         try:
-            self._signal_leader(number)
+            self._signal_leader(*_with_cont(number))
         except PermissionError:
             raise ProcessError(
                 409,
@@ -321,8 +326,7 @@ class Process:
             self._reaper.signal(self, signum)
             return
         try:
-            # One that is stopped hears nothing else.
-            self._signal_leader(signum, *([signal.SIGCONT] if signum != signal.SIGKILL else []))
+            self._signal_leader(*_with_cont(signum))
         except PermissionError as error:
             self.refused(f"can't signal {self.os_pid}: {error.strerror}", final=signum == signal.SIGKILL)
 

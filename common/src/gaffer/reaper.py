@@ -45,13 +45,14 @@ _LISTINGS = 8  # of the children in one scan, at most
 
 
 class Leader(Protocol):
-    """A process whose tree is watched. `pins_group`: no other process group can have its OS pid as id now."""
+    """A process whose tree is watched."""
 
     os_pid: int
     cookie: str
 
     @property
-    def pins_group(self) -> bool: ...
+    def pins_group(self) -> bool:
+        """Whether no other process group can have its OS pid as id now."""
 
     def refused(self, message: str, *, final: bool) -> None:
         """Members of the tree can't be signalled, or outlive SIGKILL; after a final one nothing more is tried."""
@@ -103,6 +104,7 @@ class Reaper:
         self._doubtful: dict[int, _Doubt] = {}
         self._scan: Generator[None] | None = None
         self._again = False  # another scan is to follow the current one at once
+        self._child_again = False  # ... or for SIGCHLD
         self._timer: asyncio.Handle | None = None
         self._due = 0.0  # when it fires
         self._delay = _FIRST_LOOK
@@ -254,6 +256,9 @@ class Reaper:
         """Decide when the next scan is due."""
         if self._again:
             self._scan_in(0.0)
+        if self._child_again:
+            self._child_again = False
+            self._scan_in(_SHARE * self._spent)
         if any(tree.gone is not None or tree.kill_began is not None for tree in self._ending.values()):
             self._scan_in(max(self._delay, self._spent))
             self._delay = min(self._delay * 1.5, _LAST_LOOK)
@@ -359,7 +364,7 @@ class Reaper:
             stat = todo.pop()
             tree.killed[stat.pid] = stat.start_time
             # Remembered until it is gone: its zombie may be the first that we adopt of it.
-            self._adopted.setdefault(stat.pid, _Adopted(stat.start_time, tree.leader.cookie))
+            self._adopted[stat.pid] = _Adopted(stat.start_time, tree.leader.cookie)
             allowed = _signal_verified(stat, signal.SIGSTOP)
             todo += [
                 child
@@ -402,9 +407,11 @@ class Reaper:
 
     def _on_child(self) -> None:
         self._child_due = False
-        # Not at once after a long scan: while thousands end, others want the loop as well.
-        self._scan_in(_SHARE * self._spent)
-        self._again = self._again or self._scan is not None
+        if self._scan is None:
+            # Not at once after a long scan: while thousands end, others want the loop as well.
+            self._scan_in(_SHARE * self._spent)
+        else:
+            self._child_again = True
 
     def _bury(self, zombie: procfs.Stat) -> None:
         """Reap a zombie that was adopted; the children of others, a plugin's subprocess say, are left to them."""
@@ -421,7 +428,8 @@ class Reaper:
             return True
         known = self._adopted.get(zombie.pid)
         if known is not None and known.start_time == zombie.start_time:
-            return known.cookie is not None
+            # One that is our own child has our cookie, if we are a process of another Gaffer.
+            return known.cookie not in (None, os.environ.get(COOKIE))
         # A child we forked is in our session or leads its own; a member of another one came from elsewhere.
         return zombie.session not in (os.getsid(0), zombie.pid)
 

@@ -333,6 +333,8 @@ def flapping_policy(value: Any, lax: bool) -> FlappingInfo | None:
         raise _expected("an object with attempts, window, retry_in, max_retry", value)
     settings = {}
     for key, item in value.items():
+        if item is None:
+            continue
         if key not in _FLAPPING_KEYS:
             raise Wrong(f"unknown key {quoted(key)}", did_you_mean(str(key), _FLAPPING_KEYS), f".{key}")
         if isinstance(item, str):

@@ -16,7 +16,8 @@ import signal
 import sys
 from collections.abc import Callable
 from importlib import import_module
-from types import FrameType
+from types import FrameType, ModuleType
+from typing import NoReturn
 
 from gaffer import dispositions
 
@@ -48,13 +49,15 @@ def run_command(module: str, function: str) -> None:
                 signal.signal(signum, _exit_as_a_shell)
     if caught:
         signal.signal(signal.SIGINT, _exit_now)
-    command = getattr(import_module(module), function)
+    command = getattr(_import(module), function)
     try:
         if caught:
             signal.signal(signal.SIGINT, signal.default_int_handler)
         status = command()
     except KeyboardInterrupt:
         status = INTERRUPTED
+    except MemoryError:
+        _exit_without_memory()
     finally:
         if caught:
             signal.signal(signal.SIGINT, signal.SIG_DFL)
@@ -64,7 +67,7 @@ def run_command(module: str, function: str) -> None:
 def run_daemon(module: str) -> None:
     """Import `module` and call its `main`; a signal that ends daemons exits at once from here on."""
     exit_on_signals()
-    import_module(module).main()
+    _import(module).main()
 
 
 def exit_on_signals() -> None:
@@ -97,6 +100,18 @@ def ignore_signals() -> None:
     """Ignore the signals of a daemon from here to the end of the process."""
     for signum in _SIGNALS:
         signal.signal(signum, signal.SIG_IGN)
+
+
+def _import(name: str) -> ModuleType:
+    try:
+        return import_module(name)
+    except MemoryError:
+        _exit_without_memory()
+
+
+def _exit_without_memory() -> NoReturn:
+    os.write(2, b"out of memory\n")
+    os._exit(1)
 
 
 def _install(handler: Handler) -> None:

@@ -96,10 +96,13 @@ class Supervisor:
             if job.gone:
                 self._loop.call_soon_threadsafe(self._forget, job)
 
-    def open(self) -> None:
-        """Begin to execute."""
+    def start_logs(self) -> None:
+        """Begin to write log files; raises GafferError when that is not possible."""
         if self._logs is not None:
             self._logs.start()
+
+    def open(self) -> None:
+        """Begin to execute."""
         with self._lock:
             self._open = True
             self._wake()

@@ -7,10 +7,12 @@ those of others.
 """
 
 import errno
+import grp
 import os
+import pwd
 import re
 import stat
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -42,9 +44,22 @@ def find_danger(status: os.stat_result, uid: int) -> str | None:
         return f"it belongs to the user {status.st_uid}"
     if status.st_mode & stat.S_IWOTH:
         return "everybody may write to it"
-    if status.st_mode & stat.S_IWGRP:
+    if status.st_mode & stat.S_IWGRP and not _is_private_group(status.st_gid, uid):
         return "its group may write to it"
     return None
+
+
+@lru_cache(maxsize=64)
+def _is_private_group(gid: int, uid: int) -> bool:
+    """Whether a group is that of an ordinary user alone, to which some systems let it write by default (umask 002).
+
+    It has the name of the user and no other member, as useradd(8) makes it.
+    """
+    try:
+        user, group = pwd.getpwuid(uid), grp.getgrgid(gid)
+    except KeyError:
+        return False
+    return uid != 0 and user.pw_gid == gid and user.pw_name == group.gr_name and {*group.gr_mem} <= {user.pw_name}
 
 
 def inherited_descriptor(path: str | os.PathLike[str]) -> int | None:
@@ -166,13 +181,14 @@ def check_way(path: str | os.PathLike[str], *, follow: bool = False) -> Path:
 
 def _check_directory(path: str | os.PathLike[str], place: Path, uid: int) -> None:
     status = os.stat(place, follow_symlinks=False)
-    sticky, closed = status.st_mode & stat.S_ISVTX, not status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
-    if status.st_uid in (0, uid, _unmapped_uid()) and (sticky or closed):
+    if status.st_mode & stat.S_ISVTX and status.st_uid in (0, uid, _unmapped_uid()):
         return
-    raise UntrustedFile(
-        f"{os.fspath(path)} is not trusted because of the directory {place}: {find_danger(status, uid)}",
-        hint=_what_to_do(place, status),
-    )
+    danger = find_danger(status, status.st_uid if status.st_uid == _unmapped_uid() else uid)
+    if danger:
+        raise UntrustedFile(
+            f"{os.fspath(path)} is not trusted because of the directory {place}: {danger}",
+            hint=_what_to_do(place, status),
+        )
 
 
 @cache

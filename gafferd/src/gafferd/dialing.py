@@ -8,7 +8,8 @@ from typing import Any
 
 from tornado.httpclient import HTTPRequest
 from tornado.httputil import HTTPHeaders
-from tornado.iostream import IOStream
+from tornado.iostream import IOStream, SSLIOStream, StreamClosedError
+from tornado.netutil import ssl_wrap_socket
 from tornado.tcpclient import TCPClient
 from tornado.websocket import WebSocketClientConnection
 
@@ -91,11 +92,17 @@ class _Client(TCPClient):
         async with asyncio.timeout(timeout):
             loop = asyncio.get_running_loop()
             addresses = await loop.getaddrinfo(host, port, family=af, type=socket.SOCK_STREAM)
-            stream = IOStream(await connect(addresses), max_buffer_size=max_buffer_size)
+            sock = await connect(addresses)
             if ssl_options is None:
-                return stream
+                return IOStream(sock, max_buffer_size=max_buffer_size)
+            wrapped = ssl_wrap_socket(
+                sock, ssl_options, server_hostname=host, server_side=False, do_handshake_on_connect=False
+            )
+            stream = SSLIOStream(wrapped, max_buffer_size=max_buffer_size)
             try:
-                return await stream.start_tls(False, ssl_options, server_hostname=host)
+                return await stream.wait_for_handshake()
+            except StreamClosedError as error:
+                raise error.real_error or error from None
             except BaseException:
                 stream.close()
                 raise

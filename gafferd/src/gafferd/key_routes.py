@@ -167,7 +167,7 @@ class AuthSession(KeyHandler):
     @operation(Done)
     def delete(self) -> None:
         """Log out, with cookie and token; what the page has open is closed. Nothing to log out of is no error."""
-        if self.login is not None and self.login.elevate is not None and self.grant is self.login:
+        if self.login is not None and self.grant is self.login:
             raise TokenRequired
         self._log_out()
         self.clear_cookie(self.logins.cookie, **self._attributes)

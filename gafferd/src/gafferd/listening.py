@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 from gaffer.errors import BadRequest, Problem
 from gaffer.http.authority import is_loopback
-from gaffer.keyfile import MIN_BITS
+from gaffer.keyfile import MIN_BITS, warn_about_private_key
 from gaffer.util import hostname, is_ipv6, is_ssl, parse_address, parse_ssl_options
 from gafferd.config import EndpointConfig
 from gafferd.settings import Settings
@@ -36,6 +36,8 @@ def server_tls(endpoint: EndpointConfig, client_ca: str | None) -> ssl.SSLContex
     try:
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=client_ca)
         context.load_cert_chain(endpoint.certfile, endpoint.keyfile, password="")  # without one OpenSSL would ask
+        if endpoint.keyfile is not None:
+            warn_about_private_key(endpoint.keyfile)
     except OSError as error:
         raise BadRequest(
             f"can't use the certificate {endpoint.certfile}: {error}",
@@ -57,7 +59,10 @@ def client_tls(settings: Settings) -> ssl.SSLContext | None:
         "client_key": settings.client_keyfile,
     }
     try:
-        return parse_ssl_options(options)
+        context = parse_ssl_options(options)
+        if settings.client_keyfile is not None:
+            warn_about_private_key(settings.client_keyfile)
+        return context
     except OSError as error:
         raise BadRequest(
             f"can't use the certificates for the lookupds: {error}",

@@ -96,6 +96,8 @@ def command(argv: Sequence[str], environ: Mapping[str, str]) -> int:
         return _fail(2 if error.errno == 400 else 1, [Problem("gafferd", error.message, error.hint)])
     except startup.Interrupted as interrupted:
         return interrupted.status
+    except MemoryError:
+        return _fail(1, [Problem("gafferd", "out of memory")])
     return 0
 
 

@@ -21,7 +21,7 @@ from gaffer.http.server import own_host_names
 from gaffer.http_handler import HttpEndpoint, HttpHandler
 from gaffer.keyfile import MIN_BITS, is_weak, read_key_file
 from gaffer.limits import raise_descriptors
-from gaffer.loop import new_loop
+from gaffer.loop import new_loop, spare_memory
 from gaffer.names import is_host
 from gaffer.sig_handler import SigHandler
 from gaffer.util import hostname
@@ -103,6 +103,7 @@ class Server:
 
     def _run(self, state: StateDir, ready: Callable[[], None]) -> None:
         loop = new_loop(self.settings.loop)
+        spare_memory(loop)
         manager = Manager(
             loop,
             subreaper=True,

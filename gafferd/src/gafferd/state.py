@@ -104,7 +104,7 @@ class StateDir:
         self._node_file = files.Document(path / "node.json", Node)
         self._state_file = files.Document[State](path / "state.json", _StoredState)
         last = _load(self._node_file)
-        state = self._load_state()
+        state = _load(self._state_file, lost=None if lock.same_boot else State([]))
         copied = (last is not None or state is not None) and not lock.original
         if copied:
             self._refuse_to_share(state)
@@ -244,15 +244,6 @@ class StateDir:
             logger.error("can't write %s: %s", self.path / "node.json", error.strerror)
         return node
 
-    def _load_state(self) -> State | None:
-        try:
-            return _load(self._state_file)
-        except StateDirError as error:
-            if self._lock.same_boot:
-                raise
-            logger.error("%s: going on without it, for the host was started again since", error.message)
-            return State([])
-
     def _write_soon(self) -> None:
         """Write at the end of this turn of the loop; later when writing would take over a tenth of the time."""
         if not self._dirty:
@@ -279,13 +270,21 @@ class StateDir:
         self._state_file.save(state, sync=False)
 
 
-def _load(document: files.Document[T]) -> T | None:
-    """A document, None when there is none; raises StateDirError when it and its copy are damaged."""
+def _load(document: files.Document[T], lost: T | None = None) -> T | None:
+    """A document, None when there is none, and `lost` when it and its copy are damaged.
+
+    Raises StateDirError when it can't be trusted or read, and for a damaged one without `lost`.
+    """
     try:
         return document.load_either()
+    except UntrustedFile as error:
+        raise StateDirError(error.message, hint="check what it is and who made it, then remove it") from None
     except files.NewerFile as error:
         raise StateDirError(error.message, hint=error.hint) from None
     except files.DamagedFile as error:
+        if lost is not None:
+            logger.error("%s: going on without it, for the host was started again since", error.message)
+            return lost
         raise StateDirError(
             f"{error.message}, and {document.copy.name} is no better",
             hint=f"restore {document.path.name}; or make sure that nothing of this node runs, then remove both files",
@@ -334,7 +333,7 @@ def _prepare(directory: Path) -> Path:
 
 def _check_logs(path: Path) -> None:
     try:
-        status = os.lstat(path)
+        status = check_way(path, follow=True).stat()
     except FileNotFoundError:
         return
     danger = find_danger(status, os.geteuid()) if stat.S_ISDIR(status.st_mode) else "it is not a directory"

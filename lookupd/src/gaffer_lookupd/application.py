@@ -18,7 +18,7 @@ from gaffer.messages import MAX_MESSAGE_SIZE
 from gaffer_lookupd.changes import MemoryChanges
 from gaffer_lookupd.connections import Connections
 from gaffer_lookupd.errors import Warming
-from gaffer_lookupd.queries import Queries
+from gaffer_lookupd.queries import PART_SIZE, Queries
 from gaffer_lookupd.readers import Readers
 from gaffer_lookupd.resolver import Resolver
 
@@ -106,6 +106,7 @@ class LookupHandler(Handler):
 
     async def send_all(self, parts: Iterator[bytes]) -> None:
         """Answer with the parts. Each is made once the client took the one before, and others are served meanwhile."""
+        parts = _sliced(parts)
         first, second = next(parts, b""), next(parts, None)
         if second is None:
             self.finish(first)
@@ -152,3 +153,12 @@ class LookupHandler(Handler):
         if isinstance(error, Warming):
             self.set_header("Retry-After", str(error.seconds))
         super().write_error(status_code, **kwargs)
+
+
+def _sliced(parts: Iterable[bytes]) -> Iterator[bytes]:
+    """The same bytes with no part larger than twice the usual: a job can have very many processes."""
+    for part in parts:
+        if len(part) <= 2 * PART_SIZE:
+            yield part
+        else:
+            yield from (part[start : start + PART_SIZE] for start in range(0, len(part), PART_SIZE))

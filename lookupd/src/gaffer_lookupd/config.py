@@ -11,7 +11,7 @@ from msgspec import Struct
 
 from gaffer.errors import BadRequest, ConfigError, GafferError, Problem
 from gaffer.http.authority import is_loopback
-from gaffer.keyfile import MIN_BITS, is_weak, read_key_file
+from gaffer.keyfile import MIN_BITS, is_weak, read_key_file, warn_about_private_key
 from gaffer.log import parse_level
 from gaffer.loop import KINDS
 from gaffer.trusted_files import UntrustedFile, open_trusted
@@ -227,6 +227,8 @@ class _Reader:
         tls: dict[str, Any] = {"certfile": certfile}
         if keyfile is not None:
             tls["keyfile"] = keyfile
+            if Path(keyfile).is_file():
+                warn_about_private_key(keyfile)
         if cacert is not None:
             tls |= {"ca_certs": cacert, "cert_reqs": CERT_REQUIRED}
         return tls

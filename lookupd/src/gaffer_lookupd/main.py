@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from gaffer import startup
 from gaffer.errors import ConfigError, GafferError, Problem
 from gaffer.log import setup_logging
-from gaffer.loop import new_loop
+from gaffer.loop import new_loop, spare_memory
 from gaffer.pidfile import hold_pidfile
 from gaffer.sig_handler import BaseSigHandler
 from gaffer.util import daemonize
@@ -37,6 +37,8 @@ def command(argv: Sequence[str], environ: Mapping[str, str]) -> int:
         return _fail(2 if error.errno == 400 else 1, [Problem(error.path or "", error.message, error.hint)])
     except startup.Interrupted as interrupted:
         return interrupted.status
+    except MemoryError:
+        return _fail(1, [Problem("gaffer_lookupd", "out of memory")])
     return 0
 
 
@@ -54,6 +56,7 @@ def run(config: Config) -> None:
 
 async def _serve(config: Config, detach: Callable[[], None]) -> None:
     stopped = asyncio.Event()
+    spare_memory(asyncio.get_running_loop())
     _Signals(stopped).start(asyncio.get_running_loop())
     server = LookupServer(config)
     server.start()

@@ -14,6 +14,8 @@ from gaffer.names import split_job_name
 from gaffer_lookupd.records import Grave, Node, NodeInfo
 from gaffer_lookupd.registry import Registry
 
+PART_SIZE = 64 * 1024  # bytes
+
 _encode = msgspec.json.Encoder().encode
 
 
@@ -166,12 +168,17 @@ def _node(node: Node, age: bytes) -> bytes:
 def _table(info: NodeInfo, jobs: Mapping[str, Mapping[int, Process]]) -> Iterator[bytes]:
     """The node with its jobs: `NodeTable`."""
     yield b'%b,"jobs":{' % _encode(info)[:-1]
-    yield from separated(b"%b:%b" % (_encode(name), _encode(list(found.values()))) for name, found in jobs.items())
+    separator = b""
+    for name, processes in jobs.items():
+        yield b"%b%b:[" % (separator, _encode(name))
+        yield from separated(map(_encode, processes.values()))
+        yield b"]"
+        separator = b","
     yield b"}}"
 
 
-def in_parts(items: Iterable[bytes], size: int = 64 * 1024) -> Iterator[bytes]:
-    """Join items to parts of about `size` bytes."""
+def in_parts(items: Iterable[bytes], size: int = PART_SIZE) -> Iterator[bytes]:
+    """Join items to parts of about `size` bytes; a larger item stays whole."""
     pending: list[bytes] = []
     length = 0
     for item in items:

@@ -20,7 +20,7 @@ from gaffer.names import canonical_job_name
 from gaffer_lookupd import shapes
 from gaffer_lookupd.application import LookupApplication, LookupHandler
 from gaffer_lookupd.errors import unknown_node
-from gaffer_lookupd.queries import Queries
+from gaffer_lookupd.queries import PART_SIZE, Queries
 
 _HEAD = (
     b"HTTP/1.1 200 OK\r\n"
@@ -72,7 +72,7 @@ class Query(LookupHandler):
             return None
         parts = cls.answer(Question(application.queries, request, params, time.monotonic()))
         body = next(parts, b"")
-        return _Ready(request, body) if next(parts, None) is None else None
+        return _Ready(request, body) if len(body) <= 2 * PART_SIZE and next(parts, None) is None else None
 
     async def get(self) -> None:
         await self.send_all(

@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
@@ -9,7 +10,8 @@ import pytest
 
 from gaffer.frames import Frame
 from gaffer.http.access import Grant, Scope, make_policy
-from support.http_node import ECHO, HttpNode, run_script, running_node
+from gaffer.process import ProcessConfig
+from support.http_node import ECHO, PYTHON, HttpNode, run_script, running_node
 from support.poll import eventually_async
 from support.websocket import WebSocket, connected
 
@@ -237,3 +239,62 @@ async def test_a_key_that_may_only_read_gets_an_error_for_each_write() -> None:
                 assert (found, body["error"], body["errno"]) == (id, "EPERM", 403)
             await write(writer, "3", b"ECHO\n")
             assert await read(reader) == Frame("message", position(node, pid, "out", 5), b"ECHO\n")
+
+
+@pytest.fixture
+async def guarded() -> AsyncIterator[HttpNode]:
+    """A node that wants a key of everybody."""
+    keys = {"all": Grant(frozenset(Scope)), "theirs": Grant(frozenset(Scope), frozenset({"theirs"}))}
+    policy = make_policy(own_uid=os.getuid(), own_names=[], trust_local=False, verify=keys.get)
+    async with running_node(access=policy) as node:
+        echo = ProcessConfig("echo", PYTHON, args=["-c", ECHO], redirect_output=["out"], redirect_input=True)
+        node.manager.load(echo)
+        await eventually_async(lambda: node.manager.pids() == [1])
+        yield node
+
+
+@pytest.mark.row("STR-32")
+async def test_a_key_can_come_in_the_first_frame(guarded: HttpNode) -> None:
+    async with channel(guarded, 1) as socket:
+        await write(socket, "1", b"AUTH:all")
+        assert await read(socket) == Frame("response", "1", b"OK")
+        await write(socket, "2", b"AUTH:all\n")
+        others, output = await read_all(socket, 9)
+        assert output == b"AUTH:all\n", "only the first frame is a key"
+        assert others in ([], [Frame("response", "2", b"OK")])
+    async with channel(guarded, 1, **{"X-Api-Key": "all"}) as socket:
+        await write(socket, "1", b"AUTH:all")
+        assert await read(socket) == Frame("response", "1", b"OK")
+
+
+@pytest.mark.row("STR-32")
+@pytest.mark.parametrize(
+    ("first", "code", "error"),
+    [
+        (Frame("message", "1", b"AUTH:nope").encode(), 4401, "AUTH_REQUIRED"),
+        (Frame("message", "1", b"AUTH:" + b"x" * 2000).encode(), 4401, "AUTH_REQUIRED"),
+        (Frame("message", "1", b"ECHO\n").encode(), 4401, "AUTH_REQUIRED"),
+        (b"no frame", 4401, "AUTH_REQUIRED"),
+        (Frame("message", "1", b"AUTH:theirs").encode(), 4403, "EPERM"),
+    ],
+)
+async def test_a_client_without_a_good_key_gets_nothing(guarded: HttpNode, first: bytes, code: int, error: str) -> None:
+    for pid in (1, 999) if code == 4401 else (1,):  # nobody learns which processes there are
+        async with channel(guarded, pid) as socket:
+            await socket.send(first)
+            id, body = await read_error(socket)
+            assert (id, body["error"]) == ("gaffer_error", error)
+            assert (await socket.closing()).code == code
+
+
+async def test_a_known_client_that_shows_another_key_goes_on_with_that(guarded: HttpNode) -> None:
+    async with channel(guarded, 1, **{"X-Api-Key": "all"}) as socket:
+        await write(socket, "1", b"AUTH:theirs")
+        assert (await read_error(socket))[1]["error"] == "EPERM"
+        assert (await socket.closing()).code == 4403
+
+
+async def test_a_client_that_never_sends_a_key_is_sent_away(guarded: HttpNode, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gaffer.http.process_socket.AUTH_TIMEOUT", 0.1)
+    async with channel(guarded, 1) as socket:
+        assert (await socket.closing()).code == 4401

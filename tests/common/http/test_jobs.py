@@ -250,6 +250,9 @@ async def test_a_committed_process_runs_beside_the_job(node: HttpNode) -> None:
     await eventually_async(lambda: _pids(node, [pid]))
     assert (await node.call("GET", "/jobs/default/sleeper")).json["running_out"] == 1
     assert (await node.call("POST", "/jobs/default/sleeper/commit")).status == 200
+    # What `gaffer run` of version 0.5 sends.
+    nulls = {"graceful_timeout": None, "env": None}
+    assert (await node.call("POST", "/jobs/default/sleeper/commit", nulls)).status == 200
 
 
 @pytest.mark.row("R-55")

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from hypothesis import given
@@ -18,6 +19,7 @@ from gaffer.http.openapi import PARAMETERS, make_document
 from gaffer.http.operations import operation_of
 from gaffer.http.routes import Open, Route
 from gaffer.names import JOB_NAME_PATTERN, NAME_PATTERN, PID_PATTERN, check_name, parse_job_name, parse_pid
+from gaffer.streams import Ring
 from gafferd import key_routes, site_routes
 from support.http_node import Answer, HttpNode, script, sleeper
 from support.poll import eventually_async
@@ -262,3 +264,23 @@ def validator(name: str) -> Draft202012Validator:
     return Draft202012Validator(
         {"$ref": f"#/components/schemas/{name}", "components": DOCUMENT["components"]},
     )
+
+
+async def test_parameters_of_feeds_are_described_as_they_are_taken(node: HttpNode) -> None:
+    document = (await node.call("GET", "/openapi.json")).json
+    [ours, theirs] = node.manager.event_log.position(0), Ring().position(3)
+    tried = {
+        "heartbeat": ["true", "0", "0.5", "60", "86400", "0.01", "86401", "1e3", "yes"],
+        "after": ["0", str(ours), str(theirs), "x", "-1", "a:b:1", ""],
+        "tail": ["0", "20", "x", "-1", ""],
+        "feed": ["longpoll", "continuous", "eventsource", "normal", ""],
+    }
+    parameters = {each["name"]: each["schema"] for each in document["paths"]["/watch"]["get"]["parameters"]}
+    assert set(parameters) == set(tried)
+    for name, values in tried.items():
+        for value in values:
+            described = value in parameters[name].get("enum", [value]) and bool(
+                re.search(parameters[name].get("pattern", ""), value)
+            )
+            answer = await node.call("HEAD", f"/watch?{name}={quote(value)}")
+            assert (answer.status == 200) is described, (name, value)

@@ -21,7 +21,9 @@ KEY = {"X-Api-Key": "honest"}
 STRANGER = {"X-Forwarded-For": "192.0.2.1"}  # what comes through a proxy is not of the local user
 CONNECTIONS, STRANGERS = 20, 5  # a quarter
 
-pytestmark = pytest.mark.expects_errors("new ones displace those of unknown callers")
+pytestmark = pytest.mark.expects_errors(
+    "unknown callers are open: new ones wait", "new ones displace those of unknown callers"
+)
 
 CALL = """
 port, path, body = sys.argv[1:]
@@ -107,6 +109,7 @@ async def test_local_callers_are_known_before_they_ask() -> None:
             stack.callback(silent[1].close)
             for _ in range(3 * STRANGERS):
                 await stack.enter_async_context(connected(node.address, "/channel/websocket", STRANGER))
+            await eventually_async(lambda node=node: open_connections(node) <= 1 + STRANGERS)
             silent[1].write(b"GET /jobs HTTP/1.1\r\nHost: localhost\r\n\r\n")
             assert (await silent[0].readline()).split()[1] == b"200"
 
@@ -114,11 +117,15 @@ async def test_local_callers_are_known_before_they_ask() -> None:
 async def test_sessions_of_strangers_displace_each_other(node: HttpNode) -> None:
     assert node.handler._application is not None
     router = CHANNEL.router(node.handler._application)
+    router.limits = router.limits._replace(disconnect_delay=60, max_sessions=5)
+    router.strangers.limit = 3
     assert (await node.call("POST", "/channel/0/mine/xhr", b"", KEY)).body == b"o\n"
-    for number in range(router.limits.max_strangers + 20):
+    for number in range(6):
         assert (await node.call("POST", f"/channel/0/{number}/xhr", b"")).body == b"o\n"
-    assert len(router.sessions) == router.limits.max_strangers + 1
-    assert "0" not in router.sessions
+    assert set(router.sessions) == {"mine", "3", "4", "5"}
+    for name in ("mine2", "mine3"):
+        assert (await node.call("POST", f"/channel/0/{name}/xhr", b"", KEY)).body == b"o\n"
+    assert set(router.sessions) == {"mine", "mine2", "mine3", "4", "5"}
     assert (await node.call("POST", "/channel/0/mine/xhr_send", b'["x"]', KEY)).status == 204
     for session in list(router.sessions.values()):
         session.expire()

@@ -89,19 +89,17 @@ class Context:
         origin = Origin.parse(url)
         settings = self._settings(url)
         listed = self._is_listed(origin) or (origin.scheme == "https" and self._tls(settings)["cacert"] is not None)
-        if origin.is_loopback and not listed and not all(map(_is_local, lookup.urls)):
-            raise UntrustedServer(
-                f"a lookup of another host announces {url}, which is an address of this one",
-                url=url,
-                hint=_listing(url),
-            )
         key = self._api_key(settings.get("api_key_file")) if listed else None
         with Server(url, api_key=key, insecure=self._insecure(settings), **self._tls(settings)) as server:
+            server.transport.may_be_here = listed or all(map(_is_local, lookup.urls))
             try:
                 yield server
             except Unauthorized as error:
                 if not listed:
                     error.hint = f"API keys do not go to addresses that are only announced: {_listing(url)}"
+                raise
+            except UntrustedServer as error:
+                error.hint = error.hint or _listing(url)
                 raise
 
     def _is_listed(self, origin: Origin) -> bool:

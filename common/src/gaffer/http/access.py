@@ -8,6 +8,7 @@ Two steps, each of which raises the error that the client gets:
 and `check_content_type(facts)` for what a web page sends (415).
 """
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
@@ -35,6 +36,8 @@ AUTH = "AUTH:"
 """What a key or a token follows in the first message of a websocket."""
 
 _SAFE_METHODS = frozenset(("GET", "HEAD", "OPTIONS"))
+_KEY_LINE = re.compile(rb"(?im)^(?:authorization:[ \t]*bearer[ \t]|x-api-key:)[ \t]*([^\s]+)[ \t]*\r?$")
+_COOKIE_LINE = re.compile(rb"(?im)^cookie:([^\r\n]*)")
 _KEY_HINT = "send a key of this node as `Authorization: Bearer KEY` or `X-Api-Key: KEY`"
 
 
@@ -210,11 +213,15 @@ class Facts:
 
     def cookie(self, name: str) -> str | None:
         """The value of the first cookie of that name."""
-        for pair in self.cookies.split(";") if self.cookies else ():
-            found, _, value = pair.partition("=")
-            if found.strip() == name:
-                return value.strip()
-        return None
+        return _cookie(self.cookies, name) if self.cookies else None
+
+
+def _cookie(cookies: str, name: str) -> str | None:
+    for pair in cookies.split(";"):
+        found, _, value = pair.partition("=")
+        if found.strip() == name:
+            return value.strip()
+    return None
 
 
 @lru_cache(256)  # clients send the same headers again and again
@@ -257,6 +264,15 @@ class Policy:
         for gid in peer.gids if peer.kind is PeerKind.UNIX else ():
             scopes |= self.socket_gids.get(gid, frozenset())
         return scopes
+
+    def shows_key(self, head: bytes) -> bool:
+        """Whether the beginning of a request shows a valid key or login. It is not parsed as HTTP: it only hints."""
+        found = _KEY_LINE.search(head)
+        if found is not None and self.verify(found[1].decode("latin-1")) is not None:
+            return True
+        cookies = _COOKIE_LINE.search(head)
+        value = _cookie(cookies[1].decode("latin-1"), self.cookie) if cookies is not None and self.cookie else None
+        return value is not None and self.resume(value) is not None
 
     def knows(self, grant: Grant) -> bool:
         """Whether it is the grant of a known caller, not only what anybody may do."""

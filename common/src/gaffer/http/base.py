@@ -27,11 +27,11 @@ from gaffer.http.access import (
     check_origin,
     identify,
 )
-from gaffer.http.connections import answered, is_known, note_caller, stream_of
+from gaffer.http.connections import ServedApplication, answered, is_known, note_caller, stream_of
 from gaffer.http.jsonbody import convert, decode_object
 from gaffer.http.limits import DEFAULT_LIMITS, FRAMING, STRANGER_BODY, Limits, TooLarge
 from gaffer.http.routes import DEFERRED, PUBLIC, Match, Open, Route, RouteTable
-from gaffer.http.server import ServedApplication, peer_of
+from gaffer.http.server import peer_of
 from gaffer.http.wire import WireStream
 
 T = TypeVar("T")
@@ -251,6 +251,8 @@ class Handler(Routed):
         """The error to answer for an exception that ended a request."""
         if isinstance(failure, GafferError):
             return failure
+        if isinstance(failure, MemoryError):
+            return GafferError("out of memory", reason="out_of_memory", errno=503, hint="try again later")
         if status == 500:
             return GafferError("the server failed; its log says why")
         message = failure.get_message() if isinstance(failure, HTTPError) else None
@@ -326,6 +328,9 @@ class Application(TornadoApplication, ServedApplication):
 
     def trusts(self, peer: Peer) -> bool:
         return bool(self.policy.scopes_of(peer))
+
+    def shows_key(self, head: bytes) -> bool:
+        return self.policy.shows_key(head)
 
     def authorize(self, match: Match, method: str, grant: Grant) -> None:
         """Raise Forbidden unless the grant is enough for the route."""

@@ -101,9 +101,9 @@ class SignalBody(msgspec.Struct, forbid_unknown_fields=True):
 class CommitBody(msgspec.Struct, forbid_unknown_fields=True):
     """How a process that runs once differs from the others."""
 
-    graceful_timeout: Annotated[
-        float, Meta(ge=0, description="How long it may take to end, in seconds; 0: as the job says.")
-    ] = 0
+    graceful_timeout: (
+        Annotated[float, Meta(ge=0, description="How long it may take to end, in seconds; 0: as the job says.")] | None
+    ) = 0
     env: Annotated[dict[str, str] | None, Meta(description="Added to the job's own.")] = None
 
 

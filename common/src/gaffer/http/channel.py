@@ -212,7 +212,7 @@ class Client:
                 self._application.manager, topic, self._connection.grant, partial(self._say, topic)
             )
         except GafferError as error:
-            await self._send("gaffer:subscription_error", {"topic": topic, **_about(error)})
+            await self._refuse_topic(topic, error)
             return
         self._subscriptions[topic] = subscription
         await self._send("gaffer:subscription_success", {"topic": topic})
@@ -222,13 +222,17 @@ class Client:
         subscription = self._subscriptions.get(topic)
         if subscription is None:
             error = TopicError(f"there is no subscription to {topic!r}", reason="not_subscribed")
-            await self._send("gaffer:subscription_error", {"topic": topic, **_about(error)})
+            await self._refuse_topic(topic, error)
             return
         subscription.count -= 1
         if not subscription.count:
             del self._subscriptions[topic]
             subscription.close()
         await self._send("gaffer:subscription_success", {"topic": topic})
+
+    async def _refuse_topic(self, topic: str, error: GafferError) -> None:
+        # Clients of version 0.5 look for the topic beside the data.
+        await self._send("gaffer:subscription_error", {"topic": topic, **_about(error)}, topic=topic)
 
     async def _say(self, topic: str, event: str, message: dict[str, Any]) -> None:
         head = {"event": event, "topic": topic}
@@ -254,8 +258,9 @@ class Client:
         begun = controller.begin(order.name, order.args, order.kwargs)
         return await self._application.slices.run(lambda: begun) if isinstance(begun, Generator) else begun
 
-    async def _send(self, event: str, data: dict[str, Any]) -> None:
-        await self._connection.send(msgspec.json.encode({"event": event, "data": data}, enc_hook=repr).decode())
+    async def _send(self, event: str, data: dict[str, Any], **more: str) -> None:
+        message = {"event": event, "data": data, **more}
+        await self._connection.send(msgspec.json.encode(message, enc_hook=repr).decode())
 
 
 def _about(error: GafferError) -> dict[str, Any]:

@@ -35,9 +35,11 @@ from gaffer.http.http1 import ServerConnection
 from gaffer.http.limits import Limits, RequestTimeout
 from gaffer.http.pace import Pace
 from gaffer.http.quota import Quota
+from gaffer.http.waiting_room import Arrival, WaitingRoom
 from gaffer.http.wire import Phase, TLSWireStream, WireStream
 
 _PIECE = 64 * 1024  # bytes of a body that are taken at once
+_WAITING_AT_ONCE = 16  # connections that are accepted at once, when they only wait
 _HELD_UP = 0.05  # seconds
 _EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 _PAUSE = 0.003  # seconds between two pieces of large bodies, whosever they are: they come with 20 MB/s at most
@@ -61,6 +63,18 @@ class Traffic(NamedTuple):
     open: int
     displaced: int
     refused: int
+
+
+class ServedApplication(HTTPServerConnectionDelegate):
+    """What an Endpoint serves."""
+
+    def trusts(self, peer: Peer) -> bool:
+        """Whether the peer of a connection is known without a key."""
+        raise NotImplementedError
+
+    def shows_key(self, head: bytes) -> bool:
+        """Whether the beginning of a request shows a valid key."""
+        raise NotImplementedError
 
 
 class Turns:
@@ -132,9 +146,10 @@ class _Request(HTTPMessageDelegate):
 class Endpoint(HTTPServerConnectionDelegate):
     """Accepts connections and serves them. To be used on the loop.
 
-    `trusts` says whether a peer is known before it asks for anything; others are once a request of theirs has passed
-    the gate. Those that are not known have a quota of their own, whatever they do, websockets included: over it, the
-    one of them that the Quota names gives way. It also gives way first when there are as many connections as allowed.
+    The application says whether a peer is known before it asks for anything; others are once a request of theirs has
+    passed the gate. Those that are not known have a quota of their own, whatever they do, websockets included: over it,
+    new ones wait for their turn, when the one of them that the Quota names gives way; those that show a key at once
+    don't wait. It also gives way first when there are as many connections as allowed.
     Without any, a new one takes the place of the oldest that has not sent the head of a request, else of the one idle
     for longest, else of the oldest that is sending a body or taking an answer. When all are being answered, the new one
     is closed. `displaced` and `refused` count both.
@@ -142,9 +157,8 @@ class Endpoint(HTTPServerConnectionDelegate):
 
     def __init__(
         self,
-        application: HTTPServerConnectionDelegate,
+        application: ServedApplication,
         find_peer: Callable[[socket.socket], Peer],
-        trusts: Callable[[Peer], bool],
         limits: Limits,
         max_connections: int,
         shared: "Shared",
@@ -156,10 +170,12 @@ class Endpoint(HTTPServerConnectionDelegate):
         self.refused = 0
         self._application = application
         self._find_peer = find_peer
-        self._trusts = trusts
         self._strangers: Quota[WireStream] | None = None
         if limits.max_strangers is not None:
             self._strangers = Quota(limits.strangers(max_connections))
+        self._waiting_room = WaitingRoom(
+            limits.waiting(max_connections), application.shows_key, self._serve, self._has_room_for_stranger
+        )
         self._max_connections = max_connections
         self._tls = context
         self._complaints = shared.complaints
@@ -185,7 +201,8 @@ class Endpoint(HTTPServerConnectionDelegate):
     @property
     def traffic(self) -> "Traffic":
         """The connections that are open, and how many had to give way or were refused so far."""
-        return Traffic(len(self._connections), self.displaced, self.refused)
+        waiting = self._waiting_room
+        return Traffic(len(self._connections) + len(waiting), self.displaced, self.refused + waiting.refused)
 
     def listen(self, listening: socket.socket) -> None:
         """Accept connections on the socket, which is closed by `stop`."""
@@ -200,6 +217,7 @@ class Endpoint(HTTPServerConnectionDelegate):
             self._loop.remove_reader(listening)
             listening.close()
         self._sockets.clear()
+        self._waiting_room.close()
 
     async def close_connections(self) -> None:
         """Close all connections, websockets too, whatever they are doing, and wait until no request is under way."""
@@ -236,6 +254,9 @@ class Endpoint(HTTPServerConnectionDelegate):
             self._strangers.discard(stream)
         elif not stream.closed():
             self._strangers.add(stream, stream.source)
+            # A proxy of a trusted user was let in before its requests showed that it is one.
+            if len(self._strangers) > self._strangers.limit and self._strangers.victim is not stream:
+                self._displace(f"{self._strangers.limit} connections of unknown callers are open")
 
     def knows(self, stream: WireStream) -> bool:
         """Whether the caller is known, or no difference is made."""
@@ -264,19 +285,32 @@ class Endpoint(HTTPServerConnectionDelegate):
             self._complain(f"{server_conn.context.remote_ip}: no TLS connection: {why}")
 
     def _accept(self, listening: socket.socket) -> None:
-        """Accept one connection; when there are more, others have their turn first."""
+        """Accept one connection to serve, after some that wait; when there are more, others have their turn first."""
+        for _ in range(_WAITING_AT_ONCE):
+            if not self._accept_waiting(listening):
+                return
+
+    def _accept_waiting(self, listening: socket.socket) -> bool:
+        """Accept one connection; whether it waits, which costs little, and more may be accepted."""
         try:
             connection, address = listening.accept()
         except OSError as error:  # most often it is gone already
             if error.errno in _EXHAUSTED:
                 self._displace(f"no connection can be accepted: {error.strerror}")
-            return
+            return False
         rest = self._pace.count(self._loop.time())
         if rest:
             for each in self._sockets:
                 self._loop.remove_reader(each)
             self._resting = self._loop.call_later(rest, self._go_on)
-        self._serve(connection, address)
+        arrival = Arrival(connection, address, self._find_peer(connection))
+        if not self._is_to_wait(arrival):
+            self._serve(arrival)
+            return False
+        limit = self.limits.strangers(self._max_connections)
+        self._complain(f"{limit} connections of unknown callers are open: new ones wait for their turn")
+        self._waiting_room.add(arrival, source_of(arrival.peer, _ip(address)))
+        return not rest
 
     def _go_on(self) -> None:
         """Accept again, after a rest."""
@@ -284,9 +318,17 @@ class Endpoint(HTTPServerConnectionDelegate):
         for listening in self._sockets:
             self._loop.add_reader(listening, self._accept, listening)
 
-    def _serve(self, connection: socket.socket, address: Any) -> None:
-        peer = self._find_peer(connection)
-        known = self._trusts(peer)
+    def _is_to_wait(self, arrival: Arrival) -> bool:
+        """Whether strangers hold all that they may, and this may be one. What comes by TLS shows no key beforehand."""
+        secured = self._tls is not None and arrival.connection.family != socket.AF_UNIX
+        return not (self._has_room_for_stranger() or secured or self._application.trusts(arrival.peer))
+
+    def _has_room_for_stranger(self) -> bool:
+        return self._strangers is None or not self._strangers.is_full
+
+    def _serve(self, arrival: Arrival) -> None:
+        connection, address, peer = arrival
+        known = self._application.trusts(peer)
         if not self._make_room(known):
             connection.close()
             return

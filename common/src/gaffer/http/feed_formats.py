@@ -56,9 +56,11 @@ class _Format:
         self._epoch = epoch
 
     def event_gap(self, start: int, end: int) -> bytes:
+        """An event `gap` with `{"from", "to"}`."""
         return _event("gap", to_json({"from": start, "to": end}).decode())
 
     def last_events(self, end: int) -> bytes:
+        """Nothing is left."""
         return b""
 
     def _event(self, name: str, text: str, offset: int) -> bytes:
@@ -86,6 +88,7 @@ class Output(_Format):
         return piece.data
 
     def plain_gap(self, start: int, end: int) -> bytes:
+        """Nothing: raw output has no place for it."""
         return b""
 
     def events(self, piece: Chunk) -> bytes:
@@ -102,6 +105,7 @@ class Output(_Format):
         return gap + self._event(self._label, text, piece.end - len(undecoded) - held)
 
     def last_events(self, end: int) -> bytes:
+        """The start of a character that never came whole, replaced, or a CR at the end."""
         text = self._decoder.decode(b"", final=True)
         return self._event(self._label, text, end) if text else b""
 
@@ -132,6 +136,7 @@ class Messages(_Format, Generic[T]):
         return gap + b"".join(to_json(message) + b"\n" for _, message in filter(None, found))
 
     def plain_gap(self, start: int, end: int) -> bytes:
+        """A line of JSON, `{"event": "gap", "from", "to"}`."""
         return to_json({"event": "gap", "from": start, "to": end}) + b"\n"
 
     def events(self, piece: Records[T]) -> bytes:

@@ -16,15 +16,16 @@ from gaffer.streams import Cursor, Piece, Ring, Source
 LONGPOLL, CONTINUOUS, EVENTSOURCE = KINDS = ("longpoll", "continuous", "eventsource")
 
 _DEFAULT_HEARTBEAT = 60.0  # seconds
-_FRACTION = r"(?:\.[0-9]{1,6})?"
-# 0.1 to 86400 seconds.
-_HEARTBEAT_PATTERN = (
-    rf"true|false|0(?:\.0{{1,6}})?|0\.[1-9][0-9]{{0,5}}|[1-9][0-9]{{0,3}}{_FRACTION}|[1-7][0-9]{{4}}{_FRACTION}"
-    rf"|8[0-5][0-9]{{3}}{_FRACTION}|86[0-3][0-9]{{2}}{_FRACTION}|86400(?:\.0{{1,6}})?"
+_ZEROS, _DIGITS = r"(?:\.0{1,18})?", r"(?:\.[0-9]{1,18})?"
+# 0, or 0.1 to 86400 seconds.
+_SECONDS = (
+    rf"0{_ZEROS}|0\.[1-9][0-9]{{0,17}}|[1-9][0-9]{{0,3}}{_DIGITS}|[1-7][0-9]{{4}}{_DIGITS}"
+    rf"|8[0-5][0-9]{{3}}{_DIGITS}|86[0-3][0-9]{{2}}{_DIGITS}|86400{_ZEROS}"
 )
+_HEARTBEAT_PATTERN = f"true|false|{_SECONDS}"
 _TAIL_PATTERN = "([0-9]{1,9})(b?)"
 
-_HEARTBEAT = re.compile(_HEARTBEAT_PATTERN, re.ASCII)
+HEARTBEAT = re.compile(_HEARTBEAT_PATTERN, re.ASCII)
 _TAIL = re.compile(_TAIL_PATTERN, re.ASCII)
 
 # Where a reader stood that names a position which is not of this source.
@@ -192,7 +193,7 @@ def _parse_tail(text: str | None) -> Tail | None:
 
 
 def _parse_heartbeat(text: str) -> float | None:
-    if _HEARTBEAT.fullmatch(text) is None:
+    if HEARTBEAT.fullmatch(text) is None:
         raise _wrong("heartbeat", text, "give true, false, or 0.1 to 86400 seconds")
     if text == "true":
         return _DEFAULT_HEARTBEAT

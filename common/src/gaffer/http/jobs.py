@@ -159,7 +159,7 @@ class JobCommit(NodeHandler):
         body = self.body_as(CommitBody) if self.body.strip() else CommitBody()
         if body.env is not None:
             self.grant.require(Scope.DEFINE)
-        self.reply({"pid": self.manager.commit(self.job, body.graceful_timeout, body.env)})
+        self.reply({"pid": self.manager.commit(self.job, body.graceful_timeout or 0, body.env)})
 
 
 def _configs_of(body: dict[str, Any], session: str) -> list[ProcessConfig]:

@@ -88,7 +88,13 @@ def _check_numbers(value: Any, path: str) -> None:
 
 
 def convert(value: Any, kind: type[T]) -> T:
-    """`value`, decoded from JSON, as a `kind`; raises BadRequest with the path of the first mistake."""
+    """`value`, decoded from JSON, as a `kind`; raises BadRequest with the path of the first mistake.
+
+    Null for a field of a Struct that may be left out is as if it were.
+    """
+    if isinstance(value, dict) and isinstance(kind, type) and issubclass(kind, msgspec.Struct):
+        optional = {field.encode_name for field in msgspec.structs.fields(kind) if not field.required}
+        value = {key: item for key, item in value.items() if item is not None or key not in optional}
     try:
         return msgspec.convert(value, kind)
     except msgspec.ValidationError as error:

@@ -50,6 +50,10 @@ class Limits:
             return connections
         return max(1, min(self.max_strangers, connections // 4))
 
+    def waiting(self, connections: int) -> int:
+        """How many more of theirs may wait to be served: enough that few are sent away, who would come back at once."""
+        return max(1, min(4 * self.strangers(connections), connections // 4))
+
 
 DEFAULT_LIMITS = Limits()
 

@@ -17,6 +17,7 @@ from tornado.websocket import WebSocketClosedError
 from gaffer.errors import GafferError, NotRedirected
 from gaffer.http.access import AUTH, AuthRequired, Scope
 from gaffer.http.feeds import FeedQuery
+from gaffer.http.limits import STRANGER_BODY
 from gaffer.http.node import NodeHandler
 from gaffer.http.rfc6455 import ServerSocket
 from gaffer.process import Process
@@ -24,6 +25,8 @@ from gaffer.process_streams import Stream
 from gaffer.streams import Chunk, Cursor
 
 MAX_MESSAGE = 1024 * 1024  # bytes that a client may send at once
+AUTH_TIMEOUT = 10.0  # seconds that a client that is not known has to send a key
+_MAX_KEY = 1024  # characters
 PING_INTERVAL = 30.0  # seconds
 PING_TIMEOUT = 60.0  # seconds without a sign of the client
 
@@ -50,6 +53,8 @@ class ProcessSocket(NodeHandler, ServerSocket):
     _held = False  # by the process, until it reads; meanwhile no sign of the client can come in
     _leaving = False
     _is_first = True  # of the client's messages
+    _deadline: asyncio.TimerHandle | None = None  # for the key of a client that is not known
+    _refusing: asyncio.Task[None] | None = None
 
     # What each kind does in its own way
 
@@ -63,6 +68,15 @@ class ProcessSocket(NodeHandler, ServerSocket):
 
     def pass_on_gap(self, start: int, end: int) -> None:
         """Tell that the client lost the output between two offsets, if there is a way to."""
+
+    def key_in(self, message: bytes) -> str | None:
+        """The key, or the token of a cookie, that a first message presents; None when it presents none."""
+        if self.grant.elevate is None or not message.startswith(AUTH.encode()):
+            return None
+        return message.decode(errors="replace").removeprefix(AUTH)
+
+    def confirm(self, message: bytes) -> None:
+        """Answer a message whose key was accepted."""
 
     def take_at_once(self, message: bytes) -> bool:
         """Do what a message wants, if there is nothing to wait for or to say; whether it was done."""
@@ -137,19 +151,16 @@ class ProcessSocket(NodeHandler, ServerSocket):
 
     @property
     def max_message_size(self) -> int:
-        return int(self.settings.get("websocket_max_message_size", MAX_MESSAGE))
+        return int(self.settings.get("websocket_max_message_size", MAX_MESSAGE)) if self.grant.scopes else STRANGER_BODY
 
     async def open(self) -> None:
         self.set_nodelay(True)
         self._heard = self._now
         self._await_sign()
-        try:
-            self.target = self.process
-            self.choose()
-        except (GafferError, HTTPError) as error:
-            await self._fail(self.error_of(error, 400))
+        if self.grant.scopes:
+            await self._begin()
         else:
-            self._running = asyncio.create_task(self._run())
+            self._deadline = asyncio.get_running_loop().call_later(AUTH_TIMEOUT, self._refuse_late)
 
     def on_message(self, message: str | bytes) -> Awaitable[None] | None:
         self._heard = self._now
@@ -157,8 +168,11 @@ class ProcessSocket(NodeHandler, ServerSocket):
             return None
         data = message.encode() if isinstance(message, str) else message
         is_first, self._is_first = self._is_first, False
-        if is_first and self.grant.elevate is not None and data.startswith(AUTH.encode()):
-            return self._elevate(data.decode(errors="replace").removeprefix(AUTH))
+        key = self.key_in(data) if is_first else None
+        if key is not None:
+            return self._take(data, key)
+        if not self.grant.scopes:
+            return self._fail(_auth_required())
         return None if self.take_at_once(data) else self._take(data)
 
     def on_pong(self, data: bytes) -> None:
@@ -169,8 +183,47 @@ class ProcessSocket(NodeHandler, ServerSocket):
             self._pings.cancel()
         if self._running is not None:
             self._running.cancel()
+        self._stop_waiting()
 
     # Life
+
+    async def _begin(self) -> None:
+        try:
+            self.target = self.process
+            self._check_grant()
+            self.choose()
+        except (GafferError, HTTPError) as error:
+            await self._fail(self.error_of(error, 400))
+        else:
+            self._running = asyncio.create_task(self._run())
+
+    async def _authenticate(self, key: str, message: bytes) -> None:
+        """Take a key, or the token of the cookie that the handshake presented; end the connection for a wrong one."""
+        verify = self.grant.elevate or self.application.policy.verify
+        grant = verify(key) if len(key) <= _MAX_KEY else None
+        if grant is None:
+            await self._fail(_auth_required())
+            return
+        self._stop_waiting()
+        self.adopt(grant)
+        if self._running is None:
+            await self._begin()
+        else:
+            self._check_grant()
+        if self._running is not None:
+            self.confirm(message)
+
+    def _check_grant(self) -> None:
+        self.grant.require(Scope.READ)
+        self.grant.require_session(self.target.job.session)
+
+    def _refuse_late(self) -> None:
+        self._refusing = asyncio.create_task(self._fail(_auth_required()))
+
+    def _stop_waiting(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
 
     @property
     def _now(self) -> float:
@@ -189,17 +242,9 @@ class ProcessSocket(NodeHandler, ServerSocket):
             self.ping()
             self._await_sign()
 
-    async def _elevate(self, token: str) -> None:
-        """Take the token of the cookie that the handshake presented; end the connection for a wrong one."""
-        grant = self.grant.elevate(token) if self.grant.elevate is not None else None
-        if grant is None:
-            await self._fail(AuthRequired("the token does not belong to the cookie", hint="log in again"))
-        else:
-            self.adopt(grant)
-
-    async def _take(self, message: bytes) -> None:
+    async def _take(self, message: bytes, key: str | None = None) -> None:
         try:
-            await self.take(message)
+            await (self.take(message) if key is None else self._authenticate(key, message))
         except GafferError as error:
             await self._fail(error)
         except StreamClosedError:
@@ -243,6 +288,10 @@ class ProcessSocket(NodeHandler, ServerSocket):
         with suppress(StreamClosedError):
             await self.tell(error)
         self.close(_PRIVATE + error.errno, error.reason)
+
+
+def _auth_required() -> AuthRequired:
+    return AuthRequired("the key or token is missing or unknown", hint="send `AUTH:KEY` first, or the key as a header")
 
 
 def _message(data: bytes) -> bytes:

@@ -36,12 +36,20 @@ class Quota(Generic[T]):
 
     def discard(self, item: T) -> None:
         """Count the item no more."""
-        source = self._source_of.pop(item, None)
-        if source is not None:
+        if item in self._source_of:
+            source = self._source_of.pop(item)
             items = self._items_of[source]
             del items[item]
             if not items:
                 del self._items_of[source]
+
+    @property
+    def fairest(self) -> T | None:
+        """The oldest item of the source that holds least; None when there is none."""
+        if not self._items_of:
+            return None
+        smallest = min(self._items_of.values(), key=lambda items: len(items))
+        return next(iter(smallest))
 
     @property
     def victim(self) -> T | None:

@@ -7,7 +7,7 @@ frame where the RFC has a code for the failure. No extension is negotiated.
 import base64
 import binascii
 import struct
-from typing import Any
+from typing import Any, cast
 
 from tornado.httputil import HTTPServerRequest
 from tornado.util import _websocket_mask
@@ -79,8 +79,9 @@ class Protocol(WebSocketProtocol13):
         elif size == 127:
             (size,) = struct.unpack("!Q", await self._read_bytes(8))
         fragments = self._fragmented_message_buffer
-        if size + len(fragments or b"") > self.params.max_message_size and not opcode & _CONTROL:
-            self.fail(_TOO_BIG, f"a message has at most {self.params.max_message_size} bytes")
+        limit: int = cast(Any, self.handler).max_message_size  # which grows when the client becomes known
+        if size + len(fragments or b"") > limit and not opcode & _CONTROL:
+            self.fail(_TOO_BIG, f"a message has at most {limit} bytes")
             return
         mask = await self._read_bytes(4)
         data = _websocket_mask(mask, await self._read_bytes(size))

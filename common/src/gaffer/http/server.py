@@ -10,12 +10,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from tornado.httputil import HTTPServerConnectionDelegate, HTTPServerRequest
+from tornado.httputil import HTTPServerRequest
 from tornado.netutil import ssl_options_to_context
 
 from gaffer.errors import BadRequest, GafferError
 from gaffer.http.access import Peer, PeerKind
-from gaffer.http.connections import Context, Endpoint, Shared, Traffic
+from gaffer.http.connections import Context, Endpoint, ServedApplication, Shared, Traffic
 from gaffer.http.limits import DEFAULT_LIMITS, Limits
 from gaffer.http.peer import PeerFinder
 from gaffer.util import bind_sockets, parse_address
@@ -83,14 +83,6 @@ def _items(value: Any) -> Sequence[Any]:
     return value if isinstance(value, Sequence) and value else [None]
 
 
-class ServedApplication(HTTPServerConnectionDelegate):
-    """What Listeners serve."""
-
-    def trusts(self, peer: Peer) -> bool:
-        """Whether the peer of a connection is known without a key."""
-        raise NotImplementedError
-
-
 class _UnixSocketFile(NamedTuple):
     path: str
     device: int
@@ -113,7 +105,7 @@ class Listeners:
 
     def __init__(
         self,
-        application: "ServedApplication",
+        application: ServedApplication,
         endpoints: Sequence[HttpEndpoint],
         socket_gid: int | None = None,
         limits: Limits = DEFAULT_LIMITS,
@@ -161,8 +153,7 @@ class Listeners:
     def _listen(self, endpoint: HttpEndpoint, finder: PeerFinder) -> None:
         context = endpoint.make_ssl_context()
         allowed = self._limits.connections(len(self._endpoints))
-        trusts = self._application.trusts
-        server = Endpoint(self._application, finder.find, trusts, self._limits, allowed, self._shared, context)
+        server = Endpoint(self._application, finder.find, self._limits, allowed, self._shared, context)
         self._servers.append(server)
         for uri in endpoint.uris:
             address = _parse(uri)

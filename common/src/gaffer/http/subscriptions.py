@@ -7,13 +7,13 @@ two positions, and END when no more will come, because the process has ended or 
 
 import asyncio
 import codecs
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from typing import Any, Protocol
 
 from gaffer.channels import Topic, bare_event, event_prefix, parse_topic
 from gaffer.errors import ProcessError
-from gaffer.event_log import Event, matching
+from gaffer.event_log import Event, match, normal
 from gaffer.http.access import Grant
 from gaffer.http.sockjs import ConnectionClosed
 from gaffer.manager import Manager
@@ -103,7 +103,10 @@ async def _say_gap(piece: Chunk | Records[Event], say: Say) -> None:
 
 
 class _Events:
-    """Events of the node that the grant is for; without their prefix in the topic of a job or a process."""
+    """Events of the node that the grant is for; without their prefix in the topic of a job or a process.
+
+    Without a prefix or pattern each comes under its aliases too, among which clients of version 0.5 choose themselves.
+    """
 
     def __init__(self, manager: Manager, topic: Topic, grant: Grant, say: Say) -> None:
         self._prefix = event_prefix(topic)
@@ -116,11 +119,19 @@ class _Events:
         while (records := await self._cursor.next()) is not None:
             await _say_gap(records, self._say)
             for event in records.items:
-                found = matching(event, self._pattern)
-                if found is not None and (self._sessions is None or event.session in self._sessions):
-                    name = bare_event(found[0], self._prefix)
+                for found in self._found(event):
+                    name = bare_event(found, self._prefix)
                     if name is not None:
-                        await self._say(name, found[1])
+                        await self._say(name, event.payload(found))
+
+    def _found(self, event: Event) -> Sequence[str]:
+        """The names under which the client gets the event."""
+        if self._sessions is not None and event.session not in self._sessions:
+            return ()
+        if not self._pattern:
+            return event.names
+        name = match(normal(self._pattern), event.names)
+        return () if name is None else (name,)
 
     def end(self) -> None:
         self._cursor.end()

@@ -1,18 +1,19 @@
 """Websockets of a process: R-80 passes its output and input on as they are, R-81 and R-82 in frames."""
 
 from collections.abc import Awaitable
+from contextlib import suppress
 from typing import Literal
 
 import msgspec
 
 from gaffer.errors import BadRequest, GafferError, NotRedirected, ProcessError
 from gaffer.frames import ERROR, GENERAL, MESSAGE, OK, RESPONSE, Frame, FrameError
-from gaffer.http.access import Scope
+from gaffer.http.access import AUTH, Scope
 from gaffer.http.feeds import StartQuery
 from gaffer.http.operations import operation
 from gaffer.http.process_socket import ProcessSocket
 from gaffer.http.rfc6455 import UpgradeRequired
-from gaffer.http.routes import Route
+from gaffer.http.routes import DEFERRED, Route
 from gaffer.process import Process
 from gaffer.process_streams import STDIN
 from gaffer.streams import Chunk
@@ -20,7 +21,7 @@ from gaffer.streams import Chunk
 _READ, _WRITE = 1, 2  # the bits of `mode`
 
 # How frames call the HTTP status of an error (STR-32); any other is EIO.
-_NAMES = {400: "EINVAL", 403: "EPERM", 404: "ENOENT"}
+_NAMES = {400: "EINVAL", 401: "AUTH_REQUIRED", 403: "EPERM", 404: "ENOENT"}
 
 
 class ChannelQuery(StartQuery):
@@ -76,8 +77,9 @@ class FramedSocket(ProcessSocket):
     async def get(self) -> None:
         """Connect to a process: its stdin and first output, or the output or custom stream of the path.
 
-        Writing needs the scope `control`; without it, each frame is answered with the error EPERM. The id of a frame of
-        output is the `after` that resumes behind it; one of another output gets the error GAP and all that is kept.
+        A client that is not known by its handshake sends `AUTH:KEY` in the first frame. Writing needs the scope
+        `control`; without it, each frame is answered with the error EPERM. The id of a frame of output is the `after`
+        that resumes behind it; one of another output gets the error GAP and all that is kept.
         """
         await super().get()
 
@@ -110,6 +112,17 @@ class FramedSocket(ProcessSocket):
     def pass_on(self, chunk: Chunk) -> Awaitable[None]:
         assert self._output is not None
         return self.send(Frame(MESSAGE, str(self._output.source.position(chunk.end)), chunk.data).encode())
+
+    def key_in(self, message: bytes) -> str | None:
+        try:
+            body = Frame.decode(message).body
+        except BadRequest:
+            return super().key_in(message)
+        return body.decode(errors="replace").removeprefix(AUTH) if body.startswith(AUTH.encode()) else None
+
+    def confirm(self, message: bytes) -> None:
+        with suppress(BadRequest):  # a token alone is no frame
+            self.send(Frame(RESPONSE, Frame.decode(message).id, OK).encode())
 
     def pass_on_gap(self, start: int, end: int) -> None:
         lost = FrameError(error="GAP", errno=410, message=f"{end - start} bytes were lost", start=start, to=end)
@@ -161,6 +174,6 @@ def _frame_error(error: GafferError) -> FrameError:
 
 ROUTES = [
     Route("/wstreams/{pid}", RawSocket, {"GET": Scope.READ}),
-    Route("/{pid:digits}/channel", FramedSocket, {"GET": Scope.READ}),
-    Route("/{pid:digits}/channel/{stream}", FramedSocket, {"GET": Scope.READ}),
+    Route("/{pid:digits}/channel", FramedSocket, {"GET": DEFERRED}),
+    Route("/{pid:digits}/channel/{stream}", FramedSocket, {"GET": DEFERRED}),
 ]
