@@ -1,6 +1,8 @@
 """The command `gaffer` against a real cluster of one node."""
 
 import json
+import os
+import pty
 import re
 import signal
 import socket
@@ -344,6 +346,25 @@ def test_ps_shows_a_block_for_each_type(gaffer: Commands, server: Server, shop: 
     assert gaffer("ps", "shop").out.count("===") == 3
     document = json.loads(gaffer("ps", "--json").out)
     assert [job["name"] for job in document["jobs"]] == ["shop.web", "shop.api", "shop.worker"]
+
+
+@pytest.mark.row("GF-27")
+@pytest.mark.parametrize(
+    ("more", "colours"), [({}, ["\x1b[36m", "\x1b[33m", "\x1b[32m"]), ({"NO_COLOR": "1"}, [""] * 3)]
+)
+def test_ps_gives_each_type_a_colour_on_a_terminal(
+    gaffer: Commands, server: Server, shop: Path, more: dict[str, str], colours: list[str]
+) -> None:
+    gaffer("load", "--nostart")
+    ours, theirs = pty.openpty()
+    try:
+        command = [command_path("gaffer"), "ps", "--endpoint", server.url]
+        subprocess.run(command, stdout=theirs, env=clean_env({"TERM": "xterm", **more}), timeout=30, check=True)
+        text = os.read(ours, 65536).decode()
+    finally:
+        os.close(ours)
+        os.close(theirs)
+    assert re.findall("(\x1b[^m]*m|)=== ", text) == colours
 
 
 def test_ps_shows_restarts_and_the_last_exit(gaffer: Commands, server: Server, shop: Path) -> None:

@@ -96,7 +96,6 @@ class Procfile:
                 if name in commands:
                     message = f"the type {name!r} is already on line {lines[name]}, which is ignored"
                     self.warnings.append(Problem(place, message, "rename one of them"))
-                    del commands[name]
                 commands[name], lines[name] = match[2], number
             elif line and not line.startswith("#"):
                 self.warnings.append(Problem(place, f"ignored {line!r}: expected TYPE: COMMAND"))
@@ -163,8 +162,10 @@ class Procfile:
             if others := {key: value for key, value in self.env.items() if key not in plain}:
                 settings["env_json"] = msgspec.json.encode(others).decode()
             section = f"process:{app}:{name}"
-            if "]" in section or not all(map(is_ini_value, (section, *settings.values()))):
-                raise ValueError(f"an INI file can't hold the section {section!r} with the settings {settings!r}")
+            if "]" in section or not is_ini_value(section):
+                raise ValueError(f"an INI file can't have a section {section!r}")
+            if bad := [key for key, value in settings.items() if not is_ini_value(value)]:
+                raise ValueError(f"an INI file can't hold the value of {bad[0]} of {section}")
             config[section] = settings
             if upper := {key: value for key, value in plain.items() if key == key.upper()}:
                 config[f"env:{app}:{name}"] = upper
