@@ -128,6 +128,7 @@ def test_nothing_is_known_at_first() -> None:
     assert empty.find_job("shop.web") == {
         "sources": [],
         "stale": True,
+        "warming": False,
         "lookups": {"agree": [], "unreachable": ["one", "two"]},
     }
 

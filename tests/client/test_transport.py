@@ -363,3 +363,31 @@ def test_a_dead_address_and_a_resolver_that_hangs_cost_no_more_than_the_timeout(
     with Transport("http://node.test", timeout=0.3) as transport, pytest.raises(errors.Unreachable, match=r"0\.3 s"):
         transport.request("GET", "/")
     end.set()
+
+
+def test_a_byte_now_and_then_over_tls_holds_nobody(tmp_path: Path) -> None:
+    authority = trustme.CA()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    end = threading.Event()
+
+    def drip(listener: socket.socket) -> None:
+        with contextlib.suppress(OSError), context.wrap_socket(listener.accept()[0], server_side=True) as connection:
+            connection.sendall(OK + b"X-A: ")
+            while not end.wait(0.05):
+                connection.sendall(b"a")
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=drip, args=(listener,))
+        thread.start()
+        url = f"https://127.0.0.1:{listener.getsockname()[1]}"
+        try:
+            with (
+                Transport(url, cacert=str(tmp_path / "ca.pem"), timeout=0.5) as transport,
+                pytest.raises(errors.Unreachable, match=r"no answer within 0\.5 s"),
+            ):
+                transport.request("GET", "/")
+        finally:
+            end.set()
+            thread.join()

@@ -126,12 +126,12 @@ class ClusterMap:
         connected = [lookup for lookup in known if lookup.connected]
         merged = merge(_views(connected or known, job_names, stale=not connected))
         unreachable = [lookup.url for lookup in self._lookups.values() if lookup not in connected]
+        warming = [lookup for lookup in connected if lookup.topology is not None and lookup.topology.warming]
         rest: dict[str, Any] = {
             "stale": merged.stale or not connected,
+            "warming": bool(connected) and warming == connected,
             "lookups": {"agree": merged.agree if connected else [], "unreachable": unreachable},
         }
-        if connected and all(lookup.topology is not None and lookup.topology.warming for lookup in connected):
-            rest["warming"] = True
         if len(self._lookups) == 1:
             [only] = self._lookups.values()
             epoch, _, seq = only.position.partition(":")

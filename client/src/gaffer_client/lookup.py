@@ -195,8 +195,7 @@ class Lookup:
         merged = merge(bridged(views, self._earlier(question, views)))
         rest = {} if several else dict(replies[0].document)
         rest["stale"] = merged.stale
-        if all(view.warming for view in views):
-            rest["warming"] = True
+        rest["warming"] = all(view.warming for view in views)
         rest["lookups"] = {"agree": merged.agree, "unreachable": list(self.failures)}
         _remember(self._last, question, (merged, rest))
         return merged, rest
