@@ -13,6 +13,7 @@ import pytest
 
 from gaffer.trusted_files import (
     UntrustedFile,
+    check_way,
     find_danger,
     inherited_descriptor,
     open_log,
@@ -66,15 +67,12 @@ GOOD = {
 BAD = {
     "everybody may write": (modes(0o646), "everybody may write to it"),
     "the group may write": (modes(0o664), "its group may write to it"),
-    "everybody may write to its directory": (modes(0o757, directory=True), "of the directory"),
-    "the group may write to its directory": (modes(0o775, directory=True), "of the directory"),
     "a link": (replaced_by(lambda path: path.symlink_to("other")), "it is a symbolic link"),
     "a pipe": (replaced_by(os.mkfifo), "it is not a regular file"),
     "a directory": (replaced_by(Path.mkdir), "it is not a regular file"),
 }
 BAD_FOR_ROOT = {
     "it is a stranger's": (owned(), f"it belongs to the user {STRANGER}"),
-    "its directory is a stranger's": (owned(directory=True), f"it belongs to the user {STRANGER}"),
     "a link of a stranger on the way": (linked_by_a_stranger, f"belongs to the user {STRANGER}"),
 }
 
@@ -104,6 +102,27 @@ def test_what_others_can_change_is_refused(file: Path, change: Callable[[Path], 
 @pytest.mark.parametrize(("change", "why"), BAD_FOR_ROOT.values(), ids=BAD_FOR_ROOT)
 def test_what_others_own_is_refused(file: Path, change: Callable[[Path], None], why: str) -> None:
     refused(file, change, why)
+
+
+OPEN_DIRECTORIES = {
+    "everybody may write to its directory": modes(0o757, directory=True),
+    "the group may write to its directory": modes(0o775, directory=True),
+}
+
+
+@pytest.mark.expects_errors("others can move .* away")
+@pytest.mark.parametrize("change", OPEN_DIRECTORIES.values(), ids=OPEN_DIRECTORIES)
+def test_a_directory_that_others_can_write_to_is_logged(
+    file: Path, change: Callable[[Path], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    """What they put in the place of the file would be theirs, and refused."""
+    change(file)
+    for _ in range(2):
+        assert read_trusted(file).data == b"content"
+    [record] = caplog.records
+    assert f"others can move {file} away, because of the directory {file.parent}" in record.getMessage()
+    with pytest.raises(UntrustedFile, match="because of the directory"):
+        check_way(file, strict=True)
 
 
 def status(mode: int, uid: int, gid: int) -> os.stat_result:

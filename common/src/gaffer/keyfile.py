@@ -45,7 +45,7 @@ def is_weak(key: str) -> bool:
 
 def _bits(key: str) -> float:
     size = next((len(each) for each in _ALPHABETS if set(key) <= set(each)), _PRINTABLE)
-    return min(len(key), 4 * len(set(key))) * math.log2(size)  # a random word repeats no character that often
+    return len(key) * math.log2(size)
 
 
 def read_key_file(path: str | os.PathLike[str]) -> str:

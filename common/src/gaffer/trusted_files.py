@@ -1,13 +1,14 @@
 """Opens files that decide what Gaffer does: keys, configuration, state, certificates.
 
-Such a file must belong to root or to our own user and be writable by nobody else, and nobody else may be able to put
-another one in its place: the same holds for every directory and symbolic link on the way to it, as with StrictModes in
-sshd_config(5). A directory with the sticky bit (/tmp) is no danger: everybody may create files there, but not replace
-those of others.
+Such a file must belong to root or to our own user and be writable by nobody else, as must symbolic links on the way to
+it. A directory on the way that others can write to is logged: they can move the file away, but what they put in its
+place is theirs, and refused. For programs and pages, and for sockets, such a directory is refused, too. A directory
+with the sticky bit (/tmp) is no danger: everybody may create files there, but not replace those of others.
 """
 
 import errno
 import grp
+import logging
 import os
 import pwd
 import re
@@ -21,6 +22,8 @@ from gaffer.errors import GafferError
 _MAX_LINKS = 40  # what the kernel follows, path_resolution(7)
 _DESCRIPTOR = re.compile(r"/(?:dev|proc/self)/fd/([0-9]{1,9})|/dev/(stdin|stdout|stderr)")
 _STANDARD = ("stdin", "stdout", "stderr")
+logger = logging.getLogger(__name__)
+
 _OPEN = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 
 
@@ -142,17 +145,19 @@ def open_log(path: str | os.PathLike[str], mode: int = 0o600) -> int:
     return descriptor
 
 
-def check_way(path: str | os.PathLike[str], *, follow: bool = False) -> Path:
+def check_way(path: str | os.PathLike[str], *, follow: bool = False, strict: bool = False) -> Path:
     """The absolute path without symbolic links on the way, nor at its end with `follow`.
 
-    Raises UntrustedFile when others than root and our own user can change a directory or link on the way, and OSError
-    when one is missing. The end itself is not looked at unless it is a link to follow.
+    Raises UntrustedFile for a link of another user on the way, with `strict` also for a directory that others can write
+    to, which is logged otherwise; OSError when a part is missing. The end itself is not checked unless it is a link to
+    follow.
     """
     uid = os.geteuid()
     place = Path("/")
     waiting = [part for part in reversed(os.path.join(os.getcwd(), path).split("/")) if part not in ("", ".")]
     links = 0
-    _check_directory(path, place, uid)
+    check = check_directory if strict else _warn_of_directory
+    check(path, place)
     while waiting:
         part = waiting.pop()
         if part == "..":
@@ -173,22 +178,39 @@ def check_way(path: str | os.PathLike[str], *, follow: bool = False) -> Path:
             place = Path("/") if target.startswith("/") else place
         elif waiting:
             place = inner
-            _check_directory(path, place, uid)
+            check(path, place)
         else:
             return inner
     return place
 
 
-def _check_directory(path: str | os.PathLike[str], place: Path, uid: int) -> None:
+def check_directory(path: str | os.PathLike[str], place: Path) -> None:
+    """Raise UntrustedFile when others can replace what is in the directory `place`, such as `path`."""
     status = os.stat(place, follow_symlinks=False)
-    if status.st_mode & stat.S_ISVTX and status.st_uid in (0, uid, _unmapped_uid()):
-        return
-    danger = find_danger(status, status.st_uid if status.st_uid == _unmapped_uid() else uid)
-    if danger:
+    if danger := _danger_in(status):
         raise UntrustedFile(
             f"{os.fspath(path)} is not trusted because of the directory {place}: {danger}",
             hint=_what_to_do(place, status),
         )
+
+
+def _warn_of_directory(path: str | os.PathLike[str], place: Path) -> None:
+    status = os.stat(place, follow_symlinks=False)
+    if danger := _danger_in(status):
+        _warn_once(place, f"others can move {os.fspath(path)} away, because of the directory {place}: {danger}")
+
+
+@lru_cache(maxsize=256)
+def _warn_once(place: Path, message: str) -> None:
+    logger.warning("%s; `chmod go-w %s` prevents it", message, place)
+
+
+def _danger_in(status: os.stat_result) -> str | None:
+    """Why others can replace what is in a directory with this status; None when they can't."""
+    uid = os.geteuid()
+    if status.st_mode & stat.S_ISVTX and status.st_uid in (0, uid, _unmapped_uid()):
+        return None
+    return find_danger(status, status.st_uid if status.st_uid == _unmapped_uid() else uid)
 
 
 @cache

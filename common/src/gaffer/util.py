@@ -12,12 +12,13 @@ import stat
 import sys
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from gaffer.errors import quoted
 from gaffer.names import parse_job_name
-from gaffer.trusted_files import check_way
+from gaffer.trusted_files import check_directory
 from gaffer.words import substitute_env
 
 if TYPE_CHECKING:
@@ -209,7 +210,8 @@ def _bind_tcp_socket(family: int, address: tuple[Any, ...], backlog: int) -> soc
 
 
 def _bind_unix_socket(path: str, backlog: int) -> socket.socket:
-    check_way(path)  # so that nobody can put a link there before chmod, nor another socket later
+    # So that nobody can put a link there before chmod, nor another socket later.
+    check_directory(path, Path(path).absolute().parent.resolve())
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         sock.setblocking(False)

@@ -54,7 +54,7 @@ def settle_sites(folder: PluginFolder, uid: int) -> None:
 
 def _is_own(place: Path, uid: int) -> bool:
     try:
-        danger = find_danger(check_way(place, follow=True).stat(), uid)
+        danger = find_danger(check_way(place, follow=True, strict=True).stat(), uid)
     except UntrustedFile as error:
         danger = error.message
     except OSError as error:

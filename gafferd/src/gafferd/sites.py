@@ -121,7 +121,7 @@ class Sites:
 
     def _require_own_way(self, folder: Path) -> None:
         try:
-            check_way(folder, follow=True)
+            check_way(folder, follow=True, strict=True)
         except UntrustedFile as error:
             self._complain(f"no page is served: {error.message}; {error.hint}")
             raise NotFound("this is not served: others may change it", hint="the log of the node says why") from None
