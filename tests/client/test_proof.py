@@ -13,7 +13,7 @@ from gaffer_client.transport import Transport
 from support.client import answering_server, own_address
 from support.needs import needs_root
 from support.scripted import answer, scripted_server
-from support.strangers import NOBODY, stranger
+from support.strangers import STRANGER, stranger
 
 pytestmark = needs_root
 
@@ -95,7 +95,7 @@ def test_another_users_server_gets_neither_a_key_nor_an_environment(family: str)
 
 
 def test_an_unmapped_user_is_not_known_as_oneself(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("os.geteuid", lambda: NOBODY)
+    monkeypatch.setattr("os.geteuid", lambda: STRANGER)
     with (
         others_server(family) as (url, received),
         Server(url, api_key="gk_secret") as server,

@@ -186,7 +186,9 @@ def test_an_id_is_made_from_a_secret_that_stays(path):
 @pytest.mark.expects_errors("can't be proved")
 def test_a_node_of_an_earlier_version_gets_an_id_that_it_can_prove(path):
     first = identity(path)
-    files.save(path / "node.json", msgspec.structs.replace(first, id="0" * 32, secret="", incarnation=7), sync=False)
+    document = files.Document(path / "node.json", Node)
+    document.load()
+    document.save(msgspec.structs.replace(first, id="0" * 32, secret="", incarnation=7), sync=False)
     second, third = identity(path), identity(path)
     assert second.id == node_id(second.secret) != "0" * 32
     assert (second.incarnation, third.id, third.incarnation) == (1, second.id, 2)

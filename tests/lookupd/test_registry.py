@@ -797,6 +797,26 @@ def test_answers_are_stale_until_lookupd_has_warmed_up():
     assert lookup.registry.warming_left(lookup.now) == 0
 
 
+@pytest.mark.parametrize(
+    ("windows", "seconds"),
+    [
+        ([None], 2.5),  # a peer that never had an answer
+        ([1.0, 1.0], 2.5),
+        ([1.0, 3.0], 6.5),  # of a large cluster
+        ([16.0], 20),  # its connection broke unnoticed: others may not have noticed yet
+        ([], 20),
+    ],
+)
+def test_warming_ends_once_all_should_be_back_as_far_as_nodes_know(windows, seconds):
+    lookup = Lookup(warmup=20, settles=True)
+    for number, window in enumerate(windows):
+        lookup.identify(name=f"n{number}", id=f"id{number}", reconnect_window=window)
+    lookup.wait(seconds - 0.01)
+    assert lookup.registry.warming
+    lookup.wait(1)
+    assert not lookup.registry.warming
+
+
 def test_leases_end_while_lookupd_warms_up():
     lookup = Lookup(warmup=TTL)
     lookup.disconnect(lookup.identify())

@@ -28,10 +28,12 @@ def _flat(message: dict[str, Any]) -> tuple[Any, ...]:
 class Lookup:
     """A registry whose ticks come in time as `now` advances; `closed` are the sessions that it ended."""
 
-    def __init__(self, ttl: float = TTL, interval: float = INTERVAL, warmup: float = 0.0) -> None:
+    def __init__(
+        self, ttl: float = TTL, interval: float = INTERVAL, warmup: float = 0.0, settles: bool = False
+    ) -> None:
         self.now = 1000.0
         self.changes = MemoryChanges()
-        self.registry = Registry(Lease(ttl, interval, warmup), epoch="e", changes=self.changes, now=self.now)
+        self.registry = Registry(Lease(ttl, interval, warmup, settles), epoch="e", changes=self.changes, now=self.now)
         self.queries = Queries(self.registry)
         self.closed: list[int] = []
 
@@ -58,10 +60,12 @@ class Lookup:
         incarnation: int = 1,
         labels: dict[str, str] | None = None,
         proof: str | None = None,
+        reconnect_window: float | None = None,
     ) -> int:
         """Identify a session, a new one unless it is given; returns the session."""
         session = self.connect() if session is None else session
         identity = Identify("m", name, origin or f"http://{name}:5000", "0.1", id, incarnation, labels or {}, proof)
+        identity = msgspec.structs.replace(identity, reconnect_window=reconnect_window)
         outcome: Identified = self.registry.identify(session, identity, self.now)
         self.closed += outcome.close
         return session

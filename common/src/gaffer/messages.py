@@ -87,6 +87,7 @@ class Identify(_Request, tag="IDENTIFY"):
 
     `origin` is the public URL of the node, `http(s)://host[:port]`; `version` that of the protocol. `id` is permanent,
     and `proof` the secret that it is the hash of (see `node_id`). `incarnation` grows each time the node starts.
+    `reconnect_window` is how long (seconds) nodes that lost this lookupd need to connect again, for all this one knows.
     """
 
     name: NodeName
@@ -96,6 +97,7 @@ class Identify(_Request, tag="IDENTIFY"):
     incarnation: Number = 0
     labels: Labels = {}
     proof: Annotated[str, Meta(min_length=1, max_length=1024)] | None = None
+    reconnect_window: Annotated[float, Meta(ge=0, le=86400)] | None = None
 
     def __post_init__(self) -> None:
         if not is_origin(self.origin):

@@ -127,6 +127,7 @@ class Link:
         self._window = DEFAULT_WINDOW
         self._interval = DEFAULT_INTERVAL
         self._ttl = 0.0
+        self._unnoticed = 0.0  # seconds beyond the window that others may need to notice the end of the connection
         self._answered = 0.0  # when the last answer came, in the loop's time
         self._hurry_until = 0.0
         self._plain = False
@@ -206,6 +207,7 @@ class Link:
                 await self._hold_connection()
             except* _FAILURES as group:
                 error = _first(group)
+                self._note_delay(error)
                 if not self._leaving:
                     opening_tls = self.url.startswith("wss:") and not self.connected
                     self._failed(_explain(error, opening_tls=opening_tls))
@@ -218,6 +220,13 @@ class Link:
             unheard = isinstance(error, TimeoutError | HTTPTimeoutError) and self._hurries
             if not (unheard or isinstance(error, _Silence)):
                 await asyncio.sleep(reconnect_delay(self._window, random.random()))
+
+    def _note_delay(self, error: Exception) -> None:
+        """Learn from a failure how long other nodes may take to notice theirs."""
+        if self.connected and (self._ping_unanswered or isinstance(error, _Silence)):
+            self._unnoticed = self._interval
+        elif isinstance(error, TimeoutError | HTTPTimeoutError):
+            self._unnoticed = max(self._unnoticed, CONNECT_TIMEOUT)
 
     @property
     def _hurries(self) -> bool:
@@ -274,7 +283,9 @@ class Link:
     async def _introduce(self, connection: WebSocketClientConnection) -> Reply:
         """Identify the node, once more when the lookupd has heard of a later incarnation; returns the reply."""
         for last in (False, True):
-            await connection.write_message(encode(self._identify(_IDENTIFY)))
+            window = self._window + self._unnoticed
+            identity = msgspec.structs.replace(self._identify(_IDENTIFY), reconnect_window=window)
+            await connection.write_message(encode(identity))
             reply = await _receive(connection)
             stale = _STALE_INCARNATION.match(reply.reason or "")
             if last or not reply.errno or stale is None or not self._outgrow(int(stale[1])):
@@ -283,6 +294,7 @@ class Link:
         return reply
 
     def _welcomed(self, reply: Reply) -> None:
+        self._unnoticed = 0.0
         self._answered, self._ttl = asyncio.get_running_loop().time(), reply.ttl or 0.0
         self._plain = reply.epoch is None
         self._interval = reply.interval or DEFAULT_INTERVAL

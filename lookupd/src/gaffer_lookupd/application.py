@@ -1,6 +1,7 @@
 """The HTTP application of lookupd: what its handlers share."""
 
 import asyncio
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cached_property
@@ -135,10 +136,13 @@ class LookupHandler(Handler):
         """Count the client among the readers whose answers take long, until it is displaced or the handler leaves."""
         self.application.readers.admit(self, self.disconnect, known=Scope.CONTROL in self.grant.scopes)
 
+    def warming_left(self) -> int:
+        """Seconds until nodes should be back after a start, rounded up; 0 once they are."""
+        return math.ceil(self.application.registry.warming_left(time.monotonic()))
+
     def check_warm(self) -> None:
         """Raise Warming while nodes may not be back yet."""
-        left = self.application.registry.warming_left(time.monotonic())
-        if left > 0:
+        if left := self.warming_left():
             raise Warming(left)
 
     def disconnect(self) -> None:

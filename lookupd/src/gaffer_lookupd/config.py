@@ -44,7 +44,8 @@ Options:
   --cacert=FILE            clients must show a certificate signed by this authority
   --ttl=SECONDS            drop a node after this silence [default: 45]
   --interval=SECONDS       how often nodes give a sign of life [default: 15]
-  --warmup=SECONDS         after a start, how long nodes may take to come back: 20 unless given, at most --ttl
+  --warmup=SECONDS         how long nodes may take to come back after a start, at most --ttl (default: 20, less when
+                           all who are back say so)
   --cluster-key-file=FILE  nodes must present the key in this file (also: GAFFER_CLUSTER_KEY_FILE)
   --require-key            readers must present a key: that of --reader-key-file, or the cluster key
   --reader-key-file=FILE   readers can present the key in this file (also: GAFFER_READER_KEY_FILE)
@@ -96,7 +97,7 @@ def make_config(options: Mapping[str, Any], environ: Mapping[str, str]) -> Confi
         bind=reader.addresses("--bind"),
         backlog=reader.count("--backlog"),
         tls=reader.tls(),
-        lease=Lease(ttl, interval, warmup),
+        lease=Lease(ttl, interval, warmup, settles=options["--warmup"] is None),
         cluster_key=reader.key("--cluster-key-file", environ.get("GAFFER_CLUSTER_KEY_FILE")),
         reader_key=reader.key("--reader-key-file", environ.get("GAFFER_READER_KEY_FILE")),
         require_key=options["--require-key"],

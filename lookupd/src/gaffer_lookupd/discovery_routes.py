@@ -7,6 +7,7 @@ from gaffer.http.operations import TEXT, operation
 from gaffer.names import parse_job_name
 from gaffer_lookupd.application import LookupHandler
 from gaffer_lookupd.discovery import find_addresses, nginx_upstream, plain_lines, prometheus_groups
+from gaffer_lookupd.errors import Warming
 
 FORMATS = ("plain", "nginx")
 
@@ -61,7 +62,8 @@ class UpstreamHandler(LookupHandler):
 
         An instance counts with its first endpoint, or with that of the name in `?endpoint=`. Without instances there
         is no line; nginx gets an upstream that it answers 502 for. It gets no host name that this host can't resolve:
-        it would start with none of them. While lookupd is warming, the answer is 503 with Retry-After.
+        it would start with none of them. While lookupd is warming, the answer is 503 with Retry-After, and without a
+        line: a script that ignores the status must not take a message for an address.
         """
         name = parse_job_name(self.params["name"])
         wanted = self.get_query_argument("format", FORMATS[0])
@@ -69,6 +71,11 @@ class UpstreamHandler(LookupHandler):
             hint = f"use {' or '.join(FORMATS)}"
             raise BadRequest(f"format={wanted!r} can't be used", reason="bad_value", hint=hint)
         endpoint = self.get_query_argument("endpoint", None) or None
+        if wanted == "plain" and (left := self.warming_left()):
+            self.set_status(Warming.errno)
+            self.set_header("Retry-After", str(left))
+            self.reply_text("")
+            return
         self.check_warm()
         addresses = find_addresses(self.application.registry, str(name), endpoint)
         if wanted == "nginx":

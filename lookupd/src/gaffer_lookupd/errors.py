@@ -1,7 +1,5 @@
 """Errors of the registry."""
 
-import math
-
 from gaffer.errors import GafferError
 
 
@@ -23,8 +21,8 @@ class Warming(GafferError):
     errno = 503
     reason = "warming"
 
-    def __init__(self, seconds: float) -> None:
-        self.seconds = math.ceil(seconds)
+    def __init__(self, seconds: int) -> None:
+        self.seconds = seconds
         super().__init__(
             "lookupd has just started, and nodes may not be back yet",
             hint=f"keep the last answer and ask again in {self.seconds} s",

@@ -11,13 +11,14 @@ MAX_IDENTIFY_TIMEOUT = 10.0  # seconds
 class Lease(Struct, frozen=True):
     """The terms that nodes live by, in seconds: a node sends a message each `interval` and is dropped after `ttl`.
 
-    For `warmup` after the start of lookupd, nodes may not be back yet. Before a peer identifies itself, it has
-    `identify_timeout` to do so.
+    For `warmup` after the start of lookupd, nodes may not be back yet; when it `settles`, for less once nodes have said
+    how long they need. Before a peer identifies itself, it has `identify_timeout` to do so.
     """
 
     ttl: float = 45.0
     interval: float = 15.0
     warmup: float = 0.0
+    settles: bool = False
 
     @property
     def identify_timeout(self) -> float:

@@ -26,6 +26,8 @@ from gaffer_lookupd.tables import Tables
 
 # Nodes that lost their connection together come back at about this rate.
 RECONNECTS_PER_SECOND = 500
+MIN_RECONNECT_WINDOW = 1.0  # seconds
+SETTLING = 0.5  # seconds; what connecting and identifying takes at most, as a rule
 
 # Of tombstones, and of jobs on all of them; the oldest are forgotten first.
 MAX_TOMBSTONES = 10_000
@@ -52,7 +54,9 @@ class Registry:
         self._pauses = PauseDetector(lease, now)
         self._preservation = Preservation(lease)
         self._last_session = 0
+        self._started = now
         self._warm_at = now + lease.warmup
+        self._slowest = 0.0  # the longest reconnect window of nodes that came back while warming
         self.warming = lease.warmup > 0
         self._anonymous: dict[int, float] = {}  # since when each session has had no identity
         self._sessions: dict[int, Node] = {}
@@ -111,7 +115,7 @@ class Registry:
     @property
     def reconnect_window(self) -> float:
         """Seconds over which nodes should spread when they reconnect."""
-        return max(1.0, len(self._nodes) / RECONNECTS_PER_SECOND)
+        return max(MIN_RECONNECT_WINDOW, len(self._nodes) / RECONNECTS_PER_SECOND)
 
     # Sessions
 
@@ -195,11 +199,18 @@ class Registry:
         self._by_name.setdefault(identity.name, {})[key] = node
         if identity.id in self._graves:
             self._dig_up(identity.id)
+        self._settle(identity)
         self._publish.node("identify", node)
         for name in dict.fromkeys((former_name, identity.name)):
             self._update_conflicts(name)
         conflicts = [other.info for other in self.named(identity.name) if other is not node and other.conflict]
         return Identified(close, conflicts)
+
+    def _settle(self, identity: Identify) -> None:
+        """A node that is back tells when others are: each tries again within the window, at any time of it."""
+        if self.warming and self.lease.settles:
+            self._slowest = max(self._slowest, identity.reconnect_window or 0.0, MIN_RECONNECT_WINDOW)
+            self._warm_at = self._started + min(self.lease.warmup, SETTLING + 2 * self._slowest)
 
     def leave(self, session: int, now: float, seq: int | None = None) -> None:
         """The node goes away on purpose, as its change `seq`; its session has ended. Raises Refused (404)."""
