@@ -13,7 +13,7 @@ from gaffer_client.transport import Transport
 from support.client import answering_server, own_address
 from support.needs import needs_root
 from support.scripted import answer, scripted_server
-from support.strangers import STRANGER, stranger
+from support.strangers import OVERFLOW, STRANGER, stranger
 
 pytestmark = needs_root
 
@@ -49,10 +49,10 @@ while going:
 
 
 @contextmanager
-def others_server(family: str) -> Iterator[tuple[str, list[str]]]:
+def others_server(family: str, uid: int = STRANGER) -> Iterator[tuple[str, list[str]]]:
     """A server of another user: its URL, and what it received, which is known once the block has ended."""
     received: list[str] = []
-    with TemporaryDirectory() as folder, stranger(SERVE, family, path := _open_to_all(folder)) as process:
+    with TemporaryDirectory() as folder, stranger(SERVE, family, path := _open_to_all(folder), uid=uid) as process:
         assert process.stdout is not None
         port = process.stdout.readline().strip()
         url = f"http://127.0.0.1:{port}" if port else f"unix:{path}"
@@ -76,7 +76,7 @@ def test_another_users_server_gets_neither_a_key_nor_an_environment(family: str)
     with others_server(family) as (url, received):
         with Server(url, api_key="gk_secret") as server:
             for ask in (server.ping, server.jobs, lambda: server.get_watcher().run(), lambda: server.socket().start()):
-                with pytest.raises(errors.UntrustedServer, match="served by the user nobody, not by you or root") as e:
+                with pytest.raises(errors.UntrustedServer, match=f"served by uid {STRANGER}, not by you or root") as e:
                     ask()
                 assert "insecure" in (e.value.hint or "")
         with Server(url) as server:
@@ -95,9 +95,9 @@ def test_another_users_server_gets_neither_a_key_nor_an_environment(family: str)
 
 
 def test_an_unmapped_user_is_not_known_as_oneself(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("os.geteuid", lambda: STRANGER)
+    monkeypatch.setattr("os.geteuid", lambda: OVERFLOW)
     with (
-        others_server(family) as (url, received),
+        others_server(family, OVERFLOW) as (url, received),
         Server(url, api_key="gk_secret") as server,
         pytest.raises(errors.UntrustedServer, match="the kernel does not say which user serves it"),
     ):
