@@ -352,7 +352,7 @@ def test_a_commit_lasts_until_it_is_stopped_and_has_a_graceful_timeout_of_its_ow
         manager.scale("j", 1)
         manager.scale("j", -1)
         info = manager.info("j")
-        assert (info["running"], info["running_out"], info["processes"], info["max_processes"]) == (1, 1, [], 0)
+        assert (info["running"], info["running_out"], info["processes"], info["max_processes"]) == (1, 1, [pid], 0)
         assert manager.list("j") == []
         manager.stop_process(pid)
         info = manager.info("j")

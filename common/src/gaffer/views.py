@@ -59,12 +59,12 @@ def job_status(job: Job) -> JobStatus:
 
 def job_info(job: Job, running: Mapping[int, Process], host: str) -> JobInfo:
     """What R-45 answers."""
-    pids, all_pids = job.pids(), job.pids(committed=True)
+    pids = job.pids(committed=True)
     return {
         "name": str(job.name),
         "active": job.active,
-        "running": len(all_pids),
-        "running_out": len(all_pids) - len(pids),
+        "running": len(pids),
+        "running_out": len(pids) - len(job.pids()),
         "max_processes": job.target,
         "processes": pids,
         "config": job.config.to_dict(),
