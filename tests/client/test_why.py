@@ -228,6 +228,9 @@ def node_(registries: list[Daemon]) -> Iterator[Daemon]:
         yield node
 
 
+ALL_IS_WELL = "All lookups and nodes say the same, and all is well."
+
+
 def test_all_is_well(gaffer: Commands, registries: list[Daemon], node_: Daemon) -> None:
     one, two = (registry.url for registry in registries)
     ran = gaffer("-L", f"{one},{two}", "why", "shop.web")
@@ -237,7 +240,19 @@ def test_all_is_well(gaffer: Commands, registries: list[Daemon], node_: Daemon) 
     assert sorted(line.split()[:3] for line in lines[1:3]) == sorted([["web1", one, "alive"], ["web1", two, "alive"]])
     assert all(line.endswith("1 ready") for line in lines[1:3])
     assert lines[5].split() == ["web1", node_.url, "running:", "1"]
-    assert lines[-1] == "All lookups and nodes say the same, and all is well."
+    assert lines[-1] == ALL_IS_WELL
+
+
+def test_a_process_that_runs_once_is_named_by_lookups_and_node_alike(
+    gaffer: Commands, registries: list[Daemon], node_: Daemon
+) -> None:
+    with Server(node_.url) as server:
+        job = server.load({"name": "batch", "cmd": "sleep 1000"}, "shop")
+        job.commit()
+        eventually(lambda: job.running == 2)
+        addresses = ",".join(each.url for each in registries)
+        eventually(lambda: gaffer("-L", addresses, "why", "shop.batch").out.splitlines()[-1] == ALL_IS_WELL)
+        server.unload("shop.batch")
 
 
 def test_documents(gaffer: Commands, registries: list[Daemon], node_: Daemon, closed: str) -> None:

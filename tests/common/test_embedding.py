@@ -1,10 +1,14 @@
 """What a program of one's own relies on: applications of any kind, clear errors for wrong arguments, waiting, reprs."""
 
 import asyncio
+import signal
+import subprocess
+import sys
 import threading
 from typing import ClassVar
 
 import pytest
+import requests
 from tornado.web import RequestHandler
 from tornado.websocket import WebSocketHandler, websocket_connect
 
@@ -16,9 +20,11 @@ from gaffer.loop import new_loop
 from gaffer.names import JobName
 from gaffer.process import ProcessConfig
 from gaffer.webhooks import WebHooks
+from support.daemons import clean_env
 from support.http_node import running_node
 from support.managers import Recording, running_manager
 from support.poll import eventually
+from support.webhooks import receiver
 
 SLEEP = "sleep 1000"
 
@@ -321,3 +327,42 @@ def test_reprs():
         assert repr(manager) == "<Manager started, 1 jobs, 1 processes>"
     assert repr(manager) == "<Manager stopped, 1 jobs, 0 processes>"
     assert repr(process) == f"<Process 1 of default.web: exited, os pid {process.os_pid}>"
+
+
+ALL_APPLICATIONS = """
+import sys
+from gaffer import Manager
+from gaffer.console_output import ConsoleOutput
+from gaffer.http_handler import HttpEndpoint, HttpHandler
+from gaffer.process import ProcessConfig
+from gaffer.sig_handler import SigHandler
+from gaffer.webhooks import WebHooks
+
+manager, http = Manager(), HttpHandler([HttpEndpoint("127.0.0.1:0")])
+manager.start(apps=[ConsoleOutput(), SigHandler(), WebHooks([("exit", sys.argv[1])]), http])
+print(*http.addresses, flush=True)
+manager.load(ProcessConfig("dummy", "sh -c 'echo hello; exec sleep 1000'", redirect_output=["out"]))
+manager.run()
+"""
+
+
+@pytest.mark.row("APP-05")
+def test_the_applications_that_come_along_serve_one_manager_together() -> None:
+    with (
+        receiver() as hooks,
+        subprocess.Popen(
+            [sys.executable, "-c", ALL_APPLICATIONS, hooks.url], env=clean_env(), stdout=subprocess.PIPE, text=True
+        ) as embedder,
+    ):
+        try:
+            assert embedder.stdout is not None
+            url = embedder.stdout.readline().strip()
+            eventually(lambda: requests.get(f"{url}/status/dummy").json().get("running") == 1)
+            shown = ""
+            while "hello" not in shown:
+                shown += embedder.stdout.readline()
+            embedder.send_signal(signal.SIGTERM)
+            assert embedder.wait(10) == 0
+            assert hooks.names("/") == ["exit"]
+        finally:
+            embedder.kill()

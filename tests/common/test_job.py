@@ -147,7 +147,7 @@ def test_processes_that_were_asked_to_end_are_no_crash_loop():
     assert system.job.crash_loop(system.now) is None
 
 
-@pytest.mark.row("SUP-01")
+@pytest.mark.row("SUP-01", "TPL-11")
 def test_a_start_fills_every_slot_and_an_exit_is_replaced() -> None:
     system = System(numprocesses=3)
     system.tell(START)
@@ -191,12 +191,44 @@ def test_ten_seconds_alive_forget_earlier_failures() -> None:
     assert system.timers["backoff", 1] - system.now == pytest.approx(0.1)
 
 
-def test_without_backoff_every_exit_is_replaced_at_once() -> None:
+@pytest.mark.row("TPL-20")
+def test_without_flapping_and_backoff_every_exit_is_replaced_at_once() -> None:
     system = System(backoff=0)
     system.tell(START)
-    for _ in range(5):
+    for _ in range(50):
         system.die()
-    assert system.job.pids() == [6]
+    assert system.job.pids() == [51]
+    assert "flap" not in system.published
+
+
+@pytest.mark.row("MGR-35")
+def test_a_start_after_a_stop_has_the_configured_count_and_no_memory_of_crashes() -> None:
+    system = System(numprocesses=2, flapping=FlappingInfo(attempts=2, window=100, retry_in=5, max_retry=1))
+    system.tell(START, ev.Scaled(3))
+    system.die(1)
+    system.tell(STOP)
+    system.settle()
+    assert (system.job.active, system.job.pids()) == (False, [])
+    system.tell(START)
+    assert (system.job.active, system.job.pids()) == (True, [5, 6])
+    system.die(5)
+    assert system.job.phase is Phase.STARTED, "the exit before the stop no longer counts"
+    system.die(6)
+    assert system.job.phase is Phase.HELD
+
+
+@pytest.mark.row("MGR-35")
+@pytest.mark.parametrize("max_retry", [0, 1])
+def test_a_start_ends_a_pause_and_gives_another_chance_to_what_was_given_up(max_retry: int) -> None:
+    system = System(flapping=FlappingInfo(attempts=1, window=1, retry_in=5, max_retry=max_retry))
+    system.tell(START)
+    system.die(1)
+    assert not system.alive
+    system.tell(START)
+    assert system.job.pids() == [2]
+    assert system.job.reason is None
+    system.die(2)
+    assert system.job.phase is (Phase.HELD if max_retry else Phase.FAILED), "it has all its retries again"
 
 
 def test_what_can_not_be_started_never_spins_even_without_backoff() -> None:
@@ -264,7 +296,7 @@ def test_a_replacement_waits_until_nothing_of_the_old_process_is_left() -> None:
     assert system.job.pids() == [2]
 
 
-@pytest.mark.row("MGR-37", "SUP-02")
+@pytest.mark.row("MGR-37", "SUP-02", "SUP-01")
 def test_scaling_down_takes_the_highest_slots() -> None:
     system = System(numprocesses=4)
     system.tell(START, ev.Scaled(2))
@@ -312,6 +344,16 @@ def test_live_settings_apply_without_a_restart(change: dict[str, Any]) -> None:
 
 
 @pytest.mark.row("MGR-33")
+def test_a_scaled_count_stays_until_the_configured_one_changes() -> None:
+    system = System()
+    system.tell(START, ev.Scaled(3), ev.ConfigChanged(ProcessConfig("j", "true", priority=1)))
+    assert system.job.pids() == [1, 2, 3]
+    system.tell(ev.ConfigChanged(ProcessConfig("j", "true", numprocesses=2)))
+    system.settle()
+    assert system.job.pids() == [1, 2]
+
+
+@pytest.mark.row("MGR-33")
 @pytest.mark.parametrize("change", [{"cmd": "false"}, {"env": {"A": "1"}}, {"cwd": "/"}, {"redirect_output": ["o"]}])
 def test_other_settings_replace_the_processes(change: dict[str, Any]) -> None:
     system = System(numprocesses=2)
@@ -352,6 +394,7 @@ def test_a_committed_process_is_neither_counted_nor_kept_alive() -> None:
     assert not system.job.committed
 
 
+@pytest.mark.row("MGR-38")
 def test_a_committed_process_has_its_own_patience() -> None:
     system = System(graceful_timeout=30)
     pid = system.next_pid()

@@ -1,6 +1,7 @@
 """What a process gets from us, and what happens when it can't be started."""
 
 import contextlib
+import grp
 import os
 import pwd
 import resource
@@ -271,7 +272,37 @@ def test_two_thousand_processes_come_and_go_and_leave_no_descriptor() -> None:
         assert len(os.listdir("/dev/fd")) <= before
 
 
-@row("PROC-05", "TPL-07", "TPL-05", "TPL-06")
+@row("TPL-05", "TPL-06")
+@needs_root
+@pytest.mark.parametrize("given", ["name", "number", "text"])
+def test_user_and_group_by_name_or_number(given: str, tmp_path: Path) -> None:
+    user, group = pwd.getpwnam("nobody"), grp.getgrnam("daemon")
+    uid: int | str = {"name": user.pw_name, "number": user.pw_uid, "text": str(user.pw_uid)}[given]
+    gid: int | str = {"name": group.gr_name, "number": group.gr_gid, "text": str(group.gr_gid)}[given]
+    with running_manager() as manager:
+        manager.load(ProcessConfig("j", "/bin/sleep 1000", uid=uid, gid=gid))
+        manager.load(ProcessConfig("group", "/bin/sleep 1000", uid="", gid=gid))
+        eventually(lambda: len(manager.pids()) == 2)
+        ids = [psutil.Process(process.os_pid) for process in manager.list()]
+        assert [(process.uids().effective, process.gids().effective) for process in ids] == [
+            (user.pw_uid, group.gr_gid),
+            (os.geteuid(), group.gr_gid),
+        ]
+
+
+@row("TPL-05", "TPL-06")
+@pytest.mark.expects_errors("default.j can't be started: there is no")
+@pytest.mark.parametrize("key", ["uid", "gid"])
+@pytest.mark.parametrize("unknown", ["no-such-account", 4294967])
+def test_an_unknown_account_is_an_error_when_the_process_starts(key: str, unknown: int | str) -> None:
+    with running_manager() as manager:
+        manager.load(ProcessConfig("j", "/bin/sleep 1000", **{key: unknown}))
+        info = eventually(lambda: (info := manager.info("j"))["last_exit"] and info)
+        assert (info["state"], info["last_exit"]["reason"]) == ("backoff", "unknown_user")
+        assert str(unknown) in info["reason"]
+
+
+@row("PROC-05", "TPL-07", "TPL-05")
 @needs_root
 def test_directory_user_group_and_supplementary_groups(tmp_path: Path) -> None:
     tmp_path.chmod(0o777)

@@ -48,7 +48,7 @@ def script(path: Path, text: str) -> str:
     return f"{sys.executable} -u {path}"
 
 
-@row("MGR-01", "MGR-02", "MGR-06", "MGR-08", "MGR-11", "MGR-13", "MGR-30", "SUP-05")
+@row("MGR-01", "MGR-02", "MGR-06", "MGR-08", "MGR-11", "MGR-30", "SUP-05")
 def test_the_documented_example_works_in_its_order() -> None:
     loop = Loop.default_loop()
     manager = Manager(loop=loop)
@@ -167,7 +167,7 @@ def test_two_managers_share_a_loop_which_ends_with_the_last() -> None:
     loop.close()
 
 
-@row("SUP-01", "MGR-16")
+@row("SUP-01", "MGR-13", "MGR-16")
 def test_a_killed_process_is_replaced() -> None:
     recording = Recording()
     with running_manager([recording]) as manager:
@@ -175,6 +175,13 @@ def test_a_killed_process_is_replaced() -> None:
         eventually(lambda: len(manager.pids("j")) == 2)
         manager.kill(1, "KILL")
         eventually(lambda: manager.pids("j") == [2, 3])
+        manager.load(ProcessConfig("other", SLEEP))
+        eventually(lambda: manager.pids("other"))
+        assert [(pid, process.pid, process.name) for pid, process in manager.running.items()] == [
+            (2, 2, "j"),
+            (3, 3, "j"),
+            (4, 4, "other"),
+        ]
         assert manager.info("j")["restarts"] == 1
         assert manager.info("j")["last_exit"]["term_signal"] == signal.SIGKILL
 
@@ -227,6 +234,19 @@ def test_several_jobs_are_loaded_all_or_none() -> None:
         assert manager.jobs() == ["s.b"]
 
 
+@row("TPL-17", "MGR-30")
+def test_what_is_loaded_without_a_start_waits_for_it() -> None:
+    with running_manager() as manager:
+        manager.load(ProcessConfig("a", SLEEP, start=False))
+        manager.load(ProcessConfig("b", SLEEP), start=False)
+        manager.load(ProcessConfig("c", SLEEP, start=False), start=True)
+        manager.load(ProcessConfig("last", SLEEP))
+        eventually(lambda: manager.pids("last") == [1])
+        assert [manager.info(name)["state"] for name in "abc"] == ["stopped"] * 3
+        manager.start_job("a")
+        eventually(lambda: manager.pids("a") == [2])
+
+
 @row("MGR-30", "TPL-04")
 def test_the_environment_given_at_load_goes_over_the_one_of_the_config(tmp_path: Path) -> None:
     with running_manager() as manager:
@@ -235,7 +255,7 @@ def test_the_environment_given_at_load_goes_over_the_one_of_the_config(tmp_path:
         eventually(lambda: (tmp_path / "out").read_text() == "1 2\n", retry_on=(FileNotFoundError,))
 
 
-@row("MGR-36", "MGR-35", "SUP-03")
+@row("MGR-36", "SUP-03")
 def test_stop_and_start_of_a_job() -> None:
     with running_manager() as manager:
         manager.load(ProcessConfig("j", SLEEP, numprocesses=2))
@@ -315,6 +335,31 @@ def test_a_commit_runs_once_beside_the_counted_processes(tmp_path: Path) -> None
         assert (message["pid"], message["once"], message["exit_code"]) == (pid, True, 3)
         assert manager.pids("j") == [1]
         assert "once" in (tmp_path / "out").read_text()
+        assert list(manager.running) == [1]
+
+
+@row("MGR-38", "MGR-50")
+def test_a_commit_lasts_until_it_is_stopped_and_has_a_graceful_timeout_of_its_own() -> None:
+    recording = Recording("exit")
+    with running_manager([recording]) as manager:
+        config = ProcessConfig(
+            "j", "sh -c 'trap \"\" TERM; echo ready; sleep 1000'", numprocesses=0, redirect_output=["o"]
+        )
+        manager.load(config)
+        pid = manager.commit("j", graceful_timeout=0.1)
+        process = eventually(lambda: manager.running.get(pid))
+        eventually(lambda: process.ring("o").end)
+        manager.scale("j", 1)
+        manager.scale("j", -1)
+        info = manager.info("j")
+        assert (info["running"], info["running_out"], info["processes"], info["max_processes"]) == (1, 1, [pid], 0)
+        assert manager.list("j") == []
+        manager.stop_process(pid)
+        info = manager.info("j")
+        assert (info["running"], info["running_out"]) == (0, 0)
+        message = eventually(lambda: [each for each in recording.of("exit") if each["pid"] == pid])[0]
+        assert message["term_signal"] == signal.SIGKILL
+        eventually(lambda: not manager.running)
 
 
 @row("MGR-41", "MGR-42")
@@ -323,18 +368,20 @@ def test_signals_by_number_and_name_reach_the_processes(tmp_path: Path) -> None:
         tmp_path / "s.py",
         "import os, signal, sys, time\n"
         f"out = open('{tmp_path}/out', 'a', buffering=1)\n"
-        "signal.signal(signal.SIGUSR1, lambda *_: print(os.environ['GAFFER_INSTANCE'], file=out))\n"
+        "who = os.environ.get('WHO') or os.environ['GAFFER_INSTANCE']\n"
+        "signal.signal(signal.SIGUSR1, lambda *_: print(who, file=out))\n"
         "print('ready', file=out)\n"
         "while True: time.sleep(10)\n",
     )
     lines: Any = lambda: (tmp_path / "out").read_text().split()  # noqa: E731
     with running_manager() as manager:
         manager.load(ProcessConfig("j", command, numprocesses=2))
-        eventually(lambda: lines().count("ready") == 2, retry_on=(FileNotFoundError,))
+        manager.commit("j", env={"WHO": "committed"})
+        eventually(lambda: lines().count("ready") == 3, retry_on=(FileNotFoundError,))
         manager.kill(1, "usr1")
         eventually(lambda: "1" in lines())
         manager.killall("j", signal.SIGUSR1)
-        eventually(lambda: lines().count("1") == 2 and lines().count("2") == 1)
+        eventually(lambda: sorted(lines()) == ["1", "1", "2", "committed", "ready", "ready", "ready"])
         for wrong in ("NOPE", 0xFFFF, "", None):
             with pytest.raises(ValueError):
                 manager.kill(1, wrong)  # type: ignore[arg-type]
@@ -395,18 +442,39 @@ def test_a_stopped_process_is_replaced() -> None:
         assert recording.of("proc.j.stop_pid")[0]["pid"] == 1
 
 
-@row("MGR-10", "MGR-39")
-def test_a_restart_replaces_every_process() -> None:
+@row("MGR-10", "MGR-39", "APP-02", "APP-04")
+def test_a_restart_is_for_the_applications_and_then_for_every_process(caplog: pytest.LogCaptureFixture) -> None:
+    log: list[Any] = []
     done = threading.Event()
-    with running_manager() as manager:
+
+    class App:
+        def start(self, loop: Any, manager: Manager) -> None:
+            self.manager = manager
+
+        def restart(self) -> None:
+            log.append(("restarted", self.manager.pids()))
+
+    class Bare:
+        """Has neither `restart` nor `stop`."""
+
+        def start(self, loop: Any, manager: Manager) -> None:
+            log.append("started")
+
+    def restarted(manager: Manager) -> None:
+        log.append(("done", [pid for pid in (1, 2, 3) if pid in manager.running]))
+        done.set()
+
+    with running_manager([Bare(), App()]) as manager:
         manager.load(ProcessConfig("a", SLEEP, numprocesses=2))
         manager.load(ProcessConfig("b", SLEEP))
         eventually(lambda: len(manager.pids()) == 3)
-        manager.restart(lambda _: done.set())
+        manager.restart(restarted)
         assert done.wait(10)
+        assert log == ["started", ("restarted", [1, 2, 3]), ("done", [])]
         eventually(lambda: len(manager.pids()) == 3 and min(manager.pids()) > 3)
         manager.stopall("a")
         eventually(lambda: len(manager.pids("a")) == 2 and min(manager.pids("a")) > 6)
+    assert [record for record in caplog.records if record.name.startswith("gaffer")] == []
 
 
 def test_a_new_job_of_the_same_name_waits_for_the_old_processes(tmp_path: Path) -> None:

@@ -39,7 +39,7 @@ def test_the_command_line(cmd: str, args: Any, expected: list[str]) -> None:
     assert ProcessConfig("j", cmd, args=args).command() == expected
 
 
-@row("TPL-11", "TPL-14", "TPL-16", "TPL-17", "TPL-20", "TPL-08", "TPL-09", "TPL-10", "TPL-13")
+@row("TPL-11", "TPL-16", "TPL-17", "TPL-20", "TPL-08", "TPL-09", "TPL-10", "TPL-13")
 def test_defaults() -> None:
     config = ProcessConfig("j", "true")
     assert config.numprocesses == 1

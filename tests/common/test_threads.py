@@ -109,7 +109,15 @@ def test_a_wakeup_makes_a_sleeping_loop_turn() -> None:
 @row("MGR-10")
 def test_of_several_restarts_at_once_one_is_done() -> None:
     done: list[Manager] = []
-    with running_manager() as manager:
+    restarts: list[str] = []
+
+    class App:
+        def start(self, loop: Any, manager: Manager) -> None: ...
+
+        def restart(self) -> None:
+            restarts.append("app")
+
+    with running_manager([App()]) as manager:
         manager.load(ProcessConfig("j", SLEEP, numprocesses=3))
         eventually(lambda: manager.pids() == [1, 2, 3])
         all_asked = threading.Event()
@@ -118,6 +126,7 @@ def test_of_several_restarts_at_once_one_is_done() -> None:
         all_asked.set()
         eventually(lambda: done and len(manager.pids()) == 3)
         assert done == [manager]
+        assert restarts == ["app"]
         assert manager.pids() == [4, 5, 6]
 
 

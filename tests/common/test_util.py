@@ -261,8 +261,26 @@ def test_parse_ssl_options(tmp_path):
 
 
 @pytest.mark.row("MISC-UT-18")
-def test_setproctitle_needs_no_library():
+def test_the_title_changes_where_the_library_is_installed(tmp_path, monkeypatch):
+    def title():
+        return Path("/proc/self/comm").read_text()
+
+    before = title()
+    monkeypatch.setitem(sys.modules, "setproctitle", None)
     util.setproctitle_("gaffer-test")
+    assert title() == before
+    monkeypatch.delitem(sys.modules, "setproctitle")
+    monkeypatch.syspath_prepend(tmp_path)
+    # What the library does to a title of at most 15 bytes.
+    (tmp_path / "setproctitle.py").write_text(
+        "from pathlib import Path\ndef setproctitle(title):\n    Path('/proc/self/comm').write_text(title)\n"
+    )
+    try:
+        util.setproctitle_("gaffer-test")
+        assert title() == "gaffer-test\n"
+    finally:
+        Path("/proc/self/comm").write_text(before)
+        sys.modules.pop("setproctitle", None)
 
 
 def daemonized(tmp_path: Path, body: str) -> subprocess.CompletedProcess[str]:

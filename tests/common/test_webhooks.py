@@ -93,6 +93,21 @@ def test_a_url_that_does_not_answer_holds_up_neither_processes_nor_other_urls_no
 
 
 @pytest.mark.row("WH-07")
+@pytest.mark.expects_errors("the webhook .* loses events: no answer within 0.2 s", "works again")
+def test_a_url_that_does_not_answer_in_time_loses_that_event_only(
+    server: Receiver, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gaffer.webhooks.TIMEOUT", 0.2)
+    server.open.clear()
+    with running_manager([WebHooks([("create", server.url + "/")])]) as manager:
+        manager.load(sleeper("lost", numprocesses=0))
+        eventually(lambda: "no answer within 0.2 s" in caplog.text)
+        server.open.set()
+        manager.load(sleeper("next", numprocesses=0))
+        eventually(lambda: "works again; 1 events were lost" in caplog.text)
+
+
+@pytest.mark.row("WH-07")
 @pytest.mark.expects_errors("the webhook")
 def test_failures_are_logged_once_until_it_works_again(server: Receiver, caplog: pytest.LogCaptureFixture) -> None:
     server.status = 500
@@ -112,10 +127,15 @@ def test_failures_are_logged_once_until_it_works_again(server: Receiver, caplog:
 
 @pytest.mark.row("WH-07")
 @pytest.mark.expects_errors("the webhook http://127.0.0.1:[0-9]+/ loses events: .*refused")
-def test_nobody_listening_disturbs_nothing(server: Receiver, nobody: str) -> None:
+def test_nobody_listening_disturbs_nothing(server: Receiver, nobody: str, caplog: pytest.LogCaptureFixture) -> None:
     with running_manager([WebHooks([("spawn", nobody), ("spawn", server.url + "/")])]) as manager:
         manager.load(sleeper(numprocesses=2))
         eventually(lambda: server.names("/") == ["spawn", "spawn"])
+        assert len(manager.pids("dummy")) == 2
+        eventually(lambda: "loses events" in caplog.text)
+    assert [record.getMessage() for record in caplog.records if record.levelname in ("WARNING", "ERROR")] == [
+        f"the webhook {nobody} loses events: Connection refused"
+    ]
 
 
 @pytest.mark.expects_errors("the webhook .* loses events: it answers with the status 302")

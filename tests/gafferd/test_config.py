@@ -1,3 +1,4 @@
+import re
 import textwrap
 
 import pytest
@@ -79,6 +80,7 @@ def only_job(config):
 
 @pytest.mark.row("CFG-33", "CFG-01", "CFG-02", "CFG-03", "CFG-04", "CFG-12")
 def test_the_documented_sample(load):
+    assert load(re.sub("(?m)^;.*\n", "", SAMPLE)).jobs == load(SAMPLE).jobs
     config = load(SAMPLE)
     assert [endpoint.bind for endpoint in config.endpoints] == [("127.0.0.1:5000",)]
     assert names(config) == ["default.dummy", "default.echo"]
@@ -87,6 +89,22 @@ def test_the_documented_sample(load):
     assert (dummy.cmd, dummy.redirect_output, dummy.redirect_input) == ("./dummy.py", ("stdout", "stderr"), False)
     assert echo.redirect_input
     assert config.sections["process:echo"]["cmd"] == "./echo.py"
+
+
+@pytest.mark.row("CFG-02")
+@pytest.mark.parametrize("mark", [";", "; ", " ;", "#", "# ", "\t#"])
+@pytest.mark.parametrize("line", ["certfile = /missing.pem", "bind = 127.0.0.1:1", "[process:b]", "nothing at all"])
+def test_what_stands_in_a_comment_is_not_active(load, mark, line):
+    config = load(f"{mark}{line}\n[gaffer]\nhttp_endpoints = x\n[endpoint:x]\n{mark}{line}\nbind = 127.0.0.1:5001\n")
+    (endpoint,) = config.endpoints
+    assert (endpoint.bind, endpoint.certfile) == (("127.0.0.1:5001",), None)
+    assert config.jobs == {}
+    assert config.warnings == ()
+
+
+@pytest.mark.row("CFG-02")
+def test_a_comment_within_a_long_value_is_not_part_of_it(load):
+    assert only_job(load("[process:a]\ncmd = sh -c\n  ; 'exit 1'\n  # 'exit 2'\n  'exit 3'\n")).cmd == "sh -c\n'exit 3'"
 
 
 @pytest.mark.row("CFG-14", "CFG-15", "CFG-16", "CFG-17", "CFG-18", "CFG-19", "CFG-20", "CFG-21", "CFG-22", "CFG-23")
@@ -156,7 +174,7 @@ def test_a_process_in_a_group(load, header):
     assert names(load(f"[{header}]\ncmd = x\n")) == ["shop.web"]
 
 
-@pytest.mark.row("CFG-25")
+@pytest.mark.row("CFG-25", "TPL-14")
 def test_jobs_start_by_priority_then_in_file_order(load):
     config = load("""\
         [process:last]

@@ -58,9 +58,9 @@ class JobInfo(TypedDict):
     name: Annotated[str, Meta(description="Qualified: `session.job`.")]
     active: Annotated[bool, Meta(description="Whether it is wanted to run and was not given up.")]
     running: Annotated[int, Meta(description="Processes that are alive, except draining and stopping ones.")]
-    running_out: Annotated[int, Meta(description="Processes that run once.")]
+    running_out: Annotated[int, Meta(description="Those of them that run once.")]
     max_processes: Annotated[int, Meta(description="Processes that are wanted.")]
-    processes: Annotated[list[int], Meta(description="The pids of those that are kept alive.")]
+    processes: Annotated[list[int], Meta(description="The pids of `running`.")]
     config: JobSettings
     state: JobState
     reason: Annotated[str | None, Meta(description="Why it is in this state, for people.")]

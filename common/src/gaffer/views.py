@@ -59,12 +59,12 @@ def job_status(job: Job) -> JobStatus:
 
 def job_info(job: Job, running: Mapping[int, Process], host: str) -> JobInfo:
     """What R-45 answers."""
-    pids = job.pids()
+    pids = job.pids(committed=True)
     return {
         "name": str(job.name),
         "active": job.active,
-        "running": len(job.pids(committed=True)),
-        "running_out": len(job.committed),
+        "running": len(pids),
+        "running_out": len(pids) - len(job.pids()),
         "max_processes": job.target,
         "processes": pids,
         "config": job.config.to_dict(),

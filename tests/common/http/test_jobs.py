@@ -249,10 +249,22 @@ async def test_a_committed_process_runs_beside_the_job(node: HttpNode) -> None:
     pid = (await node.call("POST", "/jobs/default/sleeper/commit", body)).json["pid"]
     await eventually_async(lambda: _pids(node, [pid]))
     assert (await node.call("GET", "/jobs/default/sleeper")).json["running_out"] == 1
+    assert (await node.call("GET", f"/{pid}")).json["committed"] is True
     assert (await node.call("POST", "/jobs/default/sleeper/commit")).status == 200
     # What `gaffer run` of version 0.5 sends.
     nulls = {"graceful_timeout": None, "env": None}
     assert (await node.call("POST", "/jobs/default/sleeper/commit", nulls)).status == 200
+
+
+@pytest.mark.row("R-55")
+async def test_a_committed_process_has_the_environment_and_graceful_timeout_of_its_request(node: HttpNode) -> None:
+    stubborn = {"name": "j", "cmd": "sh -c 'trap \"\" TERM; echo $MODE; sleep 1000'", "redirect_output": ["out"]}
+    assert (await node.call("POST", "/jobs/default", {**stubborn, "numprocesses": 0})).status == 200
+    body = {"graceful_timeout": 0.1, "env": {"MODE": "once"}}
+    pid = (await node.call("POST", "/jobs/default/j/commit", body)).json["pid"]
+    await eventually_async(lambda: _output(node, pid, b"once\n"))
+    assert (await node.call("DELETE", f"/{pid}")).status == 202
+    await eventually_async(lambda: _pids(node, []))
 
 
 @pytest.mark.row("R-55")
@@ -277,6 +289,11 @@ async def _info_with_processes(node: HttpNode, path: str, count: int) -> dict[st
 async def _other_processes(node: HttpNode, path: str, earlier: list[int]) -> bool:
     pids = (await node.call("GET", f"/jobs/{path}/pids")).json["pids"]
     return bool(pids) and not set(pids) & set(earlier)
+
+
+async def _output(node: HttpNode, pid: int, expected: bytes) -> bool:
+    process = node.manager.running.get(pid)
+    return process is not None and process.ring("out").read(0).data == expected
 
 
 async def _pids(node: HttpNode, expected: list[int]) -> bool:
