@@ -9,7 +9,6 @@ from typing import Any, cast
 from tornado.websocket import WebSocketClosedError, WebSocketHandler
 
 from gaffer.complaints import Complaints
-from gaffer.messages import MAX_MESSAGE_SIZE
 from gaffer_lookupd.changes import MemoryChanges
 from gaffer_lookupd.log_budget import Verdict, WarningBudget
 from gaffer_lookupd.protocol import answer
@@ -64,8 +63,6 @@ class Connections:
         self._changes.tell()
         if reply.identified:
             self._readers.leave(session)
-            if socket.ws_connection is not None:
-                cast(Any, socket.ws_connection).params.max_message_size = MAX_MESSAGE_SIZE
         if reply.complaint:
             self.complain(socket, reply.complaint)
         try:
@@ -80,6 +77,10 @@ class Connections:
         self._readers.leave(session)
         self._sockets.pop(session, None)
         self.registry.disconnect(session, time.monotonic())
+
+    def is_identified(self, session: int) -> bool:
+        """Whether the peer of a session has identified itself."""
+        return self.registry.node_of(session) is not None
 
     def delete(self, node_id: str) -> None:
         """Remove a node on an operator's order; raises Refused (404)."""

@@ -11,7 +11,7 @@ from gaffer.http.access import AuthRequired, Facts, check_host, check_origin
 from gaffer.http.http1 import list_items
 from gaffer.http.rfc6455 import ServerSocket
 from gaffer.http.server import peer_of
-from gaffer.messages import MAX_FIRST_MESSAGE_SIZE
+from gaffer.messages import MAX_FIRST_MESSAGE_SIZE, MAX_MESSAGE_SIZE
 from gaffer_lookupd.application import LookupHandler
 
 _AGENT_LIMIT = 200  # characters
@@ -50,7 +50,9 @@ class NodeSocket(LookupHandler, ServerSocket):
 
     @property
     def max_message_size(self) -> int:
-        return MAX_FIRST_MESSAGE_SIZE  # until it has identified itself
+        """Bytes; little until the peer has identified itself."""
+        identified = self.session is not None and self.application.connections.is_identified(self.session)
+        return MAX_MESSAGE_SIZE if identified else MAX_FIRST_MESSAGE_SIZE
 
     def open(self, *args: str, **kwargs: str) -> None:
         self.set_nodelay(True)
