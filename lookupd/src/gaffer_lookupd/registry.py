@@ -119,7 +119,6 @@ class Registry:
         """A peer has connected; returns the number of its session."""
         self._last_session += 1
         self._anonymous[self._last_session] = now
-        self._publish.connection("add_node")
         return self._last_session
 
     def disconnect(self, session: int, now: float) -> None:
@@ -129,7 +128,6 @@ class Registry:
         """
         if session in self._anonymous:
             del self._anonymous[session]
-            self._publish.connection("remove_node")
         elif session in self._sessions:
             node = self._sessions[session]
             if node.identity.id is None:
@@ -174,6 +172,7 @@ class Registry:
         known = self._nodes.get(key)
         close = [node.session for node in (*replaced, known) if node is not None and node.session is not None]
 
+        self._publish.connection()  # not before: strangers must not displace the changes of nodes
         for node in replaced:
             self._remove(node, "replaced", now)
         if known is not None and (
