@@ -17,7 +17,7 @@ from collections.abc import Collection, ValuesView
 
 from msgspec import Struct
 
-from gaffer.messages import Identify, node_id
+from gaffer.messages import MAX_NODES, Identify, node_id
 from gaffer_lookupd.changes import Changes, Publisher
 from gaffer_lookupd.errors import Refused, unknown_node
 from gaffer_lookupd.lease import Lease, PauseDetector, Preservation
@@ -160,7 +160,8 @@ class Registry:
     def identify(self, session: int, identity: Identify, now: float) -> Identified:
         """Give the session its identity.
 
-        Raises Refused: 409 when it has one or can't have this one, 403 when it does not prove that the id is its own.
+        Raises Refused: 409 when it has one or can't have this one, 403 when it does not prove that the id is its own,
+        413 when too many nodes are connected.
         """
         if session in self._sessions:
             raise Refused(409, "already_identified")
@@ -171,6 +172,8 @@ class Registry:
         key = session if identity.id is None else identity.id
         known = self._nodes.get(key)
         close = [node.session for node in (*replaced, known) if node is not None and node.session is not None]
+        if known is None and not replaced:
+            self._make_room(now)
 
         self._publish.connection()  # not before: strangers must not displace the changes of nodes
         for node in replaced:
@@ -295,6 +298,18 @@ class Registry:
                 "directory restored or copied?",
             )
 
+    def _make_room(self, now: float) -> None:
+        """Have room for one more node, in the place of the one whose connection is closed for longest if need be.
+
+        Raises Refused (413) when all are connected.
+        """
+        if len(self._nodes) < MAX_NODES:
+            return
+        silent = min((node for node in self._nodes.values() if not node.connected), key=_last_heard, default=None)
+        if silent is None:
+            raise Refused(413, f"registry_full: {MAX_NODES} nodes are connected")
+        self._remove(silent, "expired", now)
+
     def _replaced_by(self, identity: Identify, now: float) -> list[Node]:
         """The other nodes of that name and origin, which have to go; raises Refused when one of them has to stay."""
         replaced = []
@@ -367,6 +382,10 @@ class Registry:
             if not others:
                 del self._graves_by_job[job_name]
         return grave
+
+
+def _last_heard(node: Node) -> float:
+    return node.heard
 
 
 def _usurped(proved: bool, identity: Identify) -> bool:
