@@ -78,7 +78,9 @@ def test_the_furthest_lookup_is_believed(first: NodeInfo, second: NodeInfo, expe
         (node(status="suspect"), grave(), False),
         (node(), grave(), True),
         (node(status="draining"), grave(), True),
-        (node(), grave(reason="left"), False),
+        (node(seq=3), grave(seq=4, reason="left"), False),
+        (node(seq=4), grave(seq=4, reason="left"), True),  # it is back: the lookup that hears it knows that it left
+        (node(seq=4, status="suspect"), grave(seq=4, reason="left"), False),
         (node(incarnation=2, status="suspect"), grave(incarnation=1), True),
         (node(incarnation=2), grave(incarnation=1, reason="left"), True),
         (node(incarnation=1), grave(incarnation=2), False),

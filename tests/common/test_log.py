@@ -1,3 +1,4 @@
+import logging
 import os
 import signal
 import socket
@@ -7,7 +8,7 @@ import threading
 import pytest
 
 from gaffer.background_writer import BackgroundWriter, write_fully
-from gaffer.log import _LogFile
+from gaffer.log import _FORMATTER, _LogFile
 from support.daemons import clean_env, command_path
 from support.poll import eventually
 
@@ -113,6 +114,13 @@ def test_a_log_file_is_opened_anew_when_it_was_moved(tmp_path):
     file.write(b"3\n")
     assert ((tmp_path / "old").read_bytes(), path.read_bytes()) == (b"1\n", b"3\n")
     file.close()
+
+
+def test_what_others_sent_can_not_look_like_a_line_of_its_own():
+    text = "refused: \x1b[31m\r\n2026-11-29 ERROR gafferd: fake\u2028\u202e\ud800\ttab é"
+    record = logging.makeLogRecord({"name": "n", "levelname": "INFO", "msg": text})
+    shown = _FORMATTER.format(record).partition(" n: ")[2]
+    assert shown == "refused: \\x1b[31m\\r\n  2026-11-29 ERROR gafferd: fake\\u2028\\u202e\\ud800\ttab é"
 
 
 @pytest.mark.parametrize("name", ["gafferd", "gaffer_lookupd"])

@@ -6,6 +6,7 @@ import sys
 import pytest
 
 from gaffer.pidfile import Pidfile
+from support.needs import needs_root
 from support.poll import eventually
 
 
@@ -141,6 +142,19 @@ def test_the_holder_of_the_lock_runs_until_it_ends(path):
     pidfile.rename(path.with_name("new.pid"))
     assert pidfile.validate() == os.getpid()
     pidfile.unlink()
+
+
+@needs_root
+def test_the_file_of_another_user_is_none_of_a_daemon(path):
+    """In a directory where everybody can create files, anyone could claim the name, and keep a daemon from starting."""
+    with subprocess.Popen([sys.executable, "-c", HOLD, path], stdin=subprocess.PIPE) as holder:
+        eventually(lambda: path.exists())
+        os.chown(path, 1234, 1234)
+        pidfile = Pidfile(path, lock=True)
+        pidfile.create(os.getpid())
+        assert (path.read_text(), path.stat().st_uid) == (f"{os.getpid()}\n", os.geteuid())
+        pidfile.unlink()
+        holder.kill()
 
 
 def test_a_reader_of_the_file_does_not_pass_for_its_daemon(path, other):

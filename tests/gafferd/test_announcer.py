@@ -416,6 +416,25 @@ async def test_a_ping_without_an_answer_for_one_interval_means_reconnect_at_once
         assert [messages[-1]["type"] for messages in lookup.connections[:3]] == ["PING"] * 3
 
 
+async def test_a_lookupd_can_not_make_a_node_send_pings_without_end():
+    def answer(message):
+        return {**WELCOME, "interval": 1e-9, "ttl": 1e308} if message["type"] == "IDENTIFY" else OK
+
+    async with other_lookupd(answer) as lookup, announcing(lookup.url):
+        await eventually_async(lambda: lookup.types().count("PING") >= 3)
+        assert len(lookup.connections) == 1
+        assert lookup.types().count("PING") < 10
+
+
+@LOST
+async def test_a_long_reason_of_a_lookupd_is_shortened():
+    refusal = {"errno": 409, "reason": "x" * 1_000_000}
+    async with other_lookupd(lambda message: refusal) as lookup, announcing(lookup.url) as (announcer, _):
+        error = await eventually_async(lambda: announcer.status()[0]["error"])
+        assert error.startswith("it refused message 'identify': 409 xxx")
+        assert len(error) < 400
+
+
 @LOST
 async def test_a_node_that_drained_says_so_after_a_reconnect():
     pings = iter([None])

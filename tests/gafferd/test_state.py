@@ -342,8 +342,9 @@ async def test_an_older_file_that_was_brought_back_is_not_believed(path, spawn, 
 async def test_a_detached_process_without_its_record_is_never_ended(path, spawn):
     """All files are from before it was started: it must neither end nor be started a second time."""
     first = await write(path)
-    detached = spawn("sleep", "60", cookie=f"{first.id}:2:1:detached", session=True)
-    plain = spawn("sleep", "60", cookie=f"{first.id}:2:2")
+    mark = msgspec.structs.replace(first, incarnation=2).mark
+    detached = spawn("sleep", "60", cookie=f"{mark}:1:detached", session=True)
+    plain = spawn("sleep", "60", cookie=f"{mark}:2")
     with pytest.raises(StateDirError, match=f"should record: {detached.pid}$") as error:
         end_leftovers(path)
     assert "restore it, or end them" in error.value.hint
@@ -351,6 +352,23 @@ async def test_a_detached_process_without_its_record_is_never_ended(path, spawn)
     detached.kill()
     detached.wait()
     assert end_leftovers(path) == 1
+
+
+def test_a_made_up_cookie_keeps_nobody_from_starting(path, spawn):
+    """Queries of lookupd list the id of a node, and any user can put it into an environment."""
+    node = identity(path)
+    other = msgspec.structs.replace(node, incarnation=7).mark.rpartition(":")[2]
+    marks = [
+        node.id,
+        f"{node.id}:1",
+        f"{node.id}:1:",
+        f"{node.id}:1:{'0' * 32}",
+        f"{node.id}:1:{other}",
+        f"{node.id}:\udcff",
+    ]
+    strangers = [spawn("sleep", "60", cookie=f"{mark}:1:detached", session=True) for mark in marks]
+    assert end_leftovers(path) == 0
+    assert [stranger.poll() for stranger in strangers] == [None] * len(marks)
 
 
 def test_a_later_version_is_refused(path):
@@ -397,7 +415,7 @@ async def test_records_that_are_damaged_do_not_matter_after_a_boot(path):
 async def test_without_records_nothing_is_ended(path, spawn):
     """Which of the processes of this node are detached, no record says."""
     node = identity(path)
-    process = spawn("sleep", "60", cookie=f"{node.id}:1:7")
+    process = spawn("sleep", "60", cookie=f"{node.mark}:7")
     for name in ("state.json", "state.json.copy"):
         (path / name).unlink()
     state = StateDir.open(path)
@@ -637,8 +655,8 @@ async def test_records_of_an_earlier_boot_mean_nothing(path, spawn):
 @pytest.mark.expects_errors("is damaged")
 def test_without_records_the_cookie_finds_leftovers(path, spawn):
     node = identity(path)
-    ours = spawn("sleep", "60", cookie=f"{node.id}:7")
-    others = spawn("sleep", "60", cookie=f"{node.id}0:7")
+    ours = spawn("sleep", "60", cookie=f"{node.mark}:7")
+    others = spawn("sleep", "60", cookie=f"{node.mark}0:7")
     (path / "state.json").write_bytes(b'{"processes": [{"pid')
     assert end_leftovers(path) == 1
     assert ours.wait() == -signal.SIGTERM

@@ -200,9 +200,10 @@ async def test_who_takes_nothing_for_long_is_dropped(monkeypatch):
 
 async def test_changes_that_are_no_longer_kept_are_not_passed_off_as_all():
     served = ServedLookup(limit=3)
-    for _ in range(5):
-        served.registry.connect(0.0)
+    node = served.identify()  # two changes
+    for number in range(3):
+        served.registry.tables.register_job(node, f"s.j{number}")
     async with http_server(served.application) as url:
-        for since, expected in [("e:1", "snapshot"), ("e:2", "add_node"), ("e:4", "add_node")]:
+        for since, expected in [("e:1", "snapshot"), ("e:2", "add_job"), ("e:4", "add_job")]:
             async with reading_slowly(url, f"?since={since}") as (reader, _):
                 assert await reader.readline() == f"event: {expected}\n".encode()

@@ -1,6 +1,7 @@
 """The installed gaffer_lookupd: what it serves, whom it lets in, how it starts and stops."""
 
 import contextlib
+import json
 import os
 import signal
 import socket
@@ -14,6 +15,7 @@ import trustme
 import websocket
 
 from gaffer.keyfile import new_key
+from gaffer.messages import MAX_FIRST_MESSAGE_SIZE
 from gaffer_lookupd.config import make_config, parse_options
 from support.daemons import Daemon, clean_env, command_path, lookupd, run_command
 from support.event_source import event_source
@@ -147,6 +149,17 @@ def test_a_silent_node_is_suspect_then_expired_and_its_connection_closed(server)
         eventually(lambda: statuses(server).get("n2") == "suspect", timeout=4)
         eventually(lambda: "n2" not in statuses(server), timeout=4)
         assert node.is_closed()
+
+
+def test_a_node_that_has_identified_itself_can_send_large_messages(server):
+    jobs = {f"shop.job{number}": [{"pid": number, "state": "ready", "endpoints": []}] for number in range(1, 3000)}
+    assert len(json.dumps(jobs)) > MAX_FIRST_MESSAGE_SIZE
+    with peer(server.url) as node:
+        assert node.identify("large", id="large")["ok"]
+        assert node.ask("SNAPSHOT", seq=1, jobs=jobs)["ok"]
+    with peer(server.url) as stranger:
+        stranger.send(json.dumps({"msgid": "1", "type": "SNAPSHOT", "seq": 1, "jobs": jobs}))
+        assert stranger.is_closed()
 
 
 def test_the_session_that_was_replaced_is_closed_and_touches_nothing(server):

@@ -511,16 +511,15 @@ def test_a_connection_has_some_seconds_to_identify_itself_whatever_else_it_sends
     assert not lookup.closed
     lookup.wait(1, session)
     assert lookup.closed == [session]
-    assert lookup.events == [("add_node", None), ("remove_node", None)]
 
 
-def test_a_connection_that_closes_without_a_name_leaves_nothing(lookup):
+def test_a_connection_without_a_name_leaves_nothing_and_displaces_no_change(lookup):
     session = lookup.connect()
     lookup.disconnect(session)
     lookup.disconnect(session)
     lookup.wait(2 * TTL)
     assert not lookup.closed
-    assert lookup.events == [("add_node", None), ("remove_node", None)]
+    assert lookup.events == []
 
 
 @pytest.mark.parametrize("reason", ["left", "expired", "deleted"])
@@ -777,8 +776,37 @@ def test_the_size_of_a_table_is_counted_through_all_changes(lookup):
     tables.drop_process(node, "s.j", 2)
     tables.drop_process(node, "s.j", 2)
     assert node.size == (1, 2)
+    assert tables.entries == node.entries == 4
     tables.unregister_job(node, "s.j")
     assert node.size == (0, 0)
+    assert tables.entries == node.entries == 0
+    lookup.announce_table(session, {"s.j": [Process(1, "ready", endpoints(2))], "s.k": []}, seq=9)
+    assert tables.entries == 5
+    lookup.registry.leave(session, lookup.now)
+    assert tables.entries == 0
+
+
+def test_all_nodes_together_have_a_bounded_table(lookup, monkeypatch):
+    monkeypatch.setattr("gaffer_lookupd.tables.MAX_ENTRIES", 10)
+    first, second = lookup.identify(name="n1", id="id1"), lookup.identify(name="n2", id="id2")
+    lookup.announce_table(first, {f"s.j{number}": [] for number in range(6)})
+    four = {f"s.j{number}": [] for number in range(4)}
+    assert refusal(lookup.announce_table, second, {**four, "s.more": []})[1].startswith("registry_full")
+    lookup.announce_table(second, four)
+    lookup.announce_table(second, {"s.j0": [Process(1)]}, seq=3)
+    lookup.registry.leave(first, lookup.now)
+    lookup.announce_table(second, {"s.j0": [Process(pid) for pid in range(9)]}, seq=4)
+
+
+def test_a_new_node_takes_the_place_of_the_one_that_is_silent_for_longest(lookup, monkeypatch):
+    monkeypatch.setattr("gaffer_lookupd.registry.MAX_NODES", 2)
+    lookup.identify(name="n1", id="id1")
+    second = lookup.identify(name="n2", id="id2")
+    assert refusal(lookup.identify, name="n3", id="id3")[1].startswith("registry_full")
+    lookup.identify(name="n1", id="id1", incarnation=2)  # a known one needs no room
+    lookup.disconnect(second)
+    lookup.identify(name="n3", id="id3")
+    assert {node.identity.name for node in lookup.registry.nodes} == {"n1", "n3"}
 
 
 # Warming

@@ -397,6 +397,11 @@ class RegistryMachine(RuleBasedStateMachine):
         self.followed = self.lookup.registry.seq
 
     @invariant()
+    def the_tables_are_counted(self):
+        registry = self.lookup.registry
+        assert registry.tables.entries == sum(node.entries for node in registry.nodes)
+
+    @invariant()
     def a_follower_of_the_changes_knows_as_much(self):
         """A snapshot and the changes after it say the same as the queries, ages aside."""
         records = self.lookup.changes.read(self.followed, 10_000)

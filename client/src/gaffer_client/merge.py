@@ -3,7 +3,7 @@
 Lookups have no consensus: each holds what nodes told it, and may be behind. For each node the lookup that is
 furthest (incarnation, then seq, then the one that hears it) is believed, and everything about that node comes from
 it. A node that any lookup hears is not suspect. A tombstone removes a node unless it has started again
-since, or another lookup still hears it; a node that said goodbye is gone wherever it is still listed.
+since, or another lookup still hears it; a node that left is gone wherever an earlier change of it is still listed.
 """
 
 from collections.abc import Mapping, Sequence
@@ -140,7 +140,9 @@ def _position(node: NodeInfo) -> _Position:
 def _buries(grave: Tombstone, key: NodeKey, position: _Position, hearing: int) -> bool:
     if grave["id"] != key or grave["incarnation"] < position.incarnation:
         return False
-    return grave["incarnation"] > position.incarnation or grave.get("reason") == LEFT or hearing == 0
+    if grave["incarnation"] > position.incarnation or hearing == 0:
+        return True
+    return grave.get("reason") == LEFT and grave["seq"] > position.seq  # leaving is a change with a number of its own
 
 
 def _with_status(node: NodeInfo, heard: NodeInfo, same_life: Sequence[NodeInfo]) -> NodeInfo:

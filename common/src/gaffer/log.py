@@ -22,7 +22,23 @@ LEVELS = {
     "critical": logging.CRITICAL,
 }
 
-_FORMATTER = logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
+
+class _Formatter(logging.Formatter):
+    """Escapes control characters and indents further lines: what others sent can't look like a line of its own."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        text = super().format(record)
+        if text.isprintable():
+            return text
+        return "".join(_BREAKS.get(char) or (char if char.isprintable() else _escaped(char)) for char in text)
+
+
+def _escaped(char: str) -> str:
+    return char.encode("unicode_escape").decode()
+
+
+_BREAKS = {"\n": "\n  ", "\t": "\t"}
+_FORMATTER = _Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
 
 # Tornado's lines about failed connections, one an attempt: those who use the connections say it once, and clearly.
 _REPEATED = ("SSL Error on", "error on read")

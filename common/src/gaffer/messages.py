@@ -30,6 +30,11 @@ MAX_NODE_JOBS = 50_000
 MAX_NODE_PROCESSES = 50_000
 MAX_NODE_ENDPOINTS = 50_000
 
+# What it holds for all nodes together: nodes, and jobs, processes and endpoints of any kind.
+MAX_NODES = 20_000
+MAX_ENTRIES = 1_000_000
+
+MAX_ENDPOINT_NAME = 64
 MAX_NODE_NAME = 255  # characters, as all lengths of texts here
 MAX_LABELS = 64
 MAX_LABEL_TEXT = 1024
@@ -59,7 +64,7 @@ class Endpoint(Struct, frozen=True, gc=False):
     `address` is a host name or an IP address without scope.
     """
 
-    name: Text
+    name: Annotated[str, Meta(max_length=MAX_ENDPOINT_NAME)]
     address: Text
     port: Annotated[int, Meta(ge=0, le=65535)]
 

@@ -128,7 +128,8 @@ class Pidfile:
         except OSError:
             return None  # missing, a link, or not ours to read: `create` will say whether it can be replaced
         try:
-            if not stat.S_ISREG(os.fstat(descriptor).st_mode) or (self._locks and not _is_locked(descriptor)):
+            status = os.fstat(descriptor)
+            if not stat.S_ISREG(status.st_mode) or (self._locks and not _is_held(descriptor, status)):
                 return None
             text = os.read(descriptor, 64).decode("ascii", errors="replace").strip()
         finally:
@@ -140,8 +141,10 @@ def _whole_file(kind: int) -> bytes:
     return struct.pack(_FLOCK, kind, os.SEEK_SET, 0, 0, 0)
 
 
-def _is_locked(descriptor: int) -> bool:
-    """Whether a daemon holds its write lock. Only the owner of the file can take one, readers can't pretend."""
+def _is_held(descriptor: int, status: os.stat_result) -> bool:
+    """Whether a daemon of ours or of root holds its write lock, which takes a descriptor to write."""
+    if status.st_uid not in (0, os.geteuid()):
+        return False
     try:
         found = fcntl.fcntl(descriptor, fcntl.F_OFD_GETLK, _whole_file(fcntl.F_RDLCK))
     except OSError:

@@ -37,9 +37,11 @@ CONNECT_TIMEOUT = 5.0  # seconds
 CLOSE_TIMEOUT = 0.5
 HURRIED = 0.25  # of an interval for an attempt to connect while the lease runs out
 DEFAULT_INTERVAL = 15.0  # seconds between PINGs, where lookupd doesn't say
+MIN_INTERVAL, MAX_INTERVAL = 0.1, 3600.0  # that a node keeps to, whatever lookupd says; MAX also for the ttl
 DEFAULT_WINDOW = 1.0  # seconds within which to connect again, before any answer
 MAX_WINDOW = 20.0
 OUTBOX_LIMIT = 10_000  # messages that may wait for one lookupd
+MAX_REASON = 300  # characters of a lookupd's text that are shown
 
 _IDENTIFY, _SNAPSHOT, _PING, _DRAIN, _LEAVE = "identify", "snapshot", "ping", "drain", "leave"
 
@@ -243,6 +245,7 @@ class Link:
             logger.critical("lookupd %s is not informed any more", self.address, exc_info=error)
 
     def _failed(self, why: str) -> None:
+        why = _shortened(why)
         if self.connected or why != self.error:
             logger.warning("lookupd %s: %s; trying again", self.address, why)
         self.error = why
@@ -295,9 +298,9 @@ class Link:
 
     def _welcomed(self, reply: Reply) -> None:
         self._unnoticed = 0.0
-        self._answered, self._ttl = asyncio.get_running_loop().time(), reply.ttl or 0.0
+        self._answered, self._ttl = asyncio.get_running_loop().time(), min(reply.ttl or 0.0, MAX_INTERVAL)
         self._plain = reply.epoch is None
-        self._interval = reply.interval or DEFAULT_INTERVAL
+        self._interval = min(max(reply.interval or DEFAULT_INTERVAL, MIN_INTERVAL), MAX_INTERVAL)
         self._window = DEFAULT_WINDOW if reply.reconnect_window is None else reply.reconnect_window
         self._refused = {} if self._plain else dict.fromkeys(self._journal.oversize(), _OVERSIZE)
         if self._refused:
@@ -337,7 +340,7 @@ class Link:
         if self._plain and change.job_name not in self._doubted:
             self._doubted.add(change.job_name)
             _check(reply)
-        why = f"{reply.errno} {reply.reason or ''}".rstrip()
+        why = _shortened(f"{reply.errno} {reply.reason or ''}".rstrip())
         logger.warning("lookupd %s: refused job %s: %s", self.address, change.job_name, why)
         self._refused[change.job_name] = why
         self._show_refused()
@@ -452,6 +455,10 @@ async def _close(connection: WebSocketClientConnection) -> None:
 def _close_late(connecting: "asyncio.Future[WebSocketClientConnection]") -> None:
     if not connecting.cancelled() and connecting.exception() is None:
         connecting.result().close()
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= MAX_REASON else f"{text[:MAX_REASON]}..."
 
 
 def _first(group: BaseExceptionGroup[Exception]) -> Exception:

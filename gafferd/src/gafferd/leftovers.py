@@ -2,7 +2,7 @@
 
 A process is touched only through a pidfd that was opened before the process was identified, so a recycled process id
 never makes a stranger pay. It is a leftover when it is the leader that a record names (same boot, same start
-time), a member of the group of such a leader, or carries this node's cookie in its environment.
+time), a member of the group of such a leader, or carries a cookie that this node made in its environment.
 """
 
 import errno
@@ -11,7 +11,7 @@ import os
 import select
 import signal
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -52,8 +52,8 @@ class Ended(NamedTuple):
     refused: list[ProcessRecord]
 
 
-def end_leftovers(records: Sequence[ProcessRecord], node_ids: Collection[str], spare: Collection[str] = ()) -> Ended:
-    """Terminate what is left of `records` (of this boot) and of the nodes `node_ids`, all at once.
+def end_leftovers(records: Sequence[ProcessRecord], made: Callable[[str], bool], spare: Collection[str] = ()) -> Ended:
+    """Terminate what is left of `records` (of this boot) and what carries a cookie that this node `made`, all at once.
 
     Each gets SIGTERM, then SIGKILL once the graceful timeout of its record is over. Processes with a cookie in
     `spare` are left alone. Raises LeftoverError when one outlives SIGKILL by 10 seconds.
@@ -61,7 +61,7 @@ def end_leftovers(records: Sequence[ProcessRecord], node_ids: Collection[str], s
     if not hasattr(os, "pidfd_open"):
         logger.warning("this system has no pidfds: what an earlier gafferd left is not looked for")
         return Ended(0, [])
-    hunt = _Hunt(records, node_ids, spare)
+    hunt = _Hunt(records, made, spare)
     try:
         return hunt.run()
     finally:
@@ -76,21 +76,17 @@ class Marked(NamedTuple):
     detached: bool
 
 
-def find_marked(node_ids: Collection[str]) -> list[Marked]:
-    """The live processes that carry the cookie of one of the nodes."""
+def find_marked(made: Callable[[str], bool]) -> list[Marked]:
+    """The live processes that carry a cookie that this node `made`."""
     found = []
     for pid in procfs.all_pids():
         cookie = (procfs.read_environ(pid) or {}).get(COOKIE, "")
-        if cookie.startswith(_prefixes(node_ids)) and pid != os.getpid():
+        if made(cookie) and pid != os.getpid():
             stat = procfs.read_stat(pid)
             if stat is not None and stat.state not in "ZX":
                 # Its own children have the cookie too; it alone leads its session.
                 found.append(Marked(pid, cookie, cookie.endswith(DETACHED) and stat.session == pid))
     return found
-
-
-def _prefixes(node_ids: Collection[str]) -> tuple[str, ...]:
-    return tuple(f"{node_id}:" for node_id in node_ids)
 
 
 @dataclass
@@ -103,11 +99,11 @@ class _Target:
 
 
 class _Hunt:
-    def __init__(self, records: Sequence[ProcessRecord], node_ids: Collection[str], spare: Collection[str]) -> None:
+    def __init__(self, records: Sequence[ProcessRecord], made: Callable[[str], bool], spare: Collection[str]) -> None:
         self._begin = time.monotonic()
         self._by_pid = {record.os_pid: record for record in records}
         self._by_cookie = {record.cookie: record for record in records}
-        self._prefixes = _prefixes(node_ids)
+        self._made = made
         self._spare = spare
         self._targets: dict[int, _Target] = {}  # by pidfd
         self._poll = select.poll()
@@ -195,9 +191,10 @@ class _Hunt:
         if leader is not None and leader.pgid == leader.os_pid and _stat_of(leader) is not None:
             return True, leader
         cookie = (procfs.read_environ(pid) or {}).get(COOKIE)
-        if cookie is None or cookie in self._spare or not cookie.startswith(self._prefixes):
+        if cookie is None or cookie in self._spare:
             return False, None
-        return True, self._by_cookie.get(cookie)
+        record = self._by_cookie.get(cookie)
+        return record is not None or self._made(cookie), record
 
     def _kill_overdue(self) -> None:
         now = time.monotonic()

@@ -114,7 +114,7 @@ class Server:
             endpoint_host=self.host,
             log_dir=state.path / "logs",
             # Pids begin anew with each start; the incarnation keeps the marks of two starts apart.
-            node_id=f"{state.node.id}:{state.node.incarnation}",
+            node_id=state.node.mark,
         )
         announcer = Announcer(
             self.settings.lookupd_address,

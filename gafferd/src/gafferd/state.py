@@ -1,6 +1,8 @@
 """The state directory of a node: who it is, and which processes it has."""
 
 import asyncio
+import hashlib
+import hmac
 import logging
 import os
 import secrets
@@ -45,6 +47,24 @@ class Node(msgspec.Struct, frozen=True):
     def __post_init__(self) -> None:
         if self.secret and node_id(self.secret) != self.id:
             raise ValueError("`id` is not the hash of `secret`")
+
+    @property
+    def mark(self) -> str:
+        """How the cookies of the processes of this start begin. Nobody can make it up without `secret`."""
+        start = f"{self.id}:{self.incarnation}"
+        return f"{start}:{self._proof(start)}"
+
+    def made(self, cookie: str) -> bool:
+        """Whether any start of this node made the cookie; any user can put anything into an environment."""
+        if not self.secret:
+            return cookie.startswith(f"{self.id}:")
+        node_id, incarnation, proof = [*cookie.split(":"), "", "", ""][:3]
+        return node_id == self.id and hmac.compare_digest(
+            proof.encode(), self._proof(f"{node_id}:{incarnation}").encode()
+        )
+
+    def _proof(self, start: str) -> str:
+        return hmac.new(self.secret.encode(), start.encode(), hashlib.sha256).hexdigest()[:32]
 
 
 class State(msgspec.Struct, frozen=True):
@@ -96,7 +116,7 @@ class StateDir:
         self.path = path
         self.detached: list[ProcessRecord] = []
         self._lock = lock
-        self._node_ids: set[str] = set()
+        self._nodes: list[Node] = []  # this one, and the one that it was before its id changed
         self._records: dict[int, ProcessRecord] = {}
         self._dirty = False
         self._write_seconds = 0.0
@@ -184,7 +204,7 @@ class StateDir:
         self._refuse_the_unknown({record.cookie for record in records})
         self.detached = [record for record in records if record.detach and leftovers.is_alive(record)]
         spare = {record.cookie for record in self.detached}
-        ended, refused = leftovers.end_leftovers([r for r in records if not r.detach], self._node_ids, spare)
+        ended, refused = leftovers.end_leftovers([r for r in records if not r.detach], self._made, spare)
         self.detached += refused
         self._dirty = True
         self._write()
@@ -206,9 +226,12 @@ class StateDir:
             )
         logger.warning("processes that this copy of a state directory records are left to their gafferd: %s", pids)
 
+    def _made(self, cookie: str) -> bool:
+        return any(node.made(cookie) for node in self._nodes)
+
     def _refuse_the_unknown(self, known: Collection[str]) -> None:
         """Raise when processes may be detached, and no record of the cookies `known` says of which job."""
-        marked = [each for each in leftovers.find_marked(self._node_ids) if each.cookie not in known]
+        marked = [each for each in leftovers.find_marked(self._made) if each.cookie not in known]
         if lost := [each.pid for each in marked if each.detached or self._left is None]:
             pids = ", ".join(map(str, lost))
             raise StateDirError(
@@ -231,10 +254,10 @@ class StateDir:
                     logger.warning("the id of this node can't be proved, as lookupds now want it: it gets a new one")
                 else:
                     logger.warning("this state directory comes from %s: the node gets a new id", last.hostname)
-                self._node_ids.add(last.id)
+                self._nodes.append(last)
             secret = secrets.token_hex(32)
             node = Node(node_id(secret), 1, hostname, machine_id, secret)
-        self._node_ids.add(node.id)
+        self._nodes.append(node)
         try:
             self._node_file.save(node, sync=True)
         except OSError as error:

@@ -25,7 +25,7 @@ ProcessEvent = Literal["add_process", "update_process", "remove_process"]
 class NodeMessage(NodeInfo, frozen=True, kw_only=True, gc=False):
     """A node came, changed or went (LP-41); `reason` says why it went.
 
-    A connection that has not identified itself has null for a name.
+    The `add_node` of a connection comes just before its `identify`, without a name.
     """
 
     event: NodeEvent
@@ -122,9 +122,9 @@ class Publisher:
         self.seq = 0
         self._changes = changes
 
-    def connection(self, event: Literal["add_node", "remove_node"]) -> None:
-        """A connection without an identity came or went."""
-        self._publish(NodeMessage(event=event))
+    def connection(self) -> None:
+        """A node has connected and is about to be identified."""
+        self._publish(NodeMessage(event="add_node"))
 
     def node(self, event: NodeEvent, node: Node, reason: Departure | UnsetType = UNSET) -> None:
         """The node came, changed or went."""

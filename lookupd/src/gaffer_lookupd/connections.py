@@ -78,6 +78,10 @@ class Connections:
         self._sockets.pop(session, None)
         self.registry.disconnect(session, time.monotonic())
 
+    def is_identified(self, session: int) -> bool:
+        """Whether the peer of a session has identified itself."""
+        return self.registry.node_of(session) is not None
+
     def delete(self, node_id: str) -> None:
         """Remove a node on an operator's order; raises Refused (404)."""
         self._close(self.registry.delete(node_id, time.monotonic()))

@@ -47,7 +47,7 @@ class EventsHandler(LookupHandler):
 
         Without `?since=EPOCH:SEQ` or a Last-Event-ID header, and whenever the changes after that are no longer known,
         the first event is `snapshot`: the nodes, each with its `jobs`, and what else queries say. Every further event
-        is one change: `add_node` (a connection, which has no name yet), `identify`, `update_node`, `remove_node`,
+        is one change: `add_node` (no name yet: just before `identify`), `identify`, `update_node`, `remove_node`,
         `add_job`, `remove_job`, `add_process`, `update_process`, `remove_process`, `forget_node` (a tombstone is gone)
         and `stale`. After `heartbeat` seconds of silence (15) a comment is sent.
         """

@@ -50,7 +50,8 @@ class NodeSocket(LookupHandler, ServerSocket):
 
     @property
     def max_message_size(self) -> int:
-        identified = self.session is not None and self.application.registry.node_of(self.session) is not None
+        """Bytes; little until the peer has identified itself."""
+        identified = self.session is not None and self.application.connections.is_identified(self.session)
         return MAX_MESSAGE_SIZE if identified else MAX_FIRST_MESSAGE_SIZE
 
     def open(self, *args: str, **kwargs: str) -> None:

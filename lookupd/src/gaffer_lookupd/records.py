@@ -140,6 +140,11 @@ class Node:
         self.info = self.describe()  # as it was published last
         self.parts = Parts()
 
+    @property
+    def entries(self) -> int:
+        """The size of its table: jobs, processes and endpoints."""
+        return len(self.jobs) + sum(self.size)
+
     def reconnect(self, identity: Identify, session: int, now: float) -> None:
         """The same start of the node has a new connection; its next snapshot is the truth."""
         self.identity = identity

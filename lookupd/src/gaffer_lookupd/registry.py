@@ -17,7 +17,7 @@ from collections.abc import Collection, ValuesView
 
 from msgspec import Struct
 
-from gaffer.messages import Identify, node_id
+from gaffer.messages import MAX_NODES, Identify, node_id
 from gaffer_lookupd.changes import Changes, Publisher
 from gaffer_lookupd.errors import Refused, unknown_node
 from gaffer_lookupd.lease import Lease, PauseDetector, Preservation
@@ -123,7 +123,6 @@ class Registry:
         """A peer has connected; returns the number of its session."""
         self._last_session += 1
         self._anonymous[self._last_session] = now
-        self._publish.connection("add_node")
         return self._last_session
 
     def disconnect(self, session: int, now: float) -> None:
@@ -133,7 +132,6 @@ class Registry:
         """
         if session in self._anonymous:
             del self._anonymous[session]
-            self._publish.connection("remove_node")
         elif session in self._sessions:
             node = self._sessions[session]
             if node.identity.id is None:
@@ -166,7 +164,8 @@ class Registry:
     def identify(self, session: int, identity: Identify, now: float) -> Identified:
         """Give the session its identity.
 
-        Raises Refused: 409 when it has one or can't have this one, 403 when it does not prove that the id is its own.
+        Raises Refused: 409 when it has one or can't have this one, 403 when it does not prove that the id is its own,
+        413 when too many nodes are connected.
         """
         if session in self._sessions:
             raise Refused(409, "already_identified")
@@ -177,7 +176,10 @@ class Registry:
         key = session if identity.id is None else identity.id
         known = self._nodes.get(key)
         close = [node.session for node in (*replaced, known) if node is not None and node.session is not None]
+        if known is None and not replaced:
+            self._make_room(now)
 
+        self._publish.connection()  # not before: strangers must not displace the changes of nodes
         for node in replaced:
             self._remove(node, "replaced", now)
         if known is not None and (
@@ -307,6 +309,18 @@ class Registry:
                 "directory restored or copied?",
             )
 
+    def _make_room(self, now: float) -> None:
+        """Have room for one more node, in the place of the one whose connection is closed for longest if need be.
+
+        Raises Refused (413) when all are connected.
+        """
+        if len(self._nodes) < MAX_NODES:
+            return
+        silent = min((node for node in self._nodes.values() if not node.connected), key=_last_heard, default=None)
+        if silent is None:
+            raise Refused(413, f"registry_full: {MAX_NODES} nodes are connected")
+        self._remove(silent, "expired", now)
+
     def _replaced_by(self, identity: Identify, now: float) -> list[Node]:
         """The other nodes of that name and origin, which have to go; raises Refused when one of them has to stay."""
         replaced = []
@@ -379,6 +393,10 @@ class Registry:
             if not others:
                 del self._graves_by_job[job_name]
         return grave
+
+
+def _last_heard(node: Node) -> float:
+    return node.heard
 
 
 def _usurped(proved: bool, identity: Identify) -> bool:

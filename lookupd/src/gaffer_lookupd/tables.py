@@ -3,21 +3,23 @@
 A node with an `id` numbers its changes from 1. A change that is not the next is not made: one that was made before is
 passed over, and after a gap the node has to send a snapshot (`node.resync`). Unnumbered changes are made as they come.
 
-What one node can hold is bounded. A change beyond that is refused, but its number is counted: it is no gap.
+What one node can hold is bounded, and what all can. A change beyond that is refused, but its number is counted: it is
+no gap.
 """
 
 from collections.abc import Iterable, Mapping
 
-from gaffer.messages import MAX_NODE_ENDPOINTS, MAX_NODE_JOBS, MAX_NODE_PROCESSES, Process
+from gaffer.messages import MAX_ENTRIES, MAX_NODE_ENDPOINTS, MAX_NODE_JOBS, MAX_NODE_PROCESSES, Process
 from gaffer_lookupd.changes import Publisher
 from gaffer_lookupd.errors import Refused
 from gaffer_lookupd.records import Node, NodeKey, Size
 
 
 class Tables:
-    """The tables of all nodes, and which nodes have each job."""
+    """The tables of all nodes, and which nodes have each job; `entries` is the size of all tables."""
 
     def __init__(self, publish: Publisher) -> None:
+        self.entries = 0
         self._publish = publish
         self._by_job: dict[str, dict[NodeKey, Node]] = {}
 
@@ -38,7 +40,7 @@ class Tables:
         if job_name in node.jobs:
             raise Refused(409, f"job {job_name} is already registered")
         _count(node, seq)
-        _check_size(len(node.jobs) + 1, node.size)
+        self._check_size(node, len(node.jobs) + 1, node.size)
         node.thaw()
         self._add_job(node, job_name)
 
@@ -61,7 +63,7 @@ class Tables:
             return
         before = _processes(node, job_name).get(process.pid)
         _count(node, seq)
-        _check_size(len(node.jobs), node.size.plus(process).minus(before))
+        self._check_size(node, len(node.jobs), node.size.plus(process).minus(before))
         node.thaw()
         self._put_process(node, job_name, process)
         self._publish.update(node)
@@ -85,7 +87,8 @@ class Tables:
         if seq < node.seq and not node.resync:
             return
         new = {name: {process.pid: process for process in processes} for name, processes in jobs.items()}
-        _check_size(len(new), Size.of(process for processes in new.values() for process in processes.values()))
+        size = Size.of(process for processes in new.values() for process in processes.values())
+        self._check_size(node, len(new), size)
         node.thaw()
         node.seq = seq
         node.resync = False
@@ -115,17 +118,37 @@ class Tables:
 
     def forget(self, node: Node) -> None:
         """Drop the table of a node that is gone; no change tells of each job."""
+        self.entries -= node.entries
         for job_name in node.jobs:
             self._unindex(node, job_name)
 
+    def _check_size(self, node: Node, jobs: int, size: Size) -> None:
+        """Raise Refused when the table of the node would be too large, or all tables together."""
+        for what, count, limit in (
+            ("jobs", jobs, MAX_NODE_JOBS),
+            ("processes", size.processes, MAX_NODE_PROCESSES),
+            ("endpoints", size.endpoints, MAX_NODE_ENDPOINTS),
+        ):
+            if count > limit:
+                raise Refused(413, f"too_many_{what}: a node can announce at most {limit}")
+        entries = jobs + sum(size)
+        if entries > node.entries and self.entries - node.entries + entries > MAX_ENTRIES:
+            raise Refused(413, f"registry_full: all nodes together can announce at most {MAX_ENTRIES} entries")
+
+    def _resize(self, node: Node, size: Size) -> None:
+        self.entries += sum(size) - sum(node.size)
+        node.size = size
+
     def _add_job(self, node: Node, job_name: str) -> None:
         node.jobs[job_name] = {}
+        self.entries += 1
         self._by_job.setdefault(job_name, {})[node.key] = node
         self._publish.job("add_job", node, job_name)
 
     def _remove_job(self, node: Node, job_name: str) -> None:
         for process in node.jobs.pop(job_name).values():
-            node.size = node.size.minus(process)
+            self._resize(node, node.size.minus(process))
+        self.entries -= 1
         self._unindex(node, job_name)
         self._publish.job("remove_job", node, job_name)
 
@@ -141,12 +164,12 @@ class Tables:
         if before == process:
             return
         known[process.pid] = process
-        node.size = node.size.plus(process).minus(before)
+        self._resize(node, node.size.plus(process).minus(before))
         self._publish.process("update_process" if before else "add_process", node, job_name, process)
 
     def _drop_process(self, node: Node, job_name: str, pid: int) -> None:
         process = node.jobs[job_name].pop(pid)
-        node.size = node.size.minus(process)
+        self._resize(node, node.size.minus(process))
         self._publish.process("remove_process", node, job_name, process)
 
 
@@ -162,17 +185,6 @@ def _count(node: Node, seq: int | None) -> None:
     """Take the number of a change before the change is published with it."""
     if seq is not None:
         node.seq = seq
-
-
-def _check_size(jobs: int, size: Size) -> None:
-    """Raise Refused when a table is larger than what one node can hold."""
-    for what, count, limit in (
-        ("jobs", jobs, MAX_NODE_JOBS),
-        ("processes", size.processes, MAX_NODE_PROCESSES),
-        ("endpoints", size.endpoints, MAX_NODE_ENDPOINTS),
-    ):
-        if count > limit:
-            raise Refused(413, f"too_many_{what}: a node can announce at most {limit}")
 
 
 def _processes(node: Node, job_name: str) -> dict[int, Process]:
