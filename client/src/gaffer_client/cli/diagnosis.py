@@ -1,7 +1,8 @@
-"""Identifies the server at a URL where a command failed: another kind of server, or plain HTTP instead of TLS."""
+"""Identifies the server at a URL where a command failed: another kind of server, or HTTP where TLS is expected."""
 
 import http.client
 import json
+import socket
 from typing import Literal
 from urllib.parse import urlsplit
 
@@ -20,9 +21,14 @@ _MISTAKEN: dict[tuple[Asks, Kind], str] = {
 def hint_at(url: str, asks: Asks) -> str | None:
     """A hint when `url` is not the address of the kind of server that a command asks, else None."""
     parts = urlsplit(url)
-    if parts.scheme == "https" and kind_of(url) != "nothing":
-        return f"that port speaks plain http: use http://{parts.netloc}"
-    return _MISTAKEN.get((asks, kind_of(url))) if parts.scheme == "http" else None
+    if parts.scheme not in ("http", "https"):
+        return None
+    kind = kind_of(url)
+    if parts.scheme == "https":
+        return f"that port speaks plain http: use http://{parts.netloc}" if kind != "nothing" else None
+    if kind == "nothing" and _speaks_tls(parts.hostname or "", parts.port or 80):
+        return f"that port speaks TLS: use https://{parts.netloc}"
+    return _MISTAKEN.get((asks, kind))
 
 
 def kind_of(url: str) -> Kind:
@@ -39,3 +45,16 @@ def kind_of(url: str) -> Kind:
         return _WELCOME.get(json.loads(body)["welcome"], "http")
     except (ValueError, TypeError, KeyError):
         return "http"
+
+
+def _speaks_tls(host: str, port: int) -> bool:
+    import ssl  # which most commands don't need
+
+    context = ssl.create_default_context()
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE  # nothing is sent
+    try:
+        with socket.create_connection((host, port), _TIMEOUT) as plain, context.wrap_socket(plain):
+            return True
+    except OSError:
+        return False
