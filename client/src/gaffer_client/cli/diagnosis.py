@@ -1,16 +1,17 @@
 """Identifies the server at a URL where a command failed: another kind of server, or HTTP where TLS is expected."""
 
-import http.client
 import json
 import socket
 from typing import Literal
 from urllib.parse import urlsplit
 
 from gaffer_client.cli.table import Asks
+from gaffer_client.errors import GafferClientError, MalformedAnswer, Unreachable
+from gaffer_client.transport import Transport
 
 Kind = Literal["gafferd", "gaffer_lookupd", "http", "nothing"]
 
-_TIMEOUT = 1.0  # seconds
+_TIMEOUT = 1.0  # seconds, however slowly bytes come
 _WELCOME: dict[str, Kind] = {"gaffer": "gafferd", "gaffer-lookupd": "gaffer_lookupd"}
 _MISTAKEN: dict[tuple[Asks, Kind], str] = {
     ("node", "gaffer_lookupd"): "that is a gaffer_lookupd: use it with `gaffer -L`, and give the URL of a gafferd here",
@@ -33,14 +34,13 @@ def hint_at(url: str, asks: Asks) -> str | None:
 
 def kind_of(url: str) -> Kind:
     """Identify what answers plain HTTP at the host and port of `url`."""
-    connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=_TIMEOUT)
     try:
-        connection.request("GET", "/", headers={"Accept": "application/json"})
-        body = connection.getresponse().read(4096)
-    except (OSError, http.client.HTTPException):
+        with Transport(f"http://{urlsplit(url).netloc}", timeout=_TIMEOUT) as transport:
+            body = transport.request("GET", "/").body
+    except (Unreachable, MalformedAnswer):
         return "nothing"
-    finally:
-        connection.close()
+    except GafferClientError:
+        return "http"
     try:
         return _WELCOME.get(json.loads(body)["welcome"], "http")
     except (ValueError, TypeError, KeyError):
