@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import trustme
 
 from gaffer_client import Lookup, Server
 from support.client import Commands
@@ -230,6 +231,7 @@ def test_load_shows_each_mistake_that_the_node_finds(gaffer: Commands, server: S
         (["-p", "65500"], "no 100 ports left", "--port auto"),
         (["-e", "missing.env"], "no env file missing.env", "KEY=VALUE"),
         (["-f", "Missing"], "no file", "-f names the Procfile"),
+        (["-f", "open quotation"], "open quotation:2: web: No closing quotation", "close the quotation"),
         (["a.b"], "not a valid session name", "use 1 to 64"),
         (["missing.json"], "can't read missing.json", ""),
         (["--app", "x"], "--app is for JSON files", "gaffer load NAME"),
@@ -238,6 +240,7 @@ def test_load_shows_each_mistake_that_the_node_finds(gaffer: Commands, server: S
 def test_load_mistakes(
     gaffer: Commands, server: Server, shop: Path, arguments: list[str], complaint: str, hint: str
 ) -> None:
+    (shop / "open quotation").write_text("# of a test\nweb: echo it's\n")
     ran = gaffer("load", *arguments)
     assert ran.status in (1, 2)
     assert complaint in ran.err
@@ -373,6 +376,14 @@ def test_ps_shows_restarts_and_the_last_exit(gaffer: Commands, server: Server, s
     eventually(lambda: server.get_job("shop.web").info()["restarts"])
     eventually(lambda: server.get_job("shop.web").running == 1)
     assert re.search(r"\nRestarts: 1; the last process ended with exit code 3 after \d+\.\d s\n", gaffer("ps").out)
+
+
+def test_ps_says_that_the_last_start_failed(gaffer: Commands, server: Server, shop: Path) -> None:
+    (shop / "Procfile").write_text("web: no-such-program\n")
+    gaffer("load")
+    eventually(lambda: server.get_job("shop.web").info()["restarts"])
+    shown = gaffer("ps").out
+    assert re.search(r"\nRestarts: \d+; the last start failed\nweb is in backoff: .*no-such-program", shown), shown
 
 
 def test_scale_says_when_what_it_changed_will_run(gaffer: Commands, server: Server, shop: Path) -> None:
@@ -580,6 +591,20 @@ def test_https_to_a_port_of_plain_http_is_recognized(gaffer: Commands, node: Dae
     assert ran.status == 3
     assert "no answer" not in ran.err  # which takes the whole timeout
     assert f"that port speaks plain http: use {node.url}" in ran.err
+
+
+def test_http_to_a_port_of_tls_is_recognized(gaffer: Commands, tmp_path: Path) -> None:
+    certificate, key = tmp_path / "crt", tmp_path / "key"
+    issued = trustme.CA().issue_cert("127.0.0.1")
+    issued.cert_chain_pems[0].write_to_path(certificate)
+    issued.private_key_pem.write_to_path(key)
+    with gafferd("--certfile", str(certificate), "--keyfile", str(key)) as secure:
+        ran = gaffer("apps", "-g", secure.url.replace("https:", "http:"))
+        assert ran.status == 3
+        assert f"that port speaks TLS: use {secure.url}" in ran.err
+        ran = gaffer("apps", "-g", secure.url)
+        assert ran.status == 3
+        assert "use --cacert" in ran.err
 
 
 def test_a_procfile_that_can_not_be_read(gaffer: Commands, shop: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -167,6 +167,13 @@ def test_start_takes_numbers_of_processes(app: Path) -> None:
     assert "worker" not in found
 
 
+def test_start_takes_a_number_for_all_other_types(app: Path) -> None:
+    with piped(app, "start", "-c", "all=2,web=0") as process:
+        found = "".join(line for _ in range(2) for line in until(process, "working"))
+    assert set(re.findall(r"(\S+) \| working", found)) == {"worker.1", "worker.2"}
+    assert "web" not in found
+
+
 @pytest.mark.row("GF-22")
 def test_start_replaces_what_ends_and_says_why_it_did(app: Path) -> None:
     with piped(app, "start", "worker") as process:

@@ -14,6 +14,7 @@ import trustme
 
 from gaffer_client import errors
 from gaffer_client.answers import Sessions
+from gaffer_client.cli import diagnosis
 from gaffer_client.connection import Connection
 from gaffer_client.sockets import CONNECT_TIMEOUT
 from gaffer_client.transport import Transport, parse_url, path_of
@@ -281,6 +282,12 @@ def test_a_server_that_sends_a_byte_now_and_then_holds_nobody(said: bytes, drop:
         pytest.raises(errors.Unreachable, match=r"no answer within 0\.3 s"),
     ):
         transport.request("GET", "/")
+
+
+def test_finding_out_what_a_slow_server_is_ends_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(diagnosis, "_TIMEOUT", 0.3)
+    with scripted_server(_drip(OK + b"Connection: close\r\n\r\n", b"a")) as server:
+        assert diagnosis.kind_of(server.url) == "nothing"
 
 
 @pytest.mark.parametrize(("said", "drop"), [*HEADS, BODIES[-1]])

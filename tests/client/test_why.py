@@ -119,7 +119,7 @@ WELL = view("one", source(WEB1, 1, 2))
             [itself(WEB1, state="backoff", reason="it crashes")],
             [
                 "web1 has the job, and no process of it takes work",
-                "web1 itself says that the job is backoff: it crashes",
+                "web1 itself says that the job is in backoff: it crashes",
             ],
             id="it crashes",
         ),
@@ -296,3 +296,17 @@ def test_a_node_that_hangs(gaffer: Commands, registries: list[Daemon], node_: Da
     assert ran.status == 0
     assert "- web1 was not heard for " in ran.out
     assert f"- web1 itself gave no answer: can't reach {node_.url}: no answer within 0.2 s" in ran.out
+
+
+def test_without_a_lookup_the_node_of_this_host_is_asked(gaffer: Commands, closed: str, node_: Daemon) -> None:
+    with Server(node_.url) as server:
+        server.load({"name": "crash", "cmd": "sh", "args": ["-c", "echo boom >&2; exit 3"]}, "shop")
+        eventually(lambda: server.get_job("shop.crash").info()["last_exit"])
+    ran = gaffer("-L", closed, "-g", node_.url, "why", "shop.crash")
+    assert ran.status == 3
+    assert f"- {node_.url} itself says that the job is in backoff: the last process exited with 3" in ran.out
+    assert "; the last lines of its output: boom\n" in ran.out
+    ran = gaffer("-L", closed, "-g", node_.url, "why", "shop.nope")
+    assert f"- {node_.url} has no such job" in ran.out
+    ran = gaffer("-L", closed, "-g", closed, "why", "shop.web")
+    assert f"- {closed} itself gave no answer: can't reach {closed}" in ran.out

@@ -101,17 +101,18 @@ def test_plain_lines_need_none(line):
 
 
 @pytest.mark.parametrize(
-    ("line", "message"),
+    ("line", "message", "hint"),
     [
-        ("'a", "No closing quotation"),
-        ('a "b', "No closing quotation"),
-        ("a\\", "No escaped character"),
-        ("x" * (MAX_WORD + 1), "131072 characters are more than the 131071"),
+        ("'a", "No closing quotation", "close the quotation"),
+        ('a "b', "No closing quotation", "close the quotation"),
+        ("a\\", "No escaped character", "remove the backslash"),
+        ("x" * (MAX_WORD + 1), "131072 characters are more than the 131071", "a script"),
     ],
 )
-def test_what_cannot_be_split_is_an_error(line, message):
-    with pytest.raises(ValueError, match=message):
+def test_what_cannot_be_split_is_an_error(line, message, hint):
+    with pytest.raises(ValueError, match=message) as raised:
         split_words(line)
+    assert hint in raised.value.hint
 
 
 @pytest.mark.parametrize("mark", ["x", "x\\", '"', "\\'", '""', "''", '"\\x"', "é "], ids=ascii)

@@ -1,10 +1,13 @@
-"""What gafferd inherited of limits and signals does not reach its jobs in another form than the usual one."""
+"""Limits, signals and closed standard streams that a daemon inherits change nothing for it and its jobs."""
 
+import os
+import subprocess
 from pathlib import Path
 
+import pytest
 import requests
 
-from support.daemons import gafferd
+from support.daemons import clean_env, command_path, gafferd
 from support.poll import eventually
 
 ENTER = (
@@ -23,3 +26,16 @@ def test_jobs_start_with_the_inherited_limit_and_default_signals(tmp_path: Path)
         )
         assert set(lines) == {f"512 4096 SigBlk: {0:016x} SigIgn: {0:016x}"}
         requests.delete(f"{node.url}/jobs/default/j", timeout=10).raise_for_status()
+
+
+@pytest.mark.parametrize(
+    "command", ["gafferd --state-dir {0}/state --bind unix:{0}/sock", "gaffer_lookupd --bind unix:{0}/sock"]
+)
+def test_a_daemon_without_standard_streams_runs_and_stops_as_others_do(tmp_path: Path, command: str) -> None:
+    name, options = command.split(" ", 1)
+    line = f"exec {command_path(name)} {options.format(tmp_path)} <&- >&- 2>&-"
+    with subprocess.Popen(["/bin/sh", "-c", line], env=clean_env({"HOME": str(tmp_path)})) as daemon:
+        eventually((tmp_path / "sock").exists)
+        assert {os.readlink(f"/proc/{daemon.pid}/fd/{fd}") for fd in range(3)} == {"/dev/null"}
+        daemon.terminate()
+        assert daemon.wait(10) == 0

@@ -18,6 +18,11 @@ def checked_job_name(name: object, url: str, session: str | None = None) -> JobN
         ) from None
 
 
+def in_state(state: str) -> str:
+    """The state of a job as it follows "is": `running`, `in backoff`."""
+    return f"in {state}" if state == "backoff" else state
+
+
 def display_name(node: NodeInfo) -> str:
     """The name of a node, with its address (`web1@10.0.0.7:5000`) when another node has the same name."""
     if not node.get("conflict"):

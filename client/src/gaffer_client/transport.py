@@ -394,7 +394,10 @@ def tls_failed(url: str, error: BaseException) -> Unreachable:
     """No secure connection to `url` came about."""
     from gaffer import tls  # brings in ssl, which most commands don't need
 
-    hint = "give the certificate of the authority that signed the server's, and one of your own if it wants one"
+    hint = (
+        "use --cacert to name the certificate of the authority that signed the server's, and --certfile and --keyfile "
+        "if it wants a certificate of yours (in Python cacert=, certfile= and keyfile=)"
+    )
     return unreachable(url, f"TLS failed: {tls.explain(error) or error}", hint)
 
 

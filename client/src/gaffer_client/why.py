@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from gaffer_client.answers import JobInfo, LookupLink, NodeInfo, Source
 from gaffer_client.merge import Merged, NodeKey, View, merge, node_key
-from gaffer_client.naming import display_name
+from gaffer_client.naming import display_name, in_state
 
 _LAST_LINES = 3  # of the output of a process
 _READY, _DRAINING, _SUSPECT, _LEFT = "ready", "draining", "suspect", "left"
@@ -74,9 +74,16 @@ def _absence(inquiry: Inquiry) -> Iterator[str]:
             if lost := [grave["id"] for grave in view.tombstones if grave.get("reason") != _LEFT]:
                 yield f"{view.url} dropped nodes a short time ago, which may have had it: {', '.join(lost)}"
     for key, report in inquiry.reports.items():
-        if key not in inquiry.sources and report.job is not None:
-            yield f"{display_name(report.node)} has it, and no lookup says so"
+        if key in inquiry.sources:
+            continue
+        name = display_name(report.node)
+        if report.job is not None:
+            if inquiry.views:
+                yield f"{name} has it, and no lookup says so"
+            yield from _trouble(report.job, name)
             yield from _links(report)
+        elif not inquiry.views:
+            yield f"{name} itself gave no answer: {report.error}" if report.error else f"{name} has no such job"
 
 
 def _namesakes(inquiry: Inquiry) -> Iterator[str]:
@@ -150,7 +157,7 @@ def _trouble(job: JobInfo, name: str) -> Iterator[str]:
     last = job.get("last_exit")
     lines = (last["output"] or "").splitlines()[-_LAST_LINES:] if last and last["reason"] != "stopped" else []
     wrote = f"; the last lines of its output: {' / '.join(lines)}" if lines else ""
-    yield f"{name} itself says that the job is {job['state']}{why}{wrote}"
+    yield f"{name} itself says that the job is {in_state(job['state'])}{why}{wrote}"
 
 
 def _links(report: Report) -> Iterator[str]:

@@ -15,7 +15,7 @@ from gaffer import rules
 from gaffer.errors import QUOTED, ConfigError, Problem, quoted
 from gaffer.names import parse_job_name
 from gaffer.rules import FlappingInfo, did_you_mean
-from gaffer.words import Word, parse_words, substitute_env
+from gaffer.words import SplitError, Word, parse_words, substitute_env
 
 if TYPE_CHECKING:
     from gaffer.process import ExitStatus, Process
@@ -281,8 +281,8 @@ def _check(
     if "cmd" in values and not values.get("shell"):
         try:
             parse_words(values["cmd"])
-        except ValueError as error:
-            problems.append(Problem(f"{path}.cmd", f"cmd: can't be split into words: {error}", "close the quotation"))
+        except SplitError as error:
+            problems.append(Problem(f"{path}.cmd", f"cmd: can't be split into words: {error}", error.hint))
     if not problems:
         values |= _quoted_arguments(values["cmd"], config.get("args"))
         problems.extend(_contradictions(values, path))

@@ -80,6 +80,7 @@ class Procfile:
         }
         interactive = self.env.pop("GAFFER_REDIRECT_INPUT", "")
         self._interactive = {name.strip() for name in interactive.split(",")}
+        self._lines: dict[str, int] = {}
         self._commands = self.parse(self.procfile)
 
     def parse(self, procfile: Path) -> dict[str, str]:
@@ -88,7 +89,7 @@ class Procfile:
         Other lines are ignored, and of two lines with one type the first; `warnings` says so.
         """
         commands: dict[str, str] = {}
-        lines: dict[str, int] = {}
+        lines = self._lines = {}
         for number, line in enumerate(map(str.strip, _LINE_END.split(_read_text(procfile))), start=1):
             place = f"{os.fspath(procfile)}:{number}"
             if match := _LINE.fullmatch(line):
@@ -115,6 +116,10 @@ class Procfile:
         """(type, command line) pairs in file order."""
         return iter(self._commands.items())
 
+    def place(self, name: str) -> str:
+        """The file and line of the type `name`, as `/srv/shop/Procfile:3`; raises KeyError when there is none."""
+        return f"{self.procfile}:{self._lines[name]}"
+
     def get_appname(self) -> str:
         """The name of the application: that of its folder."""
         return os.path.basename(self.root)
@@ -123,8 +128,8 @@ class Procfile:
         """The type `name` as a process description; raises KeyError when the Procfile has no such type.
 
         A line that uses shell syntax is run by `sh -c`, unchanged; another one is executed directly.
-        `concurrency_settings` maps types to numbers of processes; 1 where it says nothing. Raises ValueError for a
-        quotation that is left open.
+        `concurrency_settings` maps types to numbers of processes; 1 where it says nothing. Raises
+        `gaffer.words.SplitError`, a ValueError, for a quotation that is left open.
         """
         description: dict[str, Any] = {
             "name": name,

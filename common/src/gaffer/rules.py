@@ -9,7 +9,7 @@ from typing import Any
 
 from gaffer.errors import QUOTED, BadRequest, ConfigError, Problem, quoted
 from gaffer.names import MAX_PROCESS_ENDPOINTS, parse_job_name
-from gaffer.words import MAX_WORD, split_words
+from gaffer.words import MAX_WORD, SplitError, split_words
 
 
 class Wrong(Exception):
@@ -192,8 +192,8 @@ def command(value: Any, lax: bool) -> str:
 def _split(line: str) -> tuple[str, ...]:
     try:
         return tuple(split_words(line))
-    except ValueError as error:
-        raise Wrong(f"can't be split into words: {error}", "close the quotation") from None
+    except SplitError as error:
+        raise Wrong(f"can't be split into words: {error}", error.hint) from None
 
 
 def variables(value: Any, lax: bool) -> Mapping[str, str]:

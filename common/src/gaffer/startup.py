@@ -1,4 +1,4 @@
-"""The signals of a command before its own handlers are in place, and after they have done their work.
+"""Standard streams and signals of a command before its own handlers are in place, and after they have done their work.
 
 Python's handlers would end it with a traceback, and the system's with the status of a signal. A daemon goes through
 these phases:
@@ -41,6 +41,7 @@ class Interrupted(KeyboardInterrupt):
 
 def run_command(module: str, function: str) -> None:
     """Import `module` and exit with what its `function` returns; Ctrl-C exits with 130, also during the import."""
+    open_standard_streams()
     caught = signal.getsignal(signal.SIGINT) is signal.default_int_handler  # else it is ignored, as by nohup(1)
     if os.getpid() == 1:
         # The kernel drops what would end an init process by default.
@@ -66,8 +67,23 @@ def run_command(module: str, function: str) -> None:
 
 def run_daemon(module: str) -> None:
     """Import `module` and call its `main`; a signal that ends daemons exits at once from here on."""
+    open_standard_streams()
     exit_on_signals()
     _import(module).main()
+
+
+def open_standard_streams() -> None:
+    """Open /dev/null as each of the descriptors 0, 1 and 2 that the caller closed, so that no other file becomes one.
+
+    Writing to a closed standard output still fails.
+    """
+    for fd, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        if getattr(sys, name) is not None:
+            continue
+        # Descriptors are given out from the lowest on.
+        if os.open(os.devnull, os.O_RDONLY if name == "stdout" else os.O_RDWR) == fd:
+            os.set_inheritable(fd, True)
+        setattr(sys, name, os.fdopen(fd, mode, closefd=False))
 
 
 def exit_on_signals() -> None:

@@ -40,6 +40,14 @@ _BUILT_IN = frozenset(
 )
 
 
+class SplitError(ValueError):
+    """A command line that can't be split into words; `hint` says what to do."""
+
+    def __init__(self, message: str, hint: str) -> None:
+        super().__init__(message)
+        self.hint = hint
+
+
 def substitute_env(s: str, env: Mapping[str, str]) -> str:
     """Replace `$VAR` and `${VAR}` in `s`; a variable that `env` doesn't have stays as it is."""
     return _VARIABLE.sub(lambda match: env.get(match[1] or match[2], match[0]), s)
@@ -79,10 +87,11 @@ class Word:
 def parse_words(line: str) -> list[Word]:
     """Split `line` into words.
 
-    Raises ValueError for an open quotation, a backslash at the end, and a line longer than MAX_WORD.
+    Raises SplitError for an open quotation, a backslash at the end, and a line longer than MAX_WORD.
     """
     if len(line) > MAX_WORD:
-        raise ValueError(f"{len(line)} characters are more than the {MAX_WORD} that a command line can have")
+        message = f"{len(line)} characters are more than the {MAX_WORD} that a command line can have"
+        raise SplitError(message, "put the command into a script")
     words: list[Word] = []
     pieces: list[Piece] = []
     start = 0
@@ -100,14 +109,14 @@ def parse_words(line: str) -> list[Word]:
 
 
 def split_words(line: str) -> list[str]:
-    """The words of `line` without their quotes; raises ValueError as `parse_words` does."""
+    """The words of `line` without their quotes; raises SplitError as `parse_words` does."""
     return [word.text for word in parse_words(line)]
 
 
 def needs_shell(line: str) -> bool:
     """Return whether a shell would do more with `line` than split it, remove quotes and replace `$PORT`.
 
-    Errs on the side of the shell. Raises ValueError as `parse_words` does, unless the line needs a shell.
+    Errs on the side of the shell. Raises SplitError as `parse_words` does, unless the line needs a shell.
     """
     for _, _, found in _scan(line):
         for piece in found or ():
@@ -124,7 +133,9 @@ def _scan(line: str) -> Iterator[tuple[int, int, list[Piece] | None]]:
     while position < len(line):
         match = _PIECE.match(line, position)
         if match is None:
-            raise ValueError("No escaped character" if line[position] == "\\" else "No closing quotation")
+            if line[position] == "\\":
+                raise SplitError("No escaped character", "remove the backslash at the end")
+            raise SplitError("No closing quotation", "close the quotation")
         yield position, match.end(), _pieces(match)
         position = match.end()
 

@@ -163,7 +163,7 @@ class Context:
         except UntrustedFile as error:
             raise UsageError(error.message, hint=error.hint) from None
         except OSError as error:
-            raise UsageError(f"can't read {path}: {error.strerror}", hint=f"it is given as {key}") from None
+            raise UsageError(f"can't read {path}: {error.strerror}", hint=f"set by {key}") from None
         return path
 
 

@@ -1,15 +1,17 @@
-"""Identifies the server at a URL where a command failed: another kind of server, or plain HTTP instead of TLS."""
+"""Identifies the server at a URL where a command failed: another kind of server, or HTTP where TLS is expected."""
 
-import http.client
 import json
+import socket
 from typing import Literal
 from urllib.parse import urlsplit
 
 from gaffer_client.cli.table import Asks
+from gaffer_client.errors import GafferClientError, MalformedAnswer, Unreachable
+from gaffer_client.transport import Transport
 
 Kind = Literal["gafferd", "gaffer_lookupd", "http", "nothing"]
 
-_TIMEOUT = 1.0  # seconds
+_TIMEOUT = 1.0  # seconds, however slowly bytes come
 _WELCOME: dict[str, Kind] = {"gaffer": "gafferd", "gaffer-lookupd": "gaffer_lookupd"}
 _MISTAKEN: dict[tuple[Asks, Kind], str] = {
     ("node", "gaffer_lookupd"): "that is a gaffer_lookupd: use it with `gaffer -L`, and give the URL of a gafferd here",
@@ -20,22 +22,39 @@ _MISTAKEN: dict[tuple[Asks, Kind], str] = {
 def hint_at(url: str, asks: Asks) -> str | None:
     """A hint when `url` is not the address of the kind of server that a command asks, else None."""
     parts = urlsplit(url)
-    if parts.scheme == "https" and kind_of(url) != "nothing":
-        return f"that port speaks plain http: use http://{parts.netloc}"
-    return _MISTAKEN.get((asks, kind_of(url))) if parts.scheme == "http" else None
+    if parts.scheme not in ("http", "https"):
+        return None
+    kind = kind_of(url)
+    if parts.scheme == "https":
+        return f"that port speaks plain http: use http://{parts.netloc}" if kind != "nothing" else None
+    if kind == "nothing" and _speaks_tls(parts.hostname or "", parts.port or 80):
+        return f"that port speaks TLS: use https://{parts.netloc}"
+    return _MISTAKEN.get((asks, kind))
 
 
 def kind_of(url: str) -> Kind:
     """Identify what answers plain HTTP at the host and port of `url`."""
-    connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=_TIMEOUT)
     try:
-        connection.request("GET", "/", headers={"Accept": "application/json"})
-        body = connection.getresponse().read(4096)
-    except (OSError, http.client.HTTPException):
+        with Transport(f"http://{urlsplit(url).netloc}", timeout=_TIMEOUT) as transport:
+            body = transport.request("GET", "/").body
+    except (Unreachable, MalformedAnswer):
         return "nothing"
-    finally:
-        connection.close()
+    except GafferClientError:
+        return "http"
     try:
         return _WELCOME.get(json.loads(body)["welcome"], "http")
     except (ValueError, TypeError, KeyError):
         return "http"
+
+
+def _speaks_tls(host: str, port: int) -> bool:
+    import ssl  # which most commands don't need
+
+    context = ssl.create_default_context()
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE  # nothing is sent
+    try:
+        with socket.create_connection((host, port), _TIMEOUT) as plain, context.wrap_socket(plain):
+            return True
+    except OSError:
+        return False

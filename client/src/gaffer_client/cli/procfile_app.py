@@ -9,6 +9,7 @@ from gaffer.errors import BadRequest, ConfigError
 from gaffer.names import check_name
 from gaffer.procfile import Procfile
 from gaffer.rules import did_you_mean
+from gaffer.words import SplitError
 from gaffer_client.cli import ports
 from gaffer_client.cli.errors import CommandFailed, UsageError
 from gaffer_client.cli.output import warn
@@ -62,20 +63,27 @@ def open_procfile(args: Arguments) -> Procfile:
 
 
 def concurrency(words: Iterable[str], types: Iterable[str]) -> dict[str, int]:
-    """Read `type=number` settings, each word a comma list of them; raises UsageError."""
+    """Read `type=number` settings, each word a comma list of them; raises UsageError.
+
+    `all=number` is for the types that are not named, as in foreman.
+    """
     known = list(types)
-    numbers = {}
+    numbers: dict[str, int] = {}
+    others: dict[str, int] = {}
     for item in (part.strip() for word in words for part in word.split(",")):
         name, equals, number = item.partition("=")
         if not equals or not (number.isascii() and number.isdecimal()):
             raise UsageError(f"{item!r} is not a concurrency", hint="write type=number,type=number")
-        if name not in known:
+        if name == "all" and name not in known:
+            others = dict.fromkeys(known, int(number))
+        elif name not in known:
             raise UsageError(
                 f"the Procfile has no type {name!r}",
                 hint=did_you_mean(name, known) or f"its types are {', '.join(known)}",
             )
-        numbers[name] = int(number)
-    return numbers
+        else:
+            numbers[name] = int(number)
+    return {**others, **numbers}
 
 
 def choose_ports(
@@ -119,8 +127,8 @@ def describe(procfile: Procfile, numbers: Mapping[str, int], chosen: Mapping[str
     for name, command in procfile.processes():
         try:
             job = procfile.as_dict(name, numbers)
-        except ValueError as error:
-            raise UsageError(f"{procfile.procfile}: {name}: {error}", hint="close the quotation") from None
+        except SplitError as error:
+            raise UsageError(f"{procfile.place(name)}: {name}: {error}", hint=error.hint) from None
         job |= {"cwd": procfile.root, "redirect_output": ["out", "err"]}
         if "PORT" not in procfile.env:
             job["port"] = chosen[name]

@@ -17,20 +17,22 @@ from gaffer_client.cli.config import CONNECTION_OPTIONS, DEFAULT_LOOKUP
 from gaffer_client.cli.table import Option, Program
 from gaffer_client.transport import DEFAULT_URL
 
+_APPLICATION_COMMANDS = (
+    *local.COMMANDS,
+    *apps.COMMANDS,
+    *scaling.COMMANDS,
+    *lookups.COMMANDS,
+    *changes.COMMANDS,
+    *why.COMMANDS,
+    *draining.COMMANDS,
+    *keys.COMMANDS,
+)
+_NODE_COMMANDS = (*control.COMMANDS, *watching.COMMANDS)
+
 GAFFER = Program(
     name="gaffer",
     summary="Run Procfile applications, here or on Gaffer nodes, and ask a cluster which node runs what.",
-    commands=(
-        *local.COMMANDS,
-        *apps.COMMANDS,
-        *scaling.COMMANDS,
-        *lookups.COMMANDS,
-        *changes.COMMANDS,
-        *why.COMMANDS,
-        *draining.COMMANDS,
-        *keys.COMMANDS,
-        *general.GAFFER_COMMANDS,
-    ),
+    commands=(*_APPLICATION_COMMANDS, *general.GAFFER_COMMANDS),
     options=(
         Option("-f FILE, --procfile=FILE", "the Procfile (default: Procfile in the root)"),
         Option(
@@ -56,7 +58,10 @@ GAFFER = Program(
     ),
     examples=("start", "load", "ps", "scale web=3", "lookup:job shop.web"),
     elsewhere={
-        **dict.fromkeys(("status", "list"), "use `gaffer ps` for an application, `gafferctl status` for a job"),
+        **{command.name: f"use `gafferctl {command.name}`" for command in _NODE_COMMANDS},
+        **dict.fromkeys(
+            ("status", "list", "stats", "info"), "use `gaffer ps` for an application, `gafferctl status` for a job"
+        ),
         **dict.fromkeys(
             ("stop", "restart", "kill"),
             "use `gafferctl stop`, `start` or `kill` for a job, `gaffer unload` to remove all",
@@ -68,7 +73,7 @@ GAFFER = Program(
 GAFFERCTL = Program(
     name="gafferctl",
     summary="Administer one Gaffer node.",
-    commands=(*control.COMMANDS, *watching.COMMANDS, *general.GAFFERCTL_COMMANDS),
+    commands=(*_NODE_COMMANDS, *general.GAFFERCTL_COMMANDS),
     options=(
         Option(
             "--connect=URL",
@@ -80,8 +85,9 @@ GAFFERCTL = Program(
     ),
     examples=("processes", "status shop.web", "stop shop.web", "add shop.web 2", "watch exit"),
     elsewhere={
-        **dict.fromkeys(("ps", "scale", "unload", "apps"), "that is a command of `gaffer`: see `gaffer help`"),
+        **{command.name: f"use `gaffer {command.name}`" for command in _APPLICATION_COMMANDS},
         "restart": "use `gafferctl stop` and `gafferctl start`, or `gafferctl kill NAME TERM`",
-        "list": "use `gafferctl processes`",
+        **dict.fromkeys(("list", "jobs"), "use `gafferctl processes`"),
+        "stats": "use `gaffer ps`",
     },
 )

@@ -140,7 +140,7 @@ COMMANDS = (
         options=(
             Option(
                 "-c SPEC, --concurrency=SPEC",
-                "how many processes of each type, as type=number,type=number (default: 1 each)",
+                "how many processes of each type, as type=number,type=number or all=number (default: 1 each)",
                 repeat=True,
             ),
             Option("-p PORT, --port=PORT", "the first port of the first type, or auto for any free ports"),

@@ -149,7 +149,7 @@ def _check_type(name: str, procfile: Procfile) -> None:
 
 _CONCURRENCY = Option(
     "-c SPEC, --concurrency=SPEC",
-    "how many processes of each type, as type=number,type=number (default: 1 each)",
+    "how many processes of each type, as type=number,type=number or all=number (default: 1 each)",
     repeat=True,
 )
 _PORT = Option("-p PORT, --port=PORT", "the first port of the first type, or auto for any free ports (default: 8000)")

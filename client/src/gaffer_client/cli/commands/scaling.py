@@ -16,6 +16,7 @@ from gaffer_client.cli.procfile_app import app_name
 from gaffer_client.cli.table import Command
 from gaffer_client.errors import NotFound, StatusError
 from gaffer_client.jobs import Job
+from gaffer_client.naming import in_state
 
 _NEGATIVE = re.compile(r"=\s*-")
 _SPEC = re.compile(r"(?P<type>[^=]+)(?P<change>[=+-][0-9]+)")
@@ -68,6 +69,8 @@ def _process(name: str, instance: Instance) -> str:
 def _last_exit(last: LastExit | None) -> str:
     if last is None:
         return ""
+    if last["exit_code"] is None and last["uptime"] == 0:
+        return "; the last start failed"
     return (
         f"; the last process ended with {ending(last['exit_code'], last['term_signal'])} after {last['uptime']:.1f} s"
     )
@@ -75,7 +78,7 @@ def _last_exit(last: LastExit | None) -> str:
 
 def _state(name: str, info: JobInfo) -> str:
     reason = f": {info['reason']}" if info["reason"] else ""
-    return f"{name} is {info['state']}{reason}"
+    return f"{name} is {in_state(info['state'])}{reason}"
 
 
 def _number(value: float | str, decimals: int) -> str:

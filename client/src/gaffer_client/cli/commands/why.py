@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Any
 
@@ -18,6 +19,7 @@ from gaffer_client.jobs import Job
 from gaffer_client.lookup import Lookup
 from gaffer_client.merge import NodeKey, View, node_key
 from gaffer_client.naming import display_name
+from gaffer_client.node import Server
 from gaffer_client.why import Inquiry, Report, findings
 
 _AT_ONCE = 16  # nodes that are asked at the same time
@@ -43,11 +45,13 @@ def why(context: Context, args: Arguments) -> int:
 
 
 def _inquire(context: Context, lookup: Lookup, name: str) -> Inquiry:
-    """Ask the lookups, then the nodes that have the job; all nodes when none has."""
+    """Ask the lookups, then the nodes that have the job; all nodes when none has, the chosen one without a lookup."""
     opinions = lookup.opinions(name)
     views = [opinion for opinion in opinions.values() if isinstance(opinion, View)]
     failures = {url: each.message for url, each in opinions.items() if isinstance(each, GafferClientError)}
     inquiry = Inquiry(name, views, failures, {})
+    if not views:
+        return replace(inquiry, reports=_ask_chosen_node(context, name))
     named = [source["node_info"] for view in views for source in view.jobs.get(name, ())]
     nodes = {node_key(node): node for node in named or inquiry.merged.nodes}
     nodes |= {node_key(source["node_info"]): source["node_info"] for source in inquiry.sources.values()}
@@ -56,21 +60,31 @@ def _inquire(context: Context, lookup: Lookup, name: str) -> Inquiry:
 
 def _ask_nodes(context: Context, lookup: Lookup, name: str, nodes: Mapping[NodeKey, NodeInfo]) -> dict[NodeKey, Report]:
     def ask(node: NodeInfo) -> Report:
-        try:
-            with context.announced_server(node["origin"], lookup) as server:
-                server.transport.timeout = _PATIENCE
-                try:
-                    job = Job(server, name).info()
-                except NotFound:
-                    job = None
-                return Report(node, job, server.health()["lookupds"])
-        except (Unauthorized, UntrustedServer) as error:
-            return Report(node, error=f"{error.message} ({error.hint})" if error.hint else error.message)
-        except GafferClientError as error:
-            return Report(node, error=error.message)
+        return _ask(node, context.announced_server(node["origin"], lookup), name)
 
     with ThreadPoolExecutor(_AT_ONCE) as threads:
         return dict(zip(nodes, threads.map(ask, nodes.values()), strict=True))
+
+
+def _ask_chosen_node(context: Context, name: str) -> dict[NodeKey, Report]:
+    server = context.server()
+    node: NodeInfo = {"name": server.url, "origin": server.url, "version": ""}
+    return {node_key(node): _ask(node, server, name)}
+
+
+def _ask(node: NodeInfo, opened: AbstractContextManager[Server], name: str) -> Report:
+    try:
+        with opened as server:
+            server.transport.timeout = _PATIENCE
+            try:
+                job = Job(server, name).info()
+            except NotFound:
+                job = None
+            return Report(node, job, server.health()["lookupds"])
+    except (Unauthorized, UntrustedServer) as error:
+        return Report(node, error=f"{error.message} ({error.hint})" if error.hint else error.message)
+    except GafferClientError as error:
+        return Report(node, error=error.message)
 
 
 def _suggestion(lookup: Lookup, name: str) -> Iterable[str]:
@@ -151,7 +165,8 @@ COMMANDS = (
         "<job>",
         details="""
             Shows what each lookup says about the nodes that have the job, and how long ago (AGE) it heard of them, then
-            what these nodes say when they are asked themselves. When no lookup knows the job, all nodes are asked.
+            what these nodes say when they are asked themselves. When no lookup knows the job, all nodes are asked; when
+            no lookup answers, the one of --endpoint is, by default that of this host.
 
             Your API key goes only to nodes that you list, as `nodes = *.example.com, 10.0.0.0/24` in [client] of
             ~/.gaffer/gaffer.ini or in GAFFER_NODES, and to those whose certificate --cacert verifies.
@@ -163,6 +178,6 @@ COMMANDS = (
             have just started.
         """,
         examples=("why shop.web", "why shop.web --json"),
-        uses=("--api-key-file", "--insecure"),
+        uses=("--endpoint", "--api-key-file", "--insecure"),
     ),
 )
