@@ -20,7 +20,7 @@ EVENTS = "low 0\nhigh 0\nmax 12\noom 3\noom_kill {}\noom_group_kill 0\n"
     ],
 )
 def test_the_counter_in_files_of_the_kernel(text: str, count: int | None) -> None:
-    assert parse_count(text) == count
+    assert parse_count(text.encode()) == count
 
 
 @pytest.mark.parametrize(

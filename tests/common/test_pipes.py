@@ -2,10 +2,13 @@
 
 import asyncio
 import contextlib
+import fcntl
 import os
+import time
 
 import pytest
 
+from gaffer import pipes
 from gaffer.errors import ProcessError
 from gaffer.pipes import INPUT_LIMIT, Input, Output, Pace, Retention
 from gaffer.streams import Ring
@@ -66,6 +69,27 @@ def test_nothing_is_kept_for_long_when_a_burst_is_over() -> None:
     assert [retention.limit(end, 100, followed=True) for end in (0, 5_000_000)][1] > 5_000_000
     limits = [retention.limit(5_000_000, 100 + t / 3, followed=True) for t in range(4)]
     assert limits[-1] == 256 * KIB
+
+
+async def test_a_pipe_is_larger_while_its_stream_is_fast(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pipes, "_CALM", 0.1)
+    reading, writing = os.pipe()
+    os.set_blocking(reading, False)
+    output = Output(asyncio.get_running_loop(), reading, Ring())
+
+    def size() -> int:
+        return fcntl.fcntl(writing, fcntl.F_GETPIPE_SZ)
+
+    def write() -> None:
+        deadline = time.monotonic() + 10
+        while size() == 64 * KIB and time.monotonic() < deadline:
+            os.write(writing, bytes(64 * KIB))
+
+    await asyncio.to_thread(write)
+    assert size() == 256 * KIB
+    await eventually_async(lambda: size() == 64 * KIB)
+    output.close()
+    os.close(writing)
 
 
 async def test_a_fast_stream_of_small_pieces_comes_whole_and_in_order() -> None:

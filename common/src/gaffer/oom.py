@@ -4,28 +4,27 @@ The counter `oom_kill` is in memory.events of a control group (version 2, with t
 the groups below it, in memory.oom_control (version 1), and in /proc/vmstat for the whole host.
 """
 
+import re
 from pathlib import Path
+
+from gaffer import procfs
 
 HOST = Path("/proc/vmstat")
 
+_OOM_KILL = re.compile(rb"^oom_kill (\d+)$", re.MULTILINE)
 _LATELY = 1.0  # seconds
 
 
-def parse_count(text: str) -> int | None:
+def parse_count(text: bytes) -> int | None:
     """The value of the line `oom_kill N`; None when there is none."""
-    for line in text.splitlines():
-        name, _, value = line.partition(" ")
-        if name == "oom_kill" and value.strip().isdecimal():
-            return int(value)
-    return None
+    found = _OOM_KILL.search(text)
+    return int(found[1]) if found else None
 
 
 def read_count(path: Path) -> int | None:
     """The counter in a file; None when it has none or can't be read."""
-    try:
-        return parse_count(path.read_text())
-    except OSError:
-        return None
+    text = procfs.read(str(path), several=True)
+    return parse_count(text) if text is not None else None
 
 
 def own_counter(membership: str, root: Path = Path("/sys/fs/cgroup")) -> Path | None:

@@ -19,7 +19,9 @@ INPUT_LIMIT = 16 * 1024 * 1024  # bytes that may wait for a process to read its 
 _ROOM = 256 * 1024  # bytes that wait for it when a patient writer goes on
 _FAST = 32e6  # bytes a second that make a stream a fast one
 _STREAK = 64  # times in a row that it was as fast with READ_SIZE bytes or more
-_LARGE_PIPE = 1024 * 1024  # bytes that the pipe of a fast stream may hold
+_USUAL_PIPE = 64 * 1024  # bytes that a pipe holds (pipe(7))
+_LARGE_PIPE = 256 * 1024  # bytes that the pipe of a fast stream may hold; a user's pipes share a budget of 64 MiB
+_CALM = 1.0  # seconds after which a stream that is not fast any more gives that back
 _REST = 0.001  # seconds
 _READS = 4  # reads at most before the loop gets its turn
 _LAST_READS = 64  # reads at most of what a pipe still holds when its process has ended
@@ -31,8 +33,8 @@ _ATTENTION = 5.0  # seconds that a stream counts as followed since somebody had 
 class Output:
     """The reading end of a pipe; what comes goes into `ring`, and into `log`, which may hold it back. Closes `fd`.
 
-    A writer of many small pieces would wake us for each of them, which slows both down. So a fast stream gets a larger
-    pipe, and rests for a moment whenever that was read empty.
+    A writer of many small pieces would wake us for each of them, which slows both down. So a fast stream has a larger
+    pipe as long as it is fast, and rests for a moment when a turn of the loop brings little.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, fd: int, ring: Ring, log: LogFile | None = None) -> None:
@@ -42,7 +44,9 @@ class Output:
         self._held = False  # by the log
         self._rest: asyncio.TimerHandle | None = None
         self._pace = Pace()
-        self._large: bool | None = None  # None until it was tried
+        self._large: bool | None = False  # None when the system refuses
+        self._fast_at = 0.0
+        self._calming: asyncio.TimerHandle | None = None
         self._retention = Retention(ring.limit, ring.end)
         self.ring = ring
         if log is not None:
@@ -58,11 +62,22 @@ class Output:
         if self._fd is None or self._held:
             return
         if self._pace.is_fast(self.ring.end - before, now):
-            if self._large is None:
-                self._large = _enlarge(self._fd)
-            elif self._large and self.ring.end - before < _READS * READ_SIZE:
+            self._fast_at = now
+            if self._large is False:
+                self._enlarge()
+            elif self._large and self.ring.end - before < READ_SIZE:
                 self._loop.remove_reader(self._fd)
                 self._rest = self._loop.call_later(_REST, self._rested)
+
+    def _enlarge(self) -> None:
+        self._large = _resize(self._fd, _LARGE_PIPE) or None
+        if self._large:
+            self._calming = self._loop.call_later(_CALM, self._calm_down)
+
+    def _calm_down(self) -> None:
+        calm = self._loop.time() - self._fast_at >= _CALM
+        self._large = not (calm and _resize(self._fd, _USUAL_PIPE))  # refused while it holds more
+        self._calming = self._loop.call_later(_CALM, self._calm_down) if self._large else None
 
     def _read(self) -> bool:
         """Read once; whether there may be more."""
@@ -103,8 +118,9 @@ class Output:
     def close(self) -> None:
         """Stop reading and close the ring."""
         if self._fd is not None:
-            if self._rest is not None:
-                self._rest.cancel()
+            for timer in (self._rest, self._calming):
+                if timer is not None:
+                    timer.cancel()
             self._loop.remove_reader(self._fd)
             os.close(self._fd)
             self._fd = None
@@ -152,10 +168,10 @@ class Retention:
         return max(self._usual, min(end - self._fresh + _READS * READ_SIZE, _FRESH_LIMIT))
 
 
-def _enlarge(fd: int) -> bool:
-    """Let a pipe hold more; whether it does now."""
+def _resize(fd: int | None, size: int) -> bool:
+    """Let a pipe hold `size` bytes; return whether it does."""
     try:
-        return fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, _LARGE_PIPE) >= _LARGE_PIPE
+        return fd is not None and fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, size) == size
     except (AttributeError, OSError):  # another system, the user has too many large ones, or it is a socket
         return False
 

@@ -41,20 +41,23 @@ def read_stat(pid: int) -> Stat | None:
 
 def _stat_fields(pid: int) -> list[bytes] | None:
     """The fields of /proc/PID/stat from the third, the state, to the 24th, the resident memory."""
-    text = _read(f"/proc/{pid}/stat")
+    text = read(f"/proc/{pid}/stat")
     # The program's name is in parentheses and may contain any character.
     return text[text.rindex(b")") + 2 :].split(None, 22) if text else None
 
 
-def _read(path: str) -> bytes | None:
-    """The content of a file of /proc; None when it can't be read. A third of the time that `open` takes."""
+def read(path: str, *, several: bool = False) -> bytes | None:
+    """The content of a file of /proc or /sys; None when it can't be read. A third of the time that `open` takes.
+
+    `several`: it has several records. Then a short read is not the last one: each returns as many as fit in a page.
+    """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
         return None
     try:
         text = part = os.read(descriptor, _CHUNK)
-        while len(part) == _CHUNK:
+        while len(part) == _CHUNK or (several and part):
             part = os.read(descriptor, _CHUNK)
             text += part
         return text
@@ -97,7 +100,7 @@ def read_times(pid: int) -> Times | None:
 
 def read_uid(pid: int) -> int | None:
     """The real user id of process `pid`, or None when there is none."""
-    status = _read(f"/proc/{pid}/status")
+    status = read(f"/proc/{pid}/status")
     found = re.search(rb"^Uid:\t(\d+)", status, re.MULTILINE) if status else None
     return int(found[1]) if found else None
 
@@ -107,7 +110,7 @@ def read_cmdline(pid: int) -> str | None:
 
     Arguments are bytes; those that are not text have replacement characters.
     """
-    text = _read(f"/proc/{pid}/cmdline")
+    text = read(f"/proc/{pid}/cmdline")
     return text.rstrip(b"\0").replace(b"\0", b" ").decode(errors="replace") if text is not None else None
 
 
@@ -160,11 +163,7 @@ def children(pid: int | None = None) -> set[int]:
     except OSError:
         return found
     for task in tasks:
-        try:
-            with open(f"{folder}/{task}/children", "rb") as file:
-                found.update(map(int, file.read().split()))
-        except OSError:
-            continue
+        found.update(map(int, (read(f"{folder}/{task}/children", several=True) or b"").split()))
     return found
 
 

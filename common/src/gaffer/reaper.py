@@ -87,7 +87,8 @@ class _Doubt(NamedTuple):
 class Reaper:
     """Watches the trees of leaders until nothing is left of them.
 
-    With `subreaper` it makes this process adopt orphans, process-wide, and reaps the zombies among them.
+    With `subreaper` it makes this process adopt orphans, process-wide, and reaps the zombies among them. It spares the
+    children that a subprocess.Popen object waits for, except objects made before gc.freeze(), which hides them.
     """
 
     def __init__(
@@ -472,7 +473,10 @@ def _living(start_times: dict[int, int]) -> dict[int, int]:
 
 
 def _held() -> set[int]:
-    """The processes that some Popen object is going to wait for; takes some milliseconds."""
+    """The processes that some Popen object is going to wait for; takes some milliseconds.
+
+    An object made before gc.freeze() is not found.
+    """
     return {item.pid for item in gc.get_objects() if isinstance(item, subprocess.Popen) and item.returncode is None}
 
 

@@ -70,6 +70,7 @@ class Supervisor:
         self._settings = settings
         self._logs = LogWriter(loop, settings.log_dir) if settings.log_dir is not None else None
         self._on_job_gone = on_job_gone
+        self._signals: deque[tuple[Job, ev.Signal]] = deque()  # executed before what is in the queue
         self._queue: deque[tuple[Job, ev.Instruction]] = deque()
         self._timers: dict[tuple[Job, ev.TimerKey], asyncio.TimerHandle] = {}
         self._ports: dict[tuple[Job, int], int] = {}
@@ -90,7 +91,13 @@ class Supervisor:
     def submit(self, job: Job, event: ev.Event) -> None:
         """Give `event` to `job` and queue what it wants done."""
         with self._lock:
-            self._queue.extend((job, instruction) for instruction in job.handle(event, time.monotonic()))
+            for instruction in job.handle(event, time.monotonic()):
+                if isinstance(instruction, ev.Signal):
+                    self._signals.append((job, instruction))
+                    continue
+                if isinstance(instruction, ev.Publish):
+                    self._identify(instruction.pid, instruction.data)  # it may be gone before this is published
+                self._queue.append((job, instruction))
             self._wake()
             self.touch(job.name)
             if job.gone:
@@ -158,11 +165,7 @@ class Supervisor:
         base = {"name": display, "job": qualified, "session": job.name.session, **data}
         if pid is not None:
             base["pid"] = pid
-            process = self.running.get(pid)
-            if process is not None:
-                base.setdefault("os_pid", process.os_pid)
-                if process.slot:
-                    base["slot"] = process.slot
+            self._identify(pid, base)
         if kind == "spawn":
             base["detach"] = base["detached"] = job.config.detach
 
@@ -181,6 +184,14 @@ class Supervisor:
                     names.append(f"proc.{pid}.{each}")
         self._events.publish_record(tuple(names), payloads)
 
+    def _identify(self, pid: int | None, data: dict[str, Any]) -> None:
+        """Add the OS pid and the slot of process `pid` to the data of an event."""
+        process = self.running.get(pid) if pid is not None else None
+        if process is not None:
+            data.setdefault("os_pid", process.os_pid)
+            if process.slot:
+                data["slot"] = process.slot
+
     # On the loop
 
     def close(self) -> None:
@@ -189,12 +200,13 @@ class Supervisor:
         for handle in self._timers.values():
             handle.cancel()
         self._timers.clear()
+        self._signals.clear()
         self._queue.clear()
         if self._logs is not None:
             self._logs.close()
 
     def _wake(self) -> None:
-        if self._open and self._queue and not self._due:
+        if self._open and (self._signals or self._queue) and not self._due:
             self._due = True
             self._loop.call_soon_threadsafe(self._run)
 
@@ -205,9 +217,9 @@ class Supervisor:
     def _run(self, patience: float = SLICE) -> None:
         started = time.monotonic()
         self._due = False
-        while self._queue and time.monotonic() - started < patience:
+        while (queue := self._signals or self._queue) and time.monotonic() - started < patience:
             with self._lock:
-                job, instruction = self._queue.popleft()
+                job, instruction = queue.popleft()
                 getattr(self, _EXECUTORS[type(instruction)])(instruction, job)
         with self._lock:
             self._wake()
@@ -328,7 +340,12 @@ class Supervisor:
         self._ended(process.pid)
         if self._settings.recorder is not None:
             self._settings.recorder.ended(process.pid)
+        idle = not self._due
         self.submit(job, ev.GroupEmpty(process.pid))
+        # Start a successor before listeners handle the exit. Without kill_group this is called for all that have exited
+        # in the same turn of the loop, which would take too long.
+        if idle and self._due and process.config.kill_group and isinstance(self._queue[-1][1], ev.Spawn):
+            self._run()
 
     def _cookie(self, job: Job, pid: int) -> str:
         node_id = self._settings.node_id

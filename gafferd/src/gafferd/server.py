@@ -144,6 +144,7 @@ class Server:
         startup.hold_signals()
         try:
             manager.start([ExitLog(), *self._console(), webhooks, http, announcer])
+            startup.spare_collector()  # no Popen object exists yet, see Reaper
             jobs.load()
             _Signals(jobs).start(loop, manager)
             for address in http.addresses:

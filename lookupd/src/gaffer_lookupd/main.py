@@ -1,7 +1,6 @@
 """The command `gaffer_lookupd`."""
 
 import asyncio
-import gc
 import os
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -60,7 +59,7 @@ async def _serve(config: Config, detach: Callable[[], None]) -> None:
     _Signals(stopped).start(asyncio.get_running_loop())
     server = LookupServer(config)
     server.start()
-    _spare_the_collector()
+    startup.spare_collector()
     try:
         for address in server.addresses:
             print(f"listening on {address}", file=sys.stderr)
@@ -69,13 +68,6 @@ async def _serve(config: Config, detach: Callable[[], None]) -> None:
         await stopped.wait()
     finally:
         await server.stop()
-
-
-def _spare_the_collector() -> None:
-    """Nearly all that comes from here on stays for long: look for garbage seldom, and never among the modules."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(10_000, 10, 20)
 
 
 class _Signals(BaseSigHandler):
