@@ -335,7 +335,7 @@ def test_a_commit_runs_once_beside_the_counted_processes(tmp_path: Path) -> None
         assert (message["pid"], message["once"], message["exit_code"]) == (pid, True, 3)
         assert manager.pids("j") == [1]
         assert "once" in (tmp_path / "out").read_text()
-        assert list(manager.running) == [1]
+        eventually(lambda: list(manager.running) == [1])
 
 
 @row("MGR-38", "MGR-50")
@@ -475,6 +475,17 @@ def test_a_restart_is_for_the_applications_and_then_for_every_process(caplog: py
         manager.stopall("a")
         eventually(lambda: len(manager.pids("a")) == 2 and min(manager.pids("a")) > 6)
     assert [record for record in caplog.records if record.name.startswith("gaffer")] == []
+
+
+@row("MGR-32")
+def test_a_reload_takes_a_scaled_job_back_to_its_configured_number() -> None:
+    with running_manager() as manager:
+        manager.load(ProcessConfig("j", SLEEP))
+        manager.scale("j", 1)
+        eventually(lambda: manager.pids("j") == [1, 2])
+        manager.reload("j")
+        assert manager.info("j")["max_processes"] == 1
+        eventually(lambda: manager.pids("j") == [3])
 
 
 def test_a_new_job_of_the_same_name_waits_for_the_old_processes(tmp_path: Path) -> None:

@@ -18,8 +18,10 @@ import pytest
 from gaffer import Manager
 from gaffer.errors import ProcessNotFound
 from gaffer.loop import new_loop
+from gaffer.names import JobName
 from gaffer.process import ProcessConfig
 from gaffer.stats import format_ctime, get_process_stats, stats_of
+from gaffer.views import job_stats
 from support.managers import running_manager
 from support.poll import eventually
 
@@ -298,3 +300,21 @@ def test_watching_may_begin_before_the_manager_runs() -> None:
     manager.stop(now=True)
     thread.join(20)
     manager.loop.close()
+
+
+@row("MGR-51")
+@pytest.mark.parametrize(
+    ("mem", "expected"),
+    [
+        ([], ("N/A", "N/A", "N/A")),
+        (["N/A"], ("N/A", "N/A", "N/A")),
+        ([0.5], (0.5, 0.5, 0.5)),
+        ([0.25, "N/A", 1.5, 0.5], (2.25, 1.5, 0.25)),
+    ],
+)
+def test_the_stats_of_a_job_are_sums_and_extremes_of_those_of_its_processes(mem: list[Any], expected: Any) -> None:
+    found = [{"pid": pid, "mem": share, "cpu": share} for pid, share in enumerate(mem, 1)]
+    stats = job_stats(JobName("shop", "web"), found)
+    assert (stats["name"], stats["stats"]) == ("shop.web", found)
+    for key in ("mem", "cpu"):
+        assert (stats[key], stats[f"max_{key}"], stats[f"min_{key}"]) == expected

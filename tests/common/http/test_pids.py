@@ -134,6 +134,13 @@ async def test_a_template_is_updated(node: HttpNode, method: str, given: dict[st
 
 
 @pytest.mark.row("R-14")
+async def test_an_update_starts_a_template_unless_it_says_otherwise(node: HttpNode) -> None:
+    await node.call("POST", "/processes", sleeper(start=False))
+    assert (await node.call("PUT", "/processes/sleeper", {"cmd": "sleep 7"})).status == 200
+    await eventually_async(lambda: pids(node))
+
+
+@pytest.mark.row("R-14")
 @pytest.mark.parametrize("body", [{}, {"name": "other", "cmd": "a"}, {"name": "shop.web", "cmd": "a"}, {"name": 1}])
 async def test_a_wrong_update_changes_nothing(node: HttpNode, body: dict[str, object]) -> None:
     await node.call("POST", "/jobs/blog", sleeper("web", start=False))
@@ -189,6 +196,9 @@ async def test_signals_in_the_path(node: HttpNode) -> None:
         assert (await node.call("POST", f"/processes/{target}/_signal")).error == "no_signal_number"
     await node.call("POST", f"/processes/{pid}/_signal/9")
     await eventually_async(lambda: replaced(node, pid))
+    second = (await pids(node))[0]
+    await node.call("POST", "/processes/sleeper/_signal/KILL")
+    await eventually_async(lambda: replaced(node, second))
 
 
 @pytest.mark.row("R-23")
