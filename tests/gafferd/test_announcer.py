@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import pytest
 import requests
 import trustme
-from tornado.web import Application
+from tornado.web import Application, RequestHandler
 
 from gaffer.config import ProcessConfig
 from gaffer.errors import BadRequest
@@ -536,10 +536,19 @@ async def test_a_refused_identity_is_told_and_tried_again():
         await connected(announcer)
 
 
+class Nested(RequestHandler):
+    """Answers with JSON that nests too deeply to be read."""
+
+    def get(self):
+        self.set_status(409)
+        self.finish("[" * 100_000)
+
+
 @LOST
-async def test_a_server_that_is_no_lookupd_is_told():
-    async with http_server(Application([])) as url, announcing(url) as (announcer, _):
-        await eventually_async(lambda: "404" in (announcer.status()[0]["error"] or ""))
+@pytest.mark.parametrize(("handlers", "error"), [([], "404"), ([("/ws", Nested)], "409")])
+async def test_a_server_that_is_no_lookupd_is_told(handlers, error):
+    async with http_server(Application(handlers)) as url, announcing(url) as (announcer, _):
+        await eventually_async(lambda: error in (announcer.status()[0]["error"] or ""))
 
 
 async def test_leaving_waits_for_the_answer():

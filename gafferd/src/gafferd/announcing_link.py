@@ -480,7 +480,7 @@ def _explain(error: Exception, *, opening_tls: bool) -> str:
     if isinstance(error, HTTPClientError) and error.response is not None and error.response.body:
         try:
             message = msgspec.json.decode(error.response.body)["message"]
-        except (msgspec.DecodeError, TypeError, KeyError):
+        except (msgspec.DecodeError, RecursionError, TypeError, KeyError):
             message = error.message
         return f"{error.code}: {message}"
     if isinstance(error, HTTPClientError) and error.code == 599:
