@@ -290,6 +290,11 @@ def test_finding_out_what_a_slow_server_is_ends_in_time(monkeypatch: pytest.Monk
         assert diagnosis.kind_of(server.url) == "nothing"
 
 
+def test_an_answer_that_nests_too_deeply_is_no_gaffer_server() -> None:
+    with scripted_server(lambda visit: visit.send(OK + b"Connection: close\r\n\r\n" + b"[" * 100_000)) as server:
+        assert diagnosis.kind_of(server.url) == "http"
+
+
 @pytest.mark.parametrize(("said", "drop"), [*HEADS, BODIES[-1]])
 def test_a_stream_has_to_begin_in_time(said: bytes, drop: bytes) -> None:
     with (

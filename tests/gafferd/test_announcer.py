@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import pytest
 import requests
 import trustme
-from tornado.web import Application
+from tornado.web import Application, RequestHandler
 
 from gaffer.config import ProcessConfig
 from gaffer.errors import BadRequest
@@ -536,10 +536,47 @@ async def test_a_refused_identity_is_told_and_tried_again():
         await connected(announcer)
 
 
+BAD_HANDSHAKES = [
+    (b"HTTP/1.1 101 x\r\n\r\n", "no websocket handshake"),
+    (
+        b"HTTP/1.1 101 x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: x\r\n\r\n",
+        "no websocket handshake",
+    ),
+    (b"HTTP/1.1 200 OK\r\n" + 100 * (b"X-A: " + 1000 * b"a" + b"\r\n"), "too large"),
+]
+
+
 @LOST
-async def test_a_server_that_is_no_lookupd_is_told():
-    async with http_server(Application([])) as url, announcing(url) as (announcer, _):
-        await eventually_async(lambda: "404" in (announcer.status()[0]["error"] or ""))
+@pytest.mark.parametrize(("said", "error"), BAD_HANDSHAKES, ids=["bare", "wrong key", "large"])
+async def test_a_bad_handshake_is_told_and_tried_again(said, error):
+    visits = []
+
+    async def play(reader, writer):
+        visits.append(await reader.readuntil(b"\r\n\r\n"))
+        writer.write(said)
+        await reader.read()  # until it closes
+        writer.close()
+
+    server = await asyncio.start_server(play, "127.0.0.1", 0)
+    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    async with server, announcing(url) as (announcer, _):
+        await eventually_async(lambda: error in (announcer.status()[0]["error"] or ""))
+        await eventually_async(lambda: len(visits) >= 2)
+
+
+class Nested(RequestHandler):
+    """Answers with JSON that nests too deeply to be read."""
+
+    def get(self):
+        self.set_status(409)
+        self.finish("[" * 100_000)
+
+
+@LOST
+@pytest.mark.parametrize(("handlers", "error"), [([], "404"), ([("/ws", Nested)], "409")])
+async def test_a_server_that_is_no_lookupd_is_told(handlers, error):
+    async with http_server(Application(handlers)) as url, announcing(url) as (announcer, _):
+        await eventually_async(lambda: error in (announcer.status()[0]["error"] or ""))
 
 
 async def test_leaving_waits_for_the_answer():

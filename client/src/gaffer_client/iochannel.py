@@ -164,7 +164,7 @@ class IOChannel:
             if frame.type == MESSAGE and Position.parse(frame.id) is None:
                 raise ValueError(frame.id)
             error = msgspec.json.decode(frame.body, type=FrameError) if frame.type == ERROR else None
-        except (GafferError, msgspec.DecodeError, ValueError):
+        except (GafferError, msgspec.DecodeError, RecursionError, ValueError):
             url = self._connection.url
             raise MalformedAnswer(f"{url} sent what is no frame of a channel", url=url) from None
         with self._news:

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 from tornado.httpclient import HTTPClientError, HTTPRequest
-from tornado.iostream import StreamClosedError
+from tornado.iostream import StreamClosedError, UnsatisfiableReadError
 from tornado.simple_httpclient import HTTPStreamClosedError, HTTPTimeoutError
 from tornado.websocket import WebSocketClientConnection, WebSocketError
 
@@ -66,7 +66,16 @@ class LinkStatus(TypedDict):
 
 # BadRequest: a message that can't be read, or an address of the node that can't be sent. UnicodeError: a host name that
 # can't be one.
-_FAILURES = (LinkError, BadRequest, OSError, HTTPClientError, StreamClosedError, WebSocketError, UnicodeError)
+_FAILURES = (
+    LinkError,
+    BadRequest,
+    OSError,
+    HTTPClientError,
+    StreamClosedError,
+    UnsatisfiableReadError,
+    WebSocketError,
+    UnicodeError,
+)
 
 
 # What the end of a connection is called that did not come to a reply.
@@ -470,6 +479,8 @@ def _explain(error: Exception, *, opening_tls: bool) -> str:
     """Why a connection failed, for people; `opening_tls`: a secured one that had not got far."""
     if isinstance(error, TimeoutError):
         return "no answer in time"
+    if isinstance(error, UnsatisfiableReadError):
+        return "the head of its answer is too large"
     if why := tls.explain(error):
         return f"TLS failed: {why} {_TLS_OPTIONS}"
     if opening_tls and isinstance(error, _ENDS):
@@ -480,7 +491,7 @@ def _explain(error: Exception, *, opening_tls: bool) -> str:
     if isinstance(error, HTTPClientError) and error.response is not None and error.response.body:
         try:
             message = msgspec.json.decode(error.response.body)["message"]
-        except (msgspec.DecodeError, TypeError, KeyError):
+        except (msgspec.DecodeError, RecursionError, TypeError, KeyError):
             message = error.message
         return f"{error.code}: {message}"
     if isinstance(error, HTTPClientError) and error.code == 599:

@@ -6,12 +6,13 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
+from tornado.concurrent import future_set_exception_unless_cancelled
 from tornado.httpclient import HTTPRequest
-from tornado.httputil import HTTPHeaders
+from tornado.httputil import HTTPHeaders, RequestStartLine, ResponseStartLine
 from tornado.iostream import IOStream, SSLIOStream, StreamClosedError
 from tornado.netutil import ssl_wrap_socket
 from tornado.tcpclient import TCPClient
-from tornado.websocket import WebSocketClientConnection
+from tornado.websocket import WebSocketClientConnection, WebSocketError, WebSocketProtocol13
 
 ATTEMPT_DELAY = 0.25  # seconds before the next address is tried, too (RFC 8305 section 5)
 
@@ -115,6 +116,24 @@ class _Connection(WebSocketClientConnection):
         super().__init__(request, max_message_size=max_message_size)
         self.tcp_client.close()
         self.tcp_client = _Client()
+
+    async def headers_received(self, start_line: RequestStartLine | ResponseStartLine, headers: HTTPHeaders) -> None:
+        """Give up a server that only pretends to speak websockets; Tornado would log a traceback."""
+        if isinstance(start_line, ResponseStartLine) and start_line.code == 101 and not self._accepts(headers):
+            error = WebSocketError("its answer is no websocket handshake")
+            future_set_exception_unless_cancelled(self.connect_future, error)
+            self.stream.close()
+            return
+        await super().headers_received(start_line, headers)
+
+    def _accepts(self, headers: HTTPHeaders) -> bool:
+        """Whether these are the headers of a server's handshake (RFC 6455 section 4.1); no extension was offered."""
+        return (
+            headers.get("Upgrade", "").lower() == "websocket"
+            and headers.get("Connection", "").lower() == "upgrade"
+            and headers.get("Sec-WebSocket-Accept") == WebSocketProtocol13.compute_accept_value(self.key)
+            and "Sec-WebSocket-Extensions" not in headers
+        )
 
 
 def open_websocket(request: HTTPRequest, max_message_size: int) -> "asyncio.Future[WebSocketClientConnection]":

@@ -43,7 +43,7 @@ def kind_of(url: str) -> Kind:
         return "http"
     try:
         return _WELCOME.get(json.loads(body)["welcome"], "http")
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, RecursionError, TypeError, KeyError):
         return "http"
 
 
