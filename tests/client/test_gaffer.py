@@ -122,14 +122,21 @@ def test_load_with_concurrency_from_another_folder(
     monkeypatch.chdir(tmp_path)
     extra = tmp_path / "more.env"
     extra.write_text("SIZE=2\n")
-    ran = gaffer("load", "-d", "shop", "-e", extra, "-e", "TASTE=sweet", "-c", "web=2,api=0", "-c", "worker=3", ".")
+    (tmp_path / "last.env").write_text("KIND=new\n")
+    files = f"{extra},last.env"
+    ran = gaffer("load", "-d", "shop", "-e", files, "-e", "TASTE=sweet", "-c", "web=2,api=0", "-c", "worker=3", ".")
     assert ran.status == 0
     assert {name: config(server, name)["numprocesses"] for name in server.jobs("shop")} == {
         "shop.web": 2,
         "shop.api": 0,
         "shop.worker": 3,
     }
-    assert config(server, "shop.web")["env"] == {"COLOUR": "red", "SIZE": "2", "TASTE": "sweet"}
+    assert config(server, "shop.web")["env"] == {
+        "COLOUR": "red",
+        "SIZE": "2",
+        "KIND": "new",
+        "TASTE": "sweet",
+    }
     assert config(server, "shop.web")["cwd"] == str(shop)
 
 
@@ -230,6 +237,7 @@ def test_load_shows_each_mistake_that_the_node_finds(gaffer: Commands, server: S
         (["-p", "http"], "'http' is not a port", "auto"),
         (["-p", "65500"], "no 100 ports left", "--port auto"),
         (["-e", "missing.env"], "no env file missing.env", "KEY=VALUE"),
+        (["-e", "Procfile,missing.env"], "no env file missing.env", "KEY=VALUE"),
         (["-f", "Missing"], "no file", "-f names the Procfile"),
         (["-f", "open quotation"], "open quotation:2: web: No closing quotation", "close the quotation"),
         (["a.b"], "not a valid session name", "use 1 to 64"),

@@ -425,6 +425,8 @@ def test_what_can_not_be_run_has_the_shell_s_status(
     ran = gaffer("run", word)
     assert ran.status == status
     assert f"can't run {word}" in ran.err
+    assert "gaffer start" not in ran.err
+    assert "use `gaffer start worker`" in gaffer("run", "worker").err
 
 
 def test_help_of_run_is_not_taken_from_the_command(

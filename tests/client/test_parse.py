@@ -164,7 +164,7 @@ def test_the_help_of_a_program_shows_examples(program: Program) -> None:
         ("load", ["--procfile", "--env", "--endpoint", "--api-key-file", "--json"], ["--lookupd"]),
         ("ps", ["--directory", "--endpoint"], ["--env", "--lookupd"]),
         ("lookup:nodes", ["--lookupd", "--cacert"], ["--endpoint", "--procfile", "--api-key-file"]),
-        ("why", ["--lookupd", "--api-key-file"], ["--endpoint", "--procfile"]),
+        ("why", ["--lookupd", "--endpoint", "--api-key-file"], ["--procfile"]),
         ("help", [], ["--endpoint", "--lookupd", "--procfile", "--json"]),
     ],
 )

@@ -36,12 +36,15 @@ def open_procfile(args: Arguments) -> Procfile:
     files, variables = [], {}
     for item in args.words("--env"):
         key, equals, value = item.partition("=")
-        if os.path.exists(item) and not os.path.isdir(item):
-            files.append(item)  # a pipe too: -e <(command)
+        if _is_env_file(item):
+            files.append(item)
+        elif all(map(_is_env_file, listed := item.split(","))):
+            files += listed
         elif equals and key:
             variables[key] = value
         else:
-            raise UsageError(f"there is no env file {item}", hint="-e takes a file, or a variable as KEY=VALUE")
+            missing = next(path for path in listed if not _is_env_file(path))
+            raise UsageError(f"there is no env file {missing}", hint="-e takes a file, or a variable as KEY=VALUE")
     try:
         procfile = Procfile(path, root, files, variables=variables)
     except FileNotFoundError as error:
@@ -136,6 +139,10 @@ def describe(procfile: Procfile, numbers: Mapping[str, int], chosen: Mapping[str
             job["endpoints"] = []
         jobs.append(job)
     return jobs
+
+
+def _is_env_file(path: str) -> bool:
+    return os.path.exists(path) and not os.path.isdir(path)  # a pipe too: -e <(command)
 
 
 def _places(args: Arguments) -> tuple[str, str]:

@@ -41,7 +41,9 @@ GAFFER = Program(
             aliases=("--root",),
         ),
         Option(
-            "-e X, --env=X", "an env file to read after .env, or a variable as KEY=VALUE; may be repeated", repeat=True
+            "-e X, --env=X",
+            "an env file to read after .env, a comma list of them, or a variable as KEY=VALUE; may be repeated",
+            repeat=True,
         ),
         Option(
             "-g URL, --endpoint=URL",

@@ -66,7 +66,9 @@ def run(context: Context, args: Arguments) -> int:
     try:
         return one_off.run_command(words, procfile.root, env, copies)
     except OSError as error:
-        print_error(context.program.name, f"can't run {error.filename}: {error.strerror}")
+        is_type = len(words) == 1 and words[0] in dict(procfile.processes())
+        hint = f"that is a type of the Procfile: use `gaffer start {words[0]}`" if is_type else None
+        print_error(context.program.name, f"can't run {error.filename}: {error.strerror}", hint)
         return one_off.NOT_FOUND if isinstance(error, FileNotFoundError) else one_off.NOT_EXECUTABLE
 
 
