@@ -17,16 +17,25 @@ class AnswerCache:
     def __init__(self, manager: Manager) -> None:
         self._manager = manager
         self._revision = -1
-        self._until = 0.0
-        self._answers: dict[Any, bytes] = {}
+        self._answers: dict[Any, tuple[bytes, float]] = {}  # with the time until which they are fresh
 
     def get(self, key: Any, make: Callable[[], Any]) -> bytes:
         """The JSON of what `make` returns, or returned for `key` a moment ago."""
-        now = time.monotonic()
-        if self._manager.revision != self._revision or now >= self._until:
+        return self.find(key) or self.keep(key, make())
+
+    def find(self, key: Any) -> bytes | None:
+        """The answer that was kept for `key` a moment ago, if there is one."""
+        if self._manager.revision != self._revision:
             self._answers.clear()
-            self._revision, self._until = self._manager.revision, now + FRESH
-        answer = self._answers.get(key)
-        if answer is None:
-            answer = self._answers[key] = msgspec.json.encode(make())
+            self._revision = self._manager.revision
+        answer, until = self._answers.get(key, (None, 0.0))
+        return answer if time.monotonic() < until else None
+
+    def keep(self, key: Any, value: Any) -> bytes:
+        """Return the JSON of `value`; keep it for `key` unless anything has changed since `find`."""
+        answer = msgspec.json.encode(value)
+        now = time.monotonic()
+        if self._manager.revision == self._revision:
+            self._answers = {known: kept for known, kept in self._answers.items() if now < kept[1]}
+            self._answers[key] = answer, now + FRESH
         return answer

@@ -1,5 +1,6 @@
 """What jobs and processes use, once or as it changes: R-74, R-75, R-76."""
 
+from collections.abc import Generator
 from typing import Annotated, Any, Final, Literal
 
 import msgspec
@@ -72,10 +73,18 @@ class StatsOfJob(StatsHandler):
         """
         query, job = _query(self), self.job
         if query.kind == NORMAL:
-            [answer] = await self.application.slices.run(lambda: self.manager.measuring([job]))
-            self.reply(answer)
+            self.finish(await self.application.slices.run(lambda: self._measuring(job)))
         else:
             await self.follow_stats(query, job)
+
+    def _measuring(self, job: JobName) -> Generator[None, None, bytes]:
+        # Others may have asked for the same while this waited for its turn.
+        answers, key = self.application.answers, ("stats", job)
+        answer = answers.find(key)
+        if answer is None:
+            [found] = yield from self.manager.measuring([job])
+            answer = answers.keep(key, found)
+        return answer
 
 
 class StatsOfProcess(StatsHandler):
