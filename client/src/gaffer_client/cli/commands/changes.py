@@ -62,6 +62,8 @@ def _show(context: Context, news: _News, palette: Palette, *, several: bool) -> 
         origin = {"lookup": news.url} if several else {}
         print_json_line({**origin, **news.message})
         return
+    if news.event == "add_node":  # without a name: `identify` follows at once
+        return
     message = news.message
     node = message.get("node") or message
     name = node.get("name") or "-"
