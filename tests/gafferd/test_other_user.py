@@ -84,6 +84,6 @@ def test_neither_a_stop_nor_the_next_start_fails(setuid_python: Path) -> None:
                 lambda: "not permitted" in (requests.get(f"{second.url}/jobs/a/n", timeout=10).json()["reason"] or "")
             )
             os.kill(stray, signal.SIGKILL)
-            eventually(lambda: became_root(second) != stray, retry_on=(ValueError,))
+            eventually(lambda: became_root(second) != stray, retry_on=(ValueError, OSError))
             assert "Traceback" not in second.stderr
             second.stop(timeout=10)
