@@ -104,4 +104,4 @@ def test_the_laptop_of_the_readme(machine: Machine) -> None:
 def test_the_whole_of_make_test(machine: Machine) -> None:
     machine("make venv", online=True)
 
-    assert " passed" in machine("make test", timeout=2300)
+    assert " passed" in machine("make test", online=True, timeout=2300)
