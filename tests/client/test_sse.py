@@ -85,3 +85,7 @@ def test_many_events_and_heartbeats_stay_below_the_limit() -> None:
     for _ in range(100):
         assert list(parser.feed(b":\n")) == []
         assert len(list(parser.feed(b"data: 0123456789\n\n"))) == 1
+
+
+def test_a_line_end_may_be_cut_with_nothing_in_between() -> None:
+    assert parse(b"data: a\r", b"", b"\n", b"\r\n") == parse(b"data: a\r\n\r\n")

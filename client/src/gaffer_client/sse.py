@@ -42,9 +42,10 @@ class EventParser:
 
     def feed(self, data: bytes) -> Iterator[ServerEvent]:
         """The events that `data` completes; raises ValueError when one is larger than the limit."""
-        if self._after_cr and data:
+        if not data:
+            return
+        if self._after_cr:
             data = data.removeprefix(b"\n")
-            self._after_cr = False
         self._after_cr = data.endswith(b"\r")
         *ended, rest = _LINE_END.split(data)
         for end in ended:
