@@ -121,6 +121,7 @@ def test_a_directory_that_others_can_write_to_is_logged(
         assert read_trusted(file).data == b"content"
     [record] = caplog.records
     assert f"others can move {file} away, because of the directory {file.parent}" in record.getMessage()
+    assert record.getMessage().endswith(f"`chmod go-w {file.parent}`")
     with pytest.raises(UntrustedFile, match="because of the directory"):
         check_way(file, strict=True)
 

@@ -197,12 +197,13 @@ def check_directory(path: str | os.PathLike[str], place: Path) -> None:
 def _warn_of_directory(path: str | os.PathLike[str], place: Path) -> None:
     status = os.stat(place, follow_symlinks=False)
     if danger := _danger_in(status):
-        _warn_once(place, f"others can move {os.fspath(path)} away, because of the directory {place}: {danger}")
+        message = f"others can move {os.fspath(path)} away, because of the directory {place}: {danger}"
+        _warn_once(f"{message}; {_what_to_do(place, status)}")
 
 
 @lru_cache(maxsize=256)
-def _warn_once(place: Path, message: str) -> None:
-    logger.warning("%s; `chmod go-w %s` prevents it", message, place)
+def _warn_once(message: str) -> None:
+    logger.warning("%s", message)
 
 
 def _danger_in(status: os.stat_result) -> str | None:
