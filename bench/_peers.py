@@ -118,9 +118,9 @@ def running(peer: Peer, count: int) -> Iterator[Running]:
                         os.kill(pid, signal.SIGKILL)
 
 
-def wait_for(started: Running, count: int, patience: float = 60) -> set[int]:
+def wait_for(started: Running, count: int, timeout: float = 60) -> set[int]:
     """Wait until `count` processes run; returns them."""
-    deadline = time.monotonic() + patience
+    deadline = time.monotonic() + timeout
     while len(found := started.sleepers()) < count:
         if time.monotonic() > deadline or started.process.poll() is not None:
             raise SystemExit(f"{started.process.args!r} runs only {len(found)} of {count}")

@@ -46,12 +46,12 @@ class Fleets:
             self.refused += refused
         return there, pings
 
-    def wait_for(self, count: float, patience: float) -> None:
+    def wait_for(self, count: float, timeout: float) -> None:
         """Wait until so many are announced."""
-        deadline = time.monotonic() + patience
+        deadline = time.monotonic() + timeout
         while (there := self.ask()[0]) < count:
             if time.monotonic() > deadline:
-                raise SystemExit(f"only {there} of {count:.0f} nodes are there after {patience:g} s")
+                raise SystemExit(f"only {there} of {count:.0f} nodes are there after {timeout:g} s")
             time.sleep(0.1)
 
     def stop(self) -> None:

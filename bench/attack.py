@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 
 from _measure import Daemon, daemon, pairs, show, show_ratio
 
-from gaffer.keyfile import new_key
+from gaffer.runtime.keyfile import new_key
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 

@@ -131,11 +131,11 @@ def _workplace(kind: str, share: float = 1.0) -> Iterator[tuple[Path, list[str],
         yield folder, [sys.executable, str(folder / "producer.py"), kind, str(total), name], total
 
 
-def _wait_for(path: Path, patience: float = 120) -> None:
-    deadline = time.monotonic() + patience
+def _wait_for(path: Path, timeout: float = 120) -> None:
+    deadline = time.monotonic() + timeout
     while not path.exists():
         if time.monotonic() > deadline:
-            raise SystemExit(f"no {path.name} after {patience:g} s")
+            raise SystemExit(f"no {path.name} after {timeout:g} s")
         time.sleep(0.005)
 
 

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import TypeVar
 
 from gaffer_client import Lookup
-from gaffer_client.answers import Source
 from gaffer_client.errors import GafferClientError
 from gaffer_client.naming import display_name
+from gaffer_client.responses import Source
 
 T = TypeVar("T")
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import compatibility
 import pytest
-from compatibility import UNSHOWN, Evidence, Row, Verdict, Wrong
+from compatibility import UNSHOWN, Evidence, InvalidValue, Row, Verdict
 
 ROOT = Path(__file__).parents[1]
 
@@ -48,7 +48,7 @@ def test_marks_are_found_without_importing() -> None:
 
 
 def test_a_mark_must_be_readable() -> None:
-    with pytest.raises(Wrong, match=r"test_m\.py:1: name the rows of a mark as plain strings"):
+    with pytest.raises(InvalidValue, match=r"test_m\.py:1: name the rows of a mark as plain strings"):
         list(compatibility.marks("@pytest.mark.row(*ROWS)\ndef test(): ...", "test_m.py"))
 
 
@@ -98,7 +98,7 @@ def test_verdicts() -> None:
     ],
 )
 def test_what_does_not_fit(rows: dict[str, Row], differences: list[tuple[str, Verdict]], message: str) -> None:
-    with pytest.raises(Wrong, match=message):
+    with pytest.raises(InvalidValue, match=message):
         compatibility.judge(sections(**rows), differences, TESTS)
 
 

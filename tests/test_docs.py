@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from gafferd.config import load_config
+from gafferd.config.file import load_config
 
 DOCS = Path(__file__).parents[1] / "docs"
 

@@ -44,7 +44,7 @@ class Verdict(NamedTuple):
 Sections = Mapping[str, Mapping[str, Row]]
 
 
-class Wrong(Exception):
+class InvalidValue(Exception):
     """The rows, the differences or the marks don't fit together; the message has a line for each mistake."""
 
 
@@ -105,7 +105,7 @@ def _ids(expressions: Iterable[ast.expr], path: str, aliases: set[str]) -> Itera
         if _is_mark(call.func) or (isinstance(call.func, ast.Name) and call.func.id in aliases):
             for argument in call.args:
                 if not (isinstance(argument, ast.Constant) and isinstance(argument.value, str)):
-                    raise Wrong(f"{path}:{call.lineno}: name the rows of a mark as plain strings")
+                    raise InvalidValue(f"{path}:{call.lineno}: name the rows of a mark as plain strings")
                 yield argument.value
 
 
@@ -120,11 +120,11 @@ def judge(
     """The verdict on each row; raises Wrong with everything that doesn't fit."""
     rows = {row: described for section in sections.values() for row, described in section.items()}
     if mistakes := [*_mistakes(rows, differences, tests)]:
-        raise Wrong("\n".join(mistakes))
+        raise InvalidValue("\n".join(mistakes))
     try:
         order = [*TopologicalSorter({row: rows[row].like for row in rows}).static_order()]
     except CycleError as error:
-        raise Wrong(f"docs/rows.toml: rows refer to each other: {', '.join(error.args[1])}") from None
+        raise InvalidValue(f"docs/rows.toml: rows refer to each other: {', '.join(error.args[1])}") from None
     stated = dict(differences)
     verdicts: dict[str, Verdict] = {}
     for row in order:
@@ -216,7 +216,7 @@ def main(arguments: Sequence[str]) -> int:
     page = ROOT / "docs" / "compatibility.md"
     try:
         made = make_page(ROOT)
-    except Wrong as wrong:
+    except InvalidValue as wrong:
         print(wrong, file=sys.stderr)
         return 1
     if "--check" not in arguments:

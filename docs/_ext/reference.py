@@ -13,15 +13,18 @@ from api_reference import api_reference
 from sphinx.application import Sphinx
 from sphinx.pycode import ModuleAnalyzer
 
-from gaffer import config, http_handler, job_states, slot
+from gaffer import __version__, http_handler
 from gaffer.http.openapi import make_document
+from gaffer.jobs import config, slot, states
 from gaffer_client.cli.help import command_reference, program_help
 from gaffer_client.cli.programs import GAFFER, GAFFERCTL
 from gaffer_client.cli.table import Program
 from gaffer_lookupd import config as lookupd_config
 from gaffer_lookupd import handlers
-from gafferd import key_routes, settings, site_routes
 from gafferd import main as gafferd_main
+from gafferd.access import key_routes
+from gafferd.config import settings
+from gafferd.sites import routes
 
 _PLACE = re.compile(r"^<!-- made from: ([a-z-]+) -->$", re.MULTILINE)
 
@@ -113,17 +116,19 @@ def transitions() -> str:
 def phases() -> str:
     """What is desired of a job, after each order."""
     rows = [
-        [f"**{phase}**", *(job_states.PHASES.get((phase, order), "") for order in job_states.Order)]
-        for phase in job_states.Phase
+        [f"**{phase}**", *(states.PHASES.get((phase, order), "") for order in states.Order)] for phase in states.Phase
     ]
-    return table(["phase", *job_states.Order], rows)
+    return table(["phase", *states.Order], rows)
 
 
 PARTS: dict[str, Callable[[], str]] = {
     "node-routes": lambda: api_reference(
-        make_document([*http_handler.ROUTES, *key_routes.ROUTES, *site_routes.ROUTES], title="node"), "node"
+        make_document([*http_handler.ROUTES, *key_routes.ROUTES, *routes.ROUTES], title="node", version=__version__),
+        "node",
     ),
-    "lookupd-routes": lambda: api_reference(make_document(handlers.make_routes(), title="lookupd"), "lookupd"),
+    "lookupd-routes": lambda: api_reference(
+        make_document(handlers.make_routes(), title="lookupd", version=__version__), "lookupd"
+    ),
     "job-settings": job_settings,
     "daemon-settings": daemon_settings,
     "gaffer-commands": lambda: commands(GAFFER),

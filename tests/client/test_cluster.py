@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gaffer.errors import GafferError
-from gaffer.messages import Process
+from gaffer.schemas.messages import Process
 from gaffer_client import composing
 from gaffer_client.cluster import ClusterMap
 from gaffer_client.merge import View, merge

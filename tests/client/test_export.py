@@ -7,12 +7,12 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from gaffer.config import ProcessConfig
-from gaffer.names import parse_job_name
+from gaffer.jobs.names import parse_job_name
+from gaffer.process import ProcessConfig
 from gaffer.procfile import Procfile
 from gaffer_client.cli.commands.local import as_ini, as_json
 from gaffer_client.cli.procfile_app import describe
-from gafferd.config import load_config
+from gafferd.config.file import load_config
 
 PROCFILE = """\
 plain: run --port $PORT "two words" '$HOME;' # in a shell

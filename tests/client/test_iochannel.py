@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from gaffer.frames import Frame
+from gaffer.schemas.frames import Frame
 from gaffer_client import IOChannel, Process, Server, errors, iochannel
 from support.daemons import gafferd
 from support.poll import eventually
@@ -158,7 +158,7 @@ def test_closing_ends_a_read(run: Run) -> None:
 
 def test_what_is_lost_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(iochannel, "KEPT", 100)
-    monkeypatch.setattr(iochannel, "PATIENCE", 0.0)
+    monkeypatch.setattr(iochannel, "FULL_TIMEOUT", 0.0)
 
     def script(peer: Peer) -> None:
         gap = b'{"error": "GAP", "errno": 410, "message": "", "from": 0, "to": 50}'

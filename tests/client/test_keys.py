@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from gaffer.keyfile import new_key
+from gaffer.runtime.keyfile import new_key
 from gaffer_client import Server, errors
 from support.client import Commands
 from support.daemons import Daemon, gafferd

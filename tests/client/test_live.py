@@ -189,7 +189,7 @@ def test_nobody_answers(closed: str) -> None:
         Lookup(server.url) as lookup,
         pytest.raises(errors.Unreachable, match="no map within 0"),
     ):
-        lookup.watch(patience=0.1)
+        lookup.watch(timeout=0.1)
 
 
 def test_many_threads_may_ask() -> None:

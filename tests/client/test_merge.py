@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gaffer_client.answers import NodeInfo, Source, Tombstone
 from gaffer_client.merge import Merged, View, merge
+from gaffer_client.responses import NodeInfo, Source, Tombstone
 
 
 def node(id: str | None = "a", incarnation: int = 1, seq: int = 1, status: str = "alive", **more: Any) -> NodeInfo:

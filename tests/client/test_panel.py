@@ -12,7 +12,7 @@ import msgspec
 import pytest
 
 from gaffer_client import Lookup, errors
-from gaffer_client.answers import JobAnswer
+from gaffer_client.responses import JobAnswer
 from support.client import Answering, Commands, answering_server
 from support.daemons import lookupd
 from support.peer import peer

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from gaffer import procfs
+from gaffer.processes import procfs
 from support.daemons import clean_env, command_path
 from support.dispositions import ignored
 from support.needs import needs_root

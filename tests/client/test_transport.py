@@ -13,9 +13,9 @@ import pytest
 import trustme
 
 from gaffer_client import errors
-from gaffer_client.answers import Sessions
 from gaffer_client.cli import diagnosis
 from gaffer_client.connection import Connection
+from gaffer_client.responses import Sessions
 from gaffer_client.sockets import CONNECT_TIMEOUT
 from gaffer_client.transport import Transport, parse_url, path_of
 from support.daemons import gafferd

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from gaffer_client import Lookup, Server
-from gaffer_client.answers import NodeInfo, Source
 from gaffer_client.merge import View, node_key
+from gaffer_client.responses import NodeInfo, Source
 from gaffer_client.why import Inquiry, Report, findings
 from support.client import Commands
 from support.daemons import Daemon, gafferd, lookupd
@@ -285,7 +285,7 @@ def test_no_lookup_answers(gaffer: Commands, closed: str) -> None:
 
 
 def test_a_node_that_hangs(gaffer: Commands, registries: list[Daemon], node_: Daemon, monkeypatch: Any) -> None:
-    monkeypatch.setattr("gaffer_client.cli.commands.why._PATIENCE", 0.2)
+    monkeypatch.setattr("gaffer_client.cli.commands.why._NODE_TIMEOUT", 0.2)
     node_.signal(signal.SIGSTOP)
     try:
         with Lookup(registries[0].url) as lookup:

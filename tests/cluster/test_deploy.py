@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from gafferd.config import load_config
+from gafferd.config.file import load_config
 from support.docker import run
 from support.needs import COMPOSE, needs_docker
 

@@ -141,7 +141,7 @@ def test_refused_nodes_are_told_why_and_disturb_nobody(files: Files) -> None:
         }
         for what, (_, at_lookupd, at_node) in REFUSED.items():
             eventually(lambda pattern=at_lookupd: re.search(pattern, registry.stderr), message=what)
-            warning = bad[what].wait_for_line(f"WARNING gafferd.announcing_link: lookupd {registry.url}: ")
+            warning = bad[what].wait_for_line(f"WARNING gafferd.announce.link: lookupd {registry.url}: ")
             assert re.search(at_node, warning), warning
             assert "trying again" in warning
         (still,) = nodes(registry, files)

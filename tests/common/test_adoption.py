@@ -9,11 +9,11 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from gaffer import procfs
+from gaffer.jobs.records import ProcessRecord
 from gaffer.loop import new_loop
 from gaffer.manager import Manager
 from gaffer.process import ProcessConfig
-from gaffer.records import ProcessRecord
+from gaffer.processes import procfs
 from support.managers import Recording, running_manager
 from support.poll import eventually
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from gaffer import procfs
-from gaffer.cgroups import Cgroups, own_cgroup
 from gaffer.process import ProcessConfig
+from gaffer.processes import procfs
+from gaffer.processes.cgroups import Cgroups, own_cgroup
 from support.managers import running_manager
 from support.needs import needs_cgroup
 from support.poll import eventually

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from gaffer import Manager
-from gaffer.channels import EventChannel, StatChannel, StreamChannel
 from gaffer.errors import ProcessError, ProcessNotFound, TopicError
 from gaffer.process import ProcessConfig
+from gaffer.supervision.channels import EventChannel, StatChannel, StreamChannel
 from support.managers import running_manager
 from support.poll import eventually
 

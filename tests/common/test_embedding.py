@@ -15,9 +15,9 @@ from tornado.websocket import WebSocketHandler, websocket_connect
 from gaffer import Manager
 from gaffer.errors import BadValue, ManagerStopping, ProcessNotFound
 from gaffer.http_handler import HttpEndpoint, HttpHandler
-from gaffer.job import Job
+from gaffer.jobs.job import Job
+from gaffer.jobs.names import JobName
 from gaffer.loop import new_loop
-from gaffer.names import JobName
 from gaffer.process import ProcessConfig
 from gaffer.webhooks import WebHooks
 from support.daemons import clean_env

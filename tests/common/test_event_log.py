@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 
 from gaffer import Manager
-from gaffer.event_log import LIMIT, Event, matching
 from gaffer.events import EventEmitter
 from gaffer.loop import new_loop
 from gaffer.process import ProcessConfig
-from gaffer.streams import Cursor, Log
+from gaffer.streams.event_log import LIMIT, Event, matching
+from gaffer.streams.rings import Cursor, Log
 from support.managers import running_manager
 from support.poll import eventually
 

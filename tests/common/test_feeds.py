@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from gaffer.errors import BadRequest
 from gaffer.http.feed_formats import EncodedOutput, Messages, Output, to_json
 from gaffer.http.feeds import HEARTBEAT, Feed, FeedQuery, Tail
-from gaffer.position import Position
-from gaffer.streams import Chunk, Log, Records, Ring, Source
+from gaffer.streams.position import Position
+from gaffer.streams.rings import Chunk, Log, Records, Ring, Source
 from support.poll import eventually_async
 
 

@@ -1,7 +1,7 @@
 import pytest
 
-from gaffer.flapping import FlapDetector, Verdict
-from gaffer.rules import FlappingInfo
+from gaffer.jobs.flapping import FlapDetector, Verdict
+from gaffer.jobs.rules import FlappingInfo
 
 POLICY = FlappingInfo(attempts=2, window=1.0, retry_in=7.0, max_retry=2)
 

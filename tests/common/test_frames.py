@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gaffer.errors import BadRequest
-from gaffer.frames import TYPES, Frame
+from gaffer.schemas.frames import TYPES, Frame
 
 pytestmark = pytest.mark.row("STR-31")
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from gaffer.names import is_host, is_origin
+from gaffer.jobs.names import is_host, is_origin
 
 HOSTS = [
     "n1",

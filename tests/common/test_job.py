@@ -10,14 +10,14 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from gaffer import job_events as ev
-from gaffer.config import ProcessConfig
-from gaffer.job import Job
-from gaffer.job_states import JobState, Phase
-from gaffer.names import JobName
-from gaffer.records import ProcessRecord
-from gaffer.rules import FlappingInfo
-from gaffer.slot import SlotState
+from gaffer.jobs import events as ev
+from gaffer.jobs.config import ProcessConfig
+from gaffer.jobs.job import Job
+from gaffer.jobs.names import JobName
+from gaffer.jobs.records import ProcessRecord
+from gaffer.jobs.rules import FlappingInfo
+from gaffer.jobs.slot import SlotState
+from gaffer.jobs.states import JobState, Phase
 
 
 class System:

@@ -15,9 +15,9 @@ from typing import Any
 import psutil
 import pytest
 
-from gaffer import launch, limits
 from gaffer.errors import StartFailed
 from gaffer.process import ProcessConfig
+from gaffer.processes import launch, limits
 from support.dispositions import ignored
 from support.managers import Recording, running_manager
 from support.needs import needs_root
@@ -341,7 +341,7 @@ def test_a_process_gets_its_own_group_a_null_stdin_and_no_descriptor_of_ours(tmp
 
 
 def test_the_cookie_marks_the_process() -> None:
-    from gaffer import procfs
+    from gaffer.processes import procfs
 
     with running_manager(node_id="node-1") as manager:
         manager.load(ProcessConfig("j", "/bin/sleep 1000"))

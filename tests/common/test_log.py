@@ -7,8 +7,8 @@ import threading
 
 import pytest
 
-from gaffer.background_writer import BackgroundWriter, write_fully
-from gaffer.log import _FORMATTER, _LogFile
+from gaffer.runtime.background_writer import BackgroundWriter, write_fully
+from gaffer.runtime.log import _FORMATTER, _LogFile
 from support.daemons import clean_env, command_path
 from support.poll import eventually
 
@@ -81,11 +81,11 @@ def test_what_can_not_be_written_is_lost(reader):
 
 
 def test_a_flush_gives_up_once_and_then_waits_no_more(reader, monkeypatch):
-    monkeypatch.setattr("gaffer.background_writer.FLUSH_TIMEOUT", 0.05)
+    monkeypatch.setattr("gaffer.runtime.background_writer.FLUSH_TIMEOUT", 0.05)
     writer = BackgroundWriter(reader, report)
     writer.write("a\n")
     writer.flush()
-    monkeypatch.setattr("gaffer.background_writer.FLUSH_TIMEOUT", 1000)
+    monkeypatch.setattr("gaffer.runtime.background_writer.FLUSH_TIMEOUT", 1000)
     writer.flush()
     reader.go.set()
     eventually(lambda: reader.seen)

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from gaffer import log_files
-from gaffer.log_files import LogWriter
 from gaffer.loop import new_loop
 from gaffer.process import ProcessConfig
-from gaffer.rotation import Rotation
+from gaffer.streams import log_files
+from gaffer.streams.log_files import LogWriter
+from gaffer.streams.rotation import Rotation
 from support.managers import running_manager
 from support.needs import needs_linux
 from support.poll import eventually

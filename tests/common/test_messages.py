@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gaffer.messages import (
+from gaffer.schemas.messages import (
     Drain,
     Endpoint,
     Identify,

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from gaffer.oom import OomCounters, own_counter, parse_count
+from gaffer.processes.oom import OomCounters, own_counter, parse_count
 
 EVENTS = "low 0\nhigh 0\nmax 12\noom 3\noom_kill {}\noom_group_kill 0\n"
 

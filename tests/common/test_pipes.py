@@ -8,10 +8,10 @@ import time
 
 import pytest
 
-from gaffer import pipes
 from gaffer.errors import ProcessError
-from gaffer.pipes import INPUT_LIMIT, Input, Output, Pace, Retention
-from gaffer.streams import Ring
+from gaffer.streams import pipes
+from gaffer.streams.pipes import INPUT_LIMIT, Input, Output, Pace, Retention
+from gaffer.streams.rings import Ring
 from support.poll import eventually_async
 
 KIB = 1024

@@ -15,7 +15,7 @@ import pytest
 
 from gaffer.errors import ConfigError, NotRedirected, ProcessError, StartFailed
 from gaffer.process import Process, ProcessConfig
-from gaffer.streams import Cursor
+from gaffer.streams.rings import Cursor
 from support.managers import running_manager
 from support.needs import needs_linux, needs_root
 from support.poll import eventually, eventually_async

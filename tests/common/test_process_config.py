@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gaffer.config import PROCESS_KEYS, ProcessConfig, find_problems
 from gaffer.errors import ConfigError, quoted
+from gaffer.jobs.config import PROCESS_KEYS, ProcessConfig, find_problems
 from gaffer.process import FlappingInfo
 
 row = pytest.mark.row

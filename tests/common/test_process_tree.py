@@ -12,9 +12,10 @@ from typing import Any
 import psutil
 import pytest
 
-from gaffer import Manager, procfs, reaper
+from gaffer import Manager
 from gaffer.loop import new_loop
 from gaffer.process import ProcessConfig
+from gaffer.processes import procfs, reaper
 from support.managers import Recording, running_manager
 from support.poll import eventually
 
@@ -278,7 +279,7 @@ def test_orphans_are_reaped_while_foreign_subprocesses_keep_their_exit_codes(
     kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Run in the main thread, where SIGCHLD is heard."""
-    monkeypatch.setattr(reaper, "_FORK_PATIENCE", 1000.0)
+    monkeypatch.setattr(reaper, "_FORK_TIMEOUT", 1000.0)
     monkeypatch.setenv(reaper.COOKIE, "outer:1")  # as if this were a process of another Gaffer
     loop = new_loop()
     manager = Manager(loop, subreaper=True, node_id="n1")

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gaffer.rotation import Rotation
+from gaffer.streams.rotation import Rotation
 
 
 @pytest.mark.parametrize(

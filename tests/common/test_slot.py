@@ -2,7 +2,7 @@
 
 import pytest
 
-from gaffer.slot import TRANSITIONS, Action, Cue, Slot, SlotState
+from gaffer.jobs.slot import TRANSITIONS, Action, Cue, Slot, SlotState
 
 LIVE = {SlotState.READY, SlotState.DRAINING, SlotState.STOPPING}
 

@@ -5,7 +5,7 @@ import sys
 
 SPARED = """
 import gc
-from gaffer import startup
+from gaffer.runtime import startup
 gc.disable()
 startup.spare_collector()
 print(gc.isenabled(), gc.get_freeze_count() > 1000)

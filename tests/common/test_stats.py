@@ -17,11 +17,11 @@ import pytest
 
 from gaffer import Manager
 from gaffer.errors import ProcessNotFound
+from gaffer.jobs.names import JobName
 from gaffer.loop import new_loop
-from gaffer.names import JobName
 from gaffer.process import ProcessConfig
-from gaffer.stats import format_ctime, get_process_stats, stats_of
-from gaffer.views import job_stats
+from gaffer.processes.stats import format_ctime, get_process_stats, stats_of
+from gaffer.supervision.serializers import job_stats
 from support.managers import running_manager
 from support.poll import eventually
 

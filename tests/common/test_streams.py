@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gaffer.streams import Cursor, Ring
+from gaffer.streams.rings import Cursor, Ring
 
 chunks = st.lists(st.binary(min_size=1, max_size=40), max_size=30)
 

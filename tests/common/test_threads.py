@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from gaffer import Manager
-from gaffer.channels import EventChannel
 from gaffer.errors import ManagerStopping, ProcessError, ProcessNotFound
 from gaffer.loop import new_loop
 from gaffer.process import ProcessConfig
+from gaffer.supervision.channels import EventChannel
 from support.managers import running_manager
 from support.poll import eventually
 

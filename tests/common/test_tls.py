@@ -6,7 +6,7 @@ import ssl
 import pytest
 import trustme
 
-from gaffer.tls import explain
+from gaffer.runtime.tls import explain
 
 AUTHORITY, OTHER = trustme.CA(), trustme.CA()
 LONG_AGO = datetime.datetime(2019, 1, 1, tzinfo=datetime.UTC)

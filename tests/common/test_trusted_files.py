@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from gaffer.trusted_files import (
+from gaffer.runtime.trusted_files import (
     UntrustedFile,
     check_way,
     find_danger,
@@ -224,7 +224,7 @@ def test_a_log_is_not_that_of_a_stranger(file: Path) -> None:
 
 IN_A_USER_NAMESPACE = """
 import ctypes, os, sys
-from gaffer.trusted_files import UntrustedFile, read_trusted
+from gaffer.runtime.trusted_files import UntrustedFile, read_trusted
 os.setgroups([])
 os.setgid(4242)
 os.setuid(4242)

@@ -222,7 +222,7 @@ def test_https_wants_a_certificate_that_is_trusted(server: Receiver, monkeypatch
     authority.issue_cert("localhost").configure_cert(context)
     trusting = ssl.create_default_context()
     authority.configure_trust(trusting)
-    monkeypatch.setattr("gaffer.http_post._trusting_authorities", lambda: trusting)
+    monkeypatch.setattr("gaffer.applications.http_post._trusting_authorities", lambda: trusting)
     with receiver(context) as server, running_manager([WebHooks([("create", server.url)])]) as manager:
         manager.load(sleeper(numprocesses=0))
         eventually(lambda: server.names("/"))

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from gaffer.words import MAX_WORD, needs_shell, parse_words, split_words
+from gaffer.jobs.words import MAX_WORD, needs_shell, parse_words, split_words
 
 COMMAND_LINES = st.text(alphabet=st.sampled_from("ab \t\r'\"\\#é\0\x0b"), max_size=30)
 

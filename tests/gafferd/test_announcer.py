@@ -13,12 +13,12 @@ import requests
 import trustme
 from tornado.web import Application, RequestHandler
 
-from gaffer.config import ProcessConfig
 from gaffer.errors import BadRequest
-from gaffer.messages import MAX_NODE_JOBS, node_id
-from gafferd.announcer import DRAIN_TIMEOUT, Announcer
-from gafferd.announcing_link import DEFAULT_WINDOW, MAX_WINDOW, OUTBOX_LIMIT, reconnect_delay, websocket_url
-from gafferd.identity import MAX_INCARNATION, Identity
+from gaffer.process import ProcessConfig
+from gaffer.schemas.messages import MAX_NODE_JOBS, node_id
+from gafferd.announce.announcer import DRAIN_TIMEOUT, Announcer
+from gafferd.announce.link import DEFAULT_WINDOW, MAX_WINDOW, OUTBOX_LIMIT, reconnect_delay, websocket_url
+from gafferd.state.identity import MAX_INCARNATION, Identity
 from support.daemons import gafferd, lookupd
 from support.managers import running_manager
 from support.other_lookupd import http_server, other_lookupd
@@ -237,7 +237,7 @@ def test_a_node_that_stands_still_longer_than_its_ttl_is_back_soon_after(server)
 # With tables of the test's own
 
 
-class Tables:
+class JobIndex:
     """What the announcer needs of a manager."""
 
     def __init__(self):
@@ -284,7 +284,7 @@ class Tables:
 
 @asynccontextmanager
 async def announcing(*addresses, **options):
-    announcer, tables = make_announcer(*addresses, **options), Tables()
+    announcer, tables = make_announcer(*addresses, **options), JobIndex()
     announcer.start(asyncio.get_running_loop(), tables)
     try:
         yield announcer, tables
@@ -692,7 +692,7 @@ async def test_a_job_that_a_lookupd_refuses_does_not_hold_up_the_others():
 @pytest.mark.expects_errors("2 jobs are left out")
 async def test_more_jobs_than_a_lookupd_takes_are_left_out_and_said():
     async with other_lookupd(welcome) as lookup:
-        announcer, tables = make_announcer(lookup.url), Tables()
+        announcer, tables = make_announcer(lookup.url), JobIndex()
         tables.set(**{f"j{number}": [] for number in range(MAX_NODE_JOBS + 2)})
         announcer.start(asyncio.get_running_loop(), tables)
         await eventually_async(lambda: "SNAPSHOT" in lookup.types())
@@ -709,7 +709,7 @@ async def test_more_jobs_than_a_lookupd_takes_are_left_out_and_said():
 
 
 def test_without_lookupds_it_asks_the_manager_nothing():
-    tables = Tables()
+    tables = JobIndex()
     make_announcer().start(None, tables)
     assert (tables.asked, tables.callbacks, tables.listeners) == ([], [], [])
 

@@ -7,11 +7,11 @@ from urllib.parse import urlsplit
 import pytest
 import requests
 
-from gaffer.keyfile import new_key
+from gaffer.runtime.keyfile import new_key
 from support.attack import Experience, under_attack, use_honestly
 from support.daemons import gafferd
 
-# Little patience, so that slow senders come back again and again.
+# Little timeout, so that slow senders come back again and again.
 CONFIG = """\
 [gaffer]
 trust_local = no

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gafferd.byte_ranges import RangeNotSatisfiable, find_range, parse_date, range_applies
+from gafferd.sites.byte_ranges import RangeNotSatisfiable, find_range, parse_date, range_applies
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from gaffer.errors import ConfigError
 from gaffer.http.access import Scope
 from gaffer.procfile import Procfile
-from gafferd.config import find_config, load_config, show_problem
-from gafferd.ini import parse_ini
+from gafferd.config.file import find_config, load_config, show_problem
+from gafferd.config.ini import parse_ini
 
 SAMPLE = """\
 [gaffer]

@@ -7,7 +7,7 @@ from contextlib import ExitStack
 import pytest
 from tornado.httpclient import HTTPRequest
 
-from gafferd.dialing import ATTEMPT_DELAY, connect, interleave, open_websocket
+from gafferd.announce.dialing import ATTEMPT_DELAY, connect, interleave, open_websocket
 from support.other_lookupd import other_lookupd
 
 

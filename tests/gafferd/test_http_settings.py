@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 import pytest
 import requests
 
-from gafferd.config import load_config
+from gafferd.config.file import load_config
 from support.daemons import gafferd, run_command
 
 

@@ -11,8 +11,8 @@ import pytest
 
 from gaffer.errors import BadRequest
 from gaffer.http.access import ALL_SCOPES, Grant, Scope
-from gaffer.keyfile import KeyFileError, is_weak, new_key, read_key_file
-from gafferd.keys import KeyNotFound, KeyStore, KeyStoreError
+from gaffer.runtime.keyfile import KeyFileError, is_weak, new_key, read_key_file
+from gafferd.access.keys import KeyNotFound, KeyStore, KeyStoreError
 
 KEYS = '{"keys": [{"id": "%s", "hash": "%s", "scopes": ["read"], "sessions": null, "created": %d}]}'
 

@@ -1,9 +1,9 @@
 import pytest
 
 from gaffer.util import hostname
-from gafferd.config import EndpointConfig
+from gafferd.config.file import EndpointConfig
+from gafferd.config.settings import Settings
 from gafferd.listening import announced_host, choose_endpoints, find_dangers, origin
-from gafferd.settings import Settings
 
 LOCAL = EndpointConfig(("127.0.0.1:5000",))
 

@@ -26,7 +26,7 @@ SEND_AND_CLOSE = """
 host, port, caller, calls = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
 body = b'{"name": "evil", "cmd": "true"}'
 head = "POST /jobs/default HTTP/1.1\\r\\nHost: localhost\\r\\nContent-Length: %d\\r\\n\\r\\n" % len(body)
-patience = 60  # seconds in which the node accepts nothing
+timeout = 60  # seconds in which the node accepts nothing
 while calls:
     with socket.socket() as s:
         s.bind(("127.0.0.%d" % (100 + caller), 0))
@@ -34,8 +34,8 @@ while calls:
         try:
             s.connect((host, port))
         except TimeoutError:
-            patience -= 1
-            assert patience
+            timeout -= 1
+            assert timeout
             continue
         s.sendall(head.encode() + body)
         calls -= 1

@@ -13,9 +13,9 @@ import pytest
 import requests
 import trustme
 
-from gaffer.keyfile import new_key
+from gaffer.runtime.keyfile import new_key
+from gafferd.config.settings import Settings, resolve
 from gafferd.main import USAGE, command, parse_options
-from gafferd.settings import Settings, resolve
 from support.daemons import Daemon, clean_env, command_path, gafferd, lookupd, run_command
 from support.poll import eventually
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import requests
 
-from gaffer import procfs
+from gaffer.processes import procfs
 from support.daemons import Daemon, gafferd
 from support.poll import eventually
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import requests
 from playwright.sync_api import Page, sync_playwright
 
-from gaffer.keyfile import new_key
+from gaffer.runtime.keyfile import new_key
 from support.daemons import gafferd
 from support.needs import needs_browser
 

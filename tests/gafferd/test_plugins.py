@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import requests
 
+from gafferd.config.settings import resolve
 from gafferd.main import parse_options
-from gafferd.plugins import PluginFolder, plugin_folders
-from gafferd.settings import resolve
-from gafferd.site_layout import settle_sites
+from gafferd.sites.layout import settle_sites
+from gafferd.sites.plugins import PluginFolder, plugin_folders
 from support.daemons import Daemon, gafferd, run_command
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "plugins"

@@ -2,12 +2,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gaffer.config import ProcessConfig
-from gaffer.names import JobName
+from gaffer.jobs.config import ProcessConfig
+from gaffer.jobs.names import JobName
 from gaffer.webhooks import WebHooks
-from gafferd.config import load_config
-from gafferd.file_jobs import FileJobs
-from gafferd.reload import plan, starts
+from gafferd.config.file import load_config
+from gafferd.config.file_jobs import FileJobs
+from gafferd.config.reload import plan, starts
 from support.managers import running_manager
 
 WEB = JobName("default", "web")

@@ -13,11 +13,10 @@ from hypothesis import strategies as st
 
 from gaffer.http.base import NotFound
 from gaffer.http.limits import Limits
-from gaffer.trusted_files import find_danger
-from gafferd import site_routes
-from gafferd.plugins import PluginFolder
-from gafferd.site_layout import MAX_ENTRIES
-from gafferd.sites import Sites, media_type
+from gaffer.runtime.trusted_files import find_danger
+from gafferd.sites.files import Sites, media_type, routes
+from gafferd.sites.layout import MAX_ENTRIES
+from gafferd.sites.plugins import PluginFolder
 from support.http_node import HttpNode, running_node
 from support.poll import eventually_async
 
@@ -64,7 +63,7 @@ def folder(tmp_path: Path) -> Path:
 @pytest.fixture
 async def served(folder: Path) -> AsyncIterator[Served]:
     sites = Sites(PluginFolder([folder]), os.geteuid())
-    async with running_node(routes=site_routes.ROUTES, sites=sites, limits=Limits(body_timeout=0.5)) as node:
+    async with running_node(routes=routes.ROUTES, sites=sites, limits=Limits(body_timeout=0.5)) as node:
         yield Served(node, folder)
 
 

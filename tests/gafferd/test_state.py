@@ -12,13 +12,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from gaffer import procfs
-from gaffer.messages import node_id
 from gaffer.process import ProcessRecord
-from gafferd import files
-from gafferd.leftovers import is_alive
-from gafferd.state import Node, StateDir, StateDirError, default_path
-from gafferd.state_lock import Owner, is_original, parse_owner
+from gaffer.processes import procfs
+from gaffer.schemas.messages import node_id
+from gafferd.state.directory import Node, StateDir, StateDirError, default_path, documents
+from gafferd.state.leftovers import is_alive
+from gafferd.state.lock import Owner, is_original, parse_owner
 from support.needs import needs_root
 from support.poll import eventually
 
@@ -170,7 +169,7 @@ def test_the_id_stays_and_the_incarnation_grows(path):
 def test_a_copy_on_another_machine_is_another_node(path, change):
     first = identity(path)
     node = msgspec.structs.replace(first, **change)
-    files.Document(path / "node.json", Node).save(node, sync=False)
+    documents.Document(path / "node.json", Node).save(node, sync=False)
     copy = identity(path)
     assert copy.id != first.id
     assert copy.incarnation == 1
@@ -186,7 +185,7 @@ def test_an_id_is_made_from_a_secret_that_stays(path):
 @pytest.mark.expects_errors("can't be proved")
 def test_a_node_of_an_earlier_version_gets_an_id_that_it_can_prove(path):
     first = identity(path)
-    document = files.Document(path / "node.json", Node)
+    document = documents.Document(path / "node.json", Node)
     document.load()
     document.save(msgspec.structs.replace(first, id="0" * 32, secret="", incarnation=7), sync=False)
     second, third = identity(path), identity(path)
@@ -310,7 +309,7 @@ async def test_damage_is_mended_from_the_copy_and_ends_nothing(path, spawn, name
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_no_change_of_a_byte_goes_unnoticed(tmp_path, position, value, cut):
     path, node = tmp_path / "node.json", Node("0" * 32, 5, "host", "machine")
-    document = files.Document(path, Node)
+    document = documents.Document(path, Node)
     document.save(node, sync=False)
     content = bytearray(path.read_bytes())
     content[position % len(content)] = value
@@ -318,7 +317,7 @@ def test_no_change_of_a_byte_goes_unnoticed(tmp_path, position, value, cut):
     path.write_bytes(content)
     try:
         assert document.load() == node
-    except (files.DamagedFile, files.NewerFile):
+    except (documents.DamagedFile, documents.NewerFile):
         assert content != document.copy.read_bytes()
 
 

@@ -12,7 +12,7 @@ import msgspec
 import pytest
 import requests
 
-from gaffer.messages import Endpoint, Process
+from gaffer.schemas.messages import Endpoint, Process
 from gaffer_lookupd.discovery import InstanceAddress, find_addresses, nginx_upstream, prometheus_groups
 from support.daemons import gafferd, lookupd
 from support.needs import NGINX, needs_nginx, needs_prometheus

@@ -14,8 +14,8 @@ import requests
 import trustme
 import websocket
 
-from gaffer.keyfile import new_key
-from gaffer.messages import MAX_FIRST_MESSAGE_SIZE
+from gaffer.runtime.keyfile import new_key
+from gaffer.schemas.messages import MAX_FIRST_MESSAGE_SIZE
 from gaffer_lookupd.config import make_config, parse_options
 from support.daemons import Daemon, clean_env, command_path, lookupd, run_command
 from support.event_source import event_source

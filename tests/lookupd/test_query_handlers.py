@@ -7,7 +7,7 @@ from contextlib import AsyncExitStack
 
 import pytest
 
-from gaffer.messages import Endpoint, Process
+from gaffer.schemas.messages import Endpoint, Process
 from support.other_lookupd import http_server
 from support.registry import json
 from support.served_lookup import ServedLookup, slow_reader

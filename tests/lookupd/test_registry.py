@@ -3,7 +3,7 @@
 import msgspec
 import pytest
 
-from gaffer.messages import MAX_NODE_ENDPOINTS, MAX_NODE_JOBS, MAX_NODE_PROCESSES, Endpoint, Process, node_id
+from gaffer.schemas.messages import MAX_NODE_ENDPOINTS, MAX_NODE_JOBS, MAX_NODE_PROCESSES, Endpoint, Process, node_id
 from gaffer_lookupd.errors import Refused
 from gaffer_lookupd.lease import MAX_IDENTIFY_TIMEOUT, Lease, PauseDetector
 from gaffer_lookupd.registry import MAX_TOMBSTONE_JOBS, MAX_TOMBSTONES
@@ -787,7 +787,7 @@ def test_the_size_of_a_table_is_counted_through_all_changes(lookup):
 
 
 def test_all_nodes_together_have_a_bounded_table(lookup, monkeypatch):
-    monkeypatch.setattr("gaffer_lookupd.tables.MAX_ENTRIES", 10)
+    monkeypatch.setattr("gaffer_lookupd.job_index.MAX_ENTRIES", 10)
     first, second = lookup.identify(name="n1", id="id1"), lookup.identify(name="n2", id="id2")
     lookup.announce_table(first, {f"s.j{number}": [] for number in range(6)})
     four = {f"s.j{number}": [] for number in range(4)}

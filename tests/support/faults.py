@@ -25,16 +25,16 @@ PORT = 5010
 JOB = "[process:web]\ncmd = /bin/sleep 1000\n"
 
 _PAUSE = 0.05  # seconds between two questions
-_PATIENCE = 120.0  # seconds that an answer may take: of a lookupd that was stopped
+_TIMEOUT = 120.0  # seconds that an answer may take: of a lookupd that was stopped
 
 _starting = threading.BoundedSemaphore(4)  # more at once would only take longer each
 
 
 def fetch(path: str, resource: str) -> Any:
     """The JSON document that the server on a unix socket answers."""
-    connection = http.client.HTTPConnection("localhost", timeout=_PATIENCE)
+    connection = http.client.HTTPConnection("localhost", timeout=_TIMEOUT)
     connection.sock = socket.socket(socket.AF_UNIX)
-    connection.sock.settimeout(_PATIENCE)
+    connection.sock.settimeout(_TIMEOUT)
     try:
         connection.sock.connect(path)
         connection.request("GET", resource)

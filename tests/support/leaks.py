@@ -25,8 +25,8 @@ from typing import TYPE_CHECKING
 import psutil
 import pytest
 
-from gaffer.launch import null_device
 from gaffer.loop import new_loop
+from gaffer.processes.launch import null_device
 from support import subreaper
 
 # What is on its way out when a test ends may finish: processes that were just killed, connections closing on a loop.

@@ -5,8 +5,8 @@ from typing import Any
 
 import msgspec
 
-from gaffer.messages import Identify, Process
-from gaffer_lookupd.changes import MemoryChanges
+from gaffer.schemas.messages import Identify, Process
+from gaffer_lookupd.changes import ChangeLog
 from gaffer_lookupd.lease import Lease
 from gaffer_lookupd.queries import Queries
 from gaffer_lookupd.registry import Identified, Registry
@@ -32,7 +32,7 @@ class Lookup:
         self, ttl: float = TTL, interval: float = INTERVAL, warmup: float = 0.0, settles: bool = False
     ) -> None:
         self.now = 1000.0
-        self.changes = MemoryChanges()
+        self.changes = ChangeLog()
         self.registry = Registry(Lease(ttl, interval, warmup, settles), epoch="e", changes=self.changes, now=self.now)
         self.queries = Queries(self.registry)
         self.closed: list[int] = []

@@ -4,7 +4,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from gaffer.messages import Process
+from gaffer.schemas.messages import Process
 from support.registry import INTERVAL, TTL, Lookup
 
 JOBS = ("shop.web", "shop.db", "default.x")

@@ -6,9 +6,9 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from gaffer.http.access import Scope, make_policy
-from gaffer.messages import Identify
+from gaffer.schemas.messages import Identify
 from gaffer_lookupd.application import LookupApplication
-from gaffer_lookupd.changes import MemoryChanges
+from gaffer_lookupd.changes import ChangeLog
 from gaffer_lookupd.connections import Connections
 from gaffer_lookupd.handlers import make_routes
 from gaffer_lookupd.lease import Lease
@@ -21,7 +21,7 @@ class ServedLookup:
     """Serve `application`; `limit` changes are kept, and the clock of the registry stands at 0."""
 
     def __init__(self, limit: int = 1000) -> None:
-        self.changes = MemoryChanges(limit)
+        self.changes = ChangeLog(limit)
         self.registry = Registry(Lease(), epoch="e", changes=self.changes, now=0.0)
         policy = make_policy(own_uid=0, own_names=(), anonymous=(Scope.READ,))
         readers = Readers(100)

@@ -38,7 +38,7 @@ LEAKS = {
     "os.posix_spawn('/bin/true', ['true'], {})": "*zombie *: true, which nobody waited for",
     f"subprocess.run([sys.executable, '-c', {ORPHAN_MAKER!r}])": "*process *whose parent is gone",
     "logging.getLogger('someone').error('it %s', 'broke')": "*log record of someone, ERROR: it broke",
-    "logging.getLogger('gafferd.state').warning('odd')": "*log record of gafferd.state, WARNING: odd",
+    "logging.getLogger('gafferd.state.lock').warning('odd')": "*log record of gafferd.state.lock, WARNING: odd",
 }
 
 

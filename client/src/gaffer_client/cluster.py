@@ -4,10 +4,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from gaffer.names import split_job_name
+from gaffer.jobs.names import split_job_name
 from gaffer_client import composing
-from gaffer_client.answers import JobAnswer, JobsAnswer, NodesAnswer, SessionsAnswer
 from gaffer_client.merge import Merged, View, bridged, merge
+from gaffer_client.responses import JobAnswer, JobsAnswer, NodesAnswer, SessionsAnswer
 from gaffer_client.topology import OutOfStep, Topology, Touched
 
 

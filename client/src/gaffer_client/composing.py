@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from typing import Any, cast
 
-from gaffer.names import split_job_name
-from gaffer_client.answers import JobAnswer, JobsAnswer, NodesAnswer, SessionsAnswer, Source
+from gaffer.jobs.names import split_job_name
 from gaffer_client.merge import Merged
+from gaffer_client.responses import JobAnswer, JobsAnswer, NodesAnswer, SessionsAnswer, Source
 
 Rest = Mapping[str, Any]
 """What every answer has beside its content: `stale`, `lookups`, and of a single lookup `epoch` and `seq`."""

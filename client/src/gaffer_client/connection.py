@@ -1,6 +1,6 @@
 """One websocket to a server at an http, https or unix URL.
 
-wsproto knows the protocol (RFC 6455); this adds the socket, the key, the limits and the patience.
+wsproto knows the protocol (RFC 6455); this adds the socket, the key, the limits and the timeouts.
 """
 
 import math

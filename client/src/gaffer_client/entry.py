@@ -1,6 +1,6 @@
 """The commands `gaffer` and `gafferctl` as they are installed: Ctrl-C ends them quietly, even during the imports."""
 
-from gaffer.startup import run_command
+from gaffer.runtime.startup import run_command
 
 
 def gaffer() -> None:

@@ -9,8 +9,8 @@ from typing import Self
 import msgspec
 
 from gaffer.errors import GafferError
-from gaffer.frames import ERROR, GENERAL, MESSAGE, RESPONSE, Frame, FrameError
-from gaffer.position import Position
+from gaffer.schemas.frames import ERROR, GENERAL, MESSAGE, RESPONSE, Frame, FrameError
+from gaffer.streams.position import Position
 from gaffer_client.connection import Connection
 from gaffer_client.errors import GafferClientError, MalformedAnswer, StatusError, Unreachable, status_error
 from gaffer_client.transport import Transport, path_of
@@ -18,7 +18,7 @@ from gaffer_client.transport import Transport, path_of
 READ, WRITE = 1, 2  # the bits of `mode`
 
 KEPT = 1024 * 1024  # bytes of output that may wait to be read
-PATIENCE = 20.0  # seconds that more than that may wait, before the oldest are dropped; the node waits 60 for us
+FULL_TIMEOUT = 20.0  # seconds that more than that may wait, before the oldest are dropped; the node waits 60 for us
 _PIECE = 256 * 1024  # bytes that are written at once
 
 
@@ -178,7 +178,7 @@ class IOChannel:
 
     def _keep(self, data: bytes, offset: str) -> None:
         # An answer that is waited for may stand behind the output.
-        self._news.wait_for(lambda: self._kept < KEPT or self._expected or self._ended, PATIENCE)
+        self._news.wait_for(lambda: self._kept < KEPT or self._expected or self._ended, FULL_TIMEOUT)
         self.offset = offset
         self._output.append(data)
         self._kept += len(data)

@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING
 
 from msgspec import UNSET
 
-from gaffer.names import JobName
-from gaffer_client.answers import JobInfo, JobStats, JobStatus, NumProcesses, Pid, Pids
+from gaffer.jobs.names import JobName
 from gaffer_client.naming import checked_job_name
+from gaffer_client.responses import JobInfo, JobStats, JobStatus, NumProcesses, Pid, Pids
 from gaffer_client.transport import path_of
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ import threading
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from gaffer.event_log import ALL, match, normal
+from gaffer.streams.event_log import ALL, match, normal
 
 Listener = Callable[[str, Any], object]
 

@@ -5,15 +5,15 @@ from collections.abc import Sequence
 from contextlib import closing
 from typing import Any, Self
 
-from gaffer_client.answers import JobAnswer, JobsAnswer, NodesAnswer, SessionsAnswer
 from gaffer_client.backoff import Backoff
 from gaffer_client.cluster import ClusterMap
 from gaffer_client.errors import GafferClientError, MalformedAnswer, Unreachable
 from gaffer_client.eventsource import Watcher
+from gaffer_client.responses import JobAnswer, JobsAnswer, NodesAnswer, SessionsAnswer
 from gaffer_client.topology import OutOfStep, Topology
 from gaffer_client.transport import Transport, with_query
 
-DEFAULT_PATIENCE = 10.0  # seconds
+WATCH_TIMEOUT = 10.0  # seconds
 HEARTBEAT = 5.0  # seconds between the signs of life that a lookup is asked for
 IDLE_TIMEOUT = 3 * HEARTBEAT
 _GRACE = 1.0  # seconds that the others have once a lookup has sent its map
@@ -60,14 +60,14 @@ class LiveLookup:
         with self._lock:
             return dict(self._shared.failures)
 
-    def wait(self, patience: float = DEFAULT_PATIENCE) -> bool:
+    def wait(self, timeout: float = WATCH_TIMEOUT) -> bool:
         """Wait until each lookup has sent its map or failed; whether there is any map.
 
-        That is `patience` seconds at most, and 1 s at most once one has sent its map.
+        That is `timeout` seconds at most, and 1 s at most once one has sent its map.
         """
         with self._lock:
-            if self._shared.news.wait_for(lambda: self._map.is_known or self._shared.has_settled(), patience):
-                self._shared.news.wait_for(self._shared.has_settled, min(patience, _GRACE))
+            if self._shared.news.wait_for(lambda: self._map.is_known or self._shared.has_settled(), timeout):
+                self._shared.news.wait_for(self._shared.has_settled, min(timeout, _GRACE))
             return self._map.is_known
 
     def find_job(self, name: str) -> JobAnswer:

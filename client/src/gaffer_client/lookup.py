@@ -7,12 +7,12 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self, TypeVar
 
 from gaffer_client import composing
-from gaffer_client.answers import JobAnswer, JobsAnswer, NodesAnswer, SessionsAnswer, Source
 from gaffer_client.errors import GafferClientError, ServerError, StatusError, Unreachable
 from gaffer_client.eventsource import Watcher
-from gaffer_client.live import DEFAULT_PATIENCE, HEARTBEAT, IDLE_TIMEOUT, LiveLookup
+from gaffer_client.live import HEARTBEAT, IDLE_TIMEOUT, WATCH_TIMEOUT, LiveLookup
 from gaffer_client.merge import Merged, View, bridged, merge
 from gaffer_client.panel import GRACE, LATE, Panel
+from gaffer_client.responses import JobAnswer, JobsAnswer, NodesAnswer, SessionsAnswer, Source
 from gaffer_client.transport import Transport, path_of, unreachable, with_query
 
 if TYPE_CHECKING:
@@ -106,16 +106,16 @@ class Lookup:
     def __exit__(self, *_exc: object) -> None:
         self.close()
 
-    def watch(self, patience: float = DEFAULT_PATIENCE) -> LiveLookup:
+    def watch(self, timeout: float = WATCH_TIMEOUT) -> LiveLookup:
         """Keep a copy of what they know, current by their events, which answers the same questions without asking.
 
-        Returns when each of them has sent its map or failed once, at the latest after `patience` seconds; raises what
+        Returns when each of them has sent its map or failed once, at the latest after `timeout` seconds; raises what
         a question raises when none has. The copy is to be closed.
         """
         live = LiveLookup([transport.again() for transport in self._transports.values()])
         try:
-            if not live.wait(patience):
-                raise nobody_answered(live.failures or {url: _no_map(url, patience) for url in live.urls})
+            if not live.wait(timeout):
+                raise nobody_answered(live.failures or {url: _no_map(url, timeout) for url in live.urls})
         except BaseException:
             live.close()
             raise
@@ -276,5 +276,5 @@ def nobody_answered(failures: Mapping[str, GafferClientError]) -> GafferClientEr
     return Unreachable("; ".join(error.message for error in errors), url=", ".join(failures))
 
 
-def _no_map(url: str, patience: float) -> GafferClientError:
-    return unreachable(url, f"no map within {patience:g} s")
+def _no_map(url: str, timeout: float) -> GafferClientError:
+    return unreachable(url, f"no map within {timeout:g} s")

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple, TypeAlias
 
-from gaffer_client.answers import NodeInfo, Source, Tombstone
+from gaffer_client.responses import NodeInfo, Source, Tombstone
 
 NodeKey: TypeAlias = str | tuple[str, str]
 

@@ -4,13 +4,13 @@ import os
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Self
 
-from gaffer.event_log import ALL, normal
-from gaffer.names import JobName, parse_pid
-from gaffer_client.answers import Drain, Health, Jobs, JobStats, KeyInfo, KeyList, NewKey, Pids, Sessions, Version
+from gaffer.jobs.names import JobName, parse_pid
+from gaffer.streams.event_log import ALL, normal
 from gaffer_client.eventsource import Lost, Watcher
 from gaffer_client.jobs import Job
 from gaffer_client.naming import checked_job_name
 from gaffer_client.processes import Process
+from gaffer_client.responses import Drain, Health, Jobs, JobStats, KeyInfo, KeyList, NewKey, Pids, Sessions, Version
 from gaffer_client.transport import DEFAULT_TIMEOUT, Transport, path_of, with_query
 
 if TYPE_CHECKING:

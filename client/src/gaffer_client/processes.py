@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from gaffer_client.answers import ProcessStats
+from gaffer_client.responses import ProcessStats
 from gaffer_client.transport import path_of
 
 if TYPE_CHECKING:

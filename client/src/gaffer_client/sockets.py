@@ -164,8 +164,8 @@ def _connect_to_any(addresses: Sequence[_AddressInfo], deadline: float) -> Timed
                     continue
                 under_way[sock.fileno()] = sock
                 poll.register(sock, select.POLLOUT)
-            patience = min(_NEXT_ATTEMPT if waiting else math.inf, _left(deadline))
-            for descriptor, _ in poll.poll(patience * 1000):
+            timeout = min(_NEXT_ATTEMPT if waiting else math.inf, _left(deadline))
+            for descriptor, _ in poll.poll(timeout * 1000):
                 poll.unregister(descriptor)
                 sock = under_way.pop(descriptor)
                 if not (code := sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)):

@@ -9,7 +9,8 @@ from typing import Any, NamedTuple, cast
 
 import msgspec
 
-from gaffer_client.answers import (
+from gaffer_client.merge import NodeKey, View, node_key
+from gaffer_client.responses import (
     JobEvent,
     NodeEvent,
     NodeInfo,
@@ -20,7 +21,6 @@ from gaffer_client.answers import (
     StaleEvent,
     Tombstone,
 )
-from gaffer_client.merge import NodeKey, View, node_key
 
 _DRAINING = "draining"
 _NOT_OF_THE_NODE = ("event", "reason", "jobs", "age_ms")

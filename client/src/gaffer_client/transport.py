@@ -13,8 +13,8 @@ from urllib.parse import quote, urlencode, urlsplit
 
 import msgspec
 
-from gaffer_client.answers import Done
 from gaffer_client.errors import InvalidURL, MalformedAnswer, NotFound, StatusError, Unreachable, status_error
+from gaffer_client.responses import Done
 
 if TYPE_CHECKING:
     import requests
@@ -303,7 +303,7 @@ class Transport:
         return bytes(content)
 
     @contextmanager
-    def _translated_errors(self, patience: float | None) -> Iterator[None]:
+    def _translated_errors(self, timeout: float | None) -> Iterator[None]:
         """Turn what requests, urllib3 and sockets raise into Unreachable."""
         import requests
         import urllib3
@@ -314,7 +314,7 @@ class Transport:
             raise tls_failed(self.url, _innermost(error)) from None
         except (requests.exceptions.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
             late = isinstance(_innermost(error), TimeoutError | urllib3.exceptions.TimeoutError)
-            raise unreachable(self.url, f"no answer within {patience:g} s" if late else _cause(error)) from None
+            raise unreachable(self.url, f"no answer within {timeout:g} s" if late else _cause(error)) from None
 
     def _new_session(self) -> "requests.Session":
         import requests
@@ -392,7 +392,7 @@ def unreachable(url: str, why: str, hint: str | None = None) -> Unreachable:
 
 def tls_failed(url: str, error: BaseException) -> Unreachable:
     """No secure connection to `url` came about."""
-    from gaffer import tls  # brings in ssl, which most commands don't need
+    from gaffer.runtime import tls  # brings in ssl, which most commands don't need
 
     hint = (
         "use --cacert to name the certificate of the authority that signed the server's, and --certfile and --keyfile "

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
 
-from gaffer_client.answers import JobInfo, LookupLink, NodeInfo, Source
 from gaffer_client.merge import Merged, NodeKey, View, merge, node_key
 from gaffer_client.naming import display_name, in_state
+from gaffer_client.responses import JobInfo, LookupLink, NodeInfo, Source
 
 _LAST_LINES = 3  # of the output of a process
 _READY, _DRAINING, _SUSPECT, _LEFT = "ready", "draining", "suspect", "left"

@@ -8,7 +8,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Manager", "Plugin", "__version__", "version_info"]
 
-__version__ = "0.6.0"
+from gaffer.runtime.version import __version__
+
 version_info = (0, 6, 0)
 
 

@@ -11,12 +11,11 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, TextIO
 
-from gaffer.console_lines import RESET, ProcessOutput, now
-from gaffer.errors import BadValue
-from gaffer.names import parse_job_name
-from gaffer.printer import Printer
+from gaffer.applications.console_lines import RESET, ProcessOutput, now
+from gaffer.applications.printer import Printer
+from gaffer.errors import BadValue, did_you_mean
+from gaffer.jobs.names import parse_job_name
 from gaffer.process import Process
-from gaffer.rules import did_you_mean
 
 if TYPE_CHECKING:
     from gaffer.manager import Manager

@@ -191,3 +191,13 @@ class AlreadyRead(GafferError):
 
     errno = 403
     reason = "already_read"
+
+
+def did_you_mean(word: str, known: tuple[str, ...] | list[str]) -> str | None:
+    """A hint that names the known word nearest to `word`, or None."""
+    import difflib  # late: only mistakes need it
+
+    if len(word) > QUOTED:
+        return None
+    close = difflib.get_close_matches(word, known, n=1)
+    return f"did you mean {close[0]!r}?" if close else None

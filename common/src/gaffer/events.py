@@ -12,9 +12,9 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
-from gaffer.event_log import Arguments, Event, match, normal
 from gaffer.loop import Loop
-from gaffer.streams import Log
+from gaffer.streams.event_log import Arguments, Event, match, normal
+from gaffer.streams.rings import Log
 
 log = logging.getLogger("gaffer.events")
 

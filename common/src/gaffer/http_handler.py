@@ -11,7 +11,7 @@ from tornado.httputil import HTTPServerConnectionDelegate
 from tornado.websocket import WebSocketHandler
 from tornado.wsgi import WSGIContainer
 
-from gaffer.http import (
+from gaffer.api import (
     channel,
     drain,
     general,
@@ -25,9 +25,9 @@ from gaffer.http import (
     watch,
     websockets,
 )
+from gaffer.api.node import LookupdStatus, NodeApplication
 from gaffer.http.access import Policy, make_policy
 from gaffer.http.limits import DEFAULT_LIMITS, Limits
-from gaffer.http.node import LookupdStatus, NodeApplication
 from gaffer.http.routes import Route, example_paths
 from gaffer.http.server import HttpEndpoint, Listeners, own_host_names
 
@@ -55,7 +55,7 @@ ROUTES = [
 _GOING_AWAY = 1001  # RFC 6455 section 7.4.1
 _NO_PATH_OF_THE_API = "/no-path-of-the-api/1/x"
 _WSGI_THREADS = 8
-_FEED_PATIENCE = 1.0  # seconds that clients have to take the last of their feeds
+_FEED_TIMEOUT = 1.0  # seconds that clients have to take the last of their feeds
 
 
 class HttpHandler:
@@ -123,7 +123,7 @@ class HttpHandler:
     async def leave(self) -> None:
         """Let the feeds end: no more output will come."""
         if self._application is not None:
-            await self._application.end_feeds(_FEED_PATIENCE)
+            await self._application.end_feeds(_FEED_TIMEOUT)
 
     async def stop(self) -> None:
         """Stop listening and close every connection."""

@@ -8,21 +8,22 @@ import asyncio
 import itertools
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-from gaffer import aliases, arguments, procfs, rules, views
-from gaffer import job_events as ev
-from gaffer.channels import Channel, open_channel
-from gaffer.config import ProcessConfig
 from gaffer.errors import NodeDraining, ProcessConflict, ProcessError, ProcessNotFound, TopicError
-from gaffer.job import Job
-from gaffer.names import DEFAULT_SESSION, JobName, split_job_name
-from gaffer.observed import Observed
-from gaffer.process import Process
-from gaffer.records import ProcessRecord, Recorder
-from gaffer.shapes import JobInfo, JobStatus
-from gaffer.streams import Ring
-from gaffer.supervisor import Settings
+from gaffer.jobs import events as ev
+from gaffer.jobs import rules
+from gaffer.jobs.job import Job
+from gaffer.jobs.names import DEFAULT_SESSION, JobName, split_job_name
+from gaffer.jobs.records import ProcessRecord, Recorder
+from gaffer.process import Process, ProcessConfig
+from gaffer.processes import procfs
+from gaffer.schemas.responses import JobInfo, JobStatus
+from gaffer.streams.rings import Ring
+from gaffer.supervision import aliases, arguments, serializers
+from gaffer.supervision.channels import Channel, open_channel
+from gaffer.supervision.executor import Settings
+from gaffer.supervision.observed import Observed
 
 Name = str | JobName
 Lines = bytes | str | Sequence[bytes | str]
@@ -34,7 +35,7 @@ class Manager(Observed):
     """Maintains processes. Raises ProcessNotFound (404) for unknown names and pids, ManagerStopping (503) after stop().
 
     `subreaper` makes this OS process adopt orphaned descendants (a process-wide setting); `cgroup` is the directory of
-    a control group to divide among the processes, see gaffer.cgroups; `capture_all` captures the
+    a control group to divide among the processes, see gaffer.processes.cgroups; `capture_all` captures the
     output of every job, redirected or not; what is captured also goes to files in `log_dir`; `recorder` is told of
     every process; `endpoint_host` is the address that announced endpoints carry; `node_id` marks the processes so that
     they can be found again; `detached` are the processes that an earlier manager left running, which their jobs count
@@ -181,7 +182,7 @@ class Manager(Observed):
     def get(self, name: Name) -> ProcessConfig:
         """The config of a job."""
         with self._lock:
-            return self._job(name).config
+            return cast(ProcessConfig, self._job(name).config)  # all of them come from here
 
     def start_job(self, name: Name) -> None:
         """Start a job; it forgets earlier crashes."""
@@ -339,15 +340,15 @@ class Manager(Observed):
     def info(self, name: Name) -> JobInfo:
         """A job's state, numbers, processes and config (MGR-50)."""
         with self._lock:
-            return views.job_info(self._job(name), self._supervisor.running, self.endpoint_host)
+            return serializers.job_info(self._job(name), self._supervisor.running, self.endpoint_host)
 
     def status(self, name: Name) -> JobStatus:
         """A job's numbers, without what is costly of `info`."""
         with self._lock:
-            return views.job_status(self._job(name))
+            return serializers.job_status(self._job(name))
 
     def subscribe(self, topic: str) -> Channel:
-        """A channel that calls back with what happens in `topic`, see gaffer.channels; TopicError for a bad one."""
+        """Return a Channel (see gaffer.supervision.channels) for the events of `topic`; TopicError for a bad one."""
         return open_channel(self, topic)
 
     def unsubscribe(self, topic: str, channel: Channel) -> None:
@@ -356,12 +357,13 @@ class Manager(Observed):
             raise TopicError(f"the channel is of the topic {channel.topic!r}, not {topic!r}")
         channel.close()
 
-    def announced(self, among: Collection[JobName] | None = None) -> dict[str, dict[int, views.Announcement]]:
+    def announced(self, among: Collection[JobName] | None = None) -> dict[str, dict[int, serializers.Announcement]]:
         """The jobs, those `among` or all, with their processes from spawn to exit, by pid: what lookupds get."""
         with self._lock:
             jobs = [self._jobs[name] for name in (self._jobs if among is None else among) if name in self._jobs]
             return {
-                str(job.name): views.announcements(job, self._supervisor.running, self.endpoint_host) for job in jobs
+                str(job.name): serializers.announcements(job, self._supervisor.running, self.endpoint_host)
+                for job in jobs
             }
 
     # The names of 0.4

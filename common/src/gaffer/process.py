@@ -11,19 +11,19 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from gaffer import launch, procfs, stats
-from gaffer.config import ProcessConfig
 from gaffer.errors import ProcessError
-from gaffer.log_files import LogFile, LogWriter
-from gaffer.names import JobName
-from gaffer.process_streams import STDIN, Data, IoListener, ProcessStreams, Stream
-from gaffer.reaper import COOKIE, Reaper
-from gaffer.records import ProcessRecord, Recorder
-from gaffer.rotation import Rotation
-from gaffer.rules import FlappingInfo
-from gaffer.sampler import Sampler, StatListener
-from gaffer.streams import Ring
-from gaffer.util import parse_signal_value
+from gaffer.jobs import config as jobs_config
+from gaffer.jobs.names import JobName, parse_job_name
+from gaffer.jobs.records import ProcessRecord, Recorder
+from gaffer.jobs.rules import FlappingInfo
+from gaffer.processes import launch, procfs, stats
+from gaffer.processes.reaper import COOKIE, Reaper
+from gaffer.processes.sampler import Sampler, StatListener
+from gaffer.runtime.signals import parse_signal_value
+from gaffer.streams.log_files import LogFile, LogWriter
+from gaffer.streams.process_streams import STDIN, Data, IoListener, ProcessStreams, Stream
+from gaffer.streams.rings import Ring
+from gaffer.streams.rotation import Rotation
 
 __all__ = ["FlappingInfo", "Process", "ProcessConfig", "ProcessRecord", "Recorder"]
 
@@ -52,6 +52,31 @@ class ExitStatus:
 UNKNOWN_EXIT = ExitStatus(None, None)
 
 
+class ProcessConfig(jobs_config.ProcessConfig):
+    """How to launch the processes of one job, and how many; see gaffer.jobs.config.ProcessConfig for the settings."""
+
+    def make_process(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        pid: int,
+        label: str,
+        env: Mapping[str, str] | None = None,
+        on_exit: "Callable[[Process, int | None, int | None], Any] | None" = None,
+    ) -> "Process":
+        """A process with these settings that no manager looks after, not started yet (TPL-27).
+
+        `pid` becomes its internal id, `label` (`session.job` or a bare name) its job, `env` goes over the settings'.
+        `on_exit(process, exit_code, term_signal)` is called on the loop when it has ended; `exit_code` is None when a
+        signal ended it.
+        """
+
+        def ended(process: "Process", status: ExitStatus) -> None:
+            if on_exit is not None:
+                on_exit(process, status.exit_code, status.term_signal)
+
+        return Process(loop, self, pid=pid, job=parse_job_name(label), env=env, on_exit=ended)
+
+
 def _with_cont(signum: int) -> tuple[int, ...]:
     """The signals to send for `signum`: a process that is stopped does not handle SIGTERM before it continues."""
     return (signum, signal.SIGCONT) if signum == signal.SIGTERM else (signum,)
@@ -70,7 +95,7 @@ class Process:
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
-        config: ProcessConfig,
+        config: jobs_config.ProcessConfig,
         *,
         pid: int,
         job: JobName,
@@ -354,7 +379,7 @@ class Process:
             return "not started"
         if not self.active:
             return "exited"
-        import psutil  # late, see gaffer.stats
+        import psutil  # late, see gaffer.processes.stats
 
         try:
             return str(psutil.Process(self.os_pid).status())
@@ -384,7 +409,7 @@ class Process:
 
     @property
     def stats(self) -> dict[str, Any]:
-        """Memory, CPU time and the like, see gaffer.stats."""
+        """Memory, CPU time and the like, see gaffer.processes.stats."""
         return stats.stats_of([self])[0]
 
     def monitor(self, listener: StatListener) -> None:

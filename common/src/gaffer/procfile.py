@@ -12,7 +12,7 @@ import msgspec
 from dotenv.parser import parse_stream
 
 from gaffer.errors import ConfigError, Problem
-from gaffer.words import needs_shell, parse_words, split_words
+from gaffer.jobs.words import needs_shell, parse_words, split_words
 
 Path = str | os.PathLike[str]
 Warn = Callable[[Problem], object]
@@ -129,7 +129,7 @@ class Procfile:
 
         A line that uses shell syntax is run by `sh -c`, unchanged; another one is executed directly.
         `concurrency_settings` maps types to numbers of processes; 1 where it says nothing. Raises
-        `gaffer.words.SplitError`, a ValueError, for a quotation that is left open.
+        `gaffer.jobs.words.SplitError`, a ValueError, for a quotation that is left open.
         """
         description: dict[str, Any] = {
             "name": name,

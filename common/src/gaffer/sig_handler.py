@@ -8,7 +8,7 @@ from collections.abc import Callable
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from gaffer import startup
+from gaffer.runtime import startup
 
 if TYPE_CHECKING:
     from gaffer.manager import Manager
@@ -31,7 +31,7 @@ class BaseSigHandler:
         self._previous: dict[int, Any] = {}
 
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Catch the signals from now on, and handle those that `gaffer.startup` has held."""
+        """Catch the signals from now on, and handle those that `gaffer.runtime.startup` has held."""
         if threading.current_thread() is not threading.main_thread():
             logger.warning("signals are not caught: the loop does not run in the main thread")
             return

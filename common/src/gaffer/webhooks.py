@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from gaffer.http_post import Address, post
+from gaffer.applications.http_post import Address, post
 
 if TYPE_CHECKING:
     from gaffer.events import EventEmitter, Listener

@@ -1,6 +1,6 @@
 """The command `gafferd` as it is installed: it catches signals before the imports, which take a while."""
 
-from gaffer.startup import run_daemon
+from gaffer.runtime.startup import run_daemon
 
 
 def main() -> None:

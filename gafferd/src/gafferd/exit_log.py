@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gaffer import Manager
-from gaffer.job_states import describe_exit
+from gaffer.jobs.states import describe_exit
 
 logger = logging.getLogger("gafferd.exits")
 

@@ -7,10 +7,11 @@ from urllib.parse import urlsplit
 
 from gaffer.errors import BadRequest, Problem
 from gaffer.http.authority import is_loopback
-from gaffer.keyfile import MIN_BITS, warn_about_private_key
-from gaffer.util import hostname, is_ipv6, is_ssl, parse_address, parse_ssl_options
-from gafferd.config import EndpointConfig
-from gafferd.settings import Settings
+from gaffer.runtime.keyfile import MIN_BITS, warn_about_private_key
+from gaffer.runtime.sockets import hostname, is_ipv6, is_ssl, parse_address
+from gaffer.runtime.tls import parse_ssl_options
+from gafferd.config.file import EndpointConfig
+from gafferd.config.settings import Settings
 
 DEFAULT_BIND = ("127.0.0.1:5000",)
 DEFAULT_PORT = 5000

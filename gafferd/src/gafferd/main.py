@@ -7,15 +7,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from gaffer import startup
 from gaffer.errors import ConfigError, GafferError, Problem
-from gaffer.log import setup_logging
 from gaffer.pidfile import hold_pidfile
-from gaffer.usage import parse_command_line
-from gaffer.util import daemonize, setproctitle_
-from gafferd.config import find_config, load_config, show_problem
-from gafferd.settings import resolve
-from gafferd.state import default_path
+from gaffer.runtime import startup
+from gaffer.runtime.daemonize import daemonize, setproctitle_
+from gaffer.runtime.log import setup_logging
+from gaffer.runtime.usage import parse_command_line
+from gafferd.config.file import find_config, load_config, show_problem
+from gafferd.config.settings import resolve
+from gafferd.state.directory import default_path
 
 logger = logging.getLogger(__name__)
 

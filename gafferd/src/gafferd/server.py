@@ -11,34 +11,37 @@ from ssl import SSLContext
 from typing import Any
 from urllib.parse import urlsplit
 
-from gaffer import Manager, startup
-from gaffer.cgroups import own_cgroup
+from gaffer import Manager
 from gaffer.console_output import ConsoleOutput, wants_color
 from gaffer.errors import ConfigError, GafferError, Problem
 from gaffer.http.access import Policy, make_policy
 from gaffer.http.limits import Limits
 from gaffer.http.server import own_host_names
 from gaffer.http_handler import HttpEndpoint, HttpHandler
-from gaffer.keyfile import MIN_BITS, is_weak, read_key_file
-from gaffer.limits import raise_descriptors
+from gaffer.jobs.names import is_host
 from gaffer.loop import new_loop, spare_memory
-from gaffer.names import is_host
+from gaffer.processes.cgroups import own_cgroup
+from gaffer.processes.limits import raise_descriptors
+from gaffer.runtime import startup
+from gaffer.runtime.keyfile import MIN_BITS, is_weak, read_key_file
+from gaffer.runtime.sockets import hostname
 from gaffer.sig_handler import SigHandler
-from gaffer.util import hostname
 from gaffer.webhooks import WebHooks
-from gafferd import key_routes, listening, site_routes
-from gafferd.announcer import Announcer
-from gafferd.config import Config, show_problem
+from gafferd import listening
+from gafferd.access import key_routes
+from gafferd.access.keys import KeyStore
+from gafferd.access.logins import Logins
+from gafferd.announce.announcer import Announcer
+from gafferd.config.file import Config, show_problem
+from gafferd.config.file_jobs import FileJobs
+from gafferd.config.settings import Settings
 from gafferd.exit_log import ExitLog
-from gafferd.file_jobs import FileJobs
-from gafferd.identity import Identity
-from gafferd.keys import KeyStore
-from gafferd.logins import Logins
-from gafferd.plugins import PluginFolder, plugin_folders
-from gafferd.settings import Settings
-from gafferd.site_layout import settle_sites
-from gafferd.sites import Sites
-from gafferd.state import StateDir
+from gafferd.sites import routes
+from gafferd.sites.files import Sites
+from gafferd.sites.layout import settle_sites
+from gafferd.sites.plugins import PluginFolder, plugin_folders
+from gafferd.state.directory import StateDir
+from gafferd.state.identity import Identity
 
 logger = logging.getLogger(__name__)
 
@@ -130,7 +133,7 @@ class Server:
         http = HttpHandler(
             [*self.endpoints, HttpEndpoint([f"unix:{state.socket_path}"], self.settings.backlog)],
             access=replace(self.policy, cookie=logins.cookie, resume=logins.resume),
-            routes=[*key_routes.ROUTES, *site_routes.ROUTES],
+            routes=[*key_routes.ROUTES, *routes.ROUTES],
             limits=self.limits,
             keys=self.keys,
             logins=logins,

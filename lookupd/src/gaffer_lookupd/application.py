@@ -15,8 +15,9 @@ from gaffer.http.access import AuthRequired, Forbidden, Grant, Policy, Scope
 from gaffer.http.base import Application, Handler
 from gaffer.http.openapi import make_document
 from gaffer.http.routes import Match, Route
-from gaffer.messages import MAX_MESSAGE_SIZE
-from gaffer_lookupd.changes import MemoryChanges
+from gaffer.runtime.version import __version__
+from gaffer.schemas.messages import MAX_MESSAGE_SIZE
+from gaffer_lookupd.changes import ChangeLog
 from gaffer_lookupd.connections import Connections
 from gaffer_lookupd.errors import Warming
 from gaffer_lookupd.queries import Queries
@@ -38,7 +39,7 @@ class LookupApplication(Application):
         routes: Iterable[Route],
         policy: Policy,
         connections: Connections,
-        changes: MemoryChanges,
+        changes: ChangeLog,
         *,
         readers: Readers,
         verify_node: Callable[[str], bool] | None,
@@ -61,7 +62,7 @@ class LookupApplication(Application):
     @cached_property
     def openapi(self) -> bytes:
         """The OpenAPI document of the API."""
-        return msgspec.json.encode(make_document(self.routes, title="Gaffer registry"))
+        return msgspec.json.encode(make_document(self.routes, title="Gaffer registry", version=__version__))
 
     def authorize(self, match: Match, method: str, grant: Grant) -> None:
         """As the base class; only the cluster key allows more than reading, so a caller without it is asked for it."""

@@ -11,8 +11,8 @@ from typing import Literal, Protocol
 import msgspec
 from msgspec import UNSET, Struct, UnsetType, structs
 
-from gaffer.messages import Endpoint, Process, ProcessState
-from gaffer.streams import Log
+from gaffer.schemas.messages import Endpoint, Process, ProcessState
+from gaffer.streams.rings import Log
 from gaffer_lookupd.records import Departure, Node, NodeInfo, Tombstone
 
 KEPT = 20_000  # changes that a follower may be behind
@@ -88,7 +88,7 @@ class Changes(Protocol):
     def publish(self, change: Change) -> None: ...
 
 
-class MemoryChanges(Log[Change]):
+class ChangeLog(Log[Change]):
     """Keeps the newest changes; the offset of a change is the number of the one before it.
 
     Who watches hears of many changes at once: when `tell` is called, or by the loop.

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from gaffer.http.access import Scope
 from gaffer.http.sockjs import Connection, ConnectionClosed, SockJS
-from gaffer_lookupd.changes import MemoryChanges
+from gaffer_lookupd.changes import ChangeLog
 from gaffer_lookupd.readers import Readers
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ OVERTAKEN = (4000, "you were too slow and changes are lost: connect again and as
 class Channel:
     """The service of all connections."""
 
-    def __init__(self, changes: MemoryChanges, readers: Readers) -> None:
+    def __init__(self, changes: ChangeLog, readers: Readers) -> None:
         self._changes = changes
         self._readers = readers
         self._followers: dict[Connection, _Follower] = {}
@@ -46,7 +46,7 @@ class Channel:
 class _Follower:
     """Sends the changes from now on, as fast as the connection takes them; keeps none for it."""
 
-    def __init__(self, connection: Connection, changes: MemoryChanges) -> None:
+    def __init__(self, connection: Connection, changes: ChangeLog) -> None:
         self._connection = connection
         self._changes = changes
         self._position = changes.end

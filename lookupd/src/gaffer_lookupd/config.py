@@ -11,12 +11,12 @@ from msgspec import Struct
 
 from gaffer.errors import BadRequest, ConfigError, GafferError, Problem
 from gaffer.http.authority import is_loopback
-from gaffer.keyfile import MIN_BITS, is_weak, read_key_file, warn_about_private_key
-from gaffer.log import parse_level
 from gaffer.loop import KINDS
-from gaffer.trusted_files import UntrustedFile, open_trusted
-from gaffer.usage import parse_command_line
-from gaffer.util import parse_address
+from gaffer.runtime.keyfile import MIN_BITS, is_weak, read_key_file, warn_about_private_key
+from gaffer.runtime.log import parse_level
+from gaffer.runtime.sockets import parse_address
+from gaffer.runtime.trusted_files import UntrustedFile, open_trusted
+from gaffer.runtime.usage import parse_command_line
 from gaffer_lookupd.lease import Lease
 
 DEFAULT_PORT = 5010

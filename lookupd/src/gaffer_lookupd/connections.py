@@ -8,8 +8,8 @@ from typing import Any, cast
 
 from tornado.websocket import WebSocketClosedError, WebSocketHandler
 
-from gaffer.complaints import Complaints
-from gaffer_lookupd.changes import MemoryChanges
+from gaffer.runtime.throttled import ThrottledWarnings
+from gaffer_lookupd.changes import ChangeLog
 from gaffer_lookupd.log_budget import Verdict, WarningBudget
 from gaffer_lookupd.protocol import answer
 from gaffer_lookupd.readers import Readers
@@ -23,11 +23,11 @@ logger = logging.getLogger(__name__)
 class Connections:
     """The open websockets by session, and the clock of the registry's leases."""
 
-    def __init__(self, registry: Registry, changes: MemoryChanges, readers: Readers) -> None:
+    def __init__(self, registry: Registry, changes: ChangeLog, readers: Readers) -> None:
         self.registry = registry
         self._changes = changes
         self._readers = readers  # peers are counted there until they identify themselves
-        self._complaints = Complaints()
+        self._complaints = ThrottledWarnings()
         self._budget = WarningBudget()
         self._sockets: dict[int, WebSocketHandler] = {}
         self._timer: asyncio.TimerHandle | None = None

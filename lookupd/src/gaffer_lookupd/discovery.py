@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 import msgspec
 
-from gaffer.messages import Process
-from gaffer.names import JobName, split_job_name
+from gaffer.jobs.names import JobName, split_job_name
+from gaffer.schemas.messages import Process
 from gaffer_lookupd.queries import in_parts, separated
 from gaffer_lookupd.records import Node
 from gaffer_lookupd.registry import Registry

@@ -4,7 +4,7 @@ from msgspec import Struct
 
 from gaffer.errors import BadRequest
 from gaffer.http.operations import TEXT, operation
-from gaffer.names import parse_job_name
+from gaffer.jobs.names import parse_job_name
 from gaffer_lookupd.application import LookupHandler
 from gaffer_lookupd.discovery import find_addresses, nginx_upstream, plain_lines, prometheus_groups
 from gaffer_lookupd.errors import Warming

@@ -1,6 +1,6 @@
 """The command `gaffer_lookupd` as it is installed: it catches signals before the imports, which take a while."""
 
-from gaffer.startup import run_daemon
+from gaffer.runtime.startup import run_daemon
 
 
 def main() -> None:

@@ -12,8 +12,8 @@ from tornado.iostream import StreamClosedError
 
 from gaffer.errors import BadRequest
 from gaffer.http.operations import EVENTS, operation
-from gaffer.position import Position
-from gaffer.streams import Cursor, Records
+from gaffer.streams.position import Position
+from gaffer.streams.rings import Cursor, Records
 from gaffer_lookupd.application import LookupHandler
 from gaffer_lookupd.changes import Change
 from gaffer_lookupd.queries import in_parts

@@ -2,12 +2,12 @@
 
 from typing import Any
 
-from gaffer import __version__
 from gaffer.http.access import Scope
 from gaffer.http.operations import TEXT, operation
 from gaffer.http.routes import PUBLIC, Route
+from gaffer.runtime.version import __version__
 from gaffer_lookupd import query_handlers as ask
-from gaffer_lookupd import shapes
+from gaffer_lookupd import responses
 from gaffer_lookupd.application import LookupHandler
 from gaffer_lookupd.channel import CHANNEL
 from gaffer_lookupd.discovery_routes import PrometheusHandler, UpstreamHandler
@@ -19,10 +19,10 @@ from gaffer_lookupd.node_socket import NodeSocket
 class WelcomeHandler(LookupHandler):
     """The root."""
 
-    @operation(shapes.Welcome)
+    @operation(responses.Welcome)
     def get(self) -> None:
         """`{"welcome": "gaffer-lookupd", "version"}`."""
-        self.reply(shapes.Welcome(welcome="gaffer-lookupd", version=__version__))
+        self.reply(responses.Welcome(welcome="gaffer-lookupd", version=__version__))
 
 
 class PingHandler(LookupHandler):
@@ -37,16 +37,16 @@ class PingHandler(LookupHandler):
 class VersionHandler(LookupHandler):
     """The version of lookupd."""
 
-    @operation(shapes.Version)
+    @operation(responses.Version)
     def get(self) -> None:
         """`{"version"}`."""
-        self.reply(shapes.Version(version=__version__))
+        self.reply(responses.Version(version=__version__))
 
 
 class HealthHandler(LookupHandler):
     """How lookupd is."""
 
-    @operation(shapes.Health)
+    @operation(responses.Health)
     def get(self) -> None:
         """`{"status": "ok", "warming" or "stale", "warming", "version", "uptime", "connections", "nodes", "suspect",
         "jobs", "tombstones", "lost", "followers", "displaced"}`.
@@ -58,7 +58,7 @@ class HealthHandler(LookupHandler):
         application = self.application
         registry = application.registry
         self.reply(
-            shapes.Health(
+            responses.Health(
                 status="stale" if registry.preserving else "warming" if registry.warming else "ok",
                 warming=registry.warming,
                 version=__version__,

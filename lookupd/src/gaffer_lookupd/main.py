@@ -5,13 +5,13 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from gaffer import startup
 from gaffer.errors import ConfigError, GafferError, Problem
-from gaffer.log import setup_logging
 from gaffer.loop import new_loop, spare_memory
 from gaffer.pidfile import hold_pidfile
+from gaffer.runtime import startup
+from gaffer.runtime.daemonize import daemonize
+from gaffer.runtime.log import setup_logging
 from gaffer.sig_handler import BaseSigHandler
-from gaffer.util import daemonize
 from gaffer_lookupd.config import Config, make_config, parse_options
 from gaffer_lookupd.server import LookupServer
 

@@ -4,9 +4,10 @@ import platform
 from collections import Counter
 from typing import get_args
 
-from gaffer import __version__, log
 from gaffer.http.exposition import CONTENT_TYPE, Family
 from gaffer.http.operations import TEXT, operation
+from gaffer.runtime import log
+from gaffer.runtime.version import __version__
 from gaffer_lookupd.application import LookupApplication, LookupHandler
 from gaffer_lookupd.records import Status
 

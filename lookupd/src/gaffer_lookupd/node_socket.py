@@ -11,7 +11,7 @@ from gaffer.http.access import AuthRequired, Facts, check_host, check_origin
 from gaffer.http.http1 import list_items
 from gaffer.http.rfc6455 import ServerSocket
 from gaffer.http.server import peer_of
-from gaffer.messages import MAX_FIRST_MESSAGE_SIZE, MAX_MESSAGE_SIZE
+from gaffer.schemas.messages import MAX_FIRST_MESSAGE_SIZE, MAX_MESSAGE_SIZE
 from gaffer_lookupd.application import LookupHandler
 
 _AGENT_LIMIT = 200  # characters

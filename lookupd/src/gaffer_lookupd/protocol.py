@@ -2,7 +2,8 @@
 
 from msgspec import Struct
 
-from gaffer.messages import (
+from gaffer.jobs.names import canonical_job_name
+from gaffer.schemas.messages import (
     Drain,
     Identify,
     Leave,
@@ -22,7 +23,6 @@ from gaffer.messages import (
     decode_request,
     encode,
 )
-from gaffer.names import canonical_job_name
 from gaffer_lookupd.errors import Refused
 from gaffer_lookupd.registry import Registry
 

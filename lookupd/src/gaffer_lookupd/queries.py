@@ -9,8 +9,8 @@ from operator import attrgetter
 
 import msgspec
 
-from gaffer.messages import Process
-from gaffer.names import split_job_name
+from gaffer.jobs.names import split_job_name
+from gaffer.schemas.messages import Process
 from gaffer_lookupd.records import Grave, Node, NodeInfo
 from gaffer_lookupd.registry import Registry
 

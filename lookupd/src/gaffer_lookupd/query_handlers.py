@@ -16,8 +16,8 @@ from tornado.iostream import StreamClosedError
 
 from gaffer.errors import BadRequest
 from gaffer.http.operations import operation
-from gaffer.names import canonical_job_name
-from gaffer_lookupd import shapes
+from gaffer.jobs.names import canonical_job_name
+from gaffer_lookupd import responses
 from gaffer_lookupd.application import LookupApplication, LookupHandler
 from gaffer_lookupd.errors import unknown_node
 from gaffer_lookupd.queries import Queries
@@ -119,7 +119,7 @@ def _date(now: int) -> bytes:
 class Nodes(Query):
     """The nodes."""
 
-    @operation(shapes.Nodes)
+    @operation(responses.Nodes)
     async def get(self) -> None:
         """`{"nodes": [...]}`, those that are known and not expired."""
         await super().get()
@@ -132,7 +132,7 @@ class Nodes(Query):
 class Node(Query):
     """One node, by its id."""
 
-    @operation(shapes.AgedNodeInfo, errors=(404,))
+    @operation(responses.AgedNodeInfo, errors=(404,))
     async def get(self) -> None:
         """The node as `/nodes` lists it; 404 when it is not known."""
         await super().get()
@@ -145,7 +145,7 @@ class Node(Query):
             raise unknown_node(node_id)
         return iter((answer,))
 
-    @operation(shapes.Done, errors=(404,))
+    @operation(responses.Done, errors=(404,))
     def delete(self) -> None:
         """Remove a node that will not come back, with its jobs: `{"ok": true}`.
 
@@ -153,13 +153,13 @@ class Node(Query):
         connects again and is back.
         """
         self.application.connections.delete(self.params["node_id"])
-        self.reply(shapes.Done())
+        self.reply(responses.Done())
 
 
 class Sessions(Query):
     """The sessions."""
 
-    @operation(shapes.Sessions)
+    @operation(responses.Sessions)
     async def get(self) -> None:
         """`{"nb_sessions", "sessions": [{"sessionid", "jobs": {name: [source]}}]}`, of all nodes or of one."""
         await super().get()
@@ -172,7 +172,7 @@ class Sessions(Query):
 class Jobs(Query):
     """The jobs."""
 
-    @operation(shapes.Jobs)
+    @operation(responses.Jobs)
     async def get(self) -> None:
         """`{"nb_jobs", "jobs": [{"name", "sources"}]}`."""
         await super().get()
@@ -185,7 +185,7 @@ class Jobs(Query):
 class FindJob(Query):
     """Who runs a job."""
 
-    @operation(shapes.Sources, query=shapes.JobQuery)
+    @operation(responses.Sources, query=responses.JobQuery)
     async def get(self) -> None:
         """`{"sources": [...]}` for `?name=session.job`; empty when nobody has it."""
         await super().get()
@@ -198,7 +198,7 @@ class FindJob(Query):
 class FindSession(Query):
     """Who runs a session."""
 
-    @operation(shapes.Jobs, query=shapes.SessionQuery)
+    @operation(responses.Jobs, query=responses.SessionQuery)
     async def get(self) -> None:
         """`{"nb_jobs", "jobs": [{"name", "sources"}]}` for `?sessionid=`; empty when nobody has it."""
         await super().get()

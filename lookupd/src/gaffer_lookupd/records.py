@@ -5,7 +5,7 @@ from typing import Literal, NamedTuple, Self
 
 from msgspec import Struct
 
-from gaffer.messages import Identify, Process
+from gaffer.schemas.messages import Identify, Process
 
 Status = Literal["alive", "suspect", "draining"]
 NodeKey = str | int  # a node's id, or the session of a node without one
@@ -72,7 +72,7 @@ class Size(NamedTuple):
         return self if process is None else Size(self.processes - 1, self.endpoints - len(process.endpoints))
 
 
-class Parts:
+class CachedJson:
     """Parts of answers about a node as JSON, dropped when what they describe changes; made on demand.
 
     info: the node. sources: for each job how a source begins. targets: for each job the groups of targets, by the name
@@ -138,7 +138,7 @@ class Node:
         self.size = Size()
         self.frozen = False
         self.info = self.describe()  # as it was published last
-        self.parts = Parts()
+        self.parts = CachedJson()
 
     @property
     def entries(self) -> int:

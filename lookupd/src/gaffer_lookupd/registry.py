@@ -17,12 +17,12 @@ from collections.abc import Collection, ValuesView
 
 from msgspec import Struct
 
-from gaffer.messages import MAX_NODES, Identify, node_id
+from gaffer.schemas.messages import MAX_NODES, Identify, node_id
 from gaffer_lookupd.changes import Changes, Publisher
 from gaffer_lookupd.errors import Refused, unknown_node
+from gaffer_lookupd.job_index import JobIndex
 from gaffer_lookupd.lease import Lease, PauseDetector, Preservation
 from gaffer_lookupd.records import Departure, Grave, Node, NodeInfo, NodeKey, Tombstone
-from gaffer_lookupd.tables import Tables
 
 # Nodes that lost their connection together come back at about this rate.
 RECONNECTS_PER_SECOND = 500
@@ -50,7 +50,7 @@ class Registry:
         self.lease = lease
         self.epoch = epoch
         self._publish = Publisher(changes)
-        self.tables = Tables(self._publish)
+        self.tables = JobIndex(self._publish)
         self._pauses = PauseDetector(lease, now)
         self._preservation = Preservation(lease)
         self._last_session = 0

@@ -5,7 +5,7 @@ import socket
 import time
 from collections.abc import Iterable
 
-from gaffer.names import is_ip
+from gaffer.jobs.names import is_ip
 
 TIMEOUT = 2.0  # seconds that a query waits for names that are not known yet
 FRESH = 30.0  # seconds until a name is asked for again

@@ -11,10 +11,10 @@ from gaffer.http.access import ALL_SCOPES, Grant, Scope, make_policy
 from gaffer.http.authority import is_loopback
 from gaffer.http.limits import Limits
 from gaffer.http.server import HttpEndpoint, Listeners, own_host_names
-from gaffer.keyfile import MIN_BITS, is_weak
-from gaffer.limits import raise_descriptors
+from gaffer.processes.limits import raise_descriptors
+from gaffer.runtime.keyfile import MIN_BITS, is_weak
 from gaffer_lookupd.application import LookupApplication
-from gaffer_lookupd.changes import Change, MemoryChanges, NodeMessage
+from gaffer_lookupd.changes import Change, ChangeLog, NodeMessage
 from gaffer_lookupd.channel import CHANNEL
 from gaffer_lookupd.config import Config
 from gaffer_lookupd.connections import Connections
@@ -120,7 +120,7 @@ def _is_reachable(url: str) -> bool:
     return not url.startswith("unix:") and not is_loopback(urlsplit(url).hostname or "")
 
 
-class _LoggedChanges(MemoryChanges):
+class _LoggedChanges(ChangeLog):
     """Tells the log of nodes that come, are in doubt, and go."""
 
     def __init__(self) -> None:

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
+from gaffer.api.channel import MAX_SUBSCRIPTIONS
+from gaffer.api.subscriptions import Subscription
 from gaffer.http.access import Grant, Scope, make_policy
-from gaffer.http.channel import MAX_SUBSCRIPTIONS
-from gaffer.http.subscriptions import Subscription
 from gaffer.process import ProcessConfig
 from support.http_node import HttpNode, run_script, running_node, sleeper
 from support.poll import eventually_async
@@ -528,7 +528,7 @@ async def test_who_is_not_known_can_send_little(guarded: HttpNode) -> None:
 
 @pytest.mark.row("SJS-21")
 async def test_who_never_shows_a_key_is_sent_away(guarded: HttpNode, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gaffer.http.channel.AUTH_PATIENCE", 0.1)
+    monkeypatch.setattr("gaffer.api.channel.AUTH_TIMEOUT", 0.1)
     async with client_of(guarded) as client:
         assert (await client.hear())["data"]["error"] == "AUTH_REQUIRED"
         with pytest.raises(Closed, match="4401"):

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from gaffer.frames import Frame
 from gaffer.http.access import Grant, Scope, make_policy
 from gaffer.process import ProcessConfig
+from gaffer.schemas.frames import Frame
 from support.http_node import ECHO, PYTHON, HttpNode, run_script, running_node
 from support.poll import eventually_async
 from support.websocket import WebSocket, connected
@@ -295,6 +295,6 @@ async def test_a_known_client_that_shows_another_key_goes_on_with_that(guarded: 
 
 
 async def test_a_client_that_never_sends_a_key_is_sent_away(guarded: HttpNode, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gaffer.http.process_socket.AUTH_TIMEOUT", 0.1)
+    monkeypatch.setattr("gaffer.api.process_socket.AUTH_TIMEOUT", 0.1)
     async with channel(guarded, 1) as socket:
         assert (await socket.closing()).code == 4401

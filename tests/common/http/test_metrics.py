@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from gaffer.http.access import ALL_SCOPES, Grant, make_policy
 from gaffer.http.exposition import Family, Histogram
-from gaffer.streams import Cursor
+from gaffer.streams.rings import Cursor
 from support.http_node import HttpNode, open_exchange, running_node, script, sleeper
 from support.metrics import Samples, parse_metrics
 from support.needs import needs_prometheus

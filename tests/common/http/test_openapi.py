@@ -11,21 +11,23 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
-from gaffer import http_handler
-from gaffer.config import PROCESS_KEYS, ProcessConfig
+from gaffer import __version__, http_handler
+from gaffer.api.node import NodeHandler
 from gaffer.errors import BadRequest
-from gaffer.http.node import NodeHandler
-from gaffer.http.openapi import PARAMETERS, make_document
+from gaffer.http.openapi import make_document
 from gaffer.http.operations import operation_of
 from gaffer.http.routes import Open, Route
-from gaffer.names import JOB_NAME_PATTERN, NAME_PATTERN, PID_PATTERN, check_name, parse_job_name, parse_pid
-from gaffer.streams import Ring
-from gafferd import key_routes, site_routes
+from gaffer.jobs.config import PROCESS_KEYS
+from gaffer.jobs.names import JOB_NAME_PATTERN, NAME_PATTERN, PID_PATTERN, check_name, parse_job_name, parse_pid
+from gaffer.process import ProcessConfig
+from gaffer.streams.rings import Ring
+from gafferd.access import key_routes
+from gafferd.sites import routes
 from support.http_node import Answer, HttpNode, script, sleeper
 from support.poll import eventually_async
 
-ROUTES = [*http_handler.ROUTES, *key_routes.ROUTES, *site_routes.ROUTES]
-DOCUMENT = make_document(ROUTES, title="test", cookie="gaffer_5000")
+ROUTES = [*http_handler.ROUTES, *key_routes.ROUTES, *routes.ROUTES]
+DOCUMENT = make_document(ROUTES, title="test", version=__version__, cookie="gaffer_5000")
 
 
 def test_every_method_says_what_it_takes_and_answers() -> None:
@@ -43,8 +45,9 @@ def test_the_document_is_valid() -> None:
 
 
 def test_every_parameter_of_a_path_is_described() -> None:
-    used = {name for route in ROUTES for name in re.findall(r"\{([a-z0-9_]+)", route.pattern)}
-    assert used <= PARAMETERS.keys()
+    for route in ROUTES:
+        used = set(re.findall(r"\{([a-z0-9_]+)", route.pattern))
+        assert used <= route.handler.parameters.keys(), route.pattern
 
 
 def test_every_route_is_there_with_its_scopes() -> None:
@@ -70,7 +73,7 @@ def test_a_route_without_a_word_of_itself_is_documented_too() -> None:
         def put(self) -> None:
             """Do something."""
 
-    document = make_document([Route("/silent/{what}", Silent, {"PUT": Open.PUBLIC})], title="test")
+    document = make_document([Route("/silent/{what}", Silent, {"PUT": Open.PUBLIC})], title="test", version=__version__)
     OpenAPIV31SpecValidator(document).validate()
     assert document["paths"]["/silent/{what}"]["put"]["description"] == "Do something."
 
@@ -79,7 +82,9 @@ async def test_it_is_served(node: HttpNode) -> None:
     answer = await node.call("GET", "/openapi.json")
     assert answer.headers["content-type"] == "application/json"
     assert answer.json["openapi"] == "3.1.0"
-    assert set(answer.json["paths"]) == set(make_document(http_handler.ROUTES, title="test")["paths"])
+    assert set(answer.json["paths"]) == set(
+        make_document(http_handler.ROUTES, title="test", version=__version__)["paths"]
+    )
 
 
 # Real answers

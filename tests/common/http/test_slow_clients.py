@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 import pytest
 from tornado.iostream import IOStream
 
-from gaffer.streams import DEFAULT_LIMIT, READ_SIZE
+from gaffer.streams.rings import DEFAULT_LIMIT, READ_SIZE
 from support.http_node import HttpNode, script
 from support.poll import eventually_async
 

@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from gaffer.http.access import ALL_SCOPES, Grant, Policy, Scope, make_policy
-from gaffer.http.connections import Endpoint
+from gaffer.http.connections import Acceptor
 from gaffer.http.revocation import Revocation
 from gaffer.http.sockjs import Connection, ConnectionClosed
 from support import turnable
@@ -36,7 +36,7 @@ def on_turnable_loop(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable
 def session_timers() -> list[asyncio.TimerHandle]:
     """The timers on the loop but for those of the endpoint, which outlive its connections by one round."""
     return [
-        timer for timer in turnable.timers() if not isinstance(getattr(timer._callback, "__self__", None), Endpoint)
+        timer for timer in turnable.timers() if not isinstance(getattr(timer._callback, "__self__", None), Acceptor)
     ]
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from gaffer.http.stats import KEPT
+from gaffer.api.stats import KEPT
 from support.http_node import Exchange, HttpNode, script, sleeper
 from support.poll import eventually_async
 
@@ -191,7 +191,7 @@ async def test_others_have_their_turns_while_many_are_measured(
     node: HttpNode, path: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pid, *_ = await run(node, count=20)
-    monkeypatch.setattr("gaffer.http.slices.SLICE", 0.0)
+    monkeypatch.setattr("gaffer.http.batches.SLICE", 0.0)
     loop, turns = asyncio.get_running_loop(), 0
 
     def turn() -> None:

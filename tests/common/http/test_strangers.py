@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from gaffer.api.channel import CHANNEL
 from gaffer.http.access import ALL_SCOPES, Grant, make_policy
-from gaffer.http.channel import CHANNEL
 from gaffer.http.limits import STRANGER_BODY, Limits
 from support.http_node import HttpNode, open_exchange, running_node
 from support.needs import needs_root

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from gaffer.event_log import LIMIT
 from gaffer.http.access import ALL_SCOPES, Grant, make_policy
+from gaffer.streams.event_log import LIMIT
 from support.http_node import Exchange, HttpNode, running_node, sleeper
 from support.poll import eventually_async
 

@@ -12,11 +12,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gaffer import Manager
-from gaffer.controller import COMMANDS
-from gaffer.frames import Frame
+from gaffer.api.dispatcher import COMMANDS
 from gaffer.http.access import Grant, Scope, make_policy
 from gaffer.http_handler import HttpEndpoint, HttpHandler
 from gaffer.process import ProcessConfig
+from gaffer.schemas.frames import Frame
 from support.http_node import ECHO, PYTHON
 from support.managers import running_manager
 from support.poll import eventually

@@ -9,9 +9,9 @@ from functools import cached_property
 from typing import TypedDict
 from urllib.parse import urlsplit
 
-from gaffer.keyfile import KeyFileError, read_key_file
-from gaffer.rules import did_you_mean
-from gaffer.trusted_files import UntrustedFile, open_trusted, read_trusted
+from gaffer.errors import did_you_mean
+from gaffer.runtime.keyfile import KeyFileError, read_key_file
+from gaffer.runtime.trusted_files import UntrustedFile, open_trusted, read_trusted
 from gaffer_client.announced import NodePattern, Origin, covered
 from gaffer_client.cli.errors import UsageError
 from gaffer_client.cli.parse import Arguments

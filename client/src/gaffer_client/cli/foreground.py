@@ -7,13 +7,14 @@ import uuid
 from collections.abc import Sequence
 from typing import Any
 
-from gaffer import Manager, dispositions
-from gaffer.cgroups import own_cgroup
-from gaffer.config import ProcessConfig
+from gaffer import Manager
 from gaffer.console_output import ConsoleOutput, wants_color
-from gaffer.limits import raise_descriptors
+from gaffer.jobs.names import DEFAULT_SESSION
 from gaffer.loop import new_loop
-from gaffer.names import DEFAULT_SESSION
+from gaffer.process import ProcessConfig
+from gaffer.processes.cgroups import own_cgroup
+from gaffer.processes.limits import raise_descriptors
+from gaffer.runtime import dispositions
 from gaffer.sig_handler import SigHandler
 from gaffer_client.cli.errors import Exit
 

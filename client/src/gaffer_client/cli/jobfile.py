@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from gaffer.names import DEFAULT_SESSION, split_job_name
+from gaffer.jobs.names import DEFAULT_SESSION, split_job_name
 from gaffer_client.cli.errors import UsageError
 
 

@@ -6,7 +6,7 @@ import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
-from gaffer import dispositions
+from gaffer.runtime import dispositions
 
 # The shell's statuses for a command that was not found, and for one that can't be executed.
 NOT_FOUND, NOT_EXECUTABLE = 127, 126

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 from docopt import DocoptExit, docopt
 
-from gaffer.rules import did_you_mean
+from gaffer.errors import did_you_mean
 from gaffer_client.cli.errors import UsageError
 from gaffer_client.cli.table import Command, Option, Program
 

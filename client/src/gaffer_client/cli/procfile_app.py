@@ -5,11 +5,10 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from gaffer.errors import BadRequest, ConfigError
-from gaffer.names import check_name
+from gaffer.errors import BadRequest, ConfigError, did_you_mean
+from gaffer.jobs.names import check_name
+from gaffer.jobs.words import SplitError
 from gaffer.procfile import Procfile
-from gaffer.rules import did_you_mean
-from gaffer.words import SplitError
 from gaffer_client.cli import ports
 from gaffer_client.cli.errors import CommandFailed, UsageError
 from gaffer_client.cli.output import warn

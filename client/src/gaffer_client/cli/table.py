@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
-from gaffer.rules import did_you_mean
+from gaffer.errors import did_you_mean
 
 if TYPE_CHECKING:
     from gaffer_client.cli.config import Context

@@ -3,9 +3,9 @@
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
-from gaffer_client.answers import NodeInfo, Source
 from gaffer_client.cli.output import abridged, age, table
 from gaffer_client.naming import display_name
+from gaffer_client.responses import NodeInfo, Source
 
 
 def node_table(nodes: Sequence[NodeInfo]) -> str | None:

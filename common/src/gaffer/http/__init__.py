@@ -1,1 +1,4 @@
-"""The handlers of the node's HTTP API, one family a module."""
+"""The HTTP kernel of both daemons: connections, limits, access, routes, OpenAPI, feeds, websockets, SockJS.
+
+Nothing here knows jobs or the manager.
+"""

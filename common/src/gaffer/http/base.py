@@ -4,7 +4,7 @@ import logging
 import re
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any, ClassVar, TypeVar, cast
 
@@ -32,7 +32,7 @@ from gaffer.http.jsonbody import convert, decode_object
 from gaffer.http.limits import DEFAULT_LIMITS, FRAMING, STRANGER_BODY, Limits, TooLarge
 from gaffer.http.routes import DEFERRED, PUBLIC, Match, Open, Route, RouteTable
 from gaffer.http.server import peer_of
-from gaffer.http.wire import WireStream
+from gaffer.http.stream import WireStream
 
 T = TypeVar("T")
 
@@ -84,6 +84,8 @@ class Routed(RequestHandler):
     """
 
     application: "Application"
+    parameters: ClassVar[Mapping[str, Any]] = {}
+    """The types of the parameters of its paths, as msgspec describes them; any text for those that are missing."""
     answers_all: ClassVar[bool] = False
     """Whether it answers OPTIONS and the methods it doesn't have itself, as its protocol wants it."""
 

@@ -27,16 +27,16 @@ from tornado.httputil import (
 )
 from tornado.netutil import ssl_wrap_socket
 
-from gaffer import tls
-from gaffer.complaints import Complaints
 from gaffer.http.access import Peer, PeerKind
 from gaffer.http.authority import network_of
 from gaffer.http.http1 import ServerConnection
 from gaffer.http.limits import Limits, RequestTimeout
-from gaffer.http.pace import Pace
 from gaffer.http.quota import Quota
+from gaffer.http.rate_limiter import RateLimiter
+from gaffer.http.stream import Phase, TLSWireStream, WireStream
 from gaffer.http.waiting_room import Arrival, WaitingRoom
-from gaffer.http.wire import Phase, TLSWireStream, WireStream
+from gaffer.runtime import tls
+from gaffer.runtime.throttled import ThrottledWarnings
 
 _PIECE = 64 * 1024  # bytes of a body that are taken at once
 _WAITING_AT_ONCE = 16  # connections that are accepted at once, when they only wait
@@ -66,7 +66,7 @@ class Traffic(NamedTuple):
 
 
 class ServedApplication(HTTPServerConnectionDelegate):
-    """What an Endpoint serves."""
+    """What an Acceptor serves."""
 
     def trusts(self, peer: Peer) -> bool:
         """Whether the peer of a connection is known without a key."""
@@ -77,7 +77,7 @@ class ServedApplication(HTTPServerConnectionDelegate):
         raise NotImplementedError
 
 
-class Turns:
+class FairQueue:
     """Lets those who wait go on one by one, with a pause between them in which others are served."""
 
     def __init__(self) -> None:
@@ -104,14 +104,14 @@ class Turns:
 class Shared:
     """What the endpoints of one server have in common."""
 
-    turns: Turns = field(default_factory=Turns)
-    complaints: Complaints = field(default_factory=Complaints)
+    turns: FairQueue = field(default_factory=FairQueue)
+    complaints: ThrottledWarnings = field(default_factory=ThrottledWarnings)
 
 
 class _Request(HTTPMessageDelegate):
     """Stands between Tornado and the application for one request."""
 
-    def __init__(self, application: HTTPMessageDelegate, stream: WireStream, endpoint: "Endpoint") -> None:
+    def __init__(self, application: HTTPMessageDelegate, stream: WireStream, endpoint: "Acceptor") -> None:
         self._application = application
         self._stream = stream
         self._endpoint = endpoint
@@ -143,7 +143,7 @@ class _Request(HTTPMessageDelegate):
         self._application.on_connection_close()
 
 
-class Endpoint(HTTPServerConnectionDelegate):
+class Acceptor(HTTPServerConnectionDelegate):
     """Accepts connections and serves them. To be used on the loop.
 
     The application says whether a peer is known before it asks for anything; others are once a request of theirs has
@@ -184,7 +184,7 @@ class Endpoint(HTTPServerConnectionDelegate):
         )
         self._loop = asyncio.get_running_loop()
         self._sockets: list[socket.socket] = []
-        self._pace = Pace(limits.accepts_per_second)
+        self._accepts = RateLimiter(limits.accepts_per_second)
         self._resting: asyncio.TimerHandle | None = None
         self._connections: dict[WireStream, ServerConnection] = {}
         self._timeouts = {
@@ -298,7 +298,7 @@ class Endpoint(HTTPServerConnectionDelegate):
             if error.errno in _EXHAUSTED:
                 self._displace(f"no connection can be accepted: {error.strerror}")
             return False
-        rest = self._pace.count(self._loop.time())
+        rest = self._accepts.count(self._loop.time())
         if rest:
             for each in self._sockets:
                 self._loop.remove_reader(each)

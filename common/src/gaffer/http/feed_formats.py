@@ -12,8 +12,8 @@ from typing import Any, Generic, Protocol, TypeVar
 
 import msgspec
 
-from gaffer.position import Position
-from gaffer.streams import Chunk, Records
+from gaffer.streams.position import Position
+from gaffer.streams.rings import Chunk, Records
 
 HEARTBEAT = b"\n"
 HEARTBEAT_EVENT = b":\n\n"  # a comment, for who reads server-sent events

@@ -10,8 +10,8 @@ from msgspec import Meta
 from tornado.web import RequestHandler
 
 from gaffer.errors import BadRequest
-from gaffer.position import PATTERN, Position
-from gaffer.streams import Cursor, Piece, Ring, Source
+from gaffer.streams.position import PATTERN, Position
+from gaffer.streams.rings import Cursor, Piece, Ring, Source
 
 LONGPOLL, CONTINUOUS, EVENTSOURCE = KINDS = ("longpoll", "continuous", "eventsource")
 

@@ -20,7 +20,7 @@ from tornado.httputil import (
 from tornado.iostream import StreamClosedError, UnsatisfiableReadError
 
 from gaffer.errors import GafferError
-from gaffer.http.wire import WireStream
+from gaffer.http.stream import WireStream
 
 _CONTINUE = "100-continue"
 _MAX_CHUNK_LINE = 4096  # bytes of the size of a chunk and its extensions

@@ -7,7 +7,7 @@ parameter takes what either takes, and its operations may answer what either ans
 import inspect
 import re
 import sys
-from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from http import HTTPStatus
 from typing import Annotated, Any, NamedTuple, get_args
 
@@ -15,36 +15,13 @@ import msgspec
 from msgspec import Meta
 from tornado.websocket import WebSocketHandler
 
-from gaffer import __version__
 from gaffer.errors import BadRequest, ManagerStopping, ProcessNotFound
 from gaffer.http.access import TOKEN_HEADER, AuthRequired, Forbidden, UnsupportedMediaType
 from gaffer.http.base import MethodNotAllowed, NotFound
-from gaffer.http.bodies import ErrorBody
+from gaffer.http.error_body import ErrorBody
 from gaffer.http.limits import TooLarge
 from gaffer.http.operations import JSON, TEXT, Operation, operation_of
 from gaffer.http.routes import PUBLIC, Route
-from gaffer.names import JOB_NAME_PATTERN, NAME_PATTERN, PID_PATTERN
-
-PARAMETERS: Mapping[str, Any] = {
-    "sid": Annotated[str, Meta(pattern=NAME_PATTERN, description="A session.")],
-    "job": Annotated[str, Meta(pattern=NAME_PATTERN, description="The bare name of a job.")],
-    "name": Annotated[str, Meta(pattern=JOB_NAME_PATTERN, description="A job: `web`, `shop.web`, `shop:web`.")],
-    "pid": Annotated[str, Meta(pattern=PID_PATTERN, description="The number that Gaffer gave a process.")],
-    "stream": Annotated[str, Meta(pattern=r"^[^/]+$", description="An output or a custom stream of the process.")],
-    "label": Annotated[str, Meta(pattern=r"^[^/]+$", description="A stream: `stdin`, an output, a custom stream.")],
-    "count": Annotated[str, Meta(pattern="^[1-9][0-9]{0,4}$", description="How many processes.")],
-    "signal": Annotated[str, Meta(pattern="^[A-Za-z0-9]+$", description="The name or number of a signal.")],
-    "first": Annotated[str, Meta(pattern="^[^/]+$", description="The first part of an event's name.")],
-    "second": Annotated[str, Meta(pattern="^[^/]+$", description="The second part of it.")],
-    "third": Annotated[str, Meta(pattern="^[^/]+$", description="The third part of it.")],
-    "plugin": Annotated[str, Meta(pattern="^[^/]+$", description="A plugin: the name of its folder.")],
-    "file": Annotated[str, Meta(description="The path of a file; slashes in it are not encoded.")],
-    "id": Annotated[str, Meta(pattern="^[^/]+$", description="The id of a key.")],
-    "resource": Annotated[str, Meta(pattern="^[^/]+$", description="Anything else.")],
-    "server": Annotated[str, Meta(pattern="^[^/]+$", description="Anything; a proxy may choose a server by it.")],
-    "session": Annotated[str, Meta(pattern="^[^/.]+$", description="A random name that the client makes up.")],
-}
-"""What each parameter of a path may be; one that is not here may be any text."""
 
 _PARAMETER = re.compile(r"\{([a-z_0-9]+)(:digits|:rest)?\}")
 _ROWS = re.compile(r" \([A-Z]+-\d+[^)]*\)")
@@ -95,7 +72,7 @@ def _accepted(schemes: Iterable[str]) -> list[dict[str, list[str]]]:
     return [{"cookie": [], "token": []} if name == "token" else {name: []} for name in schemes]
 
 
-def make_document(routes: Iterable[Route], *, title: str, cookie: str | None = None) -> dict[str, Any]:
+def make_document(routes: Iterable[Route], *, title: str, version: str, cookie: str | None = None) -> dict[str, Any]:
     """Describe the routes; `cookie` is the name of the cookie that stands for a key, where there is one."""
     paths = [(_path_of(group), group, _cases_of(group)) for group in _by_form(routes)]
     cases = [case for _, _, by_method in paths for found in by_method.values() for case in found]
@@ -117,7 +94,7 @@ def make_document(routes: Iterable[Route], *, title: str, cookie: str | None = N
     )
     return {
         "openapi": "3.1.0",
-        "info": {"title": title, "version": __version__, "description": _ABOUT},
+        "info": {"title": title, "version": version, "description": _ABOUT},
         "servers": [{"url": "/"}],
         "security": [*_accepted(security), {}],
         "tags": _tags(cases),
@@ -172,8 +149,8 @@ def _tidied(schema: Any) -> Any:
 def _types_in(cases: Iterable[_Case]) -> Iterator[Any]:
     yield ErrorBody
     yield _ANY_TEXT
-    yield from PARAMETERS.values()
     for case in cases:
+        yield from case.route.handler.parameters.values()
         yield from _alternatives(case.operation.returns)
         yield from _alternatives(case.operation.body)
         if case.operation.query is not None:
@@ -219,7 +196,7 @@ def _tags(cases: Iterable[_Case]) -> list[dict[str, str]]:
 
 
 def _family(case: _Case) -> str:
-    """The module of the handler, or the package of that: `gaffer.http.jobs`, `gaffer.http.sockjs`."""
+    """The module of the handler, or the package of that: `gaffer.api.jobs`, `gaffer.http.sockjs`."""
     return ".".join(case.route.handler.__module__.split(".")[:3])
 
 
@@ -233,13 +210,16 @@ def _first_sentence(thing: Any) -> str:
 
 
 def _path_parameters(path: str, group: Sequence[Route], schemas: _Schemas) -> list[dict[str, Any]]:
-    names = [[match[1] for match in _PARAMETER.finditer(route.pattern)] for route in group]
+    of_routes = [[match[1] for match in _PARAMETER.finditer(route.pattern)] for route in group]
     return [
         {
             "name": match[1],
             "in": "path",
             "required": True,
-            "schema": schemas.any_of(PARAMETERS.get(each[position], _ANY_TEXT) for each in names),
+            "schema": schemas.any_of(
+                route.handler.parameters.get(names[position], _ANY_TEXT)
+                for route, names in zip(group, of_routes, strict=True)
+            ),
         }
         for position, match in enumerate(_PARAMETER.finditer(path))
     ]

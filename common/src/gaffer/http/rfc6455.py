@@ -16,7 +16,7 @@ from tornado.websocket import WebSocketHandler, WebSocketProtocol13, _WebSocketP
 from gaffer.errors import BadRequest, GafferError
 from gaffer.http.base import Handler
 from gaffer.http.http1 import list_items
-from gaffer.http.wire import WireStream
+from gaffer.http.stream import WireStream
 
 _VERSION = "13"
 _KEY_SIZE = 16  # bytes, section 4.1

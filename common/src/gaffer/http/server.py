@@ -15,10 +15,10 @@ from tornado.netutil import ssl_options_to_context
 
 from gaffer.errors import BadRequest, GafferError
 from gaffer.http.access import Peer, PeerKind
-from gaffer.http.connections import Context, Endpoint, ServedApplication, Shared, Traffic
+from gaffer.http.connections import Acceptor, Context, ServedApplication, Shared, Traffic
 from gaffer.http.limits import DEFAULT_LIMITS, Limits
 from gaffer.http.peer import PeerFinder
-from gaffer.util import bind_sockets, parse_address
+from gaffer.runtime.sockets import bind_sockets, parse_address
 
 MAX_SOCKET_PATH = 107  # bytes, see unix(7)
 
@@ -117,7 +117,7 @@ class Listeners:
         self._limits = limits
         self._shared = Shared()
         self._finder: PeerFinder | None = None
-        self._servers: list[Endpoint] = []
+        self._servers: list[Acceptor] = []
         self._files: list[_UnixSocketFile] = []
 
     def start(self) -> None:
@@ -153,7 +153,7 @@ class Listeners:
     def _listen(self, endpoint: HttpEndpoint, finder: PeerFinder) -> None:
         context = endpoint.make_ssl_context()
         allowed = self._limits.connections(len(self._endpoints))
-        server = Endpoint(self._application, finder.find, self._limits, allowed, self._shared, context)
+        server = Acceptor(self._application, finder.find, self._limits, allowed, self._shared, context)
         self._servers.append(server)
         for uri in endpoint.uris:
             address = _parse(uri)

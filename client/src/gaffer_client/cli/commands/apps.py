@@ -2,8 +2,7 @@
 
 from typing import Any
 
-from gaffer.names import parse_job_name, split_job_name
-from gaffer_client.answers import Sessions
+from gaffer.jobs.names import parse_job_name, split_job_name
 from gaffer_client.cli import ports
 from gaffer_client.cli.config import Context
 from gaffer_client.cli.diagnosis import hint_at
@@ -16,6 +15,7 @@ from gaffer_client.cli.table import Command, Option
 from gaffer_client.errors import Conflict, NotFound, StatusError
 from gaffer_client.jobs import Job
 from gaffer_client.node import Server
+from gaffer_client.responses import Sessions
 
 
 def load(context: Context, args: Arguments) -> int:

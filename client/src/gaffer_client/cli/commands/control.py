@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from gaffer.names import parse_pid
+from gaffer.jobs.names import parse_pid
 from gaffer_client.cli.config import Context
 from gaffer_client.cli.errors import Exit, UsageError
 from gaffer_client.cli.jobfile import read_jobs

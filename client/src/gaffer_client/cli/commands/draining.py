@@ -4,8 +4,7 @@ import math
 import time
 from contextlib import AbstractContextManager
 
-from gaffer.rules import did_you_mean
-from gaffer_client.answers import Drain
+from gaffer.errors import did_you_mean
 from gaffer_client.cli.config import Context
 from gaffer_client.cli.errors import CommandFailed, Exit, UsageError
 from gaffer_client.cli.output import print_json, printable, warn
@@ -14,12 +13,13 @@ from gaffer_client.cli.table import Command, Option
 from gaffer_client.errors import Unreachable
 from gaffer_client.lookup import Lookup
 from gaffer_client.node import Server
+from gaffer_client.responses import Drain
 
 _PAUSE = 0.2  # seconds between two looks at a node that drains
 
 
 def drain(context: Context, args: Arguments) -> int:
-    patience = _seconds(args.text("--timeout"))
+    timeout = _seconds(args.text("--timeout"))
     name = args.text("<node>")
     with _node(context, name) as server:
         what = printable(name or server.url)
@@ -28,7 +28,7 @@ def drain(context: Context, args: Arguments) -> int:
         else:
             state = server.drain()
             if args.flag("--wait"):
-                state = _wait(server, what, patience)
+                state = _wait(server, what, timeout)
             text = f"{what} is drained" if state["drained"] else f"{what} drains: {_left(state)}"
     if context.json:
         print_json(state)
@@ -37,13 +37,13 @@ def drain(context: Context, args: Arguments) -> int:
     return Exit.OK
 
 
-def _wait(server: Server, what: str, patience: float) -> Drain:
-    deadline = time.monotonic() + patience
+def _wait(server: Server, what: str, timeout: float) -> Drain:
+    deadline = time.monotonic() + timeout
     while not (state := server.drained())["drained"]:
         if not state["draining"]:
             raise CommandFailed(f"{what} was put back into service meanwhile")
         if time.monotonic() > deadline:
-            raise CommandFailed(f"{what} is not drained after {patience:g} s: {_left(state)}")
+            raise CommandFailed(f"{what} is not drained after {timeout:g} s: {_left(state)}")
         time.sleep(_PAUSE)
     return state
 

@@ -1,7 +1,7 @@
 """`help`, `version` and `key:new`: commands without a server."""
 
 import gaffer
-from gaffer.keyfile import new_key
+from gaffer.runtime.keyfile import new_key
 from gaffer_client.cli.config import Context
 from gaffer_client.cli.errors import Exit, UsageError
 from gaffer_client.cli.help import command_help, program_help

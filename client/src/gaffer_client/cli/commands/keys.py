@@ -3,8 +3,8 @@
 import sys
 from datetime import datetime
 
+from gaffer.errors import did_you_mean
 from gaffer.http.scopes import Scope
-from gaffer.rules import did_you_mean
 from gaffer_client.cli.config import Context
 from gaffer_client.cli.errors import Exit, UsageError
 from gaffer_client.cli.output import print_json, printable, table

@@ -7,10 +7,10 @@ from typing import Any
 
 import msgspec
 
-from gaffer.config import ProcessConfig
-from gaffer.launch import environment
+from gaffer.errors import did_you_mean
+from gaffer.process import ProcessConfig
+from gaffer.processes.launch import environment
 from gaffer.procfile import Procfile, is_ini_value
-from gaffer.rules import did_you_mean
 from gaffer_client.cli import one_off, ports
 from gaffer_client.cli.config import Context
 from gaffer_client.cli.errors import Exit, UsageError

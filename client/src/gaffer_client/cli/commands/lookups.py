@@ -3,8 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from gaffer.names import check_name, parse_job_name
-from gaffer_client.answers import JobsAnswer
+from gaffer.jobs.names import check_name, parse_job_name
 from gaffer_client.cli.config import Context
 from gaffer_client.cli.errors import Exit
 from gaffer_client.cli.output import print_error, print_json, warn
@@ -12,6 +11,7 @@ from gaffer_client.cli.parse import Arguments
 from gaffer_client.cli.table import Command
 from gaffer_client.cli.topology import job_table, node_table
 from gaffer_client.lookup import Lookup
+from gaffer_client.responses import JobsAnswer
 
 
 def nodes(context: Context, args: Arguments) -> int:

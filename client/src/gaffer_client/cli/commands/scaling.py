@@ -4,8 +4,7 @@ import re
 import shlex
 import sys
 
-from gaffer.names import parse_job_name, split_job_name
-from gaffer_client.answers import Instance, JobInfo, JobStats, LastExit
+from gaffer.jobs.names import parse_job_name, split_job_name
 from gaffer_client.cli.commands.apps import jobs_of
 from gaffer_client.cli.config import Context
 from gaffer_client.cli.diagnosis import hint_at
@@ -17,6 +16,7 @@ from gaffer_client.cli.table import Command
 from gaffer_client.errors import NotFound, StatusError
 from gaffer_client.jobs import Job
 from gaffer_client.naming import in_state
+from gaffer_client.responses import Instance, JobInfo, JobStats, LastExit
 
 _NEGATIVE = re.compile(r"=\s*-")
 _SPEC = re.compile(r"(?P<type>[^=]+)(?P<change>[=+-][0-9]+)")

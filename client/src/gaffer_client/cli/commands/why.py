@@ -6,9 +6,8 @@ from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Any
 
-from gaffer.names import parse_job_name
-from gaffer.rules import did_you_mean
-from gaffer_client.answers import NodeInfo
+from gaffer.errors import did_you_mean
+from gaffer.jobs.names import parse_job_name
 from gaffer_client.cli.config import Context
 from gaffer_client.cli.errors import Exit
 from gaffer_client.cli.output import abridged, age, print_json, printable, table
@@ -20,10 +19,11 @@ from gaffer_client.lookup import Lookup
 from gaffer_client.merge import NodeKey, View, node_key
 from gaffer_client.naming import display_name
 from gaffer_client.node import Server
+from gaffer_client.responses import NodeInfo
 from gaffer_client.why import Inquiry, Report, findings
 
 _AT_ONCE = 16  # nodes that are asked at the same time
-_PATIENCE = 5.0  # seconds that a node has to answer
+_NODE_TIMEOUT = 5.0  # seconds that a node has to answer
 
 
 def why(context: Context, args: Arguments) -> int:
@@ -75,7 +75,7 @@ def _ask_chosen_node(context: Context, name: str) -> dict[NodeKey, Report]:
 def _ask(node: NodeInfo, opened: AbstractContextManager[Server], name: str) -> Report:
     try:
         with opened as server:
-            server.transport.timeout = _PATIENCE
+            server.transport.timeout = _NODE_TIMEOUT
             try:
                 job = Job(server, name).info()
             except NotFound:

@@ -4,7 +4,7 @@ import hashlib
 import re
 import secrets
 import time
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypedDict
 
@@ -46,6 +46,10 @@ class SockJSInfo(TypedDict):
 class SockJSHandler(Handler):
     """A Handler below the prefix of a SockJS. It answers OPTIONS, and methods it doesn't have, as SockJS says."""
 
+    parameters: ClassVar[Mapping[str, Any]] = {
+        "server": Annotated[str, Meta(pattern="^[^/]+$", description="Anything; a proxy may choose a server by it.")],
+        "session": Annotated[str, Meta(pattern="^[^/.]+$", description="A random name that the client makes up.")],
+    }
     answers_all = True
     methods: ClassVar[tuple[str, ...]] = ("GET",)
     sockjs: ClassVar["SockJS"]

@@ -13,7 +13,7 @@ from gaffer.http.sockjs.library import BaseTransportMixin
 from gaffer.http.sockjs.sessions import INTERRUPTED, BrokenMessage, FramedSession, NotText, RawSession, decode_messages
 from gaffer.http.sockjs.transports import Transport
 
-_PATIENCE = 2  # pings without an answer
+_MAX_UNANSWERED = 2  # pings without an answer
 
 
 class _Socket(Transport, ServerSocket, BaseTransportMixin):  # type: ignore[misc]
@@ -114,7 +114,7 @@ class _Socket(Transport, ServerSocket, BaseTransportMixin):  # type: ignore[misc
 
     def _ping(self) -> None:
         is_read = self.session is None or not self.session.is_receiving
-        if is_read and self._unanswered == _PATIENCE:
+        if is_read and self._unanswered == _MAX_UNANSWERED:
             self.cut()
             return
         self._unanswered += is_read

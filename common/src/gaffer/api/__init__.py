@@ -1,0 +1,1 @@
+"""The HTTP API of a node, one family of routes a module."""

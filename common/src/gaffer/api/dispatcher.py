@@ -1,0 +1,279 @@
+"""Commands by name, as clients of websockets send them, turned into calls of a manager (SUP-06, SJS-20).
+
+One table says of each command what it is called, what it takes and which scope it needs: the same as its HTTP route.
+"""
+
+import inspect
+from collections.abc import Callable, Generator, Mapping, Sequence
+from typing import Annotated, Any, NamedTuple, get_args, get_origin
+
+import msgspec
+
+from gaffer.errors import BadRequest, CommandError, CommandNotFound, did_you_mean, quoted
+from gaffer.http.access import ALL_SCOPES, Grant, Scope
+from gaffer.http.jsonbody import convert
+from gaffer.jobs.names import DEFAULT_SESSION, JobName, parse_job_name, split_job_name
+from gaffer.manager import Manager
+from gaffer.process import ProcessConfig
+from gaffer.processes.stats import finish, measuring
+
+Result = dict[str, Any]
+Description = dict[str, Any]
+Environment = dict[str, str] | None
+Seconds = Annotated[float, msgspec.Meta(ge=0)]
+Steps = Generator[None, None, Result]
+Function = Callable[..., Result | Steps]
+
+
+class Command(NamedTuple):
+    """What executes a command, the scope it needs, its parameters, and a struct that checks their types.
+
+    The function also takes a manager and, when it `asks`, the grant of who gave the command.
+    """
+
+    function: Function
+    scope: Scope
+    signature: inspect.Signature
+    arguments: type[msgspec.Struct]
+    asks: bool
+
+
+_EVERYTHING = Grant(ALL_SCOPES)
+
+COMMANDS: dict[str, Command] = {}
+
+
+class Dispatcher:
+    """Executes commands on a manager, those that `grant` allows: all of them when it isn't given."""
+
+    def __init__(self, manager: Manager, grant: Grant = _EVERYTHING) -> None:
+        self.manager = manager
+        self.grant = grant
+
+    def execute(self, name: str, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None) -> Result:
+        """Execute the command `name` with arguments decoded from JSON; the result is of JSON types too.
+
+        Raises CommandNotFound, Forbidden, CommandError (with the path of a wrong argument, as in `$.pid`), ConfigError
+        (with a path below `$.config`), and what the manager raises.
+        """
+        begun = self.begin(name, args, kwargs)
+        return finish(begun) if isinstance(begun, Generator) else begun
+
+    def begin(self, name: str, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None) -> "Result | Steps":
+        """As `execute`, but of a command that takes long returns the steps, between which the loop may turn."""
+        found = COMMANDS.get(name)
+        if found is None:
+            raise CommandNotFound(f"there is no command {quoted(name)}", hint=did_you_mean(name, list(COMMANDS)))
+        self.grant.require(found.scope)
+        usage = f"use {name}{found.signature}"
+        try:
+            given = found.signature.bind(*args, **kwargs or {}).arguments
+        except TypeError as error:
+            raise CommandError(f"{name}: {error}", hint=usage) from None
+        try:
+            checked = msgspec.structs.asdict(convert(given, found.arguments))
+        except BadRequest as error:
+            raise CommandError(f"{name}: {error.message}", path=error.path, hint=usage) from None
+        session = _session_of(self.manager, checked)
+        if session is not None:
+            self.grant.require_session(session)
+        return found.function(self.manager, **({"grant": self.grant} if found.asks else {}), **checked)
+
+
+def command(scope: Scope) -> Callable[[Function], Function]:
+    """Make a function of `manager`, perhaps `grant`, and its arguments the command of its name.
+
+    Parameters called `pid`, `name`, `config` and `sessionid` say which session it is about. A grant must be for that
+    before the function is called; what is left to it is to show no more than the grant is for.
+    """
+
+    def add(function: Function) -> Function:
+        signature = inspect.signature(function)
+        parameters = [p for p in signature.parameters.values() if p.name not in ("manager", "grant")]
+        fields = [
+            (p.name, p.annotation) if p.default is p.empty else (p.name, p.annotation, p.default) for p in parameters
+        ]
+        COMMANDS[function.__name__] = Command(
+            function,
+            scope,
+            signature.replace(parameters=list(map(_readable, parameters)), return_annotation=signature.empty),
+            msgspec.defstruct(function.__name__, fields),
+            "grant" in signature.parameters,
+        )
+        return function
+
+    return add
+
+
+def _readable(parameter: inspect.Parameter) -> inspect.Parameter:
+    """The parameter as people want to read it, without the limits of its type."""
+    annotation = parameter.annotation
+    return parameter.replace(annotation=get_args(annotation)[0] if get_origin(annotation) is Annotated else annotation)
+
+
+def _session_of(manager: Manager, arguments: Mapping[str, Any]) -> str | None:
+    """The session that a command is about; None when it is about all, or its arguments can't be meant."""
+    if "pid" in arguments:
+        return manager.get_process(arguments["pid"]).job.session
+    name = arguments["config"].get("name") if "config" in arguments else arguments.get("name")
+    session: str | None = arguments.get("sessionid")
+    return split_job_name(name, session or DEFAULT_SESSION)[0] if isinstance(name, str) else session
+
+
+@command(Scope.READ)
+def sessions(manager: Manager, grant: Grant) -> Result:
+    """The sessions."""
+    return {"sessions": [session for session in manager.sessions if grant.sees(session)]}
+
+
+@command(Scope.READ)
+def jobs(manager: Manager, grant: Grant, sessionid: str | None = None) -> Result:
+    """The qualified names of all jobs, or of a session's."""
+    names = [name for name in manager.jobs(sessionid) if grant.sees(parse_job_name(name).session)]
+    found: Result = {"jobs": names}
+    return found if sessionid is None else {**found, "sessionid": sessionid}
+
+
+@command(Scope.READ)
+def pids(manager: Manager, grant: Grant, name: str | None = None) -> Result:
+    """The ids of all processes, or of a job's."""
+    return {"pids": [process.pid for process in manager.list(name) if grant.sees(process.job.session)]}
+
+
+@command(Scope.DEFINE)
+def load(
+    manager: Manager,
+    config: Description,
+    sessionid: str | None = None,
+    env: Environment = None,
+    start: bool = True,
+) -> Result:
+    """Load a job."""
+    manager.load(_config(config), sessionid, env, start)
+    return {"ok": True}
+
+
+@command(Scope.DEFINE)
+def unload(manager: Manager, name: str, sessionid: str | None = None) -> Result:
+    """Stop a job and forget it."""
+    manager.unload(name, sessionid)
+    return {"ok": True}
+
+
+@command(Scope.CONTROL)
+def reload(manager: Manager, name: str, sessionid: str | None = None) -> Result:
+    """Replace all processes of a job, as many as its config says."""
+    manager.reload(name, sessionid)
+    return {"ok": True}
+
+
+@command(Scope.DEFINE)
+def update(
+    manager: Manager,
+    config: Description,
+    sessionid: str | None = None,
+    env: Environment = None,
+    start: bool = False,
+) -> Result:
+    """Give a job a new config."""
+    manager.update(_config(config), sessionid, env, start)
+    return {"ok": True}
+
+
+@command(Scope.CONTROL)
+def start_job(manager: Manager, name: str) -> Result:
+    """Start a job."""
+    manager.start_job(name)
+    return {"ok": True}
+
+
+@command(Scope.CONTROL)
+def stop_job(manager: Manager, name: str) -> Result:
+    """Stop a job."""
+    manager.stop_job(name)
+    return {"ok": True}
+
+
+@command(Scope.CONTROL)
+def scale(manager: Manager, name: str, n: int | str) -> Result:
+    """Change the number of processes of a job."""
+    return {"numprocesses": manager.scale(name, n)}
+
+
+@command(Scope.READ)
+def info(manager: Manager, grant: Grant, name: str) -> Result:
+    """What there is to know about a job."""
+    return {"info": info_for(grant, manager, name)}
+
+
+@command(Scope.READ)
+def stats(manager: Manager, name: str) -> Steps:
+    """The stats of a job."""
+    [found] = yield from manager.measuring([name])
+    return {"stats": found}
+
+
+@command(Scope.CONTROL)
+def stopall(manager: Manager, name: str) -> Result:
+    """End all processes of a job, which then replaces them."""
+    manager.stopall(name)
+    return {"ok": True}
+
+
+@command(Scope.CONTROL)
+def killall(manager: Manager, name: str, sig: int | str) -> Result:
+    """Send a signal to all processes of a job."""
+    manager.killall(name, sig)
+    return {"ok": True}
+
+
+@command(Scope.CONTROL)
+def commit(manager: Manager, grant: Grant, name: str, graceful_timeout: Seconds = 0, env: Environment = None) -> Result:
+    """Run one more process of a job, once. `env` could make another command of it, and needs `define`."""
+    if env is not None:
+        grant.require(Scope.DEFINE)
+    return {"ok": True, "pid": manager.commit(name, graceful_timeout, env)}
+
+
+@command(Scope.READ)
+def process_info(manager: Manager, grant: Grant, pid: int) -> Result:
+    """What there is to know about a process."""
+    return {"info": grant.shown(manager.get_process(pid).info)}
+
+
+@command(Scope.READ)
+def process_stats(manager: Manager, pid: int) -> Steps:
+    """The stats of a process."""
+    [found] = yield from measuring([manager.get_process(pid)])
+    return {"stats": found}
+
+
+@command(Scope.CONTROL)
+def stop_process(manager: Manager, pid: int) -> Result:
+    """Stop one process; its job starts another in its place."""
+    manager.stop_process(pid)
+    return {"ok": True}
+
+
+@command(Scope.CONTROL)
+def send(manager: Manager, pid: int, lines: str | list[str], stream: str | None = None) -> Result:
+    """Write to the input of a process."""
+    manager.send(pid, lines, stream)
+    return {"ok": True}
+
+
+@command(Scope.CONTROL)
+def kill(manager: Manager, pid: int, sig: int | str) -> Result:
+    """Send a signal to a process."""
+    manager.kill(pid, sig)
+    return {"ok": True}
+
+
+def info_for(grant: Grant, manager: Manager, name: JobName | str) -> dict[str, Any]:
+    """What `Manager.info` returns, with as much of the job's `env` as the grant allows to see."""
+    found = manager.info(name)
+    return {**found, "config": grant.shown(found["config"])}
+
+
+def _config(description: Description) -> ProcessConfig:
+    return ProcessConfig.from_dict(description, path="$.config")

@@ -1,0 +1,63 @@
+"""`/drain`: takes the node out of service and puts it back, see gaffer.supervision.lifecycle."""
+
+import msgspec
+
+from gaffer.api.node import NodeHandler
+from gaffer.http.access import Forbidden, Scope
+from gaffer.http.operations import operation
+from gaffer.http.routes import Route
+
+
+class DrainState(msgspec.Struct):
+    """Whether the node is out of service, whether all has ended, and how many processes have not."""
+
+    draining: bool
+    drained: bool
+    processes: int
+
+
+class Drain(NodeHandler):
+    """The node's being out of service."""
+
+    @operation(DrainState)
+    def get(self) -> None:
+        """`{"draining", "drained", "processes"}`.
+
+        Whether the node is out of service, whether it got so far that nothing runs any more, and how many processes
+        have not ended.
+        """
+        self._answer(200)
+
+    @operation(DrainState, status=202, errors=(Forbidden,))
+    def post(self) -> None:
+        """Take the node out of service, and answer 202 as GET does.
+
+        Lookups are told first. Then the processes end, those of the last loaded job first, each after the
+        `drain_timeout` of its job. Jobs keep what is desired of them, and wait; what is loaded or started meanwhile
+        waits too. It needs a key that is not limited to some sessions, and lasts until it is undone or gafferd starts
+        again.
+        """
+        self._require_whole_node()
+        self.manager.drain()
+        self._answer(202)
+
+    @operation(DrainState, status=202, errors=(Forbidden,))
+    def delete(self) -> None:
+        """Put the node back into service, and answer 202 as GET does: its jobs start again."""
+        self._require_whole_node()
+        self.manager.resume()
+        self._answer(202)
+
+    def _answer(self, status: int) -> None:
+        manager = self.manager
+        self.reply(DrainState(manager.draining, manager.drained, len(manager.running)), status)
+
+    def _require_whole_node(self) -> None:
+        if self.grant.sessions is not None:
+            raise Forbidden(
+                "this is about all jobs of the node, and this key is for some sessions only",
+                hint="use a key without a limit to sessions",
+            )
+
+
+ROUTES = [Route("/drain", Drain, {"GET": Scope.READ, "POST": Scope.CONTROL, "DELETE": Scope.CONTROL})]

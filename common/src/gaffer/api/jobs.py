@@ -1,0 +1,195 @@
+"""Jobs and sessions: R-40 to R-55."""
+
+from typing import Any, Literal
+
+from gaffer.api.dispatcher import info_for
+from gaffer.api.node import NodeHandler, config_for
+from gaffer.errors import BadRequest, ConfigError, ProcessConflict
+from gaffer.http.access import Scope
+from gaffer.http.operations import TEXT, operation
+from gaffer.http.routes import Route
+from gaffer.process import ProcessConfig
+from gaffer.schemas import bodies, responses
+from gaffer.schemas.bodies import CommitBody, Done, ProcessCount, ScaleBody, SignalBody
+from gaffer.schemas.job import JobDescription, JobReplacement
+
+
+class Sessions(NodeHandler):
+    """The sessions that have jobs."""
+
+    @operation(bodies.SessionList)
+    def get(self) -> None:
+        """`{"sessions": [...]}`."""
+        self.reply({"sessions": [session for session in self.manager.sessions if self.grant.sees(session)]})
+
+
+class Jobs(NodeHandler):
+    """The jobs of all sessions."""
+
+    @operation(bodies.JobList)
+    def get(self) -> None:
+        """`{"jobs": ["shop.web", ...]}`, their qualified names."""
+        self.reply({"jobs": self.visible(self.manager.jobs())})
+
+
+class SessionJobs(NodeHandler):
+    """The jobs of a session."""
+
+    @operation(bodies.SessionJobList)
+    def get(self) -> None:
+        """`{"sessionid", "jobs": [...]}`; 404 when the session has no job."""
+        self.reply({"sessionid": self.sid, "jobs": self.manager.jobs(self.sid)})
+
+    @operation(Done, body=(JobDescription, bodies.JobDescriptions), errors=(ProcessConflict,))
+    def post(self) -> None:
+        """Load the job that the body describes (see the settings of a job) and start it unless `start` is false.
+
+        `{"jobs": [...]}` loads several, all or none. Answers `{"ok": true}`; 409 when a job of that name is there.
+        """
+        session, body = self.sid, self.json_body()
+        if "jobs" in body:
+            self.manager.load_all(_configs_of(body, session), session)
+        else:
+            config = config_for(body, session)
+            self.manager.load(config, session)
+        self.done()
+
+
+class Job(NodeHandler):
+    """One job."""
+
+    @operation(responses.JobInfo)
+    def get(self) -> None:
+        """The job: `name`, `active`, `running`, `running_out`, `max_processes`, `processes`, `config`, `state`,
+        `reason`, `restarts`, `instances`, `last_exit`. Without `define` the values of `env` in `config` are null.
+        """
+        job, grant = self.job, self.grant
+        self.finish(self.application.answers.get((job, grant.reveals_env), lambda: info_for(grant, self.manager, job)))
+
+    @operation(Done, status=201, body=JobReplacement)
+    def put(self) -> None:
+        """Replace the description by that of the body, and start the job unless `start` is false. Answers 201."""
+        config = self.replacement(self.json_body())
+        self.manager.update(config, self.sid, start=config.start)
+        self.done(201)
+
+    @operation(Done)
+    def delete(self) -> None:
+        """Stop the job and forget it.
+
+        Needs `define` as loading does: who may only control jobs could not bring it back.
+        """
+        self.manager.unload(self.job)
+        self.done()
+
+
+class JobStats(NodeHandler):
+    """What a job uses."""
+
+    @operation(responses.JobStats)
+    async def get(self) -> None:
+        """`{"name", "stats", "mem", "max_mem", "min_mem", "cpu", "max_cpu", "min_cpu"}`, in percent, or N/A."""
+        job = self.job
+        [answer] = await self.application.slices.run(lambda: self.manager.measuring([job]))
+        self.reply(answer)
+
+
+class JobNumprocesses(NodeHandler):
+    """How many processes a job is to have."""
+
+    @operation(ProcessCount)
+    def get(self) -> None:
+        """`{"numprocesses"}`."""
+        self.reply({"numprocesses": self.manager.status(self.job)["numprocesses"]})
+
+    @operation(ProcessCount, body=ScaleBody)
+    def post(self) -> None:
+        """`{"scale": n}` with a number to add, or "+n", "-n", "=n". Answers `{"numprocesses"}`."""
+        self.reply({"numprocesses": self.manager.scale(self.job, self.body_as(ScaleBody).scale)})
+
+
+class JobPids(NodeHandler):
+    """The processes of a job."""
+
+    @operation(bodies.PidList)
+    def get(self) -> None:
+        """`{"pids": [...]}`."""
+        self.reply({"pids": self.manager.pids(self.job)})
+
+
+class JobSignal(NodeHandler):
+    """Signals for a job."""
+
+    @operation(Done, status=202, body=SignalBody)
+    def post(self) -> None:
+        """`{"signal": n}` with a number or a name, for each of its processes. Answers 202."""
+        self.manager.killall(self.job, self.body_as(SignalBody).signal)
+        self.done(202)
+
+
+class JobState(NodeHandler):
+    """Whether a job is wanted."""
+
+    @operation(Literal["0", "1"], media=TEXT)
+    def get(self) -> None:
+        """The text `1`, or `0` when it is stopped or given up."""
+        self.reply_text("1" if self.manager.status(self.job)["active"] else "0")
+
+    @operation(Done, status=202, body=Literal["0", "1", "2"], body_media=TEXT)
+    def post(self) -> None:
+        """The text `1` starts the job, `0` stops it, `2` replaces its processes. Answers 202."""
+        commands = {b"1": self.manager.start_job, b"0": self.manager.stop_job, b"2": self.manager.reload}
+        command = commands.get(self.body.strip())
+        if command is None:
+            raise BadRequest("the body is not a state", hint="send 1 to start, 0 to stop or 2 to reload")
+        command(self.job)
+        self.done(202)
+
+
+class JobCommit(NodeHandler):
+    """Processes that run once."""
+
+    @operation(bodies.NewPid, body=CommitBody | None)
+    def post(self) -> None:
+        """Run one more process of the job, once: `{"graceful_timeout", "env"}`, both optional. Answers `{"pid"}`.
+
+        `control` is enough for the command as it was loaded; `env` could make another one of it and needs `define`.
+        """
+        body = self.body_as(CommitBody) if self.body.strip() else CommitBody()
+        if body.env is not None:
+            self.grant.require(Scope.DEFINE)
+        self.reply({"pid": self.manager.commit(self.job, body.graceful_timeout or 0, body.env)})
+
+
+def _configs_of(body: dict[str, Any], session: str) -> list[ProcessConfig]:
+    """The descriptions in `{"jobs": [...]}`; raises ConfigError with the mistakes of all of them."""
+    jobs = body["jobs"]
+    if not isinstance(jobs, list):
+        raise BadRequest("jobs: expected a list of process descriptions", path="$.jobs")
+    if unknown := sorted(set(body) - {"jobs"}):
+        raise BadRequest(f"unknown key {unknown[0]!r} beside jobs", path=f"$.{unknown[0]}")
+    configs, problems = [], []
+    for index, job in enumerate(jobs):
+        try:
+            configs.append(config_for(job, session, path=f"$.jobs[{index}]"))
+        except ConfigError as error:
+            problems += error.problems
+    if problems:
+        raise ConfigError(problems)
+    return configs
+
+
+_READ, _CONTROL, _DEFINE = Scope.READ, Scope.CONTROL, Scope.DEFINE
+
+ROUTES = [
+    Route("/sessions", Sessions, {"GET": _READ}),
+    Route("/jobs", Jobs, {"GET": _READ}),
+    Route("/jobs/{sid}", SessionJobs, {"GET": _READ, "POST": _DEFINE}),
+    Route("/jobs/{sid}/{job}", Job, {"GET": _READ, "PUT": _DEFINE, "DELETE": _DEFINE}),
+    Route("/jobs/{sid}/{job}/stats", JobStats, {"GET": _READ}),
+    Route("/jobs/{sid}/{job}/numprocesses", JobNumprocesses, {"GET": _READ, "POST": _CONTROL}),
+    Route("/jobs/{sid}/{job}/pids", JobPids, {"GET": _READ}),
+    Route("/jobs/{sid}/{job}/signal", JobSignal, {"POST": _CONTROL}),
+    Route("/jobs/{sid}/{job}/state", JobState, {"GET": _READ, "POST": _CONTROL}),
+    Route("/jobs/{sid}/{job}/commit", JobCommit, {"POST": _CONTROL}),
+]

@@ -1,0 +1,143 @@
+"""`/metrics`: the node, its jobs and its processes for Prometheus."""
+
+import platform
+from collections import Counter
+from collections.abc import Generator
+from functools import partial
+
+from gaffer.api.node import NodeApplication, NodeHandler
+from gaffer.errors import ProcessNotFound
+from gaffer.http.access import Grant, Scope
+from gaffer.http.exposition import CONTENT_TYPE, Family
+from gaffer.http.operations import TEXT, operation
+from gaffer.http.routes import Route
+from gaffer.jobs.names import parse_job_name
+from gaffer.jobs.slot import SlotState
+from gaffer.processes import stats
+from gaffer.runtime import log
+from gaffer.runtime.version import __version__
+
+_STATES = tuple(state for state in SlotState if state is not SlotState.EMPTY)
+
+
+class Metrics(NodeHandler):
+    """The metrics of the node."""
+
+    @operation(str, media=TEXT)
+    async def get(self) -> None:
+        """Text for Prometheus, version 0.0.4 of its format. A key of some sessions gets those of their jobs.
+
+        CPU time and memory are those of a process itself, without the processes it started. The latencies leave out
+        feeds, whose answers take as long as the client wants.
+        """
+        families = await self.application.slices.run(partial(_collect, self.application, self.grant))
+        self.set_header("Content-Type", CONTENT_TYPE)
+        self.finish("".join(family.render() for family in families))
+
+
+Steps = Generator[None, None, list[Family]]
+
+
+def _collect(application: NodeApplication, grant: Grant) -> Steps:
+    """All metrics that the grant is for, in steps between which the loop may turn."""
+    of_node = [*_of_node(application), application.latencies.histogram.collect()]
+    yield
+    of_jobs = yield from _of_jobs(application, grant)
+    of_processes = yield from _of_processes(application, grant)
+    return [*of_node, *of_jobs, *of_processes]
+
+
+def _of_node(application: NodeApplication) -> list[Family]:
+    build = Family("gaffer_build_info", "gauge", "1; the labels say which program runs.")
+    build.add(1, {"version": __version__, "python": platform.python_version()})
+    uptime = Family("gaffer_uptime_seconds", "gauge", "Seconds since the API began to answer.")
+    uptime.add(application.uptime)
+    draining = Family("gaffer_draining", "gauge", "1 while the node is out of service.")
+    draining.add(int(application.manager.draining))
+    traffic = application.count_connections()
+    connections = Family("gaffer_http_connections", "gauge", "Open connections of clients, websockets among them.")
+    connections.add(traffic.open)
+    displaced = Family(
+        "gaffer_http_connections_displaced_total", "counter", "Connections that were closed to make room for others."
+    )
+    displaced.add(traffic.displaced)
+    refused = Family("gaffer_http_connections_refused_total", "counter", "Connections that there was no room for.")
+    refused.add(traffic.refused)
+    feeds = Family("gaffer_http_feeds", "gauge", "Feeds and websockets that clients follow.")
+    feeds.add(len(application.feeds))
+    lost_bytes = Family(
+        "gaffer_feed_dropped_bytes_total", "counter", "Bytes of output that clients lost because they read too slowly."
+    )
+    lost_bytes.add(application.manager.dropped_bytes)
+    lost_events = Family(
+        "gaffer_feed_dropped_events_total", "counter", "Events that clients lost because they read too slowly."
+    )
+    lost_events.add(application.manager.event_log.dropped)
+    lost_logs = Family(
+        "gaffer_log_lost_bytes_total", "counter", "Bytes of output that could not be written to log files."
+    )
+    lost_logs.add(application.manager.lost_log_bytes)
+    lost_lines = Family(
+        "gaffer_own_log_lost_lines_total",
+        "counter",
+        "Lines of the node's own log that were dropped: nothing read them, or the disk was full.",
+    )
+    lost_lines.add(log.lost_lines())
+    lookupds = Family("gaffer_lookupd_connected", "gauge", "1 while the node is announced to the lookup server.")
+    for lookupd in application.lookupds():
+        lookupds.add(int(lookupd["connected"]), {"address": lookupd["address"]})
+    return [
+        build,
+        uptime,
+        draining,
+        connections,
+        displaced,
+        refused,
+        feeds,
+        lost_bytes,
+        lost_events,
+        lost_logs,
+        lost_lines,
+        lookupds,
+    ]
+
+
+def _of_jobs(application: NodeApplication, grant: Grant) -> Steps:
+    manager = application.manager
+    processes = Family("gaffer_job_processes", "gauge", "Processes of a job by their state.")
+    wanted = Family("gaffer_job_wanted_processes", "gauge", "How many processes a job is to have while it is active.")
+    restarts = Family("gaffer_job_restarts_total", "counter", "Processes that ended and were replaced.")
+    for qualified in manager.jobs():
+        name = parse_job_name(qualified)
+        if not grant.sees(name.session):
+            continue
+        try:
+            info = manager.info(name)
+        except ProcessNotFound:  # unloaded since
+            continue
+        labels = {"session": name.session, "job": name.name}
+        states = Counter(instance["state"] for instance in info["instances"])
+        for state in _STATES:
+            processes.add(states[state], {**labels, "state": state.value})
+        wanted.add(info["max_processes"], labels)
+        restarts.add(info["restarts"], labels)
+        yield
+    return [processes, wanted, restarts]
+
+
+def _of_processes(application: NodeApplication, grant: Grant) -> Steps:
+    cpu = Family("gaffer_process_cpu_seconds_total", "counter", "User and system CPU time of a process.")
+    memory = Family("gaffer_process_resident_memory_bytes", "gauge", "Resident memory of a process.")
+    for process in tuple(application.manager.running.values()):
+        name = process.job
+        usage = stats.usage(process.os_pid) if grant.sees(name.session) and process.active else None
+        if usage is None:
+            continue
+        labels = {"session": name.session, "job": name.name, "slot": process.slot, "pid": process.pid}
+        cpu.add(usage.cpu_seconds, labels)
+        memory.add(usage.resident_bytes, labels)
+        yield
+    return [cpu, memory]
+
+
+ROUTES = [Route("/metrics", Metrics, {"GET": Scope.READ})]

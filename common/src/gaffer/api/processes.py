@@ -1,0 +1,261 @@
+"""The routes of version 0.4: R-10 to R-28. A name is bare, `session.name` or `group:name`; digits are a process id."""
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated
+
+import msgspec
+
+from gaffer.api.node import NodeHandler, config_for
+from gaffer.errors import BadRequest, ConfigError, ProcessConflict
+from gaffer.http.access import Scope
+from gaffer.http.base import NotFound
+from gaffer.http.error_body import ErrorBody
+from gaffer.http.operations import operation
+from gaffer.http.routes import Route
+from gaffer.jobs.names import DEFAULT_SESSION, parse_job_name, split_job_name
+from gaffer.runtime.signals import parse_signal_value
+from gaffer.schemas import bodies, responses
+from gaffer.schemas.bodies import Done, DoneProcessCount
+from gaffer.schemas.job import JobDescription, JobReplacement, JobSettings
+
+_COUNT = re.compile(r"[1-9][0-9]{0,4}", re.ASCII)
+
+
+class ProcessesQuery(msgspec.Struct):
+    """What to list."""
+
+    running: Annotated[str, msgspec.Meta(description="`true` or `1`: pids, not names.")] = ""
+
+
+class Processes(NodeHandler):
+    """All jobs."""
+
+    @operation((list[str], list[int]), query=ProcessesQuery)
+    def get(self) -> None:
+        """The names of the jobs as a list, bare in session `default`; with `running=true` the pids."""
+        if self.get_query_argument("running", "") in ("true", "1"):
+            running = self.manager.running.items()
+            self.reply([pid for pid, process in running if self.grant.sees(process.job.session)])
+        else:
+            self.reply([parse_job_name(name).display for name in self.visible(self.manager.jobs())])
+
+    @operation(Done, body=JobDescription, errors=(ProcessConflict,))
+    def post(self) -> None:
+        """Load the job that the body describes; its name may be `session.name`. Starts it unless `start` is false."""
+        body = self.json_body()
+        name = body.get("name")
+        session = split_job_name(name)[0] if isinstance(name, str) else DEFAULT_SESSION
+        with _process_info():
+            config = config_for(body, session)
+        self.grant.require_session(session)
+        self.manager.load(config, session)
+        self.done()
+
+
+class Template(NodeHandler):
+    """One job."""
+
+    @operation(JobSettings)
+    def get(self) -> None:
+        """Every setting of the job. Without `define` the values of `env` are null."""
+        name = self.job
+        self.reply({**self.grant.shown(self.manager.get(name).to_dict()), "name": name.display})
+
+    @operation(Done, body=JobReplacement)
+    def put(self) -> None:
+        """Replace the description by that of the body."""
+        body = self.json_body()
+        with _process_info():
+            config = self.replacement(body)
+        self.manager.update(config, self.job.session, start=config.start)
+        self.done()
+
+    @operation(Done, body=JobReplacement)
+    def post(self) -> None:
+        """As PUT."""
+        self.put()
+
+    @operation(Done)
+    def delete(self) -> None:
+        """Stop the job and forget it."""
+        self.manager.unload(self.job)
+        self.done()
+
+
+class TemplatePids(NodeHandler):
+    """The processes of a job."""
+
+    @operation(bodies.DonePidList)
+    def get(self) -> None:
+        """`{"ok": true, "pids": [...]}`."""
+        self.done(pids=self.manager.pids(self.job))
+
+
+class TemplateStart(NodeHandler):
+    """Starting a job."""
+
+    @operation(Done)
+    def post(self) -> None:
+        """Start the job."""
+        self.manager.start_job(self.job)
+        self.done()
+
+
+class TemplateStop(NodeHandler):
+    """Stopping a job."""
+
+    @operation(Done)
+    def post(self) -> None:
+        """Stop the job."""
+        self.manager.stop_job(self.job)
+        self.done()
+
+
+class TemplateRestart(NodeHandler):
+    """Restarting a job."""
+
+    @operation(Done)
+    def post(self) -> None:
+        """Replace all processes of the job, as many as configured."""
+        self.manager.reload(self.job)
+        self.done()
+
+
+class TemplateAdd(NodeHandler):
+    """Scaling a job."""
+
+    sign = "+"
+
+    @operation(DoneProcessCount)
+    def post(self) -> None:
+        """So many processes more (`_add`) or fewer (`_sub`), 1 unless given. Answers `{"ok", "numprocesses"}`."""
+        count = self.params.get("count", "1")
+        if not _COUNT.fullmatch(count):
+            raise BadRequest(f"{count!r} is not a number of processes", reason="bad_value", hint="use 1 or more")
+        self.done(numprocesses=self.manager.scale(self.job, self.sign + count))
+
+
+class TemplateSub(TemplateAdd):
+    """Scaling a job down."""
+
+    sign = "-"
+
+
+class TemplateSignal(NodeHandler):
+    """Signals for a job."""
+
+    @operation(Done)
+    def post(self) -> None:
+        """Send the signal, a number or a name, to each process of the job."""
+        self.manager.killall(self.job, _signal_of(self.params))
+        self.done()
+
+
+class UnknownResource(NodeHandler):
+    """Anything else of a job."""
+
+    @operation(ErrorBody, status=404)
+    def get(self) -> None:
+        """404 `resource_not_found`."""
+        raise NotFound(f"there is no resource {self.request.path}", reason="resource_not_found")
+
+    post = put = delete = get
+
+
+class RunningProcess(NodeHandler):
+    """One process."""
+
+    @operation(bodies.RunningProcess)
+    def get(self) -> None:
+        """The settings of its job, and `pid`, `os_pid`, `active`. Without `define` the values of `env` are null."""
+        process = self.process
+        self.reply(
+            {
+                **self.grant.shown(process.config.to_dict()),
+                "name": process.name,
+                "pid": process.pid,
+                "os_pid": process.os_pid,
+                "active": process.active,
+            }
+        )
+
+    @operation(Done)
+    def delete(self) -> None:
+        """Stop the process; its job starts another one."""
+        self.manager.stop_process(self.process.pid)
+        self.done()
+
+
+class RunningProcessStop(NodeHandler):
+    """Stopping a process."""
+
+    @operation(Done)
+    def post(self) -> None:
+        """Stop the process; its job starts another one."""
+        self.manager.stop_process(self.process.pid)
+        self.done()
+
+
+class RunningProcessSignal(NodeHandler):
+    """Signals for a process."""
+
+    @operation(Done)
+    def post(self) -> None:
+        """Send the signal, a number or a name."""
+        self.manager.kill(self.process.pid, _signal_of(self.params))
+        self.done()
+
+
+class Status(NodeHandler):
+    """How a job is."""
+
+    @operation(responses.JobStatus)
+    def get(self) -> None:
+        """`{"active", "running", "numprocesses", "max_processes"}`."""
+        self.reply(self.manager.status(self.job))
+
+
+@contextmanager
+def _process_info() -> Iterator[None]:
+    """Gives mistakes in a process description the code they had in 0.4."""
+    try:
+        yield
+    except ConfigError as error:
+        error.reason = "invalid_process_info"
+        raise
+
+
+def _signal_of(params: dict[str, str]) -> int:
+    if "signal" not in params:
+        raise BadRequest("the path ends without a signal", reason="no_signal_number", hint="use .../_signal/TERM")
+    try:
+        return parse_signal_value(params["signal"])
+    except ValueError as error:
+        raise BadRequest(str(error), reason="bad_value", hint="use a name such as TERM or its number") from None
+
+
+_READ, _CONTROL, _DEFINE = Scope.READ, Scope.CONTROL, Scope.DEFINE
+_ANY_METHOD = {"GET": _READ, "POST": _READ, "PUT": _READ, "DELETE": _READ}
+
+ROUTES = [
+    Route("/processes", Processes, {"GET": _READ, "POST": _DEFINE}),
+    Route("/processes/{name}", Template, {"GET": _READ, "PUT": _DEFINE, "POST": _DEFINE, "DELETE": _DEFINE}),
+    Route("/processes/{name}/_pids", TemplatePids, {"GET": _READ}),
+    Route("/processes/{name}/_start", TemplateStart, {"POST": _CONTROL}),
+    Route("/processes/{name}/_stop", TemplateStop, {"POST": _CONTROL}),
+    Route("/processes/{name}/_restart", TemplateRestart, {"POST": _CONTROL}),
+    Route("/processes/{name}/_add", TemplateAdd, {"POST": _CONTROL}),
+    Route("/processes/{name}/_add/{count}", TemplateAdd, {"POST": _CONTROL}),
+    Route("/processes/{name}/_sub", TemplateSub, {"POST": _CONTROL}),
+    Route("/processes/{name}/_sub/{count}", TemplateSub, {"POST": _CONTROL}),
+    Route("/processes/{name}/_signal", TemplateSignal, {"POST": _CONTROL}),
+    Route("/processes/{name}/_signal/{signal}", TemplateSignal, {"POST": _CONTROL}),
+    Route("/processes/{name}/{resource}", UnknownResource, _ANY_METHOD),
+    Route("/processes/{pid:digits}", RunningProcess, {"GET": _READ, "DELETE": _CONTROL}),
+    Route("/processes/{pid:digits}/_stop", RunningProcessStop, {"POST": _CONTROL}),
+    Route("/processes/{pid:digits}/_signal", RunningProcessSignal, {"POST": _CONTROL}),
+    Route("/processes/{pid:digits}/_signal/{signal}", RunningProcessSignal, {"POST": _CONTROL}),
+    Route("/status/{name}", Status, {"GET": _READ}),
+]

@@ -1,0 +1,157 @@
+"""The stream of a connection: notes what comes of a request and when, and answers what no handler will."""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Awaitable, Hashable
+from enum import IntEnum, auto
+from http import HTTPStatus
+from typing import Any, Protocol
+
+from tornado.httputil import format_timestamp
+from tornado.iostream import IOStream, SSLIOStream, StreamClosedError, UnsatisfiableReadError
+
+from gaffer.errors import GafferError
+from gaffer.http.limits import FRAMING, HeaderTooLarge, Limits, MalformedRequest
+
+_PIECE = 64 * 1024  # bytes that are read at once
+_DRAINED = 1024 * 1024  # bytes that have come already and are read before a connection is closed
+
+# All that Tornado itself ever says of a malformed request.
+_BARE_REFUSAL = b"HTTP/1.1 400 Bad Request\r\n\r\n"
+_TLS_HANDSHAKE = b"\x16\x03"  # a record of type handshake and its version, RFC 8446 section 5.1
+_CONTINUE = b"HTTP/1.1 100 "
+
+# The end of a head; empty lines before its first line are no head (RFC 9112 section 2.2).
+_HEAD_END = rb"\n(?:(?<=[^\r\n]\n)|(?<=[^\r\n]\r\n)|(?<=\r\r\n))\r?\n"
+
+
+class Phase(IntEnum):
+    """What a connection is doing, as far as that may not take for ever."""
+
+    HEAD = auto()  # also new connections, which nothing has come on
+    BODY = auto()
+    IDLE = auto()  # between two requests
+    BUSY = auto()  # being answered; a websocket stays so
+    TAKING = auto()  # answered; what is left is for the client to take
+
+
+class ConnectionObserver(Protocol):
+    """Whom a stream reports to."""
+
+    limits: Limits
+
+    def move(self, stream: "WireStream", phase: Phase) -> None:
+        """The stream begins another phase."""
+
+    def forget(self, stream: "WireStream") -> None:
+        """The stream is closed."""
+
+    def identify(self, stream: "WireStream", known: bool) -> None:
+        """The caller is known from now on, or isn't any more."""
+
+    def knows(self, stream: "WireStream") -> bool:
+        """Whether the caller is known, or no difference is made."""
+
+
+class WireStream(IOStream):
+    """A stream that reports to its endpoint."""
+
+    endpoint: ConnectionObserver
+    source: Hashable = None  # of the connection
+    phase = Phase.BUSY
+    since = 0.0  # when the phase began, in the loop's time
+    heard = False  # whether anything came of the request that is awaited
+    detached = False  # whether it has become a websocket
+    answering = False  # whether anything was written in answer to it
+    refusal: GafferError = MalformedRequest()  # the answer to a request that Tornado calls malformed
+    _lines = 0  # of its head
+    _head_ended = False
+
+    def expect_head(self) -> None:
+        """The next request is awaited."""
+        self.heard = self.answering = self._head_ended = False
+        self._lines = 0
+
+    def set_nodelay(self, value: bool) -> None:
+        """Nothing to do: the endpoint has turned the delay off. Tornado would turn it on and off at each answer."""
+
+    def read_until_regex(self, regex: bytes, max_bytes: int | None = None) -> Awaitable[bytes]:
+        """What Tornado reads a head with. Heads that came before the client left are not looked at."""
+        if self.closed():
+            raise StreamClosedError(self.error)
+        return super().read_until_regex(_HEAD_END, max_bytes)
+
+    def read_from_fd(self, buf: bytearray | memoryview) -> int | None:
+        count = super().read_from_fd(buf)
+        if count and not self._head_ended and self.phase in (Phase.HEAD, Phase.IDLE):
+            # What is beyond the limit makes the head too large, whatever it is.
+            self._note_head(bytes(memoryview(buf)[: min(count, self.endpoint.limits.max_header)]))
+        return count
+
+    def write(self, data: bytes | memoryview) -> "asyncio.Future[None]":
+        if data == _BARE_REFUSAL:
+            data = b"" if self.answering else raw_answer(self.refusal)
+        if not self.answering and data[: len(_CONTINUE)] != _CONTINUE:
+            self.answering = True
+        return super().write(data)
+
+    def refuse(self, error: GafferError) -> None:
+        """Answer an error, unless an answer is under way, and close."""
+        if not self.answering:
+            self.write(raw_answer(error))
+        self.close()
+
+    def close(self, exc_info: Any = False) -> None:
+        if isinstance(exc_info, UnsatisfiableReadError) and not self.answering and not self.closed():
+            in_head = self.phase in (Phase.HEAD, Phase.IDLE)
+            self.write(raw_answer(HeaderTooLarge(self.endpoint.limits) if in_head else MalformedRequest()))
+        if self.closed():
+            return
+        if self.phase not in (Phase.BUSY, Phase.TAKING):
+            self.drain()
+        super().close(exc_info)
+        self.endpoint.forget(self)
+
+    def _note_head(self, piece: bytes) -> None:
+        if not self.heard and piece.startswith(_TLS_HANDSHAKE):
+            raise UnsatisfiableReadError("TLS on a plain port: its head would never end")
+        if self.phase is Phase.IDLE:
+            self.endpoint.move(self, Phase.HEAD)
+        self.heard = True
+        if not self._lines:
+            piece = piece.lstrip(b"\r\n")
+        end = piece.find(b"\n\r\n")
+        self._head_ended = end >= 0
+        self._lines += piece.count(b"\n", 0, end if end >= 0 else len(piece))
+        if self._lines > self.endpoint.limits.max_header_lines:
+            raise UnsatisfiableReadError("too many lines")
+
+    def drain(self) -> None:
+        """Read what has come: closing with it unread would reset the connection, and the answer might get lost."""
+        if self.closed():
+            return
+        with contextlib.suppress(OSError):
+            for _ in range(_DRAINED // _PIECE):
+                if not self.socket.recv(_PIECE):
+                    break
+
+
+class TLSWireStream(WireStream, SSLIOStream):
+    """The same over TLS."""
+
+
+def raw_answer(error: GafferError) -> bytes:
+    """The answer to what no handler will answer."""
+    body = error.to_json()
+    head = (
+        f"HTTP/1.1 {error.errno} {HTTPStatus(error.errno).phrase}",
+        "Content-Type: application/json",
+        f"Content-Length: {len(body)}",
+        f"Date: {format_timestamp(time.time())}",
+        "Cache-Control: no-store",
+        "X-Content-Type-Options: nosniff",
+        f"Content-Security-Policy: {FRAMING}",
+        "Connection: close",
+    )
+    return "\r\n".join(head).encode() + b"\r\n\r\n" + body

@@ -1,0 +1,46 @@
+"""Detection of crash loops (TPL-20 to TPL-25). Pure: the time is passed in."""
+
+from collections import deque
+from enum import StrEnum
+
+from gaffer.jobs.rules import FlappingInfo
+
+
+class Verdict(StrEnum):
+    """What an exit means for the job."""
+
+    GO_ON = "go on"
+    PAUSE = "pause"
+    GIVE_UP = "give up"
+
+
+class FlapDetector:
+    """Counts the unwanted exits of a job. All times are monotonic seconds."""
+
+    def __init__(self) -> None:
+        self._exits: deque[float] = deque()
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget all exits and retries."""
+        self.retries = 0
+        self._exits.clear()
+        self._paused_until = float("-inf")
+
+    def note(self, policy: FlappingInfo, now: float) -> tuple[Verdict, str]:
+        """Count an exit at `now`; returns the verdict and what to tell people about it."""
+        while self._exits and now - self._exits[0] > policy.window:
+            self._exits.popleft()
+        if not self._exits and now - self._paused_until > policy.window:
+            self.retries = 0
+        self._exits.append(now)
+        count = len(self._exits)
+        if count < policy.attempts:
+            return Verdict.GO_ON, ""
+        self._exits.clear()
+        found = f"flapping: {count} exits within {policy.window:g} s"
+        if self.retries >= policy.max_retry:
+            return Verdict.GIVE_UP, f"{found}, given up after {self.retries} retries"
+        self.retries += 1
+        self._paused_until = now + policy.retry_in
+        return Verdict.PAUSE, f"{found}, retry {self.retries} of {policy.max_retry} after {policy.retry_in:g} s"

@@ -1,0 +1,399 @@
+"""The rules that check and normalise the settings of a job, one for each kind of value."""
+
+import dataclasses
+import os
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from gaffer.errors import QUOTED, BadRequest, ConfigError, Problem, did_you_mean, quoted
+from gaffer.jobs.names import MAX_PROCESS_ENDPOINTS, parse_job_name
+from gaffer.jobs.words import MAX_WORD, SplitError, split_words
+
+
+class InvalidValue(Exception):
+    """A value does not fit its rule."""
+
+    def __init__(self, message: str, hint: str | None = None, path: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+        self.path = path
+
+
+# A rule takes the value as given and whether it comes from a text format (INI, environment), where all is a string.
+Rule = Callable[[Any, bool], Any]
+
+
+_MAX_NUMBER = 2**63 - 1
+_MAX_SECONDS = 10**9  # 31 years; timers of the loop overflow far beyond that
+
+
+def _expected(what: str, value: Any) -> InvalidValue:
+    return InvalidValue(f"expected {what}, got {quoted(value)}")
+
+
+def _argument(value: str, path: str = "") -> str:
+    """A text that can be an argument or a variable of a process."""
+    if "\0" in value:
+        raise InvalidValue("a NUL byte can't be part of it", path=path)
+    try:
+        length = len(os.fsencode(value))
+    except UnicodeEncodeError:
+        raise InvalidValue("a lone surrogate can't be part of it", path=path) from None
+    if length > MAX_WORD:
+        raise InvalidValue(f"{length} bytes are more than the {MAX_WORD} that one argument can have", path=path)
+    return value
+
+
+def text(value: Any, lax: bool) -> str:
+    """A text that is not empty."""
+    if not isinstance(value, str) or not value.strip():
+        raise _expected("a text that is not empty", value)
+    return _argument(value)
+
+
+def optional_text(value: Any, lax: bool) -> str | None:
+    """A text; empty is unset."""
+    return None if value in (None, "") else text(value, lax)
+
+
+def job_name(value: Any, lax: bool) -> str:
+    """A name, or `session.name`."""
+    if not isinstance(value, str):
+        raise _expected("a name", value)
+    try:
+        parse_job_name(value)
+    except BadRequest as error:
+        raise InvalidValue(error.message, error.hint) from None
+    return value
+
+
+_BOOLEANS = {
+    "true": True,
+    "yes": True,
+    "on": True,
+    "1": True,
+    "false": False,
+    "no": False,
+    "off": False,
+    "0": False,
+}
+
+
+def boolean(value: Any, lax: bool) -> bool:
+    """True or false."""
+    if isinstance(value, bool):
+        return value
+    if lax and isinstance(value, str) and value.strip().lower() in _BOOLEANS:
+        return _BOOLEANS[value.strip().lower()]
+    raise _expected("true or false", value)
+
+
+def _number(value: Any, lax: bool, kind: Callable[[str], float], what: str, highest: float = _MAX_NUMBER) -> float:
+    if lax and isinstance(value, str):
+        try:
+            value = kind(value.strip())
+        except ValueError:
+            raise _expected(what, value) from None
+    # Not even math.isfinite takes every int; NaN compares as false.
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= highest:
+        raise _expected(what, value)
+    return value
+
+
+def count(value: Any, lax: bool) -> int:
+    """A whole number from 0 to 10000."""
+    number = _number(value, lax, int, "a whole number of 0 or more")
+    if number != int(number):
+        raise _expected("a whole number of 0 or more", value)
+    if number > 10_000:
+        raise InvalidValue(f"{number} is more than the 10000 processes a job may have")
+    return int(number)
+
+
+def optional_whole(value: Any, lax: bool) -> int | None:
+    """A whole number of 0 or more; empty is unset."""
+    if value is None or value == "":
+        return None
+    number = _number(value, lax, int, "a whole number of 0 or more")
+    if number != int(number):
+        raise _expected("a whole number of 0 or more", value)
+    return int(number)
+
+
+def seconds(value: Any, lax: bool) -> float:
+    """A number of seconds from 0 to 10^9."""
+    return float(_number(value, lax, float, "a number of seconds, 0 or more, at most 10^9", _MAX_SECONDS))
+
+
+_SIZE = re.compile(r"([0-9]{1,15})\s*(?:([kmg])(?:ib|b)?|b)?", re.ASCII | re.IGNORECASE)
+_UNITS = {"": 1, "k": 1024, "m": 1024**2, "g": 1024**3}
+
+
+def size(value: Any, lax: bool) -> int:
+    """A number of bytes: 10485760, or a text such as "10M" or "64 KiB"."""
+    if isinstance(value, str):
+        match = _SIZE.fullmatch(value.strip())
+        if match is None:
+            raise InvalidValue(f"expected a number of bytes, got {quoted(value)}", "such as 10485760, 10M or 64K")
+        return int(match[1]) * _UNITS[(match[2] or "").lower()]
+    number = _number(value, lax, int, "a number of bytes, 0 or more")
+    if number != int(number):
+        raise _expected("a whole number of bytes", value)
+    return int(number)
+
+
+def backups(value: Any, lax: bool) -> int:
+    """A whole number from 0 to 100."""
+    number = _number(value, lax, int, "a whole number of 0 or more")
+    if number != int(number) or number > 100:
+        raise _expected("a whole number from 0 to 100", value)
+    return int(number)
+
+
+_NO_ID = 2**32 - 1  # as a uid or gid it means "unchanged", setuid(2)
+_ID_DIGITS = 10
+
+
+def user_or_group(value: Any, lax: bool) -> int | str | None:
+    """A user or group: a name or a number; whether it exists is known only when a process starts (TPL-05)."""
+    if value is None or value == "":
+        return None
+    if isinstance(value, str):
+        if not (value.isascii() and value.isdecimal()):
+            return _argument(value)
+        value = int(value) if len(value) <= _ID_DIGITS else value
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < _NO_ID:
+        return value
+    raise _expected(f"a name or a number below {_NO_ID}", value)
+
+
+def words(value: Any, lax: bool) -> tuple[str, ...]:
+    """Arguments: a list, or a string split as a shell would (TPL-03)."""
+    if value is None:
+        return ()
+    if isinstance(value, str):
+        return _split(_argument(value))
+    if isinstance(value, list | tuple):
+        for index, word in enumerate(value):
+            if not isinstance(word, str | int | float) or isinstance(word, bool):
+                raise InvalidValue(f"expected a text, got {quoted(word)}", path=f"[{index}]")
+        return tuple(_argument(_as_text(word, f"[{index}]"), f"[{index}]") for index, word in enumerate(value))
+    raise _expected("a list of texts or one text", value)
+
+
+def command(value: Any, lax: bool) -> str:
+    """A program, or a command line that a shell could split."""
+    return text(value, lax)
+
+
+def _split(line: str) -> tuple[str, ...]:
+    try:
+        return tuple(split_words(line))
+    except SplitError as error:
+        raise InvalidValue(f"can't be split into words: {error}", error.hint) from None
+
+
+def variables(value: Any, lax: bool) -> Mapping[str, str]:
+    """Texts by name."""
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping):
+        raise _expected("an object of names and texts", value)
+    result = {}
+    for key, item in value.items():
+        if not isinstance(key, str) or not key or "=" in key or "\0" in key:
+            raise InvalidValue(f"{quoted(key)} can't be the name of a variable")
+        path = f".{_argument(key)[:QUOTED]}"
+        if isinstance(item, bool) or not isinstance(item, str | int | float):
+            hint = (
+                "null stands in for a value that only keys with `define` see: give the value" if item is None else None
+            )
+            raise InvalidValue(f"expected a text, got {quoted(item)}", hint, path)
+        result[key] = _argument(_as_text(item, path), path)
+    return result
+
+
+def _as_text(value: str | int | float, path: str) -> str:
+    if isinstance(value, int) and abs(value) > _MAX_NUMBER:
+        raise InvalidValue("the number is too large", "give it as a text", path)
+    return str(value)
+
+
+_LABEL = re.compile(r"[^\s/.,:]{1,64}")
+
+
+def split_list(value: Any, what: str) -> list[Any]:
+    """The items of a list, or of a text with commas; `what` says what was expected."""
+    if value is None:
+        return []
+    if isinstance(value, str):
+        return [part.strip() for part in value.split(",") if part.strip()]
+    if isinstance(value, list | tuple):
+        return list(value)
+    raise _expected(what, value)
+
+
+def stream_labels(value: Any, lax: bool) -> tuple[str, ...]:
+    """Labels of streams: up to 64 characters without blanks and without `/ . , :`."""
+    labels = split_list(value, "a list of labels")
+    for index, label in enumerate(labels):
+        if not isinstance(label, str) or not _LABEL.fullmatch(label):
+            raise InvalidValue(
+                f"{quoted(label)} can't be the label of a stream",
+                "use up to 64 characters without blanks and without / . , :",
+                f"[{index}]",
+            )
+    return tuple(labels)
+
+
+def outputs(value: Any, lax: bool) -> tuple[str, ...]:
+    """At most 2 labels: stdout and stderr; the same label twice merges them."""
+    labels = stream_labels(value, lax)
+    if len(labels) > 2:
+        raise InvalidValue(f"expected at most 2 labels, got {len(labels)}", "the first is stdout, the second stderr")
+    if "stdin" in labels or "ttin" in labels:
+        raise InvalidValue("'stdin' and 'ttin' name the input and can't label an output")
+    return labels
+
+
+def extra_streams(value: Any, lax: bool) -> tuple[str, ...]:
+    """Different labels, one a stream."""
+    labels = stream_labels(value, lax)
+    if len(set(labels)) != len(labels):
+        raise InvalidValue("a label stands twice")
+    if "stdin" in labels or "ttin" in labels:
+        raise InvalidValue("'stdin' and 'ttin' name the input and can't label another stream")
+    return labels
+
+
+def channels(value: Any, lax: bool) -> tuple[Any, ...]:
+    """Open handles: descriptors, or objects with a `fileno` method."""
+    handles = tuple(value) if isinstance(value, list | tuple) else (value,)
+    for index, handle in enumerate(handles):
+        number = isinstance(handle, int) and not isinstance(handle, bool) and handle >= 0
+        if not number and not callable(getattr(handle, "fileno", None)):
+            raise InvalidValue(
+                f"expected a descriptor or something with a fileno(), got {quoted(handle)}", path=f"[{index}]"
+            )
+    return handles
+
+
+@dataclass(frozen=True)
+class FlappingInfo:
+    """When a crash loop is paused and when it is given up (TPL-20 to TPL-25).
+
+    `attempts` exits within `window` seconds stop the job; it is tried again after `retry_in` seconds, at most
+    `max_retry` times. Raises ConfigError for values that make no sense.
+    """
+
+    attempts: int = 2
+    window: float = 1.0
+    retry_in: float = 7.0
+    max_retry: int = 5
+
+    def __post_init__(self) -> None:
+        problems = []
+        for name, lowest in (("attempts", 1), ("window", 0), ("retry_in", 0), ("max_retry", 0)):
+            value = getattr(self, name)
+            whole = name in ("attempts", "max_retry")
+            good = isinstance(value, int if whole else int | float) and not isinstance(value, bool)
+            if not good or not lowest <= value <= _MAX_SECONDS:
+                kind = "a whole number" if whole else "a number"
+                problems.append(
+                    Problem(f"$.{name}", f"expected {kind} of {lowest} or more, at most 10^9, got {quoted(value)}")
+                )
+        if problems:
+            raise ConfigError(problems)
+
+    def to_dict(self) -> dict[str, float]:
+        """The four values by name."""
+        return dataclasses.asdict(self)
+
+
+_FLAPPING_KEYS = tuple(f.name for f in dataclasses.fields(FlappingInfo))
+
+
+def flapping_policy(value: Any, lax: bool) -> FlappingInfo | None:
+    """`attempts, window, retry_in, max_retry`: an object with these keys, or up to 4 numbers in this order."""
+    if value is None or isinstance(value, FlappingInfo):
+        return value
+    if isinstance(value, str):
+        if not value.strip():
+            return None
+        value = [part for part in re.split(r"[,\s]+", value.strip()) if part]
+    if isinstance(value, list | tuple):
+        if len(value) > 4:
+            raise InvalidValue(
+                f"expected up to 4 numbers, got {len(value)}",
+                "attempts, window, retry_in, max_retry: 2, 1., 7., 5",
+            )
+        value = dict(zip(_FLAPPING_KEYS, value, strict=False))
+    if not isinstance(value, Mapping):
+        raise _expected("an object with attempts, window, retry_in, max_retry", value)
+    settings = {}
+    for key, item in value.items():
+        if item is None:
+            continue
+        if key not in _FLAPPING_KEYS:
+            raise InvalidValue(f"unknown key {quoted(key)}", did_you_mean(str(key), _FLAPPING_KEYS), f".{key}")
+        if isinstance(item, str):
+            try:
+                number = float(item)
+            except ValueError:
+                raise InvalidValue(f"expected a number, got {quoted(item)}", path=f".{key}") from None
+            item = int(number) if key in ("attempts", "max_retry") and number.is_integer() else number
+        settings[key] = item
+    try:
+        return FlappingInfo(**settings)
+    except ConfigError as error:
+        problem = error.problems[0]
+        raise InvalidValue(problem.message, problem.hint, problem.path.removeprefix("$")) from None
+
+
+_PORT = re.compile(r"([0-9]{1,5})(\+?)", re.ASCII)
+
+
+def port_plan(value: Any, lax: bool) -> str | None:
+    """`8000` (one instance), `8000+` (slot k gets 8000+k-1) or `auto` (any free port, kept by the slot)."""
+    if value is None or value == "":
+        return None
+    number = isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= 65535
+    text = str(value).strip() if number or isinstance(value, str) else ""
+    if text == "auto":
+        return text
+    match = _PORT.fullmatch(text)
+    if not match or not 1 <= int(match[1]) <= 65535:
+        raise InvalidValue(
+            f"expected a port, got {quoted(value)}", "8000 (one instance), 8000+ (one port each from there) or auto"
+        )
+    return text
+
+
+def port_number(text: str) -> int | None:
+    """The port that `text` is, None when it isn't one."""
+    match = _PORT.fullmatch(text)
+    return int(text) if match and not match[2] and 1 <= int(text) <= 65535 else None
+
+
+_ENDPOINT = re.compile(r"([A-Za-z][A-Za-z0-9_-]{0,31}):(\$PORT|\$\{PORT\}|[0-9]{1,5})", re.ASCII)
+
+
+def endpoint_list(value: Any, lax: bool) -> tuple[str, ...] | None:
+    """`NAME:PORT` items, where PORT is a number or `$PORT`; `none` spells an empty list in an INI file."""
+    if value is None or value == "":
+        return None
+    if value == "none" and lax:
+        return ()
+    items = split_list(value, "a list of NAME:PORT")
+    if len(items) > MAX_PROCESS_ENDPOINTS:
+        raise InvalidValue(f"{len(items)} endpoints are too many", f"use at most {MAX_PROCESS_ENDPOINTS}")
+    for index, item in enumerate(items):
+        match = _ENDPOINT.fullmatch(item) if isinstance(item, str) else None
+        if not match or (match[2].isdecimal() and not 1 <= int(match[2]) <= 65535):
+            raise InvalidValue(
+                f"expected NAME:PORT, got {quoted(item)}", "such as http:$PORT or admin:9000", f"[{index}]"
+            )
+    return tuple(items)

@@ -1,0 +1,127 @@
+"""What can be said of a job: its phases and how orders change them, the state people see, how a process ended."""
+
+import signal
+from collections.abc import Set
+from dataclasses import dataclass
+from enum import StrEnum
+
+from gaffer.jobs.slot import SlotState
+
+
+class Phase(StrEnum):
+    """What is desired of a job."""
+
+    STOPPED = "stopped"
+    STARTED = "started"
+    HELD = "held"  # started, but paused by flapping detection
+    FAILED = "failed"  # given up by flapping detection
+    LEAVING = "leaving"  # unloaded, or the manager ends
+
+
+class JobState(StrEnum):
+    """What people see of a job, derived from its phase and slots."""
+
+    STOPPED = "stopped"
+    WAITING = "waiting"
+    STARTING = "starting"
+    RUNNING = "running"
+    BACKOFF = "backoff"
+    STOPPING = "stopping"
+    FAILED = "failed"
+
+
+class Order(StrEnum):
+    """What changes the phase of a job."""
+
+    START = "start"
+    STOP = "stop"
+    LEAVE = "leave"
+    HOLD = "hold"
+    RETRY = "retry"
+    GIVE_UP = "give up"
+
+
+# Phases that are not named for an order ignore it.
+PHASES: dict[tuple[Phase, Order], Phase] = {
+    (Phase.STOPPED, Order.START): Phase.STARTED,
+    (Phase.HELD, Order.START): Phase.STARTED,
+    (Phase.FAILED, Order.START): Phase.STARTED,
+    (Phase.STARTED, Order.STOP): Phase.STOPPED,
+    (Phase.HELD, Order.STOP): Phase.STOPPED,
+    (Phase.FAILED, Order.STOP): Phase.STOPPED,
+    (Phase.STARTED, Order.HOLD): Phase.HELD,
+    (Phase.STARTED, Order.GIVE_UP): Phase.FAILED,
+    (Phase.HELD, Order.RETRY): Phase.STARTED,
+    (Phase.STOPPED, Order.LEAVE): Phase.LEAVING,
+    (Phase.STARTED, Order.LEAVE): Phase.LEAVING,
+    (Phase.HELD, Order.LEAVE): Phase.LEAVING,
+    (Phase.FAILED, Order.LEAVE): Phase.LEAVING,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class LastExit:
+    """How the last process of a job ended; `uptime` in seconds."""
+
+    exit_code: int | None
+    term_signal: int | None
+    reason: str
+    uptime: float
+    output: str | None = None
+
+
+# The first of these that some slot is in decides; a job without slots runs, as wanted, nothing.
+_FROM_SLOTS = (
+    (SlotState.READY, JobState.RUNNING),
+    (SlotState.DRAINING, JobState.RUNNING),
+    (SlotState.STARTING, JobState.STARTING),
+    (SlotState.STOPPING, JobState.STOPPING),
+    (SlotState.BACKOFF, JobState.BACKOFF),
+    (SlotState.WAITING, JobState.WAITING),
+)
+
+
+def visible_state(phase: Phase, slots: Set[SlotState], *, empty: bool) -> JobState:
+    """The state that people see, from the phase and the states of the slots; `empty` when no process is left."""
+    if phase is Phase.FAILED:
+        return JobState.FAILED
+    if phase not in (Phase.STARTED, Phase.HELD):
+        return JobState.STOPPED if empty else JobState.STOPPING
+    return next((seen for slot_state, seen in _FROM_SLOTS if slot_state in slots), JobState.RUNNING)
+
+
+def exit_reason(
+    exit_code: int | None, term_signal: int | None, out_of_memory: bool | None = False, *, asked: bool = False
+) -> str:
+    """Why a process ended; `out_of_memory` as in Exited, `asked` when Gaffer stopped it."""
+    if exit_code is None and not term_signal:
+        return "unknown"
+    if asked:
+        return "stopped"
+    if not term_signal:
+        return "exited"
+    if out_of_memory is None:
+        return "killed (possibly out of memory)"
+    return "oom" if out_of_memory else "signaled"
+
+
+def how_it_ended(
+    exit_code: int | None, term_signal: int | None, uptime: float, out_of_memory: bool | None = False
+) -> str:
+    """A human-readable sentence; `uptime` in seconds, `out_of_memory` as in Exited."""
+    return f"the last process {describe_exit(exit_code, term_signal, out_of_memory)} after {uptime:.1f} s"
+
+
+def describe_exit(exit_code: int | None, term_signal: int | None, out_of_memory: bool | None = False) -> str:
+    """How a process ended, as the end of a sentence: `exited with 3`, `was killed by SIGKILL`."""
+    if term_signal:
+        cause = {True: ": out of memory", None: " (possibly out of memory)", False: ""}[out_of_memory]
+        return f"was killed by {_signal_name(term_signal)}{cause}"
+    return "ended in an unknown way" if exit_code is None else f"exited with {exit_code}"
+
+
+def _signal_name(signum: int) -> str:
+    try:
+        return signal.Signals(signum).name
+    except ValueError:
+        return f"signal {signum}"

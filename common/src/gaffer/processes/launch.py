@@ -1,0 +1,321 @@
+"""Launch one OS process: its environment, its command line, the system calls. Knows nothing of jobs and events."""
+
+import contextlib
+import errno
+import fcntl
+import functools
+import marshal
+import os
+import pwd
+import re
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from gaffer.errors import StartFailed
+from gaffer.jobs.config import ProcessConfig
+from gaffer.processes import exec_stub, limits
+from gaffer.processes.cgroups import Cgroups
+from gaffer.runtime import dispositions
+from gaffer.runtime.accounts import check_gid, check_uid
+
+# Variables of the daemon that are secrets, or promises made to it alone (design section 7).
+_PRIVATE = re.compile(r"GAFFER_\w*KEY\w*|GAFFER_PROCESS|GAFFER_INSTANCE|NOTIFY_SOCKET|WATCHDOG_\w+|LISTEN_\w+")
+_BASIC = ("PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "TZ", "TMPDIR")
+_LOCALE = re.compile(r"LC_\w+")
+_DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+CAPTURE = subprocess.PIPE
+DISCARD = subprocess.DEVNULL
+MERGE = subprocess.STDOUT
+
+
+@dataclass(slots=True)
+class Child:
+    """A running OS process and our ends of its pipes; `popen` is None for one we did not start ourselves.
+
+    `streams` are our ends of the custom streams, in the order of their labels; each has a second descriptor in
+    `stream_inputs`, so that reading and writing end by themselves.
+    """
+
+    os_pid: int = 0
+    pidfd: int | None = None
+    popen: "subprocess.Popen[bytes] | None" = None
+    stdin: int | None = None
+    stdout: int | None = None
+    stderr: int | None = None
+    streams: list[int] = field(default_factory=list)
+    stream_inputs: list[int] = field(default_factory=list)
+
+
+class _Account(NamedTuple):
+    """Whom to become; None for what stays as it is."""
+
+    uid: int | None = None
+    gid: int | None = None
+    groups: list[int] | None = None
+
+
+def environment(
+    config: ProcessConfig, extra: Mapping[str, str], parent: Mapping[str, str] | None = None
+) -> dict[str, str]:
+    """The environment of a process: what `parent` (default: ours) passes on, the account, the job's `env`, `extra`."""
+    parent = os.environ if parent is None else parent
+    if config.os_env:
+        env = {name: value for name, value in parent.items() if not _PRIVATE.fullmatch(name)}
+    else:
+        names = [name for name in parent if name in _BASIC or _LOCALE.match(name)]
+        env = {name: parent[name] for name in names}
+    env.setdefault("PATH", _DEFAULT_PATH)
+    if config.uid is not None:
+        with contextlib.suppress(KeyError, ValueError):
+            account = pwd.getpwuid(check_uid(config.uid))
+            env.update(HOME=account.pw_dir, USER=account.pw_name, LOGNAME=account.pw_name, SHELL=account.pw_shell)
+    return {**env, **config.env, **extra}
+
+
+def arguments(config: ProcessConfig, env: Mapping[str, str]) -> list[str]:
+    """The words to execute; `$VAR` is replaced from `env`, by the shell itself where one is asked for (TPL-26)."""
+    if config.shell:
+        return ["/bin/sh", "-c", " ".join([config.cmd, *(shlex.quote(arg) for arg in config.args)])]
+    return config.arguments(env)
+
+
+def launch(
+    config: ProcessConfig,
+    argv: Sequence[str],
+    env: Mapping[str, str],
+    *,
+    stdout: int = DISCARD,
+    stderr: int = DISCARD,
+    cgroups: Cgroups | None = None,
+) -> Child:
+    """Start the process in a group of its own (in a session of its own when detached).
+
+    `stdout` and `stderr` are CAPTURE, DISCARD or, for stderr, MERGE. The process is in a control group of `cgroups`
+    before it executes its program. Its signal mask is empty, all dispositions are the default, and its limit on
+    descriptors is what ours was before it was raised. Raises StartFailed; nothing is left open then.
+    """
+    account = _account(config)
+    child = Child()
+    theirs: list[int] = []
+    stdin = DISCARD
+    try:
+        # Popen's own pipes come as file objects, and some versions lose them when descriptors run out.
+        if config.redirect_input:
+            stdin, child.stdin = os.pipe()
+            theirs.append(stdin)
+            os.set_blocking(child.stdin, False)
+        if stdout == CAPTURE:
+            child.stdout, stdout = os.pipe()
+            theirs.append(stdout)
+            os.set_blocking(child.stdout, False)
+        if stderr == CAPTURE:
+            child.stderr, stderr = os.pipe()
+            theirs.append(stderr)
+            os.set_blocking(child.stderr, False)
+        options: dict[str, Any] = {
+            "stdin": null_device() if stdin == DISCARD else stdin,
+            "stdout": null_device() if stdout == DISCARD else stdout,
+            "stderr": null_device() if stderr == DISCARD else stderr,
+            "start_new_session": config.detach,
+            "process_group": None if config.detach else 0,
+        }
+        passed = [_socket_pair(child, theirs) for _ in config.custom_streams]
+        passed += [_descriptor(channel) for channel in config.custom_channels]
+        if passed or cgroups is not None or not dispositions.are_default():
+            child.popen = _popen_by_stub(passed, argv, env, config.cwd, account, options, cgroups)
+        else:
+            with limits.original_descriptors():
+                child.popen = subprocess.Popen(
+                    argv,
+                    env=env,
+                    cwd=config.cwd,
+                    user=account.uid,
+                    group=account.gid,
+                    extra_groups=account.groups,
+                    **options,
+                )
+        child.os_pid = child.popen.pid
+        child.pidfd = os.pidfd_open(child.os_pid) if hasattr(os, "pidfd_open") else None
+    except (OSError, ValueError, subprocess.SubprocessError) as error:
+        if child.popen is not None:
+            # It runs, but we could not watch it.
+            os.killpg(child.popen.pid, signal.SIGKILL)
+            child.popen.wait()
+            if cgroups is not None:
+                cgroups.remove(child.popen.pid)
+        close(child)
+        raise _why(error, argv[0], config) from None
+    finally:
+        for fd in theirs:
+            os.close(fd)
+    return child
+
+
+@functools.cache
+def null_device() -> int:
+    """One descriptor of /dev/null for all processes; Popen would open it for each of them."""
+    return os.open(os.devnull, os.O_RDWR)
+
+
+def close(child: Child) -> None:
+    """Close every descriptor of `child` that is still open."""
+    for name in ("pidfd", "stdin", "stdout", "stderr"):
+        fd = getattr(child, name)
+        if fd is not None:
+            os.close(fd)
+            setattr(child, name, None)
+    for fds in (child.streams, child.stream_inputs):
+        while fds:
+            os.close(fds.pop())
+
+
+def _socket_pair(child: Child, theirs: list[int]) -> int:
+    ours, other = (end.detach() for end in socket.socketpair())
+    child.streams.append(ours)
+    theirs.append(other)
+    os.set_blocking(ours, False)
+    child.stream_inputs.append(os.dup(ours))
+    return other
+
+
+def _descriptor(channel: Any) -> int:
+    return channel if isinstance(channel, int) else int(channel.fileno())
+
+
+def _popen_by_stub(
+    passed: Sequence[int],
+    argv: Sequence[str],
+    env: Mapping[str, str],
+    cwd: str | None,
+    account: _Account,
+    options: Mapping[str, Any],
+    cgroups: Cgroups | None,
+) -> "subprocess.Popen[bytes]":
+    """Start a process that has `passed` as its descriptors 3, 4, ..., by way of gaffer.processes.exec_stub.
+
+    While the stub waits for its request, it is put into its control group and gets its limits. That takes the start of
+    an interpreter, some 10 ms. Raises like Popen.
+    """
+    request = {
+        "programs": [os.fsencode(program) for program in _candidates(argv[0], env)],
+        "argv": [os.fsencode(word) for word in argv],
+        "env": {os.fsencode(name): os.fsencode(value) for name, value in env.items()},
+        "cwd": None if cwd is None else os.fsencode(cwd),
+        **account._asdict(),
+    }
+    sources: list[int] = []
+    ours, theirs = socket.socketpair()
+    with ours:
+        try:
+            # Out of the way of their final numbers, so that none is overwritten before it is moved.
+            lowest = 3 + len(passed)
+            for fd in (theirs.fileno(), *passed):
+                sources.append(fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, lowest))
+            command = [sys.executable, "-I", "-S", exec_stub.__file__, str(sources[0])]
+            library_path = {name: os.environ[name] for name in ("LD_LIBRARY_PATH",) if name in os.environ}
+            popen = subprocess.Popen(command, env=library_path, pass_fds=sources, **options)
+        finally:
+            theirs.close()
+            for fd in sources:
+                os.close(fd)
+        try:
+            if cgroups is not None:
+                cgroups.add(popen.pid)
+            limits.restore_descriptors(popen.pid)
+            answer = _ask(ours, marshal.dumps({**request, "descriptors": sources[1:]}))
+        except BaseException:
+            _discard(popen, cgroups)
+            raise
+    if answer == exec_stub.DONE:
+        return popen
+    _discard(popen, cgroups)
+    number, _, step = answer.rpartition(b"\n")[2].partition(b" ")
+    if not number.isdigit():
+        raise subprocess.SubprocessError(f"the launcher of {argv[0]!r} ended with {popen.returncode}")
+    raise OSError(int(number), os.strerror(int(number)), cwd if step == b"cwd" else argv[0])
+
+
+def _discard(popen: "subprocess.Popen[bytes]", cgroups: Cgroups | None) -> None:
+    popen.kill()
+    popen.wait()
+    if cgroups is not None:
+        cgroups.remove(popen.pid)
+
+
+def _ask(peer: socket.socket, request: bytes) -> bytes:
+    """Send `request` and its end, return all that comes back; less when the peer breaks off."""
+    parts = []
+    with contextlib.suppress(ConnectionError):
+        peer.sendall(request)
+        peer.shutdown(socket.SHUT_WR)
+        while part := peer.recv(4096):
+            parts.append(part)
+    return b"".join(parts)
+
+
+def _candidates(program: str, env: Mapping[str, str]) -> list[str]:
+    """The paths where `program` may be, as execvp(3) tries them."""
+    if os.path.dirname(program):
+        return [program]
+    return [os.path.join(folder, program) for folder in os.get_exec_path(env)]
+
+
+def _account(config: ProcessConfig) -> _Account:
+    if config.uid is None and config.gid is None:
+        return _Account()
+    uid = gid = None
+    try:
+        if config.uid is not None:
+            uid = check_uid(config.uid)
+        if config.gid is not None:
+            gid = check_gid(config.gid)
+    except ValueError as error:
+        raise StartFailed(str(error), reason="unknown_user", path="$.uid") from None
+    if uid is not None:
+        account = pwd.getpwuid(uid)
+        gid = account.pw_gid if gid is None else gid
+        groups = os.getgrouplist(account.pw_name, gid)
+    else:
+        groups = None
+    if os.geteuid() != 0:
+        # Only root may switch; becoming who we are needs no call that only root may make.
+        if uid in (None, os.geteuid()) and gid in (None, os.getegid()):
+            return _Account()
+        name = config.uid if uid not in (None, os.geteuid()) else config.gid
+        raise StartFailed(f"only root may run a process as {name!r}", reason="not_permitted", path="$.uid")
+    return _Account(uid, gid, groups)
+
+
+def _why(error: Exception, program: str, config: ProcessConfig) -> StartFailed:
+    """Turn what Popen raised into a reason."""
+    if not isinstance(error, OSError):
+        return StartFailed(str(error), reason="start_failed")
+    if config.cwd is not None and error.filename == config.cwd:
+        return StartFailed(f"can't enter {config.cwd!r}: {error.strerror}", reason="bad_cwd", path="$.cwd")
+    match error.errno:
+        case errno.ENOENT | errno.ENOTDIR:
+            found = os.path.exists(os.path.join(config.cwd or "", program)) if "/" in program else False
+            if found:
+                return StartFailed(
+                    f"the interpreter of {program!r} does not exist", reason="bad_interpreter", path="$.cmd"
+                )
+            return StartFailed(f"there is no program {program!r}", reason="program_not_found", path="$.cmd")
+        case errno.EACCES:
+            return StartFailed(f"{program!r} is not executable", reason="not_executable", path="$.cmd")
+        case errno.ENOEXEC:
+            return StartFailed(f"{program!r} is no program and has no #! line", reason="not_executable", path="$.cmd")
+        case errno.EAGAIN | errno.ENOMEM:
+            return StartFailed(f"the system starts no more processes: {error.strerror}", reason="process_limit")
+        case errno.EMFILE | errno.ENFILE:
+            return StartFailed(f"no descriptors are left: {error.strerror}", reason="no_descriptors")
+        case errno.EPERM:
+            return StartFailed(f"not allowed to start {program!r}: {error.strerror}", reason="not_permitted")
+        case _:
+            return StartFailed(f"{program!r} can't be started: {error.strerror}", reason="start_failed")

@@ -1,0 +1,517 @@
+"""Signals process trees until nothing is left of them, and reaps adopted zombies.
+
+When the daemon is a child subreaper (prctl(2) PR_SET_CHILD_SUBREAPER), descendants that lost their parent become its
+children. They are identified by their process group, by their control group where there is one, or by the cookie
+`GAFFER_PROCESS` in their environment. A descendant that is in another group, session and environment, where no control
+group holds it, can't be found once it has lost its parent.
+
+A tree grows while it is signalled. So a signal is an order that stays: each scan of the children gives it to members
+that have not got it yet, until the tree is empty.
+"""
+
+import asyncio
+import contextlib
+import ctypes
+import errno
+import gc
+import logging
+import os
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Generator, Iterable
+from dataclasses import dataclass, field
+from types import FrameType
+from typing import Any, NamedTuple, Protocol
+
+from gaffer.processes import forks, procfs
+from gaffer.processes.cgroups import Cgroups
+from gaffer.processes.oom import OomCounters
+
+log = logging.getLogger("gaffer.processes.reaper")
+
+COOKIE = "GAFFER_PROCESS"
+DETACHED = ":detached"  # how the cookie of a detached process ends, so that it is known for one without its record
+
+_PR_SET_CHILD_SUBREAPER, _PR_GET_CHILD_SUBREAPER = 36, 37
+_SLICE = 0.01  # seconds after which a scan lets the loop turn
+_SHARE = 4  # a scan for SIGCHLD waits this many times as long as the last one took
+_SWEEP_INTERVAL = 1.0  # seconds between scans where SIGCHLD can't be caught
+_FIRST_LOOK, _LAST_LOOK = 0.01, 0.25  # seconds between two scans while trees are ending
+_KILL_TIMEOUT = 10.0  # seconds after SIGKILL until a tree is reported as stuck
+_FORK_TIMEOUT = 10.0  # seconds that a zombie waits for its parent where os.fork here may have made it
+_LISTINGS = 8  # of the children in one scan, at most
+
+
+class Leader(Protocol):
+    """A process whose tree is watched."""
+
+    os_pid: int
+    cookie: str
+
+    @property
+    def pins_group(self) -> bool:
+        """Whether no other process group can have its OS pid as id now."""
+
+    def refused(self, message: str, *, final: bool) -> None:
+        """Members of the tree can't be signalled, or outlive SIGKILL; after a final one nothing more is tried."""
+
+
+@dataclass(slots=True, eq=False)
+class _Tree:
+    leader: Leader
+    order: int = 0  # the signal that all members are to get
+    ordered: int = 0  # when it was given, in clock ticks since boot
+    kill_began: float | None = None
+    delivered: set[tuple[int, int]] = field(default_factory=set)  # members outside the group, by pid and start time
+    killed: dict[int, int] = field(default_factory=dict)  # start times of descendants that got SIGKILL, by pid
+    denied: set[int] = field(default_factory=set)  # members that we may not signal
+    alive: set[int] = field(default_factory=set)  # members that the current scan found
+    reported: bool = False
+    gone: Callable[[], None] | None = None  # once the leader has ended
+
+
+class _Adopted(NamedTuple):
+    start_time: int
+    cookie: str | None
+
+
+class _Doubt(NamedTuple):
+    """A zombie that may be an orphan or the child of somebody here; it is looked at again at the time `due`."""
+
+    start_time: int
+    due: float
+
+
+class Reaper:
+    """Watches the trees of leaders until nothing is left of them.
+
+    With `subreaper` it makes this process adopt orphans, process-wide, and reaps the zombies among them. It spares the
+    children that a subprocess.Popen object waits for, except objects made before gc.freeze(), which hides them.
+    """
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, *, subreaper: bool = False, cgroups: Cgroups | None = None
+    ) -> None:
+        self.loop = loop
+        self.subreaper = subreaper
+        self.cgroups = cgroups
+        self.doubt_timeout = 0.5  # seconds that a zombie of doubtful origin waits for its parent
+        self._trees: dict[int, _Tree] = {}  # by the leader's OS pid, until it is reaped
+        self._ending: dict[int, _Tree] = {}  # those that got an order, or whose leader has ended
+        self._cookies: dict[str, _Tree] = {}
+        self._adopted: dict[int, _Adopted] = {}
+        self._doubtful: dict[int, _Doubt] = {}
+        self._scan: Generator[None] | None = None
+        self._again = False  # another scan is to follow the current one at once
+        self._child_again = False  # ... or for SIGCHLD
+        self._timer: asyncio.Handle | None = None
+        self._due = 0.0  # when it fires
+        self._delay = _FIRST_LOOK
+        self._spent = 0.0  # seconds that the last scan took
+        self._previous: Any = None
+        self._child_due = False
+        self._was_subreaper = False
+        self._active = False
+        self._memory = OomCounters.of_this_process()
+
+    def start(self) -> None:
+        """Become a subreaper and listen for SIGCHLD, when asked for; call it on the loop."""
+        if self.cgroups is not None:
+            self.cgroups.clean()
+        if not self.subreaper:
+            return
+        try:
+            self._was_subreaper = _set_subreaper(True)
+        except OSError as error:
+            log.warning("orphans can't be adopted: %s", error.strerror)
+            self.subreaper = False
+            return
+        forks.watch()
+        self._active = True
+        if threading.current_thread() is threading.main_thread():
+            # uvloop refuses add_signal_handler for SIGCHLD; a plain handler works on every loop.
+            self._previous = signal.signal(signal.SIGCHLD, self._on_sigchld)
+
+    def stop(self) -> None:
+        """Undo `start`."""
+        self._active = False
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._scan = None
+        if self.subreaper:
+            for _ in self._scanning():
+                pass
+            _set_subreaper(self._was_subreaper)
+        if self._previous is not None and threading.current_thread() is threading.main_thread():
+            # Stopped in another thread the handler stays, calling the one before it.
+            signal.signal(signal.SIGCHLD, self._previous)
+            self._previous = None
+
+    def add(self, leader: Leader) -> None:
+        """A leader was started."""
+        tree = self._trees[leader.os_pid] = _Tree(leader)
+        if leader.cookie:
+            self._cookies[leader.cookie] = tree
+
+    def remove(self, leader: Leader) -> None:
+        """The leader is about to be reaped, or left alone."""
+        if self._trees.pop(leader.os_pid, None) is not None:
+            self._ending.pop(leader.os_pid, None)
+            self._cookies.pop(leader.cookie, None)
+            if self.cgroups is not None:
+                self.cgroups.remove(leader.os_pid)
+
+    def watch(self, leader: Leader, gone: Callable[[], None], *, alone: bool = False) -> None:
+        """Call `gone()` once nothing is left of the tree of `leader`, which has ended.
+
+        `alone` leaves the tree out of account.
+        """
+        if alone:
+            gone()
+            self._scan_in(0.0)  # learns the cookies of those that were adopted just now
+            return
+        tree = self._ending[leader.os_pid] = self._trees[leader.os_pid]
+        tree.gone = gone
+        self._delay = _FIRST_LOOK
+        self._scan_in(0.0)
+
+    def signal(self, leader: Leader, signum: int) -> None:
+        """Send `signum` to all members of the tree of `leader`, also to those that are found later.
+
+        Its group and control group get it at once; SIGKILL goes to all living descendants of the leader.
+        """
+        tree = self._ending[leader.os_pid] = self._trees[leader.os_pid]
+        tree.order, tree.ordered = signum, procfs.clock_ticks()
+        tree.delivered.clear()
+        if signum == signal.SIGKILL:
+            if tree.kill_began is None:
+                tree.kill_began = self.loop.time()
+            if self.cgroups is not None:
+                self.cgroups.kill(leader.os_pid)
+            if tree.gone is None:
+                self._kill_with_descendants(tree, procfs.read_stat(leader.os_pid))
+        if leader.pins_group:
+            try:
+                os.killpg(leader.os_pid, signum)
+                if signum != signal.SIGKILL:
+                    os.killpg(leader.os_pid, signal.SIGCONT)  # a stopped process handles nothing else
+            except ProcessLookupError:
+                pass
+            except PermissionError:
+                leader.refused(_denied_message([leader.os_pid]), final=False)
+        self._delay = _FIRST_LOOK
+        self._scan_in(0.0)
+
+    def ran_out_of_memory(self, leader: Leader) -> bool | None:
+        """Whether `leader`, which somebody else's SIGKILL ended, was killed because memory ran out.
+
+        None when it may have been.
+        """
+        if self.cgroups is not None and self.cgroups.oom_kills(leader.os_pid):
+            return True
+        return self._memory.was_short(self.loop.time())
+
+    # Scans
+
+    def _scan_in(self, delay: float) -> None:
+        """Scan after `delay` seconds at the latest."""
+        if self.loop.is_closed():
+            return
+        if self._scan is not None:
+            self._again = self._again or delay == 0.0
+            return
+        when = self.loop.time() + delay
+        if self._timer is not None:
+            if self._due <= when:
+                return
+            self._timer.cancel()
+        self._due = when
+        self._timer = self.loop.call_later(delay, self._begin_scan) if delay else self.loop.call_soon(self._begin_scan)
+
+    def _begin_scan(self) -> None:
+        self._scan, self._again, self._spent = self._scanning(), False, 0.0
+        self._continue_scan()
+
+    def _continue_scan(self) -> None:
+        self._timer = None
+        scan = self._scan
+        if scan is None:
+            return
+        begin = now = time.monotonic()
+        while now - begin < _SLICE:
+            try:
+                next(scan)
+            except StopIteration:
+                self._spent += time.monotonic() - begin
+                self._scan = None
+                self._scan_again()
+                return
+            now = time.monotonic()
+        self._spent += now - begin
+        self._timer = self.loop.call_soon(self._continue_scan)
+
+    def _scan_again(self) -> None:
+        """Decide when the next scan is due."""
+        if self._again:
+            self._scan_in(0.0)
+        if self._child_again:
+            self._child_again = False
+            self._scan_in(_SHARE * self._spent)
+        if any(tree.gone is not None or tree.kill_began is not None for tree in self._ending.values()):
+            self._scan_in(max(self._delay, self._spent))
+            self._delay = min(self._delay * 1.5, _LAST_LOOK)
+        if not self._active:
+            return
+        if self._doubtful:
+            self._scan_in(max(self._spent, min(doubt.due for doubt in self._doubtful.values()) - self.loop.time()))
+        if self._previous is None and procfs.children() - self._trees.keys():
+            self._scan_in(_SWEEP_INTERVAL)
+
+    def _scanning(self) -> Generator[None]:
+        """Look at every process that may belong to a tree: deliver orders, reap orphans, find the empty trees.
+
+        Yields where the loop may turn.
+        """
+        readable = procfs.is_readable()
+        ended = [tree for tree in self._ending.values() if tree.gone is not None]
+        members: dict[int, _Tree] = {}  # those that are known, whoever their parent is
+        for tree in self._ending.values():
+            tree.alive.clear()
+            tree.killed = _living(tree.killed)
+            known = set(tree.killed)
+            if self.cgroups is not None:
+                known |= self.cgroups.members(tree.leader.os_pid)
+            for pid in known - {tree.leader.os_pid}:
+                members[pid] = tree
+        # The descendants of a leader that an earlier daemon started are not our children.
+        foreign = any(not tree.leader.pins_group for tree in ended)
+        # What a member forks while we look is there at the next listing, or its parent was found alive.
+        seen: set[int] = set()
+        for listing in range(_LISTINGS + 1):
+            fresh = self._candidates(ended, foreign=foreign) - seen
+            if not listing:
+                fresh |= members.keys()
+            if not fresh:
+                break
+            for pid in fresh:
+                self._look_at(pid, members.get(pid), cookies=self.subreaper or foreign)
+                yield
+            seen |= fresh
+        else:
+            ended = []
+        yield from self._settle_doubts()
+        for pid in self._adopted.keys() - seen:
+            if procfs.read_stat(pid) is None:
+                del self._adopted[pid]
+        if readable and procfs.is_readable():
+            for tree in ended:
+                if not tree.alive and tree.gone is not None:
+                    tree.gone()
+                    yield
+        self._report_stuck()
+
+    def _candidates(self, ended: list[_Tree], *, foreign: bool) -> set[int]:
+        # All that live below a leader have an ancestor among our children once the leader is gone, if we adopt
+        # orphans; otherwise orphans went to init and every process must be looked at.
+        everywhere = bool(ended) and (foreign or not self.subreaper)
+        pids = set(procfs.all_pids()) if everywhere else procfs.children() if self.subreaper else set()
+        if not ended:  # else nothing is left out: a number may have a new owner
+            now = self.loop.time()
+            pids -= {pid for pid, doubt in self._doubtful.items() if doubt.due > now}
+        return pids - self._trees.keys()
+
+    def _look_at(self, pid: int, known: _Tree | None, *, cookies: bool) -> None:
+        stat = procfs.read_stat(pid)
+        if stat is None:
+            return
+        if stat.state in "ZX":
+            if self.subreaper and stat.ppid == os.getpid():
+                self._bury(stat)
+            return
+        tree = known or self._tree_of(stat, cookies=cookies)
+        if tree is not None and tree.leader.os_pid in self._ending:
+            tree.alive.add(pid)
+            self._deliver(tree, stat)
+
+    def _tree_of(self, stat: procfs.Stat, *, cookies: bool) -> _Tree | None:
+        cookie = self._cookie(stat) if cookies else None
+        tree = self._trees.get(stat.pgrp)
+        if tree is not None and tree.leader.pins_group:
+            return tree
+        return self._cookies.get(cookie) if cookie else None
+
+    def _deliver(self, tree: _Tree, stat: procfs.Stat) -> None:
+        if tree.order == signal.SIGKILL:
+            self._kill_with_descendants(tree, stat)
+            return
+        identity = (stat.pid, stat.start_time)
+        if not tree.order or identity in tree.delivered:
+            return
+        tree.delivered.add(identity)
+        in_group = stat.pgrp == tree.leader.os_pid and tree.leader.pins_group
+        if (not in_group or stat.start_time > tree.ordered) and not _signal_verified(stat, tree.order, signal.SIGCONT):
+            tree.leader.refused(_denied_message([stat.pid]), final=False)
+
+    def _kill_with_descendants(self, tree: _Tree, root: procfs.Stat | None) -> None:
+        """Kill a process and all below it, however they call themselves.
+
+        Each is stopped before its children are listed: it forks no more.
+        """
+        todo = [root] if root is not None else []
+        while todo:
+            stat = todo.pop()
+            tree.killed[stat.pid] = stat.start_time
+            # Remembered until it is gone: its zombie may be the first that we adopt of it.
+            self._adopted[stat.pid] = _Adopted(stat.start_time, tree.leader.cookie)
+            allowed = _signal_verified(stat, signal.SIGSTOP)
+            todo += [
+                child
+                for pid in procfs.children(stat.pid)
+                if (child := procfs.read_stat(pid)) is not None and child.ppid == stat.pid and child.state not in "ZX"
+            ]
+            if not allowed or not _signal_verified(stat, signal.SIGKILL):
+                tree.denied.add(stat.pid)
+
+    def _report_stuck(self) -> None:
+        for tree in tuple(self._ending.values()):
+            if tree.reported or tree.kill_began is None:
+                continue
+            left = tree.alive if tree.gone is not None else tree.alive | {tree.leader.os_pid}
+            if left and left <= tree.denied:
+                tree.reported = True
+                tree.leader.refused(_denied_message(left), final=True)
+            elif left and self.loop.time() - tree.kill_began > _KILL_TIMEOUT:
+                tree.reported = True
+                pids = ", ".join(map(str, sorted(left)))
+                tree.leader.refused(f"SIGKILL does not end {pids}: waiting for a device or file system?", final=True)
+
+    def _cookie(self, stat: procfs.Stat) -> str | None:
+        known = self._adopted.get(stat.pid)
+        if known is None or known.start_time != stat.start_time:
+            environ = procfs.read_environ(stat.pid)
+            if environ is None:
+                return None
+            known = self._adopted[stat.pid] = _Adopted(stat.start_time, environ.get(COOKIE))
+        return known.cookie
+
+    # Zombies
+
+    def _on_sigchld(self, signum: int, frame: FrameType | None) -> None:
+        if self._active and not self._child_due and not self.loop.is_closed():
+            self._child_due = True
+            self.loop.call_soon_threadsafe(self._on_child)
+        if callable(self._previous):
+            self._previous(signum, frame)
+
+    def _on_child(self) -> None:
+        self._child_due = False
+        if self._scan is None:
+            # Not at once after a long scan: while thousands end, others want the loop as well.
+            self._scan_in(_SHARE * self._spent)
+        else:
+            self._child_again = True
+
+    def _bury(self, zombie: procfs.Stat) -> None:
+        """Reap a zombie that was adopted; the children of others, a plugin's subprocess say, are left to them."""
+        if self._was_adopted(zombie):
+            self._reap(zombie.pid)
+        elif zombie.pgrp != os.getpgrp():
+            known = self._doubtful.get(zombie.pid)
+            if known is None or known.start_time != zombie.start_time:
+                timeout = _FORK_TIMEOUT if forks.may_have_made(zombie.start_time) else self.doubt_timeout
+                self._doubtful[zombie.pid] = _Doubt(zombie.start_time, self.loop.time() + timeout)
+
+    def _was_adopted(self, zombie: procfs.Stat) -> bool:
+        if zombie.pgrp in self._trees:
+            return True
+        known = self._adopted.get(zombie.pid)
+        if known is not None and known.start_time == zombie.start_time:
+            # One that is our own child has our cookie, if we are a process of another Gaffer.
+            return known.cookie not in (None, os.environ.get(COOKIE))
+        # A child we forked is in our session or leads its own; a member of another one came from elsewhere.
+        return zombie.session not in (os.getsid(0), zombie.pid)
+
+    def _settle_doubts(self) -> Generator[None]:
+        """Reap the zombies that have waited long enough and that no Popen is going to wait for."""
+        now = self.loop.time()
+        due = {
+            pid: doubt
+            for pid, doubt in self._doubtful.items()
+            # There is no later scan to reap them.
+            if doubt.due <= now or not (self._active or forks.may_have_made(doubt.start_time))
+        }
+        held = _held() if due else set()
+        yield
+        for pid, doubt in due.items():
+            stat = procfs.read_stat(pid)
+            if stat is None or stat.ppid != os.getpid() or stat.start_time != doubt.start_time:
+                del self._doubtful[pid]
+            elif pid in held:
+                self._doubtful[pid] = _Doubt(doubt.start_time, now + _FORK_TIMEOUT)
+            else:
+                self._reap(pid)
+            yield
+
+    def _reap(self, pid: int) -> None:
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(pid, os.WNOHANG)
+        self._adopted.pop(pid, None)
+        self._doubtful.pop(pid, None)
+
+
+def _living(start_times: dict[int, int]) -> dict[int, int]:
+    """Those of the processes, given by pid with their start times, that live."""
+    stats = {pid: procfs.read_stat(pid) for pid in start_times}
+    return {
+        pid: stat.start_time
+        for pid, stat in stats.items()
+        if stat is not None and stat.state not in "ZX" and stat.start_time == start_times[pid]
+    }
+
+
+def _held() -> set[int]:
+    """The processes that some Popen object is going to wait for; takes some milliseconds.
+
+    An object made before gc.freeze() is not found.
+    """
+    return {item.pid for item in gc.get_objects() if isinstance(item, subprocess.Popen) and item.returncode is None}
+
+
+def _set_subreaper(on: bool) -> bool:
+    """Make this process adopt orphaned descendants, or not; returns whether it did before. Raises OSError."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    before = ctypes.c_int()
+    libc.prctl(_PR_GET_CHILD_SUBREAPER, ctypes.byref(before), 0, 0, 0)
+    if libc.prctl(_PR_SET_CHILD_SUBREAPER, int(on), 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+    return bool(before.value)
+
+
+def _signal_verified(seen: procfs.Stat, *signums: int) -> bool:
+    """Signal the process that was `seen`, unless its number belongs to another one by now; False when not permitted."""
+    try:
+        pidfd = os.pidfd_open(seen.pid)
+    except OSError as error:
+        if error.errno not in (errno.ESRCH, errno.EINVAL):
+            log.warning("process %d can't be signalled: %s", seen.pid, error.strerror)
+        return True
+    try:
+        stat = procfs.read_stat(seen.pid)
+        if stat is not None and stat.start_time == seen.start_time:
+            for signum in signums:
+                signal.pidfd_send_signal(pidfd, signum)
+    except ProcessLookupError:
+        pass
+    except PermissionError:
+        return False
+    finally:
+        os.close(pidfd)
+    return True
+
+
+def _denied_message(pids: Iterable[int]) -> str:
+    shown = ", ".join(f"{pid} (uid {procfs.owner(pid)})" for pid in sorted(pids))
+    return f"uid {os.geteuid()} is not permitted to signal {shown}"

@@ -1,0 +1,124 @@
+"""Tells listeners the stats of running processes, ten times a second as long as there are listeners (STAT rows)."""
+
+import asyncio
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Protocol
+
+from gaffer.jobs.names import JobName
+from gaffer.processes import stats
+
+log = logging.getLogger("gaffer.processes.sampler")
+
+REFRESH = 0.1  # seconds from one round to the next
+SLICE = 0.005  # seconds of a round after which the loop gets its turn
+EVENT = "STATS"
+
+Target = int | JobName  # a process by its internal id, or all processes of a job
+StatListener = Callable[[str, dict[str, Any]], Any]
+Ended = Callable[[], Any]
+
+
+class Watched(stats.Watchable, Protocol):
+    """A process and the job it is of."""
+
+    job: JobName
+
+
+class Sampler:
+    """Measures those of the `running` processes that somebody listens to, in rounds. Any thread may subscribe.
+
+    A process that ends is measured no more; a job's listeners get the processes it starts later.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, running: Mapping[int, Watched]) -> None:
+        self._loop = loop
+        self._running = running
+        self._lock = threading.Lock()
+        self._listeners: dict[Target, dict[StatListener, Ended]] = {}
+        self._gauges = stats.Gauges()
+        self._round: Iterator[None] = iter(())
+        self._began = 0.0
+        self._under_way = False
+
+    def monitor(self, target: Target, listener: StatListener, ended: Ended = lambda: None) -> None:
+        """Call `listener("STATS", stats)` on the loop for each process of `target` in every round.
+
+        `ended()` is called on the loop when there will be no more: the process has ended, or the job was unloaded.
+        """
+        with self._lock:
+            self._listeners.setdefault(target, {}).setdefault(listener, ended)
+            if not self._under_way:
+                self._under_way = True
+                self._loop.call_soon_threadsafe(self._begin)
+
+    def unmonitor(self, target: Target, listener: StatListener) -> None:
+        """Undo `monitor`; unknown ones are ignored."""
+        with self._lock:
+            listeners = self._listeners.get(target, {})
+            listeners.pop(listener, None)
+            if not listeners:
+                self._listeners.pop(target, None)
+
+    @property
+    def listeners(self) -> int:
+        """How many listen; as long as there are none, nothing is measured."""
+        with self._lock:
+            return sum(map(len, self._listeners.values()))
+
+    def forget(self, target: Target) -> None:
+        """Drop all listeners of `target`."""
+        with self._lock:
+            for ended in self._listeners.pop(target, {}).values():
+                self._loop.call_soon_threadsafe(ended)
+
+    def _begin(self) -> None:
+        with self._lock:
+            gone = [t for t in self._listeners if isinstance(t, int) and not self._lives(t)]
+        for target in gone:
+            self.forget(target)
+        with self._lock:
+            if not self._listeners:
+                self._under_way = False
+                self._gauges = stats.Gauges()
+                return
+            processes = [p for p in self._running.values() if p.pid in self._listeners or p.job in self._listeners]
+        self._round = self._measure(processes)
+        self._began = time.monotonic()
+        self._go_on()
+
+    def _lives(self, pid: int) -> bool:
+        process = self._running.get(pid)
+        return process is not None and process.active
+
+    def _go_on(self) -> None:
+        turn_ends = time.monotonic() + SLICE
+        for _ in self._round:
+            if time.monotonic() >= turn_ends:
+                self._loop.call_soon(self._go_on)
+                return
+        spent = time.monotonic() - self._began
+        # A round that takes long leaves as much time to everything else.
+        self._loop.call_later(max(REFRESH - spent, spent), self._begin)
+
+    def _measure(self, processes: list[Watched]) -> Iterator[None]:
+        if not processes:
+            return
+        yield from self._gauges.look()
+        for process in processes:
+            if process.active:
+                found = yield from self._gauges.measure(process.os_pid)
+                if found is not None and process.active:
+                    self._tell(process, stats.labelled(process, found))
+                yield
+
+    def _tell(self, process: Watched, message: dict[str, Any]) -> None:
+        for target in (process.pid, process.job):
+            for listener in tuple(self._listeners.get(target, ())):
+                # Listeners are foreign code: one that raises must not keep the stats from the others.
+                try:
+                    listener(EVENT, message)
+                except Exception:
+                    log.exception("a listener of the stats of %s failed", process.job)

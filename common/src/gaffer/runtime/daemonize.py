@@ -1,0 +1,60 @@
+"""The process as a daemon: its place in the background, its title, its working directory."""
+
+import contextlib
+import os
+import sys
+from collections.abc import Callable
+
+
+def getcwd() -> str:
+    """The working directory, spelled as in $PWD (through its symbolic links) when that is the same directory."""
+    cwd = os.getcwd()
+    spelled = os.environ.get("PWD", "")
+    try:
+        same = os.path.isabs(spelled) and os.path.samefile(spelled, cwd)
+    except OSError:
+        same = False
+    return spelled if same else cwd
+
+
+def setproctitle_(title: str) -> None:
+    """Set the title that `ps` shows, where the setproctitle package is installed."""
+    with contextlib.suppress(ImportError):
+        from setproctitle import setproctitle  # type: ignore[import-not-found]
+
+        setproctitle(title)
+
+
+def daemonize(wait: bool = False) -> Callable[[], None]:
+    """Go to the background: a new session without a terminal, umask 022, standard streams on /dev/null.
+
+    The calling process exits with status 0. With `wait` it stays until the daemon calls the returned function,
+    keeping the standard streams as they are until then, and exits with status 1 when the daemon ended before.
+    Call it before starting threads or a loop.
+    """
+    reader, writer = os.pipe()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if os.fork():
+        os.close(writer)
+        os._exit(0 if os.read(reader, 1) or not wait else 1)
+    os.close(reader)
+    os.setsid()
+    if os.fork():
+        os._exit(0)
+    os.umask(0o022)
+
+    def leave() -> None:
+        null = os.open(os.devnull, os.O_RDWR)
+        for descriptor in (0, 1, 2):
+            os.dup2(null, descriptor)
+        if null > 2:
+            os.close(null)
+        with contextlib.suppress(BrokenPipeError):
+            os.write(writer, b"\0")
+        os.close(writer)
+
+    if not wait:
+        leave()
+        return lambda: None
+    return leave

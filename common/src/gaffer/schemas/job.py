@@ -1,0 +1,102 @@
+"""The settings of a job as JSON types, made from ProcessConfig: what a description may say, and what is told of it."""
+
+import dataclasses
+import inspect
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
+
+import msgspec
+from msgspec import Meta
+
+from gaffer.jobs import rules
+from gaffer.jobs.config import PROCESS_KEYS, ProcessConfig
+from gaffer.jobs.names import JOB_NAME_PATTERN
+
+_Text = Annotated[str, Meta(pattern=r"\S")]
+_Whole = Annotated[int, Meta(ge=0)]
+_Seconds = Annotated[float, Meta(ge=0)]
+_Label = Annotated[str, Meta(pattern=r"^[^\s/.,:]{1,64}$")]
+
+
+class FlappingDescription(msgspec.Struct, forbid_unknown_fields=True):
+    """When a crash loop is paused and when it is given up."""
+
+    attempts: Annotated[int | str, Meta(description="So many exits within the window pause the job.")] = 2
+    window: Annotated[float | str, Meta(description="In seconds.")] = 1.0
+    retry_in: Annotated[float | str, Meta(description="How long a pause is, in seconds.")] = 7.0
+    max_retry: Annotated[int | str, Meta(description="How many pauses there are before the job is given up.")] = 5
+
+
+_ACCEPTED: Mapping[Callable[..., Any], Any] = {
+    rules.text: _Text,
+    rules.optional_text: str | None,
+    rules.job_name: Annotated[str, Meta(pattern=JOB_NAME_PATTERN)],
+    rules.command: _Text,
+    rules.boolean: bool,
+    rules.count: Annotated[int, Meta(ge=0, le=10_000)],
+    rules.optional_whole: _Whole | None,
+    rules.seconds: _Seconds,
+    rules.size: _Whole | str,
+    rules.backups: Annotated[int, Meta(ge=0, le=100)],
+    rules.user_or_group: _Whole | str | None,
+    rules.words: list[str | float] | str | None,
+    rules.variables: dict[str, str | float] | None,
+    rules.outputs: Annotated[list[_Label], Meta(max_length=2)] | str | None,
+    rules.extra_streams: list[_Label] | str | None,
+    rules.flapping_policy: FlappingDescription | Annotated[list[float | str], Meta(max_length=4)] | str | None,
+    rules.port_plan: Annotated[int, Meta(ge=1, le=65535)] | str | None,
+    rules.endpoint_list: list[str] | str | None,
+}
+"""What each rule takes as JSON. A rule may refuse more than a type can say."""
+
+_SETTINGS = {field.name: field for field in dataclasses.fields(ProcessConfig) if field.name in PROCESS_KEYS}
+_TOLD = get_type_hints(ProcessConfig)
+
+ShownVariables = Annotated[dict[str, str | None], Meta(description="Values are null for callers without `define`.")]
+
+_annotated: Any = Annotated  # for types that are known at run time only
+
+
+def _description(name: str, doc: str, *, optional: tuple[str, ...] = ()) -> type[msgspec.Struct]:
+    """A struct with what may be given for each setting."""
+    return msgspec.defstruct(
+        name,
+        [_given(field, optional) for field in _SETTINGS.values()],
+        kw_only=True,
+        forbid_unknown_fields=True,
+        namespace={"__doc__": doc},
+    )
+
+
+def _given(field: "dataclasses.Field[Any]", optional: tuple[str, ...]) -> tuple[Any, ...]:
+    rule = field.metadata["rule"]
+    accepted = _annotated[_ACCEPTED[rule], Meta(description=_sentence(rule))]
+    if field.name in optional:
+        return (field.name, accepted | msgspec.UnsetType, msgspec.UNSET)
+    if field.default_factory is not dataclasses.MISSING:
+        accepted |= None
+        return (field.name, accepted, msgspec.field(default_factory=field.default_factory))
+    if field.default is dataclasses.MISSING:
+        return (field.name, accepted)
+    accepted |= None  # as if it were left out
+    default = list(field.default) if isinstance(field.default, tuple) else field.default
+    return (field.name, accepted, default)
+
+
+def _sentence(rule: Callable[..., Any]) -> str:
+    return (inspect.getdoc(rule) or "").partition(" (")[0].rstrip(".") + "."
+
+
+if TYPE_CHECKING:
+    JobSettings = dict[str, Any]
+else:
+    JobSettings = msgspec.defstruct(
+        "JobSettings",
+        [(name, ShownVariables if name == "env" else _TOLD[name]) for name in _SETTINGS],
+        namespace={"__doc__": "Every setting of a job."},
+    )
+
+JobDescription = _description("JobDescription", "A job to load: `name` and `cmd`, and other settings as needed.")
+JobReplacement = _description(
+    "JobReplacement", "The new description of a job; `name` may be left out.", optional=("name",)
+)

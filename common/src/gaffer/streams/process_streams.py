@@ -1,0 +1,208 @@
+"""The streams of one process by their labels: its stdin, its captured outputs, its custom streams."""
+
+import asyncio
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from gaffer.errors import NotRedirected, ProcessError
+from gaffer.jobs.config import ProcessConfig
+from gaffer.processes import launch
+from gaffer.streams.log_files import LogFile
+from gaffer.streams.pipes import Input, Output, Tap
+from gaffer.streams.rings import Ring
+
+STDIN = "stdin"
+_ALIASES = {"ttin": STDIN}
+
+IoListener = Callable[[str, dict[str, Any]], Any]
+Data = bytes | str
+
+
+class Stream:
+    """One stream of a process. `ring` holds what the process wrote to it, None for its stdin.
+
+    A listener is called on the loop as `listener(label, {"event": label, "name", "pid", "data"})`, `data` in bytes.
+    """
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, label: str, about: Mapping[str, Any], *, readable: bool, writable: bool
+    ) -> None:
+        self.label = label
+        self.ring = Ring() if readable else None
+        self.writable = writable
+        self.input: Input | None = None
+        self.before_write: Callable[[], Any] = lambda: None
+        self._loop = loop
+        self._about = about
+        self._taps: dict[IoListener, Tap] = {}
+
+    def write(self, data: Data) -> None:
+        """Write all of `data`, from any thread; pieces of several calls are never mixed.
+
+        Raises ProcessError: 403 `forbidden_write` for an output, 410 `stream_closed` when the process does not run or
+        no longer reads, 503 `stream_full` when it is far behind.
+        """
+        if not self.writable:
+            raise ProcessError(403, "forbidden_write", f"{self.label!r} is an output")
+        if self.input is None:
+            raise ProcessError(410, "stream_closed", "the process was not started")
+        self.before_write()
+        self.input.write(_to_bytes(data))
+
+    def writelines(self, lines: Iterable[Data]) -> None:
+        """Write several pieces as one, without adding anything between them."""
+        self.write(b"".join(map(_to_bytes, lines)))
+
+    def subscribe(self, listener: IoListener) -> None:
+        """Call `listener` with what comes from now on; the same one only once. Raises ProcessError 404 for stdin."""
+        if self.ring is None:
+            raise ProcessError(404, "io_not_found", f"{self.label!r} is an input")
+        if listener not in self._taps:
+            about = {"event": self.label, **self._about}
+            self._taps[listener] = Tap(
+                self._loop, self.ring, lambda data: listener(self.label, {**about, "data": data})
+            )
+
+    def unsubscribe(self, listener: IoListener) -> None:
+        """Undo `subscribe`; unknown ones are ignored."""
+        tap = self._taps.pop(listener, None)
+        if tap is not None:
+            tap.close()
+
+    def close(self) -> None:
+        """Nothing is written any more; who subscribed gets what was read, and is forgotten."""
+        if self.input is not None:
+            self.input.close()
+        self._taps.clear()
+
+
+class ProcessStreams:
+    """All streams of a process; `rings` holds what it wrote, by label. `about` is what listeners are told of it, `name`
+    and `pid`.
+
+    `stdout` and `stderr` say how it is to be launched. Every stream is there from the beginning, `connect` brings it to
+    life.
+    """
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, config: ProcessConfig, about: Mapping[str, Any], *, capture_all: bool
+    ) -> None:
+        labels = config.redirect_output
+        capture = capture_all and not config.detach
+        merged = len(labels) == 2 and labels[0] == labels[1]
+        self.stdout = launch.CAPTURE if labels or capture else launch.DISCARD
+        self.stderr = launch.MERGE if merged else launch.CAPTURE if len(labels) == 2 or capture else launch.DISCARD
+        self.by_label: dict[str, Stream] = {}
+        # Where the rings ended when something was last written to the process, by label.
+        self.last_write_offsets: dict[str, int] = {}
+        self._loop = loop
+        self._config = config
+        self._name = about["name"]
+        self._outputs: list[Output] = []
+        if config.redirect_input:
+            self._add(STDIN, about, readable=False, writable=True)
+        for label in dict.fromkeys(labels):
+            self._add(label, about, readable=True, writable=False)
+        for label in config.custom_streams:
+            self._add(label, about, readable=True, writable=True)
+        self.rings = {label: stream.ring for label, stream in self.by_label.items() if stream.ring is not None}
+        named = [self.rings[label] for label in dict.fromkeys(labels)]
+        wanted = (self.stdout, self.stderr).count(launch.CAPTURE)
+        self._captured = [*named, *(Ring() for _ in range(wanted - len(named)))]  # of stdout and stderr
+
+    def _add(self, label: str, about: Mapping[str, Any], *, readable: bool, writable: bool) -> None:
+        stream = Stream(self._loop, label, about, readable=readable, writable=writable)
+        stream.before_write = self._note_offsets
+        self.by_label[label] = stream
+
+    def connect(self, child: launch.Child, log_file: Callable[[str], LogFile | None]) -> None:
+        """Take over our ends of the pipes of `child`; `log_file(kind)` is the file for its `out` and its `err`."""
+        captured = iter(self._captured)
+        for fd, kind in ((child.stdout, "out"), (child.stderr, "err")):
+            if fd is not None:
+                self._outputs.append(Output(self._loop, fd, next(captured), log_file(kind)))
+        child.stdout = child.stderr = None
+        if child.stdin is not None:
+            self.by_label[STDIN].input = Input(self._loop, child.stdin)
+            child.stdin = None
+        # A process that was not started by us has none of them.
+        for label, fd, input_fd in zip(self._config.custom_streams, child.streams, child.stream_inputs, strict=False):
+            stream = self.by_label[label]
+            assert stream.ring is not None
+            stream.input = Input(self._loop, input_fd)
+            self._outputs.append(Output(self._loop, fd, stream.ring))
+        child.streams, child.stream_inputs = [], []
+
+    def drain(self) -> None:
+        """Read what is in the pipes now."""
+        for output in self._outputs:
+            output.drain()
+
+    def close(self) -> None:
+        """Read what is left, then close every stream (IO-18)."""
+        for output in self._outputs:
+            output.drain()
+            output.close()
+        for stream in self.by_label.values():
+            stream.close()
+
+    def last_output(self, limit: int = 400) -> str | None:
+        """The end of what it wrote last, stderr before stdout, for people."""
+        for ring in reversed(self._captured):
+            text = ring.read(ring.offset_of_tail(limit)).data.decode(errors="replace").strip()
+            if text:
+                return text
+        return None
+
+    def ring(self, label: str) -> Ring:
+        """What it wrote to `label`; ProcessError 400 `io_not_redirected` or 404 `io_not_found` when none is read."""
+        rings = self.rings
+        if not rings:
+            raise NotRedirected(
+                400,
+                "io_not_redirected",
+                f"the output of {self._name} is not redirected",
+                hint="set redirect_output in the job",
+            )
+        if label not in rings:
+            known = ", ".join(rings)
+            raise ProcessError(404, "io_not_found", f"{self._name} has no output {label!r}", hint=f"there is {known}")
+        return rings[label]
+
+    def subscribe(self, label: str, listener: IoListener) -> None:
+        """Call `listener` with what comes on `label`, or on all outputs (`.`); raises like `ring`."""
+        for each in self._matching(label):
+            self.ring(each)
+            self.by_label[each].subscribe(listener)
+
+    def unsubscribe(self, label: str, listener: IoListener) -> None:
+        """Undo `subscribe`; unknown ones are ignored."""
+        for each in self._matching(label):
+            if each in self.by_label:
+                self.by_label[each].unsubscribe(listener)
+
+    def _matching(self, label: str) -> list[str]:
+        return (list(self.rings) if label == "." else []) or [label]
+
+    def writable(self, label: str) -> Stream:
+        """The stream `label`; ProcessError 403 `forbidden_write` or 404 `stream_not_found` when nothing writes it."""
+        label = _ALIASES.get(label, label)
+        stream = self.by_label.get(label)
+        if stream is not None and stream.writable:
+            return stream
+        if label == STDIN:
+            raise NotRedirected(
+                403,
+                "forbidden_write",
+                f"the input of {self._name} is not redirected",
+                hint="set redirect_input in the job",
+            )
+        raise ProcessError(404, "stream_not_found", f"{self._name} has no stream {label!r} to write to")
+
+    def _note_offsets(self) -> None:
+        for label, ring in self.rings.items():
+            self.last_write_offsets[label] = ring.end
+
+
+def _to_bytes(data: Data) -> bytes:
+    return data.encode() if isinstance(data, str) else bytes(data)

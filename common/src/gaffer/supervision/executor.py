@@ -1,0 +1,406 @@
+"""Carries out the instructions of the jobs' state machines: the only place that starts, signals and watches processes.
+
+Instructions may be queued from any thread; they are executed on the loop, in order, in slices that never block it long.
+"""
+
+import asyncio
+import logging
+import socket
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from gaffer.errors import ProcessError, StartFailed
+from gaffer.events import EventEmitter
+from gaffer.jobs import events as ev
+from gaffer.jobs.job import Job
+from gaffer.jobs.names import JobName
+from gaffer.process import ExitStatus, Process, Recorder
+from gaffer.processes.reaper import DETACHED, Reaper
+from gaffer.processes.sampler import Sampler
+from gaffer.streams.log_files import LogWriter
+from gaffer.streams.rings import Losses
+
+log = logging.getLogger("gaffer.manager")
+
+SLICE = 0.02  # seconds after which the loop gets its turn
+
+# The 0.5 names of events, for subscriptions that name them.
+_ALIASES = {"create": "load", "delete": "unload", "stop_pid": "stop_process"}
+# Events about a job's definition; all others are also published below `proc.<name>`.
+_OF_THE_MANAGER = frozenset({"create", "update", "delete"})
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How processes are made: whether all output is captured, where records and logs go, who we are in the cookie."""
+
+    capture_all: bool = False
+    recorder: Recorder | None = None
+    node_id: str = ""
+    log_dir: Path | None = None
+
+
+class Executor:
+    """The I/O around the jobs. `lock` guards the jobs, which any thread may touch."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        lock: "threading.RLock",
+        events: EventEmitter,
+        reaper: Reaper,
+        settings: Settings,
+        on_job_gone: Callable[[Job], Any],
+    ) -> None:
+        self.running: dict[int, Process] = {}
+        self.owners: dict[int, Job] = {}  # of the running processes, by pid
+        self.revision = 0  # grows with every change of jobs or processes
+        self.sampler = Sampler(loop, self.running)
+        self.losses = Losses()
+        self._loop = loop
+        self._lock = lock
+        self._events = events
+        self._reaper = reaper
+        self._settings = settings
+        self._logs = LogWriter(loop, settings.log_dir) if settings.log_dir is not None else None
+        self._on_job_gone = on_job_gone
+        self._signals: deque[tuple[Job, ev.Signal]] = deque()  # executed before what is in the queue
+        self._queue: deque[tuple[Job, ev.Instruction]] = deque()
+        self._timers: dict[tuple[Job, ev.TimerKey], asyncio.TimerHandle] = {}
+        self._ports: dict[tuple[Job, int], int] = {}
+        self._listeners: list[Callable[[], Any]] = []
+        self._job_listeners: list[Callable[[JobName], Any]] = []
+        self._on_spawn: list[Callable[[Process], Any]] = []
+        self._open = False
+        self._due = False
+        self._notify_due = False
+
+    @property
+    def lost_log_bytes(self) -> int:
+        """The bytes of output that could not be written to log files."""
+        return self._logs.lost if self._logs is not None else 0
+
+    # From any thread
+
+    def submit(self, job: Job, event: ev.Event) -> None:
+        """Give `event` to `job` and queue what it wants done."""
+        with self._lock:
+            for instruction in job.handle(event, time.monotonic()):
+                if isinstance(instruction, ev.Signal):
+                    self._signals.append((job, instruction))
+                    continue
+                if isinstance(instruction, ev.Publish):
+                    self._identify(instruction.pid, instruction.data)  # it may be gone before this is published
+                self._queue.append((job, instruction))
+            self._wake()
+            self.touch(job.name)
+            if job.gone:
+                self._loop.call_soon_threadsafe(self._forget, job)
+
+    def start_logs(self) -> None:
+        """Begin to write log files; raises GafferError when that is not possible."""
+        if self._logs is not None:
+            self._logs.start()
+
+    def open(self) -> None:
+        """Begin to execute."""
+        with self._lock:
+            self._open = True
+            self._wake()
+
+    def touch(self, *names: JobName) -> None:
+        """Something changed that listeners of changes want to know: the jobs of these names, or others."""
+        self.revision += 1
+        for listener in self._job_listeners:
+            for name in names:
+                listener(name)
+        if self._listeners and not self._notify_due:
+            self._notify_due = True
+            self._loop.call_soon_threadsafe(self._notify)
+
+    def on_change(self, callback: Callable[[], Any]) -> None:
+        """Call `callback()` on the loop after jobs or processes changed; many changes may be one call."""
+        with self._lock:
+            self._listeners.append(callback)
+            self.touch()
+
+    def off_change(self, callback: Callable[[], Any]) -> None:
+        """Undo `on_change`; unknown ones are ignored."""
+        with self._lock:
+            if callback in self._listeners:
+                self._listeners.remove(callback)
+
+    def on_job_change(self, callback: Callable[[JobName], Any]) -> None:
+        """Call `callback(name)` when a job may have changed, come or gone, before the callbacks of `on_change`.
+
+        Called in any thread, under the lock; it must return at once and raise nothing.
+        """
+        with self._lock:
+            self._job_listeners.append(callback)
+
+    def off_job_change(self, callback: Callable[[JobName], Any]) -> None:
+        """Undo `on_job_change`; unknown ones are ignored."""
+        with self._lock:
+            if callback in self._job_listeners:
+                self._job_listeners.remove(callback)
+
+    def on_spawn(self, callback: Callable[[Process], Any]) -> None:
+        """Call `callback(process)` on the loop for each process as it starts, before any of its output is read."""
+        self._on_spawn.append(callback)
+
+    def off_spawn(self, callback: Callable[[Process], Any]) -> None:
+        """Undo `on_spawn`; unknown ones are ignored."""
+        if callback in self._on_spawn:
+            self._on_spawn.remove(callback)
+
+    def publish(self, job: Job, kind: str, pid: int | None = None, **data: Any) -> None:
+        """Announce an event of `job` under its documented names (EVT rows)."""
+        display, qualified = job.name.display, str(job.name)
+        base = {"name": display, "job": qualified, "session": job.name.session, **data}
+        if pid is not None:
+            base["pid"] = pid
+            self._identify(pid, base)
+        if kind == "spawn":
+            base["detach"] = base["detached"] = job.config.detach
+
+        def payloads(name: str) -> tuple[tuple[Any, ...], dict[str, Any]]:
+            shown = qualified if name.startswith("job.") else display
+            return ({**base, "event": name, "name": shown},), {}
+
+        self._events.publish_record((kind, _ALIASES[kind]) if kind in _ALIASES else (kind,), payloads)
+        if kind in _OF_THE_MANAGER:
+            return
+        names = [f"proc.{display}.{kind}"]
+        for each in (kind, _ALIASES.get(kind)):
+            if each is not None:
+                names.append(f"job.{qualified}.{each}")
+                if pid is not None:
+                    names.append(f"proc.{pid}.{each}")
+        self._events.publish_record(tuple(names), payloads)
+
+    def _identify(self, pid: int | None, data: dict[str, Any]) -> None:
+        """Add the OS pid and the slot of process `pid` to the data of an event."""
+        process = self.running.get(pid) if pid is not None else None
+        if process is not None:
+            data.setdefault("os_pid", process.os_pid)
+            if process.slot:
+                data["slot"] = process.slot
+
+    # On the loop
+
+    def close(self) -> None:
+        """Forget timers; nothing is executed any more."""
+        self._open = False
+        for handle in self._timers.values():
+            handle.cancel()
+        self._timers.clear()
+        self._signals.clear()
+        self._queue.clear()
+        if self._logs is not None:
+            self._logs.close()
+
+    def _wake(self) -> None:
+        if self._open and (self._signals or self._queue) and not self._due:
+            self._due = True
+            self._loop.call_soon_threadsafe(self._run)
+
+    def drain(self) -> None:
+        """Execute all that is queued now, however long it takes."""
+        self._run(float("inf"))
+
+    def _run(self, budget: float = SLICE) -> None:
+        started = time.monotonic()
+        self._due = False
+        while (queue := self._signals or self._queue) and time.monotonic() - started < budget:
+            with self._lock:
+                job, instruction = queue.popleft()
+                getattr(self, _EXECUTORS[type(instruction)])(instruction, job)
+        with self._lock:
+            self._wake()
+
+    def _notify(self) -> None:
+        self._notify_due = False
+        self._tell(self._listeners)
+
+    def _tell(self, listeners: Sequence[Callable[..., Any]], *args: Any) -> None:
+        for listener in tuple(listeners):
+            # Listeners are applications, foreign code perhaps.
+            try:
+                listener(*args)
+            except Exception:
+                log.exception("a listener of changes failed")
+
+    def _forget(self, job: Job) -> None:
+        for key in [key for key in self._ports if key[0] is job]:
+            del self._ports[key]
+        for timer in [timer for timer in self._timers if timer[0] is job]:
+            self._timers.pop(timer).cancel()
+        self._on_job_gone(job)
+
+    def _spawn(self, order: ev.Spawn, job: Job) -> None:
+        if not job.expects(order.pid):
+            return
+        try:
+            process = self._make(job, order.pid, order.slot, order.env)
+            process.spawn()
+        except StartFailed as error:
+            log.warning("%s can't be started: %s", job.name, error.message)
+            self.submit(job, ev.SpawnFailed(order.pid, error.reason, error.message))
+            return
+        self._began(job, process)
+        self.submit(job, ev.Spawned(order.pid, process.os_pid))
+
+    def _adopt(self, order: ev.Adopt, job: Job) -> None:
+        if order.record.port is not None:
+            self._ports[job, order.record.slot] = order.record.port
+        process = self._make(job, order.pid, order.record.slot, {})
+        try:
+            process.adopt(order.record)
+        except ProcessError as error:
+            log.warning("%s is not adopted: %s", job.name, error.message)
+            self.submit(job, ev.Exited(order.pid, None, None, order.record.os_pid))
+            self.submit(job, ev.GroupEmpty(order.pid))
+            return
+        log.info("process %d of %s, detached by an earlier manager, is watched again", process.os_pid, job.name)
+        self._began(job, process)
+        self.touch(job.name)
+
+    def _began(self, job: Job, process: Process) -> None:
+        with self._lock:
+            self.owners[process.pid] = job
+            self.running[process.pid] = process
+        if self._settings.recorder is not None:
+            # A moment later: while the new program is being set up, the kernel takes its time to tell of it.
+            self._loop.call_soon(self._record, process)
+        self._tell(self._on_spawn, process)
+
+    def _record(self, process: Process) -> None:
+        if self._settings.recorder is not None and process.pid in self.running:
+            self._settings.recorder.spawned(process.record())
+
+    def _signal(self, order: ev.Signal, job: Job) -> None:
+        process = self.running.get(order.pid)
+        if process is not None:
+            process.signal_tree(order.signum)
+
+    def _release(self, order: ev.Release, job: Job) -> None:
+        process = self.running.get(order.pid)
+        if process is not None:
+            self._record(process)
+            self._ended(order.pid)
+            process.release()
+            self.touch(job.name)
+
+    def _ended(self, pid: int) -> None:
+        with self._lock:
+            self.running.pop(pid, None)
+            self.owners.pop(pid, None)
+
+    def _set_timer(self, order: ev.SetTimer, job: Job) -> None:
+        key = (job, order.key)
+        if key in self._timers:
+            self._timers[key].cancel()
+        self._timers[key] = self._loop.call_later(order.delay, self._fire, job, order.key)
+
+    def _cancel_timer(self, order: ev.CancelTimer, job: Job) -> None:
+        handle = self._timers.pop((job, order.key), None)
+        if handle is not None:
+            handle.cancel()
+
+    def _publish(self, order: ev.Publish, job: Job) -> None:
+        self.publish(job, order.kind, order.pid, **order.data)
+
+    def _fire(self, job: Job, key: ev.TimerKey) -> None:
+        self._timers.pop((job, key), None)
+        self.submit(job, ev.TimerFired(key))
+
+    def _on_exit(self, job: Job, process: Process, status: ExitStatus) -> None:
+        self.submit(
+            job,
+            ev.Exited(
+                process.pid,
+                status.exit_code,
+                status.term_signal,
+                process.os_pid,
+                process.last_output(),
+                status.out_of_memory,
+            ),
+        )
+
+    def _on_refused(self, job: Job, process: Process, message: str, final: bool) -> None:
+        self.submit(job, ev.EndRefused(process.pid, message, final))
+
+    def _on_gone(self, job: Job, process: Process) -> None:
+        self._ended(process.pid)
+        if self._settings.recorder is not None:
+            self._settings.recorder.ended(process.pid)
+        idle = not self._due
+        self.submit(job, ev.GroupEmpty(process.pid))
+        # Start a successor before listeners handle the exit. Without kill_group this is called for all that have exited
+        # in the same turn of the loop, which would take too long.
+        if idle and self._due and process.config.kill_group and isinstance(self._queue[-1][1], ev.Spawn):
+            self._run()
+
+    def _cookie(self, job: Job, pid: int) -> str:
+        node_id = self._settings.node_id
+        return f"{node_id}:{pid}{DETACHED if job.config.detach else ''}" if node_id else ""
+
+    def _make(self, job: Job, pid: int, slot: int, env: Mapping[str, str]) -> Process:
+        process = Process(
+            self._loop,
+            job.config,
+            pid=pid,
+            job=job.name,
+            slot=slot,
+            once=slot == 0,
+            env=env,
+            port=self._port(job, slot),
+            cookie=self._cookie(job, pid),
+            reaper=self._reaper,
+            sampler=self.sampler,
+            capture_all=self._settings.capture_all,
+            logs=self._logs,
+            on_exit=partial(self._on_exit, job),
+            on_gone=partial(self._on_gone, job),
+            on_refused=partial(self._on_refused, job),
+        )
+        for ring in process.rings.values():
+            ring.losses = self.losses
+        return process
+
+    def _port(self, job: Job, slot: int) -> int | None:
+        if slot == 0 or job.config.port != "auto" or "PORT" in job.config.env:
+            return job.config.port_of(slot) if slot else None
+        key = (job, slot)
+        if key not in self._ports:
+            self._ports[key] = self._free_port()
+        return self._ports[key]
+
+    def _free_port(self) -> int:
+        taken = set(self._ports.values())
+        while True:
+            try:
+                with socket.socket() as probe:
+                    probe.bind(("", 0))
+                    port = int(probe.getsockname()[1])
+            except OSError as error:
+                raise StartFailed(f"no free port was found: {error.strerror}", reason="no_port") from None
+            if port not in taken:
+                return port
+
+
+_EXECUTORS: dict[type, str] = {
+    ev.Spawn: "_spawn",
+    ev.Adopt: "_adopt",
+    ev.Signal: "_signal",
+    ev.Release: "_release",
+    ev.SetTimer: "_set_timer",
+    ev.CancelTimer: "_cancel_timer",
+    ev.Publish: "_publish",
+}

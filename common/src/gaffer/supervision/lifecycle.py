@@ -1,0 +1,301 @@
+"""Starting, running, restarting, draining and stopping a manager and its applications."""
+
+import asyncio
+import inspect
+import logging
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from gaffer import loop as loops
+from gaffer.errors import ManagerStopping
+from gaffer.events import EventEmitter
+from gaffer.jobs import events as ev
+from gaffer.jobs.job import Job
+from gaffer.processes.cgroups import Cgroups
+from gaffer.processes.reaper import Reaper
+from gaffer.streams import event_log
+from gaffer.streams.event_log import Event
+from gaffer.streams.rings import Log
+from gaffer.supervision.applications import Applications
+from gaffer.supervision.executor import Executor, Settings
+
+log = logging.getLogger("gaffer.manager")
+
+# The managers that run on each loop; the last one to stop ends `run`.
+_on_loop: dict[asyncio.AbstractEventLoop, "set[Lifecycle]"] = {}
+
+
+class Lifecycle:
+    """The life of a manager. The jobs are the subclass's: it says which there are and what to do when one is gone.
+
+    The stop goes in steps, so that applications see the last exits: they are told to `quiesce`; the jobs end, the
+    last loaded first; the events are delivered; applications `leave`, then `stop`, the last started first.
+
+    A manager can also be drained: its applications are told to `drain`, and its processes end, but it stays, until it
+    is told to `resume`. `draining` is true meanwhile.
+
+    `events` is where listeners subscribe; `event_log` keeps the newest events for readers on the loop.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop | None,
+        apps: Sequence[Any],
+        settings: Settings,
+        *,
+        subreaper: bool,
+        cgroup: Path | None,
+    ) -> None:
+        self.loop = loop if loop is not None else loops.Loop.default_loop()
+        self.event_log: Log[Event] = Log(event_log.LIMIT)
+        self.events = EventEmitter(self.loop, history=self.event_log)
+        self.started = False
+        self.stopping = False
+        self.draining = False
+        self._apps = list(apps)
+        self._running_apps = Applications()
+        self._lock = threading.RLock()
+        # A node's id is followed by the number of its start, which the next one does not share.
+        owner = settings.node_id.partition(":")[0]
+        cgroups = Cgroups(cgroup, owner) if cgroup is not None else None
+        self._reaper = Reaper(self.loop, subreaper=subreaper, cgroups=cgroups)
+        self._supervisor = Executor(self.loop, self._lock, self.events, self._reaper, settings, self._job_gone)
+        self._all_gone: asyncio.Event | None = None
+        self._hurry = False
+        self._stop_task: asyncio.Task[None] | None = None
+        self._jobs_drained = False
+        self._drain_task: asyncio.Task[None] | None = None
+        self._restarting: set[int] = set()
+        self._restart_callback: Callable[[Any], Any] | None = None
+
+    def _all_jobs(self) -> list[Job]:
+        raise NotImplementedError
+
+    def _forget_jobs(self) -> None:
+        raise NotImplementedError
+
+    def _job_gone(self, job: Job) -> None:
+        self._check_all_gone()
+
+    def _check_open(self) -> None:
+        if self.stopping:
+            raise ManagerStopping
+
+    @property
+    def active(self) -> bool:
+        """True from a successful start to the beginning of the stop."""
+        return self.started and not self.stopping
+
+    @property
+    def drained(self) -> bool:
+        """Whether draining came to its end: no process is left, and none comes."""
+        return self.draining and self._jobs_drained and not self._supervisor.running
+
+    def start(self, apps: Iterable[Any] = (), applications: Iterable[Any] = ()) -> None:
+        """Start supervising, then the applications in order, in the loop. A second start is a no-op.
+
+        After a stop it starts anew, without the jobs it had. Raises what an application raises, and TypeError for what
+        is not an application; nothing stays started then. On the running loop itself an application whose `start` is a
+        coroutine function is refused with RuntimeError; everywhere else `start` is awaited.
+        """
+        for given in (apps, applications):
+            if not isinstance(given, Iterable):
+                raise TypeError(f"expected a list of applications, got {given!r}: write start([...])")
+        with self._lock:
+            if self.started:
+                return
+            if self.stopping:
+                self._renew()
+        chosen = [*self._apps, *apps, *applications]
+        if self.loop.is_running():
+            try:
+                here = asyncio.get_running_loop() is self.loop
+            except RuntimeError:
+                here = False
+            if here:
+                self._start_here(chosen)
+            else:
+                asyncio.run_coroutine_threadsafe(self._start_inside(chosen), self.loop).result()
+        else:
+            # A server made outside the running loop would bind itself to another one.
+            self.loop.run_until_complete(self._start_inside(chosen))
+
+    def _start_here(self, apps: list[Any]) -> None:
+        try:
+            self._begin()
+            self._running_apps.start_now(apps, self.loop, self)
+            self._supervisor.open()
+        except BaseException:
+            self.stop()
+            raise
+
+    async def _start_inside(self, apps: list[Any]) -> None:
+        try:
+            self._begin()
+            await self._running_apps.start(apps, self.loop, self)
+            self._supervisor.open()
+        except BaseException:
+            self.stopping = True
+            await asyncio.wait([self._begin_stop(None)])
+            raise
+
+    def _begin(self) -> None:
+        self._reaper.start()
+        self.started = True
+        _on_loop.setdefault(self.loop, set()).add(self)
+        self._supervisor.start_logs()
+
+    def _renew(self) -> None:
+        """Forget the life that ended."""
+        self.stopping = self.draining = self._hurry = self._jobs_drained = False
+        self._all_gone = self._stop_task = self._drain_task = None
+        self._restarting.clear()
+        self._forget_jobs()
+        self.events.reopen()
+
+    def run(self) -> None:
+        """Run the loop until the last manager on it has stopped; RuntimeError when it was not started."""
+        if not self.started:
+            raise RuntimeError("start the manager before running it")
+        loops.run(self.loop)
+
+    def stop(self, callback: Callable[[Any], Any] | None = None, now: bool = False) -> None:
+        """Stop all jobs, then the applications, then call `callback(manager)`.
+
+        Processes have their graceful timeout to end; `now` kills them at once, also when a stop is under way. A stop
+        before the start, and a second one, are no-ops.
+        """
+        with self._lock:
+            if not self.started or (self.stopping and (not now or self._hurry)):
+                return
+            self._hurry = now
+            if self.stopping:
+                self.loop.call_soon_threadsafe(self._end_jobs)
+                return
+            self.stopping = True
+        self.loop.call_soon_threadsafe(self._begin_stop, callback)
+
+    def _begin_stop(self, callback: Callable[[Any], Any] | None) -> "asyncio.Task[None]":
+        self._stop_task = self.loop.create_task(self._stop(callback))
+        self._stop_task.add_done_callback(self._stopped)
+        return self._stop_task
+
+    def _stopped(self, task: "asyncio.Task[None]") -> None:
+        _on_loop[self.loop].discard(self)
+        if not _on_loop[self.loop]:
+            del _on_loop[self.loop]
+            loops.end(self.loop)
+        task.result()  # raises what went wrong, for the loop to log
+
+    async def _stop(self, callback: Callable[[Any], Any] | None) -> None:
+        self.events.publish("stopping", {"event": "stopping"})
+        self._supervisor.open()  # a start that failed leaves it closed
+        if self._drain_task is not None:
+            self._drain_task.cancel()
+            await asyncio.wait([self._drain_task])
+        if self._hurry:
+            self._end_jobs()
+        await self._running_apps.run("quiesce")
+        self._all_gone = asyncio.Event()
+        self._end_jobs()
+        await self._all_gone.wait()
+        self._supervisor.drain()
+        self.events.flush()
+        await self._running_apps.run("leave", reverse=True)
+        await self._running_apps.stop()
+        self.events.flush()
+        self.events.close()
+        self._supervisor.close()
+        self._reaper.stop()
+        self.started = False
+        if callback is not None:
+            # The embedder's code: its failure must not keep the loop from ending.
+            try:
+                result = callback(self)
+                if inspect.isawaitable(result):
+                    await result
+            except Exception:
+                log.exception("the callback of stop() failed")
+
+    def _end_jobs(self) -> None:
+        with self._lock:
+            for job in reversed(self._all_jobs()):
+                self._supervisor.submit(job, ev.ManagerStopping(self._hurry))
+            self._check_all_gone()
+
+    def _check_all_gone(self) -> None:
+        if self._all_gone is not None and all(job.gone for job in self._all_jobs()):
+            self._all_gone.set()
+
+    def restart(self, callback: Callable[[Any], Any] | None = None) -> None:
+        """Restart the applications, then all processes; `callback(manager)` once the old processes are gone.
+
+        Another restart meanwhile is ignored.
+        """
+        self._check_open()
+        self.loop.call_soon_threadsafe(self._restart, callback)
+
+    def _restart(self, callback: Callable[[Any], Any] | None) -> None:
+        with self._lock:
+            if self._restarting or self.stopping:
+                return
+            self._running_apps.restart()
+            # Committed processes have no successor to make room for.
+            self._restarting = {pid for pid, process in self._supervisor.running.items() if not process.once}
+            self._restart_callback = callback
+            for job in self._all_jobs():
+                if not job.gone:
+                    self._supervisor.submit(job, ev.RestartRequested())
+        self._supervisor.on_change(self._check_restarted)
+
+    def _check_restarted(self) -> None:
+        self._restarting &= self._supervisor.running.keys()
+        if self._restarting:
+            return
+        self._supervisor.off_change(self._check_restarted)
+        callback, self._restart_callback = self._restart_callback, None
+        if callback is not None:
+            callback(self)
+
+    def drain(self) -> None:
+        """Take the node out of service: end all processes, those of the last loaded job first, and start no more.
+
+        What is desired of the jobs stays: their processes come back with `resume`. Applications are told first, with
+        `drain`, which may return an awaitable, so that clients go elsewhere before processes end. Each process has the
+        `drain_timeout` of its job before it is asked to end. A second drain is a no-op.
+        """
+        with self._lock:
+            self._check_open()
+            if not self.draining:
+                self.draining = True
+                self.loop.call_soon_threadsafe(self._begin_drain)
+
+    def resume(self) -> None:
+        """Undo `drain`; a process that is ending already is replaced once it is gone. No-op unless drained."""
+        with self._lock:
+            self._check_open()
+            if self.draining:
+                self.draining = False
+                self.loop.call_soon_threadsafe(self._begin_drain)
+
+    def _begin_drain(self) -> None:
+        if not self.stopping:
+            previous, self._drain_task = self._drain_task, None
+            if previous is not None:
+                previous.cancel()
+            self._drain_task = self.loop.create_task(self._drain(self.draining))
+
+    async def _drain(self, draining: bool) -> None:
+        await self._running_apps.run("drain" if draining else "resume")
+        with self._lock:
+            self._jobs_drained = draining
+            jobs = self._all_jobs()
+            for job in reversed(jobs) if draining else jobs:
+                self._supervisor.submit(job, ev.NodeDrained(draining))
+
+    def wakeup(self) -> None:
+        """Make the loop turn once; any thread may do that. Nothing happens when the loop is closed."""
+        if not self.loop.is_closed():
+            self.loop.call_soon_threadsafe(lambda: None)

@@ -1,0 +1,105 @@
+"""What people are told of jobs: the dicts behind `Manager.info` and `Manager.stats`, and what lookupd is told."""
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from gaffer.jobs.job import Job
+from gaffer.jobs.names import JobName
+from gaffer.jobs.slot import Slot, SlotState
+from gaffer.process import Process
+from gaffer.schemas.responses import Endpoint, Instance, JobInfo, JobStatus
+
+
+class Announcement(msgspec.Struct, frozen=True):
+    """What the world may know of a process: `state` is starting, ready or draining."""
+
+    state: str
+    endpoints: list[Endpoint]
+
+
+_ANNOUNCED = {
+    SlotState.STARTING: "starting",
+    SlotState.READY: "ready",
+    SlotState.DRAINING: "draining",
+    SlotState.STOPPING: "draining",
+}
+
+
+def endpoints_of(job: Job, process: Process | None, host: str) -> list[Endpoint]:
+    """The endpoints of a process as `{"name", "address", "port"}`; `host` is where the node is reached."""
+    port = process.port if process is not None else None
+    return [
+        {"name": endpoint.name, "address": host, "port": endpoint.port} for endpoint in job.config.endpoints_of(port)
+    ]
+
+
+def announcements(job: Job, running: Mapping[int, Process], host: str) -> dict[int, Announcement]:
+    """The processes of `job` from their spawn to their exit, by pid."""
+    found = {}
+    for slot in (*job.slots.values(), *job.committed.values()):
+        process = running.get(slot.pid) if slot.pid is not None else None
+        if process is not None and process.active:
+            endpoints = endpoints_of(job, process, host) if slot.index else []
+            found[process.pid] = Announcement(_ANNOUNCED[slot.state], endpoints)
+    return found
+
+
+def job_status(job: Job) -> JobStatus:
+    """What R-28 answers."""
+    return {
+        "active": job.active,
+        "running": len(job.pids(committed=True)),
+        "numprocesses": job.target,
+        "max_processes": job.target,
+    }
+
+
+def job_info(job: Job, running: Mapping[int, Process], host: str) -> JobInfo:
+    """What R-45 answers."""
+    pids = job.pids(committed=True)
+    return {
+        "name": str(job.name),
+        "active": job.active,
+        "running": len(pids),
+        "running_out": len(pids) - len(job.pids()),
+        "max_processes": job.target,
+        "processes": pids,
+        "config": job.config.to_dict(),
+        "state": job.state,
+        "reason": job.reason or job.crash_loop(time.monotonic()),
+        "restarts": job.restarts,
+        "instances": [
+            _instance(job, slot, running, host)
+            for slot in (*sorted(job.slots.values(), key=lambda slot: slot.index), *job.committed.values())
+            if slot.state is not SlotState.EMPTY
+        ],
+        "last_exit": msgspec.to_builtins(job.last_exit),
+    }
+
+
+def _instance(job: Job, slot: Slot, running: Mapping[int, Process], host: str) -> Instance:
+    process = running.get(slot.pid) if slot.pid is not None else None
+    return {
+        "pid": slot.pid,
+        "os_pid": process.os_pid if process else None,
+        "slot": slot.index,
+        "state": slot.state,
+        "started_at": round(process.started_at, 3) if process else None,
+        "uptime": round(process.uptime, 3) if process else 0.0,
+        "port": process.port if process else None,
+        "endpoints": endpoints_of(job, process, host) if process and slot.index else [],
+    }
+
+
+def job_stats(name: JobName, found: list[dict[str, Any]]) -> dict[str, Any]:
+    """What R-48 answers: the stats of each process, and sums and extremes of memory and CPU share (MGR-51)."""
+    result: dict[str, Any] = {"name": str(name), "stats": found}
+    for key in ("mem", "cpu"):
+        values = [stat[key] for stat in found if isinstance(stat[key], int | float)]
+        result[key] = round(sum(values), 2) if values else "N/A"
+        result[f"max_{key}"] = max(values) if values else "N/A"
+        result[f"min_{key}"] = min(values) if values else "N/A"
+    return result

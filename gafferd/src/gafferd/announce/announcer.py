@@ -1,0 +1,150 @@
+"""The application that tells lookupds which jobs and processes this node has."""
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Collection, Iterable, Mapping
+from ssl import SSLContext
+from typing import Protocol
+from urllib.parse import quote
+
+from gaffer.jobs.names import JobName
+from gaffer.runtime.version import __version__
+from gaffer.schemas.messages import PROTOCOL_VERSION, Identify, check_labels, check_node_name, check_origin
+from gafferd.announce.journal import Journal, Table
+from gafferd.announce.link import Link, LinkStatus, websocket_url
+from gafferd.state.identity import Identity
+
+DRAIN_TIMEOUT = 1.0  # seconds that lookupds have to take the node out of their answers
+LEAVE_TIMEOUT = 1.0
+
+
+class Source(Protocol):
+    """What the announcer needs of a manager."""
+
+    def announced(self, among: Collection[JobName] | None = None) -> Table: ...
+
+    def on_change(self, callback: Callable[[], None]) -> None: ...
+
+    def off_change(self, callback: Callable[[], None]) -> None: ...
+
+    def on_job_change(self, callback: Callable[[JobName], None]) -> None: ...
+
+    def off_job_change(self, callback: Callable[[JobName], None]) -> None: ...
+
+
+class Announcer:
+    """Announces to the lookupds at `addresses` (http(s) URLs), each by a connection of its own.
+
+    `origin` is the public URL of the node, or a function that gives it once the node listens. `identity` comes from the
+    state directory. `ssl` serves https addresses. Without addresses it does nothing. Raises BadRequest for an invalid
+    address, name, origin or set of labels.
+    """
+
+    def __init__(
+        self,
+        addresses: Iterable[str],
+        *,
+        name: str,
+        origin: str | Callable[[], str],
+        identity: Identity,
+        labels: Mapping[str, str] | None = None,
+        version: str = PROTOCOL_VERSION,
+        cluster_key: str | None = None,
+        ssl: SSLContext | None = None,
+    ) -> None:
+        self._name = check_node_name(name)
+        self._origin = origin if callable(origin) else check_origin(origin)
+        self._identity = identity
+        self._labels = check_labels(labels or {})
+        self._version = version
+        self._journal = Journal()
+        self._changed: set[JobName] = set()
+        self._source: Source | None = None
+        headers = {"User-Agent": f"gafferd/{__version__} ({quote(name)})"}
+        if cluster_key is not None:
+            headers["Authorization"] = f"Bearer {cluster_key}"
+        unique: dict[str, str] = {}
+        for address in addresses:
+            unique.setdefault(websocket_url(address), address)
+        self._links = [
+            Link(address, self._journal, self._identify, self._outgrow, headers, ssl) for address in unique.values()
+        ]
+
+    def start(self, loop: asyncio.AbstractEventLoop, manager: Source) -> None:
+        """Begin to announce what `manager` has."""
+        if not self._links:
+            return
+        self._source = manager
+        self._journal.draining = False
+        manager.on_job_change(self._changed.add)
+        self._journal.update(manager.announced())
+        manager.on_change(self._update)
+        for link in self._links:
+            link.start()
+
+    async def drain(self) -> None:
+        """Tell clients to go elsewhere: returns when no lookupd answers with this node's processes any more.
+
+        A lookupd that does not say so in time is not waited for.
+        """
+        self._journal.drain()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(DRAIN_TIMEOUT):
+                await asyncio.gather(*(link.drain() for link in self._links))
+
+    quiesce = drain
+
+    def resume(self) -> None:
+        """Undo `drain`."""
+        self._journal.resume()
+        for link in self._links:
+            link.resume()
+
+    async def leave(self) -> None:
+        """All processes are gone: take leave of the lookupds. One that does not answer in time is not waited for."""
+        self._detach()
+        self._journal.leave()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LEAVE_TIMEOUT):
+                await asyncio.gather(*(link.leave() for link in self._links))
+        await self.stop()
+
+    async def stop(self) -> None:
+        """Close the connections."""
+        self._detach()
+        await asyncio.gather(*(link.close() for link in self._links))
+
+    def status(self) -> list[LinkStatus]:
+        """For each lookupd its address, whether it is connected, and if not, why."""
+        return [link.status() for link in self._links]
+
+    def _detach(self) -> None:
+        if self._source is not None:
+            self._source.off_change(self._update)
+            self._source.off_job_change(self._changed.add)
+            self._source = None
+
+    def _identify(self, msgid: str) -> Identify:
+        origin = check_origin(self._origin()) if callable(self._origin) else self._origin
+        who = self._identity
+        return Identify(msgid, self._name, origin, self._version, who.id, who.incarnation, self._labels, who.secret)
+
+    def _outgrow(self, incarnation: int) -> bool:
+        """Go past a later incarnation of this node that a lookupd has heard of, on all connections."""
+        before = self._identity.incarnation
+        if not self._identity.outgrow(incarnation):
+            return False
+        if self._identity.incarnation != before:
+            for link in self._links:
+                link.renew()
+        return True
+
+    def _update(self) -> None:
+        if self._source is None:
+            return
+        among = set()
+        while self._changed:  # other threads may add to it meanwhile
+            among.add(self._changed.pop())
+        changes = self._journal.update(self._source.announced(among), {str(name) for name in among})
+        for link in self._links:
+            link.announce(changes)

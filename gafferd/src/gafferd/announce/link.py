@@ -1,0 +1,499 @@
+"""The connection of a node to one lookupd: connects, announces, notices when nobody listens, and connects again."""
+
+import asyncio
+import logging
+import random
+import re
+import ssl
+from collections.abc import Callable, Iterable, Sequence
+from typing import TypedDict
+from urllib.parse import urlsplit
+
+import msgspec
+from tornado.httpclient import HTTPClientError, HTTPRequest
+from tornado.iostream import StreamClosedError, UnsatisfiableReadError
+from tornado.simple_httpclient import HTTPStreamClosedError, HTTPTimeoutError
+from tornado.websocket import WebSocketClientConnection, WebSocketError
+
+from gaffer.errors import BadRequest
+from gaffer.runtime import tls
+from gaffer.schemas.messages import (
+    MAX_MESSAGE_SIZE,
+    Drain,
+    Identify,
+    Leave,
+    MessageId,
+    Ping,
+    Reply,
+    Request,
+    UnregisterJob,
+    decode_reply,
+    encode,
+)
+from gafferd.announce.dialing import open_websocket
+from gafferd.announce.journal import Change, Journal
+
+CONNECT_TIMEOUT = 5.0  # seconds
+CLOSE_TIMEOUT = 0.5
+HURRIED = 0.25  # of an interval for an attempt to connect while the lease runs out
+DEFAULT_INTERVAL = 15.0  # seconds between PINGs, where lookupd doesn't say
+MIN_INTERVAL, MAX_INTERVAL = 0.1, 3600.0  # that a node keeps to, whatever lookupd says; MAX also for the ttl
+DEFAULT_WINDOW = 1.0  # seconds within which to connect again, before any answer
+MAX_WINDOW = 20.0
+OUTBOX_LIMIT = 10_000  # messages that may wait for one lookupd
+MAX_REASON = 300  # characters of a lookupd's text that are shown
+
+_IDENTIFY, _SNAPSHOT, _PING, _DRAIN, _LEAVE = "identify", "snapshot", "ping", "drain", "leave"
+
+logger = logging.getLogger(__name__)
+
+
+class LinkError(Exception):
+    """The connection is of no use any more; the text says why."""
+
+
+class _Silence(LinkError):
+    """Nothing comes over the connection any more."""
+
+
+class LinkStatus(TypedDict):
+    """How a link fares: `error` is why it is not connected."""
+
+    address: str
+    connected: bool
+    error: str | None
+
+
+# BadRequest: a message that can't be read, or an address of the node that can't be sent. UnicodeError: a host name that
+# can't be one.
+_FAILURES = (
+    LinkError,
+    BadRequest,
+    OSError,
+    HTTPClientError,
+    StreamClosedError,
+    UnsatisfiableReadError,
+    WebSocketError,
+    UnicodeError,
+)
+
+
+# What the end of a connection is called that did not come to a reply.
+_ENDS = (ssl.SSLError, ConnectionResetError, BrokenPipeError, StreamClosedError, HTTPStreamClosedError)
+
+_STALE_INCARNATION = re.compile(r"stale_incarnation\b[^0-9]*([0-9]{1,19})")
+
+_OVERSIZE = "beyond what one node can announce"
+
+_TLS_OPTIONS = "(see --cacert, --client-certfile and --client-keyfile)"
+
+
+def websocket_url(address: str) -> str:
+    """The websocket of the lookupd at `address`, an http(s) URL or host:port; raises BadRequest (`bad_address`)."""
+    parts = urlsplit(address if "://" in address else f"http://{address}")
+    scheme = {"http": "ws", "https": "wss", "ws": "ws", "wss": "wss"}.get(parts.scheme)
+    try:
+        port_is_valid = parts.port != 0
+    except ValueError:
+        port_is_valid = False
+    if scheme is None or not parts.hostname or not port_is_valid:
+        raise BadRequest(
+            f"{address!r} is not the address of a lookupd",
+            reason="bad_address",
+            hint="write it as http://host:5010 or https://host:5010",
+        )
+    return f"{scheme}://{parts.netloc}/ws"
+
+
+def reconnect_delay(window: float, chance: float) -> float:
+    """Seconds to wait before connecting again; `chance`, from 0 to 1, spreads the nodes evenly over the window."""
+    return chance * min(window, MAX_WINDOW)
+
+
+class Link:
+    """Keeps one lookupd informed until `close`.
+
+    `identify` makes the first message of each connection. `outgrow` goes past an incarnation of the node that the
+    lookupd has heard of, or returns False. `headers` go with the handshake.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        journal: Journal,
+        identify: Callable[[str], Identify],
+        outgrow: Callable[[int], bool],
+        headers: dict[str, str],
+        ssl_context: ssl.SSLContext | None,
+    ) -> None:
+        self.address = address
+        self.url = websocket_url(address)
+        self.connected = False
+        self.error: str | None = None
+        self._journal = journal
+        self._identify = identify
+        self._outgrow = outgrow
+        self._headers = headers
+        self._ssl = ssl_context
+        self._window = DEFAULT_WINDOW
+        self._interval = DEFAULT_INTERVAL
+        self._ttl = 0.0
+        self._unnoticed = 0.0  # seconds beyond the window that others may need to notice the end of the connection
+        self._answered = 0.0  # when the last answer came, in the loop's time
+        self._hurry_until = 0.0
+        self._plain = False
+        self._outbox: asyncio.Queue[Request] = asyncio.Queue(OUTBOX_LIMIT)
+        self._broken = asyncio.Event()
+        self._why_broken = ""
+        self._sent: dict[MessageId, Change] = {}  # changes that are not answered yet
+        self._doubted: set[str] = set()  # jobs that a lookupd of 0.5 refused
+        self._refused: dict[str, str] = {}  # jobs that the lookupd does not take, and why
+        self._snapshot_due = False
+        self._ping_unanswered = False
+        self._leaving = False
+        self._awaited: dict[MessageId, asyncio.Event] = {}  # answers that somebody waits for
+        self._task: asyncio.Task[None] | None = None
+        self._closing: set[asyncio.Task[None]] = set()
+
+    def start(self) -> None:
+        """Begin to connect; called on the loop."""
+        self._leaving = False
+        self._task = asyncio.create_task(self._run(), name=f"announce to {self.address}")
+        self._task.add_done_callback(self._ended)
+
+    def announce(self, changes: Iterable[Change]) -> None:
+        """Send changes, if there is a connection; a later one begins with all there is."""
+        if not self.connected:
+            return
+        room = False
+        for message in self._journal.plain_changes(changes) if self._plain else changes:
+            gone = isinstance(message, UnregisterJob)
+            room |= gone
+            if message.job_name not in self._refused:
+                self._post(message)
+            elif gone:
+                # Passing over a number is a gap, after which the lookupd asks for a snapshot.
+                del self._refused[message.job_name]
+                self._show_refused()
+        if room and self._refused and not self._plain:
+            self._offer_again()
+
+    async def drain(self) -> None:
+        """Say that the node takes no more work, and wait for the answer, if there is a connection."""
+        await self._ask(self._journal.plain_withdrawals() if self._plain else [Drain(_DRAIN, self._journal.seq)])
+
+    def resume(self) -> None:
+        """Say that the node takes work again; only a snapshot can."""
+        for message in self._journal.plain_offers() if self._plain else [self._snapshot()]:
+            if self.connected:
+                self._post(message)
+
+    def renew(self) -> None:
+        """Connect again: the identity of the node has changed."""
+        if self.connected:
+            self._give_up("this node has a new incarnation")
+
+    async def leave(self) -> None:
+        """Take leave and wait for the answer, if there is a connection."""
+        self._leaving = True
+        await self._ask([] if self._plain else [Leave(_LEAVE, self._journal.seq)])
+
+    async def close(self) -> None:
+        """Close the connection and make no other."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+            self._task = None
+        if self._closing:
+            await asyncio.wait(self._closing)
+
+    def status(self) -> LinkStatus:
+        """How it fares, as `/health` shows it."""
+        return {"address": self.address, "connected": self.connected, "error": self.error}
+
+    async def _run(self) -> None:
+        while not self._leaving:
+            error: Exception | None = None
+            try:
+                await self._hold_connection()
+            except* _FAILURES as group:
+                error = _first(group)
+                self._note_delay(error)
+                if not self._leaving:
+                    opening_tls = self.url.startswith("wss:") and not self.connected
+                    self._failed(_explain(error, opening_tls=opening_tls))
+            finally:
+                self._lost()
+            if isinstance(error, _Silence):
+                self._hurry_until = self._answered + self._ttl
+            # Packets that are lost now may arrive any moment, and the lease runs. Whoever answers, even with a refusal
+            # to connect, is asked again at leisure, with the others who found out at the same time.
+            unheard = isinstance(error, TimeoutError | HTTPTimeoutError) and self._hurries
+            if not (unheard or isinstance(error, _Silence)):
+                await asyncio.sleep(reconnect_delay(self._window, random.random()))
+
+    def _note_delay(self, error: Exception) -> None:
+        """Learn from a failure how long other nodes may take to notice theirs."""
+        if self.connected and (self._ping_unanswered or isinstance(error, _Silence)):
+            self._unnoticed = self._interval
+        elif isinstance(error, TimeoutError | HTTPTimeoutError):
+            self._unnoticed = max(self._unnoticed, CONNECT_TIMEOUT)
+
+    @property
+    def _hurries(self) -> bool:
+        return asyncio.get_running_loop().time() < self._hurry_until
+
+    @property
+    def _timeout(self) -> float:
+        """Seconds for the handshake, and for the answer to IDENTIFY."""
+        return HURRIED * self._interval if self._hurries else CONNECT_TIMEOUT
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self.error = f"the announcer failed: {error!r}"
+            logger.critical("lookupd %s is not informed any more", self.address, exc_info=error)
+
+    def _failed(self, why: str) -> None:
+        why = _shortened(why)
+        if self.connected or why != self.error:
+            logger.warning("lookupd %s: %s; trying again", self.address, why)
+        self.error = why
+
+    async def _hold_connection(self) -> None:
+        """Connect, announce everything, then every change, until something fails."""
+        connection = await self._connect()
+        try:
+            async with asyncio.timeout(self._timeout):
+                self._welcomed(await self._introduce(connection))
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._read(connection))
+                group.create_task(self._write(connection))
+                group.create_task(self._watch())
+                group.create_task(self._ping())
+        finally:
+            # Who doesn't answer takes its time: the next attempt does not wait for it.
+            closing = asyncio.create_task(_close(connection))
+            self._closing.add(closing)
+            closing.add_done_callback(self._closing.discard)
+
+    async def _connect(self) -> WebSocketClientConnection:
+        timeout = self._timeout
+        request = HTTPRequest(
+            self.url,
+            headers=self._headers,
+            connect_timeout=timeout,
+            request_timeout=timeout,
+            ssl_options=self._ssl,
+        )
+        connecting = open_websocket(request, MAX_MESSAGE_SIZE)
+        try:
+            return await asyncio.shield(connecting)
+        except asyncio.CancelledError:
+            connecting.add_done_callback(_close_late)
+            raise
+
+    async def _introduce(self, connection: WebSocketClientConnection) -> Reply:
+        """Identify the node, once more when the lookupd has heard of a later incarnation; returns the reply."""
+        for last in (False, True):
+            window = self._window + self._unnoticed
+            identity = msgspec.structs.replace(self._identify(_IDENTIFY), reconnect_window=window)
+            await connection.write_message(encode(identity))
+            reply = await _receive(connection)
+            stale = _STALE_INCARNATION.match(reply.reason or "")
+            if last or not reply.errno or stale is None or not self._outgrow(int(stale[1])):
+                break
+        _check(reply)
+        return reply
+
+    def _welcomed(self, reply: Reply) -> None:
+        self._unnoticed = 0.0
+        self._answered, self._ttl = asyncio.get_running_loop().time(), min(reply.ttl or 0.0, MAX_INTERVAL)
+        self._plain = reply.epoch is None
+        self._interval = min(max(reply.interval or DEFAULT_INTERVAL, MIN_INTERVAL), MAX_INTERVAL)
+        self._window = DEFAULT_WINDOW if reply.reconnect_window is None else reply.reconnect_window
+        self._refused = {} if self._plain else dict.fromkeys(self._journal.oversize(), _OVERSIZE)
+        if self._refused:
+            logger.warning("lookupd %s: %d jobs are left out: %s", self.address, len(self._refused), _OVERSIZE)
+        self._sent.clear()
+        self._broken.clear()
+        opening = self._journal.plain_snapshot() if self._plain else [self._snapshot()]
+        self._outbox = asyncio.Queue(len(opening) + OUTBOX_LIMIT)
+        for message in opening:
+            self._post(message)
+        self._snapshot_due = not self._plain
+        self._ping_unanswered = False
+        self.connected, self.error = True, None
+        logger.info("announcing to lookupd %s", self.address)
+        self._show_refused()
+
+    def _snapshot(self) -> Request:
+        return self._journal.snapshot(_SNAPSHOT, self._refused)
+
+    def _post(self, message: Request) -> None:
+        try:
+            self._outbox.put_nowait(message)
+        except asyncio.QueueFull:
+            self._give_up(f"it does not read: {OUTBOX_LIMIT} messages were waiting")
+
+    def _give_up(self, why: str) -> None:
+        self._why_broken = why
+        self._broken.set()
+
+    def _refuse(self, change: Change, reply: Reply) -> None:
+        """The lookupd does not take a change: announce the rest without the job.
+
+        One of 0.5 may have lost what went before, and has no snapshots: it gets all anew, once. Raises LinkError.
+        """
+        if change.job_name in self._refused:
+            return
+        if self._plain and change.job_name not in self._doubted:
+            self._doubted.add(change.job_name)
+            _check(reply)
+        why = _shortened(f"{reply.errno} {reply.reason or ''}".rstrip())
+        logger.warning("lookupd %s: refused job %s: %s", self.address, change.job_name, why)
+        self._refused[change.job_name] = why
+        self._show_refused()
+        if not self._plain:
+            self._snapshot_due = True
+            self._post(self._snapshot())
+
+    def _offer_again(self) -> None:
+        """Announce what was left out because it was too much, now that other jobs are gone."""
+        oversize = self._journal.oversize()
+        limits = (_OVERSIZE, "413 ")
+        fits = [job for job, why in self._refused.items() if why.startswith(limits) and job not in oversize]
+        for job in fits:
+            del self._refused[job]
+        if fits:
+            self._show_refused()
+            self._snapshot_due = True
+            self._post(self._snapshot())
+
+    def _show_refused(self) -> None:
+        self.error = None
+        if self._refused:
+            job, why = next(iter(self._refused.items()))
+            more = f" (and {len(self._refused) - 1} more)" if len(self._refused) > 1 else ""
+            self.error = f"job {job} is not announced{more}: {why}"
+
+    async def _ask(self, messages: Sequence[Request]) -> None:
+        """Send messages and wait for the answer to the last of them, or for the end of the connection."""
+        if not (self.connected and messages):
+            return
+        answered = self._awaited.setdefault(messages[-1].msgid, asyncio.Event())
+        for message in messages:
+            self._post(message)
+        await answered.wait()
+
+    def _lost(self) -> None:
+        self.connected = False
+        for answered in self._awaited.values():
+            answered.set()
+        self._awaited.clear()
+
+    async def _write(self, connection: WebSocketClientConnection) -> None:
+        while True:
+            message = await self._outbox.get()
+            if isinstance(message, Change):
+                if len(self._sent) >= OUTBOX_LIMIT:
+                    del self._sent[next(iter(self._sent))]
+                self._sent[message.msgid] = message
+            await connection.write_message(encode(message))
+
+    async def _watch(self) -> None:
+        await self._broken.wait()
+        raise LinkError(self._why_broken)
+
+    async def _read(self, connection: WebSocketClientConnection) -> None:
+        while True:
+            reply = await _receive(connection)
+            self._answered = asyncio.get_running_loop().time()
+            change = None if reply.msgid is None else self._sent.pop(reply.msgid, None)
+            if change is not None and reply.errno:
+                self._refuse(change, reply)
+                continue
+            _check(reply)
+            if reply.msgid in self._awaited:
+                self._awaited.pop(reply.msgid).set()
+            if reply.msgid == _PING:
+                self._ping_unanswered = False
+            elif reply.msgid == _SNAPSHOT:
+                self._snapshot_due = False
+            if reply.reconnect_window is not None:
+                self._window = reply.reconnect_window
+            if reply.resync and not self._snapshot_due:
+                self._snapshot_due = True
+                self._post(self._snapshot())
+
+    async def _ping(self) -> None:
+        while True:
+            await asyncio.sleep(self._interval)
+            if self._ping_unanswered:
+                raise _Silence(f"it did not answer for {self._interval:g} s")
+            self._ping_unanswered = True
+            self._post(Ping(_PING, None if self._plain else self._journal.seq))
+
+
+async def _receive(connection: WebSocketClientConnection) -> Reply:
+    text = await connection.read_message()
+    if text is None:
+        raise LinkError(f"it closed the connection{f': {why}' if (why := connection.close_reason) else ''}")
+    return decode_reply(text)
+
+
+def _check(reply: Reply) -> None:
+    """Raise LinkError for a refusal: the connection is given up, and the next one begins with all there is."""
+    if reply.errno or not reply.ok:
+        raise LinkError(f"it refused message {reply.msgid!r}: {reply.errno} {reply.reason or ''}".rstrip())
+
+
+async def _close(connection: WebSocketClientConnection) -> None:
+    """Close the connection, which takes an answer; without one in time the socket is just dropped."""
+    stream = connection.protocol.stream if connection.protocol is not None else None
+    connection.close()
+    if stream is None or stream.closed():
+        return
+    try:
+        async with asyncio.timeout(CLOSE_TIMEOUT):
+            while await connection.read_message() is not None:
+                pass
+    except TimeoutError:
+        stream.close()
+
+
+def _close_late(connecting: "asyncio.Future[WebSocketClientConnection]") -> None:
+    if not connecting.cancelled() and connecting.exception() is None:
+        connecting.result().close()
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= MAX_REASON else f"{text[:MAX_REASON]}..."
+
+
+def _first(group: BaseExceptionGroup[Exception]) -> Exception:
+    error = group.exceptions[0]
+    return _first(error) if isinstance(error, BaseExceptionGroup) else error
+
+
+def _explain(error: Exception, *, opening_tls: bool) -> str:
+    """Why a connection failed, for people; `opening_tls`: a secured one that had not got far."""
+    if isinstance(error, TimeoutError):
+        return "no answer in time"
+    if isinstance(error, UnsatisfiableReadError):
+        return "the head of its answer is too large"
+    if why := tls.explain(error):
+        return f"TLS failed: {why} {_TLS_OPTIONS}"
+    if opening_tls and isinstance(error, _ENDS):
+        # Its reason came after the handshake, and is lost when it came with the end of the connection.
+        return f"TLS failed: it ended the connection; does it want a certificate? {_TLS_OPTIONS}"
+    if isinstance(error, HTTPClientError) and error.code == 401:
+        return "401: it wants the cluster key; give this node the key file of the cluster (--cluster-key-file)"
+    if isinstance(error, HTTPClientError) and error.response is not None and error.response.body:
+        try:
+            message = msgspec.json.decode(error.response.body)["message"]
+        except (msgspec.DecodeError, RecursionError, TypeError, KeyError):
+            message = error.message
+        return f"{error.code}: {message}"
+    if isinstance(error, HTTPClientError) and error.code == 599:
+        return error.message
+    return str(error) or type(error).__name__

@@ -1,0 +1,344 @@
+"""The configuration file of gafferd: finds it, reads it with what it includes, and reports every mistake at once."""
+
+import os
+import re
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from gaffer.errors import BadRequest, ConfigError, GafferError, Problem, did_you_mean
+from gaffer.jobs.config import find_problems
+from gaffer.jobs.names import JobName, parse_job_name
+from gaffer.jobs.rules import InvalidValue
+from gaffer.process import ProcessConfig
+from gaffer.runtime.trusted_files import read_trusted
+from gafferd.config import settings
+from gafferd.config.ini import Section, Value, merge, parse_ini
+
+FILE_NAMES = ("gafferd.ini", "gaffer.ini")
+
+
+@dataclass(frozen=True)
+class EndpointConfig:
+    """An endpoint to open: its addresses and, for TLS, its certificate; None where nothing was said."""
+
+    bind: tuple[str, ...]
+    backlog: int | None = None
+    certfile: str | None = None
+    keyfile: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """A configuration file without mistakes.
+
+    `settings` holds values of `settings.Settings` by name, `endpoints` those that `http_endpoints` activates, `jobs`
+    the jobs in the order to start them, `webhooks` (event, URL) pairs, `sections` the text of every section and
+    `warnings` what is odd but not wrong.
+    """
+
+    settings: Mapping[str, Any]
+    endpoints: tuple[EndpointConfig, ...]
+    jobs: Mapping[JobName, ProcessConfig]
+    webhooks: tuple[tuple[str, str], ...]
+    sections: Mapping[str, Mapping[str, str]]
+    warnings: tuple[Problem, ...]
+
+
+def find_config(given: str | None, environ: Mapping[str, str], home: Path, root: bool) -> Path | None:
+    """The configuration file to read, None when there is none.
+
+    That is `given` or $GAFFERD_CONFIG, a file or a directory that holds one of FILE_NAMES; else the gafferd.ini of
+    the installation prefix or /etc/gaffer (for root) or of ~/.gaffer. Raises ConfigError when a file that
+    was asked for is missing.
+    """
+    if asked := given or environ.get("GAFFERD_CONFIG"):
+        path = Path(asked)
+        if path.is_file():
+            return path
+        for name in FILE_NAMES:
+            if (path / name).is_file():
+                return path / name
+        what = "does not exist"
+        if path.is_dir():
+            what = f"holds no {' or '.join(FILE_NAMES)}"
+        elif path.exists():
+            what = "is not a regular file, which could be read again at a reload"
+        hint = None if given else "GAFFERD_CONFIG names it"
+        raise ConfigError([Problem(str(path), f"the configuration {what}", hint)])
+    # ~/.gaffer/gaffer.ini belongs to the client tools, so only gafferd.ini is looked for here.
+    directories = [Path(sys.prefix) / "etc/gaffer", Path("/etc/gaffer")] if root else [home / ".gaffer"]
+    return next((d / FILE_NAMES[0] for d in directories if (d / FILE_NAMES[0]).is_file()), None)
+
+
+def load_config(path: Path) -> Config:
+    """Read the file at `path` and all it includes.
+
+    Raises ConfigError with every mistake; the `path` of each problem is `FILE:LINE`.
+    """
+    reader = _Reader()
+    reader.read(path)
+    builder = _Builder(reader.sections, reader.problems, reader.warnings)
+    config = builder.build()
+    if builder.problems:
+        raise ConfigError(sorted(builder.problems, key=_position))
+    return config
+
+
+def _position(problem: Problem) -> tuple[str, int]:
+    file, _, line = problem.path.rpartition(":")
+    return (file, int(line)) if line.isdecimal() else (problem.path, 0)
+
+
+class _Reader:
+    """Reads a file and all it includes into `sections`, collecting mistakes and what is odd on the way."""
+
+    def __init__(self) -> None:
+        self.sections: dict[str, Section] = {}
+        self.problems: list[Problem] = []
+        self.warnings: list[Problem] = []
+        self._seen: set[Path] = set()
+
+    def read(self, path: Path, includers: tuple[Path, ...] = (), value: Value | None = None) -> None:
+        """Read the file at `path`, unless it was read before; the last of `includers` includes it by `value`."""
+        if path.resolve() in self._seen:
+            return
+        self._seen.add(path.resolve())
+        try:
+            text = _read_text(path)
+        except GafferError as error:
+            found_at = value.problem if value else partial(Problem, str(path))
+            self.problems.append(found_at(error.message, error.hint))
+            return
+        found, mistakes = parse_ini(text, str(path))
+        keys = found["gaffer"].values if "gaffer" in found else {}
+        if includers and keys and keys.keys() <= {*_READER_KEYS}:
+            del found["gaffer"]  # all that it says is followed here
+        self.problems += [*mistakes, *merge(self.sections, found)]
+        chain = (*includers, path)
+        if include := keys.get("include"):
+            for name in include.text.split():
+                self._check_loop(path.parent / name, chain, include)
+                self.read(path.parent / name, chain, include)
+        if include_dir := keys.get("include_dir"):
+            for name in include_dir.text.split():
+                directory = path.parent / name
+                if not os.path.isdir(directory):
+                    message = f"[gaffer] include_dir: there is no directory {str(directory)!r}"
+                    self.problems.append(include_dir.problem(message))
+                for file in sorted(directory.rglob("*.ini")):
+                    self.read(file, chain, include_dir)
+
+    def _check_loop(self, file: Path, chain: tuple[Path, ...], include: Value) -> None:
+        if file.resolve() in [each.resolve() for each in chain]:
+            files = " -> ".join(map(str, (*chain, file)))
+            self.warnings.append(include.problem(f"[gaffer] include: ignored a loop: {files}", "remove one include"))
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return read_trusted(path).data.decode("utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else f"it is not UTF-8 text ({error})"
+        raise GafferError(f"can't read {path}: {why}") from None
+
+
+_ENDPOINT_RULES: dict[str, Callable[[str], Any]] = {
+    "bind": settings.addresses,
+    "backlog": settings.backlog,
+    "certfile": settings.tls_file,
+    "keyfile": settings.tls_file,
+}
+_READER_KEYS = ("include", "include_dir")
+_APPLICATION_KEYS = ("mandatory",)  # of plugins with an application
+_KNOWN_SECTIONS = ("gaffer", "http", "webhooks", "ssl", "lookup_ssl")
+_PREFIXES = ("endpoint", "process", "job", "env")
+_NOT_IN_A_SECTION = {
+    "env": "give variables in a section [env:NAME] or with keys such as env:PORT",
+    "name": "the header of the section names the job: [process:NAME] or [process:SESSION:NAME]",
+    "custom_channels": None,
+}
+
+
+class _Builder:
+    """Turns sections into a Config, collecting mistakes on the way."""
+
+    def __init__(self, sections: dict[str, Section], problems: list[Problem], warnings: list[Problem]) -> None:
+        self.sections = sections
+        self.problems = problems
+        self.warnings = warnings
+        self.settings: dict[str, Any] = {}
+        self.endpoints: dict[str, EndpointConfig] = {}
+        self.jobs: dict[JobName, ProcessConfig] = {}
+        self.job_sections: dict[JobName, Section] = {}
+        self.webhooks: list[tuple[str, str]] = []
+
+    def build(self) -> Config:
+        environments: list[Section] = []
+        for section in self.sections.values():
+            kind, colon, _ = section.name.partition(":")
+            if section.name in ("gaffer", "http", "ssl", "lookup_ssl"):
+                self._settings(section)
+            elif section.name == "webhooks":
+                self._webhooks(section)
+            elif colon and kind == "endpoint":
+                self._endpoint(section)
+            elif colon and kind in ("process", "job"):
+                self._name_job(section)
+            elif colon and kind == "env":
+                environments.append(section)
+            else:
+                self._unknown(section)
+        variables = self._variables(environments)
+        for name, section in self.job_sections.items():
+            self._job(name, section, variables.get(name, {}))
+        ordered = sorted(self.jobs.items(), key=lambda item: _start_order(item[1]))
+        return Config(
+            settings=self.settings,
+            endpoints=self._active_endpoints(),
+            jobs=dict(ordered),
+            webhooks=tuple(self.webhooks),
+            sections={name: section.texts() for name, section in self.sections.items()},
+            warnings=tuple(self.warnings),
+        )
+
+    def _wrong(self, section: Section, message: str, hint: str | None = None, key: str | None = None) -> None:
+        value = section.values.get(key or "")
+        if hint is None and value and re.search(r"\s[;#]", value.text):
+            hint = "a comment needs a line of its own"
+        self.problems.append(section.problem(message, hint, key))
+
+    def _check(self, section: Section, key: str, rule: Callable[[str], Any]) -> Any:
+        """The value of `key` by `rule`; None, and a problem, when it doesn't fit."""
+        try:
+            return rule(section.values[key].text)
+        except InvalidValue as wrong:
+            self._wrong(section, f"{key}: {wrong.message}", wrong.hint, key)
+            return None
+
+    def _unknown_key(self, section: Section, key: str, known: tuple[str, ...]) -> None:
+        home = next((place for place, name in settings.FILE_KEYS if name == key), None)
+        nearest = f"it belongs into [{home}]" if home else did_you_mean(key.lower(), known)
+        hint = nearest or f"known keys: {', '.join(known)}"
+        self._wrong(section, f"unknown key {key!r}", hint, key)
+
+    def _unknown(self, section: Section) -> None:
+        nearest = did_you_mean(section.name.partition(":")[0], (*_KNOWN_SECTIONS, *_PREFIXES))
+        self.warnings.append(section.problem("unknown section, left to plugins", nearest))
+
+    def _settings(self, section: Section) -> None:
+        known = {key: name for (place, key), name in settings.FILE_KEYS.items() if place == section.name}
+        extra = (*_READER_KEYS, *_APPLICATION_KEYS) if section.name == "gaffer" else ()
+        for key in section.values:
+            numbered = re.sub("[0-9]*$", "*", key, count=1)
+            if name := known.get(key) or known.get(numbered):
+                if key in known and name in self.settings:
+                    self._wrong(section, f"{key} says again what another key says", "keep one of them", key)
+                value = self._check(section, key, partial(settings.check, name))
+                self.settings[name] = value if key in known else (*self.settings.get(name, ()), *(value or ()))
+            elif key in _APPLICATION_KEYS and extra:
+                message = f"{key} has no effect: this version runs no applications of plugins"
+                self.warnings.append(section.problem(message, None, key))
+            elif key not in extra:
+                self._unknown_key(section, key, (*(key.rstrip("*") for key in known), *extra))
+        if "keyfile" in section.values and "certfile" not in section.values:
+            self._wrong(section, "keyfile needs a certfile", "add certfile = FILE", "keyfile")
+
+    def _webhooks(self, section: Section) -> None:
+        for event in section.values:
+            targets = self._check(section, event, settings.urls)
+            self.webhooks += [(event, target) for target in targets or ()]
+
+    def _endpoint(self, section: Section) -> None:
+        values: dict[str, Any] = {}
+        for key in section.values:
+            if key in _ENDPOINT_RULES:
+                values[key] = self._check(section, key, _ENDPOINT_RULES[key])
+            else:
+                self._unknown_key(section, key, tuple(_ENDPOINT_RULES))
+        if "bind" not in section.values:
+            self._wrong(section, "bind is missing", "say where to listen, such as bind = 127.0.0.1:5000")
+        if "keyfile" in section.values and "certfile" not in section.values:
+            self._wrong(section, "keyfile needs a certfile", "add certfile = FILE", "keyfile")
+        name = section.name.partition(":")[2].strip()
+        self.endpoints[name] = EndpointConfig(**{"bind": (), **values})
+
+    def _active_endpoints(self) -> tuple[EndpointConfig, ...]:
+        active = []
+        for name in self.settings.get("http_endpoints") or ():
+            if name in self.endpoints:
+                active.append(self.endpoints[name])
+                continue
+            hint = did_you_mean(name, list(self.endpoints)) or f"add a section [endpoint:{name}] with bind = HOST:PORT"
+            self._wrong(
+                self.sections["gaffer"], f"http_endpoints: there is no endpoint {name!r}", hint, "http_endpoints"
+            )
+        return tuple(active)
+
+    def _job_name(self, section: Section) -> JobName | None:
+        try:
+            return parse_job_name(section.name.partition(":")[2].strip())
+        except BadRequest as error:
+            self._wrong(section, error.message, error.hint)
+            return None
+
+    def _name_job(self, section: Section) -> None:
+        if (name := self._job_name(section)) is None:
+            return
+        first = self.job_sections.setdefault(name, section)
+        if first is not section:
+            self._wrong(
+                section, f"the job {name.display} is already at {first.file}:{first.line}", "rename one of them"
+            )
+
+    def _variables(self, environments: list[Section]) -> dict[JobName, dict[str, str]]:
+        """The variables of the [env:...] sections, by job."""
+        variables: dict[JobName, dict[str, str]] = {}
+        for section in environments:
+            if (name := self._job_name(section)) is None:
+                continue
+            if name not in self.job_sections:
+                nearest = did_you_mean(name.display, [known.display for known in self.job_sections])
+                hint = nearest or f"add a section [process:{name.display}]"
+                self._wrong(section, f"there is no job {name.display}", hint)
+            env = variables.setdefault(name, {})
+            for key, value in section.values.items():
+                if key.upper() in env:
+                    self._wrong(section, f"{key.upper()} is given twice", "names are passed in upper case", key)
+                env[key.upper()] = value.text
+        return variables
+
+    def _job(self, name: JobName, section: Section, variables: Mapping[str, str]) -> None:
+        description: dict[str, Any] = {"name": name.name, "os_env": True}
+        env = dict(variables)
+        for key, value in section.values.items():
+            if key.startswith("env:"):
+                env[key.removeprefix("env:")] = value.text
+            elif key == "env_json":
+                env |= self._check(section, key, settings.variables) or {}
+            elif key in _NOT_IN_A_SECTION:
+                self._wrong(section, f"unknown key {key!r}", _NOT_IN_A_SECTION[key], key)
+            elif key == "labels":
+                description[key] = self._check(section, key, settings.labels)
+            else:
+                description[key] = value.text
+        description["env"] = env
+        problems = find_problems(description, lax=True)
+        for problem in problems:
+            key = problem.path.removeprefix("$.").split("[")[0].split(".")[0]
+            self._wrong(section, problem.message, problem.hint, key)
+        if not problems:
+            self.jobs[name] = ProcessConfig.from_dict(description, lax=True)
+
+
+def _start_order(config: ProcessConfig) -> tuple[bool, int]:
+    return (config.priority is None, config.priority or 0)
+
+
+def show_problem(problem: Problem) -> str:
+    """A problem for people: `PLACE: MESSAGE`, and its hint on a second line."""
+    text = f"{problem.path}: {problem.message}"
+    return f"{text}\n  hint: {problem.hint}" if problem.hint else text

@@ -1,0 +1,1 @@
+"""Static sites of plugins: folders, files and their routes."""

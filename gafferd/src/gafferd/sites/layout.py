@@ -1,0 +1,105 @@
+"""Plugins that are sites without saying so: those without `_site` and without Python (PLG-12)."""
+
+import logging
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from gaffer.runtime.trusted_files import UntrustedFile, check_way, find_danger
+from gafferd.sites.plugins import PluginFolder, is_shown
+
+SITE = "_site"
+INDEX = "index.html"
+MAX_ENTRIES = 1000  # files and folders that are looked at to find Python; a larger plugin needs a _site
+
+_PYTHON = (".py", ".pyc", ".pyi", ".pyw", ".pyx", "pyproject.toml", "setup.cfg")
+_STAGING = ".site"  # becomes _site once everything is in it, so that a crash leaves no half of a site
+
+logger = logging.getLogger(__name__)
+
+
+def is_bare_site(plugin: Path) -> bool:
+    """Whether the plugin has files but neither a `_site` nor Python. Hidden files don't count."""
+    if os.path.lexists(plugin / SITE):
+        return False
+    count = 0
+    try:
+        for name in _names_below(plugin):
+            count += 1
+            if name.endswith(_PYTHON) or count > MAX_ENTRIES:
+                return False
+    except OSError:
+        return False  # there may be anything
+    return count > 0
+
+
+def settle_sites(folder: PluginFolder, uid: int) -> None:
+    """Move the files of plugins that are sites under `_site`, and log which plugins are not served, and why.
+
+    Only plugins with an index.html are changed: a folder that was named by mistake is left alone. What can't be moved
+    stays in place. For the user `uid` of the daemon.
+    """
+    root = folder.path
+    if root is None or not _is_own(root, uid):
+        return
+    try:
+        plugins = folder.plugins()
+    except OSError as error:
+        logger.warning("the plugins in %s can't be read: %s", root, error.strerror)
+        return
+    for plugin in plugins:
+        if _is_own(plugin, uid):
+            _settle(plugin)
+
+
+def _is_own(place: Path, uid: int) -> bool:
+    try:
+        danger = find_danger(check_way(place, follow=True, strict=True).stat(), uid)
+    except UntrustedFile as error:
+        danger = error.message
+    except OSError as error:
+        danger = f"it can't be read: {error.strerror}"
+    if danger:
+        logger.warning("no page of %s is served: %s; `chmod go-w` and `chown` mend that", place, danger)
+    return danger is None
+
+
+def _settle(plugin: Path) -> None:
+    unfinished = os.path.isdir(plugin / _STAGING) and not os.path.lexists(plugin / SITE)
+    if not unfinished and not (os.path.isfile(plugin / INDEX) and is_bare_site(plugin)):
+        return
+    try:
+        _move(plugin)
+    except OSError as error:
+        logger.warning("the files of the site %s stay where they are: %s", plugin, error.strerror)
+    else:
+        logger.info("the plugin %s is a site: its files are in %s now", plugin, plugin / SITE)
+
+
+def _move(plugin: Path) -> None:
+    """Move all but hidden files under `_site`; raises OSError, and then they are where they were."""
+    staging = plugin / _STAGING
+    staging.mkdir(0o755, exist_ok=True)  # what an interrupted move left is taken along
+    moved = []
+    try:
+        for name in filter(is_shown, os.listdir(plugin)):
+            os.rename(plugin / name, staging / name)
+            moved.append(name)
+        os.rename(staging, plugin / SITE)
+    except OSError:
+        for name in moved:
+            os.rename(staging / name, plugin / name)
+        raise
+
+
+def _names_below(folder: Path) -> Iterator[str]:
+    """The names of files and folders at any depth, without what is hidden; raises OSError."""
+    with os.scandir(folder) as entries:
+        inner = []
+        for entry in entries:
+            if is_shown(entry.name):
+                yield entry.name
+                if entry.is_dir(follow_symlinks=False):
+                    inner.append(Path(entry.path))
+    for each in inner:
+        yield from _names_below(each)

@@ -1,0 +1,153 @@
+"""Sites of plugins: the files below `/_plugin/`."""
+
+import asyncio
+from collections.abc import Mapping
+from email.utils import formatdate
+from typing import Annotated, Any, BinaryIO, ClassVar, cast
+from urllib.parse import quote
+
+from msgspec import Meta
+from tornado.iostream import StreamClosedError
+
+from gaffer.api.node import NodeHandler
+from gaffer.errors import GafferError
+from gaffer.http.access import Scope
+from gaffer.http.base import NotFound
+from gaffer.http.error_body import ErrorBody
+from gaffer.http.operations import operation
+from gaffer.http.routes import Route
+from gafferd.sites.byte_ranges import RangeNotSatisfiable, find_range, parse_date, range_applies
+from gafferd.sites.files import SiteFile, Sites
+
+_PIECE = 64 * 1024  # bytes of a file that are in memory for a client
+
+
+class Moved(GafferError):
+    """The path of a folder ends with a slash; Location says where it is."""
+
+    errno = 301
+    reason = "moved"
+
+    def __init__(self, name: str, query: str) -> None:
+        # Relative, so that it is right behind a proxy too.
+        self.location = f"{quote(name, safe='')}/" + (f"?{query}" if query else "")
+        super().__init__("the path of a folder ends with a slash", hint=f"go to {self.location}")
+
+
+class SiteHandler(NodeHandler):
+    """A handler that has the sites at hand."""
+
+    parameters: ClassVar[Mapping[str, Any]] = {
+        "plugin": Annotated[str, Meta(pattern="^[^/]+$", description="A plugin: the name of its folder.")],
+        "file": Annotated[str, Meta(description="The path of a file; slashes in it are not encoded.")],
+    }
+
+    @property
+    def sites(self) -> Sites:
+        """The sites of the node's plugins."""
+        return cast(Sites, self.settings["sites"])
+
+    def moved(self, path: str) -> Moved:
+        """The answer for a folder at a path without a slash at its end."""
+        return Moved(path.rpartition("/")[2], self.request.query)
+
+    def write_error(self, status_code: int, **kwargs: Any) -> None:
+        error = kwargs["error"]
+        if isinstance(error, Moved):
+            self.set_header("Location", error.location)
+        if isinstance(error, RangeNotSatisfiable):
+            self.set_header("Content-Range", f"bytes */{error.size}")
+        super().write_error(status_code, **kwargs)
+
+
+class PluginSite(SiteHandler):
+    """The site of a plugin, without the slash."""
+
+    @operation(ErrorBody, status=301, headers={"Location": "where it is"})
+    def get(self) -> None:
+        """Go to `/_plugin/{plugin}/`, whose pages then find each other by relative links."""
+        found = self.sites.open(self.params["plugin"], "")
+        if found is None:
+            raise NotFound(f"the plugin {self.params['plugin']!r} has no first page")
+        found.file.close()
+        raise self.moved(self.params["plugin"])
+
+
+class PluginFile(SiteHandler):
+    """A file of a plugin's site."""
+
+    @operation(
+        media="*/*",
+        errors=(304, Moved, RangeNotSatisfiable),
+        headers={"ETag": "of this version of the file", "Last-Modified": "when it was changed"},
+    )
+    async def get(self) -> None:
+        """The file, `index.html` for a folder. A `Range` of it is answered with 206."""
+        path = self.params["file"]
+        found = self.sites.open(self.params["plugin"], path)
+        if found is None:
+            raise self.moved(path)
+        with found.file:
+            await self._answer(found)
+
+    async def _answer(self, found: SiteFile) -> None:
+        self.set_header("Content-Type", found.media)
+        self.set_header("Cache-Control", "private, no-cache")  # to be kept, but asked for again
+        self.set_header("Accept-Ranges", "bytes")
+        self.set_header("ETag", found.etag)
+        self.set_header("Last-Modified", formatdate(found.modified, usegmt=True))
+        if self._is_known(found):
+            self.set_status(304)
+            return
+        part = self._wanted(found)
+        self.set_header("Content-Length", str(len(part)))
+        if self.request.method != "HEAD":
+            await self._send(found.file, part)
+
+    def _is_known(self, found: SiteFile) -> bool:
+        """Whether the client has this version of the file."""
+        if "If-None-Match" in self.request.headers:
+            return self.check_etag_header()
+        since = parse_date(self.request.headers.get("If-Modified-Since"))
+        return since is not None and found.modified <= since
+
+    def _wanted(self, found: SiteFile) -> range:
+        """The positions to send; for a part the status is set."""
+        headers = self.request.headers
+        part = None
+        if self.request.method == "GET" and range_applies(headers.get("If-Range"), found.etag, found.modified):
+            part = find_range(headers.get("Range"), found.size)
+        if part is None:
+            return range(found.size)
+        self.set_status(206)
+        self.set_header("Content-Range", f"bytes {part.start}-{part.stop - 1}/{found.size}")
+        return part
+
+    async def _send(self, file: BinaryIO, part: range) -> None:
+        """Send a part of the file piece by piece; hang up on a client that takes none in time."""
+        file.seek(part.start)
+        left = len(part)
+        try:
+            while left:
+                piece = file.read(min(left, _PIECE))
+                if not piece:
+                    self._hang_up()  # the file became shorter: less was sent than was promised
+                    return
+                left -= len(piece)
+                self.write(piece)
+                async with asyncio.timeout(self.application.limits.body_timeout):
+                    await self.flush()
+                await asyncio.sleep(0)  # a quick client would leave no turn to others
+        except StreamClosedError:
+            pass
+        except TimeoutError:
+            self._hang_up()
+
+    def _hang_up(self) -> None:
+        cast(Any, self.request.connection).stream.close()
+
+
+ROUTES = [
+    Route("/_plugin/{plugin}", PluginSite, {"GET": Scope.READ}),
+    Route("/_plugin/{plugin}/{file:rest}", PluginFile, {"GET": Scope.READ}),
+]

@@ -1,0 +1,159 @@
+"""Documents of the state directory: small JSON files that survive crashes and show damage.
+
+A document begins with its format, a number that grows with each change, and the SHA-256 of what follows. It is kept
+twice, `NAME.json` and `NAME.json.copy`, with the same content: when one is damaged, missing, or an older one that was
+brought back, the other one still holds. What an earlier gafferd wrote, without all that, is read too.
+"""
+
+import contextlib
+import hashlib
+import logging
+import os
+import re
+from pathlib import Path
+from typing import Generic, TypeVar
+
+import msgspec
+
+from gaffer.errors import GafferError
+from gaffer.runtime.trusted_files import read_trusted
+
+T = TypeVar("T", bound=msgspec.Struct)
+
+FORMAT = 1
+_HEADER = re.compile(rb'\{"format":([0-9]{1,9}),"serial":([0-9]{1,15}),"checksum":"([0-9a-f]{64})",')
+
+logger = logging.getLogger(__name__)
+
+
+class DamagedFile(GafferError):
+    """A document is not what was written."""
+
+    reason = "damaged_file"
+
+
+class NewerFile(GafferError):
+    """A later version of gafferd wrote the document."""
+
+    reason = "newer_file"
+
+
+class Document(Generic[T]):
+    """A document of the type `kind` at `path`, and its `copy`."""
+
+    def __init__(self, path: Path, kind: type[T]) -> None:
+        self.path = path
+        self.copy = path.with_name(f"{path.name}.copy")
+        self._kind = kind
+        self._serial = 0
+
+    def load(self) -> T:
+        """What is at `path`. Raises FileNotFoundError, DamagedFile, NewerFile, and UntrustedFile."""
+        value, serial = self._load(self.path)
+        self._serial = max(self._serial, serial or 0)
+        return value
+
+    def load_either(self) -> T | None:
+        """The better one of both, with a line in the log when that is the copy; None when both are missing.
+
+        Raises DamagedFile when neither is good, and NewerFile and UntrustedFile.
+        """
+        fault: DamagedFile | None = None
+        value: T | None = None
+        serial: int | None = 0
+        try:
+            value, serial = self._load(self.path)
+        except FileNotFoundError:
+            pass
+        except DamagedFile as error:
+            fault = error
+        try:
+            other, other_serial = self._load(self.copy)
+        except (FileNotFoundError, DamagedFile, NewerFile) as error:
+            if value is None and fault is None and isinstance(error, FileNotFoundError):
+                return None
+            if value is None:
+                raise fault or error from None
+        else:
+            # An earlier version wrote no number, and no copy: what it wrote last is at `path`.
+            if value is None or (serial is not None and serial < (other_serial or 0)):
+                why = fault.message if fault else f"{self.path} is {'missing' if value is None else 'not the newest'}"
+                logger.error("%s: using %s", why, self.copy)
+                value, serial = other, other_serial
+        self._serial = max(self._serial, serial or 0)
+        return value
+
+    def save(self, value: T, *, sync: bool, pretty: bool = False) -> None:
+        """Replace both. `sync`: also for when the host goes down.
+
+        Raises OSError, and leaves the old ones then. A copy alone that can't be written is removed.
+        """
+        body = msgspec.json.encode(value)
+        body = msgspec.json.format(body) if pretty else body
+        serial = self._serial + 1
+        header = b'{"format":%d,"serial":%d,"checksum":"%s",' % (FORMAT, serial, _checksum(serial, body[1:]))
+        replace_file(self.path, header + body[1:], sync=sync)
+        self._serial = serial
+        try:
+            replace_file(self.copy, header + body[1:], sync=sync)
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                os.unlink(self.copy)
+                logger.warning("can't write %s: %s", self.copy, error.strerror)
+
+    def _load(self, path: Path) -> tuple[T, int | None]:
+        """A document and its number, None where it has none."""
+        try:
+            return _parse(read_trusted(path).data, self._kind)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise DamagedFile(f"{path} is damaged: {error}") from None
+        except NewerFile as error:
+            raise NewerFile(f"{path} {error.message}", hint="use the later gafferd, or another --state-dir") from None
+
+
+def _parse(content: bytes, kind: type[T]) -> tuple[T, int | None]:
+    header = _HEADER.match(content)
+    if header is None:
+        raw = msgspec.json.decode(content)
+        if isinstance(raw, dict) and ("format" in raw or "checksum" in raw):
+            if isinstance(raw.get("format"), int) and raw["format"] > FORMAT:
+                raise NewerFile("was written by a later gafferd")
+            raise msgspec.DecodeError("its checksum can't be found")
+        return msgspec.convert(raw, kind), None
+    if int(header[1]) > FORMAT:
+        raise NewerFile("was written by a later gafferd")
+    serial, body = int(header[2]), content[header.end() :]
+    if _checksum(serial, body) != header[3]:
+        raise msgspec.DecodeError("its checksum is another one")
+    return msgspec.json.decode(b"{" + body, type=kind), serial
+
+
+def _checksum(serial: int, body: bytes) -> bytes:
+    return hashlib.sha256(b"%d " % serial + body).hexdigest().encode()
+
+
+def replace_file(path: Path, content: bytes, *, sync: bool) -> None:
+    """Put `content` into the file, mode 0600; one writer at a time. `sync`: also for when the host goes down.
+
+    Follows no link. Raises OSError, and leaves the old content then.
+    """
+    temporary = path.with_name(f"{path.name}.new")
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(temporary)  # of a crash
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        with open(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            if sync:
+                os.fsync(descriptor)
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+    if sync:
+        directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)

@@ -1,0 +1,140 @@
+"""The lock of a state directory: keeps it to one gafferd, and tells the directory from copies of it.
+
+The file names the gafferd that holds it, or held it last, and itself, by its number on the file system (inode). A copy
+has another number, and as long as a gafferd holds the lock of the original no other file can have that one. So what
+the directory records is ours only when the number is right.
+"""
+
+import errno
+import fcntl
+import logging
+import os
+import re
+import stat
+from pathlib import Path
+from typing import NamedTuple
+
+from gaffer.errors import GafferError
+from gaffer.processes import procfs
+
+logger = logging.getLogger(__name__)
+
+_OWNER = re.compile(r"([0-9]{1,10})(?: ([0-9]{1,20}) (\S{1,64}) ([0-9]{1,20}) ([0-9]{1,20}))?\n?", re.ASCII)
+
+
+class StateDirError(GafferError):
+    """The state directory can't be used."""
+
+    reason = "state_dir"
+
+
+class Owner(NamedTuple):
+    """A gafferd and the lock that it holds; all but `pid` are None for one that wrote no more than that.
+
+    `start_time` in clock ticks since boot, `boot_id` of the boot in which it runs, `device` and `inode` of the lock.
+    """
+
+    pid: int
+    start_time: int | None = None
+    boot_id: str | None = None
+    device: int | None = None
+    inode: int | None = None
+
+    def write(self) -> bytes:
+        """The content of the lock file."""
+        return " ".join(map(str, self)).encode() + b"\n"
+
+
+def parse_owner(content: bytes) -> Owner | None:
+    """What `Owner.write` wrote, or a pid alone; None for anything else."""
+    match = _OWNER.fullmatch(content.decode("ascii", errors="replace"))
+    if match is None:
+        return None
+    if match[2] is None:
+        return Owner(int(match[1]))
+    return Owner(int(match[1]), int(match[2]), match[3], int(match[4]), int(match[5]))
+
+
+def is_original(last: Owner | None, now: Owner, last_runs: bool) -> bool:
+    """Whether the directory in whose lock `last` stands is the one that `last` used, and not a copy of it.
+
+    `now` is the owner that it gets, `last_runs` whether `last` still runs.
+    """
+    if last is None or last_runs:
+        return False
+    if last.inode is None:
+        return True
+    # The number of a device may change when it is mounted again, but not without notice within a boot.
+    return last.inode == now.inode and (last.device == now.device or last.boot_id != now.boot_id)
+
+
+class StateLock:
+    """The lock of the state directory `directory`, held until `close`.
+
+    `last` is the owner that the file names until `mark`, `last_runs` whether that one runs in this boot, `original`
+    whether the directory is the one that it used.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        """Take the lock; raises StateDirError when another gafferd holds it, and OSError."""
+        self._descriptor = _open(directory / "lock")
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            holder = parse_owner(os.pread(self._descriptor, 256, 0))
+            os.close(self._descriptor)
+            if error.errno != errno.EWOULDBLOCK:
+                raise
+            who = f"another gafferd (pid {holder.pid})" if holder else "another gafferd"
+            raise StateDirError(
+                f"{who} uses the state directory {directory}",
+                hint="stop it, or give this one its own --state-dir",
+            ) from None
+        status, own = os.fstat(self._descriptor), procfs.read_stat(os.getpid())
+        start_time = own.start_time if own else 0
+        self._owner = Owner(os.getpid(), start_time, procfs.boot_id() or "-", status.st_dev, status.st_ino)
+        self.last = parse_owner(os.pread(self._descriptor, 256, 0))
+        self.last_runs = self.last is not None and self._runs(self.last)
+        self.original = is_original(self.last, self._owner, self.last_runs)
+
+    @property
+    def same_boot(self) -> bool:
+        """Whether processes of the last owner may still run: unless the host was started again since."""
+        return self.last is None or self.last.boot_id in (None, self._owner.boot_id)
+
+    def mark(self) -> None:
+        """Write who holds it."""
+        content = self._owner.write()
+        try:
+            os.pwrite(self._descriptor, content, 0)  # first, so that a full disk leaves the last owner
+            os.ftruncate(self._descriptor, len(content))
+        except OSError as error:
+            logger.warning("can't write the pid to the lock of the state directory: %s", error.strerror)
+
+    def close(self) -> None:
+        """Let go of it."""
+        os.close(self._descriptor)
+
+    def _runs(self, owner: Owner) -> bool:
+        if owner.pid == self._owner.pid or owner.boot_id not in (None, self._owner.boot_id):
+            return False
+        process = procfs.read_stat(owner.pid)
+        return process is not None and process.state not in "ZX" and owner.start_time in (None, process.start_time)
+
+
+def _open(path: Path) -> int:
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
+        raise _not_ours(path, "it is a symbolic link") from None
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid():
+        os.close(descriptor)
+        raise _not_ours(path, "it is not a regular file of this user")
+    return descriptor
+
+
+def _not_ours(path: Path, why: str) -> StateDirError:
+    return StateDirError(f"{path} is not trusted: {why}", hint=f"check what else is in {path.parent}, then remove it")
