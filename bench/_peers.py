@@ -47,7 +47,7 @@ def _gafferd(folder: Path, count: int) -> list[str]:
     return [str(BIN / "gafferd"), "--bind", "127.0.0.1:0", "--state-dir", str(folder / "state"), str(config)]
 
 
-def _supervisor(folder: Path, count: int) -> list[str]:
+def _executor(folder: Path, count: int) -> list[str]:
     config = folder / "supervisord.conf"
     config.write_text(
         f"[supervisord]\nnodaemon=true\nlogfile={folder}/log\npidfile={folder}/pid\nminfds=4096\n"
@@ -71,7 +71,7 @@ def _honcho(folder: Path, count: int) -> list[str]:
 
 
 GAFFERD = Peer("gafferd", _gafferd)
-OTHERS = (Peer("supervisor", _supervisor), Peer("circus", _circus), Peer("honcho", _honcho))
+OTHERS = (Peer("supervisor", _executor), Peer("circus", _circus), Peer("honcho", _honcho))
 
 
 class Running:

@@ -87,7 +87,7 @@ def _manager(mode: str) -> Callable[[Path, list[str]], list[str]]:
     return lambda folder, words: [sys.executable, "-c", MANAGER, str(folder), mode, *words]
 
 
-def _supervisor(folder: Path, words: list[str]) -> list[str]:
+def _executor(folder: Path, words: list[str]) -> list[str]:
     config = folder / "supervisord.conf"
     config.write_text(
         f"[supervisord]\nnodaemon=true\nlogfile={folder}/log\npidfile={folder}/pid\n"
@@ -117,7 +117,7 @@ def _honcho(folder: Path, words: list[str]) -> list[str]:
 
 OURS = Catcher("gaffer, to a file", _manager("alone"))
 SUBSCRIBED = Catcher("gaffer, to a file and a subscriber", _manager("subscribed"))
-SUPERVISOR = Catcher("supervisor", _supervisor)
+SUPERVISOR = Catcher("supervisor", _executor)
 SLOW = (Catcher("circus", _circus, 0.1), Catcher("honcho", _honcho, 0.005))
 
 

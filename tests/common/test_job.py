@@ -12,7 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from gaffer.jobs import events as ev
 from gaffer.jobs.config import ProcessConfig
-from gaffer.jobs.job import Job
+from gaffer.jobs.job import STORY, Job
 from gaffer.jobs.names import JobName
 from gaffer.jobs.records import ProcessRecord
 from gaffer.jobs.rules import FlappingInfo
@@ -716,3 +716,22 @@ class JobMachine(RuleBasedStateMachine):
 
 TestJobMachine = JobMachine.TestCase
 TestJobMachine.settings = settings(max_examples=150, stateful_step_count=30, deadline=None)
+
+
+def test_a_job_tells_its_last_events_when_one_can_not_happen() -> None:
+    system = System()
+    system.tell(ev.StartRequested())
+    with pytest.raises(KeyError) as caught:
+        system.job.handle(ev.GroupEmpty(7), system.now)
+    (note,) = caught.value.__notes__
+    assert "StartRequested() -> " in note
+    assert "Spawned(pid=1, os_pid=1001)" in note
+    assert note.endswith("GroupEmpty(pid=7) -> nothing")
+
+
+def test_the_story_of_a_job_is_bounded_and_shows_no_secrets() -> None:
+    system = System(env={"TOKEN": "secret"})
+    for pid in range(100, 200):
+        system.tell(ev.Committed(pid, 0, {"TOKEN": "secret"}))
+    assert len(system.job.story) == STORY
+    assert "secret" not in system.job.tell()

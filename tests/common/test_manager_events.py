@@ -81,6 +81,17 @@ def test_each_order_and_each_exit_is_announced(
 
 
 @row("EVT-01", "EVT-13", "EVT-22", "EVT-25", "EVT-26")
+def test_a_job_that_takes_a_freed_name_is_created_after_the_deletion(manager: Manager, recording: Recording) -> None:
+    manager.load(TWO)
+    eventually(lambda: len(manager.running) == 2)
+    manager.unload("j")
+    manager.load(TWO)
+    eventually(
+        lambda: [name for name in recording.names() if name in ("create", "delete")] == ["create", "delete", "create"]
+    )
+    eventually(lambda: len(manager.running) == 2)
+
+
 def test_messages_say_what_they_are_about(manager: Manager, recording: Recording) -> None:
     manager.load(TWO)
     eventually(lambda: len(manager.pids("j")) == 2)

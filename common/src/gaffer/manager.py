@@ -1,45 +1,59 @@
 """The manager: keeps jobs and their processes alive, and starts applications that watch and control them.
 
 Public methods may be called from any thread, before the loop runs as well as while it runs. They take a lock, run the
-pure state machines, queue what is to be done on the loop, and return at once.
+pure state machines, queue instructions for the loop, and return at once.
 """
 
 import asyncio
-import itertools
-from collections.abc import Callable, Collection, Mapping, Sequence
+import threading
+from collections.abc import Callable, Collection, Generator, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 from gaffer.errors import NodeDraining, ProcessConflict, ProcessError, ProcessNotFound, TopicError
+from gaffer.events import EventEmitter
 from gaffer.jobs import events as ev
 from gaffer.jobs import rules
 from gaffer.jobs.job import Job
 from gaffer.jobs.names import DEFAULT_SESSION, JobName, split_job_name
 from gaffer.jobs.records import ProcessRecord, Recorder
+from gaffer.jobs.states import JobState
+from gaffer.loop import Loop
 from gaffer.process import Process, ProcessConfig
-from gaffer.processes import procfs
+from gaffer.processes import procfs, stats
+from gaffer.processes.cgroups import Cgroups
+from gaffer.processes.reaper import Reaper
+from gaffer.processes.sampler import StatListener
 from gaffer.schemas.responses import JobInfo, JobStatus
-from gaffer.streams.rings import Ring
-from gaffer.supervision import aliases, arguments, serializers
+from gaffer.streams import event_log
+from gaffer.streams.event_log import Event
+from gaffer.streams.rings import Log, Ring
+from gaffer.supervision import arguments, serializers
 from gaffer.supervision.channels import Channel, open_channel
-from gaffer.supervision.executor import Settings
-from gaffer.supervision.observed import Observed
+from gaffer.supervision.executor import Executor, Settings
+from gaffer.supervision.job_table import JobTable
+from gaffer.supervision.legacy import LegacyNames
+from gaffer.supervision.lifecycle import Lifecycle
+from gaffer.supervision.waiting import job_states, wait_for_state
 
 Name = str | JobName
 Lines = bytes | str | Sequence[bytes | str]
-Pids = list[int]  # inside the class `list` is a method
-Jobs = list[Job]
+# Inside the class `list` is a method.
+Pids = list[int]
+StatsOfJobs = list[dict[str, Any]]
 
 
-class Manager(Observed):
+class Manager(LegacyNames):
     """Maintains processes. Raises ProcessNotFound (404) for unknown names and pids, ManagerStopping (503) after stop().
 
     `subreaper` makes this OS process adopt orphaned descendants (a process-wide setting); `cgroup` is the directory of
-    a control group to divide among the processes, see gaffer.processes.cgroups; `capture_all` captures the
-    output of every job, redirected or not; what is captured also goes to files in `log_dir`; `recorder` is told of
-    every process; `endpoint_host` is the address that announced endpoints carry; `node_id` marks the processes so that
-    they can be found again; `detached` are the processes that an earlier manager left running, which their jobs count
+    a control group to divide among the processes, see gaffer.processes.cgroups; `capture_all` captures the output of
+    every job, redirected or not; captured output also goes to files in `log_dir`; `recorder` is notified of every
+    process; `endpoint_host` is the address that announced endpoints carry; `node_id` marks the processes so that they
+    can be found again; `detached` are the processes that an earlier manager left running, which their jobs count
     again once they are loaded.
+
+    `events` is where listeners subscribe; `event_log` keeps the newest events for readers on the loop.
     """
 
     def __init__(
@@ -57,13 +71,96 @@ class Manager(Observed):
         detached: Sequence[ProcessRecord] = (),
     ) -> None:
         self.endpoint_host = endpoint_host
-        self._jobs: dict[JobName, Job] = {}
-        self._leaving: list[Job] = []  # unloaded, with processes that have not ended yet
-        self._pids = itertools.count(1)
-        self._detached = list(detached)
-        super().__init__(
-            loop, apps, Settings(capture_all, recorder, node_id, log_dir), subreaper=subreaper, cgroup=cgroup
-        )
+        self.loop = loop if loop is not None else Loop.default_loop()
+        self.event_log: Log[Event] = Log(event_log.LIMIT)
+        self.events = EventEmitter(self.loop, history=self.event_log)
+        self._lock = threading.RLock()
+        self._jobs = JobTable(detached)
+        # A node's id is followed by the number of its start, which the next one does not share.
+        cgroups = Cgroups(cgroup, node_id.partition(":")[0]) if cgroup is not None else None
+        reaper = Reaper(self.loop, subreaper=subreaper, cgroups=cgroups)
+        settings = Settings(capture_all, recorder, node_id, log_dir)
+        self._executor = Executor(self.loop, self._lock, self.events, reaper, settings, self._job_gone)
+        self._life = Lifecycle(self, self._lock, self._jobs, self._executor, self.events, reaper, apps)
+
+    def __repr__(self) -> str:
+        state = "stopping" if self.stopping else "draining" if self.draining else "started" if self.started else "new"
+        if self.stopping and not self.started:
+            state = "stopped"
+        return f"<Manager {state}, {len(self._jobs)} jobs, {len(self.running)} processes>"
+
+    # Life cycle
+
+    @property
+    def started(self) -> bool:
+        """True from the start to the end of the stop."""
+        return self._life.started
+
+    @property
+    def stopping(self) -> bool:
+        """True from the beginning of the stop on."""
+        return self._life.stopping
+
+    @property
+    def active(self) -> bool:
+        """True from a successful start to the beginning of the stop."""
+        return self._life.active
+
+    @property
+    def draining(self) -> bool:
+        """Whether the node is out of service, see `drain`."""
+        return self._life.draining
+
+    @property
+    def drained(self) -> bool:
+        """Whether draining has finished: no process is left, and none is started."""
+        return self._life.drained
+
+    def start(self, apps: Iterable[Any] = (), applications: Iterable[Any] = ()) -> None:
+        """Start supervising, then the applications in order, in the loop. A second start is a no-op.
+
+        After a stop it starts anew, without the jobs it had. Raises what an application raises, and TypeError for an
+        object that is not an application; nothing stays started then. On the running loop itself an application whose
+        `start` is a coroutine function is refused with RuntimeError; everywhere else `start` is awaited.
+        """
+        self._life.start(apps, applications)
+
+    def run(self) -> None:
+        """Run the loop until the last manager on it has stopped; RuntimeError when it was not started."""
+        self._life.run()
+
+    def stop(self, callback: Callable[[Any], Any] | None = None, now: bool = False) -> None:
+        """Stop all jobs, then the applications, then call `callback(manager)`.
+
+        Processes have their graceful timeout to end; `now` kills them at once, also when a stop is under way. A stop
+        before the start, and a second one, are no-ops.
+        """
+        self._life.stop(callback, now)
+
+    def restart(self, callback: Callable[[Any], Any] | None = None) -> None:
+        """Restart the applications, then all processes; `callback(manager)` once the old processes are gone.
+
+        Another restart meanwhile is ignored.
+        """
+        self._life.restart(callback)
+
+    def drain(self) -> None:
+        """Take the node out of service: end all processes, those of the last loaded job first, and start no more.
+
+        The desired state of the jobs stays: their processes come back with `resume`. Applications are told first, with
+        `drain`, which may return an awaitable, so that clients go elsewhere before processes end. Each process has the
+        `drain_timeout` of its job before it is asked to end. A second drain is a no-op.
+        """
+        self._life.drain()
+
+    def resume(self) -> None:
+        """Undo `drain`; a process that is ending already is replaced once it is gone. No-op unless drained."""
+        self._life.resume()
+
+    def wakeup(self) -> None:
+        """Make the loop turn once; any thread may do that. Nothing happens when the loop is closed."""
+        if not self.loop.is_closed():
+            self.loop.call_soon_threadsafe(lambda: None)
 
     # Jobs
 
@@ -71,12 +168,12 @@ class Manager(Observed):
     def sessions(self) -> list[str]:
         """The sessions that have jobs."""
         with self._lock:
-            return list(dict.fromkeys(name.session for name in self._jobs))
+            return list(dict.fromkeys(job.name.session for job in self._jobs))
 
     def jobs(self, sessionid: str | None = None) -> list[str]:
         """The qualified names of all jobs, or of one session's."""
         with self._lock:
-            names = [str(name) for name in self._jobs if sessionid in (None, name.session)]
+            names = [str(job.name) for job in self._jobs if sessionid in (None, job.name.session)]
         if sessionid is not None and not names:
             raise ProcessNotFound(f"there is no session {sessionid!r}", hint="`gaffer apps` lists the sessions")
         return names
@@ -111,7 +208,7 @@ class Manager(Observed):
             raise TypeError("expected a list of ProcessConfig, got one: call load()")
         wanted = [(arguments.name_of(config, sessionid), config) for config in configs]
         with self._lock:
-            self._check_open()
+            self._life.check_open()
             seen: set[JobName] = set()
             for name, _ in wanted:
                 if name in self._jobs or name in seen:
@@ -119,26 +216,26 @@ class Manager(Observed):
                 seen.add(name)
             for name, config in wanted:
                 stored = config.replace(name=name.name, env={**config.env, **(env or {})})
-                job = self._jobs[name] = Job(name, stored, self.get_process_id, drained=self.draining)
-                self._supervisor.publish(job, "create")
-                if any(other.name == name for other in self._leaving):
-                    self._supervisor.submit(job, ev.DependencyChanged(False))
+                job = Job(name, stored, self._jobs.next_pid, drained=self.draining)
+                self._jobs.add(job)
+                self._executor.publish(job, "create")
+                if self._jobs.is_leaving(name):
+                    self._executor.submit(job, ev.DependencyChanged(False))
                 adopted = self._adopt(job)
                 if start and config.start:
-                    self._supervisor.submit(job, ev.StartRequested())
+                    self._executor.submit(job, ev.StartRequested())
                 elif adopted:
-                    self._supervisor.submit(job, ev.StopRequested())
-            self._supervisor.touch(*(name for name, _ in wanted))
+                    self._executor.submit(job, ev.StopRequested())
+            self._executor.touch(*(name for name, _ in wanted))
 
     def _adopt(self, job: Job) -> bool:
         """Give a new job the processes that an earlier one of its name detached; whether there are any."""
-        theirs = [record for record in self._detached if record.job == str(job.name)]
-        self._detached = [record for record in self._detached if record not in theirs]
+        theirs = self._jobs.adopt(job.name)
         for record in theirs:
-            pid = self.get_process_id()
-            self._supervisor.submit(job, ev.Adopted(pid, record, procfs.age(record.start_time)))
+            pid = self._jobs.next_pid()
+            self._executor.submit(job, ev.Adopted(pid, record, procfs.age(record.start_time)))
             if not job.config.detach:
-                self._supervisor.submit(job, ev.ProcessStopRequested(pid))
+                self._executor.submit(job, ev.ProcessStopRequested(pid))
         return bool(theirs)
 
     def unload(self, name_or_process: Any, sessionid: str | None = None) -> None:
@@ -148,10 +245,9 @@ class Manager(Observed):
             name = name_or_process
         with self._lock:
             job = self._open_job(name, sessionid)
-            del self._jobs[job.name]
-            self._leaving.append(job)
-            self._supervisor.sampler.forget(job.name)
-            self._supervisor.submit(job, ev.Unloaded())
+            self._jobs.remove(job)
+            self._executor.sampler.forget(job.name)
+            self._executor.submit(job, ev.Unloaded())
 
     def update(
         self,
@@ -172,12 +268,12 @@ class Manager(Observed):
                 stored.replace(numprocesses=job.target)
             if stored.port == job.config.port:
                 self._check_ports(job, stored.numprocesses)
-            self._supervisor.submit(job, ev.ConfigChanged(stored, start))
+            self._executor.submit(job, ev.ConfigChanged(stored, start))
 
     def reload(self, name: Name, sessionid: str | None = None) -> None:
         """Replace all processes of a job and bring their number back to the configured one."""
         with self._lock:
-            self._supervisor.submit(self._open_job(name, sessionid), ev.RestartRequested(reset=True))
+            self._executor.submit(self._open_job(name, sessionid), ev.RestartRequested(reset=True))
 
     def get(self, name: Name) -> ProcessConfig:
         """The config of a job."""
@@ -187,24 +283,24 @@ class Manager(Observed):
     def start_job(self, name: Name) -> None:
         """Start a job; it forgets earlier crashes."""
         with self._lock:
-            self._supervisor.submit(self._open_job(name), ev.StartRequested())
+            self._executor.submit(self._open_job(name), ev.StartRequested())
 
     def stop_job(self, name: Name) -> None:
         """Stop a job; it stays stopped until it is started again."""
         with self._lock:
-            self._supervisor.submit(self._open_job(name), ev.StopRequested())
+            self._executor.submit(self._open_job(name), ev.StopRequested())
 
     def manage(self, name: Name) -> None:
         """Bring the number of processes to the wanted one now: what waits for its next start starts at once."""
         with self._lock:
             job = self._open_job(name)
             for index in tuple(job.slots):
-                self._supervisor.submit(job, ev.TimerFired(("backoff", index)))
+                self._executor.submit(job, ev.TimerFired(("backoff", index)))
 
     def stopall(self, name: Name) -> None:
         """End all processes of a job, which then replaces them."""
         with self._lock:
-            self._supervisor.submit(self._open_job(name), ev.RestartRequested())
+            self._executor.submit(self._open_job(name), ev.RestartRequested())
 
     def scale(self, name: Name, n: int | str) -> int:
         """Change the number of processes: by a number (1, -1, "+2", "-2") or to one ("=3"); returns the new number.
@@ -218,7 +314,7 @@ class Manager(Observed):
             job.config.replace(numprocesses=count)  # raises when so many can't be
             self._check_ports(job, count)
             if count != job.target:
-                self._supervisor.submit(job, ev.Scaled(count))
+                self._executor.submit(job, ev.Scaled(count))
             return count
 
     def _check_ports(self, job: Job, count: int) -> None:
@@ -226,7 +322,7 @@ class Manager(Observed):
         first, last = job.config.port_of(job.target + 1), job.config.port_of(count)
         if count <= job.target or first is None or last is None or "PORT" in job.config.env:
             return
-        for other in self._jobs.values():
+        for other in self._jobs:
             start, end = other.config.port_of(1), other.config.port_of(max(other.target, 1))
             if other is job or start is None or end is None or end < first or start > last:
                 continue
@@ -252,7 +348,7 @@ class Manager(Observed):
             timeout = arguments.setting("graceful_timeout", rules.seconds, graceful_timeout)
             variables = arguments.setting("env", rules.variables, env)
             pid = self.get_process_id()
-            self._supervisor.submit(job, ev.Committed(pid, timeout, dict(variables)))
+            self._executor.submit(job, ev.Committed(pid, timeout, dict(variables)))
             return pid
 
     # Processes
@@ -260,17 +356,17 @@ class Manager(Observed):
     @property
     def running(self) -> dict[int, Process]:
         """The live processes by pid, in the order of their start."""
-        return self._supervisor.running
+        return self._executor.running
 
     def get_process_id(self) -> int:
         """A process id that was never used before."""
         with self._lock:
-            return next(self._pids)
+            return self._jobs.next_pid()
 
     def get_process(self, pid: int) -> Process:
         """The process with the internal id `pid`."""
         with self._lock:
-            process = self._supervisor.running.get(pid)
+            process = self._executor.running.get(pid)
         if process is None:
             raise ProcessNotFound(f"there is no process {pid}")
         return process
@@ -279,8 +375,8 @@ class Manager(Observed):
         """The running processes, or those of one job without its committed ones."""
         with self._lock:
             if name is None:
-                return [process for process in self._supervisor.running.values() if process.active]
-            running = self._supervisor.running
+                return [process for process in self._executor.running.values() if process.active]
+            running = self._executor.running
             return [running[pid] for pid in self._job(name).pids() if pid in running]
 
     def pids(self, name: Name | None = None) -> Pids:
@@ -295,9 +391,9 @@ class Manager(Observed):
     def stop_process(self, pid: int) -> None:
         """Stop one process; its job starts another in its place."""
         with self._lock:
-            self._check_open()
+            self._life.check_open()
             self.get_process(pid)
-            self._supervisor.submit(self._owner(pid), ev.ProcessStopRequested(pid))
+            self._executor.submit(self._owner(pid), ev.ProcessStopRequested(pid))
 
     def kill(self, pid: int, sig: int | str) -> None:
         """Send a signal to one process; BadValue (a ValueError, reason `bad_signal`) for an unknown one.
@@ -306,9 +402,9 @@ class Manager(Observed):
         """
         number = arguments.signal_number(sig)
         with self._lock:
-            self._check_open()
+            self._life.check_open()
             self.get_process(pid).kill(number)
-            self._supervisor.publish(self._owner(pid), "kill", pid, signum=number)
+            self._executor.publish(self._owner(pid), "kill", pid, signum=number)
 
     def killall(self, name: Name, sig: int | str) -> None:
         """Send a signal to every process of a job, committed ones too; raises like `kill`, once all got it."""
@@ -317,12 +413,12 @@ class Manager(Observed):
             job = self._open_job(name)
             refused: ProcessError | None = None
             for pid in job.pids(committed=True):
-                if pid in self._supervisor.running:
+                if pid in self._executor.running:
                     try:
-                        self._supervisor.running[pid].kill(number)
+                        self._executor.running[pid].kill(number)
                     except ProcessError as error:
                         refused = error
-            self._supervisor.publish(job, "kill", signum=number)
+            self._executor.publish(job, "kill", signum=number)
             if refused is not None:
                 raise refused
 
@@ -340,7 +436,7 @@ class Manager(Observed):
     def info(self, name: Name) -> JobInfo:
         """A job's state, numbers, processes and config (MGR-50)."""
         with self._lock:
-            return serializers.job_info(self._job(name), self._supervisor.running, self.endpoint_host)
+            return serializers.job_info(self._job(name), self._executor.running, self.endpoint_host)
 
     def status(self, name: Name) -> JobStatus:
         """A job's numbers, without what is costly of `info`."""
@@ -360,75 +456,159 @@ class Manager(Observed):
     def announced(self, among: Collection[JobName] | None = None) -> dict[str, dict[int, serializers.Announcement]]:
         """The jobs, those `among` or all, with their processes from spawn to exit, by pid: what lookupds get."""
         with self._lock:
-            jobs = [self._jobs[name] for name in (self._jobs if among is None else among) if name in self._jobs]
+            found = self._jobs if among is None else map(self._jobs.find, among)
             return {
-                str(job.name): serializers.announcements(job, self._supervisor.running, self.endpoint_host)
-                for job in jobs
+                str(job.name): serializers.announcements(job, self._executor.running, self.endpoint_host)
+                for job in found
+                if job is not None
             }
 
-    # The names of 0.4
+    # Waiting
 
-    get_groups = aliases.get_groups
-    get_group = aliases.get_group
-    start_group = aliases.start_group
-    stop_group = aliases.stop_group
-    restart_group = aliases.restart_group
-    remove_group = aliases.remove_group
-    start_processes = aliases.start_processes
-    stop_processes = aliases.stop_processes
-    add_process = aliases.add_process
-    update_process = aliases.update_process
-    start_process = aliases.start_process
-    restart_process = aliases.restart_process
-    remove_process = aliases.remove_process
-    get_process_info = aliases.get_process_info
-    get_process_status = aliases.get_process_status
-    get_process_stats = aliases.get_process_stats
-    processes_stats = aliases.processes_stats
-    running_processes = aliases.running_processes
-    ttin = aliases.ttin
-    ttou = aliases.ttou
-    send_signal = aliases.send_signal
+    def wait(self, name: Name, state: str | Iterable[str] = "running", timeout: float | None = None) -> Any:
+        """Wait until a job is in `state`, or in one of several; return its info, see `Manager.info`.
+
+        Blocks the calling thread, and runs the loop meanwhile unless it runs already. On the running loop itself it
+        returns an awaitable: `await manager.wait("web", "running")`. A state that lasts a moment only can be missed.
+        Raises BadValue for an unknown state, TimeoutError after `timeout` seconds, RuntimeError before the start,
+        ProcessNotFound when the job is unloaded, and ManagerStopping when the manager stops.
+        """
+        states = job_states(state)
+        if not self.started:
+            raise RuntimeError("start the manager before waiting for a job")
+        waiting = self._wait(name, states, timeout)
+        try:
+            here = asyncio.get_running_loop()
+        except RuntimeError:
+            here = None
+        if here is self.loop:
+            return self.loop.create_task(waiting)
+        if self.loop.is_running():
+            return asyncio.run_coroutine_threadsafe(waiting, self.loop).result()
+        return self.loop.run_until_complete(waiting)
+
+    async def _wait(self, name: Name, states: Collection[JobState], timeout: float | None) -> JobInfo:
+        def find() -> Job:
+            job = self._job(name)
+            if job.state not in states:
+                self._life.check_open()
+            return job
+
+        await wait_for_state(self, find, states, timeout)
+        return self.info(name)
+
+    # Stats
+
+    def stats(self, name: Name) -> dict[str, Any]:
+        """The stats of a job's processes and their sums (MGR-51)."""
+        return stats.finish(self.measuring([name]))[0]
+
+    def measuring(self, names: Iterable[Name]) -> Generator[None, None, StatsOfJobs]:
+        """Does and returns what `stats` does for each of several jobs, in steps between which the loop may turn."""
+        with self._lock:
+            running = self._executor.running
+            jobs = [self._job(name) for name in names]
+            pids = [[pid for pid in job.pids(committed=True) if pid in running] for job in jobs]
+            processes = [running[pid] for of_job in pids for pid in of_job]
+        found = {each["pid"]: each for each in (yield from stats.measuring(processes))}
+        return [
+            serializers.job_stats(job.name, [found[pid] for pid in of_job])
+            for job, of_job in zip(jobs, pids, strict=True)
+        ]
+
+    def monitor(
+        self,
+        listener: StatListener | Name | int,
+        name: Name | int | StatListener,
+        *,
+        ended: Callable[[], Any] = lambda: None,
+    ) -> None:
+        """Call `listener("STATS", stats)` every 0.1 s for each process of a job, or for one process given by its pid.
+
+        The arguments may change places. A job's later processes are covered too, until it is unloaded. For the keys of
+        `stats` see gaffer.processes.stats.get_process_stats; it has `pid` and `os_pid` as well. `ended()` is called on
+        the loop when there will be no more of them.
+        """
+        function, target = arguments.listener_and_target(listener, name)
+        with self._lock:
+            self._life.check_open()
+            if isinstance(target, int):
+                self.get_process(target)
+            else:
+                self._job(target)
+            self._executor.sampler.monitor(target, function, ended)
+
+    def unmonitor(self, listener: StatListener | Name | int, name: Name | int | StatListener) -> None:
+        """Undo `monitor`; unknown ones are ignored."""
+        function, target = arguments.listener_and_target(listener, name)
+        self._executor.sampler.unmonitor(target, function)
+
+    # Changes
+
+    @property
+    def revision(self) -> int:
+        """A number that grows with every change of jobs or processes."""
+        return self._executor.revision
+
+    def on_change(self, callback: Callable[[], Any]) -> None:
+        """Call `callback()` on the loop after jobs or processes may have changed; many changes may be one call."""
+        self._executor.on_change(callback)
+
+    def off_change(self, callback: Callable[[], Any]) -> None:
+        """Undo `on_change`."""
+        self._executor.off_change(callback)
+
+    def on_job_change(self, callback: Callable[[JobName], Any]) -> None:
+        """Call `callback(name)` when a job may have changed, come or gone, before the callbacks of `on_change`.
+
+        Called in any thread, with the manager locked; it must return at once and raise nothing.
+        """
+        self._executor.on_job_change(callback)
+
+    def off_job_change(self, callback: Callable[[JobName], Any]) -> None:
+        """Undo `on_job_change`."""
+        self._executor.off_job_change(callback)
+
+    def on_spawn(self, callback: Callable[[Process], Any]) -> None:
+        """Call `callback(process)` on the loop for each process as it starts, before any of its output is read."""
+        self._executor.on_spawn(callback)
+
+    def off_spawn(self, callback: Callable[[Process], Any]) -> None:
+        """Undo `on_spawn`."""
+        self._executor.off_spawn(callback)
+
+    @property
+    def dropped_bytes(self) -> int:
+        """The output in bytes that readers lost because they were overtaken, of all processes there were."""
+        return self._executor.losses.count
+
+    @property
+    def lost_log_bytes(self) -> int:
+        """The output in bytes that could not be written to log files, because the disk was full for instance."""
+        return self._executor.lost_log_bytes
 
     # Inside
 
-    def _all_jobs(self) -> Jobs:
-        return [*self._leaving, *self._jobs.values()]
-
-    def _forget_jobs(self) -> None:
-        self._jobs.clear()
-        self._leaving.clear()
-
-    def __repr__(self) -> str:
-        state = "stopping" if self.stopping else "draining" if self.draining else "started" if self.started else "new"
-        if self.stopping and not self.started:
-            state = "stopped"
-        return f"<Manager {state}, {len(self._jobs)} jobs, {len(self._supervisor.running)} processes>"
-
     def _open_job(self, name: Name, sessionid: str | None = None) -> Job:
-        self._check_open()
+        self._life.check_open()
         return self._job(name, sessionid)
 
     def _job(self, name: Name, sessionid: str | None = None) -> Job:
         if not isinstance(name, str | JobName):
             raise TypeError(f"expected the name of a job, got {type(name).__name__} {name!r}")
-        key = name if isinstance(name, JobName) else JobName(*split_job_name(name, sessionid or DEFAULT_SESSION))
-        job = self._jobs.get(key)
-        if job is None:
-            raise ProcessNotFound(f"there is no job {str(key)!r}")
-        return job
+        return self._jobs.get(
+            name if isinstance(name, JobName) else JobName(*split_job_name(name, sessionid or DEFAULT_SESSION))
+        )
 
     def _owner(self, pid: int) -> Job:
         """The job of a running process: an unloaded one may have a successor of the same name."""
-        return self._supervisor.owners[pid]
+        return self._executor.owners[pid]
 
     def _job_gone(self, job: Job) -> None:
         with self._lock:
-            if job in self._leaving:
-                self._leaving.remove(job)
-                successor = self._jobs.get(job.name)
-                if successor is not None and not any(other.name == job.name for other in self._leaving):
-                    self._supervisor.submit(successor, ev.DependencyChanged(True))
-            if self._jobs.get(job.name) is job:
-                self._supervisor.sampler.forget(job.name)
-            super()._job_gone(job)
+            successor = self._jobs.forget(job)
+            if successor is not None:
+                self._executor.submit(successor, ev.DependencyChanged(True))
+            if self._jobs.find(job.name) is job:
+                self._executor.sampler.forget(job.name)
+            self._life.check_all_gone()

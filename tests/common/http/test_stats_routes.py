@@ -34,7 +34,7 @@ async def lines(feed: Exchange, count: int) -> list[dict[str, Any]]:
 
 
 def listeners(node: HttpNode) -> int:
-    return node.manager._supervisor.sampler.listeners
+    return node.manager._executor.sampler.listeners
 
 
 @row("R-74")
@@ -145,7 +145,7 @@ async def test_a_client_that_does_not_read_gets_the_newest_and_learns_what_it_lo
     [pid] = await run(node)
     feed = await node.follow("/stats/dummy?feed=continuous")
     await lines(feed, 1)
-    tell = node.manager._supervisor.sampler._listeners[node.manager.running[pid].job]
+    tell = node.manager._executor.sampler._listeners[node.manager.running[pid].job]
     [listener] = tell
     for number in range(100 * KEPT):  # as of a thousand processes for a while
         listener("STATS", {"number": number, "padding": "x" * 1000})

@@ -113,7 +113,14 @@ class ProcessConfig:
         values, problems = _check(config, path, lax)
         if problems:
             raise ConfigError(problems)
-        return cls(**values)
+        return cls._from_checked(values)
+
+    @classmethod
+    def _from_checked(cls, values: Mapping[str, Any]) -> Self:
+        made = object.__new__(cls)
+        for f in dataclasses.fields(cls):
+            object.__setattr__(made, f.name, values[f.name] if f.name in values else _default_of(f))
+        return made
 
     def to_dict(self) -> dict[str, Any]:
         """Every setting as JSON types, without the channels that live only in this process."""
@@ -132,8 +139,15 @@ class ProcessConfig:
         return result
 
     def replace(self, **changes: Any) -> Self:
-        """A copy with some settings changed, validated anew."""
-        return dataclasses.replace(self, **changes)
+        """A copy with some settings changed. Raises ConfigError when they don't fit, TypeError for unknown ones."""
+        for key in changes:
+            if key not in _FIELDS:
+                raise TypeError(f"a process has no setting {key!r}")
+        current = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        values, problems = _check(changes, "$", lax=False, known=tuple(_FIELDS), base=current)
+        if problems:
+            raise ConfigError(problems)
+        return self._from_checked(values)
 
     def get(self, key: str, default: T | None = None) -> Any | T | None:
         """The setting `key`, or `default` when there is no such setting."""
@@ -225,11 +239,16 @@ def find_problems(config: Any, path: str = "$", *, lax: bool = False) -> list[Pr
 
 
 def _check(
-    config: Any, path: str, lax: bool, known: tuple[str, ...] = PROCESS_KEYS
+    config: Any,
+    path: str,
+    lax: bool,
+    known: tuple[str, ...] = PROCESS_KEYS,
+    base: Mapping[str, Any] | None = None,
 ) -> tuple[dict[str, Any], list[Problem]]:
+    """The values of the settings in `config`, over those of `base`, which are checked already; and every mistake."""
     if not isinstance(config, Mapping):
         return {}, [Problem(path, f"expected an object that describes a process, got {quoted(config)}")]
-    values: dict[str, Any] = {}
+    values: dict[str, Any] = dict(base or {})
     problems: list[Problem] = []
     for key, given in config.items():
         if key not in known:
@@ -248,9 +267,9 @@ def _check(
         except rules.InvalidValue as wrong:
             problems.append(Problem(f"{path}.{key}{wrong.path}", f"{key}: {wrong.message}", wrong.hint))
     for key in ("name", "cmd"):
-        if key not in config:
+        if key not in config and base is None:
             problems.append(Problem(f"{path}.{key}", f"{key} is missing", f"say what {_MISSING[key]}"))
-    if "cmd" in values and not values.get("shell"):
+    if ("cmd" in config or "shell" in config) and "cmd" in values and not values.get("shell"):
         try:
             parse_words(values["cmd"])
         except SplitError as error:

@@ -81,7 +81,7 @@ class Committed:
 
     pid: int
     graceful_timeout: float
-    env: dict[str, str] = field(default_factory=dict)
+    env: dict[str, str] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +122,7 @@ class Exited:
     exit_code: int | None
     term_signal: int | None
     os_pid: int | None = None
-    output: str | None = None
+    output: str | None = field(default=None, repr=False)
     out_of_memory: bool | None = False
 
 
@@ -177,7 +177,7 @@ class Spawn:
 
     pid: int
     slot: int
-    env: dict[str, str] = field(default_factory=dict)
+    env: dict[str, str] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

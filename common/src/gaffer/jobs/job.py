@@ -6,8 +6,9 @@ or the desired number of processes, and `_reconcile` then gives every slot the c
 
 import random
 import signal
+from collections import deque
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 from gaffer.jobs import events as ev
 from gaffer.jobs.config import ProcessConfig
@@ -19,9 +20,20 @@ from gaffer.jobs.states import PHASES, JobState, LastExit, Order, Phase, exit_re
 RESET_AFTER = 10.0  # seconds alive after which earlier failures are forgotten
 CRASH_LOOP = 3  # unwanted exits in a row, each before RESET_AFTER
 FAILED_START_DELAY = 0.1  # seconds at least between two attempts to start what can't be started
-
+STORY = 32  # events that a job remembers
 
 RETRY: ev.TimerKey = ("retry", 0)
+
+
+class Step(NamedTuple):
+    """An event that a job handled, and the instructions that followed."""
+
+    at: float  # monotonic seconds
+    event: ev.Event
+    instructions: list[ev.Instruction]
+
+    def __str__(self) -> str:
+        return f"{self.at:.3f} {self.event} -> {', '.join(map(str, self.instructions)) or 'nothing'}"
 
 
 class Job:
@@ -56,6 +68,7 @@ class Job:
         self._next_pid = next_pid
         self._rand = rand
         self._by_pid: dict[int, Slot] = {}
+        self.story: deque[Step] = deque(maxlen=STORY)
         self._out: list[ev.Instruction] = []
         self._now = 0.0
 
@@ -123,12 +136,63 @@ class Job:
     # Events
 
     def handle(self, event: ev.Event, now: float) -> list[ev.Instruction]:
-        """Take `event` at time `now` (monotonic seconds) and return what must be done, in order."""
+        """Handle `event` at time `now` (monotonic seconds) and return the instructions that follow, in order.
+
+        Raises KeyError, with the story of the job as a note, for an event that can't happen in this state.
+        """
         self._out, self._now = [], now
-        getattr(self, _HANDLERS[type(event)])(event)
+        self.story.append(Step(now, event, self._out))
+        try:
+            self._dispatch(event)
+        except KeyError as error:
+            error.add_note(f"the last events of {self.name}:\n{self.tell()}")
+            raise
         return self._out
 
-    def _on_start(self, event: ev.StartRequested) -> None:
+    def tell(self) -> str:
+        """The story of the job, a line for each event."""
+        return "\n".join(map(str, self.story))
+
+    def _dispatch(self, event: ev.Event) -> None:
+        match event:
+            case ev.Exited():
+                self._on_exited(event)
+            case ev.GroupEmpty():
+                self._on_group_empty(event)
+            case ev.Spawned():
+                self._on_spawned(event)
+            case ev.TimerFired():
+                self._on_timer(event)
+            case ev.StartRequested():
+                self._on_start()
+            case ev.StopRequested():
+                self._on_stop()
+            case ev.RestartRequested():
+                self._on_restart(event)
+            case ev.ConfigChanged():
+                self._on_config(event)
+            case ev.Scaled():
+                self._on_scale(event)
+            case ev.Unloaded():
+                self._on_unload()
+            case ev.ManagerStopping():
+                self._on_manager_stopping(event)
+            case ev.DependencyChanged():
+                self._on_dependency(event)
+            case ev.NodeDrained():
+                self._on_drained(event)
+            case ev.ProcessStopRequested():
+                self._on_process_stop(event)
+            case ev.Committed():
+                self._on_commit(event)
+            case ev.Adopted():
+                self._on_adopted(event)
+            case ev.SpawnFailed():
+                self._on_spawn_failed(event)
+            case ev.EndRefused():
+                self._on_end_refused(event)
+
+    def _on_start(self) -> None:
         if self.phase is Phase.LEAVING:
             return
         if self.phase is not Phase.STARTED:
@@ -141,7 +205,7 @@ class Job:
             if slot.state is SlotState.BACKOFF and self._open:
                 self._cue(slot, Cue.FILL)
 
-    def _on_stop(self, event: ev.StopRequested) -> None:
+    def _on_stop(self) -> None:
         self._order(Order.STOP)
         self._forget_failures()
         self._publish("stop")
@@ -163,7 +227,7 @@ class Job:
         self.config = event.config
         self._publish("update")
         if event.start and not self.active:
-            self._on_start(ev.StartRequested())
+            self._on_start()
         if replace:
             self._replace_all()
         else:
@@ -174,7 +238,7 @@ class Job:
         self._publish("update")
         self._reconcile()
 
-    def _on_unload(self, event: ev.Unloaded) -> None:
+    def _on_unload(self) -> None:
         self._order(Order.LEAVE)
         self._publish("stop")
         self._reconcile()
@@ -467,25 +531,4 @@ _TIMERS = {
     "backoff": (SlotState.BACKOFF, Cue.FILL),
     "drain": (SlotState.DRAINING, Cue.STOP),
     "kill": (SlotState.STOPPING, Cue.KILL),
-}
-
-_HANDLERS: dict[type, str] = {
-    ev.StartRequested: "_on_start",
-    ev.StopRequested: "_on_stop",
-    ev.RestartRequested: "_on_restart",
-    ev.ConfigChanged: "_on_config",
-    ev.Scaled: "_on_scale",
-    ev.Unloaded: "_on_unload",
-    ev.ManagerStopping: "_on_manager_stopping",
-    ev.DependencyChanged: "_on_dependency",
-    ev.NodeDrained: "_on_drained",
-    ev.ProcessStopRequested: "_on_process_stop",
-    ev.Committed: "_on_commit",
-    ev.Adopted: "_on_adopted",
-    ev.Spawned: "_on_spawned",
-    ev.SpawnFailed: "_on_spawn_failed",
-    ev.Exited: "_on_exited",
-    ev.EndRefused: "_on_end_refused",
-    ev.GroupEmpty: "_on_group_empty",
-    ev.TimerFired: "_on_timer",
 }

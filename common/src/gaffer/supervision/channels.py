@@ -9,17 +9,28 @@ STREAM:<pid>[.<label>]  all that a process writes, or one of its outputs
 
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from gaffer.errors import BadRequest, TopicError
 from gaffer.events import EventEmitter
 from gaffer.jobs.names import JobName, parse_job_name, parse_pid
-
-if TYPE_CHECKING:
-    from gaffer.manager import Manager
+from gaffer.process import Process
+from gaffer.processes.sampler import StatListener
 
 Callback = Callable[..., Any]
 Relay = Callable[[str, dict[str, Any]], Any]
+
+
+class _Observable(Protocol):
+    """What channels observe; see Manager."""
+
+    @property
+    def events(self) -> EventEmitter: ...
+    def get(self, name: JobName) -> object: ...
+    def get_process(self, pid: int) -> Process: ...
+    def monitor(self, listener: StatListener, name: int | JobName) -> None: ...
+    def unmonitor(self, listener: StatListener, name: int | JobName) -> None: ...
+
 
 _HINT = "use EVENTS, PROCESS:<pid or name>, JOB:<name>, STATS:<pid or name> or STREAM:<pid>[.<label>]"
 _ALL = "."
@@ -172,7 +183,7 @@ def bare_event(name: str, prefix: str) -> str | None:
     return None if prefix and "." in event else event
 
 
-def open_channel(manager: "Manager", topic: str) -> Channel:
+def open_channel(manager: _Observable, topic: str) -> Channel:
     """The channel of `topic`; raises TopicError for one that can't be, else as `Manager.subscribe`."""
     parsed = parse_topic(topic)
     target = parsed.target
@@ -183,7 +194,7 @@ def open_channel(manager: "Manager", topic: str) -> Channel:
     return EventChannel(topic, manager.events, event_prefix(parsed), parsed.detail or _ALL)
 
 
-def _stat_channel(manager: "Manager", topic: str, target: int | JobName) -> StatChannel:
+def _stat_channel(manager: _Observable, topic: str, target: int | JobName) -> StatChannel:
     manager.get_process(target) if isinstance(target, int) else manager.get(target)  # raises when there is none
     return StatChannel(
         topic,
@@ -192,7 +203,7 @@ def _stat_channel(manager: "Manager", topic: str, target: int | JobName) -> Stat
     )
 
 
-def _stream_channel(manager: "Manager", topic: str, pid: int, label: str) -> StreamChannel:
+def _stream_channel(manager: _Observable, topic: str, pid: int, label: str) -> StreamChannel:
     process = manager.get_process(pid)
     if label != _ALL or not process.rings:
         process.ring(label)  # raises when there is none

@@ -89,15 +89,15 @@ class Executor:
     # From any thread
 
     def submit(self, job: Job, event: ev.Event) -> None:
-        """Give `event` to `job` and queue what it wants done."""
+        """Give `event` to `job` and queue its instructions."""
         with self._lock:
             for instruction in job.handle(event, time.monotonic()):
                 if isinstance(instruction, ev.Signal):
                     self._signals.append((job, instruction))
-                    continue
-                if isinstance(instruction, ev.Publish):
-                    self._identify(instruction.pid, instruction.data)  # it may be gone before this is published
-                self._queue.append((job, instruction))
+                else:
+                    self._enqueue(job, instruction)
+            if log.isEnabledFor(logging.DEBUG):
+                log.debug("%s: %s", job.name, job.story[-1])
             self._wake()
             self.touch(job.name)
             if job.gone:
@@ -160,29 +160,15 @@ class Executor:
             self._on_spawn.remove(callback)
 
     def publish(self, job: Job, kind: str, pid: int | None = None, **data: Any) -> None:
-        """Announce an event of `job` under its documented names (EVT rows)."""
-        display, qualified = job.name.display, str(job.name)
-        base = {"name": display, "job": qualified, "session": job.name.session, **data}
-        if pid is not None:
-            base["pid"] = pid
-            self._identify(pid, base)
-        if kind == "spawn":
-            base["detach"] = base["detached"] = job.config.detach
+        """Announce an event of `job`, after those that are queued already."""
+        with self._lock:
+            self._enqueue(job, ev.Publish(kind, pid, data))
+            self._wake()
 
-        def payloads(name: str) -> tuple[tuple[Any, ...], dict[str, Any]]:
-            shown = qualified if name.startswith("job.") else display
-            return ({**base, "event": name, "name": shown},), {}
-
-        self._events.publish_record((kind, _ALIASES[kind]) if kind in _ALIASES else (kind,), payloads)
-        if kind in _OF_THE_MANAGER:
-            return
-        names = [f"proc.{display}.{kind}"]
-        for each in (kind, _ALIASES.get(kind)):
-            if each is not None:
-                names.append(f"job.{qualified}.{each}")
-                if pid is not None:
-                    names.append(f"proc.{pid}.{each}")
-        self._events.publish_record(tuple(names), payloads)
+    def _enqueue(self, job: Job, instruction: ev.Instruction) -> None:
+        if isinstance(instruction, ev.Publish):
+            self._identify(instruction.pid, instruction.data)  # it may be gone before this is published
+        self._queue.append((job, instruction))
 
     def _identify(self, pid: int | None, data: dict[str, Any]) -> None:
         """Add the OS pid and the slot of process `pid` to the data of an event."""
@@ -210,8 +196,8 @@ class Executor:
             self._due = True
             self._loop.call_soon_threadsafe(self._run)
 
-    def drain(self) -> None:
-        """Execute all that is queued now, however long it takes."""
+    def run_pending(self) -> None:
+        """Execute everything that is queued now, however long it takes."""
         self._run(float("inf"))
 
     def _run(self, budget: float = SLICE) -> None:
@@ -220,15 +206,32 @@ class Executor:
         while (queue := self._signals or self._queue) and time.monotonic() - started < budget:
             with self._lock:
                 job, instruction = queue.popleft()
-                getattr(self, _EXECUTORS[type(instruction)])(instruction, job)
+                self._execute(instruction, job)
         with self._lock:
             self._wake()
 
+    def _execute(self, instruction: ev.Instruction, job: Job) -> None:
+        match instruction:
+            case ev.Publish():
+                self._publish(instruction, job)
+            case ev.Signal():
+                self._signal(instruction)
+            case ev.Spawn():
+                self._spawn(instruction, job)
+            case ev.SetTimer():
+                self._set_timer(instruction, job)
+            case ev.CancelTimer():
+                self._cancel_timer(instruction, job)
+            case ev.Adopt():
+                self._adopt(instruction, job)
+            case ev.Release():
+                self._release(instruction, job)
+
     def _notify(self) -> None:
         self._notify_due = False
-        self._tell(self._listeners)
+        self._call(self._listeners)
 
-    def _tell(self, listeners: Sequence[Callable[..., Any]], *args: Any) -> None:
+    def _call(self, listeners: Sequence[Callable[..., Any]], *args: Any) -> None:
         for listener in tuple(listeners):
             # Listeners are applications, foreign code perhaps.
             try:
@@ -278,13 +281,13 @@ class Executor:
         if self._settings.recorder is not None:
             # A moment later: while the new program is being set up, the kernel takes its time to tell of it.
             self._loop.call_soon(self._record, process)
-        self._tell(self._on_spawn, process)
+        self._call(self._on_spawn, process)
 
     def _record(self, process: Process) -> None:
         if self._settings.recorder is not None and process.pid in self.running:
             self._settings.recorder.spawned(process.record())
 
-    def _signal(self, order: ev.Signal, job: Job) -> None:
+    def _signal(self, order: ev.Signal) -> None:
         process = self.running.get(order.pid)
         if process is not None:
             process.signal_tree(order.signum)
@@ -314,7 +317,29 @@ class Executor:
             handle.cancel()
 
     def _publish(self, order: ev.Publish, job: Job) -> None:
-        self.publish(job, order.kind, order.pid, **order.data)
+        """Emit an event of `job` under its documented names and aliases."""
+        kind, pid = order.kind, order.pid
+        display, qualified = job.name.display, str(job.name)
+        base = {"name": display, "job": qualified, "session": job.name.session, **order.data}
+        if pid is not None:
+            base["pid"] = pid
+        if kind == "spawn":
+            base["detach"] = base["detached"] = job.config.detach
+
+        def payloads(name: str) -> tuple[tuple[Any, ...], dict[str, Any]]:
+            shown = qualified if name.startswith("job.") else display
+            return ({**base, "event": name, "name": shown},), {}
+
+        self._events.publish_record((kind, _ALIASES[kind]) if kind in _ALIASES else (kind,), payloads)
+        if kind in _OF_THE_MANAGER:
+            return
+        names = [f"proc.{display}.{kind}"]
+        for each in (kind, _ALIASES.get(kind)):
+            if each is not None:
+                names.append(f"job.{qualified}.{each}")
+                if pid is not None:
+                    names.append(f"proc.{pid}.{each}")
+        self._events.publish_record(tuple(names), payloads)
 
     def _fire(self, job: Job, key: ev.TimerKey) -> None:
         self._timers.pop((job, key), None)
@@ -393,14 +418,3 @@ class Executor:
                 raise StartFailed(f"no free port was found: {error.strerror}", reason="no_port") from None
             if port not in taken:
                 return port
-
-
-_EXECUTORS: dict[type, str] = {
-    ev.Spawn: "_spawn",
-    ev.Adopt: "_adopt",
-    ev.Signal: "_signal",
-    ev.Release: "_release",
-    ev.SetTimer: "_set_timer",
-    ev.CancelTimer: "_cancel_timer",
-    ev.Publish: "_publish",
-}

@@ -5,21 +5,16 @@ import inspect
 import logging
 import threading
 from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
 from typing import Any
 
 from gaffer import loop as loops
 from gaffer.errors import ManagerStopping
 from gaffer.events import EventEmitter
 from gaffer.jobs import events as ev
-from gaffer.jobs.job import Job
-from gaffer.processes.cgroups import Cgroups
 from gaffer.processes.reaper import Reaper
-from gaffer.streams import event_log
-from gaffer.streams.event_log import Event
-from gaffer.streams.rings import Log
 from gaffer.supervision.applications import Applications
-from gaffer.supervision.executor import Executor, Settings
+from gaffer.supervision.executor import Executor
+from gaffer.supervision.job_table import JobTable
 
 log = logging.getLogger("gaffer.manager")
 
@@ -28,40 +23,39 @@ _on_loop: dict[asyncio.AbstractEventLoop, "set[Lifecycle]"] = {}
 
 
 class Lifecycle:
-    """The life of a manager. The jobs are the subclass's: it says which there are and what to do when one is gone.
+    """The life of a manager: `started`, `stopping` and `draining` are its state.
 
-    The stop goes in steps, so that applications see the last exits: they are told to `quiesce`; the jobs end, the
-    last loaded first; the events are delivered; applications `leave`, then `stop`, the last started first.
+    The stop goes in steps, so that applications see the last exits: applications are told to `quiesce`; the jobs end,
+    the last loaded first; the events are delivered; applications `leave`, then `stop`, the last started first.
 
     A manager can also be drained: its applications are told to `drain`, and its processes end, but it stays, until it
     is told to `resume`. `draining` is true meanwhile.
 
-    `events` is where listeners subscribe; `event_log` keeps the newest events for readers on the loop.
+    `manager` is what applications and callbacks get; `lock` guards the jobs, which any thread may touch.
     """
 
     def __init__(
         self,
-        loop: asyncio.AbstractEventLoop | None,
+        manager: Any,
+        lock: "threading.RLock",
+        jobs: JobTable,
+        executor: Executor,
+        events: EventEmitter,
+        reaper: Reaper,
         apps: Sequence[Any],
-        settings: Settings,
-        *,
-        subreaper: bool,
-        cgroup: Path | None,
     ) -> None:
-        self.loop = loop if loop is not None else loops.Loop.default_loop()
-        self.event_log: Log[Event] = Log(event_log.LIMIT)
-        self.events = EventEmitter(self.loop, history=self.event_log)
+        self.loop = events.loop
         self.started = False
         self.stopping = False
         self.draining = False
+        self._manager = manager
+        self._lock = lock
+        self._jobs = jobs
+        self._executor = executor
+        self._events = events
+        self._reaper = reaper
         self._apps = list(apps)
         self._running_apps = Applications()
-        self._lock = threading.RLock()
-        # A node's id is followed by the number of its start, which the next one does not share.
-        owner = settings.node_id.partition(":")[0]
-        cgroups = Cgroups(cgroup, owner) if cgroup is not None else None
-        self._reaper = Reaper(self.loop, subreaper=subreaper, cgroups=cgroups)
-        self._supervisor = Executor(self.loop, self._lock, self.events, self._reaper, settings, self._job_gone)
         self._all_gone: asyncio.Event | None = None
         self._hurry = False
         self._stop_task: asyncio.Task[None] | None = None
@@ -70,16 +64,8 @@ class Lifecycle:
         self._restarting: set[int] = set()
         self._restart_callback: Callable[[Any], Any] | None = None
 
-    def _all_jobs(self) -> list[Job]:
-        raise NotImplementedError
-
-    def _forget_jobs(self) -> None:
-        raise NotImplementedError
-
-    def _job_gone(self, job: Job) -> None:
-        self._check_all_gone()
-
-    def _check_open(self) -> None:
+    def check_open(self) -> None:
+        """Raise ManagerStopping once the stop has begun."""
         if self.stopping:
             raise ManagerStopping
 
@@ -91,7 +77,7 @@ class Lifecycle:
     @property
     def drained(self) -> bool:
         """Whether draining came to its end: no process is left, and none comes."""
-        return self.draining and self._jobs_drained and not self._supervisor.running
+        return self.draining and self._jobs_drained and not self._executor.running
 
     def start(self, apps: Iterable[Any] = (), applications: Iterable[Any] = ()) -> None:
         """Start supervising, then the applications in order, in the loop. A second start is a no-op.
@@ -125,8 +111,8 @@ class Lifecycle:
     def _start_here(self, apps: list[Any]) -> None:
         try:
             self._begin()
-            self._running_apps.start_now(apps, self.loop, self)
-            self._supervisor.open()
+            self._running_apps.start_now(apps, self.loop, self._manager)
+            self._executor.open()
         except BaseException:
             self.stop()
             raise
@@ -134,8 +120,8 @@ class Lifecycle:
     async def _start_inside(self, apps: list[Any]) -> None:
         try:
             self._begin()
-            await self._running_apps.start(apps, self.loop, self)
-            self._supervisor.open()
+            await self._running_apps.start(apps, self.loop, self._manager)
+            self._executor.open()
         except BaseException:
             self.stopping = True
             await asyncio.wait([self._begin_stop(None)])
@@ -145,15 +131,15 @@ class Lifecycle:
         self._reaper.start()
         self.started = True
         _on_loop.setdefault(self.loop, set()).add(self)
-        self._supervisor.start_logs()
+        self._executor.start_logs()
 
     def _renew(self) -> None:
         """Forget the life that ended."""
         self.stopping = self.draining = self._hurry = self._jobs_drained = False
         self._all_gone = self._stop_task = self._drain_task = None
         self._restarting.clear()
-        self._forget_jobs()
-        self.events.reopen()
+        self._jobs.clear()
+        self._events.reopen()
 
     def run(self) -> None:
         """Run the loop until the last manager on it has stopped; RuntimeError when it was not started."""
@@ -190,8 +176,8 @@ class Lifecycle:
         task.result()  # raises what went wrong, for the loop to log
 
     async def _stop(self, callback: Callable[[Any], Any] | None) -> None:
-        self.events.publish("stopping", {"event": "stopping"})
-        self._supervisor.open()  # a start that failed leaves it closed
+        self._events.publish("stopping", {"event": "stopping"})
+        self._executor.open()  # a start that failed leaves it closed
         if self._drain_task is not None:
             self._drain_task.cancel()
             await asyncio.wait([self._drain_task])
@@ -201,19 +187,19 @@ class Lifecycle:
         self._all_gone = asyncio.Event()
         self._end_jobs()
         await self._all_gone.wait()
-        self._supervisor.drain()
-        self.events.flush()
+        self._executor.run_pending()
+        self._events.flush()
         await self._running_apps.run("leave", reverse=True)
         await self._running_apps.stop()
-        self.events.flush()
-        self.events.close()
-        self._supervisor.close()
+        self._events.flush()
+        self._events.close()
+        self._executor.close()
         self._reaper.stop()
         self.started = False
         if callback is not None:
             # The embedder's code: its failure must not keep the loop from ending.
             try:
-                result = callback(self)
+                result = callback(self._manager)
                 if inspect.isawaitable(result):
                     await result
             except Exception:
@@ -221,12 +207,13 @@ class Lifecycle:
 
     def _end_jobs(self) -> None:
         with self._lock:
-            for job in reversed(self._all_jobs()):
-                self._supervisor.submit(job, ev.ManagerStopping(self._hurry))
-            self._check_all_gone()
+            for job in reversed(self._jobs.all()):
+                self._executor.submit(job, ev.ManagerStopping(self._hurry))
+            self.check_all_gone()
 
-    def _check_all_gone(self) -> None:
-        if self._all_gone is not None and all(job.gone for job in self._all_jobs()):
+    def check_all_gone(self) -> None:
+        """Let the stop go on once nothing is left of any job."""
+        if self._all_gone is not None and all(job.gone for job in self._jobs.all()):
             self._all_gone.set()
 
     def restart(self, callback: Callable[[Any], Any] | None = None) -> None:
@@ -234,7 +221,7 @@ class Lifecycle:
 
         Another restart meanwhile is ignored.
         """
-        self._check_open()
+        self.check_open()
         self.loop.call_soon_threadsafe(self._restart, callback)
 
     def _restart(self, callback: Callable[[Any], Any] | None) -> None:
@@ -243,21 +230,21 @@ class Lifecycle:
                 return
             self._running_apps.restart()
             # Committed processes have no successor to make room for.
-            self._restarting = {pid for pid, process in self._supervisor.running.items() if not process.once}
+            self._restarting = {pid for pid, process in self._executor.running.items() if not process.once}
             self._restart_callback = callback
-            for job in self._all_jobs():
+            for job in self._jobs.all():
                 if not job.gone:
-                    self._supervisor.submit(job, ev.RestartRequested())
-        self._supervisor.on_change(self._check_restarted)
+                    self._executor.submit(job, ev.RestartRequested())
+        self._executor.on_change(self._check_restarted)
 
     def _check_restarted(self) -> None:
-        self._restarting &= self._supervisor.running.keys()
+        self._restarting &= self._executor.running.keys()
         if self._restarting:
             return
-        self._supervisor.off_change(self._check_restarted)
+        self._executor.off_change(self._check_restarted)
         callback, self._restart_callback = self._restart_callback, None
         if callback is not None:
-            callback(self)
+            callback(self._manager)
 
     def drain(self) -> None:
         """Take the node out of service: end all processes, those of the last loaded job first, and start no more.
@@ -267,7 +254,7 @@ class Lifecycle:
         `drain_timeout` of its job before it is asked to end. A second drain is a no-op.
         """
         with self._lock:
-            self._check_open()
+            self.check_open()
             if not self.draining:
                 self.draining = True
                 self.loop.call_soon_threadsafe(self._begin_drain)
@@ -275,7 +262,7 @@ class Lifecycle:
     def resume(self) -> None:
         """Undo `drain`; a process that is ending already is replaced once it is gone. No-op unless drained."""
         with self._lock:
-            self._check_open()
+            self.check_open()
             if self.draining:
                 self.draining = False
                 self.loop.call_soon_threadsafe(self._begin_drain)
@@ -291,9 +278,9 @@ class Lifecycle:
         await self._running_apps.run("drain" if draining else "resume")
         with self._lock:
             self._jobs_drained = draining
-            jobs = self._all_jobs()
+            jobs = self._jobs.all()
             for job in reversed(jobs) if draining else jobs:
-                self._supervisor.submit(job, ev.NodeDrained(draining))
+                self._executor.submit(job, ev.NodeDrained(draining))
 
     def wakeup(self) -> None:
         """Make the loop turn once; any thread may do that. Nothing happens when the loop is closed."""
