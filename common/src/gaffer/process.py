@@ -267,7 +267,7 @@ class Process:
             )
         if child.pidfd is not None:
             self.loop.remove_reader(child.pidfd)
-        self._streams.drain()
+        self._streams.read_available()
         self._on_exit(self, self.exit_status)
         self._reaper.watch(self, self._tree_ended, alone=not self.config.kill_group)
 

@@ -27,7 +27,7 @@ class FlapDetector:
         self._exits.clear()
         self._paused_until = float("-inf")
 
-    def note(self, policy: FlappingInfo, now: float) -> tuple[Verdict, str]:
+    def record(self, policy: FlappingInfo, now: float) -> tuple[Verdict, str]:
         """Count an exit at `now`; returns the verdict and what to tell people about it."""
         while self._exits and now - self._exits[0] > policy.window:
             self._exits.popleft()

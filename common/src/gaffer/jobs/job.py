@@ -145,11 +145,11 @@ class Job:
         try:
             self._dispatch(event)
         except KeyError as error:
-            error.add_note(f"the last events of {self.name}:\n{self.tell()}")
+            error.add_note(f"the last events of {self.name}:\n{self.history()}")
             raise
         return self._out
 
-    def tell(self) -> str:
+    def history(self) -> str:
         """The story of the job, a line for each event."""
         return "\n".join(map(str, self.story))
 
@@ -311,7 +311,7 @@ class Job:
         self._publish("start_failed", event.pid, reason=event.reason, message=event.message)
         self._refill(slot, crashed_after=0.0, least=FAILED_START_DELAY)
         if slot.index:
-            self._note_crash()
+            self._record_crash()
 
     def _on_exited(self, event: ev.Exited) -> None:
         slot = self._by_pid[event.pid]
@@ -341,7 +341,7 @@ class Job:
         )
         self._cue(slot, Cue.DIED)
         if not asked and slot.index:
-            self._note_crash()
+            self._record_crash()
 
     def _on_end_refused(self, event: ev.EndRefused) -> None:
         slot = self._by_pid.get(event.pid)
@@ -464,12 +464,12 @@ class Job:
         slot.failures += 1
         return delay * (0.8 + 0.4 * self._rand())
 
-    def _note_crash(self) -> None:
+    def _record_crash(self) -> None:
         """Count an unwanted exit and pause or give up the job when there are too many (TPL-25)."""
         policy = self.config.flapping
         if policy is None or self.phase is not Phase.STARTED:
             return
-        verdict, found = self._flaps.note(policy, self._now)
+        verdict, found = self._flaps.record(policy, self._now)
         if verdict is Verdict.GO_ON:
             return
         self._publish("flap")
