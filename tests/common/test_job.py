@@ -413,6 +413,18 @@ def test_draining_comes_before_the_signal() -> None:
     assert system.signals == [(1, signal.SIGTERM)]
 
 
+@pytest.mark.parametrize("early", ["exit", "hurried stop"])
+def test_an_early_end_of_draining_cancels_its_timer(early: str) -> None:
+    system = System(drain_timeout=3)
+    system.tell(START, STOP)
+    assert ("drain", 1) in system.timers
+    if early == "exit":
+        system.exit(1)
+    else:
+        system.tell(ev.ManagerStopping(hurry=True))
+    assert ("drain", 1) not in system.timers
+
+
 def test_a_drained_node_ends_what_runs_and_keeps_what_is_desired() -> None:
     system = System(numprocesses=2, drain_timeout=3)
     system.tell(START, ev.NodeDrained(True))
