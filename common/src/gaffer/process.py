@@ -284,7 +284,7 @@ class Process:
         self._reaper.remove(self)
         with self._ending:
             if child.popen is not None:
-                child.popen.wait()
+                child.popen.poll()  # a zombie, which this reaps
             self._child = None
         if self._kill_timer is not None:
             self._kill_timer.cancel()

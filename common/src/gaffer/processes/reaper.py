@@ -280,7 +280,8 @@ class Reaper:
         members: dict[int, _Tree] = {}  # those that are known, whoever their parent is
         for tree in self._ending.values():
             tree.alive.clear()
-            tree.killed = _living(tree.killed)
+            if tree.killed:
+                tree.killed = _living(tree.killed)
             known = set(tree.killed)
             if self.cgroups is not None:
                 known |= self.cgroups.members(tree.leader.os_pid)
