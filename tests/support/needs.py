@@ -6,7 +6,9 @@ as every other skip does (tests/conftest.py), so that a machine that lost a need
 
 import functools
 import glob
+import grp
 import os
+import pwd
 import shutil
 import subprocess
 import sys
@@ -14,6 +16,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
+from support.strangers import STRANGER
 
 STRICT = os.environ.get("GAFFER_TEST_STRICT") == "1"
 
@@ -96,6 +100,24 @@ def faketime_library() -> str | None:
     return next(iter(glob.glob("/usr/lib/*/faketime/libfaketimeMT.so.1")), None)
 
 
+def _no_shared_group() -> str | None:
+    return None if shared_group() is not None else "needs a group that is not our user's own, or root"
+
+
+def shared_group() -> int | None:
+    """A group that this user can give files to and that others can be in; None when it is in no such group.
+
+    The group that useradd(8) makes for a user is not shared.
+    """
+    if os.geteuid() == 0:
+        return STRANGER
+    user = pwd.getpwuid(os.geteuid())
+    groups = {os.getegid(), *os.getgroups()}
+    if user.pw_gid in groups and grp.getgrgid(user.pw_gid).gr_name == user.pw_name:
+        groups.remove(user.pw_gid)
+    return min(groups, default=None)
+
+
 def _no_linux() -> str | None:
     return None if sys.platform == "linux" else "needs Linux"
 
@@ -124,6 +146,7 @@ needs_nginx = _need("nginx", _no_nginx)
 needs_prometheus = _need("prometheus", _no_prometheus)
 needs_curl = _need("curl", _no_curl)
 needs_faketime = _need("faketime", _no_faketime)
+needs_shared_group = _need("shared group", _no_shared_group)
 
 
 @pytest.hookimpl(tryfirst=True)
