@@ -60,6 +60,16 @@ def _no_userns() -> str | None:
     return f"needs user namespaces for all users: {answer}" if answer else None
 
 
+def _no_pidns() -> str | None:
+    answer = _try(["unshare", "--pid", "--fork", "true"])
+    return f"needs PID namespaces: {answer}" if answer else None
+
+
+def _no_mount() -> str | None:
+    answer = _try(["unshare", "--mount", "mount", "-t", "tmpfs", "none", "/mnt"])
+    return f"needs mount(2): {answer}" if answer else None
+
+
 def _no_iptables() -> str | None:
     answer = _try(["unshare", "--net", "iptables", "--list"])
     return f"needs iptables in network namespaces: {answer}" if answer else None
@@ -139,6 +149,8 @@ needs_root = _need("root", _no_root)
 needs_docker = _need("docker", _no_docker)
 needs_base_image = _need("base image", _no_base_image)
 needs_netns = _need("netns", _no_netns)
+needs_pidns = _need("pidns", _no_pidns)
+needs_mount = _need("mount", _no_mount)
 needs_userns = _need("userns", _no_userns)
 needs_iptables = _need("iptables", _no_iptables)
 needs_browser = _need("browser", _no_browser)
