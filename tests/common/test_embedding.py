@@ -146,6 +146,20 @@ def test_a_manager_whose_start_failed_may_be_started_again(loop):
 # Arguments
 
 
+def test_a_program_that_ends_with_a_failed_start_logs_no_other_error():
+    """asyncio.run cancels what is left, such as the stop of the manager."""
+
+    class Failing:
+        def start(self, loop, manager):
+            raise RuntimeError("no database")
+
+    async def main():
+        Manager(asyncio.get_running_loop()).start([Failing()])
+
+    with pytest.raises(RuntimeError, match="no database"):
+        asyncio.run(main())
+
+
 def test_only_a_process_config_can_be_loaded(loop):
     manager = Manager(loop)
     for call in (manager.load, manager.update):

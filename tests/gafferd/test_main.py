@@ -384,10 +384,10 @@ def test_keys_and_configuration_that_others_may_change_are_refused(refused, tmp_
     config, included, key = tmp_path / "gaffer.ini", tmp_path / "more.ini", tmp_path / "api.key"
     config.write_text("[gaffer]\ninclude = more.ini\n")
     included.write_text("[process:a]\ncmd = true\n")
-    included.chmod(0o664)
+    included.chmod(0o646)
     code, message = refused("-c", str(config), "--bind=127.0.0.1:0")
     assert code == 2
-    assert f"{config}:2: {included} is not trusted: its group may write to it" in message
+    assert f"{config}:2: {included} is not trusted: everybody may write to it" in message
     assert f"hint: check what it holds, then `chmod go-w {included}`" in message
     assert "is not a regular file" in refused("-c", "/dev/null", "--bind=127.0.0.1:0")[1]
     link = tmp_path / "link.ini"

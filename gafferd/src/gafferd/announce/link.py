@@ -200,6 +200,7 @@ class Link:
 
     async def close(self) -> None:
         """Close the connection and make no other."""
+        self._leaving = True  # a task group that is failing swallows the cancellation
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait([self._task])
@@ -224,6 +225,8 @@ class Link:
                     self._failed(_explain(error, opening_tls=opening_tls))
             finally:
                 self._lost()
+            if self._leaving:
+                return
             if isinstance(error, _Silence):
                 self._hurry_until = self._answered + self._ttl
             # Packets that are lost now may arrive any moment, and the lease runs. Whoever answers, even with a refusal
