@@ -12,7 +12,7 @@ from gaffer.http.access import ALL_SCOPES, Grant, Scope, make_policy
 from gaffer.http.authority import is_loopback
 from gaffer.http.limits import Limits
 from gaffer.http.server import HttpEndpoint, Listeners, own_host_names
-from gaffer.processes.limits import raise_descriptors
+from gaffer.runtime.descriptors import raise_descriptors
 from gaffer.runtime.keyfile import MIN_BITS, is_weak
 from gaffer.schemas.lookup import NodeEvent, NodeMessage
 from gaffer_lookupd.application import LookupApplication

@@ -181,7 +181,7 @@ class TargetGroup(TypedDict):
 class SnapshotMessage(ResponseMeta):
     """All that lookupd knows: the first event of `GET /events`, where changes can't be resumed."""
 
-    event: Literal["snapshot"]
+    event: Later[Literal["snapshot"]]
     nodes: list[NodeTable]
 
 
@@ -191,7 +191,7 @@ class NodeMessage(_NodeState):
     The `add_node` of a connection comes just before its `identify`, without a name.
     """
 
-    event: NodeEvent
+    event: Later[NodeEvent]
     name: str | None
     origin: str | None
     version: str | None
@@ -201,7 +201,7 @@ class NodeMessage(_NodeState):
 class JobMessage(TypedDict):
     """A node has a new job, or has it no more (LP-42)."""
 
-    event: JobEvent
+    event: Later[JobEvent]
     node: NodeInfo
     job_name: str
 
@@ -209,7 +209,7 @@ class JobMessage(TypedDict):
 class ProcessMessage(TypedDict):
     """A process of a job started, changed or went (LP-43)."""
 
-    event: ProcessEvent
+    event: Later[ProcessEvent]
     node: NodeInfo
     job_name: str
     pid: int
@@ -220,13 +220,13 @@ class ProcessMessage(TypedDict):
 class ForgetMessage(Tombstone):
     """The tombstone of a node that went is gone too."""
 
-    event: Literal["forget_node"]
+    event: Later[Literal["forget_node"]]
 
 
 class StaleMessage(TypedDict):
     """Answers became stale or are no longer, or lookupd is no longer warming."""
 
-    event: Literal["stale"]
+    event: Later[Literal["stale"]]
     stale: bool
     warming: Later[bool]
 
