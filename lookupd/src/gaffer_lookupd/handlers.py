@@ -95,7 +95,7 @@ def make_routes() -> list[Route]:
         Route("/health", HealthHandler, read),
         Route("/metrics", MetricsHandler, read),
         Route("/nodes", ask.NodesHandler, read),
-        Route("/nodes/{node_id}", ask.NodeHandler, {"GET": Scope.READ, "DELETE": Scope.CONTROL}),
+        Route("/nodes/{node_id}", ask.NodeByIdHandler, {"GET": Scope.READ, "DELETE": Scope.CONTROL}),
         Route("/sessions", ask.SessionsHandler, read),
         Route("/sessions/{node}", ask.SessionsHandler, read),
         Route("/jobs", ask.JobsHandler, read),

@@ -143,7 +143,7 @@ class NodesHandler(QueryHandler):
         return asked.queries.nodes(asked.now)
 
 
-class NodeHandler(QueryHandler):
+class NodeByIdHandler(QueryHandler):
     """One node, by its id."""
 
     @operation(AgedNodeInfo, errors=(404,))

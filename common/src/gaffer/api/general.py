@@ -13,7 +13,7 @@ from gaffer.schemas import bodies
 class WelcomeHandler(NodeHandler):
     """The root."""
 
-    @operation(bodies.Welcome)
+    @operation(bodies.NodeWelcome)
     def get(self) -> None:
         """`{"welcome": "gaffer", "version"}`."""
         self.reply({"welcome": "gaffer", "version": __version__})

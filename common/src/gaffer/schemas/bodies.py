@@ -8,7 +8,7 @@ from msgspec import Meta
 from gaffer.schemas.common import Done
 
 
-class Welcome(TypedDict):
+class NodeWelcome(TypedDict):
     """Who answers."""
 
     welcome: Literal["gaffer"]
