@@ -1,8 +1,7 @@
-"""What a Lookup answers: the documents of lookups, merged.
+"""Merged responses of a `Lookup`.
 
-Those of single lookups, and of nodes, are in gaffer.schemas. When several lookups are asked, `epoch` and `seq`, which
-belong to one of them, are left out. Answers of lookups or nodes of gaffer 0.5 lack what came later, and what is kept
-current by events has no ages.
+The documents of single lookups, and of nodes, are in gaffer.schemas. `epoch` and `seq`, which belong to one lookup, are
+missing when several are asked; ages are missing in what is composed from events.
 """
 
 from typing import TypedDict

@@ -1,7 +1,7 @@
-"""The shapes that answers are checked against: those of gaffer.schemas, as servers of other versions may fill them.
+"""The types that responses are checked against: those of gaffer.schemas, loosened for servers of other versions.
 
-A server of another version may know another word where this one lists those it knows, has other settings of a job, and
-may not know the fields that are `Later`. A document may hold more than its shape names, and keeps it.
+Such a server may leave out `Later` fields, use words that an enumeration lacks, exceed a limit, and describe a job by
+other settings. Unknown fields are always allowed, and kept.
 """
 
 import types
@@ -30,7 +30,7 @@ _not_required: Any = NotRequired
 
 
 def tolerant(shape: Any) -> Any:
-    """The type that answers of that shape fit, whatever the version of the server."""
+    """Return the type that responses of this shape have, whatever the version of the server."""
     return _loosen(shape, ())
 
 
@@ -38,7 +38,7 @@ def tolerant(shape: Any) -> Any:
 def _loosen(shape: Any, within: tuple[Any, ...]) -> Any:
     origin, arguments = get_origin(shape), get_args(shape)
     if shape in within:
-        return dict[str, Any]  # of what holds its own kind only the first level is checked
+        return dict[str, Any]  # a type within itself is checked one level deep
     if is_typeddict(shape):
         hints = get_type_hints(shape, include_extras=True)
         fields = {name: _loosen_field(hint, (*within, shape)) for name, hint in hints.items()}

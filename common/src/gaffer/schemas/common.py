@@ -1,4 +1,4 @@
-"""Documents and parts of documents that nodes and lookups share."""
+"""Documents, and parts of documents, of both nodes and lookups."""
 
 from typing import Annotated, Final, Literal, TypeAlias, TypedDict, TypeVar
 
@@ -6,7 +6,7 @@ T = TypeVar("T")
 
 LATER: Final = "later than 0.5"
 Later: TypeAlias = Annotated[T, LATER]
-"""A field that servers of this version always send and older ones don't: clients do without it."""
+"""A field that this version always sends and older ones may leave out: clients must not need it."""
 
 ProcessState = Literal["starting", "ready", "draining"]
 

@@ -1,4 +1,4 @@
-"""What the API of a node says of API keys and logins."""
+"""Requests and responses about API keys and logins of a node."""
 
 from typing import TypedDict
 

@@ -1,6 +1,6 @@
-"""What a lookupd answers and tells: those of 0.5 and what was added to them.
+"""Responses and events of lookupd: those of 0.5, and later additions.
 
-`Later` fields are not in answers of lookups of 0.5, nor the ages in what a client puts together from events.
+Lookups of 0.5 leave out the `Later` fields. What a client composes from events has no `age_ms`.
 """
 
 from typing import Literal, NotRequired, TypedDict

@@ -1,4 +1,4 @@
-"""What jobs and processes use, as the API of a node tells it."""
+"""Resource usage of jobs and processes in responses of a node."""
 
 from typing import Annotated, Literal, TypedDict
 
