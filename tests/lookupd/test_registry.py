@@ -105,7 +105,7 @@ def test_the_same_name_and_origin_after_the_old_socket_closed_is_a_replacement(l
     lookup.identify(id="id2")
     assert [node.identity.id for node in lookup.registry.nodes] == ["id2"]
     assert lookup.pids("s.j") == {}
-    assert [(t.id, t.reason) for t in lookup.registry.tombstones] == [("id1", "replaced")]
+    assert [(t["id"], t["reason"]) for t in lookup.registry.tombstones] == [("id1", "replaced")]
 
 
 def test_the_same_name_at_another_origin_replaces_nothing(lookup):
@@ -883,7 +883,7 @@ def test_the_jobs_of_tombstones_are_bounded(lookup):
         session = lookup.identify(name=f"n{number}", id=f"id{number}")
         lookup.announce_table(session, jobs)
         lookup.registry.leave(session, lookup.now)
-    assert lookup.registry.tombstones[0].id == "id1"
+    assert lookup.registry.tombstones[0]["id"] == "id1"
     assert len(lookup.ask("find_job", "s.j0")["tombstones"]) == MAX_TOMBSTONE_JOBS // MAX_NODE_JOBS
 
 

@@ -363,18 +363,18 @@ class RegistryMachine(RuleBasedStateMachine):
         # What is answered, not what the nodes would say: a change that was not published shows as a difference.
         found = {
             node.key: (
-                node.info.name,
+                node.info["name"],
                 node.identity.incarnation,
-                node.seq if node.info.seq is None else node.info.seq,
-                node.info.status,
-                node.info.conflict,
+                node.seq if node.info["seq"] is None else node.info["seq"],
+                node.info["status"],
+                node.info["conflict"],
                 {job: {p.pid: p.state for p in known.values()} for job, known in node.jobs.items()},
             )
             for node in registry.nodes
         }
         assert found == self.model.view()
         assert registry.stale == (self.model.preserving is not None)
-        assert {t.id: t.incarnation for t in registry.tombstones} == {
+        assert {t["id"]: t["incarnation"] for t in registry.tombstones} == {
             id: inc for id, (inc, _) in self.model.graves.items()
         }
 

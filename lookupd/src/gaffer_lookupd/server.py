@@ -5,16 +5,18 @@ import os
 import resource
 import secrets
 import time
+from typing import cast, get_args
 from urllib.parse import urlsplit
 
 from gaffer.http.access import ALL_SCOPES, Grant, Scope, make_policy
 from gaffer.http.authority import is_loopback
 from gaffer.http.limits import Limits
 from gaffer.http.server import HttpEndpoint, Listeners, own_host_names
-from gaffer.processes.limits import raise_descriptors
+from gaffer.runtime.descriptors import raise_descriptors
 from gaffer.runtime.keyfile import MIN_BITS, is_weak
+from gaffer.schemas.lookup import NodeEvent, NodeMessage
 from gaffer_lookupd.application import LookupApplication
-from gaffer_lookupd.changes import Change, ChangeLog, NodeMessage
+from gaffer_lookupd.changes import Change, ChangeLog
 from gaffer_lookupd.channel import CHANNEL
 from gaffer_lookupd.config import Config
 from gaffer_lookupd.connections import Connections
@@ -129,17 +131,19 @@ class _LoggedChanges(ChangeLog):
 
     def publish(self, change: Change) -> None:
         super().publish(change)
-        if isinstance(change.message, NodeMessage) and change.message.name is not None:
-            self._log(change.message)
+        if change.message["event"] in get_args(NodeEvent):
+            node = cast(NodeMessage, change.message)
+            if node["name"] is not None:
+                self._log(node)
 
     def _log(self, node: NodeMessage) -> None:
-        key = node.id, node.name, node.origin
-        if node.event == "remove_node":
-            happened = f"is gone ({node.reason})"
+        key = node["id"], node["name"], node["origin"]
+        if node["event"] == "remove_node":
+            happened = f"is gone ({node['reason']})"
             self._logged.pop(key, None)
         else:
-            happened = "is here" if node.event == "identify" else f"is {node.status}"
+            happened = "is here" if node["event"] == "identify" else f"is {node['status']}"
             if self._logged.get(key) == happened:
                 return
             self._logged[key] = happened
-        logger.info("node %r at %r %s", node.name, node.origin, happened)
+        logger.info("node %r at %r %s", node["name"], node["origin"], happened)

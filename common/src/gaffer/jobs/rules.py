@@ -1,8 +1,8 @@
 """The rules that check and normalise the settings of a job, one for each kind of value."""
 
 import dataclasses
-import os
 import re
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -39,7 +39,7 @@ def _argument(value: str, path: str = "") -> str:
     if "\0" in value:
         raise InvalidValue("a NUL byte can't be part of it", path=path)
     try:
-        length = len(os.fsencode(value))
+        length = len(value.encode(sys.getfilesystemencoding(), sys.getfilesystemencodeerrors()))
     except UnicodeEncodeError:
         raise InvalidValue("a lone surrogate can't be part of it", path=path) from None
     if length > MAX_WORD:
