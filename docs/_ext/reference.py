@@ -16,6 +16,7 @@ from sphinx.pycode import ModuleAnalyzer
 from gaffer import __version__, http_handler
 from gaffer.http.openapi import make_document
 from gaffer.jobs import config, slot, states
+from gaffer.runtime.settings import Setting, settings_of, spell
 from gaffer_client.cli.help import command_reference, program_help
 from gaffer_client.cli.programs import GAFFER, GAFFERCTL
 from gaffer_client.cli.table import Program
@@ -74,20 +75,36 @@ def _literal(value: Any) -> str:
 
 
 def daemon_settings() -> str:
-    """The fields of gafferd's Settings: what each is, and where it may be given."""
-    told = ModuleAnalyzer.for_module(settings.__name__).find_attr_docs()
+    """The settings of gafferd: what each is, and where it may be given."""
     rows = [
         (
-            _places(
-                "`[{}] {}`".format(*place) for place in (field.metadata["ini"], field.metadata["other_ini"]) if place
-            ),
-            _places(f"`{place}`" for name in ("flag", "other_flag", "env") if (place := field.metadata[name])),
-            _sentence("\n".join(told["Settings", field.name])),
-            _default(field),
+            _places("`[{}] {}`".format(*place) for place in declared.keys),
+            _places(f"`{place}`" for place in _flags(declared)),
+            declared.help,
+            _otherwise(declared),
         )
-        for field in dataclasses.fields(settings.Settings)
+        for declared in settings.SETTINGS.values()
     ]
-    return table(("in the file", "flag or variable", "what it is", "unless given"), rows)
+    return table(("in the file", "flag or variable", "description", "default"), rows)
+
+
+def lookupd_settings() -> str:
+    """The settings of gaffer_lookupd: what each is, and where it may be given."""
+    rows = [
+        (_places(f"`{place}`" for place in _flags(declared)), declared.help, _otherwise(declared))
+        for declared in settings_of(lookupd_config.Settings).values()
+    ]
+    return table(("flag or variable", "description", "default"), rows)
+
+
+def _flags(declared: Setting) -> list[str]:
+    flags = [declared.option.long, *declared.aliases] if declared.flag else []
+    return [*flags, *filter(None, [declared.variable])]
+
+
+def _otherwise(declared: Setting) -> str:
+    default = spell(declared.default)
+    return declared.shown or (f"`{default}`" if default else "")
 
 
 def _places(places: Iterable[str]) -> str:
@@ -131,6 +148,7 @@ PARTS: dict[str, Callable[[], str]] = {
     ),
     "job-settings": job_settings,
     "daemon-settings": daemon_settings,
+    "lookupd-settings": lookupd_settings,
     "gaffer-commands": lambda: commands(GAFFER),
     "gafferctl-commands": lambda: commands(GAFFERCTL),
     "gafferd-usage": lambda: code(gafferd_main.USAGE),
