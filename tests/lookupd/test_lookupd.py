@@ -16,7 +16,7 @@ import websocket
 
 from gaffer.runtime.keyfile import new_key
 from gaffer.schemas.messages import MAX_FIRST_MESSAGE_SIZE
-from gaffer_lookupd.config import make_config, parse_options
+from gaffer_lookupd.config import make_settings, parse_options
 from support.daemons import Daemon, clean_env, command_path, lookupd, run_command
 from support.event_source import event_source
 from support.peer import Peer, peer
@@ -476,9 +476,9 @@ def test_connections_may_take_nearly_all_descriptors():
 
 @pytest.mark.row("LK-04", "LK-05", "CL-81", "CL-82")
 def test_where_it_listens_unless_told_otherwise():
-    config = make_config(parse_options([]), {})
-    assert (config.bind, config.backlog, config.tls) == (["0.0.0.0:5010"], 128, None)
-    assert (config.lease.ttl, config.lease.interval, config.cluster_key) == (45.0, 15.0, None)
+    settings = make_settings(parse_options([]), {})
+    assert (settings.bind, settings.backlog, settings.tls) == (("0.0.0.0:5010",), 128, None)
+    assert (settings.lease.ttl, settings.lease.interval, settings.cluster_key) == (45.0, 15.0, None)
 
 
 def test_it_warns_when_anyone_may_announce(key_file):
