@@ -45,7 +45,8 @@ class Setting:
         """The option of a setting that has a flag; its help names the variable and the default."""
         assert self.flag is not None
         default = self.shown or spell(self.default)
-        notes = [self.variable, f"default: {default}" if default else None, "may be repeated" if self.repeat else None]
+        variable = f"{self.variable}=1" if self.variable and "=" not in self.flag else self.variable
+        notes = [variable, f"default: {default}" if default else None, "may be repeated" if self.repeat else None]
         note = "; ".join(filter(None, notes))
         return Option(self.flag, f"{self.help} ({note})" if note else self.help, self.aliases, self.repeat)
 
