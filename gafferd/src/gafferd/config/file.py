@@ -115,7 +115,7 @@ class _Reader:
             return
         found, mistakes = parse_ini(text, str(path))
         keys = found["gaffer"].values if "gaffer" in found else {}
-        if includers and keys and keys.keys() <= {*_READER_KEYS}:
+        if includers and keys and keys.keys() <= {*READER_KEYS}:
             del found["gaffer"]  # all that it says is followed here
         self.problems += [*mistakes, *merge(self.sections, found)]
         chain = (*includers, path)
@@ -147,11 +147,15 @@ def _read_text(path: Path) -> str:
 
 
 _ENDPOINT_SETTINGS = settings_of(EndpointConfig)
-_READER_KEYS = ("include", "include_dir")
-_APPLICATION_KEYS = ("mandatory",)  # of plugins with an application
+# Keys of [gaffer] that are no settings, and what they are for.
+READER_KEYS = {
+    "include": "files to read as well, separated by blanks and relative to this one",
+    "include_dir": "directories with files to read as well, separated by blanks and relative to this one",
+}
+APPLICATION_KEYS = {"mandatory": "plugins with an application; has no effect"}
 _SETTINGS_SECTIONS = tuple(dict.fromkeys(section for section, _ in settings.FILE_KEYS))
 _PREFIXES = ("endpoint", "process", "job", "env")
-_NOT_IN_A_SECTION = {
+NOT_IN_A_SECTION = {
     "env": "give variables in a section [env:NAME] or with keys such as env:PORT",
     "name": "the header of the section names the job: [process:NAME] or [process:SESSION:NAME]",
     "custom_channels": None,
@@ -226,7 +230,7 @@ class _Builder:
 
     def _settings(self, section: Section) -> None:
         known = {key: name for (place, key), name in settings.FILE_KEYS.items() if place == section.name}
-        extra = (*_READER_KEYS, *_APPLICATION_KEYS) if section.name == "gaffer" else ()
+        extra = (*READER_KEYS, *APPLICATION_KEYS) if section.name == "gaffer" else ()
         for key in section.values:
             numbered = re.sub("[0-9]*$", "*", key, count=1)
             if name := known.get(key) or known.get(numbered):
@@ -234,7 +238,7 @@ class _Builder:
                     self._wrong(section, f"{key} says again what another key says", "keep one of them", key)
                 value = self._check(section, key, settings.SETTINGS[name].rule)
                 self.settings[name] = value if key in known else (*self.settings.get(name, ()), *(value or ()))
-            elif key in _APPLICATION_KEYS and extra:
+            elif key in APPLICATION_KEYS and extra:
                 message = f"{key} has no effect: this version runs no applications of plugins"
                 self.warnings.append(section.problem(message, None, key))
             elif key not in extra:
@@ -314,8 +318,8 @@ class _Builder:
                 env[key.removeprefix("env:")] = value.text
             elif key == "env_json":
                 env |= self._check(section, key, settings.variables) or {}
-            elif key in _NOT_IN_A_SECTION:
-                self._wrong(section, f"unknown key {key!r}", _NOT_IN_A_SECTION[key], key)
+            elif key in NOT_IN_A_SECTION:
+                self._wrong(section, f"unknown key {key!r}", NOT_IN_A_SECTION[key], key)
             elif key == "labels":
                 description[key] = self._check(section, key, settings.labels)
             else:
