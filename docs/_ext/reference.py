@@ -17,6 +17,7 @@ from gaffer import __version__, http_handler
 from gaffer.http.openapi import make_document
 from gaffer.jobs import config, slot, states
 from gaffer.runtime.settings import Setting, settings_of, spell
+from gaffer_client.cli import config as tool_config
 from gaffer_client.cli.help import command_reference, program_help
 from gaffer_client.cli.programs import GAFFER, GAFFERCTL
 from gaffer_client.cli.table import Program
@@ -74,41 +75,22 @@ def _literal(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def daemon_settings() -> str:
-    """The settings of gafferd: what each is, and where it may be given."""
+def _settings(declared: Iterable[Setting], *, file: bool = True) -> str:
+    """What each setting is and where it can be given; without `file` for a program that reads none."""
     rows = [
         (
-            _places("`[{}] {}`".format(*place) for place in declared.keys),
-            _places(f"`{place}`" for place in _flags(declared)),
-            declared.help,
-            _otherwise(declared),
+            *([_places("[{}] {}".format(*place) for place in each.keys)] if file else []),
+            _places([*each.flags, *filter(None, [each.variable])]),
+            each.help,
+            each.shown or _places(filter(None, [spell(each.default)])),
         )
-        for declared in settings.SETTINGS.values()
+        for each in declared
     ]
-    return table(("in the file", "flag or variable", "description", "default"), rows)
-
-
-def lookupd_settings() -> str:
-    """The settings of gaffer_lookupd: what each is, and where it may be given."""
-    rows = [
-        (_places(f"`{place}`" for place in _flags(declared)), declared.help, _otherwise(declared))
-        for declared in settings_of(lookupd_config.Settings).values()
-    ]
-    return table(("flag or variable", "description", "default"), rows)
-
-
-def _flags(declared: Setting) -> list[str]:
-    flags = [declared.option.long, *declared.aliases] if declared.flag else []
-    return [*flags, *filter(None, [declared.variable])]
-
-
-def _otherwise(declared: Setting) -> str:
-    default = spell(declared.default)
-    return declared.shown or (f"`{default}`" if default else "")
+    return table((*(["in the file"] if file else []), "flag or variable", "description", "default"), rows)
 
 
 def _places(places: Iterable[str]) -> str:
-    return "<br>".join(places)
+    return "<br>".join(f"`{place}`" for place in places)
 
 
 def commands(program: Program) -> str:
@@ -147,8 +129,9 @@ PARTS: dict[str, Callable[[], str]] = {
         make_document(handlers.make_routes(), title="lookupd", version=__version__), "lookupd"
     ),
     "job-settings": job_settings,
-    "daemon-settings": daemon_settings,
-    "lookupd-settings": lookupd_settings,
+    "daemon-settings": lambda: _settings(settings.SETTINGS.values()),
+    "lookupd-settings": lambda: _settings(settings_of(lookupd_config.Settings).values(), file=False),
+    "tool-settings": lambda: _settings(tool_config.SETTINGS),
     "gaffer-commands": lambda: commands(GAFFER),
     "gafferctl-commands": lambda: commands(GAFFERCTL),
     "gafferd-usage": lambda: code(gafferd_main.USAGE),

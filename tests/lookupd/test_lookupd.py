@@ -571,6 +571,17 @@ def test_all_mistakes_are_named_at_once():
     assert [option for option in ("--ttl", "--backlog", "--loop") if option not in done.stderr] == []
 
 
+def test_a_wrong_variable_is_reported_by_its_name():
+    done = run_command("gaffer_lookupd", env={"GAFFER_READER_KEY_FILE": "/nonexistent"})
+    assert done.returncode == 2
+    assert done.stderr.startswith("gaffer_lookupd: GAFFER_READER_KEY_FILE: can't read the key file /nonexistent")
+
+
+def test_a_mistake_is_reported_without_others_that_follow_from_it():
+    done = run_command("gaffer_lookupd", "--ttl=soon", "--interval=30", "--bind=host:port")
+    assert [line.split(": ")[1] for line in done.stderr.splitlines()] == ["--bind", "--ttl"]
+
+
 def test_an_address_in_use_is_explained(server):
     done = run_command("gaffer_lookupd", f"--bind=127.0.0.1:{server.port}")
     assert done.returncode == 1

@@ -124,21 +124,18 @@ _INSECURE: Final = Setting(
     keys=_of_a_node("insecure"),
 )
 
-_FILE_KEYS: Final = [
-    place
-    for declared in (
-        ENDPOINT,
-        LOOKUPD,
-        _NODES,
-        _CLUSTER_KEY,
-        _API_KEY_FILE,
-        _CACERT,
-        _CERTFILE,
-        _KEYFILE,
-        _INSECURE,
-    )
-    for place in declared.keys
-]
+SETTINGS: Final = (
+    ENDPOINT,
+    LOOKUPD,
+    _NODES,
+    _CLUSTER_KEY,
+    _API_KEY_FILE,
+    _API_KEY,
+    _CACERT,
+    _CERTFILE,
+    _KEYFILE,
+    _INSECURE,
+)
 
 CONNECTION_OPTIONS = (
     *(declared.option for declared in (_API_KEY_FILE, _CACERT, _CERTFILE, _KEYFILE, _INSECURE)),
@@ -322,7 +319,7 @@ def _read_file(environ: Mapping[str, str]) -> _File:
 
 
 def _keys(parser: configparser.RawConfigParser, path: str, section: str, kind: str) -> dict[str, str]:
-    known = [key for home, key in _FILE_KEYS if home == kind]
+    known = [key for declared in SETTINGS for home, key in declared.keys if home == kind]
     values = dict(parser[section])
     for key in values:
         if key not in known:

@@ -41,6 +41,11 @@ class Setting:
     heading: str | None = None
 
     @property
+    def flags(self) -> tuple[str, ...]:
+        """All long flags."""
+        return (self.option.long, *self.aliases) if self.flag is not None else ()
+
+    @property
     def option(self) -> Option:
         """The option of a setting that has a flag; its help names the variable and the default."""
         assert self.flag is not None
@@ -110,14 +115,12 @@ def find(
     `flags` are values by long flag as docopt returns them; a repeated flag gives a comma list. Raises ConfigError when
     two spellings of a flag are given.
     """
-    if declared.flag is not None:
-        spellings = (declared.option.long, *declared.aliases)
-        used = [name for name in spellings if flags.get(name)]
-        if len(used) > 1:
-            raise ConfigError([Problem(used[1], f"{used[0]} says the same", "give one of them")])
-        for name in used:
-            value = flags[name]
-            return Given(name, ",".join(value) if isinstance(value, list) else str(value))
+    used = [name for name in declared.flags if flags.get(name)]
+    if len(used) > 1:
+        raise ConfigError([Problem(used[1], f"{used[0]} says the same", "give one of them")])
+    for name in used:
+        value = flags[name]
+        return Given(name, ",".join(value) if isinstance(value, list) else str(value))
     if declared.variable is not None and (text := environ.get(declared.variable)):
         return Given(declared.variable, text)
     for section, key in declared.keys:
@@ -165,7 +168,7 @@ class Resolution(Generic[T]):
     def problem(self, name: str, message: str, hint: str | None = None) -> None:
         """Add a mistake in the setting `name`, at its source."""
         declared = settings_of(self._schema)[name]
-        place = self.sources.get(name) or (declared.option.long if declared.flag else name)
+        place = self.sources.get(name) or next(iter(declared.flags), name)
         self.problems.append(Problem(place, message, hint))
 
     def settings(self) -> T:
