@@ -3,6 +3,7 @@
 from typing import Any
 
 from gaffer.jobs.names import parse_job_name, split_job_name
+from gaffer.runtime.options import Option
 from gaffer.schemas.bodies import SessionList
 from gaffer_client.cli import ports
 from gaffer_client.cli.config import Context
@@ -12,7 +13,7 @@ from gaffer_client.cli.jobfile import read_jobs
 from gaffer_client.cli.output import print_error, print_json, printable
 from gaffer_client.cli.parse import Arguments
 from gaffer_client.cli.procfile_app import app_name, choose_ports, concurrency, describe, open_procfile
-from gaffer_client.cli.table import Command, Option
+from gaffer_client.cli.table import Command
 from gaffer_client.errors import Conflict, NotFound, StatusError
 from gaffer_client.jobs import Job
 from gaffer_client.node import Server

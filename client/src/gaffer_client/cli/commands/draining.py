@@ -5,12 +5,13 @@ import time
 from contextlib import AbstractContextManager
 
 from gaffer.errors import did_you_mean
+from gaffer.runtime.options import Option
 from gaffer.schemas.bodies import DrainState
 from gaffer_client.cli.config import Context
 from gaffer_client.cli.errors import CommandFailed, Exit, UsageError
 from gaffer_client.cli.output import print_json, printable, warn
 from gaffer_client.cli.parse import Arguments
-from gaffer_client.cli.table import Command, Option
+from gaffer_client.cli.table import Command
 from gaffer_client.errors import Unreachable
 from gaffer_client.lookup import Lookup
 from gaffer_client.node import Server
