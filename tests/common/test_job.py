@@ -122,7 +122,7 @@ class System:
 START, STOP = ev.StartRequested(), ev.StopRequested()
 
 
-def test_a_crash_loop_is_one_until_a_process_stays_up():
+def test_a_crash_loop_is_one_until_a_process_stays_up() -> None:
     system = System(startsecs=0.0)
     system.tell(ev.StartRequested())
     for _ in range(3):
@@ -138,7 +138,7 @@ def test_a_crash_loop_is_one_until_a_process_stays_up():
     assert system.job.crash_loop(system.now) is None, "the last one had stayed up"
 
 
-def test_processes_that_were_asked_to_end_are_no_crash_loop():
+def test_processes_that_were_asked_to_end_are_no_crash_loop() -> None:
     system = System(startsecs=0.0)
     system.tell(ev.StartRequested())
     for _ in range(5):
