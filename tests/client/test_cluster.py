@@ -49,7 +49,7 @@ class World:
             snapshot = self.lookups[with_what].snapshot()
             for take in (self.told.__setitem__, lambda url, topology: self.map.put(url, topology, "e:1")):
                 topology = Topology()
-                topology.take("snapshot", snapshot)
+                topology.handle("snapshot", snapshot)
                 take(with_what, topology)
             self.seen[with_what] = self.lookups[with_what].changes.end
             self.connected.add(with_what)
@@ -82,8 +82,8 @@ class World:
         changes = self.lookups[url].changes
         for change in changes.read(self.seen[url], changes.end - self.seen[url]).items:
             message = json(change.to_json())
-            self.told[url].take(message["event"], message)
-            self.map.take(url, message["event"], message, f"e:{change.seq}")
+            self.told[url].handle(message["event"], message)
+            self.map.handle(url, message["event"], message, f"e:{change.seq}")
             for name in JOBS:
                 self.map.find_job(name)
         self.seen[url] = changes.end
@@ -135,7 +135,7 @@ def test_nothing_is_known_at_first() -> None:
 
 def _map(*tables: dict[str, Any], **state: Any) -> Topology:
     topology = Topology()
-    topology.take("snapshot", {"stale": False, "tombstones": [], "nodes": list(tables), **state})
+    topology.handle("snapshot", {"stale": False, "tombstones": [], "nodes": list(tables), **state})
     return topology
 
 
@@ -162,14 +162,14 @@ def test_what_a_lookup_knew_counts_until_it_is_warm_again() -> None:
     cluster.put("one", _map(**WARMING), "y:1")
     assert answer() == (["a", "b", "c"], True, True)
     # What it hears is newer: a comes back without the job.
-    cluster.take("one", "identify", {**_table("a", 2), "jobs": None}, "y:2")
+    cluster.handle("one", "identify", {**_table("a", 2), "jobs": None}, "y:2")
     assert answer() == (["b", "c"], True, True)
     # It starts again: the last full map counts, and b has left since.
     cluster.put("one", _map(**WARMING, tombstones=[{"id": "b", "incarnation": 1, "seq": 2, "reason": "left"}]), "z:1")
     assert answer() == (["a", "c"], True, True)
-    cluster.take("one", "identify", {**_table("c", 1), "jobs": None}, "z:2")
-    cluster.take("one", "add_job", {"node": _table("c", 2), "job_name": "s.j"}, "z:3")
-    cluster.take("one", "stale", {"stale": False, "warming": False}, "z:4")
+    cluster.handle("one", "identify", {**_table("c", 1), "jobs": None}, "z:2")
+    cluster.handle("one", "add_job", {"node": _table("c", 2), "job_name": "s.j"}, "z:3")
+    cluster.handle("one", "stale", {"stale": False, "warming": False}, "z:4")
     assert answer() == (["c"], False, False)
 
 

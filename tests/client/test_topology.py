@@ -46,14 +46,14 @@ def test_a_snapshot_and_any_events_after_it_are_what_the_lookup_answers(taken: l
     topology, seen = Topology(), 0
     for number, step in enumerate(taken):
         if number <= begin:
-            topology.take("snapshot", lookup.snapshot())
+            topology.handle("snapshot", lookup.snapshot())
             seen = lookup.changes.end
         with suppress(GafferError):
             play(lookup, sessions, step)
         for change in lookup.changes.read(seen, lookup.changes.end - seen).items:
             message = json(change.to_json())
             before = {name: topology.view("u").jobs[name] for name in topology.job_names}
-            touched = topology.take(message["event"], message)
+            touched = topology.handle(message["event"], message)
             after = topology.view("u").jobs
             if not touched.everything:
                 changed = {name for name in before.keys() | after.keys() if before.get(name) != after.get(name)}
@@ -69,7 +69,7 @@ def test_a_part_says_of_a_job_what_the_whole_says(taken: list[Any]) -> None:
         with suppress(GafferError):
             play(lookup, sessions, step)
     topology = Topology()
-    topology.take("snapshot", lookup.snapshot())
+    topology.handle("snapshot", lookup.snapshot())
     whole = merge([topology.view("u")])
     for name in JOBS:
         part = merge([topology.part("u", [name], list(topology.holders(name)))])
@@ -109,30 +109,30 @@ SNAPSHOT = {
 )
 def test_events_that_can_not_be(event: str, message: Any) -> None:
     topology = Topology()
-    topology.take("snapshot", SNAPSHOT)
+    topology.handle("snapshot", SNAPSHOT)
     with pytest.raises(OutOfStep, match=event):
-        topology.take(event, message)
+        topology.handle(event, message)
 
 
 def test_events_of_later_versions_and_of_strangers_change_nothing() -> None:
     topology = Topology()
-    topology.take("snapshot", SNAPSHOT)
+    topology.handle("snapshot", SNAPSHOT)
     before = topology.view("u")
-    assert topology.take("sing", {"song": 1}) == Touched()
+    assert topology.handle("sing", {"song": 1}) == Touched()
     nobody = {"name": None, "origin": None, "version": None}
     for event in ("add_node", "identify", "remove_node"):
-        assert topology.take(event, nobody) == Touched()
+        assert topology.handle(event, nobody) == Touched()
     assert topology.view("u") == before
 
 
 def test_nodes_of_an_older_version() -> None:
     old = {"name": "old", "origin": "http://old:5000", "version": "0.1"}
     topology = Topology()
-    topology.take("identify", old)
-    topology.take("add_job", {"node": old, "job_name": "s.j"})
-    topology.take("add_process", {"node": old, "job_name": "s.j", "pid": 1, "state": "ready", "endpoints": []})
+    topology.handle("identify", old)
+    topology.handle("add_job", {"node": old, "job_name": "s.j"})
+    topology.handle("add_process", {"node": old, "job_name": "s.j", "pid": 1, "state": "ready", "endpoints": []})
     [source] = topology.view("u").jobs["s.j"]
     assert (source["pids"], source["status"]) == ([1], "alive")
-    topology.take("remove_node", old)
+    topology.handle("remove_node", old)
     assert topology.view("u").jobs == {}
     assert topology.tombstones == {}

@@ -8,7 +8,7 @@ POLICY = FlappingInfo(attempts=2, window=1.0, retry_in=7.0, max_retry=2)
 
 def verdicts(times: list[float], policy: FlappingInfo = POLICY) -> list[Verdict]:
     detector = FlapDetector()
-    return [detector.note(policy, at)[0] for at in times]
+    return [detector.record(policy, at)[0] for at in times]
 
 
 GO, PAUSE, UP = Verdict.GO_ON, Verdict.PAUSE, Verdict.GIVE_UP
@@ -38,5 +38,5 @@ def test_without_retries_it_gives_up_at_once() -> None:
 
 def test_it_says_what_it_found() -> None:
     detector = FlapDetector()
-    detector.note(POLICY, 0.0)
-    assert detector.note(POLICY, 0.5)[1] == "flapping: 2 exits within 1 s, retry 1 of 2 after 7 s"
+    detector.record(POLICY, 0.0)
+    assert detector.record(POLICY, 0.5)[1] == "flapping: 2 exits within 1 s, retry 1 of 2 after 7 s"

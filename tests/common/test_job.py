@@ -734,4 +734,4 @@ def test_the_story_of_a_job_is_bounded_and_shows_no_secrets() -> None:
     for pid in range(100, 200):
         system.tell(ev.Committed(pid, 0, {"TOKEN": "secret"}))
     assert len(system.job.story) == STORY
-    assert "secret" not in system.job.tell()
+    assert "secret" not in system.job.history()

@@ -71,7 +71,7 @@ class Channel(Bindable):
         """Undo one `subscribe`."""
         self._unsubscribe(self.topic)
 
-    def _take(self, event: str, message: Mapping[str, Any]) -> None:
+    def _handle(self, event: str, message: Mapping[str, Any]) -> None:
         """An event came in this topic."""
         if event == END:
             self.ended = True
@@ -154,7 +154,7 @@ class GafferSocket(EventSocket):
         with self._lock:
             self._commands[command.identity] = command
         try:
-            self._say("CMD", identity=command.identity, name=name, args=args, kwargs=kwargs)
+            self._send_event("CMD", identity=command.identity, name=name, args=args, kwargs=kwargs)
         except BaseException:
             self._commands.pop(command.identity, None)
             raise
@@ -179,7 +179,7 @@ class GafferSocket(EventSocket):
     def _send(self, text: str) -> None:
         self._opened().send(text)
 
-    def _say(self, event: str, **data: Any) -> None:
+    def _send_event(self, event: str, **data: Any) -> None:
         self._send(msgspec.json.encode({"event": event, "data": data}).decode())
 
     def _ask(self, event: str, topic: str) -> None:
@@ -188,7 +188,7 @@ class GafferSocket(EventSocket):
         with self._order:
             with self._lock:
                 self._asked.setdefault(topic, deque()).append(answer)
-            self._say(event, topic=topic)
+            self._send_event(event, topic=topic)
         answer.result(self._transport.timeout)
 
     def _leave(self, topic: str) -> bool:
@@ -201,7 +201,7 @@ class GafferSocket(EventSocket):
                 del self._counts[topic], self._channels[topic]
             return True
 
-    def _take(self, event: str, message: Mapping[str, Any]) -> None:
+    def _handle(self, event: str, message: Mapping[str, Any]) -> None:
         """A message came; raises KeyError or TypeError when it can't be."""
         data = message["data"]
         match event:
@@ -228,7 +228,7 @@ class GafferSocket(EventSocket):
                 self._channels.pop(topic, None)
                 self._counts.pop(topic, None)
         if channel is not None:
-            channel._take(event, data)
+            channel._handle(event, data)
         self._listeners.deliver(event, data)
 
     def _next_asked(self, topic: str) -> Future[None]:

@@ -63,12 +63,12 @@ class ClusterMap:
         lookup.topology, lookup.position = topology, position
         self._answers.clear()
 
-    def take(self, url: str, event: str, message: Any, position: str) -> None:
+    def handle(self, url: str, event: str, message: Any, position: str) -> None:
         """Take in an event of a lookup that has sent its map; raises OutOfStep."""
         lookup = self._lookups[url]
         if lookup.topology is None:
             raise OutOfStep(f"{event} came before a snapshot")
-        touched = lookup.topology.take(event, message)
+        touched = lookup.topology.handle(event, message)
         if not lookup.topology.warming:
             lookup.earlier = None
         lookup.position = position

@@ -130,7 +130,7 @@ class Connection:
         if self.close_code is None:
             try:
                 self._send(events.CloseConnection(_NORMAL))
-                self._drain(deadline)
+                self._await_close(deadline)
             except GafferClientError:
                 pass  # it ends all the same
         try:
@@ -219,7 +219,7 @@ class Connection:
             self._parts.clear()
             self._size = 0
 
-    def _drain(self, deadline: float) -> None:
+    def _await_close(self, deadline: float) -> None:
         """Wait for the server's part of the end: by reading, or while another thread reads."""
         if not self._receiving.acquire(timeout=max(0.0, deadline - time.monotonic())):
             return

@@ -65,7 +65,7 @@ class EventSocket(Bindable):
 
     # What heirs change
 
-    def _take(self, event: str, message: Mapping[str, Any]) -> None:
+    def _handle(self, event: str, message: Mapping[str, Any]) -> None:
         """A message came; raises KeyError or TypeError when it can't be."""
         self._listeners.deliver(event, message)
 
@@ -89,7 +89,7 @@ class EventSocket(Bindable):
     def _decode(self, text: str | bytes) -> None:
         try:
             message = msgspec.json.decode(text)
-            self._take(str(message["event"]), message)
+            self._handle(str(message["event"]), message)
         except (msgspec.DecodeError, RecursionError, KeyError, TypeError) as error:
             raise MalformedAnswer(f"{self.url} sent a message that can't be: {error!r}", url=self.url) from None
 

@@ -150,7 +150,7 @@ class IOChannel:
         failure: GafferClientError | None = None
         try:
             while (message := self._connection.receive()) is not None:
-                self._take(message)
+                self._handle(message)
         except GafferClientError as error:
             failure = error
         with self._news:
@@ -158,7 +158,7 @@ class IOChannel:
             self._ended = True
             self._news.notify_all()
 
-    def _take(self, message: str | bytes) -> None:
+    def _handle(self, message: str | bytes) -> None:
         try:
             frame = Frame.decode(message.encode() if isinstance(message, str) else message)
             if frame.type == MESSAGE and Position.parse(frame.id) is None:

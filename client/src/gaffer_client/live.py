@@ -107,16 +107,16 @@ class _Shared:
         self.map = ClusterMap(urls)
         self.failures: dict[str, GafferClientError] = {}  # of those that are not connected
 
-    def take(self, url: str, event: str, message: Any, position: str) -> None:
+    def handle(self, url: str, event: str, message: Any, position: str) -> None:
         """An event of a lookup; raises OutOfStep."""
         fresh = Topology() if event == "snapshot" else None
         if fresh is not None:
-            fresh.take(event, message)  # takes a while, in which others go on with the map before
+            fresh.handle(event, message)  # takes a while, in which others go on with the map before
         with self.news:
             if fresh is not None:
                 self.map.put(url, fresh, position)
             else:
-                self.map.take(url, event, message, position)
+                self.map.handle(url, event, message, position)
             self.news.notify_all()
 
     def opened(self, url: str) -> None:
@@ -181,7 +181,7 @@ class _Follower:
             try:
                 with closing(self._watcher.events()) as events:
                     for event, message, position in events:
-                        self._shared.take(self._transport.url, event, message, position)
+                        self._shared.handle(self._transport.url, event, message, position)
                         backoff.reset()
             except OutOfStep as mistake:
                 error = MalformedAnswer(f"{self._transport.url}: {mistake}", url=self._transport.url)

@@ -52,7 +52,7 @@ class EventParser:
             line = b"".join([*self._line, end])
             self._line.clear()
             self._count(len(end))
-            event = self._take(line)
+            event = self._handle(line)
             if event is not None:
                 yield event
         if rest:
@@ -64,7 +64,7 @@ class EventParser:
         if self._size > self._limit:
             raise ValueError(f"an event is over {self._limit} bytes")
 
-    def _take(self, line: bytes) -> ServerEvent | None:
+    def _handle(self, line: bytes) -> ServerEvent | None:
         """Take in a line; a blank one ends an event."""
         if self._at_start:
             self._at_start = False

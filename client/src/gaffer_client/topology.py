@@ -77,7 +77,7 @@ class Topology:
         node = self._nodes.get(key)
         return node.jobs if node is not None else ()
 
-    def take(self, event: str, message: Any) -> Touched:
+    def handle(self, event: str, message: Any) -> Touched:
         """Take in an event; raises OutOfStep when it is of another shape or can't be.
 
         Events that only later versions know change nothing.
@@ -87,13 +87,13 @@ class Topology:
             return Touched()
         try:
             msgspec.convert(message, shape)
-            return self._take(event, message)
+            return self._handle(event, message)
         except msgspec.ValidationError as error:
             raise OutOfStep(f"{event}: {error}") from None
         except KeyError as missing:
             raise OutOfStep(f"{event}: there is no {missing}") from None
 
-    def _take(self, event: str, message: Mapping[str, Any]) -> Touched:
+    def _handle(self, event: str, message: Mapping[str, Any]) -> Touched:
         match event:
             case "snapshot":
                 self._replace(message)

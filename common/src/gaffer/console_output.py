@@ -170,16 +170,16 @@ class ConsoleOutput:
         line = f"{now()} {label} {_describe(kind, event)}\n"
         output = self._outputs.get(event.get("pid", 0))
         if output is None:
-            self._say(line)
+            self._print(line)
             return
         if output.held:
-            self._say(line)
+            self._print(line)
             output.held = False
         else:
             output.add_event(line, last=kind == "exit")
         self._mark(output)
 
-    def _say(self, line: str) -> None:
+    def _print(self, line: str) -> None:
         assert self._printer is not None
         if self._skipped and self._printer.put(f"... {self._skipped} lines skipped\n"):
             self._skipped = 0

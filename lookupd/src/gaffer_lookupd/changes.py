@@ -103,7 +103,7 @@ class ChangeLog(Log[Change]):
         if not self.closed:
             self.append(change)
 
-    def tell(self) -> None:
+    def notify(self) -> None:
         """Let followers go on, rather than a little later."""
         if self._telling is not None:
             self._telling.cancel()
@@ -112,7 +112,7 @@ class ChangeLog(Log[Change]):
 
     def _wake(self) -> None:
         if self._watchers and self._telling is None:
-            self._telling = asyncio.get_running_loop().call_soon(self.tell)
+            self._telling = asyncio.get_running_loop().call_soon(self.notify)
 
 
 class Publisher:

@@ -60,7 +60,7 @@ class Connections:
         if socket is None:
             return None
         reply = answer(self.registry, session, message, time.monotonic())
-        self._changes.tell()
+        self._changes.notify()
         if reply.identified:
             self._readers.leave(session)
         if reply.complaint:

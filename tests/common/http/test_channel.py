@@ -389,7 +389,7 @@ async def test_a_client_that_is_gone_is_forgotten(node: HttpNode) -> None:
         for topic in ("EVENTS", "JOB:job", f"STREAM:{pid}", f"STATS:{pid}"):
             await client.say("SUB", topic=topic)
         await eventually_async(lambda: (ring.watchers, log.watchers) == (1, 2))
-        assert node.manager._executor.sampler._listeners
+        await eventually_async(lambda: node.manager._executor.sampler._listeners)
     await eventually_async(lambda: (ring.watchers, log.watchers) == (0, 0))
     assert not node.manager._executor.sampler._listeners
 

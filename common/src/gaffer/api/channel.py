@@ -103,7 +103,7 @@ class Channel:
 
     async def received(self, connection: Connection, text: str) -> None:
         """A client sent a message."""
-        await self._clients[connection].take(text)
+        await self._clients[connection].handle(text)
 
     def closed(self, connection: Connection) -> None:
         """A client is gone."""
@@ -131,7 +131,7 @@ class Client:
             self._deadline = loop.call_later(AUTH_TIMEOUT, self._auth_timed_out)
         application.feeds.add(self)
 
-    async def take(self, text: str) -> None:
+    async def handle(self, text: str) -> None:
         """Do what a message asks for and answer it; raises ConnectionClosed."""
         is_first, self._is_first = self._is_first, False
         if is_first and text.startswith(AUTH):
@@ -209,7 +209,7 @@ class Client:
             if len(self._subscriptions) >= MAX_SUBSCRIPTIONS:
                 raise TooManySubscriptions(f"a client has {MAX_SUBSCRIPTIONS} topics at most", hint="UNSUB from some")
             subscription = Subscription(
-                self._application.manager, topic, self._connection.grant, partial(self._say, topic)
+                self._application.manager, topic, self._connection.grant, partial(self._send_event, topic)
             )
         except GafferError as error:
             await self._refuse_topic(topic, error)
@@ -234,7 +234,7 @@ class Client:
         # Clients of version 0.5 look for the topic beside the data.
         await self._send("gaffer:subscription_error", {"topic": topic, **_about(error)}, topic=topic)
 
-    async def _say(self, topic: str, event: str, message: dict[str, Any]) -> None:
+    async def _send_event(self, topic: str, event: str, message: dict[str, Any]) -> None:
         head = {"event": event, "topic": topic}
         try:
             await self._send("gaffer:event", {**message, **head})

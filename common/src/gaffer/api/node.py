@@ -76,7 +76,7 @@ class NodeApplication(Application):
 
     def log_request(self, handler: RequestHandler) -> None:
         super().log_request(handler)
-        self.latencies.note(handler)
+        self.latencies.record(handler)
 
     async def end_feeds(self, timeout: float) -> None:
         """Let every running feed finish its answer, for at most `timeout` seconds."""

@@ -78,15 +78,15 @@ class ProcessSocket(NodeHandler, ServerSocket):
     def confirm(self, message: bytes) -> None:
         """Answer a message whose key was accepted."""
 
-    def take_at_once(self, message: bytes) -> bool:
+    def handle_at_once(self, message: bytes) -> bool:
         """Do what a message wants, if there is nothing to wait for or to say; whether it was done."""
         return False
 
-    async def take(self, message: bytes) -> None:
+    async def handle(self, message: bytes) -> None:
         """Do what a message wants; raises GafferError to end the connection."""
         raise NotImplementedError
 
-    def tell(self, error: GafferError) -> Awaitable[None]:
+    def report(self, error: GafferError) -> Awaitable[None]:
         """Send an error that answers no message, like `send`."""
         raise NotImplementedError
 
@@ -170,10 +170,10 @@ class ProcessSocket(NodeHandler, ServerSocket):
         is_first, self._is_first = self._is_first, False
         key = self.key_in(data) if is_first else None
         if key is not None:
-            return self._take(data, key)
+            return self._handle(data, key)
         if not self.grant.scopes:
             return self._fail(_auth_required())
-        return None if self.take_at_once(data) else self._take(data)
+        return None if self.handle_at_once(data) else self._handle(data)
 
     def on_pong(self, data: bytes) -> None:
         self._heard = self._now
@@ -242,9 +242,9 @@ class ProcessSocket(NodeHandler, ServerSocket):
             self.ping()
             self._await_sign()
 
-    async def _take(self, message: bytes, key: str | None = None) -> None:
+    async def _handle(self, message: bytes, key: str | None = None) -> None:
         try:
-            await (self.take(message) if key is None else self._authenticate(key, message))
+            await (self.handle(message) if key is None else self._authenticate(key, message))
         except GafferError as error:
             await self._fail(error)
         except StreamClosedError:
@@ -286,7 +286,7 @@ class ProcessSocket(NodeHandler, ServerSocket):
 
     async def _fail(self, error: GafferError) -> None:
         with suppress(StreamClosedError):
-            await self.tell(error)
+            await self.report(error)
         self.close(_PRIVATE + error.errno, error.reason)
 
 

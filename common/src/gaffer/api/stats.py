@@ -51,14 +51,14 @@ class StatsHandler(FeedHandler):
         """Answer with the messages of the stats of a job's processes or of one process, ten a second from each."""
         log: Log[dict[str, Any]] = Log(KEPT)
 
-        def hear(event: str, message: dict[str, Any]) -> None:
+        def on_stats(event: str, message: dict[str, Any]) -> None:
             log.append(message)
 
-        self.manager.monitor(hear, target, ended=log.close)
+        self.manager.monitor(on_stats, target, ended=log.close)
         try:
             await self.follow(query, log, 0, Messages(_named), resumable=False)
         finally:
-            self.manager.unmonitor(hear, target)
+            self.manager.unmonitor(on_stats, target)
 
 
 class StatsOfJob(StatsHandler):

@@ -41,7 +41,7 @@ class Subscription:
         for.
         """
         self.count = 1
-        self._say = say
+        self._send_event = say
         self._parts = _open(manager, parse_topic(topic), grant, say)
         self._ending = False
         self._running: asyncio.Task[None] | None = None
@@ -70,7 +70,7 @@ class Subscription:
         with suppress(ConnectionClosed):
             await asyncio.gather(*(part.run() for part in self._parts))
             if not self._ending:
-                await self._say(END, {})
+                await self._send_event(END, {})
                 on_end()
 
 
@@ -113,16 +113,16 @@ class _Events:
         self._pattern = self._prefix or topic.detail
         self._cursor: Cursor[Records[Event]] = Cursor(manager.event_log)
         self._sessions = grant.sessions
-        self._say = say
+        self._send_event = say
 
     async def run(self) -> None:
         while (records := await self._cursor.next()) is not None:
-            await _say_gap(records, self._say)
+            await _say_gap(records, self._send_event)
             for event in records.items:
                 for found in self._found(event):
                     name = bare_event(found, self._prefix)
                     if name is not None:
-                        await self._say(name, event.payload(found))
+                        await self._send_event(name, event.payload(found))
 
     def _found(self, event: Event) -> Sequence[str]:
         """The names under which the client gets the event."""
@@ -145,7 +145,7 @@ class _Output:
         self._label = label
         self._about = {"name": process.name, "pid": process.pid}
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
-        self._say = say
+        self._send_event = say
 
     async def run(self) -> None:
         while await self._pass_on():
@@ -155,10 +155,10 @@ class _Output:
         chunk = await self._cursor.next(_PIECE)
         if chunk is not None and chunk.gap:
             self._decoder.reset()
-            await _say_gap(chunk, self._say)
+            await _say_gap(chunk, self._send_event)
         text = self._decoder.decode(chunk.data if chunk is not None else b"", final=chunk is None)
         if text:
-            await self._say(self._label, {**self._about, "data": text})
+            await self._send_event(self._label, {**self._about, "data": text})
         return chunk is not None
 
     def end(self) -> None:
@@ -174,13 +174,13 @@ class _Stats:
         self._newest: dict[int, dict[str, Any]] = {}
         self._news = asyncio.Event()
         self._ended = False
-        self._say = say
+        self._send_event = say
         if isinstance(target, JobName):
             manager.get(target)  # raises when there is none
 
     async def run(self) -> None:
         try:
-            self._manager.monitor(self._hear, self._target, ended=self.end)
+            self._manager.monitor(self._on_stats, self._target, ended=self.end)
         except ProcessError:  # it has ended meanwhile
             return
         try:
@@ -189,14 +189,14 @@ class _Stats:
                 self._news.clear()
                 newest, self._newest = self._newest, {}
                 for message in newest.values():
-                    await self._say(STATS, message)
+                    await self._send_event(STATS, message)
         finally:
-            self._manager.unmonitor(self._hear, self._target)
+            self._manager.unmonitor(self._on_stats, self._target)
 
     def end(self) -> None:
         self._ended = True
         self._news.set()
 
-    def _hear(self, event: str, message: dict[str, Any]) -> None:
+    def _on_stats(self, event: str, message: dict[str, Any]) -> None:
         self._newest[message["pid"]] = message
         self._news.set()

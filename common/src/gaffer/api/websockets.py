@@ -55,18 +55,18 @@ class RawSocket(ProcessSocket):
     def pass_on(self, chunk: Chunk) -> Awaitable[None]:
         return self.send(chunk.data)
 
-    def take_at_once(self, message: bytes) -> bool:
+    def handle_at_once(self, message: bytes) -> bool:
         return self.write_at_once(message)
 
-    async def take(self, message: bytes) -> None:
+    async def handle(self, message: bytes) -> None:
         try:
             await self.write_input(message)
         except GafferError as error:
             if error.errno != 403:
                 raise
-            await self.tell(error)
+            await self.report(error)
 
-    def tell(self, error: GafferError) -> Awaitable[None]:
+    def report(self, error: GafferError) -> Awaitable[None]:
         return self.send(error.to_json())
 
 
@@ -126,13 +126,13 @@ class FramedSocket(ProcessSocket):
 
     def pass_on_gap(self, start: int, end: int) -> None:
         lost = FrameError(error="GAP", errno=410, message=f"{end - start} bytes were lost", start=start, to=end)
-        self._tell(GENERAL, lost)
+        self._report(GENERAL, lost)
 
-    async def take(self, message: bytes) -> None:
+    async def handle(self, message: bytes) -> None:
         try:
             frame = Frame.decode(message)
         except BadRequest as error:
-            await self.tell(error)
+            await self.report(error)
             return
         try:
             if frame.type != MESSAGE:
@@ -141,14 +141,14 @@ class FramedSocket(ProcessSocket):
                 )
             await self.write_input(frame.body)
         except GafferError as error:
-            await self._tell(frame.id, _frame_error(error))
+            await self._report(frame.id, _frame_error(error))
         else:
             await self.send(Frame(RESPONSE, frame.id, OK).encode())
 
-    def tell(self, error: GafferError) -> Awaitable[None]:
-        return self._tell(GENERAL, _frame_error(error))
+    def report(self, error: GafferError) -> Awaitable[None]:
+        return self._report(GENERAL, _frame_error(error))
 
-    def _tell(self, id: str, error: FrameError) -> Awaitable[None]:
+    def _report(self, id: str, error: FrameError) -> Awaitable[None]:
         return self.send(Frame(ERROR, id, msgspec.json.encode(error)).encode())
 
 

@@ -27,7 +27,7 @@ from gaffer.http.access import (
     check_origin,
     identify,
 )
-from gaffer.http.connections import ServedApplication, answered, is_known, note_caller, stream_of
+from gaffer.http.connections import ServedApplication, answered, is_known, mark_caller, stream_of
 from gaffer.http.jsonbody import convert, decode_object
 from gaffer.http.limits import DEFAULT_LIMITS, FRAMING, STRANGER_BODY, Limits, TooLarge
 from gaffer.http.routes import DEFERRED, PUBLIC, Match, Open, Route, RouteTable
@@ -100,7 +100,7 @@ class Routed(RequestHandler):
         self.grant.release(self)
         self.grant = grant
         grant.hold(self)
-        note_caller(self.stream, self.is_known)
+        mark_caller(self.stream, self.is_known)
 
     @property
     def is_known(self) -> bool:
@@ -382,7 +382,7 @@ class Application(TornadoApplication, ServedApplication):
             return
         key = Facts.from_headers("GET", request.protocol, request.headers, peer_of(request)).key
         grant = self.policy.verify(key) if key is not None else None
-        note_caller(stream, grant is not None and self.policy.knows(grant))
+        mark_caller(stream, grant is not None and self.policy.knows(grant))
 
     def _identify(self, request: HTTPServerRequest, facts: Facts, *, is_needed: bool) -> Grant:
         """The grant of the caller, one without scopes for an unknown one where that `is_needed` not."""
@@ -390,7 +390,7 @@ class Application(TornadoApplication, ServedApplication):
         try:
             grant = authenticate(self.policy, facts) if is_needed else identify(self.policy, facts) or _NOBODY
         finally:
-            note_caller(stream_of(request), self.policy.knows(grant))
+            mark_caller(stream_of(request), self.policy.knows(grant))
         return grant
 
     def deliver(self, request: HTTPServerRequest, match: Match, grant: Grant) -> HTTPMessageDelegate:

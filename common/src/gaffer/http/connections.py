@@ -83,7 +83,7 @@ class FairQueue:
     def __init__(self) -> None:
         self._waiting: deque[asyncio.Future[None]] = deque()
 
-    def take(self) -> "asyncio.Future[None]":
+    def acquire(self) -> "asyncio.Future[None]":
         """A future that is done when it is the caller's turn."""
         loop = asyncio.get_running_loop()
         turn: asyncio.Future[None] = loop.create_future()
@@ -130,7 +130,7 @@ class _Request(HTTPMessageDelegate):
         return self._take_turn(chunk)
 
     async def _take_turn(self, chunk: bytes) -> None:
-        await self._endpoint.turns.take()
+        await self._endpoint.turns.acquire()
         taken = self._application.data_received(chunk)
         if taken is not None:
             await taken
@@ -429,7 +429,7 @@ def stream_of(request: HTTPServerRequest) -> WireStream | None:
     return stream if isinstance(stream, WireStream) else None
 
 
-def note_caller(stream: WireStream | None, known: bool) -> None:
+def mark_caller(stream: WireStream | None, known: bool) -> None:
     """Say whether the caller on the stream of a connection is known."""
     if stream is not None:
         stream.endpoint.identify(stream, known)

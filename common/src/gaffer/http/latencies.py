@@ -28,7 +28,7 @@ class Latencies:
         )
         self._routes = routes
 
-    def note(self, handler: RequestHandler) -> None:
+    def record(self, handler: RequestHandler) -> None:
         """Count the request that a handler has answered."""
         if not isinstance(handler, Routed):
             return

@@ -68,11 +68,11 @@ def operation(
         endless or EVENTS in medias,
     )
 
-    def note(method: F) -> F:
+    def attach(method: F) -> F:
         method.operation = noted  # type: ignore[attr-defined]
         return method
 
-    return note
+    return attach
 
 
 def operation_of(handler: type, method: str) -> Operation | None:

@@ -148,7 +148,7 @@ class Protocol(WebSocketProtocol13):
     def fail(self, code: int, reason: str) -> None:
         """Fail the connection (section 7.1.7): send a close frame, unless one was sent, and close."""
         self.client_terminated = True  # nothing more is read
-        self.stream.drain()
+        self.stream.read_available()
         self.close(code, reason)
 
 

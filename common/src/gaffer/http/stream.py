@@ -86,7 +86,7 @@ class WireStream(IOStream):
         count = super().read_from_fd(buf)
         if count and not self._head_ended and self.phase in (Phase.HEAD, Phase.IDLE):
             # What is beyond the limit makes the head too large, whatever it is.
-            self._note_head(bytes(memoryview(buf)[: min(count, self.endpoint.limits.max_header)]))
+            self._record_head(bytes(memoryview(buf)[: min(count, self.endpoint.limits.max_header)]))
         return count
 
     def write(self, data: bytes | memoryview) -> "asyncio.Future[None]":
@@ -109,11 +109,11 @@ class WireStream(IOStream):
         if self.closed():
             return
         if self.phase not in (Phase.BUSY, Phase.TAKING):
-            self.drain()
+            self.read_available()
         super().close(exc_info)
         self.endpoint.forget(self)
 
-    def _note_head(self, piece: bytes) -> None:
+    def _record_head(self, piece: bytes) -> None:
         if not self.heard and piece.startswith(_TLS_HANDSHAKE):
             raise UnsatisfiableReadError("TLS on a plain port: its head would never end")
         if self.phase is Phase.IDLE:
@@ -127,7 +127,7 @@ class WireStream(IOStream):
         if self._lines > self.endpoint.limits.max_header_lines:
             raise UnsatisfiableReadError("too many lines")
 
-    def drain(self) -> None:
+    def read_available(self) -> None:
         """Read what has come: closing with it unread would reset the connection, and the answer might get lost."""
         if self.closed():
             return

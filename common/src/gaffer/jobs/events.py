@@ -1,4 +1,4 @@
-"""What goes into a job's state machine (events) and what comes out of it (instructions)."""
+"""Events, the input of a job's state machine, and instructions, its output."""
 
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
@@ -6,18 +6,18 @@ from typing import Any, TypeAlias
 from gaffer.jobs.config import ProcessConfig
 from gaffer.jobs.records import ProcessRecord
 
-# A timer is named by what it is for and the pid or slot it belongs to.
+# The purpose of a timer, and the pid or slot it belongs to.
 TimerKey: TypeAlias = tuple[str, int]
 
 
 @dataclass(frozen=True, slots=True)
 class StartRequested:
-    """Someone wants the job to run; flapping and back-off are forgotten."""
+    """Start the job; flapping and back-off are reset."""
 
 
 @dataclass(frozen=True, slots=True)
 class StopRequested:
-    """Someone wants the job to stop and stay stopped."""
+    """Stop the job and keep it stopped."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ class ConfigChanged:
 
 @dataclass(frozen=True, slots=True)
 class Scaled:
-    """The wanted number of processes is now `count`."""
+    """The desired number of processes is now `count`."""
 
     count: int
 
@@ -56,7 +56,7 @@ class ManagerStopping:
 
 @dataclass(frozen=True, slots=True)
 class DependencyChanged:
-    """What the job waits for (its predecessor of the same name) is there or gone."""
+    """The name of the job is free (`ready`), or still held by its predecessor."""
 
     ready: bool
 
@@ -77,7 +77,7 @@ class ProcessStopRequested:
 
 @dataclass(frozen=True, slots=True)
 class Committed:
-    """Run one process beside the slots, once (MGR-38)."""
+    """Run one process outside the slots, once."""
 
     pid: int
     graceful_timeout: float
@@ -112,9 +112,9 @@ class SpawnFailed:
 
 @dataclass(frozen=True, slots=True)
 class Exited:
-    """The leader of process `pid` ended; its group may live on. `output` is its last line of output, for people.
+    """The leader of process `pid` ended; its group may live on. `output` is its last line of output.
 
-    `exit_code` and `term_signal` are None when nobody can know: the process was not our child. `out_of_memory`:
+    `exit_code` and `term_signal` are None when unknown: the process was not our child. `out_of_memory`:
     whether the kernel killed it because memory ran out, None when that is possible but unknown.
     """
 

@@ -19,7 +19,7 @@ from gaffer.jobs.states import PHASES, JobState, LastExit, Order, Phase, exit_re
 
 RESET_AFTER = 10.0  # seconds alive after which earlier failures are forgotten
 CRASH_LOOP = 3  # unwanted exits in a row, each before RESET_AFTER
-FAILED_START_DELAY = 0.1  # seconds at least between two attempts to start what can't be started
+FAILED_START_DELAY = 0.1  # the least delay between attempts to start a program that can't be started, in seconds
 STORY = 32  # events that a job remembers
 
 RETRY: ev.TimerKey = ("retry", 0)
@@ -55,7 +55,7 @@ class Job:
         self.config = config
         self.target = config.numprocesses
         self.phase = Phase.STOPPED
-        self.ready = True  # false while what the job depends on is not there
+        self.ready = True  # false while a predecessor of the same name has processes
         self.drained = drained
         self.slots: dict[int, Slot] = {}
         self.committed: dict[int, Slot] = {}  # by pid
@@ -75,7 +75,7 @@ class Job:
     def __repr__(self) -> str:
         return f"<Job {self.name}: {self.state}, {len(self.pids())} of {self.target} processes>"
 
-    # What others ask
+    # Queries
 
     @property
     def active(self) -> bool:
@@ -84,17 +84,17 @@ class Job:
 
     @property
     def gone(self) -> bool:
-        """Whether the job is to be forgotten and nothing of it is left."""
+        """Whether the job was unloaded and its last process has ended."""
         return self.phase is Phase.LEAVING and not self._by_pid
 
     @property
     def state(self) -> JobState:
-        """The state that people see."""
+        """The visible state."""
         return visible_state(self.phase, {slot.state for slot in self.slots.values()}, empty=not self._by_pid)
 
     @property
     def reason(self) -> str | None:
-        """Why the job is in its state, when there is something to say."""
+        """Why the job is in its state, or None."""
         refused = next((slot.refused for slot in self._by_pid.values() if slot.refused), None)
         if refused is not None:
             return refused
@@ -145,11 +145,11 @@ class Job:
         try:
             self._dispatch(event)
         except KeyError as error:
-            error.add_note(f"the last events of {self.name}:\n{self.tell()}")
+            error.add_note(f"the last events of {self.name}:\n{self.history()}")
             raise
         return self._out
 
-    def tell(self) -> str:
+    def history(self) -> str:
         """The story of the job, a line for each event."""
         return "\n".join(map(str, self.story))
 
@@ -311,7 +311,7 @@ class Job:
         self._publish("start_failed", event.pid, reason=event.reason, message=event.message)
         self._refill(slot, crashed_after=0.0, least=FAILED_START_DELAY)
         if slot.index:
-            self._note_crash()
+            self._record_crash()
 
     def _on_exited(self, event: ev.Exited) -> None:
         slot = self._by_pid[event.pid]
@@ -341,7 +341,7 @@ class Job:
         )
         self._cue(slot, Cue.DIED)
         if not asked and slot.index:
-            self._note_crash()
+            self._record_crash()
 
     def _on_end_refused(self, event: ev.EndRefused) -> None:
         slot = self._by_pid.get(event.pid)
@@ -372,7 +372,7 @@ class Job:
         if slot is not None and slot.state is expected:
             self._cue(slot, cue)
 
-    # What events share
+    # Steps that events share
 
     def _order(self, order: Order) -> None:
         self.phase = PHASES.get((self.phase, order), self.phase)
@@ -385,7 +385,7 @@ class Job:
 
     @property
     def _paused(self) -> bool:
-        """What is wanted may not run now: slots are kept, without processes."""
+        """Whether slots are kept without processes for now."""
         return self.phase is Phase.HELD or self.drained
 
     @property
@@ -419,7 +419,7 @@ class Job:
             self._retire(slot, "stop_pid")
 
     def _retire(self, slot: Slot, kind: str) -> None:
-        """Take the process out of `slot`, if there is one, and announce it as `kind`."""
+        """Stop the process in `slot`, if any, and announce that as `kind`."""
         match slot.state:
             case SlotState.READY:
                 self._publish(kind, slot.pid)
@@ -438,7 +438,7 @@ class Job:
         return 0 < slot.index <= self._wanted
 
     def _refill(self, slot: Slot, crashed_after: float | None, least: float = 0.0) -> None:
-        """`slot` holds nothing any more: decide what comes next. `crashed_after`: seconds lived, None when stopped."""
+        """Decide what comes next for `slot`, now empty. `crashed_after`: uptime in seconds, None when stopped."""
         self._forget_pid(slot)
         if not self._stays(slot):
             self._cue(slot, Cue.VACATE)
@@ -455,7 +455,7 @@ class Job:
             self._cue(slot, Cue.FILL)
 
     def _backoff(self, slot: Slot, lived: float) -> float:
-        """Seconds to wait before the next start of a process that had `lived` that long (design section 4)."""
+        """Seconds before the next start after an uptime of `lived` seconds."""
         if lived >= RESET_AFTER:
             slot.failures = 0
         if lived >= self.config.startsecs or self.config.flapping is not None:
@@ -464,12 +464,12 @@ class Job:
         slot.failures += 1
         return delay * (0.8 + 0.4 * self._rand())
 
-    def _note_crash(self) -> None:
+    def _record_crash(self) -> None:
         """Count an unwanted exit and pause or give up the job when there are too many (TPL-25)."""
         policy = self.config.flapping
         if policy is None or self.phase is not Phase.STARTED:
             return
-        verdict, found = self._flaps.note(policy, self._now)
+        verdict, found = self._flaps.record(policy, self._now)
         if verdict is Verdict.GO_ON:
             return
         self._publish("flap")

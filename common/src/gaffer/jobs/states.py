@@ -1,4 +1,4 @@
-"""What can be said of a job: its phases and how orders change them, the state people see, how a process ended."""
+"""Phases of a job and how orders change them, its visible state, and how a process ended."""
 
 import signal
 from collections.abc import Set
@@ -19,7 +19,7 @@ class Phase(StrEnum):
 
 
 class JobState(StrEnum):
-    """What people see of a job, derived from its phase and slots."""
+    """The visible state of a job, derived from its phase and slots."""
 
     STOPPED = "stopped"
     WAITING = "waiting"
@@ -82,7 +82,7 @@ _FROM_SLOTS = (
 
 
 def visible_state(phase: Phase, slots: Set[SlotState], *, empty: bool) -> JobState:
-    """The state that people see, from the phase and the states of the slots; `empty` when no process is left."""
+    """The visible state, from the phase and the states of the slots; `empty` when no process is left."""
     if phase is Phase.FAILED:
         return JobState.FAILED
     if phase not in (Phase.STARTED, Phase.HELD):

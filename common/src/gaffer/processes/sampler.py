@@ -111,10 +111,10 @@ class Sampler:
             if process.active:
                 found = yield from self._gauges.measure(process.os_pid)
                 if found is not None and process.active:
-                    self._tell(process, stats.labelled(process, found))
+                    self._emit(process, stats.labelled(process, found))
                 yield
 
-    def _tell(self, process: Watched, message: dict[str, Any]) -> None:
+    def _emit(self, process: Watched, message: dict[str, Any]) -> None:
         for target in (process.pid, process.job):
             for listener in tuple(self._listeners.get(target, ())):
                 # Listeners are foreign code: one that raises must not keep the stats from the others.

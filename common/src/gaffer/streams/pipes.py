@@ -109,7 +109,7 @@ class Output:
             self._held = False
             self._loop.add_reader(self._fd, self._readable)
 
-    def drain(self) -> None:
+    def read_available(self) -> None:
         """Read what is in the pipe now, without waiting for more."""
         for _ in range(_LAST_READS):
             if not self._read():

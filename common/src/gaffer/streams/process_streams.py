@@ -112,7 +112,7 @@ class ProcessStreams:
 
     def _add(self, label: str, about: Mapping[str, Any], *, readable: bool, writable: bool) -> None:
         stream = Stream(self._loop, label, about, readable=readable, writable=writable)
-        stream.before_write = self._note_offsets
+        stream.before_write = self._record_offsets
         self.by_label[label] = stream
 
     def connect(self, child: launch.Child, log_file: Callable[[str], LogFile | None]) -> None:
@@ -133,15 +133,15 @@ class ProcessStreams:
             self._outputs.append(Output(self._loop, fd, stream.ring))
         child.streams, child.stream_inputs = [], []
 
-    def drain(self) -> None:
+    def read_available(self) -> None:
         """Read what is in the pipes now."""
         for output in self._outputs:
-            output.drain()
+            output.read_available()
 
     def close(self) -> None:
         """Read what is left, then close every stream (IO-18)."""
         for output in self._outputs:
-            output.drain()
+            output.read_available()
             output.close()
         for stream in self.by_label.values():
             stream.close()
@@ -199,7 +199,7 @@ class ProcessStreams:
             )
         raise ProcessError(404, "stream_not_found", f"{self._name} has no stream {label!r} to write to")
 
-    def _note_offsets(self) -> None:
+    def _record_offsets(self) -> None:
         for label, ring in self.rings.items():
             self.last_write_offsets[label] = ring.end
 

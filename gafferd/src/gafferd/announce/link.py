@@ -218,7 +218,7 @@ class Link:
                 await self._hold_connection()
             except* _FAILURES as group:
                 error = _first(group)
-                self._note_delay(error)
+                self._record_delay(error)
                 if not self._leaving:
                     opening_tls = self.url.startswith("wss:") and not self.connected
                     self._failed(_explain(error, opening_tls=opening_tls))
@@ -232,7 +232,7 @@ class Link:
             if not (unheard or isinstance(error, _Silence)):
                 await asyncio.sleep(reconnect_delay(self._window, random.random()))
 
-    def _note_delay(self, error: Exception) -> None:
+    def _record_delay(self, error: Exception) -> None:
         """Learn from a failure how long other nodes may take to notice theirs."""
         if self.connected and (self._ping_unanswered or isinstance(error, _Silence)):
             self._unnoticed = self._interval

@@ -37,7 +37,7 @@ def lookup(context: Context, args: Arguments) -> int:
         begun: set[str] = set()
         for each in news:
             if each.event is None:
-                _note_loss(each, failures, begun, cluster)
+                _record_loss(each, failures, begun, cluster)
             elif each.event == "snapshot":
                 if each.url in begun:
                     warn(f"{each.url} has a new map; changes before it are not shown")
@@ -47,7 +47,7 @@ def lookup(context: Context, args: Arguments) -> int:
     return Exit.FAILED  # all of them have ended
 
 
-def _note_loss(news: _News, failures: dict[str, GafferClientError], begun: set[str], cluster: Lookup) -> None:
+def _record_loss(news: _News, failures: dict[str, GafferClientError], begun: set[str], cluster: Lookup) -> None:
     """Say that a lookup was lost; raises when none is left, or none was there."""
     if news.error is not None:
         failures[news.url] = news.error

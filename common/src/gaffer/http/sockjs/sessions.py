@@ -15,7 +15,7 @@ import msgspec
 
 from gaffer.errors import BadRequest
 from gaffer.http.access import Grant
-from gaffer.http.connections import note_caller
+from gaffer.http.connections import mark_caller
 from gaffer.http.jsonbody import TooManyValues, check_size
 from gaffer.http.sockjs.connection import GO_AWAY, Connection, ConnectionClosed
 from gaffer.http.sockjs.library import CLOSED, CONNECTING, OPEN, BaseSession, Session, proto
@@ -108,7 +108,7 @@ class OwnedSession:
         self.grant.release(self)
         self.grant = grant
         grant.hold(self)
-        self._note_caller()
+        self._mark_caller()
 
     def revoked(self) -> None:
         """The grant was taken back: the client gets nothing more."""
@@ -169,12 +169,12 @@ class OwnedSession:
             self.adopt(handler.grant)
             self.server.live.add(self)
         else:
-            self._note_caller()
+            self._mark_caller()
 
-    def _note_caller(self) -> None:
+    def _mark_caller(self) -> None:
         """The connection that the client listens on is that of a known caller, or of a stranger, as the session is."""
         if self.handler is not None:
-            note_caller(self.handler.stream, self.is_known)
+            mark_caller(self.handler.stream, self.is_known)
 
     def _end_soon(self, end: Callable[[], None]) -> None:
         """Call `end` unless the client does something about it in time."""
@@ -209,8 +209,8 @@ class FramedSession(OwnedSession, Session):  # type: ignore[misc]
             self._attached(handler)
         return attached
 
-    def _note_caller(self) -> None:
-        super()._note_caller()
+    def _mark_caller(self) -> None:
+        super()._mark_caller()
         if self.is_known:
             self.server.strangers.discard(self)
         elif self.registered:
