@@ -212,9 +212,9 @@ def test_a_start_after_a_stop_has_the_configured_count_and_no_memory_of_crashes(
     system.tell(START)
     assert (system.job.active, system.job.pids()) == (True, [5, 6])
     system.die(5)
-    assert system.job.phase is Phase.STARTED, "the exit before the stop no longer counts"
+    assert (system.job.phase, system.job.active) == (Phase.STARTED, True), "the exit before the stop no longer counts"
     system.die(6)
-    assert system.job.phase is Phase.HELD
+    assert (system.job.phase, system.job.active) == (Phase.HELD, True)
 
 
 @pytest.mark.row("MGR-35")
@@ -257,8 +257,7 @@ def test_a_crash_loop_can_be_stopped() -> None:
 def test_stopping_is_term_then_kill_after_the_graceful_timeout() -> None:
     system = System(graceful_timeout=5)
     system.tell(START, STOP)
-    assert system.signals == [(1, signal.SIGTERM)]
-    assert system.job.state is JobState.STOPPING
+    assert (system.job.state, system.signals) == (JobState.STOPPING, [(1, signal.SIGTERM)])
     system.advance(4.9)
     assert system.signals == [(1, signal.SIGTERM)]
     system.advance(0.2)
@@ -455,16 +454,14 @@ def test_flapping_pauses_the_job_and_then_gives_up() -> None:
     system.die()
     system.die()
     assert system.published.count("flap") == 1
-    assert system.job.state is JobState.WAITING
-    assert system.job.active
+    assert (system.job.state, system.job.active) == (JobState.WAITING, True)
     system.advance(6.9)
     assert not system.alive
     system.advance(0.2)
     assert len(system.alive) == 1
     system.die()
     system.die()
-    assert system.job.state is JobState.FAILED
-    assert not system.job.active
+    assert (system.job.state, system.job.active) == (JobState.FAILED, False)
     assert "given up after 1 retries" in (system.job.reason or "")
     system.advance(1000.0)
     assert not system.alive
