@@ -268,8 +268,9 @@ class Process:
         if child.pidfd is not None:
             self.loop.remove_reader(child.pidfd)
         self._streams.read_available()
-        self._on_exit(self, self.exit_status)
+        # Its scan comes before what the exit brings about: most often nothing is left to be signalled then.
         self._reaper.watch(self, self._tree_ended, alone=not self.config.kill_group)
+        self._on_exit(self, self.exit_status)
 
     def _ran_out_of_memory(self, term_signal: int) -> bool | None:
         if term_signal != signal.SIGKILL or self._killed:
@@ -284,7 +285,7 @@ class Process:
         self._reaper.remove(self)
         with self._ending:
             if child.popen is not None:
-                child.popen.wait()
+                child.popen.poll()  # a zombie, which this reaps
             self._child = None
         if self._kill_timer is not None:
             self._kill_timer.cancel()

@@ -1,7 +1,8 @@
 """Events, the input of a job's state machine, and instructions, its output."""
 
-from dataclasses import dataclass, field
 from typing import Any, TypeAlias
+
+from msgspec import Struct
 
 from gaffer.jobs.config import ProcessConfig
 from gaffer.jobs.records import ProcessRecord
@@ -9,83 +10,79 @@ from gaffer.jobs.records import ProcessRecord
 # The purpose of a timer, and the pid or slot it belongs to.
 TimerKey: TypeAlias = tuple[str, int]
 
+_NOT_SHOWN = ("env", "output")  # may hold secrets
 
-@dataclass(frozen=True, slots=True)
-class StartRequested:
+
+class _Message(Struct, frozen=True):
+    def __repr__(self) -> str:
+        shown = (f"{name}={getattr(self, name)!r}" for name in self.__struct_fields__ if name not in _NOT_SHOWN)
+        return f"{type(self).__name__}({', '.join(shown)})"
+
+
+class StartRequested(_Message, frozen=True):
     """Start the job; flapping and back-off are reset."""
 
 
-@dataclass(frozen=True, slots=True)
-class StopRequested:
+class StopRequested(_Message, frozen=True):
     """Stop the job and keep it stopped."""
 
 
-@dataclass(frozen=True, slots=True)
-class RestartRequested:
+class RestartRequested(_Message, frozen=True):
     """Replace all processes; `reset` brings the count back to the configured one (MGR-32)."""
 
     reset: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class ConfigChanged:
+class ConfigChanged(_Message, frozen=True):
     """The job has a new configuration."""
 
     config: ProcessConfig
     start: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Scaled:
+class Scaled(_Message, frozen=True):
     """The desired number of processes is now `count`."""
 
     count: int
 
 
-@dataclass(frozen=True, slots=True)
-class Unloaded:
+class Unloaded(_Message, frozen=True):
     """The job is forgotten once its processes are gone."""
 
 
-@dataclass(frozen=True, slots=True)
-class ManagerStopping:
+class ManagerStopping(_Message, frozen=True):
     """The manager ends; detached processes are left alone."""
 
     hurry: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class DependencyChanged:
+class DependencyChanged(_Message, frozen=True):
     """The name of the job is free (`ready`), or still held by its predecessor."""
 
     ready: bool
 
 
-@dataclass(frozen=True, slots=True)
-class NodeDrained:
+class NodeDrained(_Message, frozen=True):
     """Whether the node is out of service: no process is to run, whatever is desired of the job."""
 
     drained: bool
 
 
-@dataclass(frozen=True, slots=True)
-class ProcessStopRequested:
+class ProcessStopRequested(_Message, frozen=True):
     """Stop one process; the job replaces it (MGR-40)."""
 
     pid: int
 
 
-@dataclass(frozen=True, slots=True)
-class Committed:
+class Committed(_Message, frozen=True):
     """Run one process outside the slots, once."""
 
     pid: int
     graceful_timeout: float
-    env: dict[str, str] = field(default_factory=dict, repr=False)
+    env: dict[str, str] = {}
 
 
-@dataclass(frozen=True, slots=True)
-class Adopted:
+class Adopted(_Message, frozen=True):
     """The process of `record`, which an earlier manager detached, is now `pid`; it is `age` seconds old."""
 
     pid: int
@@ -93,16 +90,14 @@ class Adopted:
     age: float
 
 
-@dataclass(frozen=True, slots=True)
-class Spawned:
+class Spawned(_Message, frozen=True):
     """The process `pid` runs."""
 
     pid: int
     os_pid: int
 
 
-@dataclass(frozen=True, slots=True)
-class SpawnFailed:
+class SpawnFailed(_Message, frozen=True):
     """The process `pid` could not be started."""
 
     pid: int
@@ -110,8 +105,7 @@ class SpawnFailed:
     message: str
 
 
-@dataclass(frozen=True, slots=True)
-class Exited:
+class Exited(_Message, frozen=True):
     """The leader of process `pid` ended; its group may live on. `output` is its last line of output.
 
     `exit_code` and `term_signal` are None when unknown: the process was not our child. `out_of_memory`:
@@ -122,12 +116,11 @@ class Exited:
     exit_code: int | None
     term_signal: int | None
     os_pid: int | None = None
-    output: str | None = field(default=None, repr=False)
+    output: str | None = None
     out_of_memory: bool | None = False
 
 
-@dataclass(frozen=True, slots=True)
-class EndRefused:
+class EndRefused(_Message, frozen=True):
     """The tree of process `pid` can't be signalled; `final` when it outlives SIGKILL and nothing more is tried."""
 
     pid: int
@@ -135,15 +128,13 @@ class EndRefused:
     final: bool
 
 
-@dataclass(frozen=True, slots=True)
-class GroupEmpty:
+class GroupEmpty(_Message, frozen=True):
     """Nothing of process `pid` is left."""
 
     pid: int
 
 
-@dataclass(frozen=True, slots=True)
-class TimerFired:
+class TimerFired(_Message, frozen=True):
     """A timer set by SetTimer is due."""
 
     key: TimerKey
@@ -171,60 +162,53 @@ Event: TypeAlias = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Spawn:
+class Spawn(_Message, frozen=True):
     """Start a process as `pid`; `slot` is 0 for a committed one."""
 
     pid: int
     slot: int
-    env: dict[str, str] = field(default_factory=dict, repr=False)
+    env: dict[str, str] = {}
 
 
-@dataclass(frozen=True, slots=True)
-class Adopt:
+class Adopt(_Message, frozen=True):
     """Watch the process of `record` as `pid`."""
 
     pid: int
     record: ProcessRecord
 
 
-@dataclass(frozen=True, slots=True)
-class Signal:
+class Signal(_Message, frozen=True):
     """Send `signum` to the process `pid` and all that belongs to it."""
 
     pid: int
     signum: int
 
 
-@dataclass(frozen=True, slots=True)
-class Release:
+class Release(_Message, frozen=True):
     """Stop watching the detached process `pid`, but let it live."""
 
     pid: int
 
 
-@dataclass(frozen=True, slots=True)
-class SetTimer:
+class SetTimer(_Message, frozen=True):
     """Send TimerFired(key) after `delay` seconds."""
 
     key: TimerKey
     delay: float
 
 
-@dataclass(frozen=True, slots=True)
-class CancelTimer:
+class CancelTimer(_Message, frozen=True):
     """Forget the timer `key`."""
 
     key: TimerKey
 
 
-@dataclass(frozen=True, slots=True)
-class Publish:
+class Publish(_Message, frozen=True):
     """Announce an event of the job, or of its process `pid`."""
 
     kind: str
     pid: int | None = None
-    data: dict[str, Any] = field(default_factory=dict)
+    data: dict[str, Any] = {}
 
 
 Instruction: TypeAlias = Spawn | Adopt | Signal | Release | SetTimer | CancelTimer | Publish

@@ -326,7 +326,6 @@ class Job:
             slot.crashes = slot.crashes + 1 if uptime < RESET_AFTER else 1
         self.last_exit = LastExit(event.exit_code, event.term_signal, reason, round(uptime, 3), event.output)
         self.why = how_it_ended(event.exit_code, event.term_signal, uptime, oom)
-        self._out.append(ev.CancelTimer(("drain", event.pid)))
         self._publish(
             "exit",
             event.pid,
@@ -516,6 +515,8 @@ class Job:
         assert pid is not None
         if action is Action.START_DRAIN:
             return [ev.SetTimer(("drain", pid), self.config.drain_timeout)]
+        if action is Action.CANCEL_DRAIN:
+            return [ev.CancelTimer(("drain", pid))]
         if action is Action.KILL or (action is Action.TERMINATE and self.hurry):
             return [ev.Signal(pid, signal.SIGKILL)]
         if action is Action.RELEASE:

@@ -43,6 +43,7 @@ class Action(StrEnum):
     TERMINATE = "terminate"  # SIGTERM to all of the process, and a timer for SIGKILL
     KILL = "kill"  # SIGKILL to all of the process
     START_DRAIN = "start drain"  # a timer for the end of draining
+    CANCEL_DRAIN = "cancel drain"
     START_BACKOFF = "start backoff"  # a timer for the next attempt
     CANCEL_BACKOFF = "cancel backoff"
     RELEASE = "release"  # stop watching the process
@@ -64,8 +65,8 @@ TRANSITIONS: dict[tuple[SlotState, Cue], tuple[SlotState, tuple[Action, ...]]] =
     (S.READY, C.STOP): (S.STOPPING, (A.TERMINATE,)),
     (S.READY, C.DIED): (S.STOPPING, (A.TERMINATE,)),
     (S.READY, C.RELEASE): (S.EMPTY, (A.RELEASE,)),
-    (S.DRAINING, C.STOP): (S.STOPPING, (A.TERMINATE,)),
-    (S.DRAINING, C.DIED): (S.STOPPING, (A.TERMINATE,)),
+    (S.DRAINING, C.STOP): (S.STOPPING, (A.CANCEL_DRAIN, A.TERMINATE)),
+    (S.DRAINING, C.DIED): (S.STOPPING, (A.CANCEL_DRAIN, A.TERMINATE)),
     (S.STOPPING, C.DIED): (S.STOPPING, ()),
     (S.STOPPING, C.KILL): (S.STOPPING, (A.KILL,)),
     (S.STOPPING, C.RELEASE): (S.EMPTY, (A.RELEASE,)),

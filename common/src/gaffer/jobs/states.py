@@ -4,6 +4,7 @@ import signal
 from collections.abc import Set
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cache
 
 from gaffer.jobs.slot import SlotState
 
@@ -120,6 +121,7 @@ def describe_exit(exit_code: int | None, term_signal: int | None, out_of_memory:
     return "ended in an unknown way" if exit_code is None else f"exited with {exit_code}"
 
 
+@cache
 def _signal_name(signum: int) -> str:
     try:
         return signal.Signals(signum).name

@@ -365,12 +365,7 @@ class Executor:
         self._ended(process.pid)
         if self._settings.recorder is not None:
             self._settings.recorder.ended(process.pid)
-        idle = not self._due
         self.submit(job, ev.GroupEmpty(process.pid))
-        # Start a successor before listeners handle the exit. Without kill_group this is called for all that have exited
-        # in the same turn of the loop, which would take too long.
-        if idle and self._due and process.config.kill_group and isinstance(self._queue[-1][1], ev.Spawn):
-            self._run()
 
     def _cookie(self, job: Job, pid: int) -> str:
         node_id = self._settings.node_id
