@@ -137,7 +137,7 @@ def test_an_answer_is_stale_when_what_it_rests_on_is(views: list[View], stale: b
 
 
 def test_unknown_keys_are_kept() -> None:
-    info = node(zone="a")  # type: ignore[arg-type]
+    info = node(zone="a")
     [only] = merge([view("one", info)]).nodes
     assert only["zone"] == "a"  # type: ignore[typeddict-item]
 
@@ -195,7 +195,7 @@ def test_each_node_is_shown_as_it_was_at_its_newest_position(views: list[View]) 
     merged = merge(views)
     for info in merged.nodes:
         seen = [other for v in views for other in v.nodes if other["id"] == info["id"]]
-        newest = max((other["incarnation"], other["seq"]) for other in seen)
+        newest = max((other["incarnation"] or 0, other["seq"] or 0) for other in seen)
         assert (info["incarnation"], info["seq"]) == newest
         shown = {
             name: s["pids"] for name, found in merged.jobs.items() for s in found if s["node_info"]["id"] == info["id"]

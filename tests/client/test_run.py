@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -56,13 +57,17 @@ def gaffer_run(folder: Path, *words: str, enter: Sequence[str] = ()) -> Iterator
 def test_signals_are_forwarded_and_orphans_are_reaped(tmp_path: Path, enter: Sequence[str]) -> None:
     with gaffer_run(tmp_path, sys.executable, "-c", LISTENER, *SIGNALS, enter=enter) as (running, pid):
         written = tmp_path / "signals"
+
+        def caught(count: int) -> bool:
+            return written.read_text().split() == list(SIGNALS[:count])
+
         eventually((tmp_path / "up").exists)
         (child,) = eventually(lambda: len(found := procfs.children(pid)) == 1 and found)
         for count, name in enumerate(SIGNALS, 1):
             if name == "SIGTERM":
                 os.kill(child, signal.SIGSTOP)
             os.kill(pid, signal.Signals[name])
-            eventually(lambda count=count: written.read_text().split() == list(SIGNALS[:count]), retry_on=(OSError,))
+            eventually(partial(caught, count), retry_on=(OSError,))
         assert running.wait(10) == 7
 
 

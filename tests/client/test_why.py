@@ -44,7 +44,8 @@ def itself(info: AgedNodeInfo, *pids: int, state: str = "running", reason: str |
 
 def crashing(reason: str, output: str) -> Report:
     report = itself(WEB1, 1, reason=reason)
-    last = {"exit_code": 3, "term_signal": 0, "reason": "exited", "uptime": 2.0, "output": output}
+    last: Any = {"exit_code": 3, "term_signal": 0, "reason": "exited", "uptime": 2.0, "output": output}
+    assert report.job is not None
     return report._replace(job={**report.job, "last_exit": last})
 
 

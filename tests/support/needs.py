@@ -12,7 +12,7 @@ import pwd
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from pathlib import Path
 
 import pytest
@@ -170,7 +170,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport() -> Iterator[None]:
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
     report = yield
     if STRICT and report.skipped and not hasattr(report, "wasxfail"):
         _fail(report)
@@ -178,7 +178,7 @@ def pytest_runtest_makereport() -> Iterator[None]:
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_make_collect_report() -> Iterator[None]:
+def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
     report = yield
     if STRICT and report.skipped:
         _fail(report)
@@ -186,6 +186,7 @@ def pytest_make_collect_report() -> Iterator[None]:
 
 
 def _fail(report: pytest.TestReport | pytest.CollectReport) -> None:
+    assert isinstance(report.longrepr, tuple)  # that of a skip
     _file, _line, reason = report.longrepr
     report.outcome = "failed"
     report.longrepr = f"{reason} (a skip is a failure here: GAFFER_TEST_STRICT=1)"
