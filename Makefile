@@ -11,7 +11,7 @@ SPHINX := $(BIN)/sphinx-build --quiet --fresh-env --fail-on-warning --keep-going
 # Expanded when a recipe runs. $(error) prints one line and make ends with 2.
 require = $(eval missing := $(shell PYTHON='$(PYTHON)' tools/venv.sh check))$(if $(missing),$(error $(missing)))
 
-.PHONY: help demo test faults check format docs venv version release clean
+.PHONY: help demo test faults pure check format docs venv version release clean
 
 help:
 	@echo 'make demo             a lookupd and 3 nodes on this machine, and who runs what; Ctrl-C ends it'
@@ -19,6 +19,7 @@ help:
 	@echo 'make demo ONCE=1      ... start, check, kill a process and a node, report, end'
 	@echo 'make test             all tests, one worker a core; JOBS=1 for one, ARGS="tests/common -k slot" for some'
 	@echo 'make faults           the tests that take minutes: faults of networks and hosts, long runs; prints figures; needs root'
+	@echo 'make pure             the tests marked as pure, on Python 3.12 and 3.13 where this machine has them'
 	@echo 'make check            format, lint, spelling, types, direction of imports, pages without warnings'
 	@echo 'make format           format the code and mend what the linter can'
 	@echo 'make docs             docs/compatibility.md from the marks of the tests, and docs/_build/html'
@@ -43,6 +44,10 @@ test: venv
 faults: venv
 	@$(BIN)/pytest -m faults -rP $(ARGS)
 
+pure:
+	$(require)
+	@tools/pure.sh $(ARGS)
+
 check: venv
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
@@ -66,6 +71,6 @@ release: venv
 	$(BIN)/python tools/release.py
 
 clean:
-	rm -rf .venv dist docs/_build .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .coverage
+	rm -rf .venv .venv-3.* dist docs/_build .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .coverage
 	rm -rf */build */dist */src/*.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 from gaffer_client.merge import Merged, View, merge
 from gaffer_client.responses import NodeInfo, Source, Tombstone
 
+pytestmark = pytest.mark.pure
+
 
 def node(id: str | None = "a", incarnation: int = 1, seq: int = 1, status: str = "alive", **more: Any) -> NodeInfo:
     name = more.pop("name", f"node-{id}")

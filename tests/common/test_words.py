@@ -8,6 +8,8 @@ from hypothesis import strategies as st
 
 from gaffer.jobs.words import MAX_WORD, needs_shell, parse_words, split_words
 
+pytestmark = pytest.mark.pure
+
 COMMAND_LINES = st.text(alphabet=st.sampled_from("ab \t\r'\"\\#é\0\x0b"), max_size=30)
 
 

@@ -3,11 +3,14 @@
 from dataclasses import dataclass, field
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from gaffer.schemas.messages import Endpoint, Process, RegisterJob, RegisterProcess, UnregisterProcess, UpdateProcess
 from gafferd.announce.journal import Journal, plain
+
+pytestmark = pytest.mark.pure
 
 
 @dataclass

@@ -7,6 +7,8 @@ from gaffer.schemas.messages import Endpoint, Process
 from gaffer_lookupd import responses
 from support.registry import Lookup, json
 
+pytestmark = pytest.mark.pure
+
 
 @pytest.fixture
 def lookup():
