@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 from gaffer.schemas.lookup import AgedNodeInfo, JobSource, Tombstone
 from gaffer_client.merge import Merged, View, merge
 
+pytestmark = pytest.mark.pure
+
 
 def node(id: str | None = "a", incarnation: int = 1, seq: int = 1, status: str = "alive", **more: Any) -> AgedNodeInfo:
     name = more.pop("name", f"node-{id}")

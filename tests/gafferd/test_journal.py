@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -17,6 +18,8 @@ from gaffer.schemas.messages import (
     UpdateProcess,
 )
 from gafferd.announce.journal import Change, Journal, plain
+
+pytestmark = pytest.mark.pure
 
 
 @dataclass

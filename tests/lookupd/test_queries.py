@@ -9,6 +9,8 @@ from gaffer.schemas import lookup as documents
 from gaffer.schemas.messages import Endpoint, Process
 from support.registry import Lookup, json
 
+pytestmark = pytest.mark.pure
+
 
 @pytest.fixture
 def lookup() -> Lookup:

@@ -12,6 +12,8 @@ from gaffer_lookupd.lease import MAX_IDENTIFY_TIMEOUT, Lease, PauseDetector
 from gaffer_lookupd.registry import MAX_TOMBSTONE_JOBS, MAX_TOMBSTONES
 from support.registry import INTERVAL, TTL, Lookup
 
+pytestmark = pytest.mark.pure
+
 
 @pytest.fixture
 def lookup() -> Lookup:

@@ -15,6 +15,8 @@ from gaffer_lookupd.lease import MAX_IDENTIFY_TIMEOUT
 from support.follower import Follower, in_order, jobs_without_ages
 from support.registry import Lookup, json
 
+pytestmark = pytest.mark.pure
+
 TTL, INTERVAL, TICK = 9.0, 3.0, 0.3
 IDS = [f"id{k}" for k in range(10)]
 JOBS = ["s.a", "s.b"]
