@@ -599,7 +599,7 @@ def test_a_wrong_setting_is_reported_with_its_source(
 
 
 def test_a_variable_without_a_value_is_as_good_as_none(
-    gaffer: Commands, answering: Callable, monkeypatch: pytest.MonkeyPatch
+    gaffer: Commands, answering: Callable[..., Answering], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     node = answering()
     node.answer("/sessions", '{"sessions": []}')

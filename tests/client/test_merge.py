@@ -1,7 +1,7 @@
 """Merging the answers of several lookups."""
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from hypothesis import given
@@ -32,7 +32,9 @@ def view(url: str, *nodes: AgedNodeInfo, jobs: dict[str, list[JobSource]] | None
     return View(url, nodes, jobs or {}, **more)
 
 
-def grave(id: str = "a", incarnation: int = 1, seq: int = 1, reason: str = "expired") -> Tombstone:
+def grave(
+    id: str = "a", incarnation: int = 1, seq: int = 1, reason: Literal["left", "expired"] = "expired"
+) -> Tombstone:
     return {"id": id, "incarnation": incarnation, "seq": seq, "reason": reason}
 
 

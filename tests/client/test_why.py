@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from gaffer.schemas.common import ProcessState
 from gaffer.schemas.lookup import AgedNodeInfo, JobSource
 from gaffer_client import Lookup, Server
 from gaffer_client.merge import View, node_key
@@ -23,10 +24,12 @@ def node(name: str = "web1", **more: Any) -> AgedNodeInfo:
     return {**info, "status": "alive", "age_ms": 300, "draining": False, "conflict": False, **more}  # type: ignore
 
 
-def source(info: AgedNodeInfo, *pids: int, state: str = "ready") -> JobSource:
+def source(info: AgedNodeInfo, *pids: int, state: ProcessState = "ready") -> JobSource:
     return {
         "name": info["name"],
         "pids": list(pids) if state != "draining" else [],
+        "status": "alive",
+        "age_ms": 300,
         "node_info": info,
         "processes": [{"pid": pid, "state": state, "endpoints": []} for pid in pids],
     }
@@ -180,7 +183,7 @@ WELL = view("one", source(WEB1, 1, 2))
             id="a node that left",
         ),
         pytest.param(
-            [View("one", tombstones=[{"id": "a", "incarnation": 1, "reason": "expired"}])],
+            [View("one", tombstones=[{"id": "a", "incarnation": 1, "seq": 1, "reason": "expired"}])],
             {},
             [],
             [

@@ -539,7 +539,7 @@ async def test_it_ends_at_any_moment_of_a_connection_that_fails() -> None:
     """At each pass of the loop after a refusal something else is under way, and after 40 the next one has come."""
     refused = asyncio.Event()
 
-    def answer(message: Message) -> Any:
+    def answer(message: dict[str, Any]) -> dict[str, Any] | None:
         if message["type"] == "IDENTIFY":
             return {**WELCOME, "reconnect_window": 0.0}
         refused.set()

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gaffer.schemas.common import ProcessState
 from gaffer.schemas.messages import (
     Endpoint,
     Process,
-    ProcessState,
     RegisterJob,
     RegisterProcess,
     UnregisterJob,

@@ -9,7 +9,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from gaffer.schemas.messages import Process, ProcessState
+from gaffer.schemas.common import ProcessState
+from gaffer.schemas.messages import Process
 from gaffer_lookupd.errors import Refused
 from gaffer_lookupd.lease import MAX_IDENTIFY_TIMEOUT
 from support.follower import Follower, in_order, jobs_without_ages
