@@ -619,7 +619,7 @@ async def test_records_follow_the_processes(path: Path, spawn: Spawn) -> None:
     assert processes_of(path) == []
 
 
-async def test_the_end_of_a_process_is_written_in_time(path, spawn):
+async def test_the_end_of_a_process_is_written_in_time(path: Path, spawn: Spawn) -> None:
     state = StateDir.open(path)
     state.spawned(record_of(spawn("sleep", "60"), 1))
     await eventually_async(lambda: processes_of(path))
@@ -628,7 +628,9 @@ async def test_the_end_of_a_process_is_written_in_time(path, spawn):
     state.close()
 
 
-async def test_a_start_is_written_at_once_though_an_end_waits(path, spawn, monkeypatch):
+async def test_a_start_is_written_at_once_though_an_end_waits(
+    path: Path, spawn: Spawn, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("gafferd.state.directory._ENDED_DELAY", 1000)
     first, second = spawn("sleep", "60"), spawn("sleep", "60")
     state = StateDir.open(path)
