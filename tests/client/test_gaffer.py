@@ -569,6 +569,47 @@ def test_keys(
     assert "can't read the key file" in ran.err
 
 
+@pytest.mark.parametrize(
+    ("environ", "file", "arguments", "said"),
+    [
+        ({"GAFFER_INSECURE": "perhaps"}, "", [], "GAFFER_INSECURE: expected true or false, got 'perhaps'"),
+        ({}, "insecure = perhaps", [], "[client] insecure: expected true or false, got 'perhaps'"),
+        ({"GAFFER_API_KEY": "two words"}, "", [], "GAFFER_API_KEY: it holds no key"),
+        ({"GAFFER_API_KEY_FILE": "/none"}, "", [], "GAFFER_API_KEY_FILE: can't read the key file /none"),
+        ({}, "api_key_file = /none", [], "[client] api_key_file: can't read the key file /none"),
+        ({}, "cacert = /none", [], "[client] cacert: there is no file '/none'"),
+        ({}, "cacert = /none", ["--cacert=/missing"], "--cacert: there is no file '/missing'"),
+    ],
+)
+def test_a_wrong_setting_is_reported_with_its_source(
+    gaffer: Commands,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    environ: dict[str, str],
+    file: str,
+    arguments: list[str],
+    said: str,
+) -> None:
+    (tmp_path / "gaffer.ini").write_text(f"[client]\n{file}\n")
+    for name, value in {"GAFFER_CONFIG": str(tmp_path / "gaffer.ini"), **environ}.items():
+        monkeypatch.setenv(name, value)
+    ran = gaffer("apps", "--endpoint", "http://127.0.0.1:1", *arguments)
+    assert ran.status == 2
+    assert said in ran.err
+
+
+def test_a_variable_without_a_value_is_as_good_as_none(
+    gaffer: Commands, answering: Callable[..., Answering], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = answering()
+    node.answer("/sessions", '{"sessions": []}')
+    monkeypatch.setenv("GAFFER_API_KEY_FILE", "")
+    monkeypatch.setenv("GAFFER_INSECURE", "")
+    monkeypatch.setenv("GAFFER_API_KEY", "gk_value")
+    assert gaffer("apps", "--endpoint", node.url).status == 0
+    assert node.requests[-1].headers.get("Authorization") == "Bearer gk_value"
+
+
 def test_a_node_that_wants_a_key_says_so(gaffer: Commands, answering: Callable[..., Answering]) -> None:
     node = answering()
     body = {"error": "auth_required", "errno": 401, "message": "a key is needed", "hint": "send it as `X-Api-Key: KEY`"}

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 import trustme
 
+from gaffer.schemas.bodies import SessionList
 from gaffer_client import errors
 from gaffer_client.cli import diagnosis
 from gaffer_client.connection import Connection
-from gaffer_client.responses import Sessions
 from gaffer_client.sockets import CONNECT_TIMEOUT
 from gaffer_client.transport import Transport, parse_url, path_of
 from support.client import Answering
@@ -135,7 +135,7 @@ def test_malformed_answers(answering: Callable[..., Answering], body: str) -> No
     server = answering()
     server.answer("/sessions", body)
     with Transport(server.url) as transport, pytest.raises(errors.MalformedAnswer) as caught:
-        transport.get("/sessions", Sessions)
+        transport.get("/sessions", SessionList)
     assert server.url in caught.value.message
 
 
@@ -151,7 +151,7 @@ def test_documents_keep_what_the_shape_does_not_name(answering: Callable[..., An
     server = answering()
     server.answer("/sessions", '{"sessions": ["a"], "more": 1}')
     with Transport(server.url) as transport:
-        assert transport.get("/sessions", Sessions) == {"sessions": ["a"], "more": 1}
+        assert transport.get("/sessions", SessionList) == {"sessions": ["a"], "more": 1}
 
 
 def test_the_key_goes_to_the_server_alone(

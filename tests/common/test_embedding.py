@@ -147,6 +147,20 @@ def test_a_manager_whose_start_failed_may_be_started_again(loop: asyncio.Abstrac
 # Arguments
 
 
+def test_a_program_that_ends_with_a_failed_start_logs_no_other_error() -> None:
+    """asyncio.run cancels what is left, such as the stop of the manager."""
+
+    class Failing:
+        def start(self, loop: Any, manager: Any) -> None:
+            raise RuntimeError("no database")
+
+    async def main() -> None:
+        Manager(asyncio.get_running_loop()).start([Failing()])
+
+    with pytest.raises(RuntimeError, match="no database"):
+        asyncio.run(main())
+
+
 def test_only_a_process_config_can_be_loaded(loop: asyncio.AbstractEventLoop) -> None:
     manager = Manager(loop)
     calls: list[Callable[[Any], object]] = [manager.load, manager.update]

@@ -4,6 +4,8 @@ import pytest
 
 from gaffer.jobs.names import is_host, is_origin
 
+pytestmark = pytest.mark.pure
+
 HOSTS = [
     "n1",
     "web-1.example",

@@ -19,6 +19,8 @@ from gaffer.jobs.rules import FlappingInfo
 from gaffer.jobs.slot import SlotState
 from gaffer.jobs.states import JobState, Phase
 
+pytestmark = pytest.mark.pure
+
 
 class System:
     """Carries out instructions as an operating system would: exits come only when they are told to."""

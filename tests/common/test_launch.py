@@ -17,7 +17,8 @@ import pytest
 
 from gaffer.errors import StartFailed
 from gaffer.process import ProcessConfig
-from gaffer.processes import launch, limits
+from gaffer.processes import launch
+from gaffer.runtime import descriptors
 from support.dispositions import ignored
 from support.managers import Recording, last_exit, running_manager
 from support.needs import needs_root
@@ -389,17 +390,17 @@ def test_a_child_starts_with_the_original_limit_however_many_descriptors_are_ope
     original = max(map(int, os.listdir("/dev/fd"))) + 20
     resource.setrlimit(resource.RLIMIT_NOFILE, (original, hard))
     for name, value in (("_before", None), ("_reserved", [])):
-        monkeypatch.setattr(limits, name, value)
+        monkeypatch.setattr(descriptors, name, value)
     taken: list[int] = []
     try:
-        limits.raise_descriptors()
+        descriptors.raise_descriptors()
         launch.null_device()
         taken += (os.dup(0) for _ in range(2 * original))
         for _ in range(5):
             assert inherited(custom_streams=streams)[0] == str(original)
         assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] == hard
     finally:
-        for fd in (*taken, *limits._reserved):
+        for fd in (*taken, *descriptors._reserved):
             os.close(fd)
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 

@@ -29,6 +29,8 @@ from gaffer.schemas.messages import (
     encode,
 )
 
+pytestmark = pytest.mark.pure
+
 
 @pytest.mark.parametrize(
     ("text", "message"),

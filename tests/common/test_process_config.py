@@ -9,6 +9,8 @@ from gaffer.errors import ConfigError, quoted
 from gaffer.jobs.config import PROCESS_KEYS, ProcessConfig, find_problems
 from gaffer.process import FlappingInfo
 
+pytestmark = pytest.mark.pure
+
 row = pytest.mark.row
 
 

@@ -12,6 +12,8 @@ from gaffer.jobs.words import MAX_WORD, SplitError, needs_shell, parse_words, sp
 
 T = TypeVar("T")
 
+pytestmark = pytest.mark.pure
+
 COMMAND_LINES = st.text(alphabet=st.sampled_from("ab \t\r'\"\\#é\0\x0b"), max_size=30)
 
 

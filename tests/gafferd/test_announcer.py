@@ -535,6 +535,28 @@ async def test_the_window_that_a_lookupd_tells_is_kept() -> None:
 
 
 @LOST
+async def test_it_ends_at_any_moment_of_a_connection_that_fails() -> None:
+    """At each pass of the loop after a refusal something else is under way, and after 40 the next one has come."""
+    refused = asyncio.Event()
+
+    def answer(message: dict[str, Any]) -> dict[str, Any] | None:
+        if message["type"] == "IDENTIFY":
+            return {**WELCOME, "reconnect_window": 0.0}
+        refused.set()
+        return {"errno": 500, "reason": "no"}
+
+    async with other_lookupd(answer) as lookup:
+        for passes in range(40):
+            refused.clear()
+            async with announcing(lookup.url) as (announcer, _):
+                await refused.wait()
+                for _ in range(passes):
+                    await asyncio.sleep(0)
+                async with asyncio.timeout(5):
+                    await announcer.stop()
+
+
+@LOST
 async def test_more_changes_than_can_wait_are_replaced_by_a_snapshot() -> None:
     async with other_lookupd(welcome) as lookup, announcing(lookup.url) as (_, tables):
         await eventually_async(lambda: "SNAPSHOT" in lookup.types())

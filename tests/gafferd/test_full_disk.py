@@ -10,10 +10,10 @@ import requests
 
 from support.daemons import Daemon, gafferd
 from support.metrics import parse_metrics
-from support.needs import needs_linux, needs_root
+from support.needs import needs_linux, needs_mount
 from support.poll import eventually
 
-pytestmark = [needs_linux, needs_root]
+pytestmark = [needs_linux, needs_mount]
 
 
 @pytest.fixture

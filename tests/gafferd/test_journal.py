@@ -3,13 +3,14 @@
 from dataclasses import dataclass, field
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gaffer.schemas.common import ProcessState
 from gaffer.schemas.messages import (
     Endpoint,
     Process,
-    ProcessState,
     RegisterJob,
     RegisterProcess,
     UnregisterJob,
@@ -17,6 +18,8 @@ from gaffer.schemas.messages import (
     UpdateProcess,
 )
 from gafferd.announce.journal import Change, Journal, plain
+
+pytestmark = pytest.mark.pure
 
 
 @dataclass

@@ -6,6 +6,8 @@ from gaffer.http.access import ALL_SCOPES, Grant, Scope
 from gaffer.http.revocation import Revocation
 from gafferd.access.logins import IDLE_TIMEOUT, MAX_PER_KEY, Logins
 
+pytestmark = pytest.mark.pure
+
 
 class Time:
     now = 1000.0

@@ -14,7 +14,8 @@ import msgspec
 import pytest
 import requests
 
-from gaffer.schemas.messages import Endpoint, Process, ProcessState
+from gaffer.schemas.common import ProcessState
+from gaffer.schemas.messages import Endpoint, Process
 from gaffer_lookupd.discovery import InstanceAddress, find_addresses, nginx_upstream, prometheus_groups
 from support.daemons import gafferd, lookupd
 from support.needs import NGINX, needs_nginx, needs_prometheus

@@ -1,7 +1,11 @@
 """What strangers can take of lookupd: room among its connections, and lines of its log."""
 
+import pytest
+
 from gaffer_lookupd.log_budget import PER_ADDRESS, PERIOD, TOTAL, Verdict, WarningBudget
 from gaffer_lookupd.readers import Readers
+
+pytestmark = pytest.mark.pure
 
 
 def test_a_new_reader_displaces_the_oldest_stranger_then_the_oldest_known_one() -> None:

@@ -19,7 +19,7 @@ import websocket
 
 from gaffer.runtime.keyfile import new_key
 from gaffer.schemas.messages import MAX_FIRST_MESSAGE_SIZE
-from gaffer_lookupd.config import make_config, parse_options
+from gaffer_lookupd.config import make_settings, parse_options
 from support.daemons import Daemon, clean_env, command_path, lookupd, run_command
 from support.event_source import event_source
 from support.peer import Peer, peer
@@ -479,9 +479,9 @@ def test_connections_may_take_nearly_all_descriptors() -> None:
 
 @pytest.mark.row("LK-04", "LK-05", "CL-81", "CL-82")
 def test_where_it_listens_unless_told_otherwise() -> None:
-    config = make_config(parse_options([]), {})
-    assert (config.bind, config.backlog, config.tls) == (["0.0.0.0:5010"], 128, None)
-    assert (config.lease.ttl, config.lease.interval, config.cluster_key) == (45.0, 15.0, None)
+    settings = make_settings(parse_options([]), {})
+    assert (settings.bind, settings.backlog, settings.tls) == (("0.0.0.0:5010",), 128, None)
+    assert (settings.lease.ttl, settings.lease.interval, settings.cluster_key) == (45.0, 15.0, None)
 
 
 def test_it_warns_when_anyone_may_announce(key_file: str) -> None:
@@ -572,6 +572,17 @@ def test_a_wrong_command_line_is_explained(args: list[str], said: str) -> None:
 def test_all_mistakes_are_named_at_once() -> None:
     done = run_command("gaffer_lookupd", "--ttl=0", "--backlog=0", "--loop=x")
     assert [option for option in ("--ttl", "--backlog", "--loop") if option not in done.stderr] == []
+
+
+def test_a_wrong_variable_is_reported_by_its_name() -> None:
+    done = run_command("gaffer_lookupd", env={"GAFFER_READER_KEY_FILE": "/nonexistent"})
+    assert done.returncode == 2
+    assert done.stderr.startswith("gaffer_lookupd: GAFFER_READER_KEY_FILE: can't read the key file /nonexistent")
+
+
+def test_a_mistake_is_reported_without_others_that_follow_from_it() -> None:
+    done = run_command("gaffer_lookupd", "--ttl=soon", "--interval=30", "--bind=host:port")
+    assert [line.split(": ")[1] for line in done.stderr.splitlines()] == ["--bind", "--ttl"]
 
 
 def test_an_address_in_use_is_explained(server: Daemon) -> None:

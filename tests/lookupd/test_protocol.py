@@ -8,6 +8,8 @@ import pytest
 from gaffer_lookupd.protocol import answer
 from support.registry import Lookup
 
+pytestmark = pytest.mark.pure
+
 
 class Speaker:
     """Says messages on one session and keeps the sessions that are to be closed."""

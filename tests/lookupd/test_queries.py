@@ -5,9 +5,11 @@ from typing import Any
 import msgspec
 import pytest
 
+from gaffer.schemas import lookup as documents
 from gaffer.schemas.messages import Endpoint, Process
-from gaffer_lookupd import responses
 from support.registry import Lookup, json
+
+pytestmark = pytest.mark.pure
 
 
 @pytest.fixture
@@ -111,14 +113,14 @@ def test_every_answer_says_how_far_to_trust_it(lookup: Lookup, query: str, args:
 @pytest.mark.parametrize(
     ("query", "args", "shape"),
     [
-        ("nodes", (), responses.Nodes),
-        ("node", ("id1",), responses.AgedNodeInfo),
-        ("jobs", (), responses.Jobs),
-        ("find_job", ("web.http",), responses.Sources),
-        ("find_session", ("web",), responses.Jobs),
-        ("sessions", (None,), responses.Sessions),
-        ("sessions", ("n1",), responses.Sessions),
-        ("snapshot", (), responses.Snapshot),
+        ("nodes", (), documents.NodesResponse),
+        ("node", ("id1",), documents.AgedNodeInfo),
+        ("jobs", (), documents.JobsResponse),
+        ("find_job", ("web.http",), documents.SourcesResponse),
+        ("find_session", ("web",), documents.JobsResponse),
+        ("sessions", (None,), documents.SessionsResponse),
+        ("sessions", ("n1",), documents.SessionsResponse),
+        ("snapshot", (), documents.SnapshotMessage),
     ],
 )
 def test_answers_have_the_shapes_that_are_documented(

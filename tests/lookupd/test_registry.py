@@ -12,6 +12,8 @@ from gaffer_lookupd.lease import MAX_IDENTIFY_TIMEOUT, Lease, PauseDetector
 from gaffer_lookupd.registry import MAX_TOMBSTONE_JOBS, MAX_TOMBSTONES
 from support.registry import INTERVAL, TTL, Lookup
 
+pytestmark = pytest.mark.pure
+
 
 @pytest.fixture
 def lookup() -> Lookup:
@@ -108,7 +110,7 @@ def test_the_same_name_and_origin_after_the_old_socket_closed_is_a_replacement(l
     lookup.identify(id="id2")
     assert [node.identity.id for node in lookup.registry.nodes] == ["id2"]
     assert lookup.pids("s.j") == {}
-    assert [(t.id, t.reason) for t in lookup.registry.tombstones] == [("id1", "replaced")]
+    assert [(t["id"], t["reason"]) for t in lookup.registry.tombstones] == [("id1", "replaced")]
 
 
 def test_the_same_name_at_another_origin_replaces_nothing(lookup: Lookup) -> None:
@@ -895,7 +897,7 @@ def test_the_jobs_of_tombstones_are_bounded(lookup: Lookup) -> None:
         session = lookup.identify(name=f"n{number}", id=f"id{number}")
         lookup.announce_table(session, jobs)
         lookup.registry.leave(session, lookup.now)
-    assert lookup.registry.tombstones[0].id == "id1"
+    assert lookup.registry.tombstones[0]["id"] == "id1"
     assert len(lookup.ask("find_job", "s.j0")["tombstones"]) == MAX_TOMBSTONE_JOBS // MAX_NODE_JOBS
 
 

@@ -9,11 +9,14 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from gaffer.schemas.messages import Process, ProcessState
+from gaffer.schemas.common import ProcessState
+from gaffer.schemas.messages import Process
 from gaffer_lookupd.errors import Refused
 from gaffer_lookupd.lease import MAX_IDENTIFY_TIMEOUT
 from support.follower import Follower, in_order, jobs_without_ages
 from support.registry import Lookup, json
+
+pytestmark = pytest.mark.pure
 
 TTL, INTERVAL, TICK = 9.0, 3.0, 0.3
 IDS = [f"id{k}" for k in range(10)]
@@ -371,18 +374,18 @@ class RegistryMachine(RuleBasedStateMachine):
         # What is answered, not what the nodes would say: a change that was not published shows as a difference.
         found = {
             node.key: (
-                node.info.name,
+                node.info["name"],
                 node.identity.incarnation,
-                node.seq if node.info.seq is None else node.info.seq,
-                node.info.status,
-                node.info.conflict,
+                node.seq if node.info["seq"] is None else node.info["seq"],
+                node.info["status"],
+                node.info["conflict"],
                 {job: {p.pid: p.state for p in known.values()} for job, known in node.jobs.items()},
             )
             for node in registry.nodes
         }
         assert found == self.model.view()
         assert registry.stale == (self.model.preserving is not None)
-        assert {t.id: t.incarnation for t in registry.tombstones} == {
+        assert {t["id"]: t["incarnation"] for t in registry.tombstones} == {
             id: inc for id, (inc, _) in self.model.graves.items()
         }
 

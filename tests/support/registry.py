@@ -5,7 +5,8 @@ from typing import Any
 
 import msgspec
 
-from gaffer.schemas.messages import Identify, Process, ProcessState
+from gaffer.schemas.common import ProcessState
+from gaffer.schemas.messages import Identify, Process
 from gaffer_lookupd.changes import ChangeLog
 from gaffer_lookupd.lease import Lease
 from gaffer_lookupd.queries import Queries

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from functools import partial
@@ -37,7 +38,9 @@ with socket.socket() as s:
 
 
 async def node_of(trust_local: bool) -> AsyncIterator[HttpNode]:
-    policy = make_policy(own_uid=0, own_names=[], trust_local=trust_local, verify={"honest": Grant(ALL_SCOPES)}.get)
+    policy = make_policy(
+        own_uid=os.geteuid(), own_names=[], trust_local=trust_local, verify={"honest": Grant(ALL_SCOPES)}.get
+    )
     async with running_node(access=policy, limits=Limits(max_connections=CONNECTIONS)) as node:
         yield node
 
