@@ -9,6 +9,7 @@ Programs and hosts
 - `faults`: daemons on such hosts, and clients that ask the lookupds all the time
 - `sandbox`: a gafferd that can be told to run anything
 - `strangers`: processes of another user
+- `writable`: files and directories that other users can write to
 - `attack`: clients that attack a node, as programs of their own
 - `dispositions`: the signals that processes ignore
 
