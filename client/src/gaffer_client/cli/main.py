@@ -1,4 +1,4 @@
-"""The entry points `gaffer` and `gafferctl`: run a command; what ends it becomes a status and one clear line."""
+"""The entry points `gaffer` and `gafferctl`: run a command and turn errors into a message and an exit status."""
 
 import os
 import sys
@@ -25,11 +25,11 @@ from gaffer_client.errors import (
 )
 
 _NOT_THERE: dict[Asks, str] = {
-    "node": "is gafferd running there? use {option} or GAFFER_ENDPOINT to choose another node",
-    "lookup": "is gaffer_lookupd running there? use -L or GAFFER_LOOKUPD to choose others",
+    "node": "check that gafferd is running, or use {option} or GAFFER_ENDPOINT to choose another node",
+    "lookup": "check that gaffer_lookupd is running, or use -L or GAFFER_LOOKUPD to choose others",
     "nobody": "",
 }
-_NO_KEY = "use --api-key-file or GAFFER_API_KEY_FILE to name the file with your key"
+_NO_KEY = "use --api-key-file or GAFFER_API_KEY_FILE to specify your key file"
 
 
 def gaffer() -> int:
@@ -43,7 +43,7 @@ def gafferctl() -> int:
 
 
 def run(program: Program, argv: Sequence[str]) -> int:
-    """Run a program with these arguments; returns the exit status."""
+    """Run a program with these arguments and return its exit status."""
     asks: Asks = "nobody"
     try:
         invocation = parse(program, argv)
@@ -76,7 +76,7 @@ def run(program: Program, argv: Sequence[str]) -> int:
 
 
 def _discard_unwritable() -> None:
-    """Drop what stdout can't take: Python flushes it again at exit, and would complain and exit with status 120."""
+    """Discard output that can't be written: at exit, Python would fail to flush it and exit with status 120."""
     try:
         sys.stdout.flush()
     except OSError:
