@@ -112,12 +112,12 @@ REFUSED = {
     "no key": (
         ("--client-certfile", "client"),
         r"127.0.0.1: rejected node 'gafferd/[0-9.]+ \(one\)': no cluster key",
-        "401: it wants the cluster key; give this node the key file",
+        "401: cluster key required; give this node the key file",
     ),
     "a wrong key": (
         ("--client-certfile", "client", "--cluster-key-file", "wrong_key"),
         r"127.0.0.1: rejected node 'gafferd/[0-9.]+ \(one\)': wrong cluster key",
-        "401: it wants the cluster key; give this node the key file",
+        "401: cluster key required; give this node the key file",
     ),
 }
 

@@ -446,7 +446,7 @@ async def test_a_long_reason_of_a_lookupd_is_shortened() -> None:
     refusal = {"errno": 409, "reason": "x" * 1_000_000}
     async with other_lookupd(lambda message: refusal) as lookup, announcing(lookup.url) as (announcer, _):
         error = await eventually_async(lambda: announcer.status()[0]["error"])
-        assert error.startswith("it refused message 'identify': 409 xxx")
+        assert error.startswith("refused message 'identify': 409 xxx")
         assert len(error) < 400
 
 

@@ -315,7 +315,7 @@ def test_the_backlog_of_lookupd(args: list[str], backlog: int) -> None:
         (["--loop=hula"], "--loop: there is no loop 'hula'\n"),
         (["--lookupd-address=a:5010"], "--lookupd-address: expected an http or https URL, got 'a:5010'\n"),
         (["--keyfile", "/dev/null"], "--keyfile: there is no file '/dev/null'\n"),
-        (["--keyfile", __file__], "--keyfile: a private key is of no use without its certificate\n"),
+        (["--keyfile", __file__], "--keyfile: a private key requires a certificate\n"),
         (["--bind=x:y"], "--bind: 'y' is not a valid port number\n"),
         (["--api-key-file=/missing"], "--api-key-file: there is no file '/missing'\n"),
         (["--certfile", __file__], f"gafferd: can't use the certificate {__file__}: "),
@@ -376,7 +376,7 @@ def test_hup_applies_what_changed(config: Path) -> None:
 
         config.write_text("[process:new]\ncmd =\n")
         node.signal(signal.SIGHUP)
-        node.wait_for_line("the configuration is broken, the old one stays")
+        node.wait_for_line("the configuration is invalid, keeping the current one")
         node.wait_for_line(f"{config}:2: [process:new] cmd: expected a text")
         assert jobs(node) == ["default.sleeper", "default.new"]
         assert os_pids(node) == after

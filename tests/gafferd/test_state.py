@@ -374,7 +374,7 @@ async def test_a_detached_process_without_its_record_is_never_ended(path: Path, 
     mark = msgspec.structs.replace(first, incarnation=2).mark
     detached = spawn("sleep", "60", cookie=f"{mark}:1:detached", session=True)
     plain = spawn("sleep", "60", cookie=f"{mark}:2")
-    with pytest.raises(StateDirError, match=f"should record: {detached.pid}$") as error:
+    with pytest.raises(StateDirError, match=f"are missing from .*: {detached.pid}$") as error:
         end_leftovers(path)
     assert "restore it, or end them" in (error.value.hint or "")
     assert detached.poll() is plain.poll() is None
@@ -448,7 +448,7 @@ async def test_without_records_nothing_is_ended(path: Path, spawn: Spawn) -> Non
     for name in ("state.json", "state.json.copy"):
         (path / name).unlink()
     state = StateDir.open(path)
-    with pytest.raises(StateDirError, match=f"processes of this node run that .* should record: {process.pid}"):
+    with pytest.raises(StateDirError, match=f"running processes of this node are missing from .*: {process.pid}"):
         state.end_leftovers()
     state.close()
     assert process.poll() is None
@@ -468,7 +468,7 @@ def copy_to(path: Path, name: str, owner: subprocess.Popen[str]) -> Path:
     return copy
 
 
-@pytest.mark.expects_errors("is a copy of another one", "are left to their gafferd")
+@pytest.mark.expects_errors("this state directory is a copy", "to their own gafferd")
 async def test_a_copy_ends_nothing_of_the_original(path: Path, spawn: Spawn) -> None:
     original = StateDir.open(path)
     cookie = f"{original.node.id}:{original.node.incarnation}"
@@ -533,7 +533,7 @@ def test_a_damaged_lock_names_nobody(content: bytes) -> None:
     assert parse_owner(b"12\n") == Owner(12)
 
 
-@pytest.mark.expects_errors("is a copy of another one")
+@pytest.mark.expects_errors("this state directory is a copy")
 @pytest.mark.parametrize("content", [b"", b"garbage", None])
 async def test_without_its_lock_a_directory_is_no_original(path: Path, spawn: Spawn, content: bytes | None) -> None:
     process = spawn("sleep", "60")
