@@ -43,9 +43,9 @@ class Origin(NamedTuple):
         whole = text.lower() == f"{parts.scheme}://{parts.netloc}".lower() and "@" not in text
         if parts.scheme not in _PORTS or host is None or not whole or port == 0:
             raise MalformedAnswer(
-                f"{text!r} is not an address that a node can announce",
+                f"{text!r} is not a valid announced address",
                 url=text,
-                hint="nodes announce http://HOST:PORT or https://HOST:PORT: see gafferd's broadcast_address",
+                hint="set broadcast_address of that gafferd to http://HOST:PORT or https://HOST:PORT",
             )
         return cls(text, parts.scheme, host, port or _PORTS[parts.scheme])
 

@@ -169,7 +169,7 @@ class GafferSocket(EventSocket):
 
     def _must_not_be_a_listener(self) -> None:
         if self._thread is threading.current_thread():
-            raise RuntimeError("a listener can't wait for an answer, which comes after it: use send_command")
+            raise RuntimeError("a listener can't wait for a response: use send_command")
 
     def _opened(self) -> Connection:
         if self._connection is None:
@@ -245,7 +245,7 @@ class GafferSocket(EventSocket):
 
     def _ended(self) -> None:
         """Tell who waits that there will be no answer."""
-        lost = Unreachable(f"{self.url} did not answer before the connection ended", url=self.url)
+        lost = Unreachable(f"{self.url} closed the connection before responding", url=self.url)
         with self._lock:
             waiting: list[Future[Any]] = [answer for asked in self._asked.values() for answer in asked]
             waiting += [command._answer for command in self._commands.values()]

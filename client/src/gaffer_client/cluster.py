@@ -67,7 +67,7 @@ class ClusterMap:
         """Take in an event of a lookup that has sent its map; raises OutOfStep."""
         lookup = self._lookups[url]
         if lookup.topology is None:
-            raise OutOfStep(f"{event} came before a snapshot")
+            raise OutOfStep(f"{event} arrived before a snapshot")
         touched = lookup.topology.handle(event, message)
         if not lookup.topology.warming:
             lookup.earlier = None

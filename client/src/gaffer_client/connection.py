@@ -118,7 +118,7 @@ class Connection:
                 elif left < self._ping_interval:
                     raise TimeoutError(f"{self.url} sent nothing within {timeout} s")
                 elif pinged:
-                    self._lose(unreachable(self.url, f"no sign of life for {2 * self._ping_interval:g} s"))
+                    self._lose(unreachable(self.url, f"silent for {2 * self._ping_interval:g} s"))
                 else:
                     pinged = True
                     self._send(events.Ping())
@@ -167,7 +167,7 @@ class Connection:
             ended = not data or self._protocol.state is ConnectionState.CLOSED or len(body) > _MAX_REFUSAL
             if refused is not None and ended:
                 if refused.status_code < 300:
-                    raise ProtocolError(f"there is no websocket at {target.partition('?')[0]}")
+                    raise ProtocolError(f"no websocket at {target.partition('?')[0]}")
                 raise refusal(Answer(refused.status_code, body), self.url)
 
     def _readable(self, seconds: float) -> bool:
@@ -180,7 +180,7 @@ class Connection:
     def _send(self, event: events.Event) -> None:
         with self._sending:
             if self.close_code is not None or self._protocol.state is ConnectionState.LOCAL_CLOSING:
-                raise self._failure or unreachable(self.url, "the connection has ended")
+                raise self._failure or unreachable(self.url, "the connection is closed")
             with self._guarded():
                 self._socket.sendall(self._protocol.send(event))
 
@@ -239,7 +239,7 @@ class Connection:
             with translated_errors(self.url, self._timeout):
                 yield
         except ProtocolError as error:
-            failure = MalformedAnswer(f"{self.url} is no websocket, or a broken one: {error}", url=self.url)
+            failure = MalformedAnswer(f"{self.url} violated the websocket protocol: {error}", url=self.url)
             self._lose(failure)
             raise failure from None
         except GafferClientError as error:

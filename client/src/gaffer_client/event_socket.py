@@ -81,7 +81,7 @@ class EventSocket(Bindable):
                 self._decode(text)
             if not self._closing:
                 why = self._connection.close_reason or f"code {self._connection.close_code}"
-                raise Unreachable(f"{self.url} ended the connection: {why}", url=self.url)
+                raise Unreachable(f"{self.url} closed the connection: {why}", url=self.url)
         except GafferClientError as error:
             self.error = self.error or error
         self._ended()
@@ -91,7 +91,7 @@ class EventSocket(Bindable):
             message = msgspec.json.decode(text)
             self._handle(str(message["event"]), message)
         except (msgspec.DecodeError, RecursionError, KeyError, TypeError) as error:
-            raise MalformedAnswer(f"{self.url} sent a message that can't be: {error!r}", url=self.url) from None
+            raise MalformedAnswer(f"{self.url} sent an invalid message: {error!r}", url=self.url) from None
 
 
 class LookupSocket(EventSocket):

@@ -206,9 +206,9 @@ class EventsourceClient:
         try:
             if not stream.content_type.startswith("text/event-stream"):
                 raise MalformedAnswer(
-                    f"{self.url}{self._path} sends no events",
+                    f"{self.url}{self._path} does not send events",
                     url=self.url,
-                    hint="feeds of a node need ?feed=eventsource",
+                    hint="add ?feed=eventsource to the path of a node's feed",
                 )
             with self._lock:
                 self._stream = stream
@@ -244,7 +244,7 @@ class Watcher(EventsourceClient):
         try:
             return msgspec.json.decode(data)
         except (msgspec.DecodeError, RecursionError) as error:
-            raise ValueError(f"the data of {event} is no JSON: {error}") from None
+            raise ValueError(f"the data of {event} is not valid JSON: {error}") from None
 
 
 def _split(url: str) -> tuple[str, str]:

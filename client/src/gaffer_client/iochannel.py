@@ -128,7 +128,7 @@ class IOChannel:
                 self._await(lambda: id in self._answers, timeout)
                 if id not in self._answers:
                     why = self.end_reason or "the channel was closed"
-                    raise Unreachable(f"not all was written: {why}", url=self._connection.url)
+                    raise Unreachable(f"write incomplete: {why}", url=self._connection.url)
                 error = self._answers[id]
         finally:
             with self._news:
@@ -140,7 +140,7 @@ class IOChannel:
     def _await(self, is_here: Callable[[], bool], timeout: float | None) -> None:
         """Wait for something, or for the end. Called with the lock held."""
         if not self._news.wait_for(lambda: is_here() or self._ended, timeout):
-            raise TimeoutError(f"nothing came within {timeout} s")
+            raise TimeoutError(f"no data within {timeout} s")
         if not is_here() and self._failure is not None:
             raise self._failure
 
@@ -166,7 +166,7 @@ class IOChannel:
             error = msgspec.json.decode(frame.body, type=FrameError) if frame.type == ERROR else None
         except (GafferError, msgspec.DecodeError, RecursionError, ValueError):
             url = self._connection.url
-            raise MalformedAnswer(f"{url} sent what is no frame of a channel", url=url) from None
+            raise MalformedAnswer(f"{url} sent an invalid channel frame", url=url) from None
         with self._news:
             if error is not None:
                 self._take_error(frame.id, error)

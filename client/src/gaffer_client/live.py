@@ -172,7 +172,7 @@ class _Follower:
 
     def _lost(self, error: GafferClientError | None) -> None:
         url = self._transport.url
-        self._shared.lost(url, error or Unreachable(f"the events of {url} have ended", url=url))
+        self._shared.lost(url, error or Unreachable(f"{url} closed the event stream", url=url))
 
     def _run(self) -> None:
         backoff = Backoff()

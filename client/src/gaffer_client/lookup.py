@@ -69,7 +69,7 @@ class Lookup:
         timeout: float = DEFAULT_TIMEOUT,
     ) -> None:
         if stale not in ("answer", "raise"):
-            raise ValueError(f"stale={stale!r}: say answer or raise")
+            raise ValueError(f"stale={stale!r}: use answer or raise")
         transports = [
             Transport(
                 url,
@@ -84,7 +84,7 @@ class Lookup:
         ]
         self._transports = {transport.url: transport for transport in transports}
         if not self._transports:
-            raise ValueError("a Lookup needs at least one address")
+            raise ValueError("at least one address is required")
         self._panel: Panel[_Reply] = Panel(self._transports)
         self._timeout = timeout
         self._repeats = stale == "answer"

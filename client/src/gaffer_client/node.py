@@ -28,7 +28,7 @@ class Server:
     `http://127.0.0.1:5000`.
 
     `api_key` is sent with each request. `cacert` is a PEM file with the authorities to trust, `certfile` and
-    `keyfile` the client's own certificate; `timeout`, in seconds, bounds a whole exchange, of which connecting takes 5
+    `keyfile` the client certificate; `timeout`, in seconds, bounds a whole exchange, of which connecting takes 5
     at most. Usable as a context manager. Not for use by several threads at once.
 
     A key, and the environment of a job, are sent over https, or to a server on this host that runs as the same user

@@ -49,7 +49,7 @@ class Panel(Generic[T]):
         news = threading.Condition()
         for url, transport in self._transports.items():
             if (thread := self._threads.get(url)) is not None and thread.is_alive():
-                outcomes[url] = unreachable(url, "it has not answered the question before yet")
+                outcomes[url] = unreachable(url, "the previous query is still pending")
             else:
                 self._threads[url] = threading.Thread(
                     target=self._run, args=(fetch, url, transport, outcomes, news), name=f"asking {url}", daemon=True

@@ -23,7 +23,7 @@ class Process:
 
     @property
     def active(self) -> bool:
-        """Whether it is still there."""
+        """Whether it is left."""
         return self.server.is_process(self.pid)
 
     def info(self) -> dict[str, Any]:

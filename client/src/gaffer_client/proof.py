@@ -21,7 +21,7 @@ from gaffer_client.transport import Transport
 
 _UCRED = struct.Struct("=iII")  # pid, uid, gid
 _PAUSE = 0.001  # seconds between two looks at a connection that the server has not accepted yet
-_HINT = "use https with --cacert, or --insecure if you trust {whom} with it (in Python insecure=True)"
+_HINT = "use https with --cacert, or --insecure if you trust {whom} (in Python insecure=True)"
 
 
 def check_server(sock: AnySocket, transport: Transport) -> None:
@@ -35,7 +35,7 @@ def check_server(sock: AnySocket, transport: Transport) -> None:
     url = transport.url
     if sock.family != socket.AF_UNIX and not is_loopback(sock.getpeername()[0]):
         raise UntrustedServer(
-            f"keys and environments do not go to {url}: plain http shows them to the network",
+            f"keys and environments are not sent to {url}: plain http exposes them to the network",
             url=url,
             hint=_HINT.format(whom="the network"),
         )
@@ -43,13 +43,13 @@ def check_server(sock: AnySocket, transport: Transport) -> None:
     own = os.geteuid()
     if uid is None or uid == own == _overflow_uid():
         raise UntrustedServer(
-            f"keys and environments do not go to {url}: the kernel does not say which user serves it",
+            f"keys and environments are not sent to {url}: the kernel does not report the user of the server",
             url=url,
-            hint=_HINT.format(whom="whoever serves it"),
+            hint=_HINT.format(whom="the server"),
         )
     if uid not in (0, own):
         raise UntrustedServer(
-            f"keys and environments do not go to {url}: it is served by {_user(uid)}, not by you or root",
+            f"keys and environments are not sent to {url}: the server runs as {_user(uid)}, not as you or root",
             url=url,
             hint=_HINT.format(whom="that user"),
         )

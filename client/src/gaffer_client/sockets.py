@@ -94,11 +94,11 @@ def _connect_to_host(transport: Transport, deadline: float) -> AnySocket:
     try:
         sock = _connect_to_any(_resolve(host, port, deadline), deadline)
     except UnicodeError:
-        raise unreachable(transport.url, f"{host!r} can't be the name of a host") from None
+        raise unreachable(transport.url, f"{host!r} is not a valid host name") from None
     try:
         if not transport.may_be_here and is_loopback(sock.getpeername()[0]):
             raise UntrustedServer(
-                f"{transport.url} is an address of this host, and a lookup of another host announces it",
+                f"{transport.url} is an address of this host, but a lookup on another host announces it",
                 url=transport.url,
             )
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -151,7 +151,7 @@ def _connect_to_any(addresses: Sequence[_AddressInfo], deadline: float) -> Timed
     """Connect to the first address that answers: each gets a head start over the next (RFC 8305, "Happy Eyeballs")."""
     waiting = _alternating(addresses)
     under_way: dict[int, TimedSocket] = {}
-    failure = OSError("the host has no address")
+    failure = OSError("the host name has no addresses")
     poll = select.poll()
     try:
         while waiting or under_way:

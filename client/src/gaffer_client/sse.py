@@ -62,7 +62,7 @@ class EventParser:
     def _count(self, size: int) -> None:
         self._size += size
         if self._size > self._limit:
-            raise ValueError(f"an event is over {self._limit} bytes")
+            raise ValueError(f"an event exceeds {self._limit} bytes")
 
     def _handle(self, line: bytes) -> ServerEvent | None:
         """Take in a line; a blank one ends an event."""

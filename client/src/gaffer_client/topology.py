@@ -92,7 +92,7 @@ class Topology:
         except msgspec.ValidationError as error:
             raise OutOfStep(f"{event}: {error}") from None
         except KeyError as missing:
-            raise OutOfStep(f"{event}: there is no {missing}") from None
+            raise OutOfStep(f"{event}: missing {missing}") from None
 
     def _handle(self, event: str, message: Mapping[str, Any]) -> Touched:
         match event:

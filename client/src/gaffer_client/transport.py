@@ -84,9 +84,9 @@ def parse_url(url: str) -> Address:
         path = path[2:] if path.startswith("//") else path
         if not path.startswith("/"):
             raise InvalidURL(
-                f"{url!r} names no socket",
+                f"{url!r} does not give a socket path",
                 url=url,
-                hint="give the absolute path of the socket: unix:/run/gaffer/gafferd.sock",
+                hint="use the absolute path of the socket, such as unix:/run/gaffer/gafferd.sock",
             )
         return Address(f"unix:{path}", "http://localhost", path)
     try:
@@ -96,18 +96,18 @@ def parse_url(url: str) -> Address:
         raise InvalidURL(f"{url!r} is not a valid URL: {error}", url=url) from None
     if parts.scheme not in ("http", "https") or not _HOST.fullmatch(parts.hostname or ""):
         raise InvalidURL(
-            f"{url!r} is not the URL of a server",
+            f"{url!r} is not a server URL",
             url=url,
             hint="write http://HOST:PORT, https://HOST:PORT or unix:/PATH",
         )
     if parts.username is not None or parts.password is not None:
         raise InvalidURL(
-            f"the URL of {parts.hostname} holds a user name or a password",
+            f"the URL of {parts.hostname} contains a user name or password",
             url=f"{parts.scheme}://{parts.hostname}",
-            hint="keys are given in a file, never in a URL",
+            hint="keep keys in a file, never in a URL",
         )
     if parts.query or parts.fragment or port == 0:
-        raise InvalidURL(f"{url!r} is not the URL of a server", url=url, hint="write no more than http://HOST:PORT")
+        raise InvalidURL(f"{url!r} is not a server URL", url=url, hint="write only http://HOST:PORT")
     base = f"{parts.scheme}://{parts.netloc}{parts.path}".rstrip("/")
     return Address(base, base, None)
 
@@ -146,7 +146,7 @@ class Transport:
         timeout: float = DEFAULT_TIMEOUT,
     ) -> None:
         if api_key is not None and not is_key(api_key):
-            raise ValueError("a key is one printable ASCII word")
+            raise ValueError("a key must be one word of printable ASCII characters")
         self.address = parse_url(url)
         self.security = Security(api_key, cacert, certfile, keyfile, insecure)
         self.timeout = timeout
@@ -228,7 +228,7 @@ class Transport:
         """Send a request whose answer is `{"ok": true}`."""
         answer = self.request(method, path, document=document, body=body)
         if not self.decode(answer, Done)["ok"]:
-            raise MalformedAnswer(f"{self.url} says neither that it is done nor why not", url=self.url)
+            raise MalformedAnswer(f"{self.url} returned neither success nor an error", url=self.url)
 
     def decode(self, answer: Answer, shape: type[T]) -> T:
         """The JSON document of an answer; raises MalformedAnswer when it is none or not of that shape."""
@@ -237,9 +237,9 @@ class Transport:
             msgspec.convert(document, tolerant(shape))
         except _UNREADABLE as error:
             raise MalformedAnswer(
-                f"{self.url} gave an answer that can't be understood: {error}",
+                f"{self.url} sent an invalid response: {error}",
                 url=self.url,
-                hint="is that the address of a Gaffer server of this version?",
+                hint="check that this is the address of a Gaffer server, and its version",
             ) from None
         checked: T = document
         return checked
@@ -300,7 +300,7 @@ class Transport:
             for chunk in response.iter_content(_CHUNK):
                 content += chunk
                 if len(content) > MAX_ANSWER:
-                    raise MalformedAnswer(f"the answer of {self.url} is over {MAX_ANSWER} bytes", url=self.url)
+                    raise MalformedAnswer(f"the response of {self.url} exceeds {MAX_ANSWER} bytes", url=self.url)
         return bytes(content)
 
     @contextmanager
@@ -378,7 +378,7 @@ def with_query(path: str, query: Mapping[str, str] | None) -> str:
 def refusal(answer: Answer, url: str) -> StatusError | MalformedAnswer:
     """The error for an answer that is none of status 2xx."""
     if 300 <= answer.status < 400:
-        return MalformedAnswer(f"{url} redirects elsewhere, as no Gaffer server does", url=url)
+        return MalformedAnswer(f"{url} answered with a redirect, which Gaffer servers never do: check the URL", url=url)
     try:
         document = msgspec.json.decode(answer.body)
     except _UNREADABLE:
@@ -396,8 +396,8 @@ def tls_failed(url: str, error: BaseException) -> Unreachable:
     from gaffer.runtime import tls  # brings in ssl, which most commands don't need
 
     hint = (
-        "use --cacert to name the certificate of the authority that signed the server's, and --certfile and --keyfile "
-        "if it wants a certificate of yours (in Python cacert=, certfile= and keyfile=)"
+        "use --cacert for the CA that signed the server's certificate, and --certfile and --keyfile if the server "
+        "requires a client certificate (in Python cacert=, certfile= and keyfile=)"
     )
     return unreachable(url, f"TLS failed: {tls.explain(error) or error}", hint)
 

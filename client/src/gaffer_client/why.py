@@ -53,7 +53,7 @@ class Inquiry:
 def findings(inquiry: Inquiry) -> list[str]:
     """What is odd, a sentence each; empty when all say the same and all is well."""
     return [
-        *(f"{url} gave no answer: {why}" for url, why in inquiry.failures.items()),
+        *(f"{url} did not respond: {why}" for url, why in inquiry.failures.items()),
         *(finding for view in inquiry.views for finding in _doubts(view)),
         *_absence(inquiry),
         *_namesakes(inquiry),
@@ -64,30 +64,30 @@ def findings(inquiry: Inquiry) -> list[str]:
 
 def _doubts(view: View) -> Iterator[str]:
     if view.warming:
-        yield f"{view.url} has just started: it may not know all nodes yet"
+        yield f"{view.url} has just started and may not know all nodes yet"
     elif view.stale:
-        yield f"{view.url} has not heard of most nodes: what it says may be old"
+        yield f"{view.url} has lost contact with most nodes: its data may be outdated"
 
 
 def _absence(inquiry: Inquiry) -> Iterator[str]:
     if not inquiry.views:
-        yield "no lookup answers, so nobody knows which nodes there are"
+        yield "no lookup responded: the nodes of the cluster are unknown"
     elif not inquiry.sources:
-        yield f"no lookup knows a node that has {inquiry.name}"
+        yield f"no lookup lists a node with {inquiry.name}"
         for view in inquiry.views:
             if lost := [grave["id"] for grave in view.tombstones if grave.get("reason") != _LEFT]:
-                yield f"{view.url} dropped nodes a short time ago, which may have had it: {', '.join(lost)}"
+                yield f"{view.url} recently dropped nodes that may have had it: {', '.join(lost)}"
     for key, report in inquiry.reports.items():
         if key in inquiry.sources:
             continue
         name = display_name(report.node)
         if report.job is not None:
             if inquiry.views:
-                yield f"{name} has it, and no lookup says so"
+                yield f"{name} has it, but no lookup lists it"
             yield from _trouble(report.job, name)
             yield from _links(report)
         elif not inquiry.views:
-            yield f"{name} itself gave no answer: {report.error}" if report.error else f"{name} has no such job"
+            yield f"{name} did not respond: {report.error}" if report.error else f"{name} has no such job"
 
 
 def _namesakes(inquiry: Inquiry) -> Iterator[str]:
@@ -95,7 +95,7 @@ def _namesakes(inquiry: Inquiry) -> Iterator[str]:
     names = Counter(node["name"] for node in nodes if node.get("conflict"))
     for name, number in names.items():
         origins = ", ".join(node["origin"] for node in nodes if node["name"] == name)
-        yield f"{number} nodes are called {name}: {origins}"
+        yield f"{number} nodes are named {name}: {origins}"
 
 
 def _about(inquiry: Inquiry, key: NodeKey, source: JobSource) -> Iterator[str]:
@@ -103,15 +103,15 @@ def _about(inquiry: Inquiry, key: NodeKey, source: JobSource) -> Iterator[str]:
     node = source["node_info"]
     name = display_name(node)
     if node.get("status") == _SUSPECT:
-        yield f"{name} was not heard for {_seconds(node)}: it is suspect, and leaves the answers when its lease ends"
+        yield f"{name} has been silent for {_seconds(node)}: it is suspect and will be removed when its lease expires"
     if node.get("draining", node.get("status") == _DRAINING):
-        yield f"{name} is being drained: its processes take no work"
+        yield f"{name} is being drained: its processes are out of service"
     processes = source.get("processes", [])
     if processes and not any(process["state"] == _READY for process in processes):
         states = ", ".join(f"{process['pid']} {process['state']}" for process in processes)
-        yield f"no process of it is ready on {name}: {states}"
+        yield f"no process is ready on {name}: {states}"
     elif not source["pids"]:
-        yield f"{name} has the job, and no process of it takes work"
+        yield f"{name} has the job, but no process in service"
     for view in inquiry.views:
         yield from _who_differs(view, key, source, name, inquiry.name)
     report = inquiry.reports.get(key)
@@ -127,9 +127,9 @@ def _who_differs(view: View, key: NodeKey, source: JobSource, name: str, job: st
     if known is None and here is None:
         yield f"{view.url} does not know {name}"
     elif here is None:
-        yield f"{view.url} knows {name}, and not that it has the job{_behind(known, source['node_info'])}"
+        yield f"{view.url} lists {name}, but not with the job{_behind(known, source['node_info'])}"
     elif sorted(here["pids"]) != sorted(source["pids"]):
-        yield f"{view.url} says {_pids(here['pids'])} for {name}{_behind(here['node_info'], source['node_info'])}"
+        yield f"{view.url} lists {_pids(here['pids'])} for {name}{_behind(here['node_info'], source['node_info'])}"
 
 
 def _behind(node: AgedNodeInfo | None, best: AgedNodeInfo) -> str:
@@ -137,19 +137,19 @@ def _behind(node: AgedNodeInfo | None, best: AgedNodeInfo) -> str:
     if node is None or position == (best.get("incarnation"), best.get("seq")):
         return ""
     if node.get("incarnation") != best.get("incarnation"):
-        return f": it knows start {node.get('incarnation')} of the node, others start {best.get('incarnation')}"
-    return f": it knows change {node.get('seq')} of the node, others change {best.get('seq')}"
+        return f": it has start {node.get('incarnation')} of the node, others have start {best.get('incarnation')}"
+    return f": it has change {node.get('seq')} of the node, others have change {best.get('seq')}"
 
 
 def _against(report: Report, source: JobSource, name: str) -> Iterator[str]:
     """How what a node says itself differs from what the lookups say of it."""
     if report.error is not None:
-        yield f"{name} itself gave no answer: {report.error}"
+        yield f"{name} did not respond: {report.error}"
     elif report.job is None:
-        yield f"{name} itself says that it has no such job"
+        yield f"{name} reports no such job"
     else:
         if sorted(report.job["processes"]) != sorted(source["pids"]):
-            yield f"{name} itself says {_pids(report.job['processes'])}, the lookups {_pids(source['pids'])}"
+            yield f"{name} reports {_pids(report.job['processes'])}, the lookups list {_pids(source['pids'])}"
         yield from _trouble(report.job, name)
 
 
@@ -161,7 +161,7 @@ def _trouble(job: "JobInfo", name: str) -> Iterator[str]:
     last = job.get("last_exit")
     lines = (last["output"] or "").splitlines()[-_LAST_LINES:] if last and last["reason"] != "stopped" else []
     wrote = f"; the last lines of its output: {' / '.join(lines)}" if lines else ""
-    yield f"{name} itself says that the job is {in_state(job['state'])}{why}{wrote}"
+    yield f"{name} reports that the job is {in_state(job['state'])}{why}{wrote}"
 
 
 def _links(report: Report) -> Iterator[str]:
@@ -171,7 +171,7 @@ def _links(report: Report) -> Iterator[str]:
         yield f"{name} announces its jobs to no lookup"
     for link in report.lookupds:
         if not link["connected"]:
-            yield f"{name} is not connected to {link['address']}: {link['error'] or 'it is about to connect'}"
+            yield f"{name} is not connected to {link['address']}: {link['error'] or 'connecting'}"
 
 
 def _buried(inquiry: Inquiry) -> Iterator[str]:
@@ -183,7 +183,7 @@ def _buried(inquiry: Inquiry) -> Iterator[str]:
             if key not in inquiry.sources and key in gone:
                 url, reason = gone[str(key)]
                 name = display_name(source["node_info"])
-                yield f"{view.url} still lists {name}, which {url} knows to be gone ({reason})"
+                yield f"{view.url} still lists {name}, which is gone according to {url} ({reason})"
 
 
 def _pids(pids: Sequence[int]) -> str:
