@@ -1,9 +1,9 @@
-"""Merging what several lookups know into one answer. Pure: no I/O, no clock.
+"""Merges the views of several lookups into one response. Pure: no I/O, no clock.
 
-Lookups have no consensus: each holds what nodes told it, and may be behind. For each node the lookup that is
-furthest (incarnation, then seq, then the one that hears it) is believed, and everything about that node comes from
-it. A node that any lookup hears is not suspect. A tombstone removes a node unless it has started again
-since, or another lookup still hears it; a node that left is gone wherever an earlier change of it is still listed.
+Lookups have no consensus: each stores the announcements it received and may be behind. For each node, everything comes
+from the lookup with its latest state (by incarnation, then seq, then contact with the node). A node in contact with any
+lookup is not suspect. A tombstone removes a node unless the node has restarted since or another lookup is still in
+contact with it; a node that left is removed from all lookups that still list an earlier state of it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,10 +22,10 @@ ALIVE: Final = "alive"
 
 @dataclass(frozen=True)
 class View:
-    """What the lookup at `url` knows: nodes, and for each job the nodes that run it.
+    """The state of the lookup at `url`: nodes, and the nodes that run each job.
 
-    A lookup that is `warming` has started a moment ago and does not know all nodes yet. Its view from before is
-    `earlier`: it helps out, and is no answer by itself.
+    A `warming` lookup has just started and may not know all nodes yet. An `earlier` view is from before its restart: it
+    only supplements other views.
     """
 
     url: str
@@ -38,7 +38,7 @@ class View:
 
 
 class Merged(NamedTuple):
-    """One answer out of many; `agree` holds the urls of the views that say the same by themselves."""
+    """The merged views; `agree` contains the URLs of the views that equal the result."""
 
     nodes: list[AgedNodeInfo]
     jobs: dict[str, list[JobSource]]
@@ -47,9 +47,10 @@ class Merged(NamedTuple):
 
 
 class _Position(NamedTuple):
-    """How far a lookup has followed a node; the greatest is believed.
+    """How recent the state of a node in a lookup is; the greatest wins.
 
-    Orders to drain are numbered. Peers that do not number them, as before, are believed where they are not draining.
+    Drain orders are numbered. For peers of earlier versions, which do not number them, the state that is not draining
+    wins.
     """
 
     incarnation: int
@@ -64,7 +65,7 @@ class _Sighting(NamedTuple):
 
 
 def merge(views: Sequence[View]) -> Merged:
-    """Merge the views of the lookups that answered; the order is that of node and job names."""
+    """Merge the views of the lookups that responded, sorted by node and job name."""
     sightings: dict[NodeKey, list[_Sighting]] = {}
     for view in views:
         for key, sighting in _sightings(view).items():
@@ -104,9 +105,9 @@ def merge(views: Sequence[View]) -> Merged:
 
 
 def bridged(views: Sequence[View], earlier: Sequence[View]) -> list[View]:
-    """The views, and while none is good what the lookups that are warming knew before.
+    """Return the views and, if none is good, the earlier views of warming lookups.
 
-    A view is good when it is not stale. What warming lookups have heard since is newer, so merging prefers it.
+    A view is good if it is not stale. The current state of warming lookups is newer, so merging prefers it.
     """
     if any(not view.stale for view in views):
         return list(views)
@@ -115,12 +116,12 @@ def bridged(views: Sequence[View], earlier: Sequence[View]) -> list[View]:
 
 
 def node_key(node: AgedNodeInfo) -> NodeKey:
-    """What makes a node the same in the answers of several lookups: its id, for older nodes name and origin."""
+    """Return the key of a node across lookups: its id, or name and origin for older nodes."""
     return node.get("id") or (node["name"], node["origin"])
 
 
 def _sightings(view: View) -> dict[NodeKey, _Sighting]:
-    """Each node of a view, as its best entry describes it: it may be listed by itself and in its jobs."""
+    """Return the most recent entry of each node of a view, which may be listed separately and in its jobs."""
     found: dict[NodeKey, _Sighting] = {}
     listed = [*view.nodes, *(source["node_info"] for sources in view.jobs.values() for source in sources)]
     for node in listed:
@@ -142,11 +143,11 @@ def _buries(grave: Tombstone, key: NodeKey, position: _Position, hearing: int) -
         return False
     if grave["incarnation"] > position.incarnation or hearing == 0:
         return True
-    return grave.get("reason") == LEFT and grave["seq"] > position.seq  # leaving is a change with a number of its own
+    return grave.get("reason") == LEFT and grave["seq"] > position.seq  # leaving is a numbered change itself
 
 
 def _with_status(node: AgedNodeInfo, heard: AgedNodeInfo, same_life: Sequence[AgedNodeInfo]) -> AgedNodeInfo:
-    """`node`, not suspect when `heard`, the entry of the lookup that hears it best, is not; with a conflict of any."""
+    """Return `node` with the status of `heard`, the entry with the best contact, and with any reported conflict."""
     merged = node.copy()
     if "status" in heard:
         merged["status"] = heard["status"]
@@ -160,7 +161,7 @@ def _with_status(node: AgedNodeInfo, heard: AgedNodeInfo, same_life: Sequence[Ag
 
 
 def _is_draining(node: AgedNodeInfo) -> bool | None:
-    """Whether the node drains, None when its entry does not say so because it is suspect."""
+    """Return whether the node is draining, or None if unknown because the node is suspect."""
     if "draining" in node:
         return node["draining"]
     return None if node.get("status") == SUSPECT else node.get("status") == DRAINING

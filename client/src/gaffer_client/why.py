@@ -1,4 +1,4 @@
-"""Why lookups name the nodes that they name for a job: what is odd about their answers and those of the nodes. Pure."""
+"""Findings about a job: inconsistencies between the responses of lookups and nodes. Pure."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,9 +19,9 @@ _READY, _DRAINING, _SUSPECT, _LEFT = "ready", "draining", "suspect", "left"
 
 
 class Report(NamedTuple):
-    """What a node said when it was asked itself: the job, None when it has none of that name, and its links to lookups.
+    """The response of a node: the job, or None if it does not have it, and its connections to lookups.
 
-    Or `error`, why it said nothing.
+    `error` is set instead if the node did not respond.
     """
 
     node: AgedNodeInfo
@@ -32,7 +32,7 @@ class Report(NamedTuple):
 
 @dataclass(frozen=True)
 class Inquiry:
-    """All that was said about the job `name`: by each lookup, or why it said nothing, and by nodes."""
+    """The responses about the job `name`: views and failures of lookups, and reports of nodes."""
 
     name: str
     views: Sequence[View]
@@ -41,17 +41,17 @@ class Inquiry:
 
     @cached_property
     def merged(self) -> Merged:
-        """What all lookups say together."""
+        """The merged view of all lookups."""
         return merge(self.views)
 
     @cached_property
     def sources(self) -> dict[NodeKey, JobSource]:
-        """The nodes that have the job, according to all lookups together."""
+        """The nodes that have the job, according to the merged view."""
         return {node_key(source["node_info"]): source for source in self.merged.jobs.get(self.name, [])}
 
 
 def findings(inquiry: Inquiry) -> list[str]:
-    """What is odd, a sentence each; empty when all say the same and all is well."""
+    """Return the findings as text, one per problem; empty if all servers agree and all is well."""
     return [
         *(f"{url} did not respond: {why}" for url, why in inquiry.failures.items()),
         *(finding for view in inquiry.views for finding in _doubts(view)),
@@ -99,7 +99,7 @@ def _namesakes(inquiry: Inquiry) -> Iterator[str]:
 
 
 def _about(inquiry: Inquiry, key: NodeKey, source: JobSource) -> Iterator[str]:
-    """What is odd about one of the nodes that have the job."""
+    """Yield findings about one of the nodes that have the job."""
     node = source["node_info"]
     name = display_name(node)
     if node.get("status") == _SUSPECT:
@@ -121,7 +121,7 @@ def _about(inquiry: Inquiry, key: NodeKey, source: JobSource) -> Iterator[str]:
 
 
 def _who_differs(view: View, key: NodeKey, source: JobSource, name: str, job: str) -> Iterator[str]:
-    """How one lookup differs from what all say together about a node."""
+    """Yield how one lookup differs from the merged view of a node."""
     known = next((node for node in view.nodes if node_key(node) == key), None)
     here = next((each for each in view.jobs.get(job, ()) if node_key(each["node_info"]) == key), None)
     if known is None and here is None:
@@ -142,7 +142,7 @@ def _behind(node: AgedNodeInfo | None, best: AgedNodeInfo) -> str:
 
 
 def _against(report: Report, source: JobSource, name: str) -> Iterator[str]:
-    """How what a node says itself differs from what the lookups say of it."""
+    """Yield how the report of a node differs from the lookups."""
     if report.error is not None:
         yield f"{name} did not respond: {report.error}"
     elif report.job is None:
@@ -154,7 +154,7 @@ def _against(report: Report, source: JobSource, name: str) -> Iterator[str]:
 
 
 def _trouble(job: "JobInfo", name: str) -> Iterator[str]:
-    """Why the processes of a job don't stay up on a node, with the last lines of the last one that ended."""
+    """Yield why a job does not run on a node, with the last lines of output of its last process."""
     if job["state"] == "running" and not job["reason"]:
         return
     why = f": {job['reason']}" if job["reason"] else ""
@@ -165,7 +165,7 @@ def _trouble(job: "JobInfo", name: str) -> Iterator[str]:
 
 
 def _links(report: Report) -> Iterator[str]:
-    """To which lookups a node is not connected."""
+    """Yield the lookups that a node is not connected to."""
     name = display_name(report.node)
     if report.error is None and not report.lookupds:
         yield f"{name} announces its jobs to no lookup"
@@ -175,7 +175,7 @@ def _links(report: Report) -> Iterator[str]:
 
 
 def _buried(inquiry: Inquiry) -> Iterator[str]:
-    """Nodes that some lookup still lists for the job, and that others know to be gone."""
+    """Yield nodes that one lookup still lists for the job but another one reports as gone."""
     gone = {grave["id"]: (view.url, grave.get("reason", "gone")) for view in inquiry.views for grave in view.tombstones}
     for view in inquiry.views:
         for source in view.jobs.get(inquiry.name, ()):
