@@ -410,9 +410,9 @@ def test_every_mistake_at_once(mistakes: Mistakes) -> None:
         "gaffer.ini:9: [process:web] cmd is missing\n  hint: say what to run",
         "gaffer.ini:10: [process:web] unknown key 'comand'\n  hint: did you mean 'cmd'?",
         "gaffer.ini:11: [process:web] numprocesses: expected a whole number of 0 or more, got 'two'",
-        "gaffer.ini:12: [process:web] numprocesses is already on line 11\n  hint: remove one of the two",
-        "gaffer.ini:13: [process:web] is already on line 9\n  hint: merge the two sections",
-        "gaffer.ini:15: [job:default:web] the job web is already at gaffer.ini:9\n  hint: rename one of them",
+        "gaffer.ini:12: [process:web] numprocesses is already set on line 11\n  hint: remove one of the two",
+        "gaffer.ini:13: [process:web] already exists on line 9\n  hint: merge the two sections",
+        "gaffer.ini:15: [job:default:web] the job web is already defined at gaffer.ini:9\n  hint: rename one of them",
         "gaffer.ini:18: [process:cache] cmd: can't be split into words: No closing quotation\n"
         "  hint: close the quotation",
         "gaffer.ini:19: [process:cache] flapping: expected a number, got 'x'",
@@ -423,7 +423,7 @@ def test_every_mistake_at_once(mistakes: Mistakes) -> None:
         "gaffer.ini:24: [process:cache] labels: expected name=value pairs, got 'x'\n  hint: such as zone=a, disk=ssd",
         "gaffer.ini:25: [process:12] the job name '12' is all digits and would be taken for a process id\n"
         "  hint: add a letter",
-        "gaffer.ini:27: [env:wb] there is no job wb\n  hint: did you mean 'web'?",
+        "gaffer.ini:27: [env:wb] no such job: wb\n  hint: did you mean 'web'?",
         "gaffer.ini:31: [env:cache] PORT is given twice\n  hint: variable names are converted to upper case",
         "gaffer.ini:33: [webhooks] create: expected an http or https URL, got 'nowhere'\n"
         "  hint: such as http://10.0.0.7:5010",
@@ -470,7 +470,7 @@ def test_every_mistake_at_once(mistakes: Mistakes) -> None:
         ),
         pytest.param(
             "[env:web]\nA = 1\n",
-            "gaffer.ini:1: [env:web] there is no job web\n  hint: add a section [process:web]",
+            "gaffer.ini:1: [env:web] no such job: web\n  hint: add a section [process:web]",
             id="an environment for nothing",
         ),
         pytest.param(
@@ -536,7 +536,7 @@ def test_mistakes_in_included_files_name_them(mistakes: Mistakes) -> None:
         "[gaffer]\ninclude = a.ini\n[process:web]\ncmd = x\n",
         **{"a.ini": "[process:web]\ncmd = y\n[process:db]\ncmd =\n"},
     ) == [
-        "a.ini:1: [process:web] this section is already at gaffer.ini:3\n  hint: merge the sections",
+        "a.ini:1: [process:web] this section already exists at gaffer.ini:3\n  hint: merge the sections",
         "a.ini:4: [process:db] cmd: expected a text that is not empty, got ''",
     ]
 
@@ -635,6 +635,6 @@ def test_the_default_places(tmp_path: Path, home: Path) -> None:
 def test_a_configuration_that_was_asked_for_must_exist(tmp_path: Path, home: Path) -> None:
     with pytest.raises(ConfigError, match="does not exist"):
         find_config(str(tmp_path / "missing"), {}, home, False)
-    with pytest.raises(ConfigError, match=r"holds no gafferd\.ini or gaffer\.ini") as caught:
+    with pytest.raises(ConfigError, match=r"contains no gafferd\.ini or gaffer\.ini") as caught:
         find_config(None, {"GAFFERD_CONFIG": str(tmp_path)}, home, False)
     assert "GAFFERD_CONFIG" in (caught.value.hint or "")

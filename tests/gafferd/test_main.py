@@ -202,7 +202,7 @@ def test_one_gafferd_a_state_directory(tmp_path: Path, refused: Refused) -> None
     with gafferd(state_dir=tmp_path / "state") as node:
         code, message = refused("--bind=127.0.0.1:0")
         assert code == 1
-        assert f"another gafferd (pid {node.pid}) uses the state directory" in message
+        assert f"is in use by another gafferd (pid {node.pid})" in message
         assert "--state-dir" in message
 
 
@@ -308,7 +308,7 @@ def test_the_backlog_of_lookupd(args: list[str], backlog: int) -> None:
     ("args", "shown"),
     [
         (["--bnd=x"], "--bnd: there is no such option\n  hint: did you mean '--bind'?\n"),
-        (["a.ini", "b.ini"], "gafferd: an option is unknown or given twice, or there is more than one configuration"),
+        (["a.ini", "b.ini"], "gafferd: an option is unknown or given twice, or more than one configuration"),
         (["--config"], "gafferd: --config requires argument\n  hint: see gafferd --help\n"),
         (["--backlog=many"], "--backlog: expected a whole number from 1 to 65535, got 'many'\n"),
         (["--log-level=loud"], "--log-level: unknown log level 'loud'\n"),
