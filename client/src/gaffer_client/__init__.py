@@ -37,7 +37,7 @@ __all__ = [
     "errors",
 ]
 
-# Imported on first use: websockets and HTTP take long to import, and the commands catch signals before that.
+# Imported on first use, because websockets and HTTP are slow to import and the commands catch signals before that.
 _MODULES = {
     "Channel": "channel",
     "EventsourceClient": "eventsource",

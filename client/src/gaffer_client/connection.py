@@ -71,7 +71,7 @@ class Connection:
             with self._guarded():
                 if transport.security.api_key is not None:
                     self.check_server()
-                self._shake_hands(transport, with_query(path, query))
+                self._handshake(transport, with_query(path, query))
         except BaseException:
             self._socket.close()
             raise
@@ -103,7 +103,7 @@ class Connection:
         pinged = False
         with self._receiving:
             with suppress(GafferClientError), self._guarded():
-                self._take_in_events()  # events may have arrived with the handshake
+                self._process_events()  # events may have arrived with the handshake
             while not self._messages:
                 if self._failure is not None:
                     raise self._failure
@@ -114,11 +114,11 @@ class Connection:
                     pinged = False
                     # An error is raised after the messages before it.
                     with suppress(GafferClientError), self._guarded():
-                        self._take_in(self._socket.recv(_READ_SIZE))
+                        self._process(self._socket.recv(_READ_SIZE))
                 elif left < self._ping_interval:
                     raise TimeoutError(f"{self.url} sent nothing within {timeout} s")
                 elif pinged:
-                    self._lose(unreachable(self.url, f"silent for {2 * self._ping_interval:g} s"))
+                    self._fail(unreachable(self.url, f"silent for {2 * self._ping_interval:g} s"))
                 else:
                     pinged = True
                     self._send(events.Ping())
@@ -141,7 +141,7 @@ class Connection:
             self._finish(_NORMAL, "")
             self._socket.close()
 
-    def _shake_hands(self, transport: Transport, target: str) -> None:
+    def _handshake(self, transport: Transport, target: str) -> None:
         base = urlsplit(transport.address.base)
         headers = [(name.encode(), value.encode()) for name, value in transport.security.headers.items()]
         opening = events.Request(base.netloc, base.path + target, extra_headers=headers)
@@ -184,16 +184,16 @@ class Connection:
             with self._guarded():
                 self._socket.sendall(self._protocol.send(event))
 
-    def _take_in(self, data: bytes) -> None:
+    def _process(self, data: bytes) -> None:
         if data:
             self._protocol.receive_data(data)
-            self._take_in_events()
+            self._process_events()
         elif self._protocol.state is ConnectionState.LOCAL_CLOSING:
             self._finish(_NORMAL, "")
         elif self.close_code is None:
             raise unreachable(self.url, "the connection was lost")
 
-    def _take_in_events(self) -> None:
+    def _process_events(self) -> None:
         for event in self._protocol.events():
             match event:
                 case events.TextMessage() | events.BytesMessage():
@@ -227,7 +227,7 @@ class Connection:
             while self.close_code is None and (left := deadline - time.monotonic()) > 0:
                 if self._readable(left):
                     with self._guarded():
-                        self._take_in(self._socket.recv(_READ_SIZE))
+                        self._process(self._socket.recv(_READ_SIZE))
                     self._messages.clear()
         finally:
             self._receiving.release()
@@ -240,13 +240,13 @@ class Connection:
                 yield
         except ProtocolError as error:
             failure = MalformedAnswer(f"{self.url} violated the websocket protocol: {error}", url=self.url)
-            self._lose(failure)
+            self._fail(failure)
             raise failure from None
         except GafferClientError as error:
-            self._lose(error)
+            self._fail(error)
             raise
 
-    def _lose(self, error: GafferClientError) -> None:
+    def _fail(self, error: GafferClientError) -> None:
         if self.close_code is None:
             self._failure = error
             self._finish(_ABNORMAL, error.message)

@@ -169,7 +169,7 @@ class IOChannel:
             raise MalformedAnswer(f"{url} sent an invalid channel frame", url=url) from None
         with self._news:
             if error is not None:
-                self._take_error(frame.id, error)
+                self._handle_error(frame.id, error)
             elif frame.type == RESPONSE:
                 self._answer(frame.id, None)
             else:
@@ -187,7 +187,7 @@ class IOChannel:
             self._kept -= dropped
             self.lost += dropped
 
-    def _take_error(self, id: str, error: FrameError) -> None:
+    def _handle_error(self, id: str, error: FrameError) -> None:
         if error.start is not None and error.to is not None:
             self.lost += error.to - error.start
             return

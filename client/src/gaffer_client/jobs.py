@@ -96,7 +96,7 @@ class Job:
         return self._set_number(self._template_path + path_of("_sub", count))
 
     def commit(self, graceful_timeout: float | None = None, env: Mapping[str, str] | None = None) -> int:
-        """Run one additional process that is not restarted; return Gaffer's pid of it."""
+        """Run one additional process that is not restarted; return its pid (Gaffer's)."""
         given = {"graceful_timeout": graceful_timeout, "env": env}
         answer = self.server.transport.request(
             "POST", self._path + "/commit", document={key: value for key, value in given.items() if value is not None}

@@ -105,7 +105,7 @@ class _Shared:
     def __init__(self, urls: Sequence[str]) -> None:
         self.news = threading.Condition()
         self.map = ClusterMap(urls)
-        self.failures: dict[str, GafferClientError] = {}  # of those that are not connected
+        self.failures: dict[str, GafferClientError] = {}  # by URL, while not connected
 
     def handle(self, url: str, event: str, message: Any, position: str) -> None:
         """Process an event of a lookup; raise OutOfStep."""

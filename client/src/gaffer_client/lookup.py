@@ -114,10 +114,10 @@ class Lookup:
         Waits until each lookup has sent its snapshot or failed once, up to `timeout` seconds. Raises the same errors as
         a query if none has sent one. Close the copy after use.
         """
-        live = LiveLookup([transport.again() for transport in self._transports.values()])
+        live = LiveLookup([transport.clone() for transport in self._transports.values()])
         try:
             if not live.wait(timeout):
-                raise nobody_answered(live.failures or {url: _no_map(url, timeout) for url in live.urls})
+                raise no_response(live.failures or {url: _no_map(url, timeout) for url in live.urls})
         except BaseException:
             live.close()
             raise
@@ -148,7 +148,7 @@ class Lookup:
         """
         from gaffer_client.event_socket import LookupSocket  # imports websockets
 
-        return [LookupSocket(transport.again(), ping_interval=ping_interval) for transport in self._transports.values()]
+        return [LookupSocket(transport.clone(), ping_interval=ping_interval) for transport in self._transports.values()]
 
     def nodes(self) -> NodesAnswer:
         """Return all nodes."""
@@ -246,7 +246,7 @@ class Lookup:
         """Return the last response to a query that no lookup responds to now."""
         refused = any(isinstance(e, StatusError) and not isinstance(e, ServerError) for e in self.failures.values())
         if refused or not self._repeats or question not in self._last:
-            raise nobody_answered(self.failures)
+            raise no_response(self.failures)
         merged, rest = self._last[question]
         self._last.move_to_end(question)
         return merged, {**rest, "stale": True, "lookups": {"agree": [], "unreachable": list(self.failures)}}
@@ -267,7 +267,7 @@ def _jobs_of_list(document: JobsResponse) -> dict[str, list[JobSource]]:
     return {job["name"]: job["sources"] for job in document["jobs"]}
 
 
-def nobody_answered(failures: Mapping[str, GafferClientError]) -> GafferClientError:
+def no_response(failures: Mapping[str, GafferClientError]) -> GafferClientError:
     """Return the error to raise if no lookup responded, from the error of each."""
     errors = list(failures.values())
     if len(errors) == 1:

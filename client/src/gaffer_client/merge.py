@@ -55,10 +55,10 @@ class _Position(NamedTuple):
 
     incarnation: int
     seq: int
-    hearing: int
+    contact: int
 
 
-class _Sighting(NamedTuple):
+class _Entry(NamedTuple):
     position: _Position
     node: AgedNodeInfo
     view: View
@@ -66,40 +66,39 @@ class _Sighting(NamedTuple):
 
 def merge(views: Sequence[View]) -> Merged:
     """Merge the views of the lookups that responded, sorted by node and job name."""
-    sightings: dict[NodeKey, list[_Sighting]] = {}
+    entries: dict[NodeKey, list[_Entry]] = {}
     for view in views:
-        for key, sighting in _sightings(view).items():
-            sightings.setdefault(key, []).append(sighting)
-    graves = [tombstone for view in views for tombstone in view.tombstones]
+        for key, entry in _entries(view).items():
+            entries.setdefault(key, []).append(entry)
+    tombstones = [tombstone for view in views for tombstone in view.tombstones]
 
-    believed: dict[NodeKey, _Sighting] = {}
-    for key, seen in sightings.items():
-        best = max(seen, key=lambda sighting: (sighting.position, not sighting.view.stale))
-        same_life = [sighting for sighting in seen if sighting.position.incarnation == best.position.incarnation]
-        heard = max(same_life, key=lambda sighting: (sighting.position.hearing, -(sighting.node.get("age_ms") or 0)))
-        if not any(_buries(grave, key, best.position, heard.position.hearing) for grave in graves):
-            believed[key] = best._replace(node=_with_status(best.node, heard.node, [s.node for s in same_life]))
+    chosen: dict[NodeKey, _Entry] = {}
+    for key, seen in entries.items():
+        best = max(seen, key=lambda entry: (entry.position, not entry.view.stale))
+        same_life = [entry for entry in seen if entry.position.incarnation == best.position.incarnation]
+        heard = max(same_life, key=lambda entry: (entry.position.contact, -(entry.node.get("age_ms") or 0)))
+        if not any(_removes(tombstone, key, best.position, heard.position.contact) for tombstone in tombstones):
+            chosen[key] = best._replace(node=_with_status(best.node, heard.node, [s.node for s in same_life]))
 
     jobs: dict[str, list[JobSource]] = {}
     for name in sorted({name for view in views for name in view.jobs}):
         sources = [
-            _with_node(source, believed[key].node)
+            _with_node(source, chosen[key].node)
             for view in views
             for source in view.jobs.get(name, ())
-            if (key := node_key(source["node_info"])) in believed and believed[key].view is view
+            if (key := node_key(source["node_info"])) in chosen and chosen[key].view is view
         ]
         if sources:
             jobs[name] = sorted(sources, key=lambda source: _order(source["node_info"]))
-    result = (_positions(believed), _content(jobs))
+    result = (_positions(chosen), _content(jobs))
     return Merged(
-        nodes=sorted((sighting.node for sighting in believed.values()), key=_order),
+        nodes=sorted((entry.node for entry in chosen.values()), key=_order),
         jobs=jobs,
-        stale=bool(views)
-        and (all(v.stale for v in views) or any(sighting.view.stale for sighting in believed.values())),
+        stale=bool(views) and (all(v.stale for v in views) or any(entry.view.stale for entry in chosen.values())),
         agree=[
             view.url
             for view in views
-            if not view.earlier and (_positions(_sightings(view)), _content(view.jobs)) == result
+            if not view.earlier and (_positions(_entries(view)), _content(view.jobs)) == result
         ],
     )
 
@@ -120,30 +119,30 @@ def node_key(node: AgedNodeInfo) -> NodeKey:
     return node.get("id") or (node["name"], node["origin"])
 
 
-def _sightings(view: View) -> dict[NodeKey, _Sighting]:
+def _entries(view: View) -> dict[NodeKey, _Entry]:
     """Return the most recent entry of each node of a view, which may be listed separately and in its jobs."""
-    found: dict[NodeKey, _Sighting] = {}
+    found: dict[NodeKey, _Entry] = {}
     listed = [*view.nodes, *(source["node_info"] for sources in view.jobs.values() for source in sources)]
     for node in listed:
-        sighting = _Sighting(_position(node), node, view)
+        entry = _Entry(_position(node), node, view)
         key = node_key(node)
-        if key not in found or found[key].position < sighting.position:
-            found[key] = sighting
+        if key not in found or found[key].position < entry.position:
+            found[key] = entry
     return found
 
 
 def _position(node: AgedNodeInfo) -> _Position:
     status = node.get("status", "alive")
-    hearing = 0 if status == SUSPECT else 1 if status == DRAINING else 2
-    return _Position(node.get("incarnation") or 0, node.get("seq") or 0, hearing)
+    contact = 0 if status == SUSPECT else 1 if status == DRAINING else 2
+    return _Position(node.get("incarnation") or 0, node.get("seq") or 0, contact)
 
 
-def _buries(grave: Tombstone, key: NodeKey, position: _Position, hearing: int) -> bool:
-    if grave["id"] != key or grave["incarnation"] < position.incarnation:
+def _removes(tombstone: Tombstone, key: NodeKey, position: _Position, contact: int) -> bool:
+    if tombstone["id"] != key or tombstone["incarnation"] < position.incarnation:
         return False
-    if grave["incarnation"] > position.incarnation or hearing == 0:
+    if tombstone["incarnation"] > position.incarnation or contact == 0:
         return True
-    return grave.get("reason") == LEFT and grave["seq"] > position.seq  # leaving is a numbered change itself
+    return tombstone.get("reason") == LEFT and tombstone["seq"] > position.seq  # leaving is a numbered change itself
 
 
 def _with_status(node: AgedNodeInfo, heard: AgedNodeInfo, same_life: Sequence[AgedNodeInfo]) -> AgedNodeInfo:
@@ -181,8 +180,8 @@ def _order(node: AgedNodeInfo) -> tuple[str, str, str]:
     return node["name"], node["origin"], node.get("id") or ""
 
 
-def _positions(sightings: Mapping[NodeKey, _Sighting]) -> dict[NodeKey, tuple[int, int]]:
-    return {key: sighting.position[:2] for key, sighting in sightings.items()}
+def _positions(entries: Mapping[NodeKey, _Entry]) -> dict[NodeKey, tuple[int, int]]:
+    return {key: entry.position[:2] for key, entry in entries.items()}
 
 
 def _content(jobs: Mapping[str, Sequence[JobSource]]) -> set[tuple[str, NodeKey, tuple[int, ...]]]:

@@ -278,7 +278,7 @@ class Server:
         """Return a websocket for topics and commands; start it, and close it after use."""
         from gaffer_client.channel import GafferSocket  # imports websockets
 
-        return GafferSocket(self.transport.again())
+        return GafferSocket(self.transport.clone())
 
     def _job_name(self, name: object, session: str | None = None) -> JobName:
         return checked_job_name(name, self.url, session)

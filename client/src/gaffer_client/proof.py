@@ -30,7 +30,7 @@ def check_server(sock: AnySocket, transport: Transport) -> None:
     It may be sent to a server with a verified certificate, to one on this host that runs as the user of this process or
     root, and to any server if the transport is `insecure`.
     """
-    if sock.proven or transport.security.insecure or isinstance(sock, ssl.SSLSocket):
+    if sock.verified or transport.security.insecure or isinstance(sock, ssl.SSLSocket):
         return
     url = transport.url
     if sock.family != socket.AF_UNIX and not is_loopback(sock.getpeername()[0]):
@@ -53,7 +53,7 @@ def check_server(sock: AnySocket, transport: Transport) -> None:
             url=url,
             hint=_HINT.format(whom="that user"),
         )
-    sock.proven = True
+    sock.verified = True
 
 
 def server_uid(sock: socket.socket, timeout: float) -> int | None:

@@ -35,7 +35,7 @@ class _Timed:
     """
 
     deadline: float = math.inf
-    proven = False  # by `proof.check_server`
+    verified = False  # set by `proof.check_server`
 
     def recv(self, *args: Any) -> bytes:
         self._limit()
@@ -96,7 +96,7 @@ def _connect_to_host(transport: Transport, deadline: float) -> AnySocket:
     except UnicodeError:
         raise unreachable(transport.url, f"{host!r} is not a valid host name") from None
     try:
-        if not transport.may_be_here and is_loopback(sock.getpeername()[0]):
+        if not transport.allow_loopback and is_loopback(sock.getpeername()[0]):
             raise UntrustedServer(
                 f"{transport.url} is an address of this host, but a lookup on another host announces it",
                 url=transport.url,

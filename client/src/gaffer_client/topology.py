@@ -131,8 +131,8 @@ class Topology:
             if name in self._holders
         }
         nodes = [self._nodes[key].info for key in keys if key in self._nodes]
-        graves = [self.tombstones[key] for key in keys if isinstance(key, str) and key in self.tombstones]
-        return View(url, nodes, jobs, graves, stale or self.stale, self.warming)
+        tombstones = [self.tombstones[key] for key in keys if isinstance(key, str) and key in self.tombstones]
+        return View(url, nodes, jobs, tombstones, stale or self.stale, self.warming)
 
     def _replace(self, snapshot: Mapping[str, Any]) -> None:
         self.stale, self.warming = snapshot["stale"], snapshot.get("warming", False)

@@ -149,7 +149,7 @@ class Transport:
         self.address = parse_url(url)
         self.security = Security(api_key, cacert, certfile, keyfile, insecure)
         self.timeout = timeout
-        self.may_be_here = True  # whether connections may go to a loopback address
+        self.allow_loopback = True  # whether connections may go to a loopback address
         self._open_session: requests.Session | None = None
         self._adapter: Adapter | None = None
 
@@ -158,7 +158,7 @@ class Transport:
         """The URL of the server."""
         return self.address.url
 
-    def again(self) -> "Transport":
+    def clone(self) -> "Transport":
         """Return a new transport for the same server, for use in another thread."""
         return Transport(self.url, timeout=self.timeout, **self.security._asdict())
 

@@ -54,28 +54,28 @@ def findings(inquiry: Inquiry) -> list[str]:
     """Return the findings as text, one per problem; empty if all servers agree and all is well."""
     return [
         *(f"{url} did not respond: {why}" for url, why in inquiry.failures.items()),
-        *(finding for view in inquiry.views for finding in _doubts(view)),
-        *_absence(inquiry),
-        *_namesakes(inquiry),
-        *(finding for key, source in inquiry.sources.items() for finding in _about(inquiry, key, source)),
-        *_buried(inquiry),
+        *(finding for view in inquiry.views for finding in _view_warnings(view)),
+        *_missing(inquiry),
+        *_duplicate_names(inquiry),
+        *(finding for key, source in inquiry.sources.items() for finding in _node_findings(inquiry, key, source)),
+        *_gone_nodes(inquiry),
     ]
 
 
-def _doubts(view: View) -> Iterator[str]:
+def _view_warnings(view: View) -> Iterator[str]:
     if view.warming:
         yield f"{view.url} has just started and may not know all nodes yet"
     elif view.stale:
         yield f"{view.url} has lost contact with most nodes: its data may be outdated"
 
 
-def _absence(inquiry: Inquiry) -> Iterator[str]:
+def _missing(inquiry: Inquiry) -> Iterator[str]:
     if not inquiry.views:
         yield "no lookup responded: the nodes of the cluster are unknown"
     elif not inquiry.sources:
         yield f"no lookup lists a node with {inquiry.name}"
         for view in inquiry.views:
-            if lost := [grave["id"] for grave in view.tombstones if grave.get("reason") != _LEFT]:
+            if lost := [tombstone["id"] for tombstone in view.tombstones if tombstone.get("reason") != _LEFT]:
                 yield f"{view.url} recently dropped nodes that may have had it: {', '.join(lost)}"
     for key, report in inquiry.reports.items():
         if key in inquiry.sources:
@@ -84,13 +84,13 @@ def _absence(inquiry: Inquiry) -> Iterator[str]:
         if report.job is not None:
             if inquiry.views:
                 yield f"{name} has it, but no lookup lists it"
-            yield from _trouble(report.job, name)
+            yield from _job_problems(report.job, name)
             yield from _links(report)
         elif not inquiry.views:
             yield f"{name} did not respond: {report.error}" if report.error else f"{name} has no such job"
 
 
-def _namesakes(inquiry: Inquiry) -> Iterator[str]:
+def _duplicate_names(inquiry: Inquiry) -> Iterator[str]:
     nodes = inquiry.merged.nodes
     names = Counter(node["name"] for node in nodes if node.get("conflict"))
     for name, number in names.items():
@@ -98,7 +98,7 @@ def _namesakes(inquiry: Inquiry) -> Iterator[str]:
         yield f"{number} nodes are named {name}: {origins}"
 
 
-def _about(inquiry: Inquiry, key: NodeKey, source: JobSource) -> Iterator[str]:
+def _node_findings(inquiry: Inquiry, key: NodeKey, source: JobSource) -> Iterator[str]:
     """Yield findings about one of the nodes that have the job."""
     node = source["node_info"]
     name = display_name(node)
@@ -113,14 +113,14 @@ def _about(inquiry: Inquiry, key: NodeKey, source: JobSource) -> Iterator[str]:
     elif not source["pids"]:
         yield f"{name} has the job, but no process in service"
     for view in inquiry.views:
-        yield from _who_differs(view, key, source, name, inquiry.name)
+        yield from _view_differences(view, key, source, name, inquiry.name)
     report = inquiry.reports.get(key)
     if report is not None:
-        yield from _against(report, source, name)
+        yield from _report_differences(report, source, name)
         yield from _links(report)
 
 
-def _who_differs(view: View, key: NodeKey, source: JobSource, name: str, job: str) -> Iterator[str]:
+def _view_differences(view: View, key: NodeKey, source: JobSource, name: str, job: str) -> Iterator[str]:
     """Yield how one lookup differs from the merged view of a node."""
     known = next((node for node in view.nodes if node_key(node) == key), None)
     here = next((each for each in view.jobs.get(job, ()) if node_key(each["node_info"]) == key), None)
@@ -141,7 +141,7 @@ def _behind(node: AgedNodeInfo | None, best: AgedNodeInfo) -> str:
     return f": it has change {node.get('seq')} of the node, others have change {best.get('seq')}"
 
 
-def _against(report: Report, source: JobSource, name: str) -> Iterator[str]:
+def _report_differences(report: Report, source: JobSource, name: str) -> Iterator[str]:
     """Yield how the report of a node differs from the lookups."""
     if report.error is not None:
         yield f"{name} did not respond: {report.error}"
@@ -150,10 +150,10 @@ def _against(report: Report, source: JobSource, name: str) -> Iterator[str]:
     else:
         if sorted(report.job["processes"]) != sorted(source["pids"]):
             yield f"{name} reports {_pids(report.job['processes'])}, the lookups list {_pids(source['pids'])}"
-        yield from _trouble(report.job, name)
+        yield from _job_problems(report.job, name)
 
 
-def _trouble(job: "JobInfo", name: str) -> Iterator[str]:
+def _job_problems(job: "JobInfo", name: str) -> Iterator[str]:
     """Yield why a job does not run on a node, with the last lines of output of its last process."""
     if job["state"] == "running" and not job["reason"]:
         return
@@ -174,9 +174,13 @@ def _links(report: Report) -> Iterator[str]:
             yield f"{name} is not connected to {link['address']}: {link['error'] or 'connecting'}"
 
 
-def _buried(inquiry: Inquiry) -> Iterator[str]:
+def _gone_nodes(inquiry: Inquiry) -> Iterator[str]:
     """Yield nodes that one lookup still lists for the job but another one reports as gone."""
-    gone = {grave["id"]: (view.url, grave.get("reason", "gone")) for view in inquiry.views for grave in view.tombstones}
+    gone = {
+        tombstone["id"]: (view.url, tombstone.get("reason", "gone"))
+        for view in inquiry.views
+        for tombstone in view.tombstones
+    }
     for view in inquiry.views:
         for source in view.jobs.get(inquiry.name, ()):
             key = node_key(source["node_info"])

@@ -61,7 +61,7 @@ def _file(path: str) -> str:
     return trusted_file(os.path.expanduser(path))
 
 
-def _of_a_node(key: str) -> tuple[tuple[str, str], ...]:
+def _node_or_client(key: str) -> tuple[tuple[str, str], ...]:
     """Return the places of a key that is allowed in `[node "URL"]` as well as in `[client]`."""
     return (("node", key), ("client", key))
 
@@ -103,15 +103,17 @@ _API_KEY_FILE: Final = Setting(
     rule=_key_in,
     flag="--api-key-file=FILE",
     variable="GAFFER_API_KEY_FILE",
-    keys=_of_a_node("api_key_file"),
+    keys=_node_or_client("api_key_file"),
 )
 _API_KEY: Final = Setting(help="the API key", rule=_key, variable="GAFFER_API_KEY")
-_CACERT: Final = Setting(help="CA certificates to trust", rule=_file, flag="--cacert=FILE", keys=_of_a_node("cacert"))
+_CACERT: Final = Setting(
+    help="CA certificates to trust", rule=_file, flag="--cacert=FILE", keys=_node_or_client("cacert")
+)
 _CERTFILE: Final = Setting(
-    help="the client certificate", rule=_file, flag="--certfile=FILE", keys=_of_a_node("certfile")
+    help="the client certificate", rule=_file, flag="--certfile=FILE", keys=_node_or_client("certfile")
 )
 _KEYFILE: Final = Setting(
-    help="the private key of the client certificate", rule=_file, flag="--keyfile=FILE", keys=_of_a_node("keyfile")
+    help="the private key of the client certificate", rule=_file, flag="--keyfile=FILE", keys=_node_or_client("keyfile")
 )
 _INSECURE: Final = Setting(
     help="send the API key over plain http and to local servers that run as other users",
@@ -119,7 +121,7 @@ _INSECURE: Final = Setting(
     default=False,
     flag="--insecure",
     variable="GAFFER_INSECURE",
-    keys=_of_a_node("insecure"),
+    keys=_node_or_client("insecure"),
 )
 
 SETTINGS: Final = (
@@ -194,7 +196,7 @@ class Context:
         listed = self._is_listed(origin) or (origin.scheme == "https" and tls["cacert"] is not None)
         key = self._api_key(url) if listed else None
         with Server(url, api_key=key, insecure=self._value(_INSECURE, url), **tls) as server:
-            server.transport.may_be_here = listed or all(map(_is_local, lookup.urls))
+            server.transport.allow_loopback = listed or all(map(_is_local, lookup.urls))
             try:
                 yield server
             except Unauthorized as error:
@@ -206,14 +208,14 @@ class Context:
                 raise
 
     def _is_listed(self, origin: Origin) -> bool:
-        """Whether the user gave the address: by itself, or by a pattern."""
+        """Return whether the user has listed the address, directly or by a pattern."""
         given = self._endpoint_given, *self._file.nodes
         if any(known and known[1:] == origin[1:] for known in map(_origin, given)):
             return True
         return covered(origin, self._value(_NODES))
 
     def lookup(self) -> Lookup:
-        """The lookups."""
+        """Return a client of the lookups."""
         return Lookup(list(self._value(LOOKUPD)), api_key=self._value(_CLUSTER_KEY), **self._tls(None))
 
     def _api_key(self, url: str) -> str | None:

@@ -5,7 +5,7 @@ import socket
 from typing import Literal
 from urllib.parse import urlsplit
 
-from gaffer_client.cli.table import Asks
+from gaffer_client.cli.table import Target
 from gaffer_client.errors import GafferClientError, MalformedAnswer, Unreachable
 from gaffer_client.transport import Transport
 
@@ -13,7 +13,7 @@ Kind = Literal["gafferd", "gaffer_lookupd", "http", "nothing"]
 
 _TIMEOUT = 1.0  # seconds in total
 _WELCOME: dict[str, Kind] = {"gaffer": "gafferd", "gaffer-lookupd": "gaffer_lookupd"}
-_MISTAKEN: dict[tuple[Asks, Kind], str] = {
+_MISTAKEN: dict[tuple[Target, Kind], str] = {
     (
         "node",
         "gaffer_lookupd",
@@ -22,7 +22,7 @@ _MISTAKEN: dict[tuple[Asks, Kind], str] = {
 }
 
 
-def hint_at(url: str, asks: Asks) -> str | None:
+def hint_at(url: str, target: Target) -> str | None:
     """Return a hint if `url` is not the address of the kind of server that a command needs, else None."""
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https"):
@@ -32,7 +32,7 @@ def hint_at(url: str, asks: Asks) -> str | None:
         return f"this port uses plain http: use http://{parts.netloc}" if kind != "nothing" else None
     if kind == "nothing" and _speaks_tls(parts.hostname or "", parts.port or 80):
         return f"this port uses TLS: use https://{parts.netloc}"
-    return _MISTAKEN.get((asks, kind))
+    return _MISTAKEN.get((target, kind))
 
 
 def kind_of(url: str) -> Kind:

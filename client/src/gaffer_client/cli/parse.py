@@ -52,7 +52,7 @@ def parse(program: Program, argv: Sequence[str]) -> Invocation:
     command = program.find(name)
     if command is None:
         raise UsageError(f"unknown command {name!r}", hint=program.suggestion(name))
-    if before["--help"] or _asks_for_help(rest[:1] if command.passes_on else rest):
+    if before["--help"] or _requests_help(rest[:1] if command.passes_on else rest):
         return Invocation(command, Arguments(before), help=True)
     options = (*command.options, *program.options)
     after = _docopt(f"{program.name} {name}", command.arguments, options, rest, options_first=command.passes_on)
@@ -70,7 +70,7 @@ def _merge(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any
     return merged
 
 
-def _asks_for_help(words: Sequence[str]) -> bool:
+def _requests_help(words: Sequence[str]) -> bool:
     options = words[: words.index("--")] if "--" in words else words
     return "-h" in options or "--help" in options
 
@@ -106,7 +106,7 @@ def _docopt(
 
 
 def usage_line(prefix: str, arguments: str) -> str:
-    """The usage of a command on one line."""
+    """Return the usage of a command on one line."""
     return " ".join(part for part in (prefix, "[options]", arguments) if part)
 
 

@@ -12,14 +12,14 @@ if TYPE_CHECKING:
     from gaffer_client.cli.config import Context
     from gaffer_client.cli.parse import Arguments
 
-# The server that a command sends requests to.
-Asks = Literal["node", "lookup", "nobody"]
+# The kind of server that a command sends requests to.
+Target = Literal["node", "lookup", "none"]
 
 _TLS = ("--cacert", "--certfile", "--keyfile")
-_USED: Mapping[Asks, tuple[str, ...]] = {
+_USED: Mapping[Target, tuple[str, ...]] = {
     "node": ("--endpoint", "--connect", "--api-key-file", "--insecure", *_TLS, "--json"),
     "lookup": ("--lookupd", *_TLS, "--json"),
-    "nobody": (),
+    "none": (),
 }
 """The program options that a command uses, by the server it sends requests to."""
 
@@ -38,7 +38,7 @@ class Command:
     name: str
     summary: str
     run: Run
-    asks: Asks
+    target: Target
     arguments: str = ""
     options: tuple[Option, ...] = ()
     details: str = ""
@@ -49,7 +49,7 @@ class Command:
 
     def uses_option(self, option: Option) -> bool:
         """Return whether this command uses an option of the program."""
-        return option.long in (*self.uses, *_USED[self.asks])
+        return option.long in (*self.uses, *_USED[self.target])
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,7 @@ class BaseKeyHandler(NodeHandler):
         grant = self.keys.grant_of(identifier)
         self.require_cover(grant)
         created = next((record.created for record in self.keys.records if record.id == identifier), None)
-        return {"id": identifier, **_told(grant), "created": created}
+        return {"id": identifier, **_allowance(grant), "created": created}
 
     def require_cover(self, grant: Grant) -> None:
         """Raise Forbidden unless the caller has everything in the grant."""
@@ -104,7 +104,7 @@ class AuthSessionHandler(BaseKeyHandler):
             raise AuthRequired("not logged in", hint="POST a key to /auth/session")
         login = self.login
         by_cookie = login is not None and login.revocation is self.grant.revocation
-        self.reply({**_told(self.grant), "cookie": by_cookie, "idle_timeout": IDLE_TIMEOUT})
+        self.reply({**_allowance(self.grant), "cookie": by_cookie, "idle_timeout": IDLE_TIMEOUT})
 
     @operation(Login, body=LoginRequest)
     def post(self) -> None:
@@ -119,7 +119,7 @@ class AuthSessionHandler(BaseKeyHandler):
         self._log_out()
         new = self.logins.open(grant)
         self.set_cookie(self.logins.cookie, new.cookie, **self._attributes)
-        self.reply({**_told(grant), "cookie": True, "idle_timeout": IDLE_TIMEOUT, "token": new.token})
+        self.reply({**_allowance(grant), "cookie": True, "idle_timeout": IDLE_TIMEOUT, "token": new.token})
 
     @operation(Done)
     def delete(self) -> None:
@@ -154,7 +154,7 @@ class AuthSessionHandler(BaseKeyHandler):
         return {"path": "/", "httponly": True, "samesite": "Strict", "secure": secure}
 
 
-def _told(grant: Grant) -> Allowance:
+def _allowance(grant: Grant) -> Allowance:
     sessions = sorted(grant.sessions) if grant.sessions is not None else None
     return {"scopes": sorted(grant.scopes), "sessions": sessions}
 

@@ -124,8 +124,8 @@ class Announcer:
 
     def _identify(self, msgid: str) -> Identify:
         origin = check_origin(self._origin()) if callable(self._origin) else self._origin
-        who = self._identity
-        return Identify(msgid, self._name, origin, self._version, who.id, who.incarnation, self._labels, who.secret)
+        own = self._identity
+        return Identify(msgid, self._name, origin, self._version, own.id, own.incarnation, self._labels, own.secret)
 
     def _outgrow(self, incarnation: int) -> bool:
         """Exceed a later incarnation of this node that a lookupd has seen, on all connections."""

@@ -129,20 +129,20 @@ class Link:
         self._window = DEFAULT_WINDOW
         self._interval = DEFAULT_INTERVAL
         self._ttl = 0.0
-        self._unnoticed = 0.0  # seconds beyond the window that others may need to notice the end of the connection
-        self._answered = 0.0  # when the last answer came, in the loop's time
+        self._unnoticed = 0.0  # extra seconds that other nodes may need to detect the lost connection
+        self._answered = 0.0  # loop time of the last reply
         self._hurry_until = 0.0
         self._plain = False
         self._outbox: asyncio.Queue[Request] = asyncio.Queue(OUTBOX_LIMIT)
         self._broken = asyncio.Event()
         self._why_broken = ""
-        self._sent: dict[MessageId, Change] = {}  # changes that are not answered yet
-        self._doubted: set[str] = set()  # jobs that a lookupd of 0.5 refused
-        self._refused: dict[str, str] = {}  # jobs that the lookupd does not take, and why
+        self._sent: dict[MessageId, Change] = {}  # changes without a reply so far
+        self._doubted: set[str] = set()  # jobs rejected once by a lookupd of 0.5
+        self._refused: dict[str, str] = {}  # rejected jobs and the reasons
         self._snapshot_due = False
         self._ping_unanswered = False
         self._leaving = False
-        self._awaited: dict[MessageId, asyncio.Event] = {}  # answers that somebody waits for
+        self._awaited: dict[MessageId, asyncio.Event] = {}  # awaited replies
         self._task: asyncio.Task[None] | None = None
         self._closing: set[asyncio.Task[None]] = set()
 
@@ -191,7 +191,7 @@ class Link:
 
     async def close(self) -> None:
         """Close the connection for good."""
-        self._leaving = True  # a task group that is failing swallows the cancellation
+        self._leaving = True  # a failing task group swallows the cancellation
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait([self._task])

@@ -172,7 +172,7 @@ class StateDir:
         self._lock.close()
 
     def advance(self, incarnation: int) -> None:
-        """Store a later incarnation of the running node; raises OSError."""
+        """Store a later incarnation of the running node; raise OSError."""
         self.node = msgspec.structs.replace(self.node, incarnation=incarnation)
         self._node_file.save(self.node, sync=True)
 
@@ -368,6 +368,6 @@ def _check_logs(path: Path) -> None:
         status = check_way(path, follow=True).stat()
     except FileNotFoundError:
         return
-    danger = find_danger(status, os.geteuid()) if stat.S_ISDIR(status.st_mode) else "it is not a directory"
+    danger = find_danger(status, os.geteuid()) if stat.S_ISDIR(status.st_mode) else "not a directory"
     if danger:
         raise StateDirError(f"{path} is not trusted: {danger}", hint="check its content, then move it away")

@@ -85,9 +85,9 @@ class StateLock:
             os.close(self._descriptor)
             if error.errno != errno.EWOULDBLOCK:
                 raise
-            who = f"another gafferd (pid {holder.pid})" if holder else "another gafferd"
+            user = f"another gafferd (pid {holder.pid})" if holder else "another gafferd"
             raise StateDirError(
-                f"the state directory {directory} is in use by {who}",
+                f"the state directory {directory} is in use by {user}",
                 hint="stop it, or use another --state-dir",
             ) from None
         status, own = os.fstat(self._descriptor), procfs.read_stat(os.getpid())

@@ -16,7 +16,7 @@ from gaffer_client.cli.parse import Arguments
 from gaffer_client.cli.table import Command
 from gaffer_client.errors import GafferClientError
 from gaffer_client.eventsource import Watcher
-from gaffer_client.lookup import Lookup, nobody_answered
+from gaffer_client.lookup import Lookup, no_response
 
 _MAX_QUEUED = 1000  # events waiting to be printed; when full, reading pauses
 
@@ -53,7 +53,7 @@ def _record_loss(update: _Update, failures: dict[str, GafferClientError], begun:
     if update.error is not None:
         failures[update.url] = update.error
     if set(failures) == set(cluster.urls) and not begun:
-        raise nobody_answered(failures)
+        raise no_response(failures)
     why = update.error.message if update.error is not None else f"{update.url} closed the event stream"
     warn(why if update.ended else f"{why}; reconnecting")
 

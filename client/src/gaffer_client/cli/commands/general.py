@@ -40,7 +40,7 @@ _HELP = Command(
     "help",
     "Show this help or the help of a command",
     help_,
-    "nobody",
+    "none",
     "[<command>]",
     examples=("help", "help load"),
 )
@@ -50,7 +50,7 @@ GAFFER_COMMANDS = (
         "key:new",
         "Print a new random key",
         key_new,
-        "nobody",
+        "none",
         details="""
             The key can serve as an API key or as a cluster key. No server is contacted and nothing is stored. Keep the
             key in a file that only its owner can read: `(umask 077; gaffer key:new > api.key)`.
@@ -67,7 +67,7 @@ GAFFERCTL_COMMANDS = (
         "version",
         "Show the version",
         version,
-        "nobody",
+        "none",
         examples=("version",),
     ),
 )

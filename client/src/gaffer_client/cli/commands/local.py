@@ -162,7 +162,7 @@ COMMANDS = (
         "start",
         "Run an application on this host, in the foreground",
         start,
-        "nobody",
+        "none",
         "[<type>...]",
         options=(_CONCURRENCY, _PORT, Option("-v, --verbose", "show all events, not only spawn and exit")),
         details="""
@@ -183,7 +183,7 @@ COMMANDS = (
         "run",
         "Run a command once in the environment of an application",
         run,
-        "nobody",
+        "none",
         "[<args>...]",
         options=(
             Option("-c NUMBER, --concurrency=NUMBER", "number of copies to run at once (default: 1)", repeat=True),
@@ -202,7 +202,7 @@ COMMANDS = (
         "export",
         "Export an application as gafferd configuration or as JSON",
         export,
-        "nobody",
+        "none",
         "[<name>]",
         options=(
             _CONCURRENCY,

@@ -110,13 +110,13 @@ def _print(inquiry: Inquiry, found: list[str]) -> None:
     if rows:
         print(table(("NODE", "ACCORDING TO", "STATE", "AGE", "PROCESSES"), sorted(rows)))
         print()
-    itself = [
-        (display_name(report.node), report.node["origin"], _in_short(report))
+    reports = [
+        (display_name(report.node), report.node["origin"], _summary(report))
         for report in inquiry.reports.values()
         if report.job is not None or report.error is not None or inquiry.sources
     ]
-    if itself:
-        print(table(("NODE", "ORIGIN", "NODE REPORTS"), sorted(itself)))
+    if reports:
+        print(table(("NODE", "ORIGIN", "NODE REPORTS"), sorted(reports)))
         print()
     for finding in found:
         print(printable(f"- {finding}"))
@@ -124,7 +124,7 @@ def _print(inquiry: Inquiry, found: list[str]) -> None:
         print("All lookups and nodes agree; no problems found.")
 
 
-def _in_short(report: Report) -> str:
+def _summary(report: Report) -> str:
     if report.error is not None:
         return "no response"
     if report.job is None:
