@@ -299,7 +299,7 @@ def test_a_node_that_hangs(gaffer: Commands, registries: list[Daemon], node_: Da
         node_.signal(signal.SIGCONT)
     assert ran.status == 0
     assert "- web1 has been silent for " in ran.out
-    assert f"- web1 did not respond: can't reach {node_.url}: no answer within 0.2 s" in ran.out
+    assert f"- web1 did not respond: can't reach {node_.url}: no response within 0.2 s" in ran.out
 
 
 def test_without_a_lookup_the_node_of_this_host_is_asked(gaffer: Commands, closed: str, node_: Daemon) -> None:

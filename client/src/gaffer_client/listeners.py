@@ -53,7 +53,7 @@ class Listeners:
             try:
                 subscription.listener(event, data)
             except Exception:
-                logger.exception("listener of %r failed", event)
+                logger.exception("a listener of %r failed", event)
 
 
 class Bindable:

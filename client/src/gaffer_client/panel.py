@@ -61,7 +61,7 @@ class Panel(Generic[T]):
         for url in self._transports:
             if url not in answered:
                 now = time.monotonic()
-                answered[url] = unreachable(url, f"no answer within {now - started:.1f} s")
+                answered[url] = unreachable(url, f"no response within {now - started:.1f} s")
                 if self._hung_until.get(url, 0.0) < now:
                     self._hung_until[url] = now + HUNG_FOR
         return {url: answered[url] for url in self._transports}

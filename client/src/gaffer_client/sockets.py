@@ -123,7 +123,7 @@ def translated_errors(url: str, timeout: float) -> Iterator[None]:
     except ssl.SSLError as error:
         raise tls_failed(url, error) from None
     except TimeoutError:
-        raise unreachable(url, f"no answer within {timeout:g} s") from None
+        raise unreachable(url, f"no response within {timeout:g} s") from None
     except OSError as error:
         raise unreachable(url, (error.strerror or str(error)).lower()) from None
 

@@ -314,7 +314,7 @@ class Transport:
             raise tls_failed(self.url, _innermost(error)) from None
         except (requests.exceptions.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
             late = isinstance(_innermost(error), TimeoutError | urllib3.exceptions.TimeoutError)
-            raise unreachable(self.url, f"no answer within {timeout:g} s" if late else _cause(error)) from None
+            raise unreachable(self.url, f"no response within {timeout:g} s" if late else _cause(error)) from None
 
     def _new_session(self) -> "requests.Session":
         import requests
