@@ -82,7 +82,7 @@ def key_file(text: str) -> str:
     return text if inherited_descriptor(text) is not None else existing_file(text)
 
 
-def existing_folder(text: str) -> str:
+def existing_directory(text: str) -> str:
     """Return the absolute path of an existing directory."""
     if not os.path.isdir(text):
         raise InvalidValue(f"no such directory: {text!r}", "create it, or use another one")
@@ -163,7 +163,7 @@ class Settings:
 
     plugin_dir: str | None = setting(
         "directory of the plugins",
-        existing_folder,
+        existing_directory,
         flag="-p DIR, --plugins-dir=DIR",
         aliases=("--plugin-dir",),
         variable="GAFFER_PLUGIN_DIR",
