@@ -574,10 +574,10 @@ async def test_a_refused_identity_is_told_and_tried_again() -> None:
 
 
 BAD_HANDSHAKES = [
-    (b"HTTP/1.1 101 x\r\n\r\n", "no websocket handshake"),
+    (b"HTTP/1.1 101 x\r\n\r\n", "not a websocket handshake"),
     (
         b"HTTP/1.1 101 x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: x\r\n\r\n",
-        "no websocket handshake",
+        "not a websocket handshake",
     ),
     (b"HTTP/1.1 200 OK\r\n" + 100 * (b"X-A: " + 1000 * b"a" + b"\r\n"), "too large"),
 ]
