@@ -137,7 +137,7 @@ WELL = view("one", source(WEB1, 1, 2))
             ],
             [
                 "web1 reports that the job is running: crash loop, 3 exits in a row: the last process exited with 3"
-                " after 2.0 s; the last lines of its output: b / c / no config",
+                " after 2.0 s; last lines of output: b / c / no config",
             ],
             id="it runs and crashes again and again",
         ),
@@ -154,7 +154,7 @@ WELL = view("one", source(WEB1, 1, 2))
             ["2 nodes are named web1: http://10.0.0.2:5000, http://web1:5000"],
             id="conflict",
         ),
-        pytest.param([WELL, view("two")], {}, [], ["two does not know web1"], id="a lookup does not know the node"),
+        pytest.param([WELL, view("two")], {}, [], ["two does not list web1"], id="a lookup does not know the node"),
         pytest.param(
             [WELL, view("two", others=(node(seq=3),))],
             {},
@@ -198,7 +198,7 @@ WELL = view("one", source(WEB1, 1, 2))
             [Report(WEB1)],
             [
                 "web1 reports no such job",
-                "web1 announces its jobs to no lookup",
+                "web1 does not announce its jobs to any lookup",
             ],
             id="the node has no such job",
         ),
@@ -309,7 +309,7 @@ def test_without_a_lookup_the_node_of_this_host_is_asked(gaffer: Commands, close
     ran = gaffer("-L", closed, "-g", node_.url, "why", "shop.crash")
     assert ran.status == 3
     assert f"- {node_.url} reports that the job is in backoff: the last process exited with 3" in ran.out
-    assert "; the last lines of its output: boom\n" in ran.out
+    assert "; last lines of output: boom\n" in ran.out
     ran = gaffer("-L", closed, "-g", node_.url, "why", "shop.nope")
     assert f"- {node_.url} has no such job" in ran.out
     ran = gaffer("-L", closed, "-g", closed, "why", "shop.web")

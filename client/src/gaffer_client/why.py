@@ -125,7 +125,7 @@ def _view_differences(view: View, key: NodeKey, source: JobSource, name: str, jo
     known = next((node for node in view.nodes if node_key(node) == key), None)
     here = next((each for each in view.jobs.get(job, ()) if node_key(each["node_info"]) == key), None)
     if known is None and here is None:
-        yield f"{view.url} does not know {name}"
+        yield f"{view.url} does not list {name}"
     elif here is None:
         yield f"{view.url} lists {name}, but not with the job{_behind(known, source['node_info'])}"
     elif sorted(here["pids"]) != sorted(source["pids"]):
@@ -160,7 +160,7 @@ def _job_problems(job: "JobInfo", name: str) -> Iterator[str]:
     why = f": {job['reason']}" if job["reason"] else ""
     last = job.get("last_exit")
     lines = (last["output"] or "").splitlines()[-_LAST_LINES:] if last and last["reason"] != "stopped" else []
-    wrote = f"; the last lines of its output: {' / '.join(lines)}" if lines else ""
+    wrote = f"; last lines of output: {' / '.join(lines)}" if lines else ""
     yield f"{name} reports that the job is {in_state(job['state'])}{why}{wrote}"
 
 
@@ -168,7 +168,7 @@ def _links(report: Report) -> Iterator[str]:
     """Yield the lookups that a node is not connected to."""
     name = display_name(report.node)
     if report.error is None and not report.lookupds:
-        yield f"{name} announces its jobs to no lookup"
+        yield f"{name} does not announce its jobs to any lookup"
     for link in report.lookupds:
         if not link["connected"]:
             yield f"{name} is not connected to {link['address']}: {link['error'] or 'connecting'}"

@@ -1,5 +1,5 @@
 """Announces the jobs of a node to lookup servers.
 
-`journal` finds and numbers the differences (pure), `link` keeps the connection to one lookup server, `announcer` ties
-them to the manager.
+`journal` computes and numbers the changes (pure), `link` maintains the connection to one lookup server, and `announcer`
+connects them to the manager.
 """

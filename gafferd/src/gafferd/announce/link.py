@@ -102,7 +102,7 @@ def reconnect_delay(window: float, chance: float) -> float:
 
 
 class Link:
-    """Keeps one lookupd informed until `close`.
+    """The connection to one lookupd, maintained until `close`.
 
     `identify` returns the first message of each connection. `outgrow` exceeds an incarnation of the node that the
     lookupd has seen, or returns False. `headers` are sent with the handshake.
@@ -147,13 +147,13 @@ class Link:
         self._closing: set[asyncio.Task[None]] = set()
 
     def start(self) -> None:
-        """Begin to connect; called on the loop."""
+        """Start connecting; called on the loop."""
         self._leaving = False
         self._task = asyncio.create_task(self._run(), name=f"announce to {self.address}")
         self._task.add_done_callback(self._ended)
 
     def announce(self, changes: Iterable[Change]) -> None:
-        """Send changes, if there is a connection; a later one begins with all there is."""
+        """Send changes, if connected; each new connection starts with a full announcement."""
         if not self.connected:
             return
         room = False
@@ -239,7 +239,7 @@ class Link:
 
     @property
     def _timeout(self) -> float:
-        """Seconds for the handshake, and for the answer to IDENTIFY."""
+        """Seconds for the handshake, and for the reply to IDENTIFY."""
         return HURRIED * self._interval if self._hurries else CONNECT_TIMEOUT
 
     def _ended(self, task: asyncio.Task[None]) -> None:
