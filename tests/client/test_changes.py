@@ -83,7 +83,7 @@ def test_several_lookups_one_of_which_goes() -> None:
             status, stderr = watch.interrupt()
     assert status == 130
     assert f"{two.url}" in stderr
-    assert "trying again" in stderr
+    assert "reconnecting" in stderr
 
 
 def test_nobody_answers(gaffer: Commands, closed: str) -> None:
