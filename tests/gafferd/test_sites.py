@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from gaffer.http.base import NotFound
 from gaffer.http.limits import Limits
 from gaffer.runtime.trusted_files import find_danger
-from gafferd.sites.files import Sites, media_type, routes
+from gafferd.sites import routes
+from gafferd.sites.files import Sites, media_type
 from gafferd.sites.layout import MAX_ENTRIES
 from gafferd.sites.plugins import PluginFolder
 from support.http_node import HttpNode, running_node
