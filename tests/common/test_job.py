@@ -451,6 +451,26 @@ def test_draining_comes_before_the_signal() -> None:
     assert book >> timer("drain", 1) << terminate(1)
 
 
+@pytest.mark.parametrize("early", ["exit", "hurried stop"])
+def test_an_early_end_of_draining_cancels_its_timer(early: str) -> None:
+    system = System(drain_timeout=3)
+    system.tell(START, STOP)
+    assert ("drain", 1) in system.timers
+    if early == "exit":
+        system.exit(1)
+    else:
+        system.tell(ev.ManagerStopping(hurry=True))
+    assert ("drain", 1) not in system.timers
+
+
+@pytest.mark.parametrize(
+    "message", [ev.Committed(1, 2.0, {"A": "secret"}), ev.Spawn(1, 2, {"A": "secret"}), ev.Exited(1, 3, 0, 4, "secret")]
+)
+def test_the_text_of_an_event_has_no_environment_and_no_output(message: ev.Event | ev.Spawn) -> None:
+    assert repr(message).startswith(f"{type(message).__name__}(pid=1")
+    assert "secret" not in repr(message)
+
+
 def test_a_drained_node_ends_what_runs_and_keeps_what_is_desired() -> None:
     job = job_of(numprocesses=2, drain_timeout=3)
     book = started(job) >> ev.NodeDrained(True)

@@ -19,7 +19,7 @@ from gafferd.state.directory import Node, StateDir, StateDirError, default_path,
 from gafferd.state.leftovers import is_alive
 from gafferd.state.lock import Owner, is_original, parse_owner
 from support.needs import needs_root
-from support.poll import eventually
+from support.poll import eventually, eventually_async
 
 pytestmark = pytest.mark.expects_errors("left by an earlier gafferd", "ignored SIGTERM")
 
@@ -586,6 +586,27 @@ async def test_records_follow_the_processes(path, spawn):
     state.ended(2)
     state.close()
     assert processes_of(path) == []
+
+
+async def test_the_end_of_a_process_is_written_in_time(path, spawn):
+    state = StateDir.open(path)
+    state.spawned(record_of(spawn("sleep", "60"), 1))
+    await eventually_async(lambda: processes_of(path))
+    state.ended(1)
+    await eventually_async(lambda: processes_of(path) == [])
+    state.close()
+
+
+async def test_a_start_is_written_at_once_though_an_end_waits(path, spawn, monkeypatch):
+    monkeypatch.setattr("gafferd.state.directory._ENDED_DELAY", 1000)
+    first, second = spawn("sleep", "60"), spawn("sleep", "60")
+    state = StateDir.open(path)
+    state.spawned(record_of(first, 1))
+    await eventually_async(lambda: processes_of(path))
+    state.ended(1)
+    state.spawned(record_of(second, 2))
+    await eventually_async(lambda: [p["os_pid"] for p in processes_of(path)] == [second.pid])
+    state.close()
 
 
 @pytest.mark.expects_errors("can't write")

@@ -226,7 +226,7 @@ _LABEL = re.compile(r"[^\s/.,:]{1,64}")
 
 
 def split_list(value: Any, what: str) -> list[Any]:
-    """The items of a list, or of a text with commas; `what` says what was expected."""
+    """The items of a list, or of a text with commas; `what` names the expected value."""
     if value is None:
         return []
     if isinstance(value, str):
