@@ -142,6 +142,11 @@ def terminate(pid: int, timeout: float = 30.0) -> list[ev.Instruction]:
     return [ev.Signal(pid, signal.SIGTERM), ev.SetTimer(("kill", pid), timeout)]
 
 
+def drained(pid: int) -> list[ev.Instruction]:
+    """The end of draining, and then `terminate`."""
+    return [ev.CancelTimer(("drain", pid)), *terminate(pid)]
+
+
 def up(book: Story, *pids: int) -> Story:
     """The processes `pids` were spawned."""
     for pid in pids:
@@ -166,7 +171,7 @@ def stopped(book: Story, *pids: int) -> Story:
 
 def exits(book: Story, pid: int) -> Story:
     """The leader of `pid`, which was asked to end, exits."""
-    return book >> ev.Exited(pid, 0, 0) << ev.CancelTimer(("drain", pid)) << ev.Publish("exit", pid, ANY)
+    return book >> ev.Exited(pid, 0, 0) << ev.Publish("exit", pid, ANY)
 
 
 def empties(book: Story, pid: int) -> Story:
@@ -339,7 +344,6 @@ def test_a_replacement_waits_until_nothing_of_the_old_process_is_left() -> None:
         started(job_of())
         >> wait(2.0)
         >> ev.Exited(1, 0, 0)
-        << ev.CancelTimer(("drain", 1))
         << ev.Publish("exit", 1, ANY)
         << ev.Signal(1, signal.SIGTERM)  # to the rest of the group
         << ev.SetTimer(("kill", 1), 30.0)
@@ -448,19 +452,18 @@ def test_draining_comes_before_the_signal() -> None:
     book = started(job) >> STOP << ev.CancelTimer(RETRY) << ev.Publish("stop") << ev.Publish("stop_pid", 1)
     assert book << ev.SetTimer(("drain", 1), 3)
     assert job.pids() == []
-    assert book >> timer("drain", 1) << terminate(1)
+    assert book >> timer("drain", 1) << drained(1)
 
 
 @pytest.mark.parametrize("early", ["exit", "hurried stop"])
 def test_an_early_end_of_draining_cancels_its_timer(early: str) -> None:
-    system = System(drain_timeout=3)
-    system.tell(START, STOP)
-    assert ("drain", 1) in system.timers
+    book = started(job_of(drain_timeout=3)) >> STOP << ev.CancelTimer(RETRY) << ev.Publish("stop")
+    book = book << ev.Publish("stop_pid", 1) << ev.SetTimer(("drain", 1), 3)
     if early == "exit":
-        system.exit(1)
+        assert exits(book, 1) << drained(1)
     else:
-        system.tell(ev.ManagerStopping(hurry=True))
-    assert ("drain", 1) not in system.timers
+        book = book >> ev.ManagerStopping(hurry=True) << ev.CancelTimer(RETRY) << ev.Publish("stop")
+        assert book << ev.CancelTimer(("drain", 1)) << ev.Signal(1, signal.SIGKILL)
 
 
 @pytest.mark.parametrize(
@@ -477,7 +480,7 @@ def test_a_drained_node_ends_what_runs_and_keeps_what_is_desired() -> None:
     for pid in (1, 2):
         book = book << ev.Publish("stop_pid", pid) << ev.SetTimer(("drain", pid), 3)
     for pid in (1, 2):
-        assert ends(book >> timer("drain", pid) << terminate(pid), pid)
+        assert ends(book >> timer("drain", pid) << drained(pid), pid)
     assert (job.state, job.active) == (JobState.WAITING, True)
     assert job.reason == "the node is drained"
     assert (
@@ -576,7 +579,7 @@ def test_a_detached_process_survives_the_manager_but_not_a_stop() -> None:
 
 def test_a_manager_in_a_hurry_kills_at_once_also_what_stops_already() -> None:
     book = started(job_of(numprocesses=3, drain_timeout=5)) >> ev.ProcessStopRequested(1) << ev.Publish("stop_pid", 1)
-    book = book << ev.SetTimer(("drain", 1), 5) >> timer("drain", 1) << terminate(1)
+    book = book << ev.SetTimer(("drain", 1), 5) >> timer("drain", 1) << drained(1)
     book = book >> ev.ProcessStopRequested(2) << ev.Publish("stop_pid", 2) << ev.SetTimer(("drain", 2), 5)
     book = book >> ev.ManagerStopping(hurry=True) << ev.CancelTimer(RETRY) << ev.Publish("stop")
     assert (
@@ -584,6 +587,7 @@ def test_a_manager_in_a_hurry_kills_at_once_also_what_stops_already() -> None:
         << ev.Signal(1, signal.SIGKILL)
         << ev.Publish("stop_pid", 3)
         << ev.Signal(3, signal.SIGKILL)
+        << ev.CancelTimer(("drain", 2))
         << ev.Signal(2, signal.SIGKILL)
     )
 
@@ -601,7 +605,6 @@ def test_what_is_published() -> None:
         << ev.Publish("spawn", 1, {"os_pid": 1001})
         >> wait(2.0)
         >> ev.Exited(1, 3, 0, 1001)
-        << ev.CancelTimer(("drain", 1))
         << ev.Publish("exit", 1, {**exit_1, "once": False, "os_pid": 1001})
         << terminate(1)
     )
@@ -621,7 +624,7 @@ def test_an_adopted_process_counts_as_the_one_of_its_slot() -> None:
     book = play(job) >> ev.Adopted(7, RECORD, age=50.0) << ev.Adopt(7, RECORD)
     book = book << ev.Publish("adopt", 7, {"os_pid": RECORD.os_pid})
     book = up(book >> START << ev.CancelTimer(RETRY) << ev.Publish("start") << ev.Spawn(1, slot=1), 1)
-    book = book >> ev.Exited(7, None, None) << ev.CancelTimer(("drain", 7)) << ev.Publish("exit", 7, ANY)
+    book = book >> ev.Exited(7, None, None) << ev.Publish("exit", 7, ANY)
     assert empties(book << terminate(7), 7) << ev.Spawn(2, slot=2)
     assert job.last_exit is not None
     assert (job.last_exit.reason, job.last_exit.uptime) == ("unknown", 50.0)
