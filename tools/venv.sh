@@ -5,10 +5,11 @@
 #   tools/venv.sh          install the four packages, editable
 #   tools/venv.sh tests    ... and what the tests, the checks and the pages need
 #
-# PYTHON names another interpreter than python3.
+# PYTHON names another interpreter than python3, VENV another folder than .venv.
 set -eu
 cd "$(dirname "$0")/.."
 python=${PYTHON:-python3}
+venv=${VENV:-.venv}
 
 what_is_missing() {
     if ! command -v git >/dev/null; then
@@ -24,7 +25,7 @@ what_is_missing() {
 }
 
 pip_install() {
-    .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-build-isolation "$@"
+    "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-build-isolation "$@"
 }
 
 # A dot each second while a command runs; its exit status.
@@ -50,10 +51,10 @@ install_tests() {
 
 # install NAME FILES: run install_NAME, unless FILES are what they were the last time
 install() {
-    stamp=.venv/$1.installed
+    stamp=$venv/$1.installed
     sum=$(cat $2 | cksum)
     if [ "$(cat "$stamp" 2>/dev/null)" != "$sum" ]; then
-        printf 'Installing %s into .venv, about half a minute ' "$1" >&2
+        printf 'Installing %s into %s, about half a minute ' "$1" "$venv" >&2
         with_dots "install_$1"
         echo "$sum" >"$stamp"
     fi
@@ -70,9 +71,9 @@ flock 9
 
 # An environment belongs to its interpreter and its place: another one, or a checkout that was moved, needs a new one.
 origin="$("$python" -c 'import sys; print(sys.version.split()[0], sys.base_prefix)') $PWD"
-if [ "$(cat .venv/origin 2>/dev/null)" != "$origin" ]; then
-    "$python" -m venv --clear .venv >&2
-    echo "$origin" >.venv/origin
+if [ "$(cat "$venv/origin" 2>/dev/null)" != "$origin" ]; then
+    "$python" -m venv --clear "$venv" >&2
+    echo "$origin" >"$venv/origin"
 fi
 
 install packages "$(echo */pyproject.toml) constraints/build.txt constraints/packages.txt"

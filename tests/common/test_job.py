@@ -22,6 +22,8 @@ from gaffer.jobs.slot import SlotState
 from gaffer.jobs.states import JobState, Phase
 from support.playbook import Playbook, nothing, play, wait
 
+pytestmark = pytest.mark.pure
+
 
 class System:
     """Carries out instructions as an operating system would: exits come only when they are told to."""
@@ -189,7 +191,7 @@ def dies(book: Story, pid: int) -> Story:
     return empties(exits(book, pid) << terminate(pid), pid)
 
 
-def test_a_crash_loop_is_one_until_a_process_stays_up():
+def test_a_crash_loop_is_one_until_a_process_stays_up() -> None:
     system = System(startsecs=0.0)
     system.tell(ev.StartRequested())
     for _ in range(3):
@@ -205,7 +207,7 @@ def test_a_crash_loop_is_one_until_a_process_stays_up():
     assert system.job.crash_loop(system.now) is None, "the last one had stayed up"
 
 
-def test_processes_that_were_asked_to_end_are_no_crash_loop():
+def test_processes_that_were_asked_to_end_are_no_crash_loop() -> None:
     system = System(startsecs=0.0)
     system.tell(ev.StartRequested())
     for _ in range(5):
@@ -265,9 +267,9 @@ def test_a_start_after_a_stop_has_the_configured_count_and_no_memory_of_crashes(
     system.tell(START)
     assert (system.job.active, system.job.pids()) == (True, [5, 6])
     system.die(5)
-    assert system.job.phase is Phase.STARTED, "the exit before the stop no longer counts"
+    assert (system.job.phase, system.job.active) == (Phase.STARTED, True), "the exit before the stop no longer counts"
     system.die(6)
-    assert system.job.phase is Phase.HELD
+    assert (system.job.phase, system.job.active) == (Phase.HELD, True)
 
 
 @pytest.mark.row("MGR-35")

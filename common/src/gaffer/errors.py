@@ -81,6 +81,16 @@ class ConfigError(BadRequest, ValueError):
         return body
 
 
+class InvalidValue(Exception):
+    """A value does not fit its rule."""
+
+    def __init__(self, message: str, hint: str | None = None, path: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+        self.path = path
+
+
 class BadValue(BadRequest, ValueError):
     """An argument makes no sense: a signal (`bad_signal`), a count (`bad_operation`)."""
 

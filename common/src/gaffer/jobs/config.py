@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Self, TypeVar
 
-from gaffer.errors import QUOTED, ConfigError, Problem, did_you_mean, quoted
+from gaffer.errors import QUOTED, ConfigError, InvalidValue, Problem, did_you_mean, quoted
 from gaffer.jobs import rules
 from gaffer.jobs.rules import FlappingInfo
 from gaffer.jobs.words import SplitError, Word, parse_words, substitute_env
@@ -264,7 +264,7 @@ def _check(
             given = _default_of(_FIELDS[key])
         try:
             values[key] = _FIELDS[key].metadata["rule"](given, lax)
-        except rules.InvalidValue as wrong:
+        except InvalidValue as wrong:
             problems.append(Problem(f"{path}.{key}{wrong.path}", f"{key}: {wrong.message}", wrong.hint))
     for key in ("name", "cmd"):
         if key not in config and base is None:

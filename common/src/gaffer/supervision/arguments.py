@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
-from gaffer.errors import BadRequest, BadValue, quoted
+from gaffer.errors import BadRequest, BadValue, InvalidValue, quoted
 from gaffer.jobs.names import DEFAULT_SESSION, JobName, parse_job_name, parse_pid, split_job_name
-from gaffer.jobs.rules import InvalidValue, Rule
+from gaffer.jobs.rules import Rule
 from gaffer.process import ProcessConfig
 from gaffer.processes.sampler import StatListener, Target
 from gaffer.runtime.signals import parse_signal_value

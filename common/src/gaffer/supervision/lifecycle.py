@@ -164,7 +164,8 @@ class Lifecycle:
         if not _on_loop[self.loop]:
             del _on_loop[self.loop]
             loops.end(self.loop)
-        task.result()  # raises what went wrong, for the loop to log
+        if not task.cancelled():  # as asyncio.run cancels what is left
+            task.result()  # raises what went wrong, for the loop to log
 
     async def _stop(self, callback: Callable[[Any], Any] | None) -> None:
         self._events.publish("stopping", {"event": "stopping"})

@@ -10,14 +10,15 @@ from gaffer.jobs.job import Job
 from gaffer.jobs.names import JobName
 from gaffer.jobs.slot import Slot, SlotState
 from gaffer.process import Process
-from gaffer.schemas.responses import Endpoint, Instance, JobInfo, JobStatus
+from gaffer.schemas.common import EndpointInfo
+from gaffer.schemas.responses import Instance, JobInfo, JobStatus
 
 
 class Announcement(msgspec.Struct, frozen=True):
     """The public state of a process: `state` is starting, ready or draining."""
 
     state: str
-    endpoints: list[Endpoint]
+    endpoints: list[EndpointInfo]
 
 
 _ANNOUNCED = {
@@ -28,7 +29,7 @@ _ANNOUNCED = {
 }
 
 
-def endpoints_of(job: Job, process: Process | None, host: str) -> list[Endpoint]:
+def endpoints_of(job: Job, process: Process | None, host: str) -> list[EndpointInfo]:
     """The endpoints of a process as `{"name", "address", "port"}`; `host` is where the node is reached."""
     port = process.port if process is not None else None
     return [
