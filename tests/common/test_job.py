@@ -323,8 +323,7 @@ def test_stopping_is_term_then_kill_after_the_graceful_timeout() -> None:
         << ev.Signal(1, signal.SIGTERM)
         << ev.SetTimer(("kill", 1), 5)
     )
-    assert book
-    assert job.state is JobState.STOPPING
+    assert (job.state, job.active) == (JobState.STOPPING, False)
     assert ends(book >> timer("kill", 1) << ev.Signal(1, signal.SIGKILL), 1)
     assert job.state is JobState.STOPPED
 
