@@ -6,12 +6,14 @@ PYTHON ?= python3
 export PYTHON
 
 BIN := .venv/bin
+QUICK := $(addprefix tests/,common/test_access.py common/test_frames.py common/test_routes.py common/test_legacy.py \
+	common/test_procfile.py common/http/test_gate.py gafferd/test_reload.py)
 SPHINX := $(BIN)/sphinx-build --quiet --fresh-env --fail-on-warning --keep-going docs docs/_build/html
 
 # Expanded when a recipe runs. $(error) prints one line and make ends with 2.
 require = $(eval missing := $(shell PYTHON='$(PYTHON)' tools/venv.sh check))$(if $(missing),$(error $(missing)))
 
-.PHONY: help demo test faults pure check format docs venv version release clean
+.PHONY: help demo test faults pure coverage check format docs venv version release clean
 
 help:
 	@echo 'make demo             a lookupd and 3 nodes on this machine, and who runs what; Ctrl-C ends it'
@@ -20,6 +22,7 @@ help:
 	@echo 'make test             all tests, one worker a core; JOBS=1 for one, ARGS="tests/common -k slot" for some'
 	@echo 'make faults           the tests that take minutes: faults of networks and hosts, long runs; prints figures; needs root'
 	@echo 'make pure             the tests marked as pure, on Python 3.12 and 3.13 where this machine has them'
+	@echo 'make coverage         branch coverage of the quick tests in one process, per room; fails when a pure one has too little'
 	@echo 'make check            format, lint, spelling, types, direction of imports, pages without warnings'
 	@echo 'make format           format the code and mend what the linter can'
 	@echo 'make docs             docs/compatibility.md from the marks of the tests, and docs/_build/html'
@@ -47,6 +50,11 @@ faults: venv
 pure:
 	$(require)
 	@tools/pure.sh $(ARGS)
+
+# The files marked as pure, and those whose tests of pure rooms need a loop or a file.
+coverage: venv
+	@$(BIN)/coverage run -m pytest -q $$(grep -rl --include='test_*.py' pytest.mark.pure tests) $(QUICK)
+	@$(BIN)/python tools/room_coverage.py
 
 check: venv
 	$(BIN)/ruff format --check
