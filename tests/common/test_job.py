@@ -808,3 +808,14 @@ def test_the_story_of_a_job_is_bounded_and_shows_no_secrets() -> None:
         system.tell(ev.Committed(pid, 0, {"TOKEN": "secret"}))
     assert len(system.job.story) == STORY
     assert "secret" not in system.job.history()
+
+
+def test_a_stop_of_a_process_that_is_gone_means_nothing() -> None:
+    book = started(job_of()) >> ev.ProcessStopRequested(7) << nothing >> ev.EndRefused(7, "gone", False) << nothing
+    assert book >> ev.EndRefused(1, "it was not asked to end", False) << nothing
+
+
+def test_a_signal_without_a_name_is_given_by_its_number() -> None:
+    job = job_of()
+    assert started(job) >> ev.Exited(1, 0, 60) << ev.Publish("exit", 1, ANY) << terminate(1)
+    assert "killed by signal 60" in job.why

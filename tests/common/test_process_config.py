@@ -231,3 +231,34 @@ def test_fixed_ports(port: str, slot: int, expected: int | None) -> None:
 )
 def test_endpoints(settings: dict[str, Any], expected: list[tuple[str, int]]) -> None:
     assert ProcessConfig("j", "true", **settings).endpoints_of(7000 if settings else None) == expected
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("numprocesses", "three"),
+        ("args", 5),
+        ("args", ["a", True]),
+        ("args", "'open"),
+        ("log_max_bytes", "10 bananas"),
+        ("log_max_bytes", 1.5),
+        ("uid", True),
+        ("uid", 2**32),
+        ("flapping", "1 2 3 4 5"),
+        ("flapping", 7),
+        ("custom_streams", ["in", "in"]),
+        ("custom_streams", ["stdin"]),
+    ],
+)
+def test_a_value_of_another_kind_is_a_mistake_at_its_setting(setting: str, value: Any) -> None:
+    with pytest.raises(ConfigError) as raised:
+        ProcessConfig.from_dict({"name": "web", "cmd": "true", setting: value}, lax=True)
+    assert f"$.{setting}" in {problem.path.partition("[")[0] for problem in raised.value.problems}
+
+
+def test_a_copy_takes_only_settings_that_exist() -> None:
+    config = ProcessConfig("web", "true")
+    assert config.replace(numprocesses=2).numprocesses == 2
+    with pytest.raises(TypeError, match="no setting 'procs'"):
+        config.replace(procs=2)
+    assert list(config) == list(PROCESS_KEYS)
