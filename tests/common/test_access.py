@@ -498,3 +498,14 @@ def test_the_beginning_of_a_request_shows_a_key_or_a_login(head: bytes, shown: b
 
     policy = replace(make_policy(own_uid=0, own_names=()), verify=verify, cookie="login", resume=verify)
     assert policy.shows_key(head) is shown
+
+
+def test_values_of_the_environment_are_shown_only_to_a_grant_that_defines() -> None:
+    description = {"name": "web", "env": {"TOKEN": "secret"}}
+    assert Grant(frozenset({Scope.READ, Scope.DEFINE})).shown(description) == description
+    assert Grant(frozenset({Scope.READ})).shown(description) == {"name": "web", "env": {"TOKEN": None}}
+
+
+def test_a_cookie_alone_is_told_which_token_is_missing() -> None:
+    with pytest.raises(GafferError, match="the cookie alone is only for reading"):
+        Grant(frozenset({Scope.READ}), elevate=lambda token: None).require(Scope.CONTROL)
