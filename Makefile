@@ -7,7 +7,7 @@ export PYTHON
 
 BIN := .venv/bin
 QUICK := $(addprefix tests/,common/test_access.py common/test_frames.py common/test_routes.py common/test_legacy.py \
-	common/test_procfile.py common/http/test_gate.py gafferd/test_reload.py)
+	common/test_procfile.py common/http/test_gate.py gafferd/test_reload.py lookupd/test_changes.py)
 SPHINX := $(BIN)/sphinx-build --quiet --fresh-env --fail-on-warning --keep-going docs docs/_build/html
 
 # Expanded when a recipe runs. $(error) prints one line and make ends with 2.
