@@ -8,23 +8,23 @@ export PYTHON
 BIN := .venv/bin
 SPHINX := $(BIN)/sphinx-build --quiet --fresh-env --fail-on-warning --keep-going docs docs/_build/html
 
-# Expanded when a recipe runs. $(error) prints one line and make ends with 2.
+# Expanded when a recipe runs. $(error) prints one line and make exits with 2.
 require = $(eval missing := $(shell PYTHON='$(PYTHON)' tools/venv.sh check))$(if $(missing),$(error $(missing)))
 
 .PHONY: help demo test faults check format docs venv clean
 
 help:
-	@echo 'make demo             a lookupd and 3 nodes on this machine, and who runs what; Ctrl-C ends it'
+	@echo 'make demo             run a lookupd and 3 nodes on this machine and show the location of jobs; stop with Ctrl-C'
 	@echo 'make demo NODES=5     ... with 5 nodes'
-	@echo 'make demo ONCE=1      ... start, check, kill a process and a node, report, end'
-	@echo 'make test             all tests, one worker a core; JOBS=1 for one, ARGS="tests/common -k slot" for some'
-	@echo 'make faults           the tests that take minutes: faults of networks and hosts, long runs; prints figures; needs root'
-	@echo 'make check            format, lint, types, direction of imports, pages without warnings'
-	@echo 'make format           format the code and mend what the linter can'
-	@echo 'make docs             docs/compatibility.md from the marks of the tests, and docs/_build/html'
-	@echo 'make venv             only make .venv, with all that the targets above need'
+	@echo 'make demo ONCE=1      ... start, check, kill a process and a node, report, exit'
+	@echo 'make test             run all tests, one worker per core; JOBS=1 for one worker, ARGS="tests/common -k slot" for a selection'
+	@echo 'make faults           run the slow tests: network and host faults, long runs; print figures; needs root'
+	@echo 'make check            check format, lint, types, import directions and documentation'
+	@echo 'make format           format the code and apply the fixes of the linter'
+	@echo 'make docs             build docs/compatibility.md and docs/_build/html'
+	@echo 'make venv             create .venv with the requirements of all targets'
 	@echo 'make clean            remove .venv, caches and build products'
-	@echo 'PYTHON=python3.12 make ...   with another interpreter'
+	@echo 'make PYTHON=python3.12 ...   use another interpreter'
 
 demo:
 	$(require)
