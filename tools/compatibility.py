@@ -1,10 +1,10 @@
-"""Generate docs/compatibility.md: the rows of the documentation of gaffer 0.5, whether they hold, and the tests that show it.
+"""Generate docs/compatibility.md: the rows of the documentation of gaffer 0.5, their status, and the tests for each.
 
     python tools/compatibility.py            write the page
     python tools/compatibility.py --check    exit with code 1 if the committed page is stale; write nothing
 
-Sources: docs/rows.toml (the rows), docs/differences.toml (the rows that differ or are not provided), docs/compatibility.in
-(the text above the rows) and the marks `@pytest.mark.row("MGR-37")` of the tests.
+Sources: docs/rows.toml (the rows), docs/differences.toml (the rows that differ or are not provided),
+docs/compatibility.in (the text above the rows) and the marks `@pytest.mark.row("MGR-37")` of the tests.
 """
 
 import ast

@@ -1,4 +1,4 @@
-"""Generate parts of pages from the program: replace `<!-- made from: NAME -->` by the Markdown that `PARTS[NAME]` returns.
+"""Generate parts of pages: replace `<!-- made from: NAME -->` by the Markdown that `PARTS[NAME]` returns.
 
 Build with --fresh-env: Sphinx does not track that a page depends on more than its own text.
 """
