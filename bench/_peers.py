@@ -86,7 +86,8 @@ class Running:
 
     def sleepers(self) -> set[int]:
         """Return the OS pids of the `sleep` processes below it; honcho runs each below another process."""
-        found, level = set(), [self.process.pid]
+        found: set[int] = set()
+        level = [self.process.pid]
         while level:
             children = [child for pid in level for child in _children(pid)]
             found.update(pid for pid in children if _comm(pid) == "sleep")

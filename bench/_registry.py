@@ -142,23 +142,23 @@ def closed_loop(
     `requests(number, before)` returns the next request of socket `number`, which has sent `before` requests.
     """
     selector = selectors.DefaultSelector()
-    state = []
+    received = [bytearray() for _ in sockets]
+    counts = [0] * len(sockets)
     for number, sock in enumerate(sockets):
         selector.register(sock, selectors.EVENT_READ, number)
-        state.append([0, bytearray()])
     began = time.perf_counter()
     end, done = began + seconds, 0
     for number, sock in enumerate(sockets):
         sock.sendall(requests(number, 0))
     while time.perf_counter() < end:
         for key, _ in selector.select(1):
-            mine = state[key.data]
-            mine[1] += key.fileobj.recv(65536)
-            if answered(mine[1]):
+            number = key.data
+            received[number] += sockets[number].recv(65536)
+            if answered(received[number]):
                 done += 1
-                mine[0] += 1
-                mine[1].clear()
-                key.fileobj.sendall(requests(key.data, mine[0]))
+                counts[number] += 1
+                received[number].clear()
+                sockets[number].sendall(requests(number, counts[number]))
     took = time.perf_counter() - began
     selector.close()
     return done / took

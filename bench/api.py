@@ -21,6 +21,7 @@ import tempfile
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 from _measure import Daemon, daemon, installed_environment, show, show_ratio
@@ -121,8 +122,8 @@ def main() -> None:
             for what, path in PATHS.items():
                 _compare(
                     what,
-                    lambda path=path: wrk(node.url + path, chosen.seconds),
-                    lambda path=path: wrk(f"{floor.url}/{path.replace('/', '_')}", chosen.seconds),
+                    partial(wrk, node.url + path, chosen.seconds),
+                    partial(wrk, f"{floor.url}/{path.replace('/', '_')}", chosen.seconds),
                     chosen.pairs,
                 )
             pids = node.call("GET", "/jobs/default/cat/pids")["pids"]

@@ -16,6 +16,7 @@ exclude_patterns = ["_build", "_ext", "requirements.txt"]
 html_theme = "furo"
 html_title = f"Gaffer {version}"
 html_static_path = ["_static"]
+html_extra_path = ["../deploy/gafferd.schema.json"]
 html_css_files = ["gaffer.css"]
 html_show_copyright = False
 html_show_sourcelink = False

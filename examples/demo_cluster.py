@@ -12,10 +12,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
+from gaffer.schemas.lookup import JobSource
 from gaffer_client import Lookup
 from gaffer_client.errors import GafferClientError
 from gaffer_client.naming import display_name
-from gaffer_client.responses import Source
 
 T = TypeVar("T")
 
@@ -188,7 +188,7 @@ class Cluster:
         statuses = {info["origin"]: info.get("status", "alive") for info in self.lookup.nodes()["nodes"]}
         return statuses.get(node.url)
 
-    def web(self) -> dict[str, Source]:
+    def web(self) -> dict[str, JobSource]:
         """Return the sources of demo.web by the URL of their node."""
         return {source["node_info"]["origin"]: source for source in self.lookup.find_job(WEB)["sources"]}
 

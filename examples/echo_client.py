@@ -19,6 +19,7 @@ try:
             websocket.send("ECHO\n")
             print("Sent")
             print("Receiving...")
-            print(f"Received '{websocket.receive(10)}'")
+            answer = websocket.receive(10)
+            print(f"Received '{answer.decode() if isinstance(answer, bytes) else answer}'")
 except GafferClientError as error:
     sys.exit(f"echo_client.py: {error}")

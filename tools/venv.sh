@@ -5,10 +5,11 @@
 #   tools/venv.sh          install the four packages in editable mode
 #   tools/venv.sh tests    also install the requirements of the tests, the checks and the documentation
 #
-# PYTHON selects an interpreter other than python3.
+# PYTHON selects an interpreter other than python3, VENV a directory other than .venv.
 set -eu
 cd "$(dirname "$0")/.."
 python=${PYTHON:-python3}
+venv=${VENV:-.venv}
 
 missing_requirement() {
     if ! command -v git >/dev/null; then
@@ -24,7 +25,7 @@ missing_requirement() {
 }
 
 pip_install() {
-    .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-build-isolation "$@"
+    "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-build-isolation "$@"
 }
 
 # Run a command, print a dot each second, and return its exit status.
@@ -50,10 +51,10 @@ install_tests() {
 
 # install NAME FILES: run install_NAME if FILES have changed since the last run
 install() {
-    stamp=.venv/$1.installed
+    stamp=$venv/$1.installed
     sum=$(cat $2 | cksum)
     if [ "$(cat "$stamp" 2>/dev/null)" != "$sum" ]; then
-        printf 'Installing %s into .venv, about half a minute ' "$1" >&2
+        printf 'Installing %s into %s, about half a minute ' "$1" "$venv" >&2
         with_dots "install_$1"
         echo "$sum" >"$stamp"
     fi
@@ -70,9 +71,9 @@ flock 9
 
 # An environment is tied to its interpreter and path: create a new one if either has changed.
 origin="$("$python" -c 'import sys; print(sys.version.split()[0], sys.base_prefix)') $PWD"
-if [ "$(cat .venv/origin 2>/dev/null)" != "$origin" ]; then
-    "$python" -m venv --clear .venv >&2
-    echo "$origin" >.venv/origin
+if [ "$(cat "$venv/origin" 2>/dev/null)" != "$origin" ]; then
+    "$python" -m venv --clear "$venv" >&2
+    echo "$origin" >"$venv/origin"
 fi
 
 install packages "$(echo */pyproject.toml) constraints/build.txt constraints/packages.txt"

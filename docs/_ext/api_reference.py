@@ -88,9 +88,8 @@ class _Writer:
             default = "" if name in required or each.get("default") in (None, "", [], {}) else _literal(each["default"])
             rows.append((f"`{name}`", self._type(each), each.get("description", ""), default))
         head = ("key", "type", "description", "default")
-        if not any(row[3] for row in rows):
-            head, rows = head[:3], [row[:3] for row in rows]
-        lines = [head, ("---",) * len(head), *rows]
+        width = 4 if any(row[3] for row in rows) else 3
+        lines = [line[:width] for line in (head, ("---",) * len(head), *rows)]
         return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
 
     def _type(self, schema: Mapping[str, Any]) -> str:
@@ -106,7 +105,7 @@ class _Writer:
             return f"list of {self._type(schema.get('items', {}))}"
         if isinstance(schema.get("additionalProperties"), Mapping) and schema["additionalProperties"]:
             return f"object of {self._type(schema['additionalProperties'])}"
-        kind = schema.get("type", "anything")
+        kind: str = schema.get("type", "anything")
         return _NAMES.get(kind, kind)
 
     def _anchor(self, name: str) -> str:

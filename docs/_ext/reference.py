@@ -16,6 +16,8 @@ from sphinx.pycode import ModuleAnalyzer
 from gaffer import __version__, http_handler
 from gaffer.http.openapi import make_document
 from gaffer.jobs import config, slot, states
+from gaffer.runtime.settings import Setting, settings_of, spell
+from gaffer_client.cli import config as tool_config
 from gaffer_client.cli.help import command_reference, program_help
 from gaffer_client.cli.programs import GAFFER, GAFFERCTL
 from gaffer_client.cli.table import Program
@@ -73,25 +75,22 @@ def _literal(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def daemon_settings() -> str:
-    """Return a table of the fields of gafferd's Settings, with the places where each can be set."""
-    docs = ModuleAnalyzer.for_module(settings.__name__).find_attr_docs()
+def _settings(declared: Iterable[Setting], *, file: bool = True) -> str:
+    """Return a table of settings; without `file` for a program that reads no file."""
     rows = [
         (
-            _places(
-                "`[{}] {}`".format(*place) for place in (field.metadata["ini"], field.metadata["other_ini"]) if place
-            ),
-            _places(f"`{place}`" for name in ("flag", "other_flag", "env") if (place := field.metadata[name])),
-            _sentence("\n".join(docs["Settings", field.name])),
-            _default(field),
+            *([_places("[{}] {}".format(*place) for place in each.keys)] if file else []),
+            _places([*each.flags, *filter(None, [each.variable])]),
+            each.help,
+            each.shown or _places(filter(None, [spell(each.default)])),
         )
-        for field in dataclasses.fields(settings.Settings)
+        for each in declared
     ]
-    return table(("in the file", "flag or variable", "description", "default"), rows)
+    return table((*(["in the file"] if file else []), "flag or variable", "description", "default"), rows)
 
 
 def _places(places: Iterable[str]) -> str:
-    return "<br>".join(places)
+    return "<br>".join(f"`{place}`" for place in places)
 
 
 def commands(program: Program) -> str:
@@ -130,7 +129,9 @@ PARTS: dict[str, Callable[[], str]] = {
         make_document(handlers.make_routes(), title="lookupd", version=__version__), "lookupd"
     ),
     "job-settings": job_settings,
-    "daemon-settings": daemon_settings,
+    "daemon-settings": lambda: _settings(settings.SETTINGS.values()),
+    "lookupd-settings": lambda: _settings(settings_of(lookupd_config.Settings).values(), file=False),
+    "tool-settings": lambda: _settings(tool_config.SETTINGS),
     "gaffer-commands": lambda: commands(GAFFER),
     "gafferctl-commands": lambda: commands(GAFFERCTL),
     "gafferd-usage": lambda: code(gafferd_main.USAGE),

@@ -155,7 +155,9 @@ ASK = [("why", "shop.web"), ("why", "a.typo"), ("drain", "web1"), ("drain", "--u
 
 
 @pytest.mark.parametrize("words", ASK)
-def test_a_key_does_not_go_to_an_address_that_is_only_announced(gaffer: Commands, key: str, words: tuple) -> None:
+def test_a_key_does_not_go_to_an_address_that_is_only_announced(
+    gaffer: Commands, key: str, words: tuple[str, ...]
+) -> None:
     for host in ("127.0.0.1", own_address()):
         with answering_server() as lookup, answering_server(host=host) as node:
             for path in ("/drain", "/jobs/shop/web", "/jobs/a/typo"):
@@ -170,7 +172,7 @@ def test_a_key_does_not_go_to_an_address_that_is_only_announced(gaffer: Commands
 
 @pytest.mark.parametrize("words", ASK)
 def test_a_key_goes_to_the_nodes_that_the_user_gave(
-    gaffer: Commands, key: str, words: tuple, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    gaffer: Commands, key: str, words: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     config = tmp_path / "gaffer.ini"
     monkeypatch.setenv("GAFFER_CONFIG", str(config))

@@ -1,6 +1,10 @@
 """How long to wait before the next attempt."""
 
+import pytest
+
 from gaffer_client.backoff import Backoff
+
+pytestmark = pytest.mark.pure
 
 
 def test_waits_double_up_to_a_limit_and_begin_anew() -> None:

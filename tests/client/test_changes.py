@@ -2,6 +2,7 @@
 
 import json
 import re
+from functools import partial
 
 import pytest
 
@@ -21,11 +22,15 @@ def texts(lines: list[str]) -> list[str]:
 
 def until_all_follow(node: Peer, *commands: Following) -> None:
     """Change something until all commands show it: then they miss nothing any more."""
+
+    def shown(job: str) -> bool:
+        return all(job in "".join(each.lines) for each in commands)
+
     for number in range(1000):
         job = f"probe.job{number}"
         node.ask("REGISTER_JOB", job_name=job)
         try:
-            eventually(lambda job=job: all(job in "".join(each.lines) for each in commands), timeout=0.2)
+            eventually(partial(shown, job), timeout=0.2)
         except AssertionError:
             continue
         return

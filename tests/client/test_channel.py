@@ -68,7 +68,9 @@ def test_commands(socket: GafferSocket, server: Server) -> None:
         ("scale", (), errors.BadRequest, "scale"),
     ],
 )
-def test_commands_that_fail(socket: GafferSocket, name: str, args: tuple, kind: type, text: str) -> None:
+def test_commands_that_fail(
+    socket: GafferSocket, name: str, args: tuple[str, ...], kind: type[Exception], text: str
+) -> None:
     command = socket.send_command(name, *args)
     with pytest.raises(kind, match=text):
         command.result(10)

@@ -186,7 +186,9 @@ def test_the_output_of_a_process(tmp_path: Path, kind: str) -> None:
     with gafferd(*(["--bind", path] if kind == "unix" else [])) as node, Server(node.url) as server:
         job = server.load({"name": "echo", "cmd": "cat", "redirect_input": True, "redirect_output": ["out"]})
         [pid] = eventually(lambda: job.pids)
-        with following(EventsourceClient(node.url, f"/streams/{pid}/out?feed=eventsource&heartbeat=1")) as heard:
+        client = EventsourceClient(node.url, f"/streams/{pid}/out?feed=eventsource&heartbeat=1")
+        with following(client) as heard:
+            eventually(lambda: client.connected)
             server.get_process(pid).send("one\n")
             eventually(lambda: heard == [("out", "one\n")])
             server.get_process(pid).send("two\n")

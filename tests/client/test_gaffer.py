@@ -10,12 +10,13 @@ import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trustme
 
 from gaffer_client import Lookup, Server
-from support.client import Commands
+from support.client import Answering, Commands
 from support.daemons import Daemon, clean_env, command_path, gafferd, lookupd, run_command
 from support.poll import eventually
 
@@ -73,7 +74,7 @@ def nobody(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
         yield url
 
 
-def config(server: Server, name: str) -> dict:
+def config(server: Server, name: str) -> dict[str, Any]:
     return server.get_job(name).info()["config"]
 
 
@@ -89,7 +90,7 @@ def test_load_takes_all_types_of_the_folder(gaffer: Commands, server: Server, sh
     assert web["cwd"] == str(shop)
     assert web["redirect_output"] == ["out", "err"]
     assert web["env"] == {"COLOUR": "red", "SIZE": "1"}
-    assert all(eventually(lambda name=name: server.get_job(name).running == 1) for name in server.jobs())
+    eventually(lambda: all(server.get_job(name).running == 1 for name in server.jobs()))
 
 
 def test_load_gives_each_type_ports_and_announces_those_that_listen(
@@ -175,7 +176,9 @@ def test_load_twice_is_a_conflict_and_changes_nothing(gaffer: Commands, server: 
         ),
     ],
 )
-def test_load_a_json_file(gaffer: Commands, server: Server, tmp_path: Path, document: dict, names: list[str]) -> None:
+def test_load_a_json_file(
+    gaffer: Commands, server: Server, tmp_path: Path, document: dict[str, Any], names: list[str]
+) -> None:
     path = tmp_path / "jobs.json"
     path.write_text(json.dumps(document))
     assert gaffer("load", "--nostart", path).status == 0
@@ -479,7 +482,7 @@ def test_no_node_is_up(gaffer: Commands, nobody: str, shop: Path, command: str) 
 
 
 @pytest.mark.parametrize("body", ["", "<html>", "{}", '{"sources": [{"name": 1}]}', '{"sources": null}'])
-def test_a_malformed_answer_is_one_clear_line(gaffer: Commands, answering: Callable, body: str) -> None:
+def test_a_malformed_answer_is_one_clear_line(gaffer: Commands, answering: Callable[..., Answering], body: str) -> None:
     bad = answering()
     bad.answer("/findJob", body)
     ran = gaffer("lookup:job", "shop.web", "-L", bad.url)
@@ -487,7 +490,7 @@ def test_a_malformed_answer_is_one_clear_line(gaffer: Commands, answering: Calla
     assert ran.err.startswith(f"gaffer: {bad.url} gave an answer that can't be understood")
 
 
-def test_what_a_server_sends_does_not_steer_the_terminal(gaffer: Commands, answering: Callable) -> None:
+def test_what_a_server_sends_does_not_steer_the_terminal(gaffer: Commands, answering: Callable[..., Answering]) -> None:
     bad = answering()
     bad.answer("/nodes", '{"nodes": [{"name": "a\\u001b[2Jb", "origin": "http://x\\ny", "version": "0.1"}]}')
     ran = gaffer("lookup:nodes", "-L", bad.url)
@@ -538,7 +541,9 @@ def test_a_wrong_configuration_file(
 
 
 @pytest.mark.row("GF-07")
-def test_keys(gaffer: Commands, answering: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_keys(
+    gaffer: Commands, answering: Callable[..., Answering], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     node = answering()
     node.answer("/sessions", '{"sessions": []}')
     for name in ("flag", "variable", "file"):
@@ -548,7 +553,8 @@ def test_keys(gaffer: Commands, answering: Callable, tmp_path: Path, monkeypatch
 
     def sent(*arguments: str) -> str | None:
         assert gaffer("apps", "--endpoint", node.url, *arguments).status == 0
-        return node.requests[-1].headers.get("Authorization")
+        header: str | None = node.requests[-1].headers.get("Authorization")
+        return header
 
     assert sent() is None
     monkeypatch.setenv("GAFFER_CONFIG", str(tmp_path / "gaffer.ini"))
@@ -563,7 +569,48 @@ def test_keys(gaffer: Commands, answering: Callable, tmp_path: Path, monkeypatch
     assert "can't read the key file" in ran.err
 
 
-def test_a_node_that_wants_a_key_says_so(gaffer: Commands, answering: Callable) -> None:
+@pytest.mark.parametrize(
+    ("environ", "file", "arguments", "said"),
+    [
+        ({"GAFFER_INSECURE": "perhaps"}, "", [], "GAFFER_INSECURE: expected true or false, got 'perhaps'"),
+        ({}, "insecure = perhaps", [], "[client] insecure: expected true or false, got 'perhaps'"),
+        ({"GAFFER_API_KEY": "two words"}, "", [], "GAFFER_API_KEY: it holds no key"),
+        ({"GAFFER_API_KEY_FILE": "/none"}, "", [], "GAFFER_API_KEY_FILE: can't read the key file /none"),
+        ({}, "api_key_file = /none", [], "[client] api_key_file: can't read the key file /none"),
+        ({}, "cacert = /none", [], "[client] cacert: there is no file '/none'"),
+        ({}, "cacert = /none", ["--cacert=/missing"], "--cacert: there is no file '/missing'"),
+    ],
+)
+def test_a_wrong_setting_is_reported_with_its_source(
+    gaffer: Commands,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    environ: dict[str, str],
+    file: str,
+    arguments: list[str],
+    said: str,
+) -> None:
+    (tmp_path / "gaffer.ini").write_text(f"[client]\n{file}\n")
+    for name, value in {"GAFFER_CONFIG": str(tmp_path / "gaffer.ini"), **environ}.items():
+        monkeypatch.setenv(name, value)
+    ran = gaffer("apps", "--endpoint", "http://127.0.0.1:1", *arguments)
+    assert ran.status == 2
+    assert said in ran.err
+
+
+def test_a_variable_without_a_value_is_as_good_as_none(
+    gaffer: Commands, answering: Callable[..., Answering], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = answering()
+    node.answer("/sessions", '{"sessions": []}')
+    monkeypatch.setenv("GAFFER_API_KEY_FILE", "")
+    monkeypatch.setenv("GAFFER_INSECURE", "")
+    monkeypatch.setenv("GAFFER_API_KEY", "gk_value")
+    assert gaffer("apps", "--endpoint", node.url).status == 0
+    assert node.requests[-1].headers.get("Authorization") == "Bearer gk_value"
+
+
+def test_a_node_that_wants_a_key_says_so(gaffer: Commands, answering: Callable[..., Answering]) -> None:
     node = answering()
     body = {"error": "auth_required", "errno": 401, "message": "a key is needed", "hint": "send it as `X-Api-Key: KEY`"}
     node.answer("/sessions", json.dumps(body), 401)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from gaffer_client import Server
-from support.client import Commands
+from support.client import Answering, Commands
 from support.daemons import Daemon, clean_env, command_path, gafferd
 from support.poll import eventually
 
@@ -170,7 +170,7 @@ def test_no_node_is_up(gafferctl: Commands, tmp_path: Path) -> None:
     assert "no such file or directory" in ran.err
 
 
-def test_a_malformed_answer_is_one_clear_line(gafferctl: Commands, answering: Callable) -> None:
+def test_a_malformed_answer_is_one_clear_line(gafferctl: Commands, answering: Callable[..., Answering]) -> None:
     bad = answering()
     bad.answer("/processes", '{"not": "a list"}')
     ran = gafferctl("--connect", bad.url, "processes")

@@ -4,6 +4,7 @@ import re
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
@@ -35,7 +36,7 @@ def server(urls: list[str]) -> Iterator[Server]:
 def run(server: Server) -> Run:
     """Run a program, and give its process."""
 
-    def run(cmd: str, *args: str, **settings: object) -> Process:
+    def run(cmd: str, *args: str, **settings: Any) -> Process:
         described = {"redirect_input": True, "redirect_output": ["out", "err"], **settings}
         job = server.load({"name": "it", "cmd": cmd, "args": list(args), **described})
         [pid] = eventually(lambda: job.pids)

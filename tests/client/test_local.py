@@ -131,7 +131,9 @@ def until(process: "subprocess.Popen[str]", text: str) -> list[str]:
 
 
 def pid_in(text: str) -> int:
-    return int(re.search(r"spawn process with pid (\d+)", text)[1])
+    found = re.search(r"spawn process with pid (\d+)", text)
+    assert found is not None, text
+    return int(found[1])
 
 
 # start
@@ -334,6 +336,7 @@ def test_it_ends_when_nobody_reads_its_output(app: Path) -> None:
     (app / "Procfile").write_text("web: sh -c 'while :; do echo hello; sleep 0.05; done'\n")
     with piped(app, "start") as process:
         pid = pid_in("\n".join(until(process, "hello")))
+        assert process.stdout is not None
         process.stdout.close()
         assert process.wait(10) == 141
     assert not psutil.pid_exists(pid)
@@ -383,6 +386,7 @@ def test_run_gives_the_command_the_environment_and_folder_of_the_application(app
     with piped(
         app.parent, "-d", str(app), "run", "sh", "-c", "echo $COLOUR $MINE $PWD; exit 7", MINE="shell"
     ) as process:
+        assert process.stdout is not None
         assert process.stdout.read() == f"red shell {app}\n"
         assert process.wait(10) == 7
 
@@ -391,6 +395,7 @@ def test_run_gives_the_command_the_environment_and_folder_of_the_application(app
 @pytest.mark.parametrize("number", ["2", "web=2"])
 def test_run_takes_a_number(app: Path, number: str) -> None:
     with piped(app, "run", "-c", number, "echo", "-n", "x") as process:
+        assert process.stdout is not None
         assert process.stdout.read() == "xx"
         assert process.wait(10) == 0
 
@@ -435,6 +440,7 @@ def test_help_of_run_is_not_taken_from_the_command(
     monkeypatch.chdir(app)
     assert "Run a command once" in gaffer("run", "--help").out
     with piped(app, "run", "sh", "--help") as process:
+        assert process.stdout is not None
         assert "Run a command once" not in process.stdout.read()
 
 

@@ -2,11 +2,12 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 
 from gaffer_client import Lookup, Server, errors
-from support.client import answering_server
+from support.client import Answering, answering_server
 from support.daemons import Daemon, gafferd, lookupd
 from support.poll import eventually
 
@@ -117,7 +118,7 @@ def answering_for_now() -> Iterator[str]:
 
 
 @pytest.mark.parametrize("question", QUESTIONS)
-def test_the_last_answer_is_repeated_when_nobody_can_be_reached(question: Callable, closed: str) -> None:
+def test_the_last_answer_is_repeated_when_nobody_can_be_reached(question: Callable[[Lookup], Any], closed: str) -> None:
     with answering_for_now() as url, Lookup([url, closed]) as lookup, Lookup(url, stale="raise") as strict:
         before = question(lookup)
         assert before["stale"] is False
@@ -139,7 +140,7 @@ def test_a_question_that_was_never_answered_has_no_last_answer() -> None:
             question()
 
 
-def test_who_is_refused_is_told(answering: Callable) -> None:
+def test_who_is_refused_is_told(answering: Callable[..., Answering]) -> None:
     server = answering()
     server.answer("/nodes", '{"nodes": []}')
     with Lookup(server.url) as lookup:
@@ -163,7 +164,9 @@ def test_so_many_answers_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None
         lookup.find_job("s.b")
 
 
-def test_a_lookup_that_answers_badly_counts_as_none(urls: list[str], node: Daemon, answering: Callable) -> None:
+def test_a_lookup_that_answers_badly_counts_as_none(
+    urls: list[str], node: Daemon, answering: Callable[..., Answering]
+) -> None:
     load(node)
     bad = answering()
     bad.answer("/nodes", '{"nodes": [{"name": 1}]}')
@@ -174,7 +177,7 @@ def test_a_lookup_that_answers_badly_counts_as_none(urls: list[str], node: Daemo
         lookup.nodes()
 
 
-def test_a_lookup_of_an_older_version_is_understood(answering: Callable) -> None:
+def test_a_lookup_of_an_older_version_is_understood(answering: Callable[..., Answering]) -> None:
     old = answering()
     info = '{"name": "n", "origin": "http://n:5000", "version": "0.1"}'
     source = f'{{"name": "n", "pids": [1, 2], "node_info": {info}}}'

@@ -1,17 +1,19 @@
 """Merging the answers of several lookups."""
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gaffer.schemas.lookup import AgedNodeInfo, JobSource, Tombstone
 from gaffer_client.merge import Merged, View, merge
-from gaffer_client.responses import NodeInfo, Source, Tombstone
+
+pytestmark = pytest.mark.pure
 
 
-def node(id: str | None = "a", incarnation: int = 1, seq: int = 1, status: str = "alive", **more: Any) -> NodeInfo:
+def node(id: str | None = "a", incarnation: int = 1, seq: int = 1, status: str = "alive", **more: Any) -> AgedNodeInfo:
     name = more.pop("name", f"node-{id}")
     info: dict[str, Any] = {"name": name, "origin": f"http://{name}:5000", "version": "0.1"}
     if id is not None:
@@ -19,18 +21,20 @@ def node(id: str | None = "a", incarnation: int = 1, seq: int = 1, status: str =
     return info | more  # type: ignore[return-value]
 
 
-def source(info: NodeInfo, *pids: int) -> Source:
+def source(info: AgedNodeInfo, *pids: int) -> JobSource:
     found: dict[str, Any] = {"name": info["name"], "pids": list(pids), "node_info": info}
     if "status" in info:
         found |= {"status": info["status"], "age_ms": info["age_ms"]}
     return found  # type: ignore[return-value]
 
 
-def view(url: str, *nodes: NodeInfo, jobs: dict[str, list[Source]] | None = None, **more: Any) -> View:
+def view(url: str, *nodes: AgedNodeInfo, jobs: dict[str, list[JobSource]] | None = None, **more: Any) -> View:
     return View(url, nodes, jobs or {}, **more)
 
 
-def grave(id: str = "a", incarnation: int = 1, seq: int = 1, reason: str = "expired") -> Tombstone:
+def grave(
+    id: str = "a", incarnation: int = 1, seq: int = 1, reason: Literal["left", "expired"] = "expired"
+) -> Tombstone:
     return {"id": id, "incarnation": incarnation, "seq": seq, "reason": reason}
 
 
@@ -67,7 +71,9 @@ def summary(merged: Merged) -> list[tuple[str | None, int | None, int | None, st
     ],
 )
 @pytest.mark.parametrize("swap", [False, True])
-def test_the_furthest_lookup_is_believed(first: NodeInfo, second: NodeInfo, expected: list[Any], swap: bool) -> None:
+def test_the_furthest_lookup_is_believed(
+    first: AgedNodeInfo, second: AgedNodeInfo, expected: list[Any], swap: bool
+) -> None:
     views = [view("one", first), view("two", second)]
     assert summary(merge(views[::-1] if swap else views)) == expected
 
@@ -87,7 +93,7 @@ def test_the_furthest_lookup_is_believed(first: NodeInfo, second: NodeInfo, expe
         (node("b", status="suspect"), grave("a"), True),
     ],
 )
-def test_a_tombstone_removes_a_node_that_nobody_hears(info: NodeInfo, tombstone: Tombstone, stays: bool) -> None:
+def test_a_tombstone_removes_a_node_that_nobody_hears(info: AgedNodeInfo, tombstone: Tombstone, stays: bool) -> None:
     views = [view("one", info, jobs={"s.j": [source(info, 1)]}), view("two", tombstones=[tombstone])]
     merged = merge(views)
     assert bool(merged.nodes) == stays
@@ -135,7 +141,7 @@ def test_an_answer_is_stale_when_what_it_rests_on_is(views: list[View], stale: b
 
 
 def test_unknown_keys_are_kept() -> None:
-    info = node(zone="a")  # type: ignore[arg-type]
+    info = node(zone="a")
     [only] = merge([view("one", info)]).nodes
     assert only["zone"] == "a"  # type: ignore[typeddict-item]
 
@@ -154,8 +160,8 @@ def world(id: str, incarnation: int, seq: int) -> dict[str, list[int]]:
 def views_of_the_world(draw: st.DrawFn) -> list[View]:
     views = []
     for number in range(draw(st.integers(1, 4))):
-        nodes: list[NodeInfo] = []
-        jobs: dict[str, list[Source]] = {}
+        nodes: list[AgedNodeInfo] = []
+        jobs: dict[str, list[JobSource]] = {}
         for id in draw(st.lists(st.sampled_from(IDS), unique=True)):
             incarnation, seq = draw(st.integers(1, 3)), draw(st.integers(0, 5))
             info = node(id, incarnation, seq, draw(st.sampled_from(["alive", "suspect", "draining"])))
@@ -193,7 +199,7 @@ def test_each_node_is_shown_as_it_was_at_its_newest_position(views: list[View]) 
     merged = merge(views)
     for info in merged.nodes:
         seen = [other for v in views for other in v.nodes if other["id"] == info["id"]]
-        newest = max((other["incarnation"], other["seq"]) for other in seen)
+        newest = max((other["incarnation"] or 0, other["seq"] or 0) for other in seen)
         assert (info["incarnation"], info["seq"]) == newest
         shown = {
             name: s["pids"] for name, found in merged.jobs.items() for s in found if s["node_info"]["id"] == info["id"]

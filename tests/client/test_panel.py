@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -87,7 +88,7 @@ def test_a_lookup_that_hangs_holds_up_nobody(good: Answering, kind: tuple[bytes,
         assert isinstance(lookup.failures[hung], errors.Unreachable)
         assert sum(timed(lambda: lookup.find_job("s.w"))[0] for _ in range(20)) < 20 * 0.2  # it is remembered
         for words in (["lookup:job", "s.w"], ["why", "s.w"]):
-            took, ran = timed(lambda words=words: gaffer("-L", f"{hung},{good.url}", *words))
+            took, ran = timed(partial(gaffer, "-L", f"{hung},{good.url}", *words))
             assert (ran.status, took < 3) == (0, True)
             assert "web1" in ran.out
 

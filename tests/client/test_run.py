@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ import pytest
 from gaffer.processes import procfs
 from support.daemons import clean_env, command_path
 from support.dispositions import ignored
-from support.needs import needs_root
+from support.needs import needs_pidns
 from support.poll import eventually
 
 AS_INIT = ("unshare", "--pid", "--fork", "--kill-child")
@@ -52,22 +53,25 @@ def gaffer_run(folder: Path, *words: str, enter: Sequence[str] = ()) -> Iterator
             running.kill()
 
 
-@needs_root
-@pytest.mark.parametrize("enter", [(), AS_INIT], ids=["plain", "init"])
+@pytest.mark.parametrize("enter", [(), pytest.param(AS_INIT, marks=needs_pidns)], ids=["plain", "init"])
 def test_signals_are_forwarded_and_orphans_are_reaped(tmp_path: Path, enter: Sequence[str]) -> None:
     with gaffer_run(tmp_path, sys.executable, "-c", LISTENER, *SIGNALS, enter=enter) as (running, pid):
         written = tmp_path / "signals"
+
+        def caught(count: int) -> bool:
+            return written.read_text().split() == list(SIGNALS[:count])
+
         eventually((tmp_path / "up").exists)
         (child,) = eventually(lambda: len(found := procfs.children(pid)) == 1 and found)
         for count, name in enumerate(SIGNALS, 1):
             if name == "SIGTERM":
                 os.kill(child, signal.SIGSTOP)
             os.kill(pid, signal.Signals[name])
-            eventually(lambda count=count: written.read_text().split() == list(SIGNALS[:count]), retry_on=(OSError,))
+            eventually(partial(caught, count), retry_on=(OSError,))
         assert running.wait(10) == 7
 
 
-@needs_root
+@needs_pidns
 @pytest.mark.parametrize(("command", "status"), [("gafferd", 0), ("gaffer_lookupd", 0), ("gaffer", 143)])
 def test_an_init_process_does_not_lose_a_signal_during_the_imports(tmp_path: Path, command: str, status: int) -> None:
     (tmp_path / "msgspec.py").write_text("import os, time; os.kill(os.getpid(), 15); time.sleep(10)")

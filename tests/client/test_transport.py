@@ -12,12 +12,13 @@ from typing import Any
 import pytest
 import trustme
 
+from gaffer.schemas.bodies import SessionList
 from gaffer_client import errors
 from gaffer_client.cli import diagnosis
 from gaffer_client.connection import Connection
-from gaffer_client.responses import Sessions
 from gaffer_client.sockets import CONNECT_TIMEOUT
 from gaffer_client.transport import Transport, parse_url, path_of
+from support.client import Answering
 from support.daemons import gafferd
 from support.scripted import Play, Visit, scripted_server
 
@@ -98,7 +99,12 @@ def test_path_segments_are_encoded() -> None:
     ],
 )
 def test_refusals(
-    answering: Callable, status: int, body: str, kind: type[errors.StatusError], reason: str, message: str | None
+    answering: Callable[..., Answering],
+    status: int,
+    body: str,
+    kind: type[errors.StatusError],
+    reason: str,
+    message: str | None,
 ) -> None:
     server = answering()
     server.answer("/x", body, status)
@@ -109,7 +115,7 @@ def test_refusals(
     assert caught.value.message == (message or f"{server.url} answered with status {status}")
 
 
-def test_all_mistakes_that_a_server_found_are_kept(answering: Callable) -> None:
+def test_all_mistakes_that_a_server_found_are_kept(answering: Callable[..., Answering]) -> None:
     server = answering()
     server.answer(
         "/x",
@@ -125,15 +131,15 @@ def test_all_mistakes_that_a_server_found_are_kept(answering: Callable) -> None:
 @pytest.mark.parametrize(
     "body", ["", "<html>", "[1, 2]", '{"sessions": "no"}', '{"sessions": [1]}', "{}", "[" * 100_000]
 )
-def test_malformed_answers(answering: Callable, body: str) -> None:
+def test_malformed_answers(answering: Callable[..., Answering], body: str) -> None:
     server = answering()
     server.answer("/sessions", body)
     with Transport(server.url) as transport, pytest.raises(errors.MalformedAnswer) as caught:
-        transport.get("/sessions", Sessions)
+        transport.get("/sessions", SessionList)
     assert server.url in caught.value.message
 
 
-def test_a_redirect_is_not_followed(answering: Callable) -> None:
+def test_a_redirect_is_not_followed(answering: Callable[..., Answering]) -> None:
     server, elsewhere = answering(), answering()
     server.answer("/x", elsewhere.url + "/x", 302)
     with Transport(server.url, api_key="k") as transport, pytest.raises(errors.MalformedAnswer):
@@ -141,14 +147,16 @@ def test_a_redirect_is_not_followed(answering: Callable) -> None:
     assert elsewhere.requests == []
 
 
-def test_documents_keep_what_the_shape_does_not_name(answering: Callable) -> None:
+def test_documents_keep_what_the_shape_does_not_name(answering: Callable[..., Answering]) -> None:
     server = answering()
     server.answer("/sessions", '{"sessions": ["a"], "more": 1}')
     with Transport(server.url) as transport:
-        assert transport.get("/sessions", Sessions) == {"sessions": ["a"], "more": 1}
+        assert transport.get("/sessions", SessionList) == {"sessions": ["a"], "more": 1}
 
 
-def test_the_key_goes_to_the_server_alone(answering: Callable, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_key_goes_to_the_server_alone(
+    answering: Callable[..., Answering], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     server, proxy = answering(), answering()
     netrc = tmp_path / "netrc"
     netrc.write_text("machine 127.0.0.1 login someone password else\n")
@@ -221,7 +229,7 @@ def test_the_time_for_an_answer_is_bounded_also_when_it_comes_in_drops() -> None
 
 
 @pytest.mark.row("GF-07", "GC-02")
-def test_tls_needs_the_authority(answering: Callable, tmp_path: Path) -> None:
+def test_tls_needs_the_authority(answering: Callable[..., Answering], tmp_path: Path) -> None:
     authority = trustme.CA()
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert("127.0.0.1").configure_cert(context)
@@ -341,7 +349,7 @@ def silent() -> Iterator[tuple[str, int]]:
 
 
 def test_a_dead_address_of_a_name_costs_little(
-    silent: tuple[str, int], answering: Callable, monkeypatch: pytest.MonkeyPatch
+    silent: tuple[str, int], answering: Callable[..., Answering], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server = answering()
     server.answer("/x", "{}")

@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
+from gaffer.schemas.common import ProcessState
+from gaffer.schemas.lookup import AgedNodeInfo, JobSource
 from gaffer_client import Lookup, Server
 from gaffer_client.merge import View, node_key
-from gaffer_client.responses import NodeInfo, Source
 from gaffer_client.why import Inquiry, Report, findings
 from support.client import Commands
 from support.daemons import Daemon, gafferd, lookupd
@@ -18,25 +19,27 @@ from support.poll import eventually
 JOB = "s.j"
 
 
-def node(name: str = "web1", **more: Any) -> NodeInfo:
+def node(name: str = "web1", **more: Any) -> AgedNodeInfo:
     info = {"name": name, "origin": f"http://{name}:5000", "version": "0.1", "id": name, "incarnation": 1, "seq": 5}
     return {**info, "status": "alive", "age_ms": 300, "draining": False, "conflict": False, **more}  # type: ignore
 
 
-def source(info: NodeInfo, *pids: int, state: str = "ready") -> Source:
+def source(info: AgedNodeInfo, *pids: int, state: ProcessState = "ready") -> JobSource:
     return {
         "name": info["name"],
         "pids": list(pids) if state != "draining" else [],
+        "status": "alive",
+        "age_ms": 300,
         "node_info": info,
         "processes": [{"pid": pid, "state": state, "endpoints": []} for pid in pids],
     }
 
 
-def view(url: str, *sources: Source, others: tuple[NodeInfo, ...] = (), **more: Any) -> View:
+def view(url: str, *sources: JobSource, others: tuple[AgedNodeInfo, ...] = (), **more: Any) -> View:
     return View(url, [*(each["node_info"] for each in sources), *others], {JOB: list(sources)}, **more)
 
 
-def itself(info: NodeInfo, *pids: int, state: str = "running", reason: str | None = None, **more: Any) -> Report:
+def itself(info: AgedNodeInfo, *pids: int, state: str = "running", reason: str | None = None, **more: Any) -> Report:
     job: Any = {"processes": list(pids), "state": state, "reason": reason}
     link = {"address": "http://lookup", "connected": True, "error": None}
     return Report(info, **{"job": job, "lookupds": [link], **more})
@@ -44,7 +47,8 @@ def itself(info: NodeInfo, *pids: int, state: str = "running", reason: str | Non
 
 def crashing(reason: str, output: str) -> Report:
     report = itself(WEB1, 1, reason=reason)
-    last = {"exit_code": 3, "term_signal": 0, "reason": "exited", "uptime": 2.0, "output": output}
+    last: Any = {"exit_code": 3, "term_signal": 0, "reason": "exited", "uptime": 2.0, "output": output}
+    assert report.job is not None
     return report._replace(job={**report.job, "last_exit": last})
 
 
@@ -179,7 +183,7 @@ WELL = view("one", source(WEB1, 1, 2))
             id="a node that left",
         ),
         pytest.param(
-            [View("one", tombstones=[{"id": "a", "incarnation": 1, "reason": "expired"}])],
+            [View("one", tombstones=[{"id": "a", "incarnation": 1, "seq": 1, "reason": "expired"}])],
             {},
             [],
             [

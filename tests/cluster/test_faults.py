@@ -25,7 +25,7 @@ SHORT = 1.5  # seconds of a fault that a lease of TTL bears, whenever the last P
 BLINK = 1.0  # seconds of one that it bears on a busy machine, too
 LONG = EXPIRED + 1
 
-Ready = Callable[[], None]
+Ready = Callable[[], object]
 Scenario = Callable[[Cluster, Ready], None]
 
 pytestmark = [needs_netns, needs_iptables]

@@ -3,17 +3,16 @@
 import shutil
 import subprocess
 import sys
+import tarfile
 import tomllib
 import venv
 from pathlib import Path
 from zipfile import ZipFile
 
+import metadata
 import pytest
-
-ROOT = Path(__file__).parents[2]
-
-# folder in the checkout -> import name
-PACKAGES = {"common": "gaffer", "gafferd": "gafferd", "lookupd": "gaffer_lookupd", "client": "gaffer_client"}
+import release
+from metadata import PACKAGES, ROOT
 
 METADATA = {folder: tomllib.loads((ROOT / folder / "pyproject.toml").read_text())["project"] for folder in PACKAGES}
 
@@ -38,13 +37,10 @@ def run(*command: str | Path) -> str:
 
 @pytest.fixture(scope="module")
 def wheels(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the wheels of the four packages."""
-    sources, wheels = tmp_path_factory.mktemp("sources"), tmp_path_factory.mktemp("wheels")
-    for folder in PACKAGES:  # a build in the checkout would write there, and take up what an earlier one left
-        shutil.copytree(ROOT / folder, sources / folder, ignore=shutil.ignore_patterns("build", "*.egg-info"))
-    pip = (sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", wheels)
-    run(*pip, *(sources / folder for folder in PACKAGES))
-    return wheels
+    """A folder with the source distributions of the four packages, and the wheels that were built from them."""
+    path = tmp_path_factory.mktemp("dist")
+    release.build(path)
+    return path
 
 
 def environment(path: Path, wheels: Path, *folders: str) -> Path:
@@ -87,3 +83,61 @@ def test_together_they_are_the_four_commands(tmp_path: Path, wheels: Path) -> No
     assert versions.keys() == {"gafferd", "gaffer_lookupd", "gaffer", "gafferctl"}
     for name, version in versions.items():
         assert METADATA["common"]["version"] in version, name
+
+
+def test_what_is_published_is_complete(wheels: Path) -> None:
+    assert list(release.find_problems(wheels)) == []
+
+
+def test_a_release_says_what_a_wheel_and_a_source_distribution_lack(wheels: Path, tmp_path: Path) -> None:
+    shutil.copytree(wheels, tmp_path, dirs_exist_ok=True)
+    [wheel] = tmp_path.glob("gafferd-*.whl")
+    [sdist] = tmp_path.glob("gaffer_client-*.tar.gz")
+    [gone] = tmp_path.glob("gaffer_lookupd-*.whl")
+    gone.unlink()
+    with ZipFile(wheels / wheel.name) as whole, ZipFile(wheel, "w") as part:
+        for name in whole.namelist():
+            if not name.endswith(("/LICENSE", "/py.typed")):
+                part.writestr(name, whole.read(name))
+        part.writestr("gafferd/tests/test_config.py", "")
+    with tarfile.open(sdist, "w:gz"):
+        pass
+
+    problems = list(release.find_problems(tmp_path))
+
+    assert problems[:3] == [
+        f"{wheel.name} has no gafferd-{metadata.read_version()}.dist-info/licenses/LICENSE",
+        f"{wheel.name} has no gafferd/py.typed",
+        f"{wheel.name} has the test gafferd/tests/test_config.py",
+    ]
+    assert problems[3] == f"{gone.name} is missing"
+    assert all(problem.startswith(sdist.name) for problem in problems[4:])
+    assert f"{sdist.name} has no {sdist.name.removesuffix('.tar.gz')}/README.md" in problems
+
+
+def test_every_place_has_the_version_and_the_addresses() -> None:
+    assert metadata.find_stale() == []
+
+
+def test_setting_the_version_sets_it_everywhere(tmp_path: Path) -> None:
+    for path in metadata.render(metadata.read_version()):
+        copy = tmp_path / path.relative_to(ROOT)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, copy)
+
+    for path, text in metadata.render("1.20.3", tmp_path).items():
+        path.write_text(text)
+
+    assert metadata.find_stale(tmp_path) == []
+    assert metadata.read_version(tmp_path) == "1.20.3"
+    for folder in PACKAGES:
+        project = tomllib.loads((tmp_path / folder / "pyproject.toml").read_text())["project"]
+        assert project["version"] == "1.20.3"
+        pins = [dependency for dependency in project["dependencies"] if dependency.startswith("gaffer")]
+        assert pins == ([] if folder == "common" else ["gaffer-common==1.20.3"])
+
+
+@pytest.mark.parametrize("version", ["1.2", "1.2.3rc1", "v1.2.3", "1.02.3"])
+def test_a_version_is_three_numbers(version: str) -> None:
+    with pytest.raises(SystemExit, match="three numbers"):
+        metadata.main([version])

@@ -5,6 +5,7 @@ import datetime
 import json
 import re
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,13 +35,13 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Files:
     authority, other = trustme.CA(), trustme.CA()
     authority.cert_pem.write_to_path(files.ca)
     other.cert_pem.write_to_path(files.other_ca)
-    expired = {"not_before": LONG_AGO, "not_after": LONG_AGO + datetime.timedelta(days=1)}
+    soon_after = LONG_AGO + datetime.timedelta(days=1)
     for name, certificate in {
         "server": authority.issue_cert("127.0.0.1"),
         "elsewhere": authority.issue_cert("elsewhere.example"),
         "client": authority.issue_cert("client.example"),
         "foreign": other.issue_cert("client.example"),
-        "expired": authority.issue_cert("client.example", **expired),
+        "expired": authority.issue_cert("client.example", not_before=LONG_AGO, not_after=soon_after),
     }.items():
         certificate.private_key_and_cert_chain_pem.write_to_path(files.folder / name)
         certificate.private_key_pem.write_to_path(files.folder / f"{name}_key")
@@ -139,8 +140,12 @@ def test_refused_nodes_are_told_why_and_disturb_nobody(files: Files) -> None:
             what: running.enter_context(gafferd(*common, *(getattr(files, o) if o[0] != "-" else o for o in options)))
             for what, (options, _, _) in REFUSED.items()
         }
+
+        def logged(pattern: str) -> re.Match[str] | None:
+            return re.search(pattern, registry.stderr)
+
         for what, (_, at_lookupd, at_node) in REFUSED.items():
-            eventually(lambda pattern=at_lookupd: re.search(pattern, registry.stderr), message=what)
+            eventually(partial(logged, at_lookupd), message=what)
             warning = bad[what].wait_for_line(f"WARNING gafferd.announce.link: lookupd {registry.url}: ")
             assert re.search(at_node, warning), warning
             assert "trying again" in warning

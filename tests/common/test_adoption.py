@@ -14,7 +14,7 @@ from gaffer.loop import new_loop
 from gaffer.manager import Manager
 from gaffer.process import ProcessConfig
 from gaffer.processes import procfs
-from support.managers import Recording, running_manager
+from support.managers import Recording, last_exit, running_manager
 from support.poll import eventually
 
 row = pytest.mark.row
@@ -81,7 +81,7 @@ def test_it_is_counted_watched_and_stopped_again(left: ProcessRecord) -> None:
         assert ended(left)
         (message,) = recording.of("exit")
         assert message["exit_code"] is None
-        assert manager.info("j")["last_exit"]["reason"] == "unknown"
+        assert last_exit(manager, "j")["reason"] == "unknown"
 
 
 def test_its_end_is_noticed_and_it_is_replaced(left: ProcessRecord) -> None:

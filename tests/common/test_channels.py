@@ -211,7 +211,7 @@ def test_a_callback_may_close_its_channel(manager: Manager) -> None:
     channel = manager.subscribe("EVENTS")
     assert isinstance(channel, EventChannel)
     calls: list[str] = []
-    stop: Callable[..., None] = lambda event, message: (calls.append(event), channel.close())  # noqa: E731
+    stop: Callable[..., object] = lambda event, message: (calls.append(event), channel.close())  # noqa: E731
     channel.bind_all(stop)
     run_to_its_end(manager, "j")
     assert calls == ["create"]

@@ -9,6 +9,7 @@ import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 
@@ -40,7 +41,7 @@ class Screen(io.StringIO):
         return [line.partition(" | ")[2] for line in self.lines() if line.partition(" | ")[0].endswith(f" {name}")]
 
 
-def shell(name: str, script: str, **settings: object) -> ProcessConfig:
+def shell(name: str, script: str, **settings: Any) -> ProcessConfig:
     return ProcessConfig(
         name,
         "/bin/sh",
@@ -51,7 +52,9 @@ def shell(name: str, script: str, **settings: object) -> ProcessConfig:
 
 
 @contextmanager
-def screen_of(*configs: ProcessConfig, terminal: bool = False, colorize: bool = False, **options) -> Iterator[Screen]:
+def screen_of(
+    *configs: ProcessConfig, terminal: bool = False, colorize: bool = False, **options: Any
+) -> Iterator[Screen]:
     screen = Screen(terminal)
     with running_manager([ConsoleOutput(colorize, stream=screen, **options)]) as manager:
         manager.load_all(configs, "default")
@@ -80,7 +83,9 @@ def settled(screen: Screen, name: str) -> list[str]:
 def test_a_process_is_shown_from_spawn_to_exit_with_its_os_pid_and_its_output_between() -> None:
     with screen_of(shell("web", "echo I am $$; echo trouble >&2; exit 3")) as screen:
         texts = settled(screen, "web")
-    pid = re.search(r"I am (\d+)", screen.getvalue())[1]
+    found = re.search(r"I am (\d+)", screen.getvalue())
+    assert found is not None
+    pid = found[1]
     assert texts[:2] == ["start", f"spawn process with pid {pid}"]
     assert sorted(texts[2:4]) == [f"I am {pid}", "trouble"]
     assert texts[4] == f"exit process with pid {pid} (exit code 3)"

@@ -5,7 +5,8 @@ import signal
 import subprocess
 import sys
 import threading
-from typing import ClassVar
+from collections.abc import Callable, Iterator
+from typing import Any, ClassVar
 
 import pytest
 import requests
@@ -22,7 +23,7 @@ from gaffer.process import ProcessConfig
 from gaffer.webhooks import WebHooks
 from support.daemons import clean_env
 from support.http_node import running_node
-from support.managers import Recording, running_manager
+from support.managers import Recording, last_exit, running_manager
 from support.poll import eventually
 from support.webhooks import receiver
 
@@ -30,7 +31,7 @@ SLEEP = "sleep 1000"
 
 
 @pytest.fixture
-def loop():
+def loop() -> Iterator[asyncio.AbstractEventLoop]:
     loop = new_loop()
     yield loop
     loop.close()
@@ -39,21 +40,21 @@ def loop():
 class Slow:
     """An application whose every method is a coroutine function."""
 
-    def __init__(self, fails=False):
+    def __init__(self, fails: bool = False) -> None:
         self.fails = fails
-        self.done = []
+        self.done: list[str] = []
 
-    async def start(self, loop, manager):
+    async def start(self, loop: asyncio.AbstractEventLoop, manager: Manager) -> None:
         await asyncio.sleep(0)
         if self.fails:
             raise RuntimeError("no database")
         self.done.append("start")
 
-    async def restart(self):
+    async def restart(self) -> None:
         await asyncio.sleep(0)
         self.done.append("restart")
 
-    async def stop(self):
+    async def stop(self) -> None:
         await asyncio.sleep(0)
         self.done.append("stop")
 
@@ -61,7 +62,7 @@ class Slow:
 # Applications
 
 
-def test_coroutine_functions_of_an_application_are_awaited():
+def test_coroutine_functions_of_an_application_are_awaited() -> None:
     slow = Slow()
     with running_manager([slow]) as manager:
         assert slow.done == ["start"]
@@ -70,7 +71,7 @@ def test_coroutine_functions_of_an_application_are_awaited():
     assert slow.done == ["start", "restart", "stop"]
 
 
-def test_an_asynchronous_start_that_fails_is_that_of_the_manager(loop):
+def test_an_asynchronous_start_that_fails_is_that_of_the_manager(loop: asyncio.AbstractEventLoop) -> None:
     first, manager = Slow(), Manager(loop)
     with pytest.raises(RuntimeError, match="no database"):
         manager.start([first, Slow(fails=True)])
@@ -78,10 +79,10 @@ def test_an_asynchronous_start_that_fails_is_that_of_the_manager(loop):
     assert not manager.started
 
 
-def test_on_the_running_loop_an_asynchronous_start_is_refused(loop):
+def test_on_the_running_loop_an_asynchronous_start_is_refused(loop: asyncio.AbstractEventLoop) -> None:
     slow, manager = Slow(), Manager(loop)
 
-    async def start():
+    async def start() -> None:
         with pytest.raises(RuntimeError, match=r"asynchronous start\(\).*before the loop runs"):
             manager.start([slow])
 
@@ -98,15 +99,15 @@ def test_on_the_running_loop_an_asynchronous_start_is_refused(loop):
         (Slow(), r"expected a list of applications, got .*: write start\(\[\.\.\.\]\)"),
     ],
 )
-def test_what_is_no_application_is_refused(loop, apps, message):
+def test_what_is_no_application_is_refused(loop: asyncio.AbstractEventLoop, apps: Any, message: str) -> None:
     with pytest.raises(TypeError, match=message):
         Manager(loop).start(apps)
 
 
-def test_an_asynchronous_callback_of_the_stop_is_awaited(loop):
+def test_an_asynchronous_callback_of_the_stop_is_awaited(loop: asyncio.AbstractEventLoop) -> None:
     called = []
 
-    async def callback(manager):
+    async def callback(manager: Manager) -> None:
         await asyncio.sleep(0)
         called.append(manager)
 
@@ -117,7 +118,7 @@ def test_an_asynchronous_callback_of_the_stop_is_awaited(loop):
     assert called == [manager]
 
 
-def test_a_stopped_manager_may_be_started_again(loop):
+def test_a_stopped_manager_may_be_started_again(loop: asyncio.AbstractEventLoop) -> None:
     manager = Manager(loop)
     for round_ in range(3):
         recording = Recording("exit")
@@ -132,7 +133,7 @@ def test_a_stopped_manager_may_be_started_again(loop):
         assert manager.running == {}
 
 
-def test_a_manager_whose_start_failed_may_be_started_again(loop):
+def test_a_manager_whose_start_failed_may_be_started_again(loop: asyncio.AbstractEventLoop) -> None:
     manager = Manager(loop)
     with pytest.raises(RuntimeError, match="no database"):
         manager.start([Slow(fails=True)])
@@ -146,26 +147,41 @@ def test_a_manager_whose_start_failed_may_be_started_again(loop):
 # Arguments
 
 
-def test_only_a_process_config_can_be_loaded(loop):
+def test_a_program_that_ends_with_a_failed_start_logs_no_other_error() -> None:
+    """asyncio.run cancels what is left, such as the stop of the manager."""
+
+    class Failing:
+        def start(self, loop: Any, manager: Any) -> None:
+            raise RuntimeError("no database")
+
+    async def main() -> None:
+        Manager(asyncio.get_running_loop()).start([Failing()])
+
+    with pytest.raises(RuntimeError, match="no database"):
+        asyncio.run(main())
+
+
+def test_only_a_process_config_can_be_loaded(loop: asyncio.AbstractEventLoop) -> None:
     manager = Manager(loop)
-    for call in (manager.load, manager.update):
+    calls: list[Callable[[Any], object]] = [manager.load, manager.update]
+    for call in calls:
         with pytest.raises(TypeError, match=r"got dict .*: write ProcessConfig\.from_dict"):
             call({"name": "web", "cmd": "true"})
         with pytest.raises(TypeError, match=r"got str 'web': write ProcessConfig\(name, cmd\)"):
             call("web")
     with pytest.raises(TypeError, match=r"expected a list of ProcessConfig, got one: call load\(\)"):
-        manager.load_all(ProcessConfig("web", "true"))
+        manager.load_all(ProcessConfig("web", "true"))  # type: ignore[arg-type]
     assert manager.jobs() == []
 
 
 @pytest.mark.parametrize("endpoints", ["127.0.0.1:5000", ["127.0.0.1:5000"], HttpEndpoint(), 5000, {"uri": "x"}])
-def test_endpoints_are_a_list_of_endpoints(endpoints):
+def test_endpoints_are_a_list_of_endpoints(endpoints: Any) -> None:
     with pytest.raises(TypeError, match=r"write HttpHandler\(\[HttpEndpoint\('host:port'\)\]\)"):
         HttpHandler(endpoints)
 
 
 @pytest.mark.parametrize("uri", [5000, None, [], [5000], ("127.0.0.1", 5000)])
-def test_an_endpoint_has_uris(uri):
+def test_an_endpoint_has_uris(uri: Any) -> None:
     with pytest.raises(TypeError, match="expected a uri such as"):
         HttpEndpoint(uri)
 
@@ -177,25 +193,26 @@ class Hello(RequestHandler):
 @pytest.mark.parametrize(
     "pattern", ["/jobs", "/jobs/?", r"/jobs/(\w+)", "/p.*s", "/ping$", r"/streams/\d+/\w+", "/", "/jobs.*", "/metrics"]
 )
-def test_a_handler_that_would_never_be_called_is_refused(pattern):
+def test_a_handler_that_would_never_be_called_is_refused(pattern: str) -> None:
     with pytest.raises(ValueError, match="would never be called: the API answers /"):
         HttpHandler(handlers=[(pattern, Hello)])
 
 
 @pytest.mark.parametrize("pattern", ["/hello", "/jobsite", "/.*", r"/(.*)", r"/my/jobs/(\w+)", "/pinger"])
-def test_other_handlers_are_fine(pattern):
+def test_other_handlers_are_fine(pattern: str) -> None:
     HttpHandler(handlers=[(pattern, Hello)])
 
 
 @pytest.mark.parametrize("rule", ["/hello", ("/hello",), Hello, ("/a", Hello, {}, "name", 1)])
-def test_a_handler_is_a_rule(rule):
+def test_a_handler_is_a_rule(rule: Any) -> None:
     with pytest.raises(TypeError, match="expected a rule"):
         HttpHandler(handlers=[rule])
 
 
-def test_a_job_is_named_by_its_name(loop):
+def test_a_job_is_named_by_its_name(loop: asyncio.AbstractEventLoop) -> None:
     manager = Manager(loop)
-    for name in (5, None, {"name": "web"}, ["web"]):
+    wrong: list[Any] = [5, None, {"name": "web"}, ["web"]]
+    for name in wrong:
         with pytest.raises(TypeError, match="expected the name of a job"):
             manager.info(name)
         with pytest.raises(TypeError, match="expected the name of a job"):
@@ -203,13 +220,13 @@ def test_a_job_is_named_by_its_name(loop):
 
 
 @pytest.mark.parametrize("hooks", ["http://a", ["http://a"], [("exit",)], [("exit", "http://a", 1)]])
-def test_webhooks_are_pairs(hooks):
+def test_webhooks_are_pairs(hooks: Any) -> None:
     with pytest.raises(TypeError, match="event, url"):
         WebHooks(hooks)
 
 
-def test_a_listener_that_nothing_would_await_is_refused(loop):
-    async def listener(name, message):
+def test_a_listener_that_nothing_would_await_is_refused(loop: asyncio.AbstractEventLoop) -> None:
+    async def listener(name: str, message: object) -> None:
         pass
 
     with pytest.raises(TypeError, match="is a coroutine function: subscribe a function that makes a task"):
@@ -220,7 +237,7 @@ def test_a_listener_that_nothing_would_await_is_refused(loop):
 
 
 @pytest.mark.expects_errors("default.bad can't be started")
-def test_waiting_for_a_job_from_another_thread():
+def test_waiting_for_a_job_from_another_thread() -> None:
     with running_manager() as manager:
         manager.load(ProcessConfig("web", SLEEP))
         assert manager.wait("web", "running", timeout=10)["state"] == "running"
@@ -233,8 +250,8 @@ def test_waiting_for_a_job_from_another_thread():
             manager.wait("bad", "running", timeout=0.05)
 
 
-def test_waiting_on_the_loop(loop):
-    async def work(manager):
+def test_waiting_on_the_loop(loop: asyncio.AbstractEventLoop) -> None:
+    async def work(manager: Manager) -> None:
         manager.start()
         manager.load(ProcessConfig("web", SLEEP))
         assert (await manager.wait("web"))["running"] == 1
@@ -247,7 +264,7 @@ def test_waiting_on_the_loop(loop):
     manager.run()
 
 
-def test_waiting_ends_with_the_job_and_with_the_manager():
+def test_waiting_ends_with_the_job_and_with_the_manager() -> None:
     with running_manager() as manager:
         with pytest.raises(ProcessNotFound):
             manager.wait("web")
@@ -263,7 +280,7 @@ def test_waiting_ends_with_the_job_and_with_the_manager():
             manager.wait("db", "failed")
 
 
-def test_waiting_before_the_start(loop):
+def test_waiting_before_the_start(loop: asyncio.AbstractEventLoop) -> None:
     with pytest.raises(RuntimeError, match="start the manager before"):
         Manager(loop).wait("web")
 
@@ -271,12 +288,12 @@ def test_waiting_before_the_start(loop):
 # How processes end
 
 
-def test_a_process_that_a_signal_ended_has_no_exit_code():
+def test_a_process_that_a_signal_ended_has_no_exit_code() -> None:
     recording = Recording("exit")
     with running_manager([recording]) as manager:
         manager.load(ProcessConfig("j", "sh -c 'kill -KILL $$'", backoff=1000))
         eventually(lambda: recording.seen)
-        last = manager.info("j")["last_exit"]
+        last = last_exit(manager, "j")
         assert (last["exit_code"], last["term_signal"]) == (None, 9)
         (event,) = recording.of("exit")
         assert (event["exit_code"], event["exit_status"], event["term_signal"]) == (None, None, 9)
@@ -288,14 +305,14 @@ def test_a_process_that_a_signal_ended_has_no_exit_code():
 class Echo(WebSocketHandler):
     closed: ClassVar[list[int | None]] = []
 
-    def open(self):
+    def open(self) -> None:
         self.write_message("open")
 
-    def on_close(self):
+    def on_close(self) -> None:
         self.closed.append(self.close_code)
 
 
-async def test_websockets_of_ones_own_are_closed_as_going_away():
+async def test_websockets_of_ones_own_are_closed_as_going_away() -> None:
     Echo.closed.clear()
     async with running_node(handlers=[("/echo", Echo)]) as node:
         client = await websocket_connect(f"{node.address.replace('http', 'ws')}/echo")
@@ -312,7 +329,7 @@ async def test_websockets_of_ones_own_are_closed_as_going_away():
 # What a debugger shows
 
 
-def test_reprs():
+def test_reprs() -> None:
     config = ProcessConfig("web", "sleep 1000", numprocesses=2, env={"PASSWORD": "secret"}, labels={})
     assert repr(config) == "ProcessConfig('web', 'sleep 1000', env=<1 variables>, numprocesses=2)"
     assert repr(ProcessConfig("web", "true")) == "ProcessConfig('web', 'true')"

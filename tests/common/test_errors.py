@@ -5,6 +5,8 @@ import pytest
 
 from gaffer import errors
 
+pytestmark = pytest.mark.pure
+
 row = pytest.mark.row
 
 

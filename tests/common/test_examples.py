@@ -67,7 +67,7 @@ def test_emit_events() -> None:
 
 @pytest.mark.row("APP-06", "MISC-TP-13")
 def test_control_over_http() -> None:
-    command = [sys.executable, "-W", "error", EXAMPLES / "control_over_http.py", "127.0.0.1:0"]
+    command = [sys.executable, "-W", "error", str(EXAMPLES / "control_over_http.py"), "127.0.0.1:0"]
     with subprocess.Popen(
         command, env=clean_env(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:

@@ -62,8 +62,9 @@ async def test_heartbeats_come_while_nothing_else_does() -> None:
 
 async def test_heartbeats_come_also_while_all_that_comes_is_for_others() -> None:
     log: Log[int] = Log(10)
+    nothing: Messages[int] = Messages(lambda number: None)
     feed = Feed(log, 0, 0.05)
-    due = asyncio.create_task(feed.next(Messages(lambda number: None).plain))
+    due = asyncio.create_task(feed.next(nothing.plain))
     while not due.done():
         log.append(1)
         await asyncio.sleep(0.001)
@@ -226,7 +227,8 @@ def test_lost_messages_are_told_even_when_nothing_follows() -> None:
 )
 def test_what_applications_publish_is_written_whatever_it_is(message: dict[str, Any]) -> None:
     assert isinstance(json.loads(to_json(message)), dict)
-    [event] = parse(Messages(lambda _: (message["event"], message)).events(Records(0, [0], 0)))
+    messages: Messages[int] = Messages(lambda _: (message["event"], message))
+    [event] = parse(messages.events(Records(0, [0], 0)))
     assert event["event"] == message["event"].replace("\n", " ")
     assert isinstance(json.loads(event["data"]), dict)
 

@@ -3,6 +3,8 @@ import pytest
 from gaffer.jobs.flapping import FlapDetector, Verdict
 from gaffer.jobs.rules import FlappingInfo
 
+pytestmark = pytest.mark.pure
+
 POLICY = FlappingInfo(attempts=2, window=1.0, retry_in=7.0, max_retry=2)
 
 

@@ -4,6 +4,8 @@ import pytest
 
 from gaffer.jobs.names import is_host, is_origin
 
+pytestmark = pytest.mark.pure
+
 HOSTS = [
     "n1",
     "web-1.example",
@@ -66,17 +68,17 @@ NO_ORIGINS = [
 
 
 @pytest.mark.parametrize("host", HOSTS)
-def test_a_host_is_a_name_or_an_address(host):
+def test_a_host_is_a_name_or_an_address(host: str) -> None:
     assert is_host(host)
     assert is_origin(f"http://[{host}]:5000" if ":" in host else f"https://{host}")
 
 
 @pytest.mark.parametrize("text", NO_HOSTS)
-def test_anything_else_is_no_host(text):
+def test_anything_else_is_no_host(text: str) -> None:
     assert not is_host(text)
     assert not is_origin(f"http://[{text}]:80")
 
 
 @pytest.mark.parametrize("text", NO_ORIGINS)
-def test_an_origin_has_a_scheme_a_host_and_maybe_a_port(text):
+def test_an_origin_has_a_scheme_a_host_and_maybe_a_port(text: str) -> None:
     assert not is_origin(text)

@@ -19,6 +19,8 @@ from gaffer.jobs.rules import FlappingInfo
 from gaffer.jobs.slot import SlotState
 from gaffer.jobs.states import JobState, Phase
 
+pytestmark = pytest.mark.pure
+
 
 class System:
     """Carries out instructions as an operating system would: exits come only when they are told to."""
@@ -122,7 +124,7 @@ class System:
 START, STOP = ev.StartRequested(), ev.StopRequested()
 
 
-def test_a_crash_loop_is_one_until_a_process_stays_up():
+def test_a_crash_loop_is_one_until_a_process_stays_up() -> None:
     system = System(startsecs=0.0)
     system.tell(ev.StartRequested())
     for _ in range(3):
@@ -138,7 +140,7 @@ def test_a_crash_loop_is_one_until_a_process_stays_up():
     assert system.job.crash_loop(system.now) is None, "the last one had stayed up"
 
 
-def test_processes_that_were_asked_to_end_are_no_crash_loop():
+def test_processes_that_were_asked_to_end_are_no_crash_loop() -> None:
     system = System(startsecs=0.0)
     system.tell(ev.StartRequested())
     for _ in range(5):
@@ -212,9 +214,9 @@ def test_a_start_after_a_stop_has_the_configured_count_and_no_memory_of_crashes(
     system.tell(START)
     assert (system.job.active, system.job.pids()) == (True, [5, 6])
     system.die(5)
-    assert system.job.phase is Phase.STARTED, "the exit before the stop no longer counts"
+    assert (system.job.phase, system.job.active) == (Phase.STARTED, True), "the exit before the stop no longer counts"
     system.die(6)
-    assert system.job.phase is Phase.HELD
+    assert (system.job.phase, system.job.active) == (Phase.HELD, True)
 
 
 @pytest.mark.row("MGR-35")
@@ -257,8 +259,7 @@ def test_a_crash_loop_can_be_stopped() -> None:
 def test_stopping_is_term_then_kill_after_the_graceful_timeout() -> None:
     system = System(graceful_timeout=5)
     system.tell(START, STOP)
-    assert system.signals == [(1, signal.SIGTERM)]
-    assert system.job.state is JobState.STOPPING
+    assert (system.job.state, system.signals) == (JobState.STOPPING, [(1, signal.SIGTERM)])
     system.advance(4.9)
     assert system.signals == [(1, signal.SIGTERM)]
     system.advance(0.2)
@@ -413,6 +414,26 @@ def test_draining_comes_before_the_signal() -> None:
     assert system.signals == [(1, signal.SIGTERM)]
 
 
+@pytest.mark.parametrize("early", ["exit", "hurried stop"])
+def test_an_early_end_of_draining_cancels_its_timer(early: str) -> None:
+    system = System(drain_timeout=3)
+    system.tell(START, STOP)
+    assert ("drain", 1) in system.timers
+    if early == "exit":
+        system.exit(1)
+    else:
+        system.tell(ev.ManagerStopping(hurry=True))
+    assert ("drain", 1) not in system.timers
+
+
+@pytest.mark.parametrize(
+    "message", [ev.Committed(1, 2.0, {"A": "secret"}), ev.Spawn(1, 2, {"A": "secret"}), ev.Exited(1, 3, 0, 4, "secret")]
+)
+def test_the_text_of_an_event_has_no_environment_and_no_output(message: ev.Event | ev.Spawn) -> None:
+    assert repr(message).startswith(f"{type(message).__name__}(pid=1")
+    assert "secret" not in repr(message)
+
+
 def test_a_drained_node_ends_what_runs_and_keeps_what_is_desired() -> None:
     system = System(numprocesses=2, drain_timeout=3)
     system.tell(START, ev.NodeDrained(True))
@@ -455,16 +476,14 @@ def test_flapping_pauses_the_job_and_then_gives_up() -> None:
     system.die()
     system.die()
     assert system.published.count("flap") == 1
-    assert system.job.state is JobState.WAITING
-    assert system.job.active
+    assert (system.job.state, system.job.active) == (JobState.WAITING, True)
     system.advance(6.9)
     assert not system.alive
     system.advance(0.2)
     assert len(system.alive) == 1
     system.die()
     system.die()
-    assert system.job.state is JobState.FAILED
-    assert not system.job.active
+    assert (system.job.state, system.job.active) == (JobState.FAILED, False)
     assert "given up after 1 retries" in (system.job.reason or "")
     system.advance(1000.0)
     assert not system.alive

@@ -17,9 +17,10 @@ import pytest
 
 from gaffer.errors import StartFailed
 from gaffer.process import ProcessConfig
-from gaffer.processes import launch, limits
+from gaffer.processes import launch
+from gaffer.runtime import descriptors
 from support.dispositions import ignored
-from support.managers import Recording, running_manager
+from support.managers import Recording, last_exit, running_manager
 from support.needs import needs_root
 from support.poll import eventually
 
@@ -187,7 +188,7 @@ def test_a_start_that_fails_is_an_event_and_a_state_and_is_tried_again(
         assert message["message"]
         info = manager.info("j")
         assert info["state"] in ("backoff", "starting")
-        assert info["last_exit"]["reason"] == reason
+        assert last_exit(manager, "j")["reason"] == reason
         manager.stop_job("j")
         assert manager.info("j")["state"] == "stopped"
 
@@ -278,8 +279,9 @@ def test_two_thousand_processes_come_and_go_and_leave_no_descriptor() -> None:
 @pytest.mark.parametrize("given", ["name", "number", "text"])
 def test_user_and_group_by_name_or_number(given: str, tmp_path: Path) -> None:
     user, group = pwd.getpwnam("nobody"), grp.getgrnam("daemon")
-    uid: int | str = {"name": user.pw_name, "number": user.pw_uid, "text": str(user.pw_uid)}[given]
-    gid: int | str = {"name": group.gr_name, "number": group.gr_gid, "text": str(group.gr_gid)}[given]
+    uids: dict[str, int | str] = {"name": user.pw_name, "number": user.pw_uid, "text": str(user.pw_uid)}
+    gids: dict[str, int | str] = {"name": group.gr_name, "number": group.gr_gid, "text": str(group.gr_gid)}
+    uid, gid = uids[given], gids[given]
     with running_manager() as manager:
         manager.load(ProcessConfig("j", "/bin/sleep 1000", uid=uid, gid=gid))
         manager.load(ProcessConfig("group", "/bin/sleep 1000", uid="", gid=gid))
@@ -297,10 +299,12 @@ def test_user_and_group_by_name_or_number(given: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("unknown", ["no-such-account", 4294967])
 def test_an_unknown_account_is_an_error_when_the_process_starts(key: str, unknown: int | str) -> None:
     with running_manager() as manager:
-        manager.load(ProcessConfig("j", "/bin/sleep 1000", **{key: unknown}))
-        info = eventually(lambda: (info := manager.info("j"))["last_exit"] and info)
-        assert (info["state"], info["last_exit"]["reason"]) == ("backoff", "unknown_user")
-        assert str(unknown) in info["reason"]
+        settings: dict[str, Any] = {key: unknown}
+        manager.load(ProcessConfig("j", "/bin/sleep 1000", **settings))
+        eventually(lambda: manager.info("j")["last_exit"])
+        info = manager.info("j")
+        assert (info["state"], last_exit(manager, "j")["reason"]) == ("backoff", "unknown_user")
+        assert str(unknown) in (info["reason"] or "")
 
 
 @row("PROC-05", "TPL-07", "TPL-05")
@@ -386,17 +390,17 @@ def test_a_child_starts_with_the_original_limit_however_many_descriptors_are_ope
     original = max(map(int, os.listdir("/dev/fd"))) + 20
     resource.setrlimit(resource.RLIMIT_NOFILE, (original, hard))
     for name, value in (("_before", None), ("_reserved", [])):
-        monkeypatch.setattr(limits, name, value)
+        monkeypatch.setattr(descriptors, name, value)
     taken: list[int] = []
     try:
-        limits.raise_descriptors()
+        descriptors.raise_descriptors()
         launch.null_device()
         taken += (os.dup(0) for _ in range(2 * original))
         for _ in range(5):
             assert inherited(custom_streams=streams)[0] == str(original)
         assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] == hard
     finally:
-        for fd in (*taken, *limits._reserved):
+        for fd in (*taken, *descriptors._reserved):
             os.close(fd)
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 

@@ -4,6 +4,9 @@ import signal
 import socket
 import subprocess
 import threading
+from collections.abc import Iterator
+from pathlib import Path
+from threading import Thread
 
 import pytest
 
@@ -16,12 +19,12 @@ from support.poll import eventually
 class Reader:
     """Takes what is written to it once it is let go; `refuse` makes it fail."""
 
-    def __init__(self):
-        self.seen = []
+    def __init__(self) -> None:
+        self.seen: list[bytes] = []
         self.go = threading.Event()
         self.refuse = False
 
-    def __call__(self, data):
+    def __call__(self, data: bytes) -> None:
         assert self.go.wait(10)
         if self.refuse:
             raise OSError("no space")
@@ -29,17 +32,17 @@ class Reader:
 
 
 @pytest.fixture
-def reader():
+def reader() -> Iterator[Reader]:
     reader = Reader()
     yield reader
     reader.go.set()
 
 
-def report(lines):
+def report(lines: int) -> str:
     return f"{lines} lost\n"
 
 
-def test_a_writer_never_waits_and_counts_what_it_drops(reader):
+def test_a_writer_never_waits_and_counts_what_it_drops(reader: Reader) -> None:
     writer = BackgroundWriter(reader, report, limit=100)
     for number in range(100):
         writer.write(f"line {number}\n")
@@ -56,8 +59,8 @@ def test_a_writer_never_waits_and_counts_what_it_drops(reader):
     assert len(text.splitlines()) == 100 - lost + 2
 
 
-def test_without_a_thread_it_writes_at_once(reader, monkeypatch):
-    def start(thread):
+def test_without_a_thread_it_writes_at_once(reader: Reader, monkeypatch: pytest.MonkeyPatch) -> None:
+    def start(thread: Thread) -> None:
         raise RuntimeError("can't start new thread")
 
     monkeypatch.setattr(threading.Thread, "start", start)
@@ -68,7 +71,7 @@ def test_without_a_thread_it_writes_at_once(reader, monkeypatch):
     assert reader.seen == [b"a\n", b"b\n"]
 
 
-def test_what_can_not_be_written_is_lost(reader):
+def test_what_can_not_be_written_is_lost(reader: Reader) -> None:
     reader.refuse = True
     reader.go.set()
     writer = BackgroundWriter(reader, report)
@@ -80,7 +83,7 @@ def test_what_can_not_be_written_is_lost(reader):
     assert (writer.lost_lines, b"".join(reader.seen)) == (2, b"2 lost\nc\n")
 
 
-def test_a_flush_gives_up_once_and_then_waits_no_more(reader, monkeypatch):
+def test_a_flush_gives_up_once_and_then_waits_no_more(reader: Reader, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gaffer.runtime.background_writer.FLUSH_TIMEOUT", 0.05)
     writer = BackgroundWriter(reader, report)
     writer.write("a\n")
@@ -92,7 +95,7 @@ def test_a_flush_gives_up_once_and_then_waits_no_more(reader, monkeypatch):
     writer.flush()
 
 
-def test_a_descriptor_that_another_process_made_non_blocking_gets_everything():
+def test_a_descriptor_that_another_process_made_non_blocking_gets_everything() -> None:
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
     data = b"x" * 300_000
@@ -104,7 +107,7 @@ def test_a_descriptor_that_another_process_made_non_blocking_gets_everything():
     os.close(writer)
 
 
-def test_a_log_file_is_opened_anew_when_it_was_moved(tmp_path):
+def test_a_log_file_is_opened_anew_when_it_was_moved(tmp_path: Path) -> None:
     path = tmp_path / "log"
     file = _LogFile(str(path))
     file.write(b"1\n")
@@ -116,7 +119,7 @@ def test_a_log_file_is_opened_anew_when_it_was_moved(tmp_path):
     file.close()
 
 
-def test_what_others_sent_can_not_look_like_a_line_of_its_own():
+def test_what_others_sent_can_not_look_like_a_line_of_its_own() -> None:
     text = "refused: \x1b[31m\r\n2026-11-29 ERROR gafferd: fake\u2028\u202e\ud800\ttab é"
     record = logging.makeLogRecord({"name": "n", "levelname": "INFO", "msg": text})
     shown = _FORMATTER.format(record).partition(" n: ")[2]
@@ -124,7 +127,7 @@ def test_what_others_sent_can_not_look_like_a_line_of_its_own():
 
 
 @pytest.mark.parametrize("name", ["gafferd", "gaffer_lookupd"])
-def test_a_daemon_answers_and_ends_while_nothing_reads_its_stderr(tmp_path, name):
+def test_a_daemon_answers_and_ends_while_nothing_reads_its_stderr(tmp_path: Path, name: str) -> None:
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
     while True:
@@ -140,7 +143,7 @@ def test_a_daemon_answers_and_ends_while_nothing_reads_its_stderr(tmp_path, name
     )
     os.close(writer)
 
-    def ping():
+    def ping() -> bool:
         with socket.socket(socket.AF_UNIX) as client:
             client.settimeout(5)
             client.connect(str(path))

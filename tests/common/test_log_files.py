@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from gaffer.loop import new_loop
+from gaffer.manager import Manager
 from gaffer.process import ProcessConfig
 from gaffer.streams import log_files
 from gaffer.streams.log_files import LogWriter
@@ -139,7 +140,7 @@ def test_nothing_is_lost_when_a_held_back_process_ends(tmp_path: Path) -> None:
     assert found == ring.end > log_files.HIGH
 
 
-def _round_trip(manager) -> None:
+def _round_trip(manager: Manager) -> None:
     """Wait until the loop has had its turn."""
     turned: list[bool] = []
     manager.loop.call_soon_threadsafe(turned.append, True)

@@ -23,7 +23,7 @@ from gaffer.errors import (
 )
 from gaffer.loop import Loop, new_loop
 from gaffer.process import ProcessConfig
-from support.managers import Recording, running_manager
+from support.managers import Recording, last_exit, running_manager
 from support.poll import eventually
 
 row = pytest.mark.row
@@ -56,7 +56,7 @@ def test_the_documented_example_works_in_its_order() -> None:
     manager.start(apps=[recording])
     assert manager.active
     manager.load(ProcessConfig("sleeper", SLEEP, numprocesses=2))
-    ended = []
+    ended: list[Manager] = []
     manager.stop(ended.append)
     assert not manager.active
     manager.run()
@@ -183,7 +183,7 @@ def test_a_killed_process_is_replaced() -> None:
             (4, 4, "other"),
         ]
         assert manager.info("j")["restarts"] == 1
-        assert manager.info("j")["last_exit"]["term_signal"] == signal.SIGKILL
+        assert last_exit(manager, "j")["term_signal"] == signal.SIGKILL
 
 
 @row("MGR-20", "MGR-21", "MGR-22", "MGR-23", "MGR-24", "MGR-34", "MGR-55")
@@ -272,7 +272,7 @@ def test_stop_and_start_of_a_job() -> None:
 def test_scaling_by_and_to() -> None:
     with running_manager() as manager:
         manager.load(ProcessConfig("j", SLEEP))
-        asked = [(2, 3), ("+1", 4), ("-2", 2), ("=5", 5), (-10, 0), ("3", 3)]
+        asked: list[tuple[int | str, int]] = [(2, 3), ("+1", 4), ("-2", 2), ("=5", 5), (-10, 0), ("3", 3)]
         assert [manager.scale("j", n) for n, _ in asked] == [result for _, result in asked]
         eventually(lambda: len(manager.pids("j")) == 3)
         for wrong in ("", "+", "=x", "*2", "=-1", None, 1.5, True):
@@ -318,7 +318,7 @@ def test_a_port_in_env_is_the_one_that_is_announced(port: str | None, given: str
 
 def test_a_job_with_one_fixed_port_does_not_scale_beyond_one() -> None:
     with running_manager() as manager:
-        manager.load(ProcessConfig("j", SLEEP, port=8000, start=False))
+        manager.load(ProcessConfig.from_dict({"name": "j", "cmd": SLEEP, "port": 8000, "start": False}))
         with pytest.raises(ConfigError, match="can't share port 8000"):
             manager.scale("j", 1)
 
@@ -582,6 +582,7 @@ def test_info() -> None:
         assert (first["slot"], second["slot"]) == (1, 2)
         assert first["os_pid"] == manager.running[1].os_pid
         assert 0 < first["uptime"] < 60
+        assert first["started_at"] is not None
         assert abs(first["started_at"] - time.time()) < 60
         (endpoint,) = first["endpoints"]
         assert (endpoint["name"], endpoint["address"]) == ("http", "10.0.0.7")

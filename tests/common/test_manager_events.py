@@ -10,7 +10,7 @@ from gaffer import Manager
 from gaffer.errors import BadRequest
 from gaffer.loop import new_loop
 from gaffer.process import ProcessConfig
-from support.managers import Recording, running_manager
+from support.managers import Recording, last_exit, running_manager
 from support.poll import eventually
 
 row = pytest.mark.row
@@ -158,7 +158,7 @@ def test_an_application_listens_commands_and_publishes() -> None:
             loop.call_soon(manager.load, ProcessConfig("j", "true", backoff=100))
 
         def on_exit(self, event: str, message: dict[str, Any]) -> None:
-            self.manager.events.publish("mine.done", self.manager.info(message["name"])["last_exit"]["exit_code"])
+            self.manager.events.publish("mine.done", last_exit(self.manager, message["name"])["exit_code"])
             self.manager.loop.call_soon(self.manager.stop)
 
     loop = new_loop()

@@ -1,6 +1,7 @@
 """Messages of the lookup protocol: what is understood, and what wrong ones are answered."""
 
 import json
+from typing import Any
 
 import msgspec
 import pytest
@@ -15,8 +16,10 @@ from gaffer.schemas.messages import (
     MessageError,
     Ping,
     Process,
+    Refusal,
     RegisterJob,
     RegisterProcess,
+    Request,
     Snapshot,
     UnregisterJob,
     UnregisterProcess,
@@ -25,6 +28,8 @@ from gaffer.schemas.messages import (
     decode_request,
     encode,
 )
+
+pytestmark = pytest.mark.pure
 
 
 @pytest.mark.parametrize(
@@ -42,7 +47,7 @@ from gaffer.schemas.messages import (
     ],
 )
 @pytest.mark.row("LP-01", "LP-02", "LP-03", "LP-04", "LP-05", "LP-06")
-def test_the_types_of_0_5_need_only_their_few_fields(text, message):
+def test_the_types_of_0_5_need_only_their_few_fields(text: str, message: Request) -> None:
     assert decode_request(text) == message
 
 
@@ -58,7 +63,7 @@ def test_the_types_of_0_5_need_only_their_few_fields(text, message):
         Leave("7"),
     ],
 )
-def test_messages_survive_the_wire(message):
+def test_messages_survive_the_wire(message: Request) -> None:
     assert decode_request(encode(message)) == message
 
 
@@ -103,7 +108,7 @@ _REFUSED = [
 
 @pytest.mark.row("LP-11")
 @pytest.mark.parametrize(("text", "reason", "msgid"), _REFUSED)
-def test_a_wrong_message_gets_its_code_and_its_msgid(text, reason, msgid):
+def test_a_wrong_message_gets_its_code_and_its_msgid(text: str, reason: str, msgid: str | None) -> None:
     with pytest.raises(MessageError) as raised:
         decode_request(text)
     reply = msgspec.json.decode(encode(raised.value.to_reply()))
@@ -111,7 +116,7 @@ def test_a_wrong_message_gets_its_code_and_its_msgid(text, reason, msgid):
 
 
 @given(st.binary() | st.text(st.characters(codec="utf-8")))
-def test_no_input_raises_anything_else(text):
+def test_no_input_raises_anything_else(text: bytes | str) -> None:
     with pytest.raises(MessageError):
         decode_request(text)
 
@@ -128,7 +133,8 @@ FIELDS = ("msgid", "job_name", "pid", "seq", "state", "endpoints", "jobs", "name
 @given(
     st.fixed_dictionaries({"type": st.sampled_from(TYPES) | json_values}, optional=dict.fromkeys(FIELDS, json_values))
 )
-def test_an_object_is_understood_or_refused_with_an_answer_that_can_be_sent(fields):
+def test_an_object_is_understood_or_refused_with_an_answer_that_can_be_sent(fields: dict[str, Any]) -> None:
+    answer: Request | Refusal
     try:
         answer = decode_request(json.dumps(fields))
     except MessageError as error:
@@ -136,7 +142,7 @@ def test_an_object_is_understood_or_refused_with_an_answer_that_can_be_sent(fiel
     encode(answer)
 
 
-def test_a_reply_of_0_5_is_read():
+def test_a_reply_of_0_5_is_read() -> None:
     assert decode_reply('{"ok": true, "msgid": "1"}').epoch is None
     assert decode_reply('{"errno": 404, "reason": null, "msgid": null}').errno == 404
     with pytest.raises(MessageError):

@@ -2,6 +2,8 @@ import fcntl
 import os
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -11,12 +13,12 @@ from support.poll import eventually
 
 
 @pytest.fixture
-def path(tmp_path):
+def path(tmp_path: Path) -> Path:
     return tmp_path / "d.pid"
 
 
 @pytest.fixture
-def other():
+def other() -> Iterator[subprocess.Popen[bytes]]:
     """A living process that is not ours."""
     process = subprocess.Popen(["sleep", "60"])
     yield process
@@ -31,7 +33,7 @@ def ended_pid() -> int:
 
 
 @pytest.mark.row("MISC-PID-02", "MISC-PID-04")
-def test_create_and_unlink(path):
+def test_create_and_unlink(path: Path) -> None:
     pidfile = Pidfile(path)
     pidfile.create(os.getpid())
     assert path.read_text() == f"{os.getpid()}\n"
@@ -43,16 +45,17 @@ def test_create_and_unlink(path):
 
 
 @pytest.mark.row("MISC-PID-01")
-def test_without_a_name_it_makes_a_temporary_file():
+def test_without_a_name_it_makes_a_temporary_file() -> None:
     pidfile = Pidfile()
     pidfile.create(os.getpid())
     assert pidfile.validate() == os.getpid()
+    assert pidfile.fname is not None
     pidfile.unlink()
     assert not os.path.exists(pidfile.fname)
 
 
 @pytest.mark.row("MISC-PID-02")
-def test_a_live_owner_is_respected(path, other):
+def test_a_live_owner_is_respected(path: Path, other: subprocess.Popen[bytes]) -> None:
     path.write_text(f"{other.pid}\n")
     with pytest.raises(RuntimeError, match=f"already running with pid {other.pid}"):
         Pidfile(path).create(os.getpid())
@@ -61,7 +64,7 @@ def test_a_live_owner_is_respected(path, other):
 
 @pytest.mark.row("MISC-PID-05")
 @pytest.mark.parametrize("content", ["", "garbage", "-1", "0", "12 34", "9" * 40, "\xff\0"])
-def test_garbage_is_stale(path, content):
+def test_garbage_is_stale(path: Path, content: str) -> None:
     path.write_text(content, encoding="latin-1")
     pidfile = Pidfile(path)
     assert pidfile.validate() is None
@@ -70,26 +73,26 @@ def test_garbage_is_stale(path, content):
 
 
 @pytest.mark.row("MISC-PID-05")
-def test_a_dead_owner_is_stale(path):
+def test_a_dead_owner_is_stale(path: Path) -> None:
     path.write_text(str(ended_pid()))
     assert Pidfile(path).validate() is None
     assert Pidfile(path.with_name("missing")).validate() is None
 
 
 @pytest.mark.row("MISC-PID-05")
-def test_an_owner_of_another_user_is_alive(path):
+def test_an_owner_of_another_user_is_alive(path: Path) -> None:
     path.write_text("1\n")
     assert Pidfile(path).validate() == 1
 
 
 @pytest.mark.row("MISC-PID-02")
-def test_a_missing_directory_is_an_error(tmp_path):
+def test_a_missing_directory_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="no directory"):
         Pidfile(tmp_path / "missing" / "d.pid").create(os.getpid())
 
 
 @pytest.mark.row("MISC-PID-04")
-def test_unlink_leaves_the_file_of_another(path, other):
+def test_unlink_leaves_the_file_of_another(path: Path, other: subprocess.Popen[bytes]) -> None:
     pidfile = Pidfile(path)
     pidfile.create(os.getpid())
     path.write_text(f"{other.pid}\n")
@@ -98,7 +101,7 @@ def test_unlink_leaves_the_file_of_another(path, other):
 
 
 @pytest.mark.row("MISC-PID-03")
-def test_rename(path):
+def test_rename(path: Path) -> None:
     pidfile = Pidfile(path)
     with pytest.raises(RuntimeError, match="not created"):
         pidfile.rename(path.with_name("new.pid"))
@@ -112,7 +115,7 @@ def test_rename(path):
 
 
 @pytest.mark.parametrize("content", ["{other}\n", "1\n", "{own}\n"])
-def test_the_number_of_another_program_is_stale(path, other, content):
+def test_the_number_of_another_program_is_stale(path: Path, other: subprocess.Popen[bytes], content: str) -> None:
     """After a crash, in a restarted container say, the number may be anybody's."""
     path.write_text(content.format(other=other.pid, own=os.getpid()))
     pidfile = Pidfile(path, lock=True)
@@ -129,7 +132,7 @@ HOLD = (
 )
 
 
-def test_the_holder_of_the_lock_runs_until_it_ends(path):
+def test_the_holder_of_the_lock_runs_until_it_ends(path: Path) -> None:
     with subprocess.Popen([sys.executable, "-c", HOLD, path], stdin=subprocess.PIPE) as holder:
         eventually(lambda: path.exists())
         assert Pidfile(path, lock=True).validate() == holder.pid
@@ -145,7 +148,7 @@ def test_the_holder_of_the_lock_runs_until_it_ends(path):
 
 
 @needs_root
-def test_the_file_of_another_user_is_none_of_a_daemon(path):
+def test_the_file_of_another_user_is_none_of_a_daemon(path: Path) -> None:
     """In a directory where everybody can create files, anyone could claim the name, and keep a daemon from starting."""
     with subprocess.Popen([sys.executable, "-c", HOLD, path], stdin=subprocess.PIPE) as holder:
         eventually(lambda: path.exists())
@@ -157,7 +160,7 @@ def test_the_file_of_another_user_is_none_of_a_daemon(path):
         holder.kill()
 
 
-def test_a_reader_of_the_file_does_not_pass_for_its_daemon(path, other):
+def test_a_reader_of_the_file_does_not_pass_for_its_daemon(path: Path, other: subprocess.Popen[bytes]) -> None:
     path.write_text(f"{other.pid}\n")
     with path.open("rb") as reader:
         fcntl.flock(reader, fcntl.LOCK_EX)
@@ -167,7 +170,7 @@ def test_a_reader_of_the_file_does_not_pass_for_its_daemon(path, other):
 
 @pytest.mark.parametrize("lock", [False, True])
 @pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to("precious")], ids=["pipe", "link"])
-def test_what_is_in_the_way_is_replaced(path, lock, make):
+def test_what_is_in_the_way_is_replaced(path: Path, lock: bool, make: Callable[[Path], object]) -> None:
     precious = path.with_name("precious")
     precious.write_text("")
     make(path)

@@ -201,12 +201,13 @@ async def test_what_is_not_redirected_is_an_io_error() -> None:
 async def test_an_unknown_label_is_not_found_and_an_output_takes_no_input() -> None:
     process = made(ProcessConfig("j", "cat", redirect_output=["out"], redirect_input=True))
     process.spawn()
-    for call, status, reason in [
+    refused: list[tuple[Callable[[], object], int, str]] = [
         (lambda: process.ring("nope"), 404, "io_not_found"),
         (lambda: process.streams["stdin"].subscribe(print), 404, "io_not_found"),
         (lambda: process.streams["out"].write("x"), 403, "forbidden_write"),
         (lambda: process.writelines(["x"], "nope"), 404, "stream_not_found"),
-    ]:
+    ]
+    for call, status, reason in refused:
         with pytest.raises(ProcessError) as caught:
             call()
         assert (caught.value.errno, caught.value.reason) == (status, reason)
@@ -335,7 +336,9 @@ def test_custom_streams_are_descriptors_from_3_on_and_go_both_ways() -> None:
         assert by_label["first"] == {"event": "first", "name": "j", "pid": 1, "data": b"3: one"}
         manager.loop.call_soon_threadsafe(second.unsubscribe, listen)
         manager.send(1, "three", stream="second")
-        eventually(lambda: second.ring.read(0).data == b"4: two4: three")
+        ring = second.ring
+        assert ring is not None
+        eventually(lambda: ring.read(0).data == b"4: two4: three")
         assert len(seen) == 2
 
 
@@ -356,11 +359,12 @@ async def test_open_channels_follow_the_custom_streams() -> None:
 
 
 def test_labels_must_tell_streams_apart() -> None:
-    for settings, path in [
+    wrong: list[tuple[dict[str, Any], str]] = [
         ({"custom_streams": ["a"], "redirect_output": ["a"]}, "$.custom_streams"),
         ({"custom_streams": ["stdin"]}, "$.custom_streams"),
         ({"custom_channels": ["x"]}, "$.custom_channels[0]"),
-    ]:
+    ]
+    for settings, path in wrong:
         with pytest.raises(ConfigError) as caught:
             ProcessConfig("j", "true", **settings)
         assert caught.value.path == path

@@ -9,6 +9,8 @@ from gaffer.errors import ConfigError, quoted
 from gaffer.jobs.config import PROCESS_KEYS, ProcessConfig, find_problems
 from gaffer.process import FlappingInfo
 
+pytestmark = pytest.mark.pure
+
 row = pytest.mark.row
 
 
@@ -64,7 +66,8 @@ def test_null_is_the_default_of_every_setting() -> None:
 
 def test_flapping_in_every_spelling() -> None:
     expected = FlappingInfo(attempts=3, window=1.0, retry_in=7.0, max_retry=5)
-    for given_as in (expected, {"attempts": 3}, [3, 1.0, 7.0, 5], "3, 1., 7., 5", "3 1. 7. 5"):
+    spellings: list[Any] = [expected, {"attempts": 3}, [3, 1.0, 7.0, 5], "3, 1., 7., 5", "3 1. 7. 5"]
+    for given_as in spellings:
         assert ProcessConfig("j", "true", flapping=given_as).flapping == expected
     assert FlappingInfo() == FlappingInfo(2, 1.0, 7.0, 5)
 

@@ -16,7 +16,7 @@ from gaffer import Manager
 from gaffer.loop import new_loop
 from gaffer.process import ProcessConfig
 from gaffer.processes import procfs, reaper
-from support.managers import Recording, running_manager
+from support.managers import Recording, last_exit, running_manager
 from support.poll import eventually
 
 row = pytest.mark.row
@@ -71,7 +71,7 @@ def alive(pid: int) -> bool:
     return stat is not None and stat.state not in "ZX"
 
 
-def load(manager: Manager, family: Path, kind: str, out: Path, **settings: object) -> dict[str, int]:
+def load(manager: Manager, family: Path, kind: str, out: Path, **settings: Any) -> dict[str, int]:
     settings = {"graceful_timeout": 0.3, "backoff": 100, **settings}
     manager.load(ProcessConfig("j", f"{sys.executable} {family} {kind} {out}", **settings))
     return eventually(lambda: members(out), retry_on=(FileNotFoundError, ValueError))
@@ -124,7 +124,7 @@ def test_a_leader_that_dies_takes_its_tree_with_it_before_it_is_replaced(
         eventually(lambda: recording.of("exit"))
         eventually(lambda: manager.info("j")["state"] == "backoff")
         assert not alive(pids["child"])
-        assert manager.info("j")["last_exit"]["exit_code"] == 7
+        assert last_exit(manager, "j")["exit_code"] == 7
 
 
 def test_the_leader_stays_a_zombie_while_its_group_lives(family: Path, tmp_path: Path) -> None:
@@ -224,7 +224,12 @@ while :; do sleep 0.05; done
 @pytest.mark.parametrize("order", ["stop", "stop of the leader alone", "kill"])
 def test_a_paused_process_is_asked_to_end(tmp_path: Path, order: str) -> None:
     with running_manager() as manager:
-        settings = {"cwd": str(tmp_path), "graceful_timeout": 100, "kill_group": order == "stop", "backoff": 100}
+        settings: dict[str, Any] = {
+            "cwd": str(tmp_path),
+            "graceful_timeout": 100,
+            "kill_group": order == "stop",
+            "backoff": 100,
+        }
         manager.load(ProcessConfig("j", "/bin/sh", args=["-c", SAVES], **settings))
         eventually((tmp_path / "up").exists)
         (process,) = manager.list("j")

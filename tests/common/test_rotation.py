@@ -4,6 +4,8 @@ from hypothesis import strategies as st
 
 from gaffer.streams.rotation import Rotation
 
+pytestmark = pytest.mark.pure
+
 
 @pytest.mark.parametrize(
     ("size", "block", "expected"),

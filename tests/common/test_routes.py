@@ -11,7 +11,7 @@ from gaffer import http_handler
 from gaffer.errors import BadRequest
 from gaffer.http.access import Scope
 from gaffer.http.base import Handler
-from gaffer.http.routes import PUBLIC, Route, RouteTable
+from gaffer.http.routes import PUBLIC, Open, Route, RouteTable
 
 PATTERNS = [
     "/",
@@ -30,7 +30,7 @@ PATTERNS = [
 ]
 
 
-def route(pattern: str, **methods: Scope | None) -> Route:
+def route(pattern: str, **methods: Scope | Open) -> Route:
     return Route(pattern, Handler, methods or {"GET": Scope.READ})
 
 

@@ -4,6 +4,8 @@ import pytest
 
 from gaffer.jobs.slot import TRANSITIONS, Action, Cue, Slot, SlotState
 
+pytestmark = pytest.mark.pure
+
 LIVE = {SlotState.READY, SlotState.DRAINING, SlotState.STOPPING}
 
 

@@ -60,7 +60,7 @@ def diag() -> Iterator[SockDiag]:
     diag.close()
 
 
-@pytest.fixture(params=PATHS.values(), ids=PATHS.keys())
+@pytest.fixture(params=list(PATHS.values()), ids=list(PATHS))
 def connection(request: pytest.FixtureRequest) -> Iterator[Connection]:
     connection = Connection(*request.param)
     yield connection

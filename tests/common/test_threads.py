@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import pytest
@@ -71,7 +72,7 @@ def test_a_stop_before_the_run_ends_it(waiting: Manager) -> None:
 def test_orders_before_the_run_wait_for_it(waiting: Manager) -> None:
     heard: list[Any] = []
     restarted = threading.Event()
-    in_threads(*[lambda n=n: waiting.load(ProcessConfig(f"j{n}", SLEEP)) for n in range(4)])  # type: ignore[misc]
+    in_threads(*[partial(waiting.load, ProcessConfig(f"j{n}", SLEEP)) for n in range(4)])
     in_threads(
         lambda: waiting.scale("j0", 2),
         lambda: waiting.unload("j1"),
@@ -140,7 +141,7 @@ def test_writers_do_not_mix_their_lines() -> None:
             for _ in range(20):
                 process.writelines([letter * 50, letter * 50, "\n"])
 
-        in_threads(*[lambda letter=letter: write(letter) for letter in "abcd"])  # type: ignore[misc]
+        in_threads(*[partial(write, letter) for letter in "abcd"])
         lines = eventually(lambda: len(found := process.ring("out").read(0).data.split()) == 80 and found)
         assert {line.decode() for line in lines} == {letter * 100 for letter in "abcd"}
 
@@ -188,7 +189,7 @@ def test_orders_race_with_the_stop() -> None:
                 if index == 5:
                     manager.stop(ended.append)
 
-        in_threads(*[lambda n=n: order(n) for n in range(4)])  # type: ignore[misc]
+        in_threads(*[partial(order, n) for n in range(4)])
         eventually(lambda: ended)
         assert len(ended) == 1
         assert manager.running == {}
@@ -212,7 +213,7 @@ def test_after_the_stop_orders_are_refused_and_questions_answered() -> None:
         lambda: manager.scale("j", 1),
         lambda: manager.monitor("j", print),
     ]
-    assert all(in_threads(*[lambda order=order: refused(order) for order in orders]))  # type: ignore[misc]
+    assert all(in_threads(*[partial(refused, order) for order in orders]))
     assert in_threads(manager.jobs, manager.pids, lambda: manager.stats("j")["stats"]) == [["default.j"], [], []]
     manager.unmonitor("j", print)
     manager.unsubscribe("EVENTS", channel)

@@ -4,6 +4,8 @@ import pytest
 
 from gaffer.runtime.throttled import MAX_DIFFERENT, MAX_LENGTH, ThrottledWarnings
 
+pytestmark = pytest.mark.pure
+
 
 @pytest.mark.expects_errors("n1 sent nonsense")
 def test_the_same_complaint_is_logged_once_a_minute(caplog: pytest.LogCaptureFixture) -> None:

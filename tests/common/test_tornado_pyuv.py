@@ -7,19 +7,22 @@ import socket
 import sys
 import threading
 import time
+from collections.abc import Callable, Iterator
 
 import pytest
 import tornado.ioloop
+from tornado.platform.asyncio import BaseAsyncIOLoop
 
 from gaffer import tornado_pyuv
-from gaffer.loop import new_loop
+from gaffer.loop import UvLoop, new_loop
+from gaffer.manager import Manager
 from gaffer.tornado_pyuv import IOLoop, PeriodicCallback, Waker
 from support.managers import running_manager
 from support.poll import eventually
 
 
 @pytest.fixture(params=["uvloop", "asyncio"])
-def io_loop(request, monkeypatch):
+def io_loop(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[IOLoop]:
     monkeypatch.setattr(IOLoop, "_instance", None)
     loop = new_loop(request.param)
     io_loop = IOLoop(_loop=loop)
@@ -29,7 +32,7 @@ def io_loop(request, monkeypatch):
     loop.close()
 
 
-def run_until_stopped(io_loop):
+def run_until_stopped(io_loop: IOLoop) -> None:
     """Run the loop; whoever forgets to stop it gets a failure, not a hang."""
     guard = io_loop.asyncio_loop.call_later(10, io_loop.stop)
     io_loop.start()
@@ -39,23 +42,23 @@ def run_until_stopped(io_loop):
 
 
 @pytest.mark.row("MISC-TP-02")
-def test_constants():
+def test_constants() -> None:
     assert (IOLoop.NONE, IOLoop.READ, IOLoop.WRITE, IOLoop.ERROR) == (0, 1, 4, 24)
 
 
 @pytest.mark.row("MISC-TP-01")
-def test_another_implementation_is_refused():
+def test_another_implementation_is_refused() -> None:
     with pytest.raises(ValueError, match="no other implementation"):
         IOLoop(impl=object())
 
 
 @pytest.mark.row("MISC-TP-03", "MISC-TP-06")
-def test_callbacks_run_in_order_from_any_thread(io_loop):
-    seen = []
+def test_callbacks_run_in_order_from_any_thread(io_loop: IOLoop) -> None:
+    seen: list[int] = []
     io_loop.add_callback(seen.append, 1)
     io_loop.add_callback(lambda: seen.append(io_loop.running()))
 
-    def elsewhere():
+    def elsewhere() -> None:
         io_loop.add_callback(seen.append, 3)
         io_loop.add_callback(io_loop.stop)
 
@@ -67,7 +70,7 @@ def test_callbacks_run_in_order_from_any_thread(io_loop):
 
 
 @pytest.mark.row("MISC-TP-06")
-def test_a_stop_before_the_start_counts_once(io_loop):
+def test_a_stop_before_the_start_counts_once(io_loop: IOLoop) -> None:
     io_loop.stop()
     io_loop.start()
     io_loop.add_callback(io_loop.stop)
@@ -75,12 +78,12 @@ def test_a_stop_before_the_start_counts_once(io_loop):
 
 
 @pytest.mark.row("MISC-TP-04")
-def test_handlers(io_loop):
+def test_handlers(io_loop: IOLoop) -> None:
     seen = []
     ours, theirs = socket.socketpair()
     with ours, theirs:
 
-        def handler(fd, events):
+        def handler(fd: int, events: int) -> None:
             seen.append((fd, events))
             if events == IOLoop.WRITE:
                 io_loop.update_handler(ours, IOLoop.READ)
@@ -100,7 +103,7 @@ def test_handlers(io_loop):
 
 
 @pytest.mark.row("MISC-TP-04")
-def test_the_end_of_a_pipe_is_an_event(io_loop):
+def test_the_end_of_a_pipe_is_an_event(io_loop: IOLoop) -> None:
     reading, writing = os.pipe()
     io_loop.add_handler(reading, lambda fd, events: io_loop.stop(), IOLoop.ERROR)
     os.close(writing)
@@ -110,7 +113,7 @@ def test_the_end_of_a_pipe_is_an_event(io_loop):
 
 
 @pytest.mark.row("MISC-TP-05")
-def test_timeouts(io_loop):
+def test_timeouts(io_loop: IOLoop) -> None:
     seen = []
     io_loop.add_timeout(time.time() + 0.04, lambda: seen.append("later"))
     io_loop.add_timeout(datetime.timedelta(milliseconds=20), lambda: seen.append("soon"))
@@ -122,10 +125,10 @@ def test_timeouts(io_loop):
 
 
 @pytest.mark.row("MISC-TP-06")
-def test_close_forgets_handlers_and_timeouts(io_loop):
+def test_close_forgets_handlers_and_timeouts(io_loop: IOLoop) -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs:
-        seen = []
+        seen: list[object] = []
         io_loop.add_handler(ours, lambda fd, events: seen.append(events), IOLoop.WRITE)
         io_loop.add_timeout(datetime.timedelta(0), lambda: seen.append("timeout"))
         io_loop.close()
@@ -136,7 +139,7 @@ def test_close_forgets_handlers_and_timeouts(io_loop):
 
 @pytest.mark.row("MISC-TP-07")
 @pytest.mark.expects_errors("the callback .* failed")
-def test_a_callback_that_raises_is_logged(io_loop, caplog):
+def test_a_callback_that_raises_is_logged(io_loop: IOLoop, caplog: pytest.LogCaptureFixture) -> None:
     io_loop.add_callback(lambda: 1 / 0)
     io_loop.add_callback(io_loop.stop)
     run_until_stopped(io_loop)
@@ -144,15 +147,15 @@ def test_a_callback_that_raises_is_logged(io_loop, caplog):
 
 
 @pytest.mark.row("MISC-TP-07")
-def test_subclasses_may_handle_exceptions(io_loop):
+def test_subclasses_may_handle_exceptions(io_loop: IOLoop) -> None:
     seen = []
 
     class Mine(IOLoop):
-        def handle_callback_exception(self, callback):
+        def handle_callback_exception(self, callback: Callable[..., object]) -> None:
             seen.append((callback, sys.exc_info()[0]))
             self.stop()
 
-    def bad():
+    def bad() -> None:
         raise KeyError
 
     mine = Mine(_loop=io_loop.asyncio_loop)
@@ -162,39 +165,42 @@ def test_subclasses_may_handle_exceptions(io_loop):
 
 
 @pytest.mark.row("MISC-TP-08", "MISC-TP-12")
-def test_the_singleton(io_loop):
+def test_the_singleton(io_loop: IOLoop) -> None:
     assert not IOLoop.initialized()
     io_loop.install()
     assert IOLoop.initialized()
     assert IOLoop.instance() is io_loop
     tornado_pyuv.install()
-    assert tornado.ioloop.IOLoop.current().asyncio_loop is io_loop.asyncio_loop
+    current = tornado.ioloop.IOLoop.current()
+    assert isinstance(current, BaseAsyncIOLoop)
+    assert current.asyncio_loop is io_loop.asyncio_loop
 
 
 @pytest.mark.row("MISC-TP-08")
-def test_the_singleton_is_made_when_it_is_needed(io_loop):
+def test_the_singleton_is_made_when_it_is_needed(io_loop: IOLoop) -> None:
     first = IOLoop.instance()
     assert IOLoop.instance() is first
     first.asyncio_loop.close()
 
 
 @pytest.mark.row("MISC-TP-09")
-def test_what_was_never_there(io_loop):
-    for call in (
+def test_what_was_never_there(io_loop: IOLoop) -> None:
+    calls: list[Callable[[], object]] = [
         lambda: io_loop.log_stack(0, None),
         lambda: io_loop.set_blocking_log_threshold(1),
         lambda: io_loop.set_blocking_signal_threshold(1, None),
-    ):
+    ]
+    for call in calls:
         with pytest.raises(NotImplementedError):
             call()
 
 
 @pytest.mark.row("MISC-TP-10")
 @pytest.mark.expects_errors("the callback .* failed")
-def test_periodic_callback(io_loop):
+def test_periodic_callback(io_loop: IOLoop) -> None:
     seen = []
 
-    def tick():
+    def tick() -> None:
         seen.append(io_loop.asyncio_loop.time())
         if len(seen) == 3:
             periodic.stop()
@@ -213,10 +219,10 @@ def test_periodic_callback(io_loop):
 
 
 @pytest.mark.row("MISC-TP-10")
-def test_a_late_periodic_callback_does_not_catch_up(io_loop):
-    ends = []
+def test_a_late_periodic_callback_does_not_catch_up(io_loop: IOLoop) -> None:
+    ends: list[float] = []
 
-    def tick():
+    def tick() -> None:
         if not ends:
             time.sleep(0.1)  # ten periods
         ends.append(time.monotonic())
@@ -232,11 +238,11 @@ def test_a_late_periodic_callback_does_not_catch_up(io_loop):
 
 @pytest.mark.row("MISC-TP-11")
 @pytest.mark.parametrize("of_facade", [True, False])
-def test_waker(of_facade):
+def test_waker(of_facade: bool) -> None:
     loop = new_loop("asyncio")
     io_loop = IOLoop(_loop=loop)
 
-    def elsewhere():
+    def elsewhere() -> None:
         loop.call_soon(loop.stop)  # the loop sleeps on and does not see it
         Waker(io_loop if of_facade else loop).wake()
 
@@ -247,16 +253,16 @@ def test_waker(of_facade):
 
 
 @pytest.mark.row("MISC-TP-01")
-def test_an_application_finds_the_loop_of_its_manager():
+def test_an_application_finds_the_loop_of_its_manager() -> None:
     seen = []
 
     class Application:
-        def start(self, loop, manager):
+        def start(self, loop: UvLoop, manager: Manager) -> None:
             self.io_loop = IOLoop(_loop=loop)
             self.periodic = PeriodicCallback(lambda: seen.append(self.io_loop.running()), 5, self.io_loop)
             self.periodic.start()
 
-        def stop(self):
+        def stop(self) -> None:
             self.periodic.stop()
             self.io_loop.close()
 

@@ -21,6 +21,7 @@ from gaffer.runtime.trusted_files import (
     read_trusted,
 )
 from support.needs import needs_root, needs_userns
+from support.writable import OTHERS_WRITE
 
 STRANGER = 4242
 
@@ -65,8 +66,6 @@ GOOD = {
     "a sticky directory": modes(0o1777, directory=True),
 }
 BAD = {
-    "everybody may write": (modes(0o646), "everybody may write to it"),
-    "the group may write": (modes(0o664), "its group may write to it"),
     "a link": (replaced_by(lambda path: path.symlink_to("other")), "it is a symbolic link"),
     "a pipe": (replaced_by(os.mkfifo), "it is not a regular file"),
     "a directory": (replaced_by(Path.mkdir), "it is not a regular file"),
@@ -93,8 +92,13 @@ def refused(file: Path, change: Callable[[Path], None], why: str) -> None:
     assert error.value.hint
 
 
-@pytest.mark.parametrize(("change", "why"), BAD.values(), ids=BAD)
+@pytest.mark.parametrize(("change", "why"), OTHERS_WRITE)
 def test_what_others_can_change_is_refused(file: Path, change: Callable[[Path], None], why: str) -> None:
+    refused(file, change, why)
+
+
+@pytest.mark.parametrize(("change", "why"), BAD.values(), ids=BAD)
+def test_what_is_no_file_is_refused(file: Path, change: Callable[[Path], None], why: str) -> None:
     refused(file, change, why)
 
 
@@ -104,23 +108,17 @@ def test_what_others_own_is_refused(file: Path, change: Callable[[Path], None], 
     refused(file, change, why)
 
 
-OPEN_DIRECTORIES = {
-    "everybody may write to its directory": modes(0o757, directory=True),
-    "the group may write to its directory": modes(0o775, directory=True),
-}
-
-
 @pytest.mark.expects_errors("others can move .* away")
-@pytest.mark.parametrize("change", OPEN_DIRECTORIES.values(), ids=OPEN_DIRECTORIES)
+@pytest.mark.parametrize(("let_others_write", "why"), OTHERS_WRITE)
 def test_a_directory_that_others_can_write_to_is_logged(
-    file: Path, change: Callable[[Path], None], caplog: pytest.LogCaptureFixture
+    file: Path, let_others_write: Callable[[Path], None], why: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """What they put in the place of the file would be theirs, and refused."""
-    change(file)
+    let_others_write(file.parent)
     for _ in range(2):
         assert read_trusted(file).data == b"content"
     [record] = caplog.records
-    assert f"others can move {file} away, because of the directory {file.parent}" in record.getMessage()
+    assert f"others can move {file} away, because of the directory {file.parent}: {why}" in record.getMessage()
     assert record.getMessage().endswith(f"`chmod go-w {file.parent}`")
     with pytest.raises(UntrustedFile, match="because of the directory"):
         check_way(file, strict=True)

@@ -7,7 +7,9 @@ import subprocess
 import sys
 import textwrap
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trustme
@@ -35,7 +37,7 @@ from support.poll import eventually
         ("unix:x.sock", "x.sock"),
     ],
 )
-def test_parse_address(netloc, parsed):
+def test_parse_address(netloc: str, parsed: str | tuple[str, int]) -> None:
     assert util.parse_address(netloc) == parsed
 
 
@@ -43,13 +45,13 @@ def test_parse_address(netloc, parsed):
 @pytest.mark.parametrize(
     "netloc", ["host:", "host:http", "host:-1", "host:65536", "host:8 0", "[::1", "[x]:80", "[::1]80", "::1:x"]
 )
-def test_parse_address_refuses(netloc):
+def test_parse_address_refuses(netloc: str) -> None:
     with pytest.raises(RuntimeError, match="not a valid"):
         util.parse_address(netloc)
 
 
 @given(st.text())
-def test_parse_address_never_fails_otherwise(netloc):
+def test_parse_address_never_fails_otherwise(netloc: str) -> None:
     try:
         parsed = util.parse_address(netloc)
     except RuntimeError:
@@ -58,7 +60,7 @@ def test_parse_address_never_fails_otherwise(netloc):
 
 
 @pytest.mark.row("MISC-UT-10")
-def test_is_ipv6():
+def test_is_ipv6() -> None:
     assert util.is_ipv6("::1")
     assert util.is_ipv6("fe80::1%eth0")
     assert not util.is_ipv6("127.0.0.1")
@@ -71,12 +73,12 @@ def test_is_ipv6():
     ("url", "secure"),
     [("https://x", True), ("WSS://x/ws", True), ("http://x", False), ("ws://x", False), ("x", False)],
 )
-def test_is_ssl(url, secure):
+def test_is_ssl(url: str, secure: bool) -> None:
     assert util.is_ssl(url) is secure
 
 
 @pytest.mark.row("MISC-UT-01")
-def test_bind_sockets_listens_on_the_given_host_only():
+def test_bind_sockets_listens_on_the_given_host_only() -> None:
     sockets = util.bind_sockets("127.0.0.1:0", backlog=5)
     try:
         (sock,) = sockets
@@ -91,14 +93,14 @@ def test_bind_sockets_listens_on_the_given_host_only():
             sock.close()
 
 
-def test_bind_sockets_takes_host_and_port():
+def test_bind_sockets_takes_host_and_port() -> None:
     (sock,) = util.bind_sockets(("127.0.0.1", 0))
     with sock, pytest.raises(OSError, match="in use"):
         util.bind_sockets(sock.getsockname())
 
 
 @pytest.mark.row("MISC-UT-01")
-def test_bind_sockets_makes_a_private_unix_socket(tmp_path):
+def test_bind_sockets_makes_a_private_unix_socket(tmp_path: Path) -> None:
     path = tmp_path / "x.sock"
     (sock,) = util.bind_sockets(f"unix:{path}", allows_unix_socket=True)
     with sock:
@@ -112,12 +114,12 @@ def test_bind_sockets_makes_a_private_unix_socket(tmp_path):
 
 
 @pytest.mark.row("MISC-UT-01")
-def test_bind_sockets_refuses_a_unix_socket_unless_allowed(tmp_path):
+def test_bind_sockets_refuses_a_unix_socket_unless_allowed(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="UNIX"):
         util.bind_sockets(f"unix:{tmp_path}/x.sock")
 
 
-def test_bind_sockets_never_replaces_a_file(tmp_path):
+def test_bind_sockets_never_replaces_a_file(tmp_path: Path) -> None:
     path = tmp_path / "precious"
     path.write_text("data")
     with pytest.raises(FileExistsError):
@@ -139,20 +141,20 @@ def test_bind_sockets_never_replaces_a_file(tmp_path):
         (5000 * 1024**8, "5000Y"),
     ],
 )
-def test_bytes2human(number, text):
+def test_bytes2human(number: int, text: str) -> None:
     assert util.bytes2human(number) == text
 
 
 @pytest.mark.row("MISC-UT-02")
 @pytest.mark.parametrize("wrong", ["1", 1.5, None, True])
-def test_bytes2human_takes_whole_numbers_only(wrong):
+def test_bytes2human_takes_whole_numbers_only(wrong: Any) -> None:
     with pytest.raises(TypeError):
         util.bytes2human(wrong)
 
 
 @pytest.mark.row("MISC-UT-05", "MISC-UT-04")
 @pytest.mark.parametrize("check", [util.check_uid, util.check_gid])
-def test_users_and_groups(check):
+def test_users_and_groups(check: Callable[[Any], int]) -> None:
     assert check("root") == check("0") == check(0) == 0
     for unknown in ("no-such-account", 3_999_999_999, "3999999999", -5, 2**70, "", "²"):
         with pytest.raises(ValueError, match="there is no"):
@@ -162,25 +164,25 @@ def test_users_and_groups(check):
             check(wrong)
 
 
-def test_a_user_by_name():
+def test_a_user_by_name() -> None:
     account = pwd.getpwuid(os.getuid())
     assert util.check_uid(account.pw_name) == os.getuid()
 
 
 @pytest.mark.row("MISC-UT-16")
 @pytest.mark.parametrize("given", [15, "15", " 15 ", "TERM", "term", "SIGTERM", "SigTerm", signal.SIGTERM])
-def test_parse_signal_value(given):
+def test_parse_signal_value(given: int | str) -> None:
     assert util.parse_signal_value(given) == 15
 
 
 @pytest.mark.row("MISC-UT-16")
 @pytest.mark.parametrize("wrong", [None, 0, -1, 65, 99999, "", "SIG", "NOPE", "SIG_IGN", "1.5", True, 9.0])
-def test_parse_signal_value_refuses(wrong):
+def test_parse_signal_value_refuses(wrong: Any) -> None:
     with pytest.raises(ValueError, match="not a signal"):
         util.parse_signal_value(wrong)
 
 
-def test_second_names_of_signals_count():
+def test_second_names_of_signals_count() -> None:
     assert util.parse_signal_value("CLD") == signal.SIGCHLD
     assert util.parse_signal_value("RTMIN") == signal.SIGRTMIN
 
@@ -198,33 +200,33 @@ def test_second_names_of_signals_count():
         ("$HOME_DIR", "$PORT"),
     ],
 )
-def test_substitute_env(text, result):
+def test_substitute_env(text: str, result: str) -> None:
     assert util.substitute_env(text, {"PORT": "80", "HOME_DIR": "$PORT"}) == result
 
 
 @pytest.mark.row("MISC-UT-12", "MISC-UT-07")
-def test_nanotime():
+def test_nanotime() -> None:
     assert util.nanotime(1.5) == 1_500_000_000
     assert util.from_nanotime(1_500_000_000) == 1.5
     assert abs(util.from_nanotime(util.nanotime()) - time.time()) < 60
 
 
 @pytest.mark.row("MISC-UT-03", "MISC-UT-13")
-def test_leftovers_of_python_2():
+def test_leftovers_of_python_2() -> None:
     assert util.bytestring("x") == "x"
     assert util.ord_("a") == util.ord_(b"a") == util.ord_(97) == 97
 
 
 @pytest.mark.row("MISC-UT-15")
 @pytest.mark.parametrize("name", ["shop.web", "shop/web", "shop:web"])
-def test_parse_job_name(name):
+def test_parse_job_name(name: str) -> None:
     assert util.parse_job_name(name) == ("shop", "web")
     assert util.parse_job_name("web") == ("default", "web")
     assert util.parse_job_name("web", default="shop") == ("shop", "web")
 
 
 @pytest.mark.row("MISC-UT-08")
-def test_getcwd_keeps_the_spelling_of_pwd(tmp_path, monkeypatch):
+def test_getcwd_keeps_the_spelling_of_pwd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real, link, other = tmp_path / "real", tmp_path / "link", tmp_path / "other"
     real.mkdir()
     other.mkdir()
@@ -236,13 +238,13 @@ def test_getcwd_keeps_the_spelling_of_pwd(tmp_path, monkeypatch):
 
 
 @pytest.mark.row("MISC-UT-09")
-def test_hostname():
+def test_hostname() -> None:
     assert util.hostname()
     assert not util.hostname().startswith("localhost.")
 
 
 @pytest.mark.row("MISC-UT-17")
-def test_parse_ssl_options(tmp_path):
+def test_parse_ssl_options(tmp_path: Path) -> None:
     authority = trustme.CA()
     certificate = authority.issue_cert("client.example")
     ca, cert, key = (str(tmp_path / name) for name in ("ca", "cert", "key"))
@@ -261,8 +263,8 @@ def test_parse_ssl_options(tmp_path):
 
 
 @pytest.mark.row("MISC-UT-18")
-def test_the_title_changes_where_the_library_is_installed(tmp_path, monkeypatch):
-    def title():
+def test_the_title_changes_where_the_library_is_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def title() -> str:
         return Path("/proc/self/comm").read_text()
 
     before = title()
@@ -304,7 +306,7 @@ with open(sys.argv[1], "w") as file:
 
 
 @pytest.mark.row("MISC-UT-06")
-def test_daemonize(tmp_path):
+def test_daemonize(tmp_path: Path) -> None:
     body = REPORT.format(call="daemonize(wait=True)()", launcher_session=os.getsid(0))
     done = daemonized(tmp_path, body)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
@@ -312,7 +314,7 @@ def test_daemonize(tmp_path):
     assert eventually(lambda: (tmp_path / "out").read_text() == report, retry_on=(FileNotFoundError,))
 
 
-def test_a_daemon_that_fails_early_tells_its_launcher(tmp_path):
+def test_a_daemon_that_fails_early_tells_its_launcher(tmp_path: Path) -> None:
     done = daemonized(
         tmp_path,
         """

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Iterator
 from socketserver import StreamRequestHandler, TCPServer
+from typing import Any
 
 import pytest
 import trustme
@@ -33,7 +34,7 @@ def nobody() -> Iterator[str]:
         yield f"http://127.0.0.1:{bound.getsockname()[1]}/"
 
 
-def sleeper(name: str = "dummy", **settings: object) -> ProcessConfig:
+def sleeper(name: str = "dummy", **settings: Any) -> ProcessConfig:
     return ProcessConfig(name, "sleep", args=["1000"], **settings)
 
 

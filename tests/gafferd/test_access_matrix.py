@@ -8,6 +8,7 @@ import re
 import socket
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
@@ -128,9 +129,13 @@ class Gate:
 
     def await_jobs(self) -> None:
         """Wait until both jobs run, and note their pids."""
-        for session, job in JOBS.items():
-            running = eventually(lambda job=f"{session}/{job}": self.get(f"/jobs/{job}/pids")["pids"])
-            [self.pids[session]] = map(str, running)
+
+        def running(session: str) -> list[int]:
+            pids: list[int] = self.get(f"/jobs/{session}/{JOBS[session]}/pids")["pids"]
+            return pids
+
+        for session in JOBS:
+            [self.pids[session]] = map(str, eventually(partial(running, session)))
 
     def log_in(self) -> None:
         answer = self.call("POST", "/auth/session", self.key("owner"))
@@ -223,8 +228,8 @@ def refused_callers(gate: Gate, route: Route, method: str) -> Iterator[tuple[str
         yield "a cookie with another token", gate.page(**other, **json_type), body, TOKEN_REQUIRED
     yield "a token without its cookie", gate.page(**{"X-Gaffer-Token": gate.token}, **json_type), body, AUTH_REQUIRED
     yield "an old cookie", gate.page(Cookie=gate.cookie[:-4] + "AAAA", **json_type), body, AUTH_REQUIRED
-    for other in set(Scope) - {scope}:
-        yield f"one who may {other}", gate.key(other), body, FORBIDDEN
+    for lesser in set(Scope) - {scope}:
+        yield f"one who may {lesser}", gate.key(lesser), body, FORBIDDEN
 
 
 @pytest.mark.row("R-93", "HTTP-03", "HTTP-06")
@@ -260,7 +265,8 @@ def test_who_is_let_in(gate: Gate) -> None:
 
 
 def test_a_key_for_one_session_learns_and_does_nothing_of_another(gate: Gate) -> None:
-    before, wrong = gate.state(), {}
+    before = gate.state()
+    wrong: dict[tuple[str, str], object] = {}
     for route, method in CALLS:
         answer = gate.call(method, path_of(route, gate.target(OTHER)), {**handshake(route), **gate.key("limited")})
         if SECRET.encode() in answer.body:

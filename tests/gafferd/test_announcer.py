@@ -5,8 +5,12 @@ import logging
 import os
 import signal
 import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator
 from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import requests
@@ -14,47 +18,56 @@ import trustme
 from tornado.web import Application, RequestHandler
 
 from gaffer.errors import BadRequest
+from gaffer.jobs.names import JobName, split_job_name
 from gaffer.process import ProcessConfig
 from gaffer.schemas.messages import MAX_NODE_JOBS, node_id
 from gafferd.announce.announcer import DRAIN_TIMEOUT, Announcer
 from gafferd.announce.link import DEFAULT_WINDOW, MAX_WINDOW, OUTBOX_LIMIT, reconnect_delay, websocket_url
 from gafferd.state.identity import MAX_INCARNATION, Identity
-from support.daemons import gafferd, lookupd
+from support.daemons import Daemon, gafferd, lookupd
 from support.managers import running_manager
-from support.other_lookupd import http_server, other_lookupd
+from support.other_lookupd import Answer, OtherLookupd, http_server, other_lookupd
 from support.poll import eventually, eventually_async
 
-OK = {"ok": True}
-WELCOME = {"ok": True, "ttl": 3.0, "interval": 0.2, "epoch": "e", "reconnect_window": 0.1}
+OK: dict[str, Any] = {"ok": True}
+WELCOME: dict[str, Any] = {"ok": True, "ttl": 3.0, "interval": 0.2, "epoch": "e", "reconnect_window": 0.1}
 LOST = pytest.mark.expects_errors("trying again")
 SECRET = "5f0d" * 16
 ID = node_id(SECRET)
 FAST = ("--ttl", "3", "--interval", "1")
 
 
-def make_announcer(*addresses, **options):
+def make_announcer(*addresses: str, **options: Any) -> Announcer:
     settings = {"name": "n1", "origin": "http://n1:5000", "identity": Identity(SECRET, 1), **options}
     return Announcer(addresses, **settings)
 
 
-def nodes(server):
+def nodes(server: Daemon) -> dict[str, str]:
     answer = requests.get(server.url + "/nodes", timeout=10).json()
     return {node["name"]: node["status"] for node in answer["nodes"]}
 
 
-def source(server, job):
+def source(server: Daemon, job: str) -> dict[str, Any] | None:
     """What lookupd answers about the job on the only node that has it, None when no node has."""
     sources = requests.get(server.url + f"/findJob?name={job}", timeout=10).json()["sources"]
     return sources[0] if sources else None
 
 
-def pids(server, job):
+def node_info(server: Daemon, job: str) -> dict[str, Any]:
+    """What lookupd tells of the only node that has the job."""
+    found = source(server, job)
+    assert found is not None, f"no node has {job}"
+    info: dict[str, Any] = found["node_info"]
+    return info
+
+
+def pids(server: Daemon, job: str) -> list[int] | None:
     found = source(server, job)
     return None if found is None else found["pids"]
 
 
 @pytest.fixture(scope="module")
-def server():
+def server() -> Iterator[Daemon]:
     with lookupd(*FAST) as running:
         yield running
 
@@ -63,12 +76,13 @@ def server():
 
 
 @pytest.mark.row("LK-09", "LP-23", "LP-24")
-def test_lookupd_follows_the_jobs_of_a_node(server):
+def test_lookupd_follows_the_jobs_of_a_node(server: Daemon) -> None:
     announcer = make_announcer(server.url, labels={"zone": "a"})
     with running_manager([announcer], endpoint_host="10.0.0.7") as manager:
         manager.load(ProcessConfig("web", "sleep 1000", numprocesses=2, port="auto"), "shop")
         assert eventually(lambda: len(pids(server, "shop.web") or []) == 2)
         found = source(server, "shop.web")
+        assert found is not None
         assert found["pids"] == sorted(manager.info("shop.web")["processes"])
         (endpoint,) = found["processes"][0]["endpoints"]
         assert (endpoint["name"], endpoint["address"]) == ("http", "10.0.0.7")
@@ -83,16 +97,16 @@ def test_lookupd_follows_the_jobs_of_a_node(server):
         )
         first = found["pids"][0]
         os.kill(manager.get_process(first).os_pid, signal.SIGKILL)
-        eventually(lambda: first not in pids(server, "shop.web") and len(pids(server, "shop.web")) == 2)
+        eventually(lambda: len(now := pids(server, "shop.web") or []) == 2 and first not in now)
         manager.scale("shop.web", "=1")
-        eventually(lambda: len(pids(server, "shop.web")) == 1)
+        eventually(lambda: len(pids(server, "shop.web") or []) == 1)
         manager.unload("shop.web")
         eventually(lambda: source(server, "shop.web") is None)
         assert announcer.status() == [{"address": server.url, "connected": True, "error": None}]
     eventually(lambda: "n1" not in nodes(server))
 
 
-def test_a_node_that_stops_drains_first_and_leaves_last(server):
+def test_a_node_that_stops_drains_first_and_leaves_last(server: Daemon) -> None:
     stubborn = "trap 'sleep 0.5; exit' TERM; while :; do sleep 0.1; done"
     with running_manager([make_announcer(server.url)]) as manager:
         manager.load(ProcessConfig("slow", "sh", args=["-c", stubborn]))
@@ -107,7 +121,7 @@ def test_a_node_that_stops_drains_first_and_leaves_last(server):
 
 
 @LOST
-def test_a_lookupd_that_restarts_empty_has_the_full_map_within_two_seconds():
+def test_a_lookupd_that_restarts_empty_has_the_full_map_within_two_seconds() -> None:
     with lookupd(*FAST) as server, running_manager([make_announcer(server.url)]) as manager:
         manager.load(ProcessConfig("a", "sleep 1000", numprocesses=2))
         manager.load(ProcessConfig("b", "sleep 1000"))
@@ -123,7 +137,7 @@ def test_a_lookupd_that_restarts_empty_has_the_full_map_within_two_seconds():
 
 
 @LOST
-def test_a_lookupd_that_comes_up_later_is_found_and_logged_once(caplog):
+def test_a_lookupd_that_comes_up_later_is_found_and_logged_once(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "gafferd")
     with lookupd() as server:
         pass
@@ -142,7 +156,7 @@ def test_a_lookupd_that_comes_up_later_is_found_and_logged_once(caplog):
 
 
 @LOST
-def test_a_lookupd_that_stands_still_is_left_and_found_again():
+def test_a_lookupd_that_stands_still_is_left_and_found_again() -> None:
     with lookupd(*FAST) as server:
         announcer = make_announcer(server.url)
         with running_manager([announcer]) as manager:
@@ -157,7 +171,7 @@ def test_a_lookupd_that_stands_still_is_left_and_found_again():
 
 
 @pytest.mark.expects_errors("wants the cluster key")
-def test_a_wrong_cluster_key_is_explained(tmp_path, caplog):
+def test_a_wrong_cluster_key_is_explained(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     key = tmp_path / "key"
     key.write_text("right")
     key.chmod(0o600)
@@ -165,12 +179,12 @@ def test_a_wrong_cluster_key_is_explained(tmp_path, caplog):
         good, bad = make_announcer(server.url, cluster_key="right"), make_announcer(server.url, cluster_key="wrong")
         with running_manager([good, bad]):
             eventually(lambda: good.status()[0]["connected"] and bad.status()[0]["error"])
-            assert "--cluster-key-file" in bad.status()[0]["error"]
+            assert "--cluster-key-file" in (bad.status()[0]["error"] or "")
     assert f"lookupd {server.url}: 401" in caplog.text
 
 
 @pytest.mark.row("LP-25")
-def test_over_tls(tmp_path):
+def test_over_tls(tmp_path: Path) -> None:
     authority = trustme.CA()
     authority.issue_cert("127.0.0.1").private_key_and_cert_chain_pem.write_to_path(tmp_path / "cert")
     authority.cert_pem.write_to_path(tmp_path / "ca")
@@ -181,33 +195,33 @@ def test_over_tls(tmp_path):
 
 
 @LOST
-async def test_a_host_that_can_not_be_found_is_told():
+async def test_a_host_that_can_not_be_found_is_told() -> None:
     async with announcing("http://a..b:5010") as (announcer, _):
         await eventually_async(lambda: announcer.status()[0]["error"])
 
 
-def test_every_lookupd_is_told_the_same():
+def test_every_lookupd_is_told_the_same() -> None:
     with lookupd() as one, lookupd() as two, running_manager([make_announcer(one.url, two.url)]) as manager:
         manager.load(ProcessConfig("a", "sleep 1000"))
         for server in (one, two):
-            eventually(lambda server=server: pids(server, "default.a"))
-        assert source(one, "default.a")["node_info"]["seq"] == source(two, "default.a")["node_info"]["seq"]
+            eventually(partial(pids, server, "default.a"))
+        assert node_info(one, "default.a")["seq"] == node_info(two, "default.a")["seq"]
 
 
 # With the installed gafferd
 
 
-def load(node, name):
+def load(node: Daemon, name: str) -> None:
     body = {"name": name, "cmd": "sleep 1000"}
     assert requests.post(f"{node.url}/jobs/default", json=body, timeout=10).status_code == 200
 
 
-def test_a_killed_node_is_suspect_at_once_expires_and_comes_back_under_its_id(server, tmp_path):
+def test_a_killed_node_is_suspect_at_once_expires_and_comes_back_under_its_id(server: Daemon, tmp_path: Path) -> None:
     options = ("--lookupd-address", server.url, "--node-name", "victim")
     with gafferd(*options, state_dir=tmp_path) as node:
         load(node, "killed")
         eventually(lambda: pids(server, "default.killed"))
-        first = source(server, "default.killed")["node_info"]
+        first = node_info(server, "default.killed")
         node.kill()
         eventually(lambda: nodes(server).get("victim") == "suspect", timeout=1)
         assert pids(server, "default.killed")
@@ -216,12 +230,12 @@ def test_a_killed_node_is_suspect_at_once_expires_and_comes_back_under_its_id(se
     with gafferd(*options, state_dir=tmp_path) as node:
         load(node, "again")
         eventually(lambda: pids(server, "default.again"))
-        second = source(server, "default.again")["node_info"]
+        second = node_info(server, "default.again")
         assert second["id"] == first["id"]
         assert second["incarnation"] > first["incarnation"]
 
 
-def test_a_node_that_stands_still_longer_than_its_ttl_is_back_soon_after(server):
+def test_a_node_that_stands_still_longer_than_its_ttl_is_back_soon_after(server: Daemon) -> None:
     with gafferd("--lookupd-address", server.url, "--node-name", "sleeper") as node:
         load(node, "asleep")
         eventually(lambda: pids(server, "default.asleep"))
@@ -240,29 +254,30 @@ def test_a_node_that_stands_still_longer_than_its_ttl_is_back_soon_after(server)
 class JobIndex:
     """What the announcer needs of a manager."""
 
-    def __init__(self):
-        self.table = {}
-        self.callbacks = []
-        self.listeners = []
-        self.asked = []
+    def __init__(self) -> None:
+        self.table: dict[str, dict[int, SimpleNamespace]] = {}
+        self.callbacks: list[Callable[[], object]] = []
+        self.listeners: list[Callable[[JobName], object]] = []
+        self.asked: list[set[str] | None] = []
 
-    def announced(self, among=None):
-        self.asked.append(among)
-        return {job: pids for job, pids in self.table.items() if among is None or job in among}
+    def announced(self, among: Collection[JobName] | None = None) -> dict[str, dict[int, SimpleNamespace]]:
+        asked = None if among is None else set(map(str, among))
+        self.asked.append(asked)
+        return {job: pids for job, pids in self.table.items() if asked is None or job in asked}
 
-    def on_job_change(self, callback):
+    def on_job_change(self, callback: Callable[..., object]) -> None:
         self.listeners.append(callback)
 
-    def off_job_change(self, callback):
+    def off_job_change(self, callback: Callable[..., object]) -> None:
         self.listeners.remove(callback)
 
-    def on_change(self, callback):
+    def on_change(self, callback: Callable[..., object]) -> None:
         self.callbacks.append(callback)
 
-    def off_change(self, callback):
+    def off_change(self, callback: Callable[..., object]) -> None:
         self.callbacks.remove(callback)
 
-    def set(self, **jobs):
+    def set(self, **jobs: Any) -> None:
         """Have these jobs, `name=[pid, ...]` in the session s, or `name={pid: state}`."""
         before, self.table = (
             self.table,
@@ -277,13 +292,13 @@ class JobIndex:
         for job in before.keys() | self.table.keys():
             if before.get(job) != self.table.get(job):
                 for listener in self.listeners:
-                    listener(job)
+                    listener(JobName(*split_job_name(job)))
         for callback in self.callbacks:
             callback()
 
 
 @asynccontextmanager
-async def announcing(*addresses, **options):
+async def announcing(*addresses: str, **options: Any) -> AsyncIterator[tuple[Announcer, JobIndex]]:
     announcer, tables = make_announcer(*addresses, **options), JobIndex()
     announcer.start(asyncio.get_running_loop(), tables)
     try:
@@ -292,17 +307,17 @@ async def announcing(*addresses, **options):
         await announcer.stop()
 
 
-def welcome(message):
+def welcome(message: dict[str, Any]) -> dict[str, Any]:
     """The answers of a lookupd that has leases."""
     return WELCOME if message["type"] == "IDENTIFY" else OK
 
 
-def connected(announcer):
+def connected(announcer: Announcer) -> Awaitable[bool]:
     return eventually_async(lambda: announcer.status()[0]["connected"])
 
 
 @pytest.mark.row("LP-20")
-async def test_an_address_given_twice_gets_one_connection():
+async def test_an_address_given_twice_gets_one_connection() -> None:
     async with (
         other_lookupd(lambda message: OK) as lookup,
         announcing(lookup.url, lookup.url + "/", lookup.url) as (announcer, _),
@@ -322,18 +337,18 @@ async def test_an_address_given_twice_gets_one_connection():
         ("http://[::1]:5010", "ws://[::1]:5010/ws"),
     ],
 )
-def test_the_websocket_of_an_address(address, url):
+def test_the_websocket_of_an_address(address: str, url: str) -> None:
     assert websocket_url(address) == url
 
 
 @pytest.mark.parametrize("address", ["ftp://h:5010", "http://", "", "http://h:99999", "http://h:port"])
-def test_an_address_that_is_none_is_refused(address):
+def test_an_address_that_is_none_is_refused(address: str) -> None:
     with pytest.raises(BadRequest):
         make_announcer(address)
 
 
 @pytest.mark.row("LP-21", "LP-23", "LP-24")
-async def test_a_lookupd_of_0_5_gets_the_six_types_only():
+async def test_a_lookupd_of_0_5_gets_the_six_types_only() -> None:
     async with other_lookupd(lambda message: OK) as lookup, announcing(lookup.url) as (announcer, tables):
         tables.set(web=[1, 2], idle=[])
         await eventually_async(lambda: len(lookup.messages) == 5)
@@ -366,10 +381,10 @@ async def test_a_lookupd_of_0_5_gets_the_six_types_only():
 
 
 @LOST
-async def test_after_a_lost_connection_a_lookupd_of_0_5_is_told_everything_again():
+async def test_after_a_lost_connection_a_lookupd_of_0_5_is_told_everything_again() -> None:
     refusals = iter([{"errno": 404, "reason": None}])
 
-    def answer(message):
+    def answer(message: dict[str, Any]) -> dict[str, Any] | None:
         return next(refusals, OK) if message["type"] == "REGISTER_PROCESS" else OK
 
     async with other_lookupd(answer) as lookup, announcing(lookup.url) as (_, tables):
@@ -378,7 +393,7 @@ async def test_after_a_lost_connection_a_lookupd_of_0_5_is_told_everything_again
         assert lookup.types() == ["IDENTIFY", "REGISTER_JOB", "REGISTER_PROCESS"]
 
 
-async def test_a_connection_begins_with_a_snapshot_and_goes_on_with_numbered_changes():
+async def test_a_connection_begins_with_a_snapshot_and_goes_on_with_numbered_changes() -> None:
     async with other_lookupd(welcome) as lookup:
         async with announcing(lookup.url) as (_, tables):
             tables.set(web=[1])
@@ -391,10 +406,10 @@ async def test_a_connection_begins_with_a_snapshot_and_goes_on_with_numbered_cha
 
 
 @pytest.mark.row("LP-22")
-async def test_it_pings_with_its_number_and_sends_a_snapshot_when_asked():
+async def test_it_pings_with_its_number_and_sends_a_snapshot_when_asked() -> None:
     asked = iter([{"ok": True, "resync": True}])
 
-    def answer(message):
+    def answer(message: dict[str, Any]) -> dict[str, Any] | None:
         if message["type"] == "IDENTIFY":
             return WELCOME
         return next(asked, OK) if message["type"] == "PING" else OK
@@ -407,8 +422,8 @@ async def test_it_pings_with_its_number_and_sends_a_snapshot_when_asked():
 
 
 @LOST
-async def test_a_ping_without_an_answer_for_one_interval_means_reconnect_at_once():
-    def answer(message):
+async def test_a_ping_without_an_answer_for_one_interval_means_reconnect_at_once() -> None:
+    def answer(message: dict[str, Any]) -> dict[str, Any] | None:
         return {"IDENTIFY": {**WELCOME, "reconnect_window": 1000.0}, "PING": None}.get(message["type"], OK)
 
     async with other_lookupd(answer) as lookup, announcing(lookup.url):
@@ -416,8 +431,8 @@ async def test_a_ping_without_an_answer_for_one_interval_means_reconnect_at_once
         assert [messages[-1]["type"] for messages in lookup.connections[:3]] == ["PING"] * 3
 
 
-async def test_a_lookupd_can_not_make_a_node_send_pings_without_end():
-    def answer(message):
+async def test_a_lookupd_can_not_make_a_node_send_pings_without_end() -> None:
+    def answer(message: dict[str, Any]) -> dict[str, Any] | None:
         return {**WELCOME, "interval": 1e-9, "ttl": 1e308} if message["type"] == "IDENTIFY" else OK
 
     async with other_lookupd(answer) as lookup, announcing(lookup.url):
@@ -427,7 +442,7 @@ async def test_a_lookupd_can_not_make_a_node_send_pings_without_end():
 
 
 @LOST
-async def test_a_long_reason_of_a_lookupd_is_shortened():
+async def test_a_long_reason_of_a_lookupd_is_shortened() -> None:
     refusal = {"errno": 409, "reason": "x" * 1_000_000}
     async with other_lookupd(lambda message: refusal) as lookup, announcing(lookup.url) as (announcer, _):
         error = await eventually_async(lambda: announcer.status()[0]["error"])
@@ -436,10 +451,10 @@ async def test_a_long_reason_of_a_lookupd_is_shortened():
 
 
 @LOST
-async def test_a_node_that_drained_says_so_after_a_reconnect():
+async def test_a_node_that_drained_says_so_after_a_reconnect() -> None:
     pings = iter([None])
 
-    def answer(message):
+    def answer(message: dict[str, Any]) -> dict[str, Any] | None:
         if message["type"] == "IDENTIFY":
             return WELCOME
         return next(pings, OK) if message["type"] == "PING" else OK
@@ -452,10 +467,10 @@ async def test_a_node_that_drained_says_so_after_a_reconnect():
         assert lookup.messages[1]["draining"] is True
 
 
-async def test_draining_waits_until_the_lookupds_have_answered():
-    released = []
+async def test_draining_waits_until_the_lookupds_have_answered() -> None:
+    released: list[bool] = []
 
-    def answer(message):
+    def answer(message: dict[str, Any]) -> dict[str, Any] | None:
         if message["type"] == "DRAIN":
             return OK if released else None
         return welcome(message)
@@ -477,7 +492,7 @@ async def test_draining_waits_until_the_lookupds_have_answered():
         assert [lookup.types().count("DRAIN") for lookup in (slow, quick)] == [2, 2]
 
 
-async def test_a_node_that_takes_work_again_says_so_with_a_snapshot():
+async def test_a_node_that_takes_work_again_says_so_with_a_snapshot() -> None:
     async with other_lookupd(welcome) as lookup, announcing(lookup.url) as (announcer, tables):
         await connected(announcer)
         await announcer.drain()
@@ -491,15 +506,15 @@ async def test_a_node_that_takes_work_again_says_so_with_a_snapshot():
     ("window", "chance", "delay"),
     [(DEFAULT_WINDOW, 0.25, 0.25), (8.0, 0.5, 4.0), (0.0, 0.9, 0.0), (1000.0, 0.5, MAX_WINDOW / 2)],
 )
-def test_nodes_that_connect_again_spread_over_the_window(window, chance, delay):
+def test_nodes_that_connect_again_spread_over_the_window(window: float, chance: float, delay: float) -> None:
     assert reconnect_delay(window, chance) == delay
 
 
 @LOST
-async def test_the_window_is_the_one_it_was_told_last():
+async def test_the_window_is_the_one_it_was_told_last() -> None:
     answers = iter([{"ok": True, "reconnect_window": 0.0}])
 
-    def answer(message):
+    def answer(message: dict[str, Any]) -> dict[str, Any] | None:
         if message["type"] == "IDENTIFY":
             return {**WELCOME, "reconnect_window": 1000.0}
         return next(answers, None) if message["type"] == "PING" else OK
@@ -509,10 +524,10 @@ async def test_the_window_is_the_one_it_was_told_last():
 
 
 @LOST
-async def test_the_window_that_a_lookupd_tells_is_kept():
+async def test_the_window_that_a_lookupd_tells_is_kept() -> None:
     """With none, twenty attempts take no time; those of a window of 1 s would take ten."""
 
-    def answer(message):
+    def answer(message: dict[str, Any]) -> dict[str, Any] | None:
         return {"IDENTIFY": {**WELCOME, "reconnect_window": 0.0}}.get(message["type"], {"errno": 500, "reason": "no"})
 
     async with other_lookupd(answer) as lookup, announcing(lookup.url):
@@ -520,7 +535,29 @@ async def test_the_window_that_a_lookupd_tells_is_kept():
 
 
 @LOST
-async def test_more_changes_than_can_wait_are_replaced_by_a_snapshot():
+async def test_it_ends_at_any_moment_of_a_connection_that_fails() -> None:
+    """At each pass of the loop after a refusal something else is under way, and after 40 the next one has come."""
+    refused = asyncio.Event()
+
+    def answer(message: dict[str, Any]) -> dict[str, Any] | None:
+        if message["type"] == "IDENTIFY":
+            return {**WELCOME, "reconnect_window": 0.0}
+        refused.set()
+        return {"errno": 500, "reason": "no"}
+
+    async with other_lookupd(answer) as lookup:
+        for passes in range(40):
+            refused.clear()
+            async with announcing(lookup.url) as (announcer, _):
+                await refused.wait()
+                for _ in range(passes):
+                    await asyncio.sleep(0)
+                async with asyncio.timeout(5):
+                    await announcer.stop()
+
+
+@LOST
+async def test_more_changes_than_can_wait_are_replaced_by_a_snapshot() -> None:
     async with other_lookupd(welcome) as lookup, announcing(lookup.url) as (_, tables):
         await eventually_async(lambda: "SNAPSHOT" in lookup.types())
         tables.set(web=list(range(1, OUTBOX_LIMIT + 10)))
@@ -529,7 +566,7 @@ async def test_more_changes_than_can_wait_are_replaced_by_a_snapshot():
 
 
 @LOST
-async def test_a_refused_identity_is_told_and_tried_again():
+async def test_a_refused_identity_is_told_and_tried_again() -> None:
     answers = iter([{"errno": 409, "reason": "identity_exists"}])
     async with other_lookupd(lambda message: next(answers, OK)) as lookup, announcing(lookup.url) as (announcer, _):
         await eventually_async(lambda: "identity_exists" in (announcer.status()[0]["error"] or ""))
@@ -548,10 +585,10 @@ BAD_HANDSHAKES = [
 
 @LOST
 @pytest.mark.parametrize(("said", "error"), BAD_HANDSHAKES, ids=["bare", "wrong key", "large"])
-async def test_a_bad_handshake_is_told_and_tried_again(said, error):
+async def test_a_bad_handshake_is_told_and_tried_again(said: bytes, error: str) -> None:
     visits = []
 
-    async def play(reader, writer):
+    async def play(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         visits.append(await reader.readuntil(b"\r\n\r\n"))
         writer.write(said)
         await reader.read()  # until it closes
@@ -567,19 +604,21 @@ async def test_a_bad_handshake_is_told_and_tried_again(said, error):
 class Nested(RequestHandler):
     """Answers with JSON that nests too deeply to be read."""
 
-    def get(self):
+    def get(self) -> None:
         self.set_status(409)
         self.finish("[" * 100_000)
 
 
 @LOST
 @pytest.mark.parametrize(("handlers", "error"), [([], "404"), ([("/ws", Nested)], "409")])
-async def test_a_server_that_is_no_lookupd_is_told(handlers, error):
+async def test_a_server_that_is_no_lookupd_is_told(
+    handlers: list[tuple[str, type[RequestHandler]]], error: str
+) -> None:
     async with http_server(Application(handlers)) as url, announcing(url) as (announcer, _):
         await eventually_async(lambda: error in (announcer.status()[0]["error"] or ""))
 
 
-async def test_leaving_waits_for_the_answer():
+async def test_leaving_waits_for_the_answer() -> None:
     async with other_lookupd(welcome) as lookup, announcing(lookup.url) as (announcer, _):
         await connected(announcer)
         await announcer.leave()
@@ -587,7 +626,7 @@ async def test_leaving_waits_for_the_answer():
         assert announcer.status()[0]["connected"] is False
 
 
-async def test_draining_and_leaving_are_numbered_changes():
+async def test_draining_and_leaving_are_numbered_changes() -> None:
     async with other_lookupd(welcome) as lookup, announcing(lookup.url) as (announcer, tables):
         await connected(announcer)
         tables.set(web=[])
@@ -602,19 +641,19 @@ async def test_draining_and_leaving_are_numbered_changes():
 # Identity
 
 
-async def test_a_node_proves_its_id():
+async def test_a_node_proves_its_id() -> None:
     async with other_lookupd(welcome) as lookup, announcing(lookup.url) as (announcer, _):
         await connected(announcer)
         assert (lookup.messages[0]["id"], lookup.messages[0]["proof"]) == (ID, SECRET)
 
 
 @pytest.mark.expects_errors("counting on from there", "trying again")
-async def test_a_node_goes_past_a_later_incarnation_that_a_lookupd_has_heard_of():
+async def test_a_node_goes_past_a_later_incarnation_that_a_lookupd_has_heard_of() -> None:
     """On the same connection; the other lookupd hears of it, too."""
-    saved = []
+    saved: list[int] = []
 
-    def knows_of(latest):
-        def answer(message):
+    def knows_of(latest: int) -> Answer:
+        def answer(message: dict[str, Any]) -> dict[str, Any] | None:
             if message["type"] == "IDENTIFY" and message["incarnation"] < latest:
                 return {"errno": 409, "reason": f"stale_incarnation: the node has started {latest} times since"}
             return welcome(message)
@@ -627,7 +666,7 @@ async def test_a_node_goes_past_a_later_incarnation_that_a_lookupd_has_heard_of(
         announcing(first.url, second.url, identity=Identity(SECRET, 1, saved.append)) as (announcer, _),
     ):
 
-        def incarnations(lookup):
+        def incarnations(lookup: OtherLookupd) -> list[int]:
             return [m["incarnation"] for messages in lookup.connections for m in messages if m["type"] == "IDENTIFY"]
 
         await eventually_async(lambda: incarnations(first)[-1:] == incarnations(second)[-1:] == [8])
@@ -638,7 +677,7 @@ async def test_a_node_goes_past_a_later_incarnation_that_a_lookupd_has_heard_of(
 
 @LOST
 @pytest.mark.parametrize("latest", [MAX_INCARNATION, 9223372036854775807])
-async def test_a_lookupd_can_not_push_the_incarnation_out_of_range(latest):
+async def test_a_lookupd_can_not_push_the_incarnation_out_of_range(latest: int) -> None:
     refusal = {"errno": 409, "reason": f"stale_incarnation: {latest}"}
     identity = Identity(SECRET, 3)
     async with other_lookupd(lambda _: refusal) as lookup, announcing(lookup.url, identity=identity) as (announcer, _):
@@ -659,7 +698,7 @@ async def test_a_lookupd_can_not_push_the_incarnation_out_of_range(latest):
         {"labels": {str(number): "a" * 1000 for number in range(40)}},
     ],
 )
-def test_what_no_lookupd_takes_is_refused_at_once(wrong):
+def test_what_no_lookupd_takes_is_refused_at_once(wrong: dict[str, Any]) -> None:
     with pytest.raises(BadRequest):
         make_announcer("http://127.0.0.1:5010", **wrong)
 
@@ -668,8 +707,8 @@ def test_what_no_lookupd_takes_is_refused_at_once(wrong):
 
 
 @pytest.mark.expects_errors("refused job s.bad")
-async def test_a_job_that_a_lookupd_refuses_does_not_hold_up_the_others():
-    def answer(message):
+async def test_a_job_that_a_lookupd_refuses_does_not_hold_up_the_others() -> None:
+    def answer(message: dict[str, Any]) -> dict[str, Any] | None:
         if message.get("job_name") == "s.bad":
             return {"errno": 413, "reason": "too_many_jobs"}
         return welcome(message)
@@ -690,14 +729,14 @@ async def test_a_job_that_a_lookupd_refuses_does_not_hold_up_the_others():
 
 
 @pytest.mark.expects_errors("2 jobs are left out")
-async def test_more_jobs_than_a_lookupd_takes_are_left_out_and_said():
+async def test_more_jobs_than_a_lookupd_takes_are_left_out_and_said() -> None:
     async with other_lookupd(welcome) as lookup:
         announcer, tables = make_announcer(lookup.url), JobIndex()
         tables.set(**{f"j{number}": [] for number in range(MAX_NODE_JOBS + 2)})
         announcer.start(asyncio.get_running_loop(), tables)
         await eventually_async(lambda: "SNAPSHOT" in lookup.types())
         assert len(lookup.messages[1]["jobs"]) == MAX_NODE_JOBS
-        assert "(and 1 more)" in announcer.status()[0]["error"]
+        assert "(and 1 more)" in (announcer.status()[0]["error"] or "")
         tables.set(**{f"j{number}": [] for number in range(2, MAX_NODE_JOBS + 2)})
         await eventually_async(lambda: lookup.types().count("SNAPSHOT") == 2)
         assert len(lookup.messages[-1]["jobs"]) == MAX_NODE_JOBS
@@ -708,13 +747,13 @@ async def test_more_jobs_than_a_lookupd_takes_are_left_out_and_said():
 # Work that is not done
 
 
-def test_without_lookupds_it_asks_the_manager_nothing():
+async def test_without_lookupds_it_asks_the_manager_nothing() -> None:
     tables = JobIndex()
-    make_announcer().start(None, tables)
+    make_announcer().start(asyncio.get_running_loop(), tables)
     assert (tables.asked, tables.callbacks, tables.listeners) == ([], [], [])
 
 
-async def test_it_looks_at_changed_jobs_only():
+async def test_it_looks_at_changed_jobs_only() -> None:
     async with other_lookupd(welcome) as lookup, announcing(lookup.url) as (announcer, tables):
         await connected(announcer)
         tables.set(web=[1], db=[2])

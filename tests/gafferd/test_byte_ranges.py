@@ -8,6 +8,8 @@ from hypothesis import strategies as st
 
 from gafferd.sites.byte_ranges import RangeNotSatisfiable, find_range, parse_date, range_applies
 
+pytestmark = pytest.mark.pure
+
 
 @pytest.mark.parametrize(
     ("header", "size", "expected"),

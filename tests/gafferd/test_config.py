@@ -1,5 +1,8 @@
 import re
 import textwrap
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -7,9 +10,13 @@ from hypothesis import strategies as st
 
 from gaffer.errors import ConfigError
 from gaffer.http.access import Scope
+from gaffer.process import ProcessConfig
 from gaffer.procfile import Procfile
-from gafferd.config.file import find_config, load_config, show_problem
+from gafferd.config.file import Config, find_config, load_config, show_problem
 from gafferd.config.ini import parse_ini
+
+Load = Callable[..., Config]
+Mistakes = Callable[..., list[str]]
 
 SAMPLE = """\
 [gaffer]
@@ -43,11 +50,11 @@ redirect_input = true
 
 
 @pytest.fixture
-def load(tmp_path, monkeypatch):
+def load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Load:
     """Loads a configuration from its text; further files by name."""
     monkeypatch.chdir(tmp_path)
 
-    def run(text, **files):
+    def run(text: str, **files: Any) -> Config:
         for name, content in {"gaffer.ini": text, **files}.items():
             path = tmp_path / name.replace("__", "/")
             path.parent.mkdir(exist_ok=True)
@@ -58,10 +65,10 @@ def load(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def mistakes(load):
+def mistakes(load: Load) -> Mistakes:
     """The mistakes in a configuration as they are shown, one or two lines each."""
 
-    def run(text, **files):
+    def run(text: str, **files: Any) -> list[str]:
         with pytest.raises(ConfigError) as caught:
             load(text, **files)
         return [show_problem(problem) for problem in caught.value.problems]
@@ -69,22 +76,23 @@ def mistakes(load):
     return run
 
 
-def names(config):
+def names(config: Config) -> list[str]:
     return [str(name) for name in config.jobs]
 
 
-def only_job(config):
+def only_job(config: Config) -> ProcessConfig:
     (job,) = config.jobs.values()
     return job
 
 
 @pytest.mark.row("CFG-33", "CFG-01", "CFG-02", "CFG-03", "CFG-04", "CFG-12")
-def test_the_documented_sample(load):
+def test_the_documented_sample(load: Load) -> None:
     assert load(re.sub("(?m)^;.*\n", "", SAMPLE)).jobs == load(SAMPLE).jobs
     config = load(SAMPLE)
     assert [endpoint.bind for endpoint in config.endpoints] == [("127.0.0.1:5000",)]
     assert names(config) == ["default.dummy", "default.echo"]
-    assert config.webhooks == config.warnings == ()
+    assert config.webhooks == ()
+    assert config.warnings == ()
     dummy, echo = config.jobs.values()
     assert (dummy.cmd, dummy.redirect_output, dummy.redirect_input) == ("./dummy.py", ("stdout", "stderr"), False)
     assert echo.redirect_input
@@ -94,7 +102,7 @@ def test_the_documented_sample(load):
 @pytest.mark.row("CFG-02")
 @pytest.mark.parametrize("mark", [";", "; ", " ;", "#", "# ", "\t#"])
 @pytest.mark.parametrize("line", ["certfile = /missing.pem", "bind = 127.0.0.1:1", "[process:b]", "nothing at all"])
-def test_what_stands_in_a_comment_is_not_active(load, mark, line):
+def test_what_stands_in_a_comment_is_not_active(load: Load, mark: str, line: str) -> None:
     config = load(f"{mark}{line}\n[gaffer]\nhttp_endpoints = x\n[endpoint:x]\n{mark}{line}\nbind = 127.0.0.1:5001\n")
     (endpoint,) = config.endpoints
     assert (endpoint.bind, endpoint.certfile) == (("127.0.0.1:5001",), None)
@@ -103,13 +111,13 @@ def test_what_stands_in_a_comment_is_not_active(load, mark, line):
 
 
 @pytest.mark.row("CFG-02")
-def test_a_comment_within_a_long_value_is_not_part_of_it(load):
+def test_a_comment_within_a_long_value_is_not_part_of_it(load: Load) -> None:
     assert only_job(load("[process:a]\ncmd = sh -c\n  ; 'exit 1'\n  # 'exit 2'\n  'exit 3'\n")).cmd == "sh -c\n'exit 3'"
 
 
 @pytest.mark.row("CFG-14", "CFG-15", "CFG-16", "CFG-17", "CFG-18", "CFG-19", "CFG-20", "CFG-21", "CFG-22", "CFG-23")
 @pytest.mark.row("CFG-24", "CFG-25", "CFG-26", "CFG-27", "CFG-30", "CFG-31")
-def test_every_key_of_a_process(load):
+def test_every_key_of_a_process(load: Load) -> None:
     config = only_job(
         load("""\
         [process:web]
@@ -160,7 +168,7 @@ def test_every_key_of_a_process(load):
 
 
 @pytest.mark.row("CFG-17", "CFG-24")
-def test_what_is_left_out_or_empty(load):
+def test_what_is_left_out_or_empty(load: Load) -> None:
     config = only_job(load("[process:web]\ncmd = x\nuid =\ngid =\npriority =\nflapping =\nport =\n"))
     assert config.os_env
     assert config.start
@@ -170,12 +178,12 @@ def test_what_is_left_out_or_empty(load):
 
 @pytest.mark.row("CFG-13", "CFG-12")
 @pytest.mark.parametrize("header", ["process:shop:web", "process:shop.web", "process:shop/web", "job:shop:web"])
-def test_a_process_in_a_group(load, header):
+def test_a_process_in_a_group(load: Load, header: str) -> None:
     assert names(load(f"[{header}]\ncmd = x\n")) == ["shop.web"]
 
 
 @pytest.mark.row("CFG-25", "TPL-14")
-def test_jobs_start_by_priority_then_in_file_order(load):
+def test_jobs_start_by_priority_then_in_file_order(load: Load) -> None:
     config = load("""\
         [process:last]
         cmd = x
@@ -195,7 +203,7 @@ def test_jobs_start_by_priority_then_in_file_order(load):
 
 
 @pytest.mark.row("CFG-28", "CFG-29")
-def test_environments(load):
+def test_environments(load: Load) -> None:
     config = load("""\
         [env:web]
         port = 80
@@ -216,7 +224,7 @@ def test_environments(load):
 
 
 @pytest.mark.row("CFG-08", "CFG-09")
-def test_settings(load, tmp_path):
+def test_settings(load: Load, tmp_path: Path) -> None:
     for name in ("cert.pem", "key.pem", "ca.pem"):
         (tmp_path / name).touch()
     config = load("""\
@@ -265,7 +273,7 @@ def test_settings(load, tmp_path):
 
 
 @pytest.mark.row("CFG-04")
-def test_only_named_endpoints_are_opened(load):
+def test_only_named_endpoints_are_opened(load: Load) -> None:
     config = load("""\
         [gaffer]
         http_endpoints = b , a
@@ -284,7 +292,7 @@ def test_only_named_endpoints_are_opened(load):
 
 
 @pytest.mark.row("CFG-07")
-def test_includes_are_relative_to_the_file(load):
+def test_includes_are_relative_to_the_file(load: Load) -> None:
     config = load(
         """\
         [gaffer]
@@ -303,7 +311,7 @@ def test_includes_are_relative_to_the_file(load):
 
 
 @pytest.mark.row("CFG-11")
-def test_webhooks_keep_the_case_of_events(load):
+def test_webhooks_keep_the_case_of_events(load: Load) -> None:
     config = load("[webhooks]\nproc.Web.spawn = http://a/?x=1, https://b\n. = http://c\n")
     assert config.webhooks == (
         ("proc.Web.spawn", "http://a/?x=1"),
@@ -314,7 +322,7 @@ def test_webhooks_keep_the_case_of_events(load):
 
 
 @pytest.mark.row("CFG-01")
-def test_unknown_sections_warn_and_are_kept(load):
+def test_unknown_sections_warn_and_are_kept(load: Load) -> None:
     config = load("[proces:web]\ncmd = x\n[my plugin]\nKey = value\n")
     assert [show_problem(w) for w in config.warnings] == [
         "gaffer.ini:1: [proces:web] unknown section, left to plugins\n  hint: did you mean 'process'?",
@@ -323,7 +331,7 @@ def test_unknown_sections_warn_and_are_kept(load):
     assert config.sections["my plugin"] == {"Key": "value"}
 
 
-def test_layout_of_the_text(load):
+def test_layout_of_the_text(load: Load) -> None:
     config = load(
         "\ufeff# comment\n[process:web]\r\n  cmd = run\n    --one\n  ; not part of it\n    --two\n\n  args=\n"
         "  env:X = a=b\n  env:Y = ; no comment\n"
@@ -334,7 +342,7 @@ def test_layout_of_the_text(load):
 
 
 @pytest.mark.row("MISC-PF-02")
-def test_a_procfile_as_configuration(load, tmp_path):
+def test_a_procfile_as_configuration(load: Load, tmp_path: Path) -> None:
     app = tmp_path / "shop"
     app.mkdir()
     (app / "Procfile").write_text("web: serve --port $PORT\nworker: work 'two words'\n")
@@ -388,7 +396,7 @@ create = nowhere
 
 
 @pytest.mark.row("CFG-12", "CFG-20")
-def test_every_mistake_at_once(mistakes):
+def test_every_mistake_at_once(mistakes: Mistakes) -> None:
     assert mistakes(EVERYTHING_WRONG) == [
         "gaffer.ini:1: 'stray' stands before the first section\n  hint: begin with a line such as [gaffer]",
         "gaffer.ini:3: [gaffer] http_endpoints: there is no endpoint 'privat'\n"
@@ -520,11 +528,11 @@ def test_every_mistake_at_once(mistakes):
         ),
     ],
 )
-def test_one_mistake(mistakes, text, shown):
+def test_one_mistake(mistakes: Mistakes, text: str, shown: str) -> None:
     assert mistakes(text) == [shown]
 
 
-def test_mistakes_in_included_files_name_them(mistakes):
+def test_mistakes_in_included_files_name_them(mistakes: Mistakes) -> None:
     assert mistakes(
         "[gaffer]\ninclude = a.ini\n[process:web]\ncmd = x\n",
         **{"a.ini": "[process:web]\ncmd = y\n[process:db]\ncmd =\n"},
@@ -534,18 +542,18 @@ def test_mistakes_in_included_files_name_them(mistakes):
     ]
 
 
-def test_a_file_that_is_no_text(tmp_path):
+def test_a_file_that_is_no_text(tmp_path: Path) -> None:
     (tmp_path / "gaffer.ini").write_bytes(b"[gaffer]\n\xff\xfe")
     with pytest.raises(ConfigError, match="not UTF-8"):
         load_config(tmp_path / "gaffer.ini")
 
 
-def test_a_file_may_include_itself(load):
+def test_a_file_may_include_itself(load: Load) -> None:
     assert names(load("[gaffer]\ninclude = gaffer.ini\ninclude_dir = .\n[process:a]\ncmd = x\n")) == ["default.a"]
 
 
 @pytest.mark.row("CFG-07")
-def test_an_included_file_includes_others(load):
+def test_an_included_file_includes_others(load: Load) -> None:
     config = load(
         "[gaffer]\ninclude = one.ini\n",
         **{
@@ -558,7 +566,7 @@ def test_an_included_file_includes_others(load):
     assert config.warnings == ()
 
 
-def test_a_loop_of_includes_is_reported(load):
+def test_a_loop_of_includes_is_reported(load: Load) -> None:
     config = load(
         "[gaffer]\ninclude = one.ini two.ini\n",
         **{
@@ -573,7 +581,7 @@ def test_a_loop_of_includes_is_reported(load):
     ]
 
 
-def test_variables_as_a_json_object(load, mistakes):
+def test_variables_as_a_json_object(load: Load, mistakes: Mistakes) -> None:
     config = load(
         '[process:web]\ncmd = x\nenv:A = 1\nenv_json = {"B": "one\\n\\n[process:two]\\ncmd = y", "c d": " x "}\n'
     )
@@ -582,7 +590,7 @@ def test_variables_as_a_json_object(load, mistakes):
 
 
 @given(st.text(alphabet=st.sampled_from("[]=:;# \t\n\rabc\u2028\x0c\x85"), max_size=60))
-def test_any_text_is_read_with_its_line_numbers(text):
+def test_any_text_is_read_with_its_line_numbers(text: str) -> None:
     sections, problems = parse_ini(text, "x.ini")
     lines = text.split("\n")
     for section in sections.values():
@@ -599,13 +607,13 @@ def test_any_text_is_read_with_its_line_numbers(text):
 
 
 @pytest.fixture
-def home(tmp_path):
+def home(tmp_path: Path) -> Path:
     (tmp_path / "home").mkdir()
     return tmp_path / "home"
 
 
 @pytest.mark.row("GD-02", "GD-01", "CL-01")
-def test_a_file_or_a_directory(tmp_path, home):
+def test_a_file_or_a_directory(tmp_path: Path, home: Path) -> None:
     directory = tmp_path / "etc"
     directory.mkdir()
     (directory / "gaffer.ini").touch()
@@ -617,7 +625,7 @@ def test_a_file_or_a_directory(tmp_path, home):
 
 
 @pytest.mark.row("CFG-32", "GD-17")
-def test_the_default_places(tmp_path, home):
+def test_the_default_places(tmp_path: Path, home: Path) -> None:
     assert find_config(None, {}, home, False) is None
     (home / ".gaffer").mkdir()
     (home / ".gaffer" / "gafferd.ini").touch()
@@ -625,9 +633,9 @@ def test_the_default_places(tmp_path, home):
     assert find_config(None, {}, home, True) is None
 
 
-def test_a_configuration_that_was_asked_for_must_exist(tmp_path, home):
+def test_a_configuration_that_was_asked_for_must_exist(tmp_path: Path, home: Path) -> None:
     with pytest.raises(ConfigError, match="does not exist"):
         find_config(str(tmp_path / "missing"), {}, home, False)
     with pytest.raises(ConfigError, match=r"holds no gafferd\.ini or gaffer\.ini") as caught:
         find_config(None, {"GAFFERD_CONFIG": str(tmp_path)}, home, False)
-    assert "GAFFERD_CONFIG" in caught.value.hint
+    assert "GAFFERD_CONFIG" in (caught.value.hint or "")

@@ -3,6 +3,7 @@
 import os
 import shutil
 import signal
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -56,11 +57,11 @@ def test_a_copy_of_the_state_directory_is_another_node(tmp_path: Path) -> None:
     config = tmp_path / "gaffer.ini"
     config.write_text(CONFIG)
     with gafferd(str(config), state_dir=tmp_path / "state") as first:
-        before = [eventually(lambda job=job: os_pids(first, job)) for job in ("keeper", "plain")]
+        before = [eventually(partial(os_pids, first, job)) for job in ("keeper", "plain")]
         shutil.copytree(tmp_path / "state", tmp_path / "copy", ignore=shutil.ignore_patterns("*.sock"))
         with gafferd(str(config), state_dir=tmp_path / "copy") as second:
             assert "the node gets a new id" in second.stderr
-            assert all(eventually(lambda job=job: os_pids(second, job)) for job in ("keeper", "plain"))
+            assert all(eventually(partial(os_pids, second, job)) for job in ("keeper", "plain"))
             second.kill()
             with gafferd(str(config), state_dir=tmp_path / "copy") as third:
                 assert eventually(lambda: os_pids(third, "plain"))

@@ -1,4 +1,6 @@
 import re
+from pathlib import Path
+from typing import Any
 
 import pytest
 import requests
@@ -8,7 +10,7 @@ from support.daemons import gafferd
 from support.poll import eventually
 
 
-def event(**changes):
+def event(**changes: Any) -> dict[str, Any]:
     return {
         "pid": 7,
         "os_pid": 4711,
@@ -44,11 +46,11 @@ def event(**changes):
         ),
     ],
 )
-def test_what_is_said_of_an_exit(changes, line):
+def test_what_is_said_of_an_exit(changes: dict[str, Any], line: str) -> None:
     assert describe(event(**changes)) == line
 
 
-def test_a_job_that_ends_all_the_time_is_logged_by_number():
+def test_a_job_that_ends_all_the_time_is_logged_by_number() -> None:
     throttle = Throttle()
     assert [throttle.admit("a", f"exit {number}", 0.0) for number in range(BURST + 20)] == [True] * BURST + [False] * 20
     assert throttle.admit("b", "exit", 1.0)
@@ -61,7 +63,7 @@ def test_a_job_that_ends_all_the_time_is_logged_by_number():
     assert throttle.admit("a", "after a quiet time", 4 * PERIOD)
 
 
-def test_a_crash_loop_is_in_the_log_and_in_the_job(tmp_path):
+def test_a_crash_loop_is_in_the_log_and_in_the_job(tmp_path: Path) -> None:
     config = tmp_path / "gafferd.ini"
     config.write_text(
         "[process:bad]\ncmd = sh -c 'echo no database >&2; exit 3'\nstartsecs = 0\n"

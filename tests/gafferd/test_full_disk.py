@@ -2,20 +2,22 @@
 
 import os
 import subprocess
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import requests
 
 from support.daemons import Daemon, gafferd
 from support.metrics import parse_metrics
-from support.needs import needs_linux, needs_root
+from support.needs import needs_linux, needs_mount
 from support.poll import eventually
 
-pytestmark = [needs_linux, needs_root]
+pytestmark = [needs_linux, needs_mount]
 
 
 @pytest.fixture
-def disk(tmp_path):
+def disk(tmp_path: Path) -> Iterator[Path]:
     """A small file system of its own."""
     path = tmp_path / "disk"
     path.mkdir()
@@ -24,7 +26,7 @@ def disk(tmp_path):
     subprocess.run(["umount", path], check=True)
 
 
-def fill(disk):
+def fill(disk: Path) -> None:
     """Write until nothing more fits."""
     with open(disk / "fill", "ab", buffering=0) as file:
         for size in (4096, 1):
@@ -35,11 +37,11 @@ def fill(disk):
                     break
 
 
-def lost(node):
+def lost(node: Daemon) -> float:
     return parse_metrics(requests.get(f"{node.url}/metrics").text)["gaffer_log_lost_bytes_total", frozenset()]
 
 
-def test_gafferd_runs_and_starts_on_a_full_disk(disk, tmp_path):
+def test_gafferd_runs_and_starts_on_a_full_disk(disk: Path, tmp_path: Path) -> None:
     config = tmp_path / "gafferd.ini"
     config.write_text("[process:loud]\ncmd = sh -c 'while echo 0123456789; do sleep 0.01; done'\n")
     state = disk / "state"

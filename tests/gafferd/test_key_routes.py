@@ -239,12 +239,12 @@ async def test_a_page_that_logs_out_loses_its_websockets(keyed: Keyed) -> None:
 @pytest.mark.parametrize("way", ["x-api-key", "bearer", "body"])
 async def test_a_page_exchanges_its_key_for_a_cookie(keyed: Keyed, way: str) -> None:
     key = keyed.make(Scope.READ, sessions=["blog"])
-    given: dict[str, Any] = {
+    ways: dict[str, dict[str, Any]] = {
         "x-api-key": {"key": key},
         "bearer": {"Authorization": f"Bearer {key}"},
         "body": {"body": {"key": key}},
-    }[way]
-    answer = await keyed.call("POST", "/auth/session", **given, **keyed.page)
+    }
+    answer = await keyed.call("POST", "/auth/session", **ways[way], **keyed.page)
     assert answer.status == 200
     told = {"scopes": ["read"], "sessions": ["blog"], "cookie": True, "idle_timeout": 43200.0}
     assert {**answer.json, "token": ""} == {**told, "token": ""}

@@ -13,6 +13,7 @@ from gaffer.errors import BadRequest
 from gaffer.http.access import ALL_SCOPES, Grant, Scope
 from gaffer.runtime.keyfile import KeyFileError, is_weak, new_key, read_key_file
 from gafferd.access.keys import KeyNotFound, KeyStore, KeyStoreError
+from support.writable import OTHERS_WRITE
 
 KEYS = '{"keys": [{"id": "%s", "hash": "%s", "scopes": ["read"], "sessions": null, "created": %d}]}'
 
@@ -112,10 +113,13 @@ def test_a_damaged_file_is_refused_and_left_alone(path: Path, content: str | byt
     assert path.stat().st_size == len(content)
 
 
-def test_a_file_that_others_may_write_is_refused(path: Path) -> None:
+@pytest.mark.parametrize(("let_others_write", "why"), OTHERS_WRITE)
+def test_a_file_that_others_may_write_is_refused(
+    path: Path, let_others_write: Callable[[Path], None], why: str
+) -> None:
     KeyStore(path).create([Scope.READ])
-    path.chmod(0o620)
-    with pytest.raises(KeyStoreError, match="write"):
+    let_others_write(path)
+    with pytest.raises(KeyStoreError, match=why):
         KeyStore(path)
 
 
@@ -213,18 +217,16 @@ def test_a_key_that_anybody_guesses_is_refused(tmp_path: Path, key: str) -> None
     assert "gaffer key:new" in (error.value.hint or "")
 
 
-@pytest.mark.parametrize(
-    "change",
-    [lambda file: file.chmod(0o620), lambda file: file.chmod(0o602)],
-    ids=["by the group", "by everybody"],
-)
-def test_a_key_file_that_others_may_change_is_refused(tmp_path: Path, change: Callable[[Path], None]) -> None:
+@pytest.mark.parametrize(("let_others_write", "why"), OTHERS_WRITE)
+def test_a_key_file_that_others_may_change_is_refused(
+    tmp_path: Path, let_others_write: Callable[[Path], None], why: str
+) -> None:
     file = tmp_path / "inner" / "key"
     file.parent.mkdir()
     file.write_text(new_key())
     file.chmod(0o600)
-    change(file)
-    with pytest.raises(KeyFileError, match="is not trusted") as error:
+    let_others_write(file)
+    with pytest.raises(KeyFileError, match=f"is not trusted: {why}") as error:
         read_key_file(file)
     assert "chmod go-w" in (error.value.hint or "")
 

@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 
 from gaffer.util import hostname
@@ -18,7 +20,9 @@ LOCAL = EndpointConfig(("127.0.0.1:5000",))
         ({"bind": ("127.0.0.1:1",)}, [EndpointConfig(("unix:/x",))], [("unix:/x",), ("127.0.0.1:1",)]),
     ],
 )
-def test_the_default_endpoint_is_added_when_asked_for(settings, configured, binds):
+def test_the_default_endpoint_is_added_when_asked_for(
+    settings: dict[str, Any], configured: list[EndpointConfig], binds: list[tuple[str, ...]]
+) -> None:
     assert [endpoint.bind for endpoint in choose_endpoints(Settings(**settings), configured)] == binds
 
 
@@ -38,7 +42,9 @@ def test_the_default_endpoint_is_added_when_asked_for(settings, configured, bind
         ("10.0.0.7:5000", "cert", True, False, []),
     ],
 )
-def test_beyond_loopback_keys_and_tls_are_needed(bind, certfile, has_keys, insecure, dangers):
+def test_beyond_loopback_keys_and_tls_are_needed(
+    bind: str, certfile: str | None, has_keys: bool, insecure: bool, dangers: list[str]
+) -> None:
     endpoints = [LOCAL, EndpointConfig((bind,), certfile=certfile)]
     problems = list(find_dangers(endpoints, has_keys=has_keys, insecure=insecure))
     assert len(problems) == len(dangers)
@@ -67,7 +73,7 @@ def test_beyond_loopback_keys_and_tls_are_needed(bind, certfile, has_keys, insec
         ({"broadcast_port": 81}, "10.0.0.7:5000", ["http://10.0.0.7:5000"], "http://10.0.0.7:81"),
     ],
 )
-def test_the_address_that_others_are_told(settings, bind, urls, expected):
-    settings = Settings(**settings)
-    host = announced_host(settings, [EndpointConfig((bind,))])
-    assert origin(settings, host, urls) == expected
+def test_the_address_that_others_are_told(settings: dict[str, Any], bind: str, urls: list[str], expected: str) -> None:
+    chosen = Settings(**settings)
+    host = announced_host(chosen, [EndpointConfig((bind,))])
+    assert origin(chosen, host, urls) == expected

@@ -6,6 +6,8 @@ from gaffer.http.access import ALL_SCOPES, Grant, Scope
 from gaffer.http.revocation import Revocation
 from gafferd.access.logins import IDLE_TIMEOUT, MAX_PER_KEY, Logins
 
+pytestmark = pytest.mark.pure
+
 
 class Time:
     now = 1000.0
@@ -31,12 +33,16 @@ def test_a_cookie_allows_what_its_key_allows() -> None:
     logins = Logins("c")
     reader, owner = key(Scope.READ), key()
     (first, token), (second, other) = logins.open(reader), logins.open(owner)
-    alone = logins.resume(second)
+    alone, again = logins.resume(second), logins.resume(first)
     assert alone == Grant(frozenset({Scope.READ}), owner.sessions)
+    assert alone is not None
+    assert alone.elevate is not None
     assert alone.elevate(other) == owner
     for wrong in ("", token, second, other + "x", "\ud800"):
         assert alone.elevate(wrong) is None
-    assert logins.resume(first) == logins.resume(first).elevate(token) == reader
+    assert again is not None
+    assert again.elevate is not None
+    assert again == again.elevate(token) == reader
     for unknown in ("", first[:-1], first + "x", "\u2603", "\ud800"):
         assert logins.resume(unknown) is None
         logins.close(unknown)

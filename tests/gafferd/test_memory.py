@@ -13,15 +13,17 @@ from support.poll import eventually
 pytestmark = needs_linux
 
 
-def address_space(pid):
-    return int(re.search(r"VmSize:\s*([0-9]+)", Path(f"/proc/{pid}/status").read_text())[1]) * 1024
+def address_space(pid: int) -> int:
+    found = re.search(r"VmSize:\s*([0-9]+)", Path(f"/proc/{pid}/status").read_text())
+    assert found is not None
+    return int(found[1]) * 1024
 
 
-def limit(pid, size):
+def limit(pid: int, size: int) -> None:
     resource.prlimit(pid, resource.RLIMIT_AS, (size, resource.RLIM_INFINITY))
 
 
-def test_a_node_without_memory_says_so_recovers_and_ends(tmp_path):
+def test_a_node_without_memory_says_so_recovers_and_ends(tmp_path: Path) -> None:
     config = tmp_path / "gafferd.ini"
     config.write_text("[process:loud]\ncmd = sh -c 'while echo 0123456789; do sleep 0.01; done'\nnumprocesses = 3\n")
     with gafferd(str(config)) as node:

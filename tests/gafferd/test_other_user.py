@@ -22,7 +22,7 @@ NOBODY = 65534
 # As nobody, who may read what only root can: the checkout may be in root's home.
 AS_NOBODY = (
     *("setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups"),
-    *("--inh-caps=+dac_override,+dac_read_search", "--ambient-caps=+dac_override,+dac_read_search"),
+    *("--inh-caps=+dac_override", "--ambient-caps=+dac_override"),
 )
 BECOME_ROOT = "import os, time; os.setgid(0); os.setuid(0); time.sleep(1000)"
 

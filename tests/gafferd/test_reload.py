@@ -1,9 +1,14 @@
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gaffer.jobs.config import ProcessConfig
 from gaffer.jobs.names import JobName
+from gaffer.manager import Manager
+from gaffer.process import ProcessConfig
 from gaffer.webhooks import WebHooks
 from gafferd.config.file import load_config
 from gafferd.config.file_jobs import FileJobs
@@ -14,7 +19,7 @@ WEB = JobName("default", "web")
 DB = JobName("shop", "db")
 
 
-def config(name="web", cmd="run", **settings):
+def config(name: str = "web", cmd: str = "run", **settings: Any) -> ProcessConfig:
     return ProcessConfig(name, cmd, **settings)
 
 
@@ -54,7 +59,12 @@ def config(name="web", cmd="run", **settings):
         ),
     ],
 )
-def test_plan(before, after, loaded, changes):
+def test_plan(
+    before: dict[JobName, ProcessConfig],
+    after: dict[JobName, ProcessConfig],
+    loaded: set[JobName],
+    changes: list[tuple[JobName, str]],
+) -> None:
     assert plan(before, after, loaded) == changes
 
 
@@ -65,7 +75,9 @@ files = st.dictionaries(
 
 
 @given(before=files, after=files, by_hand=st.sets(st.sampled_from([WEB, DB])))
-def test_a_reload_leads_to_the_new_file_and_the_next_one_changes_nothing(before, after, by_hand):
+def test_a_reload_leads_to_the_new_file_and_the_next_one_changes_nothing(
+    before: dict[JobName, ProcessConfig], after: dict[JobName, ProcessConfig], by_hand: set[JobName]
+) -> None:
     loaded = before.keys() | by_hand
     changes = plan(before, after, loaded)
     assert len({change.job for change in changes}) == len(changes)
@@ -75,7 +87,7 @@ def test_a_reload_leads_to_the_new_file_and_the_next_one_changes_nothing(before,
     assert plan(after, after, loaded) == []
 
 
-def test_a_job_starts_when_the_file_no_longer_keeps_it_stopped():
+def test_a_job_starts_when_the_file_no_longer_keeps_it_stopped() -> None:
     assert starts(config(start=False), config())
     assert not starts(config(start=False), config(start=False))
     assert not starts(config(), config(start=False))
@@ -84,12 +96,12 @@ def test_a_job_starts_when_the_file_no_longer_keeps_it_stopped():
 
 
 @pytest.fixture
-def file(tmp_path):
+def file(tmp_path: Path) -> Path:
     return tmp_path / "gafferd.ini"
 
 
 @pytest.fixture
-def node(file):
+def node(file: Path) -> Iterator[tuple[Manager, FileJobs]]:
     """Loads the jobs of a text, and those of others later."""
     with running_manager() as manager:
         file.write_text("[process:a]\ncmd = sleep 1000\n[process:b]\ncmd = sleep 1000\n")
@@ -98,7 +110,7 @@ def node(file):
         yield manager, jobs
 
 
-def reload(jobs, file, text):
+def reload(jobs: FileJobs, file: Path, text: str) -> tuple[list[tuple[str, ...]], list[str]]:
     file.write_text(text)
     result = jobs.reload()
     return [tuple(map(str, change)) for change in result.applied], [str(f.change.job) for f in result.failed]
@@ -107,7 +119,9 @@ def reload(jobs, file, text):
 PORTS = "[process:a]\ncmd = sleep 1000\nport = 8123\n[process:b]\ncmd = sleep 999\n[process:c]\ncmd = sleep 1000\n"
 
 
-def test_a_change_that_fails_is_tried_again_and_keeps_no_other_from_being_applied(node, file):
+def test_a_change_that_fails_is_tried_again_and_keeps_no_other_from_being_applied(
+    node: tuple[Manager, FileJobs], file: Path
+) -> None:
     manager, jobs = node
     manager.scale("a", 2)
     applied, failed = reload(jobs, file, PORTS)
@@ -120,7 +134,7 @@ def test_a_change_that_fails_is_tried_again_and_keeps_no_other_from_being_applie
     assert reload(jobs, file, PORTS) == ([], [])
 
 
-def test_taking_a_failed_change_out_of_the_file_needs_no_work(node, file):
+def test_taking_a_failed_change_out_of_the_file_needs_no_work(node: tuple[Manager, FileJobs], file: Path) -> None:
     manager, jobs = node
     before = file.read_text()
     manager.scale("a", 2)
@@ -129,7 +143,7 @@ def test_taking_a_failed_change_out_of_the_file_needs_no_work(node, file):
     assert manager.info("a")["max_processes"] == 3
 
 
-def test_a_job_that_was_kept_stopped_starts_with_the_reload(node, file):
+def test_a_job_that_was_kept_stopped_starts_with_the_reload(node: tuple[Manager, FileJobs], file: Path) -> None:
     manager, jobs = node
     reload(jobs, file, "[process:a]\ncmd = sleep 1000\nstart = no\n[process:d]\ncmd = sleep 1000\nstart = no\n")
     assert manager.info("d")["state"] == "stopped"

@@ -3,7 +3,7 @@
 import os
 import socket
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,11 +14,13 @@ from hypothesis import strategies as st
 from gaffer.http.base import NotFound
 from gaffer.http.limits import Limits
 from gaffer.runtime.trusted_files import find_danger
-from gafferd.sites.files import Sites, media_type, routes
+from gafferd.sites import routes
+from gafferd.sites.files import Sites, media_type
 from gafferd.sites.layout import MAX_ENTRIES
 from gafferd.sites.plugins import PluginFolder
 from support.http_node import HttpNode, running_node
 from support.poll import eventually_async
+from support.writable import OTHERS_WRITE
 
 PAGE = b"<!doctype html><title>Hello</title>"
 SECRET = b"not for the web"
@@ -185,17 +187,18 @@ async def test_links_that_stay_are_followed_and_others_are_not(served: Served, t
 
 @pytest.mark.expects_errors("is not served: .* may write to it")
 @pytest.mark.parametrize("place", [".", "hello", "hello/_site", "hello/_site/docs", "hello/_site/docs/index.html"])
-@pytest.mark.parametrize(("mode", "who"), [(0o002, "everybody"), (0o020, "its group")])
+@pytest.mark.parametrize(("let_others_write", "why"), OTHERS_WRITE)
 async def test_what_others_may_change_is_not_served(
-    served: Served, caplog: pytest.LogCaptureFixture, place: str, mode: int, who: str
+    served: Served, caplog: pytest.LogCaptureFixture, place: str, let_others_write: Callable[[Path], None], why: str
 ) -> None:
     path = served.folder / place
-    path.chmod(path.stat().st_mode | mode)
+    mode = path.stat().st_mode
+    let_others_write(path)
     answer = await served.node.call("GET", "/_plugin/hello/docs/index.html")
     assert (answer.status, answer.error) == (404, "not_found")
     assert SECRET not in answer.body
-    assert f"{path} is not served: {who} may write to it" in caplog.text
-    path.chmod(path.stat().st_mode & ~mode)
+    assert f"{path} is not served: {why}" in caplog.text
+    path.chmod(mode)
     assert (await served.node.call("GET", "/_plugin/hello/docs/")).status == 200
 
 

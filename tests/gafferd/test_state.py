@@ -5,6 +5,9 @@ import signal
 import subprocess
 import sys
 import textwrap
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 import msgspec
 import psutil
@@ -15,26 +18,29 @@ from hypothesis import strategies as st
 from gaffer.process import ProcessRecord
 from gaffer.processes import procfs
 from gaffer.schemas.messages import node_id
-from gafferd.state.directory import Node, StateDir, StateDirError, default_path, documents
+from gafferd.state import documents
+from gafferd.state.directory import Node, StateDir, StateDirError, default_path
 from gafferd.state.leftovers import is_alive
 from gafferd.state.lock import Owner, is_original, parse_owner
 from support.needs import needs_root
-from support.poll import eventually
+from support.poll import eventually, eventually_async
+
+Spawn = Callable[..., subprocess.Popen[str]]
 
 pytestmark = pytest.mark.expects_errors("left by an earlier gafferd", "ignored SIGTERM")
 
 
 @pytest.fixture
-def path(tmp_path):
+def path(tmp_path: Path) -> Path:
     return tmp_path / "state"
 
 
 @pytest.fixture
-def spawn():
+def spawn() -> Iterator[Spawn]:
     """Starts children in a group of their own, as the manager does, and collects them at the end."""
-    processes = []
+    processes: list[subprocess.Popen[str]] = []
 
-    def start(*argv, cookie=None, session=False):
+    def start(*argv: str, cookie: str | None = None, session: bool = False) -> subprocess.Popen[str]:
         env = {**os.environ, **({"GAFFER_PROCESS": cookie} if cookie else {})}
         place = {"start_new_session": True} if session else {"process_group": 0}
         process = subprocess.Popen(argv, env=env, stdout=subprocess.PIPE, text=True, **place)
@@ -45,15 +51,28 @@ def spawn():
     for process in processes:
         process.kill()
         process.wait()
+        assert process.stdout is not None
         process.stdout.close()
 
 
-def python(code):
+def python(code: str) -> tuple[str, str, str]:
     return (sys.executable, "-c", textwrap.dedent(code))
 
 
-def record_of(process, pid=1, node_id="node", **changes):
-    stat = procfs.read_stat(process.pid)
+def stat_of(pid: int) -> procfs.Stat:
+    stat = procfs.read_stat(pid)
+    assert stat is not None
+    return stat
+
+
+def line_of(process: subprocess.Popen[str]) -> str:
+    """The next line that the process writes."""
+    assert process.stdout is not None
+    return process.stdout.readline()
+
+
+def record_of(process: subprocess.Popen[str], pid: int = 1, node_id: str = "node", **changes: Any) -> ProcessRecord:
+    stat = stat_of(process.pid)
     fields = {
         "pid": pid,
         "job": "default.web",
@@ -69,7 +88,7 @@ def record_of(process, pid=1, node_id="node", **changes):
     return ProcessRecord(**{**fields, **changes})
 
 
-async def write(path, *records):
+async def write(path: Path, *records: ProcessRecord) -> Node:
     """What a gafferd does that started the processes of `records` and is killed then."""
     state = StateDir.open(path)
     for record in records:
@@ -78,7 +97,7 @@ async def write(path, *records):
     return state.node
 
 
-def end_leftovers(path):
+def end_leftovers(path: Path) -> int:
     state = StateDir.open(path)
     try:
         return state.end_leftovers()
@@ -86,21 +105,22 @@ def end_leftovers(path):
         state.close()
 
 
-def processes_of(path):
-    return msgspec.json.decode((path / "state.json").read_bytes())["processes"]
+def processes_of(path: Path) -> list[dict[str, Any]]:
+    records: list[dict[str, Any]] = msgspec.json.decode((path / "state.json").read_bytes())["processes"]
+    return records
 
 
 # The directory
 
 
-def test_the_directory_is_private(path):
+def test_the_directory_is_private(path: Path) -> None:
     StateDir.open(path).close()
     assert path.stat().st_mode & 0o777 == 0o700
     names = ("lock", "node.json", "node.json.copy", "state.json", "state.json.copy")
     assert {p.name: p.stat().st_mode & 0o777 for p in path.iterdir()} == dict.fromkeys(names, 0o600)
 
 
-def test_it_is_private_whatever_the_umask_is(path):
+def test_it_is_private_whatever_the_umask_is(path: Path) -> None:
     before = os.umask(0)
     try:
         StateDir.open(path / "below" / "state").close()
@@ -111,7 +131,7 @@ def test_it_is_private_whatever_the_umask_is(path):
     assert [place.stat().st_mode & 0o777 for place in (path, below, below / "state")] == [0o755, 0o755, 0o700]
 
 
-def test_an_open_directory_is_closed_to_others_only_when_it_is_ours(path):
+def test_an_open_directory_is_closed_to_others_only_when_it_is_ours(path: Path) -> None:
     path.mkdir(mode=0o755)
     StateDir.open(path).close()
     path.chmod(0o755)
@@ -126,23 +146,23 @@ def test_an_open_directory_is_closed_to_others_only_when_it_is_ours(path):
     assert shared.stat().st_mode & 0o777 == 0o755
 
 
-def test_what_can_not_be_a_state_directory(path):
+def test_what_can_not_be_a_state_directory(path: Path) -> None:
     path.write_text("")
     for wrong in (path, path / "below"):
         with pytest.raises(StateDirError, match=r"is a file|Not a directory"):
             StateDir.open(wrong)
 
 
-def test_two_gafferds_can_not_share_it(path):
+def test_two_gafferds_can_not_share_it(path: Path) -> None:
     state = StateDir.open(path)
     with pytest.raises(StateDirError, match=rf"another gafferd \(pid {os.getpid()}\)") as caught:
         StateDir.open(path)
-    assert "--state-dir" in caught.value.hint
+    assert "--state-dir" in (caught.value.hint or "")
     state.close()
     StateDir.open(path).close()
 
 
-def test_where_it_is_by_default(tmp_path):
+def test_where_it_is_by_default(tmp_path: Path) -> None:
     assert str(default_path(True, tmp_path, "/x")) == "/var/lib/gaffer"
     assert default_path(False, tmp_path, None) == tmp_path / ".local/state/gaffer"
     assert str(default_path(False, tmp_path, "/x")) == "/x/gaffer"
@@ -151,13 +171,13 @@ def test_where_it_is_by_default(tmp_path):
 # The node
 
 
-def identity(path):
+def identity(path: Path) -> Node:
     state = StateDir.open(path)
     state.close()
     return state.node
 
 
-def test_the_id_stays_and_the_incarnation_grows(path):
+def test_the_id_stays_and_the_incarnation_grows(path: Path) -> None:
     first, second, third = identity(path), identity(path), identity(path)
     assert first.id == second.id == third.id
     assert [first.incarnation, second.incarnation, third.incarnation] == [1, 2, 3]
@@ -166,7 +186,7 @@ def test_the_id_stays_and_the_incarnation_grows(path):
 
 @pytest.mark.expects_errors("the node gets a new id")
 @pytest.mark.parametrize("change", [{"hostname": "elsewhere"}, {"machine_id": "0123"}])
-def test_a_copy_on_another_machine_is_another_node(path, change):
+def test_a_copy_on_another_machine_is_another_node(path: Path, change: dict[str, str]) -> None:
     first = identity(path)
     node = msgspec.structs.replace(first, **change)
     documents.Document(path / "node.json", Node).save(node, sync=False)
@@ -175,7 +195,7 @@ def test_a_copy_on_another_machine_is_another_node(path, change):
     assert copy.incarnation == 1
 
 
-def test_an_id_is_made_from_a_secret_that_stays(path):
+def test_an_id_is_made_from_a_secret_that_stays(path: Path) -> None:
     first, second = identity(path), identity(path)
     assert first.id == node_id(first.secret)
     assert second.secret == first.secret
@@ -183,7 +203,7 @@ def test_an_id_is_made_from_a_secret_that_stays(path):
 
 
 @pytest.mark.expects_errors("can't be proved")
-def test_a_node_of_an_earlier_version_gets_an_id_that_it_can_prove(path):
+def test_a_node_of_an_earlier_version_gets_an_id_that_it_can_prove(path: Path) -> None:
     first = identity(path)
     document = documents.Document(path / "node.json", Node)
     document.load()
@@ -193,7 +213,7 @@ def test_a_node_of_an_earlier_version_gets_an_id_that_it_can_prove(path):
     assert (second.incarnation, third.id, third.incarnation) == (1, second.id, 2)
 
 
-def test_an_incarnation_that_grows_while_the_node_runs_is_kept(path):
+def test_an_incarnation_that_grows_while_the_node_runs_is_kept(path: Path) -> None:
     state = StateDir.open(path)
     state.advance(9)
     state.close()
@@ -203,18 +223,18 @@ def test_an_incarnation_that_grows_while_the_node_runs_is_kept(path):
 # Damage
 
 
-def truncated(content):
+def truncated(content: bytes) -> bytes:
     return content[: len(content) // 2]
 
 
-def changed(content):
+def changed(content: bytes) -> bytes:
     return content.replace(b'"pid":1', b'"pid":9').replace(b'"incarnation":1', b'"incarnation":7')
 
 
-def older(*changes):
+def older(*changes: tuple[str, object]) -> Callable[[bytes], bytes]:
     """What a gafferd without checksums wrote, with a mistake in it."""
 
-    def change(content):
+    def change(content: bytes) -> bytes:
         fields = msgspec.json.decode(content)
         del fields["format"], fields["serial"], fields["checksum"]
         record = fields["processes"][0] if "processes" in fields else fields
@@ -243,7 +263,7 @@ DAMAGE = {
     "no checksum": lambda content: content.replace(b'"checksum"', b'"checksun"'),
     "format 0": lambda content: content.replace(b'"format":1', b'"format":"1"'),
 }
-WRONG_RECORDS = [
+WRONG_RECORDS: list[dict[str, object]] = [
     {"os_pid": "1"},
     {"os_pid": 0},
     {"os_pid": -1},
@@ -259,7 +279,13 @@ WRONG_RECORDS = [
     {"port": 10**9},
     {"boot_id": 3},
 ]
-WRONG_NODES = [{"id": 3}, {"id": "x"}, {"incarnation": "1"}, {"incarnation": 0}, {"incarnation": 10**30}]
+WRONG_NODES: list[dict[str, object]] = [
+    {"id": 3},
+    {"id": "x"},
+    {"incarnation": "1"},
+    {"incarnation": 0},
+    {"incarnation": 10**30},
+]
 CASES = [
     *[(name, damage, id_) for name in ("node.json", "state.json") for id_, damage in DAMAGE.items()],
     *[("state.json", older(*wrong.items()), f"{wrong}") for wrong in WRONG_RECORDS],
@@ -268,7 +294,7 @@ CASES = [
 ]
 
 
-def duplicate(content):
+def duplicate(content: bytes) -> bytes:
     fields = msgspec.json.decode(content)
     return msgspec.json.encode({"processes": fields["processes"] * 2})
 
@@ -277,7 +303,9 @@ def duplicate(content):
 @pytest.mark.parametrize(
     ("name", "damage"), [case[:2] for case in CASES], ids=[f"{name} {id_}" for name, _, id_ in CASES]
 )
-async def test_damage_is_mended_from_the_copy_and_ends_nothing(path, spawn, name, damage, caplog):
+async def test_damage_is_mended_from_the_copy_and_ends_nothing(
+    path: Path, spawn: Spawn, name: str, damage: Callable[[bytes], bytes], caplog: pytest.LogCaptureFixture
+) -> None:
     """With one copy damaged all goes on as before; with both nothing starts, and nothing is touched."""
     detached, plain = spawn("sleep", "60"), spawn("sleep", "60")
     first = await write(path, record_of(detached, 1, detach=True), record_of(plain, 2))
@@ -290,7 +318,7 @@ async def test_damage_is_mended_from_the_copy_and_ends_nothing(path, spawn, name
         broken.write_bytes(bad)
     with pytest.raises(StateDirError, match=f"{name} is damaged") as error:
         StateDir.open(path)
-    assert "remove both files" in error.value.hint
+    assert "remove both files" in (error.value.hint or "")
     assert file.read_bytes() == copy.read_bytes() == bad
 
     copy.write_bytes(good)
@@ -307,7 +335,7 @@ async def test_damage_is_mended_from_the_copy_and_ends_nothing(path, spawn, name
 
 @given(position=st.integers(0, 10**6), value=st.integers(0, 255), cut=st.integers(0, 10**6))
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_no_change_of_a_byte_goes_unnoticed(tmp_path, position, value, cut):
+def test_no_change_of_a_byte_goes_unnoticed(tmp_path: Path, position: int, value: int, cut: int) -> None:
     path, node = tmp_path / "node.json", Node("0" * 32, 5, "host", "machine")
     document = documents.Document(path, Node)
     document.save(node, sync=False)
@@ -322,7 +350,9 @@ def test_no_change_of_a_byte_goes_unnoticed(tmp_path, position, value, cut):
 
 
 @pytest.mark.expects_errors("is not the newest")
-async def test_an_older_file_that_was_brought_back_is_not_believed(path, spawn, caplog):
+async def test_an_older_file_that_was_brought_back_is_not_believed(
+    path: Path, spawn: Spawn, caplog: pytest.LogCaptureFixture
+) -> None:
     """Its copy knows of the processes that were started since."""
     first = await write(path)
     older = {name: (path / name).read_bytes() for name in ("node.json", "state.json")}
@@ -338,7 +368,7 @@ async def test_an_older_file_that_was_brought_back_is_not_believed(path, spawn, 
     assert caplog.text.count("is not the newest") == 2
 
 
-async def test_a_detached_process_without_its_record_is_never_ended(path, spawn):
+async def test_a_detached_process_without_its_record_is_never_ended(path: Path, spawn: Spawn) -> None:
     """All files are from before it was started: it must neither end nor be started a second time."""
     first = await write(path)
     mark = msgspec.structs.replace(first, incarnation=2).mark
@@ -346,14 +376,14 @@ async def test_a_detached_process_without_its_record_is_never_ended(path, spawn)
     plain = spawn("sleep", "60", cookie=f"{mark}:2")
     with pytest.raises(StateDirError, match=f"should record: {detached.pid}$") as error:
         end_leftovers(path)
-    assert "restore it, or end them" in error.value.hint
+    assert "restore it, or end them" in (error.value.hint or "")
     assert detached.poll() is plain.poll() is None
     detached.kill()
     detached.wait()
     assert end_leftovers(path) == 1
 
 
-def test_a_made_up_cookie_keeps_nobody_from_starting(path, spawn):
+def test_a_made_up_cookie_keeps_nobody_from_starting(path: Path, spawn: Spawn) -> None:
     """Queries of lookupd list the id of a node, and any user can put it into an environment."""
     node = identity(path)
     other = msgspec.structs.replace(node, incarnation=7).mark.rpartition(":")[2]
@@ -370,7 +400,7 @@ def test_a_made_up_cookie_keeps_nobody_from_starting(path, spawn):
     assert [stranger.poll() for stranger in strangers] == [None] * len(marks)
 
 
-def test_a_later_version_is_refused(path):
+def test_a_later_version_is_refused(path: Path) -> None:
     identity(path)
     for name in ("node.json", "state.json"):
         good = (path / name).read_bytes()
@@ -382,7 +412,7 @@ def test_a_later_version_is_refused(path):
         (path / name).write_bytes(good)
 
 
-async def test_what_an_earlier_version_wrote_is_read(path, spawn):
+async def test_what_an_earlier_version_wrote_is_read(path: Path, spawn: Spawn) -> None:
     detached = spawn("sleep", "60")
     first = await write(path, record_of(detached, detach=True))
     for name in ("node.json", "state.json"):
@@ -399,7 +429,7 @@ async def test_what_an_earlier_version_wrote_is_read(path, spawn):
 
 
 @pytest.mark.expects_errors("state.json")
-async def test_records_that_are_damaged_do_not_matter_after_a_boot(path):
+async def test_records_that_are_damaged_do_not_matter_after_a_boot(path: Path) -> None:
     first = identity(path)
     for name in ("state.json", "state.json.copy"):
         (path / name).write_bytes(b"{")
@@ -411,7 +441,7 @@ async def test_records_that_are_damaged_do_not_matter_after_a_boot(path):
     state.close()
 
 
-async def test_without_records_nothing_is_ended(path, spawn):
+async def test_without_records_nothing_is_ended(path: Path, spawn: Spawn) -> None:
     """Which of the processes of this node are detached, no record says."""
     node = identity(path)
     process = spawn("sleep", "60", cookie=f"{node.mark}:7")
@@ -427,18 +457,19 @@ async def test_without_records_nothing_is_ended(path, spawn):
 # Copies of a directory
 
 
-def copy_to(path, name, owner):
+def copy_to(path: Path, name: str, owner: subprocess.Popen[str]) -> Path:
     """What `cp -a` makes of it while the process `owner` is its gafferd."""
     copy = path.with_name(name)
     shutil.copytree(path, copy)
     last = parse_owner((copy / "lock").read_bytes())
-    start_time = procfs.read_stat(owner.pid).start_time
+    assert last is not None
+    start_time = stat_of(owner.pid).start_time
     (copy / "lock").write_bytes(last._replace(pid=owner.pid, start_time=start_time).write())
     return copy
 
 
 @pytest.mark.expects_errors("is a copy of another one", "are left to their gafferd")
-async def test_a_copy_ends_nothing_of_the_original(path, spawn):
+async def test_a_copy_ends_nothing_of_the_original(path: Path, spawn: Spawn) -> None:
     original = StateDir.open(path)
     cookie = f"{original.node.id}:{original.node.incarnation}"
     plain, detached = spawn("sleep", "60", cookie=f"{cookie}:1"), spawn("sleep", "60", cookie=f"{cookie}:2")
@@ -491,12 +522,12 @@ HERE = Owner(10, 100, "boot", 1, 2)
         (None, False, False),
     ],
 )
-def test_which_directory_is_an_original(last, runs, expected):
+def test_which_directory_is_an_original(last: Owner | None, runs: bool, expected: bool) -> None:
     assert is_original(last, HERE, runs) is expected
 
 
 @pytest.mark.parametrize("content", [b"", b"\0", b"12 34", b"x", b"1 2 boot 3", b"1 2 boot 3 4 5", b"\xff", b"-1"])
-def test_a_damaged_lock_names_nobody(content):
+def test_a_damaged_lock_names_nobody(content: bytes) -> None:
     assert parse_owner(content) is None
     assert parse_owner(HERE.write()) == HERE
     assert parse_owner(b"12\n") == Owner(12)
@@ -504,7 +535,7 @@ def test_a_damaged_lock_names_nobody(content):
 
 @pytest.mark.expects_errors("is a copy of another one")
 @pytest.mark.parametrize("content", [b"", b"garbage", None])
-async def test_without_its_lock_a_directory_is_no_original(path, spawn, content):
+async def test_without_its_lock_a_directory_is_no_original(path: Path, spawn: Spawn, content: bytes | None) -> None:
     process = spawn("sleep", "60")
     first = await write(path, record_of(process))
     if content is None:
@@ -523,12 +554,12 @@ async def test_without_its_lock_a_directory_is_no_original(path, spawn, content)
 
 
 @pytest.mark.parametrize("mode", [0o777, 0o1777, 0o770])
-def test_a_directory_that_others_may_write_to_is_refused(path, mode):
+def test_a_directory_that_others_may_write_to_is_refused(path: Path, mode: int) -> None:
     identity(path)
     path.chmod(mode)
     with pytest.raises(StateDirError, match="other users may write to") as error:
         StateDir.open(path)
-    assert "chmod 700" in error.value.hint
+    assert "chmod 700" in (error.value.hint or "")
     empty = path.with_name("empty")
     empty.mkdir()
     empty.chmod(mode)
@@ -537,7 +568,7 @@ def test_a_directory_that_others_may_write_to_is_refused(path, mode):
 
 
 @pytest.mark.parametrize("name", ["lock", "node.json", "node.json.new", "state.json", "state.json.copy.new", "logs"])
-def test_no_link_is_written_through(path, name):
+def test_no_link_is_written_through(path: Path, name: str) -> None:
     precious = path.with_name("precious")
     precious.write_text("precious")
     path.mkdir(mode=0o700)
@@ -554,7 +585,7 @@ def test_no_link_is_written_through(path, name):
 @needs_root
 @pytest.mark.parametrize("name", ["lock", "node.json", "node.json.copy", "state.json", "state.json.copy", "logs"])
 @pytest.mark.parametrize("make", ["file", "pipe"])
-def test_what_a_stranger_put_there_is_refused(path, name, make):
+def test_what_a_stranger_put_there_is_refused(path: Path, name: str, make: str) -> None:
     """While the directory was open to others."""
     identity(path)
     planted = path / name
@@ -573,7 +604,7 @@ def test_what_a_stranger_put_there_is_refused(path, name, make):
 # The records
 
 
-async def test_records_follow_the_processes(path, spawn):
+async def test_records_follow_the_processes(path: Path, spawn: Spawn) -> None:
     first, second = spawn("sleep", "60"), spawn("sleep", "60")
     state = StateDir.open(path)
     state.spawned(record_of(first, 1))
@@ -588,8 +619,33 @@ async def test_records_follow_the_processes(path, spawn):
     assert processes_of(path) == []
 
 
+async def test_the_end_of_a_process_is_written_in_time(path: Path, spawn: Spawn) -> None:
+    state = StateDir.open(path)
+    state.spawned(record_of(spawn("sleep", "60"), 1))
+    await eventually_async(lambda: processes_of(path))
+    state.ended(1)
+    await eventually_async(lambda: processes_of(path) == [])
+    state.close()
+
+
+async def test_a_start_is_written_at_once_though_an_end_waits(
+    path: Path, spawn: Spawn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gafferd.state.directory._ENDED_DELAY", 1000)
+    first, second = spawn("sleep", "60"), spawn("sleep", "60")
+    state = StateDir.open(path)
+    state.spawned(record_of(first, 1))
+    await eventually_async(lambda: processes_of(path))
+    state.ended(1)
+    state.spawned(record_of(second, 2))
+    await eventually_async(lambda: [p["os_pid"] for p in processes_of(path)] == [second.pid])
+    state.close()
+
+
 @pytest.mark.expects_errors("can't write")
-async def test_a_state_file_that_can_not_be_written_stops_nothing(path, spawn, caplog):
+async def test_a_state_file_that_can_not_be_written_stops_nothing(
+    path: Path, spawn: Spawn, caplog: pytest.LogCaptureFixture
+) -> None:
     process = spawn("sleep", "60")
     state = StateDir.open(path)
     blocker = path / "state.json"
@@ -608,9 +664,9 @@ async def test_a_state_file_that_can_not_be_written_stops_nothing(path, spawn, c
 # Leftovers
 
 
-async def test_leftovers_are_ended_with_their_group(path, spawn):
+async def test_leftovers_are_ended_with_their_group(path: Path, spawn: Spawn) -> None:
     leader = spawn("sh", "-c", "env -i sleep 60 & echo $!; wait")
-    member = psutil.Process(int(leader.stdout.readline()))
+    member = psutil.Process(int(line_of(leader)))
     await write(path, record_of(leader))
     assert end_leftovers(path) == 2
     assert leader.wait() == -signal.SIGTERM
@@ -619,7 +675,7 @@ async def test_leftovers_are_ended_with_their_group(path, spawn):
     assert end_leftovers(path) == 0
 
 
-async def test_what_ignores_sigterm_is_killed_after_its_own_timeout(path, spawn):
+async def test_what_ignores_sigterm_is_killed_after_its_own_timeout(path: Path, spawn: Spawn) -> None:
     ignorer = python("""
         import signal
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -628,23 +684,23 @@ async def test_what_ignores_sigterm_is_killed_after_its_own_timeout(path, spawn)
             signal.pause()
     """)
     stubborn, polite = spawn(*ignorer), spawn("sleep", "60")
-    stubborn.stdout.readline()
+    line_of(stubborn)
     await write(path, record_of(stubborn, 1, graceful_timeout=0.3), record_of(polite, 2, graceful_timeout=30))
     assert end_leftovers(path) == 2
     assert stubborn.wait() == -signal.SIGKILL
     assert polite.wait() == -signal.SIGTERM
 
 
-async def test_a_recycled_pid_is_never_touched(path, spawn):
+async def test_a_recycled_pid_is_never_touched(path: Path, spawn: Spawn) -> None:
     """The start time tells a stranger that got the recorded pid from the process that had it."""
     stranger = spawn("sleep", "60")
-    started = procfs.read_stat(stranger.pid).start_time
+    started = stat_of(stranger.pid).start_time
     await write(path, record_of(stranger, start_time=started - 1))
     assert end_leftovers(path) == 0
     assert stranger.poll() is None
 
 
-async def test_records_of_an_earlier_boot_mean_nothing(path, spawn):
+async def test_records_of_an_earlier_boot_mean_nothing(path: Path, spawn: Spawn) -> None:
     stranger = spawn("sleep", "60")
     await write(path, record_of(stranger, boot_id="earlier"))
     assert end_leftovers(path) == 0
@@ -652,7 +708,7 @@ async def test_records_of_an_earlier_boot_mean_nothing(path, spawn):
 
 
 @pytest.mark.expects_errors("is damaged")
-def test_without_records_the_cookie_finds_leftovers(path, spawn):
+def test_without_records_the_cookie_finds_leftovers(path: Path, spawn: Spawn) -> None:
     node = identity(path)
     ours = spawn("sleep", "60", cookie=f"{node.mark}:7")
     others = spawn("sleep", "60", cookie=f"{node.mark}0:7")
@@ -662,7 +718,7 @@ def test_without_records_the_cookie_finds_leftovers(path, spawn):
     assert others.poll() is None
 
 
-async def test_a_daemon_that_left_its_group_is_found_by_its_cookie(path, spawn):
+async def test_a_daemon_that_left_its_group_is_found_by_its_cookie(path: Path, spawn: Spawn) -> None:
     node = identity(path)
     forker = python("""
         import os, time
@@ -675,7 +731,7 @@ async def test_a_daemon_that_left_its_group_is_found_by_its_cookie(path, spawn):
         os.wait()
     """)
     leader = spawn(*forker, cookie=f"{node.id}:1")
-    daemon = psutil.Process(int(leader.stdout.readline()))
+    daemon = psutil.Process(int(line_of(leader)))
     record = record_of(leader, node_id=node.id)
     leader.wait()
     await write(path, record)
@@ -683,7 +739,7 @@ async def test_a_daemon_that_left_its_group_is_found_by_its_cookie(path, spawn):
     eventually(lambda: not daemon.is_running())
 
 
-async def test_what_a_leftover_starts_while_it_ends_is_ended_too(path, spawn):
+async def test_what_a_leftover_starts_while_it_ends_is_ended_too(path: Path, spawn: Spawn) -> None:
     node = identity(path)
     respawner = python("""
         import signal, subprocess, sys
@@ -697,14 +753,14 @@ async def test_what_a_leftover_starts_while_it_ends_is_ended_too(path, spawn):
             signal.pause()
     """)
     leader = spawn(*respawner, cookie=f"{node.id}:1")
-    leader.stdout.readline()
+    line_of(leader)
     await write(path, record_of(leader, node_id=node.id))
     assert end_leftovers(path) == 2
-    assert not psutil.pid_exists(int(leader.stdout.readline()))
+    assert not psutil.pid_exists(int(line_of(leader)))
 
 
 @pytest.mark.expects_errors("was detached and runs on")
-async def test_detached_processes_live_on_and_keep_their_records(path, spawn):
+async def test_detached_processes_live_on_and_keep_their_records(path: Path, spawn: Spawn) -> None:
     node = identity(path)
     detached = spawn("sleep", "60", cookie=f"{node.id}:1")
     await write(path, record_of(detached, node_id=node.id, detach=True))
@@ -717,10 +773,10 @@ async def test_detached_processes_live_on_and_keep_their_records(path, spawn):
     assert processes_of(path) == []
 
 
-def test_a_zombie_is_not_alive(spawn):
+def test_a_zombie_is_not_alive(spawn: Spawn) -> None:
     process = spawn("sleep", "60")
     record = record_of(process)
     assert is_alive(record)
     os.kill(process.pid, signal.SIGKILL)
-    assert eventually(lambda: procfs.read_stat(process.pid).state == "Z")
+    assert eventually(lambda: stat_of(process.pid).state == "Z")
     assert not is_alive(record)

@@ -1,6 +1,7 @@
 """The webhooks of a node: from its configuration file, and changed by a reload."""
 
 import signal
+from pathlib import Path
 
 import pytest
 
@@ -12,7 +13,7 @@ JOB = "[process:dummy]\ncmd = sleep 1000\n"
 
 
 @pytest.mark.row("WH-02", "WH-01", "CFG-11")
-def test_the_webhooks_of_the_file_are_called(tmp_path):
+def test_the_webhooks_of_the_file_are_called(tmp_path: Path) -> None:
     config = tmp_path / "gafferd.ini"
     with receiver() as server:
         config.write_text(f"[webhooks]\ncreate = {server.url}/create\nproc.dummy.spawn = {server.url}/spawn\n{JOB}")
@@ -22,7 +23,7 @@ def test_the_webhooks_of_the_file_are_called(tmp_path):
 
 
 @pytest.mark.row("WH-08")
-def test_a_reload_changes_the_webhooks(tmp_path):
+def test_a_reload_changes_the_webhooks(tmp_path: Path) -> None:
     config = tmp_path / "gafferd.ini"
     with receiver() as server:
         config.write_text(f"[webhooks]\nupdate = {server.url}/old\n")

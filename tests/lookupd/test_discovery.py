@@ -6,12 +6,15 @@ import re
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
 import requests
 
+from gaffer.schemas.common import ProcessState
 from gaffer.schemas.messages import Endpoint, Process
 from gaffer_lookupd.discovery import InstanceAddress, find_addresses, nginx_upstream, prometheus_groups
 from support.daemons import gafferd, lookupd
@@ -23,12 +26,12 @@ from support.registry import Lookup
 # What is told
 
 
-def instance(pid, port, *more, state="ready", address="10.0.0.7"):
+def instance(pid: int, port: int, *more: Endpoint, state: ProcessState = "ready", address: str = "10.0.0.7") -> Process:
     return Process(pid, state, (Endpoint("http", address, port), *more))
 
 
 @pytest.fixture
-def lookup():
+def lookup() -> Lookup:
     """n1, in zone a, has two instances of shop.web, of which one starts; n2 one of it and one of db.main."""
     lookup = Lookup()
     lookup.announce_table(
@@ -42,7 +45,7 @@ def lookup():
     return lookup
 
 
-def groups(lookup, **wanted):
+def groups(lookup: Lookup, **wanted: Any) -> list[tuple[Any, ...]]:
     """Each group as (session, job, node, zone, endpoint, targets)."""
     found = msgspec.json.decode(b"".join(prometheus_groups(lookup.registry, **wanted)))
     names = [f"__meta_gaffer_{name}" for name in ("session", "job", "node", "zone", "endpoint")]
@@ -50,7 +53,7 @@ def groups(lookup, **wanted):
     return sorted((*group["labels"].values(), group["targets"]) for group in found)
 
 
-def addresses(lookup, *wanted):
+def addresses(lookup: Lookup, *wanted: Any) -> list[str]:
     return list(map(str, find_addresses(lookup.registry, *wanted)))
 
 
@@ -73,20 +76,23 @@ MAIN = ("db", "main", "n2", "", "http", ["10.0.0.7:5432"])
         ({"endpoint": "metrics"}, WEB[2:]),
     ],
 )
-def test_prometheus_is_told_the_instances_that_are_ready(lookup, wanted, expected):
+def test_prometheus_is_told_the_instances_that_are_ready(
+    lookup: Lookup, wanted: dict[str, str], expected: list[tuple[Any, ...]]
+) -> None:
     assert groups(lookup, **wanted) == expected
 
 
-def test_instances_of_a_suspect_node_stay_and_those_of_one_that_drains_go(lookup):
+def test_instances_of_a_suspect_node_stay_and_those_of_one_that_drains_go(lookup: Lookup) -> None:
     assert groups(lookup) == [MAIN, *WEB]
     suspect, draining = lookup.registry.nodes
+    assert suspect.session is not None
     lookup.disconnect(suspect.session)
     lookup.registry.tables.set_draining(draining, True)
     assert groups(lookup) == WEB[:1]
     assert addresses(lookup, "shop.web") == ["10.0.0.7:8000"]
 
 
-def test_an_instance_is_told_once_it_is_ready_and_no_longer_when_it_drains(lookup):
+def test_an_instance_is_told_once_it_is_ready_and_no_longer_when_it_drains(lookup: Lookup) -> None:
     node, _ = lookup.registry.nodes
     told = []
     for process in (instance(2, 8001), instance(1, 8000, state="draining"), instance(2, 8002)):
@@ -95,24 +101,24 @@ def test_an_instance_is_told_once_it_is_ready_and_no_longer_when_it_drains(looku
     assert told == [["10.0.0.7:8000", "10.0.0.7:8001"], ["10.0.0.7:8001"], ["10.0.0.7:8002"]]
 
 
-def test_an_instance_counts_with_its_first_endpoint_or_the_one_that_is_asked_for(lookup):
+def test_an_instance_counts_with_its_first_endpoint_or_the_one_that_is_asked_for(lookup: Lookup) -> None:
     assert addresses(lookup, "shop.web") == ["10.0.0.7:8000", "10.0.0.7:8000"]
     assert addresses(lookup, "shop.web", "metrics") == ["[fd00::7]:9100"]
     assert addresses(lookup, "shop.nothing") == []
 
 
-def test_an_endpoint_without_a_port_is_passed_over():
+def test_an_endpoint_without_a_port_is_passed_over() -> None:
     lookup = Lookup()
     lookup.announce_table(lookup.identify(), {"s.j": [instance(2, 0)]})
     assert groups(lookup) == []
     assert addresses(lookup, "s.j") == []
 
 
-def test_the_forms_of_the_answers():
+def test_the_forms_of_the_answers() -> None:
     endpoint = {"name": "http", "address": "localhost", "port": 8000}
     with lookupd() as server, peer(server.url) as node:
 
-        def get(path):
+        def get(path: str) -> requests.Response:
             return requests.get(server.url + path, timeout=10)
 
         node.identify("n1", id="a1")
@@ -130,7 +136,7 @@ def test_the_forms_of_the_answers():
             assert get(wrong).status_code == 400
 
 
-def test_nginx_gets_no_name_that_does_not_resolve():
+def test_nginx_gets_no_name_that_does_not_resolve() -> None:
     with lookupd() as server, peer(server.url) as node:
         node.identify("n1", id="a1")
         hosts = ["localhost", "127.0.0.1", "web9.invalid"]
@@ -140,7 +146,7 @@ def test_nginx_gets_no_name_that_does_not_resolve():
         ]
         node.ask("SNAPSHOT", seq=1, jobs={"shop.web": processes, "shop.odd": processes[2:]})
 
-        def get(path):
+        def get(path: str) -> str:
             return requests.get(server.url + path, timeout=10).text
 
         lines = get("/upstreams/shop.web?format=nginx").splitlines()
@@ -173,7 +179,7 @@ HTTPServer(("127.0.0.1", int(os.environ["PORT"])), Page).serve_forever()
 class Cluster:
     """A lookupd and two nodes; a web server of session shop runs on one of them."""
 
-    def __init__(self, folder, stack):
+    def __init__(self, folder: Path, stack: contextlib.ExitStack) -> None:
         self.program = folder / "page.py"
         self.program.write_text(PROGRAM)
         self.lookupd = stack.enter_context(lookupd("--ttl=3", "--interval=1"))
@@ -182,7 +188,7 @@ class Cluster:
             for name in ("n1", "n2")
         }
 
-    def start(self, name):
+    def start(self, name: str) -> None:
         """Run the job on that node; returns when it is ready."""
         job = {
             "name": "web",
@@ -196,31 +202,32 @@ class Cluster:
         assert answer.status_code in (200, 201), answer.text
         eventually(lambda: len(self.upstream("plain").splitlines()) == 1)
 
-    def stop(self, name):
+    def stop(self, name: str) -> None:
         """Unload it; returns when lookupd knows."""
         assert requests.delete(f"{self.nodes[name].url}/jobs/shop/web", timeout=10).ok
         eventually(lambda: not self.upstream("plain"))
 
-    def upstream(self, form):
+    def upstream(self, form: str) -> str:
         answer = requests.get(f"{self.lookupd.url}/upstreams/shop.web?format={form}", timeout=10)
         assert answer.ok
         return answer.text
 
 
 @pytest.fixture(scope="module")
-def cluster(tmp_path_factory):
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     with contextlib.ExitStack() as stack:
         yield Cluster(tmp_path_factory.mktemp("cluster"), stack)
 
 
-def free_port():
+def free_port() -> int:
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
-        return sock.getsockname()[1]
+        port: int = sock.getsockname()[1]
+        return port
 
 
 @contextlib.contextmanager
-def running(command):
+def running(command: list[str]) -> Iterator[subprocess.Popen[bytes]]:
     """A program until the block ends."""
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
@@ -231,7 +238,7 @@ def running(command):
 
 
 @needs_prometheus
-def test_prometheus_scrapes_a_job_that_moves(cluster, tmp_path):
+def test_prometheus_scrapes_a_job_that_moves(cluster: Cluster, tmp_path: Path) -> None:
     (tmp_path / "prometheus.yml").write_text(f"""
 scrape_configs:
   - job_name: gaffer
@@ -246,7 +253,7 @@ scrape_configs:
     port = free_port()
     url = f"http://127.0.0.1:{port}/api/v1/query"
 
-    def up():
+    def up() -> dict[tuple[str, str], str]:
         """The last sample of each target."""
         answer = requests.get(url, params={"query": "up"}, timeout=10)
         answer.raise_for_status()
@@ -264,7 +271,7 @@ scrape_configs:
 
 
 @needs_nginx
-def test_the_documented_script_installs_nothing_that_nginx_can_not_start_with(tmp_path):
+def test_the_documented_script_installs_nothing_that_nginx_can_not_start_with(tmp_path: Path) -> None:
     page = Path(__file__).parents[2].joinpath("docs/lookupd.md").read_text()
     script = next(block for block in re.findall(r"```sh\n(.*?)```", page, re.DOTALL) if "nginx -s reload" in block)
     programs = tmp_path / "bin"
@@ -281,7 +288,7 @@ def test_the_documented_script_installs_nothing_that_nginx_can_not_start_with(tm
     folder.mkdir()
     script = script.replace("/etc/nginx/conf.d", str(folder))
 
-    def run(text):
+    def run(text: str) -> str:
         """What is installed after the script has run while lookupd answers `text`."""
         answer.write_text(text)
         env = {"PATH": f"{programs}:{os.environ['PATH']}"}
@@ -298,7 +305,7 @@ def test_the_documented_script_installs_nothing_that_nginx_can_not_start_with(tm
 
 
 @needs_nginx
-def test_nginx_serves_a_job_that_moves(cluster, tmp_path):
+def test_nginx_serves_a_job_that_moves(cluster: Cluster, tmp_path: Path) -> None:
     port = free_port()
     upstream = tmp_path / "shop.web.conf"
     config = tmp_path / "nginx.conf"
@@ -318,16 +325,16 @@ http {{
 """)
     command = [NGINX, "-c", str(config), "-e", f"{tmp_path}/error.log"]
 
-    def refresh():
+    def refresh() -> None:
         """What a timer on the host of nginx does."""
         upstream.write_text(cluster.upstream("nginx"))
         checked = subprocess.run([*command, "-t"], capture_output=True, text=True, check=False)
         assert checked.returncode == 0, checked.stderr
 
-    def page():
+    def page() -> requests.Response:
         return requests.get(f"http://127.0.0.1:{port}/", timeout=10)
 
-    def served_by(name):
+    def served_by(name: str) -> bool:
         return page().text == f'served{{by="{name}"}} 1\n'
 
     refresh()

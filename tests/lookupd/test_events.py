@@ -4,41 +4,44 @@ import asyncio
 import signal
 import time
 import tracemalloc
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 import requests
 
 from gaffer_lookupd import application
-from support.daemons import lookupd
-from support.event_source import event_source
+from support.daemons import Daemon, lookupd
+from support.event_source import Event, event_source
 from support.follower import Follower, in_order, jobs_without_ages
 from support.other_lookupd import http_server
 from support.peer import peer
 from support.registry import json
-from support.served_lookup import ServedLookup, slow_reader
+from support.served_lookup import ServedLookup, both_ways, slow_reader
 
 ENDPOINT = {"name": "http", "address": "10.0.0.7", "port": 8000}
 
 
 @pytest.fixture(scope="module")
-def server():
+def server() -> Iterator[Daemon]:
     with lookupd("--ttl", "3", "--interval", "1") as running:
         yield running
 
 
-def get(server, path):
+def get(server: Daemon, path: str) -> requests.Response:
     return requests.get(server.url + path, timeout=10)
 
 
 @pytest.mark.row("LP-41", "LP-42", "LP-43")
-def test_a_snapshot_and_the_changes_after_it_are_what_the_queries_say(server):
+def test_a_snapshot_and_the_changes_after_it_are_what_the_queries_say(server: Daemon) -> None:
     with peer(server.url) as before, event_source(server.url + "/events") as events, peer(server.url) as node:
         first = events.next()
         assert first.event == first.data["event"] == "snapshot"
         follower = Follower(first.data)
 
-        def follow(last):
+        def follow(last: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+            message: dict[str, Any]
             while True:
                 name, position, message = events.next()
                 assert name == message["event"]
@@ -74,16 +77,17 @@ def test_a_snapshot_and_the_changes_after_it_are_what_the_queries_say(server):
 
 
 @pytest.mark.parametrize("how", ["header", "parameter", "header before parameter"])
-def test_it_goes_on_after_the_last_event_that_the_client_has(server, how):
+def test_it_goes_on_after_the_last_event_that_the_client_has(server: Daemon, how: str) -> None:
     with peer(server.url) as node, event_source(server.url + "/events") as events:
         node.identify("n1")
         for job in ("s.a", "s.b", "s.c"):
             node.ask("REGISTER_JOB", job_name=job)
-        seen = []
+        seen: list[Event] = []
         while not seen or seen[-1].data.get("job_name") != "s.c":
             seen.append(events.next())
         at, rest = seen[-3].id, seen[-2:]
-        url, headers = server.url + "/events", {}
+        url = server.url + "/events"
+        headers: dict[str, str] = {}
         if how != "header":
             url += f"?since={at if how == 'parameter' else seen[-1].id}"
         if how != "parameter":
@@ -95,13 +99,13 @@ def test_it_goes_on_after_the_last_event_that_the_client_has(server, how):
 
 
 @pytest.mark.parametrize("since", ["0123456789abcdef:1", "{epoch}:999999999"])
-def test_a_position_of_another_start_or_still_to_come_gives_a_snapshot(server, since):
+def test_a_position_of_another_start_or_still_to_come_gives_a_snapshot(server: Daemon, since: str) -> None:
     since = since.format(epoch=get(server, "/nodes").json()["epoch"])
     with event_source(f"{server.url}/events?since={since}") as events:
         assert events.next().event == "snapshot"
 
 
-def test_silence_is_filled_with_comments(server):
+def test_silence_is_filled_with_comments(server: Daemon) -> None:
     with event_source(server.url + "/events?heartbeat=0.1") as events:
         events.next()
         assert next(line for line in events.lines() if line.startswith(":")) == ":"
@@ -109,13 +113,13 @@ def test_silence_is_filled_with_comments(server):
 
 @pytest.mark.parametrize("query", ["since=5", "since=x:y", "heartbeat=0", "heartbeat=soon", "heartbeat=nan"])
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
-def test_a_wrong_parameter_is_an_error(server, query, method):
+def test_a_wrong_parameter_is_an_error(server: Daemon, query: str, method: str) -> None:
     answer = requests.request(method, f"{server.url}/events?{query}", timeout=10)
     assert answer.status_code == 400
     assert method == "HEAD" or query.partition("=")[0] in answer.json()["message"]
 
 
-def test_the_stream_ends_with_lookupd_and_tells_nothing_of_nodes_that_this_cuts_off():
+def test_the_stream_ends_with_lookupd_and_tells_nothing_of_nodes_that_this_cuts_off() -> None:
     with lookupd() as server, peer(server.url) as node:
         node.identify("n1", id="a1")
         with event_source(server.url + "/events") as events:
@@ -129,7 +133,7 @@ def test_the_stream_ends_with_lookupd_and_tells_nothing_of_nodes_that_this_cuts_
 # Followers that are overtaken
 
 
-async def change_often(served):
+async def change_often(served: ServedLookup) -> None:
     """Make 10,000 changes of 350 bytes."""
     node, name = served.identify(), "s." + 150 * "x"
     for number in range(5000):
@@ -138,9 +142,10 @@ async def change_often(served):
             await asyncio.sleep(0)
 
 
-async def read_events(reader, last):
+async def read_events(reader: asyncio.StreamReader, last: Callable[[dict[str, Any]], bool]) -> list[dict[str, Any]]:
     """Read raw server-sent events from a socket until `last(message)`; returns their messages."""
-    messages, data = [], []
+    messages: list[dict[str, Any]] = []
+    data: list[str] = []
     while True:
         line = (await asyncio.wait_for(reader.readline(), 10)).decode()
         if not line:
@@ -155,15 +160,15 @@ async def read_events(reader, last):
 
 
 @asynccontextmanager
-async def reading_slowly(url, query=""):
+async def reading_slowly(url: str, query: str = "") -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.Transport]]:
     """A follower with small buffers; gives what it reads from and its transport."""
     async with slow_reader(url) as (reader, writer):
         writer.write(f"GET /events{query} HTTP/1.0\r\nHost: localhost\r\n\r\n".encode())
         await reader.readuntil(b"\r\n\r\n")
-        yield reader, writer.transport
+        yield reader, both_ways(writer)
 
 
-async def test_who_is_overtaken_gets_the_map_again_and_costs_no_memory():
+async def test_who_is_overtaken_gets_the_map_again_and_costs_no_memory() -> None:
     served = ServedLookup(limit=100)
     async with http_server(served.application) as url, reading_slowly(url) as (reader, transport):
         await reader.readuntil(b"event: snapshot")
@@ -185,7 +190,7 @@ async def test_who_is_overtaken_gets_the_map_again_and_costs_no_memory():
         assert in_order(follower.jobs()) == in_order(jobs_without_ages(json(served.application.queries.jobs(0.0))))
 
 
-async def test_who_takes_nothing_for_long_is_dropped(monkeypatch):
+async def test_who_takes_nothing_for_long_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(application, "SEND_TIMEOUT", 0.1)
     served = ServedLookup(limit=100)
     async with http_server(served.application) as url, reading_slowly(url) as (reader, transport):
@@ -198,7 +203,7 @@ async def test_who_takes_nothing_for_long_is_dropped(monkeypatch):
             await read_events(reader, lambda message: message.get("seq") == served.registry.seq)
 
 
-async def test_changes_that_are_no_longer_kept_are_not_passed_off_as_all():
+async def test_changes_that_are_no_longer_kept_are_not_passed_off_as_all() -> None:
     served = ServedLookup(limit=3)
     node = served.identify()  # two changes
     for number in range(3):

@@ -8,6 +8,9 @@ import socket
 import ssl
 import subprocess
 import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 import requests
@@ -16,7 +19,7 @@ import websocket
 
 from gaffer.runtime.keyfile import new_key
 from gaffer.schemas.messages import MAX_FIRST_MESSAGE_SIZE
-from gaffer_lookupd.config import make_config, parse_options
+from gaffer_lookupd.config import make_settings, parse_options
 from support.daemons import Daemon, clean_env, command_path, lookupd, run_command
 from support.event_source import event_source
 from support.peer import Peer, peer
@@ -26,24 +29,24 @@ KEY = "gk_the-cluster-key-of-these-tests"
 
 
 @pytest.fixture(scope="module")
-def server():
+def server() -> Iterator[Daemon]:
     with lookupd("--ttl", "3", "--interval", "1") as running:
         yield running
 
 
 @pytest.fixture
-def key_file(tmp_path):
+def key_file(tmp_path: Path) -> str:
     path = tmp_path / "cluster.key"
     path.write_text(KEY + "\n")
     path.chmod(0o600)
     return str(path)
 
 
-def get(server, path, **options):
+def get(server: Daemon, path: str, **options: Any) -> requests.Response:
     return requests.get(server.url + path, timeout=10, **options)
 
 
-def statuses(server):
+def statuses(server: Daemon) -> dict[str, str]:
     return {node["name"]: node["status"] for node in get(server, "/nodes").json()["nodes"]}
 
 
@@ -51,7 +54,7 @@ def statuses(server):
 
 
 @pytest.mark.row("LP-30", "LP-31", "LP-32", "LK-01")
-def test_welcome_ping_and_version(server):
+def test_welcome_ping_and_version(server: Daemon) -> None:
     welcome = get(server, "/").json()
     assert welcome["welcome"] == "gaffer-lookupd"
     assert get(server, "/version").json() == {"version": welcome["version"]}
@@ -59,7 +62,7 @@ def test_welcome_ping_and_version(server):
     assert requests.head(server.url + "/ping", timeout=10).status_code == 200
 
 
-def test_health_counts_what_there_is():
+def test_health_counts_what_there_is() -> None:
     with lookupd() as server, peer(server.url) as first, peer(server.url) as second:
         first.identify("n1", id="a1")
         first.ask("SNAPSHOT", seq=1, jobs={"s.a": [], "s.b": []})
@@ -86,14 +89,14 @@ def test_health_counts_what_there_is():
         assert "gaffer_lookupd_jobs 2" in metrics
 
 
-def test_it_describes_its_api(server):
+def test_it_describes_its_api(server: Daemon) -> None:
     document = get(server, "/openapi.json").json()
     assert document["paths"]["/findJob"]["get"]["parameters"][0]["required"] is True
     assert "404" in document["paths"]["/nodes/{node_id}"]["delete"]["responses"]
 
 
 @pytest.mark.row("LK-02", "LK-08", "LP-05", "LP-33", "LP-34", "LP-35", "LP-36", "LP-37", "LP-38")
-def test_what_a_peer_announces_is_answered(server):
+def test_what_a_peer_announces_is_answered(server: Daemon) -> None:
     with peer(server.url) as node:
         node.identify("web1")
         node.ask("REGISTER_JOB", job_name="shop.web")
@@ -113,7 +116,7 @@ def test_what_a_peer_announces_is_answered(server):
 
 @pytest.mark.row("LP-37", "LP-38")
 @pytest.mark.parametrize("path", ["/findJob", "/findSession", "/findJob?name="])
-def test_a_missing_parameter_is_an_error(server, path):
+def test_a_missing_parameter_is_an_error(server: Daemon, path: str) -> None:
     answer = get(server, path)
     assert answer.status_code == 400
     assert set(answer.json()) == {"error", "errno", "message", "path", "hint"}
@@ -128,7 +131,7 @@ def test_a_missing_parameter_is_an_error(server, path):
         ("GET", "/sessions/%ff", 400, "bad_request"),
     ],
 )
-def test_errors_have_the_one_body(server, method, path, status, error):
+def test_errors_have_the_one_body(server: Daemon, method: str, path: str, status: int, error: str) -> None:
     answer = requests.request(method, server.url + path, timeout=10)
     assert (answer.status_code, answer.json()["error"]) == (status, error)
 
@@ -136,14 +139,14 @@ def test_errors_have_the_one_body(server, method, path, status, error):
 # Leases
 
 
-def test_a_killed_node_is_suspect_at_once_and_expires(server):
+def test_a_killed_node_is_suspect_at_once_and_expires(server: Daemon) -> None:
     with peer(server.url) as node:
         node.identify("n1", id="a1", incarnation=1)
     eventually(lambda: statuses(server).get("n1") == "suspect", timeout=1)
     eventually(lambda: "n1" not in statuses(server), timeout=5)
 
 
-def test_a_silent_node_is_suspect_then_expired_and_its_connection_closed(server):
+def test_a_silent_node_is_suspect_then_expired_and_its_connection_closed(server: Daemon) -> None:
     with peer(server.url) as node:
         assert node.identify("n2", id="a2")["ttl"] == 3
         eventually(lambda: statuses(server).get("n2") == "suspect", timeout=4)
@@ -151,7 +154,7 @@ def test_a_silent_node_is_suspect_then_expired_and_its_connection_closed(server)
         assert node.is_closed()
 
 
-def test_a_node_that_has_identified_itself_can_send_large_messages(server):
+def test_a_node_that_has_identified_itself_can_send_large_messages(server: Daemon) -> None:
     jobs = {f"shop.job{number}": [{"pid": number, "state": "ready", "endpoints": []}] for number in range(1, 3000)}
     assert len(json.dumps(jobs)) > MAX_FIRST_MESSAGE_SIZE
     with peer(server.url) as node:
@@ -162,7 +165,7 @@ def test_a_node_that_has_identified_itself_can_send_large_messages(server):
         assert stranger.is_closed()
 
 
-def test_the_session_that_was_replaced_is_closed_and_touches_nothing(server):
+def test_the_session_that_was_replaced_is_closed_and_touches_nothing(server: Daemon) -> None:
     with peer(server.url) as old, peer(server.url) as new:
         old.identify("n3", id="a3", incarnation=1)
         new.identify("n3", id="a3", incarnation=2)
@@ -174,13 +177,13 @@ def test_the_session_that_was_replaced_is_closed_and_touches_nothing(server):
         assert "n3" not in statuses(server)
 
 
-def test_a_node_with_nothing_but_a_connection_is_not_listed(server):
+def test_a_node_with_nothing_but_a_connection_is_not_listed(server: Daemon) -> None:
     with peer(server.url) as node:
         assert node.ask("PING") == {"ok": True}
         assert None not in statuses(server)
 
 
-def test_after_a_pause_of_lookupd_nobody_is_removed():
+def test_after_a_pause_of_lookupd_nobody_is_removed() -> None:
     with lookupd("--ttl", "3", "--interval", "1") as server, peer(server.url) as node:
         node.identify("n1", id="a1")
         server.signal(signal.SIGSTOP)
@@ -192,7 +195,7 @@ def test_after_a_pause_of_lookupd_nobody_is_removed():
         assert statuses(server) == {"n1": "alive"}
 
 
-def test_when_most_nodes_go_silent_together_they_are_kept_and_answers_are_stale():
+def test_when_most_nodes_go_silent_together_they_are_kept_and_answers_are_stale() -> None:
     with lookupd("--ttl", "3", "--interval", "1") as server, contextlib.ExitStack() as stack:
         peers = [stack.enter_context(peer(server.url)) for _ in range(8)]
         for number, node in enumerate(peers):
@@ -212,12 +215,12 @@ def test_when_most_nodes_go_silent_together_they_are_kept_and_answers_are_stale(
 # Orders of operators
 
 
-def delete(server, node_id, **headers):
+def delete(server: Daemon, node_id: str, **headers: Any) -> tuple[int, dict[str, Any]]:
     answer = requests.delete(f"{server.url}/nodes/{node_id}", headers=headers, timeout=10)
     return answer.status_code, answer.json()
 
 
-def test_an_operator_removes_a_node_that_will_not_come_back(server):
+def test_an_operator_removes_a_node_that_will_not_come_back(server: Daemon) -> None:
     with peer(server.url) as node:
         node.identify("n9", id="a9", incarnation=4)
         found = get(server, "/nodes/a9").json()
@@ -233,7 +236,7 @@ def test_an_operator_removes_a_node_that_will_not_come_back(server):
     assert get(server, "/nodes/a9").status_code == 404
 
 
-def test_only_the_holder_of_the_cluster_key_and_local_users_remove_nodes(key_file):
+def test_only_the_holder_of_the_cluster_key_and_local_users_remove_nodes(key_file: str) -> None:
     elsewhere = {"X-Forwarded-For": "192.0.2.7"}  # no longer taken for a local user
     with lookupd("--cluster-key-file", key_file) as server:
         for wrong in (elsewhere, {**elsewhere, "Authorization": "Bearer wrong"}):
@@ -261,7 +264,7 @@ def test_only_the_holder_of_the_cluster_key_and_local_users_remove_nodes(key_fil
         ({"Origin": "https://ops.example"}, 200, None),
     ],
 )
-def test_pages_of_other_sites_can_not_read(headers, status, error):
+def test_pages_of_other_sites_can_not_read(headers: dict[str, str], status: int, error: str | None) -> None:
     allowed = ("--allowed-host", "lookup.example", "--allowed-origin", "https://ops.example")
     with lookupd(*allowed) as server:
         answer = get(server, "/nodes", headers=headers)
@@ -271,7 +274,7 @@ def test_pages_of_other_sites_can_not_read(headers, status, error):
         assert shared == ("https://ops.example" if "https://ops.example" in headers.values() else None)
 
 
-def handshake_status(server, **options):
+def handshake_status(server: Daemon, **options: Any) -> int:
     try:
         Peer(server.url, **options).close()
     except websocket.WebSocketBadStatusException as error:
@@ -279,7 +282,7 @@ def handshake_status(server, **options):
     return 101
 
 
-def test_pages_of_other_sites_can_not_announce(server):
+def test_pages_of_other_sites_can_not_announce(server: Daemon) -> None:
     own = server.url
     assert handshake_status(server, header=["Origin: http://evil.example"]) == 403
     assert handshake_status(server, header=[f"Origin: {own}"]) == 101
@@ -287,7 +290,7 @@ def test_pages_of_other_sites_can_not_announce(server):
     assert handshake_status(server, host="any.name.of.this.host") == 101
 
 
-def test_nodes_need_the_cluster_key_and_readers_do_not(key_file):
+def test_nodes_need_the_cluster_key_and_readers_do_not(key_file: str) -> None:
     with lookupd("--cluster-key-file", key_file) as server:
         assert handshake_status(server) == 401
         assert handshake_status(server, header=["Authorization: Bearer wrong"]) == 401
@@ -297,7 +300,7 @@ def test_nodes_need_the_cluster_key_and_readers_do_not(key_file):
         assert get(server, "/nodes").status_code == 200
 
 
-def test_with_require_key_readers_need_it_too(key_file):
+def test_with_require_key_readers_need_it_too(key_file: str) -> None:
     with lookupd("--require-key", env={"GAFFER_CLUSTER_KEY_FILE": key_file}) as server:
         answer = get(server, "/nodes")
         assert (answer.status_code, answer.json()["error"]) == (401, "auth_required")
@@ -307,7 +310,7 @@ def test_with_require_key_readers_need_it_too(key_file):
         assert get(server, "/ping").text == "OK"
 
 
-def test_readers_have_a_key_of_their_own_that_nodes_can_not_use(tmp_path, key_file):
+def test_readers_have_a_key_of_their_own_that_nodes_can_not_use(tmp_path: Path, key_file: str) -> None:
     reader_key = tmp_path / "reader.key"
     reader_key.write_text("gk_reader")
     reader_key.chmod(0o600)
@@ -323,7 +326,7 @@ def test_readers_have_a_key_of_their_own_that_nodes_can_not_use(tmp_path, key_fi
     assert (refused.returncode, "cluster key" in refused.stderr) == (2, True)
 
 
-def test_strangers_can_not_fill_the_log(key_file):
+def test_strangers_can_not_fill_the_log(key_file: str) -> None:
     with lookupd("--cluster-key-file", key_file) as server:
         for number in range(60):
             assert get(server, "/ws", headers={"User-Agent": f"stranger {number}"}).status_code == 401
@@ -332,7 +335,7 @@ def test_strangers_can_not_fill_the_log(key_file):
         assert "more warnings about this address" in lines[-1]
 
 
-def test_followers_without_a_key_leave_room_for_nodes(key_file):
+def test_followers_without_a_key_leave_room_for_nodes(key_file: str) -> None:
     options = ("--cluster-key-file", key_file, "--log-level=error")
     with contextlib.ExitStack() as stack, lookupd(*options, enter=["prlimit", "--nofile=150:150"]) as server:
         for _ in range(150):
@@ -345,7 +348,7 @@ def test_followers_without_a_key_leave_room_for_nodes(key_file):
             assert node.identify(f"n{number}", id=f"id{number}")["ok"]
 
 
-def test_peers_that_do_not_identify_themselves_leave_room_for_nodes():
+def test_peers_that_do_not_identify_themselves_leave_room_for_nodes() -> None:
     with lookupd(enter=["prlimit", "--nofile=150:150"]) as server, contextlib.ExitStack() as stack:
         for _ in range(100):
             stack.enter_context(peer(server.url))
@@ -353,21 +356,21 @@ def test_peers_that_do_not_identify_themselves_leave_room_for_nodes():
         assert stack.enter_context(peer(server.url)).identify() == {"ok": True}
 
 
-def test_a_peer_has_to_identify_itself_before_it_can_send_much():
+def test_a_peer_has_to_identify_itself_before_it_can_send_much() -> None:
     with lookupd("--log-level=error") as server:
         with peer(server.url) as stranger:
             stranger.send("x" * 70_000)
             assert stranger.is_closed()
         with peer(server.url) as node:
             node.identify(id="a1")
-            jobs = {f"s.j{number}": [] for number in range(9000)}
+            jobs: dict[str, list[Any]] = {f"s.j{number}": [] for number in range(9000)}
             assert node.ask("SNAPSHOT", seq=1, jobs=jobs) == {"ok": True}
 
 
 # After a start
 
 
-def test_a_lookupd_that_has_just_started_says_so_and_lets_others_keep_what_they_have():
+def test_a_lookupd_that_has_just_started_says_so_and_lets_others_keep_what_they_have() -> None:
     with lookupd("--warmup=2") as server, peer(server.url) as node:
         node.identify(id="a1")
         node.ask("SNAPSHOT", seq=1, jobs={"shop.web": []})
@@ -399,7 +402,7 @@ def test_a_lookupd_that_has_just_started_says_so_and_lets_others_keep_what_they_
     "origin",
     ["unix:/run/gafferd.sock", "http://n1/", "http://u:p@n1", "http://[fe80::1%25x]:80", "http://n1:0", "n1", ""],
 )
-def test_an_origin_is_the_address_of_a_web_server(server, origin):
+def test_an_origin_is_the_address_of_a_web_server(server: Daemon, origin: str) -> None:
     with peer(server.url) as node:
         refused = node.identify("odd", id="odd", origin=origin)
         assert (refused["errno"], refused["reason"]) == (400, "invalid_message")
@@ -410,7 +413,7 @@ def test_an_origin_is_the_address_of_a_web_server(server, origin):
 @pytest.mark.parametrize(
     "address", ["10.0.0.7; } evil {", "", "a b", "fe80::1%x\n10.6.6.6:80\n", "host:80", "[::1]", "-x", "127.1", "1"]
 )
-def test_an_endpoint_has_a_host_name_or_an_address_without_scope(server, address):
+def test_an_endpoint_has_a_host_name_or_an_address_without_scope(server: Daemon, address: str) -> None:
     process = {"pid": 1, "state": "ready", "endpoints": [{"name": "http", "address": address, "port": 80}]}
     with peer(server.url) as node:
         node.identify("odd", id="odd")
@@ -421,7 +424,7 @@ def test_an_endpoint_has_a_host_name_or_an_address_without_scope(server, address
 
 
 @pytest.mark.parametrize("spelling", ["web", "default.web", "default/web", "default:web"])
-def test_a_job_is_found_by_every_spelling_of_its_name_whichever_the_node_uses(server, spelling):
+def test_a_job_is_found_by_every_spelling_of_its_name_whichever_the_node_uses(server: Daemon, spelling: str) -> None:
     with peer(server.url) as node:
         node.identify("old")
         node.ask("REGISTER_JOB", job_name=spelling)
@@ -432,7 +435,7 @@ def test_a_job_is_found_by_every_spelling_of_its_name_whichever_the_node_uses(se
 
 
 @pytest.mark.row("LK-06", "CL-83")
-def test_tls_and_client_certificates(tmp_path):
+def test_tls_and_client_certificates(tmp_path: Path) -> None:
     authority = trustme.CA()
     own, client = authority.issue_cert("127.0.0.1"), authority.issue_cert("node1")
     paths = {name: str(tmp_path / name) for name in ("ca", "cert", "client")}
@@ -456,7 +459,7 @@ def test_tls_and_client_certificates(tmp_path):
 
 
 @pytest.mark.row("LK-04", "CL-81")
-def test_endpoints(tmp_path):
+def test_endpoints(tmp_path: Path) -> None:
     path = tmp_path / "lookupd.sock"
     with lookupd(f"--bind=127.0.0.1:0,[::1]:0,unix:{path}") as server:
         server.wait_for_line("listening on unix:")
@@ -467,7 +470,7 @@ def test_endpoints(tmp_path):
     assert not path.exists()
 
 
-def test_connections_may_take_nearly_all_descriptors():
+def test_connections_may_take_nearly_all_descriptors() -> None:
     with lookupd(enter=["prlimit", "--nofile=50:200"]) as server, contextlib.ExitStack() as stack:
         for number in range(120):
             stack.enter_context(peer(server.url)).identify(f"n{number}")
@@ -475,13 +478,13 @@ def test_connections_may_take_nearly_all_descriptors():
 
 
 @pytest.mark.row("LK-04", "LK-05", "CL-81", "CL-82")
-def test_where_it_listens_unless_told_otherwise():
-    config = make_config(parse_options([]), {})
-    assert (config.bind, config.backlog, config.tls) == (["0.0.0.0:5010"], 128, None)
-    assert (config.lease.ttl, config.lease.interval, config.cluster_key) == (45.0, 15.0, None)
+def test_where_it_listens_unless_told_otherwise() -> None:
+    settings = make_settings(parse_options([]), {})
+    assert (settings.bind, settings.backlog, settings.tls) == (("0.0.0.0:5010",), 128, None)
+    assert (settings.lease.ttl, settings.lease.interval, settings.cluster_key) == (45.0, 15.0, None)
 
 
-def test_it_warns_when_anyone_may_announce(key_file):
+def test_it_warns_when_anyone_may_announce(key_file: str) -> None:
     with lookupd("--bind", "0.0.0.0:0") as server:
         server.wait_for_line("--cluster-key-file")
     with lookupd("--bind", "0.0.0.0:0", "--cluster-key-file", key_file) as server:
@@ -494,7 +497,7 @@ def test_it_warns_when_anyone_may_announce(key_file):
 
 @pytest.mark.row("LK-07")
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT, signal.SIGQUIT])
-def test_signals_and_pidfile(tmp_path, signum):
+def test_signals_and_pidfile(tmp_path: Path, signum: signal.Signals) -> None:
     pidfile = tmp_path / "lookupd.pid"
     with lookupd("--pidfile", str(pidfile)) as server, peer(server.url) as node:
         node.identify()
@@ -509,7 +512,7 @@ def test_signals_and_pidfile(tmp_path, signum):
 
 
 @pytest.mark.row("LK-03", "CL-80")
-def test_it_goes_to_the_background_once_it_listens(tmp_path):
+def test_it_goes_to_the_background_once_it_listens(tmp_path: Path) -> None:
     pidfile = tmp_path / "lookupd.pid"
     log = tmp_path / "lookupd.log"
     options = ["--daemon", "--bind=127.0.0.1:0", f"--pidfile={pidfile}", f"--error-log={log}", "--log-level=debug"]
@@ -525,7 +528,7 @@ def test_it_goes_to_the_background_once_it_listens(tmp_path):
 
 
 @pytest.mark.row("LK-03", "CL-80")
-def test_help_and_version():
+def test_help_and_version() -> None:
     shown = run_command("gaffer_lookupd", "--help")
     assert shown.returncode == 0
     options = (
@@ -559,33 +562,44 @@ def test_help_and_version():
         pytest.param(["--allowed-origin=ops"], "ops", id="origin"),
     ],
 )
-def test_a_wrong_command_line_is_explained(args, said):
+def test_a_wrong_command_line_is_explained(args: list[str], said: str) -> None:
     done = run_command("gaffer_lookupd", *args)
     assert done.returncode == 2
     assert said in done.stderr
     assert "Traceback" not in done.stderr
 
 
-def test_all_mistakes_are_named_at_once():
+def test_all_mistakes_are_named_at_once() -> None:
     done = run_command("gaffer_lookupd", "--ttl=0", "--backlog=0", "--loop=x")
     assert [option for option in ("--ttl", "--backlog", "--loop") if option not in done.stderr] == []
 
 
-def test_an_address_in_use_is_explained(server):
+def test_a_wrong_variable_is_reported_by_its_name() -> None:
+    done = run_command("gaffer_lookupd", env={"GAFFER_READER_KEY_FILE": "/nonexistent"})
+    assert done.returncode == 2
+    assert done.stderr.startswith("gaffer_lookupd: GAFFER_READER_KEY_FILE: can't read the key file /nonexistent")
+
+
+def test_a_mistake_is_reported_without_others_that_follow_from_it() -> None:
+    done = run_command("gaffer_lookupd", "--ttl=soon", "--interval=30", "--bind=host:port")
+    assert [line.split(": ")[1] for line in done.stderr.splitlines()] == ["--bind", "--ttl"]
+
+
+def test_an_address_in_use_is_explained(server: Daemon) -> None:
     done = run_command("gaffer_lookupd", f"--bind=127.0.0.1:{server.port}")
     assert done.returncode == 1
     assert "can't listen" in done.stderr
     assert "Traceback" not in done.stderr
 
 
-def test_a_log_file_that_can_not_be_written_is_explained():
+def test_a_log_file_that_can_not_be_written_is_explained() -> None:
     done = run_command("gaffer_lookupd", "--error-log=/nonexistent/log")
     assert done.returncode == 1
     assert "/nonexistent/log" in done.stderr
     assert "Traceback" not in done.stderr
 
 
-def test_a_daemon_that_can_not_start_says_so(server):
+def test_a_daemon_that_can_not_start_says_so(server: Daemon) -> None:
     done = subprocess.run(
         [command_path("gaffer_lookupd"), "--daemon", f"--bind=127.0.0.1:{server.port}"],
         env=clean_env(),
@@ -606,7 +620,9 @@ def test_a_daemon_that_can_not_start_says_so(server):
         pytest.param(new_key(), 0o622, "127.0.0.1:0", "everybody may write to it", id="writable"),
     ],
 )
-def test_a_cluster_key_that_is_no_secret_is_refused(tmp_path, key, mode, bind, complaint):
+def test_a_cluster_key_that_is_no_secret_is_refused(
+    tmp_path: Path, key: str, mode: int, bind: str, complaint: str
+) -> None:
     path = tmp_path / "cluster.key"
     path.write_text(key)
     path.chmod(mode)

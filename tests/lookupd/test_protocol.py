@@ -1,42 +1,46 @@
 """One message in, one reply out."""
 
 import json
+from typing import Any
 
 import pytest
 
 from gaffer_lookupd.protocol import answer
 from support.registry import Lookup
 
+pytestmark = pytest.mark.pure
+
 
 class Speaker:
     """Says messages on one session and keeps the sessions that are to be closed."""
 
-    def __init__(self, lookup):
+    def __init__(self, lookup: Lookup) -> None:
         self.lookup = lookup
         self.session = lookup.connect()
-        self.close = []
-        self.complaints = []
+        self.close: list[int] = []
+        self.complaints: list[str] = []
 
-    def raw(self, text):
+    def raw(self, text: str) -> dict[str, Any]:
         found = answer(self.lookup.registry, self.session, text, self.lookup.now)
         self.close += found.close
         self.complaints += [found.complaint] if found.complaint else []
-        return json.loads(found.text)
+        reply: dict[str, Any] = json.loads(found.text)
+        return reply
 
-    def say(self, type, **fields):
+    def say(self, type: str, **fields: Any) -> dict[str, Any]:
         return self.raw(json.dumps({"msgid": "7", "type": type, **fields}))
 
-    def identify(self, name="n1", **fields):
+    def identify(self, name: str = "n1", **fields: Any) -> dict[str, Any]:
         return self.say("IDENTIFY", **{"name": name, "origin": f"http://{name}:5000", "version": "0.1", **fields})
 
 
 @pytest.fixture
-def lookup():
+def lookup() -> Lookup:
     return Lookup()
 
 
 @pytest.fixture
-def speaker(lookup):
+def speaker(lookup: Lookup) -> Speaker:
     return Speaker(lookup)
 
 
@@ -44,7 +48,7 @@ OK = {"ok": True, "msgid": "7"}
 
 
 @pytest.mark.row("LP-01", "LP-02", "LP-10")
-def test_a_0_5_peer_gets_the_replies_it_knows(speaker):
+def test_a_0_5_peer_gets_the_replies_it_knows(speaker: Speaker) -> None:
     assert speaker.say("PING") == OK
     assert speaker.identify() == OK
     assert speaker.say("REGISTER_JOB", job_name="s.j") == OK
@@ -55,12 +59,12 @@ def test_a_0_5_peer_gets_the_replies_it_knows(speaker):
     assert speaker.say("PING") == OK
 
 
-def refused(errno, reason, msgid="7"):
+def refused(errno: int, reason: str, msgid: str | None = "7") -> dict[str, Any]:
     return {"errno": errno, "reason": reason, "msgid": msgid}
 
 
 @pytest.mark.row("LP-11", "LP-12", "LP-13", "LP-14")
-def test_wrong_messages_are_answered_and_the_session_goes_on(speaker):
+def test_wrong_messages_are_answered_and_the_session_goes_on(speaker: Speaker) -> None:
     assert speaker.raw("{") == refused(400, "invalid_json", None)
     assert speaker.raw('"text"') == refused(400, "invalid_json", None)
     assert speaker.say("REGISTER_JOB") == refused(400, "invalid_message")
@@ -83,14 +87,14 @@ def test_wrong_messages_are_answered_and_the_session_goes_on(speaker):
         ("LEAVE", {}),
     ],
 )
-def test_before_identify_nothing_but_ping_is_accepted(speaker, type, fields):
+def test_before_identify_nothing_but_ping_is_accepted(speaker: Speaker, type: str, fields: dict[str, Any]) -> None:
     reply = speaker.say(type, **fields)
     assert reply["errno"] == 404
     assert "IDENTIFY" in reply["reason"]
 
 
 @pytest.mark.row("LP-16", "LP-17", "LP-18")
-def test_what_the_registry_refuses_is_answered_with_its_number(speaker):
+def test_what_the_registry_refuses_is_answered_with_its_number(speaker: Speaker) -> None:
     speaker.identify()
     assert speaker.identify() == refused(409, "already_identified")
     assert speaker.say("REGISTER_PROCESS", job_name="s.j", pid=1) == refused(404, "job_not_found")
@@ -100,13 +104,13 @@ def test_what_the_registry_refuses_is_answered_with_its_number(speaker):
 
 
 @pytest.mark.row("LP-19")
-def test_an_identity_that_is_taken(speaker, lookup):
+def test_an_identity_that_is_taken(speaker: Speaker, lookup: Lookup) -> None:
     speaker.identify()
     assert Speaker(lookup).identify() == refused(409, "identity_exists")
     assert Speaker(lookup).identify(origin="http://other") == OK
 
 
-def test_a_node_with_an_id_is_told_its_lease(speaker):
+def test_a_node_with_an_id_is_told_its_lease(speaker: Speaker) -> None:
     assert speaker.identify(id="abc", incarnation=2, labels={"zone": "a"}) == {
         **OK,
         "ttl": 45.0,
@@ -118,7 +122,7 @@ def test_a_node_with_an_id_is_told_its_lease(speaker):
     assert (node["id"], node["incarnation"], node["labels"]) == ("abc", 2, {"zone": "a"})
 
 
-def test_a_node_announces_updates_drains_and_leaves(speaker):
+def test_a_node_announces_updates_drains_and_leaves(speaker: Speaker) -> None:
     speaker.identify(id="abc")
     endpoint = {"name": "http", "address": "10.0.0.7", "port": 8000}
     table = {"s.j": [{"pid": 1, "state": "starting", "endpoints": [endpoint]}]}
@@ -138,7 +142,7 @@ def test_a_node_announces_updates_drains_and_leaves(speaker):
     assert speaker.lookup.status() is None
 
 
-def test_a_gap_is_answered_with_resync_until_a_snapshot_comes(speaker):
+def test_a_gap_is_answered_with_resync_until_a_snapshot_comes(speaker: Speaker) -> None:
     speaker.identify(id="abc")
     assert speaker.say("PING", seq=0) == OK
     assert speaker.say("PING", seq=3) == {**OK, "resync": True}
@@ -147,7 +151,7 @@ def test_a_gap_is_answered_with_resync_until_a_snapshot_comes(speaker):
     assert speaker.say("PING", seq=9) == OK
 
 
-def test_nodes_are_told_when_they_should_spread_over_a_longer_time(speaker, lookup):
+def test_nodes_are_told_when_they_should_spread_over_a_longer_time(speaker: Speaker, lookup: Lookup) -> None:
     speaker.identify(id="abc")
     legacy = Speaker(lookup)
     legacy.identify("old")
@@ -159,7 +163,7 @@ def test_nodes_are_told_when_they_should_spread_over_a_longer_time(speaker, look
     assert Speaker(lookup).identify("late", id="def")["reconnect_window"] == pytest.approx(2.0, abs=0.01)
 
 
-def test_every_message_is_a_sign_of_life(speaker, lookup):
+def test_every_message_is_a_sign_of_life(speaker: Speaker, lookup: Lookup) -> None:
     speaker.identify(id="abc")
     lookup.wait(30)
     assert lookup.status() == "suspect"
@@ -167,7 +171,7 @@ def test_every_message_is_a_sign_of_life(speaker, lookup):
     assert lookup.status() == "alive"
 
 
-def test_the_log_is_told_who_did_what_wrong(speaker, lookup):
+def test_the_log_is_told_who_did_what_wrong(speaker: Speaker, lookup: Lookup) -> None:
     speaker.identify(id="abc")
     speaker.say("REGISTER_PROCESS", job_name="s.j", pid=1)
     other = Speaker(lookup)

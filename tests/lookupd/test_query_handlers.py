@@ -3,27 +3,29 @@
 import asyncio
 import re
 import tracemalloc
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
+from typing import Any
 
 import pytest
 
 from gaffer.schemas.messages import Endpoint, Process
 from support.other_lookupd import http_server
 from support.registry import json
-from support.served_lookup import ServedLookup, slow_reader
+from support.served_lookup import ServedLookup, both_ways, slow_reader
 
 PLAIN = "GET {path} HTTP/1.1\r\nHost: localhost\r\n"
 
 
 @pytest.fixture
-async def served():
+async def served() -> AsyncIterator[ServedLookup]:
     lookup = ServedLookup()
     lookup.registry.tables.replace(lookup.identify(), 1, {"shop.web": [], "a b.c": []})
     async with http_server(lookup.application) as lookup.url:
         yield lookup
 
 
-async def ask(url, *requests):
+async def ask(url: str, *requests: str) -> list[tuple[str, dict[str, str], bytes]]:
     """Send requests on one connection, at once; returns status line, headers and body of each answer."""
     answers = []
     async with slow_reader(url) as (reader, writer):
@@ -37,7 +39,7 @@ async def ask(url, *requests):
     return answers
 
 
-def without_ages(body):
+def without_ages(body: bytes) -> dict[str, Any]:
     answer = json(body)
     for node in answer["nodes"]:
         assert node.pop("age_ms") >= 0
@@ -54,7 +56,7 @@ def without_ages(body):
         PLAIN.replace("1.1", "1.0"),
     ],
 )
-async def test_every_form_of_a_request_has_the_same_answer(served, request_text):
+async def test_every_form_of_a_request_has_the_same_answer(served: ServedLookup, request_text: str) -> None:
     plain, other = [(await ask(served.url, text.format(path="/nodes")))[0] for text in (PLAIN, request_text)]
     assert plain[0] == other[0] == "HTTP/1.1 200 OK"
     assert without_ages(plain[2]) == without_ages(other[2])
@@ -63,7 +65,7 @@ async def test_every_form_of_a_request_has_the_same_answer(served, request_text)
     assert plain[1].keys() - {"Connection"} == other[1].keys() - {"Connection"}
 
 
-async def test_head_has_the_headers_alone(served):
+async def test_head_has_the_headers_alone(served: ServedLookup) -> None:
     request = PLAIN.format(path="/findJob?name=shop.web")
     ((_, get, _),) = await ask(served.url, request)
     ((status, head, body),) = await ask(served.url, request.replace("GET", "HEAD"))
@@ -71,7 +73,7 @@ async def test_head_has_the_headers_alone(served):
     assert head["Content-Type"] == get["Content-Type"]
 
 
-async def test_several_requests_may_come_at_once(served):
+async def test_several_requests_may_come_at_once(served: ServedLookup) -> None:
     paths = ("/findJob?name=shop.web", "/findJob", "/findJob?name=a%20b.c", "/nope", "/jobs", "/findJob?name=%ff")
     answers = await ask(served.url, *(PLAIN.format(path=path) for path in paths))
     assert [status.split()[1] for status, _, _ in answers] == ["200", "400", "200", "404", "200", "400"]
@@ -80,11 +82,11 @@ async def test_several_requests_may_come_at_once(served):
 
 
 @pytest.mark.parametrize("version", ["1.0", "1.1"])
-async def test_a_large_answer_comes_in_parts_and_lets_others_in_between(served, version):
+async def test_a_large_answer_comes_in_parts_and_lets_others_in_between(served: ServedLookup, version: str) -> None:
     tables, (node,) = served.registry.tables, served.registry.nodes
     tables.replace(node, 2, {f"shop.{number}": [] for number in range(9000)})
 
-    async def read_to_the_end():
+    async def read_to_the_end() -> tuple[bytes, bytes, bytes]:
         async with slow_reader(served.url) as (reader, writer):
             request = PLAIN.replace("1.1", version).format(path="/jobs") + "Connection: close\r\n\r\n"
             writer.write(request.encode())
@@ -101,11 +103,11 @@ async def test_a_large_answer_comes_in_parts_and_lets_others_in_between(served, 
     if version == "1.1":
         body = re.sub(rb"(?:^|\r\n)[0-9a-f]+\r\n", b"", body)  # the heads of chunks
     assert [job["name"] for job in json(body)["jobs"]] == [f"shop.{number}" for number in range(9000)]
-    ((_, head, _),) = await ask(served.url, PLAIN.format(path="/jobs").replace("GET", "HEAD"))
-    assert int(head["Content-Length"]) > 1_000_000
+    ((_, headers, _),) = await ask(served.url, PLAIN.format(path="/jobs").replace("GET", "HEAD"))
+    assert int(headers["Content-Length"]) > 1_000_000
 
 
-async def test_a_job_with_very_many_processes_is_not_held_whole_for_each_reader(served):
+async def test_a_job_with_very_many_processes_is_not_held_whole_for_each_reader(served: ServedLookup) -> None:
     tables, (node,) = served.registry.tables, served.registry.nodes
     endpoints = (Endpoint(200 * "x", "10.0.0.7", 8000),)
     tables.replace(node, 2, {"shop.web": [Process(pid, "ready", endpoints) for pid in range(30_000)]})
@@ -118,20 +120,20 @@ async def test_a_job_with_very_many_processes_is_not_held_whole_for_each_reader(
                 reader, writer = await stack.enter_async_context(slow_reader(served.url))
                 writer.write(request)
                 assert (await reader.readline()) == b"HTTP/1.1 200 OK\r\n"
-                writer.transport.pause_reading()
+                both_ways(writer).pause_reading()
             now = tracemalloc.get_traced_memory()[0]
         finally:
             tracemalloc.stop()
         assert now < 4 * len(whole)
 
 
-async def test_who_asks_and_does_not_read_costs_no_memory(served):
+async def test_who_asks_and_does_not_read_costs_no_memory(served: ServedLookup) -> None:
     tables, (node,) = served.registry.tables, served.registry.nodes
     tables.replace(node, 2, {f"shop.{number}": [] for number in range(5000)})
     size = sum(map(len, served.application.queries.jobs(0.0)))
     assert size > 1_000_000
     async with slow_reader(served.url) as (reader, writer):
-        writer.transport.pause_reading()
+        both_ways(writer).pause_reading()
         tracemalloc.start()
         try:
             writer.write(50 * (PLAIN.format(path="/jobs") + "\r\n").encode())
@@ -141,5 +143,5 @@ async def test_who_asks_and_does_not_read_costs_no_memory(served):
         finally:
             tracemalloc.stop()
         assert peak < size
-        writer.transport.resume_reading()
+        both_ways(writer).resume_reading()
         assert (await reader.readline()) == b"HTTP/1.1 200 OK\r\n"

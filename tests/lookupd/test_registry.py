@@ -1,5 +1,8 @@
 """The registry: identities, tables, and what becomes of a node that goes quiet."""
 
+from collections.abc import Callable
+from typing import Any
+
 import msgspec
 import pytest
 
@@ -9,13 +12,15 @@ from gaffer_lookupd.lease import MAX_IDENTIFY_TIMEOUT, Lease, PauseDetector
 from gaffer_lookupd.registry import MAX_TOMBSTONE_JOBS, MAX_TOMBSTONES
 from support.registry import INTERVAL, TTL, Lookup
 
+pytestmark = pytest.mark.pure
+
 
 @pytest.fixture
-def lookup():
+def lookup() -> Lookup:
     return Lookup()
 
 
-def refusal(call, *args, **kwargs):
+def refusal(call: Callable[..., object], *args: Any, **kwargs: Any) -> tuple[int, str]:
     with pytest.raises(Refused) as raised:
         call(*args, **kwargs)
     return raised.value.errno, raised.value.reason
@@ -25,21 +30,21 @@ def refusal(call, *args, **kwargs):
 
 
 @pytest.mark.row("LP-18")
-def test_a_second_identify_is_refused(lookup):
+def test_a_second_identify_is_refused(lookup: Lookup) -> None:
     session = lookup.identify()
     assert refusal(lookup.identify, session, name="other") == (409, "already_identified")
     assert lookup.status("other") is None
 
 
 @pytest.mark.row("LP-15")
-def test_a_session_without_an_identity_can_announce_nothing(lookup):
+def test_a_session_without_an_identity_can_announce_nothing(lookup: Lookup) -> None:
     errno, reason = refusal(lookup.registry.identified, lookup.connect())
     assert errno == 404
     assert "IDENTIFY" in reason
 
 
 @pytest.mark.row("LP-19")
-def test_a_second_0_5_peer_of_the_same_name_and_origin_is_refused_while_the_first_is_heard(lookup):
+def test_a_second_0_5_peer_of_the_same_name_and_origin_is_refused_while_the_first_is_heard(lookup: Lookup) -> None:
     first = lookup.legacy()
     lookup.wait(TTL / 3)
     assert refusal(lookup.legacy) == (409, "identity_exists")
@@ -51,7 +56,7 @@ def test_a_second_0_5_peer_of_the_same_name_and_origin_is_refused_while_the_firs
     assert refusal(lookup.legacy) == (409, "identity_exists")
 
 
-def test_a_0_5_peer_that_was_not_heard_for_a_third_of_the_ttl_is_replaced(lookup):
+def test_a_0_5_peer_that_was_not_heard_for_a_third_of_the_ttl_is_replaced(lookup: Lookup) -> None:
     first = lookup.legacy()
     lookup.wait(TTL / 3 + 1)
     second = lookup.legacy()
@@ -60,7 +65,7 @@ def test_a_0_5_peer_that_was_not_heard_for_a_third_of_the_ttl_is_replaced(lookup
     assert [node.session for node in lookup.registry.nodes] == [second]
 
 
-def test_a_0_5_peer_does_not_push_out_a_node_that_is_heard(lookup):
+def test_a_0_5_peer_does_not_push_out_a_node_that_is_heard(lookup: Lookup) -> None:
     session = lookup.identify()
     lookup.wait(1.2 * INTERVAL)
     assert refusal(lookup.legacy, "n1") == (409, "identity_exists")
@@ -69,7 +74,7 @@ def test_a_0_5_peer_does_not_push_out_a_node_that_is_heard(lookup):
     assert [node.identity.id for node in lookup.registry.nodes] == [None]
 
 
-def test_a_node_with_an_id_waits_for_a_0_5_peer_to_be_quiet(lookup):
+def test_a_node_with_an_id_waits_for_a_0_5_peer_to_be_quiet(lookup: Lookup) -> None:
     peer = lookup.legacy()
     assert refusal(lookup.identify, name="old") == (409, "identity_exists")
     lookup.wait(TTL / 3 + 1)
@@ -77,7 +82,7 @@ def test_a_node_with_an_id_waits_for_a_0_5_peer_to_be_quiet(lookup):
     assert peer in lookup.closed
 
 
-def test_two_connected_ids_with_one_name_are_both_listed_as_a_conflict(lookup):
+def test_two_connected_ids_with_one_name_are_both_listed_as_a_conflict(lookup: Lookup) -> None:
     first = lookup.identify()
     second = lookup.identify(id="id2")
     lookup.identify(name="n2", id="id3")
@@ -90,7 +95,7 @@ def test_two_connected_ids_with_one_name_are_both_listed_as_a_conflict(lookup):
     lookup.heard(first)
 
 
-def test_a_suspect_node_is_no_party_to_a_conflict(lookup):
+def test_a_suspect_node_is_no_party_to_a_conflict(lookup: Lookup) -> None:
     lookup.disconnect(lookup.identify(id="id0", origin="http://elsewhere:5000"))
     lookup.identify()
     lookup.identify(id="id2")
@@ -98,23 +103,23 @@ def test_a_suspect_node_is_no_party_to_a_conflict(lookup):
     assert conflicts == {"id0": False, "id1": True, "id2": True}
 
 
-def test_the_same_name_and_origin_after_the_old_socket_closed_is_a_replacement(lookup):
+def test_the_same_name_and_origin_after_the_old_socket_closed_is_a_replacement(lookup: Lookup) -> None:
     old = lookup.identify()
     lookup.announce(old, "s.j", 1)
     lookup.disconnect(old)
     lookup.identify(id="id2")
     assert [node.identity.id for node in lookup.registry.nodes] == ["id2"]
     assert lookup.pids("s.j") == {}
-    assert [(t.id, t.reason) for t in lookup.registry.tombstones] == [("id1", "replaced")]
+    assert [(t["id"], t["reason"]) for t in lookup.registry.tombstones] == [("id1", "replaced")]
 
 
-def test_the_same_name_at_another_origin_replaces_nothing(lookup):
+def test_the_same_name_at_another_origin_replaces_nothing(lookup: Lookup) -> None:
     lookup.disconnect(lookup.identify())
     lookup.identify(id="id2", origin="http://elsewhere:5000")
     assert [node.status for node in lookup.registry.nodes] == ["suspect", "alive"]
 
 
-def test_a_newer_incarnation_wins_at_once_and_begins_empty(lookup):
+def test_a_newer_incarnation_wins_at_once_and_begins_empty(lookup: Lookup) -> None:
     old = lookup.identify(incarnation=1)
     lookup.announce(old, "s.j", 1, seq=50)
     new = lookup.identify(incarnation=2)
@@ -127,7 +132,7 @@ def test_a_newer_incarnation_wins_at_once_and_begins_empty(lookup):
 
 
 @pytest.mark.parametrize("known", ["connected", "suspect", "left"])
-def test_an_older_incarnation_is_refused(lookup, known):
+def test_an_older_incarnation_is_refused(lookup: Lookup, known: str) -> None:
     session = lookup.identify(incarnation=2)
     if known == "suspect":
         lookup.disconnect(session)
@@ -138,7 +143,7 @@ def test_an_older_incarnation_is_refused(lookup, known):
     assert reason.startswith("stale_incarnation")
 
 
-def test_an_older_incarnation_is_welcome_once_the_newer_is_forgotten(lookup):
+def test_an_older_incarnation_is_welcome_once_the_newer_is_forgotten(lookup: Lookup) -> None:
     session = lookup.identify(incarnation=2)
     lookup.registry.leave(session, lookup.now)
     lookup.wait(2 * TTL + 1)
@@ -146,7 +151,7 @@ def test_an_older_incarnation_is_welcome_once_the_newer_is_forgotten(lookup):
     assert lookup.status() == "alive"
 
 
-def test_a_reconnect_keeps_the_table_until_the_snapshot(lookup):
+def test_a_reconnect_keeps_the_table_until_the_snapshot(lookup: Lookup) -> None:
     old = lookup.identify()
     lookup.announce(old, "s.j", 1, 2, seq=5)
     new = lookup.identify()
@@ -156,13 +161,13 @@ def test_a_reconnect_keeps_the_table_until_the_snapshot(lookup):
     assert lookup.pids("s.j") == {"n1": [2]}
 
 
-def test_after_a_reconnect_the_snapshot_counts_even_with_a_lower_number(lookup):
+def test_after_a_reconnect_the_snapshot_counts_even_with_a_lower_number(lookup: Lookup) -> None:
     lookup.announce(lookup.identify(), "s.j", 1, seq=5)
     lookup.announce(lookup.identify(), "s.j", 2, seq=1)
     assert lookup.pids("s.j") == {"n1": [2]}
 
 
-def test_an_old_session_that_closes_later_touches_nothing(lookup):
+def test_an_old_session_that_closes_later_touches_nothing(lookup: Lookup) -> None:
     old = lookup.identify()
     lookup.announce(lookup.identify(), "s.j", 1)
     before = lookup.events
@@ -172,21 +177,21 @@ def test_an_old_session_that_closes_later_touches_nothing(lookup):
     assert refusal(lookup.registry.identified, old)[0] == 404
 
 
-def test_a_copied_id_does_not_push_out_the_node_that_has_it(lookup):
+def test_a_copied_id_does_not_push_out_the_node_that_has_it(lookup: Lookup) -> None:
     lookup.identify()
     errno, reason = refusal(lookup.identify, name="copy")
     assert errno == 409
     assert reason.startswith("id_in_use")
 
 
-def test_a_newer_incarnation_wins_whatever_it_is_called(lookup):
+def test_a_newer_incarnation_wins_whatever_it_is_called(lookup: Lookup) -> None:
     session = lookup.identify()
     lookup.identify(name="renamed", incarnation=2)
     assert lookup.closed == [session]
     assert [node["name"] for node in lookup.ask("nodes")["nodes"]] == ["renamed"]
 
 
-def test_a_node_whose_socket_closed_may_come_back_from_another_address(lookup):
+def test_a_node_whose_socket_closed_may_come_back_from_another_address(lookup: Lookup) -> None:
     lookup.disconnect(lookup.identify())
     lookup.identify(origin="http://10.0.0.9:5000")
     assert [(node["origin"], node["status"]) for node in lookup.ask("nodes")["nodes"]] == [
@@ -194,7 +199,7 @@ def test_a_node_whose_socket_closed_may_come_back_from_another_address(lookup):
     ]
 
 
-def test_a_node_whose_socket_closed_keeps_its_table_until_the_snapshot(lookup):
+def test_a_node_whose_socket_closed_keeps_its_table_until_the_snapshot(lookup: Lookup) -> None:
     session = lookup.identify()
     lookup.announce(session, "s.j", 1, seq=5)
     lookup.disconnect(session)
@@ -203,7 +208,7 @@ def test_a_node_whose_socket_closed_keeps_its_table_until_the_snapshot(lookup):
     assert lookup.registry.tombstones == []
 
 
-def test_a_silent_node_that_connects_again_is_alive_for_another_ttl(lookup):
+def test_a_silent_node_that_connects_again_is_alive_for_another_ttl(lookup: Lookup) -> None:
     lookup.identify()
     lookup.wait(TTL - 2)
     lookup.identify()
@@ -212,14 +217,14 @@ def test_a_silent_node_that_connects_again_is_alive_for_another_ttl(lookup):
     assert lookup.status() == "suspect"
 
 
-def test_a_session_that_has_ended_can_not_identify_itself(lookup):
+def test_a_session_that_has_ended_can_not_identify_itself(lookup: Lookup) -> None:
     old = lookup.identify()
     lookup.identify()
     assert refusal(lookup.identify, old, name="n2", id="id2") == (404, "session_ended: connect again")
     assert [node.identity.name for node in lookup.registry.nodes] == ["n1"]
 
 
-def test_a_0_5_peer_pushes_out_a_node_that_is_silent(lookup):
+def test_a_0_5_peer_pushes_out_a_node_that_is_silent(lookup: Lookup) -> None:
     session = lookup.identify()
     lookup.wait(2 * INTERVAL)
     lookup.legacy("n1")
@@ -227,13 +232,13 @@ def test_a_0_5_peer_pushes_out_a_node_that_is_silent(lookup):
     assert [node.identity.id for node in lookup.registry.nodes] == [None]
 
 
-def test_a_0_5_peer_is_no_party_to_a_conflict(lookup):
+def test_a_0_5_peer_is_no_party_to_a_conflict(lookup: Lookup) -> None:
     lookup.legacy("n1", origin="http://elsewhere:5000")
     lookup.identify()
     assert [node["conflict"] for node in lookup.ask("nodes")["nodes"]] == [False, False]
 
 
-def test_a_node_that_changes_its_name_ends_a_conflict(lookup):
+def test_a_node_that_changes_its_name_ends_a_conflict(lookup: Lookup) -> None:
     lookup.identify()
     second = lookup.identify(id="id2")
     lookup.wait(2 * INTERVAL)
@@ -245,23 +250,24 @@ def test_a_node_that_changes_its_name_ends_a_conflict(lookup):
 # Tables
 
 
-def change(lookup, session, seq, call, *args):
+def change(lookup: Lookup, session: int, seq: int | None, call: str, *args: Any) -> bool:
     node = lookup.registry.identified(session)
     getattr(lookup.registry.tables, call)(node, *args, seq)
     return node.resync
 
 
 @pytest.mark.row("LP-03", "LP-04", "LP-05", "LP-06", "LP-41", "LP-42", "LP-43")
-def test_a_0_5_peer_announces_and_takes_back(lookup):
+def test_a_0_5_peer_announces_and_takes_back(lookup: Lookup) -> None:
     session = lookup.legacy()
-    for call, *args in [
+    changes: list[tuple[str, str, *tuple[Process | int, ...]]] = [
         ("register_job", "s.j"),
         ("put_process", "s.j", Process(1)),
         ("put_process", "s.j", Process(2)),
         ("put_process", "s.j", Process(2)),
         ("drop_process", "s.j", 1),
         ("drop_process", "s.j", 1),
-    ]:
+    ]
+    for call, *args in changes:
         change(lookup, session, None, call, *args)
     assert lookup.pids("s.j") == {"old": [2]}
     change(lookup, session, None, "unregister_job", "s.j")
@@ -282,7 +288,7 @@ def test_a_0_5_peer_announces_and_takes_back(lookup):
 
 
 @pytest.mark.row("LP-16", "LP-17")
-def test_what_does_not_fit_the_table_is_refused(lookup):
+def test_what_does_not_fit_the_table_is_refused(lookup: Lookup) -> None:
     session = lookup.legacy()
     assert refusal(change, lookup, session, None, "put_process", "s.j", Process(1)) == (404, "job_not_found")
     assert refusal(change, lookup, session, None, "drop_process", "s.j", 1) == (404, "job_not_found")
@@ -292,7 +298,7 @@ def test_what_does_not_fit_the_table_is_refused(lookup):
     assert "s.j" in reason
 
 
-def test_numbered_changes_are_made_once_and_in_order(lookup):
+def test_numbered_changes_are_made_once_and_in_order(lookup: Lookup) -> None:
     session = lookup.identify()
     assert not change(lookup, session, 1, "register_job", "s.j")
     assert not change(lookup, session, 2, "put_process", "s.j", Process(1))
@@ -301,7 +307,7 @@ def test_numbered_changes_are_made_once_and_in_order(lookup):
     assert lookup.pids("s.j") == {"n1": [1]}
 
 
-def test_a_gap_asks_for_a_snapshot_and_is_not_made(lookup):
+def test_a_gap_asks_for_a_snapshot_and_is_not_made(lookup: Lookup) -> None:
     session = lookup.identify()
     lookup.announce(session, "s.j", 1, seq=5)
     assert change(lookup, session, 7, "drop_process", "s.j", 1)
@@ -312,7 +318,7 @@ def test_a_gap_asks_for_a_snapshot_and_is_not_made(lookup):
 
 
 @pytest.mark.parametrize(("seq", "resync"), [(4, True), (5, False), (6, True), (None, False)])
-def test_a_ping_with_another_number_asks_for_a_snapshot(lookup, seq, resync):
+def test_a_ping_with_another_number_asks_for_a_snapshot(lookup: Lookup, seq: int | None, resync: bool) -> None:
     session = lookup.identify()
     lookup.announce(session, "s.j", 1, seq=5)
     node = lookup.registry.identified(session)
@@ -320,14 +326,14 @@ def test_a_ping_with_another_number_asks_for_a_snapshot(lookup, seq, resync):
     assert node.resync is resync
 
 
-def test_a_snapshot_that_is_older_than_what_is_known_is_passed_over(lookup):
+def test_a_snapshot_that_is_older_than_what_is_known_is_passed_over(lookup: Lookup) -> None:
     session = lookup.identify()
     lookup.announce(session, "s.j", 1, seq=5)
     lookup.announce(session, "s.j", 9, seq=4)
     assert lookup.pids("s.j") == {"n1": [1]}
 
 
-def test_a_snapshot_that_was_asked_for_is_the_truth_whatever_its_number(lookup):
+def test_a_snapshot_that_was_asked_for_is_the_truth_whatever_its_number(lookup: Lookup) -> None:
     session = lookup.identify()
     lookup.announce(session, "s.j", 1, seq=5)
     lookup.registry.tables.check_seq(lookup.registry.identified(session), 2)
@@ -335,7 +341,7 @@ def test_a_snapshot_that_was_asked_for_is_the_truth_whatever_its_number(lookup):
     assert lookup.pids("s.j") == {"n1": [9]}
 
 
-def test_a_snapshot_publishes_only_what_it_changes(lookup):
+def test_a_snapshot_publishes_only_what_it_changes(lookup: Lookup) -> None:
     session = lookup.identify()
     node = lookup.registry.identified(session)
     lookup.registry.tables.replace(node, 1, {"s.a": [Process(1), Process(2)], "s.b": [Process(3)]})
@@ -359,7 +365,9 @@ def test_a_snapshot_publishes_only_what_it_changes(lookup):
         ("replace", None),
     ],
 )
-def test_a_numbered_change_that_changes_nothing_else_counts_all_the_same(lookup, call, args):
+def test_a_numbered_change_that_changes_nothing_else_counts_all_the_same(
+    lookup: Lookup, call: str, args: list[Any]
+) -> None:
     session = lookup.identify()
     lookup.announce(session, "s.j", 1, seq=5)
     (source,) = lookup.ask("find_job", "s.j")["sources"]
@@ -373,11 +381,11 @@ def test_a_numbered_change_that_changes_nothing_else_counts_all_the_same(lookup,
     assert lookup.ask("find_job", "s.j")["sources"] == [source]
 
 
-def test_answers_follow_each_change(lookup):
+def test_answers_follow_each_change(lookup: Lookup) -> None:
     session = lookup.identify()
     lookup.announce(session, "s.a", 1)
 
-    def asked():
+    def asked() -> dict[str, Any]:
         jobs = {job["name"]: job["sources"] for job in lookup.ask("jobs")["jobs"]}
         assert all(jobs[name] == lookup.ask("find_job", name)["sources"] for name in ("s.a", "s.b") if name in jobs)
         (table,) = lookup.snapshot()["nodes"]
@@ -396,7 +404,7 @@ def test_answers_follow_each_change(lookup):
     assert asked() == {"s.a": [], "s.b": []}
 
 
-def test_processes_that_drain_are_listed_but_not_among_the_pids(lookup):
+def test_processes_that_drain_are_listed_but_not_among_the_pids(lookup: Lookup) -> None:
     session = lookup.identify()
     node = lookup.registry.identified(session)
     processes = [Process(1, "starting"), Process(2, "ready"), Process(3, "draining")]
@@ -410,7 +418,7 @@ def test_processes_that_drain_are_listed_but_not_among_the_pids(lookup):
     ]
 
 
-def test_a_node_that_drains_offers_no_pids(lookup):
+def test_a_node_that_drains_offers_no_pids(lookup: Lookup) -> None:
     session = lookup.identify()
     lookup.announce(session, "s.j", 1)
     lookup.registry.tables.set_draining(lookup.registry.identified(session), True)
@@ -427,7 +435,7 @@ def test_a_node_that_drains_offers_no_pids(lookup):
 # Leases
 
 
-def test_a_node_is_alive_then_suspect_then_expired(lookup):
+def test_a_node_is_alive_then_suspect_then_expired(lookup: Lookup) -> None:
     session = lookup.identify()
     lookup.announce(session, "s.j", 1)
     lookup.wait(INTERVAL)
@@ -444,7 +452,7 @@ def test_a_node_is_alive_then_suspect_then_expired(lookup):
     assert lookup.events[-3:] == [("add_process", "n1", "s.j", 1), ("update_node", "n1"), ("remove_node", "n1")]
 
 
-def test_an_interval_is_missed_when_the_message_is_late_by_more_than_half_of_it(lookup):
+def test_an_interval_is_missed_when_the_message_is_late_by_more_than_half_of_it(lookup: Lookup) -> None:
     lookup.identify()
     lookup.wait(1.5 * INTERVAL)
     assert lookup.status() == "alive"
@@ -452,7 +460,7 @@ def test_an_interval_is_missed_when_the_message_is_late_by_more_than_half_of_it(
     assert lookup.status() == "suspect"
 
 
-def test_answers_tell_when_a_node_was_heard_and_that_it_is_back(lookup):
+def test_answers_tell_when_a_node_was_heard_and_that_it_is_back(lookup: Lookup) -> None:
     session = lookup.identify()
     lookup.announce(session, "s.j", 1)
     lookup.wait(2 * INTERVAL)
@@ -466,7 +474,7 @@ def test_answers_tell_when_a_node_was_heard_and_that_it_is_back(lookup):
     assert source["node_info"] == lookup.ask("nodes")["nodes"][0]
 
 
-def test_a_closed_socket_makes_a_node_suspect_at_once(lookup):
+def test_a_closed_socket_makes_a_node_suspect_at_once(lookup: Lookup) -> None:
     session = lookup.identify()
     lookup.wait(1)
     lookup.disconnect(session)
@@ -477,7 +485,7 @@ def test_a_closed_socket_makes_a_node_suspect_at_once(lookup):
     assert lookup.status() is None
 
 
-def test_anything_heard_begins_the_lease_anew(lookup):
+def test_anything_heard_begins_the_lease_anew(lookup: Lookup) -> None:
     session = lookup.identify()
     lookup.wait(2 * INTERVAL)
     lookup.heard(session)
@@ -487,7 +495,7 @@ def test_anything_heard_begins_the_lease_anew(lookup):
 
 
 @pytest.mark.row("LK-10")
-def test_a_0_5_peer_goes_with_its_connection(lookup):
+def test_a_0_5_peer_goes_with_its_connection(lookup: Lookup) -> None:
     session = lookup.legacy()
     change(lookup, session, None, "register_job", "s.j")
     lookup.disconnect(session)
@@ -496,7 +504,7 @@ def test_a_0_5_peer_goes_with_its_connection(lookup):
     assert lookup.registry.tombstones == []
 
 
-def test_a_0_5_peer_goes_after_ttl_of_silence(lookup):
+def test_a_0_5_peer_goes_after_ttl_of_silence(lookup: Lookup) -> None:
     session = lookup.legacy()
     lookup.wait(TTL - 1)
     assert lookup.status("old") is not None
@@ -505,7 +513,7 @@ def test_a_0_5_peer_goes_after_ttl_of_silence(lookup):
     assert lookup.closed == [session]
 
 
-def test_a_connection_has_some_seconds_to_identify_itself_whatever_else_it_sends(lookup):
+def test_a_connection_has_some_seconds_to_identify_itself_whatever_else_it_sends(lookup: Lookup) -> None:
     session = lookup.connect()
     lookup.wait(MAX_IDENTIFY_TIMEOUT - 1, session)
     assert not lookup.closed
@@ -513,7 +521,7 @@ def test_a_connection_has_some_seconds_to_identify_itself_whatever_else_it_sends
     assert lookup.closed == [session]
 
 
-def test_a_connection_without_a_name_leaves_nothing_and_displaces_no_change(lookup):
+def test_a_connection_without_a_name_leaves_nothing_and_displaces_no_change(lookup: Lookup) -> None:
     session = lookup.connect()
     lookup.disconnect(session)
     lookup.disconnect(session)
@@ -523,7 +531,7 @@ def test_a_connection_without_a_name_leaves_nothing_and_displaces_no_change(look
 
 
 @pytest.mark.parametrize("reason", ["left", "expired", "deleted"])
-def test_a_node_that_is_gone_is_remembered_for_two_ttl(lookup, reason):
+def test_a_node_that_is_gone_is_remembered_for_two_ttl(lookup: Lookup, reason: str) -> None:
     session = lookup.identify(incarnation=3)
     lookup.announce(session, "s.j", 1, seq=9)
     if reason == "left":
@@ -543,7 +551,7 @@ def test_a_node_that_is_gone_is_remembered_for_two_ttl(lookup, reason):
     assert lookup.messages[-1] == {"event": "forget_node", **grave}
 
 
-def test_of_very_many_that_are_gone_the_oldest_are_forgotten(lookup):
+def test_of_very_many_that_are_gone_the_oldest_are_forgotten(lookup: Lookup) -> None:
     for number in range(MAX_TOMBSTONES + 2):
         lookup.registry.leave(lookup.identify(id=f"id{number}"), lookup.now)
     graves = lookup.ask("nodes")["tombstones"]
@@ -551,14 +559,14 @@ def test_of_very_many_that_are_gone_the_oldest_are_forgotten(lookup):
     assert [message["id"] for message in lookup.messages if message["event"] == "forget_node"] == ["id0", "id1"]
 
 
-def test_an_id_that_comes_back_has_no_tombstone(lookup):
+def test_an_id_that_comes_back_has_no_tombstone(lookup: Lookup) -> None:
     session = lookup.identify()
     lookup.registry.leave(session, lookup.now)
     lookup.identify()
     assert lookup.registry.tombstones == []
 
 
-def test_a_deleted_node_must_exist(lookup):
+def test_a_deleted_node_must_exist(lookup: Lookup) -> None:
     lookup.legacy()
     assert refusal(lookup.registry.delete, "id1", lookup.now) == (404, "node_not_found")
 
@@ -567,14 +575,16 @@ def test_a_deleted_node_must_exist(lookup):
 
 
 @pytest.mark.parametrize(("late", "extended"), [(0.0, 0.0), (7.5, 0.0), (7.6, 7.6), (100.0, 100.0)])
-def test_a_tick_that_is_late_by_more_than_half_an_interval_means_a_pause_that_long(late, extended):
+def test_a_tick_that_is_late_by_more_than_half_an_interval_means_a_pause_that_long(
+    late: float, extended: float
+) -> None:
     lease = Lease(TTL, INTERVAL)
     pauses = PauseDetector(lease, 1000.0)
     assert pauses.tick(1000.0 + lease.tick + late) == pytest.approx(extended)
     assert pauses.tick(1000.0 + 2 * lease.tick + late) == 0.0
 
 
-def test_a_pause_extends_what_holds_for_0_5_peers_and_for_connections_without_a_name(lookup):
+def test_a_pause_extends_what_holds_for_0_5_peers_and_for_connections_without_a_name(lookup: Lookup) -> None:
     lookup.legacy()
     session = lookup.connect()
     lookup.wait(MAX_IDENTIFY_TIMEOUT - 4)
@@ -587,7 +597,7 @@ def test_a_pause_extends_what_holds_for_0_5_peers_and_for_connections_without_a_
 
 
 @pytest.mark.parametrize("pause", [INTERVAL, 2 * INTERVAL + 2, 60.0, 3600.0])
-def test_a_pause_of_lookupd_is_not_the_nodes_silence(lookup, pause):
+def test_a_pause_of_lookupd_is_not_the_nodes_silence(lookup: Lookup, pause: float) -> None:
     lookup.identify()
     old = lookup.legacy()
     lookup.wait(INTERVAL)
@@ -602,7 +612,7 @@ def test_a_pause_of_lookupd_is_not_the_nodes_silence(lookup, pause):
     assert old in lookup.closed
 
 
-def test_a_tick_that_is_a_little_late_changes_nothing(lookup):
+def test_a_tick_that_is_a_little_late_changes_nothing(lookup: Lookup) -> None:
     lookup.identify()
     lookup.wait(TTL - 3)
     lookup.pause(3)
@@ -612,12 +622,14 @@ def test_a_tick_that_is_a_little_late_changes_nothing(lookup):
 # Self-preservation
 
 
-def grow(lookup, count):
+def grow(lookup: Lookup, count: int) -> list[int]:
     return [lookup.identify(name=f"n{k}", id=f"id{k}") for k in range(count)]
 
 
 @pytest.mark.parametrize(("nodes", "silent"), [(10, 6), (8, 5)])
-def test_when_most_nodes_go_silent_together_they_are_kept_and_the_answers_marked_stale(lookup, nodes, silent):
+def test_when_most_nodes_go_silent_together_they_are_kept_and_the_answers_marked_stale(
+    lookup: Lookup, nodes: int, silent: int
+) -> None:
     sessions = grow(lookup, nodes)
     lookup.wait(TTL + 10, *sessions[silent:])
     assert len(list(lookup.registry.nodes)) == nodes
@@ -630,14 +642,14 @@ def test_when_most_nodes_go_silent_together_they_are_kept_and_the_answers_marked
 
 
 @pytest.mark.parametrize(("nodes", "silent"), [(7, 7), (10, 5)])
-def test_few_nodes_or_half_of_them_do_expire(lookup, nodes, silent):
+def test_few_nodes_or_half_of_them_do_expire(lookup: Lookup, nodes: int, silent: int) -> None:
     sessions = grow(lookup, nodes)
     lookup.wait(TTL + 1, *sessions[silent:])
     assert len(list(lookup.registry.nodes)) == nodes - silent
     assert not lookup.registry.stale
 
 
-def test_closed_sockets_are_no_silence(lookup):
+def test_closed_sockets_are_no_silence(lookup: Lookup) -> None:
     sessions = grow(lookup, 10)
     for session in sessions[:8]:
         lookup.disconnect(session)
@@ -645,7 +657,7 @@ def test_closed_sockets_are_no_silence(lookup):
     assert len(list(lookup.registry.nodes)) == 2
 
 
-def test_preservation_ends_when_half_are_heard_and_the_rest_get_a_ttl_more(lookup):
+def test_preservation_ends_when_half_are_heard_and_the_rest_get_a_ttl_more(lookup: Lookup) -> None:
     sessions = grow(lookup, 10)
     lookup.wait(3 * TTL)
     lookup.wait(1, *sessions[:4])
@@ -658,7 +670,7 @@ def test_preservation_ends_when_half_are_heard_and_the_rest_get_a_ttl_more(looku
     assert len(list(lookup.registry.nodes)) == 5
 
 
-def test_preservation_ends_after_ten_ttl(lookup):
+def test_preservation_ends_after_ten_ttl(lookup: Lookup) -> None:
     grow(lookup, 10)
     lookup.wait(10 * TTL)
     assert lookup.registry.stale
@@ -667,7 +679,7 @@ def test_preservation_ends_after_ten_ttl(lookup):
     assert list(lookup.registry.nodes) == []
 
 
-def test_preservation_ends_when_an_operator_deletes_silent_nodes(lookup):
+def test_preservation_ends_when_an_operator_deletes_silent_nodes(lookup: Lookup) -> None:
     sessions = grow(lookup, 10)
     lookup.wait(TTL + 1, *sessions[6:])
     assert lookup.registry.stale
@@ -681,7 +693,7 @@ def test_preservation_ends_when_an_operator_deletes_silent_nodes(lookup):
 
 
 @pytest.mark.parametrize(("nodes", "window"), [(1, 1.0), (500, 1.0), (2000, 4.0)])
-def test_the_reconnect_window_grows_with_the_cluster(lookup, nodes, window):
+def test_the_reconnect_window_grows_with_the_cluster(lookup: Lookup, nodes: int, window: float) -> None:
     grow(lookup, nodes)
     assert lookup.registry.reconnect_window == window
 
@@ -692,13 +704,13 @@ SECRET = "5f0d" * 16
 ID = node_id(SECRET)
 
 
-def test_an_id_is_the_first_half_of_the_hash_of_the_secret():
+def test_an_id_is_the_first_half_of_the_hash_of_the_secret() -> None:
     assert node_id("abc") == "ba7816bf8f01cfea414140de5dae2223"
 
 
 @pytest.mark.parametrize("proof", ["wrong", None])
 @pytest.mark.parametrize("state", ["connected", "suspect", "gone"])
-def test_an_id_that_was_proved_can_not_be_claimed(lookup, proof, state):
+def test_an_id_that_was_proved_can_not_be_claimed(lookup: Lookup, proof: str | None, state: str) -> None:
     session = lookup.identify(id=ID, proof=SECRET)
     if state == "suspect":
         lookup.disconnect(session)
@@ -711,12 +723,12 @@ def test_an_id_that_was_proved_can_not_be_claimed(lookup, proof, state):
     assert lookup.status() == "alive"
 
 
-def test_a_wrong_proof_is_refused_for_an_unknown_id_too(lookup):
+def test_a_wrong_proof_is_refused_for_an_unknown_id_too(lookup: Lookup) -> None:
     assert refusal(lookup.identify, id="id1", proof="anything") == (403, "identity_not_proved")
 
 
 @pytest.mark.parametrize("gone", [False, True])
-def test_the_owner_of_an_id_displaces_a_claim_without_proof(lookup, gone):
+def test_the_owner_of_an_id_displaces_a_claim_without_proof(lookup: Lookup, gone: bool) -> None:
     claim = lookup.identify(id=ID, name="evil", incarnation=2**62)
     if gone:
         lookup.registry.leave(claim, lookup.now)
@@ -726,7 +738,7 @@ def test_the_owner_of_an_id_displaces_a_claim_without_proof(lookup, gone):
     assert gone or claim in lookup.closed
 
 
-def test_an_earlier_start_of_a_node_that_runs_elsewhere_is_a_copy(lookup):
+def test_an_earlier_start_of_a_node_that_runs_elsewhere_is_a_copy(lookup: Lookup) -> None:
     lookup.identify(incarnation=5)
     errno, reason = refusal(lookup.identify, incarnation=3, name="copy")
     assert (errno, reason.partition(":")[0]) == (409, "id_in_use")
@@ -735,7 +747,7 @@ def test_an_earlier_start_of_a_node_that_runs_elsewhere_is_a_copy(lookup):
 # Limits of a node
 
 
-def endpoints(count):
+def endpoints(count: int) -> tuple[Endpoint, ...]:
     return tuple(Endpoint("http", "10.0.0.7", 8000) for _ in range(count))
 
 
@@ -747,7 +759,7 @@ def endpoints(count):
         ("endpoints", {"s.j": [Process(pid, "ready", endpoints(64)) for pid in range(MAX_NODE_ENDPOINTS // 64 + 1)]}),
     ],
 )
-def test_a_snapshot_over_the_limits_changes_nothing(lookup, what, jobs):
+def test_a_snapshot_over_the_limits_changes_nothing(lookup: Lookup, what: str, jobs: dict[str, list[Process]]) -> None:
     session = lookup.identify()
     lookup.announce(session, "s.small", 1)
     errno, reason = refusal(lookup.announce_table, session, jobs, seq=2)
@@ -755,7 +767,7 @@ def test_a_snapshot_over_the_limits_changes_nothing(lookup, what, jobs):
     assert list(lookup.registry.tables.jobs) == ["s.small"]
 
 
-def test_a_change_over_the_limits_is_refused_and_the_next_one_is_made(lookup):
+def test_a_change_over_the_limits_is_refused_and_the_next_one_is_made(lookup: Lookup) -> None:
     session = lookup.identify()
     lookup.announce_table(session, {f"s.j{number}": [] for number in range(MAX_NODE_JOBS)})
     node, tables = lookup.registry.identified(session), lookup.registry.tables
@@ -766,7 +778,7 @@ def test_a_change_over_the_limits_is_refused_and_the_next_one_is_made(lookup):
     assert "s.more" in tables.jobs
 
 
-def test_the_size_of_a_table_is_counted_through_all_changes(lookup):
+def test_the_size_of_a_table_is_counted_through_all_changes(lookup: Lookup) -> None:
     session = lookup.identify()
     node, tables = lookup.registry.identified(session), lookup.registry.tables
     tables.register_job(node, "s.j")
@@ -786,11 +798,11 @@ def test_the_size_of_a_table_is_counted_through_all_changes(lookup):
     assert tables.entries == 0
 
 
-def test_all_nodes_together_have_a_bounded_table(lookup, monkeypatch):
+def test_all_nodes_together_have_a_bounded_table(lookup: Lookup, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gaffer_lookupd.job_index.MAX_ENTRIES", 10)
     first, second = lookup.identify(name="n1", id="id1"), lookup.identify(name="n2", id="id2")
     lookup.announce_table(first, {f"s.j{number}": [] for number in range(6)})
-    four = {f"s.j{number}": [] for number in range(4)}
+    four: dict[str, list[Process]] = {f"s.j{number}": [] for number in range(4)}
     assert refusal(lookup.announce_table, second, {**four, "s.more": []})[1].startswith("registry_full")
     lookup.announce_table(second, four)
     lookup.announce_table(second, {"s.j0": [Process(1)]}, seq=3)
@@ -798,7 +810,9 @@ def test_all_nodes_together_have_a_bounded_table(lookup, monkeypatch):
     lookup.announce_table(second, {"s.j0": [Process(pid) for pid in range(9)]}, seq=4)
 
 
-def test_a_new_node_takes_the_place_of_the_one_that_is_silent_for_longest(lookup, monkeypatch):
+def test_a_new_node_takes_the_place_of_the_one_that_is_silent_for_longest(
+    lookup: Lookup, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("gaffer_lookupd.registry.MAX_NODES", 2)
     lookup.identify(name="n1", id="id1")
     second = lookup.identify(name="n2", id="id2")
@@ -812,7 +826,7 @@ def test_a_new_node_takes_the_place_of_the_one_that_is_silent_for_longest(lookup
 # Warming
 
 
-def test_answers_are_stale_until_lookupd_has_warmed_up():
+def test_answers_are_stale_until_lookupd_has_warmed_up() -> None:
     lookup = Lookup(warmup=5)
     lookup.identify()
     lookup.wait(4)
@@ -835,7 +849,7 @@ def test_answers_are_stale_until_lookupd_has_warmed_up():
         ([], 20),
     ],
 )
-def test_warming_ends_once_all_should_be_back_as_far_as_nodes_know(windows, seconds):
+def test_warming_ends_once_all_should_be_back_as_far_as_nodes_know(windows: list[float | None], seconds: float) -> None:
     lookup = Lookup(warmup=20, settles=True)
     for number, window in enumerate(windows):
         lookup.identify(name=f"n{number}", id=f"id{number}", reconnect_window=window)
@@ -845,7 +859,7 @@ def test_warming_ends_once_all_should_be_back_as_far_as_nodes_know(windows, seco
     assert not lookup.registry.warming
 
 
-def test_leases_end_while_lookupd_warms_up():
+def test_leases_end_while_lookupd_warms_up() -> None:
     lookup = Lookup(warmup=TTL)
     lookup.disconnect(lookup.identify())
     lookup.wait(TTL - 1)
@@ -857,14 +871,14 @@ def test_leases_end_while_lookupd_warms_up():
 # Tombstones
 
 
-def test_an_answer_has_the_tombstones_of_what_it_is_about(lookup):
+def test_an_answer_has_the_tombstones_of_what_it_is_about(lookup: Lookup) -> None:
     for number, job in enumerate(["s.a", "s.b", "t.a"]):
         session = lookup.identify(name=f"n{number}", id=f"id{number}")
         lookup.announce(session, job, 1)
         lookup.registry.leave(session, lookup.now)
     lookup.registry.leave(lookup.identify(name="idle", id="id3"), lookup.now)
 
-    def buried(query, *args):
+    def buried(query: str, *args: str | None) -> list[str]:
         return [grave["id"] for grave in lookup.ask(query, *args)["tombstones"]]
 
     assert buried("find_job", "s.a") == ["id0"]
@@ -877,20 +891,20 @@ def test_an_answer_has_the_tombstones_of_what_it_is_about(lookup):
     assert buried("find_job", "s.a") == []
 
 
-def test_the_jobs_of_tombstones_are_bounded(lookup):
-    jobs = {f"s.j{number}": [] for number in range(MAX_NODE_JOBS)}
+def test_the_jobs_of_tombstones_are_bounded(lookup: Lookup) -> None:
+    jobs: dict[str, list[Process]] = {f"s.j{number}": [] for number in range(MAX_NODE_JOBS)}
     for number in range(MAX_TOMBSTONE_JOBS // MAX_NODE_JOBS + 1):
         session = lookup.identify(name=f"n{number}", id=f"id{number}")
         lookup.announce_table(session, jobs)
         lookup.registry.leave(session, lookup.now)
-    assert lookup.registry.tombstones[0].id == "id1"
+    assert lookup.registry.tombstones[0]["id"] == "id1"
     assert len(lookup.ask("find_job", "s.j0")["tombstones"]) == MAX_TOMBSTONE_JOBS // MAX_NODE_JOBS
 
 
 # Snapshots that are taken slowly
 
 
-def test_a_snapshot_shows_one_moment_whatever_changes_while_it_is_sent(lookup):
+def test_a_snapshot_shows_one_moment_whatever_changes_while_it_is_sent(lookup: Lookup) -> None:
     session = lookup.identify()
     lookup.announce(session, "s.a", 1, 2)
     node, tables = lookup.registry.identified(session), lookup.registry.tables

@@ -79,7 +79,8 @@ def _pids(job: str) -> list[int]:
     """The processes of a known job, which is loaded again when it is gone, stopped, scaled to none or another one."""
     info = _node.get(f"{_url}/jobs/{job}/{job}").json()
     if info.get("active") and info["max_processes"] and JOB.items() <= info["config"].items():
-        return info["processes"]
+        pids: list[int] = info["processes"]
+        return pids
     _node.delete(f"{_url}/jobs/{job}/{job}")
     _node.post(f"{_url}/jobs/{job}", json={"name": job, **JOB})
     return []

@@ -34,7 +34,8 @@ class Answer:
         body = self.json
         assert set(body) >= {"error", "errno", "message", "path", "hint"}, body
         assert body["errno"] == self.status
-        return body["error"]
+        code: str = body["error"]
+        return code
 
 
 @dataclass
@@ -190,7 +191,8 @@ async def run_script(node: HttpNode, code: str = ECHO, **settings: Any) -> int:
     job = script("job", code, **{"redirect_output": ["out", "err"], "redirect_input": True, **settings})
     assert (await node.call("POST", "/jobs/default", job)).status == 200
 
-    async def pids() -> Any:
-        return (await node.call("GET", "/jobs/default/job/pids")).json["pids"]
+    async def pids() -> list[int]:
+        found: list[int] = (await node.call("GET", "/jobs/default/job/pids")).json["pids"]
+        return found
 
     return (await eventually_async(pids))[0]

@@ -7,6 +7,7 @@ from typing import Any
 
 from gaffer import Manager
 from gaffer.loop import new_loop
+from gaffer.schemas.responses import LastExit
 
 
 @contextlib.contextmanager
@@ -43,3 +44,10 @@ class Recording:
 
     def of(self, name: str) -> list[dict[str, Any]]:
         return [message for seen, message in self.seen if seen == name]
+
+
+def last_exit(manager: Manager, job: str) -> LastExit:
+    """How the last process of the job ended; one must have."""
+    found = manager.info(job)["last_exit"]
+    assert found is not None, f"no process of {job} has ended"
+    return found

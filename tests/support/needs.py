@@ -6,14 +6,18 @@ as every other skip does (tests/conftest.py), so that a machine that lost a need
 
 import functools
 import glob
+import grp
 import os
+import pwd
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from pathlib import Path
 
 import pytest
+
+from support.strangers import STRANGER
 
 STRICT = os.environ.get("GAFFER_TEST_STRICT") == "1"
 
@@ -56,6 +60,16 @@ def _no_userns() -> str | None:
     return f"needs user namespaces for all users: {answer}" if answer else None
 
 
+def _no_pidns() -> str | None:
+    answer = _try(["unshare", "--pid", "--fork", "true"])
+    return f"needs PID namespaces: {answer}" if answer else None
+
+
+def _no_mount() -> str | None:
+    answer = _try(["unshare", "--mount", "mount", "-t", "tmpfs", "none", "/mnt"])
+    return f"needs mount(2): {answer}" if answer else None
+
+
 def _no_iptables() -> str | None:
     answer = _try(["unshare", "--net", "iptables", "--list"])
     return f"needs iptables in network namespaces: {answer}" if answer else None
@@ -96,6 +110,24 @@ def faketime_library() -> str | None:
     return next(iter(glob.glob("/usr/lib/*/faketime/libfaketimeMT.so.1")), None)
 
 
+def _no_shared_group() -> str | None:
+    return None if shared_group() is not None else "needs a group that is not our user's own, or root"
+
+
+def shared_group() -> int | None:
+    """A group that this user can give files to and that others can be in; None when it is in no such group.
+
+    The group that useradd(8) makes for a user is not shared.
+    """
+    if os.geteuid() == 0:
+        return STRANGER
+    user = pwd.getpwuid(os.geteuid())
+    groups = {os.getegid(), *os.getgroups()}
+    if user.pw_gid in groups and grp.getgrgid(user.pw_gid).gr_name == user.pw_name:
+        groups.remove(user.pw_gid)
+    return min(groups, default=None)
+
+
 def _no_linux() -> str | None:
     return None if sys.platform == "linux" else "needs Linux"
 
@@ -117,6 +149,8 @@ needs_root = _need("root", _no_root)
 needs_docker = _need("docker", _no_docker)
 needs_base_image = _need("base image", _no_base_image)
 needs_netns = _need("netns", _no_netns)
+needs_pidns = _need("pidns", _no_pidns)
+needs_mount = _need("mount", _no_mount)
 needs_userns = _need("userns", _no_userns)
 needs_iptables = _need("iptables", _no_iptables)
 needs_browser = _need("browser", _no_browser)
@@ -124,6 +158,7 @@ needs_nginx = _need("nginx", _no_nginx)
 needs_prometheus = _need("prometheus", _no_prometheus)
 needs_curl = _need("curl", _no_curl)
 needs_faketime = _need("faketime", _no_faketime)
+needs_shared_group = _need("shared group", _no_shared_group)
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -135,7 +170,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport() -> Iterator[None]:
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
     report = yield
     if STRICT and report.skipped and not hasattr(report, "wasxfail"):
         _fail(report)
@@ -143,7 +178,7 @@ def pytest_runtest_makereport() -> Iterator[None]:
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_make_collect_report() -> Iterator[None]:
+def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
     report = yield
     if STRICT and report.skipped:
         _fail(report)
@@ -151,6 +186,7 @@ def pytest_make_collect_report() -> Iterator[None]:
 
 
 def _fail(report: pytest.TestReport | pytest.CollectReport) -> None:
+    assert isinstance(report.longrepr, tuple)  # that of a skip
     _file, _line, reason = report.longrepr
     report.outcome = "failed"
     report.longrepr = f"{reason} (a skip is a failure here: GAFFER_TEST_STRICT=1)"

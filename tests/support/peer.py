@@ -48,7 +48,7 @@ class Peer:
 
     def close(self) -> None:
         """End the connection as a killed process does: no close frame, only the socket's end."""
-        self._socket.shutdown()
+        self._socket.shutdown()  # type: ignore[no-untyped-call]
 
 
 @contextmanager

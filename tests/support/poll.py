@@ -3,16 +3,17 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from typing import Literal, TypeVar, overload
 
 T = TypeVar("T")
+NotYet = Literal[False] | None  # what a predicate may return besides a T; it never comes out
 
 INTERVAL = 0.01
 DEADLINE = 10.0
 
 
 def eventually(
-    predicate: Callable[[], T],
+    predicate: Callable[[], T | NotYet],
     timeout: float = DEADLINE,
     *,
     message: str = "the condition did not become true",
@@ -24,21 +25,42 @@ def eventually(
     what was waited for (`message`) and what came last.
     """
     deadline = time.monotonic() + timeout
+    not_yet: tuple[type[Exception], ...] = (AssertionError, *retry_on)
     while True:
         last: object
         try:
             if value := predicate():
                 return value
             last = value
-        except (AssertionError, *retry_on) as error:
+        except not_yet as error:
             last = error
         if time.monotonic() >= deadline:
             raise _late(timeout, message, last)
         time.sleep(INTERVAL)
 
 
+@overload
 async def eventually_async(
-    predicate: Callable[[], T | Awaitable[T]],
+    predicate: Callable[[], Awaitable[T | NotYet]],
+    timeout: float = ...,
+    *,
+    message: str = ...,
+    retry_on: tuple[type[Exception], ...] = ...,
+) -> T: ...
+
+
+@overload
+async def eventually_async(
+    predicate: Callable[[], T | NotYet],
+    timeout: float = ...,
+    *,
+    message: str = ...,
+    retry_on: tuple[type[Exception], ...] = ...,
+) -> T: ...
+
+
+async def eventually_async(
+    predicate: Callable[[], T | NotYet | Awaitable[T | NotYet]],
     timeout: float = DEADLINE,
     *,
     message: str = "the condition did not become true",
@@ -46,6 +68,7 @@ async def eventually_async(
 ) -> T:
     """`eventually` on the event loop, which runs on between two tries; `predicate` may be a coroutine function."""
     deadline = time.monotonic() + timeout
+    not_yet: tuple[type[Exception], ...] = (AssertionError, *retry_on)
     while True:
         last: object
         try:
@@ -53,7 +76,7 @@ async def eventually_async(
             if value := (await result if isinstance(result, Awaitable) else result):
                 return value
             last = value
-        except (AssertionError, *retry_on) as error:
+        except not_yet as error:
             last = error
         if time.monotonic() >= deadline:
             raise _late(timeout, message, last)

@@ -5,6 +5,7 @@ from typing import Any
 
 import msgspec
 
+from gaffer.schemas.common import ProcessState
 from gaffer.schemas.messages import Identify, Process
 from gaffer_lookupd.changes import ChangeLog
 from gaffer_lookupd.lease import Lease
@@ -74,7 +75,7 @@ class Lookup:
         """Identify a new session as a peer of 0.5."""
         return self.identify(name=name, id=None, **more)
 
-    def announce(self, session: int, job: str, *pids: int, seq: int = 1, state: str = "ready") -> None:
+    def announce(self, session: int, job: str, *pids: int, seq: int = 1, state: ProcessState = "ready") -> None:
         """Send a snapshot of one job."""
         self.announce_table(session, {job: [Process(pid, state) for pid in pids]}, seq=seq)
 

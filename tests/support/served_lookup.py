@@ -18,9 +18,10 @@ from gaffer_lookupd.registry import Registry
 
 
 class ServedLookup:
-    """Serve `application`; `limit` changes are kept, and the clock of the registry stands at 0."""
+    """Serve `application`, at `url`; `limit` changes are kept, and the clock of the registry stands at 0."""
 
     def __init__(self, limit: int = 1000) -> None:
+        self.url = ""
         self.changes = ChangeLog(limit)
         self.registry = Registry(Lease(), epoch="e", changes=self.changes, now=0.0)
         policy = make_policy(own_uid=0, own_names=(), anonymous=(Scope.READ,))
@@ -51,3 +52,10 @@ async def slow_reader(url: str) -> AsyncIterator[tuple[asyncio.StreamReader, asy
     finally:
         writer.close()
         await writer.wait_closed()
+
+
+def both_ways(writer: asyncio.StreamWriter) -> asyncio.Transport:
+    """The transport of a writer's socket, which can pause reading, too."""
+    transport = writer.transport
+    assert isinstance(transport, asyncio.Transport)
+    return transport

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 
 
 class Receiver:
@@ -17,7 +18,7 @@ class Receiver:
         self.authorization: str | None = None
         self.open = threading.Event()  # while it is not set, requests wait
         self.open.set()
-        self.events: dict[str, list[tuple[str, dict]]] = {}
+        self.events: dict[str, list[tuple[str, dict[str, Any]]]] = {}
 
     def names(self, path: str) -> list[str]:
         return [event["event"] for _, event in self.events.get(path, [])]

@@ -4,8 +4,9 @@ from collections.abc import Mapping
 from typing import Any, cast
 
 from gaffer.jobs.names import split_job_name
+from gaffer.schemas.lookup import JobSource
 from gaffer_client.merge import Merged
-from gaffer_client.responses import JobAnswer, JobsAnswer, NodesAnswer, SessionsAnswer, Source
+from gaffer_client.responses import JobAnswer, JobsAnswer, NodesAnswer, SessionsAnswer
 
 Rest = Mapping[str, Any]
 """What every answer has beside its content: `stale`, `lookups`, and of a single lookup `epoch` and `seq`."""
@@ -18,7 +19,7 @@ def nodes_answer(merged: Merged, rest: Rest) -> NodesAnswer:
 
 def sessions_answer(merged: Merged, rest: Rest) -> SessionsAnswer:
     """The document of `/sessions`."""
-    sessions: dict[str, dict[str, list[Source]]] = {}
+    sessions: dict[str, dict[str, list[JobSource]]] = {}
     for name, sources in merged.jobs.items():
         sessions.setdefault(session_of(name), {})[name] = sources
     listed = [{"sessionid": session, "jobs": jobs} for session, jobs in sessions.items()]

@@ -6,11 +6,13 @@ from typing import TYPE_CHECKING
 from msgspec import UNSET
 
 from gaffer.jobs.names import JobName
+from gaffer.schemas.bodies import NewPid, PidList, ProcessCount
+from gaffer.schemas.stats import JobStats
 from gaffer_client.naming import checked_job_name
-from gaffer_client.responses import JobInfo, JobStats, JobStatus, NumProcesses, Pid, Pids
 from gaffer_client.transport import path_of
 
 if TYPE_CHECKING:
+    from gaffer.schemas.responses import JobInfo, JobStatus
     from gaffer_client.node import Server
 
 
@@ -27,12 +29,16 @@ class Job:
     def __repr__(self) -> str:
         return f"Job({self.server.url!r}, {self.name!r})"
 
-    def info(self) -> JobInfo:
+    def info(self) -> "JobInfo":
         """What the node knows about it (R-45)."""
+        from gaffer.schemas.responses import JobInfo  # brings in the settings of jobs
+
         return self.server.transport.get(self._path, JobInfo)
 
-    def status(self) -> JobStatus:
+    def status(self) -> "JobStatus":
         """The short answer: is it active, and its numbers of processes (R-28)."""
+        from gaffer.schemas.responses import JobStatus
+
         return self.server.transport.get(path_of("status", self.name), JobStatus)
 
     def stats(self) -> JobStats:
@@ -57,13 +63,13 @@ class Job:
     @property
     def numprocesses(self) -> int:
         """How many processes it is meant to have."""
-        answer = self.server.transport.get(self._path + "/numprocesses", NumProcesses)
+        answer = self.server.transport.get(self._path + "/numprocesses", ProcessCount)
         return answer["numprocesses"]
 
     @property
     def pids(self) -> list[int]:
         """The internal pids of its processes."""
-        return self.server.transport.get(self._path + "/pids", Pids)["pids"]
+        return self.server.transport.get(self._path + "/pids", PidList)["pids"]
 
     def start(self) -> None:
         """Start it, if it is not started."""
@@ -95,7 +101,7 @@ class Job:
         answer = self.server.transport.request(
             "POST", self._path + "/commit", document={key: value for key, value in given.items() if value is not None}
         )
-        return self.server.transport.decode(answer, Pid)["pid"]
+        return self.server.transport.decode(answer, NewPid)["pid"]
 
     def kill(self, signal: int | str) -> None:
         """Send a signal, by number or name, to all its processes."""
@@ -109,4 +115,4 @@ class Job:
     def _set_number(self, path: str, document: object = UNSET) -> int:
         transport = self.server.transport
         answer = transport.request("POST", path, document=document)
-        return transport.decode(answer, NumProcesses)["numprocesses"]
+        return transport.decode(answer, ProcessCount)["numprocesses"]

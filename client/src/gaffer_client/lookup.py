@@ -6,13 +6,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self, TypeVar
 
+from gaffer.schemas.lookup import JobSource, JobsResponse, NodesResponse, SessionsResponse, SourcesResponse
 from gaffer_client import composing
 from gaffer_client.errors import GafferClientError, ServerError, StatusError, Unreachable
 from gaffer_client.eventsource import Watcher
 from gaffer_client.live import HEARTBEAT, IDLE_TIMEOUT, WATCH_TIMEOUT, LiveLookup
 from gaffer_client.merge import Merged, View, bridged, merge
 from gaffer_client.panel import GRACE, LATE, Panel
-from gaffer_client.responses import JobAnswer, JobsAnswer, NodesAnswer, SessionsAnswer, Source
+from gaffer_client.responses import JobAnswer, JobsAnswer, NodesAnswer, SessionsAnswer
 from gaffer_client.transport import Transport, path_of, unreachable, with_query
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ REMEMBERED = 256  # answers that are kept for the time when nobody answers; thos
 
 T = TypeVar("T")
 
-_JobsOf = Callable[[Any], Mapping[str, list[Source]]]
+_JobsOf = Callable[[Any], Mapping[str, list[JobSource]]]
 
 
 class _Reply(NamedTuple):
@@ -150,33 +151,33 @@ class Lookup:
 
     def nodes(self) -> NodesAnswer:
         """All nodes (LP-33)."""
-        return composing.nodes_answer(*self._ask("/nodes", NodesAnswer, lambda document: {}))
+        return composing.nodes_answer(*self._ask("/nodes", NodesResponse, lambda document: {}))
 
     def sessions(self, node: str | None = None) -> SessionsAnswer:
         """All sessions with their jobs (LP-34), or those of the nodes with that name (LP-35)."""
         path = "/sessions" if node is None else path_of("sessions", node)
-        return composing.sessions_answer(*self._ask(path, SessionsAnswer, _jobs_of_sessions))
+        return composing.sessions_answer(*self._ask(path, SessionsResponse, _jobs_of_sessions))
 
     def jobs(self) -> JobsAnswer:
         """All jobs and the nodes that have them (LP-36)."""
-        return composing.jobs_answer(*self._ask("/jobs", JobsAnswer, _jobs_of_list))
+        return composing.jobs_answer(*self._ask("/jobs", JobsResponse, _jobs_of_list))
 
     def find_job(self, name: str) -> JobAnswer:
         """The nodes that have the job `session.name` (LP-37); no sources when it is unknown."""
         merged, rest = self._ask(
-            "/findJob", JobAnswer, lambda document: {name: document["sources"]}, query={"name": name}
+            "/findJob", SourcesResponse, lambda document: {name: document["sources"]}, query={"name": name}
         )
         return composing.job_answer(merged, rest, name)
 
     def find_session(self, sessionid: str) -> JobsAnswer:
         """The jobs of a session and the nodes that have them (LP-38); no jobs when it is unknown."""
-        found = self._ask("/findSession", JobsAnswer, _jobs_of_list, query={"sessionid": sessionid})
+        found = self._ask("/findSession", JobsResponse, _jobs_of_list, query={"sessionid": sessionid})
         return composing.jobs_answer(*found)
 
     def opinions(self, name: str) -> dict[str, View | GafferClientError]:
         """What each of them says: all nodes that it knows, and which have the job `name`; or why it says nothing."""
         replies = self._replies(
-            "/findJob", JobAnswer, lambda document: {name: document["sources"]}, {"name": name}, grace=LATE
+            "/findJob", SourcesResponse, lambda document: {name: document["sources"]}, {"name": name}, grace=LATE
         )
         return {url: reply.view if isinstance(reply, _Reply) else reply for url, reply in replies.items()}
 
@@ -221,7 +222,7 @@ class Lookup:
         deadline = time.monotonic() + self._timeout
 
         def fetch(transport: Transport) -> _Reply:
-            ask_nodes = partial(transport.get, "/nodes", NodesAnswer, deadline=deadline)
+            ask_nodes = partial(transport.get, "/nodes", NodesResponse, deadline=deadline)
             # The nodes come first, so that a node is at least as far in the second answer as in the first.
             nodes = ask_nodes() if with_nodes and path != "/nodes" else None
             document = transport.get(path, shape, query=query, deadline=deadline)
@@ -257,11 +258,11 @@ def _remember(kept: OrderedDict[str, T], question: str, answer: T) -> None:
         kept.popitem(last=False)
 
 
-def _jobs_of_sessions(document: SessionsAnswer) -> dict[str, list[Source]]:
+def _jobs_of_sessions(document: SessionsResponse) -> dict[str, list[JobSource]]:
     return {name: sources for session in document["sessions"] for name, sources in session["jobs"].items()}
 
 
-def _jobs_of_list(document: JobsAnswer) -> dict[str, list[Source]]:
+def _jobs_of_list(document: JobsResponse) -> dict[str, list[JobSource]]:
     return {job["name"]: job["sources"] for job in document["jobs"]}
 
 

@@ -8,16 +8,16 @@ since, or another lookup still hears it; a node that left is gone wherever an ea
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple, TypeAlias
+from typing import Final, NamedTuple, TypeAlias
 
-from gaffer_client.responses import NodeInfo, Source, Tombstone
+from gaffer.schemas.lookup import AgedNodeInfo, JobSource, Tombstone
 
 NodeKey: TypeAlias = str | tuple[str, str]
 
-LEFT = "left"
-SUSPECT = "suspect"
-DRAINING = "draining"
-ALIVE = "alive"
+LEFT: Final = "left"
+SUSPECT: Final = "suspect"
+DRAINING: Final = "draining"
+ALIVE: Final = "alive"
 
 
 @dataclass(frozen=True)
@@ -29,8 +29,8 @@ class View:
     """
 
     url: str
-    nodes: Sequence[NodeInfo] = ()
-    jobs: Mapping[str, Sequence[Source]] = field(default_factory=dict)
+    nodes: Sequence[AgedNodeInfo] = ()
+    jobs: Mapping[str, Sequence[JobSource]] = field(default_factory=dict)
     tombstones: Sequence[Tombstone] = ()
     stale: bool = False
     warming: bool = False
@@ -40,8 +40,8 @@ class View:
 class Merged(NamedTuple):
     """One answer out of many; `agree` holds the urls of the views that say the same by themselves."""
 
-    nodes: list[NodeInfo]
-    jobs: dict[str, list[Source]]
+    nodes: list[AgedNodeInfo]
+    jobs: dict[str, list[JobSource]]
     stale: bool
     agree: list[str]
 
@@ -59,7 +59,7 @@ class _Position(NamedTuple):
 
 class _Sighting(NamedTuple):
     position: _Position
-    node: NodeInfo
+    node: AgedNodeInfo
     view: View
 
 
@@ -79,7 +79,7 @@ def merge(views: Sequence[View]) -> Merged:
         if not any(_buries(grave, key, best.position, heard.position.hearing) for grave in graves):
             believed[key] = best._replace(node=_with_status(best.node, heard.node, [s.node for s in same_life]))
 
-    jobs: dict[str, list[Source]] = {}
+    jobs: dict[str, list[JobSource]] = {}
     for name in sorted({name for view in views for name in view.jobs}):
         sources = [
             _with_node(source, believed[key].node)
@@ -114,7 +114,7 @@ def bridged(views: Sequence[View], earlier: Sequence[View]) -> list[View]:
     return [*views, *(replace(view, stale=True, earlier=True) for view in earlier if view.url in warming)]
 
 
-def node_key(node: NodeInfo) -> NodeKey:
+def node_key(node: AgedNodeInfo) -> NodeKey:
     """What makes a node the same in the answers of several lookups: its id, for older nodes name and origin."""
     return node.get("id") or (node["name"], node["origin"])
 
@@ -131,7 +131,7 @@ def _sightings(view: View) -> dict[NodeKey, _Sighting]:
     return found
 
 
-def _position(node: NodeInfo) -> _Position:
+def _position(node: AgedNodeInfo) -> _Position:
     status = node.get("status", "alive")
     hearing = 0 if status == SUSPECT else 1 if status == DRAINING else 2
     return _Position(node.get("incarnation") or 0, node.get("seq") or 0, hearing)
@@ -145,7 +145,7 @@ def _buries(grave: Tombstone, key: NodeKey, position: _Position, hearing: int) -
     return grave.get("reason") == LEFT and grave["seq"] > position.seq  # leaving is a change with a number of its own
 
 
-def _with_status(node: NodeInfo, heard: NodeInfo, same_life: Sequence[NodeInfo]) -> NodeInfo:
+def _with_status(node: AgedNodeInfo, heard: AgedNodeInfo, same_life: Sequence[AgedNodeInfo]) -> AgedNodeInfo:
     """`node`, not suspect when `heard`, the entry of the lookup that hears it best, is not; with a conflict of any."""
     merged = node.copy()
     if "status" in heard:
@@ -159,14 +159,14 @@ def _with_status(node: NodeInfo, heard: NodeInfo, same_life: Sequence[NodeInfo])
     return merged
 
 
-def _is_draining(node: NodeInfo) -> bool | None:
+def _is_draining(node: AgedNodeInfo) -> bool | None:
     """Whether the node drains, None when its entry does not say so because it is suspect."""
     if "draining" in node:
         return node["draining"]
     return None if node.get("status") == SUSPECT else node.get("status") == DRAINING
 
 
-def _with_node(source: Source, node: NodeInfo) -> Source:
+def _with_node(source: JobSource, node: AgedNodeInfo) -> JobSource:
     merged = source.copy()
     merged["node_info"] = node
     if "status" in node:
@@ -176,7 +176,7 @@ def _with_node(source: Source, node: NodeInfo) -> Source:
     return merged
 
 
-def _order(node: NodeInfo) -> tuple[str, str, str]:
+def _order(node: AgedNodeInfo) -> tuple[str, str, str]:
     return node["name"], node["origin"], node.get("id") or ""
 
 
@@ -184,7 +184,7 @@ def _positions(sightings: Mapping[NodeKey, _Sighting]) -> dict[NodeKey, tuple[in
     return {key: sighting.position[:2] for key, sighting in sightings.items()}
 
 
-def _content(jobs: Mapping[str, Sequence[Source]]) -> set[tuple[str, NodeKey, tuple[int, ...]]]:
+def _content(jobs: Mapping[str, Sequence[JobSource]]) -> set[tuple[str, NodeKey, tuple[int, ...]]]:
     return {
         (name, node_key(source["node_info"]), tuple(sorted(source["pids"])))
         for name, sources in jobs.items()

@@ -4,8 +4,8 @@ from urllib.parse import urlsplit
 
 from gaffer.errors import GafferError
 from gaffer.jobs.names import DEFAULT_SESSION, JobName, parse_job_name
+from gaffer.schemas.lookup import NodeInfo
 from gaffer_client.errors import BadRequest
-from gaffer_client.responses import NodeInfo
 
 
 def checked_job_name(name: object, url: str, session: str | None = None) -> JobName:

@@ -5,12 +5,14 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Self
 
 from gaffer.jobs.names import JobName, parse_pid
+from gaffer.schemas.bodies import DrainState, HealthInfo, JobList, PidList, SessionList, VersionInfo
+from gaffer.schemas.keys import KeyInfo, KeyList, NewKey
+from gaffer.schemas.stats import JobStats
 from gaffer.streams.event_log import ALL, normal
 from gaffer_client.eventsource import Lost, Watcher
 from gaffer_client.jobs import Job
 from gaffer_client.naming import checked_job_name
 from gaffer_client.processes import Process
-from gaffer_client.responses import Drain, Health, Jobs, JobStats, KeyInfo, KeyList, NewKey, Pids, Sessions, Version
 from gaffer_client.transport import DEFAULT_TIMEOUT, Transport, path_of, with_query
 
 if TYPE_CHECKING:
@@ -79,38 +81,38 @@ class Server:
     @property
     def version(self) -> str:
         """The version of the node's gafferd."""
-        return self.transport.get("/version", Version)["version"]
+        return self.transport.get("/version", VersionInfo)["version"]
 
     def ping(self) -> bool:
         """True when the node answers that it is well."""
         return self.transport.request("GET", "/ping").body.strip() == b"OK"
 
-    def health(self) -> Health:
+    def health(self) -> HealthInfo:
         """How the node is, and whether it reaches its lookups."""
-        return self.transport.get("/health", Health)
+        return self.transport.get("/health", HealthInfo)
 
-    def drained(self) -> Drain:
+    def drained(self) -> DrainState:
         """How far the node is out of service."""
-        return self.transport.get("/drain", Drain)
+        return self.transport.get("/drain", DrainState)
 
-    def drain(self) -> Drain:
+    def drain(self) -> DrainState:
         """Take the node out of service: lookups are told, then its processes end; it takes a while, see `drained`."""
-        return self.transport.decode(self.transport.request("POST", "/drain"), Drain)
+        return self.transport.decode(self.transport.request("POST", "/drain"), DrainState)
 
-    def resume(self) -> Drain:
+    def resume(self) -> DrainState:
         """Put the node back into service: its jobs start again."""
-        return self.transport.decode(self.transport.request("DELETE", "/drain"), Drain)
+        return self.transport.decode(self.transport.request("DELETE", "/drain"), DrainState)
 
     # Sessions and jobs
 
     def sessions(self) -> list[str]:
         """The sessions that have jobs."""
-        return self.transport.get("/sessions", Sessions)["sessions"]
+        return self.transport.get("/sessions", SessionList)["sessions"]
 
     def jobs(self, session: str | None = None) -> list[str]:
         """The qualified names of all jobs, or those of a session; NotFound when there is no such session."""
         path = "/jobs" if session is None else path_of("jobs", session)
-        return self.transport.get(path, Jobs)["jobs"]
+        return self.transport.get(path, JobList)["jobs"]
 
     def jobs_walk(self, callback: Callable[["Server", "Job"], object], session: str | None = None) -> None:
         """Call `callback(server, job)` for each job."""
@@ -159,7 +161,7 @@ class Server:
 
     def pids(self) -> list[int]:
         """The internal pids of all running processes."""
-        return self.transport.get("/pids", Pids)["pids"]
+        return self.transport.get("/pids", PidList)["pids"]
 
     def is_process(self, pid: int) -> bool:
         """Whether there is a running process with that internal pid."""

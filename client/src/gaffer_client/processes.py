@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from gaffer_client.responses import ProcessStats
+from gaffer.schemas.stats import OneProcessStats, ProcessStats
 from gaffer_client.transport import path_of
 
 if TYPE_CHECKING:
@@ -30,9 +30,9 @@ class Process:
         """What the node knows about it (R-58)."""
         return self.server.transport.get(self._path, dict[str, Any])
 
-    def stats(self) -> dict[str, Any]:
+    def stats(self) -> ProcessStats:
         """Its CPU, memory and the like (R-61)."""
-        return self.server.transport.get(self._path + "/stats", ProcessStats)["stats"]
+        return self.server.transport.get(self._path + "/stats", OneProcessStats)["stats"]
 
     def stop(self) -> None:
         """Stop it; its job starts another in its place."""

@@ -9,29 +9,30 @@ from typing import Any, NamedTuple, cast
 
 import msgspec
 
-from gaffer_client.merge import NodeKey, View, node_key
-from gaffer_client.responses import (
-    JobEvent,
-    NodeEvent,
-    NodeInfo,
-    ProcessEntry,
-    ProcessEvent,
-    SnapshotEvent,
-    Source,
-    StaleEvent,
+from gaffer.schemas.lookup import (
+    AgedNodeInfo,
+    JobMessage,
+    JobSource,
+    NodeMessage,
+    NodeProcess,
+    ProcessMessage,
+    SnapshotMessage,
+    StaleMessage,
     Tombstone,
 )
+from gaffer_client.merge import NodeKey, View, node_key
+from gaffer_client.shapes import tolerant
 
 _DRAINING = "draining"
 _NOT_OF_THE_NODE = ("event", "reason", "jobs", "age_ms")
 
 _SHAPES: Mapping[str, type] = {
-    "snapshot": SnapshotEvent,
-    "stale": StaleEvent,
+    "snapshot": SnapshotMessage,
+    "stale": StaleMessage,
     "forget_node": Tombstone,
-    **dict.fromkeys(("identify", "update_node", "remove_node"), NodeEvent),
-    **dict.fromkeys(("add_job", "remove_job"), JobEvent),
-    **dict.fromkeys(("add_process", "update_process", "remove_process"), ProcessEvent),
+    **dict.fromkeys(("identify", "update_node", "remove_node"), NodeMessage),
+    **dict.fromkeys(("add_job", "remove_job"), JobMessage),
+    **dict.fromkeys(("add_process", "update_process", "remove_process"), ProcessMessage),
 }
 
 
@@ -49,8 +50,8 @@ class Touched(NamedTuple):
 
 @dataclass
 class _Node:
-    info: NodeInfo
-    jobs: dict[str, dict[int, ProcessEntry]] = field(default_factory=dict)
+    info: AgedNodeInfo
+    jobs: dict[str, dict[int, NodeProcess]] = field(default_factory=dict)
 
 
 class Topology:
@@ -86,7 +87,7 @@ class Topology:
         if shape is None:
             return Touched()
         try:
-            msgspec.convert(message, shape)
+            msgspec.convert(message, tolerant(shape))
             return self._handle(event, message)
         except msgspec.ValidationError as error:
             raise OutOfStep(f"{event}: {error}") from None
@@ -145,7 +146,7 @@ class Topology:
                 node.jobs[name] = {process["pid"]: process for process in processes}
                 self._holders.setdefault(name, set()).add(key)
 
-    def _change_node(self, event: str, key: NodeKey, info: NodeInfo, message: Mapping[str, Any]) -> None:
+    def _change_node(self, event: str, key: NodeKey, info: AgedNodeInfo, message: Mapping[str, Any]) -> None:
         if event == "identify":
             self.tombstones.pop(str(info.get("id")), None)
             self._nodes.setdefault(key, _Node(info)).info = info
@@ -156,10 +157,10 @@ class Topology:
                 self._unindex(name, key)
             if id := info.get("id"):
                 incarnation, seq = info.get("incarnation") or 0, info.get("seq") or 0
-                reason = str(message.get("reason", ""))
-                self.tombstones[id] = {"id": id, "incarnation": incarnation, "seq": seq, "reason": reason}
+                tombstone = {"id": id, "incarnation": incarnation, "seq": seq, "reason": message.get("reason", "")}
+                self.tombstones[id] = cast(Tombstone, tombstone)
 
-    def _change_job(self, event: str, key: NodeKey, info: NodeInfo, message: Mapping[str, Any]) -> None:
+    def _change_job(self, event: str, key: NodeKey, info: AgedNodeInfo, message: Mapping[str, Any]) -> None:
         node, name = self._nodes[key], message["job_name"]
         node.info = info
         match event:
@@ -173,7 +174,7 @@ class Topology:
                 del node.jobs[name][message["pid"]]
             case _:
                 pid = message["pid"]
-                process: ProcessEntry = {"pid": pid, "state": message["state"], "endpoints": message["endpoints"]}
+                process: NodeProcess = {"pid": pid, "state": message["state"], "endpoints": message["endpoints"]}
                 node.jobs[name][pid] = process
 
     def _unindex(self, name: str, key: NodeKey) -> None:
@@ -181,20 +182,21 @@ class Topology:
         if not self._holders[name]:
             del self._holders[name]
 
-    def _source(self, key: NodeKey, name: str) -> Source:
+    def _source(self, key: NodeKey, name: str) -> JobSource:
         node = self._nodes[key]
         info, processes = node.info, node.jobs[name]
         # A node that is silent shows that in place of its draining.
         idle = info.get("draining", info.get("status") == _DRAINING)
         live = [] if idle else [process["pid"] for process in processes.values() if process["state"] != _DRAINING]
-        return {
+        source = {
             "name": info["name"],
             "pids": live,
             "node_info": info,
             "status": info.get("status", "alive"),
             "processes": sorted(processes.values(), key=lambda process: process["pid"]),
         }
+        return cast(JobSource, source)  # which has no age
 
 
-def _info(message: Mapping[str, Any]) -> NodeInfo:
-    return cast(NodeInfo, {key: value for key, value in message.items() if key not in _NOT_OF_THE_NODE})
+def _info(message: Mapping[str, Any]) -> AgedNodeInfo:
+    return cast(AgedNodeInfo, {key: value for key, value in message.items() if key not in _NOT_OF_THE_NODE})

@@ -13,8 +13,9 @@ from urllib.parse import quote, urlencode, urlsplit
 
 import msgspec
 
+from gaffer.schemas.common import Done
 from gaffer_client.errors import InvalidURL, MalformedAnswer, NotFound, StatusError, Unreachable, status_error
-from gaffer_client.responses import Done
+from gaffer_client.shapes import tolerant
 
 if TYPE_CHECKING:
     import requests
@@ -233,7 +234,7 @@ class Transport:
         """The JSON document of an answer; raises MalformedAnswer when it is none or not of that shape."""
         try:
             document = msgspec.json.decode(answer.body)
-            msgspec.convert(document, shape)
+            msgspec.convert(document, tolerant(shape))
         except _UNREADABLE as error:
             raise MalformedAnswer(
                 f"{self.url} gave an answer that can't be understood: {error}",

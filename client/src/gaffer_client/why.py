@@ -4,11 +4,15 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
+from gaffer.schemas.bodies import LookupdState
+from gaffer.schemas.lookup import AgedNodeInfo, JobSource
 from gaffer_client.merge import Merged, NodeKey, View, merge, node_key
 from gaffer_client.naming import display_name, in_state
-from gaffer_client.responses import JobInfo, LookupLink, NodeInfo, Source
+
+if TYPE_CHECKING:
+    from gaffer.schemas.responses import JobInfo
 
 _LAST_LINES = 3  # of the output of a process
 _READY, _DRAINING, _SUSPECT, _LEFT = "ready", "draining", "suspect", "left"
@@ -20,9 +24,9 @@ class Report(NamedTuple):
     Or `error`, why it said nothing.
     """
 
-    node: NodeInfo
-    job: JobInfo | None = None
-    lookupds: Sequence[LookupLink] = ()
+    node: AgedNodeInfo
+    job: "JobInfo | None" = None
+    lookupds: Sequence[LookupdState] = ()
     error: str | None = None
 
 
@@ -41,7 +45,7 @@ class Inquiry:
         return merge(self.views)
 
     @cached_property
-    def sources(self) -> dict[NodeKey, Source]:
+    def sources(self) -> dict[NodeKey, JobSource]:
         """The nodes that have the job, according to all lookups together."""
         return {node_key(source["node_info"]): source for source in self.merged.jobs.get(self.name, [])}
 
@@ -94,7 +98,7 @@ def _namesakes(inquiry: Inquiry) -> Iterator[str]:
         yield f"{number} nodes are called {name}: {origins}"
 
 
-def _about(inquiry: Inquiry, key: NodeKey, source: Source) -> Iterator[str]:
+def _about(inquiry: Inquiry, key: NodeKey, source: JobSource) -> Iterator[str]:
     """What is odd about one of the nodes that have the job."""
     node = source["node_info"]
     name = display_name(node)
@@ -116,7 +120,7 @@ def _about(inquiry: Inquiry, key: NodeKey, source: Source) -> Iterator[str]:
         yield from _links(report)
 
 
-def _who_differs(view: View, key: NodeKey, source: Source, name: str, job: str) -> Iterator[str]:
+def _who_differs(view: View, key: NodeKey, source: JobSource, name: str, job: str) -> Iterator[str]:
     """How one lookup differs from what all say together about a node."""
     known = next((node for node in view.nodes if node_key(node) == key), None)
     here = next((each for each in view.jobs.get(job, ()) if node_key(each["node_info"]) == key), None)
@@ -128,7 +132,7 @@ def _who_differs(view: View, key: NodeKey, source: Source, name: str, job: str) 
         yield f"{view.url} says {_pids(here['pids'])} for {name}{_behind(here['node_info'], source['node_info'])}"
 
 
-def _behind(node: NodeInfo | None, best: NodeInfo) -> str:
+def _behind(node: AgedNodeInfo | None, best: AgedNodeInfo) -> str:
     position = node and (node.get("incarnation"), node.get("seq"))
     if node is None or position == (best.get("incarnation"), best.get("seq")):
         return ""
@@ -137,7 +141,7 @@ def _behind(node: NodeInfo | None, best: NodeInfo) -> str:
     return f": it knows change {node.get('seq')} of the node, others change {best.get('seq')}"
 
 
-def _against(report: Report, source: Source, name: str) -> Iterator[str]:
+def _against(report: Report, source: JobSource, name: str) -> Iterator[str]:
     """How what a node says itself differs from what the lookups say of it."""
     if report.error is not None:
         yield f"{name} itself gave no answer: {report.error}"
@@ -149,7 +153,7 @@ def _against(report: Report, source: Source, name: str) -> Iterator[str]:
         yield from _trouble(report.job, name)
 
 
-def _trouble(job: JobInfo, name: str) -> Iterator[str]:
+def _trouble(job: "JobInfo", name: str) -> Iterator[str]:
     """Why the processes of a job don't stay up on a node, with the last lines of the last one that ended."""
     if job["state"] == "running" and not job["reason"]:
         return
@@ -186,6 +190,6 @@ def _pids(pids: Sequence[int]) -> str:
     return " ".join(map(str, sorted(pids))) if pids else "no process"
 
 
-def _seconds(node: NodeInfo) -> str:
+def _seconds(node: AgedNodeInfo) -> str:
     age = node.get("age_ms")
     return "a while" if age is None else f"{age / 1000:.1f} s"

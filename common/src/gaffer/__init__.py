@@ -8,9 +8,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Manager", "Plugin", "__version__", "version_info"]
 
-from gaffer.runtime.version import __version__
-
-version_info = (0, 6, 0)
+from gaffer.runtime.version import __version__, version_info
 
 
 def __getattr__(name: str) -> Any:

@@ -20,7 +20,7 @@ def quoted(value: Any) -> str:
 class GafferError(Exception):
     """Base of all errors Gaffer raises on purpose.
 
-    `reason` is a stable code for programs, `errno` the HTTP status, `message` a sentence for people, `path` the
+    `reason` is a stable code for programs, `errno` the HTTP status, `message` a human-readable sentence, `path` the
     place in the input (`$.jobs[0].cmd`) and `hint` what to do next.
     """
 
@@ -81,6 +81,16 @@ class ConfigError(BadRequest, ValueError):
         return body
 
 
+class InvalidValue(Exception):
+    """A value does not fit its rule."""
+
+    def __init__(self, message: str, hint: str | None = None, path: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+        self.path = path
+
+
 class BadValue(BadRequest, ValueError):
     """An argument makes no sense: a signal (`bad_signal`), a count (`bad_operation`)."""
 
@@ -137,12 +147,12 @@ class ProcessConflict(ProcessError, KeyError):
 
 
 class ManagerStopping(ProcessError):
-    """The manager is on its way out and takes no more orders."""
+    """The manager is stopping and accepts no more commands."""
 
     errno = 503
     reason = "stopping"
 
-    def __init__(self, message: str = "the node is stopping and takes no more changes") -> None:
+    def __init__(self, message: str = "the node is stopping and accepts no more changes") -> None:
         super().__init__(None, None, message)
 
 
@@ -159,7 +169,7 @@ class NodeDraining(ProcessError):
 
 
 class StartFailed(GafferError):
-    """A program could not be started; `reason` says why (`program_not_found`, `not_executable`, `bad_cwd`...)."""
+    """A program could not be started; `reason` is the code (`program_not_found`, `not_executable`, `bad_cwd`...)."""
 
     errno = 400
     reason = "start_failed"

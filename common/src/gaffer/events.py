@@ -62,7 +62,7 @@ class EventEmitter:
     def publish_record(self, names: tuple[str, ...], arguments: Callable[[str], Arguments]) -> None:
         """Emit one record under its name and aliases, none of which ends with a dot; see Event.
 
-        `arguments` is called later, once for each listener and reader: it must not depend on what changes.
+        `arguments` is called later, once for each listener and reader; its result must not depend on changing state.
         """
         record = Event(names, arguments)
         with self._lock:
@@ -105,7 +105,7 @@ class EventEmitter:
                 self._by_pattern.pop(normal(evtype), None)
 
     def close(self) -> None:
-        """Drop all listeners and what is not delivered yet, and close the history; to be called on the loop."""
+        """Drop all listeners and undelivered events, and close the history; call on the loop."""
         with self._lock:
             self._closed = True
             self._by_pattern.clear()
@@ -117,14 +117,14 @@ class EventEmitter:
             self._history.close()
 
     def reopen(self) -> None:
-        """Undo `close`; listeners that subscribed since hear what is published from now on."""
+        """Undo `close`; listeners that subscribed since then receive later events."""
         with self._lock:
             self._closed = False
         if self._history is not None:
             self._history.reopen()
 
     def flush(self) -> None:
-        """Deliver what is waiting now; to be called on the loop."""
+        """Deliver all pending events; call on the loop."""
         while True:
             with self._lock:
                 self._scheduled = None

@@ -80,7 +80,8 @@ class Loop:
 def spare_memory(loop: asyncio.AbstractEventLoop) -> None:
     """Slow the loop of a daemon down while there is no memory.
 
-    A callback that found none is often due again at once: it would take all time and fill the disk with its log.
+    A callback that runs out of memory is often due again at once: it would use all CPU time and
+    fill the disk with its log.
     """
     loop.set_exception_handler(_handle_error)
 

@@ -119,8 +119,8 @@ class Manager(LegacyNames):
     def start(self, apps: Iterable[Any] = (), applications: Iterable[Any] = ()) -> None:
         """Start supervising, then the applications in order, in the loop. A second start is a no-op.
 
-        After a stop it starts anew, without the jobs it had. Raises what an application raises, and TypeError for an
-        object that is not an application; nothing stays started then. On the running loop itself an application whose
+        After a stop it starts again without its former jobs. Raises what an application raises, and TypeError for an
+        object that is not an application; then nothing stays started. On the running loop itself an application whose
         `start` is a coroutine function is refused with RuntimeError; everywhere else `start` is awaited.
         """
         self._life.start(apps, applications)
@@ -140,7 +140,7 @@ class Manager(LegacyNames):
     def restart(self, callback: Callable[[Any], Any] | None = None) -> None:
         """Restart the applications, then all processes; `callback(manager)` once the old processes are gone.
 
-        Another restart meanwhile is ignored.
+        A second restart during the first is ignored.
         """
         self._life.restart(callback)
 
@@ -179,7 +179,7 @@ class Manager(LegacyNames):
         return names
 
     def jobs_walk(self, callback: "Callable[[Manager, str], Any]", sessionid: str | None = None) -> None:
-        """Call `callback(manager, qualified_name)` for each job there is now."""
+        """Call `callback(manager, qualified_name)` for each loaded job."""
         for name in self.jobs(sessionid):
             callback(self, name)
 
@@ -203,7 +203,7 @@ class Manager(LegacyNames):
         env: Mapping[str, str] | None = None,
         start: bool = True,
     ) -> None:
-        """Register several jobs, or none when one of them can't be. Raises like `load`."""
+        """Register several jobs, all or none. Raises like `load`."""
         if isinstance(configs, ProcessConfig):
             raise TypeError("expected a list of ProcessConfig, got one: call load()")
         wanted = [(arguments.name_of(config, sessionid), config) for config in configs]
@@ -212,7 +212,7 @@ class Manager(LegacyNames):
             seen: set[JobName] = set()
             for name, _ in wanted:
                 if name in self._jobs or name in seen:
-                    raise ProcessConflict(f"there is a job {name} already", hint="unload it first, or update it")
+                    raise ProcessConflict(f"the job {name} already exists", hint="unload it first, or update it")
                 seen.add(name)
             for name, config in wanted:
                 stored = config.replace(name=name.name, env={**config.env, **(env or {})})
@@ -229,7 +229,7 @@ class Manager(LegacyNames):
             self._executor.touch(*(name for name, _ in wanted))
 
     def _adopt(self, job: Job) -> bool:
-        """Give a new job the processes that an earlier one of its name detached; whether there are any."""
+        """Give a new job the detached processes of its predecessor; return whether there are any."""
         theirs = self._jobs.adopt(job.name)
         for record in theirs:
             pid = self._jobs.next_pid()
@@ -278,7 +278,7 @@ class Manager(LegacyNames):
     def get(self, name: Name) -> ProcessConfig:
         """The config of a job."""
         with self._lock:
-            return cast(ProcessConfig, self._job(name).config)  # all of them come from here
+            return cast(ProcessConfig, self._job(name).config)  # every config was loaded by this manager
 
     def start_job(self, name: Name) -> None:
         """Start a job; it forgets earlier crashes."""
@@ -291,7 +291,7 @@ class Manager(LegacyNames):
             self._executor.submit(self._open_job(name), ev.StopRequested())
 
     def manage(self, name: Name) -> None:
-        """Bring the number of processes to the wanted one now: what waits for its next start starts at once."""
+        """Start the missing processes now, without waiting for their back-off."""
         with self._lock:
             job = self._open_job(name)
             for index in tuple(job.slots):
@@ -311,7 +311,7 @@ class Manager(LegacyNames):
         with self._lock:
             job = self._open_job(name)
             count = arguments.scaled(job.target, n)
-            job.config.replace(numprocesses=count)  # raises when so many can't be
+            job.config.replace(numprocesses=count)  # raises when the config allows fewer
             self._check_ports(job, count)
             if count != job.target:
                 self._executor.submit(job, ev.Scaled(count))
@@ -338,7 +338,7 @@ class Manager(LegacyNames):
     def commit(self, name: Name, graceful_timeout: float = 0, env: Mapping[str, str] | None = None) -> int:
         """Run one more process of a job once, without keeping it alive or counting it; returns its pid.
 
-        `graceful_timeout` is how long it has to end when it is stopped, in seconds; 0 takes the job's. Raises
+        `graceful_timeout` is in seconds; 0 means that of the job. Raises
         NodeDraining (503) while the node is drained, and BadValue.
         """
         with self._lock:
@@ -439,7 +439,7 @@ class Manager(LegacyNames):
             return serializers.job_info(self._job(name), self._executor.running, self.endpoint_host)
 
     def status(self, name: Name) -> JobStatus:
-        """A job's numbers, without what is costly of `info`."""
+        """The counts of a job: the cheap part of `info`."""
         with self._lock:
             return serializers.job_status(self._job(name))
 
@@ -454,7 +454,7 @@ class Manager(LegacyNames):
         channel.close()
 
     def announced(self, among: Collection[JobName] | None = None) -> dict[str, dict[int, serializers.Announcement]]:
-        """The jobs, those `among` or all, with their processes from spawn to exit, by pid: what lookupds get."""
+        """The jobs, all or those in `among`, with their processes from spawn to exit by pid, as announced."""
         with self._lock:
             found = self._jobs if among is None else map(self._jobs.find, among)
             return {
@@ -468,7 +468,7 @@ class Manager(LegacyNames):
     def wait(self, name: Name, state: str | Iterable[str] = "running", timeout: float | None = None) -> Any:
         """Wait until a job is in `state`, or in one of several; return its info, see `Manager.info`.
 
-        Blocks the calling thread, and runs the loop meanwhile unless it runs already. On the running loop itself it
+        Blocks the calling thread and runs the loop, unless it is running already. On the running loop itself it
         returns an awaitable: `await manager.wait("web", "running")`. A state that lasts a moment only can be missed.
         Raises BadValue for an unknown state, TimeoutError after `timeout` seconds, RuntimeError before the start,
         ProcessNotFound when the job is unloaded, and ManagerStopping when the manager stops.
@@ -504,7 +504,7 @@ class Manager(LegacyNames):
         return stats.finish(self.measuring([name]))[0]
 
     def measuring(self, names: Iterable[Name]) -> Generator[None, None, StatsOfJobs]:
-        """Does and returns what `stats` does for each of several jobs, in steps between which the loop may turn."""
+        """Measure like `stats` for several jobs, in steps between which the loop may run."""
         with self._lock:
             running = self._executor.running
             jobs = [self._job(name) for name in names]
@@ -527,7 +527,7 @@ class Manager(LegacyNames):
 
         The arguments may change places. A job's later processes are covered too, until it is unloaded. For the keys of
         `stats` see gaffer.processes.stats.get_process_stats; it has `pid` and `os_pid` as well. `ended()` is called on
-        the loop when there will be no more of them.
+        the loop after the last one.
         """
         function, target = arguments.listener_and_target(listener, name)
         with self._lock:

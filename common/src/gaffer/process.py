@@ -39,7 +39,7 @@ _IN_INFO = (
 class ExitStatus:
     """How a process ended: with `exit_code`, or by `term_signal`.
 
-    `exit_code` is None after a signal, `term_signal` 0 after an exit; both are None when nobody can know.
+    `exit_code` is None after a signal, `term_signal` 0 after an exit; both are None when unknown.
 
     `out_of_memory`: whether the kernel killed it because memory ran out, None when that is possible but unknown.
     """
@@ -122,7 +122,7 @@ class Process:
         self.port = port
         self.cookie = cookie
         self.os_pid = 0
-        self.started_at = 0.0  # wall clock, for people
+        self.started_at = 0.0  # wall clock, for display
         self.exit_status: ExitStatus | None = None
         self.closed = False
         self.graceful_timeout = config.graceful_timeout  # seconds
@@ -239,7 +239,7 @@ class Process:
         self._reaper.remove(self)
         launch.close(child)
         if child.popen is not None:
-            child.popen.returncode = 0  # nobody is going to wait for it
+            child.popen.returncode = 0  # so that subprocess does not wait for it
         self._child = None
         self.closed = True
 
@@ -268,8 +268,9 @@ class Process:
         if child.pidfd is not None:
             self.loop.remove_reader(child.pidfd)
         self._streams.read_available()
-        self._on_exit(self, self.exit_status)
+        # Its scan comes before what the exit brings about: most often nothing is left to be signalled then.
         self._reaper.watch(self, self._tree_ended, alone=not self.config.kill_group)
+        self._on_exit(self, self.exit_status)
 
     def _ran_out_of_memory(self, term_signal: int) -> bool | None:
         if term_signal != signal.SIGKILL or self._killed:
@@ -284,7 +285,7 @@ class Process:
         self._reaper.remove(self)
         with self._ending:
             if child.popen is not None:
-                child.popen.wait()
+                child.popen.poll()  # a zombie, which this reaps
             self._child = None
         if self._kill_timer is not None:
             self._kill_timer.cancel()
@@ -325,7 +326,7 @@ class Process:
                         signal.pidfd_send_signal(child.pidfd, signum)
 
     def stop(self) -> None:
-        """Ask the process and its tree to end, from any thread; what is left after `graceful_timeout` is killed."""
+        """Stop the process and its tree, from any thread; kill the rest after `graceful_timeout`."""
         self.loop.call_soon_threadsafe(self._stop)
 
     def close(self) -> None:
@@ -370,7 +371,7 @@ class Process:
         log.warning("%s (pid %d) can't be ended: %s", self.job, self.os_pid, message)
         self._on_refused(self, message, final)
 
-    # What people ask
+    # Queries
 
     @property
     def status(self) -> str:
@@ -455,7 +456,7 @@ class Process:
         return self._streams.last_write_offsets
 
     def last_output(self) -> str | None:
-        """The end of what it wrote last, for people."""
+        """The end of its last output."""
         return self._streams.last_output()
 
     def ring(self, label: str) -> Ring:
@@ -474,7 +475,7 @@ class Process:
         self._streams.writable(stream).writelines(lines)
 
     def monitor_io(self, label: str, listener: IoListener) -> None:
-        """Call `listener(label, {"event", "name", "pid", "data"})` with what comes on `label`, or on all (`.`)."""
+        """Call `listener(label, {"event", "name", "pid", "data"})` for output on `label`, or on any stream (`.`)."""
         self._streams.subscribe(label, listener)
 
     def unmonitor_io(self, label: str, listener: IoListener) -> None:

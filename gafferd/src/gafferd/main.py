@@ -12,75 +12,40 @@ from gaffer.pidfile import hold_pidfile
 from gaffer.runtime import startup
 from gaffer.runtime.daemonize import daemonize, setproctitle_
 from gaffer.runtime.log import setup_logging
-from gaffer.runtime.usage import parse_command_line
+from gaffer.runtime.options import Option
+from gaffer.runtime.settings import option_groups
+from gaffer.runtime.usage import parse_command_line, usage_text
 from gafferd.config.file import find_config, load_config, show_problem
-from gafferd.config.settings import resolve
+from gafferd.config.settings import Settings, resolve
 from gafferd.state.directory import default_path
 
 logger = logging.getLogger(__name__)
 
-USAGE = """\
-Run the jobs of this host and control them over HTTP.
+_COMMAND_OPTIONS = (
+    Option("-h, --help", "show this help and exit"),
+    Option("--version", "show the version and exit"),
+    Option(
+        "-c FILE, --config=FILE",
+        "configuration file, or a directory with a gafferd.ini"
+        " (GAFFERD_CONFIG; default: ~/.gaffer or, for root, /etc/gaffer)",
+    ),
+    Option("-v", "show events of jobs and processes on the console", repeat=True),
+    Option("--vv", "the same, and the output of processes with redirected streams (also -vv)"),
+)
 
-Usage:
-  gafferd [options] [-v]... [--lookupd-address=URL]... [--allowed-host=HOST]... [--allowed-origin=ORIGIN]... [<config>]
-  gafferd (-h | --help)
-  gafferd --version
-
-Options:
-  -h --help                 show this help and exit
-  --version                 show the version and exit
-  -c FILE --config=FILE     configuration file, or a directory with a gafferd.ini (also: GAFFERD_CONFIG);
-                            by default ~/.gaffer or, for root, /etc/gaffer
-  -p DIR --plugins-dir=DIR  the folder of plugins (also: GAFFER_PLUGIN_DIR);
-                            by default ~/.gafferd/plugins, else ~/.gaffer/plugins
-  --plugin-dir=DIR          the same
-  -v                        show on the console what happens to jobs and processes
-  --vv                      the same, and what processes with redirected output write (also: -vv)
-  --daemon                  go to the background once listening
-  --pidfile=FILE            write the process id to FILE
-
-  --bind=ADDRESS            where to listen: HOST:PORT, [V6]:PORT or unix:PATH, several with commas;
-                            by default 127.0.0.1:5000
-  --backlog=N               connections that may wait to be accepted; by default 128
-  --certfile=FILE           serve --bind over TLS with this certificate
-  --keyfile=FILE            the private key of the certificate
-  --api-key-file=FILE       a key in FILE may do everything; `gaffer key:new` makes one
-  --insecure                listen beyond loopback without TLS
-  --allowed-host=HOST       a name that callers may use for this host, beside its own
-  --allowed-origin=ORIGIN   web pages of this origin may control the node, as https://ops.example.com
-
-  --state-dir=DIR           identity and processes of the node (also: GAFFER_STATE_DIR);
-                            by default ~/.local/state/gaffer or, for root, /var/lib/gaffer
-  --lookupd-address=URL     announce this node's jobs to that gaffer_lookupd
-  --cluster-key-file=FILE   the key that the lookupds want of nodes (also: GAFFER_CLUSTER_KEY_FILE)
-  --node-name=NAME          how the node is called there; by default the host's full name
-  --broadcast-address=URL   how others reach this node; by default found out from --bind
-  --broadcast-port=N        its port, when it is not that of --broadcast-address or --bind
-  --cacert=FILE             trust lookupds with a certificate signed by this authority
-  --client-certfile=FILE    the certificate to show to lookupds
-  --client-keyfile=FILE     the private key of that certificate
-
-  --error-log=FILE          log there, not on stderr
-  --log-level=LEVEL         debug, info, warning, error or critical; by default info
-  --loop=KIND               auto, uvloop or asyncio; by default auto
-
+USAGE = usage_text(
+    "gafferd",
+    "Run the jobs of this host and control them over HTTP.",
+    option_groups(Settings, _COMMAND_OPTIONS),
+    arguments="[<config>]",
+    epilog="""
 Examples:
   gafferd
   gafferd -c /etc/gaffer/gafferd.ini --lookupd-address=http://lookup1:5010
 
-Signals: TERM, INT and QUIT stop the jobs and exit, a second INT kills them; HUP reads the configuration again.
-"""
-
-
-def main() -> None:
-    """Run gafferd until a signal ends it, then exit with the code of `command`."""
-    startup.exit_on_signals()
-    try:
-        code = command(sys.argv[1:], os.environ)
-    finally:
-        startup.ignore_signals()
-    sys.exit(code)
+Signals: TERM, INT and QUIT stop the jobs and exit, a second INT kills them; HUP reloads the configuration.
+""",
+)
 
 
 def command(argv: Sequence[str], environ: Mapping[str, str]) -> int:

@@ -21,8 +21,8 @@ from gaffer.http_handler import HttpEndpoint, HttpHandler
 from gaffer.jobs.names import is_host
 from gaffer.loop import new_loop, spare_memory
 from gaffer.processes.cgroups import own_cgroup
-from gaffer.processes.limits import raise_descriptors
 from gaffer.runtime import startup
+from gaffer.runtime.descriptors import raise_descriptors
 from gaffer.runtime.keyfile import MIN_BITS, is_weak, read_key_file
 from gaffer.runtime.sockets import hostname
 from gaffer.sig_handler import SigHandler

@@ -6,66 +6,26 @@ and without one when its name and origin are.
 """
 
 import asyncio
-from typing import Literal, Protocol
+from typing import Protocol, cast
 
 import msgspec
-from msgspec import UNSET, Struct, UnsetType, structs
+from msgspec import Struct
 
-from gaffer.schemas.messages import Endpoint, Process, ProcessState
+from gaffer.schemas.common import EndpointInfo
+from gaffer.schemas.lookup import (
+    Departure,
+    JobEvent,
+    Message,
+    NodeEvent,
+    NodeMessage,
+    ProcessEvent,
+    Tombstone,
+)
+from gaffer.schemas.messages import Process
 from gaffer.streams.rings import Log
-from gaffer_lookupd.records import Departure, Node, NodeInfo, Tombstone
+from gaffer_lookupd.records import Node
 
 KEPT = 20_000  # changes that a follower may be behind
-
-NodeEvent = Literal["add_node", "identify", "update_node", "remove_node"]
-JobEvent = Literal["add_job", "remove_job"]
-ProcessEvent = Literal["add_process", "update_process", "remove_process"]
-
-
-class NodeMessage(NodeInfo, frozen=True, kw_only=True, gc=False):
-    """A node came, changed or went (LP-41); `reason` says why it went.
-
-    The `add_node` of a connection comes just before its `identify`, without a name.
-    """
-
-    event: NodeEvent
-    reason: Departure | UnsetType = UNSET
-
-
-class JobMessage(Struct, frozen=True, gc=False):
-    """A node has a new job, or has it no more (LP-42)."""
-
-    event: JobEvent
-    node: NodeInfo
-    job_name: str
-
-
-class ProcessMessage(Struct, frozen=True, gc=False):
-    """A process of a job started, changed or went (LP-43)."""
-
-    event: ProcessEvent
-    node: NodeInfo
-    job_name: str
-    pid: int
-    state: ProcessState
-    endpoints: tuple[Endpoint, ...]
-
-
-class ForgetMessage(Tombstone, frozen=True, kw_only=True, gc=False):
-    """The tombstone of a node that went is gone too."""
-
-    event: Literal["forget_node"] = "forget_node"
-
-
-class StaleMessage(Struct, frozen=True, kw_only=True, gc=False):
-    """Answers became stale or are no longer, or lookupd is no longer warming."""
-
-    event: Literal["stale"] = "stale"
-    stale: bool
-    warming: bool
-
-
-Message = NodeMessage | JobMessage | ProcessMessage | ForgetMessage | StaleMessage
 
 
 class Change(Struct, gc=False):
@@ -124,13 +84,28 @@ class Publisher:
 
     def connection(self) -> None:
         """A node has connected and is about to be identified."""
-        self._publish(NodeMessage(event="add_node"))
+        self._publish(
+            {
+                "name": None,
+                "origin": None,
+                "version": None,
+                "id": None,
+                "incarnation": None,
+                "seq": None,
+                "labels": {},
+                "status": "alive",
+                "draining": False,
+                "conflict": False,
+                "event": "add_node",
+            }
+        )
 
-    def node(self, event: NodeEvent, node: Node, reason: Departure | UnsetType = UNSET) -> None:
+    def node(self, event: NodeEvent, node: Node, reason: Departure | None = None) -> None:
         """The node came, changed or went."""
         node.info = node.describe()
         node.parts.drop()
-        self._publish(NodeMessage(event=event, reason=reason, **structs.asdict(node.info)))
+        why = {} if reason is None else {"reason": reason}
+        self._publish(cast(NodeMessage, {**node.info, "event": event, **why}))
 
     def update(self, node: Node) -> None:
         """Something about the node may have changed."""
@@ -141,21 +116,30 @@ class Publisher:
         """A job of the node came or went."""
         node.info = node.describe()
         node.parts.drop_job(job_name)
-        self._publish(JobMessage(event, node.info, job_name))
+        self._publish({"event": event, "node": node.info, "job_name": job_name})
 
     def process(self, event: ProcessEvent, node: Node, job_name: str, process: Process) -> None:
         """A process of a job came, changed or went."""
         node.info = node.describe()
         node.parts.drop_job(job_name)
-        self._publish(ProcessMessage(event, node.info, job_name, process.pid, process.state, process.endpoints))
+        self._publish(
+            {
+                "event": event,
+                "node": node.info,
+                "job_name": job_name,
+                "pid": process.pid,
+                "state": process.state,
+                "endpoints": cast(list[EndpointInfo], process.endpoints),  # the same as JSON
+            }
+        )
 
     def forget(self, tombstone: Tombstone) -> None:
         """The tombstone is gone."""
-        self._publish(ForgetMessage(**structs.asdict(tombstone)))
+        self._publish({**tombstone, "event": "forget_node"})
 
     def stale(self, stale: bool, warming: bool) -> None:
         """Answers became stale or are no longer, or lookupd is no longer warming."""
-        self._publish(StaleMessage(stale=stale, warming=warming))
+        self._publish({"event": "stale", "stale": stale, "warming": warming})
 
     def _publish(self, message: Message) -> None:
         self.seq += 1

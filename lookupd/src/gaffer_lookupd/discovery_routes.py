@@ -5,6 +5,7 @@ from msgspec import Struct
 from gaffer.errors import BadRequest
 from gaffer.http.operations import TEXT, operation
 from gaffer.jobs.names import parse_job_name
+from gaffer.schemas.lookup import TargetGroup
 from gaffer_lookupd.application import LookupHandler
 from gaffer_lookupd.discovery import find_addresses, nginx_upstream, plain_lines, prometheus_groups
 from gaffer_lookupd.errors import Warming
@@ -18,13 +19,6 @@ class PrometheusQuery(Struct, kw_only=True):
     session: str = ""
     job: str = ""
     endpoint: str = ""
-
-
-class TargetGroup(Struct):
-    """Targets of one endpoint of a job on a node: `__meta_gaffer_session`, `_job`, `_node`, `_zone`, `_endpoint`."""
-
-    targets: list[str]
-    labels: dict[str, str]
 
 
 class UpstreamQuery(Struct, kw_only=True):

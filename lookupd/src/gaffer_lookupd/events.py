@@ -104,7 +104,7 @@ class EventsHandler(LookupHandler):
         await self.send(b"\n")
 
     def _format(self, change: Change) -> bytes:
-        name, data = change.message.event.encode(), change.to_json()
+        name, data = change.message["event"].encode(), change.to_json()
         return b"event: %b\nid: %b\ndata: %b\n\n" % (name, self._id(change.seq), data)
 
     def _id(self, seq: int) -> bytes:

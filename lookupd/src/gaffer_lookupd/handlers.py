@@ -6,8 +6,8 @@ from gaffer.http.access import Scope
 from gaffer.http.operations import TEXT, operation
 from gaffer.http.routes import PUBLIC, Route
 from gaffer.runtime.version import __version__
+from gaffer.schemas.lookup import LookupHealth, LookupVersion, LookupWelcome
 from gaffer_lookupd import query_handlers as ask
-from gaffer_lookupd import responses
 from gaffer_lookupd.application import LookupHandler
 from gaffer_lookupd.channel import CHANNEL
 from gaffer_lookupd.discovery_routes import PrometheusHandler, UpstreamHandler
@@ -19,10 +19,10 @@ from gaffer_lookupd.node_socket import NodeSocket
 class WelcomeHandler(LookupHandler):
     """The root."""
 
-    @operation(responses.Welcome)
+    @operation(LookupWelcome)
     def get(self) -> None:
         """`{"welcome": "gaffer-lookupd", "version"}`."""
-        self.reply(responses.Welcome(welcome="gaffer-lookupd", version=__version__))
+        self.reply(LookupWelcome(welcome="gaffer-lookupd", version=__version__))
 
 
 class PingHandler(LookupHandler):
@@ -37,16 +37,16 @@ class PingHandler(LookupHandler):
 class VersionHandler(LookupHandler):
     """The version of lookupd."""
 
-    @operation(responses.Version)
+    @operation(LookupVersion)
     def get(self) -> None:
         """`{"version"}`."""
-        self.reply(responses.Version(version=__version__))
+        self.reply(LookupVersion(version=__version__))
 
 
 class HealthHandler(LookupHandler):
     """How lookupd is."""
 
-    @operation(responses.Health)
+    @operation(LookupHealth)
     def get(self) -> None:
         """`{"status": "ok", "warming" or "stale", "warming", "version", "uptime", "connections", "nodes", "suspect",
         "jobs", "tombstones", "lost", "followers", "displaced"}`.
@@ -58,7 +58,7 @@ class HealthHandler(LookupHandler):
         application = self.application
         registry = application.registry
         self.reply(
-            responses.Health(
+            LookupHealth(
                 status="stale" if registry.preserving else "warming" if registry.warming else "ok",
                 warming=registry.warming,
                 version=__version__,
@@ -94,13 +94,13 @@ def make_routes() -> list[Route]:
         Route("/openapi.json", OpenApiHandler, read),
         Route("/health", HealthHandler, read),
         Route("/metrics", MetricsHandler, read),
-        Route("/nodes", ask.Nodes, read),
-        Route("/nodes/{node_id}", ask.Node, {"GET": Scope.READ, "DELETE": Scope.CONTROL}),
-        Route("/sessions", ask.Sessions, read),
-        Route("/sessions/{node}", ask.Sessions, read),
-        Route("/jobs", ask.Jobs, read),
-        Route("/findJob", ask.FindJob, read),
-        Route("/findSession", ask.FindSession, read),
+        Route("/nodes", ask.NodesHandler, read),
+        Route("/nodes/{node_id}", ask.NodeByIdHandler, {"GET": Scope.READ, "DELETE": Scope.CONTROL}),
+        Route("/sessions", ask.SessionsHandler, read),
+        Route("/sessions/{node}", ask.SessionsHandler, read),
+        Route("/jobs", ask.JobsHandler, read),
+        Route("/findJob", ask.FindJobHandler, read),
+        Route("/findSession", ask.FindSessionHandler, read),
         Route("/prometheus/sd", PrometheusHandler, read),
         Route("/upstreams/{name}", UpstreamHandler, read),
         Route("/events", EventsHandler, read),

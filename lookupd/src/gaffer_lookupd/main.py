@@ -1,7 +1,6 @@
 """The command `gaffer_lookupd`."""
 
 import asyncio
-import os
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
@@ -12,24 +11,14 @@ from gaffer.runtime import startup
 from gaffer.runtime.daemonize import daemonize
 from gaffer.runtime.log import setup_logging
 from gaffer.sig_handler import BaseSigHandler
-from gaffer_lookupd.config import Config, make_config, parse_options
+from gaffer_lookupd.config import Settings, make_settings, parse_options
 from gaffer_lookupd.server import LookupServer
-
-
-def main() -> None:
-    """Run gaffer_lookupd until a signal ends it; exits with 2 for a wrong command line, 1 for what else fails."""
-    startup.exit_on_signals()
-    try:
-        code = command(sys.argv[1:], os.environ)
-    finally:
-        startup.ignore_signals()
-    sys.exit(code)
 
 
 def command(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     """Run gaffer_lookupd; return its exit status. A signal before it runs ends it with 130 (SIGINT) or 0."""
     try:
-        run(make_config(parse_options(argv), environ))
+        run(make_settings(parse_options(argv), environ))
     except ConfigError as error:
         return _fail(2, error.problems)
     except GafferError as error:
@@ -41,23 +30,23 @@ def command(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     return 0
 
 
-def run(config: Config) -> None:
+def run(settings: Settings) -> None:
     """Serve until QUIT, TERM or INT; raises GafferError when it can't start."""
-    detach = daemonize(wait=True) if config.daemon else _stay
-    setup_logging(config.log_level, config.error_log)
+    detach = daemonize(wait=True) if settings.daemon else _stay
+    setup_logging(settings.log_level, settings.error_log)
     startup.hold_signals()
     with (
-        hold_pidfile(config.pidfile),
-        asyncio.Runner(loop_factory=lambda: new_loop(config.loop)) as runner,
+        hold_pidfile(settings.pidfile),
+        asyncio.Runner(loop_factory=lambda: new_loop(settings.loop)) as runner,
     ):
-        runner.run(_serve(config, detach))
+        runner.run(_serve(settings, detach))
 
 
-async def _serve(config: Config, detach: Callable[[], None]) -> None:
+async def _serve(settings: Settings, detach: Callable[[], None]) -> None:
     stopped = asyncio.Event()
     spare_memory(asyncio.get_running_loop())
     _Signals(stopped).start(asyncio.get_running_loop())
-    server = LookupServer(config)
+    server = LookupServer(settings)
     server.start()
     startup.spare_collector()
     try:

@@ -8,8 +8,8 @@ from gaffer.http.exposition import CONTENT_TYPE, Family
 from gaffer.http.operations import TEXT, operation
 from gaffer.runtime import log
 from gaffer.runtime.version import __version__
+from gaffer.schemas.lookup import Status
 from gaffer_lookupd.application import LookupApplication, LookupHandler
-from gaffer_lookupd.records import Status
 
 
 class MetricsHandler(LookupHandler):

@@ -92,7 +92,7 @@ def _identify(registry: Registry, session: int, request: Identify, now: float) -
     outcome = registry.identify(session, request, now)
     complaint = None
     if outcome.conflicts:
-        others = " and ".join(f"{other.id} at {other.origin}" for other in outcome.conflicts)
+        others = " and ".join(f"{other['id']} at {other['origin']}" for other in outcome.conflicts)
         complaint = (
             f"two connected nodes have the name {request.name!r}: {request.id} at {request.origin} and {others}; "
             "give each host a name of its own"

@@ -1,6 +1,6 @@
 """The answers to queries, as JSON put together from parts that are kept until their node changes.
 
-Only ages change with time, so each part ends where an age has to follow. The shapes are those of `shapes`.
+Only ages change with time, so each part ends where an age has to follow. The shapes are those of gaffer.schemas.lookup.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -10,8 +10,9 @@ from operator import attrgetter
 import msgspec
 
 from gaffer.jobs.names import split_job_name
+from gaffer.schemas.lookup import NodeInfo
 from gaffer.schemas.messages import Process
-from gaffer_lookupd.records import Grave, Node, NodeInfo
+from gaffer_lookupd.records import Grave, Node
 from gaffer_lookupd.registry import Registry
 
 PART_SIZE = 64 * 1024  # bytes
@@ -42,7 +43,7 @@ class Queries:
         self._registry = registry
 
     def nodes(self, now: float) -> Iterator[bytes]:
-        """All identified nodes: `Nodes`."""
+        """All identified nodes: `NodesResponse`."""
         registry = self._registry
         infos = (_node(node, _age(node, now)) for node in list(registry.nodes) if registry.find(node.key) is node)
         return self._answer(b'"nodes":[', separated(infos), b"]", registry.graves)
@@ -53,23 +54,23 @@ class Queries:
         return None if node is None else _node(node, _age(node, now))
 
     def jobs(self, now: float) -> Iterator[bytes]:
-        """All jobs with their nodes: `Jobs`."""
+        """All jobs with their nodes: `JobsResponse`."""
         graves = [grave for grave in self._registry.graves if grave.jobs]
         return self._jobs(list(self._registry.tables.jobs), graves, now)
 
     def find_session(self, sessionid: str, now: float) -> Iterator[bytes]:
-        """The jobs of one session with their nodes: `Jobs`."""
+        """The jobs of one session with their nodes: `JobsResponse`."""
         names = [name for name in self._registry.tables.jobs if _session(name) == sessionid]
         graves = [grave for grave in self._registry.graves if any(_session(name) == sessionid for name in grave.jobs)]
         return self._jobs(names, graves, now)
 
     def find_job(self, job_name: str, now: float) -> Iterator[bytes]:
-        """The nodes that have the job, by its qualified name: `Sources`."""
+        """The nodes that have the job, by its qualified name: `SourcesResponse`."""
         sources = _separated_groups(self._sources(job_name, _Ends(now)))
         return self._answer(b'"sources":[', sources, b"]", self._registry.graves_of(job_name))
 
     def sessions(self, node_name: str | None, now: float) -> Iterator[bytes]:
-        """All sessions with their jobs, or those of the nodes of that name: `Sessions`."""
+        """All sessions with their jobs, or those of the nodes of that name: `SessionsResponse`."""
         registry, ends = self._registry, _Ends(now)
         if node_name is None:
             names: Iterable[str] = registry.tables.jobs
@@ -95,7 +96,7 @@ class Queries:
         return self._answer(b'"nb_sessions":%d,"sessions":[' % len(by_session), found, b"]", graves)
 
     def snapshot(self) -> Iterator[bytes]:
-        """All there is: `Snapshot`, as of now however late the parts are asked for."""
+        """All there is: `SnapshotMessage`, as of now however late the parts are asked for."""
         tables = [(node.info, node.freeze()) for node in self._registry.nodes]
         head = b'{"event":"snapshot",%b,"nodes":[' % self._trusted(self._registry.graves)
         return in_parts(chain((head,), _separated_groups(_table(info, jobs) for info, jobs in tables), (b"]}",)))
@@ -124,7 +125,7 @@ class Queries:
         return in_parts(chain((b"{", head), pieces, (end,)), split=True)
 
     def _trusted(self, graves: Iterable[Grave]) -> bytes:
-        """The fields of `Trust`."""
+        """The fields of `ResponseMeta`."""
         registry = self._registry
         fields = {
             "stale": registry.stale,
@@ -146,7 +147,7 @@ def _source_head(node: Node, job_name: str) -> bytes:
         fields = {
             "name": node.identity.name,
             "pids": node.live_pids(job_name),
-            "status": node.info.status,
+            "status": node.info["status"],
             "processes": sorted(node.jobs[job_name].values(), key=attrgetter("pid")),
         }
         head = node.parts.sources[job_name] = b'%b,"node_info":' % _encode(fields)[:-1]

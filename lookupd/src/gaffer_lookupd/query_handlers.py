@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from typing import NamedTuple, cast
 
+from msgspec import Struct
 from tornado.http1connection import HTTP1Connection
 from tornado.httputil import HTTPMessageDelegate, HTTPServerRequest, format_timestamp
 from tornado.iostream import StreamClosedError
@@ -17,7 +18,8 @@ from tornado.iostream import StreamClosedError
 from gaffer.errors import BadRequest
 from gaffer.http.operations import operation
 from gaffer.jobs.names import canonical_job_name
-from gaffer_lookupd import responses
+from gaffer.schemas.common import Done
+from gaffer.schemas.lookup import AgedNodeInfo, JobsResponse, NodesResponse, SessionsResponse, SourcesResponse
 from gaffer_lookupd.application import LookupApplication, LookupHandler
 from gaffer_lookupd.errors import unknown_node
 from gaffer_lookupd.queries import Queries
@@ -34,6 +36,18 @@ _HEAD = (
 _NEED_A_HANDLER = frozenset(("Content-Length", "Origin", "Transfer-Encoding"))
 
 logger = logging.getLogger(__name__)
+
+
+class JobQuery(Struct, kw_only=True):
+    """Parameters of `GET /findJob`: the name of a job, in any form."""
+
+    name: str
+
+
+class SessionQuery(Struct, kw_only=True):
+    """Parameters of `GET /findSession`: the name of a session."""
+
+    sessionid: str
 
 
 class Question(NamedTuple):
@@ -56,7 +70,7 @@ class Question(NamedTuple):
         return value
 
 
-class Query(LookupHandler):
+class QueryHandler(LookupHandler):
     """A query, answered from bytes that are mostly there."""
 
     @staticmethod
@@ -116,10 +130,10 @@ def _date(now: int) -> bytes:
     return format_timestamp(now).encode()
 
 
-class Nodes(Query):
+class NodesHandler(QueryHandler):
     """The nodes."""
 
-    @operation(responses.Nodes)
+    @operation(NodesResponse)
     async def get(self) -> None:
         """`{"nodes": [...]}`, those that are known and not expired."""
         await super().get()
@@ -129,10 +143,10 @@ class Nodes(Query):
         return asked.queries.nodes(asked.now)
 
 
-class Node(Query):
+class NodeByIdHandler(QueryHandler):
     """One node, by its id."""
 
-    @operation(responses.AgedNodeInfo, errors=(404,))
+    @operation(AgedNodeInfo, errors=(404,))
     async def get(self) -> None:
         """The node as `/nodes` lists it; 404 when it is not known."""
         await super().get()
@@ -145,7 +159,7 @@ class Node(Query):
             raise unknown_node(node_id)
         return iter((answer,))
 
-    @operation(responses.Done, errors=(404,))
+    @operation(Done, errors=(404,))
     def delete(self) -> None:
         """Remove a node that will not come back, with its jobs: `{"ok": true}`.
 
@@ -153,13 +167,13 @@ class Node(Query):
         connects again and is back.
         """
         self.application.connections.delete(self.params["node_id"])
-        self.reply(responses.Done())
+        self.reply({"ok": True})
 
 
-class Sessions(Query):
+class SessionsHandler(QueryHandler):
     """The sessions."""
 
-    @operation(responses.Sessions)
+    @operation(SessionsResponse)
     async def get(self) -> None:
         """`{"nb_sessions", "sessions": [{"sessionid", "jobs": {name: [source]}}]}`, of all nodes or of one."""
         await super().get()
@@ -169,10 +183,10 @@ class Sessions(Query):
         return asked.queries.sessions(asked.params.get("node"), asked.now)
 
 
-class Jobs(Query):
+class JobsHandler(QueryHandler):
     """The jobs."""
 
-    @operation(responses.Jobs)
+    @operation(JobsResponse)
     async def get(self) -> None:
         """`{"nb_jobs", "jobs": [{"name", "sources"}]}`."""
         await super().get()
@@ -182,10 +196,10 @@ class Jobs(Query):
         return asked.queries.jobs(asked.now)
 
 
-class FindJob(Query):
+class FindJobHandler(QueryHandler):
     """Who runs a job."""
 
-    @operation(responses.Sources, query=responses.JobQuery)
+    @operation(SourcesResponse, query=JobQuery)
     async def get(self) -> None:
         """`{"sources": [...]}` for `?name=session.job`; empty when nobody has it."""
         await super().get()
@@ -195,10 +209,10 @@ class FindJob(Query):
         return asked.queries.find_job(canonical_job_name(asked.argument("name")), asked.now)
 
 
-class FindSession(Query):
+class FindSessionHandler(QueryHandler):
     """Who runs a session."""
 
-    @operation(responses.Jobs, query=responses.SessionQuery)
+    @operation(JobsResponse, query=SessionQuery)
     async def get(self) -> None:
         """`{"nb_jobs", "jobs": [{"name", "sources"}]}` for `?sessionid=`; empty when nobody has it."""
         await super().get()

@@ -1,44 +1,14 @@
 """What the registry holds of a node."""
 
 from collections.abc import Iterable, Mapping
-from typing import Literal, NamedTuple, Self
+from typing import NamedTuple, Self
 
 from msgspec import Struct
 
+from gaffer.schemas.lookup import NodeInfo, Status, Tombstone
 from gaffer.schemas.messages import Identify, Process
 
-Status = Literal["alive", "suspect", "draining"]
 NodeKey = str | int  # a node's id, or the session of a node without one
-Departure = Literal["left", "expired", "replaced", "deleted"]
-
-
-class NodeInfo(Struct, frozen=True, kw_only=True, gc=False):
-    """A node as answers and events show it; all null for a connection that has not identified itself.
-
-    `incarnation` and `seq` order what is known of one `id`: `seq` numbers the changes within an incarnation.
-    `status` shows silence before draining; `draining` tells of that alone. `conflict` means that another connected node
-    has the same name.
-    """
-
-    name: str | None = None
-    origin: str | None = None
-    version: str | None = None
-    id: str | None = None
-    incarnation: int | None = None
-    seq: int | None = None
-    labels: dict[str, str] = {}
-    status: Status = "alive"
-    draining: bool = False
-    conflict: bool = False
-
-
-class Tombstone(Struct, frozen=True, gc=False):
-    """A node that is gone, kept for a while so that answers of several lookupds can be merged."""
-
-    id: str
-    incarnation: int
-    seq: int
-    reason: Departure
 
 
 class Grave(Struct, frozen=True, gc=False):
@@ -188,18 +158,18 @@ class Node:
         """The node as it is now."""
         who = self.identity
         numbered = who.id is not None
-        return NodeInfo(
-            name=who.name,
-            origin=who.origin,
-            version=who.version,
-            id=who.id,
-            incarnation=who.incarnation if numbered else None,
-            seq=self.seq if numbered else None,
-            labels=who.labels,
-            status=self.status,
-            draining=self.draining,
-            conflict=self.conflict,
-        )
+        return {
+            "name": who.name,
+            "origin": who.origin,
+            "version": who.version,
+            "id": who.id,
+            "incarnation": who.incarnation if numbered else None,
+            "seq": self.seq if numbered else None,
+            "labels": who.labels,
+            "status": self.status,
+            "draining": self.draining,
+            "conflict": self.conflict,
+        }
 
     def live_pids(self, job_name: str) -> list[int]:
         """The processes of the job that take work."""

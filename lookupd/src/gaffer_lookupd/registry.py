@@ -17,12 +17,13 @@ from collections.abc import Collection, ValuesView
 
 from msgspec import Struct
 
+from gaffer.schemas.lookup import Departure, NodeInfo, Tombstone
 from gaffer.schemas.messages import MAX_NODES, Identify, node_id
 from gaffer_lookupd.changes import Changes, Publisher
 from gaffer_lookupd.errors import Refused, unknown_node
 from gaffer_lookupd.job_index import JobIndex
 from gaffer_lookupd.lease import Lease, PauseDetector, Preservation
-from gaffer_lookupd.records import Departure, Grave, Node, NodeInfo, NodeKey, Tombstone
+from gaffer_lookupd.records import Grave, Node, NodeKey
 
 # Nodes that lost their connection together come back at about this rate.
 RECONNECTS_PER_SECOND = 500
@@ -289,7 +290,7 @@ class Registry:
         if node is not None:
             proved, latest = node.proved, node.identity.incarnation
         elif grave is not None:
-            proved, latest = grave.proved, grave.tombstone.incarnation
+            proved, latest = grave.proved, grave.tombstone["incarnation"]
         else:
             return
         if proved and identity.proof is None:
@@ -367,7 +368,12 @@ class Registry:
         self.tables.forget(node)
         del self._nodes[node.key]
         if node.identity.id is not None:
-            tombstone = Tombstone(node.identity.id, node.identity.incarnation, node.seq, reason)
+            tombstone: Tombstone = {
+                "id": node.identity.id,
+                "incarnation": node.identity.incarnation,
+                "seq": node.seq,
+                "reason": reason,
+            }
             until = now + self.lease.tombstone
             self._bury(Grave(tombstone, until, node.identity.name, tuple(node.jobs), node.proved))
         self._update_conflicts(node.identity.name)
@@ -377,7 +383,7 @@ class Registry:
             len(self._graves) >= MAX_TOMBSTONES or self._tombstone_jobs + len(grave.jobs) > MAX_TOMBSTONE_JOBS
         ):
             self._publish.forget(self._dig_up(next(iter(self._graves))).tombstone)
-        key = grave.tombstone.id
+        key = grave.tombstone["id"]
         self._graves[key] = grave
         self._tombstone_jobs += len(grave.jobs)
         for job_name in grave.jobs:

@@ -5,18 +5,20 @@ import os
 import resource
 import secrets
 import time
+from typing import cast, get_args
 from urllib.parse import urlsplit
 
 from gaffer.http.access import ALL_SCOPES, Grant, Scope, make_policy
 from gaffer.http.authority import is_loopback
 from gaffer.http.limits import Limits
 from gaffer.http.server import HttpEndpoint, Listeners, own_host_names
-from gaffer.processes.limits import raise_descriptors
+from gaffer.runtime.descriptors import raise_descriptors
 from gaffer.runtime.keyfile import MIN_BITS, is_weak
+from gaffer.schemas.lookup import NodeEvent, NodeMessage
 from gaffer_lookupd.application import LookupApplication
-from gaffer_lookupd.changes import Change, ChangeLog, NodeMessage
+from gaffer_lookupd.changes import Change, ChangeLog
 from gaffer_lookupd.channel import CHANNEL
-from gaffer_lookupd.config import Config
+from gaffer_lookupd.config import Settings
 from gaffer_lookupd.connections import Connections
 from gaffer_lookupd.handlers import make_routes
 from gaffer_lookupd.readers import Readers
@@ -39,20 +41,20 @@ _READER_KEY = Grant(frozenset((Scope.READ,)))
 class LookupServer:
     """Serves a new, empty registry. Raises GafferError when an allowed host or origin is not written as one."""
 
-    def __init__(self, config: Config) -> None:
-        self._config = config
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
         self._changes = changes = _LoggedChanges()
-        registry = Registry(config.lease, epoch=secrets.token_hex(8), changes=changes, now=time.monotonic())
+        registry = Registry(settings.lease, epoch=secrets.token_hex(8), changes=changes, now=time.monotonic())
         limits = _limits()
         readers = Readers(max(1, int((limits.max_connections or 0) * _READERS_SHARE)))
         self._connections = Connections(registry, changes, readers)
         policy = make_policy(
             own_uid=os.getuid(),
             own_names=own_host_names(),
-            trust_local=not config.require_key,
-            allowed_hosts=config.allowed_hosts,
-            allowed_origins=config.allowed_origins,
-            anonymous=() if config.require_key else (Scope.READ,),
+            trust_local=not settings.require_key,
+            allowed_hosts=settings.allowed_host,
+            allowed_origins=settings.allowed_origin,
+            anonymous=() if settings.require_key else (Scope.READ,),
             verify=self._verify,
         )
         application = LookupApplication(
@@ -61,9 +63,9 @@ class LookupServer:
             self._connections,
             changes,
             readers=readers,
-            verify_node=None if config.cluster_key is None else self._is_cluster_key,
+            verify_node=None if settings.cluster_key is None else self._is_cluster_key,
         )
-        endpoint = HttpEndpoint(config.bind, config.backlog, config.tls)
+        endpoint = HttpEndpoint(settings.bind, settings.backlog, settings.tls)
         self._application = application
         self._listeners = Listeners(application, [endpoint], limits=limits)
 
@@ -76,12 +78,12 @@ class LookupServer:
         """Listen, on the running loop; raises GafferError when an address or a certificate can't be used."""
         self._listeners.start()
         self._connections.start()
-        if self._config.cluster_key is None and any(_is_reachable(url) for url in self.addresses):
+        if self._settings.cluster_key is None and any(_is_reachable(url) for url in self.addresses):
             logger.warning(
                 "anyone who reaches %s can announce jobs here; give this lookupd and its nodes a --cluster-key-file",
                 ", ".join(self.addresses),
             )
-        if self._config.cluster_key is not None and is_weak(self._config.cluster_key):
+        if self._settings.cluster_key is not None and is_weak(self._settings.cluster_key):
             logger.warning("the cluster key has fewer than %d random bits", MIN_BITS)
 
     async def stop(self) -> None:
@@ -96,10 +98,10 @@ class LookupServer:
     def _verify(self, key: str) -> Grant | None:
         if self._is_cluster_key(key):
             return _CLUSTER_KEY
-        return _READER_KEY if _is_same(key, self._config.reader_key) else None
+        return _READER_KEY if _is_same(key, self._settings.reader_key) else None
 
     def _is_cluster_key(self, key: str) -> bool:
-        return _is_same(key, self._config.cluster_key)
+        return _is_same(key, self._settings.cluster_key)
 
 
 def _is_same(key: str, expected: str | None) -> bool:
@@ -129,17 +131,19 @@ class _LoggedChanges(ChangeLog):
 
     def publish(self, change: Change) -> None:
         super().publish(change)
-        if isinstance(change.message, NodeMessage) and change.message.name is not None:
-            self._log(change.message)
+        if change.message["event"] in get_args(NodeEvent):
+            node = cast(NodeMessage, change.message)
+            if node["name"] is not None:
+                self._log(node)
 
     def _log(self, node: NodeMessage) -> None:
-        key = node.id, node.name, node.origin
-        if node.event == "remove_node":
-            happened = f"is gone ({node.reason})"
+        key = node["id"], node["name"], node["origin"]
+        if node["event"] == "remove_node":
+            happened = f"is gone ({node['reason']})"
             self._logged.pop(key, None)
         else:
-            happened = "is here" if node.event == "identify" else f"is {node.status}"
+            happened = "is here" if node["event"] == "identify" else f"is {node['status']}"
             if self._logged.get(key) == happened:
                 return
             self._logged[key] = happened
-        logger.info("node %r at %r %s", node.name, node.origin, happened)
+        logger.info("node %r at %r %s", node["name"], node["origin"], happened)

@@ -6,6 +6,7 @@ import os
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import pytest
@@ -322,9 +323,13 @@ async def test_a_slow_client_is_told_what_it_lost(node: HttpNode, client: Client
     topic = f"STREAM:{pid}.out"
     await client.subscribe(topic)
     ring = node.manager.ring(pid, "out")
+
+    def written(size: int) -> bool:
+        return ring.end == size
+
     for number in range(1, 81):
         await node.call("POST", f"/streams/{pid}/stdin", b"z" * (1 << 18))
-        await eventually_async(lambda number=number: ring.end == number << 18)
+        await eventually_async(partial(written, number << 18))
     offset = lost = 0
     while offset < ring.end:
         name, message = await client.hear_event(topic)
@@ -573,7 +578,7 @@ async def test_a_key_of_a_session_sees_only_that(guarded: HttpNode) -> None:
     manager = guarded.manager
     for session in ("theirs", "ours"):
         manager.load(ProcessConfig("j", "sleep 1000", redirect_output=["out"]), session)
-        await eventually_async(lambda session=session: manager.pids(f"{session}.j"))
+        await eventually_async(partial(manager.pids, f"{session}.j"))
     async with client_of(guarded, {"X-Api-Key": "ours"}) as client:
         for topic in (
             "JOB:theirs.j",

@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -28,10 +29,12 @@ def node(tmp_path: Path) -> Iterator[Daemon]:
     config.write_text(text)
     # A Python that is told not to buffer writes the end of a line by itself.
     with gafferd("-c", str(config), env={"PYTHONUNBUFFERED": ""}) as node:
+
+        def runs(name: str, pid: int) -> bool:
+            return f'"pids":[{pid}]' in curl(node, f"localhost:5000/processes/{name}/_pids")
+
         for name, pid in (("dummy", 1), ("echo", 2)):
-            eventually(
-                lambda name=name, pid=pid: f'"pids":[{pid}]' in curl(node, f"localhost:5000/processes/{name}/_pids")
-            )
+            eventually(partial(runs, name, pid))
         yield node
 
 
@@ -54,12 +57,14 @@ class Curl:
 
     def read_until(self, enough: Callable[[str], object]) -> str:
         """What it printed, as soon as that is enough."""
-        eventually(lambda: self._read() or enough(self.text), message=f"curl {self._process.args} did not print enough")
+        eventually(
+            lambda: self._read() or enough(self.text), message=f"curl {self._process.args!r} did not print enough"
+        )
         return self.text
 
     def wait(self) -> str:
         """What it printed until it ended by itself, which it did without an error."""
-        eventually(self._read, message=f"curl {self._process.args} did not end")
+        eventually(self._read, message=f"curl {self._process.args!r} did not end")
         assert self._process.wait(10) == 0
         return self.text
 

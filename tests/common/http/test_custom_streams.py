@@ -13,7 +13,8 @@ async def test_a_custom_stream_is_written_and_followed_by_its_label(node: HttpNo
     assert (await node.call("POST", "/jobs/default", script("job", ECHO, custom_streams=["extra"]))).status == 200
 
     async def pids() -> list[int]:
-        return (await node.call("GET", "/pids")).json["pids"]
+        found: list[int] = (await node.call("GET", "/pids")).json["pids"]
+        return found
 
     pid = (await eventually_async(pids))[0]
     for text in (b"one\n", b"two\n"):

@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -12,6 +13,7 @@ from gaffer.api.dispatcher import COMMANDS, Dispatcher
 from gaffer.errors import BadValue, CommandError, CommandNotFound, ConfigError, ProcessConflict, ProcessNotFound
 from gaffer.http.access import ALL_SCOPES, Forbidden, Grant, Scope
 from gaffer.http_handler import ROUTES
+from gaffer.jobs.rules import FlappingInfo
 from gaffer.process import ProcessConfig
 from support.managers import running_manager
 from support.poll import eventually
@@ -93,7 +95,7 @@ def test_processes(manager: Manager, controller: Dispatcher) -> None:
 
 
 def test_results_are_json(manager: Manager, controller: Dispatcher) -> None:
-    manager.load(ProcessConfig("j", SLEEP, flapping="2, 1., 7., 5", port="auto"))
+    manager.load(ProcessConfig("j", SLEEP, flapping=FlappingInfo(2, 1.0, 7.0, 5), port="auto"))
     eventually(lambda: manager.pids("j"))
     for name, *args in (["sessions"], ["jobs"], ["pids"], ["info", "j"], ["stats", "j"], ["process_info", 1]):
         result = controller.execute(str(name), args)
@@ -201,7 +203,7 @@ def neighbours(manager: Manager) -> Manager:
     """A manager with a job in each of two sessions: process 1 is of ours, process 2 of theirs."""
     for session in ("ours", "theirs"):
         manager.load(ProcessConfig("j", "cat", redirect_input=True), session)
-        eventually(lambda session=session: manager.pids(f"{session}.j"))
+        eventually(partial(manager.pids, f"{session}.j"))
     return manager
 
 

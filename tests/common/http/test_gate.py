@@ -200,7 +200,9 @@ async def test_a_refused_client_that_asks_first_is_told_at_once(keyed: HttpNode)
 
 @pytest.mark.expects_errors("failed")
 async def test_a_failure_of_the_server_is_logged_and_answered(node: HttpNode, caplog: pytest.LogCaptureFixture) -> None:
-    node.handler._application.lookupds = lambda: 1 / 0
+    application = node.handler._application
+    assert application is not None
+    application.lookupds = lambda: [{"never": 1 / 0}]
     answer = await node.call("GET", "/health")
     assert (answer.status, answer.error) == (500, "internal_error")
     assert b"ZeroDivisionError" not in answer.body

@@ -1,6 +1,7 @@
 """Jobs and sessions over HTTP: R-40 to R-56."""
 
 import signal
+from typing import Any
 
 import pytest
 
@@ -281,8 +282,8 @@ async def test_names_that_cannot_be_are_refused(node: HttpNode) -> None:
     assert (await node.call("GET", "/jobs/default/%ff")).error == "bad_request"
 
 
-async def _info_with_processes(node: HttpNode, path: str, count: int) -> dict[str, object]:
-    info = (await node.call("GET", f"/jobs/{path}")).json
+async def _info_with_processes(node: HttpNode, path: str, count: int) -> dict[str, Any]:
+    info: dict[str, Any] = (await node.call("GET", f"/jobs/{path}")).json
     return info if len(info["processes"]) == count else {}
 
 
@@ -297,4 +298,4 @@ async def _output(node: HttpNode, pid: int, expected: bytes) -> bool:
 
 
 async def _pids(node: HttpNode, expected: list[int]) -> bool:
-    return (await node.call("GET", "/pids")).json == {"pids": expected}
+    return bool((await node.call("GET", "/pids")).json == {"pids": expected})

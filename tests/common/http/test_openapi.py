@@ -188,7 +188,7 @@ def path_of(path: str) -> str:
     def rank(pattern: str) -> list[bool]:
         return [segment.startswith("{") for segment in pattern.split("/")]
 
-    found = [
+    found: list[str] = [
         pattern
         for pattern in DOCUMENT["paths"]
         if len(pattern.split("/")) == len(segments)

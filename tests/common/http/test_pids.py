@@ -1,19 +1,22 @@
 """Processes by id, in the form of 0.5 (R-57 to R-61) and of 0.4 (R-10 to R-28)."""
 
+from typing import Any
+
 import pytest
 
 from support.http_node import HttpNode, sleeper
 from support.poll import eventually_async
 
 
-async def start(node: HttpNode, path: str = "/jobs/blog", **settings: object) -> int:
+async def start(node: HttpNode, path: str = "/jobs/blog", **settings: Any) -> int:
     """Load a job that sleeps; returns the pid of its first process."""
     assert (await node.call("POST", path, sleeper(**settings))).status == 200
     return (await eventually_async(lambda: pids(node)))[0]
 
 
 async def pids(node: HttpNode) -> list[int]:
-    return (await node.call("GET", "/pids")).json["pids"]
+    found: list[int] = (await node.call("GET", "/pids")).json["pids"]
+    return found
 
 
 async def replaced(node: HttpNode, pid: int) -> bool:

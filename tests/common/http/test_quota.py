@@ -2,10 +2,13 @@
 
 from collections import Counter
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from gaffer.http.quota import Quota
+
+pytestmark = pytest.mark.pure
 
 
 def test_who_holds_most_loses_the_oldest() -> None:

@@ -1,9 +1,12 @@
 """How many may come in a second."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from gaffer.http.rate_limiter import RateLimiter
+
+pytestmark = pytest.mark.pure
 
 
 @given(limit=st.integers(11, 60), pauses=st.lists(st.sampled_from([0.0, 0.001, 0.03, 0.09, 0.2]), max_size=200))

@@ -36,7 +36,9 @@ def on_turnable_loop(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable
 def session_timers() -> list[asyncio.TimerHandle]:
     """The timers on the loop but for those of the endpoint, which outlive its connections by one round."""
     return [
-        timer for timer in turnable.timers() if not isinstance(getattr(timer._callback, "__self__", None), Acceptor)
+        timer
+        for timer in turnable.timers()
+        if not isinstance(getattr(timer._callback, "__self__", None), Acceptor)  # type: ignore[attr-defined]
     ]
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -25,7 +26,7 @@ KILLERS = "".join(
 )
 
 
-JSON_LEAVES = st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.just({})
+JSON_LEAVES: st.SearchStrategy[Any] = st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.just({})
 
 
 @pytest.fixture
@@ -353,4 +354,6 @@ class TestEncoding:
         async with server.socket(f"{session}/websocket") as socket:
             assert await socket.read_message() == "o"
             await socket.write_message(json.dumps(text))
-            assert json.loads((await socket.read_message())[1:]) == [text]
+            frame = await socket.read_message()
+            assert frame is not None
+            assert json.loads(frame[1:]) == [text]

@@ -18,7 +18,8 @@ async def start(node: HttpNode, code: str = ECHO, **settings: Any) -> int:
     assert (await node.call("POST", "/jobs/default", job)).status == 200
 
     async def pids() -> list[int]:
-        return (await node.call("GET", "/pids")).json["pids"]
+        found: list[int] = (await node.call("GET", "/pids")).json["pids"]
+        return found
 
     return (await eventually_async(pids))[0]
 

@@ -96,7 +96,8 @@ async def test_a_longpoll_answers_the_next_event_and_tells_how_to_go_on(node: Ht
     first = await waiting
     assert (first.status, first.headers["content-type"]) == (200, "application/json")
     assert (first.json["event"], first.json["name"]) == ("create", "dummy")
-    seen, offset = [], first.headers["x-gaffer-offset"]
+    seen: list[dict[str, Any]] = []
+    offset = first.headers["x-gaffer-offset"]
     while not seen or seen[-1]["event"] != "proc.dummy.spawn":
         answer = await node.call("GET", f"/watch?feed=longpoll&after={offset}")
         seen.append(answer.json)

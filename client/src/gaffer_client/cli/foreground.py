@@ -13,8 +13,8 @@ from gaffer.jobs.names import DEFAULT_SESSION
 from gaffer.loop import new_loop
 from gaffer.process import ProcessConfig
 from gaffer.processes.cgroups import own_cgroup
-from gaffer.processes.limits import raise_descriptors
 from gaffer.runtime import dispositions
+from gaffer.runtime.descriptors import raise_descriptors
 from gaffer.sig_handler import SigHandler
 from gaffer_client.cli.errors import Exit
 

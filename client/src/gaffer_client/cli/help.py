@@ -1,12 +1,11 @@
 """Help texts, made from the command table."""
 
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
+from gaffer.runtime.options import WIDTH, Option, columns
 from gaffer_client.cli.parse import usage_line
-from gaffer_client.cli.table import Command, Option, Program
-
-WIDTH = 88
+from gaffer_client.cli.table import Command, Program
 
 
 def program_help(program: Program) -> str:
@@ -15,7 +14,7 @@ def program_help(program: Program) -> str:
         [
             f"Usage: {program.name} [options] <command> [<args>...]",
             program.summary,
-            "Commands:\n" + _columns((command.name, command.summary) for command in program.commands),
+            "Commands:\n" + columns((command.name, command.summary) for command in program.commands),
             "Options:\n" + _options(program.options),
             _examples(program, program.examples),
             f"`{program.name} help COMMAND` shows the options of a command, and examples.",
@@ -52,24 +51,8 @@ def _examples(program: Program, examples: Sequence[str]) -> str:
 
 
 def _options(options: Sequence[Option]) -> str:
-    return _columns((option.names, _describe(option)) for option in options)
+    return columns((option.names, _describe(option)) for option in options)
 
 
 def _describe(option: Option) -> str:
     return option.help + (f" (also {', '.join(option.aliases)})" if option.aliases else "")
-
-
-def _columns(rows: Iterable[tuple[str, str]]) -> str:
-    """Two columns; the right one is wrapped."""
-    table = list(rows)
-    indent = max(len(left) for left, _ in table) + 4
-    return "\n".join(
-        textwrap.fill(
-            right,
-            WIDTH,
-            initial_indent=f"  {left}".ljust(indent),
-            subsequent_indent=" " * indent,
-            break_on_hyphens=False,
-        )
-        for left, right in table
-    )

@@ -6,8 +6,9 @@ from typing import Any, NamedTuple
 from docopt import DocoptExit, docopt
 
 from gaffer.errors import did_you_mean
+from gaffer.runtime.options import Option
 from gaffer_client.cli.errors import UsageError
-from gaffer_client.cli.table import Command, Option, Program
+from gaffer_client.cli.table import Command, Program
 
 
 class Arguments:
@@ -78,12 +79,15 @@ def _docopt(
     prefix: str, arguments: str, options: Sequence[Option], argv: Sequence[str], *, options_first: bool = False
 ) -> dict[str, Any]:
     repeated = [
-        f"[{name}={option.value}]..." for option in options if option.repeat for name in (option.long, *option.aliases)
+        f"[{option.with_value(name)}]..."
+        for option in options
+        if option.repeat
+        for name in (option.long, *option.aliases)
     ]
     usage = " ".join(["cmd", "[options]", *repeated, "[--]", arguments])
     # Two spaces end the names of an option; what follows is not read.
     lines = [f"  {option.names}  -" for option in options]
-    lines += [f"  {_with_value(alias, option)}  -" for option in options for alias in option.aliases]
+    lines += [f"  {option.with_value(alias)}  -" for option in options for alias in option.aliases]
     document = f"Usage:\n  {usage}\n\nOptions:\n" + "\n".join(lines) + "\n"
     try:
         # By position: the name of the third parameter, whether docopt prints help, depends on the version.
@@ -104,10 +108,6 @@ def _docopt(
 def usage_line(prefix: str, arguments: str) -> str:
     """The usage of a command on one line."""
     return " ".join(part for part in (prefix, "[options]", arguments) if part)
-
-
-def _with_value(name: str, option: Option) -> str:
-    return f"{name}={option.value}" if option.value else name
 
 
 def _explain(options: Sequence[Option], argv: Sequence[str], complaint: str) -> str:

@@ -1,5 +1,6 @@
 """The two programs: their commands and options."""
 
+from gaffer.runtime.options import Option
 from gaffer_client.cli.commands import (
     apps,
     changes,
@@ -13,9 +14,8 @@ from gaffer_client.cli.commands import (
     watching,
     why,
 )
-from gaffer_client.cli.config import CONNECTION_OPTIONS, DEFAULT_LOOKUP
-from gaffer_client.cli.table import Option, Program
-from gaffer_client.transport import DEFAULT_URL
+from gaffer_client.cli.config import CONNECT, CONNECTION_OPTIONS, ENDPOINT, LOOKUPD
+from gaffer_client.cli.table import Program
 
 _APPLICATION_COMMANDS = (
     *local.COMMANDS,
@@ -45,19 +45,12 @@ GAFFER = Program(
             "an env file to read after .env, a comma list of them, or a variable as KEY=VALUE; may be repeated",
             repeat=True,
         ),
-        Option(
-            "-g URL, --endpoint=URL",
-            f"the node: http://, https:// or unix:/path (GAFFER_ENDPOINT; default: {DEFAULT_URL})",
-            aliases=("--gafferd-http-address",),
-        ),
-        Option(
-            "-L URLS, --lookupd=URLS",
-            f"the lookups, a comma list (GAFFER_LOOKUPD; default: {DEFAULT_LOOKUP})",
-            repeat=True,
-        ),
+        ENDPOINT.option,
+        LOOKUPD.option,
         *CONNECTION_OPTIONS,
         Option("--version", "show the version"),
     ),
+    endpoint=ENDPOINT,
     examples=("start", "load", "ps", "scale web=3", "lookup:job shop.web"),
     elsewhere={
         **{command.name: f"use `gafferctl {command.name}`" for command in _NODE_COMMANDS},
@@ -77,14 +70,11 @@ GAFFERCTL = Program(
     summary="Administer one Gaffer node.",
     commands=(*_NODE_COMMANDS, *general.GAFFERCTL_COMMANDS),
     options=(
-        Option(
-            "--connect=URL",
-            f"the node: http://, https:// or unix:/path (GAFFER_ENDPOINT; default: {DEFAULT_URL})",
-            aliases=("--endpoint",),
-        ),
+        CONNECT.option,
         *CONNECTION_OPTIONS,
         Option("-v, --version", "show the version"),
     ),
+    endpoint=CONNECT,
     examples=("processes", "status shop.web", "stop shop.web", "add shop.web 2", "watch exit"),
     elsewhere={
         **{command.name: f"use `gaffer {command.name}`" for command in _APPLICATION_COMMANDS},

@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from gaffer.errors import did_you_mean
+from gaffer.runtime.options import Option
+from gaffer.runtime.settings import Setting
 
 if TYPE_CHECKING:
     from gaffer_client.cli.config import Context
@@ -22,35 +24,6 @@ _USED: Mapping[Asks, tuple[str, ...]] = {
 """The options of a program that a command uses, by the server that it asks."""
 
 Run = Callable[["Context", "Arguments"], int]
-
-
-@dataclass(frozen=True)
-class Option:
-    """An option: `names` as help shows them, `-c SPEC, --concurrency=SPEC`; the last is the long one.
-
-    `aliases` are other long names for it. One that may `repeat` gives a list.
-    """
-
-    names: str
-    help: str
-    aliases: tuple[str, ...] = ()
-    repeat: bool = False
-
-    @property
-    def long(self) -> str:
-        """The long name, without a value: `--concurrency`."""
-        return self.names.split()[-1].partition("=")[0]
-
-    @property
-    def value(self) -> str | None:
-        """What its value is called, None when it takes none."""
-        return self.names.split()[-1].partition("=")[2] or None
-
-    @property
-    def spellings(self) -> list[str]:
-        """All names, short and long."""
-        names = [part.split()[0].partition("=")[0] for part in self.names.split(", ")]
-        return [*names, *self.aliases]
 
 
 @dataclass(frozen=True)
@@ -87,6 +60,7 @@ class Program:
     summary: str
     commands: tuple[Command, ...]
     options: tuple[Option, ...]
+    endpoint: Setting
     examples: tuple[str, ...] = ()
     elsewhere: Mapping[str, str] = field(default_factory=dict)
     """Names of commands that users expect and this program lacks, and what to use instead."""
@@ -94,7 +68,7 @@ class Program:
     @property
     def endpoint_option(self) -> str:
         """The option that chooses the node."""
-        return next(option.long for option in self.options if option.long in ("--endpoint", "--connect"))
+        return self.endpoint.option.long
 
     def suggestion(self, name: str) -> str:
         """A hint for the unknown command `name`."""

@@ -3,12 +3,12 @@
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
+from gaffer.schemas.lookup import AgedNodeInfo, JobSource
 from gaffer_client.cli.output import abridged, age, table
 from gaffer_client.naming import display_name
-from gaffer_client.responses import NodeInfo, Source
 
 
-def node_table(nodes: Sequence[NodeInfo]) -> str | None:
+def node_table(nodes: Sequence[AgedNodeInfo]) -> str | None:
     """A row for each node; None when there is none."""
     rows = [
         (
@@ -24,7 +24,7 @@ def node_table(nodes: Sequence[NodeInfo]) -> str | None:
     return table(("NODE", "ORIGIN", "STATE", "AGE", "PROTOCOL", "LABELS"), rows) if rows else None
 
 
-def job_table(found: Mapping[str, Sequence[Source]], endpoints: int = 2) -> str | None:
+def job_table(found: Mapping[str, Sequence[JobSource]], endpoints: int = 2) -> str | None:
     """A row for each job on each node, with so many of its endpoints; None when there is none."""
     rows = [
         (
@@ -41,14 +41,14 @@ def job_table(found: Mapping[str, Sequence[Source]], endpoints: int = 2) -> str 
     return table(("NODE", "JOB", "PROCESSES", "ENDPOINT", "STATE", "AGE"), rows) if rows else None
 
 
-def _addresses(source: Source) -> Iterable[str]:
+def _addresses(source: JobSource) -> Iterable[str]:
     for process in source.get("processes", []):
         for endpoint in process["endpoints"]:
             address = f"[{endpoint['address']}]" if ":" in endpoint["address"] else endpoint["address"]
             yield f"{address}:{endpoint['port']}"
 
 
-def _state(source: Source) -> str:
+def _state(source: JobSource) -> str:
     """The state of the node, and how many processes are in another state than ready."""
     others = Counter(process["state"] for process in source.get("processes", []) if process["state"] != "ready")
     return ", ".join(
@@ -56,5 +56,5 @@ def _state(source: Source) -> str:
     )
 
 
-def _node_state(node: NodeInfo) -> str:
+def _node_state(node: AgedNodeInfo) -> str:
     return node.get("status", "alive") + (", shares its name" if node.get("conflict") else "")

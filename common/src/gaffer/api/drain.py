@@ -1,22 +1,13 @@
 """`/drain`: takes the node out of service and puts it back, see gaffer.supervision.lifecycle."""
 
-import msgspec
-
 from gaffer.api.node import NodeHandler
 from gaffer.http.access import Forbidden, Scope
 from gaffer.http.operations import operation
 from gaffer.http.routes import Route
+from gaffer.schemas.bodies import DrainState
 
 
-class DrainState(msgspec.Struct):
-    """Whether the node is out of service, whether all has ended, and how many processes have not."""
-
-    draining: bool
-    drained: bool
-    processes: int
-
-
-class Drain(NodeHandler):
+class DrainHandler(NodeHandler):
     """The node's being out of service."""
 
     @operation(DrainState)
@@ -50,7 +41,12 @@ class Drain(NodeHandler):
 
     def _answer(self, status: int) -> None:
         manager = self.manager
-        self.reply(DrainState(manager.draining, manager.drained, len(manager.running)), status)
+        state: DrainState = {
+            "draining": manager.draining,
+            "drained": manager.drained,
+            "processes": len(manager.running),
+        }
+        self.reply(state, status)
 
     def _require_whole_node(self) -> None:
         if self.grant.sessions is not None:
@@ -60,4 +56,4 @@ class Drain(NodeHandler):
             )
 
 
-ROUTES = [Route("/drain", Drain, {"GET": Scope.READ, "POST": Scope.CONTROL, "DELETE": Scope.CONTROL})]
+ROUTES = [Route("/drain", DrainHandler, {"GET": Scope.READ, "POST": Scope.CONTROL, "DELETE": Scope.CONTROL})]

@@ -10,16 +10,16 @@ from gaffer.runtime.version import __version__
 from gaffer.schemas import bodies
 
 
-class Welcome(NodeHandler):
+class WelcomeHandler(NodeHandler):
     """The root."""
 
-    @operation(bodies.Welcome)
+    @operation(bodies.NodeWelcome)
     def get(self) -> None:
         """`{"welcome": "gaffer", "version"}`."""
         self.reply({"welcome": "gaffer", "version": __version__})
 
 
-class Ping(NodeHandler):
+class PingHandler(NodeHandler):
     """For monitoring."""
 
     @operation(Literal["OK"], media=TEXT)
@@ -28,7 +28,7 @@ class Ping(NodeHandler):
         self.reply_text("OK")
 
 
-class Version(NodeHandler):
+class VersionHandler(NodeHandler):
     """The version of the node."""
 
     @operation(bodies.VersionInfo)
@@ -37,7 +37,7 @@ class Version(NodeHandler):
         self.reply({"name": "gaffer", "version": __version__})
 
 
-class Health(NodeHandler):
+class HealthHandler(NodeHandler):
     """How the node is."""
 
     @operation(bodies.HealthInfo)
@@ -59,7 +59,7 @@ class Health(NodeHandler):
         )
 
 
-class OpenApi(NodeHandler):
+class OpenApiHandler(NodeHandler):
     """The description of this API for programs."""
 
     @operation(dict[str, Any])
@@ -69,9 +69,9 @@ class OpenApi(NodeHandler):
 
 
 ROUTES = [
-    Route("/", Welcome, {"GET": Scope.READ}),
-    Route("/ping", Ping, {"GET": PUBLIC}),
-    Route("/version", Version, {"GET": Scope.READ}),
-    Route("/health", Health, {"GET": Scope.READ}),
-    Route("/openapi.json", OpenApi, {"GET": Scope.READ}),
+    Route("/", WelcomeHandler, {"GET": Scope.READ}),
+    Route("/ping", PingHandler, {"GET": PUBLIC}),
+    Route("/version", VersionHandler, {"GET": Scope.READ}),
+    Route("/health", HealthHandler, {"GET": Scope.READ}),
+    Route("/openapi.json", OpenApiHandler, {"GET": Scope.READ}),
 ]

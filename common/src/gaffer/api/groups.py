@@ -1,16 +1,16 @@
 """Groups, the name that version 0.4 had for sessions: R-29 to R-32. Session `default` is none of them."""
 
 from gaffer.api.node import NodeHandler
-from gaffer.api.processes import UnknownResource
+from gaffer.api.processes import UnknownResourceHandler
 from gaffer.errors import ProcessNotFound
 from gaffer.http.access import Scope
 from gaffer.http.operations import operation
 from gaffer.http.routes import Route
 from gaffer.jobs.names import DEFAULT_SESSION, parse_job_name
-from gaffer.schemas.bodies import Done
+from gaffer.schemas.common import Done
 
 
-class Groups(NodeHandler):
+class GroupsHandler(NodeHandler):
     """All groups."""
 
     @operation(list[str])
@@ -20,7 +20,7 @@ class Groups(NodeHandler):
         self.reply([each for each in sessions if each != DEFAULT_SESSION and self.grant.sees(each)])
 
 
-class GroupHandler(NodeHandler):
+class BaseGroupHandler(NodeHandler):
     """A handler for one group."""
 
     @property
@@ -32,7 +32,7 @@ class GroupHandler(NodeHandler):
         return group
 
 
-class Group(GroupHandler):
+class GroupHandler(BaseGroupHandler):
     """One group."""
 
     @operation(list[str])
@@ -48,7 +48,7 @@ class Group(GroupHandler):
         self.done()
 
 
-class GroupStart(GroupHandler):
+class GroupStartHandler(BaseGroupHandler):
     """Starting a group."""
 
     @operation(Done)
@@ -58,7 +58,7 @@ class GroupStart(GroupHandler):
         self.done()
 
 
-class GroupStop(GroupHandler):
+class GroupStopHandler(BaseGroupHandler):
     """Stopping a group."""
 
     @operation(Done)
@@ -68,7 +68,7 @@ class GroupStop(GroupHandler):
         self.done()
 
 
-class GroupRestart(GroupHandler):
+class GroupRestartHandler(BaseGroupHandler):
     """Restarting a group."""
 
     @operation(Done)
@@ -78,17 +78,20 @@ class GroupRestart(GroupHandler):
         self.done()
 
 
-class UnknownOfGroup(UnknownResource):
+class UnknownOfGroupHandler(UnknownResourceHandler):
     """Anything else of a group."""
 
 
 _CONTROL = {"POST": Scope.CONTROL}
+_ANY_METHOD = dict.fromkeys(("GET", "POST", "PUT", "DELETE"), Scope.READ)
 
 ROUTES = [
-    Route("/groups", Groups, {"GET": Scope.READ}),
-    Route("/groups/{sid}", Group, {"GET": Scope.READ, "DELETE": Scope.DEFINE}),
-    Route("/groups/{sid}/_start", GroupStart, _CONTROL),
-    Route("/groups/{sid}/_stop", GroupStop, _CONTROL),
-    Route("/groups/{sid}/_restart", GroupRestart, _CONTROL),
-    Route("/groups/{sid}/{resource}", UnknownOfGroup, dict.fromkeys(("GET", "POST", "PUT", "DELETE"), Scope.READ)),
+    Route("/groups", GroupsHandler, {"GET": Scope.READ}),
+    Route("/groups/{sid}", GroupHandler, {"GET": Scope.READ, "DELETE": Scope.DEFINE}),
+    Route("/groups/{sid}/_start", GroupStartHandler, _CONTROL),
+    Route("/groups/{sid}/_stop", GroupStopHandler, _CONTROL),
+    Route("/groups/{sid}/_restart", GroupRestartHandler, _CONTROL),
+    Route(
+        "/groups/{sid}/{resource}", UnknownOfGroupHandler, dict.fromkeys(("GET", "POST", "PUT", "DELETE"), Scope.READ)
+    ),
 ]

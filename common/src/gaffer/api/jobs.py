@@ -10,11 +10,13 @@ from gaffer.http.operations import TEXT, operation
 from gaffer.http.routes import Route
 from gaffer.process import ProcessConfig
 from gaffer.schemas import bodies, responses
-from gaffer.schemas.bodies import CommitBody, Done, ProcessCount, ScaleBody, SignalBody
-from gaffer.schemas.job import JobDescription, JobReplacement
+from gaffer.schemas.bodies import CommitBody, ProcessCount, ScaleBody, SignalBody
+from gaffer.schemas.common import Done
+from gaffer.schemas.job import JobDescription, JobDescriptions, JobReplacement
+from gaffer.schemas.stats import JobStats
 
 
-class Sessions(NodeHandler):
+class SessionsHandler(NodeHandler):
     """The sessions that have jobs."""
 
     @operation(bodies.SessionList)
@@ -23,7 +25,7 @@ class Sessions(NodeHandler):
         self.reply({"sessions": [session for session in self.manager.sessions if self.grant.sees(session)]})
 
 
-class Jobs(NodeHandler):
+class JobsHandler(NodeHandler):
     """The jobs of all sessions."""
 
     @operation(bodies.JobList)
@@ -32,7 +34,7 @@ class Jobs(NodeHandler):
         self.reply({"jobs": self.visible(self.manager.jobs())})
 
 
-class SessionJobs(NodeHandler):
+class SessionJobsHandler(NodeHandler):
     """The jobs of a session."""
 
     @operation(bodies.SessionJobList)
@@ -40,7 +42,7 @@ class SessionJobs(NodeHandler):
         """`{"sessionid", "jobs": [...]}`; 404 when the session has no job."""
         self.reply({"sessionid": self.sid, "jobs": self.manager.jobs(self.sid)})
 
-    @operation(Done, body=(JobDescription, bodies.JobDescriptions), errors=(ProcessConflict,))
+    @operation(Done, body=(JobDescription, JobDescriptions), errors=(ProcessConflict,))
     def post(self) -> None:
         """Load the job that the body describes (see the settings of a job) and start it unless `start` is false.
 
@@ -55,7 +57,7 @@ class SessionJobs(NodeHandler):
         self.done()
 
 
-class Job(NodeHandler):
+class JobHandler(NodeHandler):
     """One job."""
 
     @operation(responses.JobInfo)
@@ -83,10 +85,10 @@ class Job(NodeHandler):
         self.done()
 
 
-class JobStats(NodeHandler):
+class JobStatsHandler(NodeHandler):
     """What a job uses."""
 
-    @operation(responses.JobStats)
+    @operation(JobStats)
     async def get(self) -> None:
         """`{"name", "stats", "mem", "max_mem", "min_mem", "cpu", "max_cpu", "min_cpu"}`, in percent, or N/A."""
         job = self.job
@@ -94,7 +96,7 @@ class JobStats(NodeHandler):
         self.reply(answer)
 
 
-class JobNumprocesses(NodeHandler):
+class JobNumprocessesHandler(NodeHandler):
     """How many processes a job is to have."""
 
     @operation(ProcessCount)
@@ -108,7 +110,7 @@ class JobNumprocesses(NodeHandler):
         self.reply({"numprocesses": self.manager.scale(self.job, self.body_as(ScaleBody).scale)})
 
 
-class JobPids(NodeHandler):
+class JobPidsHandler(NodeHandler):
     """The processes of a job."""
 
     @operation(bodies.PidList)
@@ -117,7 +119,7 @@ class JobPids(NodeHandler):
         self.reply({"pids": self.manager.pids(self.job)})
 
 
-class JobSignal(NodeHandler):
+class JobSignalHandler(NodeHandler):
     """Signals for a job."""
 
     @operation(Done, status=202, body=SignalBody)
@@ -127,7 +129,7 @@ class JobSignal(NodeHandler):
         self.done(202)
 
 
-class JobState(NodeHandler):
+class JobStateHandler(NodeHandler):
     """Whether a job is wanted."""
 
     @operation(Literal["0", "1"], media=TEXT)
@@ -146,7 +148,7 @@ class JobState(NodeHandler):
         self.done(202)
 
 
-class JobCommit(NodeHandler):
+class JobCommitHandler(NodeHandler):
     """Processes that run once."""
 
     @operation(bodies.NewPid, body=CommitBody | None)
@@ -182,14 +184,14 @@ def _configs_of(body: dict[str, Any], session: str) -> list[ProcessConfig]:
 _READ, _CONTROL, _DEFINE = Scope.READ, Scope.CONTROL, Scope.DEFINE
 
 ROUTES = [
-    Route("/sessions", Sessions, {"GET": _READ}),
-    Route("/jobs", Jobs, {"GET": _READ}),
-    Route("/jobs/{sid}", SessionJobs, {"GET": _READ, "POST": _DEFINE}),
-    Route("/jobs/{sid}/{job}", Job, {"GET": _READ, "PUT": _DEFINE, "DELETE": _DEFINE}),
-    Route("/jobs/{sid}/{job}/stats", JobStats, {"GET": _READ}),
-    Route("/jobs/{sid}/{job}/numprocesses", JobNumprocesses, {"GET": _READ, "POST": _CONTROL}),
-    Route("/jobs/{sid}/{job}/pids", JobPids, {"GET": _READ}),
-    Route("/jobs/{sid}/{job}/signal", JobSignal, {"POST": _CONTROL}),
-    Route("/jobs/{sid}/{job}/state", JobState, {"GET": _READ, "POST": _CONTROL}),
-    Route("/jobs/{sid}/{job}/commit", JobCommit, {"POST": _CONTROL}),
+    Route("/sessions", SessionsHandler, {"GET": _READ}),
+    Route("/jobs", JobsHandler, {"GET": _READ}),
+    Route("/jobs/{sid}", SessionJobsHandler, {"GET": _READ, "POST": _DEFINE}),
+    Route("/jobs/{sid}/{job}", JobHandler, {"GET": _READ, "PUT": _DEFINE, "DELETE": _DEFINE}),
+    Route("/jobs/{sid}/{job}/stats", JobStatsHandler, {"GET": _READ}),
+    Route("/jobs/{sid}/{job}/numprocesses", JobNumprocessesHandler, {"GET": _READ, "POST": _CONTROL}),
+    Route("/jobs/{sid}/{job}/pids", JobPidsHandler, {"GET": _READ}),
+    Route("/jobs/{sid}/{job}/signal", JobSignalHandler, {"POST": _CONTROL}),
+    Route("/jobs/{sid}/{job}/state", JobStateHandler, {"GET": _READ, "POST": _CONTROL}),
+    Route("/jobs/{sid}/{job}/commit", JobCommitHandler, {"POST": _CONTROL}),
 ]

@@ -20,7 +20,7 @@ from gaffer.runtime.version import __version__
 _STATES = tuple(state for state in SlotState if state is not SlotState.EMPTY)
 
 
-class Metrics(NodeHandler):
+class MetricsHandler(NodeHandler):
     """The metrics of the node."""
 
     @operation(str, media=TEXT)
@@ -140,4 +140,4 @@ def _of_processes(application: NodeApplication, grant: Grant) -> Steps:
     return [cpu, memory]
 
 
-ROUTES = [Route("/metrics", Metrics, {"GET": Scope.READ})]
+ROUTES = [Route("/metrics", MetricsHandler, {"GET": Scope.READ})]

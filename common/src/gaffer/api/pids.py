@@ -6,10 +6,12 @@ from gaffer.http.operations import operation
 from gaffer.http.routes import Route
 from gaffer.processes import stats
 from gaffer.schemas import responses
-from gaffer.schemas.bodies import Done, OneProcessStats, PidList, SignalBody
+from gaffer.schemas.bodies import PidList, SignalBody
+from gaffer.schemas.common import Done
+from gaffer.schemas.stats import OneProcessStats
 
 
-class Pids(NodeHandler):
+class PidsHandler(NodeHandler):
     """All processes."""
 
     @operation(PidList)
@@ -19,7 +21,7 @@ class Pids(NodeHandler):
         self.reply({"pids": [pid for pid, process in processes if self.grant.sees(process.job.session)]})
 
 
-class Pid(NodeHandler):
+class PidHandler(NodeHandler):
     """One process."""
 
     @operation(responses.ProcessInfo)
@@ -37,7 +39,7 @@ class Pid(NodeHandler):
         self.done(202)
 
 
-class PidSignal(NodeHandler):
+class PidSignalHandler(NodeHandler):
     """Signals for a process."""
 
     @operation(Done, status=202, body=SignalBody)
@@ -47,7 +49,7 @@ class PidSignal(NodeHandler):
         self.done(202)
 
 
-class PidStats(NodeHandler):
+class PidStatsHandler(NodeHandler):
     """What a process uses."""
 
     @operation(OneProcessStats)
@@ -59,8 +61,8 @@ class PidStats(NodeHandler):
 
 
 ROUTES = [
-    Route("/pids", Pids, {"GET": Scope.READ}),
-    Route("/{pid:digits}", Pid, {"GET": Scope.READ, "DELETE": Scope.CONTROL}),
-    Route("/{pid:digits}/signal", PidSignal, {"POST": Scope.CONTROL}),
-    Route("/{pid:digits}/stats", PidStats, {"GET": Scope.READ}),
+    Route("/pids", PidsHandler, {"GET": Scope.READ}),
+    Route("/{pid:digits}", PidHandler, {"GET": Scope.READ, "DELETE": Scope.CONTROL}),
+    Route("/{pid:digits}/signal", PidSignalHandler, {"POST": Scope.CONTROL}),
+    Route("/{pid:digits}/stats", PidStatsHandler, {"GET": Scope.READ}),
 ]

@@ -17,8 +17,9 @@ from gaffer.http.routes import Route
 from gaffer.jobs.names import DEFAULT_SESSION, parse_job_name, split_job_name
 from gaffer.runtime.signals import parse_signal_value
 from gaffer.schemas import bodies, responses
-from gaffer.schemas.bodies import Done, DoneProcessCount
-from gaffer.schemas.job import JobDescription, JobReplacement, JobSettings
+from gaffer.schemas.bodies import DoneProcessCount
+from gaffer.schemas.common import Done
+from gaffer.schemas.job import JobDescription, JobReplacement, JobSettings, RunningProcess
 
 _COUNT = re.compile(r"[1-9][0-9]{0,4}", re.ASCII)
 
@@ -29,7 +30,7 @@ class ProcessesQuery(msgspec.Struct):
     running: Annotated[str, msgspec.Meta(description="`true` or `1`: pids, not names.")] = ""
 
 
-class Processes(NodeHandler):
+class ProcessesHandler(NodeHandler):
     """All jobs."""
 
     @operation((list[str], list[int]), query=ProcessesQuery)
@@ -54,7 +55,7 @@ class Processes(NodeHandler):
         self.done()
 
 
-class Template(NodeHandler):
+class TemplateHandler(NodeHandler):
     """One job."""
 
     @operation(JobSettings)
@@ -84,7 +85,7 @@ class Template(NodeHandler):
         self.done()
 
 
-class TemplatePids(NodeHandler):
+class TemplatePidsHandler(NodeHandler):
     """The processes of a job."""
 
     @operation(bodies.DonePidList)
@@ -93,7 +94,7 @@ class TemplatePids(NodeHandler):
         self.done(pids=self.manager.pids(self.job))
 
 
-class TemplateStart(NodeHandler):
+class TemplateStartHandler(NodeHandler):
     """Starting a job."""
 
     @operation(Done)
@@ -103,7 +104,7 @@ class TemplateStart(NodeHandler):
         self.done()
 
 
-class TemplateStop(NodeHandler):
+class TemplateStopHandler(NodeHandler):
     """Stopping a job."""
 
     @operation(Done)
@@ -113,7 +114,7 @@ class TemplateStop(NodeHandler):
         self.done()
 
 
-class TemplateRestart(NodeHandler):
+class TemplateRestartHandler(NodeHandler):
     """Restarting a job."""
 
     @operation(Done)
@@ -123,7 +124,7 @@ class TemplateRestart(NodeHandler):
         self.done()
 
 
-class TemplateAdd(NodeHandler):
+class TemplateAddHandler(NodeHandler):
     """Scaling a job."""
 
     sign = "+"
@@ -137,13 +138,13 @@ class TemplateAdd(NodeHandler):
         self.done(numprocesses=self.manager.scale(self.job, self.sign + count))
 
 
-class TemplateSub(TemplateAdd):
+class TemplateSubHandler(TemplateAddHandler):
     """Scaling a job down."""
 
     sign = "-"
 
 
-class TemplateSignal(NodeHandler):
+class TemplateSignalHandler(NodeHandler):
     """Signals for a job."""
 
     @operation(Done)
@@ -153,7 +154,7 @@ class TemplateSignal(NodeHandler):
         self.done()
 
 
-class UnknownResource(NodeHandler):
+class UnknownResourceHandler(NodeHandler):
     """Anything else of a job."""
 
     @operation(ErrorBody, status=404)
@@ -164,10 +165,10 @@ class UnknownResource(NodeHandler):
     post = put = delete = get
 
 
-class RunningProcess(NodeHandler):
+class RunningProcessHandler(NodeHandler):
     """One process."""
 
-    @operation(bodies.RunningProcess)
+    @operation(RunningProcess)
     def get(self) -> None:
         """The settings of its job, and `pid`, `os_pid`, `active`. Without `define` the values of `env` are null."""
         process = self.process
@@ -188,7 +189,7 @@ class RunningProcess(NodeHandler):
         self.done()
 
 
-class RunningProcessStop(NodeHandler):
+class RunningProcessStopHandler(NodeHandler):
     """Stopping a process."""
 
     @operation(Done)
@@ -198,7 +199,7 @@ class RunningProcessStop(NodeHandler):
         self.done()
 
 
-class RunningProcessSignal(NodeHandler):
+class RunningProcessSignalHandler(NodeHandler):
     """Signals for a process."""
 
     @operation(Done)
@@ -208,7 +209,7 @@ class RunningProcessSignal(NodeHandler):
         self.done()
 
 
-class Status(NodeHandler):
+class StatusHandler(NodeHandler):
     """How a job is."""
 
     @operation(responses.JobStatus)
@@ -240,22 +241,22 @@ _READ, _CONTROL, _DEFINE = Scope.READ, Scope.CONTROL, Scope.DEFINE
 _ANY_METHOD = {"GET": _READ, "POST": _READ, "PUT": _READ, "DELETE": _READ}
 
 ROUTES = [
-    Route("/processes", Processes, {"GET": _READ, "POST": _DEFINE}),
-    Route("/processes/{name}", Template, {"GET": _READ, "PUT": _DEFINE, "POST": _DEFINE, "DELETE": _DEFINE}),
-    Route("/processes/{name}/_pids", TemplatePids, {"GET": _READ}),
-    Route("/processes/{name}/_start", TemplateStart, {"POST": _CONTROL}),
-    Route("/processes/{name}/_stop", TemplateStop, {"POST": _CONTROL}),
-    Route("/processes/{name}/_restart", TemplateRestart, {"POST": _CONTROL}),
-    Route("/processes/{name}/_add", TemplateAdd, {"POST": _CONTROL}),
-    Route("/processes/{name}/_add/{count}", TemplateAdd, {"POST": _CONTROL}),
-    Route("/processes/{name}/_sub", TemplateSub, {"POST": _CONTROL}),
-    Route("/processes/{name}/_sub/{count}", TemplateSub, {"POST": _CONTROL}),
-    Route("/processes/{name}/_signal", TemplateSignal, {"POST": _CONTROL}),
-    Route("/processes/{name}/_signal/{signal}", TemplateSignal, {"POST": _CONTROL}),
-    Route("/processes/{name}/{resource}", UnknownResource, _ANY_METHOD),
-    Route("/processes/{pid:digits}", RunningProcess, {"GET": _READ, "DELETE": _CONTROL}),
-    Route("/processes/{pid:digits}/_stop", RunningProcessStop, {"POST": _CONTROL}),
-    Route("/processes/{pid:digits}/_signal", RunningProcessSignal, {"POST": _CONTROL}),
-    Route("/processes/{pid:digits}/_signal/{signal}", RunningProcessSignal, {"POST": _CONTROL}),
-    Route("/status/{name}", Status, {"GET": _READ}),
+    Route("/processes", ProcessesHandler, {"GET": _READ, "POST": _DEFINE}),
+    Route("/processes/{name}", TemplateHandler, {"GET": _READ, "PUT": _DEFINE, "POST": _DEFINE, "DELETE": _DEFINE}),
+    Route("/processes/{name}/_pids", TemplatePidsHandler, {"GET": _READ}),
+    Route("/processes/{name}/_start", TemplateStartHandler, {"POST": _CONTROL}),
+    Route("/processes/{name}/_stop", TemplateStopHandler, {"POST": _CONTROL}),
+    Route("/processes/{name}/_restart", TemplateRestartHandler, {"POST": _CONTROL}),
+    Route("/processes/{name}/_add", TemplateAddHandler, {"POST": _CONTROL}),
+    Route("/processes/{name}/_add/{count}", TemplateAddHandler, {"POST": _CONTROL}),
+    Route("/processes/{name}/_sub", TemplateSubHandler, {"POST": _CONTROL}),
+    Route("/processes/{name}/_sub/{count}", TemplateSubHandler, {"POST": _CONTROL}),
+    Route("/processes/{name}/_signal", TemplateSignalHandler, {"POST": _CONTROL}),
+    Route("/processes/{name}/_signal/{signal}", TemplateSignalHandler, {"POST": _CONTROL}),
+    Route("/processes/{name}/{resource}", UnknownResourceHandler, _ANY_METHOD),
+    Route("/processes/{pid:digits}", RunningProcessHandler, {"GET": _READ, "DELETE": _CONTROL}),
+    Route("/processes/{pid:digits}/_stop", RunningProcessStopHandler, {"POST": _CONTROL}),
+    Route("/processes/{pid:digits}/_signal", RunningProcessSignalHandler, {"POST": _CONTROL}),
+    Route("/processes/{pid:digits}/_signal/{signal}", RunningProcessSignalHandler, {"POST": _CONTROL}),
+    Route("/status/{name}", StatusHandler, {"GET": _READ}),
 ]

@@ -17,7 +17,7 @@ from gaffer.http.routes import Route
 from gaffer.jobs.names import JobName
 from gaffer.processes import stats
 from gaffer.processes.sampler import EVENT
-from gaffer.schemas.responses import JobStats, ProcessStats
+from gaffer.schemas.stats import JobStats, ProcessStats
 from gaffer.streams.rings import Log
 
 NORMAL: Final = "normal"
@@ -35,7 +35,7 @@ class StatsQuery(msgspec.Struct):
     heartbeat: Heartbeat = "true"
 
 
-class AllStats(NodeHandler):
+class AllStatsHandler(NodeHandler):
     """What all jobs use."""
 
     @operation(list[JobStats])
@@ -61,7 +61,7 @@ class StatsHandler(FeedHandler):
             self.manager.unmonitor(on_stats, target)
 
 
-class StatsOfJob(StatsHandler):
+class StatsOfJobHandler(StatsHandler):
     """What a job uses."""
 
     @operation((JobStats, ProcessStats), query=StatsQuery, media=(JSON, EVENTS))
@@ -87,7 +87,7 @@ class StatsOfJob(StatsHandler):
         return answer
 
 
-class StatsOfProcess(StatsHandler):
+class StatsOfProcessHandler(StatsHandler):
     """What a process uses."""
 
     @operation(ProcessStats, query=StatsQuery, media=(JSON, EVENTS))
@@ -114,7 +114,7 @@ def _named(message: dict[str, Any]) -> tuple[str, dict[str, Any]]:
 _METHODS = {"GET": Scope.READ}
 
 ROUTES = [
-    Route("/stats", AllStats, _METHODS),
-    Route("/stats/{name}", StatsOfJob, _METHODS),
-    Route("/stats/{name}/{pid}", StatsOfProcess, _METHODS),
+    Route("/stats", AllStatsHandler, _METHODS),
+    Route("/stats/{name}", StatsOfJobHandler, _METHODS),
+    Route("/stats/{name}/{pid}", StatsOfProcessHandler, _METHODS),
 ]

@@ -12,7 +12,7 @@ from gaffer.http.feeds import EVENTSOURCE, LONGPOLL, FeedQuery, FollowQuery
 from gaffer.http.operations import BYTES, EVENTS, operation
 from gaffer.http.routes import Route
 from gaffer.process import Process
-from gaffer.schemas.bodies import Done
+from gaffer.schemas.common import Done
 from gaffer.streams.rings import Ring
 
 _FORMATS = {"text": Output, "base64": EncodedOutput}
@@ -26,7 +26,7 @@ class StreamQuery(FollowQuery):
     ] = "text"
 
 
-class Stream(FeedHandler):
+class StreamHandler(FeedHandler):
     """An output or input of a process."""
 
     @operation(
@@ -84,4 +84,4 @@ def _mark_served(process: Process, label: str, end: int) -> None:
         del process.last_write_offsets[label]
 
 
-ROUTES = [Route("/streams/{pid}/{label}", Stream, {"GET": Scope.READ, "POST": Scope.CONTROL})]
+ROUTES = [Route("/streams/{pid}/{label}", StreamHandler, {"GET": Scope.READ, "POST": Scope.CONTROL})]

@@ -1,6 +1,6 @@
 """The events of the node: R-72, R-73."""
 
-from typing import Any, TypedDict
+from typing import Any
 
 from gaffer.api.feed_handler import OFFSET_HEADER, FeedHandler
 from gaffer.http.access import Scope
@@ -8,20 +8,15 @@ from gaffer.http.feed_formats import Messages
 from gaffer.http.feeds import FeedQuery, FollowQuery
 from gaffer.http.operations import EVENTS, JSON, operation
 from gaffer.http.routes import Route
+from gaffer.schemas.bodies import EventMessage
 from gaffer.streams.event_log import ALL, Event, matching
 
 
-class Message(TypedDict):
-    """An event. What else it tells depends on the event: `name`, `session`, `job`, `pid`, `os_pid`, `exit_code`..."""
-
-    event: str
-
-
-class Watch(FeedHandler):
+class WatchHandler(FeedHandler):
     """What happens on the node."""
 
     @operation(
-        Message,
+        EventMessage,
         query=FollowQuery,
         media=(JSON, EVENTS),
         headers={OFFSET_HEADER: "Of a longpoll: the `after` that continues it."},
@@ -56,8 +51,8 @@ class Watch(FeedHandler):
 _METHODS = {"GET": Scope.READ}
 
 ROUTES = [
-    Route("/watch", Watch, _METHODS),
-    Route("/watch/{first}", Watch, _METHODS),
-    Route("/watch/{first}/{second}", Watch, _METHODS),
-    Route("/watch/{first}/{second}/{third}", Watch, _METHODS),
+    Route("/watch", WatchHandler, _METHODS),
+    Route("/watch/{first}", WatchHandler, _METHODS),
+    Route("/watch/{first}/{second}", WatchHandler, _METHODS),
+    Route("/watch/{first}/{second}/{third}", WatchHandler, _METHODS),
 ]

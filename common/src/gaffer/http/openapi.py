@@ -302,13 +302,13 @@ def _responses(method: str, cases: Sequence[_Case], schemas: _Schemas) -> dict[s
             response["headers"] = {
                 name: {"description": text, "schema": {"type": "string"}} for name, text in headers.items()
             }
-        medias = dict.fromkeys(
+        media_types = dict.fromkeys(
             media
             for answer in answers
             if answer.returns is not None or answer.media != (JSON,)
             for media in answer.media
         )
-        if medias and method != "HEAD":
+        if media_types and method != "HEAD":
             response["content"] = {
                 media: _content(
                     media,
@@ -316,7 +316,7 @@ def _responses(method: str, cases: Sequence[_Case], schemas: _Schemas) -> dict[s
                     schemas,
                     endless=any(answer.endless for answer in answers),
                 )
-                for media in medias
+                for media in media_types
             }
         found[str(status)] = response
     return found

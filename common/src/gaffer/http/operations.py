@@ -54,18 +54,18 @@ def operation(
     endless: bool = False,
 ) -> Callable[[F], F]:
     """Note an Operation on a handler's method; see there for the arguments."""
-    medias = (media,) if isinstance(media, str) else tuple(media)
+    media_types = (media,) if isinstance(media, str) else tuple(media)
     noted = Operation(
         returns,
         status,
         body,
         query,
-        medias,
+        media_types,
         body_media,
         tuple(errors),
         tuple(text_errors),
         tuple((headers or {}).items()),
-        endless or EVENTS in medias,
+        endless or EVENTS in media_types,
     )
 
     def attach(method: F) -> F:

@@ -1,4 +1,4 @@
-"""What a job is: `ProcessConfig` and `FlappingInfo`, validated when made and frozen afterwards.
+"""The config of a job: `ProcessConfig` and `FlappingInfo`, validated when made and frozen afterwards.
 
 The fields of `ProcessConfig` are the schema: each names the rule that checks and normalises its value, so JSON, INI,
 YAML and Python keywords share one set of names, defaults and messages.
@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Self, TypeVar
 
-from gaffer.errors import QUOTED, ConfigError, Problem, did_you_mean, quoted
+from gaffer.errors import QUOTED, ConfigError, InvalidValue, Problem, did_you_mean, quoted
 from gaffer.jobs import rules
 from gaffer.jobs.rules import FlappingInfo
 from gaffer.jobs.words import SplitError, Word, parse_words, substitute_env
@@ -30,15 +30,15 @@ def setting(rule: rules.Rule, default: Any = dataclasses.MISSING, *, live: bool 
 
 @dataclass(frozen=True)
 class ProcessConfig:
-    """How to launch the processes of one job, and how many. Raises ConfigError with every mistake at once.
+    """The settings of one job. Raises ConfigError with every mistake at once.
 
     Times are in seconds. `uid` and `gid` are names or numbers. See the reference of the settings for each key.
     """
 
     name: str = setting(rules.job_name)
-    """What the job is called."""
+    """The name of the job."""
     cmd: str = setting(rules.command)
-    """What to run. `$VAR` and `${VAR}` outside single quotes are replaced from the environment of the process."""
+    """The command line. `$VAR` and `${VAR}` outside single quotes are replaced from the environment of the process."""
     args: Sequence[str] = setting(rules.words, ())
     """Further arguments, after those in `cmd`, with variables replaced likewise."""
     env: Mapping[str, str] = setting(rules.variables, factory=dict)
@@ -56,45 +56,45 @@ class ProcessConfig:
     os_env: bool = setting(rules.boolean, False)
     """Pass the manager's own environment on. Files (INI) have true for a default."""
     numprocesses: int = setting(rules.count, 1, live=True)
-    """How many processes to keep."""
+    """The number of processes to keep running."""
     redirect_output: Sequence[str] = setting(rules.outputs, ())
-    """What stdout and stderr are called for readers; what has no label can't be read."""
+    """The labels of stdout and stderr for readers; an output without a label can't be read."""
     redirect_input: bool = setting(rules.boolean, False)
-    """Let stdin be written to."""
+    """Make stdin writable."""
     custom_streams: Sequence[str] = setting(rules.extra_streams, ())
     """Further pipes in both directions, which the process finds at descriptors 3, 4 and so on."""
     custom_channels: Sequence[Any] = setting(rules.channels, ())
     """Open handles to pass on after those; in Python only."""
     logs: bool = setting(rules.boolean, True)
-    """Write what the process writes to files, where the manager has a folder for logs."""
+    """Write the output to log files, if the manager has a log directory."""
     log_max_bytes: int = setting(rules.size, 10 * 1024**2)
     """The size at which a log file is rotated."""
     log_backups: int = setting(rules.backups, 3)
-    """How many rotated files to keep."""
+    """The number of rotated files to keep."""
     graceful_timeout: float = setting(rules.seconds, 30.0, live=True)
-    """How long a process may take to end after SIGTERM, until SIGKILL."""
+    """Seconds from SIGTERM to SIGKILL."""
     drain_timeout: float = setting(rules.seconds, 0.0, live=True)
-    """How long a process stays, out of the answers of lookups, before it is stopped."""
+    """Seconds that a process stays, announced as draining, before it is stopped."""
     kill_group: bool = setting(rules.boolean, True, live=True)
-    """Signal the whole process group, and end what a leader's own death left of it."""
+    """Signal the whole process group, and end the group when its leader exits."""
     priority: int | None = setting(rules.optional_whole, None, live=True)
     """Jobs of a file start lowest first; those without come last."""
     flapping: FlappingInfo | None = setting(rules.flapping_policy, None, live=True)
-    """When a crash loop is paused and when given up; unset, it never is."""
+    """When to pause a crash loop and when to give up; unset, never."""
     start: bool = setting(rules.boolean, True, live=True)
     """Start the job when it is loaded."""
     startsecs: float = setting(rules.seconds, 1.0, live=True)
-    """A process that lived so long is replaced at once when it ends, another one after a pause."""
+    """A process with at least this uptime, in seconds, is replaced at once when it ends; others after a pause."""
     backoff: float = setting(rules.seconds, 0.1, live=True)
-    """How long the first pause before another attempt is; each further one doubles it."""
+    """Seconds before the first restart attempt; doubled for each further one."""
     backoff_max: float = setting(rules.seconds, 30.0, live=True)
-    """How long such a pause may get."""
+    """The longest pause between attempts, in seconds."""
     port: str | None = setting(rules.port_plan, None)
     """The variable PORT of each process; a PORT in `env` wins."""
     endpoints: Sequence[str] | None = setting(rules.endpoint_list, None)
-    """What to announce of each process; `http:$PORT` when it has a port."""
+    """The endpoints to announce of each process; `http:$PORT` when it has a port."""
     labels: Mapping[str, str] = setting(rules.variables, factory=dict, live=True)
-    """What describes the job to those who ask the manager."""
+    """Free-form labels of the job, shown in its info."""
 
     def __post_init__(self) -> None:
         given = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
@@ -106,7 +106,7 @@ class ProcessConfig:
 
     @classmethod
     def from_dict(cls, config: Mapping[str, Any], *, path: str = "$", lax: bool = False) -> Self:
-        """Make one from a JSON object; `lax` takes texts for all types, as INI files have them.
+        """Make a config from a JSON object; `lax` accepts strings for all types, as in INI files.
 
         Raises ConfigError, which is a ValueError, with every mistake and its place below `path`.
         """
@@ -209,7 +209,7 @@ class ProcessConfig:
         return int(self.port.rstrip("+")) + slot - 1
 
     def endpoints_of(self, port: int | None) -> list["EndpointSpec"]:
-        """The endpoints of an instance whose PORT is `port`; `http:$PORT` when a port is set and nothing is said."""
+        """The endpoints of an instance whose PORT is `port`; `http:$PORT` when a port is set and no endpoints are."""
         items = self.endpoints if self.endpoints is not None else (("http:$PORT",) if port else ())
         result = []
         for item in items:
@@ -229,7 +229,7 @@ class EndpointSpec(NamedTuple):
 
 _FIELDS = {f.name: f for f in dataclasses.fields(ProcessConfig)}
 
-# What a description may say; channels are open handles that only a program can pass on (TPL-19).
+# The keys of a description; channels are open handles that only a program can pass on (TPL-19).
 PROCESS_KEYS: tuple[str, ...] = tuple(name for name in _FIELDS if name != "custom_channels")
 
 
@@ -264,7 +264,7 @@ def _check(
             given = _default_of(_FIELDS[key])
         try:
             values[key] = _FIELDS[key].metadata["rule"](given, lax)
-        except rules.InvalidValue as wrong:
+        except InvalidValue as wrong:
             problems.append(Problem(f"{path}.{key}{wrong.path}", f"{key}: {wrong.message}", wrong.hint))
     for key in ("name", "cmd"):
         if key not in config and base is None:

@@ -1,91 +1,88 @@
-"""What goes into a job's state machine (events) and what comes out of it (instructions)."""
+"""Events, the input of a job's state machine, and instructions, its output."""
 
-from dataclasses import dataclass, field
 from typing import Any, TypeAlias
+
+from msgspec import Struct
 
 from gaffer.jobs.config import ProcessConfig
 from gaffer.jobs.records import ProcessRecord
 
-# A timer is named by what it is for and the pid or slot it belongs to.
+# The purpose of a timer, and the pid or slot it belongs to.
 TimerKey: TypeAlias = tuple[str, int]
 
-
-@dataclass(frozen=True, slots=True)
-class StartRequested:
-    """Someone wants the job to run; flapping and back-off are forgotten."""
+_NOT_SHOWN = ("env", "output")  # may hold secrets
 
 
-@dataclass(frozen=True, slots=True)
-class StopRequested:
-    """Someone wants the job to stop and stay stopped."""
+class _Message(Struct, frozen=True):
+    def __repr__(self) -> str:
+        shown = (f"{name}={getattr(self, name)!r}" for name in self.__struct_fields__ if name not in _NOT_SHOWN)
+        return f"{type(self).__name__}({', '.join(shown)})"
 
 
-@dataclass(frozen=True, slots=True)
-class RestartRequested:
+class StartRequested(_Message, frozen=True):
+    """Start the job; flapping and back-off are reset."""
+
+
+class StopRequested(_Message, frozen=True):
+    """Stop the job and keep it stopped."""
+
+
+class RestartRequested(_Message, frozen=True):
     """Replace all processes; `reset` brings the count back to the configured one (MGR-32)."""
 
     reset: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class ConfigChanged:
+class ConfigChanged(_Message, frozen=True):
     """The job has a new configuration."""
 
     config: ProcessConfig
     start: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Scaled:
-    """The wanted number of processes is now `count`."""
+class Scaled(_Message, frozen=True):
+    """The desired number of processes is now `count`."""
 
     count: int
 
 
-@dataclass(frozen=True, slots=True)
-class Unloaded:
+class Unloaded(_Message, frozen=True):
     """The job is forgotten once its processes are gone."""
 
 
-@dataclass(frozen=True, slots=True)
-class ManagerStopping:
+class ManagerStopping(_Message, frozen=True):
     """The manager ends; detached processes are left alone."""
 
     hurry: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class DependencyChanged:
-    """What the job waits for (its predecessor of the same name) is there or gone."""
+class DependencyChanged(_Message, frozen=True):
+    """The name of the job is free (`ready`), or still held by its predecessor."""
 
     ready: bool
 
 
-@dataclass(frozen=True, slots=True)
-class NodeDrained:
+class NodeDrained(_Message, frozen=True):
     """Whether the node is out of service: no process is to run, whatever is desired of the job."""
 
     drained: bool
 
 
-@dataclass(frozen=True, slots=True)
-class ProcessStopRequested:
+class ProcessStopRequested(_Message, frozen=True):
     """Stop one process; the job replaces it (MGR-40)."""
 
     pid: int
 
 
-@dataclass(frozen=True, slots=True)
-class Committed:
-    """Run one process beside the slots, once (MGR-38)."""
+class Committed(_Message, frozen=True):
+    """Run one process outside the slots, once."""
 
     pid: int
     graceful_timeout: float
-    env: dict[str, str] = field(default_factory=dict, repr=False)
+    env: dict[str, str] = {}
 
 
-@dataclass(frozen=True, slots=True)
-class Adopted:
+class Adopted(_Message, frozen=True):
     """The process of `record`, which an earlier manager detached, is now `pid`; it is `age` seconds old."""
 
     pid: int
@@ -93,16 +90,14 @@ class Adopted:
     age: float
 
 
-@dataclass(frozen=True, slots=True)
-class Spawned:
+class Spawned(_Message, frozen=True):
     """The process `pid` runs."""
 
     pid: int
     os_pid: int
 
 
-@dataclass(frozen=True, slots=True)
-class SpawnFailed:
+class SpawnFailed(_Message, frozen=True):
     """The process `pid` could not be started."""
 
     pid: int
@@ -110,11 +105,10 @@ class SpawnFailed:
     message: str
 
 
-@dataclass(frozen=True, slots=True)
-class Exited:
-    """The leader of process `pid` ended; its group may live on. `output` is its last line of output, for people.
+class Exited(_Message, frozen=True):
+    """The leader of process `pid` ended; its group may live on. `output` is its last line of output.
 
-    `exit_code` and `term_signal` are None when nobody can know: the process was not our child. `out_of_memory`:
+    `exit_code` and `term_signal` are None when unknown: the process was not our child. `out_of_memory`:
     whether the kernel killed it because memory ran out, None when that is possible but unknown.
     """
 
@@ -122,12 +116,11 @@ class Exited:
     exit_code: int | None
     term_signal: int | None
     os_pid: int | None = None
-    output: str | None = field(default=None, repr=False)
+    output: str | None = None
     out_of_memory: bool | None = False
 
 
-@dataclass(frozen=True, slots=True)
-class EndRefused:
+class EndRefused(_Message, frozen=True):
     """The tree of process `pid` can't be signalled; `final` when it outlives SIGKILL and nothing more is tried."""
 
     pid: int
@@ -135,15 +128,13 @@ class EndRefused:
     final: bool
 
 
-@dataclass(frozen=True, slots=True)
-class GroupEmpty:
+class GroupEmpty(_Message, frozen=True):
     """Nothing of process `pid` is left."""
 
     pid: int
 
 
-@dataclass(frozen=True, slots=True)
-class TimerFired:
+class TimerFired(_Message, frozen=True):
     """A timer set by SetTimer is due."""
 
     key: TimerKey
@@ -171,60 +162,53 @@ Event: TypeAlias = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Spawn:
+class Spawn(_Message, frozen=True):
     """Start a process as `pid`; `slot` is 0 for a committed one."""
 
     pid: int
     slot: int
-    env: dict[str, str] = field(default_factory=dict, repr=False)
+    env: dict[str, str] = {}
 
 
-@dataclass(frozen=True, slots=True)
-class Adopt:
+class Adopt(_Message, frozen=True):
     """Watch the process of `record` as `pid`."""
 
     pid: int
     record: ProcessRecord
 
 
-@dataclass(frozen=True, slots=True)
-class Signal:
+class Signal(_Message, frozen=True):
     """Send `signum` to the process `pid` and all that belongs to it."""
 
     pid: int
     signum: int
 
 
-@dataclass(frozen=True, slots=True)
-class Release:
+class Release(_Message, frozen=True):
     """Stop watching the detached process `pid`, but let it live."""
 
     pid: int
 
 
-@dataclass(frozen=True, slots=True)
-class SetTimer:
+class SetTimer(_Message, frozen=True):
     """Send TimerFired(key) after `delay` seconds."""
 
     key: TimerKey
     delay: float
 
 
-@dataclass(frozen=True, slots=True)
-class CancelTimer:
+class CancelTimer(_Message, frozen=True):
     """Forget the timer `key`."""
 
     key: TimerKey
 
 
-@dataclass(frozen=True, slots=True)
-class Publish:
+class Publish(_Message, frozen=True):
     """Announce an event of the job, or of its process `pid`."""
 
     kind: str
     pid: int | None = None
-    data: dict[str, Any] = field(default_factory=dict)
+    data: dict[str, Any] = {}
 
 
 Instruction: TypeAlias = Spawn | Adopt | Signal | Release | SetTimer | CancelTimer | Publish

@@ -28,7 +28,7 @@ class FlapDetector:
         self._paused_until = float("-inf")
 
     def record(self, policy: FlappingInfo, now: float) -> tuple[Verdict, str]:
-        """Count an exit at `now`; returns the verdict and what to tell people about it."""
+        """Count an exit at `now`; return the verdict and a sentence that explains it."""
         while self._exits and now - self._exits[0] > policy.window:
             self._exits.popleft()
         if not self._exits and now - self._paused_until > policy.window:

@@ -19,7 +19,7 @@ from gaffer.jobs.states import PHASES, JobState, LastExit, Order, Phase, exit_re
 
 RESET_AFTER = 10.0  # seconds alive after which earlier failures are forgotten
 CRASH_LOOP = 3  # unwanted exits in a row, each before RESET_AFTER
-FAILED_START_DELAY = 0.1  # seconds at least between two attempts to start what can't be started
+FAILED_START_DELAY = 0.1  # the least delay between attempts to start a program that can't be started, in seconds
 STORY = 32  # events that a job remembers
 
 RETRY: ev.TimerKey = ("retry", 0)
@@ -55,7 +55,7 @@ class Job:
         self.config = config
         self.target = config.numprocesses
         self.phase = Phase.STOPPED
-        self.ready = True  # false while what the job depends on is not there
+        self.ready = True  # false while a predecessor of the same name has processes
         self.drained = drained
         self.slots: dict[int, Slot] = {}
         self.committed: dict[int, Slot] = {}  # by pid
@@ -75,7 +75,7 @@ class Job:
     def __repr__(self) -> str:
         return f"<Job {self.name}: {self.state}, {len(self.pids())} of {self.target} processes>"
 
-    # What others ask
+    # Queries
 
     @property
     def active(self) -> bool:
@@ -84,17 +84,17 @@ class Job:
 
     @property
     def gone(self) -> bool:
-        """Whether the job is to be forgotten and nothing of it is left."""
+        """Whether the job was unloaded and its last process has ended."""
         return self.phase is Phase.LEAVING and not self._by_pid
 
     @property
     def state(self) -> JobState:
-        """The state that people see."""
+        """The visible state."""
         return visible_state(self.phase, {slot.state for slot in self.slots.values()}, empty=not self._by_pid)
 
     @property
     def reason(self) -> str | None:
-        """Why the job is in its state, when there is something to say."""
+        """Why the job is in its state, or None."""
         refused = next((slot.refused for slot in self._by_pid.values() if slot.refused), None)
         if refused is not None:
             return refused
@@ -326,7 +326,6 @@ class Job:
             slot.crashes = slot.crashes + 1 if uptime < RESET_AFTER else 1
         self.last_exit = LastExit(event.exit_code, event.term_signal, reason, round(uptime, 3), event.output)
         self.why = how_it_ended(event.exit_code, event.term_signal, uptime, oom)
-        self._out.append(ev.CancelTimer(("drain", event.pid)))
         self._publish(
             "exit",
             event.pid,
@@ -372,7 +371,7 @@ class Job:
         if slot is not None and slot.state is expected:
             self._cue(slot, cue)
 
-    # What events share
+    # Steps that events share
 
     def _order(self, order: Order) -> None:
         self.phase = PHASES.get((self.phase, order), self.phase)
@@ -385,7 +384,7 @@ class Job:
 
     @property
     def _paused(self) -> bool:
-        """What is wanted may not run now: slots are kept, without processes."""
+        """Whether slots are kept without processes for now."""
         return self.phase is Phase.HELD or self.drained
 
     @property
@@ -419,7 +418,7 @@ class Job:
             self._retire(slot, "stop_pid")
 
     def _retire(self, slot: Slot, kind: str) -> None:
-        """Take the process out of `slot`, if there is one, and announce it as `kind`."""
+        """Stop the process in `slot`, if any, and announce that as `kind`."""
         match slot.state:
             case SlotState.READY:
                 self._publish(kind, slot.pid)
@@ -438,7 +437,7 @@ class Job:
         return 0 < slot.index <= self._wanted
 
     def _refill(self, slot: Slot, crashed_after: float | None, least: float = 0.0) -> None:
-        """`slot` holds nothing any more: decide what comes next. `crashed_after`: seconds lived, None when stopped."""
+        """Decide what comes next for `slot`, now empty. `crashed_after`: uptime in seconds, None when stopped."""
         self._forget_pid(slot)
         if not self._stays(slot):
             self._cue(slot, Cue.VACATE)
@@ -455,7 +454,7 @@ class Job:
             self._cue(slot, Cue.FILL)
 
     def _backoff(self, slot: Slot, lived: float) -> float:
-        """Seconds to wait before the next start of a process that had `lived` that long (design section 4)."""
+        """Seconds before the next start after an uptime of `lived` seconds."""
         if lived >= RESET_AFTER:
             slot.failures = 0
         if lived >= self.config.startsecs or self.config.flapping is not None:
@@ -516,6 +515,8 @@ class Job:
         assert pid is not None
         if action is Action.START_DRAIN:
             return [ev.SetTimer(("drain", pid), self.config.drain_timeout)]
+        if action is Action.CANCEL_DRAIN:
+            return [ev.CancelTimer(("drain", pid))]
         if action is Action.KILL or (action is Action.TERMINATE and self.hurry):
             return [ev.Signal(pid, signal.SIGKILL)]
         if action is Action.RELEASE:

@@ -12,7 +12,7 @@ from gaffer.errors import BadRequest, quoted
 
 DEFAULT_SESSION = "default"
 
-MAX_PROCESS_ENDPOINTS = 64  # as lookupds take of one process
+MAX_PROCESS_ENDPOINTS = 64  # the limit that lookupds enforce
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_+-]{0,63}", re.ASCII)
 _PID = re.compile(r"[1-9][0-9]{0,18}", re.ASCII)

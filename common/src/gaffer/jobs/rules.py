@@ -1,26 +1,16 @@
 """The rules that check and normalise the settings of a job, one for each kind of value."""
 
 import dataclasses
-import os
 import re
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from gaffer.errors import QUOTED, BadRequest, ConfigError, Problem, did_you_mean, quoted
+from gaffer.errors import QUOTED, BadRequest, ConfigError, InvalidValue, Problem, did_you_mean, quoted
 from gaffer.jobs.names import MAX_PROCESS_ENDPOINTS, parse_job_name
 from gaffer.jobs.words import MAX_WORD, SplitError, split_words
-
-
-class InvalidValue(Exception):
-    """A value does not fit its rule."""
-
-    def __init__(self, message: str, hint: str | None = None, path: str = "") -> None:
-        super().__init__(message)
-        self.message = message
-        self.hint = hint
-        self.path = path
-
+from gaffer.runtime.values import BOOLEANS
 
 # A rule takes the value as given and whether it comes from a text format (INI, environment), where all is a string.
 Rule = Callable[[Any, bool], Any]
@@ -39,7 +29,7 @@ def _argument(value: str, path: str = "") -> str:
     if "\0" in value:
         raise InvalidValue("a NUL byte can't be part of it", path=path)
     try:
-        length = len(os.fsencode(value))
+        length = len(value.encode(sys.getfilesystemencoding(), sys.getfilesystemencodeerrors()))
     except UnicodeEncodeError:
         raise InvalidValue("a lone surrogate can't be part of it", path=path) from None
     if length > MAX_WORD:
@@ -70,24 +60,12 @@ def job_name(value: Any, lax: bool) -> str:
     return value
 
 
-_BOOLEANS = {
-    "true": True,
-    "yes": True,
-    "on": True,
-    "1": True,
-    "false": False,
-    "no": False,
-    "off": False,
-    "0": False,
-}
-
-
 def boolean(value: Any, lax: bool) -> bool:
     """True or false."""
     if isinstance(value, bool):
         return value
-    if lax and isinstance(value, str) and value.strip().lower() in _BOOLEANS:
-        return _BOOLEANS[value.strip().lower()]
+    if lax and isinstance(value, str) and value.strip().lower() in BOOLEANS:
+        return BOOLEANS[value.strip().lower()]
     raise _expected("true or false", value)
 
 
@@ -226,7 +204,7 @@ _LABEL = re.compile(r"[^\s/.,:]{1,64}")
 
 
 def split_list(value: Any, what: str) -> list[Any]:
-    """The items of a list, or of a text with commas; `what` says what was expected."""
+    """The items of a list, or of a text with commas; `what` names the expected value."""
     if value is None:
         return []
     if isinstance(value, str):

@@ -1,7 +1,7 @@
 """The state machine of one slot: the place of one instance of a job. Pure data, no I/O.
 
-`TRANSITIONS` is the machine: for a state and a cue it names the next state and what must be done. Which cue is given
-is decided by the job, see gaffer.jobs.job.
+`TRANSITIONS` is the machine: for a state and a cue it gives the next state and the actions. The job
+chooses the cue, see gaffer.jobs.job.
 """
 
 from dataclasses import dataclass, field
@@ -9,7 +9,7 @@ from enum import StrEnum
 
 
 class SlotState(StrEnum):
-    """Where a slot is in the life of its process."""
+    """The stage of a slot in the life of its process."""
 
     EMPTY = "empty"
     WAITING = "waiting"
@@ -21,28 +21,29 @@ class SlotState(StrEnum):
 
 
 class Cue(StrEnum):
-    """What the job tells a slot."""
+    """The input of a slot."""
 
-    FILL = "fill"  # a process is wanted now
-    PARK = "park"  # a process is wanted, but not yet
-    DELAY = "delay"  # a process is wanted after a while
-    VACATE = "vacate"  # no process is wanted, and none is left
+    FILL = "fill"  # start a process now
+    PARK = "park"  # start a process later, on another cue
+    DELAY = "delay"  # start a process after a delay
+    VACATE = "vacate"  # stay empty
     UP = "up"  # the process runs
-    DRAIN = "drain"  # take the process out of the answers, then stop it
-    STOP = "stop"  # ask the process to end
+    DRAIN = "drain"  # announce the process as draining, then stop it
+    STOP = "stop"  # send SIGTERM
     DIED = "died"  # the leader ended by itself
-    KILL = "kill"  # the process had its time
+    KILL = "kill"  # the graceful timeout is over
     RELEASE = "release"  # the process lives on without us
     ADOPT = "adopt"  # a process that an earlier manager left runs in this slot
 
 
 class Action(StrEnum):
-    """What a transition wants done."""
+    """An action of a transition."""
 
     SPAWN = "spawn"
     TERMINATE = "terminate"  # SIGTERM to all of the process, and a timer for SIGKILL
     KILL = "kill"  # SIGKILL to all of the process
     START_DRAIN = "start drain"  # a timer for the end of draining
+    CANCEL_DRAIN = "cancel drain"
     START_BACKOFF = "start backoff"  # a timer for the next attempt
     CANCEL_BACKOFF = "cancel backoff"
     RELEASE = "release"  # stop watching the process
@@ -64,8 +65,8 @@ TRANSITIONS: dict[tuple[SlotState, Cue], tuple[SlotState, tuple[Action, ...]]] =
     (S.READY, C.STOP): (S.STOPPING, (A.TERMINATE,)),
     (S.READY, C.DIED): (S.STOPPING, (A.TERMINATE,)),
     (S.READY, C.RELEASE): (S.EMPTY, (A.RELEASE,)),
-    (S.DRAINING, C.STOP): (S.STOPPING, (A.TERMINATE,)),
-    (S.DRAINING, C.DIED): (S.STOPPING, (A.TERMINATE,)),
+    (S.DRAINING, C.STOP): (S.STOPPING, (A.CANCEL_DRAIN, A.TERMINATE)),
+    (S.DRAINING, C.DIED): (S.STOPPING, (A.CANCEL_DRAIN, A.TERMINATE)),
     (S.STOPPING, C.DIED): (S.STOPPING, ()),
     (S.STOPPING, C.KILL): (S.STOPPING, (A.KILL,)),
     (S.STOPPING, C.RELEASE): (S.EMPTY, (A.RELEASE,)),
@@ -89,7 +90,7 @@ class Slot:
     spawned_at: float = 0.0
     exited_at: float | None = None  # set once the leader ended
     crashed: bool = False  # the leader ended without being asked to
-    replace: bool = False  # whoever is here was asked to make room for a successor
+    replace: bool = False  # the process is being replaced
     refused: str = ""  # why its process can't be ended
     stuck: bool = False  # its process outlives SIGKILL
     failures: int = 0  # starts in a row that did not last
@@ -98,6 +99,6 @@ class Slot:
     env: dict[str, str] = field(default_factory=dict)  # of a committed process, over the job's
 
     def step(self, cue: Cue) -> tuple[Action, ...]:
-        """Go where `cue` leads and return what must be done; KeyError when the table has no such transition."""
+        """Make the transition for `cue` and return its actions; KeyError when there is none."""
         self.state, actions = TRANSITIONS[self.state, cue]
         return actions

@@ -1,9 +1,10 @@
-"""What can be said of a job: its phases and how orders change them, the state people see, how a process ended."""
+"""Phases of a job and how orders change them, its visible state, and how a process ended."""
 
 import signal
 from collections.abc import Set
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cache
 
 from gaffer.jobs.slot import SlotState
 
@@ -19,7 +20,7 @@ class Phase(StrEnum):
 
 
 class JobState(StrEnum):
-    """What people see of a job, derived from its phase and slots."""
+    """The visible state of a job, derived from its phase and slots."""
 
     STOPPED = "stopped"
     WAITING = "waiting"
@@ -82,7 +83,7 @@ _FROM_SLOTS = (
 
 
 def visible_state(phase: Phase, slots: Set[SlotState], *, empty: bool) -> JobState:
-    """The state that people see, from the phase and the states of the slots; `empty` when no process is left."""
+    """The visible state, from the phase and the states of the slots; `empty` when no process is left."""
     if phase is Phase.FAILED:
         return JobState.FAILED
     if phase not in (Phase.STARTED, Phase.HELD):
@@ -120,6 +121,7 @@ def describe_exit(exit_code: int | None, term_signal: int | None, out_of_memory:
     return "ended in an unknown way" if exit_code is None else f"exited with {exit_code}"
 
 
+@cache
 def _signal_name(signum: int) -> str:
     try:
         return signal.Signals(signum).name

@@ -42,7 +42,7 @@ _BUILT_IN = frozenset(
 
 
 class SplitError(ValueError):
-    """A command line that can't be split into words; `hint` says what to do."""
+    """A command line that can't be split into words; `hint` suggests a remedy."""
 
     def __init__(self, message: str, hint: str) -> None:
         super().__init__(message)

@@ -19,9 +19,9 @@ from typing import Any, NamedTuple
 
 from gaffer.errors import StartFailed
 from gaffer.jobs.config import ProcessConfig
-from gaffer.processes import exec_stub, limits
+from gaffer.processes import exec_stub
 from gaffer.processes.cgroups import Cgroups
-from gaffer.runtime import dispositions
+from gaffer.runtime import descriptors, dispositions
 from gaffer.runtime.accounts import check_gid, check_uid
 
 # Variables of the daemon that are secrets, or promises made to it alone (design section 7).
@@ -131,7 +131,7 @@ def launch(
         if passed or cgroups is not None or not dispositions.are_default():
             child.popen = _popen_by_stub(passed, argv, env, config.cwd, account, options, cgroups)
         else:
-            with limits.original_descriptors():
+            with descriptors.original_descriptors():
                 child.popen = subprocess.Popen(
                     argv,
                     env=env,
@@ -228,7 +228,7 @@ def _popen_by_stub(
         try:
             if cgroups is not None:
                 cgroups.add(popen.pid)
-            limits.restore_descriptors(popen.pid)
+            descriptors.restore_descriptors(popen.pid)
             answer = _ask(ours, marshal.dumps({**request, "descriptors": sources[1:]}))
         except BaseException:
             _discard(popen, cgroups)

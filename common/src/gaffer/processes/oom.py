@@ -62,8 +62,10 @@ class OomCounters:
 
         False when it killed none on the host; None when it killed some other process, or nothing counts.
         """
-        here, anywhere = self._here.grew(now), self._anywhere.grew(now)
-        return True if here else False if anywhere is False else None
+        # The host counts ours too, so that most often one file is enough.
+        if self._anywhere.grew(now) is False:
+            return False
+        return True if self._here.grew(now) else None
 
 
 class _Counter:

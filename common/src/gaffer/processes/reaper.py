@@ -165,12 +165,12 @@ class Reaper:
                 self.cgroups.remove(leader.os_pid)
 
     def watch(self, leader: Leader, gone: Callable[[], None], *, alone: bool = False) -> None:
-        """Call `gone()` once nothing is left of the tree of `leader`, which has ended.
+        """Call `gone()` in a later turn of the loop, once nothing is left of the tree of `leader`, which has ended.
 
         `alone` leaves the tree out of account.
         """
         if alone:
-            gone()
+            self.loop.call_soon(gone)
             self._scan_in(0.0)  # learns the cookies of those that were adopted just now
             return
         tree = self._ending[leader.os_pid] = self._trees[leader.os_pid]
@@ -280,7 +280,8 @@ class Reaper:
         members: dict[int, _Tree] = {}  # those that are known, whoever their parent is
         for tree in self._ending.values():
             tree.alive.clear()
-            tree.killed = _living(tree.killed)
+            if tree.killed:
+                tree.killed = _living(tree.killed)
             known = set(tree.killed)
             if self.cgroups is not None:
                 known |= self.cgroups.members(tree.leader.os_pid)

@@ -9,7 +9,7 @@ import sys
 import time
 from functools import partial
 
-from gaffer.errors import BadRequest, GafferError, did_you_mean
+from gaffer.errors import BadRequest, GafferError, InvalidValue, did_you_mean
 from gaffer.runtime.background_writer import BackgroundWriter, write_fully
 from gaffer.runtime.trusted_files import UntrustedFile, open_log
 
@@ -58,6 +58,15 @@ def parse_level(name: str) -> int:
             f"unknown log level {name!r}",
             hint=did_you_mean(name.lower(), list(LEVELS)) or f"use one of {', '.join(LEVELS)}",
         ) from None
+
+
+def log_level(text: str) -> str:
+    """The rule of a setting: the name of a log level, in lower case; raises InvalidValue."""
+    try:
+        parse_level(text)
+    except BadRequest as error:
+        raise InvalidValue(error.message, error.hint) from None
+    return text.strip().lower()
 
 
 def setup_logging(level: str = "info", error_log: str | None = None) -> None:

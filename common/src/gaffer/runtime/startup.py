@@ -66,15 +66,21 @@ def run_command(module: str, function: str) -> None:
     sys.exit(status)
 
 
-def run_daemon(module: str) -> None:
-    """Import `module` and call its `main`; a signal that ends daemons exits at once from here on.
+def run_daemon(module: str) -> NoReturn:
+    """Import `module` and exit with what its `command(argv, environ)` returns.
 
-    Garbage is not collected before `spare_collector`: imports leave next to none.
+    A signal that ends daemons exits at once from here on. Garbage is not collected before `spare_collector`: imports
+    leave next to none.
     """
     open_standard_streams()
     exit_on_signals()
     gc.disable()
-    _import(module).main()
+    command = _import(module).command
+    try:
+        status = command(sys.argv[1:], os.environ)
+    finally:
+        ignore_signals()
+    sys.exit(status)
 
 
 def open_standard_streams() -> None:

@@ -17,7 +17,7 @@ from functools import cache, lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
-from gaffer.errors import GafferError
+from gaffer.errors import GafferError, InvalidValue
 
 _MAX_LINKS = 40  # what the kernel follows, path_resolution(7)
 _DESCRIPTOR = re.compile(r"/(?:dev|proc/self)/fd/([0-9]{1,9})|/dev/(stdin|stdout|stderr)")
@@ -247,3 +247,21 @@ def _what_to_do(place: Path, status: os.stat_result) -> str:
 
 def _untrusted(path: str | os.PathLike[str], why: str, hint: str) -> UntrustedFile:
     return UntrustedFile(f"{os.fspath(path)} is not trusted: {why}", hint=hint)
+
+
+def existing_file(text: str) -> str:
+    """The rule of a setting: the path of a regular file; raises InvalidValue."""
+    if not os.path.isfile(text):
+        raise InvalidValue(f"there is no file {text!r}")
+    return text
+
+
+def trusted_file(text: str) -> str:
+    """The rule of a setting: a file that can be read and that nobody else may change; links to it are followed."""
+    try:
+        os.close(open_trusted(existing_file(text), follow=True))
+    except UntrustedFile as error:
+        raise InvalidValue(error.message, error.hint) from None
+    except OSError as error:
+        raise InvalidValue(f"can't read {text}: {error.strerror}") from None
+    return text

@@ -1,15 +1,49 @@
 """Command lines of the daemons, parsed by their usage text: the only place there that knows docopt."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from docopt import DocoptExit, docopt
 
 from gaffer.errors import ConfigError, Problem, did_you_mean
+from gaffer.runtime.options import Option, columns, indent_of
 from gaffer.runtime.version import __version__
 
 _OPTION = re.compile(r"(?<!\S)--?[a-z][a-z-]*")
+
+
+def usage_text(
+    program: str, summary: str, groups: Mapping[str, Sequence[Option]], *, arguments: str = "", epilog: str = ""
+) -> str:
+    """The text that `--help` prints and that docopt reads.
+
+    `groups` are options by their heading, `arguments` the docopt pattern of what is no option. Other long names
+    of an option get lines of their own.
+    """
+    options = [option for group in groups.values() for option in group]
+    repeated = [
+        f"[{option.with_value(name)}]..."
+        for option in options
+        if option.repeat
+        for name in (option.long, *option.aliases)
+    ]
+    lines = {
+        heading: [
+            line
+            for option in group
+            for line in (
+                (option.names, option.help),
+                *((option.with_value(alias), f"the same as `{option.long}`") for alias in option.aliases),
+            )
+        ]
+        for heading, group in groups.items()
+    }
+    indent = indent_of(names for group in lines.values() for names, _ in group)
+    pattern = " ".join(filter(None, [program, "[options]", *repeated, arguments]))
+    usage = f"Usage:\n  {pattern}\n  {program} (-h | --help)\n  {program} --version"
+    sections = [f"{heading}:\n{columns(group, indent)}" for heading, group in lines.items()]
+    return "\n\n".join([summary, usage, *sections, epilog.strip()]) + "\n"
 
 
 def parse_command_line(program: str, usage: str, argv: Sequence[str], *, leftover: str) -> dict[str, Any]:

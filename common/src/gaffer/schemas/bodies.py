@@ -1,23 +1,14 @@
 """The shapes of what requests of the node's API carry and what it answers, where they are no more than that."""
 
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypedDict
+from typing import Annotated, Literal, TypedDict
 
 import msgspec
 from msgspec import Meta
 
-from gaffer.schemas.job import JobDescription, JobSettings
-from gaffer.schemas.responses import ProcessStats
-
-Pids = Annotated[list[int], Meta(description="Process ids.")]
+from gaffer.schemas.common import Done
 
 
-class Done(TypedDict):
-    """The order was taken."""
-
-    ok: Literal[True]
-
-
-class Welcome(TypedDict):
+class NodeWelcome(TypedDict):
     """Who answers."""
 
     welcome: Literal["gaffer"]
@@ -66,12 +57,6 @@ class SessionJobList(JobList):
     """The qualified names of the jobs of a session."""
 
     sessionid: str
-
-
-class JobDescriptions(msgspec.Struct, forbid_unknown_fields=True):
-    """Several jobs, which are loaded all or not at all."""
-
-    jobs: list[JobDescription]  # type: ignore[valid-type]
 
 
 class ScaleBody(msgspec.Struct, forbid_unknown_fields=True):
@@ -125,18 +110,15 @@ class NewPid(TypedDict):
     pid: int
 
 
-class OneProcessStats(TypedDict):
-    """What a process uses."""
+class DrainState(TypedDict):
+    """Whether the node is out of service, whether all has ended, and how many processes have not."""
 
-    stats: ProcessStats
+    draining: bool
+    drained: bool
+    processes: int
 
 
-if TYPE_CHECKING:
-    RunningProcess = dict[str, Any]
-else:
-    RunningProcess = msgspec.defstruct(
-        "RunningProcess",
-        [("pid", int), ("os_pid", int), ("active", bool)],
-        bases=(JobSettings,),
-        namespace={"__doc__": "A process: the settings of its job, and which process it is."},
-    )
+class EventMessage(TypedDict):
+    """An event. What else it tells depends on the event: `name`, `session`, `job`, `pid`, `os_pid`, `exit_code`..."""
+
+    event: str

@@ -100,3 +100,20 @@ JobDescription = _description("JobDescription", "A job to load: `name` and `cmd`
 JobReplacement = _description(
     "JobReplacement", "The new description of a job; `name` may be left out.", optional=("name",)
 )
+
+
+class JobDescriptions(msgspec.Struct, forbid_unknown_fields=True):
+    """Several jobs, which are loaded all or not at all."""
+
+    jobs: list[JobDescription]  # type: ignore[valid-type]
+
+
+if TYPE_CHECKING:
+    RunningProcess = dict[str, Any]
+else:
+    RunningProcess = msgspec.defstruct(
+        "RunningProcess",
+        [("pid", int), ("os_pid", int), ("active", bool)],
+        bases=(JobSettings,),
+        namespace={"__doc__": "A process: the settings of its job, and which process it is."},
+    )

@@ -18,6 +18,7 @@ from msgspec import Meta, Struct
 
 from gaffer.errors import BadRequest
 from gaffer.jobs.names import MAX_PROCESS_ENDPOINTS, is_host, is_origin
+from gaffer.schemas.common import ProcessState
 
 PROTOCOL_VERSION = "0.1"
 
@@ -43,7 +44,6 @@ MAX_LABELS_SIZE = 32 * 1024  # bytes of all labels as JSON
 MAX_INT = 2**63 - 1
 
 MessageId = Annotated[str, Meta(max_length=1024)] | Annotated[int, Meta(ge=-MAX_INT, le=MAX_INT)]
-ProcessState = Literal["starting", "ready", "draining"]
 JobNameText = Annotated[str, Meta(min_length=1, max_length=200)]
 Number = Annotated[int, Meta(ge=0, le=MAX_INT)]
 Text = Annotated[str, Meta(max_length=1024)]

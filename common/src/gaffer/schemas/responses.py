@@ -1,23 +1,13 @@
 """The shapes of what a manager tells of jobs and processes, as it stands in answers of the API."""
 
-from typing import Annotated, Literal, TypedDict
+from typing import Annotated, TypedDict
 
 from msgspec import Meta
 
 from gaffer.jobs.slot import SlotState
 from gaffer.jobs.states import JobState
+from gaffer.schemas.common import EndpointInfo, Later
 from gaffer.schemas.job import JobSettings, ShownVariables
-
-NotAvailable = Literal["N/A"]
-"""In place of a value that nobody can tell, or that this user may not see."""
-
-
-class Endpoint(TypedDict):
-    """Where an instance can be reached."""
-
-    name: str
-    address: str
-    port: int
 
 
 class Instance(TypedDict):
@@ -25,12 +15,12 @@ class Instance(TypedDict):
 
     pid: Annotated[int | None, Meta(description="The number that Gaffer gave the process.")]
     os_pid: Annotated[int | None, Meta(description="The number that the system gave it.")]
-    slot: Annotated[int, Meta(description="From 1 on.")]
+    slot: Later[Annotated[int, Meta(description="From 1 on.")]]
     state: SlotState
-    started_at: Annotated[float | None, Meta(description="Seconds since 1970.")]
-    uptime: Annotated[float, Meta(description="In seconds.")]
-    port: Annotated[int | None, Meta(description="Its variable PORT.")]
-    endpoints: list[Endpoint]
+    started_at: Later[Annotated[float | None, Meta(description="Seconds since 1970.")]]
+    uptime: Later[Annotated[float, Meta(description="In seconds.")]]
+    port: Later[Annotated[int | None, Meta(description="Its variable PORT.")]]
+    endpoints: Later[list[EndpointInfo]]
 
 
 class LastExit(TypedDict):
@@ -64,9 +54,9 @@ class JobInfo(TypedDict):
     config: JobSettings
     state: JobState
     reason: Annotated[str | None, Meta(description="Why it is in this state, for people.")]
-    restarts: Annotated[int, Meta(description="Processes that ended and were replaced.")]
+    restarts: Later[Annotated[int, Meta(description="Processes that ended and were replaced.")]]
     instances: list[Instance]
-    last_exit: LastExit | None
+    last_exit: Later[LastExit | None]
 
 
 class ProcessInfo(TypedDict):
@@ -88,44 +78,3 @@ class ProcessInfo(TypedDict):
     create_time: Annotated[float, Meta(description="Seconds since 1970.")]
     committed: Annotated[bool, Meta(description="Whether it runs once.")]
     commited: Annotated[bool, Meta(description="The same, as version 0.5 spelled it.")]
-
-
-class Stats(TypedDict):
-    """What an OS process uses."""
-
-    mem_info1: Annotated[str, Meta(description="Resident memory, such as `12M`.")]
-    mem_info2: Annotated[str, Meta(description="Virtual memory.")]
-    cpu: Annotated[float | NotAvailable, Meta(description="Percent of a processor.")]
-    mem: Annotated[float | NotAvailable, Meta(description="Percent of the machine's memory.")]
-    ctime: Annotated[str, Meta(description="CPU time as minutes:seconds.hundredths.")]
-    username: str
-    nice: int | NotAvailable
-    cmdline: str
-
-
-class DescendantStats(Stats):
-    """What a process uses that a process of Gaffer started."""
-
-    os_pid: int
-    children: list["DescendantStats"]
-
-
-class ProcessStats(Stats):
-    """What a process uses, without its descendants; those are `children`."""
-
-    pid: int
-    os_pid: int
-    children: list[DescendantStats]
-
-
-class JobStats(TypedDict):
-    """What the processes of a job use: sums and extremes, in percent."""
-
-    name: str
-    stats: list[ProcessStats]
-    mem: float | NotAvailable
-    max_mem: float | NotAvailable
-    min_mem: float | NotAvailable
-    cpu: float | NotAvailable
-    max_cpu: float | NotAvailable
-    min_cpu: float | NotAvailable

@@ -149,6 +149,8 @@ class ProcessStreams:
     def last_output(self, limit: int = 400) -> str | None:
         """The end of what it wrote last, stderr before stdout, for people."""
         for ring in reversed(self._captured):
+            if ring.end == 0:
+                continue
             text = ring.read(ring.offset_of_tail(limit)).data.decode(errors="replace").strip()
             if text:
                 return text

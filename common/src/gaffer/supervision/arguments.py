@@ -1,11 +1,11 @@
-"""Checks what callers give to a manager."""
+"""Checks of arguments to a manager."""
 
 from collections.abc import Mapping
 from typing import Any
 
-from gaffer.errors import BadRequest, BadValue, quoted
+from gaffer.errors import BadRequest, BadValue, InvalidValue, quoted
 from gaffer.jobs.names import DEFAULT_SESSION, JobName, parse_job_name, parse_pid, split_job_name
-from gaffer.jobs.rules import InvalidValue, Rule
+from gaffer.jobs.rules import Rule
 from gaffer.process import ProcessConfig
 from gaffer.processes.sampler import StatListener, Target
 from gaffer.runtime.signals import parse_signal_value
@@ -14,10 +14,10 @@ _MAX_DIGITS = 18  # of a number of processes
 
 
 def listener_and_target(one: Any, other: Any) -> tuple[StatListener, Target]:
-    """A listener and what it wants to watch, given in either order (MGR-57)."""
+    """A listener and its target, given in either order."""
     listener, name = (one, other) if callable(one) else (other, one)
     if not callable(listener):
-        raise BadValue("monitor takes a listener and the name or pid of what to watch")
+        raise BadValue("monitor takes a listener and a job name or pid")
     if isinstance(name, int | JobName):
         return listener, name
     return listener, parse_pid(name) or JobName(*split_job_name(name))

@@ -1,4 +1,4 @@
-"""Channels: what `Manager.subscribe(topic)` gives out. Callbacks are called on the loop as `callback(event, message)`.
+"""Channels, as `Manager.subscribe(topic)` returns them. Callbacks are called on the loop as `callback(event, message)`.
 
 EVENTS                  all events; EVENTS:<pattern> those that the pattern matches
 PROCESS:<pid or name>   the events of one process, or of the processes of a job
@@ -22,7 +22,7 @@ Relay = Callable[[str, dict[str, Any]], Any]
 
 
 class _Observable(Protocol):
-    """What channels observe; see Manager."""
+    """The part of a manager that channels observe."""
 
     @property
     def events(self) -> EventEmitter: ...
@@ -36,8 +36,8 @@ _HINT = "use EVENTS, PROCESS:<pid or name>, JOB:<name>, STATS:<pid or name> or S
 _ALL = "."
 
 
-# A source takes the same listener once. Each channel therefore gives it a function of its own for a callback, so that
-# closing one channel takes nothing from another.
+# A source holds a listener once. Each channel therefore registers its own function for a callback, so that closing one
+# channel does not affect another.
 
 
 class EventChannel:
@@ -177,7 +177,7 @@ def event_prefix(topic: Topic) -> str:
 def bare_event(name: str, prefix: str) -> str | None:
     """The name that an event below `prefix` has in a topic, `spawn`; None for one that is not of the topic.
 
-    `proc.shop` also matches what happens to the jobs of a session called shop.
+    `proc.shop` also matches the events of jobs in a session called shop.
     """
     event = name.removeprefix(prefix + ".") if prefix else name
     return None if prefix and "." in event else event

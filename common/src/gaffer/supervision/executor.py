@@ -38,7 +38,7 @@ _OF_THE_MANAGER = frozenset({"create", "update", "delete"})
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """How processes are made: whether all output is captured, where records and logs go, who we are in the cookie."""
+    """Settings of new processes: capture of output, targets of records and logs, the node id in the cookie."""
 
     capture_all: bool = False
     recorder: Recorder | None = None
@@ -70,7 +70,7 @@ class Executor:
         self._settings = settings
         self._logs = LogWriter(loop, settings.log_dir) if settings.log_dir is not None else None
         self._on_job_gone = on_job_gone
-        self._signals: deque[tuple[Job, ev.Signal]] = deque()  # executed before what is in the queue
+        self._signals: deque[tuple[Job, ev.Signal]] = deque()  # executed before the queue
         self._queue: deque[tuple[Job, ev.Instruction]] = deque()
         self._timers: dict[tuple[Job, ev.TimerKey], asyncio.TimerHandle] = {}
         self._ports: dict[tuple[Job, int], int] = {}
@@ -115,7 +115,7 @@ class Executor:
             self._wake()
 
     def touch(self, *names: JobName) -> None:
-        """Something changed that listeners of changes want to know: the jobs of these names, or others."""
+        """Notify listeners that the jobs of these names, or something else, changed."""
         self.revision += 1
         for listener in self._job_listeners:
             for name in names:
@@ -279,7 +279,7 @@ class Executor:
             self.owners[process.pid] = job
             self.running[process.pid] = process
         if self._settings.recorder is not None:
-            # A moment later: while the new program is being set up, the kernel takes its time to tell of it.
+            # A moment later: reading /proc is slow while the kernel sets up the new program.
             self._loop.call_soon(self._record, process)
         self._call(self._on_spawn, process)
 
@@ -365,12 +365,7 @@ class Executor:
         self._ended(process.pid)
         if self._settings.recorder is not None:
             self._settings.recorder.ended(process.pid)
-        idle = not self._due
         self.submit(job, ev.GroupEmpty(process.pid))
-        # Start a successor before listeners handle the exit. Without kill_group this is called for all that have exited
-        # in the same turn of the loop, which would take too long.
-        if idle and self._due and process.config.kill_group and isinstance(self._queue[-1][1], ev.Spawn):
-            self._run()
 
     def _cookie(self, job: Job, pid: int) -> str:
         node_id = self._settings.node_id

@@ -1,4 +1,4 @@
-"""The names that 0.4 had for what a manager does: groups are sessions, a process (template) is a job."""
+"""The 0.4 names of a manager's methods: groups are sessions, a process (template) is a job."""
 
 import builtins
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ Name = str | JobName
 
 
 class _Orders(Protocol):
-    """What the old names stand for; see Manager."""
+    """The methods behind the old names; see Manager."""
 
     @property
     def sessions(self) -> builtins.list[str]: ...

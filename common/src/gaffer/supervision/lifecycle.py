@@ -25,11 +25,11 @@ _on_loop: dict[asyncio.AbstractEventLoop, "set[Lifecycle]"] = {}
 class Lifecycle:
     """The life of a manager: `started`, `stopping` and `draining` are its state.
 
-    The stop goes in steps, so that applications see the last exits: applications are told to `quiesce`; the jobs end,
+    The stop goes in steps, so that applications see the last exits: applications `quiesce`; the jobs end,
     the last loaded first; the events are delivered; applications `leave`, then `stop`, the last started first.
 
-    A manager can also be drained: its applications are told to `drain`, and its processes end, but it stays, until it
-    is told to `resume`. `draining` is true meanwhile.
+    A manager can also be drained: its applications `drain`, and its processes end, but the manager stays until
+    `resume`. `draining` is true in between.
 
     `manager` is what applications and callbacks get; `lock` guards the jobs, which any thread may touch.
     """
@@ -80,12 +80,7 @@ class Lifecycle:
         return self.draining and self._jobs_drained and not self._executor.running
 
     def start(self, apps: Iterable[Any] = (), applications: Iterable[Any] = ()) -> None:
-        """Start supervising, then the applications in order, in the loop. A second start is a no-op.
-
-        After a stop it starts anew, without the jobs it had. Raises what an application raises, and TypeError for what
-        is not an application; nothing stays started then. On the running loop itself an application whose `start` is a
-        coroutine function is refused with RuntimeError; everywhere else `start` is awaited.
-        """
+        """See Manager.start."""
         for given in (apps, applications):
             if not isinstance(given, Iterable):
                 raise TypeError(f"expected a list of applications, got {given!r}: write start([...])")
@@ -142,17 +137,13 @@ class Lifecycle:
         self._events.reopen()
 
     def run(self) -> None:
-        """Run the loop until the last manager on it has stopped; RuntimeError when it was not started."""
+        """See Manager.run."""
         if not self.started:
             raise RuntimeError("start the manager before running it")
         loops.run(self.loop)
 
     def stop(self, callback: Callable[[Any], Any] | None = None, now: bool = False) -> None:
-        """Stop all jobs, then the applications, then call `callback(manager)`.
-
-        Processes have their graceful timeout to end; `now` kills them at once, also when a stop is under way. A stop
-        before the start, and a second one, are no-ops.
-        """
+        """See Manager.stop."""
         with self._lock:
             if not self.started or (self.stopping and (not now or self._hurry)):
                 return
@@ -173,7 +164,8 @@ class Lifecycle:
         if not _on_loop[self.loop]:
             del _on_loop[self.loop]
             loops.end(self.loop)
-        task.result()  # raises what went wrong, for the loop to log
+        if not task.cancelled():  # as asyncio.run cancels what is left
+            task.result()  # raises what went wrong, for the loop to log
 
     async def _stop(self, callback: Callable[[Any], Any] | None) -> None:
         self._events.publish("stopping", {"event": "stopping"})
@@ -217,10 +209,7 @@ class Lifecycle:
             self._all_gone.set()
 
     def restart(self, callback: Callable[[Any], Any] | None = None) -> None:
-        """Restart the applications, then all processes; `callback(manager)` once the old processes are gone.
-
-        Another restart meanwhile is ignored.
-        """
+        """See Manager.restart."""
         self.check_open()
         self.loop.call_soon_threadsafe(self._restart, callback)
 
@@ -247,12 +236,7 @@ class Lifecycle:
             callback(self._manager)
 
     def drain(self) -> None:
-        """Take the node out of service: end all processes, those of the last loaded job first, and start no more.
-
-        What is desired of the jobs stays: their processes come back with `resume`. Applications are told first, with
-        `drain`, which may return an awaitable, so that clients go elsewhere before processes end. Each process has the
-        `drain_timeout` of its job before it is asked to end. A second drain is a no-op.
-        """
+        """See Manager.drain."""
         with self._lock:
             self.check_open()
             if not self.draining:
@@ -260,7 +244,7 @@ class Lifecycle:
                 self.loop.call_soon_threadsafe(self._begin_drain)
 
     def resume(self) -> None:
-        """Undo `drain`; a process that is ending already is replaced once it is gone. No-op unless drained."""
+        """See Manager.resume."""
         with self._lock:
             self.check_open()
             if self.draining:
@@ -281,8 +265,3 @@ class Lifecycle:
             jobs = self._jobs.all()
             for job in reversed(jobs) if draining else jobs:
                 self._executor.submit(job, ev.NodeDrained(draining))
-
-    def wakeup(self) -> None:
-        """Make the loop turn once; any thread may do that. Nothing happens when the loop is closed."""
-        if not self.loop.is_closed():
-            self.loop.call_soon_threadsafe(lambda: None)

@@ -1,4 +1,4 @@
-"""What people are told of jobs: the dicts behind `Manager.info` and `Manager.stats`, and what lookupd is told."""
+"""Serializers of jobs: the dicts of `Manager.info` and `Manager.stats`, and announcements to lookupds."""
 
 import time
 from collections.abc import Mapping
@@ -10,14 +10,15 @@ from gaffer.jobs.job import Job
 from gaffer.jobs.names import JobName
 from gaffer.jobs.slot import Slot, SlotState
 from gaffer.process import Process
-from gaffer.schemas.responses import Endpoint, Instance, JobInfo, JobStatus
+from gaffer.schemas.common import EndpointInfo
+from gaffer.schemas.responses import Instance, JobInfo, JobStatus
 
 
 class Announcement(msgspec.Struct, frozen=True):
-    """What the world may know of a process: `state` is starting, ready or draining."""
+    """The public state of a process: `state` is starting, ready or draining."""
 
     state: str
-    endpoints: list[Endpoint]
+    endpoints: list[EndpointInfo]
 
 
 _ANNOUNCED = {
@@ -28,7 +29,7 @@ _ANNOUNCED = {
 }
 
 
-def endpoints_of(job: Job, process: Process | None, host: str) -> list[Endpoint]:
+def endpoints_of(job: Job, process: Process | None, host: str) -> list[EndpointInfo]:
     """The endpoints of a process as `{"name", "address", "port"}`; `host` is where the node is reached."""
     port = process.port if process is not None else None
     return [
@@ -48,7 +49,7 @@ def announcements(job: Job, running: Mapping[int, Process], host: str) -> dict[i
 
 
 def job_status(job: Job) -> JobStatus:
-    """What R-28 answers."""
+    """The status of a job, as in `GET /status/<name>`."""
     return {
         "active": job.active,
         "running": len(job.pids(committed=True)),
@@ -58,7 +59,7 @@ def job_status(job: Job) -> JobStatus:
 
 
 def job_info(job: Job, running: Mapping[int, Process], host: str) -> JobInfo:
-    """What R-45 answers."""
+    """The info of a job, as in `GET /jobs/<session>/<job>`."""
     pids = job.pids(committed=True)
     return {
         "name": str(job.name),
@@ -95,7 +96,7 @@ def _instance(job: Job, slot: Slot, running: Mapping[int, Process], host: str) -
 
 
 def job_stats(name: JobName, found: list[dict[str, Any]]) -> dict[str, Any]:
-    """What R-48 answers: the stats of each process, and sums and extremes of memory and CPU share (MGR-51)."""
+    """The stats of a job: those of each process, and sums and extremes of memory and CPU share (MGR-51)."""
     result: dict[str, Any] = {"name": str(name), "stats": found}
     for key in ("mem", "cpu"):
         values = [stat[key] for stat in found if isinstance(stat[key], int | float)]

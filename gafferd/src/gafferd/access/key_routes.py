@@ -6,7 +6,6 @@ Who may `define` may see, make and revoke keys, but only such that allow no more
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, cast
 
-import msgspec
 from msgspec import Meta
 
 from gaffer.api.node import NodeHandler
@@ -14,61 +13,13 @@ from gaffer.http.access import AuthRequired, Facts, Forbidden, Grant, Scope, Tok
 from gaffer.http.operations import operation
 from gaffer.http.routes import DEFERRED, Route
 from gaffer.http.server import peer_of
-from gaffer.schemas.bodies import Done
-from gafferd.access.keys import FILE_KEY, KeyNotFound, KeyOfFile, KeyStore, NewKey, TooManyKeys
+from gaffer.schemas.common import Done
+from gaffer.schemas.keys import Allowance, Caller, KeyInfo, KeyList, KeyRequest, Login, LoginRequest, NewKey
+from gafferd.access.keys import FILE_KEY, KeyNotFound, KeyOfFile, KeyStore, TooManyKeys
 from gafferd.access.logins import IDLE_TIMEOUT, Logins
 
 
-class KeyRequest(msgspec.Struct, forbid_unknown_fields=True):
-    """A key to make: what it allows, in which sessions; null for all."""
-
-    scopes: list[Scope]
-    sessions: list[str] | None = None
-
-
-class KeyInfo(msgspec.Struct):
-    """A key of the node. The id of the key of --api-key-file is `file`.
-
-    `created` in seconds since the epoch; null for that one.
-    """
-
-    id: str
-    scopes: list[Scope]
-    sessions: list[str] | None
-    created: int | None
-
-
-class KeyList(msgspec.Struct):
-    """The keys of the node, oldest first."""
-
-    keys: list[KeyInfo]
-
-
-class LoginRequest(msgspec.Struct, forbid_unknown_fields=True):
-    """A key, when it is not in a header."""
-
-    key: str
-
-
-class Caller(msgspec.Struct):
-    """What the caller may do, in which sessions (null for all), and whether a cookie says so.
-
-    `idle_timeout` in seconds: a cookie that is not used for so long ends.
-    """
-
-    scopes: list[Scope]
-    sessions: list[str] | None
-    cookie: bool
-    idle_timeout: float
-
-
-class Login(Caller):
-    """A Caller that has just logged in. Orders need the `token` as `X-Gaffer-Token`, with the cookie."""
-
-    token: str
-
-
-class KeyHandler(NodeHandler):
+class BaseKeyHandler(NodeHandler):
     """A handler that has the keys of the node at hand."""
 
     parameters: ClassVar[Mapping[str, Any]] = {
@@ -85,7 +36,7 @@ class KeyHandler(NodeHandler):
         grant = self.keys.grant_of(identifier)
         self.require_cover(grant)
         created = next((record.created for record in self.keys.records if record.id == identifier), None)
-        return KeyInfo(identifier, *_told(grant), created)
+        return {"id": identifier, **_told(grant), "created": created}
 
     def require_cover(self, grant: Grant) -> None:
         """Raise Forbidden unless the caller may do all that the grant allows."""
@@ -96,7 +47,7 @@ class KeyHandler(NodeHandler):
             )
 
 
-class Keys(KeyHandler):
+class KeysHandler(BaseKeyHandler):
     """The API keys of the node."""
 
     @operation(KeyList)
@@ -104,7 +55,7 @@ class Keys(KeyHandler):
         """The keys that allow no more than the caller may do; the keys themselves are told only once, when made."""
         named = [*([FILE_KEY] if self.keys.has_file_key else []), *(record.id for record in self.keys.records)]
         visible = (name for name in named if self.grant.covers(self.keys.grant_of(name)))
-        self.reply(KeyList([self.describe(name) for name in visible]))
+        self.reply({"keys": [self.describe(name) for name in visible]})
 
     @operation(NewKey, status=201, body=KeyRequest, errors=(TooManyKeys,))
     def post(self) -> None:
@@ -112,10 +63,10 @@ class Keys(KeyHandler):
         asked = self.body_as(KeyRequest)
         sessions = frozenset(asked.sessions) if asked.sessions is not None else None
         self.require_cover(Grant(frozenset(asked.scopes), sessions))
-        self.reply(self.keys.create(asked.scopes, asked.sessions), 201)
+        self.reply(self.keys.create(asked.scopes, asked.sessions)._asdict(), 201)
 
 
-class Key(KeyHandler):
+class KeyHandler(BaseKeyHandler):
     """One API key."""
 
     @operation(KeyInfo, errors=(KeyNotFound,))
@@ -132,7 +83,7 @@ class Key(KeyHandler):
         self.done()
 
 
-class AuthSession(KeyHandler):
+class AuthSessionHandler(BaseKeyHandler):
     """The login of a web page: in place of a key a cookie, HttpOnly and SameSite=Strict, and a token.
 
     The cookie alone is for reading. Orders need the token in the header `X-Gaffer-Token`, websockets and SockJS in the
@@ -153,7 +104,7 @@ class AuthSession(KeyHandler):
             raise AuthRequired("nobody is logged in here", hint="POST a key to /auth/session")
         login = self.login
         by_cookie = login is not None and login.revocation is self.grant.revocation
-        self.reply(Caller(*_told(self.grant), by_cookie, IDLE_TIMEOUT))
+        self.reply({**_told(self.grant), "cookie": by_cookie, "idle_timeout": IDLE_TIMEOUT})
 
     @operation(Login, body=LoginRequest)
     def post(self) -> None:
@@ -168,7 +119,7 @@ class AuthSession(KeyHandler):
         self._log_out()
         new = self.logins.open(grant)
         self.set_cookie(self.logins.cookie, new.cookie, **self._attributes)
-        self.reply(Login(*_told(grant), True, IDLE_TIMEOUT, new.token))
+        self.reply({**_told(grant), "cookie": True, "idle_timeout": IDLE_TIMEOUT, "token": new.token})
 
     @operation(Done)
     def delete(self) -> None:
@@ -203,12 +154,13 @@ class AuthSession(KeyHandler):
         return {"path": "/", "httponly": True, "samesite": "Strict", "secure": secure}
 
 
-def _told(grant: Grant) -> tuple[list[Scope], list[str] | None]:
-    return sorted(grant.scopes), sorted(grant.sessions) if grant.sessions is not None else None
+def _told(grant: Grant) -> Allowance:
+    sessions = sorted(grant.sessions) if grant.sessions is not None else None
+    return {"scopes": sorted(grant.scopes), "sessions": sessions}
 
 
 ROUTES = [
-    Route("/keys", Keys, {"GET": Scope.DEFINE, "POST": Scope.DEFINE}),
-    Route("/keys/{id}", Key, {"GET": Scope.DEFINE, "DELETE": Scope.DEFINE}),
-    Route("/auth/session", AuthSession, {"GET": DEFERRED, "POST": DEFERRED, "DELETE": DEFERRED}),
+    Route("/keys", KeysHandler, {"GET": Scope.DEFINE, "POST": Scope.DEFINE}),
+    Route("/keys/{id}", KeyHandler, {"GET": Scope.DEFINE, "DELETE": Scope.DEFINE}),
+    Route("/auth/session", AuthSessionHandler, {"GET": DEFERRED, "POST": DEFERRED, "DELETE": DEFERRED}),
 ]

@@ -8,7 +8,7 @@ import secrets
 import time
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import msgspec
 
@@ -69,7 +69,7 @@ class KeyRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     created: Annotated[int, msgspec.Meta(ge=0, le=2**53)]
 
 
-class NewKey(msgspec.Struct, frozen=True):
+class IssuedKey(NamedTuple):
     """A key just made; its text is shown this once."""
 
     id: str
@@ -122,7 +122,7 @@ class KeyStore:
             raise KeyNotFound(f"there is no key {identifier!r}", hint="`gaffer key:list` shows the keys")
         return self._grants[identifier]
 
-    def create(self, scopes: Iterable[Scope], sessions: Iterable[str] | None = None) -> NewKey:
+    def create(self, scopes: Iterable[Scope], sessions: Iterable[str] | None = None) -> IssuedKey:
         """Make a key and keep it.
 
         Raises BadRequest without a scope, for an empty or too long list of sessions and for a bad name in it, and
@@ -143,7 +143,7 @@ class KeyStore:
         self._save({**self._records, identifier: record})
         self._grants[identifier] = _grant_of(record)
         logger.info("made the key %s for %s", identifier, ", ".join(record.scopes))
-        return NewKey(identifier, key)
+        return IssuedKey(identifier, key)
 
     def revoke(self, identifier: str) -> None:
         """Forget a key and take its grant back; raises KeyNotFound, or KeyOfFile."""

@@ -9,16 +9,17 @@ from urllib.parse import quote
 
 from gaffer.jobs.names import JobName
 from gaffer.runtime.version import __version__
+from gaffer.schemas.bodies import LookupdState
 from gaffer.schemas.messages import PROTOCOL_VERSION, Identify, check_labels, check_node_name, check_origin
 from gafferd.announce.journal import Journal, Table
-from gafferd.announce.link import Link, LinkStatus, websocket_url
+from gafferd.announce.link import Link, websocket_url
 from gafferd.state.identity import Identity
 
 DRAIN_TIMEOUT = 1.0  # seconds that lookupds have to take the node out of their answers
 LEAVE_TIMEOUT = 1.0
 
 
-class Source(Protocol):
+class AnnouncedManager(Protocol):
     """What the announcer needs of a manager."""
 
     def announced(self, among: Collection[JobName] | None = None) -> Table: ...
@@ -59,7 +60,7 @@ class Announcer:
         self._version = version
         self._journal = Journal()
         self._changed: set[JobName] = set()
-        self._source: Source | None = None
+        self._source: AnnouncedManager | None = None
         headers = {"User-Agent": f"gafferd/{__version__} ({quote(name)})"}
         if cluster_key is not None:
             headers["Authorization"] = f"Bearer {cluster_key}"
@@ -70,7 +71,7 @@ class Announcer:
             Link(address, self._journal, self._identify, self._outgrow, headers, ssl) for address in unique.values()
         ]
 
-    def start(self, loop: asyncio.AbstractEventLoop, manager: Source) -> None:
+    def start(self, loop: asyncio.AbstractEventLoop, manager: AnnouncedManager) -> None:
         """Begin to announce what `manager` has."""
         if not self._links:
             return
@@ -114,7 +115,7 @@ class Announcer:
         self._detach()
         await asyncio.gather(*(link.close() for link in self._links))
 
-    def status(self) -> list[LinkStatus]:
+    def status(self) -> list[LookupdState]:
         """For each lookupd its address, whether it is connected, and if not, why."""
         return [link.status() for link in self._links]
 

@@ -6,7 +6,6 @@ import random
 import re
 import ssl
 from collections.abc import Callable, Iterable, Sequence
-from typing import TypedDict
 from urllib.parse import urlsplit
 
 import msgspec
@@ -17,6 +16,7 @@ from tornado.websocket import WebSocketClientConnection, WebSocketError
 
 from gaffer.errors import BadRequest
 from gaffer.runtime import tls
+from gaffer.schemas.bodies import LookupdState
 from gaffer.schemas.messages import (
     MAX_MESSAGE_SIZE,
     Drain,
@@ -54,14 +54,6 @@ class LinkError(Exception):
 
 class _Silence(LinkError):
     """Nothing comes over the connection any more."""
-
-
-class LinkStatus(TypedDict):
-    """How a link fares: `error` is why it is not connected."""
-
-    address: str
-    connected: bool
-    error: str | None
 
 
 # BadRequest: a message that can't be read, or an address of the node that can't be sent. UnicodeError: a host name that
@@ -200,6 +192,7 @@ class Link:
 
     async def close(self) -> None:
         """Close the connection and make no other."""
+        self._leaving = True  # a task group that is failing swallows the cancellation
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait([self._task])
@@ -207,7 +200,7 @@ class Link:
         if self._closing:
             await asyncio.wait(self._closing)
 
-    def status(self) -> LinkStatus:
+    def status(self) -> LookupdState:
         """How it fares, as `/health` shows it."""
         return {"address": self.address, "connected": self.connected, "error": self.error}
 
@@ -224,6 +217,8 @@ class Link:
                     self._failed(_explain(error, opening_tls=opening_tls))
             finally:
                 self._lost()
+            if self._leaving:
+                return
             if isinstance(error, _Silence):
                 self._hurry_until = self._answered + self._ttl
             # Packets that are lost now may arrive any moment, and the lease runs. Whoever answers, even with a refusal

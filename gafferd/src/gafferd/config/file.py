@@ -9,12 +9,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from gaffer.errors import BadRequest, ConfigError, GafferError, Problem, did_you_mean
+from gaffer.errors import BadRequest, ConfigError, GafferError, InvalidValue, Problem, did_you_mean
 from gaffer.jobs.config import find_problems
 from gaffer.jobs.names import JobName, parse_job_name
-from gaffer.jobs.rules import InvalidValue
 from gaffer.process import ProcessConfig
-from gaffer.runtime.trusted_files import read_trusted
+from gaffer.runtime.settings import setting, settings_of
+from gaffer.runtime.trusted_files import read_trusted, trusted_file
 from gafferd.config import settings
 from gafferd.config.ini import Section, Value, merge, parse_ini
 
@@ -23,12 +23,12 @@ FILE_NAMES = ("gafferd.ini", "gaffer.ini")
 
 @dataclass(frozen=True)
 class EndpointConfig:
-    """An endpoint to open: its addresses and, for TLS, its certificate; None where nothing was said."""
+    """An endpoint to open, as a section `[endpoint:NAME]` declares it; None where nothing was given."""
 
-    bind: tuple[str, ...]
-    backlog: int | None = None
-    certfile: str | None = None
-    keyfile: str | None = None
+    bind: tuple[str, ...] = setting("addresses to listen on, separated by commas", settings.addresses, ())
+    backlog: int | None = setting("connections that can wait to be accepted", settings.backlog)
+    certfile: str | None = setting("certificate to serve the endpoint over TLS", trusted_file)
+    keyfile: str | None = setting("private key of the certificate", trusted_file)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,7 +115,7 @@ class _Reader:
             return
         found, mistakes = parse_ini(text, str(path))
         keys = found["gaffer"].values if "gaffer" in found else {}
-        if includers and keys and keys.keys() <= {*_READER_KEYS}:
+        if includers and keys and keys.keys() <= {*READER_KEYS}:
             del found["gaffer"]  # all that it says is followed here
         self.problems += [*mistakes, *merge(self.sections, found)]
         chain = (*includers, path)
@@ -146,17 +146,16 @@ def _read_text(path: Path) -> str:
         raise GafferError(f"can't read {path}: {why}") from None
 
 
-_ENDPOINT_RULES: dict[str, Callable[[str], Any]] = {
-    "bind": settings.addresses,
-    "backlog": settings.backlog,
-    "certfile": settings.tls_file,
-    "keyfile": settings.tls_file,
+_ENDPOINT_SETTINGS = settings_of(EndpointConfig)
+# Keys of [gaffer] that are no settings, and what they are for.
+READER_KEYS = {
+    "include": "files to read as well, separated by blanks and relative to this one",
+    "include_dir": "directories with files to read as well, separated by blanks and relative to this one",
 }
-_READER_KEYS = ("include", "include_dir")
-_APPLICATION_KEYS = ("mandatory",)  # of plugins with an application
-_KNOWN_SECTIONS = ("gaffer", "http", "webhooks", "ssl", "lookup_ssl")
+APPLICATION_KEYS = {"mandatory": "plugins with an application; has no effect"}
+_SETTINGS_SECTIONS = tuple(dict.fromkeys(section for section, _ in settings.FILE_KEYS))
 _PREFIXES = ("endpoint", "process", "job", "env")
-_NOT_IN_A_SECTION = {
+NOT_IN_A_SECTION = {
     "env": "give variables in a section [env:NAME] or with keys such as env:PORT",
     "name": "the header of the section names the job: [process:NAME] or [process:SESSION:NAME]",
     "custom_channels": None,
@@ -180,7 +179,7 @@ class _Builder:
         environments: list[Section] = []
         for section in self.sections.values():
             kind, colon, _ = section.name.partition(":")
-            if section.name in ("gaffer", "http", "ssl", "lookup_ssl"):
+            if section.name in _SETTINGS_SECTIONS:
                 self._settings(section)
             elif section.name == "webhooks":
                 self._webhooks(section)
@@ -226,20 +225,20 @@ class _Builder:
         self._wrong(section, f"unknown key {key!r}", hint, key)
 
     def _unknown(self, section: Section) -> None:
-        nearest = did_you_mean(section.name.partition(":")[0], (*_KNOWN_SECTIONS, *_PREFIXES))
+        nearest = did_you_mean(section.name.partition(":")[0], (*_SETTINGS_SECTIONS, "webhooks", *_PREFIXES))
         self.warnings.append(section.problem("unknown section, left to plugins", nearest))
 
     def _settings(self, section: Section) -> None:
         known = {key: name for (place, key), name in settings.FILE_KEYS.items() if place == section.name}
-        extra = (*_READER_KEYS, *_APPLICATION_KEYS) if section.name == "gaffer" else ()
+        extra = (*READER_KEYS, *APPLICATION_KEYS) if section.name == "gaffer" else ()
         for key in section.values:
             numbered = re.sub("[0-9]*$", "*", key, count=1)
             if name := known.get(key) or known.get(numbered):
                 if key in known and name in self.settings:
                     self._wrong(section, f"{key} says again what another key says", "keep one of them", key)
-                value = self._check(section, key, partial(settings.check, name))
+                value = self._check(section, key, settings.SETTINGS[name].rule)
                 self.settings[name] = value if key in known else (*self.settings.get(name, ()), *(value or ()))
-            elif key in _APPLICATION_KEYS and extra:
+            elif key in APPLICATION_KEYS and extra:
                 message = f"{key} has no effect: this version runs no applications of plugins"
                 self.warnings.append(section.problem(message, None, key))
             elif key not in extra:
@@ -255,16 +254,16 @@ class _Builder:
     def _endpoint(self, section: Section) -> None:
         values: dict[str, Any] = {}
         for key in section.values:
-            if key in _ENDPOINT_RULES:
-                values[key] = self._check(section, key, _ENDPOINT_RULES[key])
+            if key in _ENDPOINT_SETTINGS:
+                values[key] = self._check(section, key, _ENDPOINT_SETTINGS[key].rule)
             else:
-                self._unknown_key(section, key, tuple(_ENDPOINT_RULES))
+                self._unknown_key(section, key, tuple(_ENDPOINT_SETTINGS))
         if "bind" not in section.values:
             self._wrong(section, "bind is missing", "say where to listen, such as bind = 127.0.0.1:5000")
         if "keyfile" in section.values and "certfile" not in section.values:
             self._wrong(section, "keyfile needs a certfile", "add certfile = FILE", "keyfile")
         name = section.name.partition(":")[2].strip()
-        self.endpoints[name] = EndpointConfig(**{"bind": (), **values})
+        self.endpoints[name] = EndpointConfig(**values)
 
     def _active_endpoints(self) -> tuple[EndpointConfig, ...]:
         active = []
@@ -319,8 +318,8 @@ class _Builder:
                 env[key.removeprefix("env:")] = value.text
             elif key == "env_json":
                 env |= self._check(section, key, settings.variables) or {}
-            elif key in _NOT_IN_A_SECTION:
-                self._wrong(section, f"unknown key {key!r}", _NOT_IN_A_SECTION[key], key)
+            elif key in NOT_IN_A_SECTION:
+                self._wrong(section, f"unknown key {key!r}", NOT_IN_A_SECTION[key], key)
             elif key == "labels":
                 description[key] = self._check(section, key, settings.labels)
             else:

@@ -1,84 +1,54 @@
 """The settings of the daemon: each one's flag, environment variable, place in the configuration file and default.
 
-`Settings` is the schema: its fields name the rule that checks a value and where it may be given. A flag wins over
-the environment, the environment over the file, the file over the default.
+`Settings` declares them for the command line, the configuration file, the reference and the JSON Schema.
 """
 
-import dataclasses
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from dataclasses import dataclass
+from typing import Any, Final, TypeVar
 
 import msgspec
 
 from gaffer.applications.http_post import Address
-from gaffer.errors import BadRequest, ConfigError, Problem, quoted
+from gaffer.errors import BadRequest, InvalidValue, quoted
 from gaffer.http.access import Scope
 from gaffer.http.limits import DEFAULT_LIMITS
 from gaffer.jobs import rules
-from gaffer.jobs.rules import InvalidValue
+from gaffer.loop import KINDS
 from gaffer.runtime.accounts import check_gid, check_uid
-from gaffer.runtime.log import parse_level
+from gaffer.runtime.log import log_level
+from gaffer.runtime.settings import Resolution, setting, settings_of
 from gaffer.runtime.sockets import parse_address
-from gaffer.runtime.trusted_files import UntrustedFile, inherited_descriptor, open_trusted
+from gaffer.runtime.trusted_files import existing_file, inherited_descriptor, trusted_file
+from gaffer.runtime.values import Choice, Seconds, Whole, boolean, items, text
 from gaffer.schemas import messages
 
 T = TypeVar("T")
 
-_MAX_DIGITS = 18  # of a number in a setting
+
+@dataclass(frozen=True)
+class Size:
+    """A number of bytes from `lowest` to `highest`, also as `64K` or `8M`."""
+
+    lowest: int
+    highest: int
+
+    def __call__(self, text: str) -> int:
+        size = rules.size(text, True)
+        if not self.lowest <= size <= self.highest:
+            raise InvalidValue(
+                f"expected {self.lowest} to {self.highest} bytes, got {quoted(text)}", "such as 65536, 64K or 8M"
+            )
+        return size
+
+    @property
+    def schema(self) -> dict[str, Any]:
+        return {"type": "integer", "minimum": self.lowest, "maximum": self.highest}
 
 
-def number(text: str, lowest: int, highest: int) -> int:
-    """A whole number from `lowest` to `highest`."""
-    digits = text.isascii() and text.isdecimal() and len(text) <= _MAX_DIGITS
-    if not (digits and lowest <= int(text) <= highest):
-        raise InvalidValue(f"expected a whole number from {lowest} to {highest}, got {quoted(text)}")
-    return int(text)
-
-
-def backlog(text: str) -> int:
-    return number(text, 1, 65535)
-
-
-def port(text: str) -> int:
-    return number(text, 0, 65535)
-
-
-def connections(text: str) -> int:
-    return number(text, 8, 1_000_000)
-
-
-def body_size(text: str) -> int:
-    return _size(text, 1024, 1024**3)
-
-
-def header_size(text: str) -> int:
-    return _size(text, 1024, 1024**2)
-
-
-def _size(text: str, lowest: int, highest: int) -> int:
-    """A number of bytes, also as `64K` or `8M`."""
-    size = rules.size(text, True)
-    if not lowest <= size <= highest:
-        raise InvalidValue(f"expected {lowest} to {highest} bytes, got {quoted(text)}", "such as 65536, 64K or 8M")
-    return size
-
-
-def timeout(text: str) -> float:
-    """A number of seconds, more than 0 and at most a day."""
-    seconds = rules.seconds(text, True)
-    if not 0 < seconds <= 86400:
-        raise InvalidValue(f"expected a number of seconds, more than 0 and at most 86400, got {quoted(text)}")
-    return seconds
-
-
-def boolean(text: str) -> bool:
-    return rules.boolean(text, True)
-
-
-def items(text: str) -> tuple[str, ...]:
-    return tuple(item.strip() for item in text.split(",") if item.strip())
+backlog: Final = Whole(1, 65535)
+timeout: Final = Seconds(86400)
 
 
 def addresses(text: str) -> tuple[str, ...]:
@@ -106,26 +76,9 @@ def urls(text: str) -> tuple[str, ...]:
     return tuple(map(url, items(text)))
 
 
-def existing_file(text: str) -> str:
-    if not os.path.isfile(text):
-        raise InvalidValue(f"there is no file {text!r}")
-    return text
-
-
 def key_file(text: str) -> str:
     """A file with a key, or an open descriptor such as `/dev/fd/63`."""
     return text if inherited_descriptor(text) is not None else existing_file(text)
-
-
-def tls_file(text: str) -> str:
-    """A file with a certificate or a private key, which nobody else may change. Links to it are followed."""
-    try:
-        os.close(open_trusted(existing_file(text), follow=True))
-    except UntrustedFile as error:
-        raise InvalidValue(error.message, error.hint) from None
-    except OSError as error:
-        raise InvalidValue(f"can't read {text}: {error.strerror}") from None
-    return text
 
 
 def existing_folder(text: str) -> str:
@@ -133,12 +86,6 @@ def existing_folder(text: str) -> str:
     if not os.path.isdir(text):
         raise InvalidValue(f"there is no folder {text!r}", "make it, or name another one")
     return os.path.abspath(text)
-
-
-def text(value: str) -> str:
-    if not value:
-        raise InvalidValue("expected a text that is not empty")
-    return value
 
 
 def node_name(text: str) -> str:
@@ -156,20 +103,6 @@ def _checked(check: Callable[[Any], T], value: Any) -> T:
         return check(value)
     except BadRequest as error:
         raise InvalidValue(error.message, error.hint) from None
-
-
-def log_level(text: str) -> str:
-    try:
-        parse_level(text)
-    except BadRequest as error:
-        raise InvalidValue(error.message, error.hint) from None
-    return text.strip().lower()
-
-
-def loop_kind(text: str) -> str:
-    if text not in ("auto", "uvloop", "asyncio"):
-        raise InvalidValue(f"there is no loop {text!r}", "use auto, uvloop or asyncio")
-    return text
 
 
 def labels(text: str) -> dict[str, str]:
@@ -223,174 +156,225 @@ def socket_group(text: str) -> dict[int, tuple[Scope, ...]]:
     return found
 
 
-def setting(
-    rule: Any,
-    default: Any = None,
-    *,
-    flag: str | None = None,
-    env: str | None = None,
-    ini: str | None = None,
-    other_flag: str | None = None,
-    other_ini: str | None = None,
-) -> Any:
-    """A field of Settings. `ini` is `section key`; a key that ends in `*` may be followed by digits.
-
-    `other_flag` and `other_ini` are second spellings.
-    """
-    metadata = {
-        "rule": rule,
-        "flag": flag,
-        "env": env,
-        "ini": tuple(ini.split()) if ini else None,
-        "other_flag": other_flag,
-        "other_ini": tuple(other_ini.split()) if other_ini else None,
-    }
-    return field(default=default, metadata=metadata)
-
-
 @dataclass(frozen=True, kw_only=True)
 class Settings:
     """What gafferd runs with. None or an empty tuple where nothing was given."""
 
-    bind: tuple[str, ...] = setting(addresses, (), flag="--bind", ini="gaffer bind")
-    """Where to listen: `host:port`, `[v6]:port` or `unix:/path`, several with commas; 127.0.0.1:5000 unless given."""
-    backlog: int = setting(backlog, 128, flag="--backlog", ini="gaffer backlog")
-    """Connections that may wait to be accepted."""
-    certfile: str | None = setting(tls_file, flag="--certfile", ini="ssl certfile")
-    """Serve `bind` over TLS with this certificate."""
-    keyfile: str | None = setting(tls_file, flag="--keyfile", ini="ssl keyfile")
-    """The private key of the certificate."""
-    client_ca: str | None = setting(tls_file, ini="ssl ca_certs")
-    """Clients must show a certificate signed by this authority."""
-    http_endpoints: tuple[str, ...] = setting(items, (), ini="gaffer http_endpoints")
-    """The names of the `[endpoint:NAME]` sections to listen on."""
-    state_dir: str | None = setting(text, flag="--state-dir", env="GAFFER_STATE_DIR", ini="gaffer state_dir")
-    """Where the identity of the node, its socket, keys, logs and the records of its processes are."""
-    lookupd_address: tuple[str, ...] = setting(urls, (), flag="--lookupd-address", ini="gaffer lookupd_address*")
-    """The lookups to announce to."""
-    broadcast_address: str | None = setting(public_url, flag="--broadcast-address", ini="gaffer broadcast_address")
-    """How others reach this node; found out from `bind` unless given."""
-    broadcast_port: int | None = setting(port, flag="--broadcast-port", ini="gaffer broadcast_port")
-    """The port of that, when it is another one."""
-    cacert: str | None = setting(tls_file, flag="--cacert", ini="lookup_ssl ca_certs")
-    """Trust lookups with a certificate signed by this authority."""
-    client_certfile: str | None = setting(tls_file, flag="--client-certfile", ini="lookup_ssl certfile")
-    """The certificate to show to lookups."""
-    client_keyfile: str | None = setting(tls_file, flag="--client-keyfile", ini="lookup_ssl keyfile")
-    """The private key of that certificate."""
-    cluster_key_file: str | None = setting(
-        key_file,
-        flag="--cluster-key-file",
-        env="GAFFER_CLUSTER_KEY_FILE",
-        ini="gaffer cluster_key_file",
-    )
-    """The key that lookups want of nodes."""
-    api_key_file: str | None = setting(key_file, flag="--api-key-file", ini="gaffer api_key_file")
-    """A key that may do everything."""
-    require_key: bool = setting(boolean, False, ini="gaffer require_key")
-    """Let nobody do anything without a key."""
-    trust_local: bool = setting(boolean, True, ini="gaffer trust_local")
-    """Let the own user and root, on this host, do everything without a key."""
-    local_users: Mapping[int, tuple[Scope, ...]] | None = setting(local_users, ini="gaffer local_users")
-    """Other users of this host and what they may do, as in `alice:read, bob:read+control`."""
-    socket_group: Mapping[int, tuple[Scope, ...]] | None = setting(socket_group, ini="gaffer socket_group")
-    """A group that may use the unix socket and what it may do, as in `ops:read+control`."""
-    insecure: bool = setting(boolean, False, flag="--insecure", ini="gaffer insecure")
-    """Listen beyond loopback without TLS."""
-    allowed_host: tuple[str, ...] = setting(items, (), flag="--allowed-host", ini="gaffer allowed_host")
-    """Names that callers without a key may use for this host, beside its own."""
-    allowed_origin: tuple[str, ...] = setting(items, (), flag="--allowed-origin", ini="gaffer allowed_origin")
-    """Web pages of these origins may control the node."""
-    max_body: int = setting(body_size, DEFAULT_LIMITS.max_body, ini="http max_body")
-    """Bytes of a request body, also as `8M`; larger ones get a 413."""
-    max_header: int = setting(header_size, DEFAULT_LIMITS.max_header, ini="http max_header")
-    """Bytes of the head of a request, its path and cookies included; larger ones get a 431."""
-    header_timeout: float = setting(timeout, DEFAULT_LIMITS.header_timeout, ini="http header_timeout")
-    """Seconds for the head of a request to come, from its first byte on; of a new connection, from its start on."""
-    body_timeout: float = setting(timeout, DEFAULT_LIMITS.body_timeout, ini="http body_timeout")
-    """Seconds for the body of a request to come, and for the client to take an answer that is complete."""
-    idle_timeout: float = setting(timeout, DEFAULT_LIMITS.idle_timeout, ini="http idle_timeout")
-    """Seconds after which a connection without a request is closed."""
-    max_connections: int | None = setting(connections, ini="http max_connections")
-    """Connections on each endpoint, websockets included; unless given, as many as leave half of the descriptors free.
-
-    When there are as many, new ones displace those that send nothing.
-    """
-    node_name: str | None = setting(node_name, flag="--node-name", ini="gaffer node_name")
-    """What the node is called in lookups; the host's full name unless given."""
-    labels: Mapping[str, str] | None = setting(labels, ini="gaffer labels")
-    """What describes the node in lookups, as in `zone=a, disk=ssd`."""
     plugin_dir: str | None = setting(
+        "folder of the plugins",
         existing_folder,
-        flag="--plugins-dir",
-        other_flag="--plugin-dir",
-        env="GAFFER_PLUGIN_DIR",
-        ini="gaffer plugin_dir",
-        other_ini="gaffer plugins_dir",
+        flag="-p DIR, --plugins-dir=DIR",
+        aliases=("--plugin-dir",),
+        variable="GAFFER_PLUGIN_DIR",
+        key="gaffer plugin_dir, gaffer plugins_dir",
+        shown="~/.gafferd/plugins, else ~/.gaffer/plugins",
     )
-    """The folder of plugins; ~/.gafferd/plugins or ~/.gaffer/plugins unless given, where there is one."""
-    daemon: bool = setting(boolean, False, flag="--daemon", ini="gaffer daemonize")
-    """Go to the background once listening."""
-    pidfile: str | None = setting(text, flag="--pidfile", ini="gaffer pidfile")
-    """Where to write the process id."""
-    error_log: str | None = setting(text, flag="--error-log", ini="gaffer error_log")
-    """Where to log; stderr unless given."""
-    log_level: str = setting(log_level, "info", flag="--log-level", ini="gaffer log_level")
-    """debug, info, warning, error or critical."""
-    loop: str = setting(loop_kind, "auto", flag="--loop", ini="gaffer loop")
-    """uvloop, asyncio, or auto for the first that is there."""
+
+    bind: tuple[str, ...] = setting(
+        "addresses to listen on: HOST:PORT, [V6]:PORT or unix:PATH, separated by commas",
+        addresses,
+        (),
+        flag="--bind=ADDRESS",
+        key="gaffer bind",
+        shown="127.0.0.1:5000",
+        heading="Listening and access",
+    )
+    backlog: int = setting(
+        "connections that can wait to be accepted", backlog, 128, flag="--backlog=N", key="gaffer backlog"
+    )
+    certfile: str | None = setting(
+        "certificate to serve `bind` over TLS", trusted_file, flag="--certfile=FILE", key="ssl certfile"
+    )
+    keyfile: str | None = setting(
+        "private key of the certificate", trusted_file, flag="--keyfile=FILE", key="ssl keyfile"
+    )
+    client_ca: str | None = setting(
+        "require clients to present a certificate signed by this authority", trusted_file, key="ssl ca_certs"
+    )
+    http_endpoints: tuple[str, ...] = setting(
+        "names of the `[endpoint:NAME]` sections to listen on", items, (), key="gaffer http_endpoints"
+    )
+    api_key_file: str | None = setting(
+        "file with an API key that has all scopes; `gaffer key:new` prints a new key",
+        key_file,
+        flag="--api-key-file=FILE",
+        key="gaffer api_key_file",
+    )
+    require_key: bool = setting("require a key from every caller", boolean, False, key="gaffer require_key")
+    trust_local: bool = setting(
+        "allow root and gafferd's own user on this host everything without a key",
+        boolean,
+        True,
+        key="gaffer trust_local",
+    )
+    local_users: Mapping[int, tuple[Scope, ...]] | None = setting(
+        "scopes of other users of this host, such as `alice:read, bob:read+control`",
+        local_users,
+        key="gaffer local_users",
+    )
+    socket_group: Mapping[int, tuple[Scope, ...]] | None = setting(
+        "group that can use the unix socket, with its scopes, such as `ops:read+control`",
+        socket_group,
+        key="gaffer socket_group",
+    )
+    insecure: bool = setting(
+        "listen beyond loopback without TLS", boolean, False, flag="--insecure", key="gaffer insecure"
+    )
+    allowed_host: tuple[str, ...] = setting(
+        "further name of this host that callers without a key can use",
+        items,
+        (),
+        flag="--allowed-host=HOST",
+        repeat=True,
+        key="gaffer allowed_host",
+    )
+    allowed_origin: tuple[str, ...] = setting(
+        "origin of web pages that can control the node, such as https://ops.example.com",
+        items,
+        (),
+        flag="--allowed-origin=ORIGIN",
+        repeat=True,
+        key="gaffer allowed_origin",
+    )
+    max_body: int = setting(
+        "bytes of a request body, also as `8M`; larger ones get a 413",
+        Size(1024, 1024**3),
+        DEFAULT_LIMITS.max_body,
+        key="http max_body",
+    )
+    max_header: int = setting(
+        "bytes of the head of a request, with its path and cookies; larger ones get a 431",
+        Size(1024, 1024**2),
+        DEFAULT_LIMITS.max_header,
+        key="http max_header",
+    )
+    header_timeout: float = setting(
+        "seconds to receive the head of a request, from its first byte or the start of a new connection",
+        timeout,
+        DEFAULT_LIMITS.header_timeout,
+        key="http header_timeout",
+    )
+    body_timeout: float = setting(
+        "seconds to receive the body of a request, and for the client to read a complete response",
+        timeout,
+        DEFAULT_LIMITS.body_timeout,
+        key="http body_timeout",
+    )
+    idle_timeout: float = setting(
+        "seconds after which a connection without a request is closed",
+        timeout,
+        DEFAULT_LIMITS.idle_timeout,
+        key="http idle_timeout",
+    )
+    max_connections: int | None = setting(
+        "connections on each endpoint, websockets included; beyond that, new ones displace those that send nothing",
+        Whole(8, 1_000_000),
+        key="http max_connections",
+        shown="half of the file descriptors",
+    )
+
+    state_dir: str | None = setting(
+        "directory of the node's identity, socket, keys, logs and process records",
+        text,
+        flag="--state-dir=DIR",
+        variable="GAFFER_STATE_DIR",
+        key="gaffer state_dir",
+        shown="~/.local/state/gaffer or, for root, /var/lib/gaffer",
+        heading="Node and cluster",
+    )
+    lookupd_address: tuple[str, ...] = setting(
+        "URL of a gaffer_lookupd to announce this node to",
+        urls,
+        (),
+        flag="--lookupd-address=URL",
+        repeat=True,
+        key="gaffer lookupd_address*",
+    )
+    cluster_key_file: str | None = setting(
+        "file with the cluster key that the lookupds require of nodes",
+        key_file,
+        flag="--cluster-key-file=FILE",
+        variable="GAFFER_CLUSTER_KEY_FILE",
+        key="gaffer cluster_key_file",
+    )
+    node_name: str | None = setting(
+        "name of the node in lookupds",
+        node_name,
+        flag="--node-name=NAME",
+        key="gaffer node_name",
+        shown="the full name of the host",
+    )
+    labels: Mapping[str, str] | None = setting(
+        "labels of the node in lookupds, such as `zone=a, disk=ssd`", labels, key="gaffer labels"
+    )
+    broadcast_address: str | None = setting(
+        "URL at which others reach this node",
+        public_url,
+        flag="--broadcast-address=URL",
+        key="gaffer broadcast_address",
+        shown="derived from `bind`",
+    )
+    broadcast_port: int | None = setting(
+        "port at which others reach this node",
+        Whole(0, 65535),
+        flag="--broadcast-port=N",
+        key="gaffer broadcast_port",
+        shown="that of the broadcast address or of `bind`",
+    )
+    cacert: str | None = setting(
+        "trust lookupds with a certificate signed by this authority",
+        trusted_file,
+        flag="--cacert=FILE",
+        key="lookup_ssl ca_certs",
+    )
+    client_certfile: str | None = setting(
+        "certificate to present to lookupds", trusted_file, flag="--client-certfile=FILE", key="lookup_ssl certfile"
+    )
+    client_keyfile: str | None = setting(
+        "private key of that certificate", trusted_file, flag="--client-keyfile=FILE", key="lookup_ssl keyfile"
+    )
+
+    daemon: bool = setting(
+        "go to the background once listening",
+        boolean,
+        False,
+        flag="--daemon",
+        key="gaffer daemonize",
+        heading="Process and log",
+    )
+    pidfile: str | None = setting(
+        "write the process id to this file", text, flag="--pidfile=FILE", key="gaffer pidfile"
+    )
+    error_log: str | None = setting(
+        "log to this file", text, flag="--error-log=FILE", key="gaffer error_log", shown="stderr"
+    )
+    log_level: str = setting(
+        "debug, info, warning, error or critical", log_level, "info", flag="--log-level=LEVEL", key="gaffer log_level"
+    )
+    loop: str = setting(
+        "event loop: uvloop, asyncio, or auto for uvloop where it is installed",
+        Choice("loop", KINDS),
+        "auto",
+        flag="--loop=KIND",
+        key="gaffer loop",
+    )
 
 
-_FIELDS = {f.name: f for f in dataclasses.fields(Settings)}
+SETTINGS: Final = settings_of(Settings)
 
-# (section, key) in the configuration file -> name of the setting; the key may end in `*`
-FILE_KEYS: dict[tuple[str, str], str] = {
-    f.metadata[spelling]: name
-    for name, f in _FIELDS.items()
-    for spelling in ("ini", "other_ini")
-    if f.metadata[spelling]
-}
+FILE_KEYS: Final = {place: name for name, declared in SETTINGS.items() for place in declared.keys}
+"""The name of the setting for each (section, key) of the configuration file; the key may end in `*`."""
 
 
-def check(name: str, given: str) -> Any:
-    """The value of the setting `name` that the text `given` spells; raises gaffer.jobs.rules.Wrong when it is none."""
-    return _FIELDS[name].metadata["rule"](given)
+def resolve(flags: Mapping[str, Any], environ: Mapping[str, str], from_file: Mapping[str, Any]) -> Settings:
+    """The settings, from flags as docopt returns them, environment variables and the checked values of the file.
 
-
-def resolve(
-    flags: Mapping[str, str | list[str] | bool | None],
-    environ: Mapping[str, str],
-    from_file: Mapping[str, Any],
-) -> Settings:
-    """The settings, from flags as docopt gives them, environment variables and the checked values of the file.
-
-    A repeated flag adds to its list. Raises ConfigError with every wrong flag and variable.
+    Raises ConfigError with every wrong flag and variable.
     """
-    values = dict(from_file)
-    problems = []
-    for name, f in _FIELDS.items():
-        flag, other_flag, variable = f.metadata["flag"], f.metadata["other_flag"], f.metadata["env"]
-        given = flags.get(flag)
-        if other_flag and flags.get(other_flag):
-            if given:
-                problems.append(Problem(other_flag, f"{flag} says the same", "give one of them"))
-            flag, given = other_flag, flags[other_flag]
-        if given:
-            source, text = flag, ",".join(given) if isinstance(given, list) else str(given)
-        elif environ.get(variable or ""):
-            source, text = variable, environ[variable]
-        else:
-            continue
-        try:
-            values[name] = check(name, text)
-        except InvalidValue as wrong:
-            problems.append(Problem(source, wrong.message, wrong.hint))
+    resolution = Resolution(Settings, flags, environ, from_file)
+    values = resolution.values
     for key, certificate in (("keyfile", "certfile"), ("client_keyfile", "client_certfile")):
-        if values.get(key) and not values.get(certificate):
-            flags_of = [_FIELDS[name].metadata["flag"] for name in (key, certificate)]
-            problems.append(
-                Problem(flags_of[0], "a private key is of no use without its certificate", f"add {flags_of[1]}")
-            )
-    if problems:
-        raise ConfigError(problems)
-    return Settings(**values)
+        if values[key] and not values[certificate]:
+            flag = SETTINGS[certificate].option.long
+            resolution.problem(key, "a private key is of no use without its certificate", f"add {flag}")
+    return resolution.settings()

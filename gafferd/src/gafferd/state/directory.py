@@ -30,6 +30,8 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T", bound=msgspec.Struct)
 
+_ENDED_DELAY = 0.1  # seconds that the end of a process waits to be written
+
 
 class Node(msgspec.Struct, frozen=True):
     """The identity of a node: `id` stays with host and machine, `incarnation` grows at each start.
@@ -118,7 +120,8 @@ class StateDir:
         self._lock = lock
         self._nodes: list[Node] = []  # this one, and the one that it was before its id changed
         self._records: dict[int, ProcessRecord] = {}
-        self._dirty = False
+        self._dirty = False  # there is something to write
+        self._soon = False  # ... and it is not to wait
         self._write_seconds = 0.0
         self._failing = False
         self._node_file = documents.Document(path / "node.json", Node)
@@ -187,8 +190,10 @@ class StateDir:
 
     def ended(self, pid: int) -> None:
         """The process with the internal id `pid` is gone; called on the loop."""
-        if self._records.pop(pid, None) is not None:
-            self._write_soon()
+        if self._records.pop(pid, None) is not None and not self._dirty:
+            # Its record does no harm meanwhile: readers check that the process is the recorded one.
+            self._dirty = True
+            self._write_in(_ENDED_DELAY)
 
     # Leftovers
 
@@ -268,15 +273,19 @@ class StateDir:
         return node
 
     def _write_soon(self) -> None:
-        """Write at the end of this turn of the loop; later when writing would take over a tenth of the time."""
-        if not self._dirty:
-            self._dirty = True
-            asyncio.get_running_loop().call_later(min(10 * self._write_seconds, 1.0), self._write)
+        """Write at the end of this turn of the loop."""
+        if not self._soon:
+            self._soon = self._dirty = True
+            self._write_in(0.0)
+
+    def _write_in(self, delay: float) -> None:
+        """Write after `delay` seconds; later when writing would take over a tenth of the time."""
+        asyncio.get_running_loop().call_later(max(delay, min(10 * self._write_seconds, 1.0)), self._write)
 
     def _write(self) -> None:
         if not self._dirty:
             return
-        self._dirty = False
+        self._dirty = self._soon = False
         begin = time.monotonic()
         try:
             self._save_state(State([*self.detached, *self._records.values()]))

@@ -3,6 +3,8 @@
 from typing import Any
 
 from gaffer.jobs.names import parse_job_name, split_job_name
+from gaffer.runtime.options import Option
+from gaffer.schemas.bodies import SessionList
 from gaffer_client.cli import ports
 from gaffer_client.cli.config import Context
 from gaffer_client.cli.diagnosis import hint_at
@@ -11,11 +13,10 @@ from gaffer_client.cli.jobfile import read_jobs
 from gaffer_client.cli.output import print_error, print_json, printable
 from gaffer_client.cli.parse import Arguments
 from gaffer_client.cli.procfile_app import app_name, choose_ports, concurrency, describe, open_procfile
-from gaffer_client.cli.table import Command, Option
+from gaffer_client.cli.table import Command
 from gaffer_client.errors import Conflict, NotFound, StatusError
 from gaffer_client.jobs import Job
 from gaffer_client.node import Server
-from gaffer_client.responses import Sessions
 
 
 def load(context: Context, args: Arguments) -> int:
@@ -118,7 +119,7 @@ def jobs_of(server: Server, session: str) -> list[str]:
 
 def apps(context: Context, args: Arguments) -> int:
     with context.server() as server:
-        document = server.transport.get("/sessions", Sessions)
+        document = server.transport.get("/sessions", SessionList)
         if "epoch" in document:  # a gaffer_lookupd lists sessions as well
             raise CommandFailed(f"{server.url} is not a node", hint=hint_at(server.url, "node"))
     sessions = document["sessions"]

@@ -8,11 +8,12 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple
 
+from gaffer.runtime.options import Option
 from gaffer_client.cli.config import Context
 from gaffer_client.cli.errors import Exit
 from gaffer_client.cli.output import Palette, print_json_line, printable, warn
 from gaffer_client.cli.parse import Arguments
-from gaffer_client.cli.table import Command, Option
+from gaffer_client.cli.table import Command
 from gaffer_client.errors import GafferClientError
 from gaffer_client.eventsource import Watcher
 from gaffer_client.lookup import Lookup, nobody_answered

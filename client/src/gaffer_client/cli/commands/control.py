@@ -3,12 +3,13 @@
 from collections.abc import Sequence
 
 from gaffer.jobs.names import parse_pid
+from gaffer.runtime.options import Option
 from gaffer_client.cli.config import Context
 from gaffer_client.cli.errors import Exit, UsageError
 from gaffer_client.cli.jobfile import read_jobs
 from gaffer_client.cli.output import print_json, printable
 from gaffer_client.cli.parse import Arguments
-from gaffer_client.cli.table import Command, Option
+from gaffer_client.cli.table import Command
 from gaffer_client.jobs import Job
 
 

@@ -5,15 +5,16 @@ import time
 from contextlib import AbstractContextManager
 
 from gaffer.errors import did_you_mean
+from gaffer.runtime.options import Option
+from gaffer.schemas.bodies import DrainState
 from gaffer_client.cli.config import Context
 from gaffer_client.cli.errors import CommandFailed, Exit, UsageError
 from gaffer_client.cli.output import print_json, printable, warn
 from gaffer_client.cli.parse import Arguments
-from gaffer_client.cli.table import Command, Option
+from gaffer_client.cli.table import Command
 from gaffer_client.errors import Unreachable
 from gaffer_client.lookup import Lookup
 from gaffer_client.node import Server
-from gaffer_client.responses import Drain
 
 _PAUSE = 0.2  # seconds between two looks at a node that drains
 
@@ -37,7 +38,7 @@ def drain(context: Context, args: Arguments) -> int:
     return Exit.OK
 
 
-def _wait(server: Server, what: str, timeout: float) -> Drain:
+def _wait(server: Server, what: str, timeout: float) -> DrainState:
     deadline = time.monotonic() + timeout
     while not (state := server.drained())["drained"]:
         if not state["draining"]:
@@ -48,7 +49,7 @@ def _wait(server: Server, what: str, timeout: float) -> Drain:
     return state
 
 
-def _left(state: Drain) -> str:
+def _left(state: DrainState) -> str:
     number = state["processes"]
     return f"{number} process{'' if number == 1 else 'es'} still there"
 

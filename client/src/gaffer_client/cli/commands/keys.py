@@ -5,11 +5,12 @@ from datetime import datetime
 
 from gaffer.errors import did_you_mean
 from gaffer.http.scopes import Scope
+from gaffer.runtime.options import Option
 from gaffer_client.cli.config import Context
 from gaffer_client.cli.errors import Exit, UsageError
 from gaffer_client.cli.output import print_json, printable, table
 from gaffer_client.cli.parse import Arguments
-from gaffer_client.cli.table import Command, Option
+from gaffer_client.cli.table import Command
 
 
 def create(context: Context, args: Arguments) -> int:

@@ -11,13 +11,14 @@ from gaffer.errors import did_you_mean
 from gaffer.process import ProcessConfig
 from gaffer.processes.launch import environment
 from gaffer.procfile import Procfile, is_ini_value
+from gaffer.runtime.options import Option
 from gaffer_client.cli import one_off, ports
 from gaffer_client.cli.config import Context
 from gaffer_client.cli.errors import Exit, UsageError
 from gaffer_client.cli.output import print_error, warn
 from gaffer_client.cli.parse import Arguments
 from gaffer_client.cli.procfile_app import app_name, choose_ports, concurrency, describe, open_procfile
-from gaffer_client.cli.table import Command, Option
+from gaffer_client.cli.table import Command
 
 _LISTEN = "0A"  # TCP_LISTEN in the tables of proc(5)
 

@@ -3,8 +3,10 @@
 import re
 import shlex
 import sys
+from typing import TYPE_CHECKING
 
 from gaffer.jobs.names import parse_job_name, split_job_name
+from gaffer.schemas.stats import JobStats
 from gaffer_client.cli.commands.apps import jobs_of
 from gaffer_client.cli.config import Context
 from gaffer_client.cli.diagnosis import hint_at
@@ -16,7 +18,9 @@ from gaffer_client.cli.table import Command
 from gaffer_client.errors import NotFound, StatusError
 from gaffer_client.jobs import Job
 from gaffer_client.naming import in_state
-from gaffer_client.responses import Instance, JobInfo, JobStats, LastExit
+
+if TYPE_CHECKING:
+    from gaffer.schemas.responses import Instance, JobInfo, LastExit
 
 _NEGATIVE = re.compile(r"=\s*-")
 _SPEC = re.compile(r"(?P<type>[^=]+)(?P<change>[=+-][0-9]+)")
@@ -41,7 +45,7 @@ def ps(context: Context, args: Arguments) -> int:
     return Exit.OK
 
 
-def _block(info: JobInfo, stats: JobStats) -> str:
+def _block(info: "JobInfo", stats: JobStats) -> str:
     config = info["config"]
     name = split_job_name(info["name"])[1]
     command = " ".join([str(config.get("cmd", "")), *map(shlex.quote, map(str, config.get("args") or ()))])
@@ -58,7 +62,7 @@ def _block(info: JobInfo, stats: JobStats) -> str:
     return "\n".join(lines)
 
 
-def _process(name: str, instance: Instance) -> str:
+def _process(name: str, instance: "Instance") -> str:
     """One process by its slot, which numbers its log files as well; one that runs once has none."""
     label = f"{name}.{instance['slot']}" if instance.get("slot") else f"{name} (once)"
     numbers = {"pid": instance["pid"], "os pid": instance["os_pid"], "port": instance.get("port")}
@@ -66,7 +70,7 @@ def _process(name: str, instance: Instance) -> str:
     return printable(f"{label}: up for {clock(instance.get('uptime') or 0)}{shown}")
 
 
-def _last_exit(last: LastExit | None) -> str:
+def _last_exit(last: "LastExit | None") -> str:
     if last is None:
         return ""
     if last["exit_code"] is None and last["uptime"] == 0:
@@ -76,7 +80,7 @@ def _last_exit(last: LastExit | None) -> str:
     )
 
 
-def _state(name: str, info: JobInfo) -> str:
+def _state(name: str, info: "JobInfo") -> str:
     reason = f": {info['reason']}" if info["reason"] else ""
     return f"{name} is {in_state(info['state'])}{reason}"
 

@@ -6,11 +6,12 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+from gaffer.runtime.options import Option
 from gaffer_client.cli.config import Context
 from gaffer_client.cli.errors import Exit, UsageError
 from gaffer_client.cli.output import Palette, ending, print_json_line, printable, warn
 from gaffer_client.cli.parse import Arguments
-from gaffer_client.cli.table import Command, Option
+from gaffer_client.cli.table import Command
 from gaffer_client.errors import GafferClientError
 from gaffer_client.node import DEFAULT_HEARTBEAT
 

@@ -4,10 +4,11 @@ from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 from gaffer.errors import did_you_mean
 from gaffer.jobs.names import parse_job_name
+from gaffer.schemas.lookup import AgedNodeInfo
 from gaffer_client.cli.config import Context
 from gaffer_client.cli.errors import Exit
 from gaffer_client.cli.output import abridged, age, print_json, printable, table
@@ -19,7 +20,6 @@ from gaffer_client.lookup import Lookup
 from gaffer_client.merge import NodeKey, View, node_key
 from gaffer_client.naming import display_name
 from gaffer_client.node import Server
-from gaffer_client.responses import NodeInfo
 from gaffer_client.why import Inquiry, Report, findings
 
 _AT_ONCE = 16  # nodes that are asked at the same time
@@ -58,8 +58,10 @@ def _inquire(context: Context, lookup: Lookup, name: str) -> Inquiry:
     return replace(inquiry, reports=_ask_nodes(context, lookup, name, nodes))
 
 
-def _ask_nodes(context: Context, lookup: Lookup, name: str, nodes: Mapping[NodeKey, NodeInfo]) -> dict[NodeKey, Report]:
-    def ask(node: NodeInfo) -> Report:
+def _ask_nodes(
+    context: Context, lookup: Lookup, name: str, nodes: Mapping[NodeKey, AgedNodeInfo]
+) -> dict[NodeKey, Report]:
+    def ask(node: AgedNodeInfo) -> Report:
         return _ask(node, context.announced_server(node["origin"], lookup), name)
 
     with ThreadPoolExecutor(_AT_ONCE) as threads:
@@ -68,11 +70,11 @@ def _ask_nodes(context: Context, lookup: Lookup, name: str, nodes: Mapping[NodeK
 
 def _ask_chosen_node(context: Context, name: str) -> dict[NodeKey, Report]:
     server = context.server()
-    node: NodeInfo = {"name": server.url, "origin": server.url, "version": ""}
+    node = cast(AgedNodeInfo, {"name": server.url, "origin": server.url, "version": ""})
     return {node_key(node): _ask(node, server, name)}
 
 
-def _ask(node: NodeInfo, opened: AbstractContextManager[Server], name: str) -> Report:
+def _ask(node: AgedNodeInfo, opened: AbstractContextManager[Server], name: str) -> Report:
     try:
         with opened as server:
             server.transport.timeout = _NODE_TIMEOUT

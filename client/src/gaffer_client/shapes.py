@@ -1,0 +1,65 @@
+"""The types that responses are checked against: those of gaffer.schemas, loosened for servers of other versions.
+
+Such a server may leave out `Later` fields, use words that an enumeration lacks, exceed a limit, and describe a job by
+other settings. Unknown fields are always allowed, and kept.
+"""
+
+import types
+from enum import StrEnum
+from functools import cache, reduce
+from operator import or_
+from typing import (
+    Annotated,
+    Any,
+    Literal,
+    NotRequired,
+    TypedDict,
+    Union,
+    get_args,
+    get_origin,
+    get_type_hints,
+    is_typeddict,
+)
+
+from msgspec import Struct
+
+from gaffer.schemas.common import LATER
+
+_new_typed_dict: Any = TypedDict
+_not_required: Any = NotRequired
+
+
+def tolerant(shape: Any) -> Any:
+    """Return the type that responses of this shape have, whatever the version of the server."""
+    return _loosen(shape, ())
+
+
+@cache
+def _loosen(shape: Any, within: tuple[Any, ...]) -> Any:
+    origin, arguments = get_origin(shape), get_args(shape)
+    if shape in within:
+        return dict[str, Any]  # a type within itself is checked one level deep
+    if is_typeddict(shape):
+        hints = get_type_hints(shape, include_extras=True)
+        fields = {name: _loosen_field(hint, (*within, shape)) for name, hint in hints.items()}
+        return _new_typed_dict(shape.__name__, fields)
+    if origin is Annotated:
+        return _loosen(arguments[0], within)
+    if origin is Literal:
+        return reduce(or_, (type(value) for value in arguments))
+    if isinstance(shape, type) and issubclass(shape, StrEnum):
+        return str
+    if isinstance(shape, type) and issubclass(shape, Struct):
+        return dict[str, Any]
+    if origin in (Union, types.UnionType):
+        return reduce(or_, (_loosen(each, within) for each in arguments))
+    if origin in (list, dict):
+        return origin[tuple(_loosen(each, within) for each in arguments)]
+    return shape
+
+
+def _loosen_field(hint: Any, within: tuple[Any, ...]) -> Any:
+    origin = get_origin(hint)
+    later = origin is NotRequired or (origin is Annotated and LATER in hint.__metadata__)
+    kind = _loosen(get_args(hint)[0] if origin is NotRequired else hint, within)
+    return _not_required[kind] if later else kind

@@ -1,0 +1,65 @@
+"""Options of a command line, and how help lists them."""
+
+import textwrap
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+WIDTH = 88
+"""Columns of a help text."""
+
+
+@dataclass(frozen=True)
+class Option:
+    """An option: `names` as help shows them, `-c SPEC, --concurrency=SPEC`; the last is the long one.
+
+    `aliases` are other long names for it. One that may `repeat` gives a list.
+    """
+
+    names: str
+    help: str
+    aliases: tuple[str, ...] = ()
+    repeat: bool = False
+
+    @property
+    def long(self) -> str:
+        """The long name, without a value: `--concurrency`."""
+        return self.names.split()[-1].partition("=")[0]
+
+    @property
+    def value(self) -> str | None:
+        """What its value is called, None when it takes none."""
+        return self.names.split()[-1].partition("=")[2] or None
+
+    @property
+    def spellings(self) -> list[str]:
+        """All names, short and long."""
+        names = [part.split()[0].partition("=")[0] for part in self.names.split(", ")]
+        return [*names, *self.aliases]
+
+    def with_value(self, name: str) -> str:
+        """One of its names, with its value: `--root=DIR`."""
+        return f"{name}={self.value}" if self.value else name
+
+
+def columns(rows: Iterable[tuple[str, str]], indent: int | None = None) -> str:
+    """Two columns, the right one wrapped and `indent` columns from the left.
+
+    No line of the right column begins with a hyphen: docopt would read an option there.
+    """
+    table = list(rows)
+    indent = indent or indent_of(left for left, _ in table)
+    return "\n".join(
+        textwrap.fill(
+            right.replace(" -", "\0-"),
+            WIDTH,
+            initial_indent=f"  {left}".ljust(indent),
+            subsequent_indent=" " * indent,
+            break_on_hyphens=False,
+        ).replace("\0-", " -")
+        for left, right in table
+    )
+
+
+def indent_of(names: Iterable[str]) -> int:
+    """Where the right column begins next to the longest of these names."""
+    return max(map(len, names)) + 4

@@ -1,0 +1,25 @@
+#!/bin/sh
+# Run the tests marked as pure on the further Pythons that this machine has, each in an environment .venv-VERSION.
+# Arguments go to pytest.
+set -eu
+cd "$(dirname "$0")/.."
+
+# The mark is set for whole files; only these are imported.
+files=$(grep -rl --include='test_*.py' '^pytestmark = pytest.mark.pure$' tests)
+
+for version in 3.12 3.13; do
+    found=
+    for python in "${HOME-}/.pyenv/versions/$version".*/bin/python "python$version"; do
+        if "$python" -c 'import ensurepip, venv' 2>/dev/null; then
+            found=$python
+            break
+        fi
+    done
+    if [ -z "$found" ]; then
+        echo "Python $version: skipped, this machine has none"
+        continue
+    fi
+    echo "Python $version: $found"
+    PYTHON=$found VENV=.venv-$version tools/venv.sh tests
+    ".venv-$version/bin/pytest" -q -n logical --dist loadfile -m pure "$@" $files
+done

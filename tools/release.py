@@ -1,0 +1,115 @@
+"""Build the source distributions and wheels of the four packages in dist/, check them, and try them: `make release`."""
+
+import shutil
+import subprocess
+import sys
+import tarfile
+import tomllib
+import venv
+from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from zipfile import ZipFile
+
+from metadata import PACKAGES, ROOT, find_stale, read_version
+from packaging.metadata import Metadata
+
+COMMANDS = ("gaffer", "gafferctl", "gafferd", "gaffer_lookupd")
+
+
+def run(*command: str | Path) -> str:
+    """Run a command, with its errors on stderr, and return its output; CalledProcessError if it fails."""
+    return subprocess.run(command, stdout=subprocess.PIPE, text=True, timeout=300, check=True).stdout
+
+
+def build(target: Path) -> None:
+    """Build every source distribution, and every wheel from its source distribution, into the folder `target`."""
+    with TemporaryDirectory() as copies:
+        for folder in PACKAGES:
+            # A build in the checkout would write there, and take up what an earlier one left.
+            copy = Path(copies, folder)
+            shutil.copytree(ROOT / folder, copy, ignore=shutil.ignore_patterns("build", "*.egg-info", "__pycache__"))
+            run(sys.executable, "-m", "build", "--quiet", "--no-isolation", "--outdir", target, copy)
+
+
+def find_problems(target: Path) -> Iterator[str]:
+    """Yield what is wrong with the files in `target`, a sentence each."""
+    version = read_version()
+    for folder, module in PACKAGES.items():
+        name = tomllib.loads((ROOT / folder / "pyproject.toml").read_text())["project"]["name"]
+        stem = f"{name.replace('-', '_')}-{version}"
+        info = f"{stem}.dist-info"
+        wheel, sdist = target / f"{stem}-py3-none-any.whl", target / f"{stem}.tar.gz"
+        required = {
+            wheel: [f"{info}/METADATA", f"{info}/licenses/LICENSE", f"{module}/py.typed"],
+            sdist: [f"{stem}/{file}" for file in ("PKG-INFO", "LICENSE", "README.md", f"src/{module}/py.typed")],
+        }
+        readme = (ROOT / folder / "README.md").read_text()
+        for path, needed in required.items():
+            if not path.exists():
+                yield f"{path.name} is missing"
+                continue
+            contents = _read_archive(path)
+            yield from (f"{path.name} has no {file}" for file in needed if file not in contents)
+            yield from (f"{path.name} has the test {file}" for file in contents if _is_test(file))
+            yield from _find_metadata_problems(path.name, contents.get(needed[0], b""), readme)
+
+
+def _read_archive(path: Path) -> dict[str, bytes]:
+    if path.suffix == ".whl":
+        with ZipFile(path) as archive:
+            return {name: archive.read(name) for name in archive.namelist()}
+    with tarfile.open(path) as archive:
+        return {member.name: file.read() for member in archive if (file := archive.extractfile(member))}
+
+
+def _is_test(name: str) -> bool:
+    return any(part == "tests" or part.startswith(("test_", "conftest.")) for part in Path(name).parts)
+
+
+def _find_metadata_problems(name: str, text: bytes, readme: str) -> Iterator[str]:
+    try:
+        metadata = Metadata.from_email(text, validate=True)
+    except ExceptionGroup as error:
+        yield from (f"{name}: {problem}" for problem in error.exceptions)
+        return
+    if (metadata.description or "").strip() != readme.strip():
+        yield f"{name} has another description than README.md"
+    if metadata.license_files != ["LICENSE"]:
+        yield f"{name} names no LICENSE"
+
+
+def try_out(wheels: Path) -> None:
+    """Install the wheels with the releases of constraints/, and start and import everything."""
+    with TemporaryDirectory() as path:
+        venv.create(path)
+        binaries = Path(path, "bin")
+        pip = (sys.executable, "-m", "pip", "--disable-pip-version-check", "--python", binaries / "python")
+        install = (*pip, "install", "--quiet", "--no-build-isolation")
+        for dependencies in ("build", "packages"):
+            run(*install, "--require-hashes", "-r", ROOT / "constraints" / f"{dependencies}.txt")
+        run(*install, "--no-deps", *wheels.glob("*.whl"))
+        run(*pip, "check")
+        for command in COMMANDS:
+            print(run(binaries / command, "--version").strip())
+        for module in PACKAGES.values():
+            run(binaries / "python", "-I", "-c", f"import {module}")
+
+
+def main() -> None:
+    """Make dist/ anew from the commit that is checked out; exit with 1 and say what is wrong."""
+    if changed := run("git", "-C", ROOT, "status", "--porcelain"):
+        sys.exit(f"commit or remove these first, a release is what is committed:\n{changed}")
+    if stale := find_stale():
+        sys.exit(f"run `make version`, these disagree: {', '.join(str(path.relative_to(ROOT)) for path in stale)}")
+    dist = ROOT / "dist"
+    shutil.rmtree(dist, ignore_errors=True)
+    build(dist)
+    if problems := list(find_problems(dist)):
+        sys.exit("\n".join(problems))
+    try_out(dist)
+    print(*sorted(path.relative_to(ROOT) for path in dist.iterdir()), sep="\n")
+
+
+if __name__ == "__main__":
+    main()
