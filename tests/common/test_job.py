@@ -269,7 +269,7 @@ def test_a_start_after_a_stop_has_the_configured_count_and_no_memory_of_crashes(
     system.die(5)
     assert system.job.phase == Phase.STARTED, "the exit before the stop no longer counts"
     system.die(6)
-    assert system.job.phase == Phase.HELD
+    assert (system.job.phase, system.job.active) == (Phase.HELD, True)
 
 
 @pytest.mark.row("MGR-35")
@@ -326,7 +326,7 @@ def test_stopping_is_term_then_kill_after_the_graceful_timeout() -> None:
     assert book
     assert job.state == JobState.STOPPING
     assert ends(book >> timer("kill", 1) << ev.Signal(1, signal.SIGKILL), 1)
-    assert job.state == JobState.STOPPED
+    assert (job.state, job.active) == (JobState.STOPPED, False)
 
 
 def test_a_start_while_stopping_wins_after_the_last_exit() -> None:
