@@ -50,7 +50,7 @@ class _Writer:
     def _needs(self, operation: Mapping[str, Any]) -> str:
         scopes = operation.get("x-scopes", {None: operation["x-scope"]})
         return ", ".join(
-            _OPEN.get(scope, f"needs `{scope}`") + (f" for `{re.sub(':[a-z]+', '', pattern)}`" if pattern else "")
+            _OPEN.get(scope, f"requires `{scope}`") + (f" for `{re.sub(':[a-z]+', '', pattern)}`" if pattern else "")
             for pattern, scope in scopes.items()
         )
 
