@@ -265,16 +265,16 @@ class JobIndex:
         self.asked.append(asked)
         return {job: pids for job, pids in self.table.items() if asked is None or job in asked}
 
-    def on_job_change(self, callback: Callable[..., object]) -> None:
+    def on_job_change(self, callback: Callable[[JobName], object]) -> None:
         self.listeners.append(callback)
 
-    def off_job_change(self, callback: Callable[..., object]) -> None:
+    def off_job_change(self, callback: Callable[[JobName], object]) -> None:
         self.listeners.remove(callback)
 
-    def on_change(self, callback: Callable[..., object]) -> None:
+    def on_change(self, callback: Callable[[], object]) -> None:
         self.callbacks.append(callback)
 
-    def off_change(self, callback: Callable[..., object]) -> None:
+    def off_change(self, callback: Callable[[], object]) -> None:
         self.callbacks.remove(callback)
 
     def set(self, **jobs: Any) -> None:

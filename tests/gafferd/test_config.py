@@ -2,7 +2,6 @@ import re
 import textwrap
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import given
@@ -54,7 +53,7 @@ def load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Load:
     """Loads a configuration from its text; further files by name."""
     monkeypatch.chdir(tmp_path)
 
-    def run(text: str, **files: Any) -> Config:
+    def run(text: str, **files: str) -> Config:
         for name, content in {"gaffer.ini": text, **files}.items():
             path = tmp_path / name.replace("__", "/")
             path.parent.mkdir(exist_ok=True)
@@ -68,7 +67,7 @@ def load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Load:
 def mistakes(load: Load) -> Mistakes:
     """The mistakes in a configuration as they are shown, one or two lines each."""
 
-    def run(text: str, **files: Any) -> list[str]:
+    def run(text: str, **files: str) -> list[str]:
         with pytest.raises(ConfigError) as caught:
             load(text, **files)
         return [show_problem(problem) for problem in caught.value.problems]

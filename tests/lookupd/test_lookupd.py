@@ -215,7 +215,7 @@ def test_when_most_nodes_go_silent_together_they_are_kept_and_answers_are_stale(
 # Orders of operators
 
 
-def delete(server: Daemon, node_id: str, **headers: Any) -> tuple[int, dict[str, Any]]:
+def delete(server: Daemon, node_id: str, **headers: str) -> tuple[int, dict[str, Any]]:
     answer = requests.delete(f"{server.url}/nodes/{node_id}", headers=headers, timeout=10)
     return answer.status_code, answer.json()
 

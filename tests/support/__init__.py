@@ -9,6 +9,7 @@ Programs and hosts
 - `faults`: daemons on such hosts, and clients that ask the lookupds all the time
 - `sandbox`: a gafferd that can be told to run anything
 - `strangers`: processes of another user
+- `writable`: files and directories that other users can write to
 - `attack`: clients that attack a node, as programs of their own
 - `dispositions`: the signals that processes ignore
 
@@ -44,6 +45,7 @@ Judges
 - `poll`: wait for a condition, with a deadline
 - `history`: what clients were told of nodes, held against what became of the nodes
 - `fuzzing`: hooks of schemathesis
+- `playbook`: events and instructions of a state machine, in order
 
 Plugins of pytest, and what runs above it
 

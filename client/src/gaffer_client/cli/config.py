@@ -169,22 +169,7 @@ class Context:
 
     def _value(self, declared: Setting, url: str | None = None) -> Any:
         """The value of a setting, for the node at `url` if one is given; its default unless it was given."""
-        return self._checked(declared, self.arguments.values, self._environ, self._file.keys_for(url))
-
-    def _checked(
-        self,
-        declared: Setting,
-        flags: Mapping[str, Any],
-        environ: Mapping[str, str],
-        file: Mapping[tuple[str, str], str],
-    ) -> Any:
-        given = find(declared, flags, environ, file)
-        if given is None:
-            return declared.default
-        try:
-            return declared.rule(given.text)
-        except InvalidValue as wrong:
-            raise UsageError(f"{given.source}: {wrong.message}", hint=wrong.hint) from None
+        return _checked(declared, self.arguments.values, self._environ, self._file.keys_for(url))
 
     @property
     def _endpoint_given(self) -> str | None:
@@ -195,9 +180,9 @@ class Context:
         """The node, or the one at `url`, an address that the user gave."""
         given = url or self._endpoint_given
         url = given or default_url(self._environ)
-        settings_of = given or DEFAULT_URL
-        key = self._api_key(settings_of)
-        return Server(url, api_key=key, insecure=self._value(_INSECURE, settings_of), **self._tls(settings_of))
+        configured = given or DEFAULT_URL  # the address that a `[node "URL"]` section would have
+        key = self._api_key(configured)
+        return Server(url, api_key=key, insecure=self._value(_INSECURE, configured), **self._tls(configured))
 
     @contextmanager
     def announced_server(self, url: str, lookup: Lookup) -> Iterator[Server]:
@@ -237,9 +222,9 @@ class Context:
         """The key in the file that a flag or a variable names, else the key in a variable, else that of the file."""
         keys = self._file.keys_for(url)
         key: str | None = (
-            self._checked(_API_KEY_FILE, self.arguments.values, self._environ, {})
-            or self._checked(_API_KEY, {}, self._environ, {})
-            or self._checked(_API_KEY_FILE, {}, {}, keys)
+            _checked(_API_KEY_FILE, self.arguments.values, self._environ, {})
+            or _checked(_API_KEY, {}, self._environ, {})
+            or _checked(_API_KEY_FILE, {}, {}, keys)
         )
         return key
 
@@ -252,6 +237,22 @@ class Context:
         if files["keyfile"] and not files["certfile"]:
             raise UsageError("keyfile is given without certfile", hint="both are needed, or one file that holds both")
         return files
+
+
+def _checked(
+    declared: Setting,
+    flags: Mapping[str, Any],
+    environ: Mapping[str, str],
+    file: Mapping[tuple[str, str], str],
+) -> Any:
+    """The value of a setting by its rule, or its default; raises UsageError with the source of a wrong one."""
+    given = find(declared, flags, environ, file)
+    if given is None:
+        return declared.default
+    try:
+        return declared.rule(given.text)
+    except InvalidValue as wrong:
+        raise UsageError(f"{given.source}: {wrong.message}", hint=wrong.hint) from None
 
 
 def _listing(url: str) -> str:

@@ -38,6 +38,7 @@ class Whole:
 
     @property
     def schema(self) -> dict[str, Any]:
+        """The same as JSON Schema."""
         return {"type": "integer", "minimum": self.lowest, "maximum": self.highest}
 
 
@@ -60,6 +61,7 @@ class Seconds:
 
     @property
     def schema(self) -> dict[str, Any]:
+        """The same as JSON Schema."""
         return {"type": "number", "exclusiveMinimum": 0, "maximum": self.highest}
 
 
@@ -78,6 +80,7 @@ class Choice:
 
     @property
     def schema(self) -> dict[str, Any]:
+        """The same as JSON Schema."""
         return {"enum": list(self.choices)}
 
 

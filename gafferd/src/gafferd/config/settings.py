@@ -44,6 +44,7 @@ class Size:
 
     @property
     def schema(self) -> dict[str, Any]:
+        """The same as JSON Schema."""
         return {"type": "integer", "minimum": self.lowest, "maximum": self.highest}
 
 
