@@ -245,7 +245,11 @@ async def _answers(node: HttpNode) -> bool:
     ("address", "error", "hint"),
     [
         (("127.0.0.1", 80), PermissionError(errno.EACCES, "Permission denied"), "CAP_NET_BIND_SERVICE"),
-        (("127.0.0.1", 80), OSError(errno.EADDRINUSE, "Address already in use"), "stop the program that uses the address"),
+        (
+            ("127.0.0.1", 80),
+            OSError(errno.EADDRINUSE, "Address already in use"),
+            "stop the program that uses the address",
+        ),
         (("192.0.2.1", 80), OSError(errno.EADDRNOTAVAIL, "Cannot assign requested address"), "an address of this host"),
         (("nohost.invalid", 80), socket.gaierror(-2, "Name or service not known"), "an IP address of this host"),
         ("/root/x.sock", PermissionError(errno.EACCES, "Permission denied"), "an existing folder"),

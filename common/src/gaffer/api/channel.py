@@ -31,7 +31,7 @@ _AUTH_REQUIRED = 4401  # close code; 4000 to 4999 are free for applications, RFC
 
 
 class Malformed(GafferError):
-    """Invalid message; `reason` is the code that is sent to the client."""
+    """The message is invalid; `reason` is the code that is sent to the client."""
 
     errno = 400
 
@@ -50,7 +50,7 @@ class Subscribe(NamedTuple):
     wanted: bool
 
 
-class Order(NamedTuple):
+class CommandCall(NamedTuple):
     """CMD. `identity` is returned with the response."""
 
     identity: str | int
@@ -59,7 +59,7 @@ class Order(NamedTuple):
     kwargs: Any
 
 
-def parse(text: str) -> Subscribe | Order | None:
+def parse(text: str) -> Subscribe | CommandCall | None:
     """Parse a message; None for NOP. Raises Malformed."""
     try:
         check_size(text)
@@ -87,7 +87,7 @@ def parse(text: str) -> Subscribe | Order | None:
         raise Malformed(reason="cmd_name_missing")
     if not isinstance(identity, str | int):
         raise Malformed(reason="cmd_identity_missing")
-    return Order(identity, name, data.get("args", []), data.get("kwargs", {}))
+    return CommandCall(identity, name, data.get("args", []), data.get("kwargs", {}))
 
 
 class Channel:
@@ -142,7 +142,7 @@ class Client:
             return
         try:
             request = parse(text)
-            if isinstance(request, Order):
+            if isinstance(request, CommandCall):
                 await self._execute(request)
             elif request is not None:
                 await (self._subscribe if request.wanted else self._unsubscribe)(request.topic)
@@ -245,20 +245,20 @@ class Client:
 
     # Commands
 
-    async def _execute(self, order: Order) -> None:
+    async def _execute(self, call: CommandCall) -> None:
         try:
-            result = await self._result(order)
+            result = await self._result(call)
         except GafferError as error:
-            await self._send("gaffer:command_error", {"id": order.identity, "error": _about(error)})
+            await self._send("gaffer:command_error", {"id": call.identity, "error": _about(error)})
         else:
-            await self._send("gaffer:command_success", {"id": order.identity, "result": result})
+            await self._send("gaffer:command_success", {"id": call.identity, "result": result})
 
-    async def _result(self, order: Order) -> Result:
-        if not (isinstance(order.args, list) and isinstance(order.kwargs, dict)):
+    async def _result(self, call: CommandCall) -> Result:
+        if not (isinstance(call.args, list) and isinstance(call.kwargs, dict)):
             raise CommandError("args must be a list and kwargs an object")
         dispatcher = Dispatcher(self._application.manager, self._connection.grant)
-        begun = dispatcher.begin(order.name, order.args, order.kwargs)
-        return await self._application.slices.run(lambda: begun) if isinstance(begun, Generator) else begun
+        begun = dispatcher.begin(call.name, call.args, call.kwargs)
+        return await self._application.batches.run(lambda: begun) if isinstance(begun, Generator) else begun
 
     async def _send(self, event: str, data: dict[str, Any], **more: str) -> None:
         message = {"event": event, "data": data, **more}

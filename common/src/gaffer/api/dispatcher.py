@@ -44,7 +44,7 @@ COMMANDS: dict[str, Command] = {}
 
 
 class Dispatcher:
-    """Executes the commands that `grant` permits on a manager; by default all commands."""
+    """The commands that `grant` permits, executed on a manager; by default all commands."""
 
     def __init__(self, manager: Manager, grant: Grant = _EVERYTHING) -> None:
         self.manager = manager

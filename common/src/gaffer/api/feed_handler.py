@@ -74,7 +74,7 @@ class FeedHandler(NodeHandler):
             self._feed.end()
 
     async def _longpoll(self, feed: Feed[P], form: Format[P], *, ends_at_heartbeat: bool) -> None:
-        while (content := await feed.next(form.plain, form.at_once)) is not None:
+        while (content := await feed.next(form.plain, form.longpoll_size)) is not None:
             if content:
                 self.write(content)
                 return
@@ -87,10 +87,10 @@ class FeedHandler(NodeHandler):
         self.write(first)
         await self.flush()
         # Keep no reference to the piece while it is in flight: there may be a thousand clients that don't read.
-        while self._passed_on(await feed.next(write), heartbeat):
+        while self._write_next(await feed.next(write), heartbeat):
             await self.flush()
 
-    def _passed_on(self, content: bytes | None, heartbeat: bytes) -> bool:
+    def _write_next(self, content: bytes | None, heartbeat: bytes) -> bool:
         if content is None:
             return False
         self.write(content or heartbeat)

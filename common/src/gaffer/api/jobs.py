@@ -67,7 +67,9 @@ class JobHandler(NodeHandler):
         null.
         """
         job, grant = self.job, self.grant
-        self.finish(self.application.answers.get((job, grant.reveals_env), lambda: info_for(grant, self.manager, job)))
+        self.finish(
+            self.application.response_cache.get((job, grant.reveals_env), lambda: info_for(grant, self.manager, job))
+        )
 
     @operation(Done, status=201, body=JobReplacement)
     def put(self) -> None:
@@ -93,7 +95,7 @@ class JobStatsHandler(NodeHandler):
     async def get(self) -> None:
         """Return `{"name", "stats", "mem", "max_mem", "min_mem", "cpu", "max_cpu", "min_cpu"}`, in percent, or N/A."""
         job = self.job
-        [answer] = await self.application.slices.run(lambda: self.manager.measuring([job]))
+        [answer] = await self.application.batches.run(lambda: self.manager.measuring([job]))
         self.reply(answer)
 
 

@@ -30,7 +30,7 @@ class MetricsHandler(NodeHandler):
         CPU time and memory are those of the process itself, without its children. Request durations exclude feeds,
         which last as long as the client listens.
         """
-        families = await self.application.slices.run(partial(_collect, self.application, self.grant))
+        families = await self.application.batches.run(partial(_collect, self.application, self.grant))
         self.set_header("Content-Type", CONTENT_TYPE)
         self.finish("".join(family.render() for family in families))
 

@@ -55,9 +55,9 @@ class NodeApplication(Application):
         super().__init__(routes, policy, extra, **settings)
         self.manager = manager
         self.lookupds = lookupds
-        self.answers = ResponseCache(manager)
+        self.response_cache = ResponseCache(manager)
         self.feeds: set[Lasting] = set()
-        self.slices = Batches()
+        self.batches = Batches()
         self.latencies = Latencies(self.routes)
         self.count_connections: Callable[[], Traffic] = lambda: Traffic(0, 0, 0)
         self._started = time.monotonic()

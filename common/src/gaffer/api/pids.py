@@ -56,7 +56,7 @@ class PidStatsHandler(NodeHandler):
     async def get(self) -> None:
         """Return `{"stats": {...}}`."""
         process = self.process
-        [answer] = await self.application.slices.run(lambda: stats.measuring([process]))
+        [answer] = await self.application.batches.run(lambda: stats.measuring([process]))
         self.reply({"stats": answer})
 
 

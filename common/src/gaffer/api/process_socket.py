@@ -62,14 +62,14 @@ class ProcessSocket(NodeHandler, ServerSocket):
         """Call `follow` and `write_to` for the chosen streams; raises GafferError if there are none."""
         raise NotImplementedError
 
-    def pass_on(self, chunk: Chunk) -> Awaitable[None]:
+    def send_output(self, chunk: Chunk) -> Awaitable[None]:
         """Send a chunk of output; returns as `send`."""
         raise NotImplementedError
 
-    def pass_on_gap(self, start: int, end: int) -> None:
+    def send_gap(self, start: int, end: int) -> None:
         """Report the loss of the output between two offsets, if the protocol can express it."""
 
-    def key_in(self, message: bytes) -> str | None:
+    def find_key(self, message: bytes) -> str | None:
         """Return the key or the token of a cookie in the first message; None if it contains none."""
         if self.grant.elevate is None or not message.startswith(AUTH.encode()):
             return None
@@ -78,7 +78,7 @@ class ProcessSocket(NodeHandler, ServerSocket):
     def confirm(self, message: bytes) -> None:
         """Confirm a message whose key was accepted."""
 
-    def handle_at_once(self, message: bytes) -> bool:
+    def try_handle(self, message: bytes) -> bool:
         """Handle a message that needs no waiting and no response; return whether it was handled."""
         return False
 
@@ -104,7 +104,7 @@ class ProcessSocket(NodeHandler, ServerSocket):
         if self._input.input is not None:
             self._end_of_input = Cursor(self._input.input.life)
 
-    def write_at_once(self, data: bytes) -> bool:
+    def try_write(self, data: bytes) -> bool:
         """Write to the process if the client may and there is room; return whether the data was written."""
         stream = self._input
         if (
@@ -130,7 +130,7 @@ class ProcessSocket(NodeHandler, ServerSocket):
                 await self._input.input.room()
             finally:
                 self._held = False
-                self._heard = self._now
+                self._last_sign = self._now
         self._input.write(data)
 
     def send(self, data: bytes) -> Awaitable[None]:
@@ -155,28 +155,28 @@ class ProcessSocket(NodeHandler, ServerSocket):
 
     async def open(self) -> None:
         self.set_nodelay(True)
-        self._heard = self._now
+        self._last_sign = self._now
         self._await_sign()
         if self.grant.scopes:
             await self._begin()
         else:
-            self._deadline = asyncio.get_running_loop().call_later(AUTH_TIMEOUT, self._refuse_late)
+            self._deadline = asyncio.get_running_loop().call_later(AUTH_TIMEOUT, self._auth_timed_out)
 
     def on_message(self, message: str | bytes) -> Awaitable[None] | None:
-        self._heard = self._now
+        self._last_sign = self._now
         if self.ws_connection is None:  # closed on this side
             return None
         data = message.encode() if isinstance(message, str) else message
         is_first, self._is_first = self._is_first, False
-        key = self.key_in(data) if is_first else None
+        key = self.find_key(data) if is_first else None
         if key is not None:
             return self._handle(data, key)
         if not self.grant.scopes:
             return self._fail(_auth_required())
-        return None if self.handle_at_once(data) else self._handle(data)
+        return None if self.try_handle(data) else self._handle(data)
 
     def on_pong(self, data: bytes) -> None:
-        self._heard = self._now
+        self._last_sign = self._now
 
     def on_close(self) -> None:
         if self._pings is not None:
@@ -217,7 +217,7 @@ class ProcessSocket(NodeHandler, ServerSocket):
         self.grant.require(Scope.READ)
         self.grant.require_session(self.target.job.session)
 
-    def _refuse_late(self) -> None:
+    def _auth_timed_out(self) -> None:
         self._refusing = asyncio.create_task(self._fail(_auth_required()))
 
     def _stop_waiting(self) -> None:
@@ -235,7 +235,7 @@ class ProcessSocket(NodeHandler, ServerSocket):
 
     def _check(self) -> None:
         timeout = self.settings.get("websocket_ping_timeout", PING_TIMEOUT)
-        if not self._held and self._now - self._heard > timeout:
+        if not self._held and self._now - self._last_sign > timeout:
             self.close(_PRIVATE + 408, "no answer to pings")
             return
         with suppress(WebSocketClosedError):
@@ -256,11 +256,11 @@ class ProcessSocket(NodeHandler, ServerSocket):
         try:
             with suppress(StreamClosedError):
                 if self._output is not None and self._is_elsewhere:
-                    self.pass_on_gap(0, self._output.offset)
+                    self.send_gap(0, self._output.offset)
                 while self._output is not None and (chunk := await self._output.next()) is not None:
                     if chunk.gap:
-                        self.pass_on_gap(chunk.offset - chunk.gap, chunk.offset)
-                    sent = self.pass_on(chunk)
+                        self.send_gap(chunk.offset - chunk.gap, chunk.offset)
+                    sent = self.send_output(chunk)
                     del chunk  # keep no reference: there may be a thousand clients that don't read
                     # Do not wait for a client that keeps up, or a burst of output would make it fall behind.
                     if self._is_behind:

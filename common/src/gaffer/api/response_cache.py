@@ -12,7 +12,7 @@ FRESH = 0.02  # seconds; the maximum age of uptimes in a response
 
 
 class ResponseCache:
-    """Caches responses about jobs until anything changes on the node, and for at most FRESH seconds."""
+    """A cache of responses about jobs, valid until anything changes on the node and for at most FRESH seconds."""
 
     def __init__(self, manager: Manager) -> None:
         self._manager = manager

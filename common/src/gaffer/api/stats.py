@@ -41,7 +41,9 @@ class AllStatsHandler(NodeHandler):
     @operation(list[JobStats])
     async def get(self) -> None:
         """Return a list with the stats of each job."""
-        self.reply(await self.application.slices.run(lambda: self.manager.measuring(self.visible(self.manager.jobs()))))
+        self.reply(
+            await self.application.batches.run(lambda: self.manager.measuring(self.visible(self.manager.jobs())))
+        )
 
 
 class StatsHandler(FeedHandler):
@@ -73,17 +75,17 @@ class StatsOfJobHandler(StatsHandler):
         """
         query, job = _query(self), self.job
         if query.kind == NORMAL:
-            self.finish(await self.application.slices.run(lambda: self._measuring(job)))
+            self.finish(await self.application.batches.run(lambda: self._measuring(job)))
         else:
             await self.follow_stats(query, job)
 
     def _measuring(self, job: JobName) -> Generator[None, None, bytes]:
         # Another request may have computed the same while this one waited for its turn.
-        answers, key = self.application.answers, ("stats", job)
-        answer = answers.find(key)
+        cache, key = self.application.response_cache, ("stats", job)
+        answer = cache.find(key)
         if answer is None:
             [found] = yield from self.manager.measuring([job])
-            answer = answers.keep(key, found)
+            answer = cache.keep(key, found)
         return answer
 
 
@@ -97,7 +99,7 @@ class StatsOfProcessHandler(StatsHandler):
         if process.job != self.job:
             raise ProcessNotFound(f"process {process.pid} does not belong to the job {self.job}")
         if query.kind == NORMAL:
-            [answer] = await self.application.slices.run(lambda: stats.measuring([process]))
+            [answer] = await self.application.batches.run(lambda: stats.measuring([process]))
             self.reply(answer)
         else:
             await self.follow_stats(query, process.pid)

@@ -148,10 +148,10 @@ class _Output:
         self._send_event = send
 
     async def run(self) -> None:
-        while await self._pass_on():
+        while await self._send_next():
             pass
 
-    async def _pass_on(self) -> bool:
+    async def _send_next(self) -> bool:
         chunk = await self._cursor.next(_PIECE)
         if chunk is not None and chunk.gap:
             self._decoder.reset()

@@ -52,11 +52,11 @@ class RawSocket(ProcessSocket):
         elif not process.redirect_output:
             raise _not_redirected(process)
 
-    def pass_on(self, chunk: Chunk) -> Awaitable[None]:
+    def send_output(self, chunk: Chunk) -> Awaitable[None]:
         return self.send(chunk.data)
 
-    def handle_at_once(self, message: bytes) -> bool:
-        return self.write_at_once(message)
+    def try_handle(self, message: bytes) -> bool:
+        return self.try_write(message)
 
     async def handle(self, message: bytes) -> None:
         try:
@@ -113,22 +113,22 @@ class FramedSocket(ProcessSocket):
             )
         return label if stream.ring is not None else None, label if stream.writable else None
 
-    def pass_on(self, chunk: Chunk) -> Awaitable[None]:
+    def send_output(self, chunk: Chunk) -> Awaitable[None]:
         assert self._output is not None
         return self.send(Frame(MESSAGE, str(self._output.source.position(chunk.end)), chunk.data).encode())
 
-    def key_in(self, message: bytes) -> str | None:
+    def find_key(self, message: bytes) -> str | None:
         try:
             body = Frame.decode(message).body
         except BadRequest:
-            return super().key_in(message)
+            return super().find_key(message)
         return body.decode(errors="replace").removeprefix(AUTH) if body.startswith(AUTH.encode()) else None
 
     def confirm(self, message: bytes) -> None:
         with suppress(BadRequest):  # a bare token is not a frame
             self.send(Frame(RESPONSE, Frame.decode(message).id, OK).encode())
 
-    def pass_on_gap(self, start: int, end: int) -> None:
+    def send_gap(self, start: int, end: int) -> None:
         lost = FrameError(error="GAP", errno=410, message=f"{end - start} bytes were lost", start=start, to=end)
         self._report(GENERAL, lost)
 

@@ -232,7 +232,7 @@ def _was_forwarded(names: tuple[str, ...]) -> bool:
 
 
 def no_keys(key: str) -> Grant | None:
-    """The `verify` of a policy without keys."""
+    """Return None, as the `verify` of a policy without keys."""
     return None
 
 
@@ -382,15 +382,15 @@ def check_host(policy: Policy, facts: Facts) -> None:
     )
 
 
-def check_content_type(facts: Facts, *, takes_text: bool = False) -> None:
+def check_content_type(facts: Facts, *, accepts_text: bool = False) -> None:
     """Raise UnsupportedMediaType for a body that a web page could send without a preflight request.
 
-    `takes_text` accepts text/plain, for a protocol whose clients send JSON with that type.
+    `accepts_text` accepts text/plain, for a protocol whose clients send JSON with that type.
     """
     if not facts.from_browser or facts.is_safe or not facts.has_body:
         return
     media_type = (facts.content_type or "").partition(";")[0].strip().lower()
-    if takes_text and media_type == "text/plain":
+    if accepts_text and media_type == "text/plain":
         return
     if media_type not in ("application/json", "application/octet-stream") and not media_type.endswith("+json"):
         raise UnsupportedMediaType(

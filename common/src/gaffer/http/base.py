@@ -170,7 +170,7 @@ class Handler(Routed):
         return TooLarge(self.max_body)
 
     @property
-    def asks_first(self) -> bool:
+    def expects_continue(self) -> bool:
         """Whether the client waits for 100 Continue before it sends the body."""
         return self.request.headers.get("Expect", "").lower() == "100-continue"
 
@@ -193,7 +193,7 @@ class Handler(Routed):
         self.finish(text)
 
     def head(self, *args: str, **kwargs: str) -> Any:
-        """As GET, without the body, which Tornado leaves out."""
+        """Answer as GET; Tornado omits the body."""
         return self.get(*args, **kwargs)
 
     # Hooks of Tornado
@@ -211,7 +211,7 @@ class Handler(Routed):
         assert self.request.connection is not None
         # Limits are enforced here: Tornado rejects a large body without an error body.
         cast(Any, self.request.connection).set_max_body_size(sys.maxsize)
-        if _content_length(self.request) > (self.max_body if self.asks_first else self.max_discarded):
+        if _content_length(self.request) > (self.max_body if self.expects_continue else self.max_discarded):
             raise self.refusal
 
     def data_received(self, chunk: bytes) -> None:
@@ -263,7 +263,7 @@ class Handler(Routed):
 
 
 class ErrorHandler(Handler):
-    """Sends the error of a request that was not authorized; its body is discarded."""
+    """The handler of unauthorized requests: sends the error and discards the body."""
 
     max_body = 0
 
@@ -281,7 +281,7 @@ class ErrorHandler(Handler):
 
     def prepare(self) -> None:
         super().prepare()
-        if self.asks_first:
+        if self.expects_continue:
             raise self._error
 
     def error_of(self, failure: BaseException | None, status: int) -> GafferError:
@@ -294,7 +294,7 @@ class ErrorHandler(Handler):
 
 
 class OptionsHandler(Handler):
-    """Answers OPTIONS on any path with 204, including CORS headers for allowed origins."""
+    """The handler of OPTIONS on any path: 204, with CORS headers for allowed origins."""
 
     def initialize(self, route: Route | None) -> None:  # type: ignore[override]
         super().initialize({}, _NOBODY)
@@ -308,7 +308,7 @@ class OptionsHandler(Handler):
 
 
 class Application(TornadoApplication, ServedApplication):
-    """Authorizes requests and dispatches them by one route table.
+    """An application that authorizes requests and dispatches them by one route table.
 
     `extra` are Tornado rules for paths outside the table. They are authorized in the same way: GET, HEAD and OPTIONS
     need the scope `read`, other methods `control`.
@@ -372,7 +372,7 @@ class Application(TornadoApplication, ServedApplication):
                 return self.deliver(request, match, grant)
             raise MethodNotAllowed(method, request.path, match.route.allowed)
         self.authorize(match, method, grant)
-        check_content_type(facts, takes_text=match.route.takes_text)
+        check_content_type(facts, accepts_text=match.route.accepts_text)
         return self.deliver(request, match, grant)
 
     def _recognize(self, request: HTTPServerRequest) -> None:

@@ -11,7 +11,7 @@ SLICE = 0.005  # seconds of work between two turns of the loop
 
 
 class Batches:
-    """Runs generators one after the other and lets the loop run between their steps."""
+    """A queue of generators, run one after the other, with turns of the loop between their steps."""
 
     def __init__(self) -> None:
         self._lock = asyncio.Lock()

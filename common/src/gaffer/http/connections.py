@@ -78,7 +78,7 @@ class ServedApplication(HTTPServerConnectionDelegate):
 
 
 class FairQueue:
-    """Resumes waiting callers one at a time, with a pause in between for other work."""
+    """A queue that resumes its callers one at a time, with a pause in between for other work."""
 
     def __init__(self) -> None:
         self._waiting: deque[asyncio.Future[None]] = deque()
@@ -109,7 +109,7 @@ class Shared:
 
 
 class _Request(HTTPMessageDelegate):
-    """Sits between Tornado and the application for one request."""
+    """The layer between Tornado and the application for one request."""
 
     def __init__(self, application: HTTPMessageDelegate, stream: WireStream, endpoint: "Acceptor") -> None:
         self._application = application
@@ -144,7 +144,7 @@ class _Request(HTTPMessageDelegate):
 
 
 class Acceptor(HTTPServerConnectionDelegate):
-    """Accepts connections and serves them. Use it on the loop.
+    """The server of one endpoint, which accepts and limits connections. Use it on the loop.
 
     A peer is authenticated on accept if the application trusts it, and otherwise by its first authorized request.
     Unauthenticated connections, including websockets, have a quota. When it is full, new ones enter the waiting room,
@@ -409,7 +409,7 @@ class Acceptor(HTTPServerConnectionDelegate):
             deadline = self._loop.time() - self._timeouts[phase]
             while queue and (stream := next(iter(queue))).since <= deadline:
                 self._leave(stream)
-                if stream.heard:
+                if stream.has_begun:
                     stream.refuse(RequestTimeout(f"the request was not complete after {self._timeouts[phase]:g} s"))
                 else:
                     stream.close()

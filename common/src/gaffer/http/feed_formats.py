@@ -23,14 +23,14 @@ T = TypeVar("T")
 
 
 class Format(Protocol[P_contra]):
-    """Encodes the pieces of one feed in order. A piece with nothing for the client is encoded as an empty string."""
+    """An encoder for the pieces of one feed, in order. A piece with nothing for the client yields empty bytes."""
 
     @property
     def media(self) -> str:
         """The content type of `plain`."""
 
     @property
-    def at_once(self) -> int | None:
+    def longpoll_size(self) -> int | None:
         """Maximum number of positions that one longpoll returns; None for no limit."""
 
     def plain(self, piece: P_contra) -> bytes:
@@ -60,7 +60,7 @@ class _Format:
         return _event("gap", to_json({"from": start, "to": end}).decode())
 
     def last_events(self, end: int) -> bytes:
-        """Return an empty string: nothing is left."""
+        """Return empty bytes: nothing is left."""
         return b""
 
     def _event(self, name: str, text: str, offset: int) -> bytes:
@@ -75,7 +75,7 @@ class Output(_Format):
     """
 
     media = "application/octet-stream"
-    at_once = None
+    longpoll_size = None
 
     def __init__(self, label: str, epoch: str | None = None) -> None:
         super().__init__(epoch)
@@ -88,7 +88,7 @@ class Output(_Format):
         return piece.data
 
     def plain_gap(self, start: int, end: int) -> bytes:
-        """Return an empty string: raw output can't express a gap."""
+        """Return empty bytes: raw output can't express a gap."""
         return b""
 
     def events(self, piece: Chunk) -> bytes:
@@ -123,7 +123,7 @@ class Messages(_Format, Generic[T]):
     """Records as messages: `select` returns the event name and message of a record, or None to omit it."""
 
     media = "application/json"
-    at_once = 1  # a longpoll is a JSON document
+    longpoll_size = 1  # a longpoll is a JSON document
 
     def __init__(self, select: Callable[[T], tuple[str, Any] | None], epoch: str | None = None) -> None:
         super().__init__(epoch)

@@ -110,7 +110,7 @@ class FeedQuery(NamedTuple):
         if not past and (after, tail) != (None, None):
             raise BadRequest("`after` and `tail` are not supported here", reason="bad_value", hint="omit them")
         if after is not None and tail is not None:
-            raise BadRequest("`after` and `tail` exclude each other", reason="bad_value", hint="use one of them")
+            raise BadRequest("`after` and `tail` are mutually exclusive", reason="bad_value", hint="use one of them")
         heartbeat = _parse_heartbeat(handler.get_query_argument("heartbeat", "true"))
         last_event = handler.request.headers.get("Last-Event-ID", "")
         if past and last_event:

@@ -183,7 +183,7 @@ class Connection(HTTP1Connection):
 
 
 class ServerConnection(HTTP1ServerConnection):
-    """Serves the requests of one client in order."""
+    """The connection of one client, whose requests are served in order."""
 
     async def _server_request_loop(self, delegate: HTTPServerConnectionDelegate) -> None:
         try:

@@ -20,7 +20,7 @@ _GROUPS_SIZE = 1024  # bytes, the maximum that getsockopt returns: 256 groups
 
 
 class PeerFinder:
-    """Finds the peer of a connection. Call it right after accept, before the client can pass its port on.
+    """Lookup of the peers of connections. Call `find` right after accept, before the client can pass its port on.
 
     Users and groups that are not mapped in the user namespace of this process all appear as the overflow uid and gid
     (user_namespaces(7)), which are therefore treated as unknown.

@@ -6,7 +6,7 @@ _SLICES = 10  # in a second
 
 
 class RateLimiter:
-    """Allows at most `per_second` events in any second; None for no limit.
+    """A limit of `per_second` events in any second; None for no limit.
 
     Events are counted per slice of a tenth of a second. Any period of a second overlaps up to eleven slices.
     """

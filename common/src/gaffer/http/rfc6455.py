@@ -29,7 +29,7 @@ _PROTOCOL_ERROR, _NOT_UTF8, _TOO_BIG = 1002, 1007, 1009  # section 7.4.1
 
 
 class UpgradeRequired(GafferError):
-    """The resource is a websocket."""
+    """The resource requires a websocket handshake."""
 
     errno = 426
     reason = "upgrade_required"

@@ -24,7 +24,7 @@ _DIGITS = re.compile(r"[0-9]+", re.ASCII)
 
 
 class Open(Enum):
-    """Takes the place of a scope for methods that require none."""
+    """The values that take the place of a scope for methods that require none."""
 
     PUBLIC = "public"  # for all callers, regardless of the policy
     DEFERRED = (
@@ -41,13 +41,13 @@ class Route(NamedTuple):
 
     GET includes HEAD. A handler may require further scopes depending on the body, which its docstring then documents.
     The handler of a DEFERRED method receives the caller's grant, without scopes if the caller is not authenticated yet.
-    `takes_text` lets web pages send text/plain, as SockJS clients do.
+    `accepts_text` lets web pages send text/plain, as SockJS clients do.
     """
 
     pattern: str
     handler: "type[Routed]"
     methods: Mapping[str, Scope | Open]
-    takes_text: bool = False
+    accepts_text: bool = False
 
     @property
     def allowed(self) -> list[str]:
@@ -95,7 +95,7 @@ def _filled(pattern: str, values: Iterable[str]) -> str:
 
 
 class RouteTable:
-    """Finds the route of a path by walking it segment by segment through dictionaries."""
+    """The routes of an API, found by walking a path segment by segment through dictionaries."""
 
     def __init__(self, routes: Iterable[Route]) -> None:
         self._root = _Node()

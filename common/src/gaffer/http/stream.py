@@ -61,7 +61,7 @@ class WireStream(IOStream):
     source: Hashable = None  # of the connection
     phase = Phase.BUSY
     since = 0.0  # when the phase began, in the loop's time
-    heard = False  # whether any bytes of the next request were received
+    has_begun = False  # whether any bytes of the next request were received
     detached = False  # whether it became a websocket
     answering = False  # whether any bytes of the response were written
     refusal: GafferError = MalformedRequest()  # the response to a request that Tornado rejects as malformed
@@ -70,7 +70,7 @@ class WireStream(IOStream):
 
     def expect_head(self) -> None:
         """Expect the head of the next request."""
-        self.heard = self.answering = self._head_ended = False
+        self.has_begun = self.answering = self._head_ended = False
         self._lines = 0
 
     def set_nodelay(self, value: bool) -> None:
@@ -114,11 +114,11 @@ class WireStream(IOStream):
         self.endpoint.forget(self)
 
     def _record_head(self, piece: bytes) -> None:
-        if not self.heard and piece.startswith(_TLS_HANDSHAKE):
+        if not self.has_begun and piece.startswith(_TLS_HANDSHAKE):
             raise UnsatisfiableReadError("TLS on a plain HTTP port")
         if self.phase is Phase.IDLE:
             self.endpoint.move(self, Phase.HEAD)
-        self.heard = True
+        self.has_begun = True
         if not self._lines:
             piece = piece.lstrip(b"\r\n")
         end = piece.find(b"\n\r\n")

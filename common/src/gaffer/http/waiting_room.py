@@ -27,7 +27,7 @@ class Arrival(NamedTuple):
 
 
 class WaitingRoom:
-    """Holds at most `limit` arrivals. Use it on the loop.
+    """A queue of at most `limit` arrivals. Use it on the loop.
 
     `shows_key` returns whether the start of a request contains a valid key, `serve` takes over an arrival, `has_room`
     returns whether an unauthenticated one can be served without displacing another. `refused` counts arrivals that were

@@ -69,7 +69,7 @@ class SockJS:
             (f"{session}/eventsource", EventSource),
         ]
         return [
-            Route(pattern, self._bind(handler), dict.fromkeys(handler.methods, scope), takes_text=True)
+            Route(pattern, self._bind(handler), dict.fromkeys(handler.methods, scope), accepts_text=True)
             for pattern, handler in handlers
         ]
 

@@ -33,7 +33,7 @@ class Settings(NamedTuple):
 
 
 class _Endpoint(SockJSConnection):  # type: ignore[misc]
-    """Forwards events of the library's connection to the service."""
+    """The adapter that forwards events of the library's connection to the service."""
 
     def on_open(self, request: object) -> None:
         self.session.server.service.opened(self.session.connection)
