@@ -323,7 +323,7 @@ def test_the_backlog_of_lookupd(args: list[str], backlog: int) -> None:
             ["--cacert", __file__, "--lookupd-address=https://x"],
             "gafferd: can't use the certificates for the lookupds: ",
         ),
-        (["--allowed-origin=x y"], "gafferd: 'x y' is not a web origin\n"),
+        (["--allowed-origin=x y"], "gafferd: invalid web origin 'x y'\n"),
         (["--node-name", "n" * 256], "--node-name: invalid node name 'nnnn"),
         (["--node-name", "a\tb"], "--node-name: invalid node name 'a\\tb'\n"),
         (["--broadcast-address=http://u@h"], "--broadcast-address: invalid address of this node: 'http://u@h'\n"),
