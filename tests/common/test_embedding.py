@@ -194,7 +194,7 @@ class Hello(RequestHandler):
     "pattern", ["/jobs", "/jobs/?", r"/jobs/(\w+)", "/p.*s", "/ping$", r"/streams/\d+/\w+", "/", "/jobs.*", "/metrics"]
 )
 def test_a_handler_that_would_never_be_called_is_refused(pattern: str) -> None:
-    with pytest.raises(ValueError, match="would never be called: the API answers /"):
+    with pytest.raises(ValueError, match="would never be called: it is shadowed by the API's /"):
         HttpHandler(handlers=[(pattern, Hello)])
 
 

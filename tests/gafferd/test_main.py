@@ -312,7 +312,7 @@ def test_the_backlog_of_lookupd(args: list[str], backlog: int) -> None:
         (["--config"], "gafferd: --config requires argument\n  hint: see gafferd --help\n"),
         (["--backlog=many"], "--backlog: expected a whole number from 1 to 65535, got 'many'\n"),
         (["--log-level=loud"], "--log-level: unknown log level 'loud'\n"),
-        (["--loop=hula"], "--loop: there is no loop 'hula'\n"),
+        (["--loop=hula"], "--loop: unknown loop 'hula'\n"),
         (["--lookupd-address=a:5010"], "--lookupd-address: expected an http or https URL, got 'a:5010'\n"),
         (["--keyfile", "/dev/null"], "--keyfile: there is no file '/dev/null'\n"),
         (["--keyfile", __file__], "--keyfile: a private key is of no use without its certificate\n"),
