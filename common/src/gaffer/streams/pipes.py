@@ -24,6 +24,7 @@ _LARGE_PIPE = 256 * 1024  # bytes that the pipe of a fast stream may hold; a use
 _CALM = 1.0  # seconds after which a stream that is not fast any more gives that back
 _REST = 0.001  # seconds
 _READS = 4  # reads at most before the loop gets its turn
+_SPARSE_READ = 256  # bytes, for which the interpreter has memory of its own
 _LAST_READS = 64  # reads at most of what a pipe still holds when its process has ended
 _FRESH = 0.25  # seconds
 _FRESH_LIMIT = 16 * 1024 * 1024  # bytes that a ring keeps of what came in them
@@ -84,11 +85,11 @@ class Output:
         if self._fd is None:
             return False
         try:
-            data = os.read(self._fd, READ_SIZE)
+            data, is_full = _read(self._fd)
         except BlockingIOError:
             return False
         except ConnectionResetError:  # a socket whose peer is gone and did not read all
-            data = b""
+            data, is_full = b"", False
         if not data:
             self.close()
             return False
@@ -96,7 +97,7 @@ class Output:
         if self._log is not None and not self._log.put(data) and not self._held:
             self._held = True
             self._loop.remove_reader(self._fd)
-        return len(data) == READ_SIZE
+        return is_full
 
     def _rested(self) -> None:
         self._rest = None
@@ -166,6 +167,20 @@ class Retention:
         if now - self._followed_at >= _ATTENTION:
             return self._usual
         return max(self._usual, min(end - self._fresh + _READS * READ_SIZE, _FRESH_LIMIT))
+
+
+def _read(fd: int) -> tuple[bytes, bool]:
+    """Read from `fd`; also return whether there may be more.
+
+    While there is no memory the read is a small one, because a stop waits for the end of the pipe.
+    """
+    size = READ_SIZE
+    try:
+        data = os.read(fd, size)
+    except MemoryError:
+        size = _SPARSE_READ
+        data = os.read(fd, size)
+    return data, len(data) == size
 
 
 def _resize(fd: int | None, size: int) -> bool:
