@@ -46,7 +46,7 @@ class SessionJobsHandler(NodeHandler):
     def post(self) -> None:
         """Load the job described by the body (see the settings of a job), and start it unless `start` is false.
 
-        `{"jobs": [...]}` loads several jobs, all or none of them. Returns `{"ok": true}`; 409 if a job already exists.
+        `{"jobs": [...]}` loads all of several jobs or none. Returns `{"ok": true}`; 409 if a name is already in use.
         """
         session, body = self.sid, self.json_body()
         if "jobs" in body:
