@@ -62,9 +62,11 @@ class JobHandler(NodeHandler):
 
     @operation(responses.JobInfo)
     def get(self) -> None:
-        """Return the job: `name`, `active`, `running`, `running_out`, `max_processes`, `processes`, `config`, `state`,
-        `reason`, `restarts`, `instances`, `last_exit`. Without the scope `define` the values of `env` in `config` are
-        null.
+        """Return the state and the config of the job.
+
+        The fields are `name`, `active`, `running`, `running_out`, `max_processes`, `processes`, `config`, `state`,
+        `reason`, `restarts`, `instances` and `last_exit`. Without the scope `define` the values of `env` in `config`
+        are null.
         """
         job, grant = self.job, self.grant
         self.finish(
