@@ -184,7 +184,7 @@ class _OpenSocket:
 
     def end(self) -> None:
         """Begin the closing handshake."""
-        self._handler.close(_GOING_AWAY, "the node stops")
+        self._handler.close(_GOING_AWAY, "the node is stopping")
 
 
 def _lasting(handler: type[WebSocketHandler]) -> type[WebSocketHandler]:

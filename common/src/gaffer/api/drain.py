@@ -1,4 +1,4 @@
-"""`/drain`: takes the node out of service and returns it to service."""
+"""Draining: taking the node out of service and returning it to service."""
 
 from gaffer.api.node import NodeHandler
 from gaffer.http.access import Forbidden, Scope
@@ -51,7 +51,7 @@ class DrainHandler(NodeHandler):
     def _require_whole_node(self) -> None:
         if self.grant.sessions is not None:
             raise Forbidden(
-                "draining affects all sessions of the node, and this key is limited to some",
+                "draining affects all sessions of the node, but this key is limited to some",
                 hint="use a key that is not limited to sessions",
             )
 

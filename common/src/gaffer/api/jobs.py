@@ -46,7 +46,7 @@ class SessionJobsHandler(NodeHandler):
     def post(self) -> None:
         """Load the job described by the body (see the settings of a job), and start it unless `start` is false.
 
-        `{"jobs": [...]}` loads several jobs, all or none of them. Returns `{"ok": true}`; 409 if a job already exists.
+        `{"jobs": [...]}` loads all of several jobs or none. Returns `{"ok": true}`; 409 if a name is already in use.
         """
         session, body = self.sid, self.json_body()
         if "jobs" in body:
@@ -62,9 +62,11 @@ class JobHandler(NodeHandler):
 
     @operation(responses.JobInfo)
     def get(self) -> None:
-        """Return the job: `name`, `active`, `running`, `running_out`, `max_processes`, `processes`, `config`, `state`,
-        `reason`, `restarts`, `instances`, `last_exit`. Without the scope `define` the values of `env` in `config` are
-        null.
+        """Return the state and the config of the job.
+
+        The fields are `name`, `active`, `running`, `running_out`, `max_processes`, `processes`, `config`, `state`,
+        `reason`, `restarts`, `instances` and `last_exit`. Without the scope `define` the values of `env` in `config`
+        are null.
         """
         job, grant = self.job, self.grant
         self.finish(

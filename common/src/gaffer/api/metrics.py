@@ -1,4 +1,4 @@
-"""`/metrics`: metrics of the node, its jobs and its processes for Prometheus."""
+"""Metrics of the node, its jobs and its processes for Prometheus."""
 
 import platform
 from collections import Counter

@@ -108,7 +108,7 @@ class NodeHandler(Handler):
     """A handler of the node's API.
 
     Of the route parameters, `sid` is a session, `job` the bare name of a job in it, `name` a job name of any form, and
-    `pid` Gaffer's pid of a process.
+    `pid` the pid that Gaffer assigned to a process.
     """
 
     application: NodeApplication

@@ -13,7 +13,7 @@ PARAMETERS: Mapping[str, Any] = {
     "name": Annotated[
         str, Meta(pattern=JOB_NAME_PATTERN, description="The name of a job: `web`, `shop.web` or `shop:web`.")
     ],
-    "pid": Annotated[str, Meta(pattern=PID_PATTERN, description="Gaffer's pid of a process.")],
+    "pid": Annotated[str, Meta(pattern=PID_PATTERN, description="The pid that Gaffer assigned to a process.")],
     "stream": Annotated[str, Meta(pattern=r"^[^/]+$", description="An output or custom stream of the process.")],
     "label": Annotated[str, Meta(pattern=r"^[^/]+$", description="A stream: `stdin`, an output or a custom stream.")],
     "count": Annotated[str, Meta(pattern="^[1-9][0-9]{0,4}$", description="The number of processes.")],

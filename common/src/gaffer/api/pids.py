@@ -1,4 +1,4 @@
-"""Processes by Gaffer's pid."""
+"""Processes by the pid that Gaffer assigned."""
 
 from gaffer.api.node import NodeHandler
 from gaffer.http.access import Scope

@@ -1,4 +1,4 @@
-"""The routes of version 0.4. A name is bare, `session.name` or `group:name`; digits are Gaffer's pid."""
+"""The routes of version 0.4. A name is bare, `session.name` or `group:name`; digits are a pid assigned by Gaffer."""
 
 import re
 from collections.abc import Iterator

@@ -101,7 +101,7 @@ class Grant:
                 raise TokenRequired
             granted = ", ".join(sorted(self.scopes)) or "nothing"
             raise Forbidden(
-                f"the scope `{scope}` is required, and you have: {granted}",
+                f"the scope `{scope}` is required; granted: {granted}",
                 hint="use a key with this scope",
             )
 

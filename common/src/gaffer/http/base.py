@@ -66,7 +66,7 @@ class NotFound(GafferError):
 
 
 class MethodNotAllowed(GafferError):
-    """The resource does not support the method; `allowed` lists those it supports."""
+    """The resource does not support the method. `allowed` lists the methods it supports."""
 
     errno = 405
     reason = "method_not_allowed"

@@ -147,8 +147,8 @@ class Acceptor(HTTPServerConnectionDelegate):
     """The server of one endpoint, which accepts and limits connections. Use it on the loop.
 
     A peer is authenticated on accept if the application trusts it, and otherwise by its first authorized request.
-    Unauthenticated connections, including websockets, have a quota. When it is full, new ones enter the waiting room,
-    except those whose first bytes contain a valid key; each one that leaves it displaces the victim of the Quota.
+    Unauthenticated connections, including websockets, have a quota. While it is full, new ones enter the waiting room,
+    except those whose first bytes contain a valid key; each one served from there displaces the victim of the Quota.
 
     When `max_connections` is reached, a new connection displaces another one, in this order of preference: the victim
     of the Quota, the oldest that has not sent the head of a request, the one idle for longest, the oldest that is

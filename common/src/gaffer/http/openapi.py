@@ -1,4 +1,4 @@
-"""Generates the OpenAPI 3.1 document of an API from its route table and the operations of its handlers.
+"""Generation of the OpenAPI 3.1 document of an API from its route table and the operations of its handlers.
 
 Routes that differ only in their parameters, such as `/processes/{name}` and `/processes/{pid:digits}`, form one path of
 the document, whose parameters and operations are the union of theirs.
