@@ -344,7 +344,7 @@ class Process:
         self.signal_tree(signal.SIGKILL)
 
     def signal_tree(self, signum: int) -> None:
-        """Send a signal to the leader, its group and descendants outside it; without `kill_group`, to the leader only."""
+        """Send a signal to the leader, its group and other descendants; without `kill_group`, only to the leader."""
         if self._child is None:
             return
         if self.config.kill_group:
