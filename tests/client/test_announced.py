@@ -230,7 +230,7 @@ def test_a_socket_of_this_host_is_not_opened_because_somebody_announces_it(gaffe
             gaffer("-L", lookup.url, *words)
         ran = gaffer("-L", lookup.url, "drain", "web1")
         assert ran.status == 1
-        assert "is not an address that a node can announce" in ran.err
+        assert "is not a valid announced address" in ran.err
         assert "drain" not in node.stderr
         assert '"draining": false' in gaffer("-g", f"unix:{path}", "drain", "--undo", "--json").out
 

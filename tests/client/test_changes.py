@@ -106,5 +106,5 @@ def test_a_map_that_comes_again_is_told(gaffer: Commands) -> None:
     with scripted_server(events(text, stale, forget), events(text), answer(404)) as server:
         ran = gaffer("-L", server.url, "lookup")
     assert texts(ran.out.splitlines()) == ["- | stale true", "- | forget_node abc"]
-    assert "a new map" in ran.err
+    assert "a new snapshot" in ran.err
     assert ran.status == 1

@@ -67,13 +67,13 @@ def test_what_does_not_end_is_waited_for_as_long_as_told(gaffer: Commands, serve
     eventually(lambda: server.drained()["processes"] == 1)
     ran = gaffer("drain", "one", "--wait", "--timeout", "0.3")
     assert (ran.status, ran.out) == (1, "")
-    assert "one is not drained after 0.3 s: 1 process still there" in ran.err
+    assert "one not drained within 0.3 s: 1 process left" in ran.err
 
 
 def test_a_node_that_is_not_known(gaffer: Commands, server: Server) -> None:
     ran = gaffer("drain", "onee")
     assert (ran.status, ran.out) == (4, "")
-    assert "no node is called onee" in ran.err
+    assert "no node is named onee" in ran.err
     assert "`one`" in ran.err or "'one'" in ran.err
     assert gaffer("drain", "one", "--timeout", "soon").status == 2
     assert not server.drained()["draining"]

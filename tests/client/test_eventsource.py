@@ -81,7 +81,7 @@ def test_a_watcher_gets_documents() -> None:
 
 
 def test_what_is_no_document_is_an_error() -> None:
-    with scripted_server(events("data: no\n\n")) as server, pytest.raises(errors.MalformedAnswer, match="no JSON"):
+    with scripted_server(events("data: no\n\n")) as server, pytest.raises(errors.MalformedAnswer, match="not valid JSON"):
         Watcher(server.url + "/watch").run()
 
 

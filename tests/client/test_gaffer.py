@@ -234,18 +234,18 @@ def test_load_shows_each_mistake_that_the_node_finds(gaffer: Commands, server: S
     ("arguments", "complaint", "hint"),
     [
         (["-c", "wbe=2"], "no type 'wbe'", "did you mean 'web'?"),
-        (["-c", "web"], "'web' is not a concurrency", "type=number"),
-        (["-c", "web=-1"], "not a concurrency", "type=number"),
-        (["-c", "web=101"], "more ports than", "--port auto"),
+        (["-c", "web"], "'web' is not a valid concurrency", "type=number"),
+        (["-c", "web=-1"], "not a valid concurrency", "type=number"),
+        (["-c", "web=101"], "exceeds the 100 ports of a type", "--port auto"),
         (["-p", "http"], "'http' is not a port", "auto"),
-        (["-p", "65500"], "no 100 ports left", "--port auto"),
-        (["-e", "missing.env"], "no env file missing.env", "KEY=VALUE"),
-        (["-e", "Procfile,missing.env"], "no env file missing.env", "KEY=VALUE"),
-        (["-f", "Missing"], "no file", "-f names the Procfile"),
+        (["-p", "65500"], "not enough ports", "--port auto"),
+        (["-e", "missing.env"], "no such env file: missing.env", "KEY=VALUE"),
+        (["-e", "Procfile,missing.env"], "no such env file: missing.env", "KEY=VALUE"),
+        (["-f", "Missing"], "no such file", "use -f for the path"),
         (["-f", "open quotation"], "open quotation:2: web: No closing quotation", "close the quotation"),
         (["a.b"], "not a valid session name", "use 1 to 64"),
         (["missing.json"], "can't read missing.json", ""),
-        (["--app", "x"], "--app is for JSON files", "gaffer load NAME"),
+        (["--app", "x"], "--app applies only to JSON files", "gaffer load NAME"),
     ],
 )
 def test_load_mistakes(
@@ -263,7 +263,7 @@ def test_load_a_procfile_without_types(gaffer: Commands, server: Server, shop: P
     (shop / "Procfile").write_text("nothing here\n")
     ran = gaffer("load")
     assert ran.status == 2
-    assert "names no process type" in ran.err
+    assert "defines no process types" in ran.err
 
 
 def test_load_from_a_folder_whose_name_is_no_session(
@@ -320,11 +320,11 @@ def test_scale(gaffer: Commands, server: Server, shop: Path) -> None:
         (["wbe=1"], 4, "can't scale wbe"),
         (["web=2", "wbe=1"], 5, "can't scale wbe"),
         (["none", "web=1"], 4, "can't scale web"),
-        ([], 2, "nothing to scale"),
-        (["shop"], 2, "nothing to scale"),
-        (["shop", "web"], 2, "'web' is not a change"),
-        (["web=many"], 2, "'web=many' is not a change"),
-        (["web=-1"], 2, "'web=-1' is not a change of a number of processes\n  use 0 or more"),
+        ([], 2, "no types to scale"),
+        (["shop"], 2, "no types to scale"),
+        (["shop", "web"], 2, "'web' is not a valid change"),
+        (["web=many"], 2, "'web=many' is not a valid change"),
+        (["web=-1"], 2, "'web=-1' is not a valid change of the number of processes\n  use 0 or more"),
     ],
 )
 def test_scale_mistakes(
@@ -400,14 +400,14 @@ def test_ps_says_that_the_last_start_failed(gaffer: Commands, server: Server, sh
 def test_scale_says_when_what_it_changed_will_run(gaffer: Commands, server: Server, shop: Path) -> None:
     gaffer("load", "--nostart")
     assert gaffer("scale", "web=2").out == (
-        "Scaling web processes... done, 2 will run after `gafferctl start shop.web`: web is stopped\n"
+        "Scaling web processes... done, 2 to run after `gafferctl start shop.web`: web is stopped\n"
     )
     server.drain()
     try:
         server.get_job("shop.web").start()
         eventually(lambda: server.get_job("shop.web").info()["state"] == "waiting")
         assert gaffer("scale", "web=3").out == (
-            "Scaling web processes... done, 3 will run later: web is waiting: the node is drained\n"
+            "Scaling web processes... done, 3 to run later: web is waiting: the node is drained\n"
         )
     finally:
         server.resume()
@@ -487,7 +487,7 @@ def test_a_malformed_answer_is_one_clear_line(gaffer: Commands, answering: Calla
     bad.answer("/findJob", body)
     ran = gaffer("lookup:job", "shop.web", "-L", bad.url)
     assert (ran.status, ran.out) == (1, "")
-    assert ran.err.startswith(f"gaffer: {bad.url} gave an answer that can't be understood")
+    assert ran.err.startswith(f"gaffer: {bad.url} sent an invalid response")
 
 
 def test_what_a_server_sends_does_not_steer_the_terminal(gaffer: Commands, answering: Callable[..., Answering]) -> None:
@@ -522,10 +522,10 @@ def test_flag_environment_file_default(
 @pytest.mark.parametrize(
     ("content", "complaint"),
     [
-        ("[client]\nendpiont = x\n", "[client] has no key 'endpiont'"),
-        ('[node "http://a:1"]\nlookupd = x\n', "has no key 'lookupd'"),
+        ("[client]\nendpiont = x\n", "[client] unknown key 'endpiont'"),
+        ('[node "http://a:1"]\nlookupd = x\n', "unknown key 'lookupd'"),
         ("endpoint = x\n", "not a valid INI file"),
-        (None, "there is no file"),
+        (None, "no such file"),
     ],
 )
 def test_a_wrong_configuration_file(
@@ -574,7 +574,7 @@ def test_keys(
     [
         ({"GAFFER_INSECURE": "perhaps"}, "", [], "GAFFER_INSECURE: expected true or false, got 'perhaps'"),
         ({}, "insecure = perhaps", [], "[client] insecure: expected true or false, got 'perhaps'"),
-        ({"GAFFER_API_KEY": "two words"}, "", [], "GAFFER_API_KEY: it holds no key"),
+        ({"GAFFER_API_KEY": "two words"}, "", [], "GAFFER_API_KEY: not a key"),
         ({"GAFFER_API_KEY_FILE": "/none"}, "", [], "GAFFER_API_KEY_FILE: can't read the key file /none"),
         ({}, "api_key_file = /none", [], "[client] api_key_file: can't read the key file /none"),
         ({}, "cacert = /none", [], "[client] cacert: there is no file '/none'"),
@@ -618,7 +618,7 @@ def test_a_node_that_wants_a_key_says_so(gaffer: Commands, answering: Callable[.
     assert ran.status == 1
     assert ran.err.splitlines() == [
         "gaffer: a key is needed",
-        "  use --api-key-file or GAFFER_API_KEY_FILE to name the file with your key",
+        "  use --api-key-file or GAFFER_API_KEY_FILE to specify your key file",
     ]
 
 
@@ -628,7 +628,7 @@ def test_a_node_that_wants_a_key_says_so(gaffer: Commands, answering: Callable[.
 def test_a_lookupd_given_as_the_node_is_recognized(gaffer: Commands, registry: Daemon, command: str) -> None:
     ran = gaffer(*command.split(), "-g", registry.url)
     assert ran.status in (1, 4)
-    assert "that is a gaffer_lookupd: use it with `gaffer -L`" in ran.err
+    assert "this is a gaffer_lookupd: use its URL with `gaffer -L`" in ran.err
 
 
 @pytest.mark.parametrize(
@@ -638,14 +638,14 @@ def test_a_lookupd_given_as_the_node_is_recognized(gaffer: Commands, registry: D
 def test_a_node_given_as_the_lookupd_is_recognized(gaffer: Commands, node: Daemon, command: str) -> None:
     ran = gaffer(*command.split(), "-L", node.url)
     assert ran.status in (1, 3, 4)
-    assert "that is a gafferd: use it with --endpoint" in ran.err
+    assert "this is a gafferd: use its URL with --endpoint" in ran.err
 
 
 def test_https_to_a_port_of_plain_http_is_recognized(gaffer: Commands, node: Daemon) -> None:
     ran = gaffer("apps", "-g", node.url.replace("http:", "https:"))
     assert ran.status == 3
     assert "no answer" not in ran.err  # which takes the whole timeout
-    assert f"that port speaks plain http: use {node.url}" in ran.err
+    assert f"this port uses plain http: use {node.url}" in ran.err
 
 
 def test_http_to_a_port_of_tls_is_recognized(gaffer: Commands, tmp_path: Path) -> None:
@@ -656,7 +656,7 @@ def test_http_to_a_port_of_tls_is_recognized(gaffer: Commands, tmp_path: Path) -
     with gafferd("--certfile", str(certificate), "--keyfile", str(key)) as secure:
         ran = gaffer("apps", "-g", secure.url.replace("https:", "http:"))
         assert ran.status == 3
-        assert f"that port speaks TLS: use {secure.url}" in ran.err
+        assert f"this port uses TLS: use {secure.url}" in ran.err
         ran = gaffer("apps", "-g", secure.url)
         assert ran.status == 3
         assert "use --cacert" in ran.err
@@ -688,7 +688,7 @@ def test_the_installed_command() -> None:
     assert "Commands:" in ran.stderr
     ran = run_command("gaffer", "lod")
     assert ran.returncode == 2
-    assert ran.stderr == "gaffer: there is no command 'lod'\n  did you mean 'load'?\n"
+    assert ran.stderr == "gaffer: unknown command 'lod'\n  did you mean 'load'?\n"
 
 
 def test_a_reader_that_goes_away_is_no_error() -> None:

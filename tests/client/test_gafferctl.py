@@ -175,7 +175,7 @@ def test_a_malformed_answer_is_one_clear_line(gafferctl: Commands, answering: Ca
     bad.answer("/processes", '{"not": "a list"}')
     ran = gafferctl("--connect", bad.url, "processes")
     assert (ran.status, ran.out) == (1, "")
-    assert ran.err.startswith(f"gafferctl: {bad.url} gave an answer that can't be understood")
+    assert ran.err.startswith(f"gafferctl: {bad.url} sent an invalid response")
 
 
 @pytest.mark.row("CL-66", "GC-02")

@@ -97,7 +97,7 @@ def test_output_from_before_and_to_the_end(run: Run) -> None:
         assert b"".join(channel) in (b"", b"three\n")
         assert channel.end_reason == "the process has exited"
         assert channel.read() == b""
-        with pytest.raises(errors.Unreachable, match="ended"):
+        with pytest.raises(errors.Unreachable, match="is closed"):
             channel.write("x")
 
 

@@ -306,7 +306,7 @@ def test_a_second_ctrl_c_kills(on_terminal: On, app: Path) -> None:
     terminal = on_terminal("start")
     terminal.shows("up\n")
     terminal.type("\x03")
-    terminal.shows("Ctrl-C again kills at once")
+    terminal.shows("press Ctrl-C again to kill all processes")
     terminal.type("\x03")
     assert terminal.wait() == 130
     assert "(SIGKILL)" in terminal.text
@@ -359,13 +359,13 @@ def test_processes_that_left_their_group_end_too(app: Path) -> None:
     ("args", "message"),
     [
         (["start", "wbe"], "the Procfile has no type 'wbe'"),
-        (["start", "-c", "web=x"], "'web=x' is not a concurrency"),
-        (["start", "-c", "web=0,worker=0"], "there is nothing to run"),
-        (["start", "-c", "web=101"], "web=101 needs more ports"),
-        (["start", "-f", "nowhere"], "there is no file"),
-        (["run"], "there is no command to run"),
+        (["start", "-c", "web=x"], "'web=x' is not a valid concurrency"),
+        (["start", "-c", "web=0,worker=0"], "no processes to run"),
+        (["start", "-c", "web=101"], "web=101 exceeds the 100 ports"),
+        (["start", "-f", "nowhere"], "no such file"),
+        (["run"], "no command given"),
         (["run", "-c", "many", "true"], "'many' is not a number of processes"),
-        (["export", "--format=xml"], "there is no format 'xml'"),
+        (["export", "--format=xml"], "unknown format 'xml'"),
         (["export", "wbe"], "the Procfile has no type 'wbe'"),
     ],
 )

@@ -76,7 +76,9 @@ def test_another_users_server_gets_neither_a_key_nor_an_environment(family: str)
     with others_server(family) as (url, received):
         with Server(url, api_key="gk_secret") as server:
             for ask in (server.ping, server.jobs, lambda: server.get_watcher().run(), lambda: server.socket().start()):
-                with pytest.raises(errors.UntrustedServer, match=f"served by uid {STRANGER}, not by you or root") as e:
+                with pytest.raises(
+                    errors.UntrustedServer, match=f"the server runs as uid {STRANGER}, not as you or root"
+                ) as e:
                     ask()
                 assert "insecure" in (e.value.hint or "")
         with Server(url) as server:
@@ -99,7 +101,7 @@ def test_an_unmapped_user_is_not_known_as_oneself(family: str, monkeypatch: pyte
     with (
         others_server(family, OVERFLOW) as (url, received),
         Server(url, api_key="gk_secret") as server,
-        pytest.raises(errors.UntrustedServer, match="the kernel does not say which user serves it"),
+        pytest.raises(errors.UntrustedServer, match="the kernel does not report the user of the server"),
     ):
         server.ping()
     assert "gk_secret" not in str(received)
@@ -135,7 +137,7 @@ def test_plain_http_beyond_loopback_is_no_way_for_a_key() -> None:
             assert server.ping()
         node.requests.clear()
         with Server(node.url, api_key="gk_secret") as server:
-            with pytest.raises(errors.UntrustedServer, match="plain http shows them to the network"):
+            with pytest.raises(errors.UntrustedServer, match="plain http exposes them to the network"):
                 server.ping()
             with pytest.raises(errors.UntrustedServer):
                 server.socket().start()

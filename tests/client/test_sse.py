@@ -76,7 +76,7 @@ def test_an_event_has_a_limit(unit: bytes) -> None:
     parser = EventParser(limit=100)
     for _ in range(100 // len(unit.strip())):
         assert list(parser.feed(unit)) == []
-    with pytest.raises(ValueError, match="over 100 bytes"):
+    with pytest.raises(ValueError, match="exceeds 100 bytes"):
         list(parser.feed(unit))
 
 

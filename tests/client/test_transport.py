@@ -287,7 +287,7 @@ def test_a_server_that_sends_a_byte_now_and_then_holds_nobody(said: bytes, drop:
     with (
         scripted_server(_drip(said, drop)) as server,
         Transport(server.url, timeout=0.3) as transport,
-        pytest.raises(errors.Unreachable, match=r"no answer within 0\.3 s"),
+        pytest.raises(errors.Unreachable, match=r"no response within 0\.3 s"),
     ):
         transport.request("GET", "/")
 
@@ -318,7 +318,7 @@ def test_a_websocket_has_to_begin_in_time(said: bytes, drop: bytes) -> None:
     with (
         scripted_server(_drip(said, drop)) as server,
         Transport(server.url, timeout=0.3) as transport,
-        pytest.raises(errors.Unreachable, match=r"no answer within 0\.3 s"),
+        pytest.raises(errors.Unreachable, match=r"no response within 0\.3 s"),
     ):
         Connection(transport, "/")
 
@@ -405,7 +405,7 @@ def test_a_byte_now_and_then_over_tls_holds_nobody(tmp_path: Path) -> None:
         try:
             with (
                 Transport(url, cacert=str(tmp_path / "ca.pem"), timeout=0.5) as transport,
-                pytest.raises(errors.Unreachable, match=r"no answer within 0\.5 s"),
+                pytest.raises(errors.Unreachable, match=r"no response within 0\.5 s"),
             ):
                 transport.request("GET", "/")
         finally:

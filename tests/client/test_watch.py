@@ -131,7 +131,7 @@ def test_a_node_that_is_started_again() -> None:
                 status, stderr = watch.interrupt()
     assert texts(watch.lines) == ["again | create again"]
     assert status == 130
-    assert all(line.startswith("warning: ") and line.endswith("; trying again") for line in stderr.splitlines())
+    assert all(line.startswith("warning: ") and line.endswith("; reconnecting") for line in stderr.splitlines())
 
 
 def test_mistakes(gafferctl: Commands, closed: str) -> None:

@@ -61,31 +61,31 @@ WELL = view("one", source(WEB1, 1, 2))
     [
         pytest.param([WELL], {}, [itself(WEB1, 2, 1)], [], id="all is well"),
         pytest.param([WELL, view("two", source(WEB1, 2, 1))], {}, [itself(WEB1, 1, 2)], [], id="two agree"),
-        pytest.param([WELL], {"two": "refused"}, [], ["two gave no answer: refused"], id="a lookup is gone"),
+        pytest.param([WELL], {"two": "refused"}, [], ["two did not respond: refused"], id="a lookup is gone"),
         pytest.param(
             [],
             {"one": "refused"},
             [],
-            ["one gave no answer: refused", "no lookup answers, so nobody knows which nodes there are"],
+            ["one did not respond: refused", "no lookup responded: the nodes of the cluster are unknown"],
             id="all lookups are gone",
         ),
         pytest.param(
             [view("one", source(WEB1, 1), stale=True)],
             {},
             [],
-            ["one has not heard of most nodes: what it says may be old"],
+            ["one has lost contact with most nodes: its data may be outdated"],
             id="stale",
         ),
         pytest.param(
-            [view("one", others=(WEB1,))], {}, [Report(WEB1)], ["no lookup knows a node that has s.j"], id="nobody"
+            [view("one", others=(WEB1,))], {}, [Report(WEB1)], ["no lookup lists a node with s.j"], id="nobody"
         ),
         pytest.param(
             [view("one", others=(WEB1,))],
             {},
             [itself(WEB1, 1, lookupds=[{"address": "http://lookup", "connected": False, "error": "refused"}])],
             [
-                "no lookup knows a node that has s.j",
-                "web1 has it, and no lookup says so",
+                "no lookup lists a node with s.j",
+                "web1 has it, but no lookup lists it",
                 "web1 is not connected to http://lookup: refused",
             ],
             id="only the node knows",
@@ -95,8 +95,8 @@ WELL = view("one", source(WEB1, 1, 2))
             {},
             [Report(WEB1, error="can't reach http://web1:5000: timed out")],
             [
-                "web1 was not heard for 12.0 s: it is suspect, and leaves the answers when its lease ends",
-                "web1 itself gave no answer: can't reach http://web1:5000: timed out",
+                "web1 has been silent for 12.0 s: it is suspect and will be removed when its lease expires",
+                "web1 did not respond: can't reach http://web1:5000: timed out",
             ],
             id="suspect",
         ),
@@ -105,8 +105,8 @@ WELL = view("one", source(WEB1, 1, 2))
             {},
             [itself(WEB1)],
             [
-                "web1 is being drained: its processes take no work",
-                "no process of it is ready on web1: 1 draining",
+                "web1 is being drained: its processes are out of service",
+                "no process is ready on web1: 1 draining",
             ],
             id="draining",
         ),
@@ -114,7 +114,7 @@ WELL = view("one", source(WEB1, 1, 2))
             [view("one", source(WEB1, 1, state="starting"))],
             {},
             [itself(WEB1, 1)],
-            ["no process of it is ready on web1: 1 starting"],
+            ["no process is ready on web1: 1 starting"],
             id="starting",
         ),
         pytest.param(
@@ -122,8 +122,8 @@ WELL = view("one", source(WEB1, 1, 2))
             {},
             [itself(WEB1, state="backoff", reason="it crashes")],
             [
-                "web1 has the job, and no process of it takes work",
-                "web1 itself says that the job is in backoff: it crashes",
+                "web1 has the job, but no process in service",
+                "web1 reports that the job is in backoff: it crashes",
             ],
             id="it crashes",
         ),
@@ -136,7 +136,7 @@ WELL = view("one", source(WEB1, 1, 2))
                 )
             ],
             [
-                "web1 itself says that the job is running: crash loop, 3 exits in a row: the last process exited with 3"
+                "web1 reports that the job is running: crash loop, 3 exits in a row: the last process exited with 3"
                 " after 2.0 s; the last lines of its output: b / c / no config",
             ],
             id="it runs and crashes again and again",
@@ -151,7 +151,7 @@ WELL = view("one", source(WEB1, 1, 2))
             ],
             {},
             [],
-            ["2 nodes are called web1: http://10.0.0.2:5000, http://web1:5000"],
+            ["2 nodes are named web1: http://10.0.0.2:5000, http://web1:5000"],
             id="conflict",
         ),
         pytest.param([WELL, view("two")], {}, [], ["two does not know web1"], id="a lookup does not know the node"),
@@ -159,18 +159,18 @@ WELL = view("one", source(WEB1, 1, 2))
             [WELL, view("two", others=(node(seq=3),))],
             {},
             [],
-            ["two knows web1, and not that it has the job: it knows change 3 of the node, others change 5"],
+            ["two lists web1, but not with the job: it has change 3 of the node, others have change 5"],
             id="a lookup is behind about the job",
         ),
         pytest.param(
             [WELL, view("two", source(node(incarnation=0, seq=9), 7))],
             {},
             [],
-            ["two says 7 for web1: it knows start 0 of the node, others start 1"],
+            ["two lists 7 for web1: it has start 0 of the node, others have start 1"],
             id="a lookup is behind about the start",
         ),
         pytest.param(
-            [WELL, view("two", source(WEB1, 1))], {}, [], ["two says 1 for web1"], id="lookups differ without a reason"
+            [WELL, view("two", source(WEB1, 1))], {}, [], ["two lists 1 for web1"], id="lookups differ without a reason"
         ),
         pytest.param(
             [
@@ -179,7 +179,7 @@ WELL = view("one", source(WEB1, 1, 2))
             ],
             {},
             [],
-            ["no lookup knows a node that has s.j", "one still lists web2, which two knows to be gone (left)"],
+            ["no lookup lists a node with s.j", "one still lists web2, which is gone according to two (left)"],
             id="a node that left",
         ),
         pytest.param(
@@ -187,8 +187,8 @@ WELL = view("one", source(WEB1, 1, 2))
             {},
             [],
             [
-                "no lookup knows a node that has s.j",
-                "one dropped nodes a short time ago, which may have had it: a",
+                "no lookup lists a node with s.j",
+                "one recently dropped nodes that may have had it: a",
             ],
             id="a node that expired",
         ),
@@ -197,12 +197,12 @@ WELL = view("one", source(WEB1, 1, 2))
             {},
             [Report(WEB1)],
             [
-                "web1 itself says that it has no such job",
+                "web1 reports no such job",
                 "web1 announces its jobs to no lookup",
             ],
             id="the node has no such job",
         ),
-        pytest.param([WELL], {}, [itself(WEB1, 3)], ["web1 itself says 3, the lookups 1 2"], id="other processes"),
+        pytest.param([WELL], {}, [itself(WEB1, 3)], ["web1 reports 3, the lookups list 1 2"], id="other processes"),
     ],
 )
 def test_findings(views: list[View], failures: dict[str, str], reports: list[Report], expected: list[str]) -> None:
@@ -232,7 +232,7 @@ def node_(registries: list[Daemon]) -> Iterator[Daemon]:
         yield node
 
 
-ALL_IS_WELL = "All lookups and nodes say the same, and all is well."
+ALL_IS_WELL = "All lookups and nodes agree; no problems found."
 
 
 def test_all_is_well(gaffer: Commands, registries: list[Daemon], node_: Daemon) -> None:
@@ -271,20 +271,20 @@ def test_documents(gaffer: Commands, registries: list[Daemon], node_: Daemon, cl
     [asked] = document["nodes"]
     assert (asked["job"]["state"], asked["error"]) == ("running", None)
     assert {link["address"] for link in asked["lookupds"]} == {registry.url for registry in registries}
-    assert document["findings"] == [f"{closed} gave no answer: can't reach {closed}: connection refused"]
+    assert document["findings"] == [f"{closed} did not respond: can't reach {closed}: connection refused"]
 
 
 def test_a_job_that_nobody_has(gaffer: Commands, registries: list[Daemon], node_: Daemon) -> None:
     ran = gaffer("-L", registries[0].url, "why", "shop.wep")
     assert ran.status == 4
-    assert ran.out.splitlines()[0] == "- no lookup knows a node that has shop.wep"
+    assert ran.out.splitlines()[0] == "- no lookup lists a node with shop.wep"
     assert "shop.web" in ran.out.splitlines()[1]
 
 
 def test_no_lookup_answers(gaffer: Commands, closed: str) -> None:
     ran = gaffer("-L", closed, "why", "shop.web")
     assert ran.status == 3
-    assert "no lookup answers" in ran.out
+    assert "no lookup responded" in ran.out
     assert gaffer("-L", closed, "why", "a b").status == 2
 
 
@@ -298,8 +298,8 @@ def test_a_node_that_hangs(gaffer: Commands, registries: list[Daemon], node_: Da
     finally:
         node_.signal(signal.SIGCONT)
     assert ran.status == 0
-    assert "- web1 was not heard for " in ran.out
-    assert f"- web1 itself gave no answer: can't reach {node_.url}: no answer within 0.2 s" in ran.out
+    assert "- web1 has been silent for " in ran.out
+    assert f"- web1 did not respond: can't reach {node_.url}: no response within 0.2 s" in ran.out
 
 
 def test_without_a_lookup_the_node_of_this_host_is_asked(gaffer: Commands, closed: str, node_: Daemon) -> None:
@@ -308,9 +308,9 @@ def test_without_a_lookup_the_node_of_this_host_is_asked(gaffer: Commands, close
         eventually(lambda: server.get_job("shop.crash").info()["last_exit"])
     ran = gaffer("-L", closed, "-g", node_.url, "why", "shop.crash")
     assert ran.status == 3
-    assert f"- {node_.url} itself says that the job is in backoff: the last process exited with 3" in ran.out
+    assert f"- {node_.url} reports that the job is in backoff: the last process exited with 3" in ran.out
     assert "; the last lines of its output: boom\n" in ran.out
     ran = gaffer("-L", closed, "-g", node_.url, "why", "shop.nope")
     assert f"- {node_.url} has no such job" in ran.out
     ran = gaffer("-L", closed, "-g", closed, "why", "shop.web")
-    assert f"- {closed} itself gave no answer: can't reach {closed}" in ran.out
+    assert f"- {closed} did not respond: can't reach {closed}" in ran.out

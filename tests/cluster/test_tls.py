@@ -97,27 +97,27 @@ REFUSED = {
     "no certificate": (
         (),
         "127.0.0.1.*: it showed no certificate",
-        "TLS failed: it (wants a certificate|ended the connection; does it want a certificate)",
+        "TLS failed: (it wants a certificate|connection closed; the lookupd may require a certificate)",
     ),
     "another authority": (
         ("--client-certfile", "foreign"),
         "127.0.0.1.*: its certificate is not accepted: unable to get local issuer certificate",
-        "TLS failed: it (does not trust the authority|ended the connection)",
+        "TLS failed: (it does not trust the authority|connection closed)",
     ),
     "an old certificate": (
         ("--client-certfile", "expired"),
         "127.0.0.1.*: its certificate is not accepted: certificate has expired",
-        "TLS failed: (the certificate that it was shown has expired|it ended the connection)",
+        "TLS failed: (the certificate that it was shown has expired|connection closed)",
     ),
     "no key": (
         ("--client-certfile", "client"),
         r"127.0.0.1: rejected node 'gafferd/[0-9.]+ \(one\)': no cluster key",
-        "401: it wants the cluster key; give this node the key file",
+        "401: cluster key required; set --cluster-key-file",
     ),
     "a wrong key": (
         ("--client-certfile", "client", "--cluster-key-file", "wrong_key"),
         r"127.0.0.1: rejected node 'gafferd/[0-9.]+ \(one\)': wrong cluster key",
-        "401: it wants the cluster key; give this node the key file",
+        "401: cluster key required; set --cluster-key-file",
     ),
 }
 
@@ -148,12 +148,12 @@ def test_refused_nodes_are_told_why_and_disturb_nobody(files: Files) -> None:
             eventually(partial(logged, at_lookupd), message=what)
             warning = bad[what].wait_for_line(f"WARNING gafferd.announce.link: lookupd {registry.url}: ")
             assert re.search(at_node, warning), warning
-            assert "trying again" in warning
+            assert "reconnecting" in warning
         (still,) = nodes(registry, files)
         for key in ("id", "incarnation", "origin", "status", "conflict"):
             assert still[key] == there[key]
         assert registry.stderr.count("'one' at") == 1, "it came and went"
-        assert "trying again" not in good.stderr
+        assert "reconnecting" not in good.stderr
         for text in (registry.stderr, *(node.stderr for node in bad.values())):
             assert "tornado.general" not in text
             assert "this-is-the" not in text, "a key was logged"
@@ -167,9 +167,9 @@ def test_servers_that_are_not_who_they_should_be(files: Files) -> None:
         gafferd("--lookupd-address", registry.url, "--cacert", files.other_ca) as suspicious,
         gafferd("--lookupd-address", elsewhere.url, "--cacert", files.ca) as mistaken,
     ):
-        line = suspicious.wait_for_line("trying again")
+        line = suspicious.wait_for_line("reconnecting")
         assert "TLS failed: its certificate is not accepted: " in line
-        line = mistaken.wait_for_line("trying again")
+        line = mistaken.wait_for_line("reconnecting")
         assert "certificate is not valid for '127.0.0.1'" in line
         for url, authority in ((registry.url, files.other_ca), (elsewhere.url, files.ca)):
             ran = run_command("gaffer", "-L", url, "--cacert", authority, "lookup:nodes")
@@ -185,7 +185,7 @@ def test_plain_http_and_tls_do_not_mix(files: Files) -> None:
     with lookupd("--certfile", files.server) as registry:
         with gafferd("--lookupd-address", registry.url.replace("https", "http")) as node:
             assert "127.0.0.1" in registry.wait_for_line(": it spoke plain HTTP")
-            node.wait_for_line("trying again")
+            node.wait_for_line("reconnecting")
         ran = run_command("gaffer", "-L", registry.url.replace("https", "http"), "lookup:nodes")
         assert (ran.returncode, ran.stdout) == (3, "")
 

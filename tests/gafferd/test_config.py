@@ -324,8 +324,8 @@ def test_webhooks_keep_the_case_of_events(load: Load) -> None:
 def test_unknown_sections_warn_and_are_kept(load: Load) -> None:
     config = load("[proces:web]\ncmd = x\n[my plugin]\nKey = value\n")
     assert [show_problem(w) for w in config.warnings] == [
-        "gaffer.ini:1: [proces:web] unknown section, left to plugins\n  hint: did you mean 'process'?",
-        "gaffer.ini:3: [my plugin] unknown section, left to plugins",
+        "gaffer.ini:1: [proces:web] unknown section, ignored\n  hint: did you mean 'process'?",
+        "gaffer.ini:3: [my plugin] unknown section, ignored",
     ]
     assert config.sections["my plugin"] == {"Key": "value"}
 
@@ -397,8 +397,8 @@ create = nowhere
 @pytest.mark.row("CFG-12", "CFG-20")
 def test_every_mistake_at_once(mistakes: Mistakes) -> None:
     assert mistakes(EVERYTHING_WRONG) == [
-        "gaffer.ini:1: 'stray' stands before the first section\n  hint: begin with a line such as [gaffer]",
-        "gaffer.ini:3: [gaffer] http_endpoints: there is no endpoint 'privat'\n"
+        "gaffer.ini:1: 'stray' before the first section\n  hint: start with a section header such as [gaffer]",
+        "gaffer.ini:3: [gaffer] http_endpoints: unknown endpoint 'privat'\n"
         "  hint: add a section [endpoint:privat] with bind = HOST:PORT",
         "gaffer.ini:4: [gaffer] unknown key 'lookupd_adress'\n  hint: did you mean 'lookupd_address'?",
         "gaffer.ini:5: [gaffer] lookupd_address1: expected an http or https URL, got 'ftp://a'\n"
@@ -410,21 +410,21 @@ def test_every_mistake_at_once(mistakes: Mistakes) -> None:
         "gaffer.ini:9: [process:web] cmd is missing\n  hint: say what to run",
         "gaffer.ini:10: [process:web] unknown key 'comand'\n  hint: did you mean 'cmd'?",
         "gaffer.ini:11: [process:web] numprocesses: expected a whole number of 0 or more, got 'two'",
-        "gaffer.ini:12: [process:web] numprocesses is already on line 11\n  hint: keep one of the two",
-        "gaffer.ini:13: [process:web] is already on line 9\n  hint: merge the two sections",
-        "gaffer.ini:15: [job:default:web] the job web is already at gaffer.ini:9\n  hint: rename one of them",
+        "gaffer.ini:12: [process:web] numprocesses is already set on line 11\n  hint: remove one of the two",
+        "gaffer.ini:13: [process:web] already exists on line 9\n  hint: merge the two sections",
+        "gaffer.ini:15: [job:default:web] the job web is already defined at gaffer.ini:9\n  hint: rename one of them",
         "gaffer.ini:18: [process:cache] cmd: can't be split into words: No closing quotation\n"
         "  hint: close the quotation",
         "gaffer.ini:19: [process:cache] flapping: expected a number, got 'x'",
         "gaffer.ini:22: [process:cache] unknown key 'name'\n"
-        "  hint: the header of the section names the job: [process:NAME] or [process:SESSION:NAME]",
+        "  hint: set the name in the section header: [process:NAME] or [process:SESSION:NAME]",
         "gaffer.ini:23: [process:cache] unknown key 'env'\n"
-        "  hint: give variables in a section [env:NAME] or with keys such as env:PORT",
+        "  hint: set variables in a section [env:NAME] or with keys such as env:PORT",
         "gaffer.ini:24: [process:cache] labels: expected name=value pairs, got 'x'\n  hint: such as zone=a, disk=ssd",
         "gaffer.ini:25: [process:12] the job name '12' is all digits and would be taken for a process id\n"
         "  hint: add a letter",
-        "gaffer.ini:27: [env:wb] there is no job wb\n  hint: did you mean 'web'?",
-        "gaffer.ini:31: [env:cache] PORT is given twice\n  hint: names are passed in upper case",
+        "gaffer.ini:27: [env:wb] no such job: wb\n  hint: did you mean 'web'?",
+        "gaffer.ini:31: [env:cache] PORT is given twice\n  hint: variable names are converted to upper case",
         "gaffer.ini:33: [webhooks] create: expected an http or https URL, got 'nowhere'\n"
         "  hint: such as http://10.0.0.7:5010",
         "gaffer.ini:34: '[process:web' is not a section header\n  hint: write [name] on a line of its own",
@@ -449,7 +449,7 @@ def test_every_mistake_at_once(mistakes: Mistakes) -> None:
         pytest.param(
             "[process:web]\ncmd = x\nnumprocesses = 2 ; or more\n",
             "gaffer.ini:3: [process:web] numprocesses: expected a whole number of 0 or more, got '2 ; or more'\n"
-            "  hint: a comment needs a line of its own",
+            "  hint: put comments on their own line",
             id="a comment behind a value",
         ),
         pytest.param(
@@ -470,12 +470,12 @@ def test_every_mistake_at_once(mistakes: Mistakes) -> None:
         ),
         pytest.param(
             "[env:web]\nA = 1\n",
-            "gaffer.ini:1: [env:web] there is no job web\n  hint: add a section [process:web]",
+            "gaffer.ini:1: [env:web] no such job: web\n  hint: add a section [process:web]",
             id="an environment for nothing",
         ),
         pytest.param(
             "[endpoint:x]\n",
-            "gaffer.ini:1: [endpoint:x] bind is missing\n  hint: say where to listen, such as bind = 127.0.0.1:5000",
+            "gaffer.ini:1: [endpoint:x] bind is missing\n  hint: add bind, such as bind = 127.0.0.1:5000",
             id="an endpoint nowhere",
         ),
         pytest.param(
@@ -485,7 +485,7 @@ def test_every_mistake_at_once(mistakes: Mistakes) -> None:
         ),
         pytest.param(
             "[gaffer]\ncertfile = x\n",
-            "gaffer.ini:2: [gaffer] unknown key 'certfile'\n  hint: it belongs into [ssl]",
+            "gaffer.ini:2: [gaffer] unknown key 'certfile'\n  hint: move it to [ssl]",
             id="a key of another section",
         ),
         pytest.param(
@@ -507,7 +507,7 @@ def test_every_mistake_at_once(mistakes: Mistakes) -> None:
         ),
         pytest.param(
             "[gaffer]\nsocket_group = root:read, 1:read\n",
-            "gaffer.ini:2: [gaffer] socket_group: a socket can belong to one group only",
+            "gaffer.ini:2: [gaffer] socket_group: a socket can belong to only one group",
             id="two groups",
         ),
         pytest.param(
@@ -522,7 +522,7 @@ def test_every_mistake_at_once(mistakes: Mistakes) -> None:
         ),
         pytest.param(
             "[gaffer]\ninclude_dir = missing\n",
-            "gaffer.ini:2: [gaffer] include_dir: there is no directory 'missing'",
+            "gaffer.ini:2: [gaffer] include_dir: no such directory: 'missing'",
             id="a missing directory",
         ),
     ],
@@ -536,7 +536,7 @@ def test_mistakes_in_included_files_name_them(mistakes: Mistakes) -> None:
         "[gaffer]\ninclude = a.ini\n[process:web]\ncmd = x\n",
         **{"a.ini": "[process:web]\ncmd = y\n[process:db]\ncmd =\n"},
     ) == [
-        "a.ini:1: [process:web] this section is already at gaffer.ini:3\n  hint: merge the two",
+        "a.ini:1: [process:web] this section already exists at gaffer.ini:3\n  hint: merge the sections",
         "a.ini:4: [process:db] cmd: expected a text that is not empty, got ''",
     ]
 
@@ -575,8 +575,8 @@ def test_a_loop_of_includes_is_reported(load: Load) -> None:
     )
     assert names(config) == ["default.one", "default.two"]
     assert [show_problem(warning) for warning in config.warnings] == [
-        "two.ini:2: [gaffer] include: ignored a loop: gaffer.ini -> one.ini -> two.ini -> one.ini\n"
-        "  hint: remove one include"
+        "two.ini:2: [gaffer] include: ignored a cycle: gaffer.ini -> one.ini -> two.ini -> one.ini\n"
+        "  hint: remove one of the includes"
     ]
 
 
@@ -585,7 +585,7 @@ def test_variables_as_a_json_object(load: Load, mistakes: Mistakes) -> None:
         '[process:web]\ncmd = x\nenv:A = 1\nenv_json = {"B": "one\\n\\n[process:two]\\ncmd = y", "c d": " x "}\n'
     )
     assert only_job(config).env == {"A": "1", "B": "one\n\n[process:two]\ncmd = y", "c d": " x "}
-    assert "expected a JSON object of texts" in mistakes('[process:web]\ncmd = x\nenv_json = {"B": 1}\n')[0]
+    assert "expected a JSON object of strings" in mistakes('[process:web]\ncmd = x\nenv_json = {"B": 1}\n')[0]
 
 
 @given(st.text(alphabet=st.sampled_from("[]=:;# \t\n\rabc\u2028\x0c\x85"), max_size=60))
@@ -635,6 +635,6 @@ def test_the_default_places(tmp_path: Path, home: Path) -> None:
 def test_a_configuration_that_was_asked_for_must_exist(tmp_path: Path, home: Path) -> None:
     with pytest.raises(ConfigError, match="does not exist"):
         find_config(str(tmp_path / "missing"), {}, home, False)
-    with pytest.raises(ConfigError, match=r"holds no gafferd\.ini or gaffer\.ini") as caught:
+    with pytest.raises(ConfigError, match=r"contains no gafferd\.ini or gaffer\.ini") as caught:
         find_config(None, {"GAFFERD_CONFIG": str(tmp_path)}, home, False)
     assert "GAFFERD_CONFIG" in (caught.value.hint or "")

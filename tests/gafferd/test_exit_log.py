@@ -38,7 +38,7 @@ def event(**changes: Any) -> dict[str, Any]:
         ),
         (
             {"exit_code": None, "term_signal": 15, "reason": "stopped"},
-            "process 7 (os pid 4711) was killed by SIGTERM after 2.0 s, as asked; 5 restarts so far",
+            "process 7 (os pid 4711) was killed by SIGTERM after 2.0 s, as requested; 5 restarts so far",
         ),
         (
             {"exit_code": None, "term_signal": None, "reason": "unknown", "restarts": 0},
@@ -86,4 +86,6 @@ def test_a_crash_loop_is_in_the_log_and_in_the_job(tmp_path: Path) -> None:
     assert len(lines) == BURST
     assert all(re.search(r"exited with 3 after \d\.\d s; \d restarts? so far$", line) for line in lines)
     assert re.search(r"default\.bad: \d+ more exits in \d+ s, the last: process", node.stderr)
-    assert re.search(r"INFO gafferd.exits: default\.good: process .* was killed by SIGTERM .*, as asked;", node.stderr)
+    assert re.search(
+        r"INFO gafferd.exits: default\.good: process .* was killed by SIGTERM .*, as requested;", node.stderr
+    )

@@ -242,7 +242,7 @@ def test_any_change_of_the_file_is_noticed_and_the_copy_is_good(path: Path) -> N
     path.write_bytes(Path(f"{path}.copy").read_bytes())
     assert KeyStore(path).verify(kept.key) is not None
     path.write_bytes(good.replace(b'"format":1', b'"format":2'))
-    with pytest.raises(KeyStoreError, match="later gafferd"):
+    with pytest.raises(KeyStoreError, match="later version of gafferd"):
         KeyStore(path)
 
 

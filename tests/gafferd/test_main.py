@@ -202,7 +202,7 @@ def test_one_gafferd_a_state_directory(tmp_path: Path, refused: Refused) -> None
     with gafferd(state_dir=tmp_path / "state") as node:
         code, message = refused("--bind=127.0.0.1:0")
         assert code == 1
-        assert f"another gafferd (pid {node.pid}) uses the state directory" in message
+        assert f"is in use by another gafferd (pid {node.pid})" in message
         assert "--state-dir" in message
 
 
@@ -308,14 +308,14 @@ def test_the_backlog_of_lookupd(args: list[str], backlog: int) -> None:
     ("args", "shown"),
     [
         (["--bnd=x"], "--bnd: there is no such option\n  hint: did you mean '--bind'?\n"),
-        (["a.ini", "b.ini"], "gafferd: an option is unknown or given twice, or there is more than one configuration"),
+        (["a.ini", "b.ini"], "gafferd: an option is unknown or given twice, or more than one configuration"),
         (["--config"], "gafferd: --config requires argument\n  hint: see gafferd --help\n"),
         (["--backlog=many"], "--backlog: expected a whole number from 1 to 65535, got 'many'\n"),
         (["--log-level=loud"], "--log-level: unknown log level 'loud'\n"),
         (["--loop=hula"], "--loop: unknown loop 'hula'\n"),
         (["--lookupd-address=a:5010"], "--lookupd-address: expected an http or https URL, got 'a:5010'\n"),
         (["--keyfile", "/dev/null"], "--keyfile: there is no file '/dev/null'\n"),
-        (["--keyfile", __file__], "--keyfile: a private key is of no use without its certificate\n"),
+        (["--keyfile", __file__], "--keyfile: a private key requires a certificate\n"),
         (["--bind=x:y"], "--bind: 'y' is not a valid port number\n"),
         (["--api-key-file=/missing"], "--api-key-file: there is no file '/missing'\n"),
         (["--certfile", __file__], f"gafferd: can't use the certificate {__file__}: "),
@@ -376,7 +376,7 @@ def test_hup_applies_what_changed(config: Path) -> None:
 
         config.write_text("[process:new]\ncmd =\n")
         node.signal(signal.SIGHUP)
-        node.wait_for_line("the configuration is broken, the old one stays")
+        node.wait_for_line("the configuration is invalid, keeping the current one")
         node.wait_for_line(f"{config}:2: [process:new] cmd: expected a text")
         assert jobs(node) == ["default.sleeper", "default.new"]
         assert os_pids(node) == after

@@ -78,7 +78,7 @@ def test_neither_a_stop_nor_the_next_start_fails(setuid_python: Path) -> None:
         assert procfs.read_stat(stray) is not None
 
         with gafferd(str(config), state_dir=state, enter=AS_NOBODY) as second:
-            second.wait_for_line("can't be ended")
+            second.wait_for_line("can't end process")
             assert [each["os_pid"] for each in instances(second)] == [stray], "a second one was started beside it"
             eventually(
                 lambda: "not permitted" in (requests.get(f"{second.url}/jobs/a/n", timeout=10).json()["reason"] or "")

@@ -141,7 +141,7 @@ def test_an_open_directory_is_closed_to_others_only_when_it_is_ours(path: Path) 
     shared = path.with_name("shared")
     shared.mkdir(mode=0o755)
     (shared / "file").touch()
-    with pytest.raises(StateDirError, match="holds other files"):
+    with pytest.raises(StateDirError, match="contains other files"):
         StateDir.open(shared)
     assert shared.stat().st_mode & 0o777 == 0o755
 
@@ -202,7 +202,7 @@ def test_an_id_is_made_from_a_secret_that_stays(path: Path) -> None:
     assert len(first.secret) == 64
 
 
-@pytest.mark.expects_errors("can't be proved")
+@pytest.mark.expects_errors("can't prove its id")
 def test_a_node_of_an_earlier_version_gets_an_id_that_it_can_prove(path: Path) -> None:
     first = identity(path)
     document = documents.Document(path / "node.json", Node)
@@ -374,9 +374,9 @@ async def test_a_detached_process_without_its_record_is_never_ended(path: Path, 
     mark = msgspec.structs.replace(first, incarnation=2).mark
     detached = spawn("sleep", "60", cookie=f"{mark}:1:detached", session=True)
     plain = spawn("sleep", "60", cookie=f"{mark}:2")
-    with pytest.raises(StateDirError, match=f"should record: {detached.pid}$") as error:
+    with pytest.raises(StateDirError, match=f"are missing from .*: {detached.pid}$") as error:
         end_leftovers(path)
-    assert "restore it, or end them" in (error.value.hint or "")
+    assert "restore it or end the processes" in (error.value.hint or "")
     assert detached.poll() is plain.poll() is None
     detached.kill()
     detached.wait()
@@ -406,7 +406,7 @@ def test_a_later_version_is_refused(path: Path) -> None:
         good = (path / name).read_bytes()
         for newer in (good.replace(b'"format":1', b'"format":2'), b'{"format": 99, "all": "new"}'):
             (path / name).write_bytes(newer)
-            with pytest.raises(StateDirError, match="written by a later gafferd"):
+            with pytest.raises(StateDirError, match="written by a later version of gafferd"):
                 StateDir.open(path)
             assert (path / name).read_bytes() == newer
         (path / name).write_bytes(good)
@@ -448,7 +448,7 @@ async def test_without_records_nothing_is_ended(path: Path, spawn: Spawn) -> Non
     for name in ("state.json", "state.json.copy"):
         (path / name).unlink()
     state = StateDir.open(path)
-    with pytest.raises(StateDirError, match=f"processes of this node run that .* should record: {process.pid}"):
+    with pytest.raises(StateDirError, match=f"running processes of this node are missing from .*: {process.pid}"):
         state.end_leftovers()
     state.close()
     assert process.poll() is None
@@ -468,7 +468,7 @@ def copy_to(path: Path, name: str, owner: subprocess.Popen[str]) -> Path:
     return copy
 
 
-@pytest.mark.expects_errors("is a copy of another one", "are left to their gafferd")
+@pytest.mark.expects_errors("this state directory is a copy", "to their own gafferd")
 async def test_a_copy_ends_nothing_of_the_original(path: Path, spawn: Spawn) -> None:
     original = StateDir.open(path)
     cookie = f"{original.node.id}:{original.node.incarnation}"
@@ -533,7 +533,7 @@ def test_a_damaged_lock_names_nobody(content: bytes) -> None:
     assert parse_owner(b"12\n") == Owner(12)
 
 
-@pytest.mark.expects_errors("is a copy of another one")
+@pytest.mark.expects_errors("this state directory is a copy")
 @pytest.mark.parametrize("content", [b"", b"garbage", None])
 async def test_without_its_lock_a_directory_is_no_original(path: Path, spawn: Spawn, content: bytes | None) -> None:
     process = spawn("sleep", "60")
@@ -557,7 +557,7 @@ async def test_without_its_lock_a_directory_is_no_original(path: Path, spawn: Sp
 def test_a_directory_that_others_may_write_to_is_refused(path: Path, mode: int) -> None:
     identity(path)
     path.chmod(mode)
-    with pytest.raises(StateDirError, match="other users may write to") as error:
+    with pytest.raises(StateDirError, match="is writable by other users") as error:
         StateDir.open(path)
     assert "chmod 700" in (error.value.hint or "")
     empty = path.with_name("empty")

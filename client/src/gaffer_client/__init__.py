@@ -1,7 +1,8 @@
 """The client library of Gaffer and the tools built on it.
 
-`Server` talks to one node. `Watcher` follows its events, `GafferSocket` has topics and commands, `IOChannel` is the
-input and output of a process. `Lookup` asks the lookups of a cluster. `errors` holds what they raise.
+`Server` is the client of one node. `Watcher` follows its events, `GafferSocket` provides topics and commands, and
+`IOChannel` the input and output of a process. `Lookup` queries the lookups of a cluster. `errors` contains their
+exceptions.
 """
 
 from importlib import import_module
@@ -36,7 +37,7 @@ __all__ = [
     "errors",
 ]
 
-# Imported on first use: websockets and HTTP take long to import, and the commands catch signals before that.
+# Imported on first use, because websockets and HTTP are slow to import and the commands catch signals before that.
 _MODULES = {
     "Channel": "channel",
     "EventsourceClient": "eventsource",

@@ -1,4 +1,4 @@
-"""requests over our own sockets: one place connects, for all URLs, and one deadline holds for a whole exchange."""
+"""Adapter to use requests with our sockets: one way to connect for all URLs, and one deadline per exchange."""
 
 import math
 import weakref
@@ -51,7 +51,7 @@ class _Pool(HTTPConnectionPool):
 
 
 class Adapter(HTTPAdapter):
-    """Sends every request to the server of a transport; `exchange` is the one under way, on `socket`."""
+    """Sends every request to the server of a transport; `exchange` is the current one, on `socket`."""
 
     exchange: Exchange
 
@@ -66,8 +66,8 @@ class Adapter(HTTPAdapter):
         self.poolmanager.pool_classes_by_scheme = {"http": pool, "https": pool}
 
     def close(self) -> None:
-        """Close the connections that are not in use."""
-        # urllib3 leaves that to the collector, which an error that somebody keeps holds up.
+        """Close idle connections."""
+        # urllib3 leaves this to garbage collection, which a stored exception can delay.
         pools = self.poolmanager.pools
         keys = pools.keys()  # a list; the container is not iterable
         for key in keys:

@@ -1,6 +1,6 @@
-"""Which addresses a key may go to, when lookups announce them. Pure: no I/O.
+"""Patterns of announced addresses to which keys may be sent. Pure: no I/O.
 
-Anyone who reaches a lookupd can announce a node at any address. A user therefore lists the nodes that get the key.
+Anyone with access to a lookupd can announce a node at any address, so users list the nodes that get their key.
 """
 
 import ipaddress
@@ -23,7 +23,7 @@ _PATTERN = re.compile(
 
 
 class Origin(NamedTuple):
-    """Where lookups say that a node is: `http://host[:port]` or `https://host[:port]`."""
+    """The announced address of a node: `http://host[:port]` or `https://host[:port]`."""
 
     url: str
     scheme: str
@@ -32,33 +32,33 @@ class Origin(NamedTuple):
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Raises MalformedAnswer for all but the scheme, a host name or an address without scope, and maybe a port."""
+        """Parse scheme, host name or address (without scope) and optional port; raise MalformedAnswer otherwise."""
         try:
             parts = urlsplit(text)
             port = parts.port
         except ValueError:
             parts, port = urlsplit(""), None
         host = _host(parts.hostname or "")
-        # urlsplit strips and skips what it does not like.
+        # urlsplit silently removes some characters.
         whole = text.lower() == f"{parts.scheme}://{parts.netloc}".lower() and "@" not in text
         if parts.scheme not in _PORTS or host is None or not whole or port == 0:
             raise MalformedAnswer(
-                f"{text!r} is not an address that a node can announce",
+                f"{text!r} is not a valid announced address",
                 url=text,
-                hint="nodes announce http://HOST:PORT or https://HOST:PORT: see gafferd's broadcast_address",
+                hint="set broadcast_address of that gafferd to http://HOST:PORT or https://HOST:PORT",
             )
         return cls(text, parts.scheme, host, port or _PORTS[parts.scheme])
 
     @property
     def is_loopback(self) -> bool:
-        """Whether it is written as an address of whichever host connects to it."""
+        """Whether the address refers to the host of the client."""
         if isinstance(self.host, str):
             return self.host == "localhost" or self.host.endswith(".localhost")
         return self.host.is_loopback or self.host.is_unspecified
 
 
 class NodePattern(NamedTuple):
-    """Nodes that a user lists: a host name, `*.` and a domain, an address, or a network in CIDR notation; any port."""
+    """A pattern of nodes: a host name, `*.DOMAIN`, an address or a CIDR network; any port unless given."""
 
     host: str | IPNetwork
     port: int | None
@@ -67,7 +67,7 @@ class NodePattern(NamedTuple):
     def parse(cls, text: str) -> Self:
         """Read `node1`, `*.example.com`, `10.0.0.7:5000`, `10.0.0.0/24`, `fd00::/64` or `[fd00::7]:5000`.
 
-        Raises ValueError, whose text says what is wrong.
+        Raises ValueError with an error message.
         """
         match = _PATTERN.fullmatch(text)
         if match is None:
@@ -79,14 +79,14 @@ class NodePattern(NamedTuple):
         try:
             return cls(ipaddress.ip_network(written, strict=False), port)
         except ValueError:
-            pass  # a name, maybe
+            pass  # possibly a name
         name = written.lower().removesuffix(".")
         if not _NAME.fullmatch(name.removeprefix("*.")) or _looks_like_an_address(name):
             raise ValueError(f"{text!r} is not a host, a network or *.DOMAIN")
         return cls(name, port)
 
     def covers(self, origin: Origin) -> bool:
-        """Whether the node at that address is meant."""
+        """Return whether the pattern matches the address."""
         if self.port is not None and self.port != origin.port:
             return False
         if isinstance(self.host, str):
@@ -95,17 +95,17 @@ class NodePattern(NamedTuple):
             if self.host.startswith("*."):
                 return origin.host.endswith(self.host[1:])
             return self.host == origin.host
-        # A name is not looked up: whoever answers for it would decide.
+        # Names are not resolved: their DNS server could then redirect the key.
         return not isinstance(origin.host, str) and origin.host in self.host
 
 
 def covered(origin: Origin, patterns: Iterable[NodePattern]) -> bool:
-    """Whether one of the patterns covers the address."""
+    """Return whether one of the patterns matches the address."""
     return any(pattern.covers(origin) for pattern in patterns)
 
 
 def _host(text: str) -> str | IPAddress | None:
-    """A host name in lower case without final dot, or an address without scope; None when it is neither."""
+    """Return a lower-case host name without final dot, or an address without scope; None if invalid."""
     try:
         ip = ipaddress.ip_address(text)
     except ValueError:
@@ -119,5 +119,5 @@ def _host(text: str) -> str | IPAddress | None:
 
 
 def _looks_like_an_address(name: str) -> bool:
-    """Whether resolvers read the name as an IPv4 address in an old notation (inet_aton(3)): `127.1`, `0x7f000001`."""
+    """Return whether resolvers parse the name as a legacy IPv4 address (inet_aton(3)): `127.1`, `0x7f000001`."""
     return re.fullmatch(r"[0-9]+|0x[0-9a-f]*", name.rpartition(".")[2]) is not None

@@ -1,4 +1,4 @@
-"""How long to wait before something that failed is tried again. Pure: no I/O, no clock."""
+"""Delays between retries. Pure: no I/O, no clock."""
 
 import random
 
@@ -6,7 +6,7 @@ _FIRST, _LIMIT = 0.25, 20.0  # seconds
 
 
 class Backoff:
-    """Waits that double with each failure, up to a limit; drawn by chance, so that many clients spread."""
+    """Delays that double with each failure up to a limit, randomized to spread many clients."""
 
     def __init__(self, first: float = _FIRST, limit: float = _LIMIT) -> None:
         self._first = first
@@ -14,11 +14,11 @@ class Backoff:
         self._next = first
 
     def next(self, least: float = 0.0) -> float:
-        """The seconds to wait now: between half of the present wait and all of it, `least` at least."""
+        """Return the next delay in seconds: a random value from half to all of the current delay, at least `least`."""
         wait = self._next
         self._next = min(2 * wait, self._limit)
         return max(least, random.uniform(wait / 2, wait))
 
     def reset(self) -> None:
-        """It went well: begin with the shortest wait again."""
+        """Start over with the shortest delay, after a success."""
         self._next = self._first

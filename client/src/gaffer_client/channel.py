@@ -1,4 +1,4 @@
-"""`GafferSocket`: topics and commands of a node, over one websocket (R-83, section 9 of the API)."""
+"""`GafferSocket`: topics and commands of a node over one websocket."""
 
 import threading
 from collections import deque
@@ -21,7 +21,7 @@ _NOT_SUBSCRIBED = "not_subscribed"
 
 
 class GafferCommand:
-    """A command that was sent: `scale("shop.web", "+1")`; its answer comes later."""
+    """A command that was sent, such as `scale("shop.web", "+1")`, and its future result."""
 
     def __init__(self, identity: str, name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
         self.identity = identity
@@ -36,30 +36,30 @@ class GafferCommand:
 
     @property
     def done(self) -> bool:
-        """Whether there is an answer, or there will be none."""
+        """Whether the command has a result or has failed."""
         return self._answer.done()
 
     @property
     def error(self) -> GafferClientError | None:
-        """Why it failed; None when it did not, or when there is no answer yet."""
+        """The error of a failed command; None if it succeeded or is pending."""
         error = self._answer.exception() if self.done else None
         return error if isinstance(error, GafferClientError) else None
 
     def result(self, timeout: float | None = None) -> dict[str, Any]:
-        """Wait for the answer and give it; raises the StatusError of a command that failed.
+        """Wait for the result and return it; raise the StatusError of a failed command.
 
-        Raises Unreachable when the connection was lost, so that nobody knows, TimeoutError when no answer comes within
-        `timeout` seconds. Not for listeners, which the answer would wait for.
+        Raises Unreachable if the connection was lost and the outcome is unknown, and TimeoutError after `timeout`
+        seconds. Do not call it in a listener: the response is processed only after the listener returns.
         """
         return self._answer.result(timeout)
 
     def add_done_callback(self, callback: Callable[["GafferCommand"], object]) -> None:
-        """Call `callback(command)` when there is an answer, in the thread of the socket; at once when there is one."""
+        """Call `callback(command)` once the command is done, in the thread of the socket; at once if it is done."""
         self._answer.add_done_callback(lambda _: callback(self))
 
 
 class Channel(Bindable):
-    """One topic that a socket is subscribed to. `ended`: the process has ended or the job is gone, no more comes."""
+    """A subscribed topic; `ended` is true once the process has ended or the job is gone."""
 
     def __init__(self, topic: str, unsubscribe: Callable[[str], None]) -> None:
         super().__init__()
@@ -72,18 +72,18 @@ class Channel(Bindable):
         self._unsubscribe(self.topic)
 
     def _handle(self, event: str, message: Mapping[str, Any]) -> None:
-        """An event came in this topic."""
+        """Handle an event of this topic."""
         if event == END:
             self.ended = True
         self._listeners.deliver(event, message)
 
 
 class GafferSocket(EventSocket):
-    """Follows topics of a node and gives it commands; `Server.socket` makes one.
+    """Subscribes to topics of a node and sends commands; created by `Server.socket`.
 
     Topics are `EVENTS[:pattern]`, `JOB:<name>`, `PROCESS:<pid or name>`, `STATS:<pid or name>` and
-    `STREAM:<pid>[.<label>]`; commands are those of the API. What is bound to the socket itself hears the events of all
-    topics, and `gaffer:error`. When the connection is lost, all that waits fails, and the socket is of no more use.
+    `STREAM:<pid>[.<label>]`; commands are those of the API. Listeners bound to the socket itself get the events of all
+    topics, and `gaffer:error`. If the connection is lost, pending calls fail and the socket can't be used again.
     """
 
     path = "/channel/websocket"
@@ -92,16 +92,16 @@ class GafferSocket(EventSocket):
         super().__init__(transport, ping_interval=ping_interval)
         self._identities = count(1)
         self._lock = threading.Lock()
-        self._order = threading.Lock()  # topics are asked for in the order in which answers are awaited
+        self._order = threading.Lock()  # requests are sent in the order in which responses are awaited
         self._commands: dict[str, GafferCommand] = {}
         self._channels: dict[str, Channel] = {}
         self._counts: dict[str, int] = {}
-        self._asked: dict[str, deque[Future[None]]] = {}  # SUB and UNSUB are answered in their order
+        self._asked: dict[str, deque[Future[None]]] = {}  # SUB and UNSUB are answered in order
 
     def authenticate(self, key: str) -> None:
-        """Present a key, as the first message, where the transport has none; a wrong one ends the connection.
+        """Send a key as the first message, if the transport has none; an invalid key closes the connection.
 
-        Raises UntrustedServer when the server may not see it.
+        Raises UntrustedServer if the key may not be sent to the server.
         """
         self._opened().check_server()
         self._send(f"AUTH:{key}")
@@ -109,10 +109,10 @@ class GafferSocket(EventSocket):
     # Topics
 
     def subscribe(self, topic: str, listener: Listener | None = None) -> Channel:
-        """Follow a topic, with a listener for all its events from the first on; more than once gives the same channel.
+        """Subscribe to a topic, optionally with a listener for all its events; repeated calls return the same channel.
 
-        Raises NotFound for a process that is not there, BadRequest for what is no topic, Unreachable and TimeoutError
-        when no answer comes.
+        Raises NotFound for an unknown process, BadRequest for an invalid topic, and Unreachable or TimeoutError without
+        a response.
         """
         with self._lock:
             channel = self._channels.get(topic)
@@ -129,7 +129,7 @@ class GafferSocket(EventSocket):
         return channel
 
     def unsubscribe(self, topic: str) -> None:
-        """Undo one `subscribe`; nothing happens for a topic that is not followed, or that has ended."""
+        """Undo one `subscribe`; topics that are not subscribed or have ended are ignored."""
         if self._leave(topic):
             try:
                 self._ask("UNSUB", topic)
@@ -138,15 +138,15 @@ class GafferSocket(EventSocket):
                     raise
 
     def __getitem__(self, topic: str) -> Channel:
-        """The channel of a topic that is followed; raises KeyError."""
+        """Return the channel of a subscribed topic; raise KeyError."""
         return self._channels[topic]
 
     # Commands
 
     def send_command(self, name: str, *args: Any, **kwargs: Any) -> GafferCommand:
-        """Send a command and return at once; raises Unreachable when there is no connection.
+        """Send a command and return immediately; raise Unreachable if not connected.
 
-        Raises UntrustedServer when it holds an environment that the server may not see.
+        Raises UntrustedServer if it contains an environment that may not be sent to the server.
         """
         if any(map(holds_environment, (kwargs, *args, *kwargs.values()))):
             self._opened().check_server()
@@ -161,15 +161,15 @@ class GafferSocket(EventSocket):
         return command
 
     def execute(self, name: str, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        """Send a command and wait for its result, as long as the transport waits; raises what `result` raises."""
+        """Send a command and wait for its result, up to the timeout of the transport; raise as `result` does."""
         self._must_not_be_a_listener()
         return self.send_command(name, *args, **kwargs).result(self._transport.timeout)
 
-    # How it works
+    # Implementation
 
     def _must_not_be_a_listener(self) -> None:
         if self._thread is threading.current_thread():
-            raise RuntimeError("a listener can't wait for an answer, which comes after it: use send_command")
+            raise RuntimeError("a listener can't wait for a response: use send_command")
 
     def _opened(self) -> Connection:
         if self._connection is None:
@@ -192,7 +192,7 @@ class GafferSocket(EventSocket):
         answer.result(self._transport.timeout)
 
     def _leave(self, topic: str) -> bool:
-        """Count one subscription less; whether there was one."""
+        """Remove one subscription; return whether there was one."""
         with self._lock:
             if topic not in self._counts:
                 return False
@@ -202,11 +202,11 @@ class GafferSocket(EventSocket):
             return True
 
     def _handle(self, event: str, message: Mapping[str, Any]) -> None:
-        """A message came; raises KeyError or TypeError when it can't be."""
+        """Handle a message; raise KeyError or TypeError if it is invalid."""
         data = message["data"]
         match event:
             case "gaffer:event":
-                self._take_event(data["event"], data)
+                self._handle_event(data["event"], data)
             case "gaffer:subscription_success":
                 self._next_asked(data["topic"]).set_result(None)
             case "gaffer:subscription_error":
@@ -220,7 +220,7 @@ class GafferSocket(EventSocket):
                     self.error = self._error({**data, "message": data["reason"], "reason": data["error"]})
                 self._listeners.deliver(event, data)
 
-    def _take_event(self, event: str, data: Mapping[str, Any]) -> None:
+    def _handle_event(self, event: str, data: Mapping[str, Any]) -> None:
         topic = data["topic"]
         channel = self._channels.get(topic)
         if event == END:
@@ -244,8 +244,8 @@ class GafferSocket(EventSocket):
         return status_error(about["errno"], body, self.url)
 
     def _ended(self) -> None:
-        """Tell who waits that there will be no answer."""
-        lost = Unreachable(f"{self.url} did not answer before the connection ended", url=self.url)
+        """Fail all pending calls."""
+        lost = Unreachable(f"{self.url} closed the connection before responding", url=self.url)
         with self._lock:
             waiting: list[Future[Any]] = [answer for asked in self._asked.values() for answer in asked]
             waiting += [command._answer for command in self._commands.values()]

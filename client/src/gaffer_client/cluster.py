@@ -1,4 +1,4 @@
-"""What several lookups know, and the answers that follow from it. Pure: no I/O, no clock, no lock."""
+"""The state of several lookups, and responses built from it. Pure: no I/O, no clock, no lock."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -13,9 +13,9 @@ from gaffer_client.topology import OutOfStep, Topology, Touched
 
 @dataclass
 class _Known:
-    """What the lookup at `url` told; `position` is the id of its last event.
+    """The state of the lookup at `url`; `position` is the id of its last event.
 
-    While the lookup is warming, `earlier` is what it knew before it started again.
+    While the lookup is warming, `earlier` is its state from before the restart.
     """
 
     url: str
@@ -26,12 +26,12 @@ class _Known:
 
 
 class ClusterMap:
-    """Takes in the events of the lookups at `urls` and answers the questions of Lookup.
+    """Processes the events of the lookups at `urls` and answers the queries of Lookup.
 
-    A lookup that has just started is warming: while no other is good, what it knew before counts, too.
+    A lookup that has just started is warming: while no other one is good, its earlier state is used as well.
 
-    The lookups that are connected count; when none is, what all of them told last, and the answers are stale. An answer
-    about one job is kept until something changes about the nodes that have it.
+    Only connected lookups are used; if none is connected, the last state of all is used and marked stale. Responses
+    about single jobs are cached until the nodes with the job change.
     """
 
     def __init__(self, urls: Sequence[str]) -> None:
@@ -40,20 +40,20 @@ class ClusterMap:
 
     @property
     def urls(self) -> list[str]:
-        """The addresses of the lookups."""
+        """The URLs of the lookups."""
         return list(self._lookups)
 
     @property
     def is_known(self) -> bool:
-        """Whether there is any map to answer from."""
+        """Whether any lookup has sent its snapshot."""
         return any(lookup.topology is not None for lookup in self._lookups.values())
 
     def has_map_of(self, url: str) -> bool:
-        """Whether that lookup has sent its map."""
+        """Return whether the lookup has sent its snapshot."""
         return self._lookups[url].topology is not None
 
     def put(self, url: str, topology: Topology, position: str) -> None:
-        """The lookup has sent a new map."""
+        """Store a new snapshot of a lookup."""
         lookup = self._lookups[url]
         before = lookup.topology
         if not topology.warming:
@@ -64,10 +64,10 @@ class ClusterMap:
         self._answers.clear()
 
     def handle(self, url: str, event: str, message: Any, position: str) -> None:
-        """Take in an event of a lookup that has sent its map; raises OutOfStep."""
+        """Process an event of a lookup that has sent its snapshot; raise OutOfStep."""
         lookup = self._lookups[url]
         if lookup.topology is None:
-            raise OutOfStep(f"{event} came before a snapshot")
+            raise OutOfStep(f"{event} arrived before a snapshot")
         touched = lookup.topology.handle(event, message)
         if not lookup.topology.warming:
             lookup.earlier = None
@@ -75,18 +75,18 @@ class ClusterMap:
         self._forget(touched)
 
     def set_connected(self, url: str, connected: bool) -> None:
-        """The connection to a lookup came about, or was lost."""
+        """Record whether a lookup is connected."""
         lookup = self._lookups[url]
         if lookup.connected != connected:
             lookup.connected = connected
             self._answers.clear()
 
     def kept_answer(self, name: str) -> JobAnswer | None:
-        """The answer about a job, by its qualified name, if there is one already; from any thread."""
+        """Return the cached response about a job, by its qualified name, or None; thread-safe."""
         return self._answers.get(name)
 
     def find_job(self, name: str) -> JobAnswer:
-        """The nodes that have the job; no sources when it is unknown."""
+        """Return the nodes that have the job; `sources` is empty if it is unknown."""
         name = ".".join(split_job_name(name))
         answer = self._answers.get(name)
         if answer is None:
@@ -96,16 +96,16 @@ class ClusterMap:
         return answer
 
     def find_session(self, sessionid: str) -> JobsAnswer:
-        """The jobs of a session and the nodes that have them."""
+        """Return the jobs of a session and the nodes that have them."""
         names = {name for topology in self._topologies() for name in topology.job_names}
         return composing.jobs_answer(*self._merged([name for name in names if composing.session_of(name) == sessionid]))
 
     def jobs(self) -> JobsAnswer:
-        """All jobs and the nodes that have them."""
+        """Return all jobs and the nodes that have them."""
         return composing.jobs_answer(*self._merged())
 
     def sessions(self, node: str | None = None) -> SessionsAnswer:
-        """All sessions with their jobs, or those of the nodes with that name."""
+        """Return all sessions with their jobs, or those of the nodes named `node`."""
         merged, rest = self._merged()
         if node is not None:
             jobs = {name: [each for each in found if each["name"] == node] for name, found in merged.jobs.items()}
@@ -113,7 +113,7 @@ class ClusterMap:
         return composing.sessions_answer(merged, rest)
 
     def nodes(self) -> NodesAnswer:
-        """All nodes."""
+        """Return all nodes."""
         return composing.nodes_answer(*self._merged())
 
     def _topologies(self) -> list[Topology]:
@@ -121,7 +121,7 @@ class ClusterMap:
         return [topology for topology in known if topology is not None]
 
     def _merged(self, job_names: Iterable[str] | None = None) -> tuple[Merged, dict[str, Any]]:
-        """What they know of these jobs, or all they know, and the rest of an answer."""
+        """Return the merged state of these jobs, or of everything, and the other fields of a response."""
         known = [lookup for lookup in self._lookups.values() if lookup.topology is not None]
         connected = [lookup for lookup in known if lookup.connected]
         merged = merge(_views(connected or known, job_names, stale=not connected))
@@ -139,11 +139,11 @@ class ClusterMap:
         return merged, rest
 
     def _forget(self, touched: Touched) -> None:
-        """Drop the answers that may not be true any more."""
+        """Drop cached responses that may be outdated."""
         if touched.everything:
             self._answers.clear()
         elif touched.key is not None:
-            # What one lookup tells of a node may make it the one to believe, for all jobs of that node.
+            # An event may make its lookup the most recent source for all jobs of the node.
             others = (topology.jobs_of(touched.key) for topology in self._topologies())
             for name in touched.jobs.union(*others):
                 self._answers.pop(name, None)

@@ -1,4 +1,4 @@
-"""Answers about the whole cluster, composed of merged ones: the documents of the routes of gaffer_lookupd. Pure."""
+"""Builds the documents of the routes of gaffer_lookupd from merged views. Pure."""
 
 from collections.abc import Mapping
 from typing import Any, cast
@@ -9,16 +9,16 @@ from gaffer_client.merge import Merged
 from gaffer_client.responses import JobAnswer, JobsAnswer, NodesAnswer, SessionsAnswer
 
 Rest = Mapping[str, Any]
-"""What every answer has beside its content: `stale`, `lookups`, and of a single lookup `epoch` and `seq`."""
+"""The other fields of a response: `stale`, `lookups`, and `epoch` and `seq` if there is only one lookup."""
 
 
 def nodes_answer(merged: Merged, rest: Rest) -> NodesAnswer:
-    """The document of `/nodes`."""
+    """Return the document of `/nodes`."""
     return cast(NodesAnswer, {**rest, "nodes": merged.nodes})
 
 
 def sessions_answer(merged: Merged, rest: Rest) -> SessionsAnswer:
-    """The document of `/sessions`."""
+    """Return the document of `/sessions`."""
     sessions: dict[str, dict[str, list[JobSource]]] = {}
     for name, sources in merged.jobs.items():
         sessions.setdefault(session_of(name), {})[name] = sources
@@ -27,16 +27,16 @@ def sessions_answer(merged: Merged, rest: Rest) -> SessionsAnswer:
 
 
 def jobs_answer(merged: Merged, rest: Rest) -> JobsAnswer:
-    """The document of `/jobs` and `/findSession`."""
+    """Return the document of `/jobs` and `/findSession`."""
     listed = [{"name": name, "sources": sources} for name, sources in merged.jobs.items()]
     return cast(JobsAnswer, {**rest, "nb_jobs": len(listed), "jobs": listed})
 
 
 def job_answer(merged: Merged, rest: Rest, name: str) -> JobAnswer:
-    """The document of `/findJob`."""
+    """Return the document of `/findJob`."""
     return cast(JobAnswer, {**rest, "sources": merged.jobs.get(name, [])})
 
 
 def session_of(job_name: str) -> str:
-    """The session of a job, by its qualified name."""
+    """Return the session of a job from its qualified name."""
     return split_job_name(job_name)[0]

@@ -1,6 +1,6 @@
 """One websocket to a server at an http, https or unix URL.
 
-wsproto knows the protocol (RFC 6455); this adds the socket, the key, the limits and the timeouts.
+wsproto implements the protocol (RFC 6455); this module adds the socket, the key, limits and timeouts.
 """
 
 import math
@@ -25,22 +25,22 @@ from gaffer_client.sockets import open_socket, translated_errors
 from gaffer_client.transport import MAX_ANSWER, Answer, Transport, refusal, unreachable, with_query
 
 PING_INTERVAL = 15.0  # seconds
-CLOSE_TIMEOUT = 1.0  # seconds for the server's part of a good end
+CLOSE_TIMEOUT = 1.0  # seconds for the closing handshake
 
 _READ_SIZE = 64 * 1024
-_MAX_REFUSAL = 64 * 1024  # bytes of the body that comes with a refusal
+_MAX_REFUSAL = 64 * 1024  # bytes of the body of an error response
 
 _NORMAL, _TOO_BIG, _ABNORMAL = 1000, 1009, 1006
 
 
 class Connection:
-    """A websocket at `path` of the server of a transport, open as soon as it is made; `close` it in any case.
+    """A websocket at `path` of the server of a transport; opened by the constructor, and to be closed with `close`.
 
-    One thread may receive while others send or close. As long as somebody waits for messages, a ping goes out after
-    `ping_interval` seconds of silence, and after as many more the connection counts as lost.
+    One thread may receive while others send or close. While a thread is receiving, a ping is sent after
+    `ping_interval` seconds of silence, and after the same time again the connection counts as lost.
 
-    Raises the StatusError of a server that refuses, Unreachable without an answer, UntrustedServer when it may not see
-    the key, MalformedAnswer when that is no websocket or when a message is larger than `max_message` bytes.
+    Raises the StatusError of an error response, Unreachable without a response, UntrustedServer if the key may not be
+    sent to the server, and MalformedAnswer if it is not a websocket or a message exceeds `max_message` bytes.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class Connection:
         max_message: int = MAX_ANSWER,
     ) -> None:
         self.url = transport.url
-        self.close_code: int | None = None  # set once the server, or this side, has ended it
+        self.close_code: int | None = None  # set once either side has closed the connection
         self.close_reason = ""
         self._timeout = transport.timeout
         self._ping_interval = ping_interval
@@ -71,7 +71,7 @@ class Connection:
             with self._guarded():
                 if transport.security.api_key is not None:
                     self.check_server()
-                self._shake_hands(transport, with_query(path, query))
+                self._handshake(transport, with_query(path, query))
         except BaseException:
             self._socket.close()
             raise
@@ -83,27 +83,27 @@ class Connection:
         self.close()
 
     def check_server(self) -> None:
-        """Raise UntrustedServer unless the server may see a key or an environment."""
+        """Raise UntrustedServer unless keys and environments may be sent to the server."""
         check_server(self._socket, self._transport)
 
     def send(self, message: str | bytes) -> None:
-        """Send a text or a binary message; raises Unreachable when the connection has ended."""
+        """Send a text or binary message; raise Unreachable if the connection is closed."""
         if isinstance(message, str):
-            message.encode()  # a text that can't be sent must not cost the connection
+            message.encode()  # an invalid text must not break the connection
             self._send(events.TextMessage(message))
         else:
             self._send(events.BytesMessage(message))
 
     def receive(self, timeout: float | None = None) -> str | bytes | None:
-        """The next message; None when the connection was ended in good order.
+        """Return the next message, or None once the connection is closed properly.
 
-        Raises TimeoutError when none comes within `timeout` seconds, Unreachable when the connection is lost.
+        Raises TimeoutError after `timeout` seconds without a message, and Unreachable if the connection is lost.
         """
         deadline = None if timeout is None else time.monotonic() + timeout
         pinged = False
         with self._receiving:
             with suppress(GafferClientError), self._guarded():
-                self._take_in_events()  # some may have come with the handshake
+                self._process_events()  # events may have arrived with the handshake
             while not self._messages:
                 if self._failure is not None:
                     raise self._failure
@@ -112,36 +112,36 @@ class Connection:
                 left = self._ping_interval if deadline is None else max(0.0, deadline - time.monotonic())
                 if self._readable(min(self._ping_interval, left)):
                     pinged = False
-                    # An error is raised when the messages before it are through.
+                    # An error is raised after the messages before it.
                     with suppress(GafferClientError), self._guarded():
-                        self._take_in(self._socket.recv(_READ_SIZE))
+                        self._process(self._socket.recv(_READ_SIZE))
                 elif left < self._ping_interval:
                     raise TimeoutError(f"{self.url} sent nothing within {timeout} s")
                 elif pinged:
-                    self._lose(unreachable(self.url, f"no sign of life for {2 * self._ping_interval:g} s"))
+                    self._fail(unreachable(self.url, f"silent for {2 * self._ping_interval:g} s"))
                 else:
                     pinged = True
                     self._send(events.Ping())
             return self._messages.popleft()
 
     def close(self, timeout: float = CLOSE_TIMEOUT) -> None:
-        """End it; the server has `timeout` seconds to take in what was sent and to say so."""
+        """Close the connection; wait up to `timeout` seconds for the server to process all messages."""
         deadline = time.monotonic() + timeout
         if self.close_code is None:
             try:
                 self._send(events.CloseConnection(_NORMAL))
                 self._await_close(deadline)
             except GafferClientError:
-                pass  # it ends all the same
+                pass  # closed anyway
         try:
-            self._socket.shutdown(socket.SHUT_RDWR)  # wakes the thread that receives
+            self._socket.shutdown(socket.SHUT_RDWR)  # wakes the receiving thread
         except OSError:
-            pass  # the server was faster
+            pass  # already closed by the server
         with self._receiving:
             self._finish(_NORMAL, "")
             self._socket.close()
 
-    def _shake_hands(self, transport: Transport, target: str) -> None:
+    def _handshake(self, transport: Transport, target: str) -> None:
         base = urlsplit(transport.address.base)
         headers = [(name.encode(), value.encode()) for name, value in transport.security.headers.items()]
         opening = events.Request(base.netloc, base.path + target, extra_headers=headers)
@@ -167,7 +167,7 @@ class Connection:
             ended = not data or self._protocol.state is ConnectionState.CLOSED or len(body) > _MAX_REFUSAL
             if refused is not None and ended:
                 if refused.status_code < 300:
-                    raise ProtocolError(f"there is no websocket at {target.partition('?')[0]}")
+                    raise ProtocolError(f"no websocket at {target.partition('?')[0]}")
                 raise refusal(Answer(refused.status_code, body), self.url)
 
     def _readable(self, seconds: float) -> bool:
@@ -180,20 +180,20 @@ class Connection:
     def _send(self, event: events.Event) -> None:
         with self._sending:
             if self.close_code is not None or self._protocol.state is ConnectionState.LOCAL_CLOSING:
-                raise self._failure or unreachable(self.url, "the connection has ended")
+                raise self._failure or unreachable(self.url, "the connection is closed")
             with self._guarded():
                 self._socket.sendall(self._protocol.send(event))
 
-    def _take_in(self, data: bytes) -> None:
+    def _process(self, data: bytes) -> None:
         if data:
             self._protocol.receive_data(data)
-            self._take_in_events()
+            self._process_events()
         elif self._protocol.state is ConnectionState.LOCAL_CLOSING:
             self._finish(_NORMAL, "")
         elif self.close_code is None:
             raise unreachable(self.url, "the connection was lost")
 
-    def _take_in_events(self) -> None:
+    def _process_events(self) -> None:
         for event in self._protocol.events():
             match event:
                 case events.TextMessage() | events.BytesMessage():
@@ -220,33 +220,33 @@ class Connection:
             self._size = 0
 
     def _await_close(self, deadline: float) -> None:
-        """Wait for the server's part of the end: by reading, or while another thread reads."""
+        """Wait for the closing handshake of the server, by reading unless another thread reads."""
         if not self._receiving.acquire(timeout=max(0.0, deadline - time.monotonic())):
             return
         try:
             while self.close_code is None and (left := deadline - time.monotonic()) > 0:
                 if self._readable(left):
                     with self._guarded():
-                        self._take_in(self._socket.recv(_READ_SIZE))
+                        self._process(self._socket.recv(_READ_SIZE))
                     self._messages.clear()
         finally:
             self._receiving.release()
 
     @contextmanager
     def _guarded(self) -> Iterator[None]:
-        """Turn what goes wrong into an error of this package, after which the connection is of no use."""
+        """Translate errors into those of this package and mark the connection as lost."""
         try:
             with translated_errors(self.url, self._timeout):
                 yield
         except ProtocolError as error:
-            failure = MalformedAnswer(f"{self.url} is no websocket, or a broken one: {error}", url=self.url)
-            self._lose(failure)
+            failure = MalformedAnswer(f"{self.url} violated the websocket protocol: {error}", url=self.url)
+            self._fail(failure)
             raise failure from None
         except GafferClientError as error:
-            self._lose(error)
+            self._fail(error)
             raise
 
-    def _lose(self, error: GafferClientError) -> None:
+    def _fail(self, error: GafferClientError) -> None:
         if self.close_code is None:
             self._failure = error
             self._finish(_ABNORMAL, error.message)

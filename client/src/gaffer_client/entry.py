@@ -1,4 +1,4 @@
-"""The commands `gaffer` and `gafferctl` as they are installed: Ctrl-C ends them quietly, even during the imports."""
+"""The installed commands `gaffer` and `gafferctl`; Ctrl-C ends them without a traceback, even during imports."""
 
 from gaffer.runtime.startup import run_command
 

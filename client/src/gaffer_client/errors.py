@@ -1,11 +1,11 @@
-"""What can go wrong between a client and a server, as one tree.
+"""The exceptions of the client library.
 
 GafferClientError
-    InvalidURL          the address makes no sense
-    Unreachable         nobody answered
-    UntrustedServer     it is not proven who would get a key
-    MalformedAnswer     an answer that the protocol does not allow
-    StatusError         the server refused: BadRequest, Unauthorized, Forbidden, NotFound, Conflict, ServerError
+    InvalidURL          invalid server URL
+    Unreachable         no response
+    UntrustedServer     a key was not sent because the server is not verified
+    MalformedAnswer     a response that violates the protocol
+    StatusError         an error response: BadRequest, Unauthorized, Forbidden, NotFound, Conflict, ServerError
 """
 
 from collections.abc import Mapping, Sequence
@@ -34,7 +34,7 @@ __all__ = [
 
 
 class Problem(NamedTuple):
-    """One mistake that a server found in the input: the place (`$.jobs[0].cmd`), what is wrong, what to do."""
+    """A mistake in the input reported by a server: its place (`$.jobs[0].cmd`), a message and a hint."""
 
     path: str | None
     message: str
@@ -42,11 +42,11 @@ class Problem(NamedTuple):
 
 
 class GafferClientError(Exception):
-    """Base of all errors of this package.
+    """Base class of all errors of this package.
 
-    `message` is a sentence for people, `hint` what to do next or None, `url` the address that was asked, `errno`
-    the HTTP status (None when no server answered), `reason` a stable code for programs and `path` the place in
-    the input that the server found wrong or None. When it found several mistakes, `problems` holds them all.
+    `message` is a human-readable message, `hint` a suggested remedy or None, `url` the URL of the server, `errno` the
+    HTTP status (None without a response), `reason` a stable code for programs, and `path` the place of the mistake in
+    the input or None. `problems` contains all mistakes if the server reported several.
     """
 
     reason: str = "client_error"
@@ -73,45 +73,45 @@ class GafferClientError(Exception):
 
 
 class InvalidURL(GafferClientError, ValueError):
-    """An address that is no http, https or unix URL."""
+    """The URL is not a valid http, https or unix URL."""
 
     reason = "invalid_url"
 
 
 class Unreachable(GafferClientError):
-    """No server answered: nothing listens there, the network or TLS failed, or the time was up."""
+    """The server did not respond: connection refused, network or TLS failure, or timeout."""
 
     reason = "unreachable"
 
 
 class UntrustedServer(GafferClientError):
-    """A key or an environment was not sent: nothing proves that the server is the one that may see it."""
+    """A key or an environment was not sent because the server is not verified."""
 
     reason = "untrusted_server"
 
 
 class MalformedAnswer(GafferClientError):
-    """The server answered with something the protocol does not allow: it is no Gaffer server, or a broken one."""
+    """The response violates the protocol: not a Gaffer server, or a faulty one."""
 
     reason = "malformed_answer"
 
 
 class StatusError(GafferClientError):
-    """The server refused; `errno` is the status and `reason` the code of its answer."""
+    """The server returned an error; `errno` is the HTTP status and `reason` the error code."""
 
     reason = "http_error"
 
 
 class BadRequest(StatusError):
-    """400: the input is wrong and nothing was changed."""
+    """400: the input is invalid; nothing was changed."""
 
 
 class Unauthorized(StatusError):
-    """401: a key is needed, or the one given is unknown."""
+    """401: a key is required, or the given key is unknown."""
 
 
 class Forbidden(StatusError):
-    """403: the key does not allow this."""
+    """403: the key does not permit this request."""
 
 
 class NotFound(StatusError):
@@ -119,11 +119,11 @@ class NotFound(StatusError):
 
 
 class Conflict(StatusError):
-    """409: there is one of that name already."""
+    """409: the name already exists."""
 
 
 class ServerError(StatusError):
-    """5xx: the server can't do it, at least not now."""
+    """5xx: the server failed or is temporarily unable to handle the request."""
 
 
 # The names of gaffer 0.5.
@@ -142,7 +142,7 @@ _BY_STATUS: Mapping[int, type[StatusError]] = {
 
 
 def status_error(status: int, body: object, url: str) -> StatusError:
-    """The error for an answer of that status; `body` is its decoded JSON, or None when it was no JSON."""
+    """Return the error for a response with this status; `body` is its decoded JSON, or None if it is not JSON."""
     kind = _BY_STATUS.get(status) or (ServerError if status >= 500 else StatusError)
     fields = body if isinstance(body, dict) else {}
     reason = _text(fields, "error")
@@ -159,7 +159,7 @@ def status_error(status: int, body: object, url: str) -> StatusError:
         errno=status,
         reason=reason,
         path=_text(fields, "path"),
-        hint=None if status == 401 else _text(fields, "hint"),  # that of 401 names headers, which callers don't set
+        hint=None if status == 401 else _text(fields, "hint"),  # that of 401 mentions headers, which callers don't set
         problems=problems,
     )
 

@@ -1,4 +1,4 @@
-"""A websocket on which a server tells what happens: `EventSocket`, and `LookupSocket` for the changes of a lookup."""
+"""Websockets that receive events: `EventSocket`, and `LookupSocket` for the changes of a lookup."""
 
 import threading
 from collections.abc import Mapping
@@ -13,17 +13,17 @@ from gaffer_client.transport import Transport
 
 
 class EventSocket(Bindable):
-    """A websocket whose messages are JSON objects with an `event`; listeners are called in a thread of its own.
+    """A websocket whose messages are JSON objects with an `event`; listeners are called in a separate thread.
 
-    A listener that takes long holds back the messages behind it. The connection is not made again once it is lost.
-    `ping_interval` is the time in seconds after which a silent connection is tested.
+    A slow listener delays the following messages. A lost connection is not reopened. `ping_interval` is the time in
+    seconds after which a silent connection is pinged.
     """
 
     path = ""
 
     def __init__(self, transport: Transport, *, ping_interval: float = PING_INTERVAL) -> None:
         super().__init__()
-        self.error: GafferClientError | None = None  # what ended it, None when that was `close`
+        self.error: GafferClientError | None = None  # why the connection ended, None after `close`
         self._transport = transport
         self._ping_interval = ping_interval
         self._connection: Connection | None = None
@@ -39,18 +39,18 @@ class EventSocket(Bindable):
 
     @property
     def url(self) -> str:
-        """The server."""
+        """The URL of the server."""
         return self._transport.url
 
     def start(self) -> None:
-        """Connect; raises the StatusError of a server that refuses, Unreachable without an answer."""
+        """Connect; raise the StatusError of an error response, or Unreachable without a response."""
         if self._connection is None:
             self._connection = Connection(self._transport, self.path, ping_interval=self._ping_interval)
             self._thread = threading.Thread(target=self._receive, name=f"{self.path} of {self.url}", daemon=True)
             self._thread.start()
 
     def close(self) -> None:
-        """Close the connection, and wait for the end of the thread unless that is the calling one."""
+        """Close the connection and wait for the end of the thread, unless called from that thread."""
         self._closing = True
         if self._connection is not None:
             self._connection.close()
@@ -58,21 +58,21 @@ class EventSocket(Bindable):
             self.wait()
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Wait until the connection has ended, so many seconds at most; whether it has. `error` tells why."""
+        """Wait up to `timeout` seconds for the connection to end; return whether it did. See `error` for the reason."""
         if self._thread is not None:
             self._thread.join(timeout)
         return self._thread is None or not self._thread.is_alive()
 
-    # What heirs change
+    # Overridden by subclasses
 
     def _handle(self, event: str, message: Mapping[str, Any]) -> None:
-        """A message came; raises KeyError or TypeError when it can't be."""
+        """Handle a message; raise KeyError or TypeError if it is invalid."""
         self._listeners.deliver(event, message)
 
     def _ended(self) -> None:
-        """No more messages come; called in the thread."""
+        """Handle the end of the connection; called in the thread."""
 
-    # How it works
+    # Implementation
 
     def _receive(self) -> None:
         assert self._connection is not None
@@ -81,7 +81,7 @@ class EventSocket(Bindable):
                 self._decode(text)
             if not self._closing:
                 why = self._connection.close_reason or f"code {self._connection.close_code}"
-                raise Unreachable(f"{self.url} ended the connection: {why}", url=self.url)
+                raise Unreachable(f"{self.url} closed the connection: {why}", url=self.url)
         except GafferClientError as error:
             self.error = self.error or error
         self._ended()
@@ -91,13 +91,13 @@ class EventSocket(Bindable):
             message = msgspec.json.decode(text)
             self._handle(str(message["event"]), message)
         except (msgspec.DecodeError, RecursionError, KeyError, TypeError) as error:
-            raise MalformedAnswer(f"{self.url} sent a message that can't be: {error!r}", url=self.url) from None
+            raise MalformedAnswer(f"{self.url} sent an invalid message: {error!r}", url=self.url) from None
 
 
 class LookupSocket(EventSocket):
-    """What changes at one lookup, from now on (LP-40 to LP-44): listeners get `add_node`, `remove_job`...
+    """The changes of one lookup from now on: `add_node`, `remove_job`...
 
-    A lookup ends the connection of who is too slow. See LiveLookup for a copy that is never behind unnoticed.
+    A lookup closes connections of clients that are too slow. See LiveLookup for a copy that detects missed changes.
     """
 
     path = "/lookup/websocket"

@@ -1,4 +1,4 @@
-"""Following what a server sends as events (`feed=eventsource`), over lost connections and restarts (STR-33)."""
+"""Client of server-sent events (`feed=eventsource`) that resumes after lost connections and restarts."""
 
 import contextlib
 import threading
@@ -14,7 +14,7 @@ from gaffer_client.listeners import Listener, Listeners
 from gaffer_client.sse import EventParser
 from gaffer_client.transport import DEFAULT_TIMEOUT, Stream, Transport
 
-# Servers send a sign of life every 60 seconds unless they are asked for another interval.
+# Servers send a heartbeat every 60 seconds unless another interval is requested.
 IDLE_TIMEOUT = 150.0
 
 
@@ -22,7 +22,7 @@ Lost = Callable[[GafferClientError | None], object]
 
 
 class Received(NamedTuple):
-    """An event: its name, its data, and the id to go on from."""
+    """An event: its name, its data, and the id to resume after it."""
 
     event: str
     data: Any
@@ -30,19 +30,19 @@ class Received(NamedTuple):
 
 
 class EventsourceClient:
-    """Follows the events at `url`: `http://127.0.0.1:5000/streams/1/stdout?feed=eventsource`.
+    """Follows the events at `url`, such as `http://127.0.0.1:5000/streams/1/stdout?feed=eventsource`.
 
-    For a server on a UNIX socket `path` is the path of the resource with its query. When the connection is lost, it
-    connects again after a while and continues after the last event that it had, as far as the server still can.
+    For a server on a UNIX socket, `path` is the path of the resource with its query. After a lost connection, the
+    client reconnects with a delay and resumes after the last received event, if the server still has the next ones.
 
-    Events come as text: to listeners, from a thread of its own (`start`) or the calling one (`run`), or one after
-    the other from `events()`. Use one of the three. It ends by `stop()`, from any thread, and when what it follows is
-    gone (404 after it was there).
+    Events are delivered as text: to listeners, from a separate thread (`start`) or the calling one (`run`), or from
+    the iterator `events()`. Use only one of the three. The client ends on `stop()`, which is thread-safe, and when the
+    resource is gone (404 after a successful connection).
 
     `idle_timeout` is the time in seconds after which a silent connection counts as lost, None for never. The first
-    attempt to connect has to succeed unless it is `patient`. `on_open()` is called when there is a connection,
-    `on_lost(error)` before each further attempt; `error` is None when the server ended the stream. The other options
-    are those of Server.
+    connection must succeed unless the client is `patient`. `on_open()` is called after each connection,
+    `on_lost(error)` before each reconnection; `error` is None if the server ended the stream. The other options are
+    those of Server.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class EventsourceClient:
             url, path = _split(url)
         self.last_event_id = last_event_id
         self.connected = False
-        self.error: GafferClientError | None = None  # why it is not connected
+        self.error: GafferClientError | None = None  # why the client is not connected
         self._transport = Transport(
             url,
             api_key=api_key,
@@ -101,64 +101,64 @@ class EventsourceClient:
         on_open: Callable[[], object] | None = None,
         on_lost: Lost | None = None,
     ) -> Self:
-        """One that follows `path` on the server of a transport, over a connection of its own."""
+        """Return a client of `path` on the server of a transport, over a separate connection."""
         access: dict[str, Any] = {**transport.security._asdict(), "timeout": transport.timeout}
-        told: dict[str, Any] = {"on_open": on_open, "on_lost": on_lost}
-        return cls(transport.url, path, **access, idle_timeout=idle_timeout, patient=patient, **told)
+        callbacks: dict[str, Any] = {"on_open": on_open, "on_lost": on_lost}
+        return cls(transport.url, path, **access, idle_timeout=idle_timeout, patient=patient, **callbacks)
 
     @property
     def url(self) -> str:
-        """Of what server the events are."""
+        """The URL of the server."""
         return self._transport.url
 
     def subscribe(self, event: str, listener: Listener) -> None:
-        """Call `listener(event, data)` for each event of that name, or below it: `proc.web` gets `proc.web.exit`.
+        """Call `listener(event, data)` for each event with this name or prefix: `proc.web` matches `proc.web.exit`.
 
-        `.` gets all events.
+        `.` matches all events.
         """
         self._listeners.add(event, listener)
 
     def subscribe_once(self, event: str, listener: Listener) -> None:
-        """Like `subscribe`, for the next such event only."""
+        """Like `subscribe`, but only for the next matching event."""
         self._listeners.add(event, listener, once=True)
 
     def unsubscribe(self, event: str, listener: Listener) -> None:
-        """Undo `subscribe` or `subscribe_once`; unknown ones are ignored."""
+        """Undo `subscribe` or `subscribe_once`; unknown listeners are ignored."""
         self._listeners.remove(event, listener)
 
     def start(self) -> None:
-        """Follow in a thread of its own. What ends it early is told by `error`; `wait` waits for its end."""
+        """Follow the events in a separate thread. `wait` waits for its end, and `error` is set if it failed."""
         if self._thread is None:
             self._thread = threading.Thread(target=self._run_in_thread, name=f"events of {self.url}", daemon=True)
             self._thread.start()
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Wait for the end of the thread, so many seconds at most; whether it has ended."""
+        """Wait up to `timeout` seconds for the end of the thread; return whether it has ended."""
         if self._thread is not None:
             self._thread.join(timeout)
         return self._thread is None or not self._thread.is_alive()
 
     def stop(self) -> None:
-        """End it, and wait for its thread unless that is the calling one."""
+        """Stop, and wait for the end of the thread unless called from it."""
         self._stopping.set()
         with self._lock:
             if self._stream is not None:
                 self._stream.interrupt()
             else:
-                self._transport.interrupt()  # it may wait for the stream to begin
+                self._transport.interrupt()  # it may be waiting for the response
         if self._thread is not threading.current_thread():
             self.wait()
 
     def run(self) -> None:
-        """Follow in the calling thread until the end.
+        """Follow the events in the calling thread until the end.
 
-        Raises the StatusError of a server that refuses, Unreachable when the first connection fails.
+        Raises the StatusError of an error response, and Unreachable if the first connection fails.
         """
         for received in self.events():
             self._listeners.deliver(received.event, received.data)
 
     def events(self) -> Generator[Received, None, None]:
-        """The events as they come; raises what `run` raises."""
+        """Yield the events as they arrive; raise the same errors as `run`."""
         try:
             while not self._stopping.is_set():
                 try:
@@ -172,7 +172,7 @@ class EventsourceClient:
                 except BadRequest as refusal:
                     if not self.last_event_id:
                         raise
-                    # A server that was started again doesn't know the position.
+                    # A restarted server doesn't have the position.
                     self.error, self.last_event_id = refusal, ""
                 except (Unreachable, ServerError) as failure:
                     self.error = failure
@@ -186,10 +186,10 @@ class EventsourceClient:
             self._transport.close()
 
     def decode(self, event: str, data: str) -> Any:
-        """The data of an event, from its text."""
+        """Return the data of an event, decoded from its text."""
         return data
 
-    # How it works
+    # Implementation
 
     def _run_in_thread(self) -> None:
         try:
@@ -206,9 +206,9 @@ class EventsourceClient:
         try:
             if not stream.content_type.startswith("text/event-stream"):
                 raise MalformedAnswer(
-                    f"{self.url}{self._path} sends no events",
+                    f"{self.url}{self._path} does not send events",
                     url=self.url,
-                    hint="feeds of a node need ?feed=eventsource",
+                    hint="add ?feed=eventsource to the path of a node's feed",
                 )
             with self._lock:
                 self._stream = stream
@@ -237,18 +237,18 @@ class EventsourceClient:
 
 
 class Watcher(EventsourceClient):
-    """An EventsourceClient whose events hold JSON, such as those of `/watch` and `/events`; data come decoded."""
+    """An EventsourceClient for events with JSON data, such as those of `/watch` and `/events`; decodes the data."""
 
     def decode(self, event: str, data: str) -> Any:
-        """The document; raises ValueError when there is none."""
+        """Return the JSON document; raise ValueError if it is invalid."""
         try:
             return msgspec.json.decode(data)
         except (msgspec.DecodeError, RecursionError) as error:
-            raise ValueError(f"the data of {event} is no JSON: {error}") from None
+            raise ValueError(f"the data of {event} is not valid JSON: {error}") from None
 
 
 def _split(url: str) -> tuple[str, str]:
-    """The server and the path with its query."""
+    """Return the URL of the server, and the path with its query."""
     try:
         parts = urlsplit(url)
     except ValueError:

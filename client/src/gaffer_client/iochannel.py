@@ -1,4 +1,4 @@
-"""`IOChannel`: the input and an output of one process, over one websocket."""
+"""`IOChannel`: input and output of one process over a websocket."""
 
 import threading
 from collections import deque
@@ -17,24 +17,24 @@ from gaffer_client.transport import Transport, path_of
 
 READ, WRITE = 1, 2  # the bits of `mode`
 
-KEPT = 1024 * 1024  # bytes of output that may wait to be read
-FULL_TIMEOUT = 20.0  # seconds that more than that may wait, before the oldest are dropped; the node waits 60 for us
-_PIECE = 256 * 1024  # bytes that are written at once
+KEPT = 1024 * 1024  # bytes of buffered output
+FULL_TIMEOUT = 20.0  # seconds to wait for a reader before the oldest output is dropped; the node waits 60 s for us
+_PIECE = 256 * 1024  # bytes per write
 
 
 class IOChannel:
-    """Reads what process `pid` writes, and writes to it (R-81, R-82), over a connection of its own.
+    """Reads the output of process `pid` and writes to its input, over a separate connection.
 
-    By default these are its first output and its standard input; `stream` names another output, or a custom stream for
-    both. `mode` is READ, WRITE or both. `tail` begins so many lines (`20`) or bytes (`"4096b"`) back, `after` at a
-    position of the stream; else output begins now.
+    The default streams are the first output and standard input; `stream` selects another output, or a custom stream for
+    both directions. `mode` is READ, WRITE or both. Output starts now, or with the last lines (`tail=20`) or bytes
+    (`tail="4096b"`), or at the stream position `after`.
 
-    To be used from any thread. Output that nobody reads for long is dropped, here or on the node; `lost` counts these
-    bytes. `offset` is the `after` that resumes behind what came last, also over a restart of the node: then the channel
-    begins with all that the output still has.
+    Thread-safe. Output that is not read for a long time is dropped, here or on the node; `lost` counts the dropped
+    bytes. Pass `offset` as `after` to resume after the last output, even after a restart of the node, in which case
+    the channel starts with all available output.
 
-    Raises NotFound without that process or stream, Forbidden when it is not redirected or the key does not allow it;
-    `read` and `write` may be the first to tell.
+    Raises NotFound if the process or stream does not exist, and Forbidden if the stream is not redirected or the key
+    does not permit access; these errors may also be raised by the first `read` or `write`.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class IOChannel:
         self._output: deque[bytes] = deque()
         self._kept = 0
         self._answers: dict[str, StatusError | None] = {}
-        self._expected: set[str] = set()  # ids of what is not answered yet
+        self._expected: set[str] = set()  # ids of pending writes
         self._failure: GafferClientError | None = None
         self._ended = False
         self._news = threading.Condition()
@@ -72,18 +72,18 @@ class IOChannel:
         self.close()
 
     def __iter__(self) -> Iterator[bytes]:
-        """The output, piece by piece, to its end."""
+        """Iterate over the output until its end."""
         return iter(self.read, b"")
 
     @property
     def end_reason(self) -> str:
-        """Why the node ended it, empty before that."""
+        """The reason why the node closed the channel; empty while it is open."""
         return self._connection.close_reason
 
     def read(self, timeout: float | None = None) -> bytes:
-        """The next output; empty once the process has ended, or the node.
+        """Return the next output, or empty bytes once the process or the node has ended.
 
-        Raises TimeoutError when none comes within `timeout` seconds, Unreachable when the connection is lost.
+        Raises TimeoutError after `timeout` seconds without output, and Unreachable if the connection is lost.
         """
         with self._news:
             self._await(lambda: bool(self._output), timeout)
@@ -95,10 +95,10 @@ class IOChannel:
             return data
 
     def write(self, data: bytes | str, timeout: float | None = None) -> None:
-        """Write to the process; returns when the node has taken all of it.
+        """Write to the process; return once the node has accepted all data.
 
-        Raises Forbidden when the process can't be written to, TimeoutError when it does not read its input for
-        `timeout` seconds, Unreachable when it, or the connection, ends before.
+        Raises Forbidden if the process has no writable input, TimeoutError if it does not read its input for
+        `timeout` seconds, and Unreachable if the process or the connection ends first.
         """
         data = data.encode() if isinstance(data, str) else data
         if not self._writing.acquire(timeout=-1 if timeout is None else timeout):
@@ -110,7 +110,7 @@ class IOChannel:
             self._writing.release()
 
     def close(self) -> None:
-        """Close the connection; a `read` of another thread ends."""
+        """Close the connection; a `read` in another thread returns."""
         with self._news:
             self._ended = True
             self._news.notify_all()
@@ -128,7 +128,7 @@ class IOChannel:
                 self._await(lambda: id in self._answers, timeout)
                 if id not in self._answers:
                     why = self.end_reason or "the channel was closed"
-                    raise Unreachable(f"not all was written: {why}", url=self._connection.url)
+                    raise Unreachable(f"write incomplete: {why}", url=self._connection.url)
                 error = self._answers[id]
         finally:
             with self._news:
@@ -138,13 +138,13 @@ class IOChannel:
             raise error
 
     def _await(self, is_here: Callable[[], bool], timeout: float | None) -> None:
-        """Wait for something, or for the end. Called with the lock held."""
+        """Wait until `is_here()` or the end of the channel. Called with the lock held."""
         if not self._news.wait_for(lambda: is_here() or self._ended, timeout):
-            raise TimeoutError(f"nothing came within {timeout} s")
+            raise TimeoutError(f"no data within {timeout} s")
         if not is_here() and self._failure is not None:
             raise self._failure
 
-    # What the thread does
+    # The receiving thread
 
     def _receive(self) -> None:
         failure: GafferClientError | None = None
@@ -166,10 +166,10 @@ class IOChannel:
             error = msgspec.json.decode(frame.body, type=FrameError) if frame.type == ERROR else None
         except (GafferError, msgspec.DecodeError, RecursionError, ValueError):
             url = self._connection.url
-            raise MalformedAnswer(f"{url} sent what is no frame of a channel", url=url) from None
+            raise MalformedAnswer(f"{url} sent an invalid channel frame", url=url) from None
         with self._news:
             if error is not None:
-                self._take_error(frame.id, error)
+                self._handle_error(frame.id, error)
             elif frame.type == RESPONSE:
                 self._answer(frame.id, None)
             else:
@@ -177,7 +177,7 @@ class IOChannel:
             self._news.notify_all()
 
     def _keep(self, data: bytes, offset: str) -> None:
-        # An answer that is waited for may stand behind the output.
+        # A response to a pending write may follow the output.
         self._news.wait_for(lambda: self._kept < KEPT or self._expected or self._ended, FULL_TIMEOUT)
         self.offset = offset
         self._output.append(data)
@@ -187,7 +187,7 @@ class IOChannel:
             self._kept -= dropped
             self.lost += dropped
 
-    def _take_error(self, id: str, error: FrameError) -> None:
+    def _handle_error(self, id: str, error: FrameError) -> None:
         if error.start is not None and error.to is not None:
             self.lost += error.to - error.start
             return

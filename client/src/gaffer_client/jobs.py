@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Job:
-    """A job on a node. Each property and method asks the node anew."""
+    """A job on a node. Each property and method sends a request."""
 
     def __init__(self, server: "Server", name: str | JobName) -> None:
         parsed = checked_job_name(name, server.url)
@@ -30,73 +30,73 @@ class Job:
         return f"Job({self.server.url!r}, {self.name!r})"
 
     def info(self) -> "JobInfo":
-        """What the node knows about it (R-45)."""
-        from gaffer.schemas.responses import JobInfo  # brings in the settings of jobs
+        """Return the configuration and state of the job."""
+        from gaffer.schemas.responses import JobInfo  # imports the settings of jobs
 
         return self.server.transport.get(self._path, JobInfo)
 
     def status(self) -> "JobStatus":
-        """The short answer: is it active, and its numbers of processes (R-28)."""
+        """Return a summary: whether the job is active, and its numbers of processes."""
         from gaffer.schemas.responses import JobStatus
 
         return self.server.transport.get(path_of("status", self.name), JobStatus)
 
     def stats(self) -> JobStats:
-        """CPU and memory, in all and of each process (R-48)."""
+        """Return CPU and memory usage, in total and per process."""
         return self.server.transport.get(self._path + "/stats", JobStats)
 
     @property
     def active(self) -> bool:
-        """Whether it is meant to run and has not failed."""
+        """Whether the job is started and has not failed."""
         return self.server.transport.request("GET", self._path + "/state").body.strip() == b"1"
 
     @property
     def running(self) -> int:
-        """How many of its processes are alive."""
+        """The number of running processes."""
         return self.info()["running"]
 
     @property
     def running_out(self) -> int:
-        """How many processes run outside its number, by `commit`."""
+        """The number of processes started by `commit`, which do not count towards `numprocesses`."""
         return self.info()["running_out"]
 
     @property
     def numprocesses(self) -> int:
-        """How many processes it is meant to have."""
+        """The configured number of processes."""
         answer = self.server.transport.get(self._path + "/numprocesses", ProcessCount)
         return answer["numprocesses"]
 
     @property
     def pids(self) -> list[int]:
-        """The internal pids of its processes."""
+        """Gaffer's pids of the processes of the job."""
         return self.server.transport.get(self._path + "/pids", PidList)["pids"]
 
     def start(self) -> None:
-        """Start it, if it is not started."""
+        """Start the job if it is not started."""
         self._set_state(b"1")
 
     def stop(self) -> None:
-        """Stop it: its processes end and are not replaced."""
+        """Stop the job and all its processes."""
         self._set_state(b"0")
 
     def restart(self) -> None:
-        """Replace its processes, as many as configured."""
+        """Restart the job: replace its processes."""
         self._set_state(b"2")
 
     def scale(self, change: int | str) -> int:
-        """Run more or less processes: `2` or `"+2"` more, `-2` or `"-2"` less, `"=2"` in all; the new number (R-50)."""
+        """Change the number of processes by `2`, `"+2"` or `-2`, or set it with `"=2"`; return the new number."""
         return self._set_number(self._path + "/numprocesses", {"scale": change})
 
     def add(self, count: int = 1) -> int:
-        """Run `count` more processes; the new number (R-20)."""
+        """Run `count` more processes; return the new number."""
         return self._set_number(self._template_path + path_of("_add", count))
 
     def sub(self, count: int = 1) -> int:
-        """Run `count` processes less; the new number (R-21)."""
+        """Run `count` fewer processes; return the new number."""
         return self._set_number(self._template_path + path_of("_sub", count))
 
     def commit(self, graceful_timeout: float | None = None, env: Mapping[str, str] | None = None) -> int:
-        """Run one more process that is not kept alive; its internal pid."""
+        """Run one additional process that is not restarted; return its pid (Gaffer's)."""
         given = {"graceful_timeout": graceful_timeout, "env": env}
         answer = self.server.transport.request(
             "POST", self._path + "/commit", document={key: value for key, value in given.items() if value is not None}
@@ -104,7 +104,7 @@ class Job:
         return self.server.transport.decode(answer, NewPid)["pid"]
 
     def kill(self, signal: int | str) -> None:
-        """Send a signal, by number or name, to all its processes."""
+        """Send a signal, by number or name, to all processes of the job."""
         self.server.transport.order("POST", self._path + "/signal", {"signal": signal})
 
     signal = kill

@@ -1,4 +1,4 @@
-"""Who wants to hear of which events; used by all clients that follow something."""
+"""Event listeners, used by all clients that follow events."""
 
 import logging
 import threading
@@ -19,9 +19,9 @@ class _Subscription(NamedTuple):
 
 
 class Listeners:
-    """Calls `listener(event, data)` for the events that a pattern gets.
+    """Calls `listener(event, data)` for events that match its pattern.
 
-    Patterns are dotted prefixes: `proc.web` gets `proc.web.exit`, `.` gets everything. To be used from any thread.
+    Patterns are dotted prefixes: `proc.web` matches `proc.web.exit`, and `.` matches everything. Thread-safe.
     """
 
     def __init__(self) -> None:
@@ -29,14 +29,14 @@ class Listeners:
         self._subscriptions: tuple[_Subscription, ...] = ()
 
     def add(self, pattern: str, listener: Listener, *, once: bool = False) -> None:
-        """Call `listener` from now on, or for the next such event only; the same one is added only once."""
+        """Call `listener` for matching events, or only for the next one; duplicates are ignored."""
         subscription = _Subscription(normal(pattern), listener, once)
         with self._lock:
             if subscription not in self._subscriptions:
                 self._subscriptions += (subscription,)
 
     def remove(self, pattern: str, listener: Listener) -> None:
-        """Undo `add`; what was not added is ignored."""
+        """Undo `add`; unknown listeners are ignored."""
         pattern = normal(pattern)
         with self._lock:
             self._subscriptions = tuple(
@@ -44,7 +44,7 @@ class Listeners:
             )
 
     def deliver(self, event: str, data: Any) -> None:
-        """Call the listeners of this event. What they raise is logged and disturbs nobody else."""
+        """Call the listeners of this event. Exceptions in a listener are logged and do not affect the others."""
         with self._lock:
             called = [known for known in self._subscriptions if match(known.pattern, (event,)) is not None]
             self._subscriptions = tuple(known for known in self._subscriptions if not (known.once and known in called))
@@ -57,7 +57,7 @@ class Listeners:
 
 
 class Bindable:
-    """What has listeners that users bind to its events, and `.` for all."""
+    """Base class of objects with events that listeners can be bound to."""
 
     def __init__(self) -> None:
         self._listeners = Listeners()
@@ -67,7 +67,7 @@ class Bindable:
         self._listeners.add(event, listener)
 
     def unbind(self, event: str, listener: Listener) -> None:
-        """Undo `bind`; unknown ones are ignored."""
+        """Undo `bind`; unknown listeners are ignored."""
         self._listeners.remove(event, listener)
 
     def bind_all(self, listener: Listener) -> None:
@@ -75,5 +75,5 @@ class Bindable:
         self._listeners.add(ALL, listener)
 
     def unbind_all(self, listener: Listener) -> None:
-        """Undo `bind_all`; unknown ones are ignored."""
+        """Undo `bind_all`; unknown listeners are ignored."""
         self._listeners.remove(ALL, listener)

@@ -1,4 +1,4 @@
-"""`LiveLookup`: a copy of what the lookups of a cluster know, kept current by their events."""
+"""`LiveLookup`: a copy of the state of a cluster's lookups, updated by their events."""
 
 import threading
 from collections.abc import Sequence
@@ -14,20 +14,20 @@ from gaffer_client.topology import OutOfStep, Topology
 from gaffer_client.transport import Transport, with_query
 
 WATCH_TIMEOUT = 10.0  # seconds
-HEARTBEAT = 5.0  # seconds between the signs of life that a lookup is asked for
+HEARTBEAT = 5.0  # requested heartbeat interval in seconds
 IDLE_TIMEOUT = 3 * HEARTBEAT
-_GRACE = 1.0  # seconds that the others have once a lookup has sent its map
+_GRACE = 1.0  # seconds to wait for the others once a lookup has sent its snapshot
 
 
 class LiveLookup:
-    """Answers the questions of Lookup from memory; `Lookup.watch` makes one.
+    """Answers the queries of Lookup from memory; created by `Lookup.watch`.
 
-    A question about one job costs a look into a dictionary, unless something about its nodes has changed since.
-    Answers are shared: copy one before you change it. They have no ages, which no event tells.
+    A query about one job is a dictionary lookup unless its nodes have changed since the last one. Responses are shared:
+    copy them before modifying. They contain no ages, which events do not report.
 
-    Lookups whose connection is lost are `unreachable`, and tried again and again; what they said last counts only when
-    all are lost, and then all answers are `stale`. A lookup that has just started is `warming`: while no other has a
-    full map, what it said before counts, too, and answers are `stale`. To be used from any thread, and closed.
+    Lookups whose connection is lost are `unreachable` and are reconnected; their last state is used only if all are
+    lost, and responses are then `stale`. A lookup that has just started is `warming`: while no other one has a full
+    snapshot, its earlier state is used as well, and responses are `stale`. Thread-safe. Close it after use.
     """
 
     def __init__(self, transports: Sequence[Transport]) -> None:
@@ -45,25 +45,25 @@ class LiveLookup:
         self.close()
 
     def close(self) -> None:
-        """End the connections; what is known stays, as stale."""
+        """Close the connections; the current state is kept and marked stale."""
         for follower in self._followers:
             follower.close()
 
     @property
     def urls(self) -> list[str]:
-        """The addresses of the lookups."""
+        """The URLs of the lookups."""
         return self._map.urls
 
     @property
     def failures(self) -> dict[str, GafferClientError]:
-        """Why a lookup is not connected, for each that is not."""
+        """The error of each lookup that is not connected, by URL."""
         with self._lock:
             return dict(self._shared.failures)
 
     def wait(self, timeout: float = WATCH_TIMEOUT) -> bool:
-        """Wait until each lookup has sent its map or failed; whether there is any map.
+        """Wait until each lookup has sent its snapshot or failed; return whether there is any snapshot.
 
-        That is `timeout` seconds at most, and 1 s at most once one has sent its map.
+        Waits up to `timeout` seconds, and up to 1 s once one lookup has sent its snapshot.
         """
         with self._lock:
             if self._shared.news.wait_for(lambda: self._map.is_known or self._shared.has_settled(), timeout):
@@ -71,7 +71,7 @@ class LiveLookup:
             return self._map.is_known
 
     def find_job(self, name: str) -> JobAnswer:
-        """The nodes that have the job `session.name`; no sources when it is unknown."""
+        """Return the nodes that have the job `session.name`; `sources` is empty if it is unknown."""
         answer = self._map.kept_answer(name)
         if answer is not None:
             return answer
@@ -79,39 +79,39 @@ class LiveLookup:
             return self._map.find_job(name)
 
     def find_session(self, sessionid: str) -> JobsAnswer:
-        """The jobs of a session and the nodes that have them; no jobs when it is unknown."""
+        """Return the jobs of a session and the nodes that have them; `jobs` is empty if it is unknown."""
         with self._lock:
             return self._map.find_session(sessionid)
 
     def jobs(self) -> JobsAnswer:
-        """All jobs and the nodes that have them."""
+        """Return all jobs and the nodes that have them."""
         with self._lock:
             return self._map.jobs()
 
     def sessions(self, node: str | None = None) -> SessionsAnswer:
-        """All sessions with their jobs, or those of the nodes with that name."""
+        """Return all sessions with their jobs, or those of the nodes named `node`."""
         with self._lock:
             return self._map.sessions(node)
 
     def nodes(self) -> NodesAnswer:
-        """All nodes."""
+        """Return all nodes."""
         with self._lock:
             return self._map.nodes()
 
 
 class _Shared:
-    """The map of the cluster behind its lock, as followers feed it from their threads."""
+    """The map of the cluster and its lock, updated by the threads of the followers."""
 
     def __init__(self, urls: Sequence[str]) -> None:
         self.news = threading.Condition()
         self.map = ClusterMap(urls)
-        self.failures: dict[str, GafferClientError] = {}  # of those that are not connected
+        self.failures: dict[str, GafferClientError] = {}  # by URL, while not connected
 
     def handle(self, url: str, event: str, message: Any, position: str) -> None:
-        """An event of a lookup; raises OutOfStep."""
+        """Process an event of a lookup; raise OutOfStep."""
         fresh = Topology() if event == "snapshot" else None
         if fresh is not None:
-            fresh.handle(event, message)  # takes a while, in which others go on with the map before
+            fresh.handle(event, message)  # slow, so outside the lock
         with self.news:
             if fresh is not None:
                 self.map.put(url, fresh, position)
@@ -120,25 +120,25 @@ class _Shared:
             self.news.notify_all()
 
     def opened(self, url: str) -> None:
-        """There is a connection."""
+        """Record that a lookup is connected."""
         with self.news:
             self.failures.pop(url, None)
             self.map.set_connected(url, True)
 
     def lost(self, url: str, why: GafferClientError) -> None:
-        """There is none any more, or still none."""
+        """Record that a lookup is not connected."""
         with self.news:
             self.failures[url] = why
             self.map.set_connected(url, False)
             self.news.notify_all()
 
     def has_settled(self) -> bool:
-        """Whether each lookup has sent its map or failed; called with the lock held."""
+        """Return whether each lookup has sent its snapshot or failed; called with the lock held."""
         return all(self.map.has_map_of(url) or url in self.failures for url in self.map.urls)
 
 
 class _Follower:
-    """Follows one lookup in a thread of its own, and begins anew when its events don't fit."""
+    """Follows one lookup in a separate thread, and starts over if its events are inconsistent."""
 
     def __init__(self, transport: Transport, shared: _Shared) -> None:
         self._transport = transport
@@ -149,11 +149,11 @@ class _Follower:
         self._thread = threading.Thread(target=self._run, name=f"events of {transport.url}", daemon=True)
 
     def start(self) -> None:
-        """Begin."""
+        """Start the thread."""
         self._thread.start()
 
     def close(self) -> None:
-        """End, and wait for that."""
+        """Stop the thread and wait for its end."""
         with self._lock:
             self._ended.set()
             self._watcher.stop()
@@ -172,7 +172,7 @@ class _Follower:
 
     def _lost(self, error: GafferClientError | None) -> None:
         url = self._transport.url
-        self._shared.lost(url, error or Unreachable(f"the events of {url} have ended", url=url))
+        self._shared.lost(url, error or Unreachable(f"{url} closed the event stream", url=url))
 
     def _run(self) -> None:
         backoff = Backoff()

@@ -1,4 +1,4 @@
-"""Where the node of this host is when no address is given."""
+"""Default address of the node of this host."""
 
 import os
 from collections.abc import Iterator, Mapping
@@ -16,10 +16,10 @@ _TIMEOUT = 1.0  # seconds
 
 
 def default_url(environ: Mapping[str, str]) -> str:
-    """The unix socket of gafferd in a default state directory, `http://127.0.0.1:5000` when nobody answers there.
+    """Return the unix socket of gafferd in a default state directory, or `http://127.0.0.1:5000` if none responds.
 
-    Any user may take a port while gafferd is down, but only its owner serves a socket in a state directory. A user's
-    own node comes before that of the host.
+    While gafferd is down, any user can listen on its port, but only its owner can serve a socket in its state
+    directory. The user's own node takes precedence over that of the host.
     """
     for folder in _state_dirs(environ):
         url = f"unix:{folder / _SOCKET}"

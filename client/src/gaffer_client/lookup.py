@@ -1,4 +1,4 @@
-"""`Lookup`: asks the lookups of a cluster, all at once, which node runs what."""
+"""`Lookup`: queries all lookups of a cluster in parallel."""
 
 import time
 from collections import OrderedDict
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from gaffer_client.event_socket import LookupSocket
 
 DEFAULT_TIMEOUT = 5.0
-REMEMBERED = 256  # answers that are kept for the time when nobody answers; those that were asked for longest ago go
+REMEMBERED = 256  # responses kept for when no lookup responds; the least recently used ones are dropped
 
 T = TypeVar("T")
 
@@ -37,24 +37,25 @@ class _Reply(NamedTuple):
 
 
 class Lookup:
-    """The lookups at `urls`, as one.
+    """A client for the lookups at `urls`.
 
-    Every question goes to all of them, and their answers are merged: what the lookup that is furthest says about a
-    node counts. Answers are the documents of the matching route of gaffer_lookupd, with
-    `lookups: {"agree": [url], "unreachable": [url]}` added: those whose own answer is the merged one, and those that
-    gave none (`failures` says why). `stale` is true when the answer may be out of date; `epoch` and `seq`, which
-    belong to one lookup, are left out when several are asked.
+    Each query is sent to all lookups, and their responses are merged: for each node, the lookup with the latest state
+    of that node is used. Responses are the documents of the matching routes of gaffer_lookupd, plus
+    `lookups: {"agree": [url], "unreachable": [url]}`: the lookups whose own response equals the merged one, and those
+    that did not respond (see `failures`). `stale` is true if the response may be out of date. `epoch` and `seq`,
+    which belong to a single lookup, are left out if there are several.
 
-    A lookup that hangs holds up no question that another answers: after the first good answer the others have 0.2 s,
-    and those that let it pass are not awaited for the next 30 s. A lookup that has just started is `warming`: while no
-    other has a good answer, what it said before it stopped is merged with what it has heard since, marked stale.
+    A lookup that hangs does not delay the others: after the first good response, the rest have 0.2 s, and lookups that
+    miss this deadline are not waited for during the next 30 s. A lookup that has just started is `warming`: while no
+    other lookup has a good response, its responses from before the restart are merged with its current ones and
+    marked stale.
 
-    When nobody can be reached, `stale="answer"` repeats the last answer to the same question, marked stale, and
-    `stale="raise"` raises Unreachable, as for a question that was never answered. Other errors are raised when none
-    of the lookups answers, the one of the first.
+    If no lookup is reachable, `stale="answer"` returns the last response to the same query, marked stale;
+    `stale="raise"` raises Unreachable, as does a query without an earlier response. If all lookups fail in other ways,
+    the error of the first one is raised.
 
-    `api_key` is sent to each: the cluster key, where readers need one. `cacert`, `certfile` and `keyfile` are PEM
-    files for https; `timeout` is in seconds. Not for use by several threads at once; see `watch`.
+    `api_key` is sent to each lookup: the cluster key, if readers need one. `cacert`, `certfile` and `keyfile` are PEM
+    files for https; `timeout` is in seconds. Not thread-safe; see `watch`.
     """
 
     def __init__(
@@ -69,7 +70,7 @@ class Lookup:
         timeout: float = DEFAULT_TIMEOUT,
     ) -> None:
         if stale not in ("answer", "raise"):
-            raise ValueError(f"stale={stale!r}: say answer or raise")
+            raise ValueError(f"stale={stale!r}: use answer or raise")
         transports = [
             Transport(
                 url,
@@ -77,28 +78,28 @@ class Lookup:
                 cacert=cacert,
                 certfile=certfile,
                 keyfile=keyfile,
-                insecure=True,  # nodes show lookupd the same key over plain http, and it runs as a user of its own
+                insecure=True,  # nodes send the same key over plain http, and lookupd runs as another user
                 timeout=timeout,
             )
             for url in ([urls] if isinstance(urls, str) else urls)
         ]
         self._transports = {transport.url: transport for transport in transports}
         if not self._transports:
-            raise ValueError("a Lookup needs at least one address")
+            raise ValueError("at least one address is required")
         self._panel: Panel[_Reply] = Panel(self._transports)
         self._timeout = timeout
         self._repeats = stale == "answer"
-        self._views: OrderedDict[str, dict[str, View]] = OrderedDict()  # what each said last when it was not warming
+        self._views: OrderedDict[str, dict[str, View]] = OrderedDict()  # the last views that were not warming
         self._last: OrderedDict[str, tuple[Merged, dict[str, Any]]] = OrderedDict()
         self.failures: dict[str, GafferClientError] = {}
 
     @property
     def urls(self) -> list[str]:
-        """The addresses that are asked."""
+        """The URLs of the lookups."""
         return list(self._transports)
 
     def close(self) -> None:
-        """Close the connections; the next question opens them again."""
+        """Close the connections; the next query reopens them."""
         self._panel.close()
 
     def __enter__(self) -> Self:
@@ -108,24 +109,24 @@ class Lookup:
         self.close()
 
     def watch(self, timeout: float = WATCH_TIMEOUT) -> LiveLookup:
-        """Keep a copy of what they know, current by their events, which answers the same questions without asking.
+        """Return a live copy of the cluster state, updated by events, which answers the same queries from memory.
 
-        Returns when each of them has sent its map or failed once, at the latest after `timeout` seconds; raises what
-        a question raises when none has. The copy is to be closed.
+        Waits until each lookup has sent its snapshot or failed once, up to `timeout` seconds. Raises the same errors as
+        a query if none has sent one. Close the copy after use.
         """
-        live = LiveLookup([transport.again() for transport in self._transports.values()])
+        live = LiveLookup([transport.clone() for transport in self._transports.values()])
         try:
             if not live.wait(timeout):
-                raise nobody_answered(live.failures or {url: _no_map(url, timeout) for url in live.urls})
+                raise no_response(live.failures or {url: _no_map(url, timeout) for url in live.urls})
         except BaseException:
             live.close()
             raise
         return live
 
     def watchers(self, on_lost: Callable[[str, GafferClientError | None], object] | None = None) -> list[Watcher]:
-        """For each lookup a Watcher of its changes, of which the first is the whole map.
+        """Return a Watcher of the changes of each lookup; the first event is a snapshot.
 
-        `on_lost(url, error)` is called before it connects again.
+        `on_lost(url, error)` is called before each reconnection.
         """
         path = with_query("/events", {"heartbeat": f"{HEARTBEAT:g}"})
         several = len(self._transports) > 1
@@ -141,41 +142,41 @@ class Lookup:
         ]
 
     def sockets(self, *, ping_interval: float = 15.0) -> "list[LookupSocket]":
-        """For each lookup a websocket on which it tells its changes; to be started, and closed.
+        """Return a websocket for the changes of each lookup; start and close each one.
 
-        One that is silent for `ping_interval` seconds is pinged (LP-44).
+        A connection that is silent for `ping_interval` seconds is pinged.
         """
-        from gaffer_client.event_socket import LookupSocket  # brings in what websockets need
+        from gaffer_client.event_socket import LookupSocket  # imports websockets
 
-        return [LookupSocket(transport.again(), ping_interval=ping_interval) for transport in self._transports.values()]
+        return [LookupSocket(transport.clone(), ping_interval=ping_interval) for transport in self._transports.values()]
 
     def nodes(self) -> NodesAnswer:
-        """All nodes (LP-33)."""
+        """Return all nodes."""
         return composing.nodes_answer(*self._ask("/nodes", NodesResponse, lambda document: {}))
 
     def sessions(self, node: str | None = None) -> SessionsAnswer:
-        """All sessions with their jobs (LP-34), or those of the nodes with that name (LP-35)."""
+        """Return all sessions with their jobs, or those of the nodes named `node`."""
         path = "/sessions" if node is None else path_of("sessions", node)
         return composing.sessions_answer(*self._ask(path, SessionsResponse, _jobs_of_sessions))
 
     def jobs(self) -> JobsAnswer:
-        """All jobs and the nodes that have them (LP-36)."""
+        """Return all jobs and the nodes that have them."""
         return composing.jobs_answer(*self._ask("/jobs", JobsResponse, _jobs_of_list))
 
     def find_job(self, name: str) -> JobAnswer:
-        """The nodes that have the job `session.name` (LP-37); no sources when it is unknown."""
+        """Return the nodes that have the job `session.name`; `sources` is empty if it is unknown."""
         merged, rest = self._ask(
             "/findJob", SourcesResponse, lambda document: {name: document["sources"]}, query={"name": name}
         )
         return composing.job_answer(merged, rest, name)
 
     def find_session(self, sessionid: str) -> JobsAnswer:
-        """The jobs of a session and the nodes that have them (LP-38); no jobs when it is unknown."""
+        """Return the jobs of a session and the nodes that have them; `jobs` is empty if it is unknown."""
         found = self._ask("/findSession", JobsResponse, _jobs_of_list, query={"sessionid": sessionid})
         return composing.jobs_answer(*found)
 
     def opinions(self, name: str) -> dict[str, View | GafferClientError]:
-        """What each of them says: all nodes that it knows, and which have the job `name`; or why it says nothing."""
+        """Return the view of each lookup (all nodes, and those with the job `name`), or its error."""
         replies = self._replies(
             "/findJob", SourcesResponse, lambda document: {name: document["sources"]}, {"name": name}, grace=LATE
         )
@@ -184,7 +185,7 @@ class Lookup:
     def _ask(
         self, path: str, shape: type[Any], jobs_of: _JobsOf, query: Mapping[str, str] | None = None
     ) -> tuple[Merged, dict[str, Any]]:
-        """Ask all; the merged content, and the rest of the answer to put it in."""
+        """Query all lookups; return the merged content and the other fields of the response."""
         several = len(self._transports) > 1
         outcomes = self._replies(path, shape, jobs_of, query, with_nodes=several)
         replies = [outcome for outcome in outcomes.values() if isinstance(outcome, _Reply)]
@@ -202,7 +203,7 @@ class Lookup:
         return merged, rest
 
     def _earlier(self, question: str, views: Sequence[View]) -> list[View]:
-        """What lookups said to the question when they were not warming; remembers what they say now."""
+        """Return earlier views for the query, from when the lookups were not warming; store the current ones."""
         earlier = self._views.get(question, {})
         _remember(self._views, question, {**earlier, **{view.url: view for view in views if not view.warming}})
         return list(earlier.values())
@@ -217,17 +218,17 @@ class Lookup:
         with_nodes: bool = True,
         grace: float = GRACE,
     ) -> dict[str, _Reply | GafferClientError]:
-        """The answer of each; `with_nodes` with all nodes that it knows, which merging needs."""
+        """Return the response of each lookup; `with_nodes` adds all its nodes, which merging needs."""
 
         deadline = time.monotonic() + self._timeout
 
         def fetch(transport: Transport) -> _Reply:
             ask_nodes = partial(transport.get, "/nodes", NodesResponse, deadline=deadline)
-            # The nodes come first, so that a node is at least as far in the second answer as in the first.
+            # Nodes first, so that each node is at least as recent in the second response as in the first.
             nodes = ask_nodes() if with_nodes and path != "/nodes" else None
             document = transport.get(path, shape, query=query, deadline=deadline)
             if nodes is None and path != "/nodes" and document.get("warming"):
-                nodes = ask_nodes()  # which nodes are back, to know what replaces the earlier answer
+                nodes = ask_nodes()  # to find which nodes are back and replace their earlier entries
             known = nodes or document
             view = View(
                 url=transport.url,
@@ -242,10 +243,10 @@ class Lookup:
         return self._panel.ask(fetch, lambda reply: reply.is_good, timeout=self._timeout, grace=grace)
 
     def _repeat(self, question: str) -> tuple[Merged, dict[str, Any]]:
-        """The last answer to a question that nobody answers now."""
+        """Return the last response to a query that no lookup responds to now."""
         refused = any(isinstance(e, StatusError) and not isinstance(e, ServerError) for e in self.failures.values())
         if refused or not self._repeats or question not in self._last:
-            raise nobody_answered(self.failures)
+            raise no_response(self.failures)
         merged, rest = self._last[question]
         self._last.move_to_end(question)
         return merged, {**rest, "stale": True, "lookups": {"agree": [], "unreachable": list(self.failures)}}
@@ -266,8 +267,8 @@ def _jobs_of_list(document: JobsResponse) -> dict[str, list[JobSource]]:
     return {job["name"]: job["sources"] for job in document["jobs"]}
 
 
-def nobody_answered(failures: Mapping[str, GafferClientError]) -> GafferClientError:
-    """The error for lookups of which none answers, from why each did not."""
+def no_response(failures: Mapping[str, GafferClientError]) -> GafferClientError:
+    """Return the error to raise if no lookup responded, from the error of each."""
     errors = list(failures.values())
     if len(errors) == 1:
         return errors[0]

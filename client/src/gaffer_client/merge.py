@@ -1,9 +1,9 @@
-"""Merging what several lookups know into one answer. Pure: no I/O, no clock.
+"""Merges the views of several lookups into one response. Pure: no I/O, no clock.
 
-Lookups have no consensus: each holds what nodes told it, and may be behind. For each node the lookup that is
-furthest (incarnation, then seq, then the one that hears it) is believed, and everything about that node comes from
-it. A node that any lookup hears is not suspect. A tombstone removes a node unless it has started again
-since, or another lookup still hears it; a node that left is gone wherever an earlier change of it is still listed.
+Lookups have no consensus: each stores the announcements it received and may be behind. For each node, everything comes
+from the lookup with its latest state (by incarnation, then seq, then contact with the node). A node in contact with any
+lookup is not suspect. A tombstone removes a node unless the node has restarted since or another lookup is still in
+contact with it; a node that left is removed from all lookups that still list an earlier state of it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,10 +22,10 @@ ALIVE: Final = "alive"
 
 @dataclass(frozen=True)
 class View:
-    """What the lookup at `url` knows: nodes, and for each job the nodes that run it.
+    """The state of the lookup at `url`: nodes, and the nodes that run each job.
 
-    A lookup that is `warming` has started a moment ago and does not know all nodes yet. Its view from before is
-    `earlier`: it helps out, and is no answer by itself.
+    A `warming` lookup has just started and may not know all nodes yet. An `earlier` view is from before its restart: it
+    only supplements other views.
     """
 
     url: str
@@ -38,7 +38,7 @@ class View:
 
 
 class Merged(NamedTuple):
-    """One answer out of many; `agree` holds the urls of the views that say the same by themselves."""
+    """The merged views; `agree` contains the URLs of the views that equal the result."""
 
     nodes: list[AgedNodeInfo]
     jobs: dict[str, list[JobSource]]
@@ -47,66 +47,66 @@ class Merged(NamedTuple):
 
 
 class _Position(NamedTuple):
-    """How far a lookup has followed a node; the greatest is believed.
+    """How recent the state of a node in a lookup is; the greatest wins.
 
-    Orders to drain are numbered. Peers that do not number them, as before, are believed where they are not draining.
+    Drain orders are numbered. For peers of earlier versions, which do not number them, the state that is not draining
+    wins.
     """
 
     incarnation: int
     seq: int
-    hearing: int
+    contact: int
 
 
-class _Sighting(NamedTuple):
+class _Entry(NamedTuple):
     position: _Position
     node: AgedNodeInfo
     view: View
 
 
 def merge(views: Sequence[View]) -> Merged:
-    """Merge the views of the lookups that answered; the order is that of node and job names."""
-    sightings: dict[NodeKey, list[_Sighting]] = {}
+    """Merge the views of the lookups that responded, sorted by node and job name."""
+    entries: dict[NodeKey, list[_Entry]] = {}
     for view in views:
-        for key, sighting in _sightings(view).items():
-            sightings.setdefault(key, []).append(sighting)
-    graves = [tombstone for view in views for tombstone in view.tombstones]
+        for key, entry in _entries(view).items():
+            entries.setdefault(key, []).append(entry)
+    tombstones = [tombstone for view in views for tombstone in view.tombstones]
 
-    believed: dict[NodeKey, _Sighting] = {}
-    for key, seen in sightings.items():
-        best = max(seen, key=lambda sighting: (sighting.position, not sighting.view.stale))
-        same_life = [sighting for sighting in seen if sighting.position.incarnation == best.position.incarnation]
-        heard = max(same_life, key=lambda sighting: (sighting.position.hearing, -(sighting.node.get("age_ms") or 0)))
-        if not any(_buries(grave, key, best.position, heard.position.hearing) for grave in graves):
-            believed[key] = best._replace(node=_with_status(best.node, heard.node, [s.node for s in same_life]))
+    chosen: dict[NodeKey, _Entry] = {}
+    for key, seen in entries.items():
+        best = max(seen, key=lambda entry: (entry.position, not entry.view.stale))
+        same_life = [entry for entry in seen if entry.position.incarnation == best.position.incarnation]
+        heard = max(same_life, key=lambda entry: (entry.position.contact, -(entry.node.get("age_ms") or 0)))
+        if not any(_removes(tombstone, key, best.position, heard.position.contact) for tombstone in tombstones):
+            chosen[key] = best._replace(node=_with_status(best.node, heard.node, [s.node for s in same_life]))
 
     jobs: dict[str, list[JobSource]] = {}
     for name in sorted({name for view in views for name in view.jobs}):
         sources = [
-            _with_node(source, believed[key].node)
+            _with_node(source, chosen[key].node)
             for view in views
             for source in view.jobs.get(name, ())
-            if (key := node_key(source["node_info"])) in believed and believed[key].view is view
+            if (key := node_key(source["node_info"])) in chosen and chosen[key].view is view
         ]
         if sources:
             jobs[name] = sorted(sources, key=lambda source: _order(source["node_info"]))
-    result = (_positions(believed), _content(jobs))
+    result = (_positions(chosen), _content(jobs))
     return Merged(
-        nodes=sorted((sighting.node for sighting in believed.values()), key=_order),
+        nodes=sorted((entry.node for entry in chosen.values()), key=_order),
         jobs=jobs,
-        stale=bool(views)
-        and (all(v.stale for v in views) or any(sighting.view.stale for sighting in believed.values())),
+        stale=bool(views) and (all(v.stale for v in views) or any(entry.view.stale for entry in chosen.values())),
         agree=[
             view.url
             for view in views
-            if not view.earlier and (_positions(_sightings(view)), _content(view.jobs)) == result
+            if not view.earlier and (_positions(_entries(view)), _content(view.jobs)) == result
         ],
     )
 
 
 def bridged(views: Sequence[View], earlier: Sequence[View]) -> list[View]:
-    """The views, and while none is good what the lookups that are warming knew before.
+    """Return the views and, if none is good, the earlier views of warming lookups.
 
-    A view is good when it is not stale. What warming lookups have heard since is newer, so merging prefers it.
+    A view is good if it is not stale. The current state of warming lookups is newer, so merging prefers it.
     """
     if any(not view.stale for view in views):
         return list(views)
@@ -115,38 +115,38 @@ def bridged(views: Sequence[View], earlier: Sequence[View]) -> list[View]:
 
 
 def node_key(node: AgedNodeInfo) -> NodeKey:
-    """What makes a node the same in the answers of several lookups: its id, for older nodes name and origin."""
+    """Return the key of a node across lookups: its id, or name and origin for older nodes."""
     return node.get("id") or (node["name"], node["origin"])
 
 
-def _sightings(view: View) -> dict[NodeKey, _Sighting]:
-    """Each node of a view, as its best entry describes it: it may be listed by itself and in its jobs."""
-    found: dict[NodeKey, _Sighting] = {}
+def _entries(view: View) -> dict[NodeKey, _Entry]:
+    """Return the most recent entry of each node of a view, which may be listed separately and in its jobs."""
+    found: dict[NodeKey, _Entry] = {}
     listed = [*view.nodes, *(source["node_info"] for sources in view.jobs.values() for source in sources)]
     for node in listed:
-        sighting = _Sighting(_position(node), node, view)
+        entry = _Entry(_position(node), node, view)
         key = node_key(node)
-        if key not in found or found[key].position < sighting.position:
-            found[key] = sighting
+        if key not in found or found[key].position < entry.position:
+            found[key] = entry
     return found
 
 
 def _position(node: AgedNodeInfo) -> _Position:
     status = node.get("status", "alive")
-    hearing = 0 if status == SUSPECT else 1 if status == DRAINING else 2
-    return _Position(node.get("incarnation") or 0, node.get("seq") or 0, hearing)
+    contact = 0 if status == SUSPECT else 1 if status == DRAINING else 2
+    return _Position(node.get("incarnation") or 0, node.get("seq") or 0, contact)
 
 
-def _buries(grave: Tombstone, key: NodeKey, position: _Position, hearing: int) -> bool:
-    if grave["id"] != key or grave["incarnation"] < position.incarnation:
+def _removes(tombstone: Tombstone, key: NodeKey, position: _Position, contact: int) -> bool:
+    if tombstone["id"] != key or tombstone["incarnation"] < position.incarnation:
         return False
-    if grave["incarnation"] > position.incarnation or hearing == 0:
+    if tombstone["incarnation"] > position.incarnation or contact == 0:
         return True
-    return grave.get("reason") == LEFT and grave["seq"] > position.seq  # leaving is a change with a number of its own
+    return tombstone.get("reason") == LEFT and tombstone["seq"] > position.seq  # leaving is a numbered change itself
 
 
 def _with_status(node: AgedNodeInfo, heard: AgedNodeInfo, same_life: Sequence[AgedNodeInfo]) -> AgedNodeInfo:
-    """`node`, not suspect when `heard`, the entry of the lookup that hears it best, is not; with a conflict of any."""
+    """Return `node` with the status of `heard`, the entry with the best contact, and with any reported conflict."""
     merged = node.copy()
     if "status" in heard:
         merged["status"] = heard["status"]
@@ -160,7 +160,7 @@ def _with_status(node: AgedNodeInfo, heard: AgedNodeInfo, same_life: Sequence[Ag
 
 
 def _is_draining(node: AgedNodeInfo) -> bool | None:
-    """Whether the node drains, None when its entry does not say so because it is suspect."""
+    """Return whether the node is draining, or None if unknown because the node is suspect."""
     if "draining" in node:
         return node["draining"]
     return None if node.get("status") == SUSPECT else node.get("status") == DRAINING
@@ -180,8 +180,8 @@ def _order(node: AgedNodeInfo) -> tuple[str, str, str]:
     return node["name"], node["origin"], node.get("id") or ""
 
 
-def _positions(sightings: Mapping[NodeKey, _Sighting]) -> dict[NodeKey, tuple[int, int]]:
-    return {key: sighting.position[:2] for key, sighting in sightings.items()}
+def _positions(entries: Mapping[NodeKey, _Entry]) -> dict[NodeKey, tuple[int, int]]:
+    return {key: entry.position[:2] for key, entry in entries.items()}
 
 
 def _content(jobs: Mapping[str, Sequence[JobSource]]) -> set[tuple[str, NodeKey, tuple[int, ...]]]:

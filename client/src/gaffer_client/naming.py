@@ -1,4 +1,4 @@
-"""Names: of jobs before they become a part of a path, of nodes in front of people."""
+"""Names of jobs in paths, and of nodes for display."""
 
 from urllib.parse import urlsplit
 
@@ -9,7 +9,7 @@ from gaffer_client.errors import BadRequest
 
 
 def checked_job_name(name: object, url: str, session: str | None = None) -> JobName:
-    """The name of a job on the node at `url`, of the session `default` unless it says another; raises BadRequest."""
+    """Return the parsed job name, in the session `default` if it has none; raise BadRequest if it is invalid."""
     try:
         return parse_job_name(str(name or ""), session or DEFAULT_SESSION)
     except GafferError as error:
@@ -19,12 +19,12 @@ def checked_job_name(name: object, url: str, session: str | None = None) -> JobN
 
 
 def in_state(state: str) -> str:
-    """The state of a job as it follows "is": `running`, `in backoff`."""
+    """Return the state of a job for use after "is": `running`, `in backoff`."""
     return f"in {state}" if state == "backoff" else state
 
 
 def display_name(node: NodeInfo) -> str:
-    """The name of a node, with its address (`web1@10.0.0.7:5000`) when another node has the same name."""
+    """Return the name of a node, with its address (`web1@10.0.0.7:5000`) if the name is not unique."""
     if not node.get("conflict"):
         return node["name"]
     try:

@@ -1,4 +1,4 @@
-"""`Server`: one node, over its HTTP API."""
+"""`Server`: client of the HTTP API of one node."""
 
 import os
 from collections.abc import Callable, Iterable, Mapping
@@ -22,22 +22,21 @@ DEFAULT_HEARTBEAT = 30.0  # seconds
 
 
 class Server:
-    """The node at `url`: `http://host:port`, `https://host:port` or `unix:/path`.
+    """A client of the node at `url`: `http://host:port`, `https://host:port` or `unix:/path`.
 
-    Without a `url` it is the node of this host: by its unix socket in a default state directory, else at
-    `http://127.0.0.1:5000`.
+    The default is the node of this host: its unix socket in a default state directory, else `http://127.0.0.1:5000`.
 
-    `api_key` is sent with each request. `cacert` is a PEM file with the authorities to trust, `certfile` and
-    `keyfile` the client's own certificate; `timeout`, in seconds, bounds a whole exchange, of which connecting takes 5
-    at most. Usable as a context manager. Not for use by several threads at once.
+    `api_key` is sent with each request. `cacert` is a PEM file with the CA certificates to trust, `certfile` and
+    `keyfile` are the client certificate and its key; `timeout` limits a whole exchange, in seconds, of which at most 5
+    are used to connect. Usable as a context manager. Not thread-safe.
 
-    A key, and the environment of a job, are sent over https, or to a server on this host that runs as the same user
-    or root; elsewhere only when `insecure`, else UntrustedServer is raised. Never give the key to a Server whose `url`
-    comes from a lookup unless you know the address.
+    The key and job environments are sent only over https or to a server on this host that runs as the same user or
+    root, unless `insecure`; otherwise, UntrustedServer is raised. Do not pass a key with a `url` from a lookup unless
+    you trust the address.
 
-    Job names are `session.name`, or bare for the session `default`. Every method raises Unreachable when the node
-    doesn't answer, MalformedAnswer when it doesn't answer like a node, and a StatusError (NotFound, Conflict...)
-    when it refuses.
+    Job names are `session.name`, or `name` for the session `default`. Every method raises Unreachable if the node does
+    not respond, MalformedAnswer if its response is invalid, and a StatusError (NotFound, Conflict...) if it returns an
+    error.
     """
 
     def __init__(
@@ -67,7 +66,7 @@ class Server:
         return self.transport.url
 
     def close(self) -> None:
-        """Close the connection; the next request opens it again."""
+        """Close the connection; the next request reopens it."""
         self.transport.close()
 
     def __enter__(self) -> Self:
@@ -80,37 +79,37 @@ class Server:
 
     @property
     def version(self) -> str:
-        """The version of the node's gafferd."""
+        """The gafferd version of the node."""
         return self.transport.get("/version", VersionInfo)["version"]
 
     def ping(self) -> bool:
-        """True when the node answers that it is well."""
+        """Return whether the node reports that it is up."""
         return self.transport.request("GET", "/ping").body.strip() == b"OK"
 
     def health(self) -> HealthInfo:
-        """How the node is, and whether it reaches its lookups."""
+        """Return the health of the node and its connections to lookups."""
         return self.transport.get("/health", HealthInfo)
 
     def drained(self) -> DrainState:
-        """How far the node is out of service."""
+        """Return the drain state of the node."""
         return self.transport.get("/drain", DrainState)
 
     def drain(self) -> DrainState:
-        """Take the node out of service: lookups are told, then its processes end; it takes a while, see `drained`."""
+        """Start draining: lookups stop listing the node's processes, which are then stopped. Poll `drained`."""
         return self.transport.decode(self.transport.request("POST", "/drain"), DrainState)
 
     def resume(self) -> DrainState:
-        """Put the node back into service: its jobs start again."""
+        """Put the node back into service and start its jobs again."""
         return self.transport.decode(self.transport.request("DELETE", "/drain"), DrainState)
 
     # Sessions and jobs
 
     def sessions(self) -> list[str]:
-        """The sessions that have jobs."""
+        """Return the sessions that have jobs."""
         return self.transport.get("/sessions", SessionList)["sessions"]
 
     def jobs(self, session: str | None = None) -> list[str]:
-        """The qualified names of all jobs, or those of a session; NotFound when there is no such session."""
+        """Return the qualified names of all jobs, or those of a session; raise NotFound if it does not exist."""
         path = "/jobs" if session is None else path_of("jobs", session)
         return self.transport.get(path, JobList)["jobs"]
 
@@ -120,17 +119,17 @@ class Server:
             callback(self, Job(self, name))
 
     def job_exists(self, name: str) -> bool:
-        """Whether the node has a job of that name."""
+        """Return whether the node has a job with this name."""
         return self.transport.exists(path_of("jobs", *self._job_name(name)))
 
     def get_job(self, name: str) -> "Job":
-        """The job of that name, which must exist."""
+        """Return the job with this name; raise NotFound if it does not exist."""
         job = Job(self, name)
         job.info()
         return job
 
     def load(self, config: Mapping[str, Any], session: str | None = None, *, start: bool | None = None) -> "Job":
-        """Add a job; `config` is its description (`name`, `cmd`...). Raises Conflict when the name is taken.
+        """Add a job; `config` is its description (`name`, `cmd`...). Raises Conflict if the name already exists.
 
         `start` overrides the key `start` of the description (default true).
         """
@@ -139,7 +138,7 @@ class Server:
         return Job(self, name)
 
     def load_all(self, configs: Iterable[Mapping[str, Any]], session: str, *, start: bool | None = None) -> None:
-        """Add several jobs to a session: all of them, or none when one is wrong or its name is taken."""
+        """Add several jobs to a session: all, or none if one is invalid or its name already exists."""
         document = {"jobs": [_with_start(config, start) for config in configs]}
         self.transport.order("POST", path_of("jobs", session), document)
 
@@ -150,107 +149,107 @@ class Server:
         return Job(self, name)
 
     def unload(self, name: str) -> None:
-        """Stop a job and forget it."""
+        """Stop and remove a job."""
         self.transport.order("DELETE", path_of("jobs", *self._job_name(name)))
 
     def reload(self, name: str) -> None:
-        """Restart the instances of a job with its present description."""
+        """Restart the processes of a job with its current description."""
         Job(self, name).restart()
 
     # Processes
 
     def pids(self) -> list[int]:
-        """The internal pids of all running processes."""
+        """Return Gaffer's pids of all running processes."""
         return self.transport.get("/pids", PidList)["pids"]
 
     def is_process(self, pid: int) -> bool:
-        """Whether there is a running process with that internal pid."""
+        """Return whether a process with this pid (Gaffer's) is running."""
         return self.transport.exists(path_of(pid))
 
     def get_process(self, pid: int) -> "Process":
-        """The process with that internal pid, which must exist."""
+        """Return the process with this pid (Gaffer's); raise NotFound if it does not exist."""
         process = Process(self, pid)
         process.info()
         return process
 
-    # Templates, the API of 0.4: a template is a job
+    # Templates, the API of 0.4. A template is a job.
 
     def processes(self) -> list[str]:
-        """The names of all templates (R-10)."""
+        """Return the names of all templates."""
         return self.transport.get("/processes", list[str])
 
     def running(self) -> list[int]:
-        """The internal pids of all running processes (R-10)."""
+        """Return Gaffer's pids of all running processes."""
         return self.transport.get("/processes", list[int], query={"running": "true"})
 
     def template(self, name: str) -> dict[str, Any]:
-        """The description of a template, with all its settings (R-13)."""
+        """Return the description of a template, with all its settings."""
         return self.transport.get(self._template_path(name), dict[str, Any])
 
     def add_process(self, config: Mapping[str, Any], *, start: bool | None = None) -> None:
-        """Add a template (R-11); raises Conflict when the name is taken."""
+        """Add a template; raise Conflict if the name already exists."""
         self.transport.order("POST", "/processes", _with_start(config, start))
 
     def update_process(self, config: Mapping[str, Any], *, start: bool | None = None) -> None:
-        """Replace the template that `config` names (R-14)."""
+        """Replace the template that `config` names."""
         self.transport.order("PUT", self._template_path(config.get("name")), _with_start(config, start))
 
     def save_process(self, config: Mapping[str, Any], *, start: bool | None = None) -> None:
-        """Add a template, or replace it when there is one of that name."""
+        """Add a template, or replace the existing one with the same name."""
         if self.transport.exists(self._template_path(config.get("name"))):
             self.update_process(config, start=start)
         else:
             self.add_process(config, start=start)
 
     def remove_process(self, name: str) -> None:
-        """Stop a template's processes and forget it (R-15)."""
+        """Stop and remove a template."""
         self.transport.order("DELETE", self._template_path(name))
 
     def send_signal(self, name_or_pid: str | int, signal: int | str) -> None:
-        """Send a signal, by number or name, to the processes of a template or to the one with that pid (R-22, R-27)."""
+        """Send a signal, by number or name, to the processes of a template or to one process by its pid."""
         pid = name_or_pid if isinstance(name_or_pid, int) else parse_pid(name_or_pid)
         path = self._template_path(name_or_pid) if pid is None else path_of("processes", pid)
         self.transport.order("POST", path + path_of("_signal", signal))
 
-    # Groups, the name that 0.4 had for sessions other than `default`
+    # Groups, the name in 0.4 for sessions other than `default`
 
     def groups(self) -> list[str]:
-        """The groups that have jobs (R-29)."""
+        """Return the groups that have jobs."""
         return self.transport.get("/groups", list[str])
 
     def get_group(self, name: str) -> list[str]:
-        """The jobs of a group, as `group:name` (R-30)."""
+        """Return the jobs of a group, as `group:name`."""
         return self.transport.get(path_of("groups", name), list[str])
 
     def start_group(self, name: str) -> None:
-        """Start all jobs of a group (R-31)."""
+        """Start all jobs of a group."""
         self.transport.order("POST", path_of("groups", name, "_start"))
 
     def stop_group(self, name: str) -> None:
-        """Stop all jobs of a group (R-31)."""
+        """Stop all jobs of a group."""
         self.transport.order("POST", path_of("groups", name, "_stop"))
 
     def restart_group(self, name: str) -> None:
-        """Replace the processes of all jobs of a group (R-31)."""
+        """Restart all jobs of a group."""
         self.transport.order("POST", path_of("groups", name, "_restart"))
 
     def remove_group(self, name: str) -> None:
-        """Stop and forget all jobs of a group (R-32)."""
+        """Stop and remove all jobs of a group."""
         self.transport.order("DELETE", path_of("groups", name))
 
-    # What happens
+    # Monitoring
 
     def stats(self) -> list[JobStats]:
-        """CPU and memory of all jobs (R-74)."""
+        """Return CPU and memory usage of all jobs."""
         return self.transport.get("/stats", list[JobStats])
 
     def get_watcher(
         self, pattern: str = ALL, *, heartbeat: float = DEFAULT_HEARTBEAT, on_lost: Lost | None = None
     ) -> Watcher:
-        """Follow the events that a pattern gets, `.` for all, `proc.web` for all of that job (R-72, R-73).
+        """Return a Watcher for the events that match a pattern: `.` for all, `proc.web` for those of a job.
 
-        The node gives a sign of life each `heartbeat` seconds; after twice as many without one it counts as lost.
-        `on_lost` is that of EventsourceClient.
+        The node sends a heartbeat every `heartbeat` seconds; after twice that time without data, the connection counts
+        as lost. See EventsourceClient for `on_lost`.
         """
         parts = [] if normal(pattern) == ALL else normal(pattern).split(".", 2)
         query = {"feed": "eventsource", "heartbeat": f"{heartbeat:g}"}
@@ -260,26 +259,26 @@ class Server:
     # Keys
 
     def keys(self) -> list[KeyInfo]:
-        """The API keys that allow no more than this client's own (R-91)."""
+        """Return the API keys that grant no more than this client's own key."""
         return self.transport.get("/keys", KeyList)["keys"]
 
     def create_key(self, scopes: Iterable[str], sessions: Iterable[str] | None = None) -> NewKey:
-        """Make an API key with these scopes (`read`, `control`, `define`), limited to these sessions if any are given.
+        """Create an API key with these scopes (`read`, `control`, `define`), limited to `sessions` if given.
 
-        Raises Forbidden when it would allow more than this client may do.
+        Raises Forbidden if it would grant more than this client's own key.
         """
         asked = {"scopes": list(scopes), "sessions": list(sessions) if sessions is not None else None}
         return self.transport.decode(self.transport.request("POST", "/keys", document=asked), NewKey)
 
     def revoke_key(self, identifier: str) -> None:
-        """Revoke the API key with that id: what its holders have open is closed."""
+        """Revoke the API key with this id and close its connections."""
         self.transport.order("DELETE", path_of("keys", identifier))
 
     def socket(self) -> "GafferSocket":
-        """Topics and commands over one websocket; to be started, and closed."""
-        from gaffer_client.channel import GafferSocket  # brings in what websockets need
+        """Return a websocket for topics and commands; start it, and close it after use."""
+        from gaffer_client.channel import GafferSocket  # imports websockets
 
-        return GafferSocket(self.transport.again())
+        return GafferSocket(self.transport.clone())
 
     def _job_name(self, name: object, session: str | None = None) -> JobName:
         return checked_job_name(name, self.url, session)
@@ -289,7 +288,7 @@ class Server:
 
 
 def _default_url() -> str:
-    from gaffer_client.local import default_url  # brings in what sockets need
+    from gaffer_client.local import default_url  # imports sockets
 
     return default_url(os.environ)
 

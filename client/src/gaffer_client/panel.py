@@ -1,4 +1,4 @@
-"""Asking several servers the same question at once, without waiting for those that hang."""
+"""Parallel queries to several servers, without waiting for those that hang."""
 
 import math
 import threading
@@ -9,17 +9,17 @@ from typing import Generic, TypeVar
 from gaffer_client.errors import GafferClientError
 from gaffer_client.transport import Transport, unreachable
 
-GRACE = 0.2  # seconds that others have after the first good answer
-LATE = 0.8  # and after the first answer that is not good
-HUNG_FOR = 30.0  # seconds for which a server that did not answer in that time gets no grace
+GRACE = 0.2  # seconds to wait for the others after the first good response
+LATE = 0.8  # seconds to wait for the others after the first response that is not good
+HUNG_FOR = 30.0  # seconds during which a server that missed this deadline is not waited for
 
 T = TypeVar("T")
 
 
 class Panel(Generic[T]):
-    """Puts questions to the servers behind `transports`, each in a thread of its own.
+    """Queries the servers of `transports`, each in a separate thread.
 
-    A server that has not answered the question before gets no further one.
+    A server with a pending query does not get another one.
     """
 
     def __init__(self, transports: Mapping[str, Transport]) -> None:
@@ -28,7 +28,7 @@ class Panel(Generic[T]):
         self._hung_until: dict[str, float] = {}  # monotonic seconds
 
     def close(self) -> None:
-        """Close the connections; what is still asked fails."""
+        """Close the connections; pending queries fail."""
         for url, transport in self._transports.items():
             if (thread := self._threads.get(url)) is not None:
                 transport.interrupt()
@@ -38,9 +38,9 @@ class Panel(Generic[T]):
     def ask(
         self, fetch: Callable[[Transport], T], is_good: Callable[[T], bool], *, timeout: float, grace: float = GRACE
     ) -> dict[str, T | GafferClientError]:
-        """What `fetch` returns for each server, or the error that it raises, or why the server was not awaited.
+        """Return the result of `fetch` for each server, or its error, or an error if it was not waited for.
 
-        `fetch` ends within `timeout` seconds by itself.
+        `fetch` must itself end within `timeout` seconds.
         """
         if len(self._transports) == 1:
             return {url: _attempt(fetch, transport) for url, transport in self._transports.items()}
@@ -49,7 +49,7 @@ class Panel(Generic[T]):
         news = threading.Condition()
         for url, transport in self._transports.items():
             if (thread := self._threads.get(url)) is not None and thread.is_alive():
-                outcomes[url] = unreachable(url, "it has not answered the question before yet")
+                outcomes[url] = unreachable(url, "the previous query is still pending")
             else:
                 self._threads[url] = threading.Thread(
                     target=self._run, args=(fetch, url, transport, outcomes, news), name=f"asking {url}", daemon=True
@@ -61,7 +61,7 @@ class Panel(Generic[T]):
         for url in self._transports:
             if url not in answered:
                 now = time.monotonic()
-                answered[url] = unreachable(url, f"no answer within {now - started:.1f} s")
+                answered[url] = unreachable(url, f"no response within {now - started:.1f} s")
                 if self._hung_until.get(url, 0.0) < now:
                     self._hung_until[url] = now + HUNG_FOR
         return {url: answered[url] for url in self._transports}
@@ -74,7 +74,7 @@ class Panel(Generic[T]):
         deadline: float,
         grace: float,
     ) -> None:
-        """Wait until all have answered, or some have and the others had their time."""
+        """Wait until all servers have responded, or some have and the time of the others is over."""
         first_answer = first_good = math.inf
         while missing := [url for url in self._transports if url not in outcomes]:
             now = time.monotonic()

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 class Process:
-    """A process on a node, by its internal pid. Each property and method asks the node anew."""
+    """A process on a node, identified by Gaffer's pid. Each property and method sends a request."""
 
     def __init__(self, server: "Server", pid: int) -> None:
         self.server = server
@@ -23,36 +23,36 @@ class Process:
 
     @property
     def active(self) -> bool:
-        """Whether it is still there."""
+        """Whether the process still runs."""
         return self.server.is_process(self.pid)
 
     def info(self) -> dict[str, Any]:
-        """What the node knows about it (R-58)."""
+        """Return the description of the process."""
         return self.server.transport.get(self._path, dict[str, Any])
 
     def stats(self) -> ProcessStats:
-        """Its CPU, memory and the like (R-61)."""
+        """Return CPU, memory and other statistics of the process."""
         return self.server.transport.get(self._path + "/stats", OneProcessStats)["stats"]
 
     def stop(self) -> None:
-        """Stop it; its job starts another in its place."""
+        """Stop the process; its job starts a replacement."""
         self.server.transport.order("DELETE", self._path)
 
     def kill(self, signal: int | str) -> None:
-        """Send it a signal, by number or name."""
+        """Send a signal to the process, by number or name."""
         self.server.transport.order("POST", self._path + "/signal", {"signal": signal})
 
     def send(self, data: bytes | str, stream: str = "stdin") -> None:
-        """Write to its standard input, or to another stream that takes input (R-71)."""
+        """Write to the standard input of the process, or to another input stream."""
         body = data.encode() if isinstance(data, str) else data
         self.server.transport.order("POST", path_of("streams", self.pid, stream), body=body)
 
     def socket(self, stream: str | None = None, mode: int = 3) -> "IOChannel":
-        """Read what it writes (`mode` 1), write to it (2) or both, over a connection of its own, to be closed."""
-        from gaffer_client.iochannel import IOChannel  # brings in what websockets need
+        """Open a channel to read output (`mode` 1), write input (2) or both (3); close it after use."""
+        from gaffer_client.iochannel import IOChannel  # imports websockets
 
         return IOChannel(self.server.transport, self.pid, stream, mode=mode)
 
 
-# The name of version 0.4.
+# The name in version 0.4.
 ProcessId = Process

@@ -1,7 +1,7 @@
-"""Whether it is known who serves a connection: asked before a key or an environment is sent.
+"""Verification of the server before a key or an environment is sent.
 
-Any user of a host may take a port while gafferd is down. So what is confidential goes to a server that TLS, or the
-kernel, has proven: on a unix socket by SO_PEERCRED (unix(7)), on loopback by sock_diag(7).
+While gafferd is down, any user of the host can listen on its port. Confidential data is therefore sent only to servers
+verified by TLS or by the kernel: on a unix socket with SO_PEERCRED (unix(7)), on loopback with sock_diag(7).
 """
 
 import ipaddress
@@ -20,22 +20,22 @@ from gaffer_client.sockets import CONNECT_TIMEOUT, AnySocket
 from gaffer_client.transport import Transport
 
 _UCRED = struct.Struct("=iII")  # pid, uid, gid
-_PAUSE = 0.001  # seconds between two looks at a connection that the server has not accepted yet
-_HINT = "use https with --cacert, or --insecure if you trust {whom} with it (in Python insecure=True)"
+_POLL_INTERVAL = 0.001  # seconds, until the server accepts the connection
+_HINT = "use https with --cacert, or --insecure if you trust {whom} (in Python insecure=True)"
 
 
 def check_server(sock: AnySocket, transport: Transport) -> None:
-    """Raise UntrustedServer unless the server may see what is confidential.
+    """Raise UntrustedServer unless confidential data may be sent to the server.
 
-    That is one whose certificate was verified, one on this host that runs as the user of this process or root, and
-    any when the transport is `insecure`.
+    It may be sent to a server with a verified certificate, to one on this host that runs as the user of this process or
+    root, and to any server if the transport is `insecure`.
     """
-    if sock.proven or transport.security.insecure or isinstance(sock, ssl.SSLSocket):
+    if sock.verified or transport.security.insecure or isinstance(sock, ssl.SSLSocket):
         return
     url = transport.url
     if sock.family != socket.AF_UNIX and not is_loopback(sock.getpeername()[0]):
         raise UntrustedServer(
-            f"keys and environments do not go to {url}: plain http shows them to the network",
+            f"keys and environments are not sent to {url}: plain http exposes them to the network",
             url=url,
             hint=_HINT.format(whom="the network"),
         )
@@ -43,41 +43,41 @@ def check_server(sock: AnySocket, transport: Transport) -> None:
     own = os.geteuid()
     if uid is None or uid == own == _overflow_uid():
         raise UntrustedServer(
-            f"keys and environments do not go to {url}: the kernel does not say which user serves it",
+            f"keys and environments are not sent to {url}: the kernel does not report the user of the server",
             url=url,
-            hint=_HINT.format(whom="whoever serves it"),
+            hint=_HINT.format(whom="the server"),
         )
     if uid not in (0, own):
         raise UntrustedServer(
-            f"keys and environments do not go to {url}: it is served by {_user(uid)}, not by you or root",
+            f"keys and environments are not sent to {url}: the server runs as {_user(uid)}, not as you or root",
             url=url,
             hint=_HINT.format(whom="that user"),
         )
-    sock.proven = True
+    sock.verified = True
 
 
 def server_uid(sock: socket.socket, timeout: float) -> int | None:
-    """The uid of the server at the other end of a connection on this host; None when unknown within `timeout` s."""
+    """Return the uid of the server of a local connection, or None if it can't be determined in `timeout` seconds."""
     if sock.family == socket.AF_UNIX:
         credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
         return int(_UCRED.unpack(credentials)[1])
     client, server = _address(sock.getsockname()), _address(sock.getpeername())
     try:
         diag = SockDiag()
-    except OSError:  # no netlink here
+    except OSError:  # netlink is not available
         return None
     try:
         deadline = time.monotonic() + timeout
-        # The server's socket belongs to nobody until accept().
+        # The server's socket has no owner until accept().
         while (owner := diag.find(server, client)) is not None and owner.inode == 0 and time.monotonic() < deadline:
-            time.sleep(_PAUSE)
+            time.sleep(_POLL_INTERVAL)
         return trusted_uid(owner)
     finally:
         diag.close()
 
 
 def _overflow_uid() -> int:
-    """The uid that stands for all that are not mapped into the user namespace of this process."""
+    """Return the uid that represents all uids not mapped into the user namespace of this process."""
     try:
         return int(Path("/proc/sys/kernel/overflowuid").read_text())
     except (OSError, ValueError):  # no /proc

@@ -1,7 +1,7 @@
 """Merged responses of a `Lookup`.
 
-The documents of single lookups, and of nodes, are in gaffer.schemas. `epoch` and `seq`, which belong to one lookup, are
-missing when several are asked; ages are missing in what is composed from events.
+The documents of single lookups and of nodes are in gaffer.schemas. `epoch` and `seq`, which belong to one lookup, are
+missing if several are queried; ages are missing in responses built from events.
 """
 
 from typing import TypedDict
@@ -10,14 +10,14 @@ from gaffer.schemas.lookup import JobsResponse, NodesResponse, SessionsResponse,
 
 
 class Agreement(TypedDict):
-    """Addresses of lookups: those whose own answer is the merged one, and those that gave none."""
+    """URLs of lookups: those whose own response equals the merged one, and those that did not respond."""
 
     agree: list[str]
     unreachable: list[str]
 
 
 class NodesAnswer(NodesResponse):
-    """The nodes that lookups know."""
+    """All nodes known to the lookups."""
 
     lookups: Agreement
 

@@ -1,7 +1,7 @@
-"""The types that responses are checked against: those of gaffer.schemas, loosened for servers of other versions.
+"""The types to validate responses: those of gaffer.schemas, relaxed for servers of other versions.
 
-Such a server may leave out `Later` fields, use words that an enumeration lacks, exceed a limit, and describe a job by
-other settings. Unknown fields are always allowed, and kept.
+Such servers may omit `Later` fields, use unknown enumeration values, exceed limits and have other job settings. Unknown
+fields are always allowed and kept.
 """
 
 import types
@@ -30,7 +30,7 @@ _not_required: Any = NotRequired
 
 
 def tolerant(shape: Any) -> Any:
-    """Return the type that responses of this shape have, whatever the version of the server."""
+    """Return the relaxed type that matches responses of servers of any version."""
     return _loosen(shape, ())
 
 
@@ -38,7 +38,7 @@ def tolerant(shape: Any) -> Any:
 def _loosen(shape: Any, within: tuple[Any, ...]) -> Any:
     origin, arguments = get_origin(shape), get_args(shape)
     if shape in within:
-        return dict[str, Any]  # a type within itself is checked one level deep
+        return dict[str, Any]  # a recursive type is checked one level deep
     if is_typeddict(shape):
         hints = get_type_hints(shape, include_extras=True)
         fields = {name: _loosen_field(hint, (*within, shape)) for name, hint in hints.items()}

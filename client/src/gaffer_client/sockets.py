@@ -1,4 +1,4 @@
-"""A connected socket to a server at an http, https or unix URL, whose use can end at a deadline."""
+"""Sockets with a deadline, connected to a server at an http, https or unix URL."""
 
 import math
 import os
@@ -29,13 +29,13 @@ _AddressInfo = tuple[Any, ...]
 
 
 class _Timed:
-    """A socket on which every call ends at `deadline` (monotonic seconds), however slowly bytes come.
+    """A socket whose calls all end at `deadline` (monotonic seconds).
 
-    A timeout alone bounds each call by itself: a server that sends a byte now and then would hold its reader forever.
+    A timeout applies to each call separately: a server that sends single bytes could block its reader forever.
     """
 
     deadline: float = math.inf
-    proven = False  # by `proof.check_server`
+    verified = False  # set by `proof.check_server`
 
     def recv(self, *args: Any) -> bytes:
         self._limit()
@@ -75,9 +75,9 @@ AnySocket = TimedSocket | TimedSSLSocket
 def open_socket(transport: Transport, deadline: float = math.inf) -> AnySocket:
     """Connect to the server of a transport, with TLS for https, within its timeout and CONNECT_TIMEOUT.
 
-    `deadline`, in monotonic seconds, may end that earlier.
+    `deadline`, in monotonic seconds, can shorten this time.
 
-    Raises Unreachable, UntrustedServer for a loopback address where the transport allows none.
+    Raises Unreachable, and UntrustedServer for a loopback address if the transport does not allow it.
     """
     timeout = min(transport.timeout, CONNECT_TIMEOUT)
     deadline = min(deadline, time.monotonic() + timeout)
@@ -94,11 +94,11 @@ def _connect_to_host(transport: Transport, deadline: float) -> AnySocket:
     try:
         sock = _connect_to_any(_resolve(host, port, deadline), deadline)
     except UnicodeError:
-        raise unreachable(transport.url, f"{host!r} can't be the name of a host") from None
+        raise unreachable(transport.url, f"{host!r} is not a valid host name") from None
     try:
-        if not transport.may_be_here and is_loopback(sock.getpeername()[0]):
+        if not transport.allow_loopback and is_loopback(sock.getpeername()[0]):
             raise UntrustedServer(
-                f"{transport.url} is an address of this host, and a lookup of another host announces it",
+                f"{transport.url} is an address of this host, but a lookup on another host announces it",
                 url=transport.url,
             )
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -117,25 +117,25 @@ def _connect_to_host(transport: Transport, deadline: float) -> AnySocket:
 
 @contextmanager
 def translated_errors(url: str, timeout: float) -> Iterator[None]:
-    """Turn what sockets raise into Unreachable."""
+    """Translate socket errors into Unreachable."""
     try:
         yield
     except ssl.SSLError as error:
         raise tls_failed(url, error) from None
     except TimeoutError:
-        raise unreachable(url, f"no answer within {timeout:g} s") from None
+        raise unreachable(url, f"no response within {timeout:g} s") from None
     except OSError as error:
         raise unreachable(url, (error.strerror or str(error)).lower()) from None
 
 
 def _resolve(host: str, port: int, deadline: float) -> list[_AddressInfo]:
-    """The addresses of a host; raises OSError, UnicodeError for a name that can't be one, TimeoutError."""
+    """Return the addresses of a host; raise OSError, TimeoutError, or UnicodeError for an invalid name."""
     with suppress(socket.gaierror):
         return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
     from concurrent.futures import Future
 
     found: Future[list[_AddressInfo]] = Future()
-    # The resolver of the C library takes no timeout: it is left behind when it hangs.
+    # The resolver of the C library has no timeout: its thread is abandoned if it hangs.
     threading.Thread(target=_fill, args=(found, host, port), name=f"resolving {host}", daemon=True).start()
     return found.result(_left(deadline))
 
@@ -148,10 +148,10 @@ def _fill(found: "Future[list[_AddressInfo]]", host: str, port: int) -> None:
 
 
 def _connect_to_any(addresses: Sequence[_AddressInfo], deadline: float) -> TimedSocket:
-    """Connect to the first address that answers: each gets a head start over the next (RFC 8305, "Happy Eyeballs")."""
+    """Connect to the first address that responds, with staggered attempts (RFC 8305, "Happy Eyeballs")."""
     waiting = _alternating(addresses)
     under_way: dict[int, TimedSocket] = {}
-    failure = OSError("the host has no address")
+    failure = OSError("the host name has no addresses")
     poll = select.poll()
     try:
         while waiting or under_way:
@@ -159,7 +159,7 @@ def _connect_to_any(addresses: Sequence[_AddressInfo], deadline: float) -> Timed
                 family, kind, protocol, _, address = waiting.pop(0)
                 try:
                     sock = _begin(family, kind, protocol, address)
-                except OSError as error:  # no such family here, or no route
+                except OSError as error:  # address family not supported, or no route
                     failure = error
                     continue
                 under_way[sock.fileno()] = sock
@@ -191,7 +191,7 @@ def _begin(family: int, kind: int, protocol: int, address: Any) -> TimedSocket:
 
 
 def _alternating(addresses: Sequence[_AddressInfo]) -> list[_AddressInfo]:
-    """The addresses with their families in turn, beginning with the family that the system prefers."""
+    """Return the addresses with alternating families, starting with the one that the system prefers."""
     preferred = [info for info in addresses if info[0] == addresses[0][0]]
     others = [info for info in addresses if info[0] != addresses[0][0]]
     return [info for info in chain.from_iterable(zip_longest(preferred, others)) if info is not None]
@@ -216,7 +216,7 @@ def _left(deadline: float) -> float:
 
 
 def _tls_context(transport: Transport) -> ssl.SSLContext:
-    from requests.utils import DEFAULT_CA_BUNDLE_PATH  # whom other requests trust
+    from requests.utils import DEFAULT_CA_BUNDLE_PATH  # the default of requests
 
     security = transport.security
     context = ssl.create_default_context(cafile=security.cacert or DEFAULT_CA_BUNDLE_PATH)

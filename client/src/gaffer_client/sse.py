@@ -1,4 +1,4 @@
-"""Server-sent events (WHATWG HTML, 9.2.6): bytes go in, events come out. Pure: no I/O."""
+"""Parser of server-sent events (WHATWG HTML, 9.2.6). Pure: no I/O."""
 
 import codecs
 import re
@@ -11,7 +11,7 @@ _LINE_END = re.compile(rb"\r\n|\n|\r")
 
 
 class ServerEvent(NamedTuple):
-    """An event: its name (`message` when the server gave none), its data, and the last id that the server gave."""
+    """An event: its name (`message` by default), its data, and the last id sent by the server."""
 
     event: str
     data: str
@@ -19,10 +19,10 @@ class ServerEvent(NamedTuple):
 
 
 class EventParser:
-    """Makes events of bytes, wherever these are cut.
+    """Parses events from chunks of bytes.
 
-    `last_event_id` is what goes into a Last-Event-ID header to continue, empty for nothing; `retry` the seconds that
-    the server wants a client to wait before it connects again, None when it didn't say.
+    `last_event_id` is the value for the Last-Event-ID header to resume, or empty; `retry` is the reconnection delay in
+    seconds set by the server, or None.
     """
 
     def __init__(self, last_event_id: str = "", limit: int = MAX_EVENT) -> None:
@@ -31,17 +31,17 @@ class EventParser:
         self.restart(last_event_id)
 
     def restart(self, last_event_id: str) -> None:
-        """Another connection: forget what was not complete on the one before."""
+        """Start with a new connection: discard incomplete data of the previous one."""
         self.last_event_id = last_event_id
-        self._size = 0  # bytes of the event that is under way
-        self._line: list[bytes] = []  # the pieces of a line that has not ended
+        self._size = 0  # bytes of the current event
+        self._line: list[bytes] = []  # the pieces of an incomplete line
         self._after_cr = False
         self._at_start = True
         self._event = ""
         self._data: list[str] = []
 
     def feed(self, data: bytes) -> Iterator[ServerEvent]:
-        """The events that `data` completes; raises ValueError when one is larger than the limit."""
+        """Yield the events completed by `data`; raise ValueError if one exceeds the limit."""
         if not data:
             return
         if self._after_cr:
@@ -62,10 +62,10 @@ class EventParser:
     def _count(self, size: int) -> None:
         self._size += size
         if self._size > self._limit:
-            raise ValueError(f"an event is over {self._limit} bytes")
+            raise ValueError(f"an event exceeds {self._limit} bytes")
 
     def _handle(self, line: bytes) -> ServerEvent | None:
-        """Take in a line; a blank one ends an event."""
+        """Process a line; return the event if the line is blank and ends one."""
         if self._at_start:
             self._at_start = False
             line = line.removeprefix(codecs.BOM_UTF8)

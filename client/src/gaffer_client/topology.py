@@ -1,6 +1,6 @@
-"""What one lookup knows, kept by a snapshot and the events that follow it (`GET /events`). Pure: no I/O, no clock.
+"""The state of one lookup, built from a snapshot and the events after it (`GET /events`). Pure: no I/O, no clock.
 
-It is what the lookup's own answers say, except for ages, which no event tells.
+It equals the lookup's own responses, except for ages, which events do not report.
 """
 
 from collections.abc import Iterable, Mapping
@@ -37,11 +37,11 @@ _SHAPES: Mapping[str, type] = {
 
 
 class OutOfStep(ValueError):
-    """An event that does not follow from what is known; a new snapshot is needed."""
+    """An event is inconsistent with the current state; a new snapshot is needed."""
 
 
 class Touched(NamedTuple):
-    """What an event is about: everything, or one node, with the names of its jobs before and after; or nothing."""
+    """The scope of an event: everything, one node with the names of its jobs before and after, or nothing."""
 
     everything: bool = False
     key: NodeKey | None = None
@@ -55,7 +55,7 @@ class _Node:
 
 
 class Topology:
-    """The nodes of one lookup with their jobs, its tombstones, and whether it is warming or calls its answers stale."""
+    """The nodes of one lookup with their jobs, its tombstones, and whether it is warming or stale."""
 
     def __init__(self) -> None:
         self.stale = False
@@ -70,18 +70,18 @@ class Topology:
         return self._holders
 
     def holders(self, job_name: str) -> Iterable[NodeKey]:
-        """The nodes that have the job."""
+        """Return the nodes that have the job."""
         return self._holders.get(job_name, ())
 
     def jobs_of(self, key: NodeKey) -> Iterable[str]:
-        """The jobs of a node."""
+        """Return the jobs of a node."""
         node = self._nodes.get(key)
         return node.jobs if node is not None else ()
 
     def handle(self, event: str, message: Any) -> Touched:
-        """Take in an event; raises OutOfStep when it is of another shape or can't be.
+        """Process an event; raise OutOfStep if it is invalid or inconsistent.
 
-        Events that only later versions know change nothing.
+        Unknown events of later versions are ignored.
         """
         shape = _SHAPES.get(event)
         if shape is None:
@@ -92,7 +92,7 @@ class Topology:
         except msgspec.ValidationError as error:
             raise OutOfStep(f"{event}: {error}") from None
         except KeyError as missing:
-            raise OutOfStep(f"{event}: there is no {missing}") from None
+            raise OutOfStep(f"{event}: missing {missing}") from None
 
     def _handle(self, event: str, message: Mapping[str, Any]) -> Touched:
         match event:
@@ -118,21 +118,21 @@ class Topology:
         return Touched(key=key, jobs=before.union(self.jobs_of(key)))
 
     def view(self, url: str, *, stale: bool = False) -> View:
-        """All of it, as the lookup at `url` would answer."""
+        """Return the whole state as the view of the lookup at `url`."""
         jobs = {name: [self._source(key, name) for key in keys] for name, keys in self._holders.items()}
         nodes = [node.info for node in self._nodes.values()]
         return View(url, nodes, jobs, list(self.tombstones.values()), stale or self.stale, self.warming)
 
     def part(self, url: str, job_names: Iterable[str], keys: Iterable[NodeKey], *, stale: bool = False) -> View:
-        """Of it, these jobs and what is known of these nodes."""
+        """Return a view of only these jobs and nodes."""
         jobs = {
             name: [self._source(key, name) for key in self._holders[name]]
             for name in job_names
             if name in self._holders
         }
         nodes = [self._nodes[key].info for key in keys if key in self._nodes]
-        graves = [self.tombstones[key] for key in keys if isinstance(key, str) and key in self.tombstones]
-        return View(url, nodes, jobs, graves, stale or self.stale, self.warming)
+        tombstones = [self.tombstones[key] for key in keys if isinstance(key, str) and key in self.tombstones]
+        return View(url, nodes, jobs, tombstones, stale or self.stale, self.warming)
 
     def _replace(self, snapshot: Mapping[str, Any]) -> None:
         self.stale, self.warming = snapshot["stale"], snapshot.get("warming", False)
@@ -185,7 +185,7 @@ class Topology:
     def _source(self, key: NodeKey, name: str) -> JobSource:
         node = self._nodes[key]
         info, processes = node.info, node.jobs[name]
-        # A node that is silent shows that in place of its draining.
+        # The status of a silent node shows that instead of draining.
         idle = info.get("draining", info.get("status") == _DRAINING)
         live = [] if idle else [process["pid"] for process in processes.values() if process["state"] != _DRAINING]
         source = {
@@ -195,7 +195,7 @@ class Topology:
             "status": info.get("status", "alive"),
             "processes": sorted(processes.values(), key=lambda process: process["pid"]),
         }
-        return cast(JobSource, source)  # which has no age
+        return cast(JobSource, source)  # without an age
 
 
 def _info(message: Mapping[str, Any]) -> AgedNodeInfo:

@@ -1,4 +1,4 @@
-"""HTTP with one server at an http, https or unix URL: requests go out, checked answers or errors come back."""
+"""HTTP client of one server at an http, https or unix URL, with validated responses."""
 
 import math
 import re
@@ -28,13 +28,13 @@ DEFAULT_URL = "http://127.0.0.1:5000"
 DEFAULT_TIMEOUT = 30.0  # seconds
 MAX_ANSWER = 64 * 1024 * 1024
 _CHUNK = 65536
-# Other parsers must find the same host in a URL, or a key goes elsewhere: no backslash, no percent sign but of a scope.
+# All parsers must find the same host in a URL, or the key may go elsewhere: no backslash, and percent only for a scope.
 _HOST = re.compile(r"[\w.-]+|[0-9a-f:.]+(%[\w.-]+)?")
 _UNREADABLE = (msgspec.DecodeError, RecursionError)
 
 
 class Address(NamedTuple):
-    """Where a server is: `base` is what paths are appended to, `socket` the path of a UNIX socket or None."""
+    """The address of a server: paths are appended to `base`; `socket` is the path of a UNIX socket or None."""
 
     url: str
     base: str
@@ -42,9 +42,9 @@ class Address(NamedTuple):
 
 
 class Security(NamedTuple):
-    """What proves who talks to whom: a key, and paths of PEM files for TLS.
+    """Credentials: a key, and paths of PEM files for TLS.
 
-    The key, and the environment of jobs, go only to a server that TLS or the kernel has proven unless `insecure`.
+    Unless `insecure`, the key and job environments are sent only to servers verified by TLS or the kernel.
     """
 
     api_key: str | None = None
@@ -55,21 +55,21 @@ class Security(NamedTuple):
 
     @property
     def headers(self) -> dict[str, str]:
-        """The header that presents the key."""
+        """The request header with the key."""
         return {} if self.api_key is None else {"Authorization": f"Bearer {self.api_key}"}
 
 
 class Answer(NamedTuple):
-    """What a server answered."""
+    """A response of a server."""
 
     status: int
     body: bytes
 
 
 class Exchange(NamedTuple):
-    """One request: when it has to be over (monotonic seconds), whether only a proven server may see it.
+    """One request: its deadline (monotonic seconds), and whether it may be sent only to a verified server.
 
-    The answer of one that `streams` may last longer.
+    If it `streams`, reading the response may take longer than the deadline.
     """
 
     deadline: float
@@ -78,15 +78,15 @@ class Exchange(NamedTuple):
 
 
 def parse_url(url: str) -> Address:
-    """Read `http://host:port`, `https://host:port` or `unix:/path`; raises InvalidURL."""
+    """Parse `http://host:port`, `https://host:port` or `unix:/path`; raise InvalidURL."""
     if url.startswith("unix:"):
         path = url.removeprefix("unix:")
         path = path[2:] if path.startswith("//") else path
         if not path.startswith("/"):
             raise InvalidURL(
-                f"{url!r} names no socket",
+                f"{url!r} does not give a socket path",
                 url=url,
-                hint="give the absolute path of the socket: unix:/run/gaffer/gafferd.sock",
+                hint="use the absolute path of the socket, such as unix:/run/gaffer/gafferd.sock",
             )
         return Address(f"unix:{path}", "http://localhost", path)
     try:
@@ -96,42 +96,41 @@ def parse_url(url: str) -> Address:
         raise InvalidURL(f"{url!r} is not a valid URL: {error}", url=url) from None
     if parts.scheme not in ("http", "https") or not _HOST.fullmatch(parts.hostname or ""):
         raise InvalidURL(
-            f"{url!r} is not the URL of a server",
+            f"{url!r} is not a server URL",
             url=url,
             hint="write http://HOST:PORT, https://HOST:PORT or unix:/PATH",
         )
     if parts.username is not None or parts.password is not None:
         raise InvalidURL(
-            f"the URL of {parts.hostname} holds a user name or a password",
+            f"the URL of {parts.hostname} contains a user name or password",
             url=f"{parts.scheme}://{parts.hostname}",
-            hint="keys are given in a file, never in a URL",
+            hint="keep keys in a file, never in a URL",
         )
     if parts.query or parts.fragment or port == 0:
-        raise InvalidURL(f"{url!r} is not the URL of a server", url=url, hint="write no more than http://HOST:PORT")
+        raise InvalidURL(f"{url!r} is not a server URL", url=url, hint="write only http://HOST:PORT")
     base = f"{parts.scheme}://{parts.netloc}{parts.path}".rstrip("/")
     return Address(base, base, None)
 
 
 def path_of(*segments: str | int) -> str:
-    """The path with these segments, each percent-encoded."""
+    """Return the path of these segments, each percent-encoded."""
     return "".join("/" + quote(str(segment), safe="") for segment in segments)
 
 
 def is_key(text: str) -> bool:
-    """Whether `text` can be a key: one printable ASCII word."""
+    """Return whether `text` can be a key: one word of printable ASCII characters."""
     return text.isascii() and text.isprintable() and text != "" and " " not in text
 
 
 class Transport:
-    """Speaks HTTP with one server.
+    """An HTTP client of one server.
 
     `api_key` is sent as a bearer token; `cacert`, `certfile` and `keyfile` are paths of PEM files for TLS;
-    `timeout` bounds a whole exchange in seconds, 5 of them at most for connecting. Proxies and .netrc of the
-    environment are not used. Not for use by several threads at once. Raises InvalidURL, and ValueError for an invalid
-    key.
+    `timeout` limits a whole exchange, in seconds, of which at most 5 are used to connect. Proxies and .netrc of the
+    environment are ignored. Not thread-safe. Raises InvalidURL, and ValueError for an invalid key.
 
-    The key, and the environment of a job, are sent over https, to a server on this host that runs as the same user or
-    root, and elsewhere only when `insecure`; otherwise a request raises UntrustedServer.
+    The key and job environments are sent only over https or to a server on this host that runs as the same user or
+    root, unless `insecure`; otherwise, the request raises UntrustedServer.
     """
 
     def __init__(
@@ -146,34 +145,34 @@ class Transport:
         timeout: float = DEFAULT_TIMEOUT,
     ) -> None:
         if api_key is not None and not is_key(api_key):
-            raise ValueError("a key is one printable ASCII word")
+            raise ValueError("a key must be one word of printable ASCII characters")
         self.address = parse_url(url)
         self.security = Security(api_key, cacert, certfile, keyfile, insecure)
         self.timeout = timeout
-        self.may_be_here = True  # whether connections may go to a loopback address
+        self.allow_loopback = True  # whether connections may go to a loopback address
         self._open_session: requests.Session | None = None
         self._adapter: Adapter | None = None
 
     @property
     def url(self) -> str:
-        """The URL it talks to."""
+        """The URL of the server."""
         return self.address.url
 
-    def again(self) -> "Transport":
-        """Another one for the same server, for use by another thread."""
+    def clone(self) -> "Transport":
+        """Return a new transport for the same server, for use in another thread."""
         return Transport(self.url, timeout=self.timeout, **self.security._asdict())
 
     def close(self) -> None:
-        """Close the connection; the next request opens it again."""
+        """Close the connection; the next request reopens it."""
         if self._open_session is not None:
             self._open_session.close()
             self._open_session = None
 
     def interrupt(self) -> None:
-        """Make the request that is under way fail; from any thread."""
+        """Abort the current request; thread-safe."""
         adapter = self._adapter
         if adapter is not None and adapter.socket is not None and (sock := adapter.socket()) is not None:
-            with suppress(OSError):  # closed already
+            with suppress(OSError):  # already closed
                 sock.shutdown(socket.SHUT_RDWR)
 
     def __enter__(self) -> Self:
@@ -192,11 +191,11 @@ class Transport:
         body: bytes | None = None,
         deadline: float = math.inf,
     ) -> Answer:
-        """Send a request, with `document` as JSON or `body` as it is; answers of status 2xx are returned.
+        """Send a request, with `document` as JSON or `body` unchanged, and return its 2xx response.
 
-        `deadline`, in monotonic seconds, may end it before its timeout.
+        `deadline`, in monotonic seconds, can shorten the timeout.
 
-        Raises the StatusError of any other status, Unreachable without an answer.
+        Raises the StatusError of any other status, and Unreachable without a response.
         """
         headers = {"Accept": "application/json"}
         if document is not msgspec.UNSET:
@@ -213,11 +212,11 @@ class Transport:
     def get(
         self, path: str, shape: type[T], *, query: Mapping[str, str] | None = None, deadline: float = math.inf
     ) -> T:
-        """The JSON document at `path`, checked to be of that shape; what the shape does not name is kept."""
+        """Return the JSON document at `path`, validated as `shape`; unknown fields are kept."""
         return self.decode(self.request("GET", path, query=query, deadline=deadline), shape)
 
     def exists(self, path: str) -> bool:
-        """Whether there is something at `path`."""
+        """Return whether a resource exists at `path`."""
         try:
             self.request("HEAD", path)
         except NotFound:
@@ -225,29 +224,29 @@ class Transport:
         return True
 
     def order(self, method: str, path: str, document: object = msgspec.UNSET, *, body: bytes | None = None) -> None:
-        """Send a request whose answer is `{"ok": true}`."""
+        """Send a request whose response is `{"ok": true}`."""
         answer = self.request(method, path, document=document, body=body)
         if not self.decode(answer, Done)["ok"]:
-            raise MalformedAnswer(f"{self.url} says neither that it is done nor why not", url=self.url)
+            raise MalformedAnswer(f"{self.url} returned neither success nor an error", url=self.url)
 
     def decode(self, answer: Answer, shape: type[T]) -> T:
-        """The JSON document of an answer; raises MalformedAnswer when it is none or not of that shape."""
+        """Return the JSON document of a response; raise MalformedAnswer if it is not valid as `shape`."""
         try:
             document = msgspec.json.decode(answer.body)
             msgspec.convert(document, tolerant(shape))
         except _UNREADABLE as error:
             raise MalformedAnswer(
-                f"{self.url} gave an answer that can't be understood: {error}",
+                f"{self.url} sent an invalid response: {error}",
                 url=self.url,
-                hint="is that the address of a Gaffer server of this version?",
+                hint="check that this is the address of a Gaffer server, and its version",
             ) from None
         checked: T = document
         return checked
 
     def stream(self, path: str, headers: Mapping[str, str], *, idle_timeout: float | None = None) -> "Stream":
-        """Open a long answer; reading it raises Unreachable when for `idle_timeout` seconds nothing of it comes.
+        """Open a streaming response; reading raises Unreachable after `idle_timeout` seconds without data.
 
-        Raises what `request` raises, and for any other status than 200.
+        Raises the same errors as `request`, for any status other than 200.
         """
         headers = {**headers, "Accept-Encoding": "identity"}
         response = self._response("GET", path, headers, None, self._new_exchange(streams=True), idle_timeout)
@@ -300,12 +299,12 @@ class Transport:
             for chunk in response.iter_content(_CHUNK):
                 content += chunk
                 if len(content) > MAX_ANSWER:
-                    raise MalformedAnswer(f"the answer of {self.url} is over {MAX_ANSWER} bytes", url=self.url)
+                    raise MalformedAnswer(f"the response of {self.url} exceeds {MAX_ANSWER} bytes", url=self.url)
         return bytes(content)
 
     @contextmanager
     def _translated_errors(self, timeout: float | None) -> Iterator[None]:
-        """Turn what requests, urllib3 and sockets raise into Unreachable."""
+        """Translate errors of requests, urllib3 and sockets into Unreachable."""
         import requests
         import urllib3
 
@@ -315,7 +314,7 @@ class Transport:
             raise tls_failed(self.url, _innermost(error)) from None
         except (requests.exceptions.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
             late = isinstance(_innermost(error), TimeoutError | urllib3.exceptions.TimeoutError)
-            raise unreachable(self.url, f"no answer within {timeout:g} s" if late else _cause(error)) from None
+            raise unreachable(self.url, f"no response within {timeout:g} s" if late else _cause(error)) from None
 
     def _new_session(self) -> "requests.Session":
         import requests
@@ -323,7 +322,7 @@ class Transport:
         from gaffer_client.adapter import Adapter
 
         session = requests.Session()
-        # A key must not leak to a proxy, nor be replaced by what .netrc says.
+        # A key must not leak to a proxy or be replaced by .netrc.
         session.trust_env = False
         self._adapter = Adapter(self)
         for scheme in ("http://", "https://"):
@@ -333,7 +332,7 @@ class Transport:
 
 
 def holds_environment(document: object) -> bool:
-    """Whether a JSON document of a request gives a job an environment."""
+    """Return whether the JSON document of a request contains a job environment."""
     if not isinstance(document, Mapping):
         return False
     jobs = document.get("jobs")
@@ -341,7 +340,7 @@ def holds_environment(document: object) -> bool:
 
 
 class Stream:
-    """A long answer, read piece by piece; another thread may `interrupt` it."""
+    """A streaming response; another thread may `interrupt` it."""
 
     def __init__(
         self, response: "requests.Response", translated_errors: Callable[[], AbstractContextManager[None]]
@@ -353,32 +352,32 @@ class Stream:
         self._open = True
 
     def read(self) -> bytes:
-        """The next bytes, as soon as there are some; none at the end. Raises Unreachable when the connection breaks."""
+        """Return the next available bytes, or empty bytes at the end; raise Unreachable if the connection breaks."""
         with self._translated_errors():
             return self._response.raw.read1(_CHUNK)
 
     def interrupt(self) -> None:
-        """Make `read` return, with an error maybe; from any thread."""
+        """Make `read` return or fail; thread-safe."""
         with self._lock:
             if self._open:
                 self._response.raw.shutdown()
 
     def close(self) -> None:
-        """Close the connection; called by the thread that reads."""
+        """Close the connection; called by the reading thread."""
         with self._lock:
             self._open = False
             self._response.close()
 
 
 def with_query(path: str, query: Mapping[str, str] | None) -> str:
-    """`path`, followed by the query when there is one."""
+    """Return `path` with the query, if any."""
     return f"{path}?{urlencode(query)}" if query else path
 
 
 def refusal(answer: Answer, url: str) -> StatusError | MalformedAnswer:
-    """The error for an answer that is none of status 2xx."""
+    """Return the error for a response with a status other than 2xx."""
     if 300 <= answer.status < 400:
-        return MalformedAnswer(f"{url} redirects elsewhere, as no Gaffer server does", url=url)
+        return MalformedAnswer(f"{url} answered with a redirect, which Gaffer servers never do: check the URL", url=url)
     try:
         document = msgspec.json.decode(answer.body)
     except _UNREADABLE:
@@ -387,23 +386,23 @@ def refusal(answer: Answer, url: str) -> StatusError | MalformedAnswer:
 
 
 def unreachable(url: str, why: str, hint: str | None = None) -> Unreachable:
-    """Nobody answers at `url`."""
+    """Return the error for a server that can't be reached."""
     return Unreachable(f"can't reach {url}: {why}", url=url, hint=hint)
 
 
 def tls_failed(url: str, error: BaseException) -> Unreachable:
-    """No secure connection to `url` came about."""
-    from gaffer.runtime import tls  # brings in ssl, which most commands don't need
+    """Return the error for a failed TLS handshake."""
+    from gaffer.runtime import tls  # imports ssl, which most commands don't need
 
     hint = (
-        "use --cacert to name the certificate of the authority that signed the server's, and --certfile and --keyfile "
-        "if it wants a certificate of yours (in Python cacert=, certfile= and keyfile=)"
+        "use --cacert for the CA that signed the server's certificate, and --certfile and --keyfile if the server "
+        "requires a client certificate (in Python cacert=, certfile= and keyfile=)"
     )
     return unreachable(url, f"TLS failed: {tls.explain(error) or error}", hint)
 
 
 def _cause(error: BaseException) -> str:
-    """The innermost reason of an error that requests and urllib3 have wrapped, as one line."""
+    """Return the innermost cause of an error wrapped by requests and urllib3, as one line."""
     error = _innermost(error)
     if isinstance(error, OSError) and error.strerror:
         return error.strerror.lower() if error.errno is not None and error.errno > 0 else error.strerror

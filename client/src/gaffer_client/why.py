@@ -1,4 +1,4 @@
-"""Why lookups name the nodes that they name for a job: what is odd about their answers and those of the nodes. Pure."""
+"""Findings about a job: inconsistencies between the responses of lookups and nodes. Pure."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,9 +19,9 @@ _READY, _DRAINING, _SUSPECT, _LEFT = "ready", "draining", "suspect", "left"
 
 
 class Report(NamedTuple):
-    """What a node said when it was asked itself: the job, None when it has none of that name, and its links to lookups.
+    """The response of a node: the job, or None if it does not have it, and its connections to lookups.
 
-    Or `error`, why it said nothing.
+    `error` is set instead if the node did not respond.
     """
 
     node: AgedNodeInfo
@@ -32,7 +32,7 @@ class Report(NamedTuple):
 
 @dataclass(frozen=True)
 class Inquiry:
-    """All that was said about the job `name`: by each lookup, or why it said nothing, and by nodes."""
+    """The responses about the job `name`: views and failures of lookups, and reports of nodes."""
 
     name: str
     views: Sequence[View]
@@ -41,95 +41,95 @@ class Inquiry:
 
     @cached_property
     def merged(self) -> Merged:
-        """What all lookups say together."""
+        """The merged view of all lookups."""
         return merge(self.views)
 
     @cached_property
     def sources(self) -> dict[NodeKey, JobSource]:
-        """The nodes that have the job, according to all lookups together."""
+        """The nodes that have the job, according to the merged view."""
         return {node_key(source["node_info"]): source for source in self.merged.jobs.get(self.name, [])}
 
 
 def findings(inquiry: Inquiry) -> list[str]:
-    """What is odd, a sentence each; empty when all say the same and all is well."""
+    """Return the findings as text, one per problem; empty if all servers agree and all is well."""
     return [
-        *(f"{url} gave no answer: {why}" for url, why in inquiry.failures.items()),
-        *(finding for view in inquiry.views for finding in _doubts(view)),
-        *_absence(inquiry),
-        *_namesakes(inquiry),
-        *(finding for key, source in inquiry.sources.items() for finding in _about(inquiry, key, source)),
-        *_buried(inquiry),
+        *(f"{url} did not respond: {why}" for url, why in inquiry.failures.items()),
+        *(finding for view in inquiry.views for finding in _view_warnings(view)),
+        *_missing(inquiry),
+        *_duplicate_names(inquiry),
+        *(finding for key, source in inquiry.sources.items() for finding in _node_findings(inquiry, key, source)),
+        *_gone_nodes(inquiry),
     ]
 
 
-def _doubts(view: View) -> Iterator[str]:
+def _view_warnings(view: View) -> Iterator[str]:
     if view.warming:
-        yield f"{view.url} has just started: it may not know all nodes yet"
+        yield f"{view.url} has just started and may not know all nodes yet"
     elif view.stale:
-        yield f"{view.url} has not heard of most nodes: what it says may be old"
+        yield f"{view.url} has lost contact with most nodes: its data may be outdated"
 
 
-def _absence(inquiry: Inquiry) -> Iterator[str]:
+def _missing(inquiry: Inquiry) -> Iterator[str]:
     if not inquiry.views:
-        yield "no lookup answers, so nobody knows which nodes there are"
+        yield "no lookup responded: the nodes of the cluster are unknown"
     elif not inquiry.sources:
-        yield f"no lookup knows a node that has {inquiry.name}"
+        yield f"no lookup lists a node with {inquiry.name}"
         for view in inquiry.views:
-            if lost := [grave["id"] for grave in view.tombstones if grave.get("reason") != _LEFT]:
-                yield f"{view.url} dropped nodes a short time ago, which may have had it: {', '.join(lost)}"
+            if lost := [tombstone["id"] for tombstone in view.tombstones if tombstone.get("reason") != _LEFT]:
+                yield f"{view.url} recently dropped nodes that may have had it: {', '.join(lost)}"
     for key, report in inquiry.reports.items():
         if key in inquiry.sources:
             continue
         name = display_name(report.node)
         if report.job is not None:
             if inquiry.views:
-                yield f"{name} has it, and no lookup says so"
-            yield from _trouble(report.job, name)
+                yield f"{name} has it, but no lookup lists it"
+            yield from _job_problems(report.job, name)
             yield from _links(report)
         elif not inquiry.views:
-            yield f"{name} itself gave no answer: {report.error}" if report.error else f"{name} has no such job"
+            yield f"{name} did not respond: {report.error}" if report.error else f"{name} has no such job"
 
 
-def _namesakes(inquiry: Inquiry) -> Iterator[str]:
+def _duplicate_names(inquiry: Inquiry) -> Iterator[str]:
     nodes = inquiry.merged.nodes
     names = Counter(node["name"] for node in nodes if node.get("conflict"))
     for name, number in names.items():
         origins = ", ".join(node["origin"] for node in nodes if node["name"] == name)
-        yield f"{number} nodes are called {name}: {origins}"
+        yield f"{number} nodes are named {name}: {origins}"
 
 
-def _about(inquiry: Inquiry, key: NodeKey, source: JobSource) -> Iterator[str]:
-    """What is odd about one of the nodes that have the job."""
+def _node_findings(inquiry: Inquiry, key: NodeKey, source: JobSource) -> Iterator[str]:
+    """Yield findings about one of the nodes that have the job."""
     node = source["node_info"]
     name = display_name(node)
     if node.get("status") == _SUSPECT:
-        yield f"{name} was not heard for {_seconds(node)}: it is suspect, and leaves the answers when its lease ends"
+        yield f"{name} has been silent for {_seconds(node)}: it is suspect and will be removed when its lease expires"
     if node.get("draining", node.get("status") == _DRAINING):
-        yield f"{name} is being drained: its processes take no work"
+        yield f"{name} is being drained: its processes are out of service"
     processes = source.get("processes", [])
     if processes and not any(process["state"] == _READY for process in processes):
         states = ", ".join(f"{process['pid']} {process['state']}" for process in processes)
-        yield f"no process of it is ready on {name}: {states}"
+        yield f"no process is ready on {name}: {states}"
     elif not source["pids"]:
-        yield f"{name} has the job, and no process of it takes work"
+        yield f"{name} has the job, but no process in service"
     for view in inquiry.views:
-        yield from _who_differs(view, key, source, name, inquiry.name)
+        yield from _view_differences(view, key, source, name, inquiry.name)
     report = inquiry.reports.get(key)
     if report is not None:
-        yield from _against(report, source, name)
+        yield from _report_differences(report, source, name)
         yield from _links(report)
 
 
-def _who_differs(view: View, key: NodeKey, source: JobSource, name: str, job: str) -> Iterator[str]:
-    """How one lookup differs from what all say together about a node."""
+def _view_differences(view: View, key: NodeKey, source: JobSource, name: str, job: str) -> Iterator[str]:
+    """Yield how one lookup differs from the merged view of a node."""
     known = next((node for node in view.nodes if node_key(node) == key), None)
     here = next((each for each in view.jobs.get(job, ()) if node_key(each["node_info"]) == key), None)
     if known is None and here is None:
         yield f"{view.url} does not know {name}"
     elif here is None:
-        yield f"{view.url} knows {name}, and not that it has the job{_behind(known, source['node_info'])}"
+        yield f"{view.url} lists {name}, but not with the job{_behind(known, source['node_info'])}"
     elif sorted(here["pids"]) != sorted(source["pids"]):
-        yield f"{view.url} says {_pids(here['pids'])} for {name}{_behind(here['node_info'], source['node_info'])}"
+        yield f"{view.url} lists {_pids(here['pids'])} for {name}{_behind(here['node_info'], source['node_info'])}"
 
 
 def _behind(node: AgedNodeInfo | None, best: AgedNodeInfo) -> str:
@@ -137,53 +137,57 @@ def _behind(node: AgedNodeInfo | None, best: AgedNodeInfo) -> str:
     if node is None or position == (best.get("incarnation"), best.get("seq")):
         return ""
     if node.get("incarnation") != best.get("incarnation"):
-        return f": it knows start {node.get('incarnation')} of the node, others start {best.get('incarnation')}"
-    return f": it knows change {node.get('seq')} of the node, others change {best.get('seq')}"
+        return f": it has start {node.get('incarnation')} of the node, others have start {best.get('incarnation')}"
+    return f": it has change {node.get('seq')} of the node, others have change {best.get('seq')}"
 
 
-def _against(report: Report, source: JobSource, name: str) -> Iterator[str]:
-    """How what a node says itself differs from what the lookups say of it."""
+def _report_differences(report: Report, source: JobSource, name: str) -> Iterator[str]:
+    """Yield how the report of a node differs from the lookups."""
     if report.error is not None:
-        yield f"{name} itself gave no answer: {report.error}"
+        yield f"{name} did not respond: {report.error}"
     elif report.job is None:
-        yield f"{name} itself says that it has no such job"
+        yield f"{name} reports no such job"
     else:
         if sorted(report.job["processes"]) != sorted(source["pids"]):
-            yield f"{name} itself says {_pids(report.job['processes'])}, the lookups {_pids(source['pids'])}"
-        yield from _trouble(report.job, name)
+            yield f"{name} reports {_pids(report.job['processes'])}, the lookups list {_pids(source['pids'])}"
+        yield from _job_problems(report.job, name)
 
 
-def _trouble(job: "JobInfo", name: str) -> Iterator[str]:
-    """Why the processes of a job don't stay up on a node, with the last lines of the last one that ended."""
+def _job_problems(job: "JobInfo", name: str) -> Iterator[str]:
+    """Yield why a job does not run on a node, with the last lines of output of its last process."""
     if job["state"] == "running" and not job["reason"]:
         return
     why = f": {job['reason']}" if job["reason"] else ""
     last = job.get("last_exit")
     lines = (last["output"] or "").splitlines()[-_LAST_LINES:] if last and last["reason"] != "stopped" else []
     wrote = f"; the last lines of its output: {' / '.join(lines)}" if lines else ""
-    yield f"{name} itself says that the job is {in_state(job['state'])}{why}{wrote}"
+    yield f"{name} reports that the job is {in_state(job['state'])}{why}{wrote}"
 
 
 def _links(report: Report) -> Iterator[str]:
-    """To which lookups a node is not connected."""
+    """Yield the lookups that a node is not connected to."""
     name = display_name(report.node)
     if report.error is None and not report.lookupds:
         yield f"{name} announces its jobs to no lookup"
     for link in report.lookupds:
         if not link["connected"]:
-            yield f"{name} is not connected to {link['address']}: {link['error'] or 'it is about to connect'}"
+            yield f"{name} is not connected to {link['address']}: {link['error'] or 'connecting'}"
 
 
-def _buried(inquiry: Inquiry) -> Iterator[str]:
-    """Nodes that some lookup still lists for the job, and that others know to be gone."""
-    gone = {grave["id"]: (view.url, grave.get("reason", "gone")) for view in inquiry.views for grave in view.tombstones}
+def _gone_nodes(inquiry: Inquiry) -> Iterator[str]:
+    """Yield nodes that one lookup still lists for the job but another one reports as gone."""
+    gone = {
+        tombstone["id"]: (view.url, tombstone.get("reason", "gone"))
+        for view in inquiry.views
+        for tombstone in view.tombstones
+    }
     for view in inquiry.views:
         for source in view.jobs.get(inquiry.name, ()):
             key = node_key(source["node_info"])
             if key not in inquiry.sources and key in gone:
                 url, reason = gone[str(key)]
                 name = display_name(source["node_info"])
-                yield f"{view.url} still lists {name}, which {url} knows to be gone ({reason})"
+                yield f"{view.url} still lists {name}, which is gone according to {url} ({reason})"
 
 
 def _pids(pids: Sequence[int]) -> str:

@@ -1,4 +1,4 @@
-"""The command `gafferd` as it is installed: it catches signals before the imports, which take a while."""
+"""The installed command `gafferd`: catches signals before the slow imports."""
 
 from gaffer.runtime.startup import run_daemon
 

@@ -1,4 +1,4 @@
-"""Logs how processes end: each exit, and of a job whose processes end all the time a few, then their number."""
+"""Log of process exits. Frequent exits of one job are summarized."""
 
 import asyncio
 import logging
@@ -11,7 +11,7 @@ from gaffer.jobs.states import describe_exit
 
 logger = logging.getLogger("gafferd.exits")
 
-BURST = 5  # exits of a job in PERIOD that are logged one by one
+BURST = 5  # exits of a job per PERIOD that are logged individually
 PERIOD = 60.0  # seconds
 
 _OUT_OF_MEMORY = {"oom": True, "killed (possibly out of memory)": None}
@@ -19,7 +19,7 @@ _OUT_OF_MEMORY = {"oom": True, "killed (possibly out of memory)": None}
 
 @dataclass(slots=True)
 class _Period:
-    """The exits of one job in PERIOD seconds from `begin` on; `left_out` of them were not logged, `last` is one."""
+    """The exits of a job within PERIOD seconds of `begin`: `left_out` were not logged, `last` is the last line."""
 
     begin: float
     logged: int = 0
@@ -28,13 +28,13 @@ class _Period:
 
 
 class Throttle:
-    """Decides which lines about a job are logged. Pure; `now` in monotonic seconds."""
+    """Rate limit for log lines about jobs. Pure; `now` in monotonic seconds."""
 
     def __init__(self) -> None:
         self._periods: dict[str, _Period] = {}
 
     def admit(self, job: str, line: str, now: float) -> bool:
-        """Whether to log `line` about `job` now; else `collect` counts it."""
+        """Return whether to log `line` about `job` now; otherwise it is counted for `collect`."""
         period = self._periods.setdefault(job, _Period(now))
         if period.logged < BURST:
             period.logged += 1
@@ -44,9 +44,9 @@ class Throttle:
         return False
 
     def collect(self, now: float, *, all_periods: bool = False) -> list[str]:
-        """Lines about what was left out in the periods that are over by `now`, or in all of them.
+        """Return summaries of the suppressed lines of the periods that ended by `now`, or of all periods.
 
-        A job of which something was left out keeps to one such line a period until a period goes by without an exit.
+        A job with suppressed lines gets only one summary per period until a period passes without an exit.
         """
         lines = []
         for job, period in list(self._periods.items()):
@@ -63,12 +63,12 @@ class Throttle:
 
     @property
     def idle(self) -> bool:
-        """Whether there is nothing to collect any more."""
+        """Whether nothing is left to collect."""
         return not self._periods
 
 
 class ExitLog:
-    """The application: logs exits that nobody asked for as warnings, unless they are successful, the others as info."""
+    """Application that logs unrequested, unsuccessful exits as warnings and other exits as info."""
 
     def __init__(self) -> None:
         self._throttle = Throttle()
@@ -77,12 +77,12 @@ class ExitLog:
         self._timer: asyncio.TimerHandle | None = None
 
     def start(self, loop: asyncio.AbstractEventLoop, manager: Manager) -> None:
-        """Log from now on."""
+        """Start logging."""
         self._loop, self._manager = loop, manager
         manager.events.subscribe("exit", self._on_exit)
 
     def stop(self) -> None:
-        """Log what is left to say."""
+        """Stop logging, and log the remaining summaries."""
         if self._manager is not None:
             self._manager.events.unsubscribe("exit", self._on_exit)
         if self._timer is not None:
@@ -110,10 +110,10 @@ class ExitLog:
 
 
 def describe(event: Mapping[str, Any]) -> str:
-    """The line about an `exit` event."""
+    """Return the log line of an `exit` event."""
     reason = event["reason"]
     how = describe_exit(event["exit_code"], event["term_signal"], _OUT_OF_MEMORY.get(reason, False))
-    asked = ", as asked" if reason == "stopped" else ""
+    asked = ", as requested" if reason == "stopped" else ""
     restarts = event["restarts"]
     return (
         f"process {event['pid']} (os pid {event['os_pid']}) {how} after {event['uptime']:.1f} s{asked}; "

@@ -1,4 +1,4 @@
-"""Where the node listens, whether that is safe, and under which address others reach it."""
+"""The addresses the node listens on, their safety, and the address it announces."""
 
 import socket
 import ssl
@@ -20,7 +20,7 @@ _WILDCARDS = ("0.0.0.0", "::")
 
 
 def choose_endpoints(settings: Settings, configured: Sequence[EndpointConfig]) -> list[EndpointConfig]:
-    """The endpoints to open: those of the configuration, and the default one when asked for or when there are none."""
+    """Return the endpoints to open: the configured ones, and the default one if `bind` is set or there are none."""
     chosen = list(configured)
     if settings.bind or not chosen:
         chosen.append(EndpointConfig(settings.bind or DEFAULT_BIND, None, settings.certfile, settings.keyfile))
@@ -28,22 +28,24 @@ def choose_endpoints(settings: Settings, configured: Sequence[EndpointConfig]) -
 
 
 def server_tls(endpoint: EndpointConfig, client_ca: str | None) -> ssl.SSLContext | None:
-    """The TLS context of an endpoint, None for plain HTTP; with `client_ca` callers must show a certificate of it.
+    """Return the TLS context of an endpoint, or None for plain HTTP; `client_ca` requires client certificates.
 
-    Raises BadRequest when a file holds no usable certificate or key.
+    Raises BadRequest if a file does not contain a usable certificate or key.
     """
     if endpoint.certfile is None:
         return None
     try:
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=client_ca)
-        context.load_cert_chain(endpoint.certfile, endpoint.keyfile, password="")  # without one OpenSSL would ask
+        context.load_cert_chain(
+            endpoint.certfile, endpoint.keyfile, password=""
+        )  # otherwise OpenSSL would prompt for one
         if endpoint.keyfile is not None:
             warn_about_private_key(endpoint.keyfile)
     except OSError as error:
         raise BadRequest(
             f"can't use the certificate {endpoint.certfile}: {error}",
             reason="bad_certificate",
-            hint="give a certificate and its key, without a passphrase, in PEM form",
+            hint="use a certificate and its key in PEM format, without a passphrase",
         ) from None
     if client_ca is not None:
         context.verify_mode = ssl.CERT_REQUIRED
@@ -51,7 +53,7 @@ def server_tls(endpoint: EndpointConfig, client_ca: str | None) -> ssl.SSLContex
 
 
 def client_tls(settings: Settings) -> ssl.SSLContext | None:
-    """The TLS context for lookupds, None when all are reached over plain HTTP. Raises BadRequest as `server_tls`."""
+    """Return the TLS context for lookupds, or None if all use plain HTTP; raise BadRequest like `server_tls`."""
     if not any(is_ssl(url) for url in settings.lookupd_address):
         return None
     options = {
@@ -75,7 +77,7 @@ def client_tls(settings: Settings) -> ssl.SSLContext | None:
 def find_dangers(
     endpoints: Sequence[EndpointConfig], *, has_keys: bool, insecure: bool, weak_key: bool = False
 ) -> Iterator[Problem]:
-    """Why the node must not listen there: beyond loopback it needs keys, and TLS or the word that it goes without."""
+    """Yield the reasons not to listen: beyond loopback, keys are required, and TLS or `insecure`."""
     for endpoint in endpoints:
         for address in endpoint.bind:
             if not _is_public(address):
@@ -83,27 +85,28 @@ def find_dangers(
             if not has_keys:
                 yield Problem(
                     address,
-                    "others can reach this address, and this node has no API key to tell who may run commands",
-                    "make one with `(umask 077; gaffer key:new > api.key)` and add --api-key-file api.key",
+                    "this address is reachable from other hosts, but the node has no API key",
+                    "create one with `(umask 077; gaffer key:new > api.key)` and add --api-key-file api.key",
                 )
             if weak_key:
                 yield Problem(
                     address,
-                    f"others can reach this address, and the key in --api-key-file has fewer than {MIN_BITS} bits",
-                    "make another one with `(umask 077; gaffer key:new > api.key)`",
+                    "this address is reachable from other hosts, but the key in --api-key-file has fewer than"
+                    f" {MIN_BITS} bits",
+                    "create a new key with `(umask 077; gaffer key:new > api.key)`",
                 )
             if endpoint.certfile is None and not insecure:
                 yield Problem(
                     address,
-                    "others can reach this address, and without TLS they can read the keys that are sent to it",
+                    "this address is reachable from other hosts, and without TLS keys are sent in plain text",
                     "add --certfile and --keyfile, or --insecure if you trust the network",
                 )
 
 
 def announced_host(settings: Settings, endpoints: Sequence[EndpointConfig]) -> str:
-    """The host under which others reach this node and its jobs.
+    """Return the announced host of this node and its jobs.
 
-    That of the broadcast address, else the one address that the first TCP endpoint listens on, else the host's name.
+    It is the host of the broadcast address, else the specific address of the first TCP endpoint, else the host name.
     """
     if settings.broadcast_address:
         return urlsplit(settings.broadcast_address).hostname or ""
@@ -116,9 +119,9 @@ def announced_host(settings: Settings, endpoints: Sequence[EndpointConfig]) -> s
 
 
 def origin(settings: Settings, host: str, urls: Sequence[str]) -> str:
-    """The URL under which others reach this node, which listens on `urls`.
+    """Return the public URL of this node, which listens on `urls`.
 
-    The broadcast address with its port, the broadcast port or that of the first endpoint, in reverse order of weight.
+    The port is the broadcast port, else that of the broadcast address, else that of the first TCP endpoint.
     """
     first = next((urlsplit(url) for url in urls if not url.startswith("unix:")), urlsplit(f"http://{host}"))
     scheme, port = first.scheme, first.port
@@ -131,7 +134,7 @@ def origin(settings: Settings, host: str, urls: Sequence[str]) -> str:
 
 
 def is_private(host: str) -> bool:
-    """Whether only this host can reach the announced host `host`."""
+    """Return whether the announced host is reachable only from this host."""
     return host == "localhost" or is_loopback(host)
 
 
@@ -142,5 +145,5 @@ def _is_public(address: str) -> bool:
     try:
         found = socket.getaddrinfo(parsed[0], parsed[1], type=socket.SOCK_STREAM)
     except OSError:
-        return False  # nobody can listen there, which the attempt will say
+        return False  # listening will fail and report it
     return not all(is_loopback(str(entry[4][0])) for entry in found)

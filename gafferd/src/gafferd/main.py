@@ -30,7 +30,7 @@ _COMMAND_OPTIONS = (
         " (GAFFERD_CONFIG; default: ~/.gaffer or, for root, /etc/gaffer)",
     ),
     Option("-v", "show events of jobs and processes on the console", repeat=True),
-    Option("--vv", "the same, and the output of processes with redirected streams (also -vv)"),
+    Option("--vv", "like -v, and show the output of processes with redirected streams (also -vv)"),
 )
 
 USAGE = usage_text(
@@ -43,15 +43,15 @@ Examples:
   gafferd
   gafferd -c /etc/gaffer/gafferd.ini --lookupd-address=http://lookup1:5010
 
-Signals: TERM, INT and QUIT stop the jobs and exit, a second INT kills them; HUP reloads the configuration.
+Signals: TERM, INT and QUIT stop the jobs and exit; a second INT kills the jobs; HUP reloads the configuration.
 """,
 )
 
 
 def command(argv: Sequence[str], environ: Mapping[str, str]) -> int:
-    """Run gafferd; returns 2 for a wrong command line or configuration, 1 for what else keeps it from running.
+    """Run gafferd; return 2 for an invalid command line or configuration, and 1 for other startup failures.
 
-    A signal before it runs ends it with 130 (SIGINT) or 0.
+    A signal during startup ends it with status 130 (SIGINT) or 0.
     """
     try:
         run(parse_options(argv), environ)
@@ -67,14 +67,14 @@ def command(argv: Sequence[str], environ: Mapping[str, str]) -> int:
 
 
 def parse_options(argv: Sequence[str]) -> dict[str, Any]:
-    """The options of a command line by name; raises ConfigError. `--help` and `--version` print and exit."""
-    leftover = "an option is unknown or given twice, or there is more than one configuration file"
+    """Return the options of a command line by name; raise ConfigError. `--help` and `--version` print and exit."""
+    leftover = "an option is unknown or given twice, or more than one configuration file is given"
     return parse_command_line("gafferd", USAGE, argv, leftover=leftover)
 
 
 def run(options: Mapping[str, Any], environ: Mapping[str, str]) -> None:
-    """Serve as the options, the environment and the configuration file say; raises GafferError."""
-    from gafferd.server import make_server  # after the cheap checks: it brings in Tornado
+    """Run with the given options, environment and configuration file; raise GafferError."""
+    from gafferd.server import make_server  # imports Tornado, so only after the cheap checks
 
     root = os.geteuid() == 0
     home = _home()
@@ -99,11 +99,11 @@ def _home() -> Path:
     try:
         return Path.home()
     except RuntimeError:
-        raise GafferError("this user has no home directory", hint="set the variable HOME") from None
+        raise GafferError("this user has no home directory", hint="set HOME") from None
 
 
 def _stay() -> None:
-    """In the foreground there is nothing to do once the node is ready."""
+    """Do nothing once the node is ready, in the foreground."""
 
 
 def _fail(code: int, problems: Iterable[Problem]) -> int:

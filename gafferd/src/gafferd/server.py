@@ -1,4 +1,4 @@
-"""A running node: a manager and its applications, put together as the settings say."""
+"""A running node: a manager and its applications, assembled from the settings."""
 
 import logging
 import os
@@ -45,7 +45,7 @@ from gafferd.state.identity import Identity
 
 logger = logging.getLogger(__name__)
 
-# What -v shows: each event once, under its short name.
+# Events shown by -v: each once, under its short name.
 _SHOWN_EVENTS = [
     *ConsoleOutput.DEFAULT_ACTIONS,
     "create",
@@ -60,9 +60,9 @@ _SHOWN_EVENTS = [
 
 @dataclass(frozen=True, kw_only=True)
 class Server:
-    """Everything that was decided before the node starts.
+    """A node that is configured but not started.
 
-    `host` is where others reach it and its jobs; `verbosity` 1 shows events on the console, 2 output too.
+    `host` is the announced host of the node and its jobs; `verbosity` 1 shows events on the console, 2 also output.
     """
 
     settings: Settings
@@ -80,7 +80,7 @@ class Server:
 
     @property
     def limits(self) -> Limits:
-        """What the HTTP server puts up with."""
+        """The limits of the HTTP server."""
         settings = self.settings
         return Limits(
             max_body=settings.max_body,
@@ -92,9 +92,10 @@ class Server:
         )
 
     def serve(self, ready: Callable[[], None]) -> None:
-        """Run until a signal ends it; call `ready` once it listens.
+        """Run until stopped by a signal; call `ready` once the node listens.
 
-        Ends what an earlier gafferd on the state directory left first. Raises GafferError when it can't start.
+        Processes left by an earlier gafferd on the state directory are ended first. Raises GafferError if the node
+        can't start.
         """
         raise_descriptors()
         state = StateDir.open(self.state_path)
@@ -116,7 +117,7 @@ class Server:
             detached=state.detached,
             endpoint_host=self.host,
             log_dir=state.path / "logs",
-            # Pids begin anew with each start; the incarnation keeps the marks of two starts apart.
+            # Pids start over at each start; the incarnation keeps the marks of two starts distinct.
             node_id=state.node.mark,
         )
         announcer = Announcer(
@@ -128,7 +129,7 @@ class Server:
             cluster_key=self.cluster_key,
             ssl=self.lookup_tls,
         )
-        # Cookies know no ports: those of several nodes on one host must differ in name.
+        # Cookies are shared by all ports of a host, so each node needs its own cookie name.
         logins = Logins(f"gaffer-{state.node.id}")
         http = HttpHandler(
             [*self.endpoints, HttpEndpoint([f"unix:{state.socket_path}"], self.settings.backlog)],
@@ -168,7 +169,8 @@ class Server:
         lookupds = [urlsplit(url).hostname or "" for url in self.settings.lookupd_address]
         if listening.is_private(self.host) and not all(map(listening.is_private, lookupds)):
             logger.warning(
-                "this node is announced as %s, which only this host can reach: give --broadcast-address", self.host
+                "this node is announced as %s, which is reachable only from this host: set --broadcast-address",
+                self.host,
             )
 
 
@@ -180,9 +182,9 @@ def make_server(
     config: Config | None,
     verbosity: int = 0,
 ) -> Server:
-    """Decide what the node will be; `home` is that of the daemon's user.
+    """Return the configured node; `home` is the home directory of the daemon's user.
 
-    Raises ConfigError (or another 400) for what can't or must not be.
+    Raises ConfigError (or another 400) if the settings are invalid or unsafe.
     """
     file_key = read_key_file(settings.api_key_file) if settings.api_key_file else None
     keys = KeyStore(state_path / "keys.json", file_key)
@@ -232,9 +234,9 @@ def make_server(
 
 
 class _Signals(SigHandler):
-    """QUIT, TERM and INT stop the node, a second INT hurries; HUP reads the configuration again.
+    """Signal handlers: QUIT, TERM and INT stop the node, a second INT kills its processes, HUP reloads.
 
-    It is no application: its handlers stay to the end, so that a late signal does not change the exit status.
+    Not an application: the handlers stay installed to the end, so that a late signal does not change the exit status.
     """
 
     def __init__(self, jobs: FileJobs) -> None:
@@ -253,14 +255,14 @@ class _Signals(SigHandler):
             result = self._jobs.reload()
         except ConfigError as error:
             problems = "\n".join(map(show_problem, error.problems))
-            logger.error("the configuration is broken, the old one stays:\n%s", problems)
+            logger.error("the configuration is invalid, keeping the current one:\n%s", problems)
             return
         except GafferError as error:
             logger.error("the configuration was not applied: %s", error.message)
             return
         for change, failure in result.failed:
             logger.error(
-                "reload: %s of %s failed, the next reload tries it again: %s%s",
+                "reload: %s of %s failed and will be retried at the next reload: %s%s",
                 change.action,
                 change.job,
                 failure.message,

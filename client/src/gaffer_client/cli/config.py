@@ -1,6 +1,6 @@
-"""The settings of a run: from flags, else the environment, else the configuration file, else defaults.
+"""The settings of the tools: from flags, else the environment, else the configuration file, else defaults.
 
-A setting is read when a command needs it; one that is wrong does not disturb commands that do without it.
+A setting is read when a command needs it; an invalid setting does not affect commands that do not use it.
 """
 
 import configparser
@@ -32,7 +32,7 @@ from gaffer_client.transport import DEFAULT_URL, is_key
 def _lookups(text: str) -> tuple[str, ...]:
     urls = items(text)
     if not urls:
-        raise InvalidValue("no lookup is given", "give a comma list of URLs")
+        raise InvalidValue("no lookup given", "give a comma-separated list of URLs")
     return urls
 
 
@@ -53,7 +53,7 @@ def _key_in(path: str) -> str:
 def _key(text: str) -> str | None:
     key = text.strip()
     if key and not is_key(key):
-        raise InvalidValue("it holds no key", "a key is one printable ASCII word")
+        raise InvalidValue("not a key", "a key must be one word of printable ASCII characters")
     return key or None
 
 
@@ -61,8 +61,8 @@ def _file(path: str) -> str:
     return trusted_file(os.path.expanduser(path))
 
 
-def _of_a_node(key: str) -> tuple[tuple[str, str], ...]:
-    """The places of a key that the section of a node has in addition to `[client]`."""
+def _node_or_client(key: str) -> tuple[tuple[str, str], ...]:
+    """Return the places of a key that is allowed in `[node "URL"]` as well as in `[client]`."""
     return (("node", key), ("client", key))
 
 
@@ -77,7 +77,7 @@ ENDPOINT: Final = Setting(
 )
 CONNECT: Final = replace(ENDPOINT, flag="--connect=URL", aliases=("--endpoint",))
 LOOKUPD: Final = Setting(
-    help="the lookups, a comma list",
+    help="the lookups, a comma-separated list",
     rule=_lookups,
     default=("http://127.0.0.1:5010",),
     flag="-L URLS, --lookupd=URLS",
@@ -86,7 +86,7 @@ LOOKUPD: Final = Setting(
     keys=(("client", "lookupd"),),
 )
 _NODES: Final = Setting(
-    help="patterns of announced addresses that get the API key",
+    help="patterns of announced addresses to send the API key to",
     rule=_patterns,
     default=(),
     variable="GAFFER_NODES",
@@ -103,25 +103,25 @@ _API_KEY_FILE: Final = Setting(
     rule=_key_in,
     flag="--api-key-file=FILE",
     variable="GAFFER_API_KEY_FILE",
-    keys=_of_a_node("api_key_file"),
+    keys=_node_or_client("api_key_file"),
 )
 _API_KEY: Final = Setting(help="the API key", rule=_key, variable="GAFFER_API_KEY")
 _CACERT: Final = Setting(
-    help="certificates of the authorities to trust", rule=_file, flag="--cacert=FILE", keys=_of_a_node("cacert")
+    help="CA certificates to trust", rule=_file, flag="--cacert=FILE", keys=_node_or_client("cacert")
 )
 _CERTFILE: Final = Setting(
-    help="the client's own certificate", rule=_file, flag="--certfile=FILE", keys=_of_a_node("certfile")
+    help="the client certificate", rule=_file, flag="--certfile=FILE", keys=_node_or_client("certfile")
 )
 _KEYFILE: Final = Setting(
-    help="the key of that certificate", rule=_file, flag="--keyfile=FILE", keys=_of_a_node("keyfile")
+    help="the private key of the client certificate", rule=_file, flag="--keyfile=FILE", keys=_node_or_client("keyfile")
 )
 _INSECURE: Final = Setting(
-    help="send the API key over plain http, and to servers of other users of this host",
+    help="send the API key over plain http and to local servers that run as other users",
     rule=boolean,
     default=False,
     flag="--insecure",
     variable="GAFFER_INSECURE",
-    keys=_of_a_node("insecure"),
+    keys=_node_or_client("insecure"),
 )
 
 SETTINGS: Final = (
@@ -139,7 +139,7 @@ SETTINGS: Final = (
 
 CONNECTION_OPTIONS = (
     *(declared.option for declared in (_API_KEY_FILE, _CACERT, _CERTFILE, _KEYFILE, _INSECURE)),
-    Option("--json", "print the JSON document of the matching route"),
+    Option("--json", "print the JSON document returned by the API"),
     Option("-h, --help", "show help"),
 )
 
@@ -151,7 +151,7 @@ class _TLSFiles(TypedDict):
 
 
 class Context:
-    """What a command has at hand: the settings, and connections to a node and to the lookups."""
+    """The settings of a command, and its connections to a node and to the lookups."""
 
     def __init__(self, program: Program, arguments: Arguments, environ: Mapping[str, str]) -> None:
         self.program = program
@@ -164,11 +164,11 @@ class Context:
 
     @property
     def json(self) -> bool:
-        """Whether JSON documents are wanted in place of text."""
+        """Whether to print JSON documents instead of text."""
         return self.arguments.flag("--json")
 
     def _value(self, declared: Setting, url: str | None = None) -> Any:
-        """The value of a setting, for the node at `url` if one is given; its default unless it was given."""
+        """Return the value of a setting, or its default; `url` selects the section of a node."""
         return _checked(declared, self.arguments.values, self._environ, self._file.keys_for(url))
 
     @property
@@ -177,7 +177,7 @@ class Context:
         return given
 
     def server(self, url: str | None = None) -> Server:
-        """The node, or the one at `url`, an address that the user gave."""
+        """Return the chosen node, or the node at `url`, an address given by the user."""
         given = url or self._endpoint_given
         url = given or default_url(self._environ)
         configured = given or DEFAULT_URL  # the address that a `[node "URL"]` section would have
@@ -186,40 +186,40 @@ class Context:
 
     @contextmanager
     def announced_server(self, url: str, lookup: Lookup) -> Iterator[Server]:
-        """The node at an address that lookups announce; it gets the API key only when the user has listed it.
+        """Connect to a node at an announced address; send the API key only if the user has listed the address.
 
-        Without the key, its Unauthorized says how to list it. Raises MalformedAnswer for what a node
-        can't announce, UntrustedServer for an address of this host that a lookup elsewhere announces.
+        Otherwise, the hint of Unauthorized explains how to list it. Raises MalformedAnswer if nodes can't announce
+        such an address, and UntrustedServer if a lookup on another host announces an address of this host.
         """
         origin = Origin.parse(url)
         tls = self._tls(url)
         listed = self._is_listed(origin) or (origin.scheme == "https" and tls["cacert"] is not None)
         key = self._api_key(url) if listed else None
         with Server(url, api_key=key, insecure=self._value(_INSECURE, url), **tls) as server:
-            server.transport.may_be_here = listed or all(map(_is_local, lookup.urls))
+            server.transport.allow_loopback = listed or all(map(_is_local, lookup.urls))
             try:
                 yield server
             except Unauthorized as error:
                 if not listed:
-                    error.hint = f"API keys do not go to addresses that are only announced: {_listing(url)}"
+                    error.hint = f"API keys are not sent to announced addresses unless you list them: {_listing(url)}"
                 raise
             except UntrustedServer as error:
                 error.hint = error.hint or _listing(url)
                 raise
 
     def _is_listed(self, origin: Origin) -> bool:
-        """Whether the user gave the address: by itself, or by a pattern."""
+        """Return whether the user has listed the address, directly or by a pattern."""
         given = self._endpoint_given, *self._file.nodes
         if any(known and known[1:] == origin[1:] for known in map(_origin, given)):
             return True
         return covered(origin, self._value(_NODES))
 
     def lookup(self) -> Lookup:
-        """The lookups."""
+        """Return a client of the lookups."""
         return Lookup(list(self._value(LOOKUPD)), api_key=self._value(_CLUSTER_KEY), **self._tls(None))
 
     def _api_key(self, url: str) -> str | None:
-        """The key in the file that a flag or a variable names, else the key in a variable, else that of the file."""
+        """Return the key from a flag or variable, or else from the configuration file."""
         keys = self._file.keys_for(url)
         key: str | None = (
             _checked(_API_KEY_FILE, self.arguments.values, self._environ, {})
@@ -235,7 +235,7 @@ class Context:
             "keyfile": self._value(_KEYFILE, url),
         }
         if files["keyfile"] and not files["certfile"]:
-            raise UsageError("keyfile is given without certfile", hint="both are needed, or one file that holds both")
+            raise UsageError("keyfile without certfile", hint="give both, or a certfile that also contains the key")
         return files
 
 
@@ -245,7 +245,7 @@ def _checked(
     environ: Mapping[str, str],
     file: Mapping[tuple[str, str], str],
 ) -> Any:
-    """The value of a setting by its rule, or its default; raises UsageError with the source of a wrong one."""
+    """Return the value of a setting, or its default; raise UsageError, naming the source, if it is invalid."""
     given = find(declared, flags, environ, file)
     if given is None:
         return declared.default
@@ -257,8 +257,8 @@ def _checked(
 
 def _listing(url: str) -> str:
     return (
-        f"add `nodes = {urlsplit(url).netloc}` to [client] of ~/.gaffer/gaffer.ini or set GAFFER_NODES, if that is"
-        " the address of the node"
+        f"if this is the address of the node, add `nodes = {urlsplit(url).netloc}` to [client] of"
+        " ~/.gaffer/gaffer.ini or set GAFFER_NODES"
     )
 
 
@@ -270,20 +270,20 @@ def _origin(url: str | None) -> Origin | None:
 
 
 def _is_local(url: str) -> bool:
-    """Whether a server at that address runs on this host for sure."""
+    """Return whether a server at this address certainly runs on this host."""
     origin = _origin(url)
     return origin.is_loopback if origin else url.startswith("unix:")
 
 
 @dataclass(frozen=True)
 class _File:
-    """The configuration file: its section `[client]`, and its sections `[node "URL"]` by their URL."""
+    """The configuration file: its section `[client]` and its sections `[node "URL"]`, by URL."""
 
     client: Mapping[str, str] = field(default_factory=dict)
     nodes: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
     def keys_for(self, url: str | None) -> dict[tuple[str, str], str]:
-        """The keys that apply to the node at `url`, or to all, by section."""
+        """Return the keys that apply to the node at `url`, or to all nodes, by section."""
         node = self.nodes.get(url.rstrip("/"), {}) if url else {}
         return {
             **{("client", key): value for key, value in self.client.items()},
@@ -292,7 +292,7 @@ class _File:
 
 
 def _read_file(environ: Mapping[str, str]) -> _File:
-    """Read $GAFFER_CONFIG, or ~/.gaffer/gaffer.ini when there is one; sections of others are left alone."""
+    """Read $GAFFER_CONFIG, or ~/.gaffer/gaffer.ini if it exists; ignore sections of other programs."""
     given = environ.get("GAFFER_CONFIG")
     path = given or os.path.expanduser("~/.gaffer/gaffer.ini")
     parser = configparser.RawConfigParser()
@@ -302,7 +302,7 @@ def _read_file(environ: Mapping[str, str]) -> _File:
         raise UsageError(error.message, hint=error.hint) from None
     except FileNotFoundError:
         if given:
-            raise UsageError(f"there is no file {path}", hint="GAFFER_CONFIG names it") from None
+            raise UsageError(f"no such file: {path}", hint="correct GAFFER_CONFIG") from None
         return _File()
     except OSError as error:
         raise UsageError(f"can't read {path}: {error.strerror}") from None
@@ -325,7 +325,7 @@ def _keys(parser: configparser.RawConfigParser, path: str, section: str, kind: s
     for key in values:
         if key not in known:
             raise UsageError(
-                f"{path}: [{section}] has no key {key!r}",
-                hint=did_you_mean(key, known) or f"its keys are {', '.join(known)}",
+                f"{path}: [{section}] unknown key {key!r}",
+                hint=did_you_mean(key, known) or f"known keys: {', '.join(known)}",
             )
     return values

@@ -1,4 +1,4 @@
-"""What ends a command early, and the exit status it gives."""
+"""Exit statuses and the exceptions that end a command."""
 
 from enum import IntEnum
 
@@ -17,7 +17,7 @@ class Exit(IntEnum):
 
 
 class CommandFailed(Exception):
-    """A command can't go on: `message` says why, `hint` what to do next, `status` is the exit status."""
+    """A command failed: `message` states the problem, `hint` the remedy, `status` is the exit status."""
 
     def __init__(self, message: str, *, hint: str | None = None, status: Exit = Exit.FAILED) -> None:
         super().__init__(message)
@@ -27,7 +27,7 @@ class CommandFailed(Exception):
 
 
 class UsageError(CommandFailed):
-    """The command line, an environment variable or the configuration file is wrong."""
+    """The command line, an environment variable or the configuration file is invalid."""
 
     def __init__(self, message: str, *, hint: str | None = None) -> None:
         super().__init__(message, hint=hint, status=Exit.USAGE)

@@ -1,4 +1,4 @@
-"""Runs jobs in the foreground, as `gaffer start` does: the console shows them, and Ctrl-C ends them all."""
+"""Runs jobs in the foreground for `gaffer start`: the console shows their output, Ctrl-C stops them."""
 
 import logging
 import signal
@@ -23,15 +23,15 @@ _MORE_EVENTS = ("start", "stop", "restart", "reap", "stop_pid")
 
 
 def run_in_foreground(configs: Sequence[ProcessConfig], *, verbose: bool = False) -> Exit:
-    """Run the jobs until a signal ends it, the terminal is gone, or nobody reads its output any more.
+    """Run the jobs until a signal arrives, the terminal closes or the output can't be written.
 
-    Whoever ends it that way gets it gracefully; a second Ctrl-C kills. `verbose` shows all events of the jobs.
+    The jobs are then stopped gracefully; a second Ctrl-C kills them. `verbose` shows all events of the jobs.
     """
     dispositions.reset_inherited()
-    logging.getLogger("gaffer.manager").setLevel(logging.ERROR)  # what it warns of is on the console
+    logging.getLogger("gaffer.manager").setLevel(logging.ERROR)  # its warnings are shown on the console
     raise_descriptors()
     loop = new_loop()
-    # The id marks the processes, so that those that left their group are found.
+    # The id marks the processes, so that those that left their process group can be found.
     manager = Manager(loop, subreaper=True, cgroup=own_cgroup(), node_id=uuid.uuid4().hex)
     signals = _Signals()
     console = ConsoleOutput(
@@ -51,7 +51,7 @@ def run_in_foreground(configs: Sequence[ProcessConfig], *, verbose: bool = False
 
 
 class _Signals(SigHandler):
-    """INT, TERM, QUIT and HUP stop the manager, and so does broken output; `status` is what the command ends with."""
+    """Stops the manager on INT, TERM, QUIT, HUP or broken output; `status` is the exit status of the command."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -66,7 +66,7 @@ class _Signals(SigHandler):
         self.status = Exit.INTERRUPTED
         self.manager.stop(now=again)
         if not again and sys.stderr.isatty():
-            print("\nstopping; Ctrl-C again kills at once", file=sys.stderr)
+            print("\nstopping; press Ctrl-C again to kill all processes", file=sys.stderr)
 
     def handle_reload(self, handle: object, *args: Any) -> None:
         if self._previous.get(signal.SIGHUP) is not dispositions.ignore:  # nohup(1)

@@ -1,4 +1,4 @@
-"""Help texts, made from the command table."""
+"""Help texts, generated from the command table."""
 
 import textwrap
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ from gaffer_client.cli.table import Command, Program
 
 
 def program_help(program: Program) -> str:
-    """What `gaffer help` prints."""
+    """Return the output of `gaffer help`."""
     return "\n\n".join(
         [
             f"Usage: {program.name} [options] <command> [<args>...]",
@@ -17,20 +17,20 @@ def program_help(program: Program) -> str:
             "Commands:\n" + columns((command.name, command.summary) for command in program.commands),
             "Options:\n" + _options(program.options),
             _examples(program, program.examples),
-            f"`{program.name} help COMMAND` shows the options of a command, and examples.",
+            f"`{program.name} help COMMAND` shows the options of a command and examples.",
         ]
     )
 
 
 def command_help(program: Program, command: Command) -> str:
-    """What `gaffer help COMMAND` prints."""
+    """Return the output of `gaffer help COMMAND`."""
     reference = command_reference(program, command)
     others = [option for option in program.options if command.uses_option(option)]
     return f"{reference}\n\nCommon options:\n{_options(others)}" if others else reference
 
 
 def command_reference(program: Program, command: Command) -> str:
-    """The help of this command, without the options that others have too."""
+    """Return the help of a command without the options that it shares with other commands."""
     parts = [f"Usage: {usage_line(f'{program.name} {command.name}', command.arguments)}", command.summary + "."]
     if command.details:
         parts += [

@@ -1,4 +1,4 @@
-"""Reading files of job descriptions: one JSON object, or `{"jobs": [...]}`."""
+"""Files of job descriptions: one JSON object, or `{"jobs": [...]}`."""
 
 import codecs
 import sys
@@ -13,31 +13,31 @@ from gaffer_client.cli.errors import UsageError
 
 @dataclass(frozen=True)
 class JobFile:
-    """The descriptions in a file; `single` when it holds one that is not in a list."""
+    """The job descriptions in a file; `single` if it contains one that is not in a list."""
 
     source: str
     descriptions: list[dict[str, Any]]
     single: bool
 
     def session(self, app: str | None = None) -> str:
-        """The session of all jobs, by their names or else `app`; raises UsageError when they are of several."""
+        """Return the session of all jobs, from their names or `app`; raise UsageError if there are several."""
         default = app or DEFAULT_SESSION
         found = sorted({split_job_name(str(job.get("name", "")), default)[0] for job in self.descriptions})
         if app is not None and found != [app]:
             raise UsageError(
-                f"{self.source} names jobs of the session {', '.join(found)}, not of {app}",
-                hint="leave --app out, or the session out of the names",
+                f"{self.source} contains jobs of the session {', '.join(found)}, not {app}",
+                hint="omit --app, or omit the session from the job names",
             )
         if len(found) > 1:
             raise UsageError(
-                f"{self.source} holds jobs of several sessions: {', '.join(found)}",
-                hint="load them one after the other",
+                f"{self.source} contains jobs of several sessions: {', '.join(found)}",
+                hint="load each session separately",
             )
         return found[0]
 
 
 def read_jobs(path: str) -> JobFile:
-    """Read the file, or stdin for `-`; raises UsageError when it holds no job descriptions."""
+    """Read the file, or stdin for `-`; raise UsageError if it contains no job descriptions."""
     source = "standard input" if path == "-" else path
     try:
         if path == "-":
@@ -55,7 +55,7 @@ def read_jobs(path: str) -> JobFile:
     jobs = [document] if listed is None else listed
     if not isinstance(jobs, list) or not jobs or not all(isinstance(job, dict) for job in jobs):
         raise UsageError(
-            f"{source} holds no job description",
-            hint='write an object with "name" and "cmd", or {"jobs": [...]} with several',
+            f"{source} contains no job description",
+            hint='write an object with "name" and "cmd", or {"jobs": [...]} for several',
         )
     return JobFile(source, jobs, single=listed is None)

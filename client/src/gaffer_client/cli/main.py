@@ -1,4 +1,4 @@
-"""The entry points `gaffer` and `gafferctl`: run a command; what ends it becomes a status and one clear line."""
+"""The entry points `gaffer` and `gafferctl`: run a command and turn errors into a message and an exit status."""
 
 import os
 import sys
@@ -13,7 +13,7 @@ from gaffer_client.cli.help import command_help, program_help
 from gaffer_client.cli.output import print_error
 from gaffer_client.cli.parse import Invocation, parse
 from gaffer_client.cli.programs import GAFFER, GAFFERCTL
-from gaffer_client.cli.table import Asks, Program
+from gaffer_client.cli.table import Program, Target
 from gaffer_client.errors import (
     Forbidden,
     GafferClientError,
@@ -24,31 +24,31 @@ from gaffer_client.errors import (
     Unreachable,
 )
 
-_NOT_THERE: dict[Asks, str] = {
-    "node": "is gafferd running there? use {option} or GAFFER_ENDPOINT to choose another node",
-    "lookup": "is gaffer_lookupd running there? use -L or GAFFER_LOOKUPD to choose others",
-    "nobody": "",
+_UNREACHABLE_HINTS: dict[Target, str] = {
+    "node": "check that gafferd is running, or use {option} or GAFFER_ENDPOINT to choose another node",
+    "lookup": "check that gaffer_lookupd is running, or use -L or GAFFER_LOOKUPD to choose others",
+    "none": "",
 }
-_NO_KEY = "use --api-key-file or GAFFER_API_KEY_FILE to name the file with your key"
+_KEY_HINT = "use --api-key-file or GAFFER_API_KEY_FILE to specify your key file"
 
 
 def gaffer() -> int:
-    """The command `gaffer`."""
+    """Run `gaffer` and return its exit status."""
     return run(GAFFER, sys.argv[1:])
 
 
 def gafferctl() -> int:
-    """The command `gafferctl`."""
+    """Run `gafferctl` and return its exit status."""
     return run(GAFFERCTL, sys.argv[1:])
 
 
 def run(program: Program, argv: Sequence[str]) -> int:
-    """Run a program with these arguments; returns the exit status."""
-    asks: Asks = "nobody"
+    """Run a program with these arguments and return its exit status."""
+    target: Target = "none"
     try:
         invocation = parse(program, argv)
         if invocation.command is not None:
-            asks = invocation.command.asks
+            target = invocation.command.target
         status = _dispatch(program, invocation)
         sys.stdout.flush()
         return status
@@ -56,7 +56,7 @@ def run(program: Program, argv: Sequence[str]) -> int:
         print_error(program.name, error.message, error.hint)
         return error.status
     except GafferClientError as error:
-        _report(program, error, asks)
+        _report(program, error, target)
         return _status(error)
     except GafferError as error:  # an invalid name
         print_error(program.name, error.message, error.hint)
@@ -76,7 +76,7 @@ def run(program: Program, argv: Sequence[str]) -> int:
 
 
 def _discard_unwritable() -> None:
-    """Drop what stdout can't take: Python flushes it again at exit, and would complain and exit with status 120."""
+    """Discard output that can't be written: at exit, Python would fail to flush it and exit with status 120."""
     try:
         sys.stdout.flush()
     except OSError:
@@ -98,14 +98,14 @@ def _dispatch(program: Program, invocation: Invocation) -> int:
     return invocation.command.run(Context(program, invocation.arguments, os.environ), invocation.arguments)
 
 
-def _report(program: Program, error: GafferClientError, asks: Asks) -> None:
+def _report(program: Program, error: GafferClientError, target: Target) -> None:
     hint = error.hint
     if isinstance(error, Unreachable | NotFound | MalformedAnswer):
-        hint = hint_at(error.url, asks) or hint
+        hint = hint_at(error.url, target) or hint
     if hint is None and isinstance(error, Unreachable):
-        hint = _NOT_THERE[asks].format(option=program.endpoint_option)
+        hint = _UNREACHABLE_HINTS[target].format(option=program.endpoint_option)
     elif hint is None and isinstance(error, Unauthorized | Forbidden):
-        hint = _NO_KEY
+        hint = _KEY_HINT
     for place, message, advice in error.problems or [(error.path, error.message, hint)]:
         print_error(program.name, f"{place}: {message}" if place else message, advice)
 

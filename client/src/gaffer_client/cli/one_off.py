@@ -1,4 +1,4 @@
-"""Runs a command in the foreground of the terminal, as `gaffer run` does, also as the init process of a container."""
+"""Runs a command in the foreground of the terminal for `gaffer run`, also as the init process of a container."""
 
 import os
 import signal
@@ -8,10 +8,10 @@ from contextlib import contextmanager
 
 from gaffer.runtime import dispositions
 
-# The shell's statuses for a command that was not found, and for one that can't be executed.
+# The shell's exit statuses for a command that was not found or can't be executed.
 NOT_FOUND, NOT_EXECUTABLE = 127, 126
 
-# The terminal sends these to the whole foreground group: the children get them without our help.
+# The terminal sends these to the whole foreground group, including the children.
 _OF_THE_TERMINAL = frozenset({signal.SIGINT, signal.SIGQUIT, signal.SIGWINCH})
 _FORWARDED = frozenset(
     {
@@ -21,16 +21,16 @@ _FORWARDED = frozenset(
     }
 )
 _AWAITED = _FORWARDED | {signal.SIGCHLD}
-_SI_KERNEL = 0x80  # the si_code of what the kernel, here the terminal, sends (sigaction(2))
+_SI_KERNEL = 0x80  # the si_code of signals from the kernel, here the terminal (sigaction(2))
 
 Children = dict[int, "subprocess.Popen[bytes]"]  # by pid
 
 
 def run_command(words: Sequence[str], cwd: str, env: Mapping[str, str], copies: int = 1) -> int:
-    """Run `copies` of a command at once, with this process's terminal and streams, and wait for all.
+    """Run `copies` of a command with the terminal and streams of this process, and wait for all.
 
-    Returns the first status that is not 0, 128 + N for signal N. Raises OSError when it can't be started. Signals are
-    forwarded; what this process adopts meanwhile is reaped.
+    Return the first nonzero status, 128 + N for signal N. Raises OSError if the command can't be started. Signals are
+    forwarded to the children, and adopted processes are reaped.
     """
     ignored = dispositions.reset_inherited()
     hup_ignored = signal.SIGHUP in ignored  # nohup(1) is meant for the command
@@ -44,7 +44,7 @@ def run_command(words: Sequence[str], cwd: str, env: Mapping[str, str], copies: 
     with _held_signals():
         try:
             for _ in range(copies):
-                # There is one thread here: nothing that `prepare` needs can be locked.
+                # Only one thread runs, so `prepare` can't deadlock.
                 child = subprocess.Popen(words, cwd=cwd, env=dict(env), preexec_fn=prepare)
                 children[child.pid] = child
         except OSError:
@@ -58,7 +58,7 @@ def run_command(words: Sequence[str], cwd: str, env: Mapping[str, str], copies: 
 
 
 def _wait(children: Children, forwarded: frozenset[int]) -> None:
-    """Wait for the end of all children; the signals must be held."""
+    """Wait for all children to exit; the signals must be held."""
     _reap(children)
     while any(child.returncode is None for child in children.values()):
         received = signal.sigwaitinfo(_AWAITED)
@@ -72,14 +72,14 @@ def _wait(children: Children, forwarded: frozenset[int]) -> None:
 
 
 def _forward(child: "subprocess.Popen[bytes]", signum: int) -> None:
-    if child.returncode is None:  # else its number may be another's
+    if child.returncode is None:  # else the pid may have been reused
         os.kill(child.pid, signum)
         if signum == signal.SIGTERM:
             os.kill(child.pid, signal.SIGCONT)  # a stopped process handles nothing else
 
 
 def _reap(children: Children) -> None:
-    """Take the statuses of all that have ended: of ours, and of orphans, which an init process adopts."""
+    """Reap all exited children, including orphans that an init process adopts."""
     while True:
         try:
             pid, status = os.waitpid(-1, os.WNOHANG)
@@ -93,11 +93,11 @@ def _reap(children: Children) -> None:
 
 @contextmanager
 def _held_signals() -> Iterator[None]:
-    """Hold signals in the block for sigwaitinfo(2). Even an init process gets those that it holds."""
+    """Block signals, for sigwaitinfo(2). An init process receives blocked signals even without a handler."""
     previous = signal.pthread_sigmask(signal.SIG_BLOCK, _AWAITED)
     try:
         yield
     finally:
         while signal.sigtimedwait(_AWAITED, 0) is not None:
-            pass  # meant for the children, which have ended
+            pass  # meant for the children, which have exited
         signal.pthread_sigmask(signal.SIG_SETMASK, previous)

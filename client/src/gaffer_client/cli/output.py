@@ -1,4 +1,4 @@
-"""What commands print: tables, colours where a terminal wants them, JSON, errors."""
+"""Output of commands: tables, colours for terminals, JSON and errors."""
 
 import os
 import re
@@ -10,30 +10,30 @@ from typing import IO
 import msgspec
 
 _COLOURS = {"cyan": "36", "yellow": "33", "green": "32", "red": "31", "magenta": "35", "blue": "34"}
-_UNSAFE = re.compile(r"[^ -~]")  # JSON has these inside of strings only, and line ends between them
+_UNSAFE = re.compile(r"[^ -~]")  # in JSON only within strings, except for newlines
 _NAMES_REMEMBERED = 10_000
 BLOCK_COLOURS = ("cyan", "yellow", "green", "magenta", "blue", "red")
 
 
 def wants_colour(stream: IO[str]) -> bool:
-    """Whether colours may be written: to a terminal, and without NO_COLOR in the environment."""
+    """Return whether to use colours: if `stream` is a terminal and NO_COLOR is not set."""
     return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
 def coloured(text: str, colour: str, stream: IO[str]) -> str:
-    """`text` in a colour where `stream` takes colours."""
+    """Return `text` in a colour if `stream` supports colours."""
     return f"\x1b[{_COLOURS[colour]}m{text}\x1b[0m" if wants_colour(stream) else text
 
 
 class Palette:
-    """A colour for each name, in the order in which names come, where `stream` takes colours or `always`."""
+    """Colours assigned to names in order of appearance, if `stream` supports colours or `always` is set."""
 
     def __init__(self, stream: IO[str], *, always: bool = False, never: bool = False) -> None:
         self._on = not never and (always or wants_colour(stream))
         self._chosen: dict[str, str] = {}
 
     def paint(self, name: str, text: str) -> str:
-        """`text` in the colour of that name. Of very many names, some share a colour and are not remembered."""
+        """Return `text` in the colour of `name`. Beyond 10,000 names, new names share one colour."""
         if not self._on:
             return text
         colour = self._chosen.get(name) or BLOCK_COLOURS[len(self._chosen) % len(BLOCK_COLOURS)]
@@ -43,12 +43,12 @@ class Palette:
 
 
 def printable(text: object) -> str:
-    """`text` as one line without control characters: what a server sent must not steer the terminal."""
+    """Return `text` as one line without control characters: server data must not control the terminal."""
     return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in str(text))
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """Left-aligned columns under their headings."""
+    """Return a table of left-aligned columns with headings."""
     lines = [list(header), *([printable(cell) for cell in row] for row in rows)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
     return "\n".join(
@@ -57,13 +57,13 @@ def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
 
 
 def abridged(items: Sequence[object], most: int = 4) -> str:
-    """The first items, and how many more there are."""
+    """Return the first `most` items and the number of the remaining ones."""
     shown = " ".join(str(item) for item in items[:most])
     return f"{shown} +{len(items) - most}" if len(items) > most else shown
 
 
 def age(milliseconds: float | None) -> str:
-    """A time span in its natural unit: `0.4 s`, `12 s`, `5 min`, `3 h`, `2 d`."""
+    """Return a time span in a suitable unit: `0.4 s`, `12 s`, `5 min`, `3 h`, `2 d`."""
     if milliseconds is None:
         return "?"
     seconds = milliseconds / 1000
@@ -76,13 +76,13 @@ def age(milliseconds: float | None) -> str:
 
 
 def clock(seconds: float) -> str:
-    """Minutes, seconds and hundredths: `0:00.44`."""
+    """Return minutes, seconds and hundredths: `0:00.44`."""
     hundredths = round(seconds * 100)
     return f"{hundredths // 6000}:{hundredths // 100 % 60:02d}.{hundredths % 100:02d}"
 
 
 def ending(exit_code: object, term_signal: object) -> str:
-    """How a process ended: `exit code 3`, `SIGKILL`, `signal 34`, `exit code unknown`."""
+    """Return the exit status of a process: `exit code 3`, `SIGKILL`, `signal 34`, `exit code unknown`."""
     if isinstance(term_signal, int) and term_signal:
         try:
             return signal.Signals(term_signal).name
@@ -97,12 +97,12 @@ def print_json(document: object) -> None:
 
 
 def print_json_line(document: object) -> None:
-    """Print a JSON document as one line, at once: newline-delimited JSON, for what follows something."""
+    """Print and flush a JSON document on one line: newline-delimited JSON, for continuous output."""
     print(_escaped(msgspec.json.encode(document).decode()), flush=True)
 
 
 def _escaped(text: str) -> str:
-    """JSON in which all that could steer a terminal is escaped: controls, marks of direction, what shows as nothing."""
+    """Return JSON with characters that could control the terminal escaped, such as direction marks."""
     return _UNSAFE.sub(_escape, text)
 
 
@@ -119,7 +119,7 @@ def warn(text: str) -> None:
 
 
 def print_error(program: str, message: str, hint: str | None = None) -> None:
-    """One line on stderr, and one with what to do next."""
+    """Print an error message and a hint on stderr, one line each."""
     print(f"{coloured(program, 'red', sys.stderr)}: {printable(message)}", file=sys.stderr)
     if hint:
         print(f"  {printable(hint)}", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""Reading command lines: the only place that knows docopt."""
+"""Command line parsing: the only module that uses docopt."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -34,7 +34,7 @@ class Arguments:
 
 
 class Invocation(NamedTuple):
-    """What to run: `command` is None when none is named, `help` when the user wants to read about it."""
+    """A parsed command line: `command` is None if none was given, `help` is true if help was requested."""
 
     command: Command | None
     arguments: Arguments
@@ -42,7 +42,7 @@ class Invocation(NamedTuple):
 
 
 def parse(program: Program, argv: Sequence[str]) -> Invocation:
-    """Read the command line of a program, without its name. Raises UsageError."""
+    """Parse the arguments of a program, without its name; raise UsageError if they are invalid."""
     pattern = "[<command>] [<args>...]"
     before = _docopt(program.name, pattern, program.options, argv, options_first=True)
     name = before.pop("<command>")
@@ -51,8 +51,8 @@ def parse(program: Program, argv: Sequence[str]) -> Invocation:
         return Invocation(None, Arguments(before), bool(before["--help"]))
     command = program.find(name)
     if command is None:
-        raise UsageError(f"there is no command {name!r}", hint=program.suggestion(name))
-    if before["--help"] or _asks_for_help(rest[:1] if command.passes_on else rest):
+        raise UsageError(f"unknown command {name!r}", hint=program.suggestion(name))
+    if before["--help"] or _requests_help(rest[:1] if command.passes_on else rest):
         return Invocation(command, Arguments(before), help=True)
     options = (*command.options, *program.options)
     after = _docopt(f"{program.name} {name}", command.arguments, options, rest, options_first=command.passes_on)
@@ -60,7 +60,7 @@ def parse(program: Program, argv: Sequence[str]) -> Invocation:
 
 
 def _merge(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any]:
-    """What stands after the command wins; lists add up."""
+    """Options after the command take precedence; lists are concatenated."""
     merged = dict(after)
     for key, value in before.items():
         if isinstance(value, list):
@@ -70,7 +70,7 @@ def _merge(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any
     return merged
 
 
-def _asks_for_help(words: Sequence[str]) -> bool:
+def _requests_help(words: Sequence[str]) -> bool:
     options = words[: words.index("--")] if "--" in words else words
     return "-h" in options or "--help" in options
 
@@ -85,12 +85,12 @@ def _docopt(
         for name in (option.long, *option.aliases)
     ]
     usage = " ".join(["cmd", "[options]", *repeated, "[--]", arguments])
-    # Two spaces end the names of an option; what follows is not read.
+    # Two spaces end the names of an option; docopt ignores the rest of the line.
     lines = [f"  {option.names}  -" for option in options]
     lines += [f"  {option.with_value(alias)}  -" for option in options for alias in option.aliases]
     document = f"Usage:\n  {usage}\n\nOptions:\n" + "\n".join(lines) + "\n"
     try:
-        # By position: the name of the third parameter, whether docopt prints help, depends on the version.
+        # By position: the name of the third parameter (print help or not) depends on the version of docopt.
         values = docopt(document, list(argv), False, None, options_first)
     except DocoptExit as error:
         raise UsageError(_explain(options, argv, str(error)), hint=f"usage: {usage_line(prefix, arguments)}") from None
@@ -106,18 +106,18 @@ def _docopt(
 
 
 def usage_line(prefix: str, arguments: str) -> str:
-    """The usage of a command on one line."""
+    """Return the usage of a command on one line."""
     return " ".join(part for part in (prefix, "[options]", arguments) if part)
 
 
-def _explain(options: Sequence[Option], argv: Sequence[str], complaint: str) -> str:
-    """Why docopt refused, in a sentence."""
+def _explain(options: Sequence[Option], argv: Sequence[str], docopt_error: str) -> str:
+    """Return the reason why docopt rejected the arguments."""
     spellings = [name for option in options for name in option.spellings]
     for word in argv[: argv.index("--")] if "--" in argv else argv:
         name = word.partition("=")[0] if word.startswith("--") else word[:2]
         if name.startswith("-") and len(name) > 1 and not any(known.startswith(name) for known in spellings):
             suggestion = did_you_mean(name, spellings)
-            return f"there is no option {name}" + (f"; {suggestion}" if suggestion else "")
-    first = complaint.partition("\n")[0]
-    # "Warning: ..." lists the parts of docopt's pattern that were left over; all else is a sentence about an option.
-    return "an argument is missing, or one too many" if first.startswith(("Warning:", "Usage:", "usage:")) else first
+            return f"unknown option {name}" + (f"; {suggestion}" if suggestion else "")
+    first = docopt_error.partition("\n")[0]
+    # "Warning: ..." lists unmatched parts of docopt's pattern; any other message describes an option.
+    return "missing or unexpected argument" if first.startswith(("Warning:", "Usage:", "usage:")) else first

@@ -1,7 +1,7 @@
-"""Which port each type of a Procfile gets. Pure.
+"""Port assignment for the types of a Procfile. Pure.
 
-The foreman rule: from a base on, 100 ports a type, instance k of a type at k - 1 above its first. An application
-that finds ports from the base on taken by others gets the next free block.
+As in foreman, each type gets a range of 100 ports, starting at a base port; instance k of a type gets the k-th port.
+If ports of the default ranges are in use, the application gets the next free block.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,7 +14,7 @@ Span = tuple[int, int]
 
 
 def block(types: Sequence[str], base: int) -> dict[str, str] | None:
-    """The `port` setting of each type, from `base` on; None when ports run out."""
+    """Return the `port` setting of each type, starting at `base`, or None if there are not enough ports."""
     if base + PER_TYPE * len(types) - 1 > HIGHEST:
         return None
     return {name: f"{base + PER_TYPE * index}+" for index, name in enumerate(types)}
@@ -23,9 +23,9 @@ def block(types: Sequence[str], base: int) -> dict[str, str] | None:
 def free_block(
     types: Sequence[str], taken: Iterable[Span], numbers: Mapping[str, int] | None = None
 ) -> dict[str, str] | None:
-    """As `block`, at the first base at which no port is taken; `taken` holds (first, last) pairs.
+    """Return the first free block, as `block` does; `taken` holds (first, last) pairs of ports in use.
 
-    `numbers` are the ports that each type needs now; without them all of its ports must be free.
+    `numbers` gives the number of ports that each type needs now; without it, all 100 ports must be free.
     """
     spans = list(taken)
     widths = [PER_TYPE if numbers is None else numbers[name] for name in types]
@@ -38,7 +38,7 @@ def free_block(
 
 
 def span(config: Mapping[str, object], processes: int) -> Span | None:
-    """The ports of a job with this description; None when it has none or they are chosen as it starts."""
+    """Return the ports of a job with this description, or None if it has none or they are chosen at start."""
     env = config.get("env")
     given = env.get("PORT") if isinstance(env, Mapping) else None
     port = str(given or config.get("port") or "")

@@ -1,4 +1,4 @@
-"""The Procfile application that a command is about: where it is, what it is called, its job descriptions."""
+"""The Procfile application of a command: its location, name and job descriptions."""
 
 import os
 import re
@@ -18,7 +18,7 @@ _USES_PORT = re.compile(r"\$(?:PORT\b|\{PORT\})")
 
 
 def app_name(args: Arguments, name: str | None) -> str:
-    """The session of an application: `name`, or the name of its folder when that is None or `.`."""
+    """Return the session of an application: `name`, or the name of its directory if `name` is None or `.`."""
     if name not in (None, "."):
         return check_name(str(name), "session")
     root, _ = _places(args)
@@ -26,11 +26,13 @@ def app_name(args: Arguments, name: str | None) -> str:
     try:
         return check_name(folder, "session")
     except BadRequest as error:
-        raise UsageError(f"the folder's name can't name the application: {error.message}", hint="give a name") from None
+        raise UsageError(
+            f"the directory name is not a valid application name: {error.message}", hint="give a name"
+        ) from None
 
 
 def open_procfile(args: Arguments) -> Procfile:
-    """The Procfile that the options -f, -d and -e describe; raises UsageError."""
+    """Open the Procfile selected by the options -f, -d and -e; raise UsageError if it can't be read."""
     root, path = _places(args)
     files, variables = [], {}
     for item in args.words("--env"):
@@ -43,15 +45,15 @@ def open_procfile(args: Arguments) -> Procfile:
             variables[key] = value
         else:
             missing = next(path for path in listed if not _is_env_file(path))
-            raise UsageError(f"there is no env file {missing}", hint="-e takes a file, or a variable as KEY=VALUE")
+            raise UsageError(f"no such env file: {missing}", hint="give -e a file or KEY=VALUE")
     try:
         procfile = Procfile(path, root, files, variables=variables)
     except FileNotFoundError as error:
         raise UsageError(
-            f"there is no file {error.filename}", hint="-f names the Procfile, -d the folder that it is in"
+            f"no such file: {error.filename}", hint="use -f for the path of the Procfile, or -d for its directory"
         ) from None
     except OSError as error:
-        hint = f"make it readable by your user: chmod u+r {error.filename}"
+        hint = f"make it readable: chmod u+r {error.filename}"
         raise UsageError(
             f"can't read {error.filename}: {error.strerror}", hint=hint if isinstance(error, PermissionError) else None
         ) from None
@@ -60,14 +62,14 @@ def open_procfile(args: Arguments) -> Procfile:
     for problem in procfile.warnings:
         warn(f"{problem.path}: {problem.message}")
     if not list(procfile.processes()):
-        raise UsageError(f"{path} names no process type", hint="write lines such as `web: python server.py`")
+        raise UsageError(f"{path} defines no process types", hint="write lines such as `web: python server.py`")
     return procfile
 
 
 def concurrency(words: Iterable[str], types: Iterable[str]) -> dict[str, int]:
-    """Read `type=number` settings, each word a comma list of them; raises UsageError.
+    """Parse comma-separated `type=number` settings; raise UsageError if one is invalid.
 
-    `all=number` is for the types that are not named, as in foreman.
+    `all=number` applies to the types that are not named, as in foreman.
     """
     known = list(types)
     numbers: dict[str, int] = {}
@@ -75,13 +77,13 @@ def concurrency(words: Iterable[str], types: Iterable[str]) -> dict[str, int]:
     for item in (part.strip() for word in words for part in word.split(",")):
         name, equals, number = item.partition("=")
         if not equals or not (number.isascii() and number.isdecimal()):
-            raise UsageError(f"{item!r} is not a concurrency", hint="write type=number,type=number")
+            raise UsageError(f"{item!r} is not a valid concurrency", hint="write type=number,type=number")
         if name == "all" and name not in known:
             others = dict.fromkeys(known, int(number))
         elif name not in known:
             raise UsageError(
                 f"the Procfile has no type {name!r}",
-                hint=did_you_mean(name, known) or f"its types are {', '.join(known)}",
+                hint=did_you_mean(name, known) or f"known types: {', '.join(known)}",
             )
         else:
             numbers[name] = int(number)
@@ -94,36 +96,32 @@ def choose_ports(
     numbers: Mapping[str, int],
     find_free: Callable[[], Mapping[str, str] | None] | None = None,
 ) -> Mapping[str, str]:
-    """The `port` setting of each type: from the base `wanted` on, `auto`, or by the foreman rule (see ports).
+    """Return the `port` setting of each type: from the base port `wanted`, `auto`, or as in foreman (see `ports`).
 
-    `find_free()` returns the block for that rule, the first one by default, None when no ports are left. Raises
-    UsageError, and CommandFailed when there are not enough ports.
+    `find_free()` returns the block to use if `wanted` is None, or None if no ports are left; by default, the first
+    block is used. Raises UsageError if `wanted` is invalid, and CommandFailed if there are not enough ports.
     """
     if wanted == "auto":
         return dict.fromkeys(types, "auto")
     for name, number in numbers.items():
         if number > ports.PER_TYPE:
-            raise UsageError(
-                f"{name}={number} needs more ports than the {ports.PER_TYPE} of a type", hint="--port auto"
-            )
+            raise UsageError(f"{name}={number} exceeds the {ports.PER_TYPE} ports of a type", hint="use --port auto")
     chosen: Mapping[str, str] | None
     if wanted is None:
         chosen = find_free() if find_free else ports.block(types, ports.BASE)
     elif wanted.isascii() and wanted.isdecimal() and 0 < int(wanted) <= ports.HIGHEST:
         chosen = ports.block(types, int(wanted))
     else:
-        raise UsageError(f"{wanted!r} is not a port", hint="-p takes a number, or auto for any free port")
+        raise UsageError(f"{wanted!r} is not a port", hint="give a number, or auto for any free port")
     if chosen is None:
-        raise CommandFailed(
-            f"there are no {ports.PER_TYPE} ports left for each of {len(types)} types", hint="--port auto"
-        )
+        raise CommandFailed(f"not enough ports: {len(types)} types need {ports.PER_TYPE} each", hint="use --port auto")
     return chosen
 
 
 def describe(procfile: Procfile, numbers: Mapping[str, int], chosen: Mapping[str, str]) -> list[dict[str, Any]]:
-    """The job descriptions of all types, to be run in the root of the application.
+    """Return the job descriptions of all types, to run in the root directory of the application.
 
-    Each type gets a port, unless the env has a PORT; it is announced for `web` and for types whose command uses $PORT.
+    Each type gets a port unless the env sets PORT. Ports of `web` and of types whose command uses $PORT are announced.
     """
     jobs = []
     for name, command in procfile.processes():
@@ -141,13 +139,13 @@ def describe(procfile: Procfile, numbers: Mapping[str, int], chosen: Mapping[str
 
 
 def _is_env_file(path: str) -> bool:
-    return os.path.exists(path) and not os.path.isdir(path)  # a pipe too: -e <(command)
+    return os.path.exists(path) and not os.path.isdir(path)  # also a pipe: -e <(command)
 
 
 def _places(args: Arguments) -> tuple[str, str]:
-    """The root of the application and the path of its Procfile."""
+    """Return the root directory of the application and the path of its Procfile."""
     given, directory = args.text("--procfile"), args.text("--directory")
     path = os.path.abspath(given or os.path.join(directory or ".", "Procfile"))
-    if directory or (os.path.exists(path) and not os.path.isfile(path)):  # a pipe has no folder: -f <(command)
+    if directory or (os.path.exists(path) and not os.path.isfile(path)):  # a pipe has no directory: -f <(command)
         return os.path.abspath(directory or "."), path
     return os.path.dirname(path), path

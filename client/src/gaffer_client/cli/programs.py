@@ -31,18 +31,18 @@ _NODE_COMMANDS = (*control.COMMANDS, *watching.COMMANDS)
 
 GAFFER = Program(
     name="gaffer",
-    summary="Run Procfile applications, here or on Gaffer nodes, and ask a cluster which node runs what.",
+    summary="Run Procfile applications on this host or on Gaffer nodes, and look up which node runs which job.",
     commands=(*_APPLICATION_COMMANDS, *general.GAFFER_COMMANDS),
     options=(
-        Option("-f FILE, --procfile=FILE", "the Procfile (default: Procfile in the root)"),
+        Option("-f FILE, --procfile=FILE", "the Procfile (default: Procfile in the root directory)"),
         Option(
             "-d DIR, --directory=DIR",
-            "the root of the application (default: the folder of the Procfile)",
+            "the root directory of the application (default: the directory of the Procfile)",
             aliases=("--root",),
         ),
         Option(
             "-e X, --env=X",
-            "an env file to read after .env, a comma list of them, or a variable as KEY=VALUE; may be repeated",
+            "an env file to read after .env, a comma-separated list of files, or KEY=VALUE; may be repeated",
             repeat=True,
         ),
         ENDPOINT.option,
@@ -55,13 +55,13 @@ GAFFER = Program(
     elsewhere={
         **{command.name: f"use `gafferctl {command.name}`" for command in _NODE_COMMANDS},
         **dict.fromkeys(
-            ("status", "list", "stats", "info"), "use `gaffer ps` for an application, `gafferctl status` for a job"
+            ("status", "list", "stats", "info"), "use `gaffer ps` for an application or `gafferctl status` for a job"
         ),
         **dict.fromkeys(
             ("stop", "restart", "kill"),
-            "use `gafferctl stop`, `start` or `kill` for a job, `gaffer unload` to remove all",
+            "use `gafferctl stop`, `start` or `kill` for a job, or `gaffer unload` to remove an application",
         ),
-        "logs": "use the files in `logs` of the node's state directory, or its /streams",
+        "logs": "see the files in `logs` of the node's state directory, or use /streams of the API",
     },
 )
 

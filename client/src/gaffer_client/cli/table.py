@@ -1,4 +1,4 @@
-"""The command table: programs, their commands and options. Parsing, help and reference are made from it."""
+"""The command table: programs, commands and options. Parsing, help and reference are derived from it."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -12,16 +12,16 @@ if TYPE_CHECKING:
     from gaffer_client.cli.config import Context
     from gaffer_client.cli.parse import Arguments
 
-# The server that a command sends requests to.
-Asks = Literal["node", "lookup", "nobody"]
+# The kind of server that a command sends requests to.
+Target = Literal["node", "lookup", "none"]
 
 _TLS = ("--cacert", "--certfile", "--keyfile")
-_USED: Mapping[Asks, tuple[str, ...]] = {
+_USED: Mapping[Target, tuple[str, ...]] = {
     "node": ("--endpoint", "--connect", "--api-key-file", "--insecure", *_TLS, "--json"),
     "lookup": ("--lookupd", *_TLS, "--json"),
-    "nobody": (),
+    "none": (),
 }
-"""The options of a program that a command uses, by the server that it asks."""
+"""The program options that a command uses, by the server it sends requests to."""
 
 Run = Callable[["Context", "Arguments"], int]
 
@@ -30,15 +30,15 @@ Run = Callable[["Context", "Arguments"], int]
 class Command:
     """A command: `arguments` is its docopt pattern (`[<name>]`), `details` further paragraphs of its help.
 
-    `examples` are command lines without the name of the program. `uses` are options of the program that it uses
-    in addition to those for the server it asks. One that `passes_on` takes everything after its first argument as it
-    is, including options.
+    `examples` are command lines without the name of the program. `uses` names the program options that the command
+    uses in addition to those for its server. A command that `passes_on` receives everything after its first argument
+    unchanged, including options.
     """
 
     name: str
     summary: str
     run: Run
-    asks: Asks
+    target: Target
     arguments: str = ""
     options: tuple[Option, ...] = ()
     details: str = ""
@@ -49,12 +49,12 @@ class Command:
 
     def uses_option(self, option: Option) -> bool:
         """Return whether this command uses an option of the program."""
-        return option.long in (*self.uses, *_USED[self.asks])
+        return option.long in (*self.uses, *_USED[self.target])
 
 
 @dataclass(frozen=True)
 class Program:
-    """An executable: its `options` may stand before or after the name of the command."""
+    """An executable; its `options` are accepted before and after the name of the command."""
 
     name: str
     summary: str
@@ -63,7 +63,7 @@ class Program:
     endpoint: Setting
     examples: tuple[str, ...] = ()
     elsewhere: Mapping[str, str] = field(default_factory=dict)
-    """Names of commands that users expect and this program lacks, and what to use instead."""
+    """Hints for commands that users may expect in this program, by name."""
 
     @property
     def endpoint_option(self) -> str:
@@ -71,14 +71,14 @@ class Program:
         return self.endpoint.option.long
 
     def suggestion(self, name: str) -> str:
-        """A hint for the unknown command `name`."""
+        """Return a hint for the unknown command `name`."""
         nearest = did_you_mean(name, list(self.names()))
-        return self.elsewhere.get(name) or nearest or f"`{self.name} help` lists the commands"
+        return self.elsewhere.get(name) or nearest or f"run `{self.name} help` to list the commands"
 
     def find(self, name: str) -> Command | None:
-        """The command of that name or alias."""
+        """Return the command with this name or alias, or None."""
         return next((command for command in self.commands if name in (command.name, *command.aliases)), None)
 
     def names(self) -> Iterator[str]:
-        """The names of all commands, aliases left out."""
+        """Return the names of all commands, without aliases."""
         return (command.name for command in self.commands)

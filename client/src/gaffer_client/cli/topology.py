@@ -1,4 +1,4 @@
-"""What lookups answer, as tables for people."""
+"""Lookup responses as tables."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -9,7 +9,7 @@ from gaffer_client.naming import display_name
 
 
 def node_table(nodes: Sequence[AgedNodeInfo]) -> str | None:
-    """A row for each node; None when there is none."""
+    """Return a table with a row for each node, or None if there are no nodes."""
     rows = [
         (
             display_name(node),
@@ -25,7 +25,7 @@ def node_table(nodes: Sequence[AgedNodeInfo]) -> str | None:
 
 
 def job_table(found: Mapping[str, Sequence[JobSource]], endpoints: int = 2) -> str | None:
-    """A row for each job on each node, with so many of its endpoints; None when there is none."""
+    """Return a table with a row for each job on each node, or None without jobs; `endpoints` limits those shown."""
     rows = [
         (
             display_name(source["node_info"]),
@@ -49,7 +49,7 @@ def _addresses(source: JobSource) -> Iterable[str]:
 
 
 def _state(source: JobSource) -> str:
-    """The state of the node, and how many processes are in another state than ready."""
+    """Return the state of the node and the number of processes in states other than ready."""
     others = Counter(process["state"] for process in source.get("processes", []) if process["state"] != "ready")
     return ", ".join(
         [source["node_info"].get("status", "alive"), *(f"{count} {state}" for state, count in others.items())]
@@ -57,4 +57,4 @@ def _state(source: JobSource) -> str:
 
 
 def _node_state(node: AgedNodeInfo) -> str:
-    return node.get("status", "alive") + (", shares its name" if node.get("conflict") else "")
+    return node.get("status", "alive") + (", duplicate name" if node.get("conflict") else "")

@@ -1,6 +1,6 @@
-"""Over HTTP: making and revoking API keys, and the login of web pages (`/keys`, `/auth/session`).
+"""HTTP routes for API keys and for the login of web pages (`/keys`, `/auth/session`).
 
-Who may `define` may see, make and revoke keys, but only such that allow no more than his own grant does.
+Callers with the scope `define` can list, create and revoke keys that grant no more than their own.
 """
 
 from collections.abc import Mapping
@@ -20,7 +20,7 @@ from gafferd.access.logins import IDLE_TIMEOUT, Logins
 
 
 class BaseKeyHandler(NodeHandler):
-    """A handler that has the keys of the node at hand."""
+    """Base class of handlers that use the keys of the node."""
 
     parameters: ClassVar[Mapping[str, Any]] = {
         "id": Annotated[str, Meta(pattern="^[^/]+$", description="The id of a key.")]
@@ -32,18 +32,18 @@ class BaseKeyHandler(NodeHandler):
         return cast(KeyStore, self.settings["keys"])
 
     def describe(self, identifier: str) -> KeyInfo:
-        """What to tell of a key; raises KeyNotFound, and Forbidden for one that allows more than the caller may."""
+        """Return the description of a key; raise KeyNotFound, or Forbidden if it grants more than the caller has."""
         grant = self.keys.grant_of(identifier)
         self.require_cover(grant)
         created = next((record.created for record in self.keys.records if record.id == identifier), None)
-        return {"id": identifier, **_told(grant), "created": created}
+        return {"id": identifier, **_allowance(grant), "created": created}
 
     def require_cover(self, grant: Grant) -> None:
-        """Raise Forbidden unless the caller may do all that the grant allows."""
+        """Raise Forbidden unless the caller has everything in the grant."""
         if not self.grant.covers(grant):
             raise Forbidden(
-                "the key allows more than you may do yourself",
-                hint="`GET /auth/session` tells what you may do; use a key that may do all that",
+                "the key grants more than your own key or login",
+                hint="use a key with these scopes and sessions; `GET /auth/session` shows yours",
             )
 
 
@@ -52,14 +52,14 @@ class KeysHandler(BaseKeyHandler):
 
     @operation(KeyList)
     def get(self) -> None:
-        """The keys that allow no more than the caller may do; the keys themselves are told only once, when made."""
+        """List the keys that grant no more than the caller has. Their text is shown only once, on creation."""
         named = [*([FILE_KEY] if self.keys.has_file_key else []), *(record.id for record in self.keys.records)]
         visible = (name for name in named if self.grant.covers(self.keys.grant_of(name)))
         self.reply({"keys": [self.describe(name) for name in visible]})
 
     @operation(NewKey, status=201, body=KeyRequest, errors=(TooManyKeys,))
     def post(self) -> None:
-        """Make a key. It may not allow more than the caller may do: 403 else."""
+        """Create a key. Returns 403 if it would grant more than the caller has."""
         asked = self.body_as(KeyRequest)
         sessions = frozenset(asked.sessions) if asked.sessions is not None else None
         self.require_cover(Grant(frozenset(asked.scopes), sessions))
@@ -71,59 +71,59 @@ class KeyHandler(BaseKeyHandler):
 
     @operation(KeyInfo, errors=(KeyNotFound,))
     def get(self) -> None:
-        """What the key allows."""
+        """Return the scopes and sessions of the key."""
         self.reply(self.describe(self.params["id"]))
 
     @operation(Done, errors=(KeyNotFound, KeyOfFile))
     def delete(self) -> None:
-        """Revoke the key: from now on it is unknown, and what its holders have open is closed."""
+        """Revoke the key and close everything opened with it."""
         self.describe(self.params["id"])
-        self.grant.release(self)  # so that who revokes the own key is still answered
+        self.grant.release(self)  # so that a caller revoking its own key still gets the response
         self.keys.revoke(self.params["id"])
         self.done()
 
 
 class AuthSessionHandler(BaseKeyHandler):
-    """The login of a web page: in place of a key a cookie, HttpOnly and SameSite=Strict, and a token.
+    """The login of a web page: exchanges a key for a cookie (HttpOnly, SameSite=Strict) and a token.
 
-    The cookie alone is for reading. Orders need the token in the header `X-Gaffer-Token`, websockets and SockJS in the
-    first message, `AUTH:TOKEN`.
+    The cookie alone grants only reading. Other requests need the token in the header `X-Gaffer-Token`; websockets and
+    SockJS need it in the first message, `AUTH:TOKEN`.
     """
 
-    max_body = 64 * 1024  # anybody may send one
+    max_body = 64 * 1024  # sent by unauthenticated callers
 
     @property
     def logins(self) -> Logins:
-        """The pages that are logged in."""
+        """The logins of web pages."""
         return cast(Logins, self.settings["logins"])
 
     @operation(Caller)
     def get(self) -> None:
-        """What the caller may do."""
+        """Return the scopes and sessions of the caller."""
         if not self.grant.scopes and self.login is None:
-            raise AuthRequired("nobody is logged in here", hint="POST a key to /auth/session")
+            raise AuthRequired("not logged in", hint="POST a key to /auth/session")
         login = self.login
         by_cookie = login is not None and login.revocation is self.grant.revocation
-        self.reply({**_told(self.grant), "cookie": by_cookie, "idle_timeout": IDLE_TIMEOUT})
+        self.reply({**_allowance(self.grant), "cookie": by_cookie, "idle_timeout": IDLE_TIMEOUT})
 
     @operation(Login, body=LoginRequest)
     def post(self) -> None:
         """Log in with the key in a header (`Authorization: Bearer KEY`, `X-Api-Key`) or the body.
 
-        Sets the cookie, and answers its `token`, for the page to keep in its sessionStorage.
+        Sets the cookie and returns its `token`, which the page should keep in its sessionStorage.
         """
         key = self.facts.key or self.body_as(LoginRequest).key
         grant = self.keys.verify(key)
         if grant is None:
-            raise AuthRequired("this node doesn't know that key", hint="`gaffer key:create` makes one")
+            raise AuthRequired("unknown key", hint="create a key with `gaffer key:create`")
         self._log_out()
         new = self.logins.open(grant)
         self.set_cookie(self.logins.cookie, new.cookie, **self._attributes)
-        self.reply({**_told(grant), "cookie": True, "idle_timeout": IDLE_TIMEOUT, "token": new.token})
+        self.reply({**_allowance(grant), "cookie": True, "idle_timeout": IDLE_TIMEOUT, "token": new.token})
 
     @operation(Done)
     def delete(self) -> None:
-        """Log out, with cookie and token; what the page has open is closed. Nothing to log out of is no error."""
+        """Log out, with cookie and token, and close everything the page has open. Not an error if not logged in."""
         if self.login is not None and self.grant is self.login:
             raise TokenRequired
         self._log_out()
@@ -132,18 +132,18 @@ class AuthSessionHandler(BaseKeyHandler):
 
     @property
     def facts(self) -> Facts:
-        """What the policy knows of the request."""
+        """The facts about the request that the access policy uses."""
         request = self.request
         return Facts.from_headers(request.method or "", request.protocol, request.headers, peer_of(request))
 
     @property
     def login(self) -> Grant | None:
-        """The grant of the cookie alone; None without one."""
+        """The grant of the cookie alone, or None without a cookie."""
         value = self.facts.cookie(self.logins.cookie)
         return self.logins.resume(value) if value is not None else None
 
     def _log_out(self) -> None:
-        self.grant.release(self)  # so that this request is still answered
+        self.grant.release(self)  # so that this request still gets its response
         value = self.facts.cookie(self.logins.cookie)
         if value is not None:
             self.logins.close(value)
@@ -154,7 +154,7 @@ class AuthSessionHandler(BaseKeyHandler):
         return {"path": "/", "httponly": True, "samesite": "Strict", "secure": secure}
 
 
-def _told(grant: Grant) -> Allowance:
+def _allowance(grant: Grant) -> Allowance:
     sessions = sorted(grant.sessions) if grant.sessions is not None else None
     return {"scopes": sorted(grant.scopes), "sessions": sessions}
 

@@ -1,4 +1,4 @@
-"""The API keys of a node: `keys.json` in the state directory keeps their hashes, never the keys."""
+"""The API keys of a node: `keys.json` in the state directory stores only their hashes."""
 
 import hashlib
 import hmac
@@ -21,7 +21,7 @@ from gaffer.runtime.trusted_files import UntrustedFile
 from gafferd.state import documents
 
 MAX_KEYS = 256
-MAX_SESSIONS = 256  # that one key may be limited to
+MAX_SESSIONS = 256  # per key
 
 FILE_KEY = "file"  # the id of the key of --api-key-file
 
@@ -42,24 +42,24 @@ class KeyNotFound(GafferError):
 
 
 class TooManyKeys(GafferError):
-    """The node keeps as many keys as it may."""
+    """The node already has the maximum number of keys."""
 
     errno = 409
     reason = "too_many_keys"
 
 
 class KeyOfFile(GafferError):
-    """The key of --api-key-file can't be revoked over HTTP: it would be back at the next start."""
+    """The key of --api-key-file can't be revoked over HTTP: it would return at the next start."""
 
     errno = 409
     reason = "key_of_file"
 
 
 class KeyRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One key as it is kept: what it allows, and the SHA-256 of its text in hex.
+    """A stored key: its scopes and sessions, and the SHA-256 of its text in hex.
 
-    A plain hash is enough: the text has 256 random bits, nobody can try them all. `sessions` is null for all sessions;
-    `created` in seconds since the epoch.
+    A plain hash is enough, because the text has 256 random bits. `sessions` is null for all sessions; `created` is in
+    seconds since the epoch.
     """
 
     id: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{2,64}$")]
@@ -70,7 +70,7 @@ class KeyRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class IssuedKey(NamedTuple):
-    """A key just made; its text is shown this once."""
+    """A new key; its text is not stored."""
 
     id: str
     key: str
@@ -87,9 +87,9 @@ class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class KeyStore:
     """The keys in a `keys.json`, and `file_key`, the content of `--api-key-file`, which has all scopes.
 
-    A key has one grant, which is taken back when the key is revoked. There are at most MAX_KEYS, because each request
-    with a key is compared with all of them. Raises KeyStoreError when the file can't be read or isn't one that a
-    KeyStore wrote; a missing file has no keys.
+    Each key has one grant, which ends when the key is revoked. The number of keys is limited to MAX_KEYS, because each
+    request with a key is compared with all of them. Raises KeyStoreError if the file can't be read or was not written
+    by a KeyStore; a missing file means no keys.
     """
 
     def __init__(self, path: str | os.PathLike[str], file_key: str | None = None) -> None:
@@ -101,12 +101,12 @@ class KeyStore:
         self._grants = {record.id: _grant_of(record) for record in self._records.values()}
 
     def __bool__(self) -> bool:
-        """Whether there is any key."""
+        """Return whether there are any keys."""
         return bool(self._records) or self._file_hash is not None
 
     @property
     def records(self) -> list[KeyRecord]:
-        """The kept keys, oldest first."""
+        """The stored keys, oldest first."""
         return list(self._records.values())
 
     @property
@@ -115,21 +115,21 @@ class KeyStore:
         return self._file_hash is not None
 
     def grant_of(self, identifier: str) -> Grant:
-        """What the key with that id allows, the one of FILE_KEY included; raises KeyNotFound."""
+        """Return the grant of the key with this id, including FILE_KEY; raise KeyNotFound."""
         if identifier == FILE_KEY and self.has_file_key:
             return self._file_grant
         if identifier not in self._grants:
-            raise KeyNotFound(f"there is no key {identifier!r}", hint="`gaffer key:list` shows the keys")
+            raise KeyNotFound(f"no such key: {identifier!r}", hint="run `gaffer key:list` to list the keys")
         return self._grants[identifier]
 
     def create(self, scopes: Iterable[Scope], sessions: Iterable[str] | None = None) -> IssuedKey:
-        """Make a key and keep it.
+        """Create and store a key.
 
-        Raises BadRequest without a scope, for an empty or too long list of sessions and for a bad name in it, and
-        TooManyKeys.
+        Raises BadRequest without a scope and for an invalid list of sessions (empty, too long, or with an invalid
+        name), and TooManyKeys.
         """
         if len(self._records) >= MAX_KEYS:
-            raise TooManyKeys(f"this node has {MAX_KEYS} keys already", hint="revoke those that nobody uses")
+            raise TooManyKeys(f"this node already has {MAX_KEYS} keys", hint="revoke unused keys")
         key, identifier = new_key(), secrets.token_hex(8)
         record = KeyRecord(
             id=identifier,
@@ -139,28 +139,28 @@ class KeyStore:
             created=int(time.time()),
         )
         if not record.scopes:
-            raise BadRequest("a key needs a scope", path="$.scopes", hint="use read, control or define")
+            raise BadRequest("a key needs at least one scope", path="$.scopes", hint="use read, control or define")
         self._save({**self._records, identifier: record})
         self._grants[identifier] = _grant_of(record)
-        logger.info("made the key %s for %s", identifier, ", ".join(record.scopes))
+        logger.info("created key %s with scopes %s", identifier, ", ".join(record.scopes))
         return IssuedKey(identifier, key)
 
     def revoke(self, identifier: str) -> None:
-        """Forget a key and take its grant back; raises KeyNotFound, or KeyOfFile."""
+        """Remove a key and end its grant; raise KeyNotFound or KeyOfFile."""
         if identifier == FILE_KEY and self.has_file_key:
             raise KeyOfFile(
                 "the key of --api-key-file can't be revoked over HTTP",
-                hint="change the file, or take the setting away, and start gafferd again",
+                hint="change the file or remove the setting, and restart gafferd",
             )
         grant = self.grant_of(identifier)
         self._save({name: record for name, record in self._records.items() if name != identifier})
         del self._grants[identifier]
-        logger.info("revoked the key %s", identifier)
+        logger.info("revoked key %s", identifier)
         if grant.revocation is not None:
             grant.revocation.revoke()
 
     def verify(self, key: str) -> Grant | None:
-        """What the key allows; None for an unknown one. Takes as long for any key."""
+        """Return the grant of a key, or None if it is unknown. The time taken does not depend on the key."""
         digest = _hash(key)
         grant = None
         for record in self._records.values():
@@ -179,10 +179,10 @@ class KeyStore:
         except (documents.NewerFile, UntrustedFile) as error:
             raise KeyStoreError(error.message, hint=error.hint) from None
         except documents.DamagedFile as error:
-            # The copy is not taken without asking: it may hold a key that was taken out of the file by hand.
+            # The copy is not used automatically: it may contain a key that was removed from the file by hand.
             raise KeyStoreError(
                 error.message,
-                hint=f"restore it, from {self._file.copy} if that is good, or move it away and make new keys",
+                hint=f"restore it, from {self._file.copy} if that is intact, or move it away and create new keys",
             ) from None
         except OSError as error:
             raise KeyStoreError(f"can't read {self._path}: {error.strerror}") from None
@@ -190,14 +190,14 @@ class KeyStore:
         return found.keys
 
     def _save(self, records: dict[str, KeyRecord]) -> None:
-        """Replace the file, then what is in memory: a failure changes neither."""
+        """Replace the file, then the records in memory; a failure changes neither."""
         try:
             self._file.save(_File(list(records.values())), sync=True, pretty=True)
         except OSError as error:
             raise KeyStoreError(
                 f"can't write {self._path}: {error.strerror}",
                 errno=507,  # Insufficient Storage, RFC 4918
-                hint="make room on the disk of the state directory, and try again",
+                hint="free space on the disk of the state directory and try again",
             ) from None
         self._records = records
 
@@ -208,7 +208,7 @@ def _grant_of(record: KeyRecord) -> Grant:
 
 
 def _checked(sessions: Iterable[str]) -> list[str]:
-    """The sessions in order, each once."""
+    """Return the sessions, sorted and without duplicates."""
     names = set()
     for position, session in enumerate(sessions):
         try:
@@ -218,9 +218,11 @@ def _checked(sessions: Iterable[str]) -> list[str]:
                 error.message, reason=error.reason, path=f"$.sessions[{position}]", hint=error.hint
             ) from None
     if not names:
-        raise BadRequest("a key for no session can do nothing", path="$.sessions", hint="leave it out for all")
+        raise BadRequest("the list of sessions is empty", path="$.sessions", hint="omit it for all sessions")
     if len(names) > MAX_SESSIONS:
-        raise BadRequest(f"a key is for {MAX_SESSIONS} sessions at most", path="$.sessions", hint="make several keys")
+        raise BadRequest(
+            f"a key can be limited to at most {MAX_SESSIONS} sessions", path="$.sessions", hint="create several keys"
+        )
     return sorted(names)
 
 

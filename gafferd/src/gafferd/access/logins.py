@@ -1,7 +1,7 @@
-"""Web pages that logged in: each has a cookie and a token in place of its key. In memory; the time is given in.
+"""Logins of web pages: each has a cookie and a token instead of its key. In memory, with an injected clock.
 
-Browsers send a cookie to every port of its host, so other servers there see it. It is enough to read; the token, which
-a page keeps to itself, is needed for all else.
+Browsers send a cookie to every port of its host, so other servers on the host can see it. The cookie therefore grants
+only reading; everything else also requires the token, which only the page has.
 """
 
 import hashlib
@@ -18,14 +18,14 @@ from typing import NamedTuple
 from gaffer.http.access import Grant, Scope
 from gaffer.http.revocation import Revocation
 
-IDLE_TIMEOUT = 12 * 3600.0  # seconds since the last request, while no feed and no websocket of the page is open
+IDLE_TIMEOUT = 12 * 3600.0  # seconds since the last request, while the page has no open feed or websocket
 MAX_PER_KEY = 64
 
 logger = logging.getLogger(__name__)
 
 
 class NewLogin(NamedTuple):
-    """What a page gets: the value of a cookie, and the token that belongs to it."""
+    """A new login: the value of the cookie, and its token."""
 
     cookie: str
     token: str
@@ -33,7 +33,7 @@ class NewLogin(NamedTuple):
 
 @dataclass(eq=False)
 class _Login:
-    """One cookie. Its grants, the second for the cookie alone, end with that of its key, or before."""
+    """A login: `grant` is for cookie and token, `reading` for the cookie alone; both end with the key's grant."""
 
     key: Grant
     grant: Grant
@@ -44,10 +44,10 @@ class _Login:
 
 
 class Logins:
-    """The cookies and tokens given to pages, each 256 random bits of which a hash is kept.
+    """The cookies and tokens of pages, each 256 random bits, stored as hashes.
 
     A login ends when it is closed, when its key is revoked, after IDLE_TIMEOUT, and when its key has MAX_PER_KEY newer
-    ones. All that the page has open is closed then. `displaced` counts those that newer ones ended.
+    logins. Everything the page has open is then closed. `displaced` counts the logins ended by newer ones.
     """
 
     def __init__(self, cookie: str, clock: Callable[[], float] = time.monotonic) -> None:
@@ -60,12 +60,12 @@ class Logins:
         return len(self._logins)
 
     def open(self, key: Grant) -> NewLogin:
-        """A new cookie and a token, which together allow what the key allows."""
+        """Create a cookie and a token that together grant what the key grants."""
         self._end_idle()
         same = [digest for digest, login in self._logins.items() if login.key is key]
         if len(same) >= MAX_PER_KEY:
             self.displaced += 1
-            logger.warning("one key has logged in on %d pages: the one idle for longest is logged out", len(same))
+            logger.warning("one key has %d logins: logging out the one idle for longest", len(same))
             self._end(same[0])
         new = NewLogin(secrets.token_urlsafe(32), secrets.token_urlsafe(32))
         digest, token, revocation = _hash(new.cookie), _hash(new.token), Revocation()
@@ -81,9 +81,9 @@ class Logins:
         return new
 
     def resume(self, value: str) -> Grant | None:
-        """What the cookie alone allows, to be elevated by its token; None for one that is unknown or has ended.
+        """Return the grant of the cookie alone, which its token can elevate, or None if it is unknown or has ended.
 
-        It counts as use of the cookie.
+        Counts as a use of the cookie.
         """
         digest = _hash(value)
         login = self._logins.get(digest)
@@ -96,11 +96,11 @@ class Logins:
         return login.reading
 
     def close(self, value: str) -> None:
-        """Log out; an unknown cookie is no error."""
+        """Log out; unknown cookies are ignored."""
         self._end(_hash(value))
 
     def _end_idle(self) -> None:
-        """End what is idle. Those with something open are used now, so each is looked at once."""
+        """End idle logins. Those with open connections count as used now, so that each is checked only once."""
         for digest, login in list(self._logins.items()):
             if self._clock() - login.last_used <= IDLE_TIMEOUT:
                 return

@@ -1,4 +1,4 @@
-"""The application that tells lookupds which jobs and processes this node has."""
+"""The application that announces the jobs and processes of this node to lookupds."""
 
 import asyncio
 import contextlib
@@ -15,12 +15,12 @@ from gafferd.announce.journal import Journal, Table
 from gafferd.announce.link import Link, websocket_url
 from gafferd.state.identity import Identity
 
-DRAIN_TIMEOUT = 1.0  # seconds that lookupds have to take the node out of their answers
+DRAIN_TIMEOUT = 1.0  # seconds
 LEAVE_TIMEOUT = 1.0
 
 
 class AnnouncedManager(Protocol):
-    """What the announcer needs of a manager."""
+    """Interface of the manager for the announcer."""
 
     def announced(self, among: Collection[JobName] | None = None) -> Table: ...
 
@@ -34,11 +34,11 @@ class AnnouncedManager(Protocol):
 
 
 class Announcer:
-    """Announces to the lookupds at `addresses` (http(s) URLs), each by a connection of its own.
+    """Announces to the lookupds at `addresses` (http(s) URLs), over one connection each.
 
-    `origin` is the public URL of the node, or a function that gives it once the node listens. `identity` comes from the
-    state directory. `ssl` serves https addresses. Without addresses it does nothing. Raises BadRequest for an invalid
-    address, name, origin or set of labels.
+    `origin` is the public URL of the node, or a function that returns it once the node listens. `identity` comes from
+    the state directory. `ssl` is used for https addresses. Without addresses, it does nothing. Raises BadRequest for
+    an invalid address, name, origin or set of labels.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class Announcer:
         ]
 
     def start(self, loop: asyncio.AbstractEventLoop, manager: AnnouncedManager) -> None:
-        """Begin to announce what `manager` has."""
+        """Start announcing the jobs of `manager`."""
         if not self._links:
             return
         self._source = manager
@@ -84,10 +84,7 @@ class Announcer:
             link.start()
 
     async def drain(self) -> None:
-        """Tell clients to go elsewhere: returns when no lookupd answers with this node's processes any more.
-
-        A lookupd that does not say so in time is not waited for.
-        """
+        """Take the node out of service; return once all lookupds have acknowledged it, or after DRAIN_TIMEOUT."""
         self._journal.drain()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(DRAIN_TIMEOUT):
@@ -102,7 +99,7 @@ class Announcer:
             link.resume()
 
     async def leave(self) -> None:
-        """All processes are gone: take leave of the lookupds. One that does not answer in time is not waited for."""
+        """Leave the cluster once all processes are gone; wait up to LEAVE_TIMEOUT for acknowledgements."""
         self._detach()
         self._journal.leave()
         with contextlib.suppress(TimeoutError):
@@ -116,7 +113,7 @@ class Announcer:
         await asyncio.gather(*(link.close() for link in self._links))
 
     def status(self) -> list[LookupdState]:
-        """For each lookupd its address, whether it is connected, and if not, why."""
+        """Return the address, connection state and error of each lookupd."""
         return [link.status() for link in self._links]
 
     def _detach(self) -> None:
@@ -127,11 +124,11 @@ class Announcer:
 
     def _identify(self, msgid: str) -> Identify:
         origin = check_origin(self._origin()) if callable(self._origin) else self._origin
-        who = self._identity
-        return Identify(msgid, self._name, origin, self._version, who.id, who.incarnation, self._labels, who.secret)
+        own = self._identity
+        return Identify(msgid, self._name, origin, self._version, own.id, own.incarnation, self._labels, own.secret)
 
     def _outgrow(self, incarnation: int) -> bool:
-        """Go past a later incarnation of this node that a lookupd has heard of, on all connections."""
+        """Exceed a later incarnation of this node that a lookupd has seen, on all connections."""
         before = self._identity.incarnation
         if not self._identity.outgrow(incarnation):
             return False
@@ -144,7 +141,7 @@ class Announcer:
         if self._source is None:
             return
         among = set()
-        while self._changed:  # other threads may add to it meanwhile
+        while self._changed:  # other threads may add to it concurrently
             among.add(self._changed.pop())
         changes = self._journal.update(self._source.announced(among), {str(name) for name in among})
         for link in self._links:

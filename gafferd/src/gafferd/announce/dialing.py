@@ -1,4 +1,4 @@
-"""Opening a websocket to a host whose name has several addresses: they are tried side by side (RFC 8305)."""
+"""Opens websockets to hosts with several addresses, with staggered connection attempts (RFC 8305)."""
 
 import asyncio
 import socket
@@ -14,19 +14,19 @@ from tornado.netutil import ssl_wrap_socket
 from tornado.tcpclient import TCPClient
 from tornado.websocket import WebSocketClientConnection, WebSocketError, WebSocketProtocol13
 
-ATTEMPT_DELAY = 0.25  # seconds before the next address is tried, too (RFC 8305 section 5)
+ATTEMPT_DELAY = 0.25  # seconds before the next address is also tried (RFC 8305 section 5)
 
 _AddressInfo = tuple[Any, Any, int, str, Any]  # of getaddrinfo
 
 
 async def connect(addresses: Sequence[_AddressInfo]) -> socket.socket:
-    """Connect to the first of the addresses that answers; raises OSError when none does.
+    """Connect to the first address that responds; raise OSError if none does.
 
-    The next attempt begins when one has failed, and after ATTEMPT_DELAY at the latest.
+    The next attempt starts when one fails, at the latest after ATTEMPT_DELAY.
     """
     waiting = deque(interleave(addresses))
     attempts: set[asyncio.Task[socket.socket]] = set()
-    failure = OSError("the name has no address")
+    failure = OSError("the host name has no addresses")
     try:
         while waiting or attempts:
             if waiting:
@@ -49,7 +49,7 @@ async def connect(addresses: Sequence[_AddressInfo]) -> socket.socket:
 
 
 def interleave(addresses: Sequence[_AddressInfo]) -> list[_AddressInfo]:
-    """The addresses in the order to try them: the families take turns, the first one first (RFC 8305 section 4)."""
+    """Return the addresses in the order to try them, with alternating families (RFC 8305 section 4)."""
     queues: dict[Any, deque[_AddressInfo]] = {}
     for address in addresses:
         queues.setdefault(address[0], deque()).append(address)
@@ -77,7 +77,7 @@ def _close_late(attempt: "asyncio.Task[socket.socket]") -> None:
 
 
 class _Client(TCPClient):
-    """Connects by `connect`."""
+    """A TCP client that uses `connect`."""
 
     async def connect(
         self,
@@ -110,7 +110,7 @@ class _Client(TCPClient):
 
 
 class _Connection(WebSocketClientConnection):
-    """A websocket whose connection is made by `_Client`; Tornado makes it a turn of the loop later."""
+    """A websocket that connects through `_Client`; Tornado connects in the next iteration of the loop."""
 
     def __init__(self, request: HTTPRequest, max_message_size: int) -> None:
         super().__init__(request, max_message_size=max_message_size)
@@ -118,16 +118,16 @@ class _Connection(WebSocketClientConnection):
         self.tcp_client = _Client()
 
     async def headers_received(self, start_line: RequestStartLine | ResponseStartLine, headers: HTTPHeaders) -> None:
-        """Give up a server that only pretends to speak websockets; Tornado would log a traceback."""
+        """Reject an invalid handshake response, for which Tornado would log a traceback."""
         if isinstance(start_line, ResponseStartLine) and start_line.code == 101 and not self._accepts(headers):
-            error = WebSocketError("its answer is no websocket handshake")
+            error = WebSocketError("the response is not a websocket handshake")
             future_set_exception_unless_cancelled(self.connect_future, error)
             self.stream.close()
             return
         await super().headers_received(start_line, headers)
 
     def _accepts(self, headers: HTTPHeaders) -> bool:
-        """Whether these are the headers of a server's handshake (RFC 6455 section 4.1); no extension was offered."""
+        """Return whether the headers form a valid handshake (RFC 6455 section 4.1); no extension was offered."""
         return (
             headers.get("Upgrade", "").lower() == "websocket"
             and headers.get("Connection", "").lower() == "upgrade"
@@ -137,7 +137,7 @@ class _Connection(WebSocketClientConnection):
 
 
 def open_websocket(request: HTTPRequest, max_message_size: int) -> "asyncio.Future[WebSocketClientConnection]":
-    """As `tornado.websocket.websocket_connect`; the future is the connection, or fails as that of Tornado does."""
+    """Open a websocket; the future behaves like that of `tornado.websocket.websocket_connect`."""
     request.headers = HTTPHeaders(request.headers)
     return _Connection(_with_defaults(request), max_message_size).connect_future
 

@@ -1,7 +1,7 @@
-"""What a node announces, as messages: one numbered series of changes for all lookupds. Pure.
+"""The announcements of a node: one numbered sequence of change messages for all lookupds. Pure.
 
-A lookupd of 0.5 is told the same with fewer types: it knows no states, so a process that drains is gone for it, and a
-node that drains has no processes.
+A lookupd of 0.5 gets fewer message types without states: a draining process is unregistered there, and a draining node
+has no processes.
 """
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -26,7 +26,7 @@ Change = RegisterJob | UnregisterJob | RegisterProcess | UpdateProcess | Unregis
 
 
 class Announced(Protocol):
-    """A process as the manager announces it; `endpoints` are dicts of name, address and port."""
+    """A process announced by the manager; `endpoints` are dicts of name, address and port."""
 
     @property
     def state(self) -> str: ...
@@ -39,9 +39,9 @@ Table = Mapping[str, Mapping[int, Announced]]
 
 
 class Journal:
-    """The table that was announced last and the number of the last change, 0 for the empty table.
+    """The last announced table, and the number of the last change, 0 for the empty table.
 
-    `draining` is whether the whole node takes no more work. Draining, resuming and leaving are changes, too.
+    `draining` is whether the whole node is out of service. Draining, resuming and leaving also count as changes.
     """
 
     def __init__(self) -> None:
@@ -50,9 +50,9 @@ class Journal:
         self._jobs: dict[str, dict[int, Process]] = {}
 
     def update(self, table: Table, among: Collection[str] | None = None) -> list[Change]:
-        """Take in the jobs `among` as the table has them now, or all jobs.
+        """Update the jobs `among`, or all jobs, from `table`.
 
-        Returns what changed, numbered, each with its number as `msgid`.
+        Return the changes, numbered, each with its number as `msgid`.
         """
         old = self._jobs if among is None else {job: self._jobs[job] for job in among if job in self._jobs}
         new = {job: {pid: _process(pid, found) for pid, found in pids.items()} for job, pids in table.items()}
@@ -67,26 +67,26 @@ class Journal:
         return changes
 
     def drain(self) -> None:
-        """The node takes no more work."""
+        """Record that the node is out of service."""
         self.draining = True
         self.seq += 1
 
     def resume(self) -> None:
-        """The node takes work again."""
+        """Record that the node is back in service."""
         self.draining = False
         self.seq += 1
 
     def leave(self) -> None:
-        """The node goes away."""
+        """Record that the node leaves."""
         self.seq += 1
 
     def snapshot(self, msgid: str, without: Collection[str] = ()) -> Snapshot:
-        """The table as of the last change, without some jobs."""
+        """Return the table as of the last change, without the jobs `without`."""
         jobs = {job: list(pids.values()) for job, pids in self._jobs.items() if job not in without}
         return Snapshot(msgid, self.seq, jobs, self.draining)
 
     def oversize(self) -> list[str]:
-        """The jobs that are more than a lookupd takes of one node, the ones that came last."""
+        """Return the most recent jobs that exceed the limits of a lookupd for one node."""
         left_out = []
         jobs = processes = endpoints = 0
         for job, pids in self._jobs.items():
@@ -104,28 +104,28 @@ class Journal:
     # For a lookupd of 0.5
 
     def plain_snapshot(self) -> list[Change]:
-        """The whole table in the types of 0.5."""
+        """Return the whole table in messages of 0.5."""
         return _numbered("snapshot", self.plain_changes(_difference({}, self._jobs)))
 
     def plain_changes(self, changes: Iterable[Change]) -> list[Change]:
-        """The changes in the types and fields of 0.5, without those that mean nothing there."""
+        """Return the changes in messages of 0.5, without those that have no equivalent."""
         found = [message for change in changes if (message := plain(change)) is not None]
         return [each for each in found if not (self.draining and isinstance(each, RegisterProcess))]
 
     def plain_offers(self) -> list[Change]:
-        """What gives a lookupd of 0.5 the processes of a node that takes work again."""
+        """Return messages of 0.5 that register all processes of a node that is back in service."""
         changes = [change for change in _difference({}, self._jobs) if isinstance(change, RegisterProcess)]
         return _numbered("offer", self.plain_changes(changes))
 
     def plain_withdrawals(self) -> list[Change]:
-        """What takes all processes of the node from a lookupd of 0.5."""
+        """Return messages of 0.5 that unregister all processes of the node."""
         return _numbered(
             "withdraw", [UnregisterProcess("", job, pid) for job, pids in self._jobs.items() for pid in pids]
         )
 
 
 def plain(change: Change) -> Change | None:
-    """The change in the types and fields of 0.5, None when it means nothing there."""
+    """Return the change as a message of 0.5, or None if it has no equivalent."""
     match change:
         case RegisterJob():
             return RegisterJob(change.msgid, change.job_name)
@@ -150,7 +150,7 @@ def _process(pid: int, found: Announced) -> Process:
 
 
 def _difference(old: Mapping[str, Mapping[int, Process]], new: Mapping[str, Mapping[int, Process]]) -> Iterator[Change]:
-    """The changes that make `new` of `old`. What begins comes before what ends, so no answer has a hole between."""
+    """Yield the changes from `old` to `new`, additions first, so that responses have no gap in between."""
     for job, pids in new.items():
         before = old.get(job)
         if before is None:

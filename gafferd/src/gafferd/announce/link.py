@@ -1,4 +1,4 @@
-"""The connection of a node to one lookupd: connects, announces, notices when nobody listens, and connects again."""
+"""The connection of a node to one lookupd: connects, announces, detects lost connections, and reconnects."""
 
 import asyncio
 import logging
@@ -35,13 +35,13 @@ from gafferd.announce.journal import Change, Journal
 
 CONNECT_TIMEOUT = 5.0  # seconds
 CLOSE_TIMEOUT = 0.5
-HURRIED = 0.25  # of an interval for an attempt to connect while the lease runs out
-DEFAULT_INTERVAL = 15.0  # seconds between PINGs, where lookupd doesn't say
-MIN_INTERVAL, MAX_INTERVAL = 0.1, 3600.0  # that a node keeps to, whatever lookupd says; MAX also for the ttl
-DEFAULT_WINDOW = 1.0  # seconds within which to connect again, before any answer
+HURRIED = 0.25  # of an interval: the timeout of a connection attempt while the lease expires
+DEFAULT_INTERVAL = 15.0  # seconds between PINGs, unless set by the lookupd
+MIN_INTERVAL, MAX_INTERVAL = 0.1, 3600.0  # limits for values set by the lookupd; the maximum also applies to the ttl
+DEFAULT_WINDOW = 1.0  # seconds within which to reconnect, before the first reply
 MAX_WINDOW = 20.0
-OUTBOX_LIMIT = 10_000  # messages that may wait for one lookupd
-MAX_REASON = 300  # characters of a lookupd's text that are shown
+OUTBOX_LIMIT = 10_000  # queued messages per lookupd
+MAX_REASON = 300  # characters of a lookupd's text to show
 
 _IDENTIFY, _SNAPSHOT, _PING, _DRAIN, _LEAVE = "identify", "snapshot", "ping", "drain", "leave"
 
@@ -49,15 +49,14 @@ logger = logging.getLogger(__name__)
 
 
 class LinkError(Exception):
-    """The connection is of no use any more; the text says why."""
+    """The connection failed; the text gives the reason."""
 
 
 class _Silence(LinkError):
-    """Nothing comes over the connection any more."""
+    """The lookupd stopped replying."""
 
 
-# BadRequest: a message that can't be read, or an address of the node that can't be sent. UnicodeError: a host name that
-# can't be one.
+# BadRequest: an invalid message, or an invalid address of the node. UnicodeError: an invalid host name.
 _FAILURES = (
     LinkError,
     BadRequest,
@@ -70,18 +69,18 @@ _FAILURES = (
 )
 
 
-# What the end of a connection is called that did not come to a reply.
+# Errors of a connection that ended without a reply.
 _ENDS = (ssl.SSLError, ConnectionResetError, BrokenPipeError, StreamClosedError, HTTPStreamClosedError)
 
 _STALE_INCARNATION = re.compile(r"stale_incarnation\b[^0-9]*([0-9]{1,19})")
 
-_OVERSIZE = "beyond what one node can announce"
+_OVERSIZE = "over the limits of one node"
 
 _TLS_OPTIONS = "(see --cacert, --client-certfile and --client-keyfile)"
 
 
 def websocket_url(address: str) -> str:
-    """The websocket of the lookupd at `address`, an http(s) URL or host:port; raises BadRequest (`bad_address`)."""
+    """Return the websocket URL of the lookupd at `address`, an http(s) URL or host:port; raise BadRequest."""
     parts = urlsplit(address if "://" in address else f"http://{address}")
     scheme = {"http": "ws", "https": "wss", "ws": "ws", "wss": "wss"}.get(parts.scheme)
     try:
@@ -90,23 +89,23 @@ def websocket_url(address: str) -> str:
         port_is_valid = False
     if scheme is None or not parts.hostname or not port_is_valid:
         raise BadRequest(
-            f"{address!r} is not the address of a lookupd",
+            f"{address!r} is not a valid lookupd address",
             reason="bad_address",
-            hint="write it as http://host:5010 or https://host:5010",
+            hint="write http://HOST:5010 or https://HOST:5010",
         )
     return f"{scheme}://{parts.netloc}/ws"
 
 
 def reconnect_delay(window: float, chance: float) -> float:
-    """Seconds to wait before connecting again; `chance`, from 0 to 1, spreads the nodes evenly over the window."""
+    """Return the seconds to wait before reconnecting; random `chance` (0 to 1) spreads nodes over the window."""
     return chance * min(window, MAX_WINDOW)
 
 
 class Link:
     """Keeps one lookupd informed until `close`.
 
-    `identify` makes the first message of each connection. `outgrow` goes past an incarnation of the node that the
-    lookupd has heard of, or returns False. `headers` go with the handshake.
+    `identify` returns the first message of each connection. `outgrow` exceeds an incarnation of the node that the
+    lookupd has seen, or returns False. `headers` are sent with the handshake.
     """
 
     def __init__(
@@ -130,20 +129,20 @@ class Link:
         self._window = DEFAULT_WINDOW
         self._interval = DEFAULT_INTERVAL
         self._ttl = 0.0
-        self._unnoticed = 0.0  # seconds beyond the window that others may need to notice the end of the connection
-        self._answered = 0.0  # when the last answer came, in the loop's time
+        self._unnoticed = 0.0  # extra seconds that other nodes may need to detect the lost connection
+        self._answered = 0.0  # loop time of the last reply
         self._hurry_until = 0.0
         self._plain = False
         self._outbox: asyncio.Queue[Request] = asyncio.Queue(OUTBOX_LIMIT)
         self._broken = asyncio.Event()
         self._why_broken = ""
-        self._sent: dict[MessageId, Change] = {}  # changes that are not answered yet
-        self._doubted: set[str] = set()  # jobs that a lookupd of 0.5 refused
-        self._refused: dict[str, str] = {}  # jobs that the lookupd does not take, and why
+        self._sent: dict[MessageId, Change] = {}  # changes without a reply so far
+        self._doubted: set[str] = set()  # jobs rejected once by a lookupd of 0.5
+        self._refused: dict[str, str] = {}  # rejected jobs and the reasons
         self._snapshot_due = False
         self._ping_unanswered = False
         self._leaving = False
-        self._awaited: dict[MessageId, asyncio.Event] = {}  # answers that somebody waits for
+        self._awaited: dict[MessageId, asyncio.Event] = {}  # awaited replies
         self._task: asyncio.Task[None] | None = None
         self._closing: set[asyncio.Task[None]] = set()
 
@@ -164,35 +163,35 @@ class Link:
             if message.job_name not in self._refused:
                 self._post(message)
             elif gone:
-                # Passing over a number is a gap, after which the lookupd asks for a snapshot.
+                # The skipped number is a gap, after which the lookupd requests a snapshot.
                 del self._refused[message.job_name]
                 self._show_refused()
         if room and self._refused and not self._plain:
             self._offer_again()
 
     async def drain(self) -> None:
-        """Say that the node takes no more work, and wait for the answer, if there is a connection."""
+        """Announce that the node is out of service and wait for the reply, if connected."""
         await self._ask(self._journal.plain_withdrawals() if self._plain else [Drain(_DRAIN, self._journal.seq)])
 
     def resume(self) -> None:
-        """Say that the node takes work again; only a snapshot can."""
+        """Announce that the node is back in service, which takes a snapshot."""
         for message in self._journal.plain_offers() if self._plain else [self._snapshot()]:
             if self.connected:
                 self._post(message)
 
     def renew(self) -> None:
-        """Connect again: the identity of the node has changed."""
+        """Reconnect after the identity of the node has changed."""
         if self.connected:
-            self._give_up("this node has a new incarnation")
+            self._give_up("the node has a new incarnation")
 
     async def leave(self) -> None:
-        """Take leave and wait for the answer, if there is a connection."""
+        """Announce that the node leaves and wait for the reply, if connected."""
         self._leaving = True
         await self._ask([] if self._plain else [Leave(_LEAVE, self._journal.seq)])
 
     async def close(self) -> None:
-        """Close the connection and make no other."""
-        self._leaving = True  # a task group that is failing swallows the cancellation
+        """Close the connection for good."""
+        self._leaving = True  # a failing task group swallows the cancellation
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait([self._task])
@@ -201,7 +200,7 @@ class Link:
             await asyncio.wait(self._closing)
 
     def status(self) -> LookupdState:
-        """How it fares, as `/health` shows it."""
+        """Return the state of the connection, as shown by `/health`."""
         return {"address": self.address, "connected": self.connected, "error": self.error}
 
     async def _run(self) -> None:
@@ -221,14 +220,14 @@ class Link:
                 return
             if isinstance(error, _Silence):
                 self._hurry_until = self._answered + self._ttl
-            # Packets that are lost now may arrive any moment, and the lease runs. Whoever answers, even with a refusal
-            # to connect, is asked again at leisure, with the others who found out at the same time.
+            # While packets are lost, the lease is expiring: retry at once. After any response, even a refused
+            # connection, wait a random time, because other nodes reconnect too.
             unheard = isinstance(error, TimeoutError | HTTPTimeoutError) and self._hurries
             if not (unheard or isinstance(error, _Silence)):
                 await asyncio.sleep(reconnect_delay(self._window, random.random()))
 
     def _record_delay(self, error: Exception) -> None:
-        """Learn from a failure how long other nodes may take to notice theirs."""
+        """Derive from a failure how long other nodes may take to detect it."""
         if self.connected and (self._ping_unanswered or isinstance(error, _Silence)):
             self._unnoticed = self._interval
         elif isinstance(error, TimeoutError | HTTPTimeoutError):
@@ -245,17 +244,17 @@ class Link:
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and (error := task.exception()) is not None:
-            self.error = f"the announcer failed: {error!r}"
-            logger.critical("lookupd %s is not informed any more", self.address, exc_info=error)
+            self.error = f"announcer failed: {error!r}"
+            logger.critical("stopped announcing to lookupd %s", self.address, exc_info=error)
 
     def _failed(self, why: str) -> None:
         why = _shortened(why)
         if self.connected or why != self.error:
-            logger.warning("lookupd %s: %s; trying again", self.address, why)
+            logger.warning("lookupd %s: %s; reconnecting", self.address, why)
         self.error = why
 
     async def _hold_connection(self) -> None:
-        """Connect, announce everything, then every change, until something fails."""
+        """Connect, announce everything and then every change, until the connection fails."""
         connection = await self._connect()
         try:
             async with asyncio.timeout(self._timeout):
@@ -266,7 +265,7 @@ class Link:
                 group.create_task(self._watch())
                 group.create_task(self._ping())
         finally:
-            # Who doesn't answer takes its time: the next attempt does not wait for it.
+            # Closing may take long; the next attempt does not wait for it.
             closing = asyncio.create_task(_close(connection))
             self._closing.add(closing)
             closing.add_done_callback(self._closing.discard)
@@ -288,7 +287,7 @@ class Link:
             raise
 
     async def _introduce(self, connection: WebSocketClientConnection) -> Reply:
-        """Identify the node, once more when the lookupd has heard of a later incarnation; returns the reply."""
+        """Identify the node, a second time if the lookupd has seen a later incarnation; return the reply."""
         for last in (False, True):
             window = self._window + self._unnoticed
             identity = msgspec.structs.replace(self._identify(_IDENTIFY), reconnect_window=window)
@@ -308,7 +307,7 @@ class Link:
         self._window = DEFAULT_WINDOW if reply.reconnect_window is None else reply.reconnect_window
         self._refused = {} if self._plain else dict.fromkeys(self._journal.oversize(), _OVERSIZE)
         if self._refused:
-            logger.warning("lookupd %s: %d jobs are left out: %s", self.address, len(self._refused), _OVERSIZE)
+            logger.warning("lookupd %s: not announcing %d jobs: %s", self.address, len(self._refused), _OVERSIZE)
         self._sent.clear()
         self._broken.clear()
         opening = self._journal.plain_snapshot() if self._plain else [self._snapshot()]
@@ -328,16 +327,17 @@ class Link:
         try:
             self._outbox.put_nowait(message)
         except asyncio.QueueFull:
-            self._give_up(f"it does not read: {OUTBOX_LIMIT} messages were waiting")
+            self._give_up(f"not reading: {OUTBOX_LIMIT} messages were queued")
 
     def _give_up(self, why: str) -> None:
         self._why_broken = why
         self._broken.set()
 
     def _refuse(self, change: Change, reply: Reply) -> None:
-        """The lookupd does not take a change: announce the rest without the job.
+        """Handle a rejected change: leave out its job and announce the rest.
 
-        One of 0.5 may have lost what went before, and has no snapshots: it gets all anew, once. Raises LinkError.
+        A lookupd of 0.5 may have lost earlier messages and has no snapshots: the first time, raise LinkError to
+        reconnect and announce everything again.
         """
         if change.job_name in self._refused:
             return
@@ -353,7 +353,7 @@ class Link:
             self._post(self._snapshot())
 
     def _offer_again(self) -> None:
-        """Announce what was left out because it was too much, now that other jobs are gone."""
+        """Announce jobs that were left out because of limits, now that other jobs are gone."""
         oversize = self._journal.oversize()
         limits = (_OVERSIZE, "413 ")
         fits = [job for job, why in self._refused.items() if why.startswith(limits) and job not in oversize]
@@ -372,7 +372,7 @@ class Link:
             self.error = f"job {job} is not announced{more}: {why}"
 
     async def _ask(self, messages: Sequence[Request]) -> None:
-        """Send messages and wait for the answer to the last of them, or for the end of the connection."""
+        """Send messages and wait for the reply to the last one, or for the end of the connection."""
         if not (self.connected and messages):
             return
         answered = self._awaited.setdefault(messages[-1].msgid, asyncio.Event())
@@ -424,7 +424,7 @@ class Link:
         while True:
             await asyncio.sleep(self._interval)
             if self._ping_unanswered:
-                raise _Silence(f"it did not answer for {self._interval:g} s")
+                raise _Silence(f"no reply for {self._interval:g} s")
             self._ping_unanswered = True
             self._post(Ping(_PING, None if self._plain else self._journal.seq))
 
@@ -432,18 +432,18 @@ class Link:
 async def _receive(connection: WebSocketClientConnection) -> Reply:
     text = await connection.read_message()
     if text is None:
-        raise LinkError(f"it closed the connection{f': {why}' if (why := connection.close_reason) else ''}")
+        raise LinkError(f"connection closed{f': {why}' if (why := connection.close_reason) else ''}")
     return decode_reply(text)
 
 
 def _check(reply: Reply) -> None:
-    """Raise LinkError for a refusal: the connection is given up, and the next one begins with all there is."""
+    """Raise LinkError for an error reply, to reconnect and announce everything again."""
     if reply.errno or not reply.ok:
-        raise LinkError(f"it refused message {reply.msgid!r}: {reply.errno} {reply.reason or ''}".rstrip())
+        raise LinkError(f"refused message {reply.msgid!r}: {reply.errno} {reply.reason or ''}".rstrip())
 
 
 async def _close(connection: WebSocketClientConnection) -> None:
-    """Close the connection, which takes an answer; without one in time the socket is just dropped."""
+    """Close the connection with a handshake; drop the socket if it takes longer than CLOSE_TIMEOUT."""
     stream = connection.protocol.stream if connection.protocol is not None else None
     connection.close()
     if stream is None or stream.closed():
@@ -471,18 +471,18 @@ def _first(group: BaseExceptionGroup[Exception]) -> Exception:
 
 
 def _explain(error: Exception, *, opening_tls: bool) -> str:
-    """Why a connection failed, for people; `opening_tls`: a secured one that had not got far."""
+    """Return why a connection failed; `opening_tls` if it used TLS and was not yet established."""
     if isinstance(error, TimeoutError):
-        return "no answer in time"
+        return "timed out"
     if isinstance(error, UnsatisfiableReadError):
-        return "the head of its answer is too large"
+        return "response header too large"
     if why := tls.explain(error):
         return f"TLS failed: {why} {_TLS_OPTIONS}"
     if opening_tls and isinstance(error, _ENDS):
-        # Its reason came after the handshake, and is lost when it came with the end of the connection.
-        return f"TLS failed: it ended the connection; does it want a certificate? {_TLS_OPTIONS}"
+        # The TLS alert follows the handshake and may be lost when the connection closes at the same time.
+        return f"TLS failed: connection closed; the lookupd may require a certificate {_TLS_OPTIONS}"
     if isinstance(error, HTTPClientError) and error.code == 401:
-        return "401: it wants the cluster key; give this node the key file of the cluster (--cluster-key-file)"
+        return "401: cluster key required; set --cluster-key-file"
     if isinstance(error, HTTPClientError) and error.response is not None and error.response.body:
         try:
             message = msgspec.json.decode(error.response.body)["message"]

@@ -1,1 +1,1 @@
-"""Settings of the daemon and the configuration file: reading, checking, and applying changes to a running node."""
+"""Settings of the daemon and its configuration file: reading, validation and reload."""

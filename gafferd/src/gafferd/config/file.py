@@ -1,4 +1,4 @@
-"""The configuration file of gafferd: finds it, reads it with what it includes, and reports every mistake at once."""
+"""The configuration file of gafferd: finds it, reads it and its includes, and reports all mistakes at once."""
 
 import os
 import re
@@ -23,7 +23,7 @@ FILE_NAMES = ("gafferd.ini", "gaffer.ini")
 
 @dataclass(frozen=True)
 class EndpointConfig:
-    """An endpoint to open, as a section `[endpoint:NAME]` declares it; None where nothing was given."""
+    """An endpoint to open, from a section `[endpoint:NAME]`; None for keys that are not set."""
 
     bind: tuple[str, ...] = setting("addresses to listen on, separated by commas", settings.addresses, ())
     backlog: int | None = setting("connections that can wait to be accepted", settings.backlog)
@@ -33,11 +33,11 @@ class EndpointConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """A configuration file without mistakes.
+    """A valid configuration file.
 
-    `settings` holds values of `settings.Settings` by name, `endpoints` those that `http_endpoints` activates, `jobs`
-    the jobs in the order to start them, `webhooks` (event, URL) pairs, `sections` the text of every section and
-    `warnings` what is odd but not wrong.
+    `settings` holds values of `settings.Settings` by name, `endpoints` the endpoints that `http_endpoints` activates,
+    `jobs` the jobs in start order, `webhooks` (event, URL) pairs, `sections` the text of every section, and
+    `warnings` possible mistakes.
     """
 
     settings: Mapping[str, Any]
@@ -49,11 +49,11 @@ class Config:
 
 
 def find_config(given: str | None, environ: Mapping[str, str], home: Path, root: bool) -> Path | None:
-    """The configuration file to read, None when there is none.
+    """Return the path of the configuration file, or None if there is none.
 
-    That is `given` or $GAFFERD_CONFIG, a file or a directory that holds one of FILE_NAMES; else the gafferd.ini of
-    the installation prefix or /etc/gaffer (for root) or of ~/.gaffer. Raises ConfigError when a file that
-    was asked for is missing.
+    It is given by `given` or $GAFFERD_CONFIG, a file or a directory that contains one of FILE_NAMES. The default is
+    gafferd.ini in ~/.gaffer or, for root, in etc/gaffer of the installation prefix or /etc/gaffer. Raises ConfigError
+    if a given file is missing.
     """
     if asked := given or environ.get("GAFFERD_CONFIG"):
         path = Path(asked)
@@ -64,20 +64,20 @@ def find_config(given: str | None, environ: Mapping[str, str], home: Path, root:
                 return path / name
         what = "does not exist"
         if path.is_dir():
-            what = f"holds no {' or '.join(FILE_NAMES)}"
+            what = f"contains no {' or '.join(FILE_NAMES)}"
         elif path.exists():
-            what = "is not a regular file, which could be read again at a reload"
-        hint = None if given else "GAFFERD_CONFIG names it"
+            what = "is not a regular file: a reload could not read it again"
+        hint = None if given else "correct GAFFERD_CONFIG"
         raise ConfigError([Problem(str(path), f"the configuration {what}", hint)])
-    # ~/.gaffer/gaffer.ini belongs to the client tools, so only gafferd.ini is looked for here.
+    # ~/.gaffer/gaffer.ini belongs to the client tools, so only gafferd.ini is a default.
     directories = [Path(sys.prefix) / "etc/gaffer", Path("/etc/gaffer")] if root else [home / ".gaffer"]
     return next((d / FILE_NAMES[0] for d in directories if (d / FILE_NAMES[0]).is_file()), None)
 
 
 def load_config(path: Path) -> Config:
-    """Read the file at `path` and all it includes.
+    """Read the file at `path` and its includes.
 
-    Raises ConfigError with every mistake; the `path` of each problem is `FILE:LINE`.
+    Raises ConfigError with all mistakes; the `path` of each problem is `FILE:LINE`.
     """
     reader = _Reader()
     reader.read(path)
@@ -94,7 +94,7 @@ def _position(problem: Problem) -> tuple[str, int]:
 
 
 class _Reader:
-    """Reads a file and all it includes into `sections`, collecting mistakes and what is odd on the way."""
+    """Reads a file and its includes into `sections`, and collects problems and warnings."""
 
     def __init__(self) -> None:
         self.sections: dict[str, Section] = {}
@@ -103,7 +103,7 @@ class _Reader:
         self._seen: set[Path] = set()
 
     def read(self, path: Path, includers: tuple[Path, ...] = (), value: Value | None = None) -> None:
-        """Read the file at `path`, unless it was read before; the last of `includers` includes it by `value`."""
+        """Read the file at `path` unless already read; `value` is the include in the last of `includers`."""
         if path.resolve() in self._seen:
             return
         self._seen.add(path.resolve())
@@ -116,7 +116,7 @@ class _Reader:
         found, mistakes = parse_ini(text, str(path))
         keys = found["gaffer"].values if "gaffer" in found else {}
         if includers and keys and keys.keys() <= {*READER_KEYS}:
-            del found["gaffer"]  # all that it says is followed here
+            del found["gaffer"]  # its includes are processed below
         self.problems += [*mistakes, *merge(self.sections, found)]
         chain = (*includers, path)
         if include := keys.get("include"):
@@ -127,7 +127,7 @@ class _Reader:
             for name in include_dir.text.split():
                 directory = path.parent / name
                 if not os.path.isdir(directory):
-                    message = f"[gaffer] include_dir: there is no directory {str(directory)!r}"
+                    message = f"[gaffer] include_dir: no such directory: {str(directory)!r}"
                     self.problems.append(include_dir.problem(message))
                 for file in sorted(directory.rglob("*.ini")):
                     self.read(file, chain, include_dir)
@@ -135,35 +135,37 @@ class _Reader:
     def _check_loop(self, file: Path, chain: tuple[Path, ...], include: Value) -> None:
         if file.resolve() in [each.resolve() for each in chain]:
             files = " -> ".join(map(str, (*chain, file)))
-            self.warnings.append(include.problem(f"[gaffer] include: ignored a loop: {files}", "remove one include"))
+            self.warnings.append(
+                include.problem(f"[gaffer] include: ignored a cycle: {files}", "remove one of the includes")
+            )
 
 
 def _read_text(path: Path) -> str:
     try:
         return read_trusted(path).data.decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        why = error.strerror if isinstance(error, OSError) else f"it is not UTF-8 text ({error})"
+        why = error.strerror if isinstance(error, OSError) else f"not UTF-8 text ({error})"
         raise GafferError(f"can't read {path}: {why}") from None
 
 
 _ENDPOINT_SETTINGS = settings_of(EndpointConfig)
-# Keys of [gaffer] that are no settings, and what they are for.
+# Keys of [gaffer] that are not settings, with their descriptions.
 READER_KEYS = {
-    "include": "files to read as well, separated by blanks and relative to this one",
-    "include_dir": "directories with files to read as well, separated by blanks and relative to this one",
+    "include": "further files to read, separated by spaces and relative to this file",
+    "include_dir": "directories with further files to read, separated by spaces and relative to this file",
 }
-APPLICATION_KEYS = {"mandatory": "plugins with an application; has no effect"}
+APPLICATION_KEYS = {"mandatory": "ignored: plugins can't contain applications"}
 _SETTINGS_SECTIONS = tuple(dict.fromkeys(section for section, _ in settings.FILE_KEYS))
 _PREFIXES = ("endpoint", "process", "job", "env")
 NOT_IN_A_SECTION = {
-    "env": "give variables in a section [env:NAME] or with keys such as env:PORT",
-    "name": "the header of the section names the job: [process:NAME] or [process:SESSION:NAME]",
+    "env": "set variables in a section [env:NAME] or with keys such as env:PORT",
+    "name": "set the name in the section header: [process:NAME] or [process:SESSION:NAME]",
     "custom_channels": None,
 }
 
 
 class _Builder:
-    """Turns sections into a Config, collecting mistakes on the way."""
+    """Turns sections into a Config and collects problems."""
 
     def __init__(self, sections: dict[str, Section], problems: list[Problem], warnings: list[Problem]) -> None:
         self.sections = sections
@@ -207,11 +209,11 @@ class _Builder:
     def _wrong(self, section: Section, message: str, hint: str | None = None, key: str | None = None) -> None:
         value = section.values.get(key or "")
         if hint is None and value and re.search(r"\s[;#]", value.text):
-            hint = "a comment needs a line of its own"
+            hint = "put comments on their own line"
         self.problems.append(section.problem(message, hint, key))
 
     def _check(self, section: Section, key: str, rule: Callable[[str], Any]) -> Any:
-        """The value of `key` by `rule`; None, and a problem, when it doesn't fit."""
+        """Return the value of `key` parsed by `rule`, or None, and record a problem, if it is invalid."""
         try:
             return rule(section.values[key].text)
         except InvalidValue as wrong:
@@ -220,13 +222,13 @@ class _Builder:
 
     def _unknown_key(self, section: Section, key: str, known: tuple[str, ...]) -> None:
         home = next((place for place, name in settings.FILE_KEYS if name == key), None)
-        nearest = f"it belongs into [{home}]" if home else did_you_mean(key.lower(), known)
+        nearest = f"move it to [{home}]" if home else did_you_mean(key.lower(), known)
         hint = nearest or f"known keys: {', '.join(known)}"
         self._wrong(section, f"unknown key {key!r}", hint, key)
 
     def _unknown(self, section: Section) -> None:
         nearest = did_you_mean(section.name.partition(":")[0], (*_SETTINGS_SECTIONS, "webhooks", *_PREFIXES))
-        self.warnings.append(section.problem("unknown section, left to plugins", nearest))
+        self.warnings.append(section.problem("unknown section, ignored", nearest))
 
     def _settings(self, section: Section) -> None:
         known = {key: name for (place, key), name in settings.FILE_KEYS.items() if place == section.name}
@@ -235,16 +237,16 @@ class _Builder:
             numbered = re.sub("[0-9]*$", "*", key, count=1)
             if name := known.get(key) or known.get(numbered):
                 if key in known and name in self.settings:
-                    self._wrong(section, f"{key} says again what another key says", "keep one of them", key)
+                    self._wrong(section, f"{key} duplicates another key", "remove one of the keys", key)
                 value = self._check(section, key, settings.SETTINGS[name].rule)
                 self.settings[name] = value if key in known else (*self.settings.get(name, ()), *(value or ()))
             elif key in APPLICATION_KEYS and extra:
-                message = f"{key} has no effect: this version runs no applications of plugins"
+                message = f"{key} has no effect: this version does not run applications from plugins"
                 self.warnings.append(section.problem(message, None, key))
             elif key not in extra:
                 self._unknown_key(section, key, (*(key.rstrip("*") for key in known), *extra))
         if "keyfile" in section.values and "certfile" not in section.values:
-            self._wrong(section, "keyfile needs a certfile", "add certfile = FILE", "keyfile")
+            self._wrong(section, "keyfile requires certfile", "add certfile = FILE", "keyfile")
 
     def _webhooks(self, section: Section) -> None:
         for event in section.values:
@@ -259,9 +261,9 @@ class _Builder:
             else:
                 self._unknown_key(section, key, tuple(_ENDPOINT_SETTINGS))
         if "bind" not in section.values:
-            self._wrong(section, "bind is missing", "say where to listen, such as bind = 127.0.0.1:5000")
+            self._wrong(section, "bind is missing", "add bind, such as bind = 127.0.0.1:5000")
         if "keyfile" in section.values and "certfile" not in section.values:
-            self._wrong(section, "keyfile needs a certfile", "add certfile = FILE", "keyfile")
+            self._wrong(section, "keyfile requires certfile", "add certfile = FILE", "keyfile")
         name = section.name.partition(":")[2].strip()
         self.endpoints[name] = EndpointConfig(**values)
 
@@ -272,9 +274,7 @@ class _Builder:
                 active.append(self.endpoints[name])
                 continue
             hint = did_you_mean(name, list(self.endpoints)) or f"add a section [endpoint:{name}] with bind = HOST:PORT"
-            self._wrong(
-                self.sections["gaffer"], f"http_endpoints: there is no endpoint {name!r}", hint, "http_endpoints"
-            )
+            self._wrong(self.sections["gaffer"], f"http_endpoints: unknown endpoint {name!r}", hint, "http_endpoints")
         return tuple(active)
 
     def _job_name(self, section: Section) -> JobName | None:
@@ -290,11 +290,11 @@ class _Builder:
         first = self.job_sections.setdefault(name, section)
         if first is not section:
             self._wrong(
-                section, f"the job {name.display} is already at {first.file}:{first.line}", "rename one of them"
+                section, f"the job {name.display} is already defined at {first.file}:{first.line}", "rename one of them"
             )
 
     def _variables(self, environments: list[Section]) -> dict[JobName, dict[str, str]]:
-        """The variables of the [env:...] sections, by job."""
+        """Return the variables of the [env:...] sections, by job."""
         variables: dict[JobName, dict[str, str]] = {}
         for section in environments:
             if (name := self._job_name(section)) is None:
@@ -302,11 +302,13 @@ class _Builder:
             if name not in self.job_sections:
                 nearest = did_you_mean(name.display, [known.display for known in self.job_sections])
                 hint = nearest or f"add a section [process:{name.display}]"
-                self._wrong(section, f"there is no job {name.display}", hint)
+                self._wrong(section, f"no such job: {name.display}", hint)
             env = variables.setdefault(name, {})
             for key, value in section.values.items():
                 if key.upper() in env:
-                    self._wrong(section, f"{key.upper()} is given twice", "names are passed in upper case", key)
+                    self._wrong(
+                        section, f"{key.upper()} is given twice", "variable names are converted to upper case", key
+                    )
                 env[key.upper()] = value.text
         return variables
 
@@ -338,6 +340,6 @@ def _start_order(config: ProcessConfig) -> tuple[bool, int]:
 
 
 def show_problem(problem: Problem) -> str:
-    """A problem for people: `PLACE: MESSAGE`, and its hint on a second line."""
+    """Return a problem as text: `PLACE: MESSAGE`, and the hint on a second line."""
     text = f"{problem.path}: {problem.message}"
     return f"{text}\n  hint: {problem.hint}" if problem.hint else text

@@ -1,4 +1,4 @@
-"""Keeps the jobs and webhooks of a node as the configuration file says."""
+"""Applies the jobs and webhooks of the configuration file to a node."""
 
 import logging
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ logger = logging.getLogger(__name__)
 
 
 class Failure(NamedTuple):
-    """A change that could not be applied; the next reload tries it again."""
+    """A change that could not be applied; the next reload retries it."""
 
     change: Change
     error: GafferError
@@ -31,31 +31,31 @@ class Reload(NamedTuple):
 
 
 class FileJobs:
-    """The jobs of the configuration file, loaded into a manager and kept as the file says; its webhooks too."""
+    """The jobs and webhooks of the configuration file, applied to a manager at start and reload."""
 
     def __init__(self, manager: Manager, webhooks: WebHooks, path: Path | None, config: Config | None) -> None:
         self._manager = manager
         self._webhooks = webhooks
         self._path = path
-        self._config = config  # its settings and endpoints are those of the running daemon
+        self._config = config  # the settings and endpoints of the running daemon
         self._applied: dict[JobName, ProcessConfig] = {}
 
     def load(self) -> None:
-        """Load and start all jobs in their order."""
+        """Load all jobs in start order."""
         for name, config in self._config.jobs.items() if self._config else ():
             self._manager.load(config, name.session)
             self._applied[name] = config
 
     def reload(self) -> Reload:
-        """Read the file again and apply each change; one that fails keeps none of the others from being applied.
+        """Read the file again and apply each change; a failed change does not prevent the others.
 
-        Raises ConfigError for an invalid file, and changes nothing then.
+        Raises ConfigError, and changes nothing, if the file is invalid.
         """
         if self._path is None or self._config is None:
             return Reload([], [])
         file = load_config(self._path)
         if (self._config.settings, self._config.endpoints) != (file.settings, file.endpoints):
-            logger.warning("the settings of the daemon itself have changed: restart gafferd to apply them")
+            logger.warning("settings of the daemon have changed: restart gafferd to apply them")
         self._webhooks.replace_hooks(file.webhooks)
         before = self._applied
         changes = plan(before, file.jobs, set(map(parse_job_name, self._manager.jobs())))

@@ -1,7 +1,8 @@
-"""Reads INI text and remembers where everything stands, so that a mistake can be shown with file and line.
+"""INI parser that records the file and line of each section and key, for error messages.
 
-The dialect is that of configparser without interpolation: `[section]`, `key = value`, lines indented deeper than
-their key continue its value, `;` and `#` begin a comment line. Names keep their case and a blank line ends a value.
+The dialect is that of configparser without interpolation: `[section]`, `key = value`; lines indented deeper than
+a key continue its value; lines that begin with `;` or `#` are comments. Names are case-sensitive, and a blank line
+ends a value.
 """
 
 from collections.abc import Mapping
@@ -12,20 +13,20 @@ from gaffer.errors import Problem
 
 @dataclass(frozen=True)
 class Value:
-    """The text of a key and where it stands."""
+    """The text of a key and its position."""
 
     text: str
     file: str
     line: int
 
     def problem(self, message: str, hint: str | None = None) -> Problem:
-        """A mistake on this line."""
+        """Return a problem on this line."""
         return Problem(f"{self.file}:{self.line}", message, hint)
 
 
 @dataclass
 class Section:
-    """A section: its keys in file order and where its header stands."""
+    """A section: its keys in file order, and the position of its header."""
 
     name: str
     file: str
@@ -33,17 +34,17 @@ class Section:
     values: dict[str, Value] = field(default_factory=dict)
 
     def problem(self, message: str, hint: str | None = None, key: str | None = None) -> Problem:
-        """A mistake in this section, at the line of `key` where it has that key."""
+        """Return a problem in this section, on the line of `key` if the section has that key."""
         place = self.values.get(key, self) if key else self
         return Problem(f"{place.file}:{place.line}", f"[{self.name}] {message}", hint)
 
     def texts(self) -> dict[str, str]:
-        """The keys and their texts."""
+        """Return the text of each key."""
         return {key: value.text for key, value in self.values.items()}
 
 
 def parse_ini(text: str, file: str) -> tuple[dict[str, Section], list[Problem]]:
-    """The sections of `text` in order, and every mistake in it; `file` is its name in messages."""
+    """Return the sections of `text` in order, and all problems in it; `file` is its name in messages."""
     parser = _Parser(file)
     for number, line in enumerate(text.split("\n"), start=1):
         parser.feed(number, line)
@@ -52,12 +53,14 @@ def parse_ini(text: str, file: str) -> tuple[dict[str, Section], list[Problem]]:
 
 
 def merge(sections: dict[str, Section], more: Mapping[str, Section]) -> list[Problem]:
-    """Add the sections of an included file; one that is there already is a mistake."""
+    """Add the sections of an included file; return a problem for each one that already exists."""
     problems = []
     for name, section in more.items():
         first = sections.setdefault(name, section)
         if first is not section:
-            problems.append(section.problem(f"this section is already at {first.file}:{first.line}", "merge the two"))
+            problems.append(
+                section.problem(f"this section already exists at {first.file}:{first.line}", "merge the sections")
+            )
     return problems
 
 
@@ -86,7 +89,7 @@ class _Parser:
         if content.startswith("["):
             self._begin_section(number, content)
         elif self._section is None:
-            self._wrong(number, f"{content!r} stands before the first section", "begin with a line such as [gaffer]")
+            self._wrong(number, f"{content!r} before the first section", "start with a section header such as [gaffer]")
         else:
             self._begin_value(number, content, indent)
 
@@ -102,7 +105,7 @@ class _Parser:
             self._wrong(number, f"{content!r} is not a section header", "write [name] on a line of its own")
         elif name in self.sections:
             first = self.sections[name].line
-            self._wrong(number, f"[{name}] is already on line {first}", "merge the two sections")
+            self._wrong(number, f"[{name}] already exists on line {first}", "merge the two sections")
         else:
             self.sections[name] = section
 
@@ -114,7 +117,7 @@ class _Parser:
             self._wrong(number, f"[{self._section.name}] expected key = value, got {content!r}")
         elif key in self._section.values:
             first = self._section.values[key].line
-            self._wrong(number, f"[{self._section.name}] {key} is already on line {first}", "keep one of the two")
+            self._wrong(number, f"[{self._section.name}] {key} is already set on line {first}", "remove one of the two")
         else:
             self._key, self._key_line, self._indent, self._lines = key, number, indent, [text.strip()]
 

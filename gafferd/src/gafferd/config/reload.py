@@ -1,4 +1,4 @@
-"""What a changed configuration file means for the jobs of a node. Pure."""
+"""Job changes that follow from a changed configuration file. Pure."""
 
 from collections.abc import Collection, Mapping
 from typing import Literal, NamedTuple
@@ -10,23 +10,23 @@ Action = Literal["add", "remove", "update", "scale"]
 
 
 class Change(NamedTuple):
-    """One job that the new file treats differently."""
+    """A change of one job."""
 
     job: JobName
     action: Action
 
     def to_dict(self) -> dict[str, str]:
-        """As in the answer of POST /reload."""
+        """Return the change as a JSON object, for the response of POST /reload."""
         return {"job": str(self.job), "action": self.action}
 
 
 def plan(
     before: Mapping[JobName, ProcessConfig], after: Mapping[JobName, ProcessConfig], loaded: Collection[JobName]
 ) -> list[Change]:
-    """The changes that lead from the file `before` to the file `after` on a node that has the jobs `loaded`.
+    """Return the changes from the file `before` to the file `after` on a node with the jobs `loaded`.
 
-    Removals come first, last job first; then the others in the order of `after`. What was changed on the node since
-    (a scale, a job loaded by hand) stays as it is unless the file says something new about it.
+    Removals come first, in reverse order, then the others in the order of `after`. Manual changes on the node (a
+    different scale, an additional job) are kept unless the file changed for that job.
     """
     changes = [Change(job, "remove") for job in reversed(list(before)) if job not in after and job in loaded]
     for job, config in after.items():
@@ -41,7 +41,7 @@ def plan(
 
 
 def starts(old: ProcessConfig | None, new: ProcessConfig) -> bool:
-    """Whether the new file starts a job that the old one left stopped (`start = no`)."""
+    """Return whether the new file starts a job that the old file left stopped (`start = no`)."""
     return old is not None and new.start and not old.start
 
 

@@ -1,6 +1,6 @@
-"""The JSON Schema of the configuration file, made from the declarations of its settings.
+"""The JSON Schema of the configuration file, generated from the declarations of its settings.
 
-`python -m gafferd.config.schema` prints it; `deploy/gafferd.schema.json` is what it printed.
+`python -m gafferd.config.schema` prints it; `deploy/gafferd.schema.json` is its output.
 """
 
 import json
@@ -20,9 +20,9 @@ _NAME: Final = "[^:]+"
 
 
 def make_schema() -> Schema:
-    """The schema of a configuration file as an object of sections, each an object of its keys.
+    """Return the schema of a configuration file as an object of sections, each an object of its keys.
 
-    A value is a text, as INI has it, or has the type that the text stands for. Sections of plugins are not described.
+    A value is a string, as in INI, or has the type that the string represents. Unknown sections are allowed.
     """
     settings, numbered = _daemon_sections()
     for key, purpose in {**READER_KEYS, **APPLICATION_KEYS}.items():
@@ -47,7 +47,7 @@ def make_schema() -> Schema:
 
 
 def _daemon_sections() -> tuple[dict[str, Schema], dict[str, Schema]]:
-    """The keys of each section with settings of the daemon, and those that digits may follow, by pattern."""
+    """Return the keys of the daemon's sections, and patterns of the keys that may end in digits."""
     plain: dict[str, Schema] = {}
     numbered: dict[str, Schema] = {}
     for declared in SETTINGS.values():
@@ -81,11 +81,11 @@ def _accepts_text(accepted: Schema) -> bool:
 
 
 def _job_section(described: Schema) -> Schema:
-    """A section of a job, from the settings of a job in JSON."""
+    """Return the schema of a job section, from the JSON settings of a job."""
     keys: Schema = {name: _also_text(value) for name, value in described.items() if name not in NOT_IN_A_SECTION}
     keys |= {
         "os_env": {**keys["os_env"], "default": True},
-        "env_json": {**_TEXT, "description": "variables as a JSON object of texts"},
+        "env_json": {**_TEXT, "description": "variables as a JSON object of strings"},
         "labels": {**_TEXT, "description": "labels of the job, such as `tier=web, team=shop`"},
     }
     return {**_section(keys, {"^env:.": _TEXT}), "required": ["cmd"]}

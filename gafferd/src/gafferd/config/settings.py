@@ -1,4 +1,4 @@
-"""The settings of the daemon: each one's flag, environment variable, place in the configuration file and default.
+"""The settings of the daemon: flags, environment variables, keys of the configuration file and defaults.
 
 `Settings` declares them for the command line, the configuration file, the reference and the JSON Schema.
 """
@@ -29,7 +29,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Size:
-    """A number of bytes from `lowest` to `highest`, also as `64K` or `8M`."""
+    """Rule for a number of bytes from `lowest` to `highest`, also written as `64K` or `8M`."""
 
     lowest: int
     highest: int
@@ -44,7 +44,7 @@ class Size:
 
     @property
     def schema(self) -> dict[str, Any]:
-        """The same as JSON Schema."""
+        """The rule as JSON Schema."""
         return {"type": "integer", "minimum": self.lowest, "maximum": self.highest}
 
 
@@ -53,7 +53,7 @@ timeout: Final = Seconds(86400)
 
 
 def addresses(text: str) -> tuple[str, ...]:
-    """Addresses to listen on, each `host:port`, `[v6]:port` or `unix:/path`."""
+    """Parse addresses to listen on, each `host:port`, `[v6]:port` or `unix:/path`."""
     if not items(text):
         raise InvalidValue("expected an address", "such as 127.0.0.1:5000, [::1]:5000 or unix:/run/gafferd.sock")
     for address in items(text):
@@ -65,7 +65,7 @@ def addresses(text: str) -> tuple[str, ...]:
 
 
 def url(text: str) -> str:
-    """An http or https URL with a host."""
+    """Check an http or https URL with a host."""
     try:
         Address(text)
     except BadRequest:
@@ -78,24 +78,24 @@ def urls(text: str) -> tuple[str, ...]:
 
 
 def key_file(text: str) -> str:
-    """A file with a key, or an open descriptor such as `/dev/fd/63`."""
+    """Check the path of a key file, or of an open descriptor such as `/dev/fd/63`."""
     return text if inherited_descriptor(text) is not None else existing_file(text)
 
 
-def existing_folder(text: str) -> str:
-    """A folder that is there, as an absolute path."""
+def existing_directory(text: str) -> str:
+    """Return the absolute path of an existing directory."""
     if not os.path.isdir(text):
-        raise InvalidValue(f"there is no folder {text!r}", "make it, or name another one")
+        raise InvalidValue(f"no such directory: {text!r}", "create it, or use another one")
     return os.path.abspath(text)
 
 
 def node_name(text: str) -> str:
-    """A name that lookupds take."""
+    """Check a node name by the rules of lookupds."""
     return _checked(messages.check_node_name, text)
 
 
 def public_url(text: str) -> str:
-    """`http(s)://host[:port]`, how others reach the node."""
+    """Check the public URL of the node, `http(s)://host[:port]`."""
     return _checked(messages.check_origin, text.removesuffix("/"))
 
 
@@ -107,7 +107,7 @@ def _checked(check: Callable[[Any], T], value: Any) -> T:
 
 
 def labels(text: str) -> dict[str, str]:
-    """`name=value` pairs that describe the node."""
+    """Parse `name=value` pairs that describe the node."""
     result = {}
     for item in items(text):
         name, separator, value = item.partition("=")
@@ -118,16 +118,16 @@ def labels(text: str) -> dict[str, str]:
 
 
 def variables(text: str) -> dict[str, str]:
-    """Variables as a JSON object of texts, for values that an INI file can't hold otherwise."""
+    """Parse variables from a JSON object of strings, for values that INI syntax can't express."""
     try:
         return msgspec.json.decode(text, type=dict[str, str])
     except msgspec.DecodeError as error:
-        hint = 'write {"NAME": "VALUE"}, or each one as env:NAME = VALUE'
-        raise InvalidValue(f"expected a JSON object of texts: {error}", hint) from None
+        hint = 'write {"NAME": "VALUE"}, or use keys such as env:NAME = VALUE'
+        raise InvalidValue(f"expected a JSON object of strings: {error}", hint) from None
 
 
 def scopes(text: str) -> tuple[Scope, ...]:
-    """Scopes joined with `+`, such as `read+control`."""
+    """Parse scopes joined with `+`, such as `read+control`."""
     try:
         return tuple(Scope(scope.strip()) for scope in text.split("+"))
     except ValueError:
@@ -135,7 +135,7 @@ def scopes(text: str) -> tuple[Scope, ...]:
 
 
 def grants(text: str, check: Callable[[str], int]) -> dict[int, tuple[Scope, ...]]:
-    """`NAME:SCOPES` items by the id that `check` finds for the name."""
+    """Parse `NAME:SCOPES` items; return the scopes by uid or gid, which `check` looks up."""
     result = {}
     for item in items(text):
         name, _, allowed = item.rpartition(":")
@@ -153,17 +153,17 @@ def local_users(text: str) -> dict[int, tuple[Scope, ...]]:
 def socket_group(text: str) -> dict[int, tuple[Scope, ...]]:
     found = grants(text, check_gid)
     if len(found) > 1:
-        raise InvalidValue("a socket can belong to one group only")
+        raise InvalidValue("a socket can belong to only one group")
     return found
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What gafferd runs with. None or an empty tuple where nothing was given."""
+    """The settings of gafferd. None or an empty tuple if not set."""
 
     plugin_dir: str | None = setting(
-        "folder of the plugins",
-        existing_folder,
+        "directory of the plugins",
+        existing_directory,
         flag="-p DIR, --plugins-dir=DIR",
         aliases=("--plugin-dir",),
         variable="GAFFER_PLUGIN_DIR",
@@ -203,7 +203,7 @@ class Settings:
     )
     require_key: bool = setting("require a key from every caller", boolean, False, key="gaffer require_key")
     trust_local: bool = setting(
-        "allow root and gafferd's own user on this host everything without a key",
+        "give root and the user of gafferd on this host full access without a key",
         boolean,
         True,
         key="gaffer trust_local",
@@ -214,7 +214,7 @@ class Settings:
         key="gaffer local_users",
     )
     socket_group: Mapping[int, tuple[Scope, ...]] | None = setting(
-        "group that can use the unix socket, with its scopes, such as `ops:read+control`",
+        "group with access to the unix socket, and its scopes, such as `ops:read+control`",
         socket_group,
         key="gaffer socket_group",
     )
@@ -222,7 +222,7 @@ class Settings:
         "listen beyond loopback without TLS", boolean, False, flag="--insecure", key="gaffer insecure"
     )
     allowed_host: tuple[str, ...] = setting(
-        "further name of this host that callers without a key can use",
+        "additional name of this host for callers without a key",
         items,
         (),
         flag="--allowed-host=HOST",
@@ -238,19 +238,19 @@ class Settings:
         key="gaffer allowed_origin",
     )
     max_body: int = setting(
-        "bytes of a request body, also as `8M`; larger ones get a 413",
+        "maximum bytes of a request body, also as `8M`; larger requests get a 413",
         Size(1024, 1024**3),
         DEFAULT_LIMITS.max_body,
         key="http max_body",
     )
     max_header: int = setting(
-        "bytes of the head of a request, with its path and cookies; larger ones get a 431",
+        "maximum bytes of a request header, including path and cookies; larger requests get a 431",
         Size(1024, 1024**2),
         DEFAULT_LIMITS.max_header,
         key="http max_header",
     )
     header_timeout: float = setting(
-        "seconds to receive the head of a request, from its first byte or the start of a new connection",
+        "seconds to receive a request header, from its first byte or the start of a new connection",
         timeout,
         DEFAULT_LIMITS.header_timeout,
         key="http header_timeout",
@@ -262,20 +262,20 @@ class Settings:
         key="http body_timeout",
     )
     idle_timeout: float = setting(
-        "seconds after which a connection without a request is closed",
+        "seconds after which an idle connection is closed",
         timeout,
         DEFAULT_LIMITS.idle_timeout,
         key="http idle_timeout",
     )
     max_connections: int | None = setting(
-        "connections on each endpoint, websockets included; beyond that, new ones displace those that send nothing",
+        "maximum connections on each endpoint, including websockets; new ones then displace those that send nothing",
         Whole(8, 1_000_000),
         key="http max_connections",
         shown="half of the file descriptors",
     )
 
     state_dir: str | None = setting(
-        "directory of the node's identity, socket, keys, logs and process records",
+        "directory for the node's identity, socket, keys, logs and process records",
         text,
         flag="--state-dir=DIR",
         variable="GAFFER_STATE_DIR",
@@ -353,7 +353,7 @@ class Settings:
         "debug, info, warning, error or critical", log_level, "info", flag="--log-level=LEVEL", key="gaffer log_level"
     )
     loop: str = setting(
-        "event loop: uvloop, asyncio, or auto for uvloop where it is installed",
+        "event loop: uvloop, asyncio, or auto (uvloop if installed)",
         Choice("loop", KINDS),
         "auto",
         flag="--loop=KIND",
@@ -364,18 +364,18 @@ class Settings:
 SETTINGS: Final = settings_of(Settings)
 
 FILE_KEYS: Final = {place: name for name, declared in SETTINGS.items() for place in declared.keys}
-"""The name of the setting for each (section, key) of the configuration file; the key may end in `*`."""
+"""Name of the setting by (section, key) of the configuration file; the key may end in `*`."""
 
 
 def resolve(flags: Mapping[str, Any], environ: Mapping[str, str], from_file: Mapping[str, Any]) -> Settings:
-    """The settings, from flags as docopt returns them, environment variables and the checked values of the file.
+    """Return the settings from docopt flags, environment variables and the validated values of the file.
 
-    Raises ConfigError with every wrong flag and variable.
+    Raises ConfigError with all invalid flags and variables.
     """
     resolution = Resolution(Settings, flags, environ, from_file)
     values = resolution.values
     for key, certificate in (("keyfile", "certfile"), ("client_keyfile", "client_certfile")):
         if values[key] and not values[certificate]:
             flag = SETTINGS[certificate].option.long
-            resolution.problem(key, "a private key is of no use without its certificate", f"add {flag}")
+            resolution.problem(key, "a private key requires a certificate", f"add {flag}")
     return resolution.settings()

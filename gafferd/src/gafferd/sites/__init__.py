@@ -1,1 +1,1 @@
-"""Static sites of plugins: folders, files and their routes."""
+"""Static sites of plugins: directories, files and their routes."""

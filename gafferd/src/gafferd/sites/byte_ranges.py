@@ -1,4 +1,4 @@
-"""What of a file a request wants: conditions and ranges (RFC 9110, sections 13 and 14)."""
+"""Conditional and range requests for files (RFC 9110, sections 13 and 14)."""
 
 import re
 from email.utils import mktime_tz, parsedate_tz
@@ -9,26 +9,26 @@ _RANGE = re.compile(r"bytes[ \t]*=[ \t]*([0-9]{0,18})-([0-9]{0,18})[ \t]*", re.A
 
 
 class RangeNotSatisfiable(GafferError):
-    """The range begins after the end; `size` is the length of the file."""
+    """The requested range starts after the end of the file; `size` is the length of the file in bytes."""
 
     errno = 416
     reason = "range_not_satisfiable"
 
     def __init__(self, size: int) -> None:
         self.size = size
-        super().__init__(f"the file has {size} bytes", hint="ask for a range that begins before its end")
+        super().__init__(f"the file has {size} bytes", hint="request a range within the file")
 
 
 def find_range(header: str | None, size: int) -> range | None:
-    """The positions in a file of `size` bytes that a Range header asks for; None for the whole file.
+    """Return the positions that a Range header requests of a file of `size` bytes, or None for the whole file.
 
-    That is also for several ranges, and for what is no range, as RFC 9110 allows. Raises RangeNotSatisfiable.
+    Multiple ranges and invalid ranges also mean the whole file, as RFC 9110 allows. Raises RangeNotSatisfiable.
     """
     match = _RANGE.fullmatch(header or "")
     if match is None or match.groups() == ("", ""):
         return None
     first, last = match.groups()
-    if first == "":  # the last so many bytes
+    if first == "":  # the last N bytes
         start, stop = max(size - int(last), 0), size
     else:
         start, stop = int(first), min(int(last) + 1, size) if last else size
@@ -40,7 +40,7 @@ def find_range(header: str | None, size: int) -> range | None:
 
 
 def parse_date(header: str | None) -> int | None:
-    """The seconds since the epoch of a date in a header; None for what is no date."""
+    """Return the date of a header in seconds since the epoch, or None if it is invalid."""
     parsed = parsedate_tz(header or "")
     try:
         return int(mktime_tz(parsed)) if parsed is not None else None
@@ -49,5 +49,5 @@ def parse_date(header: str | None) -> int | None:
 
 
 def range_applies(if_range: str | None, etag: str, modified: int) -> bool:
-    """Whether the file is still the one that the client has a part of, by its If-Range header."""
+    """Return whether the If-Range header matches the current version of the file."""
     return if_range is None or if_range == etag or parse_date(if_range) == modified

@@ -1,4 +1,4 @@
-"""The sites of plugins: which file a path means, and that nobody else can have put it there (PLG-10, PLG-11)."""
+"""Files of plugin sites: maps paths to files, and refuses files that other users can change."""
 
 import errno
 import mimetypes
@@ -15,11 +15,11 @@ from gaffer.runtime.trusted_files import UntrustedFile, check_way, find_danger
 from gafferd.sites.layout import INDEX, SITE, is_bare_site
 from gafferd.sites.plugins import PluginFolder, is_shown
 
-# What O_NOFOLLOW, O_NONBLOCK and the path itself may meet.
+# Errors that mean the file does not exist or is not a regular file.
 _ABSENT = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.ENXIO, errno.EACCES)
 _OPEN = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
 
-_TYPES = mimetypes.MimeTypes()  # those of Python, not of the host: the same on each
+_TYPES = mimetypes.MimeTypes()  # Python's own types: the same on every host
 _NEWER_TYPES = {
     ".js": "text/javascript",
     ".mjs": "text/javascript",
@@ -33,7 +33,7 @@ _TEXTS = ("application/json", "application/javascript", "image/svg+xml")
 
 
 class SiteFile(NamedTuple):
-    """A regular file of a site, open for reading: who gets it closes it. `modified` in seconds since the epoch."""
+    """A regular file of a site, open for reading; the caller closes it. `modified` in seconds since the epoch."""
 
     file: BinaryIO
     size: int
@@ -43,21 +43,21 @@ class SiteFile(NamedTuple):
 
 
 class Sites:
-    """The sites in a folder of plugins, looked up anew for each request. `uid` is the user of the daemon."""
+    """The sites in a plugin directory, looked up for each request. `uid` is the user of the daemon."""
 
     def __init__(self, folder: PluginFolder, uid: int) -> None:
         self._folder = folder
         self._uid = uid
-        self._complaints = ThrottledWarnings()
+        self._warnings = ThrottledWarnings()
 
     def open(self, plugin: str, path: str) -> SiteFile | None:
-        """The file at `path` in the site of a plugin, `index.html` for a path that is empty or ends with a slash.
+        """Open the file at `path` in the site of a plugin, `index.html` if `path` is empty or ends with a slash.
 
-        None for a folder whose path doesn't end with a slash. Raises NotFound for what is not there, hidden, outside
-        of the site, or may be changed by others; the log says so of the last.
+        Return None for a directory whose path does not end with a slash. Raises NotFound if the file does not exist,
+        is hidden, lies outside the site, or can be changed by other users, which is also logged.
         """
         path += INDEX if path == "" or path.endswith("/") else ""
-        absent = NotFound(f"the site of the plugin {plugin!r} has no {path!r}")
+        absent = NotFound(f"the site of the plugin {plugin!r} has no file {path!r}")
         if not _is_plain(path):
             raise absent
         base, root = self._find(plugin)
@@ -70,7 +70,7 @@ class Sites:
             if error.errno not in _ABSENT:
                 raise
             if error.errno == errno.EACCES:
-                self._complain(f"{target} can't be read: {error.strerror}")
+                self._warn(f"can't read {target}: {error.strerror}")
             raise absent from None
         status = os.fstat(descriptor)
         if stat.S_ISREG(status.st_mode):
@@ -83,11 +83,9 @@ class Sites:
         raise absent
 
     def _find(self, plugin: str) -> tuple[Path, Path]:
-        """The folders of a plugin and of its site, without symbolic links in them; raises NotFound."""
+        """Return the real paths of a plugin and of its site; raise NotFound."""
         folder = self._folder.path
-        absent = NotFound(
-            f"there is no plugin {plugin!r} with a site", hint="its pages are in the folder `_site` of it"
-        )
+        absent = NotFound(f"no plugin {plugin!r} with a site", hint="put its pages into the plugin's `_site` folder")
         if folder is None or not _is_plain(plugin) or "/" in plugin:
             raise absent
         self._require_own_way(folder)
@@ -101,9 +99,9 @@ class Sites:
         raise absent
 
     def _descend(self, base: Path, parts: Sequence[str]) -> int:
-        """A descriptor of what is below `base`; raises OSError, and NotFound when others may change what is on the way.
+        """Open the path `parts` below `base`; raise OSError, or NotFound if other users can change a part.
 
-        It follows no link, so that nothing can be put in the way after the path was looked at.
+        No links are followed, so that the path can't be redirected after it was checked.
         """
         place, descriptor = base, os.open(base, _OPEN | os.O_DIRECTORY)
         try:
@@ -123,20 +121,20 @@ class Sites:
         try:
             check_way(folder, follow=True, strict=True)
         except UntrustedFile as error:
-            self._complain(f"no page is served: {error.message}; {error.hint}")
-            raise NotFound("this is not served: others may change it", hint="the log of the node says why") from None
+            self._warn(f"serving no pages: {error.message}; {error.hint}")
+            raise NotFound("not served: other users can change it", hint="see the log of the node") from None
 
     def _require_own(self, place: Path, status: os.stat_result) -> None:
         if danger := find_danger(status, self._uid):
-            self._complain(f"{place} is not served: {danger}; `chmod go-w` and `chown` mend that")
-            raise NotFound("this is not served: others may change it", hint="the log of the node says where and why")
+            self._warn(f"not serving {place}: {danger}; fix it with `chmod go-w` or `chown`")
+            raise NotFound("not served: other users can change it", hint="see the log of the node")
 
-    def _complain(self, text: str) -> None:
-        self._complaints.warn(text, time.monotonic())
+    def _warn(self, text: str) -> None:
+        self._warnings.warn(text, time.monotonic())
 
 
 def media_type(name: str) -> str:
-    """The content type of a file of that name, with UTF-8 for texts."""
+    """Return the content type of a file by its name, with UTF-8 for text."""
     found, encoding = _TYPES.guess_type(name)
     if encoding is not None:
         return "application/gzip" if encoding == "gzip" else "application/octet-stream"
@@ -146,7 +144,7 @@ def media_type(name: str) -> str:
 
 
 def _is_plain(path: str) -> bool:
-    """Whether it is a path that a file can have, without hidden parts, `.` and `..`, from a folder on downwards."""
+    """Return whether the path is a valid relative path without hidden parts, `.` and `..`."""
     try:
         os.fsencode(path)
     except UnicodeEncodeError:

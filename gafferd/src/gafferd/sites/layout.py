@@ -1,4 +1,4 @@
-"""Plugins that are sites without saying so: those without `_site` and without Python (PLG-12)."""
+"""Layout of plugins: those without `_site` and without Python code are sites as a whole."""
 
 import logging
 import os
@@ -10,16 +10,16 @@ from gafferd.sites.plugins import PluginFolder, is_shown
 
 SITE = "_site"
 INDEX = "index.html"
-MAX_ENTRIES = 1000  # files and folders that are looked at to find Python; a larger plugin needs a _site
+MAX_ENTRIES = 1000  # files and directories searched for Python code; a larger plugin needs a _site
 
 _PYTHON = (".py", ".pyc", ".pyi", ".pyw", ".pyx", "pyproject.toml", "setup.cfg")
-_STAGING = ".site"  # becomes _site once everything is in it, so that a crash leaves no half of a site
+_STAGING = ".site"  # renamed to _site once complete, so that a crash leaves no partial site
 
 logger = logging.getLogger(__name__)
 
 
 def is_bare_site(plugin: Path) -> bool:
-    """Whether the plugin has files but neither a `_site` nor Python. Hidden files don't count."""
+    """Return whether the plugin has files but neither a `_site` nor Python code. Hidden files don't count."""
     if os.path.lexists(plugin / SITE):
         return False
     count = 0
@@ -29,15 +29,15 @@ def is_bare_site(plugin: Path) -> bool:
             if name.endswith(_PYTHON) or count > MAX_ENTRIES:
                 return False
     except OSError:
-        return False  # there may be anything
+        return False  # unknown content
     return count > 0
 
 
 def settle_sites(folder: PluginFolder, uid: int) -> None:
-    """Move the files of plugins that are sites under `_site`, and log which plugins are not served, and why.
+    """Move the files of plugins that are sites into `_site`, and log which plugins are not served and why.
 
-    Only plugins with an index.html are changed: a folder that was named by mistake is left alone. What can't be moved
-    stays in place. For the user `uid` of the daemon.
+    Only plugins with an index.html are changed, to leave a mistakenly chosen directory alone. Files that can't be
+    moved stay in place. `uid` is the user of the daemon.
     """
     root = folder.path
     if root is None or not _is_own(root, uid):
@@ -45,7 +45,7 @@ def settle_sites(folder: PluginFolder, uid: int) -> None:
     try:
         plugins = folder.plugins()
     except OSError as error:
-        logger.warning("the plugins in %s can't be read: %s", root, error.strerror)
+        logger.warning("can't read the plugins in %s: %s", root, error.strerror)
         return
     for plugin in plugins:
         if _is_own(plugin, uid):
@@ -58,9 +58,9 @@ def _is_own(place: Path, uid: int) -> bool:
     except UntrustedFile as error:
         danger = error.message
     except OSError as error:
-        danger = f"it can't be read: {error.strerror}"
+        danger = f"can't be read: {error.strerror}"
     if danger:
-        logger.warning("no page of %s is served: %s; `chmod go-w` and `chown` mend that", place, danger)
+        logger.warning("serving no pages of %s: %s; fix it with `chmod go-w` or `chown`", place, danger)
     return danger is None
 
 
@@ -71,15 +71,15 @@ def _settle(plugin: Path) -> None:
     try:
         _move(plugin)
     except OSError as error:
-        logger.warning("the files of the site %s stay where they are: %s", plugin, error.strerror)
+        logger.warning("can't move the files of the site %s: %s", plugin, error.strerror)
     else:
-        logger.info("the plugin %s is a site: its files are in %s now", plugin, plugin / SITE)
+        logger.info("the plugin %s is a site: moved its files to %s", plugin, plugin / SITE)
 
 
 def _move(plugin: Path) -> None:
-    """Move all but hidden files under `_site`; raises OSError, and then they are where they were."""
+    """Move all files except hidden ones into `_site`; raise OSError, and restore their places, on failure."""
     staging = plugin / _STAGING
-    staging.mkdir(0o755, exist_ok=True)  # what an interrupted move left is taken along
+    staging.mkdir(0o755, exist_ok=True)  # includes the files of an interrupted move
     moved = []
     try:
         for name in filter(is_shown, os.listdir(plugin)):
@@ -93,7 +93,7 @@ def _move(plugin: Path) -> None:
 
 
 def _names_below(folder: Path) -> Iterator[str]:
-    """The names of files and folders at any depth, without what is hidden; raises OSError."""
+    """Yield the names of files and directories at any depth, except hidden ones; raise OSError."""
     with os.scandir(folder) as entries:
         inner = []
         for entry in entries:

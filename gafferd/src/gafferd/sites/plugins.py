@@ -1,7 +1,6 @@
-"""The folder of plugins: where it is, and whether it may be used (PLG-07, PLG-08).
+"""The plugin directory: each of its subdirectories is a plugin of that name.
 
-Each folder in it is a plugin and gives it its name. What plugins bring acts with the rights of the node, so nobody but
-root and the daemon's own user may be able to change it.
+Plugins act with the privileges of the node, so only root and the user of the daemon may be able to change them.
 """
 
 import os
@@ -10,23 +9,23 @@ from pathlib import Path
 
 
 def plugin_folders(given: str | None, home: Path) -> list[Path]:
-    """Where plugins may be: the folder that was given alone, else the two default ones of 0.4 and 0.5."""
+    """Return the candidate plugin directories: `given`, or the defaults of 0.4 and 0.5."""
     return [Path(given)] if given else [home / ".gafferd/plugins", home / ".gaffer/plugins"]
 
 
 class PluginFolder:
-    """The first of the folders that is there; they are looked for anew each time, since they may come and go."""
+    """The first existing directory of `places`, looked up on each use."""
 
     def __init__(self, places: Sequence[Path]) -> None:
         self._places = places
 
     @property
     def path(self) -> Path | None:
-        """The folder; None while there is none."""
+        """The directory, or None if none exists."""
         return next((place for place in self._places if os.path.isdir(place)), None)
 
     def plugins(self) -> list[Path]:
-        """The folders of the plugins, by name; raises OSError when they can't be listed."""
+        """Return the directories of the plugins, sorted by name; raise OSError if they can't be listed."""
         folder = self.path
         if folder is None:
             return []
@@ -34,5 +33,5 @@ class PluginFolder:
 
 
 def is_shown(name: str) -> bool:
-    """Whether a file or folder of that name is more than a hidden one."""
+    """Return whether a file or directory of this name is not hidden."""
     return not name.startswith(".")

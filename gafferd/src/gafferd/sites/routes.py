@@ -1,4 +1,4 @@
-"""Sites of plugins: the files below `/_plugin/`."""
+"""HTTP routes of plugin sites, below `/_plugin/`."""
 
 import asyncio
 from collections.abc import Mapping
@@ -19,26 +19,26 @@ from gaffer.http.routes import Route
 from gafferd.sites.byte_ranges import RangeNotSatisfiable, find_range, parse_date, range_applies
 from gafferd.sites.files import SiteFile, Sites
 
-_PIECE = 64 * 1024  # bytes of a file that are in memory for a client
+_PIECE = 64 * 1024  # bytes of a file in memory per client
 
 
 class Moved(GafferError):
-    """The path of a folder ends with a slash; Location says where it is."""
+    """The requested directory path lacks its final slash; Location gives the correct path."""
 
     errno = 301
     reason = "moved"
 
     def __init__(self, name: str, query: str) -> None:
-        # Relative, so that it is right behind a proxy too.
+        # Relative, so that it also works behind a proxy.
         self.location = f"{quote(name, safe='')}/" + (f"?{query}" if query else "")
-        super().__init__("the path of a folder ends with a slash", hint=f"go to {self.location}")
+        super().__init__("directory paths end with a slash", hint=f"go to {self.location}")
 
 
 class SiteHandler(NodeHandler):
-    """A handler that has the sites at hand."""
+    """Base class of handlers of plugin sites."""
 
     parameters: ClassVar[Mapping[str, Any]] = {
-        "plugin": Annotated[str, Meta(pattern="^[^/]+$", description="A plugin: the name of its folder.")],
+        "plugin": Annotated[str, Meta(pattern="^[^/]+$", description="The plugin: the name of its directory.")],
         "file": Annotated[str, Meta(description="The path of a file; slashes in it are not encoded.")],
     }
 
@@ -48,7 +48,7 @@ class SiteHandler(NodeHandler):
         return cast(Sites, self.settings["sites"])
 
     def moved(self, path: str) -> Moved:
-        """The answer for a folder at a path without a slash at its end."""
+        """Return the redirect for a directory path without a final slash."""
         return Moved(path.rpartition("/")[2], self.request.query)
 
     def write_error(self, status_code: int, **kwargs: Any) -> None:
@@ -61,14 +61,14 @@ class SiteHandler(NodeHandler):
 
 
 class PluginSite(SiteHandler):
-    """The site of a plugin, without the slash."""
+    """The path of a site without the final slash."""
 
-    @operation(ErrorBody, status=301, headers={"Location": "where it is"})
+    @operation(ErrorBody, status=301, headers={"Location": "the path with a final slash"})
     def get(self) -> None:
-        """Go to `/_plugin/{plugin}/`, whose pages then find each other by relative links."""
+        """Redirect to `/_plugin/{plugin}/`, so that relative links of its pages work."""
         found = self.sites.open(self.params["plugin"], "")
         if found is None:
-            raise NotFound(f"the plugin {self.params['plugin']!r} has no first page")
+            raise NotFound(f"the plugin {self.params['plugin']!r} has no index.html")
         found.file.close()
         raise self.moved(self.params["plugin"])
 
@@ -79,20 +79,20 @@ class PluginFile(SiteHandler):
     @operation(
         media="*/*",
         errors=(304, Moved, RangeNotSatisfiable),
-        headers={"ETag": "of this version of the file", "Last-Modified": "when it was changed"},
+        headers={"ETag": "version of the file", "Last-Modified": "time of the last change"},
     )
     async def get(self) -> None:
-        """The file, `index.html` for a folder. A `Range` of it is answered with 206."""
+        """Return the file, or `index.html` of a directory. A request with `Range` gets a 206."""
         path = self.params["file"]
         found = self.sites.open(self.params["plugin"], path)
         if found is None:
             raise self.moved(path)
         with found.file:
-            await self._answer(found)
+            await self._respond(found)
 
-    async def _answer(self, found: SiteFile) -> None:
+    async def _respond(self, found: SiteFile) -> None:
         self.set_header("Content-Type", found.media)
-        self.set_header("Cache-Control", "private, no-cache")  # to be kept, but asked for again
+        self.set_header("Cache-Control", "private, no-cache")  # cache, but revalidate
         self.set_header("Accept-Ranges", "bytes")
         self.set_header("ETag", found.etag)
         self.set_header("Last-Modified", formatdate(found.modified, usegmt=True))
@@ -105,14 +105,14 @@ class PluginFile(SiteHandler):
             await self._send(found.file, part)
 
     def _is_known(self, found: SiteFile) -> bool:
-        """Whether the client has this version of the file."""
+        """Return whether the client has this version of the file."""
         if "If-None-Match" in self.request.headers:
             return self.check_etag_header()
         since = parse_date(self.request.headers.get("If-Modified-Since"))
         return since is not None and found.modified <= since
 
     def _wanted(self, found: SiteFile) -> range:
-        """The positions to send; for a part the status is set."""
+        """Return the positions to send; set the status if that is only a part."""
         headers = self.request.headers
         part = None
         if self.request.method == "GET" and range_applies(headers.get("If-Range"), found.etag, found.modified):
@@ -124,20 +124,20 @@ class PluginFile(SiteHandler):
         return part
 
     async def _send(self, file: BinaryIO, part: range) -> None:
-        """Send a part of the file piece by piece; hang up on a client that takes none in time."""
+        """Send a part of the file in pieces; close the connection if the client does not read in time."""
         file.seek(part.start)
         left = len(part)
         try:
             while left:
                 piece = file.read(min(left, _PIECE))
                 if not piece:
-                    self._hang_up()  # the file became shorter: less was sent than was promised
+                    self._hang_up()  # the file was truncated: less was sent than announced
                     return
                 left -= len(piece)
                 self.write(piece)
                 async with asyncio.timeout(self.application.limits.body_timeout):
                     await self.flush()
-                await asyncio.sleep(0)  # a quick client would leave no turn to others
+                await asyncio.sleep(0)  # let other clients run
         except StreamClosedError:
             pass
         except TimeoutError:

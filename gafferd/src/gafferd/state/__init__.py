@@ -1,1 +1,1 @@
-"""The state directory: documents that survive crashes, the lock, identity, processes of an earlier run."""
+"""The state directory: crash-safe documents, the lock, the identity of the node, and leftover processes."""

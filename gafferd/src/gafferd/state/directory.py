@@ -1,4 +1,4 @@
-"""The state directory of a node: who it is, and which processes it has."""
+"""The state directory of a node: its identity and its processes."""
 
 import asyncio
 import hashlib
@@ -30,14 +30,14 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T", bound=msgspec.Struct)
 
-_ENDED_DELAY = 0.1  # seconds that the end of a process waits to be written
+_ENDED_DELAY = 0.1  # seconds before the end of a process is written
 
 
 class Node(msgspec.Struct, frozen=True):
-    """The identity of a node: `id` stays with host and machine, `incarnation` grows at each start.
+    """The identity of a node: `id` is bound to host name and machine id, `incarnation` grows at each start.
 
-    `secret` is what `id` is the hash of and proves that it is the node's own; nodes of earlier versions have none.
-    Raises ValueError when the two don't belong together.
+    `id` is the hash of `secret`, which proves the identity; nodes of earlier versions have no secret. Raises ValueError
+    if the two don't match.
     """
 
     id: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{32}$")]
@@ -52,12 +52,12 @@ class Node(msgspec.Struct, frozen=True):
 
     @property
     def mark(self) -> str:
-        """How the cookies of the processes of this start begin. Nobody can make it up without `secret`."""
+        """The prefix of the process cookies of this start. It can't be forged without `secret`."""
         start = f"{self.id}:{self.incarnation}"
         return f"{start}:{self._proof(start)}"
 
     def made(self, cookie: str) -> bool:
-        """Whether any start of this node made the cookie; any user can put anything into an environment."""
+        """Return whether any start of this node made the cookie; users can forge environments, but not the proof."""
         if not self.secret:
             return cookie.startswith(f"{self.id}:")
         node_id, incarnation, proof = [*cookie.split(":"), "", "", ""][:3]
@@ -76,7 +76,7 @@ class State(msgspec.Struct, frozen=True):
 
 
 class _StoredState(State, frozen=True):
-    """What was read from a file. Raises ValueError for a bad job name and for a process that is in it twice."""
+    """The state read from a file. Raises ValueError for an invalid job name or a duplicate process."""
 
     def __post_init__(self) -> None:
         for record in self.processes:
@@ -89,7 +89,7 @@ class _StoredState(State, frozen=True):
 
 
 def default_path(root: bool, home: Path, xdg_state_home: str | None) -> Path:
-    """Where the state directory is when nothing is said."""
+    """Return the default path of the state directory."""
     if root:
         return Path("/var/lib/gaffer")
     base = Path(xdg_state_home) if xdg_state_home else home / ".local/state"
@@ -108,20 +108,20 @@ def _read_line(path: str) -> str:
 
 
 class StateDir:
-    """An open state directory; it also is the manager's recorder of processes.
+    """An open state directory, which is also the process recorder of the manager.
 
-    Make one with `open` and `close` it. `path` holds `lock`, `node.json`, `state.json`, and room for `gafferd.sock`,
-    `keys.json` and `logs/`. `node` is who it is from now on; in a copy of another directory that is a new one.
+    Create one with `open` and `close` it. `path` contains `lock`, `node.json`, `state.json`, and also `gafferd.sock`,
+    `keys.json` and `logs/`. `node` is the identity for this run, a new one in a copy of another directory.
     """
 
     def __init__(self, path: Path, lock: StateLock) -> None:
         self.path = path
         self.detached: list[ProcessRecord] = []
         self._lock = lock
-        self._nodes: list[Node] = []  # this one, and the one that it was before its id changed
+        self._nodes: list[Node] = []  # this one, and the one before its id changed
         self._records: dict[int, ProcessRecord] = {}
-        self._dirty = False  # there is something to write
-        self._soon = False  # ... and it is not to wait
+        self._dirty = False  # changes are waiting to be written
+        self._soon = False  # ... without delay
         self._write_seconds = 0.0
         self._failing = False
         self._node_file = documents.Document(path / "node.json", Node)
@@ -139,10 +139,10 @@ class StateDir:
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> "StateDir":
-        """Make the directory when it is missing, lock it and begin a new incarnation of the node.
+        """Create the directory if it is missing, lock it and start a new incarnation of the node.
 
-        Raises StateDirError when another gafferd holds it, when others than we may have put something into it, when its
-        files are damaged so that nobody knows what still runs, and when it can't be used.
+        Raises StateDirError if another gafferd uses the directory, if other users may have changed it, if its files are
+        so damaged that running processes can't be determined, or if it is not usable.
         """
         directory = Path(path).absolute()
         try:
@@ -156,53 +156,53 @@ class StateDir:
         except OSError as error:
             raise StateDirError(
                 f"can't use the state directory {directory}: {error.strerror}",
-                hint="give --state-dir a directory that this user may write to",
+                hint="use a --state-dir that this user can write to",
             ) from None
         except UntrustedFile as error:
             raise StateDirError(error.message, hint=error.hint) from None
 
     @property
     def socket_path(self) -> Path:
-        """Where local clients connect."""
+        """The path of the socket for local clients."""
         return self.path / "gafferd.sock"
 
     def close(self) -> None:
-        """Write what is pending and let go of the lock."""
+        """Write pending changes and release the lock."""
         self._write()
         self._lock.close()
 
     def advance(self, incarnation: int) -> None:
-        """Store a later incarnation of the running node; raises OSError."""
+        """Store a later incarnation of the running node; raise OSError."""
         self.node = msgspec.structs.replace(self.node, incarnation=incarnation)
         self._node_file.save(self.node, sync=True)
 
     # The recorder
 
     def spawned(self, record: ProcessRecord) -> None:
-        """A process was started, or one that was detached is watched again; called on the loop."""
+        """Record a process that was started, or a detached one that is watched again; called on the loop."""
         self._records[record.pid] = record
         self.detached = [kept for kept in self.detached if kept.os_pid != record.os_pid]
         if record.detach:
             self._dirty = True
-            self._write()  # at once: without its record the next gafferd would take it for a leftover
+            self._write()  # immediately: without its record the next gafferd would treat it as a leftover
         else:
             self._write_soon()
 
     def ended(self, pid: int) -> None:
-        """The process with the internal id `pid` is gone; called on the loop."""
+        """Record the end of the process with Gaffer's pid `pid`; called on the loop."""
         if self._records.pop(pid, None) is not None and not self._dirty:
-            # Its record does no harm meanwhile: readers check that the process is the recorded one.
+            # A stale record is harmless: readers verify that the process is the recorded one.
             self._dirty = True
             self._write_in(_ENDED_DELAY)
 
     # Leftovers
 
     def end_leftovers(self) -> int:
-        """End what an earlier gafferd on this directory left alive; return how many processes that were.
+        """End the processes that an earlier gafferd on this directory left running; return their number.
 
-        Blocks until they are gone, as long as the longest graceful timeout. Detached processes live on, and so do
-        those that became another user, which this one is not permitted to end: their jobs watch them again.
-        Raises leftovers.LeftoverError when one can't be ended.
+        Blocks until they are gone, up to the longest graceful timeout. Detached processes keep running, and so do
+        processes that changed to another user, which can't be signalled: their jobs watch them again. Raises
+        leftovers.LeftoverError if a process can't be ended.
         """
         boot_id = procfs.boot_id()
         records = [r for r in self._left.processes if r.boot_id == boot_id] if self._left is not None else []
@@ -216,7 +216,7 @@ class StateDir:
         return ended
 
     def _refuse_to_share(self, state: State | None) -> None:
-        """Leave the processes of the directory of which this is a copy to their gafferd; raise when none has them."""
+        """Leave the processes recorded in a copied directory to their own gafferd; raise if it does not run."""
         boot_id = procfs.boot_id()
         alive = [r for r in state.processes if r.boot_id == boot_id and leftovers.is_alive(r)] if state else []
         if not alive:
@@ -225,23 +225,23 @@ class StateDir:
         if not self._lock.last_runs:
             raise StateDirError(
                 f"{self.path} is a copy of another state directory, or its lock was removed,"
-                f" and processes that it records still run: {pids}",
-                hint="start gafferd on the other one; or end them; or remove state.json and state.json.copy here, and"
-                " they are left alone",
+                f" and processes recorded in it are still running: {pids}",
+                hint="start gafferd on the original directory, or end the processes, or remove state.json and"
+                " state.json.copy here to leave the processes alone",
             )
-        logger.warning("processes that this copy of a state directory records are left to their gafferd: %s", pids)
+        logger.warning("this state directory is a copy: leaving its recorded processes to their own gafferd: %s", pids)
 
     def _made(self, cookie: str) -> bool:
         return any(node.made(cookie) for node in self._nodes)
 
     def _refuse_the_unknown(self, known: Collection[str]) -> None:
-        """Raise when processes may be detached, and no record of the cookies `known` says of which job."""
+        """Raise if processes of this node may be detached and are not recorded: their cookies are not in `known`."""
         marked = [each for each in leftovers.find_marked(self._made) if each.cookie not in known]
         if lost := [each.pid for each in marked if each.detached or self._left is None]:
             pids = ", ".join(map(str, lost))
             raise StateDirError(
-                f"processes of this node run that {self.path / 'state.json'} should record: {pids}",
-                hint="the file is missing or an older one: restore it, or end them, then start gafferd again",
+                f"running processes of this node are missing from {self.path / 'state.json'}: {pids}",
+                hint="the file is missing or outdated: restore it or end the processes, then restart gafferd",
             )
 
     # Files
@@ -253,12 +253,12 @@ class StateDir:
             node = msgspec.structs.replace(last, incarnation=last.incarnation + 1)
         else:
             if copied:
-                logger.warning("this state directory is a copy of another one: the node gets a new id")
+                logger.warning("this state directory is a copy: the node gets a new id")
             elif last is not None:
                 if at_home:
-                    logger.warning("the id of this node can't be proved, as lookupds now want it: it gets a new one")
+                    logger.warning("this node can't prove its id, which lookupds now require: the node gets a new id")
                 else:
-                    logger.warning("this state directory comes from %s: the node gets a new id", last.hostname)
+                    logger.warning("this state directory was created on %s: the node gets a new id", last.hostname)
                 self._nodes.append(last)
             secret = secrets.token_hex(32)
             node = Node(node_id(secret), 1, hostname, machine_id, secret)
@@ -268,18 +268,18 @@ class StateDir:
         except OSError as error:
             if node.incarnation == 1:
                 raise
-            # A host that is out of space needs its jobs all the more.
+            # A full disk must not prevent the jobs from starting.
             logger.error("can't write %s: %s", self.path / "node.json", error.strerror)
         return node
 
     def _write_soon(self) -> None:
-        """Write at the end of this turn of the loop."""
+        """Write in the next iteration of the loop."""
         if not self._soon:
             self._soon = self._dirty = True
             self._write_in(0.0)
 
     def _write_in(self, delay: float) -> None:
-        """Write after `delay` seconds; later when writing would take over a tenth of the time."""
+        """Write after `delay` seconds, or later if writing would take over a tenth of the time."""
         asyncio.get_running_loop().call_later(max(delay, min(10 * self._write_seconds, 1.0)), self._write)
 
     def _write(self) -> None:
@@ -298,39 +298,39 @@ class StateDir:
         self._write_seconds = time.monotonic() - begin
 
     def _save_state(self, state: State) -> None:
-        # No fsync: the records mean nothing after the host went down.
+        # No fsync: the records are meaningless after a crash of the host.
         self._state_file.save(state, sync=False)
 
 
 def _load(document: documents.Document[T], lost: T | None = None) -> T | None:
-    """A document, None when there is none, and `lost` when it and its copy are damaged.
+    """Return a document, None if it is missing, or `lost` if it and its copy are damaged.
 
-    Raises StateDirError when it can't be trusted or read, and for a damaged one without `lost`.
+    Raises StateDirError if it is not trusted or readable, or if it is damaged and `lost` is None.
     """
     try:
         return document.load_either()
     except UntrustedFile as error:
-        raise StateDirError(error.message, hint="check what it is and who made it, then remove it") from None
+        raise StateDirError(error.message, hint="check the file and its owner, then remove it") from None
     except documents.NewerFile as error:
         raise StateDirError(error.message, hint=error.hint) from None
     except documents.DamagedFile as error:
         if lost is not None:
-            logger.error("%s: going on without it, for the host was started again since", error.message)
+            logger.error("%s: continuing without it, because the host has been rebooted", error.message)
             return lost
         raise StateDirError(
-            f"{error.message}, and {document.copy.name} is no better",
-            hint=f"restore {document.path.name}; or make sure that nothing of this node runs, then remove both files",
+            f"{error.message}, and {document.copy.name} is missing or damaged too",
+            hint=f"restore {document.path.name}, or make sure that no processes of this node run and remove both files",
         ) from None
 
 
 def _prepare(directory: Path) -> Path:
-    """Make the directory, closed to others; return its path without links.
+    """Create the directory, accessible only to this user; return its real path.
 
-    Raises OSError, UntrustedFile, and StateDirError when others may have put something into it.
+    Raises OSError, UntrustedFile, and StateDirError if other users may have changed its content.
     """
     for parent in reversed(directory.parents):
         if not parent.exists():
-            parent.mkdir(mode=0o755)  # whatever our umask is
+            parent.mkdir(mode=0o755)  # regardless of our umask
     try:
         directory.mkdir(mode=0o700)
     except FileExistsError:
@@ -341,24 +341,24 @@ def _prepare(directory: Path) -> Path:
     if status.st_uid != os.geteuid():
         raise StateDirError(
             f"the state directory {directory} belongs to uid {status.st_uid}, not to this user",
-            hint="give another --state-dir",
+            hint="use another --state-dir",
         )
     if status.st_mode & 0o077:
         empty = not any(directory.iterdir())
         if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH) and not empty:
             raise StateDirError(
-                f"other users may write to the state directory {directory}: what is in it may be theirs",
-                hint="check what it holds, then chmod 700 it; or give another --state-dir",
+                f"the state directory {directory} is writable by other users: its content can't be trusted",
+                hint="check its content, then chmod 700 it; or use another --state-dir",
             )
-        # Closing a directory that others use, such as /tmp, would do harm.
+        # Restricting a directory that others use, such as /tmp, would do harm.
         if not empty and not (directory / "node.json").exists():
             raise StateDirError(
-                f"the state directory {directory} holds other files and is open to other users",
-                hint="give --state-dir a directory of its own, or chmod 700 it",
+                f"the state directory {directory} contains other files and is accessible to other users",
+                hint="use an empty directory as --state-dir, or chmod 700 this one",
             )
         directory.chmod(0o700)
         if empty and any(directory.iterdir()):
-            raise StateDirError(f"another user has just put something into the state directory {directory}")
+            raise StateDirError(f"another user has just created a file in the state directory {directory}")
     _check_logs(directory / "logs")
     return directory
 
@@ -368,6 +368,6 @@ def _check_logs(path: Path) -> None:
         status = check_way(path, follow=True).stat()
     except FileNotFoundError:
         return
-    danger = find_danger(status, os.geteuid()) if stat.S_ISDIR(status.st_mode) else "it is not a directory"
+    danger = find_danger(status, os.geteuid()) if stat.S_ISDIR(status.st_mode) else "not a directory"
     if danger:
-        raise StateDirError(f"{path} is not trusted: {danger}", hint="check what it holds, then move it away")
+        raise StateDirError(f"{path} is not trusted: {danger}", hint="check its content, then move it away")

@@ -1,8 +1,8 @@
-"""Documents of the state directory: small JSON files that survive crashes and show damage.
+"""Documents of the state directory: small JSON files that survive crashes and detect damage.
 
-A document begins with its format, a number that grows with each change, and the SHA-256 of what follows. It is kept
-twice, `NAME.json` and `NAME.json.copy`, with the same content: when one is damaged, missing, or an older one that was
-brought back, the other one still holds. What an earlier gafferd wrote, without all that, is read too.
+A document begins with its format, a serial number that grows with each change, and the SHA-256 of the rest. It is
+stored twice, as `NAME.json` and `NAME.json.copy`: if one file is damaged, missing or outdated, the other one is used.
+Files of earlier versions, without this header, are also accepted.
 """
 
 import contextlib
@@ -27,13 +27,13 @@ logger = logging.getLogger(__name__)
 
 
 class DamagedFile(GafferError):
-    """A document is not what was written."""
+    """The content of a document is invalid."""
 
     reason = "damaged_file"
 
 
 class NewerFile(GafferError):
-    """A later version of gafferd wrote the document."""
+    """The document was written by a later version of gafferd."""
 
     reason = "newer_file"
 
@@ -48,15 +48,15 @@ class Document(Generic[T]):
         self._serial = 0
 
     def load(self) -> T:
-        """What is at `path`. Raises FileNotFoundError, DamagedFile, NewerFile, and UntrustedFile."""
+        """Return the document at `path`; raise FileNotFoundError, DamagedFile, NewerFile or UntrustedFile."""
         value, serial = self._load(self.path)
         self._serial = max(self._serial, serial or 0)
         return value
 
     def load_either(self) -> T | None:
-        """The better one of both, with a line in the log when that is the copy; None when both are missing.
+        """Return the valid or newer one of both files, or None if both are missing; log the use of the copy.
 
-        Raises DamagedFile when neither is good, and NewerFile and UntrustedFile.
+        Raises DamagedFile if neither is valid, NewerFile and UntrustedFile.
         """
         fault: DamagedFile | None = None
         value: T | None = None
@@ -75,7 +75,7 @@ class Document(Generic[T]):
             if value is None:
                 raise fault or error from None
         else:
-            # An earlier version wrote no number, and no copy: what it wrote last is at `path`.
+            # Earlier versions wrote no serial number and no copy: their last state is at `path`.
             if value is None or (serial is not None and serial < (other_serial or 0)):
                 why = fault.message if fault else f"{self.path} is {'missing' if value is None else 'not the newest'}"
                 logger.error("%s: using %s", why, self.copy)
@@ -84,9 +84,9 @@ class Document(Generic[T]):
         return value
 
     def save(self, value: T, *, sync: bool, pretty: bool = False) -> None:
-        """Replace both. `sync`: also for when the host goes down.
+        """Replace both files; `sync` also protects against a crash of the host.
 
-        Raises OSError, and leaves the old ones then. A copy alone that can't be written is removed.
+        Raises OSError, and keeps the old files, on failure. If only the copy can't be written, it is removed.
         """
         body = msgspec.json.encode(value)
         body = msgspec.json.format(body) if pretty else body
@@ -102,13 +102,15 @@ class Document(Generic[T]):
                 logger.warning("can't write %s: %s", self.copy, error.strerror)
 
     def _load(self, path: Path) -> tuple[T, int | None]:
-        """A document and its number, None where it has none."""
+        """Return a document and its serial number, or None if it has no number."""
         try:
             return _parse(read_trusted(path).data, self._kind)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise DamagedFile(f"{path} is damaged: {error}") from None
         except NewerFile as error:
-            raise NewerFile(f"{path} {error.message}", hint="use the later gafferd, or another --state-dir") from None
+            raise NewerFile(
+                f"{path} {error.message}", hint="use the later version of gafferd, or another --state-dir"
+            ) from None
 
 
 def _parse(content: bytes, kind: type[T]) -> tuple[T, int | None]:
@@ -117,14 +119,14 @@ def _parse(content: bytes, kind: type[T]) -> tuple[T, int | None]:
         raw = msgspec.json.decode(content)
         if isinstance(raw, dict) and ("format" in raw or "checksum" in raw):
             if isinstance(raw.get("format"), int) and raw["format"] > FORMAT:
-                raise NewerFile("was written by a later gafferd")
-            raise msgspec.DecodeError("its checksum can't be found")
+                raise NewerFile("was written by a later version of gafferd")
+            raise msgspec.DecodeError("no checksum")
         return msgspec.convert(raw, kind), None
     if int(header[1]) > FORMAT:
-        raise NewerFile("was written by a later gafferd")
+        raise NewerFile("was written by a later version of gafferd")
     serial, body = int(header[2]), content[header.end() :]
     if _checksum(serial, body) != header[3]:
-        raise msgspec.DecodeError("its checksum is another one")
+        raise msgspec.DecodeError("wrong checksum")
     return msgspec.json.decode(b"{" + body, type=kind), serial
 
 
@@ -133,13 +135,13 @@ def _checksum(serial: int, body: bytes) -> bytes:
 
 
 def replace_file(path: Path, content: bytes, *, sync: bool) -> None:
-    """Put `content` into the file, mode 0600; one writer at a time. `sync`: also for when the host goes down.
+    """Replace the content of a file, mode 0600; `sync` also protects against a crash of the host.
 
-    Follows no link. Raises OSError, and leaves the old content then.
+    Only one writer at a time. Links are not followed. Raises OSError, and keeps the old content, on failure.
     """
     temporary = path.with_name(f"{path.name}.new")
     with contextlib.suppress(FileNotFoundError):
-        os.unlink(temporary)  # of a crash
+        os.unlink(temporary)  # left by a crash
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
         with open(descriptor, "wb") as file:

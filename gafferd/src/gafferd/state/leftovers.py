@@ -1,8 +1,8 @@
-"""Ends the processes that a killed gafferd left alive.
+"""Ends the processes that a killed gafferd left running.
 
-A process is touched only through a pidfd that was opened before the process was identified, so a recycled process id
-never makes a stranger pay. It is a leftover when it is the leader that a record names (same boot, same start
-time), a member of the group of such a leader, or carries a cookie that this node made in its environment.
+A process is signalled only through a pidfd opened before the process was identified, so reused process ids are safe.
+A process is a leftover if it is a recorded leader (same boot, same start time), a member of the process group of
+such a leader, or has a cookie of this node in its environment.
 """
 
 import errno
@@ -22,44 +22,44 @@ from gaffer.processes.reaper import COOKIE, DETACHED
 
 logger = logging.getLogger(__name__)
 
-UNRECORDED_TIMEOUT = 30.0  # seconds that a process without a record gets to end, the default of a job
+UNRECORDED_TIMEOUT = 30.0  # seconds before a process without a record is killed, the default of jobs
 _RESCAN = 0.1
 _GIVE_UP = 10.0
 
 
 class LeftoverError(GafferError):
-    """A leftover could not be ended, so starting its job would run it twice."""
+    """A leftover process could not be ended; starting its job would run it twice."""
 
     reason = "leftover_alive"
 
 
 def is_alive(record: ProcessRecord) -> bool:
-    """Whether the process that `record` names still runs, given that the boot is the same."""
+    """Return whether the recorded process still runs, provided the boot is the same."""
     stat = _stat_of(record)
     return stat is not None and stat.state not in "ZX"
 
 
 def _stat_of(record: ProcessRecord) -> procfs.Stat | None:
-    """What the system says of the recorded process, a zombie too; None when another one has its number by now."""
+    """Return the status of the recorded process, also of a zombie, or None if its process id was reused."""
     stat = procfs.read_stat(record.os_pid)
     return stat if stat is not None and stat.start_time == record.start_time else None
 
 
 class Ended(NamedTuple):
-    """The number of leftovers that have ended, and the records of those that this user is not permitted to signal."""
+    """The number of ended leftovers, and the records of those this user is not permitted to signal."""
 
     number: int
     refused: list[ProcessRecord]
 
 
 def end_leftovers(records: Sequence[ProcessRecord], made: Callable[[str], bool], spare: Collection[str] = ()) -> Ended:
-    """Terminate what is left of `records` (of this boot) and what carries a cookie that this node `made`, all at once.
+    """Terminate the processes of `records` (of this boot) and those with a cookie that this node `made`, in parallel.
 
-    Each gets SIGTERM, then SIGKILL once the graceful timeout of its record is over. Processes with a cookie in
-    `spare` are left alone. Raises LeftoverError when one outlives SIGKILL by 10 seconds.
+    Each gets SIGTERM, then SIGKILL after the graceful timeout of its record. Processes with a cookie in `spare` are
+    left alone. Raises LeftoverError if a process still runs 10 seconds after SIGKILL.
     """
     if not hasattr(os, "pidfd_open"):
-        logger.warning("this system has no pidfds: what an earlier gafferd left is not looked for")
+        logger.warning("this system has no pidfds: not looking for processes left by an earlier gafferd")
         return Ended(0, [])
     hunt = _Hunt(records, made, spare)
     try:
@@ -69,7 +69,7 @@ def end_leftovers(records: Sequence[ProcessRecord], made: Callable[[str], bool],
 
 
 class Marked(NamedTuple):
-    """A process with the cookie of a node; `detached` for one that is to outlive its gafferd."""
+    """A process with the cookie of a node; `detached` if it is meant to outlive its gafferd."""
 
     pid: int
     cookie: str
@@ -77,14 +77,14 @@ class Marked(NamedTuple):
 
 
 def find_marked(made: Callable[[str], bool]) -> list[Marked]:
-    """The live processes that carry a cookie that this node `made`."""
+    """Return the live processes with a cookie that this node `made`."""
     found = []
     for pid in procfs.all_pids():
         cookie = (procfs.read_environ(pid) or {}).get(COOKIE, "")
         if made(cookie) and pid != os.getpid():
             stat = procfs.read_stat(pid)
             if stat is not None and stat.state not in "ZX":
-                # Its own children have the cookie too; it alone leads its session.
+                # Its children have the cookie too, but only the process itself leads its session.
                 found.append(Marked(pid, cookie, cookie.endswith(DETACHED) and stat.session == pid))
     return found
 
@@ -134,7 +134,7 @@ class _Hunt:
             os.close(pidfd)
 
     def _scan(self) -> None:
-        """Find the leftovers that are not targets yet, then ask them to end: an ended leader says less of its group."""
+        """Find new leftovers, then terminate them: members of a group can't be identified once its leader is gone."""
         known = {target.pid for target in self._targets.values()} | self._refused.keys()
         found = []
         for pid in procfs.all_pids():
@@ -144,10 +144,10 @@ class _Hunt:
                 pidfd = os.pidfd_open(pid)
             except OSError as error:
                 if error.errno in (errno.EMFILE, errno.ENFILE) and self._targets:
-                    break  # the rest is found once some of these are gone
+                    break  # the rest are found once some of these are gone
                 if error.errno in (errno.ESRCH, errno.EINVAL):
                     continue
-                raise LeftoverError(f"can't look at process {pid}: {error.strerror}") from None
+                raise LeftoverError(f"can't inspect process {pid}: {error.strerror}") from None
             is_leftover, record = self._identify(pid)
             if not is_leftover:
                 os.close(pidfd)
@@ -169,7 +169,7 @@ class _Hunt:
             pass
         except PermissionError:
             logger.error(
-                "process %d, left by an earlier gafferd, can't be ended: it belongs to uid %s, "
+                "can't end process %d, left by an earlier gafferd: it belongs to uid %s, "
                 "which uid %d is not permitted to signal",
                 target.pid,
                 procfs.owner(target.pid),
@@ -179,7 +179,7 @@ class _Hunt:
             self._drop(target.pidfd)
 
     def _identify(self, pid: int) -> tuple[bool, ProcessRecord | None]:
-        """Whether `pid` is a leftover, and its record or that of its leader."""
+        """Return whether `pid` is a leftover, and its record or that of its leader."""
         stat = procfs.read_stat(pid)
         if stat is None or stat.state in "ZX":
             return False, None
@@ -187,7 +187,7 @@ class _Hunt:
         if record is not None and record.start_time == stat.start_time:
             return True, record
         leader = self._by_pid.get(stat.pgrp)
-        # The leader, as a zombie at least, was there after `pid` was seen in its group: so the group is the leader's.
+        # The leader still existed, at least as a zombie, after `pid` was seen in its group: the id was not reused.
         if leader is not None and leader.pgid == leader.os_pid and _stat_of(leader) is not None:
             return True, leader
         cookie = (procfs.read_environ(pid) or {}).get(COOKIE)
@@ -206,6 +206,6 @@ class _Hunt:
                 self._send(target, signal.SIGKILL)
             elif target.killed and now >= target.kill_at + _GIVE_UP:
                 raise LeftoverError(
-                    f"process {target.pid}, left by an earlier gafferd, does not end after SIGKILL",
-                    hint="it may wait for a device or a network file system; end it, then start gafferd again",
+                    f"process {target.pid}, left by an earlier gafferd, did not exit after SIGKILL",
+                    hint="it may be waiting for a device or network file system; end it, then restart gafferd",
                 )

@@ -1,8 +1,8 @@
-"""The lock of a state directory: keeps it to one gafferd, and tells the directory from copies of it.
+"""The lock of a state directory: limits it to one gafferd, and distinguishes the directory from copies.
 
-The file names the gafferd that holds it, or held it last, and itself, by its number on the file system (inode). A copy
-has another number, and as long as a gafferd holds the lock of the original no other file can have that one. So what
-the directory records is ours only when the number is right.
+The file records the gafferd that holds or last held it, and its own inode. A copy has a different inode, and while a
+gafferd holds the lock of the original, no other file can have the same inode. The records of the directory therefore
+apply only if the inode matches.
 """
 
 import errno
@@ -29,9 +29,9 @@ class StateDirError(GafferError):
 
 
 class Owner(NamedTuple):
-    """A gafferd and the lock that it holds; all but `pid` are None for one that wrote no more than that.
+    """A gafferd and the lock that it holds; earlier versions recorded only `pid`, and the rest is None.
 
-    `start_time` in clock ticks since boot, `boot_id` of the boot in which it runs, `device` and `inode` of the lock.
+    `start_time` is in clock ticks since boot, `boot_id` that of its boot; `device` and `inode` are those of the lock.
     """
 
     pid: int
@@ -41,12 +41,12 @@ class Owner(NamedTuple):
     inode: int | None = None
 
     def write(self) -> bytes:
-        """The content of the lock file."""
+        """Return the content of the lock file."""
         return " ".join(map(str, self)).encode() + b"\n"
 
 
 def parse_owner(content: bytes) -> Owner | None:
-    """What `Owner.write` wrote, or a pid alone; None for anything else."""
+    """Parse the output of `Owner.write`, or a single pid; return None for anything else."""
     match = _OWNER.fullmatch(content.decode("ascii", errors="replace"))
     if match is None:
         return None
@@ -56,27 +56,27 @@ def parse_owner(content: bytes) -> Owner | None:
 
 
 def is_original(last: Owner | None, now: Owner, last_runs: bool) -> bool:
-    """Whether the directory in whose lock `last` stands is the one that `last` used, and not a copy of it.
+    """Return whether the directory whose lock records `last` is the one that `last` used, not a copy.
 
-    `now` is the owner that it gets, `last_runs` whether `last` still runs.
+    `now` is the new owner, `last_runs` whether `last` still runs.
     """
     if last is None or last_runs:
         return False
     if last.inode is None:
         return True
-    # The number of a device may change when it is mounted again, but not without notice within a boot.
+    # The device number may change at a reboot, but not within a boot.
     return last.inode == now.inode and (last.device == now.device or last.boot_id != now.boot_id)
 
 
 class StateLock:
     """The lock of the state directory `directory`, held until `close`.
 
-    `last` is the owner that the file names until `mark`, `last_runs` whether that one runs in this boot, `original`
-    whether the directory is the one that it used.
+    `last` is the owner recorded in the file before `mark`, `last_runs` whether it still runs, and `original` whether
+    the directory is the one that it used.
     """
 
     def __init__(self, directory: Path) -> None:
-        """Take the lock; raises StateDirError when another gafferd holds it, and OSError."""
+        """Take the lock; raise StateDirError if another gafferd holds it, or OSError."""
         self._descriptor = _open(directory / "lock")
         try:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -85,10 +85,10 @@ class StateLock:
             os.close(self._descriptor)
             if error.errno != errno.EWOULDBLOCK:
                 raise
-            who = f"another gafferd (pid {holder.pid})" if holder else "another gafferd"
+            user = f"another gafferd (pid {holder.pid})" if holder else "another gafferd"
             raise StateDirError(
-                f"{who} uses the state directory {directory}",
-                hint="stop it, or give this one its own --state-dir",
+                f"the state directory {directory} is in use by {user}",
+                hint="stop it, or use another --state-dir",
             ) from None
         status, own = os.fstat(self._descriptor), procfs.read_stat(os.getpid())
         start_time = own.start_time if own else 0
@@ -99,20 +99,20 @@ class StateLock:
 
     @property
     def same_boot(self) -> bool:
-        """Whether processes of the last owner may still run: unless the host was started again since."""
+        """Whether the host was not rebooted since, so that processes of the last owner may still run."""
         return self.last is None or self.last.boot_id in (None, self._owner.boot_id)
 
     def mark(self) -> None:
-        """Write who holds it."""
+        """Write the owner into the file."""
         content = self._owner.write()
         try:
-            os.pwrite(self._descriptor, content, 0)  # first, so that a full disk leaves the last owner
+            os.pwrite(self._descriptor, content, 0)  # before truncating: a full disk then keeps the last owner
             os.ftruncate(self._descriptor, len(content))
         except OSError as error:
-            logger.warning("can't write the pid to the lock of the state directory: %s", error.strerror)
+            logger.warning("can't write the pid to the lock file: %s", error.strerror)
 
     def close(self) -> None:
-        """Let go of it."""
+        """Release the lock."""
         os.close(self._descriptor)
 
     def _runs(self, owner: Owner) -> bool:
@@ -128,13 +128,15 @@ def _open(path: Path) -> int:
     except OSError as error:
         if error.errno != errno.ELOOP:
             raise
-        raise _not_ours(path, "it is a symbolic link") from None
+        raise _not_ours(path, "symbolic link") from None
     status = os.fstat(descriptor)
     if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid():
         os.close(descriptor)
-        raise _not_ours(path, "it is not a regular file of this user")
+        raise _not_ours(path, "not a regular file of this user")
     return descriptor
 
 
 def _not_ours(path: Path, why: str) -> StateDirError:
-    return StateDirError(f"{path} is not trusted: {why}", hint=f"check what else is in {path.parent}, then remove it")
+    return StateDirError(
+        f"{path} is not trusted: {why}", hint=f"check the other files in {path.parent}, then remove it"
+    )

@@ -1,1 +1,1 @@
-"""One module a family of commands."""
+"""The commands, one module per family."""

@@ -29,7 +29,7 @@ def load(context: Context, args: Arguments) -> int:
 
 def _load_file(context: Context, args: Arguments, server: Server, path: str) -> int:
     if args.words("--concurrency") or args.text("--port"):
-        raise UsageError("-c and -p are for Procfiles", hint="a description has numprocesses and port")
+        raise UsageError("-c and -p apply only to Procfiles", hint="set numprocesses and port in the job description")
     jobs = read_jobs(path)
     session = jobs.session(args.text("--app"))
     return _load(context, args, server, session, jobs.descriptions)
@@ -37,7 +37,9 @@ def _load_file(context: Context, args: Arguments, server: Server, path: str) -> 
 
 def _load_procfile(context: Context, args: Arguments, server: Server, session: str) -> int:
     if args.text("--app"):
-        raise UsageError("--app is for JSON files", hint="the application is named by the argument: gaffer load NAME")
+        raise UsageError(
+            "--app applies only to JSON files", hint="give the application name as an argument: gaffer load NAME"
+        )
     procfile = open_procfile(args)
     types = [name for name, _ in procfile.processes()]
     numbers = concurrency(args.words("--concurrency"), types)
@@ -48,14 +50,14 @@ def _load_procfile(context: Context, args: Arguments, server: Server, session: s
 
 
 def _taken_ports(server: Server, session: str) -> list[ports.Span]:
-    """The ports of the jobs of other applications on the node."""
+    """Return the ports that jobs of other applications on the node use."""
     taken = []
     for name in server.jobs():
         if split_job_name(name)[0] == session:
             continue
         try:
             info = Job(server, name).info()
-        except NotFound:  # unloaded since
+        except NotFound:  # unloaded in the meantime
             continue
         if span := ports.span(info["config"], info["max_processes"]):
             taken.append(span)
@@ -69,7 +71,7 @@ def _load(context: Context, args: Arguments, server: Server, session: str, jobs:
     except Conflict as error:
         raise CommandFailed(
             f"{error.message}; nothing was loaded",
-            hint=f"`gaffer unload {session}` removes it; load under another name to keep both",
+            hint=f"`gaffer unload {session}` removes it; use another name to keep both",
         ) from None
     if context.json:
         print_json({"ok": True})
@@ -109,18 +111,18 @@ def unload(context: Context, args: Arguments) -> int:
 
 
 def jobs_of(server: Server, session: str) -> list[str]:
-    """The jobs of an application; raises CommandFailed when the node does not have it."""
+    """Return the names of an application's jobs; raise CommandFailed if the node does not have the application."""
     try:
         return server.jobs(session)
     except NotFound:
-        hint = hint_at(server.url, "node") or "`gaffer apps` lists the applications"
+        hint = hint_at(server.url, "node") or "run `gaffer apps` to list the applications"
         raise CommandFailed(f"{session!r} not found on {server.url}", hint=hint, status=Exit.NOT_FOUND) from None
 
 
 def apps(context: Context, args: Arguments) -> int:
     with context.server() as server:
         document = server.transport.get("/sessions", SessionList)
-        if "epoch" in document:  # a gaffer_lookupd lists sessions as well
+        if "epoch" in document:  # a gaffer_lookupd lists sessions too
             raise CommandFailed(f"{server.url} is not a node", hint=hint_at(server.url, "node"))
     sessions = document["sessions"]
     if context.json:
@@ -134,30 +136,30 @@ def apps(context: Context, args: Arguments) -> int:
 COMMANDS = (
     Command(
         "load",
-        "Load an application on a node and start it",
+        "Load an application onto a node and start it",
         load,
         "node",
         "[<name>]",
         options=(
             Option(
                 "-c SPEC, --concurrency=SPEC",
-                "how many processes of each type, as type=number,type=number or all=number (default: 1 each)",
+                "number of processes of each type, as type=number,type=number or all=number (default: 1 each)",
                 repeat=True,
             ),
-            Option("-p PORT, --port=PORT", "the first port of the first type, or auto for any free ports"),
+            Option("-p PORT, --port=PORT", "the first port of the first type, or auto for any free port"),
             Option("--nostart", "load the jobs without starting them"),
-            Option("--app=NAME", "the session of the jobs of a JSON file"),
+            Option("--app=NAME", "the session for the jobs of a JSON file"),
         ),
         details="""
-            Loads all types of the Procfile as jobs of the application <name>, by default the name of the folder:
-            all or none. They run in the application's folder, with the variables of
-            its .env.
+            Loads all types of the Procfile as jobs of the application <name> (default: the name of the
+            directory). Either all jobs are loaded or none. They run in the directory of the application with
+            the variables of its .env file.
 
-            Each type has 100 ports of its own, from 8000 on or the next free block when other applications of the
-            node have these; a process finds its port in PORT. The ports of `web`, and of types whose
-            command uses $PORT, are announced as endpoints.
+            Each type gets a range of 100 ports, starting at 8000, or the next free block if other applications on
+            the node use these ports. Each process gets its port in the variable PORT. The ports of `web`, and of
+            types whose command uses $PORT, are announced as endpoints.
 
-            When <name> is a path, a file NAME.json, or - for stdin, it holds a job description as JSON, or several as
+            If <name> is a path, NAME.json or - (stdin), it is read as a JSON job description, or several of them as
             {"jobs": [...]}.
         """,
         examples=("load", "load -c web=2 -e production.env", "load shop2 -p auto", "load shop.json"),
@@ -169,7 +171,7 @@ COMMANDS = (
         unload,
         "node",
         "[<name>]",
-        details="<name> is the application, by default the name of the folder, or one job as SESSION.NAME.",
+        details="<name> is an application (default: the name of the directory), or a single job as SESSION.NAME.",
         examples=("unload", "unload shop", "unload shop.worker"),
         uses=("--procfile", "--directory"),
     ),

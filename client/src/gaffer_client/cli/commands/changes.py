@@ -1,4 +1,4 @@
-"""`gaffer lookup`: changes in the cluster, as they happen."""
+"""`gaffer lookup`: live changes of the cluster."""
 
 import queue
 import sys
@@ -16,13 +16,13 @@ from gaffer_client.cli.parse import Arguments
 from gaffer_client.cli.table import Command
 from gaffer_client.errors import GafferClientError
 from gaffer_client.eventsource import Watcher
-from gaffer_client.lookup import Lookup, nobody_answered
+from gaffer_client.lookup import Lookup, no_response
 
-_WAITING = 1000  # events that may wait to be printed; then nothing more is read
+_MAX_QUEUED = 1000  # events waiting to be printed; when full, reading pauses
 
 
-class _News(NamedTuple):
-    """What was heard of the lookup at `url`: an event, or that it was lost, or ended for good."""
+class _Update(NamedTuple):
+    """An update from the lookup at `url`: an event, a lost connection, or the end of the stream."""
 
     url: str
     event: str | None = None
@@ -33,43 +33,43 @@ class _News(NamedTuple):
 
 def lookup(context: Context, args: Arguments) -> int:
     palette = Palette(sys.stdout, always=args.flag("--colorize"), never=args.flag("--no-color"))
-    with context.lookup() as cluster, _followed(cluster) as news:
+    with context.lookup() as cluster, _followed(cluster) as updates:
         failures: dict[str, GafferClientError] = {}
         begun: set[str] = set()
-        for each in news:
+        for each in updates:
             if each.event is None:
                 _record_loss(each, failures, begun, cluster)
             elif each.event == "snapshot":
                 if each.url in begun:
-                    warn(f"{each.url} has a new map; changes before it are not shown")
+                    warn(f"{each.url} sent a new snapshot; earlier changes are not shown")
                 begun.add(each.url)
             else:
                 _show(context, each, palette, several=len(cluster.urls) > 1)
-    return Exit.FAILED  # all of them have ended
+    return Exit.FAILED  # all streams have ended
 
 
-def _record_loss(news: _News, failures: dict[str, GafferClientError], begun: set[str], cluster: Lookup) -> None:
-    """Say that a lookup was lost; raises when none is left, or none was there."""
-    if news.error is not None:
-        failures[news.url] = news.error
+def _record_loss(update: _Update, failures: dict[str, GafferClientError], begun: set[str], cluster: Lookup) -> None:
+    """Warn about a lost lookup; raise an error if no lookup could be reached at all."""
+    if update.error is not None:
+        failures[update.url] = update.error
     if set(failures) == set(cluster.urls) and not begun:
-        raise nobody_answered(failures)
-    why = news.error.message if news.error is not None else f"{news.url} ended its events"
-    warn(why if news.ended else f"{why}; trying again")
+        raise no_response(failures)
+    why = update.error.message if update.error is not None else f"{update.url} closed the event stream"
+    warn(why if update.ended else f"{why}; reconnecting")
 
 
-def _show(context: Context, news: _News, palette: Palette, *, several: bool) -> None:
+def _show(context: Context, update: _Update, palette: Palette, *, several: bool) -> None:
     if context.json:
-        origin = {"lookup": news.url} if several else {}
-        print_json_line({**origin, **news.message})
+        origin = {"lookup": update.url} if several else {}
+        print_json_line({**origin, **update.message})
         return
-    if news.event == "add_node":  # without a name: `identify` follows at once
+    if update.event == "add_node":  # has no name; `identify` follows immediately
         return
-    message = news.message
+    message = update.message
     node = message.get("node") or message
     name = node.get("name") or "-"
-    where = f"{news.url} " if several else ""
-    line = f"{time.strftime('%H:%M:%S')} {where}{name} | {news.event} {_details(message)}"
+    where = f"{update.url} " if several else ""
+    line = f"{time.strftime('%H:%M:%S')} {where}{name} | {update.event} {_details(message)}"
     print(palette.paint(name, printable(line.rstrip())), flush=True)
 
 
@@ -85,26 +85,26 @@ def _details(message: Mapping[str, Any]) -> str:
 
 
 @contextmanager
-def _followed(cluster: Lookup) -> Iterator[Iterator[_News]]:
-    """The events of all lookups, in the order in which they arrive."""
-    waiting: queue.Queue[_News] = queue.Queue(_WAITING)
+def _followed(cluster: Lookup) -> Iterator[Iterator[_Update]]:
+    """Yield the events of all lookups in order of arrival."""
+    waiting: queue.Queue[_Update] = queue.Queue(_MAX_QUEUED)
     closing = threading.Event()
 
-    def put(news: _News) -> None:
+    def put(update: _Update) -> None:
         while not closing.is_set():
             with suppress(queue.Full):
-                waiting.put(news, timeout=0.1)
+                waiting.put(update, timeout=0.1)
                 return
 
     def follow(url: str, watcher: Watcher) -> None:
         try:
             for event, message, _ in watcher.events():
-                put(_News(url, event, message))
-            put(_News(url, ended=True))
+                put(_Update(url, event, message))
+            put(_Update(url, ended=True))
         except GafferClientError as error:
-            put(_News(url, error=error, ended=True))
+            put(_Update(url, error=error, ended=True))
 
-    watchers = cluster.watchers(on_lost=lambda url, error: put(_News(url, error=error)))
+    watchers = cluster.watchers(on_lost=lambda url, error: put(_Update(url, error=error)))
     threads = [
         threading.Thread(target=follow, args=pair, daemon=True) for pair in zip(cluster.urls, watchers, strict=True)
     ]
@@ -120,11 +120,11 @@ def _followed(cluster: Lookup) -> Iterator[Iterator[_News]]:
             thread.join()
 
 
-def _until_all_ended(waiting: "queue.Queue[_News]", number: int) -> Iterator[_News]:
+def _until_all_ended(waiting: "queue.Queue[_Update]", number: int) -> Iterator[_Update]:
     while number:
-        news = waiting.get()
-        number -= news.ended
-        yield news
+        update = waiting.get()
+        number -= update.ended
+        yield update
 
 
 COMMANDS = (
@@ -134,13 +134,13 @@ COMMANDS = (
         lookup,
         "lookup",
         options=(
-            Option("--colorize", "use colours even where the output is no terminal"),
-            Option("--no-color", "use no colours"),
+            Option("--colorize", "use colours even if the output is not a terminal"),
+            Option("--no-color", "do not use colours"),
         ),
         details="""
-            A line for each change: the node, what happened (`identify`, `add_job`, `add_process`...), and to which job
-            and process. With several lookups, each line begins with the URL of its lookup. A lost connection is
-            opened again, and the changes since then are shown. Press Ctrl-C to exit.
+            Prints one line per change: the node, the event (`identify`, `add_job`, `add_process`...), the job and the
+            process. With several lookups, each line begins with the URL of the lookup. Lost connections are
+            reopened, and missed changes are shown. Press Ctrl-C to exit.
         """,
         examples=("lookup", "lookup --json"),
     ),

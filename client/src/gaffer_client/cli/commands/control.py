@@ -1,4 +1,4 @@
-"""The commands of `gafferctl`: each is one request to one node."""
+"""The commands of `gafferctl`: each sends one request to one node."""
 
 from collections.abc import Sequence
 
@@ -115,9 +115,9 @@ def kill(context: Context, args: Arguments) -> int:
 
 
 def _start(args: Arguments) -> bool | None:
-    """What the flags say about starting; None leaves it to the description, and that to the node."""
+    """Return whether to start the job; None means the default of the description or the node."""
     if args.flag("--start") and args.flag("--nostart"):
-        raise UsageError("--start and --nostart exclude each other")
+        raise UsageError("--start and --nostart are mutually exclusive")
     return True if args.flag("--start") else False if args.flag("--nostart") else None
 
 
@@ -159,17 +159,17 @@ def _list(context: Context, document: object, items: Sequence[object]) -> int:
 
 
 _START_OPTIONS = (
-    Option("--start", "start it (which is the default)"),
-    Option("--nostart", "do not start it"),
+    Option("--start", "start the job (default)"),
+    Option("--nostart", "do not start the job"),
 )
 
 COMMANDS = (
     Command(
         "processes",
-        "List the jobs, or the pids of running processes",
+        "List jobs, or the pids of running processes",
         processes,
         "node",
-        options=(Option("--running", "list the pids that Gaffer gave the running processes"),),
+        options=(Option("--running", "list Gaffer's pids of the running processes"),),
         examples=("processes", "processes --running"),
     ),
     Command(
@@ -181,8 +181,8 @@ COMMANDS = (
         options=_START_OPTIONS,
         aliases=("load",),
         details="""
-            The file, or - for stdin, holds one description with at least `name` and `cmd`, or several as
-            {"jobs": [...]}: then all are added or none.
+            The file (- for stdin) contains one job description with at least `name` and `cmd`, or several as
+            {"jobs": [...]}. Several jobs are added together: all or none.
         """,
         examples=("load_process web.json", "load_process - --nostart"),
     ),
@@ -230,7 +230,7 @@ COMMANDS = (
     ),
     Command(
         "stop",
-        "Stop a job, or run fewer processes",
+        "Stop a job, or reduce its number of processes",
         stop,
         "node",
         "<name> [<inc>]",
@@ -238,7 +238,7 @@ COMMANDS = (
     ),
     Command(
         "add",
-        "Run more processes of a job",
+        "Increase the number of processes of a job",
         add,
         "node",
         "<name> [<inc>]",
@@ -246,7 +246,7 @@ COMMANDS = (
     ),
     Command(
         "sub",
-        "Run fewer processes of a job",
+        "Reduce the number of processes of a job",
         sub,
         "node",
         "<name> [<inc>]",
@@ -278,7 +278,7 @@ COMMANDS = (
     ),
     Command(
         "pids",
-        "List the pids that Gaffer gave the processes of a job",
+        "List Gaffer's pids of the processes of a job",
         pids,
         "node",
         "<name>",
@@ -286,11 +286,11 @@ COMMANDS = (
     ),
     Command(
         "kill",
-        "Send a signal to the processes of a job, or to one process",
+        "Send a signal to all processes of a job or to one process",
         kill,
         "node",
         "<name_or_pid> <signal>",
-        details="The signal is a name, with or without SIG, or a number.",
+        details="<signal> is a name, with or without SIG, or a number.",
         examples=("kill shop.web HUP", "kill 12 9"),
     ),
 )

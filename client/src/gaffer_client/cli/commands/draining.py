@@ -1,4 +1,4 @@
-"""`gaffer drain`: takes a node of the cluster out of service, and puts it back."""
+"""`gaffer drain`: takes a node out of service and puts it back."""
 
 import math
 import time
@@ -16,7 +16,7 @@ from gaffer_client.errors import Unreachable
 from gaffer_client.lookup import Lookup
 from gaffer_client.node import Server
 
-_PAUSE = 0.2  # seconds between two looks at a node that drains
+_POLL_INTERVAL = 0.2  # seconds
 
 
 def drain(context: Context, args: Arguments) -> int:
@@ -30,7 +30,7 @@ def drain(context: Context, args: Arguments) -> int:
             state = server.drain()
             if args.flag("--wait"):
                 state = _wait(server, what, timeout)
-            text = f"{what} is drained" if state["drained"] else f"{what} drains: {_left(state)}"
+            text = f"{what} is drained" if state["drained"] else f"{what} is draining: {_left(state)}"
     if context.json:
         print_json(state)
     else:
@@ -42,16 +42,16 @@ def _wait(server: Server, what: str, timeout: float) -> DrainState:
     deadline = time.monotonic() + timeout
     while not (state := server.drained())["drained"]:
         if not state["draining"]:
-            raise CommandFailed(f"{what} was put back into service meanwhile")
+            raise CommandFailed(f"{what} was put back into service while draining")
         if time.monotonic() > deadline:
-            raise CommandFailed(f"{what} is not drained after {timeout:g} s: {_left(state)}")
-        time.sleep(_PAUSE)
+            raise CommandFailed(f"{what} not drained within {timeout:g} s: {_left(state)}")
+        time.sleep(_POLL_INTERVAL)
     return state
 
 
 def _left(state: DrainState) -> str:
     number = state["processes"]
-    return f"{number} process{'' if number == 1 else 'es'} still there"
+    return f"{number} process{'' if number == 1 else 'es'} left"
 
 
 def _is_url(text: str) -> bool:
@@ -59,7 +59,7 @@ def _is_url(text: str) -> bool:
 
 
 def _node(context: Context, name: str | None) -> AbstractContextManager[Server]:
-    """The node at that URL, or of that name or id by the lookups; by default that of --endpoint."""
+    """Return the node given by URL, or by name or id via the lookups; the node of --endpoint by default."""
     if name is None or _is_url(name):
         return context.server(name)
     with context.lookup() as lookup:
@@ -67,13 +67,13 @@ def _node(context: Context, name: str | None) -> AbstractContextManager[Server]:
 
 
 def _find(lookup: Lookup, name: str) -> str:
-    """Where the node of that name or id is, by the lookups."""
+    """Return the address of the node with this name or id according to the lookups."""
     try:
         nodes = lookup.nodes()["nodes"]
     except Unreachable as error:
         raise CommandFailed(
             error.message,
-            hint="lookups tell where a node is (-L, GAFFER_LOOKUPD); the URL of the node will do as well",
+            hint="use -L or GAFFER_LOOKUPD to choose lookups, or give the URL of the node",
             status=Exit.UNREACHABLE,
         ) from None
     for failure in lookup.failures.values():
@@ -81,12 +81,14 @@ def _find(lookup: Lookup, name: str) -> str:
     found = sorted({node["origin"] for node in nodes if name in (node["name"], node.get("id"))})
     if not found:
         raise CommandFailed(
-            f"no node is called {name}",
-            hint=did_you_mean(name, [node["name"] for node in nodes]) or "`gaffer lookup:nodes` lists them",
+            f"no node is named {name}",
+            hint=did_you_mean(name, [node["name"] for node in nodes]) or "run `gaffer lookup:nodes` to list the nodes",
             status=Exit.NOT_FOUND,
         )
     if len(found) > 1:
-        raise CommandFailed(f"{len(found)} nodes are called {name}: {', '.join(found)}", hint="give the URL of one")
+        raise CommandFailed(
+            f"{len(found)} nodes are named {name}: {', '.join(found)}", hint="use the URL of one of them"
+        )
     return found[0]
 
 
@@ -98,32 +100,32 @@ def _seconds(text: str | None) -> float:
     except ValueError:
         seconds = math.nan
     if not seconds >= 0:
-        raise UsageError(f"--timeout {text} is not a number of seconds")
+        raise UsageError(f"--timeout: {text!r} is not a number of seconds")
     return seconds
 
 
 COMMANDS = (
     Command(
         "drain",
-        "Take a node out of service, or put it back",
+        "Take a node out of service, or put it back into service",
         drain,
         "node",
         "[<node>]",
         options=(
             Option("--undo", "put the node back into service"),
-            Option("--wait", "come back when all its processes have ended"),
-            Option("--timeout=SECONDS", "wait no longer than that; the exit status is 1 then"),
+            Option("--wait", "return once all its processes have exited"),
+            Option("--timeout=SECONDS", "give up after SECONDS and exit with status 1"),
         ),
         details="""
-            The lookups stop naming the node, then its processes end, those of the last loaded job first, each after
-            the `drain_timeout` of its job. The node stays up, and its jobs wait until `gaffer drain --undo`, or until
-            gafferd starts again.
+            Lookups stop listing the node's processes, then the processes are stopped, those of the last loaded job
+            first, each after the `drain_timeout` of its job. The node keeps running; its jobs wait until
+            `gaffer drain --undo` or a restart of gafferd.
 
-            <node> is the name or id of a node, as `gaffer lookup:nodes` shows it, or its URL; by default the node of
-            --endpoint. To a node that is found by its name, your API key goes only when you list it, in `nodes` of
-            ~/.gaffer/gaffer.ini or in GAFFER_NODES, or when --cacert verifies its certificate.
+            <node> is the name or id of a node, as shown by `gaffer lookup:nodes`, or its URL (default: the node of
+            --endpoint). A node found by name gets your API key only if you list it, in `nodes` of
+            ~/.gaffer/gaffer.ini or in GAFFER_NODES, or if --cacert verifies its certificate.
 
-            The exit status is 4 when no node has that name, 3 when the node or every lookup is unreachable.
+            The exit status is 4 if no node has that name, and 3 if the node or every lookup is unreachable.
         """,
         examples=("drain", "drain node1 --timeout=120", "drain node1 --undo"),
         uses=("--lookupd",),

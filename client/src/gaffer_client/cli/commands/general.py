@@ -1,4 +1,4 @@
-"""`help`, `version` and `key:new`: commands without a server."""
+"""`help`, `version` and `key:new`: commands that need no server."""
 
 import gaffer
 from gaffer.runtime.keyfile import new_key
@@ -17,7 +17,7 @@ def help_(context: Context, args: Arguments) -> int:
         return Exit.OK
     command = context.program.find(name)
     if command is None:
-        raise UsageError(f"there is no command {name!r}", hint=context.program.suggestion(name))
+        raise UsageError(f"unknown command {name!r}", hint=context.program.suggestion(name))
     print(command_help(context.program, command))
     return Exit.OK
 
@@ -38,9 +38,9 @@ def key_new(context: Context, args: Arguments) -> int:
 
 _HELP = Command(
     "help",
-    "Show this help, or that of a command",
+    "Show this help or the help of a command",
     help_,
-    "nobody",
+    "none",
     "[<command>]",
     examples=("help", "help load"),
 )
@@ -50,10 +50,10 @@ GAFFER_COMMANDS = (
         "key:new",
         "Print a new random key",
         key_new,
-        "nobody",
+        "none",
         details="""
-            For an API key or a cluster key; no server is asked, and nothing is stored. Keep it in a file that
-            only its user may read: `(umask 077; gaffer key:new > api.key)`.
+            The key can serve as an API key or as a cluster key. No server is contacted and nothing is stored. Keep the
+            key in a file that only its owner can read: `(umask 077; gaffer key:new > api.key)`.
         """,
         examples=("key:new",),
         uses=("--json",),
@@ -67,7 +67,7 @@ GAFFERCTL_COMMANDS = (
         "version",
         "Show the version",
         version,
-        "nobody",
+        "none",
         examples=("version",),
     ),
 )

@@ -16,18 +16,20 @@ from gaffer_client.cli.table import Command
 def create(context: Context, args: Arguments) -> int:
     scopes = args.words("--scope")
     if not scopes:
-        raise UsageError("a key needs a scope", hint=f"--scope is one of {', '.join(Scope)}, and may be repeated")
+        raise UsageError(
+            "a key needs at least one scope", hint=f"give --scope: one of {', '.join(Scope)}, and may be repeated"
+        )
     for scope in scopes:
         if scope not in list(Scope):
-            hint = did_you_mean(scope, list(Scope)) or f"the scopes are {', '.join(Scope)}"
-            raise UsageError(f"there is no scope {scope!r}", hint=hint)
+            hint = did_you_mean(scope, list(Scope)) or f"known scopes: {', '.join(Scope)}"
+            raise UsageError(f"unknown scope {scope!r}", hint=hint)
     with context.server() as server:
         made = server.create_key(scopes, args.words("--session") or None)
     if context.json:
         print_json(made)
         return Exit.OK
     print(printable(made["key"]))
-    print(printable(f"its id is {made['id']}; the key itself will not be shown again"), file=sys.stderr)
+    print(printable(f"its id is {made['id']}; the key is not shown again"), file=sys.stderr)
     return Exit.OK
 
 
@@ -64,16 +66,16 @@ def revoke(context: Context, args: Arguments) -> int:
 COMMANDS = (
     Command(
         "key:create",
-        "Make an API key on the node and print it",
+        "Create an API key on the node and print it",
         create,
         "node",
         options=(
-            Option("--scope=SCOPE", f"what it allows: {', '.join(Scope)}; may be repeated", repeat=True),
-            Option("--session=SESSION", "limit it to this session; may be repeated", repeat=True),
+            Option("--scope=SCOPE", f"scope of the key: {', '.join(Scope)}; may be repeated", repeat=True),
+            Option("--session=SESSION", "limit the key to this session; may be repeated", repeat=True),
         ),
         details="""
-            The key is shown only once; the node stores its hash. It can't allow more than your own key does.
-            Keep it in a file that only its user may read: `(umask 077; gaffer key:create --scope read > api.key)`.
+            The key is shown only once; the node stores only its hash. A key can't grant more than your own key.
+            Keep it in a file that only its owner can read: `(umask 077; gaffer key:create --scope read > api.key)`.
         """,
         examples=("key:create --scope=read", "key:create --scope=control --session=shop"),
     ),
@@ -90,7 +92,7 @@ COMMANDS = (
         revoke,
         "node",
         "<id>",
-        details="Its open connections are closed at once, and pages that logged in with it are logged out.",
+        details="Connections opened with the key are closed at once, and pages that logged in with it are logged out.",
         examples=("key:revoke 1f3a5c7e",),
     ),
 )

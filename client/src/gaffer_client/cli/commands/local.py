@@ -1,4 +1,4 @@
-"""`gaffer start`, `run` and `export`: commands for a Procfile that need no node."""
+"""`gaffer start`, `run` and `export`: Procfile commands that need no node."""
 
 import io
 from collections.abc import Mapping
@@ -24,7 +24,7 @@ _LISTEN = "0A"  # TCP_LISTEN in the tables of proc(5)
 
 
 def start(context: Context, args: Arguments) -> int:
-    from gaffer_client.cli.foreground import run_in_foreground  # brings in the manager and its loop
+    from gaffer_client.cli.foreground import run_in_foreground  # imports the manager and its loop
 
     procfile = open_procfile(args)
     known = [name for name, _ in procfile.processes()]
@@ -34,21 +34,21 @@ def start(context: Context, args: Arguments) -> int:
     numbers = concurrency(args.words("--concurrency"), known)
     running = {name: numbers.get(name, 1) if name in named or not named else 0 for name in known}
     if not any(running.values()):
-        raise UsageError("there is nothing to run", hint="give one type at least one process")
+        raise UsageError("no processes to run", hint="give at least one type a process")
     chosen = choose_ports(
         args.text("--port"), known, running, lambda: ports.free_block(known, _listening_ports(), running)
     )
     if args.text("--port") is None and "PORT" not in procfile.env and chosen != ports.block(known, ports.BASE):
-        warn(f"ports from {ports.BASE} on are in use; {known[0]} gets those from {chosen[known[0]].rstrip('+')} on")
-    # Processes get the environment of the shell, and a stdin that stays silent: there is one terminal for all, and
-    # watchers (tailwindcss, esbuild) end at the end of their stdin.
+        warn(f"ports starting at {ports.BASE} are in use; {known[0]} starts at port {chosen[known[0]].rstrip('+')}")
+    # Processes get the environment of the shell. Their stdin is a silent pipe: they can't share the terminal, and
+    # watchers such as tailwindcss and esbuild exit at end of file.
     more = {"env": _environment(procfile), "os_env": True, "redirect_input": True}
     jobs = [{**job, **more} for job in describe(procfile, running, chosen) if not named or job["name"] in named]
     return run_in_foreground([ProcessConfig.from_dict(job) for job in jobs], verbose=args.flag("--verbose"))
 
 
 def _listening_ports() -> list[ports.Span]:
-    """The TCP ports on which something on this host listens, proc(5)."""
+    """Return the TCP ports with listeners on this host, from proc(5)."""
     found = set()
     for table in ("/proc/net/tcp", "/proc/net/tcp6"):
         with suppress(OSError), open(table) as file:  # no IPv6, or no /proc
@@ -60,7 +60,7 @@ def _listening_ports() -> list[ports.Span]:
 def run(context: Context, args: Arguments) -> int:
     words = args.words("<args>")
     if not words:
-        raise UsageError("there is no command to run", hint="such as `gaffer run python manage.py migrate`")
+        raise UsageError("no command given", hint="for example `gaffer run python manage.py migrate`")
     copies = _copies(args.words("--concurrency"))
     procfile = open_procfile(args)
     env = environment(ProcessConfig("run", "run", env=_environment(procfile), os_env=True), {})
@@ -68,27 +68,27 @@ def run(context: Context, args: Arguments) -> int:
         return one_off.run_command(words, procfile.root, env, copies)
     except OSError as error:
         is_type = len(words) == 1 and words[0] in dict(procfile.processes())
-        hint = f"that is a type of the Procfile: use `gaffer start {words[0]}`" if is_type else None
+        hint = f"this is a process type of the Procfile: use `gaffer start {words[0]}`" if is_type else None
         print_error(context.program.name, f"can't run {error.filename}: {error.strerror}", hint)
         return one_off.NOT_FOUND if isinstance(error, FileNotFoundError) else one_off.NOT_EXECUTABLE
 
 
 def _environment(procfile: Procfile) -> dict[str, str]:
-    return {"PWD": procfile.root, **procfile.env}  # the shell's own PWD is where gaffer was called
+    return {"PWD": procfile.root, **procfile.env}  # the PWD of the shell is the directory gaffer was run in
 
 
 def _copies(words: list[str]) -> int:
-    """How many of a one-off command: a plain number, or `name=number` as for other commands."""
+    """Return the number of copies: a plain number, or `name=number` as for other commands."""
     text = words[-1].rpartition("=")[2] if words else "1"
     if not (text.isascii() and text.isdecimal() and 0 < int(text) <= 1000):
-        raise UsageError(f"{words[-1]!r} is not a number of processes", hint="write -c 2")
+        raise UsageError(f"{words[-1]!r} is not a number of processes", hint="use a number from 1 to 1000")
     return int(text)
 
 
 def export(context: Context, args: Arguments) -> int:
     format_ = args.text("--format") or ("json" if context.json else "ini")
     if format_ not in ("ini", "json"):
-        raise UsageError(f"there is no format {format_!r}", hint="use ini or json")
+        raise UsageError(f"unknown format {format_!r}", hint="use ini or json")
     procfile = open_procfile(args)
     types = [name for name, _ in procfile.processes()]
     numbers = concurrency(args.words("--concurrency"), types)
@@ -110,14 +110,14 @@ def export(context: Context, args: Arguments) -> int:
 
 
 def as_json(app: str, jobs: Mapping[str, Any], name: str | None) -> str:
-    """The jobs as descriptions, each with its session; the type `name` alone, not in a list."""
+    """Return the job descriptions as JSON, with qualified names; only the job `name`, not in a list, if given."""
     qualified = {key: {**job, "name": f"{app}.{key}"} for key, job in jobs.items()}
     document = qualified[name] if name is not None else {"jobs": list(qualified.values())}
     return msgspec.json.format(msgspec.json.encode(document), indent=2).decode() + "\n"
 
 
 def as_ini(procfile: Procfile, app: str, jobs: Mapping[str, Any]) -> str:
-    """The jobs as sections of a gafferd configuration; they run as `gaffer load` would run them."""
+    """Return the jobs as sections of a gafferd configuration that behave as if loaded by `gaffer load`."""
     try:
         config = procfile.as_configparser({name: job["numprocesses"] for name, job in jobs.items()})
     except ValueError as error:
@@ -129,7 +129,7 @@ def as_ini(procfile: Procfile, app: str, jobs: Mapping[str, Any]) -> str:
             continue
         job, section = jobs[name], config[f"process:{app}:{name}"]
         if not is_ini_value(job["cwd"]):
-            raise UsageError(f"an INI file can't hold the folder {job['cwd']!r}", hint="use --format=json")
+            raise UsageError(f"the directory {job['cwd']!r} can't be written to an INI file", hint="use --format=json")
         section["cwd"] = job["cwd"]
         section["os_env"] = "false"
         if "port" in job:
@@ -146,34 +146,34 @@ def _check_type(name: str, procfile: Procfile) -> None:
     types = [known for known, _ in procfile.processes()]
     if name not in types:
         raise UsageError(
-            f"the Procfile has no type {name!r}", hint=did_you_mean(name, types) or f"its types are {', '.join(types)}"
+            f"the Procfile has no type {name!r}", hint=did_you_mean(name, types) or f"known types: {', '.join(types)}"
         )
 
 
 _CONCURRENCY = Option(
     "-c SPEC, --concurrency=SPEC",
-    "how many processes of each type, as type=number,type=number or all=number (default: 1 each)",
+    "number of processes of each type, as type=number,type=number or all=number (default: 1 each)",
     repeat=True,
 )
-_PORT = Option("-p PORT, --port=PORT", "the first port of the first type, or auto for any free ports (default: 8000)")
+_PORT = Option("-p PORT, --port=PORT", "the first port of the first type, or auto for any free port (default: 8000)")
 
 COMMANDS = (
     Command(
         "start",
-        "Run an application here, in the foreground",
+        "Run an application on this host, in the foreground",
         start,
-        "nobody",
+        "none",
         "[<type>...]",
-        options=(_CONCURRENCY, _PORT, Option("-v, --verbose", "show all events, not only spawns and exits")),
+        options=(_CONCURRENCY, _PORT, Option("-v, --verbose", "show all events, not only spawn and exit")),
         details="""
-            Runs all types of the Procfile, or the given ones, in the application's folder with the variables of the
-            shell and of its .env, and shows their output. Processes that exit are started again.
+            Runs all types of the Procfile, or the given ones, in the directory of the application with the variables
+            of the shell and of its .env file, and shows their output. Processes that exit are restarted.
 
-            Each type has 100 ports of its own in the order of the Procfile, from 8000 on or the next free block when
-            these are in use; a process finds its port in PORT. A PORT in the env wins. Standard input stays open and
-            silent.
+            Each type gets a range of 100 ports, in the order of the Procfile, starting at 8000, or the next free block
+            if these ports are in use. Each process gets its port in the variable PORT. A PORT set in an env file takes
+            precedence. Standard input of the processes stays open without data.
 
-            Ctrl-C stops all processes, a second Ctrl-C kills them at once.
+            Ctrl-C stops all processes; a second Ctrl-C kills them at once.
         """,
         aliases=("dev:start",),
         examples=("start", "start web worker", "start -c web=2,worker=3", "start -e production.env -p 9000"),
@@ -183,14 +183,15 @@ COMMANDS = (
         "run",
         "Run a command once in the environment of an application",
         run,
-        "nobody",
+        "none",
         "[<args>...]",
         options=(
             Option("-c NUMBER, --concurrency=NUMBER", "number of copies to run at once (default: 1)", repeat=True),
         ),
         details="""
-            Runs the command in the application's folder with the variables of the shell and of its .env, on this
-            terminal, and ends with its exit status. All words after the command are its own, options too.
+            Runs the command in this terminal, in the directory of the application, with the variables of the shell and
+            of its .env file, and exits with the status of the command. All arguments after the command, including
+            options, are passed to it.
         """,
         aliases=("dev:run",),
         passes_on=True,
@@ -199,17 +200,17 @@ COMMANDS = (
     ),
     Command(
         "export",
-        "Write an application as a configuration of gafferd, or as JSON",
+        "Export an application as gafferd configuration or as JSON",
         export,
-        "nobody",
+        "none",
         "[<name>]",
         options=(
             _CONCURRENCY,
             _PORT,
-            Option("--format=FORMAT", "ini, to include in a configuration, or json, for `gaffer load` (default: ini)"),
-            Option("--out=FILE", "write to this file"),
+            Option("--format=FORMAT", "ini for gafferd, or json for `gaffer load` (default: ini)"),
+            Option("--out=FILE", "write to FILE"),
         ),
-        details="<name> is the type to write, by default all of them. It runs as `gaffer load` would run it.",
+        details="<name> is the type to export (default: all types). Jobs run as if loaded by `gaffer load`.",
         examples=("export --out=shop.ini", "export --format=json --out=shop.json", "export web -c web=3"),
         uses=("--procfile", "--directory", "--env"),
     ),

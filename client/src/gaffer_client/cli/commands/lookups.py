@@ -1,4 +1,4 @@
-"""`gaffer lookup:*`: questions to the lookups of a cluster."""
+"""`gaffer lookup:*`: queries to the lookups of a cluster."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -17,7 +17,7 @@ from gaffer_client.responses import JobsAnswer
 def nodes(context: Context, args: Arguments) -> int:
     with context.lookup() as lookup:
         answer = lookup.nodes()
-    return _show(context, lookup, answer, node_table(answer["nodes"]), "no node is known")
+    return _show(context, lookup, answer, node_table(answer["nodes"]), "no nodes")
 
 
 def jobs(context: Context, args: Arguments) -> int:
@@ -62,9 +62,9 @@ def _show(
     nothing: str,
     status: Exit = Exit.OK,
 ) -> int:
-    """Print an answer, and what casts doubt on it. When there is no `text`, say `nothing`, and return `status`.
+    """Print a response and warnings about it. Without `text`, print `nothing` and return `status`.
 
-    A lookup that is warming does not know that there is nothing: then the status is that of no answer.
+    If all lookups are warming up, an empty result is not conclusive, and the status is that of no response.
     """
     if context.json:
         print_json(answer)
@@ -74,9 +74,9 @@ def _show(
         warn(error.message)
     warming = answer.get("warming", False)
     if warming:
-        warn("gaffer_lookupd has just started: nodes may be missing from the answer")
+        warn("gaffer_lookupd has just started: the response may lack some nodes")
     elif answer["stale"]:
-        warn("many nodes fell silent at once: the answer may be out of date")
+        warn("many nodes became unreachable at once: the response may be out of date")
     if text is not None:
         return Exit.OK
     print_error(context.program.name, f"{nothing} yet" if warming else nothing)
@@ -93,14 +93,14 @@ COMMANDS = (
     ),
     Command(
         "lookup:jobs",
-        "List all jobs and the nodes that have them",
+        "List all jobs and the nodes that run them",
         jobs,
         "lookup",
         examples=("lookup:jobs", "lookup:jobs --json"),
     ),
     Command(
         "lookup:sessions",
-        "List all sessions with their jobs, or those of a node",
+        "List all sessions and their jobs, or those of one node",
         sessions,
         "lookup",
         "[<node>]",
@@ -108,20 +108,20 @@ COMMANDS = (
     ),
     Command(
         "lookup:job",
-        "Tell which nodes have a job, as SESSION.NAME",
+        "Show which nodes run a job, given as SESSION.NAME",
         job,
         "lookup",
         "<job>",
         details="""
-            PROCESSES are the node's numbers for the processes that take work, STATE is that of the node, AGE is how
-            long ago the lookup heard of it. The exit status is 4 when no node has the job, 3 when no lookup answers or
-            none is known to have it yet because all have just started.
+            PROCESSES lists Gaffer's pids of the processes in service, STATE is the state of the node, and AGE is the
+            time since the lookup last heard from it. The exit status is 4 if no node has the job, and 3 if no lookup
+            responds or if the job is not found but all lookups have just started.
         """,
         examples=("lookup:job shop.web",),
     ),
     Command(
         "lookup:session",
-        "Tell which nodes have the jobs of a session",
+        "Show which nodes run the jobs of a session",
         session,
         "lookup",
         "<session>",

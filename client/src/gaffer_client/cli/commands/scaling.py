@@ -1,4 +1,4 @@
-"""`gaffer ps` and `gaffer scale`: the jobs of an application on a node, and their numbers of processes."""
+"""`gaffer ps` and `gaffer scale`: the processes of an application on a node."""
 
 import re
 import shlex
@@ -34,7 +34,7 @@ def ps(context: Context, args: Arguments) -> int:
             job = Job(server, name)
             try:
                 found.append((job.info(), job.stats()))
-            except NotFound:  # unloaded since
+            except NotFound:  # unloaded in the meantime
                 continue
     if context.json:
         print_json({"sessionid": session, "jobs": [{**info, "stats": stats} for info, stats in found]})
@@ -63,7 +63,7 @@ def _block(info: "JobInfo", stats: JobStats) -> str:
 
 
 def _process(name: str, instance: "Instance") -> str:
-    """One process by its slot, which numbers its log files as well; one that runs once has none."""
+    """Return the line of a process, named by its slot as its log files are; one-off processes have no slot."""
     label = f"{name}.{instance['slot']}" if instance.get("slot") else f"{name} (once)"
     numbers = {"pid": instance["pid"], "os pid": instance["os_pid"], "port": instance.get("port")}
     shown = "".join(f", {key} {number}" for key, number in numbers.items() if number is not None)
@@ -96,7 +96,7 @@ def scale(context: Context, args: Arguments) -> int:
         app = None
     specs = [_read_spec(word) for word in words]
     if not specs:
-        raise UsageError("nothing to scale", hint="write type=N, type+N or type-N")
+        raise UsageError("no types to scale given", hint="write type=N, type+N or type-N")
     session = app_name(args, app)
     scaled: dict[str, dict[str, int]] = {}
     failures: list[StatusError] = []
@@ -123,24 +123,24 @@ def scale(context: Context, args: Arguments) -> int:
 
 
 def _outcome(job: Job, name: str, number: int) -> str:
-    """What the new number means: nothing runs of a job that is stopped, failed or on a drained node."""
+    """Return the effect of the new number: a job that is stopped, failed or on a drained node runs no processes."""
     try:
         info = job.info()
-    except StatusError:  # the key doesn't allow to read, or the job is gone
+    except StatusError:  # the key lacks the scope `read`, or the job was removed
         return f"now running {number}"
     if info["state"] == "waiting":
-        return f"{number} will run later: {_state(name, info)}"
+        return f"{number} to run later: {_state(name, info)}"
     if info["state"] in ("stopped", "failed"):
-        return f"{number} will run after `gafferctl start {info['name']}`: {_state(name, info)}"
+        return f"{number} to run after `gafferctl start {info['name']}`: {_state(name, info)}"
     return f"now running {number}"
 
 
 def _read_spec(word: str) -> tuple[str, str]:
-    """The type, and the change as it is sent: `=3`, `+2`, `-1`."""
+    """Return the type and the change as it is sent to the node: `=3`, `+2`, `-1`."""
     match = _SPEC.fullmatch(word)
     if match is None:
         hint = "use 0 or more" if _NEGATIVE.search(word) else "write type=N, type+N or type-N"
-        raise UsageError(f"{word!r} is not a change of a number of processes", hint=hint)
+        raise UsageError(f"{word!r} is not a valid change of the number of processes", hint=hint)
     return match["type"], match["change"]
 
 
@@ -151,20 +151,20 @@ COMMANDS = (
         ps,
         "node",
         "[<name>]",
-        details="<name> is the application, by default the name of the folder.",
+        details="<name> is the application (default: the name of the directory).",
         examples=("ps", "ps shop", "ps shop --json"),
         uses=("--procfile", "--directory"),
     ),
     Command(
         "scale",
-        "Change the numbers of processes",
+        "Change the number of processes",
         scale,
         "node",
         "[<name>] [<spec>...]",
         aliases=("ps:scale",),
         details="""
-            Each <spec> sets or changes the number of a type's processes: `web=3`, `web+2`, `web-1`. <name> is the
-            application, by default the name of the folder; a type of another one is SESSION.TYPE.
+            Each <spec> sets or changes the number of processes of a type: `web=3`, `web+2`, `web-1`. <name> is the
+            application (default: the name of the directory). Use SESSION.TYPE for a type of another application.
         """,
         examples=("scale web=3", "scale web+1 worker-1", "scale shop web=3"),
         uses=("--procfile", "--directory"),

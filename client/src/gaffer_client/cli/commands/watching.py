@@ -1,4 +1,4 @@
-"""`gafferctl watch`: what happens on a node, as it happens."""
+"""`gafferctl watch`: live events of a node."""
 
 import math
 import sys
@@ -22,11 +22,11 @@ def watch(context: Context, args: Arguments) -> int:
         watcher = server.get_watcher(
             args.text("<pattern>") or ".",
             heartbeat=_seconds(args.text("--heartbeat")),
-            on_lost=lambda error: _say_lost(server.url, error),
+            on_lost=lambda error: _warn_lost(server.url, error),
         )
         for event, message, _ in watcher.events():
             if event == "gap":
-                warn(f"{message['to'] - message['from']} events were missed")
+                warn(f"{message['to'] - message['from']} events were lost")
             elif context.json:
                 print_json_line(message)
             else:
@@ -40,9 +40,9 @@ def _line(event: str, message: Mapping[str, Any], palette: Palette) -> str:
     return palette.paint(name, printable(f"{time.strftime('%H:%M:%S')} {name} | {event} {name}{how}"))
 
 
-def _say_lost(url: str, error: GafferClientError | None) -> None:
-    why = error.message if error is not None else f"{url} ended the stream of events"
-    warn(f"{why}; trying again")
+def _warn_lost(url: str, error: GafferClientError | None) -> None:
+    why = error.message if error is not None else f"{url} closed the event stream"
+    warn(f"{why}; reconnecting")
 
 
 def _seconds(text: str | None) -> float:
@@ -53,7 +53,7 @@ def _seconds(text: str | None) -> float:
     except ValueError:
         seconds = math.nan
     if not 0.1 <= seconds <= 86400:
-        raise UsageError(f"--heartbeat {text} is not a number of seconds", hint="give 0.1 to 86400")
+        raise UsageError(f"--heartbeat: {text!r} is not a valid number of seconds", hint="use 0.1 to 86400")
     return seconds
 
 
@@ -66,13 +66,13 @@ COMMANDS = (
         "[<pattern>]",
         options=(
             Option("--heartbeat=SECONDS", f"interval of the node's heartbeats (default: {DEFAULT_HEARTBEAT:g})"),
-            Option("--colorize", "use colours even where the output is no terminal"),
-            Option("--no-color", "use no colours"),
+            Option("--colorize", "use colours even if the output is not a terminal"),
+            Option("--no-color", "do not use colours"),
         ),
         details="""
-            <pattern> is the beginning of the names of events: `exit`, `proc.dummy`, `proc.dummy.spawn`; without it all
-            are shown. An exit is shown with its exit code or signal. A lost connection is opened again,
-            and the events since then are shown. Press Ctrl-C to exit.
+            <pattern> is a prefix of event names, such as `exit`, `proc.dummy` or `proc.dummy.spawn` (default: all
+            events). Exits are shown with the exit code or signal. A lost connection is reopened, and missed events
+            are shown. Press Ctrl-C to exit.
         """,
         examples=("watch", "watch exit", "watch proc.web --json"),
     ),

@@ -1,4 +1,4 @@
-"""`gaffer why`: what each lookup and each node says about a job, and what does not fit together."""
+"""`gaffer why`: compares what the lookups and the nodes report about a job."""
 
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -22,8 +22,8 @@ from gaffer_client.naming import display_name
 from gaffer_client.node import Server
 from gaffer_client.why import Inquiry, Report, findings
 
-_AT_ONCE = 16  # nodes that are asked at the same time
-_NODE_TIMEOUT = 5.0  # seconds that a node has to answer
+_CONCURRENCY = 16  # simultaneous requests to nodes
+_NODE_TIMEOUT = 5.0  # seconds
 
 
 def why(context: Context, args: Arguments) -> int:
@@ -45,7 +45,7 @@ def why(context: Context, args: Arguments) -> int:
 
 
 def _inquire(context: Context, lookup: Lookup, name: str) -> Inquiry:
-    """Ask the lookups, then the nodes that have the job; all nodes when none has, the chosen one without a lookup."""
+    """Query the lookups, then the nodes with the job, else all nodes; without lookups, the chosen node."""
     opinions = lookup.opinions(name)
     views = [opinion for opinion in opinions.values() if isinstance(opinion, View)]
     failures = {url: each.message for url, each in opinions.items() if isinstance(each, GafferClientError)}
@@ -64,7 +64,7 @@ def _ask_nodes(
     def ask(node: AgedNodeInfo) -> Report:
         return _ask(node, context.announced_server(node["origin"], lookup), name)
 
-    with ThreadPoolExecutor(_AT_ONCE) as threads:
+    with ThreadPoolExecutor(_CONCURRENCY) as threads:
         return dict(zip(nodes, threads.map(ask, nodes.values()), strict=True))
 
 
@@ -110,25 +110,25 @@ def _print(inquiry: Inquiry, found: list[str]) -> None:
     if rows:
         print(table(("NODE", "ACCORDING TO", "STATE", "AGE", "PROCESSES"), sorted(rows)))
         print()
-    itself = [
-        (display_name(report.node), report.node["origin"], _in_short(report))
+    reports = [
+        (display_name(report.node), report.node["origin"], _summary(report))
         for report in inquiry.reports.values()
         if report.job is not None or report.error is not None or inquiry.sources
     ]
-    if itself:
-        print(table(("NODE", "ORIGIN", "ITSELF SAYS"), sorted(itself)))
+    if reports:
+        print(table(("NODE", "ORIGIN", "NODE REPORTS"), sorted(reports)))
         print()
     for finding in found:
         print(printable(f"- {finding}"))
     if not found:
-        print("All lookups and nodes say the same, and all is well.")
+        print("All lookups and nodes agree; no problems found.")
 
 
-def _in_short(report: Report) -> str:
+def _summary(report: Report) -> str:
     if report.error is not None:
-        return "nothing"
+        return "no response"
     if report.job is None:
-        return "it has no such job"
+        return "no such job"
     return f"{report.job['state']}: {abridged(sorted(report.job['processes'])) or 'no process'}"
 
 
@@ -161,22 +161,22 @@ def _document(inquiry: Inquiry, found: list[str]) -> dict[str, Any]:
 COMMANDS = (
     Command(
         "why",
-        "Explain which nodes have a job, as SESSION.NAME, and what speaks against it",
+        "Explain which nodes run a job, given as SESSION.NAME, and report inconsistencies",
         why,
         "lookup",
         "<job>",
         details="""
-            Shows what each lookup says about the nodes that have the job, and how long ago (AGE) it heard of them, then
-            what these nodes say when they are asked themselves. When no lookup knows the job, all nodes are asked; when
-            no lookup answers, the one of --endpoint is, by default that of this host.
+            Shows what each lookup reports about the nodes with the job, with the time since it last heard from each
+            node (AGE), then what these nodes report themselves. If no lookup knows the job, all nodes are queried; if
+            no lookup responds, only the node of --endpoint (default: the node of this host).
 
-            Your API key goes only to nodes that you list, as `nodes = *.example.com, 10.0.0.0/24` in [client] of
-            ~/.gaffer/gaffer.ini or in GAFFER_NODES, and to those whose certificate --cacert verifies.
+            Your API key is sent only to nodes that you list, as `nodes = *.example.com, 10.0.0.0/24` in [client] of
+            ~/.gaffer/gaffer.ini or in GAFFER_NODES, and to nodes whose certificate --cacert verifies.
 
-            What does not fit together is told in sentences: who gives no answer, who is behind, silent or drained,
-            which nodes share a name, where a node itself says otherwise.
+            A list of findings follows: servers that do not respond, lookups that are behind, nodes that are silent or
+            draining, nodes that share a name, and nodes that contradict the lookups.
 
-            The exit status is 4 when no node has the job according to the lookups, 3 when no lookup answers or all
+            The exit status is 4 if no node has the job according to the lookups, and 3 if no lookup responds or all
             have just started.
         """,
         examples=("why shop.web", "why shop.web --json"),
