@@ -67,7 +67,10 @@ def test_an_instruction_that_is_not_expected_fails(book: Playbook[Ring, Strike],
 
 
 def test_a_forgotten_assert_fails(pytester: pytest.Pytester) -> None:
-    pytester.makeini("[pytest]\nfilterwarnings = error::pytest.PytestUnraisableExceptionWarning")
+    pytester.makeini(
+        "[pytest]\nfilterwarnings = error::pytest.PytestUnraisableExceptionWarning\n"
+        "asyncio_default_fixture_loop_scope = function\n"
+    )
     pytester.makepyfile(
         """
         from support.playbook import play
