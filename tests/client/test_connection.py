@@ -77,12 +77,12 @@ def test_nothing_comes_in_time() -> None:
 
 def test_the_server_ends_it() -> None:
     def script(peer: Peer) -> None:
-        peer.send(frame(TEXT, "last"), close_frame(1001, "the node stops"))
+        peer.send(frame(TEXT, "last"), close_frame(1001, "the node is stopping"))
         assert peer.receive()[0] == CLOSE
 
     with scripted_server(websocket(script)) as server, connect(server.url) as connection:
         assert [connection.receive() for _ in range(3)] == ["last", None, None]
-        assert (connection.close_code, connection.close_reason) == (1001, "the node stops")
+        assert (connection.close_code, connection.close_reason) == (1001, "the node is stopping")
         with pytest.raises(errors.Unreachable, match="is closed"):
             connection.send("x")
 

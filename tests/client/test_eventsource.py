@@ -81,10 +81,8 @@ def test_a_watcher_gets_documents() -> None:
 
 
 def test_what_is_no_document_is_an_error() -> None:
-    with (
-        scripted_server(events("data: no\n\n")) as server,
-        pytest.raises(errors.MalformedAnswer, match="not valid JSON"),
-    ):
+    malformed = pytest.raises(errors.MalformedAnswer, match="not valid JSON")
+    with scripted_server(events("data: no\n\n")) as server, malformed:
         Watcher(server.url + "/watch").run()
 
 

@@ -95,7 +95,7 @@ def test_output_from_before_and_to_the_end(run: Run) -> None:
         channel.write("three\n")
         process.kill("KILL")
         assert b"".join(channel) in (b"", b"three\n")
-        assert channel.end_reason == "the process has ended"
+        assert channel.end_reason == "the process has exited"
         assert channel.read() == b""
         with pytest.raises(errors.Unreachable, match="is closed"):
             channel.write("x")
@@ -166,7 +166,7 @@ def test_what_is_lost_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
         peer.send(frame(BINARY, Frame("error", "gaffer_error", gap).encode()))
         for number in range(1, 6):
             peer.send(frame(BINARY, Frame("message", str(50 + number * 40), b"%d" % number * 40).encode()))
-        peer.send(close_frame(1000, "the process has ended"))
+        peer.send(close_frame(1000, "the process has exited"))
         peer.receive()
 
     with scripted_server(websocket(script)) as server, Server(server.url) as node, Process(node, 1).socket() as channel:

@@ -14,6 +14,7 @@ from gaffer.errors import GafferError
 from gaffer.http.access import (
     ALL_SCOPES,
     Facts,
+    Forbidden,
     Grant,
     Peer,
     PeerKind,
@@ -25,7 +26,7 @@ from gaffer.http.access import (
     identify,
     make_policy,
 )
-from gaffer.http.authority import is_loopback, split_authority
+from gaffer.http.authority import is_loopback, network_of, split_authority
 from gaffer.http.revocation import Revocation
 
 OWN, FRIEND, STRANGER, GROUP = 1000, 1001, 1002, 50
@@ -461,3 +462,50 @@ def _accepts(facts: Facts) -> bool:
     except UnsupportedMediaType as error:
         return error.errno != 415
     return True
+
+
+@pytest.mark.parametrize(
+    ("address", "network"),
+    [("2001:db8::1", "2001:db8::/64"), ("fe80::1%eth0", "fe80::/64"), ("192.0.2.7", "192.0.2.7"), ("", "")],
+)
+def test_addresses_of_one_ipv6_network_count_as_one(address: str, network: str) -> None:
+    assert network_of(address) == network
+
+
+def test_a_key_covers_only_what_it_holds_itself() -> None:
+    shop = Grant(scopes=frozenset({Scope.READ}), sessions=frozenset({"shop"}))
+    everywhere = Grant(scopes=frozenset({Scope.READ}))
+    assert everywhere.covers(shop)
+    assert not shop.covers(everywhere)
+    assert not shop.covers(Grant(scopes=frozenset({Scope.CONTROL}), sessions=frozenset({"shop"})))
+    with pytest.raises(Forbidden, match="not for the session 'blog'"):
+        shop.require_session("blog")
+
+
+@pytest.mark.parametrize(
+    ("head", "shown"),
+    [
+        (b"GET / HTTP/1.1\r\nAuthorization: Bearer right\r\n", True),
+        (b"GET / HTTP/1.1\r\nAuthorization: Bearer wrong\r\n", False),
+        (b"GET / HTTP/1.1\r\nCookie: other=1; login=right\r\n", True),
+        (b"GET / HTTP/1.1\r\nCookie: login=wrong\r\n", False),
+        (b"GET / HTTP/1.1\r\n\r\n", False),
+    ],
+)
+def test_the_beginning_of_a_request_shows_a_key_or_a_login(head: bytes, shown: bool) -> None:
+    def verify(key: str) -> Grant | None:
+        return Grant(ALL_SCOPES) if key == "right" else None
+
+    policy = replace(make_policy(own_uid=0, own_names=()), verify=verify, cookie="login", resume=verify)
+    assert policy.shows_key(head) is shown
+
+
+def test_values_of_the_environment_are_shown_only_to_a_grant_that_defines() -> None:
+    description = {"name": "web", "env": {"TOKEN": "secret"}}
+    assert Grant(frozenset({Scope.READ, Scope.DEFINE})).shown(description) == description
+    assert Grant(frozenset({Scope.READ})).shown(description) == {"name": "web", "env": {"TOKEN": None}}
+
+
+def test_a_cookie_alone_is_told_which_token_is_missing() -> None:
+    with pytest.raises(GafferError, match="the cookie alone is only for reading"):
+        Grant(frozenset({Scope.READ}), elevate=lambda token: None).require(Scope.CONTROL)

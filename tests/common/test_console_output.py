@@ -215,7 +215,7 @@ def test_colors() -> None:
     assert len({colored(name, "x") for name in GAFFER_COLORS}) == 12
     assert colored("cyan", "x") == Color().output("cyan", "x") == "\x1b[36mx\x1b[0m"
     assert colored("intense_red", ["one", "two"]) == "\x1b[1;31mone\ntwo\x1b[0m"
-    with pytest.raises(BadValue, match="there is no colour 'pink'"):
+    with pytest.raises(BadValue, match="unknown colour 'pink'"):
         colored("pink", "x")
 
 

@@ -182,7 +182,7 @@ def test_endpoints_are_a_list_of_endpoints(endpoints: Any) -> None:
 
 @pytest.mark.parametrize("uri", [5000, None, [], [5000], ("127.0.0.1", 5000)])
 def test_an_endpoint_has_uris(uri: Any) -> None:
-    with pytest.raises(TypeError, match="expected a uri such as"):
+    with pytest.raises(TypeError, match="expected a URI such as"):
         HttpEndpoint(uri)
 
 
@@ -194,7 +194,7 @@ class Hello(RequestHandler):
     "pattern", ["/jobs", "/jobs/?", r"/jobs/(\w+)", "/p.*s", "/ping$", r"/streams/\d+/\w+", "/", "/jobs.*", "/metrics"]
 )
 def test_a_handler_that_would_never_be_called_is_refused(pattern: str) -> None:
-    with pytest.raises(ValueError, match="would never be called: the API answers /"):
+    with pytest.raises(ValueError, match="would never be called: it is shadowed by the API's /"):
         HttpHandler(handlers=[(pattern, Hello)])
 
 
@@ -322,7 +322,7 @@ async def test_websockets_of_ones_own_are_closed_as_going_away() -> None:
         assert await gone.read_message() is None
     assert await client.read_message() is None
     client.close()
-    assert (client.close_code, client.close_reason) == (1001, "the node stops")
+    assert (client.close_code, client.close_reason) == (1001, "the node is stopping")
     assert Echo.closed == [1000, 1001]
 
 

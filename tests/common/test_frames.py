@@ -43,7 +43,7 @@ def test_the_body_begins_at_the_first_nul_and_may_hold_others() -> None:
     ],
 )
 def test_what_is_no_frame(data: bytes) -> None:
-    with pytest.raises(BadRequest, match="the message is no frame"):
+    with pytest.raises(BadRequest, match="invalid frame"):
         Frame.decode(data)
 
 

@@ -2,7 +2,9 @@
 
 import signal
 from collections import deque
-from typing import Any
+from itertools import count
+from typing import Any, TypeAlias
+from unittest.mock import ANY
 
 import msgspec
 import pytest
@@ -12,12 +14,13 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from gaffer.jobs import events as ev
 from gaffer.jobs.config import ProcessConfig
-from gaffer.jobs.job import STORY, Job
+from gaffer.jobs.job import RETRY, STORY, Job
 from gaffer.jobs.names import JobName
 from gaffer.jobs.records import ProcessRecord
 from gaffer.jobs.rules import FlappingInfo
 from gaffer.jobs.slot import SlotState
 from gaffer.jobs.states import JobState, Phase
+from support.playbook import Playbook, nothing, play, wait
 
 pytestmark = pytest.mark.pure
 
@@ -121,7 +124,71 @@ class System:
         return slot.state
 
 
+Story: TypeAlias = Playbook[ev.Event, ev.Instruction]
+
 START, STOP = ev.StartRequested(), ev.StopRequested()
+
+
+def job_of(**config: Any) -> Job:
+    """A stopped job; its pids count from 1, and its back-off has no jitter."""
+    config.setdefault("numprocesses", 1)
+    return Job(JobName("s", "j"), ProcessConfig("j", "true", **config), count(1).__next__, rand=lambda: 0.5)
+
+
+def timer(kind: str, number: int) -> ev.TimerFired:
+    return ev.TimerFired((kind, number))
+
+
+def terminate(pid: int, timeout: float = 30.0) -> list[ev.Instruction]:
+    """SIGTERM, and SIGKILL after `timeout` seconds."""
+    return [ev.Signal(pid, signal.SIGTERM), ev.SetTimer(("kill", pid), timeout)]
+
+
+def drained(pid: int) -> list[ev.Instruction]:
+    """The end of draining, and then `terminate`."""
+    return [ev.CancelTimer(("drain", pid)), *terminate(pid)]
+
+
+def up(book: Story, *pids: int) -> Story:
+    """The processes `pids` were spawned."""
+    for pid in pids:
+        book = book >> ev.Spawned(pid, 1000 + pid) << ev.Publish("spawn", pid, {"os_pid": 1000 + pid})
+    return book
+
+
+def started(job: Job) -> Story:
+    """`job` was started, and its processes run."""
+    pids = range(1, job.target + 1)
+    book = play(job) >> START << ev.CancelTimer(RETRY) << ev.Publish("start")
+    return up(book << [ev.Spawn(pid, pid) for pid in pids], *pids)
+
+
+def stopped(book: Story, *pids: int) -> Story:
+    """The job was asked to stop, and so were its processes `pids`."""
+    book = book >> STOP << ev.CancelTimer(RETRY) << ev.Publish("stop")
+    for pid in pids:
+        book = book << ev.Publish("stop_pid", pid) << terminate(pid)
+    return book
+
+
+def exits(book: Story, pid: int) -> Story:
+    """The leader of `pid`, which was asked to end, exits."""
+    return book >> ev.Exited(pid, 0, 0) << ev.Publish("exit", pid, ANY)
+
+
+def empties(book: Story, pid: int) -> Story:
+    """Nothing of `pid` is left."""
+    return book >> ev.GroupEmpty(pid) << ev.CancelTimer(("kill", pid))
+
+
+def ends(book: Story, pid: int) -> Story:
+    """All of `pid`, which was asked to end, ends."""
+    return empties(exits(book, pid), pid)
+
+
+def dies(book: Story, pid: int) -> Story:
+    """All of `pid` ends by itself."""
+    return empties(exits(book, pid) << terminate(pid), pid)
 
 
 def test_a_crash_loop_is_one_until_a_process_stays_up() -> None:
@@ -151,56 +218,42 @@ def test_processes_that_were_asked_to_end_are_no_crash_loop() -> None:
 
 @pytest.mark.row("SUP-01", "TPL-11")
 def test_a_start_fills_every_slot_and_an_exit_is_replaced() -> None:
-    system = System(numprocesses=3)
-    system.tell(START)
-    assert system.job.pids() == [1, 2, 3]
-    assert system.job.state is JobState.RUNNING
-    system.advance(2.0)
-    system.die(2)
-    assert system.job.pids() == [1, 3, 4]
-    assert system.alive[4] == 2, "the newcomer takes the slot of the one that left"
-    assert system.job.restarts == 1
+    job = job_of(numprocesses=3)
+    book = started(job) >> wait(2.0)
+    assert job.pids() == [1, 2, 3]
+    assert job.state is JobState.RUNNING
+    assert up(dies(book, 2) << ev.Spawn(4, slot=2), 4)
+    assert job.pids() == [1, 3, 4]
+    assert job.restarts == 1
 
 
 def test_a_process_that_lived_over_a_second_is_replaced_at_once() -> None:
-    system = System()
-    system.tell(START)
-    system.advance(1.0)
-    system.die()
-    assert system.job.pids() == [2]
+    assert dies(started(job_of()) >> wait(1.0), 1) << ev.Spawn(2, 1)
 
 
 def test_short_lives_are_answered_with_doubling_pauses_up_to_the_limit() -> None:
-    system = System()
-    system.tell(START)
-    waits = []
-    for _ in range(12):
-        system.die()
-        assert system.job.state is JobState.BACKOFF
-        waits.append(round(system.timers["backoff", 1] - system.now, 3))
-        system.advance(waits[-1])
-    assert waits == [0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8, 25.6, 30.0, 30.0, 30.0]
+    job = job_of()
+    book = started(job)
+    for pid, delay in enumerate([0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8, 25.6, 30.0, 30.0, 30.0], start=1):
+        assert dies(book, pid) << ev.SetTimer(("backoff", 1), delay)
+        assert job.state is JobState.BACKOFF
+        book = book >> wait(delay) >> timer("backoff", 1) << ev.CancelTimer(("backoff", 1)) << ev.Spawn(pid + 1, 1)
+        assert up(book, pid + 1)
 
 
 def test_ten_seconds_alive_forget_earlier_failures() -> None:
-    system = System(startsecs=20)
-    system.tell(START)
-    for _ in range(3):
-        system.die()
-        system.advance(1.0)
-    system.advance(10.0)
-    system.die()
-    assert system.timers["backoff", 1] - system.now == pytest.approx(0.1)
+    book = started(job_of(startsecs=20))
+    for pid, delay in enumerate([0.1, 0.2, 0.4], start=1):
+        book = dies(book, pid) << ev.SetTimer(("backoff", 1), delay) >> wait(delay)
+        book = up(book >> timer("backoff", 1) << ev.CancelTimer(("backoff", 1)) << ev.Spawn(pid + 1, 1), pid + 1)
+    assert dies(book >> wait(10.0), 4) << ev.SetTimer(("backoff", 1), 0.1)
 
 
 @pytest.mark.row("TPL-20")
 def test_without_flapping_and_backoff_every_exit_is_replaced_at_once() -> None:
-    system = System(backoff=0)
-    system.tell(START)
-    for _ in range(50):
-        system.die()
-    assert system.job.pids() == [51]
-    assert "flap" not in system.published
+    book = started(job_of(backoff=0))
+    for pid in range(1, 51):
+        assert up(dies(book, pid) << ev.Spawn(pid + 1, 1), pid + 1)
 
 
 @pytest.mark.row("MGR-35")
@@ -214,7 +267,7 @@ def test_a_start_after_a_stop_has_the_configured_count_and_no_memory_of_crashes(
     system.tell(START)
     assert (system.job.active, system.job.pids()) == (True, [5, 6])
     system.die(5)
-    assert (system.job.phase, system.job.active) == (Phase.STARTED, True), "the exit before the stop no longer counts"
+    assert system.job.phase == Phase.STARTED, "the exit before the stop no longer counts"
     system.die(6)
     assert (system.job.phase, system.job.active) == (Phase.HELD, True)
 
@@ -234,103 +287,107 @@ def test_a_start_ends_a_pause_and_gives_another_chance_to_what_was_given_up(max_
 
 
 def test_what_can_not_be_started_never_spins_even_without_backoff() -> None:
-    system = System(backoff=0)
-    system.broken = True
-    system.tell(START)
-    assert len(system.spawn_times) == 1
-    system.advance(1.0)
-    assert 5 <= len(system.spawn_times) <= 12
-    assert system.job.state is JobState.BACKOFF
-    assert system.job.reason == "program_not_found: none"
+    job = job_of(backoff=0)
+    book = play(job) >> START << ev.CancelTimer(RETRY) << ev.Publish("start")
+    for pid in range(1, 10):
+        assert (
+            book
+            << ev.Spawn(pid, 1)
+            >> ev.SpawnFailed(pid, "program_not_found", "none")
+            << ev.Publish("start_failed", pid, {"reason": "program_not_found", "message": "none"})
+            << ev.SetTimer(("backoff", 1), 0.1)
+        )
+        assert job.state is JobState.BACKOFF
+        assert job.reason == "program_not_found: none"
+        book = book >> wait(0.1) >> timer("backoff", 1) << ev.CancelTimer(("backoff", 1))
+    assert book << ev.Spawn(10, 1)
 
 
 @pytest.mark.row("SUP-04")
 def test_a_crash_loop_can_be_stopped() -> None:
-    system = System()
-    system.tell(START)
-    system.die()
-    system.tell(STOP)
-    system.advance(100.0)
-    assert not system.alive
-    assert system.job.state is JobState.STOPPED
+    job = job_of()
+    book = dies(started(job), 1) << ev.SetTimer(("backoff", 1), 0.1)
+    assert stopped(book) << ev.CancelTimer(("backoff", 1)) >> wait(100.0) >> timer("backoff", 1) << nothing
+    assert job.state is JobState.STOPPED
 
 
 @pytest.mark.row("SUP-03", "TPL-16")
 def test_stopping_is_term_then_kill_after_the_graceful_timeout() -> None:
-    system = System(graceful_timeout=5)
-    system.tell(START, STOP)
-    assert (system.job.state, system.signals) == (JobState.STOPPING, [(1, signal.SIGTERM)])
-    system.advance(4.9)
-    assert system.signals == [(1, signal.SIGTERM)]
-    system.advance(0.2)
-    assert system.signals == [(1, signal.SIGTERM), (1, signal.SIGKILL)]
-    system.die(1)
-    assert system.job.state is JobState.STOPPED
+    job = job_of(graceful_timeout=5)
+    book = (
+        started(job)
+        >> STOP
+        << ev.CancelTimer(RETRY)
+        << ev.Publish("stop")
+        << ev.Publish("stop_pid", 1)
+        << ev.Signal(1, signal.SIGTERM)
+        << ev.SetTimer(("kill", 1), 5)
+    )
+    assert (job.state, job.active) == (JobState.STOPPING, False)
+    assert ends(book >> timer("kill", 1) << ev.Signal(1, signal.SIGKILL), 1)
+    assert job.state is JobState.STOPPED
 
 
 def test_a_start_while_stopping_wins_after_the_last_exit() -> None:
-    system = System()
-    system.tell(START, STOP, START)
-    assert system.alive == {1: 1}
-    system.die(1)
-    assert system.job.pids() == [2]
+    book = stopped(started(job_of()), 1) >> START << ev.CancelTimer(RETRY) << ev.Publish("start") << nothing
+    assert ends(book, 1) << ev.Spawn(2, 1)
 
 
 def test_a_stop_cancels_a_start_that_waits() -> None:
-    system = System()
-    system.tell(START, STOP, START, STOP)
-    system.die(1)
-    assert not system.alive
-    assert system.job.state is JobState.STOPPED
+    job = job_of()
+    book = stopped(started(job), 1) >> START << ev.CancelTimer(RETRY) << ev.Publish("start")
+    assert ends(stopped(book), 1) << nothing
+    assert job.state is JobState.STOPPED
 
 
 def test_a_replacement_waits_until_nothing_of_the_old_process_is_left() -> None:
-    system = System()
-    system.tell(START)
-    system.advance(2.0)
-    system.exit(1)
-    assert system.signals == [(1, signal.SIGTERM)], "the group is told to end"
-    assert list(system.alive) == [1]
-    system.advance(30.0)
-    assert system.signals[-1] == (1, signal.SIGKILL)
-    system.group_empty(1)
-    assert system.job.pids() == [2]
+    assert (
+        started(job_of())
+        >> wait(2.0)
+        >> ev.Exited(1, 0, 0)
+        << ev.Publish("exit", 1, ANY)
+        << ev.Signal(1, signal.SIGTERM)  # to the rest of the group
+        << ev.SetTimer(("kill", 1), 30.0)
+        >> wait(30.0)
+        >> timer("kill", 1)
+        << ev.Signal(1, signal.SIGKILL)
+        >> ev.GroupEmpty(1)
+        << ev.CancelTimer(("kill", 1))
+        << ev.Spawn(2, 1)
+    )
 
 
 @pytest.mark.row("MGR-37", "SUP-02", "SUP-01")
 def test_scaling_down_takes_the_highest_slots() -> None:
-    system = System(numprocesses=4)
-    system.tell(START, ev.Scaled(2))
-    assert sorted(pid for pid, _ in system.signals) == [3, 4]
-    assert system.published.count("reap") == 2
-    system.settle()
-    assert system.job.pids() == [1, 2]
-    system.tell(ev.Scaled(3))
-    assert system.job.pids() == [1, 2, 5]
+    job = job_of(numprocesses=4)
+    book = (
+        started(job)
+        >> ev.Scaled(2)
+        << ev.Publish("update")
+        << [ev.Publish("reap", 4), *terminate(4)]
+        << [ev.Publish("reap", 3), *terminate(3)]
+    )
+    assert ends(ends(book, 3), 4) << nothing
+    assert job.pids() == [1, 2]
+    assert book >> ev.Scaled(3) << ev.Publish("update") << ev.Spawn(5, slot=3)
 
 
 def test_scaling_up_again_while_the_surplus_still_stops_reuses_its_slot() -> None:
-    system = System(numprocesses=2)
-    system.tell(START, ev.Scaled(1), ev.Scaled(2))
-    system.settle()
-    assert sorted(system.alive.values()) == [1, 2]
+    book = started(job_of(numprocesses=2)) >> ev.Scaled(1) << ev.Publish("update")
+    book = book << ev.Publish("reap", 2) << terminate(2) >> ev.Scaled(2) << ev.Publish("update") << nothing
+    assert ends(book, 2) << ev.Spawn(3, slot=2)
 
 
 @pytest.mark.row("MGR-32")
 def test_a_reload_goes_back_to_the_configured_count_with_new_processes() -> None:
-    system = System(numprocesses=2)
-    system.tell(START, ev.Scaled(4), ev.RestartRequested(reset=True))
-    system.settle()
-    assert system.job.pids() == [5, 6]
+    book = started(job_of(numprocesses=1)) >> ev.Scaled(2) << ev.Publish("update") << ev.Spawn(2, 2)
+    book = up(book, 2) >> ev.RestartRequested(reset=True) << ev.Publish("restart")
+    book = book << ev.Publish("stop_pid", 1) << terminate(1) << ev.Publish("reap", 2) << terminate(2)
+    assert ends(ends(book, 2) << nothing, 1) << ev.Spawn(3, 1)
 
 
 def test_an_identical_config_changes_nothing() -> None:
-    system = System()
-    system.tell(START)
-    del system.published[:]
-    system.tell(ev.ConfigChanged(ProcessConfig("j", "true", numprocesses=1)))
-    assert not system.signals
-    assert not system.published
+    assert started(job_of()) >> ev.ConfigChanged(ProcessConfig("j", "true", numprocesses=1)) << nothing
 
 
 @pytest.mark.parametrize(
@@ -338,92 +395,76 @@ def test_an_identical_config_changes_nothing() -> None:
     [{"graceful_timeout": 1}, {"flapping": FlappingInfo()}, {"priority": 3}, {"labels": {"a": "b"}}, {"backoff": 3}],
 )
 def test_live_settings_apply_without_a_restart(change: dict[str, Any]) -> None:
-    system = System()
-    system.tell(START, ev.ConfigChanged(ProcessConfig("j", "true", **change)))
-    assert not system.signals
-    assert system.published[-1] == "update"
+    assert started(job_of()) >> ev.ConfigChanged(ProcessConfig("j", "true", **change)) << ev.Publish("update")
 
 
 @pytest.mark.row("MGR-33")
 def test_a_scaled_count_stays_until_the_configured_one_changes() -> None:
-    system = System()
-    system.tell(START, ev.Scaled(3), ev.ConfigChanged(ProcessConfig("j", "true", priority=1)))
-    assert system.job.pids() == [1, 2, 3]
-    system.tell(ev.ConfigChanged(ProcessConfig("j", "true", numprocesses=2)))
-    system.settle()
-    assert system.job.pids() == [1, 2]
+    book = started(job_of()) >> ev.Scaled(3) << ev.Publish("update") << ev.Spawn(2, 2) << ev.Spawn(3, 3)
+    assert up(book, 2, 3) >> ev.ConfigChanged(ProcessConfig("j", "true", priority=1)) << ev.Publish("update")
+    assert (
+        book
+        >> ev.ConfigChanged(ProcessConfig("j", "true", numprocesses=2, priority=1))
+        << ev.Publish("update")
+        << [ev.Publish("reap", 3), *terminate(3)]
+    )
 
 
 @pytest.mark.row("MGR-33")
 @pytest.mark.parametrize("change", [{"cmd": "false"}, {"env": {"A": "1"}}, {"cwd": "/"}, {"redirect_output": ["o"]}])
 def test_other_settings_replace_the_processes(change: dict[str, Any]) -> None:
-    system = System(numprocesses=2)
-    config = {"cmd": "true", "numprocesses": 2, **change}
-    system.tell(START, ev.ConfigChanged(ProcessConfig("j", **config)))
-    system.settle()
-    assert system.job.pids() == [3, 4]
+    config = ProcessConfig("j", **{"cmd": "true", "numprocesses": 2, **change})
+    book = started(job_of(numprocesses=2)) >> ev.ConfigChanged(config) << ev.Publish("update")
+    book = book << ev.Publish("stop_pid", 1) << terminate(1) << ev.Publish("stop_pid", 2) << terminate(2)
+    assert ends(ends(book, 1) << ev.Spawn(3, 1), 2) << ev.Spawn(4, 2)
 
 
 def test_a_new_count_in_the_config_applies_at_once() -> None:
-    system = System(numprocesses=1)
-    system.tell(START, ev.ConfigChanged(ProcessConfig("j", "true", numprocesses=3)))
-    assert system.job.pids() == [1, 2, 3]
+    book = started(job_of()) >> ev.ConfigChanged(ProcessConfig("j", "true", numprocesses=3))
+    assert book << ev.Publish("update") << ev.Spawn(2, 2) << ev.Spawn(3, 3)
 
 
 @pytest.mark.row("MGR-40")
 def test_a_stopped_process_is_replaced() -> None:
-    system = System(numprocesses=2)
-    system.tell(START, ev.ProcessStopRequested(1))
-    assert system.signals == [(1, signal.SIGTERM)]
-    system.settle()
-    assert system.job.pids() == [2, 3]
+    book = started(job_of(numprocesses=2)) >> ev.ProcessStopRequested(1) << ev.Publish("stop_pid", 1) << terminate(1)
+    assert ends(book, 1) << ev.Spawn(3, slot=1)
 
 
 @pytest.mark.row("MGR-38")
 def test_a_committed_process_is_neither_counted_nor_kept_alive() -> None:
-    system = System()
-    system.tell(START)
-    pid = system.next_pid()
-    system.tell(ev.Committed(pid, 0))
-    assert system.job.pids() == [1]
-    assert system.job.pids(committed=True) == [1, pid]
-    system.tell(ev.Scaled(0))
-    system.settle()
-    assert list(system.alive) == [pid]
-    system.die(pid)
-    assert not system.alive
-    assert not system.job.committed
+    job = job_of()
+    book = up(started(job) >> ev.Committed(7, 0) << ev.Spawn(7, slot=0), 7)
+    assert job.pids() == [1]
+    assert job.pids(committed=True) == [1, 7]
+    book = book >> ev.Scaled(0) << ev.Publish("update") << ev.Publish("reap", 1) << terminate(1)
+    assert dies(ends(book, 1), 7) << nothing
+    assert not job.committed
 
 
 @pytest.mark.row("MGR-38")
 def test_a_committed_process_has_its_own_patience() -> None:
-    system = System(graceful_timeout=30)
-    pid = system.next_pid()
-    system.tell(ev.Committed(pid, 2.0), STOP)
-    system.advance(2.1)
-    assert system.signals == [(pid, signal.SIGTERM), (pid, signal.SIGKILL)]
+    book = up(play(job_of(graceful_timeout=30)) >> ev.Committed(7, 2.0) << ev.Spawn(7, slot=0), 7)
+    book = book >> STOP << ev.CancelTimer(RETRY) << ev.Publish("stop") << ev.Publish("stop_pid", 7)
+    assert book << terminate(7, 2.0) >> timer("kill", 7) << ev.Signal(7, signal.SIGKILL)
 
 
 def test_draining_comes_before_the_signal() -> None:
-    system = System(drain_timeout=3)
-    system.tell(START, STOP)
-    assert system.state(1) is SlotState.DRAINING
-    assert system.job.pids() == []
-    assert not system.signals
-    system.advance(3.0)
-    assert system.signals == [(1, signal.SIGTERM)]
+    job = job_of(drain_timeout=3)
+    book = started(job) >> STOP << ev.CancelTimer(RETRY) << ev.Publish("stop") << ev.Publish("stop_pid", 1)
+    assert book << ev.SetTimer(("drain", 1), 3)
+    assert job.pids() == []
+    assert book >> timer("drain", 1) << drained(1)
 
 
 @pytest.mark.parametrize("early", ["exit", "hurried stop"])
 def test_an_early_end_of_draining_cancels_its_timer(early: str) -> None:
-    system = System(drain_timeout=3)
-    system.tell(START, STOP)
-    assert ("drain", 1) in system.timers
+    book = started(job_of(drain_timeout=3)) >> STOP << ev.CancelTimer(RETRY) << ev.Publish("stop")
+    book = book << ev.Publish("stop_pid", 1) << ev.SetTimer(("drain", 1), 3)
     if early == "exit":
-        system.exit(1)
+        assert exits(book, 1) << drained(1)
     else:
-        system.tell(ev.ManagerStopping(hurry=True))
-    assert ("drain", 1) not in system.timers
+        book = book >> ev.ManagerStopping(hurry=True) << ev.CancelTimer(RETRY) << ev.Publish("stop")
+        assert book << ev.CancelTimer(("drain", 1)) << ev.Signal(1, signal.SIGKILL)
 
 
 @pytest.mark.parametrize(
@@ -435,70 +476,69 @@ def test_the_text_of_an_event_has_no_environment_and_no_output(message: ev.Event
 
 
 def test_a_drained_node_ends_what_runs_and_keeps_what_is_desired() -> None:
-    system = System(numprocesses=2, drain_timeout=3)
-    system.tell(START, ev.NodeDrained(True))
-    assert {system.state(pid) for pid in (1, 2)} == {SlotState.DRAINING}
-    assert not system.signals
-    system.settle()
-    assert not system.alive
-    assert (system.job.state, system.job.active) == (JobState.WAITING, True)
-    assert system.job.reason == "the node is drained"
-    system.tell(ev.RestartRequested(), ev.Scaled(3))
-    assert not system.alive
-    system.tell(ev.NodeDrained(False))
-    assert system.job.pids() == [3, 4, 5]
+    job = job_of(numprocesses=2, drain_timeout=3)
+    book = started(job) >> ev.NodeDrained(True)
+    for pid in (1, 2):
+        book = book << ev.Publish("stop_pid", pid) << ev.SetTimer(("drain", pid), 3)
+    for pid in (1, 2):
+        assert ends(book >> timer("drain", pid) << drained(pid), pid)
+    assert (job.state, job.active) == (JobState.WAITING, True)
+    assert job.reason == "the node is drained"
+    assert (
+        book
+        >> ev.RestartRequested()
+        << ev.Publish("restart")
+        >> ev.Scaled(3)
+        << ev.Publish("update")
+        >> ev.NodeDrained(False)
+        << [ev.Spawn(3, 1), ev.Spawn(4, 2), ev.Spawn(5, 3)]
+    )
 
 
 def test_a_process_that_ends_when_the_node_is_back_is_replaced_once_it_is_gone() -> None:
-    system = System()
-    system.tell(START, ev.NodeDrained(True), ev.NodeDrained(False))
-    assert system.alive == {1: 1}
-    system.die()
-    assert system.job.pids() == [2]
+    book = started(job_of()) >> ev.NodeDrained(True) << ev.Publish("stop_pid", 1) << terminate(1)
+    assert ends(book >> ev.NodeDrained(False) << nothing, 1) << ev.Spawn(2, 1)
 
 
 def test_a_drained_node_ends_what_was_committed_and_what_waits_for_its_next_start() -> None:
-    system = System()
-    system.tell(ev.Committed(system.next_pid(), 1.0), START)
-    system.die(2)
-    assert system.job.state is JobState.BACKOFF
-    system.signals.clear()
-    system.tell(ev.NodeDrained(True))
-    assert system.signals == [(1, signal.SIGTERM)]
-    system.advance(60.0)
-    assert system.alive == {1: 0}
+    job = job_of()
+    book = dies(started(job), 1) << ev.SetTimer(("backoff", 1), 0.1)
+    book = up(book >> ev.Committed(7, 1.0) << ev.Spawn(7, slot=0), 7)
+    assert job.state is JobState.BACKOFF
+    assert (
+        book
+        >> ev.NodeDrained(True)
+        << ev.CancelTimer(("backoff", 1))
+        << [ev.Publish("stop_pid", 7), *terminate(7, 1.0)]
+        >> timer("backoff", 1)
+        << nothing
+    )
 
 
 @pytest.mark.row("TPL-23", "TPL-25", "EVT-12")
 def test_flapping_pauses_the_job_and_then_gives_up() -> None:
-    system = System(flapping=FlappingInfo(attempts=2, window=1.0, retry_in=7.0, max_retry=1))
-    system.tell(START)
-    system.die()
-    system.die()
-    assert system.published.count("flap") == 1
-    assert (system.job.state, system.job.active) == (JobState.WAITING, True)
-    system.advance(6.9)
-    assert not system.alive
-    system.advance(0.2)
-    assert len(system.alive) == 1
-    system.die()
-    system.die()
-    assert (system.job.state, system.job.active) == (JobState.FAILED, False)
-    assert "given up after 1 retries" in (system.job.reason or "")
-    system.advance(1000.0)
-    assert not system.alive
-    system.tell(START)
-    assert len(system.alive) == 1, "a start by hand begins anew"
+    job = job_of(flapping=FlappingInfo(attempts=2, window=1.0, retry_in=7.0, max_retry=1))
+    book = up(dies(started(job), 1) << ev.Spawn(2, 1), 2)
+    book = exits(book, 2) << terminate(2) << ev.Publish("flap") << ev.SetTimer(RETRY, 7.0)
+    assert empties(book, 2) << nothing
+    assert (job.state, job.active) == (JobState.WAITING, True)
+    book = up(book >> wait(7.0) >> ev.TimerFired(RETRY) << ev.CancelTimer(RETRY) << ev.Spawn(3, 1), 3)
+    book = up(dies(book, 3) << ev.Spawn(4, 1), 4)
+    book = exits(book, 4) << terminate(4) << ev.Publish("flap") << ev.CancelTimer(RETRY)
+    assert empties(book, 4) << nothing
+    assert (job.state, job.active) == (JobState.FAILED, False)
+    assert "given up after 1 retries" in (job.reason or "")
+    assert book >> wait(1000.0) >> START << ev.CancelTimer(RETRY) << ev.Publish("start") << ev.Spawn(5, 1)
 
 
 def test_flapping_stops_the_other_instances_too() -> None:
-    system = System(numprocesses=3, flapping=FlappingInfo(attempts=2, window=1.0, retry_in=7.0))
-    system.tell(START)
-    system.die(1)
-    system.die(2)
-    system.settle()
-    assert len(system.job.pids()) == 3
-    assert min(system.job.pids()) > 4
+    job = job_of(numprocesses=3, flapping=FlappingInfo(attempts=2, window=1.0, retry_in=7.0))
+    book = up(dies(started(job), 1) << ev.Spawn(4, 1), 4)
+    book = exits(book, 2) << terminate(2) << ev.Publish("flap") << ev.SetTimer(RETRY, 7.0)
+    book = book << ev.Publish("stop_pid", 4) << terminate(4) << ev.Publish("stop_pid", 3) << terminate(3)
+    for pid in (2, 3, 4):
+        book = (empties if pid == 2 else ends)(book, pid) << nothing
+    assert book >> ev.TimerFired(RETRY) << ev.CancelTimer(RETRY) << [ev.Spawn(4 + slot, slot) for slot in (1, 2, 3)]
 
 
 def test_stops_by_request_are_no_crashes() -> None:
@@ -511,55 +551,69 @@ def test_stops_by_request_are_no_crashes() -> None:
 
 
 def test_a_job_waits_for_its_predecessor() -> None:
-    system = System()
-    system.tell(ev.DependencyChanged(False), START)
-    assert not system.alive
-    assert system.job.state is JobState.WAITING
-    system.tell(ev.DependencyChanged(True))
-    assert system.job.pids() == [1]
+    job = job_of()
+    book = play(job) >> ev.DependencyChanged(False) >> START << ev.CancelTimer(RETRY) << ev.Publish("start") << nothing
+    assert book
+    assert job.state is JobState.WAITING
+    assert book >> ev.DependencyChanged(True) << ev.Spawn(1, 1)
 
 
 def test_an_unloaded_job_is_gone_when_its_processes_are() -> None:
-    system = System(numprocesses=2)
-    system.tell(START, ev.Unloaded())
-    assert not system.job.gone
-    system.settle()
-    assert system.job.gone
-    system.tell(START)
-    assert not system.alive
+    job = job_of(numprocesses=2)
+    book = started(job) >> ev.Unloaded() << ev.CancelTimer(RETRY) << ev.Publish("stop")
+    book = book << ev.Publish("stop_pid", 2) << terminate(2) << ev.Publish("stop_pid", 1) << terminate(1)
+    assert ends(book << ev.Publish("delete"), 1)
+    assert not job.gone
+    assert ends(book, 2)
+    assert job.gone
+    assert book >> START << nothing
 
 
 @pytest.mark.row("TPL-10")
 def test_a_detached_process_survives_the_manager_but_not_a_stop() -> None:
-    system = System(detach=True)
-    system.tell(START, ev.ManagerStopping())
-    assert system.released == {1}
-    assert system.job.gone
-    other = System(detach=True)
-    other.tell(START, STOP)
-    assert other.signals == [(1, signal.SIGTERM)]
+    job = job_of(detach=True)
+    book = started(job) >> ev.ManagerStopping() << ev.CancelTimer(RETRY) << ev.Publish("stop")
+    assert book << ev.Release(1)
+    assert job.gone
+    assert stopped(started(job_of(detach=True)), 1)
 
 
 def test_a_manager_in_a_hurry_kills_at_once_also_what_stops_already() -> None:
-    system = System(numprocesses=2, drain_timeout=5)
-    system.tell(START, ev.ManagerStopping(), ev.ManagerStopping(hurry=True))
-    assert sorted(system.signals) == [(1, signal.SIGKILL), (2, signal.SIGKILL)]
+    book = started(job_of(numprocesses=3, drain_timeout=5)) >> ev.ProcessStopRequested(1) << ev.Publish("stop_pid", 1)
+    book = book << ev.SetTimer(("drain", 1), 5) >> timer("drain", 1) << drained(1)
+    book = book >> ev.ProcessStopRequested(2) << ev.Publish("stop_pid", 2) << ev.SetTimer(("drain", 2), 5)
+    book = book >> ev.ManagerStopping(hurry=True) << ev.CancelTimer(RETRY) << ev.Publish("stop")
+    assert (
+        book
+        << ev.Signal(1, signal.SIGKILL)
+        << ev.Publish("stop_pid", 3)
+        << ev.Signal(3, signal.SIGKILL)
+        << ev.CancelTimer(("drain", 2))
+        << ev.Signal(2, signal.SIGKILL)
+    )
 
 
 @pytest.mark.row("EVT-03", "EVT-04", "EVT-05", "EVT-07", "EVT-08", "EVT-09", "EVT-10", "EVT-11")
 def test_what_is_published() -> None:
-    system = System()
-    system.tell(START)
-    system.die()
-    assert system.published == ["start", "spawn", "exit"]
-    del system.published[:]
-    system.advance(1.0)
-    system.tell(ev.RestartRequested())
-    assert system.published == ["spawn", "restart", "stop_pid"]
-    del system.published[:]
-    system.settle()
-    system.tell(ev.Scaled(0), ev.Unloaded())
-    assert system.published == ["exit", "spawn", "update", "reap", "stop", "delete"]
+    exit_1 = {"exit_code": 3, "exit_status": 3, "term_signal": 0, "reason": "exited", "uptime": 2.0, "restarts": 0}
+    book = (
+        play(job_of())
+        >> START
+        << ev.CancelTimer(RETRY)
+        << ev.Publish("start")
+        << ev.Spawn(1, 1)
+        >> ev.Spawned(1, 1001)
+        << ev.Publish("spawn", 1, {"os_pid": 1001})
+        >> wait(2.0)
+        >> ev.Exited(1, 3, 0, 1001)
+        << ev.Publish("exit", 1, {**exit_1, "once": False, "os_pid": 1001})
+        << terminate(1)
+    )
+    book = up(empties(book, 1) << ev.Spawn(2, 1), 2)
+    book = book >> ev.RestartRequested() << ev.Publish("restart") << ev.Publish("stop_pid", 2) << terminate(2)
+    book = up(ends(book, 2) << ev.Spawn(3, 1), 3)
+    book = book >> ev.Scaled(0) << ev.Publish("update") << ev.Publish("reap", 3) << terminate(3)
+    assert book >> ev.Unloaded() << ev.CancelTimer(RETRY) << ev.Publish("stop") << ev.Publish("delete")
 
 
 RECORD = ProcessRecord(9, "s.j", 2, 90, 90, 1, "boot", "n:9", 30.0, True)
@@ -567,15 +621,14 @@ RECORD = ProcessRecord(9, "s.j", 2, 90, 90, 1, "boot", "n:9", 30.0, True)
 
 @pytest.mark.row("TPL-10")
 def test_an_adopted_process_counts_as_the_one_of_its_slot() -> None:
-    system = System(numprocesses=2, detach=True)
-    pid = system.next_pid()
-    system.tell(ev.Adopted(pid, RECORD, age=50.0), START)
-    assert system.alive == {1: 2, 2: 1}
-    assert system.published.count("spawn") == 1
-    system.exit(pid, None, None)
-    system.group_empty(pid)
-    assert system.job.last_exit is not None
-    assert (system.job.last_exit.reason, system.job.last_exit.uptime) == ("unknown", 50.0)
+    job = job_of(numprocesses=2, detach=True)
+    book = play(job) >> ev.Adopted(7, RECORD, age=50.0) << ev.Adopt(7, RECORD)
+    book = book << ev.Publish("adopt", 7, {"os_pid": RECORD.os_pid})
+    book = up(book >> START << ev.CancelTimer(RETRY) << ev.Publish("start") << ev.Spawn(1, slot=1), 1)
+    book = book >> ev.Exited(7, None, None) << ev.Publish("exit", 7, ANY)
+    assert empties(book << terminate(7), 7) << ev.Spawn(2, slot=2)
+    assert job.last_exit is not None
+    assert (job.last_exit.reason, job.last_exit.uptime) == ("unknown", 50.0)
 
 
 def test_all_adopted_processes_are_stopped_also_committed_ones_and_two_of_one_slot() -> None:
@@ -596,26 +649,27 @@ def test_all_adopted_processes_are_stopped_also_committed_ones_and_two_of_one_sl
 
 @pytest.mark.parametrize("refused_first", [True, False])
 def test_what_can_not_be_ended_is_shown_and_left_behind_by_a_manager_that_stops(refused_first: bool) -> None:
-    system = System()
-    system.tell(START, STOP)
-    refusals = [ev.EndRefused(1, "not permitted", False), ev.EndRefused(1, "not permitted", True)]
-    system.tell(*refusals[: 1 + refused_first])
-    assert (system.job.state, system.job.reason) == (JobState.STOPPING, "process 1 can't be ended: not permitted")
-    assert not system.released
-    system.tell(ev.ManagerStopping())
-    if not refused_first:
-        assert not system.job.gone
-        system.tell(refusals[1])
-    assert system.released == {1}
-    assert system.job.gone
+    job = job_of()
+    book = stopped(started(job), 1) >> ev.EndRefused(1, "not permitted", False) << nothing
+    leaving: list[ev.Instruction] = [ev.CancelTimer(RETRY), ev.Publish("stop")]
+    if refused_first:
+        book = book >> ev.EndRefused(1, "not permitted", True) << nothing
+    assert book
+    assert (job.state, job.reason) == (JobState.STOPPING, "process 1 can't be ended: not permitted")
+    if refused_first:
+        assert book >> ev.ManagerStopping() << leaving << ev.Release(1)
+    else:
+        assert book >> ev.ManagerStopping() << leaving
+        assert not job.gone
+        assert book >> ev.EndRefused(1, "not permitted", True) << ev.Release(1)
+    assert job.gone
 
 
 def test_what_could_not_be_ended_is_replaced_once_it_ended_by_itself() -> None:
-    system = System()
-    system.tell(START, ev.RestartRequested(), ev.EndRefused(1, "not permitted", True))
-    system.exit(1)
-    system.group_empty(1)
-    assert (system.job.state, system.job.reason) == (JobState.RUNNING, None)
+    job = job_of()
+    book = started(job) >> ev.RestartRequested() << ev.Publish("restart") << ev.Publish("stop_pid", 1) << terminate(1)
+    assert up(ends(book >> ev.EndRefused(1, "not permitted", True), 1) << ev.Spawn(2, 1), 2)
+    assert (job.state, job.reason) == (JobState.RUNNING, None)
 
 
 @pytest.mark.parametrize(
@@ -754,3 +808,14 @@ def test_the_story_of_a_job_is_bounded_and_shows_no_secrets() -> None:
         system.tell(ev.Committed(pid, 0, {"TOKEN": "secret"}))
     assert len(system.job.story) == STORY
     assert "secret" not in system.job.history()
+
+
+def test_a_stop_of_a_process_that_is_gone_means_nothing() -> None:
+    book = started(job_of()) >> ev.ProcessStopRequested(7) << nothing >> ev.EndRefused(7, "gone", False) << nothing
+    assert book >> ev.EndRefused(1, "it was not asked to end", False) << nothing
+
+
+def test_a_signal_without_a_name_is_given_by_its_number() -> None:
+    job = job_of()
+    assert started(job) >> ev.Exited(1, 0, 60) << ev.Publish("exit", 1, ANY) << terminate(1)
+    assert "killed by signal 60" in job.why

@@ -225,7 +225,7 @@ def test_no_descriptors_left_is_a_reason_and_loses_none_at_any_point(settings: d
 
 
 @row("PROC-05")
-@pytest.mark.expects_errors("default.j can't be started: no descriptors are left", "fds are gone")
+@pytest.mark.expects_errors("default.j can't be started: out of descriptors", "fds are gone")
 def test_a_job_starts_once_there_are_descriptors_again() -> None:
     recording = Recording()
     config = ProcessConfig("j", "/bin/sleep 1000", redirect_output=["a", "b"], backoff=0)
@@ -242,7 +242,7 @@ def test_a_job_starts_once_there_are_descriptors_again() -> None:
 
 @row("PROC-05")
 @needs_root
-@pytest.mark.expects_errors("default.j can't be started: the system starts no more processes")
+@pytest.mark.expects_errors("default.j can't be started: the system can't start more processes")
 @pytest.mark.parametrize("streams", [[], ["x"]], ids=["direct", "by the stub"])
 def test_the_process_limit_of_a_user_is_a_reason(streams: list[str]) -> None:
     recording = Recording()

@@ -4,6 +4,8 @@ import asyncio
 import contextlib
 import fcntl
 import os
+import subprocess
+import sys
 import time
 
 import pytest
@@ -12,6 +14,7 @@ from gaffer.errors import ProcessError
 from gaffer.streams import pipes
 from gaffer.streams.pipes import INPUT_LIMIT, Input, Output, Pace, Retention
 from gaffer.streams.rings import Ring
+from support.needs import needs_linux
 from support.poll import eventually_async
 
 KIB = 1024
@@ -160,3 +163,38 @@ def _refuses(stream: Input, reason: str) -> bool:
     except ProcessError as error:
         return error.reason == reason
     return False
+
+
+WITHOUT_MEMORY = """
+import asyncio, os, re, resource
+from pathlib import Path
+from gaffer.streams.pipes import Output
+from gaffer.streams.rings import READ_SIZE, Ring
+
+async def main():
+    reader, writer = os.pipe()
+    os.set_blocking(reader, False)
+    ring = Ring()
+    output = Output(asyncio.get_running_loop(), reader, ring)
+    os.write(writer, b"x" * 1000)
+    os.close(writer)
+    size = int(re.search(r"VmSize:\\s*([0-9]+)", Path("/proc/self/status").read_text())[1]) * 1024
+    resource.setrlimit(resource.RLIMIT_AS, (size, resource.RLIM_INFINITY))
+    used = []
+    try:
+        while True:
+            used.append(bytes(READ_SIZE))
+    except MemoryError:
+        output.read_available()
+        output.read_available()  # its end
+    resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    print(ring.end, ring.closed)
+
+asyncio.run(main())
+"""
+
+
+@needs_linux
+def test_a_pipe_is_read_to_its_end_without_memory() -> None:
+    done = subprocess.run([sys.executable, "-c", WITHOUT_MEMORY], capture_output=True, text=True, timeout=30)
+    assert (done.stdout, done.stderr) == ("1000 True\n", "")

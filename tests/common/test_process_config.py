@@ -231,3 +231,75 @@ def test_fixed_ports(port: str, slot: int, expected: int | None) -> None:
 )
 def test_endpoints(settings: dict[str, Any], expected: list[tuple[str, int]]) -> None:
     assert ProcessConfig("j", "true", **settings).endpoints_of(7000 if settings else None) == expected
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("numprocesses", "three"),
+        ("args", 5),
+        ("args", ["a", True]),
+        ("args", "'open"),
+        ("log_max_bytes", "10 bananas"),
+        ("log_max_bytes", 1.5),
+        ("uid", True),
+        ("uid", 2**32),
+        ("flapping", "1 2 3 4 5"),
+        ("flapping", 7),
+        ("custom_streams", ["in", "in"]),
+        ("custom_streams", ["stdin"]),
+    ],
+)
+def test_a_value_of_another_kind_is_a_mistake_at_its_setting(setting: str, value: Any) -> None:
+    with pytest.raises(ConfigError) as raised:
+        ProcessConfig.from_dict({"name": "web", "cmd": "true", setting: value}, lax=True)
+    assert f"$.{setting}" in {problem.path.partition("[")[0] for problem in raised.value.problems}
+
+
+def test_a_copy_takes_only_settings_that_exist() -> None:
+    config = ProcessConfig("web", "true")
+    assert config.replace(numprocesses=2).numprocesses == 2
+    with pytest.raises(TypeError, match="no setting 'procs'"):
+        config.replace(procs=2)
+    assert list(config) == list(PROCESS_KEYS)
+
+
+def test_what_is_empty_in_a_file_is_not_set() -> None:
+    empty = {
+        "name": "web",
+        "cmd": "true",
+        "flapping": " ",
+        "endpoints": "",
+        "args": None,
+        "uid": "",
+        "custom_streams": None,
+    }
+    config = ProcessConfig.from_dict(empty, lax=True)
+    assert (config.flapping, config.endpoints, config.args, config.uid, config.custom_streams) == (
+        None,
+        None,
+        (),
+        None,
+        (),
+    )
+    assert ProcessConfig.from_dict({"name": "web", "cmd": "true", "endpoints": "none"}, lax=True).endpoints == ()
+
+
+@pytest.mark.parametrize(("port", "expected"), [("8080", 8080), ("0", None), ("65536", None), ("http", None)])
+def test_a_port_in_the_environment_is_that_of_every_process(port: str, expected: int | None) -> None:
+    config = ProcessConfig("web", "true", port="9000", env={"PORT": port})
+    assert [config.port_of(slot) for slot in (1, 2)] == [expected, expected]
+
+
+@pytest.mark.parametrize(
+    ("settings", "path"),
+    [
+        ({"custom_channels": [1, -1]}, "$.custom_channels[1]"),
+        ({"custom_channels": [object()]}, "$.custom_channels[0]"),
+        ({"custom_streams": ["a"], "redirect_output": ["a"]}, "$.custom_streams"),
+    ],
+)
+def test_streams_that_can_not_be_told_apart_or_opened_are_mistakes(settings: dict[str, Any], path: str) -> None:
+    with pytest.raises(ConfigError) as raised:
+        ProcessConfig("web", "true", **settings)
+    assert [problem.path for problem in raised.value.problems] == [path]

@@ -11,7 +11,7 @@ from gaffer import http_handler
 from gaffer.errors import BadRequest
 from gaffer.http.access import Scope
 from gaffer.http.base import Handler
-from gaffer.http.routes import PUBLIC, Open, Route, RouteTable
+from gaffer.http.routes import PUBLIC, Open, Route, RouteTable, example_paths
 
 PATTERNS = [
     "/",
@@ -157,3 +157,10 @@ def test_the_nodes_table_is_consistent_and_only_ping_is_public() -> None:
         if method != "GET" and scope is Scope.READ and "{resource}" not in entry.pattern
     }
     assert writing == {}, "a method that changes something needs more than `read`"
+
+
+def test_the_example_paths_of_a_pattern_are_matched_by_it() -> None:
+    table = RouteTable([route("/jobs/{sid}/{pid:digits}")])
+    paths = list(example_paths("/jobs/{sid}/{pid:digits}"))
+    assert paths == ["/jobs/1/1", "/jobs/x/1"]
+    assert all(table.match(path) for path in paths)

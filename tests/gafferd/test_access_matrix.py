@@ -215,7 +215,7 @@ def refused_callers(gate: Gate, route: Route, method: str) -> Iterator[tuple[str
     yield "a rebound name", {"Host": "evil.example.com"}, body, FORBIDDEN_HOST
     yield "a wrong key", gate.key("wrong"), body, AUTH_REQUIRED
     for type_ in ("text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x", ""):
-        if mutates and not (route.takes_text and type_ == "text/plain"):
+        if mutates and not (route.accepts_text and type_ == "text/plain"):
             headers = gate.page(**logged_in, **({"Content-Type": type_} if type_ else {}))
             yield f"a form of type {type_!r}", headers, body, UNSUPPORTED
     if isinstance(scope, Open):

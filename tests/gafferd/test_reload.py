@@ -150,3 +150,8 @@ def test_a_job_that_was_kept_stopped_starts_with_the_reload(node: tuple[Manager,
     assert manager.info("a")["active"], "`start` is about loading"
     reload(jobs, file, "[process:d]\ncmd = sleep 1000\n")
     assert manager.info("d")["active"]
+
+
+def test_a_change_is_shown_by_the_name_of_its_job() -> None:
+    (change,) = plan({}, {DB: config("db")}, set())
+    assert change.to_dict() == {"job": "shop.db", "action": "add"}

@@ -45,6 +45,7 @@ Judges
 - `poll`: wait for a condition, with a deadline
 - `history`: what clients were told of nodes, held against what became of the nodes
 - `fuzzing`: hooks of schemathesis
+- `playbook`: events and instructions of a state machine, in order
 
 Plugins of pytest, and what runs above it
 

@@ -1,4 +1,4 @@
-"""Gaffer: launch, watch and control jobs on many machines. This package is the framework the rest is built on."""
+"""Gaffer: launch, supervise and control jobs on many machines. This package is the framework."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +12,7 @@ from gaffer.runtime.version import __version__, version_info
 
 
 def __getattr__(name: str) -> Any:
-    # Imported when asked for: the manager takes a tenth of a second, which a command-line tool need not wait for.
+    # Imported on first use: the manager takes a tenth of a second, which command-line tools should not wait for.
     if name == "Manager":
         from gaffer.manager import Manager
 

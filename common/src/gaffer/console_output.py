@@ -1,6 +1,6 @@
-"""Shows on the console what happens to processes and what they write (MISC-CO rows).
+"""ConsoleOutput: an application that prints process events and output to the console.
 
-A line is `HH:MM:SS name | text`.
+Each line is `HH:MM:SS name | text`.
 """
 
 import asyncio
@@ -29,52 +29,52 @@ _CODES = {
 }
 
 GAFFER_COLORS = tuple(_CODES)
-"""The names of the colours, in the order in which templates get them."""
+"""The names of the colours, in the order in which jobs are assigned them."""
 
-_LAST_WORDS = 1.5  # seconds that the last lines have to get out when the manager stops
+_FLUSH_TIMEOUT = 1.5  # seconds allowed for printing the last lines when the manager stops
 
 
 def wants_color(stream: TextIO) -> bool:
-    """Whether colours may be written: to a terminal, and without NO_COLOR in the environment."""
+    """Return whether to use colours: `stream` is a terminal, and NO_COLOR is not set in the environment."""
     return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
 class Color:
-    """Puts text into ANSI colours; use `colored`."""
+    """Text in ANSI colours; prefer `colored`."""
 
     def output(self, color_name: str, lines: str | Iterable[str]) -> str:
-        """`lines`, a text or several that become lines of one, in a colour; raises BadValue for an unknown colour."""
+        """Return `lines`, a string or several to join with newlines, in a colour; BadValue for an unknown colour."""
         if color_name not in _CODES:
             raise BadValue(
-                f"there is no colour {color_name!r}",
+                f"unknown colour {color_name!r}",
                 reason="bad_color",
-                hint=did_you_mean(color_name, GAFFER_COLORS) or f"the colours are {', '.join(GAFFER_COLORS)}",
+                hint=did_you_mean(color_name, GAFFER_COLORS) or f"choose one of {', '.join(GAFFER_COLORS)}",
             )
         text = lines if isinstance(lines, str) else "\n".join(lines)
         return f"{_CODES[color_name]}{text}{RESET}"
 
 
 def colored(name_of_color: str, lines: str | Iterable[str]) -> str:
-    """`lines`, a text or several that become lines of one, in one of GAFFER_COLORS; BadValue for another colour."""
+    """Return `lines`, a string or several to join with newlines, in one of GAFFER_COLORS; BadValue for others."""
     return Color().output(name_of_color, lines)
 
 
 def status_bar(s: str) -> str:
-    """`s` in bright white on black."""
+    """Return `s` in bright white on black."""
     return f"\x1b[1;37;40m{s}{RESET}"
 
 
 class ConsoleOutput:
     """An application that prints the events of a manager and the redirected output of its processes.
 
-    colorize: each template gets a colour of its own; whether the stream takes colours is up to the caller.
-    output_streams: print the output of processes, not only events. actions: the events to print, DEFAULT_ACTIONS when
-    None, `["."]` for all. stream: where to print, sys.stdout when None. on_broken: called on the loop when that
-    can't be written to any more. align: align the names, which the default does on a terminal only; elsewhere to the
-    right, so that `name | text` can be searched for. numbered: name a process `name.SLOT` where its job has several.
+    colorize: give each job its own colour, whether or not the stream supports colours. output_streams: print the output
+    of processes, not only events. actions: the events to print, DEFAULT_ACTIONS when None, `["."]` for all. stream:
+    where to print, sys.stdout when None. on_broken: called on the loop when the stream can no longer be written to.
+    align: pad the names to equal width, by default on a terminal only; elsewhere names are right-aligned, so that
+    `name | text` can be searched for. numbered: label a process `name.SLOT` if its job has several.
 
-    Printing never holds processes back: of what they write faster than the console takes it, the oldest is skipped,
-    and a line says how much.
+    Printing never slows processes down: when they write faster than the console accepts, the oldest output is skipped
+    and a line reports how much.
     """
 
     DEFAULT_ACTIONS = ["start", "stop", "spawn", "reap", "exit", "stop_pid"]  # noqa: RUF012 (documented as a list)
@@ -104,10 +104,10 @@ class ConsoleOutput:
         self._due: deque[ProcessOutput] = deque()
         self._news = asyncio.Event()
         self._pump: asyncio.Task[None] | None = None
-        self._skipped = 0  # lines about events for which there was no room
+        self._skipped = 0  # event lines dropped because the queue was full
 
     def start(self, loop: asyncio.AbstractEventLoop, manager: "Manager") -> None:
-        """Print from now on; of running processes also what they wrote earlier, as far as it is still there."""
+        """Start printing, beginning with the output of running processes that is still buffered."""
         stream = sys.stdout if self._stream is None else self._stream
         self._manager = manager
         terminal = stream.isatty()
@@ -129,18 +129,18 @@ class ConsoleOutput:
             manager.on_spawn(self._follow)
 
     async def stop(self) -> None:
-        """Print what is left, as far as the console takes it in time."""
+        """Print what is left, waiting at most 1.5 seconds for the console."""
         if self._printer is None:
             return
         self._detach()
         ending = asyncio.ensure_future(self._end(self._printer))
-        _, late = await asyncio.wait([ending], timeout=_LAST_WORDS)
+        _, late = await asyncio.wait([ending], timeout=_FLUSH_TIMEOUT)
         if late:
             ending.cancel()
             await asyncio.wait([ending])
 
     def restart(self) -> None:
-        """Nothing to do: it goes on printing."""
+        """Do nothing; printing continues."""
 
     async def _end(self, printer: Printer) -> None:
         if self._pump is not None:
@@ -163,7 +163,7 @@ class ConsoleOutput:
 
     def _on_event(self, evtype: str, message: Any = None, *_: object) -> None:
         if "." in self.actions and evtype.startswith(("proc.", "job.")):
-            return  # it came under its short name already
+            return  # already printed under its short name
         event = message if isinstance(message, dict) else {}
         kind = evtype.rpartition(".")[2]
         label = self._labels.of(str(event.get("name", "gaffer")), event.get("slot", 0))
@@ -192,7 +192,7 @@ class ConsoleOutput:
         self._labels.reserve(process.name, process.config.numprocesses)
         label = self._labels.of(process.name, process.slot)
         output = self._outputs[process.pid] = ProcessOutput(process, label)
-        # What it writes is shown below the line that announces it.
+        # Hold its output back until the line that announces it is printed.
         output.held = bool({"spawn", "."} & set(self.actions)) if held is None else held
         for stream in output.streams:
             stream.ring.watch(lambda: self._mark(output))
@@ -223,7 +223,7 @@ class ConsoleOutput:
 
 
 class _Labels:
-    """The names in front of lines, each template in its colour."""
+    """The names at the start of lines, each job's in its own colour."""
 
     def __init__(
         self,
@@ -242,12 +242,12 @@ class _Labels:
         self._width = 0
 
     def reserve(self, name: str, processes: int) -> None:
-        """Number the processes of `name` when there are several, and make room for their labels."""
+        """Number the processes of `name` if there are several, and make room for their labels."""
         self._highest[name] = max(processes, self._highest.get(name, 0))
         self.of(name, processes)
 
     def of(self, name: str, slot: int = 0) -> str:
-        """`name |`, or `name.SLOT |` for one of several processes, padded to the longest label so far."""
+        """Return `name |`, or `name.SLOT |` for one of several processes, padded to the longest label so far."""
         color = self._colors.setdefault(name, GAFFER_COLORS[len(self._colors) % len(GAFFER_COLORS)])
         self._highest[name] = max(slot, self._highest.get(name, 0))
         label = f"{name}.{slot}" if self._numbered and slot and self._highest[name] > 1 else name

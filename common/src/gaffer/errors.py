@@ -1,27 +1,27 @@
-"""The error tree. Every error carries a code and an HTTP status and turns itself into the error body."""
+"""The error hierarchy. Every error has a code and an HTTP status, and can be converted to an error body."""
 
 from typing import Any
 
 import msgspec
 
 QUOTED = 100
-"""Characters of a value that an error quotes."""
+"""The maximum number of characters of a value that an error quotes."""
 
 
 def quoted(value: Any) -> str:
-    """A value as errors quote it: its repr, without the middle of a long one."""
+    """Return the repr of `value` for an error message, with the middle of a long one left out."""
     try:
         text = repr(value)
-    except ValueError:  # it holds an integer with more digits than Python converts
+    except ValueError:  # an integer with more digits than Python converts
         return f"a {type(value).__name__} with a number that is too large"
     return text if len(text) <= QUOTED else f"{text[: QUOTED // 2]}...{text[-QUOTED // 2 :]}"
 
 
 class GafferError(Exception):
-    """Base of all errors Gaffer raises on purpose.
+    """Base class of all errors that Gaffer raises on purpose.
 
-    `reason` is a stable code for programs, `errno` the HTTP status, `message` a human-readable sentence, `path` the
-    place in the input (`$.jobs[0].cmd`) and `hint` what to do next.
+    `reason` is a stable code for programs, `errno` the HTTP status, `message` a human-readable message, `path` the
+    location in the input (`$.jobs[0].cmd`) and `hint` what to do about it.
     """
 
     errno: int = 500
@@ -44,7 +44,7 @@ class GafferError(Exception):
         super().__init__(self.message)
 
     def to_dict(self) -> dict[str, Any]:
-        """The body of an error answer: `error`, `errno`, `message`, `path`, `hint`."""
+        """Return the body of an error response: `error`, `errno`, `message`, `path`, `hint`."""
         return {
             "error": self.reason,
             "errno": self.errno,
@@ -54,19 +54,19 @@ class GafferError(Exception):
         }
 
     def to_json(self) -> bytes:
-        """`to_dict()` as JSON."""
+        """Return `to_dict()` as JSON."""
         return msgspec.json.encode(self.to_dict())
 
 
 class BadRequest(GafferError):
-    """The input is wrong and nothing was changed."""
+    """Invalid input; nothing was changed."""
 
     errno = 400
     reason = "bad_request"
 
 
 class ConfigError(BadRequest, ValueError):
-    """One or more settings are wrong; `problems` holds every mistake that was found, the first one is shown."""
+    """One or more invalid settings; `problems` lists all that were found, and the message describes the first."""
 
     def __init__(self, problems: "list[Problem]") -> None:
         self.problems = problems
@@ -82,7 +82,7 @@ class ConfigError(BadRequest, ValueError):
 
 
 class InvalidValue(Exception):
-    """A value does not fit its rule."""
+    """A value that violates its rule."""
 
     def __init__(self, message: str, hint: str | None = None, path: str = "") -> None:
         super().__init__(message)
@@ -92,13 +92,13 @@ class InvalidValue(Exception):
 
 
 class BadValue(BadRequest, ValueError):
-    """An argument makes no sense: a signal (`bad_signal`), a count (`bad_operation`)."""
+    """An invalid argument, such as a signal (`bad_signal`) or a count (`bad_operation`)."""
 
     reason = "bad_value"
 
 
 class Problem(msgspec.Struct, frozen=True):
-    """One mistake in a configuration: where it is (`$.cmd`), what is wrong, what to do."""
+    """One mistake in a configuration: its location (`$.cmd`), what is wrong, and how to mend it."""
 
     path: str
     message: str
@@ -106,7 +106,7 @@ class Problem(msgspec.Struct, frozen=True):
 
 
 class ProcessError(GafferError):
-    """An operation on a job or a process failed: `ProcessError(404, "stream_not_found")`."""
+    """A failed operation on a job or a process, such as `ProcessError(404, "stream_not_found")`."""
 
     def __init__(
         self,
@@ -121,11 +121,11 @@ class ProcessError(GafferError):
 
 
 class NotRedirected(ProcessError, OSError):  # type: ignore[misc]  # `errno` is the HTTP status here too
-    """A stream that the job's settings don't redirect was to be read or written."""
+    """An attempt to read or write a stream that the job does not redirect."""
 
 
 class ProcessNotFound(ProcessError):
-    """No such session, job or process."""
+    """An unknown session, job or process."""
 
     errno = 404
     reason = "not_found"
@@ -135,7 +135,7 @@ class ProcessNotFound(ProcessError):
 
 
 class ProcessConflict(ProcessError, KeyError):
-    """The session already has a job of that name."""
+    """A job that already exists in the session."""
 
     errno = 409
     reason = "process_conflict"
@@ -147,7 +147,7 @@ class ProcessConflict(ProcessError, KeyError):
 
 
 class ManagerStopping(ProcessError):
-    """The manager is stopping and accepts no more commands."""
+    """A command for a manager that is stopping and accepts no more commands."""
 
     errno = 503
     reason = "stopping"
@@ -157,54 +157,54 @@ class ManagerStopping(ProcessError):
 
 
 class NodeDraining(ProcessError):
-    """The node is out of service and starts no processes."""
+    """A command for a node that is out of service and starts no processes."""
 
     errno = 503
     reason = "draining"
 
     def __init__(self) -> None:
         super().__init__(
-            None, None, "the node is drained: it starts no processes", hint="`DELETE /drain` puts it back into service"
+            None, None, "the node is drained: it starts no processes", hint="put it back into service: `DELETE /drain`"
         )
 
 
 class StartFailed(GafferError):
-    """A program could not be started; `reason` is the code (`program_not_found`, `not_executable`, `bad_cwd`...)."""
+    """A program that could not be started; `reason` says why (`program_not_found`, `not_executable`, `bad_cwd`...)."""
 
     errno = 400
     reason = "start_failed"
 
 
 class TopicError(GafferError):
-    """A subscription names a topic that does not exist."""
+    """A subscription to an unknown topic."""
 
     errno = 400
     reason = "bad_topic"
 
 
 class CommandError(GafferError):
-    """A command sent over a websocket is malformed."""
+    """A malformed command on a websocket."""
 
     errno = 400
     reason = "bad_command"
 
 
 class CommandNotFound(CommandError):
-    """A command sent over a websocket does not exist."""
+    """An unknown command on a websocket."""
 
     errno = 404
     reason = "command_not_found"
 
 
 class AlreadyRead(GafferError):
-    """A stream that can be read once is being read already."""
+    """A second reader of a stream that allows only one."""
 
     errno = 403
     reason = "already_read"
 
 
 def did_you_mean(word: str, known: tuple[str, ...] | list[str]) -> str | None:
-    """A hint that names the known word nearest to `word`, or None."""
+    """Return a hint with the known word nearest to `word`, or None."""
     import difflib  # late: only mistakes need it
 
     if len(word) > QUOTED:

@@ -1,7 +1,7 @@
-"""Publish and subscribe: EventEmitter (EMT rows).
+"""Publish and subscribe: EventEmitter.
 
-Patterns are dotted prefixes: `a` receives `a` and `a.b`, `.` receives all. A record has one name and may have aliases;
-a subscription gets a record at most once, under its name, or under the first alias that its pattern names.
+Patterns are dotted prefixes: `a` matches `a` and `a.b`, `.` matches everything. An event has one name and may have
+aliases; a subscription receives an event at most once, under its name or under the first alias that matches.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ log = logging.getLogger("gaffer.events")
 
 Listener = Callable[..., Any]
 
-QUEUE_LIMIT = 10_000  # records that wait for delivery; the oldest is dropped (EMT-16)
+QUEUE_LIMIT = 10_000  # events waiting for delivery; when full, the oldest is dropped (EMT-16)
 
 
 class _Subscription(NamedTuple):
@@ -30,7 +30,7 @@ class _Subscription(NamedTuple):
 
 
 class EventEmitter:
-    """A thread-safe hub of events: published from any thread, delivered on the loop, in order, to `history` too."""
+    """A thread-safe event hub: any thread may publish; listeners and `history` get the events in order, on the loop."""
 
     def __init__(
         self,
@@ -46,23 +46,23 @@ class EventEmitter:
         self._by_pattern: dict[str, list[_Subscription]] = {}
         self._scheduled: asyncio.Handle | None = None
         self._closed = False
-        self.dropped = 0  # records that were overtaken before delivery
+        self.dropped = 0  # events dropped before delivery
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop:
-        """The loop that listeners are called on; the default loop when none was given."""
+        """The loop on which listeners are called; the default loop if none was given."""
         if self._loop is None:
             self._loop = Loop.default_loop()
         return self._loop
 
     def publish(self, evtype: str, *args: Any, **kwargs: Any) -> None:
-        """Emit `evtype`; returns at once, listeners are called later as `listener(evtype, *args, **kwargs)`."""
+        """Emit `evtype` and return at once; listeners are called later as `listener(evtype, *args, **kwargs)`."""
         self.publish_record((normal(evtype),), lambda _: (args, kwargs))
 
     def publish_record(self, names: tuple[str, ...], arguments: Callable[[str], Arguments]) -> None:
-        """Emit one record under its name and aliases, none of which ends with a dot; see Event.
+        """Emit one event under its name and aliases, none of which ends with a dot; see Event.
 
-        `arguments` is called later, once for each listener and reader; its result must not depend on changing state.
+        `arguments` is called later, once for each listener and reader; its result must not depend on mutable state.
         """
         record = Event(names, arguments)
         with self._lock:
@@ -91,7 +91,7 @@ class EventEmitter:
         self.subscribe(evtype, listener, once=True)
 
     def unsubscribe(self, evtype: str, listener: Listener, once: bool = False) -> None:
-        """Undo the `subscribe` with the same arguments; unknown ones are ignored."""
+        """Undo the `subscribe` call with the same arguments; unknown listeners are ignored."""
         self._remove(_Subscription(normal(evtype), listener, once))
 
     def unsubscribe_once(self, evtype: str, listener: Listener) -> None:
@@ -117,7 +117,7 @@ class EventEmitter:
             self._history.close()
 
     def reopen(self) -> None:
-        """Undo `close`; listeners that subscribed since then receive later events."""
+        """Undo `close`; listeners subscribed since then receive later events."""
         with self._lock:
             self._closed = False
         if self._history is not None:
@@ -160,7 +160,7 @@ class EventEmitter:
 
 
 def _call(listener: Listener, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-    # Listeners are foreign code: one that raises must not keep the event from the others (EMT-15).
+    # Listeners are foreign code: an exception in one must not prevent delivery to the others (EMT-15).
     try:
         listener(name, *args, **kwargs)
     except Exception:

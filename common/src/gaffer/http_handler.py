@@ -1,4 +1,4 @@
-"""The HttpHandler application: controls a manager over HTTP on several endpoints (APP-06 to APP-08)."""
+"""HttpHandler: an application that serves the HTTP API of a manager on one or more endpoints."""
 
 import asyncio
 import os
@@ -50,24 +50,24 @@ ROUTES = [
     *websockets.ROUTES,
     *channel.ROUTES,
 ]
-"""Every route of the node: what is routed, documented and tested for authorization."""
+"""All routes of a node; the router, the reference and the authorization tests use this table."""
 
 _GOING_AWAY = 1001  # RFC 6455 section 7.4.1
 _NO_PATH_OF_THE_API = "/no-path-of-the-api/1/x"
 _WSGI_THREADS = 8
-_FEED_TIMEOUT = 1.0  # seconds that clients have to take the last of their feeds
+_FEED_TIMEOUT = 1.0  # seconds allowed for sending the last data of feeds
 
 
 class HttpHandler:
-    """An application that serves the HTTP API of the manager it is started with.
+    """An application that serves the HTTP API of its manager.
 
-    endpoints: where to listen, `HttpEndpoint()` alone when none is given. handlers: Tornado rules `(pattern, handler[,
-    kwargs])` for paths the API doesn't have; the handler may be a WSGI application, which runs in threads and sees
-    the whole path. They pass the same access rules as the API: reading needs the scope `read`, anything else `control`.
-    routes: more of the API, for the route table. access: who may do what; the manager's own user and root on this host
-    when not given. lookupds: the entries of /health for lookup servers. limits: of requests and connections. Other
-    settings go to the Tornado application. Raises TypeError for other endpoints and handlers, and ValueError for the
-    pattern of a handler that would never be called, because the API has its paths.
+    endpoints: where to listen, by default `[HttpEndpoint()]`. handlers: Tornado rules `(pattern, handler[, kwargs])`
+    for paths outside the API; a handler may be a WSGI application, which runs in threads and gets the whole path. The
+    access rules of the API apply to them: reading requires the scope `read`, anything else `control`. routes:
+    additional API routes. access: the access policy, by default only the manager's own user and root on this host.
+    lookupds: returns the lookup servers' entries of /health. limits: limits on requests and connections. Other settings
+    are passed to the Tornado application. Raises TypeError for invalid endpoints or handlers, and ValueError for a
+    handler that would never be called because its pattern matches only paths of the API.
     """
 
     def __init__(
@@ -101,11 +101,11 @@ class HttpHandler:
 
     @property
     def addresses(self) -> list[str]:
-        """The URLs it listens on, `http://127.0.0.1:43211` or `unix:/path`; empty unless started."""
+        """The URLs it listens on, such as `http://127.0.0.1:43211` or `unix:/path`; empty unless started."""
         return list(self._listeners.addresses) if self._listeners is not None else []
 
     def start(self, loop: asyncio.AbstractEventLoop, manager: "Manager") -> None:
-        """Listen; raises GafferError when an endpoint can't be used. Called inside the running loop."""
+        """Start listening; call it on the running loop. Raises GafferError if an endpoint can't be used."""
         self._application = NodeApplication(
             self._routes,
             self._policy,
@@ -121,7 +121,7 @@ class HttpHandler:
         self._listeners = listeners
 
     async def leave(self) -> None:
-        """Let the feeds end: no more output will come."""
+        """End the feeds once their last data is sent, after 1 second at the latest."""
         if self._application is not None:
             await self._application.end_feeds(_FEED_TIMEOUT)
 
@@ -161,7 +161,7 @@ def _check_endpoints(endpoints: Any) -> None:
 
 
 def _check_handlers(handlers: Sequence[Any], routes: Sequence[Route]) -> None:
-    """Raise for rules of another form, and for patterns that match paths of the API and not any other path, too."""
+    """Raise TypeError for malformed rules, ValueError for patterns that match paths of the API but not any path."""
     for rule in handlers:
         if isinstance(rule, str) or not isinstance(rule, Sequence) or not 2 <= len(rule) <= 4:
             raise TypeError(f"expected a rule (pattern, handler[, kwargs]), got {rule!r}")
@@ -170,13 +170,13 @@ def _check_handlers(handlers: Sequence[Any], routes: Sequence[Route]) -> None:
         for route in routes:
             if any(re.fullmatch(rule[0], path) for path in example_paths(route.pattern)):
                 raise ValueError(
-                    f"the handler for {rule[0]!r} would never be called: the API answers {route.pattern}; "
-                    "choose a path that the API does not have"
+                    f"the handler for {rule[0]!r} would never be called: it is shadowed by the API's {route.pattern}; "
+                    "choose a path outside the API"
                 )
 
 
 class _OpenSocket:
-    """A websocket of an embedder among the feeds of the application, which end when the manager stops."""
+    """A websocket of the embedding program, ended like the application's own feeds when the manager stops."""
 
     def __init__(self, handler: WebSocketHandler) -> None:
         self.finished: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -184,11 +184,11 @@ class _OpenSocket:
 
     def end(self) -> None:
         """Begin the closing handshake."""
-        self._handler.close(_GOING_AWAY, "the node stops")
+        self._handler.close(_GOING_AWAY, "the node is stopping")
 
 
 def _lasting(handler: type[WebSocketHandler]) -> type[WebSocketHandler]:
-    """The handler; its open websockets are among the feeds of the application."""
+    """Return a subclass of `handler` that registers its open websockets as feeds of the application."""
 
     class Lasting(handler):  # type: ignore[misc,valid-type]
         _gaffer_socket: _OpenSocket | None = None

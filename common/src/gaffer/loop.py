@@ -1,4 +1,4 @@
-"""The event loop: asyncio on uvloop where that is installed, plain asyncio elsewhere (MISC-TP-13)."""
+"""The event loop: uvloop where it is installed, plain asyncio elsewhere."""
 
 import asyncio
 import time
@@ -11,7 +11,7 @@ try:
 except ImportError:
     uvloop = None  # type: ignore[assignment]
 
-# Loops that are in `run` and therefore end with their last manager; a loop that is run otherwise is not ours to stop.
+# Loops that `run` runs, which end with their last manager; loops run in another way are not ours to stop.
 _running: set[asyncio.AbstractEventLoop] = set()
 
 _MEMORY_PAUSE = 0.02  # seconds
@@ -20,7 +20,7 @@ KINDS = ("auto", "uvloop", "asyncio")
 
 
 class _Runnable:
-    """Adds `run()`, the name the documentation uses for running a loop until it is stopped."""
+    """Mixin that adds `run()`, the documented way to run a loop until it is stopped."""
 
     def run(self) -> None:
         """Run until `stop()`, or until the last manager on this loop has stopped."""
@@ -38,13 +38,13 @@ if uvloop is not None:
 
 
 def new_loop(kind: str = "auto") -> asyncio.AbstractEventLoop:
-    """Make a loop of `kind`: `auto`, `uvloop` or `asyncio`; raises BadRequest for another one or a missing uvloop."""
+    """Return a new loop of `kind` `auto`, `uvloop` or `asyncio`; BadRequest if unknown or uvloop is missing."""
     if kind not in KINDS:
-        raise BadRequest(f"there is no loop {kind!r}", reason="bad_loop", hint="choose auto, uvloop or asyncio")
+        raise BadRequest(f"unknown loop {kind!r}", reason="bad_loop", hint="choose auto, uvloop or asyncio")
     if kind == "asyncio" or (kind == "auto" and uvloop is None):
         return AsyncioLoop()
     if uvloop is None:
-        raise BadRequest("uvloop is not installed", reason="bad_loop", hint="pip install uvloop, or choose asyncio")
+        raise BadRequest("uvloop is not installed", reason="bad_loop", hint="install uvloop, or choose asyncio")
     return UvLoop()
 
 
@@ -59,29 +59,29 @@ def run(loop: asyncio.AbstractEventLoop) -> None:
 
 
 def end(loop: asyncio.AbstractEventLoop) -> None:
-    """The last manager on `loop` has stopped: end `run`."""
+    """End `run`, because the last manager on `loop` has stopped."""
     if loop in _running:
         loop.stop()
 
 
 class Loop:
-    """Stands for `pyuv.Loop` of the original documentation."""
+    """Counterpart of `pyuv.Loop` in the documentation of gaffer 0.5."""
 
     _default: ClassVar[asyncio.AbstractEventLoop | None] = None
 
     @classmethod
     def default_loop(cls) -> asyncio.AbstractEventLoop:
-        """The loop that managers share when none is given; made anew once it was closed."""
+        """Return the loop that managers share by default; a new one if it was closed."""
         if cls._default is None or cls._default.is_closed():
             cls._default = new_loop()
         return cls._default
 
 
 def spare_memory(loop: asyncio.AbstractEventLoop) -> None:
-    """Slow the loop of a daemon down while there is no memory.
+    """Slow down the loop of a daemon while memory is exhausted.
 
     A callback that runs out of memory is often due again at once: it would use all CPU time and
-    fill the disk with its log.
+    fill the disk with log messages.
     """
     loop.set_exception_handler(_handle_error)
 

@@ -1,7 +1,7 @@
-"""The manager: keeps jobs and their processes alive, and starts applications that watch and control them.
+"""The manager: supervises jobs and their processes, and runs the applications that watch and control them.
 
-Public methods may be called from any thread, before the loop runs as well as while it runs. They take a lock, run the
-pure state machines, queue instructions for the loop, and return at once.
+Public methods may be called from any thread, before the loop runs or while it runs. They acquire a lock, run the pure
+state machines, queue instructions for the loop, and return at once.
 """
 
 import asyncio
@@ -44,16 +44,17 @@ StatsOfJobs = list[dict[str, Any]]
 
 
 class Manager(LegacyNames):
-    """Maintains processes. Raises ProcessNotFound (404) for unknown names and pids, ManagerStopping (503) after stop().
+    """A supervisor of jobs. Methods raise ProcessNotFound (404) for unknown names and pids, ManagerStopping (503) after
+    stop().
 
     `subreaper` makes this OS process adopt orphaned descendants (a process-wide setting); `cgroup` is the directory of
-    a control group to divide among the processes, see gaffer.processes.cgroups; `capture_all` captures the output of
-    every job, redirected or not; captured output also goes to files in `log_dir`; `recorder` is notified of every
-    process; `endpoint_host` is the address that announced endpoints carry; `node_id` marks the processes so that they
-    can be found again; `detached` are the processes that an earlier manager left running, which their jobs count
-    again once they are loaded.
+    a control group under which each process gets its own, see gaffer.processes.cgroups; `capture_all` captures the
+    output of every job, redirected or not; captured output is also written to files in `log_dir`; `recorder` is
+    notified of every process; `endpoint_host` is the address in announced endpoints; `node_id` marks the processes so
+    that they can be found again; `detached` lists the processes that an earlier manager left running: their jobs adopt
+    them when loaded.
 
-    `events` is where listeners subscribe; `event_log` keeps the newest events for readers on the loop.
+    Subscribe to `events`; `event_log` keeps the newest events for readers on the loop.
     """
 
     def __init__(
@@ -76,7 +77,7 @@ class Manager(LegacyNames):
         self.events = EventEmitter(self.loop, history=self.event_log)
         self._lock = threading.RLock()
         self._jobs = JobTable(detached)
-        # A node's id is followed by the number of its start, which the next one does not share.
+        # The node's id ends with `:` and a number that changes with each start.
         cgroups = Cgroups(cgroup, node_id.partition(":")[0]) if cgroup is not None else None
         reaper = Reaper(self.loop, subreaper=subreaper, cgroups=cgroups)
         settings = Settings(capture_all, recorder, node_id, log_dir)
@@ -98,7 +99,7 @@ class Manager(LegacyNames):
 
     @property
     def stopping(self) -> bool:
-        """True from the beginning of the stop on."""
+        """True once the stop has begun."""
         return self._life.stopping
 
     @property
@@ -113,32 +114,32 @@ class Manager(LegacyNames):
 
     @property
     def drained(self) -> bool:
-        """Whether draining has finished: no process is left, and none is started."""
+        """Whether draining has finished: no process is left and none will be started."""
         return self._life.drained
 
     def start(self, apps: Iterable[Any] = (), applications: Iterable[Any] = ()) -> None:
-        """Start supervising, then the applications in order, in the loop. A second start is a no-op.
+        """Start supervising, then start the applications in order, on the loop. A second start is a no-op.
 
-        After a stop it starts again without its former jobs. Raises what an application raises, and TypeError for an
-        object that is not an application; then nothing stays started. On the running loop itself an application whose
-        `start` is a coroutine function is refused with RuntimeError; everywhere else `start` is awaited.
+        A manager that was stopped starts again without its former jobs. Raises TypeError for an object that is not an
+        application, and any exception of an application's `start`; nothing stays started then. An application's `start`
+        may be a coroutine function, which is awaited, unless this is called on the running loop: RuntimeError.
         """
         self._life.start(apps, applications)
 
     def run(self) -> None:
-        """Run the loop until the last manager on it has stopped; RuntimeError when it was not started."""
+        """Run the loop until the last manager on it has stopped; RuntimeError if this one was not started."""
         self._life.run()
 
     def stop(self, callback: Callable[[Any], Any] | None = None, now: bool = False) -> None:
         """Stop all jobs, then the applications, then call `callback(manager)`.
 
-        Processes have their graceful timeout to end; `now` kills them at once, also when a stop is under way. A stop
-        before the start, and a second one, are no-ops.
+        Processes get their graceful timeout to exit; `now` kills them at once, even if a stop is already in progress.
+        Otherwise, a stop before the start and a second stop are no-ops.
         """
         self._life.stop(callback, now)
 
     def restart(self, callback: Callable[[Any], Any] | None = None) -> None:
-        """Restart the applications, then all processes; `callback(manager)` once the old processes are gone.
+        """Restart the applications, then all processes; call `callback(manager)` once the old processes are gone.
 
         A second restart during the first is ignored.
         """
@@ -147,18 +148,18 @@ class Manager(LegacyNames):
     def drain(self) -> None:
         """Take the node out of service: end all processes, those of the last loaded job first, and start no more.
 
-        The desired state of the jobs stays: their processes come back with `resume`. Applications are told first, with
-        `drain`, which may return an awaitable, so that clients go elsewhere before processes end. Each process has the
-        `drain_timeout` of its job before it is asked to end. A second drain is a no-op.
+        The desired state of the jobs is kept: `resume` starts their processes again. First `drain` is called on the
+        applications, which may return an awaitable, so that clients move to other nodes before processes end. Each
+        process keeps running for the `drain_timeout` of its job before it is stopped. A second drain is a no-op.
         """
         self._life.drain()
 
     def resume(self) -> None:
-        """Undo `drain`; a process that is ending already is replaced once it is gone. No-op unless drained."""
+        """Undo `drain`; a process that is already ending is replaced once it is gone. No-op unless draining."""
         self._life.resume()
 
     def wakeup(self) -> None:
-        """Make the loop turn once; any thread may do that. Nothing happens when the loop is closed."""
+        """Wake the loop up, from any thread. No-op if the loop is closed."""
         if not self.loop.is_closed():
             self.loop.call_soon_threadsafe(lambda: None)
 
@@ -171,11 +172,11 @@ class Manager(LegacyNames):
             return list(dict.fromkeys(job.name.session for job in self._jobs))
 
     def jobs(self, sessionid: str | None = None) -> list[str]:
-        """The qualified names of all jobs, or of one session's."""
+        """Return the qualified names of all jobs, or of those in one session."""
         with self._lock:
             names = [str(job.name) for job in self._jobs if sessionid in (None, job.name.session)]
         if sessionid is not None and not names:
-            raise ProcessNotFound(f"there is no session {sessionid!r}", hint="`gaffer apps` lists the sessions")
+            raise ProcessNotFound(f"there is no session {sessionid!r}", hint="list the sessions: `gaffer apps`")
         return names
 
     def jobs_walk(self, callback: "Callable[[Manager, str], Any]", sessionid: str | None = None) -> None:
@@ -190,9 +191,10 @@ class Manager(LegacyNames):
         env: Mapping[str, str] | None = None,
         start: bool = True,
     ) -> None:
-        """Register a job and start it, unless `start` or the config's own `start` is false.
+        """Load a job and start it, unless `start` or the config's own `start` is false.
 
-        `env` is laid over the config's. Raises ProcessConflict (409) when the session has a job of that name.
+        `env` overrides variables of the config. Raises ProcessConflict (409) if the session already has a job of that
+        name.
         """
         self.load_all([config], sessionid, env, start)
 
@@ -203,7 +205,7 @@ class Manager(LegacyNames):
         env: Mapping[str, str] | None = None,
         start: bool = True,
     ) -> None:
-        """Register several jobs, all or none. Raises like `load`."""
+        """Load several jobs, all or none. Raises like `load`."""
         if isinstance(configs, ProcessConfig):
             raise TypeError("expected a list of ProcessConfig, got one: call load()")
         wanted = [(arguments.name_of(config, sessionid), config) for config in configs]
@@ -229,17 +231,17 @@ class Manager(LegacyNames):
             self._executor.touch(*(name for name, _ in wanted))
 
     def _adopt(self, job: Job) -> bool:
-        """Give a new job the detached processes of its predecessor; return whether there are any."""
-        theirs = self._jobs.adopt(job.name)
-        for record in theirs:
+        """Hand the detached processes of its predecessor to a new job; return whether there were any."""
+        records = self._jobs.adopt(job.name)
+        for record in records:
             pid = self._jobs.next_pid()
             self._executor.submit(job, ev.Adopted(pid, record, procfs.age(record.start_time)))
             if not job.config.detach:
                 self._executor.submit(job, ev.ProcessStopRequested(pid))
-        return bool(theirs)
+        return bool(records)
 
     def unload(self, name_or_process: Any, sessionid: str | None = None) -> None:
-        """Stop a job and forget it; a name, or anything with a `name` such as a ProcessConfig."""
+        """Stop a job and remove it, given its name or an object with a `name`, such as a ProcessConfig."""
         name = getattr(name_or_process, "name", name_or_process)
         if isinstance(name_or_process, JobName):
             name = name_or_process
@@ -256,10 +258,10 @@ class Manager(LegacyNames):
         env: Mapping[str, str] | None = None,
         start: bool = False,
     ) -> None:
-        """Give a job a new config; its processes are replaced only when the change needs it (design rule 2).
+        """Replace a job's config; its processes are restarted only if the change requires it.
 
-        `start` also starts a stopped job. Raises ConfigError when the config doesn't allow for as many processes as the
-        job was scaled to.
+        `start` also starts a stopped job. Raises ConfigError if the config doesn't allow the number of processes that
+        the job was scaled to.
         """
         with self._lock:
             job = self._open_job(arguments.name_of(config, sessionid))
@@ -271,17 +273,17 @@ class Manager(LegacyNames):
             self._executor.submit(job, ev.ConfigChanged(stored, start))
 
     def reload(self, name: Name, sessionid: str | None = None) -> None:
-        """Replace all processes of a job and bring their number back to the configured one."""
+        """Replace all processes of a job and reset their number to the configured one."""
         with self._lock:
             self._executor.submit(self._open_job(name, sessionid), ev.RestartRequested(reset=True))
 
     def get(self, name: Name) -> ProcessConfig:
-        """The config of a job."""
+        """Return the config of a job."""
         with self._lock:
-            return cast(ProcessConfig, self._job(name).config)  # every config was loaded by this manager
+            return cast(ProcessConfig, self._job(name).config)  # this manager loaded every config
 
     def start_job(self, name: Name) -> None:
-        """Start a job; it forgets earlier crashes."""
+        """Start a job, and clear its record of crashes."""
         with self._lock:
             self._executor.submit(self._open_job(name), ev.StartRequested())
 
@@ -291,34 +293,34 @@ class Manager(LegacyNames):
             self._executor.submit(self._open_job(name), ev.StopRequested())
 
     def manage(self, name: Name) -> None:
-        """Start the missing processes now, without waiting for their back-off."""
+        """Start missing processes at once, without waiting for their back-off."""
         with self._lock:
             job = self._open_job(name)
             for index in tuple(job.slots):
                 self._executor.submit(job, ev.TimerFired(("backoff", index)))
 
     def stopall(self, name: Name) -> None:
-        """End all processes of a job, which then replaces them."""
+        """Stop all processes of a job, which then starts new ones."""
         with self._lock:
             self._executor.submit(self._open_job(name), ev.RestartRequested())
 
     def scale(self, name: Name, n: int | str) -> int:
-        """Change the number of processes: by a number (1, -1, "+2", "-2") or to one ("=3"); returns the new number.
+        """Change the number of processes by a delta (1, -1, "+2", "-2") or to a value ("=3"); return the new number.
 
         Raises BadValue (a ValueError, reason `bad_operation`) for anything else, ConfigError for more processes than
-        the config allows, ProcessError (409, `port_conflict`) when a new process would get the port of another job.
+        the config allows, ProcessError (409, `port_conflict`) if a new process would get the port of another job.
         """
         with self._lock:
             job = self._open_job(name)
             count = arguments.scaled(job.target, n)
-            job.config.replace(numprocesses=count)  # raises when the config allows fewer
+            job.config.replace(numprocesses=count)  # raises if the config allows fewer
             self._check_ports(job, count)
             if count != job.target:
                 self._executor.submit(job, ev.Scaled(count))
             return count
 
     def _check_ports(self, job: Job, count: int) -> None:
-        """Refuse `count` processes when those to be added would get ports of other jobs."""
+        """Raise if the processes to be added, up to `count`, would get ports of other jobs."""
         first, last = job.config.port_of(job.target + 1), job.config.port_of(count)
         if count <= job.target or first is None or last is None or "PORT" in job.config.env:
             return
@@ -326,20 +328,20 @@ class Manager(LegacyNames):
             start, end = other.config.port_of(1), other.config.port_of(max(other.target, 1))
             if other is job or start is None or end is None or end < first or start > last:
                 continue
-            whose = str(other.name) if other.name.session == job.name.session else "another application"
+            owner = str(other.name) if other.name.session == job.name.session else "another application"
             highest = max(start, first) - first + job.target
             raise ProcessError(
                 409,
                 "port_conflict",
-                f"{count} processes of {job.name} would take port {max(start, first)}, which belongs to {whose}",
-                hint=f"use at most {highest}, or give the job port = auto",
+                f"{count} processes of {job.name} would take port {max(start, first)}, which belongs to {owner}",
+                hint=f"use at most {highest}, or set port = auto",
             )
 
     def commit(self, name: Name, graceful_timeout: float = 0, env: Mapping[str, str] | None = None) -> int:
-        """Run one more process of a job once, without keeping it alive or counting it; returns its pid.
+        """Run one additional process of a job once, neither counted nor kept alive; return its pid.
 
-        `graceful_timeout` is in seconds; 0 means that of the job. Raises
-        NodeDraining (503) while the node is drained, and BadValue.
+        `graceful_timeout` is in seconds; 0 means that of the job. Raises NodeDraining (503) while the node is drained,
+        and BadValue for an invalid argument.
         """
         with self._lock:
             job = self._open_job(name)
@@ -359,12 +361,12 @@ class Manager(LegacyNames):
         return self._executor.running
 
     def get_process_id(self) -> int:
-        """A process id that was never used before."""
+        """Return a new pid (Gaffer's, not the system's)."""
         with self._lock:
             return self._jobs.next_pid()
 
     def get_process(self, pid: int) -> Process:
-        """The process with the internal id `pid`."""
+        """Return the process with the given pid (Gaffer's, not the system's)."""
         with self._lock:
             process = self._executor.running.get(pid)
         if process is None:
@@ -372,7 +374,7 @@ class Manager(LegacyNames):
         return process
 
     def list(self, name: Name | None = None) -> list[Process]:
-        """The running processes, or those of one job without its committed ones."""
+        """Return the running processes, or those of one job without its committed ones."""
         with self._lock:
             if name is None:
                 return [process for process in self._executor.running.values() if process.active]
@@ -380,7 +382,7 @@ class Manager(LegacyNames):
             return [running[pid] for pid in self._job(name).pids() if pid in running]
 
     def pids(self, name: Name | None = None) -> Pids:
-        """The pids of `list(name)`."""
+        """Return the pids of `list(name)`."""
         return [process.pid for process in self.list(name)]
 
     def walk(self, callback: "Callable[[Manager, Process], Any]", name: Name | None = None) -> None:
@@ -389,14 +391,14 @@ class Manager(LegacyNames):
             callback(self, process)
 
     def stop_process(self, pid: int) -> None:
-        """Stop one process; its job starts another in its place."""
+        """Stop one process; its job starts a replacement."""
         with self._lock:
             self._life.check_open()
             self.get_process(pid)
             self._executor.submit(self._owner(pid), ev.ProcessStopRequested(pid))
 
     def kill(self, pid: int, sig: int | str) -> None:
-        """Send a signal to one process; BadValue (a ValueError, reason `bad_signal`) for an unknown one.
+        """Send a signal to one process; BadValue (a ValueError, reason `bad_signal`) for an unknown signal.
 
         Raises ProcessError (409 `not_permitted`) for a process that runs as another user, unless we are root.
         """
@@ -407,7 +409,7 @@ class Manager(LegacyNames):
             self._executor.publish(self._owner(pid), "kill", pid, signum=number)
 
     def killall(self, name: Name, sig: int | str) -> None:
-        """Send a signal to every process of a job, committed ones too; raises like `kill`, once all got it."""
+        """Send a signal to every process of a job, including committed ones; raise like `kill` after trying all."""
         number = arguments.signal_number(sig)
         with self._lock:
             job = self._open_job(name)
@@ -423,38 +425,38 @@ class Manager(LegacyNames):
                 raise refused
 
     def send(self, pid: int, lines: Lines, stream: str | None = None) -> None:
-        """Write to the stdin of a process, or to a custom stream; ProcessError 404 `stream_not_found` for another."""
+        """Write to the stdin of a process, or to a custom stream; ProcessError 404 `stream_not_found` for others."""
         pieces = lines if isinstance(lines, Sequence) and not isinstance(lines, bytes | str) else [lines]
         self.get_process(pid).writelines(pieces, stream or "stdin")
 
     def ring(self, pid: int, label: str) -> Ring:
-        """The output `label` of a process."""
+        """Return the ring with the output `label` of a process."""
         return self.get_process(pid).ring(label)
 
     # Queries
 
     def info(self, name: Name) -> JobInfo:
-        """A job's state, numbers, processes and config (MGR-50)."""
+        """Return a job's state, counts, processes and config."""
         with self._lock:
             return serializers.job_info(self._job(name), self._executor.running, self.endpoint_host)
 
     def status(self, name: Name) -> JobStatus:
-        """The counts of a job: the cheap part of `info`."""
+        """Return the state and counts of a job: the cheap part of `info`."""
         with self._lock:
             return serializers.job_status(self._job(name))
 
     def subscribe(self, topic: str) -> Channel:
-        """Return a Channel (see gaffer.supervision.channels) for the events of `topic`; TopicError for a bad one."""
+        """Return a Channel (see gaffer.supervision.channels) for the events of `topic`; TopicError if unknown."""
         return open_channel(self, topic)
 
     def unsubscribe(self, topic: str, channel: Channel) -> None:
-        """Close a channel; TopicError when it is not of this topic."""
+        """Close a channel; TopicError if it is subscribed to another topic."""
         if channel.topic != topic:
-            raise TopicError(f"the channel is of the topic {channel.topic!r}, not {topic!r}")
+            raise TopicError(f"the channel is subscribed to {channel.topic!r}, not to {topic!r}")
         channel.close()
 
     def announced(self, among: Collection[JobName] | None = None) -> dict[str, dict[int, serializers.Announcement]]:
-        """The jobs, all or those in `among`, with their processes from spawn to exit by pid, as announced."""
+        """Return what the node announces: all jobs, or those in `among`, each with its processes by pid."""
         with self._lock:
             found = self._jobs if among is None else map(self._jobs.find, among)
             return {
@@ -468,10 +470,10 @@ class Manager(LegacyNames):
     def wait(self, name: Name, state: str | Iterable[str] = "running", timeout: float | None = None) -> Any:
         """Wait until a job is in `state`, or in one of several; return its info, see `Manager.info`.
 
-        Blocks the calling thread and runs the loop, unless it is running already. On the running loop itself it
-        returns an awaitable: `await manager.wait("web", "running")`. A state that lasts a moment only can be missed.
-        Raises BadValue for an unknown state, TimeoutError after `timeout` seconds, RuntimeError before the start,
-        ProcessNotFound when the job is unloaded, and ManagerStopping when the manager stops.
+        Blocks the calling thread, and runs the loop unless it is already running. On the running loop itself, returns
+        an awaitable: `await manager.wait("web", "running")`. A very brief state may be missed. Raises BadValue for an
+        unknown state, TimeoutError after `timeout` seconds, RuntimeError before the start, ProcessNotFound if the job
+        is unloaded, and ManagerStopping if the manager stops.
         """
         states = job_states(state)
         if not self.started:
@@ -500,11 +502,11 @@ class Manager(LegacyNames):
     # Stats
 
     def stats(self, name: Name) -> dict[str, Any]:
-        """The stats of a job's processes and their sums (MGR-51)."""
+        """Return the stats of a job's processes and their totals."""
         return stats.finish(self.measuring([name]))[0]
 
     def measuring(self, names: Iterable[Name]) -> Generator[None, None, StatsOfJobs]:
-        """Measure like `stats` for several jobs, in steps between which the loop may run."""
+        """Measure several jobs like `stats`, as a generator that yields to let the loop run between steps."""
         with self._lock:
             running = self._executor.running
             jobs = [self._job(name) for name in names]
@@ -525,9 +527,9 @@ class Manager(LegacyNames):
     ) -> None:
         """Call `listener("STATS", stats)` every 0.1 s for each process of a job, or for one process given by its pid.
 
-        The arguments may change places. A job's later processes are covered too, until it is unloaded. For the keys of
-        `stats` see gaffer.processes.stats.get_process_stats; it has `pid` and `os_pid` as well. `ended()` is called on
-        the loop after the last one.
+        The arguments may be swapped. A job's later processes are covered too, until it is unloaded. `stats` has the
+        keys of gaffer.processes.stats.get_process_stats, plus `pid` and `os_pid`. `ended()` is called on the loop after
+        the last call.
         """
         function, target = arguments.listener_and_target(listener, name)
         with self._lock:
@@ -539,7 +541,7 @@ class Manager(LegacyNames):
             self._executor.sampler.monitor(target, function, ended)
 
     def unmonitor(self, listener: StatListener | Name | int, name: Name | int | StatListener) -> None:
-        """Undo `monitor`; unknown ones are ignored."""
+        """Undo `monitor`; unknown listeners are ignored."""
         function, target = arguments.listener_and_target(listener, name)
         self._executor.sampler.unmonitor(target, function)
 
@@ -547,11 +549,11 @@ class Manager(LegacyNames):
 
     @property
     def revision(self) -> int:
-        """A number that grows with every change of jobs or processes."""
+        """A number that increases with every change to jobs or processes."""
         return self._executor.revision
 
     def on_change(self, callback: Callable[[], Any]) -> None:
-        """Call `callback()` on the loop after jobs or processes may have changed; many changes may be one call."""
+        """Call `callback()` on the loop after jobs or processes may have changed; one call may cover many changes."""
         self._executor.on_change(callback)
 
     def off_change(self, callback: Callable[[], Any]) -> None:
@@ -559,9 +561,9 @@ class Manager(LegacyNames):
         self._executor.off_change(callback)
 
     def on_job_change(self, callback: Callable[[JobName], Any]) -> None:
-        """Call `callback(name)` when a job may have changed, come or gone, before the callbacks of `on_change`.
+        """Call `callback(name)` when a job may have been added, changed or removed, before those of `on_change`.
 
-        Called in any thread, with the manager locked; it must return at once and raise nothing.
+        It is called in any thread, with the manager locked; it must return at once and raise nothing.
         """
         self._executor.on_job_change(callback)
 
@@ -579,15 +581,15 @@ class Manager(LegacyNames):
 
     @property
     def dropped_bytes(self) -> int:
-        """The output in bytes that readers lost because they were overtaken, of all processes there were."""
+        """Bytes of output that readers lost because they were too slow, for all processes so far."""
         return self._executor.losses.count
 
     @property
     def lost_log_bytes(self) -> int:
-        """The output in bytes that could not be written to log files, because the disk was full for instance."""
+        """Bytes of output that could not be written to log files, for instance because the disk was full."""
         return self._executor.lost_log_bytes
 
-    # Inside
+    # Internal
 
     def _open_job(self, name: Name, sessionid: str | None = None) -> Job:
         self._life.check_open()
@@ -601,7 +603,7 @@ class Manager(LegacyNames):
         )
 
     def _owner(self, pid: int) -> Job:
-        """The job of a running process: an unloaded one may have a successor of the same name."""
+        """Return the job of a running process; it may be unloaded, with a successor of the same name."""
         return self._executor.owners[pid]
 
     def _job_gone(self, job: Job) -> None:

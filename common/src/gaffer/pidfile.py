@@ -1,4 +1,4 @@
-"""Pidfile: tells other programs the process id of a daemon."""
+"""Pidfile: the file with the process id of a daemon."""
 
 import contextlib
 import errno
@@ -13,7 +13,7 @@ from gaffer.errors import GafferError
 
 log = logging.getLogger("gaffer.pidfile")
 
-# struct flock of fcntl(2): type, whence, start, length (0: all), pid; see "Open file description locks" there.
+# struct flock: type, whence, start, length (0: all), pid; see "Open file description locks" in fcntl(2).
 _FLOCK = "hhqqi4x"
 _HAS_LOCKS = hasattr(fcntl, "F_OFD_SETLK")
 
@@ -22,8 +22,8 @@ _HAS_LOCKS = hasattr(fcntl, "F_OFD_SETLK")
 def hold_pidfile(path: str | None) -> Iterator[None]:
     """Hold the pidfile of a daemon at `path`, if given, while the block runs.
 
-    A full disk keeps no daemon from starting: it goes on without a pidfile then. Raises GafferError (`bad_pidfile`) for
-    anything else that keeps the file from being made.
+    On a full disk, log an error and run the block without a pidfile. Raises GafferError (`bad_pidfile`) if the file
+    can't be created for any other reason.
     """
     pidfile = Pidfile(path, lock=True)
     if path is not None:
@@ -32,7 +32,7 @@ def hold_pidfile(path: str | None) -> Iterator[None]:
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise GafferError(f"can't write the pidfile {path}: {error.strerror}", reason="bad_pidfile") from None
-            log.error("can't write the pidfile %s: %s; going on without it", path, error.strerror)
+            log.error("can't write the pidfile %s: %s; continuing without it", path, error.strerror)
         except RuntimeError as error:
             raise GafferError(str(error), reason="bad_pidfile") from None
     try:
@@ -42,12 +42,11 @@ def hold_pidfile(path: str | None) -> Iterator[None]:
 
 
 class Pidfile:
-    """A file that holds the process id of one running daemon.
+    """A file that holds the process id of a running daemon.
 
-    Without `fname`, `create` makes a temporary file and keeps its path in `fname`. With `lock` the daemon is known by
-    a lock that it holds on the file while it runs, not by the number in it, which may be another process's after a
-    crash: Gaffer's own daemons use that. Without, and where the system has no such locks, any live process of that
-    number counts as the daemon.
+    Without `fname`, `create` makes a temporary file and sets `fname` to its path. With `lock`, the daemon holds a lock
+    on the file while it runs, so that a pid reused after a crash is not mistaken for it; Gaffer's own daemons do this.
+    Without `lock`, and on systems that lack such locks, any live process with that pid counts as the daemon.
     """
 
     def __init__(self, fname: str | os.PathLike[str] | None = None, *, lock: bool = False) -> None:
@@ -57,21 +56,21 @@ class Pidfile:
         self._lock: int | None = None
 
     def create(self, pid: int) -> None:
-        """Write `pid`; does nothing when the file already holds it.
+        """Write `pid`; do nothing if the file already holds it.
 
-        What else is at the path is replaced, never written through. Raises RuntimeError when the file is that of
-        another live process or its directory is missing, and OSError when it can't be written.
+        An existing file or link is replaced, never written to. Raises RuntimeError if the file belongs to another live
+        process or its directory is missing, and OSError if it can't be written.
         """
         if (owner := self.validate()) is not None and owner != pid:
             raise RuntimeError(f"already running with pid {owner} (pidfile {self.fname})")
         self.pid = pid
         if owner == pid:
             return
-        import tempfile  # late: it brings in archive formats, half a megabyte
+        import tempfile  # deferred: it imports archive formats, half a megabyte
 
         directory = os.path.dirname(self.fname or "") or ("." if self.fname else tempfile.gettempdir())
         if not os.path.isdir(directory):
-            raise RuntimeError(f"can't create the pidfile {self.fname}: there is no directory {directory}")
+            raise RuntimeError(f"can't create the pidfile {self.fname}: no directory {directory}")
         descriptor, temporary = tempfile.mkstemp(prefix="gaffer-", suffix=".pid", dir=directory)
         try:
             os.write(descriptor, f"{pid}\n".encode())
@@ -92,7 +91,7 @@ class Pidfile:
             os.close(descriptor)
 
     def rename(self, path: str | os.PathLike[str]) -> None:
-        """Move the pidfile to `path`. Raises RuntimeError as `create` does."""
+        """Move the pidfile to `path`. Raises like `create`, and RuntimeError if the file was not created yet."""
         if self.pid is None:
             raise RuntimeError("the pidfile was not created yet")
         self.unlink()
@@ -100,7 +99,7 @@ class Pidfile:
         self.create(self.pid)
 
     def unlink(self) -> None:
-        """Delete the file when it still holds the pid that `create` wrote."""
+        """Delete the file if it still holds the pid that `create` wrote."""
         if self.fname is not None and self.pid is not None and self._read() == self.pid:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(self.fname)
@@ -109,7 +108,7 @@ class Pidfile:
             self._lock = None
 
     def validate(self) -> int | None:
-        """The pid of the live process whose file it is, or None when there is none."""
+        """Return the pid of the live process that owns the file, or None."""
         pid = self._read()
         if pid is None:
             return None
@@ -122,11 +121,11 @@ class Pidfile:
         return pid
 
     def _read(self) -> int | None:
-        """The number in the file; with `lock`, only while its daemon runs."""
+        """Return the pid in the file; with `lock`, only while its daemon runs."""
         try:
             descriptor = os.open(self.fname or "", os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY)
         except OSError:
-            return None  # missing, a link, or not ours to read: `create` will say whether it can be replaced
+            return None  # missing, a link, or not readable: `create` fails if it can't be replaced
         try:
             status = os.fstat(descriptor)
             if not stat.S_ISREG(status.st_mode) or (self._locks and not _is_held(descriptor, status)):
@@ -142,7 +141,7 @@ def _whole_file(kind: int) -> bytes:
 
 
 def _is_held(descriptor: int, status: os.stat_result) -> bool:
-    """Whether a daemon of ours or of root holds its write lock, which takes a descriptor to write."""
+    """Return whether a daemon of our user or root holds the write lock, which requires write access."""
     if status.st_uid not in (0, os.geteuid()):
         return False
     try:

@@ -1,11 +1,11 @@
-"""The base class of gafferd plugins (PLG-03, PLG-04)."""
+"""The base class of gafferd plugins."""
 
 from collections.abc import Mapping
 from typing import Any
 
 
 class Plugin:
-    """Extends gafferd with an application. Derive from it and list the class in the module's `__all__`."""
+    """Base class of plugins, which add an application to gafferd. List subclasses in their module's `__all__`."""
 
     name: str = ""
     version: str = "?"

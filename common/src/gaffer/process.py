@@ -1,4 +1,4 @@
-"""One OS process: spawn it, watch its exit, signal it and all that belongs to it, read and write its streams."""
+"""One OS process: spawn it, watch for its exit, signal it and its descendants, read and write its streams."""
 
 import asyncio
 import contextlib
@@ -37,11 +37,11 @@ _IN_INFO = (
 
 @dataclass(frozen=True, slots=True)
 class ExitStatus:
-    """How a process ended: with `exit_code`, or by `term_signal`.
+    """The exit status of a process.
 
-    `exit_code` is None after a signal, `term_signal` 0 after an exit; both are None when unknown.
+    `exit_code` is None if a signal ended it, `term_signal` is 0 if it exited; both are None if unknown.
 
-    `out_of_memory`: whether the kernel killed it because memory ran out, None when that is possible but unknown.
+    `out_of_memory`: whether the kernel killed it because memory ran out; None if that is possible but not certain.
     """
 
     exit_code: int | None
@@ -53,7 +53,7 @@ UNKNOWN_EXIT = ExitStatus(None, None)
 
 
 class ProcessConfig(jobs_config.ProcessConfig):
-    """How to launch the processes of one job, and how many; see gaffer.jobs.config.ProcessConfig for the settings."""
+    """The configuration of a job; see gaffer.jobs.config.ProcessConfig for the settings."""
 
     def make_process(
         self,
@@ -63,10 +63,10 @@ class ProcessConfig(jobs_config.ProcessConfig):
         env: Mapping[str, str] | None = None,
         on_exit: "Callable[[Process, int | None, int | None], Any] | None" = None,
     ) -> "Process":
-        """A process with these settings that no manager looks after, not started yet (TPL-27).
+        """Return a new process with these settings, not started and not supervised by a manager.
 
-        `pid` becomes its internal id, `label` (`session.job` or a bare name) its job, `env` goes over the settings'.
-        `on_exit(process, exit_code, term_signal)` is called on the loop when it has ended; `exit_code` is None when a
+        `pid` becomes its id, `label` (`session.job` or a bare name) its job; `env` overrides variables of the settings.
+        `on_exit(process, exit_code, term_signal)` is called on the loop when it has exited; `exit_code` is None if a
         signal ended it.
         """
 
@@ -78,18 +78,18 @@ class ProcessConfig(jobs_config.ProcessConfig):
 
 
 def _with_cont(signum: int) -> tuple[int, ...]:
-    """The signals to send for `signum`: a process that is stopped does not handle SIGTERM before it continues."""
+    """Return the signals to send for `signum`: a stopped process handles SIGTERM only after SIGCONT."""
     return (signum, signal.SIGCONT) if signum == signal.SIGTERM else (signum,)
 
 
 class Process:
     """A process and its streams.
 
-    `pid` is the internal id, `os_pid` the system's (0 before the start), `name` the job's. `cmd`, `args`, `env`, `uid`,
-    `gid`, `cwd`, `detach`, `redirect_output`, `redirect_input` and `custom_streams` are the settings it has. `once` is
-    true for one that is not kept alive. `exit_status` is None until the leader has ended, `closed` true when nothing is
-    left of it. `on_exit(process, status)` is called on the loop when the leader has ended, `on_gone(process)` when
-    nothing of its tree is left and the OS pid was given back.
+    `pid` is Gaffer's id, `os_pid` the system's (0 before the start), `name` that of its job. `cmd`, `args`, `env`,
+    `uid`, `gid`, `cwd`, `detach`, `redirect_output`, `redirect_input` and `custom_streams` are its settings. `once` is
+    true for a process that is not kept alive. `exit_status` is None until the leader has exited; `closed` is true once
+    its whole tree is gone. `on_exit(process, status)` is called on the loop when the leader has exited,
+    `on_gone(process)` when the whole tree is gone and the leader is reaped.
     """
 
     def __init__(
@@ -139,7 +139,7 @@ class Process:
         self._streams = ProcessStreams(loop, config, {"name": self.name, "pid": pid}, capture_all=capture_all)
         self._extra = dict(env or {})
         self._logs = logs
-        self._alone: dict[int, Process] = {}  # itself while it runs, where no manager has it
+        self._alone: dict[int, Process] = {}  # this process while it runs, for its own sampler
         self._reaper = reaper or Reaper(loop)
         self._sampler = sampler or Sampler(loop, self._alone)
         self._on_exit = on_exit
@@ -147,7 +147,7 @@ class Process:
         self._on_refused = on_refused
         self._child: launch.Child | None = None
         self._spawned = 0.0
-        self._ending = threading.Lock()  # held while it is signalled or given back
+        self._ending = threading.Lock()  # held while it is signalled or reaped
         self._kill_timer: asyncio.TimerHandle | None = None
         self._killed = False  # by us
 
@@ -160,13 +160,13 @@ class Process:
     def spawn(
         self, once: bool = False, graceful_timeout: float | None = None, env: Mapping[str, str] | None = None
     ) -> None:
-        """Start the process, to be called on its loop or before that runs. A process is started at most once.
+        """Start the process; call it on the loop, or before the loop runs. A process can be started only once.
 
-        `once`, `graceful_timeout` (seconds) and `env` go over what it was made with. Raises StartFailed, and leaves
-        nothing behind then.
+        `once`, `graceful_timeout` (seconds) and `env` override the constructor's. Raises StartFailed, leaving nothing
+        behind, and ProcessError (409 `already_started`).
         """
         if self.started_at:
-            raise ProcessError(409, "already_started", f"process {self.pid} of {self.job} was started before")
+            raise ProcessError(409, "already_started", f"process {self.pid} of {self.job} was already started")
         config = self.config
         self.once = once or self.once
         if graceful_timeout is not None:
@@ -192,13 +192,13 @@ class Process:
         self.attach(child)
 
     def adopt(self, record: ProcessRecord) -> None:
-        """Watch a running process that is not our child; ProcessError (404 `process_gone`) when it is gone."""
-        gone = ProcessError(404, "process_gone", f"the process {record.os_pid} of {record.job} has ended")
+        """Watch a running process that is not our child; ProcessError (404 `process_gone`) if it has exited."""
+        gone = ProcessError(404, "process_gone", f"the process {record.os_pid} of {record.job} has exited")
         try:
             pidfd = os.pidfd_open(record.os_pid)
         except OSError:
             raise gone from None
-        # With the descriptor open, the number can't be given to another process without our noticing.
+        # While the descriptor is open, reuse of the pid can be detected.
         stat = procfs.read_stat(record.os_pid)
         if stat is None or stat.state == "Z" or stat.start_time != record.start_time:
             os.close(pidfd)
@@ -209,7 +209,7 @@ class Process:
         self._spawned -= procfs.age(stat.start_time)
 
     def attach(self, child: launch.Child) -> None:
-        """Take over a running process and our ends of its pipes."""
+        """Watch the running process `child` and use our ends of its pipes."""
         self._child = child
         self.os_pid = child.os_pid
         self._spawned = time.monotonic()
@@ -228,7 +228,7 @@ class Process:
         return self._logs.file(f"{self.job}.{self.slot}.{kind}.log", Rotation(config.log_max_bytes, config.log_backups))
 
     def release(self) -> None:
-        """Stop watching the process and let it live (detach)."""
+        """Stop watching the process and leave it running (detach)."""
         child = self._child
         if child is None:
             return
@@ -255,7 +255,7 @@ class Process:
         if child.popen is None:
             self.exit_status = UNKNOWN_EXIT
         else:
-            # WNOWAIT leaves the leader a zombie: it pins the group id, so signals to the group can't hit a stranger.
+            # WNOWAIT leaves the leader a zombie, which keeps its group id from being reused by another group.
             result = os.waitid(os.P_PID, self.os_pid, os.WEXITED | os.WNOWAIT | os.WNOHANG)
             if result is None:
                 return
@@ -268,7 +268,7 @@ class Process:
         if child.pidfd is not None:
             self.loop.remove_reader(child.pidfd)
         self._streams.read_available()
-        # Its scan comes before what the exit brings about: most often nothing is left to be signalled then.
+        # Scheduled before the consequences of the exit: usually the tree is already gone when they would signal it.
         self._reaper.watch(self, self._tree_ended, alone=not self.config.kill_group)
         self._on_exit(self, self.exit_status)
 
@@ -285,7 +285,7 @@ class Process:
         self._reaper.remove(self)
         with self._ending:
             if child.popen is not None:
-                child.popen.poll()  # a zombie, which this reaps
+                child.popen.poll()  # reaps the zombie
             self._child = None
         if self._kill_timer is not None:
             self._kill_timer.cancel()
@@ -297,9 +297,9 @@ class Process:
     # Signals
 
     def kill(self, signum: int | str) -> None:
-        """Send a signal to the leader alone, nothing when it has ended. SIGTERM is followed by SIGCONT.
+        """Send a signal to the leader only; no-op if it has exited. SIGTERM is followed by SIGCONT.
 
-        Raises ValueError for an unknown signal, ProcessError (409 `not_permitted`) when it runs as another user.
+        Raises ValueError for an unknown signal, ProcessError (409 `not_permitted`) if it runs as another user.
         """
         number = parse_signal_value(signum)
         try:
@@ -326,11 +326,11 @@ class Process:
                         signal.pidfd_send_signal(child.pidfd, signum)
 
     def stop(self) -> None:
-        """Stop the process and its tree, from any thread; kill the rest after `graceful_timeout`."""
+        """Stop the process and its tree; kill what is left after `graceful_timeout`. Callable from any thread."""
         self.loop.call_soon_threadsafe(self._stop)
 
     def close(self) -> None:
-        """Kill the process and its tree, from any thread; `closed` is true once all was given back."""
+        """Kill the process and its tree; `closed` becomes true once they are gone. Callable from any thread."""
         self.loop.call_soon_threadsafe(self._close)
 
     def _stop(self) -> None:
@@ -344,7 +344,7 @@ class Process:
         self.signal_tree(signal.SIGKILL)
 
     def signal_tree(self, signum: int) -> None:
-        """Send a signal to the leader, its group and the descendants that left it (only the leader by opt-out)."""
+        """Send a signal to the leader, its group and other descendants; without `kill_group`, only to the leader."""
         if self._child is None:
             return
         if self.config.kill_group:
@@ -358,16 +358,16 @@ class Process:
 
     @property
     def pins_group(self) -> bool:
-        """Whether its group id can't belong to a stranger.
+        """Whether its group id is certain not to have been reused.
 
-        Our own leader is alive, or a zombie until the group is empty. The id of an adopted one may be anybody's once it
-        has ended.
+        A leader that we started is alive, or a zombie until the group is empty. The id of an adopted leader may be
+        reused once it has exited.
         """
         child = self._child
         return child is not None and (child.popen is not None or self.exit_status is None)
 
     def refused(self, message: str, *, final: bool) -> None:
-        """Note that it can't be signalled, or does not end; `final` when nothing more is tried."""
+        """Report that it can't be signalled or does not exit; `final` if nothing more will be tried."""
         log.warning("%s (pid %d) can't be ended: %s", self.job, self.os_pid, message)
         self._on_refused(self, message, final)
 
@@ -375,12 +375,12 @@ class Process:
 
     @property
     def status(self) -> str:
-        """What it does, in psutil's words (`running`, `sleeping`, `stopped`...); `not started`, `exited`."""
+        """Its status as psutil names it (`running`, `sleeping`, `stopped`...), or `not started` or `exited`."""
         if not self.started_at:
             return "not started"
         if not self.active:
             return "exited"
-        import psutil  # late, see gaffer.processes.stats
+        import psutil  # deferred, see gaffer.processes.stats
 
         try:
             return str(psutil.Process(self.os_pid).status())
@@ -389,7 +389,7 @@ class Process:
 
     @property
     def active(self) -> bool:
-        """Whether the leader runs."""
+        """Whether the leader is running."""
         return self._child is not None and self.exit_status is None
 
     @property
@@ -399,7 +399,7 @@ class Process:
 
     @property
     def info(self) -> dict[str, Any]:
-        """What R-58 answers."""
+        """Its ids, settings and start time, as GET /PID returns them."""
         return {
             **{key: getattr(self, key) for key in _IN_INFO},
             "job": str(self.job),
@@ -410,11 +410,11 @@ class Process:
 
     @property
     def stats(self) -> dict[str, Any]:
-        """Memory, CPU time and the like, see gaffer.processes.stats."""
+        """Its resource usage, see gaffer.processes.stats.get_process_stats."""
         return stats.stats_of([self])[0]
 
     def monitor(self, listener: StatListener) -> None:
-        """Call `listener("STATS", stats)` on the loop every 0.1 s until the process ends (STAT-08)."""
+        """Call `listener("STATS", stats)` on the loop every 0.1 s until the process exits."""
         self._sampler.monitor(self.pid, listener)
 
     def unmonitor(self, listener: StatListener) -> None:
@@ -422,7 +422,7 @@ class Process:
         self._sampler.unmonitor(self.pid, listener)
 
     def record(self) -> ProcessRecord:
-        """What finds this process again."""
+        """Return the record from which a later daemon can find this process."""
         stat = procfs.read_stat(self.os_pid)
         return ProcessRecord(
             pid=self.pid,
@@ -447,37 +447,38 @@ class Process:
 
     @property
     def rings(self) -> Mapping[str, Ring]:
-        """What it wrote, by label."""
+        """Its output, by label."""
         return self._streams.rings
 
     @property
     def last_write_offsets(self) -> dict[str, int]:
-        """Where each ring ended when something was last written to the process, by label."""
+        """The end offset of each ring at the last write to the process, by label."""
         return self._streams.last_write_offsets
 
     def last_output(self) -> str | None:
-        """The end of its last output."""
+        """Return the end of its latest output, or None."""
         return self._streams.last_output()
 
     def ring(self, label: str) -> Ring:
-        """What it wrote to `label`; ProcessError 400 `io_not_redirected` or 404 `io_not_found` when nothing reads it.
+        """Return the output `label`.
 
-        The first one is an OSError too.
+        Raises ProcessError: 400 `io_not_redirected` (also an OSError) if no output is redirected, 404 `io_not_found`
+        for an unknown label.
         """
         return self._streams.ring(label)
 
     def write(self, data: Data) -> None:
-        """Write to stdin, from any thread; ProcessError 403 `forbidden_write`, an OSError too, when not redirected."""
+        """Write to stdin, from any thread; ProcessError 403 `forbidden_write` (also an OSError) if not redirected."""
         self._streams.writable(STDIN).write(data)
 
     def writelines(self, lines: Iterable[Data], stream: str = STDIN) -> None:
-        """Write several pieces as one to stdin or another stream, without adding anything between them (IO-11)."""
+        """Write several pieces as one to stdin or another stream, without separators."""
         self._streams.writable(stream).writelines(lines)
 
     def monitor_io(self, label: str, listener: IoListener) -> None:
-        """Call `listener(label, {"event", "name", "pid", "data"})` for output on `label`, or on any stream (`.`)."""
+        """Call `listener(label, {"event", "name", "pid", "data"})` for output on `label`, or on all (`.`)."""
         self._streams.subscribe(label, listener)
 
     def unmonitor_io(self, label: str, listener: IoListener) -> None:
-        """Undo `monitor_io`; unknown ones are ignored."""
+        """Undo `monitor_io`; unknown listeners are ignored."""
         self._streams.unsubscribe(label, listener)

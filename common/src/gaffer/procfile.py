@@ -29,11 +29,11 @@ def _log_warning(problem: Problem) -> None:
 
 
 def get_env(envs: Iterable[Path] = (), warn: Warn = _log_warning) -> dict[str, str]:
-    """The variables of the env files `envs`; later files win, missing files are skipped.
+    """Return the variables in the env files `envs`; later files win, missing files are skipped.
 
-    A file holds `KEY=VALUE` lines; quotes around a value are removed, `#` starts a comment, and nothing in a value
-    is replaced. Pipes are read too. `warn` is called with each line that can't be used; the default logs it. Raises
-    ConfigError for a file that is not UTF-8 or has a NUL byte, OSError for one that can't be read.
+    A file consists of `KEY=VALUE` lines; quotes around a value are removed, `#` starts a comment, and variables in a
+    value are not expanded. Pipes are read too. `warn` is called for each invalid line; the default logs it. Raises
+    ConfigError for a file that is not UTF-8 or contains a NUL byte, OSError for one that can't be read.
     """
     env: dict[str, str] = {}
     for path in envs:
@@ -46,7 +46,7 @@ def get_env(envs: Iterable[Path] = (), warn: Warn = _log_warning) -> dict[str, s
             elif text and not text.startswith("#"):
                 blank = binding.original.string[: -len(text)]
                 line = binding.original.line + len(_LINE_END.findall(blank))
-                # Without the text, which may be a secret.
+                # The text is left out, since it may be a secret.
                 warn(Problem(f"{os.fspath(path)}:{line}", "line ignored: expected KEY=VALUE"))
     return env
 
@@ -54,10 +54,10 @@ def get_env(envs: Iterable[Path] = (), warn: Warn = _log_warning) -> dict[str, s
 class Procfile:
     """The process types of the Procfile at `procfile`, in file order.
 
-    `root` is the folder of the application, by default that of the Procfile. Its `.env` is read first, then the
-    files `envs`, then `variables`. The variables GAFFER_UID, GAFFER_GID and GAFFER_REDIRECT_INPUT (a comma list of
-    types) set the user and group of the processes and the types that read from their stdin; they are not passed on.
-    `warnings` has the lines that were ignored, with file and line. Raises ConfigError and OSError as `get_env` does.
+    `root` is the folder of the application, by default that of the Procfile. Its `.env` is read first, then the files
+    `envs`, then `variables`. The variables GAFFER_UID, GAFFER_GID and GAFFER_REDIRECT_INPUT (a comma-separated list of
+    types) set the user and group of the processes and the types that read from stdin; they are not passed on.
+    `warnings` lists the ignored lines, with file and line number. Raises ConfigError and OSError like `get_env`.
     """
 
     def __init__(
@@ -84,9 +84,9 @@ class Procfile:
         self._commands = self.parse(self.procfile)
 
     def parse(self, procfile: Path) -> dict[str, str]:
-        """The command line of each type in a Procfile: `type: command line` lines and comments.
+        """Return the command line of each type in a Procfile: `type: command line` lines and comments.
 
-        Other lines are ignored, and of two lines with one type the first; `warnings` says so.
+        Other lines are ignored, as is the first of two lines with the same type; they are added to `warnings`.
         """
         commands: dict[str, str] = {}
         lines = self._lines = {}
@@ -103,9 +103,9 @@ class Procfile:
         return commands
 
     def parse_cmd(self, v: str) -> tuple[str, list[str]]:
-        """The program of a command line and its arguments, split as a shell would.
+        """Return the program of a command line and its arguments, split as a shell would.
 
-        Raises ValueError when it is empty or a quotation is left open.
+        Raises ValueError if it is empty or has an unclosed quotation.
         """
         words = split_words(v)
         if not words:
@@ -113,23 +113,23 @@ class Procfile:
         return words[0], words[1:]
 
     def processes(self) -> Iterator[tuple[str, str]]:
-        """(type, command line) pairs in file order."""
+        """Return an iterator over (type, command line) pairs in file order."""
         return iter(self._commands.items())
 
     def place(self, name: str) -> str:
-        """The file and line of the type `name`, as `/srv/shop/Procfile:3`; raises KeyError when there is none."""
+        """Return the file and line of the type `name`, such as `/srv/shop/Procfile:3`; KeyError if unknown."""
         return f"{self.procfile}:{self._lines[name]}"
 
     def get_appname(self) -> str:
-        """The name of the application: that of its folder."""
+        """Return the name of the application, which is that of its folder."""
         return os.path.basename(self.root)
 
     def as_dict(self, name: str, concurrency_settings: Mapping[str, int] | None = None) -> dict[str, Any]:
-        """The type `name` as a process description; raises KeyError when the Procfile has no such type.
+        """Return the type `name` as a process description; KeyError if the Procfile has no such type.
 
-        A line that uses shell syntax is run by `sh -c`, unchanged; another one is executed directly.
-        `concurrency_settings` maps types to numbers of processes; 1 where it says nothing. Raises
-        `gaffer.jobs.words.SplitError`, a ValueError, for a quotation that is left open.
+        A line that uses shell syntax is run by `sh -c`, unchanged; any other is executed directly.
+        `concurrency_settings` maps types to numbers of processes; the default is 1. Raises
+        `gaffer.jobs.words.SplitError`, a ValueError, for an unclosed quotation.
         """
         description: dict[str, Any] = {
             "name": name,
@@ -143,9 +143,9 @@ class Procfile:
         return description
 
     def as_configparser(self, concurrency_settings: Mapping[str, int] | None = None) -> ConfigParser:
-        """All types as sections of a gafferd configuration, started in file order.
+        """Return all types as sections of a gafferd configuration, started in file order.
 
-        Raises ValueError for what an INI file can't hold, such as a line end in the name of the folder.
+        Raises ValueError for text that an INI file can't represent, such as a newline in the name of the folder.
         """
         app = self.get_appname()
         config = ConfigParser(interpolation=None, delimiters=("=",))
@@ -161,7 +161,7 @@ class Procfile:
             for key in ("shell", "redirect_input"):
                 if description.get(key):
                     settings[key] = "true"
-            # [env:...] sections pass their names in upper case, so other names go into the process section.
+            # Names in [env:...] sections are converted to upper case, so other names go into the process section.
             plain = {key: value for key, value in self.env.items() if _VARIABLE.fullmatch(key) and is_ini_value(value)}
             settings.update({f"env:{key}": value for key, value in plain.items() if key != key.upper()})
             if others := {key: value for key, value in self.env.items() if key not in plain}:
@@ -183,7 +183,7 @@ def is_ini_value(text: str) -> bool:
 
 
 def _launch(line: str) -> dict[str, Any]:
-    """The settings that run a line of a Procfile."""
+    """Return the settings that run a line of a Procfile."""
     if needs_shell(line):
         return {"cmd": line, "args": [], "shell": True}
     program, *words = parse_words(line)

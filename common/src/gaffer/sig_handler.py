@@ -17,10 +17,10 @@ logger = logging.getLogger(__name__)
 
 
 class BaseSigHandler:
-    """Calls `handle_quit` and `handle_reload` on the loop when the process gets a signal.
+    """Base class of applications that handle signals: subclasses implement `handle_quit` and `handle_reload`.
 
-    Subclasses implement the two. `handle` is this object. Signals can only be caught in the main thread: elsewhere
-    `start` logs a warning and catches none. `stop` puts back what was there before.
+    Both are called on the loop; their argument `handle` is this object. Signals can only be caught in the main thread:
+    elsewhere `start` logs a warning and catches none. `stop` restores the previous handlers.
     """
 
     QUIT_SIGNALS = startup.QUIT_SIGNALS
@@ -31,9 +31,9 @@ class BaseSigHandler:
         self._previous: dict[int, Any] = {}
 
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Catch the signals from now on, and handle those that `gaffer.runtime.startup` has held."""
+        """Start catching signals, and handle those that `gaffer.runtime.startup` has held."""
         if threading.current_thread() is not threading.main_thread():
-            logger.warning("signals are not caught: the loop does not run in the main thread")
+            logger.warning("signals are not caught: the loop is not running in the main thread")
             return
         self._loop = loop
         for signum in self.QUIT_SIGNALS:
@@ -47,44 +47,44 @@ class BaseSigHandler:
         loop = self._loop
         assert loop is not None
 
-        def heard(number: int, frame: FrameType | None) -> None:
+        def on_signal(number: int, frame: FrameType | None) -> None:
             if not loop.is_closed():
                 loop.call_soon_threadsafe(callback, self, number)
 
-        # Not the loop's own handlers: between two runs, as those of start() and run(), uvloop loses signals.
-        self._previous[signum] = signal.signal(signum, heard)
+        # Not the loop's own handlers: uvloop loses signals between two runs, such as those of start() and run().
+        self._previous[signum] = signal.signal(signum, on_signal)
 
     def stop(self) -> None:
-        """Catch no more signals."""
+        """Stop catching signals and restore the previous handlers."""
         if self._loop is None:
             return
         for signum, previous in self._previous.items():
-            if previous is not None:  # None: it was set by C code and can't be put back from here
+            if previous is not None:  # None: set by C code and can't be restored
                 signal.signal(signum, previous)
         self._previous.clear()
         self._loop = None
 
     def restart(self) -> None:
-        """Nothing to do: the handlers stay in place."""
+        """Do nothing; the handlers stay in place."""
 
     def handle_quit(self, handle: object, signum: int) -> None:
-        """One of QUIT_SIGNALS came."""
+        """Handle one of QUIT_SIGNALS."""
         raise NotImplementedError
 
     def handle_reload(self, handle: object, signum: int) -> None:
-        """SIGHUP came."""
+        """Handle SIGHUP."""
         raise NotImplementedError
 
 
 class SigHandler(BaseSigHandler):
-    """Stops the manager on QUIT, TERM and INT and restarts it on HUP."""
+    """A signal handler that stops the manager on QUIT, TERM and INT and restarts it on HUP."""
 
     def __init__(self) -> None:
         super().__init__()
         self.manager: Manager | None = None
 
     def start(self, loop: asyncio.AbstractEventLoop, manager: "Manager") -> None:  # type: ignore[override]
-        """Catch the signals for `manager` from now on."""
+        """Start catching signals for `manager`."""
         self.manager = manager
         super().start(loop)
 

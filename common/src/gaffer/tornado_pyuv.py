@@ -1,7 +1,7 @@
-"""The event loop of Tornado 2.4 by its documented names, on the loop that managers use (MISC-TP rows).
+"""The event loop API of Tornado 2.4 under its documented names, on the loop that managers use.
 
-For applications written for gaffer 0.5. Tornado itself runs on asyncio now, so new ones need nothing of this: a Tornado
-server that is made in `start` of an application is on the manager's loop.
+For applications written for gaffer 0.5. New ones don't need it, since Tornado now runs on asyncio: a Tornado server
+created in an application's `start` runs on the manager's loop.
 """
 
 import asyncio
@@ -27,7 +27,7 @@ Fd = int | _HasFileno
 class IOLoop:
     """A facade over an asyncio loop: `_loop`, by default the one that managers share.
 
-    Raises ValueError when `impl`, Tornado's choice of poll function, is given: there is none to choose.
+    Raises ValueError if `impl`, Tornado's choice of poll function, is given: it can't be chosen.
     """
 
     NONE = 0
@@ -39,7 +39,7 @@ class IOLoop:
 
     def __init__(self, impl: object = None, _loop: asyncio.AbstractEventLoop | None = None) -> None:
         if impl is not None:
-            raise ValueError("the loop has no other implementation")
+            raise ValueError("impl is not supported")
         self.asyncio_loop = Loop.default_loop() if _loop is None else _loop
         self._handlers: dict[int, Callable[[int, int], Any]] = {}
         self._timeouts: set[asyncio.TimerHandle] = set()
@@ -47,14 +47,14 @@ class IOLoop:
 
     @staticmethod
     def instance() -> "IOLoop":
-        """The loop that all share; made when there is none yet."""
+        """Return the shared loop, creating it on the first call."""
         if IOLoop._instance is None:
             IOLoop._instance = IOLoop()
         return IOLoop._instance
 
     @staticmethod
     def initialized() -> bool:
-        """Whether `instance()` was made or installed."""
+        """Return whether the shared loop was created or installed."""
         return IOLoop._instance is not None
 
     def install(self) -> None:
@@ -64,24 +64,24 @@ class IOLoop:
     # Life
 
     def start(self) -> None:
-        """Run until `stop()`; return at once when that was called before. RuntimeError when it runs already."""
+        """Run until `stop()`; return at once if that was already called. RuntimeError if already running."""
         if not self._stop_asked:
             asyncio.set_event_loop(self.asyncio_loop)
             self.asyncio_loop.run_forever()
         self._stop_asked = False
 
     def stop(self) -> None:
-        """End `start()`, or the next one when it does not run; from any thread."""
+        """End `start()`, or the next call if it is not running. Callable from any thread."""
         self._stop_asked = True
         if self.running():
             self.asyncio_loop.call_soon_threadsafe(self.asyncio_loop.stop)
 
     def running(self) -> bool:
-        """Whether the loop runs, here or in a manager."""
+        """Return whether the loop is running, here or in a manager."""
         return self.asyncio_loop.is_running()
 
     def close(self) -> None:
-        """Remove all handlers and timeouts. The loop itself stays: managers may use it."""
+        """Remove all handlers and timeouts, but leave the asyncio loop open, since managers may use it."""
         for fd in tuple(self._handlers):
             self.remove_handler(fd)
         for timeout in self._timeouts:
@@ -91,11 +91,11 @@ class IOLoop:
     # Callbacks
 
     def add_callback(self, callback: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
-        """Call `callback` on the loop soon; from any thread."""
+        """Call `callback` on the loop soon. Callable from any thread."""
         self.asyncio_loop.call_soon_threadsafe(lambda: self._call(callback, *args, **kwargs))
 
     def add_timeout(self, deadline: float | datetime.timedelta, callback: Callable[[], Any]) -> asyncio.TimerHandle:
-        """Call `callback` at the time `deadline`, as time.time() tells it, or after that timedelta."""
+        """Call `callback` at `deadline`, in seconds as time.time() returns them, or after that timedelta."""
         delay = deadline.total_seconds() if isinstance(deadline, datetime.timedelta) else deadline - time.time()
 
         def call() -> None:
@@ -107,16 +107,16 @@ class IOLoop:
         return timeout
 
     def remove_timeout(self, timeout: asyncio.TimerHandle) -> None:
-        """Cancel what `add_timeout` returned; nothing when its time has come."""
+        """Cancel a timeout returned by `add_timeout`; no-op if it has already fired."""
         self._timeouts.discard(timeout)
         timeout.cancel()
 
     def handle_callback_exception(self, callback: Callable[..., Any]) -> None:
-        """A callback has raised: log it. Subclasses may do otherwise; sys.exc_info() has the exception."""
+        """Log the exception that a callback raised (sys.exc_info()). Subclasses may override this."""
         log.exception("the callback %r failed", callback)
 
     def _call(self, callback: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
-        # Callbacks are the application's code: one that raises must not keep others from being called.
+        # Callbacks are foreign code: an exception in one must not prevent the others from being called.
         try:
             callback(*args, **kwargs)
         except Exception:  # noqa: BLE001 (handled by a method, which logs it)
@@ -125,18 +125,18 @@ class IOLoop:
     # Descriptors
 
     def add_handler(self, fd: Fd, handler: Callable[[int, int], Any], events: int) -> None:
-        """Call `handler(fd, events)` while `fd` is readable (READ) or writable (WRITE), as far as `events` asks for it.
+        """Call `handler(fd, events)` while `fd` is readable (READ) or writable (WRITE), as selected by `events`.
 
-        An error on `fd` shows as readable. Raises OSError when it has a handler already.
+        An error on `fd` is reported as READ. Raises OSError if it already has a handler.
         """
         number = _number(fd)
         if number in self._handlers:
-            raise OSError(f"the descriptor {number} has a handler already")
+            raise OSError(f"the descriptor {number} already has a handler")
         self._handlers[number] = handler
         self.update_handler(number, events)
 
     def update_handler(self, fd: Fd, events: int) -> None:
-        """Change the events for which the handler of `fd` is called; OSError when it has none."""
+        """Change the events for which the handler of `fd` is called; OSError if it has none."""
         number = _number(fd)
         if number not in self._handlers:
             raise OSError(f"the descriptor {number} has no handler")
@@ -151,7 +151,7 @@ class IOLoop:
             self.asyncio_loop.remove_writer(number)
 
     def remove_handler(self, fd: Fd) -> None:
-        """Watch `fd` no more; nothing when it has no handler."""
+        """Stop watching `fd`; no-op if it has no handler."""
         number = _number(fd)
         if self._handlers.pop(number, None) is not None:
             self.asyncio_loop.remove_reader(number)
@@ -162,24 +162,24 @@ class IOLoop:
     def set_blocking_signal_threshold(
         self, seconds: float | None, action: Callable[[int, FrameType | None], Any] | None
     ) -> None:
-        """Raises NotImplementedError; asyncio's debug mode tells what blocks the loop."""
+        """Raise NotImplementedError; use asyncio's debug mode to find callbacks that block the loop."""
         raise NotImplementedError
 
     def set_blocking_log_threshold(self, seconds: float | None) -> None:
-        """Raises NotImplementedError; asyncio's debug mode tells what blocks the loop."""
+        """Raise NotImplementedError; use asyncio's debug mode to find callbacks that block the loop."""
         raise NotImplementedError
 
     def log_stack(self, signal: int, frame: FrameType | None) -> None:
-        """Raises NotImplementedError."""
+        """Raise NotImplementedError."""
         raise NotImplementedError
 
 
 class PeriodicCallback:
-    """Calls `callback` every `callback_time` milliseconds between `start` and `stop`; not while it is late."""
+    """A timer that calls `callback` every `callback_time` milliseconds, skipping calls that it missed."""
 
     def __init__(self, callback: Callable[[], Any], callback_time: float, io_loop: IOLoop | None = None) -> None:
         if callback_time <= 0:
-            raise ValueError("callback_time is a number of milliseconds above 0")
+            raise ValueError(f"callback_time must be positive (milliseconds), got {callback_time!r}")
         self.callback = callback
         self.callback_time = callback_time
         self.io_loop = io_loop or IOLoop.instance()
@@ -187,13 +187,13 @@ class PeriodicCallback:
         self._timeout: asyncio.TimerHandle | None = None
 
     def start(self) -> None:
-        """Call for the first time after one interval."""
+        """Start the timer; the first call comes after one interval."""
         if self._timeout is None:
             self._next = self.io_loop.asyncio_loop.time()
             self._schedule()
 
     def stop(self) -> None:
-        """Call no more."""
+        """Stop the timer."""
         if self._timeout is not None:
             self._timeout.cancel()
             self._timeout = None
@@ -211,18 +211,18 @@ class PeriodicCallback:
 
 
 class Waker:
-    """Makes a loop turn, from any thread."""
+    """A way to wake up a loop from any thread."""
 
     def __init__(self, loop: IOLoop | asyncio.AbstractEventLoop) -> None:
         self._loop = loop.asyncio_loop if isinstance(loop, IOLoop) else loop
 
     def wake(self) -> None:
-        """Make the loop turn once."""
+        """Wake up the loop."""
         self._loop.call_soon_threadsafe(lambda: None)
 
 
 def install() -> None:
-    """Let Tornado's own IOLoop.current() in this thread be the loop of `IOLoop.instance()`."""
+    """Make the loop of `IOLoop.instance()` the current one in this thread, also for Tornado's IOLoop.current()."""
     asyncio.set_event_loop(IOLoop.instance().asyncio_loop)
 
 

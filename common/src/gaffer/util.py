@@ -1,4 +1,4 @@
-"""Small helpers under their documented names; most of them live where they are used."""
+"""Small helpers under their documented names, most of them imported from other modules."""
 
 import time
 
@@ -35,20 +35,20 @@ __all__ = [
 
 
 def bytestring(s: str) -> str:
-    """`s` itself: text needs no other form on Python 3."""
+    """Return `s` unchanged; on Python 3 there is nothing to convert."""
     return s
 
 
 def ord_(c: int | str | bytes) -> int:
-    """The number of a character; an element of a bytes object is one already."""
+    """Return the code of a character; an int, such as an element of a bytes object, is returned unchanged."""
     return c if isinstance(c, int) else ord(c)
 
 
 def nanotime(s: float | None = None) -> int:
-    """`s` seconds in nanoseconds; the wall clock's time without an argument."""
+    """Return `s` seconds in nanoseconds, by default the current wall-clock time."""
     return time.time_ns() if s is None else round(s * 1_000_000_000)
 
 
 def from_nanotime(n: int) -> float:
-    """`n` nanoseconds in seconds."""
+    """Return `n` nanoseconds in seconds."""
     return n / 1_000_000_000

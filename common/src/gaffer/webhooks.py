@@ -1,4 +1,4 @@
-"""Webhooks: an application that POSTs events as JSON to URLs (WH rows)."""
+"""WebHooks: an application that POSTs events as JSON to URLs."""
 
 import asyncio
 import logging
@@ -17,19 +17,19 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("gaffer.webhooks")
 
-QUEUE_LIMIT = 1000  # events that wait for each URL; the oldest is dropped
-TIMEOUT = 10.0  # seconds a URL has to answer
-_LAST_WORDS = 1.5  # seconds that the last events have to get out when the manager stops
+QUEUE_LIMIT = 1000  # events queued for each URL; when full, the oldest is dropped
+TIMEOUT = 10.0  # seconds to wait for a response
+_FLUSH_TIMEOUT = 1.5  # seconds allowed for posting the last events when the manager stops
 
 Hook = tuple[str, str]
 
 
 class WebHooks:
-    """Posts each event that a hook names to the URL of the hook.
+    """An application that posts events to the URLs of its hooks.
 
-    hooks: `(event, url)` pairs; the event is a pattern as in EventEmitter, `.` for all. The events of a URL arrive in
-    their order, one request at a time. Whatever goes wrong with a URL is logged, once until it works again,
-    and the event is lost; so is the oldest when QUEUE_LIMIT events wait.
+    hooks: `(event, url)` pairs; the event is a pattern as in EventEmitter, `.` for all. Each URL gets its events in
+    order, one request at a time. If a request fails, the event is lost, and a warning is logged, once until the URL
+    works again. If QUEUE_LIMIT events are queued for a URL, the oldest is lost.
     """
 
     def __init__(self, hooks: Iterable[Hook] = ()) -> None:
@@ -45,45 +45,45 @@ class WebHooks:
 
     @property
     def hooks(self) -> list[Hook]:
-        """The `(event, url)` pairs, in the order of their registration."""
+        """The `(event, url)` pairs, in the order of registration."""
         return list(self._hooks)
 
     @property
     def refcount(self) -> int:
-        """How many hooks there are."""
+        """The number of hooks."""
         return len(self._hooks)
 
     @property
     def active(self) -> bool:
-        """Whether events are posted: it is started and has hooks."""
+        """Whether it is started and has hooks."""
         return self._events is not None and bool(self._hooks)
 
     def start(self, loop: asyncio.AbstractEventLoop, manager: "Manager") -> None:
-        """Post the events of `manager` from now on."""
+        """Start posting the events of `manager`."""
         self._events = manager.events
         for (event, _), listener in tuple(self._hooks.items()):
             self._events.subscribe(event, listener)
 
     async def stop(self) -> None:
-        """Post no more events; those that wait have a moment to get out."""
+        """Stop, after waiting up to 1.5 seconds for queued events to be posted."""
         self._unsubscribe()
         tasks = [target.task for target in self._targets.values() if target.task is not None]
         if tasks:
-            _, late = await asyncio.wait(tasks, timeout=_LAST_WORDS)
+            _, late = await asyncio.wait(tasks, timeout=_FLUSH_TIMEOUT)
             for task in late:
                 task.cancel()
             await asyncio.wait(tasks)
 
     def restart(self) -> None:
-        """Nothing to do: the hooks stay."""
+        """Do nothing; the hooks are kept."""
 
     def close(self) -> None:
-        """Forget all hooks; events that wait are still posted."""
+        """Remove all hooks; queued events are still posted."""
         for event, url in self.hooks:
             self.unregister_hook(event, url)
 
     def register_hook(self, event: str, url: str) -> None:
-        """Post `event` to `url`; nothing when it is already. Raises BadRequest when that is no http or https URL."""
+        """Post `event` to `url`; no-op if already registered. BadRequest if it is not an http or https URL."""
         if (event, url) in self._hooks:
             return
         target = self._targets.get(url) or _Target(url)
@@ -95,13 +95,13 @@ class WebHooks:
             self._events.subscribe(event, listener)
 
     def unregister_hook(self, event: str, url: str) -> None:
-        """Post `event` to `url` no more; an unknown pair is ignored."""
+        """Stop posting `event` to `url`; an unknown pair is ignored."""
         listener = self._hooks.pop((event, url), None)
         if listener is not None and self._events is not None:
             self._events.unsubscribe(event, listener)
 
     def replace_hooks(self, hooks: Iterable[Hook]) -> None:
-        """Have these hooks and no others; those that stay miss no event."""
+        """Replace all hooks by these; those that stay miss no event."""
         wanted = list(hooks)
         for event, url in wanted:
             self.register_hook(event, url)
@@ -122,17 +122,17 @@ def _post(target: "_Target", evtype: str, message: Any = None, *_: object) -> No
 
 
 class _Target:
-    """A URL and the events that wait for it. To be used on the loop."""
+    """A URL and its queued events. Use it on the loop."""
 
     def __init__(self, url: str) -> None:
         self.task: asyncio.Task[None] | None = None
         self._address = Address(url)
         self._queue: deque[bytes] = deque(maxlen=QUEUE_LIMIT)
-        self._lost = 0  # since it last worked
+        self._lost = 0  # events, since it last worked
 
     def post(self, body: bytes) -> None:
         if len(self._queue) == self._queue.maxlen:
-            self._lose("it does not take events as fast as they come")
+            self._lose("it is too slow, and its queue is full")
         self._queue.append(body)
         if self.task is None:
             self.task = asyncio.get_running_loop().create_task(self._deliver())
@@ -149,7 +149,7 @@ class _Target:
             async with asyncio.timeout(TIMEOUT):
                 status = await post(self._address, body, "application/json")
         except TimeoutError:
-            self._lose(f"no answer within {TIMEOUT:g} s")
+            self._lose(f"no response within {TIMEOUT:g} s")
         except OSError as error:
             self._lose(error.strerror or str(error))
         except ValueError as error:
@@ -158,14 +158,14 @@ class _Target:
             if 200 <= status < 300:
                 self._worked()
             else:
-                self._lose(f"it answers with the status {status}")
+                self._lose(f"it responds with status {status}")
 
     def _worked(self) -> None:
         if self._lost:
             log.warning("the webhook %s works again; %d events were lost", self._address, self._lost)
             self._lost = 0
 
-    def _lose(self, why: str) -> None:
+    def _lose(self, reason: str) -> None:
         if not self._lost:
-            log.warning("the webhook %s loses events: %s", self._address, why)
+            log.warning("the webhook %s is losing events: %s", self._address, reason)
         self._lost += 1

@@ -182,8 +182,9 @@ async def test_an_announced_body_that_no_number_can_hold_is_too_large(
 
 
 @pytest.mark.parametrize("size", [LIMITS.max_body + 1, 3_000_000])
-async def test_the_limit_of_bodies_is_the_configured_one(strict: HttpNode, size: int) -> None:
-    answer = await strict.call("POST", "/jobs/default", b"x" * size)
+async def test_the_limit_of_bodies_is_the_configured_one(size: int) -> None:
+    async with running_node(limits=Limits(max_body=LIMITS.max_body)) as node:
+        answer = await node.call("POST", "/jobs/default", b"x" * size)
     assert (answer.status, answer.error) == (413, "too_large")
     assert str(LIMITS.max_body) in answer.json["message"]
 

@@ -245,7 +245,7 @@ def test_a_key_of_a_session_commands_nothing_of_another(neighbours: Manager, nam
         return neighbours.jobs(), [info[key] for key in ("active", "max_processes", "processes", "config")]
 
     before = state()
-    with pytest.raises(Forbidden, match="this key is not for the session"):
+    with pytest.raises(Forbidden, match="this key is not valid for the session"):
         Dispatcher(neighbours, Grant(ALL_SCOPES, frozenset({"ours"}))).execute(name, args)
     assert state() == before
 

@@ -140,7 +140,7 @@ def _listening(family: socket.AddressFamily, address: Any) -> socket.socket:
         (lambda path: "192.0.2.1:0", "can't listen on 192.0.2.1:0"),
         (lambda path: "nohost.invalid:0", "can't listen on nohost.invalid:0"),
         (lambda path: f"{'a' * 80}.example:0", "can't listen on"),
-        (lambda path: "unix:", "needs a path"),
+        (lambda path: "unix:", "path of the unix socket is missing"),
         (lambda path: "127.0.0.1:99999", "port"),
         (lambda path: "127.0.0.1:abc", "port"),
     ],
@@ -245,11 +245,15 @@ async def _answers(node: HttpNode) -> bool:
     ("address", "error", "hint"),
     [
         (("127.0.0.1", 80), PermissionError(errno.EACCES, "Permission denied"), "CAP_NET_BIND_SERVICE"),
-        (("127.0.0.1", 80), OSError(errno.EADDRINUSE, "Address already in use"), "stop what uses the address"),
+        (
+            ("127.0.0.1", 80),
+            OSError(errno.EADDRINUSE, "Address already in use"),
+            "stop the program that uses the address",
+        ),
         (("192.0.2.1", 80), OSError(errno.EADDRNOTAVAIL, "Cannot assign requested address"), "an address of this host"),
         (("nohost.invalid", 80), socket.gaierror(-2, "Name or service not known"), "an IP address of this host"),
-        ("/root/x.sock", PermissionError(errno.EACCES, "Permission denied"), "a folder that exists"),
-        ("/nowhere/x.sock", FileNotFoundError(errno.ENOENT, "No such file or directory"), "a folder that exists"),
+        ("/root/x.sock", PermissionError(errno.EACCES, "Permission denied"), "an existing folder"),
+        ("/nowhere/x.sock", FileNotFoundError(errno.ENOENT, "No such file or directory"), "an existing folder"),
     ],
 )
 def test_what_to_do_when_listening_fails(address: tuple[str, int] | str, error: OSError, hint: str) -> None:

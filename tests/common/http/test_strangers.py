@@ -24,7 +24,7 @@ STRANGER = {"X-Forwarded-For": "192.0.2.1"}  # what comes through a proxy is not
 CONNECTIONS, STRANGERS = 20, 5  # a quarter
 
 pytestmark = pytest.mark.expects_errors(
-    "unknown callers are open: new ones wait", "new ones displace those of unknown callers"
+    "unauthenticated callers are open: new ones have to wait", "new ones displace those of unauthenticated callers"
 )
 
 CALL = """

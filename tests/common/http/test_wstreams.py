@@ -137,7 +137,7 @@ async def test_it_ends_with_the_process_after_the_last_output(node: HttpNode) ->
     async with connected(node.address, f"/wstreams/{pid}") as socket:
         await socket.send("go\n")
         assert await socket.receive_until(b"end") == b"x" * 150_000 + b"end"
-        with pytest.raises(Closed, match="1000 the process has ended"):
+        with pytest.raises(Closed, match="1000 the process has exited"):
             await socket.receive()
 
 

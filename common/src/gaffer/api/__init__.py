@@ -1,1 +1,1 @@
-"""The HTTP API of a node, one family of routes a module."""
+"""The HTTP API of a node, with one module for each family of routes."""

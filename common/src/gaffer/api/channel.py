@@ -1,10 +1,10 @@
-"""The channel: subscriptions and commands as JSON messages over SockJS (R-83, SJS-04 to SJS-09, SJS-20, SJS-21).
+"""The channel: subscriptions and commands as JSON messages over SockJS.
 
     {"event": "SUB", "data": {"topic": "STREAM:12"}}
     {"event": "CMD", "data": {"identity": "1", "name": "scale", "args": ["shop.web", "+1"], "kwargs": {}}}
 
-A message is read when the one before is answered, and an answer waits until the client has taken most of what was sent
-before, so nothing piles up here for a client that does not read.
+Each message is read after the previous one has been answered, and a response waits until the client has received most
+of the earlier data, so that nothing accumulates for a client that does not read.
 """
 
 import asyncio
@@ -24,20 +24,20 @@ from gaffer.http.routes import DEFERRED
 from gaffer.http.sockjs import Connection, ConnectionClosed, SockJS
 
 MAX_SUBSCRIPTIONS = 256  # topics of one client
-AUTH_TIMEOUT = 10.0  # seconds that a caller whom nobody knows has to show a key
+AUTH_TIMEOUT = 10.0  # seconds within which an unauthenticated client must present a key
 
 _MAX_KEY = 1024  # characters
 _AUTH_REQUIRED = 4401  # close code; 4000 to 4999 are free for applications, RFC 6455 section 7.4.2
 
 
 class Malformed(GafferError):
-    """A message is not understood; `reason` says why, as in SJS-09."""
+    """The message is invalid; `reason` is the code that is sent to the client."""
 
     errno = 400
 
 
 class TooManySubscriptions(TopicError):
-    """The client has as many subscriptions as it may have."""
+    """The client has reached the maximum number of subscriptions."""
 
     errno = 429
     reason = "too_many_subscriptions"
@@ -50,8 +50,8 @@ class Subscribe(NamedTuple):
     wanted: bool
 
 
-class Order(NamedTuple):
-    """CMD. `identity` comes back with the answer."""
+class CommandCall(NamedTuple):
+    """CMD. `identity` is returned with the response."""
 
     identity: str | int
     name: str
@@ -59,8 +59,8 @@ class Order(NamedTuple):
     kwargs: Any
 
 
-def parse(text: str) -> Subscribe | Order | None:
-    """What a message asks for; None for NOP. Raises Malformed."""
+def parse(text: str) -> Subscribe | CommandCall | None:
+    """Parse a message; None for NOP. Raises Malformed."""
     try:
         check_size(text)
         message = msgspec.json.decode(text)
@@ -87,34 +87,34 @@ def parse(text: str) -> Subscribe | Order | None:
         raise Malformed(reason="cmd_name_missing")
     if not isinstance(identity, str | int):
         raise Malformed(reason="cmd_identity_missing")
-    return Order(identity, name, data.get("args", []), data.get("kwargs", {}))
+    return CommandCall(identity, name, data.get("args", []), data.get("kwargs", {}))
 
 
 class Channel:
-    """The service at /channel: a Client for each connection."""
+    """The service at /channel, with a Client for each connection."""
 
     def __init__(self, application: NodeApplication) -> None:
         self._application = application
         self._clients: dict[Connection, Client] = {}
 
     def opened(self, connection: Connection) -> None:
-        """A client is there."""
+        """Called when a client has connected."""
         self._clients[connection] = Client(self._application, connection)
 
     async def received(self, connection: Connection, text: str) -> None:
-        """A client sent a message."""
+        """Called for a message from a client."""
         await self._clients[connection].handle(text)
 
     def closed(self, connection: Connection) -> None:
-        """A client is gone."""
+        """Called when a client has disconnected."""
         self._clients.pop(connection).close()
 
 
 class Client:
-    """One client: its subscriptions by topic, and its right to have them.
+    """One client with its subscriptions by topic, and its authentication.
 
-    A caller whom the handshake did not make known has to send `AUTH:<key>` first, and soon. Who fails is told no
-    more than that, and is disconnected.
+    A client that the handshake did not authenticate must send `AUTH:<key>` as its first message, within AUTH_TIMEOUT.
+    If it fails to, it receives an error without details and is disconnected.
     """
 
     def __init__(self, application: NodeApplication, connection: Connection) -> None:
@@ -132,7 +132,7 @@ class Client:
         application.feeds.add(self)
 
     async def handle(self, text: str) -> None:
-        """Do what a message asks for and answer it; raises ConnectionClosed."""
+        """Handle a message and answer it; raises ConnectionClosed."""
         is_first, self._is_first = self._is_first, False
         if is_first and text.startswith(AUTH):
             await self._authenticate(text.removeprefix(AUTH))
@@ -142,7 +142,7 @@ class Client:
             return
         try:
             request = parse(text)
-            if isinstance(request, Order):
+            if isinstance(request, CommandCall):
                 await self._execute(request)
             elif request is not None:
                 await (self._subscribe if request.wanted else self._unsubscribe)(request.topic)
@@ -150,7 +150,7 @@ class Client:
             await self._send("gaffer:error", {"error": "invalid_msg", "reason": error.reason})
 
     def end(self) -> None:
-        """Let the subscriptions say what is there, then close the connection."""
+        """Let the subscriptions send what is pending, then close the connection."""
         self._ending = asyncio.create_task(self._end())
 
     async def _end(self) -> None:
@@ -162,7 +162,7 @@ class Client:
         self._connection.close()
 
     def close(self) -> None:
-        """The connection is closed."""
+        """Release all resources of a closed connection."""
         if self._deadline is not None:
             self._deadline.cancel()
         for subscription in self._subscriptions.values():
@@ -174,7 +174,7 @@ class Client:
     # Keys
 
     async def _authenticate(self, key: str) -> None:
-        """Take a key, or the token of the cookie that the handshake presented."""
+        """Verify a key, or the token for the cookie that the handshake presented."""
         verify = self._connection.grant.elevate or self._application.policy.verify
         grant = verify(key) if len(key) <= _MAX_KEY else None
         if grant is None:
@@ -188,7 +188,7 @@ class Client:
         self._refusing = asyncio.create_task(self._refuse())
 
     async def _refuse(self) -> None:
-        error = AuthRequired("the first message must be AUTH:KEY, with a key of this node")
+        error = AuthRequired("the first message must be AUTH:KEY with a valid key")
         try:
             about = {"error": "AUTH_REQUIRED", "errno": error.errno, "reason": error.message}
             await self._send("gaffer:error", about)
@@ -207,7 +207,9 @@ class Client:
         try:
             self._connection.grant.require(Scope.READ)
             if len(self._subscriptions) >= MAX_SUBSCRIPTIONS:
-                raise TooManySubscriptions(f"a client has {MAX_SUBSCRIPTIONS} topics at most", hint="UNSUB from some")
+                raise TooManySubscriptions(
+                    f"the limit of {MAX_SUBSCRIPTIONS} topics is reached", hint="UNSUB from topics first"
+                )
             subscription = Subscription(
                 self._application.manager, topic, self._connection.grant, partial(self._send_event, topic)
             )
@@ -231,32 +233,32 @@ class Client:
         await self._send("gaffer:subscription_success", {"topic": topic})
 
     async def _refuse_topic(self, topic: str, error: GafferError) -> None:
-        # Clients of version 0.5 look for the topic beside the data.
+        # Clients of version 0.5 look for the topic outside the data.
         await self._send("gaffer:subscription_error", {"topic": topic, **_about(error)}, topic=topic)
 
     async def _send_event(self, topic: str, event: str, message: dict[str, Any]) -> None:
         head = {"event": event, "topic": topic}
         try:
             await self._send("gaffer:event", {**message, **head})
-        except (ValueError, RecursionError):  # an application may publish what JSON has no place for
+        except (ValueError, RecursionError):  # published by an application, and not representable in JSON
             await self._send("gaffer:event", {**head, "text": ascii(message)})
 
     # Commands
 
-    async def _execute(self, order: Order) -> None:
+    async def _execute(self, call: CommandCall) -> None:
         try:
-            result = await self._result(order)
+            result = await self._result(call)
         except GafferError as error:
-            await self._send("gaffer:command_error", {"id": order.identity, "error": _about(error)})
+            await self._send("gaffer:command_error", {"id": call.identity, "error": _about(error)})
         else:
-            await self._send("gaffer:command_success", {"id": order.identity, "result": result})
+            await self._send("gaffer:command_success", {"id": call.identity, "result": result})
 
-    async def _result(self, order: Order) -> Result:
-        if not (isinstance(order.args, list) and isinstance(order.kwargs, dict)):
-            raise CommandError("args must be a list, and kwargs an object")
-        controller = Dispatcher(self._application.manager, self._connection.grant)
-        begun = controller.begin(order.name, order.args, order.kwargs)
-        return await self._application.slices.run(lambda: begun) if isinstance(begun, Generator) else begun
+    async def _result(self, call: CommandCall) -> Result:
+        if not (isinstance(call.args, list) and isinstance(call.kwargs, dict)):
+            raise CommandError("args must be a list and kwargs an object")
+        dispatcher = Dispatcher(self._application.manager, self._connection.grant)
+        begun = dispatcher.begin(call.name, call.args, call.kwargs)
+        return await self._application.batches.run(lambda: begun) if isinstance(begun, Generator) else begun
 
     async def _send(self, event: str, data: dict[str, Any], **more: str) -> None:
         message = {"event": event, "data": data, **more}
@@ -264,7 +266,7 @@ class Client:
 
 
 def _about(error: GafferError) -> dict[str, Any]:
-    """What is told of an error: `errno`, `reason`, and the message and what helps for people."""
+    """Return the fields of an error that are sent to clients."""
     return {
         "errno": error.errno,
         "reason": error.reason,

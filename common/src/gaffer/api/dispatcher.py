@@ -1,6 +1,6 @@
-"""Commands by name, as clients of websockets send them, turned into calls of a manager (SUP-06, SJS-20).
+"""Execution of commands by name, as sent by websocket clients, on a manager.
 
-One table says of each command what it is called, what it takes and which scope it needs: the same as its HTTP route.
+One table defines the name, the parameters and the scope of each command; the scope is that of the HTTP route.
 """
 
 import inspect
@@ -26,16 +26,16 @@ Function = Callable[..., Result | Steps]
 
 
 class Command(NamedTuple):
-    """What executes a command, the scope it needs, its parameters, and a struct that checks their types.
+    """The function of a command, the scope it requires, its parameters, and a struct that validates their types.
 
-    The function also takes a manager and, when it `asks`, the grant of who gave the command.
+    The function also takes a manager and, if `takes_grant`, the grant of the caller.
     """
 
     function: Function
     scope: Scope
     signature: inspect.Signature
     arguments: type[msgspec.Struct]
-    asks: bool
+    takes_grant: bool
 
 
 _EVERYTHING = Grant(ALL_SCOPES)
@@ -44,23 +44,23 @@ COMMANDS: dict[str, Command] = {}
 
 
 class Dispatcher:
-    """Executes commands on a manager, those that `grant` allows: all of them when it isn't given."""
+    """The commands that `grant` permits, executed on a manager; by default all commands."""
 
     def __init__(self, manager: Manager, grant: Grant = _EVERYTHING) -> None:
         self.manager = manager
         self.grant = grant
 
     def execute(self, name: str, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None) -> Result:
-        """Execute the command `name` with arguments decoded from JSON; the result is of JSON types too.
+        """Execute the command `name` with arguments decoded from JSON; the result consists of JSON types too.
 
-        Raises CommandNotFound, Forbidden, CommandError (with the path of a wrong argument, as in `$.pid`), ConfigError
-        (with a path below `$.config`), and what the manager raises.
+        Raises CommandNotFound, Forbidden, CommandError (with the path of an invalid argument, such as `$.pid`),
+        ConfigError (with a path below `$.config`), and the errors of the manager method.
         """
         begun = self.begin(name, args, kwargs)
         return finish(begun) if isinstance(begun, Generator) else begun
 
     def begin(self, name: str, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None) -> "Result | Steps":
-        """As `execute`, but of a command that takes long returns the steps, between which the loop may turn."""
+        """Like `execute`, but return the steps of a long command, between which the event loop can run."""
         found = COMMANDS.get(name)
         if found is None:
             raise CommandNotFound(f"there is no command {quoted(name)}", hint=did_you_mean(name, list(COMMANDS)))
@@ -77,14 +77,14 @@ class Dispatcher:
         session = _session_of(self.manager, checked)
         if session is not None:
             self.grant.require_session(session)
-        return found.function(self.manager, **({"grant": self.grant} if found.asks else {}), **checked)
+        return found.function(self.manager, **({"grant": self.grant} if found.takes_grant else {}), **checked)
 
 
 def command(scope: Scope) -> Callable[[Function], Function]:
-    """Make a function of `manager`, perhaps `grant`, and its arguments the command of its name.
+    """Register a function of `manager`, optionally `grant`, and further arguments as the command of the same name.
 
-    Parameters called `pid`, `name`, `config` and `sessionid` say which session it is about. A grant must be for that
-    before the function is called; what is left to it is to show no more than the grant is for.
+    Parameters named `pid`, `name`, `config` and `sessionid` identify the session of a command. The grant is checked
+    against it before the function is called; the function must restrict its result to what the grant covers.
     """
 
     def add(function: Function) -> Function:
@@ -106,13 +106,13 @@ def command(scope: Scope) -> Callable[[Function], Function]:
 
 
 def _readable(parameter: inspect.Parameter) -> inspect.Parameter:
-    """The parameter as people want to read it, without the limits of its type."""
+    """Return the parameter for display, without the constraints of its type."""
     annotation = parameter.annotation
     return parameter.replace(annotation=get_args(annotation)[0] if get_origin(annotation) is Annotated else annotation)
 
 
 def _session_of(manager: Manager, arguments: Mapping[str, Any]) -> str | None:
-    """The session that a command is about; None when it is about all, or its arguments can't be meant."""
+    """Return the session of a command; None if it concerns all sessions or its arguments are invalid."""
     if "pid" in arguments:
         return manager.get_process(arguments["pid"]).job.session
     name = arguments["config"].get("name") if "config" in arguments else arguments.get("name")
@@ -122,13 +122,13 @@ def _session_of(manager: Manager, arguments: Mapping[str, Any]) -> str | None:
 
 @command(Scope.READ)
 def sessions(manager: Manager, grant: Grant) -> Result:
-    """The sessions."""
+    """List the sessions."""
     return {"sessions": [session for session in manager.sessions if grant.sees(session)]}
 
 
 @command(Scope.READ)
 def jobs(manager: Manager, grant: Grant, sessionid: str | None = None) -> Result:
-    """The qualified names of all jobs, or of a session's."""
+    """List the qualified names of all jobs, or of those in a session."""
     names = [name for name in manager.jobs(sessionid) if grant.sees(parse_job_name(name).session)]
     found: Result = {"jobs": names}
     return found if sessionid is None else {**found, "sessionid": sessionid}
@@ -136,7 +136,7 @@ def jobs(manager: Manager, grant: Grant, sessionid: str | None = None) -> Result
 
 @command(Scope.READ)
 def pids(manager: Manager, grant: Grant, name: str | None = None) -> Result:
-    """The ids of all processes, or of a job's."""
+    """List the pids of all processes, or of those of a job."""
     return {"pids": [process.pid for process in manager.list(name) if grant.sees(process.job.session)]}
 
 
@@ -155,14 +155,14 @@ def load(
 
 @command(Scope.DEFINE)
 def unload(manager: Manager, name: str, sessionid: str | None = None) -> Result:
-    """Stop a job and forget it."""
+    """Stop and remove a job."""
     manager.unload(name, sessionid)
     return {"ok": True}
 
 
 @command(Scope.CONTROL)
 def reload(manager: Manager, name: str, sessionid: str | None = None) -> Result:
-    """Replace all processes of a job, as many as its config says."""
+    """Replace all processes of a job, resetting their number to the configured one."""
     manager.reload(name, sessionid)
     return {"ok": True}
 
@@ -175,7 +175,7 @@ def update(
     env: Environment = None,
     start: bool = False,
 ) -> Result:
-    """Give a job a new config."""
+    """Replace the config of a job."""
     manager.update(_config(config), sessionid, env, start)
     return {"ok": True}
 
@@ -202,20 +202,20 @@ def scale(manager: Manager, name: str, n: int | str) -> Result:
 
 @command(Scope.READ)
 def info(manager: Manager, grant: Grant, name: str) -> Result:
-    """What there is to know about a job."""
+    """Return the state of a job."""
     return {"info": info_for(grant, manager, name)}
 
 
 @command(Scope.READ)
 def stats(manager: Manager, name: str) -> Steps:
-    """The stats of a job."""
+    """Return the stats of a job."""
     [found] = yield from manager.measuring([name])
     return {"stats": found}
 
 
 @command(Scope.CONTROL)
 def stopall(manager: Manager, name: str) -> Result:
-    """End all processes of a job, which then replaces them."""
+    """Stop all processes of a job, which then replaces them."""
     manager.stopall(name)
     return {"ok": True}
 
@@ -229,7 +229,7 @@ def killall(manager: Manager, name: str, sig: int | str) -> Result:
 
 @command(Scope.CONTROL)
 def commit(manager: Manager, grant: Grant, name: str, graceful_timeout: Seconds = 0, env: Environment = None) -> Result:
-    """Run one more process of a job, once. `env` could make another command of it, and needs `define`."""
+    """Run one additional process of a job once. `env` can change the command, so it requires `define`."""
     if env is not None:
         grant.require(Scope.DEFINE)
     return {"ok": True, "pid": manager.commit(name, graceful_timeout, env)}
@@ -237,20 +237,20 @@ def commit(manager: Manager, grant: Grant, name: str, graceful_timeout: Seconds 
 
 @command(Scope.READ)
 def process_info(manager: Manager, grant: Grant, pid: int) -> Result:
-    """What there is to know about a process."""
+    """Return the state of a process."""
     return {"info": grant.shown(manager.get_process(pid).info)}
 
 
 @command(Scope.READ)
 def process_stats(manager: Manager, pid: int) -> Steps:
-    """The stats of a process."""
+    """Return the stats of a process."""
     [found] = yield from measuring([manager.get_process(pid)])
     return {"stats": found}
 
 
 @command(Scope.CONTROL)
 def stop_process(manager: Manager, pid: int) -> Result:
-    """Stop one process; its job starts another in its place."""
+    """Stop a process, which its job then replaces."""
     manager.stop_process(pid)
     return {"ok": True}
 
@@ -270,7 +270,7 @@ def kill(manager: Manager, pid: int, sig: int | str) -> Result:
 
 
 def info_for(grant: Grant, manager: Manager, name: JobName | str) -> dict[str, Any]:
-    """What `Manager.info` returns, with as much of the job's `env` as the grant allows to see."""
+    """Return `Manager.info` of a job; the values of `env` are None unless the grant reveals them."""
     found = manager.info(name)
     return {**found, "config": grant.shown(found["config"])}
 

@@ -1,4 +1,4 @@
-"""`/drain`: takes the node out of service and puts it back, see gaffer.supervision.lifecycle."""
+"""Draining: taking the node out of service and returning it to service."""
 
 from gaffer.api.node import NodeHandler
 from gaffer.http.access import Forbidden, Scope
@@ -8,25 +8,25 @@ from gaffer.schemas.bodies import DrainState
 
 
 class DrainHandler(NodeHandler):
-    """The node's being out of service."""
+    """Taking the node out of service."""
 
     @operation(DrainState)
     def get(self) -> None:
-        """`{"draining", "drained", "processes"}`.
+        """Return `{"draining", "drained", "processes"}`.
 
-        Whether the node is out of service, whether it got so far that nothing runs any more, and how many processes
-        have not ended.
+        `draining` is true while the node is out of service, `drained` once all of its processes have also exited, and
+        `processes` is the number of those that are still running.
         """
         self._answer(200)
 
     @operation(DrainState, status=202, errors=(Forbidden,))
     def post(self) -> None:
-        """Take the node out of service, and answer 202 as GET does.
+        """Take the node out of service; return 202 and the same body as GET.
 
-        Lookups are told first. Then the processes end, those of the last loaded job first, each after the
-        `drain_timeout` of its job. Jobs keep what is desired of them, and wait; what is loaded or started meanwhile
-        waits too. It needs a key that is not limited to some sessions, and lasts until it is undone or gafferd starts
-        again.
+        The lookup servers are notified first. Then the processes are stopped, starting with those of the job loaded
+        last, each after the `drain_timeout` of its job. Jobs keep their desired state, and start no processes until the
+        node is in service again; the same is true for jobs that are loaded or started while it drains. The node stays
+        out of service until DELETE or a restart of gafferd. Requires a key that is not limited to some sessions.
         """
         self._require_whole_node()
         self.manager.drain()
@@ -34,7 +34,7 @@ class DrainHandler(NodeHandler):
 
     @operation(DrainState, status=202, errors=(Forbidden,))
     def delete(self) -> None:
-        """Put the node back into service, and answer 202 as GET does: its jobs start again."""
+        """Return the node to service, so that its jobs start again; return 202 and the same body as GET."""
         self._require_whole_node()
         self.manager.resume()
         self._answer(202)
@@ -51,8 +51,8 @@ class DrainHandler(NodeHandler):
     def _require_whole_node(self) -> None:
         if self.grant.sessions is not None:
             raise Forbidden(
-                "this is about all jobs of the node, and this key is for some sessions only",
-                hint="use a key without a limit to sessions",
+                "draining affects all sessions of the node, but this key is limited to some",
+                hint="use a key that is not limited to sessions",
             )
 
 

@@ -1,4 +1,4 @@
-"""Answers a request with a feed."""
+"""Base of handlers that respond with a feed."""
 
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -17,9 +17,9 @@ _EVENT_STREAM = "text/event-stream"
 
 
 class FeedHandler(NodeHandler):
-    """A handler whose answer ends with its source, with the node, or when the client leaves.
+    """A handler whose response ends with its source, with the node, or when the client disconnects.
 
-    One piece at most is under way to a client: the next one is read when the system has taken the last.
+    At most one piece is in flight to a client: the next one is read once the last has been passed to the kernel.
     """
 
     _feed: Feed[Any] | None = None
@@ -34,13 +34,13 @@ class FeedHandler(NodeHandler):
         resumable: bool = True,
         served: Callable[[int], Any] = lambda end: None,
     ) -> None:
-        """Answer with what comes in `source` from `start` on, after a gap if the query asks to resume elsewhere.
+        """Send the data of `source` from `start` on, after a gap if the query resumes at a position in another source.
 
-        A longpoll tells the position to go on from, unless the feed isn't `resumable`, and calls `served` with it. A
-        heartbeat ends one that has `after`, because after an empty line it could not tell the position any more.
+        A longpoll returns the position to resume at in a header if the feed is `resumable`, and calls `served` with it.
+        A heartbeat ends a longpoll with `after`, because after an empty line the header can't be sent any more.
         """
         self.set_header("Content-Type", _EVENT_STREAM if query.kind == EVENTSOURCE else form.media)
-        self.set_header("Cache-Control", "no-store, no-transform")  # proxies that compress a feed hold it back
+        self.set_header("Cache-Control", "no-store, no-transform")  # proxies that compress a feed delay it
         if self.request.method == "HEAD":
             return
         self._feed = feed = Feed(source, start, query.heartbeat)
@@ -74,7 +74,7 @@ class FeedHandler(NodeHandler):
             self._feed.end()
 
     async def _longpoll(self, feed: Feed[P], form: Format[P], *, ends_at_heartbeat: bool) -> None:
-        while (content := await feed.next(form.plain, form.at_once)) is not None:
+        while (content := await feed.next(form.plain, form.longpoll_size)) is not None:
             if content:
                 self.write(content)
                 return
@@ -86,11 +86,11 @@ class FeedHandler(NodeHandler):
     async def _stream(self, feed: Feed[P], write: Callable[[P], bytes], heartbeat: bytes, first: bytes) -> None:
         self.write(first)
         await self.flush()
-        # Nothing here keeps the piece while it is under way: there may be a thousand clients that don't read.
-        while self._passed_on(await feed.next(write), heartbeat):
+        # Keep no reference to the piece while it is in flight: there may be a thousand clients that don't read.
+        while self._write_next(await feed.next(write), heartbeat):
             await self.flush()
 
-    def _passed_on(self, content: bytes | None, heartbeat: bytes) -> bool:
+    def _write_next(self, content: bytes | None, heartbeat: bytes) -> bool:
         if content is None:
             return False
         self.write(content or heartbeat)

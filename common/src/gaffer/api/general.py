@@ -1,4 +1,4 @@
-"""What the node says about itself: `/`, `/ping`, `/version`, `/health`, `/openapi.json`."""
+"""Information about the node: `/`, `/ping`, `/version`, `/health`, `/openapi.json`."""
 
 from typing import Any, Literal
 
@@ -11,20 +11,20 @@ from gaffer.schemas import bodies
 
 
 class WelcomeHandler(NodeHandler):
-    """The root."""
+    """The root of the API."""
 
     @operation(bodies.NodeWelcome)
     def get(self) -> None:
-        """`{"welcome": "gaffer", "version"}`."""
+        """Return `{"welcome": "gaffer", "version"}`."""
         self.reply({"welcome": "gaffer", "version": __version__})
 
 
 class PingHandler(NodeHandler):
-    """For monitoring."""
+    """Liveness check for monitoring."""
 
     @operation(Literal["OK"], media=TEXT)
     def get(self) -> None:
-        """The text `OK`."""
+        """Return the text `OK`."""
         self.reply_text("OK")
 
 
@@ -33,18 +33,19 @@ class VersionHandler(NodeHandler):
 
     @operation(bodies.VersionInfo)
     def get(self) -> None:
-        """`{"name": "gaffer", "version"}`."""
+        """Return `{"name": "gaffer", "version"}`."""
         self.reply({"name": "gaffer", "version": __version__})
 
 
 class HealthHandler(NodeHandler):
-    """How the node is."""
+    """Health of the node."""
 
     @operation(bodies.HealthInfo)
     def get(self) -> None:
-        """`{"status": "ok", "draining" or "stopping", "version", "uptime", "jobs", "processes", "lookupds"}`.
+        """Return `{"status", "version", "uptime", "jobs", "processes", "lookupds"}`.
 
-        `uptime` in seconds; `jobs` and `processes` are counts; `lookupds` lists `{"address", "connected", "error"}`.
+        `status` is `ok`, `draining` or `stopping`; `uptime` is in seconds; `jobs` and `processes` are counts;
+        `lookupds` lists the lookup servers as `{"address", "connected", "error"}`.
         """
         manager = self.manager
         self.reply(
@@ -60,11 +61,11 @@ class HealthHandler(NodeHandler):
 
 
 class OpenApiHandler(NodeHandler):
-    """The description of this API for programs."""
+    """Machine-readable description of this API."""
 
     @operation(dict[str, Any])
     def get(self) -> None:
-        """An OpenAPI 3.1 document."""
+        """Return the OpenAPI 3.1 document."""
         self.finish(self.application.description)
 
 

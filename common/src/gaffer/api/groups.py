@@ -1,4 +1,4 @@
-"""Groups, the name that version 0.4 had for sessions: R-29 to R-32. Session `default` is none of them."""
+"""Groups: the sessions except `default`, under the name they had in version 0.4."""
 
 from gaffer.api.node import NodeHandler
 from gaffer.api.processes import UnknownResourceHandler
@@ -15,20 +15,20 @@ class GroupsHandler(NodeHandler):
 
     @operation(list[str])
     def get(self) -> None:
-        """The names of the groups that have jobs."""
+        """Return the names of the groups that have jobs."""
         sessions = self.manager.sessions
         self.reply([each for each in sessions if each != DEFAULT_SESSION and self.grant.sees(each)])
 
 
 class BaseGroupHandler(NodeHandler):
-    """A handler for one group."""
+    """Base of handlers for one group."""
 
     @property
     def group(self) -> str:
-        """The group of the path; raises BadRequest (`bad_name`) when it can't be one, ProcessNotFound for `default`."""
+        """The group in the path; raises BadRequest (`bad_name`) for an invalid name, ProcessNotFound for `default`."""
         group = self.sid
         if group == DEFAULT_SESSION:
-            raise ProcessNotFound("the jobs of session `default` are in no group", hint="see /jobs/default")
+            raise ProcessNotFound("the session `default` is not a group", hint="use /jobs/default")
         return group
 
 
@@ -37,13 +37,13 @@ class GroupHandler(BaseGroupHandler):
 
     @operation(list[str])
     def get(self) -> None:
-        """The jobs of the group, as `group:name`."""
+        """Return the jobs of the group as `group:name`."""
         group = self.group
         self.reply([f"{group}:{parse_job_name(name).name}" for name in self.manager.jobs(group)])
 
     @operation(Done)
     def delete(self) -> None:
-        """Stop and forget all jobs of the group."""
+        """Stop and remove all jobs of the group."""
         self.manager.remove_group(self.group)
         self.done()
 
@@ -73,13 +73,13 @@ class GroupRestartHandler(BaseGroupHandler):
 
     @operation(Done)
     def post(self) -> None:
-        """Replace all processes of the group's jobs, as many as configured."""
+        """Replace all processes of the group's jobs, resetting their numbers to the configured ones."""
         self.manager.restart_group(self.group)
         self.done()
 
 
 class UnknownOfGroupHandler(UnknownResourceHandler):
-    """Anything else of a group."""
+    """Unknown resources of a group."""
 
 
 _CONTROL = {"POST": Scope.CONTROL}

@@ -1,4 +1,4 @@
-"""Jobs and sessions: R-40 to R-55."""
+"""Jobs and sessions."""
 
 from typing import Any, Literal
 
@@ -21,7 +21,7 @@ class SessionsHandler(NodeHandler):
 
     @operation(bodies.SessionList)
     def get(self) -> None:
-        """`{"sessions": [...]}`."""
+        """Return `{"sessions": [...]}`."""
         self.reply({"sessions": [session for session in self.manager.sessions if self.grant.sees(session)]})
 
 
@@ -30,7 +30,7 @@ class JobsHandler(NodeHandler):
 
     @operation(bodies.JobList)
     def get(self) -> None:
-        """`{"jobs": ["shop.web", ...]}`, their qualified names."""
+        """Return the qualified names as `{"jobs": ["shop.web", ...]}`."""
         self.reply({"jobs": self.visible(self.manager.jobs())})
 
 
@@ -39,14 +39,14 @@ class SessionJobsHandler(NodeHandler):
 
     @operation(bodies.SessionJobList)
     def get(self) -> None:
-        """`{"sessionid", "jobs": [...]}`; 404 when the session has no job."""
+        """Return `{"sessionid", "jobs": [...]}`; 404 if the session has no jobs."""
         self.reply({"sessionid": self.sid, "jobs": self.manager.jobs(self.sid)})
 
     @operation(Done, body=(JobDescription, JobDescriptions), errors=(ProcessConflict,))
     def post(self) -> None:
-        """Load the job that the body describes (see the settings of a job) and start it unless `start` is false.
+        """Load the job described by the body (see the settings of a job), and start it unless `start` is false.
 
-        `{"jobs": [...]}` loads several, all or none. Answers `{"ok": true}`; 409 when a job of that name is there.
+        `{"jobs": [...]}` loads all of several jobs or none. Returns `{"ok": true}`; 409 if a name is already in use.
         """
         session, body = self.sid, self.json_body()
         if "jobs" in body:
@@ -62,51 +62,56 @@ class JobHandler(NodeHandler):
 
     @operation(responses.JobInfo)
     def get(self) -> None:
-        """The job: `name`, `active`, `running`, `running_out`, `max_processes`, `processes`, `config`, `state`,
-        `reason`, `restarts`, `instances`, `last_exit`. Without `define` the values of `env` in `config` are null.
+        """Return the state and the config of the job.
+
+        The fields are `name`, `active`, `running`, `running_out`, `max_processes`, `processes`, `config`, `state`,
+        `reason`, `restarts`, `instances` and `last_exit`. Without the scope `define` the values of `env` in `config`
+        are null.
         """
         job, grant = self.job, self.grant
-        self.finish(self.application.answers.get((job, grant.reveals_env), lambda: info_for(grant, self.manager, job)))
+        self.finish(
+            self.application.response_cache.get((job, grant.reveals_env), lambda: info_for(grant, self.manager, job))
+        )
 
     @operation(Done, status=201, body=JobReplacement)
     def put(self) -> None:
-        """Replace the description by that of the body, and start the job unless `start` is false. Answers 201."""
+        """Replace the settings of the job by those in the body, and start it unless `start` is false. Returns 201."""
         config = self.replacement(self.json_body())
         self.manager.update(config, self.sid, start=config.start)
         self.done(201)
 
     @operation(Done)
     def delete(self) -> None:
-        """Stop the job and forget it.
+        """Stop and remove the job.
 
-        Needs `define` as loading does: who may only control jobs could not bring it back.
+        Requires the scope `define`, like loading: with `control` alone the job could not be restored.
         """
         self.manager.unload(self.job)
         self.done()
 
 
 class JobStatsHandler(NodeHandler):
-    """What a job uses."""
+    """Resource usage of a job."""
 
     @operation(JobStats)
     async def get(self) -> None:
-        """`{"name", "stats", "mem", "max_mem", "min_mem", "cpu", "max_cpu", "min_cpu"}`, in percent, or N/A."""
+        """Return `{"name", "stats", "mem", "max_mem", "min_mem", "cpu", "max_cpu", "min_cpu"}`, in percent, or N/A."""
         job = self.job
-        [answer] = await self.application.slices.run(lambda: self.manager.measuring([job]))
+        [answer] = await self.application.batches.run(lambda: self.manager.measuring([job]))
         self.reply(answer)
 
 
 class JobNumprocessesHandler(NodeHandler):
-    """How many processes a job is to have."""
+    """Desired number of processes of a job."""
 
     @operation(ProcessCount)
     def get(self) -> None:
-        """`{"numprocesses"}`."""
+        """Return `{"numprocesses"}`."""
         self.reply({"numprocesses": self.manager.status(self.job)["numprocesses"]})
 
     @operation(ProcessCount, body=ScaleBody)
     def post(self) -> None:
-        """`{"scale": n}` with a number to add, or "+n", "-n", "=n". Answers `{"numprocesses"}`."""
+        """Scale the job by `{"scale": n}`: a number to add, or "+n", "-n", "=n". Returns `{"numprocesses"}`."""
         self.reply({"numprocesses": self.manager.scale(self.job, self.body_as(ScaleBody).scale)})
 
 
@@ -115,7 +120,7 @@ class JobPidsHandler(NodeHandler):
 
     @operation(bodies.PidList)
     def get(self) -> None:
-        """`{"pids": [...]}`."""
+        """Return `{"pids": [...]}`."""
         self.reply({"pids": self.manager.pids(self.job)})
 
 
@@ -124,38 +129,38 @@ class JobSignalHandler(NodeHandler):
 
     @operation(Done, status=202, body=SignalBody)
     def post(self) -> None:
-        """`{"signal": n}` with a number or a name, for each of its processes. Answers 202."""
+        """Send a signal to each process of the job: `{"signal": n}` with a number or a name. Returns 202."""
         self.manager.killall(self.job, self.body_as(SignalBody).signal)
         self.done(202)
 
 
 class JobStateHandler(NodeHandler):
-    """Whether a job is wanted."""
+    """Desired state of a job."""
 
     @operation(Literal["0", "1"], media=TEXT)
     def get(self) -> None:
-        """The text `1`, or `0` when it is stopped or given up."""
+        """Return the text `1`, or `0` if the job is stopped or has been given up."""
         self.reply_text("1" if self.manager.status(self.job)["active"] else "0")
 
     @operation(Done, status=202, body=Literal["0", "1", "2"], body_media=TEXT)
     def post(self) -> None:
-        """The text `1` starts the job, `0` stops it, `2` replaces its processes. Answers 202."""
+        """Start the job with the text `1`, stop it with `0`, replace its processes with `2`. Returns 202."""
         commands = {b"1": self.manager.start_job, b"0": self.manager.stop_job, b"2": self.manager.reload}
         command = commands.get(self.body.strip())
         if command is None:
-            raise BadRequest("the body is not a state", hint="send 1 to start, 0 to stop or 2 to reload")
+            raise BadRequest("invalid state in the body", hint="send 1 to start, 0 to stop or 2 to reload")
         command(self.job)
         self.done(202)
 
 
 class JobCommitHandler(NodeHandler):
-    """Processes that run once."""
+    """Processes of a job that run once."""
 
     @operation(bodies.NewPid, body=CommitBody | None)
     def post(self) -> None:
-        """Run one more process of the job, once: `{"graceful_timeout", "env"}`, both optional. Answers `{"pid"}`.
+        """Run one additional process of the job once; `{"graceful_timeout", "env"}` are optional. Returns `{"pid"}`.
 
-        `control` is enough for the command as it was loaded; `env` could make another one of it and needs `define`.
+        Requires the scope `control`, and `define` with `env`, which can change the command.
         """
         body = self.body_as(CommitBody) if self.body.strip() else CommitBody()
         if body.env is not None:
@@ -164,12 +169,12 @@ class JobCommitHandler(NodeHandler):
 
 
 def _configs_of(body: dict[str, Any], session: str) -> list[ProcessConfig]:
-    """The descriptions in `{"jobs": [...]}`; raises ConfigError with the mistakes of all of them."""
+    """Return the configs in `{"jobs": [...]}`; raises ConfigError with the problems of all jobs."""
     jobs = body["jobs"]
     if not isinstance(jobs, list):
-        raise BadRequest("jobs: expected a list of process descriptions", path="$.jobs")
+        raise BadRequest("jobs: expected a list of job descriptions", path="$.jobs")
     if unknown := sorted(set(body) - {"jobs"}):
-        raise BadRequest(f"unknown key {unknown[0]!r} beside jobs", path=f"$.{unknown[0]}")
+        raise BadRequest(f"unknown key {unknown[0]!r}", path=f"$.{unknown[0]}")
     configs, problems = [], []
     for index, job in enumerate(jobs):
         try:

@@ -1,4 +1,4 @@
-"""`/metrics`: the node, its jobs and its processes for Prometheus."""
+"""Metrics of the node, its jobs and its processes for Prometheus."""
 
 import platform
 from collections import Counter
@@ -25,12 +25,12 @@ class MetricsHandler(NodeHandler):
 
     @operation(str, media=TEXT)
     async def get(self) -> None:
-        """Text for Prometheus, version 0.0.4 of its format. A key of some sessions gets those of their jobs.
+        """Return metrics in the Prometheus text format, version 0.0.4. A key limited to sessions gets only their jobs.
 
-        CPU time and memory are those of a process itself, without the processes it started. The latencies leave out
-        feeds, whose answers take as long as the client wants.
+        CPU time and memory are those of the process itself, without its children. Request durations exclude feeds,
+        which last as long as the client listens.
         """
-        families = await self.application.slices.run(partial(_collect, self.application, self.grant))
+        families = await self.application.batches.run(partial(_collect, self.application, self.grant))
         self.set_header("Content-Type", CONTENT_TYPE)
         self.finish("".join(family.render() for family in families))
 
@@ -39,7 +39,7 @@ Steps = Generator[None, None, list[Family]]
 
 
 def _collect(application: NodeApplication, grant: Grant) -> Steps:
-    """All metrics that the grant is for, in steps between which the loop may turn."""
+    """Collect the metrics that the grant covers, in steps between which the event loop can run."""
     of_node = [*_of_node(application), application.latencies.histogram.collect()]
     yield
     of_jobs = yield from _of_jobs(application, grant)
@@ -48,22 +48,24 @@ def _collect(application: NodeApplication, grant: Grant) -> Steps:
 
 
 def _of_node(application: NodeApplication) -> list[Family]:
-    build = Family("gaffer_build_info", "gauge", "1; the labels say which program runs.")
+    build = Family("gaffer_build_info", "gauge", "Always 1; the labels identify the running version.")
     build.add(1, {"version": __version__, "python": platform.python_version()})
-    uptime = Family("gaffer_uptime_seconds", "gauge", "Seconds since the API began to answer.")
+    uptime = Family("gaffer_uptime_seconds", "gauge", "Seconds since the API started.")
     uptime.add(application.uptime)
     draining = Family("gaffer_draining", "gauge", "1 while the node is out of service.")
     draining.add(int(application.manager.draining))
     traffic = application.count_connections()
-    connections = Family("gaffer_http_connections", "gauge", "Open connections of clients, websockets among them.")
+    connections = Family("gaffer_http_connections", "gauge", "Open client connections, including websockets.")
     connections.add(traffic.open)
     displaced = Family(
         "gaffer_http_connections_displaced_total", "counter", "Connections that were closed to make room for others."
     )
     displaced.add(traffic.displaced)
-    refused = Family("gaffer_http_connections_refused_total", "counter", "Connections that there was no room for.")
+    refused = Family(
+        "gaffer_http_connections_refused_total", "counter", "Connections that were refused because there was no room."
+    )
     refused.add(traffic.refused)
-    feeds = Family("gaffer_http_feeds", "gauge", "Feeds and websockets that clients follow.")
+    feeds = Family("gaffer_http_feeds", "gauge", "Feeds and websockets in use.")
     feeds.add(len(application.feeds))
     lost_bytes = Family(
         "gaffer_feed_dropped_bytes_total", "counter", "Bytes of output that clients lost because they read too slowly."
@@ -80,10 +82,10 @@ def _of_node(application: NodeApplication) -> list[Family]:
     lost_lines = Family(
         "gaffer_own_log_lost_lines_total",
         "counter",
-        "Lines of the node's own log that were dropped: nothing read them, or the disk was full.",
+        "Lines of the node's own log that were dropped because nothing read them or the disk was full.",
     )
     lost_lines.add(log.lost_lines())
-    lookupds = Family("gaffer_lookupd_connected", "gauge", "1 while the node is announced to the lookup server.")
+    lookupds = Family("gaffer_lookupd_connected", "gauge", "1 while the node is connected to the lookup server.")
     for lookupd in application.lookupds():
         lookupds.add(int(lookupd["connected"]), {"address": lookupd["address"]})
     return [
@@ -105,15 +107,15 @@ def _of_node(application: NodeApplication) -> list[Family]:
 def _of_jobs(application: NodeApplication, grant: Grant) -> Steps:
     manager = application.manager
     processes = Family("gaffer_job_processes", "gauge", "Processes of a job by their state.")
-    wanted = Family("gaffer_job_wanted_processes", "gauge", "How many processes a job is to have while it is active.")
-    restarts = Family("gaffer_job_restarts_total", "counter", "Processes that ended and were replaced.")
+    wanted = Family("gaffer_job_wanted_processes", "gauge", "Desired number of processes while the job is active.")
+    restarts = Family("gaffer_job_restarts_total", "counter", "Processes that exited and were replaced.")
     for qualified in manager.jobs():
         name = parse_job_name(qualified)
         if not grant.sees(name.session):
             continue
         try:
             info = manager.info(name)
-        except ProcessNotFound:  # unloaded since
+        except ProcessNotFound:  # unloaded in the meantime
             continue
         labels = {"session": name.session, "job": name.name}
         states = Counter(instance["state"] for instance in info["instances"])

@@ -1,4 +1,4 @@
-"""What the handlers of the node's API have in common: the manager, and the limits of a key to some sessions."""
+"""Base of the node's API: access to the manager, and the restriction of keys to sessions."""
 
 import asyncio
 import functools
@@ -27,19 +27,19 @@ LookupdStatus = Callable[[], Sequence[Mapping[str, Any]]]
 
 
 class Lasting(Protocol):
-    """An answer that goes on until what it tells of has ended."""
+    """A response that lasts as long as its source."""
 
     finished: asyncio.Future[None]
 
     def end(self) -> None:
-        """Send what is there, then finish."""
+        """Send what is available, then finish."""
 
 
 class NodeApplication(Application):
-    """The API of one node: an Application that knows its manager and keeps the feeds that are running.
+    """The API of one node: an Application with a manager and the set of running feeds.
 
-    `lookupds` tells, for /health, the lookup servers the node announces itself to; `count_connections` is to be
-    set where there are some.
+    `lookupds` returns the status of the lookup servers for /health. Set `count_connections` to the function that counts
+    the connections for /metrics.
     """
 
     def __init__(
@@ -55,16 +55,16 @@ class NodeApplication(Application):
         super().__init__(routes, policy, extra, **settings)
         self.manager = manager
         self.lookupds = lookupds
-        self.answers = ResponseCache(manager)
+        self.response_cache = ResponseCache(manager)
         self.feeds: set[Lasting] = set()
-        self.slices = Batches()
+        self.batches = Batches()
         self.latencies = Latencies(self.routes)
         self.count_connections: Callable[[], Traffic] = lambda: Traffic(0, 0, 0)
         self._started = time.monotonic()
 
     @property
     def uptime(self) -> float:
-        """Seconds since the API began to answer."""
+        """Seconds since the API started."""
         return time.monotonic() - self._started
 
     @functools.cached_property
@@ -79,7 +79,7 @@ class NodeApplication(Application):
         self.latencies.record(handler)
 
     async def end_feeds(self, timeout: float) -> None:
-        """Let every running feed finish its answer, for at most `timeout` seconds."""
+        """Let every running feed finish its response, for at most `timeout` seconds."""
         feeds = tuple(self.feeds)
         for feed in feeds:
             feed.end()
@@ -94,7 +94,7 @@ class NodeApplication(Application):
                 grant.require_session(session)
 
     def _session_of(self, params: Mapping[str, str]) -> str | None:
-        """The session a request is about, by the parameters of its route; None when it names none."""
+        """Return the session that the route parameters identify, None if there is none."""
         if "sid" in params:
             return params["sid"]
         if "name" in params:
@@ -105,8 +105,10 @@ class NodeApplication(Application):
 
 
 class NodeHandler(Handler):
-    """A handler of the node's API. Its route's parameters mean `sid` a session, `job` a bare job name in it,
-    `name` a job name of any form, `pid` an internal process id.
+    """A handler of the node's API.
+
+    Of the route parameters, `sid` is a session, `job` the bare name of a job in it, `name` a job name of any form, and
+    `pid` the pid that Gaffer assigned to a process.
     """
 
     application: NodeApplication
@@ -114,47 +116,47 @@ class NodeHandler(Handler):
 
     @property
     def manager(self) -> Manager:
-        """The manager that the request is about."""
+        """The manager of the node."""
         return self.application.manager
 
     @property
     def sid(self) -> str:
-        """The session of the path; raises BadRequest when it can't be one."""
+        """The session in the path; raises BadRequest for an invalid name."""
         return check_name(self.params["sid"], "session")
 
     @property
     def job(self) -> JobName:
-        """The job of the path, which may not exist; raises BadRequest when it can't be one."""
+        """The name of the job in the path, which need not exist; raises BadRequest for an invalid name."""
         if "name" in self.params:
             return parse_job_name(self.params["name"])
         return JobName(self.sid, check_name(self.params["job"]))
 
     @property
     def process(self) -> Process:
-        """The process of the path; raises BadRequest (`bad_value`) or ProcessNotFound."""
+        """The process in the path; raises BadRequest (`bad_value`) or ProcessNotFound."""
         return find_process(self.manager, self.params["pid"])
 
     def visible(self, names: Iterable[str]) -> list[str]:
-        """Those of the qualified job names that the caller's key is for."""
+        """Return those of the qualified job names that the grant covers."""
         return [name for name in names if self.grant.sees(parse_job_name(name).session)]
 
     def replacement(self, body: Mapping[str, Any]) -> ProcessConfig:
-        """The process description in `body` for the job of the path; raises BadRequest when it names another one."""
+        """Return the config in `body` for the job in the path; raises BadRequest if the body names another job."""
         name = self.job
         config = config_for({"name": name.name, **body}, name.session)
         if config.name != name.name:
-            raise BadRequest(f"the body describes {config.name!r}, the path {name.name!r}", path="$.name")
+            raise BadRequest(f"the name {config.name!r} differs from the name {name.name!r} in the path", path="$.name")
         return config
 
     def done(self, status: int = 200, **extra: Any) -> None:
-        """Answer that the command was taken."""
+        """Send `{"ok": true}` with the fields of `extra`."""
         self.reply({"ok": True, **extra}, status)
 
 
 def find_process(manager: Manager, text: str) -> Process:
-    """The process whose id `text` spells; raises BadRequest (`bad_value`) or ProcessNotFound."""
+    """Return the process with the pid in `text`; raises BadRequest (`bad_value`) or ProcessNotFound."""
     if not (text.isascii() and text.isdecimal()):
-        raise BadRequest(f"{text!r} is not a process id", reason="bad_value", hint="process ids are numbers, see /pids")
+        raise BadRequest(f"invalid pid {text!r}", reason="bad_value", hint="use a number listed by /pids")
     pid = parse_pid(text)
     if pid is None:
         raise ProcessNotFound(f"there is no process {text}")
@@ -162,9 +164,9 @@ def find_process(manager: Manager, text: str) -> Process:
 
 
 def config_for(body: Mapping[str, Any], session: str, *, path: str = "$") -> ProcessConfig:
-    """The process description in `body`, its name made bare; raises BadRequest when it names another session."""
+    """Return the config in `body` with its bare name; raises BadRequest if the body names another session."""
     config = ProcessConfig.from_dict(body, path=path)
     name = parse_job_name(config.name, session)
     if name.session != session:
-        raise BadRequest(f"the job {name} is not of the session {session!r}", path=f"{path}.name")
+        raise BadRequest(f"the job {name} is not in the session {session!r}", path=f"{path}.name")
     return config.replace(name=name.name)

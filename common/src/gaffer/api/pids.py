@@ -1,4 +1,4 @@
-"""Processes by their internal id: R-56 to R-61."""
+"""Processes by the pid that Gaffer assigned."""
 
 from gaffer.api.node import NodeHandler
 from gaffer.http.access import Scope
@@ -16,7 +16,7 @@ class PidsHandler(NodeHandler):
 
     @operation(PidList)
     def get(self) -> None:
-        """`{"pids": [...]}`."""
+        """Return `{"pids": [...]}`."""
         processes = self.manager.running.items()
         self.reply({"pids": [pid for pid, process in processes if self.grant.sees(process.job.session)]})
 
@@ -26,15 +26,15 @@ class PidHandler(NodeHandler):
 
     @operation(responses.ProcessInfo)
     def get(self) -> None:
-        """The process: `pid`, `os_pid`, `name`, its command, `create_time`, `committed`, `active` and more.
+        """Return the process: `pid`, `os_pid`, `name`, its command, `create_time`, `committed`, `active` and more.
 
-        Without `define` the values of `env` are null.
+        Without the scope `define` the values of `env` are null.
         """
         self.reply(self.grant.shown(self.process.info))
 
     @operation(Done, status=202)
     def delete(self) -> None:
-        """Stop the process; its job starts another one. Answers 202."""
+        """Stop the process, which its job then replaces. Returns 202."""
         self.manager.stop_process(self.process.pid)
         self.done(202)
 
@@ -44,19 +44,19 @@ class PidSignalHandler(NodeHandler):
 
     @operation(Done, status=202, body=SignalBody)
     def post(self) -> None:
-        """`{"signal": n}` with a number or a name. Answers 202."""
+        """Send a signal: `{"signal": n}` with a number or a name. Returns 202."""
         self.manager.kill(self.process.pid, self.body_as(SignalBody).signal)
         self.done(202)
 
 
 class PidStatsHandler(NodeHandler):
-    """What a process uses."""
+    """Resource usage of a process."""
 
     @operation(OneProcessStats)
     async def get(self) -> None:
-        """`{"stats": {...}}`."""
+        """Return `{"stats": {...}}`."""
         process = self.process
-        [answer] = await self.application.slices.run(lambda: stats.measuring([process]))
+        [answer] = await self.application.batches.run(lambda: stats.measuring([process]))
         self.reply({"stats": answer})
 
 

@@ -1,7 +1,7 @@
-"""A websocket of a process: its life, its two directions, and the bounds of both.
+"""Websockets connected to a process: their life cycle, both directions of data, and the limits of each.
 
-A client costs a cursor and one chunk in flight: the next one is read when the socket has taken all of the one before.
-The other way, a message is read when the process has read most of what waits for it.
+A client costs one cursor and one chunk in flight: the next chunk is read once the socket has accepted all of the last.
+In the other direction, a message is read once the process has read most of the pending input.
 """
 
 import asyncio
@@ -24,14 +24,14 @@ from gaffer.process import Process
 from gaffer.streams.process_streams import Stream
 from gaffer.streams.rings import Chunk, Cursor
 
-MAX_MESSAGE = 1024 * 1024  # bytes that a client may send at once
-AUTH_TIMEOUT = 10.0  # seconds that a client that is not known has to send a key
+MAX_MESSAGE = 1024 * 1024  # bytes in one message of a client
+AUTH_TIMEOUT = 10.0  # seconds within which an unauthenticated client must send a key
 _MAX_KEY = 1024  # characters
 PING_INTERVAL = 30.0  # seconds
-PING_TIMEOUT = 60.0  # seconds without a sign of the client
+PING_TIMEOUT = 60.0  # seconds without a sign of life from the client
 
 _NORMAL, _GOING_AWAY = 1000, 1001  # close codes, RFC 6455 section 7.4.1
-_PRIVATE = 4000  # the first of those that are free for applications; 4404 means what 404 does in HTTP
+_PRIVATE = 4000  # the first close code for applications; 4404 corresponds to 404 in HTTP
 
 _FIN, _TEXT, _BINARY = 0x80, 1, 2  # section 5.2
 
@@ -45,55 +45,55 @@ class ProcessSocket(NodeHandler, ServerSocket):
 
     target: Process
     _output: Cursor[Chunk] | None = None
-    _is_elsewhere = False  # the client wanted to resume at a position that is not of this output
+    _is_elsewhere = False  # the position to resume at belongs to another output
     _input: Stream | None = None
     _end_of_input: Cursor[Any] | None = None
     _running: asyncio.Task[None] | None = None
     _pings: asyncio.TimerHandle | None = None
-    _held = False  # by the process, until it reads; meanwhile no sign of the client can come in
+    _held = False  # waiting for the process to read; no sign of life can be received
     _leaving = False
-    _is_first = True  # of the client's messages
-    _deadline: asyncio.TimerHandle | None = None  # for the key of a client that is not known
+    _is_first = True  # message of the client
+    _deadline: asyncio.TimerHandle | None = None  # for the key of an unauthenticated client
     _refusing: asyncio.Task[None] | None = None
 
-    # What each kind does in its own way
+    # Overridden by subclasses
 
     def choose(self) -> None:
-        """Say what to `follow` and `write_to`; raises GafferError when there is nothing."""
+        """Call `follow` and `write_to` for the chosen streams; raises GafferError if there are none."""
         raise NotImplementedError
 
-    def pass_on(self, chunk: Chunk) -> Awaitable[None]:
-        """Send a piece of output, like `send`."""
+    def send_output(self, chunk: Chunk) -> Awaitable[None]:
+        """Send a chunk of output; returns as `send`."""
         raise NotImplementedError
 
-    def pass_on_gap(self, start: int, end: int) -> None:
-        """Tell that the client lost the output between two offsets, if there is a way to."""
+    def send_gap(self, start: int, end: int) -> None:
+        """Report the loss of the output between two offsets, if the protocol can express it."""
 
-    def key_in(self, message: bytes) -> str | None:
-        """The key, or the token of a cookie, that a first message presents; None when it presents none."""
+    def find_key(self, message: bytes) -> str | None:
+        """Return the key or the token of a cookie in the first message; None if it contains none."""
         if self.grant.elevate is None or not message.startswith(AUTH.encode()):
             return None
         return message.decode(errors="replace").removeprefix(AUTH)
 
     def confirm(self, message: bytes) -> None:
-        """Answer a message whose key was accepted."""
+        """Confirm a message whose key was accepted."""
 
-    def handle_at_once(self, message: bytes) -> bool:
-        """Do what a message wants, if there is nothing to wait for or to say; whether it was done."""
+    def try_handle(self, message: bytes) -> bool:
+        """Handle a message that needs no waiting and no response; return whether it was handled."""
         return False
 
     async def handle(self, message: bytes) -> None:
-        """Do what a message wants; raises GafferError to end the connection."""
+        """Handle a message; raises GafferError to end the connection."""
         raise NotImplementedError
 
     def report(self, error: GafferError) -> Awaitable[None]:
-        """Send an error that answers no message, like `send`."""
+        """Send an error that is not the response to a message; returns as `send`."""
         raise NotImplementedError
 
-    # What they do it with
+    # Used by subclasses
 
     def follow(self, label: str) -> None:
-        """Send the output `label` from where the query says."""
+        """Send the output `label`, starting at the position in the query."""
         ring, query = self.target.ring(label), FeedQuery.of(self)
         self._output = Cursor(ring, query.start_in(ring))
         self._is_elsewhere = query.is_elsewhere(ring)
@@ -104,8 +104,8 @@ class ProcessSocket(NodeHandler, ServerSocket):
         if self._input.input is not None:
             self._end_of_input = Cursor(self._input.input.life)
 
-    def write_at_once(self, data: bytes) -> bool:
-        """Write to the process if it may be done and it has room; whether that is so."""
+    def try_write(self, data: bytes) -> bool:
+        """Write to the process if the client may and there is room; return whether the data was written."""
         stream = self._input
         if (
             stream is None
@@ -118,11 +118,11 @@ class ProcessSocket(NodeHandler, ServerSocket):
         return True
 
     async def write_input(self, data: bytes) -> None:
-        """Write to the process, once it has read most of what waits for it. Raises GafferError."""
+        """Write to the process once it has read most of the pending input. Raises GafferError."""
         self.grant.require(Scope.CONTROL)
         if self._input is None:
             raise NotRedirected(
-                403, "forbidden_write", "the process can't be written to", hint="set redirect_input in the job"
+                403, "forbidden_write", "the process has no input to write to", hint="set redirect_input in the job"
             )
         if self._input.input is not None:
             self._held = True
@@ -130,13 +130,13 @@ class ProcessSocket(NodeHandler, ServerSocket):
                 await self._input.input.room()
             finally:
                 self._held = False
-                self._heard = self._now
+                self._last_sign = self._now
         self._input.write(data)
 
     def send(self, data: bytes) -> Awaitable[None]:
-        """Send a message, as text if it is UTF-8; what it returns is done when the socket has taken that.
+        """Send a message, as text if it is UTF-8; the awaitable is done once the socket has accepted it.
 
-        Both raise StreamClosedError, and one may be left alone.
+        Both the call and the awaitable raise StreamClosedError. The awaitable need not be awaited.
         """
         connection = self.ws_connection
         if connection is None or connection.is_closing() or connection.stream is None:
@@ -147,7 +147,7 @@ class ProcessSocket(NodeHandler, ServerSocket):
 
     @property
     def ping_interval(self) -> float:
-        return 0  # Tornado's pings would close a connection while the process holds it
+        return 0  # Tornado's pings would time out while the process does not read
 
     @property
     def max_message_size(self) -> int:
@@ -155,28 +155,28 @@ class ProcessSocket(NodeHandler, ServerSocket):
 
     async def open(self) -> None:
         self.set_nodelay(True)
-        self._heard = self._now
+        self._last_sign = self._now
         self._await_sign()
         if self.grant.scopes:
             await self._begin()
         else:
-            self._deadline = asyncio.get_running_loop().call_later(AUTH_TIMEOUT, self._refuse_late)
+            self._deadline = asyncio.get_running_loop().call_later(AUTH_TIMEOUT, self._auth_timed_out)
 
     def on_message(self, message: str | bytes) -> Awaitable[None] | None:
-        self._heard = self._now
-        if self.ws_connection is None:  # closed from here, and the client doesn't know it yet
+        self._last_sign = self._now
+        if self.ws_connection is None:  # closed on this side
             return None
         data = message.encode() if isinstance(message, str) else message
         is_first, self._is_first = self._is_first, False
-        key = self.key_in(data) if is_first else None
+        key = self.find_key(data) if is_first else None
         if key is not None:
             return self._handle(data, key)
         if not self.grant.scopes:
             return self._fail(_auth_required())
-        return None if self.handle_at_once(data) else self._handle(data)
+        return None if self.try_handle(data) else self._handle(data)
 
     def on_pong(self, data: bytes) -> None:
-        self._heard = self._now
+        self._last_sign = self._now
 
     def on_close(self) -> None:
         if self._pings is not None:
@@ -198,7 +198,7 @@ class ProcessSocket(NodeHandler, ServerSocket):
             self._running = asyncio.create_task(self._run())
 
     async def _authenticate(self, key: str, message: bytes) -> None:
-        """Take a key, or the token of the cookie that the handshake presented; end the connection for a wrong one."""
+        """Verify a key, or the token for the cookie of the handshake; end the connection if it is invalid."""
         verify = self.grant.elevate or self.application.policy.verify
         grant = verify(key) if len(key) <= _MAX_KEY else None
         if grant is None:
@@ -217,7 +217,7 @@ class ProcessSocket(NodeHandler, ServerSocket):
         self.grant.require(Scope.READ)
         self.grant.require_session(self.target.job.session)
 
-    def _refuse_late(self) -> None:
+    def _auth_timed_out(self) -> None:
         self._refusing = asyncio.create_task(self._fail(_auth_required()))
 
     def _stop_waiting(self) -> None:
@@ -235,7 +235,7 @@ class ProcessSocket(NodeHandler, ServerSocket):
 
     def _check(self) -> None:
         timeout = self.settings.get("websocket_ping_timeout", PING_TIMEOUT)
-        if not self._held and self._now - self._heard > timeout:
+        if not self._held and self._now - self._last_sign > timeout:
             self.close(_PRIVATE + 408, "no answer to pings")
             return
         with suppress(WebSocketClosedError):
@@ -256,18 +256,20 @@ class ProcessSocket(NodeHandler, ServerSocket):
         try:
             with suppress(StreamClosedError):
                 if self._output is not None and self._is_elsewhere:
-                    self.pass_on_gap(0, self._output.offset)
+                    self.send_gap(0, self._output.offset)
                 while self._output is not None and (chunk := await self._output.next()) is not None:
                     if chunk.gap:
-                        self.pass_on_gap(chunk.offset - chunk.gap, chunk.offset)
-                    sent = self.pass_on(chunk)
-                    del chunk  # there may be a thousand clients that don't read
-                    # A client that keeps up gets all there is at once, or it would fall behind a burst of output.
+                        self.send_gap(chunk.offset - chunk.gap, chunk.offset)
+                    sent = self.send_output(chunk)
+                    del chunk  # keep no reference: there may be a thousand clients that don't read
+                    # Do not wait for a client that keeps up, or a burst of output would make it fall behind.
                     if self._is_behind:
                         await sent
                 if self._end_of_input is not None:
                     await self._end_of_input.next()
-            self.close(*((_GOING_AWAY, "the node stops") if self._leaving else (_NORMAL, "the process has ended")))
+            self.close(
+                *((_GOING_AWAY, "the node is stopping") if self._leaving else (_NORMAL, "the process has exited"))
+            )
         finally:
             self.application.feeds.discard(self)
             self.finished.set_result(None)
@@ -278,7 +280,7 @@ class ProcessSocket(NodeHandler, ServerSocket):
         return stream is None or stream.writing()
 
     def end(self) -> None:
-        """Close the connection once it has all there is."""
+        """Close the connection after sending what is available."""
         self._leaving = True
         for cursor in (self._output, self._end_of_input):
             if cursor is not None:
@@ -291,11 +293,13 @@ class ProcessSocket(NodeHandler, ServerSocket):
 
 
 def _auth_required() -> AuthRequired:
-    return AuthRequired("the key or token is missing or unknown", hint="send `AUTH:KEY` first, or the key as a header")
+    return AuthRequired(
+        "missing or unknown key or token", hint="send `AUTH:KEY` as the first message, or the key in a header"
+    )
 
 
 def _message(data: bytes) -> bytes:
-    """A message as it goes over the wire (RFC 6455 section 5.2). Tornado would make a task for each."""
+    """Return an encoded frame (RFC 6455 section 5.2). Tornado would create a task for each message."""
     opcode = _TEXT if _is_text(data) else _BINARY
     size = len(data)
     if size < 126:

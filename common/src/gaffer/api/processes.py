@@ -1,4 +1,4 @@
-"""The routes of version 0.4: R-10 to R-28. A name is bare, `session.name` or `group:name`; digits are a process id."""
+"""The routes of version 0.4. A name is bare, `session.name` or `group:name`; digits are a pid assigned by Gaffer."""
 
 import re
 from collections.abc import Iterator
@@ -25,9 +25,9 @@ _COUNT = re.compile(r"[1-9][0-9]{0,4}", re.ASCII)
 
 
 class ProcessesQuery(msgspec.Struct):
-    """What to list."""
+    """The content of the list."""
 
-    running: Annotated[str, msgspec.Meta(description="`true` or `1`: pids, not names.")] = ""
+    running: Annotated[str, msgspec.Meta(description="`true` or `1` to list pids instead of names.")] = ""
 
 
 class ProcessesHandler(NodeHandler):
@@ -35,7 +35,7 @@ class ProcessesHandler(NodeHandler):
 
     @operation((list[str], list[int]), query=ProcessesQuery)
     def get(self) -> None:
-        """The names of the jobs as a list, bare in session `default`; with `running=true` the pids."""
+        """Return a list of the job names, bare in session `default`; with `running=true` a list of pids."""
         if self.get_query_argument("running", "") in ("true", "1"):
             running = self.manager.running.items()
             self.reply([pid for pid, process in running if self.grant.sees(process.job.session)])
@@ -44,7 +44,7 @@ class ProcessesHandler(NodeHandler):
 
     @operation(Done, body=JobDescription, errors=(ProcessConflict,))
     def post(self) -> None:
-        """Load the job that the body describes; its name may be `session.name`. Starts it unless `start` is false."""
+        """Load the job described by the body, and start it unless `start` is false. Its name may be `session.name`."""
         body = self.json_body()
         name = body.get("name")
         session = split_job_name(name)[0] if isinstance(name, str) else DEFAULT_SESSION
@@ -60,13 +60,13 @@ class TemplateHandler(NodeHandler):
 
     @operation(JobSettings)
     def get(self) -> None:
-        """Every setting of the job. Without `define` the values of `env` are null."""
+        """Return all settings of the job. Without the scope `define` the values of `env` are null."""
         name = self.job
         self.reply({**self.grant.shown(self.manager.get(name).to_dict()), "name": name.display})
 
     @operation(Done, body=JobReplacement)
     def put(self) -> None:
-        """Replace the description by that of the body."""
+        """Replace the settings of the job by those in the body."""
         body = self.json_body()
         with _process_info():
             config = self.replacement(body)
@@ -75,12 +75,12 @@ class TemplateHandler(NodeHandler):
 
     @operation(Done, body=JobReplacement)
     def post(self) -> None:
-        """As PUT."""
+        """Same as PUT."""
         self.put()
 
     @operation(Done)
     def delete(self) -> None:
-        """Stop the job and forget it."""
+        """Stop and remove the job."""
         self.manager.unload(self.job)
         self.done()
 
@@ -90,7 +90,7 @@ class TemplatePidsHandler(NodeHandler):
 
     @operation(bodies.DonePidList)
     def get(self) -> None:
-        """`{"ok": true, "pids": [...]}`."""
+        """Return `{"ok": true, "pids": [...]}`."""
         self.done(pids=self.manager.pids(self.job))
 
 
@@ -119,7 +119,7 @@ class TemplateRestartHandler(NodeHandler):
 
     @operation(Done)
     def post(self) -> None:
-        """Replace all processes of the job, as many as configured."""
+        """Replace all processes of the job, resetting their number to the configured one."""
         self.manager.reload(self.job)
         self.done()
 
@@ -131,10 +131,12 @@ class TemplateAddHandler(NodeHandler):
 
     @operation(DoneProcessCount)
     def post(self) -> None:
-        """So many processes more (`_add`) or fewer (`_sub`), 1 unless given. Answers `{"ok", "numprocesses"}`."""
+        """Add (`_add`) or remove (`_sub`) a number of processes, 1 by default. Returns `{"ok", "numprocesses"}`."""
         count = self.params.get("count", "1")
         if not _COUNT.fullmatch(count):
-            raise BadRequest(f"{count!r} is not a number of processes", reason="bad_value", hint="use 1 or more")
+            raise BadRequest(
+                f"invalid number of processes {count!r}", reason="bad_value", hint="use a number from 1 to 99999"
+            )
         self.done(numprocesses=self.manager.scale(self.job, self.sign + count))
 
 
@@ -155,11 +157,11 @@ class TemplateSignalHandler(NodeHandler):
 
 
 class UnknownResourceHandler(NodeHandler):
-    """Anything else of a job."""
+    """Unknown resources of a job."""
 
     @operation(ErrorBody, status=404)
     def get(self) -> None:
-        """404 `resource_not_found`."""
+        """Return 404 `resource_not_found`."""
         raise NotFound(f"there is no resource {self.request.path}", reason="resource_not_found")
 
     post = put = delete = get
@@ -170,7 +172,10 @@ class RunningProcessHandler(NodeHandler):
 
     @operation(RunningProcess)
     def get(self) -> None:
-        """The settings of its job, and `pid`, `os_pid`, `active`. Without `define` the values of `env` are null."""
+        """Return the settings of the job, and `pid`, `os_pid`, `active`.
+
+        Without the scope `define` the values of `env` are null.
+        """
         process = self.process
         self.reply(
             {
@@ -184,7 +189,7 @@ class RunningProcessHandler(NodeHandler):
 
     @operation(Done)
     def delete(self) -> None:
-        """Stop the process; its job starts another one."""
+        """Stop the process, which its job then replaces."""
         self.manager.stop_process(self.process.pid)
         self.done()
 
@@ -194,7 +199,7 @@ class RunningProcessStopHandler(NodeHandler):
 
     @operation(Done)
     def post(self) -> None:
-        """Stop the process; its job starts another one."""
+        """Stop the process, which its job then replaces."""
         self.manager.stop_process(self.process.pid)
         self.done()
 
@@ -210,17 +215,17 @@ class RunningProcessSignalHandler(NodeHandler):
 
 
 class StatusHandler(NodeHandler):
-    """How a job is."""
+    """Status of a job."""
 
     @operation(responses.JobStatus)
     def get(self) -> None:
-        """`{"active", "running", "numprocesses", "max_processes"}`."""
+        """Return `{"active", "running", "numprocesses", "max_processes"}`."""
         self.reply(self.manager.status(self.job))
 
 
 @contextmanager
 def _process_info() -> Iterator[None]:
-    """Gives mistakes in a process description the code they had in 0.4."""
+    """Give errors in a job description the code they had in version 0.4."""
     try:
         yield
     except ConfigError as error:
@@ -230,11 +235,11 @@ def _process_info() -> Iterator[None]:
 
 def _signal_of(params: dict[str, str]) -> int:
     if "signal" not in params:
-        raise BadRequest("the path ends without a signal", reason="no_signal_number", hint="use .../_signal/TERM")
+        raise BadRequest("missing signal in the path", reason="no_signal_number", hint="use .../_signal/TERM")
     try:
         return parse_signal_value(params["signal"])
     except ValueError as error:
-        raise BadRequest(str(error), reason="bad_value", hint="use a name such as TERM or its number") from None
+        raise BadRequest(str(error), reason="bad_value", hint="use a name such as TERM, or a number") from None
 
 
 _READ, _CONTROL, _DEFINE = Scope.READ, Scope.CONTROL, Scope.DEFINE

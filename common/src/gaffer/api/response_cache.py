@@ -1,4 +1,4 @@
-"""Answers that are costly to make and asked for often, kept as bytes for a moment."""
+"""A short-lived cache of encoded responses that are expensive and frequently requested."""
 
 import time
 from collections.abc import Callable
@@ -8,23 +8,23 @@ import msgspec
 
 from gaffer.manager import Manager
 
-FRESH = 0.02  # seconds; uptimes in an answer are so old at most
+FRESH = 0.02  # seconds; the maximum age of uptimes in a response
 
 
 class ResponseCache:
-    """Keeps answers about jobs until anything changes on the node, and no longer than they are fresh."""
+    """A cache of responses about jobs, valid until anything changes on the node and for at most FRESH seconds."""
 
     def __init__(self, manager: Manager) -> None:
         self._manager = manager
         self._revision = -1
-        self._answers: dict[Any, tuple[bytes, float]] = {}  # with the time until which they are fresh
+        self._answers: dict[Any, tuple[bytes, float]] = {}  # and expiry times
 
     def get(self, key: Any, make: Callable[[], Any]) -> bytes:
-        """The JSON of what `make` returns, or returned for `key` a moment ago."""
+        """Return the cached JSON for `key`, or cache and return the JSON of what `make` returns."""
         return self.find(key) or self.keep(key, make())
 
     def find(self, key: Any) -> bytes | None:
-        """The answer that was kept for `key` a moment ago, if there is one."""
+        """Return the cached JSON for `key`, None if there is none."""
         if self._manager.revision != self._revision:
             self._answers.clear()
             self._revision = self._manager.revision
@@ -32,7 +32,7 @@ class ResponseCache:
         return answer if time.monotonic() < until else None
 
     def keep(self, key: Any, value: Any) -> bytes:
-        """Return the JSON of `value`; keep it for `key` unless anything has changed since `find`."""
+        """Return the JSON of `value`, and cache it for `key` unless anything has changed since `find`."""
         answer = msgspec.json.encode(value)
         now = time.monotonic()
         if self._manager.revision == self._revision:

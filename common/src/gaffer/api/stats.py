@@ -1,4 +1,4 @@
-"""What jobs and processes use, once or as it changes: R-74, R-75, R-76."""
+"""Resource usage of jobs and processes, once or as a feed."""
 
 from collections.abc import Generator
 from typing import Annotated, Any, Final, Literal
@@ -22,33 +22,35 @@ from gaffer.streams.rings import Log
 
 NORMAL: Final = "normal"
 
-KEPT = 256  # messages that wait for a slow client; then it gets the newest
+KEPT = 256  # messages queued for a slow client, which loses the oldest ones
 
 
 class StatsQuery(msgspec.Struct):
-    """Whether to answer once or to follow."""
+    """How to return the stats."""
 
     feed: Annotated[
         Literal["normal", "longpoll", "continuous", "eventsource"],
-        Meta(description="Once; the next message; all that come; all that come as server-sent events."),
+        Meta(description="`normal`: the stats once; `longpoll`: one message; `continuous`, `eventsource`: a stream."),
     ] = NORMAL
     heartbeat: Heartbeat = "true"
 
 
 class AllStatsHandler(NodeHandler):
-    """What all jobs use."""
+    """Resource usage of all jobs."""
 
     @operation(list[JobStats])
     async def get(self) -> None:
-        """The stats of each job, as a list."""
-        self.reply(await self.application.slices.run(lambda: self.manager.measuring(self.visible(self.manager.jobs()))))
+        """Return a list with the stats of each job."""
+        self.reply(
+            await self.application.batches.run(lambda: self.manager.measuring(self.visible(self.manager.jobs())))
+        )
 
 
 class StatsHandler(FeedHandler):
-    """A handler that tells stats as they change."""
+    """Base of handlers that send stats as a feed."""
 
     async def follow_stats(self, query: FeedQuery, target: JobName | int) -> None:
-        """Answer with the messages of the stats of a job's processes or of one process, ten a second from each."""
+        """Send the stats of the processes of a job, or of one process, ten times a second for each."""
         log: Log[dict[str, Any]] = Log(KEPT)
 
         def on_stats(event: str, message: dict[str, Any]) -> None:
@@ -62,42 +64,42 @@ class StatsHandler(FeedHandler):
 
 
 class StatsOfJobHandler(StatsHandler):
-    """What a job uses."""
+    """Resource usage of a job."""
 
     @operation((JobStats, ProcessStats), query=StatsQuery, media=(JSON, EVENTS))
     async def get(self) -> None:
-        """The stats of the job's processes and their sums, once.
+        """Return the stats of the job's processes and their sums, once or as a feed.
 
-        As a feed: the stats of one process each, a line of JSON or an event `STATS`, ten times a second, until the job
-        is unloaded. A client that is slow gets the newest, after `{"event": "gap", "from", "to"}`.
+        A feed sends the stats of each process ten times a second, as a line of JSON or an event `STATS`, until the job
+        is unloaded. A slow client gets the newest ones after `{"event": "gap", "from", "to"}`.
         """
         query, job = _query(self), self.job
         if query.kind == NORMAL:
-            self.finish(await self.application.slices.run(lambda: self._measuring(job)))
+            self.finish(await self.application.batches.run(lambda: self._measuring(job)))
         else:
             await self.follow_stats(query, job)
 
     def _measuring(self, job: JobName) -> Generator[None, None, bytes]:
-        # Others may have asked for the same while this waited for its turn.
-        answers, key = self.application.answers, ("stats", job)
-        answer = answers.find(key)
+        # Another request may have computed the same while this one waited for its turn.
+        cache, key = self.application.response_cache, ("stats", job)
+        answer = cache.find(key)
         if answer is None:
             [found] = yield from self.manager.measuring([job])
-            answer = answers.keep(key, found)
+            answer = cache.keep(key, found)
         return answer
 
 
 class StatsOfProcessHandler(StatsHandler):
-    """What a process uses."""
+    """Resource usage of a process."""
 
     @operation(ProcessStats, query=StatsQuery, media=(JSON, EVENTS))
     async def get(self) -> None:
-        """The stats of one process of the job, once; as a feed ten times a second, until it ends."""
+        """Return the stats of one process of the job once, or as a feed ten times a second until it exits."""
         query, process = _query(self), self.process
         if process.job != self.job:
-            raise ProcessNotFound(f"process {process.pid} is not of the job {self.job}")
+            raise ProcessNotFound(f"process {process.pid} does not belong to the job {self.job}")
         if query.kind == NORMAL:
-            [answer] = await self.application.slices.run(lambda: stats.measuring([process]))
+            [answer] = await self.application.batches.run(lambda: stats.measuring([process]))
             self.reply(answer)
         else:
             await self.follow_stats(query, process.pid)

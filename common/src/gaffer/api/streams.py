@@ -1,4 +1,4 @@
-"""Standard streams of a process: R-70 follows an output, R-71 writes to an input."""
+"""Streams of a process: following an output, and writing to an input."""
 
 from typing import Annotated, Literal
 
@@ -22,7 +22,8 @@ class StreamQuery(FollowQuery):
     """How to follow an output."""
 
     encoding: Annotated[
-        Literal["text", "base64"], Meta(description="Of the data of server-sent events; base64 keeps every byte.")
+        Literal["text", "base64"],
+        Meta(description="Encoding of the data in server-sent events; base64 preserves every byte."),
     ] = "text"
 
 
@@ -33,23 +34,23 @@ class StreamHandler(FeedHandler):
         bytes,
         query=StreamQuery,
         media=(BYTES, EVENTS),
-        headers={OFFSET_HEADER: "Of a longpoll: the `after` that continues it."},
+        headers={OFFSET_HEADER: "For a longpoll: the `after` that continues it."},
     )
     async def get(self) -> None:
-        """Follow an output, from now on unless the query says where to begin.
+        """Follow an output, by default from its current end.
 
-        `after=EPOCH:OFFSET` resumes at a byte, `tail=N` or `tail=Nb` begins that many lines or bytes back. Output that
-        is no longer kept is reported as an event `gap` with `{"from", "to"}`, in server-sent events alone; so is an
-        `after` of another output or an earlier life of the node, which gets all that is kept. A client that is slow
-        loses output, the process waits for none.
+        `after=EPOCH:OFFSET` resumes at a byte; `tail=N` or `tail=Nb` starts that number of lines or bytes back. Output
+        that is no longer retained is reported as an event `gap` with `{"from", "to"}`, but only in server-sent events.
+        The same happens for an `after` of another output or an earlier run of the node, which gets all retained output.
+        A slow client loses output; the process never waits for it.
 
-        The data of server-sent events, put together, are the output as UTF-8 text with `\\n` for each line end. With
-        `encoding=base64` they are its bytes.
+        The concatenated data of server-sent events are the output as UTF-8 text with `\\n` for each line ending, or its
+        bytes with `encoding=base64`.
 
-        longpoll answers the next output and, in X-Gaffer-Offset, the `after` that continues it. When the client says
-        nothing it begins where the output stood at the last write to stdin, so that a write and then a longpoll give
-        the reply; once a longpoll has served that, and when it left the ring, it begins now. A heartbeat ends a
-        longpoll that has `after`, because it could not send the header any more after an empty line.
+        A longpoll returns the next output and, in X-Gaffer-Offset, the `after` that continues it. Without `after` and
+        `tail` it starts at the end of the output at the time of the last write to stdin, so that a write followed by a
+        longpoll returns the reply. After a longpoll has returned it, or when it is no longer retained, the start is the
+        current end. A heartbeat ends a longpoll with `after`, because the header can't be sent after an empty line.
         """
         process, label = self.process, self.params["label"]
         ring = process.ring(label)
@@ -57,9 +58,9 @@ class StreamHandler(FeedHandler):
         encoding = self.get_query_argument("encoding", "text")
         if encoding not in _FORMATS or (encoding != "text" and query.kind != EVENTSOURCE):
             raise BadRequest(
-                f"encoding={encoding!r} can't be used",
+                f"invalid value encoding={encoding!r}",
                 reason="bad_value",
-                hint="use text, or base64 with feed=eventsource; other feeds send the bytes",
+                hint="use text, or base64 with feed=eventsource; other feeds send raw bytes",
             )
         start = query.start_in(ring)
         if start is None:
@@ -69,7 +70,7 @@ class StreamHandler(FeedHandler):
 
     @operation(Done, body=bytes, body_media=BYTES, errors=(403, 410, 503))
     def post(self) -> None:
-        """Write the body as it is to `stdin` (or `ttin`, its other name) or to a custom stream."""
+        """Write the body unchanged to `stdin` (also called `ttin`) or to a custom stream."""
         self.manager.send(self.process.pid, self.body, self.params["label"])
         self.done()
 

@@ -1,8 +1,8 @@
-"""Subscriptions of a channel's client to topics: each sends what comes, in its turn, never more than one piece ahead.
+"""Subscriptions of channel clients to topics. Each sends its data in order, with at most one piece in flight.
 
-What is said in a topic is an event and a message: an event of the node, stats under STATS, output under its label. Two
-events are about the topic itself: GAP, with `{"from", "to"}`, when the client was too slow for what lies between these
-two positions, and END when no more will come, because the process has ended or the job was unloaded.
+Data is sent as an event with a message: an event of the node, stats under STATS, or output under its label. Two events
+concern the topic itself: GAP, with `{"from", "to"}`, if the client was too slow and lost what lies between these
+positions, and END when nothing more will follow, because the process has exited or the job was unloaded.
 """
 
 import asyncio
@@ -28,41 +28,41 @@ END = "end"
 
 _PIECE = 16 * 1024  # bytes of output in one message
 
-Say = Callable[[str, dict[str, Any]], Awaitable[None]]
+Send = Callable[[str, dict[str, Any]], Awaitable[None]]
 
 
 class Subscription:
-    """What one client wants of one topic, `count` times."""
+    """The subscription of one client to one topic; `count` is the number of SUBs."""
 
-    def __init__(self, manager: Manager, topic: str, grant: Grant, say: Say) -> None:
-        """Take what comes from now on.
+    def __init__(self, manager: Manager, topic: str, grant: Grant, send: Send) -> None:
+        """Subscribe from now on; `send` is called with each event and message.
 
-        Raises TopicError for what is no topic, ProcessError for what isn't there, Forbidden for what the grant is not
-        for.
+        Raises TopicError for an invalid topic, ProcessError for an unknown job or process, Forbidden if the grant does
+        not cover the topic.
         """
         self.count = 1
-        self._send_event = say
-        self._parts = _open(manager, parse_topic(topic), grant, say)
+        self._send_event = send
+        self._parts = _open(manager, parse_topic(topic), grant, send)
         self._ending = False
         self._running: asyncio.Task[None] | None = None
 
     def start(self, on_end: Callable[[], Any]) -> None:
-        """Begin to say it; `on_end()` is called after END."""
+        """Start sending; `on_end()` is called after END."""
         self._running = asyncio.create_task(self._run(on_end))
 
     async def wait(self) -> None:
-        """Wait until all was said, or `close` was called."""
+        """Wait until everything has been sent, or `close` was called."""
         if self._running is not None:
             await asyncio.wait([self._running])
 
     def end(self) -> None:
-        """Say what is there, then finish."""
+        """Send what is available, then finish."""
         self._ending = True
         for part in self._parts:
             part.end()
 
     def close(self) -> None:
-        """Say nothing more, if it was started."""
+        """Stop sending at once."""
         if self._running is not None:
             self._running.cancel()
 
@@ -76,13 +76,13 @@ class Subscription:
 
 class _Part(Protocol):
     async def run(self) -> None:
-        """Say all that comes, until there is no more."""
+        """Send data until the source ends."""
 
     def end(self) -> None:
-        """Let `run` return when it has said what is there."""
+        """Let `run` return after sending what is available."""
 
 
-def _open(manager: Manager, topic: Topic, grant: Grant, say: Say) -> "list[_Part]":
+def _open(manager: Manager, topic: Topic, grant: Grant, send: Send) -> "list[_Part]":
     target = topic.target
     process = manager.get_process(target) if isinstance(target, int) else None
     if process is not None:
@@ -91,33 +91,33 @@ def _open(manager: Manager, topic: Topic, grant: Grant, say: Say) -> "list[_Part
         grant.require_session(target.session)
     if topic.kind == "STREAM" and process is not None:
         labels = list(process.rings) if topic.detail == "." and process.rings else [topic.detail]
-        return [_Output(process, label, say) for label in labels]
+        return [_Output(process, label, send) for label in labels]
     if topic.kind == "STATS" and target is not None:
-        return [_Stats(manager, target, say)]
-    return [_Events(manager, topic, grant, say)]
+        return [_Stats(manager, target, send)]
+    return [_Events(manager, topic, grant, send)]
 
 
-async def _say_gap(piece: Chunk | Records[Event], say: Say) -> None:
+async def _send_gap(piece: Chunk | Records[Event], send: Send) -> None:
     if piece.gap:
-        await say(GAP, {"from": piece.offset - piece.gap, "to": piece.offset})
+        await send(GAP, {"from": piece.offset - piece.gap, "to": piece.offset})
 
 
 class _Events:
-    """Events of the node that the grant is for; without their prefix in the topic of a job or a process.
+    """Events of the node that the grant covers; in the topic of a job or process their names have no prefix.
 
-    Without a prefix or pattern each comes under its aliases too, among which clients of version 0.5 choose themselves.
+    Without a prefix or pattern each event is sent under all of its names, among which clients of version 0.5 select.
     """
 
-    def __init__(self, manager: Manager, topic: Topic, grant: Grant, say: Say) -> None:
+    def __init__(self, manager: Manager, topic: Topic, grant: Grant, send: Send) -> None:
         self._prefix = event_prefix(topic)
         self._pattern = self._prefix or topic.detail
         self._cursor: Cursor[Records[Event]] = Cursor(manager.event_log)
         self._sessions = grant.sessions
-        self._send_event = say
+        self._send_event = send
 
     async def run(self) -> None:
         while (records := await self._cursor.next()) is not None:
-            await _say_gap(records, self._send_event)
+            await _send_gap(records, self._send_event)
             for event in records.items:
                 for found in self._found(event):
                     name = bare_event(found, self._prefix)
@@ -125,7 +125,7 @@ class _Events:
                         await self._send_event(name, event.payload(found))
 
     def _found(self, event: Event) -> Sequence[str]:
-        """The names under which the client gets the event."""
+        """Return the names under which the event is sent."""
         if self._sessions is not None and event.session not in self._sessions:
             return ()
         if not self._pattern:
@@ -138,24 +138,24 @@ class _Events:
 
 
 class _Output:
-    """What a process writes to one of its streams, as text."""
+    """The output of a process on one stream, as text."""
 
-    def __init__(self, process: Process, label: str, say: Say) -> None:
+    def __init__(self, process: Process, label: str, send: Send) -> None:
         self._cursor: Cursor[Chunk] = Cursor(process.ring(label))
         self._label = label
         self._about = {"name": process.name, "pid": process.pid}
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
-        self._send_event = say
+        self._send_event = send
 
     async def run(self) -> None:
-        while await self._pass_on():
+        while await self._send_next():
             pass
 
-    async def _pass_on(self) -> bool:
+    async def _send_next(self) -> bool:
         chunk = await self._cursor.next(_PIECE)
         if chunk is not None and chunk.gap:
             self._decoder.reset()
-            await _say_gap(chunk, self._send_event)
+            await _send_gap(chunk, self._send_event)
         text = self._decoder.decode(chunk.data if chunk is not None else b"", final=chunk is None)
         if text:
             await self._send_event(self._label, {**self._about, "data": text})
@@ -166,22 +166,22 @@ class _Output:
 
 
 class _Stats:
-    """The stats of a process or of a job's processes: the newest of each, when the client has taken those before."""
+    """The stats of a process or of a job's processes: the newest ones once the client has received the last."""
 
-    def __init__(self, manager: Manager, target: Target, say: Say) -> None:
+    def __init__(self, manager: Manager, target: Target, send: Send) -> None:
         self._manager = manager
         self._target = target
         self._newest: dict[int, dict[str, Any]] = {}
         self._news = asyncio.Event()
         self._ended = False
-        self._send_event = say
+        self._send_event = send
         if isinstance(target, JobName):
-            manager.get(target)  # raises when there is none
+            manager.get(target)  # raises if it does not exist
 
     async def run(self) -> None:
         try:
             self._manager.monitor(self._on_stats, self._target, ended=self.end)
-        except ProcessError:  # it has ended meanwhile
+        except ProcessError:  # it has exited
             return
         try:
             while not self._ended or self._newest:

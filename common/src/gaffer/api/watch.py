@@ -1,4 +1,4 @@
-"""The events of the node: R-72, R-73."""
+"""The events of the node."""
 
 from typing import Any
 
@@ -13,24 +13,26 @@ from gaffer.streams.event_log import ALL, Event, matching
 
 
 class WatchHandler(FeedHandler):
-    """What happens on the node."""
+    """Events of the node."""
 
     @operation(
         EventMessage,
         query=FollowQuery,
         media=(JSON, EVENTS),
-        headers={OFFSET_HEADER: "Of a longpoll: the `after` that continues it."},
+        headers={OFFSET_HEADER: "For a longpoll: the `after` that continues it."},
     )
     async def get(self) -> None:
-        """Follow the events that the rest of the path, joined by dots, is a prefix of: `create`, `proc/dummy`.
+        """Follow the events whose names begin with the rest of the path, joined by dots: `create`, `proc/dummy`.
 
-        Each is a line of JSON with `event`, its name, or a server-sent event of that name. Without a prefix each event
-        comes under its documented names, first the short one: `exit`, `proc.dummy.exit`; those of version 0.5 come to
-        who asks for them (`job/shop`, `proc/12`, `load`). A key for some sessions gets only the events of those.
+        Each event is a line of JSON with its name as `event`, or a server-sent event of that name. Without a prefix
+        each event is sent under its documented names, the short one first: `exit`, `proc.dummy.exit`. The names of
+        version 0.5 are sent only to clients that ask for them (`job/shop`, `proc/12`, `load`). A key limited to
+        sessions gets only the events of these sessions.
 
-        `after=EPOCH:N` resumes after an event, `tail=N` goes that many back. Events that are no longer kept are
-        reported as `{"event": "gap", "from", "to"}`; so is an `after` of an earlier life of the node, which gets all
-        that is kept. A longpoll answers the next event and, in X-Gaffer-Offset, the `after` that continues it.
+        `after=EPOCH:N` resumes after an event; `tail=N` starts that number of events back. Events that are no longer
+        retained are reported as `{"event": "gap", "from", "to"}`. The same happens for an `after` of an earlier run of
+        the node, which gets all retained events. A longpoll returns the next event and, in X-Gaffer-Offset, the `after`
+        that continues it.
         """
         pattern = ".".join(self.params.values()) or ALL
         query = FeedQuery.of(self)
@@ -44,7 +46,7 @@ class WatchHandler(FeedHandler):
         await self.follow(query, log, log.end if start is None else start, Messages(select, log.epoch))
 
     def _may_see(self, event: Event) -> bool:
-        # What concerns the whole node is of no session.
+        # Events of the whole node belong to no session.
         return self.grant.sessions is None or event.session in self.grant.sessions
 
 

@@ -1,4 +1,4 @@
-"""Websockets of a process: R-80 passes its output and input on as they are, R-81 and R-82 in frames."""
+"""Websockets of a process: one passes its output and input unchanged, the others in frames."""
 
 from collections.abc import Awaitable
 from contextlib import suppress
@@ -20,26 +20,26 @@ from gaffer.streams.rings import Chunk
 
 _READ, _WRITE = 1, 2  # the bits of `mode`
 
-# How frames call the HTTP status of an error (STR-32); any other is EIO.
+# Error names in frames by HTTP status; all others are EIO.
 _NAMES = {400: "EINVAL", 401: "AUTH_REQUIRED", 403: "EPERM", 404: "ENOENT"}
 
 
 class ChannelQuery(StartQuery):
-    """`mode`: 1 to read, 2 to write, 3 for both."""
+    """`mode`: 1 to read, 2 to write, 3 to do both."""
 
     mode: Literal[1, 2, 3] = 3
 
 
 class RawSocket(ProcessSocket):
-    """Output and input of a process as they are."""
+    """Raw output and input of a process."""
 
     @operation(status=101, query=StartQuery, errors=(UpgradeRequired,))
     async def get(self) -> None:
         """Connect to a process: messages are written to its stdin, its first output is sent.
 
-        An error is sent as JSON, then the connection is closed, except when it only means that nothing can be written:
-        the process has no redirect_input, or the key not the scope `control`. Output that is UTF-8 comes as text, other
-        output as binary. A client that reads too slowly loses output without a notice, for which there is no room.
+        After an error, which is sent as JSON, the connection is closed, unless only writing is impossible: the process
+        has no redirect_input, or the key lacks the scope `control`. UTF-8 output is sent as text messages, other output
+        as binary ones. A client that reads too slowly loses output without notice, which this protocol can't express.
         """
         await super().get()
 
@@ -52,11 +52,11 @@ class RawSocket(ProcessSocket):
         elif not process.redirect_output:
             raise _not_redirected(process)
 
-    def pass_on(self, chunk: Chunk) -> Awaitable[None]:
+    def send_output(self, chunk: Chunk) -> Awaitable[None]:
         return self.send(chunk.data)
 
-    def handle_at_once(self, message: bytes) -> bool:
-        return self.write_at_once(message)
+    def try_handle(self, message: bytes) -> bool:
+        return self.try_write(message)
 
     async def handle(self, message: bytes) -> None:
         try:
@@ -75,11 +75,11 @@ class FramedSocket(ProcessSocket):
 
     @operation(status=101, query=ChannelQuery, errors=(UpgradeRequired,))
     async def get(self) -> None:
-        """Connect to a process: its stdin and first output, or the output or custom stream of the path.
+        """Connect to a process: to its stdin and first output, or to the output or custom stream in the path.
 
-        A client that is not known by its handshake sends `AUTH:KEY` in the first frame. Writing needs the scope
-        `control`; without it, each frame is answered with the error EPERM. The id of a frame of output is the `after`
-        that resumes behind it; one of another output gets the error GAP and all that is kept.
+        A client that the handshake did not authenticate sends `AUTH:KEY` in the first frame. Writing requires the scope
+        `control`; without it, each frame is answered with the error EPERM. The id of an output frame is the `after`
+        that resumes after it. An `after` of another output gets the error GAP and all retained output.
         """
         await super().get()
 
@@ -87,7 +87,9 @@ class FramedSocket(ProcessSocket):
         process = self.target
         mode = self.get_query_argument("mode", "3")
         if mode not in ("1", "2", "3"):
-            raise BadRequest(f"mode={mode!r} can't be used", reason="bad_value", hint="1 reads, 2 writes, 3 does both")
+            raise BadRequest(
+                f"invalid value mode={mode!r}", reason="bad_value", hint="use 1 to read, 2 to write, 3 to do both"
+            )
         wanted = int(mode)
         readable, writable = self._labels()
         if wanted & _READ and readable is not None:
@@ -98,33 +100,35 @@ class FramedSocket(ProcessSocket):
             raise _not_redirected(process)
 
     def _labels(self) -> tuple[str | None, str | None]:
-        """What can be read here, and what written; raises ProcessError 404 for a stream that isn't there."""
+        """Return the streams to read and to write, None where there is none; raises ProcessError for an unknown one."""
         process = self.target
         label = self.params.get("stream")
         if label is None:
             return next(iter(process.redirect_output), None), STDIN if STDIN in process.streams else None
         stream = process.streams.get(label)
         if stream is None:
-            known = ", ".join(process.streams) or "nothing"
-            raise ProcessError(404, "io_not_found", f"{process.name} has no stream {label!r}", hint=f"there is {known}")
+            known = ", ".join(process.streams) or "none"
+            raise ProcessError(
+                404, "io_not_found", f"{process.name} has no stream {label!r}", hint=f"available streams: {known}"
+            )
         return label if stream.ring is not None else None, label if stream.writable else None
 
-    def pass_on(self, chunk: Chunk) -> Awaitable[None]:
+    def send_output(self, chunk: Chunk) -> Awaitable[None]:
         assert self._output is not None
         return self.send(Frame(MESSAGE, str(self._output.source.position(chunk.end)), chunk.data).encode())
 
-    def key_in(self, message: bytes) -> str | None:
+    def find_key(self, message: bytes) -> str | None:
         try:
             body = Frame.decode(message).body
         except BadRequest:
-            return super().key_in(message)
+            return super().find_key(message)
         return body.decode(errors="replace").removeprefix(AUTH) if body.startswith(AUTH.encode()) else None
 
     def confirm(self, message: bytes) -> None:
-        with suppress(BadRequest):  # a token alone is no frame
+        with suppress(BadRequest):  # a bare token is not a frame
             self.send(Frame(RESPONSE, Frame.decode(message).id, OK).encode())
 
-    def pass_on_gap(self, start: int, end: int) -> None:
+    def send_gap(self, start: int, end: int) -> None:
         lost = FrameError(error="GAP", errno=410, message=f"{end - start} bytes were lost", start=start, to=end)
         self._report(GENERAL, lost)
 
@@ -137,7 +141,7 @@ class FramedSocket(ProcessSocket):
         try:
             if frame.type != MESSAGE:
                 raise BadRequest(
-                    f"a client sends no {frame.type}", hint="send `V1 message ID`, a NUL byte, and the data"
+                    f"unexpected frame type {frame.type}", hint="send `V1 message ID`, a NUL byte, and the data"
                 )
             await self.write_input(frame.body)
         except GafferError as error:
@@ -156,7 +160,7 @@ def _not_redirected(process: Process) -> NotRedirected:
     return NotRedirected(
         403,
         "forbidden_write",
-        f"{process.name} has nothing here to do that with",
+        f"{process.name} has no stream to connect to",
         hint="set redirect_output or redirect_input in the job, or choose another stream or mode",
     )
 

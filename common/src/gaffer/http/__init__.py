@@ -1,4 +1,4 @@
 """The HTTP kernel of both daemons: connections, limits, access, routes, OpenAPI, feeds, websockets, SockJS.
 
-Nothing here knows jobs or the manager.
+Nothing here depends on jobs or the manager.
 """

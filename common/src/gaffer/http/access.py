@@ -1,11 +1,11 @@
-"""Who may do what: the policy for one request. Pure; the facts come from `peer` (the connection) and the headers.
+"""The access policy for one request. Pure; the facts come from `peer` (the connection) and the headers.
 
-Two steps, each of which raises the error that the client gets:
+There are two steps, each of which raises the error that the client receives:
 
     grant = authenticate(policy, facts)    # Origin, key, Host, local trust     -> 401, 403 forbidden_*
     grant.require(Scope.CONTROL)           # the scope of the route             -> 403 forbidden
 
-and `check_content_type(facts)` for what a web page sends (415).
+and `check_content_type(facts)` for requests sent by web pages (415).
 """
 
 import re
@@ -30,10 +30,10 @@ from gaffer.http.scopes import ALL_SCOPES as ALL_SCOPES
 from gaffer.http.scopes import Scope as Scope
 
 TOKEN_HEADER = "X-Gaffer-Token"
-"""With what a page presents the token that belongs to its cookie."""
+"""The header in which a page presents the token that belongs to its cookie."""
 
 AUTH = "AUTH:"
-"""What a key or a token follows in the first message of a websocket."""
+"""The prefix of a key or token in the first message of a websocket."""
 
 _SAFE_METHODS = frozenset(("GET", "HEAD", "OPTIONS"))
 _KEY_LINE = re.compile(rb"(?im)^(?:authorization:[ \t]*bearer[ \t]|x-api-key:)[ \t]*([^\s]+)[ \t]*\r?$")
@@ -49,21 +49,21 @@ class AuthRequired(GafferError):
 
 
 class Forbidden(GafferError):
-    """The caller is known and may not do this, or a web page may not do it for the caller."""
+    """The caller lacks the permission, or a web page may not act for the caller."""
 
     errno = 403
     reason = "forbidden"
 
 
 class TokenRequired(Forbidden):
-    """A page presents its cookie alone: that is enough to read only."""
+    """A page presented only its cookie, which permits reading but nothing else."""
 
     reason = "token_required"
 
     def __init__(self) -> None:
         super().__init__(
-            "the cookie alone is only for reading",
-            hint=f"send the token that POST /auth/session returned with it, as {TOKEN_HEADER} or `AUTH:TOKEN`",
+            "the cookie alone permits only reading",
+            hint=f"send the token that POST /auth/session returned, as {TOKEN_HEADER} or `AUTH:TOKEN`",
         )
 
 
@@ -76,12 +76,13 @@ class UnsupportedMediaType(GafferError):
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """What a caller may do; `sessions` limits it to these sessions, None means all.
+    """The permissions of a caller; `sessions` limits them to these sessions, None means all.
 
-    That of a cookie alone has `elevate`, which returns the whole grant for the token of the cookie, None for another.
+    The grant of a cookie without its token has `elevate`, which returns the full grant for that token and None for any
+    other.
 
-    Who keeps it beyond the answer to one request must `hold` it: then he hears when it is taken back. One without
-    `revocation` never is.
+    Anything that keeps a grant longer than one request must `hold` it, and is then notified when it is revoked. A grant
+    without `revocation` is never revoked.
     """
 
     scopes: frozenset[Scope]
@@ -90,7 +91,7 @@ class Grant:
     elevate: Callable[[str], "Grant | None"] | None = field(default=None, compare=False, repr=False)
 
     def sees(self, session: str) -> bool:
-        """Whether the session is within the limits."""
+        """Return whether the grant covers the session."""
         return self.sessions is None or session in self.sessions
 
     def require(self, scope: Scope) -> None:
@@ -100,48 +101,48 @@ class Grant:
                 raise TokenRequired
             granted = ", ".join(sorted(self.scopes)) or "nothing"
             raise Forbidden(
-                f"this needs the scope `{scope}`, and you have: {granted}",
-                hint="use a key that has the scope",
+                f"the scope `{scope}` is required; granted: {granted}",
+                hint="use a key with this scope",
             )
 
     def require_session(self, session: str) -> None:
-        """Raise Forbidden unless the session is within the limits."""
+        """Raise Forbidden unless the grant covers the session."""
         if not self.sees(session):
-            raise Forbidden(f"this key is not for the session {session!r}", hint="use a key of that session")
+            raise Forbidden(f"this key is not valid for the session {session!r}", hint="use a key for that session")
 
     def covers(self, other: "Grant") -> bool:
-        """Whether it allows all that the other one allows."""
+        """Return whether the grant allows everything that `other` allows."""
         if self.sessions is not None and (other.sessions is None or not other.sessions <= self.sessions):
             return False
         return other.scopes <= self.scopes
 
     @property
     def reveals_env(self) -> bool:
-        """Whether the values of `env`, which are often passwords, are shown."""
+        """Whether the values of `env`, which are often secrets, are shown."""
         return Scope.DEFINE in self.scopes
 
     def shown(self, description: Mapping[str, Any]) -> dict[str, Any]:
-        """The description of a job or process as the caller may see it: with null for each value of `env`, or with all.
+        """Return the description of a job or process, with None for each value of `env` unless they are revealed.
 
-        A description with null is refused where jobs are loaded, so it cannot be stored by mistake.
+        Jobs with null values in `env` are rejected on load, so a masked description cannot be stored by mistake.
         """
         if self.reveals_env:
             return dict(description)
         return {**description, "env": dict.fromkeys(description["env"])}
 
     def hold(self, holder: Holder) -> None:
-        """Have `holder.revoked()` called once the grant is taken back."""
+        """Have `holder.revoked()` called when the grant is revoked."""
         if self.revocation is not None:
             self.revocation.hold(holder)
 
     def release(self, holder: Holder) -> None:
-        """Forget the holder."""
+        """Remove the holder."""
         if self.revocation is not None:
             self.revocation.release(holder)
 
 
 class PeerKind(Enum):
-    """Where a connection comes from."""
+    """The origin of a connection."""
 
     UNIX = "unix"
     LOOPBACK = "loopback"
@@ -150,7 +151,7 @@ class PeerKind(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """The other end of a connection: the uid of its owner when that is certain, its groups on a unix socket."""
+    """The other end of a connection: the uid of its owner if that is certain, and its groups on a unix socket."""
 
     kind: PeerKind
     uid: int | None = None
@@ -159,7 +160,7 @@ class Peer:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """All that the policy wants to know of one request; header values are None when absent."""
+    """The facts about one request that the policy needs; header values are None when absent."""
 
     method: str
     scheme: str
@@ -204,15 +205,15 @@ class Facts:
 
     @property
     def from_browser(self) -> bool:
-        """Whether a web page may have caused it.
+        """Whether a web page may have caused the request.
 
-        Pages can't leave out both headers, nor cause `Sec-Fetch-Site: none`, which browsers send when the user typed
-        the address. Sec-Fetch-Mode alone comes from programs that use the Fetch standard, such as Node.js.
+        Pages can't suppress both headers or send `Sec-Fetch-Site: none`, which browsers send when the user typed
+        the address. Sec-Fetch-Mode alone is sent by programs that implement the Fetch standard, such as Node.js.
         """
         return self.origin is not None or self.fetch_site not in (None, "none")
 
     def cookie(self, name: str) -> str | None:
-        """The value of the first cookie of that name."""
+        """Return the value of the first cookie with that name, or None."""
         return _cookie(self.cookies, name) if self.cookies else None
 
 
@@ -224,26 +225,26 @@ def _cookie(cookies: str, name: str) -> str | None:
     return None
 
 
-@lru_cache(256)  # clients send the same headers again and again
+@lru_cache(256)  # clients repeat the same headers
 def _was_forwarded(names: tuple[str, ...]) -> bool:
-    """Whether a proxy passed the request on."""
+    """Return whether a proxy forwarded the request."""
     return any(name in ("forwarded", "via", "x-real-ip") or name.startswith("x-forwarded-") for name in names)
 
 
 def no_keys(key: str) -> Grant | None:
-    """The `verify` of a policy without keys."""
+    """Return None, as the `verify` of a policy without keys."""
     return None
 
 
 @dataclass(frozen=True)
 class Policy:
-    """Who is trusted with what.
+    """The callers that are trusted, and their scopes.
 
-    local_uids, socket_gids: scopes of local users, and of groups on the unix socket. hosts: names the Host header may
-    have besides IP literals and localhost. origins: web origins (`https://host[:port]`) allowed besides the node's own.
-    anonymous: scopes that need neither key nor trust. verify: the grant of a key, None for an unknown one. cookie: the
-    name of the cookie that stands for a key, where there is one; resume: the grant of its value, as `verify`, which may
-    have to be elevated by a token.
+    local_uids, socket_gids: scopes of local users, and of groups on the unix socket. hosts: names that the Host header
+    may have in addition to IP literals and localhost. origins: web origins (`https://host[:port]`) allowed in addition
+    to the node's own. anonymous: scopes granted without a key or trust. verify: returns the grant of a key, None for an
+    unknown key. cookie: the name of the cookie that stands for a key, None if there is none. resume: like `verify`, for
+    the value of the cookie; the grant may have to be elevated by a token.
     """
 
     trust_local: bool = True
@@ -257,7 +258,7 @@ class Policy:
     resume: Callable[[str], Grant | None] = no_keys
 
     def scopes_of(self, peer: Peer) -> frozenset[Scope]:
-        """What the peer of a connection may do as a local user."""
+        """Return the scopes that the peer of a connection has as a local user."""
         if not self.trust_local or peer.kind is PeerKind.REMOTE or peer.uid is None:
             return frozenset()
         scopes = self.local_uids.get(peer.uid, frozenset())
@@ -266,7 +267,10 @@ class Policy:
         return scopes
 
     def shows_key(self, head: bytes) -> bool:
-        """Whether the beginning of a request shows a valid key or login. It is not parsed as HTTP: it only hints."""
+        """Return whether the start of a request contains a valid key or login.
+
+        This is a heuristic: the bytes are not parsed as HTTP.
+        """
         found = _KEY_LINE.search(head)
         if found is not None and self.verify(found[1].decode("latin-1")) is not None:
             return True
@@ -274,12 +278,12 @@ class Policy:
         value = _cookie(cookies[1].decode("latin-1"), self.cookie) if cookies is not None and self.cookie else None
         return value is not None and self.resume(value) is not None
 
-    def knows(self, grant: Grant) -> bool:
-        """Whether it is the grant of a known caller, not only what anybody may do."""
+    def is_known(self, grant: Grant) -> bool:
+        """Return whether the grant has scopes that anonymous callers lack, so that its caller is authenticated."""
         return not grant.scopes <= self.anonymous
 
     def allows_origin(self, origin: str) -> bool:
-        """Whether pages of that origin may use this server from elsewhere."""
+        """Return whether pages of another origin, this one, may use the server."""
         return as_http(origin.lower()) in self.origins
 
 
@@ -295,9 +299,9 @@ def make_policy(
     anonymous: Iterable[Scope] = (),
     verify: Callable[[str], Grant | None] = no_keys,
 ) -> Policy:
-    """A policy that trusts the daemon's own user and root with everything.
+    """Return a policy that gives the daemon's own user and root all scopes.
 
-    Raises GafferError (400 `bad_origin`, `bad_host`) when an allowed origin or host is not written as one.
+    Raises GafferError (400 `bad_origin`, `bad_host`) for an invalid origin or host.
     """
     users = {uid: frozenset(scopes) for uid, scopes in (local_uids or {}).items()}
     return Policy(
@@ -312,26 +316,26 @@ def make_policy(
 
 
 def authenticate(policy: Policy, facts: Facts) -> Grant:
-    """The grant of the caller.
+    """Return the grant of the caller.
 
-    A key decides alone, without one a cookie; without both the caller must be trusted as a local user. Raises
-    AuthRequired, or Forbidden with the reason `forbidden_origin` or `forbidden_host`.
+    A key takes precedence over a cookie; without either, the caller must be a trusted local user. Raises AuthRequired,
+    or Forbidden with the reason `forbidden_origin` or `forbidden_host`.
     """
     grant = identify(policy, facts)
     if grant is None:
-        raise AuthRequired(f"this needs a key: {_why_not_trusted(policy, facts)}", hint=_KEY_HINT)
+        raise AuthRequired(f"a key is required: {_why_not_trusted(policy, facts)}", hint=_KEY_HINT)
     return grant
 
 
 def identify(policy: Policy, facts: Facts) -> Grant | None:
-    """As `authenticate`, but None for a caller who presents no key and isn't trusted."""
+    """Like `authenticate`, but return None for a caller that presents no key and isn't trusted."""
     check_origin(policy, facts)
     if facts.key is not None:
         grant = policy.verify(facts.key)
         if grant is not None:
             return grant
         if not policy.anonymous:
-            raise AuthRequired("this node doesn't know that key", hint=_KEY_HINT)
+            raise AuthRequired("unknown key", hint=_KEY_HINT)
     grant = _grant_of_cookie(policy, facts)
     if grant is not None:
         return grant
@@ -341,7 +345,7 @@ def identify(policy: Policy, facts: Facts) -> Grant | None:
 
 
 def check_origin(policy: Policy, facts: Facts) -> None:
-    """Raise Forbidden (`forbidden_origin`) for a request of a web page of another origin that is not allowed."""
+    """Raise Forbidden (`forbidden_origin`) for a request from a web page whose origin is not allowed."""
     if not facts.from_browser:
         return
     if facts.origin is not None:
@@ -358,12 +362,12 @@ def check_origin(policy: Policy, facts: Facts) -> None:
         raise Forbidden(
             f"web pages of {facts.origin or 'another site'} may not use this server",
             reason="forbidden_origin",
-            hint="allow the page's origin with --allowed-origin",
+            hint="allow the origin of the page with --allowed-origin",
         )
 
 
 def check_host(policy: Policy, facts: Facts) -> None:
-    """Raise Forbidden (`forbidden_host`) for a Host header that a DNS name of an attacker may have brought here."""
+    """Raise Forbidden (`forbidden_host`) for a Host header that may be the result of DNS rebinding."""
     parts = split_authority(facts.host or "")
     if (
         parts is not None
@@ -378,25 +382,25 @@ def check_host(policy: Policy, facts: Facts) -> None:
     )
 
 
-def check_content_type(facts: Facts, *, takes_text: bool = False) -> None:
-    """Raise UnsupportedMediaType for a body that a web page could send without the server's consent.
+def check_content_type(facts: Facts, *, accepts_text: bool = False) -> None:
+    """Raise UnsupportedMediaType for a body that a web page could send without a preflight request.
 
-    `takes_text` accepts text/plain, for a protocol whose clients send JSON as that.
+    `accepts_text` accepts text/plain, for a protocol whose clients send JSON with that type.
     """
     if not facts.from_browser or facts.is_safe or not facts.has_body:
         return
     media_type = (facts.content_type or "").partition(";")[0].strip().lower()
-    if takes_text and media_type == "text/plain":
+    if accepts_text and media_type == "text/plain":
         return
     if media_type not in ("application/json", "application/octet-stream") and not media_type.endswith("+json"):
         raise UnsupportedMediaType(
-            f"a web page must send application/json or application/octet-stream, not {media_type or 'no type'}",
+            f"web pages must send application/json or application/octet-stream, not {media_type or 'an untyped body'}",
             hint="set the Content-Type header",
         )
 
 
 def _is_referred(policy: Policy, facts: Facts) -> bool:
-    """Whether a page of an allowed origin caused it, as an iframe, where browsers send no Origin; none can forge it."""
+    """Return whether a page of an allowed origin loads this as an iframe, for which browsers send no Origin."""
     scheme, _, rest = (facts.referer or "").partition("://")
     return facts.is_safe and policy.allows_origin(f"{scheme}://{rest.partition('/')[0]}")
 
@@ -409,17 +413,17 @@ def _presented_key(headers: Mapping[str, str]) -> str | None:
 
 
 def _grant_of_cookie(policy: Policy, facts: Facts) -> Grant | None:
-    """The grant of a page that logged in; None without cookie and for one that has ended, as if it were not there."""
+    """Return the grant of a logged-in page; None without a cookie or for an expired login."""
     value = facts.cookie(policy.cookie) if policy.cookie is not None else None
     grant = policy.resume(value) if value is not None else None
     if grant is None:
         return None
-    # Browsers send cookies whoever caused the request, and say who did; what doesn't say can't be checked.
+    # Browsers attach cookies whatever page caused the request, and name its origin; without that it can't be checked.
     if not facts.from_browser and (facts.upgrade or not facts.is_safe):
         raise Forbidden(
-            "the cookie is for web pages, and this request doesn't say of which page it is",
+            "a request with a cookie must name the origin of its web page",
             reason="forbidden_origin",
-            hint="send a key, or the headers Origin and Sec-Fetch-Site as browsers do",
+            hint="send a key, or the headers Origin and Sec-Fetch-Site, as browsers do",
         )
     if grant.elevate is not None and facts.token is not None:
         return grant.elevate(facts.token) or grant

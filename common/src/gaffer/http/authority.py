@@ -1,4 +1,4 @@
-"""Host headers, web origins and addresses as the access policy compares them. Pure."""
+"""Parsing and comparison of Host headers, web origins and addresses for the access policy. Pure."""
 
 import ipaddress
 import re
@@ -7,26 +7,26 @@ from functools import lru_cache
 from gaffer.errors import GafferError
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}
-_REMEMBERED = 256  # hosts that were asked for lately; most requests come for the same few
+_CACHED_HOSTS = 256  # most requests name the same few hosts
 
 _AUTHORITY = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^\[\]:/?#@\s]+)(?::([0-9]{1,5}))?", re.ASCII)
 
 
 def is_loopback(address: str) -> bool:
-    """Whether the IP address is one of 127.0.0.0/8 or ::1 (also as `::ffff:127.0.0.1`)."""
+    """Return whether the IP address is in 127.0.0.0/8 (also written `::ffff:127.0.0.1`) or is ::1."""
     ip = _parse_ip(address)
     return ip is not None and ip.is_loopback
 
 
 def network_of(address: str) -> str:
-    """The /64 network of an IPv6 address; any other address as it is."""
+    """Return the /64 network of an IPv6 address, and any other address unchanged."""
     ip = _parse_ip(address.partition("%")[0])
     return str(ipaddress.ip_network((ip, 64), strict=False)) if isinstance(ip, ipaddress.IPv6Address) else address
 
 
-@lru_cache(_REMEMBERED)
+@lru_cache(_CACHED_HOSTS)
 def split_authority(authority: str) -> tuple[str, int | None] | None:
-    """Host, in lower case without brackets and final dot, and port of `host[:port]`; None when it is malformed."""
+    """Split `host[:port]` into host (lower case, without brackets and trailing dot) and port; None if malformed."""
     match = _AUTHORITY.fullmatch(authority)
     if match is None:
         return None
@@ -35,7 +35,7 @@ def split_authority(authority: str) -> tuple[str, int | None] | None:
 
 
 def is_same_origin(origin: str, scheme: str, host: str) -> bool:
-    """Whether a page of the origin is at home on the server that was asked with that scheme and Host header."""
+    """Return whether a page of `origin` belongs to the server addressed by that scheme and Host header."""
     parts, own = split_origin(origin), split_authority(host)
     if parts is None or own is None:
         return False
@@ -43,12 +43,12 @@ def is_same_origin(origin: str, scheme: str, host: str) -> bool:
 
 
 def as_http(origin: str) -> str:
-    """The web origin of a websocket's URL, as some clients send it: `http://...` for `ws://...`."""
+    """Return `http://...` for an origin that a client sent as `ws://...`, and any other origin unchanged."""
     return f"http{origin[2:]}" if origin.startswith(("ws://", "wss://")) else origin
 
 
 def split_origin(origin: str) -> tuple[str, str, int | None] | None:
-    """Scheme, host and port (the scheme's own when none is written) of a web origin; None when it is malformed."""
+    """Split a web origin into scheme, host and port (by default that of the scheme); None if malformed."""
     scheme, found, authority = as_http(origin.lower()).partition("://")
     parts = split_authority(authority)
     if not found or not scheme or parts is None:
@@ -56,21 +56,21 @@ def split_origin(origin: str) -> tuple[str, str, int | None] | None:
     return scheme, parts[0], parts[1] or _DEFAULT_PORTS.get(scheme)
 
 
-@lru_cache(_REMEMBERED)
+@lru_cache(_CACHED_HOSTS)
 def is_ip(host: str) -> bool:
-    """Whether it is an IP address, a v6 one without brackets."""
+    """Return whether `host` is an IP address; IPv6 without brackets."""
     return _parse_ip(host) is not None
 
 
-@lru_cache(_REMEMBERED)
+@lru_cache(_CACHED_HOSTS)
 def is_unspecified(host: str) -> bool:
-    """Whether it is `0.0.0.0` or `::`, however written: systems connect to themselves then, and no host has it."""
+    """Return whether `host` is `0.0.0.0` or `::` in any notation, which connects to the local host."""
     ip = _parse_ip(host)
     return ip is not None and ip.is_unspecified
 
 
 def _parse_ip(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-    """The address, one of IPv4 for `::ffff:a.b.c.d`; None for a name."""
+    """Return the address, as IPv4 for `::ffff:a.b.c.d`; None for a name."""
     try:
         ip = ipaddress.ip_address(host)
     except ValueError:
@@ -79,23 +79,23 @@ def _parse_ip(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None
 
 
 def checked_host(host: str) -> str:
-    """A host name without port, in lower case; raises GafferError (400 `bad_host`)."""
+    """Return a host name without port in lower case; raises GafferError (400 `bad_host`)."""
     parts = split_authority(f"[{host}]" if ":" in host and is_ip(host) else host)
     if parts is None or parts[1] is not None or is_unspecified(parts[0]):
         raise GafferError(
-            f"{host!r} is not a host name", reason="bad_host", errno=400, hint="give a name without port, like node1"
+            f"invalid host name {host!r}", reason="bad_host", errno=400, hint="use a name without a port, such as node1"
         )
     return parts[0]
 
 
 def checked_origin(origin: str) -> str:
-    """A web origin in lower case; raises GafferError (400 `bad_origin`)."""
+    """Return a web origin in lower case; raises GafferError (400 `bad_origin`)."""
     normal = as_http(origin.lower().removesuffix("/"))
     if split_origin(normal) is None:
         raise GafferError(
-            f"{origin!r} is not a web origin",
+            f"invalid web origin {origin!r}",
             reason="bad_origin",
             errno=400,
-            hint="write it as a browser does: https://host or http://host:port",
+            hint="use the form https://host or http://host:port",
         )
     return normal

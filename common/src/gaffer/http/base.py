@@ -1,4 +1,4 @@
-"""What both daemons' HTTP servers share: the gate every request passes, JSON in and out, one error body."""
+"""Base of both daemons' HTTP servers: authorization of every request, JSON input and output, one error body."""
 
 import logging
 import re
@@ -38,9 +38,9 @@ T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
 
-MAX_DISCARDED = 64 * 1024 * 1024  # bytes that are read only to answer a client that doesn't listen while it sends
+MAX_DISCARDED = 64 * 1024 * 1024  # bytes that are read and dropped so that a client still sending gets its answer
 
-_MAX_REFUSED = 8 * 1024 * 1024  # bytes that are read of a known caller whose request did not pass the gate
+_MAX_REFUSED = 8 * 1024 * 1024  # bytes that are read from an authenticated caller whose request was refused
 
 _LENGTH = re.compile(r"[0-9]{1,18}", re.ASCII)
 
@@ -59,35 +59,35 @@ _POLICY_VIOLATION = 1008  # close code of a websocket, RFC 6455 section 7.4.1
 
 
 class NotFound(GafferError):
-    """There is no such resource."""
+    """The resource does not exist."""
 
     errno = 404
     reason = "not_found"
 
 
 class MethodNotAllowed(GafferError):
-    """The resource doesn't answer this method; `allowed` lists those it answers."""
+    """The resource does not support the method. `allowed` lists the methods it supports."""
 
     errno = 405
     reason = "method_not_allowed"
 
     def __init__(self, method: str, path: str, allowed: Sequence[str]) -> None:
         self.allowed = allowed
-        super().__init__(f"{path} doesn't answer {method}", hint=f"use {' or '.join(allowed)}")
+        super().__init__(f"{path} does not support {method}", hint=f"use {' or '.join(allowed)}")
 
 
 class Routed(RequestHandler):
-    """A handler in a route table; made only for requests that passed the gate.
+    """A handler in a route table, created only for authorized requests.
 
-    When the caller's key is revoked meanwhile, or his login ends, the connection is closed. A handler that takes
-    another grant later does so with `adopt`. `began` is the time of the request's head, in monotonic seconds.
+    The connection is closed when the caller's key is revoked or the login ends. Use `adopt` to replace the grant later.
+    `began` is the time at which the head of the request was read, in monotonic seconds.
     """
 
     application: "Application"
     parameters: ClassVar[Mapping[str, Any]] = {}
-    """The types of the parameters of its paths, as msgspec describes them; any text for those that are missing."""
+    """msgspec types of the path parameters, by name; parameters without a type accept any text."""
     answers_all: ClassVar[bool] = False
-    """Whether it answers OPTIONS and the methods it doesn't have itself, as its protocol wants it."""
+    """Whether the handler itself answers OPTIONS and unsupported methods, as its protocol requires."""
 
     def initialize(self, params: dict[str, str], grant: Grant) -> None:
         self.began = time.monotonic()
@@ -96,7 +96,7 @@ class Routed(RequestHandler):
         grant.hold(self)
 
     def adopt(self, grant: Grant) -> None:
-        """Go on with that grant, until it is taken back."""
+        """Replace the grant of the request."""
         self.grant.release(self)
         self.grant = grant
         grant.hold(self)
@@ -104,29 +104,29 @@ class Routed(RequestHandler):
 
     @property
     def is_known(self) -> bool:
-        """Whether the caller is known, and not only somebody who may do what anybody may."""
-        return self.application.policy.knows(self.grant)
+        """Whether the caller is authenticated."""
+        return self.application.policy.is_known(self.grant)
 
     @property
     def stream(self) -> WireStream | None:
-        """The stream of the connection; None when it is gone."""
+        """The stream of the connection; None once it is closed."""
         if isinstance(self, WebSocketHandler) and self.ws_connection is not None:
             return cast(WireStream | None, self.ws_connection.stream)
         return stream_of(self.request)
 
     def revoked(self) -> None:
-        """The grant was taken back: do nothing more for the caller."""
+        """Close the connection because the grant was revoked."""
         self.grant = _NOBODY
         stream = self.stream
         if isinstance(self, WebSocketHandler) and self.ws_connection is not None:
             connection: Any = self.ws_connection
             self.close(_POLICY_VIOLATION, "access was revoked")
-            connection.client_terminated = True  # messages that have come already are not handled
+            connection.client_terminated = True  # messages already received are not handled
         if stream is not None:
             stream.close()
 
     def on_finish(self) -> None:
-        if self.get_status() != 101:  # a websocket only begins when its handshake is finished
+        if self.get_status() != 101:  # a websocket lives on after its handshake
             self.grant.release(self)
 
     def on_connection_close(self) -> None:
@@ -136,10 +136,10 @@ class Routed(RequestHandler):
 
 @stream_request_body
 class Handler(Routed):
-    """A Routed that takes any body, answers JSON, and turns every failure into the error body.
+    """A Routed that accepts any body, answers JSON, and turns every failure into the error body.
 
-    A body is read to its end before an error is sent: closing on a client that is still sending would lose the answer.
-    One that is larger than `max_discarded` is not worth it.
+    A body of up to `max_discarded` bytes is read to its end before an error is sent: closing the connection while the
+    client is still sending would lose the response.
     """
 
     def initialize(self, params: dict[str, str], grant: Grant) -> None:
@@ -149,51 +149,51 @@ class Handler(Routed):
 
     @property
     def max_body(self) -> int:
-        """How many bytes of a body it takes."""
+        """Maximum size of a request body, in bytes."""
         return self.application.limits.max_body
 
     @property
     def max_discarded(self) -> int:
-        """How many bytes of a body it reads before it refuses it: few of a caller that is not known."""
+        """Maximum number of bytes to read of a rejected body; less for unauthenticated callers."""
         return MAX_DISCARDED if self.is_known else STRANGER_BODY
 
     @property
     def body(self) -> bytes:
-        """The request body, empty for a method that has none; raises TooLarge."""
+        """The request body, empty for methods without one; raises TooLarge."""
         if self._received > self.max_body:
             raise TooLarge(self.max_body)
         return bytes(self._body)
 
     @property
     def refusal(self) -> GafferError:
-        """What is answered to a body that is not read to its end."""
+        """The error for a body that is not read to its end."""
         return TooLarge(self.max_body)
 
     @property
-    def asks_first(self) -> bool:
-        """Whether the client waits for our consent before it sends the body."""
+    def expects_continue(self) -> bool:
+        """Whether the client waits for 100 Continue before it sends the body."""
         return self.request.headers.get("Expect", "").lower() == "100-continue"
 
     def json_body(self) -> dict[str, Any]:
-        """The JSON object in the request body; raises BadRequest or TooLarge."""
+        """Return the JSON object in the request body; raises BadRequest or TooLarge."""
         return decode_object(self.body)
 
     def body_as(self, kind: type[T]) -> T:
-        """The JSON object in the request body as a `kind`, usually a msgspec.Struct."""
+        """Return the JSON object in the request body as a `kind`, usually a msgspec.Struct; raises as `json_body`."""
         return convert(self.json_body(), kind)
 
     def reply(self, value: Any, status: int = 200) -> None:
-        """Answer `value` as JSON."""
+        """Send `value` as JSON."""
         self.set_status(status)
         self.finish(msgspec.json.encode(value))
 
     def reply_text(self, text: str) -> None:
-        """Answer plain text."""
+        """Send plain text."""
         self.set_header("Content-Type", "text/plain; charset=UTF-8")
         self.finish(text)
 
     def head(self, *args: str, **kwargs: str) -> Any:
-        """As GET; Tornado leaves the body out."""
+        """Answer as GET; Tornado omits the body."""
         return self.get(*args, **kwargs)
 
     # Hooks of Tornado
@@ -209,9 +209,9 @@ class Handler(Routed):
 
     def prepare(self) -> None:
         assert self.request.connection is not None
-        # The limits are kept here: Tornado's own answer to a large body is no error body.
+        # Limits are enforced here: Tornado rejects a large body without an error body.
         cast(Any, self.request.connection).set_max_body_size(sys.maxsize)
-        if _content_length(self.request) > (self.max_body if self.asks_first else self.max_discarded):
+        if _content_length(self.request) > (self.max_body if self.expects_continue else self.max_discarded):
             raise self.refusal
 
     def data_received(self, chunk: bytes) -> None:
@@ -250,20 +250,20 @@ class Handler(Routed):
         self.finish(error.to_json())
 
     def error_of(self, failure: BaseException | None, status: int) -> GafferError:
-        """The error to answer for an exception that ended a request."""
+        """Return the error to send for an exception that ended a request."""
         if isinstance(failure, GafferError):
             return failure
         if isinstance(failure, MemoryError):
             return GafferError("out of memory", reason="out_of_memory", errno=503, hint="try again later")
         if status == 500:
-            return GafferError("the server failed; its log says why")
+            return GafferError("internal error; see the log of the server")
         message = failure.get_message() if isinstance(failure, HTTPError) else None
         name = HTTPStatus(status).phrase
         return GafferError(message or name, reason=name.lower().replace(" ", "_"), errno=status)
 
 
 class ErrorHandler(Handler):
-    """Answers a request that didn't pass the gate. Its body is not kept, and read of a `known` caller only."""
+    """The handler of unauthorized requests: sends the error and discards the body."""
 
     max_body = 0
 
@@ -281,7 +281,7 @@ class ErrorHandler(Handler):
 
     def prepare(self) -> None:
         super().prepare()
-        if self.asks_first:
+        if self.expects_continue:
             raise self._error
 
     def error_of(self, failure: BaseException | None, status: int) -> GafferError:
@@ -294,7 +294,7 @@ class ErrorHandler(Handler):
 
 
 class OptionsHandler(Handler):
-    """Answers OPTIONS on any path: 204, for an allowed origin with what a preflight asks for."""
+    """The handler of OPTIONS on any path: 204, with CORS headers for allowed origins."""
 
     def initialize(self, route: Route | None) -> None:  # type: ignore[override]
         super().initialize({}, _NOBODY)
@@ -308,10 +308,10 @@ class OptionsHandler(Handler):
 
 
 class Application(TornadoApplication, ServedApplication):
-    """Routes requests through one table and one gate.
+    """An application that authorizes requests and dispatches them by one route table.
 
-    `extra` are Tornado rules for what the table doesn't know; they pass the same gate: reading needs the scope `read`,
-    anything else `control`.
+    `extra` are Tornado rules for paths outside the table. They are authorized in the same way: GET, HEAD and OPTIONS
+    need the scope `read`, other methods `control`.
     """
 
     def __init__(
@@ -335,7 +335,7 @@ class Application(TornadoApplication, ServedApplication):
         return self.policy.shows_key(head)
 
     def authorize(self, match: Match, method: str, grant: Grant) -> None:
-        """Raise Forbidden unless the grant is enough for the route."""
+        """Raise Forbidden unless the grant includes the scope of the route."""
         scope = match.route.scope(method)
         if not isinstance(scope, Open):
             grant.require(scope)
@@ -372,29 +372,29 @@ class Application(TornadoApplication, ServedApplication):
                 return self.deliver(request, match, grant)
             raise MethodNotAllowed(method, request.path, match.route.allowed)
         self.authorize(match, method, grant)
-        check_content_type(facts, takes_text=match.route.takes_text)
+        check_content_type(facts, accepts_text=match.route.accepts_text)
         return self.deliver(request, match, grant)
 
     def _recognize(self, request: HTTPServerRequest) -> None:
-        """Note a caller that presents a key where none is needed: monitoring may ask for nothing else."""
+        """Mark a caller as authenticated if it presents a key that is not needed, as monitoring may do."""
         stream = stream_of(request)
         if is_known(stream):
             return
         key = Facts.from_headers("GET", request.protocol, request.headers, peer_of(request)).key
         grant = self.policy.verify(key) if key is not None else None
-        mark_caller(stream, grant is not None and self.policy.knows(grant))
+        mark_caller(stream, grant is not None and self.policy.is_known(grant))
 
     def _identify(self, request: HTTPServerRequest, facts: Facts, *, is_needed: bool) -> Grant:
-        """The grant of the caller, one without scopes for an unknown one where that `is_needed` not."""
+        """Return the grant of the caller; unless `is_needed`, one without scopes for an unauthenticated caller."""
         grant = _NOBODY
         try:
             grant = authenticate(self.policy, facts) if is_needed else identify(self.policy, facts) or _NOBODY
         finally:
-            mark_caller(stream_of(request), self.policy.knows(grant))
+            mark_caller(stream_of(request), self.policy.is_known(grant))
         return grant
 
     def deliver(self, request: HTTPServerRequest, match: Match, grant: Grant) -> HTTPMessageDelegate:
-        """What answers a request that passed the gate."""
+        """Return the delegate for an authorized request."""
         return self.get_handler_delegate(request, match.route.handler, {"params": match.params, "grant": grant})
 
     def _find_extra(self, request: HTTPServerRequest, facts: Facts, grant: Grant) -> HTTPMessageDelegate:
@@ -407,7 +407,7 @@ class Application(TornadoApplication, ServedApplication):
 
 
 def _content_length(request: HTTPServerRequest) -> int:
-    """The length of the body as announced; 0 when it isn't, or not as a number, which Tornado refuses."""
+    """Return the announced length of the body; 0 if it is missing or not a number, which Tornado rejects."""
     text = request.headers.get("Content-Length", "")
     if _LENGTH.fullmatch(text):
         return int(text)
@@ -415,7 +415,7 @@ def _content_length(request: HTTPServerRequest) -> int:
 
 
 def cors_headers(policy: Policy, request: HTTPServerRequest) -> dict[str, str]:
-    """The headers that let a page of an allowed origin read the answer; none for any other."""
+    """Return the headers that let a page of an allowed origin read the response; none for other origins."""
     origin = request.headers.get("Origin")
     if origin is None or not policy.allows_origin(origin):
         return {}
@@ -433,7 +433,7 @@ def cors_headers(policy: Policy, request: HTTPServerRequest) -> dict[str, str]:
 
 
 def log_request(handler: RequestHandler) -> None:
-    """The access log: every request at level debug. A failure of the server was logged as an error already."""
+    """Write a line of the access log at level debug; server failures have been logged as errors already."""
     request = handler.request
     logger.debug(
         "%d %s %s (%.1f ms)", handler.get_status(), request.method, request.path, 1000 * request.request_time()

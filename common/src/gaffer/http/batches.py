@@ -1,4 +1,4 @@
-"""Work that would hold the loop for long, done a little at a time."""
+"""Long computations, split into batches so that they do not block the event loop."""
 
 import asyncio
 import time
@@ -7,17 +7,17 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
-SLICE = 0.005  # seconds of work after which the loop gets its turn
+SLICE = 0.005  # seconds of work between two turns of the loop
 
 
 class Batches:
-    """Does one such work after the other, so that many don't hold the loop for as long together."""
+    """A queue of generators, run one after the other, with turns of the loop between their steps."""
 
     def __init__(self) -> None:
         self._lock = asyncio.Lock()
 
     async def run(self, begin: Callable[[], Generator[None, None, T]]) -> T:
-        """Take all steps of the generator that `begin` makes, with pauses; returns its result."""
+        """Run the generator that `begin` returns to its end, with pauses, and return its result."""
         async with self._lock:
             steps = begin()
             turn_ends = time.monotonic() + SLICE

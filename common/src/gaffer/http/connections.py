@@ -1,8 +1,8 @@
-"""The connections of one endpoint: how long each part of a request may take, who gives way when there are too many,
-and whose turn it is to send a body.
+"""The connections of one endpoint: timeouts for each part of a request, displacement when there are too many, and
+fair reading of bodies.
 
-Tornado reads the requests (see http1). Its own timeouts are not used: they bound the head of a request only
-together with the pause before it, and close without an answer.
+Tornado reads the requests (see http1). Its own timeouts are not used: they cover the head of a request only together
+with the idle time before it, and close the connection without a response.
 """
 
 import asyncio
@@ -38,16 +38,16 @@ from gaffer.http.waiting_room import Arrival, WaitingRoom
 from gaffer.runtime import tls
 from gaffer.runtime.throttled import ThrottledWarnings
 
-_PIECE = 64 * 1024  # bytes of a body that are taken at once
-_WAITING_AT_ONCE = 16  # connections that are accepted at once, when they only wait
-_HELD_UP = 0.05  # seconds
+_PIECE = 64 * 1024  # bytes of a body that are read at once
+_WAITING_AT_ONCE = 16  # connections accepted at once while they only join the waiting room
+_LATE_LOOP = 0.05  # seconds of delay after which the loop was busy with something else
 _EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
-_PAUSE = 0.003  # seconds between two pieces of large bodies, whosever they are: they come with 20 MB/s at most
-_UNSENT = 64 * 1024  # bytes that the system keeps for a client who doesn't take them; it would keep megabytes
+_PAUSE = 0.003  # seconds between two pieces of large bodies, over all clients: this limits them to 20 MB/s
+_UNSENT = 64 * 1024  # bytes that the kernel buffers for a slow client, which by default can be megabytes
 
 
 class Context(NamedTuple):
-    """What Tornado and the policy want to know of a connection."""
+    """Facts about a connection for Tornado and the policy."""
 
     remote_ip: str
     protocol: str
@@ -58,7 +58,7 @@ class Context(NamedTuple):
 
 
 class Traffic(NamedTuple):
-    """Connections: how many are open now, had to make room for others, and found none."""
+    """Numbers of connections: open now, displaced by others, and refused for lack of room."""
 
     open: int
     displaced: int
@@ -66,25 +66,25 @@ class Traffic(NamedTuple):
 
 
 class ServedApplication(HTTPServerConnectionDelegate):
-    """What an Acceptor serves."""
+    """An application that an Acceptor serves."""
 
     def trusts(self, peer: Peer) -> bool:
-        """Whether the peer of a connection is known without a key."""
+        """Return whether the peer of a connection is authenticated without a key."""
         raise NotImplementedError
 
     def shows_key(self, head: bytes) -> bool:
-        """Whether the beginning of a request shows a valid key."""
+        """Return whether the start of a request contains a valid key."""
         raise NotImplementedError
 
 
 class FairQueue:
-    """Lets those who wait go on one by one, with a pause between them in which others are served."""
+    """A queue that resumes its callers one at a time, with a pause in between for other work."""
 
     def __init__(self) -> None:
         self._waiting: deque[asyncio.Future[None]] = deque()
 
     def acquire(self) -> "asyncio.Future[None]":
-        """A future that is done when it is the caller's turn."""
+        """Return a future that is done when it is the caller's turn."""
         loop = asyncio.get_running_loop()
         turn: asyncio.Future[None] = loop.create_future()
         if not self._waiting:
@@ -102,14 +102,14 @@ class FairQueue:
 
 @dataclass(frozen=True)
 class Shared:
-    """What the endpoints of one server have in common."""
+    """State shared by the endpoints of one server."""
 
     turns: FairQueue = field(default_factory=FairQueue)
-    complaints: ThrottledWarnings = field(default_factory=ThrottledWarnings)
+    warnings: ThrottledWarnings = field(default_factory=ThrottledWarnings)
 
 
 class _Request(HTTPMessageDelegate):
-    """Stands between Tornado and the application for one request."""
+    """The layer between Tornado and the application for one request."""
 
     def __init__(self, application: HTTPMessageDelegate, stream: WireStream, endpoint: "Acceptor") -> None:
         self._application = application
@@ -144,15 +144,16 @@ class _Request(HTTPMessageDelegate):
 
 
 class Acceptor(HTTPServerConnectionDelegate):
-    """Accepts connections and serves them. To be used on the loop.
+    """The server of one endpoint, which accepts and limits connections. Use it on the loop.
 
-    The application says whether a peer is known before it asks for anything; others are once a request of theirs has
-    passed the gate. Those that are not known have a quota of their own, whatever they do, websockets included: over it,
-    new ones wait for their turn, when the one of them that the Quota names gives way; those that show a key at once
-    don't wait. It also gives way first when there are as many connections as allowed.
-    Without any, a new one takes the place of the oldest that has not sent the head of a request, else of the one idle
-    for longest, else of the oldest that is sending a body or taking an answer. When all are being answered, the new one
-    is closed. `displaced` and `refused` count both.
+    A peer is authenticated on accept if the application trusts it, and otherwise by its first authorized request.
+    Unauthenticated connections, including websockets, have a quota. While it is full, new ones enter the waiting room,
+    except those whose first bytes contain a valid key; each one served from there displaces the victim of the Quota.
+
+    When `max_connections` is reached, a new connection displaces another one, in this order of preference: the victim
+    of the Quota, the oldest that has not sent the head of a request, the one idle for longest, the oldest that is
+    sending a body or receiving a response. If every connection is being served, the new one is refused. `displaced` and
+    `refused` count these connections.
     """
 
     def __init__(
@@ -178,14 +179,14 @@ class Acceptor(HTTPServerConnectionDelegate):
         )
         self._max_connections = max_connections
         self._tls = context
-        self._complaints = shared.complaints
+        self._warnings = shared.warnings
         self._parameters = HTTP1ConnectionParameters(
             max_header_size=limits.max_header, max_body_size=limits.max_body, chunk_size=_PIECE
         )
         self._loop = asyncio.get_running_loop()
         self._sockets: list[socket.socket] = []
         self._accepts = RateLimiter(limits.accepts_per_second)
-        self._resting: asyncio.TimerHandle | None = None
+        self._paused: asyncio.TimerHandle | None = None
         self._connections: dict[WireStream, ServerConnection] = {}
         self._timeouts = {
             Phase.HEAD: limits.header_timeout,
@@ -193,26 +194,26 @@ class Acceptor(HTTPServerConnectionDelegate):
             Phase.IDLE: limits.idle_timeout,
             Phase.TAKING: limits.body_timeout,
         }
-        # One phase has one timeout, so each of these is in the order in which the streams will be late.
+        # Each phase has one timeout, so each of these is in order of deadline.
         self._waiting: dict[Phase, dict[WireStream, None]] = {phase: {} for phase in self._timeouts}
         self._timer: asyncio.Handle | None = None
-        self._looks_at = math.inf
+        self._checks_at = math.inf
 
     @property
     def traffic(self) -> "Traffic":
-        """The connections that are open, and how many had to give way or were refused so far."""
+        """Numbers of open, displaced and refused connections."""
         waiting = self._waiting_room
         return Traffic(len(self._connections) + len(waiting), self.displaced, self.refused + waiting.refused)
 
     def listen(self, listening: socket.socket) -> None:
-        """Accept connections on the socket, which is closed by `stop`."""
+        """Accept connections on the socket, which `stop` closes."""
         self._sockets.append(listening)
         self._loop.add_reader(listening, self._accept, listening)
 
     def stop(self) -> None:
-        """Accept no more."""
-        if self._resting is not None:
-            self._resting.cancel()
+        """Stop accepting connections."""
+        if self._paused is not None:
+            self._paused.cancel()
         for listening in self._sockets:
             self._loop.remove_reader(listening)
             listening.close()
@@ -220,17 +221,17 @@ class Acceptor(HTTPServerConnectionDelegate):
         self._waiting_room.close()
 
     async def close_connections(self) -> None:
-        """Close all connections, websockets too, whatever they are doing, and wait until no request is under way."""
+        """Close all connections, including websockets and busy ones, and wait for running requests to end."""
         while self._connections:
             connection = next(iter(self._connections.values()))
             await connection.close()
         if self._timer is not None:
             self._timer.cancel()
 
-    # What streams report
+    # ConnectionObserver
 
     def move(self, stream: WireStream, phase: Phase) -> None:
-        """The stream begins another phase."""
+        """Record that the stream enters another phase."""
         self._leave(stream)
         stream.phase = phase
         queue = self._waiting.get(phase)
@@ -240,26 +241,26 @@ class Acceptor(HTTPServerConnectionDelegate):
             self._watch_until(stream.since + self._timeouts[phase])
 
     def forget(self, stream: WireStream) -> None:
-        """The stream is closed. When a request is under way, the connection is not gone yet."""
+        """Record that the stream is closed. While a request is being handled, its connection is kept."""
         self._leave(stream)
         self.identify(stream, True)
         if stream.detached:
             self._connections.pop(stream, None)
 
     def identify(self, stream: WireStream, known: bool) -> None:
-        """The caller is known from now on, or isn't any more."""
+        """Record whether the caller is authenticated."""
         if self._strangers is None:
             return
         if known:
             self._strangers.discard(stream)
         elif not stream.closed():
             self._strangers.add(stream, stream.source)
-            # A proxy of a trusted user was let in before its requests showed that it is one.
+            # The proxy of a trusted user was accepted before its requests revealed that it is a proxy.
             if len(self._strangers) > self._strangers.limit and self._strangers.victim is not stream:
-                self._displace(f"{self._strangers.limit} connections of unknown callers are open")
+                self._displace(f"{self._strangers.limit} connections of unauthenticated callers are open")
 
-    def knows(self, stream: WireStream) -> bool:
-        """Whether the caller is known, or no difference is made."""
+    def is_known(self, stream: WireStream) -> bool:
+        """Return whether the caller is authenticated, or has no quota."""
         return self._strangers is None or stream not in self._strangers
 
     # Hooks of Tornado
@@ -282,44 +283,47 @@ class Acceptor(HTTPServerConnectionDelegate):
             server_conn.stream.detached = True  # it has become a websocket
         if why := tls.explain(server_conn.stream.error):
             assert isinstance(server_conn.context, Context)
-            self._complain(f"{server_conn.context.remote_ip}: no TLS connection: {why}")
+            self._warn(f"{server_conn.context.remote_ip}: TLS handshake failed: {why}")
 
     def _accept(self, listening: socket.socket) -> None:
-        """Accept one connection to serve, after some that wait; when there are more, others have their turn first."""
+        """Accept connections until one is served; leave the rest to the next turn of the loop."""
         for _ in range(_WAITING_AT_ONCE):
             if not self._accept_waiting(listening):
                 return
 
     def _accept_waiting(self, listening: socket.socket) -> bool:
-        """Accept one connection; whether it waits, which costs little, and more may be accepted."""
+        """Accept one connection; return whether it joined the waiting room and more may be accepted."""
         try:
             connection, address = listening.accept()
-        except OSError as error:  # most often it is gone already
+        except OSError as error:  # usually closed by the client already
             if error.errno in _EXHAUSTED:
-                self._displace(f"no connection can be accepted: {error.strerror}")
+                self._displace(f"can't accept connections: {error.strerror}")
             return False
-        rest = self._accepts.count(self._loop.time())
-        if rest:
+        pause = self._accepts.count(self._loop.time())
+        if pause:
             for each in self._sockets:
                 self._loop.remove_reader(each)
-            self._resting = self._loop.call_later(rest, self._go_on)
+            self._paused = self._loop.call_later(pause, self._resume)
         arrival = Arrival(connection, address, self._find_peer(connection))
-        if not self._is_to_wait(arrival):
+        if not self._must_wait(arrival):
             self._serve(arrival)
             return False
         limit = self.limits.strangers(self._max_connections)
-        self._complain(f"{limit} connections of unknown callers are open: new ones wait for their turn")
+        self._warn(f"{limit} connections of unauthenticated callers are open: new ones have to wait")
         self._waiting_room.add(arrival, source_of(arrival.peer, _ip(address)))
-        return not rest
+        return not pause
 
-    def _go_on(self) -> None:
-        """Accept again, after a rest."""
-        self._resting = None
+    def _resume(self) -> None:
+        """Accept connections again after a pause."""
+        self._paused = None
         for listening in self._sockets:
             self._loop.add_reader(listening, self._accept, listening)
 
-    def _is_to_wait(self, arrival: Arrival) -> bool:
-        """Whether strangers hold all that they may, and this may be one. What comes by TLS shows no key beforehand."""
+    def _must_wait(self, arrival: Arrival) -> bool:
+        """Return whether the arrival is unauthenticated and their quota is full.
+
+        TLS connections never wait, as a key in their first bytes can't be read.
+        """
         secured = self._tls is not None and arrival.connection.family != socket.AF_UNIX
         return not (self._has_room_for_stranger() or secured or self._application.trusts(arrival.peer))
 
@@ -332,12 +336,12 @@ class Acceptor(HTTPServerConnectionDelegate):
         if not self._make_room(known):
             connection.close()
             return
-        # On a unix socket the kernel says who is there, and nobody listens.
+        # A unix socket needs no TLS: the kernel authenticates the peer, and nobody can listen in.
         secured = self._tls if connection.family != socket.AF_UNIX else None
         context = Context(_ip(address), "https" if secured else "http", peer)
         try:
             stream = _make_stream(connection, secured)
-        except OSError:  # it is gone already
+        except OSError:  # closed by the client already
             connection.close()
             return
         stream.endpoint = self
@@ -348,34 +352,34 @@ class Acceptor(HTTPServerConnectionDelegate):
         served.start_serving(self)
 
     def _make_room(self, known: bool) -> bool:
-        """Have room for one more connection; False when there is none."""
+        """Make room for one more connection; return whether there is any."""
         if not known and self._strangers is not None and self._strangers.is_full:
-            return self._displace(f"{self._strangers.limit} connections of unknown callers are open")
+            return self._displace(f"{self._strangers.limit} connections of unauthenticated callers are open")
         if len(self._connections) >= self._max_connections:
             return self._displace(f"{self._max_connections} connections are open")
         return True
 
     def _displace(self, why: str) -> bool:
-        """Close a connection in favour of a new one; False when each is being answered."""
+        """Close a connection in favour of a new one; return False if every one is being served."""
         victim = self._strangers.victim if self._strangers is not None else None
         if victim is not None:
-            self._complain(f"{why}: new ones displace those of unknown callers")
+            self._warn(f"{why}: new ones displace those of unauthenticated callers")
             self.displaced += 1
             victim.close()
             return True
         for phase in (Phase.HEAD, Phase.IDLE, Phase.BODY, Phase.TAKING):
             queue = self._waiting[phase]
             if queue:
-                self._complain(f"{why}: new ones displace those that wait")
+                self._warn(f"{why}: new ones displace idle ones")
                 self.displaced += 1
                 next(iter(queue)).close()
                 return True
-        self._complain(f"{why}, all in use: more are refused")
+        self._warn(f"{why}, all in use: refusing new ones")
         self.refused += 1
         return False
 
-    def _complain(self, text: str) -> None:
-        self._complaints.warn(text, self._loop.time())
+    def _warn(self, text: str) -> None:
+        self._warnings.warn(text, self._loop.time())
 
     def _leave(self, stream: WireStream) -> None:
         queue = self._waiting.get(stream.phase)
@@ -383,29 +387,29 @@ class Acceptor(HTTPServerConnectionDelegate):
             queue.pop(stream, None)
 
     def _watch_until(self, deadline: float) -> None:
-        if deadline >= self._looks_at:
+        if deadline >= self._checks_at:
             return
         if self._timer is not None:
             self._timer.cancel()
-        self._looks_at = deadline
-        self._timer = self._loop.call_at(deadline, self._look)
+        self._checks_at = deadline
+        self._timer = self._loop.call_at(deadline, self._check)
 
-    def _look(self) -> None:
-        if self._loop.time() - self._looks_at > _HELD_UP:
-            # The loop did something else for long: what has come meanwhile is still to be read.
-            self._timer = self._loop.call_later(_HELD_UP, self._end_late)
+    def _check(self) -> None:
+        if self._loop.time() - self._checks_at > _LATE_LOOP:
+            # The loop was busy for long: read first what clients sent in that time.
+            self._timer = self._loop.call_later(_LATE_LOOP, self._close_late)
         else:
-            self._end_late()
+            self._close_late()
 
-    def _end_late(self) -> None:
-        """Close what is late, and look again when the next one will be."""
+    def _close_late(self) -> None:
+        """Close the streams past their deadline, and schedule the next check."""
         self._timer = None
-        self._looks_at = math.inf
+        self._checks_at = math.inf
         for phase, queue in self._waiting.items():
             deadline = self._loop.time() - self._timeouts[phase]
             while queue and (stream := next(iter(queue))).since <= deadline:
                 self._leave(stream)
-                if stream.heard:
+                if stream.has_begun:
                     stream.refuse(RequestTimeout(f"the request was not complete after {self._timeouts[phase]:g} s"))
                 else:
                     stream.close()
@@ -414,34 +418,34 @@ class Acceptor(HTTPServerConnectionDelegate):
 
 
 def caller_of(peer: Peer, remote_ip: str) -> Hashable:
-    """What all connections of one caller have in common: the user on this host, else the address."""
+    """Return the identity of a caller across connections: the user on this host, else the address."""
     return remote_ip if peer.kind is PeerKind.REMOTE or peer.uid is None else (peer.kind, peer.uid)
 
 
 def source_of(peer: Peer, remote_ip: str) -> Hashable:
-    """As `caller_of`, but with the network for an IPv6 address: one host has all addresses of it."""
+    """Like `caller_of`, but for a remote IPv6 address its /64 network, since one host can have all of its addresses."""
     return network_of(remote_ip) if peer.kind is PeerKind.REMOTE else caller_of(peer, remote_ip)
 
 
 def stream_of(request: HTTPServerRequest) -> WireStream | None:
-    """The stream of the connection that the request came on; None when it was not accepted here, or is gone."""
+    """Return the stream of the request's connection; None if it was not accepted here or is closed."""
     stream = getattr(request.connection, "stream", None)
     return stream if isinstance(stream, WireStream) else None
 
 
 def mark_caller(stream: WireStream | None, known: bool) -> None:
-    """Say whether the caller on the stream of a connection is known."""
+    """Record whether the caller on the stream of a connection is authenticated."""
     if stream is not None:
         stream.endpoint.identify(stream, known)
 
 
 def is_known(stream: WireStream | None) -> bool:
-    """Whether the caller on the stream of a connection is known."""
-    return stream is not None and stream.endpoint.knows(stream)
+    """Return whether the caller on the stream of a connection is authenticated."""
+    return stream is not None and stream.endpoint.is_known(stream)
 
 
 def answered(request: HTTPServerRequest) -> None:
-    """Say that the handler of the request is done."""
+    """Record that the handler of the request is done."""
     stream = stream_of(request)
     if stream is not None:
         stream.endpoint.move(stream, Phase.TAKING)
@@ -458,5 +462,5 @@ def _make_stream(connection: socket.socket, secured: ssl.SSLContext | None) -> W
 
 
 def _ip(address: Any) -> str:
-    """The address of a TCP peer; others get the one that Tornado gives them."""
+    """Return the address of a TCP peer; for other peers 0.0.0.0, as Tornado does."""
     return address[0] if isinstance(address, tuple) else "0.0.0.0"

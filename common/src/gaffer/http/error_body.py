@@ -1,4 +1,4 @@
-"""The body of every error response, for the description of an API."""
+"""The body of every error response, as a schema for OpenAPI."""
 
 from typing import Annotated
 
@@ -9,11 +9,11 @@ from gaffer.errors import Problem
 
 
 class ErrorBody(msgspec.Struct):
-    """What every error answers."""
+    """The body of an error response."""
 
-    error: Annotated[str, Meta(description="A code for programs; it stays the same.")]
-    errno: Annotated[int, Meta(description="The HTTP status.")]
-    message: Annotated[str, Meta(description="A sentence for people.")]
-    path: Annotated[str | None, Meta(description="Where in the input: `$.cmd`.")]
-    hint: Annotated[str | None, Meta(description="What to do.")]
-    problems: Annotated[list[Problem], Meta(description="All mistakes, when there is more than one.")] = []
+    error: Annotated[str, Meta(description="A stable code for programs.")]
+    errno: Annotated[int, Meta(description="The HTTP status code.")]
+    message: Annotated[str, Meta(description="A human-readable message.")]
+    path: Annotated[str | None, Meta(description="The place of the error in the input, such as `$.cmd`.")]
+    hint: Annotated[str | None, Meta(description="How to fix the problem.")]
+    problems: Annotated[list[Problem], Meta(description="All errors in the input, if there is more than one.")] = []

@@ -1,4 +1,4 @@
-"""Metrics in the text format of Prometheus, version 0.0.4 (prometheus.io/docs/instrumenting/exposition_formats)."""
+"""Metrics in the Prometheus text format, version 0.0.4 (prometheus.io/docs/instrumenting/exposition_formats)."""
 
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
@@ -6,7 +6,7 @@ from math import isinf
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
-# From a request that is answered from memory to one whose client should have given up.
+# From a response served from memory to one that takes longer than clients should wait.
 _BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 
 _IN_LABEL = str.maketrans({"\\": r"\\", '"': r"\"", "\n": r"\n"})
@@ -14,23 +14,23 @@ _IN_HELP = str.maketrans({"\\": r"\\", "\n": r"\n"})
 
 
 class Family:
-    """The samples of one metric; `kind` is counter, gauge or histogram, `about` a sentence for people."""
+    """The samples of one metric; `kind` is counter, gauge or histogram, `about` the help text."""
 
     def __init__(self, name: str, kind: str, about: str) -> None:
         self.name = name
         self._lines = [f"# HELP {name} {about.translate(_IN_HELP)}", f"# TYPE {name} {kind}"]
 
     def add(self, value: float, labels: Mapping[str, object] | None = None, suffix: str = "") -> None:
-        """Add a sample; the values of labels are any text."""
+        """Add a sample; label values may be any text."""
         self._lines.append(f"{self.name}{suffix}{_braced(labels) if labels else ''} {_number(value)}")
 
     def render(self) -> str:
-        """The lines of the metric."""
+        """Return the lines of the metric."""
         return "\n".join(self._lines) + "\n"
 
 
 class Histogram:
-    """Counts observations in seconds by how long they are, for each combination of `labels`."""
+    """A histogram of durations in seconds for each combination of label values."""
 
     def __init__(self, name: str, about: str, labels: Sequence[str], buckets: Sequence[float] = _BUCKETS) -> None:
         self._name = name
@@ -41,7 +41,7 @@ class Histogram:
         self._sums: dict[tuple[str, ...], float] = {}
 
     def observe(self, labels: tuple[str, ...], seconds: float) -> None:
-        """Count one observation; `labels` are the values in their order, of which there must be few different ones."""
+        """Count one observation. `labels` holds the label values in order; keep the number of combinations small."""
         counts = self._counts.get(labels)
         if counts is None:
             counts = self._counts[labels] = [0] * (len(self._buckets) + 1)
@@ -50,7 +50,7 @@ class Histogram:
         self._sums[labels] += seconds
 
     def collect(self) -> Family:
-        """What was counted so far."""
+        """Return the metric with all observations so far."""
         family = Family(self._name, "histogram", self._about)
         for values, counts in self._counts.items():
             labels = dict(zip(self._labels, values, strict=True))

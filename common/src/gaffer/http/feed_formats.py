@@ -1,7 +1,7 @@
-"""How the pieces of a feed are written: output as it is, messages as lines of JSON, both as server-sent events.
+"""Formats of feeds: raw output, messages as lines of JSON, and both as server-sent events.
 
-An id of a server-sent event is the position to resume at, `EPOCH:OFFSET`. What a reader lost is an event `gap` with
-`{"from", "to"}`, offsets; raw output has no place for it.
+The id of a server-sent event is the position to resume at, `EPOCH:OFFSET`. Lost data is reported by an event `gap` with
+the offsets `{"from", "to"}`, except in raw output, which has no way to express it.
 """
 
 import base64
@@ -16,51 +16,51 @@ from gaffer.streams.position import Position
 from gaffer.streams.rings import Chunk, Records
 
 HEARTBEAT = b"\n"
-HEARTBEAT_EVENT = b":\n\n"  # a comment, for who reads server-sent events
+HEARTBEAT_EVENT = b":\n\n"  # a comment in server-sent events
 
 P_contra = TypeVar("P_contra", contravariant=True)
 T = TypeVar("T")
 
 
 class Format(Protocol[P_contra]):
-    """Writes the pieces of one feed, in their order. Nothing is written for a piece that has nothing for the client."""
+    """An encoder for the pieces of one feed, in order. A piece with nothing for the client yields empty bytes."""
 
     @property
     def media(self) -> str:
-        """The content type of what `plain` gives."""
+        """The content type of `plain`."""
 
     @property
-    def at_once(self) -> int | None:
-        """How many positions one longpoll gives; None for as many as there are."""
+    def longpoll_size(self) -> int | None:
+        """Maximum number of positions that one longpoll returns; None for no limit."""
 
     def plain(self, piece: P_contra) -> bytes:
-        """For longpoll and continuous."""
+        """Encode a piece for longpoll and continuous."""
 
     def events(self, piece: P_contra) -> bytes:
-        """As server-sent events."""
+        """Encode a piece as server-sent events."""
 
     def plain_gap(self, start: int, end: int) -> bytes:
-        """What tells of the positions that a reader lost, for longpoll and continuous."""
+        """Encode the loss of positions for longpoll and continuous."""
 
     def event_gap(self, start: int, end: int) -> bytes:
-        """The same as a server-sent event."""
+        """Encode the loss of positions as a server-sent event."""
 
     def last_events(self, end: int) -> bytes:
-        """What is left to write at the end of the source, as server-sent events."""
+        """Encode what is left at the end of the source as server-sent events."""
 
 
 class _Format:
-    """What all formats have in common; `epoch` is that of the source, for ids, None for a source without a past."""
+    """Base of all formats; `epoch` is that of the source, for event ids, None for a source that can't be resumed."""
 
     def __init__(self, epoch: str | None) -> None:
         self._epoch = epoch
 
     def event_gap(self, start: int, end: int) -> bytes:
-        """An event `gap` with `{"from", "to"}`."""
+        """Return an event `gap` with `{"from", "to"}`."""
         return _event("gap", to_json({"from": start, "to": end}).decode())
 
     def last_events(self, end: int) -> bytes:
-        """Nothing is left."""
+        """Return empty bytes: nothing is left."""
         return b""
 
     def _event(self, name: str, text: str, offset: int) -> bytes:
@@ -68,14 +68,14 @@ class _Format:
 
 
 class Output(_Format):
-    """What a process wrote to `label`.
+    """The output of a process on the stream `label`.
 
-    As server-sent events it is text: UTF-8 with a replacement character for what is not, and the line ends of that
-    format, which has one alone: the data of all events make up the output, with `\\n` for each line end.
+    In server-sent events it is UTF-8 text with replacement characters for invalid bytes. The concatenated data of all
+    events are the output with line endings normalized to `\\n`.
     """
 
     media = "application/octet-stream"
-    at_once = None
+    longpoll_size = None
 
     def __init__(self, label: str, epoch: str | None = None) -> None:
         super().__init__(epoch)
@@ -84,15 +84,15 @@ class Output(_Format):
         self._decoder = io.IncrementalNewlineDecoder(utf8, translate=True)
 
     def plain(self, piece: Chunk) -> bytes:
-        """The bytes."""
+        """Return the bytes."""
         return piece.data
 
     def plain_gap(self, start: int, end: int) -> bytes:
-        """Nothing: raw output has no place for it."""
+        """Return empty bytes: raw output can't express a gap."""
         return b""
 
     def events(self, piece: Chunk) -> bytes:
-        """One event. A character or a line end that is cut in two goes to the next one."""
+        """Return one event. A character or line ending that is split between pieces goes into the next event."""
         gap = b""
         if piece.gap:
             self._decoder.reset()
@@ -101,17 +101,17 @@ class Output(_Format):
         if not text:
             return gap
         undecoded, flags = self._decoder.getstate()
-        held = flags & 1  # a CR, after which an LF may come
+        held = flags & 1  # a CR that an LF may follow
         return gap + self._event(self._label, text, piece.end - len(undecoded) - held)
 
     def last_events(self, end: int) -> bytes:
-        """The start of a character that never came whole, replaced, or a CR at the end."""
+        """Return what the decoder still holds: an incomplete character, replaced, or a final CR."""
         text = self._decoder.decode(b"", final=True)
         return self._event(self._label, text, end) if text else b""
 
 
 class EncodedOutput(Output):
-    """What a process wrote to `label`, byte by byte: the data of each server-sent event are a piece in base64."""
+    """The output of a process on the stream `label`; in server-sent events each piece is encoded as base64."""
 
     def events(self, piece: Chunk) -> bytes:
         gap = self.event_gap(piece.offset - piece.gap, piece.offset) if piece.gap else b""
@@ -120,27 +120,27 @@ class EncodedOutput(Output):
 
 
 class Messages(_Format, Generic[T]):
-    """Records of which `select` makes an event's name and message; None leaves a record out."""
+    """Records as messages: `select` returns the event name and message of a record, or None to omit it."""
 
     media = "application/json"
-    at_once = 1  # a longpoll is a JSON document
+    longpoll_size = 1  # a longpoll is a JSON document
 
     def __init__(self, select: Callable[[T], tuple[str, Any] | None], epoch: str | None = None) -> None:
         super().__init__(epoch)
         self._select = select
 
     def plain(self, piece: Records[T]) -> bytes:
-        """A line of JSON for each message; `{"event": "gap", "from", "to"}` for a gap."""
+        """Return a line of JSON for each message; `{"event": "gap", "from", "to"}` for a gap."""
         gap = self.plain_gap(piece.offset - piece.gap, piece.offset) if piece.gap else b""
         found = (self._select(record) for record in piece.items)
         return gap + b"".join(to_json(message) + b"\n" for _, message in filter(None, found))
 
     def plain_gap(self, start: int, end: int) -> bytes:
-        """A line of JSON, `{"event": "gap", "from", "to"}`."""
+        """Return a line of JSON, `{"event": "gap", "from", "to"}`."""
         return to_json({"event": "gap", "from": start, "to": end}) + b"\n"
 
     def events(self, piece: Records[T]) -> bytes:
-        """An event for each message."""
+        """Return an event for each message."""
         events = [self.event_gap(piece.offset - piece.gap, piece.offset)] if piece.gap else []
         for number, record in enumerate(piece.items, piece.offset + 1):
             found = self._select(record)
@@ -151,7 +151,7 @@ class Messages(_Format, Generic[T]):
 
 
 def to_json(message: Any) -> bytes:
-    """The JSON of a message. What an application published and JSON doesn't know comes as its `repr`."""
+    """Return a message as JSON; values of types that JSON lacks, published by applications, become their `repr`."""
     try:
         return msgspec.json.encode(message, enc_hook=repr)
     except (UnicodeError, RecursionError):

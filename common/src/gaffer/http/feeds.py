@@ -1,4 +1,4 @@
-"""Feeds: how a client wants to follow a source (the query), and the waiting between two pieces of it."""
+"""Feeds: the query that selects how to follow a source, and the cursor that waits for its pieces."""
 
 import asyncio
 import re
@@ -28,7 +28,7 @@ _TAIL_PATTERN = "([0-9]{1,9})(b?)"
 HEARTBEAT = re.compile(_HEARTBEAT_PATTERN, re.ASCII)
 _TAIL = re.compile(_TAIL_PATTERN, re.ASCII)
 
-# Where a reader stood that names a position which is not of this source.
+# Stands for a position that belongs to no source.
 _ELSEWHERE = Position("0", 0)
 
 P = TypeVar("P", bound=Piece)
@@ -38,46 +38,55 @@ Heartbeat = Annotated[
     str,
     Meta(
         pattern=f"^({_HEARTBEAT_PATTERN})$",
-        description="Seconds to an empty line, 0.1 to 86400; true: 60, false or 0: none.",
+        description="Seconds between heartbeats (empty lines), 0.1 to 86400; `true`: 60; `false` or 0: no heartbeats.",
     ),
 ]
 After = Annotated[
     str,
-    Meta(pattern=f"^{PATTERN}$", description="Begin here: the X-Gaffer-Offset or event id of an earlier answer."),
+    Meta(
+        pattern=f"^{PATTERN}$",
+        description="Position to start at: the X-Gaffer-Offset or event id of an earlier response.",
+    ),
 ]
 TailSize = Annotated[
-    str, Meta(pattern=f"^{_TAIL_PATTERN}$", description="Begin that many lines or events back; `b`: bytes.")
+    str,
+    Meta(
+        pattern=f"^{_TAIL_PATTERN}$",
+        description="Start this number of lines or events back, or of bytes with the suffix `b`.",
+    ),
 ]
 
 
 class StartQuery(msgspec.Struct):
-    """Where to begin; else with what comes next."""
+    """The position to start at; by default the current end."""
 
     after: After | None = None
     tail: TailSize | None = None
 
 
 class FollowQuery(StartQuery):
-    """How to follow something."""
+    """How to follow a source."""
 
     feed: Annotated[
         Literal["longpoll", "continuous", "eventsource"],
-        Meta(description="The next piece; all that comes; all that comes as server-sent events."),
+        Meta(
+            description="`longpoll`: one piece; `continuous`: a stream; `eventsource`: a stream of server-sent events."
+        ),
     ] = "longpoll"
     heartbeat: Heartbeat = "true"
 
 
 class Tail(NamedTuple):
-    """The last `size` lines or records, or bytes."""
+    """The last `size` lines or records, or bytes if `in_bytes`."""
 
     size: int
     in_bytes: bool
 
 
 class FeedQuery(NamedTuple):
-    """What the client asked for.
+    """A parsed feed query.
 
-    `heartbeat` in seconds, None for none. `after` is a position in the source; it and `tail` say where to begin.
+    `heartbeat` is in seconds, None for no heartbeats. `after`, a position in the source, or `tail` is where to start.
     """
 
     kind: str
@@ -87,21 +96,21 @@ class FeedQuery(NamedTuple):
 
     @classmethod
     def of(cls, handler: RequestHandler, kinds: Sequence[str] = KINDS, *, past: bool = True) -> "FeedQuery":
-        """Read `feed`, the first of `kinds` unless given, `heartbeat`, `after` and `tail`.
+        """Parse the arguments `feed` (by default the first of `kinds`), `heartbeat`, `after` and `tail` of a request.
 
-        A Last-Event-ID header, sent by browsers that reconnect, goes before `after`. Ids have an epoch; one without was
-        given by an earlier version. Without a `past` there is nothing to begin with but what comes next. Raises
-        BadRequest (`bad_value`).
+        A Last-Event-ID header, which browsers send when they reconnect, takes precedence over `after`. An event id
+        without an epoch was issued by an earlier version and belongs to no source. Without `past`, `after` and `tail`
+        are rejected. Raises BadRequest (`bad_value`).
         """
         kind = handler.get_query_argument("feed", kinds[0])
         if kind not in kinds:
-            raise _wrong("feed", kind, f"use {', '.join(kinds)}")
+            raise _invalid("feed", kind, f"use {', '.join(kinds)}")
         after = _parse_after(handler.get_query_argument("after", None))
         tail = _parse_tail(handler.get_query_argument("tail", None))
         if not past and (after, tail) != (None, None):
-            raise BadRequest("there is nothing older than now", reason="bad_value", hint="leave out `after` and `tail`")
+            raise BadRequest("`after` and `tail` are not supported here", reason="bad_value", hint="omit them")
         if after is not None and tail is not None:
-            raise BadRequest("`after` and `tail` both say where to begin", reason="bad_value", hint="give one of them")
+            raise BadRequest("`after` and `tail` are mutually exclusive", reason="bad_value", hint="use one of them")
         heartbeat = _parse_heartbeat(handler.get_query_argument("heartbeat", "true"))
         last_event = handler.request.headers.get("Last-Event-ID", "")
         if past and last_event:
@@ -110,21 +119,21 @@ class FeedQuery(NamedTuple):
         return cls(kind, heartbeat, after, tail)
 
     def is_elsewhere(self, source: Source[Any]) -> bool:
-        """Whether `after` is a position in another source, such as that of an earlier life of the node."""
+        """Return whether `after` is a position in another source, such as that of an earlier run of the node."""
         after = self.after
         return after is not None and after.epoch != "" and (after.epoch != source.epoch or after.offset > source.end)
 
     def start_in(self, source: Source[Any]) -> int | None:
-        """The position to begin at; None when the client didn't say.
+        """Return the position to start at; None if the client named none.
 
-        For a position elsewhere that is the oldest that is kept, since all of it is new to the client. Raises
-        BadRequest for a position not reached yet.
+        For a position in another source this is the oldest one retained, since all of this source is new to the client.
+        Raises BadRequest for a position that has not been reached.
         """
         if self.after is not None:
             if self.is_elsewhere(source):
                 return source.start
             if self.after.offset > source.end:
-                raise _wrong("after", str(self.after), f"it ends at {source.end}")
+                raise _invalid("after", str(self.after), f"use at most {source.end}, the current end")
             return self.after.offset
         if self.tail is None:
             return None
@@ -132,12 +141,12 @@ class FeedQuery(NamedTuple):
             in_ring = source.offset_of_tail if self.tail.in_bytes else source.offset_of_tail_lines
             return in_ring(self.tail.size)
         if self.tail.in_bytes:
-            raise _wrong("tail", f"{self.tail.size}b", "give a number of records")
+            raise _invalid("tail", f"{self.tail.size}b", "use a number of records")
         return source.offset_of_tail(self.tail.size)
 
 
 class Feed(Generic[P]):
-    """A cursor that tells when a heartbeat is due, and when it is through. Use it on the source's loop."""
+    """A cursor with heartbeats; `finished` is done once it is closed. Use it on the source's loop."""
 
     def __init__(self, source: Source[P], offset: int, heartbeat: float | None) -> None:
         self.finished: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -146,22 +155,23 @@ class Feed(Generic[P]):
 
     @property
     def offset(self) -> int:
-        """Where the next piece begins."""
+        """The position of the next piece."""
         return self._cursor.offset
 
     def end(self) -> None:
-        """Make `next` give what is there, and then None."""
+        """Make `next` return what is available, and then None."""
         self._cursor.end()
 
     def close(self) -> None:
-        """Nothing more is done for the client."""
+        """Finish the feed."""
         if not self.finished.done():
             self.finished.set_result(None)
 
     async def next(self, write: Callable[[P], bytes], size: int | None = None) -> bytes | None:
-        """What `write` makes of the next piece of `size` positions or fewer, as soon as it makes anything of one.
+        """Wait for a piece of at most `size` positions for which `write` returns any bytes, and return these.
 
-        Empty when a heartbeat is due. None at the end: the source is closed, or `end()` was called, and all is read.
+        Returns empty bytes when a heartbeat is due, and None at the end: the source is closed or `end()` was called,
+        and everything has been read.
         """
         try:
             async with asyncio.timeout(self._heartbeat):
@@ -179,7 +189,7 @@ def _parse_after(text: str | None) -> Position | None:
         return None
     position = Position.parse(text)
     if position is None:
-        raise _wrong("after", text, "give the X-Gaffer-Offset of the answer before")
+        raise _invalid("after", text, "use the X-Gaffer-Offset of the previous response")
     return position
 
 
@@ -188,17 +198,17 @@ def _parse_tail(text: str | None) -> Tail | None:
         return None
     match = _TAIL.fullmatch(text)
     if match is None:
-        raise _wrong("tail", text, "give a number of lines or events (20), or of bytes (4096b)")
+        raise _invalid("tail", text, "use a number of lines or events (20), or of bytes (4096b)")
     return Tail(int(match[1]), bool(match[2]))
 
 
 def _parse_heartbeat(text: str) -> float | None:
     if HEARTBEAT.fullmatch(text) is None:
-        raise _wrong("heartbeat", text, "give true, false, or 0.1 to 86400 seconds")
+        raise _invalid("heartbeat", text, "use true, false, or 0.1 to 86400 seconds")
     if text == "true":
         return _DEFAULT_HEARTBEAT
     return (float(text) or None) if text != "false" else None
 
 
-def _wrong(name: str, value: str, hint: str) -> BadRequest:
-    return BadRequest(f"{name}={value!r} can't be used", reason="bad_value", hint=hint)
+def _invalid(name: str, value: str, hint: str) -> BadRequest:
+    return BadRequest(f"invalid value {name}={value!r}", reason="bad_value", hint=hint)

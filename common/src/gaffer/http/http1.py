@@ -1,6 +1,6 @@
-"""HTTP/1.x as RFC 9110 and RFC 9112 define it, where Tornado's reader departs from them.
+"""HTTP/1.x as defined by RFC 9110 and RFC 9112, where Tornado's parser departs from them.
 
-Both daemons read every request with it, whatever answers: a handler, a websocket, or bytes that are ready.
+Both daemons read every request with it, whether a handler, a websocket or a cached response answers it.
 """
 
 import asyncio
@@ -23,16 +23,16 @@ from gaffer.errors import GafferError
 from gaffer.http.stream import WireStream
 
 _CONTINUE = "100-continue"
-_MAX_CHUNK_LINE = 4096  # bytes of the size of a chunk and its extensions
+_MAX_CHUNK_LINE = 4096  # bytes of a chunk size with its extensions
 _MAX_TRAILERS = 100  # lines
-_CHUNKS_AT_ONCE = 100  # read before others have their turn
+_CHUNKS_AT_ONCE = 100  # read before the loop turns
 
 _CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]{1,16})([ \t]*;[\t -~\x80-\xff]*)?\r\n")
 _ABSOLUTE_FORM = re.compile(r"https?://([^/?#@]+)([/?].*)?", re.ASCII | re.IGNORECASE)
 
 
 class BadTarget(GafferError):
-    """The target of the request is neither a path nor a URL."""
+    """The request target is neither a path nor a URL."""
 
     errno = 400
     reason = "malformed_request"
@@ -40,7 +40,7 @@ class BadTarget(GafferError):
     def __init__(self, target: str) -> None:
         super().__init__(
             f"the request target {target[:100]!r} is neither a path nor an http URL",
-            hint="start the path with a slash (RFC 9112 section 3.2)",
+            hint="begin the path with a slash (RFC 9112 section 3.2)",
         )
 
 
@@ -51,7 +51,7 @@ class ExpectationFailed(GafferError):
     reason = "expectation_failed"
 
     def __init__(self, expected: str) -> None:
-        super().__init__(f"can't meet Expect: {expected[:100]}", hint="leave out the header, or expect 100-continue")
+        super().__init__(f"unsupported header Expect: {expected[:100]}", hint="omit the header, or send 100-continue")
 
 
 def list_items(headers: HTTPHeaders, name: str) -> Iterator[str]:
@@ -69,7 +69,7 @@ class Connection(HTTP1Connection):
         method, _, rest = line.partition(" ")
         target, _, version = rest.rpartition(" ")
         if not version.startswith("HTTP/"):
-            return line, headers  # Tornado refuses it
+            return line, headers  # Tornado rejects it
         if not target.startswith("/"):
             target = self._path_of(method, target, headers)
             line = f"{method} {target} {version}"
@@ -83,11 +83,11 @@ class Connection(HTTP1Connection):
         if "Expect" in headers:
             if set(list_items(headers, "Expect")) != {_CONTINUE}:
                 self._refuse(ExpectationFailed(headers["Expect"]))
-            headers["Expect"] = _CONTINUE  # in the one spelling that Tornado knows
+            headers["Expect"] = _CONTINUE  # the only spelling that Tornado recognizes
         return line, headers
 
     def _path_of(self, method: str, target: str, headers: HTTPHeaders) -> str:
-        """The path of a target that is a URL, whose host takes the place of Host (RFC 9112 section 3.2.2)."""
+        """Return the path of a target that is a URL, and set Host to its host (RFC 9112 section 3.2.2)."""
         if target == "*" and method == "OPTIONS":
             return target
         found = _ABSOLUTE_FORM.fullmatch(target)
@@ -121,20 +121,20 @@ class Connection(HTTP1Connection):
         assert isinstance(start_line, ResponseStartLine)
         request = self._request_start_line
         assert request is not None
-        if not self._read_finished:  # the rest of the body is not going to be read
+        if not self._read_finished:  # the rest of the body will not be read
             self._disconnect_on_finish = True
         if request.version == "HTTP/1.0":
-            # There are no chunks in HTTP/1.0: a body of unknown length ends with the connection.
+            # HTTP/1.0 has no chunked encoding: a body of unknown length ends with the connection.
             has_end = "Content-Length" in headers or request.method == "HEAD" or start_line.code in (204, 304)
             if not has_end:
                 self._disconnect_on_finish = True
-            self._request_headers = HTTPHeaders()  # by which Tornado would promise keep-alive all the same
+            self._request_headers = HTTPHeaders()  # or Tornado would announce keep-alive all the same
             if not self._disconnect_on_finish:
                 headers["Connection"] = "Keep-Alive"
         return super().write_headers(start_line, headers, chunk)
 
     async def _read_chunked_body(self, delegate: HTTPMessageDelegate) -> None:
-        """Read a body in chunks (RFC 9112 section 7.1); extensions and trailers are ignored."""
+        """Read a chunked body (RFC 9112 section 7.1), ignoring extensions and trailers."""
         pending = bytearray()
         total = extensions = count = 0
         while True:
@@ -163,7 +163,7 @@ class Connection(HTTP1Connection):
             await self._deliver_body(delegate, bytes(pending))
 
     async def _next_chunk(self) -> tuple[int, int]:
-        """The size of the next chunk, and how many bytes its extensions have."""
+        """Return the sizes of the next chunk and of its extensions, in bytes."""
         found = _CHUNK_LINE.fullmatch(await self.stream.read_until(b"\r\n", max_bytes=_MAX_CHUNK_LINE))
         if found is None:
             raise HTTPInputError("invalid chunk size")
@@ -183,20 +183,20 @@ class Connection(HTTP1Connection):
 
 
 class ServerConnection(HTTP1ServerConnection):
-    """The requests of one client, one after the other."""
+    """The connection of one client, whose requests are served in order."""
 
     async def _server_request_loop(self, delegate: HTTPServerConnectionDelegate) -> None:
         try:
             while True:
                 connection = Connection(self.stream, False, self.params, self.context)
                 try:
-                    goes_on = await connection.read_response(delegate.start_request(self, connection))
+                    keeps_alive = await connection.read_response(delegate.start_request(self, connection))
                 except (StreamClosedError, UnsatisfiableReadError, asyncio.CancelledError):
                     return
                 except BaseException:
                     connection.close()
                     raise
-                if not goes_on:
+                if not keeps_alive:
                     return
                 await asyncio.sleep(0)
         finally:

@@ -1,7 +1,7 @@
-"""JSON request bodies: decoding with the place of a mistake, and conversion to typed values.
+"""JSON request bodies: decoding that reports the position of an error, and conversion to typed values.
 
-A megabyte of JSON can hold half a million values, which take a tenth of a second to make: their number is limited, for
-the loop's sake.
+The number of values is limited because a megabyte of JSON can hold half a million of them, which would block the event
+loop for a tenth of a second.
 """
 
 import re
@@ -23,17 +23,17 @@ _AT_BYTE = re.compile(r"(.*) \(byte ([0-9]+)\)", re.DOTALL)
 
 
 class TooManyValues(GafferError):
-    """The JSON holds more values than may be decoded at once."""
+    """The JSON holds too many values."""
 
     errno = 413
     reason = "too_large"
 
     def __init__(self) -> None:
-        super().__init__(f"the JSON holds more than {MAX_VALUES} values", hint="send it in parts")
+        super().__init__(f"the JSON holds more than {MAX_VALUES} values", hint="split the request into smaller ones")
 
 
 def check_size(text: bytes | str) -> None:
-    """Raise TooManyValues unless it is sure that the JSON holds at most MAX_VALUES; commas within strings count too."""
+    """Raise TooManyValues if the JSON may hold more than MAX_VALUES values; commas within strings count as well."""
     marks = 0
     for start in range(0, len(text) if len(text) > MAX_VALUES else 0, _SLICE):
         part = text[start : start + _SLICE]
@@ -46,9 +46,9 @@ def check_size(text: bytes | str) -> None:
 
 
 def decode_object(body: bytes) -> dict[str, Any]:
-    """The JSON object in `body`.
+    """Return the JSON object in `body`.
 
-    Raises BadRequest, reason `invalid_json` with the place, or `bad_request`; and TooManyValues.
+    Raises BadRequest (`invalid_json` with the position, or `bad_request`) and TooManyValues.
     """
     if not body.strip():
         raise BadRequest("the body is empty", hint="send a JSON object")
@@ -68,9 +68,9 @@ def decode_object(body: bytes) -> dict[str, Any]:
 
 
 def check_numbers(text: bytes, value: Any) -> None:
-    """Raise BadRequest with the path of an integer of more than 64 bits in `value`, the JSON `text` decoded.
+    """Raise BadRequest with the path of an integer over 64 bits in `value`, the decoded JSON `text`.
 
-    Neither floats nor timers, system calls and messages hold those.
+    Such integers overflow floats, timers, system calls and messages.
     """
     if _LONG_NUMBER.search(text) is not None:
         _check_numbers(value, "$")
@@ -88,9 +88,9 @@ def _check_numbers(value: Any, path: str) -> None:
 
 
 def convert(value: Any, kind: type[T]) -> T:
-    """`value`, decoded from JSON, as a `kind`; raises BadRequest with the path of the first mistake.
+    """Convert `value`, decoded from JSON, to a `kind`; raises BadRequest with the path of the first error.
 
-    Null for a field of a Struct that may be left out is as if it were.
+    Null for an optional field of a Struct is the same as leaving the field out.
     """
     if isinstance(value, dict) and isinstance(kind, type) and issubclass(kind, msgspec.Struct):
         optional = {field.encode_name for field in msgspec.structs.fields(kind) if not field.required}
@@ -104,7 +104,7 @@ def convert(value: Any, kind: type[T]) -> T:
 
 
 def _describe(body: bytes, problem: str) -> str:
-    """The decoder's message with line and column in place of the byte it counts."""
+    """Return the decoder's message with line and column added to its byte offset."""
     match = _AT_BYTE.fullmatch(problem)
     if match is None:
         return _uncapitalized(problem)

@@ -1,4 +1,4 @@
-"""How long the answers of the API take."""
+"""Response times of the API."""
 
 import time
 
@@ -15,21 +15,21 @@ _OTHER = "other"
 
 
 class Latencies:
-    """A histogram of finished requests by method, route and status, whose values are bounded by the route table.
+    """A histogram of finished requests by method, route and status, labels that are bounded by the route table.
 
-    What is no route or method of the API counts as `other`. Feeds are left out, handlers beside the API too.
+    Unknown paths and methods count as `other`. Feeds and handlers outside the route table are not counted.
     """
 
     def __init__(self, routes: RouteTable) -> None:
         self.histogram = Histogram(
             "gaffer_http_request_duration_seconds",
-            "Time from the head of a request to the end of its answer; of a websocket, to the end of the handshake.",
+            "Time from the head of a request to the end of its response; for a websocket, to the end of the handshake.",
             ("method", "route", "status"),
         )
         self._routes = routes
 
     def record(self, handler: RequestHandler) -> None:
-        """Count the request that a handler has answered."""
+        """Count the finished request of a handler."""
         if not isinstance(handler, Routed):
             return
         method, status = handler.request.method or "", handler.get_status()
@@ -38,8 +38,8 @@ class Latencies:
         except BadRequest:
             match = None
         if match is not None and status < 400:
-            said = operation_of(match.route.handler, method)
-            if said is not None and said.endless:
+            described = operation_of(match.route.handler, method)
+            if described is not None and described.endless:
                 return
         labels = (
             method if method in _METHODS else _OTHER,

@@ -1,7 +1,7 @@
-"""The OpenAPI 3.1 document of an API, made from its route table and what its handlers say of their methods.
+"""Generation of the OpenAPI 3.1 document of an API from its route table and the operations of its handlers.
 
-Two routes of one form, such as `/processes/{name}` and `/processes/{pid:digits}`, are one path of the document: its
-parameter takes what either takes, and its operations may answer what either answers.
+Routes that differ only in their parameters, such as `/processes/{name}` and `/processes/{pid:digits}`, form one path of
+the document, whose parameters and operations are the union of theirs.
 """
 
 import inspect
@@ -39,13 +39,13 @@ _GATE_ERRORS = (
 )
 _ANY_TEXT = Annotated[str, Meta(min_length=1)]
 
-_ABOUT = """\
-The daemon's own user and root, on the same host, need no key; everybody else presents one. `x-scope` is the scope that
-an operation needs: `public` needs none, `deferred` depends on what is asked."""
+_DESCRIPTION = """\
+The daemon's own user and root, on the same host, need no key; all other callers must present one. `x-scope` is the
+scope that an operation requires: `public` requires none, `deferred` depends on the request."""
 
 
 class _Case(NamedTuple):
-    """What one route has to say of a method."""
+    """A method of a route with its operation."""
 
     route: Route
     method: str
@@ -53,7 +53,7 @@ class _Case(NamedTuple):
 
     @property
     def errors(self) -> set[int]:
-        """The statuses of the errors it may answer."""
+        """The statuses of possible error responses."""
         statuses = {error if isinstance(error, int) else error.errno for error in self.operation.errors}
         statuses.update(self.operation.text_errors)
         if _PARAMETER.search(self.route.pattern):
@@ -68,12 +68,12 @@ class _Case(NamedTuple):
 
 
 def _accepted(schemes: Iterable[str]) -> list[dict[str, list[str]]]:
-    """Each scheme suffices by itself, except the token, which belongs to the cookie."""
+    """Return the security requirements: each scheme by itself, the token only together with the cookie."""
     return [{"cookie": [], "token": []} if name == "token" else {name: []} for name in schemes]
 
 
 def make_document(routes: Iterable[Route], *, title: str, version: str, cookie: str | None = None) -> dict[str, Any]:
-    """Describe the routes; `cookie` is the name of the cookie that stands for a key, where there is one."""
+    """Return the document for the routes; `cookie` is the name of the cookie that stands for a key, if there is one."""
     paths = [(_path_of(group), group, _cases_of(group)) for group in _by_form(routes)]
     cases = [case for _, _, by_method in paths for found in by_method.values() for case in found]
     schemas = _Schemas(_types_in(cases))
@@ -86,7 +86,7 @@ def make_document(routes: Iterable[Route], *, title: str, version: str, cookie: 
             "type": "apiKey",
             "in": "cookie",
             "name": cookie,
-            "description": "Alone for GET and HEAD; anything else needs the token too.",
+            "description": "Sufficient for GET and HEAD; other methods also require the token.",
         }
         security["token"] = {"type": "apiKey", "in": "header", "name": TOKEN_HEADER}
     statuses = sorted(
@@ -94,7 +94,7 @@ def make_document(routes: Iterable[Route], *, title: str, version: str, cookie: 
     )
     return {
         "openapi": "3.1.0",
-        "info": {"title": title, "version": version, "description": _ABOUT},
+        "info": {"title": title, "version": version, "description": _DESCRIPTION},
         "servers": [{"url": "/"}],
         "security": [*_accepted(security), {}],
         "tags": _tags(cases),
@@ -120,7 +120,7 @@ def make_document(routes: Iterable[Route], *, title: str, version: str, cookie: 
 
 
 class _Schemas:
-    """The schemas of types; what they refer to is in `components`."""
+    """The schemas of types; `components` holds the ones they refer to."""
 
     def __init__(self, types: Iterable[Any]) -> None:
         unique = list(dict.fromkeys(types))
@@ -129,13 +129,13 @@ class _Schemas:
         self._of = dict(zip(unique, _tidied(list(found)), strict=True))
 
     def any_of(self, types: Iterable[Any]) -> dict[str, Any]:
-        """The schema of what is of one of the types."""
+        """Return the schema of the union of the types."""
         found = [self._of[each] for each in dict.fromkeys(types)]
         return found[0] if len(found) == 1 else {"anyOf": found}
 
 
 def _tidied(schema: Any) -> Any:
-    """A schema with its docstrings as texts for readers."""
+    """Return a schema with docstrings cleaned up for readers."""
     if isinstance(schema, list):
         return [_tidied(item) for item in schema]
     if not isinstance(schema, dict):
@@ -158,7 +158,7 @@ def _types_in(cases: Iterable[_Case]) -> Iterator[Any]:
 
 
 def _alternatives(kind: Any) -> tuple[Any, ...]:
-    """The types that `returns` and `body` stand for; None among several only says that a body may be left out."""
+    """Return the types in `returns` or `body`; a None among several only marks the body as optional."""
     kinds = kind if isinstance(kind, tuple) else get_args(kind) if type(None) in get_args(kind) else (kind,)
     return tuple(each for each in kinds if each not in (None, type(None)))
 
@@ -167,7 +167,7 @@ def _by_form(routes: Iterable[Route]) -> list[list[Route]]:
     forms: dict[str, list[Route]] = {}
     for route in routes:
         forms.setdefault(_PARAMETER.sub("{}", route.pattern), []).append(route)
-    # The one that takes any segment names the path.
+    # The route that matches any segment comes first and names the path.
     return [sorted(group, key=lambda route: ":digits" in route.pattern) for group in forms.values()]
 
 
@@ -183,8 +183,8 @@ def _cases_of(group: Sequence[Route]) -> dict[str, list[_Case]]:
         for method in methods:
             if socket and method == "HEAD":
                 continue
-            said = operation_of(route.handler, method) or Operation(None, 101 if socket else 200)
-            found.setdefault(method, []).append(_Case(route, method, said))
+            described = operation_of(route.handler, method) or Operation(None, 101 if socket else 200)
+            found.setdefault(method, []).append(_Case(route, method, described))
     return found
 
 
@@ -196,7 +196,7 @@ def _tags(cases: Iterable[_Case]) -> list[dict[str, str]]:
 
 
 def _family(case: _Case) -> str:
-    """The module of the handler, or the package of that: `gaffer.api.jobs`, `gaffer.http.sockjs`."""
+    """Return the module of the handler, or its package: `gaffer.api.jobs`, `gaffer.http.sockjs`."""
     return ".".join(case.route.handler.__module__.split(".")[:3])
 
 
@@ -226,7 +226,7 @@ def _path_parameters(path: str, group: Sequence[Route], schemas: _Schemas) -> li
 
 
 def _describe(path: str, method: str, cases: Sequence[_Case], schemas: _Schemas, *, whole: bool) -> dict[str, Any]:
-    """The operation object for a method of a path; `whole` when all of its routes answer it."""
+    """Return the operation object of a method; `whole` means that all routes of the path support it."""
     scopes = [str(case.route.scope(method).value) for case in cases]
     described: dict[str, Any] = {
         "operationId": method.lower()
@@ -251,7 +251,7 @@ def _describe(path: str, method: str, cases: Sequence[_Case], schemas: _Schemas,
 
 
 def _doc(case: _Case) -> str:
-    """What the handler says of the method, or of itself where the method is Tornado's."""
+    """Return the docstring of the method, or of the handler if the method is inherited from Tornado."""
     method = getattr(case.route.handler, "get" if case.method == "HEAD" else case.method.lower())
     own = not method.__module__.startswith("tornado.")
     return inspect.getdoc(method if own else case.route.handler) or ""
@@ -270,7 +270,7 @@ def _query_parameters(operation: Operation, schemas: _Schemas) -> list[dict[str,
 
 
 def _without_null(schema: dict[str, Any]) -> dict[str, Any]:
-    """The schema of what may be left out instead."""
+    """Return the schema without null, for a parameter that is omitted instead."""
     kept = [each for each in schema.get("anyOf", ()) if each != {"type": "null"}]
     rest = {key: value for key, value in schema.items() if key != "anyOf"}
     return {**rest, **kept[0]} if len(kept) == 1 else {**rest, "anyOf": kept} if kept else rest
@@ -285,15 +285,15 @@ def _request_body(operations: Sequence[Operation], schemas: _Schemas) -> dict[st
 
 def _content(media: str, kinds: Iterable[Any], schemas: _Schemas, *, endless: bool = False) -> dict[str, Any]:
     if media not in (JSON, TEXT):
-        return {}  # raw bytes, or a text that goes on and on
+        return {}  # raw bytes, or an event stream
     types = [each for kind in kinds for each in _alternatives(kind)]
     schema = schemas.any_of(types) if types else {"type": "string"}
-    # Of a line of a feed; the whole is no JSON document.
+    # The schema of one line; a whole feed is not a JSON document.
     return {"x-item-schema" if endless else "schema": schema}
 
 
 def _responses(method: str, cases: Sequence[_Case], schemas: _Schemas) -> dict[str, Any]:
-    """Those of success."""
+    """Return the response objects of success."""
     found: dict[str, Any] = {}
     for status in sorted({case.operation.status for case in cases}):
         answers = [case.operation for case in cases if case.operation.status == status]
@@ -334,7 +334,7 @@ def _error_name(status: int, *, is_text: bool) -> str:
 
 
 def _error(status: int, cases: Iterable[_Case], schemas: _Schemas, *, is_text: bool) -> dict[str, Any]:
-    """The response for errors of one status, with the codes that have it throughout; `is_text` where it may be one."""
+    """Return the response for a status, listing all errors with that status; `is_text` if it may be plain text."""
     kinds = dict.fromkeys((*_GATE_ERRORS, *(kind for case in cases for kind in case.operation.errors)))
     codes = [
         f"`{kind.reason}`: {_first_sentence(kind)}"

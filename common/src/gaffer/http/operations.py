@@ -1,4 +1,4 @@
-"""What a handler says of one of its methods for those who use the API: the types of what it takes and answers."""
+"""Descriptions of handler methods for OpenAPI: the types of requests and responses."""
 
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple, TypeVar
@@ -18,14 +18,14 @@ EVENTS = "text/event-stream"
 class Operation(NamedTuple):
     """One method of a resource.
 
-    returns: the type of the answer, anything msgspec can describe, or a tuple of such types of which it has one; None
-    for no body. status: of success. body: the type of the request body, also a tuple; None for none, and one that may
-    be None for a body that may be left out. query: a Struct with a field for each query parameter. media, body_media:
-    content types of answer and request. errors: those it answers beside what every route may (400, 401, 403, and 404
-    for what its path names, 413, 415 and 503 for changes), as classes or statuses; 304 among them has no body.
-    text_errors: statuses that may come with a text in place of the error body, where a protocol wants it. headers:
-    those of the answer, with what they say. endless: whether the answer may take as long as the client listens; so any
-    that may be text/event-stream.
+    returns: type of the response body, anything msgspec can describe, or a tuple of alternatives; None for no body.
+    status: HTTP status of success. body: type of the request body, or a tuple of alternatives; None for no body, and a
+    union with None for an optional body. query: a Struct with a field for each query parameter. media, body_media:
+    content types of the response and the request. errors: classes or statuses of errors in addition to those that every
+    route may return (400, 401, 403, 404 for the resources in its path, and 413, 415 and 503 for changes); 304 has no
+    body. text_errors: statuses whose response may be plain text instead of the error body, as some protocols require.
+    headers: response headers with their descriptions. endless: whether the response may last as long as the client
+    listens, which is implied by text/event-stream.
     """
 
     returns: Any = None
@@ -53,9 +53,9 @@ def operation(
     headers: dict[str, str] | None = None,
     endless: bool = False,
 ) -> Callable[[F], F]:
-    """Note an Operation on a handler's method; see there for the arguments."""
+    """Attach an Operation to a handler method; see Operation for the arguments."""
     media_types = (media,) if isinstance(media, str) else tuple(media)
-    noted = Operation(
+    described = Operation(
         returns,
         status,
         body,
@@ -69,13 +69,13 @@ def operation(
     )
 
     def attach(method: F) -> F:
-        method.operation = noted  # type: ignore[attr-defined]
+        method.operation = described  # type: ignore[attr-defined]
         return method
 
     return attach
 
 
 def operation_of(handler: type, method: str) -> Operation | None:
-    """What the handler says of an HTTP method, of GET for HEAD; None when it says nothing."""
+    """Return the Operation of an HTTP method, that of GET for HEAD; None if there is none."""
     name = "get" if method == "HEAD" else method.lower()
     return getattr(getattr(handler, name, None), "operation", None)

@@ -1,4 +1,4 @@
-"""Whose process is at the other end of an accepted connection."""
+"""The user and groups of the process at the other end of an accepted connection."""
 
 import contextlib
 import ipaddress
@@ -16,14 +16,14 @@ logger = logging.getLogger(__name__)
 _SO_PEERGROUPS = 59
 _UCRED = struct.Struct("=iII")  # pid, uid, gid
 _OVERFLOW = 65534  # the kernel's default
-_GROUPS_SIZE = 1024  # bytes, the most that getsockopt gives: 256 groups
+_GROUPS_SIZE = 1024  # bytes, the maximum that getsockopt returns: 256 groups
 
 
 class PeerFinder:
-    """Finds the peer of a connection; must be asked right after accept, before the client can hand its port on.
+    """Lookup of the peers of connections. Call `find` right after accept, before the client can pass its port on.
 
-    Users and groups that the user namespace of this process does not map all look like the overflow uid and gid
-    (user_namespaces(7)): who has these is unknown.
+    Users and groups that are not mapped in the user namespace of this process all appear as the overflow uid and gid
+    (user_namespaces(7)), which are therefore treated as unknown.
     """
 
     def __init__(self) -> None:
@@ -33,23 +33,23 @@ class PeerFinder:
             self._diag = SockDiag()
         except OSError as error:
             logger.warning(
-                "netlink sockets are not available (%s): callers on loopback need a key; the unix socket still knows"
-                " its callers (under systemd, add AF_NETLINK to RestrictAddressFamilies)",
+                "netlink sockets are not available (%s): callers on loopback need a key, callers on the unix socket do"
+                " not (under systemd, add AF_NETLINK to RestrictAddressFamilies)",
                 error.strerror,
             )
 
     def close(self) -> None:
-        """Close its socket, if it opened one."""
+        """Close the netlink socket."""
         if self._diag is not None:
             self._diag.close()
 
     def find(self, connection: socket.socket) -> Peer:
-        """The peer of a connected stream socket."""
-        peer = self._ask(connection)
+        """Return the peer of a connected stream socket."""
+        peer = self._look_up(connection)
         uid = peer.uid if peer.uid != self._no_uid else None
         return Peer(peer.kind, uid, peer.gids - {self._no_gid})
 
-    def _ask(self, connection: socket.socket) -> Peer:
+    def _look_up(self, connection: socket.socket) -> Peer:
         if connection.family == socket.AF_UNIX:
             return _unix_peer(connection)
         try:

@@ -1,4 +1,4 @@
-"""A bounded share for callers that are not known: what they hold gives way to itself. Pure."""
+"""A bounded share for unauthenticated callers, within which they displace each other. Pure."""
 
 from collections.abc import Hashable
 from typing import Generic, TypeVar
@@ -7,9 +7,10 @@ T = TypeVar("T", bound=Hashable)
 
 
 class Quota(Generic[T]):
-    """At most `limit` items, each of a source, such as an address.
+    """At most `limit` items, each of which has a source, such as an address.
 
-    When it is full, the source that holds most loses its oldest item, so that one source displaces no others.
+    When the quota is full, the oldest item of the source with the most items is displaced, so that no source can
+    displace those of all others.
     """
 
     def __init__(self, limit: int) -> None:
@@ -25,17 +26,17 @@ class Quota(Generic[T]):
 
     @property
     def is_full(self) -> bool:
-        """Whether another item needs room first."""
+        """Whether an item must be removed before another one is added."""
         return len(self._source_of) >= self.limit
 
     def add(self, item: T, source: Hashable) -> None:
-        """Count the item, unless it is counted already."""
+        """Add the item unless it is present."""
         if item not in self._source_of:
             self._source_of[item] = source
             self._items_of.setdefault(source, {})[item] = None
 
     def discard(self, item: T) -> None:
-        """Count the item no more."""
+        """Remove the item if it is present."""
         if item in self._source_of:
             source = self._source_of.pop(item)
             items = self._items_of[source]
@@ -45,7 +46,7 @@ class Quota(Generic[T]):
 
     @property
     def fairest(self) -> T | None:
-        """The oldest item of the source that holds least; None when there is none."""
+        """The oldest item of the source with the fewest items; None if there are no items."""
         if not self._items_of:
             return None
         smallest = min(self._items_of.values(), key=lambda items: len(items))
@@ -53,7 +54,7 @@ class Quota(Generic[T]):
 
     @property
     def victim(self) -> T | None:
-        """The item to give way first; None when there is none."""
+        """The oldest item of the source with the most items; None if there are no items."""
         if not self._items_of:
             return None
         largest = max(self._items_of.values(), key=lambda items: len(items))

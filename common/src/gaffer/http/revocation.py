@@ -1,20 +1,20 @@
-"""Taking a grant back from those who hold it: feeds, websockets, cookies."""
+"""Revocation of grants, with notification of their holders: feeds, websockets, cookies."""
 
 from typing import Protocol
 from weakref import WeakSet
 
 
 class Holder(Protocol):
-    """What lives on a grant for longer than a moment. It is referred to weakly, so it must be referable so."""
+    """An object that keeps a grant. It must support weak references."""
 
     def revoked(self) -> None:
-        """Called once when the grant is taken back: end, at once."""
+        """Called once when the grant is revoked: end at once."""
 
 
 class Revocation:
-    """Whether a grant was taken back, and who holds it. To be used on one thread.
+    """The revocation state and the holders of a grant. Not thread-safe.
 
-    It keeps no holder alive; there are as many as connections and cookies use the grant.
+    Holders are referenced weakly; there is one for each connection or cookie that uses the grant.
     """
 
     def __init__(self) -> None:
@@ -23,22 +23,22 @@ class Revocation:
 
     @property
     def held(self) -> bool:
-        """Whether anybody holds the grant."""
+        """Whether the grant has any holders."""
         return bool(self._holders)
 
     def hold(self, holder: Holder) -> None:
-        """Tell the holder when the grant is taken back; at once when it was already."""
+        """Notify the holder when the grant is revoked; at once if it already is."""
         if self.done:
             holder.revoked()
         else:
             self._holders.add(holder)
 
     def release(self, holder: Holder) -> None:
-        """Tell the holder no more."""
+        """Stop notifying the holder."""
         self._holders.discard(holder)
 
     def revoke(self) -> None:
-        """Take the grant back; the second time does nothing."""
+        """Revoke the grant; a second call does nothing."""
         self.done = True
         holders = list(self._holders)
         self._holders.clear()

@@ -1,7 +1,7 @@
-"""Websockets as RFC 6455 defines them: handshakes, frames and close codes. Every websocket of both daemons is one.
+"""Websockets as defined by RFC 6455: handshakes, frames and close codes. All websockets of both daemons use them.
 
-Tornado's own end takes frames that are not masked, echoes any close code, and drops the connection without a close
-frame where the RFC has a code for the failure. No extension is negotiated.
+Tornado's implementation accepts unmasked frames, echoes any close code, and drops the connection without a close frame
+where the RFC has a code for the failure. No extensions are negotiated.
 """
 
 import base64
@@ -29,7 +29,7 @@ _PROTOCOL_ERROR, _NOT_UTF8, _TOO_BIG = 1002, 1007, 1009  # section 7.4.1
 
 
 class UpgradeRequired(GafferError):
-    """The resource is a websocket."""
+    """The resource requires a websocket handshake."""
 
     errno = 426
     reason = "upgrade_required"
@@ -39,25 +39,25 @@ def check_handshake(request: HTTPServerRequest) -> None:
     """Raise UpgradeRequired, or BadRequest for an invalid key, unless the request opens a websocket (section 4.2.1)."""
     headers = request.headers
     upgrades = "websocket" in list_items(headers, "Upgrade") and "upgrade" in list_items(headers, "Connection")
-    # In HTTP/1.0 there are no upgrades, RFC 9110 section 7.8.
+    # HTTP/1.0 has no upgrades, RFC 9110 section 7.8.
     if request.method != "GET" or request.version == "HTTP/1.0" or not upgrades:
         raise UpgradeRequired(f"{request.path} is a websocket", hint="connect with a websocket client")
     version = headers.get("Sec-WebSocket-Version", "")
     if version != _VERSION:
-        raise UpgradeRequired(f"version {version[:20]!r} of the websocket protocol is not supported", hint="use 13")
+        raise UpgradeRequired(f"unsupported websocket version {version[:20]!r}", hint="use version 13")
     key = headers.get("Sec-WebSocket-Key")
     if not key:
-        raise BadRequest("the header Sec-WebSocket-Key is missing")
+        raise BadRequest("missing header Sec-WebSocket-Key")
     try:
         is_valid = len(base64.b64decode(key, validate=True)) == _KEY_SIZE
     except (binascii.Error, ValueError):
         is_valid = False
     if not is_valid:
-        raise BadRequest("the header Sec-WebSocket-Key is invalid", hint="send 16 random bytes in base64")
+        raise BadRequest("invalid header Sec-WebSocket-Key", hint="send 16 random bytes in base64")
 
 
 def is_close_code(code: int) -> bool:
-    """Whether a close frame may have the code: a registered one, or one for libraries and applications."""
+    """Return whether a close code is registered or reserved for libraries and applications."""
     return 1000 <= code <= 1003 or 1007 <= code <= 1014 or 3000 <= code <= 4999
 
 
@@ -70,18 +70,18 @@ class Protocol(WebSocketProtocol13):
     async def _receive_frame(self) -> None:
         first, second = await self._read_bytes(2)
         is_final, opcode, size = bool(first & self.FIN), first & self.OPCODE_MASK, second & _SIZE
-        wrong = self._mistake(first, second, continues=self._fragmented_message_buffer is not None)
-        if wrong is not None:
-            self.fail(_PROTOCOL_ERROR, wrong)
+        error = self._check_head(first, second, continues=self._fragmented_message_buffer is not None)
+        if error is not None:
+            self.fail(_PROTOCOL_ERROR, error)
             return
         if size == 126:
             (size,) = struct.unpack("!H", await self._read_bytes(2))
         elif size == 127:
             (size,) = struct.unpack("!Q", await self._read_bytes(8))
         fragments = self._fragmented_message_buffer
-        limit: int = cast(Any, self.handler).max_message_size  # which grows when the client becomes known
+        limit: int = cast(Any, self.handler).max_message_size  # grows when the client authenticates
         if size + len(fragments or b"") > limit and not opcode & _CONTROL:
-            self.fail(_TOO_BIG, f"a message has at most {limit} bytes")
+            self.fail(_TOO_BIG, f"the message is larger than {limit} bytes")
             return
         mask = await self._read_bytes(4)
         data = _websocket_mask(mask, await self._read_bytes(size))
@@ -101,21 +101,21 @@ class Protocol(WebSocketProtocol13):
         if handling is not None:
             await handling
 
-    def _mistake(self, first: int, second: int, *, continues: bool) -> str | None:
-        """What is wrong with the first two bytes of a frame (section 5.2); None if nothing is."""
+    def _check_head(self, first: int, second: int, *, continues: bool) -> str | None:
+        """Return the error in the first two bytes of a frame (section 5.2), None if they are valid."""
         opcode = first & self.OPCODE_MASK
         if first & self.RSV_MASK:
             return "a reserved bit is set"
         if opcode not in (_CONTINUATION, _TEXT, _BINARY, _CLOSE, _PING, _PONG):
-            return f"the opcode {opcode} is unknown"
+            return f"unknown opcode {opcode}"
         if not second & _MASKED:
-            return "a client must mask its frames"
+            return "client frames must be masked"
         if opcode & _CONTROL:
             if not first & self.FIN:
                 return "a control frame is fragmented"
-            return "a control frame has over 125 bytes" if second & _SIZE > _MAX_CONTROL else None
+            return "a control frame has more than 125 bytes" if second & _SIZE > _MAX_CONTROL else None
         if (opcode == _CONTINUATION) != continues:
-            return "a message begins inside another one" if continues else "there is no message to continue"
+            return "a new message starts before the end of another" if continues else "there is no message to continue"
         return None
 
     def _handle_message(self, opcode: int, data: bytes) -> Any:
@@ -146,14 +146,14 @@ class Protocol(WebSocketProtocol13):
         self.close(self.close_code)
 
     def fail(self, code: int, reason: str) -> None:
-        """Fail the connection (section 7.1.7): send a close frame, unless one was sent, and close."""
+        """Fail the connection (section 7.1.7): send a close frame unless one was sent, and close."""
         self.client_terminated = True  # nothing more is read
         self.stream.read_available()
         self.close(code, reason)
 
 
 class ServerSocket(Handler, WebSocketHandler):
-    """A handler of a websocket. An invalid handshake is answered with the error body."""
+    """A websocket handler, which answers an invalid handshake with the error body."""
 
     async def get(self, *args: Any, **kwargs: Any) -> None:
         check_handshake(self.request)

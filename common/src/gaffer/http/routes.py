@@ -1,9 +1,9 @@
-"""The route table: one list from which requests are routed, and everything that describes the API is made.
+"""The route table: the one list that requests are routed by and that descriptions of the API are generated from.
 
-A pattern is a path of literal segments and parameters: `{name}` takes any segment, `{name:digits}` one of ASCII digits.
-Literals win over digits, digits over any; a segment that is taken once is not reconsidered, so `/processes/12` never
-falls back to a job called "12". At the end of a pattern `{name:rest}` takes the segments that are left, one at least,
-where nothing else takes the first of them: the path of a file, which may be empty or end with a slash.
+A pattern is a path of literal segments and parameters: `{name}` matches any segment, `{name:digits}` one of ASCII
+digits. Literals take precedence over digits, and digits over any segment. There is no backtracking, so `/processes/12`
+never means a job called "12". At the end of a pattern `{name:rest}` matches all remaining segments, at least one, if
+nothing else matches the first of them: the path of a file, which may be empty or end with a slash.
 """
 
 import re
@@ -24,11 +24,11 @@ _DIGITS = re.compile(r"[0-9]+", re.ASCII)
 
 
 class Open(Enum):
-    """Stands in place of a scope where a method needs none."""
+    """The values that take the place of a scope for methods that require none."""
 
-    PUBLIC = "public"  # for everybody, whatever the policy says
+    PUBLIC = "public"  # for all callers, regardless of the policy
     DEFERRED = (
-        "deferred"  # Origin and Host are checked; the handler requires what it needs, once it has asked for a key
+        "deferred"  # Origin and Host are checked; the handler itself authenticates the caller and requires scopes
     )
 
 
@@ -37,29 +37,29 @@ DEFERRED = Open.DEFERRED
 
 
 class Route(NamedTuple):
-    """One resource: `methods` maps each HTTP method to the scope it needs, or to PUBLIC or DEFERRED.
+    """One resource: `methods` maps each HTTP method to the scope it requires, or to PUBLIC or DEFERRED.
 
-    HEAD comes with GET. A handler may require more than that once it knows the body; then its docstring says so. The
-    handler of a DEFERRED method has the caller's grant, one without scopes for a caller who is not known yet.
-    `takes_text` lets web pages send text/plain, as the clients of SockJS do.
+    GET includes HEAD. A handler may require further scopes depending on the body, which its docstring then documents.
+    The handler of a DEFERRED method receives the caller's grant, without scopes if the caller is not authenticated yet.
+    `accepts_text` lets web pages send text/plain, as SockJS clients do.
     """
 
     pattern: str
     handler: "type[Routed]"
     methods: Mapping[str, Scope | Open]
-    takes_text: bool = False
+    accepts_text: bool = False
 
     @property
     def allowed(self) -> list[str]:
-        """The methods as in an Allow header."""
+        """The methods for an Allow header."""
         return sorted({*self.methods, "OPTIONS"} | ({"HEAD"} if "GET" in self.methods else set()))
 
     def answers(self, method: str) -> bool:
-        """Whether it has that HTTP method."""
+        """Return whether the route supports the HTTP method."""
         return method in self.methods or (method == "HEAD" and "GET" in self.methods)
 
     def scope(self, method: str) -> Scope | Open:
-        """What the method needs; KeyError when the route doesn't answer it."""
+        """Return the scope that the method requires; KeyError if the route does not support it."""
         return self.methods["GET" if method == "HEAD" and "HEAD" not in self.methods else method]
 
 
@@ -83,7 +83,7 @@ class _Node:
 
 
 def example_paths(pattern: str) -> Iterator[str]:
-    """Paths that a route with that pattern matches: with a number or a word for each parameter."""
+    """Yield paths that match the pattern, with a number or a word for each parameter."""
     kinds = [match[2] for match in _PARAMETER.finditer(pattern)]
     for values in product(*(("1",) if kind == "digits" else ("1", "x") for kind in kinds)):
         yield _filled(pattern, values)
@@ -95,7 +95,7 @@ def _filled(pattern: str, values: Iterable[str]) -> str:
 
 
 class RouteTable:
-    """Finds the route of a path by walking it segment by segment through dictionaries."""
+    """The routes of an API, found by walking a path segment by segment through dictionaries."""
 
     def __init__(self, routes: Iterable[Route]) -> None:
         self._root = _Node()
@@ -107,10 +107,10 @@ class RouteTable:
         return iter(self._routes)
 
     def match(self, path: str) -> Match | None:
-        """The route of a raw request path, None when there is none.
+        """Return the route and parameters of a raw request path, None if there is no route.
 
-        A rest has no segment with an encoded slash: it would read as two. Raises BadRequest when a percent-encoded
-        segment is not UTF-8.
+        `rest` does not match segments with an encoded slash, which would become two. Raises BadRequest for a
+        percent-encoded segment that is not UTF-8.
         """
         node, params = self._root, {}
         segments = _segments(path)
@@ -139,10 +139,10 @@ class RouteTable:
         node = self._root
         for segment in _segments(route.pattern):
             if node.is_rest:
-                raise ValueError(f"{route.pattern} goes on after what takes the rest of a path")
+                raise ValueError(f"{route.pattern}: nothing may follow a :rest parameter")
             node = _child(node, segment)
         if node.route is not None:
-            raise ValueError(f"two routes for {route.pattern}")
+            raise ValueError(f"duplicate route {route.pattern}")
         node.route = route
         self._routes.append(route)
 
@@ -169,5 +169,5 @@ def _child(node: _Node, segment: str) -> _Node:
         taken = (name, _Node(is_rest=kind == "rest"))
         setattr(node, kind, taken)
     elif taken[0] != name:
-        raise ValueError(f"{segment} is called {{{taken[0]}}} in another route")
+        raise ValueError(f"{segment} is named {{{taken[0]}}} in another route")
     return taken[1]

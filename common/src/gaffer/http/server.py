@@ -1,4 +1,4 @@
-"""Listening on endpoints: TCP and unix sockets, with TLS or without."""
+"""Listening on endpoints: TCP sockets with or without TLS, and unix sockets."""
 
 import asyncio
 import contextlib
@@ -29,24 +29,24 @@ _STRANGER = Peer(PeerKind.REMOTE)
 
 
 def peer_of(request: HTTPServerRequest) -> Peer:
-    """The peer of the connection that the request came on; a remote stranger when it was not accepted here."""
+    """Return the peer of the request's connection; an unknown remote peer if it was not accepted here."""
     context = getattr(request.connection, "context", None)
     return context.peer if isinstance(context, Context) else _STRANGER
 
 
 def own_host_names() -> list[str]:
-    """The names by which this host calls itself, without asking the DNS."""
+    """Return the names of this host without a DNS query."""
     name = socket.gethostname()
     return [name, name.partition(".")[0]]
 
 
 @dataclass(frozen=True)
 class HttpEndpoint:
-    """Where to listen.
+    """The addresses to listen on.
 
-    uri: `host:port`, `[v6]:port` or `unix:/path`; several as a list or with commas. Port 0 lets the system choose.
-    ssl_options: an ssl.SSLContext, or a mapping with `certfile`, `keyfile` and what else tornado.netutil knows; unix
-    sockets go without TLS.
+    uri: `host:port`, `[v6]:port` or `unix:/path`; several in a list or separated by commas. For port 0 the system
+    chooses a port. ssl_options: an ssl.SSLContext, or a mapping with `certfile`, `keyfile` and other options of
+    tornado.netutil; unix sockets do not use TLS.
     """
 
     uri: str | Sequence[str] = DEFAULT_URI
@@ -55,16 +55,16 @@ class HttpEndpoint:
 
     def __post_init__(self) -> None:
         if not isinstance(self.uri, str) and not all(isinstance(uri, str) for uri in _items(self.uri)):
-            raise TypeError(f"expected a uri such as {DEFAULT_URI!r}, or a list of them, got {self.uri!r}")
+            raise TypeError(f"expected a URI such as {DEFAULT_URI!r}, or a list of URIs, got {self.uri!r}")
 
     @property
     def uris(self) -> list[str]:
-        """One uri an item."""
+        """The URIs as a list."""
         items = self.uri.split(",") if isinstance(self.uri, str) else self.uri
         return [item.strip() for item in items]
 
     def make_ssl_context(self) -> ssl.SSLContext | None:
-        """The TLS context; None for plain HTTP. Raises GafferError when a certificate or key can't be used."""
+        """Return the TLS context, None for plain HTTP; raises GafferError for an unusable certificate or key."""
         if self.ssl_options is None or isinstance(self.ssl_options, ssl.SSLContext):
             return self.ssl_options
         try:
@@ -75,7 +75,7 @@ class HttpEndpoint:
             raise GafferError(
                 f"can't use the certificate for {', '.join(self.uris)}: {error}",
                 reason="bad_certificate",
-                hint="give certfile and keyfile in PEM form, which this user may read",
+                hint="set certfile and keyfile to PEM files that this user can read",
             ) from None
 
 
@@ -89,7 +89,7 @@ class _UnixSocketFile(NamedTuple):
     inode: int
 
     def remove(self) -> None:
-        """Unlink the file unless another process has put its own there."""
+        """Unlink the file unless another process has replaced it."""
         with contextlib.suppress(FileNotFoundError):
             found = os.lstat(self.path)
             if (found.st_dev, found.st_ino) == (self.device, self.inode):
@@ -99,8 +99,8 @@ class _UnixSocketFile(NamedTuple):
 class Listeners:
     """The listening sockets of a server and the connections accepted on them.
 
-    `socket_gid` opens unix sockets to a group, `limits` bound what a connection may do. `addresses` holds the actual
-    URLs (`http://127.0.0.1:43211`, `unix:/path`) from `start` on.
+    `socket_gid` gives a group access to unix sockets; `limits` apply to each connection. After `start`,
+    `addresses` holds the actual URLs (`http://127.0.0.1:43211`, `unix:/path`).
     """
 
     def __init__(
@@ -121,7 +121,7 @@ class Listeners:
         self._files: list[_UnixSocketFile] = []
 
     def start(self) -> None:
-        """Listen everywhere, or nowhere: raises GafferError for an address that can't be used. Call on the loop."""
+        """Listen on all endpoints, or on none if an address can't be used: raises GafferError. Call it on the loop."""
         self._finder = PeerFinder()
         try:
             for endpoint in self._endpoints:
@@ -141,12 +141,12 @@ class Listeners:
             self._finder.close()
 
     async def close_connections(self) -> None:
-        """Close every connection, whatever it is doing."""
+        """Close every connection, including busy ones."""
         await asyncio.gather(*(server.close_connections() for server in self._servers))
 
     @property
     def traffic(self) -> Traffic:
-        """The connections of all endpoints."""
+        """Numbers of connections over all endpoints."""
         of_each = [server.traffic for server in self._servers]
         return Traffic(*map(sum, zip(*of_each, strict=True))) if of_each else Traffic(0, 0, 0)
 
@@ -180,30 +180,30 @@ class Listeners:
 
 
 def listen_hint(address: tuple[str, int] | str, error: Exception) -> str:
-    """What to do when listening on `address` failed with `error`."""
+    """Return the hint for an `error` that occurred while listening on `address`."""
     if isinstance(address, str) and len(os.fsencode(address)) > MAX_SOCKET_PATH:
-        return f"choose a shorter folder: the path of a unix socket has at most {MAX_SOCKET_PATH} bytes"
+        return f"choose a shorter path: that of a unix socket has at most {MAX_SOCKET_PATH} bytes"
     match error:
         case socket.gaierror() | UnicodeError():
             return "use the name or an IP address of this host"
         case PermissionError() if not isinstance(address, str):
-            return "choose a port from 1024 on, or grant CAP_NET_BIND_SERVICE, which lower ones need (capabilities(7))"
+            return "choose a port of at least 1024, or grant CAP_NET_BIND_SERVICE (capabilities(7))"
         case PermissionError() | FileNotFoundError() | NotADirectoryError():
-            return "choose a folder that exists and that this user can write to"
+            return "choose an existing folder that this user can write to"
         case OSError(errno=errno.EADDRNOTAVAIL):
-            return "choose an address of this host, or 0.0.0.0 for all"
+            return "choose an address of this host, or 0.0.0.0 for all of its addresses"
         case _:
-            return "stop what uses the address, or choose another one"
+            return "stop the program that uses the address, or choose another address"
 
 
 def _parse(uri: str) -> tuple[str, int] | str:
-    """Host and port, or the absolute path of a unix socket."""
+    """Return host and port, or the absolute path of a unix socket."""
     try:
         address = parse_address(uri, DEFAULT_PORT)
         if address == "":
-            raise RuntimeError("a unix socket needs a path")
+            raise RuntimeError("the path of the unix socket is missing")
     except RuntimeError as error:
-        raise BadRequest(str(error), reason="bad_address", hint="write host:port, [v6]:port or unix:/path") from None
+        raise BadRequest(str(error), reason="bad_address", hint="use host:port, [v6]:port or unix:/path") from None
     return os.path.abspath(address) if isinstance(address, str) else address
 
 

@@ -1,8 +1,8 @@
-"""Who owns the other end of a TCP connection on this host: one netlink sock_diag question (Linux, sock_diag(7)).
+"""The owner of the other end of a TCP connection on this host, by a netlink sock_diag query (Linux, sock_diag(7)).
 
-A connected client that has closed its socket already leaves an orphan behind, which the kernel reports with uid 0.
-`find_uid` therefore believes only an answer about a socket that a process still holds, in a state that follows a
-finished handshake; for anything else it knows nothing.
+A client that has already closed its socket leaves an orphan behind, which the kernel reports with uid 0. `find_uid`
+therefore trusts only sockets that a process still holds, in a state that follows a finished handshake, and returns None
+for all others.
 """
 
 import contextlib
@@ -37,7 +37,7 @@ class SocketAddress(NamedTuple):
 
 
 class SocketOwner(NamedTuple):
-    """What the kernel says about a socket: its TCP state, the uid of its owner, its inode (0: no process holds it)."""
+    """A socket as reported by the kernel: TCP state, uid of its owner, and inode (0 if no process holds it)."""
 
     state: int
     uid: int
@@ -45,16 +45,16 @@ class SocketOwner(NamedTuple):
 
 
 def trusted_uid(owner: SocketOwner | None) -> int | None:
-    """The uid to believe, or None when the answer proves nothing."""
+    """Return the uid if it can be trusted, else None."""
     if owner is None or owner.inode == 0 or owner.state not in _HELD_STATES:
         return None
     return owner.uid
 
 
 class SockDiag:
-    """A netlink socket that is asked again and again; for use from one thread.
+    """A netlink socket for repeated queries. Not thread-safe.
 
-    Raises OSError when the kernel or a sandbox refuses netlink sockets.
+    Raises OSError if the kernel or a sandbox does not permit netlink sockets.
     """
 
     def __init__(self) -> None:
@@ -74,11 +74,11 @@ class SockDiag:
         self._socket.close()
 
     def find_uid(self, client: SocketAddress, server: SocketAddress) -> int | None:
-        """The uid of the process whose socket is `client` in the connection to `server`; None when unknown."""
+        """Return the uid of the client process in the connection from `client` to `server`; None if unknown."""
         return trusted_uid(self.find(client, server))
 
     def find(self, local: SocketAddress, remote: SocketAddress) -> SocketOwner | None:
-        """The socket with exactly these ends, or None when there is none or the kernel didn't answer."""
+        """Return the socket with exactly these ends; None if there is none or the kernel didn't answer."""
         local, remote = _unmapped(local), _unmapped(remote)
         if local.ip.version != remote.ip.version:
             return None
@@ -91,7 +91,7 @@ class SockDiag:
             self._socket.send(header + body)
             while True:
                 answer = self._socket.recv(4096)
-                # The kernel answers within send(); what has another number is left from a failed exchange.
+                # The kernel answers within send(); another sequence number is left over from a failed query.
                 if len(answer) >= _HEADER.size and _HEADER.unpack_from(answer)[3] == self._sequence:
                     return _parse(answer, local, remote)
         return None
@@ -106,7 +106,7 @@ def _parse(answer: bytes, local: SocketAddress, remote: SocketAddress) -> Socket
     local_port, remote_port = _PORTS.unpack_from(body, _PORTS_AT)
     found_local = SocketAddress(ipaddress.ip_address(body[_LOCAL_AT : _LOCAL_AT + ip_size]), local_port)
     found_remote = SocketAddress(ipaddress.ip_address(body[_REMOTE_AT : _REMOTE_AT + ip_size]), remote_port)
-    # With no connection of these ends the kernel offers a listening socket.
+    # If there is no such connection, the kernel returns a listening socket.
     if (_unmapped(found_local), _unmapped(found_remote)) != (local, remote):
         return None
     _, _, _, uid, inode = _OWNER.unpack_from(body, _OWNER_AT)
@@ -114,7 +114,7 @@ def _parse(answer: bytes, local: SocketAddress, remote: SocketAddress) -> Socket
 
 
 def _unmapped(address: SocketAddress) -> SocketAddress:
-    """The address as IPv4 when it is `::ffff:a.b.c.d`: connections over IPv4 are found that way in both families."""
+    """Return `::ffff:a.b.c.d` as IPv4, which finds connections over IPv4 in both families."""
     mapped = address.ip.ipv4_mapped if isinstance(address.ip, ipaddress.IPv6Address) else None
     return SocketAddress(mapped, address.port) if mapped else address
 

@@ -1,4 +1,4 @@
-"""The stream of a connection: notes what comes of a request and when, and answers what no handler will."""
+"""The stream of a connection: tracks the progress of requests, and rejects those that reach no handler."""
 
 import asyncio
 import contextlib
@@ -15,69 +15,69 @@ from gaffer.errors import GafferError
 from gaffer.http.limits import FRAMING, HeaderTooLarge, Limits, MalformedRequest
 
 _PIECE = 64 * 1024  # bytes that are read at once
-_DRAINED = 1024 * 1024  # bytes that have come already and are read before a connection is closed
+_DRAINED = 1024 * 1024  # bytes already received that are read before a connection is closed
 
-# All that Tornado itself ever says of a malformed request.
+# Tornado's whole response to a malformed request.
 _BARE_REFUSAL = b"HTTP/1.1 400 Bad Request\r\n\r\n"
 _TLS_HANDSHAKE = b"\x16\x03"  # a record of type handshake and its version, RFC 8446 section 5.1
 _CONTINUE = b"HTTP/1.1 100 "
 
-# The end of a head; empty lines before its first line are no head (RFC 9112 section 2.2).
+# The end of a head; empty lines before the first line do not count (RFC 9112 section 2.2).
 _HEAD_END = rb"\n(?:(?<=[^\r\n]\n)|(?<=[^\r\n]\r\n)|(?<=\r\r\n))\r?\n"
 
 
 class Phase(IntEnum):
-    """What a connection is doing, as far as that may not take for ever."""
+    """The state of a connection, by which its timeout is chosen."""
 
-    HEAD = auto()  # also new connections, which nothing has come on
+    HEAD = auto()  # including new connections that have received nothing
     BODY = auto()
     IDLE = auto()  # between two requests
-    BUSY = auto()  # being answered; a websocket stays so
-    TAKING = auto()  # answered; what is left is for the client to take
+    BUSY = auto()  # being handled; websockets stay in this phase
+    TAKING = auto()  # handled; the client is still receiving the response
 
 
 class ConnectionObserver(Protocol):
-    """Whom a stream reports to."""
+    """Observer of a stream."""
 
     limits: Limits
 
     def move(self, stream: "WireStream", phase: Phase) -> None:
-        """The stream begins another phase."""
+        """Record that the stream enters another phase."""
 
     def forget(self, stream: "WireStream") -> None:
-        """The stream is closed."""
+        """Record that the stream is closed."""
 
     def identify(self, stream: "WireStream", known: bool) -> None:
-        """The caller is known from now on, or isn't any more."""
+        """Record whether the caller is authenticated."""
 
-    def knows(self, stream: "WireStream") -> bool:
-        """Whether the caller is known, or no difference is made."""
+    def is_known(self, stream: "WireStream") -> bool:
+        """Return whether the caller is authenticated, or has no quota."""
 
 
 class WireStream(IOStream):
-    """A stream that reports to its endpoint."""
+    """A stream that reports to its observer, `endpoint`."""
 
     endpoint: ConnectionObserver
     source: Hashable = None  # of the connection
     phase = Phase.BUSY
     since = 0.0  # when the phase began, in the loop's time
-    heard = False  # whether anything came of the request that is awaited
-    detached = False  # whether it has become a websocket
-    answering = False  # whether anything was written in answer to it
-    refusal: GafferError = MalformedRequest()  # the answer to a request that Tornado calls malformed
-    _lines = 0  # of its head
+    has_begun = False  # whether any bytes of the next request were received
+    detached = False  # whether it became a websocket
+    answering = False  # whether any bytes of the response were written
+    refusal: GafferError = MalformedRequest()  # the response to a request that Tornado rejects as malformed
+    _lines = 0  # of the head
     _head_ended = False
 
     def expect_head(self) -> None:
-        """The next request is awaited."""
-        self.heard = self.answering = self._head_ended = False
+        """Expect the head of the next request."""
+        self.has_begun = self.answering = self._head_ended = False
         self._lines = 0
 
     def set_nodelay(self, value: bool) -> None:
-        """Nothing to do: the endpoint has turned the delay off. Tornado would turn it on and off at each answer."""
+        """Do nothing: the endpoint has set TCP_NODELAY, which Tornado would toggle for each response."""
 
     def read_until_regex(self, regex: bytes, max_bytes: int | None = None) -> Awaitable[bytes]:
-        """What Tornado reads a head with. Heads that came before the client left are not looked at."""
+        """Read a head for Tornado. Heads received before the client disconnected are dropped."""
         if self.closed():
             raise StreamClosedError(self.error)
         return super().read_until_regex(_HEAD_END, max_bytes)
@@ -85,7 +85,7 @@ class WireStream(IOStream):
     def read_from_fd(self, buf: bytearray | memoryview) -> int | None:
         count = super().read_from_fd(buf)
         if count and not self._head_ended and self.phase in (Phase.HEAD, Phase.IDLE):
-            # What is beyond the limit makes the head too large, whatever it is.
+            # Bytes beyond the limit make the head too large in any case.
             self._record_head(bytes(memoryview(buf)[: min(count, self.endpoint.limits.max_header)]))
         return count
 
@@ -97,7 +97,7 @@ class WireStream(IOStream):
         return super().write(data)
 
     def refuse(self, error: GafferError) -> None:
-        """Answer an error, unless an answer is under way, and close."""
+        """Send an error, unless a response has begun, and close."""
         if not self.answering:
             self.write(raw_answer(error))
         self.close()
@@ -114,11 +114,11 @@ class WireStream(IOStream):
         self.endpoint.forget(self)
 
     def _record_head(self, piece: bytes) -> None:
-        if not self.heard and piece.startswith(_TLS_HANDSHAKE):
-            raise UnsatisfiableReadError("TLS on a plain port: its head would never end")
+        if not self.has_begun and piece.startswith(_TLS_HANDSHAKE):
+            raise UnsatisfiableReadError("TLS on a plain HTTP port")
         if self.phase is Phase.IDLE:
             self.endpoint.move(self, Phase.HEAD)
-        self.heard = True
+        self.has_begun = True
         if not self._lines:
             piece = piece.lstrip(b"\r\n")
         end = piece.find(b"\n\r\n")
@@ -128,7 +128,7 @@ class WireStream(IOStream):
             raise UnsatisfiableReadError("too many lines")
 
     def read_available(self) -> None:
-        """Read what has come: closing with it unread would reset the connection, and the answer might get lost."""
+        """Discard received bytes: left unread, they would make `close` reset the connection and lose the response."""
         if self.closed():
             return
         with contextlib.suppress(OSError):
@@ -138,11 +138,11 @@ class WireStream(IOStream):
 
 
 class TLSWireStream(WireStream, SSLIOStream):
-    """The same over TLS."""
+    """A WireStream over TLS."""
 
 
 def raw_answer(error: GafferError) -> bytes:
-    """The answer to what no handler will answer."""
+    """Return the full response for an error outside any handler."""
     body = error.to_json()
     head = (
         f"HTTP/1.1 {error.errno} {HTTPStatus(error.errno).phrase}",

@@ -1,7 +1,7 @@
-"""Where connections wait that may be strangers', while strangers hold all that they may.
+"""A queue for connections that may be unauthenticated, used while the quota of these is full.
 
-A stranger that loses its connection comes back at once. Serving all of them again and again would leave no time for
-others, so they wait for their turn. A connection whose first bytes show a valid key does not wait.
+Unauthenticated clients that lose their connection reconnect at once. Serving all of them repeatedly would leave no time
+for other callers, so they are served at a limited rate. Connections whose first bytes contain a valid key skip it.
 """
 
 import asyncio
@@ -14,12 +14,12 @@ from gaffer.http.quota import Quota
 
 TURN = 0.02  # seconds from one turn to the next
 
-_AT_ONCE = 4  # arrivals that are served in one turn where there is room
-_HEAD = 4096  # bytes of a request that are looked at for a key
+_AT_ONCE = 4  # arrivals that are served in one turn if there is room
+_HEAD = 4096  # bytes of a request that are searched for a key
 
 
 class Arrival(NamedTuple):
-    """A connection that was accepted, and where it comes from."""
+    """An accepted connection and its origin."""
 
     connection: socket.socket
     address: Any
@@ -27,11 +27,11 @@ class Arrival(NamedTuple):
 
 
 class WaitingRoom:
-    """At most `limit` arrivals. To be used on the loop.
+    """A queue of at most `limit` arrivals. Use it on the loop.
 
-    `shows_key` says whether the beginning of a request shows a valid key, `serve` serves an arrival for good,
-    `has_room` says whether a stranger can be served without displacing another. `refused` counts those that had to
-    leave for others.
+    `shows_key` returns whether the start of a request contains a valid key, `serve` takes over an arrival, `has_room`
+    returns whether an unauthenticated one can be served without displacing another. `refused` counts arrivals that were
+    closed because the room was full.
     """
 
     def __init__(
@@ -53,26 +53,26 @@ class WaitingRoom:
         return len(self._arrivals)
 
     def add(self, arrival: Arrival, source: Hashable) -> None:
-        """Let the arrival wait; when there are too many, the oldest of the source with most of them leaves."""
+        """Add an arrival; if the room is full, close the oldest one of the source that has the most."""
         if self._arrivals.is_full and (victim := self._arrivals.victim) is not None:
             self.refused += 1
-            self._take(victim).connection.close()
+            self._remove(victim).connection.close()
         arrival.connection.setblocking(False)
         self._arrivals.add(arrival, source)
-        self._loop.add_reader(arrival.connection, self._look_at, arrival)
+        self._loop.add_reader(arrival.connection, self._on_readable, arrival)
         if self._timer is None:
             self._timer = self._loop.call_later(TURN, self._turn)
 
     def close(self) -> None:
-        """Close all that wait."""
+        """Close all arrivals."""
         while (arrival := self._arrivals.fairest) is not None:
-            self._take(arrival).connection.close()
+            self._remove(arrival).connection.close()
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
 
-    def _look_at(self, arrival: Arrival) -> None:
-        """Something came: serve the arrival if it is a key, else let it wait for its turn."""
+    def _on_readable(self, arrival: Arrival) -> None:
+        """Serve the arrival if it sent a valid key, else keep it for its turn."""
         try:
             head = arrival.connection.recv(_HEAD, socket.MSG_PEEK)
         except BlockingIOError:
@@ -80,24 +80,24 @@ class WaitingRoom:
         except OSError:
             head = b""
         self._loop.remove_reader(arrival.connection)
-        if not head:  # it is gone
-            self._take(arrival).connection.close()
+        if not head:  # closed by the client
+            self._remove(arrival).connection.close()
         elif self._shows_key(head):
-            self._serve(self._take(arrival))
+            self._serve(self._remove(arrival))
 
     def _turn(self) -> None:
-        """Serve the oldest arrival of the source with fewest, and some more where there is room."""
+        """Serve the oldest arrival of the source that has the fewest, and some more if there is room."""
         self._timer = None
         for _ in range(_AT_ONCE):
             had_room = self._has_room()
             if (arrival := self._arrivals.fairest) is not None:
-                self._serve(self._take(arrival))
+                self._serve(self._remove(arrival))
             if not had_room:
                 break
         if self._arrivals:
             self._timer = self._loop.call_later(TURN, self._turn)
 
-    def _take(self, arrival: Arrival) -> Arrival:
+    def _remove(self, arrival: Arrival) -> Arrival:
         self._loop.remove_reader(arrival.connection)
         self._arrivals.discard(arrival)
         return arrival

@@ -1,5 +1,5 @@
-"""One OS process and its tree: launch, identity, end, resource usage.
+"""One OS process and its tree: launch, identity, exit, resource usage.
 
-Here: everything that talks to the kernel about processes, groups and control groups. Not here: decisions about when a
-process starts or stops (`gaffer.jobs`), and its output (`gaffer.streams`).
+This package contains all system calls for processes, process groups and control groups. Decisions about when a process
+starts or stops are in `gaffer.jobs`, its output is in `gaffer.streams`.
 """

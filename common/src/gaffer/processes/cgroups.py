@@ -1,8 +1,8 @@
-"""A control group for each process, where we have one of our own to divide (cgroups(7), version 2).
+"""A control group for each process, if ours may be subdivided (cgroups(7), version 2).
 
-Members can't leave it by themselves, however they fork, so it finds and kills what left the process group and shed its
-cookie. It costs most of a millisecond a process, for moving it there; so nobody is moved in the root group, which is
-not ours alone. A process is moved before it executes its program, so nothing that it forks stays outside.
+Members can't leave it by themselves, however they fork, so it finds and kills descendants that left the process group
+and dropped its cookie. Moving a process into it takes up to a millisecond. Processes are not moved while we are in the
+root group, which is shared. A process is moved before it executes its program, so everything it forks is inside.
 """
 
 import contextlib
@@ -21,9 +21,9 @@ _MOUNT = re.compile(r"^\S+ \S+ \S+ (?P<root>\S+) (?P<point>\S+) .*? - cgroup2 ",
 
 
 def own_cgroup(*, mountinfo: str | None = None, membership: str | None = None) -> Path | None:
-    """The directory of the control group this process is in, when it is not the root group and may be divided.
+    """Return the directory of this process's control group, or None if that is the root group or not writable.
 
-    The arguments stand for /proc/self/mountinfo (proc_pid_mountinfo(5)) and /proc/self/cgroup.
+    The arguments replace the contents of /proc/self/mountinfo (proc_pid_mountinfo(5)) and /proc/self/cgroup.
     """
     try:
         mountinfo = Path("/proc/self/mountinfo").read_text() if mountinfo is None else mountinfo
@@ -39,10 +39,10 @@ def own_cgroup(*, mountinfo: str | None = None, membership: str | None = None) -
 
 
 class Cgroups:
-    """The control groups below `base`, one a process, by OS pid.
+    """The control groups below `base`, one for each process, by OS pid.
 
-    Others may divide `base` too: another gafferd, `gaffer start` in the same terminal. So the names of the groups begin
-    with `owner`, a random id that nobody else has; without one it is made here, and then nothing is left to clean.
+    Other programs may also create groups in `base`: another gafferd, `gaffer start` in the same terminal. So the names
+    of our groups begin with `owner`, a unique id; the default is a new random one, for which `clean` finds nothing.
     """
 
     def __init__(self, base: Path, owner: str = "") -> None:
@@ -51,25 +51,25 @@ class Cgroups:
         self._groups: dict[int, Path] = {}
 
     def clean(self) -> None:
-        """Kill and remove what an earlier daemon of the same owner left here."""
+        """Kill and remove the groups that an earlier daemon with the same owner left."""
         for group in self._base.glob(f"{glob.escape(self._prefix)}*"):
             _kill(group)
             self._remove(group)
 
     def add(self, os_pid: int) -> None:
-        """Put a process that was started just now in a group of its own."""
+        """Move a newly started process into its own group."""
         group = self._base / f"{self._prefix}{os_pid}"
         try:
             group.mkdir()
             (group / "cgroup.procs").write_text(str(os_pid))
         except OSError as error:
-            log.warning("process %d gets no control group: %s", os_pid, error.strerror)
+            log.warning("can't move process %d into a control group: %s", os_pid, error.strerror)
             self._remove(group)
             return
         self._groups[os_pid] = group
 
     def members(self, os_pid: int) -> set[int]:
-        """The living processes in the group of `os_pid`."""
+        """Return the living processes in the group of `os_pid`."""
         group = self._groups.get(os_pid)
         return set() if group is None else _members(group)
 
@@ -80,18 +80,18 @@ class Cgroups:
             _kill(group)
 
     def oom_kills(self, os_pid: int) -> int:
-        """How many processes the kernel killed in the group of `os_pid` because memory ran out; 0 if unknown."""
+        """Return how many processes the kernel killed in the group of `os_pid` because memory ran out; 0 if unknown."""
         group = self._groups.get(os_pid)
         return (group is not None and read_count(group / "memory.events")) or 0
 
     def remove(self, os_pid: int) -> None:
-        """Forget the group of `os_pid`, in which nothing lives any more."""
+        """Remove the group of `os_pid`, which must be empty."""
         group = self._groups.pop(os_pid, None)
         if group is not None:
             self._remove(group)
 
     def _remove(self, group: Path) -> None:
-        # Busy while the kernel is still at it; what stays is removed at the next start.
+        # Fails while the kernel is still emptying it; the next start removes it then.
         with contextlib.suppress(OSError):
             group.rmdir()
 
@@ -107,7 +107,7 @@ def _kill(group: Path) -> None:
     try:
         (group / "cgroup.kill").write_text("1")
     except OSError:
-        # Before Linux 5.14: frozen members fork no more, and SIGKILL ends them all the same.
+        # Before Linux 5.14: frozen members can't fork, and SIGKILL still ends them.
         _freeze(group, "1")
         for pid in _members(group):
             with contextlib.suppress(ProcessLookupError, PermissionError):

@@ -1,10 +1,11 @@
-"""Runs in a new process, as a script, to become a program that needs more than subprocess.Popen sets up.
+"""A script that runs in a new process and executes a program that needs more setup than subprocess.Popen offers.
 
     python -I -S exec_stub.py CONTROL
 
-Reads a marshalled request from the descriptor CONTROL until its end, sets up what it says and executes the program.
-Once that has succeeded the peer of CONTROL has read DONE and the end; otherwise the errno and the name of what failed
-(`cwd`, `user`, `exec`). Imports builtin modules only: each file it would read costs the job a millisecond.
+It reads a marshalled request from the descriptor CONTROL until its end, sets the process up accordingly and executes
+the program. On success, the peer of CONTROL reads DONE and then the end; otherwise the errno and the name of the step
+that failed (`cwd`, `user`, `exec`). It imports builtin modules only: each file read would delay the job by a
+millisecond.
 """
 
 import _signal  # type: ignore[import-not-found]
@@ -22,7 +23,7 @@ class _Failed(Exception):
 
 
 def main(control: int) -> None:
-    """Become the program that CONTROL describes, or say there what failed and exit with 127."""
+    """Execute the program that CONTROL describes, or write to it what failed and exit with status 127."""
     posix.set_inheritable(control, False)
     request = marshal.loads(_read_all(control))
     _restore_signals()
@@ -35,7 +36,7 @@ def main(control: int) -> None:
         posix.write(control, DONE)
         _execute(request["programs"], request["argv"], request["env"])
     except _Failed as failed:
-        # What was written before is void: the reader looks at the end.
+        # This supersedes what was written before: the reader evaluates the last line.
         posix.write(control, b"\n" + str(failed).encode())
     posix._exit(127)
 
@@ -48,7 +49,7 @@ def _read_all(descriptor: int) -> bytes:
 
 
 def _restore_signals() -> None:
-    # Those that the interpreter ignores, and those that were inherited: a program would go on ignoring them.
+    # Signals ignored by the interpreter or by inheritance would stay ignored in the program.
     for number in range(1, _signal.NSIG):
         if _signal.getsignal(number) == _signal.SIG_IGN:
             _signal.signal(number, _signal.SIG_DFL)
@@ -76,16 +77,16 @@ def _become(uid: int | None, gid: int | None, groups: list[int] | None) -> None:
 
 
 def _execute(programs: list[bytes], argv: list[bytes], env: dict[bytes, bytes]) -> None:
-    """Try the programs in turn; of the errors the first one counts that says more than "not there"."""
-    telling = last = None
+    """Try the programs in turn; report the first error other than "not found", if any."""
+    notable = last = None
     for program in programs:
         try:
             posix.execve(program, argv, env)
         except OSError as error:
             last = error
-            if telling is None and error.errno not in (errno.ENOENT, errno.ENOTDIR):
-                telling = error
-    found = telling or last
+            if notable is None and error.errno not in (errno.ENOENT, errno.ENOTDIR):
+                notable = error
+    found = notable or last
     if found is not None:
         raise _Failed("exec", found)
 

@@ -1,18 +1,18 @@
-"""When os.fork was used in this process: distinguishes its own children without a Popen object from adopted ones."""
+"""Records of os.fork in this process, which tell forked children without a Popen object from adopted ones."""
 
 import os
 from collections import deque
 
 from gaffer.processes import procfs
 
-_TOLERANCE = 100  # clock ticks: the fork of a large process takes its time
+_TOLERANCE = 100  # clock ticks; forking a large process takes time
 
-_since: int | None = None  # when we began to watch, in clock ticks since boot
+_since: int | None = None  # the time of `watch`, in clock ticks since boot
 _forks: deque[int] = deque(maxlen=256)
 
 
 def watch() -> None:
-    """Note each os.fork from now on; subprocess uses another call."""
+    """Record each os.fork from now on; subprocess uses a different call."""
     global _since
     if _since is None:
         _since = procfs.clock_ticks()
@@ -20,7 +20,7 @@ def watch() -> None:
 
 
 def may_have_made(start_time: int) -> bool:
-    """Whether os.fork here may have made a child that started at `start_time`, in clock ticks since boot."""
+    """Return whether os.fork may have created a child that started at `start_time`, in clock ticks since boot."""
     forgotten = _forks[0] if len(_forks) == _forks.maxlen else 0
     return (
         _since is None

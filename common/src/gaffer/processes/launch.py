@@ -1,4 +1,4 @@
-"""Launch one OS process: its environment, its command line, the system calls. Knows nothing of jobs and events."""
+"""Launch one OS process: its environment, its command line, the system calls. Independent of job states and events."""
 
 import contextlib
 import errno
@@ -24,7 +24,7 @@ from gaffer.processes.cgroups import Cgroups
 from gaffer.runtime import descriptors, dispositions
 from gaffer.runtime.accounts import check_gid, check_uid
 
-# Variables of the daemon that are secrets, or promises made to it alone (design section 7).
+# Variables of the daemon that are secret or meant for the daemon alone.
 _PRIVATE = re.compile(r"GAFFER_\w*KEY\w*|GAFFER_PROCESS|GAFFER_INSTANCE|NOTIFY_SOCKET|WATCHDOG_\w+|LISTEN_\w+")
 _BASIC = ("PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "TZ", "TMPDIR")
 _LOCALE = re.compile(r"LC_\w+")
@@ -37,10 +37,10 @@ MERGE = subprocess.STDOUT
 
 @dataclass(slots=True)
 class Child:
-    """A running OS process and our ends of its pipes; `popen` is None for one we did not start ourselves.
+    """A running OS process and our ends of its pipes; `popen` is None if we did not start it.
 
-    `streams` are our ends of the custom streams, in the order of their labels; each has a second descriptor in
-    `stream_inputs`, so that reading and writing end by themselves.
+    `streams` are our ends of the custom streams, in the order of their labels; `stream_inputs` has a second descriptor
+    for each, so that reading and writing can be closed separately.
     """
 
     os_pid: int = 0
@@ -54,7 +54,7 @@ class Child:
 
 
 class _Account(NamedTuple):
-    """Whom to become; None for what stays as it is."""
+    """The user and groups to switch to; None for those that stay unchanged."""
 
     uid: int | None = None
     gid: int | None = None
@@ -64,7 +64,7 @@ class _Account(NamedTuple):
 def environment(
     config: ProcessConfig, extra: Mapping[str, str], parent: Mapping[str, str] | None = None
 ) -> dict[str, str]:
-    """The environment of a process: what `parent` (default: ours) passes on, the account, the job's `env`, `extra`."""
+    """Return the environment of a process: that of `parent` (default: ours), the account's, the job's, `extra`."""
     parent = os.environ if parent is None else parent
     if config.os_env:
         env = {name: value for name, value in parent.items() if not _PRIVATE.fullmatch(name)}
@@ -80,7 +80,7 @@ def environment(
 
 
 def arguments(config: ProcessConfig, env: Mapping[str, str]) -> list[str]:
-    """The words to execute; `$VAR` is replaced from `env`, by the shell itself where one is asked for (TPL-26)."""
+    """Return the argument vector; `$VAR` is expanded from `env`, or by the shell if the job uses one."""
     if config.shell:
         return ["/bin/sh", "-c", " ".join([config.cmd, *(shlex.quote(arg) for arg in config.args)])]
     return config.arguments(env)
@@ -95,29 +95,29 @@ def launch(
     stderr: int = DISCARD,
     cgroups: Cgroups | None = None,
 ) -> Child:
-    """Start the process in a group of its own (in a session of its own when detached).
+    """Start the process in its own process group, or in its own session if detached.
 
-    `stdout` and `stderr` are CAPTURE, DISCARD or, for stderr, MERGE. The process is in a control group of `cgroups`
-    before it executes its program. Its signal mask is empty, all dispositions are the default, and its limit on
-    descriptors is what ours was before it was raised. Raises StartFailed; nothing is left open then.
+    `stdout` and `stderr` are CAPTURE, DISCARD or, for stderr, MERGE. With `cgroups`, the process is moved into a
+    control group before it executes its program. Its signal mask is empty, all dispositions are the default, and its
+    limit on descriptors is the one we were started with. Raises StartFailed, leaving nothing open.
     """
     account = _account(config)
     child = Child()
-    theirs: list[int] = []
+    child_ends: list[int] = []
     stdin = DISCARD
     try:
-        # Popen's own pipes come as file objects, and some versions lose them when descriptors run out.
+        # Popen's own pipes are file objects, which some versions leak when descriptors run out.
         if config.redirect_input:
             stdin, child.stdin = os.pipe()
-            theirs.append(stdin)
+            child_ends.append(stdin)
             os.set_blocking(child.stdin, False)
         if stdout == CAPTURE:
             child.stdout, stdout = os.pipe()
-            theirs.append(stdout)
+            child_ends.append(stdout)
             os.set_blocking(child.stdout, False)
         if stderr == CAPTURE:
             child.stderr, stderr = os.pipe()
-            theirs.append(stderr)
+            child_ends.append(stderr)
             os.set_blocking(child.stderr, False)
         options: dict[str, Any] = {
             "stdin": null_device() if stdin == DISCARD else stdin,
@@ -126,7 +126,7 @@ def launch(
             "start_new_session": config.detach,
             "process_group": None if config.detach else 0,
         }
-        passed = [_socket_pair(child, theirs) for _ in config.custom_streams]
+        passed = [_socket_pair(child, child_ends) for _ in config.custom_streams]
         passed += [_descriptor(channel) for channel in config.custom_channels]
         if passed or cgroups is not None or not dispositions.are_default():
             child.popen = _popen_by_stub(passed, argv, env, config.cwd, account, options, cgroups)
@@ -145,22 +145,22 @@ def launch(
         child.pidfd = os.pidfd_open(child.os_pid) if hasattr(os, "pidfd_open") else None
     except (OSError, ValueError, subprocess.SubprocessError) as error:
         if child.popen is not None:
-            # It runs, but we could not watch it.
+            # It is running, but can't be watched.
             os.killpg(child.popen.pid, signal.SIGKILL)
             child.popen.wait()
             if cgroups is not None:
                 cgroups.remove(child.popen.pid)
         close(child)
-        raise _why(error, argv[0], config) from None
+        raise _start_failed(error, argv[0], config) from None
     finally:
-        for fd in theirs:
+        for fd in child_ends:
             os.close(fd)
     return child
 
 
 @functools.cache
 def null_device() -> int:
-    """One descriptor of /dev/null for all processes; Popen would open it for each of them."""
+    """Return a descriptor of /dev/null, shared by all processes; Popen would open one for each."""
     return os.open(os.devnull, os.O_RDWR)
 
 
@@ -176,10 +176,10 @@ def close(child: Child) -> None:
             os.close(fds.pop())
 
 
-def _socket_pair(child: Child, theirs: list[int]) -> int:
+def _socket_pair(child: Child, child_ends: list[int]) -> int:
     ours, other = (end.detach() for end in socket.socketpair())
     child.streams.append(ours)
-    theirs.append(other)
+    child_ends.append(other)
     os.set_blocking(ours, False)
     child.stream_inputs.append(os.dup(ours))
     return other
@@ -198,10 +198,10 @@ def _popen_by_stub(
     options: Mapping[str, Any],
     cgroups: Cgroups | None,
 ) -> "subprocess.Popen[bytes]":
-    """Start a process that has `passed` as its descriptors 3, 4, ..., by way of gaffer.processes.exec_stub.
+    """Start a process through gaffer.processes.exec_stub, with `passed` as its descriptors 3, 4, and so on.
 
-    While the stub waits for its request, it is put into its control group and gets its limits. That takes the start of
-    an interpreter, some 10 ms. Raises like Popen.
+    While the stub waits for its request, it is moved into its control group and its limits are set. Starting the
+    interpreter takes about 10 ms. Raises like Popen.
     """
     request = {
         "programs": [os.fsencode(program) for program in _candidates(argv[0], env)],
@@ -214,7 +214,7 @@ def _popen_by_stub(
     ours, theirs = socket.socketpair()
     with ours:
         try:
-            # Out of the way of their final numbers, so that none is overwritten before it is moved.
+            # Above their final numbers, so that none is overwritten before it is moved.
             lowest = 3 + len(passed)
             for fd in (theirs.fileno(), *passed):
                 sources.append(fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, lowest))
@@ -229,16 +229,16 @@ def _popen_by_stub(
             if cgroups is not None:
                 cgroups.add(popen.pid)
             descriptors.restore_descriptors(popen.pid)
-            answer = _ask(ours, marshal.dumps({**request, "descriptors": sources[1:]}))
+            response = _request(ours, marshal.dumps({**request, "descriptors": sources[1:]}))
         except BaseException:
             _discard(popen, cgroups)
             raise
-    if answer == exec_stub.DONE:
+    if response == exec_stub.DONE:
         return popen
     _discard(popen, cgroups)
-    number, _, step = answer.rpartition(b"\n")[2].partition(b" ")
+    number, _, step = response.rpartition(b"\n")[2].partition(b" ")
     if not number.isdigit():
-        raise subprocess.SubprocessError(f"the launcher of {argv[0]!r} ended with {popen.returncode}")
+        raise subprocess.SubprocessError(f"the launcher of {argv[0]!r} exited with status {popen.returncode}")
     raise OSError(int(number), os.strerror(int(number)), cwd if step == b"cwd" else argv[0])
 
 
@@ -249,8 +249,8 @@ def _discard(popen: "subprocess.Popen[bytes]", cgroups: Cgroups | None) -> None:
         cgroups.remove(popen.pid)
 
 
-def _ask(peer: socket.socket, request: bytes) -> bytes:
-    """Send `request` and its end, return all that comes back; less when the peer breaks off."""
+def _request(peer: socket.socket, request: bytes) -> bytes:
+    """Send `request`, shut down, and return the response; a partial one if the peer resets the connection."""
     parts = []
     with contextlib.suppress(ConnectionError):
         peer.sendall(request)
@@ -261,7 +261,7 @@ def _ask(peer: socket.socket, request: bytes) -> bytes:
 
 
 def _candidates(program: str, env: Mapping[str, str]) -> list[str]:
-    """The paths where `program` may be, as execvp(3) tries them."""
+    """Return the paths to try for `program`, as execvp(3) does."""
     if os.path.dirname(program):
         return [program]
     return [os.path.join(folder, program) for folder in os.get_exec_path(env)]
@@ -285,20 +285,22 @@ def _account(config: ProcessConfig) -> _Account:
     else:
         groups = None
     if os.geteuid() != 0:
-        # Only root may switch; becoming who we are needs no call that only root may make.
+        # Only root may switch users; switching to our own needs no system call.
         if uid in (None, os.geteuid()) and gid in (None, os.getegid()):
             return _Account()
         name = config.uid if uid not in (None, os.geteuid()) else config.gid
-        raise StartFailed(f"only root may run a process as {name!r}", reason="not_permitted", path="$.uid")
+        raise StartFailed(f"only root can run a process as {name!r}", reason="not_permitted", path="$.uid")
     return _Account(uid, gid, groups)
 
 
-def _why(error: Exception, program: str, config: ProcessConfig) -> StartFailed:
-    """Turn what Popen raised into a reason."""
+def _start_failed(error: Exception, program: str, config: ProcessConfig) -> StartFailed:
+    """Convert an exception of Popen to StartFailed."""
     if not isinstance(error, OSError):
         return StartFailed(str(error), reason="start_failed")
     if config.cwd is not None and error.filename == config.cwd:
-        return StartFailed(f"can't enter {config.cwd!r}: {error.strerror}", reason="bad_cwd", path="$.cwd")
+        return StartFailed(
+            f"can't change directory to {config.cwd!r}: {error.strerror}", reason="bad_cwd", path="$.cwd"
+        )
     match error.errno:
         case errno.ENOENT | errno.ENOTDIR:
             found = os.path.exists(os.path.join(config.cwd or "", program)) if "/" in program else False
@@ -310,12 +312,14 @@ def _why(error: Exception, program: str, config: ProcessConfig) -> StartFailed:
         case errno.EACCES:
             return StartFailed(f"{program!r} is not executable", reason="not_executable", path="$.cmd")
         case errno.ENOEXEC:
-            return StartFailed(f"{program!r} is no program and has no #! line", reason="not_executable", path="$.cmd")
+            return StartFailed(
+                f"{program!r} is not a program and has no #! line", reason="not_executable", path="$.cmd"
+            )
         case errno.EAGAIN | errno.ENOMEM:
-            return StartFailed(f"the system starts no more processes: {error.strerror}", reason="process_limit")
+            return StartFailed(f"the system can't start more processes: {error.strerror}", reason="process_limit")
         case errno.EMFILE | errno.ENFILE:
-            return StartFailed(f"no descriptors are left: {error.strerror}", reason="no_descriptors")
+            return StartFailed(f"out of descriptors: {error.strerror}", reason="no_descriptors")
         case errno.EPERM:
-            return StartFailed(f"not allowed to start {program!r}: {error.strerror}", reason="not_permitted")
+            return StartFailed(f"not permitted to start {program!r}: {error.strerror}", reason="not_permitted")
         case _:
-            return StartFailed(f"{program!r} can't be started: {error.strerror}", reason="start_failed")
+            return StartFailed(f"can't start {program!r}: {error.strerror}", reason="start_failed")

@@ -1,7 +1,7 @@
-"""What the kernel counts of processes that it killed because memory ran out.
+"""The kernel's counters of processes that it killed because memory ran out.
 
-The counter `oom_kill` is in memory.events of a control group (version 2, with the memory controller), which includes
-the groups below it, in memory.oom_control (version 1), and in /proc/vmstat for the whole host.
+The counter `oom_kill` of a control group is in memory.events (version 2, with the memory controller; includes the
+groups below it) or memory.oom_control (version 1), that of the whole host in /proc/vmstat.
 """
 
 import re
@@ -12,25 +12,25 @@ from gaffer.processes import procfs
 HOST = Path("/proc/vmstat")
 
 _OOM_KILL = re.compile(rb"^oom_kill (\d+)$", re.MULTILINE)
-_LATELY = 1.0  # seconds
+_RECENT = 1.0  # seconds
 
 
 def parse_count(text: bytes) -> int | None:
-    """The value of the line `oom_kill N`; None when there is none."""
+    """Return the value of the line `oom_kill N`, or None."""
     found = _OOM_KILL.search(text)
     return int(found[1]) if found else None
 
 
 def read_count(path: Path) -> int | None:
-    """The counter in a file; None when it has none or can't be read."""
+    """Return the counter in a file, or None if it has none or can't be read."""
     text = procfs.read(str(path), several=True)
     return parse_count(text) if text is not None else None
 
 
 def own_counter(membership: str, root: Path = Path("/sys/fs/cgroup")) -> Path | None:
-    """The file that counts for our control group, of which `membership` is the text of /proc/self/cgroup.
+    """Return the file with the counter of our control group, or None if the memory controller is missing.
 
-    None where the memory controller is missing.
+    `membership` is the text of /proc/self/cgroup.
     """
     for line in membership.splitlines():
         _, controllers, group = line.split(":", 2)
@@ -43,7 +43,7 @@ def own_counter(membership: str, root: Path = Path("/sys/fs/cgroup")) -> Path | 
 
 
 class OomCounters:
-    """Detects that memory ran out: in our control group, whose counter is `own`, or at least somewhere on the host."""
+    """A detector of memory exhaustion, in our control group (whose counter is `own`) or anywhere on the host."""
 
     def __init__(self, own: Path | None, host: Path = HOST) -> None:
         self._here = _Counter(own)
@@ -51,25 +51,25 @@ class OomCounters:
 
     @classmethod
     def of_this_process(cls) -> "OomCounters":
-        """Those of our control group, as far as there are any."""
+        """Return the counters of our control group and host, as far as they exist."""
         try:
             return cls(own_counter(Path("/proc/self/cgroup").read_text()))
         except OSError:
             return cls(None)
 
     def was_short(self, now: float) -> bool | None:
-        """Whether the kernel killed a process of our group since the last call, or in the second before `now`.
+        """Return whether the kernel killed a process of our group since the last call, or in the second before `now`.
 
-        False when it killed none on the host; None when it killed some other process, or nothing counts.
+        False if it killed none on the host; None if it killed some other process, or there is no counter.
         """
-        # The host counts ours too, so that most often one file is enough.
+        # The host's counter includes ours, so one file is usually enough.
         if self._anywhere.grew(now) is False:
             return False
         return True if self._here.grew(now) else None
 
 
 class _Counter:
-    """A counter that grew lately, has not grown, or is unknown: several that are killed at once are seen in turn."""
+    """A counter. An increase counts for a second, since several processes killed at once are examined in turn."""
 
     def __init__(self, path: Path | None) -> None:
         self._path = path
@@ -84,4 +84,4 @@ class _Counter:
         if count > self._last:
             self._grew_at = now
         self._last = count
-        return now - self._grew_at <= _LATELY
+        return now - self._grew_at <= _RECENT

@@ -1,4 +1,4 @@
-"""What /proc tells of processes (proc_pid_stat(5)); None or nothing where a process is gone or /proc is missing."""
+"""Read /proc (proc_pid_stat(5)); results are None or empty if a process is gone or /proc is missing."""
 
 import errno
 import os
@@ -23,7 +23,7 @@ class Stat(NamedTuple):
 
 
 def is_readable() -> bool:
-    """Whether files of /proc can be opened now: false when descriptors ran out, and then all processes seem gone."""
+    """Return whether files of /proc can be opened; false if out of descriptors, when all processes seem gone."""
     try:
         os.close(os.open("/proc/self/stat", os.O_RDONLY))
     except OSError as error:
@@ -32,7 +32,7 @@ def is_readable() -> bool:
 
 
 def read_stat(pid: int) -> Stat | None:
-    """The state of process `pid`, or None when there is none."""
+    """Return the state of process `pid`, or None if it does not exist."""
     fields = _stat_fields(pid)
     if fields is None:
         return None
@@ -40,16 +40,16 @@ def read_stat(pid: int) -> Stat | None:
 
 
 def _stat_fields(pid: int) -> list[bytes] | None:
-    """The fields of /proc/PID/stat from the third, the state, to the 24th, the resident memory."""
+    """Return the fields of /proc/PID/stat from the third (the state) to the 24th (the resident memory)."""
     text = read(f"/proc/{pid}/stat")
     # The program's name is in parentheses and may contain any character.
     return text[text.rindex(b")") + 2 :].split(None, 22) if text else None
 
 
 def read(path: str, *, several: bool = False) -> bytes | None:
-    """The content of a file of /proc or /sys; None when it can't be read. A third of the time that `open` takes.
+    """Return the content of a file of /proc or /sys, or None if it can't be read. Three times as fast as `open`.
 
-    `several`: it has several records. Then a short read is not the last one: each returns as many as fit in a page.
+    `several`: it has several records. A short read is not the last one then: each returns as many as fit into a page.
     """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
@@ -61,14 +61,14 @@ def read(path: str, *, several: bool = False) -> bytes | None:
             part = os.read(descriptor, _CHUNK)
             text += part
         return text
-    except OSError:  # the process ended meanwhile
+    except OSError:  # the process has exited
         return None
     finally:
         os.close(descriptor)
 
 
 class Times(NamedTuple):
-    """What a process uses itself, and whose child it is.
+    """The resources that a process itself uses, and its parent.
 
     `cpu` (user and system) and `start_time` (since boot) are in clock ticks, `resident` in pages, `virtual` in bytes.
     """
@@ -83,7 +83,7 @@ class Times(NamedTuple):
 
 
 def read_times(pid: int) -> Times | None:
-    """What process `pid` uses, or None when there is none."""
+    """Return the resources that process `pid` uses, or None if it does not exist."""
     fields = _stat_fields(pid)
     if fields is None:
         return None
@@ -99,33 +99,33 @@ def read_times(pid: int) -> Times | None:
 
 
 def read_uid(pid: int) -> int | None:
-    """The real user id of process `pid`, or None when there is none."""
+    """Return the real uid of process `pid`, or None if it does not exist."""
     status = read(f"/proc/{pid}/status")
     found = re.search(rb"^Uid:\t(\d+)", status, re.MULTILINE) if status else None
     return int(found[1]) if found else None
 
 
 def read_cmdline(pid: int) -> str | None:
-    """The command line of process `pid`, arguments joined by blanks; None when there is no process.
+    """Return the command line of process `pid`, joined by spaces, or None if it does not exist.
 
-    Arguments are bytes; those that are not text have replacement characters.
+    Bytes that are not UTF-8 become replacement characters.
     """
     text = read(f"/proc/{pid}/cmdline")
     return text.rstrip(b"\0").replace(b"\0", b" ").decode(errors="replace") if text is not None else None
 
 
 def age(start_time: int) -> float:
-    """How many seconds ago `start_time` was, in clock ticks since boot."""
+    """Return how many seconds ago `start_time` was, which is in clock ticks since boot."""
     return max(0.0, time.clock_gettime(time.CLOCK_BOOTTIME) - start_time / os.sysconf("SC_CLK_TCK"))
 
 
 def clock_ticks() -> int:
-    """Now, as start times of processes are given: in clock ticks since boot."""
+    """Return the current time in clock ticks since boot, the unit of start times."""
     return int(time.clock_gettime(time.CLOCK_BOOTTIME) * os.sysconf("SC_CLK_TCK"))
 
 
 def owner(pid: int) -> int | None:
-    """The effective uid of process `pid`, or None when there is none."""
+    """Return the effective uid of process `pid`, or None if it does not exist."""
     try:
         return os.stat(f"/proc/{pid}").st_uid
     except OSError:
@@ -133,7 +133,7 @@ def owner(pid: int) -> int | None:
 
 
 def read_environ(pid: int) -> dict[str, str] | None:
-    """The environment that process `pid` was started with; None when it has none any more or may not be read."""
+    """Return the environment that process `pid` was started with, or None if it is gone or not readable."""
     try:
         with open(f"/proc/{pid}/environ", "rb") as file:
             text = file.read().decode(errors="replace")
@@ -144,7 +144,7 @@ def read_environ(pid: int) -> dict[str, str] | None:
 
 
 def all_pids() -> Iterator[int]:
-    """Every process there is."""
+    """Yield the pid of every process."""
     try:
         names = os.listdir("/proc")
     except OSError:
@@ -155,7 +155,7 @@ def all_pids() -> Iterator[int]:
 
 
 def children(pid: int | None = None) -> set[int]:
-    """The children of process `pid`, by default of this one, zombies and adopted ones included."""
+    """Return the children of process `pid`, by default of this one, including zombies and adopted ones."""
     found: set[int] = set()
     folder = f"/proc/{pid or 'self'}/task"
     try:
@@ -169,7 +169,7 @@ def children(pid: int | None = None) -> set[int]:
 
 @cache
 def boot_id() -> str:
-    """The identity of this boot of the kernel; empty where there is none."""
+    """Return the kernel's id of this boot, or an empty string."""
     try:
         with open("/proc/sys/kernel/random/boot_id") as file:
             return file.read().strip()

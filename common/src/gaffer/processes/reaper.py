@@ -1,12 +1,12 @@
-"""Signals process trees until nothing is left of them, and reaps adopted zombies.
+"""Signal process trees until they are gone, and reap adopted zombies.
 
-When the daemon is a child subreaper (prctl(2) PR_SET_CHILD_SUBREAPER), descendants that lost their parent become its
-children. They are identified by their process group, by their control group where there is one, or by the cookie
-`GAFFER_PROCESS` in their environment. A descendant that is in another group, session and environment, where no control
-group holds it, can't be found once it has lost its parent.
+If the daemon is a child subreaper (prctl(2) PR_SET_CHILD_SUBREAPER), orphaned descendants become its children. They are
+identified by their process group, by their control group if any, or by the cookie `GAFFER_PROCESS` in their
+environment. A descendant that has changed its group, session and environment and is in no control group can't be found
+once it is orphaned.
 
-A tree grows while it is signalled. So a signal is an order that stays: each scan of the children gives it to members
-that have not got it yet, until the tree is empty.
+A tree may grow while it is signalled. So a signal is a standing order: each scan of the children delivers it to members
+that have not received it yet, until the tree is empty.
 """
 
 import asyncio
@@ -32,16 +32,16 @@ from gaffer.processes.oom import OomCounters
 log = logging.getLogger("gaffer.processes.reaper")
 
 COOKIE = "GAFFER_PROCESS"
-DETACHED = ":detached"  # how the cookie of a detached process ends, so that it is known for one without its record
+DETACHED = ":detached"  # suffix of a detached process's cookie, which identifies it even without its record
 
 _PR_SET_CHILD_SUBREAPER, _PR_GET_CHILD_SUBREAPER = 36, 37
-_SLICE = 0.01  # seconds after which a scan lets the loop turn
+_SLICE = 0.01  # seconds after which a scan yields to the loop
 _SHARE = 4  # a scan for SIGCHLD waits this many times as long as the last one took
 _SWEEP_INTERVAL = 1.0  # seconds between scans where SIGCHLD can't be caught
 _FIRST_LOOK, _LAST_LOOK = 0.01, 0.25  # seconds between two scans while trees are ending
 _KILL_TIMEOUT = 10.0  # seconds after SIGKILL until a tree is reported as stuck
-_FORK_TIMEOUT = 10.0  # seconds that a zombie waits for its parent where os.fork here may have made it
-_LISTINGS = 8  # of the children in one scan, at most
+_FORK_TIMEOUT = 10.0  # seconds that a zombie which os.fork may have created waits for its parent
+_LISTINGS = 8  # maximum listings of the children in one scan
 
 
 class Leader(Protocol):
@@ -52,20 +52,20 @@ class Leader(Protocol):
 
     @property
     def pins_group(self) -> bool:
-        """Whether no other process group can have its OS pid as id now."""
+        """Whether its OS pid can't be the id of another process group."""
 
     def refused(self, message: str, *, final: bool) -> None:
-        """Members of the tree can't be signalled, or outlive SIGKILL; after a final one nothing more is tried."""
+        """Handle members that can't be signalled, or survive SIGKILL; if `final`, nothing more will be tried."""
 
 
 @dataclass(slots=True, eq=False)
 class _Tree:
     leader: Leader
-    order: int = 0  # the signal that all members are to get
-    ordered: int = 0  # when it was given, in clock ticks since boot
+    order: int = 0  # the signal for all members
+    ordered: int = 0  # the time of the order, in clock ticks since boot
     kill_began: float | None = None
     delivered: set[tuple[int, int]] = field(default_factory=set)  # members outside the group, by pid and start time
-    killed: dict[int, int] = field(default_factory=dict)  # start times of descendants that got SIGKILL, by pid
+    killed: dict[int, int] = field(default_factory=dict)  # start times of descendants sent SIGKILL, by pid
     denied: set[int] = field(default_factory=set)  # members that we may not signal
     alive: set[int] = field(default_factory=set)  # members that the current scan found
     reported: bool = False
@@ -78,17 +78,17 @@ class _Adopted(NamedTuple):
 
 
 class _Doubt(NamedTuple):
-    """A zombie that may be an orphan or the child of somebody here; it is looked at again at the time `due`."""
+    """A zombie that may be an orphan or the child of other code in this process; examined again at `due`."""
 
     start_time: int
     due: float
 
 
 class Reaper:
-    """Watches the trees of leaders until nothing is left of them.
+    """A watcher of process trees until they are gone.
 
-    With `subreaper` it makes this process adopt orphans, process-wide, and reaps the zombies among them. It spares the
-    children that a subprocess.Popen object waits for, except objects made before gc.freeze(), which hides them.
+    With `subreaper` it makes this process adopt orphans, process-wide, and reaps zombies among them. It leaves alone
+    children that a subprocess.Popen object waits for, except objects created before gc.freeze(), which hides them.
     """
 
     def __init__(
@@ -99,15 +99,15 @@ class Reaper:
         self.cgroups = cgroups
         self.doubt_timeout = 0.5  # seconds that a zombie of doubtful origin waits for its parent
         self._trees: dict[int, _Tree] = {}  # by the leader's OS pid, until it is reaped
-        self._ending: dict[int, _Tree] = {}  # those that got an order, or whose leader has ended
+        self._ending: dict[int, _Tree] = {}  # trees with an order, or whose leader has exited
         self._cookies: dict[str, _Tree] = {}
         self._adopted: dict[int, _Adopted] = {}
         self._doubtful: dict[int, _Doubt] = {}
         self._scan: Generator[None] | None = None
-        self._again = False  # another scan is to follow the current one at once
-        self._child_again = False  # ... or for SIGCHLD
+        self._again = False  # another scan must follow the current one at once
+        self._child_again = False  # another scan must follow because of SIGCHLD
         self._timer: asyncio.Handle | None = None
-        self._due = 0.0  # when it fires
+        self._due = 0.0  # the time of the timer
         self._delay = _FIRST_LOOK
         self._spent = 0.0  # seconds that the last scan took
         self._previous: Any = None
@@ -117,7 +117,7 @@ class Reaper:
         self._memory = OomCounters.of_this_process()
 
     def start(self) -> None:
-        """Become a subreaper and listen for SIGCHLD, when asked for; call it on the loop."""
+        """Become a subreaper and handle SIGCHLD, if so configured; call it on the loop."""
         if self.cgroups is not None:
             self.cgroups.clean()
         if not self.subreaper:
@@ -125,7 +125,7 @@ class Reaper:
         try:
             self._was_subreaper = _set_subreaper(True)
         except OSError as error:
-            log.warning("orphans can't be adopted: %s", error.strerror)
+            log.warning("can't adopt orphans: %s", error.strerror)
             self.subreaper = False
             return
         forks.watch()
@@ -146,18 +146,18 @@ class Reaper:
                 pass
             _set_subreaper(self._was_subreaper)
         if self._previous is not None and threading.current_thread() is threading.main_thread():
-            # Stopped in another thread the handler stays, calling the one before it.
+            # If stopped in another thread, the handler stays and calls the previous one.
             signal.signal(signal.SIGCHLD, self._previous)
             self._previous = None
 
     def add(self, leader: Leader) -> None:
-        """A leader was started."""
+        """Add a leader that was started."""
         tree = self._trees[leader.os_pid] = _Tree(leader)
         if leader.cookie:
             self._cookies[leader.cookie] = tree
 
     def remove(self, leader: Leader) -> None:
-        """The leader is about to be reaped, or left alone."""
+        """Remove a leader that is about to be reaped or released."""
         if self._trees.pop(leader.os_pid, None) is not None:
             self._ending.pop(leader.os_pid, None)
             self._cookies.pop(leader.cookie, None)
@@ -165,13 +165,13 @@ class Reaper:
                 self.cgroups.remove(leader.os_pid)
 
     def watch(self, leader: Leader, gone: Callable[[], None], *, alone: bool = False) -> None:
-        """Call `gone()` in a later turn of the loop, once nothing is left of the tree of `leader`, which has ended.
+        """Call `gone()` in a later iteration of the loop, once the tree of `leader`, which has exited, is gone.
 
-        `alone` leaves the tree out of account.
+        `alone` ignores the rest of the tree.
         """
         if alone:
             self.loop.call_soon(gone)
-            self._scan_in(0.0)  # learns the cookies of those that were adopted just now
+            self._scan_in(0.0)  # records the cookies of newly adopted processes
             return
         tree = self._ending[leader.os_pid] = self._trees[leader.os_pid]
         tree.gone = gone
@@ -179,9 +179,9 @@ class Reaper:
         self._scan_in(0.0)
 
     def signal(self, leader: Leader, signum: int) -> None:
-        """Send `signum` to all members of the tree of `leader`, also to those that are found later.
+        """Send `signum` to all members of the tree of `leader`, including those found later.
 
-        Its group and control group get it at once; SIGKILL goes to all living descendants of the leader.
+        It is sent to the process group at once; SIGKILL also to the control group and all descendants of the leader.
         """
         tree = self._ending[leader.os_pid] = self._trees[leader.os_pid]
         tree.order, tree.ordered = signum, procfs.clock_ticks()
@@ -197,7 +197,7 @@ class Reaper:
             try:
                 os.killpg(leader.os_pid, signum)
                 if signum != signal.SIGKILL:
-                    os.killpg(leader.os_pid, signal.SIGCONT)  # a stopped process handles nothing else
+                    os.killpg(leader.os_pid, signal.SIGCONT)  # a stopped process handles no other signal
             except ProcessLookupError:
                 pass
             except PermissionError:
@@ -206,9 +206,9 @@ class Reaper:
         self._scan_in(0.0)
 
     def ran_out_of_memory(self, leader: Leader) -> bool | None:
-        """Whether `leader`, which somebody else's SIGKILL ended, was killed because memory ran out.
+        """Return whether `leader`, killed by a SIGKILL that we did not send, was killed because memory ran out.
 
-        None when it may have been.
+        None if that is possible but not certain.
         """
         if self.cgroups is not None and self.cgroups.oom_kills(leader.os_pid):
             return True
@@ -217,7 +217,7 @@ class Reaper:
     # Scans
 
     def _scan_in(self, delay: float) -> None:
-        """Scan after `delay` seconds at the latest."""
+        """Schedule a scan within `delay` seconds."""
         if self.loop.is_closed():
             return
         if self._scan is not None:
@@ -254,7 +254,7 @@ class Reaper:
         self._timer = self.loop.call_soon(self._continue_scan)
 
     def _scan_again(self) -> None:
-        """Decide when the next scan is due."""
+        """Schedule the next scan."""
         if self._again:
             self._scan_in(0.0)
         if self._child_again:
@@ -271,13 +271,13 @@ class Reaper:
             self._scan_in(_SWEEP_INTERVAL)
 
     def _scanning(self) -> Generator[None]:
-        """Look at every process that may belong to a tree: deliver orders, reap orphans, find the empty trees.
+        """Examine every process that may belong to a tree: deliver orders, reap orphans, find empty trees.
 
-        Yields where the loop may turn.
+        Yields where the loop may run.
         """
         readable = procfs.is_readable()
         ended = [tree for tree in self._ending.values() if tree.gone is not None]
-        members: dict[int, _Tree] = {}  # those that are known, whoever their parent is
+        members: dict[int, _Tree] = {}  # known members, whatever their parent
         for tree in self._ending.values():
             tree.alive.clear()
             if tree.killed:
@@ -289,7 +289,7 @@ class Reaper:
                 members[pid] = tree
         # The descendants of a leader that an earlier daemon started are not our children.
         foreign = any(not tree.leader.pins_group for tree in ended)
-        # What a member forks while we look is there at the next listing, or its parent was found alive.
+        # A process forked during a scan shows up in the next listing, unless its parent was found alive.
         seen: set[int] = set()
         for listing in range(_LISTINGS + 1):
             fresh = self._candidates(ended, foreign=foreign) - seen
@@ -315,11 +315,11 @@ class Reaper:
         self._report_stuck()
 
     def _candidates(self, ended: list[_Tree], *, foreign: bool) -> set[int]:
-        # All that live below a leader have an ancestor among our children once the leader is gone, if we adopt
-        # orphans; otherwise orphans went to init and every process must be looked at.
+        # If we adopt orphans, all descendants of a gone leader have an ancestor among our children; otherwise orphans
+        # went to init, and every process must be examined.
         everywhere = bool(ended) and (foreign or not self.subreaper)
         pids = set(procfs.all_pids()) if everywhere else procfs.children() if self.subreaper else set()
-        if not ended:  # else nothing is left out: a number may have a new owner
+        if not ended:  # otherwise include all: a pid may have been reused
             now = self.loop.time()
             pids -= {pid for pid, doubt in self._doubtful.items() if doubt.due > now}
         return pids - self._trees.keys()
@@ -357,15 +357,15 @@ class Reaper:
             tree.leader.refused(_denied_message([stat.pid]), final=False)
 
     def _kill_with_descendants(self, tree: _Tree, root: procfs.Stat | None) -> None:
-        """Kill a process and all below it, however they call themselves.
+        """Kill a process and all its descendants, whatever their group and environment.
 
-        Each is stopped before its children are listed: it forks no more.
+        Each is stopped before its children are listed, so that it can't fork.
         """
         todo = [root] if root is not None else []
         while todo:
             stat = todo.pop()
             tree.killed[stat.pid] = stat.start_time
-            # Remembered until it is gone: its zombie may be the first that we adopt of it.
+            # Remembered until it is gone: it may be a zombie by the time we adopt it.
             self._adopted[stat.pid] = _Adopted(stat.start_time, tree.leader.cookie)
             allowed = _signal_verified(stat, signal.SIGSTOP)
             todo += [
@@ -387,7 +387,7 @@ class Reaper:
             elif left and self.loop.time() - tree.kill_began > _KILL_TIMEOUT:
                 tree.reported = True
                 pids = ", ".join(map(str, sorted(left)))
-                tree.leader.refused(f"SIGKILL does not end {pids}: waiting for a device or file system?", final=True)
+                tree.leader.refused(f"{pids} survived SIGKILL: waiting for a device or file system?", final=True)
 
     def _cookie(self, stat: procfs.Stat) -> str | None:
         known = self._adopted.get(stat.pid)
@@ -410,13 +410,13 @@ class Reaper:
     def _on_child(self) -> None:
         self._child_due = False
         if self._scan is None:
-            # Not at once after a long scan: while thousands end, others want the loop as well.
+            # Not at once after a long scan: while thousands exit, other callbacks need the loop too.
             self._scan_in(_SHARE * self._spent)
         else:
             self._child_again = True
 
     def _bury(self, zombie: procfs.Stat) -> None:
-        """Reap a zombie that was adopted; the children of others, a plugin's subprocess say, are left to them."""
+        """Reap a zombie that was adopted, but not the children of other code, such as a plugin's subprocess."""
         if self._was_adopted(zombie):
             self._reap(zombie.pid)
         elif zombie.pgrp != os.getpgrp():
@@ -430,18 +430,18 @@ class Reaper:
             return True
         known = self._adopted.get(zombie.pid)
         if known is not None and known.start_time == zombie.start_time:
-            # One that is our own child has our cookie, if we are a process of another Gaffer.
+            # Our own children have our cookie if another Gaffer started us.
             return known.cookie not in (None, os.environ.get(COOKIE))
-        # A child we forked is in our session or leads its own; a member of another one came from elsewhere.
+        # A child that we forked is in our session or leads its own; others were adopted.
         return zombie.session not in (os.getsid(0), zombie.pid)
 
     def _settle_doubts(self) -> Generator[None]:
-        """Reap the zombies that have waited long enough and that no Popen is going to wait for."""
+        """Reap zombies that have waited long enough and that no Popen object will wait for."""
         now = self.loop.time()
         due = {
             pid: doubt
             for pid, doubt in self._doubtful.items()
-            # There is no later scan to reap them.
+            # Once stopped, no later scan will reap them.
             if doubt.due <= now or not (self._active or forks.may_have_made(doubt.start_time))
         }
         held = _held() if due else set()
@@ -464,7 +464,7 @@ class Reaper:
 
 
 def _living(start_times: dict[int, int]) -> dict[int, int]:
-    """Those of the processes, given by pid with their start times, that live."""
+    """Return those of `start_times`, by pid, whose process is still alive."""
     stats = {pid: procfs.read_stat(pid) for pid in start_times}
     return {
         pid: stat.start_time
@@ -474,15 +474,15 @@ def _living(start_times: dict[int, int]) -> dict[int, int]:
 
 
 def _held() -> set[int]:
-    """The processes that some Popen object is going to wait for; takes some milliseconds.
+    """Return the processes that some Popen object will wait for; takes a few milliseconds.
 
-    An object made before gc.freeze() is not found.
+    Objects created before gc.freeze() are not found.
     """
     return {item.pid for item in gc.get_objects() if isinstance(item, subprocess.Popen) and item.returncode is None}
 
 
 def _set_subreaper(on: bool) -> bool:
-    """Make this process adopt orphaned descendants, or not; returns whether it did before. Raises OSError."""
+    """Make this process adopt orphaned descendants, or not; return whether it did before. Raises OSError."""
     libc = ctypes.CDLL(None, use_errno=True)
     before = ctypes.c_int()
     libc.prctl(_PR_GET_CHILD_SUBREAPER, ctypes.byref(before), 0, 0, 0)
@@ -492,12 +492,12 @@ def _set_subreaper(on: bool) -> bool:
 
 
 def _signal_verified(seen: procfs.Stat, *signums: int) -> bool:
-    """Signal the process that was `seen`, unless its number belongs to another one by now; False when not permitted."""
+    """Signal the process that was `seen`, unless its pid was reused; return False if not permitted."""
     try:
         pidfd = os.pidfd_open(seen.pid)
     except OSError as error:
         if error.errno not in (errno.ESRCH, errno.EINVAL):
-            log.warning("process %d can't be signalled: %s", seen.pid, error.strerror)
+            log.warning("can't signal process %d: %s", seen.pid, error.strerror)
         return True
     try:
         stat = procfs.read_stat(seen.pid)

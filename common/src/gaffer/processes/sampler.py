@@ -1,4 +1,4 @@
-"""Tells listeners the stats of running processes, ten times a second as long as there are listeners (STAT rows)."""
+"""Send the stats of running processes to listeners, ten times a second while there are any."""
 
 import asyncio
 import logging
@@ -12,25 +12,25 @@ from gaffer.processes import stats
 
 log = logging.getLogger("gaffer.processes.sampler")
 
-REFRESH = 0.1  # seconds from one round to the next
-SLICE = 0.005  # seconds of a round after which the loop gets its turn
+REFRESH = 0.1  # seconds between the starts of two rounds
+SLICE = 0.005  # seconds after which a round yields to the loop
 EVENT = "STATS"
 
-Target = int | JobName  # a process by its internal id, or all processes of a job
+Target = int | JobName  # a process by its pid (Gaffer's), or all processes of a job
 StatListener = Callable[[str, dict[str, Any]], Any]
 Ended = Callable[[], Any]
 
 
 class Watched(stats.Watchable, Protocol):
-    """A process and the job it is of."""
+    """A process and its job."""
 
     job: JobName
 
 
 class Sampler:
-    """Measures those of the `running` processes that somebody listens to, in rounds. Any thread may subscribe.
+    """A sampler that measures those of the `running` processes that have listeners, in rounds.
 
-    A process that ends is measured no more; a job's listeners get the processes it starts later.
+    Any thread may subscribe. A job's listeners also get the processes that it starts later.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, running: Mapping[int, Watched]) -> None:
@@ -46,7 +46,8 @@ class Sampler:
     def monitor(self, target: Target, listener: StatListener, ended: Ended = lambda: None) -> None:
         """Call `listener("STATS", stats)` on the loop for each process of `target` in every round.
 
-        `ended()` is called on the loop when there will be no more: the process has ended, or the job was unloaded.
+        `ended()` is called on the loop once no more will follow, because the process has exited or the job was
+        unloaded.
         """
         with self._lock:
             self._listeners.setdefault(target, {}).setdefault(listener, ended)
@@ -55,7 +56,7 @@ class Sampler:
                 self._loop.call_soon_threadsafe(self._begin)
 
     def unmonitor(self, target: Target, listener: StatListener) -> None:
-        """Undo `monitor`; unknown ones are ignored."""
+        """Undo `monitor`; unknown listeners are ignored."""
         with self._lock:
             listeners = self._listeners.get(target, {})
             listeners.pop(listener, None)
@@ -64,7 +65,7 @@ class Sampler:
 
     @property
     def listeners(self) -> int:
-        """How many listen; as long as there are none, nothing is measured."""
+        """The number of listeners; without any, nothing is measured."""
         with self._lock:
             return sum(map(len, self._listeners.values()))
 
@@ -94,13 +95,13 @@ class Sampler:
         return process is not None and process.active
 
     def _go_on(self) -> None:
-        turn_ends = time.monotonic() + SLICE
+        slice_end = time.monotonic() + SLICE
         for _ in self._round:
-            if time.monotonic() >= turn_ends:
+            if time.monotonic() >= slice_end:
                 self._loop.call_soon(self._go_on)
                 return
         spent = time.monotonic() - self._began
-        # A round that takes long leaves as much time to everything else.
+        # A long round is followed by an equally long pause.
         self._loop.call_later(max(REFRESH - spent, spent), self._begin)
 
     def _measure(self, processes: list[Watched]) -> Iterator[None]:
@@ -117,7 +118,7 @@ class Sampler:
     def _emit(self, process: Watched, message: dict[str, Any]) -> None:
         for target in (process.pid, process.job):
             for listener in tuple(self._listeners.get(target, ())):
-                # Listeners are foreign code: one that raises must not keep the stats from the others.
+                # Listeners are foreign code: an exception in one must not prevent delivery to the others.
                 try:
                     listener(EVENT, message)
                 except Exception:

@@ -1,6 +1,6 @@
-"""Memory, CPU time and the like of OS processes and their descendants (STAT rows).
+"""Resource usage of OS processes and their descendants.
 
-Read from /proc, or through psutil where there is none; psutil is imported where it is used, for it takes a megabyte.
+Read from /proc, or through psutil on systems without it. Importing psutil takes a megabyte, so it is done on first use.
 """
 
 import functools
@@ -23,29 +23,29 @@ _MOST_IDENTITIES = 4096
 
 
 class Usage(NamedTuple):
-    """What a process uses itself: CPU time in seconds, resident memory in bytes."""
+    """The resources that a process itself uses: CPU time in seconds, resident memory in bytes."""
 
     cpu_seconds: float
     resident_bytes: int
 
 
 class Watchable(Protocol):
-    """A process of a manager, as far as its stats go: `pid` is the internal id."""
+    """A process of a manager: `pid` is Gaffer's, `os_pid` the system's."""
 
     pid: int
     os_pid: int
 
     @property
     def active(self) -> bool:
-        """Whether it runs."""
+        """Whether it is running."""
 
 
 def get_process_stats(process: "int | psutil.Process | None" = None, interval: float = 0) -> dict[str, Any]:
-    """The stat dict of a process, given by OS pid, of this one without; every value it may not see is `"N/A"`.
+    """Return the stats of a process, by OS pid, by default of this one; inaccessible values are `"N/A"`.
 
-    `mem_info1` and `mem_info2` are resident and virtual size for people, `cpu` and `mem` percentages, `ctime` the CPU
-    time as minutes:seconds.hundredths, `children` the same dict for each descendant. `cpu` is measured over `interval`
-    seconds, which this call then takes, or since the process began when that is 0.
+    `mem_info1` and `mem_info2` are the resident and virtual size in human-readable form, `cpu` and `mem` percentages,
+    `ctime` the CPU time as minutes:seconds.hundredths, `children` a list of the same for each descendant. `cpu` is
+    measured over `interval` seconds, which this call then takes, or since the start of the process if that is 0.
     """
     pid = os.getpid() if process is None else process if isinstance(process, int) else process.pid
     gauges = Gauges()
@@ -57,12 +57,12 @@ def get_process_stats(process: "int | psutil.Process | None" = None, interval: f
 
 
 def stats_of(processes: Iterable[Watchable]) -> list[dict[str, Any]]:
-    """The stat dict of each process with its `pid` and `os_pid`; the values are `"N/A"` where it has ended."""
+    """Return the stats of each process with its `pid` and `os_pid`; the values are `"N/A"` if it has exited."""
     return finish(measuring(processes))
 
 
 def measuring(processes: Iterable[Watchable]) -> Generator[None, None, list[dict[str, Any]]]:
-    """Does and returns what `stats_of` does, in steps between which the caller may do something else."""
+    """Do the same as `stats_of`, as a generator that yields after each step."""
     gauges = Gauges()
     yield from gauges.look()
     found = []
@@ -74,26 +74,26 @@ def measuring(processes: Iterable[Watchable]) -> Generator[None, None, list[dict
 
 
 def labelled(process: Watchable, stats: dict[str, Any]) -> dict[str, Any]:
-    """`stats` with the two ids of the process they are of."""
+    """Return `stats` with both ids of their process."""
     return {**stats, "pid": process.pid, "os_pid": process.os_pid}
 
 
 def nothing() -> dict[str, Any]:
-    """The stat dict of a process that is gone."""
+    """Return the stats of a process that is gone."""
     return {**dict.fromkeys(_KEYS, "N/A"), "children": []}
 
 
 class Gauges:
-    """Measures processes again and again: first `look`, then `measure` each. Not thread-safe.
+    """Repeated measurements of processes: first `look`, then `measure` each. Not thread-safe.
 
-    `cpu` is the share since the process was measured last, at first since it began. Both methods are generators that
-    stop after each process they look at, so that the caller may do something else in between.
+    `cpu` is the share since the process was last measured, or since its start the first time. Both methods are
+    generators that yield after each process.
     """
 
     def __init__(self) -> None:
         self._found: dict[int, Reading] = {}
         self._children: dict[int, list[int]] = {}
-        # What `measure` has counted before: the process' birth, its CPU seconds then, and when that was.
+        # At the last measurement: the start of the process, its CPU seconds, and the time of measurement.
         self._counted: dict[int, tuple[float, float, float]] = {}
 
     def measure_all(self, os_pids: Iterable[int | None]) -> list[dict[str, Any] | None]:
@@ -102,7 +102,7 @@ class Gauges:
         return [None if pid is None else finish(self.measure(pid)) for pid in os_pids]
 
     def look(self) -> Iterator[None]:
-        """Read what there is of every process, and find out who started whom."""
+        """Read the usage and the parent of every process."""
         found: dict[int, Reading] = {}
         children: dict[int, list[int]] = {}
         for reading in _everyone():
@@ -115,7 +115,7 @@ class Gauges:
         }
 
     def measure(self, os_pid: int) -> Generator[None, None, dict[str, Any] | None]:
-        """Return the stats of a process that `look` has found and of its descendants, None when it is gone."""
+        """Return the stats of a process that `look` found, and of its descendants; None if it is gone."""
         found = self._describe(os_pid)
         if found is not None:
             for descendant in self._descendants(os_pid):
@@ -127,8 +127,8 @@ class Gauges:
 
     def _descendants(self, os_pid: int) -> list[int]:
         found = [os_pid]
-        for parent in found:  # grows meanwhile
-            # Ids that were used again during the look might make a process its own ancestor.
+        for parent in found:  # grows in the loop
+            # Pids reused during `look` might make a process its own ancestor.
             found += [child for child in self._children.get(parent, ()) if child != os_pid]
         return found[1:]
 
@@ -156,9 +156,9 @@ class Gauges:
 
 
 class Reading(NamedTuple):
-    """What a process used at one time: seconds and bytes; None is what we may not see.
+    """A reading of the resources of a process, in seconds and bytes; None if not accessible.
 
-    `birth` and `at`, when it was read, are seconds on our clock.
+    `birth` and `at`, the time of the reading, are seconds on the same clock.
     """
 
     os_pid: int
@@ -172,20 +172,20 @@ class Reading(NamedTuple):
 
 
 class Identity(NamedTuple):
-    """Whose a process is and its command line; "N/A" where we may not see it."""
+    """The user and command line of a process; "N/A" if not accessible."""
 
     username: str
     cmdline: str
 
 
 class _Identities:
-    """Identities, read at most once a second for each process: they rarely change, and cost most of the reading."""
+    """A cache of identities, each read at most once a second: they rarely change, and are expensive to read."""
 
     def __init__(self) -> None:
         self._known: dict[int, tuple[float, float, Identity]] = {}
 
     def of(self, reading: Reading) -> Identity | None:
-        """The identity of a process, None when it is gone."""
+        """Return the identity of a process, or None if it is gone."""
         birth, at, identity = self._known.get(reading.os_pid, (None, 0.0, None))
         if birth == reading.birth and reading.at - at < _IDENTITY_KEPT:
             return identity
@@ -202,7 +202,7 @@ _identities = _Identities()
 
 
 def finish(generator: Generator[None, None, T] | Iterator[None]) -> T:
-    """Take all steps of a generator at once and return its result."""
+    """Run a generator to its end and return its result."""
     while True:
         try:
             next(generator)
@@ -222,12 +222,12 @@ if hasattr(time, "CLOCK_BOOTTIME") and any(procfs.all_pids()):
     _PAGE = os.sysconf("SC_PAGE_SIZE")
 
     def usage(os_pid: int) -> Usage | None:
-        """What a process uses, without its descendants; None when it is gone. One read, which psutil does slower."""
+        """Return the usage of a process without its descendants; None if it is gone. Faster than psutil."""
         times = procfs.read_times(os_pid)
         return Usage(times.cpu / _TICKS, times.resident * _PAGE) if times is not None else None
 
     def _everyone() -> Iterator[Reading]:
-        """Every process that is not a zombie; one read each, which psutil does slower."""
+        """Yield a reading of every process that is not a zombie. Faster than psutil."""
         for pid in procfs.all_pids():
             times = procfs.read_times(pid)
             if times is not None and times.state not in "ZX":
@@ -252,7 +252,7 @@ if hasattr(time, "CLOCK_BOOTTIME") and any(procfs.all_pids()):
 else:
 
     def usage(os_pid: int) -> Usage | None:
-        """What a process uses, without its descendants; None when it is gone."""
+        """Return the usage of a process without its descendants; None if it is gone."""
         import psutil
 
         try:
@@ -290,14 +290,14 @@ else:
 
 
 def format_ctime(seconds: float) -> str:
-    """CPU time as `minutes:seconds.hundredths` (STAT-09)."""
+    """Return CPU time as `minutes:seconds.hundredths`."""
     minutes, rest = divmod(round(seconds * 100), 6000)
     return f"{minutes}:{rest // 100:02d}.{rest % 100:02d}"
 
 
 def bytes2human(n: int) -> str:
-    """A number of bytes in the largest unit of 1024 steps, cut to a whole number: `9K`, `12M`, `100B`."""
+    """Return a number of bytes in the largest fitting unit (powers of 1024), rounded down: `9K`, `12M`, `100B`."""
     if isinstance(n, bool) or not isinstance(n, int):
-        raise TypeError(f"a number of bytes is an int, not {type(n).__name__}")
+        raise TypeError(f"expected a number of bytes as int, got {type(n).__name__}")
     power = min((n.bit_length() - 1) // 10, 8) if n > 0 else 0
     return f"{n >> 10 * power}{'BKMGTPEZY'[power]}"

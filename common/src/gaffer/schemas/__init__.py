@@ -1,4 +1,4 @@
-"""The documents that cross a wire, as types: requests, responses, frames and messages of the lookup protocol. Pure.
+"""Types of all documents sent over the network: requests, responses, frames and lookup protocol messages. No I/O.
 
-Servers encode them, clients decode them, and the descriptions of the APIs are made from them.
+Servers encode them, clients decode them, and the OpenAPI documents are generated from them.
 """

@@ -1,4 +1,4 @@
-"""The shapes of what requests of the node's API carry and what it answers, where they are no more than that."""
+"""Schemas of simple request and response bodies of the node's API."""
 
 from typing import Annotated, Literal, TypedDict
 
@@ -9,46 +9,48 @@ from gaffer.schemas.common import Done
 
 
 class NodeWelcome(TypedDict):
-    """Who answers."""
+    """The name and version of the server."""
 
     welcome: Literal["gaffer"]
     version: str
 
 
 class VersionInfo(TypedDict):
-    """Which program answers."""
+    """The name and version of the program."""
 
     name: Literal["gaffer"]
     version: str
 
 
 class LookupdState(TypedDict):
-    """How a lookup server stands to the node."""
+    """The state of the node's connection to a lookup server."""
 
     address: str
     connected: bool
-    error: Annotated[str | None, Meta(description="Why it is not connected.")]
+    error: Annotated[str | None, Meta(description="The reason why it is not connected.")]
 
 
 class HealthInfo(TypedDict):
-    """How the node is."""
+    """Health of the node."""
 
-    status: Annotated[Literal["ok", "draining", "stopping"], Meta(description="`stopping`: it takes no more orders.")]
+    status: Annotated[
+        Literal["ok", "draining", "stopping"], Meta(description="`stopping`: it accepts no more commands.")
+    ]
     version: str
     uptime: Annotated[float, Meta(description="In seconds.")]
-    jobs: Annotated[int, Meta(description="How many there are.")]
-    processes: Annotated[int, Meta(description="How many are alive.")]
+    jobs: Annotated[int, Meta(description="Number of jobs.")]
+    processes: Annotated[int, Meta(description="Number of live processes.")]
     lookupds: list[LookupdState]
 
 
 class SessionList(TypedDict):
-    """Sessions."""
+    """A list of sessions."""
 
     sessions: list[str]
 
 
 class JobList(TypedDict):
-    """Qualified names of jobs."""
+    """A list of qualified job names."""
 
     jobs: list[str]
 
@@ -60,9 +62,9 @@ class SessionJobList(JobList):
 
 
 class ScaleBody(msgspec.Struct, forbid_unknown_fields=True):
-    """How many processes a job is to have."""
+    """A change to the number of processes of a job."""
 
-    scale: Annotated[int | str, Meta(description='How many more (an integer), or "+n", "-n", "=n".')]
+    scale: Annotated[int | str, Meta(description='The change as an integer, or "+n", "-n", "=n".')]
 
 
 class SignalBody(msgspec.Struct, forbid_unknown_fields=True):
@@ -72,28 +74,28 @@ class SignalBody(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class CommitBody(msgspec.Struct, forbid_unknown_fields=True):
-    """How a process that runs once differs from the others."""
+    """Options of a process that runs once."""
 
     graceful_timeout: (
-        Annotated[float, Meta(ge=0, description="How long it may take to end, in seconds; 0: as the job says.")] | None
+        Annotated[float, Meta(ge=0, description="Graceful timeout in seconds; 0: that of the job.")] | None
     ) = 0
-    env: Annotated[dict[str, str] | None, Meta(description="Added to the job's own.")] = None
+    env: Annotated[dict[str, str] | None, Meta(description="Variables that override the job's.")] = None
 
 
 class ProcessCount(TypedDict):
-    """How many processes are wanted of a job."""
+    """The number of processes that a job should have."""
 
     numprocesses: int
 
 
 class DoneProcessCount(Done):
-    """The order was taken; how many processes are wanted now."""
+    """An accepted command, with the number of processes that the job should have."""
 
     numprocesses: int
 
 
 class PidList(TypedDict):
-    """Processes."""
+    """A list of processes."""
 
     pids: list[int]
 
@@ -105,13 +107,13 @@ class DonePidList(Done):
 
 
 class NewPid(TypedDict):
-    """The process that is about to start."""
+    """The pid of a new process."""
 
     pid: int
 
 
 class DrainState(TypedDict):
-    """Whether the node is out of service, whether all has ended, and how many processes have not."""
+    """The drain state: whether the node is out of service, whether draining has finished, and the processes left."""
 
     draining: bool
     drained: bool
@@ -119,6 +121,6 @@ class DrainState(TypedDict):
 
 
 class EventMessage(TypedDict):
-    """An event. What else it tells depends on the event: `name`, `session`, `job`, `pid`, `os_pid`, `exit_code`..."""
+    """An event. Its other fields depend on the event: `name`, `session`, `job`, `pid`, `os_pid`, `exit_code`..."""
 
     event: str

@@ -1,4 +1,4 @@
-"""Documents, and parts of documents, of both nodes and lookups."""
+"""Schemas shared by nodes and lookup servers."""
 
 from typing import Annotated, Final, Literal, TypeAlias, TypedDict, TypeVar
 
@@ -6,19 +6,19 @@ T = TypeVar("T")
 
 LATER: Final = "later than 0.5"
 Later: TypeAlias = Annotated[T, LATER]
-"""A field that this version always sends and older ones may leave out: clients must not need it."""
+"""A field that this version always sends, but older ones may omit: clients must not require it."""
 
 ProcessState = Literal["starting", "ready", "draining"]
 
 
 class Done(TypedDict):
-    """The order was taken."""
+    """An accepted command."""
 
     ok: Literal[True]
 
 
 class EndpointInfo(TypedDict):
-    """Where an instance can be reached."""
+    """An address at which an instance can be reached."""
 
     name: str
     address: str

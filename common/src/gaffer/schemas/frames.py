@@ -1,7 +1,7 @@
-"""Frames of version 1, in which the channel of a process speaks over a websocket (STR-31): `V1 TYPE ID` NUL BODY.
+"""Version 1 frames, the protocol of a process's websocket: `V1 TYPE ID` NUL BODY.
 
-Both ends send `message`. The node answers each with a `response` or an `error` of the same id. What is no answer has an
-id of the node: the offset in the stream after a message, GENERAL for an error.
+Both ends send `message` frames. The node replies to each with a `response` or an `error` of the same id. Other frames
+have an id chosen by the node: for a message its end offset in the stream, for an error GENERAL.
 """
 
 import re
@@ -13,14 +13,14 @@ from gaffer.errors import BadRequest
 
 MESSAGE, RESPONSE, ERROR = TYPES = ("message", "response", "error")
 
-GENERAL = "gaffer_error"  # the id of an error that answers no message
+GENERAL = "gaffer_error"  # the id of an error that is not a reply
 OK = b"OK"  # the body of a response
 
 _HEAD = re.compile(rb"V1 (message|response|error) ([!-~]{1,128})", re.ASCII)
 
 
 class Frame(NamedTuple):
-    """`type` is one of TYPES; `id` is of 1 to 128 visible ASCII characters; `body` may hold any bytes, NUL too."""
+    """A frame: `type` is one of TYPES, `id` 1 to 128 visible ASCII characters, `body` any bytes, including NUL."""
 
     type: str
     id: str
@@ -28,23 +28,23 @@ class Frame(NamedTuple):
 
     @classmethod
     def decode(cls, data: bytes) -> Self:
-        """The frame in one message of a websocket; raises BadRequest."""
+        """Return the frame in a websocket message; raises BadRequest."""
         head, found, body = data.partition(b"\0")
         match = _HEAD.fullmatch(head)
         if match is None or not found:
-            raise BadRequest("the message is no frame", hint="send `V1 message ID`, a NUL byte, and the data")
+            raise BadRequest("invalid frame", hint="send `V1 message ID`, a NUL byte, and the data")
         return cls(match[1].decode(), match[2].decode(), body)
 
     def encode(self) -> bytes:
-        """The message of a websocket."""
+        """Return the frame as a websocket message."""
         return b"V1 %b %b\0%b" % (self.type.encode(), self.id.encode(), self.body)
 
 
 class FrameError(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """The body of an error. `error` is EINVAL, EPERM, ENOENT, EIO or GAP, `errno` the HTTP status that goes with it.
+    """The body of an error frame. `error` is EINVAL, EPERM, ENOENT, EIO or GAP, `errno` the matching HTTP status.
 
-    `reason` is the code that the HTTP API has for it. A GAP tells that the bytes of the stream from offset `from` up to
-    `to` were lost to this client, because it read too slowly.
+    `reason` is the error code of the HTTP API. GAP means that the client was too slow and lost the bytes of the stream
+    from offset `from` up to `to`.
     """
 
     error: str

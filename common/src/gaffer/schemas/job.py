@@ -1,4 +1,4 @@
-"""The settings of a job as JSON types, made from ProcessConfig: what a description may say, and what is told of it."""
+"""JSON types of job settings, generated from ProcessConfig: job descriptions in requests, and settings in responses."""
 
 import dataclasses
 import inspect
@@ -19,12 +19,12 @@ _Label = Annotated[str, Meta(pattern=r"^[^\s/.,:]{1,64}$")]
 
 
 class FlappingDescription(msgspec.Struct, forbid_unknown_fields=True):
-    """When a crash loop is paused and when it is given up."""
+    """When to pause and when to give up a job that keeps crashing."""
 
-    attempts: Annotated[int | str, Meta(description="So many exits within the window pause the job.")] = 2
+    attempts: Annotated[int | str, Meta(description="Exits within the window that pause the job.")] = 2
     window: Annotated[float | str, Meta(description="In seconds.")] = 1.0
-    retry_in: Annotated[float | str, Meta(description="How long a pause is, in seconds.")] = 7.0
-    max_retry: Annotated[int | str, Meta(description="How many pauses there are before the job is given up.")] = 5
+    retry_in: Annotated[float | str, Meta(description="Length of a pause in seconds.")] = 7.0
+    max_retry: Annotated[int | str, Meta(description="Pauses before the job is given up.")] = 5
 
 
 _ACCEPTED: Mapping[Callable[..., Any], Any] = {
@@ -47,10 +47,10 @@ _ACCEPTED: Mapping[Callable[..., Any], Any] = {
     rules.port_plan: Annotated[int, Meta(ge=1, le=65535)] | str | None,
     rules.endpoint_list: list[str] | str | None,
 }
-"""What each rule takes as JSON. A rule may refuse more than a type can say."""
+"""The JSON type of each rule's input. A rule may reject values that its type allows."""
 
 _SETTINGS = {field.name: field for field in dataclasses.fields(ProcessConfig) if field.name in PROCESS_KEYS}
-_TOLD = get_type_hints(ProcessConfig)
+_TYPES = get_type_hints(ProcessConfig)
 
 ShownVariables = Annotated[dict[str, str | None], Meta(description="Values are null for callers without `define`.")]
 
@@ -58,7 +58,7 @@ _annotated: Any = Annotated  # for types that are known at run time only
 
 
 def _description(name: str, doc: str, *, optional: tuple[str, ...] = ()) -> type[msgspec.Struct]:
-    """A struct with what may be given for each setting."""
+    """Return a struct type with the accepted values of each setting."""
     return msgspec.defstruct(
         name,
         [_given(field, optional) for field in _SETTINGS.values()],
@@ -78,7 +78,7 @@ def _given(field: "dataclasses.Field[Any]", optional: tuple[str, ...]) -> tuple[
         return (field.name, accepted, msgspec.field(default_factory=field.default_factory))
     if field.default is dataclasses.MISSING:
         return (field.name, accepted)
-    accepted |= None  # as if it were left out
+    accepted |= None  # the same as leaving it out
     default = list(field.default) if isinstance(field.default, tuple) else field.default
     return (field.name, accepted, default)
 
@@ -92,18 +92,16 @@ if TYPE_CHECKING:
 else:
     JobSettings = msgspec.defstruct(
         "JobSettings",
-        [(name, ShownVariables if name == "env" else _TOLD[name]) for name in _SETTINGS],
+        [(name, ShownVariables if name == "env" else _TYPES[name]) for name in _SETTINGS],
         namespace={"__doc__": "Every setting of a job."},
     )
 
 JobDescription = _description("JobDescription", "A job to load: `name` and `cmd`, and other settings as needed.")
-JobReplacement = _description(
-    "JobReplacement", "The new description of a job; `name` may be left out.", optional=("name",)
-)
+JobReplacement = _description("JobReplacement", "The new description of a job; `name` is optional.", optional=("name",))
 
 
 class JobDescriptions(msgspec.Struct, forbid_unknown_fields=True):
-    """Several jobs, which are loaded all or not at all."""
+    """Jobs to load, all or none."""
 
     jobs: list[JobDescription]  # type: ignore[valid-type]
 
@@ -115,5 +113,5 @@ else:
         "RunningProcess",
         [("pid", int), ("os_pid", int), ("active", bool)],
         bases=(JobSettings,),
-        namespace={"__doc__": "A process: the settings of its job, and which process it is."},
+        namespace={"__doc__": "A process: its ids, and the settings of its job."},
     )

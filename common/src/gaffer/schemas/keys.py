@@ -8,23 +8,23 @@ from gaffer.http.scopes import Scope
 
 
 class KeyRequest(msgspec.Struct, forbid_unknown_fields=True):
-    """A key to make: what it allows, in which sessions; null for all."""
+    """A request for a new key: its scopes and sessions (null: all sessions)."""
 
     scopes: list[Scope]
     sessions: list[str] | None = None
 
 
 class Allowance(TypedDict):
-    """What a key allows, and in which sessions; null for all."""
+    """The scopes and sessions of a key (null: all sessions)."""
 
     scopes: list[Scope]
     sessions: list[str] | None
 
 
 class KeyInfo(Allowance):
-    """A key of the node. The id of the key of --api-key-file is `file`.
+    """A key of the node. The key of --api-key-file has the id `file`.
 
-    `created` in seconds since the epoch; null for that one.
+    `created` is in seconds since the epoch, null for the key of --api-key-file.
     """
 
     id: str
@@ -38,22 +38,22 @@ class KeyList(TypedDict):
 
 
 class NewKey(TypedDict):
-    """A key just made; its text is shown this once."""
+    """A new key; its text is never shown again."""
 
     id: str
     key: str
 
 
 class LoginRequest(msgspec.Struct, forbid_unknown_fields=True):
-    """A key, when it is not in a header."""
+    """A login with a key that is not in a header."""
 
     key: str
 
 
 class Caller(Allowance):
-    """What the caller may do, in which sessions (null for all), and whether a cookie says so.
+    """The scopes and sessions of the caller (null: all sessions), and whether a cookie grants them.
 
-    `idle_timeout` in seconds: a cookie that is not used for so long ends.
+    `idle_timeout` is in seconds: an unused cookie expires after this time.
     """
 
     cookie: bool
@@ -61,6 +61,6 @@ class Caller(Allowance):
 
 
 class Login(Caller):
-    """A Caller that has just logged in. Orders need the `token` as `X-Gaffer-Token`, with the cookie."""
+    """A caller that has just logged in. Commands require the cookie, and `token` as the header `X-Gaffer-Token`."""
 
     token: str

@@ -1,6 +1,6 @@
 """Responses and events of lookupd: those of 0.5, and later additions.
 
-Lookups of 0.5 leave out the `Later` fields. What a client composes from events has no `age_ms`.
+Lookup servers of 0.5 omit the `Later` fields. Responses that a client assembles from events have no `age_ms`.
 """
 
 from typing import Literal, NotRequired, TypedDict
@@ -25,11 +25,11 @@ class _NodeState(TypedDict):
 
 
 class NodeInfo(_NodeState):
-    """A node as answers and events show it.
+    """A node in responses and events.
 
-    `incarnation` and `seq` order what is known of one `id`: `seq` numbers the changes within an incarnation; all three
-    are null for nodes of 0.5. `status` shows silence before draining; `draining` tells of that alone. `conflict` means
-    that another connected node has the same name.
+    `incarnation` and `seq` order the information about one `id`: `seq` numbers the changes within an incarnation; all
+    three are null for nodes of 0.5. In `status`, `suspect` takes precedence over `draining`; the field `draining` is
+    independent of it. `conflict` means that another connected node has the same name.
     """
 
     name: str
@@ -38,13 +38,13 @@ class NodeInfo(_NodeState):
 
 
 class AgedNodeInfo(NodeInfo):
-    """A node, and the milliseconds since it was last heard."""
+    """A node, and the milliseconds since its last message."""
 
     age_ms: Later[int]
 
 
 class NodeProcess(TypedDict):
-    """A process of a job as a node announced it; `pid` is the node's number for it, not the system's."""
+    """A process of a job as announced by a node; `pid` is Gaffer's, not the system's."""
 
     pid: int
     state: ProcessState
@@ -58,7 +58,7 @@ class NodeTable(NodeInfo):
 
 
 class JobSource(TypedDict):
-    """A node that has a job: `pids` are the processes that take work, `processes` all of them."""
+    """A node that has a job: `pids` are the processes that accept work, `processes` all processes."""
 
     name: str
     pids: list[int]
@@ -83,7 +83,7 @@ class SessionJobs(TypedDict):
 
 
 class Tombstone(TypedDict):
-    """A node that is gone, kept for a while so that answers of several lookupds can be merged."""
+    """A record of a removed node, kept for a while so that responses of several lookupds can be merged."""
 
     id: str
     incarnation: int
@@ -91,15 +91,15 @@ class Tombstone(TypedDict):
     reason: Later[Departure]
 
 
-# Answers
+# Responses
 
 
 class ResponseMeta(TypedDict):
-    """How far an answer is to be trusted.
+    """The reliability of a response.
 
-    stale: most nodes are silent, or lookupd is warming. warming: lookupd started a short time ago, and nodes may not be
-    back yet. epoch: new at each start of lookupd. seq: the number of the last change. tombstones: the nodes that went a
-    short time ago and had what the answer is about.
+    stale: most nodes are silent, or lookupd is warming. warming: lookupd started recently, and nodes may not have
+    reconnected yet. epoch: changes with each start of lookupd. seq: the number of the last change. tombstones: the
+    recently removed nodes that the response would have included.
     """
 
     stale: Later[bool]
@@ -149,9 +149,10 @@ class LookupVersion(TypedDict):
 
 
 class LookupHealth(TypedDict):
-    """Health of lookupd: its websockets of nodes, what it knows, and `lost`, the changes that slow followers missed.
+    """Health of lookupd: the sizes of its tables, and the load on it.
 
-    `followers` are the readers whose answers take long, `displaced` those that were closed in favour of newer ones.
+    `connections` are websockets of nodes, `lost` changes that slow followers missed, `followers` readers of
+    long-running responses, `displaced` readers that were disconnected to make room for newer ones.
     """
 
     status: Literal["ok", "warming", "stale"]
@@ -169,7 +170,10 @@ class LookupHealth(TypedDict):
 
 
 class TargetGroup(TypedDict):
-    """Targets of one endpoint of a job on a node: `__meta_gaffer_session`, `_job`, `_node`, `_zone`, `_endpoint`."""
+    """Targets of one endpoint of a job on a node.
+
+    The labels are `__meta_gaffer_session`, `_job`, `_node`, `_zone` and `_endpoint`.
+    """
 
     targets: list[str]
     labels: dict[str, str]
@@ -179,16 +183,16 @@ class TargetGroup(TypedDict):
 
 
 class SnapshotMessage(ResponseMeta):
-    """All that lookupd knows: the first event of `GET /events`, where changes can't be resumed."""
+    """The complete registry: the first event of `GET /events` unless a client resumes."""
 
     event: Later[Literal["snapshot"]]
     nodes: list[NodeTable]
 
 
 class NodeMessage(_NodeState):
-    """A node came, changed or went (LP-41); `reason` says why it went.
+    """A node was added, changed or removed; `reason` is the reason for its removal.
 
-    The `add_node` of a connection comes just before its `identify`, without a name.
+    `add_node` precedes the `identify` of each connection, and has no name.
     """
 
     event: Later[NodeEvent]
@@ -199,7 +203,7 @@ class NodeMessage(_NodeState):
 
 
 class JobMessage(TypedDict):
-    """A node has a new job, or has it no more (LP-42)."""
+    """A job was added to a node or removed from it."""
 
     event: Later[JobEvent]
     node: NodeInfo
@@ -207,7 +211,7 @@ class JobMessage(TypedDict):
 
 
 class ProcessMessage(TypedDict):
-    """A process of a job started, changed or went (LP-43)."""
+    """A process of a job was added, changed or removed."""
 
     event: Later[ProcessEvent]
     node: NodeInfo
@@ -218,13 +222,13 @@ class ProcessMessage(TypedDict):
 
 
 class ForgetMessage(Tombstone):
-    """The tombstone of a node that went is gone too."""
+    """The tombstone of a removed node was discarded."""
 
     event: Later[Literal["forget_node"]]
 
 
 class StaleMessage(TypedDict):
-    """Answers became stale or are no longer, or lookupd is no longer warming."""
+    """Responses became stale or are no longer stale, or lookupd has warmed up."""
 
     event: Later[Literal["stale"]]
     stale: bool

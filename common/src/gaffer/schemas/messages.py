@@ -1,12 +1,12 @@
 """Wire messages of the lookup protocol, between a node and a lookupd: JSON objects over one websocket.
 
-The six types of 0.5 (IDENTIFY, PING, REGISTER_JOB, UNREGISTER_JOB, REGISTER_PROCESS, UNREGISTER_PROCESS) need only the
-fields they had then. A peer that sends an `id` with IDENTIFY numbers its changes with `seq`, one counter for as long
-as it runs, and may send the other types too.
+The six types of 0.5 (IDENTIFY, PING, REGISTER_JOB, UNREGISTER_JOB, REGISTER_PROCESS, UNREGISTER_PROCESS) require only
+the fields they had then. A peer that sends an `id` with IDENTIFY numbers its changes with `seq`, a counter that starts
+with the peer, and may send the other types too.
 
-The limits here bind both ends: a node checks its configuration against them, so it never sends what a lookupd refuses.
+The limits apply to both ends: a node checks its configuration against them, so that lookupds never refuse its messages.
 
-`decode_request` and `decode_reply` raise `MessageError`, whose `to_reply()` is the answer that a wrong message gets.
+`decode_request` and `decode_reply` raise `MessageError`, whose `to_reply()` is the reply to an invalid message.
 """
 
 import hashlib
@@ -22,21 +22,21 @@ from gaffer.schemas.common import ProcessState
 
 PROTOCOL_VERSION = "0.1"
 
-# The largest message a peer accepts, of an identified node and of one that has not identified itself yet.
+# The maximum size of a message from an identified node, and from one that has not identified itself yet.
 MAX_MESSAGE_SIZE = 16 * 1024 * 1024
 MAX_FIRST_MESSAGE_SIZE = 64 * 1024
 
-# What lookupd holds for one node.
+# Limits for one node.
 MAX_NODE_JOBS = 50_000
 MAX_NODE_PROCESSES = 50_000
 MAX_NODE_ENDPOINTS = 50_000
 
-# What it holds for all nodes together: nodes, and jobs, processes and endpoints of any kind.
+# Limits for all nodes together: nodes; jobs, processes and endpoints in total.
 MAX_NODES = 20_000
 MAX_ENTRIES = 1_000_000
 
 MAX_ENDPOINT_NAME = 64
-MAX_NODE_NAME = 255  # characters, as all lengths of texts here
+MAX_NODE_NAME = 255  # characters, as all string lengths here
 MAX_LABELS = 64
 MAX_LABEL_TEXT = 1024
 MAX_LABELS_SIZE = 32 * 1024  # bytes of all labels as JSON
@@ -54,12 +54,12 @@ Labels = Annotated[dict[LabelText, LabelText], Meta(max_length=MAX_LABELS)]
 
 
 def node_id(secret: str) -> str:
-    """The public id of the node that holds the secret: the first 32 hex digits of its SHA-256."""
+    """Return the public id of the node that holds `secret`: the first 32 hex digits of its SHA-256."""
     return hashlib.sha256(secret.encode()).hexdigest()[:32]
 
 
 class Endpoint(Struct, frozen=True, gc=False):
-    """Where a process serves: `{"name": "http", "address": "10.0.0.7", "port": 8000}`.
+    """An address that a process serves: `{"name": "http", "address": "10.0.0.7", "port": 8000}`.
 
     `address` is a host name or an IP address without scope.
     """
@@ -74,7 +74,7 @@ class Endpoint(Struct, frozen=True, gc=False):
 
 
 class Process(Struct, frozen=True, gc=False):
-    """A process of a job as a node announces it; `pid` is the node's number for it, not the system's."""
+    """A process of a job as announced by a node; `pid` is Gaffer's, not the system's."""
 
     pid: Number
     state: ProcessState = "ready"
@@ -82,17 +82,17 @@ class Process(Struct, frozen=True, gc=False):
 
 
 class _Request(Struct, tag_field="type", omit_defaults=True):
-    """What every message of a node carries; the reply repeats `msgid`."""
+    """The fields of every message of a node; the reply repeats `msgid`."""
 
     msgid: MessageId
 
 
 class Identify(_Request, tag="IDENTIFY"):
-    """The first message: who the node is.
+    """The first message: the identity of the node.
 
-    `origin` is the public URL of the node, `http(s)://host[:port]`; `version` that of the protocol. `id` is permanent,
-    and `proof` the secret that it is the hash of (see `node_id`). `incarnation` grows each time the node starts.
-    `reconnect_window` is how long (seconds) nodes that lost this lookupd need to connect again, for all this one knows.
+    `origin` is the public URL of the node, `http(s)://host[:port]`; `version` that of the protocol. `id` is permanent;
+    `proof` is the secret that it is a hash of (see `node_id`). `incarnation` increases each time the node starts.
+    `reconnect_window` is the last known time (seconds) over which nodes that lost this lookupd reconnect.
     """
 
     name: NodeName
@@ -110,24 +110,24 @@ class Identify(_Request, tag="IDENTIFY"):
 
 
 class Ping(_Request, tag="PING"):
-    """A sign of life; `seq` is the number of the node's last change."""
+    """A heartbeat; `seq` is the number of the node's last change."""
 
     seq: Number | None = None
 
 
 class _Change(_Request):
-    """A change of the node's table; `seq` is one more than that of the change before it."""
+    """A change to the node's table; `seq` is one more than that of the previous change."""
 
     job_name: JobNameText
     seq: Number | None = None
 
 
 class RegisterJob(_Change, tag="REGISTER_JOB"):
-    """The node has a new job."""
+    """A job was added to the node."""
 
 
 class UnregisterJob(_Change, tag="UNREGISTER_JOB"):
-    """The job is gone, with its processes."""
+    """A job was removed, with its processes."""
 
 
 class _ProcessChange(_Request):
@@ -151,11 +151,11 @@ class UpdateProcess(_ProcessChange, tag="UPDATE_PROCESS"):
 
 
 class UnregisterProcess(_ProcessChange, tag="UNREGISTER_PROCESS"):
-    """A process has ended, or takes no more work."""
+    """A process has exited, or accepts no more work."""
 
 
 class Snapshot(_Request, tag="SNAPSHOT"):
-    """The node's whole table as of change `seq`: the processes of each job, by its qualified name."""
+    """The complete table of the node as of change `seq`: the processes of each job, by its qualified name."""
 
     seq: Number
     jobs: dict[JobNameText, list[Process]]
@@ -163,13 +163,13 @@ class Snapshot(_Request, tag="SNAPSHOT"):
 
 
 class Drain(_Request, tag="DRAIN"):
-    """The node is about to stop its processes: send no more work to it. It is a change, numbered as the others are."""
+    """The node is about to stop its processes and must get no more work; numbered like other changes."""
 
     seq: Number | None = None
 
 
 class Leave(_Request, tag="LEAVE"):
-    """The node goes away on purpose; a change, too."""
+    """The node disconnects on purpose; numbered like other changes."""
 
     seq: Number | None = None
 
@@ -189,9 +189,9 @@ Request = (
 
 
 class Ok(Struct, omit_defaults=True):
-    """The reply to a message that was accepted; `resync` asks the node for a SNAPSHOT.
+    """The reply to an accepted message; `resync` requests a SNAPSHOT from the node.
 
-    That to a PING tells the `reconnect_window` anew when it has changed: the cluster grows while its nodes stay.
+    The reply to a PING includes `reconnect_window` if it has changed with the size of the cluster.
     """
 
     ok: Literal[True]
@@ -203,8 +203,8 @@ class Ok(Struct, omit_defaults=True):
 class Welcome(Struct):
     """The reply to the IDENTIFY of a node with an `id`.
 
-    `ttl` and `interval` (seconds) are the lease of the node and how often it has to PING; `epoch` is new each time the
-    lookupd starts; `reconnect_window` is the time (seconds) over which nodes that lost their connection spread.
+    `ttl` (seconds) is the lease of the node, `interval` (seconds) the interval of its PINGs; `epoch` changes each time
+    lookupd starts; `reconnect_window` is the time (seconds) over which nodes spread when they reconnect.
     """
 
     ok: Literal[True]
@@ -216,7 +216,7 @@ class Welcome(Struct):
 
 
 class Refusal(Struct):
-    """The reply to a message that was not accepted; the connection stays open."""
+    """The reply to a refused message; the connection stays open."""
 
     errno: int
     reason: str
@@ -224,7 +224,7 @@ class Refusal(Struct):
 
 
 class Reply(Struct, frozen=True):
-    """Any reply, as a node reads it: `errno` is 0 when the message was accepted."""
+    """Any reply as decoded by a node; `errno` is 0 if the message was accepted."""
 
     msgid: MessageId | None = None
     ok: bool = False
@@ -238,7 +238,7 @@ class Reply(Struct, frozen=True):
 
 
 def check_node_name(name: str) -> str:
-    """Return the name of a node when lookupds take it; raises BadRequest (`bad_node_name`)."""
+    """Return the name of a node if lookupds accept it; raises BadRequest (`bad_node_name`)."""
     if not 1 <= len(name) <= MAX_NODE_NAME or not name.isprintable():
         raise BadRequest(
             f"invalid node name {_shortened(name)}",
@@ -249,7 +249,7 @@ def check_node_name(name: str) -> str:
 
 
 def check_origin(origin: str) -> str:
-    """Return the public URL of a node when lookupds take it; raises BadRequest (`bad_origin`)."""
+    """Return the public URL of a node if lookupds accept it; raises BadRequest (`bad_origin`)."""
     if not is_origin(origin):
         raise BadRequest(
             f"invalid address of this node: {_shortened(origin)}",
@@ -260,7 +260,7 @@ def check_origin(origin: str) -> str:
 
 
 def check_labels(labels: Mapping[str, str]) -> dict[str, str]:
-    """Return labels of a node when lookupds take them; raises BadRequest (`bad_labels`)."""
+    """Return the labels of a node if lookupds accept them; raises BadRequest (`bad_labels`)."""
     checked = dict(labels)
     try:
         msgspec.convert(checked, Labels)
@@ -281,7 +281,7 @@ def _shortened(text: str, limit: int = 80) -> str:
 
 
 class MessageError(BadRequest):
-    """A message that can't be read; `reason` is `invalid_json`, `invalid_message` or `invalid_message_type`."""
+    """An invalid message; `reason` is `invalid_json`, `invalid_message` or `invalid_message_type`."""
 
     reason = "invalid_message"
 
@@ -290,7 +290,7 @@ class MessageError(BadRequest):
         self.msgid = msgid
 
     def to_reply(self) -> Refusal:
-        """The answer that says so."""
+        """Return the reply that reports the error."""
         return Refusal(self.errno, self.reason, self.msgid)
 
 
@@ -303,7 +303,7 @@ _TYPES = {kind.__struct_config__.tag for kind in get_args(Request)}
 
 
 def decode_request(text: str | bytes) -> Request:
-    """Read a message of a node; raises MessageError."""
+    """Decode a message of a node; raises MessageError."""
     try:
         return _requests.decode(text)
     except _UNREADABLE as error:
@@ -311,7 +311,7 @@ def decode_request(text: str | bytes) -> Request:
 
 
 def decode_reply(text: str | bytes) -> Reply:
-    """Read a reply of a lookupd; raises MessageError."""
+    """Decode a reply of a lookupd; raises MessageError."""
     try:
         return _replies.decode(text)
     except _UNREADABLE as error:
@@ -333,5 +333,5 @@ def _diagnose(text: str | bytes, error: Exception) -> MessageError:
     if not isinstance(kind, str):
         return MessageError("`type` is missing or not a string", msgid=msgid)
     if kind not in _TYPES:
-        return MessageError(f"there is no message type {kind!r}", reason="invalid_message_type", msgid=msgid)
+        return MessageError(f"unknown message type {kind!r}", reason="invalid_message_type", msgid=msgid)
     return MessageError(f"{kind}: {error}", msgid=msgid)

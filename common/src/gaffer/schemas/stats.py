@@ -5,11 +5,11 @@ from typing import Annotated, Literal, TypedDict
 from msgspec import Meta
 
 NotAvailable = Literal["N/A"]
-"""In place of a value that nobody can tell, or that this user may not see."""
+"""Stands for a value that is unknown or not accessible."""
 
 
 class Stats(TypedDict):
-    """What an OS process uses."""
+    """Resource usage of an OS process."""
 
     mem_info1: Annotated[str, Meta(description="Resident memory, such as `12M`.")]
     mem_info2: Annotated[str, Meta(description="Virtual memory.")]
@@ -22,14 +22,14 @@ class Stats(TypedDict):
 
 
 class DescendantStats(Stats):
-    """What a process uses that a process of Gaffer started."""
+    """Resource usage of a descendant of one of Gaffer's processes."""
 
     os_pid: int
     children: list["DescendantStats"]
 
 
 class ProcessStats(Stats):
-    """What a process uses, without its descendants; those are `children`."""
+    """Resource usage of a process, without its descendants, which are in `children`."""
 
     pid: int
     os_pid: int
@@ -37,7 +37,7 @@ class ProcessStats(Stats):
 
 
 class JobStats(TypedDict):
-    """What the processes of a job use: sums and extremes, in percent."""
+    """Resource usage of the processes of a job: totals, maxima and minima in percent."""
 
     name: str
     stats: list[ProcessStats]
@@ -50,6 +50,6 @@ class JobStats(TypedDict):
 
 
 class OneProcessStats(TypedDict):
-    """What a process uses."""
+    """Resource usage of a process."""
 
     stats: ProcessStats

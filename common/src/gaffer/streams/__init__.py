@@ -1,1 +1,1 @@
-"""Output, input and events in motion: rings and cursors, pipes, log files and their rotation."""
+"""Streams of output, input and events: rings and cursors, pipes, log files and their rotation."""

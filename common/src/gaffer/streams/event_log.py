@@ -1,29 +1,29 @@
-"""Events as records, and the rules by which a pattern gets them.
+"""Events as records, and how patterns match them.
 
-An event has one name, the documented one, and may have aliases, which 0.5 had. A pattern is a dotted prefix: `a` gets
-`a` and `a.b`. Each pattern gets an event at most once; `.` gets all under their documented names, an alias is only for
-a pattern that names it.
+An event has one documented name and may have aliases, which are names used by 0.5. A pattern is a dotted prefix: `a`
+matches `a` and `a.b`. A pattern matches an event at most once; `.` matches all events under their documented names, and
+an alias is used only if the documented name does not match.
 """
 
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 ALL = "."
-LIMIT = 2048  # events that a manager's log keeps, in 1.7 MB
+LIMIT = 2048  # events in a manager's log, 1.7 MB
 
 Arguments = tuple[tuple[Any, ...], dict[str, Any]]
 
 
 class Event(NamedTuple):
-    """What happened: `names` are its name and its aliases, `arguments(name)` what listeners of that name get."""
+    """An event: `names` are its name and aliases; `arguments(name)` returns the arguments for listeners to `name`."""
 
     names: tuple[str, ...]
     arguments: Callable[[str], Arguments]
 
     def payload(self, name: str) -> dict[str, Any]:
-        """The message under one of its names: `event`, the name, and what the event tells.
+        """Return the message under one of its names: `event`, which is the name, and the data of the event.
 
-        An application may publish anything: other than one mapping or keywords become `args`.
+        Applications may publish anything: positional arguments other than a single mapping become `args`.
         """
         args, kwargs = self.arguments(name)
         if len(args) == 1 and isinstance(args[0], Mapping):
@@ -32,18 +32,18 @@ class Event(NamedTuple):
 
     @property
     def session(self) -> str | None:
-        """The session it happened in; None for one that concerns the whole node."""
+        """The session of the event; None for one that concerns the whole node."""
         session = self.payload(self.names[0]).get("session")
         return session if isinstance(session, str) else None
 
 
 def normal(name: str) -> str:
-    """A name or pattern as it is compared: without dots at the end."""
+    """Return a name or pattern in normal form: without trailing dots."""
     return name.rstrip(".") or ALL
 
 
 def match(pattern: str, names: tuple[str, ...]) -> str | None:
-    """The first of `names` that a normal pattern gets; None when it gets none."""
+    """Return the first of `names` that a normal pattern matches, or None."""
     if pattern == ALL:
         return names[0]
     for name in names:
@@ -53,6 +53,6 @@ def match(pattern: str, names: tuple[str, ...]) -> str | None:
 
 
 def matching(event: Event, pattern: str = ALL) -> tuple[str, dict[str, Any]] | None:
-    """The name and the message under which `pattern` gets an event; None when it doesn't."""
+    """Return the name under which `pattern` matches an event, with its message, or None."""
     name = match(normal(pattern), event.names)
     return None if name is None else (name, event.payload(name))

@@ -1,11 +1,10 @@
-"""Log files: one thread appends what processes write to the files of a directory, and rotates them.
+"""Log files: a thread appends the output of processes to files in a directory, and rotates them.
 
-A file is opened for each batch of data and closed after it, so that hundreds of processes need no descriptors for their
-logs and that a file may be moved or removed at any time. The thread waits a moment before each round, so that batches
-are few: it would take the interpreter from the loop for every line otherwise. A producer that is faster than the disk
-is held back, nothing is dropped for being too fast. When the system refuses to write (no space left, say) holding the
-producer back would stop a service because of its log: what can't be written is dropped then, and told in our own log,
-once a minute.
+A file is opened for each batch of data and closed after it, so that logs of hundreds of processes need no descriptors
+and a file may be moved or removed at any time. The thread pauses before each round, so that batches are few: otherwise
+it would interrupt the loop for every line. A producer that is faster than the disk is held back, so nothing is dropped.
+If the system can't write (for instance, no space is left), holding the producer back would stop a service because of
+its log: the data is dropped then, and reported in our own log at most once a minute.
 """
 
 import asyncio
@@ -26,15 +25,15 @@ from gaffer.streams.rotation import Rotation
 
 log = logging.getLogger("gaffer.logs")
 
-HIGH, LOW = 1024 * 1024, 256 * 1024  # bytes that wait: from HIGH on the producer waits, from LOW on it goes on
-_PAUSE = 0.02  # seconds before each round, unless much waits
-_IOV_MAX = 1024  # parts of one write
-_COMPLAINT_INTERVAL = 60.0  # seconds
-_CLOSE_TIMEOUT = 5.0  # seconds that a disk has for the last writes
+HIGH, LOW = 1024 * 1024, 256 * 1024  # queued bytes: the producer is held at HIGH and resumes at LOW
+_PAUSE = 0.02  # seconds before each round, unless much is queued
+_IOV_MAX = 1024  # maximum buffers of one writev(2)
+_REPORT_INTERVAL = 60.0  # seconds
+_CLOSE_TIMEOUT = 5.0  # seconds to wait for the last writes
 
 
 class LogWriter:
-    """The thread. `directory` is made when first needed (0700); its files are readable by us alone (0600)."""
+    """The writer thread. `directory` is created when first needed (mode 0700), as are its files (0600)."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, directory: Path) -> None:
         self.directory = directory
@@ -44,34 +43,34 @@ class LogWriter:
         self._due: SimpleQueue[LogFile | None] = SimpleQueue()
         self._hurry = threading.Event()
         self._thread: threading.Thread | None = None
-        self._complained: float | None = None
+        self._reported: float | None = None
 
     def start(self) -> None:
-        """Start the thread, unless it runs; raises GafferError (`no_thread`) when the system has none for us."""
+        """Start the thread if it is not running; raises GafferError (`no_thread`) if that fails."""
         if self._thread is None:
             thread = threading.Thread(target=self._run, name="log files", daemon=True)
             try:
                 thread.start()
             except RuntimeError:
                 raise GafferError(
-                    "can't start a thread that writes log files",
+                    "can't start the thread that writes log files",
                     reason="no_thread",
                     hint="raise the limit on memory (ulimit -v) or on processes (ulimit -u)",
                 ) from None
             self._thread = thread
 
     def file(self, name: str, rotation: Rotation) -> "LogFile":
-        """The log file `name`; nothing is opened yet."""
+        """Return the log file `name`, without opening it."""
         return LogFile(self._loop, self._lock, self._due, self._hurry, self.directory / name, rotation)
 
     def close(self) -> None:
-        """Write what waits and end; gives up on a disk that does not answer. To be called on the loop."""
+        """Write all queued data and end the thread; give up after 5 seconds. Call it on the loop."""
         if self._thread is not None:
             self._due.put(None)
             self._hurry.set()
             self._thread.join(_CLOSE_TIMEOUT)
             if self._thread.is_alive():
-                log.error("%s does not take the last of the logs", self.directory)
+                log.error("timed out writing the last logs to %s", self.directory)
             self._thread = None
 
     def _run(self) -> None:
@@ -88,7 +87,7 @@ class LogWriter:
             ending = ending or None in due
 
     def _write(self, file: "LogFile") -> int:
-        """Write what waits for a file; how many bytes that were."""
+        """Write the queued data of a file; return the number of bytes."""
         data = file.take()
         self._append(file, data)
         size = sum(map(len, data))
@@ -102,7 +101,7 @@ class LogWriter:
             fd = _open(file.path)
             size = os.fstat(fd).st_size
             for parts, length in _batches(data):
-                # All at once, as nearly always; piece by piece at the end of a file.
+                # Usually all at once; piece by piece if the file must be rotated.
                 written = os.writev(fd, parts) if file.rotation.fits(size, length) else 0
                 size += written
                 left -= written
@@ -120,23 +119,23 @@ class LogWriter:
                         fd = None
                         fd, size = _open(file.path), 0
         except OSError as error:
-            self._complain(f"{file.path} can't be written: {error.strerror}", left)
+            self._report_loss(f"can't write {file.path}: {error.strerror}", left)
         except UntrustedFile as error:
-            self._complain(error.message, left)
+            self._report_loss(error.message, left)
         finally:
             if fd is not None:
                 os.close(fd)
 
-    def _complain(self, fault: str, size: int) -> None:
+    def _report_loss(self, fault: str, size: int) -> None:
         self.lost += size
         now = time.monotonic()
-        if self._complained is None or now - self._complained >= _COMPLAINT_INTERVAL:
-            self._complained = now
-            log.error("%s; %d bytes of logs are lost so far", fault, self.lost)
+        if self._reported is None or now - self._reported >= _REPORT_INTERVAL:
+            self._reported = now
+            log.error("%s; %d bytes of logs lost so far", fault, self.lost)
 
 
 class LogFile:
-    """A file and the data that waits to be appended. Use `put` on the loop; the writer's thread calls the rest."""
+    """A file and the data queued for it. Call `put` on the loop; the writer's thread calls the other methods."""
 
     def __init__(
         self,
@@ -149,7 +148,7 @@ class LogFile:
     ) -> None:
         self.path = path
         self.rotation = rotation
-        self.on_room: Callable[[], object] = lambda: None  # called on the loop when a producer may go on
+        self.on_room: Callable[[], object] = lambda: None  # called on the loop when a producer may resume
         self._loop = loop
         self._lock = lock
         self._due = due
@@ -159,7 +158,7 @@ class LogFile:
         self._held = False
 
     def put(self, data: bytes) -> bool:
-        """Append `data` soon; False when the producer is to wait for `on_room`."""
+        """Queue `data`; return False if the producer must wait for `on_room`."""
         with self._lock:
             if not self._waiting:
                 self._due.put(self)
@@ -171,13 +170,13 @@ class LogFile:
             return not self._held
 
     def take(self) -> "deque[bytes]":
-        """All that waits."""
+        """Remove and return all queued data."""
         with self._lock:
             data, self._data = self._data, deque()
             return data
 
     def written(self, size: int) -> None:
-        """`size` bytes that were taken are done with."""
+        """Record that `size` of the taken bytes were written or dropped."""
         with self._lock:
             self._waiting -= size
             if self._waiting:
@@ -185,7 +184,7 @@ class LogFile:
             resume = self._held and self._waiting <= LOW
             self._held = self._held and not resume
         if resume:
-            with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile
+            with contextlib.suppress(RuntimeError):  # the loop was closed
                 self._loop.call_soon_threadsafe(self.on_room)
 
 
@@ -194,22 +193,22 @@ def _open(path: Path) -> int:
         return open_log(path)
     except FileNotFoundError:
         missing = [folder for folder in (path.parent, *path.parent.parents) if not folder.exists()]
-        for folder in reversed(missing):  # one by one: mkdir(parents=True) gives only the last one its mode
+        for folder in reversed(missing):  # one by one: mkdir(parents=True) applies the mode only to the last
             folder.mkdir(mode=0o700, exist_ok=True)
         return open_log(path)
 
 
 def _rotate(path: Path, rotation: Rotation) -> None:
-    # Removed and not replaced: ext4 writes a file out to disk when it replaces another.
+    # Removed, not replaced: ext4 flushes a file to disk when it replaces another.
     with contextlib.suppress(FileNotFoundError):
         os.unlink(rotation.oldest(str(path)))
     for source, target in rotation.renames(str(path)):
-        with contextlib.suppress(FileNotFoundError):  # there are not that many backups yet
+        with contextlib.suppress(FileNotFoundError):  # fewer backups exist
             os.rename(source, target)
 
 
 def _batches(data: Iterable[bytes]) -> Iterator[tuple[list[bytes], int]]:
-    """`data` in lists that writev(2) takes, each with its number of bytes."""
+    """Yield `data` as lists that writev(2) accepts, each with its size in bytes."""
     parts = iter(data)
     while batch := list(itertools.islice(parts, _IOV_MAX)):
         yield batch, sum(map(len, batch))

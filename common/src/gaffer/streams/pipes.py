@@ -1,4 +1,4 @@
-"""Our ends of a process's pipes, on the loop: `Output` fills a ring, `Input` writes what many writers give it."""
+"""Our ends of a process's pipes, on the loop: `Output` fills a ring, `Input` writes data from many writers."""
 
 import asyncio
 import fcntl
@@ -15,26 +15,27 @@ from gaffer.streams.rings import READ_SIZE, Ring, Source
 
 log = logging.getLogger("gaffer.streams.pipes")
 
-INPUT_LIMIT = 16 * 1024 * 1024  # bytes that may wait for a process to read its input
-_ROOM = 256 * 1024  # bytes that wait for it when a patient writer goes on
-_FAST = 32e6  # bytes a second that make a stream a fast one
-_STREAK = 64  # times in a row that it was as fast with READ_SIZE bytes or more
-_USUAL_PIPE = 64 * 1024  # bytes that a pipe holds (pipe(7))
-_LARGE_PIPE = 256 * 1024  # bytes that the pipe of a fast stream may hold; a user's pipes share a budget of 64 MiB
-_CALM = 1.0  # seconds after which a stream that is not fast any more gives that back
+INPUT_LIMIT = 16 * 1024 * 1024  # maximum bytes queued for a process's input
+_ROOM = 256 * 1024  # queued bytes at which a waiting writer resumes
+_FAST = 32e6  # bytes per second from which a stream counts as fast
+_STREAK = 64  # consecutive measurements, each over READ_SIZE bytes or more, that make a stream fast
+_USUAL_PIPE = 64 * 1024  # default capacity of a pipe in bytes (pipe(7))
+_LARGE_PIPE = 256 * 1024  # capacity for a fast stream; a user's pipes share a budget of 64 MiB
+_CALM = 1.0  # seconds after which the pipe of a stream that is no longer fast is shrunk
 _REST = 0.001  # seconds
-_READS = 4  # reads at most before the loop gets its turn
-_LAST_READS = 64  # reads at most of what a pipe still holds when its process has ended
+_READS = 4  # maximum reads before yielding to the loop
+_SPARSE_READ = 256  # bytes, for which the interpreter has memory of its own
+_LAST_READS = 64  # maximum reads of what a pipe still holds when its process has exited
 _FRESH = 0.25  # seconds
-_FRESH_LIMIT = 16 * 1024 * 1024  # bytes that a ring keeps of what came in them
-_ATTENTION = 5.0  # seconds that a stream counts as followed since somebody had read all of it
+_FRESH_LIMIT = 16 * 1024 * 1024  # maximum bytes that a ring keeps of the last _FRESH seconds
+_ATTENTION = 5.0  # seconds that a stream counts as followed after a reader has caught up
 
 
 class Output:
-    """The reading end of a pipe; what comes goes into `ring`, and into `log`, which may hold it back. Closes `fd`.
+    """The reading end of a pipe. Appends the data to `ring` and `log`; the log may hold it back. Closes `fd`.
 
-    A writer of many small pieces would wake us for each of them, which slows both down. So a fast stream has a larger
-    pipe as long as it is fast, and rests for a moment when a turn of the loop brings little.
+    A process that writes many small pieces would wake us for each one, which slows both down. So a fast stream gets a
+    larger pipe while it is fast, and reading pauses briefly when an iteration of the loop yields little data.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, fd: int, ring: Ring, log: LogFile | None = None) -> None:
@@ -80,15 +81,15 @@ class Output:
         self._calming = self._loop.call_later(_CALM, self._calm_down) if self._large else None
 
     def _read(self) -> bool:
-        """Read once; whether there may be more."""
+        """Read once; return whether more data may be available."""
         if self._fd is None:
             return False
         try:
-            data = os.read(self._fd, READ_SIZE)
+            data, is_full = _read(self._fd)
         except BlockingIOError:
             return False
-        except ConnectionResetError:  # a socket whose peer is gone and did not read all
-            data = b""
+        except ConnectionResetError:  # a socket whose peer closed it with unread data
+            data, is_full = b"", False
         if not data:
             self.close()
             return False
@@ -96,7 +97,7 @@ class Output:
         if self._log is not None and not self._log.put(data) and not self._held:
             self._held = True
             self._loop.remove_reader(self._fd)
-        return len(data) == READ_SIZE
+        return is_full
 
     def _rested(self) -> None:
         self._rest = None
@@ -110,7 +111,7 @@ class Output:
             self._loop.add_reader(self._fd, self._readable)
 
     def read_available(self) -> None:
-        """Read what is in the pipe now, without waiting for more."""
+        """Read what is in the pipe, without waiting for more."""
         for _ in range(_LAST_READS):
             if not self._read():
                 return
@@ -128,7 +129,7 @@ class Output:
 
 
 class Pace:
-    """Tells whether a stream has been fast for a while. No I/O."""
+    """A detector of streams that have been fast for a while. No I/O."""
 
     def __init__(self) -> None:
         self._began = 0.0
@@ -136,7 +137,7 @@ class Pace:
         self._streak = 0
 
     def is_fast(self, size: int, now: float) -> bool:
-        """`size` bytes came at the time `now` (seconds)."""
+        """Record that `size` bytes arrived at the time `now` (seconds); return whether the stream is fast."""
         self._bytes += size
         if self._bytes >= READ_SIZE:
             fast = self._bytes >= _FAST * (now - self._began)
@@ -146,19 +147,19 @@ class Pace:
 
 
 class Retention:
-    """Says how much a ring is to keep: `usual` bytes, and of a stream that somebody follows what came just now. No I/O.
+    """The limit of a ring: `usual` bytes, but at least the most recent data if the stream is being followed. No I/O.
 
-    The system may let any reader wait for a moment, in which a fast stream brings more than is usually kept.
+    The system may delay any reader for a moment, in which a fast stream delivers more than is usually kept.
     """
 
     def __init__(self, usual: int, end: int = 0) -> None:
         self._usual = usual
         self._followed_at = -_ATTENTION
-        self._fresh = self._mark = end  # offsets; what comes behind them is younger than twice _FRESH, and once
+        self._fresh = self._mark = end  # offsets; data after them is younger than 2 * _FRESH, and _FRESH
         self._marked_at = 0.0
 
     def limit(self, end: int, now: float, *, followed: bool) -> int:
-        """The limit of the ring for the next reads, which begin at offset `end`; `followed` means read up to that."""
+        """Return the ring's limit for reads that begin at offset `end`; `followed`: a reader has read up to there."""
         if followed:
             self._followed_at = now
         if now - self._marked_at >= _FRESH:
@@ -168,18 +169,32 @@ class Retention:
         return max(self._usual, min(end - self._fresh + _READS * READ_SIZE, _FRESH_LIMIT))
 
 
+def _read(fd: int) -> tuple[bytes, bool]:
+    """Read from `fd`; also return whether there may be more.
+
+    While there is no memory the read is a small one, because a stop waits for the end of the pipe.
+    """
+    size = READ_SIZE
+    try:
+        data = os.read(fd, size)
+    except MemoryError:
+        size = _SPARSE_READ
+        data = os.read(fd, size)
+    return data, len(data) == size
+
+
 def _resize(fd: int | None, size: int) -> bool:
-    """Let a pipe hold `size` bytes; return whether it does."""
+    """Set the capacity of a pipe to `size` bytes; return whether that succeeded."""
     try:
         return fd is not None and fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, size) == size
-    except (AttributeError, OSError):  # another system, the user has too many large ones, or it is a socket
+    except (AttributeError, OSError):  # unsupported system, budget exhausted, or a socket
         return False
 
 
 class Input:
-    """The writing end of a pipe. One call's data is never mixed with another's (IO-12). Closes `fd`.
+    """The writing end of a pipe. Data of different calls is never interleaved (IO-12). Closes `fd`.
 
-    `life` holds nothing and closes when nothing can be written any more, so that a cursor can wait for that.
+    `life` is an empty source that closes when nothing more can be written, so that a cursor can wait for that.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, fd: int) -> None:
@@ -190,13 +205,12 @@ class Input:
         self._queue: deque[memoryview] = deque()
         self._waiting = 0
         self._busy = False
-        self._less = asyncio.Event()  # set when less waits than did
+        self._less = asyncio.Event()  # set when the queue has shrunk
 
     def write(self, data: bytes) -> None:
         """Queue `data`, from any thread.
 
-        Raises ProcessError: 410 `stream_closed` when the process no longer reads, 503 `stream_full` when it is so far
-        behind that nothing more is taken.
+        Raises ProcessError: 410 `stream_closed` if the process no longer reads, 503 `stream_full` if the queue is full.
         """
         with self._lock:
             if self._fd is None:
@@ -212,18 +226,18 @@ class Input:
 
     @property
     def waiting(self) -> int:
-        """Bytes that the process has not read yet, without what the pipe holds."""
+        """The number of queued bytes, not counting what is in the pipe."""
         return self._waiting
 
     @property
     def has_room(self) -> bool:
-        """Whether the process reads, and has read most of what waits for it."""
+        """Whether the input is open and its queue is nearly empty."""
         return self._fd is not None and self._waiting <= _ROOM
 
     async def room(self) -> None:
-        """Wait until it has room. To be called on the loop.
+        """Wait until it has room. Call it on the loop.
 
-        Raises ProcessError 410 `stream_closed` when the process no longer reads.
+        Raises ProcessError 410 `stream_closed` if the process no longer reads.
         """
         while self._waiting > _ROOM:
             self._less.clear()
@@ -232,7 +246,7 @@ class Input:
             raise ProcessError(410, "stream_closed", "the process has closed its input")
 
     def close(self) -> None:
-        """Close the pipe; what was not written is lost."""
+        """Close the pipe; queued data is lost."""
         with self._lock:
             fd, self._fd = self._fd, None
             self._queue.clear()
@@ -276,7 +290,7 @@ class Input:
 
 
 def _runs_here(loop: asyncio.AbstractEventLoop) -> bool:
-    """Whether this is called on the loop, which then needs no waking."""
+    """Return whether this is called on the loop, which then need not be woken up."""
     try:
         return asyncio.get_running_loop() is loop
     except RuntimeError:
@@ -284,7 +298,7 @@ def _runs_here(loop: asyncio.AbstractEventLoop) -> bool:
 
 
 class Tap:
-    """Calls `callback(data)` on the loop with all that comes into `ring` from now on, until it closes."""
+    """A subscription that calls `callback(data)` on the loop with all new data in `ring`, until the ring closes."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, ring: Ring, callback: Callable[[bytes], Any]) -> None:
         self._loop = loop
@@ -295,7 +309,7 @@ class Tap:
         ring.watch(self._wake)
 
     def close(self) -> None:
-        """Stop; what was not delivered yet is not delivered."""
+        """Stop; undelivered data is discarded."""
         self._ring.unwatch(self._wake)
         if self._handle is not None:
             self._handle.cancel()
@@ -309,11 +323,11 @@ class Tap:
 
     def _deliver(self) -> None:
         self._handle = None
-        # All there is: at the next turn the pipe may bring more than the ring keeps.
+        # Deliver everything now: by the next iteration, more may arrive than the ring keeps.
         while self._offset < self._ring.end:
             chunk = self._ring.read(self._offset)
             self._offset = chunk.end
-            # The callback is foreign code: it must not disturb the reading of the pipe.
+            # The callback is foreign code: an exception must not stop us reading the pipe.
             try:
                 self._callback(chunk.data)
             except Exception:

@@ -1,4 +1,4 @@
-"""Where a reader of a feed is to resume. Pure, also for clients."""
+"""The position at which a reader of a feed resumes. No I/O; also used by clients."""
 
 import re
 from typing import NamedTuple, Self
@@ -9,14 +9,14 @@ _POSITION = re.compile(PATTERN, re.ASCII)
 
 
 class Position(NamedTuple):
-    """A place to resume reading at: `EPOCH:OFFSET`, or an offset alone, which is one of the source as it is now."""
+    """A position to resume reading at: `EPOCH:OFFSET`, or only an offset, which refers to the current source."""
 
     epoch: str
     offset: int
 
     @classmethod
     def parse(cls, text: str) -> Self | None:
-        """Return None for what is not a position."""
+        """Return the position in `text`, or None if it is invalid."""
         found = _POSITION.fullmatch(text)
         return cls(found[1] or "", int(found[2])) if found else None
 

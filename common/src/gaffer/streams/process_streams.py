@@ -1,4 +1,4 @@
-"""The streams of one process by their labels: its stdin, its captured outputs, its custom streams."""
+"""The streams of one process, by label: its stdin, its captured output, its custom streams."""
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping
@@ -19,7 +19,7 @@ Data = bytes | str
 
 
 class Stream:
-    """One stream of a process. `ring` holds what the process wrote to it, None for its stdin.
+    """One stream of a process. `ring` holds the output of the process, None for its stdin.
 
     A listener is called on the loop as `listener(label, {"event": label, "name", "pid", "data"})`, `data` in bytes.
     """
@@ -37,10 +37,10 @@ class Stream:
         self._taps: dict[IoListener, Tap] = {}
 
     def write(self, data: Data) -> None:
-        """Write all of `data`, from any thread; pieces of several calls are never mixed.
+        """Write all of `data`, from any thread; data of different calls is never interleaved.
 
-        Raises ProcessError: 403 `forbidden_write` for an output, 410 `stream_closed` when the process does not run or
-        no longer reads, 503 `stream_full` when it is far behind.
+        Raises ProcessError: 403 `forbidden_write` for an output, 410 `stream_closed` if the process is not running or
+        no longer reads, 503 `stream_full` if it is far behind.
         """
         if not self.writable:
             raise ProcessError(403, "forbidden_write", f"{self.label!r} is an output")
@@ -50,11 +50,11 @@ class Stream:
         self.input.write(_to_bytes(data))
 
     def writelines(self, lines: Iterable[Data]) -> None:
-        """Write several pieces as one, without adding anything between them."""
+        """Write several pieces as one, without separators."""
         self.write(b"".join(map(_to_bytes, lines)))
 
     def subscribe(self, listener: IoListener) -> None:
-        """Call `listener` with what comes from now on; the same one only once. Raises ProcessError 404 for stdin."""
+        """Call `listener` with all new output; no-op if already subscribed. ProcessError 404 for stdin."""
         if self.ring is None:
             raise ProcessError(404, "io_not_found", f"{self.label!r} is an input")
         if listener not in self._taps:
@@ -64,24 +64,23 @@ class Stream:
             )
 
     def unsubscribe(self, listener: IoListener) -> None:
-        """Undo `subscribe`; unknown ones are ignored."""
+        """Undo `subscribe`; unknown listeners are ignored."""
         tap = self._taps.pop(listener, None)
         if tap is not None:
             tap.close()
 
     def close(self) -> None:
-        """Nothing is written any more; who subscribed gets what was read, and is forgotten."""
+        """Close the input and drop all listeners, which still get what was read."""
         if self.input is not None:
             self.input.close()
         self._taps.clear()
 
 
 class ProcessStreams:
-    """All streams of a process; `rings` holds what it wrote, by label. `about` is what listeners are told of it, `name`
-    and `pid`.
+    """All streams of a process; `rings` holds its output, by label.
 
-    `stdout` and `stderr` say how it is to be launched. Every stream is there from the beginning, `connect` brings it to
-    life.
+    `about` is the `name` and `pid` passed to listeners. `stdout` and `stderr` are the arguments for launching it. Every
+    stream exists from the start, and works once `connect` was called.
     """
 
     def __init__(
@@ -93,7 +92,7 @@ class ProcessStreams:
         self.stdout = launch.CAPTURE if labels or capture else launch.DISCARD
         self.stderr = launch.MERGE if merged else launch.CAPTURE if len(labels) == 2 or capture else launch.DISCARD
         self.by_label: dict[str, Stream] = {}
-        # Where the rings ended when something was last written to the process, by label.
+        # The end offsets of the rings at the last write to the process, by label.
         self.last_write_offsets: dict[str, int] = {}
         self._loop = loop
         self._config = config
@@ -116,7 +115,7 @@ class ProcessStreams:
         self.by_label[label] = stream
 
     def connect(self, child: launch.Child, log_file: Callable[[str], LogFile | None]) -> None:
-        """Take over our ends of the pipes of `child`; `log_file(kind)` is the file for its `out` and its `err`."""
+        """Take over our ends of the pipes of `child`; `log_file(kind)` returns the file for `out` and for `err`."""
         captured = iter(self._captured)
         for fd, kind in ((child.stdout, "out"), (child.stderr, "err")):
             if fd is not None:
@@ -125,7 +124,7 @@ class ProcessStreams:
         if child.stdin is not None:
             self.by_label[STDIN].input = Input(self._loop, child.stdin)
             child.stdin = None
-        # A process that was not started by us has none of them.
+        # A process that we did not start has none.
         for label, fd, input_fd in zip(self._config.custom_streams, child.streams, child.stream_inputs, strict=False):
             stream = self.by_label[label]
             assert stream.ring is not None
@@ -134,12 +133,12 @@ class ProcessStreams:
         child.streams, child.stream_inputs = [], []
 
     def read_available(self) -> None:
-        """Read what is in the pipes now."""
+        """Read what is in the pipes."""
         for output in self._outputs:
             output.read_available()
 
     def close(self) -> None:
-        """Read what is left, then close every stream (IO-18)."""
+        """Read what is left, then close all streams."""
         for output in self._outputs:
             output.read_available()
             output.close()
@@ -147,7 +146,7 @@ class ProcessStreams:
             stream.close()
 
     def last_output(self, limit: int = 400) -> str | None:
-        """The end of what it wrote last, stderr before stdout, for people."""
+        """Return the end of its latest output, of stderr if any, else of stdout, in human-readable form."""
         for ring in reversed(self._captured):
             if ring.end == 0:
                 continue
@@ -157,7 +156,7 @@ class ProcessStreams:
         return None
 
     def ring(self, label: str) -> Ring:
-        """What it wrote to `label`; ProcessError 400 `io_not_redirected` or 404 `io_not_found` when none is read."""
+        """Return the output `label`; ProcessError 400 `io_not_redirected` or 404 `io_not_found`."""
         rings = self.rings
         if not rings:
             raise NotRedirected(
@@ -168,17 +167,19 @@ class ProcessStreams:
             )
         if label not in rings:
             known = ", ".join(rings)
-            raise ProcessError(404, "io_not_found", f"{self._name} has no output {label!r}", hint=f"there is {known}")
+            raise ProcessError(
+                404, "io_not_found", f"{self._name} has no output {label!r}", hint=f"available outputs: {known}"
+            )
         return rings[label]
 
     def subscribe(self, label: str, listener: IoListener) -> None:
-        """Call `listener` with what comes on `label`, or on all outputs (`.`); raises like `ring`."""
+        """Call `listener` with new output on `label`, or on all outputs (`.`); raises like `ring`."""
         for each in self._matching(label):
             self.ring(each)
             self.by_label[each].subscribe(listener)
 
     def unsubscribe(self, label: str, listener: IoListener) -> None:
-        """Undo `subscribe`; unknown ones are ignored."""
+        """Undo `subscribe`; unknown listeners are ignored."""
         for each in self._matching(label):
             if each in self.by_label:
                 self.by_label[each].unsubscribe(listener)
@@ -187,7 +188,7 @@ class ProcessStreams:
         return (list(self.rings) if label == "." else []) or [label]
 
     def writable(self, label: str) -> Stream:
-        """The stream `label`; ProcessError 403 `forbidden_write` or 404 `stream_not_found` when nothing writes it."""
+        """Return the stream `label` for writing; ProcessError 403 `forbidden_write` or 404 `stream_not_found`."""
         label = _ALIASES.get(label, label)
         stream = self.by_label.get(label)
         if stream is not None and stream.writable:

@@ -1,7 +1,7 @@
-"""Output of processes: one bounded ring a stream, and cursors that read it.
+"""Output of processes: one bounded ring per stream, and cursors that read it.
 
-A subscriber is a cursor, a position in the ring, not a queue: it costs nothing while it does not read, and when the
-ring has moved past it, it learns how much it lost. Cursors read a `Log` of records as they read a `Ring` of bytes.
+A subscriber is a cursor, a position in the ring, not a queue: it costs nothing while it does not read, and if the ring
+has moved past it, the next read reports how much was lost. Cursors read a `Log` of records like a `Ring` of bytes.
 """
 
 import asyncio
@@ -13,60 +13,60 @@ from typing import Generic, NamedTuple, Protocol, TypeVar
 
 from gaffer.streams.position import Position
 
-DEFAULT_LIMIT = 256 * 1024  # bytes a ring keeps
-READ_SIZE = 64 * 1024  # bytes a cursor gets at most at a time
+DEFAULT_LIMIT = 256 * 1024  # bytes that a ring keeps
+READ_SIZE = 64 * 1024  # maximum bytes that a cursor gets at a time
 
 
 class Piece(Protocol):
-    """What one read gives: the part of a source up to `end`; `gap` positions before it were lost to this reader."""
+    """The result of one read: the part of a source up to `end`; the `gap` positions before it were lost."""
 
     @property
     def end(self) -> int:
-        """The position after the last."""
+        """The position after the last one."""
 
     @property
     def gap(self) -> int:
-        """How many positions before the first were lost."""
+        """The number of positions lost before the first one."""
 
 
 P = TypeVar("P", bound=Piece)
 
 
 class Losses:
-    """Counts the positions that readers of several sources lost, and keeps them when the sources are gone."""
+    """A count of positions that readers of several sources lost, which outlives the sources."""
 
     def __init__(self) -> None:
         self.count = 0
 
 
 class Source(Generic[P]):
-    """What cursors read: positions `start` to `end` are there, older ones were dropped. Not thread-safe."""
+    """A source for cursors: it holds positions `start` to `end`; older ones were dropped. Not thread-safe."""
 
-    read_size: int  # positions that a cursor gets at most at a time
+    read_size: int  # maximum positions that a cursor gets at a time
 
     def __init__(self) -> None:
         self.start = 0
         self.end = 0
         self.closed = False
         self.dropped = 0  # positions that readers lost
-        self.losses: Losses | None = None  # where they are counted together with those of other sources
+        self.losses: Losses | None = None  # the total over several sources
         self._watchers: set[Callable[[], None]] = set()
 
     def read(self, offset: int, size: int) -> P:
-        """Up to `size` positions from `offset` on, without consuming them; an empty piece when there are none yet."""
+        """Return up to `size` positions from `offset`, without consuming them; empty if there are none yet."""
         raise NotImplementedError
 
     def close(self) -> None:
-        """No more will come."""
+        """Mark the end of the source."""
         self.closed = True
         self._wake()
 
     def reopen(self) -> None:
-        """More may come again."""
+        """Undo `close`."""
         self.closed = False
 
     def watch(self, callback: Callable[[], None]) -> None:
-        """Call `callback()` whenever something comes or the source closes."""
+        """Call `callback()` whenever data is added or the source closes."""
         self._watchers.add(callback)
 
     def unwatch(self, callback: Callable[[], None]) -> None:
@@ -75,20 +75,20 @@ class Source(Generic[P]):
 
     @cached_property
     def epoch(self) -> str:
-        """Random: no other source has it, also not one of the same name in a later life of the program."""
+        """A random id that distinguishes this source from all others, including its successors after a restart."""
         return secrets.token_hex(8)
 
     def position(self, offset: int) -> Position:
-        """The offset, for a reader that is to resume there."""
+        """Return the position of `offset`, for a reader that resumes there."""
         return Position(self.epoch, offset)
 
     @property
     def watchers(self) -> int:
-        """How many wait."""
+        """The number of watchers."""
         return len(self._watchers)
 
     def offset_of_tail(self, count: int) -> int:
-        """Where the last `count` positions begin, or the oldest that is left."""
+        """Return the offset of the last `count` positions, or of the oldest one left."""
         return max(self.start, self.end - count)
 
     def _lost(self, offset: int) -> int:
@@ -106,7 +106,7 @@ class Source(Generic[P]):
 
 
 class Chunk(NamedTuple):
-    """`data` begins at byte `offset` of the stream; `gap` bytes before it were lost to this reader."""
+    """A piece of a stream: `data` begins at byte `offset`; the `gap` bytes before it were lost to this reader."""
 
     offset: int
     data: bytes
@@ -129,23 +129,23 @@ class Ring(Source[Chunk]):
         self._chunks: deque[bytes] = deque()
 
     def append(self, data: bytes) -> None:
-        """Add `data` and wake who waits."""
+        """Append `data` and wake the watchers."""
         if not data:
             return
         self._chunks.append(data)
         self.end += len(data)
-        # Whole chunks leave, so the ring may keep up to one chunk less than its limit.
+        # Whole chunks are dropped, so the ring may keep up to one chunk less than its limit.
         while self.end - self.start > self.limit and len(self._chunks) > 1:
             self.start += len(self._chunks.popleft())
         self._wake()
 
     def read(self, offset: int, size: int = READ_SIZE) -> Chunk:
-        """Up to `size` bytes from `offset` on, without consuming them; no data when there is none yet."""
+        """Return up to `size` bytes from `offset`, without consuming them; empty if there are none yet."""
         gap = self._lost(offset)
         position = min(max(offset, self.start), self.end)
         if position == self.end:
             return Chunk(position, b"", gap)
-        # The newest chunks are the ones that are asked for, most often the last one: walk from the end.
+        # Reads are usually of the newest chunks, mostly the last one: walk from the end.
         newest = self._chunks[-1]
         if position == self.end - len(newest) and len(newest) <= size:
             return Chunk(position, newest, gap)
@@ -166,7 +166,7 @@ class Ring(Source[Chunk]):
         return Chunk(position, data[skip : skip + size], gap)
 
     def offset_of_tail_lines(self, count: int) -> int:
-        """Where the last `count` lines begin, or the oldest byte that is left; an unfinished line counts."""
+        """Return the offset of the last `count` lines, or of the oldest byte left; an unfinished line counts."""
         if count <= 0:
             return self.end
         at = self.end
@@ -187,7 +187,7 @@ T = TypeVar("T")
 
 
 class Records(NamedTuple, Generic[T]):
-    """`items`, of which the first has the number `offset`; `gap` records before it were lost to this reader."""
+    """A piece of a log: `items`, numbered from `offset`; the `gap` records before it were lost to this reader."""
 
     offset: int
     items: list[T]
@@ -200,7 +200,7 @@ class Records(NamedTuple, Generic[T]):
 
 
 class Log(Source[Records[T]]):
-    """The newest `limit` records of a sequence, numbered from 0 on."""
+    """The newest `limit` records of a sequence, numbered from 0."""
 
     read_size = 100
 
@@ -209,24 +209,24 @@ class Log(Source[Records[T]]):
         self._records: deque[T] = deque(maxlen=limit)
 
     def append(self, record: T) -> None:
-        """Add a record and wake who waits."""
+        """Append a record and wake the watchers."""
         self._records.append(record)
         self.end += 1
         self.start = self.end - len(self._records)
         self._wake()
 
     def read(self, offset: int, size: int = read_size) -> Records[T]:
-        """Up to `size` records from number `offset` on; none when there are none yet."""
+        """Return up to `size` records from number `offset`; empty if there are none yet."""
         gap = self._lost(offset)
         position = min(max(offset, self.start), self.end)
         first = position - self.start
         records = self._records
-        # By index, which a deque finds from its nearer end: most readers are at the newest record.
+        # By index, which a deque looks up from its nearer end: most readers are near the newest record.
         return Records(position, [records[at] for at in range(first, min(first + size, len(records)))], gap)
 
 
 class Cursor(Generic[P]):
-    """Reads a source in order, at its own pace, from now on unless `offset` says where. Use it on the source's loop."""
+    """A reader of a source, in order, from `offset`, by default the current end. Use it on the source's loop."""
 
     def __init__(self, source: Source[P], offset: int | None = None) -> None:
         self.source = source
@@ -235,7 +235,7 @@ class Cursor(Generic[P]):
         self._waiter: asyncio.Future[None] | None = None
 
     async def next(self, size: int | None = None) -> P | None:
-        """The next piece, of `size` positions or fewer, once there is one; None when all is read and no more comes."""
+        """Wait for and return the next piece, of up to `size` positions; None at the end."""
         while True:
             if self.offset < self.source.end:
                 piece = self.source.read(self.offset, size or self.source.read_size)
@@ -252,7 +252,7 @@ class Cursor(Generic[P]):
                 self._waiter = None
 
     def end(self) -> None:
-        """No more is wanted than what is there: `next` gives that, then None."""
+        """Stop at the current end of the source: `next` returns what is left, then None."""
         self._ending = True
         self._wake()
 

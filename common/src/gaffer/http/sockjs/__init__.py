@@ -1,6 +1,6 @@
-"""SockJS 0.3: messages both ways for web pages, over a websocket or, where there is none, over HTTP (SJS-01, SJS-02).
+"""SockJS 0.3: bidirectional messages for web pages, over a websocket or, as a fallback, over HTTP.
 
-A Service speaks with Connections; a SockJS makes them of what clients do below a prefix:
+A Service exchanges messages with Connections, which a SockJS creates for clients below a prefix:
 
     CHANNEL = SockJS("/channel", make_service)
     ROUTES = [..., *CHANNEL.routes(Scope.READ)]
@@ -24,14 +24,14 @@ H = TypeVar("H", bound=SockJSHandler)
 
 
 class SockJS:
-    """A SockJS endpoint below `prefix`, which has no slash at its end.
+    """A SockJS endpoint below `prefix`, which has no trailing slash.
 
-    make_service: called with the Application at its first request. heartbeat: seconds between two heartbeats on a
+    make_service: called with the Application on its first request. heartbeat: seconds between two heartbeats on a
     silent connection. disconnect_delay: seconds that a session lives without a request that fetches its messages.
-    response_limit: bytes after which a streamed answer ends, for the client to ask anew. buffer_limit: bytes that may
-    wait for a client; then `send` waits. max_sessions: how many clients there may be that use no websocket; over it
-    they are answered 503. max_strangers: how many of these may be clients that are not known; over it, and when there
-    are max_sessions, those give way.
+    response_limit: size in bytes at which a streamed response ends, so that the client sends a new request.
+    buffer_limit: bytes that may be queued for a client before `send` waits. max_sessions: maximum number of clients
+    without a websocket; further ones get 503. max_strangers: maximum number of unauthenticated clients among them;
+    these are displaced when either limit is reached.
     """
 
     def __init__(
@@ -53,14 +53,14 @@ class SockJS:
         )
 
     def routes(self, scope: Scope | Open) -> list[Route]:
-        """The routes of the endpoint, each of which needs that scope."""
+        """Return the routes of the endpoint, each of which requires `scope`."""
         session = f"{self.prefix}/{{server}}/{{session}}"
         handlers: list[tuple[str, type[SockJSHandler]]] = [
             (self.prefix, Greeting),
             (f"{self.prefix}/", Greeting),
             (f"{self.prefix}/info", Info),
             (f"{self.prefix}/sockjs.min.js", ClientScript),
-            (f"{self.prefix}/{{server}}", Iframe),  # a route has one name for a parameter in one place
+            (f"{self.prefix}/{{server}}", Iframe),  # a parameter has the same name in all routes
             (f"{self.prefix}/websocket", RawWebSocket),
             (f"{session}/websocket", WebSocket),
             (f"{session}/xhr", XhrPolling),
@@ -69,22 +69,22 @@ class SockJS:
             (f"{session}/eventsource", EventSource),
         ]
         return [
-            Route(pattern, self._bind(handler), dict.fromkeys(handler.methods, scope), takes_text=True)
+            Route(pattern, self._bind(handler), dict.fromkeys(handler.methods, scope), accepts_text=True)
             for pattern, handler in handlers
         ]
 
     def router(self, application: Application) -> Router:
-        """The sessions of that application."""
+        """Return the sessions of an application."""
         key = f"sockjs {self.prefix}"
         found = application.settings.get(key)
         if found is None:
             found = application.settings[key] = Router(
-                self._make_service(application), self._settings, application.policy.knows
+                self._make_service(application), self._settings, application.policy.is_known
             )
         return found
 
     def close(self, application: Application) -> None:
-        """Close all connections of an application that is to stop. Call it on the loop."""
+        """Close all connections of an application before it stops. Call it on the loop."""
         router: Router | None = application.settings.get(f"sockjs {self.prefix}")
         if router is not None:
             router.close()

@@ -1,4 +1,4 @@
-"""What SockJS and those who serve on it have to do with each other: a Service, and its Connections."""
+"""The interface between SockJS and applications: a Service and its Connections."""
 
 from collections.abc import Awaitable
 from typing import TYPE_CHECKING, Protocol
@@ -13,67 +13,67 @@ GO_AWAY = (3000, "Go away!")
 
 
 class ConnectionClosed(GafferError):
-    """The other side is gone, or was told to go."""
+    """The connection was closed by either side."""
 
     errno = 410
     reason = "connection_closed"
 
 
 class Connection:
-    """One client, whatever transport it came by. Made by SockJS; compares by identity. Use it on its loop."""
+    """A client on any transport. Created by SockJS; compares by identity. Use it on its loop."""
 
     def __init__(self, session: "FramedSession | RawSession") -> None:
         self._session = session
 
     @property
     def grant(self) -> Grant:
-        """What the client may do: the grant of the request that opened the connection, or the one adopted since."""
+        """The grant of the client: that of the request that opened the connection, or the last one adopted."""
         return self._session.grant
 
     @property
     def open(self) -> bool:
-        """Whether it was neither closed nor lost."""
+        """Whether the connection is open."""
         return not self._session.is_closed
 
     def adopt(self, grant: Grant) -> None:
-        """Go on with that grant; when it is taken back, the connection is closed."""
+        """Replace the grant; the connection is closed when it is revoked."""
         self._session.adopt(grant)
 
     @property
     def has_room(self) -> bool:
-        """Whether it is open and `send` would not wait."""
+        """Whether the connection is open and `send` would not wait."""
         return self._session.has_room
 
     async def wait_for_room(self) -> None:
-        """Wait until `send` would not wait. Raises ConnectionClosed."""
+        """Wait until `has_room` is true. Raises ConnectionClosed."""
         await self._session.wait_for_room()
 
     async def send(self, text: str) -> None:
-        """Send a message; waits while the buffer for this client is full. Raises ConnectionClosed."""
+        """Send a message, after waiting while the buffer of the client is full. Raises ConnectionClosed."""
         await self._session.wait_for_room()
         self._session.send_message(text)
 
     def send_now(self, text: str) -> None:
-        """Send a message without waiting, for who has asked whether it `has_room`."""
+        """Send a message without waiting; call only when `has_room` is true."""
         self._session.send_message(text)
 
     def close(self, code: int = GO_AWAY[0], reason: str = GO_AWAY[1]) -> None:
-        """Close it, once the client has what was sent before, for which it has the `disconnect_delay`.
+        """Close the connection after the client has received earlier messages, or after `disconnect_delay`.
 
-        `closed` of the service is called at once.
-        `code` is one of RFC 6455 section 7.4 (3000 to 4999 are free), `reason` at most 120 bytes.
+        `closed` of the service is called at once. `code` is defined by RFC 6455 section 7.4 (3000 to 4999 are free),
+        `reason` has at most 120 bytes.
         """
         self._session.close(code, reason)
 
 
 class Service(Protocol):
-    """What is spoken with the clients; one for all connections of an application."""
+    """The application protocol; one instance handles all connections of an application."""
 
     def opened(self, connection: Connection) -> None:
-        """A client is there."""
+        """Called when a client has connected."""
 
     def received(self, connection: Connection, text: str) -> Awaitable[None] | None:
-        """A client sent a message. The next one of this client is read when the awaitable, if any, is done."""
+        """Called for a message from a client. The next one is read when the returned awaitable, if any, is done."""
 
     def closed(self, connection: Connection) -> None:
-        """A connection that was `opened` has ended, whoever ended it. Called once."""
+        """Called once when a connection that was `opened` has been closed by either side."""

@@ -1,9 +1,9 @@
-"""What Gaffer takes from sockjs-tornado. The other modules get it here."""
+"""The parts of sockjs-tornado that Gaffer uses; other modules import them from here."""
 
 import warnings
 
 with warnings.catch_warnings():
-    # It uses a decorator of its own that is deprecated, and has an escape in a string that newer Pythons complain of.
+    # It uses its own deprecated decorator, and a string escape that newer versions of Python warn about.
     warnings.simplefilter("ignore", DeprecationWarning)
     warnings.simplefilter("ignore", SyntaxWarning)
     from sockjs.tornado import SockJSConnection, SockJSRouter, proto

@@ -1,4 +1,4 @@
-"""The parts of SockJS that have no session: the greeting, /info, the iframe page and the client it loads."""
+"""The resources of SockJS without a session: the greeting, /info, the iframe page and the client script."""
 
 import hashlib
 import re
@@ -35,20 +35,20 @@ _IFRAME_NAME = re.compile(r"iframe[0-9-.a-z_]*\.html", re.ASCII)
 
 
 class SockJSInfo(TypedDict):
-    """What the server can do."""
+    """The capabilities of the server."""
 
     websocket: Literal[True]
-    origins: Annotated[list[str], Meta(description="Means nothing.")]
+    origins: Annotated[list[str], Meta(description='Always ["*:*"]; clients ignore it.')]
     cookie_needed: Literal[False]
     entropy: Annotated[int, Meta(ge=0, lt=2**32, description="A random number for the client.")]
 
 
 class SockJSHandler(Handler):
-    """A Handler below the prefix of a SockJS. It answers OPTIONS, and methods it doesn't have, as SockJS says."""
+    """A Handler below the prefix of a SockJS. It answers OPTIONS and unsupported methods as SockJS requires."""
 
     parameters: ClassVar[Mapping[str, Any]] = {
-        "server": Annotated[str, Meta(pattern="^[^/]+$", description="Anything; a proxy may choose a server by it.")],
-        "session": Annotated[str, Meta(pattern="^[^/.]+$", description="A random name that the client makes up.")],
+        "server": Annotated[str, Meta(pattern="^[^/]+$", description="Any text; a proxy may route by it.")],
+        "session": Annotated[str, Meta(pattern="^[^/.]+$", description="A random name chosen by the client.")],
     }
     answers_all = True
     methods: ClassVar[tuple[str, ...]] = ("GET",)
@@ -56,28 +56,28 @@ class SockJSHandler(Handler):
 
     @property
     def max_body(self) -> int:
-        """How much may be sent at once; little by a caller who isn't known, for there may be very many of them."""
+        """Maximum size of a request body, in bytes; less for unauthenticated callers, as there may be many."""
         return 1024 * 1024 if self.is_known else STRANGER_BODY
 
     @property
     def caller(self) -> Hashable:
-        """Who calls, as far as the connection shows: the user on this host, else the address; and what proxies add."""
+        """The identity of the caller: the user on this host or the address, and the headers added by proxies."""
         headers = self.request.headers
         added = tuple(headers.get(name) for name in _FORWARDED)
         return caller_of(peer_of(self.request), str(self.request.remote_ip)), added
 
     @property
     def source(self) -> Hashable:
-        """Where the caller is, as its sessions are counted."""
+        """The source that the sessions of the caller count for."""
         return source_of(peer_of(self.request), str(self.request.remote_ip))
 
     @property
     def router(self) -> "Router":
-        """The sessions that the request may be about."""
+        """The sessions of the application."""
         return self.sockjs.router(self.application)
 
     def options(self) -> None:
-        """What a page of an allowed origin may send."""
+        """Answer a preflight with the allowed methods and headers."""
         allowed = f"OPTIONS, {', '.join(self.methods)}"
         self.set_status(204)
         self.enable_cache(YEAR)
@@ -93,13 +93,13 @@ class SockJSHandler(Handler):
         if wanted and cors_headers(self.application.policy, self.request):
             self.set_header("Access-Control-Allow-Headers", wanted)
 
-    def enable_cache(self, seconds: int, *, unasked: bool = True) -> None:
-        """Let browsers and proxies keep the answer, and use it without asking whether it still holds."""
-        self.set_header("Cache-Control", f"public, max-age={seconds}{'' if unasked else ', no-cache'}")
+    def enable_cache(self, seconds: int, *, revalidate: bool = False) -> None:
+        """Let browsers and proxies cache the response, with `revalidate` only if they revalidate it on each use."""
+        self.set_header("Cache-Control", f"public, max-age={seconds}{', no-cache' if revalidate else ''}")
         self.set_header("Expires", format_timestamp(time.time() + seconds))
 
     def disable_cache(self) -> None:
-        """Let nobody keep the answer, as some browsers do after POST, nor compress it: proxies would hold it back."""
+        """Forbid caching, as some browsers cache POST, and compression by proxies, which would delay messages."""
         self.set_header("Cache-Control", "no-store, no-cache, no-transform, must-revalidate, max-age=0")
 
     def write_error(self, status_code: int, **kwargs: Any) -> None:
@@ -112,30 +112,30 @@ class SockJSHandler(Handler):
 
 
 class Greeting(SockJSHandler):
-    """Tells that SockJS is spoken here."""
+    """The greeting of SockJS."""
 
     @operation(str, media=TEXT)
     def get(self) -> None:
-        """The text `Welcome to SockJS!`."""
+        """Return the text `Welcome to SockJS!`."""
         self.reply_text("Welcome to SockJS!\n")
 
 
 class Info(SockJSHandler):
-    """What a client asks first."""
+    """Capabilities of the SockJS server, which clients request first."""
 
     @operation(SockJSInfo)
     def get(self) -> None:
-        """`{"websocket", "origins", "cookie_needed", "entropy"}`."""
+        """Return `{"websocket", "origins", "cookie_needed", "entropy"}`."""
         self.disable_cache()
         self.set_header("Content-Type", "application/json; charset=UTF-8")
         self.reply({"websocket": True, "origins": ["*:*"], "cookie_needed": False, "entropy": secrets.randbelow(2**32)})
 
 
 class _Constant(SockJSHandler):
-    """A document that changes with a release or the configuration only."""
+    """A document that changes only with a release or the configuration."""
 
     def reply_constant(self, data: bytes, media_type: str) -> None:
-        """Answer the document, or 304 to who has it."""
+        """Send the document, or 304 if the client has it."""
         self.set_header("Content-Type", f"{media_type}; charset=UTF-8")
         self.set_header("Etag", f'"{hashlib.sha256(data).hexdigest()[:32]}"')
         if self.check_etag_header():
@@ -146,28 +146,28 @@ class _Constant(SockJSHandler):
 
 
 class Iframe(_Constant):
-    """The page that the client puts into a page of another origin, to speak with this server from inside."""
+    """The page that the SockJS client embeds in a page of another origin to connect to this server."""
 
     @operation(str, media=HTML, errors=(304,))
     def get(self) -> None:
-        """The HTML page; its name is `iframe*.html`.
+        """Return the HTML page; its name is `iframe*.html`.
 
-        It does for the page around it what that page's own requests may not. So browsers are told to show it in pages
-        of allowed origins only, and to ask each time, because allowed origins change.
+        The page sends requests on behalf of the page that embeds it. Browsers are therefore told to embed it only in
+        pages of allowed origins, and to revalidate it each time, because allowed origins change.
         """
         if _IFRAME_NAME.fullmatch(self.params["server"]) is None:
             raise NotFound(f"there is no resource {self.request.path}")
         ancestors = " ".join(["'self'", *sorted(self.application.policy.origins)])
         self.set_header("Content-Security-Policy", f"frame-ancestors {ancestors}")
-        self.enable_cache(YEAR, unasked=False)
+        self.enable_cache(YEAR, revalidate=True)
         self.reply_constant((IFRAME_TEXT % f"{self.sockjs.prefix}/sockjs.min.js").encode(), HTML)
 
 
 class ClientScript(_Constant):
-    """sockjs-client 1.6.1, for the iframe page and any other; its licence (MIT) lies beside it in the package."""
+    """The script of sockjs-client 1.6.1, for the iframe page and others; its license (MIT) is in the package."""
 
     @operation(str, media=JAVASCRIPT, errors=(304,))
     def get(self) -> None:
-        """The script."""
+        """Return the script."""
         self.enable_cache(DAY)
         self.reply_constant(_CLIENT.read_bytes(), JAVASCRIPT)

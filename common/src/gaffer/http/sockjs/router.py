@@ -1,4 +1,4 @@
-"""The SockJS sessions of one application: which there are, and who gets which."""
+"""The SockJS sessions of one application, and their assignment to requests."""
 
 from collections.abc import Callable, Hashable
 from typing import NamedTuple
@@ -15,14 +15,14 @@ from gaffer.http.sockjs.sessions import FramedSession, OwnedSession, RawSession
 
 
 class TooManySessions(GafferError):
-    """There are as many sessions as there may be."""
+    """The maximum number of sessions is reached."""
 
     errno = 503
     reason = "too_many_sessions"
 
 
 class Settings(NamedTuple):
-    """The limits of sessions: seconds, bytes, numbers. See SockJS."""
+    """The limits of sessions, as described at SockJS."""
 
     heartbeat: float
     disconnect_delay: float
@@ -33,7 +33,7 @@ class Settings(NamedTuple):
 
 
 class _Endpoint(SockJSConnection):  # type: ignore[misc]
-    """Tells the service what the library tells a connection."""
+    """The adapter that forwards events of the library's connection to the service."""
 
     def on_open(self, request: object) -> None:
         self.session.server.service.opened(self.session.connection)
@@ -42,40 +42,40 @@ class _Endpoint(SockJSConnection):  # type: ignore[misc]
 class Router(SockJSRouter):  # type: ignore[misc]
     """The sessions of one application."""
 
-    def __init__(self, service: Service, limits: Settings, knows: Callable[[Grant], bool]) -> None:
-        """`knows` says whether a grant is that of a known caller."""
+    def __init__(self, service: Service, limits: Settings, is_known: Callable[[Grant], bool]) -> None:
+        """Create the sessions; `is_known` returns whether a grant is that of an authenticated caller."""
         settings = {
             "response_limit": limits.response_limit,
             "jsessionid": False,
-            "verify_ip": False,  # a session is bound to a grant and to who calls
+            "verify_ip": False,  # a session is bound to a grant and a caller instead
         }
         super().__init__(_Endpoint, user_settings=settings, io_loop=IOLoop.current())
-        # Two timers run from here on, needed or not. Statistics are not read, and sessions know when they end.
+        # The library has started two timers that are not needed: statistics are not read, and sessions have their own.
         self._sessions_cleanup.stop()
         self.stats._callback.stop()
         self.service = service
         self.limits = limits
-        self.knows = knows
+        self.is_known = is_known
         self.strangers: Quota[FramedSession] = Quota(limits.max_strangers)
         self.sessions: dict[str, FramedSession] = {}
         self.live: set[OwnedSession] = set()
         self.closing = False
 
     def admit(self, session_id: str, grant: Grant, caller: Hashable) -> FramedSession | None:
-        """The session of that name, None when it is to be made; raises Forbidden or TooManySessions.
+        """Return the session with that id, None if it has to be created; raises Forbidden or TooManySessions.
 
-        The id of a session is in URLs, so it proves nothing: requests must come from who opened the session.
+        Session ids appear in URLs, so they prove nothing: requests must come from the caller that opened the session.
         """
         found = self.sessions.get(session_id)
         if found is not None and not found.belongs_to(grant, caller):
-            raise Forbidden("another caller opened this session", hint="choose a session id of your own")
+            raise Forbidden("the session belongs to another caller", hint="use a new session id")
         if found is None:
             self._make_room(grant)
         return found
 
     def _make_room(self, grant: Grant) -> None:
         full = len(self.sessions) >= self.limits.max_sessions
-        if not full and (self.knows(grant) or not self.strangers.is_full):
+        if not full and (self.is_known(grant) or not self.strangers.is_full):
             return
         victim = self.strangers.victim
         if victim is None:
@@ -83,10 +83,10 @@ class Router(SockJSRouter):  # type: ignore[misc]
         victim.expire()
 
     def find(self, session_id: str, grant: Grant, caller: Hashable) -> FramedSession:
-        """The open session of that name; raises NotFound or Forbidden."""
+        """Return the open session with that id; raises NotFound or Forbidden."""
         found = self.sessions.get(session_id)
         if found is None or found.is_closed:
-            raise NotFound("there is no such session, or it has ended", hint="open a new one")
+            raise NotFound("the session does not exist or has ended", hint="open a new one")
         self.admit(session_id, grant, caller)
         return found
 
@@ -101,15 +101,15 @@ class Router(SockJSRouter):  # type: ignore[misc]
         return session
 
     def create_raw_session(self) -> RawSession:
-        """A session for the raw websocket."""
+        """Return a new session for the raw websocket."""
         return RawSession(_Endpoint, self)
 
     def ended(self, session: OwnedSession) -> None:
-        """A session was closed."""
+        """Record that a session was closed."""
         self.live.discard(session)
 
     def close(self) -> None:
-        """Close every session; one that nobody listens to is forgotten. There will be no others."""
+        """Close every session and accept no new ones; sessions without a listening client are removed."""
         self.closing = True
         for session in list(self.live):
             session.close()

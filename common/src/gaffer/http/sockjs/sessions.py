@@ -1,9 +1,9 @@
-"""SockJS sessions: those of sockjs-tornado, with an owner, a bounded queue, and timers that end with them.
+"""SockJS sessions: those of sockjs-tornado, with an owner, a bounded queue, and timers that end with the session.
 
-A session has one timer for heartbeats while a client listens, one for its end while none does. What is mended of the
-library: its queue grows without end; not every transport has heartbeats, and one that is stopped stays on the loop;
-sessions end by the wall clock, looked at every second for ever; `close` drops what is queued, sends two frames in one
-answer to a poll, and hides errors of the service; the reason of a close frame is not escaped.
+A session has one timer for heartbeats while a client listens, and one for its expiry while none does. This fixes
+several defects of the library: its queue is unbounded; some transports have no heartbeats, and a stopped one stays on
+the loop; sessions expire by the wall clock, which is polled every second; `close` drops queued messages, sends two
+frames in one response to a poll, and hides errors of the service; the reason in a close frame is not escaped.
 """
 
 import asyncio
@@ -32,30 +32,30 @@ _messages = msgspec.json.Decoder(str | list[str])
 
 
 class BrokenMessage(BadRequest):
-    """What a client sent is not a JSON string or an array of them; `close_code` is that for a websocket (RFC 6455)."""
+    """The client sent neither a JSON string nor an array of strings; `close_code` is for websockets (RFC 6455)."""
 
     reason = "invalid_json"
     close_code = 1007
 
 
 class NotText(BrokenMessage):
-    """A client sent bytes on the raw websocket."""
+    """The client sent a binary message on the raw websocket."""
 
     close_code = 1003
 
 
 def decode_messages(data: str | bytes) -> list[str]:
-    """The messages in a frame or body of a client; raises BrokenMessage."""
+    """Return the messages in a frame or body; raises BrokenMessage."""
     try:
         check_size(data)
         found = _messages.decode(data)
     except (ValueError, RecursionError, TooManyValues):
-        raise BrokenMessage("send a JSON string, or an array of strings") from None
+        raise BrokenMessage("the message is neither a JSON string nor an array of strings") from None
     return [found] if isinstance(found, str) else found
 
 
 class OwnedSession:
-    """What both kinds of session add to those of the library."""
+    """Base of both kinds of sessions, mixed into those of the library."""
 
     server: "Router"
     state: int
@@ -76,15 +76,15 @@ class OwnedSession:
 
     @property
     def queued(self) -> int:
-        """Bytes that wait for the client to take what was sent before."""
+        """Bytes queued for the client."""
         raise NotImplementedError
 
     def flush(self) -> None:
-        """Send what can be sent."""
+        """Send queued messages as far as the client is ready."""
         raise NotImplementedError
 
     def discard(self) -> None:
-        """Forget what waits."""
+        """Drop queued messages."""
         raise NotImplementedError
 
     @property
@@ -93,33 +93,33 @@ class OwnedSession:
         return self._receiving.locked()
 
     def belongs_to(self, grant: Grant, caller: Hashable) -> bool:
-        """Whether a request of that caller with that grant is of the client that opened the session."""
+        """Return whether a request with that grant and caller comes from the client that opened the session."""
         if self.owner is None:
             return True
         return (self.owner, self.caller) == (grant, caller) and self.owner.revocation is grant.revocation
 
     @property
     def is_known(self) -> bool:
-        """Whether the client is known."""
-        return self.server.knows(self.grant)
+        """Whether the client is authenticated."""
+        return self.server.is_known(self.grant)
 
     def adopt(self, grant: Grant) -> None:
-        """Act for the client by that grant until it is taken back."""
+        """Replace the grant of the client."""
         self.grant.release(self)
         self.grant = grant
         grant.hold(self)
         self._mark_caller()
 
     def revoked(self) -> None:
-        """The grant was taken back: the client gets nothing more."""
+        """Close the session because the grant was revoked, and drop queued messages."""
         self.discard()
         self.close(*REVOKED)
-        if self.handler is not None:  # it hasn't taken yet what was sent before
+        if self.handler is not None:  # it is still receiving earlier messages
             self.handler.cut()
 
     @property
     def has_room(self) -> bool:
-        """Whether it is open and a message may be queued."""
+        """Whether the session is open and a message may be queued."""
         return not self.is_closed and self.queued < self.server.limits.buffer_limit
 
     async def wait_for_room(self) -> None:
@@ -128,10 +128,10 @@ class OwnedSession:
             self._room.clear()
             await self._room.wait()
         if self.is_closed:
-            raise ConnectionClosed("the client is gone")
+            raise ConnectionClosed("the client has disconnected")
 
     async def receive(self, texts: list[str]) -> None:
-        """Give messages to the service, one after the other."""
+        """Pass messages to the service in order."""
         async with self._receiving:
             for text in texts:
                 if self.state != OPEN:
@@ -144,7 +144,7 @@ class OwnedSession:
                     return
 
     def close(self, code: int = GO_AWAY[0], message: str = GO_AWAY[1]) -> None:
-        """End the session; the client is told once it has what is queued."""
+        """End the session; the client receives the close frame after the queued messages."""
         if self.state == CLOSED:
             return
         was_open, self.state = self.state != CONNECTING, CLOSED
@@ -155,11 +155,11 @@ class OwnedSession:
         if was_open:
             self.server.service.closed(self.connection)
         self.flush()
-        if self.handler is not None:  # what was sent before is on its way
+        if self.handler is not None:  # earlier messages are still being sent
             self._end_soon(self.handler.cut)
 
     def remove_handler(self, handler: Any) -> None:
-        """The client has left, or has the last frame of an answer."""
+        """Record that the client has disconnected or received the last frame of a response."""
         self._clear_deadline()
         super().remove_handler(handler)  # type: ignore[misc]
 
@@ -172,12 +172,12 @@ class OwnedSession:
             self._mark_caller()
 
     def _mark_caller(self) -> None:
-        """The connection that the client listens on is that of a known caller, or of a stranger, as the session is."""
+        """Mark the connection of the listening client as authenticated if the session is."""
         if self.handler is not None:
             mark_caller(self.handler.stream, self.is_known)
 
     def _end_soon(self, end: Callable[[], None]) -> None:
-        """Call `end` unless the client does something about it in time."""
+        """Call `end` after `disconnect_delay` unless the client reacts before."""
         delay = self.server.limits.disconnect_delay
         self._deadline = asyncio.get_running_loop().call_later(delay, end)
 
@@ -192,7 +192,7 @@ class OwnedSession:
 
 
 class FramedSession(OwnedSession, Session):  # type: ignore[misc]
-    """A session that speaks the frames of SockJS, on a websocket or by HTTP."""
+    """A session with SockJS framing, on a websocket or over HTTP."""
 
     _beat: asyncio.TimerHandle | None = None
     _is_stuck = False
@@ -238,10 +238,10 @@ class FramedSession(OwnedSession, Session):  # type: ignore[misc]
 
     def get_close_reason(self) -> tuple[int, str]:
         code, reason = self.close_reason or GO_AWAY
-        return code, proto.json_encode(reason)[1:-1]  # the library puts the quotes
+        return code, proto.json_encode(reason)[1:-1]  # the library adds the quotes
 
     def expire(self) -> None:
-        """Nobody came for the messages: forget the session."""
+        """Remove the session because no client fetched its messages in time."""
         self._clear_deadline()
         self.server.strangers.discard(self)
         if self.server.sessions.get(self.session_id) is self:
@@ -264,11 +264,11 @@ class FramedSession(OwnedSession, Session):  # type: ignore[misc]
         elif self._is_stuck:
             self.handler.cut()
         else:
-            self._is_stuck = True  # unless it takes the frame that is under way until the next heartbeat
+            self._is_stuck = True  # unless the client receives the current frame before the next heartbeat
 
 
 class RawSession(OwnedSession, BaseSession):  # type: ignore[misc]
-    """A session on the raw websocket: a message is a frame of the websocket."""
+    """A session on the raw websocket, where each message is a websocket frame."""
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)

@@ -1,4 +1,4 @@
-"""The transports of SockJS over HTTP: requests that fetch messages, and such that send them."""
+"""The HTTP transports of SockJS: requests that fetch messages and requests that send them."""
 
 import asyncio
 from typing import Any
@@ -25,33 +25,35 @@ class Transport(SockJSHandler):
     def prepare(self) -> None:
         super().prepare()
         if any("." in part for part in self.params.values()):
-            raise NotFound(f"there is no resource {self.request.path}", hint="the names in it have no dots")
+            raise NotFound(
+                f"there is no resource {self.request.path}", hint="remove the dots from the server and session names"
+            )
         if self.router.closing:
             raise GafferError("the server is stopping", reason="stopping", errno=503, hint="try again later")
 
     @property
     def session_id(self) -> str:
-        """The name the client gave its session."""
+        """The id of the session, chosen by the client."""
         return self.params["session"]
 
 
 class _Receiver(Transport):
-    """What the library's handlers for fetching messages need here."""
+    """Base of the library's handlers for fetching messages."""
 
     session: FramedSession | None
 
     def initialize(self, params: dict[str, str], grant: Grant) -> None:
         super().initialize(params, grant)
-        super(Routed, self).initialize(self.router)  # that of the library
+        super(Routed, self).initialize(self.router)  # of the library
 
     def preflight(self) -> None:
-        """The library's answer to any origin; ours has been given."""
+        """Suppress the library's CORS headers, which allow any origin."""
 
     def finish(self, chunk: Any = None) -> "asyncio.Future[None]":
-        return RequestHandler.finish(self, chunk)  # that of the library returns nothing
+        return RequestHandler.finish(self, chunk)  # the library's method returns nothing
 
     def cut(self) -> None:
-        """The client doesn't take what it is sent: leave it."""
+        """Drop the connection of a client that has stopped reading."""
         connection: Any = self.request.connection
         connection.stream.close()
 
@@ -64,55 +66,55 @@ class _Receiver(Transport):
 
 
 class XhrPolling(_Receiver, XhrPollingTransport):  # type: ignore[misc]
-    """Fetches the messages that wait, or the next one."""
+    """Polling for messages: the queued ones, or the next one."""
 
     methods = ("POST",)
 
     @operation(str, media=JAVASCRIPT, errors=(TooManySessions,), endless=True)
     def post(self) -> None:
-        """A frame of SockJS and a newline."""
+        """Return a SockJS frame and a newline."""
         self.router.admit(self.session_id, self.grant, self.caller)
         super().post(self.session_id)
 
 
 class XhrStreaming(_Receiver, XhrStreamingTransport):  # type: ignore[misc]
-    """Fetches messages as they come."""
+    """Streaming of messages over one response."""
 
     methods = ("POST",)
 
     @operation(str, media=JAVASCRIPT, errors=(TooManySessions,), endless=True)
     def post(self) -> None:
-        """2 KiB of prelude, then a line for each frame of SockJS."""
+        """Return a prelude of 2 KiB, then a line for each SockJS frame."""
         self.router.admit(self.session_id, self.grant, self.caller)
         super().post(self.session_id)
 
 
 class EventSource(_Receiver, EventSourceTransport):  # type: ignore[misc]
-    """Fetches messages as server-sent events."""
+    """Messages as server-sent events."""
 
     @operation(str, media=EVENTS, errors=(TooManySessions,))
     def get(self) -> None:
-        """An event for each frame of SockJS."""
+        """Return an event for each SockJS frame."""
         self.router.admit(self.session_id, self.grant, self.caller)
         super().get(self.session_id)
 
     def head(self, *args: str, **kwargs: str) -> None:
-        """The headers."""
+        """Return the headers."""
         self.disable_cache()
         self.set_header("Content-Type", "text/event-stream; charset=UTF-8")
         self.finish()
 
 
 class XhrSend(Transport):
-    """Sends messages of the client."""
+    """Messages from the client."""
 
     methods = ("POST",)
 
     @operation(status=204, body=list[str], body_media=TEXT, text_errors=(500,))
     async def post(self) -> None:
-        """Takes a JSON array of strings. 404 for a session that isn't open.
+        """Send a JSON array of strings. Returns 404 if the session is not open.
 
-        The protocol wants 500 for a body that can't be read.
+        The protocol requires 500 for an invalid body.
         """
         session = self.router.find(self.session_id, self.grant, self.caller)
         self.disable_cache()
@@ -127,7 +129,7 @@ class XhrSend(Transport):
             return
         await session.receive(messages)
         self.set_status(204)
-        self.flush()  # `finish` would take the content type away, without which some browsers look for XML
+        self.flush()  # `finish` would remove the content type, and some browsers then expect XML
         self.finish()
 
     def _refuse(self, text: str) -> None:

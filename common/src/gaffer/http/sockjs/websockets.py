@@ -1,4 +1,4 @@
-"""The websockets of SockJS: one with its frames, one with messages as they are."""
+"""The websockets of SockJS: one with SockJS framing, one with raw messages."""
 
 import asyncio
 import contextlib
@@ -13,24 +13,24 @@ from gaffer.http.sockjs.library import BaseTransportMixin
 from gaffer.http.sockjs.sessions import INTERRUPTED, BrokenMessage, FramedSession, NotText, RawSession, decode_messages
 from gaffer.http.sockjs.transports import Transport
 
-_MAX_UNANSWERED = 2  # pings without an answer
+_MAX_UNANSWERED = 2  # pings
 
 
 class _Socket(Transport, ServerSocket, BaseTransportMixin):  # type: ignore[misc]
     """A websocket with one session.
 
-    It is pinged in the rhythm of heartbeats, and left when the client gives no sign to two pings.
+    It sends a ping at each heartbeat, and drops the connection after two pings without a sign of life.
     """
 
     session: FramedSession | RawSession | None = None
-    active = True  # whether the client has taken all that was sent
-    _awaited: "asyncio.Future[None] | None" = None  # done when it has
+    active = True  # whether the client has received everything sent
+    _awaited: "asyncio.Future[None] | None" = None  # done when the client has
     _pings: asyncio.TimerHandle | None = None
-    _unanswered = 0  # pings, since the last sign of the client
+    _unanswered = 0  # pings since the last sign of life
 
     @operation(status=101, errors=(503, UpgradeRequired), text_errors=(400,))
     async def get(self, *args: Any, **kwargs: Any) -> None:
-        """The handshake. What asks for no upgrade is answered 400 and a text, as the SockJS protocol has it."""
+        """Open the websocket. Requests without an upgrade get 400 and plain text, as the SockJS protocol requires."""
         if "websocket" not in list_items(self.request.headers, "Upgrade"):
             self._refuse('Can "Upgrade" only to "WebSocket".')
         elif "upgrade" not in list_items(self.request.headers, "Connection"):
@@ -44,22 +44,22 @@ class _Socket(Transport, ServerSocket, BaseTransportMixin):  # type: ignore[misc
 
     @property
     def ping_interval(self) -> float:
-        return 0  # while a message is handled, nothing is read: pings of Tornado would take that for silence
+        return 0  # nothing is read while a message is handled, which Tornado's pings would mistake for silence
 
     def send_pack(self, message: str | bytes, binary: bool = False) -> None:
-        """Send a frame; the session is asked for more when the client has taken it."""
+        """Send a frame; the session is flushed again when the client has received it."""
         self.active = False
         try:
             written = self.write_message(message)
-        except WebSocketClosedError:  # `on_close` is to come
+        except WebSocketClosedError:  # `on_close` follows
             return
-        # A client that keeps up gets the next one at once, or it would fall behind a burst of messages.
+        # A client that keeps up gets the next frame at once, so that bursts do not make it fall behind.
         self.active = not self._connection.stream.writing()
         self._awaited = None if self.active else written
-        written.add_done_callback(self._taken)
+        written.add_done_callback(self._on_written)
 
     def cut(self) -> None:
-        """The client doesn't take what it is sent: leave it."""
+        """Drop the connection of a client that has stopped reading."""
         self._connection.stream.close()
 
     def on_close(self) -> None:
@@ -86,7 +86,7 @@ class _Socket(Transport, ServerSocket, BaseTransportMixin):  # type: ignore[misc
         self._unanswered = 0
 
     def decode(self, message: str | bytes) -> list[str]:
-        """The messages in a frame of the websocket; raises BrokenMessage."""
+        """Return the messages in a websocket frame; raises BrokenMessage."""
         raise NotImplementedError
 
     def _refuse(self, text: str) -> None:
@@ -94,15 +94,15 @@ class _Socket(Transport, ServerSocket, BaseTransportMixin):  # type: ignore[misc
         self.reply_text(text)
 
     def _begin(self, session: FramedSession | RawSession) -> None:
-        self._connection: Any = self.ws_connection  # which Tornado forgets when it is closed from here
+        self._connection: Any = self.ws_connection  # Tornado drops its reference when this side closes
         self.set_nodelay(True)
         self._await_sign()
         self.session = session
         session.set_handler(self)
         session.verify_state()
 
-    def _taken(self, written: "asyncio.Future[None]") -> None:
-        if written.cancelled() or written.exception() is not None:  # as above
+    def _on_written(self, written: "asyncio.Future[None]") -> None:
+        if written.cancelled() or written.exception() is not None:  # closed
             return
         if written is self._awaited:
             self.active = True
@@ -130,24 +130,24 @@ class _Socket(Transport, ServerSocket, BaseTransportMixin):  # type: ignore[misc
 
 
 class WebSocket(_Socket):
-    """A websocket that carries the frames of SockJS."""
+    """A websocket with SockJS framing."""
 
     name = "websocket"
 
     def open(self) -> None:
-        """Begin a session; its name means nothing here."""
+        """Begin a session; its id is not used."""
         self._begin(self.router.create_session(self.session_id, register=False))
 
     def decode(self, message: str | bytes) -> list[str]:
         return decode_messages(message)
 
     def session_closed(self) -> None:
-        """The client has the last frame."""
+        """Close the websocket after the last frame."""
         self._leave(1000, None)
 
 
 class RawWebSocket(_Socket):
-    """A websocket that carries messages as they are, for clients that are no web pages."""
+    """A websocket with raw messages, for clients other than web pages."""
 
     name = "rawwebsocket"
 
@@ -157,9 +157,9 @@ class RawWebSocket(_Socket):
 
     def decode(self, message: str | bytes) -> list[str]:
         if isinstance(message, bytes):
-            raise NotText("send text")
+            raise NotText("binary messages are not supported")
         return [message]
 
     def session_closed(self, code: int, reason: str) -> None:
-        """The client has the last message."""
+        """Close the websocket after the last message."""
         self._leave(code, reason)
