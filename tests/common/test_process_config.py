@@ -73,9 +73,9 @@ def test_flapping_in_every_spelling() -> None:
 
 
 BAD: list[tuple[dict[str, Any], str, str]] = [
-    ({"cmd": ""}, "$.cmd", "not empty"),
+    ({"cmd": ""}, "$.cmd", "non-empty"),
     ({"cmd": "a 'b"}, "$.cmd", "split into words"),
-    ({"cmd": 5}, "$.cmd", "expected a text"),
+    ({"cmd": 5}, "$.cmd", "expected a non-empty text"),
     ({"cmd": "a\0b"}, "$.cmd", "NUL"),
     ({"name": "123"}, "$.name", "all digits"),
     ({"name": "a b"}, "$.name", "not a valid job name"),

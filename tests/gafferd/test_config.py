@@ -501,7 +501,7 @@ def test_every_mistake_at_once(mistakes: Mistakes) -> None:
         ),
         pytest.param(
             "[gaffer]\nlocal_users = no-such-user:read\n",
-            "gaffer.ini:2: [gaffer] local_users: there is no user 'no-such-user'\n"
+            "gaffer.ini:2: [gaffer] local_users: unknown user 'no-such-user'\n"
             "  hint: write NAME:SCOPE, such as alice:read or bob:read+control",
             id="an unknown user",
         ),
@@ -537,7 +537,7 @@ def test_mistakes_in_included_files_name_them(mistakes: Mistakes) -> None:
         **{"a.ini": "[process:web]\ncmd = y\n[process:db]\ncmd =\n"},
     ) == [
         "a.ini:1: [process:web] this section is already at gaffer.ini:3\n  hint: merge the two",
-        "a.ini:4: [process:db] cmd: expected a text that is not empty, got ''",
+        "a.ini:4: [process:db] cmd: expected a non-empty text, got ''",
     ]
 
 

@@ -40,7 +40,7 @@ def _argument(value: str, path: str = "") -> str:
 def text(value: Any, lax: bool) -> str:
     """A text that is not empty."""
     if not isinstance(value, str) or not value.strip():
-        raise _expected("a text that is not empty", value)
+        raise _expected("a non-empty text", value)
     return _argument(value)
 
 
