@@ -421,7 +421,7 @@ def test_every_mistake_at_once(mistakes: Mistakes) -> None:
         "gaffer.ini:23: [process:cache] unknown key 'env'\n"
         "  hint: give variables in a section [env:NAME] or with keys such as env:PORT",
         "gaffer.ini:24: [process:cache] labels: expected name=value pairs, got 'x'\n  hint: such as zone=a, disk=ssd",
-        "gaffer.ini:25: [process:12] the job name '12' is all digits and would be taken for a process id\n"
+        "gaffer.ini:25: [process:12] the job name '12' consists of digits only and could be mistaken for a process id\n"
         "  hint: add a letter",
         "gaffer.ini:27: [env:wb] there is no job wb\n  hint: did you mean 'web'?",
         "gaffer.ini:31: [env:cache] PORT is given twice\n  hint: names are passed in upper case",
