@@ -1,6 +1,6 @@
-"""Other supervisors, for comparison: installed from PyPI into an environment of their own when first needed.
+"""Run other supervisors for comparison; install them from PyPI into a separate environment on first use.
 
-Each is told to keep `count` processes of `/bin/sleep 1000`, and is watched from outside, through /proc.
+Each supervises `count` processes of `/bin/sleep 1000` and is observed from outside, through /proc.
 """
 
 import contextlib
@@ -23,7 +23,7 @@ WORDS = ("/bin/sleep", "1000")
 
 
 def environment() -> Path:
-    """The folder of the peers' commands."""
+    """Return the directory of the peers' commands; install them if needed."""
     home = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "gaffer-bench" / "peers"
     if not (home / "installed").exists():
         print(f"installing {', '.join(PACKAGES)} into {home}", file=sys.stderr)
@@ -35,7 +35,7 @@ def environment() -> Path:
 
 @dataclass(frozen=True)
 class Peer:
-    """A supervisor: `command(folder, count)` writes its files into `folder` and gives the words that start it."""
+    """A supervisor: `command(folder, count)` writes its files into `folder` and returns its command line."""
 
     name: str
     command: Callable[[Path, int], list[str]]
@@ -47,7 +47,7 @@ def _gafferd(folder: Path, count: int) -> list[str]:
     return [str(BIN / "gafferd"), "--bind", "127.0.0.1:0", "--state-dir", str(folder / "state"), str(config)]
 
 
-def _executor(folder: Path, count: int) -> list[str]:
+def _supervisor(folder: Path, count: int) -> list[str]:
     config = folder / "supervisord.conf"
     config.write_text(
         f"[supervisord]\nnodaemon=true\nlogfile={folder}/log\npidfile={folder}/pid\nminfds=4096\n"
@@ -71,21 +71,21 @@ def _honcho(folder: Path, count: int) -> list[str]:
 
 
 GAFFERD = Peer("gafferd", _gafferd)
-OTHERS = (Peer("supervisor", _executor), Peer("circus", _circus), Peer("honcho", _honcho))
+OTHERS = (Peer("supervisor", _supervisor), Peer("circus", _circus), Peer("honcho", _honcho))
 
 
 class Running:
-    """A started supervisor."""
+    """A running supervisor."""
 
     def __init__(self, process: "subprocess.Popen[bytes]") -> None:
         self.process = process
 
     def children(self) -> set[int]:
-        """Its own children; cheaper than `sleepers`, which matters while it is being timed."""
+        """Return the OS pids of its children; cheaper than `sleepers`, for use while timing."""
         return set(_children(self.process.pid))
 
     def sleepers(self) -> set[int]:
-        """The sleeping programs below it; honcho has a process of its own for each."""
+        """Return the OS pids of the `sleep` processes below it; honcho runs each below another process."""
         found: set[int] = set()
         level = [self.process.pid]
         while level:
@@ -97,7 +97,7 @@ class Running:
 
 @contextlib.contextmanager
 def running(peer: Peer, count: int) -> Iterator[Running]:
-    """Start `peer` with `count` processes; at the end it and its processes are ended."""
+    """Run `peer` with `count` processes; end it and its processes on exit."""
     with tempfile.TemporaryDirectory() as folder:
         words = peer.command(Path(folder), count)
         env = installed_environment()
@@ -120,7 +120,7 @@ def running(peer: Peer, count: int) -> Iterator[Running]:
 
 
 def wait_for(started: Running, count: int, timeout: float = 60) -> set[int]:
-    """Wait until `count` processes run; returns them."""
+    """Wait until `count` processes are running; return their OS pids."""
     deadline = time.monotonic() + timeout
     while len(found := started.sleepers()) < count:
         if time.monotonic() > deadline or started.process.poll() is not None:

@@ -1,4 +1,4 @@
-"""Clients of registries, written for speed: requests in a closed loop over plain sockets, and nodes by the thousand."""
+"""Fast clients for registries: requests in a closed loop over plain sockets, and thousands of nodes."""
 
 import asyncio
 import base64
@@ -21,7 +21,7 @@ Address = tuple[str, int]
 
 
 def frame(message: dict[str, Any] | str) -> bytes:
-    """A masked text frame of a websocket (RFC 6455); the mask is zero, so the text stands in it as it is."""
+    """Return a masked websocket text frame (RFC 6455); the mask is zero, so the payload is the plain text."""
     data = (message if isinstance(message, str) else json.dumps(message, separators=(",", ":"))).encode()
     size = len(data)
     if size < 126:
@@ -34,7 +34,7 @@ def frame(message: dict[str, Any] | str) -> bytes:
 
 
 def frames(buffer: bytearray, most: int = 1000) -> list[bytes]:
-    """Take the text frames out of what a server sent, `most` of them at most."""
+    """Remove at most `most` text frames from the data received from a server; return their payloads."""
     found: list[bytes] = []
     while len(buffer) >= 2 and len(found) < most:
         is_text, size, start = buffer[0] & 0x0F == 1, buffer[1] & 0x7F, 2
@@ -51,7 +51,7 @@ def frames(buffer: bytearray, most: int = 1000) -> list[bytes]:
 
 
 def handshake(address: Address, path: str) -> bytes:
-    """The request that opens a websocket."""
+    """Return the request that opens a websocket."""
     key = base64.b64encode(os.urandom(16)).decode()
     return (
         f"GET {path} HTTP/1.1\r\nHost: {address[0]}:{address[1]}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
@@ -60,14 +60,14 @@ def handshake(address: Address, path: str) -> bytes:
 
 
 def connect(address: Address) -> socket.socket:
-    """A TCP connection that sends at once."""
+    """Open a TCP connection with TCP_NODELAY."""
     sock = socket.create_connection(address)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return sock
 
 
 def open_websocket(address: Address, path: str) -> socket.socket:
-    """A websocket that has been opened."""
+    """Open a websocket."""
     sock = connect(address)
     sock.sendall(handshake(address, path))
     head = b""
@@ -77,7 +77,7 @@ def open_websocket(address: Address, path: str) -> socket.socket:
 
 
 def receive_frame(sock: socket.socket, buffer: bytearray) -> bytes:
-    """The next frame; `buffer` keeps what came beyond it."""
+    """Receive the next frame; keep further data in `buffer`."""
     while not (found := frames(buffer, 1)):
         data = sock.recv(65536)
         if not data:
@@ -87,7 +87,7 @@ def receive_frame(sock: socket.socket, buffer: bytearray) -> bytes:
 
 
 def post(path: str, body: dict[str, Any]) -> bytes:
-    """A POST request of a JSON body."""
+    """Return a POST request with a JSON body."""
     data = json.dumps(body).encode()
     return b"POST %b HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b" % (
         path.encode(),
@@ -97,15 +97,15 @@ def post(path: str, body: dict[str, Any]) -> bytes:
 
 
 def get(path: str) -> bytes:
-    """A GET request."""
+    """Return a GET request."""
     return f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode()
 
 
-# When an answer is there
+# Complete responses
 
 
 def http_answered(buffer: bytearray) -> bool:
-    """Whether an answer with a Content-Length, 200, is complete."""
+    """Return whether `buffer` holds a complete response with status 200 and a Content-Length."""
     end = buffer.find(b"\r\n\r\n")
     if end < 0:
         return False
@@ -117,14 +117,14 @@ def http_answered(buffer: bytearray) -> bool:
 
 
 def redis_answered(buffer: bytearray) -> bool:
-    """Whether a simple string, a number or a bulk string of RESP is complete."""
+    """Return whether `buffer` holds a complete RESP simple string, number or bulk string."""
     if not buffer.endswith(b"\r\n"):
         return False
     return buffer[:1] != b"$" or buffer.count(b"\r\n") >= 2
 
 
 def frame_answered(buffer: bytearray) -> bool:
-    """Whether a short frame that accepts a message is complete."""
+    """Return whether `buffer` holds a complete short frame that acknowledges a message."""
     if len(buffer) < 2 or len(buffer) < 2 + (buffer[1] & 0x7F):
         return False
     assert b'"ok":true' in buffer, bytes(buffer)
@@ -137,7 +137,10 @@ def closed_loop(
     answered: Callable[[bytearray], bool],
     seconds: float,
 ) -> float:
-    """Answers a second when each socket has one request under way; `requests(which socket, how many before)`."""
+    """Return the responses per second with one outstanding request on each socket.
+
+    `requests(number, before)` returns the next request of socket `number`, which has sent `before` requests.
+    """
     selector = selectors.DefaultSelector()
     received = [bytearray() for _ in sockets]
     counts = [0] * len(sockets)
@@ -165,7 +168,7 @@ def closed_loop(
 
 
 class Node(asyncio.Protocol):
-    """One node with its jobs: identifies itself, sends its table, pings in time, and comes back when it is cut off."""
+    """A node with its jobs: identify, send a snapshot, ping at the interval, and reconnect when disconnected."""
 
     def __init__(self, fleet: "Fleet", number: int) -> None:
         self._fleet = fleet
@@ -178,7 +181,7 @@ class Node(asyncio.Protocol):
         self.interval = 15.0
 
     def connect(self) -> None:
-        """Try once; at a failure again later."""
+        """Connect; retry later on failure."""
         self._connecting = asyncio.create_task(self._connect())
 
     async def _connect(self) -> None:
@@ -237,7 +240,7 @@ class Node(asyncio.Protocol):
 
 
 class Fleet:
-    """Nodes `first` to `first + count` of `jobs` jobs each; counts what happens to them."""
+    """Nodes `first` to `first + count` with `jobs` jobs each, and counters of their connections and PINGs."""
 
     def __init__(self, address: Address, first: int, count: int, jobs: int) -> None:
         self.address = address
@@ -251,7 +254,7 @@ class Fleet:
         self.pings = 0
 
     def identity(self, number: int) -> dict[str, Any]:
-        """The IDENTIFY of a node."""
+        """Return the IDENTIFY message of a node."""
         name = f"node{self._first + number}"
         return {
             "msgid": "identify",
@@ -265,17 +268,17 @@ class Fleet:
         }
 
     def table(self, number: int) -> bytes:
-        """The SNAPSHOT of a node; ten nodes after each other have the same jobs."""
+        """Return the SNAPSHOT frame of a node; each group of ten consecutive nodes has the same jobs."""
         process = {"pid": 1, "state": "ready", "endpoints": [ENDPOINT]}
         jobs = {f"app{(self._first + number) // 10}.job{job}": [process] for job in range(self._jobs)}
         return frame({"msgid": "snapshot", "type": "SNAPSHOT", "seq": 1, "jobs": jobs})
 
     def failed(self, error: OSError) -> None:
-        """A connection came to nothing."""
+        """Record a failed connection attempt."""
         self.refused.append(time.time())
 
     async def run(self, per_second: float, pipe: Any) -> None:
-        """Connect all at that pace, then answer the parent's questions until it says stop."""
+        """Connect `per_second` nodes per second, and answer requests of the parent until it sends "stop"."""
         nodes = [Node(self, number) for number in range(self._count)]
         loop = asyncio.get_running_loop()
         for number, node in enumerate(nodes):
@@ -292,26 +295,26 @@ class Fleet:
 
 
 def run_fleet(address: Address, first: int, count: int, jobs: int, per_second: float, pipe: Any) -> None:
-    """The main function of a client process."""
+    """Main function of a client process."""
     import uvloop
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(Fleet(address, first, count, jobs).run(per_second, pipe))
 
 
-def send_when_told(url: str, texts: Sequence[str], answers: bool, pipe: Any) -> None:
-    """The main function of a process with one websocket: sends a message when told, and tells the time of it."""
+def send_on_request(url: str, texts: Sequence[str], answers: bool, pipe: Any) -> None:
+    """Main function of a process with one websocket: send a message on each request, and return the time of sending."""
     import uvloop
     from tornado.websocket import websocket_connect
 
     async def send() -> None:
         node = await websocket_connect(url)
-        told = asyncio.Event()
-        asyncio.get_running_loop().add_reader(pipe.fileno(), told.set)
+        requested = asyncio.Event()
+        asyncio.get_running_loop().add_reader(pipe.fileno(), requested.set)
         pipe.send("connected")
         for text in texts:
-            await told.wait()
-            told.clear()
+            await requested.wait()
+            requested.clear()
             pipe.recv()
             began = time.perf_counter()
             await node.write_message(text)

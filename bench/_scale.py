@@ -1,4 +1,4 @@
-"""How a registry bears many nodes: its memory, the cost of their heartbeats, lookups meanwhile, a restart."""
+"""Measure a registry with many nodes: memory, the cost of heartbeats, lookups under that load, and a restart."""
 
 import multiprocessing
 import os
@@ -13,11 +13,11 @@ from _measure import BIN, installed_environment
 from _registry import Address, connect, get, http_answered, run_fleet
 
 FLEETS = 4  # client processes
-LOOKUPS = 200  # a second, while nodes ping
+LOOKUPS = 200  # per second, while nodes send PINGs
 
 
 class Fleets:
-    """The client processes and what they tell."""
+    """The client processes and their counters."""
 
     def __init__(self, address: Address, nodes: int, jobs: int, per_second: float) -> None:
         context = multiprocessing.get_context("spawn")
@@ -34,7 +34,7 @@ class Fleets:
         self.refused: list[float] = []
 
     def ask(self) -> tuple[int, int]:
-        """How many nodes are announced, and how many PINGs were sent; collects when connections were made."""
+        """Return the number of announced nodes and of sent PINGs; collect the times of connections."""
         there = pings = 0
         for pipe in self._pipes:
             pipe.send("?")
@@ -47,15 +47,15 @@ class Fleets:
         return there, pings
 
     def wait_for(self, count: float, timeout: float) -> None:
-        """Wait until so many are announced."""
+        """Wait until `count` nodes are announced."""
         deadline = time.monotonic() + timeout
         while (there := self.ask()[0]) < count:
             if time.monotonic() > deadline:
-                raise SystemExit(f"only {there} of {count:.0f} nodes are there after {timeout:g} s")
+                raise SystemExit(f"only {there} of {count:.0f} nodes announced after {timeout:g} s")
             time.sleep(0.1)
 
     def stop(self) -> None:
-        """End the processes."""
+        """Stop the processes."""
         for pipe in self._pipes:
             pipe.send("stop")
         for process in self._processes:
@@ -63,7 +63,7 @@ class Fleets:
 
 
 def measure_scale(nodes: int, jobs: int, minute: float) -> None:
-    """Announce so many nodes, watch them for a while, restart lookupd; prints what is found."""
+    """Announce `nodes` nodes, observe them for a while, restart lookupd; print the results."""
     nodes -= nodes % FLEETS
     with socket.create_server(("127.0.0.1", 0)) as free:
         address: Address = free.getsockname()
@@ -73,11 +73,11 @@ def measure_scale(nodes: int, jobs: int, minute: float) -> None:
         began = time.monotonic()
         fleets.wait_for(nodes, 300)
         print(f"{nodes} nodes of {jobs} jobs announced in {time.monotonic() - began:.0f} s")
-        _say("memory of gaffer_lookupd", f"{memory(lookupd.pid) / 1e6:.0f} MB")
-        time.sleep(15)  # all have sent a PING, and heard how wide the window is
+        _report("memory of gaffer_lookupd", f"{memory(lookupd.pid) / 1e6:.0f} MB")
+        time.sleep(15)  # until all have sent a PING and received the reconnect window
         _heartbeats(lookupd.pid, fleets, minute)
         _lookups(address, lookupd.pid, nodes, jobs, minute)
-        _say("memory of gaffer_lookupd", f"{memory(lookupd.pid) / 1e6:.0f} MB")
+        _report("memory of gaffer_lookupd", f"{memory(lookupd.pid) / 1e6:.0f} MB")
         lookupd = _restart(lookupd, address, fleets, nodes)
     finally:
         fleets.stop()
@@ -89,11 +89,11 @@ def _heartbeats(pid: int, fleets: Fleets, seconds: float) -> None:
     time.sleep(seconds)
     took, used = time.monotonic() - began, cpu_seconds(pid) - cpu
     pings = fleets.ask()[1] - before
-    _say("heartbeats, CPU of gaffer_lookupd", f"{used / took:.2f} cores at {pings / took:.0f} PINGs a second")
+    _report("heartbeats, CPU", f"{used / took:.2f} cores at {pings / took:.0f} PINGs per second")
 
 
 def _lookups(address: Address, pid: int, nodes: int, jobs: int, seconds: float) -> None:
-    """Ask at a fixed pace; the time counts from when the question was due."""
+    """Send queries at a fixed rate; measure each from the time when it was due."""
     sock = connect(address)
     took: list[float] = []
     cpu, began = cpu_seconds(pid), time.perf_counter()
@@ -109,8 +109,10 @@ def _lookups(address: Address, pid: int, nodes: int, jobs: int, seconds: float) 
     used = (cpu_seconds(pid) - cpu) / (time.perf_counter() - began)
     took.sort()
     p50, p99 = took[len(took) // 2] * 1000, took[len(took) * 99 // 100] * 1000
-    _say(f"findJob at {LOOKUPS}/s meanwhile", f"p50 {p50:.2f} ms, p99 {p99:.2f} ms, max {took[-1] * 1000:.1f} ms")
-    _say("with heartbeats, CPU of gaffer_lookupd", f"{used:.2f} cores")
+    _report(
+        f"findJob at {LOOKUPS}/s with heartbeats", f"p50 {p50:.2f} ms, p99 {p99:.2f} ms, max {took[-1] * 1e3:.1f} ms"
+    )
+    _report("heartbeats and findJob, CPU", f"{used:.2f} cores")
 
 
 def _restart(lookupd: "subprocess.Popen[str]", address: Address, fleets: Fleets, nodes: int) -> "subprocess.Popen[str]":
@@ -121,13 +123,13 @@ def _restart(lookupd: "subprocess.Popen[str]", address: Address, fleets: Fleets,
     fleets.accepted.clear()
     fleets.refused.clear()
     fleets.wait_for(0.99 * nodes, 120)
-    _say("restart: 99 % of the nodes back", f"{time.time() - began:.1f} s")
+    _report("restart: 99 % of nodes reconnected", f"{time.time() - began:.1f} s")
     fleets.wait_for(nodes, 120)
     cpu = cpu_seconds(lookupd.pid)
-    _say("restart: all back", f"{time.time() - began:.1f} s, {cpu:.1f} s of CPU")
+    _report("restart: all nodes reconnected", f"{time.time() - began:.1f} s, {cpu:.1f} s of CPU")
     accepted = sorted(when for when in fleets.accepted if when >= began)
-    _say("restart: most connections in a second", str(max(_in_a_second(accepted, first) for first in accepted)))
-    _say("restart: refused once it listened", str(sum(when >= began for when in fleets.refused)))
+    _report("restart: peak connections per second", str(max(_in_a_second(accepted, first) for first in accepted)))
+    _report("restart: refused connections", str(sum(when >= began for when in fleets.refused)))
     return lookupd
 
 
@@ -135,12 +137,12 @@ def _in_a_second(times: list[float], first: float) -> int:
     return bisect_left(times, first + 1) - bisect_left(times, first)
 
 
-def _say(what: str, value: str) -> None:
+def _report(what: str, value: str) -> None:
     print(f"{what:<44} {value}")
 
 
 def start_lookupd(address: Address) -> "subprocess.Popen[str]":
-    """Start it; it listens when this returns."""
+    """Start gaffer_lookupd; return once it is listening."""
     bind = f"{address[0]}:{address[1]}"
     words = [str(BIN / "gaffer_lookupd"), "--bind", bind, "--backlog=1024", "--log-level=error"]
     process = subprocess.Popen(words, stderr=subprocess.PIPE, text=True, env=installed_environment())
@@ -151,17 +153,17 @@ def start_lookupd(address: Address) -> "subprocess.Popen[str]":
 
 
 def stop(process: "subprocess.Popen[str]") -> None:
-    """End a daemon."""
+    """Stop a daemon."""
     process.send_signal(signal.SIGTERM)
     process.communicate(timeout=60)
 
 
 def cpu_seconds(pid: int) -> float:
-    """User and system time of a process, proc(5)."""
+    """Return user and system time of a process in seconds (proc(5))."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def memory(pid: int) -> int:
-    """Resident memory of a process in bytes."""
+    """Return the resident memory of a process in bytes."""
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")

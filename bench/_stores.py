@@ -1,4 +1,4 @@
-"""What the registry is measured beside: etcd and redis as Debian has them, and a bare relay on Tornado."""
+"""Servers to compare the registry with: etcd and redis from Debian, and a bare relay on Tornado."""
 
 import base64
 import contextlib
@@ -46,28 +46,28 @@ with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
 
 
 def base64_of(text: str) -> str:
-    """Keys and values as etcd's gateway has them."""
+    """Encode a key or value for etcd's JSON gateway."""
     return base64.b64encode(text.encode()).decode()
 
 
 def etcd_get(key: str) -> bytes:
-    """The request that reads a key."""
+    """Return the request that reads a key."""
     return post("/v3/kv/range", {"key": base64_of(key)})
 
 
 def etcd_put(key: str, value: str) -> bytes:
-    """The request that writes a key."""
+    """Return the request that writes a key."""
     return post("/v3/kv/put", {"key": base64_of(key), "value": base64_of(value)})
 
 
 def resp(*words: str) -> bytes:
-    """A command of redis."""
+    """Return a redis command."""
     return "".join([f"*{len(words)}\r\n", *(f"${len(word)}\r\n{word}\r\n" for word in words)]).encode()
 
 
 @contextlib.contextmanager
 def _server(words: list[str], port: int) -> Iterator[Address]:
-    """Run a program until the block ends; it listens when the block begins."""
+    """Run a program for the duration of the block; wait until it is listening."""
     process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         deadline = time.monotonic() + 30
@@ -77,7 +77,7 @@ def _server(words: list[str], port: int) -> Iterator[Address]:
                 break
             except ConnectionRefusedError:
                 if time.monotonic() > deadline or process.poll() is not None:
-                    raise SystemExit(f"{words[0]} did not start; is Debian's package installed?") from None
+                    raise SystemExit(f"{words[0]} did not start; install its Debian package") from None
                 time.sleep(0.05)
         yield "127.0.0.1", port
     finally:
@@ -86,14 +86,14 @@ def _server(words: list[str], port: int) -> Iterator[Address]:
 
 
 def free_port() -> int:
-    """A port that nobody listens on."""
+    """Return an unused port."""
     with socket.create_server(("127.0.0.1", 0)) as sock:
         return int(sock.getsockname()[1])
 
 
 @contextlib.contextmanager
 def etcd_server() -> Iterator[Address]:
-    """An etcd of one member with its data in a temporary folder."""
+    """Run a single-member etcd with its data in a temporary directory."""
     port, peer = free_port(), free_port()
     with tempfile.TemporaryDirectory() as data:
         words = [
@@ -106,13 +106,13 @@ def etcd_server() -> Iterator[Address]:
             f"--initial-cluster=default=http://127.0.0.1:{peer}",
         ]
         with _server(words, port) as address:
-            time.sleep(2)  # until it has elected itself
+            time.sleep(2)  # until it has elected itself leader
             yield address
 
 
 @contextlib.contextmanager
 def redis_server() -> Iterator[Address]:
-    """A redis without persistence."""
+    """Run redis without persistence."""
     port = free_port()
     words = ["redis-server", "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
     with _server(words, port) as address:
@@ -121,7 +121,7 @@ def redis_server() -> Iterator[Address]:
 
 @contextlib.contextmanager
 def relay_server() -> Iterator[Address]:
-    """The bare relay."""
+    """Run the bare relay."""
     words = [sys.executable, "-c", RELAY]
     process = subprocess.Popen(words, stderr=subprocess.PIPE, text=True, env=installed_environment())
     try:
@@ -133,7 +133,7 @@ def relay_server() -> Iterator[Address]:
 
 
 def address_of(url: str) -> Address:
-    """Host and port of a URL."""
+    """Return host and port of a URL."""
     parts = urlsplit(url)
     assert parts.hostname is not None
     assert parts.port is not None

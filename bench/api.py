@@ -1,11 +1,12 @@
-"""Requests a second that the node's API answers at 16 connections, beside a bare Tornado handler of the same bytes.
+"""Measure the requests per second of the node's API on 16 connections, compared with a bare Tornado handler.
 
 python bench/api.py [--pairs 5] [--seconds 3] [--no-peers]
 
-wrk (Debian's package) asks for the whole status of 200 processes, for a job of one process, and for a ping. The floor
-is a RequestHandler on uvloop whose `get` finishes with the bytes that gafferd answered. Websockets echo 100 bytes in 16
-connections with one message under way in each: through `/wstreams` and a `cat`, beside a bare WebSocketHandler that
-passes what it gets through a `cat` of its own. Peers: all processes through supervisor's XML-RPC, a count from circus.
+wrk (from Debian) requests the status of 200 processes, the status of a job with one process, statistics, pids and
+/ping. The floor is a RequestHandler on uvloop that returns the same bytes as gafferd. For websockets, 16 connections
+with one outstanding message each echo 100 bytes through `/wstreams` and a `cat`, compared with a bare WebSocketHandler
+that pipes its messages through its own `cat`. Peers: status of all processes with supervisor's XML-RPC, number of
+processes with circus.
 """
 
 import argparse
@@ -33,7 +34,7 @@ PATHS = {
     f"status of {PROCESSES} processes": "/jobs/default/many",
     "status of one job": "/jobs/default/one",
     f"stats of {PROCESSES} processes": "/stats/many",
-    "pids of the same": "/jobs/default/many/pids",
+    f"pids of {PROCESSES} processes": "/jobs/default/many/pids",
     "ping": "/ping",
 }
 
@@ -101,7 +102,7 @@ wrk.body = "<?xml version='1.0'?><methodCall><methodName>{method}</methodName><p
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--pairs", type=int, default=5)
-    parser.add_argument("--seconds", type=int, default=3, help="how long one measurement takes")
+    parser.add_argument("--seconds", type=int, default=3, help="duration of one measurement")
     parser.add_argument("--no-peers", action="store_true")
     chosen = parser.parse_args()
     if not shutil.which("wrk"):
@@ -146,7 +147,7 @@ def main() -> None:
 
 
 def wrk(url: str, seconds: int, script: str | None = None) -> float:
-    """Successful requests a second."""
+    """Return the successful requests per second."""
     words = ["wrk", "--threads", "1", "--connections", str(CONNECTIONS), "--duration", f"{seconds}s", url]
     with tempfile.NamedTemporaryFile("w", suffix=".lua") as file:
         if script:
@@ -162,7 +163,7 @@ def wrk(url: str, seconds: int, script: str | None = None) -> float:
 
 
 def echoes(urls: list[str], seconds: float) -> float:
-    """Messages a second that come back, over all of `urls` at once."""
+    """Return the echoed messages per second, in total over all `urls`."""
 
     async def echo(url: str) -> int:
         socket = await websocket_connect(url)
@@ -188,7 +189,7 @@ def echoes(urls: list[str], seconds: float) -> float:
 
 @contextlib.contextmanager
 def bare(folder: Path) -> Iterator[Daemon]:
-    """Run the floor: each file in `folder` under its name, and /echo."""
+    """Run the floor, which serves the files in `folder` by name, and /echo."""
     words = [sys.executable, "-c", BARE, str(folder)]
     process = subprocess.Popen(words, stderr=subprocess.PIPE, text=True, env=installed_environment())
     assert process.stderr is not None
@@ -201,7 +202,7 @@ def bare(folder: Path) -> Iterator[Daemon]:
 
 @contextlib.contextmanager
 def supervisor(count: int) -> Iterator[str]:
-    """Run supervisor with `count` processes; yields the URL of its XML-RPC."""
+    """Run supervisor with `count` processes; yield the URL of its XML-RPC interface."""
     port = 19001
     with tempfile.TemporaryDirectory() as folder:
         config = Path(folder) / "supervisord.conf"
@@ -220,7 +221,7 @@ def supervisor(count: int) -> Iterator[str]:
 
 @contextlib.contextmanager
 def circus() -> Iterator[str]:
-    """Run circus with a watcher of 200 processes; yields its endpoint."""
+    """Run circus with a watcher of 200 processes; yield its endpoint."""
     with tempfile.TemporaryDirectory() as folder:
         endpoint = f"ipc://{folder}/endpoint.sock"
         config = Path(folder) / "circus.ini"
@@ -230,7 +231,7 @@ def circus() -> Iterator[str]:
         )
         with _running([str(environment() / "circusd"), str(config)], folder):
             _wait_for((Path(folder) / "endpoint.sock").exists)
-            time.sleep(5)  # it starts its processes before it answers
+            time.sleep(5)  # circus starts its processes before it responds
             yield endpoint
 
 

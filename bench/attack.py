@@ -1,12 +1,13 @@
-"""The 99th percentile of honest clients' latencies while a node is attacked, beside their own without the attack.
+"""Measure the 99th percentile latency of legitimate clients of a node under attack, compared with no attack.
 
 python bench/attack.py [--pairs 5] [--seconds 4]
 
-Honest clients: five with a key, each with 50 requests a second, four on connections that are kept and one on new ones.
-The attack, from a process of its own without a key: 200 slow senders of heads, 100 of bodies, 200 silent connections,
-200 websockets, 100 SockJS sessions that listen and 3 clients that open others again and again, 20 clients that don't
-read, and some that send huge bodies, deep JSON, huge heads and nonsense again and again (tests/support/attack.py). They
-hold all that callers may who are not known, and take it again as soon as they lose it.
+Legitimate clients: five with a key, each sending 50 requests per second, four on persistent connections and one on new
+connections. Attackers, in a separate process without a key: 200 slow senders of headers, 100 of bodies, 200 silent
+connections, 200 websockets, 100 listening SockJS sessions and 3 clients that keep opening others, 20 clients that do
+not read, and several that keep sending huge bodies, deeply nested JSON, huge headers and garbage
+(tests/support/attack.py). They use the whole quota of unauthenticated callers, and claim it again as soon as they lose
+it.
 """
 
 import argparse
@@ -29,7 +30,7 @@ from support.attack import under_attack, use_honestly
 
 @contextlib.contextmanager
 def keyed_node() -> Iterator[tuple[Daemon, str]]:
-    """A node with one job that knows callers by a key only, and the key."""
+    """Run a node with one job that requires a key; yield the node and the key."""
     with tempfile.TemporaryDirectory() as folder:
         key = new_key()
         for name, text in (
@@ -45,7 +46,7 @@ def keyed_node() -> Iterator[tuple[Daemon, str]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--pairs", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=4, help="how long one measurement takes")
+    parser.add_argument("--seconds", type=float, default=4, help="duration of one measurement")
     chosen = parser.parse_args()
     failed = []
 
@@ -54,7 +55,7 @@ def main() -> None:
         host, port = str(address.hostname), address.port or 0
 
         def calm() -> float:
-            time.sleep(1)  # the attackers' connections are gone
+            time.sleep(1)  # until the attackers' connections are closed
             found = use_honestly(host, port, chosen.seconds, key)
             failed.extend(found.failed)
             return found.p99
@@ -66,10 +67,10 @@ def main() -> None:
             return found.p99
 
         ours, floor = pairs(attacked, calm, chosen.pairs)
-    show("p99 of honest clients under attack", ours)
+    show("p99 of legitimate clients under attack", ours)
     show("p99 without the attack", floor)
     show_ratio("ratio", ours, floor)
-    print(f"{'failed requests of honest clients':<44} {len(failed):9d}")
+    print(f"{'failed requests of legitimate clients':<44} {len(failed):9d}")
 
 
 if __name__ == "__main__":

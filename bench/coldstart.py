@@ -1,4 +1,4 @@
-"""From the start of a supervisor to its 200th process, beside other supervisors.
+"""Measure the time from the start of a supervisor to its 200th process, compared with other supervisors.
 
 python bench/coldstart.py [--count 200] [--rounds 5] [--no-peers]
 """
@@ -21,7 +21,7 @@ time.sleep(1000)
 
 
 def cold_start(peer: Peer, count: int) -> float:
-    """Seconds from exec to the last of `count` processes."""
+    """Return the seconds from exec to the last of `count` processes."""
     began = time.perf_counter()
     with running(peer, count) as started:
         wait_for(started, count)
@@ -36,13 +36,13 @@ def main() -> None:
     chosen = parser.parse_args()
 
     loop = Peer(
-        "python and a loop of Popen", lambda folder, count: [sys.executable, "-c", LOOP.replace("COUNT", str(count))]
+        "a Popen loop in python", lambda folder, count: [sys.executable, "-c", LOOP.replace("COUNT", str(count))]
     )
     peers = [GAFFERD, loop, *(() if chosen.no_peers else OTHERS)]
     times: dict[str, list[float]] = {peer.name: [] for peer in peers}
     imports = []
     for peer in peers:
-        cold_start(peer, 1)  # caches, and the peers' installation
+        cold_start(peer, 1)  # fill caches, and install the peers
     for _ in range(chosen.rounds):
         for peer in peers:
             times[peer.name].append(cold_start(peer, chosen.count))
@@ -51,7 +51,7 @@ def main() -> None:
         imports.append(time.perf_counter() - began)
     for name, values in times.items():
         show(name, values)
-    show("python and the imports alone", imports)
+    show("python with imports only", imports)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Time from SIGKILL of a process to its replacement in lookupd's answer, for different instances of one job.
+"""Measure the time from SIGKILL of a process to its replacement in lookupd, for each instance of a job.
 
 python bench/crash.py [--count 20]
 """
@@ -30,7 +30,7 @@ def main() -> None:
 
         while len(before := pids()) < count:
             time.sleep(0.01)
-        time.sleep(1.1)  # a process that lived over a second is replaced at once
+        time.sleep(1.1)  # a process that has run for over a second is replaced at once
         os_pids = {each["pid"]: each["os_pid"] for each in node.call("GET", "/jobs/default/sleepers")["instances"]}
         took = []
         for pid in sorted(before):
@@ -40,7 +40,7 @@ def main() -> None:
                 pass
             took.append(time.perf_counter() - began)
         connection.close()
-    show(f"SIGKILL to the new answer of lookupd, {count} instances", took)
+    show(f"SIGKILL to replacement in lookupd, {count} instances", took)
 
 
 if __name__ == "__main__":

@@ -1,13 +1,13 @@
-"""The registry: operations a second and the latency of its events beside others, and how it bears many nodes.
+"""Measure the registry: operations per second and event latency compared with other servers, and scale.
 
 python bench/lookupd.py [--rounds 5] [--seconds 3] [--nodes 10000] [--jobs 10] [--minute 30] [--no-scale] [--no-peers]
 
-Speed: 16 connections with one request under way in each; registers and lookups of ours, beside etcd (its JSON gateway)
-and redis, one after the other in each round. Latency: from the message of a node to the event at a follower, beside
-redis' publish and subscribe, etcd's watch, and a bare Tornado handler that relays from one websocket to another.
+Speed: registrations and lookups on 16 connections with one outstanding request each, compared with etcd (its JSON
+gateway) and redis, in turn in each round. Latency: from the message of a node to the event at a follower, compared with
+redis publish/subscribe, etcd watch, and a bare Tornado handler that relays between two websockets.
 
-Scale: nodes with real sockets from several processes: memory, the CPU time of heartbeats, lookups meanwhile, a restart.
-The limit on descriptors (`ulimit -n`) must be above the number of nodes.
+Scale: nodes with real sockets in several processes; memory, CPU time of heartbeats, lookups under that load, a restart.
+The limit on file descriptors (`ulimit -n`) must be higher than the number of nodes.
 """
 
 import argparse
@@ -36,7 +36,7 @@ from _registry import (
     post,
     receive_frame,
     redis_answered,
-    send_when_told,
+    send_on_request,
 )
 from _scale import cpu_seconds, measure_scale
 from _stores import (
@@ -52,16 +52,16 @@ from _stores import (
 from tornado.websocket import websocket_connect
 
 CONNECTIONS = 16
-EVENTS = 1000  # of which a latency is the median
+EVENTS = 1000  # per measurement, of which the median counts
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=3, help="how long one measurement takes")
+    parser.add_argument("--seconds", type=float, default=3, help="duration of one measurement")
     parser.add_argument("--nodes", type=int, default=10_000)
-    parser.add_argument("--jobs", type=int, default=10, help="of each node")
-    parser.add_argument("--minute", type=float, default=30, help="seconds of heartbeats, and of lookups beside them")
+    parser.add_argument("--jobs", type=int, default=10, help="jobs per node")
+    parser.add_argument("--minute", type=float, default=30, help="seconds to measure heartbeats, and then lookups")
     parser.add_argument("--no-scale", action="store_true")
     parser.add_argument("--no-speed", action="store_true")
     parser.add_argument("--no-peers", action="store_true")
@@ -81,15 +81,17 @@ def _speed(rounds: int, seconds: float, *, peers: bool) -> None:
         lookupd = stack.enter_context(daemon("gaffer_lookupd", "--log-level=warning"))
         ours = address_of(lookupd.url)
         measured: dict[str, Callable[[], float]] = {
-            "registers, gaffer_lookupd": lambda: _registers(ours, seconds),
+            "registrations, gaffer_lookupd": lambda: _registers(ours, seconds),
             "lookups, gaffer_lookupd": lambda: _http(ours, lambda *_: get("/findJob?name=bench.web"), seconds),
         }
         if peers:
             etcd, redis = stack.enter_context(etcd_server()), stack.enter_context(redis_server())
             measured |= {
-                "registers, etcd": lambda: _http(etcd, lambda n, k: etcd_put(f"job{n}", f"{VALUE}{k}"), seconds),
+                "registrations, etcd": lambda: _http(etcd, lambda n, k: etcd_put(f"job{n}", f"{VALUE}{k}"), seconds),
                 "lookups, etcd": lambda: _http(etcd, lambda *_: etcd_get("job1"), seconds),
-                "registers, redis": lambda: _redis(redis, lambda n, k: resp("SET", f"job:{n}", f"{VALUE}{k}"), seconds),
+                "registrations, redis": lambda: _redis(
+                    redis, lambda n, k: resp("SET", f"job:{n}", f"{VALUE}{k}"), seconds
+                ),
                 "lookups, redis": lambda: _redis(redis, lambda *_: resp("GET", "job:1"), seconds),
             }
         results: dict[str, list[float]] = {name: [] for name in measured}
@@ -105,17 +107,17 @@ def _speed(rounds: int, seconds: float, *, peers: bool) -> None:
         keeper.close()
     for name, values in results.items():
         show(f"{name}, {CONNECTIONS} connections", values, "/s", 1)
-    show("a lookup, CPU time of gaffer_lookupd", spent, "us", 1_000_000)
+    show("CPU time of gaffer_lookupd per lookup", spent, "us", 1_000_000)
     if peers:
-        for what in ("registers", "lookups"):
-            show_ratio(f"{what}, ours to etcd's", results[f"{what}, gaffer_lookupd"], results[f"{what}, etcd"])
+        for what in ("registrations", "lookups"):
+            show_ratio(f"{what}, vs. etcd", results[f"{what}, gaffer_lookupd"], results[f"{what}, etcd"])
 
 
 VALUE = msgspec.json.encode(ENDPOINT).decode()
 
 
 def _announce(address: Address) -> socket.socket:
-    """A node that has the job that is looked up, as long as its websocket is open."""
+    """Announce the job that is looked up; it stays announced while the returned websocket is open."""
     sock = open_websocket(address, "/ws")
     _identify(sock, "keeper")
     process = {"pid": 1, "state": "ready", "endpoints": [ENDPOINT]}
@@ -131,7 +133,7 @@ def _identify(sock: socket.socket, name: str) -> None:
 
 
 def _registers(address: Address, seconds: float) -> float:
-    """Processes that nodes announce and take back."""
+    """Return the registrations and removals of processes per second."""
 
     def change(number: int, before: int) -> bytes:
         seq = before + 2
@@ -189,11 +191,11 @@ def _latency(rounds: int, *, peers: bool) -> None:
     for name, values in results.items():
         show(name, values, "us", 1_000_000)
     ours, bare = results["event latency, gaffer_lookupd"], results["event latency, bare relay"]
-    show_ratio("event latency, ours to the bare relay", ours, bare)
+    show_ratio("event latency, vs. bare relay", ours, bare)
 
 
 def _median(once: Callable[[int], None]) -> float:
-    """The median time of a call."""
+    """Return the median duration of a call in seconds."""
     took = []
     for number in range(EVENTS):
         began = time.perf_counter()
@@ -221,12 +223,12 @@ def _relay_latency(address: Address) -> float:
 
 
 def _relayed(address: Address, path: str, messages: list[dict[str, Any]], *, skipped: int, answers: bool) -> float:
-    """The median time from a message of a process to its event in this one, both with Tornado's client."""
+    """Return the median time from a message of another process to its event in this one, both with Tornado's client."""
     context = multiprocessing.get_context("spawn")
     mine, theirs = context.Pipe()
     texts = [msgspec.json.encode(message).decode() for message in messages]
     url = f"ws://{address[0]}:{address[1]}"
-    node = context.Process(target=send_when_told, args=(f"{url}/ws", texts, answers, theirs), daemon=True)
+    node = context.Process(target=send_on_request, args=(f"{url}/ws", texts, answers, theirs), daemon=True)
     node.start()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         took = runner.run(_follow(url + path, mine, len(texts)))

@@ -1,10 +1,10 @@
-"""How fast one program can write when its output is captured, in MB/s as the program sees it.
+"""Measure how fast a program can write while its output is captured, in MB/s of the program.
 
 python bench/output.py [--rounds 5] [--no-peers]
 
 The program writes blocks of 64 KiB, or lines of 100 bytes through a buffer of 4 KiB as stdio does. Gaffer writes them
-to rotated log files of 10 MiB, with and without a subscriber in the manager's process. Then, on gafferd, what a
-subscriber over HTTP that stops reading costs the program and another subscriber.
+to rotated log files of 10 MiB, with and without a subscriber in the manager's process. A second part measures, on
+gafferd, how an HTTP subscriber that stops reading slows down the program and another subscriber.
 """
 
 import argparse
@@ -68,14 +68,14 @@ manager.run()
 """
 
 MEGABYTE = 1e6
-KINDS = {"blocks": 600, "lines": 150}  # MB that a run writes
+KINDS = {"blocks": 600, "lines": 150}  # MB written per run
 
 
 @dataclass(frozen=True)
 class Catcher:
-    """Something that captures output: `command(folder, words)` gives what runs `words` and captures them.
+    """A program that captures output: `command(folder, words)` returns the command that runs and captures `words`.
 
-    `share` of the usual amount is written, so that slow ones take no minutes.
+    `share` is the fraction of the usual amount to write; a slow program gets less.
     """
 
     name: str
@@ -87,7 +87,7 @@ def _manager(mode: str) -> Callable[[Path, list[str]], list[str]]:
     return lambda folder, words: [sys.executable, "-c", MANAGER, str(folder), mode, *words]
 
 
-def _executor(folder: Path, words: list[str]) -> list[str]:
+def _supervisor(folder: Path, words: list[str]) -> list[str]:
     config = folder / "supervisord.conf"
     config.write_text(
         f"[supervisord]\nnodaemon=true\nlogfile={folder}/log\npidfile={folder}/pid\n"
@@ -117,13 +117,13 @@ def _honcho(folder: Path, words: list[str]) -> list[str]:
 
 OURS = Catcher("gaffer, to a file", _manager("alone"))
 SUBSCRIBED = Catcher("gaffer, to a file and a subscriber", _manager("subscribed"))
-SUPERVISOR = Catcher("supervisor", _executor)
+SUPERVISOR = Catcher("supervisor", _supervisor)
 SLOW = (Catcher("circus", _circus, 0.1), Catcher("honcho", _honcho, 0.005))
 
 
 @contextlib.contextmanager
 def _workplace(kind: str, share: float = 1.0) -> Iterator[tuple[Path, list[str], int]]:
-    """A folder, the words that start the producer there, and how many bytes it will write."""
+    """Yield a temporary directory, the command that starts the producer there, and the bytes that it will write."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "producer.py").write_text(PRODUCER)
@@ -140,7 +140,7 @@ def _wait_for(path: Path, timeout: float = 120) -> None:
 
 
 def _go(folder: Path, total: int) -> float:
-    """Let the producer write; MB/s."""
+    """Start the producer's output; return its MB/s."""
     _wait_for(folder / "up")
     (folder / "go").touch()
     _wait_for(folder / "took")
@@ -148,7 +148,7 @@ def _go(folder: Path, total: int) -> float:
 
 
 def captured(catcher: Catcher, kind: str) -> tuple[float, float]:
-    """The producer's MB/s, and by how many MB the peak of the catcher's memory was over what it began with."""
+    """Return the producer's MB/s, and the peak growth of the catcher's memory in MB."""
     with _workplace(kind, catcher.share) as (folder, words, total):
         command = catcher.command(folder, words)
         with (folder / "output").open("wb") as output:
@@ -162,8 +162,8 @@ def captured(catcher: Catcher, kind: str) -> tuple[float, float]:
                 process.wait(60)
 
 
-def read_by_a_bare_loop(kind: str) -> float:
-    """The producer's MB/s when nothing is done with what it writes."""
+def read_in_a_bare_loop(kind: str) -> float:
+    """Return the producer's MB/s when its output is read and discarded."""
     with _workplace(kind) as (folder, words, total):
         process = subprocess.Popen(words, stdout=subprocess.PIPE)
         assert process.stdout is not None
@@ -182,13 +182,13 @@ def _drain(fd: int) -> None:
 
 
 def _memory(pid: int, field: str) -> float:
-    """A field of /proc/PID/status, in MB."""
+    """Return a field of /proc/PID/status in MB."""
     text = Path(f"/proc/{pid}/status").read_text()
     return int(text.split(f"{field}:")[1].split()[0]) / 1024
 
 
 class Subscriber:
-    """A client that follows the output of a process over HTTP; `received` bytes, as long as it reads."""
+    """A client that follows the output of a process over HTTP; `received` counts the bytes that it has read."""
 
     def __init__(self, url: str, pid: int, *, reads: bool) -> None:
         self.received = 0
@@ -209,7 +209,7 @@ class Subscriber:
 
 
 def followed(stalled: int) -> tuple[float, float]:
-    """MB/s of the producer, and of a subscriber that reads beside `stalled` ones that do not."""
+    """Return MB/s of the producer, and of a reading subscriber while `stalled` others do not read."""
     with _workplace("blocks") as (folder, words, total), daemon("gafferd") as node:
         job = {"name": "producer", "cmd": words[0], "args": words[1:], "redirect_output": ["out"]}
         node.call("POST", "/jobs/default", job)
@@ -235,29 +235,29 @@ def main() -> None:
         growth: list[float] = []
         floor = []
         for _ in range(chosen.rounds):
-            floor.append(read_by_a_bare_loop(kind))
+            floor.append(read_in_a_bare_loop(kind))
             for catcher in catchers:
                 speed, grown = captured(catcher, kind)
                 speeds[catcher.name].append(speed)
                 if catcher in (OURS, SUBSCRIBED):
                     growth.append(grown)
-        show(f"{kind}: a bare loop that reads", floor, "MB/s", 1)
+        show(f"{kind}: a bare read loop", floor, "MB/s", 1)
         for name, values in speeds.items():
             show(f"{kind}: {name}", values, "MB/s", 1)
         for other in () if chosen.no_peers else SLOW:
             show(f"{kind}: {other.name}", [captured(other, kind)[0] for _ in range(2)], "MB/s", 1)
         for ours in (OURS, SUBSCRIBED):
-            show_ratio(f"{kind}: {ours.name}, to a bare loop", speeds[ours.name], floor)
+            show_ratio(f"{kind}: {ours.name}, vs. bare loop", speeds[ours.name], floor)
             if not chosen.no_peers:
-                show_ratio(f"{kind}: {ours.name}, to supervisor", speeds[ours.name], speeds[SUPERVISOR.name])
+                show_ratio(f"{kind}: {ours.name}, vs. supervisor", speeds[ours.name], speeds[SUPERVISOR.name])
         show(f"{kind}: growth of our memory", growth, "MB", 1)
 
     runs = [(followed(0), followed(1)) for _ in range(chosen.rounds)]
     for what, index in (("the program", 0), ("another subscriber", 1)):
         alone = [without[index] for without, _ in runs]
         beside = [with_one[index] for _, with_one in runs]
-        show(f"{what}, nobody stalls", alone, "MB/s", 1)
-        show(f"{what}, one stalls", beside, "MB/s", 1)
+        show(f"{what}, none stalled", alone, "MB/s", 1)
+        show(f"{what}, one stalled", beside, "MB/s", 1)
         show_ratio(f"{what}: ratio", beside, alone)
 
 

@@ -1,8 +1,8 @@
-"""From SIGKILL of a process to its replacement, in gafferd, other supervisors and a bare loop around Popen.
+"""Measure the time from SIGKILL of a process to its replacement in gafferd, other supervisors and a bare Popen loop.
 
 python bench/respawn.py [--rounds 20] [--children 1] [--no-peers]
 
-gafferd and the peers have `--children` processes, of which one is killed; the floor has that one alone.
+gafferd and the peers run `--children` processes, of which one is killed; the floor runs only one.
 """
 
 import argparse
@@ -16,7 +16,7 @@ import time
 from _measure import show
 from _peers import GAFFERD, OTHERS, WORDS, Peer, Running, running, wait_for
 
-# The floor: wait for the child's end, start it again, and nothing else.
+# The floor: wait for the child to exit, and start it again.
 FLOOR = f"""
 import os, select, subprocess
 while True:
@@ -29,15 +29,15 @@ while True:
 
 
 def respawn(started: Running, count: int) -> float:
-    """Kill a process of a supervisor that has `count`, and wait for its replacement; seconds."""
+    """Kill one of the `count` processes of a supervisor; return the seconds until its replacement."""
     old = min(wait_for(started, count))
     before = started.children()
-    time.sleep(1.1)  # lived a second, as some want before they restart at once
+    time.sleep(1.1)  # some supervisors restart at once only after a second of uptime
     began = time.perf_counter()
     os.kill(old, signal.SIGKILL)
     while not started.children() - before:
         if time.perf_counter() - began > 10:
-            raise SystemExit(f"{started.process.args!r} did not start it again")
+            raise SystemExit(f"{started.process.args!r} did not restart the process")
     return time.perf_counter() - began
 
 
@@ -49,7 +49,7 @@ def main() -> None:
     chosen = parser.parse_args()
 
     floor = Peer("a bare loop", lambda folder, count: [sys.executable, "-c", FLOOR])
-    peers = [GAFFERD, floor, *(() if chosen.no_peers else OTHERS[:2])]  # honcho ends with its first process
+    peers = [GAFFERD, floor, *(() if chosen.no_peers else OTHERS[:2])]  # honcho exits with its first process
     times: dict[str, list[float]] = {peer.name: [] for peer in peers}
     with running(GAFFERD, chosen.children) as ours, running(floor, 1) as bare:
         for _ in range(chosen.rounds):
@@ -61,7 +61,7 @@ def main() -> None:
     for name, values in times.items():
         show(name, values)
     ratio = statistics.median(times["gafferd"]) / statistics.median(times["a bare loop"])
-    print(f"{'ratio of the medians to the bare loop':<44} {ratio:9.2f} x")
+    print(f"{'ratio of medians to the bare loop':<44} {ratio:9.2f} x")
 
 
 if __name__ == "__main__":

@@ -1,10 +1,9 @@
-"""What clients that do not read cost: the program, another client, and the memory of gafferd.
+"""Measure the effect of clients that do not read on the program, another client, and the memory of gafferd.
 
 python bench/slow_clients.py [--clients 1000] [--rate 50] [--seconds 10] [--rounds 3]
 
-A program writes at a steady rate to a client that reads, first alone, then in front of clients that connect and never
-read: a third each on the raw websocket, on the channel and on a continuous feed. The client that reads is of each kind
-in turn.
+A program writes at a steady rate to a client that reads, first alone, then together with clients that connect and never
+read: a third each on the raw websocket, the channel and a continuous feed. The reading client uses each kind in turn.
 """
 
 import argparse
@@ -59,7 +58,7 @@ HANDSHAKE = (
 
 @dataclass(frozen=True)
 class Kind:
-    """A way to follow output: the path, the headers, a message to send, and how to find the output in what comes."""
+    """A way to follow output: path, headers, message to send, and a function that extracts the output."""
 
     name: str
     path: str
@@ -69,7 +68,7 @@ class Kind:
 
 
 def _chunks(pieces: Iterator[bytes]) -> Iterator[bytes]:
-    """The contents of HTTP chunks."""
+    """Yield the contents of HTTP chunks."""
     buffer = b""
     for piece in pieces:
         buffer += piece
@@ -82,7 +81,7 @@ def _chunks(pieces: Iterator[bytes]) -> Iterator[bytes]:
 
 
 def _messages(pieces: Iterator[bytes]) -> Iterator[bytes]:
-    """The contents of frames of a websocket."""
+    """Yield the payloads of websocket frames."""
     buffer = bytearray()
     for piece in pieces:
         buffer += piece
@@ -100,7 +99,7 @@ def _messages(pieces: Iterator[bytes]) -> Iterator[bytes]:
 
 
 def _bodies(pieces: Iterator[bytes]) -> Iterator[bytes]:
-    """The output in frames of version 1."""
+    """Yield the output in frames of version 1."""
     for message in _messages(pieces):
         head, _, body = message.partition(b"\0")
         if head.startswith(b"V1 message"):
@@ -108,7 +107,7 @@ def _bodies(pieces: Iterator[bytes]) -> Iterator[bytes]:
 
 
 def _texts(pieces: Iterator[bytes]) -> Iterator[bytes]:
-    """The output in messages of the channel."""
+    """Yield the output in messages of the channel."""
     for message in _messages(pieces):
         data = msgspec.json.decode(message)["data"]
         if data.get("event") == "out":
@@ -129,7 +128,7 @@ KINDS = (
 
 
 def connect(url: str, pid: int, kind: Kind) -> socket.socket:
-    """A connection on which the output is about to come."""
+    """Open a connection that follows the output."""
     address = urlsplit(url)
     connection = socket.create_connection((address.hostname, address.port))
     path, message = kind.path.format(pid=pid), kind.message.format(pid=pid).encode()
@@ -143,7 +142,7 @@ def connect(url: str, pid: int, kind: Kind) -> socket.socket:
 
 
 class Reader:
-    """A client that reads, in a process of its own."""
+    """A client that reads, in a separate process."""
 
     def __init__(self, url: str, pid: int, kind: Kind) -> None:
         self.kind = kind
@@ -153,7 +152,7 @@ class Reader:
         self._pipe.recv()
 
     def result(self) -> tuple[int, int]:
-        """The bytes it got in all, and their checksum."""
+        """Return the total bytes received, and their checksum."""
         if not self._pipe.poll(30):
             self._process.terminate()
             return 0, 0
@@ -178,8 +177,8 @@ def _read(url: str, pid: int, kind: Kind, pipe: Connection) -> None:
 
 @dataclass(frozen=True)
 class Run:
-    """What one run showed: MB/s of the program, MiB by which gafferd's memory and the system's socket buffers grew at
-    most, and by kind of reader the share of the output that it got, 1 only when that was the same.
+    """Results of a run: MB/s of the program, peak growth of gafferd's memory and of the system's socket buffers in MiB,
+    and the share of the output that each kind of reader received (1 only if identical).
     """
 
     speed: float
@@ -189,7 +188,7 @@ class Run:
 
 
 def run(clients: int, readers: Sequence[Kind], rate: float, seconds: float) -> Run:
-    """Let the program write in front of `clients` that don't read and one of each kind of `readers`."""
+    """Run the program with `clients` clients that do not read and one reader of each kind in `readers`."""
     with tempfile.TemporaryDirectory() as folder, daemon("gafferd") as node:
         job = {"name": "producer", "cmd": sys.executable, "args": ["-c", PRODUCER, str(rate), str(seconds), folder]}
         node.call("POST", "/jobs/default", {**job, "redirect_output": ["out"], "redirect_input": True})
@@ -216,7 +215,7 @@ def run(clients: int, readers: Sequence[Kind], rate: float, seconds: float) -> R
 
 
 def _crowd(url: str, pid: int, count: int, pipe: Connection) -> None:
-    """Connect clients that do not read, and keep them."""
+    """Connect clients that do not read, and keep the connections open."""
     connections = [connect(url, pid, KINDS[number % 3]) for number in range(count)]
     pipe.send(len(connections))
     time.sleep(1000)
@@ -228,7 +227,7 @@ def _memory(node: Daemon, field: str = "VmRSS") -> float:
 
 
 def _socket_buffers() -> float:
-    """MiB that TCP holds in this network namespace's host."""
+    """Return the MiB of TCP socket buffers on this host."""
     text = Path("/proc/net/sockstat").read_text()
     return int(text.split("TCP:")[1].split("mem")[1].split()[0]) * resource.getpagesize() / MIB
 
@@ -248,15 +247,14 @@ def main() -> None:
         for _ in range(chosen.rounds):
             alone.append(run(0, [kind], chosen.rate, chosen.seconds))
             beside.append(run(chosen.clients, [kind], chosen.rate, chosen.seconds))
-        what = f"{chosen.clients} don't read, a {kind.name} does"
-        print(f"{what}:")
-        show("  the program, alone with the reader", [each.speed for each in alone], "MB/s", 1)
+        print(f"{chosen.clients} clients that do not read, one {kind.name} that does:")
+        show("  the program, with the reader only", [each.speed for each in alone], "MB/s", 1)
         show("  the program", [each.speed for each in beside], "MB/s", 1)
         show_ratio("  ratio", [each.speed for each in beside], [each.speed for each in alone])
-        show("  the reader's share, alone", [each.shares[kind.name] for each in alone], "", 1)
+        show("  the reader's share, with the reader only", [each.shares[kind.name] for each in alone], "", 1)
         show("  the reader's share", [each.shares[kind.name] for each in beside], "", 1)
-        show("  gafferd's memory grew by", [each.memory for each in beside], "MiB", 1)
-        show("  socket buffers grew by", [each.buffers for each in beside], "MiB", 1)
+        show("  growth of gafferd's memory", [each.memory for each in beside], "MiB", 1)
+        show("  growth of socket buffers", [each.buffers for each in beside], "MiB", 1)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Many short processes through one gafferd: its descriptors must stay as many, its memory as large.
+"""Run many short processes in one gafferd, and measure the growth of its descriptors and memory.
 
 python bench/soak.py [--cycles 20000]
 """
@@ -10,7 +10,7 @@ from pathlib import Path
 
 from _measure import Daemon, daemon
 
-WARM_UP = 1000  # cycles that may still allocate
+WARM_UP = 1000  # cycles that may still increase memory
 JOB = {
     "name": "short",
     "cmd": "/bin/echo x",
@@ -23,7 +23,7 @@ JOB = {
 
 
 def memory(node: Daemon) -> float:
-    """Resident memory, in MB."""
+    """Return the resident memory in MB."""
     text = Path(f"/proc/{node.process.pid}/status").read_text()
     return int(text.split("VmRSS:")[1].split()[0]) / 1024
 
@@ -33,14 +33,14 @@ def descriptors(node: Daemon) -> int:
 
 
 def stop_after(node: Daemon, restarts: int) -> int:
-    """Run the job until it has had `restarts` in all and stop it; how many it has had."""
+    """Run the job until it has reached `restarts` restarts in total, then stop it; return the final number."""
     node.call("POST", "/jobs/default/short/state", 1)
     while node.call("GET", "/jobs/default/short")["restarts"] < restarts:
         time.sleep(0.2)
     node.call("POST", "/jobs/default/short/state", 0)
     while node.children():
         time.sleep(0.01)
-    time.sleep(1)  # connections and logs come to rest
+    time.sleep(1)  # until connections and logs are idle
     return int(node.call("GET", "/jobs/default/short")["restarts"])
 
 

@@ -1,4 +1,4 @@
-"""Time from POST to the 200th process of a job of `/bin/sleep 1000`, beside a bare loop of Popen.
+"""Measure the time from POST to the 200th process of a job of `/bin/sleep 1000`, compared with a bare Popen loop.
 
 python bench/spawn.py [--count 200] [--pairs 5]
 """
@@ -51,10 +51,10 @@ def main() -> None:
             floor.append(bare())
             piped.append(bare(subprocess.PIPE))
     show(f"POST to the {chosen.count}th process", ours)
-    show("a loop of Popen", floor)
-    show("a loop of Popen with two pipes each", piped)
-    show_ratio("ratio to the loop", ours, floor)
-    show_ratio("ratio to the loop with pipes", ours, piped)
+    show("a Popen loop", floor)
+    show("a Popen loop with two pipes each", piped)
+    show_ratio("ratio to the Popen loop", ours, floor)
+    show_ratio("ratio to the Popen loop with pipes", ours, piped)
 
 
 if __name__ == "__main__":

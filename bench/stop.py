@@ -1,8 +1,8 @@
-"""Time from the order to stop a job to the end of the last of its 200 processes, beside killpg and wait.
+"""Measure the time from the request to stop a job to the exit of its last process, compared with killpg and wait.
 
 python bench/stop.py [--count 200] [--pairs 5]
 
-The first stop of a daemon, each of a new one, and later stops of one daemon.
+The job has 200 processes. First stops are measured on a new daemon each, later stops on one daemon.
 """
 
 import argparse
@@ -19,7 +19,7 @@ WORDS = ("/bin/sleep", "1000")
 
 
 def stop_through(node: Daemon, count: int) -> float:
-    """Start `count` processes, then stop them; seconds."""
+    """Start `count` processes and stop them; return the seconds that the stop took."""
     node.call("POST", "/jobs/default/s/state", 1)
     while len(node.children()) < count:
         time.sleep(0.01)
@@ -33,7 +33,7 @@ def stop_through(node: Daemon, count: int) -> float:
 
 @contextlib.contextmanager
 def node_with_a_job(count: int) -> Iterator[Daemon]:
-    """A new daemon with the job, which is stopped."""
+    """Run a new daemon with the job, not started yet."""
     with daemon("gafferd") as node:
         description = {"name": "s", "cmd": " ".join(WORDS), "numprocesses": count, "start": False}
         node.call("POST", "/jobs/default", description)
@@ -41,7 +41,7 @@ def node_with_a_job(count: int) -> Iterator[Daemon]:
 
 
 def killpg_and_wait(count: int) -> float:
-    """The floor: the same without a supervisor; seconds."""
+    """Return the floor: the seconds that the same stop takes without a supervisor."""
     children = [subprocess.Popen(WORDS, process_group=0) for _ in range(count)]
     time.sleep(0.2)
     began = time.perf_counter()
@@ -66,12 +66,12 @@ def main() -> None:
         return killpg_and_wait(chosen.count)
 
     firsts, floors = pairs(first, floor, chosen.pairs)
-    show(f"the first end of {chosen.count} processes", firsts)
+    show(f"first stop of {chosen.count} processes", firsts)
     show("killpg and wait", floors)
     show_ratio("ratio to killpg and wait", firsts, floors)
     with node_with_a_job(chosen.count) as node:
         laters, floors = pairs(lambda: stop_through(node, chosen.count), floor, chosen.pairs)
-    show(f"later ends of {chosen.count} processes", laters)
+    show(f"later stops of {chosen.count} processes", laters)
     show("killpg and wait", floors)
     show_ratio("ratio to killpg and wait", laters, floors)
 

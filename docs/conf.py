@@ -29,7 +29,7 @@ autodoc_typehints = "signature"
 autodoc_preserve_defaults = True
 autodoc_default_options = {"members": True}
 python_maximum_signature_line_length = 100
-# Docstrings set names in single backticks.
+# Docstrings use single backticks for names.
 default_role = "code"
-# Two classes are called Process, and annotations that only type checkers resolve don't say which.
+# Two classes are named Process, and annotations that only type checkers resolve are ambiguous.
 suppress_warnings = ["ref.python"]

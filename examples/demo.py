@@ -1,9 +1,9 @@
-"""A cluster on this host: a gaffer_lookupd, some gafferd, and the application in procfile/ spread over them.
+"""Run a cluster on this host: a gaffer_lookupd, and several gafferd with the application in procfile/.
 
-Without arguments it shows a table that follows the lookup until Ctrl-C. With --once it kills a process and a node,
-measures how soon the lookup's answers follow, and ends. Nothing is left behind: no process, no file.
+By default, show a live table of the registry until Ctrl-C. With --once, kill a process and a node, measure how long the
+registry takes to reflect this, and exit. No processes or files are left behind.
 
-It starts only installed commands, those beside the Python that runs it, and learns everything else over HTTP.
+The demo only runs the commands installed next to its Python interpreter, and uses HTTP for everything else.
 """
 
 import argparse
@@ -21,28 +21,28 @@ from gaffer_client import Server
 from gaffer_client.cli.topology import job_table
 from gaffer_client.errors import GafferClientError, Unreachable
 
-LONG_ENOUGH = 1.1  # a process that lived over a second is replaced at once
-REFRESH = 0.2
-MOST_NODES = 200  # as many loopback addresses are taken, from 127.0.0.11 on
+MIN_UPTIME = 1.1  # seconds; a process that has run for over a second is replaced at once
+REFRESH = 0.2  # seconds
+MAX_NODES = 200  # each uses a loopback address, from 127.0.0.11 on
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def once(cluster: Cluster) -> None:
-    """Kill a process and a node, and print how soon the lookup's answers follow."""
+    """Kill a process and a node, and print how long the registry takes to reflect this."""
     cluster.start_lookupd()
     print("lookupd", cluster.lookup_url, flush=True)
     cluster.start_nodes()
     for node in cluster.nodes:
         print("node", node.name, node.url, flush=True)
     cluster.load()
-    url = wait_for(lambda: served_page(cluster), 15, f"no {WEB} answers at the endpoint that the lookup gives")
+    url = wait_for(lambda: served_page(cluster), 15, f"{WEB} does not respond at any announced endpoint")
     print("page 200", url, flush=True)
     crash_process(cluster, cluster.nodes[0])
     crash_node(cluster, cluster.nodes[-1])
 
 
 def served_page(cluster: Cluster) -> str | None:
-    """Fetch a page of demo.web where the lookup says that it listens; the URL when it was there."""
+    """Fetch a page from an announced endpoint of demo.web; return its URL, or None on failure."""
     direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     for source in cluster.web().values():
         for process in source.get("processes", []):
@@ -51,16 +51,16 @@ def served_page(cluster: Cluster) -> str | None:
                 try:
                     with direct.open(url, timeout=5) as page:
                         return url if page.status == 200 else None
-                except OSError:  # it may not listen yet
+                except OSError:  # not listening yet
                     continue
     return None
 
 
 def crash_process(cluster: Cluster, node: Node) -> None:
-    """Kill a process of demo.web and wait until the lookup names another in its place."""
-    progress(f"waiting until a process of {WEB} on {node.name} has lived for a second")
+    """Kill a process of demo.web and wait until the registry lists its replacement."""
+    progress(f"waiting until a process of {WEB} on {node.name} has run for a second")
     with Server(node.url) as server:
-        pid, os_pid = wait_for(lambda: long_lived(server), 15, f"{WEB} does not stay alive on {node.name}")
+        pid, os_pid = wait_for(lambda: long_running(server), 15, f"{WEB} does not stay up on {node.name}")
     before = cluster.web()[node.url]["pids"]
     os.kill(os_pid, signal.SIGKILL)
     start = time.monotonic()
@@ -69,38 +69,40 @@ def crash_process(cluster: Cluster, node: Node) -> None:
         now = cluster.web()[node.url]["pids"]
         return pid not in now and len(now) == len(before)
 
-    wait_for(replaced, 10, f"no process came for {pid} of {WEB} on {node.name}")
+    wait_for(replaced, 10, f"process {pid} of {WEB} on {node.name} was not replaced")
     print("crash_ms", milliseconds_since(start), flush=True)
 
 
-def long_lived(server: Server) -> tuple[int, int] | None:
-    """The node's number and the system's of a process of demo.web that is replaced at once when it dies."""
+def long_running(server: Server) -> tuple[int, int] | None:
+    """Return pid and os_pid of a process of demo.web that is replaced at once when it exits."""
     for instance in server.get_job(WEB).info()["instances"]:
-        if instance["pid"] and instance["os_pid"] and (instance.get("uptime") or 0) > LONG_ENOUGH:
+        if instance["pid"] and instance["os_pid"] and (instance.get("uptime") or 0) > MIN_UPTIME:
             return instance["pid"], instance["os_pid"]
     return None
 
 
 def crash_node(cluster: Cluster, node: Node) -> None:
-    """Kill a gafferd and wait until the lookup suspects it and then drops it, and it alone."""
+    """Kill a gafferd and wait until the registry marks it suspect and then removes it, and no other node."""
     others = {url: source["pids"] for url, source in cluster.web().items() if url != node.url}
     node.daemon.kill()
     start = time.monotonic()
     wait_for(
         lambda: cluster.status(node) in ("suspect", None),
         10,
-        f"the lookup takes {node.name} for alive, which was killed",
+        f"the registry still shows {node.name} as alive after it was killed",
     )
     print("suspect_ms", milliseconds_since(start), flush=True)
-    wait_for(lambda: cluster.status(node) is None, TTL + 10, f"the lookup still lists {node.name}, which was killed")
+    wait_for(
+        lambda: cluster.status(node) is None, TTL + 10, f"the registry still lists {node.name} after it was killed"
+    )
     print("expired_ms", milliseconds_since(start), flush=True)
     now = {url: source["pids"] for url, source in cluster.web().items()}
     if now != others:
-        raise DemoError(f"the other nodes ran {others} before {node.name} was killed and {now} after it")
+        raise DemoError(f"processes of the other nodes before {node.name} was killed: {others}; after: {now}")
 
 
 def follow(cluster: Cluster) -> None:
-    """Show what the lookup answers, until somebody stops it."""
+    """Show the registry until the demo is stopped."""
     progress(f"starting a lookupd and {cluster.size} nodes")
     cluster.start_lookupd()
     cluster.start_nodes()
@@ -118,9 +120,9 @@ def follow(cluster: Cluster) -> None:
   gaffer scale {SESSION} web+2 worker=3
   gaffer ps {SESSION}
   gafferctl kill {SESSION}.worker KILL
-  kill -9 {node.daemon.process.pid}   # {node.name}: suspect at once, gone in {TTL} s
+  kill -9 {node.daemon.process.pid}   # {node.name} becomes suspect at once and is removed after {TTL} s
 
-Ctrl-C ends it all.
+Press Ctrl-C to stop the demo.
 """
     )
     screen = Screen()
@@ -129,7 +131,7 @@ Ctrl-C ends it all.
         try:
             jobs = cluster.lookup.jobs()["jobs"]
         except Unreachable as error:
-            screen.show(f"{last}\n\n{error.message}; this is {time.monotonic() - since:.0f} s old")
+            screen.show(f"{last}\n\n{error.message}; table is {time.monotonic() - since:.0f} s old")
             continue
         last = job_table({job["name"]: job["sources"] for job in jobs}, endpoints=1) or "no jobs"
         since = time.monotonic()
@@ -137,7 +139,7 @@ Ctrl-C ends it all.
 
 
 class Screen:
-    """The part of the terminal that is drawn over; without a terminal a new text is printed below the last."""
+    """A region of the terminal that is redrawn; without a terminal, each new text is printed below the previous one."""
 
     def __init__(self) -> None:
         self._height = 0
@@ -146,15 +148,15 @@ class Screen:
     def show(self, text: str) -> None:
         lines = text.splitlines()
         if not sys.stdout.isatty():
-            ageless = "\n".join(line.rsplit("  ", 1)[0] for line in lines)
-            if ageless != self._last:
+            without_age = "\n".join(line.rsplit("  ", 1)[0] for line in lines)
+            if without_age != self._last:
                 print(text, end="\n\n", flush=True)
-            self._last = ageless
+            self._last = without_age
             return
         columns, rows = shutil.get_terminal_size()
         if len(lines) > rows - 2:
             lines[rows - 3 :] = [f"... and {len(lines) - rows + 3} more"]
-        # Up to the first line of the last text; each line is written over it, and what is left below is cleared.
+        # Move to the first line of the previous text, overwrite its lines and clear the rest.
         up = f"\x1b[{self._height}A" if self._height else ""
         drawn = "".join(f"{line[: columns - 1]}\x1b[K\n" for line in lines)
         print(f"{up}\r{drawn}\x1b[J", end="", flush=True)
@@ -171,11 +173,13 @@ def progress(text: str) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n\n")[0])
-    parser.add_argument("--nodes", type=int, default=os.environ.get("NODES", "3"), help="how many (NODES; default: 3)")
-    parser.add_argument("--once", action="store_true", help="check, measure and end")
+    parser.add_argument(
+        "--nodes", type=int, default=os.environ.get("NODES", "3"), help="number of nodes (env: NODES; default: 3)"
+    )
+    parser.add_argument("--once", action="store_true", help="check, measure and exit")
     options = parser.parse_args()
-    if not 1 <= options.nodes <= MOST_NODES:
-        parser.error(f"--nodes takes 1 to {MOST_NODES}")
+    if not 1 <= options.nodes <= MAX_NODES:
+        parser.error(f"--nodes must be from 1 to {MAX_NODES}")
     for signum in STOP_SIGNALS:
         signal.signal(signum, lambda number, frame: stopping.set())
 
@@ -185,15 +189,15 @@ def main() -> int:
         (once if options.once else follow)(cluster)
     except Stopped:
         if options.once:
-            problems.append("it was told to stop")
+            problems.append("stopped by a signal")
     except (DemoError, GafferClientError, OSError, subprocess.SubprocessError) as error:
         problems.append(str(error))
     finally:
-        # Whoever presses Ctrl-C twice is still not left with processes.
+        # Ignore further signals, so that a second Ctrl-C does not leave processes behind.
         for signum in STOP_SIGNALS:
             signal.signal(signum, lambda number, frame: None)
         stopping.clear()
-        progress("ending everything")
+        progress("stopping all daemons")
         problems += cluster.stop()
     if problems:
         print("failed:", "; ".join(problems), flush=True)

@@ -1,4 +1,4 @@
-"""The cluster of demo.py: daemons that are started, found over HTTP, and ended with all that they run."""
+"""The cluster of demo.py: start daemons, query them over HTTP, and stop them with all their processes."""
 
 import os
 import shutil
@@ -27,20 +27,20 @@ WEB = f"{SESSION}.web"
 TTL, INTERVAL = 3, 1  # seconds
 POLL = 0.01
 
-# Set when the demo is told to end.
+# Set when the demo is to stop.
 stopping = threading.Event()
 
 
 class DemoError(Exception):
-    """The demo can't go on."""
+    """The demo failed."""
 
 
 class Stopped(Exception):
-    """Somebody asked the demo to end."""
+    """The demo was stopped by a signal."""
 
 
 class Daemon:
-    """An installed daemon, started in a process group of its own: what Ctrl-C means is up to the demo."""
+    """An installed daemon, started in its own process group so that Ctrl-C reaches only the demo."""
 
     def __init__(self, home: Path, name: str, *options: str) -> None:
         self.name = name
@@ -60,8 +60,8 @@ class Daemon:
             )
 
     def url(self) -> str:
-        """Where it listens, as soon as it does."""
-        url = wait_for(self._announced, 15, f"{self.name} does not listen")
+        """Wait until the daemon is listening; return its URL."""
+        url = wait_for(self._announced, 15, f"{self.name} is not listening")
         self._listened = True
         return url
 
@@ -70,9 +70,9 @@ class Daemon:
         self.process.wait()
 
     def stop(self) -> None:
-        """End it and all that it runs.
+        """Stop the daemon and all its processes.
 
-        What a gafferd that was killed has left is ended by its successor on the same state directory.
+        If a gafferd was killed, its processes are ended by a successor on the same state directory.
         """
         self._terminate()
         if self.name == "gafferd" and self._listened and self.process.returncode != 0:
@@ -92,15 +92,15 @@ class Daemon:
             if line.startswith("listening on http"):
                 return line.removeprefix("listening on ")
         if self.process.poll() is not None:
-            raise DemoError(f"{self.name} ended with status {self.process.returncode}: {self._last_words()}")
+            raise DemoError(f"{self.name} exited with status {self.process.returncode}: {self._last_log_lines()}")
         return None
 
-    def _last_words(self) -> str:
+    def _last_log_lines(self) -> str:
         return " | ".join(self._log.read_text(errors="replace").splitlines()[-8:])
 
 
 class Node:
-    """A gafferd, with how many processes of each type it gets."""
+    """A gafferd, and its number of processes of each type."""
 
     def __init__(self, index: int, home: Path, lookup_url: str) -> None:
         self.address = f"127.0.0.{11 + index}"
@@ -121,7 +121,7 @@ class Node:
 
 
 class Cluster:
-    """All daemons, and the folder they live in."""
+    """All daemons, and the directory of their files."""
 
     def __init__(self, size: int) -> None:
         self.size = size
@@ -130,7 +130,7 @@ class Cluster:
         self.nodes: list[Node] = []
 
     def start_lookupd(self) -> None:
-        # All nodes are new, so there are none to wait for: it needs no time to warm up.
+        # All nodes are new, so there is no need to wait for nodes that reconnect.
         options = ("--bind=127.0.0.1:0", f"--ttl={TTL}", f"--interval={INTERVAL}", "--warmup=0")
         lookupd = Daemon(self.home / "lookupd", "gaffer_lookupd", *options)
         self.daemons.append(lookupd)
@@ -138,14 +138,14 @@ class Cluster:
         self.lookup = Lookup([self.lookup_url])
 
     def start_nodes(self) -> None:
-        """Start them all at once, and wait until the lookup knows them."""
+        """Start all nodes at once, and wait until the registry lists them."""
         for index in range(self.size):
             node = Node(index, self.home / f"node{index + 1}", self.lookup_url)
             self.nodes.append(node)
             self.daemons.append(node.daemon)
         for node in self.nodes:
             node.url = node.daemon.url()
-        names = wait_for(self._names, 15, "the lookup does not know all nodes")
+        names = wait_for(self._names, 15, "the registry does not list all nodes")
         for node in self.nodes:
             node.name = names[node.url]
 
@@ -154,13 +154,13 @@ class Cluster:
         return names if all(node.url in names for node in self.nodes) else None
 
     def load(self) -> None:
-        """Load the application on all nodes, unevenly, and wait until each answers its page."""
+        """Load the application on all nodes, unevenly, and wait until the registry lists all its processes."""
         loads = [(node, self._start_load(node)) for node in self.nodes]
         for node, load in loads:
             output, _ = load.communicate(timeout=30)
             if load.returncode != 0:
-                raise DemoError(f"gaffer load on {node.name} ended with status {load.returncode}: {output.strip()}")
-        wait_for(self._complete, 15, "the lookup does not know all processes")
+                raise DemoError(f"gaffer load on {node.name} exited with status {load.returncode}: {output.strip()}")
+        wait_for(self._complete, 15, "the registry does not list all processes")
 
     def _start_load(self, node: Node) -> "subprocess.Popen[str]":
         concurrency = ",".join(f"{name}={number}" for name, number in node.processes.items())
@@ -184,23 +184,23 @@ class Cluster:
         return {url: len(source["pids"]) for url, source in self.web().items()} == wanted
 
     def status(self, node: Node) -> str | None:
-        """The status of a node in the lookup's answers; None when it is not among them."""
+        """Return the status of a node in the registry, or None if it is not listed."""
         statuses = {info["origin"]: info.get("status", "alive") for info in self.lookup.nodes()["nodes"]}
         return statuses.get(node.url)
 
     def web(self) -> dict[str, JobSource]:
-        """What each node runs of demo.web, by the URL of the node."""
+        """Return the sources of demo.web by the URL of their node."""
         return {source["node_info"]["origin"]: source for source in self.lookup.find_job(WEB)["sources"]}
 
     def stop(self) -> list[str]:
-        """End everything; what could not be ended is told."""
+        """Stop all daemons; return a message for each that could not be stopped cleanly."""
         problems = []
         with ThreadPoolExecutor(max(1, len(self.daemons))) as pool:
             for daemon, stopped in [(daemon, pool.submit(daemon.stop)) for daemon in self.daemons[1:]]:
                 try:
                     stopped.result()
                 except (DemoError, OSError) as error:
-                    problems.append(f"could not end all of {daemon.name}: {error}")
+                    problems.append(f"cannot stop {daemon.name} and its processes: {error}")
         for lookupd in self.daemons[:1]:
             lookupd.stop()
         shutil.rmtree(self.home, ignore_errors=True)
@@ -208,15 +208,18 @@ class Cluster:
 
 
 def environment(home: Path) -> dict[str, str]:
-    """The environment of daemons and commands: nothing of the user's own Gaffer."""
+    """Return the environment for daemons and commands, without the user's own Gaffer settings."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("GAFFER")}
     return {**inherited, "HOME": str(home), "PATH": f"{BIN}:{os.environ.get('PATH', os.defpath)}"}
 
 
-def wait_for(attempt: Callable[[], T | None], timeout: float, complaint: str) -> T:
-    """Call `attempt` until it gives something true. An answer that can't be had counts as not yet."""
+def wait_for(attempt: Callable[[], T | None], timeout: float, failure: str) -> T:
+    """Call `attempt` until it returns a true value, and return that; ignore client errors until `timeout` seconds.
+
+    Raise DemoError with the message `failure` on timeout, Stopped when the demo is to stop.
+    """
     deadline = time.monotonic() + timeout
-    trouble = ""
+    reason = ""
     while True:
         if stopping.is_set():
             raise Stopped
@@ -224,7 +227,7 @@ def wait_for(attempt: Callable[[], T | None], timeout: float, complaint: str) ->
             if result := attempt():
                 return result
         except GafferClientError as error:
-            trouble = f" ({error.message})"
+            reason = f": {error.message}"
         if time.monotonic() > deadline:
-            raise DemoError(f"{complaint}, for {timeout} s{trouble}")
+            raise DemoError(f"timed out after {timeout} s: {failure}{reason}")
         time.sleep(POLL)

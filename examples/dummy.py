@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""A program that does nothing but say that it is alive, and count on its stderr."""
+"""Print a message to stdout and a counter to stderr each second."""
 
 import itertools
 import os

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""A program that writes back what it reads, line by line."""
+"""Copy stdin to stdout, line by line."""
 
 import signal
 import sys

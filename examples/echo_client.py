@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Talk with the process `echo` of gaffer.ini over a websocket.
+"""Exchange a message with the process `echo` of gaffer.ini over a websocket.
 
 gafferd -c gaffer.ini
 python echo_client.py [URL]

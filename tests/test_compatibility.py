@@ -33,7 +33,7 @@ def test_four(): ...
 
 def test_the_committed_page_is_fresh() -> None:
     made = compatibility.make_page(ROOT)
-    assert (ROOT / "docs" / "compatibility.md").read_text() == made, "stale: `make docs` makes it anew"
+    assert (ROOT / "docs" / "compatibility.md").read_text() == made, "stale: run `make docs`"
 
 
 def test_marks_are_found_without_importing() -> None:
@@ -48,7 +48,7 @@ def test_marks_are_found_without_importing() -> None:
 
 
 def test_a_mark_must_be_readable() -> None:
-    with pytest.raises(InvalidValue, match=r"test_m\.py:1: name the rows of a mark as plain strings"):
+    with pytest.raises(InvalidValue, match=r"test_m\.py:1: the rows of a mark must be string literals"):
         list(compatibility.marks("@pytest.mark.row(*ROWS)\ndef test(): ...", "test_m.py"))
 
 
@@ -89,12 +89,12 @@ def test_verdicts() -> None:
 @pytest.mark.parametrize(
     ("rows", "differences", "message"),
     [
-        ({"b": Row("unmarked")}, [], "tests/t.py: test_a is marked with a, which is no row"),
-        ({"a": Row("x")}, [("z", Verdict("no", "y"))], "docs/differences.toml: there is no row z"),
-        ({"a": Row("x")}, [("a", Verdict("no", "y"))], "says that a is not provided, but tests/t.py shows it"),
-        ({"a": Row("x")}, 2 * [("a", Verdict("differs", "y"))], "docs/differences.toml: a stands there 2 times"),
-        ({"a": Row("x", ("z",))}, [], "docs/rows.toml: a refers to z, which is no row"),
-        ({"a": Row("x", ("b",)), "b": Row("y", ("a",))}, [], "rows refer to each other"),
+        ({"b": Row("unmarked")}, [], "tests/t.py: test_a is marked with unknown row a"),
+        ({"a": Row("x")}, [("z", Verdict("no", "y"))], "docs/differences.toml: unknown row z"),
+        ({"a": Row("x")}, [("a", Verdict("no", "y"))], "a is listed as not provided, but tests/t.py shows it"),
+        ({"a": Row("x")}, 2 * [("a", Verdict("differs", "y"))], "docs/differences.toml: a is listed 2 times"),
+        ({"a": Row("x", ("z",))}, [], "docs/rows.toml: a refers to unknown row z"),
+        ({"a": Row("x", ("b",)), "b": Row("y", ("a",))}, [], "docs/rows.toml: circular reference"),
     ],
 )
 def test_what_does_not_fit(rows: dict[str, Row], differences: list[tuple[str, Verdict]], message: str) -> None:
@@ -108,10 +108,10 @@ def test_a_page() -> None:
     page = compatibility.render("# Title\n", rows, compatibility.judge(rows, differences, TESTS), TESTS)
     assert page == (
         "# Title\n\n## Row by row\n\n"
-        "Of 3 rows 2 hold, 0 differ and 1 are not provided or not shown. Paths of tests are below `tests/`.\n\n"
-        "### One\n\n| row | behaviour | here |\n| --- | --- | --- |\n"
+        "Of 3 rows, 2 hold, 0 differ, and 1 are not provided or have no test. Test paths are relative to `tests/`.\n\n"
+        "### One\n\n| row | behaviour | status |\n| --- | --- | --- |\n"
         "| `a` | shown \\| here | **yes**<br>`t.py` `test_a` |\n"
         "| `b` | as a | **yes**: see a |\n\n"
-        "### Two\n\n| row | behaviour | here |\n| --- | --- | --- |\n"
+        "### Two\n\n| row | behaviour | status |\n| --- | --- | --- |\n"
         "| `c` | gone | **no**: nobody asked |\n"
     )

@@ -1,10 +1,10 @@
-"""Make docs/compatibility.md: which rows of the documentation of gaffer 0.5 hold here, and which tests show it.
+"""Generate docs/compatibility.md: the rows of the documentation of gaffer 0.5, their status, and the tests for each.
 
     python tools/compatibility.py            write the page
-    python tools/compatibility.py --check    only say, with exit code 1, whether the committed page is stale
+    python tools/compatibility.py --check    exit with code 1 if the committed page is stale; write nothing
 
-It is made from docs/rows.toml (the rows), docs/differences.toml (those that differ or are not provided),
-docs/compatibility.in (what stands before the rows) and the marks `@pytest.mark.row("MGR-37")` of the tests.
+Sources: docs/rows.toml (the rows), docs/differences.toml (the rows that differ or are not provided),
+docs/compatibility.in (the text above the rows) and the marks `@pytest.mark.row("MGR-37")` of the tests.
 """
 
 import ast
@@ -17,25 +17,25 @@ from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).parents[1]
-UNSHOWN = "later; no test shows it yet"
+UNSHOWN = "not provided yet; no test"
 
 
 class Row(NamedTuple):
-    """One promised behaviour; it is shown when the rows in `like` are, or by tests of its own."""
+    """A documented behaviour; it is shown by its own tests, or else by the tests of the rows in `like`."""
 
     words: str
     like: tuple[str, ...] = ()
 
 
 class Evidence(NamedTuple):
-    """A test function, class, or whole file (`name` empty); `path` is relative to tests/."""
+    """A test function, class or file (empty `name`); `path` is relative to tests/."""
 
     path: str
     name: str
 
 
 class Verdict(NamedTuple):
-    """Whether a row holds: `word` is "yes", "differs" or "no"."""
+    """The status of a row: `word` is "yes", "differs" or "no"."""
 
     word: str
     reason: str = ""
@@ -45,11 +45,11 @@ Sections = Mapping[str, Mapping[str, Row]]
 
 
 class InvalidValue(Exception):
-    """The rows, the differences or the marks don't fit together; the message has a line for each mistake."""
+    """Inconsistent rows, differences or marks; the message has one line per error."""
 
 
 def read_rows(text: str) -> dict[str, dict[str, Row]]:
-    """The rows of rows.toml, by section and id."""
+    """Return the rows of rows.toml, by section and id."""
     return {
         section: {
             row: Row(given) if isinstance(given, str) else Row(given[0], tuple(given[1:]))
@@ -60,7 +60,7 @@ def read_rows(text: str) -> dict[str, dict[str, Row]]:
 
 
 def read_differences(text: str) -> list[tuple[str, Verdict]]:
-    """The entries of differences.toml, one for each row they name."""
+    """Return the entries of differences.toml, one for each row."""
     return [
         (row, Verdict(word, entry["reason"]))
         for word, entries in tomllib.loads(text).items()
@@ -70,7 +70,7 @@ def read_differences(text: str) -> list[tuple[str, Verdict]]:
 
 
 def marks(source: str, path: str) -> Iterator[tuple[str, Evidence]]:
-    """The rows that tests in a module are marked with; raises Wrong for a mark that can't be read without running."""
+    """Yield the rows and tests of a module's marks; raise InvalidValue for a mark that is not a literal."""
     tree = ast.parse(source, path)
     aliases = {
         target.id
@@ -105,26 +105,26 @@ def _ids(expressions: Iterable[ast.expr], path: str, aliases: set[str]) -> Itera
         if _is_mark(call.func) or (isinstance(call.func, ast.Name) and call.func.id in aliases):
             for argument in call.args:
                 if not (isinstance(argument, ast.Constant) and isinstance(argument.value, str)):
-                    raise InvalidValue(f"{path}:{call.lineno}: name the rows of a mark as plain strings")
+                    raise InvalidValue(f"{path}:{call.lineno}: the rows of a mark must be string literals")
                 yield argument.value
 
 
 def _is_mark(node: ast.expr) -> bool:
-    """Whether this is `pytest.mark.row`."""
+    """Return whether `node` is `pytest.mark.row`."""
     return isinstance(node, ast.Attribute) and ast.unparse(node) == "pytest.mark.row"
 
 
 def judge(
     sections: Sections, differences: Sequence[tuple[str, Verdict]], tests: Mapping[str, Sequence[Evidence]]
 ) -> dict[str, Verdict]:
-    """The verdict on each row; raises Wrong with everything that doesn't fit."""
+    """Return the verdict on each row; raise InvalidValue with all inconsistencies."""
     rows = {row: described for section in sections.values() for row, described in section.items()}
     if mistakes := [*_mistakes(rows, differences, tests)]:
         raise InvalidValue("\n".join(mistakes))
     try:
         order = [*TopologicalSorter({row: rows[row].like for row in rows}).static_order()]
     except CycleError as error:
-        raise InvalidValue(f"docs/rows.toml: rows refer to each other: {', '.join(error.args[1])}") from None
+        raise InvalidValue(f"docs/rows.toml: circular reference: {', '.join(error.args[1])}") from None
     stated = dict(differences)
     verdicts: dict[str, Verdict] = {}
     for row in order:
@@ -143,22 +143,22 @@ def _mistakes(
     for row, described in rows.items():
         for other in described.like:
             if other not in rows:
-                yield f"docs/rows.toml: {row} refers to {other}, which is no row"
+                yield f"docs/rows.toml: {row} refers to unknown row {other}"
     for row, times in Counter(row for row, _ in differences).items():
         if row not in rows:
-            yield f"docs/differences.toml: there is no row {row}"
+            yield f"docs/differences.toml: unknown row {row}"
         if times > 1:
-            yield f"docs/differences.toml: {row} stands there {times} times"
+            yield f"docs/differences.toml: {row} is listed {times} times"
     for row, verdict in differences:
         if verdict.word == "no" and tests.get(row):
-            yield f"docs/differences.toml says that {row} is not provided, but tests/{tests[row][0].path} shows it"
+            yield f"docs/differences.toml: {row} is listed as not provided, but tests/{tests[row][0].path} shows it"
     for row in tests.keys() - rows.keys():
         for test in tests[row]:
-            yield f"tests/{test.path}: {test.name or 'the module'} is marked with {row}, which is no row"
+            yield f"tests/{test.path}: {test.name or 'the module'} is marked with unknown row {row}"
 
 
 def _worst(like: Sequence[str], verdicts: Mapping[str, Verdict]) -> Verdict:
-    """The verdict on a row that is shown by others."""
+    """Return the verdict on a row that is shown by other rows."""
     for word in ("no", "differs", "yes"):
         if found := [row for row in like if verdicts[row].word == word]:
             return Verdict(word, f"see {', '.join(found)}")
@@ -168,16 +168,16 @@ def _worst(like: Sequence[str], verdicts: Mapping[str, Verdict]) -> Verdict:
 def render(
     prose: str, sections: Sections, verdicts: Mapping[str, Verdict], tests: Mapping[str, Sequence[Evidence]]
 ) -> str:
-    """The page."""
+    """Return the text of the page."""
     words = [verdict.word for verdict in verdicts.values()]
     parts = [
         prose.rstrip("\n"),
         "## Row by row",
-        f"Of {len(words)} rows {words.count('yes')} hold, {words.count('differs')} differ "
-        f"and {words.count('no')} are not provided or not shown. Paths of tests are below `tests/`.",
+        f"Of {len(words)} rows, {words.count('yes')} hold, {words.count('differs')} differ, "
+        f"and {words.count('no')} are not provided or have no test. Test paths are relative to `tests/`.",
     ]
     for title, rows in sections.items():
-        lines = [f"### {title}", "", "| row | behaviour | here |", "| --- | --- | --- |"]
+        lines = [f"### {title}", "", "| row | behaviour | status |", "| --- | --- | --- |"]
         lines += [
             f"| `{row}` | {_cell(described.words)} | {_answer(verdicts[row], tests.get(row, ()))} |"
             for row, described in rows.items()
@@ -199,7 +199,7 @@ def _cell(text: str) -> str:
 
 
 def make_page(root: Path) -> str:
-    """The page of a checkout; raises Wrong."""
+    """Return the page for the checkout at `root`; raise InvalidValue on inconsistencies."""
     docs, folder = root / "docs", root / "tests"
     sections = read_rows((docs / "rows.toml").read_text())
     tests: defaultdict[str, list[Evidence]] = defaultdict(list)
@@ -212,7 +212,7 @@ def make_page(root: Path) -> str:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Write or check the page; returns the exit code."""
+    """Write or check the page; return the exit code."""
     page = ROOT / "docs" / "compatibility.md"
     try:
         made = make_page(ROOT)
@@ -222,7 +222,7 @@ def main(arguments: Sequence[str]) -> int:
     if "--check" not in arguments:
         page.write_text(made)
     elif page.read_text() != made:
-        print("docs/compatibility.md is stale; `make docs` makes it anew", file=sys.stderr)
+        print("docs/compatibility.md is stale; run `make docs`", file=sys.stderr)
         return 1
     return 0
 

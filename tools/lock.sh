@@ -1,7 +1,7 @@
 #!/bin/sh
-# Write constraints/*.txt: the releases, with their hashes, that the image, .venv and CI install.
+# Write constraints/*.txt: the releases, with hashes, that the image, .venv and CI install.
 #
-# Run it when a dependency changes, and to take up new releases. PYTHON names an interpreter that has uv.
+# Run it after changing a dependency, or to update to new releases. PYTHON selects an interpreter with uv installed.
 set -eu
 cd "$(dirname "$0")/.."
 

@@ -1,9 +1,9 @@
-"""Write what the four packages have in common: the version and the addresses of the project.
+"""Write the metadata that the four packages share: the version and the URLs of the project.
 
     python tools/metadata.py           # after a change of HOMEPAGE
     python tools/metadata.py 0.7.0     # set the version
 
-`gaffer.runtime.version` holds the version; every other place repeats it.
+`gaffer.runtime.version` defines the version; all other places repeat it.
 """
 
 import re
@@ -12,7 +12,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 
-# Folder of a package -> import name
+# Directory of a package -> import name
 PACKAGES = {"common": "gaffer", "gafferd": "gafferd", "lookupd": "gaffer_lookupd", "client": "gaffer_client"}
 
 # The project has no published address yet: .example is reserved and never resolves.
@@ -21,7 +21,7 @@ URLS = {"Homepage": HOMEPAGE, "Documentation": f"{HOMEPAGE}/docs", "Changelog": 
 
 _VERSION_FILE = "common/src/gaffer/runtime/version.py"
 
-# Files and the patterns whose group is the version there
+# File -> pattern whose group is the version
 _VERSIONS = {
     _VERSION_FILE: r'^__version__ = "(.+)"$',
     **{f"{folder}/pyproject.toml": r'^version = "(.+)"$|"gaffer-common==(.+)"' for folder in PACKAGES},
@@ -37,7 +37,7 @@ def read_version(root: Path = ROOT) -> str:
 
 
 def render(version: str, root: Path = ROOT) -> dict[Path, str]:
-    """Return the text that each file should have, by path; AssertionError if a file lacks a place for it."""
+    """Return the expected text of each file, by path; raise AssertionError if a file has no version or URL."""
     texts = {}
     for name, pattern in _VERSIONS.items():
         path = root / name
@@ -58,18 +58,18 @@ def _replaced(found: re.Match[str], version: str) -> str:
 
 
 def find_stale(root: Path = ROOT) -> list[Path]:
-    """Return the files that have another version or other addresses than they should."""
+    """Return the files whose version or URLs differ from the expected ones."""
     return [path for path, text in render(read_version(root), root).items() if path.read_text() != text]
 
 
 def main(arguments: list[str]) -> None:
-    """Write the files, with the version that is the only argument if there is one."""
+    """Write the files, with the version in `arguments` if given."""
     version = arguments[0] if arguments else read_version()
     if not re.fullmatch(r"(0|[1-9]\d*)(\.(0|[1-9]\d*)){2}", version):
-        sys.exit(f"invalid version {version!r}: give three numbers, as 0.7.0")
+        sys.exit(f"invalid version {version!r}: use three numbers, as in 0.7.0")
     for path, text in render(version).items():
         path.write_text(text)
-    print(f"{version}; run `make venv`, and give the version a heading in CHANGELOG.md")
+    print(f"version set to {version}; run `make venv`, and add a heading for the version to CHANGELOG.md")
 
 
 if __name__ == "__main__":

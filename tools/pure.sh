@@ -1,6 +1,6 @@
 #!/bin/sh
-# Run the tests marked as pure on the further Pythons that this machine has, each in an environment .venv-VERSION.
-# Arguments go to pytest.
+# Run the tests marked as pure on each further Python version that is installed, in an environment .venv-VERSION.
+# Arguments are passed to pytest.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -16,7 +16,7 @@ for version in 3.12 3.13; do
         fi
     done
     if [ -z "$found" ]; then
-        echo "Python $version: skipped, this machine has none"
+        echo "Python $version: skipped, not installed"
         continue
     fi
     echo "Python $version: $found"

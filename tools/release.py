@@ -1,4 +1,4 @@
-"""Build the source distributions and wheels of the four packages in dist/, check them, and try them: `make release`."""
+"""Build source distributions and wheels of the four packages in dist/, check and test them: `make release`."""
 
 import shutil
 import subprocess
@@ -18,22 +18,22 @@ COMMANDS = ("gaffer", "gafferctl", "gafferd", "gaffer_lookupd")
 
 
 def run(*command: str | Path) -> str:
-    """Run a command, with its errors on stderr, and return its output; CalledProcessError if it fails."""
+    """Run a command with inherited stderr; return its output, or raise CalledProcessError if it fails."""
     return subprocess.run(command, stdout=subprocess.PIPE, text=True, timeout=300, check=True).stdout
 
 
 def build(target: Path) -> None:
-    """Build every source distribution, and every wheel from its source distribution, into the folder `target`."""
+    """Build every source distribution, and every wheel from its source distribution, in the directory `target`."""
     with TemporaryDirectory() as copies:
         for folder in PACKAGES:
-            # A build in the checkout would write there, and take up what an earlier one left.
+            # A build in the checkout would write there and include files left by an earlier build.
             copy = Path(copies, folder)
             shutil.copytree(ROOT / folder, copy, ignore=shutil.ignore_patterns("build", "*.egg-info", "__pycache__"))
             run(sys.executable, "-m", "build", "--quiet", "--no-isolation", "--outdir", target, copy)
 
 
 def find_problems(target: Path) -> Iterator[str]:
-    """Yield what is wrong with the files in `target`, a sentence each."""
+    """Yield a message for each problem with the files in `target`."""
     version = read_version()
     for folder, module in PACKAGES.items():
         name = tomllib.loads((ROOT / folder / "pyproject.toml").read_text())["project"]["name"]
@@ -51,7 +51,7 @@ def find_problems(target: Path) -> Iterator[str]:
                 continue
             contents = _read_archive(path)
             yield from (f"{path.name} has no {file}" for file in needed if file not in contents)
-            yield from (f"{path.name} has the test {file}" for file in contents if _is_test(file))
+            yield from (f"{path.name} contains test {file}" for file in contents if _is_test(file))
             yield from _find_metadata_problems(path.name, contents.get(needed[0], b""), readme)
 
 
@@ -74,13 +74,13 @@ def _find_metadata_problems(name: str, text: bytes, readme: str) -> Iterator[str
         yield from (f"{name}: {problem}" for problem in error.exceptions)
         return
     if (metadata.description or "").strip() != readme.strip():
-        yield f"{name} has another description than README.md"
+        yield f"{name}: the description differs from README.md"
     if metadata.license_files != ["LICENSE"]:
-        yield f"{name} names no LICENSE"
+        yield f"{name}: LICENSE is not listed in the metadata"
 
 
 def try_out(wheels: Path) -> None:
-    """Install the wheels with the releases of constraints/, and start and import everything."""
+    """Install the wheels with the releases in constraints/, run all commands and import all packages."""
     with TemporaryDirectory() as path:
         venv.create(path)
         binaries = Path(path, "bin")
@@ -97,11 +97,11 @@ def try_out(wheels: Path) -> None:
 
 
 def main() -> None:
-    """Make dist/ anew from the commit that is checked out; exit with 1 and say what is wrong."""
+    """Recreate dist/ from the commit that is checked out; exit with 1 and a message on problems."""
     if changed := run("git", "-C", ROOT, "status", "--porcelain"):
-        sys.exit(f"commit or remove these first, a release is what is committed:\n{changed}")
+        sys.exit(f"uncommitted changes; commit or remove them first:\n{changed}")
     if stale := find_stale():
-        sys.exit(f"run `make version`, these disagree: {', '.join(str(path.relative_to(ROOT)) for path in stale)}")
+        sys.exit(f"outdated metadata; run `make version`: {', '.join(str(path.relative_to(ROOT)) for path in stale)}")
     dist = ROOT / "dist"
     shutil.rmtree(dist, ignore_errors=True)
     build(dist)

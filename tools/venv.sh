@@ -1,26 +1,26 @@
 #!/bin/sh
-# Keep the virtual environment .venv ready; quick when nothing changed. Progress goes to stderr.
+# Create or update the virtual environment .venv; fast if nothing has changed. Print progress to stderr.
 #
-#   tools/venv.sh check    print what this machine lacks, in one line; nothing when it has all
-#   tools/venv.sh          install the four packages, editable
-#   tools/venv.sh tests    ... and what the tests, the checks and the pages need
+#   tools/venv.sh check    print the first missing requirement in one line, or nothing
+#   tools/venv.sh          install the four packages in editable mode
+#   tools/venv.sh tests    also install the requirements of the tests, the checks and the documentation
 #
-# PYTHON names another interpreter than python3, VENV another folder than .venv.
+# PYTHON selects an interpreter other than python3, VENV a directory other than .venv.
 set -eu
 cd "$(dirname "$0")/.."
 python=${PYTHON:-python3}
 venv=${VENV:-.venv}
 
-what_is_missing() {
+missing_requirement() {
     if ! command -v git >/dev/null; then
         echo "git is missing; install it: apt-get install git"
     elif ! "$python" -c "" 2>/dev/null; then
         echo "$python is missing; install a Python: apt-get install python3 python3-venv"
     elif ! "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then
-        echo "$python is older than Python 3.11; install a newer one and name it: make PYTHON=python3.11"
-    # On Debian the module venv comes with python3, but what it needs, ensurepip, with python3-venv.
+        echo "$python is older than Python 3.11; install a newer one and select it: make PYTHON=python3.11"
+    # On Debian, python3 includes the module venv, but ensurepip, which it needs, is in python3-venv.
     elif ! "$python" -c 'import ensurepip, venv' 2>/dev/null; then
-        echo "$python makes no virtual environments; install what it needs for that: apt-get install python3-venv"
+        echo "$python cannot create virtual environments; install the missing package: apt-get install python3-venv"
     fi
 }
 
@@ -28,7 +28,7 @@ pip_install() {
     "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-build-isolation "$@"
 }
 
-# A dot each second while a command runs; its exit status.
+# Run a command, print a dot each second, and return its exit status.
 with_dots() {
     "$@" >&2 &
     while kill -0 $! 2>/dev/null; do
@@ -49,7 +49,7 @@ install_tests() {
     pip_install --require-hashes -r constraints/tests.txt
 }
 
-# install NAME FILES: run install_NAME, unless FILES are what they were the last time
+# install NAME FILES: run install_NAME if FILES have changed since the last run
 install() {
     stamp=$venv/$1.installed
     sum=$(cat $2 | cksum)
@@ -61,15 +61,15 @@ install() {
 }
 
 if [ "${1-}" = check ]; then
-    what_is_missing
+    missing_requirement
     exit
 fi
 
-# One at a time: two runs in one checkout would write the same files.
+# Take a lock: two runs in one checkout would write the same files.
 exec 9<tools/venv.sh
 flock 9
 
-# An environment belongs to its interpreter and its place: another one, or a checkout that was moved, needs a new one.
+# An environment is tied to its interpreter and path: create a new one if either has changed.
 origin="$("$python" -c 'import sys; print(sys.version.split()[0], sys.base_prefix)') $PWD"
 if [ "$(cat "$venv/origin" 2>/dev/null)" != "$origin" ]; then
     "$python" -m venv --clear "$venv" >&2

@@ -1,21 +1,21 @@
-"""An OpenAPI document as Markdown: what the node and lookupd serve at /openapi.json, for people."""
+"""Convert an OpenAPI document, as served by the node and lookupd at /openapi.json, to Markdown."""
 
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-_EVERYWHERE = {"400", "401", "403", "413", "415", "503"}  # what the page says once
-_OPEN = {"public": "open to everybody", "deferred": "needs what it asks for"}
-_NAMES = {"string": "text", "integer": "whole number", "boolean": "true or false", "object": "object"}
+_COMMON = {"400", "401", "403", "413", "415", "503"}  # described once at the top of the page
+_OPEN = {"public": "no authentication", "deferred": "scope depends on the request"}
+_NAMES = {"string": "string", "integer": "integer", "boolean": "boolean", "object": "object"}
 
 Document = Mapping[str, Any]
 
 
 def api_reference(document: Document, prefix: str) -> str:
-    """The operations of an API by their tags, then the shapes they speak of, whose anchors begin with `prefix`."""
+    """Return the operations of an API, grouped by tag, and its schemas, whose anchors begin with `prefix`."""
     writer = _Writer(document, prefix)
     parts = [part for tag in document["tags"] for part in writer.operations(tag)]
-    return "\n\n".join([*parts, "### What is sent and answered", *writer.shapes()])
+    return "\n\n".join([*parts, "### Schemas", *writer.schemas()])
 
 
 class _Writer:
@@ -37,7 +37,7 @@ class _Writer:
                 yield f"**{method.upper()}** ({self._needs(operation)}): {operation['description']}"
                 yield "\n".join(f"- {line}" for line in self._facts(operation))
 
-    def shapes(self) -> Iterator[str]:
+    def schemas(self) -> Iterator[str]:
         for name, schema in self._document["components"]["schemas"].items():
             yield f"({self._anchor(name)})=\n#### `{name}`"
             if "description" in schema:
@@ -50,18 +50,18 @@ class _Writer:
     def _needs(self, operation: Mapping[str, Any]) -> str:
         scopes = operation.get("x-scopes", {None: operation["x-scope"]})
         return ", ".join(
-            _OPEN.get(scope, f"needs `{scope}`") + (f" for `{re.sub(':[a-z]+', '', pattern)}`" if pattern else "")
+            _OPEN.get(scope, f"requires `{scope}`") + (f" for `{re.sub(':[a-z]+', '', pattern)}`" if pattern else "")
             for pattern, scope in scopes.items()
         )
 
     def _facts(self, operation: Mapping[str, Any]) -> Iterator[str]:
         for parameter in operation.get("parameters", ()):
             schema = parameter["schema"]
-            default = f", {_literal(schema['default'])} unless given" if schema.get("default", "") != "" else ""
+            default = f", default {_literal(schema['default'])}" if schema.get("default", "") != "" else ""
             yield f"`?{parameter['name']}=` {self._type(schema)}{default}. {schema.get('description', '')}".rstrip()
         for media, content in operation.get("requestBody", {}).get("content", {}).items():
-            may = "" if operation["requestBody"]["required"] else ", which may be left out"
-            yield f"Takes {self._content(media, content)}{may}."
+            optional = "" if operation["requestBody"]["required"] else " (optional)"
+            yield f"Request body: {self._content(media, content)}{optional}."
         errors = []
         for status, response in operation["responses"].items():
             if "$ref" in response:
@@ -71,15 +71,15 @@ class _Writer:
             headers = "".join(
                 f", with `{name}`: {header['description']}" for name, header in response.get("headers", {}).items()
             )
-            yield f"Answers {status}{': ' if contents else ''}{' or '.join(contents)}{headers}."
-        if special := [status for status in errors if status not in _EVERYWHERE]:
+            yield f"Returns {status}{': ' if contents else ''}{' or '.join(contents)}{headers}."
+        if special := [status for status in errors if status not in _COMMON]:
             yield f"Errors: {', '.join(special)}."
 
     def _content(self, media: str, content: Mapping[str, Any]) -> str:
         if "x-item-schema" in content:
-            return f"{self._type(content['x-item-schema'])}, one a line"
+            return f"{self._type(content['x-item-schema'])}, one per line"
         kind = self._type(content.get("schema", {}))
-        return kind if media == "application/json" else f"`{media}`" + (f": {kind}" if kind != "text" else "")
+        return kind if media == "application/json" else f"`{media}`" + (f": {kind}" if kind != "string" else "")
 
     def _table(self, schema: Mapping[str, Any]) -> str:
         required = schema.get("required", ())
@@ -87,13 +87,13 @@ class _Writer:
         for name, each in schema["properties"].items():
             default = "" if name in required or each.get("default") in (None, "", [], {}) else _literal(each["default"])
             rows.append((f"`{name}`", self._type(each), each.get("description", ""), default))
-        head = ("key", "value", "what it is", "unless given")
+        head = ("key", "type", "description", "default")
         width = 4 if any(row[3] for row in rows) else 3
         lines = [line[:width] for line in (head, ("---",) * len(head), *rows)]
         return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
 
     def _type(self, schema: Mapping[str, Any]) -> str:
-        """What a schema says, in a few words."""
+        """Return a short description of the type of a schema."""
         if "$ref" in schema:
             name = schema["$ref"].rpartition("/")[2]
             return f"[{name}](#{self._anchor(name)})"

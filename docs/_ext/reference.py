@@ -1,6 +1,6 @@
-"""Parts of pages that are made from the program: `<!-- made from: NAME -->` is replaced by what `PARTS[NAME]` returns.
+"""Generate parts of pages: replace `<!-- made from: NAME -->` by the Markdown that `PARTS[NAME]` returns.
 
-What is made is Markdown. Build with --fresh-env: Sphinx doesn't know that a page depends on more than its own text.
+Build with --fresh-env: Sphinx does not track that a page depends on more than its own text.
 """
 
 import dataclasses
@@ -32,34 +32,34 @@ _PLACE = re.compile(r"^<!-- made from: ([a-z-]+) -->$", re.MULTILINE)
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A Markdown table."""
+    """Return a Markdown table."""
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
 
 
 def code(text: str) -> str:
-    """A block of verbatim text."""
+    """Return a block of verbatim text."""
     return f"```text\n{text.rstrip()}\n```"
 
 
 def job_settings() -> str:
-    """The fields of ProcessConfig, with the rule that checks each."""
-    told = ModuleAnalyzer.for_module(config.__name__).find_attr_docs()
+    """Return a table of the fields of ProcessConfig, with the rule that validates each."""
+    docs = ModuleAnalyzer.for_module(config.__name__).find_attr_docs()
     rows = [
         (
             f"`{field.name}`",
-            _sentence("\n".join(told["ProcessConfig", field.name])),
+            _sentence("\n".join(docs["ProcessConfig", field.name])),
             _sentence(inspect.getdoc(field.metadata["rule"]) or ""),
             _default(field),
             "yes" if field.metadata["live"] else "",
         )
         for field in dataclasses.fields(config.ProcessConfig)
     ]
-    return table(("setting", "what it is", "value", "unless given", "live"), rows)
+    return table(("setting", "description", "value", "default", "live"), rows)
 
 
 def _sentence(text: str) -> str:
-    """The first paragraph on one line, without the rows it names."""
+    """Return the first paragraph on one line, without references to rows."""
     return re.sub(r" \([A-Z]+-\d+[^)]*\)", "", " ".join(text.split("\n\n")[0].split()))
 
 
@@ -76,7 +76,7 @@ def _literal(value: Any) -> str:
 
 
 def _settings(declared: Iterable[Setting], *, file: bool = True) -> str:
-    """What each setting is and where it can be given; without `file` for a program that reads none."""
+    """Return a table of settings; without `file` for a program that reads no file."""
     rows = [
         (
             *([_places("[{}] {}".format(*place) for place in each.keys)] if file else []),
@@ -94,7 +94,7 @@ def _places(places: Iterable[str]) -> str:
 
 
 def commands(program: Program) -> str:
-    """The help of a program and of each of its commands."""
+    """Return the help of a program and of each of its commands."""
     parts = [code(program_help(program))]
     for command in program.commands:
         parts += [f"### `{program.name} {command.name}`", code(command_reference(program, command))]
@@ -102,7 +102,7 @@ def commands(program: Program) -> str:
 
 
 def transitions() -> str:
-    """What a slot does in each state."""
+    """Return the transitions of a slot, by state."""
     lines = []
     for state in slot.SlotState:
         leaving = [(cue, *to) for (before, cue), to in slot.TRANSITIONS.items() if before is state]
@@ -113,7 +113,7 @@ def transitions() -> str:
 
 
 def phases() -> str:
-    """What is desired of a job, after each order."""
+    """Return a table of the phases of a job and the transitions between them."""
     rows = [
         [f"**{phase}**", *(states.PHASES.get((phase, order), "") for order in states.Order)] for phase in states.Phase
     ]

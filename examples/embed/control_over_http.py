@@ -1,6 +1,6 @@
-"""A manager with the HTTP API: python control_over_http.py [ADDRESS], Ctrl-C ends it.
+"""Run a manager with the HTTP API: python control_over_http.py [ADDRESS]. Stop it with Ctrl-C.
 
-Then, from another terminal: gafferctl processes; curl http://127.0.0.1:5000/status/dummy
+In another terminal: gafferctl processes; curl http://127.0.0.1:5000/status/dummy
 """
 
 import sys

@@ -1,4 +1,4 @@
-"""Publish and subscribe with an EventEmitter of one's own."""
+"""Publish and subscribe to events with your own EventEmitter."""
 
 from gaffer.events import EventEmitter
 from gaffer.loop import Loop
@@ -8,7 +8,7 @@ def main() -> None:
     loop = Loop.default_loop()
     emitter = EventEmitter(loop)
 
-    # a pattern is a prefix, "." is everything
+    # a pattern is a prefix; "." matches all events
     emitter.subscribe("order", lambda evtype, number: print(f"{evtype}: {number}"))
     emitter.subscribe_once("order.paid", lambda evtype, number: print(f"first payment: {number}"))
     emitter.subscribe("closed", lambda evtype: loop.stop())

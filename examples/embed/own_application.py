@@ -1,4 +1,4 @@
-"""An application of one's own: it says what happens to processes, and stops the manager after the third exit."""
+"""Run an application that prints process events and stops the manager after the third exit."""
 
 import asyncio
 from typing import Any
@@ -20,7 +20,7 @@ class MyApplication:
         manager.events.subscribe("exit", self.on_event)
 
     def stop(self) -> None:
-        """Called when the manager stops; all processes are gone."""
+        """Called when the manager stops, after all processes have exited."""
         print("stopped after", self.exits, "exits")
 
     def restart(self) -> None:

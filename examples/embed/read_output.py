@@ -1,4 +1,4 @@
-"""Read what a process writes: three pieces of its stdout, then stop."""
+"""Read three pieces of the stdout of a process, then stop."""
 
 import sys
 from pathlib import Path
@@ -27,7 +27,7 @@ def main() -> None:
 
     manager.events.subscribe("proc.dummy.spawn", on_spawn)
     manager.start()
-    # the names of the outputs are free, their order counts
+    # the labels are arbitrary: the first is for stdout, the second for stderr
     manager.add_process("dummy", sys.executable, args=[str(DUMMY)], redirect_output=["stdout", "stderr"])
     manager.run()
 

@@ -1,4 +1,4 @@
-"""Watch the stats of all processes of a template: five measurements, then stop."""
+"""Print five measurements of the statistics of a job's processes, then stop."""
 
 import sys
 from typing import Any

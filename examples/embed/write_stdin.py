@@ -1,4 +1,4 @@
-"""Write to the stdin of a process, from several threads, and read what it answers."""
+"""Write to the stdin of a process from two threads, and read its output."""
 
 import sys
 import threading
@@ -13,12 +13,12 @@ ECHO = Path(__file__).resolve().parent.parent / "echo.py"
 
 def main() -> None:
     manager = Manager(loop=Loop.default_loop())
-    answers: list[str] = []
+    received: list[str] = []
 
     def on_output(evtype: str, msg: dict[str, Any]) -> None:
-        answers.extend(msg["data"].decode().split())
-        if len(answers) == 4:
-            print("answered:", *sorted(answers))
+        received.extend(msg["data"].decode().split())
+        if len(received) == 4:
+            print("received:", *sorted(received))
             manager.stop()
 
     def on_spawn(evtype: str, msg: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""A clock: prints the time each second."""
+"""Print the time each second."""
 
 import signal
 import sys

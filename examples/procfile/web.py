@@ -1,4 +1,4 @@
-"""A small web server on PORT that tells which instance answers."""
+"""Serve a page on PORT that identifies the instance."""
 
 import os
 import signal
@@ -27,7 +27,7 @@ def main() -> None:
         signal.signal(signum, lambda number, frame: sys.exit(0))
     address = os.environ.get("HOST", "0.0.0.0"), int(os.environ.get("PORT", "8000"))
     with ThreadingHTTPServer(address, Page) as server:
-        print(f"web serves on http://{address[0]}:{server.server_port}")
+        print(f"web is listening on http://{address[0]}:{server.server_port}")
         server.serve_forever()
 
 

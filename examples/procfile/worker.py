@@ -1,4 +1,4 @@
-"""A worker: does a piece of work each second and says so."""
+"""Complete a unit of work each second."""
 
 import itertools
 import os
@@ -9,6 +9,6 @@ import time
 for signum in (signal.SIGTERM, signal.SIGINT):
     signal.signal(signum, lambda number, frame: sys.exit(0))
 
-for piece in itertools.count(1):
-    print(f"worker {os.getpid()} finished piece {piece}")
+for unit in itertools.count(1):
+    print(f"worker {os.getpid()} completed unit {unit}")
     time.sleep(1)

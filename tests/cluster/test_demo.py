@@ -132,7 +132,7 @@ def test_once_tells_why_it_failed(tmp_path: Path) -> None:
     demo = start_once(temp, "--nodes=1")
     out, _ = demo.communicate(timeout=60)
     assert demo.returncode == 1
-    assert re.fullmatch(rf"lookupd {URL}\nfailed: gafferd ended with status 1: .*too long.*\n", out)
+    assert re.fullmatch(rf"lookupd {URL}\nfailed: gafferd exited with status 1: .*too long.*\n", out)
     assert list(temp.iterdir()) == []
     assert list(processes_of(temp)) == []
 
@@ -145,7 +145,7 @@ def test_once_that_is_told_to_stop_leaves_nothing(temp: Path, signum: signal.Sig
     demo.send_signal(signum)
     out, _ = demo.communicate(timeout=60)
     assert demo.returncode == 1
-    assert out.endswith("failed: it was told to stop\n")
+    assert out.endswith("failed: stopped by a signal\n")
 
 
 def test_the_table_follows_the_lookup_until_ctrl_c(temp: Path, open_terminal: Callable[[Path], Terminal]) -> None:

@@ -108,7 +108,7 @@ def test_a_release_says_what_a_wheel_and_a_source_distribution_lack(wheels: Path
     assert problems[:3] == [
         f"{wheel.name} has no gafferd-{metadata.read_version()}.dist-info/licenses/LICENSE",
         f"{wheel.name} has no gafferd/py.typed",
-        f"{wheel.name} has the test gafferd/tests/test_config.py",
+        f"{wheel.name} contains test gafferd/tests/test_config.py",
     ]
     assert problems[3] == f"{gone.name} is missing"
     assert all(problem.startswith(sdist.name) for problem in problems[4:])

@@ -51,7 +51,7 @@ def test_read_output() -> None:
 
 @pytest.mark.row("IO-10", "IO-11", "IO-12")
 def test_write_stdin() -> None:
-    assert run("write_stdin.py") == "answered: line1 line2 somedata thread\n"
+    assert run("write_stdin.py") == "received: line1 line2 somedata thread\n"
 
 
 @pytest.mark.row("EMT-01")

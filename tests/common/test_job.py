@@ -323,10 +323,9 @@ def test_stopping_is_term_then_kill_after_the_graceful_timeout() -> None:
         << ev.Signal(1, signal.SIGTERM)
         << ev.SetTimer(("kill", 1), 5)
     )
-    assert book
-    assert job.state == JobState.STOPPING
+    assert (job.state, job.active) == (JobState.STOPPING, False)
     assert ends(book >> timer("kill", 1) << ev.Signal(1, signal.SIGKILL), 1)
-    assert (job.state, job.active) == (JobState.STOPPED, False)
+    assert job.state is JobState.STOPPED
 
 
 def test_a_start_while_stopping_wins_after_the_last_exit() -> None:

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gaffer.errors import BadRequest
 from gaffer.schemas.messages import (
     Drain,
     Endpoint,
@@ -24,6 +25,9 @@ from gaffer.schemas.messages import (
     UnregisterJob,
     UnregisterProcess,
     UpdateProcess,
+    check_labels,
+    check_node_name,
+    check_origin,
     decode_reply,
     decode_request,
     encode,
@@ -147,3 +151,35 @@ def test_a_reply_of_0_5_is_read() -> None:
     assert decode_reply('{"errno": 404, "reason": null, "msgid": null}').errno == 404
     with pytest.raises(MessageError):
         decode_reply("[]")
+
+
+@pytest.mark.parametrize("name", ["", "n" * 256, "a\nb"])
+def test_a_name_that_no_lookupd_takes_is_refused(name: str) -> None:
+    with pytest.raises(BadRequest, match="invalid node name") as raised:
+        check_node_name(name)
+    assert raised.value.reason == "bad_node_name"
+    assert len(str(raised.value)) < 120
+    assert check_node_name("n" * 255) == "n" * 255
+
+
+def test_an_address_that_no_lookupd_takes_is_refused() -> None:
+    with pytest.raises(BadRequest, match="invalid address of this node: 'http://h/path'") as raised:
+        check_origin("http://h/path")
+    assert raised.value.reason == "bad_origin"
+    assert check_origin("http://h:5000") == "http://h:5000"
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        {"k": "v" * 1025},
+        {str(number): "" for number in range(65)},
+        {"k": "\ud800"},
+        dict.fromkeys(map(str, range(40)), "v" * 1000),
+    ],
+)
+def test_labels_that_no_lookupd_takes_are_refused(labels: dict[str, str]) -> None:
+    with pytest.raises(BadRequest, match="labels") as raised:
+        check_labels(labels)
+    assert raised.value.reason == "bad_labels"
+    assert check_labels({"zone": "a"}) == {"zone": "a"}

@@ -13,6 +13,7 @@ from gaffer.schemas.messages import (
     Process,
     RegisterJob,
     RegisterProcess,
+    Snapshot,
     UnregisterJob,
     UnregisterProcess,
     UpdateProcess,
@@ -131,3 +132,24 @@ def test_a_node_that_drains_has_no_processes_for_a_lookupd_of_0_5() -> None:
     assert [type(change) for change in journal.plain_snapshot()] == [RegisterJob, RegisterJob]
     journal.draining = False
     assert [change.pid for change in journal.plain_offers() if isinstance(change, RegisterProcess)] == [1, 2]
+
+
+def test_draining_resuming_and_leaving_are_changes() -> None:
+    journal = Journal()
+    journal.update({"s.a": {}})
+    journal.drain()
+    assert journal.snapshot("1") == Snapshot("1", 2, {"s.a": []}, draining=True)
+    journal.resume()
+    assert journal.snapshot("2") == Snapshot("2", 3, {"s.a": []}, draining=False)
+    journal.leave()
+    assert journal.seq == 4
+
+
+@pytest.mark.parametrize("limit", ["MAX_NODE_JOBS", "MAX_NODE_PROCESSES", "MAX_NODE_ENDPOINTS"])
+def test_a_snapshot_leaves_out_the_last_jobs_over_the_limits(limit: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(f"gafferd.announce.journal.{limit}", 2)
+    served = Found(endpoints=[{"name": "x", "address": "h", "port": 1}])
+    journal = Journal()
+    journal.update({"s.a": {1: served}, "s.b": {2: served}, "s.c": {3: served}})
+    assert journal.oversize() == ["s.c"]
+    assert list(journal.snapshot("1", without=journal.oversize()).jobs) == ["s.a", "s.b"]

@@ -1,5 +1,5 @@
-// A page of a plugin has the origin of its node: it asks the API as it stands. Where the node wants a key, the page
-// exchanges it for a cookie, which scripts cannot read, and for a token, which goes with everything but reading.
+// Plugin pages have the origin of their node and can call its API directly. If the node requires a key, the page exchanges
+// it for a cookie, which scripts cannot read, and a token, which is required for every request that changes something.
 const list = document.getElementById("jobs")
 const login = document.getElementById("login")
 const key = document.getElementById("key")
@@ -7,7 +7,7 @@ const error = document.getElementById("error")
 
 async function call(method, path, body, headers) {
   const token = sessionStorage.getItem("gaffer-token")
-  const answer = await fetch(path, {
+  const response = await fetch(path, {
     method,
     body: body === undefined ? undefined : JSON.stringify(body),
     headers: {
@@ -16,10 +16,10 @@ async function call(method, path, body, headers) {
       ...headers,
     },
   })
-  const found = await answer.json()
-  login.hidden = !["auth_required", "token_required"].includes(found.error)
-  error.textContent = answer.ok ? "" : found.message
-  return answer.ok ? found : null
+  const result = await response.json()
+  login.hidden = !["auth_required", "token_required"].includes(result.error)
+  error.textContent = response.ok ? "" : result.message
+  return response.ok ? result : null
 }
 
 function itemFor(job) {
@@ -33,16 +33,16 @@ function itemFor(job) {
 }
 
 async function show() {
-  const found = await call("GET", "/jobs")
-  list.replaceChildren(...(found === null ? [] : found.jobs).map(itemFor))
+  const result = await call("GET", "/jobs")
+  list.replaceChildren(...(result === null ? [] : result.jobs).map(itemFor))
 }
 
 login.onsubmit = async (event) => {
   event.preventDefault()
-  const found = await call("POST", "/auth/session", {}, {"Authorization": `Bearer ${key.value}`})
+  const result = await call("POST", "/auth/session", {}, {"Authorization": `Bearer ${key.value}`})
   key.value = ""
-  if (found !== null) {
-    sessionStorage.setItem("gaffer-token", found.token)
+  if (result !== null) {
+    sessionStorage.setItem("gaffer-token", result.token)
     await show()
   }
 }
