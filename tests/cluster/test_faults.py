@@ -315,7 +315,7 @@ def a_fifth_of_the_packets_lost(cluster: Cluster, ready: Ready) -> None:
         let_pass(20.0)
     check(registry.history)
     assert all(registry.history.first_without(node.address, 0.0) is None for node in nodes)
-    again = registry.daemon.stderr.count(" is here") - len(nodes)
+    again = registry.daemon.stderr.count("' connected") - len(nodes)
     assert lost > len(nodes)
     cluster.note(f"20 nodes for 180 s: {lost} packets lost, 0 removals, {again} new connections")
 

@@ -96,18 +96,18 @@ REFUSED = {
     # what it does wrong: its options, what lookupd logs, what it logs itself
     "no certificate": (
         (),
-        "127.0.0.1.*: it showed no certificate",
-        "TLS failed: (it wants a certificate|connection closed; the lookupd may require a certificate)",
+        "127.0.0.1.*: it presented no certificate",
+        "TLS failed: (it requires a certificate|connection closed; the lookupd may require a certificate)",
     ),
     "another authority": (
         ("--client-certfile", "foreign"),
-        "127.0.0.1.*: its certificate is not accepted: unable to get local issuer certificate",
+        "127.0.0.1.*: its certificate was rejected: unable to get local issuer certificate",
         "TLS failed: (it does not trust the authority|connection closed)",
     ),
     "an old certificate": (
         ("--client-certfile", "expired"),
-        "127.0.0.1.*: its certificate is not accepted: certificate has expired",
-        "TLS failed: (the certificate that it was shown has expired|connection closed)",
+        "127.0.0.1.*: its certificate was rejected: certificate has expired",
+        "TLS failed: (the certificate presented to it has expired|connection closed)",
     ),
     "no key": (
         ("--client-certfile", "client"),
@@ -168,14 +168,14 @@ def test_servers_that_are_not_who_they_should_be(files: Files) -> None:
         gafferd("--lookupd-address", elsewhere.url, "--cacert", files.ca) as mistaken,
     ):
         line = suspicious.wait_for_line("reconnecting")
-        assert "TLS failed: its certificate is not accepted: " in line
+        assert "TLS failed: its certificate was rejected: " in line
         line = mistaken.wait_for_line("reconnecting")
         assert "certificate is not valid for '127.0.0.1'" in line
         for url, authority in ((registry.url, files.other_ca), (elsewhere.url, files.ca)):
             ran = run_command("gaffer", "-L", url, "--cacert", authority, "lookup:nodes")
             assert (ran.returncode, ran.stdout) == (3, "")
             assert f"can't reach {url}: TLS failed: " in ran.stderr
-            assert "its certificate is not accepted: " in ran.stderr
+            assert "its certificate was rejected: " in ran.stderr
             assert "_ssl.c" not in ran.stderr
             assert "Traceback" not in ran.stderr
         assert "'gaffer' at" not in registry.stderr + elsewhere.stderr
@@ -184,7 +184,7 @@ def test_servers_that_are_not_who_they_should_be(files: Files) -> None:
 def test_plain_http_and_tls_do_not_mix(files: Files) -> None:
     with lookupd("--certfile", files.server) as registry:
         with gafferd("--lookupd-address", registry.url.replace("https", "http")) as node:
-            assert "127.0.0.1" in registry.wait_for_line(": it spoke plain HTTP")
+            assert "127.0.0.1" in registry.wait_for_line(": it sent plain HTTP")
             node.wait_for_line("reconnecting")
         ran = run_command("gaffer", "-L", registry.url.replace("https", "http"), "lookup:nodes")
         assert (ran.returncode, ran.stdout) == (3, "")

@@ -195,6 +195,6 @@ def test_a_manager_leaves_the_signals_of_its_program_alone() -> None:
 @row("MGR-27")
 @pytest.mark.parametrize("name", ["12", "shop.12", "12.web"])
 def test_names_that_look_like_pids_are_refused(manager: Manager, name: str) -> None:
-    with pytest.raises(BadRequest, match="would be taken for a process id") as caught:
+    with pytest.raises(BadRequest, match="could be mistaken for a process id") as caught:
         manager.load(ProcessConfig(name, SLEEP))
     assert caught.value.errno == 400

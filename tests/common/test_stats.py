@@ -186,7 +186,7 @@ def test_what_is_not_there_can_not_be_watched(manager: Manager) -> None:
         with pytest.raises(ProcessNotFound):
             manager.monitor(Watcher(), target)
         manager.unmonitor(Watcher(), target)
-    with pytest.raises(ValueError, match="a listener and a job name"):
+    with pytest.raises(ValueError, match="a listener and a job name or pid"):
         manager.monitor("j", "k")
 
 

@@ -21,7 +21,7 @@ def test_what_varies_does_not_fill_the_log(caplog: pytest.LogCaptureFixture) -> 
     for number in range(10_000):
         complaints.warn(f"refused agent {number} {'A' * 10_000}", 100.0 + number / 1000)
     assert len(caplog.records) == MAX_DIFFERENT + 1
-    assert "30 different warnings about peers in 60 s: others are left out, 1 so far" in caplog.records[-1].message
+    assert "30 different warnings about peers in 60 s: not logging more, 1 omitted so far" in caplog.records[-1].message
     assert all(len(record.message) <= MAX_LENGTH + 3 for record in caplog.records)
     assert complaints.left_out == 10_000 - MAX_DIFFERENT
     caplog.clear()

@@ -58,16 +58,16 @@ def test_a_handshake_that_succeeds() -> None:
 @pytest.mark.parametrize(
     ("certificate", "server", "client"),
     [
-        (None, "it showed no certificate, and one is needed here", "it wants a certificate"),
+        (None, "it presented no certificate, but one is required", "it requires a certificate"),
         (
             OTHER.issue_cert("client.example"),
-            "its certificate is not accepted: unable to get local issuer certificate",
-            "it does not trust the authority of the certificate that it was shown",
+            "its certificate was rejected: unable to get local issuer certificate",
+            "it does not trust the authority of the certificate presented to it",
         ),
         (
             AUTHORITY.issue_cert("c", not_before=LONG_AGO, not_after=LONG_AGO + datetime.timedelta(1)),
-            "its certificate is not accepted: certificate has expired",
-            "the certificate that it was shown has expired",
+            "its certificate was rejected: certificate has expired",
+            "the certificate presented to it has expired",
         ),
     ],
 )
@@ -78,19 +78,17 @@ def test_certificates_that_a_server_refuses(certificate: trustme.LeafCert | None
 
 def test_servers_that_a_client_refuses() -> None:
     told = shake_hands(server_context(), client_context(OTHER))
-    assert told[0] == "it does not trust the authority of the certificate that it was shown"
+    assert told[0] == "it does not trust the authority of the certificate presented to it"
     assert told[1] is not None
-    assert told[1].startswith("its certificate is not accepted: ")
+    assert told[1].startswith("its certificate was rejected: ")
     told = shake_hands(server_context(), client_context(), "other.example")
-    assert told[1] == (
-        "its certificate is not accepted: Hostname mismatch, certificate is not valid for 'other.example'"
-    )
+    assert told[1] == ("its certificate was rejected: Hostname mismatch, certificate is not valid for 'other.example'")
 
 
 @pytest.mark.parametrize(
     ("side", "heard", "why"),
     [
-        ("server", b"GET / HTTP/1.1\r\n\r\n", "it spoke plain HTTP"),
+        ("server", b"GET / HTTP/1.1\r\n\r\n", "it sent plain HTTP"),
         ("client", b"HTTP/1.1 400\r\n", "it does not speak TLS"),
     ],
 )

@@ -214,7 +214,7 @@ def test_periodic_callback(io_loop: IOLoop) -> None:
     run_until_stopped(io_loop)
     assert len(seen) == 3
     assert seen[2] - began >= 0.055
-    with pytest.raises(ValueError, match="above 0"):
+    with pytest.raises(ValueError, match="must be positive"):
         PeriodicCallback(tick, 0, io_loop)
 
 

@@ -108,7 +108,7 @@ def test_what_others_own_is_refused(file: Path, change: Callable[[Path], None], 
     refused(file, change, why)
 
 
-@pytest.mark.expects_errors("others can move .* away")
+@pytest.mark.expects_errors("other users can move .* away")
 @pytest.mark.parametrize(("let_others_write", "why"), OTHERS_WRITE)
 def test_a_directory_that_others_can_write_to_is_logged(
     file: Path, let_others_write: Callable[[Path], None], why: str, caplog: pytest.LogCaptureFixture
@@ -118,7 +118,7 @@ def test_a_directory_that_others_can_write_to_is_logged(
     for _ in range(2):
         assert read_trusted(file).data == b"content"
     [record] = caplog.records
-    assert f"others can move {file} away, because of the directory {file.parent}: {why}" in record.getMessage()
+    assert f"other users can move {file} away, because of the directory {file.parent}: {why}" in record.getMessage()
     assert record.getMessage().endswith(f"`chmod go-w {file.parent}`")
     with pytest.raises(UntrustedFile, match="because of the directory"):
         check_way(file, strict=True)
@@ -133,10 +133,10 @@ def test_the_group_of_a_user_alone_may_write() -> None:
     own = next(u for u in pwd.getpwall() if u.pw_uid and grp.getgrgid(u.pw_gid)[0::3] == (u.pw_name, []))
     other = next(group.gr_gid for group in grp.getgrall() if group.gr_gid != own.pw_gid)
     assert find_danger(status(0o40775, own.pw_uid, own.pw_gid), own.pw_uid) is None
-    assert find_danger(status(0o40775, own.pw_uid, other), own.pw_uid) == "its group may write to it"
-    assert find_danger(status(0o40777, own.pw_uid, own.pw_gid), own.pw_uid) == "everybody may write to it"
-    assert find_danger(status(0o40775, 0, 0), 0) == "its group may write to it"
-    assert find_danger(status(0o40775, 4242, 4242), 4242) == "its group may write to it"
+    assert find_danger(status(0o40775, own.pw_uid, other), own.pw_uid) == "its group can write to it"
+    assert find_danger(status(0o40777, own.pw_uid, own.pw_gid), own.pw_uid) == "everyone can write to it"
+    assert find_danger(status(0o40775, 0, 0), 0) == "its group can write to it"
+    assert find_danger(status(0o40775, 4242, 4242), 4242) == "its group can write to it"
 
 
 def test_directories_on_the_way_may_be_links_of_ours(file: Path) -> None:
@@ -155,7 +155,7 @@ def test_certificates_may_be_links(file: Path) -> None:
     link.symlink_to(file)
     os.close(open_trusted(link, follow=True))
     file.chmod(0o666)
-    with pytest.raises(UntrustedFile, match="everybody may write"):
+    with pytest.raises(UntrustedFile, match="everyone can write"):
         open_trusted(link, follow=True)
 
 

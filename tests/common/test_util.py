@@ -157,7 +157,7 @@ def test_bytes2human_takes_whole_numbers_only(wrong: Any) -> None:
 def test_users_and_groups(check: Callable[[Any], int]) -> None:
     assert check("root") == check("0") == check(0) == 0
     for unknown in ("no-such-account", 3_999_999_999, "3999999999", -5, 2**70, "", "²"):
-        with pytest.raises(ValueError, match="there is no"):
+        with pytest.raises(ValueError, match="unknown"):
             check(unknown)
     for wrong in (None, 1.0, True, b"root"):
         with pytest.raises(TypeError):

@@ -112,7 +112,7 @@ def test_plain_lines_need_none(line: str) -> None:
         ("'a", "No closing quotation", "close the quotation"),
         ('a "b', "No closing quotation", "close the quotation"),
         ("a\\", "No escaped character", "remove the backslash"),
-        ("x" * (MAX_WORD + 1), "131072 characters are more than the 131071", "a script"),
+        ("x" * (MAX_WORD + 1), "has 131072 characters, more than the maximum of 131071", "a script"),
     ],
 )
 def test_what_cannot_be_split_is_an_error(line: str, message: str, hint: str) -> None:

@@ -421,7 +421,7 @@ def test_every_mistake_at_once(mistakes: Mistakes) -> None:
         "gaffer.ini:23: [process:cache] unknown key 'env'\n"
         "  hint: set variables in a section [env:NAME] or with keys such as env:PORT",
         "gaffer.ini:24: [process:cache] labels: expected name=value pairs, got 'x'\n  hint: such as zone=a, disk=ssd",
-        "gaffer.ini:25: [process:12] the job name '12' is all digits and would be taken for a process id\n"
+        "gaffer.ini:25: [process:12] the job name '12' consists of digits only and could be mistaken for a process id\n"
         "  hint: add a letter",
         "gaffer.ini:27: [env:wb] no such job: wb\n  hint: did you mean 'web'?",
         "gaffer.ini:31: [env:cache] PORT is given twice\n  hint: variable names are converted to upper case",
@@ -501,7 +501,7 @@ def test_every_mistake_at_once(mistakes: Mistakes) -> None:
         ),
         pytest.param(
             "[gaffer]\nlocal_users = no-such-user:read\n",
-            "gaffer.ini:2: [gaffer] local_users: there is no user 'no-such-user'\n"
+            "gaffer.ini:2: [gaffer] local_users: unknown user 'no-such-user'\n"
             "  hint: write NAME:SCOPE, such as alice:read or bob:read+control",
             id="an unknown user",
         ),
@@ -537,7 +537,7 @@ def test_mistakes_in_included_files_name_them(mistakes: Mistakes) -> None:
         **{"a.ini": "[process:web]\ncmd = y\n[process:db]\ncmd =\n"},
     ) == [
         "a.ini:1: [process:web] this section already exists at gaffer.ini:3\n  hint: merge the sections",
-        "a.ini:4: [process:db] cmd: expected a text that is not empty, got ''",
+        "a.ini:4: [process:db] cmd: expected a non-empty text, got ''",
     ]
 
 

@@ -307,7 +307,7 @@ def test_the_backlog_of_lookupd(args: list[str], backlog: int) -> None:
 @pytest.mark.parametrize(
     ("args", "shown"),
     [
-        (["--bnd=x"], "--bnd: there is no such option\n  hint: did you mean '--bind'?\n"),
+        (["--bnd=x"], "--bnd: unknown option\n  hint: did you mean '--bind'?\n"),
         (["a.ini", "b.ini"], "gafferd: an option is unknown or given twice, or more than one configuration"),
         (["--config"], "gafferd: --config requires argument\n  hint: see gafferd --help\n"),
         (["--backlog=many"], "--backlog: expected a whole number from 1 to 65535, got 'many'\n"),
@@ -377,7 +377,7 @@ def test_hup_applies_what_changed(config: Path) -> None:
         config.write_text("[process:new]\ncmd =\n")
         node.signal(signal.SIGHUP)
         node.wait_for_line("the configuration is invalid, keeping the current one")
-        node.wait_for_line(f"{config}:2: [process:new] cmd: expected a text")
+        node.wait_for_line(f"{config}:2: [process:new] cmd: expected a non-empty text")
         assert jobs(node) == ["default.sleeper", "default.new"]
         assert os_pids(node) == after
 
@@ -392,7 +392,7 @@ def test_keys_and_configuration_that_others_may_change_are_refused(refused: Refu
     included.chmod(0o646)
     code, message = refused("-c", str(config), "--bind=127.0.0.1:0")
     assert code == 2
-    assert f"{config}:2: {included} is not trusted: everybody may write to it" in message
+    assert f"{config}:2: {included} is not trusted: everyone can write to it" in message
     assert f"hint: check what it holds, then `chmod go-w {included}`" in message
     assert "is not a regular file" in refused("-c", "/dev/null", "--bind=127.0.0.1:0")[1]
     link = tmp_path / "link.ini"
@@ -494,11 +494,11 @@ def test_a_unix_socket_is_not_made_where_others_may_replace_it(refused: Refused,
     open_to_all.chmod(0o777)
     code, message = refused(f"--bind=unix:{open_to_all}/g.sock")
     assert code == 2
-    assert f"because of the directory {open_to_all}: everybody may write to it" in message
+    assert f"because of the directory {open_to_all}: everyone can write to it" in message
     assert list(open_to_all.iterdir()) == []
     link.symlink_to(tmp_path / "precious")
     code, message = refused(f"--bind=unix:{link}")
-    assert (code, "a file that is no socket is in the way" in message) == (1, True)
+    assert (code, "the file exists and is not a socket" in message) == (1, True)
     open_to_all.chmod(0o1777)
     with gafferd(f"--bind=unix:{open_to_all}/g.sock"):
         assert (open_to_all / "g.sock").stat().st_mode & 0o777 == 0o600

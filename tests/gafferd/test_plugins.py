@@ -95,7 +95,7 @@ def test_each_spelling_in_the_file(folder: Path, tmp_path: Path, key: str) -> No
     [
         (["-p", "/nonexistent"], "", "--plugins-dir: no such directory: '/nonexistent'"),
         (["--plugin-dir=/nonexistent"], "", "--plugin-dir: no such directory: '/nonexistent'"),
-        (["-p", "/", "--plugin-dir=/"], "", "--plugin-dir: --plugins-dir says the same"),
+        (["-p", "/", "--plugin-dir=/"], "", "--plugin-dir: conflicts with --plugins-dir, which is the same option"),
         ([], "plugins_dir = /nonexistent", ":2: [gaffer] plugins_dir: no such directory: '/nonexistent'"),
         ([], "plugin_dir = /\nplugins_dir = /", ":3: [gaffer] plugins_dir duplicates another key"),
     ],
@@ -165,7 +165,7 @@ def test_a_move_that_was_interrupted_goes_on(folder: Path) -> None:
     assert tree(folder / "bare") == {"_site/index.html": PAGE, "_site/img/a.svg": "<svg/>"}
 
 
-@pytest.mark.expects_errors("serving no pages of .*: everybody may write to it")
+@pytest.mark.expects_errors("serving no pages of .*: everyone can write to it")
 def test_what_others_may_change_is_told_and_left_alone(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     (folder / "bare").chmod(0o777)
     before = tree(folder)

@@ -615,9 +615,9 @@ def test_a_daemon_that_can_not_start_says_so(server: Daemon) -> None:
 @pytest.mark.parametrize(
     ("key", "mode", "bind", "complaint"),
     [
-        ("abc", 0o600, "127.0.0.1:0", "anybody can guess it"),
+        ("abc", 0o600, "127.0.0.1:0", "easy to guess"),
         ("gk_cluster", 0o600, "0.0.0.0:0", "fewer than 128 random bits"),
-        pytest.param(new_key(), 0o622, "127.0.0.1:0", "everybody may write to it", id="writable"),
+        pytest.param(new_key(), 0o622, "127.0.0.1:0", "everyone can write to it", id="writable"),
     ],
 )
 def test_a_cluster_key_that_is_no_secret_is_refused(

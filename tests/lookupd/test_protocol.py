@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from gaffer_lookupd.protocol import answer
+from gaffer_lookupd.protocol import handle_message
 from support.registry import Lookup
 
 pytestmark = pytest.mark.pure
@@ -18,12 +18,12 @@ class Speaker:
         self.lookup = lookup
         self.session = lookup.connect()
         self.close: list[int] = []
-        self.complaints: list[str] = []
+        self.warnings: list[str] = []
 
     def raw(self, text: str) -> dict[str, Any]:
-        found = answer(self.lookup.registry, self.session, text, self.lookup.now)
+        found = handle_message(self.lookup.registry, self.session, text, self.lookup.now)
         self.close += found.close
-        self.complaints += [found.complaint] if found.complaint else []
+        self.warnings += [found.warning] if found.warning else []
         reply: dict[str, Any] = json.loads(found.text)
         return reply
 
@@ -178,7 +178,7 @@ def test_the_log_is_told_who_did_what_wrong(speaker: Speaker, lookup: Lookup) ->
     other.raw("[]")
     other.identify(id="abc", incarnation=0, origin="http://copy")
     other.identify(id="def")
-    assert speaker.complaints == ["REGISTER_PROCESS of node 'n1' was refused: job_not_found"]
-    assert other.complaints[0] == "a node without a name yet sent not a JSON object"
-    assert other.complaints[1].startswith("IDENTIFY of node 'n1' at 'http://copy' was refused: id_in_use")
-    assert other.complaints[2].startswith("two connected nodes have the name 'n1': def")
+    assert speaker.warnings == ["REGISTER_PROCESS of node 'n1' was refused: job_not_found"]
+    assert other.warnings[0] == "an unidentified node sent not a JSON object"
+    assert other.warnings[1].startswith("IDENTIFY of node 'n1' at 'http://copy' was refused: id_in_use")
+    assert other.warnings[2].startswith("two connected nodes have the name 'n1': def")

@@ -85,7 +85,7 @@ class Lookup:
 
     def heard(self, *sessions: int) -> None:
         for session in sessions:
-            self.registry.heard(session, self.now)
+            self.registry.renew_lease(session, self.now)
 
     def disconnect(self, session: int) -> None:
         self.registry.disconnect(session, self.now)

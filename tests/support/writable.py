@@ -23,6 +23,6 @@ def let_a_group_write(path: Path) -> None:
 
 # How to let others write, and the complaint about it.
 OTHERS_WRITE = [
-    pytest.param(let_everybody_write, "everybody may write to it", id="everybody"),
-    pytest.param(let_a_group_write, "its group may write to it", id="group", marks=needs_shared_group),
+    pytest.param(let_everybody_write, "everyone can write to it", id="everybody"),
+    pytest.param(let_a_group_write, "its group can write to it", id="group", marks=needs_shared_group),
 ]

@@ -1,1 +1,1 @@
-"""The topology registry: holds in memory which node runs which job, and answers who asks."""
+"""The topology registry: keeps track, in memory, of which node runs which job, and serves queries."""

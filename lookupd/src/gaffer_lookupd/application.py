@@ -1,4 +1,4 @@
-"""The HTTP application of lookupd: what its handlers share."""
+"""The HTTP application of lookupd and the base class of its handlers."""
 
 import asyncio
 import math
@@ -24,14 +24,14 @@ from gaffer_lookupd.queries import Queries
 from gaffer_lookupd.readers import Readers
 from gaffer_lookupd.resolver import Resolver
 
-SEND_TIMEOUT = 60.0  # seconds in which a client has to take one part of an answer
+SEND_TIMEOUT = 60.0  # seconds that a client has to receive one part of a response
 
 
 class LookupApplication(Application):
-    """Serves one registry and its changes.
+    """The application that serves a registry and its changes.
 
-    `verify_node` tells whether a key is the cluster key, which nodes must present; None when they need none. `readers`
-    bounds the readers whose answers take long.
+    `verify_node` returns whether a key is the cluster key, which nodes must present; None if they need none. `readers`
+    limits the readers of long-running responses.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class LookupApplication(Application):
 
     @property
     def uptime(self) -> float:
-        """Seconds since it was made."""
+        """Seconds since it was created."""
         return time.monotonic() - self._started
 
     @cached_property
@@ -65,17 +65,17 @@ class LookupApplication(Application):
         return msgspec.json.encode(make_document(self.routes, title="Gaffer registry", version=__version__))
 
     def authorize(self, match: Match, method: str, grant: Grant) -> None:
-        """As the base class; only the cluster key allows more than reading, so a caller without it is asked for it."""
+        """Like the base class, but responds 401 instead of 403: more than reading requires the cluster key."""
         try:
             super().authorize(match, method, grant)
         except Forbidden:
             raise AuthRequired(
-                "this needs the cluster key, or a caller on this host of lookupd's own user",
+                "this requires the cluster key, or a caller on this host with lookupd's own user",
                 hint="send the key as `Authorization: Bearer KEY`",
             ) from None
 
     def deliver(self, request: HTTPServerRequest, match: Match, grant: Grant) -> HTTPMessageDelegate:
-        """As the base class, but some requests need no handler."""
+        """Like the base class, but some requests bypass the handler."""
         handler = match.route.handler
         if issubclass(handler, LookupHandler):
             direct = handler.direct(self, request, match.params)
@@ -85,7 +85,7 @@ class LookupApplication(Application):
 
 
 class LookupHandler(Handler):
-    """A Handler of the lookup application."""
+    """Base class of the handlers of lookupd."""
 
     application: LookupApplication
 
@@ -93,11 +93,11 @@ class LookupHandler(Handler):
     def direct(
         cls, application: LookupApplication, request: HTTPServerRequest, params: Mapping[str, str]
     ) -> HTTPMessageDelegate | None:
-        """What answers the request in place of a handler; None where it takes one."""
+        """Return a delegate that responds instead of the handler, or None."""
         return None
 
     async def send(self, data: bytes) -> None:
-        """Send a part of the body; raises StreamClosedError when the client left, or did not take it in time."""
+        """Send a part of the body; raises StreamClosedError if the client disconnected or is too slow."""
         self.write(data)
         try:
             async with asyncio.timeout(SEND_TIMEOUT):
@@ -107,7 +107,7 @@ class LookupHandler(Handler):
             raise StreamClosedError from None
 
     async def send_all(self, parts: Iterator[bytes]) -> None:
-        """Answer with the parts. Each is made once the client took the one before, and others are served meanwhile."""
+        """Send a response in parts, each generated once the client has received the previous one."""
         first, second = next(parts, b""), next(parts, None)
         if second is None:
             self.finish(first)
@@ -134,15 +134,15 @@ class LookupHandler(Handler):
         self.finish()
 
     def follow(self) -> None:
-        """Count the client among the readers whose answers take long, until it is displaced or the handler leaves."""
+        """Add the client to the readers of long-running responses, until it is displaced or the handler removes it."""
         self.application.readers.admit(self, self.disconnect, known=Scope.CONTROL in self.grant.scopes)
 
     def warming_left(self) -> int:
-        """Seconds until nodes should be back after a start, rounded up; 0 once they are."""
+        """Return the seconds until nodes should have reconnected after a start, rounded up; 0 afterwards."""
         return math.ceil(self.application.registry.warming_left(time.monotonic()))
 
     def check_warm(self) -> None:
-        """Raise Warming while nodes may not be back yet."""
+        """Raise Warming while nodes may not have reconnected yet."""
         if left := self.warming_left():
             raise Warming(left)
 

@@ -1,6 +1,7 @@
-"""SockJS at `/lookup`, and the raw websocket `/lookup/websocket`: each change as a message, from now on (LP-40).
+"""SockJS at `/lookup`, and the raw websocket `/lookup/websocket`: each new change as a message.
 
-Messages go to the client only. A client that doesn't keep up loses none unnoticed: it is closed.
+Messages are only sent to the client. A client that can't keep up is disconnected, so it never misses a message
+unknowingly.
 """
 
 import asyncio
@@ -16,11 +17,11 @@ if TYPE_CHECKING:
     from gaffer_lookupd.application import LookupApplication
 
 DISPLACED = (4001, "displaced by newer followers: connect again later")
-OVERTAKEN = (4000, "you were too slow and changes are lost: connect again and ask /jobs")
+OVERTAKEN = (4000, "too slow, changes were lost: reconnect and request /jobs")
 
 
 class Channel:
-    """The service of all connections."""
+    """The service for all connections."""
 
     def __init__(self, changes: ChangeLog, readers: Readers) -> None:
         self._changes = changes
@@ -35,16 +36,16 @@ class Channel:
         self._readers.admit(connection, lambda: connection.close(*DISPLACED), known=known)
 
     def received(self, connection: Connection, text: str) -> None:
-        """There is nothing that a client could ask."""
+        """Ignore messages of the client."""
 
     def closed(self, connection: Connection) -> None:
-        """Follow no longer."""
+        """Stop following the changes."""
         self._readers.leave(connection)
         self._changes.unwatch(self._followers.pop(connection).pump)
 
 
 class _Follower:
-    """Sends the changes from now on, as fast as the connection takes them; keeps none for it."""
+    """A follower that sends new changes as fast as its connection accepts them, without buffering."""
 
     def __init__(self, connection: Connection, changes: ChangeLog) -> None:
         self._connection = connection
@@ -53,7 +54,7 @@ class _Follower:
         self._waiting: asyncio.Task[None] | None = None
 
     def pump(self) -> None:
-        """Send what there is, and the rest once there is room."""
+        """Send available changes, and the rest once the connection has room."""
         if self._waiting is not None:
             return
         while self._position < self._changes.end:

@@ -1,4 +1,4 @@
-"""The settings of gaffer_lookupd, checked: every mistake is found before anything is started."""
+"""The settings of gaffer_lookupd and their checks: all mistakes are found before anything is started."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ from gaffer.runtime.values import Choice, Seconds, Whole, boolean, items, text
 from gaffer_lookupd.lease import Lease
 
 DEFAULT_PORT = 5010
-DEFAULT_WARMUP = 20.0  # seconds: the longest window in which nodes reconnect
+DEFAULT_WARMUP = 20.0  # seconds; the longest window over which nodes reconnect
 
 
 def bind(text: str) -> tuple[str, ...]:
@@ -39,7 +39,7 @@ def bind(text: str) -> tuple[str, ...]:
 
 
 def warmup(text: str) -> float:
-    """A number of seconds; its range depends on another setting."""
+    """Return a number of seconds; its range depends on another setting."""
     try:
         return float(text)
     except ValueError:
@@ -47,7 +47,7 @@ def warmup(text: str) -> float:
 
 
 def key(path: str) -> str:
-    """The key in the file at `path`."""
+    """Return the key in the file at `path`."""
     try:
         return read_key_file(path)
     except GafferError as error:
@@ -56,7 +56,7 @@ def key(path: str) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What gaffer_lookupd runs with. None or an empty tuple where nothing was given."""
+    """The settings of gaffer_lookupd; None or an empty tuple if not given."""
 
     bind: tuple[str, ...] = setting(
         "addresses to listen on: HOST:PORT, [V6]:PORT or unix:PATH, separated by commas",
@@ -87,10 +87,10 @@ class Settings:
         "require a key from readers: the reader key or the cluster key", boolean, False, flag="--require-key"
     )
     allowed_host: tuple[str, ...] = setting(
-        "further name of this host that readers can use", items, (), flag="--allowed-host=HOST", repeat=True
+        "additional name of this host that readers can use", items, (), flag="--allowed-host=HOST", repeat=True
     )
     allowed_origin: tuple[str, ...] = setting(
-        "origin of web pages that can read, such as https://ops.example.com",
+        "origin of web pages that are allowed to read, such as https://ops.example.com",
         items,
         (),
         flag="--allowed-origin=ORIGIN",
@@ -98,14 +98,14 @@ class Settings:
     )
 
     ttl: float = setting(
-        "drop a node after this silence", Seconds(), 45.0, flag="--ttl=SECONDS", heading="Leases of nodes"
+        "drop a node after this time of silence", Seconds(), 45.0, flag="--ttl=SECONDS", heading="Leases of nodes"
     )
-    interval: float = setting("interval at which nodes send a sign of life", Seconds(), 15.0, flag="--interval=SECONDS")
+    interval: float = setting("interval at which nodes send heartbeats", Seconds(), 15.0, flag="--interval=SECONDS")
     warmup: float | None = setting(
-        "how long nodes can take to come back after a start, at most `--ttl`",
+        "time that nodes have to reconnect after a start, at most `--ttl`",
         warmup,
         flag="--warmup=SECONDS",
-        shown=f"{DEFAULT_WARMUP:g}, less once all nodes that are back say so",
+        shown=f"{DEFAULT_WARMUP:g}, less if the reconnected nodes need less",
     )
 
     daemon: bool = setting("go to the background", boolean, False, flag="--daemon", heading="Process and log")
@@ -121,7 +121,7 @@ class Settings:
 
     @property
     def tls(self) -> dict[str, Any] | None:
-        """What HttpEndpoint takes; None without a certificate."""
+        """The TLS options of HttpEndpoint; None without a certificate."""
         if self.certfile is None:
             return None
         tls: dict[str, Any] = {"certfile": self.certfile}
@@ -133,7 +133,7 @@ class Settings:
 
     @property
     def lease(self) -> Lease:
-        """The terms that nodes live by."""
+        """The lease terms of nodes."""
         warmup = min(DEFAULT_WARMUP, self.ttl) if self.warmup is None else self.warmup
         return Lease(self.ttl, self.interval, warmup, settles=self.warmup is None)
 
@@ -141,7 +141,7 @@ class Settings:
 _COMMAND_OPTIONS = (
     Option("-h, --help", "show this help and exit"),
     Option("--version", "show the version and exit"),
-    Option("-v", "log more: the same as `--log-level=debug`"),
+    Option("-v", "log more: same as `--log-level=debug`"),
 )
 
 USAGE = usage_text(
@@ -157,13 +157,13 @@ Examples:
 
 
 def parse_options(argv: Sequence[str]) -> dict[str, Any]:
-    """The options of a command line by name; raises ConfigError. `--help` and `--version` print and exit."""
+    """Return the options of a command line by name; raises ConfigError. `--help` and `--version` print and exit."""
     leftover = "an option is unknown or given twice, or an argument is not an option's"
     return parse_command_line("gaffer_lookupd", USAGE, argv, leftover=leftover)
 
 
 def make_settings(options: Mapping[str, Any], environ: Mapping[str, str]) -> Settings:
-    """The settings, from parsed options and the environment; raises ConfigError with all mistakes."""
+    """Return the settings from parsed options and the environment; raises ConfigError with all mistakes."""
     resolution = Resolution(Settings, options, environ)
     _check_together(resolution)
     if options["-v"]:
@@ -175,34 +175,34 @@ def make_settings(options: Mapping[str, Any], environ: Mapping[str, str]) -> Set
 
 
 def _check_together(resolution: Resolution[Settings]) -> None:
-    """Add what is wrong with values beside each other; one that is wrong by itself is None."""
+    """Check values against each other, and record mistakes; invalid values are None."""
     values, given = resolution.values, resolution.sources
     ttl, interval, warmup = values["ttl"], values["interval"], values["warmup"]
     if ttl and interval and ttl < 2 * interval:
         message = f"{ttl:g} is less than twice --interval ({interval:g}): one lost message would drop a node"
-        resolution.problem("ttl", message, "give at least twice --interval")
+        resolution.problem("ttl", message, "use at least twice --interval")
     if ttl and warmup is not None and not 0 <= warmup <= ttl:
         resolution.problem("warmup", f"{warmup:g} is not a number of seconds from 0 to --ttl ({ttl:g})")
     for name in ("keyfile", "cacert"):
         if name in given and "certfile" not in given:
-            resolution.problem(name, "it does nothing without a certificate", "give --certfile")
+            resolution.problem(name, "has no effect without a certificate", "add --certfile")
     cluster_key, reader_key = values["cluster_key"], values["reader_key"]
     if values["bind"] and not all(map(_is_local, values["bind"])):
         for name, secret in (("cluster_key", cluster_key), ("reader_key", reader_key)):
             if secret is not None and is_weak(secret):
                 resolution.problem(
                     name,
-                    f"others can reach --bind, and the key has fewer than {MIN_BITS} random bits",
-                    f"make another one with `(umask 077; gaffer key:new > {name.removesuffix('_key')}.key)`",
+                    f"the key has fewer than {MIN_BITS} random bits, and --bind is reachable from other hosts",
+                    f"generate a new key: `(umask 077; gaffer key:new > {name.removesuffix('_key')}.key)`",
                 )
     if values["require_key"] and not given.keys() & {"cluster_key", "reader_key"}:
-        resolution.problem("require_key", "there is no key to require", "give --reader-key-file")
+        resolution.problem("require_key", "no key to require", "add --reader-key-file")
     if reader_key is not None and reader_key == cluster_key:
-        hint = "make another one with `gaffer key:new`: readers must not be able to announce jobs"
-        resolution.problem("reader_key", "it holds the cluster key", hint)
+        hint = "generate another key with `gaffer key:new`: readers must not be able to announce jobs"
+        resolution.problem("reader_key", "the file holds the cluster key", hint)
 
 
 def _is_local(uri: str) -> bool:
-    """Whether only this host can reach the address."""
+    """Return whether only this host can reach the address."""
     host = uri.rpartition(":")[0].strip("[]")
     return uri.startswith("unix:") or host == "localhost" or is_loopback(host)

@@ -1,6 +1,6 @@
-"""Where instances listen, for programs that know nothing of Gaffer: Prometheus, nginx, a shell script.
+"""Addresses of instances for programs without Gaffer support: Prometheus, nginx, shell scripts.
 
-Only instances that are ready count. Those of a suspect node stay: its silence says nothing of its jobs.
+Only ready instances are included, also those of suspect nodes: a silent node's jobs may still be running.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -17,12 +17,12 @@ from gaffer_lookupd.registry import Registry
 
 _encode = msgspec.json.Encoder().encode
 
-# nginx refuses an upstream without a server. Nothing listens on port 1, and `down` keeps nginx from trying.
-_NOBODY = "    server 127.0.0.1:1 down;\n"
+# nginx rejects an upstream without servers. Nothing listens on port 1, and `down` keeps nginx from trying.
+_NO_SERVER = "    server 127.0.0.1:1 down;\n"
 
 
 class InstanceAddress(NamedTuple):
-    """Where an instance listens; `host` is a host name or an IP address, checked when the node announced it."""
+    """The address of an instance; `host` is a host name or an IP address, checked when the node announced it."""
 
     host: str
     port: int
@@ -34,8 +34,10 @@ class InstanceAddress(NamedTuple):
 def prometheus_groups(
     registry: Registry, *, session: str | None = None, job: str | None = None, endpoint: str | None = None
 ) -> Iterator[bytes]:
-    """What Prometheus' `http_sd_configs` reads, in parts: the ready instances of a session, a job (bare or qualified),
-    and the endpoints of that name, where given. A group is an endpoint of a job on a node.
+    """Yield the response for Prometheus' `http_sd_configs` in parts.
+
+    It contains ready instances, optionally only those of a session, of a job (bare or qualified name), or the endpoints
+    of one name. A group is an endpoint of a job on a node.
     """
 
     def groups() -> Iterator[bytes]:
@@ -49,7 +51,7 @@ def prometheus_groups(
 
 
 def _groups(node: Node, job_name: str, job: JobName) -> list[tuple[str, bytes]]:
-    """The groups of a job on a node, each with the name of its endpoint."""
+    """Return the groups of a job on a node, each with the name of its endpoint."""
     found = node.parts.targets.get(job_name)
     if found is None:
         by_endpoint: dict[str, list[str]] = {}
@@ -64,18 +66,18 @@ def _groups(node: Node, job_name: str, job: JobName) -> list[tuple[str, bytes]]:
 
 
 def _labels(node: Node, job: JobName, endpoint: str) -> dict[str, str]:
-    who = node.identity
+    identity = node.identity
     return {
         "__meta_gaffer_session": job.session,
         "__meta_gaffer_job": job.name,
-        "__meta_gaffer_node": who.name,
-        "__meta_gaffer_zone": who.labels.get("zone", ""),
+        "__meta_gaffer_node": identity.name,
+        "__meta_gaffer_zone": identity.labels.get("zone", ""),
         "__meta_gaffer_endpoint": endpoint,
     }
 
 
 def find_addresses(registry: Registry, job_name: str, endpoint: str | None = None) -> list[InstanceAddress]:
-    """For each ready instance of a job the endpoint of that name, or its first; in order."""
+    """Return the address of each ready instance of a job, sorted: of the named endpoint, or of its first."""
     found: list[InstanceAddress] = []
     for node in registry.tables.jobs.get(job_name, {}).values():
         for process in _ready(node, job_name):
@@ -97,15 +99,15 @@ def _addresses(process: Process, wanted: str | None) -> Iterator[tuple[str, Inst
 
 
 def nginx_upstream(name: str, addresses: Sequence[InstanceAddress], unresolved: Sequence[str] = ()) -> str:
-    """An `upstream` block of nginx; without addresses one that nginx accepts and answers 502 for.
+    """Return an nginx `upstream` block; without addresses, one that nginx accepts and responds to with 502.
 
-    The host names in `unresolved` become comments: nginx starts with no server that it can't resolve.
+    The host names in `unresolved` become comments, because nginx does not start if it can't resolve a server.
     """
     lines = [f"    server {address};\n" for address in addresses if address.host not in unresolved]
     left_out = [f"    # {host} does not resolve\n" for host in unresolved]
-    return f"upstream {name} {{\n{''.join(lines or [_NOBODY])}{''.join(left_out)}}}\n"
+    return f"upstream {name} {{\n{''.join(lines or [_NO_SERVER])}{''.join(left_out)}}}\n"
 
 
 def plain_lines(addresses: Iterable[InstanceAddress]) -> str:
-    """One address a line."""
+    """Return one address per line."""
     return "".join(f"{address}\n" for address in addresses)

@@ -1,4 +1,4 @@
-"""`/prometheus/sd` and `/upstreams/{name}`: where instances listen, in the forms of other programs."""
+"""`/prometheus/sd` and `/upstreams/{name}`: addresses of instances in the formats of other programs."""
 
 from msgspec import Struct
 
@@ -14,7 +14,7 @@ FORMATS = ("plain", "nginx")
 
 
 class PrometheusQuery(Struct, kw_only=True):
-    """Parameters of `GET /prometheus/sd`, each of which leaves out the rest: a session, a job, an endpoint's name."""
+    """Parameters of `GET /prometheus/sd`, filters by session, job and name of the endpoint."""
 
     session: str = ""
     job: str = ""
@@ -24,7 +24,7 @@ class PrometheusQuery(Struct, kw_only=True):
 class UpstreamQuery(Struct, kw_only=True):
     """Parameters of `GET /upstreams/{name}`.
 
-    format: `plain` or `nginx`. endpoint: its name, for jobs that have several.
+    format: `plain` or `nginx`. endpoint: the name of the endpoint, for jobs that have several.
     """
 
     format: str = FORMATS[0]
@@ -36,11 +36,11 @@ class PrometheusHandler(LookupHandler):
 
     @operation(list[TargetGroup], query=PrometheusQuery, errors=(503,))
     async def get(self) -> None:
-        """What `http_sd_configs` of Prometheus reads: the endpoints of all instances that are ready.
+        """Return the endpoints of all ready instances, for Prometheus' `http_sd_configs`.
 
-        `?session=`, `?job=` (`web` or `shop.web`) and `?endpoint=` leave out the rest. The labels are
+        `?session=`, `?job=` (`web` or `shop.web`) and `?endpoint=` filter them. The labels are
         `__meta_gaffer_session`, `_job`, `_node`, `_zone` (the label `zone` of the node) and `_endpoint`. While lookupd
-        is warming, the answer is 503 with Retry-After, and Prometheus keeps its targets.
+        is warming, the response is 503 with Retry-After, and Prometheus keeps its targets.
         """
         self.check_warm()
         wanted = {name: self.get_query_argument(name, None) or None for name in PrometheusQuery.__struct_fields__}
@@ -52,18 +52,18 @@ class UpstreamHandler(LookupHandler):
 
     @operation(str, media=TEXT, query=UpstreamQuery, errors=(503,))
     async def get(self) -> None:
-        """The addresses of the instances that are ready: a line each, or with `?format=nginx` an `upstream` block.
+        """Return the addresses of ready instances, one per line, or with `?format=nginx` as an `upstream` block.
 
-        An instance counts with its first endpoint, or with that of the name in `?endpoint=`. Without instances there
-        is no line; nginx gets an upstream that it answers 502 for. It gets no host name that this host can't resolve:
-        it would start with none of them. While lookupd is warming, the answer is 503 with Retry-After, and without a
-        line: a script that ignores the status must not take a message for an address.
+        The address is that of the instance's first endpoint, or of the one named by `?endpoint=`. Without instances the
+        response is empty, or an upstream for which nginx responds 502. Host names that this host can't resolve are left
+        out of the upstream, because nginx would not start with them. While lookupd is warming, the response is 503 with
+        Retry-After; the plain format has no body then, so that a script that ignores the status gets no false address.
         """
         name = parse_job_name(self.params["name"])
         wanted = self.get_query_argument("format", FORMATS[0])
         if wanted not in FORMATS:
             hint = f"use {' or '.join(FORMATS)}"
-            raise BadRequest(f"format={wanted!r} can't be used", reason="bad_value", hint=hint)
+            raise BadRequest(f"invalid format={wanted!r}", reason="bad_value", hint=hint)
         endpoint = self.get_query_argument("endpoint", None) or None
         if wanted == "plain" and (left := self.warming_left()):
             self.set_status(Warming.errno)

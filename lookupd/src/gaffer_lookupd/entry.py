@@ -1,4 +1,4 @@
-"""The command `gaffer_lookupd` as it is installed: it catches signals before the imports, which take a while."""
+"""The entry point of `gaffer_lookupd`, which catches signals before its slow imports."""
 
 from gaffer.runtime.startup import run_daemon
 

@@ -1,7 +1,7 @@
-"""`GET /events`: the changes of the registry as server-sent events, resumable without a gap.
+"""`GET /events`: the changes of the registry as server-sent events, resumable without gaps.
 
-A follower is a position in the kept changes and takes one part at a time, however slow it is. When the changes that
-come next for it are no longer kept, it gets the whole map again.
+A follower is a position in the log of changes and gets one part at a time, however slow it is. If its next changes are
+no longer in the log, it gets the complete registry again.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ from gaffer_lookupd.application import LookupHandler
 from gaffer_lookupd.changes import Change
 from gaffer_lookupd.queries import in_parts
 
-HEARTBEAT = 15.0  # seconds between signs of life, where the client doesn't say
+HEARTBEAT = 15.0  # default seconds between heartbeats
 
 _MIN_HEARTBEAT, _MAX_HEARTBEAT = 0.1, 3600.0
 
@@ -28,8 +28,8 @@ _COMMENT = b":\n\n"
 class EventsQuery(Struct, kw_only=True):
     """Parameters of `GET /events`.
 
-    since: `EPOCH:SEQ`, the id of the last event that the client has; a Last-Event-ID header goes before it. heartbeat:
-    seconds of silence before an empty comment is sent.
+    since: `EPOCH:SEQ`, the id of the last event that the client has; a Last-Event-ID header takes precedence.
+    heartbeat: seconds of silence after which an empty comment is sent.
     """
 
     since: Annotated[str, Meta(pattern="^$|^[0-9A-Za-z]{1,64}:[0-9]{1,18}$")] = ""
@@ -37,7 +37,7 @@ class EventsQuery(Struct, kw_only=True):
 
 
 class EventsHandler(LookupHandler):
-    """What changes, as it changes."""
+    """The feed of changes."""
 
     _cursor: Cursor[Records[Change]] | None = None
 
@@ -45,11 +45,11 @@ class EventsHandler(LookupHandler):
     async def get(self) -> None:
         """Follow all changes as server-sent events, whose ids are `EPOCH:SEQ`.
 
-        Without `?since=EPOCH:SEQ` or a Last-Event-ID header, and whenever the changes after that are no longer known,
-        the first event is `snapshot`: the nodes, each with its `jobs`, and what else queries say. Every further event
-        is one change: `add_node` (no name yet: just before `identify`), `identify`, `update_node`, `remove_node`,
-        `add_job`, `remove_job`, `add_process`, `update_process`, `remove_process`, `forget_node` (a tombstone is gone)
-        and `stale`. After `heartbeat` seconds of silence (15) a comment is sent.
+        Without `?since=EPOCH:SEQ` or a Last-Event-ID header, or if the changes since then are no longer available, the
+        first event is `snapshot`: the nodes, each with its `jobs`, and the metadata of queries. Every further event is
+        one change: `add_node` (precedes `identify` and has no name), `identify`, `update_node`, `remove_node`,
+        `add_job`, `remove_job`, `add_process`, `update_process`, `remove_process`, `forget_node` (a tombstone was
+        discarded) and `stale`. After `heartbeat` seconds of silence (default: 15) a comment is sent.
         """
         changes, heartbeat = self.application.changes, self._heartbeat()
         start = self._start()
@@ -86,7 +86,7 @@ class EventsHandler(LookupHandler):
 
     def _set_media(self) -> None:
         self.set_header("Content-Type", EVENTS)
-        self.set_header("Cache-Control", "no-store, no-transform")  # proxies that compress a feed hold it back
+        self.set_header("Cache-Control", "no-store, no-transform")  # compressing proxies would delay the feed
 
     def on_connection_close(self) -> None:
         super().on_connection_close()
@@ -99,7 +99,7 @@ class EventsHandler(LookupHandler):
         head = b"event: snapshot\nid: %b\n" % self._id(cursor.offset)
         for part in parts:
             await self.send(b"%bdata: %b\n" % (head, part))
-            await asyncio.sleep(0)  # a client that reads fast would leave no pause
+            await asyncio.sleep(0)  # a fast client would otherwise block the loop
             head = b""
         await self.send(b"\n")
 
@@ -111,12 +111,12 @@ class EventsHandler(LookupHandler):
         return b"%b:%d" % (self.application.registry.epoch.encode(), seq)
 
     def _start(self) -> int | None:
-        """The position that the client goes on from; None when it has none, or one that can't be gone on from."""
+        """Return the position from which the client resumes, or None if it has none or can't resume."""
         since = self.get_query_argument("since", "")
         given = Position.parse(since)
         if since and (given is None or not given.epoch):
             raise BadRequest(
-                f"since={since!r} can't be used", reason="bad_value", hint="give the id of the last event, EPOCH:SEQ"
+                f"invalid since={since!r}", reason="bad_value", hint="use the id of the last event, EPOCH:SEQ"
             )
         position = Position.parse(self.request.headers.get("Last-Event-ID", "")) or given
         if position is None or position.epoch != self.application.registry.epoch:
@@ -131,6 +131,6 @@ class EventsHandler(LookupHandler):
         except ValueError:
             seconds = -1.0
         if not _MIN_HEARTBEAT <= seconds <= _MAX_HEARTBEAT:
-            hint = f"give {_MIN_HEARTBEAT:g} to {_MAX_HEARTBEAT:g} seconds"
-            raise BadRequest(f"heartbeat={text!r} can't be used", reason="bad_value", hint=hint)
+            hint = f"use {_MIN_HEARTBEAT:g} to {_MAX_HEARTBEAT:g} seconds"
+            raise BadRequest(f"invalid heartbeat={text!r}", reason="bad_value", hint=hint)
         return seconds

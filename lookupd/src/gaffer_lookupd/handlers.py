@@ -1,4 +1,4 @@
-"""The resources of lookupd over HTTP."""
+"""The HTTP resources of lookupd."""
 
 from typing import Any
 
@@ -17,20 +17,20 @@ from gaffer_lookupd.node_socket import NodeSocket
 
 
 class WelcomeHandler(LookupHandler):
-    """The root."""
+    """The root resource."""
 
     @operation(LookupWelcome)
     def get(self) -> None:
-        """`{"welcome": "gaffer-lookupd", "version"}`."""
+        """Return `{"welcome": "gaffer-lookupd", "version"}`."""
         self.reply(LookupWelcome(welcome="gaffer-lookupd", version=__version__))
 
 
 class PingHandler(LookupHandler):
-    """For monitoring."""
+    """A check for monitoring."""
 
     @operation(str, media=TEXT)
     def get(self) -> None:
-        """The text `OK`."""
+        """Return the text `OK`."""
         self.reply_text("OK")
 
 
@@ -39,21 +39,21 @@ class VersionHandler(LookupHandler):
 
     @operation(LookupVersion)
     def get(self) -> None:
-        """`{"version"}`."""
+        """Return `{"version"}`."""
         self.reply(LookupVersion(version=__version__))
 
 
 class HealthHandler(LookupHandler):
-    """How lookupd is."""
+    """Health of lookupd."""
 
     @operation(LookupHealth)
     def get(self) -> None:
-        """`{"status": "ok", "warming" or "stale", "warming", "version", "uptime", "connections", "nodes", "suspect",
-        "jobs", "tombstones", "lost", "followers", "displaced"}`.
+        """Return `{"status": "ok", "warming" or "stale", "warming", "version", "uptime", "connections", "nodes",
+        "suspect", "jobs", "tombstones", "lost", "followers", "displaced"}`.
 
-        `connections` are the websockets of nodes, `lost` counts the changes that slow followers missed; `followers`
-        are the readers whose answers take long and peers without identity, `displaced` those that had to make room for
-        newer ones; `uptime` is in seconds.
+        `connections` are the websockets of nodes; `lost` counts changes that slow followers missed; `followers` are
+        readers of long-running responses and unidentified peers, `displaced` those disconnected to make room for newer
+        ones; `uptime` is in seconds.
         """
         application = self.application
         registry = application.registry
@@ -80,12 +80,12 @@ class OpenApiHandler(LookupHandler):
 
     @operation(dict[str, Any])
     def get(self) -> None:
-        """An OpenAPI 3.1 document."""
+        """Return the OpenAPI 3.1 document."""
         self.finish(self.application.openapi)
 
 
 def make_routes() -> list[Route]:
-    """The route table of lookupd."""
+    """Return the route table of lookupd."""
     read = {"GET": Scope.READ}
     return [
         Route("/", WelcomeHandler, read),

@@ -1,10 +1,10 @@
-"""What each node says it runs: its jobs, their processes, and whether it drains, in the order of its change numbers.
+"""The tables announced by nodes: jobs, their processes, and whether the node is draining.
 
-A node with an `id` numbers its changes from 1. A change that is not the next is not made: one that was made before is
-passed over, and after a gap the node has to send a snapshot (`node.resync`). Unnumbered changes are made as they come.
+A node with an `id` numbers its changes from 1. Changes are applied in order: an old one is ignored, and after a gap the
+node must send a snapshot (`node.resync`). Unnumbered changes are applied as they arrive.
 
-What one node can hold is bounded, and what all can. A change beyond that is refused, but its number is counted: it is
-no gap.
+The tables of each node and of all nodes are limited. A change beyond a limit is refused, but its number is recorded, so
+that it does not count as a gap.
 """
 
 from collections.abc import Iterable, Mapping
@@ -16,7 +16,7 @@ from gaffer_lookupd.records import Node, NodeKey, Size
 
 
 class JobIndex:
-    """The tables of all nodes, and which nodes have each job; `entries` is the size of all tables."""
+    """The tables of all nodes, indexed by job; `entries` is the size of all tables."""
 
     def __init__(self, publish: Publisher) -> None:
         self.entries = 0
@@ -29,12 +29,12 @@ class JobIndex:
         return self._by_job
 
     def check_seq(self, node: Node, seq: int | None) -> None:
-        """Compare the number of the last change that the node has made with the last that came."""
+        """Check the number of the node's last change against the last one received."""
         if seq is not None and seq != node.seq:
             node.resync = True
 
     def register_job(self, node: Node, job_name: str, seq: int | None = None) -> None:
-        """Add a job; raises Refused: 409 when the node has it, 413 when it has too many."""
+        """Add a job; raises Refused: 409 if the node already has it, 413 if it has too many."""
         if not _is_next(node, seq):
             return
         if job_name in node.jobs:
@@ -57,7 +57,7 @@ class JobIndex:
     def put_process(self, node: Node, job_name: str, process: Process, seq: int | None = None) -> None:
         """Add a process to a job of the node, or update it.
 
-        Raises Refused: 404 when the node lacks the job, 413 when it has too many processes or endpoints.
+        Raises Refused: 404 if the node lacks the job, 413 if it has too many processes or endpoints.
         """
         if not _is_next(node, seq):
             return
@@ -69,7 +69,7 @@ class JobIndex:
         self._publish.update(node)
 
     def drop_process(self, node: Node, job_name: str, pid: int, seq: int | None = None) -> None:
-        """Remove a process of a job, if it is there; raises Refused (404) when the node lacks the job."""
+        """Remove a process of a job, if it exists; raises Refused (404) if the node lacks the job."""
         if not _is_next(node, seq):
             return
         known = pid in _processes(node, job_name)
@@ -80,9 +80,9 @@ class JobIndex:
         self._publish.update(node)
 
     def replace(self, node: Node, seq: int, jobs: Mapping[str, Iterable[Process]], draining: bool = False) -> None:
-        """Take in the whole table of a node as of change `seq`, unless a later change was made already.
+        """Replace the table of a node, as of change `seq`, unless a later change was already applied.
 
-        Raises Refused (413) when it is too large.
+        Raises Refused (413) if it is too large.
         """
         if seq < node.seq and not node.resync:
             return
@@ -106,31 +106,31 @@ class JobIndex:
         self._publish.update(node)
 
     def drain(self, node: Node, seq: int | None = None) -> None:
-        """The node takes no more work."""
+        """Mark the node as draining."""
         if _is_next(node, seq):
             _count(node, seq)
             self.set_draining(node, True)
 
     def set_draining(self, node: Node, draining: bool) -> None:
-        """Note whether the node takes work: the processes of one that drains leave the answers' pids."""
+        """Set whether the node is draining; responses list no `pids` of a draining node."""
         node.draining = draining
         self._publish.update(node)
 
     def forget(self, node: Node) -> None:
-        """Drop the table of a node that is gone; no change tells of each job."""
+        """Drop the table of a removed node, without publishing changes for its jobs."""
         self.entries -= node.entries
         for job_name in node.jobs:
             self._unindex(node, job_name)
 
     def _check_size(self, node: Node, jobs: int, size: Size) -> None:
-        """Raise Refused when the table of the node would be too large, or all tables together."""
-        for what, count, limit in (
+        """Raise Refused if the table of the node, or all tables together, would be too large."""
+        for noun, count, limit in (
             ("jobs", jobs, MAX_NODE_JOBS),
             ("processes", size.processes, MAX_NODE_PROCESSES),
             ("endpoints", size.endpoints, MAX_NODE_ENDPOINTS),
         ):
             if count > limit:
-                raise Refused(413, f"too_many_{what}: a node can announce at most {limit}")
+                raise Refused(413, f"too_many_{noun}: a node can announce at most {limit}")
         entries = jobs + sum(size)
         if entries > node.entries and self.entries - node.entries + entries > MAX_ENTRIES:
             raise Refused(413, f"registry_full: all nodes together can announce at most {MAX_ENTRIES} entries")
@@ -182,7 +182,7 @@ def _is_next(node: Node, seq: int | None) -> bool:
 
 
 def _count(node: Node, seq: int | None) -> None:
-    """Take the number of a change before the change is published with it."""
+    """Record the number of a change, before the change is published with it."""
     if seq is not None:
         node.seq = seq
 

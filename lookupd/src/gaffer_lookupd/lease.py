@@ -1,18 +1,18 @@
-"""How long silence is tolerated: the times of a lease, pauses of lookupd itself, and the hold on mass expiry."""
+"""How long silent nodes are kept: the terms of a lease, pauses of lookupd itself, and the hold on mass expiry."""
 
 from msgspec import Struct
 
-# Fewer nodes than this can go silent together without lookupd's own network being the likelier cause.
+# With fewer nodes, lookupd's own network is not the likelier cause if most go silent.
 PRESERVATION_MIN_NODES = 8
 
 MAX_IDENTIFY_TIMEOUT = 10.0  # seconds
 
 
 class Lease(Struct, frozen=True):
-    """The terms that nodes live by, in seconds: a node sends a message each `interval` and is dropped after `ttl`.
+    """The lease terms in seconds: a node sends a message each `interval` and is dropped after `ttl` of silence.
 
-    For `warmup` after the start of lookupd, nodes may not be back yet; when it `settles`, for less once nodes have said
-    how long they need. Before a peer identifies itself, it has `identify_timeout` to do so.
+    For `warmup` after the start of lookupd, nodes may not have reconnected yet; with `settles`, this is shortened once
+    nodes have reported how long they need. A peer must identify itself within `identify_timeout`.
     """
 
     ttl: float = 45.0
@@ -26,12 +26,12 @@ class Lease(Struct, frozen=True):
 
     @property
     def missed(self) -> float:
-        """Silence that means an interval was missed: half an interval is left for the way."""
+        """Silence that counts as a missed interval: half an interval is allowed for the network."""
         return 1.5 * self.interval
 
     @property
     def identity_hold(self) -> float:
-        """How long a quiet 0.5 peer keeps its name and origin against a new connection."""
+        """How long a silent 0.5 peer keeps its name and origin from a new connection."""
         return self.ttl / 3
 
     @property
@@ -41,33 +41,33 @@ class Lease(Struct, frozen=True):
 
     @property
     def preservation_limit(self) -> float:
-        """The longest that expiry is held when most nodes went silent together."""
+        """The maximum time that expiry is held if most nodes went silent."""
         return 10 * self.ttl
 
     @property
     def tick(self) -> float:
-        """How often leases are checked."""
+        """The interval of checks."""
         return min(1.0, self.interval / 10)
 
 
 class PauseDetector:
-    """Notices that lookupd itself did not run for a while, by the lateness of its ticks."""
+    """A detector of pauses of lookupd itself, by the lateness of its ticks."""
 
     def __init__(self, lease: Lease, now: float) -> None:
         self._lease = lease
         self._last = now
 
     def tick(self, now: float) -> float:
-        """Return the seconds that nobody was listened to since the last tick, 0 when it came about in time."""
+        """Return how long lookupd was paused since the last tick, in seconds; 0 if the tick is roughly on time."""
         late = now - self._last - self._lease.tick
         self._last = now
         return late if late > self._lease.interval / 2 else 0.0
 
 
 class Preservation:
-    """Holds expiry while over half of the nodes are silent, though their connections look open.
+    """A hold on expiry while over half of the nodes are silent although their connections look open.
 
-    Such silence is more likely lookupd's own network than the death of most of a cluster.
+    A failure of lookupd's own network is more likely than that of most of a cluster.
     """
 
     def __init__(self, lease: Lease) -> None:
@@ -79,7 +79,7 @@ class Preservation:
         return self._since is not None
 
     def update(self, nodes: int, silent: int, now: float) -> bool:
-        """Take in how many of the `nodes` are silent; return True when half of them have just been heard again."""
+        """Update with the number of `silent` nodes; return True if the hold ends because half of them are back."""
         most = silent * 2 > nodes
         if self._since is None:
             if most and nodes >= PRESERVATION_MIN_NODES:

@@ -1,14 +1,14 @@
-"""How many warnings about its peers lookupd logs: strangers must not fill the log, whatever they write."""
+"""A limit on warnings about peers, which must not be able to fill the log."""
 
 from enum import Enum, auto
 
 PERIOD = 60.0  # seconds
-PER_ADDRESS = 20  # warnings in a period
+PER_ADDRESS = 20  # warnings per period
 TOTAL = 200
 
 
 class Verdict(Enum):
-    """What to do with a warning; LAST: log that more are left out."""
+    """The decision on a warning; LAST: log that further ones are omitted."""
 
     LOG = auto()
     LAST = auto()
@@ -16,7 +16,7 @@ class Verdict(Enum):
 
 
 class WarningBudget:
-    """Counts warnings by address, in periods that begin with the first one."""
+    """A count of warnings by address, in periods that begin with the first warning."""
 
     def __init__(self) -> None:
         self._ends = 0.0
@@ -24,7 +24,7 @@ class WarningBudget:
         self._spent: dict[str, int] = {}
 
     def spend(self, address: str, now: float) -> Verdict:
-        """Count a warning about the address."""
+        """Count a warning about the address and return what to do with it."""
         if now >= self._ends:
             self._ends, self._total = now + PERIOD, 0
             self._spent.clear()

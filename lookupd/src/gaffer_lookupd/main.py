@@ -16,7 +16,7 @@ from gaffer_lookupd.server import LookupServer
 
 
 def command(argv: Sequence[str], environ: Mapping[str, str]) -> int:
-    """Run gaffer_lookupd; return its exit status. A signal before it runs ends it with 130 (SIGINT) or 0."""
+    """Run gaffer_lookupd; return its exit status: 130 after SIGINT during startup, 0 after other signals."""
     try:
         run(make_settings(parse_options(argv), environ))
     except ConfigError as error:
@@ -31,7 +31,7 @@ def command(argv: Sequence[str], environ: Mapping[str, str]) -> int:
 
 
 def run(settings: Settings) -> None:
-    """Serve until QUIT, TERM or INT; raises GafferError when it can't start."""
+    """Serve until QUIT, TERM or INT; raises GafferError if it can't start."""
     detach = daemonize(wait=True) if settings.daemon else _stay
     setup_logging(settings.log_level, settings.error_log)
     startup.hold_signals()
@@ -60,7 +60,7 @@ async def _serve(settings: Settings, detach: Callable[[], None]) -> None:
 
 
 class _Signals(BaseSigHandler):
-    """Sets an event on QUIT, TERM and INT; HUP does nothing, for lookupd has nothing to read again."""
+    """A signal handler that sets an event on QUIT, TERM and INT; HUP has no effect, as there is nothing to reload."""
 
     def __init__(self, stopped: asyncio.Event) -> None:
         super().__init__()
@@ -74,7 +74,7 @@ class _Signals(BaseSigHandler):
 
 
 def _stay() -> None:
-    """In the foreground there is nothing to detach from."""
+    """Do nothing: stay in the foreground."""
 
 
 def _fail(code: int, problems: Iterable[Problem]) -> int:

@@ -18,7 +18,7 @@ _AGENT_LIMIT = 200  # characters
 
 
 class NodeSocket(LookupHandler, ServerSocket):
-    """The connection of a node. Where there is a cluster key, only its holders get one."""
+    """The websocket of a node, which must present the cluster key if there is one."""
 
     session: int | None = None
 
@@ -30,7 +30,7 @@ class NodeSocket(LookupHandler, ServerSocket):
         if self.application.verify_node is not None:
             self._check_key(facts.key, self.application.verify_node)
         elif facts.from_browser:
-            # Nodes may know lookupd by any name; a page behind such a name is a page of a DNS rebinder.
+            # Nodes may use any host name; a browser page that does so indicates DNS rebinding.
             check_host(self.application.policy, facts)
         if "websocket" not in list_items(request.headers, "Upgrade"):
             raise BadRequest(f"{request.path} is a websocket", hint="connect with ws:// or wss://")
@@ -38,19 +38,19 @@ class NodeSocket(LookupHandler, ServerSocket):
     def _check_key(self, key: str | None, verify: Callable[[str], bool]) -> None:
         if key is not None and verify(key):
             return
-        what = "no cluster key" if key is None else "wrong cluster key"
-        # It has not sent its name yet; gafferd gives it here, too.
+        fault = "no cluster key" if key is None else "wrong cluster key"
+        # It has not sent its name yet, but gafferd includes it in the User-Agent.
         agent = self.request.headers.get("User-Agent", "")[:_AGENT_LIMIT]
-        who = f"node {agent!r}" if agent else "a node"
-        self.application.connections.complain(self, f"rejected {who}: {what}")
+        peer = f"node {agent!r}" if agent else "a node"
+        self.application.connections.warn(self, f"rejected {peer}: {fault}")
         raise AuthRequired(
-            f"nodes need the cluster key here: {what}",
-            hint="give gafferd the key file of the cluster: --cluster-key-file",
+            f"nodes must present the cluster key: {fault}",
+            hint="set --cluster-key-file of gafferd to the key file of the cluster",
         )
 
     @property
     def max_message_size(self) -> int:
-        """Bytes; little until the peer has identified itself."""
+        """The limit in bytes, which is small until the peer has identified itself."""
         identified = self.session is not None and self.application.connections.is_identified(self.session)
         return MAX_MESSAGE_SIZE if identified else MAX_FIRST_MESSAGE_SIZE
 
@@ -61,11 +61,11 @@ class NodeSocket(LookupHandler, ServerSocket):
     def on_message(self, message: str | bytes) -> "asyncio.Future[None] | None":
         if self.session is None:
             return None
-        # Awaited, so that no more is read from a peer that doesn't read its replies.
+        # Awaited, so that we stop reading from a peer that doesn't read its replies.
         return self.application.connections.receive(self.session, message)
 
     def log_exception(self, typ: Any, value: BaseException | None, tb: Any) -> None:
-        if not isinstance(value, WebSocketClosedError):  # a peer that went before it had its reply
+        if not isinstance(value, WebSocketClosedError):  # the peer disconnected before its reply
             super().log_exception(typ, value, tb)
 
     def on_close(self) -> None:

@@ -1,4 +1,4 @@
-"""The lookup protocol as lookupd speaks it: one message of a peer in, one reply out."""
+"""The lookup protocol on the side of lookupd: one reply to each message of a peer."""
 
 from msgspec import Struct
 
@@ -27,34 +27,34 @@ from gaffer_lookupd.errors import Refused
 from gaffer_lookupd.registry import Registry
 
 
-class Answer(Struct, frozen=True):
-    """A reply to send, the sessions to close after that, and what the log should say about the peer.
+class Response(Struct, frozen=True):
+    """A reply to send, the sessions to close after that, and a warning to log about the peer.
 
-    `identified` tells that the peer has just identified itself.
+    `identified`: the peer has just identified itself.
     """
 
     text: bytes
     close: list[int] = []
-    complaint: str | None = None
+    warning: str | None = None
     identified: bool = False
 
 
-def answer(registry: Registry, session: int, text: str | bytes, now: float) -> Answer:
-    """Take in one message of the session's peer at the time `now`, whatever it is."""
-    registry.heard(session, now)
+def handle_message(registry: Registry, session: int, text: str | bytes, now: float) -> Response:
+    """Handle any message of the session's peer, received at the time `now`."""
+    registry.renew_lease(session, now)
     try:
         request = decode_request(text)
     except MessageError as error:
-        return Answer(encode(error.to_reply()), complaint=f"{_name(registry, session)} sent {error.message}")
+        return Response(encode(error.to_reply()), warning=f"{_name(registry, session)} sent {error.message}")
     try:
         return _accept(registry, session, request, now)
     except Refused as error:
-        what = f"{_kind(request)} of {_name(registry, session, request)}"
+        subject = f"{_kind(request)} of {_name(registry, session, request)}"
         refusal = Refusal(error.errno, error.reason, request.msgid)
-        return Answer(encode(refusal), complaint=f"{what} was refused: {error.reason}")
+        return Response(encode(refusal), warning=f"{subject} was refused: {error.reason}")
 
 
-def _accept(registry: Registry, session: int, request: Request, now: float) -> Answer:
+def _accept(registry: Registry, session: int, request: Request, now: float) -> Response:
     match request:
         case Identify():
             return _identify(registry, session, request, now)
@@ -62,7 +62,7 @@ def _accept(registry: Registry, session: int, request: Request, now: float) -> A
             return _ping(registry, session, request)
         case Leave():
             registry.leave(session, now, request.seq)
-            return Answer(encode(Ok(True, request.msgid)), [session])
+            return Response(encode(Ok(True, request.msgid)), [session])
     node, tables = registry.identified(session), registry.tables
     match request:
         case RegisterJob():
@@ -77,52 +77,52 @@ def _accept(registry: Registry, session: int, request: Request, now: float) -> A
             tables.replace(node, request.seq, _by_canonical_name(request.jobs), request.draining)
         case Drain():
             tables.drain(node, request.seq)
-    return Answer(encode(Ok(True, request.msgid, node.resync)))
+    return Response(encode(Ok(True, request.msgid, node.resync)))
 
 
 def _by_canonical_name(jobs: dict[str, list[Process]]) -> dict[str, list[Process]]:
-    """The processes of each job, where the node may have written names in any form."""
+    """Return the processes by canonical job name; the node may use any form of names."""
     found: dict[str, list[Process]] = {}
     for name, processes in jobs.items():
         found.setdefault(canonical_job_name(name), []).extend(processes)
     return found
 
 
-def _identify(registry: Registry, session: int, request: Identify, now: float) -> Answer:
+def _identify(registry: Registry, session: int, request: Identify, now: float) -> Response:
     outcome = registry.identify(session, request, now)
-    complaint = None
+    warning = None
     if outcome.conflicts:
         others = " and ".join(f"{other['id']} at {other['origin']}" for other in outcome.conflicts)
-        complaint = (
+        warning = (
             f"two connected nodes have the name {request.name!r}: {request.id} at {request.origin} and {others}; "
-            "give each host a name of its own"
+            "give each host a unique name"
         )
     if request.id is None:
-        return Answer(encode(Ok(True, request.msgid)), outcome.close, complaint, identified=True)
+        return Response(encode(Ok(True, request.msgid)), outcome.close, warning, identified=True)
     lease, window = registry.lease, registry.reconnect_window
-    registry.identified(session).told_window = window
+    registry.identified(session).sent_window = window
     welcome = Welcome(True, request.msgid, lease.ttl, lease.interval, registry.epoch, window)
-    return Answer(encode(welcome), outcome.close, complaint, identified=True)
+    return Response(encode(welcome), outcome.close, warning, identified=True)
 
 
-def _ping(registry: Registry, session: int, request: Ping) -> Answer:
+def _ping(registry: Registry, session: int, request: Ping) -> Response:
     node = registry.node_of(session)
     if node is None or node.identity.id is None:
-        return Answer(encode(Ok(True, request.msgid)))
+        return Response(encode(Ok(True, request.msgid)))
     registry.tables.check_seq(node, request.seq)
-    window, told = registry.reconnect_window, node.told_window
-    node.told_window = window
-    return Answer(encode(Ok(True, request.msgid, node.resync, window if window != told else None)))
+    window, sent = registry.reconnect_window, node.sent_window
+    node.sent_window = window
+    return Response(encode(Ok(True, request.msgid, node.resync, window if window != sent else None)))
 
 
 def _name(registry: Registry, session: int, request: Request | None = None) -> str:
-    """How the log names a peer."""
+    """Return the name of a peer for the log."""
     node = registry.node_of(session)
     if node is not None:
         return f"node {node.identity.name!r}"
     if isinstance(request, Identify):
         return f"node {request.name!r} at {request.origin!r}"
-    return "a node without a name yet"
+    return "an unidentified node"
 
 
 def _kind(request: Request) -> str:

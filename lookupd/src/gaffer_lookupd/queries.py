@@ -1,6 +1,6 @@
-"""The answers to queries, as JSON put together from parts that are kept until their node changes.
+"""Responses to queries, as JSON assembled from parts that are cached until their node changes.
 
-Only ages change with time, so each part ends where an age has to follow. The shapes are those of gaffer.schemas.lookup.
+Only ages change with time, so each cached part ends where an age follows. The schemas are in gaffer.schemas.lookup.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -21,7 +21,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 class _Ends(dict[Node, bytes]):
-    """What the sources of each node end with at the time `now`: the node, and its age."""
+    """The ends of each node's sources at the time `now`: the node and its age."""
 
     def __init__(self, now: float) -> None:
         super().__init__()
@@ -34,43 +34,43 @@ class _Ends(dict[Node, bytes]):
 
 
 class Queries:
-    """Answers about a registry, each in parts of about 64 KiB; `now` is the time, as the registry counts it.
+    """Queries of a registry, each with a response in parts of about 64 KiB; `now` is the registry's time.
 
-    Parts are made when they are asked for, from what is known then: an answer that is taken slowly costs no memory.
+    Parts are generated on demand, from the current state: a response that is received slowly costs no memory.
     """
 
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
 
     def nodes(self, now: float) -> Iterator[bytes]:
-        """All identified nodes: `NodesResponse`."""
+        """Return all identified nodes: `NodesResponse`."""
         registry = self._registry
         infos = (_node(node, _age(node, now)) for node in list(registry.nodes) if registry.find(node.key) is node)
         return self._answer(b'"nodes":[', separated(infos), b"]", registry.graves)
 
     def node(self, node_id: str, now: float) -> bytes | None:
-        """The node of that id: `AgedNodeInfo`; None when there is none."""
+        """Return the node with this id, `AgedNodeInfo`, or None."""
         node = self._registry.find(node_id)
         return None if node is None else _node(node, _age(node, now))
 
     def jobs(self, now: float) -> Iterator[bytes]:
-        """All jobs with their nodes: `JobsResponse`."""
+        """Return all jobs with their nodes: `JobsResponse`."""
         graves = [grave for grave in self._registry.graves if grave.jobs]
         return self._jobs(list(self._registry.tables.jobs), graves, now)
 
     def find_session(self, sessionid: str, now: float) -> Iterator[bytes]:
-        """The jobs of one session with their nodes: `JobsResponse`."""
+        """Return the jobs of one session with their nodes: `JobsResponse`."""
         names = [name for name in self._registry.tables.jobs if _session(name) == sessionid]
         graves = [grave for grave in self._registry.graves if any(_session(name) == sessionid for name in grave.jobs)]
         return self._jobs(names, graves, now)
 
     def find_job(self, job_name: str, now: float) -> Iterator[bytes]:
-        """The nodes that have the job, by its qualified name: `SourcesResponse`."""
+        """Return the nodes that have the job, by its qualified name: `SourcesResponse`."""
         sources = _separated_groups(self._sources(job_name, _Ends(now)))
         return self._answer(b'"sources":[', sources, b"]", self._registry.graves_of(job_name))
 
     def sessions(self, node_name: str | None, now: float) -> Iterator[bytes]:
-        """All sessions with their jobs, or those of the nodes of that name: `SessionsResponse`."""
+        """Return all sessions with their jobs, or those on nodes with this name: `SessionsResponse`."""
         registry, ends = self._registry, _Ends(now)
         if node_name is None:
             names: Iterable[str] = registry.tables.jobs
@@ -96,9 +96,9 @@ class Queries:
         return self._answer(b'"nb_sessions":%d,"sessions":[' % len(by_session), found, b"]", graves)
 
     def snapshot(self) -> Iterator[bytes]:
-        """All there is: `SnapshotMessage`, as of now however late the parts are asked for."""
+        """Return the complete registry, `SnapshotMessage`, as of this call even if parts are generated later."""
         tables = [(node.info, node.freeze()) for node in self._registry.nodes]
-        head = b'{"event":"snapshot",%b,"nodes":[' % self._trusted(self._registry.graves)
+        head = b'{"event":"snapshot",%b,"nodes":[' % self._meta(self._registry.graves)
         return in_parts(chain((head,), _separated_groups(_table(info, jobs) for info, jobs in tables), (b"]}",)))
 
     def _jobs(self, names: Sequence[str], graves: Iterable[Grave], now: float) -> Iterator[bytes]:
@@ -113,19 +113,19 @@ class Queries:
         return self._answer(head, _separated_groups(map(job, names)), b"]", graves)
 
     def _sources(self, job_name: str, ends: _Ends, node_name: str | None = None) -> Iterator[tuple[bytes, bytes]]:
-        """The sources of a job, on the nodes of that name if it is given, each in two pieces."""
+        """Yield the sources of a job, optionally only on nodes with this name, each in two pieces."""
         jobs = self._registry.tables.jobs
         for node in list(jobs.get(job_name, {}).values()):
-            # It may have lost the job while earlier parts were sent.
+            # The job may have been removed while earlier parts were sent.
             if node_name in (None, node.identity.name) and jobs.get(job_name, {}).get(node.key) is node:
                 yield _source_head(node, job_name), ends[node]
 
     def _answer(self, head: bytes, pieces: Iterable[bytes], tail: bytes, graves: Iterable[Grave]) -> Iterator[bytes]:
-        end = b"%b,%b}" % (tail, self._trusted(graves))
+        end = b"%b,%b}" % (tail, self._meta(graves))
         return in_parts(chain((b"{", head), pieces, (end,)), split=True)
 
-    def _trusted(self, graves: Iterable[Grave]) -> bytes:
-        """The fields of `ResponseMeta`."""
+    def _meta(self, graves: Iterable[Grave]) -> bytes:
+        """Return the fields of `ResponseMeta`."""
         registry = self._registry
         fields = {
             "stale": registry.stale,
@@ -162,7 +162,7 @@ def _node(node: Node, age: bytes) -> bytes:
 
 
 def _table(info: NodeInfo, jobs: Mapping[str, Mapping[int, Process]]) -> Iterator[bytes]:
-    """The node with its jobs: `NodeTable`."""
+    """Yield the node with its jobs: `NodeTable`."""
     yield b'%b,"jobs":{' % _encode(info)[:-1]
     separator = b""
     for name, processes in jobs.items():
@@ -174,7 +174,7 @@ def _table(info: NodeInfo, jobs: Mapping[str, Mapping[int, Process]]) -> Iterato
 
 
 def in_parts(items: Iterable[bytes], *, split: bool = False) -> Iterator[bytes]:
-    """Join items to parts of about PART_SIZE; a larger item stays whole, or is split, too."""
+    """Yield the items joined to parts of about PART_SIZE; larger items are kept whole unless `split`."""
     pending: list[bytes] = []
     length = 0
     for item in items:
@@ -182,7 +182,7 @@ def in_parts(items: Iterable[bytes], *, split: bool = False) -> Iterator[bytes]:
             if pending:
                 yield b"".join(pending)
             pending, length = [], 0
-            # Slices, not a copy of the whole: the item is kept once for all readers.
+            # Slices, not a copy of the whole: the item is shared by all readers.
             yield from (item[start : start + PART_SIZE] for start in range(0, len(item), PART_SIZE))
             continue
         pending.append(item)
@@ -202,7 +202,7 @@ def separated(items: Iterable[bytes]) -> Iterator[bytes]:
 
 
 def _separated_groups(groups: Iterable[Iterable[bytes]]) -> Iterator[bytes]:
-    """The pieces of all groups, with a comma between two groups."""
+    """Yield the pieces of all groups, with commas between groups."""
     separator = b""
     for group in groups:
         yield separator

@@ -1,7 +1,7 @@
-"""The queries over HTTP. Plain GETs are answered without Tornado's RequestHandler, which costs as much as all the rest.
+"""The queries over HTTP. Plain GETs bypass Tornado's RequestHandler, which costs as much as everything else.
 
-The gate comes first, as for any request. Whatever is not plain goes to the handler: HTTP/1.0, HEAD, a request with a
-body, one of a web page, one after which the connection shall close, and an answer of more than one part.
+They are authorized like any other request. Requests that are not plain use the handler: HTTP/1.0, HEAD, requests with a
+body or from a web page, those that close the connection, and responses of more than one part.
 """
 
 import logging
@@ -39,7 +39,7 @@ logger = logging.getLogger(__name__)
 
 
 class JobQuery(Struct, kw_only=True):
-    """Parameters of `GET /findJob`: the name of a job, in any form."""
+    """Parameters of `GET /findJob`: the name of a job in any form."""
 
     name: str
 
@@ -50,8 +50,8 @@ class SessionQuery(Struct, kw_only=True):
     sessionid: str
 
 
-class Question(NamedTuple):
-    """A query: what is asked for, of whom, and when."""
+class Query(NamedTuple):
+    """A query: the queries of the registry, the request, its path parameters and the time."""
 
     queries: Queries
     request: HTTPServerRequest
@@ -59,23 +59,23 @@ class Question(NamedTuple):
     now: float
 
     def argument(self, name: str) -> str:
-        """The value of a query parameter; raises BadRequest when it is missing or not UTF-8."""
+        """Return the value of a query parameter; raises BadRequest if it is missing or not UTF-8."""
         values = self.request.query_arguments.get(name)
         try:
             value = values[-1].decode() if values else ""
         except UnicodeDecodeError:
             raise BadRequest(f"the parameter `{name}` is not UTF-8") from None
         if not value:
-            raise BadRequest(f"the parameter `{name}` is missing", hint=f"{self.request.path}?{name}=...")
+            raise BadRequest(f"the parameter `{name}` is missing", hint=f"use {self.request.path}?{name}=...")
         return value
 
 
 class QueryHandler(LookupHandler):
-    """A query, answered from bytes that are mostly there."""
+    """Base class of queries, whose responses are mostly cached."""
 
     @staticmethod
-    def answer(asked: Question) -> Iterator[bytes]:
-        """The JSON of the answer, in parts; raises GafferError."""
+    def answer(query: Query) -> Iterator[bytes]:
+        """Return the JSON of the response, in parts; raises GafferError."""
         raise NotImplementedError
 
     @classmethod
@@ -84,18 +84,16 @@ class QueryHandler(LookupHandler):
     ) -> HTTPMessageDelegate | None:
         if not _is_plain(request):
             return None
-        parts = cls.answer(Question(application.queries, request, params, time.monotonic()))
+        parts = cls.answer(Query(application.queries, request, params, time.monotonic()))
         body = next(parts, b"")
         return _Ready(request, body) if next(parts, None) is None else None
 
     async def get(self) -> None:
-        await self.send_all(
-            self.answer(Question(self.application.queries, self.request, self.params, time.monotonic()))
-        )
+        await self.send_all(self.answer(Query(self.application.queries, self.request, self.params, time.monotonic())))
 
 
 class _Ready(HTTPMessageDelegate):
-    """Writes an answer in one piece once the request has been read."""
+    """A delegate that writes a response in one piece once the request has been read."""
 
     def __init__(self, request: HTTPServerRequest, body: bytes) -> None:
         self._request = request
@@ -109,7 +107,7 @@ class _Ready(HTTPMessageDelegate):
             return
         if written.done():
             connection.finish()
-        else:  # the next request is not read before the client has taken the answer
+        else:  # the next request is not read until the client has received the response
             written.add_done_callback(lambda _: connection.finish())
         if logger.isEnabledFor(logging.DEBUG):
             logger.debug("200 GET %s (%.1f ms)", self._request.path, 1000 * self._request.request_time())
@@ -135,12 +133,12 @@ class NodesHandler(QueryHandler):
 
     @operation(NodesResponse)
     async def get(self) -> None:
-        """`{"nodes": [...]}`, those that are known and not expired."""
+        """Return `{"nodes": [...]}`, all nodes that have not expired."""
         await super().get()
 
     @staticmethod
-    def answer(asked: Question) -> Iterator[bytes]:
-        return asked.queries.nodes(asked.now)
+    def answer(query: Query) -> Iterator[bytes]:
+        return query.queries.nodes(query.now)
 
 
 class NodeByIdHandler(QueryHandler):
@@ -148,13 +146,13 @@ class NodeByIdHandler(QueryHandler):
 
     @operation(AgedNodeInfo, errors=(404,))
     async def get(self) -> None:
-        """The node as `/nodes` lists it; 404 when it is not known."""
+        """Return the node as in `/nodes`; 404 if unknown."""
         await super().get()
 
     @staticmethod
-    def answer(asked: Question) -> Iterator[bytes]:
-        node_id = asked.params["node_id"]
-        answer = asked.queries.node(node_id, asked.now)
+    def answer(query: Query) -> Iterator[bytes]:
+        node_id = query.params["node_id"]
+        answer = query.queries.node(node_id, query.now)
         if answer is None:
             raise unknown_node(node_id)
         return iter((answer,))
@@ -163,8 +161,8 @@ class NodeByIdHandler(QueryHandler):
     def delete(self) -> None:
         """Remove a node that will not come back, with its jobs: `{"ok": true}`.
 
-        For one that is silent this need not wait for its lease, nor for the end of staleness. A node that still runs
-        connects again and is back.
+        This works even before the lease of a silent node has ended, or while responses are stale. A node that is still
+        running reconnects and is listed again.
         """
         self.application.connections.delete(self.params["node_id"])
         self.reply({"ok": True})
@@ -175,12 +173,12 @@ class SessionsHandler(QueryHandler):
 
     @operation(SessionsResponse)
     async def get(self) -> None:
-        """`{"nb_sessions", "sessions": [{"sessionid", "jobs": {name: [source]}}]}`, of all nodes or of one."""
+        """Return `{"nb_sessions", "sessions": [{"sessionid", "jobs": {name: [source]}}]}` for all nodes or for one."""
         await super().get()
 
     @staticmethod
-    def answer(asked: Question) -> Iterator[bytes]:
-        return asked.queries.sessions(asked.params.get("node"), asked.now)
+    def answer(query: Query) -> Iterator[bytes]:
+        return query.queries.sessions(query.params.get("node"), query.now)
 
 
 class JobsHandler(QueryHandler):
@@ -188,35 +186,35 @@ class JobsHandler(QueryHandler):
 
     @operation(JobsResponse)
     async def get(self) -> None:
-        """`{"nb_jobs", "jobs": [{"name", "sources"}]}`."""
+        """Return `{"nb_jobs", "jobs": [{"name", "sources"}]}`."""
         await super().get()
 
     @staticmethod
-    def answer(asked: Question) -> Iterator[bytes]:
-        return asked.queries.jobs(asked.now)
+    def answer(query: Query) -> Iterator[bytes]:
+        return query.queries.jobs(query.now)
 
 
 class FindJobHandler(QueryHandler):
-    """Who runs a job."""
+    """The nodes that have a job."""
 
     @operation(SourcesResponse, query=JobQuery)
     async def get(self) -> None:
-        """`{"sources": [...]}` for `?name=session.job`; empty when nobody has it."""
+        """Return `{"sources": [...]}` for `?name=session.job`; empty if no node has the job."""
         await super().get()
 
     @staticmethod
-    def answer(asked: Question) -> Iterator[bytes]:
-        return asked.queries.find_job(canonical_job_name(asked.argument("name")), asked.now)
+    def answer(query: Query) -> Iterator[bytes]:
+        return query.queries.find_job(canonical_job_name(query.argument("name")), query.now)
 
 
 class FindSessionHandler(QueryHandler):
-    """Who runs a session."""
+    """The nodes that have the jobs of a session."""
 
     @operation(JobsResponse, query=SessionQuery)
     async def get(self) -> None:
-        """`{"nb_jobs", "jobs": [{"name", "sources"}]}` for `?sessionid=`; empty when nobody has it."""
+        """Return `{"nb_jobs", "jobs": [{"name", "sources"}]}` for `?sessionid=`; empty if no node has the session."""
         await super().get()
 
     @staticmethod
-    def answer(asked: Question) -> Iterator[bytes]:
-        return asked.queries.find_session(asked.argument("sessionid"), asked.now)
+    def answer(query: Query) -> Iterator[bytes]:
+        return query.queries.find_session(query.argument("sessionid"), query.now)

@@ -1,12 +1,12 @@
-"""Room for readers whose answers take long, so that they leave connections for nodes."""
+"""A limit on readers of long-running responses, so that connections are left for nodes."""
 
 from collections.abc import Callable, Hashable
 
 
 class Readers:
-    """Holds at most `limit` readers. A new one displaces the oldest, strangers before callers who are known.
+    """A set of at most `limit` readers. At the limit, a new one displaces the oldest, unauthenticated ones first.
 
-    `displaced` counts those that were closed in favour of others.
+    `displaced` counts the readers that were disconnected in favour of others.
     """
 
     def __init__(self, limit: int) -> None:
@@ -19,7 +19,7 @@ class Readers:
         return len(self._strangers) + len(self._known)
 
     def admit(self, reader: Hashable, close: Callable[[], None], *, known: bool) -> None:
-        """Add a reader, who is displaced by a call of `close`."""
+        """Add a reader; `close` is called if it is displaced."""
         if len(self) >= self.limit:
             oldest = self._strangers or self._known
             displaced = oldest.pop(next(iter(oldest)))
@@ -28,6 +28,6 @@ class Readers:
         (self._known if known else self._strangers)[reader] = close
 
     def leave(self, reader: Hashable) -> None:
-        """Forget a reader; nothing for one that was displaced."""
+        """Remove a reader; no-op if it was displaced."""
         self._strangers.pop(reader, None)
         self._known.pop(reader, None)

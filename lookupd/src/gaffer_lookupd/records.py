@@ -1,4 +1,4 @@
-"""What the registry holds of a node."""
+"""The registry's records of a node."""
 
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple, Self
@@ -12,7 +12,7 @@ NodeKey = str | int  # a node's id, or the session of a node without one
 
 
 class Grave(Struct, frozen=True, gc=False):
-    """What is kept with a tombstone: until when, the node's name and jobs, and whether it had proved its id."""
+    """A tombstone with its expiry, the node's name and jobs, and whether the node had proved its id."""
 
     tombstone: Tombstone
     until: float
@@ -22,31 +22,31 @@ class Grave(Struct, frozen=True, gc=False):
 
 
 class Size(NamedTuple):
-    """How many processes and endpoints a table has."""
+    """The number of processes and endpoints in a table."""
 
     processes: int = 0
     endpoints: int = 0
 
     @classmethod
     def of(cls, processes: Iterable[Process]) -> Self:
-        """The size of a table with these processes."""
+        """Return the size of a table with these processes."""
         endpoints = [len(process.endpoints) for process in processes]
         return cls(len(endpoints), sum(endpoints))
 
     def plus(self, process: Process) -> "Size":
-        """The size with one more process."""
+        """Return the size with an additional process."""
         return Size(self.processes + 1, self.endpoints + len(process.endpoints))
 
     def minus(self, process: Process | None) -> "Size":
-        """The size without that process."""
+        """Return the size without that process."""
         return self if process is None else Size(self.processes - 1, self.endpoints - len(process.endpoints))
 
 
 class CachedJson:
-    """Parts of answers about a node as JSON, dropped when what they describe changes; made on demand.
+    """A cache of JSON parts of responses about a node, created on demand and dropped on changes.
 
-    info: the node. sources: for each job how a source begins. targets: for each job the groups of targets, by the name
-    of their endpoint.
+    info: the node. sources: the start of a source for each job. targets: the groups of targets for each job, with the
+    names of their endpoints.
     """
 
     __slots__ = ("info", "sources", "targets")
@@ -57,20 +57,20 @@ class CachedJson:
         self.targets: dict[str, list[tuple[str, bytes]]] = {}
 
     def drop(self) -> None:
-        """The node has changed."""
+        """Drop everything, because the node has changed."""
         self.info = None
         self.sources.clear()
         self.targets.clear()
 
     def drop_job(self, job_name: str) -> None:
-        """A job has changed, and with it the node's seq."""
+        """Drop what depends on a job that has changed, and on the node's seq."""
         self.info = None
         self.sources.pop(job_name, None)
         self.targets.pop(job_name, None)
 
 
 class Node:
-    """An identified node: who it is, its lease, its table of jobs and processes."""
+    """An identified node: its identity, its lease, and its table of jobs and processes."""
 
     __slots__ = (
         "conflict",
@@ -84,18 +84,18 @@ class Node:
         "overdue",
         "parts",
         "resync",
+        "sent_window",
         "seq",
         "session",
         "silent_since",
         "size",
-        "told_window",
     )
 
     def __init__(self, key: NodeKey, identity: Identify, session: int, now: float) -> None:
         self.key = key
         self.identity = identity
         self.session: int | None = session
-        # When it was last heard, and since when its silence counts: later than that after a pause of lookupd.
+        # The time of its last message, and from when its silence counts, which is later after a pause of lookupd.
         self.heard = now
         self.silent_since = now
         self.overdue = False
@@ -103,20 +103,20 @@ class Node:
         self.conflict = False
         self.seq = 0
         self.resync = False
-        self.told_window = 0.0  # the reconnect window as the node knows it
+        self.sent_window = 0.0  # the reconnect window last sent to the node
         self.jobs: dict[str, dict[int, Process]] = {}
         self.size = Size()
         self.frozen = False
-        self.info = self.describe()  # as it was published last
+        self.info = self.describe()  # as last published
         self.parts = CachedJson()
 
     @property
     def entries(self) -> int:
-        """The size of its table: jobs, processes and endpoints."""
+        """The size of its table: jobs, processes and endpoints in total."""
         return len(self.jobs) + sum(self.size)
 
     def reconnect(self, identity: Identify, session: int, now: float) -> None:
-        """The same start of the node has a new connection; its next snapshot is the truth."""
+        """Bind the node to a new connection of the same incarnation, which must send a snapshot next."""
         self.identity = identity
         self.session = session
         self.heard = self.silent_since = now
@@ -124,19 +124,19 @@ class Node:
         self.resync = True
 
     def freeze(self) -> Mapping[str, Mapping[int, Process]]:
-        """The table as it is now, which later changes of the node leave as it is."""
+        """Return the current table, which later changes of the node do not modify."""
         self.frozen = True
         return self.jobs
 
     def thaw(self) -> None:
-        """Prepare for a change: leave a table that was handed out to its holders and go on with a copy."""
+        """Prepare for a change: replace a frozen table by a copy."""
         if self.frozen:
             self.jobs = {name: dict(processes) for name, processes in self.jobs.items()}
             self.frozen = False
 
     @property
     def proved(self) -> bool:
-        """Whether the node showed the secret that its id is made from."""
+        """Whether the node presented the secret that its id is derived from."""
         return self.identity.proof is not None
 
     @property
@@ -145,7 +145,7 @@ class Node:
 
     @property
     def silent(self) -> bool:
-        """Connected, as far as lookupd knows, but an interval was missed."""
+        """Whether it missed an interval although its connection looks open."""
         return self.overdue and self.connected
 
     @property
@@ -155,24 +155,24 @@ class Node:
         return "draining" if self.draining else "alive"
 
     def describe(self) -> NodeInfo:
-        """The node as it is now."""
-        who = self.identity
-        numbered = who.id is not None
+        """Return the current description of the node."""
+        identity = self.identity
+        numbered = identity.id is not None
         return {
-            "name": who.name,
-            "origin": who.origin,
-            "version": who.version,
-            "id": who.id,
-            "incarnation": who.incarnation if numbered else None,
+            "name": identity.name,
+            "origin": identity.origin,
+            "version": identity.version,
+            "id": identity.id,
+            "incarnation": identity.incarnation if numbered else None,
             "seq": self.seq if numbered else None,
-            "labels": who.labels,
+            "labels": identity.labels,
             "status": self.status,
             "draining": self.draining,
             "conflict": self.conflict,
         }
 
     def live_pids(self, job_name: str) -> list[int]:
-        """The processes of the job that take work."""
+        """Return the pids of the job's processes that accept work."""
         if self.draining:
             return []
         return [process.pid for process in self.jobs[job_name].values() if process.state != "draining"]

@@ -1,15 +1,15 @@
-"""Who runs what: the pure registry. It does no I/O and takes the time, in monotonic seconds, as an argument.
+"""The registry of nodes and their jobs. It does no I/O and takes the time, in monotonic seconds, as an argument.
 
-A *session* is one connection of a peer. A *node* is a peer that has identified itself, and lives by a lease:
+A *session* is one connection of a peer. A *node* is a peer that has identified itself and holds a lease:
 
-- a node with an `id` outlives its connection. It is suspect when the connection closed or an interval was missed, and
-  expires after `ttl` of silence. The newest (incarnation, seq) of an id is the truth;
-- a node without one, a 0.5 peer, goes with its connection, or after `ttl` of silence.
+- a node with an `id` outlives its connection. It is suspect once the connection closed or an interval was missed, and
+  expires after `ttl` of silence. The newest (incarnation, seq) of an id is authoritative;
+- a node without one, a 0.5 peer, is removed with its connection, or after `ttl` of silence.
 
-A node proves that an `id` is its own by the secret that the id is made from. Nodes that send none are taken at their
-word, but never for an id that was proved.
+A node proves that it owns an `id` by the secret that the id is derived from. An id without a proof is accepted, unless
+its owner has proved it before.
 
-Methods that end sessions other than their own return the numbers of these: the caller closes the connections.
+Methods that end other sessions return the numbers of these: the caller must close the connections.
 """
 
 import math
@@ -25,12 +25,12 @@ from gaffer_lookupd.job_index import JobIndex
 from gaffer_lookupd.lease import Lease, PauseDetector, Preservation
 from gaffer_lookupd.records import Grave, Node, NodeKey
 
-# Nodes that lost their connection together come back at about this rate.
+# Nodes that lost their connections at the same time reconnect at about this rate.
 RECONNECTS_PER_SECOND = 500
 MIN_RECONNECT_WINDOW = 1.0  # seconds
-SETTLING = 0.5  # seconds; what connecting and identifying takes at most, as a rule
+SETTLING = 0.5  # seconds in which nodes usually connect and identify themselves
 
-# Of tombstones, and of jobs on all of them; the oldest are forgotten first.
+# Limits on tombstones and on all jobs in them; the oldest are discarded first.
 MAX_TOMBSTONES = 10_000
 MAX_TOMBSTONE_JOBS = 200_000
 
@@ -38,14 +38,14 @@ NOT_PROVED = "identity_not_proved"
 
 
 class Identified(Struct, frozen=True):
-    """What an IDENTIFY led to: sessions to close, and the other connected nodes that have the same name."""
+    """The result of an IDENTIFY: sessions to close, and other connected nodes with the same name."""
 
     close: list[int]
     conflicts: list[NodeInfo]
 
 
 class Registry:
-    """The nodes, their sessions and leases; `tables` holds what they run."""
+    """The nodes, their sessions and leases; `tables` holds their jobs."""
 
     def __init__(self, lease: Lease, *, epoch: str, changes: Changes, now: float) -> None:
         self.lease = lease
@@ -57,9 +57,9 @@ class Registry:
         self._last_session = 0
         self._started = now
         self._warm_at = now + lease.warmup
-        self._slowest = 0.0  # the longest reconnect window of nodes that came back while warming
+        self._slowest = 0.0  # the longest reconnect window of nodes that reconnected while warming
         self.warming = lease.warmup > 0
-        self._anonymous: dict[int, float] = {}  # since when each session has had no identity
+        self._anonymous: dict[int, float] = {}  # the start of each unidentified session
         self._sessions: dict[int, Node] = {}
         self._nodes: dict[NodeKey, Node] = {}
         self._by_name: dict[str, dict[NodeKey, Node]] = {}
@@ -67,7 +67,7 @@ class Registry:
         self._graves_by_job: dict[str, dict[str, Grave]] = {}
         self._tombstone_jobs = 0
 
-    # What is known
+    # State
 
     @property
     def seq(self) -> int:
@@ -79,16 +79,16 @@ class Registry:
         return self._nodes.values()
 
     def find(self, key: NodeKey) -> Node | None:
-        """The node of that id, or of that session if it has none."""
+        """Return the node with this id, or without an id on this session, or None."""
         return self._nodes.get(key)
 
     def named(self, name: str) -> list[Node]:
-        """The nodes of that name: more than one in a conflict, or while one of them is suspect."""
+        """Return the nodes with this name: several in a conflict, or while one is suspect."""
         return list(self._by_name.get(name, {}).values())
 
     @property
     def graves(self) -> Collection[Grave]:
-        """The nodes that went in the last two ttl."""
+        """The nodes removed within the last 2 * ttl."""
         return self._graves.values()
 
     @property
@@ -96,21 +96,21 @@ class Registry:
         return [grave.tombstone for grave in self._graves.values()]
 
     def graves_of(self, job_name: str) -> Collection[Grave]:
-        """Those that had the job when they went."""
+        """Return the removed nodes that had the job."""
         return self._graves_by_job.get(job_name, {}).values()
 
     @property
     def preserving(self) -> bool:
-        """Most nodes are silent: what is known of them is kept, though it may be old."""
+        """Whether most nodes are silent, so that they are kept although their data may be outdated."""
         return self._preservation.active
 
     def warming_left(self, now: float) -> float:
-        """Seconds until lookupd has warmed up, 0 afterwards."""
+        """Return the seconds until lookupd has warmed up, 0 afterwards."""
         return max(self._warm_at - now, self.lease.tick) if self.warming else 0.0
 
     @property
     def stale(self) -> bool:
-        """Answers may be old or incomplete: most nodes are silent, or lookupd is warming."""
+        """Whether responses may be outdated or incomplete: most nodes are silent, or lookupd is warming."""
         return self.preserving or self.warming
 
     @property
@@ -121,15 +121,15 @@ class Registry:
     # Sessions
 
     def connect(self, now: float) -> int:
-        """A peer has connected; returns the number of its session."""
+        """Start a session for a new connection; return its number."""
         self._last_session += 1
         self._anonymous[self._last_session] = now
         return self._last_session
 
     def disconnect(self, session: int, now: float) -> None:
-        """The connection is closed: a 0.5 peer is gone, another is suspect until its lease ends.
+        """End a session whose connection closed: a 0.5 peer is removed, other nodes are suspect until their lease ends.
 
-        Does nothing for a session that was ended before.
+        No-op if the session has already ended.
         """
         if session in self._anonymous:
             del self._anonymous[session]
@@ -142,8 +142,8 @@ class Registry:
                 self._publish.update(node)
                 self._update_conflicts(node.identity.name)
 
-    def heard(self, session: int, now: float) -> None:
-        """Anything was received: the lease of the session's node begins anew."""
+    def renew_lease(self, session: int, now: float) -> None:
+        """Renew the lease of the session's node, because a message was received."""
         if session in self._sessions:
             node = self._sessions[session]
             node.heard = node.silent_since = now
@@ -152,21 +152,21 @@ class Registry:
                 self._publish.update(node)
 
     def identified(self, session: int) -> Node:
-        """The node of the session; raises Refused (404) when it has not identified itself."""
+        """Return the node of the session; raises Refused (404) if it has not identified itself."""
         node = self._sessions.get(session)
         if node is None:
             raise Refused(404, "not_identified: send IDENTIFY first")
         return node
 
     def node_of(self, session: int) -> Node | None:
-        """The node of the session, None before it has identified itself."""
+        """Return the node of the session, or None before it has identified itself."""
         return self._sessions.get(session)
 
     def identify(self, session: int, identity: Identify, now: float) -> Identified:
         """Give the session its identity.
 
-        Raises Refused: 409 when it has one or can't have this one, 403 when it does not prove that the id is its own,
-        413 when too many nodes are connected.
+        Raises Refused: 409 if it already has one or can't have this one, 403 if it does not prove that it owns the id,
+        413 if too many nodes are connected.
         """
         if session in self._sessions:
             raise Refused(409, "already_identified")
@@ -180,7 +180,7 @@ class Registry:
         if known is None and not replaced:
             self._make_room(now)
 
-        self._publish.connection()  # not before: strangers must not displace the changes of nodes
+        self._publish.connection()  # not earlier: refused peers must not displace the changes of nodes
         for node in replaced:
             self._remove(node, "replaced", now)
         if known is not None and (
@@ -201,7 +201,7 @@ class Registry:
         self._nodes[key] = node
         self._by_name.setdefault(identity.name, {})[key] = node
         if identity.id in self._graves:
-            self._dig_up(identity.id)
+            self._remove_grave(identity.id)
         self._settle(identity)
         self._publish.node("identify", node)
         for name in dict.fromkeys((former_name, identity.name)):
@@ -210,19 +210,19 @@ class Registry:
         return Identified(close, conflicts)
 
     def _settle(self, identity: Identify) -> None:
-        """A node that is back tells when others are: each tries again within the window, at any time of it."""
+        """Shorten the warm-up by the window of a reconnected node: the others retry within such a window too."""
         if self.warming and self.lease.settles:
             self._slowest = max(self._slowest, identity.reconnect_window or 0.0, MIN_RECONNECT_WINDOW)
             self._warm_at = self._started + min(self.lease.warmup, SETTLING + 2 * self._slowest)
 
     def leave(self, session: int, now: float, seq: int | None = None) -> None:
-        """The node goes away on purpose, as its change `seq`; its session has ended. Raises Refused (404)."""
+        """Remove a node that disconnects on purpose, as its change `seq`, and end its session. Raises Refused (404)."""
         node = self.identified(session)
         node.seq = max(node.seq, seq or 0)
         self._remove(node, "left", now)
 
     def delete(self, node_id: str, now: float) -> list[int]:
-        """Remove the node of that id on an operator's order; returns sessions to close. Raises Refused (404)."""
+        """Remove the node with this id by request of an operator; return sessions to close. Raises Refused (404)."""
         node = self.find(node_id)
         if node is None:
             raise unknown_node(node_id)
@@ -233,7 +233,7 @@ class Registry:
     # Time
 
     def tick(self, now: float) -> list[int]:
-        """Check the leases; called every `lease.tick` seconds. Returns sessions to close."""
+        """Check the leases; call it every `lease.tick` seconds. Return sessions to close."""
         self._extend_leases(self._pauses.tick(now), now)
         silent = 0
         for node in self._nodes.values():
@@ -260,7 +260,7 @@ class Registry:
 
     def _forget(self, now: float) -> None:
         for key in [key for key, grave in self._graves.items() if grave.until <= now]:
-            self._publish.forget(self._dig_up(key).tombstone)
+            self._publish.forget(self._remove_grave(key).tombstone)
 
     def _close_unidentified(self, now: float) -> list[int]:
         ended = now - self.lease.identify_timeout
@@ -281,7 +281,7 @@ class Registry:
     # Identities
 
     def _check_id(self, identity: Identify) -> None:
-        """Refuse an id that is not proved, of a node that has started again since, or in use on another machine."""
+        """Refuse an id that is not proved, has an outdated incarnation, or is in use on another machine."""
         if identity.id is None:
             return
         if identity.proof is not None and node_id(identity.proof) != identity.id:
@@ -311,9 +311,9 @@ class Registry:
             )
 
     def _make_room(self, now: float) -> None:
-        """Have room for one more node, in the place of the one whose connection is closed for longest if need be.
+        """Make room for another node, if necessary by removing the one disconnected for longest.
 
-        Raises Refused (413) when all are connected.
+        Raises Refused (413) if all are connected.
         """
         if len(self._nodes) < MAX_NODES:
             return
@@ -323,7 +323,7 @@ class Registry:
         self._remove(silent, "expired", now)
 
     def _replaced_by(self, identity: Identify, now: float) -> list[Node]:
-        """The other nodes of that name and origin, which have to go; raises Refused when one of them has to stay."""
+        """Return the other nodes with the same name and origin, to be removed; raises Refused if one must stay."""
         replaced = []
         for node in self.named(identity.name):
             other = node.identity
@@ -375,22 +375,22 @@ class Registry:
                 "reason": reason,
             }
             until = now + self.lease.tombstone
-            self._bury(Grave(tombstone, until, node.identity.name, tuple(node.jobs), node.proved))
+            self._add_grave(Grave(tombstone, until, node.identity.name, tuple(node.jobs), node.proved))
         self._update_conflicts(node.identity.name)
 
-    def _bury(self, grave: Grave) -> None:
+    def _add_grave(self, grave: Grave) -> None:
         while self._graves and (
             len(self._graves) >= MAX_TOMBSTONES or self._tombstone_jobs + len(grave.jobs) > MAX_TOMBSTONE_JOBS
         ):
-            self._publish.forget(self._dig_up(next(iter(self._graves))).tombstone)
+            self._publish.forget(self._remove_grave(next(iter(self._graves))).tombstone)
         key = grave.tombstone["id"]
         self._graves[key] = grave
         self._tombstone_jobs += len(grave.jobs)
         for job_name in grave.jobs:
             self._graves_by_job.setdefault(job_name, {})[key] = grave
 
-    def _dig_up(self, key: str) -> Grave:
-        """Remove the grave of a node's id and return it."""
+    def _remove_grave(self, key: str) -> Grave:
+        """Remove and return the grave of a node's id."""
         grave = self._graves.pop(key)
         self._tombstone_jobs -= len(grave.jobs)
         for job_name in grave.jobs:
@@ -406,5 +406,5 @@ def _last_heard(node: Node) -> float:
 
 
 def _usurped(proved: bool, identity: Identify) -> bool:
-    """Whether an id that nobody had proved is now claimed by its owner, who has a proof."""
+    """Return whether an unproved id is now claimed by its owner with a proof."""
     return identity.proof is not None and not proved

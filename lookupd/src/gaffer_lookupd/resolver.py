@@ -1,4 +1,4 @@
-"""Which host names resolve, asked of the system and remembered for a while."""
+"""A cache of which host names the system can resolve."""
 
 import asyncio
 import socket
@@ -7,15 +7,15 @@ from collections.abc import Iterable
 
 from gaffer.jobs.names import is_ip
 
-TIMEOUT = 2.0  # seconds that a query waits for names that are not known yet
-FRESH = 30.0  # seconds until a name is asked for again
-LIMIT = 1000  # names that are remembered
+TIMEOUT = 2.0  # seconds that a query waits for new names
+FRESH = 30.0  # seconds until a name is resolved again
+LIMIT = 1000  # cached names
 
 
 class Resolver:
-    """Asks for each name once at a time.
+    """A resolver that runs one lookup per name at a time.
 
-    A name that resolved before still counts as resolving when the name server gives no answer.
+    A name that resolved before still counts as resolvable while its name server does not respond.
     """
 
     def __init__(self) -> None:
@@ -23,14 +23,14 @@ class Resolver:
         self._asking: dict[str, asyncio.Task[bool]] = {}
 
     async def find_unresolved(self, hosts: Iterable[str]) -> list[str]:
-        """Those of the hosts that are names which don't resolve, in order; addresses always do."""
+        """Return the host names in `hosts` that don't resolve, sorted; addresses always do."""
         names = sorted({host for host in hosts if not is_ip(host)})
         if asking := [task for name in names if (task := self._ask(name)) is not None]:
             await asyncio.wait(asking, timeout=TIMEOUT)
         return [name for name in names if not self._found.get(name, (False, 0.0))[0]]
 
     def _ask(self, name: str) -> "asyncio.Task[bool] | None":
-        """What finds out about the name; None when that was done a short time ago."""
+        """Return the lookup of the name, or None if its result is cached."""
         known = self._found.get(name)
         if known is not None and time.monotonic() - known[1] < FRESH:
             return None

@@ -1,4 +1,4 @@
-"""The lookupd server: one registry, its endpoints, and who may use them."""
+"""The lookupd server: a registry, its endpoints, and its access policy."""
 
 import logging
 import os
@@ -26,12 +26,12 @@ from gaffer_lookupd.registry import Registry
 
 logger = logging.getLogger(__name__)
 
-_OWN_DESCRIPTORS = 64  # endpoints, log, loop, and what is opened for a moment
+_OWN_DESCRIPTORS = 64  # for endpoints, log, loop and temporary files
 _UNLIMITED = 1_000_000
-# When all nodes come back at once, those that are here already are heard too.
+# Low enough that connected nodes are served while all others reconnect.
 _ACCEPTS_PER_SECOND = 1000
 
-# Readers whose answers take long, and peers without identity, get this part of the connections; nodes the rest.
+# The share of connections for readers of long-running responses and unidentified peers; the rest is for nodes.
 _READERS_SHARE = 1 / 4
 
 _CLUSTER_KEY = Grant(ALL_SCOPES)
@@ -39,7 +39,7 @@ _READER_KEY = Grant(frozenset((Scope.READ,)))
 
 
 class LookupServer:
-    """Serves a new, empty registry. Raises GafferError when an allowed host or origin is not written as one."""
+    """A server of a new, empty registry. Raises GafferError for an invalid allowed host or origin."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -75,12 +75,12 @@ class LookupServer:
         return self._listeners.addresses
 
     def start(self) -> None:
-        """Listen, on the running loop; raises GafferError when an address or a certificate can't be used."""
+        """Start listening, on the running loop; raises GafferError if an address or a certificate can't be used."""
         self._listeners.start()
         self._connections.start()
         if self._settings.cluster_key is None and any(_is_reachable(url) for url in self.addresses):
             logger.warning(
-                "anyone who reaches %s can announce jobs here; give this lookupd and its nodes a --cluster-key-file",
+                "anyone who can reach %s can announce jobs here: set --cluster-key-file on this lookupd and its nodes",
                 ", ".join(self.addresses),
             )
         if self._settings.cluster_key is not None and is_weak(self._settings.cluster_key):
@@ -89,7 +89,7 @@ class LookupServer:
     async def stop(self) -> None:
         """Stop listening and close all connections."""
         self._listeners.stop()
-        # Followers first: that nodes are cut off now says nothing of the nodes.
+        # Followers first, so that they don't see the nodes disconnect.
         self._changes.close()
         CHANNEL.close(self._application)
         self._connections.stop()
@@ -109,7 +109,7 @@ def _is_same(key: str, expected: str | None) -> bool:
 
 
 def _limits() -> Limits:
-    """Connections may take all descriptors but those that lookupd needs itself: each node holds one."""
+    """Return limits that leave connections, of which each node holds one, all descriptors but lookupd's own."""
     raise_descriptors()
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     unlimited = soft == resource.RLIM_INFINITY
@@ -118,12 +118,12 @@ def _limits() -> Limits:
 
 
 def _is_reachable(url: str) -> bool:
-    """Whether other hosts may reach the URL."""
+    """Return whether other hosts may reach the URL."""
     return not url.startswith("unix:") and not is_loopback(urlsplit(url).hostname or "")
 
 
 class _LoggedChanges(ChangeLog):
-    """Tells the log of nodes that come, are in doubt, and go."""
+    """A change log that also logs nodes that connect, become suspect or are removed."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -139,11 +139,11 @@ class _LoggedChanges(ChangeLog):
     def _log(self, node: NodeMessage) -> None:
         key = node["id"], node["name"], node["origin"]
         if node["event"] == "remove_node":
-            happened = f"is gone ({node['reason']})"
+            outcome = f"removed ({node['reason']})"
             self._logged.pop(key, None)
         else:
-            happened = "is here" if node["event"] == "identify" else f"is {node['status']}"
-            if self._logged.get(key) == happened:
+            outcome = "connected" if node["event"] == "identify" else f"is {node['status']}"
+            if self._logged.get(key) == outcome:
                 return
-            self._logged[key] = happened
-        logger.info("node %r at %r %s", node["name"], node["origin"], happened)
+            self._logged[key] = outcome
+        logger.info("node %r at %r %s", node["name"], node["origin"], outcome)

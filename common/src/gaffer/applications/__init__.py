@@ -1,1 +1,1 @@
-"""Parts of the applications that come with Gaffer: console lines and the posts of webhooks."""
+"""Parts of Gaffer's own applications: console lines and the requests of webhooks."""

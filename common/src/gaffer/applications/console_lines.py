@@ -1,4 +1,4 @@
-"""What processes write, as lines for a console: in slices, in order with the events of each process."""
+"""The output of processes as console lines: in slices, ordered with the events of each process."""
 
 import time
 from collections import deque
@@ -8,19 +8,19 @@ from gaffer.streams.rings import Ring
 
 RESET = "\x1b[0m"  # ends a colour
 
-_SLICE = 16 * 1024  # bytes of a stream that are made into lines at a time: the loop turns in between
-_LINE_LIMIT = 64 * 1024  # bytes of a line that does not end, before it is shown all the same
+_SLICE = 16 * 1024  # bytes of a stream converted to lines at a time; the loop runs in between
+_LINE_LIMIT = 64 * 1024  # bytes of an unfinished line after which it is printed anyway
 
 
 def now() -> str:
-    """The time of day, as lines show it."""
+    """Return the time of day in the format of lines."""
     return time.strftime("%H:%M:%S")
 
 
 class ProcessOutput:
-    """What is still to be shown of a process: its streams, and events, each below what was written before it.
+    """The pending output and events of a process, each event after the output that precedes it.
 
-    `held`: nothing is to be shown yet; `marked`: it stands in the queue of those that have something to show.
+    `held`: nothing is to be printed yet; `marked`: it is queued for printing.
     """
 
     def __init__(self, process: Process, label: str) -> None:
@@ -32,21 +32,21 @@ class ProcessOutput:
         self._events: deque[tuple[list[int], str, bool]] = deque()
 
     def add_event(self, line: str, *, last: bool) -> None:
-        """Show `line` below all that was written until now; `last`: no unfinished line is going to be finished."""
+        """Add `line` after all output so far; `last`: unfinished lines will not be completed."""
         self._events.append(([stream.ring.end for stream in self.streams], line, last))
 
     @property
     def waiting(self) -> bool:
-        """Whether there is something to show."""
+        """Whether there is something to print."""
         return bool(self._events) or any(stream.waiting for stream in self.streams)
 
     @property
     def ended(self) -> bool:
-        """Whether nothing will be written any more."""
+        """Whether all streams are closed."""
         return all(stream.ring.closed for stream in self.streams)
 
     def take(self) -> str:
-        """The next lines, as text."""
+        """Return the next lines as one text."""
         start = f"{now()} {self._label} "
         if not self._events:
             return "".join(_line(start, text) for stream in self.streams for text in stream.take(stream.ring.end))
@@ -61,12 +61,12 @@ class ProcessOutput:
 
 
 class _Lines:
-    """Reads a ring as lines of text."""
+    """A reader of a ring as lines of text."""
 
     def __init__(self, ring: Ring) -> None:
         self.ring = ring
         self.offset = ring.start
-        self._rest = b""  # a line that has not ended yet
+        self._rest = b""  # an unfinished line
 
     @property
     def waiting(self) -> bool:
@@ -74,7 +74,7 @@ class _Lines:
         return self.offset < self.ring.end or bool(self.ring.closed and self._rest)
 
     def take(self, end: int) -> list[str]:
-        """Some of the lines up to the offset `end`."""
+        """Return some of the lines up to the offset `end`."""
         lines: list[str] = []
         if self.offset < end:
             chunk = self.ring.read(self.offset, min(_SLICE, end - self.offset))
@@ -88,16 +88,16 @@ class _Lines:
         return lines
 
     def take_rest(self) -> list[str]:
-        """The line that has not ended, as if it had."""
+        """Return the unfinished line, if any, as if it were finished."""
         rest, self._rest = self._rest, b""
         return [_text(rest)] if rest else []
 
 
 def _text(line: bytes) -> str:
-    # Of a line that was written over with carriage returns a terminal shows the last.
+    # A terminal shows only what follows the last carriage return.
     return line.rstrip(b"\r").rpartition(b"\r")[2].decode(errors="replace")
 
 
 def _line(start: str, text: str) -> str:
-    # A colour that the process did not end must not run into the next line.
+    # A colour that the process did not reset must not affect the next line.
     return f"{start}{text}{RESET}\n" if "\x1b" in text else f"{start}{text}\n"

@@ -1,4 +1,4 @@
-"""One POST over HTTP/1.1 that leaves nothing behind when it is cancelled (Tornado's client can't be)."""
+"""A POST over HTTP/1.1 that can be cancelled cleanly, unlike requests of Tornado's client."""
 
 import asyncio
 import base64
@@ -11,11 +11,11 @@ from gaffer.errors import BadRequest
 
 _STATUS = re.compile(rb"HTTP/1\.[01] ([1-5][0-9]{2})")
 _LENGTH = re.compile(rb"^content-length: *([0-9]{1,9}) *\r$", re.IGNORECASE | re.MULTILINE)
-_READ_LIMIT = 64 * 1024  # bytes of an answer that are read, so that the server gets it off its hands
+_READ_LIMIT = 64 * 1024  # bytes of a response body that are read, so that the server can finish sending
 
 
 class Address:
-    """An http or https URL, taken apart; raises BadRequest for anything else. `str` shows it without its secrets."""
+    """A parsed http or https URL; raises BadRequest for any other. `str` omits user, password and query."""
 
     def __init__(self, url: str) -> None:
         try:
@@ -28,7 +28,9 @@ class Address:
             good = False
         if not good:
             raise BadRequest(
-                f"{url!r} is not an http or https URL", reason="bad_url", hint="such as http://10.0.0.7:8080/events"
+                f"{url!r} is not an http or https URL",
+                reason="bad_url",
+                hint="use a URL such as http://10.0.0.7:8080/events",
             )
         self._shown = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
         target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
@@ -46,19 +48,19 @@ class Address:
         return self._shown
 
     def request(self, body: bytes, content_type: str) -> bytes:
-        """The request that carries `body`."""
+        """Return the request with `body`."""
         lines = [*self._head, f"Content-Type: {content_type}", f"Content-Length: {len(body)}", "", ""]
         return "\r\n".join(lines).encode() + body
 
 
-# What may stand in the target of a request as it is.
+# Characters not to be quoted in the target of a request.
 _SAFE = "%/:=&?~+!$,;'@()*[]"
 
 
 async def post(address: Address, body: bytes, content_type: str) -> int:
-    """POST `body` and return the status of the answer. Redirections are not followed.
+    """POST `body` and return the status of the response. Redirects are not followed.
 
-    Raises OSError when there is no connection or it breaks, ValueError when the answer is not HTTP.
+    Raises OSError if the connection fails, ValueError if the response is not HTTP.
     """
     reader, writer = await asyncio.open_connection(
         address.host, address.port, ssl=_trusting_authorities() if address.tls else None
@@ -69,7 +71,7 @@ async def post(address: Address, body: bytes, content_type: str) -> int:
             head = await reader.readuntil(b"\r\n\r\n")
             found = _STATUS.match(head)
             if found is None:
-                raise ValueError("the answer is not HTTP")
+                raise ValueError("the response is not HTTP")
             status = int(found[1])
             if status >= 200:
                 break
@@ -77,7 +79,7 @@ async def post(address: Address, body: bytes, content_type: str) -> int:
         await reader.readexactly(min(int(length[1]), _READ_LIMIT) if length else 0)
         return status
     except (asyncio.IncompleteReadError, asyncio.LimitOverrunError):
-        raise ValueError("the answer is cut short, or not HTTP") from None
+        raise ValueError("the response is truncated or not HTTP") from None
     finally:
         writer.transport.abort()
 

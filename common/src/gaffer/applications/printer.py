@@ -1,4 +1,4 @@
-"""Writes text to a stream that may be slow, a terminal or a pipe, from a thread: the loop never waits for it."""
+"""Write text to a stream that may be slow, such as a terminal or a pipe, from a thread, without blocking the loop."""
 
 import asyncio
 import os
@@ -8,15 +8,15 @@ from collections import deque
 from collections.abc import Callable
 from typing import TextIO
 
-LIMIT = 1024 * 1024  # characters that may wait; what `put` would add beyond is dropped
-_BUSY = 128 * 1024  # characters from which on `write` waits
+LIMIT = 1024 * 1024  # maximum queued characters; `put` drops text beyond
+_BUSY = 128 * 1024  # queued characters above which `write` waits
 
 
 class Printer:
-    """Prints in order. To be used on the loop.
+    """A printer of text, in order. Use it on the loop.
 
-    `on_broken()` is called once on the loop when the stream can't be written to any more, because its reader or its
-    terminal is gone for instance; what comes later is dropped.
+    `on_broken()` is called once on the loop if the stream can no longer be written to, for instance because its reader
+    or terminal is gone; later text is dropped.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, stream: TextIO, on_broken: Callable[[], object]) -> None:
@@ -30,12 +30,12 @@ class Printer:
         self._closed = False
         self._progress = asyncio.Event()
         self._ended = asyncio.Event()
-        # A daemon: it may be stuck in a write when the program ends.
+        # A daemon thread: it may be stuck in a write when the program exits.
         self._thread = threading.Thread(target=self._print, name="gaffer-printer", daemon=True)
         self._thread.start()
 
     def put(self, text: str) -> bool:
-        """Print `text` soon, or drop it and return False when too much is waiting."""
+        """Queue `text` for printing, or drop it and return False if too much is queued."""
         with self._news:
             if self._closed or self.broken:
                 return True
@@ -47,14 +47,14 @@ class Printer:
             return True
 
     async def write(self, text: str) -> None:
-        """Print `text`, and wait as long as much else is waiting."""
+        """Queue `text`, and wait while too much is queued."""
         self.put(text)
         while self._size > _BUSY and not self.broken:
             self._progress.clear()
             await self._progress.wait()
 
     async def close(self) -> None:
-        """Print what waits, then end."""
+        """Print all queued text, then end the thread."""
         with self._news:
             self._closed = True
             self._news.notify()
@@ -84,15 +84,15 @@ class Printer:
     def _call(self, callback: Callable[[], object]) -> None:
         try:
             self._loop.call_soon_threadsafe(callback)
-        except RuntimeError:  # the loop was closed meanwhile
+        except RuntimeError:  # the loop was closed
             pass
 
 
 def _writer(stream: TextIO) -> Callable[[str], object]:
-    """How to write to `stream`: past its buffer, which a thread stuck in a write would keep locked at exit."""
+    """Return a function that writes to `stream` past its buffer, which a stuck thread would keep locked at exit."""
     try:
         fd = stream.fileno()
-    except OSError:  # it has none, as in tests and notebooks
+    except OSError:  # no descriptor, as in tests and notebooks
 
         def write_text(text: str) -> None:
             stream.write(text)
@@ -108,7 +108,7 @@ def _writer(stream: TextIO) -> Callable[[str], object]:
         while data:
             try:
                 data = data[os.write(fd, data) :]
-            except BlockingIOError:  # whoever gave us the stream made it non-blocking
+            except BlockingIOError:  # our parent made it non-blocking
                 select.select([], [fd], [])
 
     return write_bytes

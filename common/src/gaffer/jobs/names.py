@@ -1,4 +1,4 @@
-"""Names of sessions, jobs, hosts and nodes' addresses: the only parser of them.
+"""Parsing of the names of sessions, jobs and hosts, and of nodes' addresses.
 
 A session or job name is `[A-Za-z0-9_][A-Za-z0-9_+-]{0,63}` and not all digits, so it never collides with a process id.
 """
@@ -18,12 +18,12 @@ _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_+-]{0,63}", re.ASCII)
 _PID = re.compile(r"[1-9][0-9]{0,18}", re.ASCII)
 _SEPARATORS = "./:"
 
-# The rules in the regular expressions of JSON Schema.
+# The same rules as regular expressions for JSON Schema.
 NAME_PATTERN = rf"^(?![0-9]+$){_NAME.pattern}$"
 JOB_NAME_PATTERN = rf"^((?![0-9]+[./:]){_NAME.pattern}[./:])?(?![0-9]+$){_NAME.pattern}$"
 PID_PATTERN = rf"^{_PID.pattern}$"
 
-# The names of manager events; a job of such a name outside `default` would make `<session>.<name>` patterns ambiguous.
+# The names of manager events. A job with such a name outside `default` would make `<session>.<name>` ambiguous.
 EVENT_NAMES = frozenset(
     (
         "create load start start_failed adopt stop restart update delete unload "
@@ -33,7 +33,7 @@ EVENT_NAMES = frozenset(
 
 
 class JobName(NamedTuple):
-    """A qualified job name; `str()` gives `session.name`."""
+    """A qualified job name; its `str()` is `session.name`."""
 
     session: str
     name: str
@@ -43,22 +43,22 @@ class JobName(NamedTuple):
 
     @property
     def display(self) -> str:
-        """The bare name in the default session, the qualified one elsewhere (EVT-40)."""
+        """The bare name in the default session, otherwise the qualified name."""
         return self.name if self.session == DEFAULT_SESSION else str(self)
 
 
-def check_name(name: str, what: str = "job") -> str:
-    """Return `name` when it is a valid session or job name, else raise BadRequest (reason `bad_name`)."""
+def check_name(name: str, kind: str = "job") -> str:
+    """Return `name` if it is a valid session or job name, otherwise raise BadRequest (reason `bad_name`)."""
     if not _NAME.fullmatch(name):
         raise BadRequest(
-            f"{quoted(name)} is not a valid {what} name",
+            f"{quoted(name)} is not a valid {kind} name",
             reason="bad_name",
             path="$.name",
             hint="use 1 to 64 of A-Z a-z 0-9 _ + -, starting with a letter, a digit or _",
         )
     if name.isdigit():
         raise BadRequest(
-            f"the {what} name {quoted(name)} is all digits and would be taken for a process id",
+            f"the {kind} name {quoted(name)} consists of digits only and could be mistaken for a process id",
             reason="bad_name",
             path="$.name",
             hint="add a letter",
@@ -67,7 +67,7 @@ def check_name(name: str, what: str = "job") -> str:
 
 
 def split_job_name(name: str, default: str = DEFAULT_SESSION) -> tuple[str, str]:
-    """Split `session.name`, `session/name`, `session:name` or a bare name, without checking it (MGR-24)."""
+    """Split `session.name`, `session/name`, `session:name` or a bare name, without checking it."""
     for separator in _SEPARATORS:
         session, found, bare = name.partition(separator)
         if found:
@@ -91,12 +91,12 @@ def parse_job_name(name: str, default: str = DEFAULT_SESSION) -> JobName:
 
 
 def canonical_job_name(name: str) -> str:
-    """`session.name` for a job name in any form, without checking it (MGR-24)."""
+    """Return `session.name` for a job name in any form, without checking it."""
     return ".".join(split_job_name(name))
 
 
-# RFC 1123 section 2.1, with the underscores that container platforms use. A name whose last label is numeric would
-# be taken for an IPv4 address in one of its old forms, such as 2130706433 or 127.1.
+# RFC 1123 section 2.1, plus the underscores that container platforms use. A name whose last label is numeric would be
+# interpreted as an IPv4 address in an old notation, such as 2130706433 or 127.1.
 _LABEL = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
 _HOST_NAME = re.compile(rf"(?:{_LABEL}\.)*(?!(?:[0-9]+|0[xX][0-9A-Fa-f]*)\Z){_LABEL}", re.ASCII)
 _MAX_HOST_NAME = 253  # characters
@@ -106,14 +106,14 @@ _ORIGIN = re.compile(r"https?://(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::([1-9][0
 
 @lru_cache(4096)
 def is_host(text: str) -> bool:
-    """Whether `text` is an ASCII host name, or an IP address without scope (and without brackets)."""
+    """Return whether `text` is an ASCII host name, or an IP address without scope and brackets."""
     if _HOST_NAME.fullmatch(text):
         return len(text) <= _MAX_HOST_NAME
     return is_ip(text)
 
 
 def is_ip(text: str) -> bool:
-    """Whether `text` is an IP address without scope."""
+    """Return whether `text` is an IP address without scope."""
     if "%" in text:  # a scope may be any text
         return False
     try:
@@ -125,7 +125,7 @@ def is_ip(text: str) -> bool:
 
 @lru_cache(4096)
 def is_origin(text: str) -> bool:
-    """Whether `text` is the public URL of a node: `http(s)://host[:port]`, IPv6 addresses in brackets."""
+    """Return whether `text` is a node's public URL: `http(s)://host[:port]`, IPv6 addresses in brackets."""
     match = _ORIGIN.fullmatch(text)
     if match is None or int(match[2] or 1) > 65535:
         return False
@@ -134,5 +134,5 @@ def is_origin(text: str) -> bool:
 
 
 def parse_pid(text: str) -> int | None:
-    """The process id that `text` spells, or None when it spells none."""
+    """Return the process id in `text`, or None if it is not one."""
     return int(text) if _PID.fullmatch(text) else None

@@ -1,4 +1,4 @@
-"""The rules that check and normalise the settings of a job, one for each kind of value."""
+"""Rules that check and normalise the settings of a job, one for each kind of value."""
 
 import dataclasses
 import re
@@ -12,7 +12,7 @@ from gaffer.jobs.names import MAX_PROCESS_ENDPOINTS, parse_job_name
 from gaffer.jobs.words import MAX_WORD, SplitError, split_words
 from gaffer.runtime.values import BOOLEANS
 
-# A rule takes the value as given and whether it comes from a text format (INI, environment), where all is a string.
+# Arguments: the value as given, and whether it is from a text format (INI, environment), where all are strings.
 Rule = Callable[[Any, bool], Any]
 
 
@@ -25,27 +25,27 @@ def _expected(what: str, value: Any) -> InvalidValue:
 
 
 def _argument(value: str, path: str = "") -> str:
-    """A text that can be an argument or a variable of a process."""
+    """Return `value` if it can be an argument or a variable of a process."""
     if "\0" in value:
-        raise InvalidValue("a NUL byte can't be part of it", path=path)
+        raise InvalidValue("NUL bytes are not allowed", path=path)
     try:
         length = len(value.encode(sys.getfilesystemencoding(), sys.getfilesystemencodeerrors()))
     except UnicodeEncodeError:
-        raise InvalidValue("a lone surrogate can't be part of it", path=path) from None
+        raise InvalidValue("lone surrogates are not allowed", path=path) from None
     if length > MAX_WORD:
-        raise InvalidValue(f"{length} bytes are more than the {MAX_WORD} that one argument can have", path=path)
+        raise InvalidValue(f"{length} bytes exceed the maximum of {MAX_WORD} for one argument", path=path)
     return value
 
 
 def text(value: Any, lax: bool) -> str:
-    """A text that is not empty."""
+    """A non-empty text."""
     if not isinstance(value, str) or not value.strip():
-        raise _expected("a text that is not empty", value)
+        raise _expected("a non-empty text", value)
     return _argument(value)
 
 
 def optional_text(value: Any, lax: bool) -> str | None:
-    """A text; empty is unset."""
+    """A text; empty means unset."""
     return None if value in (None, "") else text(value, lax)
 
 
@@ -75,7 +75,7 @@ def _number(value: Any, lax: bool, kind: Callable[[str], float], what: str, high
             value = kind(value.strip())
         except ValueError:
             raise _expected(what, value) from None
-    # Not even math.isfinite takes every int; NaN compares as false.
+    # math.isfinite fails for huge ints; comparisons with NaN are false.
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= highest:
         raise _expected(what, value)
     return value
@@ -87,12 +87,12 @@ def count(value: Any, lax: bool) -> int:
     if number != int(number):
         raise _expected("a whole number of 0 or more", value)
     if number > 10_000:
-        raise InvalidValue(f"{number} is more than the 10000 processes a job may have")
+        raise InvalidValue(f"{number} exceeds the maximum of 10000 processes for a job")
     return int(number)
 
 
 def optional_whole(value: Any, lax: bool) -> int | None:
-    """A whole number of 0 or more; empty is unset."""
+    """A whole number of 0 or more; empty means unset."""
     if value is None or value == "":
         return None
     number = _number(value, lax, int, "a whole number of 0 or more")
@@ -115,7 +115,9 @@ def size(value: Any, lax: bool) -> int:
     if isinstance(value, str):
         match = _SIZE.fullmatch(value.strip())
         if match is None:
-            raise InvalidValue(f"expected a number of bytes, got {quoted(value)}", "such as 10485760, 10M or 64K")
+            raise InvalidValue(
+                f"expected a number of bytes, got {quoted(value)}", "use a number such as 10485760, 10M or 64K"
+            )
         return int(match[1]) * _UNITS[(match[2] or "").lower()]
     number = _number(value, lax, int, "a number of bytes, 0 or more")
     if number != int(number):
@@ -136,7 +138,7 @@ _ID_DIGITS = 10
 
 
 def user_or_group(value: Any, lax: bool) -> int | str | None:
-    """A user or group: a name or a number; whether it exists is known only when a process starts (TPL-05)."""
+    """A user or group by name or number; it is looked up only when a process starts (TPL-05)."""
     if value is None or value == "":
         return None
     if isinstance(value, str):
@@ -175,7 +177,7 @@ def _split(line: str) -> tuple[str, ...]:
 
 
 def variables(value: Any, lax: bool) -> Mapping[str, str]:
-    """Texts by name."""
+    """An object of names and texts."""
     if value is None:
         return {}
     if not isinstance(value, Mapping):
@@ -183,11 +185,11 @@ def variables(value: Any, lax: bool) -> Mapping[str, str]:
     result = {}
     for key, item in value.items():
         if not isinstance(key, str) or not key or "=" in key or "\0" in key:
-            raise InvalidValue(f"{quoted(key)} can't be the name of a variable")
+            raise InvalidValue(f"invalid variable name {quoted(key)}")
         path = f".{_argument(key)[:QUOTED]}"
         if isinstance(item, bool) or not isinstance(item, str | int | float):
             hint = (
-                "null stands in for a value that only keys with `define` see: give the value" if item is None else None
+                "replace null, which hides the value from keys without `define`, by the value" if item is None else None
             )
             raise InvalidValue(f"expected a text, got {quoted(item)}", hint, path)
         result[key] = _argument(_as_text(item, path), path)
@@ -196,7 +198,7 @@ def variables(value: Any, lax: bool) -> Mapping[str, str]:
 
 def _as_text(value: str | int | float, path: str) -> str:
     if isinstance(value, int) and abs(value) > _MAX_NUMBER:
-        raise InvalidValue("the number is too large", "give it as a text", path)
+        raise InvalidValue("the number is too large", "quote it", path)
     return str(value)
 
 
@@ -204,7 +206,7 @@ _LABEL = re.compile(r"[^\s/.,:]{1,64}")
 
 
 def split_list(value: Any, what: str) -> list[Any]:
-    """The items of a list, or of a text with commas; `what` names the expected value."""
+    """Return the items of a list or a comma-separated text; `what` describes the expected value."""
     if value is None:
         return []
     if isinstance(value, str):
@@ -220,7 +222,7 @@ def stream_labels(value: Any, lax: bool) -> tuple[str, ...]:
     for index, label in enumerate(labels):
         if not isinstance(label, str) or not _LABEL.fullmatch(label):
             raise InvalidValue(
-                f"{quoted(label)} can't be the label of a stream",
+                f"invalid stream label {quoted(label)}",
                 "use up to 64 characters without blanks and without / . , :",
                 f"[{index}]",
             )
@@ -233,17 +235,17 @@ def outputs(value: Any, lax: bool) -> tuple[str, ...]:
     if len(labels) > 2:
         raise InvalidValue(f"expected at most 2 labels, got {len(labels)}", "the first is stdout, the second stderr")
     if "stdin" in labels or "ttin" in labels:
-        raise InvalidValue("'stdin' and 'ttin' name the input and can't label an output")
+        raise InvalidValue("'stdin' and 'ttin' are reserved for the input")
     return labels
 
 
 def extra_streams(value: Any, lax: bool) -> tuple[str, ...]:
-    """Different labels, one a stream."""
+    """Different labels, one for each stream."""
     labels = stream_labels(value, lax)
     if len(set(labels)) != len(labels):
-        raise InvalidValue("a label stands twice")
+        raise InvalidValue("duplicate label")
     if "stdin" in labels or "ttin" in labels:
-        raise InvalidValue("'stdin' and 'ttin' name the input and can't label another stream")
+        raise InvalidValue("'stdin' and 'ttin' are reserved for the input")
     return labels
 
 
@@ -254,17 +256,17 @@ def channels(value: Any, lax: bool) -> tuple[Any, ...]:
         number = isinstance(handle, int) and not isinstance(handle, bool) and handle >= 0
         if not number and not callable(getattr(handle, "fileno", None)):
             raise InvalidValue(
-                f"expected a descriptor or something with a fileno(), got {quoted(handle)}", path=f"[{index}]"
+                f"expected a descriptor or an object with fileno(), got {quoted(handle)}", path=f"[{index}]"
             )
     return handles
 
 
 @dataclass(frozen=True)
 class FlappingInfo:
-    """When a crash loop is paused and when it is given up (TPL-20 to TPL-25).
+    """When to pause and when to give up a job that keeps crashing.
 
-    `attempts` exits within `window` seconds stop the job; it is tried again after `retry_in` seconds, at most
-    `max_retry` times. Raises ConfigError for values that make no sense.
+    `attempts` exits within `window` seconds pause the job; it is restarted after `retry_in` seconds, at most
+    `max_retry` times. Raises ConfigError for invalid values.
     """
 
     attempts: int = 2
@@ -287,7 +289,7 @@ class FlappingInfo:
             raise ConfigError(problems)
 
     def to_dict(self) -> dict[str, float]:
-        """The four values by name."""
+        """Return the four values by name."""
         return dataclasses.asdict(self)
 
 
@@ -306,7 +308,7 @@ def flapping_policy(value: Any, lax: bool) -> FlappingInfo | None:
         if len(value) > 4:
             raise InvalidValue(
                 f"expected up to 4 numbers, got {len(value)}",
-                "attempts, window, retry_in, max_retry: 2, 1., 7., 5",
+                "use attempts, window, retry_in, max_retry, such as 2, 1., 7., 5",
             )
         value = dict(zip(_FLAPPING_KEYS, value, strict=False))
     if not isinstance(value, Mapping):
@@ -345,13 +347,13 @@ def port_plan(value: Any, lax: bool) -> str | None:
     match = _PORT.fullmatch(text)
     if not match or not 1 <= int(match[1]) <= 65535:
         raise InvalidValue(
-            f"expected a port, got {quoted(value)}", "8000 (one instance), 8000+ (one port each from there) or auto"
+            f"expected a port, got {quoted(value)}", "use 8000 (one instance), 8000+ (consecutive ports) or auto"
         )
     return text
 
 
 def port_number(text: str) -> int | None:
-    """The port that `text` is, None when it isn't one."""
+    """Return the port in `text`, or None if it is not one."""
     match = _PORT.fullmatch(text)
     return int(text) if match and not match[2] and 1 <= int(text) <= 65535 else None
 
@@ -367,11 +369,11 @@ def endpoint_list(value: Any, lax: bool) -> tuple[str, ...] | None:
         return ()
     items = split_list(value, "a list of NAME:PORT")
     if len(items) > MAX_PROCESS_ENDPOINTS:
-        raise InvalidValue(f"{len(items)} endpoints are too many", f"use at most {MAX_PROCESS_ENDPOINTS}")
+        raise InvalidValue(f"too many endpoints: {len(items)}", f"use at most {MAX_PROCESS_ENDPOINTS}")
     for index, item in enumerate(items):
         match = _ENDPOINT.fullmatch(item) if isinstance(item, str) else None
         if not match or (match[2].isdecimal() and not 1 <= int(match[2]) <= 65535):
             raise InvalidValue(
-                f"expected NAME:PORT, got {quoted(item)}", "such as http:$PORT or admin:9000", f"[{index}]"
+                f"expected NAME:PORT, got {quoted(item)}", "use an item such as http:$PORT or admin:9000", f"[{index}]"
             )
     return tuple(items)

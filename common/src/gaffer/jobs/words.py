@@ -1,4 +1,4 @@
-"""Splits command lines into words as a POSIX shell does, and detects those that only a shell can run.
+"""Split command lines into words like a POSIX shell, and detect those that only a shell can run.
 
 The rules are those of POSIX, XCU 2.2 (Quoting). Splitting takes time linear in the length of the line; `shlex.split`
 builds each word character by character, which takes time quadratic in the length of the word.
@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 MAX_WORD = 128 * 1024 - 1
-"""Bytes that one argument can have, and a command line as a whole (MAX_ARG_STRLEN less its NUL byte, execve(2))."""
+"""The maximum bytes of an argument, and of a whole command line (MAX_ARG_STRLEN less its NUL byte, execve(2))."""
 
 _VARIABLE = re.compile(r"\$(?:(\w+)|\{(\w+)\})", re.ASCII)
 
-# No group is repeated possessively: Python 3.11.2 of Debian 12 matches those wrongly.
+# No possessively repeated groups: Python 3.11.2 in Debian 12 matches them incorrectly.
 _PIECE = re.compile(
     r"""(?P<blank>[ \t\r\n]++)
       | (?P<bare>[^ \t\r\n'"\\]++)
@@ -26,7 +26,7 @@ _PIECE = re.compile(
 )
 _IN_DOUBLE_QUOTES = re.compile(r'\\(?P<escaped>[$`"\\])|(?P<double>(?:[^\\]+|\\(?![$`"\\]))+)', re.DOTALL)
 
-# What these are unquoted is in XCU 2.2 to 2.14; in double quotes only `$` and the backquote mean something.
+# The meaning of these, if unquoted, is in XCU 2.2 to 2.14; in double quotes only `$` and backquotes are special.
 _SYNTAX = re.compile(r"[|&;<>()$`*?\[\]#~{}!]")
 _EXPANSION = re.compile(r"[$`]")
 _ASSIGNMENT = re.compile(r"[A-Za-z_]\w*=", re.ASCII)
@@ -50,7 +50,7 @@ class SplitError(ValueError):
 
 
 def substitute_env(s: str, env: Mapping[str, str]) -> str:
-    """Replace `$VAR` and `${VAR}` in `s`; a variable that `env` doesn't have stays as it is."""
+    """Return `s` with `$VAR` and `${VAR}` replaced from `env`; unknown variables are left unchanged."""
     return _VARIABLE.sub(lambda match: env.get(match[1] or match[2], match[0]), s)
 
 
@@ -79,7 +79,7 @@ class Word:
         return any("$" in piece.text for piece in self.pieces if piece.quoting == "literal")
 
     def expand(self, env: Mapping[str, str]) -> str:
-        """The word with its variables replaced from `env`, except where a `$` is quoted; unknown ones stay."""
+        """Return the word with variables replaced from `env`, except quoted ones; unknown ones are left unchanged."""
         return "".join(
             piece.text if piece.quoting == "literal" else substitute_env(piece.text, env) for piece in self.pieces
         )
@@ -88,10 +88,10 @@ class Word:
 def parse_words(line: str) -> list[Word]:
     """Split `line` into words.
 
-    Raises SplitError for an open quotation, a backslash at the end, and a line longer than MAX_WORD.
+    Raises SplitError for an unclosed quotation, a trailing backslash, and a line longer than MAX_WORD.
     """
     if len(line) > MAX_WORD:
-        message = f"{len(line)} characters are more than the {MAX_WORD} that a command line can have"
+        message = f"the command line has {len(line)} characters, more than the maximum of {MAX_WORD}"
         raise SplitError(message, "put the command into a script")
     words: list[Word] = []
     pieces: list[Piece] = []
@@ -110,14 +110,14 @@ def parse_words(line: str) -> list[Word]:
 
 
 def split_words(line: str) -> list[str]:
-    """The words of `line` without their quotes; raises SplitError as `parse_words` does."""
+    """Return the words of `line` without their quotes; raises SplitError like `parse_words`."""
     return [word.text for word in parse_words(line)]
 
 
 def needs_shell(line: str) -> bool:
     """Return whether a shell would do more with `line` than split it, remove quotes and replace `$PORT`.
 
-    Errs on the side of the shell. Raises SplitError as `parse_words` does, unless the line needs a shell.
+    When in doubt, return True. Raises SplitError like `parse_words`, unless the line needs a shell.
     """
     for _, _, found in _scan(line):
         for piece in found or ():
@@ -129,7 +129,7 @@ def needs_shell(line: str) -> bool:
 
 
 def _scan(line: str) -> Iterator[tuple[int, int, list[Piece] | None]]:
-    """The runs of blanks (None) and of equally quoted characters in `line`, each with its place."""
+    """Yield the runs of blanks (None) and of equally quoted characters in `line`, each with its start and end."""
     position = 0
     while position < len(line):
         match = _PIECE.match(line, position)
@@ -147,7 +147,7 @@ def _pieces(match: re.Match[str]) -> list[Piece] | None:
     if kind == "blank":
         return None
     if kind == "escaped":
-        return [] if text == "\n" else [Piece(text, "literal")]  # an escaped line end continues the line
+        return [] if text == "\n" else [Piece(text, "literal")]  # an escaped newline continues the line
     if kind == "double" and "\\" in text:
         parts = _IN_DOUBLE_QUOTES.finditer(text)
         return [Piece(part[0][-1], "literal") if part["escaped"] else Piece(part[0], "double") for part in parts]

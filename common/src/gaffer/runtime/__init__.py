@@ -1,3 +1,3 @@
-"""What every program of Gaffer needs of its host: start and signals, log, usage errors, accounts, sockets, TLS, trusted
-files. Nothing here knows jobs.
+"""Host support for all programs of Gaffer: startup and signals, logging, usage errors, accounts, sockets, TLS, trusted
+files. Independent of jobs.
 """

@@ -1,4 +1,4 @@
-"""Text that a thread writes, so that a reader that stops reading, or a slow disk, holds nobody else up."""
+"""A text stream written by a thread, so that a stalled reader or a slow disk does not block the program."""
 
 import io
 import os
@@ -7,17 +7,17 @@ import threading
 from collections import deque
 from collections.abc import Callable
 
-LIMIT = 1024 * 1024  # bytes that wait
-FLUSH_TIMEOUT = 1.0  # seconds that a reader has for the rest at the end
+LIMIT = 1024 * 1024  # maximum queued bytes
+FLUSH_TIMEOUT = 1.0  # seconds to wait for the reader at the end
 
 Write = Callable[[bytes], object]
 
 
 class BackgroundWriter(io.TextIOBase):
-    """A text stream whose writes return at once; `write_bytes` is called in a thread, from the first write on.
+    """A text stream whose writes return at once; a thread, started by the first write, calls `write_bytes`.
 
-    When LIMIT bytes wait, further text is dropped and counted in `lost_lines`, as is what `write_bytes` refuses with an
-    OSError. `report(lines)` makes a line about what was dropped, which comes before the next text.
+    When LIMIT bytes are queued, further text is dropped and its lines are counted in `lost_lines`, as they are when
+    `write_bytes` raises OSError. `report(lines)` returns a line about dropped lines, written before the next text.
     """
 
     def __init__(self, write_bytes: Write, report: Callable[[int], str], limit: int = LIMIT) -> None:
@@ -27,9 +27,9 @@ class BackgroundWriter(io.TextIOBase):
         self._limit = limit
         self._unreported = 0
         self._queue: deque[bytes] = deque()
-        self._size = 0  # of what waits or is being written
-        self._stuck = False  # nothing was written since a flush gave up
-        # Reentrant: the collector may log from a finalizer anywhere.
+        self._size = 0  # bytes queued or being written
+        self._stuck = False  # nothing was written since a flush timed out
+        # Reentrant: a finalizer, which may run anywhere, may log.
         self._changed = threading.Condition(threading.RLock())
         self._thread: threading.Thread | None = None
 
@@ -37,7 +37,7 @@ class BackgroundWriter(io.TextIOBase):
         return True
 
     def write(self, text: str) -> int:
-        """Queue `text`, from any thread; it is written or dropped as a whole."""
+        """Queue `text`; it is written or dropped as a whole. Callable from any thread."""
         data = text.encode(errors="backslashreplace")
         with self._changed:
             if self._size + len(data) > self._limit:
@@ -54,7 +54,7 @@ class BackgroundWriter(io.TextIOBase):
         return len(text)
 
     def flush(self) -> None:
-        """Wait until all is written, for FLUSH_TIMEOUT at most; not at all when the last flush gave up in vain."""
+        """Wait up to FLUSH_TIMEOUT until all is written; not at all if nothing was written since a flush timed out."""
         with self._changed:
             timeout = 0.0 if self._stuck else FLUSH_TIMEOUT
             self._stuck = not self._changed.wait_for(lambda: not self._size, timeout)
@@ -63,7 +63,7 @@ class BackgroundWriter(io.TextIOBase):
         thread = threading.Thread(target=self._run, name="log", daemon=True)
         try:
             thread.start()
-        except RuntimeError:  # there is no memory, or no process left, for a thread: better slow than silent
+        except RuntimeError:  # no memory or process for a thread: write synchronously
             self._write_waiting()
         else:
             self._thread = thread
@@ -96,7 +96,7 @@ class BackgroundWriter(io.TextIOBase):
 
 
 def write_fully(descriptor: int, data: bytes) -> None:
-    """Write all of `data`, also to a descriptor that another process has set to non-blocking; raises OSError."""
+    """Write all of `data`, even if another process has made the descriptor non-blocking; raises OSError."""
     view = memoryview(data)
     while view:
         try:

@@ -1,4 +1,4 @@
-"""The process as a daemon: its place in the background, its title, its working directory."""
+"""Daemon processes: going to the background, the process title, the working directory."""
 
 import contextlib
 import os
@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 
 def getcwd() -> str:
-    """The working directory, spelled as in $PWD (through its symbolic links) when that is the same directory."""
+    """Return the working directory, as $PWD (with symbolic links) if that is the same directory."""
     cwd = os.getcwd()
     spelled = os.environ.get("PWD", "")
     try:
@@ -18,7 +18,7 @@ def getcwd() -> str:
 
 
 def setproctitle_(title: str) -> None:
-    """Set the title that `ps` shows, where the setproctitle package is installed."""
+    """Set the title that `ps` shows, if the setproctitle package is installed."""
     with contextlib.suppress(ImportError):
         from setproctitle import setproctitle  # type: ignore[import-not-found]
 
@@ -28,9 +28,9 @@ def setproctitle_(title: str) -> None:
 def daemonize(wait: bool = False) -> Callable[[], None]:
     """Go to the background: a new session without a terminal, umask 022, standard streams on /dev/null.
 
-    The calling process exits with status 0. With `wait` it stays until the daemon calls the returned function,
-    keeping the standard streams as they are until then, and exits with status 1 when the daemon ended before.
-    Call it before starting threads or a loop.
+    The calling process exits with status 0. With `wait`, it waits until the daemon calls the returned function, and
+    exits with status 1 if the daemon ends before that; the standard streams are kept until then. Call it before
+    starting threads or a loop.
     """
     reader, writer = os.pipe()
     sys.stdout.flush()

@@ -1,4 +1,4 @@
-"""The limit on open descriptors: raised for a daemon, as it was for the processes it starts (getrlimit(2))."""
+"""The limit on open descriptors (getrlimit(2)): raised for a daemon, but not for the processes that it starts."""
 
 import contextlib
 import os
@@ -8,16 +8,16 @@ from collections.abc import Iterator
 
 _before: tuple[int, int] | None = None
 _lock = threading.Lock()
-_reserved: list[int] = []  # low descriptors, kept free for what a spawn opens below the original limit
+_reserved: list[int] = []  # low descriptors, reserved for those that a spawn opens below the original limit
 
 
 def raise_descriptors() -> None:
-    """Let this process open as many descriptors as the hard limit allows: each process it watches takes a few."""
+    """Raise the limit of this process to the hard limit, since each supervised process needs a few descriptors."""
     global _before
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == hard:
         return
-    # Refused where the hard limit is beyond what the kernel allows anybody.
+    # Refused if the hard limit exceeds the kernel's own.
     with contextlib.suppress(ValueError, OSError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
         _before = soft, hard
@@ -26,9 +26,9 @@ def raise_descriptors() -> None:
 
 @contextlib.contextmanager
 def original_descriptors() -> Iterator[None]:
-    """Have the limit from before in the block: what is started inherits it, and select(2) breaks beyond 1024.
+    """Restore the original limit in the block, for child processes to inherit: select(2) fails beyond 1024.
 
-    The block may open two descriptors, as subprocess.Popen does, however many are open.
+    The block may open two descriptors, as subprocess.Popen does, however many are already open.
     """
     if _before is None:
         yield
@@ -45,11 +45,11 @@ def original_descriptors() -> Iterator[None]:
 
 
 def restore_descriptors(os_pid: int) -> None:
-    """Give a process that waits to execute its program the limit from before; raises OSError."""
+    """Restore the original limit of a process that has not executed its program yet; raises OSError."""
     if _before is not None:
         resource.prlimit(os_pid, resource.RLIMIT_NOFILE, _before)
 
 
 def _reserve() -> None:
-    with contextlib.suppress(OSError):  # none are left: the next spawn fails with that error
+    with contextlib.suppress(OSError):  # none left: the next spawn fails with this error
         _reserved.extend(os.pipe())

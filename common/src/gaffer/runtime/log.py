@@ -1,6 +1,6 @@
-"""Logging of the daemons: one handler, on stderr or in a file, each line with its time.
+"""Logging of the daemons: one handler, to stderr or a file, with a timestamp on each line.
 
-A thread writes both: a reader of stderr that stops reading must not keep a daemon from its work, nor from ending.
+A thread writes to both: a reader of stderr that stops reading must not block a daemon, nor keep it from exiting.
 """
 
 import logging
@@ -23,7 +23,7 @@ LEVELS = {
 
 
 class _Formatter(logging.Formatter):
-    """Escapes control characters and indents further lines: what others sent can't look like a line of its own."""
+    """A formatter that escapes control characters and indents continuation lines, so that input can't fake a line."""
 
     def format(self, record: logging.LogRecord) -> str:
         text = super().format(record)
@@ -39,7 +39,7 @@ def _escaped(char: str) -> str:
 _BREAKS = {"\n": "\n  ", "\t": "\t"}
 _FORMATTER = _Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
 
-# Tornado's lines about failed connections, one an attempt: those who use the connections say it once, and clearly.
+# Tornado's messages about each failed connection attempt: the users of the connections log them once, and clearly.
 _REPEATED = ("SSL Error on", "error on read")
 
 _STDERR = 2
@@ -50,7 +50,7 @@ _writers: list[BackgroundWriter] = []
 
 
 def parse_level(name: str) -> int:
-    """The number of a log level named in any case; raises BadRequest for an unknown one."""
+    """Return the number of a log level, by its name in any case; raises BadRequest if unknown."""
     try:
         return LEVELS[name.strip().lower()]
     except KeyError:
@@ -61,7 +61,7 @@ def parse_level(name: str) -> int:
 
 
 def log_level(text: str) -> str:
-    """The rule of a setting: the name of a log level, in lower case; raises InvalidValue."""
+    """Rule of a setting: return the name of a log level in lower case; raises InvalidValue."""
     try:
         parse_level(text)
     except BadRequest as error:
@@ -70,11 +70,11 @@ def log_level(text: str) -> str:
 
 
 def setup_logging(level: str = "info", error_log: str | None = None) -> None:
-    """Log everything of `level` and above to the file `error_log`, or to stderr; make `sys.stderr` non-blocking.
+    """Log everything from `level` up to the file `error_log`, or to stderr; make `sys.stderr` non-blocking.
 
-    A second call replaces the handler of the first. The file may be moved away by a log rotator: it is opened anew.
-    Neither a link nor a pipe nor a file of another user is written to: it logs to stderr then, and says why.
-    Raises BadRequest for an unknown level and GafferError when the file can't be opened.
+    A second call replaces the first one's handler. If a log rotator moves the file away, it is reopened. If it is a
+    link, a pipe or a file of another user, log to stderr instead, including the reason. Raises BadRequest for an
+    unknown level and GafferError if the file can't be opened.
     """
     global _installed
     number = parse_level(level)
@@ -84,12 +84,12 @@ def setup_logging(level: str = "info", error_log: str | None = None) -> None:
         try:
             file = _LogFile(error_log)
         except UntrustedFile as error:
-            fault = error  # others who can put something there must not keep the daemon from starting
+            fault = error  # other users who can create files there must not keep the daemon from starting
         except OSError as error:
             raise GafferError(
                 f"can't write the log file {error_log}: {error.strerror}",
                 reason="bad_log_file",
-                hint="give --error-log a file in a directory that exists and that this user may write to",
+                hint="set --error-log to a file in an existing directory that this user can write to",
             ) from None
     sys.stderr = stderr = BackgroundWriter(partial(write_fully, _STDERR), _lost)
     _writers[:] = [stderr]
@@ -105,7 +105,7 @@ def setup_logging(level: str = "info", error_log: str | None = None) -> None:
     root.addHandler(handler)
     root.setLevel(number)
     tornado = logging.getLogger("tornado.general")
-    tornado.setLevel(number if number <= logging.DEBUG else logging.WARNING)  # below: a line for all that is no HTTP
+    tornado.setLevel(number if number <= logging.DEBUG else logging.WARNING)  # info logs all non-HTTP input
     tornado.addFilter(_is_news)
     _installed = handler
     if fault is not None:
@@ -113,12 +113,12 @@ def setup_logging(level: str = "info", error_log: str | None = None) -> None:
 
 
 def lost_lines() -> int:
-    """The lines of the log that were dropped, because nothing read them or the disk was full."""
+    """Return the number of log lines dropped because nothing read them or the disk was full."""
     return sum(writer.lost_lines for writer in _writers)
 
 
 class _Handler(logging.StreamHandler[BackgroundWriter]):
-    """Waits for its lines to be written at the end, not after each."""
+    """A handler that flushes when closed, not after each line."""
 
     def flush(self) -> None:
         """Do nothing."""
@@ -129,7 +129,7 @@ class _Handler(logging.StreamHandler[BackgroundWriter]):
 
 
 class _MemoryErrors(logging.Filter):
-    """Lets one line about missing memory through in MEMORY_INTERVAL, without a traceback: nearly all fails then."""
+    """A filter that passes one line about exhausted memory per MEMORY_INTERVAL, without its traceback."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -148,9 +148,9 @@ class _MemoryErrors(logging.Filter):
 
 
 class _LogFile:
-    """A file that is opened anew once it was moved away; while it can't be, its lines go to stderr.
+    """A file that is reopened after it was moved away; if that fails, its lines go to stderr.
 
-    Raises OSError and UntrustedFile when it can't be opened first.
+    Raises OSError and UntrustedFile if it can't be opened initially.
     """
 
     def __init__(self, path: str) -> None:
@@ -180,7 +180,7 @@ class _LogFile:
 
 
 def _lost(lines: int) -> str:
-    message = f"{lines} lines of the log were lost: nothing read them, or the disk was full"
+    message = f"{lines} lines of this log were lost: nothing read them, or the disk was full"
     record = logging.makeLogRecord(
         {"name": "gaffer.runtime.log", "levelno": logging.WARNING, "levelname": "WARNING", "msg": message}
     )

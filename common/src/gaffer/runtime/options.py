@@ -1,18 +1,18 @@
-"""Options of a command line, and how help lists them."""
+"""Command-line options and their layout in help texts."""
 
 import textwrap
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 WIDTH = 88
-"""Columns of a help text."""
+"""The width of a help text in columns."""
 
 
 @dataclass(frozen=True)
 class Option:
-    """An option: `names` as help shows them, `-c SPEC, --concurrency=SPEC`; the last is the long one.
+    """An option: `names` as help shows them, such as `-c SPEC, --concurrency=SPEC`; the last is the long one.
 
-    `aliases` are other long names for it. One that may `repeat` gives a list.
+    `aliases` are other long names. The value of an option that may `repeat` is a list.
     """
 
     names: str
@@ -27,7 +27,7 @@ class Option:
 
     @property
     def value(self) -> str | None:
-        """What its value is called, None when it takes none."""
+        """The placeholder of its value, or None if it takes none."""
         return self.names.split()[-1].partition("=")[2] or None
 
     @property
@@ -37,14 +37,14 @@ class Option:
         return [*names, *self.aliases]
 
     def with_value(self, name: str) -> str:
-        """One of its names, with its value: `--root=DIR`."""
+        """Return one of its names with the placeholder of its value: `--root=DIR`."""
         return f"{name}={self.value}" if self.value else name
 
 
 def columns(rows: Iterable[tuple[str, str]], indent: int | None = None) -> str:
-    """Two columns, the right one wrapped and `indent` columns from the left.
+    """Return two columns, the right one wrapped and starting at column `indent`.
 
-    No line of the right column begins with a hyphen: docopt would read an option there.
+    No line of the right column begins with a hyphen, because docopt would take it for an option.
     """
     table = list(rows)
     indent = indent or indent_of(left for left, _ in table)
@@ -61,5 +61,5 @@ def columns(rows: Iterable[tuple[str, str]], indent: int | None = None) -> str:
 
 
 def indent_of(names: Iterable[str]) -> int:
-    """Where the right column begins next to the longest of these names."""
+    """Return the start of the right column that fits the longest of these names."""
     return max(map(len, names)) + 4

@@ -1,8 +1,8 @@
-"""Settings that are declared once, and what follows from a declaration: parsing, help, reference and schema.
+"""Declarations of settings, from which parsing, help, reference and schema are derived.
 
-A `Setting` says where a value may be given and which rule checks it. A flag wins over the environment variable, that
-over the configuration file, that over the default. A program with many settings declares them as the fields of a
-dataclass, each made by `setting`.
+A `Setting` declares the sources of a value and the rule that checks it. Flags take precedence over environment
+variables, those over the configuration file, and that over the default. A program with many settings declares them as
+the fields of a dataclass, each created by `setting`.
 """
 
 import dataclasses
@@ -16,17 +16,17 @@ from gaffer.runtime.options import Option
 T = TypeVar("T")
 
 Rule = Callable[[str], Any]
-"""Turns the text of a setting into its value; raises InvalidValue. Its attribute `schema`, if any, is JSON Schema."""
+"""Converts the text of a setting to its value; raises InvalidValue. Its attribute `schema`, if any, is JSON Schema."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
-    """One setting: what it is, where it may be given, and what it is otherwise.
+    """A setting: its description, sources and default.
 
-    `flag` is spelled as help shows it, `-p DIR, --plugins-dir=DIR`; without a value it is a switch. `aliases` are other
-    long flags. `keys` are (section, key) in the configuration file; a key that ends in `*` may be followed by digits,
-    and each such key adds to the value. `shown` describes a default that is no fixed value. `heading` begins a
-    group of options in help.
+    `flag` is spelled as in help, `-p DIR, --plugins-dir=DIR`; without a value it is a switch. `aliases` are other long
+    flags. `keys` are (section, key) in the configuration file; in a key, a `*` at the end stands for digits, and each
+    such key adds to the value. `shown` describes a default that is not a fixed value. `heading` starts a group of
+    options in help.
     """
 
     rule: Rule
@@ -57,7 +57,7 @@ class Setting:
 
 
 def spell(value: Any) -> str | None:
-    """The text that gives `value`, or None where that is the same as giving nothing."""
+    """Return the text for `value`, or None if it is equivalent to leaving the setting out."""
     match value:
         case None | False | () | "":
             return None
@@ -75,19 +75,19 @@ _SETTING = "setting"
 
 
 def setting(help: str, rule: Rule, default: Any = None, *, key: str | None = None, **given: Any) -> Any:
-    """A field that declares a Setting with these attributes; `key` is `SECTION KEY`, further ones after a comma."""
+    """Return a field that declares a Setting; `key` is `SECTION KEY`, or several, separated by commas."""
     keys = tuple((section, name) for section, name in map(str.split, key.split(","))) if key else ()
     declared = Setting(rule=rule, help=help, default=default, keys=keys, **given)
     return dataclasses.field(default=default, metadata={_SETTING: declared})
 
 
 def settings_of(schema: type) -> dict[str, Setting]:
-    """The settings that the fields of `schema` declare, by name."""
+    """Return the settings that the fields of `schema` declare, by name."""
     return {field.name: field.metadata[_SETTING] for field in dataclasses.fields(schema)}
 
 
 def option_groups(schema: type, first: Iterable[Option]) -> dict[str, list[Option]]:
-    """The options of a program by heading: under `Options` those of `first`, then those of the settings of `schema`."""
+    """Return the options of a program by heading: `first` under `Options`, then those of the settings in `schema`."""
     heading = "Options"
     groups = {heading: list(first)}
     for declared in settings_of(schema).values():
@@ -98,7 +98,7 @@ def option_groups(schema: type, first: Iterable[Option]) -> dict[str, list[Optio
 
 
 class Given(NamedTuple):
-    """The text of a setting, and where it was given: `--bind`, `GAFFER_STATE_DIR`, `[client] endpoint`."""
+    """The text of a setting and its source: `--bind`, `GAFFER_STATE_DIR`, `[client] endpoint`."""
 
     source: str
     text: str
@@ -110,14 +110,16 @@ def find(
     environ: Mapping[str, str],
     file: Mapping[tuple[str, str], str] | None = None,
 ) -> Given | None:
-    """What is given for a setting, None if nothing is; an empty text counts as nothing.
+    """Return the text given for a setting, or None; empty texts are ignored.
 
-    `flags` are values by long flag as docopt returns them; a repeated flag gives a comma list. Raises ConfigError when
-    two spellings of a flag are given.
+    `flags` are values by long flag, as docopt returns them; a repeated flag results in a comma-separated list. Raises
+    ConfigError if two spellings of a flag are given.
     """
     used = [name for name in declared.flags if flags.get(name)]
     if len(used) > 1:
-        raise ConfigError([Problem(used[1], f"{used[0]} says the same", "give one of them")])
+        raise ConfigError(
+            [Problem(used[1], f"conflicts with {used[0]}, which is the same option", "give only one of them")]
+        )
     for name in used:
         value = flags[name]
         return Given(name, ",".join(value) if isinstance(value, list) else str(value))
@@ -130,10 +132,10 @@ def find(
 
 
 class Resolution(Generic[T]):
-    """The settings of a run, of the fields of `schema`, with every mistake in them.
+    """The resolved settings of a program, as declared by `schema`, with all mistakes in them.
 
-    `from_file` has values of the configuration file by name, already checked. `values` are those found, None for
-    a wrong one; `sources` says which flag or variable gave a value.
+    `from_file` maps names to checked values of the configuration file. `values` are the resolved values, None if
+    invalid; `sources` are the flags or variables that they come from.
     """
 
     def __init__(
@@ -162,17 +164,17 @@ class Resolution(Generic[T]):
         self.values[name] = None
         try:
             self.values[name] = declared.rule(given.text)
-        except InvalidValue as wrong:
-            self.problem(name, wrong.message, wrong.hint)
+        except InvalidValue as error:
+            self.problem(name, error.message, error.hint)
 
     def problem(self, name: str, message: str, hint: str | None = None) -> None:
-        """Add a mistake in the setting `name`, at its source."""
+        """Record a mistake in the setting `name`, at its source."""
         declared = settings_of(self._schema)[name]
         place = self.sources.get(name) or next(iter(declared.flags), name)
         self.problems.append(Problem(place, message, hint))
 
     def settings(self) -> T:
-        """The settings; raises ConfigError with every mistake."""
+        """Return the settings; raises ConfigError with all mistakes."""
         if self.problems:
             raise ConfigError(self.problems)
         return self._schema(**self.values)

@@ -4,13 +4,13 @@ import signal
 
 from gaffer.errors import quoted
 
-_SIGNAL_DIGITS = 3  # that a signal's number has at most
+_SIGNAL_DIGITS = 3  # maximum in a signal's number
 
 
 def parse_signal_value(sig: int | str | None) -> int:
-    """The number of a signal given as a number, as digits or by name, with or without `SIG`, in any case.
+    """Return the number of a signal, given as an int, as digits or by name, with or without `SIG`, in any case.
 
-    Raises ValueError when there is no such signal.
+    Raises ValueError for an unknown signal.
     """
     number: int | None = None
     if isinstance(sig, str):

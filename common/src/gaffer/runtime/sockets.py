@@ -1,4 +1,4 @@
-"""Addresses, and sockets that listen on them."""
+"""Addresses and listening sockets."""
 
 import errno
 import os
@@ -15,7 +15,7 @@ from gaffer.runtime.trusted_files import check_directory
 def parse_address(netloc: str, default_port: int = 8000) -> tuple[str, int] | str:
     """Split `host:port`, `[v6]:port`, `host` or `:port` into (host, port); `unix:PATH` gives PATH.
 
-    An empty host means every interface. Raises RuntimeError for a bad port.
+    An empty host means all interfaces. Raises RuntimeError for an invalid address or port.
     """
     netloc = netloc.strip()
     if netloc.startswith("unix:"):
@@ -44,7 +44,7 @@ def parse_address(netloc: str, default_port: int = 8000) -> tuple[str, int] | st
 
 
 def is_ipv6(addr: str) -> bool:
-    """Whether `addr` is an IPv6 address, without brackets."""
+    """Return whether `addr` is an IPv6 address without brackets."""
     try:
         socket.inet_pton(socket.AF_INET6, addr.partition("%")[0])
     except (OSError, ValueError):
@@ -53,24 +53,23 @@ def is_ipv6(addr: str) -> bool:
 
 
 def is_ssl(url: str) -> bool:
-    """Whether `url` is reached over TLS: its scheme is https or wss."""
+    """Return whether `url` uses TLS: its scheme is https or wss."""
     return urlsplit(url).scheme in ("https", "wss")
 
 
 def bind_sockets(
     addr: str | tuple[str, int], backlog: int = 128, allows_unix_socket: bool = False
 ) -> list[socket.socket]:
-    """Listening sockets, not blocking, for `addr`: an address as in `parse_address`, or (host, port).
+    """Return non-blocking listening sockets for `addr`: an address as in `parse_address`, or (host, port).
 
-    A name with several addresses gets one socket for each, all on one port. A UNIX socket is made with mode 0600
-    and replaces one that nobody listens on. Raises RuntimeError for a UNIX address unless
-    `allows_unix_socket`, UntrustedFile when others may replace the socket, and OSError when the address can't be
-    bound.
+    A name with several addresses gets one socket for each, all on the same port. A UNIX socket is created with mode
+    0600 and replaces a stale one. Raises RuntimeError for a UNIX address unless `allows_unix_socket`, UntrustedFile if
+    other users can replace the socket, and OSError if the address can't be bound.
     """
     parsed = parse_address(addr) if isinstance(addr, str) else addr
     if isinstance(parsed, str):
         if not allows_unix_socket:
-            raise RuntimeError(f"a UNIX socket is not allowed here: {addr!r}")
+            raise RuntimeError(f"UNIX sockets are not supported here: {addr!r}")
         return [_bind_unix_socket(parsed, backlog)]
     return _bind_tcp_sockets(*parsed, backlog)
 
@@ -84,13 +83,13 @@ def _bind_tcp_sockets(host: str, port: int, backlog: int) -> list[socket.socket]
             try:
                 sock = _bind_tcp_socket(family, (address[0], port, *address[2:]), backlog)
             except OSError as error:
-                # `localhost` also names ::1 on hosts without IPv6.
+                # `localhost` may resolve to ::1 on hosts without IPv6.
                 if error.errno not in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL):
                     raise
                 absent = error
             else:
                 sockets.append(sock)
-                port = sock.getsockname()[1]  # when any port will do, all addresses share the first one's
+                port = sock.getsockname()[1]  # with port 0, all addresses share the first one's port
         if absent is not None and not sockets:
             raise absent
     except BaseException:
@@ -106,7 +105,7 @@ def _bind_tcp_socket(family: int, address: tuple[Any, ...], backlog: int) -> soc
         sock.setblocking(False)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
-            # Without IPv4-mapped addresses, so that 0.0.0.0 can have its own socket on the port.
+            # Exclude IPv4-mapped addresses, so that 0.0.0.0 can have its own socket on the port.
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         sock.bind(address)
         sock.listen(backlog)
@@ -117,14 +116,14 @@ def _bind_tcp_socket(family: int, address: tuple[Any, ...], backlog: int) -> soc
 
 
 def _bind_unix_socket(path: str, backlog: int) -> socket.socket:
-    # So that nobody can put a link there before chmod, nor another socket later.
+    # Nobody must be able to create a link there before chmod, or another socket later.
     check_directory(path, Path(path).absolute().parent.resolve())
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         sock.setblocking(False)
         _remove_stale_socket(path)
         sock.bind(path)
-        os.chmod(path, 0o600)  # before listen(): until then nobody can connect
+        os.chmod(path, 0o600)  # before listen(), so that nobody can connect earlier
         sock.listen(backlog)
     except BaseException:
         sock.close()
@@ -138,20 +137,20 @@ def _remove_stale_socket(path: str) -> None:
     except FileNotFoundError:
         return
     if not stat.S_ISSOCK(mode):
-        raise FileExistsError(errno.EEXIST, "a file that is no socket is in the way", path)
+        raise FileExistsError(errno.EEXIST, "the file exists and is not a socket", path)
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.setblocking(False)
         try:
             probe.connect(path)
         except ConnectionRefusedError:
             os.unlink(path)
-        except BlockingIOError:  # its backlog is full, so somebody listens
+        except BlockingIOError:  # its backlog is full, so it has a listener
             raise OSError(errno.EADDRINUSE, "another process listens on it", path) from None
         else:
             raise OSError(errno.EADDRINUSE, "another process listens on it", path)
 
 
 def hostname() -> str:
-    """The fully qualified name of this host, or its plain name where it has no other."""
+    """Return the fully qualified name of this host, or its plain name if it has no other."""
     name = socket.getfqdn()
     return socket.gethostname() if name.startswith("localhost") else name

@@ -1,14 +1,14 @@
-"""The start of a command: standard streams, the signals before its own handlers are in place, the garbage collector.
+"""Startup of a command: standard streams, signals before its own handlers are installed, the garbage collector.
 
-Python's handlers would end it with a traceback, and the system's with the status of a signal. A daemon goes through
+Python's handlers would end it with a traceback, the system's with the exit status of a signal. A daemon goes through
 these phases:
 
-1. `run_daemon`: nothing has to be undone yet, a signal exits at once.
-2. `raise_signals`: a signal raises Interrupted, so that files and locks are given back.
-3. `hold_signals`: signals wait until the handlers of `gaffer.sig_handler` are in place, which handle them first.
-4. `ignore_signals`: the daemon is on its way out, and nothing changes its exit status any more.
+1. `run_daemon`: nothing needs cleaning up yet, so a signal exits at once.
+2. `raise_signals`: a signal raises Interrupted, so that files and locks are released.
+3. `hold_signals`: signals are held until the handlers of `gaffer.sig_handler` are installed and process them.
+4. `ignore_signals`: the daemon is exiting, and signals no longer change its exit status.
 
-SIGHUP ends none of them: it waits in every phase but the last one.
+SIGHUP does not end a daemon in any phase: it is held in all phases but the last.
 """
 
 import gc
@@ -33,7 +33,7 @@ Handler = Callable[[int, FrameType | None], None]
 
 
 class Interrupted(KeyboardInterrupt):
-    """A signal ends a daemon that has not started yet, with the exit status `status`."""
+    """A signal that ends a daemon before it has started, with the exit status `status`."""
 
     def __init__(self, signum: int) -> None:
         self.status = _status_after(signum)
@@ -41,11 +41,11 @@ class Interrupted(KeyboardInterrupt):
 
 
 def run_command(module: str, function: str) -> None:
-    """Import `module` and exit with what its `function` returns; Ctrl-C exits with 130, also during the import."""
+    """Import `module` and exit with the status its `function` returns, or 130 on Ctrl-C, also during the import."""
     open_standard_streams()
-    caught = signal.getsignal(signal.SIGINT) is signal.default_int_handler  # else it is ignored, as by nohup(1)
+    caught = signal.getsignal(signal.SIGINT) is signal.default_int_handler  # otherwise ignored, as by nohup(1)
     if os.getpid() == 1:
-        # The kernel drops what would end an init process by default.
+        # The kernel drops signals whose default action would end an init process.
         for signum in _SIGNALS:
             if signal.getsignal(signum) is signal.SIG_DFL:
                 signal.signal(signum, _exit_as_a_shell)
@@ -67,10 +67,10 @@ def run_command(module: str, function: str) -> None:
 
 
 def run_daemon(module: str) -> NoReturn:
-    """Import `module` and exit with what its `command(argv, environ)` returns.
+    """Import `module` and exit with the status its `command(argv, environ)` returns.
 
-    A signal that ends daemons exits at once from here on. Garbage is not collected before `spare_collector`: imports
-    leave next to none.
+    From here on, QUIT, TERM and INT exit at once. The garbage collector is off until `spare_collector`: imports leave
+    almost no garbage.
     """
     open_standard_streams()
     exit_on_signals()
@@ -84,24 +84,24 @@ def run_daemon(module: str) -> NoReturn:
 
 
 def open_standard_streams() -> None:
-    """Open /dev/null as each of the descriptors 0, 1 and 2 that the caller closed, so that no other file becomes one.
+    """Open /dev/null for each of the descriptors 0, 1 and 2 that is closed, so that no other file gets its number.
 
     Writing to a closed standard output still fails.
     """
     for fd, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
         if getattr(sys, name) is not None:
             continue
-        # Descriptors are given out from the lowest on.
+        # The lowest free descriptor is used.
         if os.open(os.devnull, os.O_RDONLY if name == "stdout" else os.O_RDWR) == fd:
             os.set_inheritable(fd, True)
         setattr(sys, name, os.fdopen(fd, mode, closefd=False))
 
 
 def spare_collector() -> None:
-    """Exempt the objects that exist now from garbage collection, and collect seldom from here on.
+    """Exempt all current objects from garbage collection, and collect less often from now on.
 
-    A daemon calls this once, when it has its modules and before it starts processes: a full collection would hold its
-    loop for longer than it takes to stop a hundred of them.
+    A daemon calls this once, after its imports and before it starts processes: a full collection would block its loop
+    for longer than it takes to stop a hundred of them.
     """
     gc.freeze()
     gc.set_threshold(10_000, 10, 20)
@@ -109,13 +109,13 @@ def spare_collector() -> None:
 
 
 def exit_on_signals() -> None:
-    """Exit at once when a signal ends the daemon: with 130 after SIGINT, else with 0."""
+    """Exit at once on QUIT, TERM and INT: with 130 after SIGINT, otherwise with 0."""
     _install(_exit_now)
     dispositions.reset_inherited()
 
 
 def raise_signals() -> None:
-    """Raise Interrupted when a signal ends the daemon, or has been held; that happens once, then signals are held."""
+    """Raise Interrupted on QUIT, TERM and INT, or now if one is held; after the first, hold signals."""
     _install(_raise)
     for signum in _pending:
         if signum in QUIT_SIGNALS:
@@ -123,19 +123,19 @@ def raise_signals() -> None:
 
 
 def hold_signals() -> None:
-    """Let signals wait for `take_pending`."""
+    """Hold signals for `take_pending`."""
     _install(_hold)
 
 
 def take_pending() -> list[int]:
-    """The signals that have waited, each once."""
+    """Return the held signals, each once, and clear them."""
     pending = list(dict.fromkeys(_pending))
     _pending.clear()
     return pending
 
 
 def ignore_signals() -> None:
-    """Ignore the signals of a daemon from here to the end of the process."""
+    """Ignore all signals of a daemon until the process exits."""
     for signum in _SIGNALS:
         signal.signal(signum, signal.SIG_IGN)
 

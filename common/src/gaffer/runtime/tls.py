@@ -1,32 +1,32 @@
-"""TLS contexts of clients, and what went wrong with TLS as the end of a sentence."""
+"""TLS contexts of clients, and explanations of TLS errors."""
 
 import ssl
 from collections.abc import Mapping
 from typing import Any
 
-# What OpenSSL calls it, and what it means: `it` is the other end. An alert is what the other end says of this one.
+# OpenSSL's reasons, explained: `it` is the peer. Alerts are sent by the peer and concern this end.
 _REASONS = {
-    "PEER_DID_NOT_RETURN_A_CERTIFICATE": "it showed no certificate, and one is needed here",
-    "HTTP_REQUEST": "it spoke plain HTTP",
+    "PEER_DID_NOT_RETURN_A_CERTIFICATE": "it presented no certificate, but one is required",
+    "HTTP_REQUEST": "it sent plain HTTP",
     "WRONG_VERSION_NUMBER": "it does not speak TLS",
-    "TLSV13_ALERT_CERTIFICATE_REQUIRED": "it wants a certificate",
-    "TLSV1_ALERT_UNKNOWN_CA": "it does not trust the authority of the certificate that it was shown",
-    "SSLV3_ALERT_BAD_CERTIFICATE": "it does not accept the certificate that it was shown",
-    "SSLV3_ALERT_CERTIFICATE_UNKNOWN": "it does not accept the certificate that it was shown",
-    "SSLV3_ALERT_CERTIFICATE_EXPIRED": "the certificate that it was shown has expired",
+    "TLSV13_ALERT_CERTIFICATE_REQUIRED": "it requires a certificate",
+    "TLSV1_ALERT_UNKNOWN_CA": "it does not trust the authority of the certificate presented to it",
+    "SSLV3_ALERT_BAD_CERTIFICATE": "it does not accept the certificate presented to it",
+    "SSLV3_ALERT_CERTIFICATE_UNKNOWN": "it does not accept the certificate presented to it",
+    "SSLV3_ALERT_CERTIFICATE_EXPIRED": "the certificate presented to it has expired",
 }
 
-# The end of a connection, in the middle of whatever it was doing.
+# Connections that ended at any point.
 _ENDS = frozenset(("UNEXPECTED_EOF_WHILE_READING",))
 
 
 def explain(error: BaseException | None) -> str | None:
-    """Why one end did not want the other, as the end of a sentence: `it showed no certificate, and one is needed here`.
+    """Return why the handshake failed, as a clause such as `it presented no certificate, but one is required`.
 
-    None for an error of another kind, and for a connection that just ended.
+    None for errors unrelated to TLS, and for connections that just ended.
     """
     if isinstance(error, ssl.SSLCertVerificationError):
-        return f"its certificate is not accepted: {error.verify_message.rstrip('.')}"
+        return f"its certificate was rejected: {error.verify_message.rstrip('.')}"
     if not isinstance(error, ssl.SSLError) or isinstance(error, ssl.SSLEOFError | ssl.SSLZeroReturnError):
         return None
     reason = error.reason or str(error)
@@ -34,9 +34,9 @@ def explain(error: BaseException | None) -> str | None:
 
 
 def parse_ssl_options(client_options: Mapping[str, Any]) -> ssl.SSLContext:
-    """A TLS client context from `validate_cert` (default true), `ca_certs`, `client_cert` and `client_key`.
+    """Return a TLS client context from `validate_cert` (default true), `ca_certs`, `client_cert` and `client_key`.
 
-    Raises OSError (ssl.SSLError is one) when a file can't be read or holds no certificate.
+    Raises OSError (including ssl.SSLError) if a file can't be read or holds no certificate.
     """
     context = ssl.create_default_context(cafile=client_options.get("ca_certs"))
     if not client_options.get("validate_cert", True):

@@ -1,9 +1,9 @@
-"""Opens files that decide what Gaffer does: keys, configuration, state, certificates.
+"""Open files that control Gaffer: keys, configuration, state, certificates.
 
-Such a file must belong to root or to our own user and be writable by nobody else, as must symbolic links on the way to
-it. A directory on the way that others can write to is logged: they can move the file away, but what they put in its
-place is theirs, and refused. For programs and pages, and for sockets, such a directory is refused, too. A directory
-with the sticky bit (/tmp) is no danger: everybody may create files there, but not replace those of others.
+Such a file must belong to root or our own user and be writable by nobody else; the same goes for symbolic links in its
+path. A warning is logged for a directory in its path that other users can write to: they can move the file away, but a
+replacement would belong to them and be refused. For programs, pages and sockets, such a directory is refused too. A
+directory with the sticky bit (/tmp) is safe: everyone may create files there, but not replace those of others.
 """
 
 import errno
@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 from gaffer.errors import GafferError, InvalidValue
 
-_MAX_LINKS = 40  # what the kernel follows, path_resolution(7)
+_MAX_LINKS = 40  # the kernel's limit, path_resolution(7)
 _DESCRIPTOR = re.compile(r"/(?:dev|proc/self)/fd/([0-9]{1,9})|/dev/(stdin|stdout|stderr)")
 _STANDARD = ("stdin", "stdout", "stderr")
 logger = logging.getLogger(__name__)
@@ -28,35 +28,35 @@ _OPEN = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 
 
 class UntrustedFile(GafferError):
-    """Somebody else can change a file that decides what Gaffer does, or has put it there."""
+    """A file that controls Gaffer and belongs to, or can be changed by, another user."""
 
     errno = 400
     reason = "untrusted_file"
 
 
 class Content(NamedTuple):
-    """What a file holds, and its `st_mode`."""
+    """The content of a file and its `st_mode`."""
 
     data: bytes
     mode: int
 
 
 def find_danger(status: os.stat_result, uid: int) -> str | None:
-    """Who else than root and the user `uid` may change a file or folder with that status; None when nobody may."""
+    """Return why users other than root and `uid` can change a file or folder with this status, or None."""
     if status.st_uid not in (0, uid):
         return f"it belongs to the user {status.st_uid}"
     if status.st_mode & stat.S_IWOTH:
-        return "everybody may write to it"
+        return "everyone can write to it"
     if status.st_mode & stat.S_IWGRP and not _is_private_group(status.st_gid, uid):
-        return "its group may write to it"
+        return "its group can write to it"
     return None
 
 
 @lru_cache(maxsize=64)
 def _is_private_group(gid: int, uid: int) -> bool:
-    """Whether a group is that of an ordinary user alone, to which some systems let it write by default (umask 002).
+    """Return whether a group belongs to an ordinary user alone; some systems make it writable by default (umask 002).
 
-    It has the name of the user and no other member, as useradd(8) makes it.
+    Such a group has the name of the user and no other members, as created by useradd(8).
     """
     try:
         user, group = pwd.getpwuid(uid), grp.getgrgid(gid)
@@ -66,9 +66,9 @@ def _is_private_group(gid: int, uid: int) -> bool:
 
 
 def inherited_descriptor(path: str | os.PathLike[str]) -> int | None:
-    """The number of the open descriptor that `path` names (`/dev/fd/63`, `/dev/stdin`); None for any other path.
+    """Return the open descriptor that `path` refers to (`/dev/fd/63`, `/dev/stdin`), or None for other paths.
 
-    Shells pass `<(command)` that way. Whoever started us opened it, so there is nothing to check.
+    Shells pass `<(command)` this way. Our parent opened it, so it needs no checks.
     """
     match = _DESCRIPTOR.fullmatch(os.fspath(path))
     if match is None:
@@ -79,9 +79,9 @@ def inherited_descriptor(path: str | os.PathLike[str]) -> int | None:
 def read_trusted(
     path: str | os.PathLike[str], limit: int = -1, *, descriptors: bool = False, follow: bool = False
 ) -> Content:
-    """Read a file, at most `limit` bytes of it when that is not negative.
+    """Read a file, up to `limit` bytes unless that is negative.
 
-    `descriptors` also takes what `inherited_descriptor` knows; for the rest see `open_trusted`.
+    `descriptors` also accepts paths of inherited descriptors; otherwise like `open_trusted`.
     """
     number = inherited_descriptor(path) if descriptors else None
     descriptor = open_trusted(path, follow=follow) if number is None else os.dup(number)
@@ -90,10 +90,10 @@ def read_trusted(
 
 
 def open_trusted(path: str | os.PathLike[str], *, follow: bool = False) -> int:
-    """A descriptor to read the regular file at `path`.
+    """Return a descriptor for reading the regular file at `path`.
 
-    `follow` takes a symbolic link there when only root and our own user can change it. Raises UntrustedFile, and
-    OSError as open(2) does.
+    `follow` allows `path` to be a symbolic link that only root and our own user can change. Raises UntrustedFile, and
+    OSError like open(2).
     """
     uid = os.geteuid()
     resolved = check_way(path, follow=follow)
@@ -116,11 +116,11 @@ def open_trusted(path: str | os.PathLike[str], *, follow: bool = False) -> int:
 
 
 def open_log(path: str | os.PathLike[str], mode: int = 0o600) -> int:
-    """A descriptor to append to the file at `path`, which is made with `mode` when it is missing.
+    """Return a descriptor for appending to the file at `path`, which is created with `mode` if missing.
 
-    Follows no link and waits for no reader. Raises UntrustedFile for anything but a file or terminal device of root or
-    our own user, and for a second name (link(2)) that others may have given to one of our files; OSError as open(2)
-    does. The directories on the way are not checked: others who can move a log away gain nothing by it.
+    Links are not followed, and it never waits for a reader. Raises UntrustedFile for anything but a file or terminal
+    device of root or our own user, and for a hard link that other users may have made to one of our files; OSError like
+    open(2). Directories in the path are not checked, since other users gain nothing by moving a log away.
     """
     number = inherited_descriptor(path)
     if number is not None:
@@ -129,16 +129,16 @@ def open_log(path: str | os.PathLike[str], mode: int = 0o600) -> int:
         descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | _OPEN, mode)
     except OSError:
         if fault := _what_is_there(path):
-            raise _untrusted(path, fault, "remove it, or give another path") from None
+            raise _untrusted(path, fault, "remove it, or use another path") from None
         raise
     try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode) and not stat.S_ISCHR(status.st_mode):
-            raise _untrusted(path, "it is not a regular file", "remove it, or give another path")
+            raise _untrusted(path, "it is not a regular file", "remove it, or use another path")
         if status.st_uid not in (0, os.geteuid()):
-            raise _untrusted(path, f"it belongs to the user {status.st_uid}", "remove it, or give another path")
+            raise _untrusted(path, f"it belongs to the user {status.st_uid}", "remove it, or use another path")
         if status.st_nlink > 1 and os.stat(Path(path).parent).st_mode & (stat.S_IWOTH | stat.S_IWGRP):
-            raise _untrusted(path, "it is a hard link to another file", "remove it, or give another path")
+            raise _untrusted(path, "it is a hard link to another file", "remove it, or use another path")
     except BaseException:
         os.close(descriptor)
         raise
@@ -146,11 +146,11 @@ def open_log(path: str | os.PathLike[str], mode: int = 0o600) -> int:
 
 
 def check_way(path: str | os.PathLike[str], *, follow: bool = False, strict: bool = False) -> Path:
-    """The absolute path without symbolic links on the way, nor at its end with `follow`.
+    """Return the absolute path with its directories resolved, and with `follow` also its last component.
 
-    Raises UntrustedFile for a link of another user on the way, with `strict` also for a directory that others can write
-    to, which is logged otherwise; OSError when a part is missing. The end itself is not checked unless it is a link to
-    follow.
+    Raises UntrustedFile for a link of another user in the path, with `strict` also for a directory that other users can
+    write to (otherwise logged); OSError if a component is missing. The last component is not checked unless it is a
+    link to follow.
     """
     uid = os.geteuid()
     place = Path("/")
@@ -185,7 +185,7 @@ def check_way(path: str | os.PathLike[str], *, follow: bool = False, strict: boo
 
 
 def check_directory(path: str | os.PathLike[str], place: Path) -> None:
-    """Raise UntrustedFile when others can replace what is in the directory `place`, such as `path`."""
+    """Raise UntrustedFile if other users can replace files in the directory `place`, such as `path`."""
     status = os.stat(place, follow_symlinks=False)
     if danger := _danger_in(status):
         raise UntrustedFile(
@@ -197,7 +197,7 @@ def check_directory(path: str | os.PathLike[str], place: Path) -> None:
 def _warn_of_directory(path: str | os.PathLike[str], place: Path) -> None:
     status = os.stat(place, follow_symlinks=False)
     if danger := _danger_in(status):
-        message = f"others can move {os.fspath(path)} away, because of the directory {place}: {danger}"
+        message = f"other users can move {os.fspath(path)} away, because of the directory {place}: {danger}"
         _warn_once(f"{message}; {_what_to_do(place, status)}")
 
 
@@ -207,7 +207,7 @@ def _warn_once(message: str) -> None:
 
 
 def _danger_in(status: os.stat_result) -> str | None:
-    """Why others can replace what is in a directory with this status; None when they can't."""
+    """Return why other users can replace files in a directory with this status, or None."""
     uid = os.geteuid()
     if status.st_mode & stat.S_ISVTX and status.st_uid in (0, uid, _unmapped_uid()):
         return None
@@ -216,9 +216,9 @@ def _danger_in(status: os.stat_result) -> str | None:
 
 @cache
 def _unmapped_uid() -> int | None:
-    """The uid that users outside of our user namespace have in it (user_namespaces(7)); None outside of one.
+    """Return the uid of users outside our user namespace (user_namespaces(7)), or None if we are not in one.
 
-    Root of the host, to whom `/` belongs, is one of them.
+    Root of the host, the owner of `/`, is one of them.
     """
     try:
         if Path("/proc/self/uid_map").read_text().split() == ["0", "0", "4294967295"]:
@@ -229,7 +229,7 @@ def _unmapped_uid() -> int | None:
 
 
 def _what_is_there(path: str | os.PathLike[str]) -> str | None:
-    """Why what is at `path` can't be opened as a log: a link, a pipe, a socket."""
+    """Return why the file at `path` can't be opened as a log (a link, a pipe, a socket), or None."""
     try:
         mode = os.lstat(path).st_mode
     except OSError:
@@ -245,19 +245,19 @@ def _what_to_do(place: Path, status: os.stat_result) -> str:
     return f"check what it holds, then `chmod go-w {place}`"
 
 
-def _untrusted(path: str | os.PathLike[str], why: str, hint: str) -> UntrustedFile:
-    return UntrustedFile(f"{os.fspath(path)} is not trusted: {why}", hint=hint)
+def _untrusted(path: str | os.PathLike[str], reason: str, hint: str) -> UntrustedFile:
+    return UntrustedFile(f"{os.fspath(path)} is not trusted: {reason}", hint=hint)
 
 
 def existing_file(text: str) -> str:
-    """The rule of a setting: the path of a regular file; raises InvalidValue."""
+    """Rule of a setting: return the path of a regular file; raises InvalidValue."""
     if not os.path.isfile(text):
         raise InvalidValue(f"there is no file {text!r}")
     return text
 
 
 def trusted_file(text: str) -> str:
-    """The rule of a setting: a file that can be read and that nobody else may change; links to it are followed."""
+    """Rule of a setting: a readable file that no other user can change; links to it are followed."""
     try:
         os.close(open_trusted(existing_file(text), follow=True))
     except UntrustedFile as error:

@@ -1,4 +1,4 @@
-"""Command lines of the daemons, parsed by their usage text: the only place there that knows docopt."""
+"""Command lines of the daemons, parsed according to their usage text. Wraps docopt."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -16,10 +16,10 @@ _OPTION = re.compile(r"(?<!\S)--?[a-z][a-z-]*")
 def usage_text(
     program: str, summary: str, groups: Mapping[str, Sequence[Option]], *, arguments: str = "", epilog: str = ""
 ) -> str:
-    """The text that `--help` prints and that docopt reads.
+    """Return the text that `--help` prints and docopt parses.
 
-    `groups` are options by their heading, `arguments` the docopt pattern of what is no option. Other long names
-    of an option get lines of their own.
+    `groups` are options by heading, `arguments` the docopt pattern of the positional arguments. Aliases of an option
+    get their own lines.
     """
     options = [option for group in groups.values() for option in group]
     repeated = [
@@ -34,7 +34,7 @@ def usage_text(
             for option in group
             for line in (
                 (option.names, option.help),
-                *((option.with_value(alias), f"the same as `{option.long}`") for alias in option.aliases),
+                *((option.with_value(alias), f"same as `{option.long}`") for alias in option.aliases),
             )
         ]
         for heading, group in groups.items()
@@ -47,10 +47,10 @@ def usage_text(
 
 
 def parse_command_line(program: str, usage: str, argv: Sequence[str], *, leftover: str) -> dict[str, Any]:
-    """The options of `argv` by name; `--help` and `--version` print and exit.
+    """Return the options in `argv` by name; `--help` and `--version` print and exit.
 
-    Raises ConfigError with one problem, whose path is the option or `program`; `leftover` says what may be wrong when
-    docopt only knows that something is left over.
+    Raises ConfigError with one problem, whose path is the option or `program`; `leftover` is the message for arguments
+    that docopt could not match.
     """
     try:
         return dict(docopt(usage, list(argv), version=f"{program} {__version__}"))
@@ -58,12 +58,12 @@ def parse_command_line(program: str, usage: str, argv: Sequence[str], *, leftove
         raise ConfigError([_explain(program, usage, argv, str(error), leftover)]) from None
 
 
-def _explain(program: str, usage: str, argv: Sequence[str], complaint: str, leftover: str) -> Problem:
+def _explain(program: str, usage: str, argv: Sequence[str], error: str, leftover: str) -> Problem:
     see_help = f"see {program} --help"
     known = _OPTION.findall(usage.partition("Options:")[2])
     for word in argv:
         name = word.partition("=")[0]
         if name.startswith("--") and not any(option.startswith(name) for option in known):
-            return Problem(name, "there is no such option", did_you_mean(name, known) or see_help)
-    first = complaint.partition("\n")[0]
+            return Problem(name, "unknown option", did_you_mean(name, known) or see_help)
+    first = error.partition("\n")[0]
     return Problem(program, leftover if first.startswith("Warning") else first, see_help)

@@ -1,6 +1,6 @@
-"""Rules for the values of settings: each takes a text and returns the value, or raises InvalidValue. Pure.
+"""Rules for the values of settings: each converts a text to a value, or raises InvalidValue. No I/O.
 
-A rule that refuses texts which JSON Schema can describe has an attribute `schema`.
+A rule whose accepted values JSON Schema can describe has an attribute `schema`.
 """
 
 from dataclasses import dataclass
@@ -38,7 +38,7 @@ class Whole:
 
     @property
     def schema(self) -> dict[str, Any]:
-        """The same as JSON Schema."""
+        """The rule as JSON Schema."""
         return {"type": "integer", "minimum": self.lowest, "maximum": self.highest}
 
 
@@ -61,13 +61,13 @@ class Seconds:
 
     @property
     def schema(self) -> dict[str, Any]:
-        """The same as JSON Schema."""
+        """The rule as JSON Schema."""
         return {"type": "number", "exclusiveMinimum": 0, "maximum": self.highest}
 
 
 @dataclass(frozen=True)
 class Choice:
-    """One of `choices`, each a `noun`."""
+    """One of `choices`; `noun` is the word for them in messages."""
 
     noun: str
     choices: tuple[str, ...]
@@ -75,12 +75,12 @@ class Choice:
     def __call__(self, text: str) -> str:
         if text not in self.choices:
             *others, last = self.choices
-            raise InvalidValue(f"there is no {self.noun} {quoted(text)}", f"use {', '.join(others)} or {last}")
+            raise InvalidValue(f"unknown {self.noun} {quoted(text)}", f"use {', '.join(others)} or {last}")
         return text
 
     @property
     def schema(self) -> dict[str, Any]:
-        """The same as JSON Schema."""
+        """The rule as JSON Schema."""
         return {"enum": list(self.choices)}
 
 
@@ -100,12 +100,12 @@ boolean: Final = _Boolean()
 
 
 def text(value: str) -> str:
-    """Any text but an empty one."""
+    """Return `value` unless it is empty."""
     if not value:
-        raise InvalidValue("expected a text that is not empty")
+        raise InvalidValue("expected a non-empty text")
     return value
 
 
 def items(text: str) -> tuple[str, ...]:
-    """The items of a comma list."""
+    """Return the items of a comma-separated list."""
     return tuple(item.strip() for item in text.split(",") if item.strip())
