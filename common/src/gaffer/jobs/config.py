@@ -78,7 +78,7 @@ class ProcessConfig:
     kill_group: bool = setting(rules.boolean, True, live=True)
     """Signal the whole process group, and end the group when its leader exits."""
     priority: int | None = setting(rules.optional_whole, None, live=True)
-    """Jobs of a file start lowest first; those without come last."""
+    """Jobs of a file start in ascending order; those without a priority start last."""
     flapping: FlappingInfo | None = setting(rules.flapping_policy, None, live=True)
     """When to pause a crash loop and when to give up; unset, never."""
     start: bool = setting(rules.boolean, True, live=True)
@@ -198,7 +198,7 @@ class ProcessConfig:
         return parse_words(self.cmd)
 
     def port_of(self, slot: int) -> int | None:
-        """The fixed port of slot `slot` (from 1); None when there is none or it is chosen at the start.
+        """Return the fixed port of slot `slot` (from 1), or None if it has none or gets one when started.
 
         A PORT in `env` wins: it is the port of every process of the job.
         """
@@ -288,7 +288,7 @@ def _quoted_arguments(cmd: str, args: Any) -> dict[str, Any]:
 
 
 def _default_of(setting: "dataclasses.Field[Any]") -> Any:
-    """What null stands for: the default, as if the setting were left out; None for one that has none."""
+    """Return the value that null stands for: the default of the setting, or None if it has none."""
     if setting.default_factory is not dataclasses.MISSING:
         return setting.default_factory()
     return None if setting.default is dataclasses.MISSING else setting.default

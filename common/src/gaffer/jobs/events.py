@@ -121,7 +121,7 @@ class Exited(_Message, frozen=True):
 
 
 class EndRefused(_Message, frozen=True):
-    """The tree of process `pid` can't be signalled; `final` when it outlives SIGKILL and nothing more is tried."""
+    """The tree of process `pid` can't be signalled; `final` if it survives SIGKILL and nothing more will be tried."""
 
     pid: int
     message: str

@@ -1,4 +1,4 @@
-"""The state machine of one job: events and the time go in, instructions come out. No I/O.
+"""The state machine of one job: it turns events and the time into instructions. No I/O.
 
 A job has a phase (its desired state) and slots (one per instance, see gaffer.jobs.slot). Most events change the phase
 or the desired number of processes, and `_reconcile` then gives every slot the cue that leads it there.
@@ -437,7 +437,7 @@ class Job:
         return 0 < slot.index <= self._wanted
 
     def _refill(self, slot: Slot, crashed_after: float | None, least: float = 0.0) -> None:
-        """Decide what comes next for `slot`, now empty. `crashed_after`: uptime in seconds, None when stopped."""
+        """Decide what to do with the empty `slot`. `crashed_after`: uptime in seconds, None if it was stopped."""
         self._forget_pid(slot)
         if not self._stays(slot):
             self._cue(slot, Cue.VACATE)

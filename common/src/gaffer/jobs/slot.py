@@ -99,6 +99,6 @@ class Slot:
     env: dict[str, str] = field(default_factory=dict)  # of a committed process, over the job's
 
     def step(self, cue: Cue) -> tuple[Action, ...]:
-        """Make the transition for `cue` and return its actions; KeyError when there is none."""
+        """Make the transition for `cue` and return its actions; KeyError if there is none."""
         self.state, actions = TRANSITIONS[self.state, cue]
         return actions

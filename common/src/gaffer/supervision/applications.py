@@ -11,7 +11,7 @@ from typing import Any
 
 log = logging.getLogger("gaffer.manager")
 
-STEP_TIMEOUT = 2.0  # seconds an application may take for each step of the stop
+STEP_TIMEOUT = 2.0  # seconds that an application has for each step of the stop
 
 
 class Applications:

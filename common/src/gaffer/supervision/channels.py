@@ -99,7 +99,7 @@ class _Channel:
         self._bound: dict[Callback, Callback] = {}
 
     def bind(self, callback: Callback) -> None:
-        """Call `callback(event, message)` for all that comes; binding it again changes nothing."""
+        """Call `callback(event, message)` for all events; binding it again has no effect."""
         if callback not in self._bound:
             self._bound[callback] = partial(callback)
             self._attach(self._bound[callback])
@@ -195,7 +195,7 @@ def open_channel(manager: _Observable, topic: str) -> Channel:
 
 
 def _stat_channel(manager: _Observable, topic: str, target: int | JobName) -> StatChannel:
-    manager.get_process(target) if isinstance(target, int) else manager.get(target)  # raises when there is none
+    manager.get_process(target) if isinstance(target, int) else manager.get(target)  # raises if unknown
     return StatChannel(
         topic,
         lambda callback: manager.monitor(callback, target),
@@ -206,7 +206,7 @@ def _stat_channel(manager: _Observable, topic: str, target: int | JobName) -> St
 def _stream_channel(manager: _Observable, topic: str, pid: int, label: str) -> StreamChannel:
     process = manager.get_process(pid)
     if label != _ALL or not process.rings:
-        process.ring(label)  # raises when there is none
+        process.ring(label)  # raises if unknown
     return StreamChannel(
         topic,
         lambda callback: process.monitor_io(label, callback),

@@ -137,7 +137,7 @@ class Executor:
                 self._listeners.remove(callback)
 
     def on_job_change(self, callback: Callable[[JobName], Any]) -> None:
-        """Call `callback(name)` when a job may have changed, come or gone, before the callbacks of `on_change`.
+        """Call `callback(name)` when a job may have been added, changed or removed, before those of `on_change`.
 
         Called in any thread, under the lock; it must return at once and raise nothing.
         """
@@ -181,7 +181,7 @@ class Executor:
     # On the loop
 
     def close(self) -> None:
-        """Forget timers; nothing is executed any more."""
+        """Cancel all timers and stop executing instructions."""
         self._open = False
         for handle in self._timers.values():
             handle.cancel()
@@ -197,7 +197,7 @@ class Executor:
             self._loop.call_soon_threadsafe(self._run)
 
     def run_pending(self) -> None:
-        """Execute everything that is queued now, however long it takes."""
+        """Execute everything that is queued, however long it takes."""
         self._run(float("inf"))
 
     def _run(self, budget: float = SLICE) -> None:

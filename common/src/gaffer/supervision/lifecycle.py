@@ -76,7 +76,7 @@ class Lifecycle:
 
     @property
     def drained(self) -> bool:
-        """Whether draining came to its end: no process is left, and none comes."""
+        """Whether draining has finished: no process is left and none will be started."""
         return self.draining and self._jobs_drained and not self._executor.running
 
     def start(self, apps: Iterable[Any] = (), applications: Iterable[Any] = ()) -> None:
@@ -164,8 +164,8 @@ class Lifecycle:
         if not _on_loop[self.loop]:
             del _on_loop[self.loop]
             loops.end(self.loop)
-        if not task.cancelled():  # as asyncio.run cancels what is left
-            task.result()  # raises what went wrong, for the loop to log
+        if not task.cancelled():  # asyncio.run cancels remaining tasks
+            task.result()  # raises its exception, which the loop logs
 
     async def _stop(self, callback: Callable[[Any], Any] | None) -> None:
         self._events.publish("stopping", {"event": "stopping"})
