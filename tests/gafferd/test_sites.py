@@ -185,7 +185,7 @@ async def test_links_that_stay_are_followed_and_others_are_not(served: Served, t
     assert {path for path, status in statuses.items() if status != 404} == {"page.html", "up/page.html"}
 
 
-@pytest.mark.expects_errors("not serving .*: .* may write to it")
+@pytest.mark.expects_errors("not serving .*: .* can write to it")
 @pytest.mark.parametrize("place", [".", "hello", "hello/_site", "hello/_site/docs", "hello/_site/docs/index.html"])
 @pytest.mark.parametrize(("let_others_write", "why"), OTHERS_WRITE)
 async def test_what_others_may_change_is_not_served(
@@ -202,7 +202,7 @@ async def test_what_others_may_change_is_not_served(
     assert (await served.node.call("GET", "/_plugin/hello/docs/")).status == 200
 
 
-@pytest.mark.expects_errors("serving no pages: .* may write to it")
+@pytest.mark.expects_errors("serving no pages: .* can write to it")
 async def test_nothing_is_served_where_others_may_put_another_folder(served: Served) -> None:
     served.folder.parent.chmod(0o777)
     try:
