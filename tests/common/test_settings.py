@@ -76,7 +76,7 @@ def test_a_resolution_collects_all_mistakes_by_their_source() -> None:
     assert [(problem.path, problem.message, problem.hint) for problem in error.value.problems] == [
         ("COUNT", "expected a whole number from 1 to 9, got 'many'", None),
         ("--every", "expected a number of seconds, more than 0 and at most 60, got '61'", None),
-        ("--kind", "there is no kind 'c'", "use a or b"),
+        ("--kind", "unknown kind 'c'", "use a or b"),
         ("hidden", "it is no use", None),
     ]
 

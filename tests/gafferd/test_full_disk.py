@@ -48,7 +48,7 @@ def test_gafferd_runs_and_starts_on_a_full_disk(disk: Path, tmp_path: Path) -> N
     with gafferd(str(config), state_dir=state) as node:
         eventually(lambda: os.listdir(state / "logs"), retry_on=(OSError,))
         fill(disk)
-        node.wait_for_line("can't be written: No space left on device")
+        node.wait_for_line("state/logs/default.loud.1.out.log: No space left on device; ")
         assert eventually(lambda: lost(node)) > 0
         assert requests.post(f"{node.url}/jobs/default", json={"name": "b", "cmd": "sleep 1000"}).status_code == 200
         answer = requests.post(f"{node.url}/keys", json={"scopes": ["read"]})

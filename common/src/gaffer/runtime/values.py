@@ -75,7 +75,7 @@ class Choice:
     def __call__(self, text: str) -> str:
         if text not in self.choices:
             *others, last = self.choices
-            raise InvalidValue(f"there is no {self.noun} {quoted(text)}", f"use {', '.join(others)} or {last}")
+            raise InvalidValue(f"unknown {self.noun} {quoted(text)}", f"use {', '.join(others)} or {last}")
         return text
 
     @property
