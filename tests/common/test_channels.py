@@ -121,7 +121,7 @@ def test_a_closed_channel_is_silent_and_takes_nothing_from_another(manager: Mana
 
 
 def test_a_channel_is_given_back_under_its_own_topic(manager: Manager) -> None:
-    with pytest.raises(TopicError, match="is of the topic 'EVENTS'"):
+    with pytest.raises(TopicError, match="is subscribed to 'EVENTS'"):
         manager.unsubscribe("JOB:j", manager.subscribe("EVENTS"))
 
 
