@@ -17,6 +17,7 @@ import requests
 import trustme
 import websocket
 
+from gaffer.errors import ConfigError
 from gaffer.runtime.keyfile import new_key
 from gaffer.schemas.messages import MAX_FIRST_MESSAGE_SIZE
 from gaffer_lookupd.config import make_settings, parse_options
@@ -482,6 +483,20 @@ def test_where_it_listens_unless_told_otherwise() -> None:
     settings = make_settings(parse_options([]), {})
     assert (settings.bind, settings.backlog, settings.tls) == (("0.0.0.0:5010",), 128, None)
     assert (settings.lease.ttl, settings.lease.interval, settings.cluster_key) == (45.0, 15.0, None)
+
+
+@pytest.mark.parametrize(
+    "flag", ["--certfile", "--keyfile", "--cacert", "--ttl", "--backlog", "--log-level", "--allowed-host", "--pidfile"]
+)
+def test_a_flag_whose_value_is_empty_is_refused(flag: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        make_settings(parse_options([f"{flag}="]), {})
+    assert [problem.path for problem in error.value.problems] == [flag]
+
+
+def test_an_empty_flag_with_a_variable_leaves_the_choice_to_it(key_file: str) -> None:
+    settings = make_settings(parse_options(["--cluster-key-file="]), {"GAFFER_CLUSTER_KEY_FILE": key_file})
+    assert settings.cluster_key == Path(key_file).read_text().strip()
 
 
 def test_it_warns_when_anyone_may_announce(key_file: str) -> None:

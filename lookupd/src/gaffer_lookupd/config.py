@@ -11,7 +11,7 @@ from gaffer.loop import KINDS
 from gaffer.runtime.keyfile import MIN_BITS, is_weak, read_key_file, warn_about_private_key
 from gaffer.runtime.log import log_level
 from gaffer.runtime.options import Option
-from gaffer.runtime.settings import Resolution, option_groups, setting
+from gaffer.runtime.settings import Resolution, option_groups, setting, settings_of
 from gaffer.runtime.sockets import parse_address
 from gaffer.runtime.trusted_files import trusted_file
 from gaffer.runtime.usage import parse_command_line, usage_text
@@ -165,6 +165,7 @@ def parse_options(argv: Sequence[str]) -> dict[str, Any]:
 def make_settings(options: Mapping[str, Any], environ: Mapping[str, str]) -> Settings:
     """Return the settings from parsed options and the environment; raises ConfigError with all mistakes."""
     resolution = Resolution(Settings, options, environ)
+    _refuse_empty(resolution, options)
     _check_together(resolution)
     if options["-v"]:
         resolution.values["log_level"] = "debug"
@@ -172,6 +173,17 @@ def make_settings(options: Mapping[str, Any], environ: Mapping[str, str]) -> Set
     if settings.keyfile is not None:
         warn_about_private_key(settings.keyfile)
     return settings
+
+
+def _refuse_empty(resolution: Resolution[Settings], options: Mapping[str, Any]) -> None:
+    """Add the flags with an empty value, such as `--cacert=$CA` without CA: the default could be less strict.
+
+    Where there is a variable, too, an empty flag leaves the choice to it.
+    """
+    for name, declared in settings_of(Settings).items():
+        empty = any(options.get(flag) == "" or options.get(flag) == [""] for flag in declared.flags)
+        if empty and declared.variable is None:
+            resolution.problem(name, "expected a value that is not empty", "leave the flag out for the default")
 
 
 def _check_together(resolution: Resolution[Settings]) -> None:
