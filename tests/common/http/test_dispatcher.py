@@ -31,7 +31,7 @@ def manager() -> Iterator[Manager]:
 
 
 @pytest.fixture
-def controller(manager: Manager) -> Dispatcher:
+def dispatcher(manager: Manager) -> Dispatcher:
     return Dispatcher(manager)
 
 
@@ -42,8 +42,8 @@ def test_the_commands() -> None:
     )
 
 
-def test_jobs_from_load_to_unload(manager: Manager, controller: Dispatcher) -> None:
-    execute = controller.execute
+def test_jobs_from_load_to_unload(manager: Manager, dispatcher: Dispatcher) -> None:
+    execute = dispatcher.execute
     config = {"name": "j", "cmd": SLEEP, "env": {"A": "1", "B": "1"}}
     assert execute("load", [config], {"sessionid": "s", "env": {"B": "2"}, "start": False}) == OK
     assert manager.get("s.j").env == {"A": "1", "B": "2"}
@@ -73,8 +73,8 @@ def test_jobs_from_load_to_unload(manager: Manager, controller: Dispatcher) -> N
     assert execute("jobs") == {"jobs": []}
 
 
-def test_processes(manager: Manager, controller: Dispatcher) -> None:
-    execute = controller.execute
+def test_processes(manager: Manager, dispatcher: Dispatcher) -> None:
+    execute = dispatcher.execute
     manager.load(ProcessConfig("cat", "cat", redirect_input=True, redirect_output=["out"]))
     process = eventually(lambda: manager.running.get(1))
     assert execute("process_info", [1])["info"]["os_pid"] == process.os_pid
@@ -94,21 +94,21 @@ def test_processes(manager: Manager, controller: Dispatcher) -> None:
     eventually(lambda: manager.pids("cat") not in ([], [pid]))
 
 
-def test_results_are_json(manager: Manager, controller: Dispatcher) -> None:
+def test_results_are_json(manager: Manager, dispatcher: Dispatcher) -> None:
     manager.load(ProcessConfig("j", SLEEP, flapping=FlappingInfo(2, 1.0, 7.0, 5), port="auto"))
     eventually(lambda: manager.pids("j"))
     for name, *args in (["sessions"], ["jobs"], ["pids"], ["info", "j"], ["stats", "j"], ["process_info", 1]):
-        result = controller.execute(str(name), args)
+        result = dispatcher.execute(str(name), args)
         assert msgspec.json.decode(msgspec.json.encode(result)) == result
 
 
-def test_an_unknown_command(controller: Dispatcher) -> None:
+def test_an_unknown_command(dispatcher: Dispatcher) -> None:
     with pytest.raises(CommandNotFound) as caught:
-        controller.execute("start_jobs", ["j"])
+        dispatcher.execute("start_jobs", ["j"])
     error = caught.value
     assert (error.errno, error.reason, error.hint) == (404, "command_not_found", "did you mean 'start_job'?")
     with pytest.raises(CommandNotFound):
-        controller.execute("__class__")
+        dispatcher.execute("__class__")
 
 
 @pytest.mark.parametrize(
@@ -130,28 +130,28 @@ def test_an_unknown_command(controller: Dispatcher) -> None:
     ],
 )
 def test_wrong_arguments(
-    controller: Dispatcher, name: str, args: list[Any], kwargs: dict[str, Any], message: str, path: str | None
+    dispatcher: Dispatcher, name: str, args: list[Any], kwargs: dict[str, Any], message: str, path: str | None
 ) -> None:
     with pytest.raises(CommandError) as caught:
-        controller.execute(name, args, kwargs)
+        dispatcher.execute(name, args, kwargs)
     error = caught.value
     assert (error.errno, error.reason) == (400, "bad_command")
     assert (error.message, error.path) == (message, path)
     assert (error.hint or "").startswith(f"use {name}(")
 
 
-def test_what_the_manager_refuses(manager: Manager, controller: Dispatcher) -> None:
+def test_what_the_manager_refuses(manager: Manager, dispatcher: Dispatcher) -> None:
     manager.load(ProcessConfig("j", SLEEP, start=False))
     with pytest.raises(ConfigError) as config:
-        controller.execute("load", [{"name": "k"}])
+        dispatcher.execute("load", [{"name": "k"}])
     assert config.value.path == "$.config.cmd"
     with pytest.raises(ProcessConflict):
-        controller.execute("load", [{"name": "j", "cmd": "true"}])
+        dispatcher.execute("load", [{"name": "j", "cmd": "true"}])
     with pytest.raises(ProcessNotFound):
-        controller.execute("stop_process", [99])
+        dispatcher.execute("stop_process", [99])
     for name, args in (("scale", ["j", "*2"]), ("killall", ["j", "NOPE"])):
         with pytest.raises(BadValue):
-            controller.execute(name, args)
+            dispatcher.execute(name, args)
 
 
 # What does the same over HTTP.
@@ -192,10 +192,10 @@ def test_a_command_needs_the_scope_of_its_http_route_and_no_other(manager: Manag
 
 def test_another_environment_needs_the_right_to_define(manager: Manager) -> None:
     manager.load(ProcessConfig("j", SLEEP, start=False))
-    controller = Dispatcher(manager, Grant(frozenset({Scope.CONTROL})))
-    assert controller.execute("commit", ["j"])["ok"]
+    dispatcher = Dispatcher(manager, Grant(frozenset({Scope.CONTROL})))
+    assert dispatcher.execute("commit", ["j"])["ok"]
     with pytest.raises(Forbidden):
-        controller.execute("commit", ["j"], {"env": {}})
+        dispatcher.execute("commit", ["j"], {"env": {}})
 
 
 @pytest.fixture
@@ -265,9 +265,9 @@ def test_values_of_env_are_shown_only_with_define(manager: Manager) -> None:
     manager.load(ProcessConfig("j", SLEEP, env={"PASSWORD": "hunter2"}))
     [pid] = eventually(lambda: manager.pids("j"))
     for scopes, shown in (({Scope.READ}, None), ({Scope.READ, Scope.CONTROL}, None), (ALL_SCOPES, "hunter2")):
-        controller = Dispatcher(manager, Grant(frozenset(scopes)))
-        assert controller.execute("info", ["j"])["info"]["config"]["env"] == {"PASSWORD": shown}
-        assert controller.execute("process_info", [pid])["info"]["env"] == {"PASSWORD": shown}
+        dispatcher = Dispatcher(manager, Grant(frozenset(scopes)))
+        assert dispatcher.execute("info", ["j"])["info"]["config"]["env"] == {"PASSWORD": shown}
+        assert dispatcher.execute("process_info", [pid])["info"]["env"] == {"PASSWORD": shown}
 
 
 @pytest.mark.parametrize(
