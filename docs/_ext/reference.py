@@ -48,12 +48,12 @@ def job_settings() -> str:
     rows = [
         (
             f"`{field.name}`",
-            _sentence("\n".join(docs["ProcessConfig", field.name])),
+            _sentence("\n".join(docs["JobConfig", field.name])),
             _sentence(inspect.getdoc(field.metadata["rule"]) or ""),
             _default(field),
             "yes" if field.metadata["live"] else "",
         )
-        for field in dataclasses.fields(config.ProcessConfig)
+        for field in dataclasses.fields(config.JobConfig)
     ]
     return table(("setting", "description", "value", "default", "live"), rows)
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from gaffer.jobs import events as ev
-from gaffer.jobs.config import ProcessConfig
+from gaffer.jobs.config import JobConfig
 from gaffer.jobs.job import RETRY, STORY, Job
 from gaffer.jobs.names import JobName
 from gaffer.jobs.records import ProcessRecord
@@ -31,7 +31,7 @@ class System:
     def __init__(self, **config: Any) -> None:
         config.setdefault("numprocesses", 1)
         self.count = 0
-        self.job = Job(JobName("s", "j"), ProcessConfig("j", "true", **config), self.next_pid, rand=lambda: 0.5)
+        self.job = Job(JobName("s", "j"), JobConfig("j", "true", **config), self.next_pid, rand=lambda: 0.5)
         self.now = 100.0
         self.queue: deque[ev.Instruction] = deque()
         self.alive: dict[int, int] = {}  # pid -> slot
@@ -132,7 +132,7 @@ START, STOP = ev.StartRequested(), ev.StopRequested()
 def job_of(**config: Any) -> Job:
     """A stopped job; its pids count from 1, and its back-off has no jitter."""
     config.setdefault("numprocesses", 1)
-    return Job(JobName("s", "j"), ProcessConfig("j", "true", **config), count(1).__next__, rand=lambda: 0.5)
+    return Job(JobName("s", "j"), JobConfig("j", "true", **config), count(1).__next__, rand=lambda: 0.5)
 
 
 def timer(kind: str, number: int) -> ev.TimerFired:
@@ -387,7 +387,7 @@ def test_a_reload_goes_back_to_the_configured_count_with_new_processes() -> None
 
 
 def test_an_identical_config_changes_nothing() -> None:
-    assert started(job_of()) >> ev.ConfigChanged(ProcessConfig("j", "true", numprocesses=1)) << nothing
+    assert started(job_of()) >> ev.ConfigChanged(JobConfig("j", "true", numprocesses=1)) << nothing
 
 
 @pytest.mark.parametrize(
@@ -395,16 +395,16 @@ def test_an_identical_config_changes_nothing() -> None:
     [{"graceful_timeout": 1}, {"flapping": FlappingInfo()}, {"priority": 3}, {"labels": {"a": "b"}}, {"backoff": 3}],
 )
 def test_live_settings_apply_without_a_restart(change: dict[str, Any]) -> None:
-    assert started(job_of()) >> ev.ConfigChanged(ProcessConfig("j", "true", **change)) << ev.Publish("update")
+    assert started(job_of()) >> ev.ConfigChanged(JobConfig("j", "true", **change)) << ev.Publish("update")
 
 
 @pytest.mark.row("MGR-33")
 def test_a_scaled_count_stays_until_the_configured_one_changes() -> None:
     book = started(job_of()) >> ev.Scaled(3) << ev.Publish("update") << ev.Spawn(2, 2) << ev.Spawn(3, 3)
-    assert up(book, 2, 3) >> ev.ConfigChanged(ProcessConfig("j", "true", priority=1)) << ev.Publish("update")
+    assert up(book, 2, 3) >> ev.ConfigChanged(JobConfig("j", "true", priority=1)) << ev.Publish("update")
     assert (
         book
-        >> ev.ConfigChanged(ProcessConfig("j", "true", numprocesses=2, priority=1))
+        >> ev.ConfigChanged(JobConfig("j", "true", numprocesses=2, priority=1))
         << ev.Publish("update")
         << [ev.Publish("reap", 3), *terminate(3)]
     )
@@ -413,14 +413,14 @@ def test_a_scaled_count_stays_until_the_configured_one_changes() -> None:
 @pytest.mark.row("MGR-33")
 @pytest.mark.parametrize("change", [{"cmd": "false"}, {"env": {"A": "1"}}, {"cwd": "/"}, {"redirect_output": ["o"]}])
 def test_other_settings_replace_the_processes(change: dict[str, Any]) -> None:
-    config = ProcessConfig("j", **{"cmd": "true", "numprocesses": 2, **change})
+    config = JobConfig("j", **{"cmd": "true", "numprocesses": 2, **change})
     book = started(job_of(numprocesses=2)) >> ev.ConfigChanged(config) << ev.Publish("update")
     book = book << ev.Publish("stop_pid", 1) << terminate(1) << ev.Publish("stop_pid", 2) << terminate(2)
     assert ends(ends(book, 1) << ev.Spawn(3, 1), 2) << ev.Spawn(4, 2)
 
 
 def test_a_new_count_in_the_config_applies_at_once() -> None:
-    book = started(job_of()) >> ev.ConfigChanged(ProcessConfig("j", "true", numprocesses=3))
+    book = started(job_of()) >> ev.ConfigChanged(JobConfig("j", "true", numprocesses=3))
     assert book << ev.Publish("update") << ev.Spawn(2, 2) << ev.Spawn(3, 3)
 
 
@@ -738,7 +738,7 @@ class JobMachine(RuleBasedStateMachine):
     @rule(cmd=st.sampled_from(["true", "false"]), numprocesses=st.integers(0, 3), drain_timeout=st.sampled_from([0, 1]))
     def configure(self, cmd: str, numprocesses: int, drain_timeout: int) -> None:
         old = self.system.job.config
-        config = ProcessConfig("j", cmd, numprocesses=numprocesses, drain_timeout=drain_timeout, flapping=old.flapping)
+        config = JobConfig("j", cmd, numprocesses=numprocesses, drain_timeout=drain_timeout, flapping=old.flapping)
         self.system.tell(ev.ConfigChanged(config))
         if numprocesses != old.numprocesses:
             self.target = numprocesses

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gaffer.errors import ConfigError, quoted
-from gaffer.jobs.config import PROCESS_KEYS, ProcessConfig, find_problems
+from gaffer.jobs.config import PROCESS_KEYS, JobConfig, find_problems
 from gaffer.process import FlappingInfo
 
 pytestmark = pytest.mark.pure
@@ -16,7 +16,7 @@ row = pytest.mark.row
 
 @row("TPL-27")
 def test_it_is_a_frozen_mapping() -> None:
-    config = ProcessConfig("web", "python -u web.py", numprocesses=2)
+    config = JobConfig("web", "python -u web.py", numprocesses=2)
     assert config["numprocesses"] == config.numprocesses == config.get("numprocesses") == 2
     assert config.get("nothing", 5) == 5
     assert "cmd" in config
@@ -38,12 +38,12 @@ def test_it_is_a_frozen_mapping() -> None:
     ],
 )
 def test_the_command_line(cmd: str, args: Any, expected: list[str]) -> None:
-    assert ProcessConfig("j", cmd, args=args).command() == expected
+    assert JobConfig("j", cmd, args=args).command() == expected
 
 
 @row("TPL-11", "TPL-16", "TPL-17", "TPL-20", "TPL-08", "TPL-09", "TPL-10", "TPL-13")
 def test_defaults() -> None:
-    config = ProcessConfig("j", "true")
+    config = JobConfig("j", "true")
     assert config.numprocesses == 1
     assert config.graceful_timeout == 30
     assert config.priority is None
@@ -56,8 +56,8 @@ def test_defaults() -> None:
 @row("TPL-30")
 def test_null_is_the_default_of_every_setting() -> None:
     optional = dict.fromkeys(key for key in PROCESS_KEYS if key not in ("name", "cmd"))
-    assert ProcessConfig.from_dict({"name": "a", "cmd": "b", **optional}) == ProcessConfig("a", "b")
-    flapping = ProcessConfig.from_dict({"name": "a", "cmd": "b", "flapping": {"attempts": 9, "window": None}}).flapping
+    assert JobConfig.from_dict({"name": "a", "cmd": "b", **optional}) == JobConfig("a", "b")
+    flapping = JobConfig.from_dict({"name": "a", "cmd": "b", "flapping": {"attempts": 9, "window": None}}).flapping
     assert flapping == FlappingInfo(attempts=9)
     for key in ("name", "cmd"):
         [problem] = find_problems({"name": "a", "cmd": "b", key: None})
@@ -68,7 +68,7 @@ def test_flapping_in_every_spelling() -> None:
     expected = FlappingInfo(attempts=3, window=1.0, retry_in=7.0, max_retry=5)
     spellings: list[Any] = [expected, {"attempts": 3}, [3, 1.0, 7.0, 5], "3, 1., 7., 5", "3 1. 7. 5"]
     for given_as in spellings:
-        assert ProcessConfig("j", "true", flapping=given_as).flapping == expected
+        assert JobConfig("j", "true", flapping=given_as).flapping == expected
     assert FlappingInfo() == FlappingInfo(2, 1.0, 7.0, 5)
 
 
@@ -141,7 +141,7 @@ BAD: list[tuple[dict[str, Any], str, str]] = [
 def test_what_makes_no_sense_is_refused_with_its_place(settings: dict[str, Any], path: str, message: str) -> None:
     described = {"name": "j", "cmd": "true", **settings}
     with pytest.raises(ConfigError) as caught:
-        ProcessConfig.from_dict(described)
+        JobConfig.from_dict(described)
     assert caught.value.path == path
     assert message in caught.value.message
     assert len(caught.value.message) < 300
@@ -167,7 +167,7 @@ def test_what_is_no_object_is_refused(value: Any) -> None:
 
 
 def test_text_formats_spell_every_type() -> None:
-    config = ProcessConfig.from_dict(
+    config = JobConfig.from_dict(
         {
             "name": "j",
             "cmd": "true",
@@ -208,8 +208,8 @@ def test_any_json_is_either_a_config_or_a_list_of_problems(described: dict[str, 
     if problems:
         assert all(problem.path.startswith("$") and problem.message for problem in problems)
     else:
-        config = ProcessConfig.from_dict(described, lax=lax)
-        again = ProcessConfig.from_dict(msgspec.json.decode(msgspec.json.encode(config.to_dict())))
+        config = JobConfig.from_dict(described, lax=lax)
+        again = JobConfig.from_dict(msgspec.json.decode(msgspec.json.encode(config.to_dict())))
         assert again == config
 
 
@@ -217,7 +217,7 @@ def test_any_json_is_either_a_config_or_a_list_of_problems(described: dict[str, 
     ("port", "slot", "expected"), [("8000", 1, 8000), ("8000+", 1, 8000), ("8000+", 3, 8002), ("auto", 1, None)]
 )
 def test_fixed_ports(port: str, slot: int, expected: int | None) -> None:
-    assert ProcessConfig("j", "true", port=port).port_of(slot) == expected
+    assert JobConfig("j", "true", port=port).port_of(slot) == expected
 
 
 @pytest.mark.parametrize(
@@ -230,7 +230,7 @@ def test_fixed_ports(port: str, slot: int, expected: int | None) -> None:
     ],
 )
 def test_endpoints(settings: dict[str, Any], expected: list[tuple[str, int]]) -> None:
-    assert ProcessConfig("j", "true", **settings).endpoints_of(7000 if settings else None) == expected
+    assert JobConfig("j", "true", **settings).endpoints_of(7000 if settings else None) == expected
 
 
 @pytest.mark.parametrize(
@@ -252,12 +252,12 @@ def test_endpoints(settings: dict[str, Any], expected: list[tuple[str, int]]) ->
 )
 def test_a_value_of_another_kind_is_a_mistake_at_its_setting(setting: str, value: Any) -> None:
     with pytest.raises(ConfigError) as raised:
-        ProcessConfig.from_dict({"name": "web", "cmd": "true", setting: value}, lax=True)
+        JobConfig.from_dict({"name": "web", "cmd": "true", setting: value}, lax=True)
     assert f"$.{setting}" in {problem.path.partition("[")[0] for problem in raised.value.problems}
 
 
 def test_a_copy_takes_only_settings_that_exist() -> None:
-    config = ProcessConfig("web", "true")
+    config = JobConfig("web", "true")
     assert config.replace(numprocesses=2).numprocesses == 2
     with pytest.raises(TypeError, match="no setting 'procs'"):
         config.replace(procs=2)
@@ -274,7 +274,7 @@ def test_what_is_empty_in_a_file_is_not_set() -> None:
         "uid": "",
         "custom_streams": None,
     }
-    config = ProcessConfig.from_dict(empty, lax=True)
+    config = JobConfig.from_dict(empty, lax=True)
     assert (config.flapping, config.endpoints, config.args, config.uid, config.custom_streams) == (
         None,
         None,
@@ -282,12 +282,12 @@ def test_what_is_empty_in_a_file_is_not_set() -> None:
         None,
         (),
     )
-    assert ProcessConfig.from_dict({"name": "web", "cmd": "true", "endpoints": "none"}, lax=True).endpoints == ()
+    assert JobConfig.from_dict({"name": "web", "cmd": "true", "endpoints": "none"}, lax=True).endpoints == ()
 
 
 @pytest.mark.parametrize(("port", "expected"), [("8080", 8080), ("0", None), ("65536", None), ("http", None)])
 def test_a_port_in_the_environment_is_that_of_every_process(port: str, expected: int | None) -> None:
-    config = ProcessConfig("web", "true", port="9000", env={"PORT": port})
+    config = JobConfig("web", "true", port="9000", env={"PORT": port})
     assert [config.port_of(slot) for slot in (1, 2)] == [expected, expected]
 
 
@@ -301,5 +301,5 @@ def test_a_port_in_the_environment_is_that_of_every_process(port: str, expected:
 )
 def test_streams_that_can_not_be_told_apart_or_opened_are_mistakes(settings: dict[str, Any], path: str) -> None:
     with pytest.raises(ConfigError) as raised:
-        ProcessConfig("web", "true", **settings)
+        JobConfig("web", "true", **settings)
     assert [problem.path for problem in raised.value.problems] == [path]

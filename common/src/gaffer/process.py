@@ -52,8 +52,8 @@ class ExitStatus:
 UNKNOWN_EXIT = ExitStatus(None, None)
 
 
-class ProcessConfig(jobs_config.ProcessConfig):
-    """The configuration of a job; see gaffer.jobs.config.ProcessConfig for the settings."""
+class ProcessConfig(jobs_config.JobConfig):
+    """The configuration of a job; see gaffer.jobs.config.JobConfig for the settings."""
 
     def make_process(
         self,
@@ -95,7 +95,7 @@ class Process:
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
-        config: jobs_config.ProcessConfig,
+        config: jobs_config.JobConfig,
         *,
         pid: int,
         job: JobName,

@@ -1,6 +1,6 @@
-"""The config of a job: `ProcessConfig` and `FlappingInfo`, validated when made and frozen afterwards.
+"""The config of a job: `JobConfig` and `FlappingInfo`, validated when made and frozen afterwards.
 
-The fields of `ProcessConfig` are the schema: each names the rule that checks and normalises its value, so JSON, INI,
+The fields of `JobConfig` are the schema: each names the rule that checks and normalises its value, so JSON, INI,
 YAML and Python keywords share one set of names, defaults and messages.
 """
 
@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 
 def setting(rule: rules.Rule, default: Any = dataclasses.MISSING, *, live: bool = False, factory: Any = None) -> Any:
-    """A field of ProcessConfig; `live` ones apply to running processes without a restart (design rule 2)."""
+    """A field of JobConfig; `live` ones apply to running processes without a restart (design rule 2)."""
     metadata = {"rule": rule, "live": live}
     if factory is not None:
         return field(default_factory=factory, metadata=metadata, kw_only=True)
@@ -29,7 +29,7 @@ def setting(rule: rules.Rule, default: Any = dataclasses.MISSING, *, live: bool 
 
 
 @dataclass(frozen=True)
-class ProcessConfig:
+class JobConfig:
     """The settings of one job. Raises ConfigError with every mistake at once.
 
     Times are in seconds. `uid` and `gid` are names or numbers. See the reference of the settings for each key.
@@ -172,11 +172,11 @@ class ProcessConfig:
             default = f.default if f.default_factory is dataclasses.MISSING else f.default_factory()
             if value != default and not (not value and not default):
                 given.append(f"{f.name}=<{len(value)} variables>" if f.name == "env" else f"{f.name}={value!r}")
-        return f"ProcessConfig({', '.join(given)})"
+        return f"{type(self).__name__}({', '.join(given)})"
 
     __hash__ = None  # type: ignore[assignment]
 
-    def needs_restart(self, other: "ProcessConfig") -> bool:
+    def needs_restart(self, other: "JobConfig") -> bool:
         """Whether processes launched with `self` must be replaced for `other` to apply."""
         return any(
             getattr(self, f.name) != getattr(other, f.name) for f in dataclasses.fields(self) if not f.metadata["live"]
@@ -227,7 +227,7 @@ class EndpointSpec(NamedTuple):
     port: int
 
 
-_FIELDS = {f.name: f for f in dataclasses.fields(ProcessConfig)}
+_FIELDS = {f.name: f for f in dataclasses.fields(JobConfig)}
 
 # The keys of a description; channels are open handles that only a program can pass on (TPL-19).
 PROCESS_KEYS: tuple[str, ...] = tuple(name for name in _FIELDS if name != "custom_channels")

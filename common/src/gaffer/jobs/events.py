@@ -4,7 +4,7 @@ from typing import Any, TypeAlias
 
 from msgspec import Struct
 
-from gaffer.jobs.config import ProcessConfig
+from gaffer.jobs.config import JobConfig
 from gaffer.jobs.records import ProcessRecord
 
 # The purpose of a timer, and the pid or slot it belongs to.
@@ -36,7 +36,7 @@ class RestartRequested(_Message, frozen=True):
 class ConfigChanged(_Message, frozen=True):
     """The job has a new configuration."""
 
-    config: ProcessConfig
+    config: JobConfig
     start: bool = False
 
 

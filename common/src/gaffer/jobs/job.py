@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from gaffer.jobs import events as ev
-from gaffer.jobs.config import ProcessConfig
+from gaffer.jobs.config import JobConfig
 from gaffer.jobs.flapping import FlapDetector, Verdict
 from gaffer.jobs.names import JobName
 from gaffer.jobs.slot import Action, Cue, Slot, SlotState
@@ -45,7 +45,7 @@ class Job:
     def __init__(
         self,
         name: JobName,
-        config: ProcessConfig,
+        config: JobConfig,
         next_pid: Callable[[], int],
         rand: Callable[[], float] = random.random,
         *,

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from gaffer.errors import StartFailed
-from gaffer.jobs.config import ProcessConfig
+from gaffer.jobs.config import JobConfig
 from gaffer.processes import exec_stub
 from gaffer.processes.cgroups import Cgroups
 from gaffer.runtime import descriptors, dispositions
@@ -61,9 +61,7 @@ class _Account(NamedTuple):
     groups: list[int] | None = None
 
 
-def environment(
-    config: ProcessConfig, extra: Mapping[str, str], parent: Mapping[str, str] | None = None
-) -> dict[str, str]:
+def environment(config: JobConfig, extra: Mapping[str, str], parent: Mapping[str, str] | None = None) -> dict[str, str]:
     """Return the environment of a process: that of `parent` (default: ours), the account's, the job's, `extra`."""
     parent = os.environ if parent is None else parent
     if config.os_env:
@@ -79,7 +77,7 @@ def environment(
     return {**env, **config.env, **extra}
 
 
-def arguments(config: ProcessConfig, env: Mapping[str, str]) -> list[str]:
+def arguments(config: JobConfig, env: Mapping[str, str]) -> list[str]:
     """Return the argument vector; `$VAR` is expanded from `env`, or by the shell if the job uses one."""
     if config.shell:
         return ["/bin/sh", "-c", " ".join([config.cmd, *(shlex.quote(arg) for arg in config.args)])]
@@ -87,7 +85,7 @@ def arguments(config: ProcessConfig, env: Mapping[str, str]) -> list[str]:
 
 
 def launch(
-    config: ProcessConfig,
+    config: JobConfig,
     argv: Sequence[str],
     env: Mapping[str, str],
     *,
@@ -267,7 +265,7 @@ def _candidates(program: str, env: Mapping[str, str]) -> list[str]:
     return [os.path.join(folder, program) for folder in os.get_exec_path(env)]
 
 
-def _account(config: ProcessConfig) -> _Account:
+def _account(config: JobConfig) -> _Account:
     if config.uid is None and config.gid is None:
         return _Account()
     uid = gid = None
@@ -293,7 +291,7 @@ def _account(config: ProcessConfig) -> _Account:
     return _Account(uid, gid, groups)
 
 
-def _start_failed(error: Exception, program: str, config: ProcessConfig) -> StartFailed:
+def _start_failed(error: Exception, program: str, config: JobConfig) -> StartFailed:
     """Convert an exception of Popen to StartFailed."""
     if not isinstance(error, OSError):
         return StartFailed(str(error), reason="start_failed")

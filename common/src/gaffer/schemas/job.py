@@ -1,4 +1,4 @@
-"""JSON types of job settings, generated from ProcessConfig: job descriptions in requests, and settings in responses."""
+"""JSON types of job settings, generated from JobConfig: job descriptions in requests, and settings in responses."""
 
 import dataclasses
 import inspect
@@ -9,7 +9,7 @@ import msgspec
 from msgspec import Meta
 
 from gaffer.jobs import rules
-from gaffer.jobs.config import PROCESS_KEYS, ProcessConfig
+from gaffer.jobs.config import PROCESS_KEYS, JobConfig
 from gaffer.jobs.names import JOB_NAME_PATTERN
 
 _Text = Annotated[str, Meta(pattern=r"\S")]
@@ -49,8 +49,8 @@ _ACCEPTED: Mapping[Callable[..., Any], Any] = {
 }
 """The JSON type of each rule's input. A rule may reject values that its type allows."""
 
-_SETTINGS = {field.name: field for field in dataclasses.fields(ProcessConfig) if field.name in PROCESS_KEYS}
-_TYPES = get_type_hints(ProcessConfig)
+_SETTINGS = {field.name: field for field in dataclasses.fields(JobConfig) if field.name in PROCESS_KEYS}
+_TYPES = get_type_hints(JobConfig)
 
 ShownVariables = Annotated[dict[str, str | None], Meta(description="Values are null for callers without `define`.")]
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from gaffer.errors import NotRedirected, ProcessError
-from gaffer.jobs.config import ProcessConfig
+from gaffer.jobs.config import JobConfig
 from gaffer.processes import launch
 from gaffer.streams.log_files import LogFile
 from gaffer.streams.pipes import Input, Output, Tap
@@ -84,7 +84,7 @@ class ProcessStreams:
     """
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, config: ProcessConfig, about: Mapping[str, Any], *, capture_all: bool
+        self, loop: asyncio.AbstractEventLoop, config: JobConfig, about: Mapping[str, Any], *, capture_all: bool
     ) -> None:
         labels = config.redirect_output
         capture = capture_all and not config.detach
