@@ -37,7 +37,8 @@ def setuid_python() -> Iterator[Path]:
         yield python
         for pid in procfs.all_pids():
             with contextlib.suppress(OSError):
-                if os.readlink(f"/proc/{pid}/exe").startswith(str(python)):
+                # Not /proc/PID/exe, which takes CAP_SYS_PTRACE to read for a setuid program.
+                if Path(f"/proc/{pid}/cmdline").read_bytes().startswith(os.fsencode(python)):
                     os.kill(pid, signal.SIGKILL)
 
 
