@@ -42,7 +42,7 @@ venv:
 	@tools/venv.sh tests
 
 test: venv
-	@$(BIN)/pytest -n $(JOBS) --dist loadfile $(ARGS)
+	@$(BIN)/pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 faults: venv
 	@$(BIN)/pytest -m faults -rP $(ARGS)

@@ -134,7 +134,7 @@ def _listening(family: socket.AddressFamily, address: Any) -> socket.socket:
     [
         (_used_port, "in use"),
         (_used_socket, "another process listens"),
-        (_plain_file, "no socket"),
+        (_plain_file, "not a socket"),
         (lambda path: f"unix:{path}/none/sock", "No such file"),
         (lambda path: f"unix:{path}/{'x' * 200}", "too long"),
         (lambda path: "192.0.2.1:0", "can't listen on 192.0.2.1:0"),
