@@ -122,6 +122,9 @@ def _is_reachable(url: str) -> bool:
     return not url.startswith("unix:") and not is_loopback(urlsplit(url).hostname or "")
 
 
+_NODE_EVENTS = frozenset(get_args(NodeEvent))
+
+
 class _LoggedChanges(ChangeLog):
     """A change log that also logs nodes that connect, become suspect or are removed."""
 
@@ -131,7 +134,7 @@ class _LoggedChanges(ChangeLog):
 
     def publish(self, change: Change) -> None:
         super().publish(change)
-        if change.message["event"] in get_args(NodeEvent):
+        if change.message["event"] in _NODE_EVENTS:
             node = cast(NodeMessage, change.message)
             if node["name"] is not None:
                 self._log(node)
