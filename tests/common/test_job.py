@@ -552,10 +552,10 @@ def test_stops_by_request_are_no_crashes() -> None:
 
 def test_a_job_waits_for_its_predecessor() -> None:
     job = job_of()
-    book = play(job) >> ev.DependencyChanged(False) >> START << ev.CancelTimer(RETRY) << ev.Publish("start") << nothing
+    book = play(job) >> ev.NameFreed(False) >> START << ev.CancelTimer(RETRY) << ev.Publish("start") << nothing
     assert book
     assert job.state is JobState.WAITING
-    assert book >> ev.DependencyChanged(True) << ev.Spawn(1, 1)
+    assert book >> ev.NameFreed(True) << ev.Spawn(1, 1)
 
 
 def test_an_unloaded_job_is_gone_when_its_processes_are() -> None:
@@ -725,7 +725,7 @@ class JobMachine(RuleBasedStateMachine):
 
     @rule(ready=st.booleans())
     def dependency(self, ready: bool) -> None:
-        self.system.tell(ev.DependencyChanged(ready))
+        self.system.tell(ev.NameFreed(ready))
 
     @rule(drained=st.booleans())
     def drain(self, drained: bool) -> None:
@@ -776,7 +776,7 @@ class JobMachine(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         self.system.broken = False
-        self.system.tell(ev.DependencyChanged(True), ev.NodeDrained(False))
+        self.system.tell(ev.NameFreed(True), ev.NodeDrained(False))
         self.system.settle()
         wanted = self.target if self.desired else 0
         in_slots = sorted(slot for slot in self.system.alive.values() if slot)

@@ -222,7 +222,7 @@ class Manager(LegacyNames):
                 self._jobs.add(job)
                 self._executor.publish(job, "create")
                 if self._jobs.is_leaving(name):
-                    self._executor.submit(job, ev.DependencyChanged(False))
+                    self._executor.submit(job, ev.NameFreed(False))
                 adopted = self._adopt(job)
                 if start and config.start:
                     self._executor.submit(job, ev.StartRequested())
@@ -610,7 +610,7 @@ class Manager(LegacyNames):
         with self._lock:
             successor = self._jobs.forget(job)
             if successor is not None:
-                self._executor.submit(successor, ev.DependencyChanged(True))
+                self._executor.submit(successor, ev.NameFreed(True))
             if self._jobs.find(job.name) is job:
                 self._executor.sampler.forget(job.name)
             self._life.check_all_gone()

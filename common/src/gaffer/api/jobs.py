@@ -77,7 +77,7 @@ class JobHandler(NodeHandler):
     def put(self) -> None:
         """Replace the settings of the job by those in the body, and start it unless `start` is false. Returns 201."""
         config = self.replacement(self.json_body())
-        self.manager.update(config, self.sid, start=config.start)
+        self.manager.update(config, self.sid, start=bool(config.start))
         self.done(201)
 
     @operation(Done)

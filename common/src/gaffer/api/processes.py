@@ -70,7 +70,7 @@ class TemplateHandler(NodeHandler):
         body = self.json_body()
         with _process_info():
             config = self.replacement(body)
-        self.manager.update(config, self.job.session, start=config.start)
+        self.manager.update(config, self.job.session, start=bool(config.start))
         self.done()
 
     @operation(Done, body=JobReplacement)

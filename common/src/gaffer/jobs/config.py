@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Self, TypeVar
 
 from gaffer.errors import QUOTED, ConfigError, InvalidValue, Problem, did_you_mean, quoted
-from gaffer.jobs import rules
+from gaffer.jobs import limits, listening, ordering, probing, rules
+from gaffer.jobs import schedule as schedules
 from gaffer.jobs.rules import FlappingInfo
 from gaffer.jobs.words import SplitError, Word, parse_words, substitute_env
 
@@ -81,14 +82,106 @@ class JobConfig:
     """Jobs of a file start in ascending order; those without a priority start last."""
     flapping: FlappingInfo | None = setting(rules.flapping_policy, None, live=True)
     """When to pause a crash loop and when to give up; unset, never."""
-    start: bool = setting(rules.boolean, True, live=True)
-    """Start the job when it is loaded."""
+    start: bool | str = setting(rules.start_mode, True, live=True)
+    """Start the job when it is loaded; `on-connection` starts its processes on the first connection to its sockets."""
     startsecs: float = setting(rules.seconds, 1.0, live=True)
-    """A process with at least this uptime, in seconds, is replaced at once when it ends; others after a pause."""
+    """Seconds after which a process without a `ready` probe is ready. One that lived so long is replaced at once."""
     backoff: float = setting(rules.seconds, 0.1, live=True)
     """Seconds before the first restart attempt; doubled for each further one."""
     backoff_max: float = setting(rules.seconds, 30.0, live=True)
     """The longest pause between attempts, in seconds."""
+    env_file: Sequence[str] = setting(rules.paths, ())
+    """Files with variables for the process, read at each start; later ones win, `env` wins over all."""
+    stop_signal: str = setting(rules.signal_name, "TERM", live=True)
+    """The signal that asks a process to exit; SIGKILL follows after `graceful_timeout`."""
+    reload_signal: str | None = setting(rules.optional_signal, None, live=True)
+    """The signal that makes a process read its configuration again; unset, a reload replaces the process."""
+    umask: str | None = setting(rules.umask, None)
+    """The file mode creation mask, umask(2)."""
+    nice: int | None = setting(rules.niceness, None)
+    """The scheduling priority, setpriority(2); negative values need privileges."""
+    rlimit_as: str | None = setting(limits.resource_limit, None)
+    """The largest address space, in bytes."""
+    rlimit_core: str | None = setting(limits.resource_limit, None)
+    """The largest core file, in bytes."""
+    rlimit_cpu: str | None = setting(limits.resource_limit, None)
+    """The CPU time, in seconds."""
+    rlimit_data: str | None = setting(limits.resource_limit, None)
+    """The largest data segment, in bytes."""
+    rlimit_fsize: str | None = setting(limits.resource_limit, None)
+    """The largest file that the process may create, in bytes."""
+    rlimit_memlock: str | None = setting(limits.resource_limit, None)
+    """The memory that may be locked, in bytes."""
+    rlimit_nofile: str | None = setting(limits.resource_limit, None)
+    """The number of open descriptors."""
+    rlimit_nproc: str | None = setting(limits.resource_limit, None)
+    """The number of processes of the user."""
+    rlimit_stack: str | None = setting(limits.resource_limit, None)
+    """The largest stack, in bytes."""
+    ready: str | None = setting(probing.probe, None)
+    """The probe that finds out whether a process is ready; without one it is ready after `startsecs`."""
+    ready_interval: float = setting(rules.seconds, 1.0)
+    """Seconds between two `ready` probes."""
+    ready_timeout: float = setting(rules.seconds, 1.0)
+    """Seconds after which a `ready` probe fails."""
+    ready_successes: int = setting(rules.at_least_one, 1)
+    """Good `ready` probes in a row that make a process ready."""
+    ready_failures: int = setting(rules.at_least_one, 3)
+    """Failed `ready` probes in a row that make a ready process not ready."""
+    start_timeout: float = setting(rules.seconds, 60.0, live=True)
+    """Seconds in which a process with a `ready` probe must be ready, else it is stopped and restarted."""
+    live: str | None = setting(probing.probe, None)
+    """The probe that finds out whether a process still works; it is replaced if not."""
+    live_interval: float = setting(rules.seconds, 10.0)
+    """Seconds between two `live` probes."""
+    live_timeout: float = setting(rules.seconds, 1.0)
+    """Seconds after which a `live` probe fails."""
+    live_failures: int = setting(rules.at_least_one, 3)
+    """Failed `live` probes in a row that replace a process."""
+    after: Sequence[str] = setting(ordering.job_list, (), live=True)
+    """Jobs that must be ready, started or completed before this one starts; it is stopped before them."""
+    kind: str = setting(rules.job_kind, "service")
+    """Whether processes are kept running, or run to completion."""
+    restart: str | None = setting(rules.restart_policy, None, live=True)
+    """Which processes are restarted when they end by themselves."""
+    exit_codes: Sequence[int] = setting(rules.exit_codes, (0,), live=True)
+    """Exit codes that mean success."""
+    max_restarts: int = setting(rules.restarts, 0, live=True)
+    """Restarts in a row, each within 10 s, after which the job is given up; 0: no limit."""
+    essential: bool = setting(rules.boolean, False, live=True)
+    """End the manager, with the exit code of the job, when the job has completed or failed."""
+    max_unavailable: int = setting(rules.at_least_one, 1, live=True)
+    """Processes that a rolling restart may replace at a time."""
+    surge: int = setting(rules.count, 0, live=True)
+    """Additional processes that a rolling restart starts first, so that as many as before are ready at any time."""
+    auto_rollback: bool = setting(rules.boolean, False, live=True)
+    """Return to the previous definition when the processes of an update don't become ready."""
+    max_memory: int = setting(rules.size, 0, live=True)
+    """The memory of a process and its descendants, in bytes, above which it is replaced; 0: no limit."""
+    max_lifetime: float = setting(rules.seconds, 0.0, live=True)
+    """Seconds after which a process is replaced, less up to 10 % at random; 0: no limit."""
+    socket: Sequence[str] = setting(listening.socket_list, ())
+    """Listening sockets that the manager opens and passes to the processes, sd_listen_fds(3)."""
+    idle_timeout: float = setting(rules.seconds, 0.0, live=True)
+    """Seconds without a connection after which an `on-connection` job stops its processes; 0: never."""
+    schedule: str | None = setting(schedules.cron, None, live=True)
+    """When the processes run to completion, again and again."""
+    timezone: str | None = setting(schedules.time_zone, None, live=True)
+    """The time zone of `schedule`."""
+    every: float = setting(rules.seconds, 0.0, live=True)
+    """Seconds from the start of one run to the start of the next; 0: no such runs."""
+    overlap: str = setting(rules.overlap_policy, "skip", live=True)
+    """What to do when a run is due during another one."""
+    missed: str = setting(rules.missed_policy, "skip", live=True)
+    """What to do about runs that were due while the manager was down."""
+    before_start: str | None = setting(rules.optional_command, None, live=True)
+    """A command to run before each start; unless it exits with 0, the process is not started."""
+    after_exit: str | None = setting(rules.optional_command, None, live=True)
+    """A command to run after each exit, with GAFFER_EXIT_CODE and GAFFER_REASON in its environment."""
+    action: Mapping[str, str] = setting(rules.actions, factory=dict, live=True)
+    """Commands to run on request as the user of the job, by name."""
+    watch: Sequence[str] = setting(rules.globs, ())
+    """Files whose change restarts the job, in a foreman or a manager that watches files."""
     port: str | None = setting(rules.port_plan, None)
     """The variable PORT of each process; a PORT in `env` wins."""
     endpoints: Sequence[str] | None = setting(rules.endpoint_list, None)
@@ -193,6 +286,28 @@ class JobConfig:
             *(substitute_env(word, env) for word in self.args),
         ]
 
+    @property
+    def runs_once(self) -> bool:
+        """Whether its processes run to completion, once or by a schedule."""
+        return self.kind == "once" or self.scheduled
+
+    @property
+    def scheduled(self) -> bool:
+        """Whether a schedule starts its processes."""
+        return self.schedule is not None or self.every > 0
+
+    @property
+    def restart_policy(self) -> str:
+        """`restart`, or its default for this kind of job."""
+        return self.restart or ("never" if self.runs_once else "always")
+
+    @property
+    def resource_limits(self) -> dict[str, str]:
+        """The resource limits that are set, by the name of the resource in lower case, such as `nofile`."""
+        prefix = "rlimit_"
+        given = {name: getattr(self, name) for name in PROCESS_KEYS if name.startswith(prefix)}
+        return {name.removeprefix(prefix): limit for name, limit in given.items() if limit is not None}
+
     @functools.cached_property
     def _words(self) -> list[Word]:
         return parse_words(self.cmd)
@@ -250,7 +365,7 @@ def _check(
         return {}, [Problem(path, f"expected an object that describes a process, got {quoted(config)}")]
     values: dict[str, Any] = dict(base or {})
     problems: list[Problem] = []
-    for key, given in config.items():
+    for key, given in _with_actions(config).items():
         if key not in known:
             problems.append(
                 Problem(
@@ -278,6 +393,18 @@ def _check(
         values |= _quoted_arguments(values["cmd"], config.get("args"))
         problems.extend(_contradictions(values, path))
     return values, problems
+
+
+def _with_actions(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Collect the keys `action.NAME` in one object `action`."""
+    found = {key: value for key, value in config.items() if isinstance(key, str) and key.startswith("action.")}
+    if not found:
+        return config
+    given = config.get("action") or {}
+    if not isinstance(given, Mapping):
+        return {key: value for key, value in config.items() if key not in found}
+    named = {key.removeprefix("action."): value for key, value in found.items() if value not in (None, "")}
+    return {**{key: value for key, value in config.items() if key not in found}, "action": {**given, **named}}
 
 
 def _quoted_arguments(cmd: str, args: Any) -> dict[str, Any]:
@@ -320,6 +447,7 @@ def _contradictions(values: Mapping[str, Any], path: str) -> Iterator[Problem]:
             "redirect_output: a detached process outlives the pipes it would write to",
             "leave redirect_output out, or let the program write to a file",
         )
+    yield from _contradictions_of_supervision(values, path)
     if (
         port is None
         and any("$" in item for item in values.get("endpoints") or ())
@@ -330,3 +458,43 @@ def _contradictions(values: Mapping[str, Any], path: str) -> Iterator[Problem]:
             "endpoints: $PORT is used but no port is set",
             "add port = auto, 8000 or 8000+",
         )
+
+
+def _contradictions_of_supervision(values: Mapping[str, Any], path: str) -> Iterator[Problem]:
+    def problem(key: str, message: str, hint: str) -> Problem:
+        return Problem(f"{path}.{key}", f"{key}: {message}", hint)
+
+    port, count, surge = values.get("port"), values.get("numprocesses", 1), values.get("surge", 0)
+    sockets = values.get("socket", ())
+    if port and port.isdecimal() and surge and count == 1 and "PORT" not in values.get("env", {}):
+        yield problem("surge", f"an additional process can't share port {port}", f"use port = {port}+ or auto")
+    scheduled = values.get("schedule") is not None or values.get("every", 0) > 0
+    if values.get("schedule") is not None and values.get("every", 0) > 0:
+        yield problem("every", "the job has a schedule", "use either schedule or every")
+    if (scheduled or values.get("kind") == "once") and values.get("restart") == "always":
+        yield problem("restart", "a job that runs to completion can't always be restarted", "use on-failure or never")
+    on_demand = values.get("start") == rules.ON_CONNECTION
+    if on_demand and not sockets:
+        yield problem("start", "on-connection needs a socket", "add socket = tcp:HOST:PORT or unix:PATH")
+    if on_demand and (scheduled or values.get("kind") == "once"):
+        yield problem("start", "on-connection is for services", "leave out kind and schedule")
+    if values.get("idle_timeout", 0) > 0 and not on_demand:
+        yield problem("idle_timeout", "has no effect without start = on-connection", "set start = on-connection")
+    if sockets and values.get("custom_streams"):
+        yield problem("socket", "sockets and custom streams both begin at descriptor 3", "use one of them")
+    for item in values.get("after", ()):
+        name = values.get("name", "")
+        if item.partition(":")[0] == name:
+            yield problem("after", f"{name} can't come after itself", "remove it")
+    for key in ("ready", "live"):
+        given = values.get(key)
+        if given is None:
+            continue
+        probe = probing.parse_probe(given)
+        by_port = probe.kind in (probing.ProbeKind.TCP, probing.ProbeKind.HTTP)
+        if by_port and probe.port is None and not port and "PORT" not in values.get("env", {}):
+            yield problem(key, f"{given} uses the port of the process, but it has none", "set port, or write the port")
+        if key == "live" and probe.kind is probing.ProbeKind.LOG:
+            yield problem(key, "a line of output can't show that a process still works", "use tcp, http or exec")
+        if probe.kind is probing.ProbeKind.LOG and values.get("detach"):
+            yield problem(key, "the output of a detached process is not read", "use tcp, http or exec")

@@ -5,7 +5,9 @@ from typing import Any, TypeAlias
 from msgspec import Struct
 
 from gaffer.jobs.config import JobConfig
+from gaffer.jobs.probing import Question
 from gaffer.jobs.records import ProcessRecord
+from gaffer.jobs.usage import ResourceUsage
 
 # The purpose of a timer, and the pid or slot it belongs to.
 TimerKey: TypeAlias = tuple[str, int]
@@ -28,16 +30,28 @@ class StopRequested(_Message, frozen=True):
 
 
 class RestartRequested(_Message, frozen=True):
-    """Replace all processes; `reset` brings the count back to the configured one (MGR-32)."""
+    """Replace all processes, `rolling` a few at a time; `reset` restores their configured number (MGR-32)."""
 
     reset: bool = False
+    rolling: bool = False
+
+
+class ReloadRequested(_Message, frozen=True):
+    """Send the reload signal to all processes, which then have to become ready again."""
 
 
 class ConfigChanged(_Message, frozen=True):
-    """The job has a new configuration."""
+    """The job has a new configuration; `rolling`: replace its processes a few at a time if the change requires it."""
 
     config: JobConfig
     start: bool = False
+    rolling: bool = False
+
+
+class RollbackRequested(_Message, frozen=True):
+    """Return to the definition of `generation`, or to the one before the current."""
+
+    generation: int | None = None
 
 
 class Scaled(_Message, frozen=True):
@@ -56,10 +70,59 @@ class ManagerStopping(_Message, frozen=True):
     hurry: bool = False
 
 
-class DependencyChanged(_Message, frozen=True):
-    """The name of the job is free (`ready`), or still held by its predecessor."""
+class NameFreed(_Message, frozen=True):
+    """The name of the job is `free`, or still held by the processes of its predecessor."""
 
-    ready: bool
+    free: bool
+
+
+class DependencyChanged(_Message, frozen=True):
+    """The job has to wait for the jobs it comes after, for the reason `waiting_for`; None: no longer."""
+
+    waiting_for: str | None
+
+
+class ProbeResult(_Message, frozen=True):
+    """The verdict of the probes of process `pid` on a question changed; `error` says why it is bad."""
+
+    pid: int
+    question: Question
+    good: bool
+    error: str = ""
+
+
+class LimitExceeded(_Message, frozen=True):
+    """The process `pid` exceeds a limit: `reason` is a word for it, `message` the figures."""
+
+    pid: int
+    reason: str
+    message: str
+
+
+class ScheduleArmed(_Message, frozen=True):
+    """The next run is due at `next_run` (seconds since 1970), None if never."""
+
+    next_run: float | None
+
+
+class ScheduleDue(_Message, frozen=True):
+    """A run is due; `at` in seconds since 1970."""
+
+    at: float
+
+
+class ConnectionWaiting(_Message, frozen=True):
+    """A client has connected to a socket of the job."""
+
+
+class ConnectionsIdle(_Message, frozen=True):
+    """No client has been connected for the idle timeout of the job."""
+
+
+class SocketsFailed(_Message, frozen=True):
+    """The sockets of the job can't be opened."""
+
+    message: str
 
 
 class NodeDrained(_Message, frozen=True):
@@ -106,10 +169,11 @@ class SpawnFailed(_Message, frozen=True):
 
 
 class Exited(_Message, frozen=True):
-    """The leader of process `pid` ended; its group may live on. `output` is its last line of output.
+    """The leader of process `pid` ended; its group may live on. `output` holds its last lines of output.
 
     `exit_code` and `term_signal` are None when unknown: the process was not our child. `out_of_memory`:
-    whether the kernel killed it because memory ran out, None when that is possible but unknown.
+    whether the kernel killed it because memory ran out, None when that is possible but unknown. `at` is in seconds
+    since 1970.
     """
 
     pid: int
@@ -118,6 +182,8 @@ class Exited(_Message, frozen=True):
     os_pid: int | None = None
     output: str | None = None
     out_of_memory: bool | None = False
+    at: float = 0.0
+    usage: ResourceUsage | None = None
 
 
 class EndRefused(_Message, frozen=True):
@@ -144,11 +210,21 @@ Event: TypeAlias = (
     StartRequested
     | StopRequested
     | RestartRequested
+    | ReloadRequested
     | ConfigChanged
+    | RollbackRequested
     | Scaled
     | Unloaded
     | ManagerStopping
+    | NameFreed
     | DependencyChanged
+    | ProbeResult
+    | LimitExceeded
+    | ScheduleArmed
+    | ScheduleDue
+    | ConnectionWaiting
+    | ConnectionsIdle
+    | SocketsFailed
     | NodeDrained
     | ProcessStopRequested
     | Committed
@@ -178,10 +254,60 @@ class Adopt(_Message, frozen=True):
 
 
 class Signal(_Message, frozen=True):
-    """Send `signum` to the process `pid` and all that belongs to it."""
+    """Send `signum` to the process `pid` and all that belongs to it, or to its leader alone."""
 
     pid: int
     signum: int
+    leader_only: bool = False
+
+
+class StartProbes(_Message, frozen=True):
+    """Begin to probe the process `pid`."""
+
+    pid: int
+
+
+class StopProbes(_Message, frozen=True):
+    """Stop probing the process `pid`."""
+
+    pid: int
+
+
+class AfterExit(_Message, frozen=True):
+    """Run the command that follows the exit of process `pid`."""
+
+    pid: int
+    slot: int
+    exit_code: int | None
+    term_signal: int | None
+    reason: str
+
+
+class ArmSchedule(_Message, frozen=True):
+    """Send ScheduleDue whenever a run is due, from now on."""
+
+
+class DisarmSchedule(_Message, frozen=True):
+    """Send no more ScheduleDue."""
+
+
+class AwaitConnection(_Message, frozen=True):
+    """Open the sockets of the job and send ConnectionWaiting once a client connects."""
+
+
+class AwaitIdle(_Message, frozen=True):
+    """Send ConnectionsIdle once no client has been connected for the idle timeout."""
+
+
+class CloseSockets(_Message, frozen=True):
+    """Close the sockets of the job."""
+
+
+class EndManager(_Message, frozen=True):
+    """An essential job has ended for good: end the manager with this exit code."""
+
+    exit_code: int
+    reason: str
 
 
 class Release(_Message, frozen=True):
@@ -211,4 +337,21 @@ class Publish(_Message, frozen=True):
     data: dict[str, Any] = {}
 
 
-Instruction: TypeAlias = Spawn | Adopt | Signal | Release | SetTimer | CancelTimer | Publish
+Instruction: TypeAlias = (
+    Spawn
+    | Adopt
+    | Signal
+    | Release
+    | StartProbes
+    | StopProbes
+    | AfterExit
+    | ArmSchedule
+    | DisarmSchedule
+    | AwaitConnection
+    | AwaitIdle
+    | CloseSockets
+    | EndManager
+    | SetTimer
+    | CancelTimer
+    | Publish
+)

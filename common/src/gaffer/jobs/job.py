@@ -55,7 +55,7 @@ class Job:
         self.config = config
         self.target = config.numprocesses
         self.phase = Phase.STOPPED
-        self.ready = True  # false while a predecessor of the same name has processes
+        self.name_free = True  # false while a predecessor of the same name has processes
         self.drained = drained
         self.slots: dict[int, Slot] = {}
         self.committed: dict[int, Slot] = {}  # by pid
@@ -177,8 +177,8 @@ class Job:
                 self._on_unload()
             case ev.ManagerStopping():
                 self._on_manager_stopping(event)
-            case ev.DependencyChanged():
-                self._on_dependency(event)
+            case ev.NameFreed():
+                self._on_name_freed(event)
             case ev.NodeDrained():
                 self._on_drained(event)
             case ev.ProcessStopRequested():
@@ -259,8 +259,8 @@ class Job:
         self._reconcile()
         self._retire_committed()
 
-    def _on_dependency(self, event: ev.DependencyChanged) -> None:
-        self.ready = event.ready
+    def _on_name_freed(self, event: ev.NameFreed) -> None:
+        self.name_free = event.free
         self._reconcile()
 
     def _on_drained(self, event: ev.NodeDrained) -> None:
@@ -380,7 +380,7 @@ class Job:
 
     @property
     def _open(self) -> bool:
-        return self.phase is Phase.STARTED and self.ready and not self.drained
+        return self.phase is Phase.STARTED and self.name_free and not self.drained
 
     @property
     def _paused(self) -> bool:

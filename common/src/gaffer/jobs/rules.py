@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+import signal
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -9,7 +10,8 @@ from typing import Any
 
 from gaffer.errors import QUOTED, BadRequest, ConfigError, InvalidValue, Problem, did_you_mean, quoted
 from gaffer.jobs.names import MAX_PROCESS_ENDPOINTS, parse_job_name
-from gaffer.jobs.words import MAX_WORD, SplitError, split_words
+from gaffer.jobs.words import MAX_WORD, SplitError, parse_words, split_words
+from gaffer.runtime.signals import parse_signal_value
 from gaffer.runtime.values import BOOLEANS
 
 # Arguments: the value as given, and whether it is from a text format (INI, environment), where all are strings.
@@ -101,9 +103,17 @@ def optional_whole(value: Any, lax: bool) -> int | None:
     return int(number)
 
 
+_DURATION = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,9})?)\s*(ms|s|m|h|d)", re.ASCII)
+_DURATION_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+
+
 def seconds(value: Any, lax: bool) -> float:
-    """A number of seconds from 0 to 10^9."""
-    return float(_number(value, lax, float, "a number of seconds, 0 or more, at most 10^9", _MAX_SECONDS))
+    """A number of seconds from 0 to 10^9, or a text such as "500ms", "30s", "5m", "24h" or "7d"."""
+    match = _DURATION.fullmatch(value.strip()) if isinstance(value, str) else None
+    if match is not None:
+        value, lax = float(match[1]) * _DURATION_UNITS[match[2]], False
+    what = "a number of seconds, 0 or more, at most 10^9, or a duration such as 30s, 5m or 24h"
+    return float(_number(value, lax, float, what, _MAX_SECONDS))
 
 
 _SIZE = re.compile(r"([0-9]{1,15})\s*(?:([kmg])(?:ib|b)?|b)?", re.ASCII | re.IGNORECASE)
@@ -131,6 +141,177 @@ def backups(value: Any, lax: bool) -> int:
     if number != int(number) or number > 100:
         raise _expected("a whole number from 0 to 100", value)
     return int(number)
+
+
+def restarts(value: Any, lax: bool) -> int:
+    """A whole number from 0 to 10^6."""
+    number = _number(value, lax, int, "a whole number of 0 or more", 10**6)
+    if number != int(number):
+        raise _expected("a whole number from 0 to 10^6", value)
+    return int(number)
+
+
+def at_least_one(value: Any, lax: bool) -> int:
+    """A whole number from 1 to 10000."""
+    number = _number(value, lax, int, "a whole number from 1 to 10000", 10_000)
+    if number != int(number) or number < 1:
+        raise _expected("a whole number from 1 to 10000", value)
+    return int(number)
+
+
+@dataclass(frozen=True)
+class OneOf:
+    """One of some words; the first stands for an empty value."""
+
+    words: tuple[str, ...]
+
+    def __call__(self, value: Any, lax: bool) -> str:
+        if value == "":
+            return self.words[0]
+        if value not in self.words:
+            *others, last = self.words
+            hint = did_you_mean(value, self.words) if isinstance(value, str) else None
+            raise InvalidValue(f"expected {', '.join(others)} or {last}, got {quoted(value)}", hint)
+        return str(value)
+
+
+class _JobKind(OneOf):
+    """`service`, whose processes are kept running, or `once`, whose processes run to completion."""
+
+
+class _Overlap(OneOf):
+    """`skip`, `queue` or `replace`."""
+
+
+class _Missed(OneOf):
+    """`skip` or `once`."""
+
+
+job_kind = _JobKind(("service", "once"))
+overlap_policy = _Overlap(("skip", "queue", "replace"))
+missed_policy = _Missed(("skip", "once"))
+_restart_words = OneOf(("always", "on-failure", "never"))
+
+
+def restart_policy(value: Any, lax: bool) -> str | None:
+    """`always`, `on-failure` or `never`; unset: `never` for a job that runs once or by a schedule, else `always`."""
+    return None if value is None or value == "" else _restart_words(value, lax)
+
+
+ON_CONNECTION = "on-connection"
+
+
+def start_mode(value: Any, lax: bool) -> bool | str:
+    """True, false, or `on-connection`."""
+    if isinstance(value, str) and value.strip() == ON_CONNECTION:
+        return ON_CONNECTION
+    try:
+        return boolean(value, lax)
+    except InvalidValue:
+        raise _expected(f"true, false or {ON_CONNECTION}", value) from None
+
+
+def exit_codes(value: Any, lax: bool) -> tuple[int, ...]:
+    """Whole numbers from 0 to 255, separated by commas."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        value = [value]
+    codes = []
+    for index, item in enumerate(split_list(value, "a list of exit codes")):
+        try:
+            number = _number(item, isinstance(item, str), int, "an exit code from 0 to 255", 255)
+        except InvalidValue as wrong:
+            raise InvalidValue(wrong.message, path=f"[{index}]") from None
+        codes.append(int(number))
+    return tuple(dict.fromkeys(codes))
+
+
+def signal_name(value: Any, lax: bool) -> str:
+    """A signal by name or number, such as TERM, INT or QUIT."""
+    try:
+        number = parse_signal_value(value)
+    except ValueError as error:
+        raise InvalidValue(str(error), "use a name such as TERM or its number") from None
+    try:
+        return signal.Signals(number).name.removeprefix("SIG")
+    except ValueError:
+        return str(number)  # of a real-time signal without a name
+
+
+def optional_signal(value: Any, lax: bool) -> str | None:
+    """A signal by name or number, such as HUP; empty means none."""
+    return None if value is None or value == "" else signal_name(value, lax)
+
+
+def umask(value: Any, lax: bool) -> str | None:
+    """An octal number of up to 4 digits, as a text such as "027"."""
+    if value is None or value == "":
+        return None
+    text = value.strip().removeprefix("0o") if isinstance(value, str) else ""
+    if not re.fullmatch(r"0?[0-7]{1,3}", text, re.ASCII):
+        raise InvalidValue(f"expected an octal number as a text, got {quoted(value)}", 'use a text such as "027"')
+    return text
+
+
+def niceness(value: Any, lax: bool) -> int | None:
+    """A whole number from -20 (most favourable) to 19, nice(2)."""
+    if value is None or value == "":
+        return None
+    text = str(value).strip() if isinstance(value, int) or (lax and isinstance(value, str)) else ""
+    if isinstance(value, bool) or not re.fullmatch(r"[+-]?[0-9]{1,3}", text, re.ASCII) or not -20 <= int(text) <= 19:
+        raise _expected("a whole number from -20 to 19", value)
+    return int(text)
+
+
+def paths(value: Any, lax: bool) -> tuple[str, ...]:
+    """Paths, separated by commas; relative ones are below `cwd`."""
+    return _texts(value, "a list of paths")
+
+
+def globs(value: Any, lax: bool) -> tuple[str, ...]:
+    """Patterns of paths, separated by commas: `*`, `?` and `[...]` within a name, `**` for any directories."""
+    return _texts(value, "a list of patterns")
+
+
+def _texts(value: Any, what: str) -> tuple[str, ...]:
+    items = split_list(value, what)
+    for index, item in enumerate(items):
+        if not isinstance(item, str) or not item.strip():
+            raise InvalidValue(f"expected a non-empty text, got {quoted(item)}", path=f"[{index}]")
+        _argument(item, f"[{index}]")
+    return tuple(items)
+
+
+_ACTION = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_+-]{0,63}", re.ASCII)
+
+
+def actions(value: Any, lax: bool) -> Mapping[str, str]:
+    """Command lines by name; in files each is a key `action.NAME`."""
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping):
+        raise _expected("an object of names and command lines", value)
+    for name, line in value.items():
+        path = f".{str(name)[:QUOTED]}"
+        if not isinstance(name, str) or not _ACTION.fullmatch(name):
+            raise InvalidValue(f"invalid action name {quoted(name)}", "use up to 64 letters, digits and _ + -", path)
+        if not isinstance(line, str):
+            raise InvalidValue(f"expected a command line, got {quoted(line)}", path=path)
+        try:
+            parse_words(text(line, lax))
+        except InvalidValue as wrong:
+            raise InvalidValue(wrong.message, wrong.hint, path) from None
+        except SplitError as error:
+            raise InvalidValue(f"can't be split into words: {error}", error.hint, path) from None
+    return dict(value)
+
+
+def optional_command(value: Any, lax: bool) -> str | None:
+    """A command line; words and variables as in `cmd`."""
+    if value is None or value == "":
+        return None
+    line = command(value, lax)
+    _split(line)
+    return line
 
 
 _NO_ID = 2**32 - 1  # as a uid or gid it means "unchanged", setuid(2)

@@ -3,12 +3,13 @@
 import dataclasses
 import inspect
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 
 import msgspec
 from msgspec import Meta
 
-from gaffer.jobs import rules
+from gaffer.jobs import limits, listening, ordering, probing, rules, schedule
 from gaffer.jobs.config import PROCESS_KEYS, JobConfig
 from gaffer.jobs.names import JOB_NAME_PATTERN
 
@@ -35,7 +36,7 @@ _ACCEPTED: Mapping[Callable[..., Any], Any] = {
     rules.boolean: bool,
     rules.count: Annotated[int, Meta(ge=0, le=10_000)],
     rules.optional_whole: _Whole | None,
-    rules.seconds: _Seconds,
+    rules.seconds: _Seconds | str,
     rules.size: _Whole | str,
     rules.backups: Annotated[int, Meta(ge=0, le=100)],
     rules.user_or_group: _Whole | str | None,
@@ -46,6 +47,28 @@ _ACCEPTED: Mapping[Callable[..., Any], Any] = {
     rules.flapping_policy: FlappingDescription | Annotated[list[float | str], Meta(max_length=4)] | str | None,
     rules.port_plan: Annotated[int, Meta(ge=1, le=65535)] | str | None,
     rules.endpoint_list: list[str] | str | None,
+    rules.start_mode: bool | Literal["on-connection"],
+    rules.job_kind: Literal["service", "once"],
+    rules.restart_policy: Literal["always", "on-failure", "never"] | None,
+    rules.overlap_policy: Literal["skip", "queue", "replace"],
+    rules.missed_policy: Literal["skip", "once"],
+    rules.exit_codes: list[Annotated[int, Meta(ge=0, le=255)]] | int | str,
+    rules.restarts: Annotated[int, Meta(ge=0, le=10**6)],
+    rules.at_least_one: Annotated[int, Meta(ge=1, le=10_000)],
+    rules.signal_name: int | str,
+    rules.optional_signal: int | str | None,
+    rules.umask: str | None,
+    rules.niceness: Annotated[int, Meta(ge=-20, le=19)] | None,
+    rules.paths: list[_Text] | str,
+    rules.globs: list[_Text] | str,
+    rules.actions: dict[str, _Text],
+    rules.optional_command: str | None,
+    limits.resource_limit: _Whole | str | None,
+    listening.socket_list: list[str] | str,
+    ordering.job_list: list[str] | str,
+    probing.probe: str | None,
+    schedule.cron: str | None,
+    schedule.time_zone: str | None,
 }
 """The JSON type of each rule's input. A rule may reject values that its type allows."""
 
@@ -79,8 +102,9 @@ def _given(field: "dataclasses.Field[Any]", optional: tuple[str, ...]) -> tuple[
     if field.default is dataclasses.MISSING:
         return (field.name, accepted)
     accepted |= None  # the same as leaving it out
-    default = list(field.default) if isinstance(field.default, tuple) else field.default
-    return (field.name, accepted, default)
+    if isinstance(field.default, tuple):
+        return (field.name, accepted, msgspec.field(default_factory=partial(list, field.default)))
+    return (field.name, accepted, field.default)
 
 
 def _sentence(rule: Callable[..., Any]) -> str:

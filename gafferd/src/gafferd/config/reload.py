@@ -42,7 +42,7 @@ def plan(
 
 def starts(old: ProcessConfig | None, new: ProcessConfig) -> bool:
     """Return whether the new file starts a job that the old file left stopped (`start = no`)."""
-    return old is not None and new.start and not old.start
+    return old is not None and bool(new.start) and not old.start
 
 
 def _differ_in_number_only(old: ProcessConfig, new: ProcessConfig) -> bool:
