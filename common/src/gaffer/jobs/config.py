@@ -15,6 +15,7 @@ from gaffer.jobs import limits, listening, ordering, probing, rules
 from gaffer.jobs import schedule as schedules
 from gaffer.jobs.rules import FlappingInfo
 from gaffer.jobs.words import SplitError, Word, parse_words, substitute_env
+from gaffer.runtime.signals import parse_signal_value
 
 T = TypeVar("T")
 
@@ -300,6 +301,16 @@ class JobConfig:
     def restart_policy(self) -> str:
         """`restart`, or its default for this kind of job."""
         return self.restart or ("never" if self.runs_once else "always")
+
+    @functools.cached_property
+    def stop_signum(self) -> int:
+        """The number of `stop_signal`."""
+        return parse_signal_value(self.stop_signal)
+
+    @property
+    def reload_signum(self) -> int | None:
+        """The number of `reload_signal`."""
+        return None if self.reload_signal is None else parse_signal_value(self.reload_signal)
 
     @property
     def resource_limits(self) -> dict[str, str]:
