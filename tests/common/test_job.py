@@ -14,8 +14,9 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from gaffer.jobs import events as ev
 from gaffer.jobs.config import JobConfig
-from gaffer.jobs.job import RETRY, STORY, Job
+from gaffer.jobs.job import RETRY, Job
 from gaffer.jobs.names import JobName
+from gaffer.jobs.queries import STORY
 from gaffer.jobs.records import ProcessRecord
 from gaffer.jobs.rules import FlappingInfo
 from gaffer.jobs.slot import SlotState

@@ -7,190 +7,28 @@ demand, which a schedule or a connection decides for some jobs. A rollout (gaffe
 at a time.
 """
 
-import random
 import signal
-from collections import deque
-from collections.abc import Callable, Iterable
-from datetime import UTC, datetime
-from typing import Any, NamedTuple
+from typing import Any
 
 from gaffer.jobs import events as ev
-from gaffer.jobs import exits
 from gaffer.jobs.config import JobConfig
-from gaffer.jobs.definitions import Definitions
 from gaffer.jobs.exits import ExitRecord
-from gaffer.jobs.flapping import FlapDetector, Verdict
-from gaffer.jobs.names import JobName
+from gaffer.jobs.flapping import Verdict
+from gaffer.jobs.observation import observation
 from gaffer.jobs.probing import Question
+from gaffer.jobs.queries import RESET_AFTER, JobQueries, Step
 from gaffer.jobs.rollout import Rollout, RolloutKind, RolloutState, replaceable
 from gaffer.jobs.rules import ON_CONNECTION
 from gaffer.jobs.slot import ALIVE, Action, Cue, Slot, SlotState
-from gaffer.jobs.states import PHASES, JobState, Order, Phase, exit_reason, how_it_ended, visible_state
+from gaffer.jobs.states import PHASES, Order, Phase, exit_reason, how_it_ended
 
-RESET_AFTER = 10.0  # seconds alive after which earlier failures are forgotten
-CRASH_LOOP = 3  # unwanted exits in a row, each before RESET_AFTER
 FAILED_START_DELAY = 0.1  # the least delay between attempts to start a program that can't be started, in seconds
-STORY = 32  # events that a job remembers
-_JITTER = 0.1  # of a lifetime
 
 RETRY: ev.TimerKey = ("retry", 0)
 
 
-class Step(NamedTuple):
-    """An event that a job handled, and the instructions that followed."""
-
-    at: float  # monotonic seconds
-    event: ev.Event
-    instructions: list[ev.Instruction]
-
-    def __str__(self) -> str:
-        return f"{self.at:.3f} {self.event} -> {', '.join(map(str, self.instructions)) or 'nothing'}"
-
-
-class Job:
-    """One job. `next_pid` hands out internal process ids, `rand` numbers in [0, 1) for the jitter of back-off.
-
-    `drained`: the node is out of service, see NodeDrained.
-    """
-
-    def __init__(
-        self,
-        name: JobName,
-        config: JobConfig,
-        next_pid: Callable[[], int],
-        rand: Callable[[], float] = random.random,
-        *,
-        drained: bool = False,
-    ) -> None:
-        self.name = name
-        self.config = config
-        self.target = config.numprocesses
-        self.phase = Phase.STOPPED
-        self.name_free = True  # false while a predecessor of the same name has processes
-        self.drained = drained
-        self.waiting_for: str | None = None  # why it has to wait for the jobs it comes after
-        self.definitions = Definitions(config)
-        self.rollout: Rollout | None = None  # the current or the last one
-        self.renewals = 0  # processes that became ready in the place of others
-        self.last_run: float | None = None  # of a schedule, in seconds since 1970
-        self.next_run: float | None = None
-        self.slots: dict[int, Slot] = {}
-        self.committed: dict[int, Slot] = {}  # by pid
-        self.restarts = 0
-        self.exits: deque[ExitRecord] = deque(maxlen=exits.KEPT)  # newest first
-        self.why = ""
-        self.hurry = False
-        self._closing = False  # the manager ends
-        self._demand = True  # false between runs of a schedule, and until a connection
-        self._queued_run: float | None = None
-        self._sockets_open = False
-        self._flaps = FlapDetector()
-        self._next_pid = next_pid
-        self._rand = rand
-        self._by_pid: dict[int, Slot] = {}
-        self.story: deque[Step] = deque(maxlen=STORY)
-        self._out: list[ev.Instruction] = []
-        self._now = 0.0
-
-    def __repr__(self) -> str:
-        return f"<Job {self.name}: {self.state}, {len(self.pids())} of {self.target} processes>"
-
-    # Queries
-
-    @property
-    def active(self) -> bool:
-        """Desired to run and not given up."""
-        return self.phase in (Phase.STARTED, Phase.HELD)
-
-    @property
-    def gone(self) -> bool:
-        """Whether the job was unloaded and its last process has ended."""
-        return self.phase is Phase.LEAVING and not self._by_pid
-
-    @property
-    def state(self) -> JobState:
-        """The visible state."""
-        return visible_state(self.phase, {slot.state for slot in self.slots.values()}, empty=not self._by_pid)
-
-    @property
-    def last_exit(self) -> ExitRecord | None:
-        """The newest exit."""
-        return self.exits[0] if self.exits else None
-
-    @property
-    def gated(self) -> bool:
-        """Whether it is to start, but waits for the jobs it comes after."""
-        return self.active and self.waiting_for is not None
-
-    @property
-    def all_ready(self) -> bool:
-        """Whether every process that it should have is ready."""
-        return self.active and self.target > 0 and all(s.state is SlotState.READY for s in self._wanted_slots())
-
-    @property
-    def all_started(self) -> bool:
-        """Whether every process that it should have runs."""
-        return self.active and self.target > 0 and all(s.state in ALIVE for s in self._wanted_slots())
-
-    @property
-    def reason(self) -> str | None:
-        """Why the job is in its state, or None."""
-        refused = next((slot.refused for slot in self._by_pid.values() if slot.refused), None)
-        if refused is not None:
-            return refused
-        match self.state:
-            case JobState.FAILED | JobState.BACKOFF | JobState.COMPLETED:
-                return self.why or None
-            case JobState.WAITING:
-                return self._why_waiting()
-            case JobState.STARTING | JobState.RUNNING:
-                errors = (f"process {s.pid} is not ready: {s.probe_error}" for s in self._starting() if s.probe_error)
-                return next(errors, None)
-            case _:
-                return None
-
-    def _why_waiting(self) -> str:
-        if self.drained:
-            return "the node is drained"
-        if self.phase is Phase.HELD:
-            return self.why
-        if not self.name_free:
-            return "its previous processes have not ended yet"
-        if self.waiting_for is not None:
-            return self.waiting_for
-        if self.config.start == ON_CONNECTION:
-            return "waiting for a connection"
-        if self.next_run is None:
-            return "no run is due"
-        return f"the next run is at {datetime.fromtimestamp(self.next_run, UTC):%Y-%m-%d %H:%M:%S} UTC"
-
-    def _starting(self) -> Iterable[Slot]:
-        return (slot for slot in self.slots.values() if slot.state is SlotState.STARTING)
-
-    def crash_loop(self, now: float) -> str | None:
-        """Why the processes do not stay up at time `now` (monotonic seconds); None unless one ends again and again.
-
-        That are CRASH_LOOP unwanted exits in a row, each before RESET_AFTER, and a successor that is not older yet.
-        """
-        up = (slot for slot in self.slots.values() if now - slot.spawned_at < RESET_AFTER)
-        crashes = max((slot.crashes for slot in up), default=0)
-        return f"crash loop, {crashes} exits in a row: {self.why}" if crashes >= CRASH_LOOP else None
-
-    def slot_of(self, pid: int) -> Slot | None:
-        """The slot that holds process `pid`; index 0 for a committed one."""
-        return self._by_pid.get(pid)
-
-    def expects(self, pid: int) -> bool:
-        """Whether process `pid` is still to be spawned."""
-        slot = self._by_pid.get(pid)
-        return slot is not None and slot.state is SlotState.SPAWNING
-
-    def pids(self, *, committed: bool = False) -> list[int]:
-        """The processes that serve: alive, not draining and not stopping."""
-        pids = [s.pid for s in self.slots.values() if s.state in ALIVE and s.pid is not None]
-        if committed:
-            pids += [pid for pid, s in self.committed.items() if s.state in ALIVE]
-        return sorted(pids)
+class Job(JobQueries):
+    """One job; see JobQueries for the arguments of its constructor and for what can be asked of it."""
 
     # Events
 
@@ -703,27 +541,6 @@ class Job:
         if self.phase is not Phase.HELD:
             self._out.append(ev.CancelTimer(RETRY))
 
-    @property
-    def _open(self) -> bool:
-        free = self.name_free and not self.drained and self.waiting_for is None
-        return self.phase is Phase.STARTED and free and self._demand
-
-    @property
-    def _paused(self) -> bool:
-        """Whether slots are kept without processes for now."""
-        return self.phase is Phase.HELD or self.drained or not self._demand
-
-    @property
-    def _wanted(self) -> int:
-        if not self.active:
-            return 0
-        surging = self.rollout is not None and self.rollout.running and not self._paused
-        return self.target + (self.config.surge if surging else 0)
-
-    def _wanted_slots(self) -> list[Slot]:
-        """The slots of the processes it should have, without those of a surge."""
-        return [self.slots.setdefault(index, Slot(index)) for index in range(1, self.target + 1)]
-
     def _reconcile(self) -> None:
         for index in range(1, self._wanted + 1):
             slot = self.slots.setdefault(index, Slot(index))
@@ -947,7 +764,8 @@ class Job:
         assert pid is not None
         match action:
             case Action.OBSERVE | Action.SERVE | Action.FORGET:
-                return self._observation(action, slot, pid) if slot.index else []
+                config = slot.config or self.config
+                return observation(action, slot, pid, config, self._rand) if slot.index else []
             case Action.START_DRAIN:
                 return [ev.SetTimer(("drain", pid), self.config.drain_timeout)]
             case Action.CANCEL_DRAIN:
@@ -959,33 +777,6 @@ class Job:
                 return [ev.Signal(pid, self.config.stop_signum), ev.SetTimer(("kill", pid), timeout)]
             case _:
                 return [ev.Signal(pid, signal.SIGKILL)]
-
-    def _observation(self, action: Action, slot: Slot, pid: int) -> list[ev.Instruction]:
-        """Probes and timers of a process that runs."""
-        config = slot.config or self.config
-        found: list[ev.Instruction] = []
-        waits = config.start_timeout if slot.probed else config.startsecs
-        deadline = ("start" if slot.probed else "ready", pid)
-        if action is Action.OBSERVE:
-            if waits:
-                found.append(ev.SetTimer(deadline, waits))
-            if config.max_lifetime:
-                found.append(ev.SetTimer(("lifetime", pid), config.max_lifetime * (1 - _JITTER * self._rand())))
-            if slot.probed:
-                found.append(ev.StartProbes(pid, Question.READY))
-        elif action is Action.SERVE:
-            if slot.probed and waits and not slot.served:
-                found.append(ev.CancelTimer(deadline))
-            if config.live is not None and not slot.served:
-                found.append(ev.StartProbes(pid, Question.LIVE))
-        else:
-            if waits and not slot.served:
-                found.append(ev.CancelTimer(deadline))
-            if config.max_lifetime:
-                found.append(ev.CancelTimer(("lifetime", pid)))
-            if slot.probed or config.live is not None:
-                found.append(ev.StopProbes(pid))
-        return found
 
     def _publish(self, kind: str, pid: int | None = None, **data: Any) -> None:
         self._out.append(ev.Publish(kind, pid, data))
