@@ -125,8 +125,8 @@ def _exit(record: ExitRecord) -> ExitInfo:
 
 def _rollout(rollout: Rollout) -> RolloutInfo:
     return {
-        "kind": rollout.kind.value,
-        "state": rollout.state.value,
+        "kind": rollout.kind,
+        "state": rollout.state,
         "processes": rollout.total,
         "replaced": rollout.replaced,
         "reason": rollout.reason or None,
