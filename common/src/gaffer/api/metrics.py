@@ -12,12 +12,10 @@ from gaffer.http.exposition import CONTENT_TYPE, Family
 from gaffer.http.operations import TEXT, operation
 from gaffer.http.routes import Route
 from gaffer.jobs.names import parse_job_name
-from gaffer.jobs.slot import SlotState
+from gaffer.jobs.slot import VISIBLE_STATES
 from gaffer.processes import stats
 from gaffer.runtime import log
 from gaffer.runtime.version import __version__
-
-_STATES = tuple(state for state in SlotState if state is not SlotState.EMPTY)
 
 
 class MetricsHandler(NodeHandler):
@@ -119,7 +117,7 @@ def _of_jobs(application: NodeApplication, grant: Grant) -> Steps:
             continue
         labels = {"session": name.session, "job": name.name}
         states = Counter(instance["state"] for instance in info["instances"])
-        for state in _STATES:
+        for state in VISIBLE_STATES:
             processes.add(states[state], {**labels, "state": state.value})
         wanted.add(info["max_processes"], labels)
         restarts.add(info["restarts"], labels)

@@ -124,6 +124,7 @@ class Job(JobQueries):
         self._forget_failures()
         self._publish("start")
         if begins:
+            self.renewals += 1
             self._gate()
             self._begin_demand()
         self._reconcile()
@@ -566,7 +567,7 @@ class Job(JobQueries):
             same = slot.config is not None and not slot.config.needs_restart(self.config)
             slot.outdated = kind is RolloutKind.RESTART or not same
         self.rollout = Rollout(kind, sum(slot.outdated for slot in held))
-        self._publish("rollout", rollout=kind, processes=self.rollout.total)
+        self._publish("rollout", rollout=kind.value, processes=self.rollout.total)
         self._reconcile()
 
     def _advance_rollout(self) -> None:
@@ -578,7 +579,7 @@ class Job(JobQueries):
         for slot in replaceable(wanted, self.target, self.config.max_unavailable, self.config.surge):
             slot.outdated, slot.replace = False, True
             rollout.replaced += 1
-            slot.cause = slot.cause or rollout.kind
+            slot.cause = slot.cause or rollout.kind.value
             if slot.state is SlotState.BACKOFF and self._open:
                 self._cue(slot, Cue.FILL)
             else:
@@ -586,7 +587,7 @@ class Job(JobQueries):
         done = all(slot.state is SlotState.READY or slot.result is not None for slot in self._wanted_slots())
         if done and not any(slot.outdated for slot in wanted):
             rollout.state = RolloutState.DONE
-            self._publish("rollout_done", rollout=rollout.kind, replaced=rollout.replaced)
+            self._publish("rollout_done", rollout=rollout.kind.value, replaced=rollout.replaced)
             self._reconcile()
 
     def _fail_rollout(self, why: str) -> None:
@@ -597,7 +598,7 @@ class Job(JobQueries):
         rollout.state, rollout.reason = RolloutState.FAILED, why
         for slot in self.slots.values():
             slot.outdated = False
-        self._publish("rollout_failed", rollout=rollout.kind, reason=why)
+        self._publish("rollout_failed", rollout=rollout.kind.value, reason=why)
         if rollout.kind is RolloutKind.UPDATE and self.config.auto_rollback:
             self._on_rollback(ev.RollbackRequested())
         else:

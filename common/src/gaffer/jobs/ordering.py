@@ -51,7 +51,7 @@ def job_list(value: Any, lax: bool) -> tuple[str, ...]:
         if colon and condition not in list(Condition):
             hint = did_you_mean(condition, list(Condition)) or _HINT
             raise InvalidValue(f"unknown condition {quoted(condition)} of {name}", hint, f"[{index}]")
-    if len(set(items)) != len(items):
+    if len({item.partition(":")[0] for item in items}) != len(items):
         raise InvalidValue("duplicate job", "name each job once")
     return tuple(items)
 

@@ -59,7 +59,7 @@ class JobQueries:
         self.waiting_for: str | None = None  # why it has to wait for the jobs it comes after
         self.definitions = Definitions(config)
         self.rollout: Rollout | None = None  # the current or the last one
-        self.renewals = 0  # processes that became ready in the place of others
+        self.renewals = 0  # starts, and processes that became ready in the place of others
         self.last_run: float | None = None  # of a schedule, in seconds since 1970
         self.next_run: float | None = None
         self.slots: dict[int, Slot] = {}
@@ -94,6 +94,11 @@ class JobQueries:
     def gone(self) -> bool:
         """Whether the job was unloaded and its last process has ended."""
         return self.phase is Phase.LEAVING and not self._by_pid
+
+    @property
+    def empty(self) -> bool:
+        """Whether it has no process, nor one that is to be spawned."""
+        return not self._by_pid
 
     @property
     def state(self) -> JobState:
