@@ -34,6 +34,8 @@ class System:
         self.published: list[str] = []
         self.released: set[int] = set()
         self.broken = False  # no program can be started
+        self.slow = False  # what is to be spawned comes to `launching`
+        self.launching: list[tuple[int, int]] = []  # pid and slot
         self.spawn_times: list[float] = []
         self.armed = False  # the schedule
         self.awaited: str | None = None  # a connection, or that there is none
@@ -47,13 +49,18 @@ class System:
     def tell(self, *events: ev.Event) -> None:
         idle = not self.queue
         for event in events:
-            self.queue.extend(self.job.handle(event, self.now))
+            instructions = self.job.handle(event, self.now)
+            if any(isinstance(each, ev.Spawn) and each.slot for each in instructions):
+                self.check_spawn()
+            self.queue.extend(instructions)
             while idle and self.queue:
                 self.carry_out(self.queue[0])
                 self.queue.popleft()
 
     def carry_out(self, instruction: ev.Instruction) -> None:
         match instruction:
+            case ev.Spawn(pid, slot) if self.slow:
+                self.launching.append((pid, slot))
             case ev.Spawn(pid, slot):
                 self.spawn(pid, slot)
             case ev.Adopt(pid, record):
@@ -126,25 +133,43 @@ class System:
     def probe(self, pid: int, good: bool, question: Question = Question.READY) -> None:
         self.tell(ev.ProbeResult(pid, question, good, "" if good else "refused"))
 
+    def launch(self) -> None:
+        """What was to be spawned is."""
+        while self.launching:
+            self.spawn(*self.launching.pop(0))
+
     def settle(self) -> None:
         """Whoever was asked to end does, whoever is probed is ready, and time passes, until nothing changes."""
-        for _ in range(100):
-            ending = [pid for pid in self.alive if self.state(pid) is SlotState.STOPPING]
-            for pid in ending:
-                if pid not in self.zombies:
-                    self.exit(pid)
-                self.group_empty(pid)
-            for pid in list(self.probes):
-                if Question.READY in self.probes.get(pid, ()):
-                    self.probe(pid, good=True)
+        self.slow = False
+        for _ in range(200):
+            self.launch()
+            if self.end_those_asked() or self.pass_probes():
+                continue
             slots = (*self.job.slots.values(), *self.job.committed.values())
             waiting = any(s.state in (SlotState.BACKOFF, SlotState.DRAINING, SlotState.STARTING) for s in slots)
-            if not ending and not waiting and self.job.phase is not Phase.HELD:
-                if any(self.state(pid) is SlotState.STOPPING for pid in self.alive):
-                    continue
+            if not waiting and self.job.phase is not Phase.HELD:
                 return
-            self.advance(60.0)
-        raise AssertionError("it never settles")
+            due = [at for (kind, _), at in self.timers.items() if kind != "lifetime"]
+            assert due, f"it waits for nothing:\n{self.job.history()}"
+            self.advance(max(0.0, min(due) - self.now))
+        raise AssertionError(f"it never settles:\n{self.job.history()}")
+
+    def end_those_asked(self) -> bool:
+        """Whether there were any."""
+        ending = [pid for pid in self.alive if self.state(pid) is SlotState.STOPPING]
+        for pid in ending:
+            if pid not in self.zombies:
+                self.exit(pid)
+            self.group_empty(pid)
+        return bool(ending)
+
+    def pass_probes(self) -> bool:
+        """Whether that made a process ready."""
+        waiting = [pid for pid, asked in self.probes.items() if Question.READY in asked]
+        waiting = [pid for pid in waiting if self.state(pid) is SlotState.STARTING]
+        for pid in waiting:
+            self.probe(pid, good=True)
+        return bool(waiting)
 
     def state(self, pid: int) -> SlotState:
         slot = self.job.slot_of(pid)
@@ -155,10 +180,19 @@ class System:
         """The job knows exactly the living; what observes a process ends with it."""
         job = self.job
         held = {slot.pid for slot in (*job.slots.values(), *job.committed.values()) if slot.pid is not None}
-        assert self.alive.keys() == held
+        launching = {pid for pid, _ in self.launching if job.expects(pid)}
+        assert self.alive.keys() | launching == held
         serving = {pid for pid in self.alive if self.state(pid) in (SlotState.STARTING, SlotState.READY)}
         assert serving <= self.alive.keys() - self.zombies
         assert set(job.pids(committed=True)) == serving
         assert {number for kind, number in self.timers if kind in OBSERVING} <= serving
         assert {number for kind, number in self.timers if kind in ("drain", "kill")} <= self.alive.keys()
         assert self.probes.keys() <= serving
+
+    def check_spawn(self) -> None:
+        """A process is spawned only in a job that is to run and may."""
+        job = self.job
+        assert job.phase is Phase.STARTED
+        assert job.waiting_for is None
+        assert not job.drained
+        assert job.name_free

@@ -398,7 +398,7 @@ class Job(JobQueries):
 
     def _on_probe(self, event: ev.ProbeResult) -> None:
         slot = self._by_pid.get(event.pid)
-        if slot is None or slot.state not in ALIVE:
+        if slot is None or slot.state not in ALIVE or not slot.asked(event.question):
             return
         slot.probe_error = event.error
         if event.question is Question.LIVE:
