@@ -561,6 +561,7 @@ class Job(JobQueries):
         """Replace processes a few at a time: all, or those whose definition has changed."""
         if not self.active or self.drained or not self._demand:
             self.rollout = None
+            self._reconcile()
             return
         held = [slot for slot in self.slots.values() if slot.state in (*ALIVE, SlotState.BACKOFF)]
         for slot in held:
