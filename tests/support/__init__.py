@@ -46,6 +46,8 @@ Judges
 - `history`: what clients were told of nodes, held against what became of the nodes
 - `fuzzing`: hooks of schemathesis
 - `playbook`: events and instructions of a state machine, in order
+- `job_steps`: steps of such playbooks of a job
+- `job_system`: a system that carries out the instructions of one job
 
 Plugins of pytest, and what runs above it
 

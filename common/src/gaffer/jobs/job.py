@@ -398,7 +398,7 @@ class Job(JobQueries):
 
     def _on_probe(self, event: ev.ProbeResult) -> None:
         slot = self._by_pid.get(event.pid)
-        if slot is None or slot.state not in ALIVE:
+        if slot is None or slot.state not in ALIVE or not slot.asked(event.question):
             return
         slot.probe_error = event.error
         if event.question is Question.LIVE:
@@ -521,7 +521,7 @@ class Job(JobQueries):
             return
         match kind:
             case "backoff":
-                self._cue(slot, Cue.FILL)
+                self._cue(slot, Cue.FILL if self._open else Cue.PARK)
             case "drain":
                 self._cue(slot, Cue.STOP)
             case "kill":
@@ -559,8 +559,9 @@ class Job(JobQueries):
 
     def _begin_rollout(self, kind: RolloutKind) -> None:
         """Replace processes a few at a time: all, or those whose definition has changed."""
-        if not self.active:
+        if not self.active or self.drained or not self._demand:
             self.rollout = None
+            self._reconcile()
             return
         held = [slot for slot in self.slots.values() if slot.state in (*ALIVE, SlotState.BACKOFF)]
         for slot in held:
@@ -573,7 +574,10 @@ class Job(JobQueries):
     def _advance_rollout(self) -> None:
         """Replace what can be replaced now."""
         rollout = self.rollout
-        if rollout is None or not rollout.running or not self.active or self._paused:
+        if rollout is None or not rollout.running or self.phase is not Phase.STARTED:
+            return
+        if not self._demand:  # all its processes end, and the next ones are new
+            self._finish_rollout(rollout)
             return
         wanted = [slot for index, slot in sorted(self.slots.items()) if index <= self._wanted]
         for slot in replaceable(wanted, self.target, self.config.max_unavailable, self.config.surge):
@@ -586,9 +590,12 @@ class Job(JobQueries):
                 self._retire(slot, "stop_pid")
         done = all(slot.state is SlotState.READY or slot.result is not None for slot in self._wanted_slots())
         if done and not any(slot.outdated for slot in wanted):
-            rollout.state = RolloutState.DONE
-            self._publish("rollout_done", rollout=rollout.kind.value, replaced=rollout.replaced)
-            self._reconcile()
+            self._finish_rollout(rollout)
+
+    def _finish_rollout(self, rollout: Rollout) -> None:
+        rollout.state = RolloutState.DONE
+        self._publish("rollout_done", rollout=rollout.kind.value, replaced=rollout.replaced)
+        self._reconcile()
 
     def _fail_rollout(self, why: str) -> None:
         """Stop a rollout whose new process does not become ready; undo it if it is an update that may be undone."""

@@ -201,7 +201,7 @@ class JobQueries:
     def _wanted(self) -> int:
         if not self.active:
             return 0
-        surging = self.rollout is not None and self.rollout.running and not self._paused
+        surging = self.rollout is not None and self.rollout.running and self.rollout.total and not self._paused
         return self.target + (self.config.surge if surging else 0)
 
     def _wanted_slots(self) -> list[Slot]:

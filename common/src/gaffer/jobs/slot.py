@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from gaffer.jobs.config import JobConfig
+from gaffer.jobs.probing import Question
 
 
 class SlotState(StrEnum):
@@ -131,6 +132,12 @@ class Slot:
     def visible_state(self) -> SlotState:
         """Its state as people see it."""
         return SlotState.STARTING if self.state is SlotState.SPAWNING else self.state
+
+    def asked(self, question: Question) -> bool:
+        """Whether a probe asks its process `question`."""
+        if question is Question.READY:
+            return self.probed
+        return self.served and self.index > 0 and self.config is not None and self.config.live is not None
 
     def step(self, cue: Cue) -> tuple[Action, ...]:
         """Make the transition for `cue` and return its actions; KeyError if there is none."""
