@@ -126,7 +126,7 @@ def test_what_no_job_claims_runs_on(left: ProcessRecord) -> None:
 
 def test_it_keeps_the_port_of_its_env_file(tmp_path: Path) -> None:
     (tmp_path / "env").write_text("PORT=5000\n")
-    config = CONFIG.replace(env_file=["env"], cwd=str(tmp_path))
+    config = CONFIG.replace(port=None, env_file=["env"], cwd=str(tmp_path))
     with left_by_a_manager(config) as record, running_manager(detached=[record]) as manager:
         (tmp_path / "env").write_text("PORT=6000\n")
         manager.load(config)
