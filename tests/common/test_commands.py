@@ -240,11 +240,3 @@ async def test_quiesce_waits_for_after_exit_and_ends_the_rest() -> None:
         assert action.ended.result().term_signal == signal.SIGKILL
         assert hook.ended.result().output == "done"
         assert len(commands) == 0
-
-
-async def test_each_end_is_reported_once() -> None:
-    ended: list[tuple[Command, CommandResult]] = []
-    async with running_commands(on_ended=lambda *args: ended.append(args)) as commands:
-        command = start(commands, job(), "true")
-        result = await command.wait()
-        assert ended == [(command, result)]

@@ -12,7 +12,6 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
 
 from gaffer.errors import ProcessError, StartFailed
 from gaffer.jobs.config import JobConfig
@@ -201,8 +200,7 @@ class Commands:
     """The auxiliary commands of all jobs of a manager. Use it on the loop.
 
     `node_id` marks their processes, as those of the jobs, so that they can be found again. `losses` counts the output
-    that readers lose. `on_ended(command, result)` is called when one has ended; it must raise nothing. `counts` has the
-    number of commands so far by purpose and outcome.
+    that readers lose. `counts` has the number of commands so far by purpose and outcome.
     """
 
     def __init__(
@@ -212,14 +210,12 @@ class Commands:
         *,
         node_id: str = "",
         losses: Losses | None = None,
-        on_ended: Callable[[Command, CommandResult], Any] = lambda command, result: None,
     ) -> None:
         self.counts: Counter[tuple[Purpose, Outcome]] = Counter()
         self._loop = loop
         self._reaper = reaper
         self._node_id = node_id
         self._losses = losses
-        self._on_ended = on_ended
         self._running: dict[int, Command] = {}  # until nothing is left of them
         self._places: Counter[tuple[Purpose, JobName, int]] = Counter()  # their number by purpose, job and slot
         self._numbers = itertools.count(1)
@@ -326,9 +322,7 @@ class Commands:
 
     def _finish(self, command: Command) -> None:
         if command.finish():
-            result = command.ended.result()
-            self.counts[command.purpose, result.outcome] += 1
-            self._on_ended(command, result)
+            self.counts[command.purpose, command.ended.result().outcome] += 1
 
 
 def _config(config: JobConfig, command: str) -> JobConfig:

@@ -5,7 +5,7 @@ import logging
 from collections.abc import Mapping
 from functools import partial
 
-from gaffer.errors import ProcessError, StartFailed, did_you_mean
+from gaffer.errors import BadValue, ProcessError, StartFailed, did_you_mean
 from gaffer.jobs.config import JobConfig
 from gaffer.jobs.names import JobName
 from gaffer.jobs.states import describe_exit
@@ -129,10 +129,12 @@ async def probe(commands: Commands, process: Process, command: str, timeout: flo
 def start_action(
     commands: Commands, config: JobConfig, job: JobName, action: str, timeout: float = MAX_ACTION_TIMEOUT
 ) -> Command:
-    """Start the command `action.ACTION` of a job, and stop it after `timeout` seconds.
+    """Start the command `action.ACTION` of a job, and stop it after `timeout` seconds, at most 24 hours.
 
-    Raises ProcessError (404 `action_not_found`), TooManyCommands (429), and StartFailed.
+    Raises ProcessError (404 `action_not_found`), BadValue, TooManyCommands (429), and StartFailed.
     """
+    if not 0 < timeout <= MAX_ACTION_TIMEOUT:
+        raise BadValue(f"timeout: expected more than 0 s, at most 24 h, got {timeout:g} s", path="$.timeout")
     if action not in config.action:
         known = sorted(config.action)
         listed = f"available actions: {', '.join(known)}" if known else "add action.NAME = COMMAND to the job"

@@ -13,6 +13,7 @@ from gaffer.events import EventEmitter
 from gaffer.jobs import events as ev
 from gaffer.processes.reaper import Reaper
 from gaffer.supervision.applications import Applications
+from gaffer.supervision.commands import Commands
 from gaffer.supervision.executor import Executor
 from gaffer.supervision.job_table import JobTable
 
@@ -40,6 +41,7 @@ class Lifecycle:
         lock: "threading.RLock",
         jobs: JobTable,
         executor: Executor,
+        commands: Commands,
         events: EventEmitter,
         reaper: Reaper,
         apps: Sequence[Any],
@@ -52,6 +54,7 @@ class Lifecycle:
         self._lock = lock
         self._jobs = jobs
         self._executor = executor
+        self._commands = commands
         self._events = events
         self._reaper = reaper
         self._apps = list(apps)
@@ -179,6 +182,7 @@ class Lifecycle:
         self._all_gone = asyncio.Event()
         self._end_jobs()
         await self._all_gone.wait()
+        await self._commands.quiesce(now=self._hurry)
         self._executor.run_pending()
         self._events.flush()
         await self._running_apps.run("leave", reverse=True)
@@ -199,6 +203,7 @@ class Lifecycle:
 
     def _end_jobs(self) -> None:
         with self._lock:
+            self._commands.end(now=self._hurry)
             for job in reversed(self._jobs.all()):
                 self._executor.submit(job, ev.ManagerStopping(self._hurry))
             self.check_all_gone()
