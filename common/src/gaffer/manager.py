@@ -361,6 +361,11 @@ class Manager(LegacyNames):
             self._executor.submit(job, ev.Committed(pid, timeout, dict(variables)))
             return pid
 
+    @property
+    def commands(self) -> Commands:
+        """The auxiliary commands of the jobs: hooks, exec probes and actions."""
+        return self._commands
+
     def start_action(self, name: Name, action: str, timeout: float = MAX_ACTION_TIMEOUT) -> Command:
         """Start the command `action.ACTION` of a job, whatever its state; call it on the loop.
 

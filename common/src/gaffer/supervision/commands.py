@@ -223,6 +223,11 @@ class Commands:
     def __len__(self) -> int:
         return len(self._running)
 
+    @property
+    def running(self) -> "Counter[Purpose]":
+        """The number of running commands by purpose."""
+        return Counter(command.purpose for command in self._running.values())
+
     def start(
         self,
         purpose: Purpose,
