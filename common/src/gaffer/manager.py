@@ -7,7 +7,8 @@ state machines, queue instructions for the loop, and return at once.
 import asyncio
 import logging
 import threading
-from collections.abc import Callable, Collection, Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Generator, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -29,9 +30,11 @@ from gaffer.schemas.responses import JobInfo, JobStatus
 from gaffer.streams import event_log
 from gaffer.streams.event_log import Event
 from gaffer.streams.rings import Log, Ring
-from gaffer.supervision import arguments, serializers
+from gaffer.supervision import arguments, job_commands, serializers
 from gaffer.supervision.channels import Channel, open_channel
+from gaffer.supervision.commands import Command, CommandResult, Commands
 from gaffer.supervision.executor import Executor, Settings
+from gaffer.supervision.job_commands import MAX_ACTION_TIMEOUT
 from gaffer.supervision.job_table import JobTable
 from gaffer.supervision.legacy import LegacyNames
 from gaffer.supervision.lifecycle import Lifecycle
@@ -98,7 +101,10 @@ class Manager(LegacyNames):
             on_job_gone=self._job_gone,
             on_end=self._essential_ended,
         )
-        self._life = Lifecycle(self, self._lock, self._jobs, self._executor, self._ordering, self.events, reaper, apps)
+        self._commands = Commands(self.loop, reaper, node_id=node_id, losses=self._executor.losses)
+        self._life = Lifecycle(
+            self, self._lock, self._jobs, self._executor, self._ordering, self._commands, self.events, reaper, apps
+        )
 
     def __repr__(self) -> str:
         state = "stopping" if self.stopping else "draining" if self.draining else "started" if self.started else "new"
@@ -268,6 +274,7 @@ class Manager(LegacyNames):
             self._jobs.remove(job)
             self._executor.sampler.forget(job.name)
             self._executor.submit(job, ev.Unloaded())
+            self.loop.call_soon_threadsafe(self._commands.end, job.name)
 
     def update(
         self,
@@ -407,6 +414,51 @@ class Manager(LegacyNames):
             self._executor.submit(job, ev.Committed(pid, timeout, dict(variables)))
             return pid
 
+    @property
+    def commands(self) -> Commands:
+        """The auxiliary commands of the jobs: hooks, exec probes and actions."""
+        return self._commands
+
+    def start_action(self, name: Name, action: str, timeout: float = MAX_ACTION_TIMEOUT) -> Command:
+        """Start the command `action.ACTION` of a job, whatever its state; call it on the loop.
+
+        It is stopped after `timeout` seconds, at most 24 hours, when the job is unloaded, and when the manager stops.
+        Raises ProcessError (404 `action_not_found`), BadValue, NodeDraining (503), TooManyCommands (429) and
+        StartFailed.
+        """
+        with self._lock:
+            job = self._open_job(name)
+            if self.draining:
+                raise NodeDraining
+            command = job_commands.start_action(self._commands, job.config, job.name, action, timeout)
+        command.ended.add_done_callback(partial(self._action_ended, job, action))
+        return command
+
+    def _action_ended(self, job: Job, action: str, ended: "asyncio.Future[CommandResult]") -> None:
+        result = ended.result()
+        log.info("%s: action %s %s", job.name, action, result)
+        self._executor.publish(
+            job,
+            "action",
+            action=action,
+            outcome=result.outcome.value,
+            exit_code=result.exit_code,
+            term_signal=result.term_signal,
+            uptime=result.uptime,
+        )
+
+    def run_action(self, name: Name, action: str, timeout: float = MAX_ACTION_TIMEOUT) -> Any:
+        """Run the command `action.ACTION` of a job and return its CommandResult (gaffer.supervision.commands).
+
+        Blocks or returns an awaitable, and raises RuntimeError before the start, as `wait`; otherwise raises like
+        `start_action`. Cancelling the awaitable cancels the command.
+        """
+
+        async def run() -> CommandResult:
+            return await self.start_action(name, action, timeout).wait()
+
+        return self._complete(run)
+
     # Processes
 
     @property
@@ -530,9 +582,13 @@ class Manager(LegacyNames):
         is unloaded, and ManagerStopping if the manager stops.
         """
         states = job_states(state)
+        return self._complete(lambda: self._wait(name, states, timeout))
+
+    def _complete(self, work: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
+        """Return the result of `work()`, run on the loop; on the running loop itself, return an awaitable."""
         if not self.started:
             raise RuntimeError("start the manager before waiting for a job")
-        waiting = self._wait(name, states, timeout)
+        waiting = work()
         try:
             here = asyncio.get_running_loop()
         except RuntimeError:
