@@ -169,7 +169,7 @@ class JobConfig:
     """When the processes run to completion, again and again."""
     timezone: str | None = setting(schedules.time_zone, None, live=True)
     """The time zone of `schedule`."""
-    every: float = setting(rules.seconds, 0.0, live=True)
+    every: float = setting(schedules.interval, 0.0, live=True)
     """Seconds from the start of one run to the start of the next; 0: no such runs."""
     overlap: str = setting(rules.overlap_policy, "skip", live=True)
     """What to do when a run is due during another one."""
