@@ -1,6 +1,7 @@
 """Jobs in INI files: the sections `[job:NAME]`, or `[process:NAME]`, and `[env:NAME]`. Pure."""
 
-from collections.abc import Collection
+import re
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,6 +22,8 @@ NOT_IN_A_SECTION = {
 }
 
 _VARIABLE = "env:"
+_PLAIN_WORD = re.compile(r"[A-Za-z0-9_./:=@%+,${}-]+")
+_ESCAPED = re.compile(r'[\\"`]')
 
 
 @dataclass
@@ -79,6 +82,45 @@ def read_variables(section: Section, taken: Collection[str] = ()) -> SectionSett
     if env:
         found.settings["env"] = env
     return found
+
+
+def ini_settings(description: Mapping[str, Any]) -> dict[str, str]:
+    """Return the settings of a valid job description as the keys of a section, without `name` and `env`.
+
+    Raises ValueError for a list or object that a text can't represent, such as one whose items contain commas.
+    """
+    settings: dict[str, str] = {}
+    for key, value in description.items():
+        if key in NOT_IN_A_SECTION or value is None:
+            continue
+        if key == "args" and not isinstance(value, str):
+            settings[key] = " ".join(map(_quoted_word, value))
+        elif key == "labels":
+            settings[key] = _joined(key, [f"{name}={text}" for name, text in value.items()])
+            if pairs(settings[key]) != value:
+                raise ValueError(f"an INI file can't hold the value of {key}")
+        elif key == "flapping":
+            settings[key] = _joined(key, value.values())
+        elif isinstance(value, Mapping):
+            settings |= {f"{key}.{name}": str(text) for name, text in value.items()}
+        elif isinstance(value, list | tuple):
+            settings[key] = _joined(key, value) or ("none" if key == "endpoints" else "")
+        else:
+            settings[key] = str(value).lower() if isinstance(value, bool) else str(value)
+    return settings
+
+
+def _joined(key: str, items: Iterable[object]) -> str:
+    texts = [str(item) for item in items]
+    if any("," in text or text != text.strip() or not text for text in texts):
+        raise ValueError(f"an INI file can't hold the value of {key}")
+    return ", ".join(texts)
+
+
+def _quoted_word(word: object) -> str:
+    """Return a word of `args` as part of a command line; variables in it are replaced all the same."""
+    text = str(word)
+    return text if _PLAIN_WORD.fullmatch(text) else '"' + _ESCAPED.sub(r"\\\g<0>", text) + '"'
 
 
 def nearest(path: str, known: Collection[str]) -> str | None:
