@@ -42,11 +42,10 @@ class Companion:
 
 def find_companion(folder: str) -> str | None:
     """Return the path of the companion file in `folder`, or None if there is none; ConfigError if there are several."""
-    found = [path for name in NAMES if os.path.isfile(path := os.path.join(folder, name))]
+    found = [name for name in NAMES if os.path.isfile(os.path.join(folder, name))]
     if len(found) > 1:
-        message = f"both {found[0]} and {found[1]} exist, and only one of them can be read"
-        raise ConfigError([Problem(folder, message, "merge them into one file")])
-    return found[0] if found else None
+        raise ConfigError([Problem(folder, f"{' and '.join(found)} exist, only one is allowed", "merge the files")])
+    return os.path.join(folder, found[0]) if found else None
 
 
 def read_companion(path: str) -> Companion:
@@ -81,6 +80,8 @@ def _read_yaml(text: str, path: str) -> Companion:
             wrong(key_node, f"unknown key {quoted(key)}", nearest_key or "settings of types belong below the key jobs")
             continue
         if not isinstance(node, yaml.MappingNode):
+            if reader.value(node, "$", {}) is None:
+                continue
             wrong(node, "jobs: expected a mapping of process types", "write the settings of each type below its name")
             continue
         for name, (name_node, settings) in reader.items(node).items():
@@ -89,7 +90,7 @@ def _read_yaml(text: str, path: str) -> Companion:
             if isinstance(value, str | list):
                 hint = f"write cmd: {value}" if isinstance(value, str) else None
                 wrong(settings, f"{name}: expected a mapping of settings, got {quoted(value)}", hint)
-                value = None
+                value = {"cmd": value} if isinstance(value, str) else None
             companion.entries[name] = Entry(value or {}, path, line_of(name_node), lines)
     return companion
 

@@ -68,11 +68,15 @@ class Application:
         numbers = {}
         for name in self.types:
             try:
-                configured = rules.count(self._settings(name).get("numprocesses", 1), True)
+                configured = self._number(name)
             except InvalidValue:  # reported by `describe`
                 configured = 1
             numbers[name] = given.get(name, configured)
         return numbers
+
+    def _number(self, name: str) -> int:
+        given = self._settings(name).get("numprocesses")
+        return 1 if given is None else rules.count(given, True)
 
     def has_port(self, name: str) -> bool:
         """Return whether the companion sets the port of the type `name`."""
@@ -86,7 +90,7 @@ class Application:
             name = todo.pop()
             if name not in wanted:
                 wanted.add(name)
-                todo += [other for other in self._predecessors(name) if other in self.types]
+                todo += [other for item in self._after(name) if (other := item.partition(":")[0]) in self.types]
         return [name for name in self.types if name in wanted]
 
     def describe(
@@ -108,7 +112,7 @@ class Application:
                 problems.append(Problem(self.procfile.place(name), f"{name}: {error}", error.hint))
                 continue
             job["numprocesses"] = numbers.get(name, 1)
-            found = [*self._misplaced(name), *find_problems(job, lax=True)]
+            found = [*self._hidden(name), *find_problems(job, lax=True)]
             problems += [self._located(name, problem) for problem in found]
             if not found:
                 jobs.append(self._normalized(name, job))
@@ -150,10 +154,14 @@ class Application:
         kept = {key: value for key, value in job.items() if key.partition(".")[0] not in given}
         return kept | {key: values[key] for key in values if key in given}
 
-    def _misplaced(self, name: str) -> list[Problem]:
-        """Return a problem for each setting that has its place elsewhere."""
+    def _hidden(self, name: str) -> list[Problem]:
+        """Return a problem for each setting that has its place elsewhere, or that an option of the command hides."""
         settings = self._settings(name)
         problems = []
+        try:
+            self._number(name)
+        except InvalidValue as wrong:
+            problems.append(Problem("$.numprocesses", f"numprocesses: {wrong.message}", wrong.hint))
         if "name" in settings:
             problems.append(Problem("$.name", "name: the type has a name already", "remove it"))
         if "." in name or ":" in name:
@@ -171,7 +179,7 @@ class Application:
         for name, entry in self._entries.items():
             if name not in self.types:
                 nearest = did_you_mean(name, self.types)
-                hint = nearest or f"add cmd to define it here; types of the Procfile: {', '.join(self.types)}"
+                hint = nearest or f"add cmd to define it here; known types: {', '.join(self.types)}"
                 yield Problem(f"{entry.file}:{entry.line}", f"the Procfile has no type {name!r}", hint)
 
     def _disorder(self, session: str, *, alone: bool) -> Iterable[Problem]:
@@ -179,7 +187,10 @@ class Application:
 
         `alone`: there are no jobs of other sessions.
         """
-        graph = {JobName(session, name): list(self._after(name, session)) for name in self.types}
+        graph = {
+            JobName(session, name): [each.job for each in ordering.dependencies(self._after(name), session)]
+            for name in self.types
+        }
         for name, after in graph.items():
             for index, other in enumerate(after):
                 if other.session != session and alone:
@@ -195,15 +206,11 @@ class Application:
             problem = Problem("$.after", f"after: the types wait for each other: {path}", "remove one of them")
             yield self._located(cycle[0].name, problem)
 
-    def _predecessors(self, name: str) -> list[str]:
-        return [other.name for other in self._after(name, "") if not other.session]
-
-    def _after(self, name: str, session: str) -> Iterable[JobName]:
+    def _after(self, name: str) -> tuple[str, ...]:
         try:
-            items = ordering.job_list(self._settings(name).get("after"), True)
+            return ordering.job_list(self._settings(name).get("after"), True)
         except InvalidValue:  # reported by `describe`
-            return []
-        return [dependency.job for dependency in ordering.dependencies(items, session)]
+            return ()
 
     def _located(self, name: str, problem: Problem) -> Problem:
         entry = self._entries.get(name)

@@ -29,7 +29,10 @@ def compose(text: str, file: str) -> yaml.Node | None:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         place = f"{file}:{mark.line + 1}" if mark else file
-        problem = Problem(place, f"invalid YAML: {error.problem or error.context}", _hint(error))
+        message = str(error.problem or error.context)
+        if message.startswith("but "):
+            message = f"{error.context}, {message}"
+        problem = Problem(place, f"invalid YAML: {message}", _hint(error))
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
         problem = Problem(f"{file}:{line}", f"invalid YAML: {error.reason}", "save the file as UTF-8 text")
@@ -44,7 +47,7 @@ def _hint(error: yaml.MarkedYAMLError) -> str | None:
         if "\\t" in problem:
             return "indent with blanks, not with tabs"
         return "quote a text that begins with one of * & ! % @ `"
-    if "mapping values are not allowed" in problem:
+    if "mapping values are not allowed" in problem or "but got ':'" in problem:
         return "quote a text with a colon and a blank in it, and indent the keys of a mapping equally"
     if "expected a single document" in context:
         return "remove the line with ---"
