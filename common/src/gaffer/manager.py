@@ -91,17 +91,18 @@ class Manager(LegacyNames):
         settings = Settings(capture_all, recorder, node_id, log_dir)
         self.exit_code = 0
         self._ordering = Ordering(self._jobs, self._submit)
+        self._commands = Commands(self.loop, reaper, node_id=node_id)
         self._executor = Executor(
             self.loop,
             self._lock,
             self.events,
             reaper,
             settings,
+            self._commands,
             after_event=self._ordering.changed,
             on_job_gone=self._job_gone,
             on_end=self._essential_ended,
         )
-        self._commands = Commands(self.loop, reaper, node_id=node_id, losses=self._executor.losses)
         self._life = Lifecycle(
             self, self._lock, self._jobs, self._executor, self._ordering, self._commands, self.events, reaper, apps
         )

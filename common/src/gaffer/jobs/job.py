@@ -183,9 +183,7 @@ class Job(JobQueries):
             if slot.state in ALIVE and slot.pid is not None:
                 self._out.append(ev.Signal(slot.pid, self.config.reload_signum, leader_only=True))
                 if slot.probed:
-                    self._out += [ev.StopProbes(slot.pid), ev.StartProbes(slot.pid, Question.READY)]
-                    if slot.served and self.config.live is not None:
-                        self._out.append(ev.StartProbes(slot.pid, Question.LIVE))
+                    self._out.append(ev.StartProbes(slot.pid, again=True))
 
     def _on_config(self, event: ev.ConfigChanged) -> None:
         if event.config == self.config and not (event.start and not self.active):

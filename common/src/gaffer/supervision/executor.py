@@ -20,11 +20,16 @@ from gaffer.events import EventEmitter
 from gaffer.jobs import events as ev
 from gaffer.jobs.job import Job
 from gaffer.jobs.names import JobName
+from gaffer.jobs.probing import Question
 from gaffer.process import ExitStatus, Process, Recorder
 from gaffer.processes.reaper import DETACHED, Reaper
 from gaffer.processes.sampler import Sampler
+from gaffer.processes.sockets import JobSockets
 from gaffer.streams.log_files import LogWriter
-from gaffer.streams.rings import Losses
+from gaffer.supervision import job_commands
+from gaffer.supervision.commands import Commands
+from gaffer.supervision.probes.prober import Prober
+from gaffer.supervision.timetable import Timetable
 
 log = logging.getLogger("gaffer.manager")
 
@@ -60,6 +65,7 @@ class Executor:
         events: EventEmitter,
         reaper: Reaper,
         settings: Settings,
+        commands: Commands,
         *,
         after_event: Callable[[Job], Any],
         on_job_gone: Callable[[Job], Any],
@@ -69,12 +75,18 @@ class Executor:
         self.owners: dict[int, Job] = {}  # of the running processes, by pid
         self.revision = 0  # grows with every change of jobs or processes
         self.sampler = Sampler(loop, self.running)
-        self.losses = Losses()
+        self.losses = commands.losses
         self._loop = loop
         self._lock = lock
         self._events = events
         self._reaper = reaper
         self._settings = settings
+        self._commands = commands
+        self._prober = Prober(loop, self._on_verdict, partial(job_commands.probe, commands))
+        self._timetable: Timetable[Job] = Timetable(loop, self._on_armed, self._on_run_due)
+        self._sockets = JobSockets(loop)
+        self._socket_owners: dict[JobName, Job] = {}
+        self._preparing: dict[tuple[Job, int], asyncio.Task[None]] = {}  # starts that wait for `before_start`
         self._logs = LogWriter(loop, settings.log_dir) if settings.log_dir is not None else None
         self._after_event = after_event
         self._on_job_gone = on_job_gone
@@ -108,6 +120,9 @@ class Executor:
             if log.isEnabledFor(logging.DEBUG):
                 log.debug("%s: %s", job.name, job.story[-1])
             self._wake()
+            for key, task in self._preparing.items():
+                if key[0] is job and not job.expects(key[1]):
+                    self._loop.call_soon_threadsafe(task.cancel)
             self.touch(job.name)
             self._after_event(job)
             if job.gone:
@@ -196,6 +211,12 @@ class Executor:
         for handle in self._timers.values():
             handle.cancel()
         self._timers.clear()
+        for task in self._preparing.values():
+            task.cancel()
+        self._prober.close()
+        self._timetable.close()
+        self._sockets.close_all()
+        self._socket_owners.clear()
         self._signals.clear()
         self._queue.clear()
         if self._logs is not None:
@@ -236,6 +257,21 @@ class Executor:
                 self._adopt(instruction, job)
             case ev.Release():
                 self._release(instruction, job)
+            case ev.StartProbes() | ev.StopProbes():
+                self._probe(instruction)
+            case ev.AfterExit():
+                self._after_exit(instruction, job)
+            case ev.ArmSchedule():
+                self._timetable.arm(job, job.config, last_run=job.last_run)
+            case ev.DisarmSchedule():
+                self._timetable.disarm(job)
+            case ev.AwaitConnection():
+                self._await_connection(job)
+            case ev.AwaitIdle():
+                idle = partial(self.submit, job, ev.ConnectionsIdle())
+                self._sockets.await_idle(job.name, job.config.idle_timeout, idle)
+            case ev.CloseSockets():
+                self._close_sockets(job)
             case ev.EndManager():
                 self._on_end(instruction.exit_code, instruction.reason)
 
@@ -256,20 +292,45 @@ class Executor:
             del self._ports[key]
         for timer in [timer for timer in self._timers if timer[0] is job]:
             self._timers.pop(timer).cancel()
+        self._timetable.disarm(job)
         self._on_job_gone(job)
 
     def _spawn(self, order: ev.Spawn, job: Job) -> None:
         if not job.expects(order.pid):
             return
+        if job.config.before_start is None or not order.slot:
+            self._launch(order, job)
+            return
+        task = self._loop.create_task(self._prepare(order, job))
+        self._preparing[job, order.pid] = task
+        task.add_done_callback(lambda _: self._preparing.pop((job, order.pid), None))
+
+    async def _prepare(self, order: ev.Spawn, job: Job) -> None:
+        """Start a process after the command that precedes its start."""
+        try:
+            port = self._port(job, order.slot)
+            await job_commands.before_start(self._commands, job.config, job.name, slot=order.slot, port=port)
+        except StartFailed as error:
+            self._start_failed(order, job, error)
+            return
+        with self._lock:
+            if job.expects(order.pid):
+                self._launch(order, job)
+
+    def _launch(self, order: ev.Spawn, job: Job) -> None:
         try:
             process = self._make(job, order.pid, order.slot, order.env)
             process.spawn()
         except StartFailed as error:
-            log.warning("%s can't be started: %s", job.name, error.message)
-            self.submit(job, ev.SpawnFailed(order.pid, error.reason, error.message, time.time()))
+            self._start_failed(order, job, error)
             return
         self._began(job, process)
         self.submit(job, ev.Spawned(order.pid, process.os_pid))
+
+    def _start_failed(self, order: ev.Spawn, job: Job, error: StartFailed) -> None:
+        if job.expects(order.pid):
+            log.warning("%s can't be started: %s", job.name, error.message)
+            self.submit(job, ev.SpawnFailed(order.pid, error.reason, error.message, time.time()))
 
     def _adopt(self, order: ev.Adopt, job: Job) -> None:
         if order.record.port is not None:
@@ -359,6 +420,60 @@ class Executor:
     def _fire(self, job: Job, key: ev.TimerKey) -> None:
         self._timers.pop((job, key), None)
         self.submit(job, ev.TimerFired(key))
+
+    def _probe(self, order: ev.StartProbes | ev.StopProbes) -> None:
+        process = self.running.get(order.pid)
+        if isinstance(order, ev.StopProbes):
+            self._prober.stop(order.pid)
+        elif process is not None:
+            self._prober.start(process, again=order.again)
+
+    def _on_verdict(self, process: Process, question: Question, good: bool, error: str) -> None:
+        job = self.owners.get(process.pid)
+        if job is not None:
+            self.submit(job, ev.ProbeResult(process.pid, question, good, error))
+
+    def _after_exit(self, order: ev.AfterExit, job: Job) -> None:
+        process = self.running.get(order.pid)
+        job_commands.after_exit(
+            self._commands,
+            job.config,
+            job.name,
+            pid=order.pid,
+            exit_code=order.exit_code,
+            term_signal=order.term_signal,
+            reason=order.reason,
+            slot=order.slot,
+            port=process.port if process is not None else None,
+        )
+
+    def _on_armed(self, job: Job, next_run: float | None) -> None:
+        self.submit(job, ev.ScheduleArmed(next_run))
+
+    def _on_run_due(self, job: Job, at: float) -> None:
+        self.submit(job, ev.ScheduleDue(at))
+
+    def _open_sockets(self, job: Job) -> list[tuple[str, int]]:
+        """The sockets of a job; a successor of the same name takes them over."""
+        config = job.config
+        if not config.socket:
+            return []
+        self._socket_owners[job.name] = job
+        return self._sockets.open(job.name, config.socket, uid=config.uid, gid=config.gid)
+
+    def _close_sockets(self, job: Job) -> None:
+        if self._socket_owners.get(job.name) is job:
+            del self._socket_owners[job.name]
+            self._sockets.close(job.name)
+
+    def _await_connection(self, job: Job) -> None:
+        try:
+            self._open_sockets(job)
+        except StartFailed as error:
+            log.warning("%s can't be started: %s", job.name, error.message)
+            self.submit(job, ev.SocketsFailed(error.message))
+            return
+        self._sockets.await_connection(job.name, partial(self.submit, job, ev.ConnectionWaiting()))
 
     def _on_exit(self, job: Job, process: Process, status: ExitStatus) -> None:
         self.submit(
