@@ -94,6 +94,19 @@ class JobInfo(TypedDict):
     next_run: Later[Annotated[float | None, Meta(description="Start of the next scheduled run, seconds since 1970.")]]
 
 
+class Definition(TypedDict):
+    """A definition of a job."""
+
+    generation: Annotated[int, Meta(description="Its number, from 1.")]
+    config: JobSettings
+
+
+class DefinitionList(TypedDict):
+    """The last definitions of a job, newest first."""
+
+    definitions: list[Definition]
+
+
 class ProcessInfo(TypedDict):
     """A process."""
 
