@@ -7,7 +7,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -85,6 +85,9 @@ class Process:
     true for a process that is not kept alive. `exit_status` is None until the leader has exited; `closed` is true once
     its whole tree is gone. `on_exit(process, status)` is called on the loop when the leader has exited,
     `on_gone(process)` when the whole tree is gone and the leader is reaped.
+
+    `sockets` are the names and descriptors of listening sockets to pass to the program, sd_listen_fds(3), and
+    `notify_socket` is the path that it can notify, sd_notify(3).
     """
 
     def __init__(
@@ -101,6 +104,8 @@ class Process:
         env: Mapping[str, str] | None = None,
         port: int | None = None,
         cookie: str = "",
+        sockets: Sequence[tuple[str, int]] = (),
+        notify_socket: str = "",
         capture_all: bool = False,
         logs: LogWriter | None = None,
         on_exit: "Callable[[Process, ExitStatus], Any]" = lambda process, status: None,
@@ -133,6 +138,8 @@ class Process:
         self.custom_streams = list(config.custom_streams)
         self._streams = ProcessStreams(loop, config, {"name": self.name, "pid": pid}, capture_all=capture_all)
         self._extra = dict(env or {})
+        self._sockets = tuple(sockets)
+        self._notify_socket = notify_socket
         self._logs = logs
         self._alone: dict[int, Process] = {}  # this process while it runs, for its own sampler
         self._reaper = reaper or Reaper(loop)
@@ -171,6 +178,8 @@ class Process:
         self.port = port_number(given.get("PORT", ""))
         if self.cookie:
             given[COOKIE] = self.cookie
+        if self._notify_socket:
+            given["NOTIFY_SOCKET"] = self._notify_socket
         environment = launch.environment(config, given)
         argv = launch.arguments(config, environment)
         child = launch.launch(
@@ -180,6 +189,7 @@ class Process:
             stdout=self._streams.stdout,
             stderr=self._streams.stderr,
             cgroups=None if config.detach else self._reaper.cgroups,
+            sockets=self._sockets,
         )
         self.args = argv[1:]
         self.started_at = time.time()
