@@ -7,14 +7,13 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from gaffer.errors import ConfigError
 from gaffer.jobs import events as ev
 from gaffer.jobs import exits
 from gaffer.jobs.probing import Question
 from gaffer.jobs.rules import FlappingInfo
 from gaffer.jobs.slot import ALIVE, SlotState
 from gaffer.jobs.states import JobState, Phase
-from support.job_steps import START, STOP, config_of
+from support.job_steps import START, STOP
 from support.job_system import System
 
 pytestmark = pytest.mark.pure
@@ -259,7 +258,11 @@ class AnyJob(RuleBasedStateMachine):
 
     @invariant()
     def the_manager_ends_only_with_what_is_essential(self) -> None:
-        assert not self.system.ended or self.system.job.config.essential or len(self.system.job.definitions.generations) > 1
+        assert (
+            not self.system.ended
+            or self.system.job.config.essential
+            or len(self.system.job.definitions.generations) > 1
+        )
 
     def teardown(self) -> None:
         if not hasattr(self, "system"):
