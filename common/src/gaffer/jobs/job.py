@@ -711,7 +711,8 @@ class Job(JobQueries):
         """Seconds before the next start after an uptime of `lived` seconds."""
         if lived >= RESET_AFTER:
             slot.failures = 0
-        if lived >= self.config.startsecs or self.config.flapping is not None:
+        lasted = lived >= self.config.startsecs and not slot.failed and (slot.served or not slot.probed)
+        if lasted or self.config.flapping is not None:
             return 0.0
         delay = min(self.config.backoff * 2.0 ** min(slot.failures, 40), self.config.backoff_max)
         slot.failures += 1
