@@ -553,7 +553,8 @@ class Manager(LegacyNames):
     def info(self, name: Name) -> JobInfo:
         """Return a job's state, counts, processes and config."""
         with self._lock:
-            return serializers.job_info(self._job(name), self._executor.running, self.endpoint_host)
+            job, executor = self._job(name), self._executor
+            return serializers.job_info(job, executor.running, self.endpoint_host, executor.socket_addresses(job))
 
     def status(self, name: Name) -> JobStatus:
         """Return the state and counts of a job: the cheap part of `info`."""
