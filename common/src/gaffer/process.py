@@ -16,8 +16,10 @@ from gaffer.jobs import config as jobs_config
 from gaffer.jobs.names import JobName, parse_job_name
 from gaffer.jobs.records import ProcessRecord, Recorder
 from gaffer.jobs.rules import FlappingInfo, port_number
+from gaffer.jobs.usage import ResourceUsage
 from gaffer.processes import launch, procfs, stats
 from gaffer.processes.reaper import COOKIE, Reaper
+from gaffer.processes.rusage import usage_of_zombie
 from gaffer.processes.sampler import Sampler, StatListener
 from gaffer.runtime.signals import parse_signal_value
 from gaffer.streams.log_files import LogFile, LogWriter
@@ -42,11 +44,13 @@ class ExitStatus:
     `exit_code` is None if a signal ended it, `term_signal` is 0 if it exited; both are None if unknown.
 
     `out_of_memory`: whether the kernel killed it because memory ran out; None if that is possible but not certain.
+    `usage`: what it and its reaped descendants used; None if unknown.
     """
 
     exit_code: int | None
     term_signal: int | None
     out_of_memory: bool | None = False
+    usage: ResourceUsage | None = None
 
 
 UNKNOWN_EXIT = ExitStatus(None, None)
@@ -264,12 +268,12 @@ class Process:
             result = os.waitid(os.P_PID, self.os_pid, os.WEXITED | os.WNOWAIT | os.WNOHANG)
             if result is None:
                 return
-            exited = result.si_code == os.CLD_EXITED
-            self.exit_status = (
-                ExitStatus(result.si_status, 0)
-                if exited
-                else ExitStatus(None, result.si_status, self._ran_out_of_memory(result.si_status))
-            )
+            usage = usage_of_zombie(self.os_pid)
+            if result.si_code == os.CLD_EXITED:
+                self.exit_status = ExitStatus(result.si_status, 0, usage=usage)
+            else:
+                out_of_memory = self._ran_out_of_memory(result.si_status)
+                self.exit_status = ExitStatus(None, result.si_status, out_of_memory, usage)
         if child.pidfd is not None:
             self.loop.remove_reader(child.pidfd)
         self._streams.read_available()
@@ -468,9 +472,21 @@ class Process:
         """The end offset of each ring at the last write to the process, by label."""
         return self._streams.last_write_offsets
 
+    @property
+    def captured(self) -> Sequence[Ring]:
+        """What is read of its stdout and stderr, with a label or without one; one ring for both if they are merged."""
+        return self._streams.captured
+
     def last_output(self) -> str | None:
         """Return the end of its latest output, or None."""
         return self._streams.last_output()
+
+    def last_lines(self, count: int = 20, limit: int = 64 * 1024) -> str | None:
+        """Return the last lines of its output, at most `count` and of at most `limit` bytes, or None.
+
+        Those of stderr come last; those of stdout make up the number. Bytes that are not UTF-8 are replaced.
+        """
+        return self._streams.last_lines(count, limit)
 
     def ring(self, label: str) -> Ring:
         """Return the output `label`.
