@@ -554,6 +554,7 @@ class Job(JobQueries):
         surplus = sorted((index for index in self.slots if index > self._wanted), reverse=True)
         for index in surplus:
             self._retire(self.slots[index], "reap" if self.active else "stop_pid")
+        self._check_finished()
 
     def _begin_rollout(self, kind: RolloutKind) -> None:
         """Replace processes a few at a time: all, or those whose definition has changed."""
