@@ -466,6 +466,7 @@ class Job(JobQueries):
             exit_status=event.exit_code,
             term_signal=event.term_signal,
             reason=reason,
+            stopped=stopped,
             uptime=uptime,
             restarts=self.restarts,
             once=slot.index == 0,
