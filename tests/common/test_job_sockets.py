@@ -483,10 +483,14 @@ async def test_a_closed_job_reports_nothing(sockets: JobSockets) -> None:
         ask(socket.create_connection(where))
         await asyncio.sleep(0)
     assert calls == []
-    with pytest.raises(KeyError):
-        sockets.await_connection(WEB, lambda: calls.append(1))
-    with pytest.raises(KeyError):
-        sockets.await_idle(WEB, 1, lambda: calls.append(1))
+
+
+async def test_sockets_that_are_opened_later_are_watched(sockets: JobSockets) -> None:
+    calls: list[int] = []
+    sockets.await_connection(WEB, lambda: calls.append(1))
+    sockets.open(WEB, ["tcp:127.0.0.1:0"])
+    with connect(sockets):
+        await eventually_async(lambda: calls == [1])
 
 
 # Idleness

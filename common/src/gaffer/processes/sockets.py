@@ -102,7 +102,7 @@ class JobSockets:
     def await_connection(self, job: JobName, callback: Callback) -> None:
         """Call `callback` once, when a client waits to be accepted at a socket of the job; that may be now.
 
-        Replaces what was awaited before. Raises KeyError unless the sockets are open.
+        Sockets that are opened later count as well. Replaces what was awaited before.
         """
         self._watch(job, _ConnectionWatch(self._loop, self._ending(job, callback)))
 
@@ -110,8 +110,8 @@ class JobSockets:
         """Call `callback` once, when no client has been connected to a socket of the job for `timeout` seconds.
 
         Connections are looked for every quarter of the timeout, at least every 5 s, and the callback may be that late.
-        See `seconds_since_use` for what is seen of shorter ones. Replaces what was awaited before. Raises KeyError
-        unless the sockets are open.
+        See `seconds_since_use` for what is seen of shorter ones. Sockets that are opened later count as well. Replaces
+        what was awaited before.
         """
         self._watch(job, _IdleWatch(self._loop, timeout, self._ending(job, callback), self._warnings))
 
@@ -127,10 +127,9 @@ class JobSockets:
             self._opened.pop(job, None)
 
     def _watch(self, job: JobName, watch: "_Watch") -> None:
-        sockets = [each.socket for each in self._opened[job]]
         self.stop_awaiting(job)
         self._watches[job] = watch
-        watch.attach(sockets)
+        watch.attach([each.socket for each in self._opened.get(job, ())])
 
     def _ending(self, job: JobName, callback: Callback) -> Callback:
         def end() -> None:
