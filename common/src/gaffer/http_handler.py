@@ -12,6 +12,7 @@ from tornado.websocket import WebSocketHandler
 from tornado.wsgi import WSGIContainer
 
 from gaffer.api import (
+    actions,
     channel,
     drain,
     general,
@@ -41,6 +42,7 @@ ROUTES = [
     *metrics.ROUTES,
     *drain.ROUTES,
     *jobs.ROUTES,
+    *actions.ROUTES,
     *pids.ROUTES,
     *processes.ROUTES,
     *groups.ROUTES,

@@ -15,7 +15,7 @@ from gaffer.errors import ProcessError
 from gaffer.jobs import config as jobs_config
 from gaffer.jobs.names import JobName, parse_job_name
 from gaffer.jobs.records import ProcessRecord, Recorder
-from gaffer.jobs.rules import FlappingInfo
+from gaffer.jobs.rules import FlappingInfo, port_number
 from gaffer.processes import launch, procfs, stats
 from gaffer.processes.reaper import COOKIE, Reaper
 from gaffer.processes.sampler import Sampler, StatListener
@@ -75,11 +75,6 @@ class ProcessConfig(jobs_config.JobConfig):
                 on_exit(process, status.exit_code, status.term_signal)
 
         return Process(loop, self, pid=pid, job=parse_job_name(label), env=env, on_exit=ended)
-
-
-def _with_cont(signum: int) -> tuple[int, ...]:
-    """Return the signals to send for `signum`: a stopped process handles SIGTERM only after SIGCONT."""
-    return (signum, signal.SIGCONT) if signum == signal.SIGTERM else (signum,)
 
 
 class Process:
@@ -172,12 +167,11 @@ class Process:
         if graceful_timeout is not None:
             self.graceful_timeout = graceful_timeout
         self._extra.update(env or {})
-        variables = {COOKIE: self.cookie} if self.cookie else {}
-        if self.slot:
-            variables["GAFFER_INSTANCE"] = str(self.slot)
-        if self.port is not None and "PORT" not in config.env and "PORT" not in self._extra:
-            variables["PORT"] = str(self.port)
-        environment = launch.environment(config, {**self._extra, **variables})
+        given = launch.variables(config, self._extra, job=self.job, slot=self.slot, port=self.port)
+        self.port = port_number(given.get("PORT", ""))
+        if self.cookie:
+            given[COOKIE] = self.cookie
+        environment = launch.environment(config, given)
         argv = launch.arguments(config, environment)
         child = launch.launch(
             config,
@@ -204,6 +198,7 @@ class Process:
             os.close(pidfd)
             raise gone
         self.cookie = record.cookie
+        self.port = record.port
         self.started_at = time.time() - procfs.age(stat.start_time)
         self.attach(launch.Child(os_pid=record.os_pid, pidfd=pidfd))
         self._spawned -= procfs.age(stat.start_time)
@@ -297,13 +292,14 @@ class Process:
     # Signals
 
     def kill(self, signum: int | str) -> None:
-        """Send a signal to the leader only; no-op if it has exited. SIGTERM is followed by SIGCONT.
+        """Send a signal to the leader only; no-op if it has exited.
 
+        SIGTERM and the stop signal of the job are followed by SIGCONT: a stopped process handles no other signal.
         Raises ValueError for an unknown signal, ProcessError (409 `not_permitted`) if it runs as another user.
         """
         number = parse_signal_value(signum)
         try:
-            self._signal_leader(*_with_cont(number))
+            self._signal_leader(number, *((signal.SIGCONT,) if number in (signal.SIGTERM, self._stop_signal) else ()))
         except PermissionError:
             raise ProcessError(
                 409,
@@ -311,6 +307,10 @@ class Process:
                 f"process {self.pid} (pid {self.os_pid}) belongs to uid {procfs.owner(self.os_pid)}: "
                 f"uid {os.geteuid()} is not permitted to signal it",
             ) from None
+
+    @property
+    def _stop_signal(self) -> int:
+        return parse_signal_value(self.config.stop_signal)
 
     def _signal_leader(self, *signums: int) -> None:
         with self._ending:
@@ -335,7 +335,7 @@ class Process:
 
     def _stop(self) -> None:
         if self._child is not None and self._kill_timer is None:
-            self.signal_tree(signal.SIGTERM)
+            self.signal_tree(self._stop_signal)
             self._kill_timer = self.loop.call_later(self.graceful_timeout, self.signal_tree, signal.SIGKILL)
 
     def _close(self) -> None:
@@ -344,7 +344,10 @@ class Process:
         self.signal_tree(signal.SIGKILL)
 
     def signal_tree(self, signum: int) -> None:
-        """Send a signal to the leader, its group and other descendants; without `kill_group`, only to the leader."""
+        """Send a signal to the leader, its group and other descendants; without `kill_group`, only to the leader.
+
+        All but SIGKILL are followed by SIGCONT.
+        """
         if self._child is None:
             return
         if self.config.kill_group:
@@ -352,7 +355,7 @@ class Process:
             self._reaper.signal(self, signum)
             return
         try:
-            self._signal_leader(*_with_cont(signum))
+            self._signal_leader(signum, *(() if signum == signal.SIGKILL else (signal.SIGCONT,)))
         except PermissionError as error:
             self.refused(f"can't signal {self.os_pid}: {error.strerror}", final=signum == signal.SIGKILL)
 

@@ -1,6 +1,5 @@
 """Procfiles and env files: the process types of an application and the environment they share."""
 
-import io
 import logging
 import os
 import re
@@ -9,18 +8,16 @@ from configparser import ConfigParser
 from typing import Any
 
 import msgspec
-from dotenv.parser import parse_stream
 
-from gaffer.errors import ConfigError, Problem
+from gaffer.errors import Problem
 from gaffer.jobs.words import needs_shell, parse_words, split_words
+from gaffer.runtime.env_files import LINE_END, Path, decode, parse_env
 
-Path = str | os.PathLike[str]
 Warn = Callable[[Problem], object]
 
 log = logging.getLogger("gaffer.procfile")
 
 _LINE = re.compile(r"([A-Za-z0-9_-]+):[ \t]*(\S.*)")
-_LINE_END = re.compile(r"\r\n|\r|\n")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
@@ -39,16 +36,12 @@ def get_env(envs: Iterable[Path] = (), warn: Warn = _log_warning) -> dict[str, s
     for path in envs:
         if not os.path.exists(path) or os.path.isdir(path):
             continue
-        for binding in parse_stream(io.StringIO(read_text(path), newline="")):
-            text = binding.original.string.lstrip()
-            if binding.key is not None and binding.value is not None:
-                env[binding.key] = binding.value
-            elif text and not text.startswith("#"):
-                blank = binding.original.string[: -len(text)]
-                line = binding.original.line + len(_LINE_END.findall(blank))
-                # The text is left out, since it may be a secret.
-                warn(Problem(f"{os.fspath(path)}:{line}", "line ignored: expected KEY=VALUE"))
+        env |= parse_env(read_text(path), path, lambda problem: warn(_ignored(problem)))
     return env
+
+
+def _ignored(problem: Problem) -> Problem:
+    return Problem(problem.path, f"line ignored: {problem.message}")
 
 
 class Procfile:
@@ -93,7 +86,7 @@ class Procfile:
         """
         commands: dict[str, str] = {}
         lines = self._lines = {}
-        for number, line in enumerate(map(str.strip, _LINE_END.split(read_text(procfile))), start=1):
+        for number, line in enumerate(map(str.strip, LINE_END.split(read_text(procfile))), start=1):
             place = f"{os.fspath(procfile)}:{number}"
             if match := _LINE.fullmatch(line):
                 name = match[1]
@@ -196,7 +189,7 @@ def add_ini_job(config: ConfigParser, job: str, settings: Mapping[str, str], env
 
 def _is_ini_value(text: str) -> bool:
     """Return whether `text` survives being written to an INI file and read again."""
-    return text == text.strip() and not _LINE_END.search(text)
+    return text == text.strip() and not LINE_END.search(text)
 
 
 def _launch(line: str) -> dict[str, Any]:
@@ -216,15 +209,4 @@ def read_text(path: Path) -> str:
     can't be read.
     """
     with open(path, "rb") as file:
-        data = file.read()
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        byte = f"0x{data[error.start]:02x}"
-        problem = Problem(f"{os.fspath(path)}:{line}", f"invalid UTF-8: byte {byte}", "save the file as UTF-8")
-        raise ConfigError([problem]) from None
-    if "\0" in text:
-        line = data.count(b"\n", 0, data.index(b"\0")) + 1
-        raise ConfigError([Problem(f"{os.fspath(path)}:{line}", "unexpected NUL byte", "save the file as UTF-8 text")])
-    return text
+        return decode(file.read(), path)

@@ -17,15 +17,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from gaffer.errors import StartFailed
+from gaffer.errors import ConfigError, StartFailed
 from gaffer.jobs.config import JobConfig
+from gaffer.jobs.names import JobName
 from gaffer.processes import exec_stub
 from gaffer.processes.cgroups import Cgroups
 from gaffer.runtime import descriptors, dispositions
 from gaffer.runtime.accounts import check_gid, check_uid
+from gaffer.runtime.env_files import read_env_file
 
 # Variables of the daemon that are secret or meant for the daemon alone.
-_PRIVATE = re.compile(r"GAFFER_\w*KEY\w*|GAFFER_PROCESS|GAFFER_INSTANCE|NOTIFY_SOCKET|WATCHDOG_\w+|LISTEN_\w+")
+_PRIVATE = re.compile(r"GAFFER_\w*KEY\w*|GAFFER_(?:PROCESS|JOB|SESSION|INSTANCE)|NOTIFY_SOCKET|WATCHDOG_\w+|LISTEN_\w+")
 _BASIC = ("PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "TZ", "TMPDIR")
 _LOCALE = re.compile(r"LC_\w+")
 _DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -61,8 +63,43 @@ class _Account(NamedTuple):
     groups: list[int] | None = None
 
 
-def environment(config: JobConfig, extra: Mapping[str, str], parent: Mapping[str, str] | None = None) -> dict[str, str]:
-    """Return the environment of a process: that of `parent` (default: ours), the account's, the job's, `extra`."""
+def variables(
+    config: JobConfig, extra: Mapping[str, str], *, job: JobName, slot: int = 0, port: int | None = None
+) -> dict[str, str]:
+    """Return the variables that the job `job` gives its process in slot `slot` (0: in none), see `environment`.
+
+    Those of its env files, of `env` and `extra`; later ones win. PORT is `port` unless they set it. Raises StartFailed
+    (`bad_env_file`) for an env file that can't be read or has an invalid line.
+    """
+    given: dict[str, str] = {}
+    for index, name in enumerate(config.env_file):
+        try:
+            given |= read_env_file(os.path.join(config.cwd or "", name))
+        except ConfigError as error:
+            message = f"env_file: {error.path}: {error.message}"
+            raise StartFailed(message, reason="bad_env_file", path=f"$.env_file[{index}]", hint=error.hint) from None
+    given |= {**config.env, **extra}
+    if port is not None:
+        given.setdefault("PORT", str(port))
+    given |= {"GAFFER_JOB": str(job), "GAFFER_SESSION": job.session}
+    if slot:
+        given["GAFFER_INSTANCE"] = str(slot)
+    return given
+
+
+def environment(config: JobConfig, given: Mapping[str, str], parent: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Return the environment of a process: that of `parent` (default: ours), the account's, and `given`.
+
+    Later ones win. `given` has the variables of the job and these:
+
+    - `GAFFER_JOB`: the qualified name of the job, such as `default.web`
+    - `GAFFER_SESSION`: its session
+    - `GAFFER_INSTANCE`: the slot of the process, from 1; missing for a committed process
+    - `PORT`: its port, if it has one
+
+    A Manager with a `node_id` adds `GAFFER_PROCESS`, which identifies the process. The same variables replace `$VAR` in
+    the command line, see `arguments`.
+    """
     parent = os.environ if parent is None else parent
     if config.os_env:
         env = {name: value for name, value in parent.items() if not _PRIVATE.fullmatch(name)}
@@ -74,7 +111,7 @@ def environment(config: JobConfig, extra: Mapping[str, str], parent: Mapping[str
         with contextlib.suppress(KeyError, ValueError):
             account = pwd.getpwuid(check_uid(config.uid))
             env.update(HOME=account.pw_dir, USER=account.pw_name, LOGNAME=account.pw_name, SHELL=account.pw_shell)
-    return {**env, **config.env, **extra}
+    return {**env, **given}
 
 
 def arguments(config: JobConfig, env: Mapping[str, str]) -> list[str]:

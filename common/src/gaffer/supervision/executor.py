@@ -47,7 +47,11 @@ class Settings:
 
 
 class Executor:
-    """The I/O around the jobs. `lock` guards the jobs, which any thread may touch."""
+    """The I/O around the jobs. `lock` guards the jobs, which any thread may touch.
+
+    `after_event(job)` is called after each event that a job handled, `on_job_gone(job)` when an unloaded job has no
+    processes left, `on_end(exit_code, reason)` when an essential job has ended for good.
+    """
 
     def __init__(
         self,
@@ -56,7 +60,10 @@ class Executor:
         events: EventEmitter,
         reaper: Reaper,
         settings: Settings,
+        *,
+        after_event: Callable[[Job], Any],
         on_job_gone: Callable[[Job], Any],
+        on_end: Callable[[int, str], Any],
     ) -> None:
         self.running: dict[int, Process] = {}
         self.owners: dict[int, Job] = {}  # of the running processes, by pid
@@ -69,7 +76,9 @@ class Executor:
         self._reaper = reaper
         self._settings = settings
         self._logs = LogWriter(loop, settings.log_dir) if settings.log_dir is not None else None
+        self._after_event = after_event
         self._on_job_gone = on_job_gone
+        self._on_end = on_end
         self._signals: deque[tuple[Job, ev.Signal]] = deque()  # executed before the queue
         self._queue: deque[tuple[Job, ev.Instruction]] = deque()
         self._timers: dict[tuple[Job, ev.TimerKey], asyncio.TimerHandle] = {}
@@ -100,6 +109,7 @@ class Executor:
                 log.debug("%s: %s", job.name, job.story[-1])
             self._wake()
             self.touch(job.name)
+            self._after_event(job)
             if job.gone:
                 self._loop.call_soon_threadsafe(self._forget, job)
 
@@ -226,6 +236,8 @@ class Executor:
                 self._adopt(instruction, job)
             case ev.Release():
                 self._release(instruction, job)
+            case ev.EndManager():
+                self._on_end(instruction.exit_code, instruction.reason)
 
     def _notify(self) -> None:
         self._notify_due = False
@@ -254,7 +266,7 @@ class Executor:
             process.spawn()
         except StartFailed as error:
             log.warning("%s can't be started: %s", job.name, error.message)
-            self.submit(job, ev.SpawnFailed(order.pid, error.reason, error.message))
+            self.submit(job, ev.SpawnFailed(order.pid, error.reason, error.message, time.time()))
             return
         self._began(job, process)
         self.submit(job, ev.Spawned(order.pid, process.os_pid))
@@ -267,7 +279,7 @@ class Executor:
             process.adopt(order.record)
         except ProcessError as error:
             log.warning("%s is not adopted: %s", job.name, error.message)
-            self.submit(job, ev.Exited(order.pid, None, None, order.record.os_pid))
+            self.submit(job, ev.Exited(order.pid, None, None, order.record.os_pid, at=time.time()))
             self.submit(job, ev.GroupEmpty(order.pid))
             return
         log.info("process %d of %s, detached by an earlier manager, is watched again", process.os_pid, job.name)
@@ -290,7 +302,10 @@ class Executor:
     def _signal(self, order: ev.Signal) -> None:
         process = self.running.get(order.pid)
         if process is not None:
-            process.signal_tree(order.signum)
+            if order.leader_only:
+                process.kill(order.signum)
+            else:
+                process.signal_tree(order.signum)
 
     def _release(self, order: ev.Release, job: Job) -> None:
         process = self.running.get(order.pid)
@@ -355,6 +370,7 @@ class Executor:
                 process.os_pid,
                 process.last_output(),
                 status.out_of_memory,
+                time.time(),
             ),
         )
 

@@ -12,6 +12,7 @@ from typing import Any
 from gaffer.errors import BadRequest, ConfigError, GafferError, InvalidValue, Problem, did_you_mean
 from gaffer.jobs.config import find_problems
 from gaffer.jobs.names import JobName, parse_job_name
+from gaffer.jobs.ordering import dependencies, find_mistakes, in_order
 from gaffer.jobs.sections import ENV_PREFIX, JOB_PREFIXES, nearest, read_settings, read_variables
 from gaffer.process import ProcessConfig
 from gaffer.runtime.ini import Section, Value, merge, parse_ini, position
@@ -188,10 +189,16 @@ class _Builder:
         for name, section in self.job_sections.items():
             self._job(name, section, variables.get(name, {}))
         ordered = sorted(self.jobs.items(), key=lambda item: _start_order(item[1]))
+        after: dict[JobName, list[JobName]] = {
+            name: [each.job for each in dependencies(job.after, name.session)] for name, job in ordered
+        }
+        after |= {name: [] for name in self.job_sections if name not in after}  # the invalid ones
+        for job, _, message, hint in find_mistakes(after, self.jobs):
+            self._wrong(self.job_sections[job], message, hint, "after")
         return Config(
             settings=self.settings,
             endpoints=self._active_endpoints(),
-            jobs=dict(ordered),
+            jobs={name: self.jobs[name] for name in in_order(after) if name in self.jobs},
             webhooks=tuple(self.webhooks),
             sections={name: section.texts() for name, section in self.sections.items()},
             warnings=tuple(self.warnings),
