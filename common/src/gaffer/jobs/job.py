@@ -482,7 +482,8 @@ class Job(JobQueries):
             self._out.append(ev.AfterExit(event.pid, slot.index, event.exit_code, event.term_signal, reason))
         if not asked and slot.index:
             self._record_crash()
-            if not (served or slot.failed or slot.succeeded):
+            finished = slot.succeeded and (self._is_final(slot) or self.config.start == ON_CONNECTION)
+            if not (served or slot.failed or finished):
                 self._fail_rollout(self.why)
 
     def _on_end_refused(self, event: ev.EndRefused) -> None:
