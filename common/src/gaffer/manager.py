@@ -304,7 +304,9 @@ class Manager(LegacyNames):
             if job.active and stored.numprocesses == job.config.numprocesses:
                 stored.replace(numprocesses=job.target)
             if start or job.active:
-                self._check_ports(job.name, stored, stored.numprocesses, {})
+                self._check_ports(job.name, stored, stored.numprocesses, {job.name: stored})
+            elif stored.numprocesses > job.target:
+                self._check_ports(job.name, stored, stored.numprocesses)
             self._ordering.check({job.name: stored}, {job.name: "$"})
             self._executor.submit(job, ev.ConfigChanged(stored, start, rolling))
 
@@ -365,7 +367,7 @@ class Manager(LegacyNames):
         with self._lock:
             job = self._open_job(name)
             if not job.active:
-                self._check_ports(job.name, job.config, job.config.numprocesses, {})
+                self._check_ports(job.name, job.config, job.config.numprocesses, {job.name: job.config})
             self._executor.submit(job, ev.StartRequested())
 
     def stop_job(self, name: Name) -> None:
@@ -396,17 +398,22 @@ class Manager(LegacyNames):
             count = arguments.scaled(job.target, n)
             job.config.replace(numprocesses=count)  # raises if the config allows fewer
             if count > job.target:
-                self._check_ports(job.name, job.config, count, {})
+                self._check_ports(job.name, job.config, count)
             if count != job.target:
                 self._executor.submit(job, ev.Scaled(count))
             return count
 
-    def _check_ports(self, name: JobName, config: JobConfig, count: int, batch: Mapping[JobName, JobConfig]) -> None:
-        """Raise PortConflict if `count` processes would get fixed ports of started jobs, or of those of `batch`."""
+    def _check_ports(
+        self, name: JobName, config: JobConfig, count: int, batch: Mapping[JobName, JobConfig] | None = None
+    ) -> None:
+        """Raise PortConflict if `count` processes would get fixed ports of started jobs, or of those of `batch`.
+
+        Without a batch, which is how a job gets more processes, those of stopped jobs count too.
+        """
         if config.port_of(1) is None:
             return
-        others = {job.name: (job.config, job.target) for job in self._jobs if job.active}
-        others |= {other: (each, each.numprocesses) for other, each in batch.items() if each.start}
+        others = {job.name: (job.config, job.target) for job in self._jobs if job.active or not batch}
+        others |= {other: (each, each.numprocesses) for other, each in (batch or {}).items() if each.start}
         others.pop(name, None)
         found = conflict(
             config,
