@@ -301,7 +301,7 @@ class JobConfig:
         """`restart`, or its default for this kind of job."""
         return self.restart or ("never" if self.runs_once else "always")
 
-    @property
+    @functools.cached_property
     def resource_limits(self) -> dict[str, str]:
         """The resource limits that are set, by the name of the resource in lower case, such as `nofile`."""
         prefix = "rlimit_"
