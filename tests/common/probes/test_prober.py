@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from typing import Any
 
 import psutil
 import pytest
@@ -24,7 +25,7 @@ from support.probed import Probed, probed, probing
 from support.scripted import Visit, scripted_server
 
 LIVE = Question.LIVE
-FAST = {"ready_interval": 0.02, "live_interval": 0.02}
+FAST: dict[str, Any] = {"ready_interval": 0.02, "live_interval": 0.02}
 
 
 @pytest.fixture
