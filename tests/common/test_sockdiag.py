@@ -1,4 +1,4 @@
-"""Who is at the other end of a connection, and who listens: real sockets, asked through netlink and the unix socket options."""
+"""Who is at the other end of a connection, and who listens: real sockets, by netlink and by the options of unix sockets."""
 
 import ipaddress
 import os
