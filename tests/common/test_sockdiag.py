@@ -1,4 +1,4 @@
-"""Who is at the other end of a connection, and who listens: real sockets, by netlink and by the options of unix sockets."""
+"""Who is at the other end of a connection, and who listens: real sockets, by netlink and unix socket options."""
 
 import ipaddress
 import os
