@@ -1,9 +1,7 @@
 """The job's state machine: tables for what users rely on, and a stateful test against a simulated system."""
 
 import signal
-from collections import deque
-from itertools import count
-from typing import Any, TypeAlias
+from typing import Any
 from unittest.mock import ANY
 
 import msgspec
@@ -13,186 +11,36 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from gaffer.jobs import events as ev
-from gaffer.jobs.config import JobConfig
-from gaffer.jobs.job import RETRY, STORY, Job
-from gaffer.jobs.names import JobName
+from gaffer.jobs.job import RETRY
+from gaffer.jobs.queries import STORY
 from gaffer.jobs.records import ProcessRecord
 from gaffer.jobs.rules import FlappingInfo
-from gaffer.jobs.slot import SlotState
 from gaffer.jobs.states import JobState, Phase
-from support.playbook import Playbook, nothing, play, wait
+from support.job_steps import (
+    START,
+    STOP,
+    commit,
+    config_of,
+    dies,
+    drained,
+    empties,
+    ends,
+    exits,
+    job_of,
+    started,
+    stopped,
+    terminate,
+    timer,
+    up,
+)
+from support.job_system import System
+from support.playbook import nothing, play, wait
 
 pytestmark = pytest.mark.pure
 
 
-class System:
-    """Carries out instructions as an operating system would: exits come only when they are told to."""
-
-    def __init__(self, **config: Any) -> None:
-        config.setdefault("numprocesses", 1)
-        self.count = 0
-        self.job = Job(JobName("s", "j"), JobConfig("j", "true", **config), self.next_pid, rand=lambda: 0.5)
-        self.now = 100.0
-        self.queue: deque[ev.Instruction] = deque()
-        self.alive: dict[int, int] = {}  # pid -> slot
-        self.zombies: set[int] = set()
-        self.signals: list[tuple[int, int]] = []
-        self.timers: dict[ev.TimerKey, float] = {}
-        self.published: list[str] = []
-        self.released: set[int] = set()
-        self.broken = False  # no program can be started
-        self.spawn_times: list[float] = []
-
-    def next_pid(self) -> int:
-        self.count += 1
-        return self.count
-
-    def tell(self, *events: ev.Event) -> None:
-        idle = not self.queue
-        for event in events:
-            self.queue.extend(self.job.handle(event, self.now))
-            while idle and self.queue:
-                self.carry_out(self.queue[0])
-                self.queue.popleft()
-
-    def carry_out(self, instruction: ev.Instruction) -> None:
-        match instruction:
-            case ev.Spawn(pid, slot):
-                if not self.job.expects(pid):
-                    return
-                self.spawn_times.append(self.now)
-                if self.broken:
-                    self.tell(ev.SpawnFailed(pid, "program_not_found", "none"))
-                    return
-                assert slot == 0 or slot not in self.alive.values(), "two processes in one slot"
-                self.alive[pid] = slot
-                self.tell(ev.Spawned(pid, 1000 + pid))
-            case ev.Adopt(pid, record):
-                self.alive[pid] = record.slot
-            case ev.Signal(pid, signum):
-                self.signals.append((pid, signum))
-            case ev.Release(pid):
-                del self.alive[pid]
-                self.released.add(pid)
-            case ev.SetTimer(key, delay):
-                self.timers[key] = self.now + delay
-            case ev.CancelTimer(key):
-                self.timers.pop(key, None)
-            case ev.Publish(kind):
-                self.published.append(kind)
-
-    def exit(self, pid: int, code: int | None = 0, term_signal: int | None = 0) -> None:
-        self.zombies.add(pid)
-        self.tell(ev.Exited(pid, code, term_signal))
-
-    def group_empty(self, pid: int) -> None:
-        self.zombies.discard(pid)
-        del self.alive[pid]
-        self.tell(ev.GroupEmpty(pid))
-
-    def die(self, *pids: int) -> None:
-        for pid in pids or list(self.alive):
-            self.exit(pid)
-            self.group_empty(pid)
-
-    def advance(self, seconds: float) -> None:
-        end = self.now + seconds
-        while self.timers and min(self.timers.values()) <= end:
-            key = min(self.timers, key=self.timers.__getitem__)
-            self.now = max(self.now, self.timers.pop(key))
-            self.tell(ev.TimerFired(key))
-        self.now = end
-
-    def settle(self) -> None:
-        """Whoever was asked to end does, and time passes, until nothing changes any more."""
-        for _ in range(100):
-            ending = [pid for pid in self.alive if self.state(pid) is SlotState.STOPPING]
-            for pid in ending:
-                if pid not in self.zombies:
-                    self.exit(pid)
-                self.group_empty(pid)
-            slots = (*self.job.slots.values(), *self.job.committed.values())
-            waiting = any(slot.state in (SlotState.BACKOFF, SlotState.DRAINING) for slot in slots)
-            if not ending and not waiting and self.job.phase is not Phase.HELD:
-                return
-            self.advance(60.0)
-        raise AssertionError("it never settles")
-
-    def state(self, pid: int) -> SlotState:
-        slot = self.job.slot_of(pid)
-        assert slot is not None
-        return slot.state
-
-
-Story: TypeAlias = Playbook[ev.Event, ev.Instruction]
-
-START, STOP = ev.StartRequested(), ev.StopRequested()
-
-
-def job_of(**config: Any) -> Job:
-    """A stopped job; its pids count from 1, and its back-off has no jitter."""
-    config.setdefault("numprocesses", 1)
-    return Job(JobName("s", "j"), JobConfig("j", "true", **config), count(1).__next__, rand=lambda: 0.5)
-
-
-def timer(kind: str, number: int) -> ev.TimerFired:
-    return ev.TimerFired((kind, number))
-
-
-def terminate(pid: int, timeout: float = 30.0) -> list[ev.Instruction]:
-    """SIGTERM, and SIGKILL after `timeout` seconds."""
-    return [ev.Signal(pid, signal.SIGTERM), ev.SetTimer(("kill", pid), timeout)]
-
-
-def drained(pid: int) -> list[ev.Instruction]:
-    """The end of draining, and then `terminate`."""
-    return [ev.CancelTimer(("drain", pid)), *terminate(pid)]
-
-
-def up(book: Story, *pids: int) -> Story:
-    """The processes `pids` were spawned."""
-    for pid in pids:
-        book = book >> ev.Spawned(pid, 1000 + pid) << ev.Publish("spawn", pid, {"os_pid": 1000 + pid})
-    return book
-
-
-def started(job: Job) -> Story:
-    """`job` was started, and its processes run."""
-    pids = range(1, job.target + 1)
-    book = play(job) >> START << ev.CancelTimer(RETRY) << ev.Publish("start")
-    return up(book << [ev.Spawn(pid, pid) for pid in pids], *pids)
-
-
-def stopped(book: Story, *pids: int) -> Story:
-    """The job was asked to stop, and so were its processes `pids`."""
-    book = book >> STOP << ev.CancelTimer(RETRY) << ev.Publish("stop")
-    for pid in pids:
-        book = book << ev.Publish("stop_pid", pid) << terminate(pid)
-    return book
-
-
-def exits(book: Story, pid: int) -> Story:
-    """The leader of `pid`, which was asked to end, exits."""
-    return book >> ev.Exited(pid, 0, 0) << ev.Publish("exit", pid, ANY)
-
-
-def empties(book: Story, pid: int) -> Story:
-    """Nothing of `pid` is left."""
-    return book >> ev.GroupEmpty(pid) << ev.CancelTimer(("kill", pid))
-
-
-def ends(book: Story, pid: int) -> Story:
-    """All of `pid`, which was asked to end, ends."""
-    return empties(exits(book, pid), pid)
-
-
-def dies(book: Story, pid: int) -> Story:
-    """All of `pid` ends by itself."""
-    return empties(exits(book, pid) << terminate(pid), pid)
-
-
 def test_a_crash_loop_is_one_until_a_process_stays_up() -> None:
-    system = System(startsecs=0.0)
+    system = System()
     system.tell(ev.StartRequested())
     for _ in range(3):
         assert system.job.crash_loop(system.now) is None
@@ -208,7 +56,7 @@ def test_a_crash_loop_is_one_until_a_process_stays_up() -> None:
 
 
 def test_processes_that_were_asked_to_end_are_no_crash_loop() -> None:
-    system = System(startsecs=0.0)
+    system = System()
     system.tell(ev.StartRequested())
     for _ in range(5):
         system.tell(ev.RestartRequested())
@@ -228,32 +76,34 @@ def test_a_start_fills_every_slot_and_an_exit_is_replaced() -> None:
 
 
 def test_a_process_that_lived_over_a_second_is_replaced_at_once() -> None:
-    assert dies(started(job_of()) >> wait(1.0), 1) << ev.Spawn(2, 1)
+    book = started(job_of(startsecs=1.0)) >> wait(1.0) >> timer("ready", 1) << ev.Publish("ready", 1)
+    assert dies(book, 1) << ev.Spawn(2, 1)
 
 
 def test_short_lives_are_answered_with_doubling_pauses_up_to_the_limit() -> None:
-    job = job_of()
+    job = job_of(startsecs=1.0)
     book = started(job)
     for pid, delay in enumerate([0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8, 25.6, 30.0, 30.0, 30.0], start=1):
-        assert dies(book, pid) << ev.SetTimer(("backoff", 1), delay)
+        assert dies(book, pid, early=True) << ev.SetTimer(("backoff", 1), delay)
         assert job.state is JobState.BACKOFF
         book = book >> wait(delay) >> timer("backoff", 1) << ev.CancelTimer(("backoff", 1)) << ev.Spawn(pid + 1, 1)
-        assert up(book, pid + 1)
+        assert up(book, pid + 1, startsecs=1.0)
 
 
 def test_ten_seconds_alive_forget_earlier_failures() -> None:
     book = started(job_of(startsecs=20))
     for pid, delay in enumerate([0.1, 0.2, 0.4], start=1):
-        book = dies(book, pid) << ev.SetTimer(("backoff", 1), delay) >> wait(delay)
-        book = up(book >> timer("backoff", 1) << ev.CancelTimer(("backoff", 1)) << ev.Spawn(pid + 1, 1), pid + 1)
-    assert dies(book >> wait(10.0), 4) << ev.SetTimer(("backoff", 1), 0.1)
+        book = dies(book, pid, early=True) << ev.SetTimer(("backoff", 1), delay) >> wait(delay)
+        book = book >> timer("backoff", 1) << ev.CancelTimer(("backoff", 1)) << ev.Spawn(pid + 1, 1)
+        book = up(book, pid + 1, startsecs=20)
+    assert dies(book >> wait(10.0), 4, early=True) << ev.SetTimer(("backoff", 1), 0.1)
 
 
 @pytest.mark.row("TPL-20")
 def test_without_flapping_and_backoff_every_exit_is_replaced_at_once() -> None:
-    book = started(job_of(backoff=0))
+    book = started(job_of(backoff=0, startsecs=1.0))
     for pid in range(1, 51):
-        assert up(dies(book, pid) << ev.Spawn(pid + 1, 1), pid + 1)
+        assert up(dies(book, pid, early=True) << ev.Spawn(pid + 1, 1), pid + 1, startsecs=1.0)
 
 
 @pytest.mark.row("MGR-35")
@@ -305,8 +155,8 @@ def test_what_can_not_be_started_never_spins_even_without_backoff() -> None:
 
 @pytest.mark.row("SUP-04")
 def test_a_crash_loop_can_be_stopped() -> None:
-    job = job_of()
-    book = dies(started(job), 1) << ev.SetTimer(("backoff", 1), 0.1)
+    job = job_of(startsecs=1.0)
+    book = dies(started(job), 1, early=True) << ev.SetTimer(("backoff", 1), 0.1)
     assert stopped(book) << ev.CancelTimer(("backoff", 1)) >> wait(100.0) >> timer("backoff", 1) << nothing
     assert job.state is JobState.STOPPED
 
@@ -387,7 +237,7 @@ def test_a_reload_goes_back_to_the_configured_count_with_new_processes() -> None
 
 
 def test_an_identical_config_changes_nothing() -> None:
-    assert started(job_of()) >> ev.ConfigChanged(JobConfig("j", "true", numprocesses=1)) << nothing
+    assert started(job_of()) >> ev.ConfigChanged(config_of(numprocesses=1)) << nothing
 
 
 @pytest.mark.parametrize(
@@ -395,16 +245,16 @@ def test_an_identical_config_changes_nothing() -> None:
     [{"graceful_timeout": 1}, {"flapping": FlappingInfo()}, {"priority": 3}, {"labels": {"a": "b"}}, {"backoff": 3}],
 )
 def test_live_settings_apply_without_a_restart(change: dict[str, Any]) -> None:
-    assert started(job_of()) >> ev.ConfigChanged(JobConfig("j", "true", **change)) << ev.Publish("update")
+    assert started(job_of()) >> ev.ConfigChanged(config_of(**change)) << ev.Publish("update")
 
 
 @pytest.mark.row("MGR-33")
 def test_a_scaled_count_stays_until_the_configured_one_changes() -> None:
     book = started(job_of()) >> ev.Scaled(3) << ev.Publish("update") << ev.Spawn(2, 2) << ev.Spawn(3, 3)
-    assert up(book, 2, 3) >> ev.ConfigChanged(JobConfig("j", "true", priority=1)) << ev.Publish("update")
+    assert up(book, 2, 3) >> ev.ConfigChanged(config_of(priority=1)) << ev.Publish("update")
     assert (
         book
-        >> ev.ConfigChanged(JobConfig("j", "true", numprocesses=2, priority=1))
+        >> ev.ConfigChanged(config_of(numprocesses=2, priority=1))
         << ev.Publish("update")
         << [ev.Publish("reap", 3), *terminate(3)]
     )
@@ -413,14 +263,14 @@ def test_a_scaled_count_stays_until_the_configured_one_changes() -> None:
 @pytest.mark.row("MGR-33")
 @pytest.mark.parametrize("change", [{"cmd": "false"}, {"env": {"A": "1"}}, {"cwd": "/"}, {"redirect_output": ["o"]}])
 def test_other_settings_replace_the_processes(change: dict[str, Any]) -> None:
-    config = JobConfig("j", **{"cmd": "true", "numprocesses": 2, **change})
+    config = config_of(**{"numprocesses": 2, **change})
     book = started(job_of(numprocesses=2)) >> ev.ConfigChanged(config) << ev.Publish("update")
     book = book << ev.Publish("stop_pid", 1) << terminate(1) << ev.Publish("stop_pid", 2) << terminate(2)
     assert ends(ends(book, 1) << ev.Spawn(3, 1), 2) << ev.Spawn(4, 2)
 
 
 def test_a_new_count_in_the_config_applies_at_once() -> None:
-    book = started(job_of()) >> ev.ConfigChanged(JobConfig("j", "true", numprocesses=3))
+    book = started(job_of()) >> ev.ConfigChanged(config_of(numprocesses=3))
     assert book << ev.Publish("update") << ev.Spawn(2, 2) << ev.Spawn(3, 3)
 
 
@@ -433,7 +283,7 @@ def test_a_stopped_process_is_replaced() -> None:
 @pytest.mark.row("MGR-38")
 def test_a_committed_process_is_neither_counted_nor_kept_alive() -> None:
     job = job_of()
-    book = up(started(job) >> ev.Committed(7, 0) << ev.Spawn(7, slot=0), 7)
+    book = commit(started(job), 7, 0)
     assert job.pids() == [1]
     assert job.pids(committed=True) == [1, 7]
     book = book >> ev.Scaled(0) << ev.Publish("update") << ev.Publish("reap", 1) << terminate(1)
@@ -443,7 +293,7 @@ def test_a_committed_process_is_neither_counted_nor_kept_alive() -> None:
 
 @pytest.mark.row("MGR-38")
 def test_a_committed_process_has_its_own_patience() -> None:
-    book = up(play(job_of(graceful_timeout=30)) >> ev.Committed(7, 2.0) << ev.Spawn(7, slot=0), 7)
+    book = commit(play(job_of(graceful_timeout=30)), 7, 2.0)
     book = book >> STOP << ev.CancelTimer(RETRY) << ev.Publish("stop") << ev.Publish("stop_pid", 7)
     assert book << terminate(7, 2.0) >> timer("kill", 7) << ev.Signal(7, signal.SIGKILL)
 
@@ -501,9 +351,9 @@ def test_a_process_that_ends_when_the_node_is_back_is_replaced_once_it_is_gone()
 
 
 def test_a_drained_node_ends_what_was_committed_and_what_waits_for_its_next_start() -> None:
-    job = job_of()
-    book = dies(started(job), 1) << ev.SetTimer(("backoff", 1), 0.1)
-    book = up(book >> ev.Committed(7, 1.0) << ev.Spawn(7, slot=0), 7)
+    job = job_of(startsecs=1.0)
+    book = dies(started(job), 1, early=True) << ev.SetTimer(("backoff", 1), 0.1)
+    book = commit(book, 7, 1.0)
     assert job.state is JobState.BACKOFF
     assert (
         book
@@ -525,6 +375,7 @@ def test_flapping_pauses_the_job_and_then_gives_up() -> None:
     book = up(book >> wait(7.0) >> ev.TimerFired(RETRY) << ev.CancelTimer(RETRY) << ev.Spawn(3, 1), 3)
     book = up(dies(book, 3) << ev.Spawn(4, 1), 4)
     book = exits(book, 4) << terminate(4) << ev.Publish("flap") << ev.CancelTimer(RETRY)
+    book = book << ev.Publish("failed", data={"reason": job.why})
     assert empties(book, 4) << nothing
     assert (job.state, job.active) == (JobState.FAILED, False)
     assert "given up after 1 retries" in (job.reason or "")
@@ -596,6 +447,7 @@ def test_a_manager_in_a_hurry_kills_at_once_also_what_stops_already() -> None:
 @pytest.mark.row("EVT-03", "EVT-04", "EVT-05", "EVT-07", "EVT-08", "EVT-09", "EVT-10", "EVT-11")
 def test_what_is_published() -> None:
     exit_1 = {"exit_code": 3, "exit_status": 3, "term_signal": 0, "reason": "exited", "uptime": 2.0, "restarts": 0}
+    more = {"once": False, "os_pid": 1001, "oom": False, "output": None, "rusage": None}
     book = (
         play(job_of())
         >> START
@@ -604,9 +456,10 @@ def test_what_is_published() -> None:
         << ev.Spawn(1, 1)
         >> ev.Spawned(1, 1001)
         << ev.Publish("spawn", 1, {"os_pid": 1001})
+        << ev.Publish("ready", 1)
         >> wait(2.0)
         >> ev.Exited(1, 3, 0, 1001)
-        << ev.Publish("exit", 1, {**exit_1, "once": False, "os_pid": 1001})
+        << ev.Publish("exit", 1, {**exit_1, **more})
         << terminate(1)
     )
     book = up(empties(book, 1) << ev.Spawn(2, 1), 2)
@@ -623,7 +476,7 @@ RECORD = ProcessRecord(9, "s.j", 2, 90, 90, 1, "boot", "n:9", 30.0, True)
 def test_an_adopted_process_counts_as_the_one_of_its_slot() -> None:
     job = job_of(numprocesses=2, detach=True)
     book = play(job) >> ev.Adopted(7, RECORD, age=50.0) << ev.Adopt(7, RECORD)
-    book = book << ev.Publish("adopt", 7, {"os_pid": RECORD.os_pid})
+    book = book << ev.Publish("adopt", 7, {"os_pid": RECORD.os_pid}) << ev.Publish("ready", 7)
     book = up(book >> START << ev.CancelTimer(RETRY) << ev.Publish("start") << ev.Spawn(1, slot=1), 1)
     book = book >> ev.Exited(7, None, None) << ev.Publish("exit", 7, ANY)
     assert empties(book << terminate(7), 7) << ev.Spawn(2, slot=2)
@@ -694,9 +547,8 @@ class JobMachine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.system = System(
-            numprocesses=2, drain_timeout=1, flapping=FlappingInfo(attempts=4, window=0.5, retry_in=2, max_retry=10**6)
-        )
+        flapping = FlappingInfo(attempts=4, window=0.5, retry_in=2, max_retry=10**6)
+        self.system = System(numprocesses=2, drain_timeout=1, startsecs=1.0, flapping=flapping)
         self.desired = False
         self.target = 2
 
@@ -738,7 +590,7 @@ class JobMachine(RuleBasedStateMachine):
     @rule(cmd=st.sampled_from(["true", "false"]), numprocesses=st.integers(0, 3), drain_timeout=st.sampled_from([0, 1]))
     def configure(self, cmd: str, numprocesses: int, drain_timeout: int) -> None:
         old = self.system.job.config
-        config = JobConfig("j", cmd, numprocesses=numprocesses, drain_timeout=drain_timeout, flapping=old.flapping)
+        config = old.replace(cmd=cmd, numprocesses=numprocesses, drain_timeout=drain_timeout)
         self.system.tell(ev.ConfigChanged(config))
         if numprocesses != old.numprocesses:
             self.target = numprocesses
@@ -769,9 +621,7 @@ class JobMachine(RuleBasedStateMachine):
     @invariant()
     def the_job_knows_exactly_the_living(self) -> None:
         job = self.system.job
-        held = {slot.pid for slot in (*job.slots.values(), *job.committed.values()) if slot.pid is not None}
-        assert self.system.alive.keys() == held
-        assert set(job.pids(committed=True)) <= self.system.alive.keys() - self.system.zombies
+        self.system.check()
         assert not (job.drained and job.pids())
 
     def teardown(self) -> None:

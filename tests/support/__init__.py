@@ -16,6 +16,8 @@ Programs and hosts
 On the test's own loop or in a thread of the test
 
 - `managers`: a manager, and what its events were
+- `commands`: auxiliary commands of jobs
+- `probed`: a process as a prober sees it, and the verdicts of the prober
 - `http_node`: a manager with its HTTP API, and a client of it
 - `sockjs`: a server with SockJS endpoints, and a client of them
 - `registry`: a registry with a clock that the test turns
@@ -46,6 +48,8 @@ Judges
 - `history`: what clients were told of nodes, held against what became of the nodes
 - `fuzzing`: hooks of schemathesis
 - `playbook`: events and instructions of a state machine, in order
+- `job_steps`: steps of such playbooks of a job
+- `job_system`: a system that carries out the instructions of one job
 
 Plugins of pytest, and what runs above it
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from gaffer import Manager
 from gaffer.loop import new_loop
-from gaffer.schemas.responses import LastExit
+from gaffer.schemas.responses import ExitInfo
 
 
 @contextlib.contextmanager
@@ -46,7 +46,7 @@ class Recording:
         return [message for seen, message in self.seen if seen == name]
 
 
-def last_exit(manager: Manager, job: str) -> LastExit:
+def last_exit(manager: Manager, job: str) -> ExitInfo:
     """How the last process of the job ended; one must have."""
     found = manager.info(job)["last_exit"]
     assert found is not None, f"no process of {job} has ended"

@@ -5,8 +5,10 @@ state machines, queue instructions for the loop, and return at once.
 """
 
 import asyncio
+import logging
 import threading
-from collections.abc import Callable, Collection, Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Generator, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -14,6 +16,7 @@ from gaffer.errors import NodeDraining, ProcessConflict, ProcessError, ProcessNo
 from gaffer.events import EventEmitter
 from gaffer.jobs import events as ev
 from gaffer.jobs import rules
+from gaffer.jobs.config import JobConfig
 from gaffer.jobs.job import Job
 from gaffer.jobs.names import DEFAULT_SESSION, JobName, split_job_name
 from gaffer.jobs.records import ProcessRecord, Recorder
@@ -28,19 +31,25 @@ from gaffer.schemas.responses import JobInfo, JobStatus
 from gaffer.streams import event_log
 from gaffer.streams.event_log import Event
 from gaffer.streams.rings import Log, Ring
-from gaffer.supervision import arguments, serializers
+from gaffer.supervision import arguments, job_commands, serializers
 from gaffer.supervision.channels import Channel, open_channel
+from gaffer.supervision.commands import Command, CommandResult, Commands
 from gaffer.supervision.executor import Executor, Settings
+from gaffer.supervision.job_commands import MAX_ACTION_TIMEOUT
 from gaffer.supervision.job_table import JobTable
 from gaffer.supervision.legacy import LegacyNames
 from gaffer.supervision.lifecycle import Lifecycle
+from gaffer.supervision.order import Ordering
 from gaffer.supervision.waiting import job_states, wait_for_state
+
+log = logging.getLogger("gaffer.manager")
 
 Name = str | JobName
 Lines = bytes | str | Sequence[bytes | str]
 # Inside the class `list` is a method.
 Pids = list[int]
 StatsOfJobs = list[dict[str, Any]]
+Definitions = list[tuple[int, JobConfig]]
 
 
 class Manager(LegacyNames):
@@ -54,6 +63,7 @@ class Manager(LegacyNames):
     that they can be found again; `detached` lists the processes that an earlier manager left running: their jobs adopt
     them when loaded.
 
+    `exit_code` is 0 unless an essential job ended the manager; then it is the exit code of that job.
     Subscribe to `events`; `event_log` keeps the newest events for readers on the loop.
     """
 
@@ -81,8 +91,23 @@ class Manager(LegacyNames):
         cgroups = Cgroups(cgroup, node_id.partition(":")[0]) if cgroup is not None else None
         reaper = Reaper(self.loop, subreaper=subreaper, cgroups=cgroups)
         settings = Settings(capture_all, recorder, node_id, log_dir)
-        self._executor = Executor(self.loop, self._lock, self.events, reaper, settings, self._job_gone)
-        self._life = Lifecycle(self, self._lock, self._jobs, self._executor, self.events, reaper, apps)
+        self.exit_code = 0
+        self._ordering = Ordering(self._jobs, self._submit)
+        self._commands = Commands(self.loop, reaper, node_id=node_id)
+        self._executor = Executor(
+            self.loop,
+            self._lock,
+            self.events,
+            reaper,
+            settings,
+            self._commands,
+            after_event=self._ordering.changed,
+            on_job_gone=self._job_gone,
+            on_end=self._essential_ended,
+        )
+        self._life = Lifecycle(
+            self, self._lock, self._jobs, self._executor, self._ordering, self._commands, self.events, reaper, apps
+        )
 
     def __repr__(self) -> str:
         state = "stopping" if self.stopping else "draining" if self.draining else "started" if self.started else "new"
@@ -216,6 +241,8 @@ class Manager(LegacyNames):
                 if name in self._jobs or name in seen:
                     raise ProcessConflict(f"the job {name} already exists", hint="unload it first, or update it")
                 seen.add(name)
+            paths = {name: "$" if len(wanted) == 1 else f"$.jobs[{index}]" for index, (name, _) in enumerate(wanted)}
+            self._ordering.check(dict(wanted), paths)
             for name, config in wanted:
                 stored = config.replace(name=name.name, env={**config.env, **(env or {})})
                 job = Job(name, stored, self._jobs.next_pid, drained=self.draining)
@@ -250,6 +277,7 @@ class Manager(LegacyNames):
             self._jobs.remove(job)
             self._executor.sampler.forget(job.name)
             self._executor.submit(job, ev.Unloaded())
+            self.loop.call_soon_threadsafe(self._commands.end, job.name)
 
     def update(
         self,
@@ -257,11 +285,13 @@ class Manager(LegacyNames):
         sessionid: str | None = None,
         env: Mapping[str, str] | None = None,
         start: bool = False,
+        rolling: bool = False,
     ) -> None:
-        """Replace a job's config; its processes are restarted only if the change requires it.
+        """Replace a job's config; its processes are replaced only if the change requires it.
 
-        `start` also starts a stopped job. Raises ConfigError if the config doesn't allow the number of processes that
-        the job was scaled to.
+        They are replaced at once, or a few at a time if `rolling` or the settings `surge` or `auto_rollback` ask for
+        it. `start` also starts a stopped job. Raises ConfigError if the config doesn't allow the number of processes
+        that the job was scaled to, or if the job would come after itself or an unknown job.
         """
         with self._lock:
             job = self._open_job(arguments.name_of(config, sessionid))
@@ -270,12 +300,52 @@ class Manager(LegacyNames):
                 stored.replace(numprocesses=job.target)
             if stored.port == job.config.port:
                 self._check_ports(job, stored.numprocesses)
-            self._executor.submit(job, ev.ConfigChanged(stored, start))
+            self._ordering.check({job.name: stored}, {job.name: "$"})
+            self._executor.submit(job, ev.ConfigChanged(stored, start, rolling))
 
     def reload(self, name: Name, sessionid: str | None = None) -> None:
-        """Replace all processes of a job and reset their number to the configured one."""
+        """Make the processes of a job read their configuration again.
+
+        With `reload_signal` they get that signal, else all are replaced, and their number becomes the configured one.
+        """
         with self._lock:
-            self._executor.submit(self._open_job(name, sessionid), ev.RestartRequested(reset=True))
+            self._executor.submit(self._open_job(name, sessionid), ev.ReloadRequested())
+
+    def restart_job(self, name: Name, rolling: bool = False, reset: bool = False) -> None:
+        """Replace all processes of a job, at once or, if `rolling`, a few at a time (see `max_unavailable`, `surge`).
+
+        A rolling restart replaces a process only while enough others are ready, and stops when a new one does not
+        become ready; `info` shows its progress. A job that has completed or failed is started. `reset` brings the
+        number of processes back to the configured one.
+        """
+        with self._lock:
+            self._executor.submit(self._open_job(name), ev.RestartRequested(reset=reset, rolling=rolling))
+
+    def rollback(self, name: Name, to: int | None = None) -> int:
+        """Return to an earlier definition of a job, by default the one before the current; return its new generation.
+
+        Processes are replaced a few at a time. Raises ProcessError (409 `no_such_generation`) if it is not kept.
+        """
+        with self._lock:
+            job = self._open_job(name)
+            config = job.definitions.find(to)
+            if config is None:
+                kept = ", ".join(map(str, job.definitions.generations))
+                asked = "no earlier definition" if to is None else f"no definition {to}"
+                raise ProcessError(409, "no_such_generation", f"{job.name} has {asked}", hint=f"kept: {kept}")
+            self._ordering.check({job.name: config}, {job.name: "$"})
+            self._executor.submit(job, ev.RollbackRequested(to))
+            return job.definitions.generation
+
+    def definitions(self, name: Name) -> Definitions:
+        """Return the last definitions of a job, newest first, each with its generation."""
+        with self._lock:
+            return self._job(name).definitions.kept
+
+    def exits(self, name: Name) -> StatsOfJobs:
+        """Return the last exits of the processes of a job, newest first, as `GET /jobs/<session>/<job>/exits`."""
+        with self._lock:
+            return serializers.job_exits(self._job(name))
 
     def get(self, name: Name) -> ProcessConfig:
         """Return the config of a job."""
@@ -352,6 +422,51 @@ class Manager(LegacyNames):
             pid = self.get_process_id()
             self._executor.submit(job, ev.Committed(pid, timeout, dict(variables)))
             return pid
+
+    @property
+    def commands(self) -> Commands:
+        """The auxiliary commands of the jobs: hooks, exec probes and actions."""
+        return self._commands
+
+    def start_action(self, name: Name, action: str, timeout: float = MAX_ACTION_TIMEOUT) -> Command:
+        """Start the command `action.ACTION` of a job, whatever its state; call it on the loop.
+
+        It is stopped after `timeout` seconds, at most 24 hours, when the job is unloaded, and when the manager stops.
+        Raises ProcessError (404 `action_not_found`), BadValue, NodeDraining (503), TooManyCommands (429) and
+        StartFailed.
+        """
+        with self._lock:
+            job = self._open_job(name)
+            if self.draining:
+                raise NodeDraining
+            command = job_commands.start_action(self._commands, job.config, job.name, action, timeout)
+        command.ended.add_done_callback(partial(self._action_ended, job, action))
+        return command
+
+    def _action_ended(self, job: Job, action: str, ended: "asyncio.Future[CommandResult]") -> None:
+        result = ended.result()
+        log.info("%s: action %s %s", job.name, action, result)
+        self._executor.publish(
+            job,
+            "action",
+            action=action,
+            outcome=result.outcome.value,
+            exit_code=result.exit_code,
+            term_signal=result.term_signal,
+            uptime=result.uptime,
+        )
+
+    def run_action(self, name: Name, action: str, timeout: float = MAX_ACTION_TIMEOUT) -> Any:
+        """Run the command `action.ACTION` of a job and return its CommandResult (gaffer.supervision.commands).
+
+        Blocks or returns an awaitable, and raises RuntimeError before the start, as `wait`; otherwise raises like
+        `start_action`. Cancelling the awaitable cancels the command.
+        """
+
+        async def run() -> CommandResult:
+            return await self.start_action(name, action, timeout).wait()
+
+        return self._complete(run)
 
     # Processes
 
@@ -438,7 +553,8 @@ class Manager(LegacyNames):
     def info(self, name: Name) -> JobInfo:
         """Return a job's state, counts, processes and config."""
         with self._lock:
-            return serializers.job_info(self._job(name), self._executor.running, self.endpoint_host)
+            job, executor = self._job(name), self._executor
+            return serializers.job_info(job, executor.running, self.endpoint_host, executor.socket_addresses(job))
 
     def status(self, name: Name) -> JobStatus:
         """Return the state and counts of a job: the cheap part of `info`."""
@@ -476,9 +592,13 @@ class Manager(LegacyNames):
         is unloaded, and ManagerStopping if the manager stops.
         """
         states = job_states(state)
+        return self._complete(lambda: self._wait(name, states, timeout))
+
+    def _complete(self, work: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
+        """Return the result of `work()`, run on the loop; on the running loop itself, return an awaitable."""
         if not self.started:
             raise RuntimeError("start the manager before waiting for a job")
-        waiting = self._wait(name, states, timeout)
+        waiting = work()
         try:
             here = asyncio.get_running_loop()
         except RuntimeError:
@@ -601,6 +721,14 @@ class Manager(LegacyNames):
         return self._jobs.get(
             name if isinstance(name, JobName) else JobName(*split_job_name(name, sessionid or DEFAULT_SESSION))
         )
+
+    def _submit(self, job: Job, event: ev.Event) -> None:
+        self._executor.submit(job, event)
+
+    def _essential_ended(self, exit_code: int, reason: str) -> None:
+        log.warning("stopping: %s", reason)
+        self.exit_code = exit_code
+        self.stop()
 
     def _owner(self, pid: int) -> Job:
         """Return the job of a running process; it may be unloaded, with a successor of the same name."""

@@ -12,12 +12,11 @@ from gaffer.http.exposition import CONTENT_TYPE, Family
 from gaffer.http.operations import TEXT, operation
 from gaffer.http.routes import Route
 from gaffer.jobs.names import parse_job_name
-from gaffer.jobs.slot import SlotState
+from gaffer.jobs.slot import VISIBLE_STATES
 from gaffer.processes import stats
 from gaffer.runtime import log
 from gaffer.runtime.version import __version__
-
-_STATES = tuple(state for state in SlotState if state is not SlotState.EMPTY)
+from gaffer.supervision.commands import Outcome, Purpose
 
 
 class MetricsHandler(NodeHandler):
@@ -88,6 +87,13 @@ def _of_node(application: NodeApplication) -> list[Family]:
     lookupds = Family("gaffer_lookupd_connected", "gauge", "1 while the node is connected to the lookup server.")
     for lookupd in application.lookupds():
         lookupds.add(int(lookupd["connected"]), {"address": lookupd["address"]})
+    commands = Family("gaffer_commands", "gauge", "Running auxiliary commands of jobs: hooks, exec probes, actions.")
+    ended = Family("gaffer_commands_total", "counter", "Auxiliary commands of jobs by how they ended.")
+    for purpose in Purpose:
+        commands.add(application.manager.commands.running[purpose], {"purpose": purpose.value})
+        for outcome in Outcome:
+            count = application.manager.commands.counts[purpose, outcome]
+            ended.add(count, {"purpose": purpose.value, "outcome": outcome.value})
     return [
         build,
         uptime,
@@ -101,6 +107,8 @@ def _of_node(application: NodeApplication) -> list[Family]:
         lost_logs,
         lost_lines,
         lookupds,
+        commands,
+        ended,
     ]
 
 
@@ -119,7 +127,7 @@ def _of_jobs(application: NodeApplication, grant: Grant) -> Steps:
             continue
         labels = {"session": name.session, "job": name.name}
         states = Counter(instance["state"] for instance in info["instances"])
-        for state in _STATES:
+        for state in VISIBLE_STATES:
             processes.add(states[state], {**labels, "state": state.value})
         wanted.add(info["max_processes"], labels)
         restarts.add(info["restarts"], labels)

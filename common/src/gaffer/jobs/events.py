@@ -166,6 +166,7 @@ class SpawnFailed(_Message, frozen=True):
     pid: int
     reason: str
     message: str
+    at: float = 0.0  # seconds since 1970
 
 
 class Exited(_Message, frozen=True):
@@ -262,9 +263,10 @@ class Signal(_Message, frozen=True):
 
 
 class StartProbes(_Message, frozen=True):
-    """Begin to probe the process `pid`."""
+    """Begin to probe the process `pid`; `again`: it was told to reload."""
 
     pid: int
+    again: bool = False
 
 
 class StopProbes(_Message, frozen=True):

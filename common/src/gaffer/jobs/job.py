@@ -1,137 +1,34 @@
 """The state machine of one job: it turns events and the time into instructions. No I/O.
 
 A job has a phase (its desired state) and slots (one per instance, see gaffer.jobs.slot). Most events change the phase
-or the desired number of processes, and `_reconcile` then gives every slot the cue that leads it there.
+or the desired number of processes, and `_reconcile` then gives every slot the cue that leads it there. Slots are filled
+only while the job is open: its name is free, the jobs it comes after are as it wants them, and its processes are in
+demand, which a schedule or a connection decides for some jobs. A rollout (gaffer.jobs.rollout) replaces processes a few
+at a time.
 """
 
-import random
 import signal
-from collections import deque
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 from gaffer.jobs import events as ev
 from gaffer.jobs.config import JobConfig
-from gaffer.jobs.flapping import FlapDetector, Verdict
-from gaffer.jobs.names import JobName
-from gaffer.jobs.slot import Action, Cue, Slot, SlotState
-from gaffer.jobs.states import PHASES, JobState, LastExit, Order, Phase, exit_reason, how_it_ended, visible_state
+from gaffer.jobs.exits import ExitRecord
+from gaffer.jobs.flapping import Verdict
+from gaffer.jobs.observation import observation
+from gaffer.jobs.probing import Question
+from gaffer.jobs.queries import RESET_AFTER, JobQueries, Step
+from gaffer.jobs.rollout import Rollout, RolloutKind, RolloutState, replaceable
+from gaffer.jobs.rules import ON_CONNECTION
+from gaffer.jobs.slot import ALIVE, Action, Cue, Slot, SlotState
+from gaffer.jobs.states import PHASES, Order, Phase, exit_reason, how_it_ended
 
-RESET_AFTER = 10.0  # seconds alive after which earlier failures are forgotten
-CRASH_LOOP = 3  # unwanted exits in a row, each before RESET_AFTER
 FAILED_START_DELAY = 0.1  # the least delay between attempts to start a program that can't be started, in seconds
-STORY = 32  # events that a job remembers
 
 RETRY: ev.TimerKey = ("retry", 0)
 
 
-class Step(NamedTuple):
-    """An event that a job handled, and the instructions that followed."""
-
-    at: float  # monotonic seconds
-    event: ev.Event
-    instructions: list[ev.Instruction]
-
-    def __str__(self) -> str:
-        return f"{self.at:.3f} {self.event} -> {', '.join(map(str, self.instructions)) or 'nothing'}"
-
-
-class Job:
-    """One job. `next_pid` hands out internal process ids, `rand` numbers in [0, 1) for the jitter of back-off.
-
-    `drained`: the node is out of service, see NodeDrained.
-    """
-
-    def __init__(
-        self,
-        name: JobName,
-        config: JobConfig,
-        next_pid: Callable[[], int],
-        rand: Callable[[], float] = random.random,
-        *,
-        drained: bool = False,
-    ) -> None:
-        self.name = name
-        self.config = config
-        self.target = config.numprocesses
-        self.phase = Phase.STOPPED
-        self.name_free = True  # false while a predecessor of the same name has processes
-        self.drained = drained
-        self.slots: dict[int, Slot] = {}
-        self.committed: dict[int, Slot] = {}  # by pid
-        self.restarts = 0
-        self.last_exit: LastExit | None = None
-        self.why = ""
-        self.hurry = False
-        self._closing = False  # the manager ends
-        self._flaps = FlapDetector()
-        self._next_pid = next_pid
-        self._rand = rand
-        self._by_pid: dict[int, Slot] = {}
-        self.story: deque[Step] = deque(maxlen=STORY)
-        self._out: list[ev.Instruction] = []
-        self._now = 0.0
-
-    def __repr__(self) -> str:
-        return f"<Job {self.name}: {self.state}, {len(self.pids())} of {self.target} processes>"
-
-    # Queries
-
-    @property
-    def active(self) -> bool:
-        """Desired to run and not given up."""
-        return self.phase in (Phase.STARTED, Phase.HELD)
-
-    @property
-    def gone(self) -> bool:
-        """Whether the job was unloaded and its last process has ended."""
-        return self.phase is Phase.LEAVING and not self._by_pid
-
-    @property
-    def state(self) -> JobState:
-        """The visible state."""
-        return visible_state(self.phase, {slot.state for slot in self.slots.values()}, empty=not self._by_pid)
-
-    @property
-    def reason(self) -> str | None:
-        """Why the job is in its state, or None."""
-        refused = next((slot.refused for slot in self._by_pid.values() if slot.refused), None)
-        if refused is not None:
-            return refused
-        match self.state:
-            case JobState.FAILED | JobState.BACKOFF:
-                return self.why or None
-            case JobState.WAITING if self.drained:
-                return "the node is drained"
-            case JobState.WAITING:
-                return self.why if self.phase is Phase.HELD else "its previous processes have not ended yet"
-            case _:
-                return None
-
-    def crash_loop(self, now: float) -> str | None:
-        """Why the processes do not stay up at time `now` (monotonic seconds); None unless one ends again and again.
-
-        That are CRASH_LOOP unwanted exits in a row, each before RESET_AFTER, and a successor that is not older yet.
-        """
-        up = (slot for slot in self.slots.values() if now - slot.spawned_at < RESET_AFTER)
-        crashes = max((slot.crashes for slot in up), default=0)
-        return f"crash loop, {crashes} exits in a row: {self.why}" if crashes >= CRASH_LOOP else None
-
-    def slot_of(self, pid: int) -> Slot | None:
-        """The slot that holds process `pid`; index 0 for a committed one."""
-        return self._by_pid.get(pid)
-
-    def expects(self, pid: int) -> bool:
-        """Whether process `pid` is still to be spawned."""
-        slot = self._by_pid.get(pid)
-        return slot is not None and slot.state is SlotState.STARTING
-
-    def pids(self, *, committed: bool = False) -> list[int]:
-        """The processes that serve: alive, not draining and not stopping."""
-        pids = [s.pid for s in self.slots.values() if s.state is SlotState.READY and s.pid is not None]
-        if committed:
-            pids += [pid for pid, s in self.committed.items() if s.state is SlotState.READY]
-        return sorted(pids)
+class Job(JobQueries):
+    """One job; see JobQueries for the arguments of its constructor and for what can be asked of it."""
 
     # Events
 
@@ -144,6 +41,8 @@ class Job:
         self.story.append(Step(now, event, self._out))
         try:
             self._dispatch(event)
+            self._advance_rollout()
+            self._close_sockets()
         except KeyError as error:
             error.add_note(f"the last events of {self.name}:\n{self.history()}")
             raise
@@ -163,14 +62,20 @@ class Job:
                 self._on_spawned(event)
             case ev.TimerFired():
                 self._on_timer(event)
+            case ev.ProbeResult():
+                self._on_probe(event)
             case ev.StartRequested():
                 self._on_start()
             case ev.StopRequested():
                 self._on_stop()
             case ev.RestartRequested():
                 self._on_restart(event)
+            case ev.ReloadRequested():
+                self._on_reload()
             case ev.ConfigChanged():
                 self._on_config(event)
+            case ev.RollbackRequested():
+                self._on_rollback(event)
             case ev.Scaled():
                 self._on_scale(event)
             case ev.Unloaded():
@@ -179,10 +84,25 @@ class Job:
                 self._on_manager_stopping(event)
             case ev.NameFreed():
                 self._on_name_freed(event)
+            case ev.DependencyChanged():
+                self._on_dependency(event)
             case ev.NodeDrained():
                 self._on_drained(event)
             case ev.ProcessStopRequested():
                 self._on_process_stop(event)
+            case ev.LimitExceeded():
+                self._on_limit(event)
+            case ev.ScheduleDue():
+                self._on_due(event)
+            case ev.ScheduleArmed():
+                self.next_run = event.next_run
+            case ev.ConnectionWaiting():
+                self._on_connection()
+            case ev.ConnectionsIdle():
+                self._on_idle()
+            case ev.SocketsFailed():
+                self.why = event.message
+                self._end(Order.GIVE_UP)
             case ev.Committed():
                 self._on_commit(event)
             case ev.Adopted():
@@ -192,46 +112,112 @@ class Job:
             case ev.EndRefused():
                 self._on_end_refused(event)
 
+    # Orders
+
     def _on_start(self) -> None:
         if self.phase is Phase.LEAVING:
             return
         if self.phase is not Phase.STARTED:
             self.target = self.config.numprocesses
+        begins = not self.active
         self._order(Order.START)
         self._forget_failures()
         self._publish("start")
+        if begins:
+            self.renewals += 1
+            self._gate()
+            self._begin_demand()
         self._reconcile()
         for slot in self.slots.values():
             if slot.state is SlotState.BACKOFF and self._open:
                 self._cue(slot, Cue.FILL)
 
+    def _gate(self) -> None:
+        """Wait for the jobs it comes after, until DependencyChanged."""
+        self.waiting_for = f"waiting for {', '.join(self.config.after)}" if self.config.after else None
+
+    def _begin_demand(self) -> None:
+        """Decide what calls for processes: the order to start alone, a schedule, or a connection."""
+        self._queued_run = None
+        for slot in self.slots.values():
+            slot.result = None
+        on_connection = self.config.start == ON_CONNECTION
+        self._demand = not (on_connection or self.config.scheduled)
+        if self.config.scheduled:
+            self._out.append(ev.ArmSchedule())
+        if on_connection:
+            self._sockets_open = True
+            self._out.append(ev.AwaitConnection())
+
+    def _end_demand(self) -> None:
+        self.waiting_for = self.rollout = self._queued_run = self.next_run = None
+        if self.config.scheduled:
+            self._out.append(ev.DisarmSchedule())
+
     def _on_stop(self) -> None:
         self._order(Order.STOP)
+        self._end_demand()
         self._forget_failures()
         self._publish("stop")
         self._reconcile()
         self._retire_committed()
 
     def _on_restart(self, event: ev.RestartRequested) -> None:
+        if self.phase in (Phase.COMPLETED, Phase.FAILED):
+            self._on_start()
+            return
         if event.reset:
             self.target = self.config.numprocesses
         self._publish("restart")
-        self._replace_all()
+        if event.rolling:
+            self._begin_rollout(RolloutKind.RESTART)
+        else:
+            self._replace_all()
+
+    def _on_reload(self) -> None:
+        if self.config.reload_signum is None:
+            self._on_restart(ev.RestartRequested(reset=True))
+            return
+        self._publish("reload")
+        for slot in self.slots.values():
+            if slot.state in ALIVE and slot.pid is not None:
+                self._out.append(ev.Signal(slot.pid, self.config.reload_signum, leader_only=True))
+                if slot.probed:
+                    self._out.append(ev.StartProbes(slot.pid, again=True))
 
     def _on_config(self, event: ev.ConfigChanged) -> None:
         if event.config == self.config and not (event.start and not self.active):
             return
-        replace = self.config.needs_restart(event.config)
-        if event.config.numprocesses != self.config.numprocesses:
-            self.target = event.config.numprocesses
-        self.config = event.config
+        if event.config != self.config:
+            self.definitions.add(event.config)
+        gradual = event.rolling or event.config.auto_rollback or event.config.surge > 0
+        self._define(event.config, RolloutKind.UPDATE if gradual else None, start=event.start)
+
+    def _on_rollback(self, event: ev.RollbackRequested) -> None:
+        config = self.definitions.find(event.generation)
+        if config is not None:
+            self.definitions.add(config)
+            self._define(config, RolloutKind.ROLLBACK)
+
+    def _define(self, config: JobConfig, rollout: RolloutKind | None, *, start: bool = False) -> None:
+        """Make `config` the definition; replace processes as far as needed, at once or by a rollout."""
+        before = self.config
+        if config.numprocesses != before.numprocesses:
+            self.target = config.numprocesses
+        self.config = config
         self._publish("update")
-        if event.start and not self.active:
+        if start and not self.active:
             self._on_start()
-        if replace:
-            self._replace_all()
-        else:
+        elif self.active and _demand_of(before) != _demand_of(config):
+            if before.scheduled and not config.scheduled:
+                self._out.append(ev.DisarmSchedule())
+            self._begin_demand()
+        if not before.needs_restart(config):
             self._reconcile()
+        elif rollout is not None:
+            self._begin_rollout(rollout)
+        else:
+            self._replace_all()
 
     def _on_scale(self, event: ev.Scaled) -> None:
         self.target = event.count
@@ -240,6 +226,7 @@ class Job:
 
     def _on_unload(self) -> None:
         self._order(Order.LEAVE)
+        self._end_demand()
         self._publish("stop")
         self._reconcile()
         self._retire_committed()
@@ -250,9 +237,10 @@ class Job:
         self._closing = True
         if self.phase is not Phase.LEAVING:
             self._order(Order.LEAVE)
+            self._end_demand()
             self._publish("stop")
         for slot in list(self._by_pid.values()):
-            if (self.config.detach and slot.state is SlotState.READY) or slot.stuck:
+            if (self.config.detach and slot.state in ALIVE) or slot.stuck:
                 self._release(slot)
             elif self.hurry and slot.state is SlotState.STOPPING:
                 self._cue(slot, Cue.KILL)
@@ -263,17 +251,103 @@ class Job:
         self.name_free = event.free
         self._reconcile()
 
+    def _on_dependency(self, event: ev.DependencyChanged) -> None:
+        self.waiting_for = event.waiting_for
+        self._reconcile()
+
     def _on_drained(self, event: ev.NodeDrained) -> None:
         self.drained = event.drained
+        if not self.drained and self.active:
+            self._gate()
         self._reconcile()
         if self.drained:
+            self.rollout = None
             self._retire_committed()
+
+    # Demand
+
+    def _on_due(self, event: ev.ScheduleDue) -> None:
+        if self.phase is not Phase.STARTED or not self.config.scheduled:
+            return
+        if self.drained or (self._demand and self.config.overlap == "skip"):
+            self._publish("run_skipped", reason="the node is drained" if self.drained else "the last run has not ended")
+        elif self._demand and self.config.overlap == "queue":
+            self._queued_run = event.at
+        else:
+            self._begin_run(event.at)
+
+    def _begin_run(self, at: float) -> None:
+        self.last_run, self._queued_run = at, None
+        for slot in self.slots.values():
+            slot.result = None
+        self._publish("run")
+        if self._demand:
+            self._replace_all()
+        else:
+            self._demand = True
+            self._forget_failures()
+            self._reconcile()
+
+    def _end_run(self, success: bool) -> None:
+        self._publish("run_ended", success=success)
+        self._demand = False
+        if self._queued_run is not None:
+            self._begin_run(self._queued_run)
+            return
+        for slot in self.slots.values():
+            slot.result = None
+        self._reconcile()
+
+    def _on_connection(self) -> None:
+        if self.active and not self._demand and self.config.start == ON_CONNECTION:
+            self._demand = True
+            if self.config.idle_timeout:
+                self._out.append(ev.AwaitIdle())
+            self._reconcile()
+
+    def _on_idle(self) -> None:
+        if self.active and self._demand and self.config.start == ON_CONNECTION:
+            self._await_connection("idle")
+
+    def _await_connection(self, cause: str) -> None:
+        self._demand = False
+        self._publish("idle")
+        for slot in self.slots.values():
+            slot.cause = cause
+        self._reconcile()
+        self._out.append(ev.AwaitConnection())
+
+    def _close_sockets(self) -> None:
+        if self._sockets_open and not self.active and not self._by_pid:
+            self._sockets_open = False
+            self._out.append(ev.CloseSockets())
+
+    # Processes
 
     def _on_process_stop(self, event: ev.ProcessStopRequested) -> None:
         slot = self._by_pid.get(event.pid)
         if slot is not None:
             slot.replace = True
             self._retire(slot, "stop_pid")
+
+    def _on_limit(self, event: ev.LimitExceeded) -> None:
+        slot = self._by_pid.get(event.pid)
+        if slot is None or slot.state not in ALIVE:
+            return
+        self._publish("limit", event.pid, reason=event.reason, message=event.message)
+        self._recycle(slot, event.reason)
+
+    def _recycle(self, slot: Slot, cause: str) -> None:
+        """Replace a process when the others allow it."""
+        slot.cause = cause
+        if not slot.index:
+            self._retire(slot, "stop_pid")
+            return
+        slot.outdated = True
+        if self.rollout is None or not self.rollout.running:
+            self.rollout = Rollout(RolloutKind.RECYCLE, 0)
+        self.rollout.total += 1
+        self._reconcile()
 
     def _on_commit(self, event: ev.Committed) -> None:
         slot = Slot(0, graceful_timeout=event.graceful_timeout or None, env=event.env)
@@ -284,7 +358,8 @@ class Job:
     def _on_adopted(self, event: ev.Adopted) -> None:
         # A slot holds one process: a second one that was left in it is stopped, as a committed process would be.
         index = event.record.slot if event.record.slot not in self.slots else 0
-        slot = Slot(index, pid=event.pid, spawned_at=self._now - event.age)
+        slot = Slot(index, pid=event.pid, spawned_at=self._now - event.age, config=self.config)
+        slot.probed = index > 0 and self.config.ready is not None
         if index:
             self.slots[index] = slot
         else:
@@ -293,39 +368,88 @@ class Job:
         self._out.append(ev.Adopt(event.pid, event.record))
         self._cue(slot, Cue.ADOPT)
         self._publish("adopt", event.pid, os_pid=event.record.os_pid)
+        if not slot.probed and event.age >= self.config.startsecs:
+            self._become_ready(slot)
         if index != event.record.slot:
             self._retire(slot, "stop_pid")
 
     def _on_spawned(self, event: ev.Spawned) -> None:
         slot = self._by_pid[event.pid]
         slot.spawned_at = self._now
-        slot.exited_at, slot.crashed, slot.replace = None, False, False
-        slot.refused, slot.stuck = "", False
+        slot.exited_at, slot.crashed, slot.replace, slot.outdated, slot.failed = None, False, False, False, False
+        slot.refused, slot.stuck, slot.cause, slot.probe_error = "", False, "", ""
+        slot.config, slot.result = self.config, None
+        slot.probed = slot.index > 0 and self.config.ready is not None
+        slot.renewed, slot.served = slot.renewed or slot.served, False
         self._cue(slot, Cue.UP)
         self._publish("spawn", event.pid, os_pid=event.os_pid)
+        if not slot.index or not (slot.probed or self.config.startsecs):
+            self._become_ready(slot)
+
+    def _become_ready(self, slot: Slot) -> None:
+        self._cue(slot, Cue.READY)
+        if slot.index:
+            self._publish("ready", slot.pid)
+        if slot.renewed and not slot.served:
+            self.renewals += 1
+        slot.served = True
+
+    def _on_probe(self, event: ev.ProbeResult) -> None:
+        slot = self._by_pid.get(event.pid)
+        if slot is None or slot.state not in ALIVE or not slot.asked(event.question):
+            return
+        slot.probe_error = event.error
+        if event.question is Question.LIVE:
+            if not event.good:
+                self._publish("not_live", event.pid, error=event.error)
+                self._fail(slot, "not live", f"process {event.pid} did not pass its live probe: {event.error}")
+        elif event.good and slot.state is SlotState.STARTING:
+            self._become_ready(slot)
+        elif not event.good and slot.state is SlotState.READY:
+            self._cue(slot, Cue.UNREADY)
+            self._publish("not_ready", event.pid, error=event.error)
+
+    def _fail(self, slot: Slot, cause: str, why: str) -> None:
+        """Stop a process that does not work; its end counts as a crash."""
+        slot.failed, slot.cause, self.why = True, cause, why
+        self._publish("stop_pid", slot.pid, reason=cause)
+        self._cue(slot, Cue.STOP)
+        if not slot.served:
+            self._fail_rollout(why)
 
     def _on_spawn_failed(self, event: ev.SpawnFailed) -> None:
         slot = self._by_pid[event.pid]
-        self.last_exit = LastExit(None, None, event.reason, 0.0)
+        self.exits.appendleft(ExitRecord(event.pid, slot.index, None, None, event.reason, 0.0, event.at, event.message))
         self.why = f"{event.reason}: {event.message}"
         self._publish("start_failed", event.pid, reason=event.reason, message=event.message)
+        slot.crashed, slot.succeeded, slot.replace = True, False, False
+        slot.crashes += 1
         self._refill(slot, crashed_after=0.0, least=FAILED_START_DELAY)
         if slot.index:
             self._record_crash()
+            self._fail_rollout(self.why)
 
     def _on_exited(self, event: ev.Exited) -> None:
         slot = self._by_pid[event.pid]
-        asked = slot.state is not SlotState.READY
+        asked = slot.state not in ALIVE and not slot.failed
         slot.exited_at, slot.crashed = self._now, not asked
-        uptime = self._now - slot.spawned_at
+        slot.succeeded = not slot.failed and event.exit_code in self.config.exit_codes
+        uptime = round(self._now - slot.spawned_at, 3)
         oom = event.out_of_memory
-        reason = exit_reason(event.exit_code, event.term_signal, oom, asked=asked)
-        if asked:
-            slot.crashes = 0
-        else:
+        stopped = slot.state not in ALIVE
+        reason = exit_reason(
+            event.exit_code, event.term_signal, oom, cause=(slot.cause or "stopped") if stopped else ""
+        )
+        finished = slot.succeeded and (self._is_final(slot) or self.config.start == ON_CONNECTION)
+        unwanted = not (asked or finished)
+        if unwanted:
             slot.crashes = slot.crashes + 1 if uptime < RESET_AFTER else 1
-        self.last_exit = LastExit(event.exit_code, event.term_signal, reason, round(uptime, 3), event.output)
-        self.why = how_it_ended(event.exit_code, event.term_signal, uptime, oom)
+        else:
+            slot.crashes = 0
+        record = ExitRecord.of(event, slot.index, reason, uptime)
+        self.exits.appendleft(record)
+        if not slot.failed:
+            self.why = how_it_ended(event.exit_code, event.term_signal, uptime, oom)
         self._publish(
             "exit",
             event.pid,
@@ -333,14 +457,23 @@ class Job:
             exit_status=event.exit_code,
             term_signal=event.term_signal,
             reason=reason,
-            uptime=round(uptime, 3),
+            stopped=stopped,
+            uptime=uptime,
             restarts=self.restarts,
             once=slot.index == 0,
             os_pid=event.os_pid,
+            oom=oom,
+            output=event.output,
+            rusage=event.usage,
         )
+        served = slot.served
         self._cue(slot, Cue.DIED)
-        if not asked and slot.index:
+        if self.config.after_exit is not None:
+            self._out.append(ev.AfterExit(event.pid, slot.index, event.exit_code, event.term_signal, reason))
+        if unwanted and slot.index:
             self._record_crash()
+            if not (served or slot.failed):
+                self._fail_rollout(self.why)
 
     def _on_end_refused(self, event: ev.EndRefused) -> None:
         slot = self._by_pid.get(event.pid)
@@ -358,7 +491,14 @@ class Job:
         slot = self._by_pid[event.pid]
         self._out.append(ev.CancelTimer(("kill", event.pid)))
         lived = (slot.exited_at if slot.exited_at is not None else self._now) - slot.spawned_at
-        self._refill(slot, crashed_after=lived if slot.crashed and not slot.replace else None)
+        unwanted = slot.crashed and not slot.replace
+        others = any(other is not slot and other.state in ALIVE for other in self.slots.values())
+        if unwanted and slot.succeeded and self._demand and self.config.start == ON_CONNECTION and not others:
+            self._forget_pid(slot)
+            self._cue(slot, Cue.VACATE)
+            self._await_connection("idle")
+        else:
+            self._refill(slot, crashed_after=lived if unwanted else None)
 
     def _on_timer(self, event: ev.TimerFired) -> None:
         kind, number = event.key
@@ -367,9 +507,23 @@ class Job:
             self._reconcile()
             return
         slot = self.slots.get(number) if kind == "backoff" else self._by_pid.get(number)
-        expected, cue = _TIMERS[kind]
-        if slot is not None and slot.state is expected:
-            self._cue(slot, cue)
+        if slot is None or slot.state not in _TIMERS[kind]:
+            return
+        match kind:
+            case "backoff":
+                self._cue(slot, Cue.FILL if self._open else Cue.PARK)
+            case "drain":
+                self._cue(slot, Cue.STOP)
+            case "kill":
+                self._cue(slot, Cue.KILL)
+            case "ready":
+                self._become_ready(slot)
+            case "start":
+                why = slot.probe_error or "no answer"
+                limit = f"within {self.config.start_timeout:g} s"
+                self._fail(slot, "not ready", f"process {slot.pid} did not become ready {limit}: {why}")
+            case "lifetime":
+                self._recycle(slot, "max_lifetime")
 
     # Steps that events share
 
@@ -378,22 +532,11 @@ class Job:
         if self.phase is not Phase.HELD:
             self._out.append(ev.CancelTimer(RETRY))
 
-    @property
-    def _open(self) -> bool:
-        return self.phase is Phase.STARTED and self.name_free and not self.drained
-
-    @property
-    def _paused(self) -> bool:
-        """Whether slots are kept without processes for now."""
-        return self.phase is Phase.HELD or self.drained
-
-    @property
-    def _wanted(self) -> int:
-        return self.target if self.active else 0
-
     def _reconcile(self) -> None:
         for index in range(1, self._wanted + 1):
             slot = self.slots.setdefault(index, Slot(index))
+            if slot.result is not None:
+                continue
             if slot.state in (SlotState.EMPTY, SlotState.WAITING) and self._open:
                 self._cue(slot, Cue.FILL)
             elif slot.state is SlotState.EMPTY:
@@ -403,8 +546,64 @@ class Job:
         surplus = sorted((index for index in self.slots if index > self._wanted), reverse=True)
         for index in surplus:
             self._retire(self.slots[index], "reap" if self.active else "stop_pid")
+        self._check_finished()
+
+    def _begin_rollout(self, kind: RolloutKind) -> None:
+        """Replace processes a few at a time: all, or those whose definition has changed."""
+        if not self.active or self.drained or not self._demand:
+            self.rollout = None
+            self._reconcile()
+            return
+        held = [slot for slot in self.slots.values() if slot.state in (*ALIVE, SlotState.BACKOFF)]
+        for slot in held:
+            same = slot.config is not None and not slot.config.needs_restart(self.config)
+            slot.outdated = kind is RolloutKind.RESTART or not same
+        self.rollout = Rollout(kind, sum(slot.outdated for slot in held))
+        self._publish("rollout", rollout=kind.value, processes=self.rollout.total)
+        self._reconcile()
+
+    def _advance_rollout(self) -> None:
+        """Replace what can be replaced now."""
+        rollout = self.rollout
+        if rollout is None or not rollout.running or self.phase is not Phase.STARTED:
+            return
+        if not self._demand:  # all its processes end, and the next ones are new
+            self._finish_rollout(rollout)
+            return
+        wanted = [slot for index, slot in sorted(self.slots.items()) if index <= self._wanted]
+        for slot in replaceable(wanted, self.target, self.config.max_unavailable, self.config.surge):
+            slot.outdated, slot.replace = False, True
+            rollout.replaced += 1
+            slot.cause = slot.cause or rollout.kind.value
+            if slot.state is SlotState.BACKOFF and self._open:
+                self._cue(slot, Cue.FILL)
+            else:
+                self._retire(slot, "stop_pid")
+        done = all(slot.state is SlotState.READY or slot.result is not None for slot in self._wanted_slots())
+        if done and not any(slot.outdated for slot in wanted):
+            self._finish_rollout(rollout)
+
+    def _finish_rollout(self, rollout: Rollout) -> None:
+        rollout.state = RolloutState.DONE
+        self._publish("rollout_done", rollout=rollout.kind.value, replaced=rollout.replaced)
+        self._reconcile()
+
+    def _fail_rollout(self, why: str) -> None:
+        """Stop a rollout whose new process does not become ready; undo it if it is an update that may be undone."""
+        rollout = self.rollout
+        if rollout is None or not rollout.running:
+            return
+        rollout.state, rollout.reason = RolloutState.FAILED, why
+        for slot in self.slots.values():
+            slot.outdated = False
+        self._publish("rollout_failed", rollout=rollout.kind.value, reason=why)
+        if rollout.kind is RolloutKind.UPDATE and self.config.auto_rollback:
+            self._on_rollback(ev.RollbackRequested())
+        else:
+            self._reconcile()
 
     def _replace_all(self) -> None:
+        self.rollout = None
         for slot in list(self.slots.values()):
             slot.replace = True
             if slot.state is SlotState.BACKOFF and self._open:
@@ -420,16 +619,18 @@ class Job:
     def _retire(self, slot: Slot, kind: str) -> None:
         """Stop the process in `slot`, if any, and announce that as `kind`."""
         match slot.state:
-            case SlotState.READY:
+            case SlotState.STARTING | SlotState.READY:
                 self._publish(kind, slot.pid)
                 drain = self.config.drain_timeout and not self.hurry
                 self._cue(slot, Cue.DRAIN if drain else Cue.STOP)
             case SlotState.DRAINING if self.hurry:
                 self._cue(slot, Cue.STOP)
-            case SlotState.STARTING | SlotState.WAITING | SlotState.BACKOFF if not self._stays(slot):
+            case SlotState.SPAWNING | SlotState.WAITING | SlotState.BACKOFF if not self._stays(slot):
                 self._cue(slot, Cue.VACATE)
                 self._leave(slot)
-            case SlotState.STARTING | SlotState.BACKOFF if self._paused:
+            case SlotState.EMPTY if not self._stays(slot):
+                self._leave(slot)
+            case SlotState.SPAWNING | SlotState.BACKOFF if self._paused:
                 self._forget_pid(slot)
                 self._cue(slot, Cue.PARK)
 
@@ -443,21 +644,65 @@ class Job:
             self._cue(slot, Cue.VACATE)
             self._leave(slot)
             return
+        unwanted = crashed_after is not None
+        if unwanted and self._is_final(slot):
+            slot.result = slot.succeeded
+            self._cue(slot, Cue.VACATE)
+            self._check_finished()
+            return
+        if unwanted and 0 < self.config.max_restarts < slot.crashes and self.phase is Phase.STARTED:
+            self._cue(slot, Cue.VACATE)
+            self.why = f"given up after {slot.crashes - 1} restarts; {self.why}"
+            self._end(Order.GIVE_UP)
+            return
         if not self._open:
             self._cue(slot, Cue.PARK)
             return
         self.restarts += 1
-        delay = max(least, 0.0 if crashed_after is None else self._backoff(slot, crashed_after))
+        delay = max(least, self._backoff(slot, crashed_after) if crashed_after is not None else 0.0)
         if delay:
             self._cue(slot, Cue.DELAY, delay)
         else:
             self._cue(slot, Cue.FILL)
 
+    def _is_final(self, slot: Slot) -> bool:
+        """Whether no process follows the one that ended in `slot` by itself."""
+        match self.config.restart_policy:
+            case "never":
+                return True
+            case "on-failure":
+                return slot.succeeded
+            case _:
+                return False
+
+    def _check_finished(self) -> None:
+        """End the run, or the job, once no process is left and none is to follow."""
+        if not self.active or not self._demand:
+            return
+        results = [slot.result for slot in self._wanted_slots()]
+        if None in results:
+            return
+        if self.config.scheduled:
+            self._end_run(all(results))
+        elif results:
+            self._end(Order.COMPLETE if all(results) else Order.GIVE_UP)
+
+    def _end(self, order: Order) -> None:
+        """The job has ended for good: it has completed, or is given up."""
+        self._order(order)
+        self._end_demand()
+        self._publish("completed" if order is Order.COMPLETE else "failed", reason=self.why)
+        self._reconcile()
+        if self.config.essential:
+            code = self.last_exit.shell_code if self.last_exit else 1
+            self._out.append(ev.EndManager(code, f"{self.name} is essential: {self.why}"))
+
     def _backoff(self, slot: Slot, lived: float) -> float:
         """Seconds before the next start after an uptime of `lived` seconds."""
         if lived >= RESET_AFTER:
             slot.failures = 0
-        if lived >= self.config.startsecs or self.config.flapping is not None:
+        lasted = lived >= self.config.startsecs and not slot.failed and (slot.served or not slot.probed)
+        if lasted or self.config.flapping is not None:
             return 0.0
         delay = min(self.config.backoff * 2.0 ** min(slot.failures, 40), self.config.backoff_max)
         slot.failures += 1
@@ -474,10 +719,10 @@ class Job:
         self._publish("flap")
         self.why = f"{found}; {self.why}"
         if verdict is Verdict.GIVE_UP:
-            self._order(Order.GIVE_UP)
-        else:
-            self._order(Order.HOLD)
-            self._out.append(ev.SetTimer(RETRY, policy.retry_in))
+            self._end(Order.GIVE_UP)
+            return
+        self._order(Order.HOLD)
+        self._out.append(ev.SetTimer(RETRY, policy.retry_in))
         self._reconcile()
 
     def _forget_failures(self) -> None:
@@ -506,6 +751,7 @@ class Job:
             pid = slot.pid = self._next_pid() if slot.index else slot.pid
             assert pid is not None
             self._by_pid[pid] = slot
+            self._sockets_open = self._sockets_open or bool(self.config.socket)
             return [ev.Spawn(pid, slot.index, slot.env)]
         if action is Action.START_BACKOFF:
             return [ev.SetTimer(("backoff", slot.index), delay)]
@@ -513,23 +759,37 @@ class Job:
             return [ev.CancelTimer(("backoff", slot.index))]
         pid = slot.pid
         assert pid is not None
-        if action is Action.START_DRAIN:
-            return [ev.SetTimer(("drain", pid), self.config.drain_timeout)]
-        if action is Action.CANCEL_DRAIN:
-            return [ev.CancelTimer(("drain", pid))]
-        if action is Action.KILL or (action is Action.TERMINATE and self.hurry):
-            return [ev.Signal(pid, signal.SIGKILL)]
-        if action is Action.RELEASE:
-            return [ev.Release(pid)]
-        timeout = slot.graceful_timeout if slot.graceful_timeout is not None else self.config.graceful_timeout
-        return [ev.Signal(pid, signal.SIGTERM), ev.SetTimer(("kill", pid), timeout)]
+        match action:
+            case Action.OBSERVE | Action.SERVE | Action.FORGET:
+                config = slot.config or self.config
+                return observation(action, slot, pid, config, self._rand) if slot.index else []
+            case Action.START_DRAIN:
+                return [ev.SetTimer(("drain", pid), self.config.drain_timeout)]
+            case Action.CANCEL_DRAIN:
+                return [ev.CancelTimer(("drain", pid))]
+            case Action.RELEASE:
+                return [ev.Release(pid)]
+            case Action.TERMINATE if not self.hurry:
+                timeout = slot.graceful_timeout if slot.graceful_timeout is not None else self.config.graceful_timeout
+                return [ev.Signal(pid, self.config.stop_signum), ev.SetTimer(("kill", pid), timeout)]
+            case _:
+                return [ev.Signal(pid, signal.SIGKILL)]
 
     def _publish(self, kind: str, pid: int | None = None, **data: Any) -> None:
         self._out.append(ev.Publish(kind, pid, data))
 
 
+def _demand_of(config: JobConfig) -> tuple[Any, ...]:
+    """What calls for the processes of a job."""
+    return (config.start == ON_CONNECTION, config.schedule, config.timezone, config.every)
+
+
+# The states of a slot in which a timer means something.
 _TIMERS = {
-    "backoff": (SlotState.BACKOFF, Cue.FILL),
-    "drain": (SlotState.DRAINING, Cue.STOP),
-    "kill": (SlotState.STOPPING, Cue.KILL),
+    "backoff": (SlotState.BACKOFF,),
+    "drain": (SlotState.DRAINING,),
+    "kill": (SlotState.STOPPING,),
+    "ready": (SlotState.STARTING,),
+    "start": (SlotState.STARTING,),
+    "lifetime": tuple(ALIVE),
 }

@@ -2,7 +2,6 @@
 
 import signal
 from collections.abc import Set
-from dataclasses import dataclass
 from enum import StrEnum
 from functools import cache
 
@@ -15,7 +14,8 @@ class Phase(StrEnum):
     STOPPED = "stopped"
     STARTED = "started"
     HELD = "held"  # started, but paused by flapping detection
-    FAILED = "failed"  # given up by flapping detection
+    COMPLETED = "completed"  # all its processes ran to success and none is to follow
+    FAILED = "failed"  # given up
     LEAVING = "leaving"  # unloaded, or the manager ends
 
 
@@ -28,6 +28,7 @@ class JobState(StrEnum):
     RUNNING = "running"
     BACKOFF = "backoff"
     STOPPING = "stopping"
+    COMPLETED = "completed"
     FAILED = "failed"
 
 
@@ -40,6 +41,7 @@ class Order(StrEnum):
     HOLD = "hold"
     RETRY = "retry"
     GIVE_UP = "give up"
+    COMPLETE = "complete"
 
 
 # Phases that are not named for an order ignore it.
@@ -47,28 +49,23 @@ PHASES: dict[tuple[Phase, Order], Phase] = {
     (Phase.STOPPED, Order.START): Phase.STARTED,
     (Phase.HELD, Order.START): Phase.STARTED,
     (Phase.FAILED, Order.START): Phase.STARTED,
+    (Phase.COMPLETED, Order.START): Phase.STARTED,
     (Phase.STARTED, Order.STOP): Phase.STOPPED,
     (Phase.HELD, Order.STOP): Phase.STOPPED,
     (Phase.FAILED, Order.STOP): Phase.STOPPED,
+    (Phase.COMPLETED, Order.STOP): Phase.STOPPED,
     (Phase.STARTED, Order.HOLD): Phase.HELD,
     (Phase.STARTED, Order.GIVE_UP): Phase.FAILED,
+    (Phase.HELD, Order.GIVE_UP): Phase.FAILED,
+    (Phase.STARTED, Order.COMPLETE): Phase.COMPLETED,
+    (Phase.HELD, Order.COMPLETE): Phase.COMPLETED,
     (Phase.HELD, Order.RETRY): Phase.STARTED,
     (Phase.STOPPED, Order.LEAVE): Phase.LEAVING,
     (Phase.STARTED, Order.LEAVE): Phase.LEAVING,
     (Phase.HELD, Order.LEAVE): Phase.LEAVING,
     (Phase.FAILED, Order.LEAVE): Phase.LEAVING,
+    (Phase.COMPLETED, Order.LEAVE): Phase.LEAVING,
 }
-
-
-@dataclass(frozen=True, slots=True)
-class LastExit:
-    """How the last process of a job ended; `uptime` in seconds."""
-
-    exit_code: int | None
-    term_signal: int | None
-    reason: str
-    uptime: float
-    output: str | None = None
 
 
 # The first of these that some slot is in decides; a job without slots runs, as wanted, nothing.
@@ -76,6 +73,7 @@ _FROM_SLOTS = (
     (SlotState.READY, JobState.RUNNING),
     (SlotState.DRAINING, JobState.RUNNING),
     (SlotState.STARTING, JobState.STARTING),
+    (SlotState.SPAWNING, JobState.STARTING),
     (SlotState.STOPPING, JobState.STOPPING),
     (SlotState.BACKOFF, JobState.BACKOFF),
     (SlotState.WAITING, JobState.WAITING),
@@ -86,19 +84,25 @@ def visible_state(phase: Phase, slots: Set[SlotState], *, empty: bool) -> JobSta
     """The visible state, from the phase and the states of the slots; `empty` when no process is left."""
     if phase is Phase.FAILED:
         return JobState.FAILED
+    if phase is Phase.COMPLETED and empty:
+        return JobState.COMPLETED
     if phase not in (Phase.STARTED, Phase.HELD):
         return JobState.STOPPED if empty else JobState.STOPPING
     return next((seen for slot_state, seen in _FROM_SLOTS if slot_state in slots), JobState.RUNNING)
 
 
+EXPECTED = frozenset({"stopped", "restart", "update", "rollback", "max_lifetime", "idle"})
+"""Reasons of exits that are no failure of the process."""
+
+
 def exit_reason(
-    exit_code: int | None, term_signal: int | None, out_of_memory: bool | None = False, *, asked: bool = False
+    exit_code: int | None, term_signal: int | None, out_of_memory: bool | None = False, *, cause: str = ""
 ) -> str:
-    """Why a process ended; `out_of_memory` as in Exited, `asked` when Gaffer stopped it."""
+    """A word for why a process ended; `out_of_memory` as in Exited, `cause` when Gaffer stopped it."""
     if exit_code is None and not term_signal:
         return "unknown"
-    if asked:
-        return "stopped"
+    if cause:
+        return cause
     if not term_signal:
         return "exited"
     if out_of_memory is None:

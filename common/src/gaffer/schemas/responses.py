@@ -4,6 +4,7 @@ from typing import Annotated, TypedDict
 
 from msgspec import Meta
 
+from gaffer.jobs.rollout import RolloutKind, RolloutState
 from gaffer.jobs.slot import SlotState
 from gaffer.jobs.states import JobState
 from gaffer.schemas.common import EndpointInfo, Later
@@ -17,20 +18,50 @@ class Instance(TypedDict):
     os_pid: Annotated[int | None, Meta(description="The system's process id.")]
     slot: Later[Annotated[int, Meta(description="The slot number, from 1.")]]
     state: SlotState
+    probe_error: Later[Annotated[str | None, Meta(description="The last error of its probes.")]]
     started_at: Later[Annotated[float | None, Meta(description="Seconds since 1970.")]]
     uptime: Later[Annotated[float, Meta(description="In seconds.")]]
     port: Later[Annotated[int | None, Meta(description="The value of its variable PORT.")]]
     endpoints: Later[list[EndpointInfo]]
 
 
-class LastExit(TypedDict):
-    """The last exit of a process of a job."""
+class UsageInfo(TypedDict):
+    """The resources that a process and its reaped descendants used, getrusage(2)."""
 
-    exit_code: int | None
+    user_time: Annotated[float, Meta(description="In seconds.")]
+    system_time: Annotated[float, Meta(description="In seconds.")]
+    max_rss: Annotated[int, Meta(description="The most memory at a time, in bytes.")]
+
+
+class ExitInfo(TypedDict):
+    """An exit of a process, or a failed start."""
+
+    pid: Later[Annotated[int, Meta(description="Gaffer's process id.")]]
+    slot: Later[Annotated[int, Meta(description="The slot number, 0 for a process that ran once.")]]
+    exit_code: Annotated[int | None, Meta(description="None if a signal ended it or the status is unknown.")]
     term_signal: Annotated[int | None, Meta(description="0 unless a signal ended it.")]
     reason: Annotated[str, Meta(description="Human-readable message.")]
+    oom: Later[Annotated[bool | None, Meta(description="Whether memory ran out; null if that is uncertain.")]]
     uptime: Annotated[float, Meta(description="In seconds.")]
-    output: Annotated[str | None, Meta(description="The end of its output.")]
+    at: Later[Annotated[float, Meta(description="Seconds since 1970.")]]
+    output: Annotated[str | None, Meta(description="The last lines of its output.")]
+    rusage: Later[UsageInfo | None]
+
+
+class ExitList(TypedDict):
+    """The last exits of a job, newest first."""
+
+    exits: list[ExitInfo]
+
+
+class RolloutInfo(TypedDict):
+    """The gradual replacement of the processes of a job."""
+
+    kind: RolloutKind
+    state: RolloutState
+    processes: Annotated[int, Meta(description="Processes to replace.")]
+    replaced: Annotated[int, Meta(description="Processes that were stopped to be replaced.")]
+    reason: Annotated[str | None, Meta(description="Why it failed.")]
 
 
 class JobStatus(TypedDict):
@@ -56,7 +87,30 @@ class JobInfo(TypedDict):
     reason: Annotated[str | None, Meta(description="Human-readable reason for this state.")]
     restarts: Later[Annotated[int, Meta(description="Number of processes that ended and were replaced.")]]
     instances: list[Instance]
-    last_exit: Later[LastExit | None]
+    last_exit: Later[ExitInfo | None]
+    generation: Later[Annotated[int, Meta(description="Number of its definition, from 1.")]]
+    rollout: Later[RolloutInfo | None]
+    last_run: Later[Annotated[float | None, Meta(description="Start of the last scheduled run, seconds since 1970.")]]
+    next_run: Later[Annotated[float | None, Meta(description="Start of the next scheduled run, seconds since 1970.")]]
+    sockets: Later[
+        Annotated[
+            list[dict[str, str | int]],
+            Meta(description="Its listening sockets: `name`, and `address` and `port` or `path`."),
+        ]
+    ]
+
+
+class Definition(TypedDict):
+    """A definition of a job."""
+
+    generation: Annotated[int, Meta(description="Its number, from 1.")]
+    config: JobSettings
+
+
+class DefinitionList(TypedDict):
+    """The last definitions of a job, newest first."""
+
+    definitions: list[Definition]
 
 
 class ProcessInfo(TypedDict):

@@ -13,8 +13,10 @@ from gaffer.events import EventEmitter
 from gaffer.jobs import events as ev
 from gaffer.processes.reaper import Reaper
 from gaffer.supervision.applications import Applications
+from gaffer.supervision.commands import Commands
 from gaffer.supervision.executor import Executor
 from gaffer.supervision.job_table import JobTable
+from gaffer.supervision.order import Ordering
 
 log = logging.getLogger("gaffer.manager")
 
@@ -25,8 +27,9 @@ _on_loop: dict[asyncio.AbstractEventLoop, "set[Lifecycle]"] = {}
 class Lifecycle:
     """The life of a manager: `started`, `stopping` and `draining` are its state.
 
-    The stop goes in steps, so that applications see the last exits: applications `quiesce`; the jobs end,
-    the last loaded first; the events are delivered; applications `leave`, then `stop`, the last started first.
+    The stop goes in steps, so that applications see the last exits: applications `quiesce`; the jobs end, those that
+    others come after last, otherwise the last loaded first; the events are delivered; applications `leave`, then
+    `stop`, the last started first.
 
     A manager can also be drained: its applications `drain`, and its processes end, but the manager stays until
     `resume`. `draining` is true in between.
@@ -40,6 +43,8 @@ class Lifecycle:
         lock: "threading.RLock",
         jobs: JobTable,
         executor: Executor,
+        ordering: Ordering,
+        commands: Commands,
         events: EventEmitter,
         reaper: Reaper,
         apps: Sequence[Any],
@@ -52,6 +57,8 @@ class Lifecycle:
         self._lock = lock
         self._jobs = jobs
         self._executor = executor
+        self._ordering = ordering
+        self._commands = commands
         self._events = events
         self._reaper = reaper
         self._apps = list(apps)
@@ -179,6 +186,7 @@ class Lifecycle:
         self._all_gone = asyncio.Event()
         self._end_jobs()
         await self._all_gone.wait()
+        await self._commands.quiesce(now=self._hurry)
         self._executor.run_pending()
         self._events.flush()
         await self._running_apps.run("leave", reverse=True)
@@ -199,8 +207,10 @@ class Lifecycle:
 
     def _end_jobs(self) -> None:
         with self._lock:
-            for job in reversed(self._jobs.all()):
-                self._executor.submit(job, ev.ManagerStopping(self._hurry))
+            self._commands.end(now=self._hurry)
+            jobs = self._jobs.all()[::-1]
+            gone = (lambda job: True) if self._hurry else (lambda job: job.gone)
+            self._ordering.end(jobs, ev.ManagerStopping(self._hurry), gone)
             self.check_all_gone()
 
     def check_all_gone(self) -> None:
@@ -263,5 +273,8 @@ class Lifecycle:
         with self._lock:
             self._jobs_drained = draining
             jobs = self._jobs.all()
-            for job in reversed(jobs) if draining else jobs:
-                self._executor.submit(job, ev.NodeDrained(draining))
+            if draining:
+                self._ordering.end(jobs[::-1], ev.NodeDrained(True), lambda job: job.drained and job.empty)
+            else:
+                for job in jobs:
+                    self._executor.submit(job, ev.NodeDrained(False))

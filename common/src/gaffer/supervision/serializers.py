@@ -6,12 +6,14 @@ from typing import Any
 
 import msgspec
 
+from gaffer.jobs.exits import ExitRecord
 from gaffer.jobs.job import Job
 from gaffer.jobs.names import JobName
+from gaffer.jobs.rollout import Rollout
 from gaffer.jobs.slot import Slot, SlotState
 from gaffer.process import Process
 from gaffer.schemas.common import EndpointInfo
-from gaffer.schemas.responses import Instance, JobInfo, JobStatus
+from gaffer.schemas.responses import ExitInfo, Instance, JobInfo, JobStatus, RolloutInfo
 
 
 class Announcement(msgspec.Struct, frozen=True):
@@ -22,6 +24,7 @@ class Announcement(msgspec.Struct, frozen=True):
 
 
 _ANNOUNCED = {
+    SlotState.SPAWNING: "starting",
     SlotState.STARTING: "starting",
     SlotState.READY: "ready",
     SlotState.DRAINING: "draining",
@@ -58,8 +61,8 @@ def job_status(job: Job) -> JobStatus:
     }
 
 
-def job_info(job: Job, running: Mapping[int, Process], host: str) -> JobInfo:
-    """The info of a job, as in `GET /jobs/<session>/<job>`."""
+def job_info(job: Job, running: Mapping[int, Process], host: str, sockets: list[dict[str, str | int]]) -> JobInfo:
+    """The info of a job, as in `GET /jobs/<session>/<job>`; `sockets` says where it listens."""
     pids = job.pids(committed=True)
     return {
         "name": str(job.name),
@@ -77,7 +80,12 @@ def job_info(job: Job, running: Mapping[int, Process], host: str) -> JobInfo:
             for slot in (*sorted(job.slots.values(), key=lambda slot: slot.index), *job.committed.values())
             if slot.state is not SlotState.EMPTY
         ],
-        "last_exit": msgspec.to_builtins(job.last_exit),
+        "last_exit": _exit(job.last_exit) if job.last_exit else None,
+        "generation": job.definitions.generation,
+        "rollout": _rollout(job.rollout) if job.rollout else None,
+        "last_run": job.last_run,
+        "next_run": job.next_run,
+        "sockets": sockets,
     }
 
 
@@ -87,11 +95,42 @@ def _instance(job: Job, slot: Slot, running: Mapping[int, Process], host: str) -
         "pid": slot.pid,
         "os_pid": process.os_pid if process else None,
         "slot": slot.index,
-        "state": slot.state,
+        "state": slot.visible_state,
+        "probe_error": slot.probe_error or None,
         "started_at": round(process.started_at, 3) if process else None,
         "uptime": round(process.uptime, 3) if process else 0.0,
         "port": process.port if process else None,
         "endpoints": endpoints_of(job, process, host) if process and slot.index else [],
+    }
+
+
+def job_exits(job: Job) -> list[dict[str, Any]]:
+    """The last exits of a job, newest first, as in `GET /jobs/<session>/<job>/exits`."""
+    return [dict(_exit(record)) for record in job.exits]
+
+
+def _exit(record: ExitRecord) -> ExitInfo:
+    return {
+        "pid": record.pid,
+        "slot": record.slot,
+        "exit_code": record.exit_code,
+        "term_signal": record.term_signal,
+        "reason": record.reason,
+        "oom": record.oom,
+        "uptime": record.uptime,
+        "at": round(record.at, 3),
+        "output": record.output,
+        "rusage": msgspec.to_builtins(record.usage),
+    }
+
+
+def _rollout(rollout: Rollout) -> RolloutInfo:
+    return {
+        "kind": rollout.kind,
+        "state": rollout.state,
+        "processes": rollout.total,
+        "replaced": rollout.replaced,
+        "reason": rollout.reason or None,
     }
 
 

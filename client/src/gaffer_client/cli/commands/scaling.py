@@ -20,7 +20,7 @@ from gaffer_client.jobs import Job
 from gaffer_client.naming import in_state
 
 if TYPE_CHECKING:
-    from gaffer.schemas.responses import Instance, JobInfo, LastExit
+    from gaffer.schemas.responses import ExitInfo, Instance, JobInfo
 
 _NEGATIVE = re.compile(r"=\s*-")
 _SPEC = re.compile(r"(?P<type>[^=]+)(?P<change>[=+-][0-9]+)")
@@ -70,7 +70,7 @@ def _process(name: str, instance: "Instance") -> str:
     return printable(f"{label}: up for {clock(instance.get('uptime') or 0)}{shown}")
 
 
-def _last_exit(last: "LastExit | None") -> str:
+def _last_exit(last: "ExitInfo | None") -> str:
     if last is None:
         return ""
     if last["exit_code"] is None and last["uptime"] == 0:

@@ -1,0 +1,40 @@
+"""What a job that comes after others waits for. Pure."""
+
+from gaffer.jobs.job import Job
+from gaffer.jobs.names import JobName
+from gaffer.jobs.ordering import Condition
+from gaffer.jobs.states import JobState, Phase
+
+_HOPELESS = {
+    JobState.STOPPED: "is stopped: start it",
+    JobState.STOPPING: "is stopped: start it",
+    JobState.FAILED: "has failed",
+}
+
+
+def obstacle(name: JobName, job: Job | None, condition: Condition) -> str | None:
+    """Return why `job`, whose name is `name`, does not meet `condition`; None if it does."""
+    if job is None:
+        return f"waiting for {name.display}, which does not exist: load it"
+    if is_met(job, condition):
+        return None
+    wanted = condition if condition in (Condition.STARTED, Condition.COMPLETED) else Condition.READY
+    if wanted is Condition.COMPLETED and not job.config.runs_once and job.config.restart_policy == "always":
+        return f"waiting for {name.display} to complete, which never happens: set its kind to once"
+    if (why := _HOPELESS.get(job.state)) is not None:
+        detail = f": {job.reason}" if job.state is JobState.FAILED and job.reason else ""
+        return f"waiting for {name.display}, which {why}{detail}"
+    return f"waiting for {name.display} to be {wanted}: it is {job.state}" + (f" ({job.reason})" if job.reason else "")
+
+
+def is_met(job: Job, condition: Condition) -> bool:
+    """Whether `job` is as `condition` wants it."""
+    if job.phase is Phase.COMPLETED:
+        return True
+    match condition:
+        case Condition.COMPLETED:
+            return False
+        case Condition.STARTED:
+            return job.all_started
+        case _:
+            return not job.config.runs_once and job.all_ready

@@ -1,0 +1,38 @@
+"""The probes and the timers of a process that runs. Pure."""
+
+from collections.abc import Callable
+
+from gaffer.jobs import events as ev
+from gaffer.jobs.config import JobConfig
+from gaffer.jobs.slot import Action, Slot
+
+_JITTER = 0.1  # of a lifetime
+
+
+def observation(
+    action: Action, slot: Slot, pid: int, config: JobConfig, rand: Callable[[], float]
+) -> list[ev.Instruction]:
+    """Return the instructions for OBSERVE, SERVE or FORGET of process `pid`, which was started with `config`."""
+    found: list[ev.Instruction] = []
+    waits = config.start_timeout if slot.probed else config.startsecs
+    deadline = ("start" if slot.probed else "ready", pid)
+    probes = slot.probed or config.live is not None
+    match action:
+        case Action.OBSERVE:
+            if waits:
+                found.append(ev.SetTimer(deadline, waits))
+            if config.max_lifetime:
+                found.append(ev.SetTimer(("lifetime", pid), config.max_lifetime * (1 - _JITTER * rand())))
+            if probes:
+                found.append(ev.StartProbes(pid))
+        case Action.SERVE:
+            if slot.probed and waits and not slot.served:
+                found.append(ev.CancelTimer(deadline))
+        case _:
+            if waits and not slot.served:
+                found.append(ev.CancelTimer(deadline))
+            if config.max_lifetime:
+                found.append(ev.CancelTimer(("lifetime", pid)))
+            if probes:
+                found.append(ev.StopProbes(pid))
+    return found
