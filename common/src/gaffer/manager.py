@@ -16,6 +16,7 @@ from gaffer.errors import NodeDraining, ProcessConflict, ProcessError, ProcessNo
 from gaffer.events import EventEmitter
 from gaffer.jobs import events as ev
 from gaffer.jobs import rules
+from gaffer.jobs.config import JobConfig
 from gaffer.jobs.job import Job
 from gaffer.jobs.names import DEFAULT_SESSION, JobName, split_job_name
 from gaffer.jobs.records import ProcessRecord, Recorder
@@ -48,6 +49,7 @@ Lines = bytes | str | Sequence[bytes | str]
 # Inside the class `list` is a method.
 Pids = list[int]
 StatsOfJobs = list[dict[str, Any]]
+Definitions = list[tuple[int, JobConfig]]
 
 
 class Manager(LegacyNames):
@@ -91,17 +93,18 @@ class Manager(LegacyNames):
         settings = Settings(capture_all, recorder, node_id, log_dir)
         self.exit_code = 0
         self._ordering = Ordering(self._jobs, self._submit)
+        self._commands = Commands(self.loop, reaper, node_id=node_id)
         self._executor = Executor(
             self.loop,
             self._lock,
             self.events,
             reaper,
             settings,
+            self._commands,
             after_event=self._ordering.changed,
             on_job_gone=self._job_gone,
             on_end=self._essential_ended,
         )
-        self._commands = Commands(self.loop, reaper, node_id=node_id, losses=self._executor.losses)
         self._life = Lifecycle(
             self, self._lock, self._jobs, self._executor, self._ordering, self._commands, self.events, reaper, apps
         )
@@ -308,14 +311,15 @@ class Manager(LegacyNames):
         with self._lock:
             self._executor.submit(self._open_job(name, sessionid), ev.ReloadRequested())
 
-    def restart_job(self, name: Name, rolling: bool = False) -> None:
+    def restart_job(self, name: Name, rolling: bool = False, reset: bool = False) -> None:
         """Replace all processes of a job, at once or, if `rolling`, a few at a time (see `max_unavailable`, `surge`).
 
         A rolling restart replaces a process only while enough others are ready, and stops when a new one does not
-        become ready; `info` shows its progress. A job that has completed or failed is started.
+        become ready; `info` shows its progress. A job that has completed or failed is started. `reset` brings the
+        number of processes back to the configured one.
         """
         with self._lock:
-            self._executor.submit(self._open_job(name), ev.RestartRequested(rolling=rolling))
+            self._executor.submit(self._open_job(name), ev.RestartRequested(reset=reset, rolling=rolling))
 
     def rollback(self, name: Name, to: int | None = None) -> int:
         """Return to an earlier definition of a job, by default the one before the current; return its new generation.
@@ -332,6 +336,11 @@ class Manager(LegacyNames):
             self._ordering.check({job.name: config}, {job.name: "$"})
             self._executor.submit(job, ev.RollbackRequested(to))
             return job.definitions.generation
+
+    def definitions(self, name: Name) -> Definitions:
+        """Return the last definitions of a job, newest first, each with its generation."""
+        with self._lock:
+            return self._job(name).definitions.kept
 
     def exits(self, name: Name) -> StatsOfJobs:
         """Return the last exits of the processes of a job, newest first, as `GET /jobs/<session>/<job>/exits`."""
@@ -544,7 +553,8 @@ class Manager(LegacyNames):
     def info(self, name: Name) -> JobInfo:
         """Return a job's state, counts, processes and config."""
         with self._lock:
-            return serializers.job_info(self._job(name), self._executor.running, self.endpoint_host)
+            job, executor = self._job(name), self._executor
+            return serializers.job_info(job, executor.running, self.endpoint_host, executor.socket_addresses(job))
 
     def status(self, name: Name) -> JobStatus:
         """Return the state and counts of a job: the cheap part of `info`."""

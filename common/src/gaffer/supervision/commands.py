@@ -215,7 +215,7 @@ class Commands:
         self._loop = loop
         self._reaper = reaper
         self._node_id = node_id
-        self._losses = losses
+        self.losses = losses or Losses()
         self._running: dict[int, Command] = {}  # until nothing is left of them
         self._places: Counter[tuple[Purpose, JobName, int]] = Counter()  # their number by purpose, job and slot
         self._numbers = itertools.count(1)
@@ -275,7 +275,7 @@ class Commands:
             on_refused=self._refused,
         )
         made = Command(name, purpose, process, min(grace, config.graceful_timeout))
-        made.ring.losses = self._losses
+        made.ring.losses = self.losses
         try:
             process.spawn()
         except StartFailed as error:

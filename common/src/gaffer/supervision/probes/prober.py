@@ -37,10 +37,13 @@ class Target(Protocol):
     """A process that is probed."""
 
     pid: int
-    os_pid: int
     config: JobConfig
     port: int | None
     job: JobName
+
+    @property
+    def os_pid(self) -> int:
+        """The OS pid of its leader."""
 
     @property
     def active(self) -> bool:
@@ -261,19 +264,25 @@ class _Polling(_Probing):
         return self.interval
 
     def start(self) -> None:
-        # At random, since many processes may have started at once, and so is the second one below.
+        # At random, since many processes may have started at once, and so is the second one.
         delay = random.uniform(0, min(self.interval, FIRST_DELAY) if self.question is Question.READY else self.interval)
         self._due = self.loop.time() + delay
-        self.timer = self.loop.call_at(self._due, self._tick, random.uniform(0.5, 1))
+        self.timer = self.loop.call_at(self._due, self.probe_now)
 
     def stop(self) -> None:
         super().stop()
         if self._task is not None:
             self._task.cancel()
 
-    def probe(self) -> None:
-        """Probe now, unless a probe is waiting for its result."""
-        if self._task is not None or self.stopped or not self.process.active:
+    def probe_now(self) -> None:
+        """Probe now, and begin to count the interval at a random time within one."""
+        if self.timer is not None:
+            self.timer.cancel()
+        self._due = self.loop.time()
+        self._tick(random.uniform(0.5, 1))
+
+    def _probe(self) -> None:
+        if self._task is not None:
             return
         try:
             if self.attempt():
@@ -290,13 +299,13 @@ class _Polling(_Probing):
         self._task.add_done_callback(self.prober.tasks.discard)
 
     def _tick(self, share: float = 1.0) -> None:
-        if not self.process.active:
+        if self.stopped or not self.process.active:
             return
         now = self.loop.time()
         pause = self.pause * share
         self._due = self._due + pause if self._due + pause > now else now + pause
         self.timer = self.loop.call_at(self._due, self._tick)
-        self.probe()
+        self._probe()
 
     async def _wait(self) -> None:
         reported = False
@@ -358,9 +367,9 @@ class _AddressPolling(_Polling):
 
     def _watch(self, closed: bool) -> None:
         if closed and self._port and self._watches and not (self.counter.good or self.stopped):
-            self.prober.listeners.add(self._port, self.probe)
+            self.prober.listeners.add(self._port, self.probe_now)
         else:
-            self.prober.listeners.remove(self.probe)
+            self.prober.listeners.remove(self.probe_now)
 
 
 class _CommandPolling(_Polling):
