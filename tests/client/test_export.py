@@ -11,7 +11,7 @@ from gaffer.jobs.names import parse_job_name
 from gaffer.process import ProcessConfig
 from gaffer.procfile import Procfile
 from gaffer_client.cli.commands.local import as_ini, as_json
-from gaffer_client.cli.procfile_app import describe
+from gaffer_client.cli.procfile_app import Application
 from gafferd.config.file import load_config
 
 PROCFILE = """\
@@ -62,12 +62,12 @@ def test_jobs_are_the_same_loaded_directly_and_by_way_of_an_export(tmp_path: Pat
     root = tmp_path / "shop"
     root.mkdir(exist_ok=True)
     (root / "Procfile").write_text(PROCFILE)
-    procfile = Procfile(root / "Procfile", variables=env)
-    names = [name for name, _ in procfile.processes()]
+    app = Application(Procfile(root / "Procfile", variables=env))
+    names = app.types
     jobs = {
-        job["name"]: job for job in describe(procfile, {"plain": 2}, {name: f"{8000 + len(name)}+" for name in names})
+        job["name"]: job for job in app.describe({"plain": 2}, {name: f"{8000 + len(name)}+" for name in names}, "shop")
     }
-    (root / "shop.ini").write_text(as_ini(procfile, "shop", jobs), encoding="utf-8")
+    (root / "shop.ini").write_text(as_ini(app, "shop", jobs), encoding="utf-8")
     from_ini = load_config(root / "shop.ini").jobs
     from_json = json.loads(as_json("shop", jobs, None))["jobs"]
 

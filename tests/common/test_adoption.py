@@ -124,6 +124,18 @@ def test_what_no_job_claims_runs_on(left: ProcessRecord) -> None:
     assert not ended(left)
 
 
+def test_it_keeps_the_port_of_its_env_file(tmp_path: Path) -> None:
+    (tmp_path / "env").write_text("PORT=5000\n")
+    config = CONFIG.replace(port=None, env_file=["env"], cwd=str(tmp_path))
+    with left_by_a_manager(config) as record, running_manager(detached=[record]) as manager:
+        (tmp_path / "env").write_text("PORT=6000\n")
+        manager.load(config)
+        eventually(lambda: manager.pids("j"))
+        assert manager.info("j")["instances"][0]["port"] == 5000
+        manager.stop_job("j")
+        eventually(lambda: manager.info("j")["state"] == "stopped")
+
+
 @pytest.mark.parametrize("subreaper", [True, False])
 def test_what_outlives_it_in_its_group_is_killed(tmp_path: Path, subreaper: bool) -> None:
     config = CONFIG.replace(cmd="/bin/sh", args=["-c", DEAF_CHILD], cwd=str(tmp_path), graceful_timeout=0.2)

@@ -16,6 +16,7 @@ import psutil
 import pytest
 
 from gaffer.errors import StartFailed
+from gaffer.jobs.names import JobName
 from gaffer.process import ProcessConfig
 from gaffer.processes import launch
 from gaffer.runtime import descriptors
@@ -36,6 +37,9 @@ PARENT = {
     "GAFFER_API_KEY": "secret",
     "GAFFER_CLUSTER_KEY_FILE": "/secret",
     "GAFFER_PROCESS": "n0:1",
+    "GAFFER_JOB": "outer.job",
+    "GAFFER_SESSION": "outer",
+    "GAFFER_INSTANCE": "7",
     "NOTIFY_SOCKET": "/run/x",
     "WATCHDOG_USEC": "1",
     "LISTEN_FDS": "1",
@@ -51,8 +55,8 @@ PARENT = {
     ],
 )
 def test_which_variables_pass(os_env: bool, expected: set[str]) -> None:
-    config = ProcessConfig("j", "true", os_env=os_env, env={"OWN": "1"})
-    assert launch.environment(config, {"EXTRA": "1"}, PARENT).keys() == expected
+    config = ProcessConfig("j", "true", os_env=os_env)
+    assert launch.environment(config, {"OWN": "1", "EXTRA": "1"}, PARENT).keys() == expected
 
 
 def test_there_is_always_a_path() -> None:
@@ -62,7 +66,8 @@ def test_there_is_always_a_path() -> None:
 @row("TPL-09")
 def test_the_job_and_the_order_go_over_the_system() -> None:
     config = ProcessConfig("j", "true", os_env=True, env={"MINE": "2", "HOME": "/h"})
-    env = launch.environment(config, {"HOME": "/extra"}, PARENT)
+    given = launch.variables(config, {"HOME": "/extra"}, job=JobName("default", "j"))
+    env = launch.environment(config, given, PARENT)
     assert (env["MINE"], env["HOME"]) == ("2", "/extra")
 
 

@@ -8,6 +8,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +103,49 @@ async def test_kill_sends_the_signal_and_close_ends_the_whole_tree() -> None:
     assert process.exit_status.term_signal == signal.SIGKILL
     process.kill(9)  # nothing to hit any more
     await eventually_async(lambda: not Path(f"/proc/{child}").exists())  # once its new parent has reaped it
+
+
+LISTENS = """
+import signal, time
+for name in ("TERM", "INT", "QUIT"):
+    signal.signal(getattr(signal, "SIG" + name), lambda number, frame: print(signal.Signals(number).name))
+print("up")
+while True: time.sleep(1000)
+"""
+
+
+@pytest.mark.parametrize("kill_group", [True, False])
+async def test_stop_sends_the_stop_signal_even_to_a_stopped_process(kill_group: bool) -> None:
+    process = made(python(LISTENS, redirect_output=["out"], stop_signal="INT", kill_group=kill_group))
+    process.spawn()
+    await eventually_async(lambda: process.ring("out").end == 3)
+    process.kill("STOP")
+    await eventually_async(lambda: process.status == "stopped")
+    process.stop()
+    await eventually_async(lambda: process.ring("out").read(0).data == b"up\nSIGINT\n")
+    process.close()
+    await ended(process)
+
+
+def shows(process: Process, word: str) -> bool:
+    return word in process.ring("out").read(0).data.decode().split()
+
+
+async def test_the_stop_signal_and_sigterm_continue_a_stopped_process() -> None:
+    process = made(python(LISTENS, redirect_output=["out"], stop_signal="INT"))
+    process.spawn()
+    await eventually_async(lambda: process.ring("out").end == 3)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        process.kill("STOP")
+        await eventually_async(lambda: process.status == "stopped")
+        process.kill(number)
+        await eventually_async(partial(shows, process, number.name))
+    process.kill("STOP")
+    await eventually_async(lambda: process.status == "stopped")
+    process.kill("QUIT")
+    assert process.status == "stopped"
+    process.close()
+    await ended(process)
 
 
 @row("PROC-02")

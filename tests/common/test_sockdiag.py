@@ -13,7 +13,7 @@ import pytest
 
 from gaffer.http.access import Peer, PeerKind
 from gaffer.http.peer import PeerFinder
-from gaffer.http.sockdiag import SockDiag, SocketAddress, SocketOwner, trusted_uid
+from gaffer.runtime.sockdiag import SockDiag, SocketAddress, SocketOwner, trusted_uid
 from support.needs import needs_linux, needs_root
 from support.poll import eventually
 from support.strangers import OVERFLOW, STRANGER, stranger

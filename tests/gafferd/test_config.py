@@ -11,8 +11,8 @@ from gaffer.errors import ConfigError
 from gaffer.http.access import Scope
 from gaffer.process import ProcessConfig
 from gaffer.procfile import Procfile
+from gaffer.runtime.ini import parse_ini
 from gafferd.config.file import Config, find_config, load_config, show_problem
-from gafferd.config.ini import parse_ini
 
 Load = Callable[..., Config]
 Mistakes = Callable[..., list[str]]

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator
 
-from gafferd.config.ini import parse_ini
+from gaffer.runtime.ini import parse_ini
 from gafferd.config.schema import make_schema
 
 ROOT = Path(__file__).parents[2]

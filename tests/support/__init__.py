@@ -16,6 +16,8 @@ Programs and hosts
 On the test's own loop or in a thread of the test
 
 - `managers`: a manager, and what its events were
+- `commands`: auxiliary commands of jobs
+- `probed`: a process as a prober sees it, and the verdicts of the prober
 - `http_node`: a manager with its HTTP API, and a client of it
 - `sockjs`: a server with SockJS endpoints, and a client of them
 - `registry`: a registry with a clock that the test turns

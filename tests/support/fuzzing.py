@@ -24,6 +24,7 @@ JOB = {
     "custom_streams": ["more"],
     "startsecs": 0,
     "graceful_timeout": 0.3,  # they may have got a SIGSTOP
+    "action": {"greet": "echo hello"},
 }
 # Processes of a fuzzed job. What the node allows is meant for larger machines.
 MAX_PROCESSES, LIMIT = 3, 10_000
@@ -64,6 +65,7 @@ def _known(case: Any, *, by_pid: bool) -> dict[str, Any]:
         "pid": pid,
         "label": "out" if case.method == "GET" else "stdin",
         "signal": "CONT",
+        "action": "greet",
         "server": "iframe.html",
         "first": "job",
         "second": KNOWN,

@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 
 from gaffer.http.authority import is_loopback
-from gaffer.http.sockdiag import SockDiag, SocketAddress, trusted_uid
+from gaffer.runtime.sockdiag import SockDiag, SocketAddress, trusted_uid
 from gaffer_client.errors import UntrustedServer
 from gaffer_client.sockets import CONNECT_TIMEOUT, AnySocket
 from gaffer_client.transport import Transport

@@ -12,6 +12,7 @@ from tornado.websocket import WebSocketHandler
 from tornado.wsgi import WSGIContainer
 
 from gaffer.api import (
+    actions,
     channel,
     drain,
     general,
@@ -20,6 +21,7 @@ from gaffer.api import (
     metrics,
     pids,
     processes,
+    rollouts,
     stats,
     streams,
     watch,
@@ -41,6 +43,8 @@ ROUTES = [
     *metrics.ROUTES,
     *drain.ROUTES,
     *jobs.ROUTES,
+    *actions.ROUTES,
+    *rollouts.ROUTES,
     *pids.ROUTES,
     *processes.ROUTES,
     *groups.ROUTES,

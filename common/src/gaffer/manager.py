@@ -7,7 +7,8 @@ state machines, queue instructions for the loop, and return at once.
 import asyncio
 import logging
 import threading
-from collections.abc import Callable, Collection, Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Generator, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,6 +16,7 @@ from gaffer.errors import NodeDraining, ProcessConflict, ProcessError, ProcessNo
 from gaffer.events import EventEmitter
 from gaffer.jobs import events as ev
 from gaffer.jobs import rules
+from gaffer.jobs.config import JobConfig
 from gaffer.jobs.job import Job
 from gaffer.jobs.names import DEFAULT_SESSION, JobName, split_job_name
 from gaffer.jobs.records import ProcessRecord, Recorder
@@ -29,9 +31,11 @@ from gaffer.schemas.responses import JobInfo, JobStatus
 from gaffer.streams import event_log
 from gaffer.streams.event_log import Event
 from gaffer.streams.rings import Log, Ring
-from gaffer.supervision import arguments, serializers
+from gaffer.supervision import arguments, job_commands, serializers
 from gaffer.supervision.channels import Channel, open_channel
+from gaffer.supervision.commands import Command, CommandResult, Commands
 from gaffer.supervision.executor import Executor, Settings
+from gaffer.supervision.job_commands import MAX_ACTION_TIMEOUT
 from gaffer.supervision.job_table import JobTable
 from gaffer.supervision.legacy import LegacyNames
 from gaffer.supervision.lifecycle import Lifecycle
@@ -45,6 +49,7 @@ Lines = bytes | str | Sequence[bytes | str]
 # Inside the class `list` is a method.
 Pids = list[int]
 StatsOfJobs = list[dict[str, Any]]
+Definitions = list[tuple[int, JobConfig]]
 
 
 class Manager(LegacyNames):
@@ -88,17 +93,21 @@ class Manager(LegacyNames):
         settings = Settings(capture_all, recorder, node_id, log_dir)
         self.exit_code = 0
         self._ordering = Ordering(self._jobs, self._submit)
+        self._commands = Commands(self.loop, reaper, node_id=node_id)
         self._executor = Executor(
             self.loop,
             self._lock,
             self.events,
             reaper,
             settings,
+            self._commands,
             after_event=self._ordering.changed,
             on_job_gone=self._job_gone,
             on_end=self._essential_ended,
         )
-        self._life = Lifecycle(self, self._lock, self._jobs, self._executor, self._ordering, self.events, reaper, apps)
+        self._life = Lifecycle(
+            self, self._lock, self._jobs, self._executor, self._ordering, self._commands, self.events, reaper, apps
+        )
 
     def __repr__(self) -> str:
         state = "stopping" if self.stopping else "draining" if self.draining else "started" if self.started else "new"
@@ -268,6 +277,7 @@ class Manager(LegacyNames):
             self._jobs.remove(job)
             self._executor.sampler.forget(job.name)
             self._executor.submit(job, ev.Unloaded())
+            self.loop.call_soon_threadsafe(self._commands.end, job.name)
 
     def update(
         self,
@@ -301,14 +311,15 @@ class Manager(LegacyNames):
         with self._lock:
             self._executor.submit(self._open_job(name, sessionid), ev.ReloadRequested())
 
-    def restart_job(self, name: Name, rolling: bool = False) -> None:
+    def restart_job(self, name: Name, rolling: bool = False, reset: bool = False) -> None:
         """Replace all processes of a job, at once or, if `rolling`, a few at a time (see `max_unavailable`, `surge`).
 
         A rolling restart replaces a process only while enough others are ready, and stops when a new one does not
-        become ready; `info` shows its progress. A job that has completed or failed is started.
+        become ready; `info` shows its progress. A job that has completed or failed is started. `reset` brings the
+        number of processes back to the configured one.
         """
         with self._lock:
-            self._executor.submit(self._open_job(name), ev.RestartRequested(rolling=rolling))
+            self._executor.submit(self._open_job(name), ev.RestartRequested(reset=reset, rolling=rolling))
 
     def rollback(self, name: Name, to: int | None = None) -> int:
         """Return to an earlier definition of a job, by default the one before the current; return its new generation.
@@ -325,6 +336,11 @@ class Manager(LegacyNames):
             self._ordering.check({job.name: config}, {job.name: "$"})
             self._executor.submit(job, ev.RollbackRequested(to))
             return job.definitions.generation
+
+    def definitions(self, name: Name) -> Definitions:
+        """Return the last definitions of a job, newest first, each with its generation."""
+        with self._lock:
+            return self._job(name).definitions.kept
 
     def exits(self, name: Name) -> StatsOfJobs:
         """Return the last exits of the processes of a job, newest first, as `GET /jobs/<session>/<job>/exits`."""
@@ -406,6 +422,51 @@ class Manager(LegacyNames):
             pid = self.get_process_id()
             self._executor.submit(job, ev.Committed(pid, timeout, dict(variables)))
             return pid
+
+    @property
+    def commands(self) -> Commands:
+        """The auxiliary commands of the jobs: hooks, exec probes and actions."""
+        return self._commands
+
+    def start_action(self, name: Name, action: str, timeout: float = MAX_ACTION_TIMEOUT) -> Command:
+        """Start the command `action.ACTION` of a job, whatever its state; call it on the loop.
+
+        It is stopped after `timeout` seconds, at most 24 hours, when the job is unloaded, and when the manager stops.
+        Raises ProcessError (404 `action_not_found`), BadValue, NodeDraining (503), TooManyCommands (429) and
+        StartFailed.
+        """
+        with self._lock:
+            job = self._open_job(name)
+            if self.draining:
+                raise NodeDraining
+            command = job_commands.start_action(self._commands, job.config, job.name, action, timeout)
+        command.ended.add_done_callback(partial(self._action_ended, job, action))
+        return command
+
+    def _action_ended(self, job: Job, action: str, ended: "asyncio.Future[CommandResult]") -> None:
+        result = ended.result()
+        log.info("%s: action %s %s", job.name, action, result)
+        self._executor.publish(
+            job,
+            "action",
+            action=action,
+            outcome=result.outcome.value,
+            exit_code=result.exit_code,
+            term_signal=result.term_signal,
+            uptime=result.uptime,
+        )
+
+    def run_action(self, name: Name, action: str, timeout: float = MAX_ACTION_TIMEOUT) -> Any:
+        """Run the command `action.ACTION` of a job and return its CommandResult (gaffer.supervision.commands).
+
+        Blocks or returns an awaitable, and raises RuntimeError before the start, as `wait`; otherwise raises like
+        `start_action`. Cancelling the awaitable cancels the command.
+        """
+
+        async def run() -> CommandResult:
+            return await self.start_action(name, action, timeout).wait()
+
+        return self._complete(run)
 
     # Processes
 
@@ -492,7 +553,8 @@ class Manager(LegacyNames):
     def info(self, name: Name) -> JobInfo:
         """Return a job's state, counts, processes and config."""
         with self._lock:
-            return serializers.job_info(self._job(name), self._executor.running, self.endpoint_host)
+            job, executor = self._job(name), self._executor
+            return serializers.job_info(job, executor.running, self.endpoint_host, executor.socket_addresses(job))
 
     def status(self, name: Name) -> JobStatus:
         """Return the state and counts of a job: the cheap part of `info`."""
@@ -530,9 +592,13 @@ class Manager(LegacyNames):
         is unloaded, and ManagerStopping if the manager stops.
         """
         states = job_states(state)
+        return self._complete(lambda: self._wait(name, states, timeout))
+
+    def _complete(self, work: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
+        """Return the result of `work()`, run on the loop; on the running loop itself, return an awaitable."""
         if not self.started:
             raise RuntimeError("start the manager before waiting for a job")
-        waiting = self._wait(name, states, timeout)
+        waiting = work()
         try:
             here = asyncio.get_running_loop()
         except RuntimeError:

@@ -7,7 +7,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,9 +15,11 @@ from gaffer.errors import ProcessError
 from gaffer.jobs import config as jobs_config
 from gaffer.jobs.names import JobName, parse_job_name
 from gaffer.jobs.records import ProcessRecord, Recorder
-from gaffer.jobs.rules import FlappingInfo
+from gaffer.jobs.rules import FlappingInfo, port_number
+from gaffer.jobs.usage import ResourceUsage
 from gaffer.processes import launch, procfs, stats
 from gaffer.processes.reaper import COOKIE, Reaper
+from gaffer.processes.rusage import usage_of_zombie
 from gaffer.processes.sampler import Sampler, StatListener
 from gaffer.runtime.signals import parse_signal_value
 from gaffer.streams.log_files import LogFile, LogWriter
@@ -42,11 +44,13 @@ class ExitStatus:
     `exit_code` is None if a signal ended it, `term_signal` is 0 if it exited; both are None if unknown.
 
     `out_of_memory`: whether the kernel killed it because memory ran out; None if that is possible but not certain.
+    `usage`: what it and its reaped descendants used; None if unknown.
     """
 
     exit_code: int | None
     term_signal: int | None
     out_of_memory: bool | None = False
+    usage: ResourceUsage | None = None
 
 
 UNKNOWN_EXIT = ExitStatus(None, None)
@@ -77,11 +81,6 @@ class ProcessConfig(jobs_config.JobConfig):
         return Process(loop, self, pid=pid, job=parse_job_name(label), env=env, on_exit=ended)
 
 
-def _with_cont(signum: int) -> tuple[int, ...]:
-    """Return the signals to send for `signum`: a stopped process handles SIGTERM only after SIGCONT."""
-    return (signum, signal.SIGCONT) if signum == signal.SIGTERM else (signum,)
-
-
 class Process:
     """A process and its streams.
 
@@ -90,6 +89,9 @@ class Process:
     true for a process that is not kept alive. `exit_status` is None until the leader has exited; `closed` is true once
     its whole tree is gone. `on_exit(process, status)` is called on the loop when the leader has exited,
     `on_gone(process)` when the whole tree is gone and the leader is reaped.
+
+    `sockets` are the names and descriptors of listening sockets to pass to the program, sd_listen_fds(3), and
+    `notify_socket` is the path that it can notify, sd_notify(3).
     """
 
     def __init__(
@@ -106,6 +108,8 @@ class Process:
         env: Mapping[str, str] | None = None,
         port: int | None = None,
         cookie: str = "",
+        sockets: Sequence[tuple[str, int]] = (),
+        notify_socket: str = "",
         capture_all: bool = False,
         logs: LogWriter | None = None,
         on_exit: "Callable[[Process, ExitStatus], Any]" = lambda process, status: None,
@@ -138,6 +142,8 @@ class Process:
         self.custom_streams = list(config.custom_streams)
         self._streams = ProcessStreams(loop, config, {"name": self.name, "pid": pid}, capture_all=capture_all)
         self._extra = dict(env or {})
+        self._sockets = tuple(sockets)
+        self._notify_socket = notify_socket
         self._logs = logs
         self._alone: dict[int, Process] = {}  # this process while it runs, for its own sampler
         self._reaper = reaper or Reaper(loop)
@@ -172,12 +178,13 @@ class Process:
         if graceful_timeout is not None:
             self.graceful_timeout = graceful_timeout
         self._extra.update(env or {})
-        variables = {COOKIE: self.cookie} if self.cookie else {}
-        if self.slot:
-            variables["GAFFER_INSTANCE"] = str(self.slot)
-        if self.port is not None and "PORT" not in config.env and "PORT" not in self._extra:
-            variables["PORT"] = str(self.port)
-        environment = launch.environment(config, {**self._extra, **variables})
+        given = launch.variables(config, self._extra, job=self.job, slot=self.slot, port=self.port)
+        self.port = port_number(given.get("PORT", ""))
+        if self.cookie:
+            given[COOKIE] = self.cookie
+        if self._notify_socket:
+            given["NOTIFY_SOCKET"] = self._notify_socket
+        environment = launch.environment(config, given)
         argv = launch.arguments(config, environment)
         child = launch.launch(
             config,
@@ -186,6 +193,7 @@ class Process:
             stdout=self._streams.stdout,
             stderr=self._streams.stderr,
             cgroups=None if config.detach else self._reaper.cgroups,
+            sockets=self._sockets,
         )
         self.args = argv[1:]
         self.started_at = time.time()
@@ -204,6 +212,7 @@ class Process:
             os.close(pidfd)
             raise gone
         self.cookie = record.cookie
+        self.port = record.port
         self.started_at = time.time() - procfs.age(stat.start_time)
         self.attach(launch.Child(os_pid=record.os_pid, pidfd=pidfd))
         self._spawned -= procfs.age(stat.start_time)
@@ -259,12 +268,12 @@ class Process:
             result = os.waitid(os.P_PID, self.os_pid, os.WEXITED | os.WNOWAIT | os.WNOHANG)
             if result is None:
                 return
-            exited = result.si_code == os.CLD_EXITED
-            self.exit_status = (
-                ExitStatus(result.si_status, 0)
-                if exited
-                else ExitStatus(None, result.si_status, self._ran_out_of_memory(result.si_status))
-            )
+            usage = usage_of_zombie(self.os_pid)
+            if result.si_code == os.CLD_EXITED:
+                self.exit_status = ExitStatus(result.si_status, 0, usage=usage)
+            else:
+                out_of_memory = self._ran_out_of_memory(result.si_status)
+                self.exit_status = ExitStatus(None, result.si_status, out_of_memory, usage)
         if child.pidfd is not None:
             self.loop.remove_reader(child.pidfd)
         self._streams.read_available()
@@ -297,13 +306,14 @@ class Process:
     # Signals
 
     def kill(self, signum: int | str) -> None:
-        """Send a signal to the leader only; no-op if it has exited. SIGTERM is followed by SIGCONT.
+        """Send a signal to the leader only; no-op if it has exited.
 
+        SIGTERM and the stop signal of the job are followed by SIGCONT: a stopped process handles no other signal.
         Raises ValueError for an unknown signal, ProcessError (409 `not_permitted`) if it runs as another user.
         """
         number = parse_signal_value(signum)
         try:
-            self._signal_leader(*_with_cont(number))
+            self._signal_leader(number, *((signal.SIGCONT,) if number in (signal.SIGTERM, self._stop_signal) else ()))
         except PermissionError:
             raise ProcessError(
                 409,
@@ -311,6 +321,10 @@ class Process:
                 f"process {self.pid} (pid {self.os_pid}) belongs to uid {procfs.owner(self.os_pid)}: "
                 f"uid {os.geteuid()} is not permitted to signal it",
             ) from None
+
+    @property
+    def _stop_signal(self) -> int:
+        return parse_signal_value(self.config.stop_signal)
 
     def _signal_leader(self, *signums: int) -> None:
         with self._ending:
@@ -335,7 +349,7 @@ class Process:
 
     def _stop(self) -> None:
         if self._child is not None and self._kill_timer is None:
-            self.signal_tree(signal.SIGTERM)
+            self.signal_tree(self._stop_signal)
             self._kill_timer = self.loop.call_later(self.graceful_timeout, self.signal_tree, signal.SIGKILL)
 
     def _close(self) -> None:
@@ -344,7 +358,10 @@ class Process:
         self.signal_tree(signal.SIGKILL)
 
     def signal_tree(self, signum: int) -> None:
-        """Send a signal to the leader, its group and other descendants; without `kill_group`, only to the leader."""
+        """Send a signal to the leader, its group and other descendants; without `kill_group`, only to the leader.
+
+        All but SIGKILL are followed by SIGCONT.
+        """
         if self._child is None:
             return
         if self.config.kill_group:
@@ -352,7 +369,7 @@ class Process:
             self._reaper.signal(self, signum)
             return
         try:
-            self._signal_leader(*_with_cont(signum))
+            self._signal_leader(signum, *(() if signum == signal.SIGKILL else (signal.SIGCONT,)))
         except PermissionError as error:
             self.refused(f"can't signal {self.os_pid}: {error.strerror}", final=signum == signal.SIGKILL)
 
@@ -455,9 +472,21 @@ class Process:
         """The end offset of each ring at the last write to the process, by label."""
         return self._streams.last_write_offsets
 
+    @property
+    def captured(self) -> Sequence[Ring]:
+        """What is read of its stdout and stderr, with a label or without one; one ring for both if they are merged."""
+        return self._streams.captured
+
     def last_output(self) -> str | None:
         """Return the end of its latest output, or None."""
         return self._streams.last_output()
+
+    def last_lines(self, count: int = 20, limit: int = 64 * 1024) -> str | None:
+        """Return the last lines of its output, at most `count` and of at most `limit` bytes, or None.
+
+        Those of stderr come last; those of stdout make up the number. Bytes that are not UTF-8 are replaced.
+        """
+        return self._streams.last_lines(count, limit)
 
     def ring(self, label: str) -> Ring:
         """Return the output `label`.

@@ -1,6 +1,5 @@
 """Procfiles and env files: the process types of an application and the environment they share."""
 
-import io
 import logging
 import os
 import re
@@ -9,18 +8,16 @@ from configparser import ConfigParser
 from typing import Any
 
 import msgspec
-from dotenv.parser import parse_stream
 
-from gaffer.errors import ConfigError, Problem
+from gaffer.errors import Problem
 from gaffer.jobs.words import needs_shell, parse_words, split_words
+from gaffer.runtime.env_files import LINE_END, Path, decode, parse_env
 
-Path = str | os.PathLike[str]
 Warn = Callable[[Problem], object]
 
 log = logging.getLogger("gaffer.procfile")
 
 _LINE = re.compile(r"([A-Za-z0-9_-]+):[ \t]*(\S.*)")
-_LINE_END = re.compile(r"\r\n|\r|\n")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
@@ -39,16 +36,12 @@ def get_env(envs: Iterable[Path] = (), warn: Warn = _log_warning) -> dict[str, s
     for path in envs:
         if not os.path.exists(path) or os.path.isdir(path):
             continue
-        for binding in parse_stream(io.StringIO(_read_text(path), newline="")):
-            text = binding.original.string.lstrip()
-            if binding.key is not None and binding.value is not None:
-                env[binding.key] = binding.value
-            elif text and not text.startswith("#"):
-                blank = binding.original.string[: -len(text)]
-                line = binding.original.line + len(_LINE_END.findall(blank))
-                # The text is left out, since it may be a secret.
-                warn(Problem(f"{os.fspath(path)}:{line}", "line ignored: expected KEY=VALUE"))
+        env |= parse_env(read_text(path), path, lambda problem: warn(_ignored(problem)))
     return env
+
+
+def _ignored(problem: Problem) -> Problem:
+    return Problem(problem.path, f"line ignored: {problem.message}")
 
 
 class Procfile:
@@ -57,6 +50,7 @@ class Procfile:
     `root` is the folder of the application, by default that of the Procfile. Its `.env` is read first, then the files
     `envs`, then `variables`. The variables GAFFER_UID, GAFFER_GID and GAFFER_REDIRECT_INPUT (a comma-separated list of
     types) set the user and group of the processes and the types that read from stdin; they are not passed on.
+    `given` holds the variables in `env` that come from `envs` and `variables`.
     `warnings` lists the ignored lines, with file and line number. Raises ConfigError and OSError like `get_env`.
     """
 
@@ -71,8 +65,9 @@ class Procfile:
         self.procfile = os.path.abspath(procfile)
         self.root = os.path.abspath(root) if root is not None else os.path.dirname(self.procfile)
         self.warnings: list[Problem] = []
-        self.env = get_env([os.path.join(self.root, ".env"), *(envs or ())], self.warnings.append)
-        self.env.update(variables or {})
+        self.env = get_env([os.path.join(self.root, ".env")], self.warnings.append)
+        given = {**get_env(envs or (), self.warnings.append), **(variables or {})}
+        self.env.update(given)
         self._user = {
             key: value
             for key, name in (("uid", "GAFFER_UID"), ("gid", "GAFFER_GID"))
@@ -80,6 +75,7 @@ class Procfile:
         }
         interactive = self.env.pop("GAFFER_REDIRECT_INPUT", "")
         self._interactive = {name.strip() for name in interactive.split(",")}
+        self.given = {name: value for name, value in given.items() if name in self.env}
         self._lines: dict[str, int] = {}
         self._commands = self.parse(self.procfile)
 
@@ -90,7 +86,7 @@ class Procfile:
         """
         commands: dict[str, str] = {}
         lines = self._lines = {}
-        for number, line in enumerate(map(str.strip, _LINE_END.split(_read_text(procfile))), start=1):
+        for number, line in enumerate(map(str.strip, LINE_END.split(read_text(procfile))), start=1):
             place = f"{os.fspath(procfile)}:{number}"
             if match := _LINE.fullmatch(line):
                 name = match[1]
@@ -131,16 +127,15 @@ class Procfile:
         `concurrency_settings` maps types to numbers of processes; the default is 1. Raises
         `gaffer.jobs.words.SplitError`, a ValueError, for an unclosed quotation.
         """
-        description: dict[str, Any] = {
-            "name": name,
-            **_launch(self._commands[name]),
-            "env": dict(self.env),
-            "numprocesses": (concurrency_settings or {}).get(name, 1),
-            **self._user,
-        }
+        number = (concurrency_settings or {}).get(name, 1)
+        return {"name": name, **_launch(self._commands[name]), **self.defaults(name), "numprocesses": number}
+
+    def defaults(self, name: str) -> dict[str, Any]:
+        """Return the settings of a type that don't come from its line: `env`, and those of the GAFFER_ variables."""
+        settings: dict[str, Any] = {"env": dict(self.env), **self._user}
         if name in self._interactive:
-            description["redirect_input"] = True
-        return description
+            settings["redirect_input"] = True
+        return settings
 
     def as_configparser(self, concurrency_settings: Mapping[str, int] | None = None) -> ConfigParser:
         """Return all types as sections of a gafferd configuration, started in file order.
@@ -148,8 +143,7 @@ class Procfile:
         Raises ValueError for text that an INI file can't represent, such as a newline in the name of the folder.
         """
         app = self.get_appname()
-        config = ConfigParser(interpolation=None, delimiters=("=",))
-        config.optionxform = str  # type: ignore[assignment,method-assign]
+        config = ini_document()
         for priority, (name, command) in enumerate(self.processes()):
             description = self.as_dict(name, concurrency_settings)
             settings = {
@@ -161,25 +155,41 @@ class Procfile:
             for key in ("shell", "redirect_input"):
                 if description.get(key):
                     settings[key] = "true"
-            # Names in [env:...] sections are converted to upper case, so other names go into the process section.
-            plain = {key: value for key, value in self.env.items() if _VARIABLE.fullmatch(key) and is_ini_value(value)}
-            settings.update({f"env:{key}": value for key, value in plain.items() if key != key.upper()})
-            if others := {key: value for key, value in self.env.items() if key not in plain}:
-                settings["env_json"] = msgspec.json.encode(others).decode()
-            section = f"process:{app}:{name}"
-            if "]" in section or not is_ini_value(section):
-                raise ValueError(f"an INI file can't have a section {section!r}")
-            if bad := [key for key, value in settings.items() if not is_ini_value(value)]:
-                raise ValueError(f"an INI file can't hold the value of {bad[0]} of {section}")
-            config[section] = settings
-            if upper := {key: value for key, value in plain.items() if key == key.upper()}:
-                config[f"env:{app}:{name}"] = upper
+            add_ini_job(config, f"{app}:{name}", settings, self.env)
         return config
 
 
-def is_ini_value(text: str) -> bool:
+def ini_document() -> ConfigParser:
+    """Return an empty gafferd configuration for `add_ini_job`."""
+    config = ConfigParser(interpolation=None, delimiters=("=",))
+    config.optionxform = str  # type: ignore[assignment,method-assign]
+    return config
+
+
+def add_ini_job(config: ConfigParser, job: str, settings: Mapping[str, str], env: Mapping[str, str]) -> None:
+    """Add the job `job`, as SESSION:NAME, to a gafferd configuration: a process section and one for its variables.
+
+    Raises ValueError for text that an INI file can't hold.
+    """
+    settings = dict(settings)
+    # Names in [env:...] sections are converted to upper case, so other names go into the process section.
+    plain = {key: value for key, value in env.items() if _VARIABLE.fullmatch(key) and _is_ini_value(value)}
+    settings.update({f"env:{key}": value for key, value in plain.items() if key != key.upper()})
+    if others := {key: value for key, value in env.items() if key not in plain}:
+        settings["env_json"] = msgspec.json.encode(others).decode()
+    section = f"process:{job}"
+    if "]" in section or not _is_ini_value(section):
+        raise ValueError(f"an INI file can't have a section {section!r}")
+    if bad := [key for key, value in settings.items() if not _is_ini_value(value)]:
+        raise ValueError(f"an INI file can't hold the value of {bad[0]} of {section}")
+    config[section] = settings
+    if upper := {key: value for key, value in plain.items() if key == key.upper()}:
+        config[f"env:{job}"] = upper
+
+
+def _is_ini_value(text: str) -> bool:
     """Return whether `text` survives being written to an INI file and read again."""
-    return text == text.strip() and not _LINE_END.search(text)
+    return text == text.strip() and not LINE_END.search(text)
 
 
 def _launch(line: str) -> dict[str, Any]:
@@ -192,17 +202,11 @@ def _launch(line: str) -> dict[str, Any]:
     return {"cmd": program.source, "args": [word.text for word in words]}
 
 
-def _read_text(path: Path) -> str:
+def read_text(path: Path) -> str:
+    """Return the text of a UTF-8 file.
+
+    Raises ConfigError, with file and line, for a file that is not UTF-8 or contains a NUL byte; OSError for one that
+    can't be read.
+    """
     with open(path, "rb") as file:
-        data = file.read()
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        byte = f"0x{data[error.start]:02x}"
-        problem = Problem(f"{os.fspath(path)}:{line}", f"invalid UTF-8: byte {byte}", "save the file as UTF-8")
-        raise ConfigError([problem]) from None
-    if "\0" in text:
-        line = data.count(b"\n", 0, data.index(b"\0")) + 1
-        raise ConfigError([Problem(f"{os.fspath(path)}:{line}", "unexpected NUL byte", "save the file as UTF-8 text")])
-    return text
+        return decode(file.read(), path)

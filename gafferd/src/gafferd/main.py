@@ -51,10 +51,11 @@ Signals: TERM, INT and QUIT stop the jobs and exit; a second INT kills the jobs;
 def command(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     """Run gafferd; return 2 for an invalid command line or configuration, and 1 for other startup failures.
 
-    A signal during startup ends it with status 130 (SIGINT) or 0.
+    The exit code of an essential job that ended the daemon becomes its own. A signal during startup ends it with
+    status 130 (SIGINT) or 0.
     """
     try:
-        run(parse_options(argv), environ)
+        return run(parse_options(argv), environ)
     except ConfigError as error:
         return _fail(2, error.problems)
     except GafferError as error:
@@ -63,7 +64,6 @@ def command(argv: Sequence[str], environ: Mapping[str, str]) -> int:
         return interrupted.status
     except MemoryError:
         return _fail(1, [Problem("gafferd", "out of memory")])
-    return 0
 
 
 def parse_options(argv: Sequence[str]) -> dict[str, Any]:
@@ -72,8 +72,8 @@ def parse_options(argv: Sequence[str]) -> dict[str, Any]:
     return parse_command_line("gafferd", USAGE, argv, leftover=leftover)
 
 
-def run(options: Mapping[str, Any], environ: Mapping[str, str]) -> None:
-    """Run with the given options, environment and configuration file; raise GafferError."""
+def run(options: Mapping[str, Any], environ: Mapping[str, str]) -> int:
+    """Run with the given options, environment and configuration file; return the exit code, or raise GafferError."""
     from gafferd.server import make_server  # imports Tornado, so only after the cheap checks
 
     root = os.geteuid() == 0
@@ -92,7 +92,7 @@ def run(options: Mapping[str, Any], environ: Mapping[str, str]) -> None:
     startup.hold_signals()
     with hold_pidfile(settings.pidfile):
         startup.raise_signals()
-        server.serve(ready)
+        return server.serve(ready)
 
 
 def _home() -> Path:

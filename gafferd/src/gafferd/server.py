@@ -91,8 +91,10 @@ class Server:
             max_connections=settings.max_connections,
         )
 
-    def serve(self, ready: Callable[[], None]) -> None:
-        """Run until stopped by a signal; call `ready` once the node listens.
+    def serve(self, ready: Callable[[], None]) -> int:
+        """Run until stopped by a signal or the end of an essential job, whose exit code is returned.
+
+        `ready` is called once the node listens.
 
         Processes left by an earlier gafferd on the state directory are ended first. Raises GafferError if the node
         can't start.
@@ -101,11 +103,11 @@ class Server:
         state = StateDir.open(self.state_path)
         try:
             state.end_leftovers()
-            self._run(state, ready)
+            return self._run(state, ready)
         finally:
             state.close()
 
-    def _run(self, state: StateDir, ready: Callable[[], None]) -> None:
+    def _run(self, state: StateDir, ready: Callable[[], None]) -> int:
         loop = new_loop(self.settings.loop)
         spare_memory(loop)
         manager = Manager(
@@ -157,6 +159,7 @@ class Server:
             sys.stderr.flush()  # `ready` may close it
             ready()
             manager.run()
+            return manager.exit_code
         finally:
             loop.close()
 

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 
 import gaffer as framework
-from gaffer.errors import GafferError
+from gaffer.errors import ConfigError, GafferError
 from gaffer_client.cli.config import Context
 from gaffer_client.cli.diagnosis import hint_at
 from gaffer_client.cli.errors import CommandFailed, Exit
@@ -58,6 +58,10 @@ def run(program: Program, argv: Sequence[str]) -> int:
     except GafferClientError as error:
         _report(program, error, target)
         return _status(error)
+    except ConfigError as error:
+        for problem in error.problems:
+            print_error(program.name, f"{problem.path}: {problem.message}", problem.hint)
+        return Exit.USAGE
     except GafferError as error:  # an invalid name
         print_error(program.name, error.message, error.hint)
         return Exit.USAGE

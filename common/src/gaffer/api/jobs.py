@@ -1,13 +1,17 @@
 """Jobs and sessions."""
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any, Literal
 
 from gaffer.api.dispatcher import info_for
 from gaffer.api.node import NodeHandler, config_for
+from gaffer.api.rollouts import RestartQuery
 from gaffer.errors import BadRequest, ConfigError, ProcessConflict
 from gaffer.http.access import Scope
 from gaffer.http.operations import TEXT, operation
 from gaffer.http.routes import Route
+from gaffer.jobs.names import JobName
 from gaffer.process import ProcessConfig
 from gaffer.schemas import bodies, responses
 from gaffer.schemas.bodies import CommitBody, ProcessCount, ScaleBody, SignalBody
@@ -65,19 +69,23 @@ class JobHandler(NodeHandler):
         """Return the state and the config of the job.
 
         The fields are `name`, `active`, `running`, `running_out`, `max_processes`, `processes`, `config`, `state`,
-        `reason`, `restarts`, `instances` and `last_exit`. Without the scope `define` the values of `env` in `config`
-        are null.
+        `reason`, `restarts`, `instances`, `last_exit`, `generation`, `rollout`, `last_run` and `next_run`. Without the
+        scope `define` the values of `env` in `config` are null.
         """
         job, grant = self.job, self.grant
         self.finish(
             self.application.response_cache.get((job, grant.reveals_env), lambda: info_for(grant, self.manager, job))
         )
 
-    @operation(Done, status=201, body=JobReplacement)
+    @operation(Done, status=201, body=JobReplacement, query=RestartQuery)
     def put(self) -> None:
-        """Replace the settings of the job by those in the body, and start it unless `start` is false. Returns 201."""
+        """Replace the settings of the job by those in the body, and start it unless `start` is false. Returns 201.
+
+        If the change requires new processes, they replace the old ones at once, or a few at a time with `rolling=true`
+        and for jobs with `surge` or `auto_rollback`.
+        """
         config = self.replacement(self.json_body())
-        self.manager.update(config, self.sid, start=bool(config.start))
+        self.manager.update(config, self.sid, start=bool(config.start), rolling=self.flag("rolling"))
         self.done(201)
 
     @operation(Done)
@@ -145,7 +153,11 @@ class JobStateHandler(NodeHandler):
     @operation(Done, status=202, body=Literal["0", "1", "2"], body_media=TEXT)
     def post(self) -> None:
         """Start the job with the text `1`, stop it with `0`, replace its processes with `2`. Returns 202."""
-        commands = {b"1": self.manager.start_job, b"0": self.manager.stop_job, b"2": self.manager.reload}
+        commands: dict[bytes, Callable[[JobName], None]] = {
+            b"1": self.manager.start_job,
+            b"0": self.manager.stop_job,
+            b"2": partial(self.manager.restart_job, reset=True),
+        }
         command = commands.get(self.body.strip())
         if command is None:
             raise BadRequest("invalid state in the body", hint="send 1 to start, 0 to stop or 2 to reload")

@@ -16,6 +16,7 @@ from gaffer.jobs.slot import VISIBLE_STATES
 from gaffer.processes import stats
 from gaffer.runtime import log
 from gaffer.runtime.version import __version__
+from gaffer.supervision.commands import Outcome, Purpose
 
 
 class MetricsHandler(NodeHandler):
@@ -86,6 +87,13 @@ def _of_node(application: NodeApplication) -> list[Family]:
     lookupds = Family("gaffer_lookupd_connected", "gauge", "1 while the node is connected to the lookup server.")
     for lookupd in application.lookupds():
         lookupds.add(int(lookupd["connected"]), {"address": lookupd["address"]})
+    commands = Family("gaffer_commands", "gauge", "Running auxiliary commands of jobs: hooks, exec probes, actions.")
+    ended = Family("gaffer_commands_total", "counter", "Auxiliary commands of jobs by how they ended.")
+    for purpose in Purpose:
+        commands.add(application.manager.commands.running[purpose], {"purpose": purpose.value})
+        for outcome in Outcome:
+            count = application.manager.commands.counts[purpose, outcome]
+            ended.add(count, {"purpose": purpose.value, "outcome": outcome.value})
     return [
         build,
         uptime,
@@ -99,6 +107,8 @@ def _of_node(application: NodeApplication) -> list[Family]:
         lost_logs,
         lost_lines,
         lookupds,
+        commands,
+        ended,
     ]
 
 

@@ -17,6 +17,7 @@ PARAMETERS: Mapping[str, Any] = {
     "stream": Annotated[str, Meta(pattern=r"^[^/]+$", description="An output or custom stream of the process.")],
     "label": Annotated[str, Meta(pattern=r"^[^/]+$", description="A stream: `stdin`, an output or a custom stream.")],
     "count": Annotated[str, Meta(pattern="^[1-9][0-9]{0,4}$", description="The number of processes.")],
+    "action": Annotated[str, Meta(pattern=r"^[^/]+$", description="The name of an action of the job.")],
     "signal": Annotated[str, Meta(pattern="^[A-Za-z0-9]+$", description="The name or number of a signal.")],
     "first": Annotated[str, Meta(pattern="^[^/]+$", description="The first part of an event's name.")],
     "second": Annotated[str, Meta(pattern="^[^/]+$", description="The second part of an event's name.")],

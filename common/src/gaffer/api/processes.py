@@ -8,6 +8,7 @@ from typing import Annotated
 import msgspec
 
 from gaffer.api.node import NodeHandler, config_for
+from gaffer.api.rollouts import RestartQuery
 from gaffer.errors import BadRequest, ConfigError, ProcessConflict
 from gaffer.http.access import Scope
 from gaffer.http.base import NotFound
@@ -117,10 +118,10 @@ class TemplateStopHandler(NodeHandler):
 class TemplateRestartHandler(NodeHandler):
     """Restarting a job."""
 
-    @operation(Done)
+    @operation(Done, query=RestartQuery)
     def post(self) -> None:
         """Replace all processes of the job, resetting their number to the configured one."""
-        self.manager.reload(self.job)
+        self.manager.restart_job(self.job, rolling=self.flag("rolling"), reset=True)
         self.done()
 
 

@@ -15,7 +15,7 @@ from gaffer.process import Process
 from gaffer.schemas.common import Done
 from gaffer.streams.rings import Ring
 
-_FORMATS = {"text": Output, "base64": EncodedOutput}
+FORMATS = {"text": Output, "base64": EncodedOutput}
 
 
 class StreamQuery(FollowQuery):
@@ -56,7 +56,7 @@ class StreamHandler(FeedHandler):
         ring = process.ring(label)
         query = FeedQuery.of(self)
         encoding = self.get_query_argument("encoding", "text")
-        if encoding not in _FORMATS or (encoding != "text" and query.kind != EVENTSOURCE):
+        if encoding not in FORMATS or (encoding != "text" and query.kind != EVENTSOURCE):
             raise BadRequest(
                 f"invalid value encoding={encoding!r}",
                 reason="bad_value",
@@ -65,7 +65,7 @@ class StreamHandler(FeedHandler):
         start = query.start_in(ring)
         if start is None:
             start = _unserved(process, label, ring) if query.kind == LONGPOLL else ring.end
-        form = _FORMATS[encoding](label, ring.epoch)
+        form = FORMATS[encoding](label, ring.epoch)
         await self.follow(query, ring, start, form, served=lambda end: _mark_served(process, label, end))
 
     @operation(Done, body=bytes, body_media=BYTES, errors=(403, 410, 503))

@@ -57,14 +57,14 @@ class _Format:
 
     def event_gap(self, start: int, end: int) -> bytes:
         """Return an event `gap` with `{"from", "to"}`."""
-        return _event("gap", to_json({"from": start, "to": end}).decode())
+        return encode_event("gap", to_json({"from": start, "to": end}).decode())
 
     def last_events(self, end: int) -> bytes:
         """Return empty bytes: nothing is left."""
         return b""
 
     def _event(self, name: str, text: str, offset: int) -> bytes:
-        return _event(name, text, None if self._epoch is None else Position(self._epoch, offset))
+        return encode_event(name, text, None if self._epoch is None else Position(self._epoch, offset))
 
 
 class Output(_Format):
@@ -158,7 +158,8 @@ def to_json(message: Any) -> bytes:
         return msgspec.json.encode({"text": ascii(message)})
 
 
-def _event(name: str, text: str, position: Position | None = None) -> bytes:
+def encode_event(name: str, text: str, position: Position | None = None) -> bytes:
+    """Return a server-sent event with the data `text`; `position` is its id."""
     data = "".join(f"data: {line}\n" for line in text.split("\n"))
     identity = "" if position is None else f"id: {position}\n"
     return f"event: {' '.join(name.splitlines())}\n{identity}{data}\n".encode()

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from gaffer.http.access import Peer, PeerKind
 from gaffer.http.authority import is_loopback
-from gaffer.http.sockdiag import SockDiag, SocketAddress
+from gaffer.runtime.sockdiag import SockDiag, SocketAddress
 
 logger = logging.getLogger(__name__)
 

@@ -169,7 +169,7 @@ class JobConfig:
     """When the processes run to completion, again and again."""
     timezone: str | None = setting(schedules.time_zone, None, live=True)
     """The time zone of `schedule`."""
-    every: float = setting(rules.seconds, 0.0, live=True)
+    every: float = setting(schedules.interval, 0.0, live=True)
     """Seconds from the start of one run to the start of the next; 0: no such runs."""
     overlap: str = setting(rules.overlap_policy, "skip", live=True)
     """What to do when a run is due during another one."""
@@ -301,6 +301,12 @@ class JobConfig:
     def restart_policy(self) -> str:
         """`restart`, or its default for this kind of job."""
         return self.restart or ("never" if self.runs_once else "always")
+
+    @functools.cached_property
+    def notifies(self) -> bool:
+        """Whether its processes send notifications, sd_notify(3)."""
+        probes = (probing.parse_probe(each) for each in (self.ready, self.live) if each is not None)
+        return any(each.kind is probing.ProbeKind.NOTIFY for each in probes)
 
     @functools.cached_property
     def stop_signum(self) -> int:

@@ -263,10 +263,10 @@ class Signal(_Message, frozen=True):
 
 
 class StartProbes(_Message, frozen=True):
-    """Begin to ask the process `pid` a question by its probe."""
+    """Begin to probe the process `pid`; `again`: it was told to reload."""
 
     pid: int
-    question: Question
+    again: bool = False
 
 
 class StopProbes(_Message, frozen=True):

@@ -1,5 +1,6 @@
 """Listening sockets that the manager opens for a job: how they are written. No I/O."""
 
+import ipaddress
 import re
 from dataclasses import dataclass
 from typing import Any
@@ -10,22 +11,36 @@ from gaffer.jobs.rules import split_list
 MAX_SOCKETS = 64
 _MAX_PATH = 107  # bytes of sun_path less its NUL byte, unix(7)
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
-_TCP = re.compile(r"(?:(?P<host>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.*-]+):)?(?P<port>[0-9]{1,5})", re.ASCII)
+_TCP = re.compile(r"(?:(?P<host>\[[^\]]*\]|[^\[\]:]*):)?(?P<port>[0-9]{1,5})", re.ASCII)
 _HINT = "use tcp:HOST:PORT or unix:PATH, with NAME= before it if the program tells several apart"
+_HOST_HINT = "use an IP address (IPv6 in brackets), localhost or *; other names are not resolved"
 
 
 @dataclass(frozen=True, slots=True)
 class SocketSpec:
-    """A socket: `name` as in LISTEN_FDNAMES, and a `path` (unix) or a `host` and a `port` (tcp)."""
+    """A socket: `name` as in LISTEN_FDNAMES, and a `path` (unix) or a `host` and a `port` (tcp).
+
+    `host` is an IP address, or empty for all addresses of both families.
+    """
 
     name: str
     host: str = ""
     port: int = 0
     path: str = ""
 
+    def __str__(self) -> str:
+        """The address as in a setting, such as `tcp:127.0.0.1:80`."""
+        if self.path:
+            return f"unix:{self.path}"
+        host = f"[{self.host}]" if ":" in self.host else self.host or "*"
+        return f"tcp:{host}:{self.port}"
+
 
 def parse_socket(text: str) -> SocketSpec:
-    """Parse `[NAME=]tcp:[HOST:]PORT` or `[NAME=]unix:PATH`; raises InvalidValue."""
+    """Parse `[NAME=]tcp:[HOST:]PORT` or `[NAME=]unix:PATH`; raises InvalidValue.
+
+    HOST is an IP address, `localhost` (127.0.0.1), or `*` (default): all addresses of IPv6 and IPv4.
+    """
     name, equals, address = text.strip().partition("=")
     if not equals or ":" in name:
         name, address = "", text.strip()
@@ -33,7 +48,7 @@ def parse_socket(text: str) -> SocketSpec:
         raise InvalidValue(f"invalid socket name {quoted(name)}", "use letters, digits, _ and -")
     kind, _, rest = address.partition(":")
     if kind == "unix":
-        if not rest.startswith("/") or len(rest.encode(errors="replace")) > _MAX_PATH or "\0" in rest:
+        if not rest.startswith("/") or len(rest.encode(errors="replace")) > _MAX_PATH or not rest.isprintable():
             raise InvalidValue(
                 f"expected an absolute path of at most {_MAX_PATH} bytes, got {quoted(rest)}", "use unix:/run/app.sock"
             )
@@ -41,8 +56,21 @@ def parse_socket(text: str) -> SocketSpec:
     match = _TCP.fullmatch(rest) if kind == "tcp" else None
     if match is None or not 0 <= int(match["port"]) <= 65535:
         raise InvalidValue(f"expected a socket, got {quoted(text)}", _HINT)
-    host = (match["host"] or "").strip("[]")
-    return SocketSpec(name or "tcp", "" if host == "*" else host, int(match["port"]))
+    return SocketSpec(name or "tcp", _parse_host(match["host"] or "*"), int(match["port"]))
+
+
+def _parse_host(host: str) -> str:
+    if host == "*":
+        return ""
+    if host == "localhost":
+        return "127.0.0.1"
+    try:
+        if host.startswith("["):
+            address = ipaddress.IPv6Address(host[1:-1])
+            return str(address.ipv4_mapped or address)
+        return str(ipaddress.IPv4Address(host))
+    except ValueError:
+        raise InvalidValue(f"expected the address to listen on, got {quoted(host)}", _HOST_HINT) from None
 
 
 def socket_list(value: Any, lax: bool) -> tuple[str, ...]:

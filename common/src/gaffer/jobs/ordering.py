@@ -1,6 +1,6 @@
 """The order of jobs: what `after` says, and cycles in it. Pure."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from enum import StrEnum
 from typing import Any, NamedTuple
 
@@ -54,6 +54,47 @@ def job_list(value: Any, lax: bool) -> tuple[str, ...]:
     if len({item.partition(":")[0] for item in items}) != len(items):
         raise InvalidValue("duplicate job", "name each job once")
     return tuple(items)
+
+
+class Misplaced(NamedTuple):
+    """A mistake in the order of `job`: in the item of that number of its `after`, or in all of it."""
+
+    job: JobName
+    item: int | None
+    message: str
+    hint: str
+
+
+def find_mistakes(graph: Mapping[JobName, Sequence[JobName]], among: Collection[JobName]) -> list[Misplaced]:
+    """Return the unknown jobs that jobs `among` those of `graph` come after; if there are none, a cycle, if any."""
+    found = []
+    for name in among:
+        for index, other in enumerate(graph[name]):
+            if other not in graph:
+                near = did_you_mean(other.display, [each.display for each in graph])
+                found.append(Misplaced(name, index, f"after: there is no job {str(other)!r}", near or "load it first"))
+    cycle = None if found else find_cycle(graph)
+    if cycle is not None:
+        steps = " -> ".join(each.display for each in cycle)
+        name = next((each for each in cycle if each in among), next(iter(among)))
+        found.append(Misplaced(name, None, f"after: a cycle: {steps}", "remove one of these steps"))
+    return found
+
+
+def in_order(graph: Mapping[JobName, Iterable[JobName]]) -> list[JobName]:
+    """Return the jobs of `graph`, each after those that it comes after unless in a cycle, else in their order."""
+    found: dict[JobName, None] = {}
+    entered: set[JobName] = set()
+    todo = [(name, False) for name in reversed([*graph])]
+    while todo:
+        name, visited = todo.pop()
+        if visited:
+            found[name] = None
+        elif name not in entered and name in graph:
+            entered.add(name)
+            todo.append((name, True))
+            todo += [(other, False) for other in reversed([*graph[name]])]
+    return [*found]
 
 
 def find_cycle(graph: Mapping[JobName, Iterable[JobName]]) -> list[JobName] | None:

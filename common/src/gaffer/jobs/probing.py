@@ -1,5 +1,6 @@
 """Probes of a process: how they are written, and when their results change the verdict. Pure: no I/O, no clock."""
 
+import math
 import re
 from dataclasses import dataclass
 from enum import StrEnum
@@ -36,6 +37,8 @@ class Probe:
     port: int | None = None
     argument: str = ""
 
+
+REPORT_INTERVAL = 1.0  # seconds between two reports that a process is still not ready
 
 _ADDRESS = re.compile(
     r"(?:(?P<host>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.-]+):)?(?P<port>[0-9]{1,5}|\$PORT|\$\{PORT\})", re.ASCII
@@ -97,3 +100,46 @@ def probe(value: Any, lax: bool) -> str | None:
         raise InvalidValue(f"expected a probe, got {quoted(value)}", _HINT)
     parse_probe(value)
     return value.strip()
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The answer to a question about a process: `error` says why it is bad."""
+
+    good: bool
+    error: str = ""
+
+
+class Counter:
+    """The results of the probes for one question, as a verdict that takes several results in a row to change.
+
+    A process is not ready until `successes` probes in a row were good, and its failures are reported when their reason
+    changes. It is taken to be live until `failures` probes in a row were bad.
+    """
+
+    def __init__(self, question: Question, successes: int = 1, failures: int = 1) -> None:
+        self.good: bool | None = None  # None before the first verdict
+        self._waits = question is Question.READY
+        self._successes, self._failures = successes, failures
+        self._in_a_row = 0  # good results if positive, bad ones if negative
+        self._reported = ""
+        self._reported_at = -math.inf
+
+    def record(self, good: bool, error: str, now: float) -> Verdict | None:
+        """Count a result at the time `now` in seconds; return the verdict if it is to be reported, else None.
+
+        It is when it changes, and when the error of a process that is not ready changes, at most once a second.
+        """
+        self._in_a_row = max(self._in_a_row, 0) + 1 if good else min(self._in_a_row, 0) - 1
+        if good:
+            return self._report(Verdict(True), now) if not self.good and self._in_a_row >= self._successes else None
+        if self._waits and not self.good:
+            due = error != self._reported and now - self._reported_at >= REPORT_INTERVAL
+            return self._report(Verdict(False, error), now) if due else None
+        changes = self.good is not False and -self._in_a_row >= self._failures
+        return self._report(Verdict(False, error), now) if changes else None
+
+    def _report(self, verdict: Verdict, now: float) -> Verdict:
+        self.good = verdict.good
+        self._reported, self._reported_at = verdict.error, now
+        return verdict

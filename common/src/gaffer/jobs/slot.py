@@ -49,8 +49,8 @@ class Action(StrEnum):
     """An action of a transition."""
 
     SPAWN = "spawn"
-    OBSERVE = "observe"  # the `ready` probe, and timers for readiness and lifetime
-    SERVE = "serve"  # the `live` probe
+    OBSERVE = "observe"  # probes, and timers for readiness and lifetime
+    SERVE = "serve"  # no more timer for readiness
     FORGET = "forget"  # no more probes and timers of the running process
     TERMINATE = "terminate"  # the stop signal to all of the process, and a timer for SIGKILL
     KILL = "kill"  # SIGKILL to all of the process

@@ -5,6 +5,7 @@ import os
 import re
 import socket
 import stat
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -70,7 +71,7 @@ def bind_sockets(
     if isinstance(parsed, str):
         if not allows_unix_socket:
             raise RuntimeError(f"UNIX sockets are not supported here: {addr!r}")
-        return [_bind_unix_socket(parsed, backlog)]
+        return [bind_unix_socket(parsed, backlog)]
     return _bind_tcp_sockets(*parsed, backlog)
 
 
@@ -81,7 +82,7 @@ def _bind_tcp_sockets(host: str, port: int, backlog: int) -> list[socket.socket]
     try:
         for family, _, _, _, address in dict.fromkeys(found):
             try:
-                sock = _bind_tcp_socket(family, (address[0], port, *address[2:]), backlog)
+                sock = bind_tcp_socket(family, (address[0], port, *address[2:]), backlog)
             except OSError as error:
                 # `localhost` may resolve to ::1 on hosts without IPv6.
                 if error.errno not in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL):
@@ -99,14 +100,18 @@ def _bind_tcp_sockets(host: str, port: int, backlog: int) -> list[socket.socket]
     return sockets
 
 
-def _bind_tcp_socket(family: int, address: tuple[Any, ...], backlog: int) -> socket.socket:
+def bind_tcp_socket(family: int, address: tuple[Any, ...], backlog: int, *, dual_stack: bool = False) -> socket.socket:
+    """Return a non-blocking socket that listens on `address`, with `dual_stack` on `::` also for IPv4.
+
+    Raises OSError if the address can't be bound.
+    """
     sock = socket.socket(family, socket.SOCK_STREAM)
     try:
         sock.setblocking(False)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
-            # Exclude IPv4-mapped addresses, so that 0.0.0.0 can have its own socket on the port.
-            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            # Exclude IPv4-mapped addresses by default, so that 0.0.0.0 can have its own socket on the port.
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, not dual_stack)
         sock.bind(address)
         sock.listen(backlog)
     except BaseException:
@@ -115,34 +120,62 @@ def _bind_tcp_socket(family: int, address: tuple[Any, ...], backlog: int) -> soc
     return sock
 
 
-def _bind_unix_socket(path: str, backlog: int) -> socket.socket:
-    # Nobody must be able to create a link there before chmod, or another socket later.
-    check_directory(path, Path(path).absolute().parent.resolve())
+def bind_unix_socket(
+    path: str, backlog: int, *, mode: int = 0o600, uid: int | None = None, gid: int | None = None
+) -> socket.socket:
+    """Return a non-blocking socket that listens at `path`, whose file belongs to `uid` and `gid` (default: ours).
+
+    A stale socket of root, of `uid` or of our own user is replaced, if nobody listens on it. Raises UntrustedFile if
+    users other than these can replace the socket, and OSError if it can't be bound.
+    """
+    # Nobody else must be able to create a link there before chmod, or another socket later.
+    check_directory(path, Path(path).absolute().parent.resolve(), uid)
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         sock.setblocking(False)
-        _remove_stale_socket(path)
+        _remove_stale_socket(path, {0, os.geteuid(), uid})
         sock.bind(path)
-        os.chmod(path, 0o600)  # before listen(), so that nobody can connect earlier
-        sock.listen(backlog)
+        try:
+            _restrict(path, mode, uid, gid)  # before listen(), so that nobody can connect earlier
+            sock.listen(backlog)
+        except BaseException:
+            os.unlink(path)
+            raise
     except BaseException:
         sock.close()
         raise
     return sock
 
 
-def _remove_stale_socket(path: str) -> None:
+def _restrict(path: str, mode: int, uid: int | None, gid: int | None) -> None:
+    # By descriptor: `uid`, who may own the directory, must not get another file that it puts in place of ours.
+    descriptor = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
-        mode = os.lstat(path).st_mode
+        status = os.fstat(descriptor)
+        if not stat.S_ISSOCK(status.st_mode) or status.st_uid != os.geteuid() or status.st_nlink != 1:
+            raise FileExistsError(errno.EEXIST, "another process replaced the socket", path)
+        file = f"/proc/self/fd/{descriptor}"
+        os.chown(file, -1 if uid is None else uid, -1 if gid is None else gid)
+        os.chmod(file, mode)
+    finally:
+        os.close(descriptor)
+
+
+def _remove_stale_socket(path: str, owners: Collection[int | None]) -> None:
+    try:
+        status = os.lstat(path)
     except FileNotFoundError:
         return
-    if not stat.S_ISSOCK(mode):
+    if not stat.S_ISSOCK(status.st_mode):
         raise FileExistsError(errno.EEXIST, "the file exists and is not a socket", path)
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.setblocking(False)
         try:
             probe.connect(path)
         except ConnectionRefusedError:
+            if status.st_uid not in owners:
+                message = f"the socket of the user {status.st_uid} is in the way"
+                raise FileExistsError(errno.EEXIST, message, path) from None
             os.unlink(path)
         except BlockingIOError:  # its backlog is full, so it has a listener
             raise OSError(errno.EADDRINUSE, "another process listens on it", path) from None

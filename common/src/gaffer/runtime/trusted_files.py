@@ -184,10 +184,14 @@ def check_way(path: str | os.PathLike[str], *, follow: bool = False, strict: boo
     return place
 
 
-def check_directory(path: str | os.PathLike[str], place: Path) -> None:
-    """Raise UntrustedFile if other users can replace files in the directory `place`, such as `path`."""
+def check_directory(path: str | os.PathLike[str], place: Path, uid: int | None = None) -> None:
+    """Raise UntrustedFile if other users can replace files in the directory `place`, such as `path`.
+
+    `uid` is a user that may, besides root and our own.
+    """
     status = os.stat(place, follow_symlinks=False)
-    if danger := _danger_in(status):
+    danger = _danger_in(status)
+    if danger and (uid is None or find_danger(status, uid)):
         raise UntrustedFile(
             f"{os.fspath(path)} is not trusted because of the directory {place}: {danger}",
             hint=_what_to_do(place, status),

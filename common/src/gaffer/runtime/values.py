@@ -109,3 +109,14 @@ def text(value: str) -> str:
 def items(text: str) -> tuple[str, ...]:
     """Return the items of a comma-separated list."""
     return tuple(item.strip() for item in text.split(",") if item.strip())
+
+
+def pairs(text: str) -> dict[str, str]:
+    """Parse `name=value` pairs, separated by commas; raise InvalidValue if one is malformed."""
+    result = {}
+    for item in items(text):
+        name, separator, value = item.partition("=")
+        if not separator or not name.strip():
+            raise InvalidValue(f"expected name=value pairs, got {item!r}", "such as zone=a, disk=ssd")
+        result[name.strip()] = value.strip()
+    return result

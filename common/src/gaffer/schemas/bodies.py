@@ -94,6 +94,37 @@ class DoneProcessCount(Done):
     numprocesses: int
 
 
+class ActionList(TypedDict):
+    """The actions of a job."""
+
+    actions: Annotated[dict[str, str], Meta(description="Their command lines by name.")]
+
+
+class ActionExit(TypedDict):
+    """The end of an action."""
+
+    outcome: Annotated[
+        Literal["succeeded", "failed", "timed_out", "cancelled"],
+        Meta(description="`succeeded`: it exited with 0. `cancelled`: the job was unloaded, or the node stopped."),
+    ]
+    exit_code: Annotated[int | None, Meta(description="null if a signal ended it.")]
+    term_signal: Annotated[int | None, Meta(description="0 unless a signal ended it.")]
+    uptime: Annotated[float, Meta(description="In seconds.")]
+
+
+class ActionResult(ActionExit):
+    """The end of an action, and its output."""
+
+    output: Annotated[str, Meta(description="The last 256 KiB of its stdout and stderr.")]
+    omitted: Annotated[int, Meta(description="The number of bytes of output before those.")]
+
+
+class DoneGeneration(Done):
+    """An accepted command, with the number of the definition of the job."""
+
+    generation: int
+
+
 class PidList(TypedDict):
     """A list of processes."""
 

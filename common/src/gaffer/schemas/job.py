@@ -68,6 +68,7 @@ _ACCEPTED: Mapping[Callable[..., Any], Any] = {
     ordering.job_list: list[str] | str,
     probing.probe: str | None,
     schedule.cron: str | None,
+    schedule.interval: _Seconds | str,
     schedule.time_zone: str | None,
 }
 """The JSON type of each rule's input. A rule may reject values that its type allows."""

@@ -18,16 +18,24 @@ from typing import Any
 from gaffer.errors import ProcessError, StartFailed
 from gaffer.events import EventEmitter
 from gaffer.jobs import events as ev
+from gaffer.jobs.config import JobConfig
 from gaffer.jobs.job import Job
 from gaffer.jobs.names import JobName
+from gaffer.jobs.probing import Question
 from gaffer.process import ExitStatus, Process, Recorder
 from gaffer.processes.reaper import DETACHED, Reaper
 from gaffer.processes.sampler import Sampler
+from gaffer.processes.sockets import JobSockets
 from gaffer.streams.log_files import LogWriter
-from gaffer.streams.rings import Losses
+from gaffer.supervision import job_commands
+from gaffer.supervision.commands import Commands
+from gaffer.supervision.memory_guard import MemoryGuard
+from gaffer.supervision.probes.prober import Prober
+from gaffer.supervision.timetable import Timetable
 
 log = logging.getLogger("gaffer.manager")
 
+_LAST_LINES, _LAST_BYTES = 20, 4096  # of output that the record of an exit has at most
 SLICE = 0.02  # seconds after which the loop gets its turn
 
 # The 0.5 names of events, for subscriptions that name them.
@@ -60,6 +68,7 @@ class Executor:
         events: EventEmitter,
         reaper: Reaper,
         settings: Settings,
+        commands: Commands,
         *,
         after_event: Callable[[Job], Any],
         on_job_gone: Callable[[Job], Any],
@@ -69,12 +78,19 @@ class Executor:
         self.owners: dict[int, Job] = {}  # of the running processes, by pid
         self.revision = 0  # grows with every change of jobs or processes
         self.sampler = Sampler(loop, self.running)
-        self.losses = Losses()
+        self.losses = commands.losses
         self._loop = loop
         self._lock = lock
         self._events = events
         self._reaper = reaper
         self._settings = settings
+        self._commands = commands
+        self._prober = Prober(loop, self._on_verdict, partial(job_commands.probe, commands))
+        self._timetable: Timetable[Job] = Timetable(loop, self._on_armed, self._on_run_due)
+        self._sockets = JobSockets(loop)
+        self._guard: MemoryGuard[Process] = MemoryGuard(loop, self._on_memory_exceeded, cgroups=reaper.cgroups)
+        self._socket_owners: dict[JobName, Job] = {}
+        self._preparing: dict[tuple[Job, int], asyncio.Task[None]] = {}  # starts that wait for `before_start`
         self._logs = LogWriter(loop, settings.log_dir) if settings.log_dir is not None else None
         self._after_event = after_event
         self._on_job_gone = on_job_gone
@@ -108,6 +124,12 @@ class Executor:
             if log.isEnabledFor(logging.DEBUG):
                 log.debug("%s: %s", job.name, job.story[-1])
             self._wake()
+            for key, task in self._preparing.items():
+                if key[0] is job and not job.expects(key[1]):
+                    self._loop.call_soon_threadsafe(task.cancel)
+            if isinstance(event, ev.ConfigChanged) and event.config.max_memory:
+                for process in [self.running[pid] for pid in job.pids() if pid in self.running]:
+                    self._loop.call_soon_threadsafe(self._guard_memory, job, process)
             self.touch(job.name)
             self._after_event(job)
             if job.gone:
@@ -196,6 +218,13 @@ class Executor:
         for handle in self._timers.values():
             handle.cancel()
         self._timers.clear()
+        for task in self._preparing.values():
+            task.cancel()
+        self._prober.close()
+        self._timetable.close()
+        self._guard.close()
+        self._sockets.close_all()
+        self._socket_owners.clear()
         self._signals.clear()
         self._queue.clear()
         if self._logs is not None:
@@ -236,6 +265,21 @@ class Executor:
                 self._adopt(instruction, job)
             case ev.Release():
                 self._release(instruction, job)
+            case ev.StartProbes() | ev.StopProbes():
+                self._probe(instruction)
+            case ev.AfterExit():
+                self._after_exit(instruction, job)
+            case ev.ArmSchedule():
+                self._timetable.arm(job, job.config, last_run=job.last_run)
+            case ev.DisarmSchedule():
+                self._timetable.disarm(job)
+            case ev.AwaitConnection():
+                self._await_connection(job)
+            case ev.AwaitIdle():
+                idle = partial(self.submit, job, ev.ConnectionsIdle())
+                self._sockets.await_idle(job.name, job.config.idle_timeout, idle)
+            case ev.CloseSockets():
+                self._close_sockets(job)
             case ev.EndManager():
                 self._on_end(instruction.exit_code, instruction.reason)
 
@@ -256,20 +300,45 @@ class Executor:
             del self._ports[key]
         for timer in [timer for timer in self._timers if timer[0] is job]:
             self._timers.pop(timer).cancel()
+        self._timetable.disarm(job)
         self._on_job_gone(job)
 
     def _spawn(self, order: ev.Spawn, job: Job) -> None:
         if not job.expects(order.pid):
             return
+        if job.config.before_start is None or not order.slot:
+            self._launch(order, job)
+            return
+        task = self._loop.create_task(self._prepare(order, job))
+        self._preparing[job, order.pid] = task
+        task.add_done_callback(lambda _: self._preparing.pop((job, order.pid), None))
+
+    async def _prepare(self, order: ev.Spawn, job: Job) -> None:
+        """Start a process after the command that precedes its start."""
+        try:
+            port = self._port(job, order.slot)
+            await job_commands.before_start(self._commands, job.config, job.name, slot=order.slot, port=port)
+        except StartFailed as error:
+            self._start_failed(order, job, error)
+            return
+        with self._lock:
+            if job.expects(order.pid):
+                self._launch(order, job)
+
+    def _launch(self, order: ev.Spawn, job: Job) -> None:
         try:
             process = self._make(job, order.pid, order.slot, order.env)
             process.spawn()
         except StartFailed as error:
-            log.warning("%s can't be started: %s", job.name, error.message)
-            self.submit(job, ev.SpawnFailed(order.pid, error.reason, error.message, time.time()))
+            self._start_failed(order, job, error)
             return
         self._began(job, process)
         self.submit(job, ev.Spawned(order.pid, process.os_pid))
+
+    def _start_failed(self, order: ev.Spawn, job: Job, error: StartFailed) -> None:
+        if job.expects(order.pid):
+            log.warning("%s can't be started: %s", job.name, error.message)
+            self.submit(job, ev.SpawnFailed(order.pid, error.reason, error.message, time.time()))
 
     def _adopt(self, order: ev.Adopt, job: Job) -> None:
         if order.record.port is not None:
@@ -290,6 +359,7 @@ class Executor:
         with self._lock:
             self.owners[process.pid] = job
             self.running[process.pid] = process
+        self._guard_memory(job, process)
         if self._settings.recorder is not None:
             # A moment later: reading /proc is slow while the kernel sets up the new program.
             self._loop.call_soon(self._record, process)
@@ -360,6 +430,75 @@ class Executor:
         self._timers.pop((job, key), None)
         self.submit(job, ev.TimerFired(key))
 
+    def _probe(self, order: ev.StartProbes | ev.StopProbes) -> None:
+        process = self.running.get(order.pid)
+        if isinstance(order, ev.StopProbes):
+            self._prober.stop(order.pid)
+        elif process is not None:
+            self._prober.start(process, again=order.again)
+
+    def _on_verdict(self, process: Process, question: Question, good: bool, error: str) -> None:
+        job = self.owners.get(process.pid)
+        if job is not None:
+            self.submit(job, ev.ProbeResult(process.pid, question, good, error))
+
+    def _after_exit(self, order: ev.AfterExit, job: Job) -> None:
+        process = self.running.get(order.pid)
+        job_commands.after_exit(
+            self._commands,
+            job.config,
+            job.name,
+            pid=order.pid,
+            exit_code=order.exit_code,
+            term_signal=order.term_signal,
+            reason=order.reason,
+            slot=order.slot,
+            port=process.port if process is not None else None,
+        )
+
+    def _on_armed(self, job: Job, next_run: float | None) -> None:
+        self.submit(job, ev.ScheduleArmed(next_run))
+
+    def _on_run_due(self, job: Job, at: float) -> None:
+        self.submit(job, ev.ScheduleDue(at))
+
+    def _open_sockets(self, job: Job) -> list[tuple[str, int]]:
+        """The sockets of a job; a successor of the same name takes them over."""
+        config = job.config
+        if not config.socket:
+            return []
+        self._socket_owners[job.name] = job
+        return self._sockets.open(job.name, config.socket, uid=config.uid, gid=config.gid)
+
+    def _close_sockets(self, job: Job) -> None:
+        if self._socket_owners.get(job.name) is job:
+            del self._socket_owners[job.name]
+            self._sockets.close(job.name)
+
+    def _await_connection(self, job: Job) -> None:
+        try:
+            self._open_sockets(job)
+        except StartFailed as error:
+            log.warning("%s can't be started: %s", job.name, error.message)
+            self.submit(job, ev.SocketsFailed(error.message))
+            return
+        self._sockets.await_connection(job.name, partial(self.submit, job, ev.ConnectionWaiting()))
+
+    def _guard_memory(self, job: Job, process: Process) -> None:
+        if job.config.max_memory and process.slot:
+            self._guard.watch(process, lambda: job.config.max_memory)
+
+    def _on_memory_exceeded(self, process: Process, used: int, limit: int) -> None:
+        job = self.owners.get(process.pid)
+        if job is not None:
+            message = f"process {process.pid} and its descendants use {used >> 20} MiB, more than {limit >> 20} MiB"
+            log.warning("%s: %s", job.name, message)
+            self.submit(job, ev.LimitExceeded(process.pid, "max_memory", message))
+
+    def socket_addresses(self, job: Job) -> list[dict[str, str | int]]:
+        """Where a job listens: `name`, and `address` and `port` or `path`, of each open socket."""
+        return self._sockets.addresses(job.name)
+
     def _on_exit(self, job: Job, process: Process, status: ExitStatus) -> None:
         self.submit(
             job,
@@ -368,9 +507,10 @@ class Executor:
                 status.exit_code,
                 status.term_signal,
                 process.os_pid,
-                process.last_output(),
+                process.last_lines(_LAST_LINES, _LAST_BYTES),
                 status.out_of_memory,
                 time.time(),
+                status.usage,
             ),
         )
 
@@ -397,6 +537,8 @@ class Executor:
             once=slot == 0,
             env=env,
             port=self._port(job, slot),
+            sockets=self._open_sockets(job) if slot else (),
+            notify_socket=self._notify_socket(job.config) if slot else "",
             cookie=self._cookie(job, pid),
             reaper=self._reaper,
             sampler=self.sampler,
@@ -409,6 +551,14 @@ class Executor:
         for ring in process.rings.values():
             ring.losses = self.losses
         return process
+
+    def _notify_socket(self, config: JobConfig) -> str:
+        if not config.notifies:
+            return ""
+        try:
+            return self._prober.notify_address()
+        except OSError as error:
+            raise StartFailed(f"can't open a socket for notifications: {error.strerror}", reason="no_socket") from None
 
     def _port(self, job: Job, slot: int) -> int | None:
         if slot == 0 or job.config.port != "auto" or "PORT" in job.config.env:

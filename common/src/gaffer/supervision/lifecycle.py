@@ -13,6 +13,7 @@ from gaffer.events import EventEmitter
 from gaffer.jobs import events as ev
 from gaffer.processes.reaper import Reaper
 from gaffer.supervision.applications import Applications
+from gaffer.supervision.commands import Commands
 from gaffer.supervision.executor import Executor
 from gaffer.supervision.job_table import JobTable
 from gaffer.supervision.order import Ordering
@@ -43,6 +44,7 @@ class Lifecycle:
         jobs: JobTable,
         executor: Executor,
         ordering: Ordering,
+        commands: Commands,
         events: EventEmitter,
         reaper: Reaper,
         apps: Sequence[Any],
@@ -56,6 +58,7 @@ class Lifecycle:
         self._jobs = jobs
         self._executor = executor
         self._ordering = ordering
+        self._commands = commands
         self._events = events
         self._reaper = reaper
         self._apps = list(apps)
@@ -183,6 +186,7 @@ class Lifecycle:
         self._all_gone = asyncio.Event()
         self._end_jobs()
         await self._all_gone.wait()
+        await self._commands.quiesce(now=self._hurry)
         self._executor.run_pending()
         self._events.flush()
         await self._running_apps.run("leave", reverse=True)
@@ -203,6 +207,7 @@ class Lifecycle:
 
     def _end_jobs(self) -> None:
         with self._lock:
+            self._commands.end(now=self._hurry)
             jobs = self._jobs.all()[::-1]
             gone = (lambda job: True) if self._hurry else (lambda job: job.gone)
             self._ordering.end(jobs, ev.ManagerStopping(self._hurry), gone)

@@ -6,13 +6,13 @@ No I/O; the manager's lock guards it.
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from gaffer.errors import ConfigError, Problem, did_you_mean
+from gaffer.errors import ConfigError, Problem
 from gaffer.jobs import events as ev
 from gaffer.jobs.config import JobConfig
 from gaffer.jobs.gates import obstacle
 from gaffer.jobs.job import Job
 from gaffer.jobs.names import JobName
-from gaffer.jobs.ordering import Condition, Dependency, dependencies, find_cycle
+from gaffer.jobs.ordering import Condition, Dependency, dependencies, find_mistakes
 from gaffer.supervision.job_table import JobTable
 
 
@@ -29,22 +29,16 @@ class Ordering:
 
     def check(self, configs: Mapping[JobName, JobConfig], paths: Mapping[JobName, str]) -> None:
         """Raise ConfigError if, with `configs` loaded, one of them comes after itself or an unknown job."""
+        if not any(config.after for config in configs.values()):
+            return
         graph = {job.name: [each.job for each in self._dependencies(job)] for job in self._jobs}
-        problems = []
-        for name, config in configs.items():
-            graph[name] = [each.job for each in dependencies(config.after, name.session)]
-        for name in configs:
-            for index, other in enumerate(graph[name]):
-                if other not in graph:
-                    near = did_you_mean(other.display, [each.display for each in graph])
-                    path = f"{paths[name]}.after[{index}]"
-                    problems.append(Problem(path, f"after: there is no job {str(other)!r}", near or "load it first"))
-        cycle = find_cycle({name: graph[name] for name in graph}) if any(c.after for c in configs.values()) else None
-        if cycle is not None and not problems:
-            name = next((each for each in cycle if each in configs), next(iter(configs)))
-            steps = " -> ".join(map(str, cycle))
-            problems.append(Problem(f"{paths[name]}.after", f"after: a cycle: {steps}", "remove one of these steps"))
-        if problems:
+        graph |= {
+            name: [each.job for each in dependencies(config.after, name.session)] for name, config in configs.items()
+        }
+        if problems := [
+            Problem(paths[job] + (".after" if index is None else f".after[{index}]"), message, hint)
+            for job, index, message, hint in find_mistakes(graph, [name for name in configs if graph[name]])
+        ]:
             raise ConfigError(problems)
 
     def changed(self, job: Job) -> None:

@@ -12,11 +12,13 @@ from typing import Any
 from gaffer.errors import BadRequest, ConfigError, GafferError, InvalidValue, Problem, did_you_mean
 from gaffer.jobs.config import find_problems
 from gaffer.jobs.names import JobName, parse_job_name
+from gaffer.jobs.ordering import dependencies, find_mistakes, in_order
+from gaffer.jobs.sections import ENV_PREFIX, JOB_PREFIXES, nearest, read_settings, read_variables
 from gaffer.process import ProcessConfig
+from gaffer.runtime.ini import Section, Value, merge, parse_ini, position
 from gaffer.runtime.settings import setting, settings_of
 from gaffer.runtime.trusted_files import read_trusted, trusted_file
 from gafferd.config import settings
-from gafferd.config.ini import Section, Value, merge, parse_ini
 
 FILE_NAMES = ("gafferd.ini", "gaffer.ini")
 
@@ -84,13 +86,8 @@ def load_config(path: Path) -> Config:
     builder = _Builder(reader.sections, reader.problems, reader.warnings)
     config = builder.build()
     if builder.problems:
-        raise ConfigError(sorted(builder.problems, key=_position))
+        raise ConfigError(sorted(builder.problems, key=position))
     return config
-
-
-def _position(problem: Problem) -> tuple[str, int]:
-    file, _, line = problem.path.rpartition(":")
-    return (file, int(line)) if line.isdecimal() else (problem.path, 0)
 
 
 class _Reader:
@@ -156,12 +153,7 @@ READER_KEYS = {
 }
 APPLICATION_KEYS = {"mandatory": "ignored: plugins can't contain applications"}
 _SETTINGS_SECTIONS = tuple(dict.fromkeys(section for section, _ in settings.FILE_KEYS))
-_PREFIXES = ("endpoint", "process", "job", "env")
-NOT_IN_A_SECTION = {
-    "env": "set variables in a section [env:NAME] or with keys such as env:PORT",
-    "name": "set the name in the section header: [process:NAME] or [process:SESSION:NAME]",
-    "custom_channels": None,
-}
+_PREFIXES = ("endpoint", *JOB_PREFIXES, ENV_PREFIX)
 
 
 class _Builder:
@@ -187,9 +179,9 @@ class _Builder:
                 self._webhooks(section)
             elif colon and kind == "endpoint":
                 self._endpoint(section)
-            elif colon and kind in ("process", "job"):
+            elif colon and kind in JOB_PREFIXES:
                 self._name_job(section)
-            elif colon and kind == "env":
+            elif colon and kind == ENV_PREFIX:
                 environments.append(section)
             else:
                 self._unknown(section)
@@ -197,19 +189,22 @@ class _Builder:
         for name, section in self.job_sections.items():
             self._job(name, section, variables.get(name, {}))
         ordered = sorted(self.jobs.items(), key=lambda item: _start_order(item[1]))
+        after: dict[JobName, list[JobName]] = {
+            name: [each.job for each in dependencies(job.after, name.session)] for name, job in ordered
+        }
+        after |= {name: [] for name in self.job_sections if name not in after}  # the invalid ones
+        for job, _, message, hint in find_mistakes(after, self.jobs):
+            self._wrong(self.job_sections[job], message, hint, "after")
         return Config(
             settings=self.settings,
             endpoints=self._active_endpoints(),
-            jobs=dict(ordered),
+            jobs={name: self.jobs[name] for name in in_order(after) if name in self.jobs},
             webhooks=tuple(self.webhooks),
             sections={name: section.texts() for name, section in self.sections.items()},
             warnings=tuple(self.warnings),
         )
 
     def _wrong(self, section: Section, message: str, hint: str | None = None, key: str | None = None) -> None:
-        value = section.values.get(key or "")
-        if hint is None and value and re.search(r"\s[;#]", value.text):
-            hint = "put comments on their own line"
         self.problems.append(section.problem(message, hint, key))
 
     def _check(self, section: Section, key: str, rule: Callable[[str], Any]) -> Any:
@@ -304,33 +299,20 @@ class _Builder:
                 hint = nearest or f"add a section [process:{name.display}]"
                 self._wrong(section, f"no such job: {name.display}", hint)
             env = variables.setdefault(name, {})
-            for key, value in section.values.items():
-                if key.upper() in env:
-                    self._wrong(
-                        section, f"{key.upper()} is given twice", "variable names are converted to upper case", key
-                    )
-                env[key.upper()] = value.text
+            found = read_variables(section, env)
+            self.problems += found.problems
+            env |= found.settings.get("env", {})
         return variables
 
     def _job(self, name: JobName, section: Section, variables: Mapping[str, str]) -> None:
-        description: dict[str, Any] = {"name": name.name, "os_env": True}
-        env = dict(variables)
-        for key, value in section.values.items():
-            if key.startswith("env:"):
-                env[key.removeprefix("env:")] = value.text
-            elif key == "env_json":
-                env |= self._check(section, key, settings.variables) or {}
-            elif key in NOT_IN_A_SECTION:
-                self._wrong(section, f"unknown key {key!r}", NOT_IN_A_SECTION[key], key)
-            elif key == "labels":
-                description[key] = self._check(section, key, settings.labels)
-            else:
-                description[key] = value.text
-        description["env"] = env
+        found = read_settings(section)
+        self.problems += found.problems
+        env = {**variables, **found.settings.get("env", {})}
+        description = {"name": name.name, "os_env": True, **found.settings, "env": env}
         problems = find_problems(description, lax=True)
         for problem in problems:
-            key = problem.path.removeprefix("$.").split("[")[0].split(".")[0]
-            self._wrong(section, problem.message, problem.hint, key)
+            key = nearest(problem.path, found.keys)
+            self._wrong(section, problem.message, problem.hint, found.keys[key] if key else None)
         if not problems:
             self.jobs[name] = ProcessConfig.from_dict(description, lax=True)
 

@@ -8,9 +8,10 @@ from typing import Any, Final
 
 import msgspec
 
+from gaffer.jobs.sections import NOT_IN_A_SECTION
 from gaffer.runtime.settings import Setting, settings_of, spell
 from gaffer.schemas.job import JobDescription
-from gafferd.config.file import APPLICATION_KEYS, NOT_IN_A_SECTION, READER_KEYS, EndpointConfig
+from gafferd.config.file import APPLICATION_KEYS, READER_KEYS, EndpointConfig
 from gafferd.config.settings import SETTINGS
 
 Schema = dict[str, Any]

@@ -8,8 +8,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
-import msgspec
-
 from gaffer.applications.http_post import Address
 from gaffer.errors import BadRequest, InvalidValue, quoted
 from gaffer.http.access import Scope
@@ -21,7 +19,7 @@ from gaffer.runtime.log import log_level
 from gaffer.runtime.settings import Resolution, setting, settings_of
 from gaffer.runtime.sockets import parse_address
 from gaffer.runtime.trusted_files import existing_file, inherited_descriptor, trusted_file
-from gaffer.runtime.values import Choice, Seconds, Whole, boolean, items, text
+from gaffer.runtime.values import Choice, Seconds, Whole, boolean, items, pairs, text
 from gaffer.schemas import messages
 
 T = TypeVar("T")
@@ -108,22 +106,7 @@ def _checked(check: Callable[[Any], T], value: Any) -> T:
 
 def labels(text: str) -> dict[str, str]:
     """Parse `name=value` pairs that describe the node."""
-    result = {}
-    for item in items(text):
-        name, separator, value = item.partition("=")
-        if not separator or not name.strip():
-            raise InvalidValue(f"expected name=value pairs, got {item!r}", "such as zone=a, disk=ssd")
-        result[name.strip()] = value.strip()
-    return _checked(messages.check_labels, result)
-
-
-def variables(text: str) -> dict[str, str]:
-    """Parse variables from a JSON object of strings, for values that INI syntax can't express."""
-    try:
-        return msgspec.json.decode(text, type=dict[str, str])
-    except msgspec.DecodeError as error:
-        hint = 'write {"NAME": "VALUE"}, or use keys such as env:NAME = VALUE'
-        raise InvalidValue(f"expected a JSON object of strings: {error}", hint) from None
+    return _checked(messages.check_labels, pairs(text))
 
 
 def scopes(text: str) -> tuple[Scope, ...]:

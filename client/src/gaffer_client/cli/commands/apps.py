@@ -12,7 +12,7 @@ from gaffer_client.cli.errors import CommandFailed, Exit, UsageError
 from gaffer_client.cli.jobfile import read_jobs
 from gaffer_client.cli.output import print_error, print_json, printable
 from gaffer_client.cli.parse import Arguments
-from gaffer_client.cli.procfile_app import app_name, choose_ports, concurrency, describe, open_procfile
+from gaffer_client.cli.procfile_app import app_name, choose_ports, concurrency, open_application
 from gaffer_client.cli.table import Command
 from gaffer_client.errors import Conflict, NotFound, StatusError
 from gaffer_client.jobs import Job
@@ -40,13 +40,10 @@ def _load_procfile(context: Context, args: Arguments, server: Server, session: s
         raise UsageError(
             "--app applies only to JSON files", hint="give the application name as an argument: gaffer load NAME"
         )
-    procfile = open_procfile(args)
-    types = [name for name, _ in procfile.processes()]
-    numbers = concurrency(args.words("--concurrency"), types)
-    chosen = choose_ports(
-        args.text("--port"), types, numbers, lambda: ports.free_block(types, _taken_ports(server, session))
-    )
-    return _load(context, args, server, session, describe(procfile, numbers, chosen))
+    app = open_application(args)
+    numbers = app.numbers(concurrency(args.words("--concurrency"), app.types))
+    chosen = choose_ports(args.text("--port"), app, numbers, lambda: _taken_ports(server, session), whole=True)
+    return _load(context, args, server, session, app.describe(numbers, chosen, session))
 
 
 def _taken_ports(server: Server, session: str) -> list[ports.Span]:
@@ -153,7 +150,7 @@ COMMANDS = (
         details="""
             Loads all types of the Procfile as jobs of the application <name> (default: the name of the
             directory). Either all jobs are loaded or none. They run in the directory of the application with
-            the variables of its .env file.
+            the variables of its .env file and the settings in gaffer.yml or gaffer.ini next to the Procfile.
 
             Each type gets a range of 100 ports, starting at 8000, or the next free block if other applications on
             the node use these ports. Each process gets its port in the variable PORT. The ports of `web`, and of

@@ -7,17 +7,25 @@ from typing import Any
 
 import msgspec
 
-from gaffer.errors import did_you_mean
+from gaffer.jobs.names import DEFAULT_SESSION
+from gaffer.jobs.sections import ini_settings
 from gaffer.process import ProcessConfig
 from gaffer.processes.launch import environment
-from gaffer.procfile import Procfile, is_ini_value
+from gaffer.procfile import Procfile, add_ini_job, ini_document
 from gaffer.runtime.options import Option
 from gaffer_client.cli import one_off, ports
 from gaffer_client.cli.config import Context
 from gaffer_client.cli.errors import Exit, UsageError
 from gaffer_client.cli.output import print_error, warn
 from gaffer_client.cli.parse import Arguments
-from gaffer_client.cli.procfile_app import app_name, choose_ports, concurrency, describe, open_procfile
+from gaffer_client.cli.procfile_app import (
+    Application,
+    app_name,
+    choose_ports,
+    concurrency,
+    open_application,
+    open_procfile,
+)
 from gaffer_client.cli.table import Command
 
 _LISTEN = "0A"  # TCP_LISTEN in the tables of proc(5)
@@ -26,25 +34,22 @@ _LISTEN = "0A"  # TCP_LISTEN in the tables of proc(5)
 def start(context: Context, args: Arguments) -> int:
     from gaffer_client.cli.foreground import run_in_foreground  # imports the manager and its loop
 
-    procfile = open_procfile(args)
-    known = [name for name, _ in procfile.processes()]
+    app = open_application(args)
     named = args.words("<type>")
     for name in named:
-        _check_type(name, procfile)
-    numbers = concurrency(args.words("--concurrency"), known)
-    running = {name: numbers.get(name, 1) if name in named or not named else 0 for name in known}
+        app.check_type(name)
+    selected = app.with_dependencies(named or app.types)
+    numbers = app.numbers(concurrency(args.words("--concurrency"), app.types))
+    running = {name: numbers[name] if name in selected else 0 for name in app.types}
     if not any(running.values()):
         raise UsageError("no processes to run", hint="give at least one type a process")
-    chosen = choose_ports(
-        args.text("--port"), known, running, lambda: ports.free_block(known, _listening_ports(), running)
-    )
-    if args.text("--port") is None and "PORT" not in procfile.env and chosen != ports.block(known, ports.BASE):
-        warn(f"ports starting at {ports.BASE} are in use; {known[0]} starts at port {chosen[known[0]].rstrip('+')}")
-    # Processes get the environment of the shell. Their stdin is a silent pipe: they can't share the terminal, and
-    # watchers such as tailwindcss and esbuild exit at end of file.
-    more = {"env": _environment(procfile), "os_env": True, "redirect_input": True}
-    jobs = [{**job, **more} for job in describe(procfile, running, chosen) if not named or job["name"] in named]
-    return run_in_foreground([ProcessConfig.from_dict(job) for job in jobs], verbose=args.flag("--verbose"))
+    chosen = choose_ports(args.text("--port"), app, running, _listening_ports)
+    first, default = next(iter(chosen), None), ports.block(app.types, ports.BASE) or {}
+    if first and args.text("--port") is None and "PORT" not in app.procfile.env and chosen[first] != default.get(first):
+        warn(f"ports starting at {ports.BASE} are in use; {first} starts at port {chosen[first].rstrip('+')}")
+    jobs = app.describe(running, chosen, DEFAULT_SESSION, foreground=True)
+    configs = [ProcessConfig.from_dict(job) for job in jobs if job["name"] in selected]
+    return run_in_foreground(configs, verbose=args.flag("--verbose"), watch=not args.flag("--no-watch"))
 
 
 def _listening_ports() -> list[ports.Span]:
@@ -89,17 +94,15 @@ def export(context: Context, args: Arguments) -> int:
     format_ = args.text("--format") or ("json" if context.json else "ini")
     if format_ not in ("ini", "json"):
         raise UsageError(f"unknown format {format_!r}", hint="use ini or json")
-    procfile = open_procfile(args)
-    types = [name for name, _ in procfile.processes()]
-    numbers = concurrency(args.words("--concurrency"), types)
-    chosen = choose_ports(args.text("--port"), types, numbers)
-    jobs = {job["name"]: job for job in describe(procfile, numbers, chosen)}
+    app = open_application(args)
     name = args.text("<name>")
     if name is not None:
-        _check_type(name, procfile)
-        jobs = {name: jobs[name]}
-    app = app_name(args, None)
-    text = as_json(app, jobs, name) if format_ == "json" else as_ini(procfile, app, jobs)
+        app.check_type(name)
+    numbers = app.numbers(concurrency(args.words("--concurrency"), app.types))
+    session = app_name(args, None)
+    described = app.describe(numbers, choose_ports(args.text("--port"), app, numbers), session)
+    jobs = {job["name"]: job for job in described if name in (None, job["name"])}
+    text = as_json(session, jobs, name) if format_ == "json" else as_ini(app, session, jobs)
     path = args.text("--out")
     if path is None:
         print(text, end="")
@@ -116,38 +119,22 @@ def as_json(app: str, jobs: Mapping[str, Any], name: str | None) -> str:
     return msgspec.json.format(msgspec.json.encode(document), indent=2).decode() + "\n"
 
 
-def as_ini(procfile: Procfile, app: str, jobs: Mapping[str, Any]) -> str:
+def as_ini(app: Application, session: str, jobs: Mapping[str, Any]) -> str:
     """Return the jobs as sections of a gafferd configuration that behave as if loaded by `gaffer load`."""
+    document = ini_document()
+    lines = dict(app.procfile.processes())
     try:
-        config = procfile.as_configparser({name: job["numprocesses"] for name, job in jobs.items()})
+        for priority, name in enumerate(app.types):
+            if name in jobs:
+                job = {"priority": priority, "os_env": False, **jobs[name]}
+                if name in lines:
+                    job |= {"cmd": lines[name], "args": None}
+                add_ini_job(document, f"{session}:{name}", ini_settings(job), job["env"])
     except ValueError as error:
         raise UsageError(str(error), hint="use --format=json") from None
-    for name, _ in procfile.processes():
-        if name not in jobs:
-            config.remove_section(f"process:{app}:{name}")
-            config.remove_section(f"env:{app}:{name}")
-            continue
-        job, section = jobs[name], config[f"process:{app}:{name}"]
-        if not is_ini_value(job["cwd"]):
-            raise UsageError(f"the directory {job['cwd']!r} can't be written to an INI file", hint="use --format=json")
-        section["cwd"] = job["cwd"]
-        section["os_env"] = "false"
-        if "port" in job:
-            section["port"] = job["port"]
-        section["redirect_output"] = ", ".join(job["redirect_output"])
-        if "endpoints" in job:
-            section["endpoints"] = ", ".join(job["endpoints"]) or "none"
     text = io.StringIO()
-    config.write(text)
+    document.write(text)
     return text.getvalue()
-
-
-def _check_type(name: str, procfile: Procfile) -> None:
-    types = [known for known, _ in procfile.processes()]
-    if name not in types:
-        raise UsageError(
-            f"the Procfile has no type {name!r}", hint=did_you_mean(name, types) or f"known types: {', '.join(types)}"
-        )
 
 
 _CONCURRENCY = Option(
@@ -164,10 +151,19 @@ COMMANDS = (
         start,
         "none",
         "[<type>...]",
-        options=(_CONCURRENCY, _PORT, Option("-v, --verbose", "show all events, not only spawn and exit")),
+        options=(
+            _CONCURRENCY,
+            _PORT,
+            Option("--no-watch", "don't restart processes when the files that they watch change"),
+            Option("-v, --verbose", "show all events, such as start and stop"),
+        ),
         details="""
             Runs all types of the Procfile, or the given ones, in the directory of the application with the variables
             of the shell and of its .env file, and shows their output. Processes that exit are restarted.
+
+            gaffer.yml or gaffer.ini next to the Procfile has settings of the types, such as `ready`, `after` and
+            `watch`. A given type is run with the types it comes after. When no process is left that could run, the
+            command ends with the exit code of the first job that failed; an `essential` job ends it with its own.
 
             Each type gets a range of 100 ports, in the order of the Procfile, starting at 8000, or the next free block
             if these ports are in use. Each process gets its port in the variable PORT. A PORT set in an env file takes

@@ -5,10 +5,13 @@ a key continue its value; lines that begin with `;` or `#` are comments. Names a
 ends a value.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from gaffer.errors import Problem
+
+_COMMENT = re.compile(r"\s[;#]")
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,8 @@ class Section:
     def problem(self, message: str, hint: str | None = None, key: str | None = None) -> Problem:
         """Return a problem in this section, on the line of `key` if the section has that key."""
         place = self.values.get(key, self) if key else self
+        if hint is None and isinstance(place, Value) and _COMMENT.search(place.text):
+            hint = "put comments on their own line"
         return Problem(f"{place.file}:{place.line}", f"[{self.name}] {message}", hint)
 
     def texts(self) -> dict[str, str]:
@@ -62,6 +67,12 @@ def merge(sections: dict[str, Section], more: Mapping[str, Section]) -> list[Pro
                 section.problem(f"this section already exists at {first.file}:{first.line}", "merge the sections")
             )
     return problems
+
+
+def position(problem: Problem) -> tuple[str, int]:
+    """Return the file and line of a problem, to sort by; the line is 0 if it has none."""
+    file, _, line = problem.path.rpartition(":")
+    return (file, int(line)) if line.isdecimal() else (problem.path, 0)
 
 
 class _Parser:

@@ -1,4 +1,4 @@
-"""The owner of the other end of a TCP connection on this host, by a netlink sock_diag query (Linux, sock_diag(7)).
+"""TCP sockets of this host, by netlink sock_diag queries (Linux, sock_diag(7)): owners of connections, ports in use.
 
 A client that has already closed its socket leaves an orphan behind, which the kernel reports with uid 0. `find_uid`
 therefore trusts only sockets that a process still holds, in a state that follows a finished handshake, and returns None
@@ -7,6 +7,7 @@ for all others.
 
 import contextlib
 import ipaddress
+import os
 import socket
 import struct
 from typing import NamedTuple
@@ -15,17 +16,22 @@ IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 _NETLINK_SOCK_DIAG = 4
 _SOCK_DIAG_BY_FAMILY = 20
-_NLM_F_REQUEST = 1
+_NLM_F_REQUEST, _NLM_F_DUMP = 1, 0x300
+_NLMSG_ERROR, _NLMSG_DONE = 2, 3
 _ANY_COOKIE = b"\xff" * 8
 
-_ESTABLISHED, _FIN_WAIT2, _CLOSE_WAIT = 1, 5, 8
+_ESTABLISHED, _FIN_WAIT2, _CLOSE_WAIT, _LISTEN = 1, 5, 8, 10
 _HELD_STATES = frozenset((_ESTABLISHED, _FIN_WAIT2, _CLOSE_WAIT))
 
 _HEADER = struct.Struct("=IHHII")  # nlmsghdr: length, type, flags, sequence, port id
 _REQUEST = struct.Struct("=BBBBI")  # inet_diag_req_v2 up to id: family, protocol, extensions, pad, states
+_ERROR = struct.Struct("=i")
 _PORTS = struct.Struct("!HH")  # inet_diag_sockid starts with the two ports; both addresses take 16 bytes each
 _OWNER = struct.Struct("=IIIII")  # the end of inet_diag_msg: expires, rqueue, wqueue, uid, inode
+_START = struct.Struct("=IH")  # of nlmsghdr: length, type
+_LISTENER = struct.Struct("=20xH62xI")  # nlmsghdr, then inet_diag_msg: its first port, its inode
 _PORTS_AT, _LOCAL_AT, _REMOTE_AT, _OWNER_AT = 4, 8, 24, 52  # offsets in inet_diag_msg
+_DUMP_SIZE = 64 * 1024  # bytes for a part of a dump; the kernel sends at most half of it
 _ANSWER_SIZE = _HEADER.size + _OWNER_AT + _OWNER.size
 
 
@@ -41,6 +47,13 @@ class SocketOwner(NamedTuple):
 
     state: int
     uid: int
+    inode: int
+
+
+class Listener(NamedTuple):
+    """A listening socket: its port, at any address, and its inode, which no other open socket has."""
+
+    port: int
     inode: int
 
 
@@ -84,17 +97,45 @@ class SockDiag:
             return None
         family = socket.AF_INET if local.ip.version == 4 else socket.AF_INET6
         ends = _PORTS.pack(local.port, remote.port) + _padded(local.ip) + _padded(remote.ip)
-        self._sequence = (self._sequence + 1) & 0xFFFFFFFF
-        body = _REQUEST.pack(family, socket.IPPROTO_TCP, 0, 0, 0xFFFFFFFF) + ends + bytes(4) + _ANY_COOKIE
-        header = _HEADER.pack(_HEADER.size + len(body), _SOCK_DIAG_BY_FAMILY, _NLM_F_REQUEST, self._sequence, 0)
         with contextlib.suppress(OSError):  # ENOBUFS, or EAGAIN: no answer
-            self._socket.send(header + body)
+            self._ask(family, ends + bytes(4) + _ANY_COOKIE, states=0xFFFFFFFF)
             while True:
                 answer = self._socket.recv(4096)
                 # The kernel answers within send(); another sequence number is left over from a failed query.
                 if len(answer) >= _HEADER.size and _HEADER.unpack_from(answer)[3] == self._sequence:
                     return _parse(answer, local, remote)
         return None
+
+    def listeners(self) -> set[Listener]:
+        """Return the listening sockets. Raises OSError if the kernel doesn't answer."""
+        found: list[tuple[int, int]] = []
+        for family in (socket.AF_INET, socket.AF_INET6):
+            self._ask(family, bytes(48), states=1 << _LISTEN, flags=_NLM_F_DUMP)
+            while self._add_listeners(self._socket.recv(_DUMP_SIZE), found):
+                pass
+        return {Listener(socket.ntohs(port), inode) for port, inode in found}
+
+    def _add_listeners(self, answer: bytes, found: list[tuple[int, int]]) -> bool:
+        """Add the ports, in network byte order, and inodes in a part of a dump; return whether more parts follow."""
+        if _HEADER.unpack_from(answer)[3] != self._sequence:
+            return True  # left over from a failed query
+        at, end = 0, len(answer)
+        while at < end:
+            length, kind = _START.unpack_from(answer, at)
+            if kind == _NLMSG_DONE:
+                return False
+            if kind == _NLMSG_ERROR:
+                code = -_ERROR.unpack_from(answer, at + _HEADER.size)[0]
+                raise OSError(code, os.strerror(code))
+            found.append(_LISTENER.unpack_from(answer, at))
+            at += length
+        return True
+
+    def _ask(self, family: int, which: bytes, *, states: int, flags: int = 0) -> None:
+        self._sequence = (self._sequence + 1) & 0xFFFFFFFF
+        body = _REQUEST.pack(family, socket.IPPROTO_TCP, 0, 0, states) + which
+        flags |= _NLM_F_REQUEST
+        self._socket.send(_HEADER.pack(_HEADER.size + len(body), _SOCK_DIAG_BY_FAMILY, flags, self._sequence, 0) + body)
 
 
 def _parse(answer: bytes, local: SocketAddress, remote: SocketAddress) -> SocketOwner | None:
