@@ -573,7 +573,8 @@ def test_a_process_that_ignores_term_is_killed_after_its_graceful_timeout() -> N
 @row("MGR-50")
 def test_info() -> None:
     with running_manager(endpoint_host="10.0.0.7") as manager:
-        manager.load(ProcessConfig("web", SLEEP, numprocesses=2, port="auto", endpoints="http:$PORT"), "shop")
+        config = ProcessConfig("web", SLEEP, numprocesses=2, port="auto", endpoints="http:$PORT", startsecs=0)
+        manager.load(config, "shop")
         eventually(lambda: len(manager.pids("shop.web")) == 2)
         info = manager.info("shop.web")
         assert info["name"] == "shop.web"

@@ -96,7 +96,7 @@ class Executor:
         self._after_event = after_event
         self._on_job_gone = on_job_gone
         self._on_end = on_end
-        self._signals: deque[tuple[Job, ev.Signal]] = deque()  # executed before the queue
+        self._signals: deque[tuple[Job, ev.Signal]] = deque()  # to running processes; executed before the queue
         self._queue: deque[tuple[Job, ev.Instruction]] = deque()
         self._timers: dict[tuple[Job, ev.TimerKey], asyncio.TimerHandle] = {}
         self._ports: dict[tuple[Job, int], int] = {}
@@ -118,7 +118,8 @@ class Executor:
         """Give `event` to `job` and queue its instructions."""
         with self._lock:
             for instruction in job.handle(event, time.monotonic()):
-                if isinstance(instruction, ev.Signal):
+                # A process that is still to be adopted is signalled after that.
+                if isinstance(instruction, ev.Signal) and instruction.pid in self.running:
                     self._signals.append((job, instruction))
                 else:
                     self._enqueue(job, instruction)
