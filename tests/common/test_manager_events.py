@@ -121,7 +121,10 @@ def test_messages_say_what_they_are_about(manager: Manager, recording: Recording
         ("stop_process", ["stop_process"]),
         (
             "job.shop.j",
-            [f"job.shop.j.{kind}" for kind in "start spawn ready kill stop_pid exit spawn ready reap exit stop".split()],
+            [
+                f"job.shop.j.{kind}"
+                for kind in "start spawn ready kill stop_pid exit spawn ready reap exit stop".split()
+            ],
         ),
         ("job.shop.j.stop_process", ["job.shop.j.stop_process"]),
         ("proc.1", [f"proc.1.{kind}" for kind in "spawn ready kill stop_pid exit".split()]),
