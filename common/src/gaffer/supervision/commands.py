@@ -228,6 +228,13 @@ class Commands:
         """The number of running commands by purpose."""
         return Counter(command.purpose for command in self._running.values())
 
+    def find(self, purpose: Purpose, job: JobName, slot: int) -> list[Command]:
+        """Return the running commands for a purpose in one slot of a job."""
+        place = purpose, job, slot
+        if not self._places[place]:
+            return []
+        return [each for each in self._running.values() if (each.purpose, each.job, each.slot) == place]
+
     def start(
         self,
         purpose: Purpose,
