@@ -209,9 +209,12 @@ class Job(JobQueries):
         if start and not self.active:
             self._on_start()
         elif self.active and _demand_of(before) != _demand_of(config):
-            if before.scheduled and not config.scheduled:
-                self._out.append(ev.DisarmSchedule())
-            self._begin_demand()
+            if before.scheduled and config.scheduled:
+                self._out.append(ev.ArmSchedule())
+            else:
+                if before.scheduled:
+                    self._out.append(ev.DisarmSchedule())
+                self._begin_demand()
         if not before.needs_restart(config):
             self._reconcile()
         elif rollout is not None:
