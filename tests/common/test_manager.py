@@ -430,7 +430,7 @@ def test_what_a_process_wrote_last_is_kept_with_its_exit() -> None:
         exit_ = eventually(lambda: manager.info("j")["last_exit"])
         assert exit_["exit_code"] == 4
         assert exit_["reason"] == "exited"
-        assert exit_["output"] == "no such table"
+        assert exit_["output"] == "starting\nno such table"
         eventually(lambda: manager.info("j")["state"] == "backoff")
 
 
