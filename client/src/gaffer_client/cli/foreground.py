@@ -139,7 +139,7 @@ class _Progress:
         if text != self._shown.get(name, ""):
             self._shown[name] = text
             if reason:
-                self._console.show(name, reason)
+                self._console.show(name, reason.partition(" (")[0])  # the rest is shown for the other job
 
     def _can_run(self, name: str, states: dict[str, JobState]) -> bool:
         """Return whether a job runs, or can run later without anybody's help."""
