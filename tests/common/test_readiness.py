@@ -45,14 +45,13 @@ def bad(pid: int, error: str = "refused", question: Question = READY) -> ev.Prob
 def spawned(book: Story, pid: int, start_timeout: float = 60.0) -> Story:
     """The process `pid`, which has a `ready` probe, was spawned."""
     deadline = [ev.SetTimer(("start", pid), start_timeout)] if start_timeout else []
-    book = book >> ev.Spawned(pid, 1000 + pid) << deadline << ev.StartProbes(pid, READY)
+    book = book >> ev.Spawned(pid, 1000 + pid) << deadline << ev.StartProbes(pid)
     return book << ev.Publish("spawn", pid, {"os_pid": 1000 + pid})
 
 
-def ready(book: Story, pid: int, *, live: bool = False) -> Story:
+def ready(book: Story, pid: int) -> Story:
     """The `ready` probe of the new process `pid` passes."""
-    book = book >> good(pid) << ev.CancelTimer(("start", pid))
-    return book << ([ev.StartProbes(pid, LIVE)] if live else []) << ev.Publish("ready", pid)
+    return book >> good(pid) << ev.CancelTimer(("start", pid)) << ev.Publish("ready", pid)
 
 
 def state_of(book: Story, pid: int) -> SlotState | None:
@@ -101,8 +100,8 @@ def test_a_probe_decides_when_a_process_is_ready_not_startsecs() -> None:
 
 def test_a_process_that_stops_being_ready_is_starting_again_but_has_no_deadline() -> None:
     job = job_of(ready="tcp:80", live="tcp:80", numprocesses=2)
-    book = ready(spawned(starts(play(job)) << [ev.Spawn(1, 1), ev.Spawn(2, 2)], 1), 1, live=True)
-    book = ready(spawned(book, 2), 2, live=True)
+    book = ready(spawned(starts(play(job)) << [ev.Spawn(1, 1), ev.Spawn(2, 2)], 1), 1)
+    book = ready(spawned(book, 2), 2)
     assert book >> bad(1, "timeout") << ev.Publish("not_ready", 1, {"error": "timeout"})
     assert (state_of(book, 1), job.all_ready, job.pids()) == (SlotState.STARTING, False, [1, 2])
     assert (job.state, job.reason) == (JobState.RUNNING, "process 1 is not ready: timeout")
@@ -158,21 +157,29 @@ def test_without_a_start_timeout_a_process_has_any_time_to_be_ready() -> None:
 
 def test_a_process_that_is_no_longer_live_is_replaced_with_back_off_and_the_reason() -> None:
     job = job_of(ready="notify", live="tcp:80", startsecs=1.0)
-    book = ready(spawned(starts(play(job)) << ev.Spawn(1, 1), 1), 1, live=True) >> wait(5.0)
+    book = ready(spawned(starts(play(job)) << ev.Spawn(1, 1), 1), 1) >> wait(5.0)
     book = book >> bad(1, "timeout", LIVE) << ev.Publish("not_live", 1, {"error": "timeout"})
     assert adrift(book, 1, "not live", ev.StopProbes(1)) << ev.SetTimer(("backoff", 1), 0.1)
     assert job.reason == "process 1 did not pass its live probe: timeout"
     assert (job.exits[0].reason, job.exits[0].exit_code, job.exits[0].uptime) == ("not live", 0, 5.0)
     book = book >> wait(0.1) >> timer("backoff", 1) << ev.CancelTimer(("backoff", 1)) << ev.Spawn(2, 1)
-    assert ready(spawned(book, 2), 2, live=True)
+    assert ready(spawned(book, 2), 2)
     assert job.renewals == 2
 
 
-def test_a_live_probe_without_a_ready_probe_begins_after_startsecs() -> None:
-    book = started(job_of(live="tcp:80", startsecs=1.0))
-    assert book >> wait(1.0) >> timer("ready", 1) << ev.StartProbes(1, LIVE) << ev.Publish("ready", 1)
+@pytest.mark.parametrize("seconds", [0.5, 1.0])
+def test_a_live_probe_needs_no_ready_probe(seconds: float) -> None:
+    job = job_of(live="tcp:80", startsecs=1.0)
+    book = starts(play(job)) << ev.Spawn(1, 1) >> ev.Spawned(1, 1001) << ev.SetTimer(("ready", 1), 1.0)
+    book = book << ev.StartProbes(1) << ev.Publish("spawn", 1, {"os_pid": 1001})
     assert book >> good(1, LIVE) << nothing
-    assert stopped_by(book, 1)
+    assert job.state is JobState.STARTING, "it says nothing about readiness"
+    cancelled = [ev.CancelTimer(("ready", 1))]
+    if seconds == 1.0:
+        book = book >> wait(1.0) >> timer("ready", 1) << ev.Publish("ready", 1)
+        cancelled = []
+    book = book >> bad(1, "timeout", LIVE) << ev.Publish("not_live", 1, {"error": "timeout"})
+    assert adrift(book, 1, "not live", *cancelled, ev.StopProbes(1)) << ev.SetTimer(("backoff", 1), 0.1)
 
 
 def stopped_by(book: Story, pid: int) -> Story:
@@ -192,15 +199,10 @@ def test_a_verdict_on_what_was_not_asked_changes_nothing(question: Question) -> 
 
 def test_a_late_verdict_on_a_process_that_stops_changes_nothing() -> None:
     job = job_of(ready="tcp:80", live="tcp:80")
-    book = ready(spawned(starts(play(job)) << ev.Spawn(1, 1), 1), 1, live=True)
+    book = ready(spawned(starts(play(job)) << ev.Spawn(1, 1), 1), 1)
     book = stopped_by(book, 1) >> bad(1) << nothing >> bad(1, "no", LIVE) << nothing >> good(1) << nothing
     assert exits(book, 1)
     assert job.exits[0].reason == "stopped"
-
-
-def test_a_live_verdict_before_a_process_was_ready_changes_nothing() -> None:
-    book = spawned(starts(play(job_of(ready="tcp:80", live="tcp:80"))) << ev.Spawn(1, 1), 1)
-    assert book >> bad(1, "no", LIVE) << nothing
 
 
 def test_draining_ends_the_probes_of_a_process() -> None:
@@ -209,13 +211,12 @@ def test_draining_ends_the_probes_of_a_process() -> None:
     assert book << ev.SetTimer(("drain", 1), 3.0)
 
 
-def test_a_reload_signals_the_leaders_and_asks_them_again() -> None:
+def test_a_reload_signals_the_leaders_and_probes_them_again() -> None:
     job = job_of(reload_signal="HUP", ready="tcp:80", live="tcp:80", numprocesses=2)
-    book = ready(spawned(starts(play(job)) << [ev.Spawn(1, 1), ev.Spawn(2, 2)], 1), 1, live=True)
+    book = ready(spawned(starts(play(job)) << [ev.Spawn(1, 1), ev.Spawn(2, 2)], 1), 1)
     book = spawned(book, 2) >> ev.ReloadRequested() << ev.Publish("reload")
-    book = book << ev.Signal(1, signal.SIGHUP, leader_only=True)
-    book = book << ev.StopProbes(1) << ev.StartProbes(1, READY) << ev.StartProbes(1, LIVE)
-    book = book << ev.Signal(2, signal.SIGHUP, leader_only=True) << ev.StopProbes(2) << ev.StartProbes(2, READY)
+    for pid in (1, 2):
+        book = book << ev.Signal(pid, signal.SIGHUP, leader_only=True) << ev.StartProbes(pid, again=True)
     assert book >> bad(1, "reloading") << ev.Publish("not_ready", 1, {"error": "reloading"})
     assert book >> good(1) << ev.Publish("ready", 1)
     assert (job.pids(), job.renewals, job.restarts) == ([1, 2], 1, 0)
@@ -252,7 +253,7 @@ def test_only_a_process_that_became_ready_in_the_place_of_one_renews_the_job() -
 
 def test_an_adopted_process_is_ready_at_once_only_without_a_probe() -> None:
     probed = play(job_of(detach=True, ready="tcp:80")) >> ev.Adopted(7, RECORD, age=50.0) << ev.Adopt(7, RECORD)
-    probed = probed << ev.SetTimer(("start", 7), 60.0) << ev.StartProbes(7, READY)
+    probed = probed << ev.SetTimer(("start", 7), 60.0) << ev.StartProbes(7)
     assert ready(probed << ev.Publish("adopt", 7, {"os_pid": 90}), 7)
     young = play(job_of(detach=True, startsecs=60.0)) >> ev.Adopted(7, RECORD, age=50.0) << ev.Adopt(7, RECORD)
     young = young << ev.SetTimer(("ready", 7), 60.0) << ev.Publish("adopt", 7, {"os_pid": 90})
@@ -265,4 +266,4 @@ def test_a_manager_that_stops_leaves_a_detached_process_without_probes_and_timer
     system.probe(1, good=True)
     system.tell(ev.ManagerStopping())
     assert system.released == {1}
-    assert (system.timers, system.probes, system.signals) == ({}, {}, [])
+    assert not (system.timers or system.probes or system.signals)

@@ -274,7 +274,7 @@ def test_an_exit_is_kept_with_all_that_is_known_of_it() -> None:
     job = job_of(after_exit="notify-me", numprocesses=2)
     book = started(job) >> wait(2.0) >> ev.Exited(2, None, 9, 1002, "killed", True, 1.5e9)
     data = {"exit_code": None, "exit_status": None, "term_signal": 9, "reason": "oom", "uptime": 2.0, "oom": True}
-    more = {"restarts": 0, "once": False, "os_pid": 1002, "output": "killed", "rusage": None}
+    more = {"stopped": False, "restarts": 0, "once": False, "os_pid": 1002, "output": "killed", "rusage": None}
     book = book << ev.Publish("exit", 2, data | more) << terminate(2)
     assert book << ev.AfterExit(2, 2, None, 9, "oom")
     (kept,) = job.exits

@@ -318,7 +318,7 @@ class JobConfig:
         """The number of `reload_signal`."""
         return None if self.reload_signal is None else parse_signal_value(self.reload_signal)
 
-    @property
+    @functools.cached_property
     def resource_limits(self) -> dict[str, str]:
         """The resource limits that are set, by the name of the resource in lower case, such as `nofile`."""
         prefix = "rlimit_"

@@ -209,9 +209,12 @@ class Job(JobQueries):
         if start and not self.active:
             self._on_start()
         elif self.active and _demand_of(before) != _demand_of(config):
-            if before.scheduled and not config.scheduled:
-                self._out.append(ev.DisarmSchedule())
-            self._begin_demand()
+            if before.scheduled and config.scheduled:
+                self._out.append(ev.ArmSchedule())
+            else:
+                if before.scheduled:
+                    self._out.append(ev.DisarmSchedule())
+                self._begin_demand()
         if not before.needs_restart(config):
             self._reconcile()
         elif rollout is not None:
@@ -446,18 +449,7 @@ class Job(JobQueries):
             slot.crashes = slot.crashes + 1 if uptime < RESET_AFTER else 1
         else:
             slot.crashes = 0
-        record = ExitRecord(
-            event.pid,
-            slot.index,
-            event.exit_code,
-            event.term_signal,
-            reason,
-            uptime,
-            event.at,
-            event.output,
-            oom,
-            event.usage,
-        )
+        record = ExitRecord.of(event, slot.index, reason, uptime)
         self.exits.appendleft(record)
         if not slot.failed:
             self.why = how_it_ended(event.exit_code, event.term_signal, uptime, oom)
@@ -705,13 +697,8 @@ class Job(JobQueries):
         self._publish("completed" if order is Order.COMPLETE else "failed", reason=self.why)
         self._reconcile()
         if self.config.essential:
-            self._out.append(ev.EndManager(self._exit_code(), f"{self.name} is essential: {self.why}"))
-
-    def _exit_code(self) -> int:
-        last = self.last_exit
-        if last is None or (last.exit_code is None and not last.term_signal):
-            return 1
-        return last.exit_code if last.exit_code is not None else 128 + (last.term_signal or 0)
+            code = self.last_exit.shell_code if self.last_exit else 1
+            self._out.append(ev.EndManager(code, f"{self.name} is essential: {self.why}"))
 
     def _backoff(self, slot: Slot, lived: float) -> float:
         """Seconds before the next start after an uptime of `lived` seconds."""
