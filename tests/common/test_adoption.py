@@ -19,7 +19,7 @@ from support.poll import eventually
 
 row = pytest.mark.row
 
-CONFIG = ProcessConfig("j", "/bin/sleep 1000", detach=True, port="auto", graceful_timeout=5)
+CONFIG = ProcessConfig("j", "/bin/sleep 1000", detach=True, port="auto", graceful_timeout=60)
 
 
 # Ends at SIGTERM, but what it starts in its group does not.

@@ -295,7 +295,10 @@ def test_a_job_does_not_scale_into_the_ports_of_another() -> None:
         ):
             with pytest.raises(ProcessError, match=r"port 8003, which belongs to shop\.api") as refused:
                 grow()
-            assert (refused.value.errno, refused.value.hint) == (409, "use at most 3, or set port = auto")
+            assert (refused.value.errno, refused.value.hint) == (
+                409,
+                "set port = 8007+ or auto, or at most 3 processes",
+            )
         assert manager.info("shop.web")["max_processes"] == 3
         with pytest.raises(ProcessError, match="port 8005, which belongs to another application"):
             manager.scale("shop.api", "=3")
@@ -427,7 +430,7 @@ def test_what_a_process_wrote_last_is_kept_with_its_exit() -> None:
         exit_ = eventually(lambda: manager.info("j")["last_exit"])
         assert exit_["exit_code"] == 4
         assert exit_["reason"] == "exited"
-        assert exit_["output"] == "no such table"
+        assert exit_["output"] == "starting\nno such table"
         eventually(lambda: manager.info("j")["state"] == "backoff")
 
 
@@ -570,7 +573,8 @@ def test_a_process_that_ignores_term_is_killed_after_its_graceful_timeout() -> N
 @row("MGR-50")
 def test_info() -> None:
     with running_manager(endpoint_host="10.0.0.7") as manager:
-        manager.load(ProcessConfig("web", SLEEP, numprocesses=2, port="auto", endpoints="http:$PORT"), "shop")
+        config = ProcessConfig("web", SLEEP, numprocesses=2, port="auto", endpoints="http:$PORT", startsecs=0)
+        manager.load(config, "shop")
         eventually(lambda: len(manager.pids("shop.web")) == 2)
         info = manager.info("shop.web")
         assert info["name"] == "shop.web"

@@ -48,10 +48,10 @@ def both(*kinds: str) -> list[str]:
         ),
         pytest.param(
             lambda m: m.reload("j"),
-            both("restart", "stop_pid", "stop_pid", "exit", "exit", "spawn", "spawn"),
+            both("restart", *["stop_pid"] * 2, *["exit"] * 2, *["spawn", "ready"] * 2),
             marks=row("EVT-05"),
         ),
-        pytest.param(lambda m: m.scale("j", 1), ["update", *both("spawn")], marks=row("EVT-06", "EVT-08")),
+        pytest.param(lambda m: m.scale("j", 1), ["update", *both("spawn", "ready")], marks=row("EVT-06", "EVT-08")),
         pytest.param(lambda m: m.scale("j", -1), ["update", *both("reap", "exit")], marks=row("EVT-09", "EVT-26")),
         pytest.param(lambda m: m.update(TWO.replace(graceful_timeout=1)), ["update"], marks=row("EVT-06")),
         pytest.param(
@@ -59,10 +59,14 @@ def both(*kinds: str) -> list[str]:
             [*both("stop", "stop_pid", "stop_pid"), "delete", *both("exit", "exit")],
             marks=row("EVT-07"),
         ),
-        pytest.param(lambda m: m.stop_process(2), both("stop_pid", "exit", "spawn"), marks=row("EVT-11", "EVT-25")),
+        pytest.param(
+            lambda m: m.stop_process(2),
+            both("stop_pid", "exit", "spawn", "ready"),
+            marks=row("EVT-11", "EVT-25"),
+        ),
         pytest.param(lambda m: m.kill(1, "CONT"), both("kill"), marks=row("EVT-28")),
         pytest.param(
-            lambda m: m.killall("j", "KILL"), both("kill", "exit", "exit", "spawn", "spawn"), marks=row("EVT-10")
+            lambda m: m.killall("j", "KILL"), both("kill", "exit", "exit", *["spawn", "ready"] * 2), marks=row("EVT-10")
         ),
         pytest.param(lambda m: m.commit("j"), both("spawn"), marks=row("EVT-08")),
         pytest.param(lambda m: m.load(ProcessConfig("j", SLEEP, start=False), "shop"), ["create"], marks=row("EVT-02")),
@@ -73,7 +77,7 @@ def test_each_order_and_each_exit_is_announced(
     manager: Manager, recording: Recording, action: Action, expected: list[str]
 ) -> None:
     manager.load(TWO)
-    eventually(lambda: recording.names().count("proc.j.spawn") == 2)
+    eventually(lambda: recording.names().count("proc.j.ready") == 2)
     before = len(recording.seen)
     action(manager)
     eventually(lambda: sorted(recording.names()[before:]) == sorted(expected))
@@ -117,11 +121,14 @@ def test_messages_say_what_they_are_about(manager: Manager, recording: Recording
         ("stop_process", ["stop_process"]),
         (
             "job.shop.j",
-            [f"job.shop.j.{kind}" for kind in "start spawn kill stop_pid exit spawn reap exit stop".split()],
+            [
+                f"job.shop.j.{kind}"
+                for kind in "start spawn ready kill stop_pid exit spawn ready reap exit stop".split()
+            ],
         ),
         ("job.shop.j.stop_process", ["job.shop.j.stop_process"]),
-        ("proc.1", ["proc.1.spawn", "proc.1.kill", "proc.1.stop_pid", "proc.1.exit"]),
-        ("proc.2", ["proc.2.spawn", "proc.2.reap", "proc.2.exit"]),
+        ("proc.1", [f"proc.1.{kind}" for kind in "spawn ready kill stop_pid exit".split()]),
+        ("proc.2", [f"proc.2.{kind}" for kind in "spawn ready reap exit".split()]),
         ("proc.1.stop_process", ["proc.1.stop_process"]),
         ("job.default", []),
     ],

@@ -4,6 +4,7 @@ Programs and hosts
 
 - `daemons`: the installed daemons and commands as subprocesses
 - `following`: commands that go on until Ctrl-C, and the lines that they have printed
+- `console`: a command on a terminal of its own, or with a pipe for its output
 - `docker`: images and containers
 - `network`: hosts with a network of their own, whose links can be cut or made lossy
 - `faults`: daemons on such hosts, and clients that ask the lookupds all the time

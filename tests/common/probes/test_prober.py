@@ -9,10 +9,13 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 
+import support
 from gaffer.jobs.config import JobConfig
 from gaffer.jobs.probing import Question
 from gaffer.supervision.probes import checks
@@ -24,7 +27,8 @@ from support.probed import Probed, probed, probing
 from support.scripted import Visit, scripted_server
 
 LIVE = Question.LIVE
-FAST = {"ready_interval": 0.02, "live_interval": 0.02}
+SUPPORT = Path(support.__file__).parent.parent
+FAST: dict[str, Any] = {"ready_interval": 0.02, "live_interval": 0.02}
 
 
 @pytest.fixture
@@ -426,13 +430,39 @@ def test_a_probe_that_is_late_is_not_made_up_for() -> None:
     turnable.run(main())
 
 
-async def test_where_ports_can_not_be_watched_they_are_probed_more_often(bound: socket.socket) -> None:
-    async with probing() as verdicts:
-        verdicts.prober.listeners.works = False
-        verdicts.prober.start(probed(ready=f"tcp:{port_of(bound)}", ready_interval=3600))
-        await verdicts.last(f"connection refused on 127.0.0.1:{port_of(bound)}")
-        bound.listen()
-        await verdicts.last("good")
+# A program without netlink sockets, as in a sandbox: seccomp(2) refuses socket(AF_NETLINK).
+WITHOUT_NETLINK = """
+import asyncio, ctypes, platform, socket, struct
+from support.poll import eventually_async
+from support.probed import probed, probing
+
+LOAD, EQUAL, RETURN = 0x20, 0x15, 0x06
+program = b"".join(struct.pack("=HBBI", *step) for step in (
+    (LOAD, 0, 0, 0), (EQUAL, 0, 3, {"x86_64": 41, "aarch64": 198}[platform.machine()]),
+    (LOAD, 0, 0, 16), (EQUAL, 0, 1, socket.AF_NETLINK), (RETURN, 0, 0, 0x50001), (RETURN, 0, 0, 0x7FFF0000),
+))
+memory = ctypes.create_string_buffer(program, len(program))
+libc = ctypes.CDLL(None, use_errno=True)
+assert libc.prctl(38, 1, 0, 0, 0) == 0
+assert libc.prctl(22, 2, struct.pack("HxxxxxxP", len(program) // 8, ctypes.addressof(memory)), 0, 0) == 0
+
+async def main():
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        async with probing() as verdicts:
+            verdicts.prober.start(probed(ready=f"tcp:{sock.getsockname()[1]}", ready_interval=3600))
+            await verdicts.last(f"connection refused on 127.0.0.1:{sock.getsockname()[1]}")
+            await eventually_async(lambda: not verdicts.prober.listeners.works)
+            sock.listen()
+            await verdicts.last("good")
+
+asyncio.run(main())
+"""
+
+
+@needs_linux
+def test_where_ports_can_not_be_watched_they_are_probed_more_often() -> None:
+    subprocess.run([sys.executable, "-c", WITHOUT_NETLINK], check=True, timeout=30, cwd=SUPPORT)
 
 
 def _accepted(listener: socket.socket) -> int:

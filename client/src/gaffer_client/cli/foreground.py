@@ -38,8 +38,8 @@ def run_in_foreground(configs: Sequence[ProcessConfig], *, verbose: bool = False
     """Run the jobs until they have ended, a signal arrives, the terminal closes or the output can't be written.
 
     The jobs that run are then stopped gracefully; a second Ctrl-C kills them. `verbose` shows all events of the jobs,
-    `watch` restarts jobs whose files change. Returns the exit status of the command: that of the first job that failed
-    unless it was interrupted.
+    `watch` restarts jobs whose files change. Returns the exit status of the command: if it ended by itself, that of the
+    essential job that ended it, or of the first job that failed.
     """
     dispositions.reset_inherited()
     logging.getLogger("gaffer.manager").setLevel(logging.ERROR)  # its warnings are shown on the console
@@ -98,7 +98,7 @@ class _Signals(SigHandler):
 class _Progress:
     """Shows what jobs wait for, and stops the manager once no job can run any more.
 
-    `exit_code` is that of the first job that failed. Jobs in `restartable` run again when files change.
+    `exit_code` is then that of the first job that failed. Jobs in `restartable` run again when files change.
     """
 
     def __init__(self, console: ConsoleOutput, restartable: Sequence[str]) -> None:
@@ -127,11 +127,11 @@ class _Progress:
         for name, info in infos.items():
             waiting = info["reason"] if info["state"] == JobState.WAITING else None
             self._show_waiting(parse_job_name(name).display, waiting or "")
-        if not self.exit_code:
-            exits = [info["last_exit"] for info in infos.values() if info["state"] == JobState.FAILED]
-            self.exit_code = _status(min(exits, key=lambda each: each["at"] if each else 0.0)) if exits else 0
         states = {name: JobState(info["state"]) for name, info in infos.items()}
         if not any(self._can_run(name, states) for name in states):
+            failures = [info["last_exit"] for info in infos.values() if info["state"] == JobState.FAILED]
+            if failures:
+                self.exit_code = _status(min(failures, key=lambda last: last["at"] if last else 0.0))
             self._manager.stop()
 
     def _show_waiting(self, name: str, reason: str) -> None:

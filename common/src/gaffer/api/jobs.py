@@ -7,7 +7,7 @@ from typing import Any, Literal
 from gaffer.api.dispatcher import info_for
 from gaffer.api.node import NodeHandler, config_for
 from gaffer.api.rollouts import RestartQuery
-from gaffer.errors import BadRequest, ConfigError, ProcessConflict
+from gaffer.errors import BadRequest, ConfigError, PortConflict, ProcessConflict
 from gaffer.http.access import Scope
 from gaffer.http.operations import TEXT, operation
 from gaffer.http.routes import Route
@@ -46,7 +46,7 @@ class SessionJobsHandler(NodeHandler):
         """Return `{"sessionid", "jobs": [...]}`; 404 if the session has no jobs."""
         self.reply({"sessionid": self.sid, "jobs": self.manager.jobs(self.sid)})
 
-    @operation(Done, body=(JobDescription, JobDescriptions), errors=(ProcessConflict,))
+    @operation(Done, body=(JobDescription, JobDescriptions), errors=(ProcessConflict, PortConflict))
     def post(self) -> None:
         """Load the job described by the body (see the settings of a job), and start it unless `start` is false.
 
@@ -77,7 +77,7 @@ class JobHandler(NodeHandler):
             self.application.response_cache.get((job, grant.reveals_env), lambda: info_for(grant, self.manager, job))
         )
 
-    @operation(Done, status=201, body=JobReplacement, query=RestartQuery)
+    @operation(Done, status=201, body=JobReplacement, query=RestartQuery, errors=(PortConflict,))
     def put(self) -> None:
         """Replace the settings of the job by those in the body, and start it unless `start` is false. Returns 201.
 
@@ -117,7 +117,7 @@ class JobNumprocessesHandler(NodeHandler):
         """Return `{"numprocesses"}`."""
         self.reply({"numprocesses": self.manager.status(self.job)["numprocesses"]})
 
-    @operation(ProcessCount, body=ScaleBody)
+    @operation(ProcessCount, body=ScaleBody, errors=(PortConflict,))
     def post(self) -> None:
         """Scale the job by `{"scale": n}`: a number to add, or "+n", "-n", "=n". Returns `{"numprocesses"}`."""
         self.reply({"numprocesses": self.manager.scale(self.job, self.body_as(ScaleBody).scale)})
@@ -150,7 +150,7 @@ class JobStateHandler(NodeHandler):
         """Return the text `1`, or `0` if the job is stopped or has been given up."""
         self.reply_text("1" if self.manager.status(self.job)["active"] else "0")
 
-    @operation(Done, status=202, body=Literal["0", "1", "2"], body_media=TEXT)
+    @operation(Done, status=202, body=Literal["0", "1", "2"], body_media=TEXT, errors=(PortConflict,))
     def post(self) -> None:
         """Start the job with the text `1`, stop it with `0`, replace its processes with `2`. Returns 202."""
         commands: dict[bytes, Callable[[JobName], None]] = {

@@ -9,7 +9,7 @@ import msgspec
 
 from gaffer.api.node import NodeHandler, config_for
 from gaffer.api.rollouts import RestartQuery
-from gaffer.errors import BadRequest, ConfigError, ProcessConflict
+from gaffer.errors import BadRequest, ConfigError, PortConflict, ProcessConflict
 from gaffer.http.access import Scope
 from gaffer.http.base import NotFound
 from gaffer.http.error_body import ErrorBody
@@ -43,7 +43,7 @@ class ProcessesHandler(NodeHandler):
         else:
             self.reply([parse_job_name(name).display for name in self.visible(self.manager.jobs())])
 
-    @operation(Done, body=JobDescription, errors=(ProcessConflict,))
+    @operation(Done, body=JobDescription, errors=(ProcessConflict, PortConflict))
     def post(self) -> None:
         """Load the job described by the body, and start it unless `start` is false. Its name may be `session.name`."""
         body = self.json_body()
@@ -65,7 +65,7 @@ class TemplateHandler(NodeHandler):
         name = self.job
         self.reply({**self.grant.shown(self.manager.get(name).to_dict()), "name": name.display})
 
-    @operation(Done, body=JobReplacement)
+    @operation(Done, body=JobReplacement, errors=(PortConflict,))
     def put(self) -> None:
         """Replace the settings of the job by those in the body."""
         body = self.json_body()
@@ -74,7 +74,7 @@ class TemplateHandler(NodeHandler):
         self.manager.update(config, self.job.session, start=bool(config.start))
         self.done()
 
-    @operation(Done, body=JobReplacement)
+    @operation(Done, body=JobReplacement, errors=(PortConflict,))
     def post(self) -> None:
         """Same as PUT."""
         self.put()
@@ -98,7 +98,7 @@ class TemplatePidsHandler(NodeHandler):
 class TemplateStartHandler(NodeHandler):
     """Starting a job."""
 
-    @operation(Done)
+    @operation(Done, errors=(PortConflict,))
     def post(self) -> None:
         """Start the job."""
         self.manager.start_job(self.job)
@@ -130,7 +130,7 @@ class TemplateAddHandler(NodeHandler):
 
     sign = "+"
 
-    @operation(DoneProcessCount)
+    @operation(DoneProcessCount, errors=(PortConflict,))
     def post(self) -> None:
         """Add (`_add`) or remove (`_sub`) a number of processes, 1 by default. Returns `{"ok", "numprocesses"}`."""
         count = self.params.get("count", "1")

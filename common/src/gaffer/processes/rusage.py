@@ -7,6 +7,7 @@ import ctypes
 import functools
 import os
 import resource
+from collections.abc import Callable
 
 from gaffer.jobs.usage import ResourceUsage
 
@@ -29,12 +30,9 @@ def usage_of_zombie(os_pid: int) -> ResourceUsage | None:
 
     Until it executes its program, a child counts our memory as its own. So a maximum that is not above ours is unknown.
     """
-    number = _SYSTEM_CALLS.get(os.uname().machine)
-    if number is None or ctypes.sizeof(ctypes.c_void_p) != 8:
-        return None
+    waitid = _waitid()
     usage = _Usage()
-    arguments = map(ctypes.c_long, (number, os.P_PID, os_pid, 0, _FLAGS))
-    if _libc().syscall(*arguments, ctypes.byref(usage)) != 0:
+    if waitid is None or waitid(os_pid, None, _FLAGS, ctypes.byref(usage)) != 0:
         return None
     ours = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     max_rss = usage.max_rss * 1024 if usage.max_rss > ours + _INEXACT else None
@@ -42,8 +40,14 @@ def usage_of_zombie(os_pid: int) -> ResourceUsage | None:
 
 
 @functools.cache
-def _libc() -> ctypes.CDLL:
-    return ctypes.CDLL(None)
+def _waitid() -> Callable[..., int] | None:
+    """Return the system call for a pid, without its first two arguments; None if its number is unknown."""
+    number = _SYSTEM_CALLS.get(os.uname().machine)
+    if number is None or ctypes.sizeof(ctypes.c_void_p) != 8:
+        return None
+    call = ctypes.CDLL(None).syscall
+    call.argtypes = (*[ctypes.c_long] * 3, ctypes.c_void_p, ctypes.c_long, ctypes.c_void_p)
+    return functools.partial(call, number, os.P_PID)
 
 
 def _seconds(seconds: int, microseconds: int) -> float:

@@ -30,7 +30,7 @@ class UsageInfo(TypedDict):
 
     user_time: Annotated[float, Meta(description="In seconds.")]
     system_time: Annotated[float, Meta(description="In seconds.")]
-    max_rss: Annotated[int, Meta(description="The most memory at a time, in bytes.")]
+    max_rss: Annotated[int | None, Meta(description="The most memory at a time, in bytes; null if unknown.")]
 
 
 class ExitInfo(TypedDict):

@@ -23,6 +23,7 @@ from gaffer.jobs.job import Job
 from gaffer.jobs.names import JobName
 from gaffer.jobs.probing import Question
 from gaffer.process import ExitStatus, Process, Recorder
+from gaffer.processes.ports import listener_on
 from gaffer.processes.reaper import DETACHED, Reaper
 from gaffer.processes.sampler import Sampler
 from gaffer.processes.sockets import JobSockets
@@ -95,7 +96,7 @@ class Executor:
         self._after_event = after_event
         self._on_job_gone = on_job_gone
         self._on_end = on_end
-        self._signals: deque[tuple[Job, ev.Signal]] = deque()  # executed before the queue
+        self._signals: deque[tuple[Job, ev.Signal]] = deque()  # to running processes; executed before the queue
         self._queue: deque[tuple[Job, ev.Instruction]] = deque()
         self._timers: dict[tuple[Job, ev.TimerKey], asyncio.TimerHandle] = {}
         self._ports: dict[tuple[Job, int], int] = {}
@@ -117,7 +118,8 @@ class Executor:
         """Give `event` to `job` and queue its instructions."""
         with self._lock:
             for instruction in job.handle(event, time.monotonic()):
-                if isinstance(instruction, ev.Signal):
+                # A process that is still to be adopted is signalled after that.
+                if isinstance(instruction, ev.Signal) and instruction.pid in self.running:
                     self._signals.append((job, instruction))
                 else:
                     self._enqueue(job, instruction)
@@ -328,12 +330,18 @@ class Executor:
     def _launch(self, order: ev.Spawn, job: Job) -> None:
         try:
             process = self._make(job, order.pid, order.slot, order.env)
+            self._warn_of_taken_port(job, process)
             process.spawn()
         except StartFailed as error:
             self._start_failed(order, job, error)
             return
         self._began(job, process)
         self.submit(job, ev.Spawned(order.pid, process.os_pid))
+
+    def _warn_of_taken_port(self, job: Job, process: Process) -> None:
+        if process.port is not None and job.config.port not in (None, "auto") and listener_on(process.port):
+            log.warning("%s: port %d is in use already; its process may fail", job.name, process.port)
+            self.publish(job, "port_in_use", port=process.port)
 
     def _start_failed(self, order: ev.Spawn, job: Job, error: StartFailed) -> None:
         if job.expects(order.pid):
