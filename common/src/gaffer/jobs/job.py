@@ -259,8 +259,8 @@ class Job(JobQueries):
         self._reconcile()
 
     def _on_drained(self, event: ev.NodeDrained) -> None:
-        self.drained = event.drained
-        if not self.drained and self.active:
+        returns, self.drained = self.drained and not event.drained, event.drained
+        if returns and self.active:
             self._gate()
         self._reconcile()
         if self.drained:
