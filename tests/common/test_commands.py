@@ -84,6 +84,8 @@ async def test_what_only_concerns_the_processes_of_a_job_is_left_out() -> None:
         for config in (on_demand, piped, job(detach=True)):
             result = await run(commands, config, "sh -c 'cat; echo $# $1; ls /proc/self/fd | wc -w'")
             assert result.output.split() == ["0", "4"]
+        result = await run(commands, on_demand, "echo a; echo b")
+        assert result.output == "a; echo b"
 
 
 @needs_root
@@ -156,9 +158,11 @@ async def test_one_that_ignores_sigterm_is_killed(graceful_timeout: float, grace
     assert (result.outcome, result.term_signal) == (Outcome.TIMED_OUT, signal.SIGKILL)
 
 
-async def test_what_it_leaves_in_its_group_is_ended() -> None:
+@pytest.mark.parametrize("kill_group", [True, False])
+async def test_what_it_leaves_in_its_group_is_ended(kill_group: bool) -> None:
+    config = job(graceful_timeout=0.2, kill_group=kill_group)
     async with running_commands() as commands:
-        result = await run(commands, job(graceful_timeout=0.2), "sh -c 'trap \"\" TERM; sleep 1000 & echo $!; exit 4'")
+        result = await run(commands, config, "sh -c 'trap \"\" TERM; sleep 1000 & echo $!; exit 4'")
     assert result.exit_code == 4
     assert not alive(int(result.output))
 
@@ -240,3 +244,13 @@ async def test_quiesce_waits_for_after_exit_and_ends_the_rest() -> None:
         assert action.ended.result().term_signal == signal.SIGKILL
         assert hook.ended.result().output == "done"
         assert len(commands) == 0
+
+
+async def test_the_end_of_what_it_left_does_not_change_its_outcome() -> None:
+    async with running_commands() as commands:
+        command = start(commands, job(), "sh -c 'trap \"\" TERM; sleep 1000 & echo $$'")
+        leader = int((await printed(command))[0])
+        await eventually_async(lambda: not alive(leader))
+        assert not command.ended.done()
+        command.kill()
+        assert (await command.wait()).outcome is Outcome.SUCCEEDED

@@ -32,14 +32,18 @@ def tcp(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[socket.socke
 
 
 def _listen(host: str, folder: Path) -> socket.socket:
+    """A listening socket, with a port that was not used lately."""
     if host == "unix":
         listening = socket.socket(socket.AF_UNIX)
         listening.bind(str(folder / "a b.sock"))
-    else:
-        listening = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
-        listening.bind((host, 0))
-    listening.listen()
-    return listening
+        listening.listen()
+        return listening
+    while True:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        listening = socket.create_server((host, 0), family=family, dualstack_ipv6=host == "::")
+        if seconds_since_use(listening, LONG_AGO) == math.inf:
+            return listening
+        listening.close()
 
 
 def _connect(listening: socket.socket) -> socket.socket:
@@ -101,29 +105,33 @@ def test_a_reset_connection_is_forgotten(tcp: socket.socket) -> None:
     eventually(lambda: seconds_since_use(tcp, LONG_AGO) == math.inf)
 
 
-def test_connections_to_the_same_port_of_another_address_do_not_count() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as mine:
+def test_connections_to_the_same_port_of_another_address_do_not_count(tmp_path: Path) -> None:
+    with _listen("127.0.0.1", tmp_path) as mine:
         port = mine.getsockname()[1]
         with socket.create_server(("127.0.0.2", port)) as other, _connect(other):
             assert seconds_since_use(other, LONG_AGO) == 0
             assert seconds_since_use(mine, LONG_AGO) == math.inf
 
 
-def test_connections_of_this_host_to_the_same_port_of_another_socket_do_not_count(tmp_path: Path) -> None:
-    """The clients' ports and paths are not the server's."""
-    with socket.create_server(("127.0.0.1", 0)) as mine, socket.create_server(("127.0.0.1", 0)) as other:
+def test_connections_to_other_servers_do_not_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with _listen("127.0.0.1", tmp_path) as mine, socket.create_server(("127.0.0.1", 0)) as other:
         client = socket.create_connection(other.getsockname(), source_address=("127.0.0.2", mine.getsockname()[1]))
         with client:
             assert seconds_since_use(mine, LONG_AGO) == math.inf
     with _listen("unix", tmp_path) as mine, socket.socket(socket.AF_UNIX) as other:
-        other.bind(str(tmp_path / "b.sock"))
+        # /proc/net/unix shows a path as it was given, even if the end of it looks like ours.
+        path = f"x {mine.getsockname()}"
+        monkeypatch.chdir(tmp_path)
+        Path(path).parent.mkdir(parents=True)
+        other.bind(path)
         other.listen()
         with _connect(other):
+            assert seconds_since_use(other, LONG_AGO) == 0
             assert seconds_since_use(mine, LONG_AGO) == math.inf
 
 
-def test_clients_of_both_families_use_a_dual_stack_socket() -> None:
-    with socket.create_server(("::", 0), family=socket.AF_INET6, dualstack_ipv6=True) as listening:
+def test_clients_of_both_families_use_a_dual_stack_socket(tmp_path: Path) -> None:
+    with _listen("::", tmp_path) as listening:
         port = listening.getsockname()[1]
         for host in ("127.0.0.1", "::1"):
             client = socket.create_connection((host, port))

@@ -447,7 +447,7 @@ def test_a_manager_in_a_hurry_kills_at_once_also_what_stops_already() -> None:
 @pytest.mark.row("EVT-03", "EVT-04", "EVT-05", "EVT-07", "EVT-08", "EVT-09", "EVT-10", "EVT-11")
 def test_what_is_published() -> None:
     exit_1 = {"exit_code": 3, "exit_status": 3, "term_signal": 0, "reason": "exited", "uptime": 2.0, "restarts": 0}
-    more = {"once": False, "os_pid": 1001, "oom": False, "output": None, "rusage": None}
+    more = {"stopped": False, "once": False, "os_pid": 1001, "oom": False, "output": None, "rusage": None}
     book = (
         play(job_of())
         >> START

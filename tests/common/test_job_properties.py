@@ -253,6 +253,8 @@ class AnyJob(RuleBasedStateMachine):
     def demand_is_watched_while_the_job_runs(self) -> None:
         job = self.system.job
         assert self.system.armed == (job.active and job.config.scheduled)
+        if job.reason == "waiting for a connection":
+            assert self.system.awaited == "connection"
         if not job.active and not self.system.alive and not self.system.launching:
             assert not self.system.sockets_open
 
@@ -275,7 +277,10 @@ class AnyJob(RuleBasedStateMachine):
         self.each_process_is_where_it_should_be()
         assert job.rollout is None or not job.rollout.running
         assert not any(slot.outdated for slot in job.slots.values())
-        if job.phase is Phase.STARTED and job.config.restart_policy == "always" and job.config.start is True:
+        for event in (ev.ConnectionWaiting(), ev.ScheduleDue(system.now)):
+            self.tell(event)
+            system.settle()
+        if job.phase is Phase.STARTED and (job.config.restart_policy == "always" or job.config.scheduled):
             ready = sorted(index for index, slot in job.slots.items() if slot.state is SlotState.READY)
             assert ready == list(range(1, job.target + 1))
             assert sorted(slot for slot in system.alive.values() if slot) == ready

@@ -1,15 +1,17 @@
 """The listening sockets of jobs: real sockets, and programs that accept connections from them."""
 
 import asyncio
+import math
 import os
 import resource
+import selectors
 import socket
 import stat
 import struct
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ import pytest
 from gaffer.errors import StartFailed
 from gaffer.jobs.names import JobName
 from gaffer.loop import new_loop
+from gaffer.processes.connections import seconds_since_use
 from gaffer.processes.sockets import JobSockets
 from support import turnable
 from support.needs import needs_linux, needs_root
@@ -424,8 +427,9 @@ def test_a_connection_is_reported_once(kind: str, tmp_path: Path) -> None:
         sockets.await_connection(WEB, lambda: calls.append(1))
         turns(loop)
         assert calls == []
-        with connect(sockets, 1), connect(sockets, 0):
+        with connect(sockets, 1):
             loop.run_until_complete(eventually_async(lambda: calls == [1]))
+            connect(sockets, 0).close()
             turns(loop)
             assert calls == [1]
             assert all(os.get_blocking(fd) for _, fd in opened), "the programs share the flag"
@@ -479,10 +483,14 @@ async def test_a_closed_job_reports_nothing(sockets: JobSockets) -> None:
         ask(socket.create_connection(where))
         await asyncio.sleep(0)
     assert calls == []
-    with pytest.raises(KeyError):
-        sockets.await_connection(WEB, lambda: calls.append(1))
-    with pytest.raises(KeyError):
-        sockets.await_idle(WEB, 1, lambda: calls.append(1))
+
+
+async def test_sockets_that_are_opened_later_are_watched(sockets: JobSockets) -> None:
+    calls: list[int] = []
+    sockets.await_connection(WEB, lambda: calls.append(1))
+    sockets.open(WEB, ["tcp:127.0.0.1:0"])
+    with connect(sockets):
+        await eventually_async(lambda: calls == [1])
 
 
 # Idleness
@@ -496,10 +504,19 @@ class Idle:
         self.calls: list[float] = []
         self.timeout = timeout
         loop = asyncio.get_running_loop()
-        [(_, fd)] = sockets.open(WEB, [spec])
-        self.listening = socket.socket(fileno=os.dup(fd))
+        self.listening = self.open(spec)
         self.started = loop.time()
         sockets.await_idle(WEB, timeout, lambda: self.calls.append(loop.time() - self.started))
+
+    def open(self, spec: str) -> socket.socket:
+        """A copy of the socket, with a port that was not used lately: the kernel's clock can't be turned."""
+        while True:
+            [(_, fd)] = self.sockets.open(WEB, [spec])
+            listening = socket.socket(fileno=os.dup(fd))
+            if seconds_since_use(listening, 0) == math.inf:
+                return listening
+            listening.close()
+            self.sockets.close(WEB)
 
     async def pass_time(self, seconds: float) -> None:
         """Turn the clock in small steps, and let what is due happen."""
@@ -576,6 +593,27 @@ def test_a_connection_between_two_checks_counts(spec: str, tmp_path: Path) -> No
         assert idle.calls == []
 
     idle_test(spec, 40, test, tmp_path)
+
+
+class CountingSelector(selectors.DefaultSelector):
+    """Counts the turns of a loop."""
+
+    turns = 0
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        self.turns += 1
+        return super().select(timeout)
+
+
+def test_a_client_that_waits_does_not_keep_the_loop_busy() -> None:
+    selector = CountingSelector()
+    loop = asyncio.SelectorEventLoop(selector)
+    with closing(loop), opened_sockets(loop) as sockets:
+        sockets.open(WEB, ["tcp:127.0.0.1:0"])
+        sockets.await_idle(WEB, 10, lambda: None)
+        with connect(sockets):
+            loop.run_until_complete(asyncio.sleep(0.3))
+        assert selector.turns < 20
 
 
 def test_stopping_ends_the_watch(tmp_path: Path) -> None:

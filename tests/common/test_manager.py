@@ -295,7 +295,10 @@ def test_a_job_does_not_scale_into_the_ports_of_another() -> None:
         ):
             with pytest.raises(ProcessError, match=r"port 8003, which belongs to shop\.api") as refused:
                 grow()
-            assert (refused.value.errno, refused.value.hint) == (409, "use at most 3, or set port = auto")
+            assert (refused.value.errno, refused.value.hint) == (
+                409,
+                "set port = 8007+ or auto, or at most 3 processes",
+            )
         assert manager.info("shop.web")["max_processes"] == 3
         with pytest.raises(ProcessError, match="port 8005, which belongs to another application"):
             manager.scale("shop.api", "=3")

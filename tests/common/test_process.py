@@ -118,7 +118,7 @@ while True: time.sleep(1000)
 async def test_stop_sends_the_stop_signal_even_to_a_stopped_process(kill_group: bool) -> None:
     process = made(python(LISTENS, redirect_output=["out"], stop_signal="INT", kill_group=kill_group))
     process.spawn()
-    await eventually_async(lambda: process.ring("out").end)
+    await eventually_async(lambda: process.ring("out").end == 3)
     process.kill("STOP")
     await eventually_async(lambda: process.status == "stopped")
     process.stop()
@@ -134,7 +134,7 @@ def shows(process: Process, word: str) -> bool:
 async def test_the_stop_signal_and_sigterm_continue_a_stopped_process() -> None:
     process = made(python(LISTENS, redirect_output=["out"], stop_signal="INT"))
     process.spawn()
-    await eventually_async(lambda: process.ring("out").end)
+    await eventually_async(lambda: process.ring("out").end == 3)
     for number in (signal.SIGINT, signal.SIGTERM):
         process.kill("STOP")
         await eventually_async(lambda: process.status == "stopped")

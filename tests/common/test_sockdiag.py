@@ -1,4 +1,4 @@
-"""Who is at the other end of a connection: real sockets, asked through netlink and the unix socket options."""
+"""Who is at the other end of a connection, and who listens: real sockets, by netlink and unix socket options."""
 
 import ipaddress
 import os
@@ -13,7 +13,7 @@ import pytest
 
 from gaffer.http.access import Peer, PeerKind
 from gaffer.http.peer import PeerFinder
-from gaffer.runtime.sockdiag import SockDiag, SocketAddress, SocketOwner, trusted_uid
+from gaffer.runtime.sockdiag import Listener, SockDiag, SocketAddress, SocketOwner, trusted_uid
 from support.needs import needs_linux, needs_root
 from support.poll import eventually
 from support.strangers import OVERFLOW, STRANGER, stranger
@@ -111,6 +111,26 @@ def test_unknown_connections_and_mixed_families_find_nothing(diag: SockDiag, con
     assert diag.find(elsewhere, SocketAddress(elsewhere.ip, 2)) is None
     assert diag.find(SocketAddress(ipaddress.ip_address("::1"), 1), elsewhere) is None
     assert diag.find_uid(connection.near, connection.far) == os.getuid(), "a failed question spoils no later one"
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "0.0.0.0", "::1", "::"])
+def test_a_listener_is_listed_while_it_listens(diag: SockDiag, address: str) -> None:
+    with socket.socket(_family(address)) as sock:
+        sock.bind((address, 0))
+        expected = Listener(sock.getsockname()[1], os.fstat(sock.fileno()).st_ino)
+        assert expected not in diag.listeners()
+        sock.listen()
+        assert expected in diag.listeners()
+    assert expected not in diag.listeners()
+
+
+def test_listeners_that_fill_several_messages_of_the_kernel(diag: SockDiag, connection: Connection) -> None:
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(600)]
+        ports = {sock.getsockname()[1] for sock in sockets}
+        assert ports <= {listener.port for listener in diag.listeners()}
+    assert diag.find_uid(connection.near, connection.far) == os.getuid()
+    assert not ports & {listener.port for listener in diag.listeners()}
 
 
 @pytest.mark.parametrize(

@@ -88,3 +88,23 @@ def test_neither_a_stop_nor_the_next_start_fails(setuid_python: Path) -> None:
             eventually(lambda: became_root(second) != stray, retry_on=(ValueError, OSError))
             assert "Traceback" not in second.stderr
             second.stop(timeout=10)
+
+
+@needs_root
+def test_an_action_that_became_another_user_is_given_up(setuid_python: Path) -> None:
+    config = setuid_python.with_name("gaffer.ini")
+    become = f"{setuid_python} -I -S -c 'import os; print(os.getpid(), flush=True); {BECOME_ROOT}'"
+    config.write_text(
+        f"[process:a:n]\ncmd = sleep 1000\nstart = false\ngraceful_timeout = 0.3\naction.become = {become}\n"
+    )
+    state = setuid_python.with_name("state")
+    state.mkdir(mode=0o700)
+    os.chown(state, NOBODY, NOBODY)
+    with gafferd(str(config), state_dir=state, enter=AS_NOBODY) as node:
+        url = f"{node.url}/jobs/a/n/actions/become?stream=false&timeout=1"
+        ended = requests.post(url, timeout=20).json()
+        assert (ended["outcome"], ended["exit_code"], ended["term_signal"]) == ("timed_out", None, None)
+        node.wait_for_line("not permitted")
+        assert procfs.read_stat(int(ended["output"])) is not None
+        assert "Traceback" not in node.stderr
+        node.stop(timeout=10)

@@ -4,6 +4,7 @@ Programs and hosts
 
 - `daemons`: the installed daemons and commands as subprocesses
 - `following`: commands that go on until Ctrl-C, and the lines that they have printed
+- `console`: a command on a terminal of its own, or with a pipe for its output
 - `docker`: images and containers
 - `network`: hosts with a network of their own, whose links can be cut or made lossy
 - `faults`: daemons on such hosts, and clients that ask the lookupds all the time
@@ -17,6 +18,7 @@ On the test's own loop or in a thread of the test
 
 - `managers`: a manager, and what its events were
 - `commands`: auxiliary commands of jobs
+- `probed`: a process as a prober sees it, and the verdicts of the prober
 - `http_node`: a manager with its HTTP API, and a client of it
 - `sockjs`: a server with SockJS endpoints, and a client of them
 - `registry`: a registry with a clock that the test turns

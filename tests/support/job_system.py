@@ -30,7 +30,7 @@ class System:
         self.zombies: set[int] = set()
         self.signals: list[tuple[int, int]] = []
         self.timers: dict[ev.TimerKey, float] = {}
-        self.probes: dict[int, set[Question]] = {}
+        self.probes: set[int] = set()
         self.published: list[str] = []
         self.released: set[int] = set()
         self.broken = False  # no program can be started
@@ -75,12 +75,11 @@ class System:
                 self.timers[key] = self.now + delay
             case ev.CancelTimer(key):
                 self.timers.pop(key, None)
-            case ev.StartProbes(pid, question):
-                asked = self.probes.setdefault(pid, set())
-                assert question not in asked, "two probes ask one question"
-                asked.add(question)
+            case ev.StartProbes(pid, again):
+                assert again == (pid in self.probes), "probes begin twice"
+                self.probes.add(pid)
             case ev.StopProbes(pid):
-                self.probes.pop(pid, None)
+                self.probes.remove(pid)
             case ev.ArmSchedule():
                 self.armed = True
             case ev.DisarmSchedule():
@@ -165,8 +164,8 @@ class System:
 
     def pass_probes(self) -> bool:
         """Whether that made a process ready."""
-        waiting = [pid for pid, asked in self.probes.items() if Question.READY in asked]
-        waiting = [pid for pid in waiting if self.state(pid) is SlotState.STARTING]
+        slots = {pid: self.job.slot_of(pid) for pid in self.probes}
+        waiting = [pid for pid, slot in slots.items() if slot and slot.probed and slot.state is SlotState.STARTING]
         for pid in waiting:
             self.probe(pid, good=True)
         return bool(waiting)
@@ -187,7 +186,7 @@ class System:
         assert set(job.pids(committed=True)) == serving
         assert {number for kind, number in self.timers if kind in OBSERVING} <= serving
         assert {number for kind, number in self.timers if kind in ("drain", "kill")} <= self.alive.keys()
-        assert self.probes.keys() <= serving
+        assert self.probes <= serving
 
     def check_spawn(self) -> None:
         """A process is spawned only in a job that is to run and may."""

@@ -142,6 +142,11 @@ class ConsoleOutput:
     def restart(self) -> None:
         """Do nothing; printing continues."""
 
+    def show(self, name: str, text: str) -> None:
+        """Print `text` on a line of the job `name`; call on the loop. Ignored unless started."""
+        if self._manager is not None:
+            self._print(f"{now()} {self._labels.of(name)} {text}\n")
+
     async def _end(self, printer: Printer) -> None:
         if self._pump is not None:
             await self._pump
@@ -270,14 +275,33 @@ def _describe(kind: str, event: dict[str, Any]) -> str:
             return f"can't be started: {event.get('message')}"
         case "flap":
             return "exits too often"
+        case "not_ready" | "not_live":
+            return f"process with pid {pid} is {kind.replace('_', ' ')}: {event.get('error')}"
+        case "ready":
+            return f"process with pid {pid} is ready"
+        case "failed":
+            return f"failed: {event.get('reason')}"
+        case "limit":
+            return f"process with pid {pid} is replaced: {event.get('message')}"
+        case "run_skipped":
+            return f"run skipped: {event.get('reason')}"
         case _:
             return kind
 
 
+# Reasons for an exit that the status, or the line before, shows as well.
+_PLAIN_REASONS = frozenset(("exited", "signaled", "stopped", "unknown"))
+
+
 def _ending(event: dict[str, Any]) -> str:
+    parts = []
     if number := event.get("term_signal"):
         try:
-            return f" ({signal.Signals(number).name})"
+            parts.append(signal.Signals(number).name)
         except ValueError:  # a real-time signal
-            return f" (signal {number})"
-    return f" (exit code {code})" if (code := event.get("exit_code")) else ""
+            parts.append(f"signal {number}")
+    elif code := event.get("exit_code"):
+        parts.append(f"exit code {code}")
+    if (reason := event.get("reason")) and reason not in _PLAIN_REASONS:
+        parts.append("out of memory" if reason == "oom" else str(reason).replace("_", " "))
+    return f" ({', '.join(parts)})" if parts else ""

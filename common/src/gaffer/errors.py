@@ -146,6 +146,13 @@ class ProcessConflict(ProcessError, KeyError):
     __str__ = Exception.__str__
 
 
+class PortConflict(ProcessError):
+    """A job whose processes would get a fixed port of another job."""
+
+    errno = 409
+    reason = "port_conflict"
+
+
 class ManagerStopping(ProcessError):
     """A command for a manager that is stopping and accepts no more commands."""
 

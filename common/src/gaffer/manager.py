@@ -12,12 +12,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
-from gaffer.errors import NodeDraining, ProcessConflict, ProcessError, ProcessNotFound, TopicError
+from gaffer.errors import NodeDraining, PortConflict, ProcessConflict, ProcessError, ProcessNotFound, TopicError
 from gaffer.events import EventEmitter
 from gaffer.jobs import events as ev
 from gaffer.jobs import rules
+from gaffer.jobs.config import JobConfig
 from gaffer.jobs.job import Job
 from gaffer.jobs.names import DEFAULT_SESSION, JobName, split_job_name
+from gaffer.jobs.ports import conflict
 from gaffer.jobs.records import ProcessRecord, Recorder
 from gaffer.jobs.states import JobState
 from gaffer.loop import Loop
@@ -48,6 +50,7 @@ Lines = bytes | str | Sequence[bytes | str]
 # Inside the class `list` is a method.
 Pids = list[int]
 StatsOfJobs = list[dict[str, Any]]
+Definitions = list[tuple[int, JobConfig]]
 
 
 class Manager(LegacyNames):
@@ -217,7 +220,8 @@ class Manager(LegacyNames):
         """Load a job and start it, unless `start` or the config's own `start` is false.
 
         `env` overrides variables of the config. Raises ProcessConflict (409) if the session already has a job of that
-        name.
+        name, PortConflict (409) if a started job has one of its fixed ports, and ConfigError if the job would come
+        after itself or an unknown job.
         """
         self.load_all([config], sessionid, env, start)
 
@@ -241,6 +245,9 @@ class Manager(LegacyNames):
                 seen.add(name)
             paths = {name: "$" if len(wanted) == 1 else f"$.jobs[{index}]" for index, (name, _) in enumerate(wanted)}
             self._ordering.check(dict(wanted), paths)
+            for name, config in wanted:
+                if start and config.start:
+                    self._check_ports(name, config, config.numprocesses, dict(wanted))
             for name, config in wanted:
                 stored = config.replace(name=name.name, env={**config.env, **(env or {})})
                 job = Job(name, stored, self._jobs.next_pid, drained=self.draining)
@@ -296,8 +303,10 @@ class Manager(LegacyNames):
             stored = config.replace(name=job.name.name, env={**config.env, **(env or {})})
             if job.active and stored.numprocesses == job.config.numprocesses:
                 stored.replace(numprocesses=job.target)
-            if stored.port == job.config.port:
-                self._check_ports(job, stored.numprocesses)
+            if start or job.active:
+                self._check_ports(job.name, stored, stored.numprocesses, {job.name: stored})
+            elif stored.numprocesses > job.target:
+                self._check_ports(job.name, stored, stored.numprocesses)
             self._ordering.check({job.name: stored}, {job.name: "$"})
             self._executor.submit(job, ev.ConfigChanged(stored, start, rolling))
 
@@ -309,14 +318,15 @@ class Manager(LegacyNames):
         with self._lock:
             self._executor.submit(self._open_job(name, sessionid), ev.ReloadRequested())
 
-    def restart_job(self, name: Name, rolling: bool = False) -> None:
+    def restart_job(self, name: Name, rolling: bool = False, reset: bool = False) -> None:
         """Replace all processes of a job, at once or, if `rolling`, a few at a time (see `max_unavailable`, `surge`).
 
         A rolling restart replaces a process only while enough others are ready, and stops when a new one does not
-        become ready; `info` shows its progress. A job that has completed or failed is started.
+        become ready; `info` shows its progress. A job that has completed or failed is started. `reset` brings the
+        number of processes back to the configured one.
         """
         with self._lock:
-            self._executor.submit(self._open_job(name), ev.RestartRequested(rolling=rolling))
+            self._executor.submit(self._open_job(name), ev.RestartRequested(reset=reset, rolling=rolling))
 
     def rollback(self, name: Name, to: int | None = None) -> int:
         """Return to an earlier definition of a job, by default the one before the current; return its new generation.
@@ -334,6 +344,11 @@ class Manager(LegacyNames):
             self._executor.submit(job, ev.RollbackRequested(to))
             return job.definitions.generation
 
+    def definitions(self, name: Name) -> Definitions:
+        """Return the last definitions of a job, newest first, each with its generation."""
+        with self._lock:
+            return self._job(name).definitions.kept
+
     def exits(self, name: Name) -> StatsOfJobs:
         """Return the last exits of the processes of a job, newest first, as `GET /jobs/<session>/<job>/exits`."""
         with self._lock:
@@ -345,9 +360,15 @@ class Manager(LegacyNames):
             return cast(ProcessConfig, self._job(name).config)  # this manager loaded every config
 
     def start_job(self, name: Name) -> None:
-        """Start a job, and clear its record of crashes."""
+        """Start a job, and clear its record of crashes.
+
+        Raises PortConflict (409) if another started job has one of its fixed ports.
+        """
         with self._lock:
-            self._executor.submit(self._open_job(name), ev.StartRequested())
+            job = self._open_job(name)
+            if not job.active:
+                self._check_ports(job.name, job.config, job.config.numprocesses, {job.name: job.config})
+            self._executor.submit(job, ev.StartRequested())
 
     def stop_job(self, name: Name) -> None:
         """Stop a job; it stays stopped until it is started again."""
@@ -370,34 +391,40 @@ class Manager(LegacyNames):
         """Change the number of processes by a delta (1, -1, "+2", "-2") or to a value ("=3"); return the new number.
 
         Raises BadValue (a ValueError, reason `bad_operation`) for anything else, ConfigError for more processes than
-        the config allows, ProcessError (409, `port_conflict`) if a new process would get the port of another job.
+        the config allows, PortConflict (409) if a new process would get the port of another job.
         """
         with self._lock:
             job = self._open_job(name)
             count = arguments.scaled(job.target, n)
             job.config.replace(numprocesses=count)  # raises if the config allows fewer
-            self._check_ports(job, count)
+            if count > job.target:
+                self._check_ports(job.name, job.config, count)
             if count != job.target:
                 self._executor.submit(job, ev.Scaled(count))
             return count
 
-    def _check_ports(self, job: Job, count: int) -> None:
-        """Raise if the processes to be added, up to `count`, would get ports of other jobs."""
-        first, last = job.config.port_of(job.target + 1), job.config.port_of(count)
-        if count <= job.target or first is None or last is None or "PORT" in job.config.env:
+    def _check_ports(
+        self, name: JobName, config: JobConfig, count: int, batch: Mapping[JobName, JobConfig] | None = None
+    ) -> None:
+        """Raise PortConflict if `count` processes would get fixed ports of started jobs, or of those of `batch`.
+
+        Without a batch, which is how a job gets more processes, those of stopped jobs count too.
+        """
+        if config.port_of(1) is None:
             return
-        for other in self._jobs:
-            start, end = other.config.port_of(1), other.config.port_of(max(other.target, 1))
-            if other is job or start is None or end is None or end < first or start > last:
-                continue
-            owner = str(other.name) if other.name.session == job.name.session else "another application"
-            highest = max(start, first) - first + job.target
-            raise ProcessError(
-                409,
-                "port_conflict",
-                f"{count} processes of {job.name} would take port {max(start, first)}, which belongs to {owner}",
-                hint=f"use at most {highest}, or set port = auto",
-            )
+        others = {job.name: (job.config, job.target) for job in self._jobs if job.active or not batch}
+        others |= {other: (each, each.numprocesses) for other, each in (batch or {}).items() if each.start}
+        others.pop(name, None)
+        found = conflict(
+            config,
+            count + config.surge,
+            (
+                (str(other) if other.session == name.session else "another application", each, number + each.surge)
+                for other, (each, number) in others.items()
+            ),
+        )
+        if found is not None:
+            raise PortConflict(None, None, found.message, hint=found.hint, path=found.path)
 
     def commit(self, name: Name, graceful_timeout: float = 0, env: Mapping[str, str] | None = None) -> int:
         """Run one additional process of a job once, neither counted nor kept alive; return its pid.
@@ -545,7 +572,8 @@ class Manager(LegacyNames):
     def info(self, name: Name) -> JobInfo:
         """Return a job's state, counts, processes and config."""
         with self._lock:
-            return serializers.job_info(self._job(name), self._executor.running, self.endpoint_host)
+            job, executor = self._job(name), self._executor
+            return serializers.job_info(job, executor.running, self.endpoint_host, executor.socket_addresses(job))
 
     def status(self, name: Name) -> JobStatus:
         """Return the state and counts of a job: the cheap part of `info`."""

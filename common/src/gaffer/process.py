@@ -7,7 +7,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,8 +16,10 @@ from gaffer.jobs import config as jobs_config
 from gaffer.jobs.names import JobName, parse_job_name
 from gaffer.jobs.records import ProcessRecord, Recorder
 from gaffer.jobs.rules import FlappingInfo, port_number
+from gaffer.jobs.usage import ResourceUsage
 from gaffer.processes import launch, procfs, stats
 from gaffer.processes.reaper import COOKIE, Reaper
+from gaffer.processes.rusage import usage_of_zombie
 from gaffer.processes.sampler import Sampler, StatListener
 from gaffer.runtime.signals import parse_signal_value
 from gaffer.streams.log_files import LogFile, LogWriter
@@ -42,11 +44,13 @@ class ExitStatus:
     `exit_code` is None if a signal ended it, `term_signal` is 0 if it exited; both are None if unknown.
 
     `out_of_memory`: whether the kernel killed it because memory ran out; None if that is possible but not certain.
+    `usage`: what it and its reaped descendants used; None if unknown.
     """
 
     exit_code: int | None
     term_signal: int | None
     out_of_memory: bool | None = False
+    usage: ResourceUsage | None = None
 
 
 UNKNOWN_EXIT = ExitStatus(None, None)
@@ -85,6 +89,9 @@ class Process:
     true for a process that is not kept alive. `exit_status` is None until the leader has exited; `closed` is true once
     its whole tree is gone. `on_exit(process, status)` is called on the loop when the leader has exited,
     `on_gone(process)` when the whole tree is gone and the leader is reaped.
+
+    `sockets` are the names and descriptors of listening sockets to pass to the program, sd_listen_fds(3), and
+    `notify_socket` is the path that it can notify, sd_notify(3).
     """
 
     def __init__(
@@ -101,6 +108,8 @@ class Process:
         env: Mapping[str, str] | None = None,
         port: int | None = None,
         cookie: str = "",
+        sockets: Sequence[tuple[str, int]] = (),
+        notify_socket: str = "",
         capture_all: bool = False,
         logs: LogWriter | None = None,
         on_exit: "Callable[[Process, ExitStatus], Any]" = lambda process, status: None,
@@ -133,6 +142,8 @@ class Process:
         self.custom_streams = list(config.custom_streams)
         self._streams = ProcessStreams(loop, config, {"name": self.name, "pid": pid}, capture_all=capture_all)
         self._extra = dict(env or {})
+        self._sockets = tuple(sockets)
+        self._notify_socket = notify_socket
         self._logs = logs
         self._alone: dict[int, Process] = {}  # this process while it runs, for its own sampler
         self._reaper = reaper or Reaper(loop)
@@ -171,6 +182,8 @@ class Process:
         self.port = port_number(given.get("PORT", ""))
         if self.cookie:
             given[COOKIE] = self.cookie
+        if self._notify_socket:
+            given["NOTIFY_SOCKET"] = self._notify_socket
         environment = launch.environment(config, given)
         argv = launch.arguments(config, environment)
         child = launch.launch(
@@ -180,6 +193,7 @@ class Process:
             stdout=self._streams.stdout,
             stderr=self._streams.stderr,
             cgroups=None if config.detach else self._reaper.cgroups,
+            sockets=self._sockets,
         )
         self.args = argv[1:]
         self.started_at = time.time()
@@ -254,12 +268,12 @@ class Process:
             result = os.waitid(os.P_PID, self.os_pid, os.WEXITED | os.WNOWAIT | os.WNOHANG)
             if result is None:
                 return
-            exited = result.si_code == os.CLD_EXITED
-            self.exit_status = (
-                ExitStatus(result.si_status, 0)
-                if exited
-                else ExitStatus(None, result.si_status, self._ran_out_of_memory(result.si_status))
-            )
+            usage = usage_of_zombie(self.os_pid)
+            if result.si_code == os.CLD_EXITED:
+                self.exit_status = ExitStatus(result.si_status, 0, usage=usage)
+            else:
+                out_of_memory = self._ran_out_of_memory(result.si_status)
+                self.exit_status = ExitStatus(None, result.si_status, out_of_memory, usage)
         if child.pidfd is not None:
             self.loop.remove_reader(child.pidfd)
         self._streams.read_available()
@@ -458,9 +472,21 @@ class Process:
         """The end offset of each ring at the last write to the process, by label."""
         return self._streams.last_write_offsets
 
+    @property
+    def captured(self) -> Sequence[Ring]:
+        """What is read of its stdout and stderr, with a label or without one; one ring for both if they are merged."""
+        return self._streams.captured
+
     def last_output(self) -> str | None:
         """Return the end of its latest output, or None."""
         return self._streams.last_output()
+
+    def last_lines(self, count: int = 20, limit: int = 64 * 1024) -> str | None:
+        """Return the last lines of its output, at most `count` and of at most `limit` bytes, or None.
+
+        Those of stderr come last; those of stdout make up the number. Bytes that are not UTF-8 are replaced.
+        """
+        return self._streams.last_lines(count, limit)
 
     def ring(self, label: str) -> Ring:
         """Return the output `label`.

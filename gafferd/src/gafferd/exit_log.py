@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gaffer import Manager
-from gaffer.jobs.states import describe_exit
+from gaffer.jobs.states import EXPECTED, describe_exit
 
 logger = logging.getLogger("gafferd.exits")
 
@@ -93,7 +93,7 @@ class ExitLog:
         assert self._loop is not None
         line = describe(event)
         if self._throttle.admit(event["job"], line, self._loop.time()):
-            failed = event["reason"] != "stopped" and event["exit_code"] != 0
+            failed = event["reason"] not in EXPECTED and event["exit_code"] != 0
             logger.log(logging.WARNING if failed else logging.INFO, "%s: %s", event["job"], line)
         if self._timer is None:
             self._timer = self._loop.call_later(PERIOD, self._again)
@@ -113,7 +113,7 @@ def describe(event: Mapping[str, Any]) -> str:
     """Return the log line of an `exit` event."""
     reason = event["reason"]
     how = describe_exit(event["exit_code"], event["term_signal"], _OUT_OF_MEMORY.get(reason, False))
-    asked = ", as requested" if reason == "stopped" else ""
+    asked = ", as requested" if reason == "stopped" else f" ({reason})" if event["stopped"] else ""
     restarts = event["restarts"]
     return (
         f"process {event['pid']} (os pid {event['os_pid']}) {how} after {event['uptime']:.1f} s{asked}; "

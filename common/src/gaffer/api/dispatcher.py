@@ -162,9 +162,28 @@ def unload(manager: Manager, name: str, sessionid: str | None = None) -> Result:
 
 @command(Scope.CONTROL)
 def reload(manager: Manager, name: str, sessionid: str | None = None) -> Result:
-    """Replace all processes of a job, resetting their number to the configured one."""
+    """Send the reload signal of a job to its processes; without one, replace them, resetting their number."""
     manager.reload(name, sessionid)
     return {"ok": True}
+
+
+@command(Scope.CONTROL)
+def restart_job(manager: Manager, name: str, rolling: bool = False) -> Result:
+    """Replace all processes of a job, at once or a few at a time."""
+    manager.restart_job(name, rolling)
+    return {"ok": True}
+
+
+@command(Scope.CONTROL)
+def rollback(manager: Manager, name: str, to: int | None = None) -> Result:
+    """Return to an earlier definition of a job, by default the one before the current."""
+    return {"ok": True, "generation": manager.rollback(name, to)}
+
+
+@command(Scope.READ)
+def exits(manager: Manager, name: str) -> Result:
+    """Return the last exits of the processes of a job, newest first."""
+    return {"exits": manager.exits(name)}
 
 
 @command(Scope.DEFINE)

@@ -1,13 +1,17 @@
 """Jobs and sessions."""
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any, Literal
 
 from gaffer.api.dispatcher import info_for
 from gaffer.api.node import NodeHandler, config_for
-from gaffer.errors import BadRequest, ConfigError, ProcessConflict
+from gaffer.api.rollouts import RestartQuery
+from gaffer.errors import BadRequest, ConfigError, PortConflict, ProcessConflict
 from gaffer.http.access import Scope
 from gaffer.http.operations import TEXT, operation
 from gaffer.http.routes import Route
+from gaffer.jobs.names import JobName
 from gaffer.process import ProcessConfig
 from gaffer.schemas import bodies, responses
 from gaffer.schemas.bodies import CommitBody, ProcessCount, ScaleBody, SignalBody
@@ -42,7 +46,7 @@ class SessionJobsHandler(NodeHandler):
         """Return `{"sessionid", "jobs": [...]}`; 404 if the session has no jobs."""
         self.reply({"sessionid": self.sid, "jobs": self.manager.jobs(self.sid)})
 
-    @operation(Done, body=(JobDescription, JobDescriptions), errors=(ProcessConflict,))
+    @operation(Done, body=(JobDescription, JobDescriptions), errors=(ProcessConflict, PortConflict))
     def post(self) -> None:
         """Load the job described by the body (see the settings of a job), and start it unless `start` is false.
 
@@ -65,19 +69,23 @@ class JobHandler(NodeHandler):
         """Return the state and the config of the job.
 
         The fields are `name`, `active`, `running`, `running_out`, `max_processes`, `processes`, `config`, `state`,
-        `reason`, `restarts`, `instances` and `last_exit`. Without the scope `define` the values of `env` in `config`
-        are null.
+        `reason`, `restarts`, `instances`, `last_exit`, `generation`, `rollout`, `last_run` and `next_run`. Without the
+        scope `define` the values of `env` in `config` are null.
         """
         job, grant = self.job, self.grant
         self.finish(
             self.application.response_cache.get((job, grant.reveals_env), lambda: info_for(grant, self.manager, job))
         )
 
-    @operation(Done, status=201, body=JobReplacement)
+    @operation(Done, status=201, body=JobReplacement, query=RestartQuery, errors=(PortConflict,))
     def put(self) -> None:
-        """Replace the settings of the job by those in the body, and start it unless `start` is false. Returns 201."""
+        """Replace the settings of the job by those in the body, and start it unless `start` is false. Returns 201.
+
+        If the change requires new processes, they replace the old ones at once, or a few at a time with `rolling=true`
+        and for jobs with `surge` or `auto_rollback`.
+        """
         config = self.replacement(self.json_body())
-        self.manager.update(config, self.sid, start=bool(config.start))
+        self.manager.update(config, self.sid, start=bool(config.start), rolling=self.flag("rolling"))
         self.done(201)
 
     @operation(Done)
@@ -109,7 +117,7 @@ class JobNumprocessesHandler(NodeHandler):
         """Return `{"numprocesses"}`."""
         self.reply({"numprocesses": self.manager.status(self.job)["numprocesses"]})
 
-    @operation(ProcessCount, body=ScaleBody)
+    @operation(ProcessCount, body=ScaleBody, errors=(PortConflict,))
     def post(self) -> None:
         """Scale the job by `{"scale": n}`: a number to add, or "+n", "-n", "=n". Returns `{"numprocesses"}`."""
         self.reply({"numprocesses": self.manager.scale(self.job, self.body_as(ScaleBody).scale)})
@@ -142,10 +150,14 @@ class JobStateHandler(NodeHandler):
         """Return the text `1`, or `0` if the job is stopped or has been given up."""
         self.reply_text("1" if self.manager.status(self.job)["active"] else "0")
 
-    @operation(Done, status=202, body=Literal["0", "1", "2"], body_media=TEXT)
+    @operation(Done, status=202, body=Literal["0", "1", "2"], body_media=TEXT, errors=(PortConflict,))
     def post(self) -> None:
         """Start the job with the text `1`, stop it with `0`, replace its processes with `2`. Returns 202."""
-        commands = {b"1": self.manager.start_job, b"0": self.manager.stop_job, b"2": self.manager.reload}
+        commands: dict[bytes, Callable[[JobName], None]] = {
+            b"1": self.manager.start_job,
+            b"0": self.manager.stop_job,
+            b"2": partial(self.manager.restart_job, reset=True),
+        }
         command = commands.get(self.body.strip())
         if command is None:
             raise BadRequest("invalid state in the body", hint="send 1 to start, 0 to stop or 2 to reload")

@@ -136,6 +136,13 @@ class NodeHandler(Handler):
         """The process in the path; raises BadRequest (`bad_value`) or ProcessNotFound."""
         return find_process(self.manager, self.params["pid"])
 
+    def flag(self, name: str) -> bool:
+        """Return a query parameter that is `true` or `false`, false by default; raises BadRequest."""
+        value = self.get_query_argument(name, "false")
+        if value not in ("true", "false", "1", "0"):
+            raise BadRequest(f"invalid value {name}={value!r}", reason="bad_value", hint="use true or false")
+        return value in ("true", "1")
+
     def visible(self, names: Iterable[str]) -> list[str]:
         """Return those of the qualified job names that the grant covers."""
         return [name for name in names if self.grant.sees(parse_job_name(name).session)]

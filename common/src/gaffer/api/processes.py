@@ -8,7 +8,8 @@ from typing import Annotated
 import msgspec
 
 from gaffer.api.node import NodeHandler, config_for
-from gaffer.errors import BadRequest, ConfigError, ProcessConflict
+from gaffer.api.rollouts import RestartQuery
+from gaffer.errors import BadRequest, ConfigError, PortConflict, ProcessConflict
 from gaffer.http.access import Scope
 from gaffer.http.base import NotFound
 from gaffer.http.error_body import ErrorBody
@@ -42,7 +43,7 @@ class ProcessesHandler(NodeHandler):
         else:
             self.reply([parse_job_name(name).display for name in self.visible(self.manager.jobs())])
 
-    @operation(Done, body=JobDescription, errors=(ProcessConflict,))
+    @operation(Done, body=JobDescription, errors=(ProcessConflict, PortConflict))
     def post(self) -> None:
         """Load the job described by the body, and start it unless `start` is false. Its name may be `session.name`."""
         body = self.json_body()
@@ -64,7 +65,7 @@ class TemplateHandler(NodeHandler):
         name = self.job
         self.reply({**self.grant.shown(self.manager.get(name).to_dict()), "name": name.display})
 
-    @operation(Done, body=JobReplacement)
+    @operation(Done, body=JobReplacement, errors=(PortConflict,))
     def put(self) -> None:
         """Replace the settings of the job by those in the body."""
         body = self.json_body()
@@ -73,7 +74,7 @@ class TemplateHandler(NodeHandler):
         self.manager.update(config, self.job.session, start=bool(config.start))
         self.done()
 
-    @operation(Done, body=JobReplacement)
+    @operation(Done, body=JobReplacement, errors=(PortConflict,))
     def post(self) -> None:
         """Same as PUT."""
         self.put()
@@ -97,7 +98,7 @@ class TemplatePidsHandler(NodeHandler):
 class TemplateStartHandler(NodeHandler):
     """Starting a job."""
 
-    @operation(Done)
+    @operation(Done, errors=(PortConflict,))
     def post(self) -> None:
         """Start the job."""
         self.manager.start_job(self.job)
@@ -117,10 +118,10 @@ class TemplateStopHandler(NodeHandler):
 class TemplateRestartHandler(NodeHandler):
     """Restarting a job."""
 
-    @operation(Done)
+    @operation(Done, query=RestartQuery)
     def post(self) -> None:
         """Replace all processes of the job, resetting their number to the configured one."""
-        self.manager.reload(self.job)
+        self.manager.restart_job(self.job, rolling=self.flag("rolling"), reset=True)
         self.done()
 
 
@@ -129,7 +130,7 @@ class TemplateAddHandler(NodeHandler):
 
     sign = "+"
 
-    @operation(DoneProcessCount)
+    @operation(DoneProcessCount, errors=(PortConflict,))
     def post(self) -> None:
         """Add (`_add`) or remove (`_sub`) a number of processes, 1 by default. Returns `{"ok", "numprocesses"}`."""
         count = self.params.get("count", "1")

@@ -303,6 +303,12 @@ class JobConfig:
         return self.restart or ("never" if self.runs_once else "always")
 
     @functools.cached_property
+    def notifies(self) -> bool:
+        """Whether its processes send notifications, sd_notify(3)."""
+        probes = (probing.parse_probe(each) for each in (self.ready, self.live) if each is not None)
+        return any(each.kind is probing.ProbeKind.NOTIFY for each in probes)
+
+    @functools.cached_property
     def stop_signum(self) -> int:
         """The number of `stop_signal`."""
         return parse_signal_value(self.stop_signal)
@@ -312,7 +318,7 @@ class JobConfig:
         """The number of `reload_signal`."""
         return None if self.reload_signal is None else parse_signal_value(self.reload_signal)
 
-    @property
+    @functools.cached_property
     def resource_limits(self) -> dict[str, str]:
         """The resource limits that are set, by the name of the resource in lower case, such as `nofile`."""
         prefix = "rlimit_"

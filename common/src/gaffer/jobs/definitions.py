@@ -15,6 +15,11 @@ class Definitions:
         self._kept: deque[tuple[int, JobConfig]] = deque([(1, config)], maxlen=KEPT)
 
     @property
+    def kept(self) -> list[tuple[int, JobConfig]]:
+        """The generations that are kept and their definitions, newest first."""
+        return [*reversed(self._kept)]
+
+    @property
     def generations(self) -> list[int]:
         """The generations that are kept, oldest first."""
         return [generation for generation, _ in self._kept]

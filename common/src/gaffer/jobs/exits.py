@@ -1,7 +1,10 @@
 """How the processes of a job ended. Pure."""
 
+from typing import Self
+
 from msgspec import Struct
 
+from gaffer.jobs.events import Exited
 from gaffer.jobs.usage import ResourceUsage
 
 KEPT = 20  # exits that a job remembers
@@ -23,3 +26,17 @@ class ExitRecord(Struct, frozen=True):
     output: str | None = None
     oom: bool | None = False
     usage: ResourceUsage | None = None
+
+    @classmethod
+    def of(cls, event: Exited, slot: int, reason: str, uptime: float) -> Self:
+        """Make the record of the exit of a process in `slot` (0 for one that runs once)."""
+        code, signum = event.exit_code, event.term_signal
+        oom, usage = event.out_of_memory, event.usage
+        return cls(event.pid, slot, code, signum, reason, uptime, event.at, event.output, oom, usage)
+
+    @property
+    def shell_code(self) -> int:
+        """The exit code that a shell would show: 128 and the number of the signal, if one ended it; 1 if unknown."""
+        if self.exit_code is not None:
+            return self.exit_code
+        return 128 + self.term_signal if self.term_signal else 1

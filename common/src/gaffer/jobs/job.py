@@ -209,9 +209,12 @@ class Job(JobQueries):
         if start and not self.active:
             self._on_start()
         elif self.active and _demand_of(before) != _demand_of(config):
-            if before.scheduled and not config.scheduled:
-                self._out.append(ev.DisarmSchedule())
-            self._begin_demand()
+            if before.scheduled and config.scheduled:
+                self._out.append(ev.ArmSchedule())
+            else:
+                if before.scheduled:
+                    self._out.append(ev.DisarmSchedule())
+                self._begin_demand()
         if not before.needs_restart(config):
             self._reconcile()
         elif rollout is not None:
@@ -299,14 +302,14 @@ class Job(JobQueries):
         self._reconcile()
 
     def _on_connection(self) -> None:
-        if self.phase is Phase.STARTED and not self._demand and self.config.start == ON_CONNECTION:
+        if self.active and not self._demand and self.config.start == ON_CONNECTION:
             self._demand = True
             if self.config.idle_timeout:
                 self._out.append(ev.AwaitIdle())
             self._reconcile()
 
     def _on_idle(self) -> None:
-        if self.phase is Phase.STARTED and self._demand and self.config.start == ON_CONNECTION:
+        if self.active and self._demand and self.config.start == ON_CONNECTION:
             self._await_connection("idle")
 
     def _await_connection(self, cause: str) -> None:
@@ -440,22 +443,13 @@ class Job(JobQueries):
         reason = exit_reason(
             event.exit_code, event.term_signal, oom, cause=(slot.cause or "stopped") if stopped else ""
         )
-        if asked:
-            slot.crashes = 0
-        else:
+        finished = slot.succeeded and (self._is_final(slot) or self.config.start == ON_CONNECTION)
+        unwanted = not (asked or finished)
+        if unwanted:
             slot.crashes = slot.crashes + 1 if uptime < RESET_AFTER else 1
-        record = ExitRecord(
-            event.pid,
-            slot.index,
-            event.exit_code,
-            event.term_signal,
-            reason,
-            uptime,
-            event.at,
-            event.output,
-            oom,
-            event.usage,
-        )
+        else:
+            slot.crashes = 0
+        record = ExitRecord.of(event, slot.index, reason, uptime)
         self.exits.appendleft(record)
         if not slot.failed:
             self.why = how_it_ended(event.exit_code, event.term_signal, uptime, oom)
@@ -466,6 +460,7 @@ class Job(JobQueries):
             exit_status=event.exit_code,
             term_signal=event.term_signal,
             reason=reason,
+            stopped=stopped,
             uptime=uptime,
             restarts=self.restarts,
             once=slot.index == 0,
@@ -478,9 +473,9 @@ class Job(JobQueries):
         self._cue(slot, Cue.DIED)
         if self.config.after_exit is not None:
             self._out.append(ev.AfterExit(event.pid, slot.index, event.exit_code, event.term_signal, reason))
-        if not asked and slot.index:
+        if unwanted and slot.index:
             self._record_crash()
-            if not (served or slot.failed or slot.succeeded):
+            if not (served or slot.failed):
                 self._fail_rollout(self.why)
 
     def _on_end_refused(self, event: ev.EndRefused) -> None:
@@ -554,6 +549,7 @@ class Job(JobQueries):
         surplus = sorted((index for index in self.slots if index > self._wanted), reverse=True)
         for index in surplus:
             self._retire(self.slots[index], "reap" if self.active else "stop_pid")
+        self._check_finished()
 
     def _begin_rollout(self, kind: RolloutKind) -> None:
         """Replace processes a few at a time: all, or those whose definition has changed."""
@@ -684,12 +680,14 @@ class Job(JobQueries):
 
     def _check_finished(self) -> None:
         """End the run, or the job, once no process is left and none is to follow."""
+        if not self.active or not self._demand:
+            return
         results = [slot.result for slot in self._wanted_slots()]
-        if not results or None in results or not self.active:
+        if None in results:
             return
         if self.config.scheduled:
             self._end_run(all(results))
-        else:
+        elif results:
             self._end(Order.COMPLETE if all(results) else Order.GIVE_UP)
 
     def _end(self, order: Order) -> None:
@@ -699,19 +697,15 @@ class Job(JobQueries):
         self._publish("completed" if order is Order.COMPLETE else "failed", reason=self.why)
         self._reconcile()
         if self.config.essential:
-            self._out.append(ev.EndManager(self._exit_code(), f"{self.name} is essential: {self.why}"))
-
-    def _exit_code(self) -> int:
-        last = self.last_exit
-        if last is None or (last.exit_code is None and not last.term_signal):
-            return 1
-        return last.exit_code if last.exit_code is not None else 128 + (last.term_signal or 0)
+            code = self.last_exit.shell_code if self.last_exit else 1
+            self._out.append(ev.EndManager(code, f"{self.name} is essential: {self.why}"))
 
     def _backoff(self, slot: Slot, lived: float) -> float:
         """Seconds before the next start after an uptime of `lived` seconds."""
         if lived >= RESET_AFTER:
             slot.failures = 0
-        if lived >= self.config.startsecs or self.config.flapping is not None:
+        lasted = lived >= self.config.startsecs and not slot.failed and (slot.served or not slot.probed)
+        if lasted or self.config.flapping is not None:
             return 0.0
         delay = min(self.config.backoff * 2.0 ** min(slot.failures, 40), self.config.backoff_max)
         slot.failures += 1

@@ -137,7 +137,7 @@ class Slot:
         """Whether a probe asks its process `question`."""
         if question is Question.READY:
             return self.probed
-        return self.served and self.index > 0 and self.config is not None and self.config.live is not None
+        return self.index > 0 and self.config is not None and self.config.live is not None
 
     def step(self, cue: Cue) -> tuple[Action, ...]:
         """Make the transition for `cue` and return its actions; KeyError if there is none."""

@@ -91,6 +91,10 @@ def visible_state(phase: Phase, slots: Set[SlotState], *, empty: bool) -> JobSta
     return next((seen for slot_state, seen in _FROM_SLOTS if slot_state in slots), JobState.RUNNING)
 
 
+EXPECTED = frozenset({"stopped", "restart", "update", "rollback", "max_lifetime", "idle"})
+"""Reasons of exits that are no failure of the process."""
+
+
 def exit_reason(
     exit_code: int | None, term_signal: int | None, out_of_memory: bool | None = False, *, cause: str = ""
 ) -> str:

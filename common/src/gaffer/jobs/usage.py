@@ -8,4 +8,4 @@ class ResourceUsage(Struct, frozen=True):
 
     user_time: float  # seconds
     system_time: float  # seconds
-    max_rss: int  # bytes
+    max_rss: int | None  # bytes; None if it is not more than the manager's, of which a new process is a copy

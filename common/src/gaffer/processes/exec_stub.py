@@ -4,8 +4,8 @@
 
 It reads a marshalled request from the descriptor CONTROL until its end, sets the process up accordingly and executes
 the program. On success, the peer of CONTROL reads DONE and then the end; otherwise the errno and the name of the step
-that failed (`cwd`, `user`, `exec`). It imports builtin modules only: each file read would delay the job by a
-millisecond.
+that failed (`cwd`, `descriptors`, `nice`, `rlimit_...`, `user`, `exec`). It imports builtin modules only, except for
+`resource` if the job has resource limits: each file read would delay the job by a millisecond.
 """
 
 import _signal  # type: ignore[import-not-found]
@@ -29,12 +29,15 @@ def main(control: int) -> None:
     _restore_signals()
     try:
         _enter(request["cwd"])
+        _move(request["descriptors"])
+        if request["umask"] is not None:
+            posix.umask(request["umask"])
+        _set_nice(request["nice"])
+        _set_limits(request["limits"])
+        # Last, because the user may not be permitted any of this.
         _become(request["uid"], request["gid"], request["groups"])
-        for target, source in enumerate(request["descriptors"], 3):
-            posix.dup2(source, target)
-            posix.close(source)
         posix.write(control, DONE)
-        _execute(request["programs"], request["argv"], request["env"])
+        _execute(request["programs"], request["argv"], _environment(request["env"], request["listens"]))
     except _Failed as failed:
         # This supersedes what was written before: the reader evaluates the last line.
         posix.write(control, b"\n" + str(failed).encode())
@@ -62,6 +65,44 @@ def _enter(directory: bytes | None) -> None:
             posix.chdir(directory)
         except OSError as error:
             raise _Failed("cwd", error) from None
+
+
+def _move(descriptors: list[int]) -> None:
+    """Make `descriptors` 3, 4, and so on."""
+    try:
+        for target, source in enumerate(descriptors, 3):
+            posix.dup2(source, target)
+            posix.close(source)
+    except OSError as error:
+        raise _Failed("descriptors", error) from None
+
+
+def _set_nice(nice: int | None) -> None:
+    if nice is not None:
+        try:
+            posix.setpriority(posix.PRIO_PROCESS, 0, nice)
+        except OSError as error:
+            raise _Failed("nice", error) from None
+
+
+def _set_limits(limits: dict[str, tuple[int, int, int]]) -> None:
+    """Set resource limits, given as number of the resource, soft and hard limit."""
+    if limits:
+        import resource
+
+        for name, (number, soft, hard) in limits.items():
+            try:
+                resource.setrlimit(number, (soft, hard))
+            except OSError as error:
+                raise _Failed(f"rlimit_{name}", error) from None
+            except ValueError:  # which it makes of EPERM
+                raise _Failed(f"rlimit_{name}", PermissionError(errno.EPERM, "")) from None
+            except OverflowError:
+                raise _Failed(f"rlimit_{name}", OSError(errno.EINVAL, "")) from None
+
+
+def _environment(env: dict[bytes, bytes], listens: bool) -> dict[bytes, bytes]:
+    return {**env, b"LISTEN_PID": b"%d" % posix.getpid()} if listens else env
 
 
 def _become(uid: int | None, gid: int | None, groups: list[int] | None) -> None:

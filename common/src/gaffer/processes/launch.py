@@ -8,6 +8,7 @@ import marshal
 import os
 import pwd
 import re
+import resource
 import shlex
 import signal
 import socket
@@ -19,6 +20,7 @@ from typing import Any, NamedTuple
 
 from gaffer.errors import ConfigError, StartFailed
 from gaffer.jobs.config import JobConfig
+from gaffer.jobs.limits import parse_limit
 from gaffer.jobs.names import JobName
 from gaffer.processes import exec_stub
 from gaffer.processes.cgroups import Cgroups
@@ -30,6 +32,11 @@ from gaffer.runtime.env_files import read_env_file
 _PRIVATE = re.compile(r"GAFFER_\w*KEY\w*|GAFFER_(?:PROCESS|JOB|SESSION|INSTANCE)|NOTIFY_SOCKET|WATCHDOG_\w+|LISTEN_\w+")
 _BASIC = ("PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "TZ", "TMPDIR")
 _LOCALE = re.compile(r"LC_\w+")
+_RESOURCES = {
+    name.removeprefix("RLIMIT_").lower(): number
+    for name, number in vars(resource).items()
+    if name.startswith("RLIMIT_")
+}
 _DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 CAPTURE = subprocess.PIPE
@@ -53,6 +60,14 @@ class Child:
     stderr: int | None = None
     streams: list[int] = field(default_factory=list)
     stream_inputs: list[int] = field(default_factory=list)
+
+
+class _SetupFailed(OSError):
+    """A step of the exec stub that failed."""
+
+    def __init__(self, number: int, step: str) -> None:
+        super().__init__(number, os.strerror(number))
+        self.step = step
 
 
 class _Account(NamedTuple):
@@ -129,12 +144,15 @@ def launch(
     stdout: int = DISCARD,
     stderr: int = DISCARD,
     cgroups: Cgroups | None = None,
+    sockets: Sequence[tuple[str, int]] = (),
 ) -> Child:
     """Start the process in its own process group, or in its own session if detached.
 
     `stdout` and `stderr` are CAPTURE, DISCARD or, for stderr, MERGE. With `cgroups`, the process is moved into a
-    control group before it executes its program. Its signal mask is empty, all dispositions are the default, and its
-    limit on descriptors is the one we were started with. Raises StartFailed, leaving nothing open.
+    control group before it executes its program. `sockets` are names and descriptors of listening sockets, which it
+    gets from descriptor 3 on as described by sd_listen_fds(3); ours stay open. Its signal mask is empty, all
+    dispositions are the default, and its limit on descriptors is the one we were started with unless the job sets it.
+    Raises StartFailed, leaving nothing open.
     """
     account = _account(config)
     child = Child()
@@ -161,10 +179,21 @@ def launch(
             "start_new_session": config.detach,
             "process_group": None if config.detach else 0,
         }
-        passed = [_socket_pair(child, child_ends) for _ in config.custom_streams]
+        passed = [fd for _, fd in sockets]
+        passed += [_socket_pair(child, child_ends) for _ in config.custom_streams]
         passed += [_descriptor(channel) for channel in config.custom_channels]
-        if passed or cgroups is not None or not dispositions.are_default():
-            child.popen = _popen_by_stub(passed, argv, env, config.cwd, account, options, cgroups)
+        umask = int(config.umask, 8) if config.umask is not None else None
+        limits = config.resource_limits
+        if passed or limits or config.nice is not None or cgroups is not None or not dispositions.are_default():
+            request = {
+                "cwd": None if config.cwd is None else os.fsencode(config.cwd),
+                "umask": umask,
+                "nice": config.nice,
+                "limits": {name: (_RESOURCES[name], *_bounds(limit)) for name, limit in limits.items()},
+                "listens": bool(sockets),
+                **account._asdict(),
+            }
+            child.popen = _popen_by_stub(passed, argv, {**env, **_listening(sockets)}, request, options, cgroups)
         else:
             with descriptors.original_descriptors():
                 child.popen = subprocess.Popen(
@@ -174,6 +203,7 @@ def launch(
                     user=account.uid,
                     group=account.gid,
                     extra_groups=account.groups,
+                    umask=-1 if umask is None else umask,
                     **options,
                 )
         child.os_pid = child.popen.pid
@@ -224,26 +254,38 @@ def _descriptor(channel: Any) -> int:
     return channel if isinstance(channel, int) else int(channel.fileno())
 
 
+def _listening(sockets: Sequence[tuple[str, int]]) -> dict[str, str]:
+    """Return the variables that describe passed sockets; the stub adds LISTEN_PID."""
+    if not sockets:
+        return {}
+    return {"LISTEN_FDS": str(len(sockets)), "LISTEN_FDNAMES": ":".join(name for name, _ in sockets)}
+
+
+def _bounds(limit: str) -> tuple[int, int]:
+    """Return the soft and the hard limit as setrlimit(2) takes them."""
+    soft, hard = (resource.RLIM_INFINITY if value is None else value for value in parse_limit(limit))
+    return soft, hard
+
+
 def _popen_by_stub(
     passed: Sequence[int],
     argv: Sequence[str],
     env: Mapping[str, str],
-    cwd: str | None,
-    account: _Account,
+    setup: Mapping[str, Any],
     options: Mapping[str, Any],
     cgroups: Cgroups | None,
 ) -> "subprocess.Popen[bytes]":
     """Start a process through gaffer.processes.exec_stub, with `passed` as its descriptors 3, 4, and so on.
 
-    While the stub waits for its request, it is moved into its control group and its limits are set. Starting the
-    interpreter takes about 10 ms. Raises like Popen.
+    `setup` is the rest of the request. While the stub waits for it, it is moved into its control group and its
+    original limit on descriptors is restored. Starting the interpreter takes about 10 ms. Raises like Popen, or
+    _SetupFailed.
     """
     request = {
+        **setup,
         "programs": [os.fsencode(program) for program in _candidates(argv[0], env)],
         "argv": [os.fsencode(word) for word in argv],
         "env": {os.fsencode(name): os.fsencode(value) for name, value in env.items()},
-        "cwd": None if cwd is None else os.fsencode(cwd),
-        **account._asdict(),
     }
     sources: list[int] = []
     ours, theirs = socket.socketpair()
@@ -274,7 +316,7 @@ def _popen_by_stub(
     number, _, step = response.rpartition(b"\n")[2].partition(b" ")
     if not number.isdigit():
         raise subprocess.SubprocessError(f"the launcher of {argv[0]!r} exited with status {popen.returncode}")
-    raise OSError(int(number), os.strerror(int(number)), cwd if step == b"cwd" else argv[0])
+    raise _SetupFailed(int(number), step.decode())
 
 
 def _discard(popen: "subprocess.Popen[bytes]", cgroups: Cgroups | None) -> None:
@@ -329,13 +371,16 @@ def _account(config: JobConfig) -> _Account:
 
 
 def _start_failed(error: Exception, program: str, config: JobConfig) -> StartFailed:
-    """Convert an exception of Popen to StartFailed."""
+    """Convert an exception of Popen or the exec stub to StartFailed."""
     if not isinstance(error, OSError):
         return StartFailed(str(error), reason="start_failed")
-    if config.cwd is not None and error.filename == config.cwd:
+    step = error.step if isinstance(error, _SetupFailed) else ""
+    if step == "cwd" or (config.cwd is not None and error.filename == config.cwd):
         return StartFailed(
             f"can't change directory to {config.cwd!r}: {error.strerror}", reason="bad_cwd", path="$.cwd"
         )
+    if step == "nice" or step.startswith("rlimit_"):
+        return _limit_failed(error, step, config)
     match error.errno:
         case errno.ENOENT | errno.ENOTDIR:
             found = os.path.exists(os.path.join(config.cwd or "", program)) if "/" in program else False
@@ -358,3 +403,21 @@ def _start_failed(error: Exception, program: str, config: JobConfig) -> StartFai
             return StartFailed(f"not permitted to start {program!r}: {error.strerror}", reason="not_permitted")
         case _:
             return StartFailed(f"can't start {program!r}: {error.strerror}", reason="start_failed")
+
+
+def _limit_failed(error: OSError, step: str, config: JobConfig) -> StartFailed:
+    """Convert an error of setpriority(2) or setrlimit(2), called for the setting `step`."""
+    refused = error.errno in (errno.EPERM, errno.EACCES)
+    hint = "use a lower limit"
+    if step == "nice":
+        hint = f"use {os.getpriority(os.PRIO_PROCESS, 0)} or more"
+    elif (hard := resource.getrlimit(_RESOURCES[step.removeprefix("rlimit_")])[1]) != resource.RLIM_INFINITY:
+        hint = f"use at most {hard}"
+    if refused and os.geteuid() != 0:
+        hint += ", or run the manager as root"
+    return StartFailed(
+        f"can't set {step} to {config[step]}: {error.strerror}",
+        reason="not_permitted" if refused else "bad_limit",
+        path=f"$.{step}",
+        hint=hint,
+    )

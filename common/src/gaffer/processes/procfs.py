@@ -68,13 +68,14 @@ def read(path: str, *, several: bool = False) -> bytes | None:
 
 
 class Times(NamedTuple):
-    """The resources that a process itself uses, and its parent.
+    """The resources that a process itself uses, its parent and its process group.
 
     `cpu` (user and system) and `start_time` (since boot) are in clock ticks, `resident` in pages, `virtual` in bytes.
     """
 
     state: str
     ppid: int
+    pgrp: int
     cpu: int
     nice: int
     start_time: int
@@ -90,6 +91,7 @@ def read_times(pid: int) -> Times | None:
     return Times(
         fields[0].decode(),
         int(fields[1]),
+        int(fields[2]),
         int(fields[11]) + int(fields[12]),
         int(fields[16]),
         int(fields[19]),

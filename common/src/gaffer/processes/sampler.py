@@ -27,6 +27,42 @@ class Watched(stats.Watchable, Protocol):
     job: JobName
 
 
+class Slices:
+    """Steps that are carried out on the loop, in slices of 5 ms."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._steps: Iterator[None] | None = None
+        self._began = 0.0
+        self._ended: Callable[[float], Any] = lambda spent: None
+        self._next: asyncio.Handle | None = None
+
+    def run(self, steps: Iterator[None], ended: Callable[[float], Any]) -> None:
+        """Begin with `steps`, at once; call `ended(seconds)` with the time that they took."""
+        self._steps, self._ended, self._began = steps, ended, time.monotonic()
+        self._go_on()
+
+    def cancel(self) -> None:
+        """Drop the remaining steps."""
+        self._steps = None
+        if self._next is not None:
+            self._next.cancel()
+            self._next = None
+
+    def _go_on(self) -> None:
+        slice_end = time.monotonic() + SLICE
+        while self._steps is not None:
+            try:
+                next(self._steps)
+            except StopIteration:
+                self._steps = self._next = None
+                self._ended(time.monotonic() - self._began)
+                return
+            if time.monotonic() >= slice_end:
+                self._next = self._loop.call_soon(self._go_on)
+                return
+
+
 class Sampler:
     """A sampler that measures those of the `running` processes that have listeners, in rounds.
 
@@ -39,8 +75,7 @@ class Sampler:
         self._lock = threading.Lock()
         self._listeners: dict[Target, dict[StatListener, Ended]] = {}
         self._gauges = stats.Gauges()
-        self._round: Iterator[None] = iter(())
-        self._began = 0.0
+        self._slices = Slices(loop)
         self._under_way = False
 
     def monitor(self, target: Target, listener: StatListener, ended: Ended = lambda: None) -> None:
@@ -86,21 +121,13 @@ class Sampler:
                 self._gauges = stats.Gauges()
                 return
             processes = [p for p in self._running.values() if p.pid in self._listeners or p.job in self._listeners]
-        self._round = self._measure(processes)
-        self._began = time.monotonic()
-        self._go_on()
+        self._slices.run(self._measure(processes), self._pause)
 
     def _lives(self, pid: int) -> bool:
         process = self._running.get(pid)
         return process is not None and process.active
 
-    def _go_on(self) -> None:
-        slice_end = time.monotonic() + SLICE
-        for _ in self._round:
-            if time.monotonic() >= slice_end:
-                self._loop.call_soon(self._go_on)
-                return
-        spent = time.monotonic() - self._began
+    def _pause(self, spent: float) -> None:
         # A long round is followed by an equally long pause.
         self._loop.call_later(max(REFRESH - spent, spent), self._begin)
 

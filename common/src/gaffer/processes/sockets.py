@@ -11,7 +11,7 @@ import select
 import socket
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from gaffer.errors import StartFailed
 from gaffer.jobs.listening import SocketSpec, parse_socket
@@ -35,7 +35,7 @@ Callback = Callable[[], object]
 
 
 class JobSockets:
-    """The listening sockets of the jobs of a manager. Use it on the loop only.
+    """The listening sockets of the jobs of a manager. Use it on the loop only, except `is_open` and `addresses`.
 
     The sockets are blocking, as those of systemd, until a program changes that. All processes that have a socket share
     this flag, so nothing here ever changes it.
@@ -58,7 +58,7 @@ class JobSockets:
         """
         wanted = [parse_socket(text) for text in specs]
         owner = _find_owner(uid, gid) if any(spec.path for spec in wanted) else _Owner()
-        before = self._opened.pop(job, [])
+        before = self._opened.get(job, [])
         spare = list(before)
         opened = {index: found for index, spec in enumerate(wanted) if (found := _take(spare, spec, owner))}
         for obsolete in spare:
@@ -66,7 +66,7 @@ class JobSockets:
         missing = [index for index in range(len(wanted)) if index not in opened]
         try:
             for index in missing:
-                self._opened[job] = [*opened.values()]
+                self._set(job, [*opened.values()])
                 opened[index] = self._bind(wanted[index], owner, f"$.socket[{index}]")
         except StartFailed:
             for index in missing:
@@ -74,16 +74,15 @@ class JobSockets:
                     opened.pop(index).close()
             raise
         finally:
-            after = self._opened[job] = [opened[index] for index in sorted(opened)]
-            if not after:
-                del self._opened[job]
+            after = [opened[index] for index in sorted(opened)]
+            self._set(job, after)
             if after != before and job in self._watches:
                 self._watches[job].attach([each.socket for each in after])
         return [(each.spec.name, each.socket.fileno()) for each in after]
 
     def is_open(self, job: JobName) -> bool:
         """Return whether any socket of the job is open."""
-        return bool(self._opened.get(job))
+        return job in self._opened
 
     def addresses(self, job: JobName) -> list[dict[str, str | int]]:
         """Return where the job listens: `name`, and `address` and `port` or `path`, of each open socket."""
@@ -103,7 +102,7 @@ class JobSockets:
     def await_connection(self, job: JobName, callback: Callback) -> None:
         """Call `callback` once, when a client waits to be accepted at a socket of the job; that may be now.
 
-        Replaces what was awaited before. Raises KeyError unless the sockets are open.
+        Sockets that are opened later count as well. Replaces what was awaited before.
         """
         self._watch(job, _ConnectionWatch(self._loop, self._ending(job, callback)))
 
@@ -111,8 +110,8 @@ class JobSockets:
         """Call `callback` once, when no client has been connected to a socket of the job for `timeout` seconds.
 
         Connections are looked for every quarter of the timeout, at least every 5 s, and the callback may be that late.
-        See `seconds_since_use` for what is seen of shorter ones. Replaces what was awaited before. Raises KeyError
-        unless the sockets are open.
+        See `seconds_since_use` for what is seen of shorter ones. Sockets that are opened later count as well. Replaces
+        what was awaited before.
         """
         self._watch(job, _IdleWatch(self._loop, timeout, self._ending(job, callback), self._warnings))
 
@@ -121,11 +120,16 @@ class JobSockets:
         if watch := self._watches.pop(job, None):
             watch.close()
 
+    def _set(self, job: JobName, opened: "list[_Opened]") -> None:
+        if opened:
+            self._opened[job] = opened
+        else:
+            self._opened.pop(job, None)
+
     def _watch(self, job: JobName, watch: "_Watch") -> None:
-        sockets = [each.socket for each in self._opened[job]]
         self.stop_awaiting(job)
         self._watches[job] = watch
-        watch.attach(sockets)
+        watch.attach([each.socket for each in self._opened.get(job, ())])
 
     def _ending(self, job: JobName, callback: Callback) -> Callback:
         def end() -> None:
@@ -138,9 +142,10 @@ class JobSockets:
         try:
             if spec.path:
                 sock = bind_unix_socket(spec.path, BACKLOG, mode=_UNIX_MODE, uid=owner.uid, gid=owner.gid)
-                opened = _Opened(spec, sock, owner, _identify(spec.path))
+                opened = _Opened(spec, sock, owner=owner, file=_identify(spec.path))
             else:
-                opened = _Opened(spec, _bind_tcp(spec))
+                sock = _bind_tcp(spec)
+                opened = _Opened(spec, sock, sock.getsockname())
         except (OSError, UntrustedFile) as error:
             why, hint = self._explain(error, spec)
             message = f"can't open the socket {spec}: {why}"
@@ -194,10 +199,11 @@ class _File(NamedTuple):
 
 @dataclass(eq=False, slots=True)
 class _Opened:
-    """An open socket; `file` identifies the file of a unix socket."""
+    """An open socket; `address` is that of a tcp socket, `file` identifies the file of a unix one."""
 
     spec: SocketSpec
     socket: socket.socket
+    address: tuple[Any, ...] = ()
     owner: _Owner = _Owner()
     file: _File | None = None
 
@@ -214,13 +220,13 @@ class _Opened:
             return self.file is not None and self.file == _identify(spec.path)
         hosts = {self.spec.host, spec.host}
         shared = len(hosts) == 1 or any(not host or ipaddress.ip_address(host).is_unspecified for host in hosts)
-        return shared and self.socket.getsockname()[1] == spec.port
+        return shared and self.address[1] == spec.port
 
     def describe(self) -> dict[str, str | int]:
         """Return the name and the address."""
         if self.spec.path:
             return {"name": self.spec.name, "path": self.spec.path}
-        address, port = self.socket.getsockname()[:2]
+        address, port = self.address[:2]
         return {"name": self.spec.name, "address": address, "port": port}
 
     def close(self) -> None:

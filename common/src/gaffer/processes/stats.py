@@ -83,6 +83,39 @@ def nothing() -> dict[str, Any]:
     return {**dict.fromkeys(_KEYS, "N/A"), "children": []}
 
 
+class ProcessTable:
+    """A reading of every process of the host, by OS pid, and their descent. Not thread-safe."""
+
+    def __init__(self) -> None:
+        self.readings: dict[int, Reading] = {}
+        self._children: dict[int, list[int]] = {}
+
+    def read(self) -> Iterator[None]:
+        """Read the usage and the parent of every process; yields after each, and replaces the readings at the end."""
+        readings: dict[int, Reading] = {}
+        children: dict[int, list[int]] = {}
+        for reading in _everyone():
+            readings[reading.os_pid] = reading
+            children.setdefault(reading.parent, []).append(reading.os_pid)
+            yield
+        self.readings, self._children = readings, children
+
+    def children(self, os_pid: int) -> list[int]:
+        """Return the children of a process."""
+        return self._children.get(os_pid, [])
+
+    def trees(self, roots: Iterable[int]) -> list[int]:
+        """Return `roots` and all their descendants, each once, parents first."""
+        found = list(dict.fromkeys(roots))
+        # Pids reused during `read` might make a process its own ancestor.
+        seen = set(found)
+        for parent in found:  # grows in the loop
+            fresh = [child for child in self.children(parent) if child not in seen]
+            seen.update(fresh)
+            found += fresh
+        return found
+
+
 class Gauges:
     """Repeated measurements of processes: first `look`, then `measure` each. Not thread-safe.
 
@@ -91,8 +124,7 @@ class Gauges:
     """
 
     def __init__(self) -> None:
-        self._found: dict[int, Reading] = {}
-        self._children: dict[int, list[int]] = {}
+        self._table = ProcessTable()
         # At the last measurement: the start of the process, its CPU seconds, and the time of measurement.
         self._counted: dict[int, tuple[float, float, float]] = {}
 
@@ -103,13 +135,8 @@ class Gauges:
 
     def look(self) -> Iterator[None]:
         """Read the usage and the parent of every process."""
-        found: dict[int, Reading] = {}
-        children: dict[int, list[int]] = {}
-        for reading in _everyone():
-            found[reading.os_pid] = reading
-            children.setdefault(reading.parent, []).append(reading.os_pid)
-            yield
-        self._found, self._children = found, children
+        yield from self._table.read()
+        found = self._table.readings
         self._counted = {
             pid: counted for pid, counted in self._counted.items() if pid in found and found[pid].birth == counted[0]
         }
@@ -118,22 +145,15 @@ class Gauges:
         """Return the stats of a process that `look` found, and of its descendants; None if it is gone."""
         found = self._describe(os_pid)
         if found is not None:
-            for descendant in self._descendants(os_pid):
+            for descendant in self._table.trees([os_pid])[1:]:
                 yield
                 stats = self._describe(descendant)
                 if stats is not None:
                     found["children"].append({**stats, "os_pid": descendant})
         return found
 
-    def _descendants(self, os_pid: int) -> list[int]:
-        found = [os_pid]
-        for parent in found:  # grows in the loop
-            # Pids reused during `look` might make a process its own ancestor.
-            found += [child for child in self._children.get(parent, ()) if child != os_pid]
-        return found[1:]
-
     def _describe(self, os_pid: int) -> dict[str, Any] | None:
-        reading = self._found.get(os_pid)
+        reading = self._table.readings.get(os_pid)
         identity = _identities.of(reading) if reading is not None else None
         if reading is None or identity is None:
             return None
@@ -163,6 +183,7 @@ class Reading(NamedTuple):
 
     os_pid: int
     parent: int
+    group: int | None
     birth: float
     at: float
     cpu_seconds: float | None
@@ -231,9 +252,9 @@ if hasattr(time, "CLOCK_BOOTTIME") and any(procfs.all_pids()):
         for pid in procfs.all_pids():
             times = procfs.read_times(pid)
             if times is not None and times.state not in "ZX":
-                _, ppid, cpu, nice, start, virtual, resident = times
+                _, ppid, pgrp, cpu, nice, start, virtual, resident = times
                 now = time.clock_gettime(time.CLOCK_BOOTTIME)
-                yield Reading(pid, ppid, start / _TICKS, now, cpu / _TICKS, resident * _PAGE, virtual, nice)
+                yield Reading(pid, ppid, pgrp, start / _TICKS, now, cpu / _TICKS, resident * _PAGE, virtual, nice)
 
     def _identify(os_pid: int) -> Identity | None:
         uid, cmdline = procfs.read_uid(os_pid), procfs.read_cmdline(os_pid)
@@ -262,6 +283,12 @@ else:
         except psutil.Error:
             return None
 
+    def _group_of(os_pid: int) -> int | None:
+        try:
+            return os.getpgid(os_pid)
+        except OSError:
+            return None
+
     def _everyone() -> Iterator[Reading]:
         import psutil
 
@@ -271,6 +298,7 @@ else:
             yield Reading(
                 process.pid,
                 of["ppid"],
+                _group_of(process.pid),
                 of["create_time"],
                 time.time(),
                 times and times.user + times.system,

@@ -119,6 +119,12 @@ class ActionResult(ActionExit):
     omitted: Annotated[int, Meta(description="The number of bytes of output before those.")]
 
 
+class DoneGeneration(Done):
+    """An accepted command, with the number of the definition of the job."""
+
+    generation: int
+
+
 class PidList(TypedDict):
     """A list of processes."""
 

@@ -30,7 +30,7 @@ class UsageInfo(TypedDict):
 
     user_time: Annotated[float, Meta(description="In seconds.")]
     system_time: Annotated[float, Meta(description="In seconds.")]
-    max_rss: Annotated[int, Meta(description="The most memory at a time, in bytes.")]
+    max_rss: Annotated[int | None, Meta(description="The most memory at a time, in bytes; null if unknown.")]
 
 
 class ExitInfo(TypedDict):
@@ -92,6 +92,25 @@ class JobInfo(TypedDict):
     rollout: Later[RolloutInfo | None]
     last_run: Later[Annotated[float | None, Meta(description="Start of the last scheduled run, seconds since 1970.")]]
     next_run: Later[Annotated[float | None, Meta(description="Start of the next scheduled run, seconds since 1970.")]]
+    sockets: Later[
+        Annotated[
+            list[dict[str, str | int]],
+            Meta(description="Its listening sockets: `name`, and `address` and `port` or `path`."),
+        ]
+    ]
+
+
+class Definition(TypedDict):
+    """A definition of a job."""
+
+    generation: Annotated[int, Meta(description="Its number, from 1.")]
+    config: JobSettings
+
+
+class DefinitionList(TypedDict):
+    """The last definitions of a job, newest first."""
+
+    definitions: list[Definition]
 
 
 class ProcessInfo(TypedDict):

@@ -6,6 +6,7 @@ from typing import Any
 
 from gaffer.errors import NotRedirected, ProcessError
 from gaffer.jobs.config import JobConfig
+from gaffer.jobs.probing import ProbeKind, parse_probe
 from gaffer.processes import launch
 from gaffer.streams.log_files import LogFile
 from gaffer.streams.pipes import Input, Output, Tap
@@ -77,7 +78,7 @@ class Stream:
 
 
 class ProcessStreams:
-    """All streams of a process; `rings` holds its output, by label.
+    """All streams of a process; `rings` holds its output, by label, `captured` what is read of stdout and stderr.
 
     `about` is the `name` and `pid` passed to listeners. `stdout` and `stderr` are the arguments for launching it. Every
     stream exists from the start, and works once `connect` was called.
@@ -87,7 +88,8 @@ class ProcessStreams:
         self, loop: asyncio.AbstractEventLoop, config: JobConfig, about: Mapping[str, Any], *, capture_all: bool
     ) -> None:
         labels = config.redirect_output
-        capture = capture_all and not config.detach
+        by_probe = config.ready is not None and parse_probe(config.ready).kind is ProbeKind.LOG
+        capture = (capture_all or by_probe) and not config.detach
         merged = len(labels) == 2 and labels[0] == labels[1]
         self.stdout = launch.CAPTURE if labels or capture else launch.DISCARD
         self.stderr = launch.MERGE if merged else launch.CAPTURE if len(labels) == 2 or capture else launch.DISCARD
@@ -107,7 +109,7 @@ class ProcessStreams:
         self.rings = {label: stream.ring for label, stream in self.by_label.items() if stream.ring is not None}
         named = [self.rings[label] for label in dict.fromkeys(labels)]
         wanted = (self.stdout, self.stderr).count(launch.CAPTURE)
-        self._captured = [*named, *(Ring() for _ in range(wanted - len(named)))]  # of stdout and stderr
+        self.captured = [*named, *(Ring() for _ in range(wanted - len(named)))]
 
     def _add(self, label: str, about: Mapping[str, Any], *, readable: bool, writable: bool) -> None:
         stream = Stream(self._loop, label, about, readable=readable, writable=writable)
@@ -116,7 +118,7 @@ class ProcessStreams:
 
     def connect(self, child: launch.Child, log_file: Callable[[str], LogFile | None]) -> None:
         """Take over our ends of the pipes of `child`; `log_file(kind)` returns the file for `out` and for `err`."""
-        captured = iter(self._captured)
+        captured = iter(self.captured)
         for fd, kind in ((child.stdout, "out"), (child.stderr, "err")):
             if fd is not None:
                 self._outputs.append(Output(self._loop, fd, next(captured), log_file(kind)))
@@ -147,13 +149,24 @@ class ProcessStreams:
 
     def last_output(self, limit: int = 400) -> str | None:
         """Return the end of its latest output, of stderr if any, else of stdout, in human-readable form."""
-        for ring in reversed(self._captured):
+        for ring in reversed(self.captured):
             if ring.end == 0:
                 continue
             text = ring.read(ring.offset_of_tail(limit)).data.decode(errors="replace").strip()
             if text:
                 return text
         return None
+
+    def last_lines(self, count: int, limit: int) -> str | None:
+        """Return up to `count` last lines of up to `limit` bytes, first those of stdout; None if there is no output."""
+        lines: list[str] = []
+        for ring in reversed(self.captured):
+            offset = max(ring.offset_of_tail_lines(count - len(lines)), ring.offset_of_tail(limit))
+            data = ring.read(offset, limit).data
+            limit -= len(data)
+            if data:
+                lines[:0] = data.removesuffix(b"\n").decode(errors="replace").split("\n")
+        return "\n".join(lines) or None
 
     def ring(self, label: str) -> Ring:
         """Return the output `label`; ProcessError 400 `io_not_redirected` or 404 `io_not_found`."""

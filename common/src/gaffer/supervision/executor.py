@@ -18,21 +18,25 @@ from typing import Any
 from gaffer.errors import ProcessError, StartFailed
 from gaffer.events import EventEmitter
 from gaffer.jobs import events as ev
+from gaffer.jobs.config import JobConfig
 from gaffer.jobs.job import Job
 from gaffer.jobs.names import JobName
 from gaffer.jobs.probing import Question
 from gaffer.process import ExitStatus, Process, Recorder
+from gaffer.processes.ports import listener_on
 from gaffer.processes.reaper import DETACHED, Reaper
 from gaffer.processes.sampler import Sampler
 from gaffer.processes.sockets import JobSockets
 from gaffer.streams.log_files import LogWriter
 from gaffer.supervision import job_commands
 from gaffer.supervision.commands import Commands
+from gaffer.supervision.memory_guard import MemoryGuard
 from gaffer.supervision.probes.prober import Prober
 from gaffer.supervision.timetable import Timetable
 
 log = logging.getLogger("gaffer.manager")
 
+_LAST_LINES, _LAST_BYTES = 20, 4096  # of output that the record of an exit has at most
 SLICE = 0.02  # seconds after which the loop gets its turn
 
 # The 0.5 names of events, for subscriptions that name them.
@@ -85,6 +89,7 @@ class Executor:
         self._prober = Prober(loop, self._on_verdict, partial(job_commands.probe, commands))
         self._timetable: Timetable[Job] = Timetable(loop, self._on_armed, self._on_run_due)
         self._sockets = JobSockets(loop)
+        self._guard: MemoryGuard[Process] = MemoryGuard(loop, self._on_memory_exceeded, cgroups=reaper.cgroups)
         self._socket_owners: dict[JobName, Job] = {}
         self._preparing: dict[tuple[Job, int], asyncio.Task[None]] = {}  # starts that wait for `before_start`
         self._logs = LogWriter(loop, settings.log_dir) if settings.log_dir is not None else None
@@ -124,6 +129,9 @@ class Executor:
             for key, task in self._preparing.items():
                 if key[0] is job and not job.expects(key[1]):
                     self._loop.call_soon_threadsafe(task.cancel)
+            if isinstance(event, ev.ConfigChanged) and event.config.max_memory:
+                for process in [self.running[pid] for pid in job.pids() if pid in self.running]:
+                    self._loop.call_soon_threadsafe(self._guard_memory, job, process)
             self.touch(job.name)
             self._after_event(job)
             if job.gone:
@@ -216,6 +224,7 @@ class Executor:
             task.cancel()
         self._prober.close()
         self._timetable.close()
+        self._guard.close()
         self._sockets.close_all()
         self._socket_owners.clear()
         self._signals.clear()
@@ -321,12 +330,18 @@ class Executor:
     def _launch(self, order: ev.Spawn, job: Job) -> None:
         try:
             process = self._make(job, order.pid, order.slot, order.env)
+            self._warn_of_taken_port(job, process)
             process.spawn()
         except StartFailed as error:
             self._start_failed(order, job, error)
             return
         self._began(job, process)
         self.submit(job, ev.Spawned(order.pid, process.os_pid))
+
+    def _warn_of_taken_port(self, job: Job, process: Process) -> None:
+        if process.port is not None and job.config.port not in (None, "auto") and listener_on(process.port):
+            log.warning("%s: port %d is in use already; its process may fail", job.name, process.port)
+            self.publish(job, "port_in_use", port=process.port)
 
     def _start_failed(self, order: ev.Spawn, job: Job, error: StartFailed) -> None:
         if job.expects(order.pid):
@@ -352,6 +367,7 @@ class Executor:
         with self._lock:
             self.owners[process.pid] = job
             self.running[process.pid] = process
+        self._guard_memory(job, process)
         if self._settings.recorder is not None:
             # A moment later: reading /proc is slow while the kernel sets up the new program.
             self._loop.call_soon(self._record, process)
@@ -476,6 +492,21 @@ class Executor:
             return
         self._sockets.await_connection(job.name, partial(self.submit, job, ev.ConnectionWaiting()))
 
+    def _guard_memory(self, job: Job, process: Process) -> None:
+        if job.config.max_memory and process.slot:
+            self._guard.watch(process, lambda: job.config.max_memory)
+
+    def _on_memory_exceeded(self, process: Process, used: int, limit: int) -> None:
+        job = self.owners.get(process.pid)
+        if job is not None:
+            message = f"process {process.pid} and its descendants use {used >> 20} MiB, more than {limit >> 20} MiB"
+            log.warning("%s: %s", job.name, message)
+            self.submit(job, ev.LimitExceeded(process.pid, "max_memory", message))
+
+    def socket_addresses(self, job: Job) -> list[dict[str, str | int]]:
+        """Where a job listens: `name`, and `address` and `port` or `path`, of each open socket."""
+        return self._sockets.addresses(job.name)
+
     def _on_exit(self, job: Job, process: Process, status: ExitStatus) -> None:
         self.submit(
             job,
@@ -484,9 +515,10 @@ class Executor:
                 status.exit_code,
                 status.term_signal,
                 process.os_pid,
-                process.last_output(),
+                process.last_lines(_LAST_LINES, _LAST_BYTES),
                 status.out_of_memory,
                 time.time(),
+                status.usage,
             ),
         )
 
@@ -513,6 +545,8 @@ class Executor:
             once=slot == 0,
             env=env,
             port=self._port(job, slot),
+            sockets=self._open_sockets(job) if slot else (),
+            notify_socket=self._notify_socket(job.config) if slot else "",
             cookie=self._cookie(job, pid),
             reaper=self._reaper,
             sampler=self.sampler,
@@ -525,6 +559,14 @@ class Executor:
         for ring in process.rings.values():
             ring.losses = self.losses
         return process
+
+    def _notify_socket(self, config: JobConfig) -> str:
+        if not config.notifies:
+            return ""
+        try:
+            return self._prober.notify_address()
+        except OSError as error:
+            raise StartFailed(f"can't open a socket for notifications: {error.strerror}", reason="no_socket") from None
 
     def _port(self, job: Job, slot: int) -> int | None:
         if slot == 0 or job.config.port != "auto" or "PORT" in job.config.env:

@@ -61,8 +61,8 @@ def job_status(job: Job) -> JobStatus:
     }
 
 
-def job_info(job: Job, running: Mapping[int, Process], host: str) -> JobInfo:
-    """The info of a job, as in `GET /jobs/<session>/<job>`."""
+def job_info(job: Job, running: Mapping[int, Process], host: str, sockets: list[dict[str, str | int]]) -> JobInfo:
+    """The info of a job, as in `GET /jobs/<session>/<job>`; `sockets` says where it listens."""
     pids = job.pids(committed=True)
     return {
         "name": str(job.name),
@@ -85,6 +85,7 @@ def job_info(job: Job, running: Mapping[int, Process], host: str) -> JobInfo:
         "rollout": _rollout(job.rollout) if job.rollout else None,
         "last_run": job.last_run,
         "next_run": job.next_run,
+        "sockets": sockets,
     }
 
 

@@ -13,6 +13,7 @@ from gaffer.errors import BadRequest, ConfigError, GafferError, InvalidValue, Pr
 from gaffer.jobs.config import find_problems
 from gaffer.jobs.names import JobName, parse_job_name
 from gaffer.jobs.ordering import dependencies, find_mistakes, in_order
+from gaffer.jobs.ports import conflict
 from gaffer.jobs.sections import ENV_PREFIX, JOB_PREFIXES, nearest, read_settings, read_variables
 from gaffer.process import ProcessConfig
 from gaffer.runtime.ini import Section, Value, merge, parse_ini, position
@@ -195,6 +196,13 @@ class _Builder:
         after |= {name: [] for name in self.job_sections if name not in after}  # the invalid ones
         for job, _, message, hint in find_mistakes(after, self.jobs):
             self._wrong(self.job_sections[job], message, hint, "after")
+        started: list[tuple[str, ProcessConfig, int]] = []
+        for name, config in ordered:
+            if config.start:
+                count = config.numprocesses + config.surge
+                if found := conflict(config, count, started):
+                    self._wrong(self.job_sections[name], found.message, found.hint, "port")
+                started.append((name.display, config, count))
         return Config(
             settings=self.settings,
             endpoints=self._active_endpoints(),

@@ -49,7 +49,7 @@ def start(context: Context, args: Arguments) -> int:
         warn(f"ports starting at {ports.BASE} are in use; {first} starts at port {chosen[first].rstrip('+')}")
     jobs = app.describe(running, chosen, DEFAULT_SESSION, foreground=True)
     configs = [ProcessConfig.from_dict(job) for job in jobs if job["name"] in selected]
-    return run_in_foreground(configs, verbose=args.flag("--verbose"))
+    return run_in_foreground(configs, verbose=args.flag("--verbose"), watch=not args.flag("--no-watch"))
 
 
 def _listening_ports() -> list[ports.Span]:
@@ -68,7 +68,7 @@ def run(context: Context, args: Arguments) -> int:
         raise UsageError("no command given", hint="for example `gaffer run python manage.py migrate`")
     copies = _copies(args.words("--concurrency"))
     procfile = open_procfile(args)
-    env = environment(ProcessConfig("run", "run", env=_environment(procfile), os_env=True), {})
+    env = environment(ProcessConfig("run", "run", os_env=True), _environment(procfile))
     try:
         return one_off.run_command(words, procfile.root, env, copies)
     except OSError as error:
@@ -151,10 +151,19 @@ COMMANDS = (
         start,
         "none",
         "[<type>...]",
-        options=(_CONCURRENCY, _PORT, Option("-v, --verbose", "show all events, not only spawn and exit")),
+        options=(
+            _CONCURRENCY,
+            _PORT,
+            Option("--no-watch", "don't restart processes when the files that they watch change"),
+            Option("-v, --verbose", "show all events, such as start and stop"),
+        ),
         details="""
             Runs all types of the Procfile, or the given ones, in the directory of the application with the variables
             of the shell and of its .env file, and shows their output. Processes that exit are restarted.
+
+            gaffer.yml or gaffer.ini next to the Procfile has settings of the types, such as `ready`, `after` and
+            `watch`. A given type is run with the types it comes after. When no process is left that could run, the
+            command ends with the exit code of the first job that failed; an `essential` job ends it with its own.
 
             Each type gets a range of 100 ports, in the order of the Procfile, starting at 8000, or the next free block
             if these ports are in use. Each process gets its port in the variable PORT. A PORT set in an env file takes

@@ -20,7 +20,7 @@ _TRANSIENT = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM,
 class ListenerWatch:
     """Looks at the listening sockets of this host every few milliseconds while somebody waits for a port.
 
-    Does nothing where the kernel or a sandbox refuses netlink sockets.
+    Where the kernel or a sandbox refuses netlink sockets, it calls everybody back once and then does nothing.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -67,7 +67,10 @@ class ListenerWatch:
             if error.errno not in _TRANSIENT:
                 log.info("can't watch ports (%s): processes are found to be ready by polling", error.strerror)
                 self.works = False
+                waiters = list(self._waiters)
                 self.close()
+                for opened in waiters:
+                    opened()
                 return
         cost = time.perf_counter() - began
         self._timer = self._loop.call_later(max(INTERVAL, SHARE * cost), self._look)

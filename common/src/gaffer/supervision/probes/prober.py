@@ -37,10 +37,13 @@ class Target(Protocol):
     """A process that is probed."""
 
     pid: int
-    os_pid: int
     config: JobConfig
     port: int | None
     job: JobName
+
+    @property
+    def os_pid(self) -> int:
+        """The OS pid of its leader."""
 
     @property
     def active(self) -> bool:
@@ -117,9 +120,9 @@ class Prober:
         probing: _Probing
         match probe.kind:
             case ProbeKind.LOG:
-                probing = _LogProbing(self, process, question, probe, from_now=again)
+                probing = _AwaitingLine(self, process, question, probe, from_now=again)
             case ProbeKind.NOTIFY if question is Question.READY:
-                probing = _NotifyProbing(self, process, question)
+                probing = _AwaitingNotification(self, process, question)
             case ProbeKind.NOTIFY:
                 probing = _WatchdogPolling(self, process, question)
             case ProbeKind.EXEC:
@@ -143,10 +146,7 @@ class _Probing:
         self.stopped = False
 
     def start(self) -> None:
-        """Begin in the next iteration of the loop."""
-        self.timer = self.loop.call_soon(self.begin)
-
-    def begin(self) -> None:
+        """Begin; nothing is reported before it returns."""
         raise NotImplementedError
 
     def stop(self) -> None:
@@ -164,19 +164,47 @@ class _Probing:
             self.prober.decided(self.process, self.question, verdict.good, verdict.error)
 
 
-class _LogProbing(_Probing):
+class _Awaiting(_Probing):
+    """Waits for something that the process does. A reason that was held back is reported later."""
+
+    def __init__(self, prober: Prober, process: Target, question: Question, reason: str) -> None:
+        super().__init__(prober, process, question, Counter(question))
+        self.reason = reason  # why the process is not ready; empty if it is
+
+    def start(self) -> None:
+        self.timer = self.loop.call_soon(self._begin)
+
+    def listen(self) -> None:
+        """Begin to wait."""
+        raise NotImplementedError
+
+    def tell(self, reason: str) -> None:
+        """Record `reason`."""
+        self.reason = reason
+        self.record(reason)
+        if self.timer is not None:
+            self.timer.cancel()
+        if reason and not self.stopped:
+            self.timer = self.loop.call_later(REPORT_INTERVAL, self.record, reason)
+
+    def _begin(self) -> None:
+        self.tell(self.reason)
+        if not self.stopped:
+            self.listen()
+
+
+class _AwaitingLine(_Awaiting):
     """Waits for a line of output."""
 
     def __init__(self, prober: Prober, process: Target, question: Question, probe: Probe, *, from_now: bool) -> None:
-        super().__init__(prober, process, question, Counter(question))
-        found, failed = partial(self.record, ""), self._gave_up
+        captured = bool(process.captured)
+        reason = "no line of output has matched yet" if captured else "the output of the process is not captured"
+        super().__init__(prober, process, question, reason)
+        found, failed = partial(self.tell, ""), self._gave_up
         self._search = Search(probe.argument, process.captured, from_now=from_now, found=found, failed=failed)
 
-    def begin(self) -> None:
-        captured = bool(self.process.captured)
-        self.record("no line of output has matched yet" if captured else "the output of the process is not captured")
-        if not self.stopped:
-            self._search.start()
+    def listen(self) -> None:
+        self._search.start()
 
     def stop(self) -> None:
         super().stop()
@@ -184,45 +212,32 @@ class _LogProbing(_Probing):
 
     def _gave_up(self, error: str) -> None:
         log.warning("%s (pid %d): log probe given up: %s", self.process.job, self.process.os_pid, error)
-        self.record(error)
+        self.tell(error)
 
 
-class _NotifyProbing(_Probing):
+class _AwaitingNotification(_Awaiting):
     """Waits for READY=1; not ready again after RELOADING=1 or STOPPING=1. Until then, STATUS is the reason."""
 
     def __init__(self, prober: Prober, process: Target, question: Question) -> None:
-        super().__init__(prober, process, question, Counter(question))
-        self._reason = "READY=1 has not arrived yet"
+        super().__init__(prober, process, question, "READY=1 has not arrived yet")
 
-    def begin(self) -> None:
-        self._tell()
-        if not self.stopped:
-            self.prober.notifications.expect(self.process.os_pid, self._received)
+    def listen(self) -> None:
+        self.prober.notifications.expect(self.process.os_pid, self._received)
 
     def stop(self) -> None:
         super().stop()
         self.prober.notifications.ignore(self.process.os_pid, self._received)
 
     def _received(self, fields: Fields) -> None:
+        status = fields.get("STATUS", "")[:_MAX_STATUS]
         if fields.get("READY") == "1":
-            self._reason = ""
+            self.tell("")
         elif fields.get("RELOADING") == "1":
-            self._reason = fields.get("STATUS", "reloading")[:_MAX_STATUS]
+            self.tell(status or "reloading")
         elif fields.get("STOPPING") == "1":
-            self._reason = fields.get("STATUS", "stopping")[:_MAX_STATUS]
-        elif self._reason:
-            self._reason = fields.get("STATUS", self._reason)[:_MAX_STATUS] or self._reason
-        else:
-            return
-        self._tell()
-
-    def _tell(self) -> None:
-        """Report the state now, and once more when a report has been held back."""
-        self.record(self._reason)
-        if self.timer is not None:
-            self.timer.cancel()
-        if self._reason and not self.stopped:
-            self.timer = self.loop.call_later(REPORT_INTERVAL, self.record, self._reason)
+            self.tell(status or "stopping")
+        elif self.reason and status:
+            self.tell(status)
 
 
 class _Polling(_Probing):
@@ -261,19 +276,25 @@ class _Polling(_Probing):
         return self.interval
 
     def start(self) -> None:
-        # At random, since many processes may have started at once, and so is the second one below.
+        # At random, since many processes may have started at once, and so is the second one.
         delay = random.uniform(0, min(self.interval, FIRST_DELAY) if self.question is Question.READY else self.interval)
         self._due = self.loop.time() + delay
-        self.timer = self.loop.call_at(self._due, self._tick, random.uniform(0.5, 1))
+        self.timer = self.loop.call_at(self._due, self.probe_now)
 
     def stop(self) -> None:
         super().stop()
         if self._task is not None:
             self._task.cancel()
 
-    def probe(self) -> None:
-        """Probe now, unless a probe is waiting for its result."""
-        if self._task is not None or self.stopped or not self.process.active:
+    def probe_now(self) -> None:
+        """Probe now, and begin to count the interval at a random time within one."""
+        if self.timer is not None:
+            self.timer.cancel()
+        self._due = self.loop.time()
+        self._tick(random.uniform(0.5, 1))
+
+    def _probe(self) -> None:
+        if self._task is not None:
             return
         try:
             if self.attempt():
@@ -290,13 +311,13 @@ class _Polling(_Probing):
         self._task.add_done_callback(self.prober.tasks.discard)
 
     def _tick(self, share: float = 1.0) -> None:
-        if not self.process.active:
+        if self.stopped or not self.process.active:
             return
         now = self.loop.time()
         pause = self.pause * share
         self._due = self._due + pause if self._due + pause > now else now + pause
         self.timer = self.loop.call_at(self._due, self._tick)
-        self.probe()
+        self._probe()
 
     async def _wait(self) -> None:
         reported = False
@@ -358,9 +379,9 @@ class _AddressPolling(_Polling):
 
     def _watch(self, closed: bool) -> None:
         if closed and self._port and self._watches and not (self.counter.good or self.stopped):
-            self.prober.listeners.add(self._port, self.probe)
+            self.prober.listeners.add(self._port, self.probe_now)
         else:
-            self.prober.listeners.remove(self.probe)
+            self.prober.listeners.remove(self.probe_now)
 
 
 class _CommandPolling(_Polling):
