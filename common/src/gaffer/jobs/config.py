@@ -482,13 +482,18 @@ def _contradictions(values: Mapping[str, Any], path: str) -> Iterator[Problem]:
     if (
         port is None
         and any("$" in item for item in values.get("endpoints") or ())
-        and "PORT" not in values.get("env", {})
+        and not _may_set_port(values)
     ):
         yield Problem(
             f"{path}.endpoints",
             "endpoints: $PORT is used but no port is set",
             "add port = auto, 8000 or 8000+",
         )
+
+
+def _may_set_port(values: Mapping[str, Any]) -> bool:
+    """Whether the environment may set PORT; what is in an env file is known at a start only."""
+    return "PORT" in values.get("env", {}) or bool(values.get("env_file"))
 
 
 def _contradictions_of_supervision(values: Mapping[str, Any], path: str) -> Iterator[Problem]:
@@ -523,7 +528,7 @@ def _contradictions_of_supervision(values: Mapping[str, Any], path: str) -> Iter
             continue
         probe = probing.parse_probe(given)
         by_port = probe.kind in (probing.ProbeKind.TCP, probing.ProbeKind.HTTP)
-        if by_port and probe.port is None and not port and "PORT" not in values.get("env", {}):
+        if by_port and probe.port is None and not port and not _may_set_port(values):
             yield problem(key, f"{given} uses the port of the process, but it has none", "set port, or write the port")
         if key == "live" and probe.kind is probing.ProbeKind.LOG:
             yield problem(key, "a line of output can't show that a process still works", "use tcp, http or exec")

@@ -14,7 +14,7 @@ from gaffer.jobs import events as ev
 from gaffer.jobs.config import JobConfig
 from gaffer.jobs.exits import ExitRecord
 from gaffer.jobs.flapping import Verdict
-from gaffer.jobs.observation import observation
+from gaffer.jobs.observation import lifetime, observation
 from gaffer.jobs.probing import Question
 from gaffer.jobs.queries import RESET_AFTER, JobQueries, Step
 from gaffer.jobs.rollout import Rollout, RolloutKind, RolloutState, replaceable
@@ -215,12 +215,26 @@ class Job(JobQueries):
                 if before.scheduled:
                     self._out.append(ev.DisarmSchedule())
                 self._begin_demand()
+        self._apply_limits(before)
         if not before.needs_restart(config):
             self._reconcile()
         elif rollout is not None:
             self._begin_rollout(rollout)
         else:
             self._replace_all()
+
+    def _apply_limits(self, before: JobConfig) -> None:
+        """Apply changed limits of time to processes that run."""
+        if self.config.idle_timeout != before.idle_timeout and self.config.start == ON_CONNECTION and self._demand:
+            self._out.append(ev.AwaitIdle())
+        if self.config.max_lifetime == before.max_lifetime:
+            return
+        for pid, slot in self._by_pid.items():
+            if slot.index and slot.state in ALIVE:
+                slot.ages = self.config.max_lifetime > 0
+                age = self._now - slot.spawned_at
+                due = lifetime(pid, self.config, self._rand, age) if slot.ages else ev.CancelTimer(("lifetime", pid))
+                self._out.append(due)
 
     def _on_scale(self, event: ev.Scaled) -> None:
         self.target = event.count
@@ -363,6 +377,7 @@ class Job(JobQueries):
         index = event.record.slot if event.record.slot not in self.slots else 0
         slot = Slot(index, pid=event.pid, spawned_at=self._now - event.age, config=self.config)
         slot.probed = index > 0 and self.config.ready is not None
+        slot.ages = index > 0 and self.config.max_lifetime > 0
         if index:
             self.slots[index] = slot
         else:
@@ -384,6 +399,7 @@ class Job(JobQueries):
         slot.config, slot.result = self.config, None
         slot.probed = slot.index > 0 and self.config.ready is not None
         slot.renewed, slot.served = slot.renewed or slot.served, False
+        slot.ages = self.config.max_lifetime > 0
         self._cue(slot, Cue.UP)
         self._publish("spawn", event.pid, os_pid=event.os_pid)
         if not slot.index or not (slot.probed or self.config.startsecs):
