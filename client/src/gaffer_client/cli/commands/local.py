@@ -63,7 +63,7 @@ def run(context: Context, args: Arguments) -> int:
         raise UsageError("no command given", hint="for example `gaffer run python manage.py migrate`")
     copies = _copies(args.words("--concurrency"))
     procfile = open_procfile(args)
-    env = environment(ProcessConfig("run", "run", env=_environment(procfile), os_env=True), {})
+    env = environment(ProcessConfig("run", "run", os_env=True), _environment(procfile))
     try:
         return one_off.run_command(words, procfile.root, env, copies)
     except OSError as error:
