@@ -18,7 +18,7 @@ import pytest
 import support
 from gaffer.jobs.config import JobConfig
 from gaffer.jobs.probing import Question
-from gaffer.supervision.probes import checks
+from gaffer.supervision.probes import checks, prober
 from gaffer.supervision.probes.listeners import BATCH
 from support import turnable
 from support.leaks import open_descriptors
@@ -62,6 +62,15 @@ async def test_an_opening_port_is_seen_long_before_the_next_probe_is_due(bound: 
         await verdicts.last(f"connection refused on 127.0.0.1:{port_of(bound)}")
         bound.listen()
         await verdicts.last("good")
+
+
+async def test_a_port_that_opens_before_the_first_probe(bound: socket.socket, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(prober, "FIRST_DELAY", 3600)
+    async with probing() as verdicts:
+        verdicts.prober.start(probed(ready=f"tcp:{port_of(bound)}", ready_interval=3600))
+        bound.listen()
+        await verdicts.last("good")
+        assert verdicts.of() == ["good"]
 
 
 async def test_many_that_wait_for_one_port_all_see_it_open(bound: socket.socket) -> None:
@@ -405,6 +414,17 @@ async def test_a_process_that_exits_during_a_probe(bound: socket.socket) -> None
             child.wait()
             await eventually_async(lambda: not verdicts.prober.tasks)
             assert verdicts.seen == []
+
+
+async def test_a_process_that_exits_while_it_is_waited_for(bound: socket.socket) -> None:
+    process = probed(ready=f"tcp:{port_of(bound)}", **FAST)
+    async with probing() as verdicts:
+        before = open_descriptors()
+        verdicts.prober.start(process)
+        await verdicts.last(f"connection refused on 127.0.0.1:{port_of(bound)}")
+        await eventually_async(lambda: open_descriptors() != before)
+        process.alive = False
+        await eventually_async(lambda: open_descriptors() == before, message="ports are still watched")
 
 
 async def test_a_closed_prober_reports_nothing(bound: socket.socket) -> None:
