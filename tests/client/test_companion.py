@@ -1,6 +1,9 @@
 """The companion of a Procfile: settings of its types in gaffer.yml or gaffer.ini."""
 
 import json
+import os
+import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +17,7 @@ from gaffer_client.cli.companion import find_companion, read_companion
 from gaffer_client.cli.yaml_file import MAX_CHARACTERS
 from gafferd.config.file import load_config
 from support.client import Commands
+from support.console import piped, until
 from support.daemons import gafferd
 
 YAML = """\
@@ -400,3 +404,33 @@ def test_an_unreadable_companion_is_reported(gaffer: Commands, app: Path) -> Non
     (app / "gaffer.yml").write_bytes(b"jobs:\n  web: {env: {A: \xe9}}\n")
     ran = gaffer("export")
     assert (ran.status, ran.err.splitlines()[0]) == (2, f"gaffer: {app}/gaffer.yml:2: invalid UTF-8: byte 0xe9")
+
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_the_companion_on_the_page_works(app: Path) -> None:
+    page = (ROOT / "docs" / "laptop.md").read_text()
+    for kind, name in (("text", "Procfile"), ("yaml", "gaffer.yml")):
+        text = re.search(rf"^```{kind}\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+        assert text is not None
+        (app / name).write_text(text[1])
+    with piped(app, "start", PATH=f"{Path(sys.executable).parent}:{os.environ['PATH']}") as process:
+        lines = [line[9:].strip() for line in until(process, "clock | spawn")]
+    order = [
+        next(at for at, line in enumerate(lines) if re.search(each, line))
+        for each in (
+            r"^db +\| spawn",
+            r"^db +\| .* is ready",
+            r"^migrate +\| migrating",
+            r"^web\.[12] +\| spawn",
+            r"^clock +\| spawn",
+        )
+    ]
+    assert order == sorted(order)
+
+
+def test_the_example_has_a_companion(gaffer: Commands) -> None:
+    ran = gaffer("export", "-d", ROOT / "examples" / "procfile")
+    assert (ran.status, ran.err) == (0, "")
+    assert "ready = log:is listening" in ran.out

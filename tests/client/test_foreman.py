@@ -44,7 +44,7 @@ def test_jobs_start_in_order_and_it_ends_when_all_have_completed(app: Path) -> N
     order = ["db | completed", "migrate | migrating", "migrate | completed", "web | serving", "web | completed"]
     assert [line for line in lines if line in order] == order
     waits = [line for line in lines if line.startswith("web | waiting")]
-    assert len(waits) == 1
+    assert len(waits) == len(set(waits))
     assert waits[0].startswith("web | waiting for migrate to be completed: it is ")
 
 
@@ -83,6 +83,7 @@ def test_an_essential_job_ends_it_with_its_exit_code(app: Path, code: int) -> No
     with piped(app, "start") as process:
         status, lines = finished(process)
     assert status == code
+    assert "test | is essential: stopping all jobs" in lines
     assert "db | exit process with pid N (SIGTERM)" in lines
 
 
@@ -99,6 +100,15 @@ def test_a_type_is_started_with_those_it_comes_after(app: Path) -> None:
         "db | database",
         "web | serving",
     ]
+
+
+def test_a_type_without_processes_is_not_waited_for(app: Path) -> None:
+    write(app, "web: echo serving\ndb: echo database\n", "jobs:\n  web: {kind: once, after: db}\n  db: {kind: once}\n")
+    with piped(app, "start", "-c", "db=0") as process:
+        status, lines = finished(process)
+    assert status == 0
+    assert "web | serving" in lines
+    assert not any(line.startswith("db |") for line in lines)
 
 
 def test_processes_run_where_and_as_the_companion_says(app: Path) -> None:

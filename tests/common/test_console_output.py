@@ -118,6 +118,27 @@ def test_the_reason_of_an_exit_is_shown(script: str, ending: str) -> None:
         assert re.fullmatch(r"exit process with pid \d+" + re.escape(ending), settled(screen, "web")[-1])
 
 
+def test_probes_that_fail_are_shown_with_the_error_and_as_the_reason_of_the_exit() -> None:
+    config = shell("web", "sleep 1000", live="exec:sh -c 'exit 3'", live_interval=0.1, live_failures=1, startsecs=0)
+    with screen_of(config, actions=["exit", "not_live", "ready"]) as screen:
+        texts = settled(screen, "web")
+    assert re.sub(r"\d+", "N", "\n".join(texts[:3])) == (
+        "process with pid N is ready\nprocess with pid N is not live: exited with N\n"
+        "exit process with pid N (SIGTERM, not live)"
+    )
+
+
+def test_a_program_can_show_lines_about_jobs() -> None:
+    screen = Screen()
+    console = ConsoleOutput(False, stream=screen)
+    with running_manager() as manager:
+        console.show("web", "too early")
+        with started_later(console, manager):
+            manager.loop.call_soon_threadsafe(console.show, "web", "restarting")
+            eventually(lambda: screen.texts("web"))
+    assert screen.texts("web") == ["restarting"]
+
+
 def test_a_program_that_is_not_there_is_told_when_asked_for(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("CRITICAL", "gaffer.manager")
     with screen_of(ProcessConfig("web", "no-such-program"), actions=["start_failed"]) as screen:

@@ -89,7 +89,7 @@ def _pids(job: str) -> list[int]:
 
 
 def _change_body(body: dict[str, Any], *, known: bool) -> None:
-    for key in ("numprocesses", "scale"):
+    for key in ("numprocesses", "scale", "surge"):
         if key in body:
             body[key] = _bounded(body[key])
     if known and "signal" in body:

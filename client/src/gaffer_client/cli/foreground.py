@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 import uuid
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from gaffer import Manager
@@ -57,7 +57,7 @@ def run_in_foreground(configs: Sequence[ProcessConfig], *, verbose: bool = False
         numbered=True,
     )
     watching = _Watching(console, configs if watch else ())
-    progress = _Progress(console, watching.names)
+    progress = _Progress(console, {config.name for config in configs if config.essential}, watching.names)
     try:
         manager.load_all(configs, DEFAULT_SESSION)
         manager.start([signals, console, progress, watching])
@@ -98,12 +98,14 @@ class _Signals(SigHandler):
 class _Progress:
     """Shows what jobs wait for, and stops the manager once no job can run any more.
 
-    `exit_code` is then that of the first job that failed. Jobs in `restartable` run again when files change.
+    `exit_code` is then that of the first job that failed. The manager stops when one in `essential` has ended; jobs in
+    `restartable` run again when files change.
     """
 
-    def __init__(self, console: ConsoleOutput, restartable: Sequence[str]) -> None:
+    def __init__(self, console: ConsoleOutput, essential: Collection[str], restartable: Collection[str]) -> None:
         self.exit_code = 0
         self._console = console
+        self._essential = essential
         self._restartable = restartable
         self._manager: Manager | None = None
         self._shown: dict[str, str] = {}
@@ -111,13 +113,21 @@ class _Progress:
     def start(self, loop: asyncio.AbstractEventLoop, manager: Manager) -> None:
         self._manager = manager
         manager.on_change(self._on_change)
+        for event in ("completed", "failed"):
+            manager.events.subscribe(event, self._on_end)
 
     def stop(self) -> None:
         if self._manager is not None:
             self._manager.off_change(self._on_change)
+            for event in ("completed", "failed"):
+                self._manager.events.unsubscribe(event, self._on_end)
 
     def restart(self) -> None:
         """Do nothing; there is nothing to begin again."""
+
+    def _on_end(self, event: str, message: Mapping[str, Any]) -> None:
+        if message["name"] in self._essential:
+            self._console.show(message["name"], "is essential: stopping all jobs")
 
     def _on_change(self) -> None:
         assert self._manager is not None
@@ -139,7 +149,7 @@ class _Progress:
         if text != self._shown.get(name, ""):
             self._shown[name] = text
             if reason:
-                self._console.show(name, reason)
+                self._console.show(name, reason.partition(" (")[0])  # the rest is shown for the other job
 
     def _can_run(self, name: str, states: dict[str, JobState]) -> bool:
         """Return whether a job runs, or can run later without anybody's help."""

@@ -56,7 +56,13 @@ class ActionHandler(FeedHandler):
         super().initialize(params, grant)
         self._gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
-    @operation(bodies.ActionResult, query=ActionQuery, media=(JSON, EVENTS), errors=(TooManyCommands, StartFailed))
+    @operation(
+        bodies.ActionResult,
+        query=ActionQuery,
+        media=(JSON, EVENTS),
+        errors=(TooManyCommands, StartFailed),
+        document=True,
+    )
     async def post(self) -> None:
         """Run the action and stream its output as server-sent events.
 

@@ -488,7 +488,7 @@ class Executor:
             self._open_sockets(job)
         except StartFailed as error:
             log.warning("%s can't be started: %s", job.name, error.message)
-            self.submit(job, ev.SocketsFailed(error.message))
+            self.submit(job, ev.SocketsFailed(f"{error.message}: {error.hint}" if error.hint else error.message))
             return
         self._sockets.await_connection(job.name, partial(self.submit, job, ev.ConnectionWaiting()))
 

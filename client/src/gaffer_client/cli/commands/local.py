@@ -48,8 +48,15 @@ def start(context: Context, args: Arguments) -> int:
     if first and args.text("--port") is None and "PORT" not in app.procfile.env and chosen[first] != default.get(first):
         warn(f"ports starting at {ports.BASE} are in use; {first} starts at port {chosen[first].rstrip('+')}")
     jobs = app.describe(running, chosen, DEFAULT_SESSION, foreground=True)
-    configs = [ProcessConfig.from_dict(job) for job in jobs if job["name"] in selected]
+    configs = [ProcessConfig.from_dict(_without_absent(job, running)) for job in jobs if running[job["name"]]]
     return run_in_foreground(configs, verbose=args.flag("--verbose"), watch=not args.flag("--no-watch"))
+
+
+def _without_absent(job: dict[str, Any], running: Mapping[str, int]) -> dict[str, Any]:
+    """Return the description without types to come after that are to have no processes: nothing would become ready."""
+    if "after" in job:
+        job["after"] = [item for item in job["after"] if running[item.partition(":")[0]]]
+    return job
 
 
 def _listening_ports() -> list[ports.Span]:
@@ -162,8 +169,9 @@ COMMANDS = (
             of the shell and of its .env file, and shows their output. Processes that exit are restarted.
 
             gaffer.yml or gaffer.ini next to the Procfile has settings of the types, such as `ready`, `after` and
-            `watch`. A given type is run with the types it comes after. When no process is left that could run, the
-            command ends with the exit code of the first job that failed; an `essential` job ends it with its own.
+            `watch`. A given type is run with the types it comes after, unless -c sets them to 0. When no process is
+            left that could run, the command ends with the exit code of the first job that failed; an `essential` job
+            ends it with its own.
 
             Each type gets a range of 100 ports, in the order of the Procfile, starting at 8000, or the next free block
             if these ports are in use. Each process gets its port in the variable PORT. A PORT set in an env file takes
