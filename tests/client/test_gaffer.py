@@ -400,9 +400,17 @@ def test_ps_says_that_the_last_start_failed(gaffer: Commands, server: Server, sh
 
 
 def test_scale_says_when_what_it_changed_will_run(gaffer: Commands, server: Server, shop: Path) -> None:
+    (shop / "Procfile").write_text(f"{PROCFILE}task: true\n")
+    (shop / "gaffer.ini").write_text("[job:task]\nkind = once\n")
     gaffer("load", "--nostart")
     assert gaffer("scale", "web=2").out == (
         "Scaling web processes... done, 2 to run after `gafferctl start shop.web`: web is stopped\n"
+    )
+    server.get_job("shop.task").start()
+    eventually(lambda: server.get_job("shop.task").info()["state"] == "completed")
+    assert re.match(
+        "Scaling task processes... done, 2 to run after `gafferctl start shop.task`: task is completed: ",
+        gaffer("scale", "task=2").out,
     )
     server.drain()
     try:
