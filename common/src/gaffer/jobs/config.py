@@ -479,11 +479,7 @@ def _contradictions(values: Mapping[str, Any], path: str) -> Iterator[Problem]:
             "leave redirect_output out, or let the program write to a file",
         )
     yield from _contradictions_of_supervision(values, path)
-    if (
-        port is None
-        and any("$" in item for item in values.get("endpoints") or ())
-        and not _may_set_port(values)
-    ):
+    if port is None and any("$" in item for item in values.get("endpoints") or ()) and not _may_set_port(values):
         yield Problem(
             f"{path}.endpoints",
             "endpoints: $PORT is used but no port is set",
