@@ -789,7 +789,8 @@ class Job(JobQueries):
         match action:
             case Action.OBSERVE | Action.SERVE | Action.FORGET:
                 config = slot.config or self.config
-                return observation(action, slot, pid, config, self._rand) if slot.index else []
+                age = self._now - slot.spawned_at
+                return observation(action, slot, pid, config, self._rand, age) if slot.index else []
             case Action.START_DRAIN:
                 return [ev.SetTimer(("drain", pid), self.config.drain_timeout)]
             case Action.CANCEL_DRAIN:
