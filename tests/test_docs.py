@@ -3,6 +3,8 @@
 import re
 from pathlib import Path
 
+import pytest
+
 from gafferd.config.file import load_config
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -14,4 +16,15 @@ def test_the_job_in_a_file(tmp_path: Path) -> None:
     file.write_text(text)
     config = load_config(file)
     assert len(config.jobs) == 1
+    assert not config.warnings
+
+
+@pytest.mark.parametrize(
+    "text", re.findall(r"^```ini\n(.*?)^```$", (DOCS / "supervision.md").read_text(), re.MULTILINE | re.DOTALL)
+)
+def test_each_job_of_the_page_on_supervision(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "gafferd.ini"
+    file.write_text(text)
+    config = load_config(file)
+    assert len(config.jobs) == text.count("[process:")
     assert not config.warnings

@@ -15,7 +15,7 @@ from sphinx.pycode import ModuleAnalyzer
 
 from gaffer import __version__, http_handler
 from gaffer.http.openapi import make_document
-from gaffer.jobs import config, slot, states
+from gaffer.jobs import config, rules, slot, states
 from gaffer.runtime.settings import Setting, settings_of, spell
 from gaffer_client.cli import config as tool_config
 from gaffer_client.cli.help import command_reference, program_help
@@ -50,12 +50,17 @@ def job_settings() -> str:
             f"`{field.name}`",
             _sentence("\n".join(docs["JobConfig", field.name])),
             _sentence(inspect.getdoc(field.metadata["rule"]) or ""),
+            _UNITS.get(field.metadata["rule"], ""),
             _default(field),
+            f"`{field.metadata['example']}`" if field.metadata["example"] is not None else "",
             "yes" if field.metadata["live"] else "",
         )
         for field in dataclasses.fields(config.JobConfig)
     ]
-    return table(("setting", "description", "value", "default", "live"), rows)
+    return table(("setting", "description", "value", "unit", "default", "example", "live"), rows)
+
+
+_UNITS = {rules.seconds: "seconds", rules.size: "bytes"}
 
 
 def _sentence(text: str) -> str:

@@ -31,5 +31,6 @@ def test_the_examples(capsys: pytest.CaptureFixture[str]) -> None:
         for name in ("lookup", "server"):
             names[name].close()  # type: ignore[attr-defined]
     assert printed[0] == ["shop.web 3", "['shop.web']"]
-    assert {"{'numprocesses': 1}", "running"} <= set(printed[2])
+    assert "{'numprocesses': 1}" in printed[2]
+    assert printed[2][-1] in ("starting", "running")
     assert printed[3:] == [["b'hello\\n'"], ["one [1] alive"], ["False", "['one']"]]

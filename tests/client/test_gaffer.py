@@ -341,8 +341,9 @@ def test_scale_mistakes(
 
 @pytest.mark.row("GF-26")
 def test_ps_shows_a_block_for_each_type(gaffer: Commands, server: Server, shop: Path) -> None:
+    (shop / "gaffer.ini").write_text("[job:web]\nstartsecs = 0\n[job:worker]\nstartsecs = 1000\n")
     gaffer("load", "-c", "web=2,api=0")
-    eventually(lambda: server.get_job("shop.web").running == 2)
+    eventually(lambda: (server.get_job("shop.web").running, server.get_job("shop.worker").running) == (2, 1))
     ran = gaffer("ps")
     assert ran.status == 0
     block = (
@@ -356,6 +357,7 @@ def test_ps_shows_a_block_for_each_type(gaffer: Commands, server: Server, shop: 
     shown = re.match(block, ran.out)
     assert shown is not None
     assert int(shown[2]) == int(shown[1]) + 1
+    assert ran.out.endswith("\nworker is starting\n")
     assert "\x1b" not in ran.out
     assert gaffer("ps", "shop").out.count("===") == 3
     document = json.loads(gaffer("ps", "--json").out)
@@ -398,9 +400,17 @@ def test_ps_says_that_the_last_start_failed(gaffer: Commands, server: Server, sh
 
 
 def test_scale_says_when_what_it_changed_will_run(gaffer: Commands, server: Server, shop: Path) -> None:
+    (shop / "Procfile").write_text(f"{PROCFILE}task: true\n")
+    (shop / "gaffer.ini").write_text("[job:task]\nkind = once\n")
     gaffer("load", "--nostart")
     assert gaffer("scale", "web=2").out == (
         "Scaling web processes... done, 2 to run after `gafferctl start shop.web`: web is stopped\n"
+    )
+    server.get_job("shop.task").start()
+    eventually(lambda: server.get_job("shop.task").info()["state"] == "completed")
+    assert re.match(
+        "Scaling task processes... done, 2 to run after `gafferctl start shop.task`: task is completed: ",
+        gaffer("scale", "task=2").out,
     )
     server.drain()
     try:

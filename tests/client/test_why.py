@@ -226,7 +226,7 @@ def states(lookup: Lookup) -> list[str]:
 def node_(registries: list[Daemon]) -> Iterator[Daemon]:
     addresses = [word for each in registries for word in ("--lookupd-address", each.url)]
     with gafferd(*addresses, "--node-name", "web1") as node, Server(node.url) as server:
-        server.load({"name": "web", "cmd": "sleep 1000"}, "shop")
+        server.load({"name": "web", "cmd": "sleep 1000", "startsecs": 0}, "shop")
         with Lookup([each.url for each in registries]) as lookup:
             eventually(lambda: states(lookup) == ["ready"] and len(lookup.jobs()["lookups"]["agree"]) == 2)
         yield node

@@ -44,6 +44,7 @@ def job(tmp_path: Path) -> dict[str, Any]:
         "port": "auto",
         "numprocesses": 2,
         "drain_timeout": DRAIN_TIMEOUT,
+        "startsecs": 0,
     }
 
 

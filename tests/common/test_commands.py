@@ -222,17 +222,25 @@ async def test_a_slot_has_only_so_many_at_a_time(purpose: Purpose) -> None:
         start(commands, job(), "sleep 1000", purpose=purpose, slot=1)
 
 
-async def test_the_end_of_a_job_ends_its_commands_but_after_exit() -> None:
+async def test_only_the_actions_of_a_job_end_with_it() -> None:
+    async with running_commands() as commands:
+        action = start(commands, job(), "sleep 1000")
+        others = [start(commands, job(), "sleep 1000", purpose=each) for each in Purpose if each is not Purpose.ACTION]
+        others.append(commands.start(Purpose.ACTION, job(), JobName("shop", "db"), "sleep 1000", timeout=30))
+        commands.end_actions(JOB)
+        assert (await action.wait()).term_signal == signal.SIGTERM
+        assert not any(each.ended.done() for each in others)
+
+
+async def test_all_but_after_exit_are_ended_at_first() -> None:
     async with running_commands() as commands:
         action = start(commands, job(), "sleep 1000")
         hook = start(commands, job(), "sleep 1000", purpose=Purpose.AFTER_EXIT)
-        other = commands.start(Purpose.ACTION, job(), JobName("shop", "db"), "sleep 1000", timeout=30)
-        commands.end(JOB)
+        commands.end()
         assert (await action.wait()).term_signal == signal.SIGTERM
         assert not hook.ended.done()
-        assert not other.ended.done()
         commands.end(now=True)
-        assert (await hook.wait()).term_signal == (await other.wait()).term_signal == signal.SIGKILL
+        assert (await hook.wait()).term_signal == signal.SIGKILL
 
 
 async def test_quiesce_waits_for_after_exit_and_ends_the_rest() -> None:

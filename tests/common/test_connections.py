@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from gaffer.processes.connections import seconds_since_use
-from gaffer.runtime.sockdiag_dump import TcpState, dump_tcp
 from support.needs import needs_linux
 from support.poll import eventually
 
@@ -145,20 +144,3 @@ def test_clients_of_both_families_use_a_dual_stack_socket(tmp_path: Path) -> Non
         client.close()
         accepted.close()
         eventually(lambda: 0 < seconds_since_use(listening, LONG_AGO) < 30)
-
-
-def test_a_query_that_the_kernel_refuses() -> None:
-    with pytest.raises(OSError, match="Invalid argument"):
-        list(dump_tcp(99, TcpState))
-
-
-def test_a_dump_of_many_sockets_comes_in_parts() -> None:
-    with socket.create_server(("127.0.0.1", 0), backlog=600) as listening:
-        port = listening.getsockname()[1]
-        clients = [_connect(listening) for _ in range(500)]
-        ports = {client.getsockname()[1] for client in clients}
-        found = list(dump_tcp(socket.AF_INET, [TcpState.ESTABLISHED], local_port=port))
-        assert {each.remote_port for each in found} == ports
-        assert {(each.state, each.local_port) for each in found} == {(TcpState.ESTABLISHED, port)}
-        for client in clients:
-            _reset(client)

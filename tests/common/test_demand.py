@@ -142,6 +142,17 @@ def test_a_drained_node_skips_runs_and_continues_the_one_that_it_interrupted() -
     assert run_ended(dies(book, 2), success=True)
 
 
+def test_a_run_that_is_due_during_a_pause_by_flapping_is_skipped_and_says_why() -> None:
+    job = job_of(every=30, flapping=FlappingInfo(attempts=1, window=1.0, retry_in=7.0))
+    book = exits(runs(armed(job), 1.0, 1), 1, 3) << terminate(1) << ev.Publish("flap") << ev.SetTimer(RETRY, 7.0)
+    book = run_ended(empties(book, 1), success=False)
+    why = "flapping: 1 exits within 1 s, retry 1 of 5 after 7 s; the last process exited with 3 after 0.0 s"
+    book = skipped(book >> ev.ScheduleDue(31.0), why)
+    assert job.reason == why
+    book = book >> timer(*RETRY) << ev.CancelTimer(RETRY)
+    assert runs(book, 61.0, 2)
+
+
 def test_a_start_of_a_scheduled_job_that_is_started_changes_nothing() -> None:
     book = runs(armed(job_of(every=30)), 1.0, 1)
     assert starts(book) << nothing
@@ -316,6 +327,12 @@ def test_sockets_that_can_not_be_opened_fail_the_job() -> None:
     assert book << ev.EndManager(1, "s.j is essential: address in use") << ev.CloseSockets()
     assert (job.state, job.reason) == (JobState.FAILED, "address in use")
     assert starts(book) << ev.AwaitConnection()
+
+
+def test_sockets_of_a_stopped_job_fail_nothing() -> None:
+    job = job_of(essential=True, **SOCKET)
+    assert stopped(awaits(job)) << ev.CloseSockets() >> ev.SocketsFailed("address in use") << nothing
+    assert job.state is JobState.STOPPED
 
 
 def test_clean_exits_are_no_crashes() -> None:

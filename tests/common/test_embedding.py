@@ -124,7 +124,7 @@ def test_a_stopped_manager_may_be_started_again(loop: asyncio.AbstractEventLoop)
         recording = Recording("exit")
         manager.start([recording])
         assert (manager.jobs(), manager.active) == ([], True)
-        manager.load(ProcessConfig("j", SLEEP))
+        manager.load(ProcessConfig("j", SLEEP, startsecs=0))
         assert manager.wait("j")["running"] == 1
         manager.stop()
         manager.run()
@@ -138,7 +138,7 @@ def test_a_manager_whose_start_failed_may_be_started_again(loop: asyncio.Abstrac
     with pytest.raises(RuntimeError, match="no database"):
         manager.start([Slow(fails=True)])
     manager.start()
-    manager.load(ProcessConfig("j", SLEEP))
+    manager.load(ProcessConfig("j", SLEEP, startsecs=0))
     assert manager.wait("j")["running"] == 1
     manager.stop()
     manager.run()
@@ -239,7 +239,8 @@ def test_a_listener_that_nothing_would_await_is_refused(loop: asyncio.AbstractEv
 @pytest.mark.expects_errors("default.bad can't be started")
 def test_waiting_for_a_job_from_another_thread() -> None:
     with running_manager() as manager:
-        manager.load(ProcessConfig("web", SLEEP))
+        manager.load(ProcessConfig("web", SLEEP, startsecs=0.2))
+        assert manager.wait("web", "starting", timeout=10)["state"] == "starting"
         assert manager.wait("web", "running", timeout=10)["state"] == "running"
         threading.Timer(0.05, manager.stop_job, ["web"]).start()
         assert manager.wait("web", ["stopped", "failed"])["state"] == "stopped"
@@ -253,7 +254,7 @@ def test_waiting_for_a_job_from_another_thread() -> None:
 def test_waiting_on_the_loop(loop: asyncio.AbstractEventLoop) -> None:
     async def work(manager: Manager) -> None:
         manager.start()
-        manager.load(ProcessConfig("web", SLEEP))
+        manager.load(ProcessConfig("web", SLEEP, startsecs=0))
         assert (await manager.wait("web"))["running"] == 1
         manager.stop()
         with pytest.raises(ManagerStopping):

@@ -54,17 +54,30 @@ async def test_a_process_is_not_started_unless_before_start_succeeds(
         assert (caught.value.reason, caught.value.path) == ("before_start", "$.before_start")
 
 
+async def test_before_start_waits_for_an_earlier_one() -> None:
+    async with running_commands() as commands:
+        first = asyncio.create_task(before_start(commands, STUBBORN, graceful_timeout=0.2))
+        [stubborn] = await eventually_async(lambda: commands.find(Purpose.BEFORE_START, JOB, 3))
+        await eventually_async(lambda: stubborn.ring.end)
+        second = asyncio.create_task(before_start(commands, "true"))
+        first.cancel()
+        await second
+        assert stubborn.ended.result().term_signal == signal.SIGKILL
+        with pytest.raises(asyncio.CancelledError):
+            await first
+
+
 async def test_before_start_runs_once_at_a_time() -> None:
     async with running_commands() as commands:
         first = asyncio.create_task(before_start(commands, "sleep 1000"))
         await eventually_async(lambda: len(commands) == 1)
-        with pytest.raises(StartFailed, match=r"^before_start of shop\.web is not run") as caught:
-            await before_start(commands, "true")
-        assert caught.value.reason == "before_start"
+        waiting = [asyncio.create_task(before_start(commands, "sleep 0.1")) for _ in range(2)]
         first.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await first
-        await before_start(commands, "true")
+        ended = await asyncio.gather(first, *waiting, return_exceptions=True)
+        assert isinstance(ended[0], asyncio.CancelledError)
+        [refused] = [each for each in ended[1:] if each is not None]
+        assert isinstance(refused, StartFailed)
+        assert refused.message.startswith("before_start of shop.web is not run: ")
 
 
 def after_exit(commands: Commands, config: ProcessConfig, **exit: Any) -> None:

@@ -233,7 +233,7 @@ def test_no_descriptors_left_is_a_reason_and_loses_none_at_any_point(settings: d
 @pytest.mark.expects_errors("default.j can't be started: out of descriptors", "fds are gone")
 def test_a_job_starts_once_there_are_descriptors_again() -> None:
     recording = Recording()
-    config = ProcessConfig("j", "/bin/sleep 1000", redirect_output=["a", "b"], backoff=0)
+    config = ProcessConfig("j", "/bin/sleep 1000", redirect_output=["a", "b"], backoff=0, startsecs=0)
     with running_manager([recording]) as manager:
         with no_descriptors_left():
             began = time.monotonic()
@@ -256,7 +256,8 @@ def test_the_process_limit_of_a_user_is_a_reason(streams: list[str]) -> None:
     resource.setrlimit(resource.RLIMIT_NPROC, (2, hard))
     try:
         with running_manager([recording]) as manager:
-            manager.load(ProcessConfig("j", "/bin/sleep 1000", uid=idle_user(), numprocesses=4, custom_streams=streams))
+            config = ProcessConfig("j", "/bin/sleep 1000", numprocesses=4, custom_streams=streams, startsecs=0)
+            manager.load(config.replace(uid=idle_user()))
             eventually(lambda: recording.of("start_failed"))
             assert recording.of("start_failed")[0]["reason"] == "process_limit"
             eventually(lambda: 0 < len(manager.pids("j")) < 4)

@@ -28,7 +28,7 @@ def states(manager: Manager) -> dict[str, str]:
 @row("MGR-26", "MGR-25")
 def test_groups(manager: Manager) -> None:
     for name in ("shop:web", "shop:db", "blog:web"):
-        manager.add_process(name, SLEEP, start=False)
+        manager.add_process(name, SLEEP, start=False, startsecs=0)
     assert manager.get_groups() == ["shop", "blog"]
     assert manager.get_group("shop") == ["web", "db"]
     assert manager.get_group("blog") == ["web"]
@@ -57,7 +57,7 @@ def test_groups(manager: Manager) -> None:
 @row("MGR-45")
 def test_all_jobs_start_and_stop(manager: Manager) -> None:
     for name in ("a", "s.b"):
-        manager.load(ProcessConfig(name, SLEEP, start=False))
+        manager.load(ProcessConfig(name, SLEEP, start=False, startsecs=0))
     manager.start_processes()
     eventually(lambda: set(states(manager).values()) == {"running"})
     manager.stop_processes()

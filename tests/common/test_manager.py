@@ -430,7 +430,7 @@ def test_what_a_process_wrote_last_is_kept_with_its_exit() -> None:
         exit_ = eventually(lambda: manager.info("j")["last_exit"])
         assert exit_["exit_code"] == 4
         assert exit_["reason"] == "exited"
-        assert exit_["output"] == "no such table"
+        assert exit_["output"] == "starting\nno such table"
         eventually(lambda: manager.info("j")["state"] == "backoff")
 
 
@@ -506,7 +506,7 @@ def test_a_new_job_of_the_same_name_waits_for_the_old_processes(tmp_path: Path) 
         process = eventually(lambda: manager.running.get(1))
         eventually(lambda: process.ring("out").end)
         manager.unload("j")
-        manager.load(ProcessConfig("j", SLEEP))
+        manager.load(ProcessConfig("j", SLEEP, startsecs=0))
         assert manager.info("j")["state"] == "waiting"
         assert manager.pids("j") == []
         (tmp_path / "go").touch()
@@ -687,7 +687,7 @@ def test_a_process_is_announced_from_its_spawn_to_its_exit() -> None:
     with running_manager() as manager:
         manager.on_spawn(note)
         manager.on_change(note)
-        manager.load(ProcessConfig("j", SLEEP, drain_timeout=0.1))
+        manager.load(ProcessConfig("j", SLEEP, drain_timeout=0.1, startsecs=0.1))
         eventually(lambda: {1: "ready"} in seen)
         manager.stop_job("j")
         eventually(lambda: seen[-1] == {})

@@ -1,6 +1,7 @@
 """Actions of jobs from Python."""
 
 import asyncio
+import contextlib
 import threading
 from collections.abc import Iterator
 from concurrent.futures import Future
@@ -90,41 +91,61 @@ def test_a_manager_that_was_not_started_runs_none() -> None:
     manager.loop.close()
 
 
-@pytest.mark.parametrize("now", [False, True])
-def test_a_stop_ends_actions_that_run(now: bool) -> None:
+@contextlib.contextmanager
+def stoppable_manager() -> Iterator[tuple[Manager, threading.Thread]]:
+    """A running manager that the test stops, and the thread that ends with it."""
     manager = Manager(new_loop())
     manager.start()
     thread = threading.Thread(target=manager.run)
     thread.start()
-    manager.load(ProcessConfig("web", "sleep 1000", action=ACTION), "shop", start=False)
-    running = begin(manager, "wait")
-    eventually(lambda: len(manager.commands) == 1)
-    manager.stop(now=now)
-    thread.join(10)
-    assert not thread.is_alive()
-    manager.loop.close()
+    try:
+        yield manager, thread
+    except BaseException:
+        manager.stop(now=True)
+        raise
+    finally:
+        thread.join(4)  # less than the grace period
+        assert not thread.is_alive()
+        manager.loop.close()
     assert len(manager.commands) == 0
-    result = running.result(10)
+
+
+@pytest.mark.parametrize("now", [False, True])
+def test_a_stop_ends_actions_that_run(now: bool) -> None:
+    with stoppable_manager() as (manager, _):
+        manager.load(ProcessConfig("web", "sleep 1000", action=ACTION), "shop", start=False)
+        running = begin(manager, "wait")
+        eventually(lambda: len(manager.commands) == 1)
+        manager.stop(now=now)
+    result = running.result()
     assert (result.outcome, result.term_signal) == (Outcome.CANCELLED, 9 if now else 15)
 
 
-def test_a_stop_in_a_hurry_hurries_the_commands_too(tmp_path: Path) -> None:
+def test_actions_do_not_outlast_the_processes_of_their_job(tmp_path: Path) -> None:
     ready = tmp_path / "ready"
-    stubborn = f"sh -c 'trap \"\" TERM; touch {ready}; while :; do sleep 1000; done'"
-    manager = Manager(new_loop())
-    manager.start()
-    thread = threading.Thread(target=manager.run)
-    thread.start()
-    manager.load(ProcessConfig("web", "sleep 1000", action={"stay": stubborn}), start=False)
-    running = begin(manager, "stay", "web")
-    eventually(ready.exists)
-    manager.stop()
-    eventually(lambda: manager.stopping)
-    manager.stop(now=True)
-    thread.join(4)  # less than the grace period
-    assert not thread.is_alive()
-    manager.loop.close()
-    assert running.result(10).term_signal == 9
+    stubborn = f"sh -c 'trap \"\" TERM; touch {ready}; while :; do sleep 0.1; done'"
+    with stoppable_manager() as (manager, thread):
+        manager.load(ProcessConfig("web", stubborn, action=ACTION), "shop")
+        eventually(ready.exists)
+        running = begin(manager, "wait")
+        eventually(lambda: len(manager.commands) == 1)
+        manager.stop()
+        assert running.result(10).outcome is Outcome.CANCELLED
+        assert thread.is_alive()
+        manager.stop(now=True)
+
+
+def test_a_stop_in_a_hurry_hurries_the_commands_too(tmp_path: Path) -> None:
+    ready, asked = tmp_path / "ready", tmp_path / "asked"
+    stubborn = f"sh -c 'trap \"touch {asked}\" TERM; touch {ready}; while :; do sleep 0.1; done'"
+    with stoppable_manager() as (manager, _):
+        manager.load(ProcessConfig("web", "sleep 1000", action={"stay": stubborn}), start=False)
+        running = begin(manager, "stay", "web")
+        eventually(ready.exists)
+        manager.stop()
+        eventually(asked.exists)
+        manager.stop(now=True)
+    assert running.result().term_signal == 9
 
 
 def test_an_unloaded_job_leaves_no_action(manager: Manager, events: Recording) -> None:

@@ -16,6 +16,7 @@ from support.poll import eventually
 row = pytest.mark.row
 
 SLEEP = "/bin/sleep 1000"
+STORY = "start spawn ready kill stop_pid exit spawn ready reap exit stop".split()
 TWO = ProcessConfig("j", SLEEP, numprocesses=2, startsecs=0)
 
 Action = Callable[[Manager], Any]
@@ -119,13 +120,7 @@ def test_messages_say_what_they_are_about(manager: Manager, recording: Recording
         ("load", ["load"]),
         ("unload", ["unload"]),
         ("stop_process", ["stop_process"]),
-        (
-            "job.shop.j",
-            [
-                f"job.shop.j.{kind}"
-                for kind in "start spawn ready kill stop_pid exit spawn ready reap exit stop".split()
-            ],
-        ),
+        ("job.shop.j", [f"job.shop.j.{kind}" for kind in STORY]),
         ("job.shop.j.stop_process", ["job.shop.j.stop_process"]),
         ("proc.1", [f"proc.1.{kind}" for kind in "spawn ready kill stop_pid exit".split()]),
         ("proc.2", [f"proc.2.{kind}" for kind in "spawn ready reap exit".split()]),

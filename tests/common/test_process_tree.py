@@ -90,7 +90,7 @@ def test_a_stop_ends_the_whole_group(family: Path, tmp_path: Path, kind: str, su
 def test_processes_without_a_mark_pass_for_nobodys_descendants() -> None:
     """A manager without `node_id` marks nothing: a child that the embedder started itself is none of its jobs'."""
     with subprocess.Popen(["sleep", "60"], process_group=0) as other, running_manager(subreaper=True) as manager:
-        manager.load(ProcessConfig("j", "sleep 60"))
+        manager.load(ProcessConfig("j", "sleep 60", startsecs=0))
         eventually(lambda: manager.info("j")["state"] == "running")
         manager.stop_job("j")
         eventually(lambda: manager.info("j")["state"] == "stopped")

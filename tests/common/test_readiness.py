@@ -266,4 +266,6 @@ def test_a_manager_that_stops_leaves_a_detached_process_without_probes_and_timer
     system.probe(1, good=True)
     system.tell(ev.ManagerStopping())
     assert system.released == {1}
-    assert not (system.timers or system.probes or system.signals)
+    assert system.timers == {}
+    assert system.probes == set()
+    assert system.signals == []

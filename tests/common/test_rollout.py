@@ -375,6 +375,24 @@ def test_a_rollback_that_fails_is_not_rolled_back() -> None:
     assert system.job.definitions.generation == 3
 
 
+@pytest.mark.parametrize("further", [{"priority": 1}, {"cmd": "missing"}])
+def test_a_rollback_returns_to_the_last_definition_that_was_ready(further: dict[str, Any]) -> None:
+    system = System(startsecs=1.0, auto_rollback=True, numprocesses=2)
+    old = system.job.config
+    system.tell(START)
+    system.settle()
+    system.tell(update(system.job, cmd="false"), update(system.job, **{"cmd": "false", **further}))
+    system.broken = True
+    system.die(1)
+    assert outcome(system.job)[:2] == (RolloutKind.ROLLBACK, RolloutState.RUNNING)
+    assert (system.job.config, system.job.definitions.generation) == (old, 4)
+    system.broken = False
+    system.settle()
+    assert system.job.rollout is not None
+    assert system.job.rollout.state is RolloutState.DONE
+    assert 2 in system.job.pids()
+
+
 def test_without_auto_rollback_an_update_that_fails_stops_there() -> None:
     job = job_of(numprocesses=2, startsecs=1.0, backoff=0)
     book = rolled_out(all_ready(job) >> update(job, cmd="false"), 2)
@@ -456,6 +474,31 @@ def test_a_process_that_exceeds_a_limit_is_replaced_when_the_others_allow_it() -
     book = ready(spawned(book, 3), 3) << ev.Publish("stop_pid", 1) << ev.SetTimer(("drain", 1), 2.0)
     book = ends(book >> timer("drain", 1) << drained(1), 1) << ev.Spawn(4, 1)
     assert done(ready(spawned(book, 4), 4), 2, "recycle")
+
+
+def test_a_limit_that_is_exceeded_again_means_nothing_more() -> None:
+    job = job_of(numprocesses=2, startsecs=1.0)
+    book = all_ready(job) >> ev.LimitExceeded(1, "max_memory", "much") << ev.Publish("limit", 1, ANY) << retire(1)
+    book = book >> ev.LimitExceeded(2, "max_memory", "much") << ev.Publish("limit", 2, ANY)
+    assert book >> ev.LimitExceeded(2, "max_memory", "more") << nothing >> timer("lifetime", 2) << nothing
+    assert outcome(job) == (RolloutKind.RECYCLE, RolloutState.RUNNING, 1, 2, "")
+
+
+def test_recycling_goes_on_after_a_new_process_that_fails() -> None:
+    system = System(numprocesses=3, startsecs=1.0, max_lifetime=100.0, auto_rollback=True)
+    system.tell(START)
+    system.settle()
+    system.broken = True
+    system.advance(100.0)
+    system.die(1)
+    system.advance(60.0)
+    assert system.job.pids() == [2, 3], "they go on while there is no new process"
+    system.broken = False
+    system.settle()
+    assert min(system.job.pids()) > 3
+    assert len(system.job.pids()) == 3
+    assert "rollout_failed" not in system.published
+    assert "rollout_done" in system.published
 
 
 def test_a_process_is_replaced_at_the_end_of_its_life_which_differs_by_up_to_a_tenth() -> None:

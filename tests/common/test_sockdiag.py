@@ -13,7 +13,7 @@ import pytest
 
 from gaffer.http.access import Peer, PeerKind
 from gaffer.http.peer import PeerFinder
-from gaffer.runtime.sockdiag import Listener, SockDiag, SocketAddress, SocketOwner, trusted_uid
+from gaffer.runtime.sockdiag import Listener, SockDiag, SocketAddress, SocketOwner, TcpState, trusted_uid
 from support.needs import needs_linux, needs_root
 from support.poll import eventually
 from support.strangers import OVERFLOW, STRANGER, stranger
@@ -111,6 +111,38 @@ def test_unknown_connections_and_mixed_families_find_nothing(diag: SockDiag, con
     assert diag.find(elsewhere, SocketAddress(elsewhere.ip, 2)) is None
     assert diag.find(SocketAddress(ipaddress.ip_address("::1"), 1), elsewhere) is None
     assert diag.find_uid(connection.near, connection.far) == os.getuid(), "a failed question spoils no later one"
+
+
+def test_connections_by_port_and_state(diag: SockDiag, connection: Connection) -> None:
+    """The family is that of the socket, also when IPv4 reaches a socket of IPv6."""
+    family = connection.accepted.family
+    accepted = {"local_port": connection.far.port, "remote_port": connection.near.port}
+    [found] = diag.connections(family, TcpState, **accepted)
+    assert (found.local_port, found.remote_port) == (connection.far.port, connection.near.port)
+    assert found.local == socket.inet_pton(family, connection.accepted.getsockname()[0])
+    assert found.remote == socket.inet_pton(family, connection.accepted.getpeername()[0])
+    assert (found.state, found.inode) == (ESTABLISHED, os.fstat(connection.accepted.fileno()).st_ino)
+    assert list(diag.connections(family, [TcpState.CLOSE_WAIT], **accepted)) == []
+    connection.client.shutdown(socket.SHUT_WR)
+    eventually(lambda: list(diag.connections(family, [TcpState.CLOSE_WAIT], **accepted)))
+    connection.accepted.close()
+    near = {"local_port": connection.near.port, "remote_port": connection.far.port}
+    waits = eventually(lambda: list(diag.connections(connection.client.family, [TcpState.TIME_WAIT], **near)))
+    assert [(each.inode, 0 < each.expires <= 60) for each in waits] == [(0, True)]
+
+
+def test_a_query_that_the_kernel_refuses(diag: SockDiag, connection: Connection) -> None:
+    with pytest.raises(OSError, match="Invalid argument"):
+        list(diag.connections(99, TcpState))
+    assert diag.find_uid(connection.near, connection.far) == os.getuid(), "it spoils no later one"
+
+
+def test_many_connections_come_in_parts(diag: SockDiag) -> None:
+    with socket.create_server(("127.0.0.1", 0), backlog=600) as listener, ExitStack() as stack:
+        address = listener.getsockname()
+        clients = [stack.enter_context(socket.create_connection(address)) for _ in range(500)]
+        found = diag.connections(socket.AF_INET, [TcpState.ESTABLISHED], local_port=address[1])
+        assert {each.remote_port for each in found} == {client.getsockname()[1] for client in clients}
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "0.0.0.0", "::1", "::"])

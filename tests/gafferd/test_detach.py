@@ -18,9 +18,11 @@ CONFIG = """
 [process:keeper]
 cmd = /bin/sleep 1000
 detach = true
+startsecs = 0
 
 [process:plain]
 cmd = /bin/sleep 1000
+startsecs = 0
 """
 
 

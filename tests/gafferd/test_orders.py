@@ -20,7 +20,7 @@ from support.poll import eventually
 CLIENTS = 4
 LONG = int(os.environ.get("GAFFER_ORDERS", "10000"))  # orders of the long run
 
-_SETTINGS = {"graceful_timeout": 0.2, "backoff": 0.05, "backoff_max": 0.2}
+_SETTINGS = {"graceful_timeout": 0.2, "startsecs": 0.2, "backoff": 0.05, "backoff_max": 0.2}
 # Sleepers are what lives on in the end; the others crash, ignore SIGTERM, or fork what leaves their group.
 PROGRAMS = {
     "sleep": "exec sleep 1000",

@@ -56,8 +56,10 @@ def before_call(context: Any, case: Any, kwargs: dict[str, Any]) -> None:
 def _known(case: Any, *, by_pid: bool) -> dict[str, Any]:
     """The parameters of the path that mean a known job or process; `/processes/` takes both."""
     job = KNOWN if case.method == "GET" else SPARE
-    pid = str(eventually(lambda: _pids(KNOWN))[0])
-    _pids(SPARE)
+    asked = case.path_parameters.keys()
+    pid = str(eventually(lambda: _pids(KNOWN))[0]) if asked & {"pid", "name"} else ""
+    if asked & {"job", "name"}:
+        _pids(job)
     found = {
         "sid": job,
         "job": job,
@@ -89,7 +91,7 @@ def _pids(job: str) -> list[int]:
 
 
 def _change_body(body: dict[str, Any], *, known: bool) -> None:
-    for key in ("numprocesses", "scale"):
+    for key in ("numprocesses", "scale", "surge"):
         if key in body:
             body[key] = _bounded(body[key])
     if known and "signal" in body:

@@ -42,6 +42,9 @@ class System:
         self.sockets_open = False
         self.ended: list[int] = []  # exit codes of the manager
 
+    def after_event(self, event: ev.Event) -> None:
+        """Overridden to do what follows from an event at once."""
+
     def next_pid(self) -> int:
         self.count += 1
         return self.count
@@ -53,6 +56,7 @@ class System:
             if any(isinstance(each, ev.Spawn) and each.slot for each in instructions):
                 self.check_spawn()
             self.queue.extend(instructions)
+            self.after_event(event)
             while idle and self.queue:
                 self.carry_out(self.queue[0])
                 self.queue.popleft()

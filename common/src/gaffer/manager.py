@@ -282,7 +282,7 @@ class Manager(LegacyNames):
             self._jobs.remove(job)
             self._executor.sampler.forget(job.name)
             self._executor.submit(job, ev.Unloaded())
-            self.loop.call_soon_threadsafe(self._commands.end, job.name)
+            self.loop.call_soon_threadsafe(self._commands.end_actions, job.name)
 
     def update(
         self,

@@ -86,9 +86,10 @@ class Process:
 
     `pid` is Gaffer's id, `os_pid` the system's (0 before the start), `name` that of its job. `cmd`, `args`, `env`,
     `uid`, `gid`, `cwd`, `detach`, `redirect_output`, `redirect_input` and `custom_streams` are its settings. `once` is
-    true for a process that is not kept alive. `exit_status` is None until the leader has exited; `closed` is true once
-    its whole tree is gone. `on_exit(process, status)` is called on the loop when the leader has exited,
-    `on_gone(process)` when the whole tree is gone and the leader is reaped.
+    true for a process that is not kept alive. `port` is its PORT; its variables may set it at the start. `exit_status`
+    is None until the leader has exited; `closed` is true once its whole tree is gone. `on_exit(process, status)` is
+    called on the loop when the leader has exited, `on_gone(process)` when the whole tree is gone and the leader is
+    reaped.
 
     `sockets` are the names and descriptors of listening sockets to pass to the program, sd_listen_fds(3), and
     `notify_socket` is the path that it can notify, sd_notify(3).

@@ -35,14 +35,21 @@ def sample(samples: Samples, name: str, **labels: str) -> float:
 
 
 async def test_jobs_are_counted_by_the_state_of_their_processes(node: HttpNode) -> None:
-    for job in (sleeper("web", numprocesses=2), sleeper("idle", start=False), script("bad", "exit(1)", backoff=60)):
+    for job in (
+        sleeper("web", numprocesses=2, startsecs=0),
+        sleeper("new", startsecs=1000),
+        sleeper("idle", start=False),
+        script("bad", "exit(1)", backoff=60),
+    ):
         await node.call("POST", "/jobs/shop", job)
     await eventually_async(lambda: node.manager.info("shop.bad")["state"] == "backoff")
-    await eventually_async(lambda: node.manager.info("shop.web")["running"] == 2)
+    await eventually_async(lambda: len(node.manager.running) == 3)
     samples = await scrape(node)
     web = {"session": "shop", "job": "web"}
     assert sample(samples, "gaffer_job_processes", **web, state="ready") == 2
     assert sample(samples, "gaffer_job_processes", **web, state="stopping") == 0
+    assert sample(samples, "gaffer_job_processes", session="shop", job="new", state="ready") == 0
+    assert sample(samples, "gaffer_job_processes", session="shop", job="new", state="starting") == 1
     assert sample(samples, "gaffer_job_processes", session="shop", job="idle", state="ready") == 0
     assert sample(samples, "gaffer_job_processes", session="shop", job="bad", state="backoff") == 1
     assert sample(samples, "gaffer_job_wanted_processes", **web) == 2

@@ -66,6 +66,14 @@ def form(pattern: str) -> str:
     return re.sub(r"\{[^}]*\}", "{}", pattern)
 
 
+def test_a_feed_is_described_by_its_lines_and_a_document_as_a_whole() -> None:
+    feed = DOCUMENT["paths"]["/watch"]["get"]["responses"]["200"]["content"]
+    action = DOCUMENT["paths"]["/jobs/{sid}/{job}/actions/{action}"]["post"]["responses"]["200"]["content"]
+    assert feed["application/json"].keys() == {"x-item-schema"}
+    assert action["application/json"] == {"schema": {"$ref": "#/components/schemas/ActionResult"}}
+    assert feed["text/event-stream"] == action["text/event-stream"] == {}
+
+
 def test_a_route_without_a_word_of_itself_is_documented_too() -> None:
     class Silent(NodeHandler):
         """A handler that says nothing."""

@@ -40,6 +40,14 @@ def test_of_a_long_line_the_start_is_left(size: int) -> None:
     assert split(*pieces) == [b"x" * (MAX_LINE - 2) + b"yz", b"short"]
 
 
+def test_a_long_line_is_not_kept_until_it_ends() -> None:
+    lines = Lines()
+    assert lines.feed(b"x" * (MAX_LINE - 1)) == []
+    assert lines.feed(b"yz") == [b"x" * (MAX_LINE - 1) + b"y"]
+    assert lines.feed(b"w" * MAX_LINE) == []
+    assert lines.feed(b"\nshort\n") == [b"short"]
+
+
 def test_a_line_with_a_gap_is_left_out() -> None:
     lines = Lines()
     assert lines.feed(b"one\ntw") == [b"one"]
@@ -78,7 +86,7 @@ async def test_after_a_reload_only_new_lines_count() -> None:
     async with probing() as verdicts:
         verdicts.prober.start(process, again=True)
         await verdicts.last(NOT_YET)
-        err.append(b"ready\n")
+        err.append(b"eady\n")
         await asyncio.sleep(0)
         assert verdicts.of() == [NOT_YET]
         out.append(b"ready\n")

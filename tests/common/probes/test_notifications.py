@@ -28,7 +28,8 @@ sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
 for line in sys.stdin:
     sock.sendto(line.strip().replace(";", chr(10)).encode(), chr(0) + os.environ["NOTIFY_SOCKET"][1:])
 """
-IN_A_CHILD = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {SENDER!r}])"
+# In a group of its own.
+IN_A_CHILD = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {SENDER!r}], process_group=0)"
 # Sends each line decoded from hexadecimal digits, then RELOADING=1.
 ODD = """
 import os, socket, sys

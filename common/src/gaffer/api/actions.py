@@ -11,7 +11,7 @@ from gaffer.api.feed_handler import FeedHandler
 from gaffer.api.node import NodeHandler
 from gaffer.api.streams import FORMATS
 from gaffer.errors import BadRequest, InvalidValue, StartFailed
-from gaffer.http.access import Grant, Scope
+from gaffer.http.access import Scope
 from gaffer.http.feed_formats import HEARTBEAT_EVENT, encode_event, to_json
 from gaffer.http.feeds import EVENTSOURCE, FeedQuery, Heartbeat
 from gaffer.http.operations import EVENTS, JSON, operation
@@ -52,11 +52,13 @@ class ActionQuery(msgspec.Struct):
 class ActionHandler(FeedHandler):
     """An action of a job."""
 
-    def initialize(self, params: dict[str, str], grant: Grant) -> None:
-        super().initialize(params, grant)
-        self._gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-
-    @operation(bodies.ActionResult, query=ActionQuery, media=(JSON, EVENTS), errors=(TooManyCommands, StartFailed))
+    @operation(
+        bodies.ActionResult,
+        query=ActionQuery,
+        media=(JSON, EVENTS),
+        errors=(TooManyCommands, StartFailed),
+        document=True,
+    )
     async def post(self) -> None:
         """Run the action and stream its output as server-sent events.
 
@@ -73,34 +75,23 @@ class ActionHandler(FeedHandler):
         streams = self._choice("stream", ("true", "false")) == "true" and not self._accepts_json_only
         command = self.manager.start_action(self.job, self.params["action"], self._timeout)
         if not streams:
-            result = await self._wait(command, None)
-            if result is not None:
-                self.reply({**_exit(result), **_output(command)})
+            self.reply({**_exit(await self._wait(command, None)), **_output(command)})
             return
         await self.follow(query, command.ring, 0, form)
         # The command may have closed its output long before its end.
         result = await self._wait(command, query.heartbeat)
-        if result is not None:
-            self.write(encode_event(_EXIT, to_json(_exit(result)).decode()))
+        self.write(encode_event(_EXIT, to_json(_exit(result)).decode()))
 
-    def on_connection_close(self) -> None:
-        super().on_connection_close()
-        if not self._gone.done():
-            self._gone.set_result(None)
-
-    async def _wait(self, command: Command, heartbeat: float | None) -> CommandResult | None:
-        """Wait for the end of the command, with heartbeats; return None if the client has disconnected."""
-        either: list[asyncio.Future[Any]] = [command.ended, self._gone]
-        try:
-            while not command.ended.done():
-                await asyncio.wait(either, timeout=heartbeat, return_when=asyncio.FIRST_COMPLETED)
-                if self._gone.done():
-                    return None
-                if not command.ended.done():
+    async def _wait(self, command: Command, heartbeat: float | None) -> CommandResult:
+        """Wait for the end of the command, with heartbeats while the client is connected."""
+        while not command.ended.done():
+            await asyncio.wait([command.ended], timeout=heartbeat)
+            if not command.ended.done():
+                try:
                     self.write(HEARTBEAT_EVENT)
                     await self.flush()
-        except StreamClosedError:
-            return None
+                except StreamClosedError:
+                    heartbeat = None
         return command.ended.result()
 
     def _choice(self, name: str, values: tuple[str, ...]) -> str:

@@ -283,13 +283,13 @@ def _request_body(operations: Sequence[Operation], schemas: _Schemas) -> dict[st
     }
 
 
-def _content(media: str, kinds: Iterable[Any], schemas: _Schemas, *, endless: bool = False) -> dict[str, Any]:
+def _content(media: str, kinds: Iterable[Any], schemas: _Schemas, *, lines: bool = False) -> dict[str, Any]:
     if media not in (JSON, TEXT):
         return {}  # raw bytes, or an event stream
     types = [each for kind in kinds for each in _alternatives(kind)]
     schema = schemas.any_of(types) if types else {"type": "string"}
     # The schema of one line; a whole feed is not a JSON document.
-    return {"x-item-schema" if endless else "schema": schema}
+    return {"x-item-schema" if lines else "schema": schema}
 
 
 def _responses(method: str, cases: Sequence[_Case], schemas: _Schemas) -> dict[str, Any]:
@@ -314,7 +314,7 @@ def _responses(method: str, cases: Sequence[_Case], schemas: _Schemas) -> dict[s
                     media,
                     [answer.returns for answer in answers if media in answer.media],
                     schemas,
-                    endless=any(answer.endless for answer in answers),
+                    lines=any(answer.endless and not answer.document for answer in answers),
                 )
                 for media in media_types
             }

@@ -25,7 +25,8 @@ class Operation(NamedTuple):
     route may return (400, 401, 403, 404 for the resources in its path, and 413, 415 and 503 for changes); 304 has no
     body. text_errors: statuses whose response may be plain text instead of the error body, as some protocols require.
     headers: response headers with their descriptions. endless: whether the response may last as long as the client
-    listens, which is implied by text/event-stream.
+    listens, which is implied by text/event-stream. document: whether JSON in an endless response is one document, not
+    one per line.
     """
 
     returns: Any = None
@@ -38,6 +39,7 @@ class Operation(NamedTuple):
     text_errors: tuple[int, ...] = ()
     headers: tuple[tuple[str, str], ...] = ()
     endless: bool = False
+    document: bool = False
 
 
 def operation(
@@ -52,6 +54,7 @@ def operation(
     text_errors: Iterable[int] = (),
     headers: dict[str, str] | None = None,
     endless: bool = False,
+    document: bool = False,
 ) -> Callable[[F], F]:
     """Attach an Operation to a handler method; see Operation for the arguments."""
     media_types = (media,) if isinstance(media, str) else tuple(media)
@@ -66,6 +69,7 @@ def operation(
         tuple(text_errors),
         tuple((headers or {}).items()),
         endless or EVENTS in media_types,
+        document,
     )
 
     def attach(method: F) -> F:

@@ -20,9 +20,19 @@ from gaffer.runtime.signals import parse_signal_value
 T = TypeVar("T")
 
 
-def setting(rule: rules.Rule, default: Any = dataclasses.MISSING, *, live: bool = False, factory: Any = None) -> Any:
-    """A field of JobConfig; `live` ones apply to running processes without a restart (design rule 2)."""
-    metadata = {"rule": rule, "live": live}
+def setting(
+    rule: rules.Rule,
+    default: Any = dataclasses.MISSING,
+    *,
+    live: bool = False,
+    factory: Any = None,
+    example: str | None = None,
+) -> Any:
+    """A field of JobConfig; `live` ones apply to running processes without a restart (design rule 2).
+
+    `example` is a value as written in a file, JSON for objects; None for a setting that only programs have.
+    """
+    metadata = {"rule": rule, "live": live, "example": example}
     if factory is not None:
         return field(default_factory=factory, metadata=metadata, kw_only=True)
     if default is dataclasses.MISSING:
@@ -37,157 +47,161 @@ class JobConfig:
     Times are in seconds. `uid` and `gid` are names or numbers. See the reference of the settings for each key.
     """
 
-    name: str = setting(rules.job_name)
+    name: str = setting(rules.job_name, example="web")
     """The name of the job."""
-    cmd: str = setting(rules.command)
+    cmd: str = setting(rules.command, example="python server.py --port $PORT")
     """The command line. `$VAR` and `${VAR}` outside single quotes are replaced from the environment of the process."""
-    args: Sequence[str] = setting(rules.words, ())
+    args: Sequence[str] = setting(rules.words, (), example="--verbose --name 'my app'")
     """Further arguments, after those in `cmd`, with variables replaced likewise."""
-    env: Mapping[str, str] = setting(rules.variables, factory=dict)
+    env: Mapping[str, str] = setting(rules.variables, factory=dict, example='{"DEBUG": "1"}')
     """Variables for the process; they win over all others."""
-    uid: int | str | None = setting(rules.user_or_group, None)
+    uid: int | str | None = setting(rules.user_or_group, None, example="www-data")
     """The user to run as; that of the manager unless given."""
-    gid: int | str | None = setting(rules.user_or_group, None)
+    gid: int | str | None = setting(rules.user_or_group, None, example="www-data")
     """The group to run as; that of `uid` when that is given."""
-    cwd: str | None = setting(rules.optional_text, None)
+    cwd: str | None = setting(rules.optional_text, None, example="/srv/shop")
     """The folder to run in; the manager's unless given."""
-    detach: bool = setting(rules.boolean, False)
+    detach: bool = setting(rules.boolean, False, example="true")
     """Run in a session of its own and survive the manager, which supervises it while it lives itself."""
-    shell: bool = setting(rules.boolean, False)
+    shell: bool = setting(rules.boolean, False, example="true")
     """Run `cmd` unchanged by `sh -c`, which replaces the variables."""
-    os_env: bool = setting(rules.boolean, False)
+    os_env: bool = setting(rules.boolean, False, example="true")
     """Pass the manager's own environment on. Files (INI) have true for a default."""
-    numprocesses: int = setting(rules.count, 1, live=True)
+    numprocesses: int = setting(rules.count, 1, live=True, example="4")
     """The number of processes to keep running."""
-    redirect_output: Sequence[str] = setting(rules.outputs, ())
+    redirect_output: Sequence[str] = setting(rules.outputs, (), example="out, err")
     """The labels of stdout and stderr for readers; an output without a label can't be read."""
-    redirect_input: bool = setting(rules.boolean, False)
+    redirect_input: bool = setting(rules.boolean, False, example="true")
     """Make stdin writable."""
-    custom_streams: Sequence[str] = setting(rules.extra_streams, ())
+    custom_streams: Sequence[str] = setting(rules.extra_streams, (), example="control")
     """Further pipes in both directions, which the process finds at descriptors 3, 4 and so on."""
     custom_channels: Sequence[Any] = setting(rules.channels, ())
     """Open handles to pass on after those; in Python only."""
-    logs: bool = setting(rules.boolean, True)
+    logs: bool = setting(rules.boolean, True, example="false")
     """Write the output to log files, if the manager has a log directory."""
-    log_max_bytes: int = setting(rules.size, 10 * 1024**2)
+    log_max_bytes: int = setting(rules.size, 10 * 1024**2, example="64M")
     """The size at which a log file is rotated."""
-    log_backups: int = setting(rules.backups, 3)
+    log_backups: int = setting(rules.backups, 3, example="10")
     """The number of rotated files to keep."""
-    graceful_timeout: float = setting(rules.seconds, 30.0, live=True)
+    graceful_timeout: float = setting(rules.seconds, 30.0, live=True, example="90s")
     """Seconds from SIGTERM to SIGKILL."""
-    drain_timeout: float = setting(rules.seconds, 0.0, live=True)
+    drain_timeout: float = setting(rules.seconds, 0.0, live=True, example="5s")
     """Seconds that a process stays, announced as draining, before it is stopped."""
-    kill_group: bool = setting(rules.boolean, True, live=True)
+    kill_group: bool = setting(rules.boolean, True, live=True, example="false")
     """Signal the whole process group, and end the group when its leader exits."""
-    priority: int | None = setting(rules.optional_whole, None, live=True)
+    priority: int | None = setting(rules.optional_whole, None, live=True, example="1")
     """Jobs of a file start in ascending order; those without a priority start last."""
-    flapping: FlappingInfo | None = setting(rules.flapping_policy, None, live=True)
+    flapping: FlappingInfo | None = setting(rules.flapping_policy, None, live=True, example="4, 10, 30, 5")
     """When to pause a crash loop and when to give up; unset, never."""
-    start: bool | str = setting(rules.start_mode, True, live=True)
+    start: bool | str = setting(rules.start_mode, True, live=True, example="on-connection")
     """Start the job when it is loaded; `on-connection` starts its processes on the first connection to its sockets."""
-    startsecs: float = setting(rules.seconds, 1.0, live=True)
+    startsecs: float = setting(rules.seconds, 1.0, live=True, example="5s")
     """Seconds after which a process without a `ready` probe is ready. One that lived so long is replaced at once."""
-    backoff: float = setting(rules.seconds, 0.1, live=True)
+    backoff: float = setting(rules.seconds, 0.1, live=True, example="500ms")
     """Seconds before the first restart attempt; doubled for each further one."""
-    backoff_max: float = setting(rules.seconds, 30.0, live=True)
+    backoff_max: float = setting(rules.seconds, 30.0, live=True, example="5m")
     """The longest pause between attempts, in seconds."""
-    env_file: Sequence[str] = setting(rules.paths, ())
+    env_file: Sequence[str] = setting(rules.paths, (), example="base.env, secrets.env")
     """Files with variables for the process, read at each start; later ones win, `env` wins over all."""
-    stop_signal: str = setting(rules.signal_name, "TERM", live=True)
+    stop_signal: str = setting(rules.signal_name, "TERM", live=True, example="QUIT")
     """The signal that asks a process to exit; SIGKILL follows after `graceful_timeout`."""
-    reload_signal: str | None = setting(rules.optional_signal, None, live=True)
+    reload_signal: str | None = setting(rules.optional_signal, None, live=True, example="HUP")
     """The signal that makes a process read its configuration again; unset, a reload replaces the process."""
-    umask: str | None = setting(rules.umask, None)
+    umask: str | None = setting(rules.umask, None, example="027")
     """The file mode creation mask, umask(2)."""
-    nice: int | None = setting(rules.niceness, None)
+    nice: int | None = setting(rules.niceness, None, example="5")
     """The scheduling priority, setpriority(2); negative values need privileges."""
-    rlimit_as: str | None = setting(limits.resource_limit, None)
+    rlimit_as: str | None = setting(limits.resource_limit, None, example="8589934592")
     """The largest address space, in bytes."""
-    rlimit_core: str | None = setting(limits.resource_limit, None)
+    rlimit_core: str | None = setting(limits.resource_limit, None, example="unlimited")
     """The largest core file, in bytes."""
-    rlimit_cpu: str | None = setting(limits.resource_limit, None)
+    rlimit_cpu: str | None = setting(limits.resource_limit, None, example="3600")
     """The CPU time, in seconds."""
-    rlimit_data: str | None = setting(limits.resource_limit, None)
+    rlimit_data: str | None = setting(limits.resource_limit, None, example="1073741824")
     """The largest data segment, in bytes."""
-    rlimit_fsize: str | None = setting(limits.resource_limit, None)
+    rlimit_fsize: str | None = setting(limits.resource_limit, None, example="1073741824")
     """The largest file that the process may create, in bytes."""
-    rlimit_memlock: str | None = setting(limits.resource_limit, None)
+    rlimit_memlock: str | None = setting(limits.resource_limit, None, example="65536")
     """The memory that may be locked, in bytes."""
-    rlimit_nofile: str | None = setting(limits.resource_limit, None)
+    rlimit_nofile: str | None = setting(limits.resource_limit, None, example="4096:65536")
     """The number of open descriptors."""
-    rlimit_nproc: str | None = setting(limits.resource_limit, None)
+    rlimit_nproc: str | None = setting(limits.resource_limit, None, example="512")
     """The number of processes of the user."""
-    rlimit_stack: str | None = setting(limits.resource_limit, None)
+    rlimit_stack: str | None = setting(limits.resource_limit, None, example="16777216")
     """The largest stack, in bytes."""
-    ready: str | None = setting(probing.probe, None)
+    ready: str | None = setting(probing.probe, None, example="http:8000/health")
     """The probe that finds out whether a process is ready; without one it is ready after `startsecs`."""
-    ready_interval: float = setting(rules.seconds, 1.0)
+    ready_interval: float = setting(rules.seconds, 1.0, example="500ms")
     """Seconds between two `ready` probes."""
-    ready_timeout: float = setting(rules.seconds, 1.0)
+    ready_timeout: float = setting(rules.seconds, 1.0, example="2s")
     """Seconds after which a `ready` probe fails."""
-    ready_successes: int = setting(rules.at_least_one, 1)
+    ready_successes: int = setting(rules.at_least_one, 1, example="2")
     """Good `ready` probes in a row that make a process ready."""
-    ready_failures: int = setting(rules.at_least_one, 3)
+    ready_failures: int = setting(rules.at_least_one, 3, example="5")
     """Failed `ready` probes in a row that make a ready process not ready."""
-    start_timeout: float = setting(rules.seconds, 60.0, live=True)
+    start_timeout: float = setting(rules.seconds, 60.0, live=True, example="5m")
     """Seconds in which a process with a `ready` probe must be ready, else it is stopped and restarted."""
-    live: str | None = setting(probing.probe, None)
+    live: str | None = setting(probing.probe, None, example="tcp:8000")
     """The probe that finds out whether a process still works; it is replaced if not."""
-    live_interval: float = setting(rules.seconds, 10.0)
+    live_interval: float = setting(rules.seconds, 10.0, example="30s")
     """Seconds between two `live` probes."""
-    live_timeout: float = setting(rules.seconds, 1.0)
+    live_timeout: float = setting(rules.seconds, 1.0, example="5s")
     """Seconds after which a `live` probe fails."""
-    live_failures: int = setting(rules.at_least_one, 3)
+    live_failures: int = setting(rules.at_least_one, 3, example="5")
     """Failed `live` probes in a row that replace a process."""
-    after: Sequence[str] = setting(ordering.job_list, (), live=True)
+    after: Sequence[str] = setting(ordering.job_list, (), live=True, example="db, cache:started, migrate:completed")
     """Jobs that must be ready, started or completed before this one starts; it is stopped before them."""
-    kind: str = setting(rules.job_kind, "service")
+    kind: str = setting(rules.job_kind, "service", example="once")
     """Whether processes are kept running, or run to completion."""
-    restart: str | None = setting(rules.restart_policy, None, live=True)
+    restart: str | None = setting(rules.restart_policy, None, live=True, example="on-failure")
     """Which processes are restarted when they end by themselves."""
-    exit_codes: Sequence[int] = setting(rules.exit_codes, (0,), live=True)
+    exit_codes: Sequence[int] = setting(rules.exit_codes, (0,), live=True, example="0, 3")
     """Exit codes that mean success."""
-    max_restarts: int = setting(rules.restarts, 0, live=True)
+    max_restarts: int = setting(rules.restarts, 0, live=True, example="5")
     """Restarts in a row, each within 10 s, after which the job is given up; 0: no limit."""
-    essential: bool = setting(rules.boolean, False, live=True)
+    essential: bool = setting(rules.boolean, False, live=True, example="true")
     """End the manager, with the exit code of the job, when the job has completed or failed."""
-    max_unavailable: int = setting(rules.at_least_one, 1, live=True)
+    max_unavailable: int = setting(rules.at_least_one, 1, live=True, example="2")
     """Processes that a rolling restart may replace at a time."""
-    surge: int = setting(rules.count, 0, live=True)
+    surge: int = setting(rules.count, 0, live=True, example="1")
     """Additional processes that a rolling restart starts first, so that as many as before are ready at any time."""
-    auto_rollback: bool = setting(rules.boolean, False, live=True)
+    auto_rollback: bool = setting(rules.boolean, False, live=True, example="true")
     """Return to the previous definition when the processes of an update don't become ready."""
-    max_memory: int = setting(rules.size, 0, live=True)
+    max_memory: int = setting(rules.size, 0, live=True, example="512M")
     """The memory of a process and its descendants, in bytes, above which it is replaced; 0: no limit."""
-    max_lifetime: float = setting(rules.seconds, 0.0, live=True)
+    max_lifetime: float = setting(rules.seconds, 0.0, live=True, example="24h")
     """Seconds after which a process is replaced, less up to 10 % at random; 0: no limit."""
-    socket: Sequence[str] = setting(listening.socket_list, ())
+    socket: Sequence[str] = setting(listening.socket_list, (), example="tcp:127.0.0.1:8080, admin=unix:/run/shop.sock")
     """Listening sockets that the manager opens and passes to the processes, sd_listen_fds(3)."""
-    idle_timeout: float = setting(rules.seconds, 0.0, live=True)
+    idle_timeout: float = setting(rules.seconds, 0.0, live=True, example="10m")
     """Seconds without a connection after which an `on-connection` job stops its processes; 0: never."""
-    schedule: str | None = setting(schedules.cron, None, live=True)
+    schedule: str | None = setting(schedules.cron, None, live=True, example="*/5 * * * *")
     """When the processes run to completion, again and again."""
-    timezone: str | None = setting(schedules.time_zone, None, live=True)
+    timezone: str | None = setting(schedules.time_zone, None, live=True, example="Europe/Paris")
     """The time zone of `schedule`."""
-    every: float = setting(schedules.interval, 0.0, live=True)
+    every: float = setting(schedules.interval, 0.0, live=True, example="30s")
     """Seconds from the start of one run to the start of the next; 0: no such runs."""
-    overlap: str = setting(rules.overlap_policy, "skip", live=True)
+    overlap: str = setting(rules.overlap_policy, "skip", live=True, example="queue")
     """What to do when a run is due during another one."""
-    missed: str = setting(rules.missed_policy, "skip", live=True)
+    missed: str = setting(rules.missed_policy, "skip", live=True, example="once")
     """What to do about runs that were due while the manager was down."""
-    before_start: str | None = setting(rules.optional_command, None, live=True)
+    before_start: str | None = setting(rules.optional_command, None, live=True, example="python manage.py check")
     """A command to run before each start; unless it exits with 0, the process is not started."""
-    after_exit: str | None = setting(rules.optional_command, None, live=True)
+    after_exit: str | None = setting(
+        rules.optional_command, None, live=True, example="sh -c 'echo $GAFFER_REASON >> exits.log'"
+    )
     """A command to run after each exit, with GAFFER_EXIT_CODE and GAFFER_REASON in its environment."""
-    action: Mapping[str, str] = setting(rules.actions, factory=dict, live=True)
+    action: Mapping[str, str] = setting(
+        rules.actions, factory=dict, live=True, example='{"migrate": "python manage.py migrate"}'
+    )
     """Commands to run on request as the user of the job, by name."""
-    watch: Sequence[str] = setting(rules.globs, ())
+    watch: Sequence[str] = setting(rules.globs, (), example="src/**/*.py, *.toml")
     """Files whose change restarts the job, in a foreman or a manager that watches files."""
-    port: str | None = setting(rules.port_plan, None)
+    port: str | None = setting(rules.port_plan, None, example="8000+")
     """The variable PORT of each process; a PORT in `env` wins."""
-    endpoints: Sequence[str] | None = setting(rules.endpoint_list, None)
+    endpoints: Sequence[str] | None = setting(rules.endpoint_list, None, example="http:$PORT, admin:9000")
     """The endpoints to announce of each process; `http:$PORT` when it has a port."""
-    labels: Mapping[str, str] = setting(rules.variables, factory=dict, live=True)
+    labels: Mapping[str, str] = setting(rules.variables, factory=dict, live=True, example='{"team": "shop"}')
     """Free-form labels of the job, shown in its info."""
 
     def __post_init__(self) -> None:
@@ -465,16 +479,17 @@ def _contradictions(values: Mapping[str, Any], path: str) -> Iterator[Problem]:
             "leave redirect_output out, or let the program write to a file",
         )
     yield from _contradictions_of_supervision(values, path)
-    if (
-        port is None
-        and any("$" in item for item in values.get("endpoints") or ())
-        and "PORT" not in values.get("env", {})
-    ):
+    if port is None and any("$" in item for item in values.get("endpoints") or ()) and not _may_set_port(values):
         yield Problem(
             f"{path}.endpoints",
             "endpoints: $PORT is used but no port is set",
             "add port = auto, 8000 or 8000+",
         )
+
+
+def _may_set_port(values: Mapping[str, Any]) -> bool:
+    """Whether the environment may set PORT; what is in an env file is known at a start only."""
+    return "PORT" in values.get("env", {}) or bool(values.get("env_file"))
 
 
 def _contradictions_of_supervision(values: Mapping[str, Any], path: str) -> Iterator[Problem]:
@@ -509,7 +524,7 @@ def _contradictions_of_supervision(values: Mapping[str, Any], path: str) -> Iter
             continue
         probe = probing.parse_probe(given)
         by_port = probe.kind in (probing.ProbeKind.TCP, probing.ProbeKind.HTTP)
-        if by_port and probe.port is None and not port and "PORT" not in values.get("env", {}):
+        if by_port and probe.port is None and not port and not _may_set_port(values):
             yield problem(key, f"{given} uses the port of the process, but it has none", "set port, or write the port")
         if key == "live" and probe.kind is probing.ProbeKind.LOG:
             yield problem(key, "a line of output can't show that a process still works", "use tcp, http or exec")

@@ -3,13 +3,7 @@
 from gaffer.jobs.job import Job
 from gaffer.jobs.names import JobName
 from gaffer.jobs.ordering import Condition
-from gaffer.jobs.states import JobState, Phase
-
-_HOPELESS = {
-    JobState.STOPPED: "is stopped: start it",
-    JobState.STOPPING: "is stopped: start it",
-    JobState.FAILED: "has failed",
-}
+from gaffer.jobs.states import Phase
 
 
 def obstacle(name: JobName, job: Job | None, condition: Condition) -> str | None:
@@ -21,9 +15,14 @@ def obstacle(name: JobName, job: Job | None, condition: Condition) -> str | None
     wanted = condition if condition in (Condition.STARTED, Condition.COMPLETED) else Condition.READY
     if wanted is Condition.COMPLETED and not job.config.runs_once and job.config.restart_policy == "always":
         return f"waiting for {name.display} to complete, which never happens: set its kind to once"
-    if (why := _HOPELESS.get(job.state)) is not None:
-        detail = f": {job.reason}" if job.state is JobState.FAILED and job.reason else ""
-        return f"waiting for {name.display}, which {why}{detail}"
+    if wanted is not Condition.STARTED and job.config.scheduled:
+        return f"waiting for {name.display} to be {wanted}, which never happens: a schedule runs it again and again"
+    if job.phase is Phase.FAILED:
+        return f"waiting for {name.display}, which has failed" + (f": {job.reason}" if job.reason else "")
+    if not job.active:
+        return f"waiting for {name.display}, which is stopped: start it"
+    if job.target == 0:
+        return f"waiting for {name.display}, which has no processes: scale it up"
     return f"waiting for {name.display} to be {wanted}: it is {job.state}" + (f" ({job.reason})" if job.reason else "")
 
 
@@ -34,6 +33,8 @@ def is_met(job: Job, condition: Condition) -> bool:
     match condition:
         case Condition.COMPLETED:
             return False
+        case _ if job.awaits_connection:
+            return True
         case Condition.STARTED:
             return job.all_started
         case _:

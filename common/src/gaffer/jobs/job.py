@@ -14,7 +14,7 @@ from gaffer.jobs import events as ev
 from gaffer.jobs.config import JobConfig
 from gaffer.jobs.exits import ExitRecord
 from gaffer.jobs.flapping import Verdict
-from gaffer.jobs.observation import observation
+from gaffer.jobs.observation import lifetime, observation
 from gaffer.jobs.probing import Question
 from gaffer.jobs.queries import RESET_AFTER, JobQueries, Step
 from gaffer.jobs.rollout import Rollout, RolloutKind, RolloutState, replaceable
@@ -100,7 +100,7 @@ class Job(JobQueries):
                 self._on_connection()
             case ev.ConnectionsIdle():
                 self._on_idle()
-            case ev.SocketsFailed():
+            case ev.SocketsFailed() if self.active:
                 self.why = event.message
                 self._end(Order.GIVE_UP)
             case ev.Committed():
@@ -215,12 +215,26 @@ class Job(JobQueries):
                 if before.scheduled:
                     self._out.append(ev.DisarmSchedule())
                 self._begin_demand()
+        self._apply_limits(before)
         if not before.needs_restart(config):
             self._reconcile()
         elif rollout is not None:
             self._begin_rollout(rollout)
         else:
             self._replace_all()
+
+    def _apply_limits(self, before: JobConfig) -> None:
+        """Apply changed limits of time to processes that run."""
+        if self.config.idle_timeout != before.idle_timeout and self.config.start == ON_CONNECTION and self._demand:
+            self._out.append(ev.AwaitIdle())
+        if self.config.max_lifetime == before.max_lifetime:
+            return
+        for pid, slot in self._by_pid.items():
+            if slot.index and slot.state in ALIVE:
+                slot.ages = self.config.max_lifetime > 0
+                age = self._now - slot.spawned_at
+                due = lifetime(pid, self.config, self._rand, age) if slot.ages else ev.CancelTimer(("lifetime", pid))
+                self._out.append(due)
 
     def _on_scale(self, event: ev.Scaled) -> None:
         self.target = event.count
@@ -259,8 +273,8 @@ class Job(JobQueries):
         self._reconcile()
 
     def _on_drained(self, event: ev.NodeDrained) -> None:
-        self.drained = event.drained
-        if not self.drained and self.active:
+        returns, self.drained = self.drained and not event.drained, event.drained
+        if returns and self.active:
             self._gate()
         self._reconcile()
         if self.drained:
@@ -270,10 +284,12 @@ class Job(JobQueries):
     # Demand
 
     def _on_due(self, event: ev.ScheduleDue) -> None:
-        if self.phase is not Phase.STARTED or not self.config.scheduled:
+        if not self.active or not self.config.scheduled:
             return
-        if self.drained or (self._demand and self.config.overlap == "skip"):
-            self._publish("run_skipped", reason="the node is drained" if self.drained else "the last run has not ended")
+        if self.drained or self.phase is Phase.HELD:
+            self._publish("run_skipped", reason="the node is drained" if self.drained else self.why)
+        elif self._demand and self.config.overlap == "skip":
+            self._publish("run_skipped", reason="the last run has not ended")
         elif self._demand and self.config.overlap == "queue":
             self._queued_run = event.at
         else:
@@ -335,7 +351,7 @@ class Job(JobQueries):
 
     def _on_limit(self, event: ev.LimitExceeded) -> None:
         slot = self._by_pid.get(event.pid)
-        if slot is None or slot.state not in ALIVE:
+        if slot is None or slot.state not in ALIVE or slot.outdated:
             return
         self._publish("limit", event.pid, reason=event.reason, message=event.message)
         self._recycle(slot, event.reason)
@@ -348,7 +364,7 @@ class Job(JobQueries):
             return
         slot.outdated = True
         if self.rollout is None or not self.rollout.running:
-            self.rollout = Rollout(RolloutKind.RECYCLE, 0)
+            self.rollout = Rollout(RolloutKind.RECYCLE, 0, self.definitions.generation)
         self.rollout.total += 1
         self._reconcile()
 
@@ -363,6 +379,7 @@ class Job(JobQueries):
         index = event.record.slot if event.record.slot not in self.slots else 0
         slot = Slot(index, pid=event.pid, spawned_at=self._now - event.age, config=self.config)
         slot.probed = index > 0 and self.config.ready is not None
+        slot.ages = index > 0 and self.config.max_lifetime > 0
         if index:
             self.slots[index] = slot
         else:
@@ -384,6 +401,7 @@ class Job(JobQueries):
         slot.config, slot.result = self.config, None
         slot.probed = slot.index > 0 and self.config.ready is not None
         slot.renewed, slot.served = slot.renewed or slot.served, False
+        slot.ages = self.config.max_lifetime > 0
         self._cue(slot, Cue.UP)
         self._publish("spawn", event.pid, os_pid=event.os_pid)
         if not slot.index or not (slot.probed or self.config.startsecs):
@@ -525,7 +543,7 @@ class Job(JobQueries):
                 why = slot.probe_error or "no answer"
                 limit = f"within {self.config.start_timeout:g} s"
                 self._fail(slot, "not ready", f"process {slot.pid} did not become ready {limit}: {why}")
-            case "lifetime":
+            case "lifetime" if not slot.outdated:
                 self._recycle(slot, "max_lifetime")
 
     # Steps that events share
@@ -561,7 +579,10 @@ class Job(JobQueries):
         for slot in held:
             same = slot.config is not None and not slot.config.needs_restart(self.config)
             slot.outdated = kind is RolloutKind.RESTART or not same
-        self.rollout = Rollout(kind, sum(slot.outdated for slot in held))
+        origin = self.definitions.generation - 1
+        if self.rollout is not None and self.rollout.running and self.rollout.kind is RolloutKind.UPDATE:
+            origin = self.rollout.origin  # its definition has not become ready either
+        self.rollout = Rollout(kind, sum(slot.outdated for slot in held), origin)
         self._publish("rollout", rollout=kind.value, processes=self.rollout.total)
         self._reconcile()
 
@@ -592,16 +613,19 @@ class Job(JobQueries):
         self._reconcile()
 
     def _fail_rollout(self, why: str) -> None:
-        """Stop a rollout whose new process does not become ready; undo it if it is an update that may be undone."""
+        """Stop a rollout whose new process does not become ready; undo it if it is an update that may be undone.
+
+        A recycling goes on instead once another process is ready: the old ones have to go.
+        """
         rollout = self.rollout
-        if rollout is None or not rollout.running:
+        if rollout is None or not rollout.running or rollout.kind is RolloutKind.RECYCLE:
             return
         rollout.state, rollout.reason = RolloutState.FAILED, why
         for slot in self.slots.values():
             slot.outdated = False
         self._publish("rollout_failed", rollout=rollout.kind.value, reason=why)
         if rollout.kind is RolloutKind.UPDATE and self.config.auto_rollback:
-            self._on_rollback(ev.RollbackRequested())
+            self._on_rollback(ev.RollbackRequested(rollout.origin))
         else:
             self._reconcile()
 

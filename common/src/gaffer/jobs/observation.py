@@ -22,7 +22,7 @@ def observation(
             if waits:
                 found.append(ev.SetTimer(deadline, waits))
             if config.max_lifetime:
-                found.append(ev.SetTimer(("lifetime", pid), config.max_lifetime * (1 - _JITTER * rand())))
+                found.append(lifetime(pid, config, rand))
             if probes:
                 found.append(ev.StartProbes(pid))
         case Action.SERVE:
@@ -31,8 +31,13 @@ def observation(
         case _:
             if waits and not slot.served:
                 found.append(ev.CancelTimer(deadline))
-            if config.max_lifetime:
+            if slot.ages:
                 found.append(ev.CancelTimer(("lifetime", pid)))
             if probes:
                 found.append(ev.StopProbes(pid))
     return found
+
+
+def lifetime(pid: int, config: JobConfig, rand: Callable[[], float], age: float = 0.0) -> ev.SetTimer:
+    """Return the timer for the end of a lifetime, of which `age` seconds are over."""
+    return ev.SetTimer(("lifetime", pid), max(0.0, config.max_lifetime * (1 - _JITTER * rand()) - age))

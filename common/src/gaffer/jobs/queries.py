@@ -126,6 +126,11 @@ class JobQueries:
         return self.active and self.target > 0 and all(s.state in ALIVE for s in self._wanted_slots())
 
     @property
+    def awaits_connection(self) -> bool:
+        """Whether its sockets accept connections, and the first one starts its processes."""
+        return self.active and self.config.start == ON_CONNECTION and not self._demand and not self.drained
+
+    @property
     def reason(self) -> str | None:
         """Why the job is in its state, or None."""
         refused = next((slot.refused for slot in self._by_pid.values() if slot.refused), None)

@@ -31,10 +31,14 @@ class RolloutState(StrEnum):
 
 @dataclass(slots=True)
 class Rollout:
-    """One replacement; `total` processes are to be replaced, `replaced` have been stopped for that."""
+    """One replacement; `total` processes are to be replaced, `replaced` have been stopped for that.
+
+    `origin` is the generation of the definition to return to when an update does not become ready.
+    """
 
     kind: RolloutKind
     total: int
+    origin: int
     replaced: int = 0
     state: RolloutState = RolloutState.RUNNING
     reason: str = ""  # why it failed

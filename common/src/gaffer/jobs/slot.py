@@ -118,6 +118,7 @@ class Slot:
     result: bool | None = None  # whether its last process was successful; set while no other one is to follow
     config: JobConfig | None = None  # that its process was started with
     probed: bool = False  # it becomes ready by a probe
+    ages: bool = False  # its lifetime is limited
     served: bool = False  # its process has been ready
     renewed: bool = False  # its process replaced one that had been ready
     probe_error: str = ""  # the last error of its probes

@@ -4,11 +4,11 @@ import ipaddress
 import math
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import closing
 from pathlib import Path
 
-from gaffer.runtime.sockdiag_dump import TcpSocket, TcpState, dump_tcp
+from gaffer.runtime.sockdiag import Connection, SockDiag, TcpState
 
 _TIME_WAIT = 60.0  # seconds that Linux keeps a socket in this state (TCP_TIMEWAIT_LEN)
 _OPEN = (TcpState.ESTABLISHED, TcpState.CLOSE_WAIT)
@@ -29,36 +29,36 @@ def seconds_since_use(listening: socket.socket, recently: float) -> float:
     if listening.family == socket.AF_UNIX:
         return 0.0 if _has_unix_connection(os.fsencode(listening.getsockname())) else math.inf
     last = math.inf
-    for found in _connections(listening):
-        if found.state in _OPEN or (found.state in _HALF_CLOSED and found.inode):
-            return 0.0
-        if found.state == TcpState.TIME_WAIT:
-            last = min(last, max(_TIME_WAIT - found.expires, 0.0))
-            if last <= recently:
-                break
+    with closing(_connections(listening)) as connections:
+        for found in connections:
+            if found.state in _OPEN or (found.state in _HALF_CLOSED and found.inode):
+                return 0.0
+            if found.state == TcpState.TIME_WAIT:
+                last = min(last, max(_TIME_WAIT - found.expires, 0.0))
+                if last <= recently:
+                    break
     return last
 
 
-def _connections(listening: socket.socket) -> Iterator[TcpSocket]:
+def _connections(listening: socket.socket) -> Generator[Connection, None, None]:
     """Yield our ends of the connections to `listening`, then the TIME_WAIT ends of local clients."""
     name = listening.getsockname()
     port, address = name[1], ipaddress.ip_address(name[0])
     family = listening.family
     states = (*_OPEN, *_HALF_CLOSED, TcpState.TIME_WAIT)
-    with closing(dump_tcp(family, states, local_port=port)) as ours:
-        for found in ours:
+    with closing(SockDiag()) as diag:
+        for found in diag.connections(family, states, local_port=port):
             if address.is_unspecified or found.local == address.packed:
                 yield found
-    # A dual-stack socket has local clients of both families.
-    families = {family, socket.AF_INET} if address.is_unspecified else {family}
-    for each in families:
-        with closing(dump_tcp(each, (TcpState.TIME_WAIT,), remote_port=port)) as theirs:
-            for found in theirs:
+        # A dual-stack socket has local clients of both families.
+        families = {family, socket.AF_INET} if address.is_unspecified else {family}
+        for each in families:
+            for found in diag.connections(each, (TcpState.TIME_WAIT,), remote_port=port):
                 if found.remote == address.packed or (address.is_unspecified and _is_local(found)):
                     yield found
 
 
-def _is_local(client: TcpSocket) -> bool:
+def _is_local(client: Connection) -> bool:
     """Return whether the client is connected to this host, so that both ends have the same address or loopback ones."""
     return client.remote == client.local or ipaddress.ip_address(client.remote).is_loopback
 

@@ -1,4 +1,4 @@
-"""TCP sockets of this host, by netlink sock_diag queries (Linux, sock_diag(7)): owners of connections, ports in use.
+"""TCP sockets of this host, by netlink sock_diag queries (Linux, sock_diag(7)): connections, their owners, listeners.
 
 A client that has already closed its socket leaves an orphan behind, which the kernel reports with uid 0. `find_uid`
 therefore trusts only sockets that a process still holds, in a state that follows a finished handshake, and returns None
@@ -10,6 +10,8 @@ import ipaddress
 import os
 import socket
 import struct
+from collections.abc import Iterable, Iterator
+from enum import IntEnum
 from typing import NamedTuple
 
 IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -20,8 +22,24 @@ _NLM_F_REQUEST, _NLM_F_DUMP = 1, 0x300
 _NLMSG_ERROR, _NLMSG_DONE = 2, 3
 _ANY_COOKIE = b"\xff" * 8
 
-_ESTABLISHED, _FIN_WAIT2, _CLOSE_WAIT, _LISTEN = 1, 5, 8, 10
-_HELD_STATES = frozenset((_ESTABLISHED, _FIN_WAIT2, _CLOSE_WAIT))
+
+class TcpState(IntEnum):
+    """States of TCP sockets, as numbered by Linux."""
+
+    ESTABLISHED = 1
+    SYN_SENT = 2
+    SYN_RECV = 3
+    FIN_WAIT1 = 4
+    FIN_WAIT2 = 5
+    TIME_WAIT = 6
+    CLOSE = 7
+    CLOSE_WAIT = 8
+    LAST_ACK = 9
+    LISTEN = 10
+    CLOSING = 11
+
+
+_HELD_STATES = frozenset((TcpState.ESTABLISHED, TcpState.FIN_WAIT2, TcpState.CLOSE_WAIT))
 
 _HEADER = struct.Struct("=IHHII")  # nlmsghdr: length, type, flags, sequence, port id
 _REQUEST = struct.Struct("=BBBBI")  # inet_diag_req_v2 up to id: family, protocol, extensions, pad, states
@@ -30,6 +48,8 @@ _PORTS = struct.Struct("!HH")  # inet_diag_sockid starts with the two ports; bot
 _OWNER = struct.Struct("=IIIII")  # the end of inet_diag_msg: expires, rqueue, wqueue, uid, inode
 _START = struct.Struct("=IH")  # of nlmsghdr: length, type
 _LISTENER = struct.Struct("=20xH62xI")  # nlmsghdr, then inet_diag_msg: its first port, its inode
+_ENDS = struct.Struct("!17xB2xHH16s16s")  # nlmsghdr, then inet_diag_msg: its state, the ports, the addresses
+_REST_AT = 68  # expires to inode, after nlmsghdr
 _PORTS_AT, _LOCAL_AT, _REMOTE_AT, _OWNER_AT = 4, 8, 24, 52  # offsets in inet_diag_msg
 _DUMP_SIZE = 64 * 1024  # bytes for a part of a dump; the kernel sends at most half of it
 _ANSWER_SIZE = _HEADER.size + _OWNER_AT + _OWNER.size
@@ -54,6 +74,21 @@ class Listener(NamedTuple):
     """A listening socket: its port, at any address, and its inode, which no other open socket has."""
 
     port: int
+    inode: int
+
+
+class Connection(NamedTuple):
+    """Our end of a connection: TCP state, addresses as bytes, ports, and inode; 0 if no process holds it, or none yet.
+
+    `expires` is the time left of its timer, such as that of TIME_WAIT, in seconds.
+    """
+
+    state: int
+    local: bytes
+    local_port: int
+    remote: bytes
+    remote_port: int
+    expires: float
     inode: int
 
 
@@ -108,28 +143,44 @@ class SockDiag:
 
     def listeners(self) -> set[Listener]:
         """Return the listening sockets. Raises OSError if the kernel doesn't answer."""
-        found: list[tuple[int, int]] = []
+        found = set()
         for family in (socket.AF_INET, socket.AF_INET6):
-            self._ask(family, bytes(48), states=1 << _LISTEN, flags=_NLM_F_DUMP)
-            while self._add_listeners(self._socket.recv(_DUMP_SIZE), found):
-                pass
-        return {Listener(socket.ntohs(port), inode) for port, inode in found}
+            for answer, at in self._dump(family, (TcpState.LISTEN,)):
+                port, inode = _LISTENER.unpack_from(answer, at)
+                found.add(Listener(socket.ntohs(port), inode))
+        return found
 
-    def _add_listeners(self, answer: bytes, found: list[tuple[int, int]]) -> bool:
-        """Add the ports, in network byte order, and inodes in a part of a dump; return whether more parts follow."""
-        if _HEADER.unpack_from(answer)[3] != self._sequence:
-            return True  # left over from a failed query
-        at, end = 0, len(answer)
-        while at < end:
-            length, kind = _START.unpack_from(answer, at)
-            if kind == _NLMSG_DONE:
-                return False
-            if kind == _NLMSG_ERROR:
-                code = -_ERROR.unpack_from(answer, at + _HEADER.size)[0]
-                raise OSError(code, os.strerror(code))
-            found.append(_LISTENER.unpack_from(answer, at))
-            at += length
-        return True
+    def connections(
+        self, family: int, states: Iterable[TcpState], *, local_port: int = 0, remote_port: int = 0
+    ) -> Iterator[Connection]:
+        """Yield the connections of `family` (AF_INET or AF_INET6) in `states`, with these ports unless they are 0.
+
+        Until the iterator is exhausted, there can be no other query. Raises OSError if the kernel doesn't answer.
+        """
+        size = 4 if family == socket.AF_INET else 16
+        for answer, at in self._dump(family, states, _PORTS.pack(local_port, remote_port)):
+            state, near, far, local, remote = _ENDS.unpack_from(answer, at)
+            expires, _, _, _, inode = _OWNER.unpack_from(answer, at + _REST_AT)
+            yield Connection(state, local[:size], near, remote[:size], far, expires / 1000, inode)
+
+    def _dump(self, family: int, states: Iterable[TcpState], ports: bytes = bytes(4)) -> Iterator[tuple[bytes, int]]:
+        """Yield a part of a dump and the offset of a message in it, for each socket."""
+        self._ask(family, ports + bytes(44), states=sum(1 << state for state in states), flags=_NLM_F_DUMP)
+        while True:
+            # The kernel makes the next part within recv(), so that none has to be awaited.
+            answer = self._socket.recv(_DUMP_SIZE)
+            if _HEADER.unpack_from(answer)[3] != self._sequence:
+                continue  # left over from a failed query
+            at, end = 0, len(answer)
+            while at < end:
+                length, kind = _START.unpack_from(answer, at)
+                if kind == _NLMSG_DONE:
+                    return
+                if kind == _NLMSG_ERROR:
+                    code = -_ERROR.unpack_from(answer, at + _HEADER.size)[0]
+                    raise OSError(code, os.strerror(code))
+                yield answer, at
+                at += length
 
     def _ask(self, family: int, which: bytes, *, states: int, flags: int = 0) -> None:
         self._sequence = (self._sequence + 1) & 0xFFFFFFFF

@@ -217,7 +217,6 @@ class Commands:
         self._node_id = node_id
         self.losses = losses or Losses()
         self._running: dict[int, Command] = {}  # until nothing is left of them
-        self._places: Counter[tuple[Purpose, JobName, int]] = Counter()  # their number by purpose, job and slot
         self._numbers = itertools.count(1)
 
     def __len__(self) -> int:
@@ -227,6 +226,12 @@ class Commands:
     def running(self) -> "Counter[Purpose]":
         """The number of running commands by purpose."""
         return Counter(command.purpose for command in self._running.values())
+
+    def find(self, purpose: Purpose, job: JobName, slot: int) -> list[Command]:
+        """Return the running commands for a purpose in one slot of a job."""
+        return [
+            each for each in self._running.values() if each.slot == slot and each.job == job and each.purpose is purpose
+        ]
 
     def start(
         self,
@@ -249,7 +254,7 @@ class Commands:
         its end, await `start(...).wait()`. Raises StartFailed, and TooManyCommands (429).
         """
         name = name or purpose.value
-        running = self._places[purpose, job, slot]
+        running = len(self.find(purpose, job, slot))
         if running >= LIMITS[purpose]:
             self.counts[purpose, Outcome.REFUSED] += 1
             raise TooManyCommands(
@@ -285,15 +290,17 @@ class Commands:
                 f"{name} can't be started: {error.message}", reason=error.reason, path=path, hint=error.hint
             ) from None
         self._running[number] = made
-        self._places[purpose, job, slot] += 1
         made.time_out_after(timeout)
         return made
 
-    def end(self, job: JobName | None = None, *, now: bool = False) -> None:
-        """Stop the commands of `job`, by default of all jobs, except `after_exit`; `now` kills all of them at once."""
+    def end_actions(self, job: JobName) -> None:
+        """Stop the actions of a job."""
+        for command in self.find(Purpose.ACTION, job, 0):
+            command.stop()
+
+    def end(self, *, now: bool = False) -> None:
+        """Stop all commands except `after_exit`; `now` kills all commands at once."""
         for command in tuple(self._running.values()):
-            if job is not None and command.job != job:
-                continue
             if now:
                 command.kill()
             elif command.purpose is not Purpose.AFTER_EXIT:
@@ -305,21 +312,13 @@ class Commands:
         while waiting := [each.ended for each in self._running.values() if not each.ended.done()]:
             await asyncio.wait(waiting)
         for number in tuple(self._running):
-            self._remove(number).abandon()
+            self._running.pop(number).abandon()
 
     def _exited(self, process: Process, status: ExitStatus) -> None:
         self._running[process.pid].exited()
 
     def _gone(self, process: Process) -> None:
-        self._finish(self._remove(process.pid))
-
-    def _remove(self, number: int) -> Command:
-        command = self._running.pop(number)
-        place = command.purpose, command.job, command.slot
-        self._places[place] -= 1
-        if not self._places[place]:
-            del self._places[place]
-        return command
+        self._finish(self._running.pop(process.pid))
 
     def _refused(self, process: Process, message: str, final: bool) -> None:
         if final:

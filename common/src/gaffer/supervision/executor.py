@@ -272,14 +272,13 @@ class Executor:
             case ev.AfterExit():
                 self._after_exit(instruction, job)
             case ev.ArmSchedule():
-                self._timetable.arm(job, job.config, last_run=job.last_run)
+                self._timetable.arm(job, job.config, last_run=job.last_run, catch_up=False)
             case ev.DisarmSchedule():
                 self._timetable.disarm(job)
             case ev.AwaitConnection():
                 self._await_connection(job)
             case ev.AwaitIdle():
-                idle = partial(self.submit, job, ev.ConnectionsIdle())
-                self._sockets.await_idle(job.name, job.config.idle_timeout, idle)
+                self._await_idle(job)
             case ev.CloseSockets():
                 self._close_sockets(job)
             case ev.EndManager():
@@ -346,7 +345,8 @@ class Executor:
     def _start_failed(self, order: ev.Spawn, job: Job, error: StartFailed) -> None:
         if job.expects(order.pid):
             log.warning("%s can't be started: %s", job.name, error.message)
-            self.submit(job, ev.SpawnFailed(order.pid, error.reason, error.message, time.time()))
+            message = f"{error.message}: {error.hint}" if error.hint else error.message
+            self.submit(job, ev.SpawnFailed(order.pid, error.reason, message, time.time()))
 
     def _adopt(self, order: ev.Adopt, job: Job) -> None:
         if order.record.port is not None:
@@ -488,7 +488,7 @@ class Executor:
             self._open_sockets(job)
         except StartFailed as error:
             log.warning("%s can't be started: %s", job.name, error.message)
-            self.submit(job, ev.SocketsFailed(error.message))
+            self.submit(job, ev.SocketsFailed(f"{error.message}: {error.hint}" if error.hint else error.message))
             return
         self._sockets.await_connection(job.name, partial(self.submit, job, ev.ConnectionWaiting()))
 
@@ -506,6 +506,13 @@ class Executor:
     def socket_addresses(self, job: Job) -> list[dict[str, str | int]]:
         """Where a job listens: `name`, and `address` and `port` or `path`, of each open socket."""
         return self._sockets.addresses(job.name)
+
+    def _await_idle(self, job: Job) -> None:
+        if job.config.idle_timeout:
+            idle = partial(self.submit, job, ev.ConnectionsIdle())
+            self._sockets.await_idle(job.name, job.config.idle_timeout, idle)
+        else:
+            self._sockets.stop_awaiting(job.name)
 
     def _on_exit(self, job: Job, process: Process, status: ExitStatus) -> None:
         self.submit(

@@ -32,12 +32,14 @@ async def before_start(
 ) -> None:
     """Run the `before_start` of a job, if any, for at most `start_timeout` seconds.
 
-    Raises StartFailed (reason `before_start`) unless it exits with 0. If cancelled, stops it, and raises CancelledError
-    once nothing of it is left.
+    First waits for the end of an earlier one for the same slot. Raises StartFailed (reason `before_start`) unless it
+    exits with 0. If cancelled, stops it, and raises CancelledError once nothing of it is left.
     """
     if config.before_start is None:
         return
     purpose = Purpose.BEFORE_START
+    for earlier in commands.find(purpose, job, slot):
+        await asyncio.wait([earlier.ended])
     try:
         command = commands.start(
             purpose, config, job, config.before_start, slot=slot, port=port, env=env, timeout=config.start_timeout

@@ -133,21 +133,22 @@ class Timetable(Generic[K]):
         self._by_loop_clock: _Agenda[K] = _Agenda(LoopClock(loop), self._run, self._recalculate)
         self._entries: dict[K, _Entry[K]] = {}
 
-    def arm(self, job: K, config: JobConfig, *, last_run: float | None = None) -> None:
+    def arm(self, job: K, config: JobConfig, *, last_run: float | None = None, catch_up: bool = True) -> None:
         """Call `on_due` for `job` whenever a run is due; replaces what was armed for it before.
 
-        `last_run` is when the last run was due or began, in seconds since 1970. With `missed = once`, a run is due at
-        once if there should have been one since then. Intervals are counted from there.
+        `last_run` is when the last run was due or began, in seconds since 1970. Intervals are counted from there. With
+        `missed = once`, a run is due at once if there should have been one since then; `catch_up=False` prevents that
+        for a job that was stopped or changed while the manager was up.
         """
         self.disarm(job)
         now = self._wall.time()
         if last_run is not None and last_run > now:
             # The clock was set back meanwhile.
             last_run = last_run if last_run <= now + CORRECTION else None
-        missed = config.missed == "once" and missed_runs(config, last_run, now, local_zone=self._zone)
+        catch_up = catch_up and config.missed == "once" and missed_runs(config, last_run, now, local_zone=self._zone)
         agenda = self._by_wall_clock if config.schedule is not None else self._by_loop_clock
         entry = self._entries[job] = _Entry(job, config, agenda)
-        if missed:
+        if catch_up:
             due: float | None = agenda.clock.time()
         elif agenda is self._by_wall_clock:
             due = self._next(config, max(now, last_run or now))

@@ -123,14 +123,14 @@ def scale(context: Context, args: Arguments) -> int:
 
 
 def _outcome(job: Job, name: str, number: int) -> str:
-    """Return the effect of the new number: a job that is stopped, failed or on a drained node runs no processes."""
+    """Return the effect of the new number: no processes run while a job is stopped or failed, or the node drained."""
     try:
         info = job.info()
     except StatusError:  # the key lacks the scope `read`, or the job was removed
         return f"now running {number}"
     if info["state"] == "waiting":
         return f"{number} to run later: {_state(name, info)}"
-    if info["state"] in ("stopped", "failed"):
+    if info["state"] in ("stopped", "completed", "failed"):
         return f"{number} to run after `gafferctl start {info['name']}`: {_state(name, info)}"
     return f"now running {number}"
 

@@ -311,7 +311,9 @@ class _Polling(_Probing):
         self._task.add_done_callback(self.prober.tasks.discard)
 
     def _tick(self, share: float = 1.0) -> None:
-        if self.stopped or not self.process.active:
+        if not self.process.active:
+            self.stop()
+        if self.stopped:
             return
         now = self.loop.time()
         pause = self.pause * share
@@ -399,12 +401,9 @@ class _CommandPolling(_Polling):
 class _WatchdogPolling(_Polling):
     """Expects WATCHDOG=1 in each interval."""
 
-    def __init__(self, prober: Prober, process: Target, question: Question) -> None:
-        super().__init__(prober, process, question)
-        self._alive = True
-
     def start(self) -> None:
         super().start()
+        self._heard_at = self.loop.time()
         self.prober.notifications.expect(self.process.os_pid, self._received)
 
     def stop(self) -> None:
@@ -412,10 +411,10 @@ class _WatchdogPolling(_Polling):
         self.prober.notifications.ignore(self.process.os_pid, self._received)
 
     def attempt(self) -> bool:
-        alive, self._alive = self._alive, False
-        if not alive:
+        if self.loop.time() - self._heard_at > self.interval:
             raise CheckFailed(f"no WATCHDOG=1 within {self.interval:g} s")
         return True
 
     def _received(self, fields: Fields) -> None:
-        self._alive = self._alive or fields.get("WATCHDOG") == "1"
+        if fields.get("WATCHDOG") == "1":
+            self._heard_at = self.loop.time()
