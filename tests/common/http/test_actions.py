@@ -259,7 +259,7 @@ async def test_an_event_reports_the_end_of_an_action(node: HttpNode) -> None:
         await act(node, "greet")
         message = json.loads(await watch.read_until(b"}\n"))
     assert {key: message[key] for key in ("event", "name", "action", "outcome", "exit_code", "term_signal")} == {
-        "event": "action",
+        "event": "action_ended",
         "name": "shop.web",
         "action": "greet",
         "outcome": "failed",
