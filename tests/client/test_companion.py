@@ -164,6 +164,31 @@ def test_options_win_over_the_companion_and_the_companion_over_the_procfile_s_en
     assert [jobs[name]["port"] for name in ("web", "migrate", "idle")] == ["3000+", "4000", "8200+"]
 
 
+def test_types_with_a_port_need_none_of_the_block(app: Path, exported: Any, gaffer: Commands) -> None:
+    (app / "gaffer.yml").write_text("jobs: {web: {port: 3000+, numprocesses: 150}}\n")
+    assert exported()["web"]["port"] == "3000+"
+    assert "web=150 exceeds the 100 ports of a type" in gaffer("export", "-p", "9000").err
+
+
+def test_own_settings_win_over_merged_ones(app: Path, exported: Any) -> None:
+    (app / "gaffer.yml").write_text(
+        "x-a: &a {nice: 1, umask: 007}\nx-b: &b {nice: 2, startsecs: 2}\n"
+        "jobs:\n  web: {<<: *a, nice: 3}\n  idle: {nice: 3, <<: [*a, *b]}\n  migrate: {<<: [*a, *b]}\n"
+    )
+    jobs = exported()
+    assert [jobs[name]["nice"] for name in ("web", "idle", "migrate")] == [3, 3, 1]
+    assert [jobs[name]["umask"] for name in ("web", "idle", "migrate")] == ["007", "007", "007"]
+    assert jobs["migrate"]["startsecs"] == 2.0
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_variables_in_a_job_section_win_over_those_in_its_env_section(app: Path, exported: Any, order: int) -> None:
+    sections = ["[job:web]\nenv:A = job\nnice = 1\n", "[env:web]\na = env\nb = env\n"]
+    (app / "gaffer.ini").write_text("".join(sections[::order]))
+    web = exported()["web"]
+    assert (web["env"], web["nice"]) == ({"A": "job", "B": "env"}, 1)
+
+
 def test_paths_are_relative_to_the_application_and_detached_types_have_no_pipes(app: Path, exported: Any) -> None:
     (app / "gaffer.yml").write_text("jobs: {web: {cwd: site, detach: true}, idle: {cwd: /srv, redirect_output: out}}\n")
     jobs = exported()

@@ -312,7 +312,11 @@ class Executor:
             return
         task = self._loop.create_task(self._prepare(order, job))
         self._preparing[job, order.pid] = task
-        task.add_done_callback(lambda _: self._preparing.pop((job, order.pid), None))
+        task.add_done_callback(lambda _: self._prepared(job, order.pid))
+
+    def _prepared(self, job: Job, pid: int) -> None:
+        with self._lock:
+            self._preparing.pop((job, pid), None)
 
     async def _prepare(self, order: ev.Spawn, job: Job) -> None:
         """Start a process after the command that precedes its start."""
