@@ -283,6 +283,13 @@ def test_idle_processes_are_stopped_until_the_next_connection() -> None:
     assert connects(book, 3, 4, idle=True)
 
 
+def test_a_new_idle_timeout_applies_to_processes_that_run() -> None:
+    job = job_of(idle_timeout=5, **SOCKET)
+    book = awaits(job) >> ev.ConfigChanged(job.config.replace(idle_timeout=6)) << ev.Publish("update")
+    book = connects(book << nothing, 1, idle=True)
+    assert book >> ev.ConfigChanged(job.config.replace(idle_timeout=7)) << ev.Publish("update") << ev.AwaitIdle()
+
+
 def test_a_connection_while_idle_processes_stop_starts_new_ones_afterwards() -> None:
     book = connects(awaits(job_of(idle_timeout=5, **SOCKET)), 1, idle=True)
     book = book >> ev.ConnectionsIdle() << ev.Publish("went_idle") << retire(1) << ev.AwaitConnection()

@@ -513,6 +513,17 @@ def test_a_process_is_replaced_at_the_end_of_its_life_which_differs_by_up_to_a_t
     assert book >> timer("lifetime", 1) << nothing
 
 
+def test_a_new_lifetime_counts_from_the_start_of_the_processes_that_run() -> None:
+    job = job_of()
+    book = started(job) >> wait(30.0) >> update(job, max_lifetime=100.0, rolling=False) << ev.Publish("update")
+    book = book << ev.SetTimer(("lifetime", 1), 65.0)
+    book = book >> wait(30.0) >> update(job, max_lifetime=50.0, rolling=False) << ev.Publish("update")
+    book = book << ev.SetTimer(("lifetime", 1), 0.0)
+    book = book >> update(job, max_lifetime=0.0, rolling=False) << ev.Publish("update")
+    assert book << ev.CancelTimer(("lifetime", 1))
+    assert book >> ev.ProcessStopRequested(1) << retire(1)
+
+
 @pytest.mark.parametrize(("rand", "delay"), [(0.0, 100.0), (0.999999, 90.0)])
 def test_the_jitter_of_a_lifetime(rand: float, delay: float) -> None:
     system = System(max_lifetime=100.0)

@@ -312,6 +312,11 @@ class JobConfig:
         return self.schedule is not None or self.every > 0
 
     @property
+    def demand(self) -> tuple[Any, ...]:
+        """What calls for its processes."""
+        return (self.start == rules.ON_CONNECTION, self.schedule, self.timezone, self.every)
+
+    @property
     def restart_policy(self) -> str:
         """`restart`, or its default for this kind of job."""
         return self.restart or ("never" if self.runs_once else "always")
