@@ -22,7 +22,7 @@ ACTION = {"greet": "sh -c 'echo hello; exit 3'", "wait": "sleep 1000"}
 
 @pytest.fixture
 def events() -> Recording:
-    return Recording("action")
+    return Recording("action_ended")
 
 
 @pytest.fixture
