@@ -458,7 +458,13 @@ class AnyJobs(RuleBasedStateMachine):
         for system in self.jobs.systems.values():
             system.tell(ev.NodeDrained(False), START, ev.Scaled(2))
         self.jobs.settle()
-        self.jobs.systems["migrate"].die()
+        migrate = self.jobs.systems["migrate"]
+        if migrate.job.phase is Phase.STARTED:
+            migrate.die()
+        if migrate.job.phase is Phase.FAILED:  # one of its processes had failed before
+            migrate.tell(START)
+            self.jobs.settle()
+            migrate.die()
         self.jobs.settle()
         for system in self.jobs.systems.values():
             assert not system.job.gated

@@ -255,8 +255,17 @@ def test_an_adopted_process_is_ready_at_once_only_without_a_probe() -> None:
     probed = play(job_of(detach=True, ready="tcp:80")) >> ev.Adopted(7, RECORD, age=50.0) << ev.Adopt(7, RECORD)
     probed = probed << ev.SetTimer(("start", 7), 60.0) << ev.StartProbes(7)
     assert ready(probed << ev.Publish("adopt", 7, {"os_pid": 90}), 7)
-    young = play(job_of(detach=True, startsecs=60.0)) >> ev.Adopted(7, RECORD, age=50.0) << ev.Adopt(7, RECORD)
-    young = young << ev.SetTimer(("ready", 7), 60.0) << ev.Publish("adopt", 7, {"os_pid": 90})
+    young = (
+        play(job_of(detach=True, startsecs=60.0, max_lifetime=100.0))
+        >> ev.Adopted(7, RECORD, age=50.0)
+        << ev.Adopt(7, RECORD)
+    )
+    young = (
+        young
+        << ev.SetTimer(("ready", 7), 10.0)
+        << ev.SetTimer(("lifetime", 7), 45.0)
+        << ev.Publish("adopt", 7, {"os_pid": 90})
+    )
     assert young >> timer("ready", 7) << ev.Publish("ready", 7)
 
 

@@ -38,7 +38,7 @@ def event(**changes: Any) -> dict[str, Any]:
             "process 7 (os pid 4711) was killed by SIGKILL: out of memory after 2.0 s; 5 restarts so far",
         ),
         (
-            {"exit_code": None, "term_signal": 15, "reason": "stopped"},
+            {"exit_code": None, "term_signal": 15, "reason": "stopped", "stopped": True},
             "process 7 (os pid 4711) was killed by SIGTERM after 2.0 s, as requested; 5 restarts so far",
         ),
         (
