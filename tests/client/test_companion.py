@@ -170,6 +170,15 @@ def test_types_with_a_port_need_none_of_the_block(app: Path, exported: Any, gaff
     assert "web=150 exceeds the 100 ports of a type" in gaffer("export", "-p", "9000").err
 
 
+def test_other_types_get_no_port_that_the_companion_gives_to_one(app: Path, exported: Any) -> None:
+    (app / "gaffer.yml").write_text("jobs: {idle: {port: 8150}}\n")
+    jobs = exported()
+    assert [jobs[name]["port"] for name in ("web", "migrate", "idle")] == ["8000+", "8100+", "8150"]
+    (app / "gaffer.yml").write_text("jobs: {idle: {port: 8100}}\n")
+    jobs = exported()
+    assert [jobs[name]["port"] for name in ("web", "migrate", "idle")] == ["8200+", "8300+", "8100"]
+
+
 def test_own_settings_win_over_merged_ones(app: Path, exported: Any) -> None:
     (app / "gaffer.yml").write_text(
         "x-a: &a {nice: 1, umask: 007}\nx-b: &b {nice: 2, startsecs: 2}\n"
@@ -270,10 +279,10 @@ A = 2
 """
 
 
-@pytest.mark.parametrize("command", ["start", "export"])
-def test_every_mistake_is_reported_at_once(gaffer: Commands, app: Path, command: str) -> None:
+@pytest.mark.parametrize("command", [["start"], ["export"], ["load", "--endpoint", "http://127.0.0.1:1"]])
+def test_every_mistake_is_reported_at_once(gaffer: Commands, app: Path, command: list[str]) -> None:
     (app / "gaffer.yml").write_text(WRONG_YAML)
-    ran = gaffer(command)
+    ran = gaffer(*command)
     assert ran.status == 2
     known = "web, migrate, idle, db, other.job, 12"
     assert ran.err.replace(f"{app}/", "").splitlines() == [

@@ -475,7 +475,7 @@ def test_a_process_that_exceeds_a_limit_is_replaced_when_the_others_allow_it() -
     book = all_ready(job)
     for pid in (2, 1):
         limit = {"reason": "max_memory", "message": "70M of 64M"}
-        book = book >> ev.LimitExceeded(pid, "max_memory", "70M of 64M") << ev.Publish("limit", pid, limit)
+        book = book >> ev.LimitExceeded(pid, "max_memory", "70M of 64M") << ev.Publish("limit_exceeded", pid, limit)
         if pid == 2:
             book = book << ev.Publish("stop_pid", 2) << ev.SetTimer(("drain", 2), 2.0)
     book = ends(book >> timer("drain", 2) << drained(2), 2) << ev.Spawn(3, 2)
@@ -488,8 +488,10 @@ def test_a_process_that_exceeds_a_limit_is_replaced_when_the_others_allow_it() -
 
 def test_a_limit_that_is_exceeded_again_means_nothing_more() -> None:
     job = job_of(numprocesses=2, startsecs=1.0)
-    book = all_ready(job) >> ev.LimitExceeded(1, "max_memory", "much") << ev.Publish("limit", 1, ANY) << retire(1)
-    book = book >> ev.LimitExceeded(2, "max_memory", "much") << ev.Publish("limit", 2, ANY)
+    book = (
+        all_ready(job) >> ev.LimitExceeded(1, "max_memory", "much") << ev.Publish("limit_exceeded", 1, ANY) << retire(1)
+    )
+    book = book >> ev.LimitExceeded(2, "max_memory", "much") << ev.Publish("limit_exceeded", 2, ANY)
     assert book >> ev.LimitExceeded(2, "max_memory", "more") << nothing >> timer("lifetime", 2) << nothing
     assert outcome(job) == (RolloutKind.RECYCLE, RolloutState.RUNNING, 1, 2, "")
 
@@ -548,7 +550,11 @@ def test_a_limit_of_a_process_that_stops_already_means_nothing() -> None:
 
 def test_a_committed_process_that_exceeds_a_limit_is_stopped() -> None:
     job = job_of()
-    book = commit(started(job), 7, 2.0) >> ev.LimitExceeded(7, "max_memory", "much") << ev.Publish("limit", 7, ANY)
+    book = (
+        commit(started(job), 7, 2.0)
+        >> ev.LimitExceeded(7, "max_memory", "much")
+        << ev.Publish("limit_exceeded", 7, ANY)
+    )
     book = ends(book << ev.Publish("stop_pid", 7) << terminate(7, 2.0), 7) << nothing
     assert (job.exits[0].reason, job.rollout) == ("max_memory", None)
 
@@ -556,6 +562,6 @@ def test_a_committed_process_that_exceeds_a_limit_is_stopped() -> None:
 def test_a_limit_during_a_rolling_restart_is_part_of_it() -> None:
     job = job_of(numprocesses=3, startsecs=1.0)
     book = ready(spawned(ends(rolls(all_ready(job), 3) << retire(1), 1) << ev.Spawn(4, 1), 4), 4) << retire(2)
-    book = book >> ev.LimitExceeded(4, "max_memory", "much") << ev.Publish("limit", 4, ANY)
+    book = book >> ev.LimitExceeded(4, "max_memory", "much") << ev.Publish("limit_exceeded", 4, ANY)
     assert outcome(job) == (RolloutKind.RESTART, RolloutState.RUNNING, 2, 4, "")
     assert ready(spawned(ends(book, 2) << ev.Spawn(5, 2), 5), 5) << retire(4)

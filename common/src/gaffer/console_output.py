@@ -281,7 +281,7 @@ def _describe(kind: str, event: dict[str, Any]) -> str:
             return f"process with pid {pid} is ready"
         case "failed":
             return f"failed: {event.get('reason')}"
-        case "limit":
+        case "limit_exceeded":
             return f"process with pid {pid} is replaced: {event.get('message')}"
         case "run_skipped":
             return f"run skipped: {event.get('reason')}"

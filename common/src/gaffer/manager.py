@@ -467,7 +467,7 @@ class Manager(LegacyNames):
         log.info("%s: action %s %s", job.name, action, result)
         self._executor.publish(
             job,
-            "action",
+            "action_ended",
             action=action,
             outcome=result.outcome.value,
             exit_code=result.exit_code,

@@ -299,7 +299,7 @@ class Job(JobQueries):
         self.last_run, self._queued_run = at, None
         for slot in self.slots.values():
             slot.result = None
-        self._publish("run")
+        self._publish("run_started")
         if self._demand:
             self._replace_all()
         else:
@@ -330,7 +330,7 @@ class Job(JobQueries):
 
     def _await_connection(self, cause: str) -> None:
         self._demand = False
-        self._publish("idle")
+        self._publish("went_idle")
         for slot in self.slots.values():
             slot.cause = cause
         self._reconcile()
@@ -353,7 +353,7 @@ class Job(JobQueries):
         slot = self._by_pid.get(event.pid)
         if slot is None or slot.state not in ALIVE or slot.outdated:
             return
-        self._publish("limit", event.pid, reason=event.reason, message=event.message)
+        self._publish("limit_exceeded", event.pid, reason=event.reason, message=event.message)
         self._recycle(slot, event.reason)
 
     def _recycle(self, slot: Slot, cause: str) -> None:

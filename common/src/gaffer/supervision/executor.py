@@ -554,7 +554,7 @@ class Executor:
             job=job.name,
             slot=slot,
             once=slot == 0,
-            env=env,
+            env={**self._watchdog(job.config), **env} if slot else env,
             port=self._port(job, slot),
             sockets=self._open_sockets(job) if slot else (),
             notify_socket=self._notify_socket(job.config) if slot else "",
@@ -578,6 +578,10 @@ class Executor:
             return self._prober.notify_address()
         except OSError as error:
             raise StartFailed(f"can't open a socket for notifications: {error.strerror}", reason="no_socket") from None
+
+    def _watchdog(self, config: JobConfig) -> dict[str, str]:
+        """Return the variable that asks a program for WATCHDOG=1, sd_watchdog_enabled(3)."""
+        return {"WATCHDOG_USEC": str(round(config.live_interval * 1e6))} if config.live == "notify" else {}
 
     def _port(self, job: Job, slot: int) -> int | None:
         if slot == 0 or job.config.port != "auto" or "PORT" in job.config.env:
