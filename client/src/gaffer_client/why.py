@@ -155,11 +155,13 @@ def _report_differences(report: Report, source: JobSource, name: str) -> Iterato
 
 def _job_problems(job: "JobInfo", name: str) -> Iterator[str]:
     """Yield why a job does not run on a node, with the last lines of output of its last process."""
+    from gaffer.jobs.states import EXPECTED  # late: it takes the time of importing all settings
+
     if job["state"] == "running" and not job["reason"]:
         return
     why = f": {job['reason']}" if job["reason"] else ""
     last = job.get("last_exit")
-    lines = (last["output"] or "").splitlines()[-_LAST_LINES:] if last and last["reason"] != "stopped" else []
+    lines = (last["output"] or "").splitlines()[-_LAST_LINES:] if last and last["reason"] not in EXPECTED else []
     wrote = f"; last lines of output: {' / '.join(lines)}" if lines else ""
     yield f"{name} reports that the job is {in_state(job['state'])}{why}{wrote}"
 
