@@ -12,9 +12,9 @@ import pytest
 from gaffer.errors import ConfigError
 from gaffer.jobs.names import parse_job_name
 from gaffer.process import ProcessConfig
+from gaffer.runtime.yaml_files import MAX_CHARACTERS
 from gaffer_client import Server
 from gaffer_client.cli.companion import find_companion, read_companion
-from gaffer_client.cli.yaml_file import MAX_CHARACTERS
 from gafferd.config.file import load_config
 from support.client import Commands
 from support.console import piped, until
@@ -394,7 +394,7 @@ QUOTE = "quote a text that begins with one of * & ! % @ `"
         ("a: 1\n---\nb: 1", 2, "invalid YAML: expected a single document", "remove the line with ---"),
         ("jobs:\n  web: {env: {A: '\x07'}}", 2, "invalid YAML: special characters", "save the file as UTF-8 text"),
         ("[" * 5000, None, "nested too deeply", None),
-        ("x" * (MAX_CHARACTERS + 1), None, "the file is larger than 256 KiB", None),
+        pytest.param("x" * (MAX_CHARACTERS + 1), None, "the file is larger than 4 MiB", None, id="large"),
     ],
 )
 def test_what_is_not_yaml_is_refused(tmp_path: Path, text: str, line: int, message: str, hint: str | None) -> None:

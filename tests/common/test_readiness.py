@@ -2,6 +2,7 @@
 
 import signal
 
+import msgspec
 import pytest
 
 from gaffer.jobs import events as ev
@@ -267,6 +268,14 @@ def test_an_adopted_process_is_ready_at_once_only_without_a_probe() -> None:
         << ev.Publish("adopt", 7, {"os_pid": 90})
     )
     assert young >> timer("ready", 7) << ev.Publish("ready", 7)
+
+
+def test_an_adopted_committed_process_is_ready_at_once() -> None:
+    job = job_of(detach=True, startsecs=60.0, ready="tcp:80", live="tcp:80", max_lifetime=100.0)
+    record = msgspec.structs.replace(RECORD, slot=0)
+    book = play(job) >> ev.Adopted(7, record, age=1.0) << ev.Adopt(7, record)
+    assert book << ev.Publish("adopt", 7, {"os_pid": 90})
+    assert state_of(book, 7) is SlotState.READY
 
 
 def test_a_manager_that_stops_leaves_a_detached_process_without_probes_and_timers() -> None:

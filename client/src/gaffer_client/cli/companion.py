@@ -57,7 +57,7 @@ def read_companion(path: str) -> Companion:
 def _read_yaml(text: str, path: str) -> Companion:
     import yaml  # late: few Procfiles have a companion in YAML
 
-    from gaffer_client.cli.yaml_file import NodeReader, compose, line_of
+    from gaffer.runtime.yaml_files import NodeReader, compose, line_of
 
     companion = Companion(path)
     root = compose(text, path)

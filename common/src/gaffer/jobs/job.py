@@ -387,7 +387,7 @@ class Job(JobQueries):
         self._out.append(ev.Adopt(event.pid, event.record))
         self._cue(slot, Cue.ADOPT)
         self._publish("adopt", event.pid, os_pid=event.record.os_pid)
-        if not slot.probed and event.age >= self.config.startsecs:
+        if not index or (not slot.probed and event.age >= self.config.startsecs):
             self._become_ready(slot)
         if index != event.record.slot:
             self._retire(slot, "stop_pid")
