@@ -319,3 +319,14 @@ def test_the_exit_of_a_committed_process_decides_nothing_about_the_job() -> None
     book = commit(started(job), 7, 0)
     assert dies(book, 7, 3) << nothing
     assert (job.state, job.exits[0].pid, job.exits[0].slot) == (JobState.RUNNING, 7, 0)
+
+
+def test_a_restart_ends_a_pause_for_flapping() -> None:
+    system = System(flapping=FlappingInfo(attempts=1, window=60, retry_in=7, max_retry=5))
+    system.tell(START)
+    system.die()
+    assert system.job.phase is Phase.HELD
+    assert not system.alive
+    system.tell(ev.RestartRequested())
+    assert system.job.phase is Phase.STARTED
+    assert len(system.alive) == 1

@@ -54,7 +54,7 @@ class RollbackQuery(msgspec.Struct):
     """The definition to return to."""
 
     to: Annotated[
-        str, msgspec.Meta(pattern="^[0-9]{1,9}$", description="Its generation; by default, that before the current.")
+        str, msgspec.Meta(pattern="^[0-9]{0,9}$", description="Its generation; by default, that before the current.")
     ] = ""
 
 

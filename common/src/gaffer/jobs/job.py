@@ -163,7 +163,7 @@ class Job(JobQueries):
         self._retire_committed()
 
     def _on_restart(self, event: ev.RestartRequested) -> None:
-        if self.phase in (Phase.COMPLETED, Phase.FAILED):
+        if self.phase in (Phase.HELD, Phase.COMPLETED, Phase.FAILED):
             self._on_start()
             return
         if event.reset:
