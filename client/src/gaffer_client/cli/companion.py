@@ -121,7 +121,7 @@ def _read_ini(text: str, path: str) -> Companion:
 def _add(companion: Companion, name: str, section: Section, found: SectionSettings, *, wins: bool) -> None:
     """Add the settings in a section to the entry of the type `name`; `wins`: over those of its other section."""
     companion.problems += found.problems
-    lines = {path: section.values[key].line for path, key in found.keys.items()}
+    lines = {path: value.line for path, value in found.places.items()}
     added = Entry(found.settings, section.file, section.line, lines)
     other = companion.entries.get(name, Entry({}, section.file, section.line))
     weak, strong = (other, added) if wins else (added, other)
