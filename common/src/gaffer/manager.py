@@ -330,8 +330,8 @@ class Manager(LegacyNames):
         """Replace all processes of a job, at once or, if `rolling`, a few at a time (see `max_unavailable`, `surge`).
 
         A rolling restart replaces a process only while enough others are ready, and stops when a new one does not
-        become ready; `info` shows its progress. A job that has completed, failed or paused is started. `reset` brings the
-        number of processes back to the configured one.
+        become ready; `info` shows its progress. A job that has completed, failed or paused is started. `reset` brings
+        the number of processes back to the configured one.
         """
         with self._lock:
             self._executor.submit(self._open_job(name), ev.RestartRequested(reset=reset, rolling=rolling))
