@@ -15,7 +15,7 @@ from sphinx.pycode import ModuleAnalyzer
 
 from gaffer import __version__, http_handler
 from gaffer.http.openapi import make_document
-from gaffer.jobs import config, rules, slot, states
+from gaffer.jobs import config, rules, schedule, slot, states
 from gaffer.runtime.settings import Setting, settings_of, spell
 from gaffer_client.cli import config as tool_config
 from gaffer_client.cli.help import command_reference, program_help
@@ -60,7 +60,12 @@ def job_settings() -> str:
     return table(("setting", "description", "value", "unit", "default", "example", "live"), rows)
 
 
-_UNITS = {rules.seconds: "seconds", rules.size: "bytes"}
+_UNITS = {
+    rules.seconds: "seconds",
+    rules.positive_seconds: "seconds",
+    schedule.interval: "seconds",
+    rules.size: "bytes",
+}
 
 
 def _sentence(text: str) -> str:

@@ -12,9 +12,9 @@ import pytest
 from gaffer.errors import ConfigError
 from gaffer.jobs.names import parse_job_name
 from gaffer.process import ProcessConfig
+from gaffer.runtime.yaml_files import MAX_CHARACTERS
 from gaffer_client import Server
 from gaffer_client.cli.companion import find_companion, read_companion
-from gaffer_client.cli.yaml_file import MAX_CHARACTERS
 from gafferd.config.file import load_config
 from support.client import Commands
 from support.console import piped, until
@@ -164,6 +164,40 @@ def test_options_win_over_the_companion_and_the_companion_over_the_procfile_s_en
     assert [jobs[name]["port"] for name in ("web", "migrate", "idle")] == ["3000+", "4000", "8200+"]
 
 
+def test_types_with_a_port_need_none_of_the_block(app: Path, exported: Any, gaffer: Commands) -> None:
+    (app / "gaffer.yml").write_text("jobs: {web: {port: 3000+, numprocesses: 150}}\n")
+    assert exported()["web"]["port"] == "3000+"
+    assert "web=150 exceeds the 100 ports of a type" in gaffer("export", "-p", "9000").err
+
+
+def test_other_types_get_no_port_that_the_companion_gives_to_one(app: Path, exported: Any) -> None:
+    (app / "gaffer.yml").write_text("jobs: {idle: {port: 8150}}\n")
+    jobs = exported()
+    assert [jobs[name]["port"] for name in ("web", "migrate", "idle")] == ["8000+", "8100+", "8150"]
+    (app / "gaffer.yml").write_text("jobs: {idle: {port: 8100}}\n")
+    jobs = exported()
+    assert [jobs[name]["port"] for name in ("web", "migrate", "idle")] == ["8200+", "8300+", "8100"]
+
+
+def test_own_settings_win_over_merged_ones(app: Path, exported: Any) -> None:
+    (app / "gaffer.yml").write_text(
+        "x-a: &a {nice: 1, umask: 007}\nx-b: &b {nice: 2, startsecs: 2}\n"
+        "jobs:\n  web: {<<: *a, nice: 3}\n  idle: {nice: 3, <<: [*a, *b]}\n  migrate: {<<: [*a, *b]}\n"
+    )
+    jobs = exported()
+    assert [jobs[name]["nice"] for name in ("web", "idle", "migrate")] == [3, 3, 1]
+    assert [jobs[name]["umask"] for name in ("web", "idle", "migrate")] == ["007", "007", "007"]
+    assert jobs["migrate"]["startsecs"] == 2.0
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_variables_in_a_job_section_win_over_those_in_its_env_section(app: Path, exported: Any, order: int) -> None:
+    sections = ["[job:web]\nenv:A = job\nnice = 1\n", "[env:web]\na = env\nb = env\n"]
+    (app / "gaffer.ini").write_text("".join(sections[::order]))
+    web = exported()["web"]
+    assert (web["env"], web["nice"]) == ({"A": "job", "B": "env"}, 1)
+
+
 def test_paths_are_relative_to_the_application_and_detached_types_have_no_pipes(app: Path, exported: Any) -> None:
     (app / "gaffer.yml").write_text("jobs: {web: {cwd: site, detach: true}, idle: {cwd: /srv, redirect_output: out}}\n")
     jobs = exported()
@@ -199,7 +233,7 @@ def test_a_node_gets_the_settings(app: Path, gaffer: Commands) -> None:
 WRONG_YAML = """\
 jobs:
   web:
-    redy: http:/
+    reddy: http:/
     after: [bd, migrate]
     numprocesses: two
     cmd: serve
@@ -223,7 +257,7 @@ job: 5
 WRONG_INI = """\
 stray = 1
 [job:web]
-redy = http:/
+reddy = http:/
 numprocesses = 2 ; or more
 env:A = 1
 env:A = 2
@@ -245,14 +279,14 @@ A = 2
 """
 
 
-@pytest.mark.parametrize("command", ["start", "export"])
-def test_every_mistake_is_reported_at_once(gaffer: Commands, app: Path, command: str) -> None:
+@pytest.mark.parametrize("command", [["start"], ["export"], ["load", "--endpoint", "http://127.0.0.1:1"]])
+def test_every_mistake_is_reported_at_once(gaffer: Commands, app: Path, command: list[str]) -> None:
     (app / "gaffer.yml").write_text(WRONG_YAML)
-    ran = gaffer(command)
+    ran = gaffer(*command)
     assert ran.status == 2
     known = "web, migrate, idle, db, other.job, 12"
     assert ran.err.replace(f"{app}/", "").splitlines() == [
-        "gaffer: gaffer.yml:3: web: unknown key 'redy'",
+        "gaffer: gaffer.yml:3: web: unknown key 'reddy'",
         "  did you mean 'ready'?",
         "gaffer: gaffer.yml:4: web: after: the Procfile has no type 'bd'",
         f"  known types: {known}",
@@ -293,7 +327,7 @@ def test_every_mistake_in_an_ini_file_is_reported_at_once(gaffer: Commands, app:
         "warning: gaffer.ini:13: [gaffer] ignored: only gafferd reads this section",
         "gaffer: gaffer.ini:1: 'stray = 1' before the first section",
         "  start with a section header such as [gaffer]",
-        "gaffer: gaffer.ini:3: web: unknown key 'redy'",
+        "gaffer: gaffer.ini:3: web: unknown key 'reddy'",
         "  did you mean 'ready'?",
         "gaffer: gaffer.ini:4: web: numprocesses: expected a whole number of 0 or more, got '2 ; or more'",
         "gaffer: gaffer.ini:6: [job:web] env:A is already set on line 5",
@@ -360,7 +394,7 @@ QUOTE = "quote a text that begins with one of * & ! % @ `"
         ("a: 1\n---\nb: 1", 2, "invalid YAML: expected a single document", "remove the line with ---"),
         ("jobs:\n  web: {env: {A: '\x07'}}", 2, "invalid YAML: special characters", "save the file as UTF-8 text"),
         ("[" * 5000, None, "nested too deeply", None),
-        ("x" * (MAX_CHARACTERS + 1), None, "the file is larger than 256 KiB", None),
+        pytest.param("x" * (MAX_CHARACTERS + 1), None, "the file is larger than 4 MiB", None, id="large"),
     ],
 )
 def test_what_is_not_yaml_is_refused(tmp_path: Path, text: str, line: int, message: str, hint: str | None) -> None:

@@ -65,7 +65,8 @@ def test_jobs_are_the_same_loaded_directly_and_by_way_of_an_export(tmp_path: Pat
     app = Application(Procfile(root / "Procfile", variables=env))
     names = app.types
     jobs = {
-        job["name"]: job for job in app.describe({"plain": 2}, {name: f"{8000 + len(name)}+" for name in names}, "shop")
+        job["name"]: job
+        for job in app.describe({"plain": 2}, {name: f"{8000 + 100 * at}+" for at, name in enumerate(names)}, "shop")
     }
     (root / "shop.ini").write_text(as_ini(app, "shop", jobs), encoding="utf-8")
     from_ini = load_config(root / "shop.ini").jobs

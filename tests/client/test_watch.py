@@ -48,7 +48,7 @@ def server(node: Daemon) -> Iterator[Server]:
 
 @pytest.fixture
 def dummy(server: Server) -> Job:
-    job = server.load({"name": "dummy", "cmd": "sleep 1000"})
+    job = server.load({"name": "dummy", "cmd": "sleep 1000", "startsecs": 0})
     eventually(lambda: job.pids)
     return job
 
@@ -70,13 +70,15 @@ def texts(lines: list[str]) -> list[str]:
 def test_all_events(server: Server, dummy: Job) -> None:
     with watching(server) as watch:
         crash(dummy)
-        eventually(lambda: any("proc.dummy.spawn" in line for line in watch.lines))
+        eventually(lambda: any("proc.dummy.ready" in line for line in watch.lines))
         assert watch.interrupt() == (130, "")
     assert texts(watch.lines) == [
         "dummy | exit dummy (SIGKILL)",
         "dummy | proc.dummy.exit dummy (SIGKILL)",
         "dummy | spawn dummy",
         "dummy | proc.dummy.spawn dummy",
+        "dummy | ready dummy",
+        "dummy | proc.dummy.ready dummy",
     ]
 
 
@@ -84,7 +86,7 @@ def test_all_events(server: Server, dummy: Job) -> None:
 @pytest.mark.parametrize(
     ("pattern", "expected"),
     [
-        ("proc.dummy", ["proc.dummy.exit dummy (SIGKILL)", "proc.dummy.spawn dummy"]),
+        ("proc.dummy", ["proc.dummy.exit dummy (SIGKILL)", "proc.dummy.spawn dummy", "proc.dummy.ready dummy"]),
         ("proc.dummy.spawn", ["proc.dummy.spawn dummy"]),
     ],
 )
@@ -92,7 +94,7 @@ def test_some_events(server: Server, dummy: Job, pattern: str, expected: list[st
     with watching(server, pattern) as watch:
         server.load({"name": "other", "cmd": "sleep 1000"})
         crash(dummy)
-        eventually(lambda: any("spawn" in line for line in watch.lines))
+        eventually(lambda: any(expected[-1] in line for line in watch.lines))
         assert watch.interrupt() == (130, "")
     assert texts(watch.lines) == [f"dummy | {event}" for event in expected]
 

@@ -14,7 +14,7 @@ LEASE = ("--ttl", f"{TTL:g}", "--interval", "0.3")
 
 
 def load(node: Daemon, name: str, count: int) -> None:
-    job = {"name": name, "cmd": "/bin/sleep 1000", "numprocesses": count}
+    job = {"name": name, "cmd": "/bin/sleep 1000", "numprocesses": count, "startsecs": 0}
     requests.post(f"{node.url}/jobs/shop", json=job, timeout=10).raise_for_status()
 
 

@@ -40,7 +40,7 @@ def armed(job: Job) -> Story:
 
 def runs(book: Story, at: float, *pids: int) -> Story:
     """A run is due; its processes are `pids`, for the slots from 1."""
-    book = book >> ev.ScheduleDue(at) << ev.Publish("run")
+    book = book >> ev.ScheduleDue(at) << ev.Publish("run_started")
     return up(book << [ev.Spawn(pid, slot) for slot, pid in enumerate(pids, start=1)], *pids)
 
 
@@ -99,7 +99,7 @@ def test_by_default_a_run_that_is_due_during_another_one_is_skipped() -> None:
 def test_one_run_is_queued_and_begins_when_the_one_before_has_ended() -> None:
     job = job_of(every=30, overlap="queue")
     book = runs(armed(job), 1.0, 1) >> ev.ScheduleDue(31.0) << nothing >> ev.ScheduleDue(61.0) << nothing
-    book = run_ended(dies(book, 1, 3), success=False) << ev.Publish("run") << ev.Spawn(2, 1)
+    book = run_ended(dies(book, 1, 3), success=False) << ev.Publish("run_started") << ev.Spawn(2, 1)
     assert job.last_run == 61.0
     assert run_ended(dies(up(book, 2), 2), success=True) << nothing
     assert runs(book, 91.0, 3)
@@ -107,7 +107,7 @@ def test_one_run_is_queued_and_begins_when_the_one_before_has_ended() -> None:
 
 def test_a_run_replaces_the_one_before() -> None:
     job = job_of(every=30, overlap="replace", numprocesses=2)
-    book = dies(runs(armed(job), 1.0, 1, 2), 1) >> ev.ScheduleDue(31.0) << ev.Publish("run")
+    book = dies(runs(armed(job), 1.0, 1, 2), 1) >> ev.ScheduleDue(31.0) << ev.Publish("run_started")
     book = up(book << retire(2) << ev.Spawn(3, 1), 3)
     assert job.last_run == 31.0
     book = up(ends(book, 2) << ev.Spawn(4, 2), 4)
@@ -163,7 +163,7 @@ def test_a_run_needs_no_processes() -> None:
     job = job_of(every=30, numprocesses=0)
     book = armed(job)
     for at in (1.0, 31.0):
-        book = run_ended(book >> ev.ScheduleDue(at) << ev.Publish("run"), success=True)
+        book = run_ended(book >> ev.ScheduleDue(at) << ev.Publish("run_started"), success=True)
     assert book
 
 
@@ -211,7 +211,7 @@ def test_an_update_between_runs_holds_for_the_next_one() -> None:
 
 def test_a_rolling_restart_ends_with_the_run() -> None:
     job = job_of(every=30, startsecs=1.0)
-    book = armed(job) >> ev.ScheduleDue(1.0) << ev.Publish("run") << ev.Spawn(1, 1)
+    book = armed(job) >> ev.ScheduleDue(1.0) << ev.Publish("run_started") << ev.Spawn(1, 1)
     book = up(book, 1, startsecs=1.0) >> timer("ready", 1) << ev.Publish("ready", 1)
     book = book >> ev.RestartRequested(rolling=True) << ev.Publish("restart") << ev.Publish("rollout", None, ANY)
     book = up(ends(book << retire(1), 1) << ev.Spawn(2, 1), 2, startsecs=1.0)
@@ -246,7 +246,7 @@ def test_the_first_connection_starts_the_processes() -> None:
 
 def test_a_clean_exit_awaits_the_next_connection() -> None:
     job = job_of(**SOCKET)
-    book = dies(connects(awaits(job), 1), 1) << ev.Publish("idle") << ev.AwaitConnection()
+    book = dies(connects(awaits(job), 1), 1) << ev.Publish("went_idle") << ev.AwaitConnection()
     assert (job.state, job.reason, job.restarts) == (JobState.WAITING, "waiting for a connection", 0)
     assert connects(book, 2)
     assert job.state is JobState.RUNNING
@@ -271,7 +271,7 @@ def test_a_process_that_was_stopped_on_request_is_replaced() -> None:
 
 def test_idle_processes_are_stopped_until_the_next_connection() -> None:
     job = job_of(numprocesses=2, idle_timeout=5, drain_timeout=3, **SOCKET)
-    book = connects(awaits(job), 1, 2, idle=True) >> ev.ConnectionsIdle() << ev.Publish("idle")
+    book = connects(awaits(job), 1, 2, idle=True) >> ev.ConnectionsIdle() << ev.Publish("went_idle")
     for pid in (1, 2):
         book = book << ev.Publish("stop_pid", pid) << ev.SetTimer(("drain", pid), 3)
     book = book << ev.AwaitConnection() >> ev.ConnectionsIdle() << nothing
@@ -283,9 +283,16 @@ def test_idle_processes_are_stopped_until_the_next_connection() -> None:
     assert connects(book, 3, 4, idle=True)
 
 
+def test_a_new_idle_timeout_applies_to_processes_that_run() -> None:
+    job = job_of(idle_timeout=5, **SOCKET)
+    book = awaits(job) >> ev.ConfigChanged(job.config.replace(idle_timeout=6)) << ev.Publish("update")
+    book = connects(book << nothing, 1, idle=True)
+    assert book >> ev.ConfigChanged(job.config.replace(idle_timeout=7)) << ev.Publish("update") << ev.AwaitIdle()
+
+
 def test_a_connection_while_idle_processes_stop_starts_new_ones_afterwards() -> None:
     book = connects(awaits(job_of(idle_timeout=5, **SOCKET)), 1, idle=True)
-    book = book >> ev.ConnectionsIdle() << ev.Publish("idle") << retire(1) << ev.AwaitConnection()
+    book = book >> ev.ConnectionsIdle() << ev.Publish("went_idle") << retire(1) << ev.AwaitConnection()
     book = book >> ev.ConnectionWaiting() << ev.AwaitIdle()
     assert up(ends(book, 1) << ev.Spawn(2, 1), 2)
 
@@ -350,7 +357,7 @@ def test_clean_exits_are_no_crashes() -> None:
 def test_a_connection_during_a_pause_by_flapping_starts_the_processes_afterwards() -> None:
     job = job_of(flapping=FlappingInfo(attempts=1, window=1.0, retry_in=7.0), numprocesses=2, **SOCKET)
     book = exits(connects(awaits(job), 1, 2), 1, 3) << terminate(1) << ev.Publish("flap")
-    book = book << ev.SetTimer(RETRY, 7.0) << retire(2) >> ev.ConnectionsIdle() << ev.Publish("idle")
+    book = book << ev.SetTimer(RETRY, 7.0) << retire(2) >> ev.ConnectionsIdle() << ev.Publish("went_idle")
     book = book << ev.AwaitConnection() >> ev.ConnectionWaiting() << nothing
     book = ends(empties(book, 1), 2) << nothing
     assert job.state is JobState.WAITING

@@ -42,7 +42,7 @@ async def test_before_start_runs_for_its_process(tmp_path: Path) -> None:
         ("sh -c 'echo no disk; exit 3'", {}, "before_start exited with 3: no disk"),
         ("false", {}, "before_start exited with 1"),
         ("/no/such/program", {}, "before_start can't be started: there is no program '/no/such/program'"),
-        ("sh -c 'echo waiting; sleep 1000'", {"start_timeout": 0.3}, r"before_start did not exit within .* s: waiting"),
+        ("sh -c 'echo waiting; sleep 1000'", {"start_timeout": 1.0}, r"before_start did not exit within .* s: waiting"),
     ],
 )
 async def test_a_process_is_not_started_unless_before_start_succeeds(
@@ -157,7 +157,10 @@ def process(**settings: Any) -> Process:
 )
 async def test_exec_probes(command: str, result: str) -> None:
     async with running_commands() as commands:
-        found = await asyncio.wait_for(job_commands.probe(commands, process(), command, 0.3), 3)
+        timeout = 0.3 if result.startswith("no answer") else 10
+        found = await asyncio.wait_for(
+            job_commands.probe(commands, process(), command, timeout), 4
+        )  # less than the grace period
         assert found.startswith(result) if result.endswith(" ") else found == result
         assert len(commands) == 0
 
@@ -168,7 +171,7 @@ async def test_a_cancelled_probe_is_killed() -> None:
         await eventually_async(lambda: len(commands) == 1)
         probing.cancel()
         with pytest.raises(asyncio.CancelledError):
-            await asyncio.wait_for(probing, 3)
+            await asyncio.wait_for(probing, 4)  # less than the grace period
         assert len(commands) == 0
 
 

@@ -10,6 +10,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from gaffer.jobs import events as ev
 from gaffer.jobs import exits
 from gaffer.jobs.probing import Question
+from gaffer.jobs.records import ProcessRecord
 from gaffer.jobs.rules import FlappingInfo
 from gaffer.jobs.slot import ALIVE, SlotState
 from gaffer.jobs.states import JobState, Phase
@@ -89,6 +90,13 @@ class AnyJob(RuleBasedStateMachine):
     def any_pid(self, number: int) -> int:
         """A process that is, was, or will be."""
         return number % (self.system.count + 2) + 1
+
+    @precondition(lambda self: self.system.count == 0 and self.system.job.phase is Phase.STOPPED)
+    @rule(slot=st.integers(0, 3), age=st.sampled_from([0.5, 100.0]))
+    def adopt(self, slot: int, age: float) -> None:
+        record = ProcessRecord(9, "s.j", slot, 90, 90, 1, "boot", "n:9", 30.0, True)
+        self.wanted = not self.left
+        self.tell(ev.Adopted(self.system.next_pid(), record, age), START)
 
     # Orders
 
@@ -282,7 +290,9 @@ class AnyJob(RuleBasedStateMachine):
             system.settle()
         if job.phase is Phase.STARTED and (job.config.restart_policy == "always" or job.config.scheduled):
             ready = sorted(index for index, slot in job.slots.items() if slot.state is SlotState.READY)
-            assert ready == list(range(1, job.target + 1))
+            finished = [index for index, slot in job.slots.items() if slot.result is not None]
+            assert not finished or job.config.scheduled
+            assert sorted(ready + finished) == list(range(1, job.target + 1))
             assert sorted(slot for slot in system.alive.values() if slot) == ready
             assert job.state is JobState.RUNNING
         self.tell(ev.Unloaded())

@@ -22,7 +22,7 @@ ACTION = {"greet": "sh -c 'echo hello; exit 3'", "wait": "sleep 1000"}
 
 @pytest.fixture
 def events() -> Recording:
-    return Recording("action")
+    return Recording("action_ended")
 
 
 @pytest.fixture
@@ -45,7 +45,7 @@ def begin(manager: Manager, action: str, job: str = "shop.web") -> "Future[Comma
 def test_an_action_is_run_from_any_thread(manager: Manager, events: Recording) -> None:
     result = manager.run_action("shop.web", "greet")
     assert (result.outcome, result.exit_code, result.output) == (Outcome.FAILED, 3, "hello")
-    [message] = eventually(lambda: events.of("action"))
+    [message] = eventually(lambda: events.of("action_ended"))
     assert (message["job"], message["action"], message["outcome"]) == ("shop.web", "greet", "failed")
 
 
@@ -154,5 +154,5 @@ def test_an_unloaded_job_leaves_no_action(manager: Manager, events: Recording) -
     manager.unload("shop.web")
     eventually(lambda: len(manager.commands) == 0)
     assert running.result(10).outcome is Outcome.CANCELLED
-    [message] = eventually(lambda: events.of("action"))
+    [message] = eventually(lambda: events.of("action_ended"))
     assert (message["job"], message["outcome"]) == ("shop.web", "cancelled")

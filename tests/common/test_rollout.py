@@ -208,6 +208,16 @@ def test_a_rollout_that_stopped_ends_its_additional_process() -> None:
     assert (job.pids(), len(job.slots)) == ([1, 2], 2)
 
 
+def test_recycling_after_a_rollout_that_stopped_replaces_only_what_exceeds_a_limit() -> None:
+    job = job_of(numprocesses=3, startsecs=1.0, backoff=0)
+    book = spawned(ends(rolls(all_ready(job), 3) << retire(1), 1) << ev.Spawn(4, 1), 4)
+    book = halted(exits(book, 4, 1) << ev.CancelTimer(("ready", 4)) << terminate(4), ANY)
+    book = ready(spawned(empties(book, 4) << ev.Spawn(5, 1), 5), 5)
+    book = book >> ev.LimitExceeded(3, "max_memory", "much") << ev.Publish("limit_exceeded", 3, ANY) << retire(3)
+    assert done(ready(spawned(ends(book, 3) << ev.Spawn(6, 3), 6), 6), 1, "recycle")
+    assert job.pids() == [2, 5, 6]
+
+
 def test_a_new_process_that_was_ready_and_ends_does_not_stop_the_rollout() -> None:
     job = job_of(numprocesses=2, startsecs=1.0)
     book = ready(spawned(ends(rolls(all_ready(job), 2) << retire(1), 1) << ev.Spawn(3, 1), 3), 3)
@@ -465,7 +475,7 @@ def test_a_process_that_exceeds_a_limit_is_replaced_when_the_others_allow_it() -
     book = all_ready(job)
     for pid in (2, 1):
         limit = {"reason": "max_memory", "message": "70M of 64M"}
-        book = book >> ev.LimitExceeded(pid, "max_memory", "70M of 64M") << ev.Publish("limit", pid, limit)
+        book = book >> ev.LimitExceeded(pid, "max_memory", "70M of 64M") << ev.Publish("limit_exceeded", pid, limit)
         if pid == 2:
             book = book << ev.Publish("stop_pid", 2) << ev.SetTimer(("drain", 2), 2.0)
     book = ends(book >> timer("drain", 2) << drained(2), 2) << ev.Spawn(3, 2)
@@ -478,8 +488,10 @@ def test_a_process_that_exceeds_a_limit_is_replaced_when_the_others_allow_it() -
 
 def test_a_limit_that_is_exceeded_again_means_nothing_more() -> None:
     job = job_of(numprocesses=2, startsecs=1.0)
-    book = all_ready(job) >> ev.LimitExceeded(1, "max_memory", "much") << ev.Publish("limit", 1, ANY) << retire(1)
-    book = book >> ev.LimitExceeded(2, "max_memory", "much") << ev.Publish("limit", 2, ANY)
+    book = (
+        all_ready(job) >> ev.LimitExceeded(1, "max_memory", "much") << ev.Publish("limit_exceeded", 1, ANY) << retire(1)
+    )
+    book = book >> ev.LimitExceeded(2, "max_memory", "much") << ev.Publish("limit_exceeded", 2, ANY)
     assert book >> ev.LimitExceeded(2, "max_memory", "more") << nothing >> timer("lifetime", 2) << nothing
     assert outcome(job) == (RolloutKind.RECYCLE, RolloutState.RUNNING, 1, 2, "")
 
@@ -511,6 +523,17 @@ def test_a_process_is_replaced_at_the_end_of_its_life_which_differs_by_up_to_a_t
     assert book >> timer("lifetime", 1) << nothing
 
 
+def test_a_new_lifetime_counts_from_the_start_of_the_processes_that_run() -> None:
+    job = job_of()
+    book = started(job) >> wait(30.0) >> update(job, max_lifetime=100.0, rolling=False) << ev.Publish("update")
+    book = book << ev.SetTimer(("lifetime", 1), 65.0)
+    book = book >> wait(30.0) >> update(job, max_lifetime=50.0, rolling=False) << ev.Publish("update")
+    book = book << ev.SetTimer(("lifetime", 1), 0.0)
+    book = book >> update(job, max_lifetime=0.0, rolling=False) << ev.Publish("update")
+    assert book << ev.CancelTimer(("lifetime", 1))
+    assert book >> ev.ProcessStopRequested(1) << retire(1)
+
+
 @pytest.mark.parametrize(("rand", "delay"), [(0.0, 100.0), (0.999999, 90.0)])
 def test_the_jitter_of_a_lifetime(rand: float, delay: float) -> None:
     system = System(max_lifetime=100.0)
@@ -527,7 +550,11 @@ def test_a_limit_of_a_process_that_stops_already_means_nothing() -> None:
 
 def test_a_committed_process_that_exceeds_a_limit_is_stopped() -> None:
     job = job_of()
-    book = commit(started(job), 7, 2.0) >> ev.LimitExceeded(7, "max_memory", "much") << ev.Publish("limit", 7, ANY)
+    book = (
+        commit(started(job), 7, 2.0)
+        >> ev.LimitExceeded(7, "max_memory", "much")
+        << ev.Publish("limit_exceeded", 7, ANY)
+    )
     book = ends(book << ev.Publish("stop_pid", 7) << terminate(7, 2.0), 7) << nothing
     assert (job.exits[0].reason, job.rollout) == ("max_memory", None)
 
@@ -535,6 +562,6 @@ def test_a_committed_process_that_exceeds_a_limit_is_stopped() -> None:
 def test_a_limit_during_a_rolling_restart_is_part_of_it() -> None:
     job = job_of(numprocesses=3, startsecs=1.0)
     book = ready(spawned(ends(rolls(all_ready(job), 3) << retire(1), 1) << ev.Spawn(4, 1), 4), 4) << retire(2)
-    book = book >> ev.LimitExceeded(4, "max_memory", "much") << ev.Publish("limit", 4, ANY)
+    book = book >> ev.LimitExceeded(4, "max_memory", "much") << ev.Publish("limit_exceeded", 4, ANY)
     assert outcome(job) == (RolloutKind.RESTART, RolloutState.RUNNING, 2, 4, "")
     assert ready(spawned(ends(book, 2) << ev.Spawn(5, 2), 5), 5) << retire(4)

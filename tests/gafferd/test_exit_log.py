@@ -19,6 +19,7 @@ def event(**changes: Any) -> dict[str, Any]:
         "reason": "exited",
         "uptime": 2.04,
         "restarts": 5,
+        "stopped": False,
         **changes,
     }
 
@@ -37,8 +38,12 @@ def event(**changes: Any) -> dict[str, Any]:
             "process 7 (os pid 4711) was killed by SIGKILL: out of memory after 2.0 s; 5 restarts so far",
         ),
         (
-            {"exit_code": None, "term_signal": 15, "reason": "stopped"},
+            {"exit_code": None, "term_signal": 15, "reason": "stopped", "stopped": True},
             "process 7 (os pid 4711) was killed by SIGTERM after 2.0 s, as requested; 5 restarts so far",
+        ),
+        (
+            {"exit_code": None, "term_signal": 15, "reason": "max_memory", "stopped": True},
+            "process 7 (os pid 4711) was killed by SIGTERM after 2.0 s (max_memory); 5 restarts so far",
         ),
         (
             {"exit_code": None, "term_signal": None, "reason": "unknown", "restarts": 0},

@@ -101,7 +101,7 @@ def test_an_action_that_became_another_user_is_given_up(setuid_python: Path) -> 
     state.mkdir(mode=0o700)
     os.chown(state, NOBODY, NOBODY)
     with gafferd(str(config), state_dir=state, enter=AS_NOBODY) as node:
-        url = f"{node.url}/jobs/a/n/actions/become?stream=false&timeout=1"
+        url = f"{node.url}/jobs/a/n/actions/become?stream=false&timeout=3"
         ended = requests.post(url, timeout=20).json()
         assert (ended["outcome"], ended["exit_code"], ended["term_signal"]) == ("timed_out", None, None)
         node.wait_for_line("not permitted")

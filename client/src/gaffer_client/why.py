@@ -156,10 +156,12 @@ def _report_differences(report: Report, source: JobSource, name: str) -> Iterato
 
 def _job_problems(job: "JobInfo", name: str) -> Iterator[str]:
     """Yield why a job does not run as it should on a node, with the last lines of output of its last process."""
+    from gaffer.jobs.states import EXPECTED  # late: it takes the time of importing all settings
+
     state, reason = job["state"], job["reason"]
     if state != "running" or reason:
         last = job.get("last_exit")
-        failed = last is not None and last["reason"] != "stopped" and state != "completed"
+        failed = last is not None and last["reason"] not in EXPECTED and state != "completed"
         lines = (last["output"] or "").splitlines()[-_LAST_LINES:] if last is not None and failed else []
         wrote = f"; last lines of output: {' / '.join(lines)}" if lines else ""
         yield f"{name} reports that the job is {job_state(state, reason)}{wrote}"

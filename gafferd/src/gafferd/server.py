@@ -42,6 +42,7 @@ from gafferd.sites.layout import settle_sites
 from gafferd.sites.plugins import PluginFolder, plugin_folders
 from gafferd.state.directory import StateDir
 from gafferd.state.identity import Identity
+from gafferd.watching import Watching
 
 logger = logging.getLogger(__name__)
 
@@ -149,7 +150,8 @@ class Server:
         settle_sites(self.plugins, os.geteuid())
         startup.hold_signals()
         try:
-            manager.start([ExitLog(), *self._console(), webhooks, http, announcer])
+            watching = [Watching()] if self.settings.watch else []
+            manager.start([ExitLog(), *self._console(), webhooks, http, announcer, *watching])
             startup.spare_collector()  # no Popen object exists yet, see Reaper
             jobs.load()
             _Signals(jobs).start(loop, manager)

@@ -254,12 +254,12 @@ async def test_a_stopping_or_drained_node_runs_no_actions(node: HttpNode) -> Non
 
 
 async def test_an_event_reports_the_end_of_an_action(node: HttpNode) -> None:
-    watch = await node.follow("/watch/action?feed=continuous")
+    watch = await node.follow("/watch/action_ended?feed=continuous")
     async with asyncio.timeout(20):
         await act(node, "greet")
         message = json.loads(await watch.read_until(b"}\n"))
     assert {key: message[key] for key in ("event", "name", "action", "outcome", "exit_code", "term_signal")} == {
-        "event": "action",
+        "event": "action_ended",
         "name": "shop.web",
         "action": "greet",
         "outcome": "failed",

@@ -38,7 +38,7 @@ def dispatcher(manager: Manager) -> Dispatcher:
 def test_the_commands() -> None:
     assert COMMANDS.keys() == set(
         "sessions jobs pids load unload reload update start_job stop_job scale info stats stopall killall commit "
-        "process_info process_stats stop_process send kill".split()
+        "process_info process_stats stop_process send kill restart_job rollback exits".split()
     )
 
 
@@ -71,6 +71,25 @@ def test_jobs_from_load_to_unload(manager: Manager, dispatcher: Dispatcher) -> N
     eventually(lambda: manager.pids("s.j"))
     assert execute("unload", ["s.j"]) == OK
     assert execute("jobs") == {"jobs": []}
+
+
+def test_restarts_rollbacks_and_exits(manager: Manager, dispatcher: Dispatcher) -> None:
+    execute = dispatcher.execute
+    manager.load(ProcessConfig("j", SLEEP, startsecs=0), "s")
+    eventually(lambda: execute("pids", ["s.j"]) == {"pids": [1]})
+    assert execute("restart_job", ["s.j"]) == OK
+    eventually(lambda: execute("pids", ["s.j"]) == {"pids": [2]})
+    assert execute("restart_job", ["s.j"], {"rolling": True}) == OK
+    eventually(lambda: execute("pids", ["s.j"]) == {"pids": [3]})
+    rollout = manager.info("s.j")["rollout"]
+    assert rollout is not None
+    assert rollout["kind"] == "restart"
+    assert [(each["pid"], each["term_signal"]) for each in execute("exits", ["s.j"])["exits"]] == [(2, 15), (1, 15)]
+    assert execute("update", [{"name": "s.j", "cmd": "sleep 1001", "graceful_timeout": 2}]) == OK
+    assert execute("rollback", ["s.j"]) == {**OK, "generation": 3}
+    assert manager.get("s.j").cmd == SLEEP
+    assert execute("rollback", ["s.j"], {"to": 2}) == {**OK, "generation": 4}
+    assert manager.get("s.j").cmd == "sleep 1001"
 
 
 def test_processes(manager: Manager, dispatcher: Dispatcher) -> None:
@@ -162,6 +181,9 @@ SAME = {
     "load": ("POST", "/jobs/{sid}"),
     "unload": ("DELETE", "/jobs/{sid}/{job}"),
     "reload": ("POST", "/jobs/{sid}/{job}/state"),
+    "restart_job": ("POST", "/jobs/{sid}/{job}/restart"),
+    "rollback": ("POST", "/jobs/{sid}/{job}/rollback"),
+    "exits": ("GET", "/jobs/{sid}/{job}/exits"),
     "update": ("PUT", "/jobs/{sid}/{job}"),
     "start_job": ("POST", "/jobs/{sid}/{job}/state"),
     "stop_job": ("POST", "/jobs/{sid}/{job}/state"),

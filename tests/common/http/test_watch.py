@@ -27,7 +27,7 @@ def position(node: HttpNode, number: int) -> str:
 
 async def run(node: HttpNode, name: str = "dummy", session: str = "default") -> int:
     """Load a job and wait for its process; returns the pid."""
-    assert (await node.call("POST", f"/jobs/{session}", sleeper(name))).status == 200
+    assert (await node.call("POST", f"/jobs/{session}", sleeper(name, startsecs=0))).status == 200
 
     def pid() -> int | None:
         pids = node.manager.pids(f"{session}.{name}")

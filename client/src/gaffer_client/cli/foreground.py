@@ -27,7 +27,7 @@ from gaffer_client.cli.output import warn
 
 _EVENTS = (
     *("spawn", "exit", "start_failed", "flap", "not_ready", "not_live"),
-    *("completed", "failed", "limit", "run_skipped"),
+    *("completed", "failed", "limit_exceeded", "run_skipped"),
 )
 _MORE_EVENTS = ("start", "stop", "restart", "reap", "stop_pid", "ready")
 

@@ -78,9 +78,10 @@ class Application:
         given = self._settings(name).get("numprocesses")
         return 1 if given is None else rules.count(given, True)
 
-    def has_port(self, name: str) -> bool:
-        """Return whether the companion sets the port of the type `name`."""
-        return "port" in self._settings(name)
+    def own_ports(self, numbers: Mapping[str, int]) -> dict[str, ports.Span | None]:
+        """Return the ports of each type whose port the companion sets, None if they are chosen at start."""
+        with_port = [name for name in self.types if "port" in self._settings(name)]
+        return {name: ports.span({"port": self._settings(name)["port"]}, numbers[name]) for name in with_port}
 
     def with_dependencies(self, names: Iterable[str]) -> list[str]:
         """Return the types `names` and those that they come after, in the order of `types`."""
@@ -315,7 +316,7 @@ def choose_ports(
     wanted: str | None,
     app: Application,
     numbers: Mapping[str, int],
-    taken: Callable[[], Iterable[ports.Span]] | None = None,
+    taken: Callable[[], Iterable[ports.Span]] = lambda: (),
     *,
     whole: bool = False,
 ) -> Mapping[str, str]:
@@ -327,16 +328,16 @@ def choose_ports(
     """
     if wanted == "auto":
         return dict.fromkeys(app.types, "auto")
-    numbers = {name: 0 if wanted is None and app.has_port(name) else numbers[name] for name in app.types}
-    for name, number in numbers.items():
+    own = app.own_ports(numbers) if wanted is None else {}
+    widths = {name: 0 if name in own else numbers[name] for name in app.types}
+    for name, number in widths.items():
         if number > ports.PER_TYPE:
             raise UsageError(f"{name}={number} exceeds the {ports.PER_TYPE} ports of a type", hint="use --port auto")
     chosen: Mapping[str, str] | None
-    if wanted is None and taken is not None:
-        widths = {name: ports.PER_TYPE if whole and not app.has_port(name) else numbers[name] for name in app.types}
-        chosen = ports.free_block(app.types, taken(), widths)
-    elif wanted is None:
-        chosen = ports.block(app.types, ports.BASE)
+    if wanted is None:
+        if whole:
+            widths = {name: 0 if name in own else ports.PER_TYPE for name in app.types}
+        chosen = ports.free_block(app.types, [*taken(), *filter(None, own.values())], widths)
     elif wanted.isascii() and wanted.isdecimal() and 0 < int(wanted) <= ports.HIGHEST:
         chosen = ports.block(app.types, int(wanted))
     else:
@@ -345,7 +346,7 @@ def choose_ports(
         raise CommandFailed(
             f"not enough ports: {len(app.types)} types need {ports.PER_TYPE} each", hint="use --port auto"
         )
-    return {name: port for name, port in chosen.items() if wanted is not None or not app.has_port(name)}
+    return {name: port for name, port in chosen.items() if name not in own}
 
 
 def _is_env_file(path: str) -> bool:

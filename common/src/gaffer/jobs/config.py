@@ -131,9 +131,9 @@ class JobConfig:
     """The largest stack, in bytes."""
     ready: str | None = setting(probing.probe, None, example="http:8000/health")
     """The probe that finds out whether a process is ready; without one it is ready after `startsecs`."""
-    ready_interval: float = setting(rules.seconds, 1.0, example="500ms")
+    ready_interval: float = setting(rules.positive_seconds, 1.0, example="500ms")
     """Seconds between two `ready` probes."""
-    ready_timeout: float = setting(rules.seconds, 1.0, example="2s")
+    ready_timeout: float = setting(rules.positive_seconds, 1.0, example="2s")
     """Seconds after which a `ready` probe fails."""
     ready_successes: int = setting(rules.at_least_one, 1, example="2")
     """Good `ready` probes in a row that make a process ready."""
@@ -143,9 +143,9 @@ class JobConfig:
     """Seconds in which a process with a `ready` probe must be ready, else it is stopped and restarted."""
     live: str | None = setting(probing.probe, None, example="tcp:8000")
     """The probe that finds out whether a process still works; it is replaced if not."""
-    live_interval: float = setting(rules.seconds, 10.0, example="30s")
+    live_interval: float = setting(rules.positive_seconds, 10.0, example="30s")
     """Seconds between two `live` probes."""
-    live_timeout: float = setting(rules.seconds, 1.0, example="5s")
+    live_timeout: float = setting(rules.positive_seconds, 1.0, example="5s")
     """Seconds after which a `live` probe fails."""
     live_failures: int = setting(rules.at_least_one, 3, example="5")
     """Failed `live` probes in a row that replace a process."""
@@ -310,6 +310,11 @@ class JobConfig:
     def scheduled(self) -> bool:
         """Whether a schedule starts its processes."""
         return self.schedule is not None or self.every > 0
+
+    @property
+    def demand(self) -> tuple[Any, ...]:
+        """What calls for its processes."""
+        return (self.start == rules.ON_CONNECTION, self.schedule, self.timezone, self.every)
 
     @property
     def restart_policy(self) -> str:

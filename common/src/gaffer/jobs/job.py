@@ -19,7 +19,7 @@ from gaffer.jobs.probing import Question
 from gaffer.jobs.queries import RESET_AFTER, JobQueries, Step
 from gaffer.jobs.rollout import Rollout, RolloutKind, RolloutState, replaceable
 from gaffer.jobs.rules import ON_CONNECTION
-from gaffer.jobs.slot import ALIVE, Action, Cue, Slot, SlotState
+from gaffer.jobs.slot import ALIVE, TIMERS, Action, Cue, Slot, SlotState
 from gaffer.jobs.states import PHASES, Order, Phase, exit_reason, how_it_ended
 
 FAILED_START_DELAY = 0.1  # the least delay between attempts to start a program that can't be started, in seconds
@@ -166,6 +166,9 @@ class Job(JobQueries):
         if self.phase in (Phase.COMPLETED, Phase.FAILED):
             self._on_start()
             return
+        if self.phase is Phase.HELD:
+            self._order(Order.START)
+            self._forget_failures()
         if event.reset:
             self.target = self.config.numprocesses
         self._publish("restart")
@@ -208,7 +211,7 @@ class Job(JobQueries):
         self._publish("update")
         if start and not self.active:
             self._on_start()
-        elif self.active and _demand_of(before) != _demand_of(config):
+        elif self.active and before.demand != config.demand:
             if before.scheduled and config.scheduled:
                 self._out.append(ev.ArmSchedule())
             else:
@@ -299,7 +302,7 @@ class Job(JobQueries):
         self.last_run, self._queued_run = at, None
         for slot in self.slots.values():
             slot.result = None
-        self._publish("run")
+        self._publish("run_started")
         if self._demand:
             self._replace_all()
         else:
@@ -330,7 +333,7 @@ class Job(JobQueries):
 
     def _await_connection(self, cause: str) -> None:
         self._demand = False
-        self._publish("idle")
+        self._publish("went_idle")
         for slot in self.slots.values():
             slot.cause = cause
         self._reconcile()
@@ -353,7 +356,7 @@ class Job(JobQueries):
         slot = self._by_pid.get(event.pid)
         if slot is None or slot.state not in ALIVE or slot.outdated:
             return
-        self._publish("limit", event.pid, reason=event.reason, message=event.message)
+        self._publish("limit_exceeded", event.pid, reason=event.reason, message=event.message)
         self._recycle(slot, event.reason)
 
     def _recycle(self, slot: Slot, cause: str) -> None:
@@ -377,9 +380,8 @@ class Job(JobQueries):
     def _on_adopted(self, event: ev.Adopted) -> None:
         # A slot holds one process: a second one that was left in it is stopped, as a committed process would be.
         index = event.record.slot if event.record.slot not in self.slots else 0
-        slot = Slot(index, pid=event.pid, spawned_at=self._now - event.age, config=self.config)
-        slot.probed = index > 0 and self.config.ready is not None
-        slot.ages = index > 0 and self.config.max_lifetime > 0
+        slot = Slot(index, pid=event.pid)
+        slot.begin(self.config, self._now - event.age)
         if index:
             self.slots[index] = slot
         else:
@@ -388,20 +390,14 @@ class Job(JobQueries):
         self._out.append(ev.Adopt(event.pid, event.record))
         self._cue(slot, Cue.ADOPT)
         self._publish("adopt", event.pid, os_pid=event.record.os_pid)
-        if not slot.probed and event.age >= self.config.startsecs:
+        if not index or (not slot.probed and event.age >= self.config.startsecs):
             self._become_ready(slot)
         if index != event.record.slot:
             self._retire(slot, "stop_pid")
 
     def _on_spawned(self, event: ev.Spawned) -> None:
         slot = self._by_pid[event.pid]
-        slot.spawned_at = self._now
-        slot.exited_at, slot.crashed, slot.replace, slot.outdated, slot.failed = None, False, False, False, False
-        slot.refused, slot.stuck, slot.cause, slot.probe_error = "", False, "", ""
-        slot.config, slot.result = self.config, None
-        slot.probed = slot.index > 0 and self.config.ready is not None
-        slot.renewed, slot.served = slot.renewed or slot.served, False
-        slot.ages = self.config.max_lifetime > 0
+        slot.begin(self.config, self._now)
         self._cue(slot, Cue.UP)
         self._publish("spawn", event.pid, os_pid=event.os_pid)
         if not slot.index or not (slot.probed or self.config.startsecs):
@@ -433,7 +429,7 @@ class Job(JobQueries):
     def _fail(self, slot: Slot, cause: str, why: str) -> None:
         """Stop a process that does not work; its end counts as a crash."""
         slot.failed, slot.cause, self.why = True, cause, why
-        self._publish("stop_pid", slot.pid, reason=cause)
+        self._publish("stop_pid", slot.pid, reason=cause, message=why)
         self._cue(slot, Cue.STOP)
         if not slot.served:
             self._fail_rollout(why)
@@ -458,17 +454,15 @@ class Job(JobQueries):
         uptime = round(self._now - slot.spawned_at, 3)
         oom = event.out_of_memory
         stopped = slot.state not in ALIVE
-        reason = exit_reason(
-            event.exit_code, event.term_signal, oom, cause=(slot.cause or "stopped") if stopped else ""
-        )
+        cause = (slot.cause or "stopped") if stopped else ""
+        reason = exit_reason(event.exit_code, event.term_signal, oom, cause=cause)
         finished = slot.succeeded and (self._is_final(slot) or self.config.start == ON_CONNECTION)
         unwanted = not (asked or finished)
         if unwanted:
             slot.crashes = slot.crashes + 1 if uptime < RESET_AFTER else 1
         else:
             slot.crashes = 0
-        record = ExitRecord.of(event, slot.index, reason, uptime)
-        self.exits.appendleft(record)
+        self.exits.appendleft(ExitRecord.of(event, slot.index, reason, uptime))
         if not slot.failed:
             self.why = how_it_ended(event.exit_code, event.term_signal, uptime, oom)
         self._publish(
@@ -487,13 +481,12 @@ class Job(JobQueries):
             output=event.output,
             rusage=event.usage,
         )
-        served = slot.served
         self._cue(slot, Cue.DIED)
         if self.config.after_exit is not None:
             self._out.append(ev.AfterExit(event.pid, slot.index, event.exit_code, event.term_signal, reason))
         if unwanted and slot.index:
             self._record_crash()
-            if not (served or slot.failed):
+            if not (slot.served or slot.failed):
                 self._fail_rollout(self.why)
 
     def _on_end_refused(self, event: ev.EndRefused) -> None:
@@ -528,7 +521,7 @@ class Job(JobQueries):
             self._reconcile()
             return
         slot = self.slots.get(number) if kind == "backoff" else self._by_pid.get(number)
-        if slot is None or slot.state not in _TIMERS[kind]:
+        if slot is None or slot.state not in TIMERS[kind]:
             return
         match kind:
             case "backoff":
@@ -540,9 +533,9 @@ class Job(JobQueries):
             case "ready":
                 self._become_ready(slot)
             case "start":
-                why = slot.probe_error or "no answer"
-                limit = f"within {self.config.start_timeout:g} s"
-                self._fail(slot, "not ready", f"process {slot.pid} did not become ready {limit}: {why}")
+                why = f"within {self.config.start_timeout:g} s: {slot.probe_error or 'no answer'}"
+                self._publish("not_ready", slot.pid, error=f"not {why}")
+                self._fail(slot, "not ready", f"process {slot.pid} did not become ready {why}")
             case "lifetime" if not slot.outdated:
                 self._recycle(slot, "max_lifetime")
 
@@ -789,7 +782,8 @@ class Job(JobQueries):
         match action:
             case Action.OBSERVE | Action.SERVE | Action.FORGET:
                 config = slot.config or self.config
-                return observation(action, slot, pid, config, self._rand) if slot.index else []
+                age = self._now - slot.spawned_at
+                return observation(action, slot, pid, config, self._rand, age) if slot.index else []
             case Action.START_DRAIN:
                 return [ev.SetTimer(("drain", pid), self.config.drain_timeout)]
             case Action.CANCEL_DRAIN:
@@ -804,19 +798,3 @@ class Job(JobQueries):
 
     def _publish(self, kind: str, pid: int | None = None, **data: Any) -> None:
         self._out.append(ev.Publish(kind, pid, data))
-
-
-def _demand_of(config: JobConfig) -> tuple[Any, ...]:
-    """What calls for the processes of a job."""
-    return (config.start == ON_CONNECTION, config.schedule, config.timezone, config.every)
-
-
-# The states of a slot in which a timer means something.
-_TIMERS = {
-    "backoff": (SlotState.BACKOFF,),
-    "drain": (SlotState.DRAINING,),
-    "kill": (SlotState.STOPPING,),
-    "ready": (SlotState.STARTING,),
-    "start": (SlotState.STARTING,),
-    "lifetime": tuple(ALIVE),
-}

@@ -27,7 +27,9 @@ PID_PATTERN = rf"^{_PID.pattern}$"
 EVENT_NAMES = frozenset(
     (
         "create load start start_failed adopt stop restart update delete unload "
-        "spawn reap exit stop_pid stop_process flap kill"
+        "spawn reap exit stop_pid stop_process flap kill ready not_ready not_live reload completed failed "
+        "rollout rollout_done rollout_failed run_started run_skipped run_ended went_idle limit_exceeded "
+        "port_in_use action_ended"
     ).split()
 )
 

@@ -10,19 +10,23 @@ _JITTER = 0.1  # of a lifetime
 
 
 def observation(
-    action: Action, slot: Slot, pid: int, config: JobConfig, rand: Callable[[], float]
+    action: Action, slot: Slot, pid: int, config: JobConfig, rand: Callable[[], float], age: float
 ) -> list[ev.Instruction]:
-    """Return the instructions for OBSERVE, SERVE or FORGET of process `pid`, which was started with `config`."""
+    """Return the instructions for OBSERVE, SERVE or FORGET of process `pid`, which was started with `config`.
+
+    `age` is that of the process, in seconds.
+    """
     found: list[ev.Instruction] = []
     waits = config.start_timeout if slot.probed else config.startsecs
     deadline = ("start" if slot.probed else "ready", pid)
     probes = slot.probed or config.live is not None
     match action:
         case Action.OBSERVE:
-            if waits:
-                found.append(ev.SetTimer(deadline, waits))
+            left = waits if slot.probed else waits - age
+            if left > 0:
+                found.append(ev.SetTimer(deadline, left))
             if config.max_lifetime:
-                found.append(lifetime(pid, config, rand))
+                found.append(lifetime(pid, config, rand, age))
             if probes:
                 found.append(ev.StartProbes(pid))
         case Action.SERVE:

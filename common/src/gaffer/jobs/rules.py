@@ -116,6 +116,14 @@ def seconds(value: Any, lax: bool) -> float:
     return float(_number(value, lax, float, what, _MAX_SECONDS))
 
 
+def positive_seconds(value: Any, lax: bool) -> float:
+    """A number of seconds, more than 0 and at most 10^9, or a text such as "500ms", "30s" or "5m"."""
+    number = seconds(value, lax)
+    if not number:
+        raise _expected("a number of seconds, more than 0", value)
+    return number
+
+
 _SIZE = re.compile(r"([0-9]{1,15})\s*(?:([kmg])(?:ib|b)?|b)?", re.ASCII | re.IGNORECASE)
 _UNITS = {"": 1, "k": 1024, "m": 1024**2, "g": 1024**3}
 
@@ -219,6 +227,8 @@ def exit_codes(value: Any, lax: bool) -> tuple[int, ...]:
     for index, item in enumerate(split_list(value, "a list of exit codes")):
         try:
             number = _number(item, isinstance(item, str), int, "an exit code from 0 to 255", 255)
+            if number != int(number):
+                raise _expected("an exit code from 0 to 255", item)
         except InvalidValue as wrong:
             raise InvalidValue(wrong.message, path=f"[{index}]") from None
         codes.append(int(number))

@@ -4,6 +4,7 @@
 chooses the cue, see gaffer.jobs.job.
 """
 
+from collections.abc import Set
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -99,6 +100,16 @@ TRANSITIONS: dict[tuple[SlotState, Cue], tuple[SlotState, tuple[Action, ...]]] =
 
 ALIVE = frozenset({SlotState.STARTING, SlotState.READY})  # its process runs and is to go on
 
+# The states in which the timer of a kind means something.
+TIMERS: dict[str, Set[SlotState]] = {
+    "backoff": {SlotState.BACKOFF},
+    "drain": {SlotState.DRAINING},
+    "kill": {SlotState.STOPPING},
+    "ready": {SlotState.STARTING},
+    "start": {SlotState.STARTING},
+    "lifetime": ALIVE,
+}
+
 
 @dataclass(slots=True)
 class Slot:
@@ -133,6 +144,16 @@ class Slot:
     def visible_state(self) -> SlotState:
         """Its state as people see it."""
         return SlotState.STARTING if self.state is SlotState.SPAWNING else self.state
+
+    def begin(self, config: JobConfig, at: float) -> None:
+        """A process with `config` was started in it at `at`."""
+        self.spawned_at, self.exited_at = at, None
+        self.crashed = self.failed = self.replace = self.outdated = self.stuck = False
+        self.refused = self.cause = self.probe_error = ""
+        self.config, self.result = config, None
+        self.probed = self.index > 0 and config.ready is not None
+        self.ages = self.index > 0 and config.max_lifetime > 0
+        self.renewed, self.served = self.renewed or self.served, False
 
     def asked(self, question: Question) -> bool:
         """Whether a probe asks its process `question`."""

@@ -37,6 +37,7 @@ _ACCEPTED: Mapping[Callable[..., Any], Any] = {
     rules.count: Annotated[int, Meta(ge=0, le=10_000)],
     rules.optional_whole: _Whole | None,
     rules.seconds: _Seconds | str,
+    rules.positive_seconds: Annotated[float, Meta(gt=0)] | str,
     rules.size: _Whole | str,
     rules.backups: Annotated[int, Meta(ge=0, le=100)],
     rules.user_or_group: _Whole | str | None,

@@ -312,7 +312,11 @@ class Executor:
             return
         task = self._loop.create_task(self._prepare(order, job))
         self._preparing[job, order.pid] = task
-        task.add_done_callback(lambda _: self._preparing.pop((job, order.pid), None))
+        task.add_done_callback(lambda _: self._prepared(job, order.pid))
+
+    def _prepared(self, job: Job, pid: int) -> None:
+        with self._lock:
+            self._preparing.pop((job, pid), None)
 
     async def _prepare(self, order: ev.Spawn, job: Job) -> None:
         """Start a process after the command that precedes its start."""
@@ -550,7 +554,7 @@ class Executor:
             job=job.name,
             slot=slot,
             once=slot == 0,
-            env=env,
+            env={**self._watchdog(job.config), **env} if slot else env,
             port=self._port(job, slot),
             sockets=self._open_sockets(job) if slot else (),
             notify_socket=self._notify_socket(job.config) if slot else "",
@@ -574,6 +578,10 @@ class Executor:
             return self._prober.notify_address()
         except OSError as error:
             raise StartFailed(f"can't open a socket for notifications: {error.strerror}", reason="no_socket") from None
+
+    def _watchdog(self, config: JobConfig) -> dict[str, str]:
+        """Return the variable that asks a program for WATCHDOG=1, sd_watchdog_enabled(3)."""
+        return {"WATCHDOG_USEC": str(round(config.live_interval * 1e6))} if config.live == "notify" else {}
 
     def _port(self, job: Job, slot: int) -> int | None:
         if slot == 0 or job.config.port != "auto" or "PORT" in job.config.env:

@@ -173,7 +173,7 @@ class FileWatcher(Generic[T]):
         await asyncio.shield(self._ready)
 
     async def stop(self) -> None:
-        """Stop watching; `on_change` is not called any more."""
+        """Stop watching; neither `on_change` nor `warn` is called after that."""
         if not self._thread.ident:
             return
         self._stopping.set()
@@ -187,18 +187,20 @@ class FileWatcher(Generic[T]):
         known: set[str] | None = None
         vanished = 0
         try:
-            while not self._stopping.is_set() and vanished < _STARTS:
+            while not self._stopping.is_set():
                 directories, omitted = self._find()
                 if omitted is not None and known is None:
                     message = f"watch: {omitted} and others are not watched: the limit is {MAX_DIRECTORIES} directories"
-                    self._post(self._warn, f"{message}; use patterns that name fewer directories")
+                    self._loop.call_soon_threadsafe(self._warn, f"{message}; use patterns that name fewer directories")
                 try:
                     known = self._watch(directories, known)
                     vanished = 0
                 except FileNotFoundError:  # a directory, before it could be watched
                     vanished += 1
+                    if vanished == _STARTS:
+                        raise
         except (OSError, RuntimeError) as error:  # watchfiles raises both when a limit of inotify is reached
-            self._post(self._warn, f"watch: no files are watched: {_explain(error)}")
+            self._loop.call_soon_threadsafe(self._warn, f"watch: no files are watched: {_explain(error)}")
         finally:
             self._loop.call_soon_threadsafe(_resolve, self._ready)
             self._loop.call_soon_threadsafe(_resolve, self._ended)
@@ -243,16 +245,7 @@ class FileWatcher(Generic[T]):
         files = sorted(path for path in paths if not os.path.isdir(path))
         for job, patterns in self._patterns.items():
             if changed := [path for path in files if any(pattern.matches(path) for pattern in patterns)]:
-                self._post(self._on_change, job, changed)
-
-    def _post(self, function: Callable[..., object], *args: object) -> None:
-        """Call the function on the loop, unless the watcher is stopped by then."""
-
-        def call() -> None:
-            if not self._stopping.is_set():
-                function(*args)
-
-        self._loop.call_soon_threadsafe(call)
+                self._loop.call_soon_threadsafe(self._on_change, job, changed)
 
 
 def _resolve(future: "asyncio.Future[None]") -> None:

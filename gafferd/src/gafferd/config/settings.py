@@ -335,6 +335,13 @@ class Settings:
     log_level: str = setting(
         "debug, info, warning, error or critical", log_level, "info", flag="--log-level=LEVEL", key="gaffer log_level"
     )
+    watch: bool = setting(
+        "restart jobs when the files that their setting `watch` names change",
+        boolean,
+        False,
+        flag="--watch",
+        key="gaffer watch",
+    )
     loop: str = setting(
         "event loop: uvloop, asyncio, or auto (uvloop if installed)",
         Choice("loop", KINDS),
