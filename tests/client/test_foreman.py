@@ -114,12 +114,12 @@ def test_a_type_without_processes_is_not_waited_for(app: Path) -> None:
 def test_processes_run_where_and_as_the_companion_says(app: Path) -> None:
     write(
         app,
-        "web: echo in $PWD with $A at $PORT\n",
-        "jobs: {web: {kind: once, cwd: src, env: {A: '1'}, port: 7070}}\n",
+        "web: printenv PWD A PORT\n",
+        "jobs: {web: {kind: once, cwd: src, env: {A: x}, port: 7070}}\n",
     )
     with piped(app, "start") as process:
         _, lines = finished(process)
-    assert f"web | in {app}/src with 1 at 7070" in lines
+    assert lines[1:4] == [f"web | {app}/src", "web | x", "web | 7070"]
 
 
 WATCHING = """\

@@ -45,9 +45,9 @@ def itself(info: AgedNodeInfo, *pids: int, state: str = "running", reason: str |
     return Report(info, **{"job": job, "lookupds": [link], **more})
 
 
-def crashing(reason: str, output: str) -> Report:
+def crashing(reason: str, output: str, exit_reason: str = "exited") -> Report:
     report = itself(WEB1, 1, reason=reason)
-    last: Any = {"exit_code": 3, "term_signal": 0, "reason": "exited", "uptime": 2.0, "output": output}
+    last: Any = {"exit_code": 3, "term_signal": 0, "reason": exit_reason, "uptime": 2.0, "output": output}
     assert report.job is not None
     return report._replace(job={**report.job, "last_exit": last})
 
@@ -140,6 +140,13 @@ WELL = view("one", source(WEB1, 1, 2))
                 " after 2.0 s; last lines of output: b / c / no config",
             ],
             id="it runs and crashes again and again",
+        ),
+        pytest.param(
+            [view("one", source(WEB1, 1))],
+            {},
+            [crashing("process 1 is not ready: connection refused", "bye\n", "max_lifetime")],
+            ["web1 reports that the job is running: process 1 is not ready: connection refused"],
+            id="the last exit has nothing to do with it",
         ),
         pytest.param(
             [

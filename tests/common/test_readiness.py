@@ -1,7 +1,9 @@
 """Readiness and liveness of processes: by time, by probes, and after a reload signal."""
 
 import signal
+from unittest.mock import ANY
 
+import msgspec
 import pytest
 
 from gaffer.jobs import events as ev
@@ -113,7 +115,9 @@ def test_a_process_that_stops_being_ready_is_starting_again_but_has_no_deadline(
 
 def adrift(book: Story, pid: int, cause: str, *cancelled: ev.Instruction) -> Story:
     """The process `pid` does not work and ends."""
-    book = book << ev.Publish("stop_pid", pid, {"reason": cause}) << cancelled << terminate(pid)
+    if cause == "not ready":
+        book = book << ev.Publish("not_ready", pid, ANY)
+    book = book << ev.Publish("stop_pid", pid, {"reason": cause, "message": ANY}) << cancelled << terminate(pid)
     return ends(book, pid)
 
 
@@ -267,6 +271,14 @@ def test_an_adopted_process_is_ready_at_once_only_without_a_probe() -> None:
         << ev.Publish("adopt", 7, {"os_pid": 90})
     )
     assert young >> timer("ready", 7) << ev.Publish("ready", 7)
+
+
+def test_an_adopted_committed_process_is_ready_at_once() -> None:
+    job = job_of(detach=True, startsecs=60.0, ready="tcp:80", live="tcp:80", max_lifetime=100.0)
+    record = msgspec.structs.replace(RECORD, slot=0)
+    book = play(job) >> ev.Adopted(7, record, age=1.0) << ev.Adopt(7, record)
+    assert book << ev.Publish("adopt", 7, {"os_pid": 90})
+    assert state_of(book, 7) is SlotState.READY
 
 
 def test_a_manager_that_stops_leaves_a_detached_process_without_probes_and_timers() -> None:

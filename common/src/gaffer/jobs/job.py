@@ -166,6 +166,9 @@ class Job(JobQueries):
         if self.phase in (Phase.COMPLETED, Phase.FAILED):
             self._on_start()
             return
+        if self.phase is Phase.HELD:
+            self._order(Order.START)
+            self._forget_failures()
         if event.reset:
             self.target = self.config.numprocesses
         self._publish("restart")
@@ -387,7 +390,7 @@ class Job(JobQueries):
         self._out.append(ev.Adopt(event.pid, event.record))
         self._cue(slot, Cue.ADOPT)
         self._publish("adopt", event.pid, os_pid=event.record.os_pid)
-        if not slot.probed and event.age >= self.config.startsecs:
+        if not index or (not slot.probed and event.age >= self.config.startsecs):
             self._become_ready(slot)
         if index != event.record.slot:
             self._retire(slot, "stop_pid")
@@ -426,7 +429,7 @@ class Job(JobQueries):
     def _fail(self, slot: Slot, cause: str, why: str) -> None:
         """Stop a process that does not work; its end counts as a crash."""
         slot.failed, slot.cause, self.why = True, cause, why
-        self._publish("stop_pid", slot.pid, reason=cause)
+        self._publish("stop_pid", slot.pid, reason=cause, message=why)
         self._cue(slot, Cue.STOP)
         if not slot.served:
             self._fail_rollout(why)
@@ -530,9 +533,9 @@ class Job(JobQueries):
             case "ready":
                 self._become_ready(slot)
             case "start":
-                why = slot.probe_error or "no answer"
-                limit = f"within {self.config.start_timeout:g} s"
-                self._fail(slot, "not ready", f"process {slot.pid} did not become ready {limit}: {why}")
+                why = f"within {self.config.start_timeout:g} s: {slot.probe_error or 'no answer'}"
+                self._publish("not_ready", slot.pid, error=f"not {why}")
+                self._fail(slot, "not ready", f"process {slot.pid} did not become ready {why}")
             case "lifetime" if not slot.outdated:
                 self._recycle(slot, "max_lifetime")
 

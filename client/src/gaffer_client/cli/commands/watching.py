@@ -9,11 +9,12 @@ from typing import Any
 from gaffer.runtime.options import Option
 from gaffer_client.cli.config import Context
 from gaffer_client.cli.errors import Exit, UsageError
-from gaffer_client.cli.output import Palette, ending, print_json_line, printable, warn
+from gaffer_client.cli.output import Palette, cause_of, ending, print_json_line, printable, warn
 from gaffer_client.cli.parse import Arguments
 from gaffer_client.cli.table import Command
 from gaffer_client.errors import GafferClientError
 from gaffer_client.node import DEFAULT_HEARTBEAT
+from gaffer_client.progress import ROLLOUTS
 
 
 def watch(context: Context, args: Arguments) -> int:
@@ -36,8 +37,41 @@ def watch(context: Context, args: Arguments) -> int:
 
 def _line(event: str, message: Mapping[str, Any], palette: Palette) -> str:
     name = str(message.get("name", "-"))
-    how = f" ({ending(message['exit_code'], message.get('term_signal'))})" if "exit_code" in message else ""
+    details = _details(event.rpartition(".")[2], message)
+    how = f" ({details})" if details else ""
     return palette.paint(name, printable(f"{time.strftime('%H:%M:%S')} {name} | {event} {name}{how}"))
+
+
+def _details(kind: str, message: Mapping[str, Any]) -> str:
+    """Return what an event of this kind reports, in words."""
+    found = {"pid": "-", "rollout": "-", "processes": "?", "replaced": "?", **message}
+    rollout = ROLLOUTS.get(found["rollout"], found["rollout"])
+    match kind:
+        case "exit":
+            how, cause = ending(found.get("exit_code"), found.get("term_signal")), cause_of(found.get("reason"))
+            return f"{how}, {cause}" if cause else how
+        case "ready":
+            return f"process {found['pid']}"
+        case "not_ready" | "not_live":
+            return f"process {found['pid']}: {found.get('error') or 'no reason given'}"
+        case "rollout":
+            return f"{rollout} of {_processes(found['processes'])}"
+        case "rollout_done":
+            return f"{rollout}: {_processes(found['replaced'])} replaced"
+        case "rollout_failed":
+            return f"{rollout} stopped: {found.get('reason') or 'no reason given'}"
+        case "run_ended":
+            return "succeeded" if found.get("success") else "failed"
+        case "limit" | "start_failed":
+            return f"process {found['pid']}: {found.get('message') or found.get('reason') or 'no reason given'}"
+        case "action":
+            return f"{found.get('action')} {str(found.get('outcome')).replace('_', ' ')}"
+        case _:
+            return str(found.get("reason") or "")
+
+
+def _processes(number: object) -> str:
+    return f"{number} process{'' if number == 1 else 'es'}"
 
 
 def _warn_lost(url: str, error: GafferClientError | None) -> None:
@@ -71,8 +105,8 @@ COMMANDS = (
         ),
         details="""
             <pattern> is a prefix of event names, such as `exit`, `proc.dummy` or `proc.dummy.spawn` (default: all
-            events). Exits are shown with the exit code or signal. A lost connection is reopened, and missed events
-            are shown. Press Ctrl-C to exit.
+            events). Exits are shown with the exit code or signal, other events with their reason. A lost connection
+            is reopened, and missed events are shown. Press Ctrl-C to exit.
         """,
         examples=("watch", "watch exit", "watch proc.web --json"),
     ),
