@@ -154,9 +154,9 @@ def test_exec_lists_the_actions(gaffer: Commands, web: Server) -> None:
     assert json.loads(gaffer("exec", "web", "--json").out) == {"actions": ACTIONS}
     load(web, "plain", "sleep 1000")
     assert gaffer("exec", "plain").out == "shop.plain has no actions.\n"
-    ran = gaffer("exec", "web", "mirgate")
+    ran = gaffer("exec", "web", "migrat")
     assert (ran.status, ran.out) == (4, "")
-    assert ran.err == "gaffer: shop.web has no action 'mirgate'\n  did you mean 'migrate'?\n"
+    assert ran.err == "gaffer: shop.web has no action 'migrat'\n  did you mean 'migrate'?\n"
     ran = gaffer("exec", "web", "wait", "--timeout=soon")
     assert (ran.status, "timeout='soon'" in ran.err) == (1, True)
 
