@@ -478,6 +478,7 @@ class Executor:
         """The sockets of a job; a successor of the same name takes them over."""
         config = job.config
         if not config.socket:
+            self._close_sockets(job)  # those of an earlier definition
             return []
         self._socket_owners[job.name] = job
         return self._sockets.open(job.name, config.socket, uid=config.uid, gid=config.gid)
