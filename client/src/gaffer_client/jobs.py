@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 _ACTION_HEARTBEAT = 15  # seconds
 
 Gap = TypedDict("Gap", {"from": int, "to": int})
+Gap.__doc__ = "The offsets between which output was lost."
 
 
 class ActionResult(NamedTuple):

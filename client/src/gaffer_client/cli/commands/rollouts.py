@@ -85,8 +85,7 @@ def _each(context: Context, args: Arguments, names: list[str], order: _Order, *,
     timeout = _seconds(args.text("--timeout"))
     failures: list[CommandFailed | StatusError] = []
     with context.server() as server:
-        for name in names:
-            job = chosen_job(context, args, server, name)
+        for job in [chosen_job(context, args, server, name) for name in names]:
             try:
                 _carry_out(context, job, order, timeout if waits else None)
             except (CommandFailed, StatusError) as error:
