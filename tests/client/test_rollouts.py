@@ -313,6 +313,13 @@ def test_a_rollout_that_was_there_before_is_another_one() -> None:
 
 
 @pytest.mark.pure
+def test_the_processes_of_a_surge_count_as_ready() -> None:
+    job = info("draining", "ready", "ready", rollout=rollout("running"))
+    job["instances"].append({"pid": 1, "slot": 0, "state": "ready"})  # runs once, next to the others
+    assert RolloutWatch("restart").judge(job) == ("1 of 2 replaced, 2 ready", False, None)
+
+
+@pytest.mark.pure
 @pytest.mark.parametrize("after", [None, rollout("running", "update")])
 def test_a_rollout_that_another_command_ended(after: Any) -> None:
     watch = RolloutWatch("restart")

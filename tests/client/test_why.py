@@ -138,11 +138,11 @@ WELL = view("one", source(WEB1, 1, 2))
             {},
             [
                 crashing(
-                    "crash loop, 3 exits in a row: the last process exited with 3 after 2.0 s", "a\nb\nc\nno config\n"
+                    "crash loop, 3 times in a row: the last process exited with 3 after 2.0 s", "a\nb\nc\nno config\n"
                 )
             ],
             [
-                "web1 reports that the job is running: crash loop, 3 exits in a row: the last process exited with 3"
+                "web1 reports that the job is running: crash loop, 3 times in a row: the last process exited with 3"
                 " after 2.0 s; last lines of output: b / c / no config",
             ],
             id="it runs and crashes again and again",

@@ -56,7 +56,7 @@ class RolloutWatch:
         if rollout is None or not self._is_it(rollout):
             return self._without(info)
         self._begun = True
-        ready = sum(each["state"] == _READY for each in _wanted(info))
+        ready = sum(each["state"] == _READY and each.get("slot", 1) > 0 for each in info["instances"])
         text = f"{rollout['replaced']} of {rollout['processes']} replaced, {ready} ready"
         if rollout["state"] == "failed":
             return Progress(text, failure=rollout["reason"] or "a new process did not become ready")

@@ -172,11 +172,11 @@ class JobQueries:
     def crash_loop(self, now: float) -> str | None:
         """Why the processes do not stay up at time `now` (monotonic seconds); None unless one ends again and again.
 
-        That are CRASH_LOOP unwanted exits in a row, each before RESET_AFTER, and a successor that is not older yet.
+        That is CRASH_LOOP unwanted exits in a row, each before RESET_AFTER, and no successor that is older than that.
         """
-        up = (slot for slot in self.slots.values() if now - slot.spawned_at < RESET_AFTER)
-        crashes = max((slot.crashes for slot in up), default=0)
-        return f"crash loop, {crashes} exits in a row: {self.why}" if crashes >= CRASH_LOOP else None
+        unproven = (s for s in self.slots.values() if s.state not in ALIVE or now - s.spawned_at < RESET_AFTER)
+        crashes = max((slot.crashes for slot in unproven), default=0)
+        return f"crash loop, {crashes} times in a row: {self.why}" if crashes >= CRASH_LOOP else None
 
     def slot_of(self, pid: int) -> Slot | None:
         """The slot that holds process `pid`; index 0 for a committed one."""
