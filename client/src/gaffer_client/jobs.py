@@ -47,6 +47,7 @@ class Job:
         parsed = checked_job_name(name, server.url)
         self.server = server
         self.name = str(parsed)
+        self.display_name = parsed.display  # without `default.` in the default session
         self._path = path_of("jobs", *parsed)
         self._template_path = path_of("processes", parsed.display)
 
