@@ -441,7 +441,7 @@ class Job(JobQueries):
     def _on_spawn_failed(self, event: ev.SpawnFailed) -> None:
         slot = self._by_pid[event.pid]
         self.exits.appendleft(ExitRecord(event.pid, slot.index, None, None, event.reason, 0.0, event.at, event.message))
-        self.why = f"{event.reason}: {event.message}"
+        self.why = event.message if event.message.startswith(event.reason) else f"{event.reason}: {event.message}"
         self._publish("start_failed", event.pid, reason=event.reason, message=event.message)
         slot.crashed, slot.succeeded, slot.replace = True, False, False
         slot.crashes += 1
@@ -601,6 +601,7 @@ class Job(JobQueries):
             rollout.replaced += 1
             slot.cause = slot.cause or rollout.kind.value
             if slot.state is SlotState.BACKOFF and self._open:
+                slot.failures = slot.crashes = 0  # those of another definition
                 self._cue(slot, Cue.FILL)
             else:
                 self._retire(slot, "stop_pid")
@@ -627,6 +628,8 @@ class Job(JobQueries):
         self._publish("rollout_failed", rollout=rollout.kind.value, reason=why)
         if rollout.kind is RolloutKind.UPDATE and self.config.auto_rollback:
             self._on_rollback(ev.RollbackRequested(rollout.origin))
+            if self.rollout is not None:
+                self.rollout.reason = why
         else:
             self._reconcile()
 

@@ -41,7 +41,7 @@ class Rollout:
     origin: int
     replaced: int = 0
     state: RolloutState = RolloutState.RUNNING
-    reason: str = ""  # why it failed
+    reason: str = ""  # why it failed, or why an update was rolled back
 
     @property
     def running(self) -> bool:

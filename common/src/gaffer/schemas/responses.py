@@ -61,7 +61,7 @@ class RolloutInfo(TypedDict):
     state: RolloutState
     processes: Annotated[int, Meta(description="Processes to replace.")]
     replaced: Annotated[int, Meta(description="Processes that were stopped to be replaced.")]
-    reason: Annotated[str | None, Meta(description="Why it failed.")]
+    reason: Annotated[str | None, Meta(description="Why it failed, or why an update was rolled back.")]
 
 
 class JobStatus(TypedDict):
