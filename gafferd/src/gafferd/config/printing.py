@@ -167,11 +167,11 @@ def _check_same(name: JobName, config: ProcessConfig, lines: Iterable[str]) -> N
     (section,) = parse_ini("\n".join(lines), "")[0].values()
     settings: dict[str, Any] = {"name": name.name, "os_env": True, **read_settings(section).settings}
     try:
-        again = ProcessConfig.from_dict(settings, lax=True)
+        again = ProcessConfig.from_dict(settings, lax=True).to_dict()
     except ValueError as error:
         raise _not_ini(name, str(error)) from None
     for key, value in config.to_dict().items():
-        if again.to_dict()[key] != value:
+        if again[key] != value:
             raise _not_ini(name, f"an INI file can't hold the value of {key}")
 
 
