@@ -57,6 +57,11 @@ def ready(server: Server) -> int:
     return sum(each["state"] == "ready" for each in server.get_job("shop.web").info()["instances"])
 
 
+def rollout_state(server: Server) -> str | None:
+    rollout = server.get_job("shop.web").info().get("rollout")
+    return rollout["state"] if rollout else None
+
+
 # restart
 
 
@@ -222,7 +227,7 @@ def test_rollback(gaffer: Commands, server: Server, shop: Path) -> None:
     job = server.get_job("shop.web")
     config = job.info()["config"]
     server.update({**config, "cmd": "sleep 1001", "env": {"A": "2", "C": "1"}}, "shop", rolling=True)
-    eventually(lambda: (job.info().get("rollout") or {}).get("state") == "done")
+    eventually(lambda: rollout_state(server) == "done")
     assert gaffer("definitions", "web").out.splitlines() == [
         "GENERATION   CHANGES",
         "2 (current)  cmd: sleep 1000 -> sleep 1001",
@@ -256,7 +261,7 @@ def test_a_rollback_that_needs_no_new_processes(gaffer: Commands, server: Server
 
 def info(*states: str, state: str = "running", reason: str | None = None, wanted: int = 2, **more: Any) -> Any:
     instances = [{"pid": 10 + slot, "slot": slot, "state": each} for slot, each in enumerate(states, 1)]
-    job = {"state": state, "reason": reason, "active": True, "max_processes": wanted, "config": {}}
+    job: dict[str, Any] = {"state": state, "reason": reason, "active": True, "max_processes": wanted, "config": {}}
     return {**job, "instances": instances, **more}
 
 

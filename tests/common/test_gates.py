@@ -377,6 +377,18 @@ def test_jobs_end_in_reverse_order(event: ev.Event) -> None:
     assert db.signals
 
 
+def test_jobs_in_a_cycle_end_one_after_the_other() -> None:
+    jobs = Jobs()
+    a, b, c = jobs.load("a"), jobs.load("b", after=["a"]), jobs.load("c", after=["b"])
+    for system in (a, b, c):
+        system.tell(START)
+        system.advance(5.0)
+    a.tell(ev.ConfigChanged(a.job.config.replace(after=["c"])))
+    jobs.ordering.end(jobs.table.all()[::-1], ev.ManagerStopping(), lambda job: job.gone)
+    jobs.settle()
+    assert all(system.job.gone for system in (a, b, c))
+
+
 AFTER: dict[str, list[list[str]]] = {
     "db": [[]],
     "cache": [[], ["db"], ["db:started"]],

@@ -1,6 +1,7 @@
 """Readiness and liveness of processes: by time, by probes, and after a reload signal."""
 
 import signal
+from unittest.mock import ANY
 
 import msgspec
 import pytest
@@ -114,7 +115,9 @@ def test_a_process_that_stops_being_ready_is_starting_again_but_has_no_deadline(
 
 def adrift(book: Story, pid: int, cause: str, *cancelled: ev.Instruction) -> Story:
     """The process `pid` does not work and ends."""
-    book = book << ev.Publish("stop_pid", pid, {"reason": cause}) << cancelled << terminate(pid)
+    if cause == "not ready":
+        book = book << ev.Publish("not_ready", pid, ANY)
+    book = book << ev.Publish("stop_pid", pid, {"reason": cause, "message": ANY}) << cancelled << terminate(pid)
     return ends(book, pid)
 
 

@@ -163,9 +163,12 @@ class Job(JobQueries):
         self._retire_committed()
 
     def _on_restart(self, event: ev.RestartRequested) -> None:
-        if self.phase in (Phase.HELD, Phase.COMPLETED, Phase.FAILED):
+        if self.phase in (Phase.COMPLETED, Phase.FAILED):
             self._on_start()
             return
+        if self.phase is Phase.HELD:
+            self._order(Order.START)
+            self._forget_failures()
         if event.reset:
             self.target = self.config.numprocesses
         self._publish("restart")
@@ -426,7 +429,7 @@ class Job(JobQueries):
     def _fail(self, slot: Slot, cause: str, why: str) -> None:
         """Stop a process that does not work; its end counts as a crash."""
         slot.failed, slot.cause, self.why = True, cause, why
-        self._publish("stop_pid", slot.pid, reason=cause)
+        self._publish("stop_pid", slot.pid, reason=cause, message=why)
         self._cue(slot, Cue.STOP)
         if not slot.served:
             self._fail_rollout(why)
@@ -530,9 +533,9 @@ class Job(JobQueries):
             case "ready":
                 self._become_ready(slot)
             case "start":
-                why = slot.probe_error or "no answer"
-                limit = f"within {self.config.start_timeout:g} s"
-                self._fail(slot, "not ready", f"process {slot.pid} did not become ready {limit}: {why}")
+                why = f"within {self.config.start_timeout:g} s: {slot.probe_error or 'no answer'}"
+                self._publish("not_ready", slot.pid, error=f"not {why}")
+                self._fail(slot, "not ready", f"process {slot.pid} did not become ready {why}")
             case "lifetime" if not slot.outdated:
                 self._recycle(slot, "max_lifetime")
 

@@ -37,13 +37,13 @@ def watch(context: Context, args: Arguments) -> int:
 
 def _line(event: str, message: Mapping[str, Any], palette: Palette) -> str:
     name = str(message.get("name", "-"))
-    details = _details(event.rpartition(".")[2], message)
-    how = f" ({details})" if details else ""
+    words = details(event.rpartition(".")[2], message)
+    how = f" ({words})" if words else ""
     return palette.paint(name, printable(f"{time.strftime('%H:%M:%S')} {name} | {event} {name}{how}"))
 
 
-def _details(kind: str, message: Mapping[str, Any]) -> str:
-    """Return what an event of this kind reports, in words."""
+def details(kind: str, message: Mapping[str, Any]) -> str:
+    """Return in words what an event of this kind reports; empty if its name says it all."""
     found = {"pid": "-", "rollout": "-", "processes": "?", "replaced": "?", **message}
     rollout = ROLLOUTS.get(found["rollout"], found["rollout"])
     match kind:
