@@ -16,6 +16,8 @@ from gafferd.config.printing import MASK, render
 from gafferd.main import parse_options
 from support.daemons import run_command
 
+ROOT = Path(__file__).parents[2]
+
 YAML = """\
 gaffer:
   http_endpoints: [main]
@@ -178,3 +180,22 @@ def test_the_command(tmp_path: Path) -> None:
     assert (broken.returncode, broken.stdout) == (2, "")
     assert f"{file}:2: [job:web] cmd: expected a non-empty text" in broken.stderr
     assert sorted(tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize("path", ["deploy/compose/gafferd.ini", "examples/gaffer.ini", "deploy/gafferd.yaml"])
+def test_files_that_are_shipped_are_printed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str) -> None:
+    monkeypatch.chdir(ROOT)
+    flags = ("--lookupd-address=http://a", "--lookupd-address=http://b,http://c", "--node-name=n", "--log-level=debug")
+    shipped = read([path], {"GAFFER_STATE_DIR": "/srv/a b"}, *flags)
+    (tmp_path / "again.ini").write_text(render(shipped, secrets=True))
+    again = read([str(tmp_path / "again.ini")], {})
+    assert again.settings.lookupd_address == ("http://a", "http://b", "http://c")
+    assert_same(shipped, again)
+
+
+@pytest.mark.parametrize("flag", ["--pidfile= a", "--error-log=a\n\nb"])
+def test_a_flag_that_ini_can_not_hold_is_refused(tmp_path: Path, flag: str) -> None:
+    (tmp_path / "gafferd.ini").touch()
+    effective = read([str(tmp_path / "gafferd.ini")], {}, flag)
+    with pytest.raises(GafferError, match=r"an INI file can't hold the value of (pidfile|error_log)"):
+        render(effective, secrets=True)

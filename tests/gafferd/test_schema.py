@@ -117,7 +117,7 @@ def test_the_example_of_each_setting_is_accepted(schema: Draft202012Validator, t
         assert "examples" not in JOB[name]
         return
     (example,) = JOB[name]["examples"]
-    needed = {
+    needed: dict[str, dict[str, Any]] = {
         "ready": {"port": 8000},
         "idle_timeout": {"start": "on-connection", "socket": "tcp:127.0.0.1:8080"},
         "start": {"socket": "tcp:127.0.0.1:8080"},
