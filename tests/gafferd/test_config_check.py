@@ -89,6 +89,7 @@ before_start = ./missing
 [job:b]
 cmd = sh
 cwd = {folder}/missing
+before_start = ./neither
 [job:c]
 cmd = {folder}/run
 ready = exec:not-there
@@ -96,6 +97,9 @@ action.clear = neither-there
 env:PATH = {folder}
 [job:d]
 cmd = plain.txt
+before_start = {folder}/plain.txt
+after_exit = {folder}/run-$PORT
+port = 8000+
 env:PATH = {folder}
 [job:fine]
 cmd = $PROGRAM $PORT
@@ -129,7 +133,9 @@ def test_what_only_a_start_of_the_jobs_would_find(check: Check, tmp_path: Path) 
         "gafferd.ini:3: [job:a] cmd: no program 'nothing-of-this-name'",
         "gafferd.ini:7: [job:a] before_start: no program './missing'",
         f"gafferd.ini:10: [job:b] cwd: no such directory: '{tmp_path}/missing'",
-        "gafferd.ini:14: [job:c] action.clear: no program 'neither-there'",
-        "gafferd.ini:13: [job:c] ready: no program 'not-there'",
-        "gafferd.ini:17: [job:d] cmd: no program 'plain.txt'",
+        "gafferd.ini:15: [job:c] action.clear: no program 'neither-there'",
+        "gafferd.ini:14: [job:c] ready: no program 'not-there'",
+        "gafferd.ini:18: [job:d] cmd: no program 'plain.txt'",
+        f"gafferd.ini:19: [job:d] before_start: no program '{tmp_path}/plain.txt'",
+        f"gafferd.ini:20: [job:d] after_exit: no program '{tmp_path}/run-8000'",
     ]

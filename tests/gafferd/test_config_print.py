@@ -108,6 +108,8 @@ def test_the_source_of_each_value(effective: Effective) -> None:
     assert sources["[job:shop:web]", "env:TOKEN"] == "# gafferd.yaml:23"
     assert sources["[job:ini]", "env:OTHER"] == "# more.ini:7"
     assert sources["[job:ini]", "os_env"] == "# more.ini:5"
+    assert sources["[gaffer]", "require_key"] == "# default"
+    assert {"require_key = false", "trust_local = true", "insecure = True"} <= {*lines}
     assert "# pidfile is not set" in lines
     assert "# bind is not set; default: 127.0.0.1:5000" in lines
 

@@ -88,8 +88,7 @@ class _Writer:
         values = {key: value for key, value in described.found.settings.items() if key != "env" and value is not None}
         try:
             for key, value in values.items():
-                found = {key: value} if isinstance(value, str) else ini_settings({key: full[key]})
-                given |= {each: text for each, text in found.items() if text or isinstance(value, str)}
+                given |= {key: value} if isinstance(value, str) else ini_settings({key: full[key]})
             absent = {key: value for key, value in full.items() if key not in values and value not in ([], {}, None)}
             defaults = {key: text for key, text in ini_settings(absent).items() if key not in given}
             lines = [f"[job:{name.name if name.session == DEFAULT_SESSION else f'{name.session}:{name.name}'}]"]
