@@ -154,9 +154,9 @@ def test_exec_lists_the_actions(gaffer: Commands, web: Server) -> None:
     assert json.loads(gaffer("exec", "web", "--json").out) == {"actions": ACTIONS}
     load(web, "plain", "sleep 1000")
     assert gaffer("exec", "plain").out == "shop.plain has no actions.\n"
-    ran = gaffer("exec", "web", "mirgate")
+    ran = gaffer("exec", "web", "migrat")
     assert (ran.status, ran.out) == (4, "")
-    assert ran.err == "gaffer: shop.web has no action 'mirgate'\n  did you mean 'migrate'?\n"
+    assert ran.err == "gaffer: shop.web has no action 'migrat'\n  did you mean 'migrate'?\n"
     ran = gaffer("exec", "web", "wait", "--timeout=soon")
     assert (ran.status, "timeout='soon'" in ran.err) == (1, True)
 
@@ -212,25 +212,31 @@ def status(gafferctl: Commands) -> str:
     return gafferctl("status", "shop.web").out
 
 
-def test_watch_shows_reasons(server: Server) -> None:
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["gafferctl", "watch", "proc.shop.bad"], r"proc\.shop\.bad\.failed shop\.bad"),
+        (["gaffer", "events", "bad"], "failed"),
+        (["gaffer", "events"], "failed"),
+    ],
+)
+def test_events_are_shown_with_their_reasons(server: Server, words: list[str], line: str) -> None:
     load(server, "bad", "sh -c 'exit 3'", kind="once", start=False)
     job = server.get_job("shop.bad")
     lines: list[str] = []
-    command = [command_path("gafferctl"), "--connect", server.url, "watch", "proc.shop.bad"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, env=clean_env(), text=True) as watch:
+    pattern = rf"^\d\d:\d\d:\d\d shop\.bad \| {line} \(the last process exited with 3 .*\)\n$"
+    command = [command_path(words[0]), *words[1:]]
+    environ = clean_env({"GAFFER_ENDPOINT": server.url})
+    with subprocess.Popen(command, stdout=subprocess.PIPE, env=environ, text=True) as watch:
         assert watch.stdout is not None
         reader = threading.Thread(target=lines.extend, args=(iter(watch.stdout.readline, ""),))
         reader.start()
         try:
             # The command follows the events from the time of its connection.
-            eventually(lambda: job.start() or any("bad.failed" in line for line in lines))
+            eventually(lambda: job.start() or any(re.search(pattern, shown) for shown in lines))
         finally:
             watch.terminate()
             reader.join()
-    failed = next(line for line in lines if "bad.failed" in line)
-    assert re.fullmatch(
-        r"\d\d:\d\d:\d\d shop\.bad \| proc\.shop\.bad\.failed shop\.bad \(the last process exited with 3 .*\)\n", failed
-    )
 
 
 @pytest.mark.pure

@@ -210,6 +210,15 @@ def test_reload_waits_until_the_processes_are_ready_again(gaffer: Commands, serv
     assert server.get_job("shop.web").pids == before
 
 
+def test_reload_waits_for_the_successors_of_processes_that_it_ended(
+    gaffer: Commands, server: Server, shop: Path
+) -> None:
+    before = load(server, shop, reload_signal="HUP")  # which sleep(1) does not handle
+    ran = gaffer("reload", "web")
+    assert (ran.status, ready(server)) == (0, 2)
+    assert not set(before) & set(server.get_job("shop.web").pids)
+
+
 def test_reload_without_a_signal_replaces_the_processes(gaffer: Commands, server: Server, shop: Path) -> None:
     before = load(server, shop)
     assert gaffer("reload", "web").out.endswith(": 2 of 2 ready\n")
@@ -267,26 +276,26 @@ def info(*states: str, state: str = "running", reason: str | None = None, wanted
 
 @pytest.mark.pure
 @pytest.mark.parametrize(
-    ("job", "old", "text", "done", "failure"),
+    ("job", "text", "done", "failure"),
     [
-        (info("ready", "ready"), [], "2 of 2 ready", True, None),
-        (info("ready", "ready"), [11], "1 of 2 ready", False, None),
-        (info("ready", "starting"), [], "1 of 2 ready", False, None),
-        (info("ready", "ready", "ready"), [], "2 of 2 ready", True, None),
-        (info("ready", wanted=1, reason="slow"), [9], "1 of 1 ready", True, None),
-        (info("starting", wanted=1, state="starting", reason="slow"), [], "0 of 1 ready; slow", False, None),
-        (info(state="waiting", reason="waiting for db"), [], "0 of 2 ready; waiting for db", False, None),
-        (info(state="backoff", reason="exited"), [], "0 of 2 ready; in backoff: exited", False, None),
-        (info(state="waiting", config={"every": 5}), [], "waiting", True, None),
-        (info(state="waiting", config={"start": "on-connection"}), [], "waiting", True, None),
-        (info(state="completed"), [], "completed", True, None),
-        (info(state="stopped", active=False), [], "stopped", False, "the job is stopped"),
-        (info(state="failed", reason="gone"), [], "failed: gone", False, "the job has failed: gone"),
-        (info(wanted=0), [], "0 of 0 ready", True, None),
+        (info("ready", "ready"), "2 of 2 ready", True, None),
+        (info("stopping", "ready"), "1 of 2 ready", False, None),
+        (info("ready", "starting"), "1 of 2 ready", False, None),
+        (info("ready", "ready", "ready"), "2 of 2 ready", True, None),
+        (info("ready", wanted=1, reason="slow"), "1 of 1 ready", True, None),
+        (info("starting", wanted=1, state="starting", reason="slow"), "0 of 1 ready; slow", False, None),
+        (info(state="waiting", reason="waiting for db"), "0 of 2 ready; waiting for db", False, None),
+        (info(state="backoff", reason="exited"), "0 of 2 ready; in backoff: exited", False, None),
+        (info(state="waiting", config={"every": 5}), "waiting", True, None),
+        (info(state="waiting", config={"start": "on-connection"}), "waiting", True, None),
+        (info(state="completed"), "completed", True, None),
+        (info(state="stopped", active=False), "stopped", False, "the job is stopped"),
+        (info(state="failed", reason="gone"), "failed: gone", False, "the job has failed: gone"),
+        (info(wanted=0), "0 of 0 ready", True, None),
     ],
 )
-def test_readiness(job: Any, old: list[int], text: str, done: bool, failure: str | None) -> None:
-    assert readiness(job, old) == (text, done, failure)
+def test_readiness(job: Any, text: str, done: bool, failure: str | None) -> None:
+    assert readiness(job) == (text, done, failure)
 
 
 def rollout(state: str, kind: str = "restart", replaced: int = 1, reason: str | None = None) -> Any:
@@ -301,6 +310,13 @@ def test_a_rollout_that_was_there_before_is_another_one() -> None:
     assert watch.judge(info("ready", "ready", rollout=failed)).done
     assert watch.judge(info(rollout=rollout("running", "rollback"))) == ("1 of 2 replaced, 0 ready", False, None)
     assert watch.judge(info(rollout=rollout("failed", "rollback", reason="new"))).failure == "new"
+
+
+@pytest.mark.pure
+def test_the_processes_of_a_surge_count_as_ready() -> None:
+    job = info("draining", "ready", "ready", rollout=rollout("running"))
+    job["instances"].append({"pid": 1, "slot": 0, "state": "ready"})  # runs once, next to the others
+    assert RolloutWatch("restart").judge(job) == ("1 of 2 replaced, 2 ready", False, None)
 
 
 @pytest.mark.pure

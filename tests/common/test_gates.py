@@ -14,7 +14,7 @@ from gaffer.jobs import events as ev
 from gaffer.jobs.gates import obstacle
 from gaffer.jobs.job import RETRY, Job
 from gaffer.jobs.names import JobName
-from gaffer.jobs.ordering import Condition, dependencies, find_cycle, in_order
+from gaffer.jobs.ordering import Condition, dependencies, find_cycle, find_mistakes, in_order
 from gaffer.jobs.slot import ALIVE, SlotState
 from gaffer.jobs.states import Phase
 from gaffer.supervision.job_table import JobTable
@@ -210,6 +210,17 @@ def test_what_a_job_waits_for(config: dict[str, Any], steps: str, condition: str
 
 def test_a_job_that_does_not_exist_is_an_obstacle() -> None:
     assert obstacle(DB, None, Condition.STARTED) == "waiting for s.db, which does not exist: load it"
+
+
+def test_a_job_that_comes_after_an_unknown_one_is_not_suggested_to_come_after_itself() -> None:
+    api, apis, app = (JobName("s", name) for name in ("api", "apis", "app"))
+    [mistake] = find_mistakes({api: [apis], app: []}, [api])
+    assert mistake.hint == "load it first"
+    [mistake] = find_mistakes({api: [apis], app: [apis]}, [app])[:1]
+    assert mistake.hint == "did you mean 'api'?"
+    other = JobName("data", "db")
+    [mistake] = find_mistakes({api: [JobName("dta", "db")], other: []}, [api])
+    assert mistake.hint == "did you mean 'data.db'?"
 
 
 # Several jobs

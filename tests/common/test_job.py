@@ -47,7 +47,7 @@ def test_a_crash_loop_is_one_until_a_process_stays_up() -> None:
         system.advance(2.0)
         system.die()
     assert system.job.crash_loop(system.now) == (
-        "crash loop, 3 exits in a row: the last process exited with 0 after 2.0 s"
+        "crash loop, 3 times in a row: the last process exited with 0 after 2.0 s"
     )
     system.advance(10.0)
     assert system.job.crash_loop(system.now) is None

@@ -135,6 +135,7 @@ def test_a_process_that_is_not_ready_in_time_is_stopped_and_restarted_with_back_
         assert job.reason == f"process {pid} did not become ready within 7 s: {error or 'no answer'}"
         assert job.exits[0].reason == "not ready"
         assert (job.state, job.restarts) == (JobState.BACKOFF, pid)
+        assert (job.crash_loop(book.now + 100.0) is not None) == (pid == 3), "however long the pause is"
         book = book >> wait(delay) >> timer("backoff", 1) << ev.CancelTimer(("backoff", 1))
     book = ready(spawned(book << ev.Spawn(4, 1), 4, 7.0), 4)
     assert job.crash_loop(book.now) is not None, "they ended again and again"

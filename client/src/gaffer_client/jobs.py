@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 _ACTION_HEARTBEAT = 15  # seconds
 
 Gap = TypedDict("Gap", {"from": int, "to": int})
+Gap.__doc__ = "The offsets between which output was lost."
 
 
 class ActionResult(NamedTuple):
@@ -46,6 +47,7 @@ class Job:
         parsed = checked_job_name(name, server.url)
         self.server = server
         self.name = str(parsed)
+        self.display_name = parsed.display  # without `default.` in the default session
         self._path = path_of("jobs", *parsed)
         self._template_path = path_of("processes", parsed.display)
 

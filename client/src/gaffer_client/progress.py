@@ -1,6 +1,5 @@
 """How far a job has replaced its processes, or has become ready again. Pure."""
 
-from collections.abc import Collection
 from typing import TYPE_CHECKING, NamedTuple
 
 from gaffer_client.naming import job_state
@@ -23,12 +22,12 @@ class Progress(NamedTuple):
     failure: str | None = None
 
 
-def readiness(info: "JobInfo", old: Collection[int] = ()) -> Progress:
-    """Return whether all processes of a job are ready and none is one of the pids `old`.
+def readiness(info: "JobInfo") -> Progress:
+    """Return whether all processes of a job are ready; those that are to be replaced are not, once that is ordered.
 
     A job that has completed, or that needs no processes now, is as ready as it can be.
     """
-    ready = [each for each in _wanted(info) if each["state"] == _READY and each["pid"] not in old]
+    ready = [each for each in _wanted(info) if each["state"] == _READY]
     number = info["max_processes"]
     state = job_state(info["state"], info["reason"])
     if info["state"] == "failed":
@@ -57,7 +56,7 @@ class RolloutWatch:
         if rollout is None or not self._is_it(rollout):
             return self._without(info)
         self._begun = True
-        ready = sum(each["state"] == _READY for each in _wanted(info))
+        ready = sum(each["state"] == _READY and each.get("slot", 1) > 0 for each in info["instances"])
         text = f"{rollout['replaced']} of {rollout['processes']} replaced, {ready} ready"
         if rollout["state"] == "failed":
             return Progress(text, failure=rollout["reason"] or "a new process did not become ready")

@@ -170,7 +170,7 @@ def _job_problems(job: "JobInfo", name: str) -> Iterator[str]:
         if error and error not in (reason or ""):
             yield f"{name} reports that process {instance['pid']} is {instance['state']}: {error}"
     if rollout := rollout_text(job.get("rollout")):
-        yield f"{name} reports a {rollout}"
+        yield f"{name} reports: {rollout}"
 
 
 def _links(report: Report) -> Iterator[str]:

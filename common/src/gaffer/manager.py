@@ -180,7 +180,7 @@ class Manager(LegacyNames):
         self._life.restart(callback)
 
     def drain(self) -> None:
-        """Take the node out of service: end all processes, those of the last loaded job first, and start no more.
+        """Take the node out of service: end all processes in the reverse order of the jobs, and start no more.
 
         The desired state of the jobs is kept: `resume` starts their processes again. First `drain` is called on the
         applications, which may return an awaitable, so that clients move to other nodes before processes end. Each

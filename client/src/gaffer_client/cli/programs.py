@@ -33,6 +33,7 @@ _APPLICATION_COMMANDS = (
     *_job_commands(
         "<job> is SESSION.NAME, or the NAME of a type of the application in this directory.", "-v, --verbose"
     ),
+    *watching.GAFFER_COMMANDS,
     *lookups.COMMANDS,
     *changes.COMMANDS,
     *why.COMMANDS,

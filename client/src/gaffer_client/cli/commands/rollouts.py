@@ -49,7 +49,7 @@ def restart(context: Context, args: Arguments) -> int:
         return {"ok": True}
 
     def judge(before: "JobInfo") -> Judge:
-        return RolloutWatch("restart").judge if rolling else _replaced(before)
+        return RolloutWatch("restart").judge if rolling else readiness
 
     waits = args.flag("--wait") or (rolling and not args.flag("--no-wait"))
     return _each(context, args, args.words("<job>"), _Order(send, judge, "Restarting", "Restarted"), waits=waits)
@@ -61,7 +61,7 @@ def reload(context: Context, args: Arguments) -> int:
         return {"ok": True}
 
     def judge(before: "JobInfo") -> Judge:
-        return _settled() if before["config"].get("reload_signal") is not None else _replaced(before)
+        return _settled()
 
     order = _Order(send, judge, "Reloading", "Reloaded")
     return _each(context, args, args.words("<job>"), order, waits=not args.flag("--no-wait"))
@@ -85,8 +85,7 @@ def _each(context: Context, args: Arguments, names: list[str], order: _Order, *,
     timeout = _seconds(args.text("--timeout"))
     failures: list[CommandFailed | StatusError] = []
     with context.server() as server:
-        for name in names:
-            job = chosen_job(context, args, server, name)
+        for job in [chosen_job(context, args, server, name) for name in names]:
             try:
                 _carry_out(context, job, order, timeout if waits else None)
             except (CommandFailed, StatusError) as error:
@@ -147,12 +146,6 @@ def _without_times(info: "JobInfo") -> Any:
     """Return what makes the info of a job differ from the one shown before."""
     instances = [{**each, "uptime": None} for each in info["instances"]]
     return {**info, "instances": instances}
-
-
-def _replaced(before: "JobInfo") -> Judge:
-    """Return a judge that waits for other processes than those of `before`."""
-    old = [each["pid"] for each in before["instances"] if each["pid"] is not None]
-    return lambda info: readiness(info, old)
 
 
 def _settled() -> Judge:
