@@ -1,6 +1,7 @@
 """What the pages show works as it stands there; see tests/common/test_examples.py for the programs."""
 
 import re
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,21 @@ def test_the_job_in_a_file(tmp_path: Path) -> None:
     config = load_config(file)
     assert len(config.jobs) == 1
     assert not config.warnings
+
+
+def test_the_two_formats_of_a_configuration(tmp_path: Path) -> None:
+    page = (DOCS / "configuration.md").read_text()
+    (tmp_path / "jobs.d").mkdir()
+    found = {}
+    for suffix in ("ini", "yaml"):
+        [text] = re.findall(rf"^[* ] - ```{suffix}\n(.*?)^    ```$", page, re.MULTILINE | re.DOTALL)
+        (tmp_path / f"gafferd.{suffix}").write_text(textwrap.dedent(text))
+        found[suffix] = load_config(tmp_path / f"gafferd.{suffix}")
+    ini, yaml = found["ini"], found["yaml"]
+    assert (yaml.settings, yaml.endpoints, yaml.webhooks) == (ini.settings, ini.endpoints, ini.webhooks)
+    assert list(yaml.jobs.items()) == list(ini.jobs.items())
+    assert len(ini.jobs) == 3
+    assert (ini.warnings, yaml.warnings) == ((), ())
 
 
 @pytest.mark.parametrize(

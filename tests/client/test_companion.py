@@ -339,7 +339,7 @@ def test_every_mistake_in_an_ini_file_is_reported_at_once(gaffer: Commands, app:
         "gaffer: gaffer.ini:11: [jobs:web] unknown section",
         "  did you mean 'job'?",
         "gaffer: gaffer.ini:17: [job:db] unknown key 'name'",
-        "  set the name in the section header: [process:NAME] or [process:SESSION:NAME]",
+        "  set the name in the section header: [process:NAME] or [process:SESSION:NAME]; in YAML, as the key in jobs",
         "gaffer: gaffer.ini:18: db: after: the Procfile has no type 'dbb'",
         "  did you mean 'db'?",
         "gaffer: gaffer.ini:21: [env:db] A is given twice",

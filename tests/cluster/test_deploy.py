@@ -13,7 +13,14 @@ from support.needs import COMPOSE, needs_docker
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.mark.parametrize(("path", "jobs"), [("deploy/gafferd.ini", 0), ("deploy/compose/gafferd.ini", 3)])
+@pytest.mark.parametrize(
+    ("path", "jobs"),
+    [
+        ("deploy/gafferd.ini", 0),
+        ("deploy/gafferd.yaml", 0),
+        ("deploy/compose/gafferd.ini", 3),
+    ],
+)
 def test_configuration_as_it_is(path: str, jobs: int) -> None:
     config = load_config(ROOT / path)
 
@@ -24,12 +31,17 @@ def test_configuration_as_it_is(path: str, jobs: int) -> None:
 def test_configuration_with_its_examples(tmp_path: Path) -> None:
     text = (ROOT / "deploy/gafferd.ini").read_text().replace("/etc/gaffer", str(tmp_path))
     text = re.sub(r"^; (?=[A-Za-z_]+ = |\[)", "", text, flags=re.MULTILINE)
+    yaml_text = (ROOT / "deploy/gafferd.yaml").read_text().replace("/etc/gaffer", str(tmp_path))
+    yaml_text = re.sub(r"^( *)# (?= *[A-Za-z_.]+:( |$))", r"\1", yaml_text, flags=re.MULTILINE)
     for name in ("node.crt", "node.key", "cluster.key", "api.key"):
         (tmp_path / name).touch()
     (tmp_path / "gafferd.ini").write_text(text)
+    (tmp_path / "gafferd.yaml").write_text(yaml_text)
 
     config = load_config(tmp_path / "gafferd.ini")
+    same = load_config(tmp_path / "gafferd.yaml")
 
+    assert (same.settings, same.jobs, same.warnings) == (config.settings, config.jobs, ())
     options = re.findall("^[a-z_]+ = ", text.partition("[process")[0], flags=re.MULTILINE)
     assert len(config.settings) == len(options)
     assert list(map(str, config.jobs)) == ["shop.web"]

@@ -137,7 +137,7 @@ def test_every_mistake_at_once(mistakes: Mistakes) -> None:
         gaffer:
           bind: nowhere:1:2
           lookupd_address: ["http://a", "http://b,http://c"]
-          http_endpoints: [mian]
+          http_endpoints: [mainn]
           certfile: a.pem
           labels: [[a]]
         job: {}
@@ -164,7 +164,7 @@ def test_every_mistake_at_once(mistakes: Mistakes) -> None:
         "  hint: such as 127.0.0.1:5000, [::1]:5000 or unix:/run/gafferd.sock",
         "gafferd.yaml:3: gaffer: lookupd_address: 'http://b,http://c' contains a comma\n"
         "  hint: write each item on its own",
-        "gafferd.yaml:4: gaffer: http_endpoints: unknown endpoint 'mian'\n  hint: did you mean 'main'?",
+        "gafferd.yaml:4: gaffer: http_endpoints: unknown endpoint 'mainn'\n  hint: did you mean 'main'?",
         "gafferd.yaml:5: gaffer: unknown key 'certfile'\n  hint: move it to [ssl]",
         "gafferd.yaml:6: gaffer: labels: expected a text, got ['a']",
         "gafferd.yaml:7: unknown key 'job'\n  hint: did you mean 'jobs'?",

@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from jsonschema import Draft202012Validator
 
 from gaffer.runtime.ini import parse_ini
+from gafferd.config.file import load_config
 from gafferd.config.schema import make_schema
 
 ROOT = Path(__file__).parents[2]
@@ -58,6 +60,11 @@ def test_it_accepts_the_files_that_are_shipped(schema: Draft202012Validator, pat
         {"process:shop:web": {"cmd": "web", "numprocesses": 2, "env:Port": "1", "flapping": "2, 1, 7, 5"}},
         {"job:web": {"cmd": "web", "numprocesses": "2", "labels": "tier=web"}, "env:web": {"A": "1"}},
         {"a section of a plugin": {"any": ["thing"]}},
+        {"job:web": {"cmd": "web", "action.migrate": "run it"}},
+        {"gaffer": {"include": ["a.yaml"], "bind": ["127.0.0.1:0"], "labels": {"zone": "a"}, "http_endpoints": ["a"]}},
+        {"endpoints": {"a": {"bind": ["127.0.0.1:0", "unix:/a"]}}, "webhooks": {"exit": ["http://a"]}},
+        {"jobs": {"shop.web": {"cmd": "web", "env": {"A": 1, "B": True}, "labels": {"tier": "web"}, "umask": 23}}},
+        {"jobs": {"web": {"cmd": "web", "after": ["db"], "action": {"clear": "x"}, "env:A": "1", "ready": None}}},
     ],
 )
 def test_it_accepts(schema: Draft202012Validator, config: dict[str, Any]) -> None:
@@ -80,7 +87,48 @@ def test_it_accepts(schema: Draft202012Validator, config: dict[str, Any]) -> Non
         ({"process:web": {"cmd": "web", "numprocesses": -1}}, ["process:web", "numprocesses"]),
         ({"process:shop:web": {"cmd": "web", "comand": "x"}}, ["process:shop:web"]),
         ({"job:web": {"cmd": "web", "env": {"A": "1"}}}, ["job:web"]),
+        ({"jobs": {"web": {"cmd": "web", "comand": "x"}}}, ["jobs", "web"]),
+        ({"jobs": {"web": {"cmd": "web", "env": "A=1"}}}, ["jobs", "web", "env"]),
+        ({"jobs": {"web": {"cmd": "web", "name": "web"}}}, ["jobs", "web"]),
+        ({"jobs": {"web": {"env": {"A": "1"}}}}, ["jobs", "web"]),
+        ({"jobs": {"a.b.c": {"cmd": "web"}}}, ["jobs"]),
+        ({"endpoints": {"a": {"backlog": 7}}}, ["endpoints", "a"]),
+        ({"endpoints": {"a": {"bind": [7]}}}, ["endpoints", "a", "bind"]),
     ],
 )
 def test_it_refuses(schema: Draft202012Validator, config: dict[str, Any], place: list[str]) -> None:
     assert [list(error.absolute_path) for error in schema.iter_errors(config)] == [place]
+
+
+def test_it_accepts_the_file_in_yaml_with_its_examples(schema: Draft202012Validator) -> None:
+    text = (ROOT / "deploy/gafferd.yaml").read_text()
+    with_examples = re.sub(r"^( *)# (?= *[A-Za-z_.]+:( |$))", r"\1", text, flags=re.MULTILINE)
+    config = yaml.safe_load(with_examples)
+    assert list(config["jobs"]) == ["shop.web"]
+    schema.validate(config)
+
+
+JOB = make_schema()["$defs"]["Job"]["properties"]
+
+
+@pytest.mark.parametrize("name", sorted(JOB))
+def test_the_example_of_each_setting_is_accepted(schema: Draft202012Validator, tmp_path: Path, name: str) -> None:
+    if name == "env_json":
+        assert "examples" not in JOB[name]
+        return
+    (example,) = JOB[name]["examples"]
+    needed: dict[str, dict[str, Any]] = {
+        "ready": {"port": 8000},
+        "idle_timeout": {"start": "on-connection", "socket": "tcp:127.0.0.1:8080"},
+        "start": {"socket": "tcp:127.0.0.1:8080"},
+        "endpoints": {"port": "auto"},
+        "timezone": {"schedule": "* * * * *"},
+    }
+    others = {job: {"cmd": "x", "kind": "once"} for job in ("db", "cache", "migrate")}
+    config = {"jobs": {"web": {"cmd": "run", **needed.get(name, {}), name: example}, **others}}
+    schema.validate(config)
+    file = tmp_path / "gafferd.yaml"
+    file.write_text(yaml.safe_dump(config))
+    job = next(job for job in load_config(file).jobs.values() if job.name == "web")
+    plain = {"name": "web", "cmd": "run", "os_env": True, **needed.get(name, {})}
+    assert (job != type(job).from_dict(plain, lax=True)) is (name != "os_env")  # its example is its default in files

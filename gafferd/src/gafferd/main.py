@@ -15,8 +15,9 @@ from gaffer.runtime.log import setup_logging
 from gaffer.runtime.options import Option
 from gaffer.runtime.settings import option_groups
 from gaffer.runtime.usage import parse_command_line, usage_text
-from gafferd.config.file import find_config, load_config, show_problem
-from gafferd.config.settings import Settings, resolve
+from gafferd.config.effective import Effective, read_effective
+from gafferd.config.file import show_problem
+from gafferd.config.settings import Settings
 from gafferd.state.directory import default_path
 
 logger = logging.getLogger(__name__)
@@ -26,9 +27,12 @@ _COMMAND_OPTIONS = (
     Option("--version", "show the version and exit"),
     Option(
         "-c FILE, --config=FILE",
-        "configuration file, or a directory with a gafferd.ini"
+        "configuration file, or a directory with a gafferd.ini or gafferd.yaml"
         " (GAFFERD_CONFIG; default: ~/.gaffer or, for root, /etc/gaffer)",
     ),
+    Option("--check-config", "check the configuration as a start would, without starting anything, and exit"),
+    Option("--print-config", "print the configuration in effect with the source of each value, and exit"),
+    Option("--show-secrets", "with `--print-config`: print variables of jobs and passwords in URLs"),
     Option("-v", "show events of jobs and processes on the console", repeat=True),
     Option("--vv", "like -v, and show the output of processes with redirected streams (also -vv)"),
 )
@@ -74,25 +78,56 @@ def parse_options(argv: Sequence[str]) -> dict[str, Any]:
 
 def run(options: Mapping[str, Any], environ: Mapping[str, str]) -> int:
     """Run with the given options, environment and configuration file; return the exit code, or raise GafferError."""
-    from gafferd.server import make_server  # imports Tornado, so only after the cheap checks
-
+    _check_together(options)
     root = os.geteuid() == 0
     home = _home()
-    path = find_config(options["<config>"] or options["--config"], environ, home, root)
-    config = load_config(path) if path else None
-    settings = resolve(options, environ, config.settings if config else {})
+    effective = read_effective(options, environ, home, root)
+    if options["--print-config"]:
+        return _print_config(effective, secrets=options["--show-secrets"])
+    from gafferd.server import make_server  # imports Tornado, so only after the cheap checks
+
+    settings, path, config = effective.settings, effective.path, effective.file
     state_path = Path(settings.state_dir or default_path(root, home, environ.get("XDG_STATE_HOME")))
     server = make_server(settings, home, state_path, path, config, verbosity=2 if options["--vv"] else options["-v"])
+    if options["--check-config"]:
+        return _check_config(effective, environ)
 
     ready = daemonize(wait=True) if settings.daemon else _stay
     setup_logging(settings.log_level, settings.error_log)
     setproctitle_("gafferd")
-    for warning in config.warnings if config else ():
+    for warning in config.warnings:
         logger.warning("%s", show_problem(warning))
     startup.hold_signals()
     with hold_pidfile(settings.pidfile):
         startup.raise_signals()
         return server.serve(ready)
+
+
+def _check_together(options: Mapping[str, Any]) -> None:
+    if options["--check-config"] and options["--print-config"]:
+        raise ConfigError([Problem("--print-config", "conflicts with --check-config", "give only one of them")])
+    if options["--show-secrets"] and not options["--print-config"]:
+        raise ConfigError([Problem("--show-secrets", "requires --print-config", "add --print-config")])
+
+
+def _check_config(effective: Effective, environ: Mapping[str, str]) -> int:
+    """Print warnings, and what the valid configuration contains."""
+    from gafferd.config.checking import find_faults
+
+    file = effective.file
+    for warning in (*file.warnings, *find_faults(file, environ)):
+        print(f"warning: {show_problem(warning)}", file=sys.stderr)
+    counts = {"job": len(file.jobs), "endpoint": len(file.endpoints), "webhook": len(file.webhooks)}
+    found = ", ".join(f"{count} {noun}{'' if count == 1 else 's'}" for noun, count in counts.items())
+    print(f"OK: {effective.path or 'no configuration file'}: {found}")
+    return 0
+
+
+def _print_config(effective: Effective, *, secrets: bool) -> int:
+    from gafferd.config.printing import render
+
+    sys.stdout.write(render(effective, secrets=secrets))
+    return 0
 
 
 def _home() -> Path:

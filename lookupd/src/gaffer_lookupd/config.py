@@ -188,7 +188,7 @@ def _refuse_empty(resolution: Resolution[Settings], options: Mapping[str, Any]) 
 
 def _check_together(resolution: Resolution[Settings]) -> None:
     """Check values against each other, and record mistakes; invalid values are None."""
-    values, given = resolution.values, resolution.sources
+    values, given = resolution.values, resolution.given
     ttl, interval, warmup = values["ttl"], values["interval"], values["warmup"]
     if ttl and interval and ttl < 2 * interval:
         message = f"{ttl:g} is less than twice --interval ({interval:g}): one lost message would drop a node"

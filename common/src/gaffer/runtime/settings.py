@@ -135,7 +135,7 @@ class Resolution(Generic[T]):
     """The resolved settings of a program, as declared by `schema`, with all mistakes in them.
 
     `from_file` maps names to checked values of the configuration file. `values` are the resolved values, None if
-    invalid; `sources` are the flags or variables that they come from.
+    invalid; `given` are the texts of flags and variables that they come from.
     """
 
     def __init__(
@@ -148,7 +148,7 @@ class Resolution(Generic[T]):
         self._schema = schema
         settings = settings_of(schema)
         self.values = {**{name: declared.default for name, declared in settings.items()}, **(from_file or {})}
-        self.sources: dict[str, str] = {}
+        self.given: dict[str, Given] = {}
         self.problems: list[Problem] = []
         for name, declared in settings.items():
             try:
@@ -160,7 +160,7 @@ class Resolution(Generic[T]):
         given = find(declared, flags, environ)
         if given is None:
             return
-        self.sources[name] = given.source
+        self.given[name] = given
         self.values[name] = None
         try:
             self.values[name] = declared.rule(given.text)
@@ -170,7 +170,7 @@ class Resolution(Generic[T]):
     def problem(self, name: str, message: str, hint: str | None = None) -> None:
         """Record a mistake in the setting `name`, at its source."""
         declared = settings_of(self._schema)[name]
-        place = self.sources.get(name) or next(iter(declared.flags), name)
+        place = self.given[name].source if name in self.given else next(iter(declared.flags), name)
         self.problems.append(Problem(place, message, hint))
 
     def settings(self) -> T:

@@ -43,22 +43,41 @@ class EndpointConfig:
     keyfile: str | None = setting("private key of the certificate", trusted_file)
 
 
+@dataclass(frozen=True)
+class DescribedJob:
+    """A job as the file describes it: its section, and the settings there and in sections `[env:...]`."""
+
+    section: Section
+    found: SectionSettings
+
+    def place(self, path: str) -> Value | None:
+        """Return the position of the part `path` of the settings, or of what it is a part of; None if not given."""
+        return self.found.places.get(nearest(path, self.found.places) or "")
+
+    def problem(self, problem: Problem) -> Problem:
+        """Return a problem, whose path is a part of the settings, at its place in the file."""
+        return self.section.problem(problem.message, problem.hint, self.place(problem.path))
+
+
 @dataclass(frozen=True, kw_only=True)
 class Config:
     """A valid configuration file.
 
     `settings` holds values of `settings.Settings` by name, `endpoints` the endpoints that `http_endpoints` activates,
-    `jobs` the jobs in start order, `described` their settings as given, `webhooks` (event, URL) pairs, `sections` every
-    section as read, and `warnings` possible mistakes.
+    `jobs` the jobs in start order, `described` what the file says about them, `webhooks` (event, URL) pairs, `sections`
+    every section as read, and `warnings` possible mistakes.
     """
 
     settings: Mapping[str, Any]
     endpoints: tuple[EndpointConfig, ...]
     jobs: Mapping[JobName, ProcessConfig]
-    described: Mapping[JobName, SectionSettings]
+    described: Mapping[JobName, DescribedJob]
     webhooks: tuple[tuple[str, str], ...]
     sections: Mapping[str, Section]
     warnings: tuple[Problem, ...]
+
+
+EMPTY = Config(settings={}, endpoints=(), jobs={}, described={}, webhooks=(), sections={}, warnings=())
 
 
 def find_config(given: str | None, environ: Mapping[str, str], home: Path, root: bool) -> Path | None:
@@ -101,13 +120,19 @@ def load_config(path: Path) -> Config:
 
     Raises ConfigError with all mistakes; the `path` of each problem is `FILE:LINE`.
     """
+    config, problems = read_config(path)
+    if problems:
+        raise ConfigError(problems)
+    return config
+
+
+def read_config(path: Path) -> tuple[Config, list[Problem]]:
+    """Return the content of the file at `path` and its includes, without what is invalid, and all mistakes in it."""
     reader = _Reader()
     reader.read(path)
     builder = _Builder(reader.sections, reader.problems, reader.warnings)
     config = builder.build()
-    if builder.problems:
-        raise ConfigError(sorted(builder.problems, key=position))
-    return config
+    return config, sorted(builder.problems, key=position)
 
 
 class _Reader:
@@ -207,7 +232,7 @@ class _Builder:
         self.endpoints: dict[str, EndpointConfig] = {}
         self.jobs: dict[JobName, ProcessConfig] = {}
         self.job_sections: dict[JobName, Section] = {}
-        self.described: dict[JobName, SectionSettings] = {}
+        self.described: dict[JobName, DescribedJob] = {}
         self.webhooks: list[tuple[str, str]] = []
 
     def build(self) -> Config:
@@ -358,12 +383,11 @@ class _Builder:
         found = read_settings(section)
         self.problems += found.problems
         env = {**variables.settings.get("env", {}), **found.settings.get("env", {})}
-        described = SectionSettings({**found.settings, "env": env}, {**variables.places, **found.places})
-        description = {"name": name.name, "os_env": True, **described.settings}
+        settings = {**found.settings, "env": env}
+        described = DescribedJob(section, SectionSettings(settings, {**variables.places, **found.places}))
+        description = {"name": name.name, "os_env": True, **settings}
         problems = find_problems(description, lax=True)
-        for problem in problems:
-            place = nearest(problem.path, described.places)
-            self._wrong(section, problem.message, problem.hint, described.places[place] if place else None)
+        self.problems += map(described.problem, problems)
         self.described[name] = described
         if not problems:
             self.jobs[name] = ProcessConfig.from_dict(description, lax=True)

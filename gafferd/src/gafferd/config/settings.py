@@ -362,10 +362,17 @@ def resolve(flags: Mapping[str, Any], environ: Mapping[str, str], from_file: Map
 
     Raises ConfigError with all invalid flags and variables.
     """
+    return find_settings(flags, environ, from_file).settings()
+
+
+def find_settings(
+    flags: Mapping[str, Any], environ: Mapping[str, str], from_file: Mapping[str, Any]
+) -> Resolution[Settings]:
+    """Return the settings with their sources and all mistakes in flags and variables."""
     resolution = Resolution(Settings, flags, environ, from_file)
     values = resolution.values
     for key, certificate in (("keyfile", "certfile"), ("client_keyfile", "client_certfile")):
         if values[key] and not values[certificate]:
             flag = SETTINGS[certificate].option.long
             resolution.problem(key, "a private key requires a certificate", f"add {flag}")
-    return resolution.settings()
+    return resolution

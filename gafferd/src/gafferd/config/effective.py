@@ -1,0 +1,39 @@
+"""The configuration that a start has: of the file, the environment and the command line."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gaffer.errors import ConfigError
+from gaffer.runtime.settings import Given
+from gafferd.config.file import EMPTY, Config, find_config, read_config
+from gafferd.config.settings import Settings, find_settings
+
+
+@dataclass(frozen=True, kw_only=True)
+class Effective:
+    """A valid configuration.
+
+    `path` is that of the file, None if there is none. `given` has the settings of flags and variables by name; other
+    values of `settings` are from the file or defaults.
+    """
+
+    path: Path | None
+    file: Config
+    settings: Settings
+    given: Mapping[str, Given]
+
+
+def read_effective(options: Mapping[str, Any], environ: Mapping[str, str], home: Path, root: bool) -> Effective:
+    """Return the configuration for the options of a command line; see `find_config` for `home` and `root`.
+
+    Raises ConfigError with every mistake in the file, the environment and the command line.
+    """
+    path = find_config(options["<config>"] or options["--config"], environ, home, root)
+    file, problems = read_config(path) if path else (EMPTY, [])
+    found = find_settings(options, environ, file.settings)
+    problems += found.problems
+    if problems:
+        raise ConfigError(problems)
+    return Effective(path=path, file=file, settings=found.settings(), given=found.given)
