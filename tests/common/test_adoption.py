@@ -46,6 +46,9 @@ def left_by_a_manager(config: ProcessConfig) -> Iterator[ProcessRecord]:
         def ended(self, pid: int) -> None:
             raise AssertionError("a detached process does not end with its manager")
 
+        def ran(self, job: str, at: float) -> None:
+            raise AssertionError("no job has a schedule")
+
     manager = Manager(loop, recorder=Recorder(), node_id="n:1")
     manager.start()
     manager.load(config)

@@ -70,7 +70,8 @@ class Manager(LegacyNames):
     output of every job, redirected or not; captured output is also written to files in `log_dir`; `recorder` is
     notified of every process; `endpoint_host` is the address in announced endpoints; `node_id` marks the processes so
     that they can be found again; `detached` lists the processes that an earlier manager left running: their jobs adopt
-    them when loaded.
+    them when loaded; `last_runs` has the time of the last scheduled run (seconds since 1970) of jobs that make up for
+    missed runs, by qualified name.
 
     `exit_code` is 0 unless an essential job ended the manager; then it is the exit code of that job.
     Subscribe to `events`; `event_log` keeps the newest events for readers on the loop.
@@ -89,6 +90,7 @@ class Manager(LegacyNames):
         node_id: str = "",
         log_dir: Path | None = None,
         detached: Sequence[ProcessRecord] = (),
+        last_runs: Mapping[str, float] | None = None,
     ) -> None:
         self.endpoint_host = endpoint_host
         self.loop = loop if loop is not None else Loop.default_loop()
@@ -96,6 +98,7 @@ class Manager(LegacyNames):
         self.events = EventEmitter(self.loop, history=self.event_log)
         self._lock = threading.RLock()
         self._jobs = JobTable(detached)
+        self._last_runs = dict(last_runs or {})
         # The node's id ends with `:` and a number that changes with each start.
         cgroups = Cgroups(cgroup, node_id.partition(":")[0]) if cgroup is not None else None
         reaper = Reaper(self.loop, subreaper=subreaper, cgroups=cgroups)
@@ -259,6 +262,7 @@ class Manager(LegacyNames):
             for name, config in wanted:
                 stored = config.replace(name=name.name, env={**config.env, **(env or {})})
                 job = Job(name, stored, self._jobs.next_pid, drained=self.draining)
+                job.last_run = self._last_runs.pop(str(name), None)
                 self._jobs.add(job)
                 self._executor.publish(job, "create")
                 if self._jobs.is_leaving(name):

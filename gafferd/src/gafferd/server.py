@@ -118,6 +118,7 @@ class Server:
             capture_all=True,
             recorder=state,
             detached=state.detached,
+            last_runs=state.last_runs,
             endpoint_host=self.host,
             log_dir=state.path / "logs",
             # Pids start over at each start; the incarnation keeps the marks of two starts distinct.

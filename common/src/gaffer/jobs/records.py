@@ -25,10 +25,13 @@ class ProcessRecord(msgspec.Struct, frozen=True):
 
 
 class Recorder(Protocol):
-    """Keeps the records of living processes somewhere that outlives the daemon."""
+    """Keeps the records of living processes, and of scheduled runs, somewhere that outlives the daemon."""
 
     def spawned(self, record: ProcessRecord) -> None:
         """A process was started."""
 
     def ended(self, pid: int) -> None:
         """Nothing is left of the process with the internal id `pid`."""
+
+    def ran(self, job: str, at: float) -> None:
+        """A run of a job that makes up for missed runs was due at `at`, in seconds since 1970."""

@@ -87,6 +87,7 @@ class Executor:
         self._settings = settings
         self._commands = commands
         self._prober = Prober(loop, self._on_verdict, partial(job_commands.probe, commands))
+        self._scheduled: set[Job] = set()  # that were armed
         self._timetable: Timetable[Job] = Timetable(loop, self._on_armed, self._on_run_due)
         self._sockets = JobSockets(loop)
         self._guard: MemoryGuard[Process] = MemoryGuard(loop, self._on_memory_exceeded, cgroups=reaper.cgroups)
@@ -272,7 +273,7 @@ class Executor:
             case ev.AfterExit():
                 self._after_exit(instruction, job)
             case ev.ArmSchedule():
-                self._timetable.arm(job, job.config, last_run=job.last_run, catch_up=False)
+                self._arm(job)
             case ev.DisarmSchedule():
                 self._timetable.disarm(job)
             case ev.AwaitConnection():
@@ -302,6 +303,7 @@ class Executor:
         for timer in [timer for timer in self._timers if timer[0] is job]:
             self._timers.pop(timer).cancel()
         self._timetable.disarm(job)
+        self._scheduled.discard(job)
         self._on_job_gone(job)
 
     def _spawn(self, order: ev.Spawn, job: Job) -> None:
@@ -471,7 +473,15 @@ class Executor:
     def _on_armed(self, job: Job, next_run: float | None) -> None:
         self.submit(job, ev.ScheduleArmed(next_run))
 
+    def _arm(self, job: Job) -> None:
+        """Arm a schedule; only for a job that was just loaded, runs can have been missed."""
+        first = job not in self._scheduled
+        self._scheduled.add(job)
+        self._timetable.arm(job, job.config, last_run=job.last_run, catch_up=first)
+
     def _on_run_due(self, job: Job, at: float) -> None:
+        if job.config.missed == "once" and self._settings.recorder is not None:
+            self._settings.recorder.ran(str(job.name), at)
         self.submit(job, ev.ScheduleDue(at))
 
     def _open_sockets(self, job: Job) -> list[tuple[str, int]]:

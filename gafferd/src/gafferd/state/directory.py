@@ -31,6 +31,8 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T", bound=msgspec.Struct)
 
 _ENDED_DELAY = 0.1  # seconds before the end of a process is written
+_RUN_DELAY = 1.0  # seconds before a scheduled run is written
+_MAX_RUNS = 10_000  # jobs whose last run is kept
 
 
 class Node(msgspec.Struct, frozen=True):
@@ -73,6 +75,12 @@ class State(msgspec.Struct, frozen=True):
     """The processes of a node."""
 
     processes: list[ProcessRecord]
+
+
+class Runs(msgspec.Struct, frozen=True):
+    """When jobs last ran by their schedule, by qualified name, in seconds since 1970."""
+
+    last: dict[str, float]
 
 
 class _StoredState(State, frozen=True):
@@ -126,6 +134,10 @@ class StateDir:
         self._failing = False
         self._node_file = documents.Document(path / "node.json", Node)
         self._state_file = documents.Document[State](path / "state.json", _StoredState)
+        self._runs_file = documents.Document(path / "runs.json", Runs)
+        self._runs_writing: asyncio.TimerHandle | None = None
+        runs = _load(self._runs_file, lost=Runs({}), because="only missed runs depend on it")
+        self.last_runs = dict(runs.last) if runs is not None else {}
         last = _load(self._node_file)
         state = _load(self._state_file, lost=None if lock.same_boot else State([]))
         copied = (last is not None or state is not None) and not lock.original
@@ -169,6 +181,8 @@ class StateDir:
     def close(self) -> None:
         """Write pending changes and release the lock."""
         self._write()
+        if self._runs_writing is not None:
+            self._write_runs()
         self._lock.close()
 
     def advance(self, incarnation: int) -> None:
@@ -194,6 +208,22 @@ class StateDir:
             # A stale record is harmless: readers verify that the process is the recorded one.
             self._dirty = True
             self._write_in(_ENDED_DELAY)
+
+    def ran(self, job: str, at: float) -> None:
+        """Record a scheduled run; called on the loop."""
+        self.last_runs.pop(job, None)
+        self.last_runs[job] = at
+        while len(self.last_runs) > _MAX_RUNS:
+            del self.last_runs[next(iter(self.last_runs))]
+        if self._runs_writing is None:
+            self._runs_writing = asyncio.get_running_loop().call_later(_RUN_DELAY, self._write_runs)
+
+    def _write_runs(self) -> None:
+        self._runs_writing = None
+        try:
+            self._runs_file.save(Runs(self.last_runs), sync=False)
+        except OSError as error:
+            logger.error("can't write %s: %s", self.path / "runs.json", error.strerror)
 
     # Leftovers
 
@@ -302,7 +332,9 @@ class StateDir:
         self._state_file.save(state, sync=False)
 
 
-def _load(document: documents.Document[T], lost: T | None = None) -> T | None:
+def _load(
+    document: documents.Document[T], lost: T | None = None, because: str = "the host has been rebooted"
+) -> T | None:
     """Return a document, None if it is missing, or `lost` if it and its copy are damaged.
 
     Raises StateDirError if it is not trusted or readable, or if it is damaged and `lost` is None.
@@ -315,7 +347,7 @@ def _load(document: documents.Document[T], lost: T | None = None) -> T | None:
         raise StateDirError(error.message, hint=error.hint) from None
     except documents.DamagedFile as error:
         if lost is not None:
-            logger.error("%s: continuing without it, because the host has been rebooted", error.message)
+            logger.error("%s: continuing without it, because %s", error.message, because)
             return lost
         raise StateDirError(
             f"{error.message}, and {document.copy.name} is missing or damaged too",

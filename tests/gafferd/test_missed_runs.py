@@ -1,0 +1,54 @@
+"""Runs that were due while gafferd was down are made up for by one, if the job asks for it."""
+
+import time
+from pathlib import Path
+
+import pytest
+import requests
+
+from gafferd.state.directory import StateDir
+from support.daemons import gafferd
+from support.poll import eventually
+
+HOUR = 3600.0
+
+
+def remember(state_dir: Path, at: float) -> None:
+    state = StateDir.open(state_dir)
+    state.last_runs["default.tick"] = at
+    state._write_runs()
+    state.close()
+
+
+def test_a_missed_run_is_made_up_for_at_the_start(tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    remember(state, time.time() - 3 * HOUR)
+    config = tmp_path / "gafferd.ini"
+    config.write_text("[process:tick]\ncmd = echo run\nevery = 1h\nmissed = once\n")
+    with gafferd(str(config), state_dir=state) as node:
+        url = f"{node.url}/jobs/default/tick"
+        info = eventually(lambda: (found := requests.get(url, timeout=10).json())["last_exit"] and found)
+        assert info["last_exit"]["exit_code"] == 0
+        assert time.time() - info["last_run"] < HOUR
+        assert requests.post(f"{url}/state", data="0", timeout=10).ok
+        assert requests.post(f"{url}/state", data="1", timeout=10).ok
+        assert requests.get(url, timeout=10).json()["next_run"] > time.time() + HOUR / 2, "it was made up for"
+        node.stop()
+    kept = StateDir.open(state)
+    assert time.time() - kept.last_runs["default.tick"] < HOUR
+    kept.close()
+
+
+@pytest.mark.parametrize("ago", [3 * HOUR, HOUR / 4])
+def test_a_run_is_not_made_up_for_unless_asked_and_missed(tmp_path: Path, ago: float) -> None:
+    state = tmp_path / "state"
+    remember(state, time.time() - ago)
+    missed = "once" if ago < HOUR else "skip"
+    config = tmp_path / "gafferd.ini"
+    config.write_text(f"[process:tick]\ncmd = echo run\nevery = 1h\nmissed = {missed}\n")
+    with gafferd(str(config), state_dir=state) as node:
+        info = requests.get(f"{node.url}/jobs/default/tick", timeout=10).json()
+        assert info["state"] == "waiting"
+        assert info["next_run"] > time.time() + HOUR / 8
+        assert info["last_exit"] is None
+        node.stop()
