@@ -366,6 +366,50 @@ def test_an_unknown_certificate_is_refused(caplog: pytest.LogCaptureFixture) -> 
     assert not server.events
 
 
+@pytest.mark.expects_errors("no response within 0.2 s", "dropped 1 events")
+def test_an_abandoned_handshake_leaves_no_connection(nobody: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gaffer.applications.receivers.TIMEOUT", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        hooks = WebHooks([("create", f"https://localhost:{silent.getsockname()[1]}/")])
+        with running_manager([hooks]) as manager:
+            manager.load(sleeper(numprocesses=0))
+            peer, _ = silent.accept()
+            with peer:
+                peer.settimeout(10)
+                while peer.recv(65536):
+                    pass
+            eventually(lambda: hooks.status()[0]["last_error"])
+
+
+@pytest.mark.row("WH-07")
+@pytest.mark.expects_errors("no response within 0.2 s", "dropped [0-9]+ events")
+def test_names_that_are_not_resolved_delay_no_other_webhook(server: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gaffer.applications.receivers.TIMEOUT", 0.2)
+    look_up = socket.getaddrinfo
+    released = threading.Event()
+
+    def getaddrinfo(host: Any, *args: Any, **options: Any) -> Any:
+        if str(host).endswith(".invalid"):
+            assert released.wait(30)
+            raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
+        return look_up(host, *args, **options)
+
+    monkeypatch.setattr("socket.getaddrinfo", getaddrinfo)
+    dead = [("mine", f"http://dead{number}.invalid/") for number in range(20)]
+    hooks = WebHooks([*dead, ("mine", server.url.replace("127.0.0.1", "localhost") + "/")])
+    with running_manager([hooks]) as manager:
+        manager.events.publish("mine.first", {})
+        eventually(lambda: hooks.status()[-1]["delivered"] == 1)
+        eventually(lambda: all(state["last_error"] for state in hooks.status()[:-1]))
+        manager.events.publish("mine.second", {})
+        eventually(lambda: hooks.status()[-1]["delivered"] == 2)
+        lookups = [thread for thread in threading.enumerate() if thread.name == "resolver"]
+        assert len(lookups) == len(dead)
+    released.set()
+    for thread in lookups:
+        thread.join(10)
+
+
 @pytest.mark.row("WH-01")
 def test_a_user_in_the_url_is_sent_as_credentials(server: Receiver) -> None:
     url = server.url.replace("http://", "http://me:se%40cret@")
