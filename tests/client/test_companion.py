@@ -12,9 +12,9 @@ import pytest
 from gaffer.errors import ConfigError
 from gaffer.jobs.names import parse_job_name
 from gaffer.process import ProcessConfig
+from gaffer.runtime.yaml_files import MAX_CHARACTERS
 from gaffer_client import Server
 from gaffer_client.cli.companion import find_companion, read_companion
-from gaffer_client.cli.yaml_file import MAX_CHARACTERS
 from gafferd.config.file import load_config
 from support.client import Commands
 from support.console import piped, until
@@ -233,7 +233,7 @@ def test_a_node_gets_the_settings(app: Path, gaffer: Commands) -> None:
 WRONG_YAML = """\
 jobs:
   web:
-    redy: http:/
+    reddy: http:/
     after: [bd, migrate]
     numprocesses: two
     cmd: serve
@@ -257,7 +257,7 @@ job: 5
 WRONG_INI = """\
 stray = 1
 [job:web]
-redy = http:/
+reddy = http:/
 numprocesses = 2 ; or more
 env:A = 1
 env:A = 2
@@ -286,7 +286,7 @@ def test_every_mistake_is_reported_at_once(gaffer: Commands, app: Path, command:
     assert ran.status == 2
     known = "web, migrate, idle, db, other.job, 12"
     assert ran.err.replace(f"{app}/", "").splitlines() == [
-        "gaffer: gaffer.yml:3: web: unknown key 'redy'",
+        "gaffer: gaffer.yml:3: web: unknown key 'reddy'",
         "  did you mean 'ready'?",
         "gaffer: gaffer.yml:4: web: after: the Procfile has no type 'bd'",
         f"  known types: {known}",
@@ -327,7 +327,7 @@ def test_every_mistake_in_an_ini_file_is_reported_at_once(gaffer: Commands, app:
         "warning: gaffer.ini:13: [gaffer] ignored: only gafferd reads this section",
         "gaffer: gaffer.ini:1: 'stray = 1' before the first section",
         "  start with a section header such as [gaffer]",
-        "gaffer: gaffer.ini:3: web: unknown key 'redy'",
+        "gaffer: gaffer.ini:3: web: unknown key 'reddy'",
         "  did you mean 'ready'?",
         "gaffer: gaffer.ini:4: web: numprocesses: expected a whole number of 0 or more, got '2 ; or more'",
         "gaffer: gaffer.ini:6: [job:web] env:A is already set on line 5",
@@ -394,7 +394,7 @@ QUOTE = "quote a text that begins with one of * & ! % @ `"
         ("a: 1\n---\nb: 1", 2, "invalid YAML: expected a single document", "remove the line with ---"),
         ("jobs:\n  web: {env: {A: '\x07'}}", 2, "invalid YAML: special characters", "save the file as UTF-8 text"),
         ("[" * 5000, None, "nested too deeply", None),
-        ("x" * (MAX_CHARACTERS + 1), None, "the file is larger than 256 KiB", None),
+        pytest.param("x" * (MAX_CHARACTERS + 1), None, "the file is larger than 4 MiB", None, id="large"),
     ],
 )
 def test_what_is_not_yaml_is_refused(tmp_path: Path, text: str, line: int, message: str, hint: str | None) -> None:

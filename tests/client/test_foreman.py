@@ -119,7 +119,7 @@ def test_processes_run_where_and_as_the_companion_says(app: Path) -> None:
     )
     with piped(app, "start") as process:
         _, lines = finished(process)
-    assert [line for line in lines if "process" not in line][:3] == [f"web | {app}/src", "web | x", "web | 7070"]
+    assert lines[1:4] == [f"web | {app}/src", "web | x", "web | 7070"]
 
 
 WATCHING = """\

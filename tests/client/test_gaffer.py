@@ -350,8 +350,8 @@ def test_ps_shows_a_block_for_each_type(gaffer: Commands, server: Server, shop: 
         r"=== web: `sleep 1000`\n"
         r"Total CPU: \d+\.\d{6} Total MEM: \d+\.\d\d\n"
         r"\n"
-        r"web\.1: up for \d+:\d\d\.\d\d, pid \d+, os pid \d+, port (\d+)\n"
-        r"web\.2: up for \d+:\d\d\.\d\d, pid \d+, os pid \d+, port (\d+)\n"
+        r"web\.1: up for \d+:\d\d\.\d\d, pid \d+, os pid \d+, port (\d+), ready\n"
+        r"web\.2: up for \d+:\d\d\.\d\d, pid \d+, os pid \d+, port (\d+), ready\n"
         r"=== api"
     )
     shown = re.match(block, ran.out)

@@ -10,7 +10,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gaffer_client.cli.output import abridged, age, clock, coloured, print_json, print_json_line, printable, table
+from gaffer_client.cli.output import (
+    abridged,
+    age,
+    cause_of,
+    clock,
+    coloured,
+    moment,
+    print_json,
+    print_json_line,
+    printable,
+    signal_name,
+    size,
+    table,
+)
 from gaffer_client.cli.topology import job_table, node_table
 from gaffer_client.naming import display_name
 
@@ -134,3 +147,18 @@ def test_json_escapes_controls_and_marks_of_direction(char: str, capsys: pytest.
     assert char not in text
     assert "ä😀" in text
     assert json.loads(text)["name"] == f"n{char}"
+
+
+@pytest.mark.parametrize(
+    ("number", "text"),
+    [(0, "0 B"), (1023, "1023 B"), (1024, "1.0 KiB"), (5 * 2**20 + 2**19, "5.5 MiB"), (2**43, "8192.0 GiB")],
+)
+def test_sizes(number: int, text: str) -> None:
+    assert size(number) == text
+
+
+def test_times_and_signals_of_any_server() -> None:
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d", moment(1.8e9))
+    assert moment(1e300) == "?"
+    assert (signal_name(9), signal_name(12345)) == ("SIGKILL", "signal 12345")
+    assert [cause_of(reason) for reason in (None, "exited", "signaled", "oom")] == [None, None, None, "oom"]

@@ -66,8 +66,8 @@ def test_command_lines(line: str, command: str, expected: dict[str, Any]) -> Non
     [
         ("gaffer lod", "unknown command 'lod'", "did you mean 'load'?"),
         ("gaffer status", "unknown command 'status'", "use `gaffer ps` for an application or `gafferctl status`"),
-        ("gaffer restart", "unknown command 'restart'", "use `gafferctl stop`"),
-        ("gafferctl restart", "unknown command 'restart'", "or `gafferctl kill NAME TERM`"),
+        ("gaffer stop", "unknown command 'stop'", "use `gafferctl stop`"),
+        ("gafferctl restart", "missing or unexpected argument", "usage: gafferctl restart [options] <job>..."),
         ("gafferctl scale", "unknown command 'scale'", "use `gaffer scale`"),
         ("gafferctl why", "unknown command 'why'", "use `gaffer why`"),
         ("gafferctl stats", "unknown command 'stats'", "use `gaffer ps`"),

@@ -62,8 +62,8 @@ def crash(job: Job) -> None:
 
 def texts(lines: list[str]) -> list[str]:
     """The lines without the time, each of which has its form."""
-    assert all(re.fullmatch(r"\d\d:\d\d:\d\d \S+ \| \S+ \S+( \(SIGKILL\))?", line) for line in lines)
-    return [line[9:] for line in lines]
+    assert all(re.fullmatch(r"\d\d:\d\d:\d\d \S+ \| \S+ \S+( \((SIGKILL|process \d+)\))?", line) for line in lines)
+    return [re.sub(r" \(process \d+\)$", " (process N)", line[9:]) for line in lines]
 
 
 @pytest.mark.row("GC-11", "GC-12", "GC-13", "CL-65", "HTTP-37")
@@ -77,8 +77,8 @@ def test_all_events(server: Server, dummy: Job) -> None:
         "dummy | proc.dummy.exit dummy (SIGKILL)",
         "dummy | spawn dummy",
         "dummy | proc.dummy.spawn dummy",
-        "dummy | ready dummy",
-        "dummy | proc.dummy.ready dummy",
+        "dummy | ready dummy (process N)",
+        "dummy | proc.dummy.ready dummy (process N)",
     ]
 
 
@@ -86,7 +86,10 @@ def test_all_events(server: Server, dummy: Job) -> None:
 @pytest.mark.parametrize(
     ("pattern", "expected"),
     [
-        ("proc.dummy", ["proc.dummy.exit dummy (SIGKILL)", "proc.dummy.spawn dummy", "proc.dummy.ready dummy"]),
+        (
+            "proc.dummy",
+            ["proc.dummy.exit dummy (SIGKILL)", "proc.dummy.spawn dummy", "proc.dummy.ready dummy (process N)"],
+        ),
         ("proc.dummy.spawn", ["proc.dummy.spawn dummy"]),
     ],
 )
@@ -94,7 +97,7 @@ def test_some_events(server: Server, dummy: Job, pattern: str, expected: list[st
     with watching(server, pattern) as watch:
         server.load({"name": "other", "cmd": "sleep 1000"})
         crash(dummy)
-        eventually(lambda: any(expected[-1] in line for line in watch.lines))
+        eventually(lambda: any(expected[-1].partition(" (process")[0] in line for line in watch.lines))
         assert watch.interrupt() == (130, "")
     assert texts(watch.lines) == [f"dummy | {event}" for event in expected]
 

@@ -45,11 +45,17 @@ def itself(info: AgedNodeInfo, *pids: int, state: str = "running", reason: str |
     return Report(info, **{"job": job, "lookupds": [link], **more})
 
 
-def crashing(reason: str, output: str) -> Report:
+def crashing(reason: str, output: str, exit_reason: str = "exited") -> Report:
     report = itself(WEB1, 1, reason=reason)
-    last: Any = {"exit_code": 3, "term_signal": 0, "reason": "exited", "uptime": 2.0, "output": output}
+    last: Any = {"exit_code": 3, "term_signal": 0, "reason": exit_reason, "uptime": 2.0, "output": output}
     assert report.job is not None
     return report._replace(job={**report.job, "last_exit": last})
+
+
+def detailed(**more: Any) -> Report:
+    report = itself(WEB1, 1, 2)
+    job: Any = {**(report.job or {}), **more}
+    return report._replace(job=job)
 
 
 WEB1, WEB2 = node("web1"), node("web2")
@@ -132,14 +138,71 @@ WELL = view("one", source(WEB1, 1, 2))
             {},
             [
                 crashing(
-                    "crash loop, 3 exits in a row: the last process exited with 3 after 2.0 s", "a\nb\nc\nno config\n"
+                    "crash loop, 3 times in a row: the last process exited with 3 after 2.0 s", "a\nb\nc\nno config\n"
                 )
             ],
             [
-                "web1 reports that the job is running: crash loop, 3 exits in a row: the last process exited with 3"
+                "web1 reports that the job is running: crash loop, 3 times in a row: the last process exited with 3"
                 " after 2.0 s; last lines of output: b / c / no config",
             ],
             id="it runs and crashes again and again",
+        ),
+        pytest.param(
+            [view("one", source(WEB1, 1))],
+            {},
+            [crashing("process 1 is not ready: connection refused", "bye\n", "max_lifetime")],
+            ["web1 reports that the job is running: process 1 is not ready: connection refused"],
+            id="the last exit has nothing to do with it",
+        ),
+        pytest.param(
+            [view("one", source(WEB1))],
+            {},
+            [itself(WEB1, state="waiting", reason="waiting for s.db, which is stopped: start it")],
+            [
+                "web1 has the job, but no process in service",
+                "web1 reports that the job is waiting for s.db, which is stopped: start it",
+            ],
+            id="it waits for another job",
+        ),
+        pytest.param(
+            [view("one", source(WEB1))],
+            {},
+            [itself(WEB1, state="completed", reason="the last process exited with 0 after 2.0 s")],
+            [
+                "web1 has the job, but no process in service",
+                "web1 reports that the job is completed: the last process exited with 0 after 2.0 s",
+            ],
+            id="it has completed",
+        ),
+        pytest.param(
+            [view("one", source(WEB1, 1, 2))],
+            {},
+            [
+                detailed(
+                    reason="process 1 is not ready: refused",
+                    instances=[
+                        {"pid": 1, "state": "starting", "probe_error": "refused"},
+                        {"pid": 2, "state": "starting", "probe_error": "answered 500"},
+                        {"pid": 3, "state": "ready", "probe_error": None},
+                    ],
+                )
+            ],
+            [
+                "web1 reports that the job is running: process 1 is not ready: refused",
+                "web1 reports that process 2 is starting: answered 500",
+            ],
+            id="two processes are not ready",
+        ),
+        pytest.param(
+            [view("one", source(WEB1, 1, 2))],
+            {},
+            [
+                detailed(
+                    rollout={"kind": "update", "state": "failed", "processes": 2, "replaced": 1, "reason": "slow"},
+                )
+            ],
+            ["web1 reports: rolling update stopped, 1 of 2 processes replaced: slow"],
+            id="its update has stopped",
         ),
         pytest.param(
             [

@@ -6,7 +6,7 @@ from unittest.mock import ANY
 import pytest
 
 from gaffer.jobs import events as ev
-from gaffer.jobs.job import RETRY, Job
+from gaffer.jobs.job import CONNECTION, RETRY, Job
 from gaffer.jobs.rules import FlappingInfo
 from gaffer.jobs.states import JobState, Phase
 from support.job_steps import (
@@ -250,6 +250,28 @@ def test_a_clean_exit_awaits_the_next_connection() -> None:
     assert (job.state, job.reason, job.restarts) == (JobState.WAITING, "waiting for a connection", 0)
     assert connects(book, 2)
     assert job.state is JobState.RUNNING
+
+
+def test_a_clean_exit_right_after_the_start_awaits_the_next_connection_after_a_pause() -> None:
+    job = job_of(startsecs=1.0, backoff=0.5, **SOCKET)
+    book = up(awaits(job) >> ev.ConnectionWaiting() << ev.Spawn(1, 1), 1, startsecs=1.0)
+    book = dies(book, 1, early=True) << ev.Publish("went_idle") << ev.SetTimer(CONNECTION, 0.5)
+    assert book >> ev.TimerFired(CONNECTION) << ev.AwaitConnection()
+    assert stopped(book) << ev.CloseSockets() >> ev.TimerFired(CONNECTION) << nothing
+
+
+def test_a_new_definition_applies_to_the_sockets_that_await_a_connection() -> None:
+    job = job_of(**SOCKET)
+    book = awaits(job) >> ev.ConfigChanged(job.config.replace(socket=["tcp:127.0.0.1:1"])) << ev.Publish("update")
+    assert book << ev.AwaitConnection()
+
+
+def test_a_job_without_its_schedule_has_no_next_run() -> None:
+    job = job_of(every=30)
+    book = armed(job) >> ev.ScheduleArmed(61.0) << nothing
+    book = book >> ev.ConfigChanged(job.config.replace(every=0)) << ev.Publish("update") << ev.DisarmSchedule()
+    assert book << ev.Spawn(1, 1)
+    assert job.next_run is None
 
 
 @pytest.mark.parametrize("how", [(3, 0), (None, 11), (None, None)])

@@ -14,7 +14,7 @@ from gaffer.jobs import events as ev
 from gaffer.jobs.gates import obstacle
 from gaffer.jobs.job import RETRY, Job
 from gaffer.jobs.names import JobName
-from gaffer.jobs.ordering import Condition, dependencies, find_cycle, in_order
+from gaffer.jobs.ordering import Condition, dependencies, find_cycle, find_mistakes, in_order
 from gaffer.jobs.slot import ALIVE, SlotState
 from gaffer.jobs.states import Phase
 from gaffer.supervision.job_table import JobTable
@@ -212,6 +212,17 @@ def test_a_job_that_does_not_exist_is_an_obstacle() -> None:
     assert obstacle(DB, None, Condition.STARTED) == "waiting for s.db, which does not exist: load it"
 
 
+def test_a_job_that_comes_after_an_unknown_one_is_not_suggested_to_come_after_itself() -> None:
+    api, apis, app = (JobName("s", name) for name in ("api", "apis", "app"))
+    [mistake] = find_mistakes({api: [apis], app: []}, [api])
+    assert mistake.hint == "load it first"
+    [mistake] = find_mistakes({api: [apis], app: [apis]}, [app])[:1]
+    assert mistake.hint == "did you mean 'api'?"
+    other = JobName("data", "db")
+    [mistake] = find_mistakes({api: [JobName("dta", "db")], other: []}, [api])
+    assert mistake.hint == "did you mean 'data.db'?"
+
+
 # Several jobs
 
 NAMES = st.sampled_from([JobName("s", each) for each in "abcdef"])
@@ -377,6 +388,18 @@ def test_jobs_end_in_reverse_order(event: ev.Event) -> None:
     assert db.signals
 
 
+def test_jobs_in_a_cycle_end_one_after_the_other() -> None:
+    jobs = Jobs()
+    a, b, c = jobs.load("a"), jobs.load("b", after=["a"]), jobs.load("c", after=["b"])
+    for system in (a, b, c):
+        system.tell(START)
+        system.advance(5.0)
+    a.tell(ev.ConfigChanged(a.job.config.replace(after=["c"])))
+    jobs.ordering.end(jobs.table.all()[::-1], ev.ManagerStopping(), lambda job: job.gone)
+    jobs.settle()
+    assert all(system.job.gone for system in (a, b, c))
+
+
 AFTER: dict[str, list[list[str]]] = {
     "db": [[]],
     "cache": [[], ["db"], ["db:started"]],
@@ -459,12 +482,11 @@ class AnyJobs(RuleBasedStateMachine):
             system.tell(ev.NodeDrained(False), START, ev.Scaled(2))
         self.jobs.settle()
         migrate = self.jobs.systems["migrate"]
-        if migrate.job.phase is Phase.STARTED:
+        for _ in range(5):  # one of its processes may have failed before, or is being replaced
             migrate.die()
-        if migrate.job.phase is Phase.FAILED:  # one of its processes had failed before
-            migrate.tell(START)
+            if migrate.job.phase is Phase.FAILED:
+                migrate.tell(START)
             self.jobs.settle()
-            migrate.die()
         self.jobs.settle()
         for system in self.jobs.systems.values():
             assert not system.job.gated

@@ -47,7 +47,7 @@ def test_a_crash_loop_is_one_until_a_process_stays_up() -> None:
         system.advance(2.0)
         system.die()
     assert system.job.crash_loop(system.now) == (
-        "crash loop, 3 exits in a row: the last process exited with 0 after 2.0 s"
+        "crash loop, 3 times in a row: the last process exited with 0 after 2.0 s"
     )
     system.advance(10.0)
     assert system.job.crash_loop(system.now) is None
@@ -407,6 +407,14 @@ def test_a_job_waits_for_its_predecessor() -> None:
     assert book
     assert job.state is JobState.WAITING
     assert book >> ev.NameFreed(True) << ev.Spawn(1, 1)
+
+
+def test_the_end_of_a_pause_starts_nothing_while_the_name_is_taken() -> None:
+    job = job_of(startsecs=1.0)
+    book = dies(started(job), 1, early=True) << ev.SetTimer(("backoff", 1), 0.1) >> ev.NameFreed(False) << nothing
+    assert book >> timer("backoff", 1) << ev.CancelTimer(("backoff", 1))
+    assert job.state is JobState.WAITING
+    assert book >> ev.NameFreed(True) << ev.Spawn(2, 1)
 
 
 def test_an_unloaded_job_is_gone_when_its_processes_are() -> None:

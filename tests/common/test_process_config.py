@@ -133,6 +133,13 @@ BAD: list[tuple[dict[str, Any], str, str]] = [
     ({"flapping": {"window": 10**400}}, "$.flapping.window", "at most 10^9"),
     ({"flapping": {"retry_in": "1e999"}}, "$.flapping.retry_in", "at most 10^9"),
     ({"port": 10**5000}, "$.port", "expected a port"),
+    ({"ready": "log:a{99999999999999}"}, "$.ready", "invalid regular expression"),
+    ({"ready": "log:" + "(" * 5000 + ")" * 5000}, "$.ready", "invalid regular expression"),
+    ({"ready": "log:\ud800"}, "$.ready", "surrogate"),
+    ({"ready": "exec:a\0b"}, "$.ready", "NUL"),
+    ({"live": "exec:a 'b"}, "$.live", "split into words"),
+    ({"rlimit_nofile": 10**5000}, "$.rlimit_nofile", "expected a limit"),
+    ({"exit_codes": [1.5]}, "$.exit_codes[0]", "an exit code"),
 ]
 
 

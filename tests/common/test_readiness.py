@@ -1,6 +1,7 @@
 """Readiness and liveness of processes: by time, by probes, and after a reload signal."""
 
 import signal
+from unittest.mock import ANY
 
 import msgspec
 import pytest
@@ -114,7 +115,9 @@ def test_a_process_that_stops_being_ready_is_starting_again_but_has_no_deadline(
 
 def adrift(book: Story, pid: int, cause: str, *cancelled: ev.Instruction) -> Story:
     """The process `pid` does not work and ends."""
-    book = book << ev.Publish("stop_pid", pid, {"reason": cause}) << cancelled << terminate(pid)
+    if cause == "not ready":
+        book = book << ev.Publish("not_ready", pid, ANY)
+    book = book << ev.Publish("stop_pid", pid, {"reason": cause, "message": ANY}) << cancelled << terminate(pid)
     return ends(book, pid)
 
 
@@ -132,6 +135,7 @@ def test_a_process_that_is_not_ready_in_time_is_stopped_and_restarted_with_back_
         assert job.reason == f"process {pid} did not become ready within 7 s: {error or 'no answer'}"
         assert job.exits[0].reason == "not ready"
         assert (job.state, job.restarts) == (JobState.BACKOFF, pid)
+        assert (job.crash_loop(book.now + 100.0) is not None) == (pid == 3), "however long the pause is"
         book = book >> wait(delay) >> timer("backoff", 1) << ev.CancelTimer(("backoff", 1))
     book = ready(spawned(book << ev.Spawn(4, 1), 4, 7.0), 4)
     assert job.crash_loop(book.now) is not None, "they ended again and again"

@@ -106,7 +106,7 @@ def test_a_process_that_ends_while_it_is_replaced_is_replaced(code: int) -> None
 def test_a_process_that_does_not_work_has_failed_also_when_it_exits_with_success() -> None:
     job = job_of(restart="on-failure", ready="tcp:80")
     book = starts(play(job)) << ev.Spawn(1, 1) >> ev.Spawned(1, 1001) << ev.SetTimer(("start", 1), 60.0)
-    book = book << [ANY, ANY] >> timer("start", 1) << ev.Publish("stop_pid", 1, {"reason": "not ready"})
+    book = book << [ANY, ANY] >> timer("start", 1) << ev.Publish("not_ready", 1, ANY) << ev.Publish("stop_pid", 1, ANY)
     book = ends(book << ev.CancelTimer(("start", 1)) << [ANY, *terminate(1)], 1)
     assert book << ev.SetTimer(("backoff", 1), 0.1)
 
@@ -319,3 +319,13 @@ def test_the_exit_of_a_committed_process_decides_nothing_about_the_job() -> None
     book = commit(started(job), 7, 0)
     assert dies(book, 7, 3) << nothing
     assert (job.state, job.exits[0].pid, job.exits[0].slot) == (JobState.RUNNING, 7, 0)
+
+
+def test_a_restart_ends_a_pause_for_flapping() -> None:
+    system = System(flapping=FlappingInfo(attempts=1, window=60, retry_in=7, max_retry=5))
+    system.tell(START)
+    system.die()
+    assert system.job.phase is Phase.HELD
+    assert not system.alive
+    system.tell(ev.RestartRequested())
+    assert len(system.alive) == 1

@@ -213,7 +213,7 @@ def test_recycling_after_a_rollout_that_stopped_replaces_only_what_exceeds_a_lim
     book = spawned(ends(rolls(all_ready(job), 3) << retire(1), 1) << ev.Spawn(4, 1), 4)
     book = halted(exits(book, 4, 1) << ev.CancelTimer(("ready", 4)) << terminate(4), ANY)
     book = ready(spawned(empties(book, 4) << ev.Spawn(5, 1), 5), 5)
-    book = book >> ev.LimitExceeded(3, "max_memory", "much") << ev.Publish("limit", 3, ANY) << retire(3)
+    book = book >> ev.LimitExceeded(3, "max_memory", "much") << ev.Publish("limit_exceeded", 3, ANY) << retire(3)
     assert done(ready(spawned(ends(book, 3) << ev.Spawn(6, 3), 6), 6), 1, "recycle")
     assert job.pids() == [2, 5, 6]
 

@@ -41,9 +41,11 @@ def test_settings_of_a_section_and_their_keys() -> None:
         "action.clear": "rm -rf cache",
         "env": {"PORT": "80", "a b": "1"},
     }
-    assert (found.keys["$.env.PORT"], found.keys["$.env.a b"], found.keys["$.cmd"]) == ("env:PORT", "env_json", "cmd")
+    lines = {path: value.line for path, value in found.places.items()}
+    assert lines == {"$.env.PORT": 3, "$.env.a b": 4, "$.cmd": 2, "$.labels": 5, "$.action.clear": 6}
     variables = read_variables(sections["env:web"])
-    assert (variables.settings, variables.keys) == ({"env": {"PORT": "90"}}, {"$.env.PORT": "port"})
+    assert variables.settings == {"env": {"PORT": "90"}}
+    assert variables.places["$.env.PORT"].line == 8
     assert [problem.path for problem in read_variables(sections["env:web"], {"PORT"}).problems] == ["x.ini:8"]
 
 

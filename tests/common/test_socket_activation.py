@@ -34,6 +34,9 @@ while True:
 """
 
 
+UNDONE = ("rollback", "done")
+
+
 @pytest.fixture
 def events() -> Recording:
     return Recording()
@@ -145,3 +148,40 @@ def test_sockets_that_can_not_be_opened_are_the_reason(manager: Manager, program
         load(manager, program, socket=f"tcp:127.0.0.1:{port}", start="on-connection")
         info = eventually(lambda: (info := manager.info("web"))["state"] == "failed" and info)
         assert f"can't open the socket tcp:127.0.0.1:{port}: another program listens on it" in str(info["reason"])
+
+
+def test_an_update_closes_the_sockets_that_the_job_no_longer_has(manager: Manager, program: str) -> None:
+    load(manager, program)
+    answer(connect(manager))
+    address = places(manager)[0]
+    manager.update(ProcessConfig("web", "sleep 1000"))
+    eventually(lambda: manager.info("web")["state"] == "running" and not places(manager))
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection((address["address"], address["port"]), timeout=10)
+
+
+def test_an_update_opens_the_sockets_of_a_job_that_waits_for_a_connection(manager: Manager, program: str) -> None:
+    load(manager, program, start="on-connection")
+    before = eventually(lambda: places(manager))
+    manager.update(ProcessConfig("web", program, socket="other=tcp:127.0.0.1:0", start="on-connection"))
+    eventually(lambda: [each["name"] for each in places(manager)] == ["other"])
+    assert answer(connect(manager))[3] == "other"
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection((before[0]["address"], before[0]["port"]), timeout=10)
+
+
+def test_an_update_is_undone_while_processes_still_use_its_sockets(manager: Manager, program: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    load(manager, program, socket=f"tcp:127.0.0.1:{port}", numprocesses=2, auto_rollback=True, startsecs=0.1)
+    eventually(lambda: len(os_pids(manager)) == 2 and manager.info("web")["state"] == "running")
+    manager.update(
+        ProcessConfig("web", "false", socket="tcp:127.0.0.1:0", numprocesses=2, auto_rollback=True, startsecs=0.1)
+    )
+    eventually(lambda: (found := manager.info("web")["rollout"]) and (found["kind"], found["state"]) == UNDONE)
+    assert [place["port"] for place in places(manager)] == [port]
+    assert answer(connect(manager))[2] == "1"
+    manager.stop_job("web")
+    eventually(lambda: not os_pids(manager))
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", port), timeout=10)

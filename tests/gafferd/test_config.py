@@ -95,7 +95,7 @@ def test_the_documented_sample(load: Load) -> None:
     dummy, echo = config.jobs.values()
     assert (dummy.cmd, dummy.redirect_output, dummy.redirect_input) == ("./dummy.py", ("stdout", "stderr"), False)
     assert echo.redirect_input
-    assert config.sections["process:echo"]["cmd"] == "./echo.py"
+    assert config.sections["process:echo"].texts()["cmd"] == "./echo.py"
 
 
 @pytest.mark.row("CFG-02")
@@ -327,7 +327,7 @@ def test_unknown_sections_warn_and_are_kept(load: Load) -> None:
         "gaffer.ini:1: [proces:web] unknown section, ignored\n  hint: did you mean 'process'?",
         "gaffer.ini:3: [my plugin] unknown section, ignored",
     ]
-    assert config.sections["my plugin"] == {"Key": "value"}
+    assert config.sections["my plugin"].texts() == {"Key": "value"}
 
 
 def test_layout_of_the_text(load: Load) -> None:
@@ -417,9 +417,10 @@ def test_every_mistake_at_once(mistakes: Mistakes) -> None:
         "  hint: close the quotation",
         "gaffer.ini:19: [process:cache] flapping: expected a number, got 'x'",
         "gaffer.ini:22: [process:cache] unknown key 'name'\n"
-        "  hint: set the name in the section header: [process:NAME] or [process:SESSION:NAME]",
+        "  hint: set the name in the section header: [process:NAME] or [process:SESSION:NAME]; in YAML,"
+        " as the key in jobs",
         "gaffer.ini:23: [process:cache] unknown key 'env'\n"
-        "  hint: set variables in a section [env:NAME] or with keys such as env:PORT",
+        "  hint: set variables in a section [env:NAME] or with keys such as env:PORT; in YAML, in a mapping env",
         "gaffer.ini:24: [process:cache] labels: expected name=value pairs, got 'x'\n  hint: such as zone=a, disk=ssd",
         "gaffer.ini:25: [process:12] the job name '12' consists of digits only and could be mistaken for a process id\n"
         "  hint: add a letter",
@@ -635,6 +636,6 @@ def test_the_default_places(tmp_path: Path, home: Path) -> None:
 def test_a_configuration_that_was_asked_for_must_exist(tmp_path: Path, home: Path) -> None:
     with pytest.raises(ConfigError, match="does not exist"):
         find_config(str(tmp_path / "missing"), {}, home, False)
-    with pytest.raises(ConfigError, match=r"contains no gafferd\.ini or gaffer\.ini") as caught:
+    with pytest.raises(ConfigError, match=r"contains no gafferd or gaffer with one of the suffixes \.ini") as caught:
         find_config(None, {"GAFFERD_CONFIG": str(tmp_path)}, home, False)
     assert "GAFFERD_CONFIG" in (caught.value.hint or "")

@@ -1,4 +1,6 @@
 import re
+import signal
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +70,32 @@ def test_a_job_that_ends_all_the_time_is_logged_by_number() -> None:
     assert throttle.admit("a", "after a quiet time", 4 * PERIOD)
 
 
+def test_an_update_that_is_undone_is_in_the_log(tmp_path: Path) -> None:
+    config = tmp_path / "gafferd.ini"
+    good = "[process:web]\ncmd = sleep 1000\nready = exec:true\nstart_timeout = 0.3s\nauto_rollback = true\n"
+    config.write_text(good)
+    with gafferd(str(config)) as node:
+        url = f"{node.url}/jobs/default/web"
+
+        def ready(number: int) -> bool:
+            return [(e["state"], e["pid"]) for e in requests.get(url).json()["instances"]] == [("ready", number)]
+
+        for number in range(1, BURST + 2):
+            eventually(partial(ready, number))
+            requests.post(f"{url}/restart?rolling=true")
+        eventually(partial(ready, BURST + 2))
+        config.write_text(good.replace("exec:true", "exec:false"))
+        node.signal(signal.SIGHUP)
+        line = node.wait_for_line("default.web: update stopped")
+        assert re.search(
+            r"WARNING gafferd.exits: .*: process \d+ did not become ready within 0.3 s: exited with 1", line
+        )
+        node.wait_for_line("INFO gafferd.exits: default.web: rolling back")
+        assert "(not ready)" in node.wait_for_line("WARNING gafferd.exits: default.web: process"), "not suppressed"
+        node.stop()
+    assert re.search(r"INFO gafferd.exits: default.web: \d more exits? in", node.stderr)
+
+
 def test_a_crash_loop_is_in_the_log_and_in_the_job(tmp_path: Path) -> None:
     config = tmp_path / "gafferd.ini"
     config.write_text(
@@ -82,12 +110,12 @@ def test_a_crash_loop_is_in_the_log_and_in_the_job(tmp_path: Path) -> None:
         )
         last = info["last_exit"]
         assert (last["exit_code"], last["reason"], last["output"]) == (3, "exited", "no database")
-        assert re.match(r"crash loop, \d+ exits in a row: the last process exited with 3 after 0\.\d s", info["reason"])
+        assert re.match(r"crash loop, \d+ times in a row: the last process exited with 3 after 0\.\d s", info["reason"])
         last = requests.get(f"{node.url}/jobs/default/killed").json()["last_exit"]
         assert (last["exit_code"], last["term_signal"], last["reason"]) == (None, 11, "signaled")
         assert requests.get(f"{node.url}/jobs/default/good").json()["reason"] is None
         node.stop()
-    lines = [line for line in node.stderr.splitlines() if "default.bad: process" in line]
+    lines = [line for line in node.stderr.splitlines() if "WARNING gafferd.exits: default.bad: process" in line]
     assert len(lines) == BURST
     assert all(re.search(r"exited with 3 after \d\.\d s; \d restarts? so far$", line) for line in lines)
     assert re.search(r"default\.bad: \d+ more exits in \d+ s, the last: process", node.stderr)

@@ -615,7 +615,7 @@ FLAGS = """
     --help --version --config --vv --plugins-dir --plugin-dir --daemon --pidfile --bind --backlog --certfile --keyfile
     --api-key-file --insecure --allowed-host --allowed-origin --state-dir --lookupd-address --cluster-key-file
     --node-name --broadcast-address --broadcast-port --cacert --client-certfile --client-keyfile --error-log --log-level
-    --loop
+    --loop --watch
 """
 
 

@@ -86,7 +86,8 @@ def _pids(job: str) -> list[int]:
         pids: list[int] = info["processes"]
         return pids
     _node.delete(f"{_url}/jobs/{job}/{job}")
-    _node.post(f"{_url}/jobs/{job}", json={"name": job, **JOB})
+    _node.post(f"{_url}/jobs/{job}", json={"name": job, **JOB, "priority": 1})  # what a rollback returns to
+    _node.put(f"{_url}/jobs/{job}/{job}", json={"name": job, **JOB})
     return []
 
 

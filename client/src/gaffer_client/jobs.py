@@ -1,19 +1,43 @@
 """`Job`: a job on a node."""
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
+import base64
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
+from typing import TYPE_CHECKING, NamedTuple, TypedDict
 
 from msgspec import UNSET
 
 from gaffer.jobs.names import JobName
-from gaffer.schemas.bodies import NewPid, PidList, ProcessCount
+from gaffer.schemas.bodies import ActionExit, ActionList, DoneGeneration, NewPid, PidList, ProcessCount
 from gaffer.schemas.stats import JobStats
+from gaffer_client.errors import MalformedAnswer, Unreachable
 from gaffer_client.naming import checked_job_name
-from gaffer_client.transport import path_of
+from gaffer_client.sse import EventParser
+from gaffer_client.transport import Answer, Stream, Transport, path_of, with_query
 
 if TYPE_CHECKING:
-    from gaffer.schemas.responses import JobInfo, JobStatus
+    from gaffer.schemas.responses import Definition, ExitInfo, JobInfo, JobStatus
     from gaffer_client.node import Server
+
+_ACTION_HEARTBEAT = 15  # seconds
+
+Gap = TypedDict("Gap", {"from": int, "to": int})
+Gap.__doc__ = "The offsets between which output was lost."
+
+
+class ActionResult(NamedTuple):
+    """The end of an action.
+
+    `outcome` is `succeeded`, `failed`, `timed_out` or `cancelled`. `exit_code` is None if a signal ended it,
+    `term_signal` is 0 unless one did; both are None if the status is unknown. `uptime` is in seconds, `lost` the number
+    of bytes of output that were dropped because the client read too slowly.
+    """
+
+    outcome: str
+    exit_code: int | None
+    term_signal: int | None
+    uptime: float
+    lost: int
 
 
 class Job:
@@ -23,6 +47,7 @@ class Job:
         parsed = checked_job_name(name, server.url)
         self.server = server
         self.name = str(parsed)
+        self.display_name = parsed.display  # without `default.` in the default session
         self._path = path_of("jobs", *parsed)
         self._template_path = path_of("processes", parsed.display)
 
@@ -79,9 +104,61 @@ class Job:
         """Stop the job and all its processes."""
         self._set_state(b"0")
 
-    def restart(self) -> None:
-        """Restart the job: replace its processes."""
-        self._set_state(b"2")
+    def restart(self, *, rolling: bool = False) -> None:
+        """Replace all processes of the job, at once or, if `rolling`, a few at a time.
+
+        The call returns immediately. A rolling restart replaces a process only while enough others are ready, and stops
+        when a new one does not become ready: follow `info()["rollout"]`. A completed or failed job is started.
+        """
+        path = with_query(self._path + "/restart", {"rolling": "true"} if rolling else None)
+        self.server.transport.order("POST", path)
+
+    def reload(self) -> None:
+        """Send the `reload_signal` of the job to its processes; without one, replace them."""
+        self.server.transport.order("POST", self._path + "/reload")
+
+    def rollback(self, to: int | None = None) -> int:
+        """Return to the definition of generation `to`, or to the one before the current; return its new generation.
+
+        Processes are replaced a few at a time, as by a rolling restart. Raises Conflict if the definition is not kept.
+        """
+        path = with_query(self._path + "/rollback", None if to is None else {"to": str(to)})
+        transport = self.server.transport
+        return transport.decode(transport.request("POST", path), DoneGeneration)["generation"]
+
+    def definitions(self) -> "list[Definition]":
+        """Return the last 10 definitions of the job with their generations, newest first; the first is the current."""
+        from gaffer.schemas.responses import DefinitionList  # imports the settings of jobs
+
+        return self.server.transport.get(self._path + "/definitions", DefinitionList)["definitions"]
+
+    def exits(self) -> "list[ExitInfo]":
+        """Return the last 20 exits and failed starts of the job, newest first."""
+        from gaffer.schemas.responses import ExitList  # imports the settings of jobs
+
+        return self.server.transport.get(self._path + "/exits", ExitList)["exits"]
+
+    def actions(self) -> dict[str, str]:
+        """Return the actions of the job: command lines by name."""
+        return self.server.transport.get(self._path + "/actions", ActionList)["actions"]
+
+    def run_action(
+        self, action: str, output: Callable[[bytes], object] | None = None, *, timeout: str | float | None = None
+    ) -> ActionResult:
+        """Run an action and wait for its end; `output` is called with each piece of its stdout and stderr.
+
+        The node stops the action after `timeout`, in seconds or as text such as `5m` (default: 24 hours). If the
+        connection is lost or `output` raises an error, the action continues.
+
+        Raises NotFound if the job has no such action, BadRequest for an invalid timeout, a StatusError if it can't be
+        started or too many actions are running (429), and Unreachable if the connection is lost before its end.
+        """
+        query = {"encoding": "base64", "heartbeat": str(_ACTION_HEARTBEAT)}
+        if timeout is not None:
+            query["timeout"] = str(timeout)
+        path = with_query(self._path + "/actions" + path_of(action), query)
+        with self.server.transport.clone() as transport:
+            return _follow_action(transport, path, output)
 
     def scale(self, change: int | str) -> int:
         """Change the number of processes by `2`, `"+2"` or `-2`, or set it with `"=2"`; return the new number."""
@@ -116,3 +193,37 @@ class Job:
         transport = self.server.transport
         answer = transport.request("POST", path, document=document)
         return transport.decode(answer, ProcessCount)["numprocesses"]
+
+
+def _follow_action(transport: Transport, path: str, output: Callable[[bytes], object] | None) -> ActionResult:
+    """Start an action and read its output until its end."""
+    lost = 0
+    headers = {"Accept": "text/event-stream"}
+    idle_timeout = 2 * _ACTION_HEARTBEAT + 1
+    with closing(transport.stream(path, headers, method="POST", idle_timeout=idle_timeout)) as stream:
+        for piece in _pieces(stream, transport):
+            if isinstance(piece, bytes):
+                if output is not None:
+                    output(piece)
+            elif isinstance(piece, int):
+                lost += piece
+            else:
+                return ActionResult(piece["outcome"], piece["exit_code"], piece["term_signal"], piece["uptime"], lost)
+    raise Unreachable(f"{transport.url} closed the connection before the action ended", url=transport.url)
+
+
+def _pieces(stream: Stream, transport: Transport) -> Iterator[bytes | int | ActionExit]:
+    """Yield the output of an action, the numbers of lost bytes, and its end."""
+    parser = EventParser()
+    try:
+        while data := stream.read():
+            for event in parser.feed(data):
+                if event.event == "output":
+                    yield base64.b64decode(event.data)
+                elif event.event == "gap":
+                    gap = transport.decode(Answer(200, event.data.encode()), Gap)
+                    yield gap["to"] - gap["from"]
+                elif event.event == "exit":
+                    yield transport.decode(Answer(200, event.data.encode()), ActionExit)
+    except ValueError as error:
+        raise MalformedAnswer(f"{transport.url} sent an invalid event: {error}", url=transport.url) from None

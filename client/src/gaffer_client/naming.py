@@ -23,6 +23,13 @@ def in_state(state: str) -> str:
     return f"in {state}" if state == "backoff" else state
 
 
+def job_state(state: str, reason: str | None) -> str:
+    """Return the state of a job with its reason, for use after "is": `waiting for shop.db`, `in backoff: ...`."""
+    if not reason:
+        return in_state(state)
+    return reason if reason.startswith(f"{state} ") else f"{in_state(state)}: {reason}"
+
+
 def display_name(node: NodeInfo) -> str:
     """Return the name of a node, with its address (`web1@10.0.0.7:5000`) if the name is not unique."""
     if not node.get("conflict"):

@@ -142,10 +142,21 @@ class Server:
         document = {"jobs": [_with_start(config, start) for config in configs]}
         self.transport.order("POST", path_of("jobs", session), document)
 
-    def update(self, config: Mapping[str, Any], session: str | None = None, *, start: bool | None = None) -> "Job":
-        """Replace the description of the job that `config` names."""
+    def update(
+        self,
+        config: Mapping[str, Any],
+        session: str | None = None,
+        *,
+        start: bool | None = None,
+        rolling: bool = False,
+    ) -> "Job":
+        """Replace the description of the job that `config` names.
+
+        If this requires new processes, they replace the old ones at once, or a few at a time if `rolling`.
+        """
         name = self._job_name(config.get("name"), session)
-        self.transport.order("PUT", path_of("jobs", *name), {**_with_start(config, start), "name": name.name})
+        path = with_query(path_of("jobs", *name), {"rolling": "true"} if rolling else None)
+        self.transport.order("PUT", path, {**_with_start(config, start), "name": name.name})
         return Job(self, name)
 
     def unload(self, name: str) -> None:
@@ -153,8 +164,8 @@ class Server:
         self.transport.order("DELETE", path_of("jobs", *self._job_name(name)))
 
     def reload(self, name: str) -> None:
-        """Restart the processes of a job with its current description."""
-        Job(self, name).restart()
+        """Send the `reload_signal` of a job to its processes; without one, replace them."""
+        Job(self, name).reload()
 
     # Processes
 

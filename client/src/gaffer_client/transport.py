@@ -243,13 +243,15 @@ class Transport:
         checked: T = document
         return checked
 
-    def stream(self, path: str, headers: Mapping[str, str], *, idle_timeout: float | None = None) -> "Stream":
+    def stream(
+        self, path: str, headers: Mapping[str, str], *, method: str = "GET", idle_timeout: float | None = None
+    ) -> "Stream":
         """Open a streaming response; reading raises Unreachable after `idle_timeout` seconds without data.
 
         Raises the same errors as `request`, for any status other than 200.
         """
         headers = {**headers, "Accept-Encoding": "identity"}
-        response = self._response("GET", path, headers, None, self._new_exchange(streams=True), idle_timeout)
+        response = self._response(method, path, headers, None, self._new_exchange(streams=True), idle_timeout)
         if response.status_code == 200:
             return Stream(response, partial(self._translated_errors, idle_timeout))
         try:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from gaffer.schemas.bodies import LookupdState
 from gaffer.schemas.lookup import AgedNodeInfo, JobSource
 from gaffer_client.merge import Merged, NodeKey, View, merge, node_key
-from gaffer_client.naming import display_name, in_state
+from gaffer_client.naming import display_name, job_state
+from gaffer_client.progress import rollout_text
 
 if TYPE_CHECKING:
     from gaffer.schemas.responses import JobInfo
@@ -154,14 +155,22 @@ def _report_differences(report: Report, source: JobSource, name: str) -> Iterato
 
 
 def _job_problems(job: "JobInfo", name: str) -> Iterator[str]:
-    """Yield why a job does not run on a node, with the last lines of output of its last process."""
-    if job["state"] == "running" and not job["reason"]:
-        return
-    why = f": {job['reason']}" if job["reason"] else ""
-    last = job.get("last_exit")
-    lines = (last["output"] or "").splitlines()[-_LAST_LINES:] if last and last["reason"] != "stopped" else []
-    wrote = f"; last lines of output: {' / '.join(lines)}" if lines else ""
-    yield f"{name} reports that the job is {in_state(job['state'])}{why}{wrote}"
+    """Yield why a job does not run as it should on a node, with the last lines of output of its last process."""
+    from gaffer.jobs.states import EXPECTED  # late: it takes the time of importing all settings
+
+    state, reason = job["state"], job["reason"]
+    if state != "running" or reason:
+        last = job.get("last_exit")
+        failed = last is not None and last["reason"] not in EXPECTED and state != "completed"
+        lines = (last["output"] or "").splitlines()[-_LAST_LINES:] if last is not None and failed else []
+        wrote = f"; last lines of output: {' / '.join(lines)}" if lines else ""
+        yield f"{name} reports that the job is {job_state(state, reason)}{wrote}"
+    for instance in job.get("instances", ()):
+        error = instance.get("probe_error")
+        if error and error not in (reason or ""):
+            yield f"{name} reports that process {instance['pid']} is {instance['state']}: {error}"
+    if rollout := rollout_text(job.get("rollout")):
+        yield f"{name} reports: {rollout}"
 
 
 def _links(report: Report) -> Iterator[str]:

@@ -270,7 +270,8 @@ def _describe(kind: str, event: dict[str, Any]) -> str:
         case "exit":
             return f"exit process with pid {pid}{_ending(event)}"
         case "stop_pid" | "stop_process":
-            return f"stop process with pid {pid}"
+            why = f": {event['message']}" if event.get("message") else ""
+            return f"stop process with pid {pid}{why}"
         case "start_failed":
             return f"can't be started: {event.get('message')}"
         case "flap":

@@ -153,6 +153,13 @@ class PortConflict(ProcessError):
     reason = "port_conflict"
 
 
+class GenerationNotFound(ProcessError):
+    """An earlier definition of a job that is not kept."""
+
+    errno = 409
+    reason = "no_such_generation"
+
+
 class ManagerStopping(ProcessError):
     """A command for a manager that is stopping and accepts no more commands."""
 

@@ -12,7 +12,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
-from gaffer.errors import NodeDraining, PortConflict, ProcessConflict, ProcessError, ProcessNotFound, TopicError
+from gaffer.errors import (
+    GenerationNotFound,
+    NodeDraining,
+    PortConflict,
+    ProcessConflict,
+    ProcessError,
+    ProcessNotFound,
+    TopicError,
+)
 from gaffer.events import EventEmitter
 from gaffer.jobs import events as ev
 from gaffer.jobs import rules
@@ -172,7 +180,7 @@ class Manager(LegacyNames):
         self._life.restart(callback)
 
     def drain(self) -> None:
-        """Take the node out of service: end all processes, those of the last loaded job first, and start no more.
+        """Take the node out of service: end all processes in the reverse order of the jobs, and start no more.
 
         The desired state of the jobs is kept: `resume` starts their processes again. First `drain` is called on the
         applications, which may return an awaitable, so that clients move to other nodes before processes end. Each
@@ -322,8 +330,8 @@ class Manager(LegacyNames):
         """Replace all processes of a job, at once or, if `rolling`, a few at a time (see `max_unavailable`, `surge`).
 
         A rolling restart replaces a process only while enough others are ready, and stops when a new one does not
-        become ready; `info` shows its progress. A job that has completed or failed is started. `reset` brings the
-        number of processes back to the configured one.
+        become ready; `info` shows its progress. A job that has completed, failed or paused is started. `reset` brings
+        the number of processes back to the configured one.
         """
         with self._lock:
             self._executor.submit(self._open_job(name), ev.RestartRequested(reset=reset, rolling=rolling))
@@ -331,7 +339,7 @@ class Manager(LegacyNames):
     def rollback(self, name: Name, to: int | None = None) -> int:
         """Return to an earlier definition of a job, by default the one before the current; return its new generation.
 
-        Processes are replaced a few at a time. Raises ProcessError (409 `no_such_generation`) if it is not kept.
+        Processes are replaced a few at a time. Raises GenerationNotFound if it is not kept.
         """
         with self._lock:
             job = self._open_job(name)
@@ -339,7 +347,7 @@ class Manager(LegacyNames):
             if config is None:
                 kept = ", ".join(map(str, job.definitions.generations))
                 asked = "no earlier definition" if to is None else f"no definition {to}"
-                raise ProcessError(409, "no_such_generation", f"{job.name} has {asked}", hint=f"kept: {kept}")
+                raise GenerationNotFound(message=f"{job.name} has {asked}", hint=f"kept: {kept}")
             self._ordering.check({job.name: config}, {job.name: "$"})
             self._executor.submit(job, ev.RollbackRequested(to))
             return job.definitions.generation

@@ -1,12 +1,13 @@
-"""Log of process exits. Frequent exits of one job are summarized."""
+"""Log of process exits and failed rollouts. Frequent exits of one job are summarized."""
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from gaffer import Manager
+from gaffer.jobs.rollout import RolloutKind
 from gaffer.jobs.states import EXPECTED, describe_exit
 
 logger = logging.getLogger("gafferd.exits")
@@ -68,10 +69,13 @@ class Throttle:
 
 
 class ExitLog:
-    """Application that logs unrequested, unsuccessful exits as warnings and other exits as info."""
+    """Application that logs failures as warnings, other exits and rollbacks as info.
+
+    Each level has its own limit, so that the exits of a rolling restart do not suppress a failure.
+    """
 
     def __init__(self) -> None:
-        self._throttle = Throttle()
+        self._throttles = {logging.WARNING: Throttle(), logging.INFO: Throttle()}
         self._loop: asyncio.AbstractEventLoop | None = None
         self._manager: Manager | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -79,12 +83,14 @@ class ExitLog:
     def start(self, loop: asyncio.AbstractEventLoop, manager: Manager) -> None:
         """Start logging."""
         self._loop, self._manager = loop, manager
-        manager.events.subscribe("exit", self._on_exit)
+        for event, listener in self._listeners().items():
+            manager.events.subscribe(event, listener)
 
     def stop(self) -> None:
         """Stop logging, and log the remaining summaries."""
         if self._manager is not None:
-            self._manager.events.unsubscribe("exit", self._on_exit)
+            for event, listener in self._listeners().items():
+                self._manager.events.unsubscribe(event, listener)
         if self._timer is not None:
             self._timer.cancel()
         self._collect(all_periods=True)
@@ -92,21 +98,37 @@ class ExitLog:
     def _on_exit(self, evtype: str, event: Mapping[str, Any]) -> None:
         assert self._loop is not None
         line = describe(event)
-        if self._throttle.admit(event["job"], line, self._loop.time()):
-            failed = event["reason"] not in EXPECTED and event["exit_code"] != 0
-            logger.log(logging.WARNING if failed else logging.INFO, "%s: %s", event["job"], line)
+        failed = event["reason"] not in EXPECTED and (event["stopped"] or event["exit_code"] != 0)
+        level = logging.WARNING if failed else logging.INFO
+        if self._throttles[level].admit(event["job"], line, self._loop.time()):
+            logger.log(level, "%s: %s", event["job"], line)
         if self._timer is None:
             self._timer = self._loop.call_later(PERIOD, self._again)
+
+    def _on_rollout(self, evtype: str, event: Mapping[str, Any]) -> None:
+        if event["rollout"] == RolloutKind.ROLLBACK:
+            logger.info("%s: rolling back", event["job"])
+
+    def _on_rollout_failed(self, evtype: str, event: Mapping[str, Any]) -> None:
+        logger.warning("%s: %s stopped: %s", event["job"], event["rollout"], event["reason"])
+
+    def _listeners(self) -> dict[str, Callable[[str, Mapping[str, Any]], None]]:
+        return {"exit": self._on_exit, "rollout": self._on_rollout, "rollout_failed": self._on_rollout_failed}
 
     def _again(self) -> None:
         assert self._loop is not None
         self._collect()
-        self._timer = None if self._throttle.idle else self._loop.call_later(PERIOD, self._again)
+        self._timer = None if self._idle else self._loop.call_later(PERIOD, self._again)
+
+    @property
+    def _idle(self) -> bool:
+        return all(throttle.idle for throttle in self._throttles.values())
 
     def _collect(self, *, all_periods: bool = False) -> None:
         assert self._loop is not None
-        for line in self._throttle.collect(self._loop.time(), all_periods=all_periods):
-            logger.warning("%s", line)
+        for level, throttle in self._throttles.items():
+            for line in throttle.collect(self._loop.time(), all_periods=all_periods):
+                logger.log(level, "%s", line)
 
 
 def describe(event: Mapping[str, Any]) -> str:

@@ -7,6 +7,7 @@ import resource
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -157,6 +158,31 @@ async def test_a_host_that_is_unknown() -> None:
         verdicts.prober.start(probed(ready="tcp:nowhere.invalid:80", ready_timeout=10))
         await eventually_async(lambda: verdicts.of())
         assert verdicts.of()[0].startswith("can't resolve nowhere.invalid: ")
+
+
+async def test_lookups_that_hang_do_not_pile_up_and_hold_up_no_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked_up: list[str] = []
+    over = threading.Event()
+    original = socket.getaddrinfo
+
+    def look_up(host: str, *args: Any, **options: Any) -> Any:
+        if not host.endswith(".invalid"):
+            return original(host, *args, **options)
+        looked_up.append(host)
+        over.wait()
+        raise socket.gaierror(socket.EAI_AGAIN, "try again")
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        async with probing() as verdicts:
+            for pid, host in enumerate(("a", "a", "b"), start=1):
+                verdicts.prober.start(probed(pid, ready=f"tcp:{host}.invalid:80", ready_timeout=0.01, **FAST))
+            for pid in (1, 2, 3):
+                await verdicts.last("no answer within 0.01 s", pid=pid)
+            verdicts.prober.start(probed(4, ready=f"tcp:localhost:{port_of(server)}"))
+            await verdicts.last("good", pid=4)
+            assert sorted(looked_up) == ["a.invalid", "b.invalid"]
+            over.set()
 
 
 async def test_a_process_without_a_port() -> None:

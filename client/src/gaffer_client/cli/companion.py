@@ -57,7 +57,7 @@ def read_companion(path: str) -> Companion:
 def _read_yaml(text: str, path: str) -> Companion:
     import yaml  # late: few Procfiles have a companion in YAML
 
-    from gaffer_client.cli.yaml_file import NodeReader, compose, line_of
+    from gaffer.runtime.yaml_files import NodeReader, compose, line_of
 
     companion = Companion(path)
     root = compose(text, path)
@@ -121,7 +121,7 @@ def _read_ini(text: str, path: str) -> Companion:
 def _add(companion: Companion, name: str, section: Section, found: SectionSettings, *, wins: bool) -> None:
     """Add the settings in a section to the entry of the type `name`; `wins`: over those of its other section."""
     companion.problems += found.problems
-    lines = {path: section.values[key].line for path, key in found.keys.items()}
+    lines = {path: value.line for path, value in found.places.items()}
     added = Entry(found.settings, section.file, section.line, lines)
     other = companion.entries.get(name, Entry({}, section.file, section.line))
     weak, strong = (other, added) if wins else (added, other)

@@ -4,6 +4,7 @@ import os
 import re
 import signal
 import sys
+import time
 from collections.abc import Iterable, Sequence
 from typing import IO
 
@@ -12,6 +13,7 @@ import msgspec
 _COLOURS = {"cyan": "36", "yellow": "33", "green": "32", "red": "31", "magenta": "35", "blue": "34"}
 _UNSAFE = re.compile(r"[^ -~]")  # in JSON only within strings, except for newlines
 _NAMES_REMEMBERED = 10_000
+_PLAIN_ENDS = ("exited", "signaled", "stopped", "unknown")  # reasons that say no more than the exit status
 BLOCK_COLOURS = ("cyan", "yellow", "green", "magenta", "blue", "red")
 
 
@@ -84,11 +86,38 @@ def clock(seconds: float) -> str:
 def ending(exit_code: object, term_signal: object) -> str:
     """Return the exit status of a process: `exit code 3`, `SIGKILL`, `signal 34`, `exit code unknown`."""
     if isinstance(term_signal, int) and term_signal:
-        try:
-            return signal.Signals(term_signal).name
-        except ValueError:  # a real-time signal
-            return f"signal {term_signal}"
+        return signal_name(term_signal)
     return f"exit code {'unknown' if exit_code is None else exit_code}"
+
+
+def cause_of(reason: object) -> str | None:
+    """Return the reason of an exit if it says more than the exit status, such as `not live` or `oom`, else None."""
+    return str(reason) if reason and reason not in _PLAIN_ENDS else None
+
+
+def signal_name(number: int) -> str:
+    """Return the name of a signal: `SIGKILL`, `signal 34`."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # a real-time signal
+        return f"signal {number}"
+
+
+def size(number: float) -> str:
+    """Return a number of bytes in a suitable unit: `512 B`, `3.4 MiB`."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if number < 1024 or unit == "GiB":
+            break
+        number /= 1024
+    return f"{number:.0f} B" if unit == "B" else f"{number:.1f} {unit}"
+
+
+def moment(at: float) -> str:
+    """Return a time in seconds since 1970 as local date and time: `2026-01-31 06:00:00`."""
+    try:
+        return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at))
+    except (OverflowError, ValueError, OSError):
+        return "?"
 
 
 def print_json(document: object) -> None:
@@ -123,3 +152,28 @@ def print_error(program: str, message: str, hint: str | None = None) -> None:
     print(f"{coloured(program, 'red', sys.stderr)}: {printable(message)}", file=sys.stderr)
     if hint:
         print(f"  {printable(hint)}", file=sys.stderr)
+
+
+class StatusLine:
+    """A line on stdout that changes: rewritten in place on a terminal, else printed again after each change."""
+
+    def __init__(self) -> None:
+        self._shown = ""
+        self._in_place = sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
+
+    def show(self, text: str) -> None:
+        """Show `text`, made printable, instead of the last one."""
+        text = printable(text)
+        if text == self._shown:
+            return
+        self._shown = text
+        if self._in_place:
+            width = os.get_terminal_size(sys.stdout.fileno()).columns
+            print(f"\r\x1b[K{text[: width - 1] if width else text}", end="", flush=True)
+        else:
+            print(text, flush=True)
+
+    def close(self) -> None:
+        """Leave the last text on the terminal, in full."""
+        if self._in_place and self._shown:
+            print(f"\r\x1b[K{self._shown}", flush=True)

@@ -7,27 +7,44 @@ from gaffer_client.cli.commands import (
     control,
     draining,
     general,
+    history,
     keys,
     local,
     lookups,
+    rollouts,
     scaling,
     watching,
     why,
 )
 from gaffer_client.cli.config import CONNECT, CONNECTION_OPTIONS, ENDPOINT, LOOKUPD
-from gaffer_client.cli.table import Program
+from gaffer_client.cli.procfile_app import app_name
+from gaffer_client.cli.table import Command, Program
+
+
+def _job_commands(job_help: str, verbose: str) -> tuple[Command, ...]:
+    """Return the commands for jobs, which both programs have."""
+    return (*rollouts.commands(job_help), *history.commands(job_help, verbose))
+
 
 _APPLICATION_COMMANDS = (
     *local.COMMANDS,
     *apps.COMMANDS,
     *scaling.COMMANDS,
+    *_job_commands(
+        "<job> is SESSION.NAME, or the NAME of a type of the application in this directory.", "-v, --verbose"
+    ),
+    *watching.GAFFER_COMMANDS,
     *lookups.COMMANDS,
     *changes.COMMANDS,
     *why.COMMANDS,
     *draining.COMMANDS,
     *keys.COMMANDS,
 )
-_NODE_COMMANDS = (*control.COMMANDS, *watching.COMMANDS)
+_NODE_COMMANDS = (
+    *control.COMMANDS,
+    *_job_commands("<job> is SESSION.NAME, or the NAME of a job of the session `default`.", "--verbose"),
+    *watching.COMMANDS,
+)
 
 GAFFER = Program(
     name="gaffer",
@@ -58,11 +75,12 @@ GAFFER = Program(
             ("status", "list", "stats", "info"), "use `gaffer ps` for an application or `gafferctl status` for a job"
         ),
         **dict.fromkeys(
-            ("stop", "restart", "kill"),
+            ("stop", "kill"),
             "use `gafferctl stop`, `start` or `kill` for a job, or `gaffer unload` to remove an application",
         ),
         "logs": "see the files in `logs` of the node's state directory, or use /streams of the API",
     },
+    session=lambda args: app_name(args, None),
 )
 
 GAFFERCTL = Program(
@@ -78,7 +96,6 @@ GAFFERCTL = Program(
     examples=("processes", "status shop.web", "stop shop.web", "add shop.web 2", "watch exit"),
     elsewhere={
         **{command.name: f"use `gaffer {command.name}`" for command in _APPLICATION_COMMANDS},
-        "restart": "use `gafferctl stop` and `gafferctl start`, or `gafferctl kill NAME TERM`",
         **dict.fromkeys(("list", "jobs"), "use `gafferctl processes`"),
         "stats": "use `gaffer ps`",
     },

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from gaffer.errors import did_you_mean
+from gaffer.jobs.names import DEFAULT_SESSION
 from gaffer.runtime.options import Option
 from gaffer.runtime.settings import Setting
 
@@ -64,6 +65,8 @@ class Program:
     examples: tuple[str, ...] = ()
     elsewhere: Mapping[str, str] = field(default_factory=dict)
     """Hints for commands that users may expect in this program, by name."""
+    session: Callable[["Arguments"], str] = lambda _args: DEFAULT_SESSION
+    """Returns the session of jobs that are named without one."""
 
     @property
     def endpoint_option(self) -> str:

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 import msgspec
 
 from gaffer.api.node import NodeHandler
-from gaffer.errors import BadRequest, ProcessError
+from gaffer.errors import BadRequest, GenerationNotFound
 from gaffer.http.access import Scope
 from gaffer.http.operations import operation
 from gaffer.http.routes import Route
@@ -54,14 +54,14 @@ class RollbackQuery(msgspec.Struct):
     """The definition to return to."""
 
     to: Annotated[
-        str, msgspec.Meta(pattern="^[0-9]{1,9}$", description="Its generation; by default, that before the current.")
+        str, msgspec.Meta(pattern="^[0-9]{0,9}$", description="Its generation; by default, that before the current.")
     ] = ""
 
 
 class JobRollbackHandler(NodeHandler):
     """Earlier definitions of a job."""
 
-    @operation(bodies.DoneGeneration, status=202, query=RollbackQuery, errors=(ProcessError,))
+    @operation(bodies.DoneGeneration, status=202, query=RollbackQuery, errors=(GenerationNotFound,))
     def post(self) -> None:
         """Return to an earlier definition of the job, which becomes a new generation. Returns 202 and `{"generation"}`.
 

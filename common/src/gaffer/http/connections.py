@@ -243,6 +243,9 @@ class Acceptor(HTTPServerConnectionDelegate):
     def forget(self, stream: WireStream) -> None:
         """Record that the stream is closed. While a request is being handled, its connection is kept."""
         self._leave(stream)
+        if self._timer is not None and not any(self._waiting.values()):
+            self._timer.cancel()  # so that an idle daemon is not woken
+            self._timer, self._checks_at = None, math.inf
         self.identify(stream, True)
         if stream.detached:
             self._connections.pop(stream, None)

@@ -37,7 +37,7 @@ class RestartRequested(_Message, frozen=True):
 
 
 class ReloadRequested(_Message, frozen=True):
-    """Send the reload signal to all processes, which then have to become ready again."""
+    """Send the reload signal to all processes, and probe them again; without one, replace them."""
 
 
 class ConfigChanged(_Message, frozen=True):

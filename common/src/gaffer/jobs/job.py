@@ -25,6 +25,7 @@ from gaffer.jobs.states import PHASES, Order, Phase, exit_reason, how_it_ended
 FAILED_START_DELAY = 0.1  # the least delay between attempts to start a program that can't be started, in seconds
 
 RETRY: ev.TimerKey = ("retry", 0)
+CONNECTION: ev.TimerKey = ("connection", 0)
 
 
 class Job(JobQueries):
@@ -47,10 +48,6 @@ class Job(JobQueries):
             error.add_note(f"the last events of {self.name}:\n{self.history()}")
             raise
         return self._out
-
-    def history(self) -> str:
-        """The story of the job, a line for each event."""
-        return "\n".join(map(str, self.story))
 
     def _dispatch(self, event: ev.Event) -> None:
         match event:
@@ -166,6 +163,9 @@ class Job(JobQueries):
         if self.phase in (Phase.COMPLETED, Phase.FAILED):
             self._on_start()
             return
+        if self.phase is Phase.HELD:
+            self._order(Order.START)
+            self._forget_failures()
         if event.reset:
             self.target = self.config.numprocesses
         self._publish("restart")
@@ -213,8 +213,11 @@ class Job(JobQueries):
                 self._out.append(ev.ArmSchedule())
             else:
                 if before.scheduled:
+                    self.next_run = None
                     self._out.append(ev.DisarmSchedule())
                 self._begin_demand()
+        elif self._awaits_connection and before.needs_restart(config):
+            self._out.append(ev.AwaitConnection())  # to the sockets of this definition
         self._apply_limits(before)
         if not before.needs_restart(config):
             self._reconcile()
@@ -318,7 +321,7 @@ class Job(JobQueries):
         self._reconcile()
 
     def _on_connection(self) -> None:
-        if self.active and not self._demand and self.config.start == ON_CONNECTION:
+        if self._awaits_connection:
             self._demand = True
             if self.config.idle_timeout:
                 self._out.append(ev.AwaitIdle())
@@ -328,13 +331,14 @@ class Job(JobQueries):
         if self.active and self._demand and self.config.start == ON_CONNECTION:
             self._await_connection("idle")
 
-    def _await_connection(self, cause: str) -> None:
+    def _await_connection(self, cause: str, pause: float = 0.0) -> None:
+        """Wait for the next connection, `pause` seconds from now."""
         self._demand = False
         self._publish("went_idle")
         for slot in self.slots.values():
             slot.cause = cause
         self._reconcile()
-        self._out.append(ev.AwaitConnection())
+        self._out.append(ev.SetTimer(CONNECTION, pause) if pause else ev.AwaitConnection())
 
     def _close_sockets(self) -> None:
         if self._sockets_open and not self.active and not self._by_pid:
@@ -426,7 +430,7 @@ class Job(JobQueries):
     def _fail(self, slot: Slot, cause: str, why: str) -> None:
         """Stop a process that does not work; its end counts as a crash."""
         slot.failed, slot.cause, self.why = True, cause, why
-        self._publish("stop_pid", slot.pid, reason=cause)
+        self._publish("stop_pid", slot.pid, reason=cause, message=why)
         self._cue(slot, Cue.STOP)
         if not slot.served:
             self._fail_rollout(why)
@@ -507,7 +511,8 @@ class Job(JobQueries):
         if unwanted and slot.succeeded and self._demand and self.config.start == ON_CONNECTION and not others:
             self._forget_pid(slot)
             self._cue(slot, Cue.VACATE)
-            self._await_connection("idle")
+            # A program that leaves its connection waiting would be started again at once, and so on.
+            self._await_connection("idle", self.config.backoff if lived < self.config.startsecs else 0.0)
         else:
             self._refill(slot, crashed_after=lived if unwanted else None)
 
@@ -516,6 +521,9 @@ class Job(JobQueries):
         if event.key == RETRY:
             self._order(Order.RETRY)
             self._reconcile()
+            return
+        if event.key == CONNECTION:
+            self._out += [ev.AwaitConnection()] if self._awaits_connection else []
             return
         slot = self.slots.get(number) if kind == "backoff" else self._by_pid.get(number)
         if slot is None or slot.state not in TIMERS[kind]:
@@ -530,9 +538,9 @@ class Job(JobQueries):
             case "ready":
                 self._become_ready(slot)
             case "start":
-                why = slot.probe_error or "no answer"
-                limit = f"within {self.config.start_timeout:g} s"
-                self._fail(slot, "not ready", f"process {slot.pid} did not become ready {limit}: {why}")
+                why = f"within {self.config.start_timeout:g} s: {slot.probe_error or 'no answer'}"
+                self._publish("not_ready", slot.pid, error=f"not {why}")
+                self._fail(slot, "not ready", f"process {slot.pid} did not become ready {why}")
             case "lifetime" if not slot.outdated:
                 self._recycle(slot, "max_lifetime")
 
@@ -651,9 +659,6 @@ class Job(JobQueries):
                 self._forget_pid(slot)
                 self._cue(slot, Cue.PARK)
 
-    def _stays(self, slot: Slot) -> bool:
-        return 0 < slot.index <= self._wanted
-
     def _refill(self, slot: Slot, crashed_after: float | None, least: float = 0.0) -> None:
         """Decide what to do with the empty `slot`. `crashed_after`: uptime in seconds, None if it was stopped."""
         self._forget_pid(slot)
@@ -681,16 +686,6 @@ class Job(JobQueries):
             self._cue(slot, Cue.DELAY, delay)
         else:
             self._cue(slot, Cue.FILL)
-
-    def _is_final(self, slot: Slot) -> bool:
-        """Whether no process follows the one that ended in `slot` by itself."""
-        match self.config.restart_policy:
-            case "never":
-                return True
-            case "on-failure":
-                return slot.succeeded
-            case _:
-                return False
 
     def _check_finished(self) -> None:
         """End the run, or the job, once no process is left and none is to follow."""

@@ -14,7 +14,10 @@ def resource_limit(value: Any, lax: bool) -> str | None:
     """A number, `SOFT:HARD` or `unlimited`; empty leaves the limit unchanged."""
     if value is None or value == "":
         return None
-    text = str(value).strip() if isinstance(value, int | str) and not isinstance(value, bool) else ""
+    try:
+        text = str(value).strip() if isinstance(value, int | str) and not isinstance(value, bool) else ""
+    except ValueError:  # an integer with more digits than Python converts
+        text = ""
     if _LIMIT.fullmatch(text) is None:
         raise InvalidValue(f"expected a limit, got {quoted(value)}", _HINT)
     soft, hard = parse_limit(text)

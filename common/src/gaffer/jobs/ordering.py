@@ -71,7 +71,7 @@ def find_mistakes(graph: Mapping[JobName, Sequence[JobName]], among: Collection[
     for name in among:
         for index, other in enumerate(graph[name]):
             if other not in graph:
-                near = did_you_mean(other.display, [each.display for each in graph])
+                near = _nearest(other, [each for each in graph if each != name], name.session)
                 found.append(Misplaced(name, index, f"after: there is no job {str(other)!r}", near or "load it first"))
     cycle = None if found else find_cycle(graph)
     if cycle is not None:
@@ -79,6 +79,13 @@ def find_mistakes(graph: Mapping[JobName, Sequence[JobName]], among: Collection[
         name = next((each for each in cycle if each in among), next(iter(among)))
         found.append(Misplaced(name, None, f"after: a cycle: {steps}", "remove one of these steps"))
     return found
+
+
+def _nearest(unknown: JobName, known: Iterable[JobName], session: str) -> str | None:
+    """Return a hint with the known job nearest to `unknown`, as a job of `session` names it, or None."""
+    if unknown.session == session:
+        return did_you_mean(unknown.name, [each.name for each in known if each.session == session])
+    return did_you_mean(unknown.display, [each.display for each in known if each.session != session])
 
 
 def in_order(graph: Mapping[JobName, Iterable[JobName]]) -> list[JobName]:

@@ -7,6 +7,7 @@ from enum import StrEnum
 from typing import Any
 
 from gaffer.errors import InvalidValue, quoted
+from gaffer.jobs import rules
 
 LOOPBACK = "127.0.0.1"
 
@@ -74,7 +75,7 @@ def parse_probe(text: str) -> Probe:
 def _check_pattern(pattern: str) -> None:
     try:
         re.compile(pattern.encode())
-    except re.error as error:
+    except (re.error, OverflowError, RecursionError) as error:
         raise InvalidValue(f"invalid regular expression {quoted(pattern)}: {error}") from None
 
 
@@ -98,7 +99,9 @@ def probe(value: Any, lax: bool) -> str | None:
         return None
     if not isinstance(value, str):
         raise InvalidValue(f"expected a probe, got {quoted(value)}", _HINT)
-    parse_probe(value)
+    found = parse_probe(rules.text(value, lax))
+    if found.kind is ProbeKind.EXEC:
+        rules.optional_command(found.argument, lax)
     return value.strip()
 
 

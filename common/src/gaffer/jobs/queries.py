@@ -128,7 +128,11 @@ class JobQueries:
     @property
     def awaits_connection(self) -> bool:
         """Whether its sockets accept connections, and the first one starts its processes."""
-        return self.active and self.config.start == ON_CONNECTION and not self._demand and not self.drained
+        return self._awaits_connection and not self.drained
+
+    def history(self) -> str:
+        """The story of the job, a line for each event."""
+        return "\n".join(map(str, self.story))
 
     @property
     def reason(self) -> str | None:
@@ -168,11 +172,11 @@ class JobQueries:
     def crash_loop(self, now: float) -> str | None:
         """Why the processes do not stay up at time `now` (monotonic seconds); None unless one ends again and again.
 
-        That are CRASH_LOOP unwanted exits in a row, each before RESET_AFTER, and a successor that is not older yet.
+        That is CRASH_LOOP unwanted exits in a row, each before RESET_AFTER, and no successor that is older than that.
         """
-        up = (slot for slot in self.slots.values() if now - slot.spawned_at < RESET_AFTER)
-        crashes = max((slot.crashes for slot in up), default=0)
-        return f"crash loop, {crashes} exits in a row: {self.why}" if crashes >= CRASH_LOOP else None
+        unproven = (s for s in self.slots.values() if s.state not in ALIVE or now - s.spawned_at < RESET_AFTER)
+        crashes = max((slot.crashes for slot in unproven), default=0)
+        return f"crash loop, {crashes} times in a row: {self.why}" if crashes >= CRASH_LOOP else None
 
     def slot_of(self, pid: int) -> Slot | None:
         """The slot that holds process `pid`; index 0 for a committed one."""
@@ -203,6 +207,11 @@ class JobQueries:
         return self.phase is Phase.HELD or self.drained or not self._demand
 
     @property
+    def _awaits_connection(self) -> bool:
+        """Whether only a connection would call for its processes."""
+        return self.active and not self._demand and self.config.start == ON_CONNECTION
+
+    @property
     def _wanted(self) -> int:
         if not self.active:
             return 0
@@ -212,3 +221,16 @@ class JobQueries:
     def _wanted_slots(self) -> list[Slot]:
         """The slots of the processes it should have, without those of a surge."""
         return [self.slots.setdefault(index, Slot(index)) for index in range(1, self.target + 1)]
+
+    def _stays(self, slot: Slot) -> bool:
+        return 0 < slot.index <= self._wanted
+
+    def _is_final(self, slot: Slot) -> bool:
+        """Whether no process follows the one that ended in `slot` by itself."""
+        match self.config.restart_policy:
+            case "never":
+                return True
+            case "on-failure":
+                return slot.succeeded
+            case _:
+                return False

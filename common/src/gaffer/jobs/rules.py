@@ -227,6 +227,8 @@ def exit_codes(value: Any, lax: bool) -> tuple[int, ...]:
     for index, item in enumerate(split_list(value, "a list of exit codes")):
         try:
             number = _number(item, isinstance(item, str), int, "an exit code from 0 to 255", 255)
+            if number != int(number):
+                raise _expected("an exit code from 0 to 255", item)
         except InvalidValue as wrong:
             raise InvalidValue(wrong.message, path=f"[{index}]") from None
         codes.append(int(number))

@@ -1,4 +1,4 @@
-"""Jobs in INI files: the sections `[job:NAME]`, or `[process:NAME]`, and `[env:NAME]`. Pure."""
+"""Jobs in configuration files: the sections `[job:NAME]`, or `[process:NAME]`, and `[env:NAME]` of INI. Pure."""
 
 import re
 from collections.abc import Collection, Iterable, Mapping
@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from gaffer.errors import InvalidValue, Problem
-from gaffer.runtime.ini import Section
+from gaffer.runtime.ini import Section, Value
 from gaffer.runtime.values import pairs
 
 JOB_PREFIXES = ("process", "job")
@@ -16,8 +16,8 @@ ENV_PREFIX = "env"
 
 # Settings that are written in another way in a section, and that way.
 NOT_IN_A_SECTION = {
-    "env": "set variables in a section [env:NAME] or with keys such as env:PORT",
-    "name": "set the name in the section header: [process:NAME] or [process:SESSION:NAME]",
+    "env": "set variables in a section [env:NAME] or with keys such as env:PORT; in YAML, in a mapping env",
+    "name": "set the name in the section header: [process:NAME] or [process:SESSION:NAME]; in YAML, as the key in jobs",
     "custom_channels": None,
 }
 
@@ -30,36 +30,42 @@ _ESCAPED = re.compile(r'[\\"`]')
 class SectionSettings:
     """The settings in a section, for `JobConfig.from_dict` with `lax`, and all mistakes in it.
 
-    `keys` maps each part of `settings`, such as `$.env.PORT`, to its key in the section.
+    `places` has the position of each part of `settings`, such as `$.env.PORT`.
     """
 
     settings: dict[str, Any] = field(default_factory=dict)
-    keys: dict[str, str] = field(default_factory=dict)
+    places: dict[str, Value] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
 
 
 def read_settings(section: Section) -> SectionSettings:
-    """Return the settings in a job section; `env` holds the variables of its keys `env:NAME` and `env_json`."""
+    """Return the settings in a job section; `env` holds also the variables of its keys `env:NAME` and `env_json`."""
     found = SectionSettings()
-    env: dict[str, str] = {}
+    env: dict[str, Any] = {}
     for key, value in section.values.items():
-        if key in NOT_IN_A_SECTION:
+        described = key == "env" and isinstance(value.data, Mapping | None)
+        if key in NOT_IN_A_SECTION and not described:
             found.problems.append(section.problem(f"unknown key {key!r}", NOT_IN_A_SECTION[key], key))
             continue
         try:
-            if key.startswith(_VARIABLE):
+            if described:
+                variables = value.data or {}
+            elif key.startswith(_VARIABLE):
                 variables = {key.removeprefix(_VARIABLE): value.text}
             elif key == "env_json":
                 variables = json_variables(value.text)
             else:
-                found.settings[key] = pairs(value.text) if key == "labels" else value.text
-                found.keys[f"$.{key}"] = key
+                found.settings[key] = (
+                    pairs(value.data) if key == "labels" and isinstance(value.data, str) else value.data
+                )
+                found.places |= {f"$.{key}{path}": place for path, place in value.each_part()}
                 continue
         except InvalidValue as wrong:
             found.problems.append(section.problem(f"{key}: {wrong.message}", wrong.hint, key))
             continue
         env |= variables
-        found.keys |= {f"$.env.{name}": key for name in variables}
+        found.places |= {f"$.env.{name}": value for name in variables}
+        found.places |= {f"$.{key}{path}": place for path, place in value.each_part() if described}
     if env:
         found.settings["env"] = env
     return found
@@ -78,7 +84,7 @@ def read_variables(section: Section, taken: Collection[str] = ()) -> SectionSett
             hint = "variable names are converted to upper case"
             found.problems.append(section.problem(f"{name} is given twice", hint, key))
         env[name] = value.text
-        found.keys[f"$.env.{name}"] = key
+        found.places[f"$.env.{name}"] = value
     if env:
         found.settings["env"] = env
     return found

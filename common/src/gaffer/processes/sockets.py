@@ -9,7 +9,7 @@ import os
 import pwd
 import select
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -45,24 +45,32 @@ class JobSockets:
         self._loop = loop
         self._warnings = ThrottledWarnings()
         self._opened: dict[JobName, list[_Opened]] = {}
+        self._kept: dict[JobName, list[_Opened]] = {}  # for processes of earlier definitions
         self._watches: dict[JobName, _Watch] = {}
 
     def open(
-        self, job: JobName, specs: Sequence[str], *, uid: int | str | None = None, gid: int | str | None = None
+        self,
+        job: JobName,
+        specs: Sequence[str],
+        *,
+        uid: int | str | None = None,
+        gid: int | str | None = None,
+        in_use: Collection[str] = (),
     ) -> list[tuple[str, int]]:
         """Open the sockets of a job; return the name and descriptor of each, in the order of `specs`.
 
-        Sockets that are already open stay open, and those no longer in `specs` are closed. A unix socket has mode 0660,
-        belongs to `uid` and `gid` if we are root, and is opened again if its file is gone. Raises StartFailed with the
-        reason `socket_failed` or `unknown_user`, and opens none of the missing sockets then.
+        Sockets that are already open stay open, and those no longer in `specs` are closed, except for tcp sockets
+        `in_use` by processes of an earlier definition: while these listen, nobody can open such a socket again. A unix
+        socket has mode 0660, belongs to `uid` and `gid` if we are root, and is opened again if its file is gone. Raises
+        StartFailed with the reason `socket_failed` or `unknown_user`, and opens none of the missing sockets then.
         """
         wanted = [parse_socket(text) for text in specs]
         owner = _find_owner(uid, gid) if any(spec.path for spec in wanted) else _Owner()
         before = self._opened.get(job, [])
-        spare = list(before)
+        spare = [*before, *self._kept.pop(job, ())]
         opened = {index: found for index, spec in enumerate(wanted) if (found := _take(spare, spec, owner))}
-        for obsolete in spare:
-            obsolete.close()
+        self._kept[job] = spare
+        self.release(job, in_use)
         missing = [index for index in range(len(wanted)) if index not in opened]
         try:
             for index in missing:
@@ -80,6 +88,18 @@ class JobSockets:
                 self._watches[job].attach([each.socket for each in after])
         return [(each.spec.name, each.socket.fileno()) for each in after]
 
+    def release(self, job: JobName, in_use: Collection[str]) -> None:
+        """Close the sockets of earlier definitions of a job, except for tcp sockets `in_use`."""
+        specs = [parse_socket(text) for text in in_use]
+        kept = []
+        for each in self._kept.pop(job, ()):
+            if not each.spec.path and any(each.fits(spec, each.owner) for spec in specs):
+                kept.append(each)
+            else:
+                each.close()
+        if kept:
+            self._kept[job] = kept
+
     def is_open(self, job: JobName) -> bool:
         """Return whether any socket of the job is open."""
         return job in self._opened
@@ -91,12 +111,13 @@ class JobSockets:
     def close(self, job: JobName) -> None:
         """Close the sockets of the job and remove its unix sockets; processes may still have them open."""
         self.stop_awaiting(job)
+        self.release(job, ())
         for each in self._opened.pop(job, ()):
             each.close()
 
     def close_all(self) -> None:
         """Close the sockets of all jobs."""
-        for job in list(self._opened):
+        for job in {*self._opened, *self._kept}:
             self.close(job)
 
     def await_connection(self, job: JobName, callback: Callback) -> None:
@@ -180,7 +201,8 @@ class JobSockets:
                 return reason, None
 
     def _find_holder(self, spec: SocketSpec) -> JobName | None:
-        return next((job for job, opened in self._opened.items() if any(each.overlaps(spec) for each in opened)), None)
+        known = (*self._opened.items(), *self._kept.items())
+        return next((job for job, opened in known if any(each.overlaps(spec) for each in opened)), None)
 
 
 class _Owner(NamedTuple):

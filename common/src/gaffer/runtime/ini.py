@@ -1,4 +1,4 @@
-"""INI parser that records the file and line of each section and key, for error messages.
+"""Sections of configuration files with the file and line of each key, for error messages; and the parser of INI files.
 
 The dialect is that of configparser without interpolation: `[section]`, `key = value`; lines indented deeper than
 a key continue its value; lines that begin with `;` or `#` are comments. Names are case-sensitive, and a blank line
@@ -6,21 +6,48 @@ ends a value.
 """
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
 
-from gaffer.errors import Problem
+from gaffer.errors import InvalidValue, Problem, quoted
 
 _COMMENT = re.compile(r"\s[;#]")
 
 
 @dataclass(frozen=True)
 class Value:
-    """The text of a key and its position."""
+    """The value of a key and its position.
 
-    text: str
+    `data` is a text or, in a YAML file, also None, a list or a mapping; `parts` has the lines of the parts of such a
+    value by their path, such as `[1]` or `.PORT`.
+    """
+
+    data: Any
     file: str
     line: int
+    parts: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def text(self) -> str:
+        """The value as it is written in INI: items separated by commas, pairs as `name=value`.
+
+        Raises InvalidValue if INI has no such value.
+        """
+        if isinstance(self.data, Mapping):
+            return _joined([f"{name}={_plain(item)}" for name, item in self.data.items()])
+        return _joined(map(_plain, self.data)) if isinstance(self.data, list) else _plain(self.data)
+
+    @property
+    def words(self) -> list[str]:
+        """The items of a list, or the words of a text, which are separated by blanks; raises InvalidValue."""
+        return list(map(_plain, self.data)) if isinstance(self.data, list) else self.text.split()
+
+    def each_part(self) -> Iterator[tuple[str, "Value"]]:
+        """Yield the path and position of the value itself, as `""`, and of each of its parts."""
+        yield "", self
+        for path, line in self.parts.items():
+            yield path, replace(self, line=line)
 
     def problem(self, message: str, hint: str | None = None) -> Problem:
         """Return a problem on this line."""
@@ -29,23 +56,27 @@ class Value:
 
 @dataclass
 class Section:
-    """A section: its keys in file order, and the position of its header."""
+    """A section: its keys in file order, and the position of its header.
+
+    `title` is its name in messages; by default its header in INI.
+    """
 
     name: str
     file: str
     line: int
     values: dict[str, Value] = field(default_factory=dict)
+    title: str = ""
 
-    def problem(self, message: str, hint: str | None = None, key: str | None = None) -> Problem:
-        """Return a problem in this section, on the line of `key` if the section has that key."""
-        place = self.values.get(key, self) if key else self
-        if hint is None and isinstance(place, Value) and _COMMENT.search(place.text):
+    def problem(self, message: str, hint: str | None = None, at: str | Value | None = None) -> Problem:
+        """Return a problem in this section: at a value, or on the line of a key if the section has that key."""
+        place = self.values.get(at, self) if isinstance(at, str) else at or self
+        if hint is None and isinstance(place, Value) and isinstance(place.data, str) and _COMMENT.search(place.data):
             hint = "put comments on their own line"
-        return Problem(f"{place.file}:{place.line}", f"[{self.name}] {message}", hint)
+        return Problem(f"{place.file}:{place.line}", f"{self.title or f'[{self.name}]'} {message}", hint)
 
-    def texts(self) -> dict[str, str]:
-        """Return the text of each key."""
-        return {key: value.text for key, value in self.values.items()}
+    def texts(self) -> dict[str, Any]:
+        """Return the data of each key, which is its text in INI."""
+        return {key: value.data for key, value in self.values.items()}
 
 
 def parse_ini(text: str, file: str) -> tuple[dict[str, Section], list[Problem]]:
@@ -73,6 +104,19 @@ def position(problem: Problem) -> tuple[str, int]:
     """Return the file and line of a problem, to sort by; the line is 0 if it has none."""
     file, _, line = problem.path.rpartition(":")
     return (file, int(line)) if line.isdecimal() else (problem.path, 0)
+
+
+def _plain(data: Any) -> str:
+    if data is not None and not isinstance(data, str):
+        raise InvalidValue(f"expected a text, got {quoted(data)}")
+    return data or ""
+
+
+def _joined(items: Iterable[str]) -> str:
+    texts = list(items)
+    if wrong := next((text for text in texts if "," in text), None):
+        raise InvalidValue(f"{quoted(wrong)} contains a comma", "write each item on its own")
+    return ", ".join(texts)
 
 
 class _Parser:

@@ -477,10 +477,17 @@ class Executor:
     def _open_sockets(self, job: Job) -> list[tuple[str, int]]:
         """The sockets of a job; a successor of the same name takes them over."""
         config = job.config
-        if not config.socket:
+        if not config.socket and self._socket_owners.get(job.name) is not job:
             return []
         self._socket_owners[job.name] = job
-        return self._sockets.open(job.name, config.socket, uid=config.uid, gid=config.gid)
+        return self._sockets.open(
+            job.name, config.socket, uid=config.uid, gid=config.gid, in_use=self._sockets_in_use(job)
+        )
+
+    def _sockets_in_use(self, job: Job) -> set[str]:
+        """The sockets that processes of a job were given."""
+        found = [self.running[pid] for pid in job.pids() if pid in self.running]
+        return {spec for process in found for spec in process.config.socket}
 
     def _close_sockets(self, job: Job) -> None:
         if self._socket_owners.get(job.name) is job:
@@ -541,6 +548,8 @@ class Executor:
         if self._settings.recorder is not None:
             self._settings.recorder.ended(process.pid)
         self.submit(job, ev.GroupEmpty(process.pid))
+        if process.config.socket and self._socket_owners.get(job.name) is job:
+            self._sockets.release(job.name, self._sockets_in_use(job))
 
     def _cookie(self, job: Job, pid: int) -> str:
         node_id = self._settings.node_id

@@ -12,7 +12,7 @@ from gaffer.jobs.config import JobConfig
 from gaffer.jobs.gates import obstacle
 from gaffer.jobs.job import Job
 from gaffer.jobs.names import JobName
-from gaffer.jobs.ordering import Condition, Dependency, dependencies, find_mistakes
+from gaffer.jobs.ordering import Condition, Dependency, dependencies, find_mistakes, in_order
 from gaffer.supervision.job_table import JobTable
 
 
@@ -59,10 +59,19 @@ class Ordering:
             self._teardown.advance(job)
 
     def end(self, jobs: Iterable[Job], event: ev.Event, gone: Callable[[Job], bool]) -> None:
-        """Give `event`, which ends them, to `jobs` in turn; to those that others come after once these are `gone`."""
+        """Give `event`, which ends them, to `jobs` in turn; to those that others come after once these are `gone`.
+
+        An automatic rollback can lead to a cycle, in which one job does not wait for those that come after it.
+        """
         known = [*jobs]
-        after = {job: {each.job for each in self._dependencies(job)} for job in known}
-        holds = {job: [other for other in known if job.name in after[other]] for job in known}
+        graph = {job.name: [each.job for each in self._dependencies(job)] for job in known}
+        place = {name: number for number, name in enumerate(in_order(graph))}
+        dependents: dict[JobName, list[Job]] = {}
+        for job in known:
+            for each in self._dependencies(job):
+                if place.get(each.job, 0) < place[job.name]:
+                    dependents.setdefault(each.job, []).append(job)
+        holds = {job: dependents.get(job.name, []) for job in known}
         self._teardown = _Teardown(known, holds, gone, lambda job: self._submit(job, event))
         self._teardown.advance(None)
 

@@ -11,6 +11,7 @@ from gaffer.jobs.job import Job
 from gaffer.jobs.names import JobName
 from gaffer.jobs.rollout import Rollout
 from gaffer.jobs.slot import Slot, SlotState
+from gaffer.jobs.states import JobState
 from gaffer.process import Process
 from gaffer.schemas.common import EndpointInfo
 from gaffer.schemas.responses import ExitInfo, Instance, JobInfo, JobStatus, RolloutInfo
@@ -73,7 +74,7 @@ def job_info(job: Job, running: Mapping[int, Process], host: str, sockets: list[
         "processes": pids,
         "config": job.config.to_dict(),
         "state": job.state,
-        "reason": job.reason or job.crash_loop(time.monotonic()),
+        "reason": _reason(job),
         "restarts": job.restarts,
         "instances": [
             _instance(job, slot, running, host)
@@ -87,6 +88,11 @@ def job_info(job: Job, running: Mapping[int, Process], host: str, sockets: list[
         "next_run": job.next_run,
         "sockets": sockets,
     }
+
+
+def _reason(job: Job) -> str | None:
+    crash_loop = job.crash_loop(time.monotonic())
+    return crash_loop if crash_loop and job.state is JobState.BACKOFF else job.reason or crash_loop
 
 
 def _instance(job: Job, slot: Slot, running: Mapping[int, Process], host: str) -> Instance:

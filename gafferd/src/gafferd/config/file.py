@@ -14,14 +14,23 @@ from gaffer.jobs.config import find_problems
 from gaffer.jobs.names import JobName, parse_job_name
 from gaffer.jobs.ordering import dependencies, find_mistakes, in_order
 from gaffer.jobs.ports import conflict
-from gaffer.jobs.sections import ENV_PREFIX, JOB_PREFIXES, nearest, read_settings, read_variables
+from gaffer.jobs.sections import (
+    ENV_PREFIX,
+    JOB_PREFIXES,
+    SectionSettings,
+    nearest,
+    read_settings,
+    read_variables,
+)
 from gaffer.process import ProcessConfig
 from gaffer.runtime.ini import Section, Value, merge, parse_ini, position
 from gaffer.runtime.settings import setting, settings_of
 from gaffer.runtime.trusted_files import read_trusted, trusted_file
 from gafferd.config import settings
 
-FILE_NAMES = ("gafferd.ini", "gaffer.ini")
+YAML_SUFFIXES = (".yaml", ".yml")
+SUFFIXES = (".ini", *YAML_SUFFIXES)
+STEMS = ("gafferd", "gaffer")
 
 
 @dataclass(frozen=True)
@@ -39,42 +48,52 @@ class Config:
     """A valid configuration file.
 
     `settings` holds values of `settings.Settings` by name, `endpoints` the endpoints that `http_endpoints` activates,
-    `jobs` the jobs in start order, `webhooks` (event, URL) pairs, `sections` the text of every section, and
-    `warnings` possible mistakes.
+    `jobs` the jobs in start order, `described` their settings as given, `webhooks` (event, URL) pairs, `sections` every
+    section as read, and `warnings` possible mistakes.
     """
 
     settings: Mapping[str, Any]
     endpoints: tuple[EndpointConfig, ...]
     jobs: Mapping[JobName, ProcessConfig]
+    described: Mapping[JobName, SectionSettings]
     webhooks: tuple[tuple[str, str], ...]
-    sections: Mapping[str, Mapping[str, str]]
+    sections: Mapping[str, Section]
     warnings: tuple[Problem, ...]
 
 
 def find_config(given: str | None, environ: Mapping[str, str], home: Path, root: bool) -> Path | None:
     """Return the path of the configuration file, or None if there is none.
 
-    It is given by `given` or $GAFFERD_CONFIG, a file or a directory that contains one of FILE_NAMES. The default is
-    gafferd.ini in ~/.gaffer or, for root, in etc/gaffer of the installation prefix or /etc/gaffer. Raises ConfigError
-    if a given file is missing.
+    It is given by `given` or $GAFFERD_CONFIG, a file or a directory that contains gafferd.ini, gafferd.yaml or
+    gafferd.yml, else one of gaffer.ini, gaffer.yaml or gaffer.yml. The default is such a gafferd file in ~/.gaffer or,
+    for root, in etc/gaffer of the installation prefix or /etc/gaffer. Raises ConfigError if a given file is missing, or
+    if a directory contains several of one name.
     """
     if asked := given or environ.get("GAFFERD_CONFIG"):
         path = Path(asked)
         if path.is_file():
             return path
-        for name in FILE_NAMES:
-            if (path / name).is_file():
-                return path / name
+        for stem in STEMS:
+            if found := _only_one(path, stem):
+                return found
         what = "does not exist"
         if path.is_dir():
-            what = f"contains no {' or '.join(FILE_NAMES)}"
+            what = f"contains no {' or '.join(STEMS)} with one of the suffixes {', '.join(SUFFIXES)}"
         elif path.exists():
             what = "is not a regular file: a reload could not read it again"
         hint = None if given else "correct GAFFERD_CONFIG"
         raise ConfigError([Problem(str(path), f"the configuration {what}", hint)])
     # ~/.gaffer/gaffer.ini belongs to the client tools, so only gafferd.ini is a default.
     directories = [Path(sys.prefix) / "etc/gaffer", Path("/etc/gaffer")] if root else [home / ".gaffer"]
-    return next((d / FILE_NAMES[0] for d in directories if (d / FILE_NAMES[0]).is_file()), None)
+    return next(filter(None, (_only_one(directory, STEMS[0]) for directory in directories)), None)
+
+
+def _only_one(directory: Path, stem: str) -> Path | None:
+    found = [path for suffix in SUFFIXES if (path := directory / f"{stem}{suffix}").is_file()]
+    if len(found) > 1:
+        names = " and ".join(path.name for path in found)
+        raise ConfigError([Problem(str(directory), f"contains {names}, only one is allowed", "merge the files")])
+    return found[0] if found else None
 
 
 def load_config(path: Path) -> Config:
@@ -111,31 +130,42 @@ class _Reader:
             found_at = value.problem if value else partial(Problem, str(path))
             self.problems.append(found_at(error.message, error.hint))
             return
-        found, mistakes = parse_ini(text, str(path))
-        keys = found["gaffer"].values if "gaffer" in found else {}
+        try:
+            found, mistakes = _parse(text, path)
+        except ConfigError as error:
+            self.problems += error.problems
+            return
+        section = found.get("gaffer", Section("gaffer", str(path), 0))
+        keys = section.values
         if includers and keys and keys.keys() <= {*READER_KEYS}:
             del found["gaffer"]  # its includes are processed below
         self.problems += [*mistakes, *merge(self.sections, found)]
         chain = (*includers, path)
         if include := keys.get("include"):
-            for name in include.text.split():
-                self._check_loop(path.parent / name, chain, include)
+            for name in self._words(section, "include"):
+                self._check_loop(path.parent / name, chain, section)
                 self.read(path.parent / name, chain, include)
         if include_dir := keys.get("include_dir"):
-            for name in include_dir.text.split():
+            for name in self._words(section, "include_dir"):
                 directory = path.parent / name
                 if not os.path.isdir(directory):
-                    message = f"[gaffer] include_dir: no such directory: {str(directory)!r}"
-                    self.problems.append(include_dir.problem(message))
-                for file in sorted(directory.rglob("*.ini")):
+                    message = f"include_dir: no such directory: {str(directory)!r}"
+                    self.problems.append(section.problem(message, None, include_dir))
+                for file in sorted(each for each in directory.rglob("*") if each.suffix in SUFFIXES):
                     self.read(file, chain, include_dir)
 
-    def _check_loop(self, file: Path, chain: tuple[Path, ...], include: Value) -> None:
+    def _words(self, section: Section, key: str) -> list[str]:
+        try:
+            return section.values[key].words
+        except InvalidValue as wrong:
+            self.problems.append(section.problem(f"{key}: {wrong.message}", wrong.hint, key))
+            return []
+
+    def _check_loop(self, file: Path, chain: tuple[Path, ...], section: Section) -> None:
         if file.resolve() in [each.resolve() for each in chain]:
             files = " -> ".join(map(str, (*chain, file)))
-            self.warnings.append(
-                include.problem(f"[gaffer] include: ignored a cycle: {files}", "remove one of the includes")
-            )
+            message = f"include: ignored a cycle: {files}"
+            self.warnings.append(section.problem(message, "remove one of the includes", "include"))
 
 
 def _read_text(path: Path) -> str:
@@ -146,6 +176,14 @@ def _read_text(path: Path) -> str:
         raise GafferError(f"can't read {path}: {why}") from None
 
 
+def _parse(text: str, path: Path) -> tuple[dict[str, Section], list[Problem]]:
+    if path.suffix not in YAML_SUFFIXES:
+        return parse_ini(text, str(path))
+    from gafferd.config.yaml_sections import parse_yaml  # deferred: importing pyyaml takes longer than reading an INI
+
+    return parse_yaml(text, str(path), PLAIN_SECTIONS)
+
+
 _ENDPOINT_SETTINGS = settings_of(EndpointConfig)
 # Keys of [gaffer] that are not settings, with their descriptions.
 READER_KEYS = {
@@ -154,6 +192,7 @@ READER_KEYS = {
 }
 APPLICATION_KEYS = {"mandatory": "ignored: plugins can't contain applications"}
 _SETTINGS_SECTIONS = tuple(dict.fromkeys(section for section, _ in settings.FILE_KEYS))
+PLAIN_SECTIONS = (*_SETTINGS_SECTIONS, "webhooks")
 _PREFIXES = ("endpoint", *JOB_PREFIXES, ENV_PREFIX)
 
 
@@ -168,6 +207,7 @@ class _Builder:
         self.endpoints: dict[str, EndpointConfig] = {}
         self.jobs: dict[JobName, ProcessConfig] = {}
         self.job_sections: dict[JobName, Section] = {}
+        self.described: dict[JobName, SectionSettings] = {}
         self.webhooks: list[tuple[str, str]] = []
 
     def build(self) -> Config:
@@ -188,7 +228,7 @@ class _Builder:
                 self._unknown(section)
         variables = self._variables(environments)
         for name, section in self.job_sections.items():
-            self._job(name, section, variables.get(name, {}))
+            self._job(name, section, variables.get(name, SectionSettings()))
         ordered = sorted(self.jobs.items(), key=lambda item: _start_order(item[1]))
         after: dict[JobName, list[JobName]] = {
             name: [each.job for each in dependencies(job.after, name.session)] for name, job in ordered
@@ -207,13 +247,14 @@ class _Builder:
             settings=self.settings,
             endpoints=self._active_endpoints(),
             jobs={name: self.jobs[name] for name in in_order(after) if name in self.jobs},
+            described=self.described,
             webhooks=tuple(self.webhooks),
-            sections={name: section.texts() for name, section in self.sections.items()},
+            sections=self.sections,
             warnings=tuple(self.warnings),
         )
 
-    def _wrong(self, section: Section, message: str, hint: str | None = None, key: str | None = None) -> None:
-        self.problems.append(section.problem(message, hint, key))
+    def _wrong(self, section: Section, message: str, hint: str | None = None, at: str | Value | None = None) -> None:
+        self.problems.append(section.problem(message, hint, at))
 
     def _check(self, section: Section, key: str, rule: Callable[[str], Any]) -> Any:
         """Return the value of `key` parsed by `rule`, or None, and record a problem, if it is invalid."""
@@ -230,7 +271,7 @@ class _Builder:
         self._wrong(section, f"unknown key {key!r}", hint, key)
 
     def _unknown(self, section: Section) -> None:
-        nearest = did_you_mean(section.name.partition(":")[0], (*_SETTINGS_SECTIONS, "webhooks", *_PREFIXES))
+        nearest = did_you_mean(section.name.partition(":")[0], (*PLAIN_SECTIONS, *_PREFIXES))
         self.warnings.append(section.problem("unknown section, ignored", nearest))
 
     def _settings(self, section: Section) -> None:
@@ -296,9 +337,9 @@ class _Builder:
                 section, f"the job {name.display} is already defined at {first.file}:{first.line}", "rename one of them"
             )
 
-    def _variables(self, environments: list[Section]) -> dict[JobName, dict[str, str]]:
-        """Return the variables of the [env:...] sections, by job."""
-        variables: dict[JobName, dict[str, str]] = {}
+    def _variables(self, environments: list[Section]) -> dict[JobName, SectionSettings]:
+        """Return the variables of the [env:...] sections as the setting `env`, by job."""
+        variables: dict[JobName, SectionSettings] = {}
         for section in environments:
             if (name := self._job_name(section)) is None:
                 continue
@@ -306,21 +347,24 @@ class _Builder:
                 nearest = did_you_mean(name.display, [known.display for known in self.job_sections])
                 hint = nearest or f"add a section [process:{name.display}]"
                 self._wrong(section, f"no such job: {name.display}", hint)
-            env = variables.setdefault(name, {})
-            found = read_variables(section, env)
+            known = variables.setdefault(name, SectionSettings({"env": {}}))
+            found = read_variables(section, known.settings["env"])
             self.problems += found.problems
-            env |= found.settings.get("env", {})
+            known.settings["env"] |= found.settings.get("env", {})
+            known.places |= found.places
         return variables
 
-    def _job(self, name: JobName, section: Section, variables: Mapping[str, str]) -> None:
+    def _job(self, name: JobName, section: Section, variables: SectionSettings) -> None:
         found = read_settings(section)
         self.problems += found.problems
-        env = {**variables, **found.settings.get("env", {})}
-        description = {"name": name.name, "os_env": True, **found.settings, "env": env}
+        env = {**variables.settings.get("env", {}), **found.settings.get("env", {})}
+        described = SectionSettings({**found.settings, "env": env}, {**variables.places, **found.places})
+        description = {"name": name.name, "os_env": True, **described.settings}
         problems = find_problems(description, lax=True)
         for problem in problems:
-            key = nearest(problem.path, found.keys)
-            self._wrong(section, problem.message, problem.hint, found.keys[key] if key else None)
+            place = nearest(problem.path, described.places)
+            self._wrong(section, problem.message, problem.hint, described.places[place] if place else None)
+        self.described[name] = described
         if not problems:
             self.jobs[name] = ProcessConfig.from_dict(description, lax=True)
 

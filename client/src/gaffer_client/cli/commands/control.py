@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from gaffer.jobs.names import parse_pid
+from gaffer.jobs.names import parse_pid, split_job_name
 from gaffer.runtime.options import Option
 from gaffer_client.cli.config import Context
 from gaffer_client.cli.errors import Exit, UsageError
@@ -11,6 +11,8 @@ from gaffer_client.cli.output import print_json, printable
 from gaffer_client.cli.parse import Arguments
 from gaffer_client.cli.table import Command
 from gaffer_client.jobs import Job
+from gaffer_client.naming import job_state
+from gaffer_client.progress import rollout_text
 
 
 def processes(context: Context, args: Arguments) -> int:
@@ -81,11 +83,18 @@ def stop(context: Context, args: Arguments) -> int:
 
 def status(context: Context, args: Arguments) -> int:
     with context.server() as server:
-        answer = Job(server, args.required("<name>")).status()
-    if context.json:
+        job = Job(server, args.required("<name>"))
+        answer = job.status()
+        info = None if context.json else job.info()
+    if info is None:
         print_json(answer)
-    else:
-        print("active" if answer["active"] else "stopped")
+        return Exit.OK
+    print("active" if answer["active"] else "stopped")
+    name = split_job_name(info["name"])[1]
+    if info["reason"]:
+        print(printable(f"{name} is {job_state(info['state'], info['reason'])}"))
+    if rollout := rollout_text(info.get("rollout")):
+        print(printable(rollout[0].upper() + rollout[1:]))
     return Exit.OK
 
 
@@ -258,6 +267,7 @@ COMMANDS = (
         status,
         "node",
         "<name>",
+        details="The reason follows if the job waits, fails or is not ready, and the progress of a rolling restart.",
         examples=("status shop.web",),
     ),
     Command(

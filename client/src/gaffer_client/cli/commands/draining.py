@@ -117,9 +117,9 @@ COMMANDS = (
             Option("--timeout=SECONDS", "give up after SECONDS and exit with status 1"),
         ),
         details="""
-            Lookups stop listing the node's processes, then the processes are stopped, those of the last loaded job
-            first, each after the `drain_timeout` of its job. The node keeps running; its jobs wait until
-            `gaffer drain --undo` or a restart of gafferd.
+            Lookups stop listing the node's processes, then the processes are stopped, each after the
+            `drain_timeout` of its job. Jobs end in the reverse order of their start: a job before those that it comes
+            `after`. The node keeps running; its jobs wait until `gaffer drain --undo` or a restart of gafferd.
 
             <node> is the name or id of a node, as shown by `gaffer lookup:nodes`, or its URL (default: the node of
             --endpoint). A node found by name gets your API key only if you list it, in `nodes` of

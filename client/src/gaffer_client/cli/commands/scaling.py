@@ -3,6 +3,7 @@
 import re
 import shlex
 import sys
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from gaffer.jobs.names import parse_job_name, split_job_name
@@ -11,13 +12,24 @@ from gaffer_client.cli.commands.apps import jobs_of
 from gaffer_client.cli.config import Context
 from gaffer_client.cli.diagnosis import hint_at
 from gaffer_client.cli.errors import Exit, UsageError
-from gaffer_client.cli.output import BLOCK_COLOURS, clock, coloured, ending, print_error, print_json, printable
+from gaffer_client.cli.output import (
+    BLOCK_COLOURS,
+    cause_of,
+    clock,
+    coloured,
+    ending,
+    moment,
+    print_error,
+    print_json,
+    printable,
+)
 from gaffer_client.cli.parse import Arguments
 from gaffer_client.cli.procfile_app import app_name
 from gaffer_client.cli.table import Command
 from gaffer_client.errors import NotFound, StatusError
 from gaffer_client.jobs import Job
-from gaffer_client.naming import in_state
+from gaffer_client.naming import in_state, job_state
+from gaffer_client.progress import rollout_text
 
 if TYPE_CHECKING:
     from gaffer.schemas.responses import ExitInfo, Instance, JobInfo
@@ -54,20 +66,44 @@ def _block(info: "JobInfo", stats: JobStats) -> str:
         f"Total CPU: {_number(stats['cpu'], 6)} Total MEM: {_number(stats['mem'], 2)}",
         "",
     ]
-    lines += [_process(name, instance) for instance in info["instances"] if instance["pid"] is not None]
+    for instance in info["instances"]:
+        if instance["pid"] is not None:
+            lines.append(_process(name, instance))
+        elif str(instance["state"]) != str(info["state"]):
+            lines.append(printable(f"{_label(name, instance)}: {in_state(instance['state'])}"))
     if info.get("restarts"):
         lines.append(printable(f"Restarts: {info['restarts']}{_last_exit(info.get('last_exit'))}"))
-    if info["state"] != "running" or info["reason"]:
-        lines.append(printable(_state(name, info)))
+    lines += [printable(line) for line in _story(name, info)]
     return "\n".join(lines)
 
 
+def _story(name: str, info: "JobInfo") -> Iterator[str]:
+    """Yield what happens to the job besides its processes: its runs, its rollout, and its state unless it just runs."""
+    if last_run := info.get("last_run"):
+        yield f"Last run: {moment(last_run)}"
+    if (next_run := info.get("next_run")) and info["state"] != "waiting":  # else it is the reason
+        yield f"Next run: {moment(next_run)}"
+    if rollout := rollout_text(info.get("rollout")):
+        yield rollout[0].upper() + rollout[1:]
+    # The lines of the processes show the errors of probes.
+    probed = info["state"] in ("starting", "running") and any(each.get("probe_error") for each in info["instances"])
+    reason = None if probed else info["reason"]
+    if info["state"] != "running" or reason:
+        yield f"{name} is {job_state(info['state'], reason)}"
+
+
 def _process(name: str, instance: "Instance") -> str:
-    """Return the line of a process, named by its slot as its log files are; one-off processes have no slot."""
-    label = f"{name}.{instance['slot']}" if instance.get("slot") else f"{name} (once)"
+    """Return the line of a process, with its state and the last error of its probes."""
     numbers = {"pid": instance["pid"], "os pid": instance["os_pid"], "port": instance.get("port")}
     shown = "".join(f", {key} {number}" for key, number in numbers.items() if number is not None)
-    return printable(f"{label}: up for {clock(instance.get('uptime') or 0)}{shown}")
+    error = f": {instance['probe_error']}" if instance.get("probe_error") else ""
+    up = f"up for {clock(instance.get('uptime') or 0)}"
+    return printable(f"{_label(name, instance)}: {up}{shown}, {instance['state']}{error}")
+
+
+def _label(name: str, instance: "Instance") -> str:
+    """Return the name of a process: its slot, as in its log files; one-off processes have no slot."""
+    return f"{name}.{instance['slot']}" if instance.get("slot") else f"{name} (once)"
 
 
 def _last_exit(last: "ExitInfo | None") -> str:
@@ -75,14 +111,9 @@ def _last_exit(last: "ExitInfo | None") -> str:
         return ""
     if last["exit_code"] is None and last["uptime"] == 0:
         return "; the last start failed"
-    return (
-        f"; the last process ended with {ending(last['exit_code'], last['term_signal'])} after {last['uptime']:.1f} s"
-    )
-
-
-def _state(name: str, info: "JobInfo") -> str:
-    reason = f": {info['reason']}" if info["reason"] else ""
-    return f"{name} is {in_state(info['state'])}{reason}"
+    cause = cause_of(last["reason"])
+    how = f"{ending(last['exit_code'], last['term_signal'])} after {last['uptime']:.1f} s"
+    return f"; the last process ended with {how}{f': {cause}' if cause else ''}"
 
 
 def _number(value: float | str, decimals: int) -> str:
@@ -128,10 +159,11 @@ def _outcome(job: Job, name: str, number: int) -> str:
         info = job.info()
     except StatusError:  # the key lacks the scope `read`, or the job was removed
         return f"now running {number}"
+    state = f"{name} is {job_state(info['state'], info['reason'])}"
     if info["state"] == "waiting":
-        return f"{number} to run later: {_state(name, info)}"
+        return f"{number} to run later: {state}"
     if info["state"] in ("stopped", "completed", "failed"):
-        return f"{number} to run after `gafferctl start {info['name']}`: {_state(name, info)}"
+        return f"{number} to run after `gafferctl start {info['name']}`: {state}"
     return f"now running {number}"
 
 
@@ -151,7 +183,11 @@ COMMANDS = (
         ps,
         "node",
         "[<name>]",
-        details="<name> is the application (default: the name of the directory).",
+        details="""
+            <name> is the application (default: the name of the directory). Each process is shown with its state:
+            `starting` until it is ready, with the last error of its probes, then `ready`; a job with the reason why it
+            does not run, and the progress of a rolling restart, update or rollback.
+        """,
         examples=("ps", "ps shop", "ps shop --json"),
         uses=("--procfile", "--directory"),
     ),

@@ -1,43 +1,93 @@
-"""`gafferctl watch`: live events of a node."""
+"""`gafferctl watch` and `gaffer events`: live events of a node."""
 
 import math
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from gaffer.runtime.options import Option
 from gaffer_client.cli.config import Context
 from gaffer_client.cli.errors import Exit, UsageError
-from gaffer_client.cli.output import Palette, ending, print_json_line, printable, warn
+from gaffer_client.cli.jobnames import chosen_job
+from gaffer_client.cli.output import Palette, cause_of, ending, print_json_line, printable, warn
 from gaffer_client.cli.parse import Arguments
 from gaffer_client.cli.table import Command
 from gaffer_client.errors import GafferClientError
-from gaffer_client.node import DEFAULT_HEARTBEAT
+from gaffer_client.node import DEFAULT_HEARTBEAT, Server
+from gaffer_client.progress import ROLLOUTS
+
+_JOBS = "proc"  # the prefix of the events of jobs
 
 
 def watch(context: Context, args: Arguments) -> int:
-    palette = Palette(sys.stdout, always=args.flag("--colorize"), never=args.flag("--no-color"))
     with context.server() as server:
-        watcher = server.get_watcher(
-            args.text("<pattern>") or ".",
-            heartbeat=_seconds(args.text("--heartbeat")),
-            on_lost=lambda error: _warn_lost(server.url, error),
-        )
-        for event, message, _ in watcher.events():
-            if event == "gap":
-                warn(f"{message['to'] - message['from']} events were lost")
-            elif context.json:
-                print_json_line(message)
-            else:
-                print(_line(event, message, palette), flush=True)
+        return _follow(context, args, server, args.text("<pattern>") or ".", lambda event, name: f"{event} {name}")
+
+
+def events(context: Context, args: Arguments) -> int:
+    name = args.text("<job>")
+    with context.server() as server:
+        pattern = _JOBS if name is None else f"{_JOBS}.{chosen_job(context, args, server, name).display_name}"
+        return _follow(context, args, server, pattern, lambda event, _name: _kind(event))
+
+
+def _follow(context: Context, args: Arguments, server: Server, pattern: str, title: Callable[[str, str], str]) -> int:
+    """Show the events that match a pattern, each with its `title`, made of its event and the name of its job."""
+    palette = Palette(sys.stdout, always=args.flag("--colorize"), never=args.flag("--no-color"))
+    watcher = server.get_watcher(
+        pattern,
+        heartbeat=_seconds(args.text("--heartbeat")),
+        on_lost=lambda error: _warn_lost(server.url, error),
+    )
+    for event, message, _ in watcher.events():
+        if event == "gap":
+            warn(f"{message['to'] - message['from']} events were lost")
+        elif context.json:
+            print_json_line(message)
+        else:
+            name = str(message.get("name", "-"))
+            words = details(_kind(event), message)
+            how = f" ({words})" if words else ""
+            line = f"{time.strftime('%H:%M:%S')} {name} | {title(event, name)}{how}"
+            print(palette.paint(name, printable(line)), flush=True)
     return Exit.OK
 
 
-def _line(event: str, message: Mapping[str, Any], palette: Palette) -> str:
-    name = str(message.get("name", "-"))
-    how = f" ({ending(message['exit_code'], message.get('term_signal'))})" if "exit_code" in message else ""
-    return palette.paint(name, printable(f"{time.strftime('%H:%M:%S')} {name} | {event} {name}{how}"))
+def _kind(event: str) -> str:
+    return event.rpartition(".")[2]
+
+
+def details(kind: str, message: Mapping[str, Any]) -> str:
+    """Return in words what an event of this kind reports; empty if its name says it all."""
+    found = {"pid": "-", "rollout": "-", "processes": "?", "replaced": "?", **message}
+    rollout = ROLLOUTS.get(found["rollout"], found["rollout"])
+    match kind:
+        case "exit":
+            how, cause = ending(found.get("exit_code"), found.get("term_signal")), cause_of(found.get("reason"))
+            return f"{how}, {cause}" if cause else how
+        case "ready":
+            return f"process {found['pid']}"
+        case "not_ready" | "not_live":
+            return f"process {found['pid']}: {found.get('error') or 'no reason given'}"
+        case "rollout":
+            return f"{rollout} of {_processes(found['processes'])}"
+        case "rollout_done":
+            return f"{rollout}: {_processes(found['replaced'])} replaced"
+        case "rollout_failed":
+            return f"{rollout} stopped: {found.get('reason') or 'no reason given'}"
+        case "run_ended":
+            return "succeeded" if found.get("success") else "failed"
+        case "limit" | "start_failed":
+            return f"process {found['pid']}: {found.get('message') or found.get('reason') or 'no reason given'}"
+        case "action":
+            return f"{found.get('action')} {str(found.get('outcome')).replace('_', ' ')}"
+        case _:
+            return str(found.get("reason") or "")
+
+
+def _processes(number: object) -> str:
+    return f"{number} process{'' if number == 1 else 'es'}"
 
 
 def _warn_lost(url: str, error: GafferClientError | None) -> None:
@@ -57,6 +107,30 @@ def _seconds(text: str | None) -> float:
     return seconds
 
 
+_OPTIONS = (
+    Option("--heartbeat=SECONDS", f"interval of the node's heartbeats (default: {DEFAULT_HEARTBEAT:g})"),
+    Option("--colorize", "use colours even if the output is not a terminal"),
+    Option("--no-color", "do not use colours"),
+)
+
+GAFFER_COMMANDS = (
+    Command(
+        "events",
+        "Show the events of jobs on a node as they happen",
+        events,
+        "node",
+        "[<job>]",
+        options=_OPTIONS,
+        details="""
+            Shows the events of all jobs, or those of <job>: SESSION.NAME, or the NAME of a type of the application in
+            this directory. Each event is shown with its reason. A lost connection is reopened, and missed events are
+            shown. Press Ctrl-C to exit.
+        """,
+        examples=("events", "events shop.web", "events web --json"),
+        uses=("--procfile", "--directory"),
+    ),
+)
+
 COMMANDS = (
     Command(
         "watch",
@@ -64,15 +138,11 @@ COMMANDS = (
         watch,
         "node",
         "[<pattern>]",
-        options=(
-            Option("--heartbeat=SECONDS", f"interval of the node's heartbeats (default: {DEFAULT_HEARTBEAT:g})"),
-            Option("--colorize", "use colours even if the output is not a terminal"),
-            Option("--no-color", "do not use colours"),
-        ),
+        options=_OPTIONS,
         details="""
             <pattern> is a prefix of event names, such as `exit`, `proc.dummy` or `proc.dummy.spawn` (default: all
-            events). Exits are shown with the exit code or signal. A lost connection is reopened, and missed events
-            are shown. Press Ctrl-C to exit.
+            events). Exits are shown with the exit code or signal, other events with their reason. A lost connection
+            is reopened, and missed events are shown. Press Ctrl-C to exit.
         """,
         examples=("watch", "watch exit", "watch proc.web --json"),
     ),

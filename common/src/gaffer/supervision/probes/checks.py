@@ -14,6 +14,8 @@ from typing import Any, Protocol, TypeAlias
 from urllib.parse import quote
 
 from gaffer.runtime.version import __version__
+from gaffer.supervision.probes.failures import CheckFailed, OutOfResources
+from gaffer.supervision.probes.names import Names, Targets
 
 Report: TypeAlias = Callable[[str], None]
 
@@ -24,19 +26,6 @@ _HEAD_SIZE = 16 * 1024  # bytes in which the status must have come, that of inte
 _BODY_SIZE = 64 * 1024  # bytes that are read of the rest, so that the server can finish
 _BODY_TIMEOUT = 0.1  # seconds for that
 _UNQUOTED = string.digits + string.ascii_letters + string.punctuation
-
-
-class OutOfResources(Exception):
-    """This process lacks the descriptors or memory for a check, which says nothing about the checked one."""
-
-
-class CheckFailed(Exception):
-    """The result of a check is bad: `error` says why, `refused` whether it is that nothing listens."""
-
-    def __init__(self, error: str, *, refused: bool = False) -> None:
-        super().__init__(error)
-        self.error = error
-        self.refused = refused
 
 
 class Check(Protocol):
@@ -56,9 +45,10 @@ class Check(Protocol):
 
 
 class Address:
-    """A host, by name or address, and a port."""
+    """A host, by name or address, and a port; `names` looks names up."""
 
-    def __init__(self, host: str, port: int) -> None:
+    def __init__(self, host: str, port: int, names: Names) -> None:
+        self._names = names
         self.host = host
         self.port = port
         self.is_local = host == "localhost"
@@ -75,13 +65,9 @@ class Address:
     def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
-    async def resolve(self) -> list[tuple[socket.AddressFamily, tuple[Any, ...]]]:
-        """Return the families and addresses; OSError if the name is unknown."""
-        if self.numeric is not None:
-            return [self.numeric]
-        loop = asyncio.get_running_loop()
-        found = await loop.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)
-        return [(family, address) for family, _, _, _, address in found]
+    async def resolve(self) -> Targets:
+        """Return the families and addresses. Raises OSError if the name is unknown, and OutOfResources."""
+        return [self.numeric] if self.numeric is not None else await self._names.look_up(self.host, self.port)
 
 
 class TcpCheck:

@@ -11,17 +11,11 @@ from typing import Any, Protocol, TypeAlias
 from gaffer.jobs.config import JobConfig
 from gaffer.jobs.names import JobName
 from gaffer.jobs.probing import REPORT_INTERVAL, Counter, Probe, ProbeKind, Question, parse_probe
-from gaffer.supervision.probes.checks import (
-    Address,
-    Check,
-    CheckFailed,
-    HttpCheck,
-    OutOfResources,
-    Report,
-    TcpCheck,
-)
+from gaffer.supervision.probes.checks import Address, Check, HttpCheck, Report, TcpCheck
+from gaffer.supervision.probes.failures import CheckFailed, OutOfResources
 from gaffer.supervision.probes.listeners import ListenerWatch
 from gaffer.supervision.probes.log_lines import Output, Search
+from gaffer.supervision.probes.names import Names
 from gaffer.supervision.probes.notifications import Fields, Notifications
 
 log = logging.getLogger("gaffer.supervision.probes")
@@ -72,6 +66,7 @@ class Prober:
         self.loop = loop
         self.run_command = run_command
         self.listeners = ListenerWatch(loop)
+        self.names = Names()
         self.notifications = Notifications(loop)
         self.tasks: set[asyncio.Task[None]] = set()  # probes that wait for something
         self._on_verdict = on_verdict
@@ -349,7 +344,7 @@ class _AddressPolling(_Polling):
     def __init__(self, prober: Prober, process: Target, question: Question, probe: Probe) -> None:
         super().__init__(prober, process, question)
         self._port = probe.port or process.port
-        address = Address(probe.host, self._port or 0)
+        address = Address(probe.host, self._port or 0, prober.names)
         self._check: Check = TcpCheck(address) if probe.kind is ProbeKind.TCP else HttpCheck(address, probe.argument)
         self._watches = question is Question.READY and address.is_local
 

@@ -10,8 +10,8 @@ import yaml
 
 from gaffer.errors import ConfigError, Problem, quoted
 
-MAX_CHARACTERS = 256 * 1024
-_MAX_NODES = 20_000  # aliases count each time
+MAX_CHARACTERS = 4 * 1024**2
+_MAX_NODES = 200_000  # aliases count each time
 _MAX_DEPTH = 16
 
 _TAG = "tag:yaml.org,2002:"
@@ -23,7 +23,7 @@ _SCALARS = frozenset(f"{_TAG}{name}" for name in ("null", "bool", "int", "float"
 def compose(text: str, file: str) -> yaml.Node | None:
     """Return the root node of the document in `text`, or None if it is empty; raise ConfigError if it is not YAML."""
     if len(text) > MAX_CHARACTERS:
-        raise ConfigError([Problem(file, f"the file is larger than {MAX_CHARACTERS // 1024} KiB")])
+        raise ConfigError([Problem(file, f"the file is larger than {MAX_CHARACTERS // 1024**2} MiB")])
     try:
         return yaml.compose(text, yaml.SafeLoader)
     except yaml.MarkedYAMLError as error:

@@ -1,0 +1,212 @@
+"""`exits`, `definitions` and `exec`: how processes ended, earlier definitions, and actions of a job."""
+
+import json
+import sys
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from gaffer.runtime.options import Option
+from gaffer_client.cli.config import Context
+from gaffer_client.cli.errors import Exit
+from gaffer_client.cli.jobnames import chosen_job
+from gaffer_client.cli.output import moment, print_error, print_json, printable, signal_name, size, table, warn
+from gaffer_client.cli.parse import Arguments
+from gaffer_client.cli.table import Command
+from gaffer_client.jobs import Job
+
+if TYPE_CHECKING:
+    from gaffer.schemas.responses import Definition, ExitInfo
+
+_MAX_VALUE = 60  # characters of a setting that are shown
+_KEPT = 256 * 1024  # bytes of the output of an action in JSON, as many as in the response of the node
+_TIMED_OUT = 124  # the exit status of timeout(1)
+_MISSING = object()
+
+
+def exits(context: Context, args: Arguments) -> int:
+    with context.server() as server:
+        job = chosen_job(context, args, server, args.required("<job>"))
+        found = job.exits()
+    if context.json:
+        print_json({"exits": found})
+        return Exit.OK
+    if not found:
+        print(f"No process of {job.name} has ended.")
+        return Exit.OK
+    header = ("WHEN", "PID", "SLOT", "EXIT", "REASON", "UPTIME", "MEMORY")
+    heading, *lines = table(header, map(_exit_row, found)).splitlines()
+    print(heading)
+    for line, each in zip(lines, found, strict=True):
+        print(line)
+        if args.flag("--verbose"):
+            for output in (each["output"] or "").splitlines():
+                print(printable(f"    {output}"))
+    return Exit.OK
+
+
+def _exit_row(each: "ExitInfo") -> tuple[object, ...]:
+    at, usage = each.get("at"), each.get("rusage")
+    return (
+        "-" if at is None else moment(at),
+        each.get("pid", "-"),
+        each.get("slot") or "once",
+        _status(each),
+        each["reason"],
+        f"{each['uptime']:.1f} s",
+        "-" if usage is None or usage["max_rss"] is None else size(usage["max_rss"]),
+    )
+
+
+def _status(each: "ExitInfo") -> object:
+    """Return the exit code or the name of the signal; `unknown`, or `not started`."""
+    if each["term_signal"]:
+        return signal_name(each["term_signal"])
+    if each["exit_code"] is not None:
+        return each["exit_code"]
+    return "unknown" if each["reason"] == "unknown" else "not started"
+
+
+def definitions(context: Context, args: Arguments) -> int:
+    with context.server() as server:
+        kept = chosen_job(context, args, server, args.required("<job>")).definitions()
+    if context.json:
+        print_json({"definitions": kept})
+    else:
+        print(table(("GENERATION", "CHANGES"), _definition_rows(kept)))
+    return Exit.OK
+
+
+def _definition_rows(kept: "list[Definition]") -> Iterator[tuple[object, str]]:
+    for index, each in enumerate(kept):
+        number = f"{each['generation']} (current)" if index == 0 else str(each["generation"])
+        if index + 1 == len(kept):
+            yield number, "first definition" if each["generation"] == 1 else "oldest definition kept"
+            continue
+        for change in list(_changes(kept[index + 1]["config"], each["config"])) or ["no changes"]:
+            yield number, change
+            number = ""
+
+
+def _changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what differs between two definitions; of variables only the names, since values may be secret."""
+    for key in [*after, *(key for key in before if key not in after)]:
+        old, new = before.get(key), after.get(key)
+        if old == new:
+            continue
+        if isinstance(old or {}, Mapping) and isinstance(new or {}, Mapping):
+            old, new = old or {}, new or {}
+            names = {name for name in (*old, *new) if old.get(name, _MISSING) != new.get(name, _MISSING)}
+            yield f"{key}: {', '.join(_changed_name(name, old, new) for name in sorted(names))}"
+        else:
+            yield f"{key}: {_value(old)} -> {_value(new)}"
+
+
+def _changed_name(name: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
+    return f"{name} {'changed' if name in old and name in new else 'added' if name in new else 'removed'}"
+
+
+def _value(value: object) -> str:
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= _MAX_VALUE else text[: _MAX_VALUE - 3] + "..."
+
+
+def exec_(context: Context, args: Arguments) -> int:
+    action = args.text("<action>")
+    with context.server() as server:
+        job = chosen_job(context, args, server, args.required("<job>"))
+        if action is None:
+            return _list_actions(context, job)
+        return _run_action(context, job, action, args.text("--timeout"))
+
+
+def _list_actions(context: Context, job: Job) -> int:
+    actions = job.actions()
+    if context.json:
+        print_json({"actions": actions})
+    elif actions:
+        print(table(("ACTION", "COMMAND"), sorted(actions.items())))
+    else:
+        print(f"{job.name} has no actions.")
+    return Exit.OK
+
+
+def _run_action(context: Context, job: Job, action: str, timeout: str | None) -> int:
+    kept, received = bytearray(), 0
+
+    def write(data: bytes) -> None:
+        nonlocal received
+        received += len(data)
+        if not context.json:
+            sys.stdout.buffer.write(data)
+            sys.stdout.buffer.flush()
+            return
+        kept.extend(data)
+        del kept[:-_KEPT]
+
+    end = job.run_action(action, write, timeout=timeout)
+    document = end._asdict()
+    lost = document.pop("lost")
+    if context.json:
+        output = {"output": kept.decode(errors="replace"), "omitted": received + lost - len(kept)}
+        print_json({**document, **output})
+    elif lost:
+        warn(f"{lost} bytes of output were lost: they were read too slowly")
+    if end.outcome == "timed_out":
+        print_error(context.program.name, f"action {action} timed out after {end.uptime:.1f} s")
+        return _TIMED_OUT
+    if end.outcome == "cancelled":
+        print_error(context.program.name, f"action {action} was cancelled: the job was unloaded, or the node stopped")
+    if end.term_signal:
+        return 128 + end.term_signal
+    return Exit.FAILED if end.exit_code is None else end.exit_code
+
+
+def commands(job_help: str, verbose: str) -> tuple[Command, ...]:
+    """Return the commands for a program; `job_help` says which jobs <job> can be, `verbose` names that option."""
+    uses = ("--procfile", "--directory")
+    return (
+        Command(
+            "exits",
+            "Show how the last processes of a job ended",
+            exits,
+            "node",
+            "<job>",
+            options=(Option(verbose, "also show the last lines of their output"),),
+            details=f"""
+                {job_help} Lists the last 20 exits and failed starts, newest first. EXIT is the exit code, the signal,
+                `unknown`, or `not started`; MEMORY is the most that the process used at a time.
+            """,
+            examples=("exits shop.web", "exits shop.web --verbose"),
+            uses=uses,
+        ),
+        Command(
+            "definitions",
+            "List the last definitions of a job and their differences",
+            definitions,
+            "node",
+            "<job>",
+            details=f"""
+                {job_help} Lists up to 10 definitions, newest first, each with what it changed; use `rollback` to
+                return to one. Use --json for all settings.
+            """,
+            examples=("definitions shop.web", "definitions shop.web --json"),
+            uses=uses,
+        ),
+        Command(
+            "exec",
+            "Run an action of a job, or list its actions",
+            exec_,
+            "node",
+            "<job> [<action>]",
+            options=(Option("--timeout=TIME", "stop the action after TIME, such as 90, 5m or 2h (default: 24h)"),),
+            details=f"""
+                {job_help} An action is a command in the description of the job, `action.NAME = COMMAND`. The node runs
+                it as the user, in the directory and with the variables of the job, which need not be running.
+
+                Prints the output of the action. The exit status is that of the action, 128 + N if signal N ended it,
+                and 124 if it timed out. Interrupting this command does not stop the action.
+            """,
+            examples=("exec shop.web", "exec shop.web migrate", "exec shop.web migrate --timeout=5m"),
+            uses=uses,
+        ),
+    )
