@@ -7,6 +7,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from socketserver import StreamRequestHandler, TCPServer
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 import pytest
 import trustme
 
+from gaffer.applications.http_post import Address
 from gaffer.errors import BadRequest
 from gaffer.process import ProcessConfig
 from gaffer.runtime.keyfile import KeyFileError
@@ -179,6 +181,33 @@ def test_a_redirect_to_another_server_is_not_followed(server: Receiver, host: st
             manager.load(sleeper(numprocesses=0))
             eventually(lambda: hooks.status()[0]["failed"] == 1)
         assert not other.events
+
+
+@pytest.mark.parametrize(
+    ("location", "allowed"),
+    [
+        ("/other?a=b", True),
+        ("//example.com/other", True),
+        ("http://EXAMPLE.com:80/", True),
+        ("https://example.com/", True),
+        ("https://example.com:8443/", False),
+        ("http://example.com:8080/", False),
+        ("http://example.org/", False),
+        ("https://www.example.com/", False),
+        ("ftp://example.com/", False),
+        ("http://[/", False),
+    ],
+)
+def test_redirects_stay_on_the_server_and_keep_the_user(location: str, allowed: bool) -> None:
+    address = Address("http://me:secret@example.com/events")
+    with nullcontext() if allowed else pytest.raises(BadRequest):
+        target = address.redirected(location)
+        assert b"Authorization: Basic bWU6c2VjcmV0" in target.request(b"", {})
+
+
+def test_a_redirect_does_not_leave_tls() -> None:
+    with pytest.raises(BadRequest, match=r"it redirects to another server, 'example\.com' port 80"):
+        Address("https://example.com/").redirected("http://example.com/")
 
 
 @pytest.mark.expects_errors("lost the event create: it responds with status 307")

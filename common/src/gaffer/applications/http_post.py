@@ -70,7 +70,10 @@ class Address:
         Raises BadRequest unless it is on the same server, or on the same host from port 80 to https on port 443:
         another port may belong to a service that trusts local callers.
         """
-        target = Address(urljoin(self._url, location))
+        try:
+            target = Address(urljoin(self._url, location))
+        except (ValueError, BadRequest):  # whose message may show our user
+            raise BadRequest("it redirects to an invalid URL", reason="bad_url") from None
         place = (target.tls, target.port)
         if target.host != self.host or place not in ((self.tls, self.port), _upgraded(self.tls, self.port)):
             raise BadRequest(f"it redirects to another server, {target.host!r} port {target.port}", reason="bad_url")
