@@ -45,7 +45,7 @@ def test_jobs_start_in_order_and_it_ends_when_all_have_completed(app: Path) -> N
     assert [line for line in lines if line in order] == order
     waits = [line for line in lines if line.startswith("web | waiting")]
     assert len(waits) == len(set(waits))
-    assert waits[0].startswith("web | waiting for migrate to be completed: it is ")
+    assert waits[0].startswith("web | waiting for migrate to complete: it is ")
 
 
 def test_it_ends_with_the_first_failure_when_nothing_is_left_that_can_run(app: Path) -> None:

@@ -398,3 +398,18 @@ def test_a_job_that_becomes_a_service_starts_at_once() -> None:
     book = awaits(job) >> ev.ConfigChanged(job.config.replace(start=True)) << ev.Publish("update")
     assert up(book << ev.Spawn(1, 1), 1)
     assert book >> ev.ConnectionsIdle() << nothing >> ev.ConnectionWaiting() << nothing
+
+
+@pytest.mark.parametrize("settings", [{"kind": "once"}, {"every": 30.0}])
+@pytest.mark.parametrize("limit", ["max_memory", "max_lifetime"])
+def test_a_process_that_should_run_to_completion_fails_at_its_limits(limit: str, settings: dict[str, Any]) -> None:
+    system = System(max_lifetime=10.0, **settings)
+    system.tell(START, *([ev.ScheduleDue(1.0)] if "every" in settings else []))
+    if limit == "max_memory":
+        system.tell(ev.LimitExceeded(1, "max_memory", "too much"))
+    else:
+        system.advance(10.0)
+    system.settle()
+    assert system.count == 1, "no other process begins the work again"
+    assert system.job.exits[0].reason == limit
+    assert system.job.state is (JobState.WAITING if "every" in settings else JobState.FAILED)

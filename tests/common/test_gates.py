@@ -144,13 +144,13 @@ ON_CONNECTION = {"start": "on-connection", "socket": ["tcp:127.0.0.1:0"]}
         ({}, "start", "restart", None),
         ({}, "start", "started", None),
         ({}, "start restart", "ready", "waiting for s.db to be ready: it is stopping"),
-        ({}, "start restart", "started", "waiting for s.db to be started: it is stopping"),
+        ({}, "start restart", "started", "waiting for s.db to start: it is stopping"),
         ({"startsecs": 1.0}, "start", "ready", "waiting for s.db to be ready: it is starting"),
         ({"startsecs": 1.0}, "start", "restart", "waiting for s.db to be ready: it is starting"),
         ({"startsecs": 1.0}, "start", "started", None),
         ({"startsecs": 1.0}, "start settle", "ready", None),
         ({}, "start drain", "ready", "waiting for s.db to be ready: it is stopping"),
-        ({"after": ["x"]}, "start", "started", "waiting for s.db to be started: it is waiting (waiting for x)"),
+        ({"after": ["x"]}, "start", "started", "waiting for s.db to start: it is waiting (waiting for x)"),
         ({"numprocesses": 0}, "start", "ready", "waiting for s.db, which has no processes: scale it up"),
         (
             {"max_restarts": 1},
@@ -164,9 +164,9 @@ ON_CONNECTION = {"start": "on-connection", "socket": ["tcp:127.0.0.1:0"]}
             "completed",
             "waiting for s.db to complete, which never happens: set its kind to once",
         ),
-        ({"restart": "on-failure"}, "start", "completed", "waiting for s.db to be completed: it is running"),
+        ({"restart": "on-failure"}, "start", "completed", "waiting for s.db to complete: it is running"),
         ({"restart": "on-failure"}, "start end", "completed", None),
-        ({"kind": "once"}, "start", "completed", "waiting for s.db to be completed: it is running"),
+        ({"kind": "once"}, "start", "completed", "waiting for s.db to complete: it is running"),
         ({"kind": "once"}, "start", "ready", "waiting for s.db to be ready: it is running"),
         ({"kind": "once"}, "start", "started", None),
         ({"kind": "once"}, "start end", "completed", None),
@@ -189,7 +189,7 @@ ON_CONNECTION = {"start": "on-connection", "socket": ["tcp:127.0.0.1:0"]}
             {"every": 30},
             "start due end",
             "completed",
-            "waiting for s.db to be completed, which never happens: a schedule runs it again and again",
+            "waiting for s.db to complete, which never happens: a schedule runs it again and again",
         ),
         ({"every": 30}, "start due", "started", None),
         (ON_CONNECTION, "start", "ready", None),
@@ -198,7 +198,7 @@ ON_CONNECTION = {"start": "on-connection", "socket": ["tcp:127.0.0.1:0"]}
             ON_CONNECTION,
             "start drain",
             "started",
-            "waiting for s.db to be started: it is waiting (the node is drained)",
+            "waiting for s.db to start: it is waiting (the node is drained)",
         ),
         (ON_CONNECTION | {"startsecs": 1.0}, "start connect", "ready", "waiting for s.db to be ready: it is starting"),
         (ON_CONNECTION, "", "started", "waiting for s.db, which is stopped: start it"),
@@ -326,7 +326,7 @@ def test_jobs_start_when_those_they_come_after_allow_it() -> None:
     assert running(jobs) == ["db"]
     assert (
         jobs.systems["web"].job.reason
-        == "waiting for s.migrate to be completed: it is waiting (waiting for s.db to be ready: it is starting)"
+        == "waiting for s.migrate to complete: it is waiting (waiting for s.db to be ready: it is starting)"
     )
     jobs.systems["db"].probe(1, good=True)
     assert running(jobs) == ["db", "migrate", "worker"]

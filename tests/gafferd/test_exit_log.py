@@ -122,3 +122,16 @@ def test_a_crash_loop_is_in_the_log_and_in_the_job(tmp_path: Path) -> None:
     assert re.search(
         r"INFO gafferd.exits: default\.good: process .* was killed by SIGTERM .*, as requested;", node.stderr
     )
+
+
+def test_a_crash_loop_is_the_reason_of_a_job_that_pauses(tmp_path: Path) -> None:
+    config = tmp_path / "gafferd.ini"
+    config.write_text("[process:bad]\ncmd = sh -c 'exit 3'\nbackoff = 0.5\n")
+    with gafferd(str(config)) as node:
+
+        def pauses() -> Any:
+            found = requests.get(f"{node.url}/jobs/default/bad").json()
+            return found["restarts"] >= 3 and found["state"] == "backoff" and found
+
+        pattern = r"crash loop, [34] times in a row: the last process exited with 3 after 0\.\d s"
+        assert re.fullmatch(pattern, eventually(pauses)["reason"])

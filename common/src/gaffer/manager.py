@@ -29,7 +29,7 @@ from gaffer.jobs.job import Job
 from gaffer.jobs.names import DEFAULT_SESSION, JobName, split_job_name
 from gaffer.jobs.ports import conflict
 from gaffer.jobs.records import ProcessRecord, Recorder
-from gaffer.jobs.states import JobState
+from gaffer.jobs.states import JobState, Phase
 from gaffer.loop import Loop
 from gaffer.process import Process, ProcessConfig
 from gaffer.processes import procfs, stats
@@ -309,37 +309,38 @@ class Manager(LegacyNames):
         with self._lock:
             job = self._open_job(arguments.name_of(config, sessionid))
             stored = config.replace(name=job.name.name, env={**config.env, **(env or {})})
-            if job.active and stored.numprocesses == job.config.numprocesses:
-                stored.replace(numprocesses=job.target)
-            if start or job.active:
-                self._check_ports(job.name, stored, stored.numprocesses, {job.name: stored})
-            elif stored.numprocesses > job.target:
-                self._check_ports(job.name, stored, stored.numprocesses)
-            self._ordering.check({job.name: stored}, {job.name: "$"})
+            self._check_definition(job, stored, start)
             self._executor.submit(job, ev.ConfigChanged(stored, start, rolling))
 
     def reload(self, name: Name, sessionid: str | None = None) -> None:
         """Make the processes of a job read their configuration again.
 
         With `reload_signal` they get that signal, else all are replaced, and their number becomes the configured one.
+        Raises PortConflict (409) if another started job has one of the fixed ports of those to be started.
         """
         with self._lock:
-            self._executor.submit(self._open_job(name, sessionid), ev.ReloadRequested())
+            job = self._open_job(name, sessionid)
+            if job.config.reload_signum is None:
+                self._check_restart(job, reset=True)
+            self._executor.submit(job, ev.ReloadRequested())
 
     def restart_job(self, name: Name, rolling: bool = False, reset: bool = False) -> None:
         """Replace all processes of a job, at once or, if `rolling`, a few at a time (see `max_unavailable`, `surge`).
 
         A rolling restart replaces a process only while enough others are ready, and stops when a new one does not
         become ready; `info` shows its progress. A job that has completed, failed or paused is started. `reset` brings
-        the number of processes back to the configured one.
+        the number of processes back to the configured one. Raises PortConflict (409) if another started job has one of
+        the fixed ports of those to be started.
         """
         with self._lock:
-            self._executor.submit(self._open_job(name), ev.RestartRequested(reset=reset, rolling=rolling))
+            job = self._open_job(name)
+            self._check_restart(job, reset)
+            self._executor.submit(job, ev.RestartRequested(reset=reset, rolling=rolling))
 
     def rollback(self, name: Name, to: int | None = None) -> int:
         """Return to an earlier definition of a job, by default the one before the current; return its new generation.
 
-        Processes are replaced a few at a time. Raises GenerationNotFound if it is not kept.
+        Processes are replaced a few at a time. Raises GenerationNotFound if it is not kept, and the errors of `update`.
         """
         with self._lock:
             job = self._open_job(name)
@@ -348,7 +349,7 @@ class Manager(LegacyNames):
                 kept = ", ".join(map(str, job.definitions.generations))
                 asked = "no earlier definition" if to is None else f"no definition {to}"
                 raise GenerationNotFound(message=f"{job.name} has {asked}", hint=f"kept: {kept}")
-            self._ordering.check({job.name: config}, {job.name: "$"})
+            self._check_definition(job, config)
             self._executor.submit(job, ev.RollbackRequested(to))
             return job.definitions.generation
 
@@ -433,6 +434,24 @@ class Manager(LegacyNames):
         )
         if found is not None:
             raise PortConflict(None, None, found.message, hint=found.hint, path=found.path)
+
+    def _check_definition(self, job: Job, config: JobConfig, start: bool = False) -> None:
+        """Raise the errors of `update` unless `config` can become the definition of a job."""
+        count = config.numprocesses
+        if job.active and count == job.config.numprocesses:
+            count = job.target
+            config.replace(numprocesses=count)
+        if start or job.active:
+            self._check_ports(job.name, config, count, {job.name: config})
+        elif count > job.target:
+            self._check_ports(job.name, config, count)
+        self._ordering.check({job.name: config}, {job.name: "$"})
+
+    def _check_restart(self, job: Job, reset: bool) -> None:
+        """Raise PortConflict if a restart would start processes that have fixed ports of started jobs."""
+        grows = job.active and reset and job.config.numprocesses > job.target
+        if grows or job.phase in (Phase.COMPLETED, Phase.FAILED):
+            self._check_ports(job.name, job.config, job.config.numprocesses, {job.name: job.config})
 
     def commit(self, name: Name, graceful_timeout: float = 0, env: Mapping[str, str] | None = None) -> int:
         """Run one additional process of a job once, neither counted nor kept alive; return its pid.

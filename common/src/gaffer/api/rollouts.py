@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 import msgspec
 
 from gaffer.api.node import NodeHandler
-from gaffer.errors import BadRequest, GenerationNotFound
+from gaffer.errors import BadRequest, GenerationNotFound, PortConflict
 from gaffer.http.access import Scope
 from gaffer.http.operations import operation
 from gaffer.http.routes import Route
@@ -28,7 +28,7 @@ class RestartQuery(msgspec.Struct):
 class JobRestartHandler(NodeHandler):
     """Restarting a job."""
 
-    @operation(Done, status=202, query=RestartQuery)
+    @operation(Done, status=202, query=RestartQuery, errors=(PortConflict,))
     def post(self) -> None:
         """Replace all processes of the job, at once or, with `rolling=true`, a few at a time. Returns 202.
 
@@ -43,7 +43,7 @@ class JobRestartHandler(NodeHandler):
 class JobReloadHandler(NodeHandler):
     """Reloading a job."""
 
-    @operation(Done, status=202)
+    @operation(Done, status=202, errors=(PortConflict,))
     def post(self) -> None:
         """Send the `reload_signal` of the job to its processes; without one, replace them. Returns 202."""
         self.manager.reload(self.job)
@@ -61,7 +61,7 @@ class RollbackQuery(msgspec.Struct):
 class JobRollbackHandler(NodeHandler):
     """Earlier definitions of a job."""
 
-    @operation(bodies.DoneGeneration, status=202, query=RollbackQuery, errors=(GenerationNotFound,))
+    @operation(bodies.DoneGeneration, status=202, query=RollbackQuery, errors=(GenerationNotFound, PortConflict))
     def post(self) -> None:
         """Return to an earlier definition of the job, which becomes a new generation. Returns 202 and `{"generation"}`.
 

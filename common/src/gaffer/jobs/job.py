@@ -358,10 +358,13 @@ class Job(JobQueries):
         if slot is None or slot.state not in ALIVE or slot.outdated:
             return
         self._publish("limit_exceeded", event.pid, reason=event.reason, message=event.message)
-        self._recycle(slot, event.reason)
+        self._recycle(slot, event.reason, event.message)
 
-    def _recycle(self, slot: Slot, cause: str) -> None:
-        """Replace a process when the others allow it."""
+    def _recycle(self, slot: Slot, cause: str, why: str) -> None:
+        """Replace a process when the others allow it; one that should run to completion has failed."""
+        if slot.index and self.config.runs_once:
+            self._fail(slot, cause, why)
+            return
         slot.cause = cause
         if not slot.index:
             self._retire(slot, "stop_pid")
@@ -542,7 +545,7 @@ class Job(JobQueries):
                 self._publish("not_ready", slot.pid, error=f"not {why}")
                 self._fail(slot, "not ready", f"process {slot.pid} did not become ready {why}")
             case "lifetime" if not slot.outdated:
-                self._recycle(slot, "max_lifetime")
+                self._recycle(slot, "max_lifetime", f"process {slot.pid} has reached its max_lifetime")
 
     # Steps that events share
 

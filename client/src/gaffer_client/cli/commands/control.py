@@ -211,6 +211,7 @@ COMMANDS = (
         "node",
         "<name> <cmd>",
         options=_START_OPTIONS,
+        details="The command becomes the whole description: all other settings return to their defaults.",
         examples=("update_process shop.web 'python server.py --verbose'",),
     ),
     Command(
