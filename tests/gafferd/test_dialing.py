@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from tornado.httpclient import HTTPRequest
 
-from gafferd.announce.dialing import ATTEMPT_DELAY, connect, interleave, open_websocket
+from gaffer.runtime.connecting import ATTEMPT_DELAY, connect, interleave
+from gafferd.announce.dialing import open_websocket
 from support.other_lookupd import other_lookupd
 
 AddressInfo = tuple[socket.AddressFamily, socket.SocketKind, int, str, tuple[str, int]]

@@ -1,9 +1,11 @@
 """The webhooks of a node: from its configuration file, and changed by a reload."""
 
+import hmac
 import signal
 from pathlib import Path
 
 import pytest
+import requests
 
 from support.daemons import gafferd
 from support.poll import eventually
@@ -20,6 +22,41 @@ def test_the_webhooks_of_the_file_are_called(tmp_path: Path) -> None:
         with gafferd(str(config)):
             eventually(lambda: server.names("/create") == ["create"])
             eventually(lambda: server.names("/spawn") == ["proc.dummy.spawn"])
+
+
+def test_requests_are_signed_and_counted(tmp_path: Path) -> None:
+    config, secret = tmp_path / "gafferd.ini", tmp_path / "secret"
+    secret.write_text("a-secret-of-some-length")
+    secret.chmod(0o600)
+    with receiver() as server:
+        config.write_text(
+            f"[gaffer]\nwebhook_secret_file = {secret}\n[webhooks]\ncreate = {server.url}/a?key=hidden\n{JOB}"
+        )
+        with gafferd(str(config)) as node:
+            eventually(lambda: requests.get(f"{node.url}/health").json()["webhooks"][0]["delivered"] == 1)
+            assert requests.get(f"{node.url}/health").json()["webhooks"] == [
+                {
+                    "url": f"{server.url}/a",
+                    "pending": 0,
+                    "dropped": 0,
+                    "delivered": 1,
+                    "failed": 0,
+                    "last_error": None,
+                }
+            ]
+            metrics = requests.get(f"{node.url}/metrics").text
+            assert f'gaffer_webhook_deliveries_total{{url="{server.url}/a",outcome="delivered"}} 1' in metrics
+            secret.write_text("")
+            node.signal(signal.SIGHUP)
+            node.wait_for_line("the configuration was not applied: the key file ")
+            secret.write_text("another-secret-of-that-length")
+            config.write_text(config.read_text().replace("dummy", "other"))
+            node.signal(signal.SIGHUP)
+            eventually(lambda: len(server.bodies) == 2)
+    for headers, body, key in zip(
+        server.headers, server.bodies, [b"a-secret-of-some-length", b"another-secret-of-that-length"], strict=True
+    ):
+        assert headers["X-Gaffer-Signature"] == f"sha256={hmac.new(key, body, 'sha256').hexdigest()}"
 
 
 @pytest.mark.row("WH-08")

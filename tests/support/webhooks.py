@@ -18,6 +18,11 @@ class Receiver:
         self.authorization: str | None = None
         self.open = threading.Event()  # while it is not set, requests wait
         self.open.set()
+        self.statuses: list[int] = []  # of the next responses, before `status`
+        self.fields: dict[str, str] = {"Location": "/elsewhere"}  # of the responses
+        self.headers: list[dict[str, str]] = []  # of the requests, as they came
+        self.bodies: list[bytes] = []
+        self.connections = 0
         self.events: dict[str, list[tuple[str, dict[str, Any]]]] = {}
 
     def names(self, path: str) -> list[str]:
@@ -34,13 +39,25 @@ class Server(ThreadingHTTPServer):
 @contextmanager
 def receiver(context: ssl.SSLContext | None = None) -> Iterator[Receiver]:
     class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+        timeout = 10
+        wbufsize = -1
+        disable_nagle_algorithm = True
+
+        def setup(self) -> None:
+            super().setup()
+            found.connections += 1
+
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["Content-Length"]))
             found.events.setdefault(self.path, []).append((self.headers["Content-Type"], json.loads(body)))
+            found.headers.append(dict(self.headers))
+            found.bodies.append(body)
             found.authorization = self.headers["Authorization"]
             found.open.wait(10)
-            self.send_response(found.status)
-            self.send_header("Location", "/elsewhere")
+            self.send_response(found.statuses.pop(0) if found.statuses else found.status)
+            for name, value in found.fields.items():
+                self.send_header(name, value)
             self.send_header("Content-Length", "2")
             self.end_headers()
             self.wfile.write(b"ok")

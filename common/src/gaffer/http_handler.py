@@ -27,7 +27,7 @@ from gaffer.api import (
     watch,
     websockets,
 )
-from gaffer.api.node import LookupdStatus, NodeApplication
+from gaffer.api.node import LookupdStatus, NodeApplication, WebhookStatus
 from gaffer.http.access import Policy, make_policy
 from gaffer.http.limits import DEFAULT_LIMITS, Limits
 from gaffer.http.routes import Route, example_paths
@@ -69,9 +69,9 @@ class HttpHandler:
     for paths outside the API; a handler may be a WSGI application, which runs in threads and gets the whole path. The
     access rules of the API apply to them: reading requires the scope `read`, anything else `control`. routes:
     additional API routes. access: the access policy, by default only the manager's own user and root on this host.
-    lookupds: returns the lookup servers' entries of /health. limits: limits on requests and connections. Other settings
-    are passed to the Tornado application. Raises TypeError for invalid endpoints or handlers, and ValueError for a
-    handler that would never be called because its pattern matches only paths of the API.
+    lookupds, webhooks: return the entries of lookup servers and webhooks in /health. limits: limits on requests and
+    connections. Other settings are passed to the Tornado application. Raises TypeError for invalid endpoints or
+    handlers, and ValueError for a handler that would never be called because its pattern matches only paths of the API.
     """
 
     def __init__(
@@ -82,6 +82,7 @@ class HttpHandler:
         *,
         routes: Iterable[Route] = (),
         lookupds: LookupdStatus = list,
+        webhooks: WebhookStatus = list,
         socket_gid: int | None = None,
         limits: Limits = DEFAULT_LIMITS,
         **settings: Any,
@@ -93,6 +94,7 @@ class HttpHandler:
         _check_handlers(self._handlers, self._routes)
         self._policy = access or make_policy(own_uid=os.geteuid(), own_names=own_host_names())
         self._lookupds = lookupds
+        self._webhooks = webhooks
         self._socket_gid = socket_gid
         self._limits = limits
         self._settings = settings
@@ -115,6 +117,7 @@ class HttpHandler:
             self._policy,
             manager,
             lookupds=self._lookupds,
+            webhooks=self._webhooks,
             limits=self._limits,
             extra=[self._rule(rule) for rule in self._handlers],
             **self._settings,

@@ -1,25 +1,25 @@
 """WebHooks: an application that POSTs events as JSON to URLs."""
 
 import asyncio
-import logging
-from collections import deque
-from collections.abc import Iterable
+import os
+import threading
+from collections.abc import Iterable, Sequence
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from gaffer.applications.http_post import Address, post
+from gaffer.applications.delivery_queue import Delivery
+from gaffer.applications.receivers import Receiver
+from gaffer.runtime.keyfile import read_key_file
+from gaffer.schemas.bodies import WebhookState
 
 if TYPE_CHECKING:
     from gaffer.events import EventEmitter, Listener
     from gaffer.manager import Manager
 
-log = logging.getLogger("gaffer.webhooks")
-
-QUEUE_LIMIT = 1000  # events queued for each URL; when full, the oldest is dropped
-TIMEOUT = 10.0  # seconds to wait for a response
-_FLUSH_TIMEOUT = 1.5  # seconds allowed for posting the last events when the manager stops
+_FLUSH_TIMEOUT = 1.8  # seconds allowed for posting the last events; the manager allows 2 for the whole stop
 
 Hook = tuple[str, str]
 
@@ -27,20 +27,28 @@ Hook = tuple[str, str]
 class WebHooks:
     """An application that posts events to the URLs of its hooks.
 
-    hooks: `(event, url)` pairs; the event is a pattern as in EventEmitter, `.` for all. Each URL gets its events in
-    order, one request at a time. If a request fails, the event is lost, and a warning is logged, once until the URL
-    works again. If QUEUE_LIMIT events are queued for a URL, the oldest is lost.
+    hooks: `(event, url)` pairs; the event is a pattern as in EventEmitter, `.` for all. secret_file: a key file; its
+    key signs each request. Raises BadRequest for an invalid URL, KeyFileError for a key file that can't be used.
+
+    Each URL gets its events in order, one request at a time, and never waits for another URL. The header of a request
+    contains X-Gaffer-Event, the name of the event; X-Gaffer-Delivery, an id that is the same in all attempts; and with
+    a key X-Gaffer-Signature, `sha256=` and the hexadecimal HMAC-SHA256 of the body. An attempt has 10 seconds. It is
+    repeated after a failed connection, a timeout and the statuses 408, 429 and 5xx, with growing delays from half a
+    second to a minute, or as `Retry-After` says, up to 5 minutes. After an hour, or any other status, the event is
+    lost. Redirects on the same server are followed. 1,000 events or 4 MiB can wait for each URL; then the oldest are
+    dropped. A warning is logged when a URL fails or drops events.
     """
 
-    def __init__(self, hooks: Iterable[Hook] = ()) -> None:
+    def __init__(self, hooks: Iterable[Hook] = (), secret_file: str | os.PathLike[str] | None = None) -> None:
         self._hooks: dict[Hook, Listener] = {}
-        self._targets: dict[str, _Target] = {}
+        self._receivers: dict[str, Receiver] = {}
+        self._leaving: set[asyncio.Task[None]] = set()
+        self._lock = threading.Lock()  # hooks are registered from any thread
         self._events: EventEmitter | None = None
-        if isinstance(hooks, str):
-            raise TypeError(f"expected a list of pairs (event, url), got {hooks!r}")
-        for hook in hooks:
-            if isinstance(hook, str) or len(hook) != 2:
-                raise TypeError(f"expected a pair (event, url), got {hook!r}")
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._secret_file = Path(secret_file) if secret_file is not None else None
+        self._secret = self._read_secret()
+        for hook in _checked(hooks):
             self.register_hook(*hook)
 
     @property
@@ -58,27 +66,32 @@ class WebHooks:
         """Whether it is started and has hooks."""
         return self._events is not None and bool(self._hooks)
 
+    def status(self) -> Sequence[WebhookState]:
+        """Return the state of each URL, for `HttpHandler(webhooks=...)`."""
+        return [receiver.state() for receiver in self._receivers.values()]
+
     def start(self, loop: asyncio.AbstractEventLoop, manager: "Manager") -> None:
         """Start posting the events of `manager`."""
+        self._loop = loop
         self._events = manager.events
         for (event, _), listener in tuple(self._hooks.items()):
             self._events.subscribe(event, listener)
 
     async def stop(self) -> None:
-        """Stop, after waiting up to 1.5 seconds for queued events to be posted."""
-        self._unsubscribe()
-        tasks = [target.task for target in self._targets.values() if target.task is not None]
-        if tasks:
-            _, late = await asyncio.wait(tasks, timeout=_FLUSH_TIMEOUT)
-            for task in late:
-                task.cancel()
-            await asyncio.wait(tasks)
+        """Stop, after waiting up to 2 seconds for queued events to be posted."""
+        if self._events is not None:
+            for (event, _), listener in self._hooks.items():
+                self._events.unsubscribe(event, listener)
+        self._events = self._loop = None
+        await asyncio.gather(
+            *(receiver.finish(_FLUSH_TIMEOUT) for receiver in self._receivers.values()), *self._leaving
+        )
 
     def restart(self) -> None:
         """Do nothing; the hooks are kept."""
 
     def close(self) -> None:
-        """Remove all hooks; queued events are still posted."""
+        """Remove all hooks; queued events are still posted, within 2 seconds."""
         for event, url in self.hooks:
             self.unregister_hook(event, url)
 
@@ -86,86 +99,66 @@ class WebHooks:
         """Post `event` to `url`; no-op if already registered. BadRequest if it is not an http or https URL."""
         if (event, url) in self._hooks:
             return
-        target = self._targets.get(url) or _Target(url)
-        used = {known for _, known in self._hooks}
-        self._targets = {u: t for u, t in self._targets.items() if u in used or t.task is not None}
-        self._targets[url] = target
-        listener = self._hooks[event, url] = partial(_post, target)
+        with self._lock:
+            receiver = self._receivers.get(url)
+            if receiver is None:
+                receiver = self._receivers[url] = Receiver(url, lambda: self._secret)
+            listener = self._hooks[event, url] = partial(_post, receiver)
         if self._events is not None:
             self._events.subscribe(event, listener)
 
     def unregister_hook(self, event: str, url: str) -> None:
         """Stop posting `event` to `url`; an unknown pair is ignored."""
         listener = self._hooks.pop((event, url), None)
-        if listener is not None and self._events is not None:
+        if listener is None:
+            return
+        if self._events is not None:
             self._events.unsubscribe(event, listener)
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self._drop_unused)
+        else:
+            self._drop_unused()
 
     def replace_hooks(self, hooks: Iterable[Hook]) -> None:
-        """Replace all hooks by these; those that stay miss no event."""
-        wanted = list(hooks)
+        """Replace all hooks by these and read the key file again; URLs that stay miss no event and keep their queues.
+
+        Raises BadRequest or KeyFileError, and changes nothing, as the constructor does.
+        """
+        wanted = _checked(hooks)
+        added = {url: Receiver(url, lambda: self._secret) for _, url in wanted if url not in self._receivers}
+        self._secret = self._read_secret()
+        self._receivers.update(added)
         for event, url in wanted:
             self.register_hook(event, url)
         for event, url in self.hooks:
             if (event, url) not in wanted:
                 self.unregister_hook(event, url)
 
-    def _unsubscribe(self) -> None:
-        if self._events is not None:
-            for (event, _), listener in self._hooks.items():
-                self._events.unsubscribe(event, listener)
-            self._events = None
+    def _read_secret(self) -> str | None:
+        return read_key_file(self._secret_file) if self._secret_file is not None else None
+
+    def _drop_unused(self) -> None:
+        with self._lock:
+            used = {url for _, url in self._hooks}
+            unused = [self._receivers.pop(url) for url in list(self._receivers) if url not in used]
+        for receiver in unused:
+            if self._loop is not None:
+                task = self._loop.create_task(receiver.finish(_FLUSH_TIMEOUT))
+                self._leaving.add(task)
+                task.add_done_callback(self._leaving.discard)
 
 
-def _post(target: "_Target", evtype: str, message: Any = None, *_: object) -> None:
+def _checked(hooks: Iterable[Hook]) -> list[Hook]:
+    """Return the hooks as a list; raise TypeError for anything but pairs."""
+    if isinstance(hooks, str):
+        raise TypeError(f"expected a list of pairs (event, url), got {hooks!r}")
+    pairs = list(hooks)
+    for hook in pairs:
+        if isinstance(hook, str) or len(hook) != 2:
+            raise TypeError(f"expected a pair (event, url), got {hook!r}")
+    return pairs
+
+
+def _post(receiver: Receiver, evtype: str, message: Any = None, *_: object) -> None:
     event = message if isinstance(message, dict) else {"event": evtype, "message": message}
-    target.post(msgspec.json.encode(event, enc_hook=str))
-
-
-class _Target:
-    """A URL and its queued events. Use it on the loop."""
-
-    def __init__(self, url: str) -> None:
-        self.task: asyncio.Task[None] | None = None
-        self._address = Address(url)
-        self._queue: deque[bytes] = deque(maxlen=QUEUE_LIMIT)
-        self._lost = 0  # events, since it last worked
-
-    def post(self, body: bytes) -> None:
-        if len(self._queue) == self._queue.maxlen:
-            self._lose("it is too slow, and its queue is full")
-        self._queue.append(body)
-        if self.task is None:
-            self.task = asyncio.get_running_loop().create_task(self._deliver())
-
-    async def _deliver(self) -> None:
-        try:
-            while self._queue:
-                await self._send(self._queue.popleft())
-        finally:
-            self.task = None
-
-    async def _send(self, body: bytes) -> None:
-        try:
-            async with asyncio.timeout(TIMEOUT):
-                status = await post(self._address, body, "application/json")
-        except TimeoutError:
-            self._lose(f"no response within {TIMEOUT:g} s")
-        except OSError as error:
-            self._lose(error.strerror or str(error))
-        except ValueError as error:
-            self._lose(str(error))
-        else:
-            if 200 <= status < 300:
-                self._worked()
-            else:
-                self._lose(f"it responds with status {status}")
-
-    def _worked(self) -> None:
-        if self._lost:
-            log.warning("the webhook %s works again; %d events were lost", self._address, self._lost)
-            self._lost = 0
-
-    def _lose(self, reason: str) -> None:
-        if not self._lost:
-            log.warning("the webhook %s is losing events: %s", self._address, reason)
-        self._lost += 1
+    receiver.post(Delivery(evtype, msgspec.json.encode(event, enc_hook=str)))

@@ -135,6 +135,7 @@ class Server:
         )
         # Cookies are shared by all ports of a host, so each node needs its own cookie name.
         logins = Logins(f"gaffer-{state.node.id}")
+        webhooks = WebHooks(self.config.webhooks if self.config else (), self.settings.webhook_secret_file)
         http = HttpHandler(
             [*self.endpoints, HttpEndpoint([f"unix:{state.socket_path}"], self.settings.backlog)],
             access=replace(self.policy, cookie=logins.cookie, resume=logins.resume),
@@ -144,9 +145,9 @@ class Server:
             logins=logins,
             sites=Sites(self.plugins, os.geteuid()),
             lookupds=announcer.status,
+            webhooks=webhooks.status,
             socket_gid=next(iter(self.settings.socket_group or ()), None),
         )
-        webhooks = WebHooks(self.config.webhooks if self.config else ())
         jobs = FileJobs(manager, webhooks, self.config_path, self.config)
         settle_sites(self.plugins, os.geteuid())
         startup.hold_signals()

@@ -21,6 +21,7 @@ from gaffer.errors import GafferError
 from gaffer.http.access import make_policy
 from gaffer.http.server import listen_hint
 from gaffer.http_handler import HttpEndpoint, HttpHandler
+from gaffer.webhooks import WebHooks
 from support.http_node import HttpNode, running_node, sleeper
 from support.poll import eventually_async
 
@@ -36,7 +37,8 @@ async def test_what_the_node_says_of_itself(node: HttpNode) -> None:
 
 async def test_health() -> None:
     lookupd = {"address": "http://127.0.0.1:5010", "connected": False, "error": "refused"}
-    async with running_node(lookupds=lambda: [lookupd]) as node:
+    webhooks = WebHooks([(".", "https://me:secret@example.com/events?key=secret")])
+    async with running_node(lookupds=lambda: [lookupd], webhooks=webhooks.status) as node:
         await node.call("POST", "/jobs/default", sleeper(start=False))
         health = (await node.call("GET", "/health")).json
     assert health.pop("uptime") >= 0
@@ -46,6 +48,16 @@ async def test_health() -> None:
         "jobs": 1,
         "processes": 0,
         "lookupds": [lookupd],
+        "webhooks": [
+            {
+                "url": "https://example.com/events",
+                "pending": 0,
+                "dropped": 0,
+                "delivered": 0,
+                "failed": 0,
+                "last_error": None,
+            }
+        ],
     }
 
 

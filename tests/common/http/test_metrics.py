@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from gaffer.http.access import ALL_SCOPES, Grant, make_policy
 from gaffer.http.exposition import Family, Histogram
+from gaffer.schemas.bodies import WebhookState
 from gaffer.streams.rings import Cursor
 from support.http_node import HttpNode, open_exchange, running_node, script, sleeper
 from support.metrics import Samples, parse_metrics
@@ -168,7 +169,13 @@ async def test_the_node_tells_of_itself() -> None:
             {"address": "http://b:5010", "connected": False, "error": "nobody answers"},
         ]
 
-    async with running_node(lookupds=lookupds) as node:
+    def webhooks() -> list[WebhookState]:
+        hook = WebhookState(
+            url="http://a/", pending=1, dropped=2, delivered=3, failed=4, last_error="it responds with status 500"
+        )
+        return [hook, hook]
+
+    async with running_node(lookupds=lookupds, webhooks=webhooks) as node:
         idle = await open_exchange(node.address, "GET", "/ping")
         samples = await scrape(node)
         idle.close()
@@ -178,6 +185,11 @@ async def test_the_node_tells_of_itself() -> None:
     assert sample(samples, "gaffer_http_connections_refused_total") == 0
     assert sample(samples, "gaffer_lookupd_connected", address="http://a:5010") == 1
     assert sample(samples, "gaffer_lookupd_connected", address="http://b:5010") == 0
+    # Two URLs that differ in their queries only.
+    assert sample(samples, "gaffer_webhook_deliveries_total", url="http://a/", outcome="delivered") == 6
+    assert sample(samples, "gaffer_webhook_deliveries_total", url="http://a/", outcome="failed") == 8
+    assert sample(samples, "gaffer_webhook_dropped_total", url="http://a/") == 4
+    assert sample(samples, "gaffer_webhook_pending", url="http://a/") == 2
 
 
 @needs_prometheus

@@ -42,10 +42,11 @@ class HealthHandler(NodeHandler):
 
     @operation(bodies.HealthInfo)
     def get(self) -> None:
-        """Return `{"status", "version", "uptime", "jobs", "processes", "lookupds"}`.
+        """Return `{"status", "version", "uptime", "jobs", "processes", "lookupds", "webhooks"}`.
 
         `status` is `ok`, `draining` or `stopping`; `uptime` is in seconds; `jobs` and `processes` are counts;
-        `lookupds` lists the lookup servers as `{"address", "connected", "error"}`.
+        `lookupds` lists the lookup servers as `{"address", "connected", "error"}`; `webhooks`
+        lists the URLs of webhooks as `{"url", "pending", "dropped", "delivered", "failed", "last_error"}`.
         """
         manager = self.manager
         self.reply(
@@ -56,6 +57,7 @@ class HealthHandler(NodeHandler):
                 "jobs": len(manager.jobs()),
                 "processes": len(manager.running),
                 "lookupds": list(self.application.lookupds()),
+                "webhooks": list(self.application.webhooks()),
             }
         )
 

@@ -87,6 +87,7 @@ def _of_node(application: NodeApplication) -> list[Family]:
     lookupds = Family("gaffer_lookupd_connected", "gauge", "1 while the node is connected to the lookup server.")
     for lookupd in application.lookupds():
         lookupds.add(int(lookupd["connected"]), {"address": lookupd["address"]})
+    hooks = _of_webhooks(application)
     commands = Family("gaffer_commands", "gauge", "Running auxiliary commands of jobs: hooks, exec probes, actions.")
     ended = Family("gaffer_commands_total", "counter", "Auxiliary commands of jobs by how they ended.")
     for purpose in Purpose:
@@ -107,9 +108,26 @@ def _of_node(application: NodeApplication) -> list[Family]:
         lost_logs,
         lost_lines,
         lookupds,
+        *hooks,
         commands,
         ended,
     ]
+
+
+def _of_webhooks(application: NodeApplication) -> list[Family]:
+    deliveries = Family("gaffer_webhook_deliveries_total", "counter", "Events posted to webhooks by outcome.")
+    dropped = Family("gaffer_webhook_dropped_total", "counter", "Events lost because a webhook's queue was full.")
+    pending = Family("gaffer_webhook_pending", "gauge", "Events that wait for a webhook.")
+    counts: dict[str, Counter[str]] = {}  # webhooks that differ in user or query only have one label
+    for hook in application.webhooks():
+        numbers = {name: hook[name] for name in ("delivered", "failed", "dropped", "pending")}
+        counts.setdefault(hook["url"], Counter()).update(numbers)
+    for url, found in counts.items():
+        for outcome in ("delivered", "failed"):
+            deliveries.add(found[outcome], {"url": url, "outcome": outcome})
+        dropped.add(found["dropped"], {"url": url})
+        pending.add(found["pending"], {"url": url})
+    return [deliveries, dropped, pending]
 
 
 def _of_jobs(application: NodeApplication, grant: Grant) -> Steps:

@@ -22,8 +22,10 @@ from gaffer.http.openapi import make_document
 from gaffer.http.routes import Match, Route
 from gaffer.jobs.names import JobName, check_name, parse_job_name, parse_pid, split_job_name
 from gaffer.process import Process, ProcessConfig
+from gaffer.schemas.bodies import WebhookState
 
 LookupdStatus = Callable[[], Sequence[Mapping[str, Any]]]
+WebhookStatus = Callable[[], Sequence[WebhookState]]
 
 
 class Lasting(Protocol):
@@ -38,8 +40,8 @@ class Lasting(Protocol):
 class NodeApplication(Application):
     """The API of one node: an Application with a manager and the set of running feeds.
 
-    `lookupds` returns the status of the lookup servers for /health. Set `count_connections` to the function that counts
-    the connections for /metrics.
+    `lookupds` returns the status of the lookup servers for /health, `webhooks` that of the webhooks. Set
+    `count_connections` to the function that counts the connections for /metrics.
     """
 
     def __init__(
@@ -49,12 +51,14 @@ class NodeApplication(Application):
         manager: Manager,
         *,
         lookupds: LookupdStatus = list,
+        webhooks: WebhookStatus = list,
         extra: Sequence[Any] = (),
         **settings: Any,
     ) -> None:
         super().__init__(routes, policy, extra, **settings)
         self.manager = manager
         self.lookupds = lookupds
+        self.webhooks = webhooks
         self.response_cache = ResponseCache(manager)
         self.feeds: set[Lasting] = set()
         self.batches = Batches()

@@ -30,6 +30,17 @@ class LookupdState(TypedDict):
     error: Annotated[str | None, Meta(description="The reason why it is not connected.")]
 
 
+class WebhookState(TypedDict):
+    """The deliveries to the URL of a webhook since it was configured."""
+
+    url: Annotated[str, Meta(description="Without user, password and query.")]
+    pending: Annotated[int, Meta(description="Events that wait or are being posted.")]
+    dropped: Annotated[int, Meta(description="Events lost because the queue was full.")]
+    delivered: Annotated[int, Meta(description="Events answered with a status 2xx.")]
+    failed: Annotated[int, Meta(description="Events given up: refused, or retried for an hour.")]
+    last_error: Annotated[str | None, Meta(description="Why the last attempt failed; null if it succeeded.")]
+
+
 class HealthInfo(TypedDict):
     """Health of the node."""
 
@@ -41,6 +52,7 @@ class HealthInfo(TypedDict):
     jobs: Annotated[int, Meta(description="Number of jobs.")]
     processes: Annotated[int, Meta(description="Number of live processes.")]
     lookupds: list[LookupdState]
+    webhooks: list[WebhookState]
 
 
 class SessionList(TypedDict):

@@ -2,8 +2,6 @@
 
 import asyncio
 import socket
-from collections import deque
-from collections.abc import Sequence
 from typing import Any
 
 from tornado.concurrent import future_set_exception_unless_cancelled
@@ -14,66 +12,7 @@ from tornado.netutil import ssl_wrap_socket
 from tornado.tcpclient import TCPClient
 from tornado.websocket import WebSocketClientConnection, WebSocketError, WebSocketProtocol13
 
-ATTEMPT_DELAY = 0.25  # seconds before the next address is also tried (RFC 8305 section 5)
-
-_AddressInfo = tuple[Any, Any, int, str, Any]  # of getaddrinfo
-
-
-async def connect(addresses: Sequence[_AddressInfo]) -> socket.socket:
-    """Connect to the first address that responds; raise OSError if none does.
-
-    The next attempt starts when one fails, at the latest after ATTEMPT_DELAY.
-    """
-    waiting = deque(interleave(addresses))
-    attempts: set[asyncio.Task[socket.socket]] = set()
-    failure = OSError("the host name has no addresses")
-    try:
-        while waiting or attempts:
-            if waiting:
-                attempts.add(asyncio.create_task(_attempt(waiting.popleft())))
-            timeout = ATTEMPT_DELAY if waiting else None
-            done, _ = await asyncio.wait(attempts, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
-            for attempt in done:
-                attempts.remove(attempt)
-                error = attempt.exception()
-                if error is None:
-                    return attempt.result()
-                if not isinstance(error, OSError):
-                    raise error
-                failure = error
-        raise failure
-    finally:
-        for attempt in attempts:
-            attempt.cancel()
-            attempt.add_done_callback(_close_late)
-
-
-def interleave(addresses: Sequence[_AddressInfo]) -> list[_AddressInfo]:
-    """Return the addresses in the order to try them, with alternating families (RFC 8305 section 4)."""
-    queues: dict[Any, deque[_AddressInfo]] = {}
-    for address in addresses:
-        queues.setdefault(address[0], deque()).append(address)
-    ordered: list[_AddressInfo] = []
-    while len(ordered) < len(addresses):
-        ordered += [queue.popleft() for queue in queues.values() if queue]
-    return ordered
-
-
-async def _attempt(address: _AddressInfo) -> socket.socket:
-    family, kind, protocol, _, where = address
-    sock = socket.socket(family, kind, protocol)
-    try:
-        sock.setblocking(False)
-        await asyncio.get_running_loop().sock_connect(sock, where)
-    except BaseException:
-        sock.close()
-        raise
-    return sock
-
-
-def _close_late(attempt: "asyncio.Task[socket.socket]") -> None:
-    if not attempt.cancelled() and attempt.exception() is None:
-        attempt.result().close()
+from gaffer.runtime.connecting import connect
 
 
 class _Client(TCPClient):

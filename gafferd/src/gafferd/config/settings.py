@@ -281,6 +281,11 @@ class Settings:
         variable="GAFFER_CLUSTER_KEY_FILE",
         key="gaffer cluster_key_file",
     )
+    webhook_secret_file: str | None = setting(
+        "file with the key that signs the requests to webhooks; read again at a reload",
+        existing_file,
+        key="gaffer webhook_secret_file",
+    )
     node_name: str | None = setting(
         "name of the node in lookupds",
         node_name,
