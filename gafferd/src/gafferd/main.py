@@ -47,7 +47,7 @@ Examples:
   gafferd
   gafferd -c /etc/gaffer/gafferd.ini --lookupd-address=http://lookup1:5010
 
-Signals: TERM, INT and QUIT stop the jobs and exit; a second INT kills the jobs; HUP reloads the configuration.
+Signals: TERM, INT and QUIT stop the jobs and exit; a second TERM or INT kills the jobs; HUP reloads the configuration.
 """,
 )
 

@@ -24,6 +24,7 @@ from gaffer.processes.cgroups import own_cgroup
 from gaffer.runtime import startup
 from gaffer.runtime.descriptors import raise_descriptors
 from gaffer.runtime.keyfile import MIN_BITS, is_weak, read_key_file
+from gaffer.runtime.service_manager import ServiceManager
 from gaffer.runtime.sockets import hostname
 from gaffer.sig_handler import SigHandler
 from gaffer.webhooks import WebHooks
@@ -36,6 +37,7 @@ from gafferd.config.file import Config, show_problem
 from gafferd.config.file_jobs import FileJobs
 from gafferd.config.settings import Settings
 from gafferd.exit_log import ExitLog
+from gafferd.service import Service
 from gafferd.sites import routes
 from gafferd.sites.files import Sites
 from gafferd.sites.layout import settle_sites
@@ -149,23 +151,27 @@ class Server:
             socket_gid=next(iter(self.settings.socket_group or ()), None),
         )
         jobs = FileJobs(manager, webhooks, self.config_path, self.config)
+        services = ServiceManager.take(os.environ)
+        service = Service(services)
         settle_sites(self.plugins, os.geteuid())
         startup.hold_signals()
         try:
             watching = [Watching()] if self.settings.watch else []
-            manager.start([ExitLog(), *self._console(), webhooks, http, announcer, *watching])
+            manager.start([service, ExitLog(), *self._console(), webhooks, http, announcer, *watching])
             startup.spare_collector()  # no Popen object exists yet, see Reaper
             jobs.load()
-            _Signals(jobs).start(loop, manager)
+            _Signals(jobs, service).start(loop, manager)
             for address in http.addresses:
                 print(f"listening on {address}", file=sys.stderr)
             self._warn_when_private()
             sys.stderr.flush()  # `ready` may close it
             ready()
+            service.ready()
             manager.run()
             return manager.exit_code
         finally:
             loop.close()
+            services.close()
 
     def _console(self) -> list[ConsoleOutput]:
         if not self.verbosity or self.settings.daemon:
@@ -241,23 +247,29 @@ def make_server(
 
 
 class _Signals(SigHandler):
-    """Signal handlers: QUIT, TERM and INT stop the node, a second INT kills its processes, HUP reloads.
+    """Signal handlers: QUIT, TERM and INT stop the node, a second TERM or INT kills its processes, HUP reloads.
 
     Not an application: the handlers stay installed to the end, so that a late signal does not change the exit status.
     """
 
-    def __init__(self, jobs: FileJobs) -> None:
+    def __init__(self, jobs: FileJobs, service: Service) -> None:
         super().__init__()
         self._jobs = jobs
-        self._interrupted = False
+        self._service = service
+        self._asked = False  # to stop
 
     def handle_quit(self, handle: object, *args: Any) -> None:
         assert self.manager is not None
-        interrupt = args == (signal.SIGINT,)
-        self.manager.stop(now=interrupt and self._interrupted)
-        self._interrupted = self._interrupted or interrupt
+        hurried = args in ((signal.SIGINT,), (signal.SIGTERM,))
+        self.manager.stop(now=hurried and self._asked)
+        self._asked = self._asked or hurried
 
     def handle_reload(self, handle: object, *args: Any) -> None:
+        self._service.reloading()
+        self._reload()
+        self._service.ready()
+
+    def _reload(self) -> None:
         try:
             result = self._jobs.reload()
         except ConfigError as error:
