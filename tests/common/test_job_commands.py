@@ -108,7 +108,7 @@ async def test_after_exit_is_told_of_the_exit(tmp_path: Path, exit: dict[str, An
     [
         ("sh -c 'echo no mail; exit 2'", {}, "shop.web: after_exit exited with 2: no mail"),
         ("/no/such/program", {}, "shop.web: after_exit can't be started: there is no program '/no/such/program'"),
-        ("sleep 1000", {"graceful_timeout": 0}, "shop.web: after_exit did not exit within 1.0 s"),
+        ("sleep 1000", {"graceful_timeout": 0}, "shop.web: after_exit did not exit within 1 s"),
     ],
 )
 @pytest.mark.expects_errors("after_exit")

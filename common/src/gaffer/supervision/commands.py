@@ -73,8 +73,8 @@ class CommandResult:
 
     `outcome` is SUCCEEDED if it exited with 0 by itself, TIMED_OUT if it was stopped because it did not exit in time,
     CANCELLED if it was stopped for another reason, else FAILED. `exit_code` is None if a signal ended it, `term_signal`
-    is 0 if it exited; both are None if unknown. `uptime` is in seconds. `output` is the end of its output, at most 20
-    lines and 4 KiB.
+    is 0 if it exited; both are None if unknown. `uptime` and `timeout` are in seconds. `output` is the end of its
+    output, at most 20 lines and 4 KiB.
     """
 
     outcome: Outcome
@@ -82,12 +82,13 @@ class CommandResult:
     term_signal: int | None
     uptime: float
     output: str
+    timeout: float = 0.0
 
     def __str__(self) -> str:
         """Return how it ended, as the end of a sentence, and its output."""
         match self.outcome:
             case Outcome.TIMED_OUT:
-                end = f"did not exit within {self.uptime:.1f} s"
+                end = f"did not exit within {self.timeout:g} s"
             case Outcome.CANCELLED:
                 end = "was cancelled"
             case _:
@@ -113,6 +114,7 @@ class Command:
         self._grace = grace
         self._interrupted: Outcome | None = None  # how it ended before its first process exited by itself
         self._terminated = False
+        self._timeout = 0.0
         self._uptime: float | None = None  # at the exit of its first process
         self._timer: asyncio.TimerHandle | None = None
 
@@ -140,6 +142,7 @@ class Command:
 
     def time_out_after(self, timeout: float) -> None:
         """Stop it after `timeout` seconds."""
+        self._timeout = timeout
         self._set_timer(timeout, self._time_out)
 
     def exited(self) -> None:
@@ -156,7 +159,8 @@ class Command:
         status = process.exit_status or UNKNOWN_EXIT
         outcome = self._interrupted or (Outcome.SUCCEEDED if status.exit_code == 0 else Outcome.FAILED)
         uptime = process.uptime if self._uptime is None else self._uptime
-        self.ended.set_result(CommandResult(outcome, status.exit_code, status.term_signal, uptime, self._last_output()))
+        code, signum, output = status.exit_code, status.term_signal, self._last_output()
+        self.ended.set_result(CommandResult(outcome, code, signum, uptime, output, self._timeout))
         return True
 
     def abandon(self) -> None:
