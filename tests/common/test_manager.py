@@ -34,7 +34,7 @@ SLEEP = "/bin/sleep 1000"
 def alive(os_pid: int) -> bool:
     try:
         state = Path(f"/proc/{os_pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):  # it may be reaped between open and read
         return False
     return state != "Z"
 

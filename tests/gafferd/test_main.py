@@ -83,7 +83,8 @@ def test_it_runs_without_a_configuration(tmp_path: Path) -> None:
 def test_it_runs_the_jobs_of_its_configuration(config: Path, how: str) -> None:
     with gafferd(how.format(config)) as node:
         pids = eventually(lambda: len(found := os_pids(node)) == 3 and found)
-        assert all(psutil.Process(pid).cmdline() == ["sleep", "1000"] for pid in pids)
+        # A new program has no command line yet in the moment after its exec.
+        eventually(lambda: all(psutil.Process(pid).cmdline() == ["sleep", "1000"] for pid in pids))
     assert not any(map(psutil.pid_exists, pids))
 
 
