@@ -60,6 +60,18 @@ class Scaled(_Message, frozen=True):
     count: int
 
 
+class DisableRequested(_Message, frozen=True):
+    """Keep the job from running, for `seconds` or until EnableRequested; `at` is now, in seconds since 1970."""
+
+    reason: str
+    at: float
+    seconds: float | None = None
+
+
+class EnableRequested(_Message, frozen=True):
+    """Let the job run again, if that is desired."""
+
+
 class Unloaded(_Message, frozen=True):
     """The job is forgotten once its processes are gone."""
 
@@ -215,6 +227,8 @@ Event: TypeAlias = (
     | ConfigChanged
     | RollbackRequested
     | Scaled
+    | DisableRequested
+    | EnableRequested
     | Unloaded
     | ManagerStopping
     | NameFreed
