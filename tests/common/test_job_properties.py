@@ -154,7 +154,8 @@ class AnyJob(RuleBasedStateMachine):
 
     @rule(seconds=st.sampled_from([None, 5.0]))
     def disable(self, seconds: float | None) -> None:
-        self.order(ev.DisableRequested("maintenance", 0.0, seconds))
+        until = self.system.now + seconds if seconds is not None else None
+        self.order(ev.DisableRequested("maintenance", self.system.now, until, seconds))
 
     @rule()
     def enable(self) -> None:

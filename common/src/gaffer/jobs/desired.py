@@ -7,6 +7,7 @@ gets the event. So a change can be stored before it is made.
 from itertools import count
 from typing import Self
 
+import msgspec
 from msgspec import Struct
 
 from gaffer.jobs import events as ev
@@ -54,12 +55,25 @@ class Desired(Struct, frozen=True):
         phase = Phase.STARTED if start and config.start else Phase.STOPPED
         return cls(name, phase, config.numprocesses, ((1, config),))
 
+    def but_disabled(self, disabled: Disabled | None) -> "Desired":
+        """Return it with another `disabled`."""
+        return msgspec.structs.replace(self, disabled=disabled)
+
     def apply_to(self, job: Job) -> None:
         """Give a new job all of it but the phase `started`, which takes a StartRequested, and `disabled`."""
         job.definitions = Definitions.restore(self.definitions)
         job.target = self.target
         if self.phase in (Phase.COMPLETED, Phase.FAILED):
             job.phase, job.why = self.phase, self.why
+
+    def disabling(self, now: float) -> ev.DisableRequested | None:
+        """Return the order that keeps the job disabled from `now` (seconds since 1970) on, None if it is not."""
+        if self.disabled is None:
+            return None
+        until = self.disabled.until
+        if until is None:
+            return ev.DisableRequested(self.disabled.reason, self.disabled.at)
+        return ev.DisableRequested(self.disabled.reason, self.disabled.at, until, until - now) if until > now else None
 
     def after(self, event: ev.Event) -> "Desired | None":
         """Return what is desired after `event`, an order; None if that unloads the job."""

@@ -22,7 +22,9 @@ class _Message(Struct, frozen=True):
 
 
 class StartRequested(_Message, frozen=True):
-    """Start the job; flapping and back-off are reset."""
+    """Start the job, with `count` processes or as many as configured; flapping and back-off are reset."""
+
+    count: int | None = None
 
 
 class StopRequested(_Message, frozen=True):
@@ -61,10 +63,14 @@ class Scaled(_Message, frozen=True):
 
 
 class DisableRequested(_Message, frozen=True):
-    """Keep the job from running, for `seconds` or until EnableRequested; `at` is now, in seconds since 1970."""
+    """Keep the job from running, for `seconds` or until EnableRequested.
+
+    `at` is when that was asked, `until` when it ends, in seconds since 1970.
+    """
 
     reason: str
     at: float
+    until: float | None = None
     seconds: float | None = None
 
 

@@ -62,7 +62,7 @@ class Job(JobQueries):
             case ev.ProbeResult():
                 self._on_probe(event)
             case ev.StartRequested():
-                self._on_start()
+                self._on_start(event.count)
             case ev.StopRequested():
                 self._on_stop()
             case ev.RestartRequested():
@@ -115,11 +115,11 @@ class Job(JobQueries):
 
     # Orders
 
-    def _on_start(self) -> None:
+    def _on_start(self, count: int | None = None) -> None:
         if self.phase is Phase.LEAVING:
             return
         if self.phase is not Phase.STARTED:
-            self.target = self.config.numprocesses
+            self.target = self.config.numprocesses if count is None else count
         begins = not self.active
         self._order(Order.START)
         self._forget_failures()
@@ -249,12 +249,11 @@ class Job(JobQueries):
         self._reconcile()
 
     def _on_disable(self, event: ev.DisableRequested) -> None:
-        until = None if event.seconds is None else event.at + event.seconds
-        self.disabled = Disabled(event.reason, event.at, until)
+        self.disabled = Disabled(event.reason, event.at, event.until)
         self.rollout = None
         timer = ev.CancelTimer(DISABLED) if event.seconds is None else ev.SetTimer(DISABLED, event.seconds)
         self._out.append(timer)
-        self._publish("disabled", reason=event.reason, until=until)
+        self._publish("disabled", reason=event.reason, until=event.until)
         self._reconcile()
         self._retire_committed()
 
