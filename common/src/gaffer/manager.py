@@ -27,7 +27,8 @@ from gaffer.jobs.config import JobConfig
 from gaffer.jobs.desired import Desired
 from gaffer.jobs.job import Job
 from gaffer.jobs.names import DEFAULT_SESSION, JobName, split_job_name
-from gaffer.jobs.records import ProcessRecord, Recorder
+from gaffer.jobs.recorder import Past, Recorder
+from gaffer.jobs.records import ProcessRecord
 from gaffer.jobs.states import JobState, Phase
 from gaffer.loop import Loop
 from gaffer.process import Process, ProcessConfig
@@ -71,8 +72,8 @@ class Manager(LegacyNames, Listeners):
     output of every job, redirected or not; captured output is also written to files in `log_dir`; `recorder` is
     notified of every process; `endpoint_host` is the address in announced endpoints; `node_id` marks the processes so
     that they can be found again; `detached` lists the processes that an earlier manager left running: their jobs adopt
-    them when loaded; `last_runs` has the time of the last scheduled run (seconds since 1970) of jobs that make up for
-    missed runs, by qualified name.
+    them when loaded; `past` has the exits and the last scheduled run of jobs by qualified name: they get it when
+    loaded.
 
     `exit_code` is 0 unless an essential job ended the manager; then it is the exit code of that job.
     Subscribe to `events`; `event_log` keeps the newest events for readers on the loop.
@@ -91,7 +92,7 @@ class Manager(LegacyNames, Listeners):
         node_id: str = "",
         log_dir: Path | None = None,
         detached: Sequence[ProcessRecord] = (),
-        last_runs: Mapping[str, float] | None = None,
+        past: Mapping[str, Past] | None = None,
     ) -> None:
         self.endpoint_host = endpoint_host
         self.loop = loop if loop is not None else Loop.default_loop()
@@ -99,7 +100,7 @@ class Manager(LegacyNames, Listeners):
         self.events = EventEmitter(self.loop, history=self.event_log)
         self._lock = threading.RLock()
         self._jobs = JobTable(detached)
-        self._last_runs = dict(last_runs or {})
+        self._past = dict(past or {})
         # The node's id ends with `:` and a number that changes with each start.
         cgroups = Cgroups(cgroup, node_id.partition(":")[0]) if cgroup is not None else None
         reaper = Reaper(self.loop, subreaper=subreaper, cgroups=cgroups)
@@ -272,7 +273,9 @@ class Manager(LegacyNames, Listeners):
     def _add(self, desired: Desired) -> None:
         job = Job(desired.name, desired.config, self._jobs.next_pid, drained=self.draining)
         desired.apply_to(job)
-        job.last_run = self._last_runs.pop(str(job.name), None)
+        past = self._past.pop(str(job.name), Past())
+        job.last_run = past.last_run
+        job.exits.extend(past.exits)
         self._jobs.add(job)
         self._executor.publish(job, "create")
         if self._jobs.is_leaving(job.name):

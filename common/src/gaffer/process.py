@@ -14,7 +14,8 @@ from typing import Any
 from gaffer.errors import ProcessError
 from gaffer.jobs import config as jobs_config
 from gaffer.jobs.names import JobName, parse_job_name
-from gaffer.jobs.records import ProcessRecord, Recorder
+from gaffer.jobs.recorder import Recorder
+from gaffer.jobs.records import ProcessRecord
 from gaffer.jobs.rules import FlappingInfo, port_number
 from gaffer.jobs.usage import ResourceUsage
 from gaffer.processes import launch, procfs, stats

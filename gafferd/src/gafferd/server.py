@@ -121,7 +121,7 @@ class Server:
             capture_all=True,
             recorder=state,
             detached=state.detached,
-            last_runs=state.last_runs,
+            past=state.past,
             endpoint_host=self.host,
             log_dir=state.path / "logs",
             # Pids start over at each start; the incarnation keeps the marks of two starts distinct.

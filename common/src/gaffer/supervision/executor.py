@@ -353,6 +353,7 @@ class Executor:
             log.warning("%s can't be started: %s", job.name, error.message)
             message = f"{error.message}: {error.hint}" if error.hint else error.message
             self.submit(job, ev.SpawnFailed(order.pid, error.reason, message, time.time()))
+            self._record_exit(job)
 
     def _adopt(self, order: ev.Adopt, job: Job) -> None:
         if order.record.port is not None:
@@ -549,6 +550,11 @@ class Executor:
                 status.usage,
             ),
         )
+        self._record_exit(job)
+
+    def _record_exit(self, job: Job) -> None:
+        if self._settings.recorder is not None:
+            self._settings.recorder.exited(str(job.name), job.exits)
 
     def _on_refused(self, job: Job, process: Process, message: str, final: bool) -> None:
         self.submit(job, ev.EndRefused(process.pid, message, final))
