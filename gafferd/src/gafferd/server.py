@@ -104,6 +104,7 @@ class Server:
         can't start.
         """
         raise_descriptors()
+        sys.setswitchinterval(0.0005)
         state = StateDir.open(self.state_path)
         try:
             state.end_leftovers()
