@@ -1,5 +1,6 @@
 """The command `gafferd`."""
 
+import contextlib
 import logging
 import os
 import sys
@@ -18,7 +19,7 @@ from gaffer.runtime.usage import parse_command_line, usage_text
 from gafferd.config.effective import Effective, read_effective
 from gafferd.config.file import show_problem
 from gafferd.config.settings import Settings
-from gafferd.state.directory import default_path
+from gafferd.state.directory import default_path, lock_directory
 
 logger = logging.getLogger(__name__)
 
@@ -93,14 +94,16 @@ def run(options: Mapping[str, Any], environ: Mapping[str, str]) -> int:
         return _check_config(effective, environ)
 
     ready = daemonize(wait=True) if settings.daemon else _stay
-    setup_logging(settings.log_level, settings.error_log)
-    setproctitle_("gafferd")
-    for warning in config.warnings:
-        logger.warning("%s", show_problem(warning))
     startup.hold_signals()
-    with hold_pidfile(settings.pidfile):
-        startup.raise_signals()
-        return server.serve(ready)
+    # The lock comes first: a second gafferd touches neither the log nor the pidfile of the one that holds it.
+    with contextlib.closing(lock_directory(state_path)) as lock:
+        setup_logging(settings.log_level, settings.error_log)
+        setproctitle_("gafferd")
+        for warning in config.warnings:
+            logger.warning("%s", show_problem(warning))
+        with hold_pidfile(settings.pidfile):
+            startup.raise_signals()
+            return server.serve(lock, ready)
 
 
 def _check_together(options: Mapping[str, Any]) -> None:

@@ -44,6 +44,7 @@ from gafferd.sites.layout import settle_sites
 from gafferd.sites.plugins import PluginFolder, plugin_folders
 from gafferd.state.directory import StateDir
 from gafferd.state.identity import Identity
+from gafferd.state.lock import StateLock
 from gafferd.watching import Watching
 
 logger = logging.getLogger(__name__)
@@ -69,7 +70,6 @@ class Server:
     """
 
     settings: Settings
-    state_path: Path
     endpoints: Sequence[HttpEndpoint]
     host: str
     policy: Policy
@@ -94,16 +94,16 @@ class Server:
             max_connections=settings.max_connections,
         )
 
-    def serve(self, ready: Callable[[], None]) -> int:
+    def serve(self, lock: StateLock, ready: Callable[[], None]) -> int:
         """Run until stopped by a signal or the end of an essential job, whose exit code is returned.
 
-        `ready` is called once the node listens.
+        `lock` is that of the state directory; `ready` is called once the node listens.
 
         Processes left by an earlier gafferd on the state directory are ended first. Raises GafferError if the node
         can't start.
         """
         raise_descriptors()
-        state = StateDir.open(self.state_path)
+        state = StateDir.open(lock.directory, lock)
         try:
             state.end_leftovers()
             return self._run(state, ready)
@@ -225,7 +225,6 @@ def make_server(
     )
     return Server(
         settings=settings,
-        state_path=state_path,
         endpoints=[
             HttpEndpoint(
                 list(endpoint.bind),
