@@ -22,6 +22,7 @@ from gaffer.jobs.names import is_host
 from gaffer.loop import new_loop, spare_memory
 from gaffer.processes.cgroups import own_cgroup
 from gaffer.runtime import startup
+from gaffer.runtime.daemonize import ProcessTitle
 from gaffer.runtime.descriptors import raise_descriptors
 from gaffer.runtime.keyfile import MIN_BITS, is_weak, read_key_file
 from gaffer.runtime.service_manager import ServiceManager
@@ -94,7 +95,7 @@ class Server:
             max_connections=settings.max_connections,
         )
 
-    def serve(self, lock: StateLock, ready: Callable[[], None]) -> int:
+    def serve(self, lock: StateLock, title: ProcessTitle, ready: Callable[[], None]) -> int:
         """Run until stopped by a signal or the end of an essential job, whose exit code is returned.
 
         `lock` is that of the state directory; `ready` is called once the node listens.
@@ -106,11 +107,11 @@ class Server:
         state = StateDir.open(lock.directory, lock)
         try:
             state.end_leftovers()
-            return self._run(state, ready)
+            return self._run(state, title, ready)
         finally:
             state.close()
 
-    def _run(self, state: StateDir, ready: Callable[[], None]) -> int:
+    def _run(self, state: StateDir, title: ProcessTitle, ready: Callable[[], None]) -> int:
         loop = new_loop(self.settings.loop)
         spare_memory(loop)
         manager = Manager(
@@ -126,9 +127,10 @@ class Server:
             # Pids start over at each start; the incarnation keeps the marks of two starts distinct.
             node_id=state.node.mark,
         )
+        name = self.settings.node_name or hostname()
         announcer = Announcer(
             self.settings.lookupd_address,
-            name=self.settings.node_name or hostname(),
+            name=name,
             origin=lambda: listening.origin(self.settings, self.host, http.addresses),
             identity=Identity(state.node.secret, state.node.incarnation, state.advance),
             labels=self.settings.labels,
@@ -152,7 +154,7 @@ class Server:
         )
         jobs = FileJobs(manager, webhooks, self.config_path, self.config)
         services = ServiceManager.take(os.environ)
-        service = Service(services)
+        service = Service(name, services, title)
         settle_sites(self.plugins, os.geteuid())
         startup.hold_signals()
         try:

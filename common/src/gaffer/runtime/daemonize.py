@@ -2,8 +2,9 @@
 
 import contextlib
 import os
+import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 
 def getcwd() -> str:
@@ -20,9 +21,33 @@ def getcwd() -> str:
 def setproctitle_(title: str) -> None:
     """Set the title that `ps` shows, if the setproctitle package is installed."""
     with contextlib.suppress(ImportError):
-        from setproctitle import setproctitle  # type: ignore[import-not-found]
+        from setproctitle import setproctitle
 
         setproctitle(title)
+
+
+class ProcessTitle:
+    """The title of a daemon that `ps` shows, `NAME: STATUS (ARGUMENTS)`, if the setproctitle package is installed.
+
+    The name of the process stays NAME, by which tools such as `pkill` find it. Create the object before variables are
+    removed from the environment: the title has only the space that the arguments and the variables before them used.
+    """
+
+    def __init__(self, name: str, argv: Sequence[str]) -> None:
+        self._name = name
+        self._arguments = f" ({shlex.join(argv)})" if argv else ""
+        with contextlib.suppress(ImportError):
+            from setproctitle import getproctitle
+
+            getproctitle()  # finds the space
+
+    def show(self, status: str) -> None:
+        """Show the title with this status."""
+        with contextlib.suppress(ImportError):
+            from setproctitle import setproctitle, setthreadtitle
+
+            setproctitle(f"{self._name}: {status}{self._arguments}")
+            setthreadtitle(self._name)
 
 
 def daemonize(wait: bool = False) -> Callable[[], None]:
