@@ -11,6 +11,7 @@ from typing import Any
 from gaffer.errors import ConfigError, GafferError, Problem
 from gaffer.pidfile import hold_pidfile
 from gaffer.runtime import startup
+from gaffer.runtime.activation import take_sockets
 from gaffer.runtime.daemonize import ProcessTitle, daemonize
 from gaffer.runtime.log import setup_logging
 from gaffer.runtime.options import Option
@@ -95,7 +96,7 @@ def run(options: Mapping[str, Any], environ: MutableMapping[str, str]) -> int:
         return _check_config(effective, environ)
 
     title = ProcessTitle("gafferd", sys.argv[1:])
-    server = make_server(settings, home, state_path, path, config, verbosity)
+    server = make_server(settings, home, state_path, path, config, verbosity, take_sockets(environ))
     ready = daemonize(wait=True) if settings.daemon else _stay
     startup.hold_signals()
     # The lock comes first: a second gafferd touches neither the log nor the pidfile of the one that holds it.

@@ -22,11 +22,12 @@ from gaffer.jobs.names import is_host
 from gaffer.loop import new_loop, spare_memory
 from gaffer.processes.cgroups import own_cgroup
 from gaffer.runtime import startup
+from gaffer.runtime.activation import PassedSocket
 from gaffer.runtime.daemonize import ProcessTitle
 from gaffer.runtime.descriptors import raise_descriptors
 from gaffer.runtime.keyfile import MIN_BITS, is_weak, read_key_file
 from gaffer.runtime.service_manager import ServiceManager
-from gaffer.runtime.sockets import hostname
+from gaffer.runtime.sockets import address_of, hostname
 from gaffer.sig_handler import SigHandler
 from gaffer.webhooks import WebHooks
 from gafferd import listening
@@ -141,7 +142,7 @@ class Server:
         logins = Logins(f"gaffer-{state.node.id}")
         webhooks = WebHooks(self.config.webhooks if self.config else (), self.settings.webhook_secret_file)
         http = HttpHandler(
-            [*self.endpoints, HttpEndpoint([f"unix:{state.socket_path}"], self.settings.backlog)],
+            [*self.endpoints, *self._own_socket(f"unix:{state.socket_path}")],
             access=replace(self.policy, cookie=logins.cookie, resume=logins.resume),
             routes=[*key_routes.ROUTES, *routes.ROUTES],
             limits=self.limits,
@@ -175,6 +176,11 @@ class Server:
             loop.close()
             services.close()
 
+    def _own_socket(self, uri: str) -> list[HttpEndpoint]:
+        """Return the endpoint of the socket in the state directory, unless the service manager opened it."""
+        passed = {address_of(sock) for endpoint in self.endpoints for sock in endpoint.sockets}
+        return [] if uri in passed else [HttpEndpoint([uri], self.settings.backlog)]
+
     def _console(self) -> list[ConsoleOutput]:
         if not self.verbosity or self.settings.daemon:
             return []
@@ -196,14 +202,18 @@ def make_server(
     config_path: Path | None,
     config: Config | None,
     verbosity: int = 0,
+    passed: Sequence[PassedSocket] = (),
 ) -> Server:
     """Return the configured node; `home` is the home directory of the daemon's user.
+
+    The `passed` sockets take the place of the addresses to listen on.
 
     Raises ConfigError (or another 400) if the settings are invalid or unsafe.
     """
     file_key = read_key_file(settings.api_key_file) if settings.api_key_file else None
     keys = KeyStore(state_path / "keys.json", file_key)
-    endpoints = listening.choose_endpoints(settings, config.endpoints if config else ())
+    chosen = listening.choose_endpoints(settings, config.endpoints if config else (), passed)
+    endpoints = [endpoint for endpoint, _ in chosen]
     weak_key = file_key is not None and is_weak(file_key)
     dangers = listening.find_dangers(endpoints, has_keys=bool(keys), insecure=settings.insecure, weak_key=weak_key)
     problems = list(dangers)
@@ -232,8 +242,9 @@ def make_server(
                 list(endpoint.bind),
                 endpoint.backlog or settings.backlog,
                 listening.server_tls(endpoint, settings.client_ca),
+                sockets,
             )
-            for endpoint in endpoints
+            for endpoint, sockets in chosen
         ],
         host=host,
         policy=policy,

@@ -11,6 +11,7 @@ from gaffer.errors import ConfigError, GafferError, Problem
 from gaffer.loop import new_loop, spare_memory
 from gaffer.pidfile import hold_pidfile
 from gaffer.runtime import startup
+from gaffer.runtime.activation import PassedSocket, take_sockets
 from gaffer.runtime.daemonize import ProcessTitle, daemonize
 from gaffer.runtime.log import setup_logging
 from gaffer.runtime.service_manager import ServiceManager
@@ -25,8 +26,9 @@ def command(argv: Sequence[str], environ: MutableMapping[str, str]) -> int:
     try:
         options = parse_options(argv)
         title = ProcessTitle("gaffer_lookupd", argv)
-        settings = make_settings(options, environ)
-        run(settings, title, ServiceManager.take(environ))
+        passed = take_sockets(environ)
+        settings = make_settings(options, environ, [each.address for each in passed])
+        run(settings, title, ServiceManager.take(environ), passed)
     except ConfigError as error:
         return _fail(2, error.problems)
     except GafferError as error:
@@ -38,8 +40,8 @@ def command(argv: Sequence[str], environ: MutableMapping[str, str]) -> int:
     return 0
 
 
-def run(settings: Settings, title: ProcessTitle, services: ServiceManager) -> None:
-    """Serve until QUIT, TERM or INT; raises GafferError if it can't start."""
+def run(settings: Settings, title: ProcessTitle, services: ServiceManager, passed: Sequence[PassedSocket] = ()) -> None:
+    """Serve until QUIT, TERM or INT, on the `passed` sockets if there are any; raises GafferError if it can't start."""
     detach = daemonize(wait=True) if settings.daemon else _stay
     setup_logging(settings.log_level, settings.error_log)
     title.show("starting")
@@ -52,7 +54,7 @@ def run(settings: Settings, title: ProcessTitle, services: ServiceManager) -> No
         hold_pidfile(settings.pidfile),
         asyncio.Runner(loop_factory=lambda: new_loop(settings.loop)) as runner,
     ):
-        runner.run(_serve(LookupServer(settings), title, services, detach))
+        runner.run(_serve(LookupServer(settings, [each.socket for each in passed]), title, services, detach))
 
 
 async def _serve(

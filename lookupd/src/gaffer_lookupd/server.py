@@ -4,8 +4,9 @@ import logging
 import os
 import resource
 import secrets
+import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import cast, get_args
 from urllib.parse import urlsplit
 
@@ -40,9 +41,12 @@ _READER_KEY = Grant(frozenset((Scope.READ,)))
 
 
 class LookupServer:
-    """A server of a new, empty registry. Raises GafferError for an invalid allowed host or origin."""
+    """A server of a new, empty registry, on the `passed` sockets if there are any, instead of its own.
 
-    def __init__(self, settings: Settings) -> None:
+    Raises GafferError for an invalid allowed host or origin.
+    """
+
+    def __init__(self, settings: Settings, passed: Sequence[socket.socket] = ()) -> None:
         self._settings = settings
         self._changes = changes = _LoggedChanges()
         self._registry = registry = Registry(
@@ -68,7 +72,7 @@ class LookupServer:
             readers=readers,
             verify_node=None if settings.cluster_key is None else self._is_cluster_key,
         )
-        endpoint = HttpEndpoint(settings.bind, settings.backlog, settings.tls)
+        endpoint = HttpEndpoint(settings.bind, settings.backlog, settings.tls, passed)
         self._application = application
         self._listeners = Listeners(application, [endpoint], limits=limits)
 
