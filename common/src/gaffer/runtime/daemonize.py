@@ -6,6 +6,8 @@ import shlex
 import sys
 from collections.abc import Callable, Sequence
 
+from gaffer.errors import ConfigError, Problem
+
 
 def getcwd() -> str:
     """Return the working directory, as $PWD (with symbolic links) if that is the same directory."""
@@ -55,8 +57,11 @@ def daemonize(wait: bool = False) -> Callable[[], None]:
 
     The calling process exits with status 0. With `wait`, it waits until the daemon calls the returned function, and
     exits with status 1 if the daemon ends before that; the standard streams are kept until then. Call it before
-    starting threads or a loop.
+    starting threads or a loop. Raises ConfigError for process 1, whose end would end all processes of its container.
     """
+    if os.getpid() == 1:
+        message = "this is process 1, and the container would end when it goes to the background"
+        raise ConfigError([Problem("--daemon", message, "leave the flag out in a container")])
     reader, writer = os.pipe()
     sys.stdout.flush()
     sys.stderr.flush()
