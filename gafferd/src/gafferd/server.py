@@ -22,10 +22,12 @@ from gaffer.jobs.names import is_host
 from gaffer.loop import new_loop, spare_memory
 from gaffer.processes.cgroups import own_cgroup
 from gaffer.runtime import startup
+from gaffer.runtime.activation import PassedSocket
+from gaffer.runtime.daemonize import ProcessTitle
 from gaffer.runtime.descriptors import raise_descriptors
 from gaffer.runtime.keyfile import MIN_BITS, is_weak, read_key_file
 from gaffer.runtime.service_manager import ServiceManager
-from gaffer.runtime.sockets import hostname
+from gaffer.runtime.sockets import address_of, hostname
 from gaffer.sig_handler import SigHandler
 from gaffer.webhooks import WebHooks
 from gafferd import listening
@@ -45,6 +47,7 @@ from gafferd.sites.plugins import PluginFolder, plugin_folders
 from gafferd.state.directory import StateDir
 from gafferd.state.durable import DurableJobs
 from gafferd.state.identity import Identity
+from gafferd.state.lock import StateLock
 from gafferd.watching import Watching
 
 logger = logging.getLogger(__name__)
@@ -70,7 +73,6 @@ class Server:
     """
 
     settings: Settings
-    state_path: Path
     endpoints: Sequence[HttpEndpoint]
     host: str
     policy: Policy
@@ -95,24 +97,24 @@ class Server:
             max_connections=settings.max_connections,
         )
 
-    def serve(self, ready: Callable[[], None]) -> int:
+    def serve(self, lock: StateLock, title: ProcessTitle, ready: Callable[[], None]) -> int:
         """Run until stopped by a signal or the end of an essential job, whose exit code is returned.
 
-        `ready` is called once the node listens.
+        `lock` is that of the state directory; `ready` is called once the node listens.
 
         Processes left by an earlier gafferd on the state directory are ended first. Raises GafferError if the node
         can't start.
         """
         raise_descriptors()
         sys.setswitchinterval(0.0005)
-        state = StateDir.open(self.state_path)
+        state = StateDir.open(lock.directory, lock)
         try:
             state.end_leftovers()
-            return self._run(state, ready)
+            return self._run(state, title, ready)
         finally:
             state.close()
 
-    def _run(self, state: StateDir, ready: Callable[[], None]) -> int:
+    def _run(self, state: StateDir, title: ProcessTitle, ready: Callable[[], None]) -> int:
         loop = new_loop(self.settings.loop)
         spare_memory(loop)
         manager = Manager(
@@ -128,9 +130,10 @@ class Server:
             # Pids start over at each start; the incarnation keeps the marks of two starts distinct.
             node_id=state.node.mark,
         )
+        name = self.settings.node_name or hostname()
         announcer = Announcer(
             self.settings.lookupd_address,
-            name=self.settings.node_name or hostname(),
+            name=name,
             origin=lambda: listening.origin(self.settings, self.host, http.addresses),
             identity=Identity(state.node.secret, state.node.incarnation, state.advance),
             labels=self.settings.labels,
@@ -143,7 +146,7 @@ class Server:
         jobs = FileJobs(manager, webhooks, self.config_path, self.config)
         durable = DurableJobs(manager, state.jobs, lambda: jobs.definitions)
         http = HttpHandler(
-            [*self.endpoints, HttpEndpoint([f"unix:{state.socket_path}"], self.settings.backlog)],
+            [*self.endpoints, *self._own_socket(f"unix:{state.socket_path}")],
             access=replace(self.policy, cookie=logins.cookie, resume=logins.resume),
             routes=[*key_routes.ROUTES, *routes.ROUTES],
             changer=durable if self.settings.keep_jobs else None,
@@ -156,7 +159,7 @@ class Server:
             socket_gid=next(iter(self.settings.socket_group or ()), None),
         )
         services = ServiceManager.take(os.environ)
-        service = Service(services)
+        service = Service(name, services, title)
         settle_sites(self.plugins, os.geteuid())
         startup.hold_signals()
         try:
@@ -181,6 +184,11 @@ class Server:
             loop.close()
             services.close()
 
+    def _own_socket(self, uri: str) -> list[HttpEndpoint]:
+        """Return the endpoint of the socket in the state directory, unless the service manager opened it."""
+        passed = {address_of(sock) for endpoint in self.endpoints for sock in endpoint.sockets}
+        return [] if uri in passed else [HttpEndpoint([uri], self.settings.backlog)]
+
     def _console(self) -> list[ConsoleOutput]:
         if not self.verbosity or self.settings.daemon:
             return []
@@ -202,14 +210,18 @@ def make_server(
     config_path: Path | None,
     config: Config | None,
     verbosity: int = 0,
+    passed: Sequence[PassedSocket] = (),
 ) -> Server:
     """Return the configured node; `home` is the home directory of the daemon's user.
+
+    The `passed` sockets take the place of the addresses to listen on.
 
     Raises ConfigError (or another 400) if the settings are invalid or unsafe.
     """
     file_key = read_key_file(settings.api_key_file) if settings.api_key_file else None
     keys = KeyStore(state_path / "keys.json", file_key)
-    endpoints = listening.choose_endpoints(settings, config.endpoints if config else ())
+    chosen = listening.choose_endpoints(settings, config.endpoints if config else (), passed)
+    endpoints = [endpoint for endpoint, _ in chosen]
     weak_key = file_key is not None and is_weak(file_key)
     dangers = listening.find_dangers(endpoints, has_keys=bool(keys), insecure=settings.insecure, weak_key=weak_key)
     problems = list(dangers)
@@ -233,14 +245,14 @@ def make_server(
     )
     return Server(
         settings=settings,
-        state_path=state_path,
         endpoints=[
             HttpEndpoint(
                 list(endpoint.bind),
                 endpoint.backlog or settings.backlog,
                 listening.server_tls(endpoint, settings.client_ca),
+                sockets,
             )
-            for endpoint in endpoints
+            for endpoint, sockets in chosen
         ],
         host=host,
         policy=policy,

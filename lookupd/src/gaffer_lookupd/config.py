@@ -162,9 +162,14 @@ def parse_options(argv: Sequence[str]) -> dict[str, Any]:
     return parse_command_line("gaffer_lookupd", USAGE, argv, leftover=leftover)
 
 
-def make_settings(options: Mapping[str, Any], environ: Mapping[str, str]) -> Settings:
-    """Return the settings from parsed options and the environment; raises ConfigError with all mistakes."""
+def make_settings(options: Mapping[str, Any], environ: Mapping[str, str], passed: Sequence[str] = ()) -> Settings:
+    """Return the settings from parsed options and the environment; raises ConfigError with all mistakes.
+
+    The addresses of `passed` sockets take the place of `bind`.
+    """
     resolution = Resolution(Settings, options, environ)
+    if passed:
+        resolution.values["bind"] = tuple(passed)
     _refuse_empty(resolution, options)
     _check_together(resolution)
     if options["-v"]:

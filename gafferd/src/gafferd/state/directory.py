@@ -1,6 +1,7 @@
 """The state directory of a node: its identity and its processes."""
 
 import asyncio
+import contextlib
 import hashlib
 import hmac
 import logging
@@ -9,7 +10,7 @@ import secrets
 import socket
 import stat
 import time
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, TypeVar
 
@@ -27,7 +28,7 @@ from gafferd.state.jobs_file import JobsFile
 from gafferd.state.lock import StateDirError, StateLock
 from gafferd.state.past import PastFile
 
-__all__ = ["Node", "State", "StateDir", "StateDirError", "default_path"]
+__all__ = ["Node", "State", "StateDir", "StateDirError", "default_path", "lock_directory"]
 
 logger = logging.getLogger(__name__)
 
@@ -105,6 +106,31 @@ def default_path(root: bool, home: Path, xdg_state_home: str | None) -> Path:
     return base / "gaffer"
 
 
+def lock_directory(path: str | os.PathLike[str]) -> StateLock:
+    """Create the state directory at `path` if it is missing, and lock it; nothing else in it is changed.
+
+    Raises StateDirError if another gafferd uses the directory, if other users may have changed it, or if it is not
+    usable.
+    """
+    directory = Path(path).absolute()
+    with _explained(directory):
+        return StateLock(_prepare(directory))
+
+
+@contextlib.contextmanager
+def _explained(directory: Path) -> Iterator[None]:
+    """Raise StateDirError for errors of the file system."""
+    try:
+        yield
+    except OSError as error:
+        raise StateDirError(
+            f"can't use the state directory {directory}: {error.strerror}",
+            hint="use a --state-dir that this user can write to",
+        ) from None
+    except UntrustedFile as error:
+        raise StateDirError(error.message, hint=error.hint) from None
+
+
 def _machine_id() -> str:
     return _read_line("/etc/machine-id") or _read_line("/var/lib/dbus/machine-id")
 
@@ -154,28 +180,19 @@ class StateDir:
         lock.mark()
 
     @classmethod
-    def open(cls, path: str | os.PathLike[str]) -> "StateDir":
-        """Create the directory if it is missing, lock it and start a new incarnation of the node.
+    def open(cls, path: str | os.PathLike[str], lock: StateLock | None = None) -> "StateDir":
+        """Start a new incarnation of the node in the directory, whose lock is `lock` or acquired here.
 
-        Raises StateDirError if another gafferd uses the directory, if other users may have changed it, if its files are
-        so damaged that running processes can't be determined, or if it is not usable.
+        Raises StateDirError like `lock_directory`, and if its files are so damaged that running processes can't be
+        determined.
         """
-        directory = Path(path).absolute()
+        lock = lock or lock_directory(path)
         try:
-            directory = _prepare(directory)
-            lock = StateLock(directory)
-            try:
-                return cls(directory, lock)
-            except BaseException:
-                lock.close()
-                raise
-        except OSError as error:
-            raise StateDirError(
-                f"can't use the state directory {directory}: {error.strerror}",
-                hint="use a --state-dir that this user can write to",
-            ) from None
-        except UntrustedFile as error:
-            raise StateDirError(error.message, hint=error.hint) from None
+            with _explained(lock.directory):
+                return cls(lock.directory, lock)
+        except BaseException:
+            lock.close()
+            raise
 
     @property
     def socket_path(self) -> Path:
