@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from gaffer.http.base import NotFound
 from gaffer.http.limits import Limits
 from gaffer.runtime.trusted_files import find_danger
+from gafferd.plugins.folder import PluginFolder
 from gafferd.sites import routes
 from gafferd.sites.files import Sites, media_type
 from gafferd.sites.layout import MAX_ENTRIES
-from gafferd.sites.plugins import PluginFolder
 from support.http_node import HttpNode, running_node
 from support.poll import eventually_async
 from support.writable import OTHERS_WRITE

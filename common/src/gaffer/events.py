@@ -142,9 +142,18 @@ class EventEmitter:
                 for _, subscription in matches:
                     if subscription.once:
                         self._remove(subscription)
+            exits: list[SystemExit] = []
             for name, subscription in matches:
                 args, kwargs = record.arguments(name)
-                _call(subscription.listener, name, args, kwargs)
+                try:
+                    _call(subscription.listener, name, args, kwargs)
+                except SystemExit as error:  # for the embedding program, once the others have the event
+                    exits.append(error)
+            if exits:
+                with self._lock:
+                    if self._queue:
+                        self._schedule()
+                raise exits[0]
 
     def _schedule(self) -> None:
         if self._scheduled is None and not self.loop.is_closed():
