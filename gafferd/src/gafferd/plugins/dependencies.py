@@ -68,7 +68,7 @@ def _sorted(plugins: Sequence[Named], left: Mapping[str, int]) -> list[int]:
     waiting = sorted(left.values(), reverse=True)
     while waiting:
         index = waiting[-1]
-        needed = [left[name] for name in plugins[index].mandatory if left[name] not in order]
+        needed = [left[name] for name in reversed(plugins[index].mandatory) if left[name] not in order]
         waiting += needed
         if not needed:
             waiting.pop()

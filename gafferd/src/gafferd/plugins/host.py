@@ -63,6 +63,10 @@ class Hosted:
         """Whether it runs, or has no application to run."""
         return self.state in (State.RUNNING, State.LOADED)
 
+    def is_of(self, candidate: Candidate) -> bool:
+        """Return whether it is from the same directory or entry point."""
+        return (self.candidate.name, self.candidate.source) == (candidate.name, candidate.source)
+
     def fail(self, reason: str, error: PluginFailed | None = None) -> None:
         """Make it failed, and log why; `error` has the exception."""
         self.state, self.reason = State.FAILED, reason
@@ -96,8 +100,10 @@ class Plugins:
 
         Those still starting are logged.
         """
-        assert self._loading is not None
-        await asyncio.wait({self._loading}, timeout=START_TIMEOUT)
+        assert self._loop is not None
+        end = self._loop.time() + START_TIMEOUT
+        await _wait([self._loading], START_TIMEOUT)
+        await _wait([hosted.starting for hosted in self._hosted], end - self._loop.time())
         for hosted in self._hosted:
             if hosted.state is State.STARTING:
                 hosted.reason = f"it has not started after {START_TIMEOUT:g} seconds"
@@ -141,7 +147,7 @@ class Plugins:
 
     async def _apply(self, before: asyncio.Task[None] | None, sections: Sections) -> None:
         if before is not None:
-            await asyncio.wait({before}, timeout=START_TIMEOUT)
+            await asyncio.wait({before})
         try:
             search = partial(find_candidates, self._folder)
             candidates = await foreign.in_thread("looking for plugins", search, LOAD_TIMEOUT)
@@ -165,14 +171,12 @@ class Plugins:
         await self._replace(found, [usable[index] for index in order], config)
 
     async def _find(self, candidate: Candidate, config: Mapping[str, Any]) -> list[Hosted]:
-        """Return the plugins of a candidate: those that are running, if nothing has changed, or new ones."""
-        same = (candidate.name, candidate.source)
-        current = [each for each in self._hosted if (each.candidate.name, each.candidate.source) == same and each.works]
-        if current and all(
-            each.candidate == candidate and each.config == _own_config(candidate.name, config) for each in current
-        ):
+        """Return the plugins of a candidate: those that the node has, if nothing has changed, or new ones."""
+        own = _own_config(candidate.name, config)
+        current = [each for each in self._hosted if each.is_of(candidate) and each.state is not State.FAILED]
+        if current and all(each.candidate == candidate and each.config == own for each in current):
             return current
-        new = await self._load(candidate, config)
+        new = await self._load(candidate, own)
         failed = next((each for each in new if each.state is State.FAILED), None)
         if failed is None or not current:
             return new
@@ -180,12 +184,11 @@ class Plugins:
             each.reason = f"its former version runs: {failed.reason}"
         return current
 
-    async def _load(self, candidate: Candidate, config: Mapping[str, Any]) -> list[Hosted]:
+    async def _load(self, candidate: Candidate, own: Mapping[str, Any]) -> list[Hosted]:
         if candidate.fault is not None:
             hosted = Hosted(candidate, candidate.name)
             hosted.fail(candidate.fault)
             return [hosted]
-        own = _own_config(candidate.name, config)
         try:
             plugins = await foreign.in_thread("importing it", candidate.load, LOAD_TIMEOUT)
             return [foreign.call("describing it", _describe, candidate, plugin, own) for plugin in plugins]
@@ -211,8 +214,6 @@ class Plugins:
                 hosted.starting = self._loop.create_task(self._start(hosted, config))
             elif hosted.state is State.RUNNING:
                 self._restart(hosted)
-        if starting := [hosted.starting for hosted in ordered if hosted.starting is not None]:
-            await asyncio.wait(starting)
 
     async def _start(self, hosted: Hosted, config: Mapping[str, Any]) -> None:
         for needed in hosted.mandatory:
@@ -293,11 +294,15 @@ def _make_app(plugin: Plugin, config: Mapping[str, Any]) -> Any:
 
 
 async def _cancel(tasks: Iterable[asyncio.Task[None] | None]) -> None:
-    pending = [task for task in tasks if task is not None and not task.done()]
-    for task in pending:
+    found = [task for task in tasks if task is not None]
+    for task in found:
         task.cancel()
-    if pending:
-        await asyncio.wait(pending, timeout=_CANCEL_TIME)
+    await _wait(found, _CANCEL_TIME)
+
+
+async def _wait(tasks: Iterable[asyncio.Task[None] | None], timeout: float) -> None:
+    if pending := [task for task in tasks if task is not None and not task.done()]:
+        await asyncio.wait(pending, timeout=max(0.0, timeout))
 
 
 def _own_config(name: str, config: Mapping[str, Any]) -> dict[str, Any]:
