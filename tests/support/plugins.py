@@ -125,3 +125,13 @@ async def node_with(folder: Path, config: str = "", chosen: Sequence[str] | None
     async with running_node(routes=added, plugins=plugins, sites=sites, apps=[plugins]) as node:
         await plugins.ready()
         yield PluginNode(node, plugins)
+
+
+def add_distribution(place: Path, name: str, text: str, *points: str, version: str = "1.0") -> None:
+    """Install a distribution with one module of its own name, and entry points such as `a = module:Class`."""
+    place.mkdir(exist_ok=True)
+    (place / f"{name}.py").write_text(text)
+    metadata = place / f"{name}-{version}.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+    (metadata / "entry_points.txt").write_text("\n".join(["[gaffer.plugins]", *points, ""]))

@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
-from gaffer.loop import Loop
+from gaffer.loop import Loop, exit_soon
 from gaffer.streams.event_log import Arguments, Event, match, normal
 from gaffer.streams.rings import Log
 
@@ -142,18 +142,9 @@ class EventEmitter:
                 for _, subscription in matches:
                     if subscription.once:
                         self._remove(subscription)
-            exits: list[SystemExit] = []
             for name, subscription in matches:
                 args, kwargs = record.arguments(name)
-                try:
-                    _call(subscription.listener, name, args, kwargs)
-                except SystemExit as error:  # for the embedding program, once the others have the event
-                    exits.append(error)
-            if exits:
-                with self._lock:
-                    if self._queue:
-                        self._schedule()
-                raise exits[0]
+                _call(self.loop, subscription.listener, name, args, kwargs)
 
     def _schedule(self) -> None:
         if self._scheduled is None and not self.loop.is_closed():
@@ -168,9 +159,13 @@ class EventEmitter:
                 self._by_pattern.pop(subscription.pattern, None)
 
 
-def _call(listener: Listener, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+def _call(
+    loop: asyncio.AbstractEventLoop, listener: Listener, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> None:
     # Listeners are foreign code: an exception in one must not prevent delivery to the others (EMT-15).
     try:
         listener(name, *args, **kwargs)
     except Exception:
         log.exception("a listener of %r failed", name)
+    except SystemExit as error:
+        exit_soon(loop, error)
