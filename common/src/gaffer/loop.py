@@ -65,7 +65,7 @@ def end(loop: asyncio.AbstractEventLoop) -> None:
 
 
 def exit_soon(loop: asyncio.AbstractEventLoop, error: SystemExit) -> None:
-    """Raise the exit of a listener in a callback of its own, so that it ends the loop but not the work of its caller."""
+    """Raise the exit of a listener in a callback of its own: it ends the loop, but not the work of its caller."""
     loop.call_soon(_raise, error)
 
 
