@@ -46,6 +46,7 @@ from gafferd.sites import routes as site_routes
 from gafferd.sites.files import Sites
 from gafferd.sites.layout import settle_sites
 from gafferd.state.directory import StateDir
+from gafferd.state.durable import DurableJobs
 from gafferd.state.identity import Identity
 from gafferd.watching import Watching
 
@@ -143,10 +144,13 @@ class Server:
         webhooks = WebHooks(self.config.webhooks if self.config else (), self.settings.webhook_secret_file)
         sites = Sites(self.plugin_folder, os.geteuid())
         plugins = Plugins(self.plugin_folder, self.config.sections if self.config else {})
+        jobs = FileJobs(manager, webhooks, plugins, self.config_path, self.config)
+        durable = DurableJobs(manager, state.jobs, lambda: jobs.definitions)
         http = HttpHandler(
             [*self.endpoints, HttpEndpoint([f"unix:{state.socket_path}"], self.settings.backlog)],
             access=replace(self.policy, cookie=logins.cookie, resume=logins.resume),
             routes=[*key_routes.ROUTES, *plugin_routes.ROUTES, *site_routes.ROUTES],
+            changer=durable if self.settings.keep_jobs else None,
             limits=self.limits,
             keys=self.keys,
             logins=logins,
@@ -156,17 +160,21 @@ class Server:
             webhooks=webhooks.status,
             socket_gid=next(iter(self.settings.socket_group or ()), None),
         )
-        jobs = FileJobs(manager, webhooks, plugins, self.config_path, self.config)
         services = ServiceManager.take(os.environ)
         service = Service(services)
         settle_sites(self.plugin_folder, os.geteuid())
         startup.hold_signals()
         try:
             watching = [Watching()] if self.settings.watch else []
-            manager.start([service, ExitLog(), *self._console(), webhooks, http, announcer, *watching, plugins])
+            kept = [durable] if self.settings.keep_jobs else []
+            apps = [service, ExitLog(), *self._console(), webhooks, *kept, http, announcer, *watching, plugins]
+            manager.start(apps)
             self._await_plugins(manager, plugins)
             startup.spare_collector()  # no Popen object exists yet, see Reaper
-            jobs.load()
+            if self.settings.keep_jobs:
+                durable.restore()
+            else:
+                jobs.load()
             _Signals(jobs, service).start(loop, manager)
             for address in http.addresses:
                 print(f"listening on {address}", file=sys.stderr)
