@@ -71,6 +71,7 @@ ESCAPES = {
     "change": "import sys; manager.on_change(lambda: sys.exit(1))",
     "loop": "again = lambda: (loop.stop(), loop.call_later(0.1, again)); again()",
     "now": "loop.stop()",
+    "job": "from gaffer.process import ProcessConfig; manager.load(ProcessConfig('a', 'false'))",
 }
 
 
@@ -83,11 +84,13 @@ def test_no_plugin_ends_the_node(tree: PluginTree, tmp_path: Path, loop: str) ->
     config = tmp_path / "gafferd.ini"
     config.write_text("[process:a]\ncmd = sleep 1000\nnumprocesses = 3\n")
     with gafferd("-c", str(config), "-p", str(tree.path), "--loop", loop) as node:
-        assert states(node) == dict.fromkeys((*ESCAPES, "zz"), ("running", None))
+        expected = dict.fromkeys((*ESCAPES, "zz"), ("running", None))
+        assert states(node) == {**expected, "job": ("failed", "start() failed: the job default.a already exists")}
+        requests.post(f"{node.url}/jobs/default/a/numprocesses", json={"scale": 3}, timeout=10)
         eventually(lambda: tree.journal.read_text().count("zz heard") == 3)
         node.wait_for_line("a plugin called sys.exit(1) on the event loop, which is ignored")
         node.wait_for_line("a plugin stopped the event loop: running it again")
-        assert requests.get(f"{node.url}/health", timeout=10).json()["processes"] == 3
+        assert requests.get(f"{node.url}/health", timeout=10).json()["processes"] == 6
     assert next(line for line in tree.notes() if line.endswith(" stop")) == "zz stop"
 
 

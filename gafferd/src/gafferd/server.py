@@ -169,12 +169,12 @@ class Server:
             kept = [durable] if self.settings.keep_jobs else []
             apps = [service, ExitLog(), *self._console(), webhooks, *kept, http, announcer, *watching, plugins]
             manager.start(apps)
-            self._await_plugins(manager, plugins)
             startup.spare_collector()  # no Popen object exists yet, see Reaper
             if self.settings.keep_jobs:
                 durable.restore()
             else:
                 jobs.load()
+            self._await_plugins(manager, plugins)  # after the jobs, so that none of theirs takes the name of one
             _Signals(jobs, service).start(loop, manager)
             for address in http.addresses:
                 print(f"listening on {address}", file=sys.stderr)

@@ -17,7 +17,10 @@ from gafferd.plugins.folder import PluginFolder, is_shown
 from gafferd.sites.layout import INDEX, SITE, is_bare_site
 
 # Errors that mean the file does not exist or is not a regular file.
-_ABSENT = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.ENXIO, errno.EACCES)
+# EINVAL: it was a link, and has just been replaced.
+_ABSENT = (
+    errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.ENXIO, errno.EACCES, errno.EINVAL,
+)  # fmt: skip
 _OPEN = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
 
 _TYPES = mimetypes.MimeTypes()  # Python's own types: the same on every host
@@ -61,17 +64,17 @@ class Sites:
         absent = NotFound(f"the site of the plugin {plugin!r} has no file {path!r}")
         if not _is_plain(path):
             raise absent
-        base, root = self._find(plugin)
-        target = Path(os.path.realpath(root / path))
-        if not target.is_relative_to(root) or not all(map(is_shown, target.relative_to(root).parts)):
-            raise absent
         try:
+            base, root = self._find(plugin)
+            target = Path(os.path.realpath(root / path))
+            if not target.is_relative_to(root) or not all(map(is_shown, target.relative_to(root).parts)):
+                raise absent
             descriptor = self._descend(base, target.relative_to(base).parts)
         except OSError as error:
             if error.errno not in _ABSENT:
                 raise
             if error.errno == errno.EACCES:
-                self._warn(f"can't read {target}: {error.strerror}")
+                self._warn(f"can't read the site of the plugin {plugin!r}: {error}")
             raise absent from None
         status = os.fstat(descriptor)
         if stat.S_ISREG(status.st_mode):
