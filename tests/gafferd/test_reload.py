@@ -13,6 +13,8 @@ from gaffer.webhooks import WebHooks
 from gafferd.config.file import load_config
 from gafferd.config.file_jobs import FileJobs
 from gafferd.config.reload import plan, starts
+from gafferd.plugins.folder import PluginFolder
+from gafferd.plugins.host import Plugins
 from support.managers import running_manager
 
 WEB = JobName("default", "web")
@@ -105,7 +107,7 @@ def node(file: Path) -> Iterator[tuple[Manager, FileJobs]]:
     """Loads the jobs of a text, and those of others later."""
     with running_manager() as manager:
         file.write_text("[process:a]\ncmd = sleep 1000\n[process:b]\ncmd = sleep 1000\n")
-        jobs = FileJobs(manager, WebHooks(), file, load_config(file))
+        jobs = FileJobs(manager, WebHooks(), Plugins(PluginFolder([]), {}), file, load_config(file))
         jobs.load()
         yield manager, jobs
 

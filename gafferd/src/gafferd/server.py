@@ -39,11 +39,14 @@ from gafferd.config.file import Config, show_problem
 from gafferd.config.file_jobs import FileJobs
 from gafferd.config.settings import Settings
 from gafferd.exit_log import ExitLog
+from gafferd.plugins import plugin_routes
+from gafferd.plugins.folder import PluginFolder, plugin_folders
+from gafferd.plugins.foreign import contained, run_contained
+from gafferd.plugins.host import Plugins
 from gafferd.service import Service
-from gafferd.sites import routes
+from gafferd.sites import routes as site_routes
 from gafferd.sites.files import Sites
 from gafferd.sites.layout import settle_sites
-from gafferd.sites.plugins import PluginFolder, plugin_folders
 from gafferd.state.directory import StateDir
 from gafferd.state.durable import DurableJobs
 from gafferd.state.identity import Identity
@@ -79,7 +82,7 @@ class Server:
     keys: KeyStore
     cluster_key: str | None
     lookup_tls: SSLContext | None
-    plugins: PluginFolder
+    plugin_folder: PluginFolder
     config_path: Path | None
     config: Config | None
     verbosity: int = 0
@@ -143,34 +146,39 @@ class Server:
         # Cookies are shared by all ports of a host, so each node needs its own cookie name.
         logins = Logins(f"gaffer-{state.node.id}")
         webhooks = WebHooks(self.config.webhooks if self.config else (), self.settings.webhook_secret_file)
-        jobs = FileJobs(manager, webhooks, self.config_path, self.config)
+        sites = Sites(self.plugin_folder, os.geteuid())
+        plugins = Plugins(self.plugin_folder, self.config.sections if self.config else {})
+        jobs = FileJobs(manager, webhooks, plugins, self.config_path, self.config)
         durable = DurableJobs(manager, state.jobs, lambda: jobs.definitions)
         http = HttpHandler(
             [*self.endpoints, *self._own_socket(f"unix:{state.socket_path}")],
             access=replace(self.policy, cookie=logins.cookie, resume=logins.resume),
-            routes=[*key_routes.ROUTES, *routes.ROUTES],
+            routes=[*key_routes.ROUTES, *plugin_routes.ROUTES, *site_routes.ROUTES],
             changer=durable if self.settings.keep_jobs else None,
             limits=self.limits,
             keys=self.keys,
             logins=logins,
-            sites=Sites(self.plugins, os.geteuid()),
+            plugins=plugins,
+            sites=sites,
             lookupds=announcer.status,
             webhooks=webhooks.status,
             socket_gid=next(iter(self.settings.socket_group or ()), None),
         )
         services = ServiceManager.take(os.environ)
         service = Service(name, services, title)
-        settle_sites(self.plugins, os.geteuid())
+        settle_sites(self.plugin_folder, os.geteuid())
         startup.hold_signals()
         try:
             watching = [Watching()] if self.settings.watch else []
             kept = [durable] if self.settings.keep_jobs else []
-            manager.start([service, ExitLog(), *self._console(), webhooks, *kept, http, announcer, *watching])
+            apps = [service, ExitLog(), *self._console(), webhooks, *kept, http, announcer, *watching, plugins]
+            manager.start(apps)
             startup.spare_collector()  # no Popen object exists yet, see Reaper
             if self.settings.keep_jobs:
                 durable.restore()
             else:
                 jobs.load()
+            self._await_plugins(manager, plugins)  # after the jobs, so that none of theirs takes the name of one
             _Signals(jobs, service).start(loop, manager)
             for address in http.addresses:
                 print(f"listening on {address}", file=sys.stderr)
@@ -178,7 +186,7 @@ class Server:
             sys.stderr.flush()  # `ready` may close it
             ready()
             service.ready()
-            manager.run()
+            run_contained(manager)
             return manager.exit_code
         finally:
             loop.close()
@@ -188,6 +196,20 @@ class Server:
         """Return the endpoint of the socket in the state directory, unless the service manager opened it."""
         passed = {address_of(sock) for endpoint in self.endpoints for sock in endpoint.sockets}
         return [] if uri in passed else [HttpEndpoint([uri], self.settings.backlog)]
+
+    def _await_plugins(self, manager: Manager, plugins: Plugins) -> None:
+        """Wait until the plugins have started; raise GafferError if a mandatory one doesn't work."""
+        ready = manager.loop.create_task(plugins.ready(self.settings.mandatory))
+        ready.add_done_callback(lambda _: manager.loop.stop())
+        while not ready.done():
+            contained(manager.loop.run_forever)
+        if missing := ready.result():
+            manager.stop()
+            run_contained(manager)
+            raise GafferError(
+                f"the plugin {missing[0]!r}, which is mandatory, is missing or failed",
+                hint="see the log; install or mend it, or remove it from mandatory in [gaffer]",
+            )
 
     def _console(self) -> list[ConsoleOutput]:
         if not self.verbosity or self.settings.daemon:
@@ -259,7 +281,7 @@ def make_server(
         keys=keys,
         cluster_key=read_key_file(settings.cluster_key_file) if settings.cluster_key_file else None,
         lookup_tls=listening.client_tls(settings),
-        plugins=PluginFolder(plugin_folders(settings.plugin_dir, home)),
+        plugin_folder=PluginFolder(plugin_folders(settings.plugin_dir, home), settings.plugins),
         config_path=config_path,
         config=config,
         verbosity=verbosity,

@@ -22,6 +22,7 @@ from gaffer.jobs.config import JobConfig
 from gaffer.jobs.job import Job
 from gaffer.jobs.names import JobName
 from gaffer.jobs.probing import Question
+from gaffer.loop import exit_soon
 from gaffer.process import ExitStatus, Process, Recorder
 from gaffer.processes.ports import listener_on
 from gaffer.processes.reaper import DETACHED, Reaper
@@ -296,6 +297,8 @@ class Executor:
                 listener(*args)
             except Exception:
                 log.exception("a listener of changes failed")
+            except SystemExit as error:
+                exit_soon(self._loop, error)
 
     def _forget(self, job: Job) -> None:
         for key in [key for key in self._ports if key[0] is job]:

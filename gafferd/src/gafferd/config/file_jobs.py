@@ -1,4 +1,4 @@
-"""Applies the jobs and webhooks of the configuration file to a node."""
+"""Applies the jobs, webhooks and plugins of the configuration file to a node."""
 
 import logging
 from collections.abc import Mapping
@@ -12,6 +12,7 @@ from gaffer.process import ProcessConfig
 from gaffer.webhooks import WebHooks
 from gafferd.config.file import Config, load_config
 from gafferd.config.reload import Change, plan, starts
+from gafferd.plugins.host import Plugins
 
 logger = logging.getLogger(__name__)
 
@@ -31,11 +32,14 @@ class Reload(NamedTuple):
 
 
 class FileJobs:
-    """The jobs and webhooks of the configuration file, applied to a manager at start and reload."""
+    """The jobs, webhooks and plugins of the configuration file, applied to a manager at start and reload."""
 
-    def __init__(self, manager: Manager, webhooks: WebHooks, path: Path | None, config: Config | None) -> None:
+    def __init__(
+        self, manager: Manager, webhooks: WebHooks, plugins: Plugins, path: Path | None, config: Config | None
+    ) -> None:
         self._manager = manager
         self._webhooks = webhooks
+        self._plugins = plugins
         self._path = path
         self._config = config  # the settings and endpoints of the running daemon
         self._applied: dict[JobName, ProcessConfig] = dict(config.jobs) if config is not None else {}
@@ -56,11 +60,13 @@ class FileJobs:
         Raises ConfigError, and changes nothing, if the file is invalid.
         """
         if self._path is None or self._config is None:
+            self._plugins.reload({})
             return Reload([], [])
         file = load_config(self._path)
         if (self._config.settings, self._config.endpoints) != (file.settings, file.endpoints):
             logger.warning("settings of the daemon have changed: restart gafferd to apply them")
         self._webhooks.replace_hooks(file.webhooks)
+        self._plugins.reload(file.sections)
         before = self._applied
         changes = plan(before, file.jobs, set(map(parse_job_name, self._manager.jobs())))
         pending = {change.job for change in changes}
