@@ -86,16 +86,16 @@ def run(options: Mapping[str, Any], environ: Mapping[str, str]) -> int:
         return _print_config(effective, secrets=options["--show-secrets"])
     from gafferd.server import make_server  # imports Tornado, so only after the cheap checks
 
-    settings, path, config = effective.settings, effective.path, effective.file
+    settings = effective.settings
     state_path = Path(settings.state_dir or default_path(root, home, environ.get("XDG_STATE_HOME")))
-    server = make_server(settings, home, state_path, path, config, verbosity=2 if options["--vv"] else options["-v"])
+    server = make_server(effective, home, state_path, verbosity=2 if options["--vv"] else options["-v"])
     if options["--check-config"]:
         return _check_config(effective, environ)
 
     ready = daemonize(wait=True) if settings.daemon else _stay
     setup_logging(settings.log_level, settings.error_log)
     setproctitle_("gafferd")
-    for warning in config.warnings:
+    for warning in effective.file.warnings:
         logger.warning("%s", show_problem(warning))
     startup.hold_signals()
     with hold_pidfile(settings.pidfile):

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 from gaffer import Manager
 from gaffer.console_output import ConsoleOutput, wants_color
-from gaffer.errors import ConfigError, GafferError, Problem
+from gaffer.errors import ConfigError, Problem
 from gaffer.http.access import Policy, make_policy
 from gaffer.http.limits import Limits
 from gaffer.http.server import own_host_names
@@ -33,8 +33,11 @@ from gafferd.access import key_routes
 from gafferd.access.keys import KeyStore
 from gafferd.access.logins import Logins
 from gafferd.announce.announcer import Announcer
-from gafferd.config.file import Config, show_problem
+from gafferd.config import reload_routes
+from gafferd.config.effective import Effective
 from gafferd.config.file_jobs import FileJobs
+from gafferd.config.on_disk import FileOnDisk
+from gafferd.config.reloader import Reloader
 from gafferd.config.settings import Settings
 from gafferd.exit_log import ExitLog
 from gafferd.service import Service
@@ -68,7 +71,7 @@ class Server:
     `host` is the announced host of the node and its jobs; `verbosity` 1 shows events on the console, 2 also output.
     """
 
-    settings: Settings
+    effective: Effective
     state_path: Path
     endpoints: Sequence[HttpEndpoint]
     host: str
@@ -77,9 +80,12 @@ class Server:
     cluster_key: str | None
     lookup_tls: SSLContext | None
     plugins: PluginFolder
-    config_path: Path | None
-    config: Config | None
     verbosity: int = 0
+
+    @property
+    def settings(self) -> Settings:
+        """The settings of the daemon."""
+        return self.effective.settings
 
     @property
     def limits(self) -> Limits:
@@ -137,30 +143,34 @@ class Server:
         )
         # Cookies are shared by all ports of a host, so each node needs its own cookie name.
         logins = Logins(f"gaffer-{state.node.id}")
-        webhooks = WebHooks(self.config.webhooks if self.config else (), self.settings.webhook_secret_file)
+        services = ServiceManager.take(os.environ)
+        service = Service(services)
+        config, path = self.effective.file, self.effective.path
+        webhooks = WebHooks(config.webhooks, self.settings.webhook_secret_file)
+        jobs = FileJobs(manager, config.jobs)
+        file = FileOnDisk(path, config) if path is not None else None
+        reloader = Reloader(self.effective, file, jobs, webhooks, service)
         http = HttpHandler(
             [*self.endpoints, HttpEndpoint([f"unix:{state.socket_path}"], self.settings.backlog)],
             access=replace(self.policy, cookie=logins.cookie, resume=logins.resume),
-            routes=[*key_routes.ROUTES, *routes.ROUTES],
+            routes=[*key_routes.ROUTES, *reload_routes.ROUTES, *routes.ROUTES],
             limits=self.limits,
             keys=self.keys,
             logins=logins,
+            reloader=reloader,
             sites=Sites(self.plugins, os.geteuid()),
             lookupds=announcer.status,
             webhooks=webhooks.status,
             socket_gid=next(iter(self.settings.socket_group or ()), None),
         )
-        jobs = FileJobs(manager, webhooks, self.config_path, self.config)
-        services = ServiceManager.take(os.environ)
-        service = Service(services)
         settle_sites(self.plugins, os.geteuid())
         startup.hold_signals()
         try:
             watching = [Watching()] if self.settings.watch else []
-            manager.start([service, ExitLog(), *self._console(), webhooks, http, announcer, *watching])
+            manager.start([service, ExitLog(), *self._console(), webhooks, reloader, http, announcer, *watching])
             startup.spare_collector()  # no Popen object exists yet, see Reaper
             jobs.load()
-            _Signals(jobs, service).start(loop, manager)
+            _Signals(reloader).start(loop, manager)
             for address in http.addresses:
                 print(f"listening on {address}", file=sys.stderr)
             self._warn_when_private()
@@ -187,21 +197,15 @@ class Server:
             )
 
 
-def make_server(
-    settings: Settings,
-    home: Path,
-    state_path: Path,
-    config_path: Path | None,
-    config: Config | None,
-    verbosity: int = 0,
-) -> Server:
+def make_server(effective: Effective, home: Path, state_path: Path, verbosity: int = 0) -> Server:
     """Return the configured node; `home` is the home directory of the daemon's user.
 
     Raises ConfigError (or another 400) if the settings are invalid or unsafe.
     """
+    settings = effective.settings
     file_key = read_key_file(settings.api_key_file) if settings.api_key_file else None
     keys = KeyStore(state_path / "keys.json", file_key)
-    endpoints = listening.choose_endpoints(settings, config.endpoints if config else ())
+    endpoints = listening.choose_endpoints(settings, effective.file.endpoints)
     weak_key = file_key is not None and is_weak(file_key)
     dangers = listening.find_dangers(endpoints, has_keys=bool(keys), insecure=settings.insecure, weak_key=weak_key)
     problems = list(dangers)
@@ -224,7 +228,7 @@ def make_server(
         verify=keys.verify,
     )
     return Server(
-        settings=settings,
+        effective=effective,
         state_path=state_path,
         endpoints=[
             HttpEndpoint(
@@ -240,8 +244,6 @@ def make_server(
         cluster_key=read_key_file(settings.cluster_key_file) if settings.cluster_key_file else None,
         lookup_tls=listening.client_tls(settings),
         plugins=PluginFolder(plugin_folders(settings.plugin_dir, home)),
-        config_path=config_path,
-        config=config,
         verbosity=verbosity,
     )
 
@@ -252,10 +254,9 @@ class _Signals(SigHandler):
     Not an application: the handlers stay installed to the end, so that a late signal does not change the exit status.
     """
 
-    def __init__(self, jobs: FileJobs, service: Service) -> None:
+    def __init__(self, reloader: Reloader) -> None:
         super().__init__()
-        self._jobs = jobs
-        self._service = service
+        self._reloader = reloader
         self._asked = False  # to stop
 
     def handle_quit(self, handle: object, *args: Any) -> None:
@@ -265,26 +266,4 @@ class _Signals(SigHandler):
         self._asked = self._asked or hurried
 
     def handle_reload(self, handle: object, *args: Any) -> None:
-        self._service.reloading()
-        self._reload()
-        self._service.ready()
-
-    def _reload(self) -> None:
-        try:
-            result = self._jobs.reload()
-        except ConfigError as error:
-            problems = "\n".join(map(show_problem, error.problems))
-            logger.error("the configuration is invalid, keeping the current one:\n%s", problems)
-            return
-        except GafferError as error:
-            logger.error("the configuration was not applied: %s", error.message)
-            return
-        for change, failure in result.failed:
-            logger.error(
-                "reload: %s of %s failed and will be retried at the next reload: %s%s",
-                change.action,
-                change.job,
-                failure.message,
-                f" ({failure.hint})" if failure.hint else "",
-            )
-        logger.info("reloaded: %s", ", ".join(f"{c.action} {c.job}" for c in result.applied) or "nothing changed")
+        self._reloader.request()
