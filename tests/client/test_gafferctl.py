@@ -186,7 +186,7 @@ def test_version_and_help(gafferctl: Commands) -> None:
     assert gafferctl("help", "ad").status == 2
 
 
-def test_reload_config(gafferctl: Commands, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_reload_config(gafferctl: Commands, gaffer: Commands, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = tmp_path / "gafferd.ini"
     config.write_text("[process:web]\ncmd = sleep 1000\n[process:old]\ncmd = sleep 1000\n")
     with gafferd("-c", str(config)) as node:
@@ -206,6 +206,9 @@ def test_reload_config(gafferctl: Commands, tmp_path: Path, monkeypatch: pytest.
         assert shown.err == f"warning: {config}:5: [prcess:x] unknown section, ignored\n"
         assert gafferctl("reload_config").out == shown.out.replace("would ", "")
         gafferctl("add", "web")
+        drift = "Drift: changed since it was loaded from the configuration file: numprocesses (2 instead of 1)\n"
+        assert drift in gafferctl("status", "web").out
+        assert drift in gaffer("ps", "default").out
         config.write_text("[process:web]\ncmd = sleep 1001\nport = 8123\n")
         failed = gafferctl("reload_config")
         assert failed.err.startswith("gafferctl: can't update default.web: port: 2 processes can't share port 8123\n")

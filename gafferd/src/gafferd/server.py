@@ -39,6 +39,7 @@ from gafferd.config.file_jobs import FileJobs
 from gafferd.config.on_disk import FileOnDisk
 from gafferd.config.reloader import Reloader
 from gafferd.config.settings import Settings
+from gafferd.drift import Drift
 from gafferd.exit_log import ExitLog
 from gafferd.service import Service
 from gafferd.sites import routes
@@ -167,7 +168,19 @@ class Server:
         startup.hold_signals()
         try:
             watching = [Watching()] if self.settings.watch else []
-            manager.start([service, ExitLog(), *self._console(), webhooks, reloader, http, announcer, *watching])
+            manager.start(
+                [
+                    service,
+                    ExitLog(),
+                    *self._console(),
+                    webhooks,
+                    reloader,
+                    Drift(jobs, file),
+                    http,
+                    announcer,
+                    *watching,
+                ]
+            )
             startup.spare_collector()  # no Popen object exists yet, see Reaper
             jobs.load()
             _Signals(reloader).start(loop, manager)

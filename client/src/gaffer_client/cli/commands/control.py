@@ -12,7 +12,7 @@ from gaffer_client.cli.output import print_error, print_json, printable, warn
 from gaffer_client.cli.parse import Arguments
 from gaffer_client.cli.table import Command
 from gaffer_client.jobs import Job
-from gaffer_client.naming import job_state
+from gaffer_client.naming import drift_lines, job_state
 from gaffer_client.progress import rollout_text
 
 if TYPE_CHECKING:
@@ -99,6 +99,8 @@ def status(context: Context, args: Arguments) -> int:
         print(printable(f"{name} is {job_state(info['state'], info['reason'])}"))
     if rollout := rollout_text(info.get("rollout")):
         print(printable(rollout[0].upper() + rollout[1:]))
+    for line in drift_lines(info):
+        print(printable(line))
     return Exit.OK
 
 
