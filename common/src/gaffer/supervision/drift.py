@@ -24,7 +24,9 @@ class NoDrift:
     """The drift of a manager whose jobs do not come from files: none."""
 
     def find(self, job: Job) -> list[DriftInfo]:
+        """Return an empty list."""
         return []
 
     def refresh(self) -> None:
-        return None
+        """Return None: there is nothing to look at."""
+        return
