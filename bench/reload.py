@@ -3,8 +3,8 @@
 python bench/reload.py [--jobs 1000] [--rounds 9] [--format ini|yaml]
 
 The floor is `load_config` in this process. Fails if the reload replaces a process. It also measures the info of a job
-while nothing changes; after a second, when gafferd looks for changed files; and after the file was touched, when gafferd
-reads it again.
+while nothing changes, a second later, when gafferd looks for changed files, and after the file was touched, when it
+reads the file again.
 """
 
 import argparse

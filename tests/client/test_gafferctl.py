@@ -206,7 +206,7 @@ def test_reload_config(gafferctl: Commands, gaffer: Commands, tmp_path: Path, mo
         assert shown.err == f"warning: {config}:5: [prcess:x] unknown section, ignored\n"
         assert gafferctl("reload_config").out == shown.out.replace("would ", "")
         gafferctl("add", "web")
-        drift = "Drift: changed since it was loaded from the configuration file: numprocesses (2 instead of 1)\n"
+        drift = "Drift: differs from the configuration file: numprocesses (2 instead of 1)\n"
         assert drift in gafferctl("status", "web").out
         assert drift in gaffer("ps", "default").out
         config.write_text("[process:web]\ncmd = sleep 1001\nport = 8123\n")

@@ -74,7 +74,7 @@ def test_the_drift_of_a_job_that_was_changed(tmp_path: Path) -> None:
     assert drift_of_job(applied, applied.replace(), 1) is None
     assert drift_of_job(applied, applied.replace(numprocesses=3, nice=1), 3) == {
         "kind": "job",
-        "reason": "changed since it was loaded from the configuration file: nice, numprocesses (3 instead of 1)",
+        "reason": "differs from the configuration file: nice, numprocesses (3 instead of 1)",
     }
 
 
@@ -125,7 +125,7 @@ def test_a_file_that_was_changed_and_a_job_that_was_changed(tmp_path: Path) -> N
         write(file, TEXT.replace("1000", "1001", 1))
         eventually(lambda: drift(node) == [])
         requests.post(f"{node.url}/jobs/default/web/numprocesses", json={"scale": "=2"}, timeout=30)
-        changed = "job: changed since it was loaded from the configuration file: numprocesses (2 instead of 1)"
+        changed = "job: differs from the configuration file: numprocesses (2 instead of 1)"
         eventually(lambda: reasons(node) == [changed])
         requests.post(f"{node.url}/jobs/shop", json={"name": "web", "cmd": "sleep 1000"}, timeout=30)
         assert requests.get(f"{node.url}/jobs/shop/web", timeout=30).json()["drift"] == []

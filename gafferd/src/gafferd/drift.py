@@ -52,7 +52,7 @@ class Drift:
             self._loop.call_soon_threadsafe(self.refresh)
         found: list[DriftInfo | None] = []
         if self._file is not None:
-            applied = self._jobs.applied.get(job.name)
+            applied = self._jobs.definitions.get(job.name)
             found.append(drift_of_file(job.name, applied, self._file.contents))
             if applied is not None:
                 found.append(drift_of_job(applied, job.config, job.target))

@@ -47,6 +47,7 @@ from gafferd.sites.files import Sites
 from gafferd.sites.layout import settle_sites
 from gafferd.sites.plugins import PluginFolder, plugin_folders
 from gafferd.state.directory import StateDir
+from gafferd.state.durable import DurableJobs
 from gafferd.state.identity import Identity
 from gafferd.watching import Watching
 
@@ -149,12 +150,14 @@ class Server:
         config, path = self.effective.file, self.effective.path
         webhooks = WebHooks(config.webhooks, self.settings.webhook_secret_file)
         jobs = FileJobs(manager, config.jobs)
+        durable = DurableJobs(manager, state.jobs, lambda: jobs.definitions)
         file = FileOnDisk(path, config) if path is not None else None
         reloader = Reloader(self.effective, file, jobs, webhooks, service)
         http = HttpHandler(
             [*self.endpoints, HttpEndpoint([f"unix:{state.socket_path}"], self.settings.backlog)],
             access=replace(self.policy, cookie=logins.cookie, resume=logins.resume),
             routes=[*key_routes.ROUTES, *reload_routes.ROUTES, *routes.ROUTES],
+            changer=durable if self.settings.keep_jobs else None,
             limits=self.limits,
             keys=self.keys,
             logins=logins,
@@ -168,21 +171,15 @@ class Server:
         startup.hold_signals()
         try:
             watching = [Watching()] if self.settings.watch else []
-            manager.start(
-                [
-                    service,
-                    ExitLog(),
-                    *self._console(),
-                    webhooks,
-                    reloader,
-                    Drift(jobs, file),
-                    http,
-                    announcer,
-                    *watching,
-                ]
-            )
+            kept = [durable] if self.settings.keep_jobs else []
+            following = [reloader, Drift(jobs, file)]
+            console = self._console()
+            manager.start([service, ExitLog(), *console, webhooks, *kept, *following, http, announcer, *watching])
             startup.spare_collector()  # no Popen object exists yet, see Reaper
-            jobs.load()
+            if self.settings.keep_jobs:
+                durable.restore()
+            else:
+                jobs.load()
             _Signals(reloader).start(loop, manager)
             for address in http.addresses:
                 print(f"listening on {address}", file=sys.stderr)

@@ -80,10 +80,18 @@ class DriftInfo(TypedDict):
         Literal["file", "job", "program"],
         Meta(
             description="`file`: the configuration file was changed and not reloaded, or is invalid. `job`: the job was"
-            " changed since it was loaded from the file. `program`: a program has changed since its process started."
+            " changed over the API. `program`: a program has changed since its process started."
         ),
     ]
     reason: Annotated[str, Meta(description="Human-readable message.")]
+
+
+class DisabledInfo(TypedDict):
+    """Why and how long a job is kept from running."""
+
+    reason: str
+    at: Annotated[float, Meta(description="When it was disabled, seconds since 1970.")]
+    until: Annotated[float | None, Meta(description="When that ends, seconds since 1970; null: when it is enabled.")]
 
 
 class JobInfo(TypedDict):
@@ -98,6 +106,7 @@ class JobInfo(TypedDict):
     config: JobSettings
     state: JobState
     reason: Annotated[str | None, Meta(description="Human-readable reason for this state.")]
+    disabled: Later[DisabledInfo | None]
     restarts: Later[Annotated[int, Meta(description="Number of processes that ended and were replaced.")]]
     instances: list[Instance]
     last_exit: Later[ExitInfo | None]

@@ -27,11 +27,13 @@ def drift_of_file(name: JobName, applied: JobConfig | None, contents: Contents) 
 def drift_of_job(applied: JobConfig, running: JobConfig, count: int) -> DriftInfo | None:
     """Return how a job with `count` wanted processes differs from what was applied of the file."""
     if running == applied and count == applied.numprocesses:
-        return None
+        return None  # quickly, as it is the rule
     changed = [name for name in differences(applied, running) if name != "numprocesses"]
     if count != applied.numprocesses:
         changed.append(f"numprocesses ({count} instead of {applied.numprocesses})")
-    return {"kind": "job", "reason": f"changed since it was loaded from the configuration file: {', '.join(changed)}"}
+    if not changed:
+        return None
+    return {"kind": "job", "reason": f"differs from the configuration file: {', '.join(changed)}"}
 
 
 def _drift(reason: str) -> DriftInfo:

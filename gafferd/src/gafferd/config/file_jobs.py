@@ -37,19 +37,17 @@ class FileJobs:
 
     def __init__(self, manager: Manager, jobs: Jobs) -> None:
         self._manager = manager
-        self._jobs = jobs  # to load
-        self._applied: dict[JobName, ProcessConfig] = {}
+        self._applied = dict(jobs)
 
     @property
-    def applied(self) -> Jobs:
-        """The jobs as the file described them when their last change was applied."""
+    def definitions(self) -> Jobs:
+        """The definitions of its jobs as last applied, in start order."""
         return self._applied
 
     def load(self) -> None:
         """Load all jobs in start order."""
-        for name, config in self._jobs.items():
+        for name, config in self._applied.items():
             self._manager.load(config, name.session)
-            self._applied[name] = config
 
     def plan(self, jobs: Jobs) -> list[Change]:
         """Return the changes that a file with these jobs requires."""
