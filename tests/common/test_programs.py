@@ -12,6 +12,7 @@ from gaffer.processes.programs import find_changed, mark_files
 from support.poll import eventually
 
 PATH = "/usr/bin:/bin"
+NO_PROCESS = 2**22 + 1  # more than the largest pid
 
 
 def paths(*argv: str, cwd: Path) -> list[str]:
@@ -44,17 +45,17 @@ def test_a_file_that_was_written_replaced_or_linked_anew_has_changed(tmp_path: P
         file.write_text("1")
     link.symlink_to(kept)
     programs = {
-        number: mark_files([str(file)], PATH, None)
-        for number, file in enumerate((written, replaced, kept, removed, link), start=2**22 + 1)  # no pids
+        number: (NO_PROCESS, mark_files([str(file)], PATH, None))
+        for number, file in enumerate((written, replaced, kept, removed, link))
     }
-    assert find_changed(programs.items()) == {}
+    assert find_changed(programs) == {}
     os.utime(written, (1, 1))
     shutil.copy2(replaced, tmp_path / "new")  # with its time, as packages are installed
     (tmp_path / "new").replace(replaced)
     removed.unlink()
     link.unlink()
     link.symlink_to(replaced)
-    assert list(find_changed(programs.items()).values()) == [str(written), str(replaced), str(link)]
+    assert list(find_changed(programs).values()) == [str(written), str(replaced), str(link)]
 
 
 def test_the_executable_that_a_shell_started_in_its_place(tmp_path: Path) -> None:
@@ -62,10 +63,10 @@ def test_the_executable_that_a_shell_started_in_its_place(tmp_path: Path) -> Non
     shutil.copy2("/bin/sleep", program)
     with subprocess.Popen(["sh", "-c", f"exec {program} 1000"]) as process:
         eventually(lambda: os.readlink(f"/proc/{process.pid}/exe") == str(program))
-        assert find_changed([(process.pid, ())]) == {}
+        assert find_changed({7: (process.pid, ())}) == {}
         program.unlink()
-        assert find_changed([(process.pid, ())]) == {}, "no newer one"
+        assert find_changed({7: (process.pid, ())}) == {}, "no newer one"
         shutil.copy2("/bin/sleep", program)
-        assert find_changed([(process.pid, ())]) == {process.pid: str(program)}
+        assert find_changed({7: (process.pid, ())}) == {7: str(program)}
         process.kill()
-    assert find_changed([(process.pid, mark_files([sys.executable], PATH, None))]) == {}
+    assert find_changed({7: (process.pid, mark_files([sys.executable], PATH, None))}) == {}

@@ -8,7 +8,7 @@ from functools import partial
 
 from gaffer import Manager
 from gaffer.jobs.job import Job
-from gaffer.processes.programs import FileMark, find_changed
+from gaffer.processes.programs import Programs, find_changed
 from gaffer.schemas.responses import DriftInfo
 from gafferd.config.drift import drift_of_file, drift_of_job
 from gafferd.config.file_jobs import FileJobs
@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 
 INTERVAL = 1.0  # seconds between two looks at the files, at least
 PATIENCE = 0.5  # seconds that a request waits for a look
-_HANGING = 10.0  # seconds after which a look is reported
+HANGING = 10.0  # seconds after which a look is reported
 
 
 class Drift:
@@ -34,7 +34,7 @@ class Drift:
         self._file = file
         self._manager: Manager | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._changed: dict[int, str] = {}  # programs, by os pid
+        self._changed: dict[int, str] = {}  # programs, by pid
         self._look: asyncio.Future[dict[int, str]] | None = None
         self._began = -INTERVAL
         self._ended = -INTERVAL
@@ -49,7 +49,7 @@ class Drift:
         """Return the drift of a job."""
         assert self._loop is not None
         if self._is_stale() and not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self.refresh)
+            self._loop.call_soon_threadsafe(self._begin)
         found: list[DriftInfo | None] = []
         if self._file is not None:
             applied = self._jobs.definitions.get(job.name)
@@ -62,12 +62,10 @@ class Drift:
     def _of_programs(self, job: Job) -> list[DriftInfo]:
         if not self._changed:
             return []
-        assert self._manager is not None
-        running = self._manager.running
-        pids = [pid for pid in job.pids(committed=True) if pid in running]
+        pids = job.pids(committed=True)
         paths: dict[str, list[int]] = {}
         for pid in pids:
-            if path := self._changed.get(running[pid].os_pid):
+            if path := self._changed.get(pid):
                 paths.setdefault(path, []).append(pid)
         return [
             {
@@ -83,24 +81,27 @@ class Drift:
 
     def refresh(self) -> Awaitable[None] | None:
         """Look at the files again unless that was done within INTERVAL; return what to wait for, at most PATIENCE."""
-        if self._is_stale():
-            assert self._manager is not None
-            self._began = time.monotonic()
-            processes = [(process.os_pid, process.program) for process in self._manager.running.values()]
-            self._look = call_in_thread(partial(self._take, processes))
-            self._look.add_done_callback(self._taken)
+        self._begin()
         if self._look is None:
             return None
         lasting = time.monotonic() - self._began
-        if lasting > _HANGING and not self._reported:
+        if lasting > HANGING and not self._reported:
             self._reported = True
-            logger.warning("looking for changed files takes more than %g s: check the disks", _HANGING)
+            logger.warning("looking for changed files takes more than %g s: check the disks", HANGING)
         return self._wait(self._look, PATIENCE - lasting) if lasting < PATIENCE else None
 
-    def _take(self, processes: list[tuple[int, tuple[FileMark, ...]]]) -> dict[int, str]:
+    def _begin(self) -> None:
+        if self._is_stale():
+            assert self._manager is not None
+            self._began = time.monotonic()
+            programs = {pid: (each.os_pid, each.program) for pid, each in self._manager.running.items()}
+            self._look = call_in_thread(partial(self._take, programs))
+            self._look.add_done_callback(self._taken)
+
+    def _take(self, programs: Programs) -> dict[int, str]:
         if self._file is not None:
             self._file.refresh()
-        return find_changed(processes)
+        return find_changed(programs)
 
     def _taken(self, look: "asyncio.Future[dict[int, str]]") -> None:
         self._look = None

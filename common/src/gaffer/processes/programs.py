@@ -3,7 +3,7 @@
 import os
 import re
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 # Programs whose first argument that is not an option can be a file with the actual program.
@@ -49,23 +49,26 @@ def _mark(path: str) -> FileMark | None:
     return FileMark(path, status.st_dev, status.st_ino, status.st_mtime_ns)
 
 
-def find_changed(processes: Iterable[tuple[int, Sequence[FileMark]]]) -> dict[int, str]:
-    """Return the changed files of programs by the system's pid of their processes.
+Programs = Mapping[int, tuple[int, Sequence[FileMark]]]
+"""The system's pids of processes, and the marks of their programs at the start, by any key."""
 
-    Each process is given by its pid and the marks of its start. Its executable counts as changed too when another file
-    has taken its place, which shows programs that a shell or wrapper has started in its own place. Removed files do not
-    count. Blocks while files are looked up.
+
+def find_changed(processes: Programs) -> dict[int, str]:
+    """Return the changed files of programs, by the keys of their processes.
+
+    An executable counts as changed too when another file has taken its place, which shows programs that a shell or
+    wrapper has started in its own place. Removed files do not count. Blocks while files are looked up.
     """
     changed: dict[int, str] = {}
     marks: dict[str, FileMark | None] = {}
-    for os_pid, before in processes:
+    for key, (os_pid, before) in processes.items():
         for mark in before:
             if mark.path not in marks:
                 marks[mark.path] = _mark(mark.path)
             if marks[mark.path] not in (mark, None):
-                changed[os_pid] = mark.path
-        if os_pid not in changed and (replaced := _replaced_executable(os_pid)):
-            changed[os_pid] = replaced
+                changed[key] = mark.path
+        if key not in changed and (replaced := _replaced_executable(os_pid)):
+            changed[key] = replaced
     return changed
 
 
