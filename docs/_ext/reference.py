@@ -24,10 +24,8 @@ from gaffer_client.cli.table import Program
 from gaffer_lookupd import config as lookupd_config
 from gaffer_lookupd import handlers
 from gafferd import main as gafferd_main
-from gafferd.access import key_routes
+from gafferd import routes
 from gafferd.config import settings
-from gafferd.plugins import plugin_routes
-from gafferd.sites import routes
 
 _PLACE = re.compile(r"^<!-- made from: ([a-z-]+) -->$", re.MULTILINE)
 
@@ -134,7 +132,7 @@ def phases() -> str:
 PARTS: dict[str, Callable[[], str]] = {
     "node-routes": lambda: api_reference(
         make_document(
-            [*http_handler.ROUTES, *key_routes.ROUTES, *plugin_routes.ROUTES, *routes.ROUTES],
+            [*http_handler.ROUTES, *routes.ROUTES],
             title="node",
             version=__version__,
         ),

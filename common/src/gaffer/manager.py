@@ -44,6 +44,7 @@ from gaffer.supervision import arguments, job_commands, serializers
 from gaffer.supervision.channels import Channel, open_channel
 from gaffer.supervision.checks import Checks
 from gaffer.supervision.commands import Command, CommandResult, Commands
+from gaffer.supervision.drift import DriftSource, NoDrift
 from gaffer.supervision.executor import Executor, Settings
 from gaffer.supervision.job_commands import MAX_ACTION_TIMEOUT
 from gaffer.supervision.job_table import JobTable
@@ -76,7 +77,7 @@ class Manager(LegacyNames, Listeners):
     loaded.
 
     `exit_code` is 0 unless an essential job ended the manager; then it is the exit code of that job.
-    Subscribe to `events`; `event_log` keeps the newest events for readers on the loop.
+    Subscribe to `events`; `event_log` keeps the newest events for readers on the loop. `drift` finds that of jobs.
     """
 
     def __init__(
@@ -106,6 +107,7 @@ class Manager(LegacyNames, Listeners):
         reaper = Reaper(self.loop, subreaper=subreaper, cgroups=cgroups)
         settings = Settings(capture_all, recorder, node_id, log_dir)
         self.exit_code = 0
+        self.drift: DriftSource = NoDrift()
         self._rehearsal: dict[JobName, Desired | None] | None = None
         self._ordering = Ordering(self._jobs, self._submit)
         self._checks = Checks(self._jobs, self._ordering)
@@ -597,7 +599,8 @@ class Manager(LegacyNames, Listeners):
         """Return a job's state, counts, processes and config."""
         with self._lock:
             job, executor = self._job(name), self._executor
-            return serializers.job_info(job, executor.running, self.endpoint_host, executor.socket_addresses(job))
+            sockets, drift = executor.socket_addresses(job), self.drift.find(job)
+            return serializers.job_info(job, executor.running, self.endpoint_host, sockets, drift)
 
     def status(self, name: Name) -> JobStatus:
         """Return the state and counts of a job: the cheap part of `info`."""

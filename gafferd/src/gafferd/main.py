@@ -89,22 +89,22 @@ def run(options: Mapping[str, Any], environ: MutableMapping[str, str]) -> int:
         return _print_config(effective, home, secrets=options["--show-secrets"])
     from gafferd.server import make_server  # imports Tornado, so only after the cheap checks
 
-    settings, path, config = effective.settings, effective.path, effective.file
+    settings = effective.settings
     state_path = Path(settings.state_dir or default_path(root, home, environ.get("XDG_STATE_HOME")))
     verbosity = 2 if options["--vv"] else options["-v"]
     if options["--check-config"]:
-        server = make_server(settings, home, state_path, path, config)
+        server = make_server(effective, home, state_path)
         return _check_config(effective, environ, server.plugin_folder)
 
     title = ProcessTitle("gafferd", sys.argv[1:])
-    server = make_server(settings, home, state_path, path, config, verbosity, take_sockets(environ))
+    server = make_server(effective, home, state_path, verbosity, take_sockets(environ))
     ready = daemonize(wait=True) if settings.daemon else _stay
     startup.hold_signals()
     # The lock comes first: a second gafferd touches neither the log nor the pidfile of the one that holds it.
     with contextlib.closing(lock_directory(state_path)) as lock:
         title.show("starting")
         setup_logging(settings.log_level, settings.error_log)
-        for warning in config.warnings:
+        for warning in effective.file.warnings:
             logger.warning("%s", show_problem(warning))
         with hold_pidfile(settings.pidfile):
             startup.raise_signals()

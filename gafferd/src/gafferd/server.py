@@ -30,21 +30,21 @@ from gaffer.runtime.service_manager import ServiceManager
 from gaffer.runtime.sockets import address_of, hostname
 from gaffer.sig_handler import SigHandler
 from gaffer.webhooks import WebHooks
-from gafferd import listening
-from gafferd.access import key_routes
+from gafferd import listening, routes
 from gafferd.access.keys import KeyStore
 from gafferd.access.logins import Logins
 from gafferd.announce.announcer import Announcer
-from gafferd.config.file import Config, show_problem
+from gafferd.config.effective import Effective
 from gafferd.config.file_jobs import FileJobs
+from gafferd.config.on_disk import FileOnDisk
+from gafferd.config.reloader import Reloader
 from gafferd.config.settings import Settings
+from gafferd.drift import Drift
 from gafferd.exit_log import ExitLog
-from gafferd.plugins import plugin_routes
 from gafferd.plugins.folder import PluginFolder, plugin_folders
 from gafferd.plugins.foreign import contained, run_contained
 from gafferd.plugins.host import Plugins
 from gafferd.service import Service
-from gafferd.sites import routes as site_routes
 from gafferd.sites.files import Sites
 from gafferd.sites.layout import settle_sites
 from gafferd.state.directory import StateDir
@@ -75,7 +75,7 @@ class Server:
     `host` is the announced host of the node and its jobs; `verbosity` 1 shows events on the console, 2 also output.
     """
 
-    settings: Settings
+    effective: Effective
     endpoints: Sequence[HttpEndpoint]
     host: str
     policy: Policy
@@ -83,9 +83,12 @@ class Server:
     cluster_key: str | None
     lookup_tls: SSLContext | None
     plugin_folder: PluginFolder
-    config_path: Path | None
-    config: Config | None
     verbosity: int = 0
+
+    @property
+    def settings(self) -> Settings:
+        """The settings of the daemon."""
+        return self.effective.settings
 
     @property
     def limits(self) -> Limits:
@@ -145,41 +148,45 @@ class Server:
         )
         # Cookies are shared by all ports of a host, so each node needs its own cookie name.
         logins = Logins(f"gaffer-{state.node.id}")
-        webhooks = WebHooks(self.config.webhooks if self.config else (), self.settings.webhook_secret_file)
-        sites = Sites(self.plugin_folder, os.geteuid())
-        plugins = Plugins(self.plugin_folder, self.config.sections if self.config else {})
-        jobs = FileJobs(manager, webhooks, plugins, self.config_path, self.config)
+        services = ServiceManager.take(os.environ)
+        service = Service(name, services, title)
+        config, path = self.effective.file, self.effective.path
+        webhooks = WebHooks(config.webhooks, self.settings.webhook_secret_file)
+        plugins = Plugins(self.plugin_folder, config.sections)
+        jobs = FileJobs(manager, config.jobs)
         durable = DurableJobs(manager, state.jobs, lambda: jobs.definitions)
+        file = FileOnDisk(path, config) if path is not None else None
+        reloader = Reloader(self.effective, file, jobs, webhooks, plugins, service)
         http = HttpHandler(
             [*self.endpoints, *self._own_socket(f"unix:{state.socket_path}")],
             access=replace(self.policy, cookie=logins.cookie, resume=logins.resume),
-            routes=[*key_routes.ROUTES, *plugin_routes.ROUTES, *site_routes.ROUTES],
+            routes=routes.ROUTES,
             changer=durable if self.settings.keep_jobs else None,
             limits=self.limits,
             keys=self.keys,
             logins=logins,
             plugins=plugins,
-            sites=sites,
+            reloader=reloader,
+            sites=Sites(self.plugin_folder, os.geteuid()),
             lookupds=announcer.status,
             webhooks=webhooks.status,
             socket_gid=next(iter(self.settings.socket_group or ()), None),
         )
-        services = ServiceManager.take(os.environ)
-        service = Service(name, services, title)
         settle_sites(self.plugin_folder, os.geteuid())
         startup.hold_signals()
         try:
             watching = [Watching()] if self.settings.watch else []
             kept = [durable] if self.settings.keep_jobs else []
-            apps = [service, ExitLog(), *self._console(), webhooks, *kept, http, announcer, *watching, plugins]
-            manager.start(apps)
+            following = [reloader, Drift(jobs, file)]
+            apps = [service, ExitLog(), *self._console(), webhooks, *kept, *following, http, announcer, *watching]
+            manager.start([*apps, plugins])
             startup.spare_collector()  # no Popen object exists yet, see Reaper
             if self.settings.keep_jobs:
                 durable.restore()
             else:
                 jobs.load()
             self._await_plugins(manager, plugins)  # after the jobs, so that none of theirs takes the name of one
-            _Signals(jobs, service).start(loop, manager)
+            _Signals(reloader).start(loop, manager)
             for address in http.addresses:
                 print(f"listening on {address}", file=sys.stderr)
             self._warn_when_private()
@@ -226,11 +233,9 @@ class Server:
 
 
 def make_server(
-    settings: Settings,
+    effective: Effective,
     home: Path,
     state_path: Path,
-    config_path: Path | None,
-    config: Config | None,
     verbosity: int = 0,
     passed: Sequence[PassedSocket] = (),
 ) -> Server:
@@ -240,9 +245,10 @@ def make_server(
 
     Raises ConfigError (or another 400) if the settings are invalid or unsafe.
     """
+    settings = effective.settings
     file_key = read_key_file(settings.api_key_file) if settings.api_key_file else None
     keys = KeyStore(state_path / "keys.json", file_key)
-    chosen = listening.choose_endpoints(settings, config.endpoints if config else (), passed)
+    chosen = listening.choose_endpoints(settings, effective.file.endpoints, passed)
     endpoints = [endpoint for endpoint, _ in chosen]
     weak_key = file_key is not None and is_weak(file_key)
     dangers = listening.find_dangers(endpoints, has_keys=bool(keys), insecure=settings.insecure, weak_key=weak_key)
@@ -266,7 +272,7 @@ def make_server(
         verify=keys.verify,
     )
     return Server(
-        settings=settings,
+        effective=effective,
         endpoints=[
             HttpEndpoint(
                 list(endpoint.bind),
@@ -282,8 +288,6 @@ def make_server(
         cluster_key=read_key_file(settings.cluster_key_file) if settings.cluster_key_file else None,
         lookup_tls=listening.client_tls(settings),
         plugin_folder=PluginFolder(plugin_folders(settings.plugin_dir, home), settings.plugins),
-        config_path=config_path,
-        config=config,
         verbosity=verbosity,
     )
 
@@ -294,10 +298,9 @@ class _Signals(SigHandler):
     Not an application: the handlers stay installed to the end, so that a late signal does not change the exit status.
     """
 
-    def __init__(self, jobs: FileJobs, service: Service) -> None:
+    def __init__(self, reloader: Reloader) -> None:
         super().__init__()
-        self._jobs = jobs
-        self._service = service
+        self._reloader = reloader
         self._asked = False  # to stop
 
     def handle_quit(self, handle: object, *args: Any) -> None:
@@ -307,26 +310,4 @@ class _Signals(SigHandler):
         self._asked = self._asked or hurried
 
     def handle_reload(self, handle: object, *args: Any) -> None:
-        self._service.reloading()
-        self._reload()
-        self._service.ready()
-
-    def _reload(self) -> None:
-        try:
-            result = self._jobs.reload()
-        except ConfigError as error:
-            problems = "\n".join(map(show_problem, error.problems))
-            logger.error("the configuration is invalid, keeping the current one:\n%s", problems)
-            return
-        except GafferError as error:
-            logger.error("the configuration was not applied: %s", error.message)
-            return
-        for change, failure in result.failed:
-            logger.error(
-                "reload: %s of %s failed and will be retried at the next reload: %s%s",
-                change.action,
-                change.job,
-                failure.message,
-                f" ({failure.hint})" if failure.hint else "",
-            )
-        logger.info("reloaded: %s", ", ".join(f"{c.action} {c.job}" for c in result.applied) or "nothing changed")
+        self._reloader.request()
