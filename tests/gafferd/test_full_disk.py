@@ -4,6 +4,7 @@ import os
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import requests
@@ -12,6 +13,7 @@ from support.daemons import Daemon, gafferd
 from support.metrics import parse_metrics
 from support.needs import needs_linux, needs_mount
 from support.poll import eventually
+from support.webhooks import receiver
 
 pytestmark = [needs_linux, needs_mount]
 
@@ -65,3 +67,24 @@ def test_gafferd_runs_and_starts_on_a_full_disk(disk: Path, tmp_path: Path) -> N
         assert own["gaffer_own_log_lost_lines_total", frozenset()] > 0
         again.stop()
         assert "Traceback" not in again.stderr
+
+
+def test_webhooks_on_a_full_disk_wait_in_memory(disk: Path, tmp_path: Path) -> None:
+    config = tmp_path / "gafferd.ini"
+
+    def webhook(node: Daemon) -> dict[str, Any]:
+        found: dict[str, Any] = requests.get(f"{node.url}/health").json()["webhooks"][0]
+        return found
+
+    with receiver() as server:
+        config.write_text(f"[gaffer]\nwebhook_queue = disk\n[webhooks]\ncreate = {server.url}/\n")
+        server.status = 503
+        with gafferd(str(config), state_dir=disk / "state") as node:
+            fill(disk)
+            requests.post(f"{node.url}/jobs/default", json={"name": "a", "cmd": "sleep 1000", "start": False})
+            node.wait_for_line("its events wait in memory: No space left on device")
+            assert webhook(node)["unsaved"] == 1
+            server.status = 200
+            eventually(lambda: webhook(node)["delivered"])
+            metrics = parse_metrics(requests.get(f"{node.url}/metrics").text)
+            assert metrics["gaffer_webhook_unsaved_total", frozenset({("url", f"{server.url}/")})] == 1

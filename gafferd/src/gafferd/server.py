@@ -137,7 +137,11 @@ class Server:
         )
         # Cookies are shared by all ports of a host, so each node needs its own cookie name.
         logins = Logins(f"gaffer-{state.node.id}")
-        webhooks = WebHooks(self.config.webhooks if self.config else (), self.settings.webhook_secret_file)
+        webhooks = WebHooks(
+            self.config.webhooks if self.config else (),
+            self.settings.webhook_secret_file,
+            state.path / "webhooks" if self.settings.webhook_queue == "disk" else None,
+        )
         http = HttpHandler(
             [*self.endpoints, HttpEndpoint([f"unix:{state.socket_path}"], self.settings.backlog)],
             access=replace(self.policy, cookie=logins.cookie, resume=logins.resume),

@@ -118,16 +118,20 @@ def _of_webhooks(application: NodeApplication) -> list[Family]:
     deliveries = Family("gaffer_webhook_deliveries_total", "counter", "Events posted to webhooks by outcome.")
     dropped = Family("gaffer_webhook_dropped_total", "counter", "Events lost because a webhook's queue was full.")
     pending = Family("gaffer_webhook_pending", "gauge", "Events that wait for a webhook.")
+    unsaved = Family(
+        "gaffer_webhook_unsaved_total", "counter", "Events that waited in memory only, because the disk failed."
+    )
     counts: dict[str, Counter[str]] = {}  # webhooks that differ in user or query only have one label
     for hook in application.webhooks():
-        numbers = {name: hook[name] for name in ("delivered", "failed", "dropped", "pending")}
+        numbers = {name: hook[name] for name in ("delivered", "failed", "dropped", "pending", "unsaved")}
         counts.setdefault(hook["url"], Counter()).update(numbers)
     for url, found in counts.items():
         for outcome in ("delivered", "failed"):
             deliveries.add(found[outcome], {"url": url, "outcome": outcome})
         dropped.add(found["dropped"], {"url": url})
         pending.add(found["pending"], {"url": url})
-    return [deliveries, dropped, pending]
+        unsaved.add(found["unsaved"], {"url": url})
+    return [deliveries, dropped, pending, unsaved]
 
 
 def _of_jobs(application: NodeApplication, grant: Grant) -> Steps:
