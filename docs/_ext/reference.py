@@ -26,6 +26,7 @@ from gaffer_lookupd import handlers
 from gafferd import main as gafferd_main
 from gafferd.access import key_routes
 from gafferd.config import settings
+from gafferd.history import routes as history_routes
 from gafferd.sites import routes
 
 _PLACE = re.compile(r"^<!-- made from: ([a-z-]+) -->$", re.MULTILINE)
@@ -132,7 +133,11 @@ def phases() -> str:
 
 PARTS: dict[str, Callable[[], str]] = {
     "node-routes": lambda: api_reference(
-        make_document([*http_handler.ROUTES, *key_routes.ROUTES, *routes.ROUTES], title="node", version=__version__),
+        make_document(
+            [*http_handler.ROUTES, *key_routes.ROUTES, *history_routes.ROUTES, *routes.ROUTES],
+            title="node",
+            version=__version__,
+        ),
         "node",
     ),
     "lookupd-routes": lambda: api_reference(

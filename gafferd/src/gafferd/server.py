@@ -37,6 +37,8 @@ from gafferd.config.file import Config, show_problem
 from gafferd.config.file_jobs import FileJobs
 from gafferd.config.settings import Settings
 from gafferd.exit_log import ExitLog
+from gafferd.history import routes as history_routes
+from gafferd.history.recorder import History
 from gafferd.service import Service
 from gafferd.sites import routes
 from gafferd.sites.files import Sites
@@ -59,6 +61,10 @@ _SHOWN_EVENTS = [
     "flap",
     "kill",
 ]
+
+
+_MAX_NOTED = 100  # jobs in the entry of a reload in the history
+_MAX_MESSAGE = 500  # characters of an error there
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,6 +143,7 @@ class Server:
         )
         # Cookies are shared by all ports of a host, so each node needs its own cookie name.
         logins = Logins(f"gaffer-{state.node.id}")
+        history = History(state.path / "history.jsonl")
         webhooks = WebHooks(
             self.config.webhooks if self.config else (),
             self.settings.webhook_secret_file,
@@ -145,13 +152,15 @@ class Server:
         http = HttpHandler(
             [*self.endpoints, HttpEndpoint([f"unix:{state.socket_path}"], self.settings.backlog)],
             access=replace(self.policy, cookie=logins.cookie, resume=logins.resume),
-            routes=[*key_routes.ROUTES, *routes.ROUTES],
+            routes=[*key_routes.ROUTES, *history_routes.ROUTES, *routes.ROUTES],
             limits=self.limits,
             keys=self.keys,
             logins=logins,
             sites=Sites(self.plugins, os.geteuid()),
             lookupds=announcer.status,
             webhooks=webhooks.status,
+            lost_history=lambda: history.lost,
+            history=history,
             socket_gid=next(iter(self.settings.socket_group or ()), None),
         )
         jobs = FileJobs(manager, webhooks, self.config_path, self.config)
@@ -161,10 +170,10 @@ class Server:
         startup.hold_signals()
         try:
             watching = [Watching()] if self.settings.watch else []
-            manager.start([service, ExitLog(), *self._console(), webhooks, http, announcer, *watching])
+            manager.start([service, ExitLog(), history, *self._console(), webhooks, http, announcer, *watching])
             startup.spare_collector()  # no Popen object exists yet, see Reaper
             jobs.load()
-            _Signals(jobs, service).start(loop, manager)
+            _Signals(jobs, service, history).start(loop, manager)
             for address in http.addresses:
                 print(f"listening on {address}", file=sys.stderr)
             self._warn_when_private()
@@ -256,8 +265,9 @@ class _Signals(SigHandler):
     Not an application: the handlers stay installed to the end, so that a late signal does not change the exit status.
     """
 
-    def __init__(self, jobs: FileJobs, service: Service) -> None:
+    def __init__(self, jobs: FileJobs, service: Service, history: History) -> None:
         super().__init__()
+        self._history = history
         self._jobs = jobs
         self._service = service
         self._asked = False  # to stop
@@ -273,15 +283,20 @@ class _Signals(SigHandler):
         self._reload()
         self._service.ready()
 
+    def _note_failure(self, error: GafferError) -> None:
+        self._history.note("reload", caller="signal", outcome="failed", message=error.message[:_MAX_MESSAGE])
+
     def _reload(self) -> None:
         try:
             result = self._jobs.reload()
         except ConfigError as error:
             problems = "\n".join(map(show_problem, error.problems))
             logger.error("the configuration is invalid, keeping the current one:\n%s", problems)
+            self._note_failure(error)
             return
         except GafferError as error:
             logger.error("the configuration was not applied: %s", error.message)
+            self._note_failure(error)
             return
         for change, failure in result.failed:
             logger.error(
@@ -291,4 +306,11 @@ class _Signals(SigHandler):
                 failure.message,
                 f" ({failure.hint})" if failure.hint else "",
             )
+        self._history.note(
+            "reload",
+            caller="signal",
+            outcome="failed" if result.failed else "ok",
+            jobs=[str(change.job) for change in result.applied][:_MAX_NOTED],
+            failed=[str(change.job) for change, _ in result.failed][:_MAX_NOTED],
+        )
         logger.info("reloaded: %s", ", ".join(f"{c.action} {c.job}" for c in result.applied) or "nothing changed")

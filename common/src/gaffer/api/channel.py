@@ -189,6 +189,7 @@ class Client:
 
     async def _refuse(self) -> None:
         error = AuthRequired("the first message must be AUTH:KEY with a valid key")
+        self._application.auditor.channel_refused(self._connection.request, error)
         try:
             about = {"error": "AUTH_REQUIRED", "errno": error.errno, "reason": error.message}
             await self._send("gaffer:error", about)
@@ -256,7 +257,8 @@ class Client:
     async def _result(self, call: CommandCall) -> Result:
         if not (isinstance(call.args, list) and isinstance(call.kwargs, dict)):
             raise CommandError("args must be a list and kwargs an object")
-        dispatcher = Dispatcher(self._application.manager, self._connection.grant)
+        audit = partial(self._application.auditor.command, self._connection.request)
+        dispatcher = Dispatcher(self._application.manager, self._connection.grant, audit)
         begun = dispatcher.begin(call.name, call.args, call.kwargs)
         return await self._application.batches.run(lambda: begun) if isinstance(begun, Generator) else begun
 

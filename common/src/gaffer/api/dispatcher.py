@@ -4,12 +4,13 @@ One table defines the name, the parameters and the scope of each command; the sc
 """
 
 import inspect
+import time
 from collections.abc import Callable, Generator, Mapping, Sequence
-from typing import Annotated, Any, NamedTuple, get_args, get_origin
+from typing import Annotated, Any, NamedTuple, Protocol, get_args, get_origin
 
 import msgspec
 
-from gaffer.errors import BadRequest, CommandError, CommandNotFound, did_you_mean, quoted
+from gaffer.errors import BadRequest, CommandError, CommandNotFound, GafferError, did_you_mean, quoted
 from gaffer.http.access import ALL_SCOPES, Grant, Scope
 from gaffer.http.jsonbody import convert
 from gaffer.jobs.names import DEFAULT_SESSION, JobName, parse_job_name, split_job_name
@@ -43,12 +44,28 @@ _EVERYTHING = Grant(ALL_SCOPES)
 COMMANDS: dict[str, Command] = {}
 
 
-class Dispatcher:
-    """The commands that `grant` permits, executed on a manager; by default all commands."""
+class Audit(Protocol):
+    """Called after each command that changes something, with the arguments as far as they are known."""
 
-    def __init__(self, manager: Manager, grant: Grant = _EVERYTHING) -> None:
+    def __call__(
+        self,
+        grant: Grant,
+        name: str,
+        arguments: Mapping[str, Any],
+        began: float,
+        error: GafferError | None,
+        *,
+        is_input: bool,
+    ) -> None: ...
+
+
+class Dispatcher:
+    """The commands that `grant` permits, executed on a manager; by default all commands. `audit` records them."""
+
+    def __init__(self, manager: Manager, grant: Grant = _EVERYTHING, audit: Audit | None = None) -> None:
         self.manager = manager
         self.grant = grant
+        self._audit = audit
 
     def execute(self, name: str, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None) -> Result:
         """Execute the command `name` with arguments decoded from JSON; the result consists of JSON types too.
@@ -64,10 +81,24 @@ class Dispatcher:
         found = COMMANDS.get(name)
         if found is None:
             raise CommandNotFound(f"there is no command {quoted(name)}", hint=did_you_mean(name, list(COMMANDS)))
+        if self._audit is None or found.scope is Scope.READ:
+            return self._call(found, name, args, kwargs or {})
+        began = time.monotonic()
+        failure: GafferError | None = None
+        try:
+            return self._call(found, name, args, kwargs or {})
+        except GafferError as error:
+            failure = error
+            raise
+        finally:
+            known = _arguments(found, args, kwargs or {})
+            self._audit(self.grant, name, known, began, failure, is_input=found.function is send)
+
+    def _call(self, found: Command, name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> "Result | Steps":
         self.grant.require(found.scope)
         usage = f"use {name}{found.signature}"
         try:
-            given = found.signature.bind(*args, **kwargs or {}).arguments
+            given = found.signature.bind(*args, **kwargs).arguments
         except TypeError as error:
             raise CommandError(f"{name}: {error}", hint=usage) from None
         try:
@@ -103,6 +134,14 @@ def command(scope: Scope) -> Callable[[Function], Function]:
         return function
 
     return add
+
+
+def _arguments(found: Command, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the arguments of a call by name; none if they do not fit the command."""
+    try:
+        return found.signature.bind(*args, **kwargs).arguments
+    except TypeError:
+        return {}
 
 
 def _readable(parameter: inspect.Parameter) -> inspect.Parameter:

@@ -73,7 +73,7 @@ def _of_node(application: NodeApplication) -> list[Family]:
     lost_events = Family(
         "gaffer_feed_dropped_events_total", "counter", "Events that clients lost because they read too slowly."
     )
-    lost_events.add(application.manager.event_log.dropped)
+    lost_events.add(application.manager.event_log.dropped + application.manager.events.unlisted.dropped)
     lost_logs = Family(
         "gaffer_log_lost_bytes_total", "counter", "Bytes of output that could not be written to log files."
     )
@@ -84,6 +84,11 @@ def _of_node(application: NodeApplication) -> list[Family]:
         "Lines of the node's own log that were dropped because nothing read them or the disk was full.",
     )
     lost_lines.add(log.lost_lines())
+    lost_entries = Family(
+        "gaffer_history_lost_entries_total", "counter", "Entries of the history that could not be written."
+    )
+    if application.lost_history is not None:
+        lost_entries.add(application.lost_history())
     lookupds = Family("gaffer_lookupd_connected", "gauge", "1 while the node is connected to the lookup server.")
     for lookupd in application.lookupds():
         lookupds.add(int(lookupd["connected"]), {"address": lookupd["address"]})
@@ -107,6 +112,7 @@ def _of_node(application: NodeApplication) -> list[Family]:
         lost_events,
         lost_logs,
         lost_lines,
+        lost_entries,
         lookupds,
         *hooks,
         commands,

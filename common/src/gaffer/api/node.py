@@ -10,6 +10,7 @@ import msgspec
 from tornado.web import RequestHandler
 
 from gaffer import Manager, __version__
+from gaffer.api.audit import Auditor
 from gaffer.api.parameters import PARAMETERS
 from gaffer.api.response_cache import ResponseCache
 from gaffer.errors import BadRequest, ProcessNotFound
@@ -40,7 +41,8 @@ class Lasting(Protocol):
 class NodeApplication(Application):
     """The API of one node: an Application with a manager and the set of running feeds.
 
-    `lookupds` returns the status of the lookup servers for /health, `webhooks` that of the webhooks. Set
+    `lookupds` returns the status of the lookup servers for /health, `webhooks` that of the webhooks, `lost_history`
+    the number of entries missing from the history. Set
     `count_connections` to the function that counts the connections for /metrics.
     """
 
@@ -52,6 +54,7 @@ class NodeApplication(Application):
         *,
         lookupds: LookupdStatus = list,
         webhooks: WebhookStatus = list,
+        lost_history: Callable[[], int] | None = None,
         extra: Sequence[Any] = (),
         **settings: Any,
     ) -> None:
@@ -59,11 +62,13 @@ class NodeApplication(Application):
         self.manager = manager
         self.lookupds = lookupds
         self.webhooks = webhooks
+        self.lost_history = lost_history
         self.response_cache = ResponseCache(manager)
         self.feeds: set[Lasting] = set()
         self.batches = Batches()
         self.latencies = Latencies(self.routes)
         self.count_connections: Callable[[], Traffic] = lambda: Traffic(0, 0, 0)
+        self.auditor = Auditor(manager, self.routes)
         self._started = time.monotonic()
 
     @property
@@ -77,6 +82,9 @@ class NodeApplication(Application):
         return msgspec.json.encode(
             make_document(self.routes, title="Gaffer node", version=__version__, cookie=self.policy.cookie)
         )
+
+    def audit(self, handler: RequestHandler, *, abandoned: bool) -> None:
+        self.auditor.call(handler, abandoned=abandoned)
 
     def log_request(self, handler: RequestHandler) -> None:
         super().log_request(handler)
