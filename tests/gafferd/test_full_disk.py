@@ -88,3 +88,24 @@ def test_webhooks_on_a_full_disk_wait_in_memory(disk: Path, tmp_path: Path) -> N
             eventually(lambda: webhook(node)["delivered"])
             metrics = parse_metrics(requests.get(f"{node.url}/metrics").text)
             assert metrics["gaffer_webhook_unsaved_total", frozenset({("url", f"{server.url}/")})] == 1
+
+
+def test_calls_are_served_when_the_history_can_not_be_written(disk: Path) -> None:
+    with gafferd(state_dir=disk / "state") as node:
+        fill(disk)
+        node.wait_for_line("listening on unix")
+
+        def lost() -> float:
+            url = f"{node.url}/jobs/default/none/state"
+            assert requests.post(url, data=b"1").status_code == 404
+            metrics = parse_metrics(requests.get(f"{node.url}/metrics").text)
+            return metrics["gaffer_history_lost_entries_total", frozenset()]
+
+        eventually(lost)
+        node.wait_for_line("history.jsonl, entries of the history are lost: No space left on device")
+        (disk / "fill").unlink()
+        eventually(lambda: requests.get(f"{node.url}/history?limit=1").json()["entries"])
+        assert requests.post(f"{node.url}/jobs/default/none/state", data=b"1").status_code == 404
+        entries = requests.get(f"{node.url}/history").json()["entries"]
+        assert [entry["action"] for entry in entries][:2] == ["POST", "lost"]
+        assert entries[1]["count"] >= 1

@@ -14,6 +14,7 @@ from gaffer.runtime.keyfile import new_key
 from gaffer_client import Server
 from support.daemons import Daemon, gafferd
 from support.poll import eventually
+from support.webhooks import receiver
 
 JOB = {"name": "web", "cmd": "sleep 1000", "env": {"PASSWORD": "hunter2"}, "numprocesses": 2}
 
@@ -145,3 +146,50 @@ def test_what_happens_without_a_call(tmp_path: Path, state: Path) -> None:
         ("reload", "signal", "ok", ["default.bad"]),
         ("start", None, "ok", None),
     ]
+
+
+def test_the_audit_is_posted_to_webhooks_that_name_it(tmp_path: Path) -> None:
+    config = tmp_path / "gafferd.ini"
+    with receiver() as server:
+        config.write_text(f"[webhooks]\naudit = {server.url}/audit\n. = {server.url}/all\n")
+        with gafferd(str(config)) as node:
+            requests.post(f"{node.url}/jobs/shop", json={**JOB, "numprocesses": 0})
+            eventually(lambda: "create" in server.names("/all"))
+            entry = eventually(lambda: [e for _, e in server.events["/audit"] if e["kind"] == "call"])[0]
+            [kept] = history(node, job="shop.web")
+        assert {**entry, "id": kept["id"]} == {"event": "audit", **kept}
+        assert "audit" not in server.names("/all")
+
+
+def test_what_can_be_asked(node: Daemon) -> None:
+    for number in range(5):
+        requests.post(f"{node.url}/jobs/shop", json={**JOB, "name": f"job{number}", "numprocesses": 0})
+    with Server(node.url) as server:
+        page = server.history("shop", limit=3)
+        assert [entry["job"] for entry in page["entries"]] == ["shop.job4", "shop.job3", "shop.job2"]
+        rest = server.history("shop", before=page["next"])
+        assert [entry["job"] for entry in rest["entries"]] == ["shop.job1", "shop.job0"]
+        assert rest["next"] is None
+        assert [entry["job"] for entry in server.history("shop.job3")["entries"]] == ["shop.job3"]
+        assert server.history(since=page["entries"][0]["at"] + 1000)["entries"] == []
+    for query in ("limit=0", "limit=1001", "limit=x", "since=-1", "since=nan", "before=x", "job=a b", "job=shop."):
+        answer = requests.get(f"{node.url}/history?{query}")
+        assert (answer.status_code, answer.json()["error"]) in ((400, "bad_value"), (400, "bad_name")), query
+
+
+def test_a_key_for_a_session_sees_only_its_entries(state: Path) -> None:
+    with gafferd(state_dir=state) as node:
+        key = requests.post(f"{node.url}/keys", json={"scopes": ["control", "read"], "sessions": ["shop"]}).json()[
+            "key"
+        ]
+        for session in ("shop", "blog"):
+            requests.post(f"{node.url}/jobs/{session}", json={**JOB, "numprocesses": 0})
+        entries = requests.get(f"{node.url}/history", headers={"X-Api-Key": key}).json()["entries"]
+    assert [entry["job"] for entry in entries] == ["shop.web"]
+
+
+def test_a_second_summary_of_a_job_that_fails_again_and_again(node: Daemon) -> None:
+    requests.post(f"{node.url}/jobs/shop", json={"name": "bad", "cmd": "no-such-program"})
+    eventually(lambda: requests.get(f"{node.url}/jobs/shop/bad").json()["state"] == "backoff")
+    eventually(lambda: len(requests.get(f"{node.url}/jobs/shop/bad/exits").json()["exits"]) >= 3)
+    assert [entry["action"] for entry in history(node, job="shop.bad")] == ["start_failed", "POST"]

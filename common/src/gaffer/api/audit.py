@@ -34,7 +34,6 @@ _MAX_SOURCES = 8  # addresses of strangers with an entry of their own a minute
 _MAX_INPUTS = 256  # callers and processes with an entry of their own a minute
 _MAX_TEXT = 200  # characters of a value
 _MAX_ITEMS = 100  # of a list
-_MAX_STATE = 32  # bytes of a body that is a word
 
 # What is shown of a request: numbers and words that no secret is passed in.
 _SHOWN = frozenset(
@@ -214,7 +213,7 @@ class Auditor:
             repeats = self._strangers
             key = source_of(peer_of(request), str(request.remote_ip)) if request is not None else None
         elif is_input:
-            repeats, key = self._inputs, (entry["caller"], entry["address"], entry["pid"], entry["status"])
+            repeats, key = self._inputs, (entry["caller"], entry["address"], entry["pid"], entry["outcome"])
         if repeats is not None:
             loop = asyncio.get_running_loop()
             self._timer = self._timer or loop.call_later(PERIOD, self._again)
@@ -273,7 +272,7 @@ def _details(handler: RequestHandler, params: Mapping[str, str], document: Mappi
     if not isinstance(handler, Handler):
         return found
     described = operation_of(type(handler), handler.request.method or "")
-    if described is not None and described.body_media == TEXT and len(handler.body) <= _MAX_STATE:
+    if described is not None and described.body_media == TEXT and handler.get_status() < 400:  # a known word
         found["state"] = handler.body.decode(errors="replace").strip()
     jobs = document.get("jobs")
     if isinstance(jobs, list):
