@@ -45,6 +45,7 @@ from gafferd.sites.files import Sites
 from gafferd.sites.layout import settle_sites
 from gafferd.sites.plugins import PluginFolder, plugin_folders
 from gafferd.state.directory import StateDir
+from gafferd.state.durable import DurableJobs
 from gafferd.state.identity import Identity
 from gafferd.watching import Watching
 
@@ -149,10 +150,13 @@ class Server:
             self.settings.webhook_secret_file,
             state.path / "webhooks" if self.settings.webhook_queue == "disk" else None,
         )
+        jobs = FileJobs(manager, webhooks, self.config_path, self.config)
+        durable = DurableJobs(manager, state.jobs, lambda: jobs.definitions)
         http = HttpHandler(
             [*self.endpoints, HttpEndpoint([f"unix:{state.socket_path}"], self.settings.backlog)],
             access=replace(self.policy, cookie=logins.cookie, resume=logins.resume),
             routes=[*key_routes.ROUTES, *history_routes.ROUTES, *routes.ROUTES],
+            changer=durable if self.settings.keep_jobs else None,
             limits=self.limits,
             keys=self.keys,
             logins=logins,
@@ -163,16 +167,19 @@ class Server:
             history=history,
             socket_gid=next(iter(self.settings.socket_group or ()), None),
         )
-        jobs = FileJobs(manager, webhooks, self.config_path, self.config)
         services = ServiceManager.take(os.environ)
         service = Service(services)
         settle_sites(self.plugins, os.geteuid())
         startup.hold_signals()
         try:
             watching = [Watching()] if self.settings.watch else []
-            manager.start([service, ExitLog(), history, *self._console(), webhooks, http, announcer, *watching])
+            kept = [durable] if self.settings.keep_jobs else []
+            manager.start([service, ExitLog(), history, *self._console(), webhooks, *kept, http, announcer, *watching])
             startup.spare_collector()  # no Popen object exists yet, see Reaper
-            jobs.load()
+            if self.settings.keep_jobs:
+                durable.restore()
+            else:
+                jobs.load()
             _Signals(jobs, service, history).start(loop, manager)
             for address in http.addresses:
                 print(f"listening on {address}", file=sys.stderr)

@@ -59,6 +59,7 @@ async def test_health() -> None:
                 "last_error": None,
             }
         ],
+        "state_error": None,
     }
 
 

@@ -39,7 +39,7 @@ _MAX_ITEMS = 100  # of a list
 _SHOWN = frozenset(
     (
         *("scale", "n", "numprocesses", "signal", "sig", "start", "rolling", "reset", "to", "timeout"),
-        *("graceful_timeout", "for", "reason", "scopes", "sessions", "dry_run"),
+        *("graceful_timeout", "for", "seconds", "reason", "scopes", "sessions", "dry_run"),
         *("count", "action", "id", "label", "stream"),
     )
 )

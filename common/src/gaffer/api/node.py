@@ -4,13 +4,14 @@ import asyncio
 import functools
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, ParamSpec, Protocol, TypeVar
 
 import msgspec
 from tornado.web import RequestHandler
 
 from gaffer import Manager, __version__
 from gaffer.api.audit import Auditor
+from gaffer.api.changes import Changer, Immediately
 from gaffer.api.parameters import PARAMETERS
 from gaffer.api.response_cache import ResponseCache
 from gaffer.errors import BadRequest, ProcessNotFound
@@ -27,6 +28,8 @@ from gaffer.schemas.bodies import WebhookState
 
 LookupdStatus = Callable[[], Sequence[Mapping[str, Any]]]
 WebhookStatus = Callable[[], Sequence[WebhookState]]
+T = TypeVar("T")
+P = ParamSpec("P")
 
 
 class Lasting(Protocol):
@@ -41,8 +44,8 @@ class Lasting(Protocol):
 class NodeApplication(Application):
     """The API of one node: an Application with a manager and the set of running feeds.
 
-    `lookupds` returns the status of the lookup servers for /health, `webhooks` that of the webhooks, `lost_history`
-    the number of entries missing from the history. Set
+    `changer` makes the changes of jobs. `lookupds` returns the status of the lookup servers for /health, `webhooks`
+    that of the webhooks, `lost_history` the number of entries missing from the history. Set
     `count_connections` to the function that counts the connections for /metrics.
     """
 
@@ -52,6 +55,7 @@ class NodeApplication(Application):
         policy: Policy,
         manager: Manager,
         *,
+        changer: Changer | None = None,
         lookupds: LookupdStatus = list,
         webhooks: WebhookStatus = list,
         lost_history: Callable[[], int] | None = None,
@@ -60,6 +64,7 @@ class NodeApplication(Application):
     ) -> None:
         super().__init__(routes, policy, extra, **settings)
         self.manager = manager
+        self.changer = changer or Immediately()
         self.lookupds = lookupds
         self.webhooks = webhooks
         self.lost_history = lost_history
@@ -147,6 +152,10 @@ class NodeHandler(Handler):
     def process(self) -> Process:
         """The process in the path; raises BadRequest (`bad_value`) or ProcessNotFound."""
         return find_process(self.manager, self.params["pid"])
+
+    async def change(self, method: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Change jobs by a method of the manager, and return its result; raise what it raises, and NotStored (507)."""
+        return await self.application.changer.change(functools.partial(method, *args, **kwargs))
 
     def flag(self, name: str) -> bool:
         """Return a query parameter that is `true` or `false`, false by default; raises BadRequest."""
