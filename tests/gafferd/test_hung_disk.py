@@ -21,6 +21,7 @@ from gafferd.config.on_disk import FileOnDisk
 from gafferd.config.reloader import ReadTimeout, Reloader
 from gafferd.config.settings import Settings
 from gafferd.drift import Drift
+from gafferd.history.recorder import History
 from gafferd.plugins.folder import PluginFolder
 from gafferd.plugins.host import Plugins
 from gafferd.service import Service
@@ -72,7 +73,8 @@ def make_reloader(manager: Manager, file: FileOnDisk) -> Reloader:
     effective = Effective(path=file.path, file=EMPTY, settings=Settings(), given={})
     service = Service("node", ServiceManager(), ProcessTitle("gafferd", []))
     service.start(manager.loop, manager)
-    return Reloader(effective, file, FileJobs(manager, {}), WebHooks(), Plugins(PluginFolder([]), {}), service)
+    history = History(file.path.with_name("history.jsonl"))
+    return Reloader(effective, file, FileJobs(manager, {}), WebHooks(), Plugins(PluginFolder([]), {}), service, history)
 
 
 @pytest.mark.expects_errors("looking for changed files takes more than")

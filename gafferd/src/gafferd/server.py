@@ -41,6 +41,7 @@ from gafferd.config.reloader import Reloader
 from gafferd.config.settings import Settings
 from gafferd.drift import Drift
 from gafferd.exit_log import ExitLog
+from gafferd.history.recorder import History
 from gafferd.plugins.folder import PluginFolder, plugin_folders
 from gafferd.plugins.foreign import contained, run_contained
 from gafferd.plugins.host import Plugins
@@ -150,13 +151,18 @@ class Server:
         logins = Logins(f"gaffer-{state.node.id}")
         services = ServiceManager.take(os.environ)
         service = Service(name, services, title)
+        history = History(state.path / "history.jsonl")
         config, path = self.effective.file, self.effective.path
-        webhooks = WebHooks(config.webhooks, self.settings.webhook_secret_file)
+        webhooks = WebHooks(
+            config.webhooks,
+            self.settings.webhook_secret_file,
+            state.path / "webhooks" if self.settings.webhook_queue == "disk" else None,
+        )
         plugins = Plugins(self.plugin_folder, config.sections)
         jobs = FileJobs(manager, config.jobs)
         durable = DurableJobs(manager, state.jobs, lambda: jobs.definitions)
         file = FileOnDisk(path, config) if path is not None else None
-        reloader = Reloader(self.effective, file, jobs, webhooks, plugins, service)
+        reloader = Reloader(self.effective, file, jobs, webhooks, plugins, service, history)
         http = HttpHandler(
             [*self.endpoints, *self._own_socket(f"unix:{state.socket_path}")],
             access=replace(self.policy, cookie=logins.cookie, resume=logins.resume),
@@ -170,6 +176,8 @@ class Server:
             sites=Sites(self.plugin_folder, os.geteuid()),
             lookupds=announcer.status,
             webhooks=webhooks.status,
+            lost_history=lambda: history.lost,
+            history=history,
             socket_gid=next(iter(self.settings.socket_group or ()), None),
         )
         settle_sites(self.plugin_folder, os.geteuid())
@@ -178,8 +186,8 @@ class Server:
             watching = [Watching()] if self.settings.watch else []
             kept = [durable] if self.settings.keep_jobs else []
             following = [reloader, Drift(jobs, file)]
-            apps = [service, ExitLog(), *self._console(), webhooks, *kept, *following, http, announcer, *watching]
-            manager.start([*apps, plugins])
+            apps = [service, ExitLog(), history, *self._console(), webhooks, *kept, *following, http, announcer]
+            manager.start([*apps, *watching, plugins])
             startup.spare_collector()  # no Popen object exists yet, see Reaper
             if self.settings.keep_jobs:
                 durable.restore()

@@ -17,6 +17,7 @@ from gafferd.config.file import Config, show_problem
 from gafferd.config.file_jobs import Failure, FileJobs
 from gafferd.config.on_disk import FileOnDisk
 from gafferd.config.reload import Change, outdated_settings
+from gafferd.history.recorder import History
 from gafferd.plugins.host import Plugins
 from gafferd.service import Service
 from gafferd.threads import call_in_thread
@@ -24,6 +25,8 @@ from gafferd.threads import call_in_thread
 logger = logging.getLogger(__name__)
 
 READ_TIMEOUT = 30.0  # seconds
+_MAX_MESSAGE = 500  # characters of an error in the history
+_MAX_NOTED = 20  # jobs of a reload in the history
 
 T = TypeVar("T")
 
@@ -66,6 +69,7 @@ class Reloader:
         webhooks: WebHooks,
         plugins: Plugins,
         service: Service,
+        history: History,
     ) -> None:
         self._effective = effective
         self._file = file
@@ -73,6 +77,7 @@ class Reloader:
         self._webhooks = webhooks
         self._plugins = plugins
         self._service = service
+        self._history = history
         self._batches = Batches()
         self._lock = asyncio.Lock()
         self._reading: asyncio.Future[object] | None = None
@@ -98,9 +103,17 @@ class Reloader:
         async with self._lock:
             self._begun, self._requested = self._requested, None
             try:
-                await self._reload()
-            except GafferError:
-                return  # logged
+                result = await self._reload()
+            except GafferError as error:  # logged
+                self._history.note("reload", caller="signal", outcome="failed", message=error.message[:_MAX_MESSAGE])
+            else:
+                self._history.note(
+                    "reload",
+                    caller="signal",
+                    outcome="failed" if result["failed"] else "ok",
+                    jobs=[each["job"] for each in result["changes"]][:_MAX_NOTED],
+                    failed=[each["job"] for each in result["failed"]][:_MAX_NOTED],
+                )
 
     async def reload(self, *, dry_run: bool = False) -> ReloadResult:
         """Read the file again and apply the differences from what was applied before; with `dry_run`, only list them.

@@ -300,6 +300,12 @@ class Settings:
         existing_file,
         key="gaffer webhook_secret_file",
     )
+    webhook_queue: str = setting(
+        "where events wait for webhooks: `memory`, or `disk` to keep them over a restart",
+        Choice("queue", ("memory", "disk")),
+        "memory",
+        key="gaffer webhook_queue",
+    )
     node_name: str | None = setting(
         "name of the node in lookupds",
         node_name,
