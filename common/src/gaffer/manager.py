@@ -39,6 +39,7 @@ from gaffer.processes.sampler import StatListener
 from gaffer.schemas.responses import JobInfo, JobStatus
 from gaffer.streams import event_log
 from gaffer.streams.event_log import Event
+from gaffer.streams.log_store import LogStore
 from gaffer.streams.rings import Log, Ring
 from gaffer.supervision import arguments, job_commands, serializers
 from gaffer.supervision.channels import Channel, open_channel
@@ -604,7 +605,8 @@ class Manager(LegacyNames):
         """Return a job's state, counts, processes and config."""
         with self._lock:
             job, executor = self._job(name), self._executor
-            return serializers.job_info(job, executor.running, self.endpoint_host, executor.socket_addresses(job))
+            sockets, lost = executor.socket_addresses(job), executor.log_loss(job.name)
+            return serializers.job_info(job, executor.running, self.endpoint_host, sockets, lost)
 
     def status(self, name: Name) -> JobStatus:
         """Return the state and counts of a job: the cheap part of `info`."""
@@ -758,6 +760,11 @@ class Manager(LegacyNames):
     def lost_log_bytes(self) -> int:
         """Bytes of output that could not be written to log files, for instance because the disk was full."""
         return self._executor.lost_log_bytes
+
+    @property
+    def log_store(self) -> LogStore | None:
+        """The log files of jobs, for reading; None without `log_dir`."""
+        return self._executor.log_store
 
     # Internal
 

@@ -98,6 +98,7 @@ class JobInfo(TypedDict):
             Meta(description="Its listening sockets: `name`, and `address` and `port` or `path`."),
         ]
     ]
+    log_lost_bytes: Later[Annotated[int, Meta(description="Bytes of output that are missing in its log files.")]]
 
 
 class Definition(TypedDict):

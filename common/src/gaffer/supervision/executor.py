@@ -28,6 +28,7 @@ from gaffer.processes.reaper import DETACHED, Reaper
 from gaffer.processes.sampler import Sampler
 from gaffer.processes.sockets import JobSockets
 from gaffer.streams.log_files import LogWriter
+from gaffer.streams.log_store import LogStore
 from gaffer.supervision import job_commands
 from gaffer.supervision.commands import Commands
 from gaffer.supervision.memory_guard import MemoryGuard
@@ -94,6 +95,7 @@ class Executor:
         self._socket_owners: dict[JobName, Job] = {}
         self._preparing: dict[tuple[Job, int], asyncio.Task[None]] = {}  # starts that wait for `before_start`
         self._logs = LogWriter(loop, settings.log_dir) if settings.log_dir is not None else None
+        self.log_store = LogStore(loop, self._logs) if self._logs is not None else None
         self._after_event = after_event
         self._on_job_gone = on_job_gone
         self._on_end = on_end
@@ -112,6 +114,10 @@ class Executor:
     def lost_log_bytes(self) -> int:
         """The bytes of output that could not be written to log files."""
         return self._logs.lost if self._logs is not None else 0
+
+    def log_loss(self, name: JobName) -> int:
+        """Return the bytes of output of a job that could not be written to log files."""
+        return self._logs.lost_by_job.get(str(name), 0) if self._logs is not None else 0
 
     # From any thread
 
@@ -232,6 +238,8 @@ class Executor:
         self._queue.clear()
         if self._logs is not None:
             self._logs.close()
+        if self.log_store is not None:
+            self.log_store.close()
 
     def _wake(self) -> None:
         if self._open and (self._signals or self._queue) and not self._due:

@@ -62,8 +62,13 @@ def job_status(job: Job) -> JobStatus:
     }
 
 
-def job_info(job: Job, running: Mapping[int, Process], host: str, sockets: list[dict[str, str | int]]) -> JobInfo:
-    """The info of a job, as in `GET /jobs/<session>/<job>`; `sockets` says where it listens."""
+def job_info(
+    job: Job, running: Mapping[int, Process], host: str, sockets: list[dict[str, str | int]], lost_logs: int
+) -> JobInfo:
+    """The info of a job, as in `GET /jobs/<session>/<job>`.
+
+    `sockets` says where it listens, `lost_logs` how many bytes of its output are missing in its log files.
+    """
     pids = job.pids(committed=True)
     return {
         "name": str(job.name),
@@ -87,6 +92,7 @@ def job_info(job: Job, running: Mapping[int, Process], host: str, sockets: list[
         "last_run": job.last_run,
         "next_run": job.next_run,
         "sockets": sockets,
+        "log_lost_bytes": lost_logs,
     }
 
 
