@@ -50,7 +50,11 @@ def test_gafferd_runs_and_starts_on_a_full_disk(disk: Path, tmp_path: Path) -> N
         fill(disk)
         node.wait_for_line(".log: No space left on device")
         assert eventually(lambda: lost(node)) > 0
-        assert requests.post(f"{node.url}/jobs/default", json={"name": "b", "cmd": "sleep 1000"}).status_code == 200
+        answer = requests.post(f"{node.url}/jobs/default", json={"name": "b", "cmd": "sleep 1000"})
+        assert (answer.status_code, answer.json()["error"]) == (507, "not_stored")
+        assert "No space left on device" in answer.json()["message"]
+        assert requests.get(f"{node.url}/jobs").json() == {"jobs": ["default.loud"]}
+        assert "No space left on device" in requests.get(f"{node.url}/health").json()["state_error"]
         answer = requests.post(f"{node.url}/keys", json={"scopes": ["read"]})
         assert (answer.status_code, answer.json()["error"]) == (507, "key_store")
         assert "No space left on device" in answer.json()["message"]

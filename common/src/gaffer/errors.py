@@ -153,6 +153,23 @@ class PortConflict(ProcessError):
     reason = "port_conflict"
 
 
+class JobDisabled(ProcessError):
+    """The job is disabled, so it can't be started."""
+
+    errno = 409
+    reason = "job_disabled"
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message=message, hint="enable it first: `gaffer enable JOB`")
+
+
+class NotStored(GafferError):
+    """A change was not made because it could not be stored."""
+
+    errno = 507
+    reason = "not_stored"
+
+
 class GenerationNotFound(ProcessError):
     """An earlier definition of a job that is not kept."""
 

@@ -28,6 +28,7 @@ from gaffer.api import (
     watch,
     websockets,
 )
+from gaffer.api.changes import Changer
 from gaffer.api.node import LookupdStatus, NodeApplication, WebhookStatus
 from gaffer.http.access import Policy, make_policy
 from gaffer.http.limits import DEFAULT_LIMITS, Limits
@@ -71,9 +72,10 @@ class HttpHandler:
     for paths outside the API; a handler may be a WSGI application, which runs in threads and gets the whole path. The
     access rules of the API apply to them: reading requires the scope `read`, anything else `control`. routes:
     additional API routes. access: the access policy, by default only the manager's own user and root on this host.
-    lookupds, webhooks: return the entries of lookup servers and webhooks in /health. limits: limits on requests and
-    connections. Other settings are passed to the Tornado application. Raises TypeError for invalid endpoints or
-    handlers, and ValueError for a handler that would never be called because its pattern matches only paths of the API.
+    changer: makes the changes of jobs, by default at once. lookupds, webhooks: return the entries of lookup servers and
+    webhooks in /health. limits: limits on requests and connections. Other settings are passed to the Tornado
+    application. Raises TypeError for invalid endpoints or handlers, and ValueError for a handler that would never be
+    called because its pattern matches only paths of the API.
     """
 
     def __init__(
@@ -83,6 +85,7 @@ class HttpHandler:
         access: Policy | None = None,
         *,
         routes: Iterable[Route] = (),
+        changer: Changer | None = None,
         lookupds: LookupdStatus = list,
         webhooks: WebhookStatus = list,
         socket_gid: int | None = None,
@@ -95,6 +98,7 @@ class HttpHandler:
         self._routes = [*ROUTES, *routes]
         _check_handlers(self._handlers, self._routes)
         self._policy = access or make_policy(own_uid=os.geteuid(), own_names=own_host_names())
+        self._changer = changer
         self._lookupds = lookupds
         self._webhooks = webhooks
         self._socket_gid = socket_gid
@@ -118,6 +122,7 @@ class HttpHandler:
             self._routes,
             self._policy,
             manager,
+            changer=self._changer,
             lookupds=self._lookupds,
             webhooks=self._webhooks,
             limits=self._limits,

@@ -7,6 +7,7 @@ state machines, queue instructions for the loop, and return at once.
 import asyncio
 import logging
 import threading
+import time
 from collections.abc import Callable, Collection, Coroutine, Generator, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -15,8 +16,6 @@ from typing import Any, cast
 from gaffer.errors import (
     GenerationNotFound,
     NodeDraining,
-    PortConflict,
-    ProcessConflict,
     ProcessError,
     ProcessNotFound,
     TopicError,
@@ -25,9 +24,9 @@ from gaffer.events import EventEmitter
 from gaffer.jobs import events as ev
 from gaffer.jobs import rules
 from gaffer.jobs.config import JobConfig
+from gaffer.jobs.desired import Desired
 from gaffer.jobs.job import Job
 from gaffer.jobs.names import DEFAULT_SESSION, JobName, split_job_name
-from gaffer.jobs.ports import conflict
 from gaffer.jobs.records import ProcessRecord, Recorder
 from gaffer.jobs.states import JobState, Phase
 from gaffer.loop import Loop
@@ -43,12 +42,14 @@ from gaffer.streams.log_store import LogStore
 from gaffer.streams.rings import Log, Ring
 from gaffer.supervision import arguments, job_commands, serializers
 from gaffer.supervision.channels import Channel, open_channel
+from gaffer.supervision.checks import Checks
 from gaffer.supervision.commands import Command, CommandResult, Commands
 from gaffer.supervision.executor import Executor, Settings
 from gaffer.supervision.job_commands import MAX_ACTION_TIMEOUT
 from gaffer.supervision.job_table import JobTable
 from gaffer.supervision.legacy import LegacyNames
 from gaffer.supervision.lifecycle import Lifecycle
+from gaffer.supervision.listeners import Listeners
 from gaffer.supervision.order import Ordering
 from gaffer.supervision.waiting import job_states, wait_for_state
 
@@ -62,7 +63,7 @@ StatsOfJobs = list[dict[str, Any]]
 Definitions = list[tuple[int, JobConfig]]
 
 
-class Manager(LegacyNames):
+class Manager(LegacyNames, Listeners):
     """A supervisor of jobs. Methods raise ProcessNotFound (404) for unknown names and pids, ManagerStopping (503) after
     stop().
 
@@ -105,7 +106,9 @@ class Manager(LegacyNames):
         reaper = Reaper(self.loop, subreaper=subreaper, cgroups=cgroups)
         settings = Settings(capture_all, recorder, node_id, log_dir)
         self.exit_code = 0
+        self._rehearsal: dict[JobName, Desired | None] | None = None
         self._ordering = Ordering(self._jobs, self._submit)
+        self._checks = Checks(self._jobs, self._ordering)
         self._commands = Commands(self.loop, reaper, node_id=node_id)
         self._executor = Executor(
             self.loop,
@@ -247,33 +250,42 @@ class Manager(LegacyNames):
         """Load several jobs, all or none. Raises like `load`."""
         if isinstance(configs, ProcessConfig):
             raise TypeError("expected a list of ProcessConfig, got one: call load()")
-        wanted = [(arguments.name_of(config, sessionid), config) for config in configs]
+        named = [(arguments.name_of(config, sessionid), config) for config in configs]
+        variables = env or {}
+        self.restore(
+            Desired.new(name, config.replace(name=name.name, env={**config.env, **variables}), start=start)
+            for name, config in named
+        )
+
+    def restore(self, jobs: Iterable[Desired]) -> None:
+        """Load jobs with all that was desired of them, see `desired`; all or none. Raises like `load`."""
+        wanted = [*jobs]
         with self._lock:
             self._life.check_open()
-            seen: set[JobName] = set()
-            for name, _ in wanted:
-                if name in self._jobs or name in seen:
-                    raise ProcessConflict(f"the job {name} already exists", hint="unload it first, or update it")
-                seen.add(name)
-            paths = {name: "$" if len(wanted) == 1 else f"$.jobs[{index}]" for index, (name, _) in enumerate(wanted)}
-            self._ordering.check(dict(wanted), paths)
-            for name, config in wanted:
-                if start and config.start:
-                    self._check_ports(name, config, config.numprocesses, dict(wanted))
-            for name, config in wanted:
-                stored = config.replace(name=name.name, env={**config.env, **(env or {})})
-                job = Job(name, stored, self._jobs.next_pid, drained=self.draining)
-                job.last_run = self._last_runs.pop(str(name), None)
-                self._jobs.add(job)
-                self._executor.publish(job, "create")
-                if self._jobs.is_leaving(name):
-                    self._executor.submit(job, ev.NameFreed(False))
-                adopted = self._adopt(job)
-                if start and config.start:
-                    self._executor.submit(job, ev.StartRequested())
-                elif adopted:
-                    self._executor.submit(job, ev.StopRequested())
-            self._executor.touch(*(name for name, _ in wanted))
+            self._checks.check_new(wanted)
+            for each in wanted:
+                if self._rehearsal is not None:
+                    self._rehearsal[each.name] = each
+                else:
+                    self._add(each)
+            self._executor.touch(*(each.name for each in wanted))
+
+    def _add(self, desired: Desired) -> None:
+        job = Job(desired.name, desired.config, self._jobs.next_pid, drained=self.draining)
+        desired.apply_to(job)
+        job.last_run = self._last_runs.pop(str(job.name), None)
+        self._jobs.add(job)
+        self._executor.publish(job, "create")
+        if self._jobs.is_leaving(job.name):
+            self._executor.submit(job, ev.NameFreed(False))
+        disabling = desired.disabling(time.time())
+        if disabling is not None:
+            self._executor.submit(job, disabling)
+        adopted = self._adopt(job)
+        if desired.phase is Phase.STARTED:
+            self._executor.submit(job, ev.StartRequested(desired.target))
+        elif adopted:
+            self._executor.submit(job, ev.StopRequested())
 
     def _adopt(self, job: Job) -> bool:
         """Hand the detached processes of its predecessor to a new job; return whether there were any."""
@@ -292,6 +304,9 @@ class Manager(LegacyNames):
             name = name_or_process
         with self._lock:
             job = self._open_job(name, sessionid)
+            if self._rehearsal is not None:
+                self._rehearsal[job.name] = None
+                return
             self._jobs.remove(job)
             self._executor.sampler.forget(job.name)
             self._executor.submit(job, ev.Unloaded())
@@ -314,8 +329,8 @@ class Manager(LegacyNames):
         with self._lock:
             job = self._open_job(arguments.name_of(config, sessionid))
             stored = config.replace(name=job.name.name, env={**config.env, **(env or {})})
-            self._check_definition(job, stored, start)
-            self._executor.submit(job, ev.ConfigChanged(stored, start, rolling))
+            self._checks.check_definition(job, stored, start)
+            self._order(job, ev.ConfigChanged(stored, start, rolling))
 
     def reload(self, name: Name, sessionid: str | None = None) -> None:
         """Make the processes of a job read their configuration again.
@@ -326,8 +341,8 @@ class Manager(LegacyNames):
         with self._lock:
             job = self._open_job(name, sessionid)
             if job.config.reload_signum is None:
-                self._check_restart(job, reset=True)
-            self._executor.submit(job, ev.ReloadRequested())
+                self._checks.check_restart(job, reset=True)
+            self._order(job, ev.ReloadRequested())
 
     def restart_job(self, name: Name, rolling: bool = False, reset: bool = False) -> None:
         """Replace all processes of a job, at once or, if `rolling`, a few at a time (see `max_unavailable`, `surge`).
@@ -339,8 +354,8 @@ class Manager(LegacyNames):
         """
         with self._lock:
             job = self._open_job(name)
-            self._check_restart(job, reset)
-            self._executor.submit(job, ev.RestartRequested(reset=reset, rolling=rolling))
+            self._checks.check_restart(job, reset)
+            self._order(job, ev.RestartRequested(reset=reset, rolling=rolling))
 
     def rollback(self, name: Name, to: int | None = None) -> int:
         """Return to an earlier definition of a job, by default the one before the current; return its new generation.
@@ -354,8 +369,8 @@ class Manager(LegacyNames):
                 kept = ", ".join(map(str, job.definitions.generations))
                 asked = "no earlier definition" if to is None else f"no definition {to}"
                 raise GenerationNotFound(message=f"{job.name} has {asked}", hint=f"kept: {kept}")
-            self._check_definition(job, config)
-            self._executor.submit(job, ev.RollbackRequested(to))
+            self._checks.check_definition(job, config)
+            self._order(job, ev.RollbackRequested(to))
             return job.definitions.generation
 
     def definitions(self, name: Name) -> Definitions:
@@ -380,14 +395,30 @@ class Manager(LegacyNames):
         """
         with self._lock:
             job = self._open_job(name)
-            if not job.active:
-                self._check_ports(job.name, job.config, job.config.numprocesses, {job.name: job.config})
-            self._executor.submit(job, ev.StartRequested())
+            self._checks.check_start(job)
+            self._order(job, ev.StartRequested())
+
+    def disable(self, name: Name, reason: str, seconds: float | None = None) -> None:
+        """Stop a job and keep it from running for `seconds`, or until `enable`; what is desired of it is kept.
+
+        It can be configured and scaled in the meantime, but not be started or restarted. Raises BadValue for an empty
+        or too long reason, or seconds that are not positive.
+        """
+        arguments.check_disabling(reason, seconds)
+        with self._lock:
+            now = time.time()
+            until = now + seconds if seconds is not None else None
+            self._order(self._open_job(name), ev.DisableRequested(reason, now, until, seconds))
+
+    def enable(self, name: Name) -> None:
+        """Undo `disable`; no-op for a job that is not disabled."""
+        with self._lock:
+            self._order(self._open_job(name), ev.EnableRequested())
 
     def stop_job(self, name: Name) -> None:
         """Stop a job; it stays stopped until it is started again."""
         with self._lock:
-            self._executor.submit(self._open_job(name), ev.StopRequested())
+            self._order(self._open_job(name), ev.StopRequested())
 
     def manage(self, name: Name) -> None:
         """Start missing processes at once, without waiting for their back-off."""
@@ -412,51 +443,10 @@ class Manager(LegacyNames):
             count = arguments.scaled(job.target, n)
             job.config.replace(numprocesses=count)  # raises if the config allows fewer
             if count > job.target:
-                self._check_ports(job.name, job.config, count)
+                self._checks.check_growth(job, count)
             if count != job.target:
-                self._executor.submit(job, ev.Scaled(count))
+                self._order(job, ev.Scaled(count))
             return count
-
-    def _check_ports(
-        self, name: JobName, config: JobConfig, count: int, batch: Mapping[JobName, JobConfig] | None = None
-    ) -> None:
-        """Raise PortConflict if `count` processes would get fixed ports of started jobs, or of those of `batch`.
-
-        Without a batch, which is how a job gets more processes, those of stopped jobs count too.
-        """
-        if config.port_of(1) is None:
-            return
-        others = {job.name: (job.config, job.target) for job in self._jobs if job.active or not batch}
-        others |= {other: (each, each.numprocesses) for other, each in (batch or {}).items() if each.start}
-        others.pop(name, None)
-        found = conflict(
-            config,
-            count + config.surge,
-            (
-                (str(other) if other.session == name.session else "another application", each, number + each.surge)
-                for other, (each, number) in others.items()
-            ),
-        )
-        if found is not None:
-            raise PortConflict(None, None, found.message, hint=found.hint, path=found.path)
-
-    def _check_definition(self, job: Job, config: JobConfig, start: bool = False) -> None:
-        """Raise the errors of `update` unless `config` can become the definition of a job."""
-        count = config.numprocesses
-        if job.active and count == job.config.numprocesses:
-            count = job.target
-            config.replace(numprocesses=count)
-        if start or job.active:
-            self._check_ports(job.name, config, count, {job.name: config})
-        elif count > job.target:
-            self._check_ports(job.name, config, count)
-        self._ordering.check({job.name: config}, {job.name: "$"})
-
-    def _check_restart(self, job: Job, reset: bool) -> None:
-        """Raise PortConflict if a restart would start processes that have fixed ports of started jobs."""
-        grows = job.active and reset and job.config.numprocesses > job.target
-        if grows or job.phase in (Phase.COMPLETED, Phase.FAILED):
-            self._check_ports(job.name, job.config, job.config.numprocesses, {job.name: job.config})
 
     def commit(self, name: Name, graceful_timeout: float = 0, env: Mapping[str, str] | None = None) -> int:
         """Run one additional process of a job once, neither counted nor kept alive; return its pid.
@@ -724,33 +714,6 @@ class Manager(LegacyNames):
         """A number that increases with every change to jobs or processes."""
         return self._executor.revision
 
-    def on_change(self, callback: Callable[[], Any]) -> None:
-        """Call `callback()` on the loop after jobs or processes may have changed; one call may cover many changes."""
-        self._executor.on_change(callback)
-
-    def off_change(self, callback: Callable[[], Any]) -> None:
-        """Undo `on_change`."""
-        self._executor.off_change(callback)
-
-    def on_job_change(self, callback: Callable[[JobName], Any]) -> None:
-        """Call `callback(name)` when a job may have been added, changed or removed, before those of `on_change`.
-
-        It is called in any thread, with the manager locked; it must return at once and raise nothing.
-        """
-        self._executor.on_job_change(callback)
-
-    def off_job_change(self, callback: Callable[[JobName], Any]) -> None:
-        """Undo `on_job_change`."""
-        self._executor.off_job_change(callback)
-
-    def on_spawn(self, callback: Callable[[Process], Any]) -> None:
-        """Call `callback(process)` on the loop for each process as it starts, before any of its output is read."""
-        self._executor.on_spawn(callback)
-
-    def off_spawn(self, callback: Callable[[Process], Any]) -> None:
-        """Undo `on_spawn`."""
-        self._executor.off_spawn(callback)
-
     @property
     def dropped_bytes(self) -> int:
         """Bytes of output that readers lost because they were too slow, for all processes so far."""
@@ -766,7 +729,38 @@ class Manager(LegacyNames):
         """The log files of jobs, for reading; None without `log_dir`."""
         return self._executor.log_store
 
+    # The desired state
+
+    def desired(self, name: JobName) -> Desired | None:
+        """Return what is desired of a job, None if it is not loaded."""
+        with self._lock:
+            job = self._jobs.find(name)
+            return Desired.of(job) if job is not None else None
+
+    def rehearse(self, call: Callable[[], object]) -> dict[JobName, Desired | None]:
+        """Return what would be desired of the jobs that `call` changes, which changes nothing; raise what it raises.
+
+        `call` calls methods of this manager: load, unload, update, reload, rollback, scale, start, stop, restart,
+        disable, enable. It must not block. None stands for a job that would be unloaded.
+        """
+        with self._lock:
+            found: dict[JobName, Desired | None] = {}
+            self._rehearsal = found
+            try:
+                call()
+            finally:
+                self._rehearsal = None
+            return found
+
     # Internal
+
+    def _order(self, job: Job, event: ev.Event) -> None:
+        """Give a job an event that may change what is desired of it."""
+        if self._rehearsal is None:
+            self._executor.submit(job, event)
+            return
+        desired = self._rehearsal[job.name] if job.name in self._rehearsal else Desired.of(job)
+        self._rehearsal[job.name] = desired.after(event) if desired is not None else None
 
     def _open_job(self, name: Name, sessionid: str | None = None) -> Job:
         self._life.check_open()

@@ -43,6 +43,7 @@ from gafferd.sites.files import Sites
 from gafferd.sites.layout import settle_sites
 from gafferd.sites.plugins import PluginFolder, plugin_folders
 from gafferd.state.directory import StateDir
+from gafferd.state.durable import DurableJobs
 from gafferd.state.identity import Identity
 from gafferd.watching import Watching
 
@@ -138,10 +139,13 @@ class Server:
         # Cookies are shared by all ports of a host, so each node needs its own cookie name.
         logins = Logins(f"gaffer-{state.node.id}")
         webhooks = WebHooks(self.config.webhooks if self.config else (), self.settings.webhook_secret_file)
+        jobs = FileJobs(manager, webhooks, self.config_path, self.config)
+        durable = DurableJobs(manager, state.jobs, lambda: jobs.definitions)
         http = HttpHandler(
             [*self.endpoints, HttpEndpoint([f"unix:{state.socket_path}"], self.settings.backlog)],
             access=replace(self.policy, cookie=logins.cookie, resume=logins.resume),
             routes=[*key_routes.ROUTES, *routes.ROUTES],
+            changer=durable if self.settings.keep_jobs else None,
             limits=self.limits,
             keys=self.keys,
             logins=logins,
@@ -150,16 +154,19 @@ class Server:
             webhooks=webhooks.status,
             socket_gid=next(iter(self.settings.socket_group or ()), None),
         )
-        jobs = FileJobs(manager, webhooks, self.config_path, self.config)
         services = ServiceManager.take(os.environ)
         service = Service(services)
         settle_sites(self.plugins, os.geteuid())
         startup.hold_signals()
         try:
             watching = [Watching()] if self.settings.watch else []
-            manager.start([service, ExitLog(), *self._console(), webhooks, http, announcer, *watching])
+            kept = [durable] if self.settings.keep_jobs else []
+            manager.start([service, ExitLog(), *self._console(), webhooks, *kept, http, announcer, *watching])
             startup.spare_collector()  # no Popen object exists yet, see Reaper
-            jobs.load()
+            if self.settings.keep_jobs:
+                durable.restore()
+            else:
+                jobs.load()
             _Signals(jobs, service).start(loop, manager)
             for address in http.addresses:
                 print(f"listening on {address}", file=sys.stderr)

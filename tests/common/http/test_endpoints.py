@@ -58,6 +58,7 @@ async def test_health() -> None:
                 "last_error": None,
             }
         ],
+        "state_error": None,
     }
 
 

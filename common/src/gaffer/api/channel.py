@@ -8,7 +8,6 @@ of the earlier data, so that nothing accumulates for a client that does not read
 """
 
 import asyncio
-from collections.abc import Generator
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -256,9 +255,8 @@ class Client:
     async def _result(self, call: CommandCall) -> Result:
         if not (isinstance(call.args, list) and isinstance(call.kwargs, dict)):
             raise CommandError("args must be a list and kwargs an object")
-        dispatcher = Dispatcher(self._application.manager, self._connection.grant)
-        begun = dispatcher.begin(call.name, call.args, call.kwargs)
-        return await self._application.batches.run(lambda: begun) if isinstance(begun, Generator) else begun
+        dispatcher = Dispatcher(self._application.manager, self._connection.grant, self._application.changer)
+        return await dispatcher.run(self._application.batches, call.name, call.args, call.kwargs)
 
     async def _send(self, event: str, data: dict[str, Any], **more: str) -> None:
         message = {"event": event, "data": data, **more}

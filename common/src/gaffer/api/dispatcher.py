@@ -5,12 +5,15 @@ One table defines the name, the parameters and the scope of each command; the sc
 
 import inspect
 from collections.abc import Callable, Generator, Mapping, Sequence
+from functools import partial
 from typing import Annotated, Any, NamedTuple, get_args, get_origin
 
 import msgspec
 
+from gaffer.api.changes import Changer
 from gaffer.errors import BadRequest, CommandError, CommandNotFound, did_you_mean, quoted
 from gaffer.http.access import ALL_SCOPES, Grant, Scope
+from gaffer.http.batches import Batches
 from gaffer.http.jsonbody import convert
 from gaffer.jobs.names import DEFAULT_SESSION, JobName, parse_job_name, split_job_name
 from gaffer.manager import Manager
@@ -28,7 +31,8 @@ Function = Callable[..., Result | Steps]
 class Command(NamedTuple):
     """The function of a command, the scope it requires, its parameters, and a struct that validates their types.
 
-    The function also takes a manager and, if `takes_grant`, the grant of the caller.
+    The function also takes a manager and, if `takes_grant`, the grant of the caller. It `changes` what is desired of
+    jobs, see Manager.rehearse.
     """
 
     function: Function
@@ -36,6 +40,7 @@ class Command(NamedTuple):
     signature: inspect.Signature
     arguments: type[msgspec.Struct]
     takes_grant: bool
+    changes: bool
 
 
 _EVERYTHING = Grant(ALL_SCOPES)
@@ -44,11 +49,15 @@ COMMANDS: dict[str, Command] = {}
 
 
 class Dispatcher:
-    """The commands that `grant` permits, executed on a manager; by default all commands."""
+    """The commands that `grant` permits, executed on a manager; by default all commands.
 
-    def __init__(self, manager: Manager, grant: Grant = _EVERYTHING) -> None:
+    `changer` makes the changes of jobs, by default at once.
+    """
+
+    def __init__(self, manager: Manager, grant: Grant = _EVERYTHING, changer: Changer | None = None) -> None:
         self.manager = manager
         self.grant = grant
+        self._changer = changer
 
     def execute(self, name: str, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None) -> Result:
         """Execute the command `name` with arguments decoded from JSON; the result consists of JSON types too.
@@ -56,11 +65,20 @@ class Dispatcher:
         Raises CommandNotFound, Forbidden, CommandError (with the path of an invalid argument, such as `$.pid`),
         ConfigError (with a path below `$.config`), and the errors of the manager method.
         """
-        begun = self.begin(name, args, kwargs)
+        call, _ = self._prepare(name, args, kwargs)
+        begun = call()
         return finish(begun) if isinstance(begun, Generator) else begun
 
-    def begin(self, name: str, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None) -> "Result | Steps":
-        """Like `execute`, but return the steps of a long command, between which the event loop can run."""
+    async def run(self, batches: Batches, name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Result:
+        """Like `execute`, but let the loop run meanwhile: changes may take time, long commands run in `batches`."""
+        call, changes = self._prepare(name, args, kwargs)
+        begun = await self._changer.change(call) if changes and self._changer is not None else call()
+        return await batches.run(lambda: begun) if isinstance(begun, Generator) else begun
+
+    def _prepare(
+        self, name: str, args: Sequence[Any], kwargs: Mapping[str, Any] | None
+    ) -> tuple[Callable[[], Result | Steps], bool]:
+        """Return the call of a checked command, and whether it changes jobs."""
         found = COMMANDS.get(name)
         if found is None:
             raise CommandNotFound(f"there is no command {quoted(name)}", hint=did_you_mean(name, list(COMMANDS)))
@@ -77,10 +95,11 @@ class Dispatcher:
         session = _session_of(self.manager, checked)
         if session is not None:
             self.grant.require_session(session)
-        return found.function(self.manager, **({"grant": self.grant} if found.takes_grant else {}), **checked)
+        grant = {"grant": self.grant} if found.takes_grant else {}
+        return partial(found.function, self.manager, **grant, **checked), found.changes
 
 
-def command(scope: Scope) -> Callable[[Function], Function]:
+def command(scope: Scope, *, changes: bool = False) -> Callable[[Function], Function]:
     """Register a function of `manager`, optionally `grant`, and further arguments as the command of the same name.
 
     Parameters named `pid`, `name`, `config` and `sessionid` identify the session of a command. The grant is checked
@@ -99,6 +118,7 @@ def command(scope: Scope) -> Callable[[Function], Function]:
             signature.replace(parameters=list(map(_readable, parameters)), return_annotation=signature.empty),
             msgspec.defstruct(function.__name__, fields),
             "grant" in signature.parameters,
+            changes,
         )
         return function
 
@@ -140,7 +160,7 @@ def pids(manager: Manager, grant: Grant, name: str | None = None) -> Result:
     return {"pids": [process.pid for process in manager.list(name) if grant.sees(process.job.session)]}
 
 
-@command(Scope.DEFINE)
+@command(Scope.DEFINE, changes=True)
 def load(
     manager: Manager,
     config: Description,
@@ -153,28 +173,28 @@ def load(
     return {"ok": True}
 
 
-@command(Scope.DEFINE)
+@command(Scope.DEFINE, changes=True)
 def unload(manager: Manager, name: str, sessionid: str | None = None) -> Result:
     """Stop and remove a job."""
     manager.unload(name, sessionid)
     return {"ok": True}
 
 
-@command(Scope.CONTROL)
+@command(Scope.CONTROL, changes=True)
 def reload(manager: Manager, name: str, sessionid: str | None = None) -> Result:
     """Send the reload signal of a job to its processes; without one, replace them, resetting their number."""
     manager.reload(name, sessionid)
     return {"ok": True}
 
 
-@command(Scope.CONTROL)
+@command(Scope.CONTROL, changes=True)
 def restart_job(manager: Manager, name: str, rolling: bool = False) -> Result:
     """Replace all processes of a job, at once or a few at a time."""
     manager.restart_job(name, rolling)
     return {"ok": True}
 
 
-@command(Scope.CONTROL)
+@command(Scope.CONTROL, changes=True)
 def rollback(manager: Manager, name: str, to: int | None = None) -> Result:
     """Return to an earlier definition of a job, by default the one before the current."""
     return {"ok": True, "generation": manager.rollback(name, to)}
@@ -186,7 +206,7 @@ def exits(manager: Manager, name: str) -> Result:
     return {"exits": manager.exits(name)}
 
 
-@command(Scope.DEFINE)
+@command(Scope.DEFINE, changes=True)
 def update(
     manager: Manager,
     config: Description,
@@ -199,21 +219,35 @@ def update(
     return {"ok": True}
 
 
-@command(Scope.CONTROL)
+@command(Scope.CONTROL, changes=True)
 def start_job(manager: Manager, name: str) -> Result:
     """Start a job."""
     manager.start_job(name)
     return {"ok": True}
 
 
-@command(Scope.CONTROL)
+@command(Scope.CONTROL, changes=True)
 def stop_job(manager: Manager, name: str) -> Result:
     """Stop a job."""
     manager.stop_job(name)
     return {"ok": True}
 
 
-@command(Scope.CONTROL)
+@command(Scope.CONTROL, changes=True)
+def disable(manager: Manager, name: str, reason: str, seconds: float | None = None) -> Result:
+    """Stop a job and keep it from running."""
+    manager.disable(name, reason, seconds)
+    return {"ok": True}
+
+
+@command(Scope.CONTROL, changes=True)
+def enable(manager: Manager, name: str) -> Result:
+    """Undo `disable`."""
+    manager.enable(name)
+    return {"ok": True}
+
+
+@command(Scope.CONTROL, changes=True)
 def scale(manager: Manager, name: str, n: int | str) -> Result:
     """Change the number of processes of a job."""
     return {"numprocesses": manager.scale(name, n)}

@@ -4,12 +4,13 @@ import asyncio
 import functools
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, ParamSpec, Protocol, TypeVar
 
 import msgspec
 from tornado.web import RequestHandler
 
 from gaffer import Manager, __version__
+from gaffer.api.changes import Changer, Immediately
 from gaffer.api.parameters import PARAMETERS
 from gaffer.api.response_cache import ResponseCache
 from gaffer.errors import BadRequest, ProcessNotFound
@@ -26,6 +27,8 @@ from gaffer.schemas.bodies import WebhookState
 
 LookupdStatus = Callable[[], Sequence[Mapping[str, Any]]]
 WebhookStatus = Callable[[], Sequence[WebhookState]]
+T = TypeVar("T")
+P = ParamSpec("P")
 
 
 class Lasting(Protocol):
@@ -40,7 +43,8 @@ class Lasting(Protocol):
 class NodeApplication(Application):
     """The API of one node: an Application with a manager and the set of running feeds.
 
-    `lookupds` returns the status of the lookup servers for /health, `webhooks` that of the webhooks. Set
+    `changer` makes the changes of jobs. `lookupds` returns the status of the lookup servers for /health, `webhooks`
+    that of the webhooks. Set
     `count_connections` to the function that counts the connections for /metrics.
     """
 
@@ -50,6 +54,7 @@ class NodeApplication(Application):
         policy: Policy,
         manager: Manager,
         *,
+        changer: Changer | None = None,
         lookupds: LookupdStatus = list,
         webhooks: WebhookStatus = list,
         extra: Sequence[Any] = (),
@@ -57,6 +62,7 @@ class NodeApplication(Application):
     ) -> None:
         super().__init__(routes, policy, extra, **settings)
         self.manager = manager
+        self.changer = changer or Immediately()
         self.lookupds = lookupds
         self.webhooks = webhooks
         self.response_cache = ResponseCache(manager)
@@ -139,6 +145,10 @@ class NodeHandler(Handler):
     def process(self) -> Process:
         """The process in the path; raises BadRequest (`bad_value`) or ProcessNotFound."""
         return find_process(self.manager, self.params["pid"])
+
+    async def change(self, method: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Change jobs by a method of the manager, and return its result; raise what it raises, and NotStored (507)."""
+        return await self.application.changer.change(functools.partial(method, *args, **kwargs))
 
     def flag(self, name: str) -> bool:
         """Return a query parameter that is `true` or `false`, false by default; raises BadRequest."""

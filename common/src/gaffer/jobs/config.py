@@ -286,6 +286,10 @@ class JobConfig:
 
     __hash__ = None  # type: ignore[assignment]
 
+    def backoff_after(self, failures: int) -> float:
+        """Return the delay before the next start, in seconds, after a number of failures in a row (1 or more)."""
+        return float(min(self.backoff * 2.0 ** min(failures - 1, 40), self.backoff_max))
+
     def needs_restart(self, other: "JobConfig") -> bool:
         """Whether processes launched with `self` must be replaced for `other` to apply."""
         return any(

@@ -73,6 +73,14 @@ class JobStatus(TypedDict):
     max_processes: Annotated[int, Meta(description="Same as `numprocesses`; the name used by 0.4.")]
 
 
+class DisabledInfo(TypedDict):
+    """Why and how long a job is kept from running."""
+
+    reason: str
+    at: Annotated[float, Meta(description="When it was disabled, seconds since 1970.")]
+    until: Annotated[float | None, Meta(description="When that ends, seconds since 1970; null: when it is enabled.")]
+
+
 class JobInfo(TypedDict):
     """A job: its settings and its state."""
 
@@ -85,6 +93,7 @@ class JobInfo(TypedDict):
     config: JobSettings
     state: JobState
     reason: Annotated[str | None, Meta(description="Human-readable reason for this state.")]
+    disabled: Later[DisabledInfo | None]
     restarts: Later[Annotated[int, Meta(description="Number of processes that ended and were replaced.")]]
     instances: list[Instance]
     last_exit: Later[ExitInfo | None]

@@ -55,7 +55,7 @@ def announcements(job: Job, running: Mapping[int, Process], host: str) -> dict[i
 def job_status(job: Job) -> JobStatus:
     """The status of a job, as in `GET /status/<name>`."""
     return {
-        "active": job.active,
+        "active": job.active and not job.disabled,
         "running": len(job.pids(committed=True)),
         "numprocesses": job.target,
         "max_processes": job.target,
@@ -72,7 +72,7 @@ def job_info(
     pids = job.pids(committed=True)
     return {
         "name": str(job.name),
-        "active": job.active,
+        "active": job.active and not job.disabled,
         "running": len(pids),
         "running_out": len(pids) - len(job.pids()),
         "max_processes": job.target,
@@ -80,6 +80,7 @@ def job_info(
         "config": job.config.to_dict(),
         "state": job.state,
         "reason": _reason(job),
+        "disabled": msgspec.to_builtins(job.disabled),
         "restarts": job.restarts,
         "instances": [
             _instance(job, slot, running, host)

@@ -38,13 +38,17 @@ class FileJobs:
         self._webhooks = webhooks
         self._path = path
         self._config = config  # the settings and endpoints of the running daemon
-        self._applied: dict[JobName, ProcessConfig] = {}
+        self._applied: dict[JobName, ProcessConfig] = dict(config.jobs) if config is not None else {}
+
+    @property
+    def definitions(self) -> Mapping[JobName, ProcessConfig]:
+        """The definitions of its jobs as last applied, in start order."""
+        return self._applied
 
     def load(self) -> None:
         """Load all jobs in start order."""
-        for name, config in self._config.jobs.items() if self._config else ():
+        for name, config in self._applied.items():
             self._manager.load(config, name.session)
-            self._applied[name] = config
 
     def reload(self) -> Reload:
         """Read the file again and apply each change; a failed change does not prevent the others.

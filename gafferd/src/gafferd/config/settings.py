@@ -266,6 +266,9 @@ class Settings:
         shown="~/.local/state/gaffer or, for root, /var/lib/gaffer",
         heading="Node and cluster",
     )
+    keep_jobs: bool = setting(
+        "restore jobs and changes made over the API at the next start", boolean, True, key="gaffer keep_jobs"
+    )
     lookupd_address: tuple[str, ...] = setting(
         "URL of a gaffer_lookupd to announce this node to",
         urls,

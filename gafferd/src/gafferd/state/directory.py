@@ -21,7 +21,8 @@ from gaffer.process import ProcessRecord
 from gaffer.processes import procfs
 from gaffer.runtime.trusted_files import UntrustedFile, check_way, find_danger
 from gaffer.schemas.messages import node_id
-from gafferd.state import documents, leftovers
+from gafferd.state import documents, jobs_file, leftovers
+from gafferd.state.jobs_file import JobsFile
 from gafferd.state.lock import StateDirError, StateLock
 
 __all__ = ["Node", "State", "StateDir", "StateDirError", "default_path"]
@@ -83,6 +84,12 @@ class Runs(msgspec.Struct, frozen=True):
     last: dict[str, float]
 
 
+class _Format1(msgspec.Struct, frozen=True):
+    """The content of `state.json` in format 1: what `processes.json` has now."""
+
+    processes: list[ProcessRecord] = []
+
+
 class _StoredState(State, frozen=True):
     """The state read from a file. Raises ValueError for an invalid job name or a duplicate process."""
 
@@ -118,8 +125,9 @@ def _read_line(path: str) -> str:
 class StateDir:
     """An open state directory, which is also the process recorder of the manager.
 
-    Create one with `open` and `close` it. `path` contains `lock`, `node.json`, `state.json`, and also `gafferd.sock`,
-    `keys.json` and `logs/`. `node` is the identity for this run, a new one in a copy of another directory.
+    Create one with `open` and `close` it. `path` contains `lock`, `node.json`, `processes.json`, and also `state.json`,
+    `gafferd.sock`, `keys.json` and `logs/`. `node` is the identity for this run, a new one in a copy of another
+    directory; `jobs` is the file with what is desired of the jobs.
     """
 
     def __init__(self, path: Path, lock: StateLock) -> None:
@@ -133,17 +141,21 @@ class StateDir:
         self._write_seconds = 0.0
         self._failing = False
         self._node_file = documents.Document(path / "node.json", Node)
-        self._state_file = documents.Document[State](path / "state.json", _StoredState)
+        self._state_file = documents.Document[State](path / "processes.json", _StoredState)
         self._runs_file = documents.Document(path / "runs.json", Runs)
         self._runs_writing: asyncio.TimerHandle | None = None
         runs = _load(self._runs_file, lost=Runs({}), because="only missed runs depend on it")
         self.last_runs = dict(runs.last) if runs is not None else {}
         last = _load(self._node_file)
         state = _load(self._state_file, lost=None if lock.same_boot else State([]))
+        if state is None:
+            state = _load_format_1(path)
         copied = (last is not None or state is not None) and not lock.original
         if copied:
             self._refuse_to_share(state)
         self._left = None if copied else state
+        # The jobs of a copy run elsewhere as long as the original does.
+        self.jobs = JobsFile(path, discard=copied and lock.last_runs)
         self.node = self._next_node(last, copied)
         if copied or state is None:
             self._save_state(State([]))
@@ -256,8 +268,8 @@ class StateDir:
             raise StateDirError(
                 f"{self.path} is a copy of another state directory, or its lock was removed,"
                 f" and processes recorded in it are still running: {pids}",
-                hint="start gafferd on the original directory, or end the processes, or remove state.json and"
-                " state.json.copy here to leave the processes alone",
+                hint="start gafferd on the original directory, or end the processes, or remove processes.json and"
+                " processes.json.copy here to leave the processes alone",
             )
         logger.warning("this state directory is a copy: leaving its recorded processes to their own gafferd: %s", pids)
 
@@ -270,7 +282,7 @@ class StateDir:
         if lost := [each.pid for each in marked if each.detached or self._left is None]:
             pids = ", ".join(map(str, lost))
             raise StateDirError(
-                f"running processes of this node are missing from {self.path / 'state.json'}: {pids}",
+                f"running processes of this node are missing from {self.path / 'processes.json'}: {pids}",
                 hint="the file is missing or outdated: restore it or end the processes, then restart gafferd",
             )
 
@@ -321,7 +333,7 @@ class StateDir:
             self._save_state(State([*self.detached, *self._records.values()]))
         except OSError as error:
             if not self._failing:
-                logger.error("can't write %s: %s", self.path / "state.json", error.strerror)
+                logger.error("can't write %s: %s", self.path / "processes.json", error.strerror)
             self._failing = True
         else:
             self._failing = False
@@ -353,6 +365,20 @@ def _load(
             f"{error.message}, and {document.copy.name} is missing or damaged too",
             hint=f"restore {document.path.name}, or make sure that no processes of this node run and remove both files",
         ) from None
+
+
+def _load_format_1(path: Path) -> State | None:
+    """Return the processes that an earlier version of gafferd recorded in `state.json`; None if there are none."""
+    document = documents.Document(path / "state.json", _Format1, format=jobs_file.FORMAT)
+    try:
+        content = document.load_either()
+        return _StoredState(content.processes) if content is not None and content.processes else None
+    except UntrustedFile as error:
+        raise StateDirError(error.message, hint="check the file and its owner, then remove it") from None
+    except documents.NewerFile as error:
+        raise StateDirError(error.message, hint=error.hint) from None
+    except (documents.DamagedFile, ValueError):
+        return None  # running processes are found by their marks
 
 
 def _prepare(directory: Path) -> Path:
