@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gaffer.streams.log_formats import MAX_LINE, make_formatter, timestamp
+from gaffer.runtime.log_lines import timestamp
+from gaffer.streams.log_formats import MAX_LINE, make_formatter
 
 pytestmark = pytest.mark.pure
 

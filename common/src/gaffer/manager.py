@@ -486,7 +486,7 @@ class Manager(LegacyNames, Listeners):
 
     def _action_ended(self, job: Job, action: str, ended: "asyncio.Future[CommandResult]") -> None:
         result = ended.result()
-        log.info("%s: action %s %s", job.name, action, result)
+        log.info("%s: action %s %s", job.name, action, result, extra={"job": job.name})
         self._executor.publish(
             job,
             "action_ended",

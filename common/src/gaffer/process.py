@@ -393,7 +393,8 @@ class Process:
 
     def refused(self, message: str, *, final: bool) -> None:
         """Report that it can't be signalled or does not exit; `final` if nothing more will be tried."""
-        log.warning("%s (pid %d) can't be ended: %s", self.job, self.os_pid, message)
+        about = {"job": self.job, "pid": self.pid}
+        log.warning("%s (pid %d) can't be ended: %s", self.job, self.os_pid, message, extra=about)
         self._on_refused(self, message, final)
 
     # Queries

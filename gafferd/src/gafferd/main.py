@@ -47,7 +47,8 @@ Examples:
   gafferd
   gafferd -c /etc/gaffer/gafferd.ini --lookupd-address=http://lookup1:5010
 
-Signals: TERM, INT and QUIT stop the jobs and exit; a second TERM or INT kills the jobs; HUP reloads the configuration.
+Signals: TERM, INT and QUIT stop the jobs and exit; a second TERM or INT kills the jobs; HUP reloads the configuration;
+USR1 reopens the log files.
 """,
 )
 
@@ -93,7 +94,7 @@ def run(options: Mapping[str, Any], environ: Mapping[str, str]) -> int:
         return _check_config(effective, environ)
 
     ready = daemonize(wait=True) if settings.daemon else _stay
-    setup_logging(settings.log_level, settings.error_log)
+    setup_logging(settings.log_level, settings.error_log, settings.log_format)
     setproctitle_("gafferd")
     for warning in config.warnings:
         logger.warning("%s", show_problem(warning))

@@ -254,10 +254,13 @@ def make_server(
 
 
 class _Signals(SigHandler):
-    """Signal handlers: QUIT, TERM and INT stop the node, a second TERM or INT kills its processes, HUP reloads.
+    """Signal handlers: QUIT, TERM and INT stop the node, a second TERM or INT kills its processes, HUP reloads,
+    USR1 reopens log files.
 
     Not an application: the handlers stay installed to the end, so that a late signal does not change the exit status.
     """
+
+    REOPEN_SIGNAL = startup.REOPEN_SIGNAL
 
     def __init__(self, jobs: FileJobs, service: Service) -> None:
         super().__init__()
@@ -270,6 +273,12 @@ class _Signals(SigHandler):
         hurried = args in ((signal.SIGINT,), (signal.SIGTERM,))
         self.manager.stop(now=hurried and self._asked)
         self._asked = self._asked or hurried
+
+    def handle_reopen(self, handle: object, signum: int) -> None:
+        assert self.manager is not None
+        if self.manager.log_store is not None:
+            self.manager.log_store.reopen()
+        super().handle_reopen(handle, signum)
 
     def handle_reload(self, handle: object, *args: Any) -> None:
         self._service.reloading()
@@ -293,5 +302,6 @@ class _Signals(SigHandler):
                 change.job,
                 failure.message,
                 f" ({failure.hint})" if failure.hint else "",
+                extra={"job": change.job},
             )
         logger.info("reloaded: %s", ", ".join(f"{c.action} {c.job}" for c in result.applied) or "nothing changed")

@@ -33,7 +33,7 @@ def command(argv: Sequence[str], environ: Mapping[str, str]) -> int:
 def run(settings: Settings) -> None:
     """Serve until QUIT, TERM or INT; raises GafferError if it can't start."""
     detach = daemonize(wait=True) if settings.daemon else _stay
-    setup_logging(settings.log_level, settings.error_log)
+    setup_logging(settings.log_level, settings.error_log, settings.log_format)
     startup.hold_signals()
     with (
         hold_pidfile(settings.pidfile),
@@ -60,7 +60,10 @@ async def _serve(settings: Settings, detach: Callable[[], None]) -> None:
 
 
 class _Signals(BaseSigHandler):
-    """A signal handler that sets an event on QUIT, TERM and INT; HUP has no effect, as there is nothing to reload."""
+    """A signal handler that sets an event on QUIT, TERM and INT; USR1 reopens the log file, and HUP has no
+    effect, as there is nothing to reload."""
+
+    REOPEN_SIGNAL = startup.REOPEN_SIGNAL
 
     def __init__(self, stopped: asyncio.Event) -> None:
         super().__init__()

@@ -149,4 +149,4 @@ class Sampler:
                 try:
                     listener(EVENT, message)
                 except Exception:
-                    log.exception("a listener of the stats of %s failed", process.job)
+                    log.exception("a listener of the stats of %s failed", process.job, extra={"job": process.job})

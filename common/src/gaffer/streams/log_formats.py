@@ -1,10 +1,11 @@
 """Formats of log files: what is written for the output of a process. No I/O; the time is an argument."""
 
-import time
 from collections.abc import Sequence
 from typing import Protocol
 
 import msgspec
+
+from gaffer.runtime.log_lines import timestamp
 
 MAX_LINE = 64 * 1024  # bytes: a longer line becomes several JSON objects
 
@@ -33,12 +34,6 @@ def make_formatter(kind: str, stream: str, pid: int) -> Formatter:
     if kind == "json":
         return _JsonLines(stream, pid)
     return _Timestamps() if kind == "timestamps" else _Raw()
-
-
-def timestamp(now: float) -> str:
-    """Return a wall-clock time in UTC as RFC 3339, with milliseconds."""
-    milliseconds = int(now * 1000)
-    return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(milliseconds // 1000))}.{milliseconds % 1000:03d}Z"
 
 
 class _Raw:

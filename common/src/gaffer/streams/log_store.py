@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from typing import NamedTuple, TypeVar
 
 from gaffer.errors import GafferError
+from gaffer.runtime.log_lines import timestamp
 from gaffer.runtime.trusted_files import UntrustedFile
 from gaffer.runtime.workers import Workers
 from gaffer.streams.log_files import LogWriter, Watcher
-from gaffer.streams.log_formats import timestamp
 from gaffer.streams.log_index import Label, Mark, start_since
 from gaffer.streams.log_names import STREAMS, LogName
 from gaffer.streams.log_place import OpenFile, label_files, marks_until, opened
@@ -94,6 +94,10 @@ class LogStore:
     def close(self) -> None:
         """End the threads."""
         self._workers.close()
+
+    def reopen(self) -> None:
+        """Write what is queued. The writer keeps no file open, so that a file which was moved away is left at once."""
+        self._writer.hurry()
 
     async def find(self, job: str) -> list[LogName]:
         """Return the logs of a job that have files, by slot, with `out` first; the job need not exist.
