@@ -39,6 +39,7 @@ from gaffer.processes.sampler import StatListener
 from gaffer.schemas.responses import JobInfo, JobStatus
 from gaffer.streams import event_log
 from gaffer.streams.event_log import Event
+from gaffer.streams.log_store import LogStore
 from gaffer.streams.rings import Log, Ring
 from gaffer.supervision import arguments, job_commands, serializers
 from gaffer.supervision.channels import Channel, open_channel
@@ -490,7 +491,7 @@ class Manager(LegacyNames, Listeners):
 
     def _action_ended(self, job: Job, action: str, ended: "asyncio.Future[CommandResult]") -> None:
         result = ended.result()
-        log.info("%s: action %s %s", job.name, action, result)
+        log.info("%s: action %s %s", job.name, action, result, extra={"job": job.name})
         self._executor.publish(
             job,
             "action_ended",
@@ -600,7 +601,8 @@ class Manager(LegacyNames, Listeners):
         with self._lock:
             job, executor = self._job(name), self._executor
             sockets, drift = executor.socket_addresses(job), self.drift.find(job)
-            return serializers.job_info(job, executor.running, self.endpoint_host, sockets, drift)
+            lost = executor.log_loss(job.name)
+            return serializers.job_info(job, executor.running, self.endpoint_host, sockets, drift, lost)
 
     def status(self, name: Name) -> JobStatus:
         """Return the state and counts of a job: the cheap part of `info`."""
@@ -711,13 +713,6 @@ class Manager(LegacyNames, Listeners):
         function, target = arguments.listener_and_target(listener, name)
         self._executor.sampler.unmonitor(target, function)
 
-    # Changes
-
-    @property
-    def revision(self) -> int:
-        """A number that increases with every change to jobs or processes."""
-        return self._executor.revision
-
     @property
     def dropped_bytes(self) -> int:
         """Bytes of output that readers lost because they were too slow, for all processes so far."""
@@ -727,6 +722,11 @@ class Manager(LegacyNames, Listeners):
     def lost_log_bytes(self) -> int:
         """Bytes of output that could not be written to log files, for instance because the disk was full."""
         return self._executor.lost_log_bytes
+
+    @property
+    def log_store(self) -> LogStore | None:
+        """The log files of jobs, for reading; None without `log_dir`."""
+        return self._executor.log_store
 
     # The desired state
 

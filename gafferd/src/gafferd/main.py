@@ -50,7 +50,8 @@ Examples:
   gafferd
   gafferd -c /etc/gaffer/gafferd.ini --lookupd-address=http://lookup1:5010
 
-Signals: TERM, INT and QUIT stop the jobs and exit; a second TERM or INT kills the jobs; HUP reloads the configuration.
+Signals: TERM, INT and QUIT stop the jobs and exit; a second TERM or INT kills the jobs; HUP reloads the configuration;
+USR1 reopens the log files.
 """,
 )
 
@@ -103,7 +104,7 @@ def run(options: Mapping[str, Any], environ: MutableMapping[str, str]) -> int:
     # The lock comes first: a second gafferd touches neither the log nor the pidfile of the one that holds it.
     with contextlib.closing(lock_directory(state_path)) as lock:
         title.show("starting")
-        setup_logging(settings.log_level, settings.error_log)
+        setup_logging(settings.log_level, settings.error_log, settings.log_format)
         for warning in effective.file.warnings:
             logger.warning("%s", show_problem(warning))
         with hold_pidfile(settings.pidfile):

@@ -301,10 +301,13 @@ def make_server(
 
 
 class _Signals(SigHandler):
-    """Signal handlers: QUIT, TERM and INT stop the node, a second TERM or INT kills its processes, HUP reloads.
+    """Signal handlers: QUIT, TERM and INT stop the node, a second TERM or INT kills its processes, HUP reloads,
+    USR1 reopens log files.
 
     Not an application: the handlers stay installed to the end, so that a late signal does not change the exit status.
     """
+
+    REOPEN_SIGNAL = startup.REOPEN_SIGNAL
 
     def __init__(self, reloader: Reloader) -> None:
         super().__init__()
@@ -316,6 +319,12 @@ class _Signals(SigHandler):
         hurried = args in ((signal.SIGINT,), (signal.SIGTERM,))
         self.manager.stop(now=hurried and self._asked)
         self._asked = self._asked or hurried
+
+    def handle_reopen(self, handle: object, signum: int) -> None:
+        assert self.manager is not None
+        if self.manager.log_store is not None:
+            self.manager.log_store.reopen()
+        super().handle_reopen(handle, signum)
 
     def handle_reload(self, handle: object, *args: Any) -> None:
         self._reloader.request()
