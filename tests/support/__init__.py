@@ -7,7 +7,6 @@ Programs and hosts
 - `console`: a command on a terminal of its own, or with a pipe for its output
 - `docker`: images and containers
 - `machines`: machines of their own in namespaces, with systemd as their first process
-- `ansible`: how Ansible reaches them
 - `wheels`: the built packages
 - `network`: hosts with a network of their own, whose links can be cut or made lossy
 - `faults`: daemons on such hosts, and clients that ask the lookupds all the time
