@@ -5,10 +5,13 @@ Build with --fresh-env: Sphinx does not track that a page depends on more than i
 
 import dataclasses
 import inspect
+import json
 import re
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
+import yaml
 from api_reference import api_reference
 from sphinx.application import Sphinx
 from sphinx.pycode import ModuleAnalyzer
@@ -129,6 +132,23 @@ def phases() -> str:
     return table(["phase", *states.Order], rows)
 
 
+def role_variables(role: str) -> str:
+    """Return a table of the variables of an Ansible role that users set, from its argument specification."""
+    path = Path(__file__).parents[2] / "deploy/ansible/roles" / role / "meta/argument_specs.yml"
+    options = yaml.safe_load(path.read_text())["argument_specs"]["main"]["options"]
+    rows = [
+        (
+            f"`{name}`",
+            option["description"],
+            option["type"] if "choices" not in option else _places(option["choices"]).replace("<br>", ", "),
+            "required" if option.get("required") else f"`{json.dumps(option['default'])}`",
+        )
+        for name, option in options.items()
+        if not option["description"].endswith("set by the roles gaffer_node and gaffer_lookupd.")
+    ]
+    return table(("variable", "description", "type", "default"), rows)
+
+
 PARTS: dict[str, Callable[[], str]] = {
     "node-routes": lambda: api_reference(
         make_document(
@@ -151,6 +171,9 @@ PARTS: dict[str, Callable[[], str]] = {
     "lookupd-usage": lambda: code(lookupd_config.USAGE),
     "slot-transitions": transitions,
     "job-phases": phases,
+    "ansible-node": lambda: role_variables("gaffer_node"),
+    "ansible-lookupd": lambda: role_variables("gaffer_lookupd"),
+    "ansible-install": lambda: role_variables("gaffer_install"),
 }
 
 
