@@ -348,8 +348,8 @@ class Manager(LegacyNames, Listeners):
 
         A rolling restart replaces a process only while enough others are ready, and stops when a new one does not
         become ready; `info` shows its progress. A job that has completed, failed or paused is started. `reset` brings
-        the number of processes back to the configured one. Raises PortConflict (409) if another started job has one of
-        the fixed ports of those to be started.
+        the number of processes back to the configured one. Raises JobDisabled (409), and PortConflict (409) if another
+        started job has one of the fixed ports of those to be started.
         """
         with self._lock:
             job = self._open_job(name)
@@ -390,7 +390,7 @@ class Manager(LegacyNames, Listeners):
     def start_job(self, name: Name) -> None:
         """Start a job, and clear its record of crashes.
 
-        Raises PortConflict (409) if another started job has one of its fixed ports.
+        Raises JobDisabled (409), and PortConflict (409) if another started job has one of its fixed ports.
         """
         with self._lock:
             job = self._open_job(name)
@@ -451,12 +451,13 @@ class Manager(LegacyNames, Listeners):
         """Run one additional process of a job once, neither counted nor kept alive; return its pid.
 
         `graceful_timeout` is in seconds; 0 means that of the job. Raises NodeDraining (503) while the node is drained,
-        and BadValue for an invalid argument.
+        JobDisabled (409), and BadValue for an invalid argument.
         """
         with self._lock:
             job = self._open_job(name)
             if self.draining:
                 raise NodeDraining
+            self._checks.check_enabled(job)
             timeout = arguments.setting("graceful_timeout", rules.seconds, graceful_timeout)
             variables = arguments.setting("env", rules.variables, env)
             pid = self.get_process_id()

@@ -37,10 +37,14 @@ class Checks:
         for name, (config, count) in starting.items():
             self._check_ports(name, config, count, starting)
 
+    def check_enabled(self, job: Job) -> None:
+        """Raise JobDisabled if nothing of the job can be started."""
+        if job.disabled:
+            raise JobDisabled(job.name, job.disabled)
+
     def check_start(self, job: Job) -> None:
         """Raise JobDisabled, or PortConflict if a start would take fixed ports of started jobs."""
-        if job.disabled:
-            raise JobDisabled(f"the job {job.name} is {job.disabled}")
+        self.check_enabled(job)
         if not job.active:
             self._check_ports(job.name, job.config, job.config.numprocesses, {})
 
@@ -62,8 +66,7 @@ class Checks:
 
     def check_restart(self, job: Job, reset: bool) -> None:
         """Raise JobDisabled, or PortConflict if a restart would start processes with fixed ports of started jobs."""
-        if job.disabled:
-            raise JobDisabled(f"the job {job.name} is {job.disabled}")
+        self.check_enabled(job)
         grows = job.active and reset and job.config.numprocesses > job.target
         if grows or job.phase in (Phase.COMPLETED, Phase.FAILED):
             self._check_ports(job.name, job.config, job.config.numprocesses, {})
