@@ -7,6 +7,8 @@ from gaffer.jobs.names import DEFAULT_SESSION, JobName, parse_job_name
 from gaffer.schemas.lookup import NodeInfo
 from gaffer_client.errors import BadRequest
 
+_DISABLED = ("disabled: ", "disabled until ")
+
 
 def checked_job_name(name: object, url: str, session: str | None = None) -> JobName:
     """Return the parsed job name, in the session `default` if it has none; raise BadRequest if it is invalid."""
@@ -24,10 +26,13 @@ def in_state(state: str) -> str:
 
 
 def job_state(state: str, reason: str | None) -> str:
-    """Return the state of a job with its reason, for use after "is": `waiting for shop.db`, `in backoff: ...`."""
+    """Return the state of a job with its reason, for use after "is": `waiting for shop.db`, `in backoff: ...`.
+
+    Of a disabled job it is only that: `disabled: ...`.
+    """
     if not reason:
         return in_state(state)
-    return reason if reason.startswith(f"{state} ") else f"{in_state(state)}: {reason}"
+    return reason if reason.startswith((f"{state} ", *_DISABLED)) else f"{in_state(state)}: {reason}"
 
 
 def display_name(node: NodeInfo) -> str:

@@ -59,6 +59,8 @@ _SHOWN_EVENTS = [
     "start_failed",
     "flap",
     "kill",
+    "disabled",
+    "enabled",
 ]
 
 

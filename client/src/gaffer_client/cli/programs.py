@@ -5,6 +5,7 @@ from gaffer_client.cli.commands import (
     apps,
     changes,
     control,
+    disabling,
     draining,
     general,
     history,
@@ -23,7 +24,7 @@ from gaffer_client.cli.table import Command, Program
 
 def _job_commands(job_help: str, verbose: str) -> tuple[Command, ...]:
     """Return the commands for jobs, which both programs have."""
-    return (*rollouts.commands(job_help), *history.commands(job_help, verbose))
+    return (*rollouts.commands(job_help), *disabling.commands(job_help), *history.commands(job_help, verbose))
 
 
 _APPLICATION_COMMANDS = (
