@@ -256,12 +256,15 @@ class Manager(LegacyNames, Listeners):
             for name, config in named
         )
 
-    def restore(self, jobs: Iterable[Desired]) -> None:
-        """Load jobs with all that was desired of them, see `desired`; all or none. Raises like `load`."""
+    def restore(self, jobs: Iterable[Desired], *, ordered: bool = True) -> None:
+        """Load jobs with all that was desired of them, see `desired`; all or none. Raises like `load`.
+
+        Unless `ordered`, a job may come after one that is unknown or not yet loaded, and waits for it.
+        """
         wanted = [*jobs]
         with self._lock:
             self._life.check_open()
-            self._checks.check_new(wanted)
+            self._checks.check_new(wanted, ordered=ordered)
             for each in wanted:
                 if self._rehearsal is not None:
                     self._rehearsal[each.name] = each
