@@ -260,12 +260,15 @@ class Manager(LegacyNames, Listeners):
             for name, config in named
         )
 
-    def restore(self, jobs: Iterable[Desired]) -> None:
-        """Load jobs with all that was desired of them, see `desired`; all or none. Raises like `load`."""
+    def restore(self, jobs: Iterable[Desired], *, ordered: bool = True) -> None:
+        """Load jobs with all that was desired of them, see `desired`; all or none. Raises like `load`.
+
+        Unless `ordered`, a job may come after one that is unknown or not yet loaded, and waits for it.
+        """
         wanted = [*jobs]
         with self._lock:
             self._life.check_open()
-            self._checks.check_new(wanted)
+            self._checks.check_new(wanted, ordered=ordered)
             for each in wanted:
                 if self._rehearsal is not None:
                     self._rehearsal[each.name] = each
@@ -354,8 +357,8 @@ class Manager(LegacyNames, Listeners):
 
         A rolling restart replaces a process only while enough others are ready, and stops when a new one does not
         become ready; `info` shows its progress. A job that has completed, failed or paused is started. `reset` brings
-        the number of processes back to the configured one. Raises PortConflict (409) if another started job has one of
-        the fixed ports of those to be started.
+        the number of processes back to the configured one. Raises JobDisabled (409), and PortConflict (409) if another
+        started job has one of the fixed ports of those to be started.
         """
         with self._lock:
             job = self._open_job(name)
@@ -396,7 +399,7 @@ class Manager(LegacyNames, Listeners):
     def start_job(self, name: Name) -> None:
         """Start a job, and clear its record of crashes.
 
-        Raises PortConflict (409) if another started job has one of its fixed ports.
+        Raises JobDisabled (409), and PortConflict (409) if another started job has one of its fixed ports.
         """
         with self._lock:
             job = self._open_job(name)
@@ -457,12 +460,13 @@ class Manager(LegacyNames, Listeners):
         """Run one additional process of a job once, neither counted nor kept alive; return its pid.
 
         `graceful_timeout` is in seconds; 0 means that of the job. Raises NodeDraining (503) while the node is drained,
-        and BadValue for an invalid argument.
+        JobDisabled (409), and BadValue for an invalid argument.
         """
         with self._lock:
             job = self._open_job(name)
             if self.draining:
                 raise NodeDraining
+            self._checks.check_enabled(job)
             timeout = arguments.setting("graceful_timeout", rules.seconds, graceful_timeout)
             variables = arguments.setting("env", rules.variables, env)
             pid = self.get_process_id()

@@ -66,6 +66,8 @@ _SHOWN_EVENTS = [
     "start_failed",
     "flap",
     "kill",
+    "disabled",
+    "enabled",
 ]
 
 

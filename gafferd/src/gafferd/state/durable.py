@@ -83,27 +83,18 @@ class DurableJobs:
                 wanted[name] = left.desired
             elif left.digest is None:
                 logger.warning("the job %s is now defined by the configuration file", name)
-        for name, error in self._load(wanted).items():
-            if name in definitions:
-                self._manager.restore([Desired.new(name, definitions[name], start=True)])
-            else:
+        for name, desired in wanted.items():
+            try:
+                # What a job comes after may have been unloaded since, which does not unload the job either.
+                self._manager.restore([desired], ordered=False)
+            except GafferError as error:
                 logger.error("%s: can't restore the job %s: %s", self._file.path, name, error.message)
-                self._file.keep(stored[name])
+                if name in definitions:
+                    fresh = Desired.new(name, definitions[name], start=True)
+                    self._manager.restore([fresh.but_disabled(desired.disabled)])
+                else:
+                    self._file.keep(stored[name])
         self._saved = {name: each for name, each in stored.items() if self._manager.desired(name) == each.desired}
-
-    def _load(self, wanted: Mapping[JobName, Desired]) -> dict[JobName, GafferError]:
-        """Load jobs, each after those that it comes after; return those that can't be."""
-        left = dict(wanted)
-        while True:
-            failed: dict[JobName, GafferError] = {}
-            for name, desired in left.items():
-                try:
-                    self._manager.restore([desired])
-                except GafferError as error:
-                    failed[name] = error
-            if len(failed) in (0, len(left)):
-                return failed
-            left = {name: left[name] for name in failed}
 
     # The application
 
