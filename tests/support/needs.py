@@ -96,10 +96,6 @@ def _no_curl() -> str | None:
     return None if shutil.which("curl") else "needs curl (apt-get install curl)"
 
 
-def _no_systemd() -> str | None:
-    return None if shutil.which("systemd-analyze") else "needs systemd-analyze (apt-get install systemd)"
-
-
 def _no_cgroup() -> str | None:
     mounts = Path("/proc/self/mountinfo")
     points = (
@@ -167,7 +163,6 @@ needs_browser = _need("browser", _no_browser)
 needs_nginx = _need("nginx", _no_nginx)
 needs_prometheus = _need("prometheus", _no_prometheus)
 needs_curl = _need("curl", _no_curl)
-needs_systemd = _need("systemd", _no_systemd)
 needs_faketime = _need("faketime", _no_faketime)
 needs_shared_group = _need("shared group", _no_shared_group)
 
