@@ -7,13 +7,13 @@ from typing import Literal, TypeVar
 
 from gaffer import Manager
 from gaffer.applications.http_post import Address
-from gaffer.errors import ConfigError, GafferError, ManagerStopping
+from gaffer.errors import GafferError, ManagerStopping
 from gaffer.http.batches import Batches
 from gaffer.runtime.keyfile import read_key_file
 from gaffer.schemas.reload import ReloadResult, WebhookChange
 from gaffer.webhooks import Hook, WebHooks
 from gafferd.config.effective import Effective
-from gafferd.config.file import Config, show_problem
+from gafferd.config.file import Config, InvalidConfig, show_problem
 from gafferd.config.file_jobs import Failure, FileJobs
 from gafferd.config.on_disk import FileOnDisk
 from gafferd.config.reload import Change, outdated_settings
@@ -97,7 +97,7 @@ class Reloader:
     async def reload(self, *, dry_run: bool = False) -> ReloadResult:
         """Read the file again and apply the differences from what was applied before; with `dry_run`, only list them.
 
-        Raises ConfigError if the file is invalid, KeyFileError for an invalid `webhook_secret_file`, NoConfigFile,
+        Raises InvalidConfig if the file is invalid, KeyFileError for an invalid `webhook_secret_file`, NoConfigFile,
         ReadTimeout and ManagerStopping; nothing is changed then.
         """
         async with self._lock:
@@ -182,7 +182,9 @@ class Reloader:
 
 
 def _log_error(error: GafferError) -> None:
-    if isinstance(error, ConfigError):
+    if isinstance(error, InvalidConfig):
+        for warning in error.warnings:
+            logger.warning("%s", show_problem(warning))
         problems = "\n".join(map(show_problem, error.problems))
         logger.error("the configuration is invalid, keeping the current one:\n%s", problems)
     elif isinstance(error, NoConfigFile):
