@@ -2,15 +2,16 @@
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Iterable
 from typing import Literal, TypeVar
 
 from gaffer import Manager
 from gaffer.applications.http_post import Address
-from gaffer.errors import GafferError, ManagerStopping
+from gaffer.errors import GafferError, ManagerStopping, Problem
 from gaffer.http.batches import Batches
 from gaffer.runtime.keyfile import read_key_file
-from gaffer.schemas.reload import ReloadResult, WebhookChange
+from gaffer.schemas.reload import FileProblem, ReloadResult, ReloadState, WebhookChange
 from gaffer.webhooks import Hook, WebHooks
 from gafferd.config.effective import Effective
 from gafferd.config.file import Config, InvalidConfig, show_problem
@@ -55,6 +56,7 @@ class Reloader:
     """An application that reloads the configuration of its node, one reload at a time.
 
     `effective` is the configuration at the start, `file` the file, None if there is none. Files are read in a thread.
+    `state` has the outcome of the last reload.
     """
 
     def __init__(
@@ -71,6 +73,14 @@ class Reloader:
         self._requested: asyncio.Task[None] | None = None  # until it begins
         self._begun: asyncio.Task[None] | None = None  # keeps the task alive
         self._stopping = False
+        self.state: ReloadState = {
+            "path": str(file.path) if file is not None else None,
+            "applied_at": time.time() if file is not None else None,
+            "error": None,
+            "problems": [],
+            "failed": [],
+            "restart_required": [],
+        }
 
     def start(self, loop: asyncio.AbstractEventLoop, manager: Manager) -> None:
         """Do nothing: reloads come by `request` and `reload`."""
@@ -118,6 +128,8 @@ class Reloader:
             result = self._result(config, changes, hooks, dry_run=False)
             failures = await self._batches.run(lambda: self._jobs.apply(config.jobs, changes))
         except GafferError as error:
+            problems = error.problems if isinstance(error, InvalidConfig) else ()
+            self.state |= {"error": error.message, "problems": _problems(problems)}
             _log_error(error)
             raise
         finally:
@@ -128,6 +140,13 @@ class Reloader:
             shown for change, shown in zip(changes, result["changes"], strict=True) if change not in failed
         ]
         result["failed"] = [failure.to_dict() for failure in failures]
+        self.state |= {
+            "applied_at": time.time(),
+            "error": None,
+            "problems": [],
+            "failed": result["failed"],
+            "restart_required": result["restart_required"],
+        }
         _log(result, config, failures)
         return result
 
@@ -179,6 +198,10 @@ class Reloader:
         removed = [hook for hook in before if hook not in after]
         added = [hook for hook in dict.fromkeys(after) if hook not in before]
         return [*changes("remove", removed), *changes("add", added)]
+
+
+def _problems(problems: Iterable[Problem]) -> list[FileProblem]:
+    return [{"path": each.path, "message": each.message, "hint": each.hint} for each in problems]
 
 
 def _log_error(error: GafferError) -> None:
