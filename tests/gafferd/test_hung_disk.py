@@ -9,6 +9,7 @@ import pytest
 
 from gaffer.errors import ManagerStopping
 from gaffer.manager import Manager
+from gaffer.runtime.daemonize import ProcessTitle
 from gaffer.runtime.service_manager import ServiceManager
 from gaffer.webhooks import WebHooks
 from gafferd import drift
@@ -20,6 +21,9 @@ from gafferd.config.on_disk import FileOnDisk
 from gafferd.config.reloader import ReadTimeout, Reloader
 from gafferd.config.settings import Settings
 from gafferd.drift import Drift
+from gafferd.history.recorder import History
+from gafferd.plugins.folder import PluginFolder
+from gafferd.plugins.host import Plugins
 from gafferd.service import Service
 from support.poll import eventually_async
 
@@ -67,9 +71,10 @@ def manager() -> Manager:
 
 def make_reloader(manager: Manager, file: FileOnDisk) -> Reloader:
     effective = Effective(path=file.path, file=EMPTY, settings=Settings(), given={})
-    service = Service(ServiceManager())
+    service = Service("node", ServiceManager(), ProcessTitle("gafferd", []))
     service.start(manager.loop, manager)
-    return Reloader(effective, file, FileJobs(manager, {}), WebHooks(), service)
+    history = History(file.path.with_name("history.jsonl"))
+    return Reloader(effective, file, FileJobs(manager, {}), WebHooks(), Plugins(PluginFolder([]), {}), service, history)
 
 
 @pytest.mark.expects_errors("looking for changed files takes more than")

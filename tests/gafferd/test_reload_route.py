@@ -73,7 +73,7 @@ def test_a_reload_applies_the_difference_and_a_dry_run_only_shows_it(config: Pat
             "warnings": [
                 {
                     "path": f"{config}:5",
-                    "message": "[prcess:x] unknown section, ignored",
+                    "message": "[prcess:x] unknown section, ignored unless a plugin reads it",
                     "hint": "did you mean 'process'?",
                 }
             ],

@@ -10,6 +10,7 @@ from gaffer_client.errors import BadRequest
 
 if TYPE_CHECKING:
     from gaffer.schemas.responses import JobInfo
+_DISABLED = ("disabled: ", "disabled until ")
 
 
 def checked_job_name(name: object, url: str, session: str | None = None) -> JobName:
@@ -28,10 +29,13 @@ def in_state(state: str) -> str:
 
 
 def job_state(state: str, reason: str | None) -> str:
-    """Return the state of a job with its reason, for use after "is": `waiting for shop.db`, `in backoff: ...`."""
+    """Return the state of a job with its reason, for use after "is": `waiting for shop.db`, `in backoff: ...`.
+
+    Of a disabled job it is only that: `disabled: ...`.
+    """
     if not reason:
         return in_state(state)
-    return reason if reason.startswith(f"{state} ") else f"{in_state(state)}: {reason}"
+    return reason if reason.startswith((f"{state} ", *_DISABLED)) else f"{in_state(state)}: {reason}"
 
 
 def drift_lines(info: "JobInfo") -> list[str]:

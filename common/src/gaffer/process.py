@@ -14,7 +14,8 @@ from typing import Any
 from gaffer.errors import ProcessError
 from gaffer.jobs import config as jobs_config
 from gaffer.jobs.names import JobName, parse_job_name
-from gaffer.jobs.records import ProcessRecord, Recorder
+from gaffer.jobs.recorder import Recorder
+from gaffer.jobs.records import ProcessRecord
 from gaffer.jobs.rules import FlappingInfo, port_number
 from gaffer.jobs.usage import ResourceUsage
 from gaffer.processes import launch, procfs, programs, stats
@@ -23,6 +24,8 @@ from gaffer.processes.rusage import usage_of_zombie
 from gaffer.processes.sampler import Sampler, StatListener
 from gaffer.runtime.signals import parse_signal_value
 from gaffer.streams.log_files import LogFile, LogWriter
+from gaffer.streams.log_formats import make_formatter
+from gaffer.streams.log_names import LogName
 from gaffer.streams.process_streams import STDIN, Data, IoListener, ProcessStreams, Stream
 from gaffer.streams.rings import Ring
 from gaffer.streams.rotation import Rotation
@@ -238,7 +241,12 @@ class Process:
         config = self.config
         if self._logs is None or not config.logs:
             return None
-        return self._logs.file(f"{self.job}.{self.slot}.{kind}.log", Rotation(config.log_max_bytes, config.log_backups))
+        return self._logs.file(
+            str(LogName(str(self.job), self.slot, kind)),
+            Rotation(config.log_max_bytes, config.log_backups),
+            make_formatter(config.log_format, kind, self.pid),
+            str(self.job),
+        )
 
     def release(self) -> None:
         """Stop watching the process and leave it running (detach)."""
@@ -389,7 +397,8 @@ class Process:
 
     def refused(self, message: str, *, final: bool) -> None:
         """Report that it can't be signalled or does not exit; `final` if nothing more will be tried."""
-        log.warning("%s (pid %d) can't be ended: %s", self.job, self.os_pid, message)
+        about = {"job": self.job, "pid": self.pid}
+        log.warning("%s (pid %d) can't be ended: %s", self.job, self.os_pid, message, extra=about)
         self._on_refused(self, message, final)
 
     # Queries

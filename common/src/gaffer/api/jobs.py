@@ -182,7 +182,7 @@ class JobStateHandler(NodeHandler):
 class JobCommitHandler(NodeHandler):
     """Processes of a job that run once."""
 
-    @operation(bodies.NewPid, body=CommitBody | None)
+    @operation(bodies.NewPid, body=CommitBody | None, errors=(JobDisabled,))
     def post(self) -> None:
         """Run one additional process of the job once; `{"graceful_timeout", "env"}` are optional. Returns `{"pid"}`.
 

@@ -123,6 +123,7 @@ class JobInfo(TypedDict):
     drift: Later[
         Annotated[list[DriftInfo], Meta(description="How it differs from the files of its configuration and program.")]
     ]
+    log_lost_bytes: Later[Annotated[int, Meta(description="Bytes of output that are missing in its log files.")]]
 
 
 class Definition(TypedDict):

@@ -68,8 +68,12 @@ def job_info(
     host: str,
     sockets: list[dict[str, str | int]],
     drift: list[DriftInfo],
+    lost_logs: int,
 ) -> JobInfo:
-    """The info of a job, as in `GET /jobs/<session>/<job>`; `sockets` says where it listens."""
+    """The info of a job, as in `GET /jobs/<session>/<job>`.
+
+    `sockets` says where it listens, `lost_logs` how many bytes of its output are missing in its log files.
+    """
     pids = job.pids(committed=True)
     return {
         "name": str(job.name),
@@ -95,6 +99,7 @@ def job_info(
         "next_run": job.next_run,
         "sockets": sockets,
         "drift": drift,
+        "log_lost_bytes": lost_logs,
     }
 
 

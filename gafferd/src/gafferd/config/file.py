@@ -31,6 +31,7 @@ from gafferd.config import settings
 YAML_SUFFIXES = (".yaml", ".yml")
 SUFFIXES = (".ini", *YAML_SUFFIXES)
 STEMS = ("gafferd", "gaffer")
+PLUGIN_PREFIX = "plugin"
 
 
 class InvalidConfig(ConfigError):
@@ -255,10 +256,20 @@ READER_KEYS = {
     "include": "further files to read, separated by spaces and relative to this file",
     "include_dir": "directories with further files to read, separated by spaces and relative to this file",
 }
-APPLICATION_KEYS = {"mandatory": "ignored: plugins can't contain applications"}
 _SETTINGS_SECTIONS = tuple(dict.fromkeys(section for section, _ in settings.FILE_KEYS))
 PLAIN_SECTIONS = (*_SETTINGS_SECTIONS, "webhooks")
 _PREFIXES = ("endpoint", *JOB_PREFIXES, ENV_PREFIX)
+
+
+def is_plugin_section(section: str, plugin: str | None = None) -> bool:
+    """Return whether gafferd leaves a section to plugins: `plugin:NAME` to one, an unknown one to all.
+
+    With `plugin`, whether it is left to the plugin of this name.
+    """
+    kind, colon, name = section.partition(":")
+    if colon and kind == PLUGIN_PREFIX:
+        return plugin in (None, name.strip())
+    return section not in PLAIN_SECTIONS and not (colon and kind in _PREFIXES)
 
 
 class _Builder:
@@ -290,7 +301,7 @@ class _Builder:
                 self._name_job(section)
             elif colon and kind == ENV_PREFIX:
                 environments.append(section)
-            else:
+            elif not colon or kind != PLUGIN_PREFIX:
                 self._unknown(section)
         variables = self._variables(environments)
         for name, section in self.job_sections.items():
@@ -336,11 +347,11 @@ class _Builder:
 
     def _unknown(self, section: Section) -> None:
         nearest = did_you_mean(section.name.partition(":")[0], (*PLAIN_SECTIONS, *_PREFIXES))
-        self.warnings.append(section.problem("unknown section, ignored", nearest))
+        self.warnings.append(section.problem("unknown section, ignored unless a plugin reads it", nearest))
 
     def _settings(self, section: Section) -> None:
         known = {key: name for (place, key), name in settings.FILE_KEYS.items() if place == section.name}
-        extra = (*READER_KEYS, *APPLICATION_KEYS) if section.name == "gaffer" else ()
+        extra = tuple(READER_KEYS) if section.name == "gaffer" else ()
         for key in section.values:
             numbered = re.sub("[0-9]*$", "*", key, count=1)
             if name := known.get(key) or known.get(numbered):
@@ -348,9 +359,6 @@ class _Builder:
                     self._wrong(section, f"{key} duplicates another key", "remove one of the keys", key)
                 value = self._check(section, key, settings.SETTINGS[name].rule)
                 self.settings[name] = value if key in known else (*self.settings.get(name, ()), *(value or ()))
-            elif key in APPLICATION_KEYS and extra:
-                message = f"{key} has no effect: this version does not run applications from plugins"
-                self.warnings.append(section.problem(message, None, key))
             elif key not in extra:
                 self._unknown_key(section, key, (*(key.rstrip("*") for key in known), *extra))
         if "keyfile" in section.values and "certfile" not in section.values:

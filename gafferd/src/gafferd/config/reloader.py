@@ -18,12 +18,16 @@ from gafferd.config.file import Config, InvalidConfig, show_problem
 from gafferd.config.file_jobs import Failure, FileJobs
 from gafferd.config.on_disk import FileOnDisk
 from gafferd.config.reload import Change, outdated_settings
+from gafferd.history.recorder import History
+from gafferd.plugins.host import Plugins
 from gafferd.service import Service
 from gafferd.threads import call_in_thread
 
 logger = logging.getLogger(__name__)
 
 READ_TIMEOUT = 30.0  # seconds
+_MAX_MESSAGE = 500  # characters of an error in the history
+_MAX_NOTED = 20  # jobs of a reload in the history
 
 T = TypeVar("T")
 
@@ -60,13 +64,22 @@ class Reloader:
     """
 
     def __init__(
-        self, effective: Effective, file: FileOnDisk | None, jobs: FileJobs, webhooks: WebHooks, service: Service
+        self,
+        effective: Effective,
+        file: FileOnDisk | None,
+        jobs: FileJobs,
+        webhooks: WebHooks,
+        plugins: Plugins,
+        service: Service,
+        history: History,
     ) -> None:
         self._effective = effective
         self._file = file
         self._jobs = jobs
         self._webhooks = webhooks
+        self._plugins = plugins
         self._service = service
+        self._history = history
         self._batches = Batches()
         self._lock = asyncio.Lock()
         self._reading: asyncio.Future[object] | None = None
@@ -100,9 +113,17 @@ class Reloader:
         async with self._lock:
             self._begun, self._requested = self._requested, None
             try:
-                await self._reload()
-            except GafferError:
-                return  # logged
+                result = await self._reload()
+            except GafferError as error:  # logged
+                self._history.note("reload", caller="signal", outcome="failed", message=error.message[:_MAX_MESSAGE])
+            else:
+                self._history.note(
+                    "reload",
+                    caller="signal",
+                    outcome="failed" if result["failed"] else "ok",
+                    jobs=[each["job"] for each in result["changes"]][:_MAX_NOTED],
+                    failed=[each["job"] for each in result["failed"]][:_MAX_NOTED],
+                )
 
     async def reload(self, *, dry_run: bool = False) -> ReloadResult:
         """Read the file again and apply the differences from what was applied before; with `dry_run`, only list them.
@@ -121,9 +142,12 @@ class Reloader:
     async def _reload(self) -> ReloadResult:
         self._service.reloading()
         try:
+            if self._file is None:
+                self._plugins.reload({})  # their directories may have changed
             config = await self._read()
             hooks = self._hook_changes(config)
             await self._in_thread(lambda: self._webhooks.replace_hooks(config.webhooks))
+            self._plugins.reload(config.sections)
             changes = self._jobs.plan(config.jobs)
             result = self._result(config, changes, hooks, dry_run=False)
             failures = await self._batches.run(lambda: self._jobs.apply(config.jobs, changes))

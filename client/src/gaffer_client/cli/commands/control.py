@@ -308,7 +308,9 @@ COMMANDS = (
         status,
         "node",
         "<name>",
-        details="The reason follows if the job waits, fails or is not ready, and the progress of a rolling restart.",
+        details="""
+            The reason follows if the job waits, fails, is not ready or disabled, and the progress of a rolling restart.
+        """,
         examples=("status shop.web",),
     ),
     Command(

@@ -163,6 +163,8 @@ def _outcome(job: Job, name: str, number: int) -> str:
     state = f"{name} is {job_state(info['state'], info['reason'])}"
     if info["state"] == "waiting":
         return f"{number} to run later: {state}"
+    if info.get("disabled"):
+        return f"{number} to run after `gaffer enable {info['name']}`: {state}"
     if info["state"] in ("stopped", "completed", "failed"):
         return f"{number} to run after `gafferctl start {info['name']}`: {state}"
     return f"now running {number}"
@@ -187,7 +189,7 @@ COMMANDS = (
         details="""
             <name> is the application (default: the name of the directory). Each process is shown with its state:
             `starting` until it is ready, with the last error of its probes, then `ready`; a job with the reason why it
-            does not run, and the progress of a rolling restart, update or rollback.
+            does not run or is disabled, and the progress of a rolling restart, update or rollback.
         """,
         examples=("ps", "ps shop", "ps shop --json"),
         uses=("--procfile", "--directory"),
