@@ -639,10 +639,10 @@ def test_version_and_help() -> None:
 
 
 FLAGS = """
-    --help --version --config --vv --plugins-dir --plugin-dir --daemon --pidfile --bind --backlog --certfile --keyfile
-    --api-key-file --insecure --allowed-host --allowed-origin --state-dir --lookupd-address --cluster-key-file
-    --node-name --broadcast-address --broadcast-port --cacert --client-certfile --client-keyfile --error-log --log-level
-    --loop --watch --check-config --print-config --show-secrets
+    --help --version --config --vv --plugins-dir --plugin-dir --plugins --daemon --pidfile --bind --backlog
+    --certfile --keyfile --api-key-file --insecure --allowed-host --allowed-origin --state-dir --lookupd-address
+    --cluster-key-file --node-name --broadcast-address --broadcast-port --cacert --client-certfile --client-keyfile
+    --error-log --log-level --loop --watch --check-config --print-config --show-secrets
 """
 
 

@@ -25,6 +25,7 @@ STRICT = os.environ.get("GAFFER_TEST_STRICT") == "1"
 DOCKER = "/usr/bin/docker"
 COMPOSE = "/usr/bin/docker-compose"
 NGINX = "/usr/sbin/nginx"
+SYSTEMD = "/lib/systemd/systemd"
 BASE_IMAGE = "debian:bookworm-slim"
 
 
@@ -70,6 +71,10 @@ def _no_mount() -> str | None:
     return f"needs mount(2): {answer}" if answer else None
 
 
+def _no_systemd() -> str | None:
+    return None if os.access(SYSTEMD, os.X_OK) else "needs systemd (apt-get install systemd)"
+
+
 def _no_iptables() -> str | None:
     answer = _try(["unshare", "--net", "iptables", "--list"])
     return f"needs iptables in network namespaces: {answer}" if answer else None
@@ -89,10 +94,6 @@ def _no_prometheus() -> str | None:
 
 def _no_curl() -> str | None:
     return None if shutil.which("curl") else "needs curl (apt-get install curl)"
-
-
-def _no_systemd() -> str | None:
-    return None if shutil.which("systemd-analyze") else "needs systemd-analyze (apt-get install systemd)"
 
 
 def _no_cgroup() -> str | None:
@@ -156,12 +157,12 @@ needs_netns = _need("netns", _no_netns)
 needs_pidns = _need("pidns", _no_pidns)
 needs_mount = _need("mount", _no_mount)
 needs_userns = _need("userns", _no_userns)
+needs_systemd = _need("systemd", _no_systemd)
 needs_iptables = _need("iptables", _no_iptables)
 needs_browser = _need("browser", _no_browser)
 needs_nginx = _need("nginx", _no_nginx)
 needs_prometheus = _need("prometheus", _no_prometheus)
 needs_curl = _need("curl", _no_curl)
-needs_systemd = _need("systemd", _no_systemd)
 needs_faketime = _need("faketime", _no_faketime)
 needs_shared_group = _need("shared group", _no_shared_group)
 

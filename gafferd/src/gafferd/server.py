@@ -30,20 +30,24 @@ from gaffer.runtime.service_manager import ServiceManager
 from gaffer.runtime.sockets import address_of, hostname
 from gaffer.sig_handler import SigHandler
 from gaffer.webhooks import WebHooks
-from gafferd import listening
-from gafferd.access import key_routes
+from gafferd import listening, routes
 from gafferd.access.keys import KeyStore
 from gafferd.access.logins import Logins
 from gafferd.announce.announcer import Announcer
-from gafferd.config.file import Config, show_problem
+from gafferd.config.effective import Effective
 from gafferd.config.file_jobs import FileJobs
+from gafferd.config.on_disk import FileOnDisk
+from gafferd.config.reloader import Reloader
 from gafferd.config.settings import Settings
+from gafferd.drift import Drift
 from gafferd.exit_log import ExitLog
+from gafferd.history.recorder import History
+from gafferd.plugins.folder import PluginFolder, plugin_folders
+from gafferd.plugins.foreign import contained, run_contained
+from gafferd.plugins.host import Plugins
 from gafferd.service import Service
-from gafferd.sites import routes
 from gafferd.sites.files import Sites
 from gafferd.sites.layout import settle_sites
-from gafferd.sites.plugins import PluginFolder, plugin_folders
 from gafferd.state.directory import StateDir
 from gafferd.state.durable import DurableJobs
 from gafferd.state.identity import Identity
@@ -62,6 +66,8 @@ _SHOWN_EVENTS = [
     "start_failed",
     "flap",
     "kill",
+    "disabled",
+    "enabled",
 ]
 
 
@@ -72,17 +78,20 @@ class Server:
     `host` is the announced host of the node and its jobs; `verbosity` 1 shows events on the console, 2 also output.
     """
 
-    settings: Settings
+    effective: Effective
     endpoints: Sequence[HttpEndpoint]
     host: str
     policy: Policy
     keys: KeyStore
     cluster_key: str | None
     lookup_tls: SSLContext | None
-    plugins: PluginFolder
-    config_path: Path | None
-    config: Config | None
+    plugin_folder: PluginFolder
     verbosity: int = 0
+
+    @property
+    def settings(self) -> Settings:
+        """The settings of the daemon."""
+        return self.effective.settings
 
     @property
     def limits(self) -> Limits:
@@ -106,6 +115,7 @@ class Server:
         can't start.
         """
         raise_descriptors()
+        sys.setswitchinterval(0.0005)
         state = StateDir.open(lock.directory, lock)
         try:
             state.end_leftovers()
@@ -123,7 +133,7 @@ class Server:
             capture_all=True,
             recorder=state,
             detached=state.detached,
-            last_runs=state.last_runs,
+            past=state.past,
             endpoint_host=self.host,
             log_dir=state.path / "logs",
             # Pids start over at each start; the incarnation keeps the marks of two starts distinct.
@@ -141,43 +151,59 @@ class Server:
         )
         # Cookies are shared by all ports of a host, so each node needs its own cookie name.
         logins = Logins(f"gaffer-{state.node.id}")
-        webhooks = WebHooks(self.config.webhooks if self.config else (), self.settings.webhook_secret_file)
-        jobs = FileJobs(manager, webhooks, self.config_path, self.config)
+        services = ServiceManager.take(os.environ)
+        service = Service(name, services, title)
+        history = History(state.path / "history.jsonl")
+        config, path = self.effective.file, self.effective.path
+        webhooks = WebHooks(
+            config.webhooks,
+            self.settings.webhook_secret_file,
+            state.path / "webhooks" if self.settings.webhook_queue == "disk" else None,
+        )
+        plugins = Plugins(self.plugin_folder, config.sections)
+        jobs = FileJobs(manager, config.jobs)
         durable = DurableJobs(manager, state.jobs, lambda: jobs.definitions)
+        file = FileOnDisk(path, config) if path is not None else None
+        reloader = Reloader(self.effective, file, jobs, webhooks, plugins, service, history)
         http = HttpHandler(
             [*self.endpoints, *self._own_socket(f"unix:{state.socket_path}")],
             access=replace(self.policy, cookie=logins.cookie, resume=logins.resume),
-            routes=[*key_routes.ROUTES, *routes.ROUTES],
+            routes=routes.ROUTES,
             changer=durable if self.settings.keep_jobs else None,
             limits=self.limits,
             keys=self.keys,
             logins=logins,
-            sites=Sites(self.plugins, os.geteuid()),
+            plugins=plugins,
+            reloader=reloader,
+            sites=Sites(self.plugin_folder, os.geteuid()),
             lookupds=announcer.status,
             webhooks=webhooks.status,
+            lost_history=lambda: history.lost,
+            history=history,
             socket_gid=next(iter(self.settings.socket_group or ()), None),
         )
-        services = ServiceManager.take(os.environ)
-        service = Service(name, services, title)
-        settle_sites(self.plugins, os.geteuid())
+        settle_sites(self.plugin_folder, os.geteuid())
         startup.hold_signals()
         try:
             watching = [Watching()] if self.settings.watch else []
             kept = [durable] if self.settings.keep_jobs else []
-            manager.start([service, ExitLog(), *self._console(), webhooks, *kept, http, announcer, *watching])
+            following = [reloader, Drift(jobs, file)]
+            apps = [service, ExitLog(), history, *self._console(), webhooks, *kept, *following, http, announcer]
+            manager.start([*apps, *watching, plugins])
             startup.spare_collector()  # no Popen object exists yet, see Reaper
             if self.settings.keep_jobs:
                 durable.restore()
             else:
                 jobs.load()
-            _Signals(jobs, service).start(loop, manager)
+            self._await_plugins(manager, plugins)  # after the jobs, so that none of theirs takes the name of one
+            _Signals(reloader).start(loop, manager)
             for address in http.addresses:
                 print(f"listening on {address}", file=sys.stderr)
             self._warn_when_private()
             sys.stderr.flush()  # `ready` may close it
             ready()
             service.ready()
-            manager.run()
+            run_contained(manager)
             return manager.exit_code
         finally:
             loop.close()
@@ -187,6 +213,20 @@ class Server:
         """Return the endpoint of the socket in the state directory, unless the service manager opened it."""
         passed = {address_of(sock) for endpoint in self.endpoints for sock in endpoint.sockets}
         return [] if uri in passed else [HttpEndpoint([uri], self.settings.backlog)]
+
+    def _await_plugins(self, manager: Manager, plugins: Plugins) -> None:
+        """Wait until the plugins have started; raise GafferError if a mandatory one doesn't work."""
+        ready = manager.loop.create_task(plugins.ready(self.settings.mandatory))
+        ready.add_done_callback(lambda _: manager.loop.stop())
+        while not ready.done():
+            contained(manager.loop.run_forever)
+        if missing := ready.result():
+            manager.stop()
+            run_contained(manager)
+            raise GafferError(
+                f"the plugin {missing[0]!r}, which is mandatory, is missing or failed",
+                hint="see the log; install or mend it, or remove it from mandatory in [gaffer]",
+            )
 
     def _console(self) -> list[ConsoleOutput]:
         if not self.verbosity or self.settings.daemon:
@@ -203,11 +243,9 @@ class Server:
 
 
 def make_server(
-    settings: Settings,
+    effective: Effective,
     home: Path,
     state_path: Path,
-    config_path: Path | None,
-    config: Config | None,
     verbosity: int = 0,
     passed: Sequence[PassedSocket] = (),
 ) -> Server:
@@ -217,9 +255,10 @@ def make_server(
 
     Raises ConfigError (or another 400) if the settings are invalid or unsafe.
     """
+    settings = effective.settings
     file_key = read_key_file(settings.api_key_file) if settings.api_key_file else None
     keys = KeyStore(state_path / "keys.json", file_key)
-    chosen = listening.choose_endpoints(settings, config.endpoints if config else (), passed)
+    chosen = listening.choose_endpoints(settings, effective.file.endpoints, passed)
     endpoints = [endpoint for endpoint, _ in chosen]
     weak_key = file_key is not None and is_weak(file_key)
     dangers = listening.find_dangers(endpoints, has_keys=bool(keys), insecure=settings.insecure, weak_key=weak_key)
@@ -243,7 +282,7 @@ def make_server(
         verify=keys.verify,
     )
     return Server(
-        settings=settings,
+        effective=effective,
         endpoints=[
             HttpEndpoint(
                 list(endpoint.bind),
@@ -258,23 +297,23 @@ def make_server(
         keys=keys,
         cluster_key=read_key_file(settings.cluster_key_file) if settings.cluster_key_file else None,
         lookup_tls=listening.client_tls(settings),
-        plugins=PluginFolder(plugin_folders(settings.plugin_dir, home)),
-        config_path=config_path,
-        config=config,
+        plugin_folder=PluginFolder(plugin_folders(settings.plugin_dir, home), settings.plugins),
         verbosity=verbosity,
     )
 
 
 class _Signals(SigHandler):
-    """Signal handlers: QUIT, TERM and INT stop the node, a second TERM or INT kills its processes, HUP reloads.
+    """Signal handlers: QUIT, TERM and INT stop the node, a second TERM or INT kills its processes, HUP reloads,
+    USR1 reopens log files.
 
     Not an application: the handlers stay installed to the end, so that a late signal does not change the exit status.
     """
 
-    def __init__(self, jobs: FileJobs, service: Service) -> None:
+    REOPEN_SIGNAL = startup.REOPEN_SIGNAL
+
+    def __init__(self, reloader: Reloader) -> None:
         super().__init__()
-        self._jobs = jobs
-        self._service = service
+        self._reloader = reloader
         self._asked = False  # to stop
 
     def handle_quit(self, handle: object, *args: Any) -> None:
@@ -283,27 +322,11 @@ class _Signals(SigHandler):
         self.manager.stop(now=hurried and self._asked)
         self._asked = self._asked or hurried
 
-    def handle_reload(self, handle: object, *args: Any) -> None:
-        self._service.reloading()
-        self._reload()
-        self._service.ready()
+    def handle_reopen(self, handle: object, signum: int) -> None:
+        assert self.manager is not None
+        if self.manager.log_store is not None:
+            self.manager.log_store.reopen()
+        super().handle_reopen(handle, signum)
 
-    def _reload(self) -> None:
-        try:
-            result = self._jobs.reload()
-        except ConfigError as error:
-            problems = "\n".join(map(show_problem, error.problems))
-            logger.error("the configuration is invalid, keeping the current one:\n%s", problems)
-            return
-        except GafferError as error:
-            logger.error("the configuration was not applied: %s", error.message)
-            return
-        for change, failure in result.failed:
-            logger.error(
-                "reload: %s of %s failed and will be retried at the next reload: %s%s",
-                change.action,
-                change.job,
-                failure.message,
-                f" ({failure.hint})" if failure.hint else "",
-            )
-        logger.info("reloaded: %s", ", ".join(f"{c.action} {c.job}" for c in result.applied) or "nothing changed")
+    def handle_reload(self, handle: object, *args: Any) -> None:
+        self._reloader.request()

@@ -43,7 +43,7 @@ def command(argv: Sequence[str], environ: MutableMapping[str, str]) -> int:
 def run(settings: Settings, title: ProcessTitle, services: ServiceManager, passed: Sequence[PassedSocket] = ()) -> None:
     """Serve until QUIT, TERM or INT, on the `passed` sockets if there are any; raises GafferError if it can't start."""
     detach = daemonize(wait=True) if settings.daemon else _stay
-    setup_logging(settings.log_level, settings.error_log)
+    setup_logging(settings.log_level, settings.error_log, settings.log_format)
     title.show("starting")
     if os.getpid() == 1:
         # The orphans of a container become children of process 1. We start no process, so none needs its exit status.
@@ -82,7 +82,10 @@ async def _serve(
 
 
 class _Signals(BaseSigHandler):
-    """A signal handler that sets an event on QUIT, TERM and INT; HUP has no effect, as there is nothing to reload."""
+    """A signal handler that sets an event on QUIT, TERM and INT; USR1 reopens the log file, and HUP has no
+    effect, as there is nothing to reload."""
+
+    REOPEN_SIGNAL = startup.REOPEN_SIGNAL
 
     def __init__(self, stopped: asyncio.Event) -> None:
         super().__init__()

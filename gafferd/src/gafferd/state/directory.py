@@ -10,13 +10,14 @@ import secrets
 import socket
 import stat
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, TypeVar
 
 import msgspec
 
 from gaffer.errors import BadRequest
+from gaffer.jobs.exits import ExitRecord
 from gaffer.jobs.names import parse_job_name
 from gaffer.process import ProcessRecord
 from gaffer.processes import procfs
@@ -25,6 +26,7 @@ from gaffer.schemas.messages import node_id
 from gafferd.state import documents, jobs_file, leftovers
 from gafferd.state.jobs_file import JobsFile
 from gafferd.state.lock import StateDirError, StateLock
+from gafferd.state.past import PastFile
 
 __all__ = ["Node", "State", "StateDir", "StateDirError", "default_path", "lock_directory"]
 
@@ -33,8 +35,6 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T", bound=msgspec.Struct)
 
 _ENDED_DELAY = 0.1  # seconds before the end of a process is written
-_RUN_DELAY = 1.0  # seconds before a scheduled run is written
-_MAX_RUNS = 10_000  # jobs whose last run is kept
 
 
 class Node(msgspec.Struct, frozen=True):
@@ -77,12 +77,6 @@ class State(msgspec.Struct, frozen=True):
     """The processes of a node."""
 
     processes: list[ProcessRecord]
-
-
-class Runs(msgspec.Struct, frozen=True):
-    """When jobs last ran by their schedule, by qualified name, in seconds since 1970."""
-
-    last: dict[str, float]
 
 
 class _Format1(msgspec.Struct, frozen=True):
@@ -153,7 +147,7 @@ class StateDir:
 
     Create one with `open` and `close` it. `path` contains `lock`, `node.json`, `processes.json`, and also `state.json`,
     `gafferd.sock`, `keys.json` and `logs/`. `node` is the identity for this run, a new one in a copy of another
-    directory; `jobs` is the file with what is desired of the jobs.
+    directory; `jobs` is the file with what is desired of the jobs, `past` what is known of their earlier processes.
     """
 
     def __init__(self, path: Path, lock: StateLock) -> None:
@@ -168,10 +162,8 @@ class StateDir:
         self._failing = False
         self._node_file = documents.Document(path / "node.json", Node)
         self._state_file = documents.Document[State](path / "processes.json", _StoredState)
-        self._runs_file = documents.Document(path / "runs.json", Runs)
-        self._runs_writing: asyncio.TimerHandle | None = None
-        runs = _load(self._runs_file, lost=Runs({}), because="only missed runs depend on it")
-        self.last_runs = dict(runs.last) if runs is not None else {}
+        self._past_file = PastFile(path)
+        self.past = self._past_file.load()
         last = _load(self._node_file)
         state = _load(self._state_file, lost=None if lock.same_boot else State([]))
         if state is None:
@@ -210,8 +202,7 @@ class StateDir:
     def close(self) -> None:
         """Write pending changes and release the lock."""
         self._write()
-        if self._runs_writing is not None:
-            self._write_runs()
+        self._past_file.close()
         self._lock.close()
 
     def advance(self, incarnation: int) -> None:
@@ -238,21 +229,13 @@ class StateDir:
             self._dirty = True
             self._write_in(_ENDED_DELAY)
 
+    def exited(self, job: str, exits: Iterable[ExitRecord]) -> None:
+        """Record the last exits of a job; called on the loop."""
+        self._past_file.exited(job, exits)
+
     def ran(self, job: str, at: float) -> None:
         """Record a scheduled run; called on the loop."""
-        self.last_runs.pop(job, None)
-        self.last_runs[job] = at
-        while len(self.last_runs) > _MAX_RUNS:
-            del self.last_runs[next(iter(self.last_runs))]
-        if self._runs_writing is None:
-            self._runs_writing = asyncio.get_running_loop().call_later(_RUN_DELAY, self._write_runs)
-
-    def _write_runs(self) -> None:
-        self._runs_writing = None
-        try:
-            self._runs_file.save(Runs(self.last_runs), sync=False)
-        except OSError as error:
-            logger.error("can't write %s: %s", self.path / "runs.json", error.strerror)
+        self._past_file.ran(job, at)
 
     # Leftovers
 
@@ -361,9 +344,7 @@ class StateDir:
         self._state_file.save(state, sync=False)
 
 
-def _load(
-    document: documents.Document[T], lost: T | None = None, because: str = "the host has been rebooted"
-) -> T | None:
+def _load(document: documents.Document[T], lost: T | None = None) -> T | None:
     """Return a document, None if it is missing, or `lost` if it and its copy are damaged.
 
     Raises StateDirError if it is not trusted or readable, or if it is damaged and `lost` is None.
@@ -376,7 +357,7 @@ def _load(
         raise StateDirError(error.message, hint=error.hint) from None
     except documents.DamagedFile as error:
         if lost is not None:
-            logger.error("%s: continuing without it, because %s", error.message, because)
+            logger.error("%s: continuing without it, because the host has been rebooted", error.message)
             return lost
         raise StateDirError(
             f"{error.message}, and {document.copy.name} is missing or damaged too",
