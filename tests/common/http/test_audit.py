@@ -207,6 +207,12 @@ async def test_refused_callers(guarded: HttpNode) -> None:
     assert (summary["count"], summary["kind"], summary["error"]) == (7, "login", "auth_required")
 
 
+async def test_a_caller_behind_a_proxy_is_not_the_proxy(guarded: HttpNode) -> None:
+    audit = Audit().of(guarded)
+    await guarded.call("POST", "/jobs", headers={"X-Forwarded-For": "192.0.2.1"})
+    assert [entry["caller"] for entry in await audit.next()] == ["unknown"]
+
+
 async def test_a_wrong_key_in_a_websocket(guarded: HttpNode) -> None:
     audit = Audit().of(guarded)
     owner = {"X-Api-Key": "owner"}
