@@ -14,6 +14,7 @@ import pytest
 
 from gaffer_client import Server
 from gaffer_client.cli.commands.watching import details
+from gaffer_client.cli.output import moment
 from gaffer_client.errors import BadRequest, Conflict, NotFound
 from support.client import Commands
 from support.daemons import Daemon, clean_env, command_path, gafferd
@@ -259,6 +260,9 @@ def test_events_are_shown_with_their_reasons(server: Server, words: list[str], l
         ("run_ended", {"success": True}, "succeeded"),
         ("run_ended", {"success": False}, "failed"),
         ("run_skipped", {"reason": "the last run has not ended"}, "the last run has not ended"),
+        ("disabled", {"reason": "moved", "until": None}, "moved"),
+        ("disabled", {"reason": "moved", "until": 1.5e9}, f"until {moment(1.5e9)}: moved"),
+        ("enabled", {}, ""),
         ("limit", {"pid": 3, "reason": "max_memory", "message": "70 of 64 MiB"}, "process 3: 70 of 64 MiB"),
         ("action", {"action": "migrate", "outcome": "timed_out"}, "migrate timed out"),
         ("rollout", {}, "- of ? processes"),

@@ -17,6 +17,7 @@ from gaffer_client.processes import Process
 from gaffer_client.transport import DEFAULT_TIMEOUT, Transport, path_of, with_query
 
 if TYPE_CHECKING:
+    from gaffer.schemas.reload import ReloadResult
     from gaffer_client.channel import GafferSocket
 
 DEFAULT_HEARTBEAT = 30.0  # seconds
@@ -102,6 +103,17 @@ class Server:
     def resume(self) -> DrainState:
         """Put the node back into service and start its jobs again."""
         return self.transport.decode(self.transport.request("DELETE", "/drain"), DrainState)
+
+    def reload_config(self, *, dry_run: bool = False) -> "ReloadResult":
+        """Make the node read its configuration file again and apply the differences; with `dry_run`, only return them.
+
+        Changes that can't be applied are in `failed` of the result. Raises BadRequest with all mistakes in `problems`
+        if the file is invalid, and Conflict if the node runs without one.
+        """
+        from gaffer.schemas.reload import ReloadResult
+
+        path = with_query("/reload", {"dry_run": "true"} if dry_run else None)
+        return self.transport.decode(self.transport.request("POST", path), ReloadResult)
 
     # Sessions and jobs
 

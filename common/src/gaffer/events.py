@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
-from gaffer.loop import Loop
+from gaffer.loop import Loop, exit_soon
 from gaffer.streams.event_log import UNLISTED_LIMIT, Arguments, Event, normal
 from gaffer.streams.rings import Log
 
@@ -157,7 +157,7 @@ class EventEmitter:
                         self._remove(subscription)
             for name, subscription in matches:
                 args, kwargs = record.arguments(name)
-                _call(subscription.listener, name, args, kwargs)
+                _call(self.loop, subscription.listener, name, args, kwargs)
 
     def _log_of(self, record: Event) -> Log[Event] | None:
         return self._history if record.listed else self.unlisted
@@ -175,9 +175,13 @@ class EventEmitter:
                 self._by_pattern.pop(subscription.pattern, None)
 
 
-def _call(listener: Listener, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+def _call(
+    loop: asyncio.AbstractEventLoop, listener: Listener, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> None:
     # Listeners are foreign code: an exception in one must not prevent delivery to the others (EMT-15).
     try:
         listener(name, *args, **kwargs)
     except Exception:
         log.exception("a listener of %r failed", name)
+    except SystemExit as error:
+        exit_soon(loop, error)

@@ -145,6 +145,9 @@ def _of_jobs(application: NodeApplication, grant: Grant) -> Steps:
     processes = Family("gaffer_job_processes", "gauge", "Processes of a job by their state.")
     wanted = Family("gaffer_job_wanted_processes", "gauge", "Desired number of processes while the job is active.")
     restarts = Family("gaffer_job_restarts_total", "counter", "Processes that exited and were replaced.")
+    lost = Family(
+        "gaffer_job_log_lost_bytes_total", "counter", "Bytes of a job's output that could not be written to log files."
+    )
     for qualified in manager.jobs():
         name = parse_job_name(qualified)
         if not grant.sees(name.session):
@@ -159,8 +162,9 @@ def _of_jobs(application: NodeApplication, grant: Grant) -> Steps:
             processes.add(states[state], {**labels, "state": state.value})
         wanted.add(info["max_processes"], labels)
         restarts.add(info["restarts"], labels)
+        lost.add(info["log_lost_bytes"], labels)
         yield
-    return [processes, wanted, restarts]
+    return [processes, wanted, restarts, lost]
 
 
 def _of_processes(application: NodeApplication, grant: Grant) -> Steps:

@@ -15,7 +15,7 @@ from gaffer.api.changes import Changer, Immediately
 from gaffer.api.parameters import PARAMETERS
 from gaffer.api.response_cache import ResponseCache
 from gaffer.errors import BadRequest, ProcessNotFound
-from gaffer.http.access import Grant, Policy
+from gaffer.http.access import Forbidden, Grant, Policy
 from gaffer.http.base import Application, Handler
 from gaffer.http.batches import Batches
 from gaffer.http.connections import Traffic
@@ -167,6 +167,14 @@ class NodeHandler(Handler):
     def visible(self, names: Iterable[str]) -> list[str]:
         """Return those of the qualified job names that the grant covers."""
         return [name for name in names if self.grant.sees(parse_job_name(name).session)]
+
+    def require_whole_node(self, what: str) -> None:
+        """Raise Forbidden for a key that is limited to sessions; `what` affects all, such as `draining affects`."""
+        if self.grant.sessions is not None:
+            raise Forbidden(
+                f"{what} all sessions of the node, but this key is limited to some",
+                hint="use a key that is not limited to sessions",
+            )
 
     def replacement(self, body: Mapping[str, Any]) -> ProcessConfig:
         """Return the config in `body` for the job in the path; raises BadRequest if the body names another job."""
