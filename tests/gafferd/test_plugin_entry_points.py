@@ -1,6 +1,7 @@
 """Plugins that pip installed, found by their entry points."""
 
 import importlib
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ import pytest
 from gafferd.plugins.candidates import find_candidates
 from gafferd.plugins.folder import PluginFolder
 from support.plugins import PluginTree, add_distribution, node_with, plugin_tree
+from support.poll import eventually_async
 
 RUNNING = ("running", None)
 
@@ -107,6 +109,19 @@ async def test_a_reload_finds_new_distributions_and_misses_removed_ones(tree: Pl
         await node.reload()
         assert tree.notes() == ["old stop", "late start"]
         assert await node.states() == {"late": RUNNING}
+
+
+@pytest.mark.expects_errors("the plugin a: one of one 2.0 is installed")
+async def test_a_new_version_waits_for_a_restart_of_the_node(tree: PluginTree, installed: Path) -> None:
+    add_distribution(installed, "one", tree.source("a"), "a = one")
+    async with node_with(tree.path) as node:
+        assert tree.notes() == ["a start"]
+        shutil.rmtree(installed / "one-1.0.dist-info")
+        add_distribution(installed, "one", tree.source("a", start="note('new')"), "a = one", version="2.0")
+        await node.reload()
+        await eventually_async(lambda: tree.journal.exists())
+        assert tree.notes() == ["a restart"]
+        assert await node.states() == {"a": ("running", "one of one 2.0 is installed: restart gafferd to use it")}
 
 
 async def test_the_page_of_a_directory_goes_with_an_entry_point(tree: PluginTree, installed: Path) -> None:

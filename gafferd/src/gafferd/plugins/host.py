@@ -174,7 +174,11 @@ class Plugins:
         """Return the plugins of a candidate: those that the node has, if nothing has changed, or new ones."""
         own = _own_config(candidate.name, config)
         current = [each for each in self._hosted if each.is_of(candidate) and each.state is not State.FAILED]
+        if current and candidate.source == "entry_point" and candidate.version != current[0].candidate.version:
+            return _outdated(current, candidate)  # its modules are imported already
         if current and all(each.candidate == candidate and each.config == own for each in current):
+            for each in current:
+                each.reason = None
             return current
         new = await self._load(candidate, own)
         failed = next((each for each in new if each.state is State.FAILED), None)
@@ -266,6 +270,13 @@ class Plugins:
             task = self._loop.create_task(self._call(hosted, "restart"))
             self._restarts.add(task)
             task.add_done_callback(self._restarts.discard)
+
+
+def _outdated(current: list[Hosted], candidate: Candidate) -> list[Hosted]:
+    for each in current:
+        each.reason = f"{candidate.origin} is installed: restart gafferd to use it"
+        logger.warning("the plugin %s: %s", each.name, each.reason)
+    return current
 
 
 def _describe(candidate: Candidate, plugin: Plugin, config: Mapping[str, Any]) -> Hosted:
