@@ -142,8 +142,8 @@ class Server:
         # Cookies are shared by all ports of a host, so each node needs its own cookie name.
         logins = Logins(f"gaffer-{state.node.id}")
         webhooks = WebHooks(self.config.webhooks if self.config else (), self.settings.webhook_secret_file)
-        sites = Sites(self.plugin_folder, os.geteuid())
         plugins = Plugins(self.plugin_folder, self.config.sections if self.config else {})
+        sites = Sites(self.plugin_folder, os.geteuid(), plugins.packages)
         jobs = FileJobs(manager, webhooks, plugins, self.config_path, self.config)
         durable = DurableJobs(manager, state.jobs, lambda: jobs.definitions)
         http = HttpHandler(

@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
+from pathlib import Path
 from typing import Any, Final
 
 from gaffer import Manager
@@ -19,7 +20,7 @@ from gafferd.plugins.candidates import Candidate, find_candidates
 from gafferd.plugins.dependencies import Named, resolve
 from gafferd.plugins.folder import PluginFolder
 from gafferd.plugins.foreign import PluginFailed
-from gafferd.plugins.loading import package_of, unload
+from gafferd.plugins.loading import directory_of, package_of, unload
 
 LOAD_TIMEOUT: Final = 10.0  # seconds to import a plugin
 START_TIMEOUT: Final = 10.0  # seconds that the start of the node waits for all plugins
@@ -52,6 +53,7 @@ class Hosted:
     description: str = ""
     mandatory: tuple[str, ...] = ()
     plugin: Plugin | None = None
+    package: Path | None = None  # the directory of its top-level package
     config: Mapping[str, Any] | None = None  # what it was made for, see _own_config
     app: Any = None
     state: State = State.STARTING
@@ -89,6 +91,14 @@ class Plugins:
     def hosted(self) -> Sequence[Hosted]:
         """The plugins that were found, but for sites without code."""
         return tuple(self._hosted)
+
+    def packages(self) -> dict[str, Path]:
+        """Return the directories of the packages that the working plugins of entry points are in, by name."""
+        return {
+            hosted.candidate.name: hosted.package
+            for hosted in self._hosted
+            if hosted.candidate.source == "entry_point" and hosted.works and hosted.package is not None
+        }
 
     def start(self, loop: asyncio.AbstractEventLoop, manager: Manager) -> None:
         """Begin to load and start the plugins; `ready` waits for them."""
@@ -292,6 +302,7 @@ def _describe(candidate: Candidate, plugin: Plugin, config: Mapping[str, Any]) -
         description=str(plugin.description)[:_MAX_TEXT],
         mandatory=tuple(mandatory),
         plugin=plugin,
+        package=directory_of(plugin),
         config=config,
     )
 
