@@ -3,6 +3,7 @@
 import os
 import shutil
 import stat
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -335,10 +336,16 @@ async def test_no_bytecode_is_written_and_odd_files_are_left_alone(tree: PluginT
 # Reload
 
 
+def packages() -> set[str]:
+    """The packages of plugins that are imported."""
+    return {name for name in sys.modules if name.startswith("gaffer_plugins.") and name.count(".") == 1}
+
+
 @pytest.mark.row("PLG-15", "PLG-09")
 async def test_a_reload_applies_what_has_changed(tree: PluginTree) -> None:
     for name in ("changed", "kept", "removed"):
         tree.add(name)
+    before = packages()
     async with node_with(tree.path) as node:
         tree.notes()
         tree.add("changed", start="note('new')")
@@ -347,6 +354,7 @@ async def test_a_reload_applies_what_has_changed(tree: PluginTree) -> None:
         await node.reload()
         assert sorted(tree.notes()[:2]) == ["changed stop", "removed stop"]
         assert await node.states() == dict.fromkeys(("added", "changed", "kept"), RUNNING)
+        assert len(packages() - before) == 3  # those of former versions are gone
         await node.reload()
         await eventually_async(lambda: len(tree.journal.read_text().splitlines()) == 3)
         assert tree.notes() == ["added restart", "changed restart", "kept restart"]
@@ -371,11 +379,13 @@ async def test_a_reload_takes_no_plugin_from_one_that_needs_it(tree: PluginTree)
     async with node_with(tree.path) as node:
         tree.notes()
         text = code.read_text()
+        before = packages()
         code.unlink()
         tree.add("c")
         await node.reload()
         assert tree.notes() == []
         assert await node.states() == dict.fromkeys("ab", RUNNING)
+        assert packages() == before  # nothing of c is left
         code.write_text(text)
         await node.reload()
         assert await node.states() == dict.fromkeys("abc", RUNNING)

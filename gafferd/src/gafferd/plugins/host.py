@@ -148,6 +148,10 @@ class Plugins:
         """Call `resume` of each application."""
         await self._step("resume")
 
+    async def leave(self) -> None:
+        """Call `leave` of each application, the last started first: all processes have exited."""
+        await self._step("leave", self._hosted[::-1])
+
     async def stop(self) -> None:
         """Stop the applications, the last started first."""
         await _cancel([self._loading, *self._restarts])
@@ -175,6 +179,7 @@ class Plugins:
         if broken := [index for index in faults if usable[index].works]:
             for index in broken:
                 logger.error("the plugins stay as they are: %s can't go on: %s", usable[index].name, faults[index])
+            self._unload(found)
             return
         for index, fault in faults.items():
             usable[index].fail(fault)
@@ -218,9 +223,6 @@ class Plugins:
         kept = [hosted for hosted in ordered if hosted in self._hosted]
         gone = [hosted for hosted in self._hosted if hosted not in kept]
         await self._stop(gone)
-        for package in {package_of(hosted.plugin) for hosted in gone if hosted.plugin is not None}:
-            if package is not None:
-                unload(package)
         self._hosted = [*ordered, *(hosted for hosted in found if hosted not in ordered)]
         for hosted in ordered:
             if hosted not in kept:
@@ -228,6 +230,13 @@ class Plugins:
                 hosted.starting = self._loop.create_task(self._start(hosted, config))
             elif hosted.state is State.RUNNING:
                 self._restart(hosted)
+        self._unload(gone)
+
+    def _unload(self, unused: Iterable[Hosted]) -> None:
+        """Forget the modules of plugins, but for those that the node has."""
+        for package in set(map(_package, unused)) - set(map(_package, self._hosted)):
+            if package is not None:
+                unload(package)
 
     async def _start(self, hosted: Hosted, config: Mapping[str, Any]) -> None:
         for needed in hosted.mandatory:
@@ -259,7 +268,7 @@ class Plugins:
         assert self._loop is not None
         end = self._loop.time() + _STOP_TIME
         for hosted in self._hosted if those is None else those:
-            if hosted.state is State.FAILED or not hasattr(hosted.app, step):
+            if hosted.state is State.FAILED or hosted.app is None:
                 continue
             task = self._loop.create_task(self._call(hosted, step))
             await asyncio.wait({task}, timeout=max(0.0, end - self._loop.time()))
@@ -269,17 +278,25 @@ class Plugins:
 
     async def _call(self, hosted: Hosted, step: str) -> None:
         try:
-            await foreign.finish(f"{step}()", foreign.call(f"{step}()", getattr(hosted.app, step)))
+            await foreign.finish(f"{step}()", foreign.call(f"{step}()", _take_step, hosted.app, step))
         except PluginFailed as error:
             hosted.reason = error.message
             logger.error("the plugin %s: %s", hosted.name, error.message, exc_info=error.shown)
 
     def _restart(self, hosted: Hosted) -> None:
-        if hasattr(hosted.app, "restart"):
-            assert self._loop is not None
-            task = self._loop.create_task(self._call(hosted, "restart"))
-            self._restarts.add(task)
-            task.add_done_callback(self._restarts.discard)
+        assert self._loop is not None
+        task = self._loop.create_task(self._call(hosted, "restart"))
+        self._restarts.add(task)
+        task.add_done_callback(self._restarts.discard)
+
+
+def _package(hosted: Hosted) -> str | None:
+    return package_of(hosted.plugin) if hosted.plugin is not None else None
+
+
+def _take_step(app: Any, step: str) -> Any:
+    method = getattr(app, step, None)
+    return method() if method is not None else None
 
 
 def _outdated(current: list[Hosted], candidate: Candidate) -> list[Hosted]:
