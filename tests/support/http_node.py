@@ -155,11 +155,18 @@ class HttpNode:
 
 @asynccontextmanager
 async def running_node(
-    endpoint: HttpEndpoint | None = None, apps: Sequence[Any] = (), **settings: Any
+    endpoint: HttpEndpoint | None = None,
+    apps: Sequence[Any] = (),
+    *,
+    of_manager: Mapping[str, Any] | None = None,
+    **settings: Any,
 ) -> AsyncIterator[HttpNode]:
-    """A node with further applications, on a free port unless an endpoint is given; `settings` go to HttpHandler."""
+    """A node with further applications, on a free port unless an endpoint is given.
+
+    `settings` go to HttpHandler, `of_manager` to Manager.
+    """
     handler = HttpHandler([endpoint or HttpEndpoint("127.0.0.1:0")], **settings)
-    manager = Manager(asyncio.get_running_loop())
+    manager = Manager(asyncio.get_running_loop(), **(of_manager or {}))
     manager.start([handler, *apps])
     node = HttpNode(manager, handler)
     try:

@@ -150,6 +150,6 @@ class Sampler:
                 try:
                     listener(EVENT, message)
                 except Exception:
-                    log.exception("a listener of the stats of %s failed", process.job)
+                    log.exception("a listener of the stats of %s failed", process.job, extra={"job": process.job})
                 except SystemExit as error:
                     exit_soon(self._loop, error)

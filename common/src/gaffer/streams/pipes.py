@@ -127,6 +127,8 @@ class Output:
             os.close(self._fd)
             self._fd = None
             self.ring.close()
+            if self._log is not None:
+                self._log.finish()
 
 
 class Pace:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from gaffer.errors import BadRequest, ConfigError, GafferError, InvalidValue, Problem, did_you_mean
 from gaffer.jobs.config import find_problems
@@ -32,6 +32,25 @@ YAML_SUFFIXES = (".yaml", ".yml")
 SUFFIXES = (".ini", *YAML_SUFFIXES)
 STEMS = ("gafferd", "gaffer")
 PLUGIN_PREFIX = "plugin"
+
+
+class Stamp(NamedTuple):
+    """What changes when a file or directory is written, replaced or given to another user."""
+
+    device: int
+    inode: int
+    size: int
+    modified: int
+    changed: int
+
+
+def stamp(path: Path) -> Stamp | None:
+    """Return the stamp of a file or directory, or None if there is none."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return Stamp(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
 
 @dataclass(frozen=True)
@@ -66,7 +85,8 @@ class Config:
 
     `settings` holds values of `settings.Settings` by name, `endpoints` the endpoints that `http_endpoints` activates,
     `jobs` the jobs in start order, `described` what the file says about them, `webhooks` (event, URL) pairs, `sections`
-    every section as read, and `warnings` possible mistakes.
+    every section as read, and `warnings` possible mistakes. `sources` are the files and included directories that were
+    read, as they were then.
     """
 
     settings: Mapping[str, Any]
@@ -76,9 +96,10 @@ class Config:
     webhooks: tuple[tuple[str, str], ...]
     sections: Mapping[str, Section]
     warnings: tuple[Problem, ...]
+    sources: Mapping[Path, Stamp | None]
 
 
-EMPTY = Config(settings={}, endpoints=(), jobs={}, described={}, webhooks=(), sections={}, warnings=())
+EMPTY = Config(settings={}, endpoints=(), jobs={}, described={}, webhooks=(), sections={}, warnings=(), sources={})
 
 
 def find_config(given: str | None, environ: Mapping[str, str], home: Path, root: bool) -> Path | None:
@@ -132,15 +153,16 @@ def read_config(path: Path) -> tuple[Config, list[Problem]]:
     reader = _Reader()
     reader.read(path)
     builder = _Builder(reader.sections, reader.problems, reader.warnings)
-    config = builder.build()
+    config = builder.build(reader.sources)
     return config, sorted(builder.problems, key=position)
 
 
 class _Reader:
-    """Reads a file and its includes into `sections`, and collects problems and warnings."""
+    """Reads a file and its includes into `sections`, and collects problems, warnings and `sources`."""
 
     def __init__(self) -> None:
         self.sections: dict[str, Section] = {}
+        self.sources: dict[Path, Stamp | None] = {}
         self.problems: list[Problem] = []
         self.warnings: list[Problem] = []
         self._seen: set[Path] = set()
@@ -150,6 +172,7 @@ class _Reader:
         if path.resolve() in self._seen:
             return
         self._seen.add(path.resolve())
+        self.sources[path] = stamp(path)  # before it is read: a later change then differs from it
         try:
             text = _read_text(path)
         except GafferError as error:
@@ -177,6 +200,8 @@ class _Reader:
                 if not os.path.isdir(directory):
                     message = f"include_dir: no such directory: {str(directory)!r}"
                     self.problems.append(section.problem(message, None, include_dir))
+                for folder in (directory, *(each for each in directory.rglob("*") if each.is_dir())):
+                    self.sources[folder] = stamp(folder)
                 for file in sorted(each for each in directory.rglob("*") if each.suffix in SUFFIXES):
                     self.read(file, chain, include_dir)
 
@@ -246,7 +271,7 @@ class _Builder:
         self.described: dict[JobName, DescribedJob] = {}
         self.webhooks: list[tuple[str, str]] = []
 
-    def build(self) -> Config:
+    def build(self, sources: Mapping[Path, Stamp | None]) -> Config:
         environments: list[Section] = []
         for section in self.sections.values():
             kind, colon, _ = section.name.partition(":")
@@ -287,6 +312,7 @@ class _Builder:
             webhooks=tuple(self.webhooks),
             sections=self.sections,
             warnings=tuple(self.warnings),
+            sources=sources,
         )
 
     def _wrong(self, section: Section, message: str, hint: str | None = None, at: str | Value | None = None) -> None:

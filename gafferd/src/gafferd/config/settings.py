@@ -16,6 +16,7 @@ from gaffer.jobs import rules
 from gaffer.loop import KINDS
 from gaffer.runtime.accounts import check_gid, check_uid
 from gaffer.runtime.log import log_level
+from gaffer.runtime.log_lines import FORMATS
 from gaffer.runtime.settings import Resolution, setting, settings_of
 from gaffer.runtime.sockets import parse_address
 from gaffer.runtime.trusted_files import existing_file, inherited_descriptor, trusted_file
@@ -300,6 +301,12 @@ class Settings:
         existing_file,
         key="gaffer webhook_secret_file",
     )
+    webhook_queue: str = setting(
+        "where events wait for webhooks: `memory`, or `disk` to keep them over a restart",
+        Choice("queue", ("memory", "disk")),
+        "memory",
+        key="gaffer webhook_queue",
+    )
     node_name: str | None = setting(
         "name of the node in lookupds",
         node_name,
@@ -353,6 +360,13 @@ class Settings:
     )
     log_level: str = setting(
         "debug, info, warning, error or critical", log_level, "info", flag="--log-level=LEVEL", key="gaffer log_level"
+    )
+    log_format: str = setting(
+        "format of the log: text or json",
+        Choice("log format", FORMATS),
+        "text",
+        flag="--log-format=FORMAT",
+        key="gaffer log_format",
     )
     watch: bool = setting(
         "restart jobs when the files that their setting `watch` names change",
