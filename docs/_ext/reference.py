@@ -27,9 +27,8 @@ from gaffer_client.cli.table import Program
 from gaffer_lookupd import config as lookupd_config
 from gaffer_lookupd import handlers
 from gafferd import main as gafferd_main
-from gafferd.access import key_routes
+from gafferd import routes
 from gafferd.config import settings
-from gafferd.sites import routes
 
 _PLACE = re.compile(r"^<!-- made from: ([a-z-]+) -->$", re.MULTILINE)
 
@@ -152,7 +151,11 @@ def role_variables(role: str) -> str:
 
 PARTS: dict[str, Callable[[], str]] = {
     "node-routes": lambda: api_reference(
-        make_document([*http_handler.ROUTES, *key_routes.ROUTES, *routes.ROUTES], title="node", version=__version__),
+        make_document(
+            [*http_handler.ROUTES, *routes.ROUTES],
+            title="node",
+            version=__version__,
+        ),
         "node",
     ),
     "lookupd-routes": lambda: api_reference(

@@ -655,7 +655,7 @@ def test_a_job_tells_its_last_events_when_one_can_not_happen() -> None:
     with pytest.raises(KeyError) as caught:
         system.job.handle(ev.GroupEmpty(7), system.now)
     (note,) = caught.value.__notes__
-    assert "StartRequested() -> " in note
+    assert "StartRequested(count=None) -> " in note
     assert "Spawned(pid=1, os_pid=1001)" in note
     assert note.endswith("GroupEmpty(pid=7) -> nothing")
 

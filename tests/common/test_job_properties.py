@@ -9,6 +9,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from gaffer.jobs import events as ev
 from gaffer.jobs import exits
+from gaffer.jobs.desired import Desired
+from gaffer.jobs.job import CONNECTION
 from gaffer.jobs.probing import Question
 from gaffer.jobs.records import ProcessRecord
 from gaffer.jobs.rules import FlappingInfo
@@ -83,9 +85,19 @@ class AnyJob(RuleBasedStateMachine):
         self.starts = 0
 
     def tell(self, *events: ev.Event) -> None:
-        before = self.system.job.active
+        before, ended = self.system.job.active, len(self.system.ended)
         self.system.tell(*events)
-        self.starts += not before and self.system.job.active
+        # A program that can't be started may end the job at once.
+        self.starts += not before and (self.system.job.active or len(self.system.ended) > ended)
+
+    def order(self, event: ev.Event) -> None:
+        """Something that changes what is desired, which is the same whatever the processes do."""
+        before = Desired.of(self.system.job)
+        self.system.broken, broken = False, self.system.broken
+        self.tell(event)
+        self.system.broken = broken
+        if before is not None:
+            assert Desired.of(self.system.job) == before.after(event)
 
     def any_pid(self, number: int) -> int:
         """A process that is, was, or will be."""
@@ -103,43 +115,52 @@ class AnyJob(RuleBasedStateMachine):
     @rule()
     def start(self) -> None:
         self.wanted = not self.left
-        self.tell(START)
+        self.order(START)
 
     @rule()
     def stop(self) -> None:
         self.wanted = False
-        self.tell(STOP)
+        self.order(STOP)
 
     @rule(count=st.integers(0, 4))
     def scale(self, count: int) -> None:
-        self.tell(ev.Scaled(count))
+        self.order(ev.Scaled(count))
 
     @rule(reset=st.booleans(), rolling=st.booleans())
     def restart(self, reset: bool, rolling: bool) -> None:
         if self.system.job.phase in (Phase.COMPLETED, Phase.FAILED):
             self.wanted = True
-        self.tell(ev.RestartRequested(reset, rolling))
+        self.order(ev.RestartRequested(reset, rolling))
 
     @rule()
     def reload(self) -> None:
         if self.system.job.phase in (Phase.COMPLETED, Phase.FAILED) and not self.system.job.config.reload_signal:
             self.wanted = True
-        self.tell(ev.ReloadRequested())
+        self.order(ev.ReloadRequested())
 
     @rule(changes=CHANGES, start=st.booleans(), rolling=st.booleans())
     def configure(self, changes: dict[str, Any], start: bool, rolling: bool) -> None:
         self.wanted = not self.left and (self.wanted or start)
-        self.tell(ev.ConfigChanged(self.system.job.config.replace(**changes), start=start, rolling=rolling))
+        self.order(ev.ConfigChanged(self.system.job.config.replace(**changes), start=start, rolling=rolling))
 
     @rule(kind=st.sampled_from(KINDS))
     def change_kind(self, kind: dict[str, Any]) -> None:
         plain = {"restart": None, "kind": "service", "every": 0, "schedule": None, "start": True, "socket": ()}
         changed = self.system.job.config.replace(**{**plain, "idle_timeout": 0, **kind})
-        self.tell(ev.ConfigChanged(changed))
+        self.order(ev.ConfigChanged(changed))
 
     @rule(generation=st.one_of(st.none(), st.integers(1, 4)))
     def roll_back(self, generation: int | None) -> None:
-        self.tell(ev.RollbackRequested(generation))
+        self.order(ev.RollbackRequested(generation))
+
+    @rule(seconds=st.sampled_from([None, 5.0]))
+    def disable(self, seconds: float | None) -> None:
+        until = self.system.now + seconds if seconds is not None else None
+        self.order(ev.DisableRequested("maintenance", self.system.now, until, seconds))
+
+    @rule()
+    def enable(self) -> None:
+        self.order(ev.EnableRequested())
 
     @rule(drained=st.booleans())
     def drain(self, drained: bool) -> None:
@@ -247,7 +268,7 @@ class AnyJob(RuleBasedStateMachine):
         job = self.system.job
         surge = job.config.surge if job.rollout is not None and job.rollout.running else 0
         serving = [slot for slot in job.slots.values() if slot.state in (*ALIVE, SlotState.SPAWNING)]
-        assert len(serving) <= (job.target + surge if job.active else 0)
+        assert len(serving) <= (job.target + surge if job.active and not job.disabled else 0)
         assert all(index > 0 for index in job.slots)
         assert len(job.exits) <= exits.KEPT
 
@@ -266,8 +287,14 @@ class AnyJob(RuleBasedStateMachine):
         assert self.system.armed == (job.active and job.config.scheduled)
         if job.reason == "waiting for a connection":
             assert self.system.awaited == "connection"
-        if not job.active and not self.system.alive and not self.system.launching:
+        if (job.disabled or not job.active) and not self.system.alive and not self.system.launching:
             assert not self.system.sockets_open
+        if job.active and not (job.disabled or job._demand) and job.config.start == "on-connection":
+            assert self.system.awaited == "connection" or CONNECTION in self.system.timers
+
+    @invariant()
+    def a_job_that_waits_says_why(self) -> None:
+        assert self.system.job.state is not JobState.WAITING or self.system.job.reason
 
     @invariant()
     def the_manager_ends_only_with_what_is_essential(self) -> None:
@@ -280,7 +307,7 @@ class AnyJob(RuleBasedStateMachine):
         system, job = self.system, self.system.job
         system.broken = False
         system.launch()
-        self.tell(ev.NameFreed(True), ev.NodeDrained(False), ev.DependencyChanged(None))
+        self.tell(ev.NameFreed(True), ev.NodeDrained(False), ev.EnableRequested(), ev.DependencyChanged(None))
         system.settle()
         self.each_process_is_where_it_should_be()
         assert job.rollout is None or not job.rollout.running

@@ -80,11 +80,11 @@ def test_damaged_state_neither_ends_it_nor_starts_it_twice(tmp_path: Path, conte
         (kept,) = eventually(lambda: os_pids(first, "keeper"))
         (plain,) = eventually(lambda: os_pids(first, "plain"))
         first.kill()
-        for name in ("node.json", "state.json"):
+        for name in ("node.json", "processes.json"):
             (state / name).write_bytes(content)
         with gafferd(str(config), state_dir=state) as second:
             eventually(lambda: os_pids(second, "keeper") == [kept])
             assert eventually(lambda: os_pids(second, "plain")) != [plain]
             assert procfs.read_stat(plain) is None
-            assert f"{state}/state.json is damaged" in second.stderr
+            assert f"{state}/processes.json is damaged" in second.stderr
             requests.delete(f"{second.url}/jobs/default/keeper", timeout=10).raise_for_status()

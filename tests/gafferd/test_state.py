@@ -106,7 +106,7 @@ def end_leftovers(path: Path) -> int:
 
 
 def processes_of(path: Path) -> list[dict[str, Any]]:
-    records: list[dict[str, Any]] = msgspec.json.decode((path / "state.json").read_bytes())["processes"]
+    records: list[dict[str, Any]] = msgspec.json.decode((path / "processes.json").read_bytes())["processes"]
     return records
 
 
@@ -116,7 +116,7 @@ def processes_of(path: Path) -> list[dict[str, Any]]:
 def test_the_directory_is_private(path: Path) -> None:
     StateDir.open(path).close()
     assert path.stat().st_mode & 0o777 == 0o700
-    names = ("lock", "node.json", "node.json.copy", "state.json", "state.json.copy")
+    names = ("lock", "node.json", "node.json.copy", "processes.json", "processes.json.copy")
     assert {p.name: p.stat().st_mode & 0o777 for p in path.iterdir()} == dict.fromkeys(names, 0o600)
 
 
@@ -287,10 +287,10 @@ WRONG_NODES: list[dict[str, object]] = [
     {"incarnation": 10**30},
 ]
 CASES = [
-    *[(name, damage, id_) for name in ("node.json", "state.json") for id_, damage in DAMAGE.items()],
-    *[("state.json", older(*wrong.items()), f"{wrong}") for wrong in WRONG_RECORDS],
+    *[(name, damage, id_) for name in ("node.json", "processes.json") for id_, damage in DAMAGE.items()],
+    *[("processes.json", older(*wrong.items()), f"{wrong}") for wrong in WRONG_RECORDS],
     *[("node.json", older(*wrong.items()), f"{wrong}") for wrong in WRONG_NODES],
-    ("state.json", lambda content: duplicate(content), "a process twice"),
+    ("processes.json", lambda content: duplicate(content), "a process twice"),
 ]
 
 
@@ -299,7 +299,7 @@ def duplicate(content: bytes) -> bytes:
     return msgspec.json.encode({"processes": fields["processes"] * 2})
 
 
-@pytest.mark.expects_errors("state.json", "node.json")
+@pytest.mark.expects_errors("processes.json", "node.json")
 @pytest.mark.parametrize(
     ("name", "damage"), [case[:2] for case in CASES], ids=[f"{name} {id_}" for name, _, id_ in CASES]
 )
@@ -355,7 +355,7 @@ async def test_an_older_file_that_was_brought_back_is_not_believed(
 ) -> None:
     """Its copy knows of the processes that were started since."""
     first = await write(path)
-    older = {name: (path / name).read_bytes() for name in ("node.json", "state.json")}
+    older = {name: (path / name).read_bytes() for name in ("node.json", "processes.json")}
     detached = spawn("sleep", "60", cookie=f"{first.id}:2:1")
     await write(path, record_of(detached, 1, f"{first.id}:2", detach=True))
     for name, content in older.items():
@@ -402,7 +402,7 @@ def test_a_made_up_cookie_keeps_nobody_from_starting(path: Path, spawn: Spawn) -
 
 def test_a_later_version_is_refused(path: Path) -> None:
     identity(path)
-    for name in ("node.json", "state.json"):
+    for name in ("node.json", "processes.json"):
         good = (path / name).read_bytes()
         for newer in (good.replace(b'"format":1', b'"format":2'), b'{"format": 99, "all": "new"}'):
             (path / name).write_bytes(newer)
@@ -415,7 +415,7 @@ def test_a_later_version_is_refused(path: Path) -> None:
 async def test_what_an_earlier_version_wrote_is_read(path: Path, spawn: Spawn) -> None:
     detached = spawn("sleep", "60")
     first = await write(path, record_of(detached, detach=True))
-    for name in ("node.json", "state.json"):
+    for name in ("node.json", "processes.json"):
         fields = msgspec.json.decode((path / name).read_bytes())
         del fields["format"], fields["serial"], fields["checksum"]
         (path / name).write_bytes(msgspec.json.encode(fields))
@@ -428,10 +428,10 @@ async def test_what_an_earlier_version_wrote_is_read(path: Path, spawn: Spawn) -
     state.close()
 
 
-@pytest.mark.expects_errors("state.json")
+@pytest.mark.expects_errors("processes.json")
 async def test_records_that_are_damaged_do_not_matter_after_a_boot(path: Path) -> None:
     first = identity(path)
-    for name in ("state.json", "state.json.copy"):
+    for name in ("processes.json", "processes.json.copy"):
         (path / name).write_bytes(b"{")
     lock = (path / "lock").read_text().split()
     (path / "lock").write_text(" ".join([*lock[:2], "earlier-boot", *lock[3:]]) + "\n")
@@ -445,7 +445,7 @@ async def test_without_records_nothing_is_ended(path: Path, spawn: Spawn) -> Non
     """Which of the processes of this node are detached, no record says."""
     node = identity(path)
     process = spawn("sleep", "60", cookie=f"{node.mark}:7")
-    for name in ("state.json", "state.json.copy"):
+    for name in ("processes.json", "processes.json.copy"):
         (path / name).unlink()
     state = StateDir.open(path)
     with pytest.raises(StateDirError, match=f"running processes of this node are missing from .*: {process.pid}"):
@@ -495,7 +495,7 @@ async def test_a_copy_ends_nothing_of_the_original(path: Path, spawn: Spawn) -> 
         with pytest.raises(StateDirError, match="is a copy of another state directory") as error:
             StateDir.open(orphaned)
         assert f"{plain.pid}, {detached.pid}" in error.value.message
-    for name in ("state.json", "state.json.copy"):
+    for name in ("processes.json", "processes.json.copy"):
         (orphaned / name).unlink()
     StateDir.open(orphaned).close()
 
@@ -567,7 +567,9 @@ def test_a_directory_that_others_may_write_to_is_refused(path: Path, mode: int) 
     assert empty.stat().st_mode & 0o777 == 0o700
 
 
-@pytest.mark.parametrize("name", ["lock", "node.json", "node.json.new", "state.json", "state.json.copy.new", "logs"])
+@pytest.mark.parametrize(
+    "name", ["lock", "node.json", "node.json.new", "processes.json", "processes.json.copy.new", "logs"]
+)
 def test_no_link_is_written_through(path: Path, name: str) -> None:
     precious = path.with_name("precious")
     precious.write_text("precious")
@@ -583,7 +585,9 @@ def test_no_link_is_written_through(path: Path, name: str) -> None:
 
 
 @needs_root
-@pytest.mark.parametrize("name", ["lock", "node.json", "node.json.copy", "state.json", "state.json.copy", "logs"])
+@pytest.mark.parametrize(
+    "name", ["lock", "node.json", "node.json.copy", "processes.json", "processes.json.copy", "logs"]
+)
 @pytest.mark.parametrize("make", ["file", "pipe"])
 def test_what_a_stranger_put_there_is_refused(path: Path, name: str, make: str) -> None:
     """While the directory was open to others."""
@@ -648,7 +652,7 @@ async def test_a_state_file_that_can_not_be_written_stops_nothing(
 ) -> None:
     process = spawn("sleep", "60")
     state = StateDir.open(path)
-    blocker = path / "state.json"
+    blocker = path / "processes.json"
     blocker.unlink()
     blocker.mkdir()
     for pid in (1, 2):
@@ -712,7 +716,7 @@ def test_without_records_the_cookie_finds_leftovers(path: Path, spawn: Spawn) ->
     node = identity(path)
     ours = spawn("sleep", "60", cookie=f"{node.mark}:7")
     others = spawn("sleep", "60", cookie=f"{node.mark}0:7")
-    (path / "state.json").write_bytes(b'{"processes": [{"pid')
+    (path / "processes.json").write_bytes(b'{"processes": [{"pid')
     assert end_leftovers(path) == 1
     assert ours.wait() == -signal.SIGTERM
     assert others.poll() is None

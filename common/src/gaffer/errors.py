@@ -153,6 +153,23 @@ class PortConflict(ProcessError):
     reason = "port_conflict"
 
 
+class JobDisabled(ProcessError):
+    """A job that is disabled, so that nothing of it can be started; `state` describes that."""
+
+    errno = 409
+    reason = "job_disabled"
+
+    def __init__(self, name: object, state: object) -> None:
+        super().__init__(message=f"the job {name} is {state}", hint=f"enable it first: `gaffer enable {name}`")
+
+
+class NotStored(GafferError):
+    """A change was not made because it could not be stored."""
+
+    errno = 507
+    reason = "not_stored"
+
+
 class GenerationNotFound(ProcessError):
     """An earlier definition of a job that is not kept."""
 

@@ -18,6 +18,7 @@ from gaffer.api import (
     general,
     groups,
     jobs,
+    logs,
     metrics,
     pids,
     processes,
@@ -27,6 +28,7 @@ from gaffer.api import (
     watch,
     websockets,
 )
+from gaffer.api.changes import Changer
 from gaffer.api.node import LookupdStatus, NodeApplication, WebhookStatus
 from gaffer.http.access import Policy, make_policy
 from gaffer.http.limits import DEFAULT_LIMITS, Limits
@@ -49,6 +51,7 @@ ROUTES = [
     *processes.ROUTES,
     *groups.ROUTES,
     *streams.ROUTES,
+    *logs.ROUTES,
     *watch.ROUTES,
     *stats.ROUTES,
     *websockets.ROUTES,
@@ -69,9 +72,11 @@ class HttpHandler:
     for paths outside the API; a handler may be a WSGI application, which runs in threads and gets the whole path. The
     access rules of the API apply to them: reading requires the scope `read`, anything else `control`. routes:
     additional API routes. access: the access policy, by default only the manager's own user and root on this host.
-    lookupds, webhooks: return the entries of lookup servers and webhooks in /health. limits: limits on requests and
-    connections. Other settings are passed to the Tornado application. Raises TypeError for invalid endpoints or
-    handlers, and ValueError for a handler that would never be called because its pattern matches only paths of the API.
+    changer: makes the changes of jobs, by default at once. lookupds, webhooks: return the entries of lookup servers and
+    webhooks in /health. lost_history: returns the number of entries missing from the history, for /metrics. limits:
+    limits on requests and connections. Other settings are passed to the Tornado application. Raises TypeError for
+    invalid endpoints or handlers, and ValueError for a handler that would never be called because its pattern matches
+    only paths of the API.
     """
 
     def __init__(
@@ -81,8 +86,10 @@ class HttpHandler:
         access: Policy | None = None,
         *,
         routes: Iterable[Route] = (),
+        changer: Changer | None = None,
         lookupds: LookupdStatus = list,
         webhooks: WebhookStatus = list,
+        lost_history: Callable[[], int] | None = None,
         socket_gid: int | None = None,
         limits: Limits = DEFAULT_LIMITS,
         **settings: Any,
@@ -93,8 +100,10 @@ class HttpHandler:
         self._routes = [*ROUTES, *routes]
         _check_handlers(self._handlers, self._routes)
         self._policy = access or make_policy(own_uid=os.geteuid(), own_names=own_host_names())
+        self._changer = changer
         self._lookupds = lookupds
         self._webhooks = webhooks
+        self._lost_history = lost_history
         self._socket_gid = socket_gid
         self._limits = limits
         self._settings = settings
@@ -116,8 +125,10 @@ class HttpHandler:
             self._routes,
             self._policy,
             manager,
+            changer=self._changer,
             lookupds=self._lookupds,
             webhooks=self._webhooks,
+            lost_history=self._lost_history,
             limits=self._limits,
             extra=[self._rule(rule) for rule in self._handlers],
             **self._settings,
@@ -136,6 +147,7 @@ class HttpHandler:
         """Stop listening and close every connection."""
         if self._application is not None:
             channel.CHANNEL.close(self._application)
+            self._application.auditor.close()
         if self._listeners is not None:
             self._listeners.stop()
             await self._listeners.close_connections()

@@ -7,6 +7,7 @@ state machines, queue instructions for the loop, and return at once.
 import asyncio
 import logging
 import threading
+import time
 from collections.abc import Callable, Collection, Coroutine, Generator, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -15,8 +16,6 @@ from typing import Any, cast
 from gaffer.errors import (
     GenerationNotFound,
     NodeDraining,
-    PortConflict,
-    ProcessConflict,
     ProcessError,
     ProcessNotFound,
     TopicError,
@@ -25,10 +24,11 @@ from gaffer.events import EventEmitter
 from gaffer.jobs import events as ev
 from gaffer.jobs import rules
 from gaffer.jobs.config import JobConfig
+from gaffer.jobs.desired import Desired
 from gaffer.jobs.job import Job
 from gaffer.jobs.names import DEFAULT_SESSION, JobName, split_job_name
-from gaffer.jobs.ports import conflict
-from gaffer.jobs.records import ProcessRecord, Recorder
+from gaffer.jobs.recorder import Past, Recorder
+from gaffer.jobs.records import ProcessRecord
 from gaffer.jobs.states import JobState, Phase
 from gaffer.loop import Loop
 from gaffer.process import Process, ProcessConfig
@@ -39,15 +39,19 @@ from gaffer.processes.sampler import StatListener
 from gaffer.schemas.responses import JobInfo, JobStatus
 from gaffer.streams import event_log
 from gaffer.streams.event_log import Event
+from gaffer.streams.log_store import LogStore
 from gaffer.streams.rings import Log, Ring
 from gaffer.supervision import arguments, job_commands, serializers
 from gaffer.supervision.channels import Channel, open_channel
+from gaffer.supervision.checks import Checks
 from gaffer.supervision.commands import Command, CommandResult, Commands
+from gaffer.supervision.drift import DriftSource, NoDrift
 from gaffer.supervision.executor import Executor, Settings
 from gaffer.supervision.job_commands import MAX_ACTION_TIMEOUT
 from gaffer.supervision.job_table import JobTable
 from gaffer.supervision.legacy import LegacyNames
 from gaffer.supervision.lifecycle import Lifecycle
+from gaffer.supervision.listeners import Listeners
 from gaffer.supervision.order import Ordering
 from gaffer.supervision.waiting import job_states, wait_for_state
 
@@ -61,7 +65,7 @@ StatsOfJobs = list[dict[str, Any]]
 Definitions = list[tuple[int, JobConfig]]
 
 
-class Manager(LegacyNames):
+class Manager(LegacyNames, Listeners):
     """A supervisor of jobs. Methods raise ProcessNotFound (404) for unknown names and pids, ManagerStopping (503) after
     stop().
 
@@ -70,11 +74,11 @@ class Manager(LegacyNames):
     output of every job, redirected or not; captured output is also written to files in `log_dir`; `recorder` is
     notified of every process; `endpoint_host` is the address in announced endpoints; `node_id` marks the processes so
     that they can be found again; `detached` lists the processes that an earlier manager left running: their jobs adopt
-    them when loaded; `last_runs` has the time of the last scheduled run (seconds since 1970) of jobs that make up for
-    missed runs, by qualified name.
+    them when loaded; `past` has the exits and the last scheduled run of jobs by qualified name: they get it when
+    loaded.
 
     `exit_code` is 0 unless an essential job ended the manager; then it is the exit code of that job.
-    Subscribe to `events`; `event_log` keeps the newest events for readers on the loop.
+    Subscribe to `events`; `event_log` keeps the newest events for readers on the loop. `drift` finds that of jobs.
     """
 
     def __init__(
@@ -90,7 +94,7 @@ class Manager(LegacyNames):
         node_id: str = "",
         log_dir: Path | None = None,
         detached: Sequence[ProcessRecord] = (),
-        last_runs: Mapping[str, float] | None = None,
+        past: Mapping[str, Past] | None = None,
     ) -> None:
         self.endpoint_host = endpoint_host
         self.loop = loop if loop is not None else Loop.default_loop()
@@ -98,13 +102,16 @@ class Manager(LegacyNames):
         self.events = EventEmitter(self.loop, history=self.event_log)
         self._lock = threading.RLock()
         self._jobs = JobTable(detached)
-        self._last_runs = dict(last_runs or {})
+        self._past = dict(past or {})
         # The node's id ends with `:` and a number that changes with each start.
         cgroups = Cgroups(cgroup, node_id.partition(":")[0]) if cgroup is not None else None
         reaper = Reaper(self.loop, subreaper=subreaper, cgroups=cgroups)
         settings = Settings(capture_all, recorder, node_id, log_dir)
         self.exit_code = 0
+        self.drift: DriftSource = NoDrift()
+        self._rehearsal: dict[JobName, Desired | None] | None = None
         self._ordering = Ordering(self._jobs, self._submit)
+        self._checks = Checks(self._jobs, self._ordering)
         self._commands = Commands(self.loop, reaper, node_id=node_id)
         self._executor = Executor(
             self.loop,
@@ -246,33 +253,47 @@ class Manager(LegacyNames):
         """Load several jobs, all or none. Raises like `load`."""
         if isinstance(configs, ProcessConfig):
             raise TypeError("expected a list of ProcessConfig, got one: call load()")
-        wanted = [(arguments.name_of(config, sessionid), config) for config in configs]
+        named = [(arguments.name_of(config, sessionid), config) for config in configs]
+        variables = env or {}
+        self.restore(
+            Desired.new(name, config.replace(name=name.name, env={**config.env, **variables}), start=start)
+            for name, config in named
+        )
+
+    def restore(self, jobs: Iterable[Desired], *, ordered: bool = True) -> None:
+        """Load jobs with all that was desired of them, see `desired`; all or none. Raises like `load`.
+
+        Unless `ordered`, a job may come after one that is unknown or not yet loaded, and waits for it.
+        """
+        wanted = [*jobs]
         with self._lock:
             self._life.check_open()
-            seen: set[JobName] = set()
-            for name, _ in wanted:
-                if name in self._jobs or name in seen:
-                    raise ProcessConflict(f"the job {name} already exists", hint="unload it first, or update it")
-                seen.add(name)
-            paths = {name: "$" if len(wanted) == 1 else f"$.jobs[{index}]" for index, (name, _) in enumerate(wanted)}
-            self._ordering.check(dict(wanted), paths)
-            for name, config in wanted:
-                if start and config.start:
-                    self._check_ports(name, config, config.numprocesses, dict(wanted))
-            for name, config in wanted:
-                stored = config.replace(name=name.name, env={**config.env, **(env or {})})
-                job = Job(name, stored, self._jobs.next_pid, drained=self.draining)
-                job.last_run = self._last_runs.pop(str(name), None)
-                self._jobs.add(job)
-                self._executor.publish(job, "create")
-                if self._jobs.is_leaving(name):
-                    self._executor.submit(job, ev.NameFreed(False))
-                adopted = self._adopt(job)
-                if start and config.start:
-                    self._executor.submit(job, ev.StartRequested())
-                elif adopted:
-                    self._executor.submit(job, ev.StopRequested())
-            self._executor.touch(*(name for name, _ in wanted))
+            self._checks.check_new(wanted, ordered=ordered)
+            for each in wanted:
+                if self._rehearsal is not None:
+                    self._rehearsal[each.name] = each
+                else:
+                    self._add(each)
+            self._executor.touch(*(each.name for each in wanted))
+
+    def _add(self, desired: Desired) -> None:
+        job = Job(desired.name, desired.config, self._jobs.next_pid, drained=self.draining)
+        desired.apply_to(job)
+        past = self._past.pop(str(job.name), Past())
+        job.last_run = past.last_run
+        job.exits.extend(past.exits)
+        self._jobs.add(job)
+        self._executor.publish(job, "create")
+        if self._jobs.is_leaving(job.name):
+            self._executor.submit(job, ev.NameFreed(False))
+        disabling = desired.disabling(time.time())
+        if disabling is not None:
+            self._executor.submit(job, disabling)
+        adopted = self._adopt(job)
+        if desired.phase is Phase.STARTED:
+            self._executor.submit(job, ev.StartRequested(desired.target))
+        elif adopted:
+            self._executor.submit(job, ev.StopRequested())
 
     def _adopt(self, job: Job) -> bool:
         """Hand the detached processes of its predecessor to a new job; return whether there were any."""
@@ -291,6 +312,9 @@ class Manager(LegacyNames):
             name = name_or_process
         with self._lock:
             job = self._open_job(name, sessionid)
+            if self._rehearsal is not None:
+                self._rehearsal[job.name] = None
+                return
             self._jobs.remove(job)
             self._executor.sampler.forget(job.name)
             self._executor.submit(job, ev.Unloaded())
@@ -313,8 +337,8 @@ class Manager(LegacyNames):
         with self._lock:
             job = self._open_job(arguments.name_of(config, sessionid))
             stored = config.replace(name=job.name.name, env={**config.env, **(env or {})})
-            self._check_definition(job, stored, start)
-            self._executor.submit(job, ev.ConfigChanged(stored, start, rolling))
+            self._checks.check_definition(job, stored, start)
+            self._order(job, ev.ConfigChanged(stored, start, rolling))
 
     def reload(self, name: Name, sessionid: str | None = None) -> None:
         """Make the processes of a job read their configuration again.
@@ -325,21 +349,21 @@ class Manager(LegacyNames):
         with self._lock:
             job = self._open_job(name, sessionid)
             if job.config.reload_signum is None:
-                self._check_restart(job, reset=True)
-            self._executor.submit(job, ev.ReloadRequested())
+                self._checks.check_restart(job, reset=True)
+            self._order(job, ev.ReloadRequested())
 
     def restart_job(self, name: Name, rolling: bool = False, reset: bool = False) -> None:
         """Replace all processes of a job, at once or, if `rolling`, a few at a time (see `max_unavailable`, `surge`).
 
         A rolling restart replaces a process only while enough others are ready, and stops when a new one does not
         become ready; `info` shows its progress. A job that has completed, failed or paused is started. `reset` brings
-        the number of processes back to the configured one. Raises PortConflict (409) if another started job has one of
-        the fixed ports of those to be started.
+        the number of processes back to the configured one. Raises JobDisabled (409), and PortConflict (409) if another
+        started job has one of the fixed ports of those to be started.
         """
         with self._lock:
             job = self._open_job(name)
-            self._check_restart(job, reset)
-            self._executor.submit(job, ev.RestartRequested(reset=reset, rolling=rolling))
+            self._checks.check_restart(job, reset)
+            self._order(job, ev.RestartRequested(reset=reset, rolling=rolling))
 
     def rollback(self, name: Name, to: int | None = None) -> int:
         """Return to an earlier definition of a job, by default the one before the current; return its new generation.
@@ -353,8 +377,8 @@ class Manager(LegacyNames):
                 kept = ", ".join(map(str, job.definitions.generations))
                 asked = "no earlier definition" if to is None else f"no definition {to}"
                 raise GenerationNotFound(message=f"{job.name} has {asked}", hint=f"kept: {kept}")
-            self._check_definition(job, config)
-            self._executor.submit(job, ev.RollbackRequested(to))
+            self._checks.check_definition(job, config)
+            self._order(job, ev.RollbackRequested(to))
             return job.definitions.generation
 
     def definitions(self, name: Name) -> Definitions:
@@ -375,18 +399,34 @@ class Manager(LegacyNames):
     def start_job(self, name: Name) -> None:
         """Start a job, and clear its record of crashes.
 
-        Raises PortConflict (409) if another started job has one of its fixed ports.
+        Raises JobDisabled (409), and PortConflict (409) if another started job has one of its fixed ports.
         """
         with self._lock:
             job = self._open_job(name)
-            if not job.active:
-                self._check_ports(job.name, job.config, job.config.numprocesses, {job.name: job.config})
-            self._executor.submit(job, ev.StartRequested())
+            self._checks.check_start(job)
+            self._order(job, ev.StartRequested())
+
+    def disable(self, name: Name, reason: str, seconds: float | None = None) -> None:
+        """Stop a job and keep it from running for `seconds`, or until `enable`; what is desired of it is kept.
+
+        It can be configured and scaled in the meantime, but not be started or restarted. Raises BadValue for an empty
+        or too long reason, or seconds that are not positive.
+        """
+        arguments.check_disabling(reason, seconds)
+        with self._lock:
+            now = time.time()
+            until = now + seconds if seconds is not None else None
+            self._order(self._open_job(name), ev.DisableRequested(reason, now, until, seconds))
+
+    def enable(self, name: Name) -> None:
+        """Undo `disable`; no-op for a job that is not disabled."""
+        with self._lock:
+            self._order(self._open_job(name), ev.EnableRequested())
 
     def stop_job(self, name: Name) -> None:
         """Stop a job; it stays stopped until it is started again."""
         with self._lock:
-            self._executor.submit(self._open_job(name), ev.StopRequested())
+            self._order(self._open_job(name), ev.StopRequested())
 
     def manage(self, name: Name) -> None:
         """Start missing processes at once, without waiting for their back-off."""
@@ -411,62 +451,22 @@ class Manager(LegacyNames):
             count = arguments.scaled(job.target, n)
             job.config.replace(numprocesses=count)  # raises if the config allows fewer
             if count > job.target:
-                self._check_ports(job.name, job.config, count)
+                self._checks.check_growth(job, count)
             if count != job.target:
-                self._executor.submit(job, ev.Scaled(count))
+                self._order(job, ev.Scaled(count))
             return count
-
-    def _check_ports(
-        self, name: JobName, config: JobConfig, count: int, batch: Mapping[JobName, JobConfig] | None = None
-    ) -> None:
-        """Raise PortConflict if `count` processes would get fixed ports of started jobs, or of those of `batch`.
-
-        Without a batch, which is how a job gets more processes, those of stopped jobs count too.
-        """
-        if config.port_of(1) is None:
-            return
-        others = {job.name: (job.config, job.target) for job in self._jobs if job.active or not batch}
-        others |= {other: (each, each.numprocesses) for other, each in (batch or {}).items() if each.start}
-        others.pop(name, None)
-        found = conflict(
-            config,
-            count + config.surge,
-            (
-                (str(other) if other.session == name.session else "another application", each, number + each.surge)
-                for other, (each, number) in others.items()
-            ),
-        )
-        if found is not None:
-            raise PortConflict(None, None, found.message, hint=found.hint, path=found.path)
-
-    def _check_definition(self, job: Job, config: JobConfig, start: bool = False) -> None:
-        """Raise the errors of `update` unless `config` can become the definition of a job."""
-        count = config.numprocesses
-        if job.active and count == job.config.numprocesses:
-            count = job.target
-            config.replace(numprocesses=count)
-        if start or job.active:
-            self._check_ports(job.name, config, count, {job.name: config})
-        elif count > job.target:
-            self._check_ports(job.name, config, count)
-        self._ordering.check({job.name: config}, {job.name: "$"})
-
-    def _check_restart(self, job: Job, reset: bool) -> None:
-        """Raise PortConflict if a restart would start processes that have fixed ports of started jobs."""
-        grows = job.active and reset and job.config.numprocesses > job.target
-        if grows or job.phase in (Phase.COMPLETED, Phase.FAILED):
-            self._check_ports(job.name, job.config, job.config.numprocesses, {job.name: job.config})
 
     def commit(self, name: Name, graceful_timeout: float = 0, env: Mapping[str, str] | None = None) -> int:
         """Run one additional process of a job once, neither counted nor kept alive; return its pid.
 
         `graceful_timeout` is in seconds; 0 means that of the job. Raises NodeDraining (503) while the node is drained,
-        and BadValue for an invalid argument.
+        JobDisabled (409), and BadValue for an invalid argument.
         """
         with self._lock:
             job = self._open_job(name)
             if self.draining:
                 raise NodeDraining
+            self._checks.check_enabled(job)
             timeout = arguments.setting("graceful_timeout", rules.seconds, graceful_timeout)
             variables = arguments.setting("env", rules.variables, env)
             pid = self.get_process_id()
@@ -495,7 +495,7 @@ class Manager(LegacyNames):
 
     def _action_ended(self, job: Job, action: str, ended: "asyncio.Future[CommandResult]") -> None:
         result = ended.result()
-        log.info("%s: action %s %s", job.name, action, result)
+        log.info("%s: action %s %s", job.name, action, result, extra={"job": job.name})
         self._executor.publish(
             job,
             "action_ended",
@@ -604,7 +604,9 @@ class Manager(LegacyNames):
         """Return a job's state, counts, processes and config."""
         with self._lock:
             job, executor = self._job(name), self._executor
-            return serializers.job_info(job, executor.running, self.endpoint_host, executor.socket_addresses(job))
+            sockets, drift = executor.socket_addresses(job), self.drift.find(job)
+            lost = executor.log_loss(job.name)
+            return serializers.job_info(job, executor.running, self.endpoint_host, sockets, drift, lost)
 
     def status(self, name: Name) -> JobStatus:
         """Return the state and counts of a job: the cheap part of `info`."""
@@ -715,40 +717,6 @@ class Manager(LegacyNames):
         function, target = arguments.listener_and_target(listener, name)
         self._executor.sampler.unmonitor(target, function)
 
-    # Changes
-
-    @property
-    def revision(self) -> int:
-        """A number that increases with every change to jobs or processes."""
-        return self._executor.revision
-
-    def on_change(self, callback: Callable[[], Any]) -> None:
-        """Call `callback()` on the loop after jobs or processes may have changed; one call may cover many changes."""
-        self._executor.on_change(callback)
-
-    def off_change(self, callback: Callable[[], Any]) -> None:
-        """Undo `on_change`."""
-        self._executor.off_change(callback)
-
-    def on_job_change(self, callback: Callable[[JobName], Any]) -> None:
-        """Call `callback(name)` when a job may have been added, changed or removed, before those of `on_change`.
-
-        It is called in any thread, with the manager locked; it must return at once and raise nothing.
-        """
-        self._executor.on_job_change(callback)
-
-    def off_job_change(self, callback: Callable[[JobName], Any]) -> None:
-        """Undo `on_job_change`."""
-        self._executor.off_job_change(callback)
-
-    def on_spawn(self, callback: Callable[[Process], Any]) -> None:
-        """Call `callback(process)` on the loop for each process as it starts, before any of its output is read."""
-        self._executor.on_spawn(callback)
-
-    def off_spawn(self, callback: Callable[[Process], Any]) -> None:
-        """Undo `on_spawn`."""
-        self._executor.off_spawn(callback)
-
     @property
     def dropped_bytes(self) -> int:
         """Bytes of output that readers lost because they were too slow, for all processes so far."""
@@ -759,7 +727,43 @@ class Manager(LegacyNames):
         """Bytes of output that could not be written to log files, for instance because the disk was full."""
         return self._executor.lost_log_bytes
 
+    @property
+    def log_store(self) -> LogStore | None:
+        """The log files of jobs, for reading; None without `log_dir`."""
+        return self._executor.log_store
+
+    # The desired state
+
+    def desired(self, name: JobName) -> Desired | None:
+        """Return what is desired of a job, None if it is not loaded."""
+        with self._lock:
+            job = self._jobs.find(name)
+            return Desired.of(job) if job is not None else None
+
+    def rehearse(self, call: Callable[[], object]) -> dict[JobName, Desired | None]:
+        """Return what would be desired of the jobs that `call` changes, which changes nothing; raise what it raises.
+
+        `call` calls methods of this manager: load, unload, update, reload, rollback, scale, start, stop, restart,
+        disable, enable. It must not block. None stands for a job that would be unloaded.
+        """
+        with self._lock:
+            found: dict[JobName, Desired | None] = {}
+            self._rehearsal = found
+            try:
+                call()
+            finally:
+                self._rehearsal = None
+            return found
+
     # Internal
+
+    def _order(self, job: Job, event: ev.Event) -> None:
+        """Give a job an event that may change what is desired of it."""
+        if self._rehearsal is None:
+            self._executor.submit(job, event)
+            return
+        desired = self._rehearsal[job.name] if job.name in self._rehearsal else Desired.of(job)
+        self._rehearsal[job.name] = desired.after(event) if desired is not None else None
 
     def _open_job(self, name: Name, sessionid: str | None = None) -> Job:
         self._life.check_open()

@@ -38,7 +38,7 @@ def dispatcher(manager: Manager) -> Dispatcher:
 def test_the_commands() -> None:
     assert COMMANDS.keys() == set(
         "sessions jobs pids load unload reload update start_job stop_job scale info stats stopall killall commit "
-        "process_info process_stats stop_process send kill restart_job rollback exits".split()
+        "process_info process_stats stop_process send kill restart_job rollback exits disable enable".split()
     )
 
 
@@ -182,6 +182,8 @@ SAME = {
     "unload": ("DELETE", "/jobs/{sid}/{job}"),
     "reload": ("POST", "/jobs/{sid}/{job}/state"),
     "restart_job": ("POST", "/jobs/{sid}/{job}/restart"),
+    "disable": ("POST", "/jobs/{sid}/{job}/disable"),
+    "enable": ("POST", "/jobs/{sid}/{job}/enable"),
     "rollback": ("POST", "/jobs/{sid}/{job}/rollback"),
     "exits": ("GET", "/jobs/{sid}/{job}/exits"),
     "update": ("PUT", "/jobs/{sid}/{job}"),

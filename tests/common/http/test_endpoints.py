@@ -55,9 +55,11 @@ async def test_health() -> None:
                 "dropped": 0,
                 "delivered": 0,
                 "failed": 0,
+                "unsaved": 0,
                 "last_error": None,
             }
         ],
+        "state_error": None,
     }
 
 

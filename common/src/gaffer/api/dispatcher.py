@@ -4,13 +4,17 @@ One table defines the name, the parameters and the scope of each command; the sc
 """
 
 import inspect
+import time
 from collections.abc import Callable, Generator, Mapping, Sequence
-from typing import Annotated, Any, NamedTuple, get_args, get_origin
+from functools import partial
+from typing import Annotated, Any, NamedTuple, Protocol, get_args, get_origin
 
 import msgspec
 
-from gaffer.errors import BadRequest, CommandError, CommandNotFound, did_you_mean, quoted
+from gaffer.api.changes import Changer
+from gaffer.errors import BadRequest, CommandError, CommandNotFound, GafferError, did_you_mean, quoted
 from gaffer.http.access import ALL_SCOPES, Grant, Scope
+from gaffer.http.batches import Batches
 from gaffer.http.jsonbody import convert
 from gaffer.jobs.names import DEFAULT_SESSION, JobName, parse_job_name, split_job_name
 from gaffer.manager import Manager
@@ -28,7 +32,8 @@ Function = Callable[..., Result | Steps]
 class Command(NamedTuple):
     """The function of a command, the scope it requires, its parameters, and a struct that validates their types.
 
-    The function also takes a manager and, if `takes_grant`, the grant of the caller.
+    The function also takes a manager and, if `takes_grant`, the grant of the caller. It `changes` what is desired of
+    jobs, see Manager.rehearse.
     """
 
     function: Function
@@ -36,6 +41,7 @@ class Command(NamedTuple):
     signature: inspect.Signature
     arguments: type[msgspec.Struct]
     takes_grant: bool
+    changes: bool
 
 
 _EVERYTHING = Grant(ALL_SCOPES)
@@ -43,12 +49,38 @@ _EVERYTHING = Grant(ALL_SCOPES)
 COMMANDS: dict[str, Command] = {}
 
 
-class Dispatcher:
-    """The commands that `grant` permits, executed on a manager; by default all commands."""
+class Audit(Protocol):
+    """Called after each command that changes something, with the arguments as far as they are known."""
 
-    def __init__(self, manager: Manager, grant: Grant = _EVERYTHING) -> None:
+    def __call__(
+        self,
+        grant: Grant,
+        name: str,
+        arguments: Mapping[str, Any],
+        began: float,
+        error: GafferError | None,
+        *,
+        is_input: bool,
+    ) -> None: ...
+
+
+class Dispatcher:
+    """The commands that `grant` permits, executed on a manager; by default all commands.
+
+    `changer` makes the changes of jobs, by default at once. `audit` records what `run` changes.
+    """
+
+    def __init__(
+        self,
+        manager: Manager,
+        grant: Grant = _EVERYTHING,
+        changer: Changer | None = None,
+        audit: Audit | None = None,
+    ) -> None:
         self.manager = manager
         self.grant = grant
+        self._changer = changer
+        self._audit = audit
 
     def execute(self, name: str, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None) -> Result:
         """Execute the command `name` with arguments decoded from JSON; the result consists of JSON types too.
@@ -56,11 +88,37 @@ class Dispatcher:
         Raises CommandNotFound, Forbidden, CommandError (with the path of an invalid argument, such as `$.pid`),
         ConfigError (with a path below `$.config`), and the errors of the manager method.
         """
-        begun = self.begin(name, args, kwargs)
+        call, _ = self._prepare(name, args, kwargs)
+        begun = call()
         return finish(begun) if isinstance(begun, Generator) else begun
 
-    def begin(self, name: str, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None) -> "Result | Steps":
-        """Like `execute`, but return the steps of a long command, between which the event loop can run."""
+    async def run(self, batches: Batches, name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Result:
+        """Like `execute`, but let the loop run meanwhile: changes may take time, long commands run in `batches`."""
+        found = COMMANDS.get(name)
+        if found is None or found.scope is Scope.READ or self._audit is None:
+            return await self._run(batches, name, args, kwargs)
+        began = time.monotonic()
+        failure: GafferError | None = GafferError("the command did not end")
+        try:
+            result = await self._run(batches, name, args, kwargs)
+            failure = None
+        except GafferError as error:
+            failure = error
+            raise
+        finally:
+            known = _arguments(found, args, kwargs)
+            self._audit(self.grant, name, known, began, failure, is_input=found.function is send)
+        return result
+
+    async def _run(self, batches: Batches, name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Result:
+        call, changes = self._prepare(name, args, kwargs)
+        begun = await self._changer.change(call) if changes and self._changer is not None else call()
+        return await batches.run(lambda: begun) if isinstance(begun, Generator) else begun
+
+    def _prepare(
+        self, name: str, args: Sequence[Any], kwargs: Mapping[str, Any] | None
+    ) -> tuple[Callable[[], Result | Steps], bool]:
+        """Return the call of a checked command, and whether it changes jobs."""
         found = COMMANDS.get(name)
         if found is None:
             raise CommandNotFound(f"there is no command {quoted(name)}", hint=did_you_mean(name, list(COMMANDS)))
@@ -77,10 +135,11 @@ class Dispatcher:
         session = _session_of(self.manager, checked)
         if session is not None:
             self.grant.require_session(session)
-        return found.function(self.manager, **({"grant": self.grant} if found.takes_grant else {}), **checked)
+        grant = {"grant": self.grant} if found.takes_grant else {}
+        return partial(found.function, self.manager, **grant, **checked), found.changes
 
 
-def command(scope: Scope) -> Callable[[Function], Function]:
+def command(scope: Scope, *, changes: bool = False) -> Callable[[Function], Function]:
     """Register a function of `manager`, optionally `grant`, and further arguments as the command of the same name.
 
     Parameters named `pid`, `name`, `config` and `sessionid` identify the session of a command. The grant is checked
@@ -99,10 +158,19 @@ def command(scope: Scope) -> Callable[[Function], Function]:
             signature.replace(parameters=list(map(_readable, parameters)), return_annotation=signature.empty),
             msgspec.defstruct(function.__name__, fields),
             "grant" in signature.parameters,
+            changes,
         )
         return function
 
     return add
+
+
+def _arguments(found: Command, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the arguments of a call by name; none if they do not fit the command."""
+    try:
+        return found.signature.bind(*args, **kwargs).arguments
+    except TypeError:
+        return {}
 
 
 def _readable(parameter: inspect.Parameter) -> inspect.Parameter:
@@ -140,7 +208,7 @@ def pids(manager: Manager, grant: Grant, name: str | None = None) -> Result:
     return {"pids": [process.pid for process in manager.list(name) if grant.sees(process.job.session)]}
 
 
-@command(Scope.DEFINE)
+@command(Scope.DEFINE, changes=True)
 def load(
     manager: Manager,
     config: Description,
@@ -153,28 +221,28 @@ def load(
     return {"ok": True}
 
 
-@command(Scope.DEFINE)
+@command(Scope.DEFINE, changes=True)
 def unload(manager: Manager, name: str, sessionid: str | None = None) -> Result:
     """Stop and remove a job."""
     manager.unload(name, sessionid)
     return {"ok": True}
 
 
-@command(Scope.CONTROL)
+@command(Scope.CONTROL, changes=True)
 def reload(manager: Manager, name: str, sessionid: str | None = None) -> Result:
     """Send the reload signal of a job to its processes; without one, replace them, resetting their number."""
     manager.reload(name, sessionid)
     return {"ok": True}
 
 
-@command(Scope.CONTROL)
+@command(Scope.CONTROL, changes=True)
 def restart_job(manager: Manager, name: str, rolling: bool = False) -> Result:
     """Replace all processes of a job, at once or a few at a time."""
     manager.restart_job(name, rolling)
     return {"ok": True}
 
 
-@command(Scope.CONTROL)
+@command(Scope.CONTROL, changes=True)
 def rollback(manager: Manager, name: str, to: int | None = None) -> Result:
     """Return to an earlier definition of a job, by default the one before the current."""
     return {"ok": True, "generation": manager.rollback(name, to)}
@@ -186,7 +254,7 @@ def exits(manager: Manager, name: str) -> Result:
     return {"exits": manager.exits(name)}
 
 
-@command(Scope.DEFINE)
+@command(Scope.DEFINE, changes=True)
 def update(
     manager: Manager,
     config: Description,
@@ -199,21 +267,35 @@ def update(
     return {"ok": True}
 
 
-@command(Scope.CONTROL)
+@command(Scope.CONTROL, changes=True)
 def start_job(manager: Manager, name: str) -> Result:
     """Start a job."""
     manager.start_job(name)
     return {"ok": True}
 
 
-@command(Scope.CONTROL)
+@command(Scope.CONTROL, changes=True)
 def stop_job(manager: Manager, name: str) -> Result:
     """Stop a job."""
     manager.stop_job(name)
     return {"ok": True}
 
 
-@command(Scope.CONTROL)
+@command(Scope.CONTROL, changes=True)
+def disable(manager: Manager, name: str, reason: str, seconds: float | None = None) -> Result:
+    """Stop a job and keep it from running."""
+    manager.disable(name, reason, seconds)
+    return {"ok": True}
+
+
+@command(Scope.CONTROL, changes=True)
+def enable(manager: Manager, name: str) -> Result:
+    """Undo `disable`."""
+    manager.enable(name)
+    return {"ok": True}
+
+
+@command(Scope.CONTROL, changes=True)
 def scale(manager: Manager, name: str, n: int | str) -> Result:
     """Change the number of processes of a job."""
     return {"numprocesses": manager.scale(name, n)}

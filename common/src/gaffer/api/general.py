@@ -42,11 +42,13 @@ class HealthHandler(NodeHandler):
 
     @operation(bodies.HealthInfo)
     def get(self) -> None:
-        """Return `{"status", "version", "uptime", "jobs", "processes", "lookupds", "webhooks"}`.
+        """Return `{"status", "version", "uptime", "jobs", "processes", "lookupds", "webhooks",
+        "state_error"}`.
 
         `status` is `ok`, `draining` or `stopping`; `uptime` is in seconds; `jobs` and `processes` are counts;
         `lookupds` lists the lookup servers as `{"address", "connected", "error"}`; `webhooks`
-        lists the URLs of webhooks as `{"url", "pending", "dropped", "delivered", "failed", "last_error"}`.
+        lists the URLs of webhooks as `{"url", "pending", "dropped", "delivered", "failed", "unsaved", "last_error"}`;
+        `state_error` says why changes of jobs can't be stored, so that they are refused, and is null otherwise.
         """
         manager = self.manager
         self.reply(
@@ -58,6 +60,7 @@ class HealthHandler(NodeHandler):
                 "processes": len(manager.running),
                 "lookupds": list(self.application.lookupds()),
                 "webhooks": list(self.application.webhooks()),
+                "state_error": self.application.changer.error,
             }
         )
 

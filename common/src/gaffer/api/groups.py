@@ -2,7 +2,7 @@
 
 from gaffer.api.node import NodeHandler
 from gaffer.api.processes import UnknownResourceHandler
-from gaffer.errors import ProcessNotFound
+from gaffer.errors import NotStored, ProcessNotFound
 from gaffer.http.access import Scope
 from gaffer.http.operations import operation
 from gaffer.http.routes import Route
@@ -41,40 +41,40 @@ class GroupHandler(BaseGroupHandler):
         group = self.group
         self.reply([f"{group}:{parse_job_name(name).name}" for name in self.manager.jobs(group)])
 
-    @operation(Done)
-    def delete(self) -> None:
+    @operation(Done, errors=(NotStored,))
+    async def delete(self) -> None:
         """Stop and remove all jobs of the group."""
-        self.manager.remove_group(self.group)
+        await self.change(self.manager.remove_group, self.group)
         self.done()
 
 
 class GroupStartHandler(BaseGroupHandler):
     """Starting a group."""
 
-    @operation(Done)
-    def post(self) -> None:
+    @operation(Done, errors=(NotStored,))
+    async def post(self) -> None:
         """Start all jobs of the group."""
-        self.manager.start_group(self.group)
+        await self.change(self.manager.start_group, self.group)
         self.done()
 
 
 class GroupStopHandler(BaseGroupHandler):
     """Stopping a group."""
 
-    @operation(Done)
-    def post(self) -> None:
+    @operation(Done, errors=(NotStored,))
+    async def post(self) -> None:
         """Stop all jobs of the group."""
-        self.manager.stop_group(self.group)
+        await self.change(self.manager.stop_group, self.group)
         self.done()
 
 
 class GroupRestartHandler(BaseGroupHandler):
     """Restarting a group."""
 
-    @operation(Done)
-    def post(self) -> None:
+    @operation(Done, errors=(NotStored,))
+    async def post(self) -> None:
         """Replace all processes of the group's jobs, resetting their numbers to the configured ones."""
-        self.manager.restart_group(self.group)
+        await self.change(self.manager.restart_group, self.group)
         self.done()
 
 

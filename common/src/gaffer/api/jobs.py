@@ -1,13 +1,13 @@
 """Jobs and sessions."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any, Literal
 
 from gaffer.api.dispatcher import info_for
 from gaffer.api.node import NodeHandler, config_for
 from gaffer.api.rollouts import RestartQuery
-from gaffer.errors import BadRequest, ConfigError, PortConflict, ProcessConflict
+from gaffer.errors import BadRequest, ConfigError, JobDisabled, NotStored, PortConflict, ProcessConflict
 from gaffer.http.access import Scope
 from gaffer.http.operations import TEXT, operation
 from gaffer.http.routes import Route
@@ -46,18 +46,18 @@ class SessionJobsHandler(NodeHandler):
         """Return `{"sessionid", "jobs": [...]}`; 404 if the session has no jobs."""
         self.reply({"sessionid": self.sid, "jobs": self.manager.jobs(self.sid)})
 
-    @operation(Done, body=(JobDescription, JobDescriptions), errors=(ProcessConflict, PortConflict))
-    def post(self) -> None:
+    @operation(Done, body=(JobDescription, JobDescriptions), errors=(ProcessConflict, PortConflict, NotStored))
+    async def post(self) -> None:
         """Load the job described by the body (see the settings of a job), and start it unless `start` is false.
 
         `{"jobs": [...]}` loads all of several jobs or none. Returns `{"ok": true}`; 409 if a name is already in use.
         """
         session, body = self.sid, self.json_body()
         if "jobs" in body:
-            self.manager.load_all(_configs_of(body, session), session)
+            await self.change(self.manager.load_all, _configs_of(body, session), session)
         else:
             config = config_for(body, session)
-            self.manager.load(config, session)
+            await self.change(self.manager.load, config, session)
         self.done()
 
 
@@ -65,36 +65,47 @@ class JobHandler(NodeHandler):
     """One job."""
 
     @operation(responses.JobInfo)
-    def get(self) -> None:
+    def get(self) -> Awaitable[None] | None:
         """Return the state and the config of the job.
 
         The fields are `name`, `active`, `running`, `running_out`, `max_processes`, `processes`, `config`, `state`,
-        `reason`, `restarts`, `instances`, `last_exit`, `generation`, `rollout`, `last_run` and `next_run`. Without the
-        scope `define` the values of `env` in `config` are null.
+        `reason`, `disabled`, `restarts`, `instances`, `last_exit`, `generation`, `rollout`, `last_run`, `next_run`,
+        `sockets` and `drift`. Without the scope `define` the values of `env` in `config` are null.
         """
+        refreshing = self.manager.drift.refresh()
+        if refreshing is not None:
+            return self._answer_after(refreshing)
+        self._answer()
+        return None
+
+    async def _answer_after(self, refreshing: Awaitable[None]) -> None:
+        await refreshing
+        self._answer()
+
+    def _answer(self) -> None:
         job, grant = self.job, self.grant
         self.finish(
             self.application.response_cache.get((job, grant.reveals_env), lambda: info_for(grant, self.manager, job))
         )
 
-    @operation(Done, status=201, body=JobReplacement, query=RestartQuery, errors=(PortConflict,))
-    def put(self) -> None:
+    @operation(Done, status=201, body=JobReplacement, query=RestartQuery, errors=(PortConflict, NotStored))
+    async def put(self) -> None:
         """Replace the settings of the job by those in the body, and start it unless `start` is false. Returns 201.
 
         If the change requires new processes, they replace the old ones at once, or a few at a time with `rolling=true`
         and for jobs with `surge` or `auto_rollback`.
         """
         config = self.replacement(self.json_body())
-        self.manager.update(config, self.sid, start=bool(config.start), rolling=self.flag("rolling"))
+        await self.change(self.manager.update, config, self.sid, start=bool(config.start), rolling=self.flag("rolling"))
         self.done(201)
 
-    @operation(Done)
-    def delete(self) -> None:
+    @operation(Done, errors=(NotStored,))
+    async def delete(self) -> None:
         """Stop and remove the job.
 
         Requires the scope `define`, like loading: with `control` alone the job could not be restored.
         """
-        self.manager.unload(self.job)
+        await self.change(self.manager.unload, self.job)
         self.done()
 
 
@@ -117,10 +128,11 @@ class JobNumprocessesHandler(NodeHandler):
         """Return `{"numprocesses"}`."""
         self.reply({"numprocesses": self.manager.status(self.job)["numprocesses"]})
 
-    @operation(ProcessCount, body=ScaleBody, errors=(PortConflict,))
-    def post(self) -> None:
+    @operation(ProcessCount, body=ScaleBody, errors=(PortConflict, NotStored))
+    async def post(self) -> None:
         """Scale the job by `{"scale": n}`: a number to add, or "+n", "-n", "=n". Returns `{"numprocesses"}`."""
-        self.reply({"numprocesses": self.manager.scale(self.job, self.body_as(ScaleBody).scale)})
+        count = await self.change(self.manager.scale, self.job, self.body_as(ScaleBody).scale)
+        self.reply({"numprocesses": count})
 
 
 class JobPidsHandler(NodeHandler):
@@ -150,8 +162,10 @@ class JobStateHandler(NodeHandler):
         """Return the text `1`, or `0` if the job is stopped or has been given up."""
         self.reply_text("1" if self.manager.status(self.job)["active"] else "0")
 
-    @operation(Done, status=202, body=Literal["0", "1", "2"], body_media=TEXT, errors=(PortConflict,))
-    def post(self) -> None:
+    @operation(
+        Done, status=202, body=Literal["0", "1", "2"], body_media=TEXT, errors=(PortConflict, JobDisabled, NotStored)
+    )
+    async def post(self) -> None:
         """Start the job with the text `1`, stop it with `0`, replace its processes with `2`. Returns 202."""
         commands: dict[bytes, Callable[[JobName], None]] = {
             b"1": self.manager.start_job,
@@ -161,14 +175,14 @@ class JobStateHandler(NodeHandler):
         command = commands.get(self.body.strip())
         if command is None:
             raise BadRequest("invalid state in the body", hint="send 1 to start, 0 to stop or 2 to reload")
-        command(self.job)
+        await self.change(command, self.job)
         self.done(202)
 
 
 class JobCommitHandler(NodeHandler):
     """Processes of a job that run once."""
 
-    @operation(bodies.NewPid, body=CommitBody | None)
+    @operation(bodies.NewPid, body=CommitBody | None, errors=(JobDisabled,))
     def post(self) -> None:
         """Run one additional process of the job once; `{"graceful_timeout", "env"}` are optional. Returns `{"pid"}`.
 

@@ -9,7 +9,7 @@ import msgspec
 
 from gaffer.api.node import NodeHandler, config_for
 from gaffer.api.rollouts import RestartQuery
-from gaffer.errors import BadRequest, ConfigError, PortConflict, ProcessConflict
+from gaffer.errors import BadRequest, ConfigError, JobDisabled, NotStored, PortConflict, ProcessConflict
 from gaffer.http.access import Scope
 from gaffer.http.base import NotFound
 from gaffer.http.error_body import ErrorBody
@@ -43,8 +43,8 @@ class ProcessesHandler(NodeHandler):
         else:
             self.reply([parse_job_name(name).display for name in self.visible(self.manager.jobs())])
 
-    @operation(Done, body=JobDescription, errors=(ProcessConflict, PortConflict))
-    def post(self) -> None:
+    @operation(Done, body=JobDescription, errors=(ProcessConflict, PortConflict, NotStored))
+    async def post(self) -> None:
         """Load the job described by the body, and start it unless `start` is false. Its name may be `session.name`."""
         body = self.json_body()
         name = body.get("name")
@@ -52,7 +52,7 @@ class ProcessesHandler(NodeHandler):
         with _process_info():
             config = config_for(body, session)
         self.grant.require_session(session)
-        self.manager.load(config, session)
+        await self.change(self.manager.load, config, session)
         self.done()
 
 
@@ -65,24 +65,24 @@ class TemplateHandler(NodeHandler):
         name = self.job
         self.reply({**self.grant.shown(self.manager.get(name).to_dict()), "name": name.display})
 
-    @operation(Done, body=JobReplacement, errors=(PortConflict,))
-    def put(self) -> None:
+    @operation(Done, body=JobReplacement, errors=(PortConflict, NotStored))
+    async def put(self) -> None:
         """Replace the settings of the job by those in the body."""
         body = self.json_body()
         with _process_info():
             config = self.replacement(body)
-        self.manager.update(config, self.job.session, start=bool(config.start))
+        await self.change(self.manager.update, config, self.job.session, start=bool(config.start))
         self.done()
 
-    @operation(Done, body=JobReplacement, errors=(PortConflict,))
-    def post(self) -> None:
+    @operation(Done, body=JobReplacement, errors=(PortConflict, NotStored))
+    async def post(self) -> None:
         """Same as PUT."""
-        self.put()
+        await self.put()
 
-    @operation(Done)
-    def delete(self) -> None:
+    @operation(Done, errors=(NotStored,))
+    async def delete(self) -> None:
         """Stop and remove the job."""
-        self.manager.unload(self.job)
+        await self.change(self.manager.unload, self.job)
         self.done()
 
 
@@ -98,30 +98,30 @@ class TemplatePidsHandler(NodeHandler):
 class TemplateStartHandler(NodeHandler):
     """Starting a job."""
 
-    @operation(Done, errors=(PortConflict,))
-    def post(self) -> None:
+    @operation(Done, errors=(PortConflict, JobDisabled, NotStored))
+    async def post(self) -> None:
         """Start the job."""
-        self.manager.start_job(self.job)
+        await self.change(self.manager.start_job, self.job)
         self.done()
 
 
 class TemplateStopHandler(NodeHandler):
     """Stopping a job."""
 
-    @operation(Done)
-    def post(self) -> None:
+    @operation(Done, errors=(NotStored,))
+    async def post(self) -> None:
         """Stop the job."""
-        self.manager.stop_job(self.job)
+        await self.change(self.manager.stop_job, self.job)
         self.done()
 
 
 class TemplateRestartHandler(NodeHandler):
     """Restarting a job."""
 
-    @operation(Done, query=RestartQuery)
-    def post(self) -> None:
+    @operation(Done, query=RestartQuery, errors=(JobDisabled, NotStored))
+    async def post(self) -> None:
         """Replace all processes of the job, resetting their number to the configured one."""
-        self.manager.restart_job(self.job, rolling=self.flag("rolling"), reset=True)
+        await self.change(self.manager.restart_job, self.job, rolling=self.flag("rolling"), reset=True)
         self.done()
 
 
@@ -130,15 +130,15 @@ class TemplateAddHandler(NodeHandler):
 
     sign = "+"
 
-    @operation(DoneProcessCount, errors=(PortConflict,))
-    def post(self) -> None:
+    @operation(DoneProcessCount, errors=(PortConflict, NotStored))
+    async def post(self) -> None:
         """Add (`_add`) or remove (`_sub`) a number of processes, 1 by default. Returns `{"ok", "numprocesses"}`."""
         count = self.params.get("count", "1")
         if not _COUNT.fullmatch(count):
             raise BadRequest(
                 f"invalid number of processes {count!r}", reason="bad_value", hint="use a number from 1 to 99999"
             )
-        self.done(numprocesses=self.manager.scale(self.job, self.sign + count))
+        self.done(numprocesses=await self.change(self.manager.scale, self.job, self.sign + count))
 
 
 class TemplateSubHandler(TemplateAddHandler):

@@ -83,6 +83,8 @@ class JobConfig:
     """The size at which a log file is rotated."""
     log_backups: int = setting(rules.backups, 3, example="10")
     """The number of rotated files to keep."""
+    log_format: str = setting(rules.log_format, "raw", example="timestamps")
+    """The format of the log files."""
     graceful_timeout: float = setting(rules.seconds, 30.0, live=True, example="90s")
     """Seconds from SIGTERM to SIGKILL."""
     drain_timeout: float = setting(rules.seconds, 0.0, live=True, example="5s")
@@ -283,6 +285,10 @@ class JobConfig:
         return f"{type(self).__name__}({', '.join(given)})"
 
     __hash__ = None  # type: ignore[assignment]
+
+    def backoff_after(self, failures: int) -> float:
+        """Return the delay before the next start, in seconds, after a number of failures in a row (1 or more)."""
+        return float(min(self.backoff * 2.0 ** min(failures - 1, 40), self.backoff_max))
 
     def needs_restart(self, other: "JobConfig") -> bool:
         """Whether processes launched with `self` must be replaced for `other` to apply."""

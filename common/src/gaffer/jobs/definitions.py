@@ -1,6 +1,8 @@
 """The last definitions of a job, each with its generation. Pure."""
 
 from collections import deque
+from collections.abc import Sequence
+from typing import Self
 
 from gaffer.jobs.config import JobConfig
 
@@ -13,6 +15,15 @@ class Definitions:
     def __init__(self, config: JobConfig) -> None:
         self.generation = 1
         self._kept: deque[tuple[int, JobConfig]] = deque([(1, config)], maxlen=KEPT)
+
+    @classmethod
+    def restore(cls, kept: Sequence[tuple[int, JobConfig]]) -> Self:
+        """Make them from generations and definitions, oldest first; the last one is the current."""
+        generation, config = kept[-1]
+        found = cls(config)
+        found.generation = generation
+        found._kept = deque(kept, maxlen=KEPT)
+        return found
 
     @property
     def kept(self) -> list[tuple[int, JobConfig]]:

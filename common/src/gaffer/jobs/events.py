@@ -22,7 +22,9 @@ class _Message(Struct, frozen=True):
 
 
 class StartRequested(_Message, frozen=True):
-    """Start the job; flapping and back-off are reset."""
+    """Start the job, with `count` processes or as many as configured; flapping and back-off are reset."""
+
+    count: int | None = None
 
 
 class StopRequested(_Message, frozen=True):
@@ -58,6 +60,22 @@ class Scaled(_Message, frozen=True):
     """The desired number of processes is now `count`."""
 
     count: int
+
+
+class DisableRequested(_Message, frozen=True):
+    """Keep the job from running, for `seconds` or until EnableRequested.
+
+    `at` is when that was asked, `until` when it ends, in seconds since 1970.
+    """
+
+    reason: str
+    at: float
+    until: float | None = None
+    seconds: float | None = None
+
+
+class EnableRequested(_Message, frozen=True):
+    """Let the job run again, if that is desired."""
 
 
 class Unloaded(_Message, frozen=True):
@@ -215,6 +233,8 @@ Event: TypeAlias = (
     | ConfigChanged
     | RollbackRequested
     | Scaled
+    | DisableRequested
+    | EnableRequested
     | Unloaded
     | ManagerStopping
     | NameFreed

@@ -1,6 +1,6 @@
 """How the processes of a job ended. Pure."""
 
-from typing import Self
+from typing import Any, Self
 
 from msgspec import Struct
 
@@ -33,6 +33,23 @@ class ExitRecord(Struct, frozen=True):
         code, signum = event.exit_code, event.term_signal
         oom, usage = event.out_of_memory, event.usage
         return cls(event.pid, slot, code, signum, reason, uptime, event.at, event.output, oom, usage)
+
+    def to_event(self, event: Exited, *, restarts: int, stopped: bool) -> dict[str, Any]:
+        """Return the data of the `exit` event; `stopped`: Gaffer ended the process."""
+        return {
+            "exit_code": self.exit_code,
+            "exit_status": self.exit_code,
+            "term_signal": self.term_signal,
+            "reason": self.reason,
+            "stopped": stopped,
+            "uptime": self.uptime,
+            "restarts": restarts,
+            "once": self.slot == 0,
+            "os_pid": event.os_pid,
+            "oom": self.oom,
+            "output": self.output,
+            "rusage": self.usage,
+        }
 
     @property
     def shell_code(self) -> int:

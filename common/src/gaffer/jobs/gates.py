@@ -23,6 +23,8 @@ def obstacle(name: JobName, job: Job | None, condition: Condition) -> str | None
         )
     if job.phase is Phase.FAILED:
         return f"waiting for {name.display}, which has failed" + (f": {job.reason}" if job.reason else "")
+    if job.disabled:
+        return f"waiting for {name.display}, which is {job.disabled}"
     if not job.active:
         return f"waiting for {name.display}, which is stopped: start it"
     if job.target == 0:

@@ -7,25 +7,25 @@ demand, which a schedule or a connection decides for some jobs. A rollout (gaffe
 at a time.
 """
 
-import signal
 from typing import Any
 
 from gaffer.jobs import events as ev
 from gaffer.jobs.config import JobConfig
 from gaffer.jobs.exits import ExitRecord
 from gaffer.jobs.flapping import Verdict
-from gaffer.jobs.observation import lifetime, observation
+from gaffer.jobs.observation import lifetime, on_process
 from gaffer.jobs.probing import Question
 from gaffer.jobs.queries import RESET_AFTER, JobQueries, Step
 from gaffer.jobs.rollout import Rollout, RolloutKind, RolloutState, replaceable
 from gaffer.jobs.rules import ON_CONNECTION
 from gaffer.jobs.slot import ALIVE, TIMERS, Action, Cue, Slot, SlotState
-from gaffer.jobs.states import PHASES, Order, Phase, exit_reason, how_it_ended
+from gaffer.jobs.states import PHASES, Disabled, Order, Phase, exit_reason, how_it_ended
 
 FAILED_START_DELAY = 0.1  # the least delay between attempts to start a program that can't be started, in seconds
 
 RETRY: ev.TimerKey = ("retry", 0)
 CONNECTION: ev.TimerKey = ("connection", 0)
+DISABLED: ev.TimerKey = ("disabled", 0)
 
 
 class Job(JobQueries):
@@ -62,7 +62,7 @@ class Job(JobQueries):
             case ev.ProbeResult():
                 self._on_probe(event)
             case ev.StartRequested():
-                self._on_start()
+                self._on_start(event.count)
             case ev.StopRequested():
                 self._on_stop()
             case ev.RestartRequested():
@@ -75,6 +75,10 @@ class Job(JobQueries):
                 self._on_rollback(event)
             case ev.Scaled():
                 self._on_scale(event)
+            case ev.DisableRequested():
+                self._on_disable(event)
+            case ev.EnableRequested():
+                self._on_enable()
             case ev.Unloaded():
                 self._on_unload()
             case ev.ManagerStopping():
@@ -111,11 +115,11 @@ class Job(JobQueries):
 
     # Orders
 
-    def _on_start(self) -> None:
+    def _on_start(self, count: int | None = None) -> None:
         if self.phase is Phase.LEAVING:
             return
         if self.phase is not Phase.STARTED:
-            self.target = self.config.numprocesses
+            self.target = self.config.numprocesses if count is None else count
         begins = not self.active
         self._order(Order.START)
         self._forget_failures()
@@ -142,7 +146,7 @@ class Job(JobQueries):
         self._demand = not (on_connection or self.config.scheduled)
         if self.config.scheduled:
             self._out.append(ev.ArmSchedule())
-        if on_connection:
+        if self._awaits_connection:
             self._sockets_open = True
             self._out.append(ev.AwaitConnection())
 
@@ -244,21 +248,49 @@ class Job(JobQueries):
         self._publish("update")
         self._reconcile()
 
+    def _on_disable(self, event: ev.DisableRequested) -> None:
+        if self.phase is Phase.LEAVING:
+            return
+        self.disabled = Disabled(event.reason, event.at, event.until)
+        self.rollout = None
+        timer = ev.CancelTimer(DISABLED) if event.seconds is None else ev.SetTimer(DISABLED, event.seconds)
+        self._out.append(timer)
+        self._publish("disabled", reason=event.reason, until=event.until)
+        self._reconcile()
+        self._retire_committed()
+
+    def _on_enable(self) -> None:
+        if self.disabled is None or self.phase is Phase.LEAVING:
+            return
+        self.disabled = None
+        self._out.append(ev.CancelTimer(DISABLED))
+        self._publish("enabled")
+        if self.active:
+            self._order(Order.RETRY)
+            self._forget_failures()
+            self._gate()
+            if self.config.start == ON_CONNECTION:
+                self._begin_demand()
+        self._reconcile()
+
     def _on_unload(self) -> None:
-        self._order(Order.LEAVE)
-        self._end_demand()
-        self._publish("stop")
+        self._begin_leaving()
         self._reconcile()
         self._retire_committed()
         self._publish("delete")
+
+    def _begin_leaving(self) -> None:
+        self._order(Order.LEAVE)
+        self._end_demand()
+        if self.disabled:
+            self._out.append(ev.CancelTimer(DISABLED))
+        self._publish("stop")
 
     def _on_manager_stopping(self, event: ev.ManagerStopping) -> None:
         self.hurry = event.hurry
         self._closing = True
         if self.phase is not Phase.LEAVING:
-            self._order(Order.LEAVE)
-            self._end_demand()
-            self._publish("stop")
+            self._begin_leaving()
         for slot in list(self._by_pid.values()):
             if (self.config.detach and slot.state in ALIVE) or slot.stuck:
                 self._release(slot)
@@ -289,8 +321,8 @@ class Job(JobQueries):
     def _on_due(self, event: ev.ScheduleDue) -> None:
         if not self.active or not self.config.scheduled:
             return
-        if self.drained or self.phase is Phase.HELD:
-            self._publish("run_skipped", reason="the node is drained" if self.drained else self.why)
+        if self._paused_because is not None:
+            self._publish("run_skipped", reason=self._paused_because)
         elif self._demand and self.config.overlap == "skip":
             self._publish("run_skipped", reason="the last run has not ended")
         elif self._demand and self.config.overlap == "queue":
@@ -328,7 +360,7 @@ class Job(JobQueries):
             self._reconcile()
 
     def _on_idle(self) -> None:
-        if self.active and self._demand and self.config.start == ON_CONNECTION:
+        if self.active and not self.disabled and self._demand and self.config.start == ON_CONNECTION:
             self._await_connection("idle")
 
     def _await_connection(self, cause: str, pause: float = 0.0) -> None:
@@ -338,10 +370,11 @@ class Job(JobQueries):
         for slot in self.slots.values():
             slot.cause = cause
         self._reconcile()
-        self._out.append(ev.SetTimer(CONNECTION, pause) if pause else ev.AwaitConnection())
+        if self._awaits_connection:
+            self._out.append(ev.SetTimer(CONNECTION, pause) if pause else ev.AwaitConnection())
 
     def _close_sockets(self) -> None:
-        if self._sockets_open and not self.active and not self._by_pid:
+        if self._sockets_open and (self.disabled or not self.active) and not self._by_pid:
             self._sockets_open = False
             self._out.append(ev.CloseSockets())
 
@@ -466,25 +499,11 @@ class Job(JobQueries):
             slot.crashes = slot.crashes + 1 if uptime < RESET_AFTER else 1
         else:
             slot.crashes = 0
-        self.exits.appendleft(ExitRecord.of(event, slot.index, reason, uptime))
+        record = ExitRecord.of(event, slot.index, reason, uptime)
+        self.exits.appendleft(record)
         if not slot.failed:
             self.why = how_it_ended(event.exit_code, event.term_signal, uptime, oom)
-        self._publish(
-            "exit",
-            event.pid,
-            exit_code=event.exit_code,
-            exit_status=event.exit_code,
-            term_signal=event.term_signal,
-            reason=reason,
-            stopped=stopped,
-            uptime=uptime,
-            restarts=self.restarts,
-            once=slot.index == 0,
-            os_pid=event.os_pid,
-            oom=oom,
-            output=event.output,
-            rusage=event.usage,
-        )
+        self._publish("exit", event.pid, **record.to_event(event, restarts=self.restarts, stopped=stopped))
         self._cue(slot, Cue.DIED)
         if self.config.after_exit is not None:
             self._out.append(ev.AfterExit(event.pid, slot.index, event.exit_code, event.term_signal, reason))
@@ -524,6 +543,9 @@ class Job(JobQueries):
         if event.key == RETRY:
             self._order(Order.RETRY)
             self._reconcile()
+            return
+        if event.key == DISABLED:
+            self._on_enable()
             return
         if event.key == CONNECTION:
             self._out += [ev.AwaitConnection()] if self._awaits_connection else []
@@ -572,7 +594,7 @@ class Job(JobQueries):
 
     def _begin_rollout(self, kind: RolloutKind) -> None:
         """Replace processes a few at a time: all, or those whose definition has changed."""
-        if not self.active or self.drained or not self._demand:
+        if not self.active or self.drained or self.disabled or not self._demand:
             self.rollout = None
             self._reconcile()
             return
@@ -722,9 +744,8 @@ class Job(JobQueries):
         lasted = lived >= self.config.startsecs and not slot.failed and (slot.served or not slot.probed)
         if lasted or self.config.flapping is not None:
             return 0.0
-        delay = min(self.config.backoff * 2.0 ** min(slot.failures, 40), self.config.backoff_max)
         slot.failures += 1
-        return delay * (0.8 + 0.4 * self._rand())
+        return self.config.backoff_after(slot.failures) * (0.8 + 0.4 * self._rand())
 
     def _record_crash(self) -> None:
         """Count an unwanted exit and pause or give up the job when there are too many (TPL-25)."""
@@ -775,24 +796,7 @@ class Job(JobQueries):
             return [ev.SetTimer(("backoff", slot.index), delay)]
         if action is Action.CANCEL_BACKOFF:
             return [ev.CancelTimer(("backoff", slot.index))]
-        pid = slot.pid
-        assert pid is not None
-        match action:
-            case Action.OBSERVE | Action.SERVE | Action.FORGET:
-                config = slot.config or self.config
-                age = self._now - slot.spawned_at
-                return observation(action, slot, pid, config, self._rand, age) if slot.index else []
-            case Action.START_DRAIN:
-                return [ev.SetTimer(("drain", pid), self.config.drain_timeout)]
-            case Action.CANCEL_DRAIN:
-                return [ev.CancelTimer(("drain", pid))]
-            case Action.RELEASE:
-                return [ev.Release(pid)]
-            case Action.TERMINATE if not self.hurry:
-                timeout = slot.graceful_timeout if slot.graceful_timeout is not None else self.config.graceful_timeout
-                return [ev.Signal(pid, self.config.stop_signum), ev.SetTimer(("kill", pid), timeout)]
-            case _:
-                return [ev.Signal(pid, signal.SIGKILL)]
+        return on_process(action, slot, self.config, self._rand, self._now, hurry=self.hurry)
 
     def _publish(self, kind: str, pid: int | None = None, **data: Any) -> None:
         self._out.append(ev.Publish(kind, pid, data))

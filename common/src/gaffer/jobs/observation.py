@@ -1,5 +1,6 @@
-"""The probes and the timers of a process that runs. Pure."""
+"""What the actions of a slot mean for its process: signals, probes and timers. Pure."""
 
+import signal
 from collections.abc import Callable
 
 from gaffer.jobs import events as ev
@@ -9,7 +10,33 @@ from gaffer.jobs.slot import Action, Slot
 _JITTER = 0.1  # of a lifetime
 
 
-def observation(
+def on_process(
+    action: Action, slot: Slot, config: JobConfig, rand: Callable[[], float], now: float, *, hurry: bool
+) -> list[ev.Instruction]:
+    """Return the instructions for an action on the process in `slot`; `config` is the definition of its job.
+
+    `now` in monotonic seconds; `hurry`: end it without its graceful timeout.
+    """
+    pid = slot.pid
+    assert pid is not None
+    match action:
+        case Action.OBSERVE | Action.SERVE | Action.FORGET:
+            began_with = slot.config or config
+            return _observation(action, slot, pid, began_with, rand, now - slot.spawned_at) if slot.index else []
+        case Action.START_DRAIN:
+            return [ev.SetTimer(("drain", pid), config.drain_timeout)]
+        case Action.CANCEL_DRAIN:
+            return [ev.CancelTimer(("drain", pid))]
+        case Action.RELEASE:
+            return [ev.Release(pid)]
+        case Action.TERMINATE if not hurry:
+            timeout = slot.graceful_timeout if slot.graceful_timeout is not None else config.graceful_timeout
+            return [ev.Signal(pid, config.stop_signum), ev.SetTimer(("kill", pid), timeout)]
+        case _:
+            return [ev.Signal(pid, signal.SIGKILL)]
+
+
+def _observation(
     action: Action, slot: Slot, pid: int, config: JobConfig, rand: Callable[[], float], age: float
 ) -> list[ev.Instruction]:
     """Return the instructions for OBSERVE, SERVE or FORGET of process `pid`, which was started with `config`.

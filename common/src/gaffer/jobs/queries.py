@@ -16,7 +16,7 @@ from gaffer.jobs.names import JobName
 from gaffer.jobs.rollout import Rollout
 from gaffer.jobs.rules import ON_CONNECTION
 from gaffer.jobs.slot import ALIVE, Slot, SlotState
-from gaffer.jobs.states import JobState, Phase, visible_state
+from gaffer.jobs.states import Disabled, JobState, Phase, visible_state
 
 RESET_AFTER = 10.0  # seconds alive after which earlier failures are forgotten
 CRASH_LOOP = 3  # unwanted exits in a row, each before RESET_AFTER
@@ -56,6 +56,7 @@ class JobQueries:
         self.phase = Phase.STOPPED
         self.name_free = True  # false while a predecessor of the same name has processes
         self.drained = drained
+        self.disabled: Disabled | None = None
         self.waiting_for: str | None = None  # why it has to wait for the jobs it comes after
         self.definitions = Definitions(config)
         self.rollout: Rollout | None = None  # the current or the last one
@@ -103,6 +104,8 @@ class JobQueries:
     @property
     def state(self) -> JobState:
         """The visible state."""
+        if self.disabled and self.active:
+            return JobState.STOPPING if self._by_pid else JobState.STOPPED
         return visible_state(self.phase, {slot.state for slot in self.slots.values()}, empty=not self._by_pid)
 
     @property
@@ -140,6 +143,8 @@ class JobQueries:
         refused = next((slot.refused for slot in self._by_pid.values() if slot.refused), None)
         if refused is not None:
             return refused
+        if self.disabled:
+            return str(self.disabled)
         match self.state:
             case JobState.FAILED | JobState.BACKOFF | JobState.COMPLETED:
                 return self.why or None
@@ -152,10 +157,8 @@ class JobQueries:
                 return None
 
     def _why_waiting(self) -> str:
-        if self.drained:
-            return "the node is drained"
-        if self.phase is Phase.HELD:
-            return self.why
+        if self._paused_because is not None:
+            return self._paused_because
         if not self.name_free:
             return "its previous processes have not ended yet"
         if self.waiting_for is not None:
@@ -198,18 +201,27 @@ class JobQueries:
 
     @property
     def _open(self) -> bool:
-        free = self.name_free and not self.drained and self.waiting_for is None
+        free = self.name_free and not (self.drained or self.disabled) and self.waiting_for is None
         return self.phase is Phase.STARTED and free and self._demand
+
+    @property
+    def _paused_because(self) -> str | None:
+        """Why slots are kept without processes although there is demand; None if they are not."""
+        if self.disabled:
+            return str(self.disabled)
+        if self.drained:
+            return "the node is drained"
+        return self.why if self.phase is Phase.HELD else None
 
     @property
     def _paused(self) -> bool:
         """Whether slots are kept without processes for now."""
-        return self.phase is Phase.HELD or self.drained or not self._demand
+        return self._paused_because is not None or not self._demand
 
     @property
     def _awaits_connection(self) -> bool:
         """Whether only a connection would call for its processes."""
-        return self.active and not self._demand and self.config.start == ON_CONNECTION
+        return self.active and not (self.disabled or self._demand) and self.config.start == ON_CONNECTION
 
     @property
     def _wanted(self) -> int:

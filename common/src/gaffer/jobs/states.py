@@ -2,8 +2,11 @@
 
 import signal
 from collections.abc import Set
+from datetime import UTC, datetime
 from enum import StrEnum
 from functools import cache
+
+from msgspec import Struct
 
 from gaffer.jobs.slot import SlotState
 
@@ -30,6 +33,18 @@ class JobState(StrEnum):
     STOPPING = "stopping"
     COMPLETED = "completed"
     FAILED = "failed"
+
+
+class Disabled(Struct, frozen=True):
+    """Why and how long a job is kept from running: since `at`, up to `until` (seconds since 1970), None for ever."""
+
+    reason: str
+    at: float
+    until: float | None = None
+
+    def __str__(self) -> str:
+        end = f" until {datetime.fromtimestamp(self.until, UTC):%Y-%m-%d %H:%M:%S} UTC" if self.until else ""
+        return f"disabled{end}: {self.reason}"
 
 
 class Order(StrEnum):

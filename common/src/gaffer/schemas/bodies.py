@@ -5,7 +5,7 @@ from typing import Annotated, Literal, TypedDict
 import msgspec
 from msgspec import Meta
 
-from gaffer.schemas.common import Done
+from gaffer.schemas.common import Done, Later
 
 
 class NodeWelcome(TypedDict):
@@ -38,6 +38,9 @@ class WebhookState(TypedDict):
     dropped: Annotated[int, Meta(description="Events lost because the queue was full.")]
     delivered: Annotated[int, Meta(description="Events answered with a status 2xx.")]
     failed: Annotated[int, Meta(description="Events given up: refused, or retried for an hour.")]
+    unsaved: Later[
+        Annotated[int, Meta(description="Events that waited in memory only, because the disk was full or failed.")]
+    ]
     last_error: Annotated[str | None, Meta(description="Why the last attempt failed; null if it succeeded.")]
 
 
@@ -53,6 +56,9 @@ class HealthInfo(TypedDict):
     processes: Annotated[int, Meta(description="Number of live processes.")]
     lookupds: list[LookupdState]
     webhooks: list[WebhookState]
+    state_error: Annotated[
+        str | None, Meta(description="Why changes of jobs can't be stored, so that they are refused; null if they can.")
+    ]
 
 
 class SessionList(TypedDict):
@@ -77,6 +83,19 @@ class ScaleBody(msgspec.Struct, forbid_unknown_fields=True):
     """A change to the number of processes of a job."""
 
     scale: Annotated[int | str, Meta(description='The change as an integer, or "+n", "-n", "=n".')]
+
+
+REASON = r"^[^\x00-\x1f\x7f-\x9f\u2028\u2029]{1,1000}$"
+"""A line of text."""
+
+
+class DisableBody(msgspec.Struct, forbid_unknown_fields=True):
+    """Why and how long a job is disabled."""
+
+    reason: Annotated[str, Meta(pattern=REASON, description="Shown in the info of the job.")]
+    seconds: Annotated[
+        Annotated[float, Meta(gt=0)] | None, Meta(description="How long; null or left out: until it is enabled.")
+    ] = msgspec.field(default=None, name="for")
 
 
 class SignalBody(msgspec.Struct, forbid_unknown_fields=True):

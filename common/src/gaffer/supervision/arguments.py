@@ -1,5 +1,6 @@
 """Checks of arguments to a manager."""
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,8 +10,10 @@ from gaffer.jobs.rules import Rule
 from gaffer.process import ProcessConfig
 from gaffer.processes.sampler import StatListener, Target
 from gaffer.runtime.signals import parse_signal_value
+from gaffer.schemas import bodies
 
 _MAX_DIGITS = 18  # of a number of processes
+_MAX_DISABLED = 10 * 366 * 86400  # seconds
 
 
 def listener_and_target(one: Any, other: Any) -> tuple[StatListener, Target]:
@@ -78,3 +81,16 @@ def signal_number(sig: int | str) -> int:
         return parse_signal_value(sig)
     except ValueError as error:
         raise BadValue(str(error), reason="bad_signal", hint="use a name such as TERM or its number") from None
+
+
+def check_disabling(reason: str, seconds: float | None) -> None:
+    """Raise BadValue unless a job can be disabled for this reason and that long."""
+    if not isinstance(reason, str) or not re.fullmatch(bodies.REASON, reason):
+        raise BadValue(
+            "expected the reason why the job is disabled", path="$.reason", hint="give a line of 1 to 1000 characters"
+        )
+    if seconds is None:
+        return
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds <= _MAX_DISABLED:
+        hint = f"use seconds, up to {_MAX_DISABLED}, or leave it out to disable the job until it is enabled"
+        raise BadValue(f"can't disable a job for {seconds!r} seconds", path="$.for", hint=hint)

@@ -1,9 +1,11 @@
 """The 0.4 names of a manager's methods: groups are sessions, a process (template) is a job."""
 
 import builtins
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from typing import Any, Protocol
 
+from gaffer.errors import JobDisabled
 from gaffer.jobs.names import JobName, parse_job_name
 from gaffer.process import Process, ProcessConfig
 from gaffer.processes import stats
@@ -34,6 +36,12 @@ class _Orders(Protocol):
     def list(self) -> builtins.list[Process]: ...
 
 
+def _except_disabled(order: Callable[[str], None], names: Iterable[str]) -> None:
+    for name in names:
+        with suppress(JobDisabled):
+            order(name)
+
+
 class LegacyNames:
     """The methods of a manager under their 0.4 names."""
 
@@ -46,9 +54,8 @@ class LegacyNames:
         return [parse_job_name(name).name for name in self.jobs(group)]
 
     def start_group(self: _Orders, group: str) -> None:
-        """Start all jobs of a session."""
-        for name in self.jobs(group):
-            self.start_job(name)
+        """Start all jobs of a session that are not disabled."""
+        _except_disabled(self.start_job, self.jobs(group))
 
     def stop_group(self: _Orders, group: str) -> None:
         """Stop all jobs of a session."""
@@ -56,9 +63,8 @@ class LegacyNames:
             self.stop_job(name)
 
     def restart_group(self: _Orders, group: str) -> None:
-        """Replace all processes of a session's jobs."""
-        for name in self.jobs(group):
-            self.reload(name)
+        """Replace all processes of a session's jobs that are not disabled."""
+        _except_disabled(self.reload, self.jobs(group))
 
     def remove_group(self: _Orders, group: str) -> None:
         """Stop and forget all jobs of a session."""
@@ -66,9 +72,8 @@ class LegacyNames:
             self.unload(name)
 
     def start_processes(self: _Orders) -> None:
-        """Start all jobs."""
-        for name in self.jobs():
-            self.start_job(name)
+        """Start all jobs that are not disabled."""
+        _except_disabled(self.start_job, self.jobs())
 
     def stop_processes(self: _Orders) -> None:
         """Stop all jobs."""

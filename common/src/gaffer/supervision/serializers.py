@@ -14,7 +14,7 @@ from gaffer.jobs.slot import Slot, SlotState
 from gaffer.jobs.states import JobState
 from gaffer.process import Process
 from gaffer.schemas.common import EndpointInfo
-from gaffer.schemas.responses import ExitInfo, Instance, JobInfo, JobStatus, RolloutInfo
+from gaffer.schemas.responses import DriftInfo, ExitInfo, Instance, JobInfo, JobStatus, RolloutInfo
 
 
 class Announcement(msgspec.Struct, frozen=True):
@@ -55,19 +55,29 @@ def announcements(job: Job, running: Mapping[int, Process], host: str) -> dict[i
 def job_status(job: Job) -> JobStatus:
     """The status of a job, as in `GET /status/<name>`."""
     return {
-        "active": job.active,
+        "active": job.active and not job.disabled,
         "running": len(job.pids(committed=True)),
         "numprocesses": job.target,
         "max_processes": job.target,
     }
 
 
-def job_info(job: Job, running: Mapping[int, Process], host: str, sockets: list[dict[str, str | int]]) -> JobInfo:
-    """The info of a job, as in `GET /jobs/<session>/<job>`; `sockets` says where it listens."""
+def job_info(
+    job: Job,
+    running: Mapping[int, Process],
+    host: str,
+    sockets: list[dict[str, str | int]],
+    drift: list[DriftInfo],
+    lost_logs: int,
+) -> JobInfo:
+    """The info of a job, as in `GET /jobs/<session>/<job>`.
+
+    `sockets` says where it listens, `lost_logs` how many bytes of its output are missing in its log files.
+    """
     pids = job.pids(committed=True)
     return {
         "name": str(job.name),
-        "active": job.active,
+        "active": job.active and not job.disabled,
         "running": len(pids),
         "running_out": len(pids) - len(job.pids()),
         "max_processes": job.target,
@@ -75,6 +85,7 @@ def job_info(job: Job, running: Mapping[int, Process], host: str, sockets: list[
         "config": job.config.to_dict(),
         "state": job.state,
         "reason": _reason(job),
+        "disabled": msgspec.to_builtins(job.disabled),
         "restarts": job.restarts,
         "instances": [
             _instance(job, slot, running, host)
@@ -87,6 +98,8 @@ def job_info(job: Job, running: Mapping[int, Process], host: str, sockets: list[
         "last_run": job.last_run,
         "next_run": job.next_run,
         "sockets": sockets,
+        "drift": drift,
+        "log_lost_bytes": lost_logs,
     }
 
 

@@ -39,12 +39,19 @@ class NewerFile(GafferError):
 
 
 class Document(Generic[T]):
-    """A document of the type `kind` at `path`, and its `copy`."""
+    """A document of the type `kind` at `path`, and its `copy`.
 
-    def __init__(self, path: Path, kind: type[T]) -> None:
+    `format` is the format that it is written in. With `keep_previous`, the copy is the document before the last change,
+    which saves a write; else it is the same.
+    """
+
+    def __init__(self, path: Path, kind: type[T], *, format: int = FORMAT, keep_previous: bool = False) -> None:
         self.path = path
         self.copy = path.with_name(f"{path.name}.copy")
         self._kind = kind
+        self._format = format
+        self._keep_previous = keep_previous
+        self._path_valid = False  # the file at `path` holds the last document
         self._serial = 0
 
     def load(self) -> T:
@@ -63,6 +70,7 @@ class Document(Generic[T]):
         serial: int | None = 0
         try:
             value, serial = self._load(self.path)
+            self._path_valid = True
         except FileNotFoundError:
             pass
         except DamagedFile as error:
@@ -80,20 +88,26 @@ class Document(Generic[T]):
                 why = fault.message if fault else f"{self.path} is {'missing' if value is None else 'not the newest'}"
                 logger.error("%s: using %s", why, self.copy)
                 value, serial = other, other_serial
+                self._path_valid = False
         self._serial = max(self._serial, serial or 0)
         return value
 
     def save(self, value: T, *, sync: bool, pretty: bool = False) -> None:
         """Replace both files; `sync` also protects against a crash of the host.
 
-        Raises OSError, and keeps the old files, on failure. If only the copy can't be written, it is removed.
+        Raises OSError, and keeps the old files, on failure. If only a copy that is the same can't be written, it is
+        removed.
         """
         body = msgspec.json.encode(value)
         body = msgspec.json.format(body) if pretty else body
         serial = self._serial + 1
-        header = b'{"format":%d,"serial":%d,"checksum":"%s",' % (FORMAT, serial, _checksum(serial, body[1:]))
-        replace_file(self.path, header + body[1:], sync=sync)
-        self._serial = serial
+        header = b'{"format":%d,"serial":%d,"checksum":"%s",' % (self._format, serial, _checksum(serial, body[1:]))
+        # A copy that was used instead of a damaged file is the only valid one until this is done.
+        previous = self.copy if self._keep_previous and self._path_valid else None
+        replace_file(self.path, header + body[1:], sync=sync, previous=previous)
+        self._serial, self._path_valid = serial, True
+        if self._keep_previous:
+            return
         try:
             replace_file(self.copy, header + body[1:], sync=sync)
         except OSError as error:
@@ -101,10 +115,19 @@ class Document(Generic[T]):
                 os.unlink(self.copy)
                 logger.warning("can't write %s: %s", self.copy, error.strerror)
 
+    def move_aside(self, suffix: str) -> list[Path]:
+        """Rename both files to `NAME.suffix`, and return their new paths; raises OSError."""
+        moved = []
+        for path in (self.path, self.copy):
+            if path.exists():
+                moved.append(path.rename(path.with_name(f"{path.name}.{suffix}")))
+        self._path_valid = False
+        return moved
+
     def _load(self, path: Path) -> tuple[T, int | None]:
         """Return a document and its serial number, or None if it has no number."""
         try:
-            return _parse(read_trusted(path).data, self._kind)
+            return _parse(read_trusted(path).data, self._kind, self._format)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise DamagedFile(f"{path} is damaged: {error}") from None
         except NewerFile as error:
@@ -113,16 +136,16 @@ class Document(Generic[T]):
             ) from None
 
 
-def _parse(content: bytes, kind: type[T]) -> tuple[T, int | None]:
+def _parse(content: bytes, kind: type[T], newest: int) -> tuple[T, int | None]:
     header = _HEADER.match(content)
     if header is None:
         raw = msgspec.json.decode(content)
         if isinstance(raw, dict) and ("format" in raw or "checksum" in raw):
-            if isinstance(raw.get("format"), int) and raw["format"] > FORMAT:
+            if isinstance(raw.get("format"), int) and raw["format"] > newest:
                 raise NewerFile("was written by a later version of gafferd")
             raise msgspec.DecodeError("no checksum")
         return msgspec.convert(raw, kind), None
-    if int(header[1]) > FORMAT:
+    if int(header[1]) > newest:
         raise NewerFile("was written by a later version of gafferd")
     serial, body = int(header[2]), content[header.end() :]
     if _checksum(serial, body) != header[3]:
@@ -134,8 +157,10 @@ def _checksum(serial: int, body: bytes) -> bytes:
     return hashlib.sha256(b"%d " % serial + body).hexdigest().encode()
 
 
-def replace_file(path: Path, content: bytes, *, sync: bool) -> None:
+def replace_file(path: Path, content: bytes, *, sync: bool, previous: Path | None = None) -> None:
     """Replace the content of a file, mode 0600; `sync` also protects against a crash of the host.
+
+    The old content is kept at the path `previous`, if given.
 
     Only one writer at a time. Links are not followed. Raises OSError, and keeps the old content, on failure.
     """
@@ -149,6 +174,8 @@ def replace_file(path: Path, content: bytes, *, sync: bool) -> None:
             file.flush()
             if sync:
                 os.fsync(descriptor)
+        if previous is not None and path.exists():
+            _link_over(path, previous)
         os.replace(temporary, path)
     except BaseException:
         os.unlink(temporary)
@@ -159,3 +186,16 @@ def replace_file(path: Path, content: bytes, *, sync: bool) -> None:
             os.fsync(directory)
         finally:
             os.close(directory)
+
+
+def _link_over(path: Path, other: Path) -> None:
+    """Keep the file at `path` also as `other`."""
+    temporary = other.with_name(f"{other.name}.new")
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(temporary)
+    try:
+        os.link(path, temporary, follow_symlinks=False)
+    except PermissionError:
+        os.replace(path, other)  # a file system without links, link(2): a crash now leaves the old content as `other`
+    else:
+        os.replace(temporary, other)
