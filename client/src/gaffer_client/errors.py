@@ -5,8 +5,9 @@ GafferClientError
     Unreachable         no response
     UntrustedServer     a key was not sent because the server is not verified
     MalformedAnswer     a response that violates the protocol
-    StatusError         an error response: BadRequest, Unauthorized, Forbidden, NotFound, Conflict and its subclass
-                        JobDisabled, ServerError and its subclass NotStored
+    StatusError         an error response: BadRequest, Unauthorized, Forbidden, NotFound, Conflict, ServerError
+    JobDisabled         a Conflict: the job can't be started
+    NotStored           a ServerError: the server could not store a change
 """
 
 from collections.abc import Mapping, Sequence
