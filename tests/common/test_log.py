@@ -1,18 +1,25 @@
+import json
 import logging
 import os
 import signal
 import socket
 import subprocess
+import sys
 import threading
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from threading import Thread
+from typing import Any
 
 import pytest
+import requests
 
+from gaffer.jobs.names import JobName
 from gaffer.runtime.background_writer import BackgroundWriter, write_fully
-from gaffer.runtime.log import _FORMATTER, _LogFile
-from support.daemons import clean_env, command_path
+from gaffer.runtime.log import _LogFile
+from gaffer.runtime.log_lines import JsonFormatter, TextFormatter
+from support.daemons import Daemon, clean_env, command_path
 from support.poll import eventually
 
 
@@ -122,7 +129,7 @@ def test_a_log_file_is_opened_anew_when_it_was_moved(tmp_path: Path) -> None:
 def test_what_others_sent_can_not_look_like_a_line_of_its_own() -> None:
     text = "refused: \x1b[31m\r\n2026-11-29 ERROR gafferd: fake\u2028\u202e\ud800\ttab é"
     record = logging.makeLogRecord({"name": "n", "levelname": "INFO", "msg": text})
-    shown = _FORMATTER.format(record).partition(" n: ")[2]
+    shown = TextFormatter().format(record).partition(" n: ")[2]
     assert shown == "refused: \\x1b[31m\\r\n  2026-11-29 ERROR gafferd: fake\\u2028\\u202e\\ud800\ttab é"
 
 
@@ -159,3 +166,103 @@ def test_a_daemon_answers_and_ends_while_nothing_reads_its_stderr(tmp_path: Path
         node.kill()
         node.wait()
         os.close(reader)
+
+
+def record(message: str, **about: object) -> logging.LogRecord:
+    return logging.makeLogRecord({"name": "n", "levelname": "INFO", "msg": message, "created": 1795947300.25, **about})
+
+
+@pytest.mark.parametrize(
+    ("message", "about", "shown"),
+    [
+        ("shop.web: gone", {"job": "shop.web"}, "shop.web: gone"),
+        ("process 7 of web", {"job": "default.web", "pid": 7}, "process 7 of web"),
+        ("process 77 of webs", {"job": "default.web", "pid": 7}, "process 77 of webs [job default.web, pid 7]"),
+        ("gone\nmore", {"job": JobName("shop", "web"), "pid": None}, "gone [job shop.web]\n  more"),
+        ("failed", {"connection": 5, "job": ""}, "failed [connection 5]"),
+        ("plain", {}, "plain"),
+    ],
+)
+def test_a_line_says_what_it_concerns_once(message: str, about: dict[str, object], shown: str) -> None:
+    assert TextFormatter().format(record(message, **about)).partition(" n: ")[2] == shown
+
+
+def test_a_json_line_has_what_it_concerns_as_fields() -> None:
+    line = JsonFormatter().format(record('a "b"\n\x1b', job=JobName("shop", "web"), pid=7, connection=5))
+    assert "\n" not in line
+    assert json.loads(line) == {
+        "time": "2026-11-29T10:15:00.250Z",
+        "level": "info",
+        "logger": "n",
+        "message": 'a "b"\n\x1b',
+        "job": "shop.web",
+        "pid": 7,
+        "connection": 5,
+    }
+    try:
+        raise ValueError("wrong")
+    except ValueError:
+        failed = record("failed", exc_info=sys.exc_info())
+    assert json.loads(JsonFormatter().format(failed))["exception"].endswith("ValueError: wrong")
+
+
+@pytest.mark.parametrize("name", ["gafferd", "gaffer_lookupd"])
+def test_a_daemon_logs_json_and_reopens_its_file_on_a_signal(tmp_path: Path, name: str) -> None:
+    path, old = tmp_path / "log", tmp_path / "old"
+    node = Daemon(name, "--bind=127.0.0.1:0", "--log-format=json", "--log-level=debug", f"--error-log={path}")
+    try:
+        node.wait_for_line("listening on ")
+        for url in ("/ping", "/ping?again"):
+            with urllib.request.urlopen(node.url + url) as response:
+                assert response.status == 200
+
+        def requested() -> list[dict[str, Any]]:
+            lines = [json.loads(line) for line in path.read_text().splitlines()]
+            return [line for line in lines if "/ping" in line["message"]]
+
+        first, second = eventually(lambda: len(requested()) == 2 and requested())
+        assert first["level"] == "debug"
+        assert first["connection"] != second["connection"]
+        path.rename(old)
+        node.signal(signal.SIGUSR1)
+        eventually(lambda: "reopened the log files" in path.read_text(), retry_on=(OSError,))
+        assert "reopened" not in old.read_text()
+    finally:
+        node.stop()
+
+
+def test_a_line_about_a_job_does_not_carry_the_connection_that_once_loaded_it(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    node = Daemon("gafferd", "--bind=127.0.0.1:0", "--log-format=json", f"--error-log={path}")
+    try:
+        node.wait_for_line("listening on ")
+        requests.post(f"{node.url}/jobs/shop", json={"name": "web", "cmd": "sh -c 'exit 3'", "backoff": 100})
+
+        def exits() -> list[dict[str, Any]]:
+            return [
+                line for line in map(json.loads, path.read_text().splitlines()) if "exited with 3" in line["message"]
+            ]
+
+        line = eventually(exits)[0]
+        assert (line["job"], line["logger"], line["level"]) == ("shop.web", "gafferd.exits", "warning")
+        assert line["pid"] == 1
+        assert "connection" not in line
+    finally:
+        node.stop()
+
+
+def test_a_signal_to_reopen_logs_does_not_end_a_starting_daemon(tmp_path: Path) -> None:
+    node = Daemon("gafferd", "--bind=127.0.0.1:0")
+    try:
+        eventually(lambda: _catches(node.pid, signal.SIGUSR1), retry_on=(OSError,))
+        node.signal(signal.SIGUSR1)
+        node.wait_for_line("reopened the log files")
+        with urllib.request.urlopen(f"{node.url}/ping") as response:
+            assert response.status == 200
+    finally:
+        node.stop()
+
+
+def _catches(pid: int, signum: int) -> bool:
+    status = Path(f"/proc/{pid}/status").read_text()
+    return bool(int(status.split("SigCgt:")[1].split()[0], 16) & 1 << (signum - 1))

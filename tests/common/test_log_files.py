@@ -1,7 +1,10 @@
 """Log files: what is written where, what happens when the disk is slow or full."""
 
+import json
 import os
+import re
 import stat
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -16,7 +19,7 @@ from gaffer.streams import log_files
 from gaffer.streams.log_files import LogWriter
 from gaffer.streams.rotation import Rotation
 from support.managers import running_manager
-from support.needs import needs_linux
+from support.needs import needs_linux, needs_mount
 from support.poll import eventually
 
 
@@ -115,8 +118,8 @@ def test_a_producer_is_held_back_when_the_disk_is_slow_and_goes_on_after_it(tmp_
         found = 0
         while found < total:
             found += len(os.read(reader, 65536))
-        os.close(reader)
         assert found == ring.end == total
+    os.close(reader)
 
 
 @pytest.mark.usefixtures("stalled_disk")
@@ -136,7 +139,7 @@ def test_nothing_is_lost_when_a_held_back_process_ends(tmp_path: Path) -> None:
         found = 0
         while found < ring.end:
             found += len(os.read(reader, 65536))
-        os.close(reader)
+    os.close(reader)
     assert found == ring.end > log_files.HIGH
 
 
@@ -206,3 +209,92 @@ def test_a_log_goes_on_over_restarts_and_keeps_its_limit(tmp_path: Path) -> None
         eventually(lambda: manager.info("j")["restarts"] >= 12)
     assert {path.name for path in tmp_path.iterdir()} == {"default.j.1.out.log", "default.j.1.out.log.1"}
     assert (tmp_path / "default.j.1.out.log.1").read_text() == 3 * "0123456789\n"
+
+
+def _numbers(path: Path) -> list[int]:
+    """The whole numbered lines of a log, over its files."""
+    files = sorted(path.parent.glob(f"{path.name}*"), key=lambda file: int(file.suffix[1:]) if file != path else 0)
+    assert all(file.read_bytes().endswith(b"\n") for file in files), "a line was cut"
+    lines = b"".join(file.read_bytes() for file in reversed(files)).decode().splitlines()
+    assert all(line.endswith(".") for line in lines)
+    return [int(line.split()[0]) for line in lines]
+
+
+@pytest.mark.parametrize("log_format", ["raw", "timestamps", "json"])
+def test_rotation_loses_and_cuts_no_line_of_a_process_that_never_stops(tmp_path: Path, log_format: str) -> None:
+    """It writes pieces that end within lines, as a program whose output is buffered does."""
+    code = (
+        "import os\n"
+        "lines = b''.join(b'%d %s.\\n' % (n, b'x' * (n % 90)) for n in range(60_000))\n"
+        "at = 0\n"
+        "while at < len(lines): at += os.write(1, lines[at:at + 1 + (at * 7919) % 5000])\n"
+        "while True: os.write(2, b'more\\n' * 1000)\n"
+    )
+    with running_manager(capture_all=True, log_dir=tmp_path) as manager:
+        settings = {"log_max_bytes": 200_000, "log_backups": 100, "log_format": log_format}
+        manager.load(ProcessConfig("j", sys.executable, args=["-I", "-c", code], **settings))  # type: ignore[arg-type]
+        eventually(lambda: (tmp_path / "default.j.1.err.log.2").exists(), 30)
+        assert manager.lost_log_bytes == 0
+    path = tmp_path / "default.j.1.out.log"
+    if log_format != "raw":
+        for file in tmp_path.glob("default.j.1.out.log*"):
+            lines = file.read_text().splitlines()
+            texts = [json.loads(line)["message"] if log_format == "json" else line[25:] for line in lines]
+            file.write_text("".join(f"{text}\n" for text in texts))
+    assert len(list(tmp_path.glob("default.j.1.out.log*"))) > 10
+    assert _numbers(path) == list(range(60_000))
+
+
+def test_the_unfinished_line_of_a_full_file_goes_into_the_next(writer: LogWriter) -> None:
+    file = writer.file("j.log", Rotation(20, 3))
+    file.put(b"0123456789\nabcdef")
+    eventually(lambda: file.path.exists() and file.path.stat().st_size == 17)
+    file.put(b"ghi\nj\n")
+    writer.close()
+    assert file.path.read_bytes() == b"abcdefghi\nj\n"
+    assert file.path.with_name("j.log.1").read_bytes() == b"0123456789\n"
+
+
+def test_a_line_longer_than_a_file_is_cut(writer: LogWriter) -> None:
+    file = writer.file("j.log", Rotation(10, 3))
+    file.put(b"01234567")
+    eventually(lambda: file.path.exists() and file.path.stat().st_size == 8)
+    file.put(b"89abcdef\n")
+    writer.close()
+    assert file.path.with_name("j.log.1").read_bytes() + file.path.read_bytes() == b"0123456789abcdef\n"
+
+
+def test_a_line_with_a_timestamp_never_follows_an_unfinished_one(tmp_path: Path) -> None:
+    with running_manager(capture_all=True, log_dir=tmp_path) as manager:
+        manager.load(ProcessConfig("j", "printf first", log_format="timestamps", backoff=0, startsecs=0))
+        log = tmp_path / "default.j.1.out.log"
+        eventually(lambda: log.read_text().count("\n") >= 2, retry_on=(OSError,))
+    assert all(line.endswith("Z first") for line in log.read_text().splitlines())
+
+
+@needs_mount
+@pytest.mark.expects_errors("No space left on device; [0-9]+ bytes of logs lost so far")
+@pytest.mark.parametrize("log_format", ["raw", "timestamps", "json"])
+def test_what_a_full_disk_lost_is_counted_and_marked_once_there_is_room(tmp_path: Path, log_format: str) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16m", "none", disk], check=True)
+    try:
+        ballast = disk / "ballast"
+        ballast.write_bytes(b"x" * (16 * 1024 - 8) * 1024)  # more than what is on its way when it goes
+        code = "sh -c 'while [ -e go ]; do echo 0123456789012345678901234567890123456789; done; cat'"
+        (tmp_path / "go").touch()
+        with running_manager(capture_all=True, log_dir=disk / "logs") as manager:
+            manager.load(ProcessConfig("j", code, cwd=str(tmp_path), log_format=log_format, log_max_bytes=0))
+            eventually(lambda: manager.info("j")["log_lost_bytes"] > 100_000, 20)
+            (tmp_path / "go").unlink()
+            ballast.unlink()
+            manager.load(ProcessConfig("other", "sleep 1000"))
+            assert manager.info("other")["log_lost_bytes"] == 0
+        text = (disk / "logs" / "default.j.1.out.log").read_text()
+    finally:
+        subprocess.run(["umount", disk], check=True)
+    marker = r'"lost":([0-9]+),"reason":"No space' if log_format == "json" else "gaffer: ([0-9]+) bytes lost: No space"
+    marked = [int(number) for number in re.findall(marker, text)]
+    assert sum(marked) == manager.lost_log_bytes > 100_000
+    assert text.count("lost") == len(marked)

@@ -6,9 +6,9 @@ import signal
 import threading
 from collections.abc import Callable
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from gaffer.runtime import startup
+from gaffer.runtime import log, startup
 
 if TYPE_CHECKING:
     from gaffer.manager import Manager
@@ -25,6 +25,7 @@ class BaseSigHandler:
 
     QUIT_SIGNALS = startup.QUIT_SIGNALS
     RELOAD_SIGNAL = signal.SIGHUP
+    REOPEN_SIGNAL: ClassVar[signal.Signals | None] = None  # the daemons catch SIGUSR1
 
     def __init__(self) -> None:
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -39,9 +40,12 @@ class BaseSigHandler:
         for signum in self.QUIT_SIGNALS:
             self._catch(signum, self.handle_quit)
         self._catch(self.RELOAD_SIGNAL, self.handle_reload)
+        others = {int(self.RELOAD_SIGNAL): self.handle_reload}
+        if self.REOPEN_SIGNAL is not None:
+            self._catch(self.REOPEN_SIGNAL, self.handle_reopen)
+            others[self.REOPEN_SIGNAL] = self.handle_reopen
         for held in startup.take_pending():
-            handle = self.handle_reload if held == self.RELOAD_SIGNAL else self.handle_quit
-            loop.call_soon_threadsafe(handle, self, held)
+            loop.call_soon_threadsafe(others.get(held, self.handle_quit), self, held)
 
     def _catch(self, signum: int, callback: Callable[[object, int], None]) -> None:
         loop = self._loop
@@ -74,6 +78,10 @@ class BaseSigHandler:
     def handle_reload(self, handle: object, signum: int) -> None:
         """Handle SIGHUP."""
         raise NotImplementedError
+
+    def handle_reopen(self, handle: object, signum: int) -> None:
+        """Handle REOPEN_SIGNAL: reopen the log file of the daemon."""
+        log.reopen()
 
 
 class SigHandler(BaseSigHandler):

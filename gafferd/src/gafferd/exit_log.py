@@ -101,16 +101,16 @@ class ExitLog:
         failed = event["reason"] not in EXPECTED and (event["stopped"] or event["exit_code"] != 0)
         level = logging.WARNING if failed else logging.INFO
         if self._throttles[level].admit(event["job"], line, self._loop.time()):
-            logger.log(level, "%s: %s", event["job"], line)
+            logger.log(level, "%s: %s", event["job"], line, extra=_about(event))
         if self._timer is None:
             self._timer = self._loop.call_later(PERIOD, self._again)
 
     def _on_rollout(self, evtype: str, event: Mapping[str, Any]) -> None:
         if event["rollout"] == RolloutKind.ROLLBACK:
-            logger.info("%s: rolling back", event["job"])
+            logger.info("%s: rolling back", event["job"], extra=_about(event))
 
     def _on_rollout_failed(self, evtype: str, event: Mapping[str, Any]) -> None:
-        logger.warning("%s: %s stopped: %s", event["job"], event["rollout"], event["reason"])
+        logger.warning("%s: %s stopped: %s", event["job"], event["rollout"], event["reason"], extra=_about(event))
 
     def _on_disabled(self, evtype: str, event: Mapping[str, Any]) -> None:
         logger.info("%s: %s", event["job"], Disabled(event["reason"], 0.0, event["until"]))
@@ -140,7 +140,12 @@ class ExitLog:
         assert self._loop is not None
         for level, throttle in self._throttles.items():
             for line in throttle.collect(self._loop.time(), all_periods=all_periods):
-                logger.log(level, "%s", line)
+                logger.log(level, "%s", line, extra={"job": line.partition(": ")[0]})
+
+
+def _about(event: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a log line concerns."""
+    return {"job": event["job"], "pid": event.get("pid")}
 
 
 def describe(event: Mapping[str, Any]) -> str:

@@ -67,8 +67,8 @@ class Watching:
 
     def _on_files(self, name: str, paths: Sequence[str]) -> None:
         assert self._manager is not None
-        logger.info("%s: restarting, %s changed", name, paths[0])
+        logger.info("%s: restarting, %s changed", name, paths[0], extra={"job": name})
         try:
             self._manager.restart_job(name)
         except GafferError as error:  # unloaded meanwhile, or the manager stops
-            logger.info("%s is not restarted: %s", name, error.message)
+            logger.info("%s is not restarted: %s", name, error.message, extra={"job": name})

@@ -10,6 +10,7 @@ from gaffer.http.authority import is_loopback
 from gaffer.loop import KINDS
 from gaffer.runtime.keyfile import MIN_BITS, is_weak, read_key_file, warn_about_private_key
 from gaffer.runtime.log import log_level
+from gaffer.runtime.log_lines import FORMATS
 from gaffer.runtime.options import Option
 from gaffer.runtime.settings import Resolution, option_groups, setting, settings_of
 from gaffer.runtime.sockets import parse_address
@@ -112,6 +113,9 @@ class Settings:
     pidfile: str | None = setting("write the process id to this file", text, flag="--pidfile=FILE")
     error_log: str | None = setting("log to this file", text, flag="--error-log=FILE", shown="stderr")
     log_level: str = setting("debug, info, warning, error or critical", log_level, "info", flag="--log-level=LEVEL")
+    log_format: str = setting(
+        "format of the log: text or json", Choice("log format", FORMATS), "text", flag="--log-format=FORMAT"
+    )
     loop: str = setting(
         "event loop: uvloop, asyncio, or auto for uvloop where it is installed",
         Choice("loop", KINDS),
@@ -162,9 +166,14 @@ def parse_options(argv: Sequence[str]) -> dict[str, Any]:
     return parse_command_line("gaffer_lookupd", USAGE, argv, leftover=leftover)
 
 
-def make_settings(options: Mapping[str, Any], environ: Mapping[str, str]) -> Settings:
-    """Return the settings from parsed options and the environment; raises ConfigError with all mistakes."""
+def make_settings(options: Mapping[str, Any], environ: Mapping[str, str], passed: Sequence[str] = ()) -> Settings:
+    """Return the settings from parsed options and the environment; raises ConfigError with all mistakes.
+
+    The addresses of `passed` sockets take the place of `bind`.
+    """
     resolution = Resolution(Settings, options, environ)
+    if passed:
+        resolution.values["bind"] = tuple(passed)
     _refuse_empty(resolution, options)
     _check_together(resolution)
     if options["-v"]:

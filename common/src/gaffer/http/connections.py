@@ -6,7 +6,9 @@ with the idle time before it, and close the connection without a response.
 """
 
 import asyncio
+import contextvars
 import errno
+import itertools
 import math
 import socket
 import ssl
@@ -35,7 +37,7 @@ from gaffer.http.quota import Quota
 from gaffer.http.rate_limiter import RateLimiter
 from gaffer.http.stream import Phase, TLSWireStream, WireStream
 from gaffer.http.waiting_room import Arrival, WaitingRoom
-from gaffer.runtime import tls
+from gaffer.runtime import log_lines, tls
 from gaffer.runtime.throttled import ThrottledWarnings
 
 _PIECE = 64 * 1024  # bytes of a body that are read at once
@@ -44,6 +46,8 @@ _LATE_LOOP = 0.05  # seconds of delay after which the loop was busy with somethi
 _EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 _PAUSE = 0.003  # seconds between two pieces of large bodies, over all clients: this limits them to 20 MB/s
 _UNSENT = 64 * 1024  # bytes that the kernel buffers for a slow client, which by default can be megabytes
+
+_numbers = itertools.count(1)  # of connections, in log lines
 
 
 class Context(NamedTuple):
@@ -352,7 +356,7 @@ class Acceptor(HTTPServerConnectionDelegate):
         self.identify(stream, known)
         served = self._connections[stream] = ServerConnection(stream, self._parameters, context)
         self.move(stream, Phase.HEAD)
-        served.start_serving(self)
+        contextvars.copy_context().run(_serve, served, self)
 
     def _make_room(self, known: bool) -> bool:
         """Make room for one more connection; return whether there is any."""
@@ -467,3 +471,9 @@ def _make_stream(connection: socket.socket, secured: ssl.SSLContext | None) -> W
 def _ip(address: Any) -> str:
     """Return the address of a TCP peer; for other peers 0.0.0.0, as Tornado does."""
     return address[0] if isinstance(address, tuple) else "0.0.0.0"
+
+
+def _serve(connection: ServerConnection, delegate: HTTPServerConnectionDelegate) -> None:
+    """Serve a connection in a task whose log lines have its number."""
+    log_lines.connection.set(next(_numbers))
+    connection.start_serving(delegate)

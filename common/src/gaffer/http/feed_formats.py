@@ -158,7 +158,7 @@ def to_json(message: Any) -> bytes:
         return msgspec.json.encode({"text": ascii(message)})
 
 
-def encode_event(name: str, text: str, position: Position | None = None) -> bytes:
+def encode_event(name: str, text: str, position: Position | str | None = None) -> bytes:
     """Return a server-sent event with the data `text`; `position` is its id."""
     data = "".join(f"data: {line}\n" for line in text.split("\n"))
     identity = "" if position is None else f"id: {position}\n"

@@ -106,12 +106,12 @@ class FeedQuery(NamedTuple):
         if kind not in kinds:
             raise _invalid("feed", kind, f"use {', '.join(kinds)}")
         after = _parse_after(handler.get_query_argument("after", None))
-        tail = _parse_tail(handler.get_query_argument("tail", None))
+        tail = parse_tail(handler.get_query_argument("tail", None))
         if not past and (after, tail) != (None, None):
             raise BadRequest("`after` and `tail` are not supported here", reason="bad_value", hint="omit them")
         if after is not None and tail is not None:
             raise BadRequest("`after` and `tail` are mutually exclusive", reason="bad_value", hint="use one of them")
-        heartbeat = _parse_heartbeat(handler.get_query_argument("heartbeat", "true"))
+        heartbeat = parse_heartbeat(handler.get_query_argument("heartbeat", "true"))
         last_event = handler.request.headers.get("Last-Event-ID", "")
         if past and last_event:
             resumed = Position.parse(last_event)
@@ -193,7 +193,8 @@ def _parse_after(text: str | None) -> Position | None:
     return position
 
 
-def _parse_tail(text: str | None) -> Tail | None:
+def parse_tail(text: str | None) -> Tail | None:
+    """Return the tail in `text`, if any; raises BadRequest (`bad_value`)."""
     if text is None:
         return None
     match = _TAIL.fullmatch(text)
@@ -202,7 +203,8 @@ def _parse_tail(text: str | None) -> Tail | None:
     return Tail(int(match[1]), bool(match[2]))
 
 
-def _parse_heartbeat(text: str) -> float | None:
+def parse_heartbeat(text: str) -> float | None:
+    """Return the seconds in `text`, None for no heartbeats; raises BadRequest (`bad_value`)."""
     if HEARTBEAT.fullmatch(text) is None:
         raise _invalid("heartbeat", text, "use true, false, or 0.1 to 86400 seconds")
     if text == "true":

@@ -83,6 +83,8 @@ class JobConfig:
     """The size at which a log file is rotated."""
     log_backups: int = setting(rules.backups, 3, example="10")
     """The number of rotated files to keep."""
+    log_format: str = setting(rules.log_format, "raw", example="timestamps")
+    """The format of the log files."""
     graceful_timeout: float = setting(rules.seconds, 30.0, live=True, example="90s")
     """Seconds from SIGTERM to SIGKILL."""
     drain_timeout: float = setting(rules.seconds, 0.0, live=True, example="5s")

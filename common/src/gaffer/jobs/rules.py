@@ -195,9 +195,14 @@ class _Missed(OneOf):
     """`skip` or `once`."""
 
 
+class _LogFormat(OneOf):
+    """`raw`, the output unchanged, `timestamps` before each line, or `json`, an object for each line."""
+
+
 job_kind = _JobKind(("service", "once"))
 overlap_policy = _Overlap(("skip", "queue", "replace"))
 missed_policy = _Missed(("skip", "once"))
+log_format = _LogFormat(("raw", "timestamps", "json"))
 _restart_words = OneOf(("always", "on-failure", "never"))
 
 

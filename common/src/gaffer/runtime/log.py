@@ -1,4 +1,4 @@
-"""Logging of the daemons: one handler, to stderr or a file, with a timestamp on each line.
+"""Logging of the daemons: one handler, to stderr or a file, in lines of text or JSON.
 
 A thread writes to both: a reader of stderr that stops reading must not block a daemon, nor keep it from exiting.
 """
@@ -11,6 +11,7 @@ from functools import partial
 
 from gaffer.errors import BadRequest, GafferError, InvalidValue, did_you_mean
 from gaffer.runtime.background_writer import BackgroundWriter, write_fully
+from gaffer.runtime.log_lines import make_formatter
 from gaffer.runtime.trusted_files import UntrustedFile, open_log
 
 LEVELS = {
@@ -21,31 +22,14 @@ LEVELS = {
     "critical": logging.CRITICAL,
 }
 
-
-class _Formatter(logging.Formatter):
-    """A formatter that escapes control characters and indents continuation lines, so that input can't fake a line."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        text = super().format(record)
-        if text.isprintable():
-            return text
-        return "".join(_BREAKS.get(char) or (char if char.isprintable() else _escaped(char)) for char in text)
-
-
-def _escaped(char: str) -> str:
-    return char.encode("unicode_escape").decode()
-
-
-_BREAKS = {"\n": "\n  ", "\t": "\t"}
-_FORMATTER = _Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
-
 # Tornado's messages about each failed connection attempt: the users of the connections log them once, and clearly.
 _REPEATED = ("SSL Error on", "error on read")
 
 _STDERR = 2
+logger = logging.getLogger(__name__)
 MEMORY_INTERVAL = 10.0  # seconds
 
-_installed: logging.Handler | None = None
+_installed: "_Handler | None" = None
 _writers: list[BackgroundWriter] = []
 
 
@@ -69,10 +53,11 @@ def log_level(text: str) -> str:
     return text.strip().lower()
 
 
-def setup_logging(level: str = "info", error_log: str | None = None) -> None:
+def setup_logging(level: str = "info", error_log: str | None = None, form: str = "text") -> None:
     """Log everything from `level` up to the file `error_log`, or to stderr; make `sys.stderr` non-blocking.
 
-    A second call replaces the first one's handler. If a log rotator moves the file away, it is reopened. If it is a
+    `form` is `text` or `json`. A second call replaces the first one's handler. If a log rotator moves the file away, it
+    is reopened, at the next line or by `reopen`. If it is a
     link, a pipe or a file of another user, log to stderr instead, including the reason. Raises BadRequest for an
     unknown level and GafferError if the file can't be opened.
     """
@@ -91,12 +76,14 @@ def setup_logging(level: str = "info", error_log: str | None = None) -> None:
                 reason="bad_log_file",
                 hint="set --error-log to a file in an existing directory that this user can write to",
             ) from None
-    sys.stderr = stderr = BackgroundWriter(partial(write_fully, _STDERR), _lost)
+    formatter = make_formatter(form)
+    lost = partial(_lost, formatter)
+    sys.stderr = stderr = BackgroundWriter(partial(write_fully, _STDERR), lost)
     _writers[:] = [stderr]
     if file is not None:
-        _writers.append(BackgroundWriter(file.write, _lost))
-    handler = _Handler(_writers[-1])
-    handler.setFormatter(_FORMATTER)
+        _writers.append(BackgroundWriter(file.write, lost))
+    handler = _Handler(_writers[-1], file)
+    handler.setFormatter(formatter)
     handler.addFilter(_MemoryErrors())
     root = logging.getLogger()
     if _installed is not None:
@@ -117,8 +104,19 @@ def lost_lines() -> int:
     return sum(writer.lost_lines for writer in _writers)
 
 
+def reopen() -> None:
+    """Reopen the log file, as after its rotation, and log that."""
+    if _installed is not None and _installed.file is not None:
+        _installed.file.reopen()
+    logger.info("reopened the log files")
+
+
 class _Handler(logging.StreamHandler[BackgroundWriter]):
     """A handler that flushes when closed, not after each line."""
+
+    def __init__(self, writer: BackgroundWriter, file: "_LogFile | None") -> None:
+        super().__init__(writer)
+        self.file = file
 
     def flush(self) -> None:
         """Do nothing."""
@@ -156,10 +154,16 @@ class _LogFile:
     def __init__(self, path: str) -> None:
         self._path = path
         self._descriptor = open_log(path, 0o644)
+        self._is_due = False
+
+    def reopen(self) -> None:
+        """Reopen it before the next line, from any thread."""
+        self._is_due = True
 
     def write(self, data: bytes) -> None:
         """Append `data`; raises OSError."""
-        if not self._is_current():
+        if self._is_due or not self._is_current():
+            self._is_due = False
             try:
                 descriptor = open_log(self._path, 0o644)
             except (OSError, UntrustedFile):
@@ -179,12 +183,12 @@ class _LogFile:
             return False
 
 
-def _lost(lines: int) -> str:
+def _lost(formatter: logging.Formatter, lines: int) -> str:
     message = f"{lines} lines of this log were lost: nothing read them, or the disk was full"
     record = logging.makeLogRecord(
         {"name": "gaffer.runtime.log", "levelno": logging.WARNING, "levelname": "WARNING", "msg": message}
     )
-    return _FORMATTER.format(record) + "\n"
+    return formatter.format(record) + "\n"
 
 
 def _is_news(record: logging.LogRecord) -> bool:

@@ -8,7 +8,7 @@ these phases:
 3. `hold_signals`: signals are held until the handlers of `gaffer.sig_handler` are installed and process them.
 4. `ignore_signals`: the daemon is exiting, and signals no longer change its exit status.
 
-SIGHUP does not end a daemon in any phase: it is held in all phases but the last.
+SIGHUP and SIGUSR1 do not end a daemon in any phase: they are held in all phases but the last.
 """
 
 import gc
@@ -25,7 +25,9 @@ from gaffer.runtime import dispositions
 QUIT_SIGNALS = (signal.SIGQUIT, signal.SIGTERM, signal.SIGINT)
 INTERRUPTED = 130  # the exit status after Ctrl-C: 128 + SIGINT, as shells have it
 
-_SIGNALS = (*QUIT_SIGNALS, signal.SIGHUP)
+REOPEN_SIGNAL = signal.SIGUSR1
+
+_SIGNALS = (*QUIT_SIGNALS, signal.SIGHUP, REOPEN_SIGNAL)
 
 _pending: list[int] = []
 
@@ -154,7 +156,7 @@ def _exit_without_memory() -> NoReturn:
 
 def _install(handler: Handler) -> None:
     for signum in _SIGNALS:
-        signal.signal(signum, handler if signum != signal.SIGHUP else _hold)
+        signal.signal(signum, handler if signum in QUIT_SIGNALS else _hold)
 
 
 def _exit_now(signum: int, frame: FrameType | None) -> None:

@@ -125,8 +125,17 @@ def open_log(path: str | os.PathLike[str], mode: int = 0o600) -> int:
     number = inherited_descriptor(path)
     if number is not None:
         return os.dup(number)
+    return _open_log(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, mode)
+
+
+def open_log_to_read(path: str | os.PathLike[str]) -> int:
+    """Return a descriptor for reading the log at `path`, under the conditions of `open_log`; raises the same."""
+    return _open_log(path, os.O_RDONLY)
+
+
+def _open_log(path: str | os.PathLike[str], flags: int, mode: int = 0) -> int:
     try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | _OPEN, mode)
+        descriptor = os.open(path, flags | _OPEN, mode)
     except OSError:
         if fault := _what_is_there(path):
             raise _untrusted(path, fault, "remove it, or use another path") from None

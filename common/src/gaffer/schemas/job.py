@@ -53,6 +53,7 @@ _ACCEPTED: Mapping[Callable[..., Any], Any] = {
     rules.restart_policy: Literal["always", "on-failure", "never"] | None,
     rules.overlap_policy: Literal["skip", "queue", "replace"],
     rules.missed_policy: Literal["skip", "once"],
+    rules.log_format: Literal["raw", "timestamps", "json"],
     rules.exit_codes: list[Annotated[int, Meta(ge=0, le=255)]] | int | str,
     rules.restarts: Annotated[int, Meta(ge=0, le=10**6)],
     rules.at_least_one: Annotated[int, Meta(ge=1, le=10_000)],

@@ -4,23 +4,28 @@ A file is opened for each batch of data and closed after it, so that logs of hun
 and a file may be moved or removed at any time. The thread pauses before each round, so that batches are few: otherwise
 it would interrupt the loop for every line. A producer that is faster than the disk is held back, so nothing is dropped.
 If the system can't write (for instance, no space is left), holding the producer back would stop a service because of
-its log: the data is dropped then, and reported in our own log at most once a minute.
+its log: the data is dropped then, reported in our own log at most once a minute, and marked in the file by a line once
+it can be written again.
 """
 
 import asyncio
 import contextlib
 import itertools
 import logging
-import os
 import threading
 import time
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from queue import SimpleQueue
+from typing import Any, NamedTuple
+from weakref import WeakValueDictionary
 
 from gaffer.errors import GafferError
 from gaffer.runtime.trusted_files import UntrustedFile, open_log
+from gaffer.streams.log_appender import Appender
+from gaffer.streams.log_formats import Formatter, make_formatter
+from gaffer.streams.log_index import Attributes
+from gaffer.streams.log_place import Identity, Place
 from gaffer.streams.rotation import Rotation
 
 log = logging.getLogger("gaffer.logs")
@@ -30,6 +35,17 @@ _PAUSE = 0.02  # seconds before each round, unless much is queued
 _IOV_MAX = 1024  # maximum buffers of one writev(2)
 _REPORT_INTERVAL = 60.0  # seconds
 _CLOSE_TIMEOUT = 5.0  # seconds to wait for the last writes
+_MAX_LOSSES = 1024  # jobs, and files, whose losses are remembered
+
+Watcher = Callable[[str], object]
+
+
+class _Loss(NamedTuple):
+    """Bytes that a file lacks and that no line in it stands for yet."""
+
+    file: "LogFile"
+    size: int
+    reason: str
 
 
 class LogWriter:
@@ -38,12 +54,19 @@ class LogWriter:
     def __init__(self, loop: asyncio.AbstractEventLoop, directory: Path) -> None:
         self.directory = directory
         self.lost = 0  # bytes that could not be written
+        self.lost_by_job: dict[str, int] = {}
+        self.attributes = Attributes()
+        self.labelling = threading.Lock()  # held while files without a label get one
         self._loop = loop
         self._lock = threading.Lock()
         self._due: SimpleQueue[LogFile | None] = SimpleQueue()
         self._hurry = threading.Event()
         self._thread: threading.Thread | None = None
         self._reported: float | None = None
+        self._failing = False
+        self._places: WeakValueDictionary[Path, Place] = WeakValueDictionary()
+        self._losses: dict[Path, _Loss] = {}
+        self._watchers: dict[str, set[Watcher]] = {}
 
     def start(self) -> None:
         """Start the thread if it is not running; raises GafferError (`no_thread`) if that fails."""
@@ -59,9 +82,35 @@ class LogWriter:
                 ) from None
             self._thread = thread
 
-    def file(self, name: str, rotation: Rotation) -> "LogFile":
-        """Return the log file `name`, without opening it."""
-        return LogFile(self._loop, self._lock, self._due, self._hurry, self.directory / name, rotation)
+    def file(self, name: str, rotation: Rotation, formatter: Formatter | None = None, job: str = "") -> "LogFile":
+        """Return the log file `name` of a job, without opening it. Without a `formatter`, data is written unchanged."""
+        path = self.directory / name
+        place = self._places.get(path)
+        if place is None:
+            place = self._places[path] = Place(path, self.attributes, self.labelling)
+        formatter = formatter or make_formatter("raw", "out", 0)
+        return LogFile(self._loop, self._lock, self._due, self._hurry, place, rotation, formatter, job)
+
+    def place(self, path: Path, identity: Identity) -> Place | None:
+        """Return the place of the file at `path` if it is being written and has this identity."""
+        place = self._places.get(path)
+        return place if place is not None and place.identity == identity else None
+
+    def watch(self, job: str, callback: Watcher) -> None:
+        """Call `callback(name)` on the loop when the log file `name` of a job has grown."""
+        self._watchers.setdefault(job, set()).add(callback)
+
+    def unwatch(self, job: str, callback: Watcher) -> None:
+        """Undo `watch`; unknown callbacks are ignored."""
+        found = self._watchers.get(job)
+        if found is not None:
+            found.discard(callback)
+            if not found:
+                del self._watchers[job]
+
+    def hurry(self) -> None:
+        """Write what is queued without a pause."""
+        self._hurry.set()
 
     def close(self) -> None:
         """Write all queued data and end the thread; give up after 5 seconds. Call it on the loop."""
@@ -85,57 +134,81 @@ class LogWriter:
                 due.append(self._due.get())
             size = sum(self._write(file) for file in due if file is not None)
             ending = ending or None in due
+        for loss in list(self._losses.values()):
+            self._append(loss.file, ())
 
     def _write(self, file: "LogFile") -> int:
         """Write the queued data of a file; return the number of bytes."""
-        data = file.take()
-        self._append(file, data)
+        data, times, finished = file.take()
         size = sum(map(len, data))
+        try:
+            parts = file.formatter.format(data, times)
+            if finished:
+                parts = [*parts, *file.formatter.finish(time.time())]
+        except MemoryError:
+            self._lose(file, size, "out of memory")
+        else:
+            if parts or (finished and file.place.unsaved):
+                self._append(file, parts, finished=finished)
         file.written(size)
         return size
 
-    def _append(self, file: "LogFile", data: Iterable[bytes]) -> None:
+    def _append(self, file: "LogFile", data: Sequence[bytes], *, finished: bool = False) -> None:
         left = sum(map(len, data))
-        fd: int | None = None
+        path = file.place.path
         try:
-            fd = _open(file.path)
-            size = os.fstat(fd).st_size
-            for parts, length in _batches(data):
-                # Usually all at once; piece by piece if the file must be rotated.
-                written = os.writev(fd, parts) if file.rotation.fits(size, length) else 0
-                size += written
-                left -= written
-                rest = b"".join(parts)[written:] if written < length else b""
-                while rest:
-                    count = file.rotation.room(size, rest)
-                    if count:
-                        written = os.write(fd, rest[:count])
-                        size += written
-                        left -= written
-                        rest = rest[written:]
-                    else:
-                        _rotate(file.path, file.rotation)
-                        os.close(fd)
-                        fd = None
-                        fd, size = _open(file.path), 0
+            with Appender(_open, file.place, file.rotation, ends_line=file.is_new and file.starts_lines) as appender:
+                try:
+                    loss = self._losses.get(path)
+                    if loss is not None:
+                        appender.write_line(file.formatter.loss(loss.size, loss.reason, time.time()))
+                        del self._losses[path]
+                        self._report_recovery()
+                    for parts, length in _batches(data):
+                        appender.write(parts, length)
+                finally:
+                    left -= appender.written
+                    file.is_new = False
+                if finished:
+                    appender.save()
         except OSError as error:
-            self._report_loss(f"can't write {file.path}: {error.strerror}", left)
+            self._lose(file, left, error.strerror or "unknown error", f"can't write {path}: {error.strerror}")
         except UntrustedFile as error:
-            self._report_loss(error.message, left)
-        finally:
-            if fd is not None:
-                os.close(fd)
+            self._lose(file, left, error.message)
+        except MemoryError:
+            self._lose(file, left, "out of memory")
+        if file.job in self._watchers:
+            with contextlib.suppress(RuntimeError):  # the loop was closed
+                self._loop.call_soon_threadsafe(self._notify, file.job, path.name)
 
-    def _report_loss(self, fault: str, size: int) -> None:
+    def _notify(self, job: str, name: str) -> None:
+        for callback in tuple(self._watchers.get(job, ())):
+            callback(name)
+
+    def _lose(self, file: "LogFile", size: int, reason: str, report: str = "") -> None:
+        if not size:
+            return
         self.lost += size
+        self.lost_by_job[file.job] = self.lost_by_job.pop(file.job, 0) + size
+        path = file.place.path
+        earlier = self._losses.pop(path, None)
+        self._losses[path] = _Loss(file, size + (earlier.size if earlier else 0), reason)
+        _forget_oldest(self.lost_by_job)
+        _forget_oldest(self._losses)
+        self._failing = True
         now = time.monotonic()
         if self._reported is None or now - self._reported >= _REPORT_INTERVAL:
             self._reported = now
-            log.error("%s; %d bytes of logs lost so far", fault, self.lost)
+            log.error("%s; %d bytes of logs lost so far", report or reason, self.lost, extra={"job": file.job})
+
+    def _report_recovery(self) -> None:
+        if self._failing:
+            self._failing = False
+            log.info("log files can be written again; %d bytes of logs lost so far", self.lost)
 
 
 class LogFile:
-    """A file and the data queued for it. Call `put` on the loop; the writer's thread calls the other methods."""
+    """A file and the data queued for it. Call `put` and `finish` on the loop, the other methods in the thread."""
 
     def __init__(
         self,
@@ -143,19 +216,36 @@ class LogFile:
         lock: threading.Lock,
         due: "SimpleQueue[LogFile | None]",
         hurry: threading.Event,
-        path: Path,
+        place: Place,
         rotation: Rotation,
+        formatter: Formatter,
+        job: str,
     ) -> None:
-        self.path = path
+        self.place = place
         self.rotation = rotation
+        self.formatter = formatter
+        self.job = job
+        self.is_new = True  # nothing was written yet
         self.on_room: Callable[[], object] = lambda: None  # called on the loop when a producer may resume
         self._loop = loop
         self._lock = lock
         self._due = due
         self._hurry = hurry
-        self._data: deque[bytes] = deque()
+        self._data: list[bytes] = []
+        self._times: list[float] = []
         self._waiting = 0
         self._held = False
+        self._finished = False
+
+    @property
+    def path(self) -> Path:
+        """The path of the file."""
+        return self.place.path
+
+    @property
+    def starts_lines(self) -> bool:
+        """Whether the first output must start a line."""
+        return self.formatter.starts_lines
 
     def put(self, data: bytes) -> bool:
         """Queue `data`; return False if the producer must wait for `on_room`."""
@@ -163,17 +253,27 @@ class LogFile:
             if not self._waiting:
                 self._due.put(self)
             self._data.append(data)
+            if self.formatter.starts_lines:
+                self._times.append(time.time())
             self._waiting += len(data)
             self._held = self._waiting >= HIGH
             if self._waiting >= LOW:
                 self._hurry.set()
             return not self._held
 
-    def take(self) -> "deque[bytes]":
-        """Remove and return all queued data."""
+    def finish(self) -> None:
+        """Record that no data follows. Call it on the loop."""
         with self._lock:
-            data, self._data = self._data, deque()
-            return data
+            self._finished = True
+            if not self._waiting:
+                self._due.put(self)
+
+    def take(self) -> tuple[list[bytes], list[float], bool]:
+        """Remove and return all queued data, the time of each piece (unless it is raw), and whether it is the last."""
+        with self._lock:
+            taken = self._data, self._times, self._finished
+            self._data, self._times = [], []
+            return taken
 
     def written(self, size: int) -> None:
         """Record that `size` of the taken bytes were written or dropped."""
@@ -198,13 +298,9 @@ def _open(path: Path) -> int:
         return open_log(path)
 
 
-def _rotate(path: Path, rotation: Rotation) -> None:
-    # Removed, not replaced: ext4 flushes a file to disk when it replaces another.
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(rotation.oldest(str(path)))
-    for source, target in rotation.renames(str(path)):
-        with contextlib.suppress(FileNotFoundError):  # fewer backups exist
-            os.rename(source, target)
+def _forget_oldest(remembered: dict[Any, Any]) -> None:
+    if len(remembered) > _MAX_LOSSES:
+        del remembered[next(iter(remembered))]
 
 
 def _batches(data: Iterable[bytes]) -> Iterator[tuple[list[bytes], int]]:

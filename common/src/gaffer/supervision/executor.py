@@ -10,6 +10,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from contextvars import Context
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -22,12 +23,14 @@ from gaffer.jobs.config import JobConfig
 from gaffer.jobs.job import Job
 from gaffer.jobs.names import JobName
 from gaffer.jobs.probing import Question
+from gaffer.loop import exit_soon
 from gaffer.process import ExitStatus, Process, Recorder
 from gaffer.processes.ports import listener_on
 from gaffer.processes.reaper import DETACHED, Reaper
 from gaffer.processes.sampler import Sampler
 from gaffer.processes.sockets import JobSockets
 from gaffer.streams.log_files import LogWriter
+from gaffer.streams.log_store import LogStore
 from gaffer.supervision import job_commands
 from gaffer.supervision.commands import Commands
 from gaffer.supervision.memory_guard import MemoryGuard
@@ -94,6 +97,7 @@ class Executor:
         self._socket_owners: dict[JobName, Job] = {}
         self._preparing: dict[tuple[Job, int], asyncio.Task[None]] = {}  # starts that wait for `before_start`
         self._logs = LogWriter(loop, settings.log_dir) if settings.log_dir is not None else None
+        self.log_store = LogStore(loop, self._logs) if self._logs is not None else None
         self._after_event = after_event
         self._on_job_gone = on_job_gone
         self._on_end = on_end
@@ -113,6 +117,10 @@ class Executor:
         """The bytes of output that could not be written to log files."""
         return self._logs.lost if self._logs is not None else 0
 
+    def log_loss(self, name: JobName) -> int:
+        """Return the bytes of output of a job that could not be written to log files."""
+        return self._logs.lost_by_job.get(str(name), 0) if self._logs is not None else 0
+
     # From any thread
 
     def submit(self, job: Job, event: ev.Event) -> None:
@@ -125,7 +133,7 @@ class Executor:
                 else:
                     self._enqueue(job, instruction)
             if log.isEnabledFor(logging.DEBUG):
-                log.debug("%s: %s", job.name, job.story[-1])
+                log.debug("%s: %s", job.name, job.story[-1], extra=_about(job))
             self._wake()
             for key, task in self._preparing.items():
                 if key[0] is job and not job.expects(key[1]):
@@ -157,7 +165,7 @@ class Executor:
                 listener(name)
         if self._listeners and not self._notify_due:
             self._notify_due = True
-            self._loop.call_soon_threadsafe(self._notify)
+            self._loop.call_soon_threadsafe(self._notify, context=Context())
 
     def on_change(self, callback: Callable[[], Any]) -> None:
         """Call `callback()` on the loop after jobs or processes changed; many changes may be one call."""
@@ -232,11 +240,14 @@ class Executor:
         self._queue.clear()
         if self._logs is not None:
             self._logs.close()
+        if self.log_store is not None:
+            self.log_store.close()
 
     def _wake(self) -> None:
         if self._open and (self._signals or self._queue) and not self._due:
             self._due = True
-            self._loop.call_soon_threadsafe(self._run)
+            # In a context of its own: what follows does not concern the request that caused it.
+            self._loop.call_soon_threadsafe(self._run, context=Context())
 
     def run_pending(self) -> None:
         """Execute everything that is queued, however long it takes."""
@@ -296,6 +307,8 @@ class Executor:
                 listener(*args)
             except Exception:
                 log.exception("a listener of changes failed")
+            except SystemExit as error:
+                exit_soon(self._loop, error)
 
     def _forget(self, job: Job) -> None:
         for key in [key for key in self._ports if key[0] is job]:
@@ -345,14 +358,20 @@ class Executor:
 
     def _warn_of_taken_port(self, job: Job, process: Process) -> None:
         if process.port is not None and job.config.port not in (None, "auto") and listener_on(process.port):
-            log.warning("%s: port %d is in use already; its process may fail", job.name, process.port)
+            log.warning(
+                "%s: port %d is in use already; its process may fail",
+                job.name,
+                process.port,
+                extra=_about(job, process),
+            )
             self.publish(job, "port_in_use", port=process.port)
 
     def _start_failed(self, order: ev.Spawn, job: Job, error: StartFailed) -> None:
         if job.expects(order.pid):
-            log.warning("%s can't be started: %s", job.name, error.message)
+            log.warning("%s can't be started: %s", job.name, error.message, extra=_about(job))
             message = f"{error.message}: {error.hint}" if error.hint else error.message
             self.submit(job, ev.SpawnFailed(order.pid, error.reason, message, time.time()))
+            self._record_exit(job)
 
     def _adopt(self, order: ev.Adopt, job: Job) -> None:
         if order.record.port is not None:
@@ -361,11 +380,16 @@ class Executor:
         try:
             process.adopt(order.record)
         except ProcessError as error:
-            log.warning("%s is not adopted: %s", job.name, error.message)
+            log.warning("%s is not adopted: %s", job.name, error.message, extra=_about(job))
             self.submit(job, ev.Exited(order.pid, None, None, order.record.os_pid, at=time.time()))
             self.submit(job, ev.GroupEmpty(order.pid))
             return
-        log.info("process %d of %s, detached by an earlier manager, is watched again", process.os_pid, job.name)
+        log.info(
+            "process %d of %s, detached by an earlier manager, is watched again",
+            process.os_pid,
+            job.name,
+            extra=_about(job, process),
+        )
         self._began(job, process)
         self.touch(job.name)
 
@@ -508,7 +532,7 @@ class Executor:
         try:
             self._open_sockets(job)
         except StartFailed as error:
-            log.warning("%s can't be started: %s", job.name, error.message)
+            log.warning("%s can't be started: %s", job.name, error.message, extra=_about(job))
             self.submit(job, ev.SocketsFailed(f"{error.message}: {error.hint}" if error.hint else error.message))
             return
         self._sockets.await_connection(job.name, partial(self.submit, job, ev.ConnectionWaiting()))
@@ -521,7 +545,7 @@ class Executor:
         job = self.owners.get(process.pid)
         if job is not None:
             message = f"process {process.pid} and its descendants use {used >> 20} MiB, more than {limit >> 20} MiB"
-            log.warning("%s: %s", job.name, message)
+            log.warning("%s: %s", job.name, message, extra=_about(job, process))
             self.submit(job, ev.LimitExceeded(process.pid, "max_memory", message))
 
     def socket_addresses(self, job: Job) -> list[dict[str, str | int]]:
@@ -549,6 +573,11 @@ class Executor:
                 status.usage,
             ),
         )
+        self._record_exit(job)
+
+    def _record_exit(self, job: Job) -> None:
+        if self._settings.recorder is not None:
+            self._settings.recorder.exited(str(job.name), job.exits)
 
     def _on_refused(self, job: Job, process: Process, message: str, final: bool) -> None:
         self.submit(job, ev.EndRefused(process.pid, message, final))
@@ -621,3 +650,8 @@ class Executor:
                 raise StartFailed(f"no free port was found: {error.strerror}", reason="no_port") from None
             if port not in taken:
                 return port
+
+
+def _about(job: Job, process: Process | None = None) -> dict[str, Any]:
+    """Return what a log line concerns."""
+    return {"job": job.name, "pid": process.pid if process is not None else None}

@@ -90,7 +90,7 @@ def after_exit(
             timeout=max(config.graceful_timeout, _LEAST_AFTER_EXIT),
         )
     except (StartFailed, TooManyCommands) as error:
-        log.warning("%s: %s", job, error.message)
+        log.warning("%s: %s", job, error.message, extra={"job": job})
         return
     command.ended.add_done_callback(partial(_log_failure, command))
 
@@ -98,7 +98,7 @@ def after_exit(
 def _log_failure(command: Command, ended: "asyncio.Future[CommandResult]") -> None:
     result = ended.result()
     if result.outcome not in (Outcome.SUCCEEDED, Outcome.CANCELLED):
-        log.warning("%s: %s %s", command.job, command.name, result)
+        log.warning("%s: %s %s", command.job, command.name, result, extra={"job": command.job})
 
 
 async def probe(commands: Commands, process: Process, command: str, timeout: float) -> str:

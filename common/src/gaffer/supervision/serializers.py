@@ -14,7 +14,7 @@ from gaffer.jobs.slot import Slot, SlotState
 from gaffer.jobs.states import JobState
 from gaffer.process import Process
 from gaffer.schemas.common import EndpointInfo
-from gaffer.schemas.responses import ExitInfo, Instance, JobInfo, JobStatus, RolloutInfo
+from gaffer.schemas.responses import DriftInfo, ExitInfo, Instance, JobInfo, JobStatus, RolloutInfo
 
 
 class Announcement(msgspec.Struct, frozen=True):
@@ -62,8 +62,18 @@ def job_status(job: Job) -> JobStatus:
     }
 
 
-def job_info(job: Job, running: Mapping[int, Process], host: str, sockets: list[dict[str, str | int]]) -> JobInfo:
-    """The info of a job, as in `GET /jobs/<session>/<job>`; `sockets` says where it listens."""
+def job_info(
+    job: Job,
+    running: Mapping[int, Process],
+    host: str,
+    sockets: list[dict[str, str | int]],
+    drift: list[DriftInfo],
+    lost_logs: int,
+) -> JobInfo:
+    """The info of a job, as in `GET /jobs/<session>/<job>`.
+
+    `sockets` says where it listens, `lost_logs` how many bytes of its output are missing in its log files.
+    """
     pids = job.pids(committed=True)
     return {
         "name": str(job.name),
@@ -88,6 +98,8 @@ def job_info(job: Job, running: Mapping[int, Process], host: str, sockets: list[
         "last_run": job.last_run,
         "next_run": job.next_run,
         "sockets": sockets,
+        "drift": drift,
+        "log_lost_bytes": lost_logs,
     }
 
 

@@ -345,7 +345,9 @@ class Link:
             self._doubted.add(change.job_name)
             _check(reply)
         why = _shortened(f"{reply.errno} {reply.reason or ''}".rstrip())
-        logger.warning("lookupd %s: refused job %s: %s", self.address, change.job_name, why)
+        logger.warning(
+            "lookupd %s: refused job %s: %s", self.address, change.job_name, why, extra={"job": change.job_name}
+        )
         self._refused[change.job_name] = why
         self._show_refused()
         if not self._plain:

@@ -16,11 +16,13 @@ from gaffer.jobs import rules
 from gaffer.loop import KINDS
 from gaffer.runtime.accounts import check_gid, check_uid
 from gaffer.runtime.log import log_level
+from gaffer.runtime.log_lines import FORMATS
 from gaffer.runtime.settings import Resolution, setting, settings_of
 from gaffer.runtime.sockets import parse_address
 from gaffer.runtime.trusted_files import existing_file, inherited_descriptor, trusted_file
 from gaffer.runtime.values import Choice, Seconds, Whole, boolean, items, pairs, text
 from gaffer.schemas import messages
+from gafferd.plugins.folder import plugin_names
 
 T = TypeVar("T")
 
@@ -152,6 +154,16 @@ class Settings:
         variable="GAFFER_PLUGIN_DIR",
         key="gaffer plugin_dir, gaffer plugins_dir",
         shown="~/.gafferd/plugins, else ~/.gaffer/plugins",
+    )
+    plugins: tuple[str, ...] | None = setting(
+        "names of the directories and entry points of the plugins to use, separated by commas, or `none`",
+        plugin_names,
+        flag="--plugins=NAMES",
+        key="gaffer plugins",
+        shown="all",
+    )
+    mandatory: tuple[str, ...] = setting(
+        "names of plugins without which gafferd does not start", items, (), key="gaffer mandatory"
     )
 
     bind: tuple[str, ...] = setting(
@@ -289,6 +301,12 @@ class Settings:
         existing_file,
         key="gaffer webhook_secret_file",
     )
+    webhook_queue: str = setting(
+        "where events wait for webhooks: `memory`, or `disk` to keep them over a restart",
+        Choice("queue", ("memory", "disk")),
+        "memory",
+        key="gaffer webhook_queue",
+    )
     node_name: str | None = setting(
         "name of the node in lookupds",
         node_name,
@@ -342,6 +360,13 @@ class Settings:
     )
     log_level: str = setting(
         "debug, info, warning, error or critical", log_level, "info", flag="--log-level=LEVEL", key="gaffer log_level"
+    )
+    log_format: str = setting(
+        "format of the log: text or json",
+        Choice("log format", FORMATS),
+        "text",
+        flag="--log-format=FORMAT",
+        key="gaffer log_format",
     )
     watch: bool = setting(
         "restart jobs when the files that their setting `watch` names change",

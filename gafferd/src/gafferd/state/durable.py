@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -21,6 +22,8 @@ logger = logging.getLogger(__name__)
 _SOON = 0.05  # seconds before what changed by itself is stored
 _RETRY = 5.0  # seconds before the next attempt after a failure
 _MAX_WAITING = 1000  # changes
+_GATHERING = 0.25  # of the time of a write, that changes are gathered for the next one
+_MAX_GATHERING = 0.01  # seconds
 
 Definitions = Mapping[JobName, ProcessConfig]
 
@@ -55,6 +58,7 @@ class DurableJobs:
         self._look_due = False
         self._work: asyncio.Task[None] | None = None
         self._closing = False
+        self._write_seconds = 0.0
         self._thread: ThreadPoolExecutor | None = None
 
     # Restoring
@@ -175,7 +179,10 @@ class DurableJobs:
 
     async def _run(self) -> None:
         try:
+            batch: list[_Change[Any]] = []
             while self._waiting or self._dirty:
+                if len(batch) > 1:  # those who got their answers may be about to ask again
+                    await asyncio.sleep(min(self._write_seconds * _GATHERING, _MAX_GATHERING))
                 batch, changes = self._next_batch()
                 stored = await self._store(changes)
                 for each in batch:
@@ -228,11 +235,14 @@ class DurableJobs:
             else:
                 table[name] = stored
         assert self._thread is not None
+        begin = time.monotonic()
         try:
             await asyncio.get_running_loop().run_in_executor(self._thread, self._file.save, [*table.values()])
         except OSError as error:
             self._failed(error)
             return False
+        finally:
+            self._write_seconds = time.monotonic() - begin
         if self.error is not None:
             logger.warning("%s can be written again", self._file.path)
             self.error = None

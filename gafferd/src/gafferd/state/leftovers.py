@@ -157,7 +157,9 @@ class _Hunt:
             found.append(target)
             self._poll.register(pidfd, select.POLLIN)
             name = record.job if record else "an unrecorded job"
-            logger.warning("ending process %d of %s, left by an earlier gafferd", pid, name)
+            logger.warning(
+                "ending process %d of %s, left by an earlier gafferd", pid, name, extra={"job": record and record.job}
+            )
         for target in found:
             self._send(target, signal.SIGTERM, signal.SIGCONT)  # a stopped process handles nothing else
 

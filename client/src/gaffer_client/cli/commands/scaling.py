@@ -28,7 +28,7 @@ from gaffer_client.cli.procfile_app import app_name
 from gaffer_client.cli.table import Command
 from gaffer_client.errors import NotFound, StatusError
 from gaffer_client.jobs import Job
-from gaffer_client.naming import in_state, job_state
+from gaffer_client.naming import drift_lines, in_state, job_state
 from gaffer_client.progress import rollout_text
 
 if TYPE_CHECKING:
@@ -85,6 +85,7 @@ def _story(name: str, info: "JobInfo") -> Iterator[str]:
         yield f"Next run: {moment(next_run)}"
     if rollout := rollout_text(info.get("rollout")):
         yield rollout[0].upper() + rollout[1:]
+    yield from drift_lines(info)
     # The lines of the processes show the errors of probes.
     probed = info["state"] in ("starting", "running") and any(each.get("probe_error") for each in info["instances"])
     reason = None if probed else info["reason"]

@@ -108,7 +108,7 @@ class Prober:
         """Log, once in a while, that probes can't be made."""
         if self.loop.time() - self._warned_at >= WARNING_INTERVAL:
             self._warned_at = self.loop.time()
-            log.warning("can't probe %s (pid %d): %s", process.job, process.os_pid, error)
+            log.warning("can't probe %s (pid %d): %s", process.job, process.os_pid, error, extra={"job": process.job})
 
     def _begin(self, process: Target, question: Question, *, again: bool = False) -> None:
         probe = parse_probe(getattr(process.config, question))
@@ -206,7 +206,13 @@ class _AwaitingLine(_Awaiting):
         self._search.close()
 
     def _gave_up(self, error: str) -> None:
-        log.warning("%s (pid %d): log probe given up: %s", self.process.job, self.process.os_pid, error)
+        log.warning(
+            "%s (pid %d): log probe given up: %s",
+            self.process.job,
+            self.process.os_pid,
+            error,
+            extra={"job": self.process.job},
+        )
         self.tell(error)
 
 
