@@ -10,6 +10,7 @@ from gaffer_client.cli.commands import (
     history,
     keys,
     local,
+    logs,
     lookups,
     rollouts,
     scaling,
@@ -23,7 +24,7 @@ from gaffer_client.cli.table import Command, Program
 
 def _job_commands(job_help: str, verbose: str) -> tuple[Command, ...]:
     """Return the commands for jobs, which both programs have."""
-    return (*rollouts.commands(job_help), *history.commands(job_help, verbose))
+    return (*rollouts.commands(job_help), *history.commands(job_help, verbose), *logs.commands(job_help))
 
 
 _APPLICATION_COMMANDS = (
@@ -78,7 +79,6 @@ GAFFER = Program(
             ("stop", "kill"),
             "use `gafferctl stop`, `start` or `kill` for a job, or `gaffer unload` to remove an application",
         ),
-        "logs": "see the files in `logs` of the node's state directory, or use /streams of the API",
     },
     session=lambda args: app_name(args, None),
 )
