@@ -4,8 +4,8 @@ python bench/output.py [--rounds 5] [--no-peers] [--formats]
 
 The program writes blocks of 64 KiB, or lines of 100 bytes through a buffer of 4 KiB as stdio does. Gaffer writes them
 to rotated log files of 10 MiB, with and without a subscriber in the manager's process. A second part measures, on
-gafferd, how an HTTP subscriber that stops reading slows down the program and another subscriber. --formats measures only
-the formats of log files, for lines.
+gafferd, how an HTTP subscriber that stops reading slows down the program and another subscriber. With --formats, only
+the formats of log files are compared, for lines.
 """
 
 import argparse

@@ -1,8 +1,9 @@
-"""Measure webhooks: events delivered to two URLs, alone and with a third one that refuses, is silent or fails.
+"""Measure webhooks: events delivered to two URLs, with a third one that lives, refuses, is silent or fails.
 
-python bench/webhooks.py [--events 10000] [--rounds 3] [--loop auto]
+python bench/webhooks.py [--events 10000] [--rounds 5] [--loop auto]
 
-The receivers run in another process. Events are published as fast as the two URLs confirm them.
+Each with queues in memory and on disk, in turn. The receivers run in another process. Events are published as fast as
+the two URLs confirm them. Prints medians, and the ratio to three URLs that live.
 """
 
 import argparse
@@ -12,6 +13,7 @@ import statistics
 import subprocess
 import sys
 import time
+from tempfile import TemporaryDirectory
 
 from gaffer import Manager
 from gaffer.loop import KINDS, new_loop
@@ -26,7 +28,7 @@ async def answer(status, reader, writer):
         writer.write(b"HTTP/1.1 %d OK\\r\\nContent-Length: 0\\r\\n\\r\\n" % status)
 async def main():
     servers = []
-    for status in (200, 200, 503):
+    for status in (200, 200, 200, 503):
         async def serve(reader, writer, status=status):
             try:
                 await answer(status, reader, writer)
@@ -59,10 +61,10 @@ async def deliver(manager: Manager, hooks: WebHooks, count: int) -> tuple[float,
     return count / (time.perf_counter() - began), longest
 
 
-def measure(kind: str, urls: list[str], count: int) -> tuple[float, float]:
+def measure(kind: str, urls: list[str], count: int, directory: str | None) -> tuple[float, float]:
     loop = new_loop(kind)
     manager = Manager(loop)
-    hooks = WebHooks([("bench", url) for url in urls])
+    hooks = WebHooks([("bench", url) for url in urls], queue_dir=directory)
     manager.start([hooks])
     try:
         return loop.run_until_complete(deliver(manager, hooks, count))
@@ -75,7 +77,7 @@ def measure(kind: str, urls: list[str], count: int) -> tuple[float, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--events", type=int, default=10_000)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--loop", choices=KINDS, default="auto")
     options = parser.parse_args()
     with (
@@ -85,21 +87,30 @@ def main() -> None:
     ):
         assert receivers.stdout is not None
         refusing.bind(("127.0.0.1", 0))
-        first, second, failing = (f"http://127.0.0.1:{receivers.stdout.readline().strip()}/" for _ in range(3))
+        first, second, living, failing = (f"http://127.0.0.1:{receivers.stdout.readline().strip()}/" for _ in range(4))
         third = {
-            "alone": [],
-            "refusing": [f"http://127.0.0.1:{refusing.getsockname()[1]}/"],
-            "silent": [f"http://127.0.0.1:{silent.getsockname()[1]}/"],
-            "failing": [failing],
+            "living": living,
+            "refusing": f"http://127.0.0.1:{refusing.getsockname()[1]}/",
+            "silent": f"http://127.0.0.1:{silent.getsockname()[1]}/",
+            "failing": failing,
         }
-        found: dict[str, list[tuple[float, float]]] = {name: [] for name in third}
+        found: dict[tuple[str, str], list[tuple[float, float]]] = {}
         for _ in range(options.rounds):
-            for name, more in third.items():
-                found[name].append(measure(options.loop, [first, second, *more], options.events))
-        for name, results in found.items():
+            for name, url in third.items():
+                for kind in ("memory", "disk"):
+                    with TemporaryDirectory() as directory:
+                        queues = directory if kind == "disk" else None
+                        result = measure(options.loop, [first, second, url], options.events, queues)
+                    found.setdefault((name, kind), []).append(result)
+        for (name, kind), results in found.items():
             rate = statistics.median(rate for rate, _ in results)
+            pairs = zip(results, found["living", kind], strict=True)
+            ratio = statistics.median(rate / base for (rate, _), (base, _) in pairs)
             longest = max(longest for _, longest in results)
-            print(f"{name:10} {rate:8.0f} events/s for each of two URLs, longest pause {longest * 1000:.1f} ms")
+            print(
+                f"{name:9} {kind:6} {rate:8.0f} events/s for each of two URLs, {ratio:.2f} of three living, "
+                f"longest pause {longest * 1000:.1f} ms"
+            )
         receivers.terminate()
 
 

@@ -5,10 +5,13 @@ Build with --fresh-env: Sphinx does not track that a page depends on more than i
 
 import dataclasses
 import inspect
+import json
 import re
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
+import yaml
 from api_reference import api_reference
 from sphinx.application import Sphinx
 from sphinx.pycode import ModuleAnalyzer
@@ -24,9 +27,8 @@ from gaffer_client.cli.table import Program
 from gaffer_lookupd import config as lookupd_config
 from gaffer_lookupd import handlers
 from gafferd import main as gafferd_main
-from gafferd.access import key_routes
+from gafferd import routes
 from gafferd.config import settings
-from gafferd.sites import routes
 
 _PLACE = re.compile(r"^<!-- made from: ([a-z-]+) -->$", re.MULTILINE)
 
@@ -130,9 +132,30 @@ def phases() -> str:
     return table(["phase", *states.Order], rows)
 
 
+def role_variables(role: str) -> str:
+    """Return a table of the variables of an Ansible role that users set, from its argument specification."""
+    path = Path(__file__).parents[2] / "deploy/ansible/roles" / role / "meta/argument_specs.yml"
+    options = yaml.safe_load(path.read_text())["argument_specs"]["main"]["options"]
+    rows = [
+        (
+            f"`{name}`",
+            option["description"],
+            option["type"] if "choices" not in option else _places(option["choices"]).replace("<br>", ", "),
+            "required" if option.get("required") else f"`{json.dumps(option['default'])}`",
+        )
+        for name, option in options.items()
+        if not option["description"].endswith("set by the roles gaffer_node and gaffer_lookupd.")
+    ]
+    return table(("variable", "description", "type", "default"), rows)
+
+
 PARTS: dict[str, Callable[[], str]] = {
     "node-routes": lambda: api_reference(
-        make_document([*http_handler.ROUTES, *key_routes.ROUTES, *routes.ROUTES], title="node", version=__version__),
+        make_document(
+            [*http_handler.ROUTES, *routes.ROUTES],
+            title="node",
+            version=__version__,
+        ),
         "node",
     ),
     "lookupd-routes": lambda: api_reference(
@@ -148,6 +171,9 @@ PARTS: dict[str, Callable[[], str]] = {
     "lookupd-usage": lambda: code(lookupd_config.USAGE),
     "slot-transitions": transitions,
     "job-phases": phases,
+    "ansible-node": lambda: role_variables("gaffer_node"),
+    "ansible-lookupd": lambda: role_variables("gaffer_lookupd"),
+    "ansible-install": lambda: role_variables("gaffer_install"),
 }
 
 

@@ -32,7 +32,8 @@ def test_the_examples(capsys: pytest.CaptureFixture[str]) -> None:
             names[name].close()  # type: ignore[attr-defined]
     assert printed[0] == ["shop.web 3", "['shop.web']"]
     assert printed[2:4] == [["[2, 1] 3"], ["b'hello\\n'", "succeeded 0"]]
+    assert printed[4][0] == "POST /jobs/{sid}/{job}/actions/{action} ok"
     # Events of the job are printed by another thread.
-    assert "{'numprocesses': 1}" in printed[4]
-    assert {"starting", "running"} & {*printed[4]}
-    assert printed[5:] == [["b'hello\\n'"], ["one [1] alive"], ["False", "['one']"]]
+    assert "{'numprocesses': 1}" in printed[5]
+    assert {"starting", "running"} & {*printed[5]}
+    assert printed[6:] == [["b'hello\\n'"], ["one [1] alive"], ["False", "['one']"]]

@@ -184,3 +184,38 @@ def test_version_and_help(gafferctl: Commands) -> None:
     assert gafferctl("help").out == gafferctl("-h").out
     assert gafferctl("help", "add").out.startswith("Usage: gafferctl add [options] <name> [<inc>]\n")
     assert gafferctl("help", "ad").status == 2
+
+
+def test_reload_config(gafferctl: Commands, gaffer: Commands, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = tmp_path / "gafferd.ini"
+    config.write_text("[process:web]\ncmd = sleep 1000\n[process:old]\ncmd = sleep 1000\n")
+    with gafferd("-c", str(config)) as node:
+        monkeypatch.setenv("GAFFER_ENDPOINT", node.url)
+        assert gafferctl("reload_config").out == "change nothing\n"
+        config.write_text(
+            "[gaffer]\nlog_level = debug\n[webhooks]\nexit = http://127.0.0.1:9/\n[prcess:x]\n"
+            "[process:web]\ncmd = sleep 1001\n"
+        )
+        shown = gafferctl("reload_config", "--dry-run")
+        assert shown.out.splitlines() == [
+            "would remove default.old",
+            "would update default.web: cmd (replaces its processes)",
+            "would add webhook exit of http://127.0.0.1:9/",
+            "restart gafferd to apply log_level",
+        ]
+        assert shown.err == f"warning: {config}:5: [prcess:x] unknown section, ignored\n"
+        assert gafferctl("reload_config").out == shown.out.replace("would ", "")
+        gafferctl("add", "web")
+        drift = "Drift: differs from the configuration file: numprocesses (2 instead of 1)\n"
+        assert drift in gafferctl("status", "web").out
+        assert drift in gaffer("ps", "default").out
+        config.write_text("[process:web]\ncmd = sleep 1001\nport = 8123\n")
+        failed = gafferctl("reload_config")
+        assert failed.err.startswith("gafferctl: can't update default.web: port: 2 processes can't share port 8123\n")
+        assert failed.status == 1
+        config.write_text(config.read_text() + "[process:new]\ncmd = sleep 1000\n")
+        assert gafferctl("reload_config", "--json").status == 5
+        config.write_text("[process:web]\n[process:new]\n")
+        broken = gafferctl("reload_config")
+        assert broken.status == 1
+        assert broken.err.count(": cmd is missing") + broken.err.count("] cmd is missing") == 2

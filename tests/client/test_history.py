@@ -1,4 +1,4 @@
-"""`exits`, `definitions` and `exec`, and what `watch`, `status` and `ps` show of supervision, against a real node."""
+"""`exits`, `definitions`, `history` and `exec`, and what `watch`, `status` and `ps` show, against a real node."""
 
 import json
 import os
@@ -14,6 +14,7 @@ import pytest
 
 from gaffer_client import Server
 from gaffer_client.cli.commands.watching import details
+from gaffer_client.cli.output import moment
 from gaffer_client.errors import BadRequest, Conflict, NotFound
 from support.client import Commands
 from support.daemons import Daemon, clean_env, command_path, gafferd
@@ -259,6 +260,9 @@ def test_events_are_shown_with_their_reasons(server: Server, words: list[str], l
         ("run_ended", {"success": True}, "succeeded"),
         ("run_ended", {"success": False}, "failed"),
         ("run_skipped", {"reason": "the last run has not ended"}, "the last run has not ended"),
+        ("disabled", {"reason": "moved", "until": None}, "moved"),
+        ("disabled", {"reason": "moved", "until": 1.5e9}, f"until {moment(1.5e9)}: moved"),
+        ("enabled", {}, ""),
         ("limit", {"pid": 3, "reason": "max_memory", "message": "70 of 64 MiB"}, "process 3: 70 of 64 MiB"),
         ("action", {"action": "migrate", "outcome": "timed_out"}, "migrate timed out"),
         ("rollout", {}, "- of ? processes"),
@@ -266,3 +270,29 @@ def test_events_are_shown_with_their_reasons(server: Server, words: list[str], l
 )
 def test_events_in_words(kind: str, message: dict[str, Any], text: str) -> None:
     assert details(kind, message) == text
+
+
+# history
+
+
+def test_history(gaffer: Commands, gafferctl: Commands, server: Server) -> None:
+    load(server, "web", "sleep 1000", start=False)
+    server.get_job("shop.web").scale("+1")
+    with pytest.raises(NotFound):
+        server.unload("shop.none")
+    ran = gaffer("history", "web")
+    assert (ran.status, ran.err) == (0, "")
+    header, *rows = ran.out.splitlines()
+    assert header.split() == ["WHEN", "WHAT", "JOB", "CALLER", "ADDRESS", "RESULT", "DETAILS"]
+    uid = os.getuid()
+    assert [re.sub("^[0-9-]{10} [0-9:]{8} +", "", re.sub(" +", " ", row)) for row in rows][:2] == [
+        f"POST /jobs/{{sid}}/{{job}}/numprocesses shop.web uid:{uid} 127.0.0.1 ok scale=+1",
+        f"POST /jobs/{{sid}} shop.web uid:{uid} 127.0.0.1 ok start=false",
+    ]
+    assert " failed (not_found)" in gafferctl("history", "shop.*", "--limit=1").out
+    assert len(json.loads(gafferctl("history", "--limit=2", "--json").out)["entries"]) == 2
+    assert json.loads(gaffer("history", "web", "--since=1h", "--json").out)["entries"][0]["details"] == {"scale": "+1"}
+    assert gaffer("history", "web", "--since=2100-01-01T00:00").out == "Nothing was recorded.\n"
+    for option in ("--since=yesterday", "--limit=0", "--limit=x"):
+        assert gaffer("history", option).status == 2
+    assert gaffer("history", "a b").status == 2

@@ -290,6 +290,12 @@ def info(*states: str, state: str = "running", reason: str | None = None, wanted
         (info(state="waiting", config={"start": "on-connection"}), "waiting", True, None),
         (info(state="completed"), "completed", True, None),
         (info(state="stopped", active=False), "stopped", False, "the job is stopped"),
+        (
+            info(state="stopped", active=False, reason="disabled: moved", disabled={"reason": "moved"}),
+            "disabled: moved",
+            False,
+            "the job is disabled: moved",
+        ),
         (info(state="failed", reason="gone"), "failed: gone", False, "the job has failed: gone"),
         (info(wanted=0), "0 of 0 ready", True, None),
     ],

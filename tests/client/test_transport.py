@@ -91,6 +91,8 @@ def test_path_segments_are_encoded() -> None:
         (403, "{}", errors.Forbidden, "http_error", None),
         (404, '{"error": "not_found"}', errors.NotFound, "not_found", "not found"),
         (409, '{"error": "process_conflict"}', errors.Conflict, "process_conflict", "process conflict"),
+        (409, '{"error": "job_disabled"}', errors.JobDisabled, "job_disabled", "job disabled"),
+        (507, '{"error": "not_stored"}', errors.NotStored, "not_stored", "not stored"),
         (418, "teapot", errors.StatusError, "http_error", None),
         (500, "<html>", errors.ServerError, "http_error", None),
         (503, '{"error": "stopping"}', errors.ServerError, "stopping", "stopping"),

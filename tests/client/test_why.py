@@ -157,6 +157,16 @@ WELL = view("one", source(WEB1, 1, 2))
         pytest.param(
             [view("one", source(WEB1))],
             {},
+            [itself(WEB1, state="stopped", reason="disabled until 2017-07-14 04:40:00 UTC: moved")],
+            [
+                "web1 has the job, but no process in service",
+                "web1 reports that the job is disabled until 2017-07-14 04:40:00 UTC: moved",
+            ],
+            id="it is disabled",
+        ),
+        pytest.param(
+            [view("one", source(WEB1))],
+            {},
             [itself(WEB1, state="waiting", reason="waiting for s.db, which is stopped: start it")],
             [
                 "web1 has the job, but no process in service",

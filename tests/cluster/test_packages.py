@@ -1,5 +1,7 @@
 """The wheels without the checkout: each has what it imports, and together they are the four commands."""
 
+import json
+import re
 import shutil
 import subprocess
 import sys
@@ -12,7 +14,12 @@ from zipfile import ZipFile
 import metadata
 import pytest
 import release
+import requests
 from metadata import PACKAGES, ROOT
+
+from support.daemons import daemon
+from support.poll import eventually
+from support.wheels import built_wheels, dependency_wheels
 
 METADATA = {folder: tomllib.loads((ROOT / folder / "pyproject.toml").read_text())["project"] for folder in PACKAGES}
 
@@ -37,23 +44,28 @@ def run(*command: str | Path) -> str:
 
 @pytest.fixture(scope="module")
 def wheels(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the source distributions of the four packages, and the wheels that were built from them."""
-    path = tmp_path_factory.mktemp("dist")
-    release.build(path)
-    return path
+    """A directory with the source distributions of the four packages, and the wheels that were built from them."""
+    return built_wheels(tmp_path_factory)
 
 
-def environment(path: Path, wheels: Path, *folders: str) -> Path:
-    """A virtual environment with these packages and what they declare; returns the folder of its commands."""
+@pytest.fixture(scope="module")
+def dependencies(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory with the wheels of all that the packages depend on."""
+    return dependency_wheels(tmp_path_factory, sys.executable)
+
+
+def environment(path: Path, wheels: Path, dependencies: Path, *folders: str) -> Path:
+    """A virtual environment with these packages and what they declare; returns the directory of its commands."""
     venv.create(path)
-    pip = (sys.executable, "-m", "pip", "--python", path / "bin" / "python", "install", "--quiet")
-    run(*pip, "--find-links", wheels, *(METADATA[folder]["name"] for folder in folders))
+    pip = (sys.executable, "-m", "pip", "--python", path / "bin" / "python", "install", "--quiet", "--no-compile")
+    sources = ("--no-index", "--find-links", wheels, "--find-links", dependencies)
+    run(*pip, *sources, *(METADATA[folder]["name"] for folder in folders))
     return path / "bin"
 
 
 @pytest.mark.parametrize("folder", PACKAGES)
-def test_each_alone_has_what_it_imports(tmp_path: Path, wheels: Path, folder: str) -> None:
-    commands = environment(tmp_path / "venv", wheels, folder)
+def test_each_alone_has_what_it_imports(tmp_path: Path, wheels: Path, dependencies: Path, folder: str) -> None:
+    commands = environment(tmp_path / "venv", wheels, dependencies, folder)
     name = PACKAGES[folder]
     others = [other for other in PACKAGES.values() if other not in (name, "gaffer")]
 
@@ -61,6 +73,8 @@ def test_each_alone_has_what_it_imports(tmp_path: Path, wheels: Path, folder: st
 
     assert Path(where).is_relative_to(tmp_path)
     assert found == []
+    for command in METADATA[folder].get("scripts", ()):
+        assert METADATA[folder]["version"] in run(commands / command, "--version")
 
 
 def test_the_framework_brings_the_client_of_sockjs_and_its_licence(wheels: Path) -> None:
@@ -70,19 +84,53 @@ def test_the_framework_brings_the_client_of_sockjs_and_its_licence(wheels: Path)
         assert b"MIT License" in archive.read("gaffer/http/sockjs/client/LICENSE")
 
 
+@pytest.fixture(scope="module")
+def commands(tmp_path_factory: pytest.TempPathFactory, wheels: Path, dependencies: Path) -> Path:
+    """The commands of an environment with all packages."""
+    return environment(tmp_path_factory.mktemp("all") / "venv", wheels, dependencies, *PACKAGES)
+
+
 @pytest.mark.row("FEAT-19")
-def test_together_they_are_the_four_commands(tmp_path: Path, wheels: Path) -> None:
-    commands = environment(tmp_path / "venv", wheels, *PACKAGES)
+def test_together_they_are_the_four_commands(commands: Path) -> None:
+    names = {name for data in METADATA.values() for name in data.get("scripts", ())}
 
-    versions = {
-        name: run(commands / name, "--version").strip()
-        for data in METADATA.values()
-        for name in data.get("scripts", ())
-    }
+    assert names == {"gafferd", "gaffer_lookupd", "gaffer", "gafferctl"}
+    for name in names:
+        assert METADATA["common"]["version"] in run(commands / name, "--version"), name
 
-    assert versions.keys() == {"gafferd", "gaffer_lookupd", "gaffer", "gafferctl"}
-    for name, version in versions.items():
-        assert METADATA["common"]["version"] in version, name
+
+def test_an_installed_node_runs_a_job(commands: Path, tmp_path: Path) -> None:
+    # A resource limit: the process is started by the exec stub, a file of its own.
+    config = tmp_path / "gafferd.ini"
+    config.write_text("[process:shop:web]\ncmd = sleep 1000\nrlimit_nofile = 77\n")
+    options = ("--config", str(config), "--state-dir", str(tmp_path / "state"), "--bind", "127.0.0.1:0")
+
+    def fetch(path: str) -> str:
+        response = requests.get(node.url + path, timeout=20)
+        assert response.status_code == 200, response.text
+        return response.text
+
+    def find_process() -> int:
+        [job] = json.loads(run(commands / "gaffer", "--endpoint", node.url, "ps", "shop", "--json"))["jobs"]
+        [instance] = job["instances"]
+        assert instance["state"] == "ready"
+        found: int = instance["os_pid"]
+        return found
+
+    with daemon(str(commands / "gafferd"), *options) as node:
+        limits = Path(f"/proc/{eventually(find_process, 20)}/limits").read_text()
+        routes = json.loads(fetch("/openapi.json"))["paths"]
+        script = fetch("/channel/sockjs.min.js")
+
+    assert re.search(r"^Max open files +77 ", limits, re.MULTILINE)
+    assert "/jobs" in routes
+    assert script.startswith("/* sockjs-client v1.6.1")
+
+
+def test_an_installed_node_prints_the_schema_of_its_configuration(commands: Path) -> None:
+    schema = run(commands / "python", "-m", "gafferd.config.schema")
+
+    assert schema == (ROOT / "deploy/gafferd.schema.json").read_text()
 
 
 def test_what_is_published_is_complete(wheels: Path) -> None:

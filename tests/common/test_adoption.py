@@ -2,13 +2,14 @@
 
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import msgspec
 import pytest
 
+from gaffer.jobs.exits import ExitRecord
 from gaffer.jobs.records import ProcessRecord
 from gaffer.loop import new_loop
 from gaffer.manager import Manager
@@ -44,6 +45,9 @@ def left_by_a_manager(config: ProcessConfig) -> Iterator[ProcessRecord]:
             loop.call_soon(manager.stop)
 
         def ended(self, pid: int) -> None:
+            raise AssertionError("a detached process does not end with its manager")
+
+        def exited(self, job: str, exits: Iterable[ExitRecord]) -> None:
             raise AssertionError("a detached process does not end with its manager")
 
         def ran(self, job: str, at: float) -> None:

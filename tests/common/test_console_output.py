@@ -208,6 +208,20 @@ def test_stops_are_shown() -> None:
     assert kinds == ["start", "spawn", "spawn", "reap", "exit", "stop", "stop", "exit", "stop"]
 
 
+def test_a_job_that_is_disabled_says_why() -> None:
+    screen = Screen()
+    with running_manager([ConsoleOutput(False, stream=screen, actions=["disabled", "enabled"])]) as manager:
+        manager.load(ProcessConfig("web", "sleep", args=["100"]), start=False)
+        manager.disable("web", "disk is replaced")
+        manager.disable("web", "moved", 3600)
+        manager.enable("web")
+        eventually(lambda: len(screen.texts("web")) == 3)
+    first, second, third = screen.texts("web")
+    assert first == "disabled: disk is replaced"
+    assert re.fullmatch(r"disabled until \d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC: moved", second)
+    assert third == "enabled"
+
+
 @pytest.mark.row("MISC-CO-02", "MISC-CO-04", "MISC-CO-06")
 def test_each_template_has_its_colour_and_they_rotate() -> None:
     jobs = [shell(f"job{n:02}", "echo hello") for n in range(14)]

@@ -31,11 +31,11 @@ def drained(queue: DeliveryQueue) -> list[str]:
 def test_when_full_the_oldest_waiting_event_is_dropped() -> None:
     queue = DeliveryQueue()
     for number in range(MAX_EVENTS):
-        assert queue.append(Delivery(str(number), b"")) == 0
+        assert queue.append(Delivery(str(number), b"")) == []
     assert queue.take().event == "0"
-    assert queue.append(Delivery("new", b"")) == 1
+    assert [each.event for each in queue.append(Delivery("new", b""))] == ["1"]
     queue.put_back()
-    assert queue.append(Delivery("newer", b"")) == 1
+    assert [each.event for each in queue.append(Delivery("newer", b""))] == ["0"]
     assert (len(queue), queue.dropped) == (MAX_EVENTS, 2)
     assert drained(queue) == [*map(str, range(2, MAX_EVENTS)), "new", "newer"]
 
@@ -43,12 +43,12 @@ def test_when_full_the_oldest_waiting_event_is_dropped() -> None:
 def test_bytes_are_limited_too() -> None:
     queue = DeliveryQueue()
     half = b"x" * (MAX_BYTES // 2)
-    assert [queue.append(Delivery(name, half)) for name in "abc"] == [0, 0, 1]
-    assert queue.append(Delivery("huge", half * 3)) == 3
+    assert [len(queue.append(Delivery(name, half))) for name in "abc"] == [0, 0, 1]
+    assert [each.event for each in queue.append(Delivery("huge", half * 3))] == ["b", "c", "huge"]
     assert (len(queue), queue.dropped) == (0, 4)
-    assert [queue.append(Delivery(name, half)) for name in "de"] == [0, 0]
+    assert [queue.append(Delivery(name, half)) for name in "de"] == [[], []]
     assert drained(queue) == ["d", "e"]
-    assert [queue.append(Delivery(name, half)) for name in "fg"] == [0, 0]
+    assert [queue.append(Delivery(name, half)) for name in "fg"] == [[], []]
     assert queue.drop_all() == 2
     assert (len(queue), queue.dropped) == (0, 6)
 

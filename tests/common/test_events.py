@@ -1,11 +1,13 @@
 import asyncio
 import logging
+import sys
 import threading
 from typing import Any
 
 import pytest
 
 from gaffer.events import EventEmitter
+from gaffer.loop import new_loop
 from support.poll import eventually_async
 
 row = pytest.mark.row
@@ -204,3 +206,17 @@ def test_it_can_be_made_without_a_loop() -> None:
     emitter = EventEmitter()
     assert emitter.loop.is_running() is False
     emitter.loop.close()
+
+
+def test_a_listener_that_exits_keeps_no_other_from_being_called() -> None:
+    loop = new_loop()
+    emitter, listener = EventEmitter(loop), Listener()
+    emitter.subscribe("a", lambda *_: sys.exit(7))
+    emitter.subscribe("a", listener)
+    emitter.publish("a")
+    emitter.publish("a.b")
+    with pytest.raises(SystemExit, match="7"):
+        loop.run_forever()
+    assert listener.events == ["a", "a.b"]
+    emitter.close()
+    loop.close()

@@ -10,6 +10,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from gaffer.jobs import events as ev
 from gaffer.jobs import exits
 from gaffer.jobs.desired import Desired
+from gaffer.jobs.job import CONNECTION
 from gaffer.jobs.probing import Question
 from gaffer.jobs.records import ProcessRecord
 from gaffer.jobs.rules import FlappingInfo
@@ -286,8 +287,14 @@ class AnyJob(RuleBasedStateMachine):
         assert self.system.armed == (job.active and job.config.scheduled)
         if job.reason == "waiting for a connection":
             assert self.system.awaited == "connection"
-        if not job.active and not self.system.alive and not self.system.launching:
+        if (job.disabled or not job.active) and not self.system.alive and not self.system.launching:
             assert not self.system.sockets_open
+        if job.active and not (job.disabled or job._demand) and job.config.start == "on-connection":
+            assert self.system.awaited == "connection" or CONNECTION in self.system.timers
+
+    @invariant()
+    def a_job_that_waits_says_why(self) -> None:
+        assert self.system.job.state is not JobState.WAITING or self.system.job.reason
 
     @invariant()
     def the_manager_ends_only_with_what_is_essential(self) -> None:

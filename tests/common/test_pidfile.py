@@ -2,7 +2,9 @@ import fcntl
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -145,6 +147,75 @@ def test_the_holder_of_the_lock_runs_until_it_ends(path: Path) -> None:
     pidfile.rename(path.with_name("new.pid"))
     assert pidfile.validate() == os.getpid()
     pidfile.unlink()
+
+
+def test_a_holder_with_our_own_pid_is_another_process(path: Path) -> None:
+    """Two containers that share a directory: the daemon of each has the pid 1."""
+    holds = HOLD.replace("os.getpid()", str(os.getpid()))
+    with subprocess.Popen([sys.executable, "-c", holds, path], stdin=subprocess.PIPE) as holder:
+        eventually(lambda: path.exists())
+        pidfile = Pidfile(path, lock=True)
+        with pytest.raises(RuntimeError, match=f"already running with pid {os.getpid()}"):
+            pidfile.create(os.getpid())
+        pidfile.unlink()
+        assert path.exists()
+        holder.kill()
+
+
+def test_a_holder_whose_pid_does_not_exist_here_runs(path: Path) -> None:
+    holds = HOLD.replace("os.getpid()", str(ended_pid()))
+    with subprocess.Popen([sys.executable, "-c", holds, path], stdin=subprocess.PIPE) as holder:
+        eventually(lambda: path.exists())
+        with pytest.raises(RuntimeError, match="already running"):
+            Pidfile(path, lock=True).create(os.getpid())
+        holder.kill()
+
+
+WAYS: dict[str, Callable[[Path], object]] = {
+    "nothing": lambda path: None,
+    "stale": lambda path: path.write_text("1\n"),
+    "pipe": os.mkfifo,
+    "link": lambda path: path.symlink_to("precious"),
+}
+
+
+@pytest.mark.parametrize("make", WAYS.values(), ids=WAYS)
+def test_of_several_daemons_that_start_at_once_one_gets_the_file(path: Path, make: Callable[[Path], object]) -> None:
+    def race(pidfile: Pidfile) -> bool:
+        start.wait()
+        try:
+            pidfile.create(os.getpid())
+        except RuntimeError as error:
+            return "already running" not in str(error)
+        return True
+
+    racers = 4
+    start = threading.Barrier(racers)
+    with ThreadPoolExecutor(racers) as pool:
+        for _ in range(50):
+            make(path)
+            pidfiles = [Pidfile(path, lock=True) for _ in range(racers)]
+            assert sum(pool.map(race, pidfiles)) == 1
+            assert Pidfile(path, lock=True).validate() == os.getpid()
+            for pidfile in pidfiles:
+                pidfile.unlink()
+            assert list(path.parent.iterdir()) == []
+
+
+def test_a_directory_in_the_way_is_an_error(path: Path) -> None:
+    path.mkdir()
+    with pytest.raises(IsADirectoryError):
+        Pidfile(path, lock=True).create(os.getpid())
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_file_that_was_replaced_is_not_deleted(path: Path) -> None:
+    pidfile = Pidfile(path, lock=True)
+    pidfile.create(os.getpid())
+    path.unlink()
+    path.write_text(f"{os.getpid()}\n")
+    pidfile.unlink()
+    assert path.exists()
 
 
 @needs_root

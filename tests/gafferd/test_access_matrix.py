@@ -21,14 +21,13 @@ from gaffer import http_handler
 from gaffer.http.access import Scope
 from gaffer.http.routes import DEFERRED, PUBLIC, Open, Route
 from gaffer.runtime.keyfile import new_key
-from gafferd.access import key_routes
-from gafferd.sites import routes
+from gafferd import routes
 from support.daemons import gafferd
 from support.needs import needs_root
 from support.poll import eventually
 from support.strangers import stranger
 
-ROUTES = [*http_handler.ROUTES, *key_routes.ROUTES, *routes.ROUTES]
+ROUTES = [*http_handler.ROUTES, *routes.ROUTES]
 
 CALLS = [(route, method) for route in ROUTES for method in sorted({*route.methods, *({"HEAD"} & set(route.allowed))})]
 

@@ -324,8 +324,8 @@ def test_webhooks_keep_the_case_of_events(load: Load) -> None:
 def test_unknown_sections_warn_and_are_kept(load: Load) -> None:
     config = load("[proces:web]\ncmd = x\n[my plugin]\nKey = value\n")
     assert [show_problem(w) for w in config.warnings] == [
-        "gaffer.ini:1: [proces:web] unknown section, ignored\n  hint: did you mean 'process'?",
-        "gaffer.ini:3: [my plugin] unknown section, ignored",
+        "gaffer.ini:1: [proces:web] unknown section, ignored unless a plugin reads it\n  hint: did you mean 'process'?",
+        "gaffer.ini:3: [my plugin] unknown section, ignored unless a plugin reads it",
     ]
     assert config.sections["my plugin"].texts() == {"Key": "value"}
 

@@ -125,7 +125,7 @@ def test_what_only_a_start_of_the_jobs_would_find(check: Check, tmp_path: Path) 
     assert done.stdout.endswith(": 6 jobs, 0 endpoints, 0 webhooks\n")
     warnings = [line for line in done.stderr.splitlines() if not line.startswith("  hint")]
     assert [re.sub(r" on the PATH.*", "", warning.removeprefix(f"warning: {tmp_path}/")) for warning in warnings] == [
-        "gafferd.ini:1: [some section] unknown section, ignored",
+        "gafferd.ini:1: [some section] unknown section, ignored unless a plugin reads it",
         "gafferd.ini:4: [job:a] uid: unknown user 'nobody-of-this-name'",
         "gafferd.ini:5: [job:a] gid: unknown group 4294967000",
         "gafferd.ini:6: [job:a] env_file: one.env: can't be read: No such file or directory",

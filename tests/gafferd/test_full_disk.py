@@ -3,7 +3,9 @@
 import os
 import subprocess
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import requests
@@ -12,6 +14,7 @@ from support.daemons import Daemon, gafferd
 from support.metrics import parse_metrics
 from support.needs import needs_linux, needs_mount
 from support.poll import eventually
+from support.webhooks import receiver
 
 pytestmark = [needs_linux, needs_mount]
 
@@ -69,3 +72,50 @@ def test_gafferd_runs_and_starts_on_a_full_disk(disk: Path, tmp_path: Path) -> N
         assert own["gaffer_own_log_lost_lines_total", frozenset()] > 0
         again.stop()
         assert "Traceback" not in again.stderr
+
+
+def test_webhooks_on_a_full_disk_wait_in_memory(disk: Path, tmp_path: Path) -> None:
+    config = tmp_path / "gafferd.ini"
+
+    def webhook(node: Daemon) -> dict[str, Any]:
+        found: dict[str, Any] = requests.get(f"{node.url}/health").json()["webhooks"][0]
+        return found
+
+    def unsaved_after_a_call(node: Daemon) -> int:
+        requests.post(f"{node.url}/jobs/default/none/state", data=b"1")  # there may be room in the last block
+        unsaved: int = webhook(node)["unsaved"]
+        return unsaved
+
+    with receiver() as server:
+        config.write_text(f"[gaffer]\nwebhook_queue = disk\n[webhooks]\naudit = {server.url}/\n")
+        server.status = 503
+        with gafferd(str(config), state_dir=disk / "state") as node:
+            fill(disk)
+            unsaved = eventually(partial(unsaved_after_a_call, node))
+            node.wait_for_line("its events wait in memory: No space left on device")
+            server.status = 200
+            eventually(lambda: not webhook(node)["pending"])
+            assert webhook(node)["delivered"] >= unsaved
+            metrics = parse_metrics(requests.get(f"{node.url}/metrics").text)
+            assert metrics["gaffer_webhook_unsaved_total", frozenset({("url", f"{server.url}/")})] >= unsaved
+
+
+def test_calls_are_served_when_the_history_can_not_be_written(disk: Path) -> None:
+    with gafferd(state_dir=disk / "state") as node:
+        fill(disk)
+        node.wait_for_line("listening on unix")
+
+        def lost() -> float:
+            url = f"{node.url}/jobs/default/none/state"
+            assert requests.post(url, data=b"1").status_code == 404
+            metrics = parse_metrics(requests.get(f"{node.url}/metrics").text)
+            return metrics["gaffer_history_lost_entries_total", frozenset()]
+
+        eventually(lost)
+        node.wait_for_line("history.jsonl, entries of the history are lost: No space left on device")
+        (disk / "fill").unlink()
+        eventually(lambda: requests.get(f"{node.url}/history?limit=1").json()["entries"])
+        assert requests.post(f"{node.url}/jobs/default/none/state", data=b"1").status_code == 404
+        entries = requests.get(f"{node.url}/history").json()["entries"]
+        assert [entry["action"] for entry in entries][:2] == ["POST", "lost"]
+        assert entries[1]["count"] >= 1

@@ -23,7 +23,7 @@ LOCAL = EndpointConfig(("127.0.0.1:5000",))
 def test_the_default_endpoint_is_added_when_asked_for(
     settings: dict[str, Any], configured: list[EndpointConfig], binds: list[tuple[str, ...]]
 ) -> None:
-    assert [endpoint.bind for endpoint in choose_endpoints(Settings(**settings), configured)] == binds
+    assert [endpoint.bind for endpoint, _ in choose_endpoints(Settings(**settings), configured)] == binds
 
 
 @pytest.mark.parametrize(

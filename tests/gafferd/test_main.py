@@ -199,12 +199,32 @@ def test_after_a_sigkill_no_process_runs_twice(tmp_path: Path, config: Path) -> 
             assert "left by an earlier gafferd" in successor.stderr
 
 
-def test_one_gafferd_a_state_directory(tmp_path: Path, refused: Refused) -> None:
-    with gafferd(state_dir=tmp_path / "state") as node:
-        code, message = refused("--bind=127.0.0.1:0")
+@pytest.mark.parametrize("daemon", [[], ["--daemon"]], ids=["foreground", "background"])
+def test_a_second_gafferd_on_a_state_directory_touches_nothing(
+    tmp_path: Path, refused: Refused, daemon: list[str]
+) -> None:
+    config = tmp_path / "gafferd.ini"
+    config.write_text("[unknown]\n")  # a warning, which the second one does not write either
+    shared = [str(config), f"--pidfile={tmp_path}/d.pid", f"--error-log={tmp_path}/log"]
+    with gafferd(*shared, state_dir=tmp_path / "state") as node:
+        eventually(lambda: "unknown" in (tmp_path / "log").read_text())
+        before = snapshot(tmp_path)
+        code, message = refused(*shared, *daemon, f"--bind=127.0.0.1:{node.port}")
         assert code == 1
         assert f"is in use by another gafferd (pid {node.pid})" in message
         assert "--state-dir" in message
+        assert snapshot(tmp_path) == before
+        assert requests.get(f"{node.url}/ping", timeout=10).ok
+
+
+def snapshot(folder: Path) -> dict[Path, tuple[int, int, bytes]]:
+    """Each file below, with its inode, the time of its last change, and its content."""
+    files = {path: path.lstat() for path in folder.rglob("*")}
+    return {
+        path: (found.st_ino, found.st_mtime_ns, path.read_bytes() if path.is_file() else b"")
+        for path, found in files.items()
+        if not path.is_dir()
+    }
 
 
 # Refusals
@@ -450,6 +470,14 @@ def test_pidfile(tmp_path: Path, refused: Refused) -> None:
     assert not path.exists()
 
 
+@pytest.mark.parametrize("parts", [(), ("missing", "d.pid")], ids=["directory", "missing directory"])
+def test_a_pidfile_that_can_not_be_written(tmp_path: Path, refused: Refused, parts: tuple[str, ...]) -> None:
+    code, message = refused(f"--pidfile={tmp_path.joinpath(*parts)}", "--daemon", "--bind=127.0.0.1:0")
+    assert code == 1
+    assert message.startswith("gafferd: can't ")
+    assert str(tmp_path) in message
+
+
 @pytest.mark.parametrize(
     ("make", "why"),
     [
@@ -613,10 +641,10 @@ def test_version_and_help() -> None:
 
 
 FLAGS = """
-    --help --version --config --vv --plugins-dir --plugin-dir --daemon --pidfile --bind --backlog --certfile --keyfile
-    --api-key-file --insecure --allowed-host --allowed-origin --state-dir --lookupd-address --cluster-key-file
-    --node-name --broadcast-address --broadcast-port --cacert --client-certfile --client-keyfile --error-log --log-level
-    --loop --watch --check-config --print-config --show-secrets
+    --help --version --config --vv --plugins-dir --plugin-dir --plugins --daemon --pidfile --bind --backlog
+    --certfile --keyfile --api-key-file --insecure --allowed-host --allowed-origin --state-dir --lookupd-address
+    --cluster-key-file --node-name --broadcast-address --broadcast-port --cacert --client-certfile --client-keyfile
+    --error-log --log-level --loop --watch --check-config --print-config --show-secrets
 """
 
 

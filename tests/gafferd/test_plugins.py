@@ -10,8 +10,8 @@ import requests
 
 from gafferd.config.settings import resolve
 from gafferd.main import parse_options
+from gafferd.plugins.folder import PluginFolder, plugin_folders
 from gafferd.sites.layout import settle_sites
-from gafferd.sites.plugins import PluginFolder, plugin_folders
 from support.daemons import Daemon, gafferd, run_command
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "plugins"

@@ -9,10 +9,11 @@ from hypothesis import strategies as st
 from gaffer.jobs.names import JobName
 from gaffer.manager import Manager
 from gaffer.process import ProcessConfig
-from gaffer.webhooks import WebHooks
+from gaffer.processes.stats import finish
 from gafferd.config.file import load_config
-from gafferd.config.file_jobs import FileJobs
-from gafferd.config.reload import plan, starts
+from gafferd.config.file_jobs import Failure, FileJobs
+from gafferd.config.reload import outdated_settings, plan, starts
+from gafferd.config.settings import find_settings
 from support.managers import running_manager
 
 WEB = JobName("default", "web")
@@ -105,15 +106,19 @@ def node(file: Path) -> Iterator[tuple[Manager, FileJobs]]:
     """Loads the jobs of a text, and those of others later."""
     with running_manager() as manager:
         file.write_text("[process:a]\ncmd = sleep 1000\n[process:b]\ncmd = sleep 1000\n")
-        jobs = FileJobs(manager, WebHooks(), file, load_config(file))
+        jobs = FileJobs(manager, load_config(file).jobs)
         jobs.load()
         yield manager, jobs
 
 
 def reload(jobs: FileJobs, file: Path, text: str) -> tuple[list[tuple[str, ...]], list[str]]:
     file.write_text(text)
-    result = jobs.reload()
-    return [tuple(map(str, change)) for change in result.applied], [str(f.change.job) for f in result.failed]
+    wanted = load_config(file).jobs
+    changes = jobs.plan(wanted)
+    failed: list[Failure] = finish(jobs.apply(wanted, changes))
+    refused = [failure.change for failure in failed]
+    applied = [tuple(map(str, change)) for change in changes if change not in refused]
+    return applied, [str(change.job) for change in refused]
 
 
 PORTS = "[process:a]\ncmd = sleep 1000\nport = 8123\n[process:b]\ncmd = sleep 999\n[process:c]\ncmd = sleep 1000\n"
@@ -152,6 +157,45 @@ def test_a_job_that_was_kept_stopped_starts_with_the_reload(node: tuple[Manager,
     assert manager.info("d")["active"]
 
 
-def test_a_change_is_shown_by_the_name_of_its_job() -> None:
-    (change,) = plan({}, {DB: config("db")}, set())
-    assert change.to_dict() == {"job": "shop.db", "action": "add"}
+def test_a_port_that_another_job_gives_back_is_taken_in_the_same_reload(
+    node: tuple[Manager, FileJobs], file: Path
+) -> None:
+    manager, jobs = node
+    text = "[process:c]\ncmd = sleep 1000\nport = {}\n[process:d]\ncmd = sleep 1000\nport = {}\n"
+    assert reload(jobs, file, text.format(8123, 8124))[1] == []
+    assert reload(jobs, file, text.format(8124, 8125)) == ([("default.c", "update"), ("default.d", "update")], [])
+    assert (manager.get("c").port, manager.get("d").port) == ("8124", "8125")
+
+
+def test_the_effect_of_a_change(node: tuple[Manager, FileJobs], file: Path) -> None:
+    """Against what runs, not against the earlier file."""
+    manager, jobs = node
+    manager.update(config("b", "sleep 1000", env={"A": "b"}, os_env=True))
+    file.write_text("[process:a]\ncmd = sleep 1000\nnumprocesses = 2\n[process:b]\ncmd = sleep 1000\npriority = 1\n")
+    wanted = load_config(file).jobs
+    assert [jobs.describe(change, wanted) for change in jobs.plan(wanted)] == [
+        {"job": "default.b", "action": "update", "settings": ["env", "priority"], "restart": True},
+        {"job": "default.a", "action": "scale", "settings": ["numprocesses"], "restart": False},
+    ]
+
+
+SETTINGS = "[gaffer]\nhttp_endpoints = a\nlog_level = info\n[endpoint:a]\nbind = 127.0.0.1:1\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "given", "names"),
+    [
+        (SETTINGS, [], []),
+        (SETTINGS.replace("info", "debug"), [], ["log_level"]),
+        (SETTINGS.replace("info", "debug"), ["log_level"], []),
+        (SETTINGS.replace("log_level = info", "labels = a=b"), [], ["labels"]),
+        (SETTINGS.replace(":1", ":2"), [], ["endpoint:a"]),
+        (SETTINGS.replace("= a", "= a, b") + "[endpoint:b]\nbind = 127.0.0.1:2\n", [], ["http_endpoints"]),
+    ],
+)
+def test_settings_that_need_a_restart(file: Path, text: str, given: list[str], names: list[str]) -> None:
+    file.write_text(SETTINGS)
+    before = load_config(file)
+    settings = find_settings({}, {}, before.settings).settings()
+    file.write_text(text)
+    assert list(outdated_settings(settings, given, before, load_config(file))) == names

@@ -1,7 +1,10 @@
 """The sites of plugins over HTTP: what is served, how, and what must never be."""
 
+import asyncio
 import os
 import socket
+import stat
+import sys
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
@@ -14,10 +17,10 @@ from hypothesis import strategies as st
 from gaffer.http.base import NotFound
 from gaffer.http.limits import Limits
 from gaffer.runtime.trusted_files import find_danger
+from gafferd.plugins.folder import PluginFolder
 from gafferd.sites import routes
 from gafferd.sites.files import Sites, media_type
 from gafferd.sites.layout import MAX_ENTRIES
-from gafferd.sites.plugins import PluginFolder
 from support.http_node import HttpNode, running_node
 from support.poll import eventually_async
 from support.writable import OTHERS_WRITE
@@ -139,6 +142,27 @@ async def test_a_location_stays_on_the_node(served: Served) -> None:
         "hello/.hidden",
         "hello/%2ehidden",
         "hello/.git/config",
+        "hello/%252e%252e/secret",
+        "hello/%252e%252e%252fsecret",
+        "hello/..%5csecret",
+        "hello/..\\..\\secret",
+        "hello/docs%5cindex.html",
+        "hello/%u002e%u002e/secret",
+        "hello/.%2e/secret",
+        "hello/%2e./secret",
+        "hello/..;/secret",
+        "hello/docs/..;/..;/secret",
+        "hello/%00",
+        "hello/docs/%00/../../secret",
+        "hello/secret%00.html",
+        "hello/index.html%0d%0aX-Evil:1",
+        "hello/%7e/secret",
+        "hello/\uff0e\uff0e/secret".encode().decode("latin-1"),
+        "hello/INDEX.HTML",
+        "hello/index.html.",
+        "hello/index.html::$DATA",
+        "hello/" + "%78" * 255 + "x",
+        "hello/" + "../" * 200 + "etc/passwd",
         "hello/" + "x" * 300,
         "hello/" + "x/" * 3000,
         "..",
@@ -158,6 +182,102 @@ async def test_what_is_no_file_of_a_site(served: Served, path: str) -> None:
         answer = await served.node.call(method, f"/_plugin/{path}")
         assert answer.status == 404
     assert (await served.node.call("GET", f"/_plugin/{path}")).error == "not_found"
+
+
+@pytest.mark.parametrize(
+    ("lines", "status"),
+    [
+        ("GET /_plugin/hello/../../../../etc/passwd HTTP/1.1\r\nHost: {host}", 404),
+        ("GET /../_plugin/hello/index.html HTTP/1.1\r\nHost: {host}", 404),
+        ("GET http://{host}/_plugin/hello/../secret HTTP/1.1\r\nHost: {host}", 404),
+        ("GET //{host}/_plugin/hello/index.html HTTP/1.1\r\nHost: {host}", 404),
+        ("GET /_plugin/hello/index.html#/../secret HTTP/1.1\r\nHost: {host}", 404),
+        ("GET /_plugin/hello/%c0%ae%c0%ae/secret HTTP/1.1\r\nHost: {host}", 400),
+        ("GET /_plugin/hello/%c0%ae%c0%ae%c0%afsecret HTTP/1.1\r\nHost: {host}", 400),
+        ("GET /_plugin/hello/%e0%80%ae%e0%80%ae/secret HTTP/1.1\r\nHost: {host}", 400),
+        ("GET /_plugin/hello/..%c1%9csecret HTTP/1.1\r\nHost: {host}", 400),
+        ("GET /_plugin/hello/..%ff/secret HTTP/1.1\r\nHost: {host}", 400),
+        ("GET /_plugin/hello/a b.js HTTP/1.1\r\nHost: {host}", 400),
+        ("GET /_plugin/hello/\0 HTTP/1.1\r\nHost: {host}", 400),
+        ("GET /_plugin/hello/index.html\0.js HTTP/1.1\r\nHost: {host}", 400),
+        ("GET /_plugin/hello/" + "x" * 70_000 + " HTTP/1.1\r\nHost: {host}", 431),
+        ("POST /_plugin/hello/index.html HTTP/1.1\r\nHost: {host}\r\nContent-Length: 0", 405),
+        ("PUT /_plugin/hello/index.html HTTP/1.1\r\nHost: {host}\r\nContent-Length: 0", 405),
+        ("DELETE /_plugin/hello/index.html HTTP/1.1\r\nHost: {host}", 405),
+        ("PROPFIND /_plugin/hello/ HTTP/1.1\r\nHost: {host}", 405),
+        ("TRACE /_plugin/hello/index.html HTTP/1.1\r\nHost: {host}", 405),
+        ("get /_plugin/hello/index.html HTTP/1.1\r\nHost: {host}", 405),
+        ("GET /_plugin/hello/index.html HTTP/1.1\r\nHost: {host}\r\nRange: bytes=-99999999999999999999", 200),
+        ("GET /_plugin/hello/index.html HTTP/1.1\r\nHost: {host}\r\nRange: bytes=0-0,-1,1-99", 200),
+        ("GET /_plugin/hello/index.html HTTP/1.1\r\nHost: {host}\r\nRange: bytes=9999-", 416),
+        ("GET /_plugin/hello/index.html HTTP/1.1\r\nHost: {host}\r\nRange: bytes=-0", 416),
+        ("GET /_plugin/hello/index.html HTTP/1.1\r\nHost: {host}\r\nRange: bytes=\u0661-\u0662", 200),
+        ("GET /_plugin/hello/%2e%2e/secret HTTP/1.1\r\nHost: {host}\r\nRange: bytes=0-3", 404),
+    ],
+)
+async def test_odd_requests_over_a_socket(served: Served, lines: str, status: int) -> None:
+    host = served.node.address.removeprefix("http://")
+    reader, writer = await asyncio.open_connection("127.0.0.1", int(host.rpartition(":")[2]))
+    try:
+        writer.write(f"{lines.format(host=host)}\r\nConnection: close\r\n\r\n".encode())
+        answer = await asyncio.wait_for(reader.read(), 20)
+    finally:
+        writer.close()
+    assert answer.startswith(f"HTTP/1.1 {status} ".encode())
+    assert SECRET not in answer
+    assert b"root:" not in answer
+    assert (PAGE in answer) is (status == 200)
+
+
+async def test_devices_are_not_served(served: Served) -> None:
+    (served.site / "terminal").symlink_to("/dev/zero")
+    paths = ["terminal"]
+    try:
+        os.mknod(served.site / "device", 0o644 | stat.S_IFCHR, os.makedev(1, 5))
+        paths.append("device")
+    except PermissionError:
+        pass  # containers can't make devices
+    for path in paths:
+        assert (await served.node.call("GET", f"/_plugin/hello/{path}")).status == 404
+
+
+async def test_a_link_that_is_swapped_during_requests_never_leads_out(served: Served) -> None:
+    """Another process replaces a file, a directory and the site itself by links to secrets, all the time."""
+    outside = served.folder.parent / "outside"
+    (outside / "docs").mkdir(parents=True)
+    for name in ("index.html", "docs/index.html"):
+        (outside / name).write_bytes(SECRET)
+    code = """if True:
+        import os, sys
+        site, outside = sys.argv[1:]
+        for place in ("/index.html", "/docs", ""):
+            os.symlink(outside + place, site + place + ".link")
+        print(flush=True)
+        while True:
+            for place in ("/index.html", "/docs", ""):
+                for one, two in (("", ".link"), (".link", "")):
+                    os.rename(site + place, site + place + ".real")
+                    os.rename(site + place + ".link", site + place)
+                    os.rename(site + place, site + place + ".link")
+                    os.rename(site + place + ".real", site + place)
+    """
+    swapper = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", code, str(served.site), str(outside), stdout=asyncio.subprocess.PIPE
+    )
+    try:
+        assert swapper.stdout is not None
+        await swapper.stdout.readline()
+        seen = set()
+        for _ in range(300):
+            for path in ("index.html", "docs/index.html"):
+                answer = await served.node.call("GET", f"/_plugin/hello/{path}")
+                assert answer.status in (200, 404)
+                assert SECRET not in answer.body
+                seen.add(answer.status)
+        assert seen == {200, 404}
+    finally:
+        swapper.kill()
+        await swapper.wait()
 
 
 async def test_links_that_stay_are_followed_and_others_are_not(served: Served, tmp_path: Path) -> None:

@@ -41,6 +41,7 @@ def test_requests_are_signed_and_counted(tmp_path: Path) -> None:
                     "dropped": 0,
                     "delivered": 1,
                     "failed": 0,
+                    "unsaved": 0,
                     "last_error": None,
                 }
             ]
@@ -72,3 +73,25 @@ def test_a_reload_changes_the_webhooks(tmp_path: Path) -> None:
             node.signal(signal.SIGHUP)
             eventually(lambda: server.names("/new") == ["create", "update"])
         assert not server.names("/old")
+
+
+@pytest.mark.row("WH-07")
+def test_a_queue_on_disk_survives_a_kill(tmp_path: Path) -> None:
+    config, state = tmp_path / "gafferd.ini", tmp_path / "state"
+    with receiver() as server:
+        server.status = 503
+        config.write_text(f"[gaffer]\nwebhook_queue = disk\n[webhooks]\ncreate = {server.url}/\n{JOB}")
+        with gafferd(str(config), state_dir=state) as node:
+            for number in range(3):
+                requests.post(f"{node.url}/jobs/shop", json={"name": f"job{number}", "cmd": "sleep 1000"})
+            eventually(lambda: sum(b"shop" in path.read_bytes() for path in (state / "webhooks").glob("*.jsonl")))
+            eventually(lambda: b"job2" in next((state / "webhooks").glob("*.jsonl")).read_bytes())
+            node.kill()
+        tried = len(server.headers)
+        first = server.headers[0]["X-Gaffer-Delivery"]
+        server.status = 200
+        with gafferd(str(config), state_dir=state) as node:
+            eventually(lambda: len(server.headers) >= tried + 4)
+            names = [event["job"] for _, event in server.events["/"][tried:]][:4]
+            assert names == ["default.dummy", "shop.job0", "shop.job1", "shop.job2"]
+            assert server.headers[tried]["X-Gaffer-Delivery"] == first

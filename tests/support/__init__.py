@@ -6,6 +6,8 @@ Programs and hosts
 - `following`: commands that go on until Ctrl-C, and the lines that they have printed
 - `console`: a command on a terminal of its own, or with a pipe for its output
 - `docker`: images and containers
+- `machines`: machines of their own in namespaces, with systemd as their first process
+- `wheels`: the built packages
 - `network`: hosts with a network of their own, whose links can be cut or made lossy
 - `faults`: daemons on such hosts, and clients that ask the lookupds all the time
 - `sandbox`: a gafferd that can be told to run anything

@@ -4,7 +4,7 @@ import asyncio
 import json
 import os
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -155,12 +155,19 @@ class HttpNode:
 
 @asynccontextmanager
 async def running_node(
-    endpoint: HttpEndpoint | None = None, *, of_manager: Mapping[str, Any] | None = None, **settings: Any
+    endpoint: HttpEndpoint | None = None,
+    apps: Sequence[Any] = (),
+    *,
+    of_manager: Mapping[str, Any] | None = None,
+    **settings: Any,
 ) -> AsyncIterator[HttpNode]:
-    """A node, on a free port unless an endpoint is given; `settings` go to HttpHandler, `of_manager` to Manager."""
+    """A node with further applications, on a free port unless an endpoint is given.
+
+    `settings` go to HttpHandler, `of_manager` to Manager.
+    """
     handler = HttpHandler([endpoint or HttpEndpoint("127.0.0.1:0")], **settings)
     manager = Manager(asyncio.get_running_loop(), **(of_manager or {}))
-    manager.start([handler])
+    manager.start([handler, *apps])
     node = HttpNode(manager, handler)
     try:
         yield node

@@ -25,6 +25,7 @@ STRICT = os.environ.get("GAFFER_TEST_STRICT") == "1"
 DOCKER = "/usr/bin/docker"
 COMPOSE = "/usr/bin/docker-compose"
 NGINX = "/usr/sbin/nginx"
+SYSTEMD = "/lib/systemd/systemd"
 BASE_IMAGE = "debian:bookworm-slim"
 
 
@@ -68,6 +69,10 @@ def _no_pidns() -> str | None:
 def _no_mount() -> str | None:
     answer = _try(["unshare", "--mount", "mount", "-t", "tmpfs", "none", "/mnt"])
     return f"needs mount(2): {answer}" if answer else None
+
+
+def _no_systemd() -> str | None:
+    return None if os.access(SYSTEMD, os.X_OK) else "needs systemd (apt-get install systemd)"
 
 
 def _no_iptables() -> str | None:
@@ -152,6 +157,7 @@ needs_netns = _need("netns", _no_netns)
 needs_pidns = _need("pidns", _no_pidns)
 needs_mount = _need("mount", _no_mount)
 needs_userns = _need("userns", _no_userns)
+needs_systemd = _need("systemd", _no_systemd)
 needs_iptables = _need("iptables", _no_iptables)
 needs_browser = _need("browser", _no_browser)
 needs_nginx = _need("nginx", _no_nginx)

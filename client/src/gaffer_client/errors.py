@@ -6,6 +6,8 @@ GafferClientError
     UntrustedServer     a key was not sent because the server is not verified
     MalformedAnswer     a response that violates the protocol
     StatusError         an error response: BadRequest, Unauthorized, Forbidden, NotFound, Conflict, ServerError
+        JobDisabled     a Conflict: the job can't be started
+        NotStored       a ServerError: the node could not store a change
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,8 +23,10 @@ __all__ = [
     "GafferNotFound",
     "GafferUnauthorized",
     "InvalidURL",
+    "JobDisabled",
     "MalformedAnswer",
     "NotFound",
+    "NotStored",
     "Problem",
     "ServerError",
     "StatusError",
@@ -119,11 +123,19 @@ class NotFound(StatusError):
 
 
 class Conflict(StatusError):
-    """409: the name already exists."""
+    """409: the request contradicts the state of the server, such as a name that already exists; nothing was changed."""
+
+
+class JobDisabled(Conflict):
+    """409 `job_disabled`: a disabled job can't be started or restarted."""
 
 
 class ServerError(StatusError):
     """5xx: the server failed or is temporarily unable to handle the request."""
+
+
+class NotStored(ServerError):
+    """507: the server could not store the change, so it was not made; usually the disk is full."""
 
 
 # The names of gaffer 0.5.
@@ -138,14 +150,16 @@ _BY_STATUS: Mapping[int, type[StatusError]] = {
     403: Forbidden,
     404: NotFound,
     409: Conflict,
+    507: NotStored,
 }
+_BY_REASON: Mapping[tuple[int, str | None], type[StatusError]] = {(409, "job_disabled"): JobDisabled}
 
 
 def status_error(status: int, body: object, url: str) -> StatusError:
     """Return the error for a response with this status; `body` is its decoded JSON, or None if it is not JSON."""
-    kind = _BY_STATUS.get(status) or (ServerError if status >= 500 else StatusError)
     fields = body if isinstance(body, dict) else {}
     reason = _text(fields, "error")
+    kind = _BY_REASON.get((status, reason)) or _BY_STATUS.get(status) or (ServerError if status >= 500 else StatusError)
     message = _text(fields, "message") or (reason or f"{url} answered with status {status}").replace("_", " ")
     listed = fields.get("problems")
     problems = [

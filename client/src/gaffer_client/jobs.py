@@ -99,7 +99,7 @@ class Job:
         return self.server.transport.get(self._path + "/pids", PidList)["pids"]
 
     def start(self) -> None:
-        """Start the job if it is not started."""
+        """Start the job if it is not started; raise JobDisabled if it is disabled."""
         self._set_state(b"1")
 
     def stop(self) -> None:
@@ -127,6 +127,20 @@ class Job:
         path = with_query(self._path + "/rollback", None if to is None else {"to": str(to)})
         transport = self.server.transport
         return transport.decode(transport.request("POST", path), DoneGeneration)["generation"]
+
+    def disable(self, reason: str, seconds: float | None = None) -> None:
+        """Stop the job and keep it from running for `seconds`, or until `enable`; `reason` is shown in its info.
+
+        The call returns immediately; a further one changes the time and the reason. The job can be scaled and updated
+        in the meantime, but `start` and `restart` raise JobDisabled. It stays disabled over reloads and restarts of
+        the node. Raises BadRequest for an empty reason or an invalid time.
+        """
+        document = {"reason": reason} if seconds is None else {"reason": reason, "for": seconds}
+        self.server.transport.order("POST", self._path + "/disable", document)
+
+    def enable(self) -> None:
+        """Undo `disable`: the job runs again if it was started."""
+        self.server.transport.order("POST", self._path + "/enable")
 
     def definitions(self) -> "list[Definition]":
         """Return the last 10 definitions of the job with their generations, newest first; the first is the current."""

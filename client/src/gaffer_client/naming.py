@@ -1,11 +1,16 @@
-"""Names of jobs in paths, and of nodes for display."""
+"""Names of jobs in paths; names of nodes, and states and drift of jobs, for display."""
 
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from gaffer.errors import GafferError
 from gaffer.jobs.names import DEFAULT_SESSION, JobName, parse_job_name
 from gaffer.schemas.lookup import NodeInfo
 from gaffer_client.errors import BadRequest
+
+if TYPE_CHECKING:
+    from gaffer.schemas.responses import JobInfo
+_DISABLED = ("disabled: ", "disabled until ")
 
 
 def checked_job_name(name: object, url: str, session: str | None = None) -> JobName:
@@ -24,10 +29,18 @@ def in_state(state: str) -> str:
 
 
 def job_state(state: str, reason: str | None) -> str:
-    """Return the state of a job with its reason, for use after "is": `waiting for shop.db`, `in backoff: ...`."""
+    """Return the state of a job with its reason, for use after "is": `waiting for shop.db`, `in backoff: ...`.
+
+    Of a disabled job it is only that: `disabled: ...`.
+    """
     if not reason:
         return in_state(state)
-    return reason if reason.startswith(f"{state} ") else f"{in_state(state)}: {reason}"
+    return reason if reason.startswith((f"{state} ", *_DISABLED)) else f"{in_state(state)}: {reason}"
+
+
+def drift_lines(info: "JobInfo") -> list[str]:
+    """Return a line for each difference between a job and the files of its configuration and program."""
+    return [f"Drift: {drift['reason']}" for drift in info.get("drift", ())]
 
 
 def display_name(node: NodeInfo) -> str:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from gaffer.jobs.names import JobName, parse_pid
 from gaffer.schemas.bodies import DrainState, HealthInfo, JobList, PidList, SessionList, VersionInfo
+from gaffer.schemas.history import HistoryPage
 from gaffer.schemas.keys import KeyInfo, KeyList, NewKey
 from gaffer.schemas.stats import JobStats
 from gaffer.streams.event_log import ALL, normal
@@ -16,6 +17,7 @@ from gaffer_client.processes import Process
 from gaffer_client.transport import DEFAULT_TIMEOUT, Transport, path_of, with_query
 
 if TYPE_CHECKING:
+    from gaffer.schemas.reload import ReloadResult
     from gaffer_client.channel import GafferSocket
 
 DEFAULT_HEARTBEAT = 30.0  # seconds
@@ -101,6 +103,17 @@ class Server:
     def resume(self) -> DrainState:
         """Put the node back into service and start its jobs again."""
         return self.transport.decode(self.transport.request("DELETE", "/drain"), DrainState)
+
+    def reload_config(self, *, dry_run: bool = False) -> "ReloadResult":
+        """Make the node read its configuration file again and apply the differences; with `dry_run`, only return them.
+
+        Changes that can't be applied are in `failed` of the result. Raises BadRequest with all mistakes in `problems`
+        if the file is invalid, and Conflict if the node runs without one.
+        """
+        from gaffer.schemas.reload import ReloadResult
+
+        path = with_query("/reload", {"dry_run": "true"} if dry_run else None)
+        return self.transport.decode(self.transport.request("POST", path), ReloadResult)
 
     # Sessions and jobs
 
@@ -266,6 +279,18 @@ class Server:
         query = {"feed": "eventsource", "heartbeat": f"{heartbeat:g}"}
         path = with_query(path_of("watch", *parts), query)
         return Watcher.over(self.transport, path, idle_timeout=2 * heartbeat + 1, on_lost=on_lost)
+
+    def history(
+        self, job: str | None = None, *, since: float | None = None, limit: int = 100, before: int | None = None
+    ) -> HistoryPage:
+        """Return who changed what, and what happened to the node and its jobs, newest first.
+
+        `job` is the name of a job or a session; `since` is in seconds since 1970; `limit` is at most 1,000. For older
+        entries, pass the `next` of the page as `before`; it is None at the end. Requires the scope `control`.
+        """
+        asked = {"job": job, "since": since, "limit": limit, "before": before}
+        query = {name: str(value) for name, value in asked.items() if value is not None}
+        return self.transport.get("/history", HistoryPage, query=query)
 
     # Keys
 

@@ -35,7 +35,7 @@ def readiness(info: "JobInfo") -> Progress:
     if info["state"] == "completed" or (info["state"] == "waiting" and _starts_later(info)):
         return Progress(state, done=True)
     if info["state"] in ("stopped", "stopping") and not info["active"]:
-        return Progress(state, failure="the job is stopped")
+        return Progress(state, failure=f"the job is {state if info.get('disabled') else 'stopped'}")
     text = f"{len(ready)} of {number} ready"
     if len(ready) == number:
         return Progress(text, done=True)

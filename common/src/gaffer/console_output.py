@@ -15,6 +15,7 @@ from gaffer.applications.console_lines import RESET, ProcessOutput, now
 from gaffer.applications.printer import Printer
 from gaffer.errors import BadValue, did_you_mean
 from gaffer.jobs.names import parse_job_name
+from gaffer.jobs.states import Disabled
 from gaffer.process import Process
 
 if TYPE_CHECKING:
@@ -284,6 +285,8 @@ def _describe(kind: str, event: dict[str, Any]) -> str:
             return f"failed: {event.get('reason')}"
         case "limit_exceeded":
             return f"process with pid {pid} is replaced: {event.get('message')}"
+        case "disabled":
+            return str(Disabled(str(event.get("reason")), 0.0, event.get("until")))
         case "run_skipped":
             return f"run skipped: {event.get('reason')}"
         case _:

@@ -154,13 +154,13 @@ class PortConflict(ProcessError):
 
 
 class JobDisabled(ProcessError):
-    """The job is disabled, so it can't be started."""
+    """A job that is disabled, so that nothing of it can be started; `state` describes that."""
 
     errno = 409
     reason = "job_disabled"
 
-    def __init__(self, message: str) -> None:
-        super().__init__(message=message, hint="enable it first: `gaffer enable JOB`")
+    def __init__(self, name: object, state: object) -> None:
+        super().__init__(message=f"the job {name} is {state}", hint=f"enable it first: `gaffer enable {name}`")
 
 
 class NotStored(GafferError):

@@ -9,11 +9,11 @@ import inspect
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
-from gaffer.loop import Loop
-from gaffer.streams.event_log import Arguments, Event, match, normal
+from gaffer.loop import Loop, exit_soon
+from gaffer.streams.event_log import UNLISTED_LIMIT, Arguments, Event, normal
 from gaffer.streams.rings import Log
 
 log = logging.getLogger("gaffer.events")
@@ -30,7 +30,10 @@ class _Subscription(NamedTuple):
 
 
 class EventEmitter:
-    """A thread-safe event hub: any thread may publish; listeners and `history` get the events in order, on the loop."""
+    """A thread-safe event hub: any thread may publish; listeners get the events in order, on the loop.
+
+    So does `history`, or `unlisted` for those of `publish_unlisted`.
+    """
 
     def __init__(
         self,
@@ -41,6 +44,7 @@ class EventEmitter:
     ) -> None:
         self._loop = loop
         self._history = history
+        self.unlisted: Log[Event] = Log(UNLISTED_LIMIT)  # the newest events of `publish_unlisted`
         self._lock = threading.RLock()
         self._queue: deque[Event] = deque(maxlen=max_size)
         self._by_pattern: dict[str, list[_Subscription]] = {}
@@ -64,9 +68,15 @@ class EventEmitter:
 
         `arguments` is called later, once for each listener and reader; its result must not depend on mutable state.
         """
-        record = Event(names, arguments)
+        self._publish(Event(names, arguments))
+
+    def publish_unlisted(self, evtype: str, message: Mapping[str, Any]) -> None:
+        """Emit `evtype` only to listeners and readers that name it; the pattern `.` does not match it."""
+        self._publish(Event((normal(evtype),), lambda _: ((message,), {}), listed=False))
+
+    def _publish(self, record: Event) -> None:
         with self._lock:
-            if self._closed or not (self._by_pattern or self._history is not None):
+            if self._closed or not (self._by_pattern or self._log_of(record) is not None):
                 return
             if len(self._queue) == self._queue.maxlen:
                 self.dropped += 1
@@ -113,15 +123,17 @@ class EventEmitter:
             if self._scheduled is not None:
                 self._scheduled.cancel()
                 self._scheduled = None
-        if self._history is not None:
-            self._history.close()
+        for kept in (self._history, self.unlisted):
+            if kept is not None:
+                kept.close()
 
     def reopen(self) -> None:
         """Undo `close`; listeners subscribed since then receive later events."""
         with self._lock:
             self._closed = False
-        if self._history is not None:
-            self._history.reopen()
+        for kept in (self._history, self.unlisted):
+            if kept is not None:
+                kept.reopen()
 
     def flush(self) -> None:
         """Deliver all pending events; call on the loop."""
@@ -131,12 +143,13 @@ class EventEmitter:
                 if not self._queue:
                     return
                 record = self._queue.popleft()
-                if self._history is not None:
-                    self._history.append(record)
+                kept = self._log_of(record)
+                if kept is not None:
+                    kept.append(record)
                 matches = [
                     (name, subscription)
                     for pattern, subscriptions in self._by_pattern.items()
-                    if (name := match(pattern, record.names)) is not None
+                    if (name := record.match(pattern)) is not None
                     for subscription in subscriptions
                 ]
                 for _, subscription in matches:
@@ -144,7 +157,10 @@ class EventEmitter:
                         self._remove(subscription)
             for name, subscription in matches:
                 args, kwargs = record.arguments(name)
-                _call(subscription.listener, name, args, kwargs)
+                _call(self.loop, subscription.listener, name, args, kwargs)
+
+    def _log_of(self, record: Event) -> Log[Event] | None:
+        return self._history if record.listed else self.unlisted
 
     def _schedule(self) -> None:
         if self._scheduled is None and not self.loop.is_closed():
@@ -159,9 +175,13 @@ class EventEmitter:
                 self._by_pattern.pop(subscription.pattern, None)
 
 
-def _call(listener: Listener, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+def _call(
+    loop: asyncio.AbstractEventLoop, listener: Listener, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> None:
     # Listeners are foreign code: an exception in one must not prevent delivery to the others (EMT-15).
     try:
         listener(name, *args, **kwargs)
     except Exception:
         log.exception("a listener of %r failed", name)
+    except SystemExit as error:
+        exit_soon(loop, error)

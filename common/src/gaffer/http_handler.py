@@ -73,9 +73,10 @@ class HttpHandler:
     access rules of the API apply to them: reading requires the scope `read`, anything else `control`. routes:
     additional API routes. access: the access policy, by default only the manager's own user and root on this host.
     changer: makes the changes of jobs, by default at once. lookupds, webhooks: return the entries of lookup servers and
-    webhooks in /health. limits: limits on requests and connections. Other settings are passed to the Tornado
-    application. Raises TypeError for invalid endpoints or handlers, and ValueError for a handler that would never be
-    called because its pattern matches only paths of the API.
+    webhooks in /health. lost_history: returns the number of entries missing from the history, for /metrics. limits:
+    limits on requests and connections. Other settings are passed to the Tornado application. Raises TypeError for
+    invalid endpoints or handlers, and ValueError for a handler that would never be called because its pattern matches
+    only paths of the API.
     """
 
     def __init__(
@@ -88,6 +89,7 @@ class HttpHandler:
         changer: Changer | None = None,
         lookupds: LookupdStatus = list,
         webhooks: WebhookStatus = list,
+        lost_history: Callable[[], int] | None = None,
         socket_gid: int | None = None,
         limits: Limits = DEFAULT_LIMITS,
         **settings: Any,
@@ -101,6 +103,7 @@ class HttpHandler:
         self._changer = changer
         self._lookupds = lookupds
         self._webhooks = webhooks
+        self._lost_history = lost_history
         self._socket_gid = socket_gid
         self._limits = limits
         self._settings = settings
@@ -125,6 +128,7 @@ class HttpHandler:
             changer=self._changer,
             lookupds=self._lookupds,
             webhooks=self._webhooks,
+            lost_history=self._lost_history,
             limits=self._limits,
             extra=[self._rule(rule) for rule in self._handlers],
             **self._settings,
@@ -143,6 +147,7 @@ class HttpHandler:
         """Stop listening and close every connection."""
         if self._application is not None:
             channel.CHANNEL.close(self._application)
+            self._application.auditor.close()
         if self._listeners is not None:
             self._listeners.stop()
             await self._listeners.close_connections()

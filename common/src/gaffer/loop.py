@@ -64,6 +64,15 @@ def end(loop: asyncio.AbstractEventLoop) -> None:
         loop.stop()
 
 
+def exit_soon(loop: asyncio.AbstractEventLoop, error: SystemExit) -> None:
+    """Raise the exit of a listener in a callback of its own: it ends the loop, but not the work of its caller."""
+    loop.call_soon(_raise, error)
+
+
+def _raise(error: SystemExit) -> None:
+    raise error
+
+
 class Loop:
     """Counterpart of `pyuv.Loop` in the documentation of gaffer 0.5."""
 

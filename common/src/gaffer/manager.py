@@ -27,7 +27,8 @@ from gaffer.jobs.config import JobConfig
 from gaffer.jobs.desired import Desired
 from gaffer.jobs.job import Job
 from gaffer.jobs.names import DEFAULT_SESSION, JobName, split_job_name
-from gaffer.jobs.records import ProcessRecord, Recorder
+from gaffer.jobs.recorder import Past, Recorder
+from gaffer.jobs.records import ProcessRecord
 from gaffer.jobs.states import JobState, Phase
 from gaffer.loop import Loop
 from gaffer.process import Process, ProcessConfig
@@ -44,6 +45,7 @@ from gaffer.supervision import arguments, job_commands, serializers
 from gaffer.supervision.channels import Channel, open_channel
 from gaffer.supervision.checks import Checks
 from gaffer.supervision.commands import Command, CommandResult, Commands
+from gaffer.supervision.drift import DriftSource, NoDrift
 from gaffer.supervision.executor import Executor, Settings
 from gaffer.supervision.job_commands import MAX_ACTION_TIMEOUT
 from gaffer.supervision.job_table import JobTable
@@ -72,11 +74,11 @@ class Manager(LegacyNames, Listeners):
     output of every job, redirected or not; captured output is also written to files in `log_dir`; `recorder` is
     notified of every process; `endpoint_host` is the address in announced endpoints; `node_id` marks the processes so
     that they can be found again; `detached` lists the processes that an earlier manager left running: their jobs adopt
-    them when loaded; `last_runs` has the time of the last scheduled run (seconds since 1970) of jobs that make up for
-    missed runs, by qualified name.
+    them when loaded; `past` has the exits and the last scheduled run of jobs by qualified name: they get it when
+    loaded.
 
     `exit_code` is 0 unless an essential job ended the manager; then it is the exit code of that job.
-    Subscribe to `events`; `event_log` keeps the newest events for readers on the loop.
+    Subscribe to `events`; `event_log` keeps the newest events for readers on the loop. `drift` finds that of jobs.
     """
 
     def __init__(
@@ -92,7 +94,7 @@ class Manager(LegacyNames, Listeners):
         node_id: str = "",
         log_dir: Path | None = None,
         detached: Sequence[ProcessRecord] = (),
-        last_runs: Mapping[str, float] | None = None,
+        past: Mapping[str, Past] | None = None,
     ) -> None:
         self.endpoint_host = endpoint_host
         self.loop = loop if loop is not None else Loop.default_loop()
@@ -100,12 +102,13 @@ class Manager(LegacyNames, Listeners):
         self.events = EventEmitter(self.loop, history=self.event_log)
         self._lock = threading.RLock()
         self._jobs = JobTable(detached)
-        self._last_runs = dict(last_runs or {})
+        self._past = dict(past or {})
         # The node's id ends with `:` and a number that changes with each start.
         cgroups = Cgroups(cgroup, node_id.partition(":")[0]) if cgroup is not None else None
         reaper = Reaper(self.loop, subreaper=subreaper, cgroups=cgroups)
         settings = Settings(capture_all, recorder, node_id, log_dir)
         self.exit_code = 0
+        self.drift: DriftSource = NoDrift()
         self._rehearsal: dict[JobName, Desired | None] | None = None
         self._ordering = Ordering(self._jobs, self._submit)
         self._checks = Checks(self._jobs, self._ordering)
@@ -257,12 +260,15 @@ class Manager(LegacyNames, Listeners):
             for name, config in named
         )
 
-    def restore(self, jobs: Iterable[Desired]) -> None:
-        """Load jobs with all that was desired of them, see `desired`; all or none. Raises like `load`."""
+    def restore(self, jobs: Iterable[Desired], *, ordered: bool = True) -> None:
+        """Load jobs with all that was desired of them, see `desired`; all or none. Raises like `load`.
+
+        Unless `ordered`, a job may come after one that is unknown or not yet loaded, and waits for it.
+        """
         wanted = [*jobs]
         with self._lock:
             self._life.check_open()
-            self._checks.check_new(wanted)
+            self._checks.check_new(wanted, ordered=ordered)
             for each in wanted:
                 if self._rehearsal is not None:
                     self._rehearsal[each.name] = each
@@ -273,7 +279,9 @@ class Manager(LegacyNames, Listeners):
     def _add(self, desired: Desired) -> None:
         job = Job(desired.name, desired.config, self._jobs.next_pid, drained=self.draining)
         desired.apply_to(job)
-        job.last_run = self._last_runs.pop(str(job.name), None)
+        past = self._past.pop(str(job.name), Past())
+        job.last_run = past.last_run
+        job.exits.extend(past.exits)
         self._jobs.add(job)
         self._executor.publish(job, "create")
         if self._jobs.is_leaving(job.name):
@@ -349,8 +357,8 @@ class Manager(LegacyNames, Listeners):
 
         A rolling restart replaces a process only while enough others are ready, and stops when a new one does not
         become ready; `info` shows its progress. A job that has completed, failed or paused is started. `reset` brings
-        the number of processes back to the configured one. Raises PortConflict (409) if another started job has one of
-        the fixed ports of those to be started.
+        the number of processes back to the configured one. Raises JobDisabled (409), and PortConflict (409) if another
+        started job has one of the fixed ports of those to be started.
         """
         with self._lock:
             job = self._open_job(name)
@@ -391,7 +399,7 @@ class Manager(LegacyNames, Listeners):
     def start_job(self, name: Name) -> None:
         """Start a job, and clear its record of crashes.
 
-        Raises PortConflict (409) if another started job has one of its fixed ports.
+        Raises JobDisabled (409), and PortConflict (409) if another started job has one of its fixed ports.
         """
         with self._lock:
             job = self._open_job(name)
@@ -452,12 +460,13 @@ class Manager(LegacyNames, Listeners):
         """Run one additional process of a job once, neither counted nor kept alive; return its pid.
 
         `graceful_timeout` is in seconds; 0 means that of the job. Raises NodeDraining (503) while the node is drained,
-        and BadValue for an invalid argument.
+        JobDisabled (409), and BadValue for an invalid argument.
         """
         with self._lock:
             job = self._open_job(name)
             if self.draining:
                 raise NodeDraining
+            self._checks.check_enabled(job)
             timeout = arguments.setting("graceful_timeout", rules.seconds, graceful_timeout)
             variables = arguments.setting("env", rules.variables, env)
             pid = self.get_process_id()
@@ -595,8 +604,9 @@ class Manager(LegacyNames, Listeners):
         """Return a job's state, counts, processes and config."""
         with self._lock:
             job, executor = self._job(name), self._executor
-            sockets, lost = executor.socket_addresses(job), executor.log_loss(job.name)
-            return serializers.job_info(job, executor.running, self.endpoint_host, sockets, lost)
+            sockets, drift = executor.socket_addresses(job), self.drift.find(job)
+            lost = executor.log_loss(job.name)
+            return serializers.job_info(job, executor.running, self.endpoint_host, sockets, drift, lost)
 
     def status(self, name: Name) -> JobStatus:
         """Return the state and counts of a job: the cheap part of `info`."""
@@ -706,13 +716,6 @@ class Manager(LegacyNames, Listeners):
         """Undo `monitor`; unknown listeners are ignored."""
         function, target = arguments.listener_and_target(listener, name)
         self._executor.sampler.unmonitor(target, function)
-
-    # Changes
-
-    @property
-    def revision(self) -> int:
-        """A number that increases with every change to jobs or processes."""
-        return self._executor.revision
 
     @property
     def dropped_bytes(self) -> int:

@@ -7,6 +7,7 @@ import logging
 import os
 import stat
 import struct
+import time
 from collections.abc import Iterator
 
 from gaffer.errors import GafferError
@@ -15,6 +16,7 @@ log = logging.getLogger("gaffer.pidfile")
 
 # struct flock: type, whence, start, length (0: all), pid; see "Open file description locks" in fcntl(2).
 _FLOCK = "hhqqi4x"
+_TIMEOUT = 1.0  # seconds to wait for another process that creates a pidfile in the directory
 _HAS_LOCKS = hasattr(fcntl, "F_OFD_SETLK")
 
 
@@ -23,7 +25,7 @@ def hold_pidfile(path: str | None) -> Iterator[None]:
     """Hold the pidfile of a daemon at `path`, if given, while the block runs.
 
     On a full disk, log an error and run the block without a pidfile. Raises GafferError (`bad_pidfile`) if the file
-    can't be created for any other reason.
+    can't be created for any other reason. The file is deleted in the end, unless another one has taken its place.
     """
     pidfile = Pidfile(path, lock=True)
     if path is not None:
@@ -31,7 +33,11 @@ def hold_pidfile(path: str | None) -> Iterator[None]:
             pidfile.create(os.getpid())
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-                raise GafferError(f"can't write the pidfile {path}: {error.strerror}", reason="bad_pidfile") from None
+                raise GafferError(
+                    f"can't write the pidfile {path}: {error.strerror}",
+                    reason="bad_pidfile",
+                    hint="set --pidfile to a file in a directory that this user can write to",
+                ) from None
             log.error("can't write the pidfile %s: %s; continuing without it", path, error.strerror)
         except RuntimeError as error:
             raise GafferError(str(error), reason="bad_pidfile") from None
@@ -58,14 +64,20 @@ class Pidfile:
     def create(self, pid: int) -> None:
         """Write `pid`; do nothing if the file already holds it.
 
-        An existing file or link is replaced, never written to. Raises RuntimeError if the file belongs to another live
-        process or its directory is missing, and OSError if it can't be written.
+        An existing file or link is replaced, never written to; of several processes that do so at once, one succeeds.
+        Raises RuntimeError if the file belongs to another live process or its directory is missing, and OSError if it
+        can't be written.
         """
-        if (owner := self.validate()) is not None and owner != pid:
-            raise RuntimeError(f"already running with pid {owner} (pidfile {self.fname})")
-        self.pid = pid
-        if owner == pid:
+        with _alone_in(os.path.dirname(self.fname) or ".") if self.fname else contextlib.nullcontext():
+            self._create(pid)
+
+    def _create(self, pid: int) -> None:
+        owner = self.validate()
+        if owner == pid and (self._lock is not None or not self._locks):
+            self.pid = pid
             return
+        if owner is not None:
+            raise RuntimeError(f"already running with pid {owner} (pidfile {self.fname})")
         import tempfile  # deferred: it imports archive formats, half a megabyte
 
         directory = os.path.dirname(self.fname or "") or ("." if self.fname else tempfile.gettempdir())
@@ -85,6 +97,7 @@ class Pidfile:
             os.close(descriptor)
             os.unlink(temporary)
             raise
+        self.pid = pid
         if self._locks:
             self._lock = descriptor
         else:
@@ -99,8 +112,8 @@ class Pidfile:
         self.create(self.pid)
 
     def unlink(self) -> None:
-        """Delete the file if it still holds the pid that `create` wrote."""
-        if self.fname is not None and self.pid is not None and self._read() == self.pid:
+        """Delete the file if it is still the one that `create` wrote."""
+        if self.fname is not None and self.pid is not None and self._is_ours(self.fname):
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(self.fname)
         if self._lock is not None:
@@ -109,9 +122,9 @@ class Pidfile:
 
     def validate(self) -> int | None:
         """Return the pid of the live process that owns the file, or None."""
-        pid = self._read()
-        if pid is None:
-            return None
+        pid = self._read(self.fname or "")
+        if pid is None or self._locks:  # the lock ends with the process, whose pid may be that of another container
+            return pid
         try:
             os.kill(pid, 0)
         except PermissionError:
@@ -120,10 +133,18 @@ class Pidfile:
             return None
         return pid
 
-    def _read(self) -> int | None:
+    def _is_ours(self, path: str) -> bool:
+        if self._lock is None:
+            return self._read(path) == self.pid
+        try:
+            return os.path.samestat(os.lstat(path), os.fstat(self._lock))
+        except OSError:
+            return False
+
+    def _read(self, path: str) -> int | None:
         """Return the pid in the file; with `lock`, only while its daemon runs."""
         try:
-            descriptor = os.open(self.fname or "", os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY)
+            descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY)
         except OSError:
             return None  # missing, a link, or not readable: `create` fails if it can't be replaced
         try:
@@ -134,6 +155,34 @@ class Pidfile:
         finally:
             os.close(descriptor)
         return int(text) if text.isdecimal() and int(text) > 0 else None
+
+
+@contextlib.contextmanager
+def _alone_in(directory: str) -> Iterator[None]:
+    """Exclude other processes that create a pidfile in `directory` at the same time.
+
+    Other programs can lock the directory, too: after a timeout, or where it can't be locked, go on without the lock.
+    """
+    try:
+        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    except OSError:
+        yield
+        return
+    try:
+        deadline = time.monotonic() + _TIMEOUT
+        while not _try_lock(descriptor) and time.monotonic() < deadline:
+            time.sleep(0.005)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _try_lock(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        return error.errno != errno.EWOULDBLOCK
+    return True
 
 
 def _whole_file(kind: int) -> bytes:

@@ -14,10 +14,11 @@ from typing import Any
 from gaffer.errors import ProcessError
 from gaffer.jobs import config as jobs_config
 from gaffer.jobs.names import JobName, parse_job_name
-from gaffer.jobs.records import ProcessRecord, Recorder
+from gaffer.jobs.recorder import Recorder
+from gaffer.jobs.records import ProcessRecord
 from gaffer.jobs.rules import FlappingInfo, port_number
 from gaffer.jobs.usage import ResourceUsage
-from gaffer.processes import launch, procfs, stats
+from gaffer.processes import launch, procfs, programs, stats
 from gaffer.processes.reaper import COOKIE, Reaper
 from gaffer.processes.rusage import usage_of_zombie
 from gaffer.processes.sampler import Sampler, StatListener
@@ -89,7 +90,8 @@ class Process:
     `pid` is Gaffer's id, `os_pid` the system's (0 before the start), `name` that of its job. `cmd`, `args`, `env`,
     `uid`, `gid`, `cwd`, `detach`, `redirect_output`, `redirect_input` and `custom_streams` are its settings. `once` is
     true for a process that is not kept alive. `port` is its PORT; its variables may set it at the start. `exit_status`
-    is None until the leader has exited; `closed` is true once its whole tree is gone. `on_exit(process, status)` is
+    is None until the leader has exited; `program` has the files of its program as they were at the start, and is empty
+    for an adopted process; `closed` is true once its whole tree is gone. `on_exit(process, status)` is
     called on the loop when the leader has exited, `on_gone(process)` when the whole tree is gone and the leader is
     reaped.
 
@@ -132,6 +134,7 @@ class Process:
         self.started_at = 0.0  # wall clock, for display
         self.exit_status: ExitStatus | None = None
         self.closed = False
+        self.program: tuple[programs.FileMark, ...] = ()
         self.graceful_timeout = config.graceful_timeout  # seconds
         self.cmd = config.cmd
         self.args = list(config.args)
@@ -199,6 +202,7 @@ class Process:
             sockets=self._sockets,
         )
         self.args = argv[1:]
+        self.program = programs.mark_files(argv, environment["PATH"], config.cwd)
         self.started_at = time.time()
         self.attach(child)
 

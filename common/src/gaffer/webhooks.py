@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from gaffer.applications.delivery_files import DeliveryFiles
 from gaffer.applications.delivery_queue import Delivery
 from gaffer.applications.receivers import Receiver
 from gaffer.runtime.keyfile import read_key_file
@@ -19,7 +20,8 @@ if TYPE_CHECKING:
     from gaffer.events import EventEmitter, Listener
     from gaffer.manager import Manager
 
-_FLUSH_TIMEOUT = 1.8  # seconds allowed for posting the last events; the manager allows 2 for the whole stop
+_FLUSH_TIMEOUT = 1.5  # seconds allowed for posting the last events; the manager allows 2 for the whole stop
+_WRITE_TIMEOUT = 0.4  # seconds allowed for the last writes to the queues on disk
 
 Hook = tuple[str, str]
 
@@ -28,7 +30,8 @@ class WebHooks:
     """An application that posts events to the URLs of its hooks.
 
     hooks: `(event, url)` pairs; the event is a pattern as in EventEmitter, `.` for all. secret_file: a key file; its
-    key signs each request. Raises BadRequest for an invalid URL, KeyFileError for a key file that can't be used.
+    key signs each request. queue_dir: a directory in which events wait, by default they wait in memory. Raises
+    BadRequest for an invalid URL, KeyFileError for a key file that can't be used.
 
     Each URL gets its events in order, one request at a time, and never waits for another URL. The header of a request
     contains X-Gaffer-Event, the name of the event; X-Gaffer-Delivery, an id that is the same in all attempts; and with
@@ -37,9 +40,17 @@ class WebHooks:
     second to a minute, or as `Retry-After` says, up to 5 minutes. After an hour, or any other status, the event is
     lost. Redirects on the same server are followed. 1,000 events or 4 MiB can wait for each URL; then the oldest are
     dropped. A warning is logged when a URL fails or drops events.
+
+    With `queue_dir` events that wait survive the end of the program, also a sudden one; the next program posts them
+    first, under the same ids. `start` removes what waits there for URLs without a hook.
     """
 
-    def __init__(self, hooks: Iterable[Hook] = (), secret_file: str | os.PathLike[str] | None = None) -> None:
+    def __init__(
+        self,
+        hooks: Iterable[Hook] = (),
+        secret_file: str | os.PathLike[str] | None = None,
+        queue_dir: str | os.PathLike[str] | None = None,
+    ) -> None:
         self._hooks: dict[Hook, Listener] = {}
         self._receivers: dict[str, Receiver] = {}
         self._leaving: set[asyncio.Task[None]] = set()
@@ -48,6 +59,7 @@ class WebHooks:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._secret_file = Path(secret_file) if secret_file is not None else None
         self._secret = self._read_secret()
+        self._files = DeliveryFiles(queue_dir) if queue_dir is not None else None
         for hook in _checked(hooks):
             self.register_hook(*hook)
 
@@ -76,6 +88,10 @@ class WebHooks:
         self._events = manager.events
         for (event, _), listener in tuple(self._hooks.items()):
             self._events.subscribe(event, listener)
+        for receiver in self._receivers.values():
+            receiver.start()
+        if self._files is not None:
+            self._files.remove_others()
 
     async def stop(self) -> None:
         """Stop, after waiting up to 2 seconds for queued events to be posted."""
@@ -84,8 +100,10 @@ class WebHooks:
                 self._events.unsubscribe(event, listener)
         self._events = self._loop = None
         await asyncio.gather(
-            *(receiver.finish(_FLUSH_TIMEOUT) for receiver in self._receivers.values()), *self._leaving
+            *(receiver.finish(_FLUSH_TIMEOUT, keep=True) for receiver in self._receivers.values()), *self._leaving
         )
+        if self._files is not None:
+            await self._files.close(_WRITE_TIMEOUT)
 
     def restart(self) -> None:
         """Do nothing; the hooks are kept."""
@@ -102,7 +120,7 @@ class WebHooks:
         with self._lock:
             receiver = self._receivers.get(url)
             if receiver is None:
-                receiver = self._receivers[url] = Receiver(url, lambda: self._secret)
+                receiver = self._receivers[url] = self._make_receiver(url)
             listener = self._hooks[event, url] = partial(_post, receiver)
         if self._events is not None:
             self._events.subscribe(event, listener)
@@ -125,7 +143,7 @@ class WebHooks:
         Raises BadRequest or KeyFileError, and changes nothing, as the constructor does.
         """
         wanted = _checked(hooks)
-        added = {url: Receiver(url, lambda: self._secret) for _, url in wanted if url not in self._receivers}
+        added = {url: self._make_receiver(url) for _, url in wanted if url not in self._receivers}
         self._secret = self._read_secret()
         self._receivers.update(added)
         for event, url in wanted:
@@ -133,6 +151,9 @@ class WebHooks:
         for event, url in self.hooks:
             if (event, url) not in wanted:
                 self.unregister_hook(event, url)
+
+    def _make_receiver(self, url: str) -> Receiver:
+        return Receiver(url, lambda: self._secret, self._files)
 
     def _read_secret(self) -> str | None:
         return read_key_file(self._secret_file) if self._secret_file is not None else None
@@ -143,7 +164,7 @@ class WebHooks:
             unused = [self._receivers.pop(url) for url in list(self._receivers) if url not in used]
         for receiver in unused:
             if self._loop is not None:
-                task = self._loop.create_task(receiver.finish(_FLUSH_TIMEOUT))
+                task = self._loop.create_task(receiver.finish(_FLUSH_TIMEOUT, keep=False))
                 self._leaving.add(task)
                 task.add_done_callback(self._leaving.discard)
 

@@ -1,4 +1,4 @@
-"""Log of process exits and failed rollouts. Frequent exits of one job are summarized."""
+"""Log of process exits, failed rollouts and disabled jobs. Frequent exits of one job are summarized."""
 
 import asyncio
 import logging
@@ -8,7 +8,7 @@ from typing import Any
 
 from gaffer import Manager
 from gaffer.jobs.rollout import RolloutKind
-from gaffer.jobs.states import EXPECTED, describe_exit
+from gaffer.jobs.states import EXPECTED, Disabled, describe_exit
 
 logger = logging.getLogger("gafferd.exits")
 
@@ -69,7 +69,7 @@ class Throttle:
 
 
 class ExitLog:
-    """Application that logs failures as warnings, other exits and rollbacks as info.
+    """Application that logs failures as warnings, other exits, rollbacks and disabled jobs as info.
 
     Each level has its own limit, so that the exits of a rolling restart do not suppress a failure.
     """
@@ -112,8 +112,20 @@ class ExitLog:
     def _on_rollout_failed(self, evtype: str, event: Mapping[str, Any]) -> None:
         logger.warning("%s: %s stopped: %s", event["job"], event["rollout"], event["reason"], extra=_about(event))
 
+    def _on_disabled(self, evtype: str, event: Mapping[str, Any]) -> None:
+        logger.info("%s: %s", event["job"], Disabled(event["reason"], 0.0, event["until"]))
+
+    def _on_enabled(self, evtype: str, event: Mapping[str, Any]) -> None:
+        logger.info("%s: enabled", event["job"])
+
     def _listeners(self) -> dict[str, Callable[[str, Mapping[str, Any]], None]]:
-        return {"exit": self._on_exit, "rollout": self._on_rollout, "rollout_failed": self._on_rollout_failed}
+        return {
+            "exit": self._on_exit,
+            "rollout": self._on_rollout,
+            "rollout_failed": self._on_rollout_failed,
+            "disabled": self._on_disabled,
+            "enabled": self._on_enabled,
+        }
 
     def _again(self) -> None:
         assert self._loop is not None

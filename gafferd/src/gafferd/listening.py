@@ -3,10 +3,12 @@
 import socket
 import ssl
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from urllib.parse import urlsplit
 
 from gaffer.errors import BadRequest, Problem
 from gaffer.http.authority import is_loopback
+from gaffer.runtime.activation import PassedSocket
 from gaffer.runtime.keyfile import MIN_BITS, warn_about_private_key
 from gaffer.runtime.sockets import hostname, is_ipv6, is_ssl, parse_address
 from gaffer.runtime.tls import parse_ssl_options
@@ -19,12 +21,29 @@ DEFAULT_PORT = 5000
 _WILDCARDS = ("0.0.0.0", "::")
 
 
-def choose_endpoints(settings: Settings, configured: Sequence[EndpointConfig]) -> list[EndpointConfig]:
-    """Return the endpoints to open: the configured ones, and the default one if `bind` is set or there are none."""
-    chosen = list(configured)
-    if settings.bind or not chosen:
-        chosen.append(EndpointConfig(settings.bind or DEFAULT_BIND, None, settings.certfile, settings.keyfile))
-    return chosen
+def choose_endpoints(
+    settings: Settings, configured: Sequence[EndpointConfig], passed: Sequence[PassedSocket] = ()
+) -> list[tuple[EndpointConfig, list[socket.socket]]]:
+    """Return the endpoints to open: the configured ones, and the default one if `bind` is set or there are none.
+
+    Sockets that were `passed` by the service manager take the place of all these addresses: a socket with the name of a
+    configured endpoint belongs to that one, any other to the default one. Their endpoints have the actual addresses.
+    """
+    default = EndpointConfig(settings.bind or DEFAULT_BIND, None, settings.certfile, settings.keyfile)
+    if not passed:
+        chosen = [*configured, default] if settings.bind or not configured else configured
+        return [(endpoint, []) for endpoint in chosen]
+    named = dict(zip(settings.http_endpoints, configured, strict=True))
+    groups: dict[str, list[PassedSocket]] = {}
+    for each in passed:
+        groups.setdefault(each.name if each.name in named else "", []).append(each)
+    return [
+        (
+            replace(named.get(name, default), bind=tuple(each.address for each in group)),
+            [each.socket for each in group],
+        )
+        for name, group in groups.items()
+    ]
 
 
 def server_tls(endpoint: EndpointConfig, client_ca: str | None) -> ssl.SSLContext | None:

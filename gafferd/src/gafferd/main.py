@@ -1,16 +1,18 @@
 """The command `gafferd`."""
 
+import contextlib
 import logging
 import os
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, MutableMapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from gaffer.errors import ConfigError, GafferError, Problem
 from gaffer.pidfile import hold_pidfile
 from gaffer.runtime import startup
-from gaffer.runtime.daemonize import daemonize, setproctitle_
+from gaffer.runtime.activation import take_sockets
+from gaffer.runtime.daemonize import ProcessTitle, daemonize
 from gaffer.runtime.log import setup_logging
 from gaffer.runtime.options import Option
 from gaffer.runtime.settings import option_groups
@@ -18,7 +20,8 @@ from gaffer.runtime.usage import parse_command_line, usage_text
 from gafferd.config.effective import Effective, read_effective
 from gafferd.config.file import show_problem
 from gafferd.config.settings import Settings
-from gafferd.state.directory import default_path
+from gafferd.plugins.folder import PluginFolder, plugin_folders
+from gafferd.state.directory import default_path, lock_directory
 
 logger = logging.getLogger(__name__)
 
@@ -53,7 +56,7 @@ USR1 reopens the log files.
 )
 
 
-def command(argv: Sequence[str], environ: Mapping[str, str]) -> int:
+def command(argv: Sequence[str], environ: MutableMapping[str, str]) -> int:
     """Run gafferd; return 2 for an invalid command line or configuration, and 1 for other startup failures.
 
     The exit code of an essential job that ended the daemon becomes its own. A signal during startup ends it with
@@ -77,31 +80,36 @@ def parse_options(argv: Sequence[str]) -> dict[str, Any]:
     return parse_command_line("gafferd", USAGE, argv, leftover=leftover)
 
 
-def run(options: Mapping[str, Any], environ: Mapping[str, str]) -> int:
+def run(options: Mapping[str, Any], environ: MutableMapping[str, str]) -> int:
     """Run with the given options, environment and configuration file; return the exit code, or raise GafferError."""
     _check_together(options)
     root = os.geteuid() == 0
     home = _home()
     effective = read_effective(options, environ, home, root)
     if options["--print-config"]:
-        return _print_config(effective, secrets=options["--show-secrets"])
+        return _print_config(effective, home, secrets=options["--show-secrets"])
     from gafferd.server import make_server  # imports Tornado, so only after the cheap checks
 
-    settings, path, config = effective.settings, effective.path, effective.file
+    settings = effective.settings
     state_path = Path(settings.state_dir or default_path(root, home, environ.get("XDG_STATE_HOME")))
-    server = make_server(settings, home, state_path, path, config, verbosity=2 if options["--vv"] else options["-v"])
+    verbosity = 2 if options["--vv"] else options["-v"]
     if options["--check-config"]:
-        return _check_config(effective, environ)
+        server = make_server(effective, home, state_path)
+        return _check_config(effective, environ, server.plugin_folder)
 
+    title = ProcessTitle("gafferd", sys.argv[1:])
+    server = make_server(effective, home, state_path, verbosity, take_sockets(environ))
     ready = daemonize(wait=True) if settings.daemon else _stay
-    setup_logging(settings.log_level, settings.error_log, settings.log_format)
-    setproctitle_("gafferd")
-    for warning in config.warnings:
-        logger.warning("%s", show_problem(warning))
     startup.hold_signals()
-    with hold_pidfile(settings.pidfile):
-        startup.raise_signals()
-        return server.serve(ready)
+    # The lock comes first: a second gafferd touches neither the log nor the pidfile of the one that holds it.
+    with contextlib.closing(lock_directory(state_path)) as lock:
+        title.show("starting")
+        setup_logging(settings.log_level, settings.error_log, settings.log_format)
+        for warning in effective.file.warnings:
+            logger.warning("%s", show_problem(warning))
+        with hold_pidfile(settings.pidfile):
+            startup.raise_signals()
+            return server.serve(lock, title, ready)
 
 
 def _check_together(options: Mapping[str, Any]) -> None:
@@ -111,23 +119,29 @@ def _check_together(options: Mapping[str, Any]) -> None:
         raise ConfigError([Problem("--show-secrets", "requires --print-config", "add --print-config")])
 
 
-def _check_config(effective: Effective, environ: Mapping[str, str]) -> int:
-    """Print warnings, and what the valid configuration contains."""
-    from gafferd.config.checking import find_faults
+def _check_config(effective: Effective, environ: Mapping[str, str], plugins: PluginFolder) -> int:
+    """Print warnings, and what the valid configuration contains. Nothing of a plugin is run."""
+    from gafferd.config.checking import find_faults, find_plugin_faults
+    from gafferd.plugins.candidates import find_candidates
 
     file = effective.file
-    for warning in (*file.warnings, *find_faults(file, environ)):
+    candidates = find_candidates(plugins)
+    for warning in (*file.warnings, *find_faults(file, environ), *find_plugin_faults(candidates)):
         print(f"warning: {show_problem(warning)}", file=sys.stderr)
     counts = {"job": len(file.jobs), "endpoint": len(file.endpoints), "webhook": len(file.webhooks)}
+    counts |= {"plugin": usable} if (usable := sum(each.fault is None for each in candidates)) else {}
     found = ", ".join(f"{count} {noun}{'' if count == 1 else 's'}" for noun, count in counts.items())
     print(f"OK: {effective.path or 'no configuration file'}: {found}")
     return 0
 
 
-def _print_config(effective: Effective, *, secrets: bool) -> int:
-    from gafferd.config.printing import render
+def _print_config(effective: Effective, home: Path, *, secrets: bool) -> int:
+    from gafferd.config.printing import plugin_comments, render
+    from gafferd.plugins.candidates import find_candidates
 
-    sys.stdout.write(render(effective, secrets=secrets))
+    settings = effective.settings
+    candidates = find_candidates(PluginFolder(plugin_folders(settings.plugin_dir, home), settings.plugins))
+    sys.stdout.write(render(effective, secrets=secrets) + "".join(plugin_comments(candidates)))
     return 0
 
 

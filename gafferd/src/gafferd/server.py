@@ -22,29 +22,36 @@ from gaffer.jobs.names import is_host
 from gaffer.loop import new_loop, spare_memory
 from gaffer.processes.cgroups import own_cgroup
 from gaffer.runtime import startup
+from gaffer.runtime.activation import PassedSocket
+from gaffer.runtime.daemonize import ProcessTitle
 from gaffer.runtime.descriptors import raise_descriptors
 from gaffer.runtime.keyfile import MIN_BITS, is_weak, read_key_file
 from gaffer.runtime.service_manager import ServiceManager
-from gaffer.runtime.sockets import hostname
+from gaffer.runtime.sockets import address_of, hostname
 from gaffer.sig_handler import SigHandler
 from gaffer.webhooks import WebHooks
-from gafferd import listening
-from gafferd.access import key_routes
+from gafferd import listening, routes
 from gafferd.access.keys import KeyStore
 from gafferd.access.logins import Logins
 from gafferd.announce.announcer import Announcer
-from gafferd.config.file import Config, show_problem
+from gafferd.config.effective import Effective
 from gafferd.config.file_jobs import FileJobs
+from gafferd.config.on_disk import FileOnDisk
+from gafferd.config.reloader import Reloader
 from gafferd.config.settings import Settings
+from gafferd.drift import Drift
 from gafferd.exit_log import ExitLog
+from gafferd.history.recorder import History
+from gafferd.plugins.folder import PluginFolder, plugin_folders
+from gafferd.plugins.foreign import contained, run_contained
+from gafferd.plugins.host import Plugins
 from gafferd.service import Service
-from gafferd.sites import routes
 from gafferd.sites.files import Sites
 from gafferd.sites.layout import settle_sites
-from gafferd.sites.plugins import PluginFolder, plugin_folders
 from gafferd.state.directory import StateDir
 from gafferd.state.durable import DurableJobs
 from gafferd.state.identity import Identity
+from gafferd.state.lock import StateLock
 from gafferd.watching import Watching
 
 logger = logging.getLogger(__name__)
@@ -59,6 +66,8 @@ _SHOWN_EVENTS = [
     "start_failed",
     "flap",
     "kill",
+    "disabled",
+    "enabled",
 ]
 
 
@@ -69,18 +78,20 @@ class Server:
     `host` is the announced host of the node and its jobs; `verbosity` 1 shows events on the console, 2 also output.
     """
 
-    settings: Settings
-    state_path: Path
+    effective: Effective
     endpoints: Sequence[HttpEndpoint]
     host: str
     policy: Policy
     keys: KeyStore
     cluster_key: str | None
     lookup_tls: SSLContext | None
-    plugins: PluginFolder
-    config_path: Path | None
-    config: Config | None
+    plugin_folder: PluginFolder
     verbosity: int = 0
+
+    @property
+    def settings(self) -> Settings:
+        """The settings of the daemon."""
+        return self.effective.settings
 
     @property
     def limits(self) -> Limits:
@@ -95,23 +106,24 @@ class Server:
             max_connections=settings.max_connections,
         )
 
-    def serve(self, ready: Callable[[], None]) -> int:
+    def serve(self, lock: StateLock, title: ProcessTitle, ready: Callable[[], None]) -> int:
         """Run until stopped by a signal or the end of an essential job, whose exit code is returned.
 
-        `ready` is called once the node listens.
+        `lock` is that of the state directory; `ready` is called once the node listens.
 
         Processes left by an earlier gafferd on the state directory are ended first. Raises GafferError if the node
         can't start.
         """
         raise_descriptors()
-        state = StateDir.open(self.state_path)
+        sys.setswitchinterval(0.0005)
+        state = StateDir.open(lock.directory, lock)
         try:
             state.end_leftovers()
-            return self._run(state, ready)
+            return self._run(state, title, ready)
         finally:
             state.close()
 
-    def _run(self, state: StateDir, ready: Callable[[], None]) -> int:
+    def _run(self, state: StateDir, title: ProcessTitle, ready: Callable[[], None]) -> int:
         loop = new_loop(self.settings.loop)
         spare_memory(loop)
         manager = Manager(
@@ -121,15 +133,16 @@ class Server:
             capture_all=True,
             recorder=state,
             detached=state.detached,
-            last_runs=state.last_runs,
+            past=state.past,
             endpoint_host=self.host,
             log_dir=state.path / "logs",
             # Pids start over at each start; the incarnation keeps the marks of two starts distinct.
             node_id=state.node.mark,
         )
+        name = self.settings.node_name or hostname()
         announcer = Announcer(
             self.settings.lookupd_address,
-            name=self.settings.node_name or hostname(),
+            name=name,
             origin=lambda: listening.origin(self.settings, self.host, http.addresses),
             identity=Identity(state.node.secret, state.node.incarnation, state.advance),
             labels=self.settings.labels,
@@ -138,47 +151,82 @@ class Server:
         )
         # Cookies are shared by all ports of a host, so each node needs its own cookie name.
         logins = Logins(f"gaffer-{state.node.id}")
-        webhooks = WebHooks(self.config.webhooks if self.config else (), self.settings.webhook_secret_file)
-        jobs = FileJobs(manager, webhooks, self.config_path, self.config)
+        services = ServiceManager.take(os.environ)
+        service = Service(name, services, title)
+        history = History(state.path / "history.jsonl")
+        config, path = self.effective.file, self.effective.path
+        webhooks = WebHooks(
+            config.webhooks,
+            self.settings.webhook_secret_file,
+            state.path / "webhooks" if self.settings.webhook_queue == "disk" else None,
+        )
+        plugins = Plugins(self.plugin_folder, config.sections)
+        jobs = FileJobs(manager, config.jobs)
         durable = DurableJobs(manager, state.jobs, lambda: jobs.definitions)
+        file = FileOnDisk(path, config) if path is not None else None
+        reloader = Reloader(self.effective, file, jobs, webhooks, plugins, service, history)
         http = HttpHandler(
-            [*self.endpoints, HttpEndpoint([f"unix:{state.socket_path}"], self.settings.backlog)],
+            [*self.endpoints, *self._own_socket(f"unix:{state.socket_path}")],
             access=replace(self.policy, cookie=logins.cookie, resume=logins.resume),
-            routes=[*key_routes.ROUTES, *routes.ROUTES],
+            routes=routes.ROUTES,
             changer=durable if self.settings.keep_jobs else None,
             limits=self.limits,
             keys=self.keys,
             logins=logins,
-            sites=Sites(self.plugins, os.geteuid()),
+            plugins=plugins,
+            reloader=reloader,
+            sites=Sites(self.plugin_folder, os.geteuid()),
             lookupds=announcer.status,
             webhooks=webhooks.status,
+            lost_history=lambda: history.lost,
+            history=history,
             socket_gid=next(iter(self.settings.socket_group or ()), None),
         )
-        services = ServiceManager.take(os.environ)
-        service = Service(services)
-        settle_sites(self.plugins, os.geteuid())
+        settle_sites(self.plugin_folder, os.geteuid())
         startup.hold_signals()
         try:
             watching = [Watching()] if self.settings.watch else []
             kept = [durable] if self.settings.keep_jobs else []
-            manager.start([service, ExitLog(), *self._console(), webhooks, *kept, http, announcer, *watching])
+            following = [reloader, Drift(jobs, file)]
+            apps = [service, ExitLog(), history, *self._console(), webhooks, *kept, *following, http, announcer]
+            manager.start([*apps, *watching, plugins])
             startup.spare_collector()  # no Popen object exists yet, see Reaper
             if self.settings.keep_jobs:
                 durable.restore()
             else:
                 jobs.load()
-            _Signals(jobs, service).start(loop, manager)
+            self._await_plugins(manager, plugins)  # after the jobs, so that none of theirs takes the name of one
+            _Signals(reloader).start(loop, manager)
             for address in http.addresses:
                 print(f"listening on {address}", file=sys.stderr)
             self._warn_when_private()
             sys.stderr.flush()  # `ready` may close it
             ready()
             service.ready()
-            manager.run()
+            run_contained(manager)
             return manager.exit_code
         finally:
             loop.close()
             services.close()
+
+    def _own_socket(self, uri: str) -> list[HttpEndpoint]:
+        """Return the endpoint of the socket in the state directory, unless the service manager opened it."""
+        passed = {address_of(sock) for endpoint in self.endpoints for sock in endpoint.sockets}
+        return [] if uri in passed else [HttpEndpoint([uri], self.settings.backlog)]
+
+    def _await_plugins(self, manager: Manager, plugins: Plugins) -> None:
+        """Wait until the plugins have started; raise GafferError if a mandatory one doesn't work."""
+        ready = manager.loop.create_task(plugins.ready(self.settings.mandatory))
+        ready.add_done_callback(lambda _: manager.loop.stop())
+        while not ready.done():
+            contained(manager.loop.run_forever)
+        if missing := ready.result():
+            manager.stop()
+            run_contained(manager)
+            raise GafferError(
+                f"the plugin {missing[0]!r}, which is mandatory, is missing or failed",
+                hint="see the log; install or mend it, or remove it from mandatory in [gaffer]",
+            )
 
     def _console(self) -> list[ConsoleOutput]:
         if not self.verbosity or self.settings.daemon:
@@ -195,20 +243,23 @@ class Server:
 
 
 def make_server(
-    settings: Settings,
+    effective: Effective,
     home: Path,
     state_path: Path,
-    config_path: Path | None,
-    config: Config | None,
     verbosity: int = 0,
+    passed: Sequence[PassedSocket] = (),
 ) -> Server:
     """Return the configured node; `home` is the home directory of the daemon's user.
 
+    The `passed` sockets take the place of the addresses to listen on.
+
     Raises ConfigError (or another 400) if the settings are invalid or unsafe.
     """
+    settings = effective.settings
     file_key = read_key_file(settings.api_key_file) if settings.api_key_file else None
     keys = KeyStore(state_path / "keys.json", file_key)
-    endpoints = listening.choose_endpoints(settings, config.endpoints if config else ())
+    chosen = listening.choose_endpoints(settings, effective.file.endpoints, passed)
+    endpoints = [endpoint for endpoint, _ in chosen]
     weak_key = file_key is not None and is_weak(file_key)
     dangers = listening.find_dangers(endpoints, has_keys=bool(keys), insecure=settings.insecure, weak_key=weak_key)
     problems = list(dangers)
@@ -231,24 +282,22 @@ def make_server(
         verify=keys.verify,
     )
     return Server(
-        settings=settings,
-        state_path=state_path,
+        effective=effective,
         endpoints=[
             HttpEndpoint(
                 list(endpoint.bind),
                 endpoint.backlog or settings.backlog,
                 listening.server_tls(endpoint, settings.client_ca),
+                sockets,
             )
-            for endpoint in endpoints
+            for endpoint, sockets in chosen
         ],
         host=host,
         policy=policy,
         keys=keys,
         cluster_key=read_key_file(settings.cluster_key_file) if settings.cluster_key_file else None,
         lookup_tls=listening.client_tls(settings),
-        plugins=PluginFolder(plugin_folders(settings.plugin_dir, home)),
-        config_path=config_path,
-        config=config,
+        plugin_folder=PluginFolder(plugin_folders(settings.plugin_dir, home), settings.plugins),
         verbosity=verbosity,
     )
 
@@ -262,10 +311,9 @@ class _Signals(SigHandler):
 
     REOPEN_SIGNAL = startup.REOPEN_SIGNAL
 
-    def __init__(self, jobs: FileJobs, service: Service) -> None:
+    def __init__(self, reloader: Reloader) -> None:
         super().__init__()
-        self._jobs = jobs
-        self._service = service
+        self._reloader = reloader
         self._asked = False  # to stop
 
     def handle_quit(self, handle: object, *args: Any) -> None:
@@ -281,27 +329,4 @@ class _Signals(SigHandler):
         super().handle_reopen(handle, signum)
 
     def handle_reload(self, handle: object, *args: Any) -> None:
-        self._service.reloading()
-        self._reload()
-        self._service.ready()
-
-    def _reload(self) -> None:
-        try:
-            result = self._jobs.reload()
-        except ConfigError as error:
-            problems = "\n".join(map(show_problem, error.problems))
-            logger.error("the configuration is invalid, keeping the current one:\n%s", problems)
-            return
-        except GafferError as error:
-            logger.error("the configuration was not applied: %s", error.message)
-            return
-        for change, failure in result.failed:
-            logger.error(
-                "reload: %s of %s failed and will be retried at the next reload: %s%s",
-                change.action,
-                change.job,
-                failure.message,
-                f" ({failure.hint})" if failure.hint else "",
-                extra={"job": change.job},
-            )
-        logger.info("reloaded: %s", ", ".join(f"{c.action} {c.job}" for c in result.applied) or "nothing changed")
+        self._reloader.request()

@@ -1,73 +1,43 @@
-"""Reports the state of the daemon to the service manager that started it."""
+"""Reports the status of the node to the service manager and to `ps`."""
 
 import asyncio
-import os
 
 from gaffer import Manager
+from gaffer.runtime.daemonize import ProcessTitle
 from gaffer.runtime.service_manager import ServiceManager
-
-_STATUS_INTERVAL = 1.0  # seconds between two statuses
+from gaffer.runtime.status import StatusReporter
 
 
 class Service:
-    """Application that keeps the status current, and tells that the loop is alive if a watchdog wants to know.
+    """Application that keeps the status of the node `name` current; call `ready` once the node listens."""
 
-    Call `ready` once the node listens.
-    """
-
-    def __init__(self, services: ServiceManager) -> None:
-        self._services = services
+    def __init__(self, name: str, services: ServiceManager, title: ProcessTitle) -> None:
+        self._reporter = StatusReporter(services, self._text, lambda status: title.show(f"node {name}, {status}"))
         self._manager: Manager | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._status: asyncio.TimerHandle | None = None
-        self._watchdog: asyncio.TimerHandle | None = None
-        self._shown = ""
 
     def start(self, loop: asyncio.AbstractEventLoop, manager: Manager) -> None:
         """Begin to report."""
-        self._loop, self._manager = loop, manager
-        if self._services.present:
-            manager.on_change(self._changed)
-            self._beat()
+        self._manager = manager
+        manager.on_change(self._reporter.changed)
+        self._reporter.start(loop)
 
     def ready(self) -> None:
         """Report that the node serves."""
-        self._shown = self._text()
-        self._services.notify(READY=1, MAINPID=os.getpid(), STATUS=self._shown)
+        self._reporter.ready()
 
     def reloading(self) -> None:
         """Report that the configuration is read again; `ready` follows."""
-        self._services.reloading()
+        self._reporter.reloading()
 
     def quiesce(self) -> None:
         """Report that the node stops."""
-        self._services.notify(STOPPING=1, STATUS="stopping the jobs")
+        self._reporter.stopping("stopping the jobs")
 
     def stop(self) -> None:
         """Stop reporting."""
         if self._manager is not None:
-            self._manager.off_change(self._changed)
-        for timer in (self._status, self._watchdog):
-            if timer is not None:
-                timer.cancel()
-
-    def _beat(self) -> None:
-        if self._services.watchdog is not None:
-            assert self._loop is not None
-            self._services.notify(WATCHDOG=1)
-            self._watchdog = self._loop.call_later(self._services.watchdog / 3, self._beat)
-
-    def _changed(self) -> None:
-        if self._status is None:
-            assert self._loop is not None
-            self._status = self._loop.call_later(_STATUS_INTERVAL, self._report)
-
-    def _report(self) -> None:
-        self._status = None
-        assert self._manager is not None
-        if not self._manager.stopping and (text := self._text()) != self._shown:
-            self._shown = text
-            self._services.notify(STATUS=text)
+            self._manager.off_change(self._reporter.changed)
+        self._reporter.stop()
 
     def _text(self) -> str:
         assert self._manager is not None

@@ -156,6 +156,8 @@ USAGE = usage_text(
 Examples:
   gaffer_lookupd
   gaffer_lookupd --bind=10.0.0.5:5010 --cluster-key-file=/etc/gaffer/cluster.key
+
+Signals: TERM, INT and QUIT exit; USR1 reopens the log file.
 """,
 )
 
@@ -166,9 +168,14 @@ def parse_options(argv: Sequence[str]) -> dict[str, Any]:
     return parse_command_line("gaffer_lookupd", USAGE, argv, leftover=leftover)
 
 
-def make_settings(options: Mapping[str, Any], environ: Mapping[str, str]) -> Settings:
-    """Return the settings from parsed options and the environment; raises ConfigError with all mistakes."""
+def make_settings(options: Mapping[str, Any], environ: Mapping[str, str], passed: Sequence[str] = ()) -> Settings:
+    """Return the settings from parsed options and the environment; raises ConfigError with all mistakes.
+
+    The addresses of `passed` sockets take the place of `bind`.
+    """
     resolution = Resolution(Settings, options, environ)
+    if passed:
+        resolution.values["bind"] = tuple(passed)
     _refuse_empty(resolution, options)
     _check_together(resolution)
     if options["-v"]:

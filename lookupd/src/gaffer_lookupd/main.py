@@ -1,24 +1,34 @@
 """The command `gaffer_lookupd`."""
 
 import asyncio
+import contextlib
+import os
+import signal
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, MutableMapping, Sequence
 
 from gaffer.errors import ConfigError, GafferError, Problem
 from gaffer.loop import new_loop, spare_memory
 from gaffer.pidfile import hold_pidfile
 from gaffer.runtime import startup
-from gaffer.runtime.daemonize import daemonize
+from gaffer.runtime.activation import PassedSocket, take_sockets
+from gaffer.runtime.daemonize import ProcessTitle, daemonize
 from gaffer.runtime.log import setup_logging
+from gaffer.runtime.service_manager import ServiceManager
+from gaffer.runtime.status import StatusReporter
 from gaffer.sig_handler import BaseSigHandler
 from gaffer_lookupd.config import Settings, make_settings, parse_options
 from gaffer_lookupd.server import LookupServer
 
 
-def command(argv: Sequence[str], environ: Mapping[str, str]) -> int:
+def command(argv: Sequence[str], environ: MutableMapping[str, str]) -> int:
     """Run gaffer_lookupd; return its exit status: 130 after SIGINT during startup, 0 after other signals."""
     try:
-        run(make_settings(parse_options(argv), environ))
+        options = parse_options(argv)
+        title = ProcessTitle("gaffer_lookupd", argv)
+        passed = take_sockets(environ)
+        settings = make_settings(options, environ, [each.address for each in passed])
+        run(settings, title, ServiceManager.take(environ), passed)
     except ConfigError as error:
         return _fail(2, error.problems)
     except GafferError as error:
@@ -30,33 +40,45 @@ def command(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     return 0
 
 
-def run(settings: Settings) -> None:
-    """Serve until QUIT, TERM or INT; raises GafferError if it can't start."""
+def run(settings: Settings, title: ProcessTitle, services: ServiceManager, passed: Sequence[PassedSocket] = ()) -> None:
+    """Serve until QUIT, TERM or INT, on the `passed` sockets if there are any; raises GafferError if it can't start."""
     detach = daemonize(wait=True) if settings.daemon else _stay
     setup_logging(settings.log_level, settings.error_log, settings.log_format)
+    title.show("starting")
+    if os.getpid() == 1:
+        # The orphans of a container become children of process 1. We start no process, so none needs its exit status.
+        signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     startup.hold_signals()
     with (
+        contextlib.closing(services),
         hold_pidfile(settings.pidfile),
         asyncio.Runner(loop_factory=lambda: new_loop(settings.loop)) as runner,
     ):
-        runner.run(_serve(settings, detach))
+        runner.run(_serve(LookupServer(settings, [each.socket for each in passed]), title, services, detach))
 
 
-async def _serve(settings: Settings, detach: Callable[[], None]) -> None:
+async def _serve(
+    server: LookupServer, title: ProcessTitle, services: ServiceManager, detach: Callable[[], None]
+) -> None:
     stopped = asyncio.Event()
-    spare_memory(asyncio.get_running_loop())
-    _Signals(stopped).start(asyncio.get_running_loop())
-    server = LookupServer(settings)
-    server.start()
+    loop = asyncio.get_running_loop()
+    reporter = StatusReporter(services, lambda: server.status, title.show)
+    spare_memory(loop)
+    _Signals(stopped).start(loop)
+    server.start(reporter.changed)
     startup.spare_collector()
+    reporter.start(loop)
     try:
         for address in server.addresses:
             print(f"listening on {address}", file=sys.stderr)
         sys.stderr.flush()  # `detach` may close it
         detach()
+        reporter.ready()
         await stopped.wait()
     finally:
+        reporter.stopping("stopping")
         await server.stop()
+        reporter.stop()
 
 
 class _Signals(BaseSigHandler):

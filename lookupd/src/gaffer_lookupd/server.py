@@ -4,7 +4,9 @@ import logging
 import os
 import resource
 import secrets
+import socket
 import time
+from collections.abc import Callable, Sequence
 from typing import cast, get_args
 from urllib.parse import urlsplit
 
@@ -39,12 +41,17 @@ _READER_KEY = Grant(frozenset((Scope.READ,)))
 
 
 class LookupServer:
-    """A server of a new, empty registry. Raises GafferError for an invalid allowed host or origin."""
+    """A server of a new, empty registry, on the `passed` sockets if there are any, instead of its own.
 
-    def __init__(self, settings: Settings) -> None:
+    Raises GafferError for an invalid allowed host or origin.
+    """
+
+    def __init__(self, settings: Settings, passed: Sequence[socket.socket] = ()) -> None:
         self._settings = settings
         self._changes = changes = _LoggedChanges()
-        registry = Registry(settings.lease, epoch=secrets.token_hex(8), changes=changes, now=time.monotonic())
+        self._registry = registry = Registry(
+            settings.lease, epoch=secrets.token_hex(8), changes=changes, now=time.monotonic()
+        )
         limits = _limits()
         readers = Readers(max(1, int((limits.max_connections or 0) * _READERS_SHARE)))
         self._connections = Connections(registry, changes, readers)
@@ -65,7 +72,7 @@ class LookupServer:
             readers=readers,
             verify_node=None if settings.cluster_key is None else self._is_cluster_key,
         )
-        endpoint = HttpEndpoint(settings.bind, settings.backlog, settings.tls)
+        endpoint = HttpEndpoint(settings.bind, settings.backlog, settings.tls, passed)
         self._application = application
         self._listeners = Listeners(application, [endpoint], limits=limits)
 
@@ -74,8 +81,19 @@ class LookupServer:
         """The URLs it serves, once started."""
         return self._listeners.addresses
 
-    def start(self) -> None:
-        """Start listening, on the running loop; raises GafferError if an address or a certificate can't be used."""
+    @property
+    def status(self) -> str:
+        """The number of its nodes, and of those that are not heard, such as `12 nodes, 1 suspect`."""
+        statuses = [node.status for node in self._registry.nodes]
+        silent = statuses.count("suspect")
+        return f"{len(statuses)} node{'' if len(statuses) == 1 else 's'}{f', {silent} suspect' if silent else ''}"
+
+    def start(self, changed: Callable[[], None]) -> None:
+        """Start listening, on the running loop; `changed` is called when `status` may have changed.
+
+        Raises GafferError if an address or a certificate can't be used.
+        """
+        self._changes.node_changed = changed
         self._listeners.start()
         self._connections.start()
         if self._settings.cluster_key is None and any(_is_reachable(url) for url in self.addresses):
@@ -122,6 +140,10 @@ def _is_reachable(url: str) -> bool:
     return not url.startswith("unix:") and not is_loopback(urlsplit(url).hostname or "")
 
 
+def _ignore() -> None:
+    """Do nothing."""
+
+
 _NODE_EVENTS = frozenset(get_args(NodeEvent))
 
 
@@ -130,11 +152,13 @@ class _LoggedChanges(ChangeLog):
 
     def __init__(self) -> None:
         super().__init__()
+        self.node_changed: Callable[[], None] = _ignore
         self._logged: dict[tuple[str | None, str | None, str | None], str] = {}
 
     def publish(self, change: Change) -> None:
         super().publish(change)
         if change.message["event"] in _NODE_EVENTS:
+            self.node_changed()
             node = cast(NodeMessage, change.message)
             if node["name"] is not None:
                 self._log(node)

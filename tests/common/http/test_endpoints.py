@@ -55,6 +55,7 @@ async def test_health() -> None:
                 "dropped": 0,
                 "delivered": 0,
                 "failed": 0,
+                "unsaved": 0,
                 "last_error": None,
             }
         ],

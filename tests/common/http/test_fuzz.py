@@ -8,8 +8,7 @@ import pytest
 
 from gaffer import http_handler
 from gaffer.http.operations import operation_of
-from gafferd.access import key_routes
-from gafferd.sites import routes
+from gafferd import routes
 from support.daemons import command_path
 from support.metrics import Samples, parse_metrics
 from support.needs import needs_netns, needs_root
@@ -53,7 +52,7 @@ def operations() -> set[str]:
     """The operations that are fuzzed and end by themselves."""
     return {
         f"{method} {route.pattern}"
-        for route in [*http_handler.ROUTES, *key_routes.ROUTES, *routes.ROUTES]
+        for route in [*http_handler.ROUTES, *routes.ROUTES]
         for method in route.methods
         if (said := operation_of(route.handler, method)) is not None
         and not said.endless

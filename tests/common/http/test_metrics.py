@@ -171,7 +171,7 @@ async def test_the_node_tells_of_itself() -> None:
 
     def webhooks() -> list[WebhookState]:
         hook = WebhookState(
-            url="http://a/", pending=1, dropped=2, delivered=3, failed=4, last_error="it responds with status 500"
+            url="http://a/", pending=1, dropped=2, delivered=3, failed=4, unsaved=5, last_error="it responds with 500"
         )
         return [hook, hook]
 
@@ -187,6 +187,7 @@ async def test_the_node_tells_of_itself() -> None:
     assert sample(samples, "gaffer_lookupd_connected", address="http://b:5010") == 0
     # Two URLs that differ in their queries only.
     assert sample(samples, "gaffer_webhook_deliveries_total", url="http://a/", outcome="delivered") == 6
+    assert sample(samples, "gaffer_webhook_unsaved_total", url="http://a/") == 10
     assert sample(samples, "gaffer_webhook_deliveries_total", url="http://a/", outcome="failed") == 8
     assert sample(samples, "gaffer_webhook_dropped_total", url="http://a/") == 4
     assert sample(samples, "gaffer_webhook_pending", url="http://a/") == 2

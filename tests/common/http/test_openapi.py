@@ -21,12 +21,11 @@ from gaffer.jobs.config import PROCESS_KEYS
 from gaffer.jobs.names import JOB_NAME_PATTERN, NAME_PATTERN, PID_PATTERN, check_name, parse_job_name, parse_pid
 from gaffer.process import ProcessConfig
 from gaffer.streams.rings import Ring
-from gafferd.access import key_routes
-from gafferd.sites import routes
+from gafferd import routes
 from support.http_node import Answer, HttpNode, script, sleeper
 from support.poll import eventually_async
 
-ROUTES = [*http_handler.ROUTES, *key_routes.ROUTES, *routes.ROUTES]
+ROUTES = [*http_handler.ROUTES, *routes.ROUTES]
 DOCUMENT = make_document(ROUTES, title="test", version=__version__, cookie="gaffer_5000")
 
 

@@ -3,8 +3,10 @@
 from gaffer.runtime.options import Option
 from gaffer_client.cli.commands import (
     apps,
+    audit,
     changes,
     control,
+    disabling,
     draining,
     general,
     history,
@@ -24,7 +26,13 @@ from gaffer_client.cli.table import Command, Program
 
 def _job_commands(job_help: str, verbose: str) -> tuple[Command, ...]:
     """Return the commands for jobs, which both programs have."""
-    return (*rollouts.commands(job_help), *history.commands(job_help, verbose), *logs.commands(job_help))
+    return (
+        *rollouts.commands(job_help),
+        *disabling.commands(job_help),
+        *history.commands(job_help, verbose),
+        *logs.commands(job_help),
+        *audit.commands(job_help),
+    )
 
 
 _APPLICATION_COMMANDS = (

@@ -188,6 +188,7 @@ class Client:
 
     async def _refuse(self) -> None:
         error = AuthRequired("the first message must be AUTH:KEY with a valid key")
+        self._application.auditor.channel_refused(self._connection.request, error)
         try:
             about = {"error": "AUTH_REQUIRED", "errno": error.errno, "reason": error.message}
             await self._send("gaffer:error", about)
@@ -255,8 +256,10 @@ class Client:
     async def _result(self, call: CommandCall) -> Result:
         if not (isinstance(call.args, list) and isinstance(call.kwargs, dict)):
             raise CommandError("args must be a list and kwargs an object")
-        dispatcher = Dispatcher(self._application.manager, self._connection.grant, self._application.changer)
-        return await dispatcher.run(self._application.batches, call.name, call.args, call.kwargs)
+        application = self._application
+        audit = partial(application.auditor.command, self._connection.request)
+        dispatcher = Dispatcher(application.manager, self._connection.grant, application.changer, audit)
+        return await dispatcher.run(application.batches, call.name, call.args, call.kwargs)
 
     async def _send(self, event: str, data: dict[str, Any], **more: str) -> None:
         message = {"event": event, "data": data, **more}

@@ -4,14 +4,15 @@ One table defines the name, the parameters and the scope of each command; the sc
 """
 
 import inspect
+import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from functools import partial
-from typing import Annotated, Any, NamedTuple, get_args, get_origin
+from typing import Annotated, Any, NamedTuple, Protocol, get_args, get_origin
 
 import msgspec
 
 from gaffer.api.changes import Changer
-from gaffer.errors import BadRequest, CommandError, CommandNotFound, did_you_mean, quoted
+from gaffer.errors import BadRequest, CommandError, CommandNotFound, GafferError, did_you_mean, quoted
 from gaffer.http.access import ALL_SCOPES, Grant, Scope
 from gaffer.http.batches import Batches
 from gaffer.http.jsonbody import convert
@@ -48,16 +49,38 @@ _EVERYTHING = Grant(ALL_SCOPES)
 COMMANDS: dict[str, Command] = {}
 
 
+class Audit(Protocol):
+    """Called after each command that changes something, with the arguments as far as they are known."""
+
+    def __call__(
+        self,
+        grant: Grant,
+        name: str,
+        arguments: Mapping[str, Any],
+        began: float,
+        error: GafferError | None,
+        *,
+        is_input: bool,
+    ) -> None: ...
+
+
 class Dispatcher:
     """The commands that `grant` permits, executed on a manager; by default all commands.
 
-    `changer` makes the changes of jobs, by default at once.
+    `changer` makes the changes of jobs, by default at once. `audit` records what `run` changes.
     """
 
-    def __init__(self, manager: Manager, grant: Grant = _EVERYTHING, changer: Changer | None = None) -> None:
+    def __init__(
+        self,
+        manager: Manager,
+        grant: Grant = _EVERYTHING,
+        changer: Changer | None = None,
+        audit: Audit | None = None,
+    ) -> None:
         self.manager = manager
         self.grant = grant
         self._changer = changer
+        self._audit = audit
 
     def execute(self, name: str, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None) -> Result:
         """Execute the command `name` with arguments decoded from JSON; the result consists of JSON types too.
@@ -71,6 +94,23 @@ class Dispatcher:
 
     async def run(self, batches: Batches, name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Result:
         """Like `execute`, but let the loop run meanwhile: changes may take time, long commands run in `batches`."""
+        found = COMMANDS.get(name)
+        if found is None or found.scope is Scope.READ or self._audit is None:
+            return await self._run(batches, name, args, kwargs)
+        began = time.monotonic()
+        failure: GafferError | None = GafferError("the command did not end")
+        try:
+            result = await self._run(batches, name, args, kwargs)
+            failure = None
+        except GafferError as error:
+            failure = error
+            raise
+        finally:
+            known = _arguments(found, args, kwargs)
+            self._audit(self.grant, name, known, began, failure, is_input=found.function is send)
+        return result
+
+    async def _run(self, batches: Batches, name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Result:
         call, changes = self._prepare(name, args, kwargs)
         begun = await self._changer.change(call) if changes and self._changer is not None else call()
         return await batches.run(lambda: begun) if isinstance(begun, Generator) else begun
@@ -123,6 +163,14 @@ def command(scope: Scope, *, changes: bool = False) -> Callable[[Function], Func
         return function
 
     return add
+
+
+def _arguments(found: Command, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the arguments of a call by name; none if they do not fit the command."""
+    try:
+        return found.signature.bind(*args, **kwargs).arguments
+    except TypeError:
+        return {}
 
 
 def _readable(parameter: inspect.Parameter) -> inspect.Parameter:

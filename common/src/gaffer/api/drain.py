@@ -28,14 +28,14 @@ class DrainHandler(NodeHandler):
         node is in service again; the same is true for jobs that are loaded or started while it drains. The node stays
         out of service until DELETE or a restart of gafferd. Requires a key that is not limited to some sessions.
         """
-        self._require_whole_node()
+        self.require_whole_node("draining affects")
         self.manager.drain()
         self._answer(202)
 
     @operation(DrainState, status=202, errors=(Forbidden,))
     def delete(self) -> None:
         """Return the node to service, so that its jobs start again; return 202 and the same body as GET."""
-        self._require_whole_node()
+        self.require_whole_node("draining affects")
         self.manager.resume()
         self._answer(202)
 
@@ -47,13 +47,6 @@ class DrainHandler(NodeHandler):
             "processes": len(manager.running),
         }
         self.reply(state, status)
-
-    def _require_whole_node(self) -> None:
-        if self.grant.sessions is not None:
-            raise Forbidden(
-                "draining affects all sessions of the node, but this key is limited to some",
-                hint="use a key that is not limited to sessions",
-            )
 
 
 ROUTES = [Route("/drain", DrainHandler, {"GET": Scope.READ, "POST": Scope.CONTROL, "DELETE": Scope.CONTROL})]

@@ -47,7 +47,7 @@ class HealthHandler(NodeHandler):
 
         `status` is `ok`, `draining` or `stopping`; `uptime` is in seconds; `jobs` and `processes` are counts;
         `lookupds` lists the lookup servers as `{"address", "connected", "error"}`; `webhooks`
-        lists the URLs of webhooks as `{"url", "pending", "dropped", "delivered", "failed", "last_error"}`;
+        lists the URLs of webhooks as `{"url", "pending", "dropped", "delivered", "failed", "unsaved", "last_error"}`;
         `state_error` says why changes of jobs can't be stored, so that they are refused, and is null otherwise.
         """
         manager = self.manager

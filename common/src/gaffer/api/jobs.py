@@ -1,6 +1,6 @@
 """Jobs and sessions."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any, Literal
 
@@ -65,13 +65,24 @@ class JobHandler(NodeHandler):
     """One job."""
 
     @operation(responses.JobInfo)
-    def get(self) -> None:
+    def get(self) -> Awaitable[None] | None:
         """Return the state and the config of the job.
 
         The fields are `name`, `active`, `running`, `running_out`, `max_processes`, `processes`, `config`, `state`,
-        `reason`, `disabled`, `restarts`, `instances`, `last_exit`, `generation`, `rollout`, `last_run` and `next_run`.
-        Without the scope `define` the values of `env` in `config` are null.
+        `reason`, `disabled`, `restarts`, `instances`, `last_exit`, `generation`, `rollout`, `last_run`, `next_run`,
+        `sockets` and `drift`. Without the scope `define` the values of `env` in `config` are null.
         """
+        refreshing = self.manager.drift.refresh()
+        if refreshing is not None:
+            return self._answer_after(refreshing)
+        self._answer()
+        return None
+
+    async def _answer_after(self, refreshing: Awaitable[None]) -> None:
+        await refreshing
+        self._answer()
+
+    def _answer(self) -> None:
         job, grant = self.job, self.grant
         self.finish(
             self.application.response_cache.get((job, grant.reveals_env), lambda: info_for(grant, self.manager, job))
@@ -171,7 +182,7 @@ class JobStateHandler(NodeHandler):
 class JobCommitHandler(NodeHandler):
     """Processes of a job that run once."""
 
-    @operation(bodies.NewPid, body=CommitBody | None)
+    @operation(bodies.NewPid, body=CommitBody | None, errors=(JobDisabled,))
     def post(self) -> None:
         """Run one additional process of the job once; `{"graceful_timeout", "env"}` are optional. Returns `{"pid"}`.
 

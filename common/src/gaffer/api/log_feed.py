@@ -1,7 +1,7 @@
 """A response made of logs: what their files hold, in the order of time, and what is added while it is followed."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import suppress
 
 from gaffer.http.feed_formats import EncodedOutput, Output, encode_event, to_json
@@ -82,7 +82,7 @@ class LogFeed:
         """The position of each log, as `LABEL@EPOCH:OFFSET`."""
         return ",".join(f"{reading.label}@{reading.position}" for reading in self.readings)
 
-    async def kept(self) -> AsyncIterator[tuple[Reading, Chunk]]:
+    async def kept(self) -> AsyncGenerator[tuple[Reading, Chunk], None]:
         """Yield what the files held at first: of several logs, the piece that was written first."""
         several = len(self.readings) > 1
         pending = [reading for reading in self.readings if reading.offset < reading.until]
@@ -97,7 +97,7 @@ class LogFeed:
             if not chunk.data or reading.offset >= reading.until:
                 pending.remove(reading)
 
-    async def following(self, heartbeat: float | None) -> AsyncIterator[tuple[Reading, Chunk] | None]:
+    async def following(self, heartbeat: float | None) -> AsyncGenerator[tuple[Reading, Chunk] | None, None]:
         """Yield what is added; None if nothing was for `heartbeat` seconds. Ends when more than MAX_LOGS would join."""
         self._changed.update(dict.fromkeys(reading.log.name for reading in self.readings))
         while len(self.readings) <= MAX_LOGS:

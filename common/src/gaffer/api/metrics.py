@@ -73,7 +73,7 @@ def _of_node(application: NodeApplication) -> list[Family]:
     lost_events = Family(
         "gaffer_feed_dropped_events_total", "counter", "Events that clients lost because they read too slowly."
     )
-    lost_events.add(application.manager.event_log.dropped)
+    lost_events.add(application.manager.event_log.dropped + application.manager.events.unlisted.dropped)
     lost_logs = Family(
         "gaffer_log_lost_bytes_total", "counter", "Bytes of output that could not be written to log files."
     )
@@ -84,6 +84,11 @@ def _of_node(application: NodeApplication) -> list[Family]:
         "Lines of the node's own log that were dropped because nothing read them or the disk was full.",
     )
     lost_lines.add(log.lost_lines())
+    lost_entries = Family(
+        "gaffer_history_lost_entries_total", "counter", "Entries of the history that could not be written."
+    )
+    if application.lost_history is not None:
+        lost_entries.add(application.lost_history())
     lookupds = Family("gaffer_lookupd_connected", "gauge", "1 while the node is connected to the lookup server.")
     for lookupd in application.lookupds():
         lookupds.add(int(lookupd["connected"]), {"address": lookupd["address"]})
@@ -107,6 +112,7 @@ def _of_node(application: NodeApplication) -> list[Family]:
         lost_events,
         lost_logs,
         lost_lines,
+        lost_entries,
         lookupds,
         *hooks,
         commands,
@@ -118,16 +124,20 @@ def _of_webhooks(application: NodeApplication) -> list[Family]:
     deliveries = Family("gaffer_webhook_deliveries_total", "counter", "Events posted to webhooks by outcome.")
     dropped = Family("gaffer_webhook_dropped_total", "counter", "Events lost because a webhook's queue was full.")
     pending = Family("gaffer_webhook_pending", "gauge", "Events that wait for a webhook.")
+    unsaved = Family(
+        "gaffer_webhook_unsaved_total", "counter", "Events that waited in memory only, because the disk failed."
+    )
     counts: dict[str, Counter[str]] = {}  # webhooks that differ in user or query only have one label
     for hook in application.webhooks():
-        numbers = {name: hook[name] for name in ("delivered", "failed", "dropped", "pending")}
+        numbers = {name: hook[name] for name in ("delivered", "failed", "dropped", "pending", "unsaved")}
         counts.setdefault(hook["url"], Counter()).update(numbers)
     for url, found in counts.items():
         for outcome in ("delivered", "failed"):
             deliveries.add(found[outcome], {"url": url, "outcome": outcome})
         dropped.add(found["dropped"], {"url": url})
         pending.add(found["pending"], {"url": url})
-    return [deliveries, dropped, pending]
+        unsaved.add(found["unsaved"], {"url": url})
+    return [deliveries, dropped, pending, unsaved]
 
 
 def _of_jobs(application: NodeApplication, grant: Grant) -> Steps:

@@ -10,11 +10,12 @@ import msgspec
 from tornado.web import RequestHandler
 
 from gaffer import Manager, __version__
+from gaffer.api.audit import Auditor
 from gaffer.api.changes import Changer, Immediately
 from gaffer.api.parameters import PARAMETERS
 from gaffer.api.response_cache import ResponseCache
 from gaffer.errors import BadRequest, ProcessNotFound
-from gaffer.http.access import Grant, Policy
+from gaffer.http.access import Forbidden, Grant, Policy
 from gaffer.http.base import Application, Handler
 from gaffer.http.batches import Batches
 from gaffer.http.connections import Traffic
@@ -44,7 +45,7 @@ class NodeApplication(Application):
     """The API of one node: an Application with a manager and the set of running feeds.
 
     `changer` makes the changes of jobs. `lookupds` returns the status of the lookup servers for /health, `webhooks`
-    that of the webhooks. Set
+    that of the webhooks, `lost_history` the number of entries missing from the history. Set
     `count_connections` to the function that counts the connections for /metrics.
     """
 
@@ -57,6 +58,7 @@ class NodeApplication(Application):
         changer: Changer | None = None,
         lookupds: LookupdStatus = list,
         webhooks: WebhookStatus = list,
+        lost_history: Callable[[], int] | None = None,
         extra: Sequence[Any] = (),
         **settings: Any,
     ) -> None:
@@ -65,11 +67,13 @@ class NodeApplication(Application):
         self.changer = changer or Immediately()
         self.lookupds = lookupds
         self.webhooks = webhooks
+        self.lost_history = lost_history
         self.response_cache = ResponseCache(manager)
         self.feeds: set[Lasting] = set()
         self.batches = Batches()
         self.latencies = Latencies(self.routes)
         self.count_connections: Callable[[], Traffic] = lambda: Traffic(0, 0, 0)
+        self.auditor = Auditor(manager, self.routes)
         self._started = time.monotonic()
 
     @property
@@ -83,6 +87,9 @@ class NodeApplication(Application):
         return msgspec.json.encode(
             make_document(self.routes, title="Gaffer node", version=__version__, cookie=self.policy.cookie)
         )
+
+    def audit(self, handler: RequestHandler, *, abandoned: bool) -> None:
+        self.auditor.call(handler, abandoned=abandoned)
 
     def log_request(self, handler: RequestHandler) -> None:
         super().log_request(handler)
@@ -160,6 +167,14 @@ class NodeHandler(Handler):
     def visible(self, names: Iterable[str]) -> list[str]:
         """Return those of the qualified job names that the grant covers."""
         return [name for name in names if self.grant.sees(parse_job_name(name).session)]
+
+    def require_whole_node(self, what: str) -> None:
+        """Raise Forbidden for a key that is limited to sessions; `what` affects all, such as `draining affects`."""
+        if self.grant.sessions is not None:
+            raise Forbidden(
+                f"{what} all sessions of the node, but this key is limited to some",
+                hint="use a key that is not limited to sessions",
+            )
 
     def replacement(self, body: Mapping[str, Any]) -> ProcessConfig:
         """Return the config in `body` for the job in the path; raises BadRequest if the body names another job."""

@@ -53,6 +53,7 @@ class ProcessSocket(NodeHandler, ServerSocket):
     _held = False  # waiting for the process to read; no sign of life can be received
     _leaving = False
     _is_first = True  # message of the client
+    _has_written = False  # or tried to
     _deadline: asyncio.TimerHandle | None = None  # for the key of an unauthenticated client
     _refusing: asyncio.Task[None] | None = None
 
@@ -115,11 +116,16 @@ class ProcessSocket(NodeHandler, ServerSocket):
         ):
             return False
         stream.write(data)
+        self._note_input()
         return True
 
     async def write_input(self, data: bytes) -> None:
         """Write to the process once it has read most of the pending input. Raises GafferError."""
-        self.grant.require(Scope.CONTROL)
+        try:
+            self.grant.require(Scope.CONTROL)
+        except GafferError as error:
+            self._note_input(error)
+            raise
         if self._input is None:
             raise NotRedirected(
                 403, "forbidden_write", "the process has no input to write to", hint="set redirect_input in the job"
@@ -132,6 +138,13 @@ class ProcessSocket(NodeHandler, ServerSocket):
                 self._held = False
                 self._last_sign = self._now
         self._input.write(data)
+        self._note_input()
+
+    def _note_input(self, error: GafferError | None = None) -> None:
+        """Have the first write audited."""
+        if not self._has_written:
+            self._has_written = True
+            self.application.auditor.input(self, error)
 
     def send(self, data: bytes) -> Awaitable[None]:
         """Send a message, as text if it is UTF-8; the awaitable is done once the socket has accepted it.
@@ -202,7 +215,9 @@ class ProcessSocket(NodeHandler, ServerSocket):
         verify = self.grant.elevate or self.application.policy.verify
         grant = verify(key) if len(key) <= _MAX_KEY else None
         if grant is None:
-            await self._fail(_auth_required())
+            error = _auth_required()
+            self.application.auditor.login_refused(self, error)
+            await self._fail(error)
             return
         self._stop_waiting()
         self.adopt(grant)

@@ -30,6 +30,8 @@ class StreamQuery(FollowQuery):
 class StreamHandler(FeedHandler):
     """An output or input of a process."""
 
+    writes_input = True
+
     @operation(
         bytes,
         query=StreamQuery,

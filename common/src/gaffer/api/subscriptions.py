@@ -12,15 +12,16 @@ from contextlib import suppress
 from typing import Any, Protocol
 
 from gaffer.errors import ProcessError
-from gaffer.http.access import Grant
+from gaffer.http.access import Grant, Scope
 from gaffer.http.sockjs import ConnectionClosed
 from gaffer.jobs.names import JobName
 from gaffer.manager import Manager
 from gaffer.process import Process
 from gaffer.processes.sampler import EVENT as STATS
 from gaffer.processes.sampler import Target
-from gaffer.streams.event_log import Event, match, normal
-from gaffer.streams.rings import Chunk, Cursor, Records
+from gaffer.schemas.history import AUDIT
+from gaffer.streams.event_log import Event, normal
+from gaffer.streams.rings import Chunk, Cursor, Log, Records
 from gaffer.supervision.channels import Topic, bare_event, event_prefix, parse_topic
 
 GAP = "gap"
@@ -74,6 +75,17 @@ class Subscription:
                 on_end()
 
 
+def require_for_pattern(grant: Grant, pattern: str) -> None:
+    """Raise Forbidden unless the grant permits to follow the events that match a pattern."""
+    if normal(pattern) == AUDIT:  # it names the callers
+        grant.require(Scope.CONTROL)
+
+
+def log_for(manager: Manager, pattern: str) -> Log[Event]:
+    """Return the log of the events that match a pattern."""
+    return manager.events.unlisted if normal(pattern) == AUDIT else manager.event_log
+
+
 class _Part(Protocol):
     async def run(self) -> None:
         """Send data until the source ends."""
@@ -89,6 +101,8 @@ def _open(manager: Manager, topic: Topic, grant: Grant, send: Send) -> "list[_Pa
         grant.require_session(process.job.session)
     elif isinstance(target, JobName):
         grant.require_session(target.session)
+    if topic.kind == "EVENTS":
+        require_for_pattern(grant, topic.detail)
     if topic.kind == "STREAM" and process is not None:
         labels = list(process.rings) if topic.detail == "." and process.rings else [topic.detail]
         return [_Output(process, label, send) for label in labels]
@@ -111,7 +125,7 @@ class _Events:
     def __init__(self, manager: Manager, topic: Topic, grant: Grant, send: Send) -> None:
         self._prefix = event_prefix(topic)
         self._pattern = self._prefix or topic.detail
-        self._cursor: Cursor[Records[Event]] = Cursor(manager.event_log)
+        self._cursor: Cursor[Records[Event]] = Cursor(log_for(manager, self._pattern))
         self._sessions = grant.sessions
         self._send_event = send
 
@@ -130,7 +144,7 @@ class _Events:
             return ()
         if not self._pattern:
             return event.names
-        name = match(normal(self._pattern), event.names)
+        name = event.match(normal(self._pattern))
         return () if name is None else (name,)
 
     def end(self) -> None:

@@ -3,6 +3,7 @@
 from typing import Any
 
 from gaffer.api.feed_handler import OFFSET_HEADER, FeedHandler
+from gaffer.api.subscriptions import log_for, require_for_pattern
 from gaffer.http.access import Scope
 from gaffer.http.feed_formats import Messages
 from gaffer.http.feeds import FeedQuery, FollowQuery
@@ -29,14 +30,18 @@ class WatchHandler(FeedHandler):
         version 0.5 are sent only to clients that ask for them (`job/shop`, `proc/12`, `load`). A key limited to
         sessions gets only the events of these sessions.
 
+        `/watch/audit` follows the calls that change something, see `GET /history`. It requires the scope `control`, and
+        these events are sent only to clients that ask for them.
+
         `after=EPOCH:N` resumes after an event; `tail=N` starts that number of events back. Events that are no longer
         retained are reported as `{"event": "gap", "from", "to"}`. The same happens for an `after` of an earlier run of
         the node, which gets all retained events. A longpoll returns the next event and, in X-Gaffer-Offset, the `after`
         that continues it.
         """
         pattern = ".".join(self.params.values()) or ALL
+        require_for_pattern(self.grant, pattern)
         query = FeedQuery.of(self)
-        log = self.manager.event_log
+        log = log_for(self.manager, pattern)
         start = query.start_in(log)
 
         def select(event: Event) -> tuple[str, Any] | None:

@@ -44,15 +44,16 @@ class DeliveryQueue:
     def __len__(self) -> int:
         return len(self._waiting) + (self._current is not None)
 
-    def append(self, delivery: Delivery) -> int:
-        """Append a delivery and return the number of dropped ones, which may include it."""
+    def append(self, delivery: Delivery) -> list[Delivery]:
+        """Append a delivery and return the dropped ones, which may include it."""
         self._waiting.append(delivery)
         self._size += len(delivery.body)
-        before = self.dropped
+        dropped = []
         while self._waiting and (len(self) > MAX_EVENTS or self._size > MAX_BYTES):
-            self._size -= len(self._waiting.popleft().body)
-            self.dropped += 1
-        return self.dropped - before
+            dropped.append(self._waiting.popleft())
+            self._size -= len(dropped[-1].body)
+        self.dropped += len(dropped)
+        return dropped
 
     def take(self) -> Delivery:
         """Return the next delivery, which is not dropped until `finish` or `put_back`; IndexError if there is none."""

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Final, NamedTuple
 from urllib.parse import quote
 
+from gaffer.applications.delivery_files import DeliveryFiles
 from gaffer.applications.delivery_queue import Delivery, DeliveryQueue, retry_delay, seconds_asked
 from gaffer.applications.http_post import Address, Poster, Response, trusting_authorities
 from gaffer.errors import BadRequest
@@ -39,15 +40,17 @@ class _Failure(NamedTuple):
 class Receiver:
     """A URL and the events to post to it, in order, one request at a time. Use it on the loop.
 
-    `secret` returns the key that signs requests, or None. BadRequest if `url` is not an http or https URL.
+    `secret` returns the key that signs requests, or None. With `files` the events that wait are kept there; those of an
+    earlier program are posted first, after `start`. BadRequest if `url` is not an http or https URL.
     """
 
-    def __init__(self, url: str, secret: Callable[[], str | None]) -> None:
+    def __init__(self, url: str, secret: Callable[[], str | None], files: DeliveryFiles | None = None) -> None:
         self.address = Address(url)
         if self.address.tls:
             trusting_authorities()  # reads files, so not while events are delivered
         self._secret = secret
         self._queue = DeliveryQueue()
+        self._file = files.open(url, str(self.address)) if files is not None else None
         self._resolver = Resolver(self.address.host)
         self._task: asyncio.Task[None] | None = None
         self._ending = asyncio.Event()
@@ -58,6 +61,8 @@ class Receiver:
         self._last_error: str | None = None
         self._warned_at: float | None = None
         self._dropped_then = 0  # the events dropped before the last warning
+        for delivery in self._file.load() if self._file is not None else ():
+            self._forget(*self._queue.append(delivery))
 
     def state(self) -> WebhookState:
         """Return the state of the receiver, as in /health."""
@@ -67,19 +72,30 @@ class Receiver:
             "dropped": self._queue.dropped,
             "delivered": self._delivered,
             "failed": self._failed,
+            "unsaved": self._file.unsaved if self._file is not None else 0,
             "last_error": self._last_error,
         }
 
     def post(self, delivery: Delivery) -> None:
         """Post an event once those before it are done. If the queue is full, the oldest event is dropped."""
-        if self._queue.append(delivery):
+        if self._file is not None:
+            self._file.add(delivery)
+        if dropped := self._queue.append(delivery):
+            self._forget(*dropped)
             self._warn_of_dropped()
+        self.start()
+
+    def start(self) -> None:
+        """Start posting what waits, if anything does."""
         if self._task is None and len(self._queue):
             self._ending = asyncio.Event()
             self._task = asyncio.get_running_loop().create_task(self._deliver())
 
-    async def finish(self, timeout: float) -> None:
-        """Try to post what is queued, until an attempt fails or `timeout` seconds are over, and drop the rest."""
+    async def finish(self, timeout: float, *, keep: bool) -> None:
+        """Try to post what is queued, until an attempt fails or `timeout` seconds are over.
+
+        The rest stays in the file if there is one and `keep` is set, else it is dropped.
+        """
         self._ending.set()
         if self._task is not None:
             try:
@@ -87,6 +103,12 @@ class Receiver:
             except TimeoutError:
                 self._task.cancel()
                 await asyncio.wait([self._task])
+        if self._file is not None and keep:
+            if len(self._queue):
+                log.info("webhook %s: %d events wait on disk for the next start", self.address, len(self._queue))
+            return
+        if self._file is not None:
+            self._file.delete()
         if lost := self._queue.drop_all():
             log.warning("webhook %s: dropped %d events that could not be posted before the end", self.address, lost)
 
@@ -97,7 +119,7 @@ class Receiver:
                 delivery = self._queue.take()
                 failure = await self._attempt(poster, delivery)
                 if failure is None:
-                    self._succeed()
+                    self._succeed(delivery)
                     continue
                 delay = self._fail(delivery, failure)
                 if delay is None:
@@ -155,8 +177,14 @@ class Receiver:
                 other.close()
         return response
 
-    def _succeed(self) -> None:
+    def _forget(self, *deliveries: Delivery) -> None:
+        if self._file is not None:
+            for delivery in deliveries:
+                self._file.remove(delivery)
+
+    def _succeed(self, delivery: Delivery) -> None:
         self._queue.finish()
+        self._forget(delivery)
         self._delivered += 1
         if self._failures or self._refusing:
             log.info("webhook %s works again", self.address)
@@ -176,6 +204,7 @@ class Receiver:
             self._queue.put_back()
             return retry_delay(self._failures, failure.asked)
         self._queue.finish()
+        self._forget(delivery)
         self._failed += 1
         if not self._refusing:
             self._refusing = True

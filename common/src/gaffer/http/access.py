@@ -83,12 +83,15 @@ class Grant:
 
     Anything that keeps a grant longer than one request must `hold` it, and is then notified when it is revoked. A grant
     without `revocation` is never revoked.
+
+    `caller` names the caller in the audit: `key:ID`, `uid:N`, or None if it is not known.
     """
 
     scopes: frozenset[Scope]
     sessions: frozenset[str] | None = None
     revocation: Revocation | None = field(default=None, compare=False, repr=False)
     elevate: Callable[[str], "Grant | None"] | None = field(default=None, compare=False, repr=False)
+    caller: str | None = field(default=None, compare=False)
 
     def sees(self, session: str) -> bool:
         """Return whether the grant covers the session."""
@@ -340,8 +343,9 @@ def identify(policy: Policy, facts: Facts) -> Grant | None:
     if grant is not None:
         return grant
     check_host(policy, facts)
-    scopes = policy.anonymous | _local_scopes(policy, facts)
-    return Grant(scopes) if scopes else None
+    local = _local_scopes(policy, facts)
+    scopes = policy.anonymous | local
+    return Grant(scopes, caller=f"uid:{facts.peer.uid}" if local else None) if scopes else None
 
 
 def check_origin(policy: Policy, facts: Facts) -> None:

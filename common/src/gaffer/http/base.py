@@ -4,6 +4,7 @@ import logging
 import re
 import sys
 import time
+from asyncio import Future
 from collections.abc import Iterable, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any, ClassVar, TypeVar, cast
@@ -54,6 +55,7 @@ _CORS_MAX_AGE = "86400"
 _BODILESS = ("GET", "HEAD", "OPTIONS")
 
 _NOBODY = Grant(frozenset())
+_GRANT = "gaffer_grant"  # attribute of a request
 
 _POLICY_VIOLATION = 1008  # close code of a websocket, RFC 6455 section 7.4.1
 
@@ -88,6 +90,11 @@ class Routed(RequestHandler):
     """msgspec types of the path parameters, by name; parameters without a type accept any text."""
     answers_all: ClassVar[bool] = False
     """Whether the handler itself answers OPTIONS and unsupported methods, as its protocol requires."""
+    carries_messages: ClassVar[bool] = False
+    """Whether requests only carry messages, whose commands are audited one by one."""
+    writes_input: ClassVar[bool] = False
+    """Whether requests that change something write to a process, so that the audit summarizes them."""
+    is_audited = False
 
     def initialize(self, params: dict[str, str], grant: Grant) -> None:
         self.began = time.monotonic()
@@ -100,6 +107,7 @@ class Routed(RequestHandler):
         self.grant.release(self)
         self.grant = grant
         grant.hold(self)
+        setattr(self.request, _GRANT, grant)
         mark_caller(self.stream, self.is_known)
 
     @property
@@ -130,8 +138,15 @@ class Routed(RequestHandler):
             self.grant.release(self)
 
     def on_connection_close(self) -> None:
+        self.audit(abandoned=True)
         self.grant.release(self)
         super().on_connection_close()
+
+    def audit(self, *, abandoned: bool = False) -> None:
+        """Have the request audited once: when its response begins, or is `abandoned` by the client before."""
+        if not self.is_audited:
+            self.is_audited = True
+            self.application.audit(self, abandoned=abandoned)
 
 
 @stream_request_body
@@ -144,6 +159,9 @@ class Handler(Routed):
 
     def initialize(self, params: dict[str, str], grant: Grant) -> None:
         super().initialize(params, grant)
+        self.document: dict[str, Any] = {}  # the JSON object in the request body, once decoded
+        self.error: GafferError | None = None  # the error that is sent
+        self.noted: dict[str, Any] = {}  # details for the audit that only the handler knows
         self._body = bytearray()
         self._received = 0
 
@@ -176,7 +194,8 @@ class Handler(Routed):
 
     def json_body(self) -> dict[str, Any]:
         """Return the JSON object in the request body; raises BadRequest or TooLarge."""
-        return decode_object(self.body)
+        self.document = decode_object(self.body)
+        return self.document
 
     def body_as(self, kind: type[T]) -> T:
         """Return the JSON object in the request body as a `kind`, usually a msgspec.Struct; raises as `json_body`."""
@@ -197,6 +216,11 @@ class Handler(Routed):
         return self.get(*args, **kwargs)
 
     # Hooks of Tornado
+
+    def flush(self, include_footers: bool = False) -> "Future[None]":
+        if not self._headers_written:
+            self.audit()  # at once: the rest of the response may take as long as the client listens
+        return super().flush(include_footers)
 
     def set_default_headers(self) -> None:
         self.set_header("Content-Type", "application/json")
@@ -238,7 +262,7 @@ class Handler(Routed):
 
     def send_error(self, status_code: int = 500, **kwargs: Any) -> None:
         exc_info = kwargs.get("exc_info")
-        error = self.error_of(exc_info[1] if exc_info else None, status_code)
+        error = self.error = self.error_of(exc_info[1] if exc_info else None, status_code)
         super().send_error(error.errno, error=error, **kwargs)
 
     def write_error(self, status_code: int, **kwargs: Any) -> None:
@@ -340,8 +364,13 @@ class Application(TornadoApplication, ServedApplication):
         if not isinstance(scope, Open):
             grant.require(scope)
 
+    def audit(self, handler: RequestHandler, *, abandoned: bool) -> None:
+        """Called once for each request to a resource, see Routed.audit; override it to record what changes."""
+
     def log_request(self, handler: RequestHandler) -> None:
         super().log_request(handler)
+        if not isinstance(handler, Routed):
+            self.audit(handler, abandoned=False)
         if handler.get_status() != 101:
             answered(handler.request)
 
@@ -390,6 +419,7 @@ class Application(TornadoApplication, ServedApplication):
         try:
             grant = authenticate(self.policy, facts) if is_needed else identify(self.policy, facts) or _NOBODY
         finally:
+            setattr(request, _GRANT, grant)
             mark_caller(stream_of(request), self.policy.is_known(grant))
         return grant
 
@@ -404,6 +434,12 @@ class Application(TornadoApplication, ServedApplication):
         grant.require(Scope.READ if facts.is_safe else Scope.CONTROL)
         check_content_type(facts)
         return delegate
+
+
+def grant_of(request: HTTPServerRequest) -> Grant:
+    """Return the grant of a request, without scopes if its caller is unknown or was not asked for a key."""
+    grant: Grant = getattr(request, _GRANT, _NOBODY)
+    return grant
 
 
 def _content_length(request: HTTPServerRequest) -> int:

@@ -18,7 +18,7 @@ from gaffer.http.access import Peer, PeerKind
 from gaffer.http.connections import Acceptor, Context, ServedApplication, Shared, Traffic
 from gaffer.http.limits import DEFAULT_LIMITS, Limits
 from gaffer.http.peer import PeerFinder
-from gaffer.runtime.sockets import bind_sockets, parse_address
+from gaffer.runtime.sockets import address_of, bind_sockets, parse_address
 
 MAX_SOCKET_PATH = 107  # bytes, see unix(7)
 
@@ -46,12 +46,14 @@ class HttpEndpoint:
 
     uri: `host:port`, `[v6]:port` or `unix:/path`; several in a list or separated by commas. For port 0 the system
     chooses a port. ssl_options: an ssl.SSLContext, or a mapping with `certfile`, `keyfile` and other options of
-    tornado.netutil; unix sockets do not use TLS.
+    tornado.netutil; unix sockets do not use TLS. sockets: listening sockets to accept on instead of opening `uri`; the
+    server closes them.
     """
 
     uri: str | Sequence[str] = DEFAULT_URI
     backlog: int = 128
     ssl_options: Mapping[str, Any] | ssl.SSLContext | None = None
+    sockets: Sequence[socket.socket] = ()
 
     def __post_init__(self) -> None:
         if not isinstance(self.uri, str) and not all(isinstance(uri, str) for uri in _items(self.uri)):
@@ -155,7 +157,11 @@ class Listeners:
         allowed = self._limits.connections(len(self._endpoints))
         server = Acceptor(self._application, finder.find, self._limits, allowed, self._shared, context)
         self._servers.append(server)
-        for uri in endpoint.uris:
+        scheme = "https" if context else "http"
+        for sock in endpoint.sockets:
+            server.listen(sock)
+            self.addresses.append(_url(sock, scheme))
+        for uri in endpoint.uris if not endpoint.sockets else ():
             address = _parse(uri)
             try:
                 sockets = _bind(address, endpoint.backlog)
@@ -169,7 +175,7 @@ class Listeners:
                     reason="cannot_listen",
                     hint=listen_hint(address, error),
                 ) from None
-            self.addresses += [_url(sock, "https" if context else "http") for sock in sockets]
+            self.addresses += [_url(sock, scheme) for sock in sockets]
 
     def _adopt_file(self, path: str) -> None:
         found = os.lstat(path)
@@ -214,8 +220,5 @@ def _bind(address: tuple[str, int] | str, backlog: int) -> list[socket.socket]:
 
 
 def _url(sock: socket.socket, scheme: str) -> str:
-    name = sock.getsockname()
-    if sock.family == socket.AF_UNIX:
-        return f"unix:{name}"
-    host = f"[{name[0]}]" if ":" in name[0] else name[0]
-    return f"{scheme}://{host}:{name[1]}"
+    address = address_of(sock)
+    return address if sock.family == socket.AF_UNIX else f"{scheme}://{address}"

@@ -146,7 +146,7 @@ class Job(JobQueries):
         self._demand = not (on_connection or self.config.scheduled)
         if self.config.scheduled:
             self._out.append(ev.ArmSchedule())
-        if on_connection:
+        if self._awaits_connection:
             self._sockets_open = True
             self._out.append(ev.AwaitConnection())
 
@@ -249,6 +249,8 @@ class Job(JobQueries):
         self._reconcile()
 
     def _on_disable(self, event: ev.DisableRequested) -> None:
+        if self.phase is Phase.LEAVING:
+            return
         self.disabled = Disabled(event.reason, event.at, event.until)
         self.rollout = None
         timer = ev.CancelTimer(DISABLED) if event.seconds is None else ev.SetTimer(DISABLED, event.seconds)
@@ -258,31 +260,37 @@ class Job(JobQueries):
         self._retire_committed()
 
     def _on_enable(self) -> None:
-        if self.disabled is None:
+        if self.disabled is None or self.phase is Phase.LEAVING:
             return
         self.disabled = None
         self._out.append(ev.CancelTimer(DISABLED))
         self._publish("enabled")
-        self._forget_failures()
         if self.active:
+            self._order(Order.RETRY)
+            self._forget_failures()
             self._gate()
+            if self.config.start == ON_CONNECTION:
+                self._begin_demand()
         self._reconcile()
 
     def _on_unload(self) -> None:
-        self._order(Order.LEAVE)
-        self._end_demand()
-        self._publish("stop")
+        self._begin_leaving()
         self._reconcile()
         self._retire_committed()
         self._publish("delete")
+
+    def _begin_leaving(self) -> None:
+        self._order(Order.LEAVE)
+        self._end_demand()
+        if self.disabled:
+            self._out.append(ev.CancelTimer(DISABLED))
+        self._publish("stop")
 
     def _on_manager_stopping(self, event: ev.ManagerStopping) -> None:
         self.hurry = event.hurry
         self._closing = True
         if self.phase is not Phase.LEAVING:
-            self._order(Order.LEAVE)
-            self._end_demand()
-            self._publish("stop")
+            self._begin_leaving()
         for slot in list(self._by_pid.values()):
             if (self.config.detach and slot.state in ALIVE) or slot.stuck:
                 self._release(slot)
@@ -352,7 +360,7 @@ class Job(JobQueries):
             self._reconcile()
 
     def _on_idle(self) -> None:
-        if self.active and self._demand and self.config.start == ON_CONNECTION:
+        if self.active and not self.disabled and self._demand and self.config.start == ON_CONNECTION:
             self._await_connection("idle")
 
     def _await_connection(self, cause: str, pause: float = 0.0) -> None:
@@ -362,10 +370,11 @@ class Job(JobQueries):
         for slot in self.slots.values():
             slot.cause = cause
         self._reconcile()
-        self._out.append(ev.SetTimer(CONNECTION, pause) if pause else ev.AwaitConnection())
+        if self._awaits_connection:
+            self._out.append(ev.SetTimer(CONNECTION, pause) if pause else ev.AwaitConnection())
 
     def _close_sockets(self) -> None:
-        if self._sockets_open and not self.active and not self._by_pid:
+        if self._sockets_open and (self.disabled or not self.active) and not self._by_pid:
             self._sockets_open = False
             self._out.append(ev.CloseSockets())
 

@@ -29,7 +29,7 @@ EVENT_NAMES = frozenset(
         "create load start start_failed adopt stop restart update delete unload "
         "spawn reap exit stop_pid stop_process flap kill ready not_ready not_live reload completed failed "
         "rollout rollout_done rollout_failed run_started run_skipped run_ended went_idle limit_exceeded "
-        "port_in_use action_ended"
+        "port_in_use action_ended disabled enabled"
     ).split()
 )
 

@@ -131,7 +131,7 @@ class JobQueries:
     @property
     def awaits_connection(self) -> bool:
         """Whether its sockets accept connections, and the first one starts its processes."""
-        return self._awaits_connection and not self.drained and not self.disabled
+        return self._awaits_connection and not self.drained
 
     def history(self) -> str:
         """The story of the job, a line for each event."""
@@ -221,7 +221,7 @@ class JobQueries:
     @property
     def _awaits_connection(self) -> bool:
         """Whether only a connection would call for its processes."""
-        return self.active and not self._demand and self.config.start == ON_CONNECTION
+        return self.active and not (self.disabled or self._demand) and self.config.start == ON_CONNECTION
 
     @property
     def _wanted(self) -> int:

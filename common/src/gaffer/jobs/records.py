@@ -1,6 +1,6 @@
 """What is kept of living processes somewhere that outlives the daemon."""
 
-from typing import Annotated, Protocol
+from typing import Annotated
 
 import msgspec
 
@@ -22,16 +22,3 @@ class ProcessRecord(msgspec.Struct, frozen=True):
     graceful_timeout: Annotated[float, msgspec.Meta(ge=0)]
     detach: bool
     port: Annotated[int, msgspec.Meta(ge=0, le=65535)] | None = None
-
-
-class Recorder(Protocol):
-    """Keeps the records of living processes, and of scheduled runs, somewhere that outlives the daemon."""
-
-    def spawned(self, record: ProcessRecord) -> None:
-        """A process was started."""
-
-    def ended(self, pid: int) -> None:
-        """Nothing is left of the process with the internal id `pid`."""
-
-    def ran(self, job: str, at: float) -> None:
-        """A run of a job that makes up for missed runs was due at `at`, in seconds since 1970."""

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Protocol
 
 from gaffer.jobs.names import JobName
+from gaffer.loop import exit_soon
 from gaffer.processes import stats
 
 log = logging.getLogger("gaffer.processes.sampler")
@@ -150,3 +151,5 @@ class Sampler:
                     listener(EVENT, message)
                 except Exception:
                     log.exception("a listener of the stats of %s failed", process.job, extra={"job": process.job})
+                except SystemExit as error:
+                    exit_soon(self._loop, error)

@@ -6,11 +6,20 @@ import select
 import threading
 from collections import deque
 from collections.abc import Callable
+from typing import NamedTuple
 
 LIMIT = 1024 * 1024  # maximum queued bytes
 FLUSH_TIMEOUT = 1.0  # seconds to wait for the reader at the end
 
 Write = Callable[[bytes], object]
+
+
+class _Text(NamedTuple):
+    """Data of so many lines, preceded by a report of the loss of others."""
+
+    data: bytes
+    lines: int
+    reported: int
 
 
 class BackgroundWriter(io.TextIOBase):
@@ -26,7 +35,7 @@ class BackgroundWriter(io.TextIOBase):
         self._report = report
         self._limit = limit
         self._unreported = 0
-        self._queue: deque[bytes] = deque()
+        self._queue: deque[_Text] = deque()
         self._size = 0  # bytes queued or being written
         self._stuck = False  # nothing was written since a flush timed out
         # Reentrant: a finalizer, which may run anywhere, may log.
@@ -43,10 +52,10 @@ class BackgroundWriter(io.TextIOBase):
             if self._size + len(data) > self._limit:
                 self._lose(data.count(b"\n"))
                 return len(text)
-            if self._unreported:
-                data = self._report(self._unreported).encode() + data
-                self._unreported = 0
-            self._queue.append(data)
+            lines, reported, self._unreported = data.count(b"\n"), self._unreported, 0
+            if reported:
+                data = self._report(reported).encode() + data
+            self._queue.append(_Text(data, lines, reported))
             self._size += len(data)
             if self._thread is None:
                 self._start()
@@ -76,18 +85,20 @@ class BackgroundWriter(io.TextIOBase):
 
     def _write_waiting(self) -> None:
         with self._changed:
-            data = b"".join(self._queue)
+            texts = list(self._queue)
             self._queue.clear()
+        data = b"".join(text.data for text in texts)
         try:
             self._write_bytes(data)
-            lost = 0
+            lost: list[_Text] = []
         except OSError:
-            lost = data.count(b"\n")
+            lost = texts
         with self._changed:
             self._size -= len(data)
             self._stuck = False
-            if lost:
-                self._lose(lost)
+            for text in lost:
+                self._lose(text.lines)
+                self._unreported += text.reported
             self._changed.notify_all()
 
     def _lose(self, lines: int) -> None:

@@ -2,8 +2,11 @@
 
 import contextlib
 import os
+import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+
+from gaffer.errors import ConfigError, Problem
 
 
 def getcwd() -> str:
@@ -20,9 +23,33 @@ def getcwd() -> str:
 def setproctitle_(title: str) -> None:
     """Set the title that `ps` shows, if the setproctitle package is installed."""
     with contextlib.suppress(ImportError):
-        from setproctitle import setproctitle  # type: ignore[import-not-found]
+        from setproctitle import setproctitle
 
         setproctitle(title)
+
+
+class ProcessTitle:
+    """The title of a daemon that `ps` shows, `NAME: STATUS (ARGUMENTS)`, if the setproctitle package is installed.
+
+    The name of the process stays NAME, by which tools such as `pkill` find it. Create the object before variables are
+    removed from the environment: the title has only the space that the arguments and the variables before them used.
+    """
+
+    def __init__(self, name: str, argv: Sequence[str]) -> None:
+        self._name = name
+        self._arguments = f" ({shlex.join(argv)})" if argv else ""
+        with contextlib.suppress(ImportError):
+            from setproctitle import getproctitle
+
+            getproctitle()  # finds the space
+
+    def show(self, status: str) -> None:
+        """Show the title with this status."""
+        with contextlib.suppress(ImportError):
+            from setproctitle import setproctitle, setthreadtitle
+
+            setproctitle(f"{self._name}: {status}{self._arguments}")
+            setthreadtitle(self._name)
 
 
 def daemonize(wait: bool = False) -> Callable[[], None]:
@@ -30,8 +57,11 @@ def daemonize(wait: bool = False) -> Callable[[], None]:
 
     The calling process exits with status 0. With `wait`, it waits until the daemon calls the returned function, and
     exits with status 1 if the daemon ends before that; the standard streams are kept until then. Call it before
-    starting threads or a loop.
+    starting threads or a loop. Raises ConfigError for process 1, whose end would end all processes of its container.
     """
+    if os.getpid() == 1:
+        message = "this is process 1, and the container would end when it goes to the background"
+        raise ConfigError([Problem("--daemon", message, "leave the flag out in a container")])
     reader, writer = os.pipe()
     sys.stdout.flush()
     sys.stderr.flush()

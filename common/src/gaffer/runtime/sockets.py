@@ -44,6 +44,15 @@ def parse_address(netloc: str, default_port: int = 8000) -> tuple[str, int] | st
     return host.lower() or "0.0.0.0", number
 
 
+def address_of(sock: socket.socket) -> str:
+    """Return the address of a TCP or unix socket, as in `parse_address`; `unix:@NAME` for an abstract one."""
+    name = sock.getsockname()
+    if sock.family == socket.AF_UNIX:
+        return f"unix:@{name[1:].decode(errors='backslashreplace')}" if isinstance(name, bytes) else f"unix:{name}"
+    host = f"[{name[0]}]" if ":" in name[0] else name[0]
+    return f"{host}:{name[1]}"
+
+
 def is_ipv6(addr: str) -> bool:
     """Return whether `addr` is an IPv6 address without brackets."""
     try:

@@ -5,7 +5,7 @@ from typing import Annotated, Literal, TypedDict
 import msgspec
 from msgspec import Meta
 
-from gaffer.schemas.common import Done
+from gaffer.schemas.common import Done, Later
 
 
 class NodeWelcome(TypedDict):
@@ -38,6 +38,9 @@ class WebhookState(TypedDict):
     dropped: Annotated[int, Meta(description="Events lost because the queue was full.")]
     delivered: Annotated[int, Meta(description="Events answered with a status 2xx.")]
     failed: Annotated[int, Meta(description="Events given up: refused, or retried for an hour.")]
+    unsaved: Later[
+        Annotated[int, Meta(description="Events that waited in memory only, because the disk was full or failed.")]
+    ]
     last_error: Annotated[str | None, Meta(description="Why the last attempt failed; null if it succeeded.")]
 
 

@@ -1,6 +1,6 @@
 """Schemas of jobs and processes in responses of the node's API."""
 
-from typing import Annotated, TypedDict
+from typing import Annotated, Literal, TypedDict
 
 from msgspec import Meta
 
@@ -73,6 +73,19 @@ class JobStatus(TypedDict):
     max_processes: Annotated[int, Meta(description="Same as `numprocesses`; the name used by 0.4.")]
 
 
+class DriftInfo(TypedDict):
+    """A difference between a job and the files that it comes from."""
+
+    kind: Annotated[
+        Literal["file", "job", "program"],
+        Meta(
+            description="`file`: the configuration file was changed and not reloaded, or is invalid. `job`: the job was"
+            " changed over the API. `program`: a program has changed since its process started."
+        ),
+    ]
+    reason: Annotated[str, Meta(description="Human-readable message.")]
+
+
 class DisabledInfo(TypedDict):
     """Why and how long a job is kept from running."""
 
@@ -106,6 +119,9 @@ class JobInfo(TypedDict):
             list[dict[str, str | int]],
             Meta(description="Its listening sockets: `name`, and `address` and `port` or `path`."),
         ]
+    ]
+    drift: Later[
+        Annotated[list[DriftInfo], Meta(description="How it differs from the files of its configuration and program.")]
     ]
     log_lost_bytes: Later[Annotated[int, Meta(description="Bytes of output that are missing in its log files.")]]
 

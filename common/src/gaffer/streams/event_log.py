@@ -10,15 +10,20 @@ from typing import Any, NamedTuple
 
 ALL = "."
 LIMIT = 2048  # events in a manager's log, 1.7 MB
+UNLISTED_LIMIT = 512  # among those that no pattern for all events matches
 
 Arguments = tuple[tuple[Any, ...], dict[str, Any]]
 
 
 class Event(NamedTuple):
-    """An event: `names` are its name and aliases; `arguments(name)` returns the arguments for listeners to `name`."""
+    """An event: `names` are its name and aliases; `arguments(name)` returns the arguments for listeners to `name`.
+
+    The pattern for all events matches only `listed` ones.
+    """
 
     names: tuple[str, ...]
     arguments: Callable[[str], Arguments]
+    listed: bool = True
 
     def payload(self, name: str) -> dict[str, Any]:
         """Return the message under one of its names: `event`, which is the name, and the data of the event.
@@ -29,6 +34,10 @@ class Event(NamedTuple):
         if len(args) == 1 and isinstance(args[0], Mapping):
             return {"event": name, **args[0], **kwargs}
         return {"event": name, **({"args": list(args)} if args else {}), **kwargs}
+
+    def match(self, pattern: str) -> str | None:
+        """Return the first of its names that a normal pattern matches, or None."""
+        return match(pattern, self.names) if self.listed or pattern != ALL else None
 
     @property
     def session(self) -> str | None:
@@ -54,5 +63,5 @@ def match(pattern: str, names: tuple[str, ...]) -> str | None:
 
 def matching(event: Event, pattern: str = ALL) -> tuple[str, dict[str, Any]] | None:
     """Return the name under which `pattern` matches an event, with its message, or None."""
-    name = match(normal(pattern), event.names)
+    name = event.match(normal(pattern))
     return None if name is None else (name, event.payload(name))

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from gaffer.errors import ProcessError
+from gaffer.loop import exit_soon
 from gaffer.streams.log_files import LogFile
 from gaffer.streams.rings import READ_SIZE, Ring, Source
 
@@ -334,3 +335,5 @@ class Tap:
                 self._callback(chunk.data)
             except Exception:
                 log.exception("a listener of a stream failed")
+            except SystemExit as error:
+                exit_soon(self._loop, error)

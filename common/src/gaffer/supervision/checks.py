@@ -20,27 +20,32 @@ class Checks:
         self._jobs = jobs
         self._ordering = ordering
 
-    def check_new(self, wanted: Sequence[Desired]) -> None:
+    def check_new(self, wanted: Sequence[Desired], *, ordered: bool) -> None:
         """Raise unless all these jobs can be loaded together.
 
-        Raises ProcessConflict for a name in use, ConfigError if one would come after itself or an unknown job, and
-        PortConflict for the fixed ports of those that are to run.
+        Raises ProcessConflict for a name in use, ConfigError if one would come after itself or an unknown job, which is
+        checked if `ordered`, and PortConflict for the fixed ports of those that are to run.
         """
         seen: set[JobName] = set()
         for each in wanted:
             if each.name in self._jobs or each.name in seen:
                 raise ProcessConflict(f"the job {each.name} already exists", hint="unload it first, or update it")
             seen.add(each.name)
-        paths = {each.name: "$" if len(wanted) == 1 else f"$.jobs[{index}]" for index, each in enumerate(wanted)}
-        self._ordering.check({each.name: each.config for each in wanted}, paths)
+        if ordered:
+            paths = {each.name: "$" if len(wanted) == 1 else f"$.jobs[{index}]" for index, each in enumerate(wanted)}
+            self._ordering.check({each.name: each.config for each in wanted}, paths)
         starting = {each.name: (each.config, each.target) for each in wanted if each.phase is Phase.STARTED}
         for name, (config, count) in starting.items():
             self._check_ports(name, config, count, starting)
 
+    def check_enabled(self, job: Job) -> None:
+        """Raise JobDisabled if nothing of the job can be started."""
+        if job.disabled:
+            raise JobDisabled(job.name, job.disabled)
+
     def check_start(self, job: Job) -> None:
         """Raise JobDisabled, or PortConflict if a start would take fixed ports of started jobs."""
-        if job.disabled:
-            raise JobDisabled(f"the job {job.name} is {job.disabled}")
+        self.check_enabled(job)
         if not job.active:
             self._check_ports(job.name, job.config, job.config.numprocesses, {})
 
@@ -62,8 +67,7 @@ class Checks:
 
     def check_restart(self, job: Job, reset: bool) -> None:
         """Raise JobDisabled, or PortConflict if a restart would start processes with fixed ports of started jobs."""
-        if job.disabled:
-            raise JobDisabled(f"the job {job.name} is {job.disabled}")
+        self.check_enabled(job)
         grows = job.active and reset and job.config.numprocesses > job.target
         if grows or job.phase in (Phase.COMPLETED, Phase.FAILED):
             self._check_ports(job.name, job.config, job.config.numprocesses, {})

@@ -23,6 +23,7 @@ from gaffer.jobs.config import JobConfig
 from gaffer.jobs.job import Job
 from gaffer.jobs.names import JobName
 from gaffer.jobs.probing import Question
+from gaffer.loop import exit_soon
 from gaffer.process import ExitStatus, Process, Recorder
 from gaffer.processes.ports import listener_on
 from gaffer.processes.reaper import DETACHED, Reaper
@@ -306,6 +307,8 @@ class Executor:
                 listener(*args)
             except Exception:
                 log.exception("a listener of changes failed")
+            except SystemExit as error:
+                exit_soon(self._loop, error)
 
     def _forget(self, job: Job) -> None:
         for key in [key for key in self._ports if key[0] is job]:
@@ -368,6 +371,7 @@ class Executor:
             log.warning("%s can't be started: %s", job.name, error.message, extra=_about(job))
             message = f"{error.message}: {error.hint}" if error.hint else error.message
             self.submit(job, ev.SpawnFailed(order.pid, error.reason, message, time.time()))
+            self._record_exit(job)
 
     def _adopt(self, order: ev.Adopt, job: Job) -> None:
         if order.record.port is not None:
@@ -569,6 +573,11 @@ class Executor:
                 status.usage,
             ),
         )
+        self._record_exit(job)
+
+    def _record_exit(self, job: Job) -> None:
+        if self._settings.recorder is not None:
+            self._settings.recorder.exited(str(job.name), job.exits)
 
     def _on_refused(self, job: Job, process: Process, message: str, final: bool) -> None:
         self.submit(job, ev.EndRefused(process.pid, message, final))

@@ -13,6 +13,11 @@ class Listeners:
 
     _executor: Executor
 
+    @property
+    def revision(self) -> int:
+        """A number that increases with every change to jobs or processes."""
+        return self._executor.revision
+
     def on_change(self, callback: Callable[[], Any]) -> None:
         """Call `callback()` on the loop after jobs or processes may have changed; one call may cover many changes."""
         self._executor.on_change(callback)

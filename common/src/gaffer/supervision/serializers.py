@@ -14,7 +14,7 @@ from gaffer.jobs.slot import Slot, SlotState
 from gaffer.jobs.states import JobState
 from gaffer.process import Process
 from gaffer.schemas.common import EndpointInfo
-from gaffer.schemas.responses import ExitInfo, Instance, JobInfo, JobStatus, RolloutInfo
+from gaffer.schemas.responses import DriftInfo, ExitInfo, Instance, JobInfo, JobStatus, RolloutInfo
 
 
 class Announcement(msgspec.Struct, frozen=True):
@@ -63,7 +63,12 @@ def job_status(job: Job) -> JobStatus:
 
 
 def job_info(
-    job: Job, running: Mapping[int, Process], host: str, sockets: list[dict[str, str | int]], lost_logs: int
+    job: Job,
+    running: Mapping[int, Process],
+    host: str,
+    sockets: list[dict[str, str | int]],
+    drift: list[DriftInfo],
+    lost_logs: int,
 ) -> JobInfo:
     """The info of a job, as in `GET /jobs/<session>/<job>`.
 
@@ -93,6 +98,7 @@ def job_info(
         "last_run": job.last_run,
         "next_run": job.next_run,
         "sockets": sockets,
+        "drift": drift,
         "log_lost_bytes": lost_logs,
     }
 

@@ -63,7 +63,9 @@ class KeysHandler(BaseKeyHandler):
         asked = self.body_as(KeyRequest)
         sessions = frozenset(asked.sessions) if asked.sessions is not None else None
         self.require_cover(Grant(frozenset(asked.scopes), sessions))
-        self.reply(self.keys.create(asked.scopes, asked.sessions)._asdict(), 201)
+        created = self.keys.create(asked.scopes, asked.sessions)
+        self.noted["id"] = created.id
+        self.reply(created._asdict(), 201)
 
 
 class KeyHandler(BaseKeyHandler):
@@ -117,6 +119,7 @@ class AuthSessionHandler(BaseKeyHandler):
         if grant is None:
             raise AuthRequired("unknown key", hint="create a key with `gaffer key:create`")
         self._log_out()
+        self.adopt(grant)
         new = self.logins.open(grant)
         self.set_cookie(self.logins.cookie, new.cookie, **self._attributes)
         self.reply({**_allowance(grant), "cookie": True, "idle_timeout": IDLE_TIMEOUT, "token": new.token})

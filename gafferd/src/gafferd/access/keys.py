@@ -96,7 +96,7 @@ class KeyStore:
         self._path = Path(path)
         self._file = documents.Document(self._path, _File)
         self._file_hash = _hash(file_key) if file_key is not None else None
-        self._file_grant = Grant(ALL_SCOPES)
+        self._file_grant = Grant(ALL_SCOPES, caller=f"key:{FILE_KEY}")
         self._records = {record.id: record for record in self._load()}
         self._grants = {record.id: _grant_of(record) for record in self._records.values()}
 
@@ -204,7 +204,7 @@ class KeyStore:
 
 def _grant_of(record: KeyRecord) -> Grant:
     sessions = frozenset(record.sessions) if record.sessions is not None else None
-    return Grant(frozenset(record.scopes), sessions, Revocation())
+    return Grant(frozenset(record.scopes), sessions, Revocation(), caller=f"key:{record.id}")
 
 
 def _checked(sessions: Iterable[str]) -> list[str]:

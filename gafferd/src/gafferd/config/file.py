@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from gaffer.errors import BadRequest, ConfigError, GafferError, InvalidValue, Problem, did_you_mean
 from gaffer.jobs.config import find_problems
@@ -31,6 +31,26 @@ from gafferd.config import settings
 YAML_SUFFIXES = (".yaml", ".yml")
 SUFFIXES = (".ini", *YAML_SUFFIXES)
 STEMS = ("gafferd", "gaffer")
+PLUGIN_PREFIX = "plugin"
+
+
+class Stamp(NamedTuple):
+    """What changes when a file or directory is written, replaced or given to another user."""
+
+    device: int
+    inode: int
+    size: int
+    modified: int
+    changed: int
+
+
+def stamp(path: Path) -> Stamp | None:
+    """Return the stamp of a file or directory, or None if there is none."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return Stamp(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
 
 @dataclass(frozen=True)
@@ -65,7 +85,8 @@ class Config:
 
     `settings` holds values of `settings.Settings` by name, `endpoints` the endpoints that `http_endpoints` activates,
     `jobs` the jobs in start order, `described` what the file says about them, `webhooks` (event, URL) pairs, `sections`
-    every section as read, and `warnings` possible mistakes.
+    every section as read, and `warnings` possible mistakes. `sources` are the files and included directories that were
+    read, as they were then.
     """
 
     settings: Mapping[str, Any]
@@ -75,9 +96,10 @@ class Config:
     webhooks: tuple[tuple[str, str], ...]
     sections: Mapping[str, Section]
     warnings: tuple[Problem, ...]
+    sources: Mapping[Path, Stamp | None]
 
 
-EMPTY = Config(settings={}, endpoints=(), jobs={}, described={}, webhooks=(), sections={}, warnings=())
+EMPTY = Config(settings={}, endpoints=(), jobs={}, described={}, webhooks=(), sections={}, warnings=(), sources={})
 
 
 def find_config(given: str | None, environ: Mapping[str, str], home: Path, root: bool) -> Path | None:
@@ -131,15 +153,16 @@ def read_config(path: Path) -> tuple[Config, list[Problem]]:
     reader = _Reader()
     reader.read(path)
     builder = _Builder(reader.sections, reader.problems, reader.warnings)
-    config = builder.build()
+    config = builder.build(reader.sources)
     return config, sorted(builder.problems, key=position)
 
 
 class _Reader:
-    """Reads a file and its includes into `sections`, and collects problems and warnings."""
+    """Reads a file and its includes into `sections`, and collects problems, warnings and `sources`."""
 
     def __init__(self) -> None:
         self.sections: dict[str, Section] = {}
+        self.sources: dict[Path, Stamp | None] = {}
         self.problems: list[Problem] = []
         self.warnings: list[Problem] = []
         self._seen: set[Path] = set()
@@ -149,6 +172,7 @@ class _Reader:
         if path.resolve() in self._seen:
             return
         self._seen.add(path.resolve())
+        self.sources[path] = stamp(path)  # before it is read: a later change then differs from it
         try:
             text = _read_text(path)
         except GafferError as error:
@@ -176,6 +200,8 @@ class _Reader:
                 if not os.path.isdir(directory):
                     message = f"include_dir: no such directory: {str(directory)!r}"
                     self.problems.append(section.problem(message, None, include_dir))
+                for folder in (directory, *(each for each in directory.rglob("*") if each.is_dir())):
+                    self.sources[folder] = stamp(folder)
                 for file in sorted(each for each in directory.rglob("*") if each.suffix in SUFFIXES):
                     self.read(file, chain, include_dir)
 
@@ -215,10 +241,20 @@ READER_KEYS = {
     "include": "further files to read, separated by spaces and relative to this file",
     "include_dir": "directories with further files to read, separated by spaces and relative to this file",
 }
-APPLICATION_KEYS = {"mandatory": "ignored: plugins can't contain applications"}
 _SETTINGS_SECTIONS = tuple(dict.fromkeys(section for section, _ in settings.FILE_KEYS))
 PLAIN_SECTIONS = (*_SETTINGS_SECTIONS, "webhooks")
 _PREFIXES = ("endpoint", *JOB_PREFIXES, ENV_PREFIX)
+
+
+def is_plugin_section(section: str, plugin: str | None = None) -> bool:
+    """Return whether gafferd leaves a section to plugins: `plugin:NAME` to one, an unknown one to all.
+
+    With `plugin`, whether it is left to the plugin of this name.
+    """
+    kind, colon, name = section.partition(":")
+    if colon and kind == PLUGIN_PREFIX:
+        return plugin in (None, name.strip())
+    return section not in PLAIN_SECTIONS and not (colon and kind in _PREFIXES)
 
 
 class _Builder:
@@ -235,7 +271,7 @@ class _Builder:
         self.described: dict[JobName, DescribedJob] = {}
         self.webhooks: list[tuple[str, str]] = []
 
-    def build(self) -> Config:
+    def build(self, sources: Mapping[Path, Stamp | None]) -> Config:
         environments: list[Section] = []
         for section in self.sections.values():
             kind, colon, _ = section.name.partition(":")
@@ -249,7 +285,7 @@ class _Builder:
                 self._name_job(section)
             elif colon and kind == ENV_PREFIX:
                 environments.append(section)
-            else:
+            elif not colon or kind != PLUGIN_PREFIX:
                 self._unknown(section)
         variables = self._variables(environments)
         for name, section in self.job_sections.items():
@@ -276,6 +312,7 @@ class _Builder:
             webhooks=tuple(self.webhooks),
             sections=self.sections,
             warnings=tuple(self.warnings),
+            sources=sources,
         )
 
     def _wrong(self, section: Section, message: str, hint: str | None = None, at: str | Value | None = None) -> None:
@@ -297,11 +334,11 @@ class _Builder:
 
     def _unknown(self, section: Section) -> None:
         nearest = did_you_mean(section.name.partition(":")[0], (*PLAIN_SECTIONS, *_PREFIXES))
-        self.warnings.append(section.problem("unknown section, ignored", nearest))
+        self.warnings.append(section.problem("unknown section, ignored unless a plugin reads it", nearest))
 
     def _settings(self, section: Section) -> None:
         known = {key: name for (place, key), name in settings.FILE_KEYS.items() if place == section.name}
-        extra = (*READER_KEYS, *APPLICATION_KEYS) if section.name == "gaffer" else ()
+        extra = tuple(READER_KEYS) if section.name == "gaffer" else ()
         for key in section.values:
             numbered = re.sub("[0-9]*$", "*", key, count=1)
             if name := known.get(key) or known.get(numbered):
@@ -309,9 +346,6 @@ class _Builder:
                     self._wrong(section, f"{key} duplicates another key", "remove one of the keys", key)
                 value = self._check(section, key, settings.SETTINGS[name].rule)
                 self.settings[name] = value if key in known else (*self.settings.get(name, ()), *(value or ()))
-            elif key in APPLICATION_KEYS and extra:
-                message = f"{key} has no effect: this version does not run applications from plugins"
-                self.warnings.append(section.problem(message, None, key))
             elif key not in extra:
                 self._unknown_key(section, key, (*(key.rstrip("*") for key in known), *extra))
         if "keyfile" in section.values and "certfile" not in section.values:

@@ -1,19 +1,16 @@
-"""Applies the jobs and webhooks of the configuration file to a node."""
+"""Applies the jobs of the configuration file to a node."""
 
-import logging
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Generator, Mapping
 from typing import NamedTuple
 
 from gaffer import Manager
-from gaffer.errors import GafferError
+from gaffer.errors import GafferError, ManagerStopping
 from gaffer.jobs.names import JobName, parse_job_name
 from gaffer.process import ProcessConfig
-from gaffer.webhooks import WebHooks
-from gafferd.config.file import Config, load_config
-from gafferd.config.reload import Change, plan, starts
+from gaffer.schemas.reload import FailedChange, JobChange
+from gafferd.config.reload import Change, differences, plan, starts
 
-logger = logging.getLogger(__name__)
+Jobs = Mapping[JobName, ProcessConfig]
 
 
 class Failure(NamedTuple):
@@ -22,26 +19,28 @@ class Failure(NamedTuple):
     change: Change
     error: GafferError
 
-
-class Reload(NamedTuple):
-    """The result of a reload."""
-
-    applied: list[Change]
-    failed: list[Failure]
+    def to_dict(self) -> FailedChange:
+        """Return the failure as in the response of POST /reload."""
+        job, action = self.change
+        error = self.error
+        return {
+            "job": str(job),
+            "action": action,
+            "error": error.reason,
+            "message": error.message,
+            "hint": error.hint,
+        }
 
 
 class FileJobs:
-    """The jobs and webhooks of the configuration file, applied to a manager at start and reload."""
+    """The jobs of the configuration file, applied to a manager at start and reload."""
 
-    def __init__(self, manager: Manager, webhooks: WebHooks, path: Path | None, config: Config | None) -> None:
+    def __init__(self, manager: Manager, jobs: Jobs) -> None:
         self._manager = manager
-        self._webhooks = webhooks
-        self._path = path
-        self._config = config  # the settings and endpoints of the running daemon
-        self._applied: dict[JobName, ProcessConfig] = dict(config.jobs) if config is not None else {}
+        self._applied = dict(jobs)
 
     @property
-    def definitions(self) -> Mapping[JobName, ProcessConfig]:
+    def definitions(self) -> Jobs:
         """The definitions of its jobs as last applied, in start order."""
         return self._applied
 
@@ -50,35 +49,48 @@ class FileJobs:
         for name, config in self._applied.items():
             self._manager.load(config, name.session)
 
-    def reload(self) -> Reload:
-        """Read the file again and apply each change; a failed change does not prevent the others.
+    def plan(self, jobs: Jobs) -> list[Change]:
+        """Return the changes that a file with these jobs requires."""
+        return plan(self._applied, jobs, set(map(parse_job_name, self._manager.jobs())))
 
-        Raises ConfigError, and changes nothing, if the file is invalid.
+    def describe(self, change: Change, jobs: Jobs) -> JobChange:
+        """Return the effect of a planned change, as in the response of POST /reload."""
+        name, action = change
+        settings: list[str] = []
+        restart = False
+        if action == "scale":
+            settings = ["numprocesses"]
+        elif action == "update":
+            running = self._manager.get(name)
+            settings = differences(running, jobs[name])
+            restart = running.needs_restart(jobs[name])
+        return {"job": str(name), "action": action, "settings": settings, "restart": restart}
+
+    def apply(self, jobs: Jobs, changes: list[Change]) -> Generator[None, None, list[Failure]]:
+        """Apply the planned changes to the jobs of the file, one between two steps; return those that failed.
+
+        A failed change does not prevent the others, and is tried again after them: one may wait for the port that
+        another gives back. Raises ManagerStopping.
         """
-        if self._path is None or self._config is None:
-            return Reload([], [])
-        file = load_config(self._path)
-        if (self._config.settings, self._config.endpoints) != (file.settings, file.endpoints):
-            logger.warning("settings of the daemon have changed: restart gafferd to apply them")
-        self._webhooks.replace_hooks(file.webhooks)
         before = self._applied
-        changes = plan(before, file.jobs, set(map(parse_job_name, self._manager.jobs())))
-        pending = {change.job for change in changes}
-        self._applied = {name: config for name, config in file.jobs.items() if name not in pending}
-        self._applied |= {name: config for name, config in before.items() if name in pending}
-        result = Reload([], [])
-        for change in changes:
-            try:
-                self._apply(change, before, file.jobs)
-            except GafferError as error:
-                result.failed.append(Failure(change, error))
-            else:
-                result.applied.append(change)
-        return result
+        waiting = {change.job for change in changes}
+        self._applied = {name: config for name, config in jobs.items() if name not in waiting}
+        self._applied |= {name: config for name, config in before.items() if name in waiting}
+        while True:
+            failed: list[Failure] = []
+            for change in changes:
+                try:
+                    self._apply(change, before, jobs)
+                except ManagerStopping:
+                    raise
+                except GafferError as error:
+                    failed.append(Failure(change, error))
+                yield
+            if len(failed) in (0, len(changes)):
+                return failed
+            changes = [failure.change for failure in failed]
 
-    def _apply(
-        self, change: Change, before: Mapping[JobName, ProcessConfig], after: Mapping[JobName, ProcessConfig]
-    ) -> None:
+    def _apply(self, change: Change, before: Jobs, after: Jobs) -> None:
         name, action = change
         if action == "remove":
             self._manager.unload(name)

@@ -5,15 +5,16 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
-from gaffer.errors import GafferError, quoted
+from gaffer.errors import GafferError, InvalidValue, quoted
 from gaffer.jobs.names import DEFAULT_SESSION, JobName
 from gaffer.jobs.sections import ini_settings, read_settings
 from gaffer.process import ProcessConfig
 from gaffer.runtime.ini import Section, Value, parse_ini
 from gaffer.runtime.settings import Setting, spell
 from gafferd.config.effective import Effective
-from gafferd.config.file import Config, DescribedJob
+from gafferd.config.file import Config, DescribedJob, is_plugin_section
 from gafferd.config.settings import SETTINGS
+from gafferd.plugins.candidates import Candidate
 
 MASK: Final = "<masked>"
 _MASKED = (
@@ -36,9 +37,17 @@ def render(effective: Effective, *, secrets: bool) -> str:
     for section in effective.file.sections.values():
         if section.name.startswith("endpoint:") or section.name == "webhooks":
             lines += writer.plain(section)
+        elif is_plugin_section(section.name):
+            lines += writer.of_plugins(section)
     for name, config in effective.file.jobs.items():
         lines += writer.job(name, config, effective.file.described[name])
     return "\n".join([*(_MASKED if writer.masked else ()), *lines]).rstrip("\n") + "\n"
+
+
+def plugin_comments(candidates: Iterable[Candidate]) -> Iterator[str]:
+    """Yield a comment for each plugin with code: where it is from, or why it can't be loaded."""
+    for candidate in candidates:
+        yield f"# plugin {candidate.name}: {candidate.fault or candidate.origin}\n"
 
 
 def _places() -> Iterator[tuple[str, str]]:
@@ -80,6 +89,14 @@ class _Writer:
             line for key, value in section.values.items() for line in (_source(value), self._line(key, value.text))
         )
         return [f"[{section.name}]", *lines, ""]
+
+    def of_plugins(self, section: Section) -> list[str]:
+        """Return the lines of a section of plugins, any of whose values may be a secret."""
+        lines = [f"[{section.name}]"]
+        for key, value in section.values.items():
+            self.masked = self.masked or not self._secrets
+            lines += [_source(value), self._line(key, _text(section, key)) if self._secrets else f"{key} {MASK}"]
+        return [*lines, ""]
 
     def job(self, name: JobName, config: ProcessConfig, described: DescribedJob) -> list[str]:
         """Return the lines of a job section; those of its variables come last."""
@@ -129,6 +146,14 @@ def _in_file(declared: Setting, file: Config) -> Iterator[tuple[str, Value]]:
 
 def _default(declared: Setting) -> str | None:
     return "false" if declared.default is False else spell(declared.default)
+
+
+def _text(section: Section, key: str) -> str:
+    try:
+        return section.values[key].text
+    except InvalidValue as error:
+        message = f"{key} of [{section.name}] can't be printed as INI: {error.message}"
+        raise GafferError(message, hint="keep it in YAML") from None
 
 
 def _source(value: Value | None) -> str:

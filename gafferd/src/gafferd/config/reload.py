@@ -1,23 +1,22 @@
-"""Job changes that follow from a changed configuration file. Pure."""
+"""Changes that follow from a changed configuration file. Pure."""
 
-from collections.abc import Collection, Mapping
-from typing import Literal, NamedTuple
+import dataclasses
+from collections.abc import Collection, Iterator, Mapping
+from typing import NamedTuple
 
+from gaffer.jobs.config import JobConfig
 from gaffer.jobs.names import JobName
 from gaffer.process import ProcessConfig
-
-Action = Literal["add", "remove", "update", "scale"]
+from gaffer.schemas.reload import ReloadAction
+from gafferd.config.file import Config, EndpointConfig
+from gafferd.config.settings import SETTINGS, Settings
 
 
 class Change(NamedTuple):
     """A change of one job."""
 
     job: JobName
-    action: Action
-
-    def to_dict(self) -> dict[str, str]:
-        """Return the change as a JSON object, for the response of POST /reload."""
-        return {"job": str(self.job), "action": self.action}
+    action: ReloadAction
 
 
 def plan(
@@ -36,7 +35,7 @@ def plan(
         elif old is None:
             changes.append(Change(job, "update"))
         elif old != config:
-            changes.append(Change(job, "scale" if _differ_in_number_only(old, config) else "update"))
+            changes.append(Change(job, "scale" if differences(old, config) == ["numprocesses"] else "update"))
     return changes
 
 
@@ -45,5 +44,26 @@ def starts(old: ProcessConfig | None, new: ProcessConfig) -> bool:
     return old is not None and bool(new.start) and not old.start
 
 
-def _differ_in_number_only(old: ProcessConfig, new: ProcessConfig) -> bool:
-    return {**old.to_dict(), "numprocesses": new.numprocesses} == new.to_dict()
+def differences(old: JobConfig, new: JobConfig) -> list[str]:
+    """Return the names of the settings that differ."""
+    names = (field.name for field in dataclasses.fields(old))
+    return [name for name in names if getattr(old, name) != getattr(new, name)]
+
+
+def outdated_settings(settings: Settings, given: Collection[str], before: Config, after: Config) -> Iterator[str]:
+    """Yield what a daemon that runs with the `settings` would only get from the file `after` by a restart.
+
+    Names of settings, except those `given` by flags and variables, and `endpoint:NAME` for the endpoints of the file,
+    which contained `before` at the start.
+    """
+    for name, declared in SETTINGS.items():
+        if name not in given and getattr(settings, name) != after.settings.get(name, declared.default):
+            yield name
+    old, new = _endpoints(before), _endpoints(after)
+    for name in old.keys() & new.keys():  # names that come or go are in http_endpoints
+        if old[name] != new[name]:
+            yield f"endpoint:{name}"
+
+
+def _endpoints(config: Config) -> dict[str, EndpointConfig]:
+    return dict(zip(config.settings.get("http_endpoints") or (), config.endpoints, strict=True))

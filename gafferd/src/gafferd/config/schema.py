@@ -15,7 +15,7 @@ from gaffer.jobs.sections import NOT_IN_A_SECTION
 from gaffer.runtime.settings import Rule, Setting, settings_of, spell
 from gaffer.runtime.values import items
 from gaffer.schemas.job import JobDescription
-from gafferd.config.file import APPLICATION_KEYS, READER_KEYS, EndpointConfig
+from gafferd.config.file import READER_KEYS, EndpointConfig
 from gafferd.config.settings import SETTINGS, addresses, labels, local_users, socket_group, urls
 
 Schema = dict[str, Any]
@@ -38,7 +38,7 @@ def make_schema() -> Schema:
     are objects by name. Unknown sections are allowed.
     """
     settings, numbered = _daemon_sections()
-    for key, purpose in {**READER_KEYS, **APPLICATION_KEYS}.items():
+    for key, purpose in READER_KEYS.items():
         settings["gaffer"][key] = {**_LIST, "description": purpose}
     _, definitions = msgspec.json.schema_components([JobDescription], ref_template="#/$defs/{name}")
     job = _job(definitions["JobDescription"]["properties"])
@@ -51,6 +51,7 @@ def make_schema() -> Schema:
             **{name: _section(keys, numbered.get(name)) for name, keys in settings.items()},
             "webhooks": {"type": "object", "additionalProperties": _LIST},
             "endpoints": {"type": "object", "additionalProperties": {"$ref": "#/$defs/Endpoint"}},
+            "plugins": {"type": "object", "additionalProperties": {"type": ["object", "null"]}},
             "jobs": {
                 "type": "object",
                 "propertyNames": {"pattern": JOB_NAME_PATTERN},

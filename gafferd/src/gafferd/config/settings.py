@@ -22,6 +22,7 @@ from gaffer.runtime.sockets import parse_address
 from gaffer.runtime.trusted_files import existing_file, inherited_descriptor, trusted_file
 from gaffer.runtime.values import Choice, Seconds, Whole, boolean, items, pairs, text
 from gaffer.schemas import messages
+from gafferd.plugins.folder import plugin_names
 
 T = TypeVar("T")
 
@@ -153,6 +154,16 @@ class Settings:
         variable="GAFFER_PLUGIN_DIR",
         key="gaffer plugin_dir, gaffer plugins_dir",
         shown="~/.gafferd/plugins, else ~/.gaffer/plugins",
+    )
+    plugins: tuple[str, ...] | None = setting(
+        "names of the directories and entry points of the plugins to use, separated by commas, or `none`",
+        plugin_names,
+        flag="--plugins=NAMES",
+        key="gaffer plugins",
+        shown="all",
+    )
+    mandatory: tuple[str, ...] = setting(
+        "names of plugins without which gafferd does not start", items, (), key="gaffer mandatory"
     )
 
     bind: tuple[str, ...] = setting(
@@ -289,6 +300,12 @@ class Settings:
         "file with the key that signs the requests to webhooks; read again at a reload",
         existing_file,
         key="gaffer webhook_secret_file",
+    )
+    webhook_queue: str = setting(
+        "where events wait for webhooks: `memory`, or `disk` to keep them over a restart",
+        Choice("queue", ("memory", "disk")),
+        "memory",
+        key="gaffer webhook_queue",
     )
     node_name: str | None = setting(
         "name of the node in lookupds",

@@ -12,7 +12,7 @@ from gaffer.errors import Problem, did_you_mean, quoted
 from gaffer.runtime.ini import Section, Value
 from gaffer.runtime.yaml_files import NodeReader, compose, line_of
 
-NAMED_SECTIONS: Final = {"endpoints": "endpoint", "jobs": "job"}
+NAMED_SECTIONS: Final = {"endpoints": "endpoint", "plugins": "plugin", "jobs": "job"}
 """The keys that hold mappings by name, and the kind of section that each entry is in INI."""
 
 _IGNORED = "x-"

@@ -6,17 +6,21 @@ import os
 import stat
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from gaffer.http.base import NotFound
 from gaffer.runtime.throttled import ThrottledWarnings
 from gaffer.runtime.trusted_files import UntrustedFile, check_way, find_danger
+from gafferd.plugins.folder import PluginFolder, is_shown
 from gafferd.sites.layout import INDEX, SITE, is_bare_site
-from gafferd.sites.plugins import PluginFolder, is_shown
 
 # Errors that mean the file does not exist or is not a regular file.
-_ABSENT = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.ENXIO, errno.EACCES)
+# EINVAL: it was a link, and has just been replaced.
+_ABSENT = (
+    errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.ENXIO, errno.EACCES, errno.EINVAL,
+)  # fmt: skip
 _OPEN = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
 
 _TYPES = mimetypes.MimeTypes()  # Python's own types: the same on every host
@@ -60,17 +64,17 @@ class Sites:
         absent = NotFound(f"the site of the plugin {plugin!r} has no file {path!r}")
         if not _is_plain(path):
             raise absent
-        base, root = self._find(plugin)
-        target = Path(os.path.realpath(root / path))
-        if not target.is_relative_to(root) or not all(map(is_shown, target.relative_to(root).parts)):
-            raise absent
         try:
+            base, root = self._find(plugin)
+            target = Path(os.path.realpath(root / path))
+            if not target.is_relative_to(root) or not all(map(is_shown, target.relative_to(root).parts)):
+                raise absent
             descriptor = self._descend(base, target.relative_to(base).parts)
         except OSError as error:
             if error.errno not in _ABSENT:
                 raise
             if error.errno == errno.EACCES:
-                self._warn(f"can't read {target}: {error.strerror}")
+                self._warn(f"can't read the site of the plugin {plugin!r}: {error}")
             raise absent from None
         status = os.fstat(descriptor)
         if stat.S_ISREG(status.st_mode):
@@ -82,11 +86,21 @@ class Sites:
             return None
         raise absent
 
+    def names(self) -> dict[str, Path]:
+        """Return the directories of the plugins that have a site which is served, by name."""
+        found = {}
+        with suppress(OSError):
+            for plugin in self._folder.plugins():
+                with suppress(NotFound):
+                    self._find(plugin.name)
+                    found[plugin.name] = plugin
+        return found
+
     def _find(self, plugin: str) -> tuple[Path, Path]:
         """Return the real paths of a plugin and of its site; raise NotFound."""
         folder = self._folder.path
         absent = NotFound(f"no plugin {plugin!r} with a site", hint="put its pages into the plugin's `_site` folder")
-        if folder is None or not _is_plain(plugin) or "/" in plugin:
+        if folder is None or not _is_plain(plugin) or "/" in plugin or not self._folder.uses(plugin):
             raise absent
         self._require_own_way(folder)
         self._require_own(folder, folder.stat())

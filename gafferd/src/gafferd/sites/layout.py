@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from gaffer.runtime.trusted_files import UntrustedFile, check_way, find_danger
-from gafferd.sites.plugins import PluginFolder, is_shown
+from gafferd.plugins.folder import PluginFolder, is_shown
 
 SITE = "_site"
 INDEX = "index.html"

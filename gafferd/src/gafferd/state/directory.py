@@ -1,6 +1,7 @@
 """The state directory of a node: its identity and its processes."""
 
 import asyncio
+import contextlib
 import hashlib
 import hmac
 import logging
@@ -9,13 +10,14 @@ import secrets
 import socket
 import stat
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, TypeVar
 
 import msgspec
 
 from gaffer.errors import BadRequest
+from gaffer.jobs.exits import ExitRecord
 from gaffer.jobs.names import parse_job_name
 from gaffer.process import ProcessRecord
 from gaffer.processes import procfs
@@ -24,16 +26,15 @@ from gaffer.schemas.messages import node_id
 from gafferd.state import documents, jobs_file, leftovers
 from gafferd.state.jobs_file import JobsFile
 from gafferd.state.lock import StateDirError, StateLock
+from gafferd.state.past import PastFile
 
-__all__ = ["Node", "State", "StateDir", "StateDirError", "default_path"]
+__all__ = ["Node", "State", "StateDir", "StateDirError", "default_path", "lock_directory"]
 
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T", bound=msgspec.Struct)
 
 _ENDED_DELAY = 0.1  # seconds before the end of a process is written
-_RUN_DELAY = 1.0  # seconds before a scheduled run is written
-_MAX_RUNS = 10_000  # jobs whose last run is kept
 
 
 class Node(msgspec.Struct, frozen=True):
@@ -78,12 +79,6 @@ class State(msgspec.Struct, frozen=True):
     processes: list[ProcessRecord]
 
 
-class Runs(msgspec.Struct, frozen=True):
-    """When jobs last ran by their schedule, by qualified name, in seconds since 1970."""
-
-    last: dict[str, float]
-
-
 class _Format1(msgspec.Struct, frozen=True):
     """The content of `state.json` in format 1: what `processes.json` has now."""
 
@@ -111,6 +106,31 @@ def default_path(root: bool, home: Path, xdg_state_home: str | None) -> Path:
     return base / "gaffer"
 
 
+def lock_directory(path: str | os.PathLike[str]) -> StateLock:
+    """Create the state directory at `path` if it is missing, and lock it; nothing else in it is changed.
+
+    Raises StateDirError if another gafferd uses the directory, if other users may have changed it, or if it is not
+    usable.
+    """
+    directory = Path(path).absolute()
+    with _explained(directory):
+        return StateLock(_prepare(directory))
+
+
+@contextlib.contextmanager
+def _explained(directory: Path) -> Iterator[None]:
+    """Raise StateDirError for errors of the file system."""
+    try:
+        yield
+    except OSError as error:
+        raise StateDirError(
+            f"can't use the state directory {directory}: {error.strerror}",
+            hint="use a --state-dir that this user can write to",
+        ) from None
+    except UntrustedFile as error:
+        raise StateDirError(error.message, hint=error.hint) from None
+
+
 def _machine_id() -> str:
     return _read_line("/etc/machine-id") or _read_line("/var/lib/dbus/machine-id")
 
@@ -127,7 +147,7 @@ class StateDir:
 
     Create one with `open` and `close` it. `path` contains `lock`, `node.json`, `processes.json`, and also `state.json`,
     `gafferd.sock`, `keys.json` and `logs/`. `node` is the identity for this run, a new one in a copy of another
-    directory; `jobs` is the file with what is desired of the jobs.
+    directory; `jobs` is the file with what is desired of the jobs, `past` what is known of their earlier processes.
     """
 
     def __init__(self, path: Path, lock: StateLock) -> None:
@@ -142,10 +162,8 @@ class StateDir:
         self._failing = False
         self._node_file = documents.Document(path / "node.json", Node)
         self._state_file = documents.Document[State](path / "processes.json", _StoredState)
-        self._runs_file = documents.Document(path / "runs.json", Runs)
-        self._runs_writing: asyncio.TimerHandle | None = None
-        runs = _load(self._runs_file, lost=Runs({}), because="only missed runs depend on it")
-        self.last_runs = dict(runs.last) if runs is not None else {}
+        self._past_file = PastFile(path)
+        self.past = self._past_file.load()
         last = _load(self._node_file)
         state = _load(self._state_file, lost=None if lock.same_boot else State([]))
         if state is None:
@@ -162,28 +180,19 @@ class StateDir:
         lock.mark()
 
     @classmethod
-    def open(cls, path: str | os.PathLike[str]) -> "StateDir":
-        """Create the directory if it is missing, lock it and start a new incarnation of the node.
+    def open(cls, path: str | os.PathLike[str], lock: StateLock | None = None) -> "StateDir":
+        """Start a new incarnation of the node in the directory, whose lock is `lock` or acquired here.
 
-        Raises StateDirError if another gafferd uses the directory, if other users may have changed it, if its files are
-        so damaged that running processes can't be determined, or if it is not usable.
+        Raises StateDirError like `lock_directory`, and if its files are so damaged that running processes can't be
+        determined.
         """
-        directory = Path(path).absolute()
+        lock = lock or lock_directory(path)
         try:
-            directory = _prepare(directory)
-            lock = StateLock(directory)
-            try:
-                return cls(directory, lock)
-            except BaseException:
-                lock.close()
-                raise
-        except OSError as error:
-            raise StateDirError(
-                f"can't use the state directory {directory}: {error.strerror}",
-                hint="use a --state-dir that this user can write to",
-            ) from None
-        except UntrustedFile as error:
-            raise StateDirError(error.message, hint=error.hint) from None
+            with _explained(lock.directory):
+                return cls(lock.directory, lock)
+        except BaseException:
+            lock.close()
+            raise
 
     @property
     def socket_path(self) -> Path:
@@ -193,8 +202,7 @@ class StateDir:
     def close(self) -> None:
         """Write pending changes and release the lock."""
         self._write()
-        if self._runs_writing is not None:
-            self._write_runs()
+        self._past_file.close()
         self._lock.close()
 
     def advance(self, incarnation: int) -> None:
@@ -221,21 +229,13 @@ class StateDir:
             self._dirty = True
             self._write_in(_ENDED_DELAY)
 
+    def exited(self, job: str, exits: Iterable[ExitRecord]) -> None:
+        """Record the last exits of a job; called on the loop."""
+        self._past_file.exited(job, exits)
+
     def ran(self, job: str, at: float) -> None:
         """Record a scheduled run; called on the loop."""
-        self.last_runs.pop(job, None)
-        self.last_runs[job] = at
-        while len(self.last_runs) > _MAX_RUNS:
-            del self.last_runs[next(iter(self.last_runs))]
-        if self._runs_writing is None:
-            self._runs_writing = asyncio.get_running_loop().call_later(_RUN_DELAY, self._write_runs)
-
-    def _write_runs(self) -> None:
-        self._runs_writing = None
-        try:
-            self._runs_file.save(Runs(self.last_runs), sync=False)
-        except OSError as error:
-            logger.error("can't write %s: %s", self.path / "runs.json", error.strerror)
+        self._past_file.ran(job, at)
 
     # Leftovers
 
@@ -344,9 +344,7 @@ class StateDir:
         self._state_file.save(state, sync=False)
 
 
-def _load(
-    document: documents.Document[T], lost: T | None = None, because: str = "the host has been rebooted"
-) -> T | None:
+def _load(document: documents.Document[T], lost: T | None = None) -> T | None:
     """Return a document, None if it is missing, or `lost` if it and its copy are damaged.
 
     Raises StateDirError if it is not trusted or readable, or if it is damaged and `lost` is None.
@@ -359,7 +357,7 @@ def _load(
         raise StateDirError(error.message, hint=error.hint) from None
     except documents.DamagedFile as error:
         if lost is not None:
-            logger.error("%s: continuing without it, because %s", error.message, because)
+            logger.error("%s: continuing without it, because the host has been rebooted", error.message)
             return lost
         raise StateDirError(
             f"{error.message}, and {document.copy.name} is missing or damaged too",

@@ -51,6 +51,7 @@ class Document(Generic[T]):
         self._kind = kind
         self._format = format
         self._keep_previous = keep_previous
+        self._path_valid = False  # the file at `path` holds the last document
         self._serial = 0
 
     def load(self) -> T:
@@ -69,6 +70,7 @@ class Document(Generic[T]):
         serial: int | None = 0
         try:
             value, serial = self._load(self.path)
+            self._path_valid = True
         except FileNotFoundError:
             pass
         except DamagedFile as error:
@@ -86,6 +88,7 @@ class Document(Generic[T]):
                 why = fault.message if fault else f"{self.path} is {'missing' if value is None else 'not the newest'}"
                 logger.error("%s: using %s", why, self.copy)
                 value, serial = other, other_serial
+                self._path_valid = False
         self._serial = max(self._serial, serial or 0)
         return value
 
@@ -99,8 +102,10 @@ class Document(Generic[T]):
         body = msgspec.json.format(body) if pretty else body
         serial = self._serial + 1
         header = b'{"format":%d,"serial":%d,"checksum":"%s",' % (self._format, serial, _checksum(serial, body[1:]))
-        replace_file(self.path, header + body[1:], sync=sync, previous=self.copy if self._keep_previous else None)
-        self._serial = serial
+        # A copy that was used instead of a damaged file is the only valid one until this is done.
+        previous = self.copy if self._keep_previous and self._path_valid else None
+        replace_file(self.path, header + body[1:], sync=sync, previous=previous)
+        self._serial, self._path_valid = serial, True
         if self._keep_previous:
             return
         try:
@@ -110,12 +115,13 @@ class Document(Generic[T]):
                 os.unlink(self.copy)
                 logger.warning("can't write %s: %s", self.copy, error.strerror)
 
-    def move_aside(self) -> list[Path]:
-        """Rename both files, which are damaged, and return their new paths; raises OSError."""
+    def move_aside(self, suffix: str) -> list[Path]:
+        """Rename both files to `NAME.suffix`, and return their new paths; raises OSError."""
         moved = []
         for path in (self.path, self.copy):
             if path.exists():
-                moved.append(path.rename(path.with_name(f"{path.name}.damaged")))
+                moved.append(path.rename(path.with_name(f"{path.name}.{suffix}")))
+        self._path_valid = False
         return moved
 
     def _load(self, path: Path) -> tuple[T, int | None]:

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -21,6 +22,8 @@ logger = logging.getLogger(__name__)
 _SOON = 0.05  # seconds before what changed by itself is stored
 _RETRY = 5.0  # seconds before the next attempt after a failure
 _MAX_WAITING = 1000  # changes
+_GATHERING = 0.25  # of the time of a write, that changes are gathered for the next one
+_MAX_GATHERING = 0.01  # seconds
 
 Definitions = Mapping[JobName, ProcessConfig]
 
@@ -55,6 +58,7 @@ class DurableJobs:
         self._look_due = False
         self._work: asyncio.Task[None] | None = None
         self._closing = False
+        self._write_seconds = 0.0
         self._thread: ThreadPoolExecutor | None = None
 
     # Restoring
@@ -79,27 +83,18 @@ class DurableJobs:
                 wanted[name] = left.desired
             elif left.digest is None:
                 logger.warning("the job %s is now defined by the configuration file", name)
-        for name, error in self._load(wanted).items():
-            if name in definitions:
-                self._manager.restore([Desired.new(name, definitions[name], start=True)])
-            else:
+        for name, desired in wanted.items():
+            try:
+                # What a job comes after may have been unloaded since, which does not unload the job either.
+                self._manager.restore([desired], ordered=False)
+            except GafferError as error:
                 logger.error("%s: can't restore the job %s: %s", self._file.path, name, error.message)
-                self._file.keep(stored[name])
+                if name in definitions:
+                    fresh = Desired.new(name, definitions[name], start=True)
+                    self._manager.restore([fresh.but_disabled(desired.disabled)])
+                else:
+                    self._file.keep(stored[name])
         self._saved = {name: each for name, each in stored.items() if self._manager.desired(name) == each.desired}
-
-    def _load(self, wanted: Mapping[JobName, Desired]) -> dict[JobName, GafferError]:
-        """Load jobs, each after those that it comes after; return those that can't be."""
-        left = dict(wanted)
-        while True:
-            failed: dict[JobName, GafferError] = {}
-            for name, desired in left.items():
-                try:
-                    self._manager.restore([desired])
-                except GafferError as error:
-                    failed[name] = error
-            if len(failed) in (0, len(left)):
-                return failed
-            left = {name: left[name] for name in failed}
 
     # The application
 
@@ -184,7 +179,10 @@ class DurableJobs:
 
     async def _run(self) -> None:
         try:
+            batch: list[_Change[Any]] = []
             while self._waiting or self._dirty:
+                if len(batch) > 1:  # those who got their answers may be about to ask again
+                    await asyncio.sleep(min(self._write_seconds * _GATHERING, _MAX_GATHERING))
                 batch, changes = self._next_batch()
                 stored = await self._store(changes)
                 for each in batch:
@@ -237,11 +235,14 @@ class DurableJobs:
             else:
                 table[name] = stored
         assert self._thread is not None
+        begin = time.monotonic()
         try:
             await asyncio.get_running_loop().run_in_executor(self._thread, self._file.save, [*table.values()])
         except OSError as error:
             self._failed(error)
             return False
+        finally:
+            self._write_seconds = time.monotonic() - begin
         if self.error is not None:
             logger.warning("%s can be written again", self._file.path)
             self.error = None

@@ -75,7 +75,7 @@ class JobsFile:
         try:
             content = self._document.load_either()
         except DamagedFile as error:
-            kept = self._document.move_aside()
+            kept = self._document.move_aside("damaged")
             logger.error(
                 "%s, and so is its copy: starting without the jobs loaded over the API; the files are kept as %s",
                 error.message,
@@ -84,7 +84,11 @@ class JobsFile:
             return {}
         found: dict[JobName, Stored] = {}
         if self._discard and content is not None and content.jobs:
-            logger.warning("this state directory is a copy: leaving the jobs in it to their own gafferd")
+            kept = self._document.move_aside("original")  # the next start is that of its own gafferd
+            logger.warning(
+                "this state directory is a copy: leaving the jobs in it to their own gafferd; the files are kept as %s",
+                " and ".join(path.name for path in kept),
+            )
             return found
         for raw in content.jobs if content is not None else []:
             try:

@@ -77,6 +77,7 @@ class StateLock:
 
     def __init__(self, directory: Path) -> None:
         """Take the lock; raise StateDirError if another gafferd holds it, or OSError."""
+        self.directory = directory
         self._descriptor = _open(directory / "lock")
         try:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -112,8 +113,10 @@ class StateLock:
             logger.warning("can't write the pid to the lock file: %s", error.strerror)
 
     def close(self) -> None:
-        """Release the lock."""
-        os.close(self._descriptor)
+        """Release the lock, if that was not done yet."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+        self._descriptor = -1
 
     def _runs(self, owner: Owner) -> bool:
         if owner.pid == self._owner.pid or owner.boot_id not in (None, self._owner.boot_id):

@@ -1,18 +1,22 @@
 """The commands of `gafferctl`: each sends one request to one node."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from gaffer.jobs.names import parse_pid, split_job_name
 from gaffer.runtime.options import Option
 from gaffer_client.cli.config import Context
 from gaffer_client.cli.errors import Exit, UsageError
 from gaffer_client.cli.jobfile import read_jobs
-from gaffer_client.cli.output import print_json, printable
+from gaffer_client.cli.output import print_error, print_json, printable, warn
 from gaffer_client.cli.parse import Arguments
 from gaffer_client.cli.table import Command
 from gaffer_client.jobs import Job
-from gaffer_client.naming import job_state
+from gaffer_client.naming import drift_lines, job_state
 from gaffer_client.progress import rollout_text
+
+if TYPE_CHECKING:
+    from gaffer.schemas.reload import ReloadResult
 
 
 def processes(context: Context, args: Arguments) -> int:
@@ -95,6 +99,8 @@ def status(context: Context, args: Arguments) -> int:
         print(printable(f"{name} is {job_state(info['state'], info['reason'])}"))
     if rollout := rollout_text(info.get("rollout")):
         print(printable(rollout[0].upper() + rollout[1:]))
+    for line in drift_lines(info):
+        print(printable(line))
     return Exit.OK
 
 
@@ -121,6 +127,40 @@ def kill(context: Context, args: Arguments) -> int:
     with context.server() as server:
         server.send_signal(parse_pid(target) or target, args.required("<signal>"))
     return _ok(context)
+
+
+def reload_config(context: Context, args: Arguments) -> int:
+    dry_run = args.flag("--dry-run")
+    with context.server() as server:
+        result = server.reload_config(dry_run=dry_run)
+    if context.json:
+        print_json(result)
+    else:
+        would = "would " if dry_run else ""
+        for line in _reloaded(result):
+            print(printable(f"{would}{line}"))
+        if result["restart_required"]:
+            print(printable(f"restart gafferd to apply {', '.join(result['restart_required'])}"))
+        for warning in result["warnings"]:
+            warn(f"{warning['path']}: {warning['message']}")
+    for failure in result["failed"]:
+        message = f"can't {failure['action']} {failure['job']}: {failure['message']}"
+        print_error(context.program.name, message, failure["hint"])
+    if not result["failed"]:
+        return Exit.OK
+    return Exit.PARTIAL if result["changes"] else Exit.FAILED
+
+
+def _reloaded(result: "ReloadResult") -> Iterator[str]:
+    """Yield a line for each change."""
+    for change in result["changes"]:
+        settings = f": {', '.join(change['settings'])}" if change["settings"] else ""
+        restart = " (replaces its processes)" if change["restart"] else ""
+        yield f"{change['action']} {change['job']}{settings}{restart}"
+    for hook in result["webhooks"]:
+        yield f"{hook['action']} webhook {hook['event']} of {hook['url']}"
+    if not result["changes"] and not result["webhooks"] and not result["failed"]:
+        yield "change nothing"
 
 
 def _start(args: Arguments) -> bool | None:
@@ -268,7 +308,9 @@ COMMANDS = (
         status,
         "node",
         "<name>",
-        details="The reason follows if the job waits, fails or is not ready, and the progress of a rolling restart.",
+        details="""
+            The reason follows if the job waits, fails, is not ready or disabled, and the progress of a rolling restart.
+        """,
         examples=("status shop.web",),
     ),
     Command(
@@ -303,5 +345,20 @@ COMMANDS = (
         "<name_or_pid> <signal>",
         details="<signal> is a name, with or without SIG, or a number.",
         examples=("kill shop.web HUP", "kill 12 9"),
+    ),
+    Command(
+        "reload_config",
+        "Apply the changes of the node's configuration file",
+        reload_config,
+        "node",
+        options=(Option("--dry-run", "show what would change, and change nothing"),),
+        details="""
+            The node reads its configuration file again, and adds, removes, updates and scales jobs as the file has
+            changed since the last time. The processes of other jobs go on. A file with a mistake changes nothing.
+
+            The exit status is 5 if some of the changes can't be applied, and 1 if none can or the file is invalid. They
+            are tried again at the next reload.
+        """,
+        examples=("reload_config", "reload_config --dry-run"),
     ),
 )

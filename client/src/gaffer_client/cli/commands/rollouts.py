@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from gaffer.runtime.options import Option
 from gaffer_client.cli.config import Context
-from gaffer_client.cli.errors import CommandFailed, Exit, UsageError
-from gaffer_client.cli.jobnames import chosen_job
-from gaffer_client.cli.output import StatusLine, print_error, print_json_line
+from gaffer_client.cli.errors import CommandFailed, UsageError
+from gaffer_client.cli.jobnames import for_each_job
+from gaffer_client.cli.output import StatusLine, print_json_line
 from gaffer_client.cli.parse import Arguments
 from gaffer_client.cli.table import Command
-from gaffer_client.errors import NotFound, StatusError
 from gaffer_client.jobs import Job
 from gaffer_client.progress import Progress, RolloutWatch, readiness
 
@@ -83,21 +82,7 @@ def rollback(context: Context, args: Arguments) -> int:
 def _each(context: Context, args: Arguments, names: list[str], order: _Order, *, waits: bool) -> int:
     """Carry out an order for one job after the other, and report each failure."""
     timeout = _seconds(args.text("--timeout"))
-    failures: list[CommandFailed | StatusError] = []
-    with context.server() as server:
-        for job in [chosen_job(context, args, server, name) for name in names]:
-            try:
-                _carry_out(context, job, order, timeout if waits else None)
-            except (CommandFailed, StatusError) as error:
-                if len(names) == 1:
-                    raise
-                failures.append(error)
-                print_error(context.program.name, error.message, error.hint)
-    if not failures:
-        return Exit.OK
-    if len(failures) < len(names):
-        return Exit.PARTIAL
-    return Exit.NOT_FOUND if all(isinstance(failure, NotFound) for failure in failures) else Exit.FAILED
+    return for_each_job(context, args, names, lambda job: _carry_out(context, job, order, timeout if waits else None))
 
 
 def _carry_out(context: Context, job: Job, order: _Order, timeout: float | None) -> None:

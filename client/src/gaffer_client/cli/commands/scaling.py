@@ -28,7 +28,7 @@ from gaffer_client.cli.procfile_app import app_name
 from gaffer_client.cli.table import Command
 from gaffer_client.errors import NotFound, StatusError
 from gaffer_client.jobs import Job
-from gaffer_client.naming import in_state, job_state
+from gaffer_client.naming import drift_lines, in_state, job_state
 from gaffer_client.progress import rollout_text
 
 if TYPE_CHECKING:
@@ -85,6 +85,7 @@ def _story(name: str, info: "JobInfo") -> Iterator[str]:
         yield f"Next run: {moment(next_run)}"
     if rollout := rollout_text(info.get("rollout")):
         yield rollout[0].upper() + rollout[1:]
+    yield from drift_lines(info)
     # The lines of the processes show the errors of probes.
     probed = info["state"] in ("starting", "running") and any(each.get("probe_error") for each in info["instances"])
     reason = None if probed else info["reason"]
@@ -162,6 +163,8 @@ def _outcome(job: Job, name: str, number: int) -> str:
     state = f"{name} is {job_state(info['state'], info['reason'])}"
     if info["state"] == "waiting":
         return f"{number} to run later: {state}"
+    if info.get("disabled"):
+        return f"{number} to run after `gaffer enable {info['name']}`: {state}"
     if info["state"] in ("stopped", "completed", "failed"):
         return f"{number} to run after `gafferctl start {info['name']}`: {state}"
     return f"now running {number}"
@@ -186,7 +189,7 @@ COMMANDS = (
         details="""
             <name> is the application (default: the name of the directory). Each process is shown with its state:
             `starting` until it is ready, with the last error of its probes, then `ready`; a job with the reason why it
-            does not run, and the progress of a rolling restart, update or rollback.
+            does not run or is disabled, and the progress of a rolling restart, update or rollback.
         """,
         examples=("ps", "ps shop", "ps shop --json"),
         uses=("--procfile", "--directory"),

@@ -10,7 +10,7 @@ from gaffer.runtime.options import Option
 from gaffer_client.cli.config import Context
 from gaffer_client.cli.errors import Exit, UsageError
 from gaffer_client.cli.jobnames import chosen_job
-from gaffer_client.cli.output import Palette, cause_of, ending, print_json_line, printable, warn
+from gaffer_client.cli.output import Palette, cause_of, ending, moment, print_json_line, printable, warn
 from gaffer_client.cli.parse import Arguments
 from gaffer_client.cli.table import Command
 from gaffer_client.errors import GafferClientError
@@ -76,6 +76,8 @@ def details(kind: str, message: Mapping[str, Any]) -> str:
             return f"{rollout}: {_processes(found['replaced'])} replaced"
         case "rollout_failed":
             return f"{rollout} stopped: {found.get('reason') or 'no reason given'}"
+        case "disabled" if isinstance(found.get("until"), int | float):
+            return f"until {moment(found['until'])}: {found.get('reason')}"
         case "run_ended":
             return "succeeded" if found.get("success") else "failed"
         case "limit" | "start_failed":

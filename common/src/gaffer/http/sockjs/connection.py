@@ -3,6 +3,8 @@
 from collections.abc import Awaitable
 from typing import TYPE_CHECKING, Protocol
 
+from tornado.httputil import HTTPServerRequest
+
 from gaffer.errors import GafferError
 from gaffer.http.access import Grant
 
@@ -29,6 +31,11 @@ class Connection:
     def grant(self) -> Grant:
         """The grant of the client: that of the request that opened the connection, or the last one adopted."""
         return self._session.grant
+
+    @property
+    def request(self) -> HTTPServerRequest | None:
+        """The request that opened the connection."""
+        return self._session.request
 
     @property
     def open(self) -> bool:

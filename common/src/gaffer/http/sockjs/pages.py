@@ -51,6 +51,7 @@ class SockJSHandler(Handler):
         "session": Annotated[str, Meta(pattern="^[^/.]+$", description="A random name chosen by the client.")],
     }
     answers_all = True
+    carries_messages = True
     methods: ClassVar[tuple[str, ...]] = ("GET",)
     sockjs: ClassVar["SockJS"]
 

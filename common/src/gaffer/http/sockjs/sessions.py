@@ -12,6 +12,7 @@ from collections.abc import Callable, Hashable
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+from tornado.httputil import HTTPServerRequest
 
 from gaffer.errors import BadRequest
 from gaffer.http.access import Grant
@@ -69,6 +70,7 @@ class OwnedSession:
         self.owner: Grant | None = None
         self.caller: Hashable = None
         self.source: Hashable = None
+        self.request: HTTPServerRequest | None = None  # that opened the session
         self.grant = _NOBODY
         self._deadline: asyncio.TimerHandle | None = None
         self._room = asyncio.Event()
@@ -166,6 +168,7 @@ class OwnedSession:
     def _attached(self, handler: Any) -> None:
         if self.owner is None:
             self.owner, self.caller, self.source = handler.grant, handler.caller, handler.source
+            self.request = handler.request
             self.adopt(handler.grant)
             self.server.live.add(self)
         else:

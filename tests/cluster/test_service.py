@@ -1,4 +1,4 @@
-"""What gafferd tells a service manager, sd_notify(3), and how a second signal hurries its stop."""
+"""What the daemons tell a service manager, sd_notify(3), and how a second signal hurries the stop of gafferd."""
 
 import os
 import signal
@@ -11,7 +11,8 @@ import pytest
 import requests
 
 from gaffer.runtime.service_manager import ServiceManager
-from support.daemons import Daemon, gafferd
+from support.daemons import Daemon, gafferd, lookupd
+from support.peer import peer
 from support.poll import eventually
 
 JOB = {"name": "j", "cmd": "sleep 1000", "startsecs": 0}
@@ -27,10 +28,13 @@ class Receiver:
 
     def message(self, **wanted: str) -> dict[str, str]:
         """The next message with these fields."""
-        while True:
-            fields = dict(line.split("=", 1) for line in self.socket.recv(4096).decode().splitlines())
+        passed = []
+        deadline = time.monotonic() + 20
+        while time.monotonic() < deadline:
+            passed.append(fields := dict(line.split("=", 1) for line in self.socket.recv(4096).decode().splitlines()))
             if wanted.items() <= fields.items():
                 return fields
+        raise AssertionError(f"no message with {wanted}, but {passed}")
 
 
 @pytest.fixture
@@ -101,3 +105,36 @@ def _ignores_term(node: Daemon) -> bool:
     status = Path(f"/proc/{instance['os_pid']}/status").read_text()
     ignored = next(int(line.split()[1], 16) for line in status.splitlines() if line.startswith("SigIgn"))
     return bool(ignored & 1 << signal.SIGTERM - 1)
+
+
+@pytest.mark.row("GD-20")
+def test_the_title_shows_the_node_its_jobs_and_the_arguments(tmp_path: Path) -> None:
+    """`ps` shows all of it, and the name of the process stays, by which `pkill` finds it."""
+    config = tmp_path / "gafferd.ini"
+    config.write_text("[process:a]\ncmd = sleep 1000\n")
+    with gafferd(f"--config={config}", "--node-name=web1") as node:
+        eventually(lambda: title(node).startswith("gafferd: node web1, 1 job, 1 process ("))
+        assert f"--config={config}" in title(node)
+        assert requests.post(f"{node.url}/jobs/default", json=JOB, timeout=10).ok
+        eventually(lambda: title(node).startswith("gafferd: node web1, 2 jobs, 2 processes ("))
+        assert Path(f"/proc/{node.pid}/comm").read_text() == "gafferd\n"
+
+
+def title(daemon: Daemon) -> str:
+    return Path(f"/proc/{daemon.pid}/cmdline").read_text().partition("\0")[0]
+
+
+def test_lookupd_reports_its_nodes(tmp_path: Path, receiver: Receiver) -> None:
+    variables = {"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "300000"}
+    with lookupd(env=variables) as registry:
+        ready = receiver.message(READY="1")
+        assert (ready["MAINPID"], ready["STATUS"]) == (str(registry.pid), "0 nodes")
+        receiver.message(WATCHDOG="1")
+        receiver.message(WATCHDOG="1")
+        with peer(registry.url) as node:
+            node.identify(id="a1", incarnation=1)
+            receiver.message(STATUS="1 node")
+            eventually(lambda: title(registry).startswith("gaffer_lookupd: 1 node ("))
+        receiver.message(STATUS="1 node, 1 suspect")
+        registry.stop()
+        receiver.message(STOPPING="1")

@@ -1,0 +1,137 @@
+"""`history`: who changed what on a node, and what happened to its jobs."""
+
+import json
+import time
+from collections.abc import Iterator
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from gaffer.errors import InvalidValue
+from gaffer.jobs import rules
+from gaffer.jobs.names import parse_job_name
+from gaffer.runtime.options import Option
+from gaffer_client.cli.config import Context
+from gaffer_client.cli.errors import Exit, UsageError
+from gaffer_client.cli.jobnames import chosen_job
+from gaffer_client.cli.output import moment, print_json, table
+from gaffer_client.cli.parse import Arguments
+from gaffer_client.cli.table import Command
+from gaffer_client.node import Server
+
+if TYPE_CHECKING:
+    from gaffer.schemas.history import HistoryEntry, HistoryPage
+
+_DEFAULT_LIMIT = 20
+_PAGE = 1000  # entries that a node returns at once
+_ALL_JOBS = ".*"
+
+
+def history(context: Context, args: Arguments) -> int:
+    limit, since = _limit(args.text("--limit")), _since(args.text("--since"))
+    with context.server() as server:
+        page = _read(server, _job(context, args, server), since, limit)
+    if context.json:
+        print_json(page)
+    elif page["entries"]:
+        print(table(("WHEN", "WHAT", "JOB", "CALLER", "ADDRESS", "RESULT", "DETAILS"), map(_row, page["entries"])))
+    else:
+        print("Nothing was recorded.")
+    return Exit.OK
+
+
+def _read(server: Server, job: str | None, since: float | None, limit: int) -> "HistoryPage":
+    page = server.history(job, since=since, limit=min(limit, _PAGE))
+    while page["next"] is not None and len(page["entries"]) < limit:
+        left = limit - len(page["entries"])
+        older = server.history(job, since=since, limit=min(left, _PAGE), before=page["next"])
+        page = {"entries": [*page["entries"], *older["entries"]], "next": older["next"]}
+    return page
+
+
+def _job(context: Context, args: Arguments, server: Server) -> str | None:
+    name = args.text("<job>")
+    if name is None:
+        return None
+    if name.endswith(_ALL_JOBS):
+        session = name.removesuffix(_ALL_JOBS)
+        return parse_job_name("job", session).session
+    return chosen_job(context, args, server, name).name
+
+
+def _limit(text: str | None) -> int:
+    if text is None:
+        return _DEFAULT_LIMIT
+    if not (text.isascii() and text.isdecimal() and 0 < int(text) <= 10**6):
+        raise UsageError(f"invalid value --limit={text}", hint="use a number from 1 to 1000000")
+    return int(text)
+
+
+def _since(text: str | None) -> float | None:
+    """Return the time that a duration or a date and time means, in seconds since 1970."""
+    if text is None:
+        return None
+    try:
+        return max(0.0, time.time() - rules.seconds(text, True))
+    except InvalidValue:
+        pass
+    try:
+        return max(0.0, datetime.fromisoformat(text).timestamp())
+    except (ValueError, OverflowError, OSError):
+        raise UsageError(
+            f"invalid value --since={text}", hint="use a duration such as 30m or 2h, or a time such as 2026-01-31T06:00"
+        ) from None
+
+
+def _row(entry: "HistoryEntry") -> tuple[object, ...]:
+    result = entry["outcome"] if entry["error"] is None else f"{entry['outcome']} ({entry['error']})"
+    return (
+        moment(entry["at"]),
+        " ".join(_what(entry)),
+        entry["job"] or (f"{entry['session']}{_ALL_JOBS}" if entry["session"] else "-"),
+        entry["caller"] or "-",
+        entry["address"] or "-",
+        result if entry["count"] == 1 else f"{result} x{entry['count']}",
+        " ".join(_details(entry)),
+    )
+
+
+def _what(entry: "HistoryEntry") -> Iterator[str]:
+    if entry["kind"] in ("command", "node"):
+        yield "gafferd" if entry["kind"] == "node" else "command"
+    yield entry["action"]
+    if entry["route"] is not None and entry["kind"] != "command":
+        yield entry["route"]
+
+
+def _details(entry: "HistoryEntry") -> Iterator[str]:
+    if entry["pid"] is not None:
+        yield f"pid={entry['pid']}"
+    for name, value in sorted(entry["details"].items()):
+        if isinstance(value, list):
+            value = ",".join(map(str, value))
+        yield f"{name}={value if isinstance(value, str) else json.dumps(value)}"
+
+
+def commands(job_help: str) -> tuple[Command, ...]:
+    """Return the commands for a program; `job_help` says which jobs <job> can be."""
+    return (
+        Command(
+            "history",
+            "Show who changed what on a node, and what happened to its jobs",
+            history,
+            "node",
+            "[<job>]",
+            options=(
+                Option("--since=TIME", "only entries since then: a duration such as 30m or 2h, or 2026-01-31T06:00"),
+                Option("--limit=N", f"show at most N entries (default: {_DEFAULT_LIMIT})"),
+            ),
+            details=f"""
+                {job_help} SESSION.* means all jobs of a session; without a job, everything is shown. Lists calls that
+                change something, also refused and failed ones, reloads, starts and stops of the daemon, and failures,
+                rollouts and the like of jobs, newest first. xN stands for N similar calls. Requires the scope
+                `control`.
+            """,
+            examples=("history shop.web", "history --since=2h --limit=100"),
+            uses=("--procfile", "--directory"),
+        ),
+    )

@@ -1,0 +1,42 @@
+"""The HTTP route that reloads the configuration file of the node (`/reload`)."""
+
+from typing import Annotated, cast
+
+import msgspec
+
+from gaffer.api.node import NodeHandler
+from gaffer.api.rollouts import Flag
+from gaffer.errors import ConfigError
+from gaffer.http.access import Forbidden, Scope
+from gaffer.http.operations import operation
+from gaffer.http.routes import Route
+from gaffer.schemas.reload import ReloadResult
+from gafferd.config.reloader import NoConfigFile, ReadTimeout, Reloader
+
+
+class ReloadQuery(msgspec.Struct):
+    """How to reload."""
+
+    dry_run: Annotated[Flag, msgspec.Meta(description="`true`: change nothing, and return what would change.")] = (
+        "false"
+    )
+
+
+class ReloadHandler(NodeHandler):
+    """The configuration file of the node."""
+
+    @operation(ReloadResult, query=ReloadQuery, errors=(ConfigError, Forbidden, NoConfigFile, ReadTimeout))
+    async def post(self) -> None:
+        """Read the configuration file again and apply the differences, as on SIGHUP.
+
+        Jobs that the file leaves unchanged keep their processes. A change that can't be applied is listed in `failed`,
+        and the others are applied. An invalid file changes nothing: 400 with all mistakes in `problems`, the `path` of
+        each is `FILE:LINE`. 409 `no_config_file` if gafferd runs without a file. With `dry_run=true`, `changes` lists
+        what would be tried. Requires a key that is not limited to some sessions.
+        """
+        self.require_whole_node("a reload affects")
+        reloader = cast(Reloader, self.settings["reloader"])
+        self.reply(await reloader.reload(dry_run=self.flag("dry_run")))
+
+
+ROUTES = [Route("/reload", ReloadHandler, {"POST": Scope.DEFINE})]

@@ -1,0 +1,1 @@
+"""Plugins: found in the plugin directory and among the installed distributions, loaded, started, reported."""

@@ -1,0 +1,17 @@
+"""The routes that gafferd adds to those of every node (gaffer.http_handler)."""
+
+from gafferd.access import key_routes
+from gafferd.config import reload_routes
+from gafferd.history import routes as history_routes
+from gafferd.plugins import plugin_routes
+from gafferd.sites import routes as site_routes
+
+__all__ = ["ROUTES"]
+
+ROUTES = [
+    *key_routes.ROUTES,
+    *reload_routes.ROUTES,
+    *history_routes.ROUTES,
+    *plugin_routes.ROUTES,
+    *site_routes.ROUTES,
+]

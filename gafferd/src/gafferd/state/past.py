@@ -1,0 +1,100 @@
+"""How the processes of jobs ended, and when jobs last ran, in a file that the next gafferd reads."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import msgspec
+
+from gaffer.jobs.exits import KEPT, ExitRecord
+from gaffer.jobs.recorder import Past
+from gaffer.runtime.trusted_files import UntrustedFile
+from gafferd.state.documents import DamagedFile, Document, NewerFile
+
+logger = logging.getLogger(__name__)
+
+_DELAY = 1.0  # seconds before a change is written
+_SHARE = 20  # writing takes at most one part in so many of the time
+_MAX_SIZE = 4 * 1024 * 1024  # bytes of all jobs; those that changed longest ago are dropped
+_MAX_OUTPUT = 2000  # characters of the output of a process
+
+
+class _Content(msgspec.Struct, frozen=True):
+    jobs: dict[str, msgspec.Raw]
+
+
+class PastFile:
+    """The document `past.json` of a state directory. It is written on the loop, a second after a change."""
+
+    def __init__(self, directory: Path) -> None:
+        self._document = Document(directory / "past.json", _Content, keep_previous=True)
+        self._jobs: dict[str, Past] = {}
+        self._encoded: dict[str, bytes] = {}
+        self._size = 0
+        self._due: asyncio.TimerHandle | None = None
+        self._write_seconds = 0.0
+        self._failing = False
+
+    def load(self) -> Mapping[str, Past]:
+        """Return the past of the jobs by qualified name; a file that can't be used is logged and ignored."""
+        try:
+            content = self._document.load_either()
+            for name, raw in content.jobs.items() if content is not None else ():
+                self._set(name, msgspec.json.decode(raw, type=Past))
+        except (DamagedFile, NewerFile, UntrustedFile, msgspec.DecodeError) as error:
+            logger.error("starting without the exits of earlier processes: %s", error)
+        return dict(self._jobs)
+
+    def ran(self, job: str, at: float) -> None:
+        """Record a scheduled run at `at`, in seconds since 1970."""
+        self._change(job, msgspec.structs.replace(self._jobs.get(job, Past()), last_run=at))
+
+    def exited(self, job: str, exits: Iterable[ExitRecord]) -> None:
+        """Record the last exits of the processes of a job, newest first."""
+        kept = [_shortened(each) for each in exits][:KEPT]
+        self._change(job, msgspec.structs.replace(self._jobs.get(job, Past()), exits=kept))
+
+    def close(self) -> None:
+        """Write what is not written yet."""
+        if self._due is not None:
+            self._due.cancel()
+            self._write()
+
+    def _change(self, job: str, past: Past) -> None:
+        self._set(job, past)
+        if self._due is None:
+            delay = max(_DELAY, _SHARE * self._write_seconds)
+            self._due = asyncio.get_running_loop().call_later(delay, self._write)
+
+    def _set(self, job: str, past: Past) -> None:
+        self._drop(job)
+        self._jobs[job], self._encoded[job] = past, msgspec.json.encode(past)
+        self._size += len(self._encoded[job])
+        while self._size > _MAX_SIZE:
+            self._drop(next(iter(self._jobs)))
+
+    def _drop(self, job: str) -> None:
+        if self._jobs.pop(job, None) is not None:
+            self._size -= len(self._encoded.pop(job))
+
+    def _write(self) -> None:
+        self._due = None
+        begin = time.monotonic()
+        try:
+            jobs = {name: msgspec.Raw(encoded) for name, encoded in self._encoded.items()}
+            self._document.save(_Content(jobs), sync=False)
+        except OSError as error:
+            if not self._failing:
+                logger.error("can't write %s: %s", self._document.path, error.strerror)
+            self._failing = True
+        else:
+            self._failing = False
+        self._write_seconds = time.monotonic() - begin
+
+
+def _shortened(record: ExitRecord) -> ExitRecord:
+    if record.output is None or len(record.output) <= _MAX_OUTPUT:
+        return record
+    return msgspec.structs.replace(record, output=record.output[-_MAX_OUTPUT:])
