@@ -146,22 +146,24 @@ class Plain:
     def __init__(self, *, several: bool) -> None:
         self._several = several
         self._unfinished: dict[str, bytes] = {}
-
-    def gap(self, reading: Reading, start: int, end: int) -> bytes:
-        """Encode the absence of bytes."""
-        return f"[gaffer: bytes {start} to {end} of {reading.label} are no longer kept]\n".encode()
+        self._inside_line = False
 
     def encode(self, reading: Reading, chunk: Chunk) -> bytes:
         """Encode a piece."""
-        gap = self.gap(reading, chunk.offset - chunk.gap, chunk.offset) if chunk.gap else b""
         data = chunk.data
+        if chunk.gap:
+            start = chunk.offset - chunk.gap
+            gap = f"[gaffer: bytes {start} to {chunk.offset} of {reading.label} are no longer kept]\n".encode()
+            inside_line = self._inside_line or reading.label in self._unfinished
+            data = (b"\n" if inside_line else b"") + gap + data
         if self._several:
             data = self._unfinished.pop(reading.label, b"") + data
             end = data.rfind(b"\n") + 1 if len(data) < 2 * READ_SIZE else len(data)
             if end < len(data):
                 self._unfinished[reading.label] = data[end:]
             data = data[:end]
-        return gap + data
+        self._inside_line = not data.endswith(b"\n") if data else self._inside_line
+        return data
 
     def last(self, readings: Sequence[Reading]) -> bytes:
         """Encode what is left at the end."""
