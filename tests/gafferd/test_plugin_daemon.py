@@ -94,6 +94,19 @@ def test_no_plugin_ends_the_node(tree: PluginTree, tmp_path: Path, loop: str) ->
     assert next(line for line in tree.notes() if line.endswith(" stop")) == "zz stop"
 
 
+def test_a_signal_ends_a_node_that_waits_for_a_plugin(tree: PluginTree) -> None:
+    tree.write("slow", f"__all__ = []\nimport time\nopen({str(tree.journal)!r}, 'w').close()\ntime.sleep(60)")
+    node = Daemon("gafferd", "--bind=127.0.0.1:0", "-p", str(tree.path), f"--state-dir={tree.path.parent}/state")
+    try:
+        eventually(tree.journal.exists)
+        node.signal(signal.SIGTERM)
+        assert node.wait() == 0
+    finally:
+        if node.returncode is None:
+            node.kill()
+    assert node.stderr == ""
+
+
 @pytest.mark.parametrize("needed", ["bad", "absent"])
 def test_a_mandatory_plugin_that_does_not_work_keeps_the_node_from_starting(tree: PluginTree, needed: str) -> None:
     config = tree.path.parent / "gafferd.ini"
