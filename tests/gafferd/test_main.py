@@ -413,7 +413,7 @@ def test_keys_and_configuration_that_others_may_change_are_refused(refused: Refu
     included.chmod(0o646)
     code, message = refused("-c", str(config), "--bind=127.0.0.1:0")
     assert code == 2
-    assert f"{config}:2: {included} is not trusted: everyone can write to it" in message
+    assert f"{config}:2: [gaffer] include: {included} is not trusted: everyone can write to it" in message
     assert f"hint: check what it holds, then `chmod go-w {included}`" in message
     assert "is not a regular file" in refused("-c", "/dev/null", "--bind=127.0.0.1:0")[1]
     link = tmp_path / "link.ini"
