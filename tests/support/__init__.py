@@ -35,6 +35,7 @@ Servers that the test scripts
 - `scripted_socket`: the server's end of a websocket in such a script
 - `other_lookupd`: a lookupd of 0.5, or one that misbehaves
 - `webhooks`: a receiver of webhooks
+- `plugins`: plugins of gafferd that note what is done to them, and a node that runs them
 
 Clients that do what the test tells them
 

@@ -120,7 +120,7 @@ async def node_with(folder: Path, config: str = "", chosen: Sequence[str] | None
     """A node with the plugins in a directory, which have started or failed when the block begins."""
     place = PluginFolder([folder], chosen)
     plugins = Plugins(place, parse_ini(config, "")[0])
-    sites = Sites(place, os.geteuid())
+    sites = Sites(place, os.geteuid(), plugins.packages)
     added = [*plugin_routes.ROUTES, *routes.ROUTES]
     async with running_node(routes=added, plugins=plugins, sites=sites, apps=[plugins]) as node:
         await plugins.ready()

@@ -175,7 +175,7 @@ class Server:
             logins=logins,
             plugins=plugins,
             reloader=reloader,
-            sites=Sites(self.plugin_folder, os.geteuid()),
+            sites=Sites(self.plugin_folder, os.geteuid(), plugins.packages),
             lookupds=announcer.status,
             webhooks=webhooks.status,
             lost_history=lambda: history.lost,
