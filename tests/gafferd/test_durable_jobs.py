@@ -1,12 +1,14 @@
 """What is desired of the jobs outlives gafferd: however it ends, and whatever happens to the file."""
 
+import asyncio
 import json
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import asynccontextmanager, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +16,14 @@ import msgspec
 import pytest
 import requests
 
+from gaffer import Manager
+from gaffer.errors import PortConflict
 from gaffer.jobs.desired import Desired
 from gaffer.jobs.names import JobName
 from gaffer.jobs.states import Disabled, Phase
 from gaffer.process import ProcessConfig
 from gafferd.state.documents import Document, NewerFile
+from gafferd.state.durable import DurableJobs
 from gafferd.state.jobs_file import JobsFile, Stored, digest_of
 from support.daemons import Daemon, gafferd, run_command
 from support.needs import needs_mount
@@ -284,6 +289,50 @@ def test_it_stores_again_once_the_disk_has_room(tmp_path: Path) -> None:
             assert info(node, "shop.web")["max_processes"] == 2
     finally:
         assert os.system(f"umount {disk}") == 0
+
+
+# Its changes
+
+
+@asynccontextmanager
+async def durable_jobs(directory: Path) -> AsyncIterator[tuple[Manager, DurableJobs]]:
+    """A manager whose changes are stored in a directory."""
+    manager, file = Manager(asyncio.get_running_loop()), JobsFile(directory)
+    file.load()
+    durable = DurableJobs(manager, file, dict)
+    manager.start([durable])
+    yield manager, durable
+    stopped = asyncio.Event()
+    manager.stop(lambda _: stopped.set())
+    await stopped.wait()
+
+
+async def test_of_two_jobs_with_one_port_only_one_is_stored(tmp_path: Path) -> None:
+    async with durable_jobs(tmp_path) as (manager, durable):
+        configs = [ProcessConfig(name, SLEEP, port="8123") for name in "ab"]
+        loads = [durable.change(partial(manager.load, config)) for config in configs]
+        done = await asyncio.gather(*loads, return_exceptions=True)
+        assert [type(each) for each in done] == [type(None), PortConflict]
+        assert serial(tmp_path) == 1
+    assert [str(name) for name in JobsFile(tmp_path).load()] == ["default.a"]
+
+
+async def test_a_change_is_made_although_its_caller_has_gone(tmp_path: Path) -> None:
+    async with durable_jobs(tmp_path) as (manager, durable):
+        gone = asyncio.ensure_future(durable.change(lambda: manager.load(ProcessConfig("a", SLEEP, start=False))))
+        await asyncio.sleep(0)
+        gone.cancel()
+        await durable.change(lambda: manager.load(ProcessConfig("b", SLEEP, start=False)))
+        assert manager.jobs() == ["default.a", "default.b"]
+
+
+async def test_a_fault_of_a_change_is_that_of_its_caller(tmp_path: Path) -> None:
+    async with durable_jobs(tmp_path) as (manager, durable):
+        wrong: Any = None
+        with pytest.raises(TypeError):
+            await durable.change(lambda: manager.scale(wrong, 1))
+        await durable.change(lambda: manager.load(ProcessConfig("a", SLEEP, start=False)))
+        assert manager.jobs() == ["default.a"]
 
 
 # The file

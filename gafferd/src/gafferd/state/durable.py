@@ -198,10 +198,14 @@ class DurableJobs:
                 self._look_soon()
 
     def _next_batch(self) -> tuple[list[_Change[Any]], dict[JobName, Desired | None]]:
-        """Take waiting changes of different jobs, and what they would change."""
+        """Take waiting changes of different jobs, and what they would change.
+
+        A rehearsal does not see the changes before it: of those that may take the same port only one is taken.
+        """
         batch: list[_Change[Any]] = []
         found: dict[JobName, Desired | None] = {}
         touched: set[JobName] = set()
+        takes_port = False
         while self._waiting:
             change = self._waiting[0]
             try:
@@ -212,11 +216,13 @@ class DurableJobs:
                 self._waiting.popleft()
                 change.done.set_exception(error)
                 continue
-            if touched & rehearsed.keys():
+            has_port = any(each is not None and each.config.port_of(1) is not None for each in rehearsed.values())
+            if touched & rehearsed.keys() or (takes_port and has_port):
                 break
             self._waiting.popleft()
             batch.append(change)
             touched |= rehearsed.keys()
+            takes_port = takes_port or has_port
             found |= {name: each for name, each in rehearsed.items() if each != self._manager.desired(name)}
         return batch, found
 
