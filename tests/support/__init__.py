@@ -3,11 +3,13 @@
 Programs and hosts
 
 - `daemons`: the installed daemons and commands as subprocesses
+- `passing`: sockets that are open when a daemon starts, as a service manager passes them
 - `following`: commands that go on until Ctrl-C, and the lines that they have printed
 - `console`: a command on a terminal of its own, or with a pipe for its output
 - `docker`: images and containers
 - `machines`: machines of their own in namespaces, with systemd as their first process
 - `wheels`: the built packages
+- `passing`: sockets that are open when a daemon starts
 - `network`: hosts with a network of their own, whose links can be cut or made lossy
 - `faults`: daemons on such hosts, and clients that ask the lookupds all the time
 - `sandbox`: a gafferd that can be told to run anything
