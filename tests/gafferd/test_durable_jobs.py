@@ -194,17 +194,15 @@ def test_jobs_come_back_in_the_order_that_they_need(state: Path) -> None:
 @pytest.mark.expects_errors("can't restore the job shop.web")
 def test_a_job_that_can_not_come_back_is_kept(state: Path, tmp_path: Path) -> None:
     config = tmp_path / "gafferd.ini"
-    config.write_text("[process:db]\ncmd = sleep 1000\nstartsecs = 0\n")
-    with killed(str(config), state_dir=state) as node:
-        load(node, "web", after=["default.db"])
-    empty = tmp_path / "empty.ini"
-    empty.write_text("")
-    with gafferd(str(empty), state_dir=state) as node:
-        node.wait_for_line("can't restore the job shop.web: ")
-        assert jobs(node) == []
-        load(node, "other")
+    config.write_text("[process:db]\ncmd = sleep 1000\nport = 8123\n")
+    with killed(state_dir=state) as node:
+        load(node, "web", port="8123")
     with gafferd(str(config), state_dir=state) as node:
-        assert sorted(jobs(node)) == ["default.db", "shop.other", "shop.web"]
+        node.wait_for_line("can't restore the job shop.web: ")
+        assert jobs(node) == ["default.db"]
+        load(node, "other")
+    with gafferd(state_dir=state) as node:
+        assert sorted(jobs(node)) == ["shop.other", "shop.web"]
 
 
 def test_jobs_are_forgotten_on_request(state: Path, tmp_path: Path) -> None:
@@ -333,6 +331,16 @@ async def test_a_fault_of_a_change_is_that_of_its_caller(tmp_path: Path) -> None
             await durable.change(lambda: manager.scale(wrong, 1))
         await durable.change(lambda: manager.load(ProcessConfig("a", SLEEP, start=False)))
         assert manager.jobs() == ["default.a"]
+
+
+async def test_a_job_that_a_plugin_loads_is_its_own(tmp_path: Path) -> None:
+    async with durable_jobs(tmp_path) as (manager, durable):
+        manager.load(ProcessConfig("a", SLEEP, start=False))
+        assert await durable.change(lambda: manager.scale("a", "=3")) == 3
+        await durable.change(lambda: manager.load(ProcessConfig("b", SLEEP, start=False)))
+        await durable.change(lambda: manager.unload("a"))
+        assert manager.jobs() == ["default.b"]
+    assert [str(name) for name in JobsFile(tmp_path).load()] == ["default.b"]
 
 
 # The file
