@@ -11,7 +11,7 @@ from gaffer.http.access import Forbidden, Scope
 from gaffer.http.operations import operation
 from gaffer.http.routes import Route
 from gaffer.schemas.reload import ReloadResult, ReloadState
-from gafferd.config.reloader import NoConfigFile, ReadTimeout, Reloader
+from gafferd.reloader import NoConfigFile, ReadTimeout, Reloader
 
 
 class ReloadQuery(msgspec.Struct):
