@@ -12,8 +12,7 @@ from gaffer.manager import Manager
 from gaffer.runtime.daemonize import ProcessTitle
 from gaffer.runtime.service_manager import ServiceManager
 from gaffer.webhooks import WebHooks
-from gafferd import drift
-from gafferd.config import reloader
+from gafferd import drift, reloader
 from gafferd.config.effective import Effective
 from gafferd.config.file import EMPTY, Config
 from gafferd.config.file_jobs import FileJobs

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from gaffer.runtime.ini import parse_ini
-from gafferd.plugins import plugin_routes
+from gafferd import plugin_routes
 from gafferd.plugins.folder import PluginFolder
 from gafferd.plugins.host import Plugins
 from gafferd.sites import site_routes
