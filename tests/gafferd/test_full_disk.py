@@ -123,5 +123,5 @@ def test_calls_are_served_when_the_history_can_not_be_written(disk: Path) -> Non
         eventually(lambda: requests.get(f"{node.url}/history?limit=1").json()["entries"])
         assert requests.post(f"{node.url}/jobs/default/none/state", data=b"1").status_code == 404
         entries = requests.get(f"{node.url}/history").json()["entries"]
-        assert [entry["action"] for entry in entries][:2] == ["POST", "lost"]
-        assert entries[1]["count"] >= 1
+        assert entries[0]["action"] == "POST"
+        assert [entry["count"] >= 1 for entry in entries if entry["action"] == "lost"] == [True]

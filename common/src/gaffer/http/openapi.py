@@ -196,12 +196,13 @@ def _tags(cases: Iterable[_Case]) -> list[dict[str, str]]:
 
 
 def _family(case: _Case) -> str:
-    """Return the module of the handler, or its package: `gaffer.api.jobs`, `gaffer.http.sockjs`."""
-    return ".".join(case.route.handler.__module__.split(".")[:3])
+    """Return the module of the handler, or its package: `gaffer.api.jobs`, `gaffer.http.sockjs`, `gafferd.sites`."""
+    return ".".join(case.route.handler.__module__.split(".")[:3]).removesuffix(".routes")
 
 
 def _tag(module: str) -> str:
-    return module.rpartition(".")[2]
+    """Return the name of a family: that of its module, or of the package if the module is just `routes`."""
+    return module.removesuffix(".routes").rpartition(".")[2]
 
 
 def _first_sentence(thing: Any) -> str:

@@ -48,9 +48,9 @@ class Store:
         """The number of entries that could not be written."""
         return self._writer.lost_lines
 
-    def append(self, entry: AuditEntry) -> None:
-        """Append an entry; it is written soon."""
-        self._writer.write(self._encode(entry))
+    def append(self, *entries: AuditEntry) -> None:
+        """Append entries; they are written soon, all or none."""
+        self._writer.write("".join(map(self._encode, entries)))
 
     def close(self) -> None:
         """Wait up to a second until everything is written, and close the file."""

@@ -23,7 +23,7 @@ from gafferd.plugins.foreign import PluginFailed
 from gafferd.plugins.loading import directory_of, package_of, unload
 
 LOAD_TIMEOUT: Final = 10.0  # seconds to import a plugin
-START_TIMEOUT: Final = 10.0  # seconds that the start of the node waits for all plugins
+START_TIMEOUT: Final = 15.0  # seconds that the start of the node waits for all plugins
 
 _STOP_TIME = STEP_TIMEOUT * 0.7  # seconds that all plugins have for each step of the stop
 _CANCEL_TIME = STEP_TIMEOUT * 0.1  # seconds that plugins have to handle a cancellation

@@ -4,6 +4,7 @@ import errno
 import mimetypes
 import os
 import stat
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -58,6 +59,7 @@ class Sites:
         self._uid = uid
         self._packages = packages
         self._warnings = ThrottledWarnings()
+        self._warning = threading.Lock()  # `names` is called in a thread
 
     def open(self, plugin: str, path: str) -> SiteFile | None:
         """Open the file at `path` in the site of a plugin, `index.html` if `path` is empty or ends with a slash.
@@ -92,7 +94,7 @@ class Sites:
         raise absent
 
     def names(self) -> dict[str, Path]:
-        """Return the directories of the plugins that have a site which is served, by name."""
+        """Return the directories of the plugins that have a site which is served, by name; it may take a while."""
         places = dict(self._packages())
         with suppress(OSError):
             places |= {plugin.name: plugin for plugin in self._folder.plugins()}
@@ -156,7 +158,8 @@ class Sites:
             raise NotFound("not served: other users can change it", hint="see the log of the node")
 
     def _warn(self, text: str) -> None:
-        self._warnings.warn(text, time.monotonic())
+        with self._warning:
+            self._warnings.warn(text, time.monotonic())
 
 
 def _site_in(base: Path) -> Path | None:
