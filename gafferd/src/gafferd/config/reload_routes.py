@@ -11,7 +11,7 @@ from gaffer.http.access import Forbidden, Scope
 from gaffer.http.operations import operation
 from gaffer.http.routes import Route
 from gaffer.schemas.reload import ReloadResult
-from gafferd.config.reloader import NoConfigFile, ReadTimeout, Reloader
+from gafferd.config.reloader import NoConfigFile, ReadTimeout, Reloader, noted
 
 
 class ReloadQuery(msgspec.Struct):
@@ -36,7 +36,9 @@ class ReloadHandler(NodeHandler):
         """
         self.require_whole_node("a reload affects")
         reloader = cast(Reloader, self.settings["reloader"])
-        self.reply(await reloader.reload(dry_run=self.flag("dry_run")))
+        result = await reloader.reload(dry_run=self.flag("dry_run"))
+        self.noted.update(noted(result))
+        self.reply(result)
 
 
 ROUTES = [Route("/reload", ReloadHandler, {"POST": Scope.DEFINE})]
