@@ -254,7 +254,7 @@ def test_a_line_about_a_job_does_not_carry_the_connection_that_once_loaded_it(tm
 def test_a_signal_to_reopen_logs_does_not_end_a_starting_daemon(tmp_path: Path) -> None:
     node = Daemon("gafferd", "--bind=127.0.0.1:0")
     try:
-        eventually(lambda: _catches(node.pid, signal.SIGUSR1), retry_on=(OSError,))
+        eventually(lambda: _catches(node.pid, signal.SIGHUP), retry_on=(OSError,))
         node.signal(signal.SIGUSR1)
         node.wait_for_line("reopened the log files")
         with urllib.request.urlopen(f"{node.url}/ping") as response:

@@ -18,7 +18,7 @@ from gaffer.runtime.options import Option
 from gaffer.runtime.settings import option_groups
 from gaffer.runtime.usage import parse_command_line, usage_text
 from gafferd.config.effective import Effective, read_effective
-from gafferd.config.file import show_problem
+from gafferd.config.file import InvalidConfig, show_problem
 from gafferd.config.settings import Settings
 from gafferd.plugins.folder import PluginFolder, plugin_folders
 from gafferd.state.directory import default_path, lock_directory
@@ -65,6 +65,8 @@ def command(argv: Sequence[str], environ: MutableMapping[str, str]) -> int:
     try:
         return run(parse_options(argv), environ)
     except ConfigError as error:
+        for warning in error.warnings if isinstance(error, InvalidConfig) else ():
+            print(f"warning: {show_problem(warning)}", file=sys.stderr)
         return _fail(2, error.problems)
     except GafferError as error:
         return _fail(2 if error.errno == 400 else 1, [Problem("gafferd", error.message, error.hint)])

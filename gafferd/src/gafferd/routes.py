@@ -4,7 +4,7 @@ from gafferd.access import key_routes
 from gafferd.config import reload_routes
 from gafferd.history import routes as history_routes
 from gafferd.plugins import plugin_routes
-from gafferd.sites import routes as site_routes
+from gafferd.sites import site_routes
 
 __all__ = ["ROUTES"]
 
