@@ -137,7 +137,9 @@ def test_names_are_unique(program: Program) -> None:
     names = [name for command in program.commands for name in (command.name, *command.aliases)]
     assert len(names) == len(set(names))
     for command in program.commands:
-        spellings = [name for option in (*command.options, *program.options) for name in option.spellings]
+        spellings = [
+            name for option in (*command.options, *command.program_options(program)) for name in option.spellings
+        ]
         assert len(spellings) == len(set(spellings))
 
 
