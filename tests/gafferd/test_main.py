@@ -374,7 +374,7 @@ def test_a_broken_configuration(refused: Refused, tmp_path: Path) -> None:
     code, message = refused(str(path))
     assert code == 2
     assert message == (
-        f"{path}:1: [process:web] cmd is missing\n  hint: say what to run\n"
+        f"{path}:1: [process:web] cmd is missing\n  hint: set cmd to the command to run\n"
         f"{path}:2: [process:web] unknown key 'comand'\n  hint: did you mean 'cmd'?\n"
         f"{path}:3: [process:web] numprocesses: expected a whole number of 0 or more, got 'two'\n"
     )
