@@ -208,6 +208,8 @@ def test_a_second_gafferd_on_a_state_directory_touches_nothing(
     shared = [str(config), f"--pidfile={tmp_path}/d.pid", f"--error-log={tmp_path}/log"]
     with gafferd(*shared, state_dir=tmp_path / "state") as node:
         eventually(lambda: "unknown" in (tmp_path / "log").read_text())
+        history = tmp_path / "state" / "history.jsonl"  # a thread writes it
+        eventually(lambda: history.exists() and '"start"' in history.read_text())
         before = snapshot(tmp_path)
         code, message = refused(*shared, *daemon, f"--bind=127.0.0.1:{node.port}")
         assert code == 1
