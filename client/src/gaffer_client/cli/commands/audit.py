@@ -96,9 +96,13 @@ def _details(entry: "HistoryEntry") -> Iterator[str]:
     if entry["pid"] is not None:
         yield f"pid={entry['pid']}"
     for name, value in sorted(entry["details"].items()):
+        if value is None or value == []:
+            continue
         if name == "until" and isinstance(value, int | float):
             value = moment(value)
-        if isinstance(value, list):
+        elif name == "scale" and isinstance(value, str):
+            value = value.removeprefix("=")  # scale=3, next to scale=+1
+        elif isinstance(value, list):
             value = ",".join(map(str, value))
         yield f"{name}={value if isinstance(value, str) else json.dumps(value)}"
 
