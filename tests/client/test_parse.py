@@ -67,6 +67,7 @@ def test_command_lines(line: str, command: str, expected: dict[str, Any]) -> Non
         ("gaffer lod", "unknown command 'lod'", "did you mean 'load'?"),
         ("gafferctl ps", "unknown command 'ps'", "use `gafferctl status` for all jobs"),
         ("gafferctl reread", "unknown command 'reread'", "use `gafferctl reload_config`"),
+        ("gafferctl tail", "unknown command 'tail'", "use `gaffer logs -f`"),
         ("gaffer update", "unknown command 'update'", "use `gafferctl reload_config`"),
         ("gaffer status", "unknown command 'status'", "use `gaffer ps` for an application or `gafferctl status`"),
         ("gaffer stop", "unknown command 'stop'", "use `gafferctl stop`"),

@@ -54,8 +54,12 @@ _NODE_COMMANDS = (
     *_job_commands("<job> is SESSION.NAME, or the NAME of a job of the session `default`.", "--verbose"),
     *watching.COMMANDS,
 )
-# What supervisorctl calls them.
-_RELOADS = dict.fromkeys(("update", "reread"), "use `gafferctl reload_config` to apply a changed configuration file")
+_SUPERVISORCTL = {
+    **dict.fromkeys(("update", "reread"), "use `gafferctl reload_config` to apply a changed configuration file"),
+    "tail": "use `gaffer logs -f` or `gafferctl logs -f`",
+    "signal": "use `gafferctl kill`",
+    "shutdown": "stop the service of gafferd, or send it SIGTERM",
+}
 
 GAFFER = Program(
     name="gaffer",
@@ -82,7 +86,7 @@ GAFFER = Program(
     examples=("start", "load", "ps", "scale web=3", "lookup:job shop.web"),
     elsewhere={
         **{command.name: f"use `gafferctl {command.name}`" for command in _NODE_COMMANDS},
-        **_RELOADS,
+        **_SUPERVISORCTL,
         **dict.fromkeys(
             ("status", "list", "stats", "info"), "use `gaffer ps` for an application or `gafferctl status` for all jobs"
         ),
@@ -110,7 +114,7 @@ GAFFERCTL = Program(
         **dict.fromkeys(
             ("list", "jobs", "ps"), "use `gafferctl status` for all jobs or `gaffer ps` for an application"
         ),
-        **_RELOADS,
+        **_SUPERVISORCTL,
         "stats": "use `gaffer ps`",
     },
 )
