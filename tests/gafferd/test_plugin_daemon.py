@@ -154,7 +154,7 @@ def test_a_configuration_is_checked_and_printed_without_running_plugins(
     plugins = "[plugin:a]\npassword = tell\n[own]\nx = y\n"
     config.write_text(f"[gaffer]\nplugin_dir = {tree.path}\nplugins = a, b, one, absent\n{plugins}")
     out, err = run("--check-config")
-    assert out == f"OK: {config}: 0 jobs, 0 endpoints, 0 webhooks, 2 plugins\n"
+    assert out == f"OK: {config}: 0 jobs, 1 endpoint, 0 webhooks, 2 plugins\n"
     untrusted = f"{tree.path}/b/plugin/__init__.py is not trusted: everyone can write to it; fix it with"
     assert f"warning: plugin a: {tree.path / 'a'} has the same name\n" in err
     assert f"warning: plugin b: {untrusted}" in err
