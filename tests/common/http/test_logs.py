@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -246,9 +247,9 @@ async def _complete(node: HttpNode, path: str) -> dict[str, str]:
 @pytest.mark.parametrize("query", ["tail=5", "since=99999"])
 async def test_a_search_ends_when_its_caller_goes_away(node: HttpNode, tmp_path: Path, query: str) -> None:
     # A tail of files without the end of a line, or a time after all timestamps of a large file, are searched for long.
-    with open(tmp_path / "default.gone.1.out.log", "wb") as file:
-        file.write(b"2026-01-01T00:00:00.000Z first\n")
-        file.truncate(1 << 40)
+    file = tmp_path / "default.gone.1.out.log"
+    file.write_text("2026-01-01T00:00:00.000Z first\n")
+    os.truncate(file, 1 << 40)
     application = node.handler._application
     assert application is not None
     exchange = asyncio.create_task(node.follow(f"/jobs/default/gone/logs?{query}"))
