@@ -70,6 +70,7 @@ ESCAPES = {
     "task": "import asyncio, sys; exits = lambda: sys.exit(1); self.t = loop.create_task(asyncio.to_thread(exits))",
     "listener": "import sys; manager.events.subscribe('spawn', lambda *a: sys.exit(1))",
     "change": "import sys; manager.on_change(lambda: sys.exit(1))",
+    "stderr": "import sys; sys.stderr = None",
     "interrupt": "import signal; loop.call_soon(signal.default_int_handler, signal.SIGINT, None)",
     "cancelled": "f = loop.create_future(); f.cancel(); manager.events.subscribe('spawn', lambda *a: f.result())",
     "loop": "again = lambda: (loop.stop(), loop.call_later(0.1, again)); again()",

@@ -6,6 +6,7 @@ Files of earlier versions, without this header, are also accepted.
 """
 
 import contextlib
+import errno
 import hashlib
 import logging
 import os
@@ -21,6 +22,7 @@ from gaffer.runtime.trusted_files import read_trusted
 T = TypeVar("T", bound=msgspec.Struct)
 
 FORMAT = 1
+MAX_SIZE = 256 * 1024 * 1024  # bytes of a document
 _HEADER = re.compile(rb'\{"format":([0-9]{1,9}),"serial":([0-9]{1,15}),"checksum":"([0-9a-f]{64})",')
 
 logger = logging.getLogger(__name__)
@@ -102,6 +104,8 @@ class Document(Generic[T]):
         body = msgspec.json.format(body) if pretty else body
         serial = self._serial + 1
         header = b'{"format":%d,"serial":%d,"checksum":"%s",' % (self._format, serial, _checksum(serial, body[1:]))
+        if len(header) + len(body) > MAX_SIZE:
+            raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
         # A copy that was used instead of a damaged file is the only valid one until this is done.
         previous = self.copy if self._keep_previous and self._path_valid else None
         replace_file(self.path, header + body[1:], sync=sync, previous=previous)
@@ -127,7 +131,10 @@ class Document(Generic[T]):
     def _load(self, path: Path) -> tuple[T, int | None]:
         """Return a document and its serial number, or None if it has no number."""
         try:
-            return _parse(read_trusted(path).data, self._kind, self._format)
+            content = read_trusted(path, MAX_SIZE + 1).data
+            if len(content) > MAX_SIZE:
+                raise DamagedFile(f"{path} is larger than {MAX_SIZE >> 20} MiB")
+            return _parse(content, self._kind, self._format)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise DamagedFile(f"{path} is damaged: {error}") from None
         except NewerFile as error:
