@@ -169,30 +169,31 @@ def replace_file(path: Path, content: bytes, *, sync: bool, previous: Path | Non
 
     The old content is kept at the path `previous`, if given.
 
-    Only one writer at a time. Links are not followed. Raises OSError, and keeps the old content, on failure.
+    Only one writer at a time. Links are not followed. Raises OSError on failure, and keeps the old content unless only
+    the directory can't be synchronized.
     """
     temporary = path.with_name(f"{path.name}.new")
     with contextlib.suppress(FileNotFoundError):
         os.unlink(temporary)  # left by a crash
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    try:
-        with open(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            if sync:
-                os.fsync(descriptor)
-        if previous is not None and path.exists():
-            _link_over(path, previous)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
-    if sync:
-        directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    with contextlib.ExitStack() as stack:
+        if sync:  # opened first, since nothing may fail for lack of descriptors after the replacement
+            directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+            stack.callback(os.close, directory)
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         try:
+            with open(descriptor, "wb") as file:
+                file.write(content)
+                file.flush()
+                if sync:
+                    os.fsync(descriptor)
+            if previous is not None and path.exists():
+                _link_over(path, previous)
+            os.replace(temporary, path)
+        except BaseException:
+            os.unlink(temporary)
+            raise
+        if sync:
             os.fsync(directory)
-        finally:
-            os.close(directory)
 
 
 def _link_over(path: Path, other: Path) -> None:

@@ -54,6 +54,7 @@ class DurableJobs:
         self._waiting: deque[_Change[Any]] = deque()
         self._touched: deque[JobName] = deque()  # by any thread
         self._dirty: set[JobName] = set()
+        self._unsure: set[JobName] = set()  # a write failed that may have changed them in the file nevertheless
         self._due: asyncio.TimerHandle | None = None
         self._look_due = False
         self._work: asyncio.Task[None] | None = None
@@ -161,8 +162,9 @@ class DurableJobs:
         self._look_due = False
         while self._touched:
             self._dirty.add(self._touched.popleft())
+        self._dirty |= self._unsure
         definitions = self._definitions()
-        for name in tuple(self._dirty):
+        for name in self._dirty - self._unsure:
             desired = self._manager.desired(name)
             leaves = desired is None and self._manager.stopping
             if leaves or self._state_of(name, desired, definitions) == self._saved.get(name):
@@ -194,7 +196,7 @@ class DurableJobs:
                     return
         finally:
             self._work = None
-            if self._touched or self._dirty:
+            if self._touched or self._dirty or self._unsure:
                 self._look_soon()
 
     def _next_batch(self) -> tuple[list[_Change[Any]], dict[JobName, Desired | None]]:
@@ -240,6 +242,7 @@ class DurableJobs:
             await asyncio.get_running_loop().run_in_executor(self._thread, self._file.save, [*table.values()])
         except OSError as error:
             self._failed(error)
+            self._unsure.update(changes)
             return False
         finally:
             self._write_seconds = time.monotonic() - begin
@@ -248,6 +251,7 @@ class DurableJobs:
             self.error = None
         self._saved = table
         self._dirty.clear()
+        self._unsure.clear()
         self._touched.extend(now)  # they may have changed in the meantime
         return True
 
