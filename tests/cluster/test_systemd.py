@@ -79,7 +79,7 @@ def test_local_callers_need_no_key(host: Machine) -> None:
     assert '"default.a"' in host.run("curl", "-sS", "http://127.0.0.1:5000/jobs")
 
 
-def test_a_reload_returns_once_it_is_applied(host: Machine) -> None:
+def test_a_reload_is_applied(host: Machine) -> None:
     configure(host, JOB.format("a") + JOB.format("b"))
     host.run("systemctl", "reload", "gafferd")
     eventually(lambda: show(host, "gafferd", "StatusText") == "2 jobs, 2 processes")

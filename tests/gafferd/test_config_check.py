@@ -59,7 +59,7 @@ def test_warnings_come_with_the_mistakes(check: Check, tmp_path: Path) -> None:
     file = tmp_path / "gafferd.ini"
     assert done.returncode == 2
     assert done.stderr.splitlines() == [
-        f"warning: {file}:4: [jb:db] unknown section, ignored",
+        f"warning: {file}:4: [jb:db] unknown section, ignored unless a plugin reads it",
         "  hint: did you mean 'job'?",
         f"{file}:3: [job:web] after: there is no job 'default.db'",
         "  hint: define it, or remove it here",

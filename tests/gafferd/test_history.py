@@ -1,6 +1,7 @@
 """The history of a node: who changed what, with keys, channels, signals and refused callers."""
 
 import json
+import os
 import signal
 import stat
 from collections.abc import Iterator
@@ -144,11 +145,19 @@ def test_what_happens_without_a_call(tmp_path: Path, state: Path) -> None:
         config.write_text("[process:bad]\n")
         node.signal(signal.SIGHUP)
         eventually(lambda: history(node)[0]["outcome"] == "failed")
+        config.write_text("")
+        requests.post(f"{node.url}/reload?dry_run=true")
+        requests.post(f"{node.url}/reload")
+        [reloaded, *_] = history(node, job="bad")
+        assert (reloaded["route"], reloaded["details"]) == ("/reload", {"jobs": ["default.bad"], "failed": []})
+        assert history(node)[1]["details"] == {"dry_run": "true"}
     with gafferd(state_dir=state) as node:
         found = [(e["action"], e["caller"], e["outcome"], e["details"].get("jobs")) for e in history(node)]
     assert found == [
         ("start", None, "ok", None),
         ("stop", None, "ok", None),
+        ("POST", f"uid:{os.getuid()}", "ok", ["default.bad"]),
+        ("POST", f"uid:{os.getuid()}", "ok", None),
         ("reload", "signal", "failed", None),
         ("failed", None, "failed", None),
         ("reload", "signal", "ok", ["default.bad"]),

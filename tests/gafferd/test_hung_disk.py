@@ -12,18 +12,17 @@ from gaffer.manager import Manager
 from gaffer.runtime.daemonize import ProcessTitle
 from gaffer.runtime.service_manager import ServiceManager
 from gaffer.webhooks import WebHooks
-from gafferd import drift
-from gafferd.config import reloader
+from gafferd import drift, reloader
 from gafferd.config.effective import Effective
 from gafferd.config.file import EMPTY, Config
 from gafferd.config.file_jobs import FileJobs
 from gafferd.config.on_disk import FileOnDisk
-from gafferd.config.reloader import ReadTimeout, Reloader
 from gafferd.config.settings import Settings
 from gafferd.drift import Drift
 from gafferd.history.recorder import History
 from gafferd.plugins.folder import PluginFolder
 from gafferd.plugins.host import Plugins
+from gafferd.reloader import ReadTimeout, Reloader
 from gafferd.service import Service
 from support.poll import eventually_async
 

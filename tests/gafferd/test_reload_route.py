@@ -60,7 +60,7 @@ def test_a_reload_applies_the_difference_and_a_dry_run_only_shows_it(config: Pat
         kept = eventually(lambda: info(node, "kept")["instances"][0]["os_pid"])
         write(
             config,
-            "[gaffer]\nlog_level = debug\n[webhooks]\nexit = http://u:secret@127.0.0.1:9/?k=secret\n[prcess:x]\n"
+            "[gaffer]\nlog_level = debug\n[webhooks]\nexit = http://u:secret@127.0.0.1:9/?k=secret\n[proces:x]\n"
             + AFTER,
         )
         shown = reload(node, "?dry_run=true")
@@ -73,7 +73,7 @@ def test_a_reload_applies_the_difference_and_a_dry_run_only_shows_it(config: Pat
             "warnings": [
                 {
                     "path": f"{config}:5",
-                    "message": "[prcess:x] unknown section, ignored unless a plugin reads it",
+                    "message": "[proces:x] unknown section, ignored unless a plugin reads it",
                     "hint": "did you mean 'process'?",
                 }
             ],

@@ -9,7 +9,6 @@ Programs and hosts
 - `docker`: images and containers
 - `machines`: machines of their own in namespaces, with systemd as their first process
 - `wheels`: the built packages
-- `passing`: sockets that are open when a daemon starts
 - `network`: hosts with a network of their own, whose links can be cut or made lossy
 - `faults`: daemons on such hosts, and clients that ask the lookupds all the time
 - `sandbox`: a gafferd that can be told to run anything

@@ -123,12 +123,12 @@ def _check_together(options: Mapping[str, Any]) -> None:
 
 def _check_config(effective: Effective, environ: Mapping[str, str], plugins: PluginFolder) -> int:
     """Print warnings, and what the valid configuration contains. Nothing of a plugin is run."""
-    from gafferd.config.checking import find_faults, find_plugin_faults
-    from gafferd.plugins.candidates import find_candidates
+    from gafferd.config.checking import find_faults
+    from gafferd.plugins import candidates as found_plugins
 
     file = effective.file
-    candidates = find_candidates(plugins)
-    for warning in (*file.warnings, *find_faults(file, environ), *find_plugin_faults(candidates)):
+    candidates = found_plugins.find_candidates(plugins)
+    for warning in (*file.warnings, *find_faults(file, environ), *found_plugins.find_faults(candidates)):
         print(f"warning: {show_problem(warning)}", file=sys.stderr)
     counts = {"job": len(file.jobs), "endpoint": len(file.endpoints), "webhook": len(file.webhooks)}
     counts |= {"plugin": usable} if (usable := sum(each.fault is None for each in candidates)) else {}
@@ -138,12 +138,12 @@ def _check_config(effective: Effective, environ: Mapping[str, str], plugins: Plu
 
 
 def _print_config(effective: Effective, home: Path, *, secrets: bool) -> int:
-    from gafferd.config.printing import plugin_comments, render
-    from gafferd.plugins.candidates import find_candidates
+    from gafferd.config.printing import render
+    from gafferd.plugins.candidates import comments, find_candidates
 
     settings = effective.settings
     candidates = find_candidates(PluginFolder(plugin_folders(settings.plugin_dir, home), settings.plugins))
-    sys.stdout.write(render(effective, secrets=secrets) + "".join(plugin_comments(candidates)))
+    sys.stdout.write(render(effective, secrets=secrets) + "".join(comments(candidates)))
     return 0
 
 

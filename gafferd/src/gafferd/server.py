@@ -39,7 +39,6 @@ from gafferd.announce.announcer import Announcer
 from gafferd.config.effective import Effective
 from gafferd.config.file_jobs import FileJobs
 from gafferd.config.on_disk import FileOnDisk
-from gafferd.config.reloader import Reloader
 from gafferd.config.settings import Settings
 from gafferd.drift import Drift
 from gafferd.exit_log import ExitLog
@@ -47,6 +46,7 @@ from gafferd.history.recorder import History
 from gafferd.plugins.folder import PluginFolder, plugin_folders
 from gafferd.plugins.foreign import contained, run_contained
 from gafferd.plugins.host import Plugins
+from gafferd.reloader import Reloader
 from gafferd.service import Service
 from gafferd.sites.files import Sites
 from gafferd.sites.layout import settle_sites

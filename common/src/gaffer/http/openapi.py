@@ -201,8 +201,7 @@ def _family(case: _Case) -> str:
 
 
 def _tag(module: str) -> str:
-    """Return the name of a family: that of its module, or of the package if the module is just `routes`."""
-    return module.removesuffix(".routes").rpartition(".")[2]
+    return module.rpartition(".")[2]
 
 
 def _first_sentence(thing: Any) -> str:

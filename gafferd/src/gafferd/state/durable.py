@@ -40,7 +40,7 @@ class DurableJobs:
 
     A change is rehearsed, stored with others that are waiting, and then made, in the order of their arrival. So nothing
     has to be undone when it can't be stored, and nothing is lost that was answered. What changes by itself, such as a
-    job that completes, is stored soon afterwards.
+    job that completes, is stored soon afterwards. Jobs that were loaded directly, by plugins, are not stored.
 
     `definitions()` returns the jobs of the configuration file. `error` says why the file can't be written, or is None.
     """
@@ -54,7 +54,7 @@ class DurableJobs:
         self._waiting: deque[_Change[Any]] = deque()
         self._touched: deque[JobName] = deque()  # by any thread
         self._dirty: set[JobName] = set()
-        self._unsure: set[JobName] = set()  # a write failed that may have changed them in the file nevertheless
+        self._unsure = False  # whether a write that failed may have changed the file nevertheless
         self._due: asyncio.TimerHandle | None = None
         self._look_due = False
         self._work: asyncio.Task[None] | None = None
@@ -95,7 +95,7 @@ class DurableJobs:
                     self._manager.restore([fresh.but_disabled(desired.disabled)])
                 else:
                     self._file.keep(stored[name])
-        self._saved = {name: each for name, each in stored.items() if self._manager.desired(name) == each.desired}
+        self._saved = {name: each for name, each in stored.items() if self._manager.desired(name) is not None}
 
     # The application
 
@@ -113,7 +113,7 @@ class DurableJobs:
         if self._work is not None:
             await self._work
         self._look()
-        if self._dirty:
+        if self._must_write:
             await self._store({})
 
     async def stop(self) -> None:
@@ -154,21 +154,31 @@ class DurableJobs:
     def _look_now(self) -> None:
         self._due = None
         self._look()
-        if self._dirty:
+        if self._must_write:
             self._begin()
+
+    @property
+    def _must_write(self) -> bool:
+        return bool(self._dirty) or self._unsure
 
     def _look(self) -> None:
         """Find which of the touched jobs differ from what is stored."""
         self._look_due = False
         while self._touched:
             self._dirty.add(self._touched.popleft())
-        self._dirty |= self._unsure
         definitions = self._definitions()
-        for name in self._dirty - self._unsure:
+        for name in tuple(self._dirty):
+            if not self._is_kept(name):
+                self._dirty.discard(name)
+                continue
             desired = self._manager.desired(name)
             leaves = desired is None and self._manager.stopping
             if leaves or self._state_of(name, desired, definitions) == self._saved.get(name):
                 self._dirty.discard(name)
+
+    def _is_kept(self, name: JobName) -> bool:
+        """Return whether it is a job of the file or of the API; those that plugins load are theirs."""
+        return name in self._saved or name in self._definitions()
 
     def _state_of(self, name: JobName, desired: Desired | None, definitions: Definitions) -> Stored | None:
         return Stored(desired, digest_of(definitions.get(name))) if desired is not None else None
@@ -182,7 +192,7 @@ class DurableJobs:
     async def _run(self) -> None:
         try:
             batch: list[_Change[Any]] = []
-            while self._waiting or self._dirty:
+            while self._waiting or self._must_write:
                 if len(batch) > 1:  # those who got their answers may be about to ask again
                     await asyncio.sleep(min(self._write_seconds * _GATHERING, _MAX_GATHERING))
                 batch, changes = self._next_batch()
@@ -196,14 +206,18 @@ class DurableJobs:
                     return
         finally:
             self._work = None
-            if self._touched or self._dirty or self._unsure:
+            if self._touched or self._must_write:
                 self._look_soon()
 
     def _next_batch(self) -> tuple[list[_Change[Any]], dict[JobName, Desired | None]]:
-        """Take waiting changes of different jobs, and what they would change."""
+        """Take waiting changes of different jobs, and what they would change.
+
+        A rehearsal does not see the changes before it: of those that may take the same port only one is taken.
+        """
         batch: list[_Change[Any]] = []
         found: dict[JobName, Desired | None] = {}
         touched: set[JobName] = set()
+        takes_port = False
         while self._waiting:
             change = self._waiting[0]
             try:
@@ -214,12 +228,17 @@ class DurableJobs:
                 self._waiting.popleft()
                 change.done.set_exception(error)
                 continue
-            if touched & rehearsed.keys():
+            has_port = any(each is not None and each.config.port_of(1) is not None for each in rehearsed.values())
+            if touched & rehearsed.keys() or (takes_port and has_port):
                 break
             self._waiting.popleft()
             batch.append(change)
             touched |= rehearsed.keys()
-            found |= {name: each for name, each in rehearsed.items() if each != self._manager.desired(name)}
+            takes_port = takes_port or has_port
+            for name, desired in rehearsed.items():
+                now = self._manager.desired(name)
+                if desired != now and (now is None or self._is_kept(name)):
+                    found[name] = desired
         return batch, found
 
     async def _store(self, changes: Mapping[JobName, Desired | None]) -> bool:
@@ -227,7 +246,7 @@ class DurableJobs:
         definitions = self._definitions()
         self._look()
         now = {name: self._manager.desired(name) for name in self._dirty} | dict(changes)
-        if not now:
+        if not now and not self._unsure:
             return True
         table = dict(self._saved)
         for name, desired in now.items():
@@ -242,7 +261,7 @@ class DurableJobs:
             await asyncio.get_running_loop().run_in_executor(self._thread, self._file.save, [*table.values()])
         except OSError as error:
             self._failed(error)
-            self._unsure.update(changes)
+            self._unsure = True
             return False
         finally:
             self._write_seconds = time.monotonic() - begin
@@ -251,7 +270,7 @@ class DurableJobs:
             self.error = None
         self._saved = table
         self._dirty.clear()
-        self._unsure.clear()
+        self._unsure = False
         self._touched.extend(now)  # they may have changed in the meantime
         return True
 

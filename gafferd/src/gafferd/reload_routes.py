@@ -11,7 +11,7 @@ from gaffer.http.access import Forbidden, Scope
 from gaffer.http.operations import operation
 from gaffer.http.routes import Route
 from gaffer.schemas.reload import ReloadResult, ReloadState
-from gafferd.config.reloader import NoConfigFile, ReadTimeout, Reloader
+from gafferd.reloader import NoConfigFile, ReadTimeout, Reloader, noted
 
 
 class ReloadQuery(msgspec.Struct):
@@ -48,7 +48,9 @@ class ReloadHandler(NodeHandler):
         what would be tried. Requires a key that is not limited to some sessions.
         """
         self.require_whole_node("a reload affects")
-        self.reply(await self.reloader.reload(dry_run=self.flag("dry_run")))
+        result = await self.reloader.reload(dry_run=self.flag("dry_run"))
+        self.noted.update(noted(result))
+        self.reply(result)
 
 
 ROUTES = [Route("/reload", ReloadHandler, {"GET": Scope.READ, "POST": Scope.DEFINE})]

@@ -11,6 +11,7 @@ from gaffer.applications.http_post import Address
 from gaffer.errors import GafferError, ManagerStopping, Problem
 from gaffer.http.batches import Batches
 from gaffer.runtime.keyfile import read_key_file
+from gaffer.schemas.history import Outcome
 from gaffer.schemas.reload import FileProblem, ReloadResult, ReloadState, WebhookChange
 from gaffer.webhooks import Hook, WebHooks
 from gafferd.config.effective import Effective
@@ -27,7 +28,7 @@ logger = logging.getLogger(__name__)
 
 READ_TIMEOUT = 30.0  # seconds
 _MAX_MESSAGE = 500  # characters of an error in the history
-_MAX_NOTED = 20  # jobs of a reload in the history
+_MAX_NOTED = 100  # jobs of a reload in the history
 
 T = TypeVar("T")
 
@@ -117,13 +118,8 @@ class Reloader:
             except GafferError as error:  # logged
                 self._history.note("reload", caller="signal", outcome="failed", message=error.message[:_MAX_MESSAGE])
             else:
-                self._history.note(
-                    "reload",
-                    caller="signal",
-                    outcome="failed" if result["failed"] else "ok",
-                    jobs=[each["job"] for each in result["changes"]][:_MAX_NOTED],
-                    failed=[each["job"] for each in result["failed"]][:_MAX_NOTED],
-                )
+                outcome: Outcome = "failed" if result["failed"] else "ok"
+                self._history.note("reload", caller="signal", outcome=outcome, **noted(result))
 
     async def reload(self, *, dry_run: bool = False) -> ReloadResult:
         """Read the file again and apply the differences from what was applied before; with `dry_run`, only list them.
@@ -257,3 +253,13 @@ def _log(result: ReloadResult, config: Config, failures: list[Failure]) -> None:
     done = [f"{each['action']} {each['job']}" for each in result["changes"]]
     done += [f"{each['action']} webhook {each['event']} of {each['url']}" for each in result["webhooks"]]
     logger.info("reloaded: %s", ", ".join(done) or "nothing changed")
+
+
+def noted(result: ReloadResult) -> dict[str, list[str]]:
+    """Return the details of a reload for the history: the jobs that changed or failed to, none for a dry run."""
+    if result["dry_run"]:
+        return {}
+    return {
+        "jobs": [each["job"] for each in result["changes"]][:_MAX_NOTED],
+        "failed": [each["job"] for each in result["failed"]][:_MAX_NOTED],
+    }
