@@ -253,8 +253,7 @@ class Job(JobQueries):
             return
         self.disabled = Disabled(event.reason, event.at, event.until)
         self.rollout = None
-        timer = ev.CancelTimer(DISABLED) if event.seconds is None else ev.SetTimer(DISABLED, event.seconds)
-        self._out.append(timer)
+        self._out.append(ev.CancelTimer(DISABLED) if event.seconds is None else ev.SetTimer(DISABLED, event.seconds))
         self._publish("disabled", reason=event.reason, until=event.until)
         self._reconcile()
         self._retire_committed()
@@ -409,8 +408,7 @@ class Job(JobQueries):
         self._reconcile()
 
     def _on_commit(self, event: ev.Committed) -> None:
-        slot = Slot(0, graceful_timeout=event.graceful_timeout or None, env=event.env)
-        slot.pid = event.pid
+        slot = Slot(0, pid=event.pid, graceful_timeout=event.graceful_timeout or None, env=event.env)
         self.committed[event.pid] = slot
         self._cue(slot, Cue.FILL)
 
