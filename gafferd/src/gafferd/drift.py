@@ -9,11 +9,11 @@ from functools import partial
 from gaffer import Manager
 from gaffer.jobs.job import Job
 from gaffer.processes.programs import Programs, find_changed
+from gaffer.runtime.workers import Workers
 from gaffer.schemas.responses import DriftInfo
 from gafferd.config.drift import drift_of_file, drift_of_job
 from gafferd.config.file_jobs import FileJobs
 from gafferd.config.on_disk import FileOnDisk
-from gafferd.threads import call_in_thread
 
 logger = logging.getLogger(__name__)
 
@@ -36,6 +36,7 @@ class Drift:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._changed: dict[int, str] = {}  # programs, by pid
         self._look: asyncio.Future[dict[int, str]] | None = None
+        self._workers: Workers | None = None
         self._began = -INTERVAL
         self._ended = -INTERVAL
         self._reported = False
@@ -44,6 +45,15 @@ class Drift:
         """Begin to find drift."""
         self._loop, self._manager = loop, manager
         manager.drift = self
+        self._workers = Workers(loop, 1, "drift")
+        self._workers.start()
+
+    def stop(self) -> None:
+        """End the thread, which a hung disk may hold."""
+        if self._look is not None:
+            self._look.cancel()
+        if self._workers is not None:
+            self._workers.close()
 
     def find(self, job: Job) -> list[DriftInfo]:
         """Return the drift of a job."""
@@ -93,9 +103,11 @@ class Drift:
     def _begin(self) -> None:
         if self._is_stale():
             assert self._manager is not None
+            assert self._loop is not None
+            assert self._workers is not None
             self._began = time.monotonic()
             programs = {pid: (each.os_pid, each.program) for pid, each in self._manager.running.items()}
-            self._look = call_in_thread(partial(self._take, programs))
+            self._look = self._loop.create_task(self._workers.run(partial(self._take, programs)))
             self._look.add_done_callback(self._taken)
 
     def _take(self, programs: Programs) -> dict[int, str]:
@@ -105,6 +117,8 @@ class Drift:
 
     def _taken(self, look: "asyncio.Future[dict[int, str]]") -> None:
         self._look = None
+        if look.cancelled():
+            return
         self._reported = False
         self._ended = time.monotonic()
         self._changed = look.result()

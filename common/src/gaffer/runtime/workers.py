@@ -15,7 +15,11 @@ _Call = tuple[Callable[[], Any], "asyncio.Future[Any]"]
 
 
 class Workers:
-    """At most `count` threads, started when needed, that make calls in the order in which they were requested."""
+    """At most `count` threads that make calls in the order in which they were requested.
+
+    The first one starts with `start`, the others when needed. Start early: once memory has run out,
+    threading.Thread.start may wait for ever for a thread that has ended in its first steps.
+    """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, count: int, name: str) -> None:
         self._loop = loop
@@ -24,6 +28,11 @@ class Workers:
         self._threads: list[threading.Thread] = []
         self._busy = 0
         self._calls: SimpleQueue[_Call | None] = SimpleQueue()
+
+    def start(self) -> None:
+        """Start the first thread unless it runs; raises GafferError 503 (`no_thread`) if that fails."""
+        if not self._threads:
+            self._start()
 
     async def run(self, call: Callable[[], T]) -> T:
         """Return the result of `call()`, made in a thread. Raises GafferError 503 (`no_thread`) if none can start."""

@@ -91,6 +91,10 @@ class LogStore:
         self._writer = writer
         self._workers = Workers(loop, _THREADS, "log readers")
 
+    def start(self) -> None:
+        """Start a thread; raises GafferError (`no_thread`) if that fails."""
+        self._workers.start()
+
     def close(self) -> None:
         """End the threads."""
         self._workers.close()

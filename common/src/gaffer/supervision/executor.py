@@ -150,6 +150,8 @@ class Executor:
         """Begin to write log files; raises GafferError when that is not possible."""
         if self._logs is not None:
             self._logs.start()
+        if self.log_store is not None:
+            self.log_store.start()
 
     def open(self) -> None:
         """Begin to execute."""

@@ -103,6 +103,7 @@ class DurableJobs:
         """Begin to watch the jobs; changes can be made from then on."""
         manager.on_job_change(self._on_job_change)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="gaffer-state")
+        self._thread.submit(int)  # starts the thread, for which there may be no memory later; see Workers
 
     async def quiesce(self) -> None:
         """Store the last changes; the jobs end now, which is not desired of them."""
