@@ -408,6 +408,16 @@ def test_a_file_of_an_earlier_version_has_no_jobs(tmp_path: Path) -> None:
     assert JobsFile(tmp_path).load() == {}
 
 
+@pytest.mark.expects_errors(
+    "can't restore the job shop.web: Expected `float` <= 253402300799.0 - at `\\$.disabled.until`"
+)
+def test_a_time_is_one_that_a_date_can_stand_for(tmp_path: Path) -> None:
+    web = stored()
+    disabled = Disabled("why", 1.0, 1e12)
+    save(tmp_path, web._replace(desired=msgspec.structs.replace(web.desired, disabled=disabled)))
+    assert JobsFile(tmp_path).load() == {}
+
+
 @pytest.mark.expects_errors("can't restore the job shop.future: unknown key")
 def test_an_entry_that_can_not_be_read_is_kept(tmp_path: Path) -> None:
     definition = {"generation": 1, "config": {"name": "future", "cmd": "x", "novel": 1}}

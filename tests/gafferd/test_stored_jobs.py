@@ -90,6 +90,21 @@ def test_a_job_waits_for_one_that_was_unloaded(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("order", ["web db", "db web"])
+@pytest.mark.expects_errors("can't restore the job default.web: after: a cycle: ")
+def test_a_change_of_the_file_may_make_a_cycle_with_one_of_the_api(tmp_path: Path, order: str) -> None:
+    sections = {"web": "[process:web]\ncmd = sleep 1000\n", "db": "[process:db]\ncmd = sleep 1001\n"}
+    config = tmp_path / "gafferd.ini"
+    config.write_text("".join(sections[name] for name in order.split()))
+    with gafferd(str(config), state_dir=tmp_path / "state") as node, Server(node.url) as server:
+        server.update({**WEB, "after": ["db"]})
+        node.stop()
+    sections["db"] += "after = web\n"
+    config.write_text("".join(sections[name] for name in order.split()))
+    with gafferd(str(config), state_dir=tmp_path / "state") as node, Server(node.url) as server:
+        assert [server.get_job(name).info()["config"]["after"] for name in ("web", "db")] == [[], ["web"]]
+
+
+@pytest.mark.parametrize("order", ["web db", "db web"])
 def test_jobs_are_restored_in_any_order(tmp_path: Path, order: str) -> None:
     """One was loaded before the other, and came after it later."""
     jobs = {"web": WEB, "db": DB}

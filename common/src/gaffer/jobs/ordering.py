@@ -66,14 +66,19 @@ class Misplaced(NamedTuple):
 
 
 def find_mistakes(
-    graph: Mapping[JobName, Sequence[JobName]], among: Collection[JobName], hint: str = "load it first"
+    graph: Mapping[JobName, Sequence[JobName]],
+    among: Collection[JobName],
+    hint: str = "load it first",
+    *,
+    complete: bool = True,
 ) -> list[Misplaced]:
     """Return the unknown jobs that jobs `among` those of `graph` come after; if there are none, a cycle, if any.
 
-    `hint` says what to do about an unknown job unless its name resembles that of a known one.
+    `hint` says what to do about an unknown job unless its name resembles that of a known one. Unknown jobs are no
+    mistake unless the graph is `complete`.
     """
     found = []
-    for name in among:
+    for name in among if complete else ():
         for index, other in enumerate(graph[name]):
             if other not in graph:
                 near = _nearest(other, [each for each in graph if each != name], name.session)

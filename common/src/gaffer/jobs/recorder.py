@@ -7,12 +7,13 @@ import msgspec
 
 from gaffer.jobs.exits import ExitRecord
 from gaffer.jobs.records import ProcessRecord
+from gaffer.jobs.states import UnixTime
 
 
 class Past(msgspec.Struct, frozen=True):
     """What is kept of the earlier processes of a job: the last exits, newest first, and its last scheduled run."""
 
-    last_run: float | None = None  # seconds since 1970
+    last_run: UnixTime | None = None
     exits: list[ExitRecord] = []
 
 

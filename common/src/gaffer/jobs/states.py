@@ -5,10 +5,14 @@ from collections.abc import Set
 from datetime import UTC, datetime
 from enum import StrEnum
 from functools import cache
+from typing import Annotated
 
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from gaffer.jobs.slot import SlotState
+
+# Seconds since 1970 that a date can stand for, checked when they are read from a file.
+UnixTime = Annotated[float, Meta(ge=datetime.min.replace(tzinfo=UTC).timestamp(), le=253402300799)]
 
 
 class Phase(StrEnum):
@@ -39,8 +43,8 @@ class Disabled(Struct, frozen=True):
     """Why and how long a job is kept from running: since `at`, up to `until` (seconds since 1970), None for ever."""
 
     reason: str
-    at: float
-    until: float | None = None
+    at: UnixTime
+    until: UnixTime | None = None
 
     def __str__(self) -> str:
         end = f" until {datetime.fromtimestamp(self.until, UTC):%Y-%m-%d %H:%M:%S} UTC" if self.until else ""

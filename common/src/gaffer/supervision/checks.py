@@ -23,17 +23,16 @@ class Checks:
     def check_new(self, wanted: Sequence[Desired], *, ordered: bool) -> None:
         """Raise unless all these jobs can be loaded together.
 
-        Raises ProcessConflict for a name in use, ConfigError if one would come after itself or an unknown job, which is
-        checked if `ordered`, and PortConflict for the fixed ports of those that are to run.
+        Raises ProcessConflict for a name in use, ConfigError if one would come after itself or, if `ordered`, an
+        unknown job, and PortConflict for the fixed ports of those that are to run.
         """
         seen: set[JobName] = set()
         for each in wanted:
             if each.name in self._jobs or each.name in seen:
                 raise ProcessConflict(f"the job {each.name} already exists", hint="unload it first, or update it")
             seen.add(each.name)
-        if ordered:
-            paths = {each.name: "$" if len(wanted) == 1 else f"$.jobs[{index}]" for index, each in enumerate(wanted)}
-            self._ordering.check({each.name: each.config for each in wanted}, paths)
+        paths = {each.name: "$" if len(wanted) == 1 else f"$.jobs[{index}]" for index, each in enumerate(wanted)}
+        self._ordering.check({each.name: each.config for each in wanted}, paths, complete=ordered)
         starting = {each.name: (each.config, each.target) for each in wanted if each.phase is Phase.STARTED}
         for name, (config, count) in starting.items():
             self._check_ports(name, config, count, starting)

@@ -27,8 +27,10 @@ class Ordering:
         self._seen: dict[tuple[JobName, JobName], tuple[Job, int]] = {}  # renewals of the job it comes after
         self._teardown: _Teardown | None = None
 
-    def check(self, configs: Mapping[JobName, JobConfig], paths: Mapping[JobName, str]) -> None:
-        """Raise ConfigError if, with `configs` loaded, one of them comes after itself or an unknown job."""
+    def check(
+        self, configs: Mapping[JobName, JobConfig], paths: Mapping[JobName, str], *, complete: bool = True
+    ) -> None:
+        """Raise ConfigError if, with `configs` loaded, one comes after itself or, if `complete`, an unknown job."""
         if not any(config.after for config in configs.values()):
             return
         graph = {job.name: [each.job for each in self._dependencies(job)] for job in self._jobs}
@@ -37,7 +39,9 @@ class Ordering:
         }
         if problems := [
             Problem(paths[job] + (".after" if index is None else f".after[{index}]"), message, hint)
-            for job, index, message, hint in find_mistakes(graph, [name for name in configs if graph[name]])
+            for job, index, message, hint in find_mistakes(
+                graph, [name for name in configs if graph[name]], complete=complete
+            )
         ]:
             raise ConfigError(problems)
 

@@ -84,7 +84,8 @@ class DurableJobs:
                 wanted[name] = left.desired
             elif left.digest is None:
                 logger.warning("the job %s is now defined by the configuration file", name)
-        for name, desired in wanted.items():
+        # Those as in the file come first: it is complete, and a change over the API may contradict it by now.
+        for name, desired in sorted(wanted.items(), key=lambda item: item[1].config != definitions.get(item[0])):
             try:
                 # What a job comes after may have been unloaded since, which does not unload the job either.
                 self._manager.restore([desired], ordered=False)
