@@ -254,6 +254,7 @@ def test_a_signal_to_reopen_logs_does_not_end_a_starting_daemon(tmp_path: Path) 
         eventually(lambda: _catches(node.pid, signal.SIGHUP), retry_on=(OSError,))
         node.signal(signal.SIGUSR1)
         node.wait_for_line("reopened the log files")
+        node.wait_for_line("listening on ")
         with urllib.request.urlopen(f"{node.url}/ping") as response:
             assert response.status == 200
     finally:
