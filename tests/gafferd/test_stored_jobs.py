@@ -8,14 +8,21 @@ from typing import Any
 import msgspec
 import pytest
 
+from gaffer.jobs.recorder import Past
 from gaffer_client import Server
+from gaffer_client.errors import NotStored
 from gafferd.state import documents
 from gafferd.state.documents import Document
+from gafferd.state.past import PastFile
 from support.daemons import gafferd, run_command
 from support.poll import eventually
 
 WEB = {"name": "web", "cmd": "sleep 1000", "startsecs": 0}
 DB = {"name": "db", "cmd": "sleep 1001", "startsecs": 0}
+
+
+class AnyPast(msgspec.Struct, frozen=True):
+    jobs: dict[str, Any]
 
 
 class Number(msgspec.Struct, frozen=True):
@@ -153,3 +160,27 @@ def test_damage_of_both_files_and_a_later_version(tmp_path: Path) -> None:
         assert server.jobs() == ["default.db"]
         eventually(lambda: server.get_job("db").pids)
         assert (state / "state.json.damaged").read_bytes() == good[:-1]
+
+
+@pytest.mark.expects_errors("left by an earlier gafferd", "the state directory was removed or replaced")
+def test_a_directory_that_was_replaced_is_not_written_to(tmp_path: Path) -> None:
+    state, backup = tmp_path / "state", tmp_path / "backup"
+    with gafferd(state_dir=state) as node, Server(node.url) as server:
+        server.load(WEB)
+        shutil.copytree(state, backup, ignore=shutil.ignore_patterns("*.sock"))
+        shutil.rmtree(state)
+        backup.rename(state)
+        with pytest.raises(NotStored, match="was removed or replaced"):
+            server.load(DB)
+        assert server.jobs() == ["default.web"]
+        assert b'"db"' not in (state / "state.json").read_bytes()
+
+
+@pytest.mark.expects_errors("starting without the exits of default.odd: Object missing required field `reason`")
+async def test_an_odd_past_of_one_job_does_not_touch_the_others(tmp_path: Path) -> None:
+    good = {"last_run": 5.0}
+    odd = {"exits": [{"pid": 1, "slot": 1, "exit_code": 0, "term_signal": 0}]}
+    Document(tmp_path / "past.json", AnyPast, keep_previous=True).save(
+        AnyPast({"default.odd": odd, "default.good": good}), sync=False
+    )
+    assert PastFile(tmp_path).load() == {"default.good": Past(5.0)}

@@ -62,7 +62,7 @@ class HistoryHandler(NodeHandler):
         given: dict[str, Any] = {
             name: value
             for name in ("job", "since", "before", "limit")
-            if (value := self.get_query_argument(name, None))
+            if (value := self.get_query_argument(name, None)) is not None
         }
         try:
             return msgspec.convert(given, HistoryQuery, strict=False)

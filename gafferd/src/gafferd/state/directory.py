@@ -173,7 +173,7 @@ class StateDir:
             self._refuse_to_share(state)
         self._left = None if copied else state
         # The jobs of a copy run elsewhere as long as the original does.
-        self.jobs = JobsFile(path, discard=copied and lock.last_runs)
+        self.jobs = JobsFile(path, discard=copied and lock.last_runs, check=lock.check)
         self.node = self._next_node(last, copied)
         if copied or state is None:
             self._save_state(State([]))
@@ -330,6 +330,7 @@ class StateDir:
         self._dirty = self._soon = False
         begin = time.monotonic()
         try:
+            self._lock.check()
             self._save_state(State([*self.detached, *self._records.values()]))
         except OSError as error:
             if not self._failing:

@@ -2,7 +2,7 @@
 
 import hashlib
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -58,10 +58,12 @@ class JobsFile:
     """The document `state.json` of a state directory: jobs in the order of their loading.
 
     An entry that this version of gafferd can't read is kept as it is. With `discard`, what is in the file is ignored.
+    `check` raises OSError before a write if the directory is no longer ours.
     """
 
-    def __init__(self, directory: Path, *, discard: bool = False) -> None:
+    def __init__(self, directory: Path, *, discard: bool = False, check: Callable[[], None] = lambda: None) -> None:
         self._discard = discard
+        self._check = check
         self.path = directory / "state.json"
         self._document = Document(self.path, _Content, format=FORMAT, keep_previous=True)
         self._unread: dict[JobName, msgspec.Raw] = {}
@@ -111,6 +113,7 @@ class JobsFile:
 
         Blocks. Jobs that could not be read are kept unless there is a new one of that name.
         """
+        self._check()
         encoded = {}
         for stored in jobs:
             name = stored.desired.name

@@ -98,6 +98,15 @@ class StateLock:
         self.last_runs = self.last is not None and self._runs(self.last)
         self.original = is_original(self.last, self._owner, self.last_runs)
 
+    def check(self) -> None:
+        """Raise OSError (ESTALE) if the directory was removed or replaced, so that another gafferd may use it."""
+        try:
+            now = os.stat(self.directory / "lock", follow_symlinks=False)
+        except FileNotFoundError:
+            now = None
+        if now is None or (now.st_dev, now.st_ino) != (self._owner.device, self._owner.inode):
+            raise OSError(errno.ESTALE, "the state directory was removed or replaced: restart gafferd")
+
     @property
     def same_boot(self) -> bool:
         """Whether the host was not rebooted since, so that processes of the last owner may still run."""

@@ -41,10 +41,14 @@ class PastFile:
         """Return the past of the jobs by qualified name; a file that can't be used is logged and ignored."""
         try:
             content = self._document.load_either()
-            for name, raw in content.jobs.items() if content is not None else ():
-                self._set(name, msgspec.json.decode(raw, type=Past))
-        except (DamagedFile, NewerFile, UntrustedFile, msgspec.DecodeError) as error:
+        except (DamagedFile, NewerFile, UntrustedFile) as error:
             logger.error("starting without the exits of earlier processes: %s", error)
+            return {}
+        for name, raw in content.jobs.items() if content is not None else ():
+            try:
+                self._set(name, msgspec.json.decode(raw, type=Past))
+            except msgspec.DecodeError as error:
+                logger.error("starting without the exits of %s: %s", name, error)
         return dict(self._jobs)
 
     def ran(self, job: str, at: float) -> None:
