@@ -80,3 +80,6 @@ install packages "$(echo */pyproject.toml) constraints/build.txt constraints/pac
 if [ "${1-}" = tests ]; then
     install tests constraints/tests.txt
 fi
+
+# Each command imports some 200 modules. Where Python may not write bytecode, it would compile them each time.
+"$venv/bin/python" -m compileall -q */src tests >&2 || echo "Can't write bytecode: commands start slowly" >&2
