@@ -20,6 +20,7 @@ from gaffer.runtime.usage import parse_command_line, usage_text
 from gafferd.config.effective import Effective, read_effective
 from gafferd.config.file import show_problem
 from gafferd.config.settings import Settings
+from gafferd.keeping.starting import join_keeper, start_keeper
 from gafferd.plugins.folder import PluginFolder, plugin_folders
 from gafferd.state.directory import default_path, lock_directory
 
@@ -98,8 +99,13 @@ def run(options: Mapping[str, Any], environ: MutableMapping[str, str]) -> int:
         return _check_config(effective, environ, server.plugin_folder)
 
     title = ProcessTitle("gafferd", sys.argv[1:])
-    server = make_server(effective, home, state_path, verbosity, take_sockets(environ))
-    ready = daemonize(wait=True) if settings.daemon else _stay
+    keeper = join_keeper(environ, settings.watchdog)
+    passed = keeper.passed() if keeper is not None else take_sockets(environ)
+    server = make_server(effective, home, state_path, verbosity, passed)
+    ready = daemonize(wait=True) if settings.daemon and keeper is None else _stay
+    if settings.keeper and keeper is None:
+        log = os.path.abspath(settings.error_log) if settings.error_log else None
+        keeper = start_keeper(watchdog=settings.watchdog, background=settings.daemon, log=log, passed=passed)
     startup.hold_signals()
     # The lock comes first: a second gafferd touches neither the log nor the pidfile of the one that holds it.
     with contextlib.closing(lock_directory(state_path)) as lock:
@@ -107,9 +113,9 @@ def run(options: Mapping[str, Any], environ: MutableMapping[str, str]) -> int:
         setup_logging(settings.log_level, settings.error_log, settings.log_format)
         for warning in effective.file.warnings:
             logger.warning("%s", show_problem(warning))
-        with hold_pidfile(settings.pidfile):
+        with hold_pidfile(settings.pidfile, keeper.pid if keeper is not None else None):
             startup.raise_signals()
-            return server.serve(lock, title, ready)
+            return server.serve(lock, title, ready, keeper)
 
 
 def _check_together(options: Mapping[str, Any]) -> None:
