@@ -154,7 +154,7 @@ def test_signals_are_forwarded_or_held() -> None:
         >> ("signal", USR2)
         << nothing
         >> datagram("READY=1")
-        << [("background",), ("kill", 50, HUP), ("kill", 50, USR1)]
+        << [("background",), ("kill", 50, HUP), ("kill", 50, USR1), ("kill", 50, USR2)]
         >> ("signal", USR2)
         << [("kill", 50, USR2)]
         >> ("signal", QUIT)

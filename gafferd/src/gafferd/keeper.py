@@ -214,7 +214,7 @@ class Core:
             return ()
         if self._ready:
             return [("kill", self.daemon, number)]
-        if number not in self._held and number != SIGUSR2:  # it is starting the code on disk already
+        if number not in self._held:
             self._held.append(number)
         return ()
 

@@ -209,9 +209,9 @@ class Server:
             self._warn_when_private()
             sys.stderr.flush()  # `ready` may close it
             ready()
-            service.ready()
             if keeper is not None:
                 keeper.ready()
+            service.ready()
             run_contained(manager)
             return HANDOVER if signals.handing_over else manager.exit_code
         finally:
