@@ -1,10 +1,11 @@
 """Measure how fast a program can write while its output is captured, in MB/s of the program.
 
-python bench/output.py [--rounds 5] [--no-peers]
+python bench/output.py [--rounds 5] [--no-peers] [--formats]
 
 The program writes blocks of 64 KiB, or lines of 100 bytes through a buffer of 4 KiB as stdio does. Gaffer writes them
 to rotated log files of 10 MiB, with and without a subscriber in the manager's process. A second part measures, on
-gafferd, how an HTTP subscriber that stops reading slows down the program and another subscriber.
+gafferd, how an HTTP subscriber that stops reading slows down the program and another subscriber. With --formats, only
+the formats of log files are compared, for lines.
 """
 
 import argparse
@@ -57,9 +58,10 @@ from pathlib import Path
 from gaffer import Manager
 from gaffer.process import ProcessConfig
 folder, subscribed, words = Path(sys.argv[1]), sys.argv[2] == "subscribed", sys.argv[3:]
+settings = {"log_format": sys.argv[2]} if sys.argv[2] in ("timestamps", "json") else {}
 manager = Manager(capture_all=True, log_dir=folder / "logs")
 manager.start()
-manager.load(ProcessConfig("producer", words[0], args=words[1:], redirect_output=["out", "err"]))
+manager.load(ProcessConfig("producer", words[0], args=words[1:], redirect_output=["out", "err"], **settings))
 def subscribe(name, message):
     manager.get_process(message["pid"]).monitor_io("out", lambda label, message: None)
 if subscribed:
@@ -223,11 +225,27 @@ def followed(stalled: int) -> tuple[float, float]:
         return speed, received * speed / (total / MEGABYTE)
 
 
+def measure_formats(rounds: int) -> None:
+    """Show the speed of a program whose lines are written in each format."""
+    catchers = {form: Catcher(form, _manager(form)) for form in ("raw", "timestamps", "json")}
+    speeds: dict[str, list[float]] = {form: [] for form in catchers}
+    for _ in range(rounds):
+        for form, catcher in catchers.items():
+            speeds[form].append(captured(catcher, "lines")[0])
+    for form, values in speeds.items():
+        show(f"lines: log_format = {form}", values, "MB/s", 1)
+        show_ratio(f"lines: {form}, vs. raw", values, speeds["raw"])
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--no-peers", action="store_true")
+    parser.add_argument("--formats", action="store_true")
     chosen = parser.parse_args()
+    if chosen.formats:
+        measure_formats(chosen.rounds)
+        return
 
     catchers = [OURS, SUBSCRIBED, *(() if chosen.no_peers else (SUPERVISOR,))]
     for kind in KINDS:

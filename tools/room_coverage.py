@@ -22,6 +22,7 @@ PURE = (
     "gaffer.http.routes",
     "gafferd.announce.journal",
     "gafferd.config.reload",
+    "gafferd.plugins.dependencies",
     "gaffer_lookupd.changes",
     "gaffer_lookupd.job_index",
     "gaffer_lookupd.lease",

@@ -211,9 +211,10 @@ def test_a_restart_of_the_node_loses_nothing_unnoticed(tmp_path: Path) -> None:
             server.load({"name": name, "cmd": "true", "start": False})
         again = Watcher(f"{node.url}/watch/create?feed=eventsource&heartbeat=1", last_event_id=last)
         with following(again) as heard:
-            eventually(lambda: len(heard) >= 4)
-        assert [(event, data.get("name")) for event, data in heard[-4:]] == [
+            eventually(lambda: len(heard) >= 5)
+        assert [(event, data.get("name")) for event, data in heard[-5:]] == [
             ("gap", None),
+            ("create", "old"),  # restored
             ("create", "a"),
             ("create", "b"),
             ("create", "c"),

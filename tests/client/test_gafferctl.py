@@ -193,7 +193,7 @@ def test_reload_config(gafferctl: Commands, gaffer: Commands, tmp_path: Path, mo
         monkeypatch.setenv("GAFFER_ENDPOINT", node.url)
         assert gafferctl("reload_config").out == "change nothing\n"
         config.write_text(
-            "[gaffer]\nlog_level = debug\n[webhooks]\nexit = http://127.0.0.1:9/\n[prcess:x]\n"
+            "[gaffer]\nlog_level = debug\n[webhooks]\nexit = http://127.0.0.1:9/\n[proces:x]\n"
             "[process:web]\ncmd = sleep 1001\n"
         )
         shown = gafferctl("reload_config", "--dry-run")
@@ -203,7 +203,7 @@ def test_reload_config(gafferctl: Commands, gaffer: Commands, tmp_path: Path, mo
             "would add webhook exit of http://127.0.0.1:9/",
             "restart gafferd to apply log_level",
         ]
-        assert shown.err == f"warning: {config}:5: [prcess:x] unknown section, ignored\n"
+        assert shown.err == f"warning: {config}:5: [proces:x] unknown section, ignored unless a plugin reads it\n"
         assert gafferctl("reload_config").out == shown.out.replace("would ", "")
         gafferctl("add", "web")
         drift = "Drift: differs from the configuration file: numprocesses (2 instead of 1)\n"

@@ -22,6 +22,7 @@ from support.wheels import built_wheels, dependency_wheels
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy/ansible"
 SETTINGS = {
+    "LC_ALL": "C.UTF-8",
     "ANSIBLE_CONNECTION_PLUGINS": str(ROOT / "tests/support/ansible"),
     "ANSIBLE_PIPELINING": "1",
     "ANSIBLE_NOCOLOR": "1",
@@ -127,10 +128,23 @@ class Site:
         """The document that the registry answers."""
         return json.loads(self.machines["registry"].run("curl", "-sS", f"http://127.0.0.1:5010{path}"))
 
+    def started(self, node: str) -> str:
+        """When systemd started the gafferd that runs."""
+        return self.machines[node].run("systemctl", "show", "--property=ExecMainStartTimestampMonotonic", "gafferd")
+
     def pids(self, name: str) -> dict[str, list[int]]:
         """The processes of a job, by node, as the registry lists them."""
         sources = self.ask(f"/findJob?name=shop.{name}")["sources"]
         return {source["node_info"]["name"]: source["pids"] for source in sources}
+
+
+def build_version(version: str, copy: Path) -> None:
+    """Build wheels of another version, from a copy of the checkout, in its directory `dist`."""
+    names = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, stdout=subprocess.PIPE, check=True).stdout.split(b"\0")
+    subprocess.run(["cp", "--parents", "-P", *filter(None, names), copy], cwd=ROOT, check=True)
+    build = "import release; from pathlib import Path; release.build(Path('dist'))"
+    for command in ([sys.executable, "tools/metadata.py", version], [sys.executable, "-c", build]):
+        subprocess.run(command, cwd=copy, env=clean_env({"PYTHONPATH": "tools"}), check=True, timeout=100)
 
 
 @pytest.fixture(scope="module")
@@ -195,20 +209,27 @@ def test_changed_jobs_leave_the_others_running(site: Site) -> None:
 
 
 def test_changed_settings_restart_gafferd(site: Site) -> None:
-    before = site.pids("web")
-    main_pid = ("systemctl", "show", "--property=MainPID", "--value", "gafferd")
-    node1 = site.machines["node1"]
-    daemon = node1.run(*main_pid)
+    before, started = site.pids("web"), site.started("node1")
 
     site.play(job("web"), "--limit=node1", log_level="debug")
 
-    assert node1.run(*main_pid) != daemon
+    assert site.started("node1") != started
     eventually(lambda: site.pids("web")["node1"] not in ([], before["node1"]), 60)
     assert site.pids("web")["node2"] == before["node2"]
 
 
+def test_newer_wheels_are_an_upgrade(site: Site, tmp_path: Path) -> None:
+    started = site.started("node1")
+    build_version("99.0.0", tmp_path)
+
+    site.play(job("web"), "--limit=node1", f"--extra-vars=gaffer_wheels={tmp_path}/dist")
+
+    assert "99.0.0" in site.machines["node1"].run("/opt/gaffer/bin/gafferd", "--version")
+    assert site.started("node1") != started
+
+
 def test_a_mistake_in_the_jobs_changes_nothing(site: Site) -> None:
-    before = site.pids("web")
+    before = eventually(lambda: found if all((found := site.pids("web")).values()) else None, 60)
 
     site.play(job("web", numproceses=3), "--limit=gaffer_nodes", "--tags=gaffer_jobs", status=2)
 

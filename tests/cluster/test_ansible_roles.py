@@ -1,6 +1,7 @@
 """What is said of the roles of deploy/ansible is so, without hosts: variables, defaults, configurations."""
 
 import json
+import os
 import secrets
 import subprocess
 from pathlib import Path
@@ -14,7 +15,7 @@ from gafferd.config.file import load_config
 from support.daemons import clean_env, command_path
 
 ANSIBLE = Path(__file__).parents[2] / "deploy/ansible"
-SETTINGS = {"ANSIBLE_LOCALHOST_WARNING": "0", "ANSIBLE_INVENTORY_UNPARSED_WARNING": "0"}
+SETTINGS = {"LC_ALL": "C.UTF-8", "ANSIBLE_LOCALHOST_WARNING": "0", "ANSIBLE_INVENTORY_UNPARSED_WARNING": "0"}
 ROLES = ("gaffer_install", "gaffer_lookupd", "gaffer_node")
 
 
@@ -67,41 +68,37 @@ SHOP = {
 }
 
 
-def render(home: Path, template: str, **variables: Any) -> Path:
-    """Write a template of gaffer_node as a host gets it, with `home` for /etc/gaffer; gafferd must find it valid."""
+def render(home: Path, role: str, template: str, **variables: Any) -> Path:
+    """Write a template of a role as a host gets it, checked as there, with `home` for /etc/gaffer."""
     source = home / template
-    source.write_text(
-        (ANSIBLE / "roles/gaffer_node/templates" / template).read_text().replace("/etc/gaffer", str(home))
-    )
-    (home / "variables.json").write_text(json.dumps(read("gaffer_node", "defaults/main.yml") | variables))
-    [validate] = [
-        task["ansible.builtin.template"]["validate"]
-        for task in read("gaffer_node", "tasks/main.yml")
+    source.write_text((ANSIBLE / "roles" / role / "templates" / template).read_text().replace("/etc/gaffer", str(home)))
+    (home / "variables.json").write_text(json.dumps(read(role, "defaults/main.yml") | variables))
+    [task] = [
+        task["ansible.builtin.template"]
+        for path in (ANSIBLE / "roles" / role / "tasks").iterdir()
+        for task in yaml.safe_load(path.read_text())
         if task.get("ansible.builtin.template", {}).get("src") == template
     ]
     target = home / template.removesuffix(".j2")
-    arguments = {
-        "src": str(source),
-        "dest": str(target),
-        "mode": "0600",
-        "validate": validate.replace("/opt/gaffer/bin/gafferd", command_path("gafferd")),
-    }
-    task = ("--module-name=ansible.builtin.template", f"--args={json.dumps(arguments)}")
-    run(home, "ansible", "localhost", "--connection=local", *task, f"--extra-vars=@{home}/variables.json")
+    task |= {"src": str(source), "dest": str(target), "owner": os.geteuid()}
+    if "validate" in task:
+        task["validate"] = task["validate"].replace("/opt/gaffer/bin/gafferd", command_path("gafferd"))
+    module = ("--module-name=ansible.builtin.template", f"--args={json.dumps(task)}")
+    run(home, "ansible", "localhost", "--connection=local", *module, f"--extra-vars=@{home}/variables.json")
     return target
 
 
 def test_jobs_and_webhooks_of_the_inventory(tmp_path: Path) -> None:
     webhooks = {"exit": "http://127.0.0.1:8080/exits"}
 
-    path = render(tmp_path, "jobs.yaml.j2", gaffer_node_jobs=SHOP, gaffer_node_webhooks=webhooks)
+    path = render(tmp_path, "gaffer_node", "jobs.yaml.j2", gaffer_node_jobs=SHOP, gaffer_node_webhooks=webhooks)
 
     assert yaml.safe_load(path.read_text()) == {"jobs": SHOP, "webhooks": webhooks}
     assert sorted(map(str, load_config(path).jobs)) == ["shop.db", "shop.web"]
 
 
 def test_without_jobs(tmp_path: Path) -> None:
-    assert not load_config(render(tmp_path, "jobs.yaml.j2")).jobs
+    assert not load_config(render(tmp_path, "gaffer_node", "jobs.yaml.j2")).jobs
 
 
 def test_settings_of_the_inventory_and_of_the_role(tmp_path: Path) -> None:
@@ -114,7 +111,7 @@ def test_settings_of_the_inventory_and_of_the_role(tmp_path: Path) -> None:
     given = dict.fromkeys(("gaffer_api_key", "gaffer_cluster_key", "gaffer_node_certificate"), "given")
     settings = {"bind": "0.0.0.0:5000", "state_dir": "/srv/gaffer"}
 
-    path = render(tmp_path, "gafferd.yaml.j2", gaffer_node_config={"gaffer": settings}, **given)
+    path = render(tmp_path, "gaffer_node", "gafferd.yaml.j2", gaffer_node_config={"gaffer": settings}, **given)
 
     assert yaml.safe_load(path.read_text()) == {
         "gaffer": {
@@ -125,3 +122,21 @@ def test_settings_of_the_inventory_and_of_the_role(tmp_path: Path) -> None:
         },
         "ssl": {"certfile": f"{tmp_path}/node.crt", "keyfile": f"{tmp_path}/node.key"},
     }
+
+
+def test_arguments_and_certificate_of_a_registry(tmp_path: Path) -> None:
+    arguments = ["--bind=10.0.0.5:5010", 'a "b" 100% $c \\ d']
+
+    path = render(
+        tmp_path, "gaffer_lookupd", "ansible.conf.j2", gaffer_lookupd_args=arguments, gaffer_lookupd_certificate="given"
+    )
+
+    command = "/opt/gaffer_lookupd/bin/gaffer_lookupd --cluster-key-file ${CREDENTIALS_DIRECTORY}/cluster.key"
+    certificate = "--certfile ${CREDENTIALS_DIRECTORY}/lookupd.crt --keyfile ${CREDENTIALS_DIRECTORY}/lookupd.key"
+    assert path.read_text().splitlines()[1:] == [
+        "[Service]",
+        f"LoadCredential=lookupd.crt:{tmp_path}/lookupd.crt",
+        f"LoadCredential=lookupd.key:{tmp_path}/lookupd.key",
+        "ExecStart=",
+        rf'ExecStart={command} {certificate} "--bind=10.0.0.5:5010" "a \"b\" 100%% $$c \\ d"',
+    ]

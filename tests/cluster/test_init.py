@@ -4,6 +4,7 @@ import os
 import re
 import signal
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -47,7 +48,7 @@ def leave_orphan(init: int) -> int:
     return int(orphan)
 
 
-@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT, signal.SIGQUIT])
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
 def test_signals_stop_the_jobs_and_the_container(tmp_path: Path, signum: signal.Signals) -> None:
     config = tmp_path / "gafferd.ini"
     config.write_text("[process:a]\ncmd = sh -c 'trap \"echo bye; exit\" TERM; echo set; sleep 1000 & wait'\n")
@@ -74,6 +75,25 @@ def test_orphans_are_reaped_and_jobs_go_on(tmp_path: Path) -> None:
         assert node.wait() == 0
 
 
+def test_orphans_in_the_group_of_process_1_are_reaped(tmp_path: Path) -> None:
+    """A script that starts a container may leave a helper behind, whose processes are in our group."""
+    orders = tmp_path / "orders"
+    os.mkfifo(orders)
+    helper = "while read line; do (sleep 1000 &); done"
+    script = ["sh", "-c", f'sh -c "{helper}" <"{orders}" & exec "$@"', "sh"]
+    with gafferd(enter=[*ENTER, *script]) as node, orders.open("w") as order:
+        init = init_of(node)
+        before = children(init)
+        order.write("start one\n")
+        order.flush()
+        [orphan] = eventually(lambda: children(init).keys() - before.keys())
+        assert os.getpgid(orphan) == os.getpgid(init)
+        os.kill(orphan, signal.SIGKILL)
+        eventually(lambda: orphan not in children(init))
+        os.kill(init, signal.SIGTERM)
+        assert node.wait() == 0
+
+
 def test_the_exit_status_of_an_essential_job_is_that_of_the_container(tmp_path: Path) -> None:
     config = tmp_path / "gafferd.ini"
     config.write_text("[process:a]\ncmd = sh -c 'exit 3'\nrestart = never\nessential = true\n")
@@ -90,10 +110,51 @@ def test_lookupd_reaps_orphans_too() -> None:
         assert registry.wait() == 0
 
 
-@pytest.mark.parametrize("name", ["gafferd", "gaffer_lookupd"])
-def test_process_1_does_not_go_to_the_background(tmp_path: Path, name: str) -> None:
-    state = [f"--state-dir={tmp_path}/state"] if name == "gafferd" else []
-    daemon = Daemon(name, "--daemon", "--bind=127.0.0.1:0", *state, enter=ENTER)
+def test_process_1_does_not_go_to_the_background() -> None:
+    daemon = Daemon("gaffer_lookupd", "--daemon", "--bind=127.0.0.1:0", enter=ENTER)
     assert daemon.wait() == 2
     assert "--daemon: " in daemon.stderr
     assert "container" in daemon.stderr
+
+
+# Prints the exit codes of its own children, once an orphan that became a zombie after them has been reaped.
+EMBEDDED = """
+import asyncio, multiprocessing, os, signal, subprocess, sys
+from gaffer import Manager
+from gaffer.loop import new_loop
+from gaffer.processes import procfs
+
+def zombies():
+    return {pid for pid in procfs.children() if (stat := procfs.read_stat(pid)) and stat.state == "Z"}
+
+async def until(condition):
+    while not condition():
+        await asyncio.sleep(0.01)
+
+async def watch():
+    popen = subprocess.Popen(["sh", "-c", "exit 4"])
+    spawned = multiprocessing.get_context("spawn").Process(target=sys.exit, args=(3,))
+    spawned.start()
+    await until(lambda: zombies() >= {popen.pid, spawned.pid})
+    before = procfs.children()
+    subprocess.run(["sh", "-c", "(sleep 1000 &)"])
+    await until(lambda: procfs.children() - before)
+    os.kill(*procfs.children() - before, signal.SIGKILL)
+    await until(lambda: not procfs.children() - before)
+    spawned.join(0)
+    print(popen.wait(), spawned.exitcode)
+    manager.stop()
+
+loop = new_loop()
+manager = Manager(loop, subreaper=True)
+manager.start()
+watching = loop.create_task(watch())
+manager.run()
+"""
+
+
+def test_children_of_other_code_keep_their_exit_codes() -> None:
+    done = subprocess.run(
+        [*ENTER, sys.executable, "-c", EMBEDDED], capture_output=True, text=True, timeout=50, check=False
+    )
+    assert (done.returncode, done.stderr, done.stdout) == (0, "", "4 3\n")

@@ -8,6 +8,8 @@ import pytest
 import requests
 import trustme
 
+from gaffer.errors import ConfigError
+from gaffer.runtime.activation import take_sockets
 from gaffer.runtime.keyfile import new_key
 from support.daemons import Daemon, gafferd, lookupd
 from support.passing import passing
@@ -106,10 +108,9 @@ def test_lookupd_serves_them_in_place_of_its_own_addresses() -> None:
         assert requests.get(f"{url}/ping", timeout=10).ok
 
 
-@pytest.mark.parametrize("name", ["gafferd", "gaffer_lookupd"])
-def test_what_can_not_be_served_is_named(name: str, tmp_path: Path) -> None:
+def test_what_can_not_be_served_is_named(tmp_path: Path) -> None:
     specs = (f"=tcp:{LOCAL}", "=udp", f"=silent:{LOCAL}", "=file", "=closed")
-    message = refused(name, enter=passing(*specs), home=tmp_path)
+    message = refused("gaffer_lookupd", enter=passing(*specs), home=tmp_path)
     assert "descriptor 3" not in message
     assert "descriptor 4 of LISTEN_FDS: is not a TCP or unix stream socket" in message
     assert "descriptor 5 of LISTEN_FDS: is a socket that does not listen" in message
@@ -118,9 +119,21 @@ def test_what_can_not_be_served_is_named(name: str, tmp_path: Path) -> None:
     assert "ListenStream=" in message
 
 
-@pytest.mark.parametrize("count", ["many", "-1", "99999", "2"])
-def test_a_wrong_number_is_refused(count: str, tmp_path: Path) -> None:
-    assert "LISTEN_FD" in refused("gafferd", enter=passing(f"one=tcp:{LOCAL}", count=count), home=tmp_path)
+@pytest.mark.parametrize(
+    ("count", "names", "variable"),
+    [
+        ("many", "a", "LISTEN_FDS"),
+        ("-1", "a", "LISTEN_FDS"),
+        ("99999", "a", "LISTEN_FDS"),
+        ("2", "a", "LISTEN_FDNAMES"),
+    ],
+)
+def test_a_wrong_number_is_refused(count: str, names: str, variable: str) -> None:
+    environ = {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": count, "LISTEN_FDNAMES": names, "HOME": "/"}
+    with pytest.raises(ConfigError) as caught:
+        take_sockets(environ)
+    assert [problem.path for problem in caught.value.problems] == [variable]
+    assert environ == {"HOME": "/"}
 
 
 def test_sockets_for_another_process_are_left_alone(tmp_path: Path) -> None:

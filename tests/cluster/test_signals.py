@@ -1,5 +1,6 @@
 """Signals of the daemons and tools from their first moment to the last: a status of their own, never a traceback."""
 
+import fcntl
 import re
 import signal
 import subprocess
@@ -112,3 +113,19 @@ def test_signals_while_leftovers_are_ended(tmp_path: Path) -> None:
                 assert successor.wait() == status
             assert "Traceback" not in successor.stderr
             config.write_text(job)
+
+
+def test_a_signal_during_the_start_in_the_background_ends_the_daemon(tmp_path: Path) -> None:
+    config, state = tmp_path / "gafferd.ini", tmp_path / "state"
+    config.write_text(f'[process:deaf]\ncmd = {sys.executable} -c "{IGNORES_TERM}"\ngraceful_timeout = 1000\n')
+    with gafferd(str(config), state_dir=state) as node:
+        eventually(lambda: "deaf" in (state / "logs/default.deaf.1.out.log").read_text(), retry_on=(OSError,))
+        node.kill()
+        starter = Daemon("gafferd", str(config), "--daemon", *options("gafferd", state))
+        starter.wait_for_line("left by an earlier gafferd")
+        starter.signal(signal.SIGTERM)
+        assert starter.wait() == 1
+        assert "Traceback" not in starter.stderr
+        assert starter.urls == []
+        with (state / "lock").open() as lock:
+            eventually(lambda: fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB) is None, retry_on=(BlockingIOError,))

@@ -21,7 +21,7 @@ def server() -> Iterator[Receiver]:
 
 def queue(directory: Path) -> Path:
     """The only queue in the directory."""
-    [found] = directory.iterdir()
+    [found] = directory.glob("*.jsonl")
     return found
 
 
@@ -49,6 +49,7 @@ def test_events_wait_for_the_next_start_in_order_and_keep_their_ids(server: Rece
     tried = len(server.headers)
     server.status = 200
     with running_manager([WebHooks([("mine", f"{server.url}/?key=secret")], queue_dir=directory)]) as manager:
+        eventually(lambda: len(server.headers) == tried + 3)
         manager.events.publish("mine.d", {"event": "mine.d"})
         eventually(lambda: len(server.headers) == tried + 4)
     assert server.names("/?key=secret")[tried:] == ["mine.a", "mine.b", "mine.c", "mine.d"]
@@ -129,6 +130,17 @@ def test_a_queue_on_disk_does_not_grow(server: Receiver, tmp_path: Path, monkeyp
             sizes.append(queue(tmp_path / "queues").stat().st_size)
     assert 0 < max(sizes) < 5000
     assert not list((tmp_path / "queues").iterdir())
+
+
+def test_what_was_delivered_is_removed_at_once(server: Receiver, tmp_path: Path) -> None:
+    hook, directory = ("mine", f"{server.url}/"), tmp_path / "queues"
+    server.open.clear()
+    hooks = WebHooks([hook], queue_dir=directory)
+    with running_manager([hooks]) as manager:
+        manager.events.publish("mine.a", {"event": "mine.a"})
+        eventually(lambda: WebHooks([hook], queue_dir=directory).status()[0]["pending"] == 1)
+        server.open.set()
+        eventually(lambda: WebHooks([hook], queue_dir=directory).status()[0]["pending"] == 0)
 
 
 @pytest.mark.expects_errors("failed, will retry", "dropped 1 events that could not be posted")

@@ -19,7 +19,7 @@ from gaffer.jobs.names import JobName
 from gaffer.runtime.background_writer import BackgroundWriter, write_fully
 from gaffer.runtime.log import _LogFile
 from gaffer.runtime.log_lines import JsonFormatter, TextFormatter
-from support.daemons import Daemon, clean_env, command_path
+from support.daemons import Daemon, clean_env, command_path, gafferd
 from support.poll import eventually
 
 
@@ -209,7 +209,8 @@ def test_a_json_line_has_what_it_concerns_as_fields() -> None:
 @pytest.mark.parametrize("name", ["gafferd", "gaffer_lookupd"])
 def test_a_daemon_logs_json_and_reopens_its_file_on_a_signal(tmp_path: Path, name: str) -> None:
     path, old = tmp_path / "log", tmp_path / "old"
-    node = Daemon(name, "--bind=127.0.0.1:0", "--log-format=json", "--log-level=debug", f"--error-log={path}")
+    options = ["--bind=127.0.0.1:0", "--log-format=json", "--log-level=debug", f"--error-log={path}"]
+    node = Daemon(name, *options, *([f"--state-dir={tmp_path}/state"] if name == "gafferd" else []))
     try:
         node.wait_for_line("listening on ")
         for url in ("/ping", "/ping?again"):
@@ -233,28 +234,24 @@ def test_a_daemon_logs_json_and_reopens_its_file_on_a_signal(tmp_path: Path, nam
 
 def test_a_line_about_a_job_does_not_carry_the_connection_that_once_loaded_it(tmp_path: Path) -> None:
     path = tmp_path / "log"
-    node = Daemon("gafferd", "--bind=127.0.0.1:0", "--log-format=json", f"--error-log={path}")
-    try:
-        node.wait_for_line("listening on ")
+    with gafferd("--log-format=json", "--log-level=debug", f"--error-log={path}") as node:
         requests.post(f"{node.url}/jobs/shop", json={"name": "web", "cmd": "sh -c 'exit 3'", "backoff": 100})
 
-        def exits() -> list[dict[str, Any]]:
-            return [
-                line for line in map(json.loads, path.read_text().splitlines()) if "exited with 3" in line["message"]
-            ]
+        def logged(text: str) -> dict[str, Any]:
+            return next(line for line in map(json.loads, path.read_text().splitlines()) if text in line["message"])
 
-        line = eventually(exits)[0]
+        line = eventually(lambda: logged("exited with 3"), retry_on=(StopIteration,))
         assert (line["job"], line["logger"], line["level"]) == ("shop.web", "gafferd.exits", "warning")
         assert line["pid"] == 1
         assert "connection" not in line
-    finally:
-        node.stop()
+        assert "connection" in logged("StartRequested")
+        assert "connection" not in logged("Spawned(")
 
 
 def test_a_signal_to_reopen_logs_does_not_end_a_starting_daemon(tmp_path: Path) -> None:
-    node = Daemon("gafferd", "--bind=127.0.0.1:0")
+    node = Daemon("gafferd", "--bind=127.0.0.1:0", f"--state-dir={tmp_path}/state")
     try:
-        eventually(lambda: _catches(node.pid, signal.SIGUSR1), retry_on=(OSError,))
+        eventually(lambda: _catches(node.pid, signal.SIGHUP), retry_on=(OSError,))
         node.signal(signal.SIGUSR1)
         node.wait_for_line("reopened the log files")
         with urllib.request.urlopen(f"{node.url}/ping") as response:

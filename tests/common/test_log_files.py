@@ -264,6 +264,13 @@ def test_a_line_longer_than_a_file_is_cut(writer: LogWriter) -> None:
     assert file.path.with_name("j.log.1").read_bytes() + file.path.read_bytes() == b"0123456789abcdef\n"
 
 
+def test_the_last_line_is_written_when_a_process_ends_without_a_newline(tmp_path: Path) -> None:
+    with running_manager(capture_all=True, log_dir=tmp_path) as manager:
+        manager.load(ProcessConfig("j", "printf last", log_format="json", kind="once"))
+        log = tmp_path / "default.j.1.out.log"
+        assert json.loads(eventually(lambda: log.read_text(), retry_on=(OSError,)))["message"] == "last"
+
+
 def test_a_line_with_a_timestamp_never_follows_an_unfinished_one(tmp_path: Path) -> None:
     with running_manager(capture_all=True, log_dir=tmp_path) as manager:
         manager.load(ProcessConfig("j", "printf first", log_format="timestamps", backoff=0, startsecs=0))

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from gaffer.streams import log_index
 from gaffer.streams.log_files import LogFile, LogWriter
 from gaffer.streams.log_formats import make_formatter
 from gaffer.streams.log_names import LogName
@@ -99,10 +98,10 @@ async def test_offsets_run_on_over_rotations_and_lost_files_are_a_gap(logs: Logs
 async def test_whatever_is_read_is_what_was_written_there(logs: Logs) -> None:
     """Any offset, while files are rotated between lines and within them."""
     chance = random.Random(7)
-    file = logs.file(Rotation(700, 3))
+    file = logs.file(Rotation(300, 3))
     whole = b""
-    for _ in range(60):
-        part = bytes(chance.choice(b"abc\n") for _ in range(chance.randint(1, 150)))
+    for _ in range(40):
+        part = bytes(chance.choice(b"abcdefghijklmnopqrs\n") for _ in range(chance.randint(1, 150)))
         whole += part
         await logs.write(file, part)
         offset, size = chance.randint(0, len(whole)), chance.randint(1, 200)
@@ -162,19 +161,22 @@ async def test_offsets_run_on_when_another_program_rotates(logs: Logs, how: str)
 
 
 @pytest.mark.usefixtures("kept_in")
-async def test_a_file_truncated_between_two_processes_is_a_gap(logs: Logs) -> None:
-    await logs.write(logs.file(), b"before\n")
-    os.truncate(logs.path, 0)
-    file = logs.file()
-    file.put(b"after\n")
-    await eventually_async(lambda: logs.path.stat().st_size == 6)
-    assert (await logs.log.read(0)).data == b"after\n"
+async def test_a_file_truncated_between_two_runs_begins_another_log(tmp_path: Path) -> None:
+    first = Logs(tmp_path)
+    await first.write(first.file(), b"before\n")
+    epoch = (await first.log.extent()).epoch
+    first.close()
+    os.truncate(first.path, 0)
+    second = Logs(tmp_path)
+    await second.write(second.file(), b"after\n")
+    assert (await second.log.extent()).epoch != epoch
+    assert await read_all(second.log) == (0, b"after\n")
+    second.close()
 
 
 @pytest.mark.parametrize("kind", ["raw", "timestamps", "json"])
 @pytest.mark.usefixtures("kept_in")
 async def test_a_time_finds_what_was_written_since(logs: Logs, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(log_index, "SEGMENT", 0.0)
     began = time.time()  # the system sets the times of files by its own clock
     now = [began]
     monkeypatch.setattr(time, "time", lambda: now[0])
@@ -190,6 +192,39 @@ async def test_a_time_finds_what_was_written_since(logs: Logs, kind: str, monkey
         assert await logs.log.offset_since(began + 60 * number - 30) == max(starts[number], kept)
     assert await logs.log.offset_since(0) == kept
     assert await logs.log.offset_since(began + 1e6) == (await logs.log.extent()).end
+
+
+@pytest.mark.parametrize(("step", "finished"), [(6, False), (1, True)])
+async def test_a_later_run_knows_when_what_was_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int, finished: bool
+) -> None:
+    """Also after a crash, but for the last seconds."""
+    began = time.time()
+    now = [began]
+    monkeypatch.setattr(time, "time", lambda: now[0])
+    first = Logs(tmp_path)
+    file = first.file()
+    for number in range(4):
+        now[0] = began + step * number
+        await first.write(file, b"line %d\n" % number)
+    if finished:
+        file.finish()
+    first.close()
+    del file
+    second = Logs(tmp_path)
+    assert await second.log.offset_since(began + step * 2) == 14
+    second.close()
+
+
+async def test_what_a_failed_rotation_left_twice_is_read_once(logs: Logs, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(fd: int, size: int) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "ftruncate", refuse)
+    file = logs.file(Rotation(20, 3))
+    await logs.write(file, b"0123456789\nabcdef", b"ghi\nj\n")
+    assert logs.path.with_name(logs.path.name + ".1").read_bytes() == b"0123456789\nabcdef"
+    assert await read_all(logs.log) == (0, b"0123456789\nabcdefghi\nj\n")
 
 
 @pytest.mark.parametrize("kind", ["timestamps", "json"])

@@ -21,7 +21,7 @@ def paths(*argv: str, cwd: Path) -> list[str]:
 
 @pytest.mark.parametrize("interpreter", ["python3", "python3.11", "node", "ruby", "perl", "bash", "sh", "java"])
 def test_an_interpreter_runs_its_first_argument_that_is_no_option(tmp_path: Path, interpreter: str) -> None:
-    (tmp_path / interpreter).touch()
+    (tmp_path / interpreter).touch(0o755)
     (tmp_path / "app.x").touch()
     program = str(tmp_path / interpreter)
     assert paths(program, "-u", "app.x", "data", cwd=tmp_path) == [program, str(tmp_path / "app.x")]
@@ -33,8 +33,19 @@ def test_arguments_of_other_programs_are_data(tmp_path: Path) -> None:
     (tmp_path / "log").touch()
     assert paths("cat", "log", cwd=tmp_path) == [shutil.which("cat", path=PATH)]
     assert paths("no-such-program", "log", cwd=tmp_path) == []
-    (tmp_path / "run").touch()
+    (tmp_path / "run").touch(0o755)
     assert paths("./run", "log", cwd=tmp_path) == [f"{tmp_path}/./run"]
+
+
+def test_a_program_without_a_slash_is_the_first_on_the_path(tmp_path: Path) -> None:
+    for folder, mode in (("a", None), ("b", 0o644), ("c", 0o755), ("d", 0o755)):
+        (tmp_path / folder).mkdir()
+        if mode is None:
+            (tmp_path / folder / "run").mkdir()
+        else:
+            (tmp_path / folder / "run").touch(mode)
+    path = ":".join(str(tmp_path / folder) for folder in "abcd")
+    assert [mark.path for mark in mark_files(["run"], path, None)] == [str(tmp_path / "c/run")]
 
 
 def test_a_file_that_was_written_replaced_or_linked_anew_has_changed(tmp_path: Path) -> None:
@@ -42,7 +53,7 @@ def test_a_file_that_was_written_replaced_or_linked_anew_has_changed(tmp_path: P
         tmp_path / name for name in ("written", "replaced", "kept", "gone", "link")
     )
     for file in (written, replaced, kept, removed):
-        file.write_text("1")
+        file.touch(0o755)
     link.symlink_to(kept)
     programs = {
         number: (NO_PROCESS, mark_files([str(file)], PATH, None))

@@ -376,6 +376,7 @@ cmd = twice
 [process:cache]
 cmd = run "it
 flapping = 2, x
+after = web, wb
 port = 8000
 numprocesses = 2
 name = cache
@@ -416,19 +417,20 @@ def test_every_mistake_at_once(mistakes: Mistakes) -> None:
         "gaffer.ini:18: [process:cache] cmd: can't be split into words: No closing quotation\n"
         "  hint: close the quotation",
         "gaffer.ini:19: [process:cache] flapping: expected a number, got 'x'",
-        "gaffer.ini:22: [process:cache] unknown key 'name'\n"
+        "gaffer.ini:20: [process:cache] after: there is no job 'default.wb'\n  hint: did you mean 'web'?",
+        "gaffer.ini:23: [process:cache] unknown key 'name'\n"
         "  hint: set the name in the section header: [process:NAME] or [process:SESSION:NAME]; in YAML,"
         " as the key in jobs",
-        "gaffer.ini:23: [process:cache] unknown key 'env'\n"
+        "gaffer.ini:24: [process:cache] unknown key 'env'\n"
         "  hint: set variables in a section [env:NAME] or with keys such as env:PORT; in YAML, in a mapping env",
-        "gaffer.ini:24: [process:cache] labels: expected name=value pairs, got 'x'\n  hint: such as zone=a, disk=ssd",
-        "gaffer.ini:25: [process:12] the job name '12' consists of digits only and could be mistaken for a process id\n"
+        "gaffer.ini:25: [process:cache] labels: expected name=value pairs, got 'x'\n  hint: such as zone=a, disk=ssd",
+        "gaffer.ini:26: [process:12] the job name '12' consists of digits only and could be mistaken for a process id\n"
         "  hint: add a letter",
-        "gaffer.ini:27: [env:wb] no such job: wb\n  hint: did you mean 'web'?",
-        "gaffer.ini:31: [env:cache] PORT is given twice\n  hint: variable names are converted to upper case",
-        "gaffer.ini:33: [webhooks] create: expected an http or https URL, got 'nowhere'\n"
+        "gaffer.ini:28: [env:wb] no such job: wb\n  hint: did you mean 'web'?",
+        "gaffer.ini:32: [env:cache] PORT is given twice\n  hint: variable names are converted to upper case",
+        "gaffer.ini:34: [webhooks] create: expected an http or https URL, got 'nowhere'\n"
         "  hint: such as http://10.0.0.7:5010",
-        "gaffer.ini:34: '[process:web' is not a section header\n  hint: write [name] on a line of its own",
+        "gaffer.ini:35: '[process:web' is not a section header\n  hint: write [name] on a line of its own",
     ]
 
 
@@ -518,7 +520,7 @@ def test_every_mistake_at_once(mistakes: Mistakes) -> None:
         ),
         pytest.param(
             "[gaffer]\ninclude = missing.ini\n",
-            "gaffer.ini:2: can't read missing.ini: No such file or directory",
+            "gaffer.ini:2: [gaffer] include: can't read missing.ini: No such file or directory",
             id="a missing include",
         ),
         pytest.param(

@@ -53,6 +53,19 @@ def test_mistakes_of_every_source_at_once(check: Check, tmp_path: Path) -> None:
     assert sorted(places) == sorted([f"{file}:2", f"{file}:3", "GAFFER_PLUGIN_DIR", "--bind"])
 
 
+def test_warnings_come_with_the_mistakes(check: Check, tmp_path: Path) -> None:
+    """A mistyped section is often the reason of another mistake."""
+    done = check("[job:web]\ncmd = true\nafter = db\n[jb:db]\ncmd = true\n")
+    file = tmp_path / "gafferd.ini"
+    assert done.returncode == 2
+    assert done.stderr.splitlines() == [
+        f"warning: {file}:4: [jb:db] unknown section, ignored unless a plugin reads it",
+        "  hint: did you mean 'job'?",
+        f"{file}:3: [job:web] after: there is no job 'default.db'",
+        "  hint: define it, or remove it here",
+    ]
+
+
 @pytest.mark.parametrize(
     ("text", "args", "message"),
     [

@@ -189,7 +189,7 @@ def test_every_mistake_at_once(mistakes: Mistakes) -> None:
         ("jobs:\n  web: {cmd: x}\n  web: {cmd: y}", "gafferd.yaml:3: web is already set on line 2"),
         ("[job:web]\ncmd = x", "gafferd.yaml:2: invalid YAML"),
         ("- web", "gafferd.yaml:1: the file: expected a mapping"),
-        ("gaffer:\n  include: {a: b}", "gafferd.yaml:2: can't read a=b: No such file or directory"),
+        ("gaffer:\n  include: {a: b}", "gafferd.yaml:2: gaffer: include: can't read a=b: No such file or directory"),
         (
             "jobs:\n  web:\n    cmd: x\n    env: A=1",
             "gafferd.yaml:4: jobs.web: unknown key 'env'\n  hint: set variables",

@@ -42,10 +42,12 @@ def reload(node: Daemon, expected: str) -> None:
 
 @pytest.mark.parametrize("killed", [True, False])
 def test_it_stays_disabled_over_a_restart(tmp_path: Path, config: Path, killed: bool) -> None:
-    state = tmp_path / "state"
+    state, starts = tmp_path / "state", tmp_path / "starts"
+    command = f"sh -c 'echo $GAFFER_JOB >> {starts}; exec sleep 1000'"
+    config.write_text(WEB.replace("sleep 1000", command))
     with gafferd(str(config), state_dir=state) as node, Server(node.url) as server:
-        web, api = server.get_job("web"), server.load(API)
-        eventually(lambda: web.pids and api.pids)
+        web, api = server.get_job("web"), server.load({**API, "cmd": command})
+        eventually(lambda: starts.read_text().count("\n") == 2, retry_on=(FileNotFoundError,))
         web.disable("disk is replaced")
         api.disable("moved", 3600)
         api.scale(1)
@@ -59,7 +61,7 @@ def test_it_stays_disabled_over_a_restart(tmp_path: Path, config: Path, killed: 
         assert (why(web), why(api)) == ("disk is replaced", "moved")
         assert before is not None
         assert api.info()["disabled"] == pytest.approx(before, abs=1.0)
-        assert (web.exits(), api.exits()) == ([], []), "not started in between"
+        assert starts.read_text().count("\n") == 2, "started although it is disabled"
         web.enable()
         api.enable()
         eventually(lambda: len(web.pids) == 1 and len(api.pids) == 2)

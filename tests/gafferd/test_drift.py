@@ -39,8 +39,8 @@ def reasons(node: Daemon, job: str = "web") -> list[str]:
         (TEXT, None),
         (TEXT + "[process:new]\ncmd = true\n", None),
         ("# a comment\n" + TEXT, None),
-        (TEXT.replace("1000", "1001", 1), "FILE:1 has changed and was not reloaded: cmd"),
-        (TEXT.replace("\n[", "\nnice = 1\nenv:A = x\n[", 1), "FILE:1 has changed and was not reloaded: env, nice"),
+        (TEXT.replace("1000", "1001", 1), "FILE:1 has changes that are not applied: cmd"),
+        (TEXT.replace("\n[", "\nnice = 1\nenv:A = x\n[", 1), "FILE:1 has changes that are not applied: env, nice"),
         (TEXT.replace("web", "other"), "the configuration file no longer has this job: a reload removes it"),
         (TEXT + "cdm = 1\n", "the configuration file is invalid: FILE:5: [process:db] unknown key 'cdm'"),
     ],
@@ -112,7 +112,7 @@ def test_a_file_that_was_changed_and_a_job_that_was_changed(tmp_path: Path) -> N
     with gafferd(str(file)) as node:
         assert drift(node) == []
         write(file, TEXT.replace("1000", "1001", 1))
-        eventually(lambda: reasons(node) == [f"file: {file}:1 has changed and was not reloaded: cmd"])
+        eventually(lambda: reasons(node) == [f"file: {file}:1 has changes that are not applied: cmd"])
         assert drift(node, "db") == []
         requests.post(f"{node.url}/reload", timeout=30).raise_for_status()
         assert drift(node) == []

@@ -1,12 +1,14 @@
 """What is desired of the jobs outlives gafferd: however it ends, and whatever happens to the file."""
 
+import asyncio
 import json
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import asynccontextmanager, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +16,14 @@ import msgspec
 import pytest
 import requests
 
+from gaffer import Manager
+from gaffer.errors import PortConflict
 from gaffer.jobs.desired import Desired
 from gaffer.jobs.names import JobName
 from gaffer.jobs.states import Disabled, Phase
 from gaffer.process import ProcessConfig
 from gafferd.state.documents import Document, NewerFile
+from gafferd.state.durable import DurableJobs
 from gafferd.state.jobs_file import JobsFile, Stored, digest_of
 from support.daemons import Daemon, gafferd, run_command
 from support.needs import needs_mount
@@ -189,17 +194,15 @@ def test_jobs_come_back_in_the_order_that_they_need(state: Path) -> None:
 @pytest.mark.expects_errors("can't restore the job shop.web")
 def test_a_job_that_can_not_come_back_is_kept(state: Path, tmp_path: Path) -> None:
     config = tmp_path / "gafferd.ini"
-    config.write_text("[process:db]\ncmd = sleep 1000\nstartsecs = 0\n")
-    with killed(str(config), state_dir=state) as node:
-        load(node, "web", after=["default.db"])
-    empty = tmp_path / "empty.ini"
-    empty.write_text("")
-    with gafferd(str(empty), state_dir=state) as node:
-        node.wait_for_line("can't restore the job shop.web: ")
-        assert jobs(node) == []
-        load(node, "other")
+    config.write_text("[process:db]\ncmd = sleep 1000\nport = 8123\n")
+    with killed(state_dir=state) as node:
+        load(node, "web", port="8123")
     with gafferd(str(config), state_dir=state) as node:
-        assert sorted(jobs(node)) == ["default.db", "shop.other", "shop.web"]
+        node.wait_for_line("can't restore the job shop.web: ")
+        assert jobs(node) == ["default.db"]
+        load(node, "other")
+    with gafferd(state_dir=state) as node:
+        assert sorted(jobs(node)) == ["shop.other", "shop.web"]
 
 
 def test_jobs_are_forgotten_on_request(state: Path, tmp_path: Path) -> None:
@@ -284,6 +287,60 @@ def test_it_stores_again_once_the_disk_has_room(tmp_path: Path) -> None:
             assert info(node, "shop.web")["max_processes"] == 2
     finally:
         assert os.system(f"umount {disk}") == 0
+
+
+# Its changes
+
+
+@asynccontextmanager
+async def durable_jobs(directory: Path) -> AsyncIterator[tuple[Manager, DurableJobs]]:
+    """A manager whose changes are stored in a directory."""
+    manager, file = Manager(asyncio.get_running_loop()), JobsFile(directory)
+    file.load()
+    durable = DurableJobs(manager, file, dict)
+    manager.start([durable])
+    yield manager, durable
+    stopped = asyncio.Event()
+    manager.stop(lambda _: stopped.set())
+    await stopped.wait()
+
+
+async def test_of_two_jobs_with_one_port_only_one_is_stored(tmp_path: Path) -> None:
+    async with durable_jobs(tmp_path) as (manager, durable):
+        configs = [ProcessConfig(name, SLEEP, port="8123") for name in "ab"]
+        loads = [durable.change(partial(manager.load, config)) for config in configs]
+        done = await asyncio.gather(*loads, return_exceptions=True)
+        assert [type(each) for each in done] == [type(None), PortConflict]
+        assert serial(tmp_path) == 1
+    assert [str(name) for name in JobsFile(tmp_path).load()] == ["default.a"]
+
+
+async def test_a_change_is_made_although_its_caller_has_gone(tmp_path: Path) -> None:
+    async with durable_jobs(tmp_path) as (manager, durable):
+        gone = asyncio.ensure_future(durable.change(lambda: manager.load(ProcessConfig("a", SLEEP, start=False))))
+        await asyncio.sleep(0)
+        gone.cancel()
+        await durable.change(lambda: manager.load(ProcessConfig("b", SLEEP, start=False)))
+        assert manager.jobs() == ["default.a", "default.b"]
+
+
+async def test_a_fault_of_a_change_is_that_of_its_caller(tmp_path: Path) -> None:
+    async with durable_jobs(tmp_path) as (manager, durable):
+        wrong: Any = None
+        with pytest.raises(TypeError):
+            await durable.change(lambda: manager.scale(wrong, 1))
+        await durable.change(lambda: manager.load(ProcessConfig("a", SLEEP, start=False)))
+        assert manager.jobs() == ["default.a"]
+
+
+async def test_a_job_that_a_plugin_loads_is_its_own(tmp_path: Path) -> None:
+    async with durable_jobs(tmp_path) as (manager, durable):
+        manager.load(ProcessConfig("a", SLEEP, start=False))
+        assert await durable.change(lambda: manager.scale("a", "=3")) == 3
+        await durable.change(lambda: manager.load(ProcessConfig("b", SLEEP, start=False)))
+        await durable.change(lambda: manager.unload("a"))
+        assert manager.jobs() == ["default.b"]
+    assert [str(name) for name in JobsFile(tmp_path).load()] == ["default.b"]
 
 
 # The file

@@ -1,5 +1,6 @@
 """A disk without space: gafferd starts, answers and ends on it, and says what it could not write."""
 
+import itertools
 import os
 import subprocess
 from collections.abc import Iterator
@@ -81,8 +82,11 @@ def test_webhooks_on_a_full_disk_wait_in_memory(disk: Path, tmp_path: Path) -> N
         found: dict[str, Any] = requests.get(f"{node.url}/health").json()["webhooks"][0]
         return found
 
+    numbers = itertools.count()
+
     def unsaved_after_a_call(node: Daemon) -> int:
-        requests.post(f"{node.url}/jobs/default/none/state", data=b"1")  # there may be room in the last block
+        # There may be room in the last block.
+        requests.post(f"{node.url}/jobs/default/none{next(numbers)}/state", data=b"1")
         unsaved: int = webhook(node)["unsaved"]
         return unsaved
 
@@ -105,8 +109,10 @@ def test_calls_are_served_when_the_history_can_not_be_written(disk: Path) -> Non
         fill(disk)
         node.wait_for_line("listening on unix")
 
+        numbers = itertools.count()
+
         def lost() -> float:
-            url = f"{node.url}/jobs/default/none/state"
+            url = f"{node.url}/jobs/default/none{next(numbers)}/state"
             assert requests.post(url, data=b"1").status_code == 404
             metrics = parse_metrics(requests.get(f"{node.url}/metrics").text)
             return metrics["gaffer_history_lost_entries_total", frozenset()]
@@ -117,5 +123,5 @@ def test_calls_are_served_when_the_history_can_not_be_written(disk: Path) -> Non
         eventually(lambda: requests.get(f"{node.url}/history?limit=1").json()["entries"])
         assert requests.post(f"{node.url}/jobs/default/none/state", data=b"1").status_code == 404
         entries = requests.get(f"{node.url}/history").json()["entries"]
-        assert [entry["action"] for entry in entries][:2] == ["POST", "lost"]
-        assert entries[1]["count"] >= 1
+        assert entries[0]["action"] == "POST"
+        assert [entry["count"] >= 1 for entry in entries if entry["action"] == "lost"] == [True]

@@ -1,6 +1,7 @@
 """The history of a node: who changed what, with keys, channels, signals and refused callers."""
 
 import json
+import os
 import signal
 import stat
 from collections.abc import Iterator
@@ -24,9 +25,16 @@ def state(tmp_path: Path) -> Path:
     return tmp_path / "state"
 
 
-@pytest.fixture
-def node(state: Path) -> Iterator[Daemon]:
-    with gafferd(state_dir=state) as node:
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The state directory of `node`."""
+    return tmp_path_factory.mktemp("node") / "state"
+
+
+@pytest.fixture(scope="module")
+def node(shared: Path) -> Iterator[Daemon]:
+    """A node for tests with sessions of their own."""
+    with gafferd(state_dir=shared) as node:
         yield node
 
 
@@ -35,13 +43,14 @@ def history(node: Daemon, **query: Any) -> list[dict[str, Any]]:
     return entries
 
 
-def test_a_call(node: Daemon, state: Path) -> None:
+def test_a_call(node: Daemon, shared: Path) -> None:
     assert requests.post(f"{node.url}/jobs/shop", json=JOB).ok
     assert requests.post(f"{node.url}/jobs/shop/web/numprocesses", json={"scale": "+1"}).ok
     assert requests.post(f"{node.url}/jobs/shop/web/state", data=b"0").ok
     assert requests.post(f"{node.url}/jobs/shop/none/signal?token=s3cret", json={"signal": "HUP"}).status_code == 404
     requests.get(f"{node.url}/jobs")
-    signalled, stopped, scaled, loaded, started = history(node)
+    signalled, stopped, scaled, loaded = history(node, job="shop")
+    started = history(node, limit=1000)[-1]
     assert scaled.pop("duration") < 5
     assert scaled == {
         "id": scaled["id"],
@@ -65,7 +74,7 @@ def test_a_call(node: Daemon, state: Path) -> None:
     assert (signalled["outcome"], signalled["status"], signalled["error"]) == ("failed", 404, "not_found")
     assert signalled["details"] == {"signal": "HUP"}
     assert (started["kind"], started["action"]) == ("node", "start")
-    file = state / "history.jsonl"
+    file = shared / "history.jsonl"
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     assert "hunter2" not in file.read_text()
     assert "s3cret" not in file.read_text()
@@ -114,15 +123,15 @@ def test_callers(state: Path, tmp_path: Path) -> None:
 
 def test_commands_of_a_channel(node: Daemon) -> None:
     with Server(node.url) as server:
-        server.load(JOB, "shop")
+        server.load(JOB, "channels")
         socket = server.socket()
         socket.start()
         try:
-            socket.send_command("scale", "shop.web", "+1")
+            socket.send_command("scale", "channels.web", "+1")
         finally:
             socket.close()
     entry = eventually(lambda: [each for each in history(node) if each["kind"] == "command"])[0]
-    assert (entry["action"], entry["route"], entry["job"]) == ("scale", "/channel/websocket", "shop.web")
+    assert (entry["action"], entry["route"], entry["job"]) == ("scale", "/channel/websocket", "channels.web")
 
 
 def test_what_happens_without_a_call(tmp_path: Path, state: Path) -> None:
@@ -136,11 +145,19 @@ def test_what_happens_without_a_call(tmp_path: Path, state: Path) -> None:
         config.write_text("[process:bad]\n")
         node.signal(signal.SIGHUP)
         eventually(lambda: history(node)[0]["outcome"] == "failed")
+        config.write_text("")
+        requests.post(f"{node.url}/reload?dry_run=true")
+        requests.post(f"{node.url}/reload")
+        [reloaded, *_] = history(node, job="bad")
+        assert (reloaded["route"], reloaded["details"]) == ("/reload", {"jobs": ["default.bad"], "failed": []})
+        assert history(node)[1]["details"] == {"dry_run": "true"}
     with gafferd(state_dir=state) as node:
         found = [(e["action"], e["caller"], e["outcome"], e["details"].get("jobs")) for e in history(node)]
     assert found == [
         ("start", None, "ok", None),
         ("stop", None, "ok", None),
+        ("POST", f"uid:{os.getuid()}", "ok", ["default.bad"]),
+        ("POST", f"uid:{os.getuid()}", "ok", None),
         ("reload", "signal", "failed", None),
         ("failed", None, "failed", None),
         ("reload", "signal", "ok", ["default.bad"]),
@@ -163,36 +180,42 @@ def test_the_audit_is_posted_to_webhooks_that_name_it(tmp_path: Path) -> None:
 
 def test_what_can_be_asked(node: Daemon) -> None:
     for number in range(5):
-        requests.post(f"{node.url}/jobs/shop", json={**JOB, "name": f"job{number}", "numprocesses": 0})
+        requests.post(f"{node.url}/jobs/paging", json={**JOB, "name": f"job{number}", "numprocesses": 0})
     with Server(node.url) as server:
-        page = server.history("shop", limit=3)
-        assert [entry["job"] for entry in page["entries"]] == ["shop.job4", "shop.job3", "shop.job2"]
-        rest = server.history("shop", before=page["next"])
-        assert [entry["job"] for entry in rest["entries"]] == ["shop.job1", "shop.job0"]
+        page = server.history("paging", limit=3)
+        assert [entry["job"] for entry in page["entries"]] == ["paging.job4", "paging.job3", "paging.job2"]
+        rest = server.history("paging", before=page["next"])
+        assert [entry["job"] for entry in rest["entries"]] == ["paging.job1", "paging.job0"]
         assert rest["next"] is None
-        assert [entry["job"] for entry in server.history("shop.job3")["entries"]] == ["shop.job3"]
+        assert [entry["job"] for entry in server.history("paging.job3")["entries"]] == ["paging.job3"]
         assert server.history(since=page["entries"][0]["at"] + 1000)["entries"] == []
-    for query in ("limit=0", "limit=1001", "limit=x", "since=-1", "since=nan", "before=x", "job=a b", "job=shop."):
+    for query in ("limit=0", "limit=1001", "limit=x", "since=-1", "since=nan", "before=x", "job=a b", "job=paging."):
         answer = requests.get(f"{node.url}/history?{query}")
         assert (answer.status_code, answer.json()["error"]) in ((400, "bad_value"), (400, "bad_name")), query
 
 
-def test_a_key_for_a_session_sees_only_its_entries(state: Path) -> None:
-    with gafferd(state_dir=state) as node:
-        key = requests.post(f"{node.url}/keys", json={"scopes": ["control", "read"], "sessions": ["shop"]}).json()[
-            "key"
-        ]
-        for session in ("shop", "blog"):
-            requests.post(f"{node.url}/jobs/{session}", json={**JOB, "numprocesses": 0})
-        entries = requests.get(f"{node.url}/history", headers={"X-Api-Key": key}).json()["entries"]
-    assert [entry["job"] for entry in entries] == ["shop.web"]
+def test_a_key_for_a_session_sees_only_its_entries(node: Daemon) -> None:
+    key = requests.post(f"{node.url}/keys", json={"scopes": ["control", "read"], "sessions": ["mine"]}).json()["key"]
+    for session in ("mine", "other"):
+        requests.post(f"{node.url}/jobs/{session}", json={**JOB, "numprocesses": 0})
+    entries = requests.get(f"{node.url}/history", headers={"X-Api-Key": key}).json()["entries"]
+    assert [entry["job"] for entry in entries] == ["mine.web"]
+
+
+def test_a_disabled_job_that_is_enabled_by_its_timer(node: Daemon) -> None:
+    requests.post(f"{node.url}/jobs/disabled", json=JOB)
+    requests.post(f"{node.url}/jobs/disabled/web/disable", json={"for": 0.2, "reason": "moving disks"})
+    enabled = eventually(lambda: [e for e in history(node, job="disabled.web") if e["action"] == "enabled"])[0]
+    assert (enabled["kind"], enabled["caller"], enabled["job"]) == ("job", None, "disabled.web")
+    asked = next(each for each in history(node, job="disabled.web") if each["route"] == "/jobs/{sid}/{job}/disable")
+    assert asked["details"] == {"for": 0.2, "reason": "moving disks"}
 
 
 def test_a_job_that_fails_again_and_again_has_one_entry_a_minute(node: Daemon) -> None:
-    requests.post(f"{node.url}/jobs/shop", json={"name": "bad", "cmd": "no-such-program"})
-    eventually(lambda: requests.get(f"{node.url}/jobs/shop/bad").json()["state"] == "backoff")
-    eventually(lambda: len(requests.get(f"{node.url}/jobs/shop/bad/exits").json()["exits"]) >= 3)
-    assert {entry["action"]: entry["count"] for entry in history(node, job="shop.bad")} == {
+    requests.post(f"{node.url}/jobs/failing", json={"name": "bad", "cmd": "no-such-program"})
+    eventually(lambda: requests.get(f"{node.url}/jobs/failing/bad").json()["state"] == "backoff")
+    eventually(lambda: len(requests.get(f"{node.url}/jobs/failing/bad/exits").json()["exits"]) >= 3)
+    assert {entry["action"]: entry["count"] for entry in history(node, job="failing.bad")} == {
         "start_failed": 1,
         "POST": 1,
     }

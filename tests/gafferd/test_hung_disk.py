@@ -12,18 +12,17 @@ from gaffer.manager import Manager
 from gaffer.runtime.daemonize import ProcessTitle
 from gaffer.runtime.service_manager import ServiceManager
 from gaffer.webhooks import WebHooks
-from gafferd import drift
-from gafferd.config import reloader
+from gafferd import drift, reloader
 from gafferd.config.effective import Effective
 from gafferd.config.file import EMPTY, Config
 from gafferd.config.file_jobs import FileJobs
 from gafferd.config.on_disk import FileOnDisk
-from gafferd.config.reloader import ReadTimeout, Reloader
 from gafferd.config.settings import Settings
 from gafferd.drift import Drift
 from gafferd.history.recorder import History
 from gafferd.plugins.folder import PluginFolder
 from gafferd.plugins.host import Plugins
+from gafferd.reloader import ReadTimeout, Reloader
 from gafferd.service import Service
 from support.poll import eventually_async
 
@@ -83,18 +82,21 @@ async def test_drift_is_that_of_the_last_look(
 ) -> None:
     found = Drift(FileJobs(manager, {}), hung)
     found.start(manager.loop, manager)
-    waiting = found.refresh()
-    assert waiting is not None
-    await waiting
-    for _ in range(3):
-        assert found.refresh() is None, "further requests don't wait"
+
+    async def refreshed() -> bool:
+        """Whether a request has nothing to wait for."""
+        if (waiting := found.refresh()) is not None:
+            await waiting
+        return waiting is None
+
+    await eventually_async(refreshed)
+    assert found.refresh() is None, "further requests don't wait"
     assert hung.reads == 1
     assert caplog.messages == ["looking for changed files takes more than 0 s: check the disks"]
     hung.released.set()
 
     async def looked_again() -> bool:
-        if (waiting := found.refresh()) is not None:
-            await waiting
+        await refreshed()
         return hung.reads == 2
 
     await eventually_async(looked_again)

@@ -413,7 +413,7 @@ def test_keys_and_configuration_that_others_may_change_are_refused(refused: Refu
     included.chmod(0o646)
     code, message = refused("-c", str(config), "--bind=127.0.0.1:0")
     assert code == 2
-    assert f"{config}:2: {included} is not trusted: everyone can write to it" in message
+    assert f"{config}:2: [gaffer] include: {included} is not trusted: everyone can write to it" in message
     assert f"hint: check what it holds, then `chmod go-w {included}`" in message
     assert "is not a regular file" in refused("-c", "/dev/null", "--bind=127.0.0.1:0")[1]
     link = tmp_path / "link.ini"
@@ -470,12 +470,10 @@ def test_pidfile(tmp_path: Path, refused: Refused) -> None:
     assert not path.exists()
 
 
-@pytest.mark.parametrize("parts", [(), ("missing", "d.pid")], ids=["directory", "missing directory"])
-def test_a_pidfile_that_can_not_be_written(tmp_path: Path, refused: Refused, parts: tuple[str, ...]) -> None:
-    code, message = refused(f"--pidfile={tmp_path.joinpath(*parts)}", "--daemon", "--bind=127.0.0.1:0")
+def test_a_pidfile_that_can_not_be_written(tmp_path: Path, refused: Refused) -> None:
+    code, message = refused(f"--pidfile={tmp_path}", "--daemon", "--bind=127.0.0.1:0")
     assert code == 1
-    assert message.startswith("gafferd: can't ")
-    assert str(tmp_path) in message
+    assert message.startswith(f"gafferd: can't write the pidfile {tmp_path}: Is a directory\n")
 
 
 @pytest.mark.parametrize(
@@ -644,7 +642,7 @@ FLAGS = """
     --help --version --config --vv --plugins-dir --plugin-dir --plugins --daemon --pidfile --bind --backlog
     --certfile --keyfile --api-key-file --insecure --allowed-host --allowed-origin --state-dir --lookupd-address
     --cluster-key-file --node-name --broadcast-address --broadcast-port --cacert --client-certfile --client-keyfile
-    --error-log --log-level --loop --watch --check-config --print-config --show-secrets
+    --error-log --log-level --log-format --loop --watch --check-config --print-config --show-secrets
 """
 
 

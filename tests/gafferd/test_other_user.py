@@ -85,6 +85,7 @@ def test_neither_a_stop_nor_the_next_start_fails(setuid_python: Path) -> None:
                 lambda: "not permitted" in (requests.get(f"{second.url}/jobs/a/n", timeout=10).json()["reason"] or "")
             )
             os.kill(stray, signal.SIGKILL)
+            requests.post(f"{second.url}/jobs/a/n/state", data="1", timeout=10).raise_for_status()
             eventually(lambda: became_root(second) != stray, retry_on=(ValueError, OSError))
             assert "Traceback" not in second.stderr
             second.stop(timeout=10)

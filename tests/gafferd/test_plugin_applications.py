@@ -3,6 +3,7 @@
 import os
 import shutil
 import stat
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -97,14 +98,14 @@ async def test_where_code_may_be(tree: PluginTree) -> None:
 
 @pytest.mark.row("PLG-05", "CFG-01")
 async def test_the_configuration_is_passed_on(tree: PluginTree) -> None:
-    tree.add("a", start="note(repr(self.cfg))")
-    tree.add("b", app="cfg.clear()")
+    tree.add("a", app="cfg['anything']['key'] = None; cfg.clear()")
+    tree.add("b", start="note(repr(self.cfg))")
     config = "[gaffer]\nbacklog = 7\n[anything]\nkey = x\n[plugin:a]\nkey = value\n"
     async with node_with(tree.path, config):
         assert tree.notes() == [
             "a start",
-            "a {'gaffer': {'backlog': '7'}, 'anything': {'key': 'x'}, 'plugin:a': {'key': 'value'}}",
             "b start",
+            "b {'gaffer': {'backlog': '7'}, 'anything': {'key': 'x'}, 'plugin:a': {'key': 'value'}}",
         ]
 
 
@@ -291,7 +292,17 @@ async def test_of_two_with_one_name_the_first_is_used(tree: PluginTree) -> None:
 
 @pytest.mark.expects_errors("the plugin a failed: ", "serving no pages|not serving")
 @pytest.mark.parametrize(
-    "place", [".", "a", "a/plugin", "a/plugin/__init__.py", "a/plugin/__pycache__/old.pyc", "target", "target/data"]
+    "place",
+    [
+        ".",
+        "a",
+        "a/plugin",
+        "a/plugin/__init__.py",
+        "a/plugin/__pycache__/old.pyc",
+        "loose",
+        "loose/target",
+        "loose/target/data",
+    ],
 )
 @pytest.mark.parametrize(("let_others_write", "why"), OTHERS_WRITE)
 async def test_code_that_others_can_change_is_refused(
@@ -299,11 +310,11 @@ async def test_code_that_others_can_change_is_refused(
 ) -> None:
     tree.add("a")
     tree.write("a", "", "plugin/__pycache__/old.pyc")
-    outside = tree.path.parent / "target"
-    outside.mkdir(0o755)
+    outside = tree.path.parent / "loose" / "target"
+    outside.mkdir(0o755, parents=True)
     (outside / "data").touch(0o644)
     (tree.path / "a" / "linked").symlink_to(outside)
-    changed = outside.parent / place if place.startswith("target") else tree.path / place
+    changed = (tree.path.parent if place.startswith("loose") else tree.path) / place
     let_others_write(changed)
     async with node_with(tree.path) as node:
         state, reason = (await node.states())["a"]
@@ -335,10 +346,16 @@ async def test_no_bytecode_is_written_and_odd_files_are_left_alone(tree: PluginT
 # Reload
 
 
+def packages() -> set[str]:
+    """The packages of plugins that are imported."""
+    return {name for name in sys.modules if name.startswith("gaffer_plugins.") and name.count(".") == 1}
+
+
 @pytest.mark.row("PLG-15", "PLG-09")
 async def test_a_reload_applies_what_has_changed(tree: PluginTree) -> None:
     for name in ("changed", "kept", "removed"):
         tree.add(name)
+    before = packages()
     async with node_with(tree.path) as node:
         tree.notes()
         tree.add("changed", start="note('new')")
@@ -347,10 +364,21 @@ async def test_a_reload_applies_what_has_changed(tree: PluginTree) -> None:
         await node.reload()
         assert sorted(tree.notes()[:2]) == ["changed stop", "removed stop"]
         assert await node.states() == dict.fromkeys(("added", "changed", "kept"), RUNNING)
+        assert len(packages() - before) == 3  # those of former versions are gone
         await node.reload()
         await eventually_async(lambda: len(tree.journal.read_text().splitlines()) == 3)
         assert tree.notes() == ["added restart", "changed restart", "kept restart"]
     assert sorted(tree.notes()) == ["added stop", "changed stop", "kept stop"]
+
+
+async def test_reloads_take_their_turn(tree: PluginTree) -> None:
+    async with node_with(tree.path) as node:
+        tree.write("late", f"import time\ntime.sleep(0.2)\n{tree.source('late')}")  # both would find it new
+        node.plugins.reload({})
+        node.plugins.reload({})
+        await node.plugins.ready()
+        await eventually_async(lambda: "late restart" in tree.journal.read_text())
+        assert tree.notes() == ["late start", "late restart"]
 
 
 async def test_a_reload_replaces_those_whose_configuration_has_changed(tree: PluginTree) -> None:
@@ -371,11 +399,13 @@ async def test_a_reload_takes_no_plugin_from_one_that_needs_it(tree: PluginTree)
     async with node_with(tree.path) as node:
         tree.notes()
         text = code.read_text()
+        before = packages()
         code.unlink()
         tree.add("c")
         await node.reload()
         assert tree.notes() == []
         assert await node.states() == dict.fromkeys("ab", RUNNING)
+        assert packages() == before  # nothing of c is left
         code.write_text(text)
         await node.reload()
         assert await node.states() == dict.fromkeys("abc", RUNNING)

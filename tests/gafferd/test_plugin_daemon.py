@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 import requests
 
+from gaffer.errors import ConfigError, Problem
 from gafferd.config.settings import resolve
-from gafferd.main import parse_options
+from gafferd.main import command, parse_options
 from support.daemons import Daemon, gafferd, run_command
 from support.plugins import PluginTree, add_distribution, plugin_tree
 from support.poll import eventually
@@ -94,24 +95,36 @@ def test_no_plugin_ends_the_node(tree: PluginTree, tmp_path: Path, loop: str) ->
     assert next(line for line in tree.notes() if line.endswith(" stop")) == "zz stop"
 
 
-@pytest.mark.parametrize("needed", ["bad", "absent"])
-def test_a_mandatory_plugin_that_does_not_work_keeps_the_node_from_starting(tree: PluginTree, needed: str) -> None:
+def test_a_signal_ends_a_node_that_waits_for_a_plugin(tree: PluginTree) -> None:
+    tree.write("slow", f"__all__ = []\nimport time\nopen({str(tree.journal)!r}, 'w').close()\ntime.sleep(60)")
+    node = Daemon("gafferd", "--bind=127.0.0.1:0", "-p", str(tree.path), f"--state-dir={tree.path.parent}/state")
+    try:
+        eventually(tree.journal.exists)
+        node.signal(signal.SIGTERM)
+        assert node.wait() == 0
+    finally:
+        if node.returncode is None:
+            node.kill()
+    assert node.stderr == ""
+
+
+def test_a_mandatory_plugin_that_does_not_work_keeps_the_node_from_starting(tree: PluginTree) -> None:
     config = tree.path.parent / "gafferd.ini"
-    config.write_text(f"[gaffer]\nbind = 127.0.0.1:0\nmandatory = good, {needed}\n")
+    config.write_text("[gaffer]\nbind = 127.0.0.1:0\nmandatory = good, bad\n")
     tree.add("good")
     tree.add("bad", start="raise ValueError('no port')")
     env = {"GAFFER_STATE_DIR": str(tree.path.parent / "state"), "GAFFER_PLUGIN_DIR": str(tree.path)}
     done = run_command("gafferd", "-c", str(config), env=env)
     assert done.returncode == 1
-    assert f"gafferd: the plugin '{needed}', which is mandatory, is missing or failed\n  hint: " in done.stderr
+    assert "gafferd: the plugin 'bad', which is mandatory, is missing or failed\n  hint: " in done.stderr
     assert "the plugin bad failed: start() raised ValueError: no port" in done.stderr
-    assert "good stop" in tree.notes()
-    config.write_text("[gaffer]\nmandatory = good\n")
+    assert tree.notes() == ["bad start", "good start", "good stop"]
+    config.write_text("[gaffer]\nmandatory = good\nplugins = good\n")
     with gafferd("-c", str(config), env=env) as node:
-        assert states(node)["good"] == ("running", None)
+        assert states(node) == {"good": ("running", None)}
 
 
-def test_which_plugins_are_used(tree: PluginTree, tmp_path: Path) -> None:
+def test_which_plugins_are_used() -> None:
     def chosen(*flags: str, **keys: tuple[str, ...]) -> tuple[str, ...] | None:
         return resolve(parse_options(list(flags)), {}, keys).plugins
 
@@ -119,41 +132,43 @@ def test_which_plugins_are_used(tree: PluginTree, tmp_path: Path) -> None:
     assert chosen("--plugins=a, b") == ("a", "b")
     assert chosen("--plugins=none", plugins=("a",)) == ()
     assert chosen(plugins=("a",)) == ("a",)
-    done = run_command("gafferd", "--plugins=none, a", env={"GAFFER_STATE_DIR": str(tmp_path / "state")})
-    assert done.returncode == 2
-    assert "--plugins: expected names of plugins, or none\n  hint: such as `hello, dummy`" in done.stderr
-    tree.add("a")
-    with gafferd("-p", str(tree.path), "--plugins=none") as node:
-        assert states(node) == {}
+    for wrong in ("none, a", ","):
+        with pytest.raises(ConfigError) as caught:
+            chosen(f"--plugins={wrong}")
+        [problem] = caught.value.problems
+        assert problem == Problem("--plugins", "expected names of plugins, or none", "such as `hello, dummy`")
 
 
-def test_a_configuration_is_checked_and_printed_without_running_plugins(tree: PluginTree, tmp_path: Path) -> None:
+def test_a_configuration_is_checked_and_printed_without_running_plugins(
+    tree: PluginTree, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def run(*args: str) -> tuple[str, str]:
+        assert command(["-c", str(config), *args], {"GAFFER_STATE_DIR": str(tmp_path / "state")}) == 0
+        return capsys.readouterr()
+
     tree.write("a", "raise SystemExit(9)\n__all__ = []")
     tree.write("b", "__all__ = []").chmod(0o666)
+    monkeypatch.syspath_prepend(str(tmp_path / "packages"))
     add_distribution(tmp_path / "packages", "one", "raise SystemExit(9)", "one = one", "a = one:X")
     config = tmp_path / "gafferd.ini"
-    text = (
-        f"[gaffer]\nplugin_dir = {tree.path}\nplugins = a, b, one, absent\n[plugin:a]\npassword = tell\n[own]\nx = y\n"
-    )
-    config.write_text(text)
-    env = {"PYTHONPATH": str(tmp_path / "packages"), "GAFFER_STATE_DIR": str(tmp_path / "state")}
-    checked = run_command("gafferd", "-c", str(config), "--check-config", env=env)
-    assert checked.returncode == 0
-    assert checked.stdout == f"OK: {config}: 0 jobs, 0 endpoints, 0 webhooks, 2 plugins\n"
+    plugins = "[plugin:a]\npassword = tell\n[own]\nx = y\n"
+    config.write_text(f"[gaffer]\nplugin_dir = {tree.path}\nplugins = a, b, one, absent\n{plugins}")
+    out, err = run("--check-config")
+    assert out == f"OK: {config}: 0 jobs, 0 endpoints, 0 webhooks, 2 plugins\n"
     untrusted = f"{tree.path}/b/plugin/__init__.py is not trusted: everyone can write to it; fix it with"
-    assert f"warning: plugin a: {tree.path / 'a'} has the same name\n" in checked.stderr
-    assert f"warning: plugin b: {untrusted}" in checked.stderr
-    assert "warning: plugin absent: there is no plugin of this name" in checked.stderr
-    assert "[own] unknown section, ignored unless a plugin reads it" in checked.stderr
-    printed = run_command("gafferd", "-c", str(config), "--print-config", env=env).stdout
+    assert f"warning: plugin a: {tree.path / 'a'} has the same name\n" in err
+    assert f"warning: plugin b: {untrusted}" in err
+    assert "warning: plugin absent: there is no plugin of this name" in err
+    assert "[own] unknown section, ignored unless a plugin reads it" in err
+    printed, _ = run("--print-config")
     assert f"# {config}:3\nplugins = a, b, one, absent\n" in printed
     assert f"[plugin:a]\n# {config}:5\npassword <masked>\n" in printed
     assert f"\n# plugin a: {tree.path / 'a'}\n" in printed
     assert "\n# plugin one: one of one 1.0\n" in printed
-    shown = run_command("gafferd", "-c", str(config), "--print-config", "--show-secrets", env=env).stdout
+    shown, _ = run("--print-config", "--show-secrets")
     assert "password = tell\n" in shown
     config.write_text(shown)
-    assert run_command("gafferd", "-c", str(config), "--check-config", env=env).returncode == 0
+    run("--check-config")
 
 
 def test_sections_of_plugins_in_yaml(tree: PluginTree, tmp_path: Path) -> None:

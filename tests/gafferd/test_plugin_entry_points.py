@@ -1,6 +1,7 @@
 """Plugins that pip installed, found by their entry points."""
 
 import importlib
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,6 +12,8 @@ import pytest
 from gafferd.plugins.candidates import find_candidates
 from gafferd.plugins.folder import PluginFolder
 from support.plugins import PluginTree, add_distribution, node_with, plugin_tree
+from support.poll import eventually_async
+from support.writable import let_everybody_write
 
 RUNNING = ("running", None)
 
@@ -109,12 +112,51 @@ async def test_a_reload_finds_new_distributions_and_misses_removed_ones(tree: Pl
         assert await node.states() == {"late": RUNNING}
 
 
-async def test_the_page_of_a_directory_goes_with_an_entry_point(tree: PluginTree, installed: Path) -> None:
+@pytest.mark.expects_errors("the plugin a: one of one 2.0 is installed")
+async def test_a_new_version_waits_for_a_restart_of_the_node(tree: PluginTree, installed: Path) -> None:
     add_distribution(installed, "one", tree.source("a"), "a = one")
-    tree.write("a", "hello", "_site/index.html")
     async with node_with(tree.path) as node:
-        assert await node.states() == {"a": RUNNING}
-        assert (await node.node.call("GET", "/_plugin/a/")).body == b"hello"
+        assert tree.notes() == ["a start"]
+        shutil.rmtree(installed / "one-1.0.dist-info")
+        add_distribution(installed, "one", tree.source("a", start="note('new')"), "a = one", version="2.0")
+        await node.reload()
+        await eventually_async(lambda: tree.journal.exists())
+        assert tree.notes() == ["a restart"]
+        assert await node.states() == {"a": ("running", "one of one 2.0 is installed: restart gafferd to use it")}
+
+
+@pytest.mark.expects_errors("the plugin failed failed: importing it", "not serving .*/one: everyone can write to it")
+async def test_sites_of_distributions(tree: PluginTree, installed: Path) -> None:
+    add_distribution(installed, "one", tree.source("own name"), "a = one")
+    add_distribution(installed, "two", "raise ValueError", "failed = two")
+    package = installed / "one"
+    package.mkdir(0o755)
+    (installed / "one.py").rename(package / "__init__.py")
+    for place in (package, tree.path / "b"):
+        (place / "_site").mkdir(0o755, parents=True)
+        (place / "_site" / "index.html").write_text(place.name)
+    (package / "_site" / "out").symlink_to("../__init__.py")
+    async with node_with(tree.path) as node:
+
+        async def page(path: str) -> tuple[int, bytes]:
+            answer = await node.node.call("GET", f"/_plugin/{path}")
+            return answer.status, answer.body if answer.status == 200 else b""
+
+        sites = {each["name"]: each["site"] for each in await node.list()}
+        assert sites == {"own name": "/_plugin/a/", "failed": None, "b": "/_plugin/b/"}
+        assert await page("a/") == (200, b"one")
+        assert await page("b/") == (200, b"b")
+        for path in ("failed/", "own%20name/", "a/out", "a/%2e%2e/__init__.py"):
+            assert await page(path) == (404, b"")
+        let_everybody_write(package)
+        assert await page("a/") == (404, b"")
+        tree.write("a", "replaced", "_site/index.html")
+        assert await page("a/") == (200, b"replaced")
+        assert await node.states() == {
+            "own name": RUNNING,
+            "failed": ("failed", "importing it raised ValueError"),
+            "b": ("loaded", None),
+        }
 
 
 def test_nothing_is_imported_to_look_for_plugins(tree: PluginTree, installed: Path) -> None:

@@ -167,6 +167,25 @@ def test_a_port_that_another_job_gives_back_is_taken_in_the_same_reload(
     assert (manager.get("c").port, manager.get("d").port) == ("8124", "8125")
 
 
+def test_a_number_in_the_file_becomes_that_of_the_definition(node: tuple[Manager, FileJobs], file: Path) -> None:
+    manager, jobs = node
+    text = "[process:a]\ncmd = sleep 1000\nnumprocesses = {}\npriority = {}\n"
+    manager.update(config("a", "sleep 1000", os_env=True, nice=1))
+    assert reload(jobs, file, text.format(2, 1))[0][-1] == ("default.a", "update")
+    manager.update(config("a", "sleep 1000", os_env=True, numprocesses=2, priority=1, nice=1))
+    manager.scale("a", "=5")
+    assert reload(jobs, file, text.format(3, 1)) == ([("default.a", "scale")], [])
+    assert (manager.get("a").numprocesses, manager.info("a")["max_processes"]) == (3, 3)
+    assert manager.get("a").nice == 1, "what the file did not change stays"
+    manager.update(manager.get("a").replace(numprocesses=4))
+    manager.scale("a", "=5")
+    assert reload(jobs, file, text.format(4, 1)) == ([("default.a", "scale")], [])
+    assert manager.info("a")["max_processes"] == 4
+    manager.scale("a", "=5")
+    assert reload(jobs, file, text.format(4, 2)) == ([("default.a", "update")], [])
+    assert manager.info("a")["max_processes"] == 5, "the file did not change the number"
+
+
 def test_the_effect_of_a_change(node: tuple[Manager, FileJobs], file: Path) -> None:
     """Against what runs, not against the earlier file."""
     manager, jobs = node

@@ -1,6 +1,7 @@
 """`POST /reload` on a running gafferd."""
 
 import signal
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,10 @@ def reload(node: Daemon, query: str = "") -> Any:
     answer = requests.post(f"{node.url}/reload{query}", timeout=30)
     assert answer.status_code == 200, answer.text
     return answer.json()
+
+
+def state(node: Daemon) -> Any:
+    return requests.get(f"{node.url}/reload", timeout=30).json()
 
 
 def info(node: Daemon, job: str) -> Any:
@@ -55,7 +60,7 @@ def test_a_reload_applies_the_difference_and_a_dry_run_only_shows_it(config: Pat
         kept = eventually(lambda: info(node, "kept")["instances"][0]["os_pid"])
         write(
             config,
-            "[gaffer]\nlog_level = debug\n[webhooks]\nexit = http://u:secret@127.0.0.1:9/?k=secret\n[prcess:x]\n"
+            "[gaffer]\nlog_level = debug\n[webhooks]\nexit = http://u:secret@127.0.0.1:9/?k=secret\n[proces:x]\n"
             + AFTER,
         )
         shown = reload(node, "?dry_run=true")
@@ -68,7 +73,7 @@ def test_a_reload_applies_the_difference_and_a_dry_run_only_shows_it(config: Pat
             "warnings": [
                 {
                     "path": f"{config}:5",
-                    "message": "[prcess:x] unknown section, ignored unless a plugin reads it",
+                    "message": "[proces:x] unknown section, ignored unless a plugin reads it",
                     "hint": "did you mean 'process'?",
                 }
             ],
@@ -85,6 +90,7 @@ def test_a_reload_applies_the_difference_and_a_dry_run_only_shows_it(config: Pat
         assert info(node, "web")["config"]["cmd"] == "sleep 1003"
         assert info(node, "kept")["instances"][0]["os_pid"] == kept
 
+        assert state(node)["restart_required"] == ["log_level"]
         again = reload(node)
         assert (again["changes"], again["webhooks"]) == ([], [])
         assert again["restart_required"] == ["log_level"], "until it is restarted"
@@ -93,6 +99,15 @@ def test_a_reload_applies_the_difference_and_a_dry_run_only_shows_it(config: Pat
 
 def test_a_broken_file_changes_nothing_and_is_answered_with_all_mistakes(config: Path) -> None:
     with gafferd(str(config)) as node:
+        started = state(node)
+        assert started == {
+            "path": str(config),
+            "applied_at": pytest.approx(time.time(), abs=60),
+            "error": None,
+            "problems": [],
+            "failed": [],
+            "restart_required": [],
+        }
         write(config, AFTER + "[process:bad]\ncommand = x\nnumprocesses = many\n")
         for query in ("", "?dry_run=true"):
             answer = requests.post(f"{node.url}/reload{query}", timeout=30)
@@ -104,10 +119,16 @@ def test_a_broken_file_changes_nothing_and_is_answered_with_all_mistakes(config:
             ]
         node.wait_for_line("the configuration is invalid, keeping the current one")
         assert jobs(node) == ["default.kept", "default.old", "default.web"]
+        left = state(node)
+        assert (left["error"], left["problems"]) == (answer.json()["message"], answer.json()["problems"])
+        assert left["applied_at"] == started["applied_at"]
         config.unlink()
         answer = requests.post(f"{node.url}/reload", timeout=30)
         assert (answer.status_code, answer.json()["path"]) == (400, str(config))
         assert jobs(node) == ["default.kept", "default.old", "default.web"]
+        config.write_text(BEFORE)
+        reload(node)
+        assert state(node)["error"] is None
 
 
 def test_a_change_that_fails_is_told_and_the_others_are_applied(config: Path) -> None:
@@ -126,6 +147,7 @@ def test_a_change_that_fails_is_told_and_the_others_are_applied(config: Path) ->
             }
         ]
         node.wait_for_line("reload: update of default.web failed and will be retried at the next reload")
+        assert state(node)["failed"] == result["failed"]
 
 
 def test_reloads_come_one_after_the_other(config: Path) -> None:

@@ -18,7 +18,7 @@ from gaffer.http.base import NotFound
 from gaffer.http.limits import Limits
 from gaffer.runtime.trusted_files import find_danger
 from gafferd.plugins.folder import PluginFolder
-from gafferd.sites import routes
+from gafferd.sites import site_routes
 from gafferd.sites.files import Sites, media_type
 from gafferd.sites.layout import MAX_ENTRIES
 from support.http_node import HttpNode, running_node
@@ -68,7 +68,7 @@ def folder(tmp_path: Path) -> Path:
 @pytest.fixture
 async def served(folder: Path) -> AsyncIterator[Served]:
     sites = Sites(PluginFolder([folder]), os.geteuid())
-    async with running_node(routes=routes.ROUTES, sites=sites, limits=Limits(body_timeout=0.5)) as node:
+    async with running_node(routes=site_routes.ROUTES, sites=sites, limits=Limits(body_timeout=0.5)) as node:
         yield Served(node, folder)
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from gaffer_client import Server
 from gafferd.state.documents import Document
-from support.daemons import gafferd
+from support.daemons import gafferd, run_command
 from support.poll import eventually
 
 WEB = {"name": "web", "cmd": "sleep 1000", "startsecs": 0}
@@ -103,3 +103,26 @@ def test_a_job_of_the_file_that_can_not_be_restored_is_loaded_from_it_and_stays_
         node.wait_for_line("can't restore the job default.web: ")
         info = server.get_job("web").info()
         assert (info["config"]["port"], info["reason"]) == (None, "disabled: moved")
+
+
+def test_damage_of_both_files_and_a_later_version(tmp_path: Path) -> None:
+    state, config = tmp_path / "state", tmp_path / "gafferd.ini"
+    config.write_text("[process:db]\ncmd = sleep 1000\n")
+    with gafferd(str(config), state_dir=state) as node, Server(node.url) as server:
+        server.load(WEB)
+        server.get_job("db").stop()
+        node.stop()
+    good = (state / "state.json").read_bytes()
+    later = good.replace(b'"format":2', b'"format":3')
+    (state / "state.json").write_bytes(later)
+    refused = run_command("gafferd", str(config), "--state-dir", str(state), "--bind=127.0.0.1:0")
+    assert (refused.returncode, "state.json was written by a later version" in refused.stderr) == (1, True)
+    assert (state / "state.json").read_bytes() == later
+
+    (state / "state.json").write_bytes(good[:-1])
+    (state / "state.json.copy").write_bytes(b"")
+    with gafferd(str(config), state_dir=state) as node, Server(node.url) as server:
+        assert "the files are kept as state.json.damaged and state.json.copy.damaged" in node.stderr
+        assert server.jobs() == ["default.db"]
+        eventually(lambda: server.get_job("db").pids)
+        assert (state / "state.json.damaged").read_bytes() == good[:-1]

@@ -3,6 +3,7 @@
 Programs and hosts
 
 - `daemons`: the installed daemons and commands as subprocesses
+- `passing`: sockets that are open when a daemon starts, as a service manager passes them
 - `following`: commands that go on until Ctrl-C, and the lines that they have printed
 - `console`: a command on a terminal of its own, or with a pipe for its output
 - `docker`: images and containers
@@ -35,6 +36,7 @@ Servers that the test scripts
 - `scripted_socket`: the server's end of a websocket in such a script
 - `other_lookupd`: a lookupd of 0.5, or one that misbehaves
 - `webhooks`: a receiver of webhooks
+- `plugins`: plugins of gafferd that note what is done to them, and a node that runs them
 
 Clients that do what the test tells them
 

@@ -1,10 +1,12 @@
 """Images and containers for tests, through Debian's docker and docker-compose."""
 
+import json
 import shutil
 import subprocess
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from support.needs import BASE_IMAGE, COMPOSE, DOCKER
 
@@ -68,14 +70,21 @@ def make_images() -> None:
 
 
 class Compose:
-    """The cluster of docker-compose.yml, as a project of its own."""
+    """The cluster of docker-compose.yml, or of several files, as a project of its own."""
 
-    def __init__(self, project: str) -> None:
+    def __init__(self, project: str, *files: str) -> None:
         self.project = project
+        self._files = [f"--file={file}" for file in files]
 
     def __call__(self, *args: str, timeout: float = 120) -> str:
         """Run docker-compose; return its stdout."""
-        return run([COMPOSE, "--project-name", self.project, *args], timeout)
+        return run([COMPOSE, "--project-name", self.project, *self._files, *args], timeout)
+
+    def state(self, service: str) -> Any:
+        """What docker says of the state of a container."""
+        return json.loads(
+            run([DOCKER, "inspect", "--format={{json .State}}", self("ps", "--all", "--quiet", service).strip()])
+        )
 
     def exec(self, service: str, *command: str) -> str:
         """Run a command in a container; return its stdout."""

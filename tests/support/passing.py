@@ -9,7 +9,7 @@ import sys
 _LAUNCHER = """
 import fcntl, os, socket, sys
 end = sys.argv.index("--")
-count, pid, *specs = sys.argv[1:end]
+pid, *specs = sys.argv[1:end]
 opened = []
 for spec in specs:
     kind, _, address = spec.partition("=")[2].partition(":")
@@ -31,16 +31,16 @@ for number, fd in enumerate(moved, 3):
     if fd is not None:
         os.dup2(fd, number)
 os.closerange(50, 100)
-os.environ.update(LISTEN_FDS=count or str(len(moved)), LISTEN_PID=pid or str(os.getpid()))
+os.environ.update(LISTEN_FDS=str(len(moved)), LISTEN_PID=pid or str(os.getpid()))
 os.environ["LISTEN_FDNAMES"] = ":".join(spec.partition("=")[0] for spec in specs)
 os.execv(sys.argv[end + 1], sys.argv[end + 1:])
 """
 
 
-def passing(*specs: str, count: str = "", pid: str = "") -> list[str]:
+def passing(*specs: str, pid: str = "") -> list[str]:
     """The words that start a command with these descriptors: `NAME=tcp:HOST:PORT`, `NAME=unix:PATH`, and faulty ones.
 
-    `NAME=silent:HOST:PORT` does not listen, `NAME=udp`, `NAME=file` and `NAME=closed` are what they say. `count` and
-    `pid` replace the right values of LISTEN_FDS and LISTEN_PID.
+    `NAME=silent:HOST:PORT` does not listen, `NAME=udp`, `NAME=file` and `NAME=closed` are what they say. `pid`
+    replaces the right value of LISTEN_PID.
     """
-    return [sys.executable, "-c", _LAUNCHER, count, pid, *specs, "--"]
+    return [sys.executable, "-c", _LAUNCHER, pid, *specs, "--"]

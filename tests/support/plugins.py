@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from gaffer.runtime.ini import parse_ini
-from gafferd.plugins import plugin_routes
+from gafferd import plugin_routes
 from gafferd.plugins.folder import PluginFolder
 from gafferd.plugins.host import Plugins
-from gafferd.sites import routes
+from gafferd.sites import site_routes
 from gafferd.sites.files import Sites
 from support.http_node import HttpNode, running_node
 
@@ -120,8 +120,8 @@ async def node_with(folder: Path, config: str = "", chosen: Sequence[str] | None
     """A node with the plugins in a directory, which have started or failed when the block begins."""
     place = PluginFolder([folder], chosen)
     plugins = Plugins(place, parse_ini(config, "")[0])
-    sites = Sites(place, os.geteuid())
-    added = [*plugin_routes.ROUTES, *routes.ROUTES]
+    sites = Sites(place, os.geteuid(), plugins.packages)
+    added = [*plugin_routes.ROUTES, *site_routes.ROUTES]
     async with running_node(routes=added, plugins=plugins, sites=sites, apps=[plugins]) as node:
         await plugins.ready()
         yield PluginNode(node, plugins)

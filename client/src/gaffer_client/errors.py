@@ -6,8 +6,8 @@ GafferClientError
     UntrustedServer     a key was not sent because the server is not verified
     MalformedAnswer     a response that violates the protocol
     StatusError         an error response: BadRequest, Unauthorized, Forbidden, NotFound, Conflict, ServerError
-        JobDisabled     a Conflict: the job can't be started
-        NotStored       a ServerError: the node could not store a change
+    JobDisabled         a Conflict: the job can't be started
+    NotStored           a ServerError: the server could not store a change
 """
 
 from collections.abc import Mapping, Sequence

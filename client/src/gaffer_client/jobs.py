@@ -1,7 +1,7 @@
 """`Job`: a job on a node."""
 
 import base64
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing
 from typing import TYPE_CHECKING, NamedTuple, TypedDict
 
@@ -17,6 +17,8 @@ from gaffer_client.transport import Answer, Stream, Transport, path_of, with_que
 
 if TYPE_CHECKING:
     from gaffer.schemas.responses import Definition, ExitInfo, JobInfo, JobStatus
+    from gaffer_client.eventsource import Lost
+    from gaffer_client.logs import LogPiece
     from gaffer_client.node import Server
 
 _ACTION_HEARTBEAT = 15  # seconds
@@ -151,6 +153,40 @@ class Job:
         from gaffer.schemas.responses import ExitList  # imports the settings of jobs
 
         return self.server.transport.get(self._path + "/exits", ExitList)["exits"]
+
+    def logs(
+        self,
+        *,
+        streams: Iterable[str] = ("out",),
+        slots: Iterable[int] | None = None,
+        offset: int | str | None = None,
+        since: float | str | None = None,
+        tail: int | str | None = None,
+        follow: bool = False,
+        on_lost: "Lost | None" = None,
+    ) -> "Iterator[LogPiece]":
+        """Yield what the log files of the job hold, over all rotated files, of several logs the older piece first.
+
+        `streams` are `out` and `err`, `slots` those of the processes, by default all. Start at `offset`, a number of
+        bytes in a single log or the `position` of a piece, or at `since`, an age in seconds, a text such as `5m`, or a
+        time as in RFC 3339, or `tail` lines, or bytes as in `"4096b"`, back; by default with the oldest byte.
+
+        With `follow`, continue with what is added, and reconnect after a lost connection; `on_lost(error)` is called
+        before that. Raises NotFound if there are no logs.
+        """
+        from gaffer_client.logs import read_logs
+
+        return read_logs(
+            self.server.transport,
+            self._path + "/logs",
+            streams=streams,
+            slots=slots,
+            offset=offset,
+            since=since,
+            tail=tail,
+            follow=follow,
+            on_lost=on_lost,
+        )
 
     def actions(self) -> dict[str, str]:
         """Return the actions of the job: command lines by name."""

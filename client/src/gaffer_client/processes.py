@@ -1,12 +1,15 @@
 """`Process`: a process on a node."""
 
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from gaffer.schemas.stats import OneProcessStats, ProcessStats
 from gaffer_client.transport import path_of
 
 if TYPE_CHECKING:
+    from gaffer_client.eventsource import Lost
     from gaffer_client.iochannel import IOChannel
+    from gaffer_client.logs import LogPiece
     from gaffer_client.node import Server
 
 
@@ -46,6 +49,31 @@ class Process:
         """Write to the standard input of the process, or to another input stream."""
         body = data.encode() if isinstance(data, str) else data
         self.server.transport.order("POST", path_of("streams", self.pid, stream), body=body)
+
+    def logs(
+        self,
+        *,
+        streams: Iterable[str] = ("out",),
+        offset: int | str | None = None,
+        since: float | str | None = None,
+        tail: int | str | None = None,
+        follow: bool = False,
+        on_lost: "Lost | None" = None,
+    ) -> "Iterator[LogPiece]":
+        """Yield what the log files of the slot of the process hold, also from earlier processes; see `Job.logs`."""
+        from gaffer_client.logs import read_logs
+
+        return read_logs(
+            self.server.transport,
+            self._path + "/logs",
+            streams=streams,
+            slots=None,
+            offset=offset,
+            since=since,
+            tail=tail,
+            follow=follow,
+            on_lost=on_lost,
+        )
 
     def socket(self, stream: str | None = None, mode: int = 3) -> "IOChannel":
         """Open a channel to read output (`mode` 1), write input (2) or both (3); close it after use."""

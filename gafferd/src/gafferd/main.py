@@ -18,7 +18,7 @@ from gaffer.runtime.options import Option
 from gaffer.runtime.settings import option_groups
 from gaffer.runtime.usage import parse_command_line, usage_text
 from gafferd.config.effective import Effective, read_effective
-from gafferd.config.file import show_problem
+from gafferd.config.file import InvalidConfig, show_problem
 from gafferd.config.settings import Settings
 from gafferd.keeping.starting import join_keeper, start_keeper
 from gafferd.plugins.folder import PluginFolder, plugin_folders
@@ -66,6 +66,8 @@ def command(argv: Sequence[str], environ: MutableMapping[str, str]) -> int:
     try:
         return run(parse_options(argv), environ)
     except ConfigError as error:
+        for warning in error.warnings if isinstance(error, InvalidConfig) else ():
+            print(f"warning: {show_problem(warning)}", file=sys.stderr)
         return _fail(2, error.problems)
     except GafferError as error:
         return _fail(2 if error.errno == 400 else 1, [Problem("gafferd", error.message, error.hint)])
@@ -127,12 +129,12 @@ def _check_together(options: Mapping[str, Any]) -> None:
 
 def _check_config(effective: Effective, environ: Mapping[str, str], plugins: PluginFolder) -> int:
     """Print warnings, and what the valid configuration contains. Nothing of a plugin is run."""
-    from gafferd.config.checking import find_faults, find_plugin_faults
-    from gafferd.plugins.candidates import find_candidates
+    from gafferd.config.checking import find_faults
+    from gafferd.plugins import candidates as found_plugins
 
     file = effective.file
-    candidates = find_candidates(plugins)
-    for warning in (*file.warnings, *find_faults(file, environ), *find_plugin_faults(candidates)):
+    candidates = found_plugins.find_candidates(plugins)
+    for warning in (*file.warnings, *find_faults(file, environ), *found_plugins.find_faults(candidates)):
         print(f"warning: {show_problem(warning)}", file=sys.stderr)
     counts = {"job": len(file.jobs), "endpoint": len(file.endpoints), "webhook": len(file.webhooks)}
     counts |= {"plugin": usable} if (usable := sum(each.fault is None for each in candidates)) else {}
@@ -142,12 +144,12 @@ def _check_config(effective: Effective, environ: Mapping[str, str], plugins: Plu
 
 
 def _print_config(effective: Effective, home: Path, *, secrets: bool) -> int:
-    from gafferd.config.printing import plugin_comments, render
-    from gafferd.plugins.candidates import find_candidates
+    from gafferd.config.printing import render
+    from gafferd.plugins.candidates import comments, find_candidates
 
     settings = effective.settings
     candidates = find_candidates(PluginFolder(plugin_folders(settings.plugin_dir, home), settings.plugins))
-    sys.stdout.write(render(effective, secrets=secrets) + "".join(plugin_comments(candidates)))
+    sys.stdout.write(render(effective, secrets=secrets) + "".join(comments(candidates)))
     return 0
 
 

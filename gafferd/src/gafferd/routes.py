@@ -1,10 +1,9 @@
 """The routes that gafferd adds to those of every node (gaffer.http_handler)."""
 
+from gafferd import plugin_routes, reload_routes
 from gafferd.access import key_routes
-from gafferd.config import reload_routes
 from gafferd.history import routes as history_routes
-from gafferd.plugins import plugin_routes
-from gafferd.sites import routes as site_routes
+from gafferd.sites import site_routes
 
 __all__ = ["ROUTES"]
 

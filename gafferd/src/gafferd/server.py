@@ -7,6 +7,7 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from ssl import SSLContext
 from typing import Any
@@ -21,6 +22,7 @@ from gaffer.http.server import own_host_names
 from gaffer.http_handler import HttpEndpoint, HttpHandler
 from gaffer.jobs.names import is_host
 from gaffer.loop import new_loop, spare_memory
+from gaffer.loop import run as run_loop
 from gaffer.processes.cgroups import own_cgroup
 from gaffer.runtime import startup
 from gaffer.runtime.activation import PassedSocket
@@ -38,7 +40,6 @@ from gafferd.announce.announcer import Announcer
 from gafferd.config.effective import Effective
 from gafferd.config.file_jobs import FileJobs
 from gafferd.config.on_disk import FileOnDisk
-from gafferd.config.reloader import Reloader
 from gafferd.config.settings import Settings
 from gafferd.drift import Drift
 from gafferd.exit_log import ExitLog
@@ -47,6 +48,7 @@ from gafferd.keeping.link import HANDOVER, KeeperLink
 from gafferd.plugins.folder import PluginFolder, plugin_folders
 from gafferd.plugins.foreign import contained, run_contained
 from gafferd.plugins.host import Plugins
+from gafferd.reloader import Reloader
 from gafferd.service import Service
 from gafferd.sites.files import Sites
 from gafferd.sites.layout import settle_sites
@@ -179,7 +181,7 @@ class Server:
             logins=logins,
             plugins=plugins,
             reloader=reloader,
-            sites=Sites(self.plugin_folder, os.geteuid()),
+            sites=Sites(self.plugin_folder, os.geteuid(), plugins.packages),
             lookupds=announcer.status,
             webhooks=webhooks.status,
             keeper=lambda: keeper.state if keeper is not None else None,
@@ -201,17 +203,18 @@ class Server:
                 durable.restore()
             else:
                 jobs.load()
-            self._await_plugins(manager, plugins)  # after the jobs, so that none of theirs takes the name of one
             signals = _Signals(reloader, keeper)
             signals.start(loop, manager)
-            for address in http.addresses:
-                print(f"listening on {address}", file=sys.stderr)
-            self._warn_when_private()
-            sys.stderr.flush()  # `ready` may close it
-            ready()
-            if keeper is not None:
-                keeper.ready()
-            service.ready()
+            self._await_plugins(manager, plugins)  # after the jobs, so that none of theirs takes the name of one
+            if manager.active:
+                for address in http.addresses:
+                    print(f"listening on {address}", file=sys.stderr)
+                self._warn_when_private()
+                sys.stderr.flush()  # `ready` may close it
+                ready()
+                if keeper is not None:
+                    keeper.ready()
+                service.ready()
             run_contained(manager)
             return HANDOVER if signals.handing_over else manager.exit_code
         finally:
@@ -226,12 +229,15 @@ class Server:
         return [] if uri in passed else [HttpEndpoint([uri], self.settings.backlog)]
 
     def _await_plugins(self, manager: Manager, plugins: Plugins) -> None:
-        """Wait until the plugins have started; raise GafferError if a mandatory one doesn't work."""
+        """Wait until the plugins have started, or a signal stops the node.
+
+        Raises GafferError if a mandatory one doesn't work.
+        """
         ready = manager.loop.create_task(plugins.ready(self.settings.mandatory))
         ready.add_done_callback(lambda _: manager.loop.stop())
-        while not ready.done():
-            contained(manager.loop.run_forever)
-        if missing := ready.result():
+        while manager.started and not ready.done():
+            contained(partial(run_loop, manager.loop))
+        if manager.active and (missing := ready.result()):
             manager.stop()
             run_contained(manager)
             raise GafferError(

@@ -156,6 +156,8 @@ USAGE = usage_text(
 Examples:
   gaffer_lookupd
   gaffer_lookupd --bind=10.0.0.5:5010 --cluster-key-file=/etc/gaffer/cluster.key
+
+Signals: TERM, INT and QUIT exit; USR1 reopens the log file.
 """,
 )
 

@@ -207,6 +207,12 @@ async def test_refused_callers(guarded: HttpNode) -> None:
     assert (summary["count"], summary["kind"], summary["error"]) == (7, "login", "auth_required")
 
 
+async def test_a_caller_behind_a_proxy_is_not_the_proxy(guarded: HttpNode) -> None:
+    audit = Audit().of(guarded)
+    await guarded.call("POST", "/jobs", headers={"X-Forwarded-For": "192.0.2.1"})
+    assert [entry["caller"] for entry in await audit.next()] == ["unknown"]
+
+
 async def test_a_wrong_key_in_a_websocket(guarded: HttpNode) -> None:
     audit = Audit().of(guarded)
     owner = {"X-Api-Key": "owner"}
@@ -249,3 +255,11 @@ async def test_a_channel_with_control_follows_the_audit(guarded: HttpNode) -> No
         await guarded.call("POST", "/drain", headers=owner)
         data = (await socket.receive_json())["data"]
     assert (data["event"], data["route"], data["caller"]) == ("audit", "/drain", "key:owner")
+
+
+async def test_failures_of_a_known_caller_are_summarized(node: HttpNode, audit: Audit) -> None:
+    for job in ("a", "b", "a", "a"):
+        await node.call("POST", f"/jobs/shop/{job}/numprocesses", {"scale": 1})
+    assert [entry["job"] for entry in await audit.next(2)] == ["shop.a", "shop.b"]
+    await node.stop()
+    assert [(entry["job"], entry["count"]) for entry in await audit.next()] == [("shop.a", 2)]

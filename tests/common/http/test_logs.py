@@ -1,6 +1,5 @@
 """Log files of jobs over HTTP."""
 
-import asyncio
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -62,13 +61,34 @@ async def test_tail_counts_lines_or_bytes_of_each_log(node: HttpNode) -> None:
     await logged(node, f"{path}?tail=1&stream=err,out", "4\n4\n")
 
 
-async def test_of_several_logs_the_older_piece_comes_first(node: HttpNode, tmp_path: Path) -> None:
-    wait = "while [ ! -e go ]; do sleep 0.01; done"
-    await run(node, "j", f"echo first >&2; {wait}; echo second; sleep 1000", cwd=str(tmp_path))
-    await logged(node, "/jobs/default/j/logs?stream=err", "first\n")
-    await asyncio.sleep(0.01)  # a clock may be this coarse
-    (tmp_path / "go").touch()
-    await logged(node, "/jobs/default/j/logs?stream=out,err", "first\nsecond\n")
+WRITER = """import os, sys
+for line in sys.stdin:
+    os.write(int(line[0]), line[1:-1].replace("/", chr(10)).encode())
+"""
+
+
+async def write(node: HttpNode, tmp_path: Path, *pieces: str) -> None:
+    """Let a process write pieces one by one, each to its descriptor; `/` stands for the end of a line."""
+    if not node.manager.jobs():
+        assert (await node.call("POST", "/jobs/default", script("j", WRITER, redirect_input=True))).status == 200
+    pid = (await eventually_async(lambda: node.manager.pids("j")))[0]
+    for piece in pieces:
+        log = tmp_path / f"default.j.1.{'out' if piece[0] == '1' else 'err'}.log"
+        expected = _size(log) + len(piece) - 1
+        node.manager.send(pid, f"{piece}\n")
+        await eventually_async(lambda log=log, expected=expected: _size(log) == expected)  # type: ignore[misc]
+
+
+def _size(log: Path) -> int:
+    return log.stat().st_size if log.exists() else 0
+
+
+async def test_of_several_logs_the_older_piece_comes_first(
+    node: HttpNode, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gaffer.streams.log_place.SEGMENT", 0.0)
+    await write(node, tmp_path, "2a/", "1b/", "2c/", "1d/", "1e/", "2f/")
+    await logged(node, "/jobs/default/j/logs?stream=out,err", "a\nb\nc\nd\ne\nf\n")
 
 
 async def test_an_offset_that_was_rotated_away_is_a_gap(node: HttpNode) -> None:
@@ -119,20 +139,16 @@ async def test_slots_join_while_a_job_is_followed_and_the_node_ends_it(node: Htt
     assert await only_first.read_until(b"1\n") == b"1\n"
     await node.stop()
     assert await feed.read_all() == b"1\n2\n"
+    assert await only_first.read_all() == b"1\n"
 
 
-async def test_lines_of_several_logs_are_not_mixed(node: HttpNode) -> None:
-    code = (
-        "import os, sys\n"
-        "for n in range(300): os.write(1 + n % 2, b'x' * 40); os.write(2 - n % 2, b'y' * 40)\n"
-        "os.write(1, b'\\nout\\n'); os.write(2, b'\\nerr\\n')\n"
-        "sys.stdin.read()"
-    )
-    assert (await node.call("POST", "/jobs/default", script("j", code, redirect_input=True))).status == 200
+async def test_lines_of_several_logs_are_not_mixed(node: HttpNode, tmp_path: Path) -> None:
+    await write(node, tmp_path, "1a", "2b")
     feed = await node.follow("/jobs/default/j/logs?follow=true&stream=out,err")
-    await feed.read_until(b"out\n")
-    lines = (await feed.read_until(b"err\n")).split(b"\n")
-    assert sorted(len(line) for line in lines) == [0, 3, 3, 12000, 12000]
+    await write(node, tmp_path, "1c", "2d", "1/", "2e", "1f", "2/")
+    assert await feed.read_until(b"bde\n") == b"ac\nbde\n"
+    await node.stop()
+    assert await feed.read_all() == b"ac\nbde\nf"
 
 
 async def test_formats_are_as_in_the_files(node: HttpNode) -> None:

@@ -12,6 +12,7 @@ from gaffer_client.cli.commands import (
     history,
     keys,
     local,
+    logs,
     lookups,
     rollouts,
     scaling,
@@ -29,6 +30,7 @@ def _job_commands(job_help: str, verbose: str) -> tuple[Command, ...]:
         *rollouts.commands(job_help),
         *disabling.commands(job_help),
         *history.commands(job_help, verbose),
+        *logs.commands(job_help),
         *audit.commands(job_help),
     )
 
@@ -85,7 +87,6 @@ GAFFER = Program(
             ("stop", "kill"),
             "use `gafferctl stop`, `start` or `kill` for a job, or `gaffer unload` to remove an application",
         ),
-        "logs": "see the files in `logs` of the node's state directory, or use /streams of the API",
     },
     session=lambda args: app_name(args, None),
 )

@@ -1,6 +1,7 @@
 """The audit: an event `audit` for each call that changes something, with its caller and its outcome.
 
-Calls of strangers, and writing to a process, are summarized: one entry a minute for each address or process.
+What repeats is summarized, so that it can't push out other entries: calls of strangers for each address, calls of known
+callers that fail in the same way, and writes to a process.
 """
 
 import asyncio
@@ -31,7 +32,7 @@ UNKNOWN = "unknown"
 _SAFE = frozenset(("GET", "HEAD", "OPTIONS"))
 _METHODS = _SAFE | {"POST", "PUT", "PATCH", "DELETE"}
 _MAX_SOURCES = 8  # addresses of strangers with an entry of their own a minute
-_MAX_INPUTS = 256  # callers and processes with an entry of their own a minute
+_MAX_REPEATED = 64  # failures of known callers, and processes written to, with an entry of their own a minute
 _MAX_TEXT = 200  # characters of a value
 _MAX_ITEMS = 100  # of a list
 
@@ -52,7 +53,7 @@ class Auditor:
         self._manager = manager
         self._routes = routes
         self._strangers: Repeats[AuditEntry] = Repeats(_MAX_SOURCES)
-        self._inputs: Repeats[AuditEntry] = Repeats(_MAX_INPUTS)
+        self._repeated: Repeats[AuditEntry] = Repeats(_MAX_REPEATED)
         self._timer: asyncio.TimerHandle | None = None
 
     def close(self) -> None:
@@ -213,7 +214,10 @@ class Auditor:
             repeats = self._strangers
             key = source_of(peer_of(request), str(request.remote_ip)) if request is not None else None
         elif is_input:
-            repeats, key = self._inputs, (entry["caller"], entry["address"], entry["pid"], entry["outcome"])
+            repeats, key = self._repeated, (entry["caller"], entry["address"], entry["pid"], entry["outcome"])
+        elif entry["outcome"] != "ok":
+            what = (entry["action"], entry["route"], entry["session"], entry["job"], entry["error"])
+            repeats, key = self._repeated, (entry["caller"], entry["address"], *what)
         if repeats is not None:
             loop = asyncio.get_running_loop()
             self._timer = self._timer or loop.call_later(PERIOD, self._again)
@@ -224,12 +228,12 @@ class Auditor:
     def _again(self) -> None:
         self._timer = None
         self._collect()
-        if not (self._strangers.idle and self._inputs.idle):
+        if not (self._strangers.idle and self._repeated.idle):
             self._timer = asyncio.get_running_loop().call_later(PERIOD, self._again)
 
     def _collect(self, *, all_periods: bool = False) -> None:
         now = self._manager.loop.time()
-        for repeats in (self._strangers, self._inputs):
+        for repeats in (self._strangers, self._repeated):
             for summary in repeats.collect(now, all_periods=all_periods):
                 entry: AuditEntry = {**summary.last, "count": summary.count}
                 if summary.mixed:

@@ -1,7 +1,7 @@
 """A response made of logs: what their files hold, in the order of time, and what is added while it is followed."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import suppress
 
 from gaffer.http.feed_formats import EncodedOutput, Output, encode_event, to_json
@@ -82,7 +82,7 @@ class LogFeed:
         """The position of each log, as `LABEL@EPOCH:OFFSET`."""
         return ",".join(f"{reading.label}@{reading.position}" for reading in self.readings)
 
-    async def kept(self) -> AsyncIterator[tuple[Reading, Chunk]]:
+    async def kept(self) -> AsyncGenerator[tuple[Reading, Chunk], None]:
         """Yield what the files held at first: of several logs, the piece that was written first."""
         several = len(self.readings) > 1
         pending = [reading for reading in self.readings if reading.offset < reading.until]
@@ -97,7 +97,7 @@ class LogFeed:
             if not chunk.data or reading.offset >= reading.until:
                 pending.remove(reading)
 
-    async def following(self, heartbeat: float | None) -> AsyncIterator[tuple[Reading, Chunk] | None]:
+    async def following(self, heartbeat: float | None) -> AsyncGenerator[tuple[Reading, Chunk] | None, None]:
         """Yield what is added; None if nothing was for `heartbeat` seconds. Ends when more than MAX_LOGS would join."""
         self._changed.update(dict.fromkeys(reading.log.name for reading in self.readings))
         while len(self.readings) <= MAX_LOGS:
@@ -146,22 +146,24 @@ class Plain:
     def __init__(self, *, several: bool) -> None:
         self._several = several
         self._unfinished: dict[str, bytes] = {}
-
-    def gap(self, reading: Reading, start: int, end: int) -> bytes:
-        """Encode the absence of bytes."""
-        return f"[gaffer: bytes {start} to {end} of {reading.label} are no longer kept]\n".encode()
+        self._inside_line = False
 
     def encode(self, reading: Reading, chunk: Chunk) -> bytes:
         """Encode a piece."""
-        gap = self.gap(reading, chunk.offset - chunk.gap, chunk.offset) if chunk.gap else b""
         data = chunk.data
+        if chunk.gap:
+            start = chunk.offset - chunk.gap
+            gap = f"[gaffer: bytes {start} to {chunk.offset} of {reading.label} are no longer kept]\n".encode()
+            inside_line = self._inside_line or reading.label in self._unfinished
+            data = (b"\n" if inside_line else b"") + gap + data
         if self._several:
             data = self._unfinished.pop(reading.label, b"") + data
             end = data.rfind(b"\n") + 1 if len(data) < 2 * READ_SIZE else len(data)
             if end < len(data):
                 self._unfinished[reading.label] = data[end:]
             data = data[:end]
-        return gap + data
+        self._inside_line = not data.endswith(b"\n") if data else self._inside_line
+        return data
 
     def last(self, readings: Sequence[Reading]) -> bytes:
         """Encode what is left at the end."""

@@ -2,6 +2,7 @@
 
 import re
 import time
+from contextlib import aclosing
 from datetime import datetime
 from typing import Annotated, Literal
 
@@ -127,14 +128,16 @@ class LogsHandler(NodeHandler):
             for reading, first, last in gaps:
                 self.write(form.gap(reading, first, last))
         await self.flush()
-        async for reading, chunk in feed.kept():
-            self.write(form.encode(reading, chunk))
-            await self.flush()
+        async with aclosing(feed.kept()) as kept:
+            async for reading, chunk in kept:
+                self.write(form.encode(reading, chunk))
+                await self.flush()
         if follows:
             heartbeat = parse_heartbeat(self.get_query_argument("heartbeat", "true"))
-            async for added in feed.following(heartbeat if form.heartbeat else None):
-                self.write(form.encode(*added) if added is not None else form.heartbeat)
-                await self.flush()
+            async with aclosing(feed.following(heartbeat if form.heartbeat else None)) as following:
+                async for added in following:
+                    self.write(form.encode(*added) if added is not None else form.heartbeat)
+                    await self.flush()
         self.write(form.last(feed.readings))
 
     def _form(self, feed: LogFeed, *, several: bool) -> Plain | Events:

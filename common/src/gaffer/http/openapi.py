@@ -196,8 +196,8 @@ def _tags(cases: Iterable[_Case]) -> list[dict[str, str]]:
 
 
 def _family(case: _Case) -> str:
-    """Return the module of the handler, or its package: `gaffer.api.jobs`, `gaffer.http.sockjs`."""
-    return ".".join(case.route.handler.__module__.split(".")[:3])
+    """Return the module of the handler, or its package: `gaffer.api.jobs`, `gaffer.http.sockjs`, `gafferd.sites`."""
+    return ".".join(case.route.handler.__module__.split(".")[:3]).removesuffix(".routes")
 
 
 def _tag(module: str) -> str:

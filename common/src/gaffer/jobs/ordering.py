@@ -65,14 +65,19 @@ class Misplaced(NamedTuple):
     hint: str
 
 
-def find_mistakes(graph: Mapping[JobName, Sequence[JobName]], among: Collection[JobName]) -> list[Misplaced]:
-    """Return the unknown jobs that jobs `among` those of `graph` come after; if there are none, a cycle, if any."""
+def find_mistakes(
+    graph: Mapping[JobName, Sequence[JobName]], among: Collection[JobName], hint: str = "load it first"
+) -> list[Misplaced]:
+    """Return the unknown jobs that jobs `among` those of `graph` come after; if there are none, a cycle, if any.
+
+    `hint` says what to do about an unknown job unless its name resembles that of a known one.
+    """
     found = []
     for name in among:
         for index, other in enumerate(graph[name]):
             if other not in graph:
                 near = _nearest(other, [each for each in graph if each != name], name.session)
-                found.append(Misplaced(name, index, f"after: there is no job {str(other)!r}", near or "load it first"))
+                found.append(Misplaced(name, index, f"after: there is no job {str(other)!r}", near or hint))
     cycle = None if found else find_cycle(graph)
     if cycle is not None:
         steps = " -> ".join(each.display for each in cycle)

@@ -2,8 +2,9 @@
 
 import os
 import re
-import shutil
+import stat
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 from typing import NamedTuple
 
 # Programs whose first argument that is not an option can be a file with the actual program.
@@ -27,24 +28,27 @@ def mark_files(argv: Sequence[str], path: str, cwd: str | None) -> tuple[FileMar
 
     `path` is the variable PATH. Files that are not found are left out.
     """
-    return tuple(filter(None, map(_mark, _files(argv, path, cwd or ""))))
+    return tuple(_marks(argv, path, cwd or ""))
 
 
-def _files(argv: Sequence[str], path: str, cwd: str) -> Iterator[str]:
+def _marks(argv: Sequence[str], path: str, cwd: str) -> Iterator[FileMark]:
     program = argv[0]
-    found = os.path.join(cwd, program) if os.path.dirname(program) else shutil.which(program, path=path)
-    if found is not None:
-        yield found
+    folders = [""] if os.path.dirname(program) else path.split(os.pathsep)
+    found = (_mark(os.path.join(cwd, folder, program), executable=True) for folder in folders)
+    yield from islice(filter(None, found), 1)
     if _INTERPRETER.fullmatch(os.path.basename(program)):
         script = next((word for word in argv[1:] if not word.startswith("-")), None)
-        if script is not None and os.path.isfile(os.path.join(cwd, script)):
-            yield os.path.join(cwd, script)
+        if script is not None and (mark := _mark(os.path.join(cwd, script))):
+            yield mark
 
 
-def _mark(path: str) -> FileMark | None:
+def _mark(path: str, *, executable: bool = False) -> FileMark | None:
+    """Return the mark of a regular file, None if there is none."""
     try:
         status = os.stat(path)
     except (OSError, ValueError):
+        return None
+    if not stat.S_ISREG(status.st_mode) or (executable and not status.st_mode & 0o111):
         return None
     return FileMark(path, status.st_dev, status.st_ino, status.st_mtime_ns)
 

@@ -18,6 +18,7 @@ import logging
 import os
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Generator, Iterable
@@ -113,6 +114,8 @@ class Reaper:
         self._previous: Any = None
         self._child_due = False
         self._was_subreaper = False
+        # The script that starts a container may leave processes in our group, and only we can reap their orphans.
+        self._is_init = os.getpid() == 1
         self._active = False
         self._memory = OomCounters.of_this_process()
 
@@ -419,7 +422,7 @@ class Reaper:
         """Reap a zombie that was adopted, but not the children of other code, such as a plugin's subprocess."""
         if self._was_adopted(zombie):
             self._reap(zombie.pid)
-        elif zombie.pgrp != os.getpgrp():
+        elif zombie.pgrp != os.getpgrp() or self._is_init:
             known = self._doubtful.get(zombie.pid)
             if known is None or known.start_time != zombie.start_time:
                 timeout = _FORK_TIMEOUT if forks.may_have_made(zombie.start_time) else self.doubt_timeout
@@ -473,12 +476,18 @@ def _living(start_times: dict[int, int]) -> dict[int, int]:
     }
 
 
-def _held() -> set[int]:
-    """Return the processes that some Popen object will wait for; takes a few milliseconds.
+def _held() -> set[int | None]:
+    """Return the processes that some object of subprocess or multiprocessing will wait for; takes a few milliseconds.
 
     Objects created before gc.freeze() are not found.
     """
-    return {item.pid for item in gc.get_objects() if isinstance(item, subprocess.Popen) and item.returncode is None}
+    forked = sys.modules.get("multiprocessing.popen_fork")
+    kinds = (subprocess.Popen, forked.Popen) if forked is not None else subprocess.Popen
+    return {
+        getattr(item, "pid", None)  # of another thread, which may not have started its process yet
+        for item in gc.get_objects()
+        if isinstance(item, kinds) and item.returncode is None
+    }
 
 
 def _set_subreaper(on: bool) -> bool:

@@ -3,10 +3,15 @@
 import contextlib
 import os
 import shlex
+import signal
 import sys
 from collections.abc import Callable, Sequence
+from types import FrameType
 
 from gaffer.errors import ConfigError, Problem
+from gaffer.runtime.startup import QUIT_SIGNALS
+
+_PID_SIZE = 4  # bytes
 
 
 def getcwd() -> str:
@@ -52,12 +57,28 @@ class ProcessTitle:
             setthreadtitle(self._name)
 
 
+def _wait_for_start(reader: int) -> bool:
+    """Wait for the pid of the daemon and the byte that it writes once it has started; return whether it came."""
+
+    def pass_on(signum: int, frame: FrameType | None) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signum)
+
+    pid = int.from_bytes(os.read(reader, _PID_SIZE))
+    if pid:
+        for signum in QUIT_SIGNALS:
+            signal.signal(signum, pass_on)
+    return bool(os.read(reader, 1))
+
+
 def daemonize(wait: bool = False) -> Callable[[], None]:
     """Go to the background: a new session without a terminal, umask 022, standard streams on /dev/null.
 
     The calling process exits with status 0. With `wait`, it waits until the daemon calls the returned function, and
-    exits with status 1 if the daemon ends before that; the standard streams are kept until then. Call it before
-    starting threads or a loop. Raises ConfigError for process 1, whose end would end all processes of its container.
+    exits with status 1 if the daemon ends before that; until then the standard streams are kept, and signals that end a
+    daemon are passed on to it. Call it before starting threads or a loop.
+
+    Raises ConfigError for process 1, whose end would end all processes of its container.
     """
     if os.getpid() == 1:
         message = "this is process 1, and the container would end when it goes to the background"
@@ -67,12 +88,14 @@ def daemonize(wait: bool = False) -> Callable[[], None]:
     sys.stderr.flush()
     if os.fork():
         os.close(writer)
-        os._exit(0 if os.read(reader, 1) or not wait else 1)
+        started = _wait_for_start(reader)
+        os._exit(0 if started or not wait else 1)
     os.close(reader)
     os.setsid()
     if os.fork():
         os._exit(0)
     os.umask(0o022)
+    os.write(writer, os.getpid().to_bytes(_PID_SIZE))
 
     def leave() -> None:
         null = os.open(os.devnull, os.O_RDWR)

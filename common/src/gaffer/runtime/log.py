@@ -29,7 +29,7 @@ _STDERR = 2
 logger = logging.getLogger(__name__)
 MEMORY_INTERVAL = 10.0  # seconds
 
-_installed: "_Handler | None" = None
+_installed: logging.Handler | None = None
 _writers: list[BackgroundWriter] = []
 
 
@@ -82,7 +82,7 @@ def setup_logging(level: str = "info", error_log: str | None = None, form: str =
     _writers[:] = [stderr]
     if file is not None:
         _writers.append(BackgroundWriter(file.write, lost))
-    handler = _Handler(_writers[-1], file)
+    handler = _Handler(_writers[-1])
     handler.setFormatter(formatter)
     handler.addFilter(_MemoryErrors())
     root = logging.getLogger()
@@ -105,18 +105,12 @@ def lost_lines() -> int:
 
 
 def reopen() -> None:
-    """Reopen the log file, as after its rotation, and log that."""
-    if _installed is not None and _installed.file is not None:
-        _installed.file.reopen()
+    """Log a line, before which a log file that was moved away is reopened."""
     logger.info("reopened the log files")
 
 
 class _Handler(logging.StreamHandler[BackgroundWriter]):
     """A handler that flushes when closed, not after each line."""
-
-    def __init__(self, writer: BackgroundWriter, file: "_LogFile | None") -> None:
-        super().__init__(writer)
-        self.file = file
 
     def flush(self) -> None:
         """Do nothing."""
@@ -154,16 +148,10 @@ class _LogFile:
     def __init__(self, path: str) -> None:
         self._path = path
         self._descriptor = open_log(path, 0o644)
-        self._is_due = False
-
-    def reopen(self) -> None:
-        """Reopen it before the next line, from any thread."""
-        self._is_due = True
 
     def write(self, data: bytes) -> None:
         """Append `data`; raises OSError."""
-        if self._is_due or not self._is_current():
-            self._is_due = False
+        if not self._is_current():
             try:
                 descriptor = open_log(self._path, 0o644)
             except (OSError, UntrustedFile):

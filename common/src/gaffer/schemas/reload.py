@@ -34,8 +34,8 @@ class WebhookChange(TypedDict):
     action: Literal["add", "remove"]
 
 
-class FileWarning(TypedDict):
-    """A possible mistake in the configuration file."""
+class FileProblem(TypedDict):
+    """A mistake, or possible mistake, in the configuration file."""
 
     path: Annotated[str, Meta(description="Its place, `FILE:LINE`.")]
     message: Annotated[str, Meta(description="Human-readable message.")]
@@ -53,4 +53,15 @@ class ReloadResult(TypedDict):
         list[str],
         Meta(description="Changed settings of gafferd, and `endpoint:NAME`, that only a restart of gafferd applies."),
     ]
-    warnings: list[FileWarning]
+    warnings: Annotated[list[FileProblem], Meta(description="Possible mistakes in the file.")]
+
+
+class ReloadState(TypedDict):
+    """The outcome of the last reload, or of the start if there was none."""
+
+    path: Annotated[str | None, Meta(description="The configuration file; null if gafferd runs without one.")]
+    applied_at: Annotated[float | None, Meta(description="When the file was last applied, seconds since 1970.")]
+    error: Annotated[str | None, Meta(description="Why the last reload changed nothing; null if it did not fail.")]
+    problems: Annotated[list[FileProblem], Meta(description="The mistakes that it found in the file.")]
+    failed: list[FailedChange]
+    restart_required: list[str]

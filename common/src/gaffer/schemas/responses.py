@@ -79,8 +79,8 @@ class DriftInfo(TypedDict):
     kind: Annotated[
         Literal["file", "job", "program"],
         Meta(
-            description="`file`: the configuration file was changed and not reloaded, or is invalid. `job`: the job was"
-            " changed over the API. `program`: a program has changed since its process started."
+            description="`file`: the configuration file has changes that are not applied, or is invalid. `job`: the job"
+            " was changed over the API. `program`: a program has changed since its process started."
         ),
     ]
     reason: Annotated[str, Meta(description="Human-readable message.")]

@@ -99,17 +99,12 @@ class _JsonLines:
     def format(self, chunks: Sequence[bytes], times: Sequence[float]) -> Sequence[bytes]:
         written: list[bytes] = []
         for chunk, now in zip(chunks, times, strict=True):
-            lines = chunk.split(b"\n")
-            rest = lines.pop()
-            if lines and self._held:
-                written += self._take(lines.pop(0), partial=False)
-            if lines:
-                head = self._head(now)
-                for line in lines:
-                    if len(line) > MAX_LINE:
-                        written += self._cut(line, now, partial=False)
-                    else:
-                        written += (head, _message(line), b"}\n")
+            lines, newline, rest = chunk.rpartition(b"\n")
+            if newline and self._held:
+                end, newline, lines = lines.partition(b"\n")
+                written += self._take(end, partial=False)
+            if newline:
+                written.append(self._encode_lines(lines, now))
             if rest:
                 if not self._held:
                     self._began = now
@@ -118,6 +113,13 @@ class _JsonLines:
                 if self._size >= MAX_LINE:
                     written += self._take(b"", partial=True)
         return [b"".join(written)] if written else []
+
+    def _encode_lines(self, lines: bytes, now: float) -> bytes:
+        if len(lines) > MAX_LINE:
+            return b"".join(part for line in lines.split(b"\n") for part in self._cut(line, now, partial=False))
+        head = self._head(now)
+        texts = lines.decode(errors="backslashreplace").split("\n")
+        return head + (b"}\n" + head).join(map(_encode, texts)) + b"}\n"
 
     def _take(self, end: bytes, *, partial: bool) -> list[bytes]:
         line = b"".join((*self._held, end))

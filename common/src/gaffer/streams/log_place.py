@@ -113,13 +113,12 @@ class Place:
             return size
         end = self._end
         known = self.identity is not None
+        marks = self._attributes.marks(fd)
         found = self._attributes.label(fd) if size and identity != self.identity else None
-        marks = self._attributes.marks(fd) if found else []
-        if found is not None and marks and marks[-1].start > size:  # truncated while nothing wrote it
-            end, known = Label(found.epoch, found.offset + marks[-1].start), True
-            found = None
         if found is None and known:  # moved away, removed or truncated
             self.begin(fd, end)
+        elif marks and (marks[-1].start > size or not size):
+            self.begin(fd, new_label())  # truncated while nothing wrote it: where it ended is not known
         else:
             self._label = found if found is not None else self._settle(fd)
             self.marks = marks_until(marks, status.st_mtime) if size else []

@@ -240,9 +240,7 @@ class StoredLog:
                 if found and (label.epoch != epoch or label.offset >= found[-1].start):
                     break  # from another log
                 epoch = label.epoch
-                end = label.offset + file.status.st_size
-                if found:
-                    end = min(end, found[-1].start)
+                end = label.offset + file.status.st_size  # a failed rotation may leave a line in two files
                 found.append(_Part(file.fd, label.offset, end, self._marks(file)))
                 if label.offset <= offset:
                     break

@@ -1,8 +1,8 @@
-"""What only a start would find: missing users, directories, files and programs, and unusable plugins."""
+"""What only a start would find: missing users, directories, files and programs."""
 
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 
 from gaffer.errors import ConfigError, Problem, quoted
 from gaffer.jobs.config import JobConfig
@@ -13,7 +13,6 @@ from gaffer.processes import launch
 from gaffer.runtime.accounts import check_gid, check_uid
 from gaffer.runtime.env_files import read_env_file
 from gafferd.config.file import Config
-from gafferd.plugins.candidates import Candidate
 
 
 def find_faults(file: Config, environ: Mapping[str, str]) -> Iterator[Problem]:
@@ -24,13 +23,6 @@ def find_faults(file: Config, environ: Mapping[str, str]) -> Iterator[Problem]:
     for name, config in file.jobs.items():
         for fault in _faults(name, config, environ):
             yield file.described[name].problem(fault)
-
-
-def find_plugin_faults(candidates: Iterable[Candidate]) -> Iterator[Problem]:
-    """Yield why plugins would not be loaded."""
-    for candidate in candidates:
-        if candidate.fault is not None:
-            yield Problem(f"plugin {candidate.name}", candidate.fault)
 
 
 def _faults(name: JobName, config: JobConfig, environ: Mapping[str, str]) -> Iterator[Problem]:

@@ -21,7 +21,7 @@ def drift_of_file(name: JobName, applied: JobConfig | None, contents: Contents) 
     place = f"{section.file}:{section.line}"
     if applied is None:
         return _drift(f"{place} describes this job, but it was loaded otherwise: a reload updates it")
-    return _drift(f"{place} has changed and was not reloaded: {', '.join(differences(applied, wanted))}")
+    return _drift(f"{place} has changes that are not applied: {', '.join(differences(applied, wanted))}")
 
 
 def drift_of_job(applied: JobConfig, running: JobConfig, count: int) -> DriftInfo | None:

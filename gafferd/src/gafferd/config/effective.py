@@ -5,9 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gaffer.errors import ConfigError
 from gaffer.runtime.settings import Given
-from gafferd.config.file import EMPTY, Config, find_config, read_config
+from gafferd.config.file import EMPTY, Config, InvalidConfig, find_config, read_config
 from gafferd.config.settings import Settings, find_settings
 
 
@@ -28,12 +27,12 @@ class Effective:
 def read_effective(options: Mapping[str, Any], environ: Mapping[str, str], home: Path, root: bool) -> Effective:
     """Return the configuration for the options of a command line; see `find_config` for `home` and `root`.
 
-    Raises ConfigError with every mistake in the file, the environment and the command line.
+    Raises InvalidConfig with every mistake in the file, the environment and the command line.
     """
     path = find_config(options["<config>"] or options["--config"], environ, home, root)
     file, problems = read_config(path) if path else (EMPTY, [])
     found = find_settings(options, environ, file.settings)
     problems += found.problems
     if problems:
-        raise ConfigError(problems)
+        raise InvalidConfig(problems, file.warnings)
     return Effective(path=path, file=file, settings=found.settings(), given=found.given)

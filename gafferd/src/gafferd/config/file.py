@@ -3,7 +3,7 @@
 import os
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from gaffer.errors import BadRequest, ConfigError, GafferError, InvalidValue, Problem, did_you_mean
 from gaffer.jobs.config import find_problems
 from gaffer.jobs.names import JobName, parse_job_name
-from gaffer.jobs.ordering import dependencies, find_mistakes, in_order
+from gaffer.jobs.ordering import dependencies, find_mistakes, in_order, job_list
 from gaffer.jobs.ports import conflict
 from gaffer.jobs.sections import (
     ENV_PREFIX,
@@ -32,6 +32,14 @@ YAML_SUFFIXES = (".yaml", ".yml")
 SUFFIXES = (".ini", *YAML_SUFFIXES)
 STEMS = ("gafferd", "gaffer")
 PLUGIN_PREFIX = "plugin"
+
+
+class InvalidConfig(ConfigError):
+    """A configuration with mistakes; `warnings` lists what may be further ones."""
+
+    def __init__(self, problems: list[Problem], warnings: Sequence[Problem]) -> None:
+        super().__init__(problems)
+        self.warnings = warnings
 
 
 class Stamp(NamedTuple):
@@ -144,7 +152,7 @@ def load_config(path: Path) -> Config:
     """
     config, problems = read_config(path)
     if problems:
-        raise ConfigError(problems)
+        raise InvalidConfig(problems, config.warnings)
     return config
 
 
@@ -157,6 +165,14 @@ def read_config(path: Path) -> tuple[Config, list[Problem]]:
     return config, sorted(builder.problems, key=position)
 
 
+_Problem = Callable[[str, str | None], Problem]
+"""Makes a problem of a message and a hint."""
+
+
+def _problem_at(section: Section, key: str, value: Value) -> _Problem:
+    return lambda message, hint: section.problem(f"{key}: {message}", hint, value)
+
+
 class _Reader:
     """Reads a file and its includes into `sections`, and collects problems, warnings and `sources`."""
 
@@ -167,8 +183,8 @@ class _Reader:
         self.warnings: list[Problem] = []
         self._seen: set[Path] = set()
 
-    def read(self, path: Path, includers: tuple[Path, ...] = (), value: Value | None = None) -> None:
-        """Read the file at `path` unless already read; `value` is the include in the last of `includers`."""
+    def read(self, path: Path, includers: tuple[Path, ...] = (), problem: _Problem | None = None) -> None:
+        """Read the file at `path` unless already read; `problem` makes one at its include in the last includer."""
         if path.resolve() in self._seen:
             return
         self._seen.add(path.resolve())
@@ -176,8 +192,7 @@ class _Reader:
         try:
             text = _read_text(path)
         except GafferError as error:
-            found_at = value.problem if value else partial(Problem, str(path))
-            self.problems.append(found_at(error.message, error.hint))
+            self.problems.append((problem or partial(Problem, str(path)))(error.message, error.hint))
             return
         try:
             found, mistakes = _parse(text, path)
@@ -193,7 +208,7 @@ class _Reader:
         if include := keys.get("include"):
             for name in self._words(section, "include"):
                 self._check_loop(path.parent / name, chain, section)
-                self.read(path.parent / name, chain, include)
+                self.read(path.parent / name, chain, _problem_at(section, "include", include))
         if include_dir := keys.get("include_dir"):
             for name in self._words(section, "include_dir"):
                 directory = path.parent / name
@@ -203,7 +218,7 @@ class _Reader:
                 for folder in (directory, *(each for each in directory.rglob("*") if each.is_dir())):
                     self.sources[folder] = stamp(folder)
                 for file in sorted(each for each in directory.rglob("*") if each.suffix in SUFFIXES):
-                    self.read(file, chain, include_dir)
+                    self.read(file, chain, _problem_at(section, "include_dir", include_dir))
 
     def _words(self, section: Section, key: str) -> list[str]:
         try:
@@ -269,6 +284,7 @@ class _Builder:
         self.jobs: dict[JobName, ProcessConfig] = {}
         self.job_sections: dict[JobName, Section] = {}
         self.described: dict[JobName, DescribedJob] = {}
+        self.after: dict[JobName, list[JobName]] = {}
         self.webhooks: list[tuple[str, str]] = []
 
     def build(self, sources: Mapping[Path, Stamp | None]) -> Config:
@@ -291,11 +307,8 @@ class _Builder:
         for name, section in self.job_sections.items():
             self._job(name, section, variables.get(name, SectionSettings()))
         ordered = sorted(self.jobs.items(), key=lambda item: _start_order(item[1]))
-        after: dict[JobName, list[JobName]] = {
-            name: [each.job for each in dependencies(job.after, name.session)] for name, job in ordered
-        }
-        after |= {name: [] for name in self.job_sections if name not in after}  # the invalid ones
-        for job, _, message, hint in find_mistakes(after, self.jobs):
+        after = {name: self.after[name] for name in (*dict(ordered), *self.job_sections)}  # the invalid ones last
+        for job, _, message, hint in find_mistakes(after, self.job_sections, "define it, or remove it here"):
             self._wrong(self.job_sections[job], message, hint, "after")
         started: list[tuple[str, ProcessConfig, int]] = []
         for name, config in ordered:
@@ -423,8 +436,17 @@ class _Builder:
         problems = find_problems(description, lax=True)
         self.problems += map(described.problem, problems)
         self.described[name] = described
+        self.after[name] = _dependencies(settings.get("after", ()), name.session)
         if not problems:
             self.jobs[name] = ProcessConfig.from_dict(description, lax=True)
+
+
+def _dependencies(after: Any, session: str) -> list[JobName]:
+    """Return the jobs that a setting `after` names; none if it is invalid, which is reported elsewhere."""
+    try:
+        return [each.job for each in dependencies(job_list(after, True), session)]
+    except InvalidValue:
+        return []
 
 
 def _start_order(config: ProcessConfig) -> tuple[bool, int]:

@@ -100,6 +100,9 @@ class FileJobs:
         if action == "add":
             self._manager.load(config, name.session)
         elif action == "scale":
+            # The definition too: it has the number that a reload of the job returns to.
+            running = self._manager.get(name)
+            self._manager.update(running.replace(numprocesses=config.numprocesses), name.session)
             self._manager.scale(name, f"={config.numprocesses}")
         else:
             self._manager.update(config, name.session, start=starts(before.get(name), config))

@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import NamedTuple
 
-from gaffer.errors import ConfigError, Problem
-from gafferd.config.file import Config, read_config, stamp
+from gaffer.errors import Problem
+from gafferd.config.file import Config, InvalidConfig, read_config, stamp
 
 
 class Contents(NamedTuple):
@@ -25,11 +25,11 @@ class FileOnDisk:
         self.contents = Contents(config)
 
     def read(self) -> Config:
-        """Read the file; raises ConfigError with all mistakes in it."""
+        """Read the file; raises InvalidConfig with all mistakes in it."""
         config, problems = read_config(self.path)
         self.contents = Contents(config, tuple(problems))
         if problems:
-            raise ConfigError(problems)
+            raise InvalidConfig(problems, config.warnings)
         return config
 
     def refresh(self) -> None:

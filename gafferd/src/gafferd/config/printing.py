@@ -14,7 +14,6 @@ from gaffer.runtime.settings import Setting, spell
 from gafferd.config.effective import Effective
 from gafferd.config.file import Config, DescribedJob, is_plugin_section
 from gafferd.config.settings import SETTINGS
-from gafferd.plugins.candidates import Candidate
 
 MASK: Final = "<masked>"
 _MASKED = (
@@ -42,12 +41,6 @@ def render(effective: Effective, *, secrets: bool) -> str:
     for name, config in effective.file.jobs.items():
         lines += writer.job(name, config, effective.file.described[name])
     return "\n".join([*(_MASKED if writer.masked else ()), *lines]).rstrip("\n") + "\n"
-
-
-def plugin_comments(candidates: Iterable[Candidate]) -> Iterator[str]:
-    """Yield a comment for each plugin with code: where it is from, or why it can't be loaded."""
-    for candidate in candidates:
-        yield f"# plugin {candidate.name}: {candidate.fault or candidate.origin}\n"
 
 
 def _places() -> Iterator[tuple[str, str]]:

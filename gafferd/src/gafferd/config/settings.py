@@ -22,9 +22,10 @@ from gaffer.runtime.sockets import parse_address
 from gaffer.runtime.trusted_files import existing_file, inherited_descriptor, trusted_file
 from gaffer.runtime.values import Choice, Seconds, Whole, boolean, items, pairs, text
 from gaffer.schemas import messages
-from gafferd.plugins.folder import plugin_names
 
 T = TypeVar("T")
+
+_NONE = "none"  # of the plugins
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,14 @@ class Size:
     def schema(self) -> dict[str, Any]:
         """The rule as JSON Schema."""
         return {"type": "integer", "minimum": self.lowest, "maximum": self.highest}
+
+
+def plugin_names(text: str) -> tuple[str, ...]:
+    """Parse the names of plugins, or `none`."""
+    names = items(text)
+    if not names or (_NONE in names and len(names) > 1):
+        raise InvalidValue(f"expected names of plugins, or {_NONE}", "such as `hello, dummy`")
+    return () if names == (_NONE,) else names
 
 
 backlog: Final = Whole(1, 65535)

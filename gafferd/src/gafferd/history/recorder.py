@@ -31,6 +31,8 @@ EVENTS: Mapping[str, Outcome] = {
 
 _MAX_JOBS = 32  # jobs and events with an entry of their own a minute
 _MAX_TEXT = 500  # characters of a value
+_WRITE_DELAY = 0.02  # seconds for which entries are collected: waking a thread for each costs more than the entry
+_MAX_UNWRITTEN = 500  # entries that are collected
 _NOT_SHOWN = ("event", "name", "job", "session", "pid", "env", "output")
 
 
@@ -46,6 +48,8 @@ class History:
         self._reader = ThreadPoolExecutor(1, "history")
         self._manager: Manager | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._unwritten: list[AuditEntry] = []
+        self._writing: asyncio.TimerHandle | None = None
 
     @property
     def lost(self) -> int:
@@ -54,6 +58,7 @@ class History:
 
     async def read(self, **wanted: Any) -> HistoryPage:
         """Return entries, see Store.read."""
+        self._write()
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._reader, partial(self._store.read, **wanted))
 
@@ -83,6 +88,7 @@ class History:
             self._timer = None
         self._manager.events.flush()
         self._collect(all_periods=True)
+        self._write()
         for event in (AUDIT, *EVENTS):
             self._manager.events.unsubscribe(event, self._on_audit if event == AUDIT else self._on_event)
         await asyncio.get_running_loop().run_in_executor(self._reader, self._store.close)
@@ -90,7 +96,7 @@ class History:
 
     def _on_audit(self, _name: str, message: Mapping[str, Any]) -> None:
         entry: Any = {key: value for key, value in message.items() if key != "event"}
-        self._store.append(entry)
+        self._append(entry)
 
     def _on_event(self, name: str, message: Mapping[str, Any]) -> None:
         assert self._manager is not None
@@ -107,7 +113,23 @@ class History:
         loop = self._manager.loop
         self._timer = self._timer or loop.call_later(PERIOD, self._again)
         if self._repeats.admit((message["job"], name), entry, loop.time()):
-            self._store.append(entry)
+            self._append(entry)
+
+    def _append(self, entry: AuditEntry) -> None:
+        self._unwritten.append(entry)
+        if len(self._unwritten) >= _MAX_UNWRITTEN:
+            self._write()
+        elif self._writing is None:
+            assert self._manager is not None
+            self._writing = self._manager.loop.call_later(_WRITE_DELAY, self._write)
+
+    def _write(self) -> None:
+        if self._writing is not None:
+            self._writing.cancel()
+            self._writing = None
+        if self._unwritten:
+            self._store.append(*self._unwritten)
+            self._unwritten.clear()
 
     def _again(self) -> None:
         assert self._manager is not None
@@ -120,7 +142,7 @@ class History:
             entry: AuditEntry = {**summary.last, "count": summary.count}
             if summary.mixed:
                 entry = {**entry, "session": None, "job": None, "pid": None, "details": {}}
-            self._store.append(entry)
+            self._append(entry)
 
 
 def _shortened(value: Any) -> Any:

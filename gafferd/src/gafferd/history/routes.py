@@ -42,9 +42,9 @@ class HistoryHandler(NodeHandler):
         """Return who changed what, and what happened to the node and its jobs: `{"entries", "next"}`, newest first.
 
         Entries are calls that change something, also refused and failed ones; reloads, start and stop of the daemon;
-        and failures, flapping, rollouts, completions and the like of jobs. Refused calls of strangers and writes to
-        processes are summarized once a minute. Requires the scope `control`, because entries name callers and their
-        addresses; a key limited to sessions gets only the entries about these.
+        and failures, flapping, rollouts, completions and the like of jobs. What repeats, such as refused calls and
+        writes to a process, is summarized once a minute. Requires the scope `control`, because entries name callers and
+        their addresses; a key limited to sessions gets only the entries about these.
         """
         query = self._query()
         if query.job is not None:

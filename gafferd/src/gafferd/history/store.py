@@ -48,9 +48,9 @@ class Store:
         """The number of entries that could not be written."""
         return self._writer.lost_lines
 
-    def append(self, entry: AuditEntry) -> None:
-        """Append an entry; it is written soon."""
-        self._writer.write(self._encode(entry))
+    def append(self, *entries: AuditEntry) -> None:
+        """Append entries; they are written soon, all or none."""
+        self._writer.write("".join(map(self._encode, entries)))
 
     def close(self) -> None:
         """Wait up to a second until everything is written, and close the file."""
@@ -74,12 +74,13 @@ class Store:
         """
         self._writer.flush()
         wanted = _Filter(job, since, before, sessions)
-        found = list(itertools.islice(filter(wanted.accepts, self._entries()), limit + 1))
+        found = list(itertools.islice(filter(wanted.accepts, self.entries()), limit + 1))
         more = len(found) > limit
         del found[limit:]
         return {"entries": found, "next": found[-1]["id"] if more and found else None}
 
-    def _entries(self) -> Iterator[HistoryEntry]:
+    def entries(self) -> Iterator[HistoryEntry]:
+        """Yield all entries that are written, newest first. Rotations meanwhile neither repeat nor hide any."""
         for content in self._contents():
             for line in reversed(content.split(b"\n")):
                 entry = _decode(line)
@@ -87,7 +88,6 @@ class Store:
                     yield entry
 
     def _contents(self) -> Iterator[bytes]:
-        """Yield the content of each file, the newest first; a rotation in between repeats or hides nothing."""
         number = 0
         while number <= self._rotation.backups:
             with self._renaming:

@@ -8,12 +8,12 @@ import logging
 import os
 import stat
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
 
-from gaffer.errors import GafferError
+from gaffer.errors import GafferError, Problem
 from gaffer.plugin import Plugin
 from gaffer.runtime.trusted_files import UntrustedFile, check_way, find_danger, read_trusted
 from gafferd.plugins.folder import PluginFolder, is_shown
@@ -172,3 +172,16 @@ def _declares_plugins(place: Path) -> bool:
         except OSError:
             continue
     return False
+
+
+def find_faults(candidates: Iterable[Candidate]) -> Iterator[Problem]:
+    """Yield why plugins would not be loaded."""
+    for candidate in candidates:
+        if candidate.fault is not None:
+            yield Problem(f"plugin {candidate.name}", candidate.fault)
+
+
+def comments(candidates: Iterable[Candidate]) -> Iterator[str]:
+    """Yield a comment for each plugin with code: where it is from, or why it can't be loaded."""
+    for candidate in candidates:
+        yield f"# plugin {candidate.name}: {candidate.fault or candidate.origin}\n"

@@ -7,23 +7,10 @@ import os
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
-from gaffer.errors import InvalidValue
-from gaffer.runtime.values import items
-
-NONE = "none"
-
 
 def plugin_folders(given: str | None, home: Path) -> list[Path]:
     """Return the candidate plugin directories: `given`, or the defaults of 0.4 and 0.5."""
     return [Path(given)] if given else [home / ".gafferd/plugins", home / ".gaffer/plugins"]
-
-
-def plugin_names(text: str) -> tuple[str, ...]:
-    """Parse the names of plugins, or `none`."""
-    names = items(text)
-    if not names or (NONE in names and len(names) > 1):
-        raise InvalidValue(f"expected names of plugins, or {NONE}", "such as `hello, dummy`")
-    return () if names == (NONE,) else names
 
 
 class PluginFolder:

@@ -7,11 +7,12 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from gaffer import Manager
 from gaffer.errors import GafferError
+from gafferd.threads import call_in_thread
 
 T = TypeVar("T")
 
@@ -62,29 +63,17 @@ async def in_thread(what: str, function: Callable[[], T], timeout: float) -> T:
 
     Raises PluginFailed, also after `timeout` seconds; the thread is then abandoned, and its stack logged.
     """
-    loop = asyncio.get_running_loop()
-    future: asyncio.Future[T] = loop.create_future()
+    threads: list[int] = []
 
-    def settle(setter: Callable[[Any], None], value: Any) -> None:
-        if not future.done():
-            setter(value)
+    def work() -> T:
+        threads.append(threading.get_ident())
+        return _checked(what, function)
 
-    def work() -> None:
-        setter: Callable[[Any], None]
-        value: Any
-        try:
-            setter, value = future.set_result, _checked(what, function)
-        except PluginFailed as error:
-            setter, value = future.set_exception, error
-        with suppress(RuntimeError):  # the loop is closed
-            loop.call_soon_threadsafe(settle, setter, value)
-
-    thread = threading.Thread(target=work, name=f"gaffer: {what}", daemon=True)
-    thread.start()
+    future = call_in_thread(work)
     done, _ = await asyncio.wait({future}, timeout=timeout)
     if not done:
         future.cancel()
-        logger.error("%s has not finished after %g seconds:\n%s", what, timeout, _stack(thread.ident))
+        logger.error("%s has not finished after %g seconds:\n%s", what, timeout, "".join(map(_stack, threads)))
         raise PluginFailed(f"{what} has not finished after {timeout:g} seconds")
     return future.result()
 
@@ -128,8 +117,8 @@ def _reported_when_slow(what: str) -> Iterator[None]:
         timer.cancel()
 
 
-def _stack(ident: int | None) -> str:
-    frame = sys._current_frames().get(ident or 0)
+def _stack(ident: int) -> str:
+    frame = sys._current_frames().get(ident)
     return "".join(traceback.format_stack(frame)) if frame is not None else ""
 
 

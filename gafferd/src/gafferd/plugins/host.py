@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
+from pathlib import Path
 from typing import Any, Final
 
 from gaffer import Manager
@@ -19,10 +20,10 @@ from gafferd.plugins.candidates import Candidate, find_candidates
 from gafferd.plugins.dependencies import Named, resolve
 from gafferd.plugins.folder import PluginFolder
 from gafferd.plugins.foreign import PluginFailed
-from gafferd.plugins.loading import package_of, unload
+from gafferd.plugins.loading import directory_of, package_of, unload
 
 LOAD_TIMEOUT: Final = 10.0  # seconds to import a plugin
-START_TIMEOUT: Final = 10.0  # seconds that the start of the node waits for all plugins
+START_TIMEOUT: Final = 15.0  # seconds that the start of the node waits for all plugins
 
 _STOP_TIME = STEP_TIMEOUT * 0.7  # seconds that all plugins have for each step of the stop
 _CANCEL_TIME = STEP_TIMEOUT * 0.1  # seconds that plugins have to handle a cancellation
@@ -52,6 +53,7 @@ class Hosted:
     description: str = ""
     mandatory: tuple[str, ...] = ()
     plugin: Plugin | None = None
+    package: Path | None = None  # the directory of its top-level package
     config: Mapping[str, Any] | None = None  # what it was made for, see _own_config
     app: Any = None
     state: State = State.STARTING
@@ -89,6 +91,14 @@ class Plugins:
     def hosted(self) -> Sequence[Hosted]:
         """The plugins that were found, but for sites without code."""
         return tuple(self._hosted)
+
+    def packages(self) -> dict[str, Path]:
+        """Return the directories of the packages that the working plugins of entry points are in, by name."""
+        return {
+            hosted.candidate.name: hosted.package
+            for hosted in self._hosted
+            if hosted.candidate.source == "entry_point" and hosted.works and hosted.package is not None
+        }
 
     def start(self, loop: asyncio.AbstractEventLoop, manager: Manager) -> None:
         """Begin to load and start the plugins; `ready` waits for them."""
@@ -138,6 +148,10 @@ class Plugins:
         """Call `resume` of each application."""
         await self._step("resume")
 
+    async def leave(self) -> None:
+        """Call `leave` of each application, the last started first: all processes have exited."""
+        await self._step("leave", self._hosted[::-1])
+
     async def stop(self) -> None:
         """Stop the applications, the last started first."""
         await _cancel([self._loading, *self._restarts])
@@ -165,6 +179,7 @@ class Plugins:
         if broken := [index for index in faults if usable[index].works]:
             for index in broken:
                 logger.error("the plugins stay as they are: %s can't go on: %s", usable[index].name, faults[index])
+            self._unload(found)
             return
         for index, fault in faults.items():
             usable[index].fail(fault)
@@ -174,7 +189,11 @@ class Plugins:
         """Return the plugins of a candidate: those that the node has, if nothing has changed, or new ones."""
         own = _own_config(candidate.name, config)
         current = [each for each in self._hosted if each.is_of(candidate) and each.state is not State.FAILED]
+        if current and candidate.source == "entry_point" and candidate.version != current[0].candidate.version:
+            return _outdated(current, candidate)  # its modules are imported already
         if current and all(each.candidate == candidate and each.config == own for each in current):
+            for each in current:
+                each.reason = None
             return current
         new = await self._load(candidate, own)
         failed = next((each for each in new if each.state is State.FAILED), None)
@@ -204,9 +223,6 @@ class Plugins:
         kept = [hosted for hosted in ordered if hosted in self._hosted]
         gone = [hosted for hosted in self._hosted if hosted not in kept]
         await self._stop(gone)
-        for package in {package_of(hosted.plugin) for hosted in gone if hosted.plugin is not None}:
-            if package is not None:
-                unload(package)
         self._hosted = [*ordered, *(hosted for hosted in found if hosted not in ordered)]
         for hosted in ordered:
             if hosted not in kept:
@@ -214,6 +230,13 @@ class Plugins:
                 hosted.starting = self._loop.create_task(self._start(hosted, config))
             elif hosted.state is State.RUNNING:
                 self._restart(hosted)
+        self._unload(gone)
+
+    def _unload(self, unused: Iterable[Hosted]) -> None:
+        """Forget the modules of plugins, but for those that the node has."""
+        for package in set(map(_package, unused)) - set(map(_package, self._hosted)):
+            if package is not None:
+                unload(package)
 
     async def _start(self, hosted: Hosted, config: Mapping[str, Any]) -> None:
         for needed in hosted.mandatory:
@@ -245,7 +268,7 @@ class Plugins:
         assert self._loop is not None
         end = self._loop.time() + _STOP_TIME
         for hosted in self._hosted if those is None else those:
-            if hosted.state is State.FAILED or not hasattr(hosted.app, step):
+            if hosted.state is State.FAILED or hosted.app is None:
                 continue
             task = self._loop.create_task(self._call(hosted, step))
             await asyncio.wait({task}, timeout=max(0.0, end - self._loop.time()))
@@ -255,17 +278,32 @@ class Plugins:
 
     async def _call(self, hosted: Hosted, step: str) -> None:
         try:
-            await foreign.finish(f"{step}()", foreign.call(f"{step}()", getattr(hosted.app, step)))
+            await foreign.finish(f"{step}()", foreign.call(f"{step}()", _take_step, hosted.app, step))
         except PluginFailed as error:
             hosted.reason = error.message
             logger.error("the plugin %s: %s", hosted.name, error.message, exc_info=error.shown)
 
     def _restart(self, hosted: Hosted) -> None:
-        if hasattr(hosted.app, "restart"):
-            assert self._loop is not None
-            task = self._loop.create_task(self._call(hosted, "restart"))
-            self._restarts.add(task)
-            task.add_done_callback(self._restarts.discard)
+        assert self._loop is not None
+        task = self._loop.create_task(self._call(hosted, "restart"))
+        self._restarts.add(task)
+        task.add_done_callback(self._restarts.discard)
+
+
+def _package(hosted: Hosted) -> str | None:
+    return package_of(hosted.plugin) if hosted.plugin is not None else None
+
+
+def _take_step(app: Any, step: str) -> Any:
+    method = getattr(app, step, None)
+    return method() if method is not None else None
+
+
+def _outdated(current: list[Hosted], candidate: Candidate) -> list[Hosted]:
+    for each in current:
+        each.reason = f"{candidate.origin} is installed: restart gafferd to use it"
+        logger.warning("the plugin %s: %s", each.name, each.reason)
+    return current
 
 
 def _describe(candidate: Candidate, plugin: Plugin, config: Mapping[str, Any]) -> Hosted:
@@ -281,6 +319,7 @@ def _describe(candidate: Candidate, plugin: Plugin, config: Mapping[str, Any]) -
         description=str(plugin.description)[:_MAX_TEXT],
         mandatory=tuple(mandatory),
         plugin=plugin,
+        package=directory_of(plugin),
         config=config,
     )
 

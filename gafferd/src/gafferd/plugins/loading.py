@@ -79,6 +79,12 @@ def package_of(plugin: Plugin) -> str | None:
     return ".".join(parts[:2]) if parts[0] == PACKAGE else None
 
 
+def directory_of(plugin: Plugin) -> Path | None:
+    """Return the directory of the top-level package that a plugin is in, None if that is a module."""
+    module = sys.modules.get(type(plugin).__module__.partition(".")[0])
+    return next(map(Path, getattr(module, "__path__", ())), None)
+
+
 def _new_name(plugin: str) -> str:
     """Return the name of a package that does not exist yet."""
     parent = sys.modules.setdefault(PACKAGE, ModuleType(PACKAGE, "The plugins of the plugin directory."))

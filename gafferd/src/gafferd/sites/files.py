@@ -4,8 +4,9 @@ import errno
 import mimetypes
 import os
 import stat
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
@@ -47,12 +48,18 @@ class SiteFile(NamedTuple):
 
 
 class Sites:
-    """The sites in a plugin directory, looked up for each request. `uid` is the user of the daemon."""
+    """The sites of plugins, looked up for each request.
 
-    def __init__(self, folder: PluginFolder, uid: int) -> None:
+    They are in the plugin directory, or in the `packages` of plugins without a directory, by name. `uid` is the user of
+    the daemon.
+    """
+
+    def __init__(self, folder: PluginFolder, uid: int, packages: Callable[[], Mapping[str, Path]] = dict) -> None:
         self._folder = folder
         self._uid = uid
+        self._packages = packages
         self._warnings = ThrottledWarnings()
+        self._warning = threading.Lock()  # `names` is called in a thread
 
     def open(self, plugin: str, path: str) -> SiteFile | None:
         """Open the file at `path` in the site of a plugin, `index.html` if `path` is empty or ends with a slash.
@@ -87,29 +94,36 @@ class Sites:
         raise absent
 
     def names(self) -> dict[str, Path]:
-        """Return the directories of the plugins that have a site which is served, by name."""
-        found = {}
+        """Return the directories of the plugins that have a site which is served, by name; it may take a while."""
+        places = dict(self._packages())
         with suppress(OSError):
-            for plugin in self._folder.plugins():
-                with suppress(NotFound):
-                    self._find(plugin.name)
-                    found[plugin.name] = plugin
+            places |= {plugin.name: plugin for plugin in self._folder.plugins()}
+        found = {}
+        for name, place in places.items():
+            with suppress(NotFound, OSError):
+                self._find(name)
+                found[name] = place
         return found
 
     def _find(self, plugin: str) -> tuple[Path, Path]:
         """Return the real paths of a plugin and of its site; raise NotFound."""
-        folder = self._folder.path
         absent = NotFound(f"no plugin {plugin!r} with a site", hint="put its pages into the plugin's `_site` folder")
-        if folder is None or not _is_plain(plugin) or "/" in plugin or not self._folder.uses(plugin):
+        if not _is_plain(plugin) or "/" in plugin:
             raise absent
-        self._require_own_way(folder)
-        self._require_own(folder, folder.stat())
-        base = Path(os.path.realpath(folder / plugin))
-        root = Path(os.path.realpath(base / SITE))
-        if root.is_relative_to(base) and os.path.isdir(root):
-            return base, root
-        if os.path.isdir(base) and is_bare_site(base):
-            return base, base
+        folder = self._folder.path
+        if folder is not None and self._folder.uses(plugin):
+            self._require_own_way(folder)
+            self._require_own(folder, folder.stat())
+            base = Path(os.path.realpath(folder / plugin))
+            if found := _site_in(base):
+                return base, found
+            if os.path.isdir(base) and is_bare_site(base):
+                return base, base
+        if package := self._packages().get(plugin):
+            self._require_own_way(package)
+            base = Path(os.path.realpath(package))
+            if found := _site_in(base):
+                return base, found
         raise absent
 
     def _descend(self, base: Path, parts: Sequence[str]) -> int:
@@ -144,7 +158,14 @@ class Sites:
             raise NotFound("not served: other users can change it", hint="see the log of the node")
 
     def _warn(self, text: str) -> None:
-        self._warnings.warn(text, time.monotonic())
+        with self._warning:
+            self._warnings.warn(text, time.monotonic())
+
+
+def _site_in(base: Path) -> Path | None:
+    """Return the real path of the site in the directory of a plugin, None if there is none inside."""
+    root = Path(os.path.realpath(base / SITE))
+    return root if root.is_relative_to(base) and os.path.isdir(root) else None
 
 
 def media_type(name: str) -> str:

@@ -40,7 +40,7 @@ class DurableJobs:
 
     A change is rehearsed, stored with others that are waiting, and then made, in the order of their arrival. So nothing
     has to be undone when it can't be stored, and nothing is lost that was answered. What changes by itself, such as a
-    job that completes, is stored soon afterwards.
+    job that completes, is stored soon afterwards. Jobs that were loaded directly, by plugins, are not stored.
 
     `definitions()` returns the jobs of the configuration file. `error` says why the file can't be written, or is None.
     """
@@ -94,7 +94,7 @@ class DurableJobs:
                     self._manager.restore([fresh.but_disabled(desired.disabled)])
                 else:
                     self._file.keep(stored[name])
-        self._saved = {name: each for name, each in stored.items() if self._manager.desired(name) == each.desired}
+        self._saved = {name: each for name, each in stored.items() if self._manager.desired(name) is not None}
 
     # The application
 
@@ -163,10 +163,17 @@ class DurableJobs:
             self._dirty.add(self._touched.popleft())
         definitions = self._definitions()
         for name in tuple(self._dirty):
+            if not self._is_kept(name):
+                self._dirty.discard(name)
+                continue
             desired = self._manager.desired(name)
             leaves = desired is None and self._manager.stopping
             if leaves or self._state_of(name, desired, definitions) == self._saved.get(name):
                 self._dirty.discard(name)
+
+    def _is_kept(self, name: JobName) -> bool:
+        """Return whether it is a job of the file or of the API; those that plugins load are theirs."""
+        return name in self._saved or name in self._definitions()
 
     def _state_of(self, name: JobName, desired: Desired | None, definitions: Definitions) -> Stored | None:
         return Stored(desired, digest_of(definitions.get(name))) if desired is not None else None
@@ -198,10 +205,14 @@ class DurableJobs:
                 self._look_soon()
 
     def _next_batch(self) -> tuple[list[_Change[Any]], dict[JobName, Desired | None]]:
-        """Take waiting changes of different jobs, and what they would change."""
+        """Take waiting changes of different jobs, and what they would change.
+
+        A rehearsal does not see the changes before it: of those that may take the same port only one is taken.
+        """
         batch: list[_Change[Any]] = []
         found: dict[JobName, Desired | None] = {}
         touched: set[JobName] = set()
+        takes_port = False
         while self._waiting:
             change = self._waiting[0]
             try:
@@ -212,12 +223,17 @@ class DurableJobs:
                 self._waiting.popleft()
                 change.done.set_exception(error)
                 continue
-            if touched & rehearsed.keys():
+            has_port = any(each is not None and each.config.port_of(1) is not None for each in rehearsed.values())
+            if touched & rehearsed.keys() or (takes_port and has_port):
                 break
             self._waiting.popleft()
             batch.append(change)
             touched |= rehearsed.keys()
-            found |= {name: each for name, each in rehearsed.items() if each != self._manager.desired(name)}
+            takes_port = takes_port or has_port
+            for name, desired in rehearsed.items():
+                now = self._manager.desired(name)
+                if desired != now and (now is None or self._is_kept(name)):
+                    found[name] = desired
         return batch, found
 
     async def _store(self, changes: Mapping[JobName, Desired | None]) -> bool:

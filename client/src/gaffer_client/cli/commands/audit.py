@@ -107,6 +107,8 @@ def _details(entry: "HistoryEntry") -> Iterator[str]:
     if entry["pid"] is not None:
         yield f"pid={entry['pid']}"
     for name, value in sorted(entry["details"].items()):
+        if name == "until" and isinstance(value, int | float):
+            value = moment(value)
         if isinstance(value, list):
             value = ",".join(map(str, value))
         yield f"{name}={value if isinstance(value, str) else json.dumps(value)}"

@@ -1,4 +1,4 @@
-"""The HTTP route that reloads the configuration file of the node (`/reload`)."""
+"""The HTTP route of the configuration file of the node (`/reload`)."""
 
 from typing import Annotated, cast
 
@@ -10,8 +10,8 @@ from gaffer.errors import ConfigError
 from gaffer.http.access import Forbidden, Scope
 from gaffer.http.operations import operation
 from gaffer.http.routes import Route
-from gaffer.schemas.reload import ReloadResult
-from gafferd.config.reloader import NoConfigFile, ReadTimeout, Reloader
+from gaffer.schemas.reload import ReloadResult, ReloadState
+from gafferd.reloader import NoConfigFile, ReadTimeout, Reloader, noted
 
 
 class ReloadQuery(msgspec.Struct):
@@ -25,6 +25,19 @@ class ReloadQuery(msgspec.Struct):
 class ReloadHandler(NodeHandler):
     """The configuration file of the node."""
 
+    @property
+    def reloader(self) -> Reloader:
+        """The reloader of the node."""
+        return cast(Reloader, self.settings["reloader"])
+
+    @operation(ReloadState)
+    def get(self) -> None:
+        """Return the outcome of the last reload, by SIGHUP or POST, as `{"path", "applied_at", "error", "problems",
+        "failed", "restart_required"}`. Requires a key that is not limited to some sessions.
+        """
+        self.require_whole_node("a reload affects")
+        self.reply(self.reloader.state)
+
     @operation(ReloadResult, query=ReloadQuery, errors=(ConfigError, Forbidden, NoConfigFile, ReadTimeout))
     async def post(self) -> None:
         """Read the configuration file again and apply the differences, as on SIGHUP.
@@ -35,8 +48,9 @@ class ReloadHandler(NodeHandler):
         what would be tried. Requires a key that is not limited to some sessions.
         """
         self.require_whole_node("a reload affects")
-        reloader = cast(Reloader, self.settings["reloader"])
-        self.reply(await reloader.reload(dry_run=self.flag("dry_run")))
+        result = await self.reloader.reload(dry_run=self.flag("dry_run"))
+        self.noted.update(noted(result))
+        self.reply(result)
 
 
-ROUTES = [Route("/reload", ReloadHandler, {"POST": Scope.DEFINE})]
+ROUTES = [Route("/reload", ReloadHandler, {"GET": Scope.READ, "POST": Scope.DEFINE})]

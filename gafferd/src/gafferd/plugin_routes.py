@@ -1,7 +1,7 @@
 """HTTP route of the plugins, `/plugins`."""
 
 import asyncio
-from collections.abc import Mapping
+import itertools
 from pathlib import Path
 from typing import cast
 from urllib.parse import quote
@@ -23,13 +23,12 @@ class PluginsHandler(NodeHandler):
         """List the plugins with applications and sites, and those that failed."""
         sites = await asyncio.to_thread(cast(Sites, self.settings["sites"]).names)
         hosted = cast(Plugins, self.settings["plugins"]).hosted
-        found = [_describe(each, sites) for each in hosted]
-        with_code = {each.candidate.name for each in hosted}
-        found += [_describe_site(name, path) for name, path in sites.items() if name not in with_code]
+        found = [_describe(each, with_site=sites.pop(each.candidate.name, None) is not None) for each in hosted]
+        found += itertools.starmap(_describe_site, sites.items())
         self.reply({"plugins": sorted(found, key=lambda plugin: plugin["name"])})
 
 
-def _describe(hosted: Hosted, sites: Mapping[str, Path]) -> PluginInfo:
+def _describe(hosted: Hosted, *, with_site: bool) -> PluginInfo:
     candidate = hosted.candidate
     return {
         "name": hosted.name,
@@ -40,7 +39,7 @@ def _describe(hosted: Hosted, sites: Mapping[str, Path]) -> PluginInfo:
         "mandatory": list(hosted.mandatory),
         "state": hosted.state.value,
         "reason": hosted.reason,
-        "site": _path(candidate.name) if candidate.source == "directory" and candidate.name in sites else None,
+        "site": _path(candidate.name) if with_site else None,
     }
 
 

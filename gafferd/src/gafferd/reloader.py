@@ -2,18 +2,20 @@
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Iterable
 from typing import Literal, TypeVar
 
 from gaffer import Manager
 from gaffer.applications.http_post import Address
-from gaffer.errors import ConfigError, GafferError, ManagerStopping
+from gaffer.errors import GafferError, ManagerStopping, Problem
 from gaffer.http.batches import Batches
 from gaffer.runtime.keyfile import read_key_file
-from gaffer.schemas.reload import ReloadResult, WebhookChange
+from gaffer.schemas.history import Outcome
+from gaffer.schemas.reload import FileProblem, ReloadResult, ReloadState, WebhookChange
 from gaffer.webhooks import Hook, WebHooks
 from gafferd.config.effective import Effective
-from gafferd.config.file import Config, show_problem
+from gafferd.config.file import Config, InvalidConfig, show_problem
 from gafferd.config.file_jobs import Failure, FileJobs
 from gafferd.config.on_disk import FileOnDisk
 from gafferd.config.reload import Change, outdated_settings
@@ -26,7 +28,7 @@ logger = logging.getLogger(__name__)
 
 READ_TIMEOUT = 30.0  # seconds
 _MAX_MESSAGE = 500  # characters of an error in the history
-_MAX_NOTED = 20  # jobs of a reload in the history
+_MAX_NOTED = 100  # jobs of a reload in the history
 
 T = TypeVar("T")
 
@@ -59,6 +61,7 @@ class Reloader:
     """An application that reloads the configuration of its node, one reload at a time.
 
     `effective` is the configuration at the start, `file` the file, None if there is none. Files are read in a thread.
+    `state` has the outcome of the last reload.
     """
 
     def __init__(
@@ -84,6 +87,14 @@ class Reloader:
         self._requested: asyncio.Task[None] | None = None  # until it begins
         self._begun: asyncio.Task[None] | None = None  # keeps the task alive
         self._stopping = False
+        self.state: ReloadState = {
+            "path": str(file.path) if file is not None else None,
+            "applied_at": time.time() if file is not None else None,
+            "error": None,
+            "problems": [],
+            "failed": [],
+            "restart_required": [],
+        }
 
     def start(self, loop: asyncio.AbstractEventLoop, manager: Manager) -> None:
         """Do nothing: reloads come by `request` and `reload`."""
@@ -107,18 +118,13 @@ class Reloader:
             except GafferError as error:  # logged
                 self._history.note("reload", caller="signal", outcome="failed", message=error.message[:_MAX_MESSAGE])
             else:
-                self._history.note(
-                    "reload",
-                    caller="signal",
-                    outcome="failed" if result["failed"] else "ok",
-                    jobs=[each["job"] for each in result["changes"]][:_MAX_NOTED],
-                    failed=[each["job"] for each in result["failed"]][:_MAX_NOTED],
-                )
+                outcome: Outcome = "failed" if result["failed"] else "ok"
+                self._history.note("reload", caller="signal", outcome=outcome, **noted(result))
 
     async def reload(self, *, dry_run: bool = False) -> ReloadResult:
         """Read the file again and apply the differences from what was applied before; with `dry_run`, only list them.
 
-        Raises ConfigError if the file is invalid, KeyFileError for an invalid `webhook_secret_file`, NoConfigFile,
+        Raises InvalidConfig if the file is invalid, KeyFileError for an invalid `webhook_secret_file`, NoConfigFile,
         ReadTimeout and ManagerStopping; nothing is changed then.
         """
         async with self._lock:
@@ -142,6 +148,8 @@ class Reloader:
             result = self._result(config, changes, hooks, dry_run=False)
             failures = await self._batches.run(lambda: self._jobs.apply(config.jobs, changes))
         except GafferError as error:
+            problems = error.problems if isinstance(error, InvalidConfig) else ()
+            self.state |= {"error": error.message, "problems": _problems(problems)}
             _log_error(error)
             raise
         finally:
@@ -152,6 +160,13 @@ class Reloader:
             shown for change, shown in zip(changes, result["changes"], strict=True) if change not in failed
         ]
         result["failed"] = [failure.to_dict() for failure in failures]
+        self.state |= {
+            "applied_at": time.time(),
+            "error": None,
+            "problems": [],
+            "failed": result["failed"],
+            "restart_required": result["restart_required"],
+        }
         _log(result, config, failures)
         return result
 
@@ -205,8 +220,14 @@ class Reloader:
         return [*changes("remove", removed), *changes("add", added)]
 
 
+def _problems(problems: Iterable[Problem]) -> list[FileProblem]:
+    return [{"path": each.path, "message": each.message, "hint": each.hint} for each in problems]
+
+
 def _log_error(error: GafferError) -> None:
-    if isinstance(error, ConfigError):
+    if isinstance(error, InvalidConfig):
+        for warning in error.warnings:
+            logger.warning("%s", show_problem(warning))
         problems = "\n".join(map(show_problem, error.problems))
         logger.error("the configuration is invalid, keeping the current one:\n%s", problems)
     elif isinstance(error, NoConfigFile):
@@ -232,3 +253,13 @@ def _log(result: ReloadResult, config: Config, failures: list[Failure]) -> None:
     done = [f"{each['action']} {each['job']}" for each in result["changes"]]
     done += [f"{each['action']} webhook {each['event']} of {each['url']}" for each in result["webhooks"]]
     logger.info("reloaded: %s", ", ".join(done) or "nothing changed")
+
+
+def noted(result: ReloadResult) -> dict[str, list[str]]:
+    """Return the details of a reload for the history: the jobs that changed or failed to, none for a dry run."""
+    if result["dry_run"]:
+        return {}
+    return {
+        "jobs": [each["job"] for each in result["changes"]][:_MAX_NOTED],
+        "failed": [each["job"] for each in result["failed"]][:_MAX_NOTED],
+    }
