@@ -14,6 +14,7 @@ import pytest
 import requests
 
 from gaffer.errors import ConfigError
+from gafferd.config.settings import resolve
 from gafferd.keeping.starting import join_keeper
 from support.daemons import Daemon, clean_env, command_path, gafferd, kill_leftovers, run_command
 from support.poll import eventually
@@ -64,6 +65,10 @@ def kept_node(tmp_path: Path, *args: str, env: dict[str, str] | None = None) -> 
             raise
 
 
+def oom_score(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/oom_score_adj").read_text())
+
+
 def gone(pid: int) -> bool:
     return not psutil.pid_exists(pid)
 
@@ -91,17 +96,20 @@ def test_a_killed_gafferd_is_back_with_its_jobs_and_connections_wait(tmp_path: P
             own.connect(str(node.state / "gafferd.sock"))
             own.sendall(b"GET /ping HTTP/1.0\r\n\r\n")
             assert b"200 OK" in own.recv(4096)
-        assert f"started again by the keeper (pid {node.keeper.pid}): gafferd (pid {first}) was" in node.keeper.stderr
+        node.keeper.wait_for_line(f"started again by the keeper (pid {node.keeper.pid}): gafferd (pid {first}) was")
         local.close()
     assert not (node.state / "gafferd.sock").exists()
 
 
 def test_processes_know_nothing_of_the_keeper(tmp_path: Path) -> None:
     with kept_node(tmp_path) as node:
+        assert os.getpgid(node.pid) == node.pid != os.getpgid(node.keeper.pid)
         node.load({**JOB, "os_env": True})
         eventually(lambda: node.instances(2))
         os.kill(node.pid, signal.SIGKILL)
         eventually(lambda: "started again" in node.keeper.stderr)
+        assert os.getpgid(node.pid) == node.pid  # what a terminal sends to the group of the keeper is forwarded once
+        assert oom_score(node.pid) == oom_score(os.getpid()) >= oom_score(node.keeper.pid)
         for pid in eventually(lambda: node.instances(2)):
             assert b"KEEPER" not in Path(f"/proc/{pid}/environ").read_bytes()
             assert {each.name for each in Path(f"/proc/{pid}/fd").iterdir()} == {"0", "1", "2"}
@@ -117,8 +125,8 @@ def test_a_gafferd_that_hangs_is_replaced(tmp_path: Path) -> None:
         os.kill(first, signal.SIGSTOP)
         assert node.get("/health")["status"] == "ok"  # by the next one
         assert node.pid != first
-        assert f"gafferd (pid {first}) has been hanging for 1 s" in node.keeper.stderr
-        assert "Fatal Python error: Aborted" in node.keeper.stderr
+        node.keeper.wait_for_line(f"gafferd (pid {first}) has been hanging for 1 s")
+        node.keeper.wait_for_line("Fatal Python error: Aborted")
 
 
 def test_sigusr2_starts_the_program_on_disk(tmp_path: Path) -> None:
@@ -129,7 +137,7 @@ def test_sigusr2_starts_the_program_on_disk(tmp_path: Path) -> None:
         eventually(lambda: gone(first))
         assert node.get("/jobs") == {"jobs": ["default.j"]}
         assert all(map(gone, pids))
-        assert "exited with status 75 to be replaced" in node.keeper.stderr
+        node.keeper.wait_for_line("exited with status 75 to be replaced")
         assert len(eventually(lambda: node.instances(2))) == 2
 
 
@@ -158,7 +166,7 @@ def test_a_gafferd_without_its_keeper_goes_on_and_says_so(tmp_path: Path) -> Non
         state = eventually(lambda: (found := node.get("/health")["keeper"])["error"] and found)
         message = f"the keeper (pid {keeper.pid}) does not protect this node: it has ended"
         assert state["error"] == message
-        assert f"ERROR gafferd.keeping.link: {message}" in keeper.stderr
+        keeper.wait_for_line(f"ERROR gafferd.keeping.link: {message}")
         node.load(JOB)
         eventually(lambda: node.instances(2))
         os.kill(pid, signal.SIGTERM)
@@ -172,6 +180,14 @@ def test_an_invalid_configuration_ends_the_keeper_too(tmp_path: Path) -> None:
     result = run_command("gafferd", str(config), "--state-dir", str(tmp_path / "state"))
     assert result.returncode == 2
     assert "expected at least 1 second, got '0.2'" in result.stderr
+
+
+def test_keys_from_a_descriptor_can_not_be_read_again(tmp_path: Path) -> None:
+    key = tmp_path / "key"
+    key.write_text("k" * 43)
+    with key.open("rb") as file, pytest.raises(ConfigError) as caught:
+        resolve({"--keeper": True, "--api-key-file": f"/dev/fd/{file.fileno()}"}, {}, {})
+    assert [(each.path, each.hint) for each in caught.value.problems] == [("--api-key-file", "use a file")]
 
 
 def test_a_start_that_fails_ends_the_keeper_with_the_same_status(tmp_path: Path) -> None:

@@ -630,20 +630,22 @@ class Keeper:
             pass
 
     def do_start(self) -> None:
-        ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
+        try:
+            ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
+        except OSError as error:
+            self._handle("failed", str(error.strerror))
+            return
         os.set_inheritable(theirs.fileno(), True)
         environ = {**os.environ, VARIABLE: str(theirs.fileno())}
         if self._left and self._log_file:
             self._leave()  # the file may have been rotated
-        limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+        limits, program = resource.getrlimit(resource.RLIMIT_NOFILE), self._command[0]
         try:
             resource.setrlimit(resource.RLIMIT_NOFILE, (self._limits[0], limits[1]))
-            program = self._command[0]
             pid = os.posix_spawn(program, self._command, environ, setpgroup=0, setsigmask=(), setsigdef=_CAUGHT)
         except OSError as error:
             ours.close()
-            self.do_log(f"can't start {self._command[0]}: {error.strerror}")
-            self._handle("failed", str(error.strerror))
+            self._handle("failed", f"{program}: {error.strerror}")
             return
         finally:
             theirs.close()
@@ -763,8 +765,11 @@ class Keeper:
 
     def _leave(self) -> None:
         """Leave the standard streams for the log file or nowhere."""
-        null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
-        log = _open_log(self._log_file) if self._log_file else null
+        try:
+            null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+        except OSError:
+            return
+        log = (_open_log(self._log_file) if self._log_file else None) or null
         for source, target in ((null, 0), (log, 1), (log, 2)):
             os.dup2(source, target)
         for descriptor in {null, log} - {0, 1, 2}:
@@ -789,16 +794,20 @@ class _Watchdog:
 
     def notify(self, text: str) -> None:
         """Send a message, if there is a service manager."""
-        if self._address:
-            address = "\0" + self._address[1:] if self._address.startswith("@") else self._address
+        if not self._address:
+            return
+        address = "\0" + self._address[1:] if self._address.startswith("@") else self._address
+        try:
             connection = _socket.socket(_socket.AF_UNIX, _socket.SOCK_DGRAM)
-            try:
-                connection.setblocking(False)
-                connection.sendto(text.encode("utf-8", "replace"), address)
-            except OSError:
-                pass
-            finally:
-                connection.close()
+        except OSError:
+            return
+        try:
+            connection.setblocking(False)
+            connection.sendto(text.encode("utf-8", "replace"), address)
+        except OSError:
+            pass
+        finally:
+            connection.close()
 
 
 def _status(pid: int) -> int | str | None:
@@ -855,18 +864,18 @@ def _write_oom_score(pid: int, score: bytes) -> None:
         pass
 
 
-def _open_log(path: str) -> int:
-    """Open a log file of our own; the null device if it is anything else."""
+def _open_log(path: str) -> int | None:
+    """Open a log file of our own; return None if it is anything else."""
     flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     try:
         descriptor = os.open(path, flags, 0o640)
     except OSError:
-        return os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
+        return None
     status = os.fstat(descriptor)
     if status.st_mode & 0o170000 == 0o100000 and status.st_uid == os.geteuid() and status.st_nlink == 1:
         return descriptor
     os.close(descriptor)
-    return os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
+    return None
 
 
 def main() -> int:

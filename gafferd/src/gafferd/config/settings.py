@@ -438,4 +438,7 @@ def find_settings(
         if values[key] and not values[certificate]:
             flag = SETTINGS[certificate].option.long
             resolution.problem(key, "a private key requires a certificate", f"add {flag}")
+    for key in ("api_key_file", "cluster_key_file") if values["keeper"] else ():
+        if values[key] and inherited_descriptor(values[key]) is not None:
+            resolution.problem(key, "a descriptor can be read only once, not again after a restart", "use a file")
     return resolution
