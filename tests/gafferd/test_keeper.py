@@ -2,6 +2,7 @@
 
 import os
 import random
+import resource
 import signal
 import socket
 import subprocess
@@ -168,6 +169,39 @@ def test_descriptors_outlive_gafferd_with_their_content() -> None:
     finally:
         for descriptor in {reader, writer} - {-1}:
             os.close(descriptor)
+
+
+def test_descriptors_beyond_the_limit_are_refused() -> None:
+    with kept() as above, open(os.devnull, "rb") as null:
+        gafferd = above.gafferd()
+        gafferd.dump()
+        before = above.descriptors
+        resource.prlimit(above.pid, resource.RLIMIT_NOFILE, (32, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+        gafferd.send("FDSTORE=1\nFDNAME=a", [null.fileno()] * 100)
+        assert gafferd.receive().startswith("ERR=the message is longer than 8192 bytes, or has too many descriptors")
+        eventually(lambda: above.descriptors == before)
+
+
+def test_gafferd_has_the_limits_of_its_user() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    own = Path("/proc/self/oom_score_adj")
+    score = own.read_text()
+    limits = "import resource; result = resource.getrlimit(resource.RLIMIT_NOFILE)"
+    try:
+        own.write_text("500")
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard - 100, hard))
+        with kept() as above:
+            gafferd = above.gafferd()
+            gafferd.send("READY=1")
+            for _ in range(2):
+                assert gafferd.do(limits) == [hard - 100, hard]
+                assert gafferd.do("result = open('/proc/self/oom_score_adj').read()") == "500\n"
+                gafferd = successor(above, gafferd)
+            assert resource.prlimit(above.pid, resource.RLIMIT_NOFILE) == (hard, hard)
+            assert int(Path(f"/proc/{above.pid}/oom_score_adj").read_text()) < 500
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        own.write_text(score)
 
 
 def test_hostile_datagrams_are_refused_and_leak_nothing() -> None:

@@ -695,8 +695,8 @@ class Keeper:
         if not data and not passed:
             self.do_hangup()  # the end of gafferd follows, or its watchdog
             return False
-        if flags & (_socket.MSG_TRUNC | _socket.MSG_CTRUNC):
-            data += b"\n" * MAX_MESSAGE  # too long
+        if flags & _socket.MSG_CTRUNC:
+            data += b"\n" * MAX_MESSAGE  # which is too long, as is a message that was cut off
         self._handle("datagram", data, passed)
         return True
 
@@ -849,19 +849,21 @@ def _lower_oom_score() -> bytes | None:
     try:
         with open("/proc/self/oom_score_adj", "rb") as file:
             before = file.read().strip()
-        with open("/proc/self/oom_score_adj", "wb", buffering=0) as file:
-            file.write(b"-1000")
     except OSError:
         return None
-    return before
+    for score in (-1000, 0):  # the first requires privileges
+        if score < int(before) and _write_oom_score(os.getpid(), b"%d" % score):
+            return before
+    return None
 
 
-def _write_oom_score(pid: int, score: bytes) -> None:
+def _write_oom_score(pid: int, score: bytes) -> bool:
     try:
         with open(f"/proc/{pid}/oom_score_adj", "wb", buffering=0) as file:
             file.write(score)
     except OSError:
-        pass
+        return False
+    return True
 
 
 def _open_log(path: str) -> int | None:
