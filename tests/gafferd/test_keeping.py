@@ -17,6 +17,7 @@ from gaffer.errors import ConfigError
 from gafferd.config.settings import resolve
 from gafferd.keeping.starting import join_keeper
 from support.daemons import Daemon, clean_env, command_path, gafferd, kill_leftovers, run_command
+from support.needs import needs_pidns
 from support.poll import eventually
 
 TIMEOUT = 20
@@ -177,6 +178,9 @@ def test_an_invalid_configuration_ends_the_keeper_too(tmp_path: Path) -> None:
     result = run_command("gafferd", str(config), "--state-dir", str(tmp_path / "state"))
     assert result.returncode == 2
     assert "expected at least 1 second, got '0.2'" in result.stderr
+    result = run_command("gafferd", "--keeper", "--bind", "0.0.0.0:0", "--state-dir", str(tmp_path / "state"))
+    assert result.returncode == 2
+    assert "the node has no API key" in result.stderr
 
 
 def test_keys_from_a_descriptor_can_not_be_read_again(tmp_path: Path) -> None:
@@ -263,3 +267,17 @@ def test_a_wrong_descriptor_of_the_keeper() -> None:
     os.close(reader)
     os.close(writer)
     assert join_keeper({}, 10) is None
+
+
+@needs_pidns
+def test_the_keeper_as_process_1_of_a_container(tmp_path: Path) -> None:
+    enter = ("unshare", "--pid", "--fork", "--mount-proc", "--kill-child=TERM")
+    with gafferd("--keeper", state_dir=tmp_path / "state", enter=enter) as outside:
+        [keeper] = psutil.Process(outside.pid).children()
+        url = outside.url
+        assert requests.get(f"{url}/health", timeout=TIMEOUT).json()["keeper"]["pid"] == 1
+        [first] = keeper.children()
+        first.kill()
+        assert requests.get(f"{url}/health", timeout=TIMEOUT).json()["keeper"]["pid"] == 1
+        keeper.terminate()
+        assert outside.wait() == 0

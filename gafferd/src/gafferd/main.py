@@ -11,7 +11,7 @@ from typing import Any
 from gaffer.errors import ConfigError, GafferError, Problem
 from gaffer.pidfile import hold_pidfile
 from gaffer.runtime import startup
-from gaffer.runtime.activation import take_sockets
+from gaffer.runtime.activation import PassedSocket, take_sockets
 from gaffer.runtime.daemonize import ProcessTitle, daemonize
 from gaffer.runtime.log import setup_logging
 from gaffer.runtime.options import Option
@@ -20,6 +20,7 @@ from gaffer.runtime.usage import parse_command_line, usage_text
 from gafferd.config.effective import Effective, read_effective
 from gafferd.config.file import InvalidConfig, show_problem
 from gafferd.config.settings import Settings
+from gafferd.keeping.link import KeeperLink
 from gafferd.keeping.starting import join_keeper, start_keeper
 from gafferd.plugins.folder import PluginFolder, plugin_folders
 from gafferd.state.directory import default_path, lock_directory
@@ -91,23 +92,23 @@ def run(options: Mapping[str, Any], environ: MutableMapping[str, str]) -> int:
     effective = read_effective(options, environ, home, root)
     if options["--print-config"]:
         return _print_config(effective, home, secrets=options["--show-secrets"])
-    from gafferd.server import make_server  # imports Tornado, so only after the cheap checks
-
     settings = effective.settings
     state_path = Path(settings.state_dir or default_path(root, home, environ.get("XDG_STATE_HOME")))
     verbosity = 2 if options["--vv"] else options["-v"]
     if options["--check-config"]:
-        server = make_server(effective, home, state_path)
-        return _check_config(effective, environ, server.plugin_folder)
+        return _check_config(effective, environ, home, state_path)
 
     title = ProcessTitle("gafferd", sys.argv[1:])
     keeper = join_keeper(environ, settings.watchdog)
     passed = keeper.passed() if keeper is not None else take_sockets(environ)
+    if not settings.daemon:
+        keeper = keeper or _start_keeper(settings, passed)  # before the slow imports, while there is little to copy
+    from gafferd.server import make_server
+
     server = make_server(effective, home, state_path, verbosity, passed)
     ready = daemonize(wait=True) if settings.daemon and keeper is None else _stay
-    if settings.keeper and keeper is None:
-        log = os.path.abspath(settings.error_log) if settings.error_log else None
-        keeper = start_keeper(watchdog=settings.watchdog, background=settings.daemon, log=log, passed=passed)
+    if settings.daemon:
+        keeper = keeper or _start_keeper(settings, passed)
     startup.hold_signals()
     # The lock comes first: a second gafferd touches neither the log nor the pidfile of the one that holds it.
     with contextlib.closing(lock_directory(state_path)) as lock:
@@ -120,6 +121,13 @@ def run(options: Mapping[str, Any], environ: MutableMapping[str, str]) -> int:
             return server.serve(lock, title, ready, keeper)
 
 
+def _start_keeper(settings: Settings, passed: Sequence[PassedSocket]) -> KeeperLink | None:
+    if not settings.keeper:
+        return None
+    log = os.path.abspath(settings.error_log) if settings.error_log else None
+    return start_keeper(watchdog=settings.watchdog, background=settings.daemon, log=log, passed=passed)
+
+
 def _check_together(options: Mapping[str, Any]) -> None:
     if options["--check-config"] and options["--print-config"]:
         raise ConfigError([Problem("--print-config", "conflicts with --check-config", "give only one of them")])
@@ -127,13 +135,14 @@ def _check_together(options: Mapping[str, Any]) -> None:
         raise ConfigError([Problem("--show-secrets", "requires --print-config", "add --print-config")])
 
 
-def _check_config(effective: Effective, environ: Mapping[str, str], plugins: PluginFolder) -> int:
+def _check_config(effective: Effective, environ: Mapping[str, str], home: Path, state_path: Path) -> int:
     """Print warnings, and what the valid configuration contains. Nothing of a plugin is run."""
     from gafferd.config.checking import find_faults
     from gafferd.plugins import candidates as found_plugins
+    from gafferd.server import make_server
 
     file = effective.file
-    candidates = found_plugins.find_candidates(plugins)
+    candidates = found_plugins.find_candidates(make_server(effective, home, state_path).plugin_folder)
     for warning in (*file.warnings, *find_faults(file, environ), *found_plugins.find_faults(candidates)):
         print(f"warning: {show_problem(warning)}", file=sys.stderr)
     counts = {"job": len(file.jobs), "endpoint": len(file.endpoints), "webhook": len(file.webhooks)}

@@ -1,18 +1,24 @@
 """The connection of gafferd to its keeper; `gafferd/keeper.py` describes the messages."""
 
-import asyncio
+from __future__ import annotations
+
 import logging
 import os
 import socket
 import time
 from collections import deque
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 from urllib.parse import quote, unquote
 
-from gaffer import Manager
 from gaffer.errors import GafferError
 from gaffer.runtime.activation import PassedSocket
-from gaffer.schemas.bodies import KeeperState
+
+if TYPE_CHECKING:  # a keeper is started before the slow imports
+    import asyncio
+
+    from gaffer import Manager
+    from gaffer.schemas.bodies import KeeperState
 
 logger = logging.getLogger(__name__)
 
