@@ -99,7 +99,7 @@ def test_what_commands_say_of_a_disabled_job(gaffer: Commands, gafferctl: Comman
     ran = gaffer("disable", "shop.web", "--for=2h", "--reason", "disk is replaced")
     assert ran == (0, "Disabled shop.web for 2h\n", "")
     eventually(lambda: web.info()["state"] == "stopped")
-    assert re.search(rf"\nweb is {UNTIL}\n", gaffer("ps", "shop").out)
+    assert re.search(rf"\n\nweb is {UNTIL}\n", gaffer("ps", "shop").out)  # and no slot that waits
     assert re.fullmatch(rf"stopped\nweb is {UNTIL}\n", gafferctl("status", "shop.web").out)
     for ran in (gaffer("restart", "shop.web"), gafferctl("start", "shop.web"), gaffer("restart", "shop.web", "--wait")):
         assert ran.status == 1

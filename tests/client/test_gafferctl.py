@@ -53,6 +53,21 @@ def test_what_a_template_does(gafferctl: Commands, server: Server) -> None:
     assert json.loads(gafferctl("status", "nap", "--json").out)["active"] is True
 
 
+def test_the_status_of_all_jobs(gafferctl: Commands, server: Server) -> None:
+    server.load({"name": "web", "cmd": "sleep 1000", "numprocesses": 2}, "shop", start=False)
+    server.get_job("shop.web").disable("disk is replaced")
+    eventually(lambda: server.get_job("nap").info()["state"] == "running")
+    assert [line.split(maxsplit=3) for line in gafferctl("status").out.splitlines()] == [
+        ["JOB", "STATE", "RUNNING", "DETAILS"],
+        ["default.nap", "running", "1/1", "-"],
+        ["shop.web", "stopped", "0/2", "disabled: disk is replaced"],
+    ]
+    assert [job["name"] for job in json.loads(gafferctl("status", "--json").out)["jobs"]] == ["default.nap", "shop.web"]
+    for name in server.jobs():
+        server.unload(name)
+    assert gafferctl("status") == (0, "No jobs are loaded.\n", "")
+
+
 @pytest.mark.row("GC-08", "GC-09", "CL-58", "CL-59", "GC-17")
 def test_start_and_stop(gafferctl: Commands, server: Server) -> None:
     assert gafferctl("stop", "nap") == OK
@@ -191,7 +206,7 @@ def test_reload_config(gafferctl: Commands, gaffer: Commands, tmp_path: Path, mo
     config.write_text("[process:web]\ncmd = sleep 1000\n[process:old]\ncmd = sleep 1000\n")
     with gafferd("-c", str(config)) as node:
         monkeypatch.setenv("GAFFER_ENDPOINT", node.url)
-        assert gafferctl("reload_config").out == "change nothing\n"
+        assert gafferctl("reload_config").out == "no changes of jobs and webhooks\n"
         config.write_text(
             "[gaffer]\nlog_level = debug\n[webhooks]\nexit = http://127.0.0.1:9/\n[proces:x]\n"
             "[process:web]\ncmd = sleep 1001\n"

@@ -277,6 +277,7 @@ def test_events_in_words(kind: str, message: dict[str, Any], text: str) -> None:
 
 def test_history(gaffer: Commands, gafferctl: Commands, server: Server) -> None:
     load(server, "web", "sleep 1000", start=False)
+    server.get_job("shop.web").scale("=3")
     server.get_job("shop.web").scale("+1")
     with pytest.raises(NotFound):
         server.unload("shop.none")
@@ -285,8 +286,9 @@ def test_history(gaffer: Commands, gafferctl: Commands, server: Server) -> None:
     header, *rows = ran.out.splitlines()
     assert header.split() == ["WHEN", "WHAT", "JOB", "CALLER", "ADDRESS", "RESULT", "DETAILS"]
     uid = os.getuid()
-    assert [re.sub("^[0-9-]{10} [0-9:]{8} +", "", re.sub(" +", " ", row)) for row in rows][:2] == [
+    assert [re.sub("^[0-9-]{10} [0-9:]{8} +", "", re.sub(" +", " ", row)) for row in rows][:3] == [
         f"POST /jobs/{{sid}}/{{job}}/numprocesses shop.web uid:{uid} 127.0.0.1 ok scale=+1",
+        f"POST /jobs/{{sid}}/{{job}}/numprocesses shop.web uid:{uid} 127.0.0.1 ok scale=3",
         f"POST /jobs/{{sid}} shop.web uid:{uid} 127.0.0.1 ok start=false",
     ]
     assert " failed (not_found)" in gafferctl("history", "shop.*", "--limit=1").out

@@ -65,6 +65,10 @@ def test_command_lines(line: str, command: str, expected: dict[str, Any]) -> Non
     ("line", "message", "hint"),
     [
         ("gaffer lod", "unknown command 'lod'", "did you mean 'load'?"),
+        ("gafferctl ps", "unknown command 'ps'", "use `gafferctl status` for all jobs"),
+        ("gafferctl reread", "unknown command 'reread'", "use `gafferctl reload_config`"),
+        ("gafferctl tail", "unknown command 'tail'", "use `gaffer logs -f`"),
+        ("gaffer update", "unknown command 'update'", "use `gafferctl reload_config`"),
         ("gaffer status", "unknown command 'status'", "use `gaffer ps` for an application or `gafferctl status`"),
         ("gaffer stop", "unknown command 'stop'", "use `gafferctl stop`"),
         ("gafferctl restart", "missing or unexpected argument", "usage: gafferctl restart [options] <job>..."),
@@ -137,7 +141,9 @@ def test_names_are_unique(program: Program) -> None:
     names = [name for command in program.commands for name in (command.name, *command.aliases)]
     assert len(names) == len(set(names))
     for command in program.commands:
-        spellings = [name for option in (*command.options, *program.options) for name in option.spellings]
+        spellings = [
+            name for option in (*command.options, *command.program_options(program)) for name in option.spellings
+        ]
         assert len(spellings) == len(set(spellings))
 
 

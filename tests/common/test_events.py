@@ -146,7 +146,7 @@ async def test_publishing_from_threads_is_delivered_on_the_loop_in_order(emitter
 
 
 @row("EMT-15")
-@pytest.mark.expects_errors("a listener of 'a' failed")
+@pytest.mark.expects_errors("a listener of .a(.b)?. failed")
 async def test_a_listener_that_raises_disturbs_no_other(
     emitter: EventEmitter, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -208,9 +208,13 @@ def test_it_can_be_made_without_a_loop() -> None:
     emitter.loop.close()
 
 
+@pytest.mark.expects_errors("a listener of .a(.b)?. failed")
 def test_a_listener_that_exits_keeps_no_other_from_being_called() -> None:
     loop = new_loop()
     emitter, listener = EventEmitter(loop), Listener()
+    cancelled = loop.create_future()
+    cancelled.cancel()
+    emitter.subscribe("a", lambda *_: cancelled.result())  # CancelledError is no Exception
     emitter.subscribe("a", lambda *_: sys.exit(7))
     emitter.subscribe("a", listener)
     emitter.publish("a")

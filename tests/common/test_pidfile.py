@@ -209,6 +209,17 @@ def test_a_directory_in_the_way_is_an_error(path: Path) -> None:
     assert list(path.parent.iterdir()) == [path]
 
 
+@pytest.mark.parametrize("lock", [False, True])
+def test_a_file_with_more_than_a_number_is_left_alone(path: Path, lock: bool) -> None:
+    config = "[gaffer]\nbind = 127.0.0.1:5000\n" * 3
+    path.write_text(config)
+    pidfile = Pidfile(path, lock=lock)
+    with pytest.raises(RuntimeError, match=f"{path} is not a pidfile: it has 93 bytes"):
+        pidfile.create(os.getpid())
+    pidfile.unlink()
+    assert path.read_text() == config
+
+
 def test_a_file_that_was_replaced_is_not_deleted(path: Path) -> None:
     pidfile = Pidfile(path, lock=True)
     pidfile.create(os.getpid())

@@ -322,10 +322,14 @@ def test_webhooks_keep_the_case_of_events(load: Load) -> None:
 
 @pytest.mark.row("CFG-01")
 def test_unknown_sections_warn_and_are_kept(load: Load) -> None:
-    config = load("[proces:web]\ncmd = x\n[my plugin]\nKey = value\n")
+    config = load("[proces:web]\ncmd = x\n[my plugin]\nKey = value\n[program:web]\ncommand = x\n[process]\ncmd = x\n")
     assert [show_problem(w) for w in config.warnings] == [
         "gaffer.ini:1: [proces:web] unknown section, ignored unless a plugin reads it\n  hint: did you mean 'process'?",
         "gaffer.ini:3: [my plugin] unknown section, ignored unless a plugin reads it",
+        "gaffer.ini:5: [program:web] unknown section, ignored unless a plugin reads it\n"
+        "  hint: jobs are sections [process:SESSION:NAME]",
+        "gaffer.ini:7: [process] unknown section, ignored unless a plugin reads it\n"
+        "  hint: jobs are sections [process:SESSION:NAME]",
     ]
     assert config.sections["my plugin"].texts() == {"Key": "value"}
 
@@ -392,6 +396,7 @@ PORT = 2
 [webhooks]
 create = nowhere
 [process:web
+oops
 """
 
 
@@ -408,7 +413,7 @@ def test_every_mistake_at_once(mistakes: Mistakes) -> None:
         "  hint: use one of debug, info, warning, error, critical",
         "gaffer.ini:8: [endpoint:public] bind: 'http' is not a valid port number\n"
         "  hint: such as 127.0.0.1:5000, [::1]:5000 or unix:/run/gafferd.sock",
-        "gaffer.ini:9: [process:web] cmd is missing\n  hint: say what to run",
+        "gaffer.ini:9: [process:web] cmd is missing\n  hint: set cmd to the command to run",
         "gaffer.ini:10: [process:web] unknown key 'comand'\n  hint: did you mean 'cmd'?",
         "gaffer.ini:11: [process:web] numprocesses: expected a whole number of 0 or more, got 'two'",
         "gaffer.ini:12: [process:web] numprocesses is already set on line 11\n  hint: remove one of the two",
@@ -431,6 +436,7 @@ def test_every_mistake_at_once(mistakes: Mistakes) -> None:
         "gaffer.ini:34: [webhooks] create: expected an http or https URL, got 'nowhere'\n"
         "  hint: such as http://10.0.0.7:5010",
         "gaffer.ini:35: '[process:web' is not a section header\n  hint: write [name] on a line of its own",
+        "gaffer.ini:36: [process:web] expected key = value, got 'oops'",
     ]
 
 
@@ -525,7 +531,8 @@ def test_every_mistake_at_once(mistakes: Mistakes) -> None:
         ),
         pytest.param(
             "[gaffer]\ninclude_dir = missing\n",
-            "gaffer.ini:2: [gaffer] include_dir: no such directory: 'missing'",
+            "gaffer.ini:2: [gaffer] include_dir: no such directory: 'missing'\n"
+            "  hint: create it, or remove include_dir",
             id="a missing directory",
         ),
     ],

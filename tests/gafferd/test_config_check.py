@@ -42,7 +42,7 @@ def test_without_a_file(tmp_path: Path) -> None:
     done = run_command("gafferd", "--check-config", env={"HOME": str(tmp_path)})
     assert done.returncode == 0
     if not Path("/etc/gaffer/gafferd.ini").exists():
-        assert done.stdout == "OK: no configuration file: 0 jobs, 0 endpoints, 0 webhooks\n"
+        assert done.stdout == "OK: no configuration file: 0 jobs, 1 endpoint, 0 webhooks\n"
 
 
 def test_mistakes_of_every_source_at_once(check: Check, tmp_path: Path) -> None:
@@ -135,7 +135,7 @@ def test_what_only_a_start_of_the_jobs_would_find(check: Check, tmp_path: Path) 
     (tmp_path / "good.env").write_text("PROGRAM=run\n")
     done = check(FAULTS.format(folder=tmp_path))
     assert done.returncode == 0
-    assert done.stdout.endswith(": 6 jobs, 0 endpoints, 0 webhooks\n")
+    assert done.stdout.endswith(": 6 jobs, 1 endpoint, 0 webhooks\n")
     warnings = [line for line in done.stderr.splitlines() if not line.startswith("  hint")]
     assert [re.sub(r" on the PATH.*", "", warning.removeprefix(f"warning: {tmp_path}/")) for warning in warnings] == [
         "gafferd.ini:1: [some section] unknown section, ignored unless a plugin reads it",

@@ -176,7 +176,7 @@ def test_every_mistake_at_once(mistakes: Mistakes) -> None:
         "gafferd.yaml:22: jobs.web: env: expected a text, got ['2']",
         "gafferd.yaml:23: env is already set on line 20\n  hint: remove one of the two",
         "gafferd.yaml:24: jobs.db: expected a mapping\n  hint: write KEY: VALUE",
-        "gafferd.yaml:24: jobs.db: cmd is missing\n  hint: say what to run",
+        "gafferd.yaml:24: jobs.db: cmd is missing\n  hint: set cmd to the command to run",
         "gafferd.yaml:25: jobs.a.b.c: 'b.c' is not a valid job name\n"
         "  hint: use 1 to 64 of A-Z a-z 0-9 _ + -, starting with a letter, a digit or _",
     ]

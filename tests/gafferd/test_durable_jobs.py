@@ -419,3 +419,31 @@ def test_an_entry_that_can_not_be_read_is_kept(tmp_path: Path) -> None:
     assert b'"novel":1' in (tmp_path / "state.json").read_bytes()
     file.save([stored("future")])
     assert b'"novel":1' not in (tmp_path / "state.json").read_bytes()
+
+
+FAILING_DIRECTORY = """
+import os, stat
+__all__ = []
+sync = os.fsync
+def fsync(descriptor):
+    if os.path.exists({fault!r}) and stat.S_ISDIR(os.fstat(descriptor).st_mode):
+        raise OSError(5, "Input/output error")
+    sync(descriptor)
+os.fsync = fsync
+"""
+
+
+@pytest.mark.expects_errors("the plugin disk failed", "Input/output error: changes of jobs are refused")
+def test_a_refused_change_does_not_come_back(state: Path, tmp_path: Path) -> None:
+    fault = tmp_path / "fault"
+    plugin = tmp_path / "plugins" / "disk" / "plugin.py"
+    plugin.parent.mkdir(parents=True)
+    plugin.write_text(FAILING_DIRECTORY.format(fault=str(fault)))
+    with gafferd("-p", str(plugin.parent.parent), state_dir=state) as node:
+        load(node, "web")
+        fault.touch()
+        post(node, "/jobs/shop/web/numprocesses", {"scale": "=2"}, 507)
+        post(node, "/jobs/shop", {"name": "db", "cmd": SLEEP}, 507)
+        fault.unlink()
+    with gafferd(state_dir=state) as node:
+        assert (jobs(node), info(node, "shop.web")["max_processes"]) == (["shop.web"], 1)

@@ -1,5 +1,6 @@
 """The files of the history: rotation, paging, damage and a disk that fails."""
 
+import os
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -101,6 +102,15 @@ def test_damaged_lines_are_skipped_and_ids_still_grow(path: Path, open_store: An
     fill(again, 1, 2)
     assert actions(again) == ["n2", "n1", "n0"]
     assert again.read(limit=1)["entries"][0]["id"] > last
+
+
+@pytest.mark.expects_errors("has no valid entry at its end")
+def test_a_file_of_any_size_can_be_there(path: Path, open_store: Any) -> None:
+    path.touch()
+    os.truncate(path, 1 << 40)
+    found = open_store(max_bytes=2000)
+    fill(found, 2)
+    assert actions(found) == ["n1", "n0"]
 
 
 def test_ids_grow_when_the_clock_is_set_back(open_store: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -208,6 +208,8 @@ def test_a_second_gafferd_on_a_state_directory_touches_nothing(
     shared = [str(config), f"--pidfile={tmp_path}/d.pid", f"--error-log={tmp_path}/log"]
     with gafferd(*shared, state_dir=tmp_path / "state") as node:
         eventually(lambda: "unknown" in (tmp_path / "log").read_text())
+        history = tmp_path / "state" / "history.jsonl"  # a thread writes it
+        eventually(lambda: history.exists() and '"start"' in history.read_text())
         before = snapshot(tmp_path)
         code, message = refused(*shared, *daemon, f"--bind=127.0.0.1:{node.port}")
         assert code == 1
@@ -374,7 +376,7 @@ def test_a_broken_configuration(refused: Refused, tmp_path: Path) -> None:
     code, message = refused(str(path))
     assert code == 2
     assert message == (
-        f"{path}:1: [process:web] cmd is missing\n  hint: say what to run\n"
+        f"{path}:1: [process:web] cmd is missing\n  hint: set cmd to the command to run\n"
         f"{path}:2: [process:web] unknown key 'comand'\n  hint: did you mean 'cmd'?\n"
         f"{path}:3: [process:web] numprocesses: expected a whole number of 0 or more, got 'two'\n"
     )

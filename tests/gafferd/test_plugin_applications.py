@@ -115,6 +115,8 @@ BAD = {
     "import": ("raise ValueError('boom')", "importing it raised ValueError: boom"),
     "syntax": ("__all__ = [\n", "importing it raised SyntaxError: '[' was never closed (__init__.py, line 1)"),
     "exits": ("import sys\n__all__ = []\nsys.exit(3)", "importing it called sys.exit(3)"),
+    "interrupts": ("raise KeyboardInterrupt", "importing it raised KeyboardInterrupt"),
+    "base": ("class E(BaseException): pass\nraise E", "importing it raised E"),
     "absolute": ("__all__ = []\nimport nowhere_to_be_found", "importing it raised ModuleNotFoundError: "),
     "nothing": ("x = 1", "importing it failed: no module lists a class derived from gaffer.Plugin in its __all__"),
     "missing": ("__all__ = ['X']", "importing it failed: gaffer_plugins.missing.plugin has no 'X', which its __all__"),
@@ -127,7 +129,7 @@ BAD = {
         "describing it raised ValueError: mandatory of X is not a list of names: 'dep'",
     ),
     "silent": (
-        "__all__ = []\nclass E(Exception):\n    def __str__(self): raise E\nraise E",
+        "__all__ = []\nclass E(Exception):\n    def __str__(self): raise SystemExit\nraise E",
         "importing it raised E",
     ),
 }  # fmt: skip
@@ -139,6 +141,8 @@ BAD_CODE = {
     "no-app": ({"app": "return 7"}, "app() raised TypeError: 7 is not an application: it has no method start"),
     "start": ({"start": "raise ValueError('no port')"}, "start() raised ValueError: no port"),
     "start-exits": ({"start": "raise SystemExit(1)"}, "start() called sys.exit(1)"),
+    "start-interrupts": ({"start": "raise KeyboardInterrupt"}, "start() raised KeyboardInterrupt"),
+    "start-base": ({"start": "raise BaseExceptionGroup('a', [KeyboardInterrupt()])"}, "start() raised BaseEx"),
     "later": ({"start": "return loop.run_in_executor(None, int, 'x')"}, "start() raised ValueError: invalid literal"),
     "cancelled": ({"start": "f = loop.create_future(); f.cancel(); return f"}, "start() raised CancelledError"),
     "assert": ({"start": "assert loop is None"}, "start() raised AssertionError"),

@@ -70,6 +70,9 @@ ESCAPES = {
     "task": "import asyncio, sys; exits = lambda: sys.exit(1); self.t = loop.create_task(asyncio.to_thread(exits))",
     "listener": "import sys; manager.events.subscribe('spawn', lambda *a: sys.exit(1))",
     "change": "import sys; manager.on_change(lambda: sys.exit(1))",
+    "stderr": "import sys; sys.stderr = None",
+    "interrupt": "import signal; loop.call_soon(signal.default_int_handler, signal.SIGINT, None)",
+    "cancelled": "f = loop.create_future(); f.cancel(); manager.events.subscribe('spawn', lambda *a: f.result())",
     "loop": "again = lambda: (loop.stop(), loop.call_later(0.1, again)); again()",
     "now": "loop.stop()",
     "job": "from gaffer.process import ProcessConfig; manager.load(ProcessConfig('a', 'false'))",
@@ -154,7 +157,7 @@ def test_a_configuration_is_checked_and_printed_without_running_plugins(
     plugins = "[plugin:a]\npassword = tell\n[own]\nx = y\n"
     config.write_text(f"[gaffer]\nplugin_dir = {tree.path}\nplugins = a, b, one, absent\n{plugins}")
     out, err = run("--check-config")
-    assert out == f"OK: {config}: 0 jobs, 0 endpoints, 0 webhooks, 2 plugins\n"
+    assert out == f"OK: {config}: 0 jobs, 1 endpoint, 0 webhooks, 2 plugins\n"
     untrusted = f"{tree.path}/b/plugin/__init__.py is not trusted: everyone can write to it; fix it with"
     assert f"warning: plugin a: {tree.path / 'a'} has the same name\n" in err
     assert f"warning: plugin b: {untrusted}" in err

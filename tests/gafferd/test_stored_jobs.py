@@ -9,6 +9,7 @@ import msgspec
 import pytest
 
 from gaffer_client import Server
+from gafferd.state import documents
 from gafferd.state.documents import Document
 from support.daemons import gafferd, run_command
 from support.poll import eventually
@@ -46,6 +47,17 @@ def test_a_failed_write_after_damage_leaves_the_valid_copy(tmp_path: Path, monke
     for number in (4, 5):
         document.save(Number(number), sync=False)
     assert (document.load(), Document(document.copy, Number).load()) == (Number(5), Number(4))
+
+
+@pytest.mark.expects_errors("number.json is larger than 256 MiB: using .*number.json.copy")
+def test_a_document_has_a_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    document = Document(tmp_path / "number.json", Number)
+    document.save(Number(1), sync=False)
+    os.truncate(document.path, 1 << 40)
+    assert document.load_either() == Number(1)
+    monkeypatch.setattr(documents, "MAX_SIZE", 10)
+    with pytest.raises(OSError, match="File too large"):
+        document.save(Number(2), sync=False)
 
 
 def test_a_copy_never_runs_the_jobs_of_an_original_that_ran(tmp_path: Path) -> None:

@@ -181,7 +181,7 @@ def _call(
     # Listeners are foreign code: an exception in one must not prevent delivery to the others (EMT-15).
     try:
         listener(name, *args, **kwargs)
-    except Exception:
-        log.exception("a listener of %r failed", name)
-    except SystemExit as error:
+    except (SystemExit, KeyboardInterrupt) as error:
         exit_soon(loop, error)
+    except BaseException:
+        log.exception("a listener of %r failed", name)

@@ -64,12 +64,12 @@ def end(loop: asyncio.AbstractEventLoop) -> None:
         loop.stop()
 
 
-def exit_soon(loop: asyncio.AbstractEventLoop, error: SystemExit) -> None:
+def exit_soon(loop: asyncio.AbstractEventLoop, error: SystemExit | KeyboardInterrupt) -> None:
     """Raise the exit of a listener in a callback of its own: it ends the loop, but not the work of its caller."""
     loop.call_soon(_raise, error)
 
 
-def _raise(error: SystemExit) -> None:
+def _raise(error: BaseException) -> None:
     raise error
 
 

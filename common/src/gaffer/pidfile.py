@@ -17,6 +17,7 @@ log = logging.getLogger("gaffer.pidfile")
 # struct flock: type, whence, start, length (0: all), pid; see "Open file description locks" in fcntl(2).
 _FLOCK = "hhqqi4x"
 _TIMEOUT = 1.0  # seconds to wait for another process that creates a pidfile in the directory
+_MAX_SIZE = 64  # bytes of a pidfile
 _HAS_LOCKS = hasattr(fcntl, "F_OFD_SETLK")
 
 
@@ -65,8 +66,8 @@ class Pidfile:
         """Write `pid`; do nothing if the file already holds it.
 
         An existing file or link is replaced, never written to; of several processes that do so at once, one succeeds.
-        Raises RuntimeError if the file belongs to another live process or its directory is missing, and OSError if it
-        can't be written.
+        Raises RuntimeError if the file belongs to another live process, is too large to be a pidfile, or its directory
+        is missing, and OSError if it can't be written.
         """
         with _alone_in(os.path.dirname(self.fname) or ".") if self.fname else contextlib.nullcontext():
             self._create(pid)
@@ -83,6 +84,8 @@ class Pidfile:
         directory = os.path.dirname(self.fname or "") or ("." if self.fname else tempfile.gettempdir())
         if not os.path.isdir(directory):
             raise RuntimeError(f"can't create the pidfile {self.fname}: no directory {directory}")
+        if self.fname is not None and (size := _file_size(self.fname)) > _MAX_SIZE:  # a mistake in a command line
+            raise RuntimeError(f"{self.fname} is not a pidfile: it has {size} bytes")
         descriptor, temporary = tempfile.mkstemp(prefix="gaffer-", suffix=".pid", dir=directory)
         try:
             os.write(descriptor, f"{pid}\n".encode())
@@ -151,10 +154,19 @@ class Pidfile:
             status = os.fstat(descriptor)
             if not stat.S_ISREG(status.st_mode) or (self._locks and not _is_held(descriptor, status)):
                 return None
-            text = os.read(descriptor, 64).decode("ascii", errors="replace").strip()
+            text = os.read(descriptor, _MAX_SIZE).decode("ascii", errors="replace").strip()
         finally:
             os.close(descriptor)
         return int(text) if text.isdecimal() and int(text) > 0 else None
+
+
+def _file_size(path: str) -> int:
+    """Return the size of a regular file, 0 for anything else."""
+    try:
+        status = os.lstat(path)
+    except OSError:
+        return 0
+    return status.st_size if stat.S_ISREG(status.st_mode) else 0
 
 
 @contextlib.contextmanager

@@ -96,7 +96,10 @@ def run(options: Mapping[str, Any], environ: MutableMapping[str, str]) -> int:
     state_path = Path(settings.state_dir or default_path(root, home, environ.get("XDG_STATE_HOME")))
     verbosity = 2 if options["--vv"] else options["-v"]
     if options["--check-config"]:
-        return _check_config(effective, environ, home, state_path)
+        from gafferd.server import make_server
+
+        server = make_server(effective, home, state_path)
+        return _check_config(effective, environ, server.plugin_folder, len(server.endpoints))
 
     title = ProcessTitle("gafferd", sys.argv[1:])
     keeper = join_keeper(environ, settings.watchdog)
@@ -135,17 +138,16 @@ def _check_together(options: Mapping[str, Any]) -> None:
         raise ConfigError([Problem("--show-secrets", "requires --print-config", "add --print-config")])
 
 
-def _check_config(effective: Effective, environ: Mapping[str, str], home: Path, state_path: Path) -> int:
+def _check_config(effective: Effective, environ: Mapping[str, str], plugins: PluginFolder, endpoints: int) -> int:
     """Print warnings, and what the valid configuration contains. Nothing of a plugin is run."""
     from gafferd.config.checking import find_faults
     from gafferd.plugins import candidates as found_plugins
-    from gafferd.server import make_server
 
     file = effective.file
-    candidates = found_plugins.find_candidates(make_server(effective, home, state_path).plugin_folder)
+    candidates = found_plugins.find_candidates(plugins)
     for warning in (*file.warnings, *find_faults(file, environ), *found_plugins.find_faults(candidates)):
         print(f"warning: {show_problem(warning)}", file=sys.stderr)
-    counts = {"job": len(file.jobs), "endpoint": len(file.endpoints), "webhook": len(file.webhooks)}
+    counts = {"job": len(file.jobs), "endpoint": endpoints, "webhook": len(file.webhooks)}
     counts |= {"plugin": usable} if (usable := sum(each.fault is None for each in candidates)) else {}
     found = ", ".join(f"{count} {noun}{'' if count == 1 else 's'}" for noun, count in counts.items())
     print(f"OK: {effective.path or 'no configuration file'}: {found}")

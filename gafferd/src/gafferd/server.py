@@ -191,6 +191,7 @@ class Server:
             socket_store=keeper,
         )
         settle_sites(self.plugin_folder, os.geteuid())
+        stderr = sys.stderr  # plugins may replace it
         startup.hold_signals()
         try:
             watching = [Watching()] if self.settings.watch else []
@@ -208,9 +209,9 @@ class Server:
             self._await_plugins(manager, plugins)  # after the jobs, so that none of theirs takes the name of one
             if manager.active:
                 for address in http.addresses:
-                    print(f"listening on {address}", file=sys.stderr)
+                    print(f"listening on {address}", file=stderr)
                 self._warn_when_private()
-                sys.stderr.flush()  # `ready` may close it
+                stderr.flush()  # `ready` may close it
                 ready()
                 if keeper is not None:
                     keeper.ready()

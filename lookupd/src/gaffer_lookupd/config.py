@@ -109,7 +109,13 @@ class Settings:
         shown=f"{DEFAULT_WARMUP:g}, less if the reconnected nodes need less",
     )
 
-    daemon: bool = setting("go to the background", boolean, False, flag="--daemon", heading="Process and log")
+    daemon: bool = setting(
+        "go to the background once listening; the log is discarded unless it goes to a file",
+        boolean,
+        False,
+        flag="--daemon",
+        heading="Process and log",
+    )
     pidfile: str | None = setting("write the process id to this file", text, flag="--pidfile=FILE")
     error_log: str | None = setting("log to this file", text, flag="--error-log=FILE", shown="stderr")
     log_level: str = setting("debug, info, warning, error or critical", log_level, "info", flag="--log-level=LEVEL")

@@ -1,6 +1,8 @@
 """Log files of jobs over HTTP."""
 
+import asyncio
 import json
+import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -240,6 +242,20 @@ async def _complete(node: HttpNode, path: str) -> dict[str, str]:
     answer = await node.call("GET", path)
     assert sorted(answer.body.split()) == [b"err", b"out"]
     return answer.headers
+
+
+@pytest.mark.parametrize("query", ["tail=5", "since=99999"])
+async def test_a_search_ends_when_its_caller_goes_away(node: HttpNode, tmp_path: Path, query: str) -> None:
+    # A tail of files without the end of a line, or a time after all timestamps of a large file, are searched for long.
+    file = tmp_path / "default.gone.1.out.log"
+    file.write_text("2026-01-01T00:00:00.000Z first\n")
+    os.truncate(file, 1 << 40)
+    application = node.handler._application
+    assert application is not None
+    exchange = asyncio.create_task(node.follow(f"/jobs/default/gone/logs?{query}"))
+    await eventually_async(lambda: application.feeds)
+    exchange.cancel()
+    await eventually_async(lambda: not application.feeds)
 
 
 async def test_what_can_not_be_read_is_an_error(node: HttpNode, tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ def program_help(program: Program) -> str:
 def command_help(program: Program, command: Command) -> str:
     """Return the output of `gaffer help COMMAND`."""
     reference = command_reference(program, command)
-    others = [option for option in program.options if command.uses_option(option)]
+    others = [option for option in command.program_options(program) if command.uses_option(option)]
     return f"{reference}\n\nCommon options:\n{_options(others)}" if others else reference
 
 

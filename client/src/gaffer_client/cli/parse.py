@@ -54,7 +54,7 @@ def parse(program: Program, argv: Sequence[str]) -> Invocation:
         raise UsageError(f"unknown command {name!r}", hint=program.suggestion(name))
     if before["--help"] or _requests_help(rest[:1] if command.passes_on else rest):
         return Invocation(command, Arguments(before), help=True)
-    options = (*command.options, *program.options)
+    options = (*command.options, *command.program_options(program))
     after = _docopt(f"{program.name} {name}", command.arguments, options, rest, options_first=command.passes_on)
     return Invocation(command, Arguments(_merge(before, after)))
 

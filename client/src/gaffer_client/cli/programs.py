@@ -54,6 +54,12 @@ _NODE_COMMANDS = (
     *_job_commands("<job> is SESSION.NAME, or the NAME of a job of the session `default`.", "--verbose"),
     *watching.COMMANDS,
 )
+_SUPERVISORCTL = {
+    **dict.fromkeys(("update", "reread"), "use `gafferctl reload_config` to apply a changed configuration file"),
+    "tail": "use `gaffer logs -f` or `gafferctl logs -f`",
+    "signal": "use `gafferctl kill`",
+    "shutdown": "stop the service of gafferd, or send it SIGTERM",
+}
 
 GAFFER = Program(
     name="gaffer",
@@ -80,8 +86,9 @@ GAFFER = Program(
     examples=("start", "load", "ps", "scale web=3", "lookup:job shop.web"),
     elsewhere={
         **{command.name: f"use `gafferctl {command.name}`" for command in _NODE_COMMANDS},
+        **_SUPERVISORCTL,
         **dict.fromkeys(
-            ("status", "list", "stats", "info"), "use `gaffer ps` for an application or `gafferctl status` for a job"
+            ("status", "list", "stats", "info"), "use `gaffer ps` for an application or `gafferctl status` for all jobs"
         ),
         **dict.fromkeys(
             ("stop", "kill"),
@@ -101,10 +108,13 @@ GAFFERCTL = Program(
         Option("-v, --version", "show the version"),
     ),
     endpoint=CONNECT,
-    examples=("processes", "status shop.web", "stop shop.web", "add shop.web 2", "watch exit"),
+    examples=("status", "status shop.web", "stop shop.web", "add shop.web 2", "watch exit"),
     elsewhere={
         **{command.name: f"use `gaffer {command.name}`" for command in _APPLICATION_COMMANDS},
-        **dict.fromkeys(("list", "jobs"), "use `gafferctl processes`"),
+        **dict.fromkeys(
+            ("list", "jobs", "ps"), "use `gafferctl status` for all jobs or `gaffer ps` for an application"
+        ),
+        **_SUPERVISORCTL,
         "stats": "use `gaffer ps`",
     },
 )

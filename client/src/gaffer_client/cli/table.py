@@ -33,7 +33,7 @@ class Command:
 
     `examples` are command lines without the name of the program. `uses` names the program options that the command
     uses in addition to those for its server. A command that `passes_on` receives everything after its first argument
-    unchanged, including options.
+    unchanged, including options. After the command, a short option that it shares with the program is the command's.
     """
 
     name: str
@@ -51,6 +51,11 @@ class Command:
     def uses_option(self, option: Option) -> bool:
         """Return whether this command uses an option of the program."""
         return option.long in (*self.uses, *_USED[self.target])
+
+    def program_options(self, program: "Program") -> list[Option]:
+        """Return the options of the program as they are accepted after this command."""
+        own = {name for option in self.options for name in option.spellings}
+        return [option if own.isdisjoint(option.spellings) else option.without_short() for option in program.options]
 
 
 @dataclass(frozen=True)

@@ -66,6 +66,10 @@ class LogFeed:
         self._ending = False
         store.watch(job, self._on_growth)
 
+    def is_over(self) -> bool:
+        """Return whether nothing more is wanted of it."""
+        return self._ending
+
     def end(self) -> None:
         """Make the iterators return what is available, then end."""
         self._ending = True

@@ -266,10 +266,12 @@ class _Start:
             else:
                 wanted = start
                 if self._since is not None:
-                    start = max(start, await log.offset_since(self._since))
+                    start = max(start, await log.offset_since(self._since, feed.is_over))
                 if self._tail is not None:
                     size = self._tail.size
-                    back = extent.end - size if self._tail.in_bytes else await log.offset_of_tail_lines(size)
+                    back = (
+                        extent.end - size if self._tail.in_bytes else await log.offset_of_tail_lines(size, feed.is_over)
+                    )
                     start = max(start, back)
             reading = Reading(log, extent.epoch, start, max(start, extent.end))
             feed.readings.append(reading)

@@ -425,7 +425,7 @@ def _check(
             problems.append(Problem(f"{path}.{key}{wrong.path}", f"{key}: {wrong.message}", wrong.hint))
     for key in ("name", "cmd"):
         if key not in config and base is None:
-            problems.append(Problem(f"{path}.{key}", f"{key} is missing", f"say what {_MISSING[key]}"))
+            problems.append(Problem(f"{path}.{key}", f"{key} is missing", f"set {key} to the {_MISSING[key]}"))
     if ("cmd" in config or "shell" in config) and "cmd" in values and not values.get("shell"):
         try:
             parse_words(values["cmd"])
@@ -463,7 +463,7 @@ def _default_of(setting: "dataclasses.Field[Any]") -> Any:
     return None if setting.default is dataclasses.MISSING else setting.default
 
 
-_MISSING = {"name": "the job is called", "cmd": "to run"}
+_MISSING = {"name": "name of the job", "cmd": "command to run"}
 
 
 def _contradictions(values: Mapping[str, Any], path: str) -> Iterator[Problem]:

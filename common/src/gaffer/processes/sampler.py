@@ -149,7 +149,7 @@ class Sampler:
                 # Listeners are foreign code: an exception in one must not prevent delivery to the others.
                 try:
                     listener(EVENT, message)
-                except Exception:
-                    log.exception("a listener of the stats of %s failed", process.job, extra={"job": process.job})
-                except SystemExit as error:
+                except (SystemExit, KeyboardInterrupt) as error:
                     exit_soon(self._loop, error)
+                except BaseException:
+                    log.exception("a listener of the stats of %s failed", process.job, extra={"job": process.job})

@@ -154,7 +154,7 @@ class _Parser:
         self._key = None
 
     def _begin_section(self, number: int, content: str) -> None:
-        name = content[1:-1].strip()
+        name = content.removeprefix("[").removesuffix("]").strip()
         self._section = section = Section(name, self.file, number)
         if not content.endswith("]") or not name:
             self._wrong(number, f"{content!r} is not a section header", "write [name] on a line of its own")

@@ -2,7 +2,7 @@
 
 import textwrap
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 WIDTH = 88
 """The width of a help text in columns."""
@@ -35,6 +35,10 @@ class Option:
         """All names, short and long."""
         names = [part.split()[0].partition("=")[0] for part in self.names.split(", ")]
         return [*names, *self.aliases]
+
+    def without_short(self) -> "Option":
+        """Return this option with its long names only."""
+        return replace(self, names=self.names.rpartition(", ")[2])
 
     def with_value(self, name: str) -> str:
         """Return one of its names with the placeholder of its value: `--root=DIR`."""

@@ -158,11 +158,14 @@ class StoredLog:
         """
         return await self._store.run(lambda: self._read(offset, size, segment=segment))
 
-    async def offset_of_tail_lines(self, count: int) -> int:
-        """Return the offset of the last `count` lines, or of the oldest byte; an unfinished line counts."""
+    async def offset_of_tail_lines(self, count: int, is_over: Callable[[], bool] = lambda: False) -> int:
+        """Return the offset of the last `count` lines, or of the oldest byte; an unfinished line counts.
+
+        The search, which can take long, stops anywhere once `is_over()`.
+        """
         extent = await self.extent()
         at, left = extent.end, count + 1
-        while count and at > extent.start:
+        while count and at > extent.start and not is_over():
             data = await self._store.run(lambda before=at: self._read_before(before))  # type: ignore[misc]
             if not data:
                 break
@@ -174,14 +177,14 @@ class StoredLog:
             at -= len(data)
         return at
 
-    async def offset_since(self, moment: float) -> int:
+    async def offset_since(self, moment: float, is_over: Callable[[], bool] = lambda: False) -> int:
         """Return the offset of the first byte that may have been written at or after `moment`, wall-clock time.
 
-        In a log with timestamps this is the first line that has no earlier one.
+        In a log with timestamps this is the first line that has no earlier one. The search stops once `is_over()`.
         """
         at, end = await self._store.run(lambda: self._since(moment))
         begin, stamp, stamped = at, timestamp(moment).encode(), False
-        while at < end:
+        while at < end and not is_over():
             data = (await self.read(at, min(SCAN_SIZE, end - at))).data
             for found in _STAMP.finditer(data):
                 stamped = True

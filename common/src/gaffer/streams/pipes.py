@@ -333,7 +333,7 @@ class Tap:
             # The callback is foreign code: an exception must not stop us reading the pipe.
             try:
                 self._callback(chunk.data)
-            except Exception:
-                log.exception("a listener of a stream failed")
-            except SystemExit as error:
+            except (SystemExit, KeyboardInterrupt) as error:
                 exit_soon(self._loop, error)
+            except BaseException:
+                log.exception("a listener of a stream failed")

@@ -305,10 +305,10 @@ class Executor:
             # Listeners are applications, foreign code perhaps.
             try:
                 listener(*args)
-            except Exception:
-                log.exception("a listener of changes failed")
-            except SystemExit as error:
+            except (SystemExit, KeyboardInterrupt) as error:
                 exit_soon(self._loop, error)
+            except BaseException:
+                log.exception("a listener of changes failed")
 
     def _forget(self, job: Job) -> None:
         for key in [key for key in self._ports if key[0] is job]:

@@ -214,7 +214,7 @@ class _Reader:
                 directory = path.parent / name
                 if not os.path.isdir(directory):
                     message = f"include_dir: no such directory: {str(directory)!r}"
-                    self.problems.append(section.problem(message, None, include_dir))
+                    self.problems.append(section.problem(message, "create it, or remove include_dir", include_dir))
                 for folder in (directory, *(each for each in directory.rglob("*") if each.is_dir())):
                     self.sources[folder] = stamp(folder)
                 for file in sorted(each for each in directory.rglob("*") if each.suffix in SUFFIXES):
@@ -346,8 +346,11 @@ class _Builder:
         self._wrong(section, f"unknown key {key!r}", hint, key)
 
     def _unknown(self, section: Section) -> None:
-        nearest = did_you_mean(section.name.partition(":")[0], (*PLAIN_SECTIONS, *_PREFIXES))
-        self.warnings.append(section.problem("unknown section, ignored unless a plugin reads it", nearest))
+        kind, colon, _ = section.name.partition(":")
+        hint = None if kind in JOB_PREFIXES else did_you_mean(kind, (*PLAIN_SECTIONS, *_PREFIXES))
+        if hint is None and (colon or kind in JOB_PREFIXES):
+            hint = "jobs are sections [process:SESSION:NAME]"
+        self.warnings.append(section.problem("unknown section, ignored unless a plugin reads it", hint))
 
     def _settings(self, section: Section) -> None:
         known = {key: name for (place, key), name in settings.FILE_KEYS.items() if place == section.name}

@@ -362,7 +362,7 @@ class Settings:
     )
 
     daemon: bool = setting(
-        "go to the background once listening",
+        "go to the background once listening; the log is discarded unless it goes to a file",
         boolean,
         False,
         flag="--daemon",

@@ -12,7 +12,7 @@ import msgspec
 
 from gaffer.jobs.names import DEFAULT_SESSION, parse_job_name, split_job_name
 from gaffer.runtime.background_writer import BackgroundWriter, write_fully
-from gaffer.runtime.trusted_files import UntrustedFile, open_log, read_trusted
+from gaffer.runtime.trusted_files import UntrustedFile, open_log, open_trusted
 from gaffer.schemas.history import AuditEntry, HistoryEntry, HistoryPage, new_entry
 from gaffer.streams.rotation import Rotation
 
@@ -94,7 +94,7 @@ class Store:
                 rotations = self._rotations
                 path = self._file(number)
                 try:
-                    content = read_trusted(path).data
+                    content = _read_end(path, 2 * self._rotation.max_bytes)
                 except FileNotFoundError:
                     return
                 except (OSError, UntrustedFile) as error:
@@ -120,14 +120,13 @@ class Store:
         for number in range(self._rotation.backups + 1):
             path = self._file(number)
             try:
-                content = read_trusted(path).data
+                content = _read_end(path, _TAIL)
             except FileNotFoundError:
                 continue
             except (OSError, UntrustedFile) as error:
                 logger.error("can't read %s: %s", path, _reason(error))
                 continue
-            lines = content[-_TAIL:].splitlines()
-            entries = [entry for entry in map(_decode, lines[1:] if len(content) > _TAIL else lines) if entry]
+            entries = [entry for entry in map(_decode, content.split(b"\n")) if entry]
             if entries:
                 return entries[-1]["id"]
             if content:
@@ -227,6 +226,13 @@ def _decode(line: bytes) -> HistoryEntry | None:
         return _decoder.decode(line)
     except (msgspec.DecodeError, RecursionError):
         return None
+
+
+def _read_end(path: Path, limit: int) -> bytes:
+    """Return the last `limit` bytes of a file; it may be larger than any that is written here."""
+    with open(open_trusted(path), "rb") as file:
+        file.seek(max(0, file.seek(0, os.SEEK_END) - limit))
+        return file.read(limit)
 
 
 def _ends_line(path: Path, size: int) -> bool:

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 from gaffer import Manager
 from gaffer.errors import GafferError
+from gaffer.runtime.startup import Interrupted
 from gafferd.threads import call_in_thread
 
 T = TypeVar("T")
@@ -50,11 +51,11 @@ async def finish(what: str, result: Any) -> None:
     assert task is not None
     try:
         await result
-    except asyncio.CancelledError as error:
-        if task.cancelling():
+    except (Interrupted, GeneratorExit):
+        raise
+    except BaseException as error:
+        if isinstance(error, asyncio.CancelledError) and task.cancelling():
             raise
-        raise _failure(what, error) from error
-    except (Exception, SystemExit) as error:
         raise _failure(what, error) from error
 
 
@@ -81,7 +82,9 @@ async def in_thread(what: str, function: Callable[[], T], timeout: float) -> T:
 def _checked(what: str, function: Callable[..., T], *args: Any) -> T:
     try:
         return function(*args)
-    except (Exception, SystemExit, asyncio.CancelledError) as error:
+    except Interrupted:
+        raise
+    except BaseException as error:
         raise _failure(what, error) from error
 
 
@@ -94,7 +97,7 @@ def _describe(error: BaseException) -> str:
         return f"called sys.exit({error.code!r})"
     try:
         text = str(error)
-    except Exception:  # noqa: BLE001 - foreign code, too
+    except BaseException:  # noqa: BLE001 - foreign code, too
         text = ""
     if isinstance(error, GafferError):
         return f"failed: {text}"
@@ -130,10 +133,12 @@ def run_contained(manager: Manager) -> None:
 
 
 def contained(run: Callable[[], None]) -> bool:
-    """Run a loop; return whether that ended by itself, not by sys.exit() in a callback or a task of a plugin."""
+    """Run a loop; return whether that ended by itself, not by an exit in a callback or a task of a plugin."""
     try:
         run()
-    except SystemExit as error:
+    except Interrupted:
+        raise
+    except (SystemExit, KeyboardInterrupt) as error:
         logger.exception("a plugin %s on the event loop, which is ignored", _describe(error))
         return False
     return True

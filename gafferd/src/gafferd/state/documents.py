@@ -6,6 +6,7 @@ Files of earlier versions, without this header, are also accepted.
 """
 
 import contextlib
+import errno
 import hashlib
 import logging
 import os
@@ -21,6 +22,7 @@ from gaffer.runtime.trusted_files import read_trusted
 T = TypeVar("T", bound=msgspec.Struct)
 
 FORMAT = 1
+MAX_SIZE = 256 * 1024 * 1024  # bytes of a document
 _HEADER = re.compile(rb'\{"format":([0-9]{1,9}),"serial":([0-9]{1,15}),"checksum":"([0-9a-f]{64})",')
 
 logger = logging.getLogger(__name__)
@@ -102,6 +104,8 @@ class Document(Generic[T]):
         body = msgspec.json.format(body) if pretty else body
         serial = self._serial + 1
         header = b'{"format":%d,"serial":%d,"checksum":"%s",' % (self._format, serial, _checksum(serial, body[1:]))
+        if len(header) + len(body) > MAX_SIZE:
+            raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
         # A copy that was used instead of a damaged file is the only valid one until this is done.
         previous = self.copy if self._keep_previous and self._path_valid else None
         replace_file(self.path, header + body[1:], sync=sync, previous=previous)
@@ -127,7 +131,10 @@ class Document(Generic[T]):
     def _load(self, path: Path) -> tuple[T, int | None]:
         """Return a document and its serial number, or None if it has no number."""
         try:
-            return _parse(read_trusted(path).data, self._kind, self._format)
+            content = read_trusted(path, MAX_SIZE + 1).data
+            if len(content) > MAX_SIZE:
+                raise DamagedFile(f"{path} is larger than {MAX_SIZE >> 20} MiB")
+            return _parse(content, self._kind, self._format)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise DamagedFile(f"{path} is damaged: {error}") from None
         except NewerFile as error:
@@ -162,30 +169,31 @@ def replace_file(path: Path, content: bytes, *, sync: bool, previous: Path | Non
 
     The old content is kept at the path `previous`, if given.
 
-    Only one writer at a time. Links are not followed. Raises OSError, and keeps the old content, on failure.
+    Only one writer at a time. Links are not followed. Raises OSError on failure, and keeps the old content unless only
+    the directory can't be synchronized.
     """
     temporary = path.with_name(f"{path.name}.new")
     with contextlib.suppress(FileNotFoundError):
         os.unlink(temporary)  # left by a crash
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    try:
-        with open(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            if sync:
-                os.fsync(descriptor)
-        if previous is not None and path.exists():
-            _link_over(path, previous)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
-    if sync:
-        directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    with contextlib.ExitStack() as stack:
+        if sync:  # opened first, since nothing may fail for lack of descriptors after the replacement
+            directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+            stack.callback(os.close, directory)
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         try:
+            with open(descriptor, "wb") as file:
+                file.write(content)
+                file.flush()
+                if sync:
+                    os.fsync(descriptor)
+            if previous is not None and path.exists():
+                _link_over(path, previous)
+            os.replace(temporary, path)
+        except BaseException:
+            os.unlink(temporary)
+            raise
+        if sync:
             os.fsync(directory)
-        finally:
-            os.close(directory)
 
 
 def _link_over(path: Path, other: Path) -> None:

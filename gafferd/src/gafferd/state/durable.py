@@ -54,6 +54,7 @@ class DurableJobs:
         self._waiting: deque[_Change[Any]] = deque()
         self._touched: deque[JobName] = deque()  # by any thread
         self._dirty: set[JobName] = set()
+        self._unsure = False  # whether a write that failed may have changed the file nevertheless
         self._due: asyncio.TimerHandle | None = None
         self._look_due = False
         self._work: asyncio.Task[None] | None = None
@@ -112,7 +113,7 @@ class DurableJobs:
         if self._work is not None:
             await self._work
         self._look()
-        if self._dirty:
+        if self._must_write:
             await self._store({})
 
     async def stop(self) -> None:
@@ -153,8 +154,12 @@ class DurableJobs:
     def _look_now(self) -> None:
         self._due = None
         self._look()
-        if self._dirty:
+        if self._must_write:
             self._begin()
+
+    @property
+    def _must_write(self) -> bool:
+        return bool(self._dirty) or self._unsure
 
     def _look(self) -> None:
         """Find which of the touched jobs differ from what is stored."""
@@ -187,7 +192,7 @@ class DurableJobs:
     async def _run(self) -> None:
         try:
             batch: list[_Change[Any]] = []
-            while self._waiting or self._dirty:
+            while self._waiting or self._must_write:
                 if len(batch) > 1:  # those who got their answers may be about to ask again
                     await asyncio.sleep(min(self._write_seconds * _GATHERING, _MAX_GATHERING))
                 batch, changes = self._next_batch()
@@ -201,7 +206,7 @@ class DurableJobs:
                     return
         finally:
             self._work = None
-            if self._touched or self._dirty:
+            if self._touched or self._must_write:
                 self._look_soon()
 
     def _next_batch(self) -> tuple[list[_Change[Any]], dict[JobName, Desired | None]]:
@@ -241,7 +246,7 @@ class DurableJobs:
         definitions = self._definitions()
         self._look()
         now = {name: self._manager.desired(name) for name in self._dirty} | dict(changes)
-        if not now:
+        if not now and not self._unsure:
             return True
         table = dict(self._saved)
         for name, desired in now.items():
@@ -256,6 +261,7 @@ class DurableJobs:
             await asyncio.get_running_loop().run_in_executor(self._thread, self._file.save, [*table.values()])
         except OSError as error:
             self._failed(error)
+            self._unsure = True
             return False
         finally:
             self._write_seconds = time.monotonic() - begin
@@ -264,6 +270,7 @@ class DurableJobs:
             self.error = None
         self._saved = table
         self._dirty.clear()
+        self._unsure = False
         self._touched.extend(now)  # they may have changed in the meantime
         return True
 

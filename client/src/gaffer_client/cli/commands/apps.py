@@ -113,7 +113,10 @@ def jobs_of(server: Server, session: str) -> list[str]:
     try:
         return server.jobs(session)
     except NotFound:
-        hint = hint_at(server.url, "node") or "run `gaffer apps` to list the applications"
+        hint = (
+            hint_at(server.url, "node")
+            or "run `gaffer apps` to list the applications, or `gafferctl status` for all jobs"
+        )
         raise CommandFailed(f"{session!r} not found on {server.url}", hint=hint, status=Exit.NOT_FOUND) from None
 
 

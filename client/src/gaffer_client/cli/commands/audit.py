@@ -3,11 +3,8 @@
 import json
 import time
 from collections.abc import Iterator
-from datetime import datetime
 from typing import TYPE_CHECKING
 
-from gaffer.errors import InvalidValue
-from gaffer.jobs import rules
 from gaffer.jobs.names import parse_job_name
 from gaffer.runtime.options import Option
 from gaffer_client.cli.config import Context
@@ -15,6 +12,7 @@ from gaffer_client.cli.errors import Exit, UsageError
 from gaffer_client.cli.jobnames import chosen_job
 from gaffer_client.cli.output import moment, print_json, table
 from gaffer_client.cli.parse import Arguments
+from gaffer_client.cli.since import parse_age, parse_time
 from gaffer_client.cli.table import Command
 from gaffer_client.node import Server
 
@@ -67,19 +65,10 @@ def _limit(text: str | None) -> int:
 
 
 def _since(text: str | None) -> float | None:
-    """Return the time that a duration or a date and time means, in seconds since 1970."""
     if text is None:
         return None
-    try:
-        return max(0.0, time.time() - rules.seconds(text, True))
-    except InvalidValue:
-        pass
-    try:
-        return max(0.0, datetime.fromisoformat(text).timestamp())
-    except (ValueError, OverflowError, OSError):
-        raise UsageError(
-            f"invalid value --since={text}", hint="use a duration such as 30m or 2h, or a time such as 2026-01-31T06:00"
-        ) from None
+    age = parse_age(text)
+    return parse_time(text) if age is None else max(0.0, time.time() - age)
 
 
 def _row(entry: "HistoryEntry") -> tuple[object, ...]:
@@ -107,9 +96,13 @@ def _details(entry: "HistoryEntry") -> Iterator[str]:
     if entry["pid"] is not None:
         yield f"pid={entry['pid']}"
     for name, value in sorted(entry["details"].items()):
+        if value is None or value == []:
+            continue
         if name == "until" and isinstance(value, int | float):
             value = moment(value)
-        if isinstance(value, list):
+        elif name == "scale" and isinstance(value, str):
+            value = value.removeprefix("=")  # scale=3, next to scale=+1
+        elif isinstance(value, list):
             value = ",".join(map(str, value))
         yield f"{name}={value if isinstance(value, str) else json.dumps(value)}"
 

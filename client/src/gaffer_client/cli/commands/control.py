@@ -8,15 +8,18 @@ from gaffer.runtime.options import Option
 from gaffer_client.cli.config import Context
 from gaffer_client.cli.errors import Exit, UsageError
 from gaffer_client.cli.jobfile import read_jobs
-from gaffer_client.cli.output import print_error, print_json, printable, warn
+from gaffer_client.cli.output import print_error, print_json, printable, table, warn
 from gaffer_client.cli.parse import Arguments
 from gaffer_client.cli.table import Command
+from gaffer_client.errors import NotFound
 from gaffer_client.jobs import Job
 from gaffer_client.naming import drift_lines, job_state
+from gaffer_client.node import Server
 from gaffer_client.progress import rollout_text
 
 if TYPE_CHECKING:
     from gaffer.schemas.reload import ReloadResult
+    from gaffer.schemas.responses import JobInfo
 
 
 def processes(context: Context, args: Arguments) -> int:
@@ -86,8 +89,11 @@ def stop(context: Context, args: Arguments) -> int:
 
 
 def status(context: Context, args: Arguments) -> int:
+    name = args.text("<name>")
+    if name is None:
+        return _status_of_all(context)
     with context.server() as server:
-        job = Job(server, args.required("<name>"))
+        job = Job(server, name)
         answer = job.status()
         info = None if context.json else job.info()
     if info is None:
@@ -102,6 +108,36 @@ def status(context: Context, args: Arguments) -> int:
     for line in drift_lines(info):
         print(printable(line))
     return Exit.OK
+
+
+def _status_of_all(context: Context) -> int:
+    """Print a table of all jobs of the node."""
+    with context.server() as server:
+        found = [info for name in server.jobs() if (info := _info(server, name)) is not None]
+    if context.json:
+        print_json({"jobs": found})
+    elif found:
+        print(table(("JOB", "STATE", "RUNNING", "DETAILS"), map(_status_row, found)))
+    else:
+        print("No jobs are loaded.")
+    return Exit.OK
+
+
+def _info(server: Server, name: str) -> "JobInfo | None":
+    try:
+        return Job(server, name).info()
+    except NotFound:  # unloaded in the meantime
+        return None
+
+
+def _status_row(info: "JobInfo") -> tuple[object, ...]:
+    details = [info["reason"], rollout_text(info.get("rollout")), *drift_lines(info)]
+    return (
+        info["name"],
+        info["state"],
+        f"{info['running']}/{info['max_processes']}",
+        "; ".join(filter(None, details)) or "-",
+    )
 
 
 def running(context: Context, args: Arguments) -> int:
@@ -139,6 +175,8 @@ def reload_config(context: Context, args: Arguments) -> int:
         would = "would " if dry_run else ""
         for line in _reloaded(result):
             print(printable(f"{would}{line}"))
+        if not (result["changes"] or result["webhooks"] or result["failed"]):
+            print("no changes of jobs and webhooks")
         if result["restart_required"]:
             print(printable(f"restart gafferd to apply {', '.join(result['restart_required'])}"))
         for warning in result["warnings"]:
@@ -159,8 +197,6 @@ def _reloaded(result: "ReloadResult") -> Iterator[str]:
         yield f"{change['action']} {change['job']}{settings}{restart}"
     for hook in result["webhooks"]:
         yield f"{hook['action']} webhook {hook['event']} of {hook['url']}"
-    if not result["changes"] and not result["webhooks"] and not result["failed"]:
-        yield "change nothing"
 
 
 def _start(args: Arguments) -> bool | None:
@@ -304,14 +340,15 @@ COMMANDS = (
     ),
     Command(
         "status",
-        "Show whether a job is active or stopped",
+        "Show whether a job is active or stopped, or the states of all jobs",
         status,
         "node",
-        "<name>",
+        "[<name>]",
         details="""
             The reason follows if the job waits, fails, is not ready or disabled, and the progress of a rolling restart.
+            Without <name>, all jobs are listed with their states, running and configured processes, and reasons.
         """,
-        examples=("status shop.web",),
+        examples=("status", "status shop.web"),
     ),
     Command(
         "running",

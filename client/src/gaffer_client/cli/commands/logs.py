@@ -9,6 +9,7 @@ from gaffer_client.cli.errors import Exit, UsageError
 from gaffer_client.cli.jobnames import chosen_job
 from gaffer_client.cli.output import Palette, print_json_line, printable, warn
 from gaffer_client.cli.parse import Arguments
+from gaffer_client.cli.since import parse_age, parse_time
 from gaffer_client.cli.table import Command
 from gaffer_client.errors import GafferClientError
 from gaffer_client.logs import LogPiece
@@ -24,7 +25,7 @@ def logs(context: Context, args: Arguments) -> int:
         raise UsageError(f"--stream: {stream!r} is not a stream of a log", hint="use out or err")
     if slot is not None and not (slot.isascii() and slot.isdecimal() and len(slot) < 7):
         raise UsageError(f"--slot: {slot!r} is not a slot", hint="use a number, as in the names that `ps` shows")
-    since = args.text("--since")
+    since = _since(args.text("--since"))
     tail = args.text("--tail") or (_TAIL if since is None else "all")
     with context.server() as server:
         job = chosen_job(context, args, server, args.required("<job>"))
@@ -49,6 +50,11 @@ def logs(context: Context, args: Arguments) -> int:
                 label = f"{job.display_name}.{number}"
                 print(palette.paint(label, f"{label} | ") + printable(line), flush=True)
     return Exit.OK
+
+
+def _since(text: str | None) -> str | float | None:
+    """Return an age unchanged, which the node subtracts from its own time, and other times in seconds since 1970."""
+    return text if text is None or parse_age(text) is not None else parse_time(text)
 
 
 def _lines(pieces: Iterator[LogPiece]) -> Iterator[tuple[int, str, str]]:
@@ -83,9 +89,11 @@ def commands(job_help: str) -> tuple[Command, ...]:
             "node",
             "<job>",
             options=(
-                Option("-F, --follow", "continue with new output until interrupted"),
-                Option("--tail=N", f"start N lines, or Nb bytes, back in each log; `all`: at the oldest ({_TAIL})"),
-                Option("--since=TIME", "start at an age such as 90s, 5m or 2h, or a time such as 2026-11-29T10:15:00Z"),
+                Option("-f, --follow", "continue with new output until interrupted"),
+                Option(
+                    "-n N, --tail=N", f"start N lines, or Nb bytes, back in each log; `all`: at the oldest ({_TAIL})"
+                ),
+                Option("--since=TIME", "start at an age such as 90s, 5m or 2h, or a time such as 2026-11-29T10:15"),
                 Option("--stream=STREAM", "show only `out` or `err`"),
                 Option("--slot=SLOT", "show only the processes of this slot; 0: processes that run once"),
                 Option("--plain", "show the bytes of the files, without the names of processes"),
@@ -94,7 +102,7 @@ def commands(job_help: str) -> tuple[Command, ...]:
                 {job_help} The job need not be running, or exist any more. Each line follows the name of the process,
                 NAME.SLOT, as in `ps`; older output comes first. A lost connection is reopened where it was.
             """,
-            examples=("logs shop.web", "logs shop.web --since=10m --stream=err", "logs shop.web -F --tail=0"),
+            examples=("logs shop.web", "logs shop.web --since=10m --stream=err", "logs shop.web -f -n 0"),
             uses=("--procfile", "--directory"),
         ),
     )

@@ -203,6 +203,8 @@ def commands(job_help: str) -> tuple[Command, ...]:
             details=f"""
                 {job_help} Sends the `reload_signal` of the job to its processes, and returns when they are ready
                 again. The processes of a job without a reload signal are replaced.
+
+                To apply a changed configuration file of gafferd, use `gafferctl reload_config`.
             """,
             examples=("reload shop.web", "reload shop.web shop.api --no-wait"),
             uses=uses,

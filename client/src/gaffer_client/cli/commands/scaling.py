@@ -69,7 +69,7 @@ def _block(info: "JobInfo", stats: JobStats) -> str:
     for instance in info["instances"]:
         if instance["pid"] is not None:
             lines.append(_process(name, instance))
-        elif str(instance["state"]) != str(info["state"]):
+        elif str(instance["state"]) != str(info["state"]) and info["state"] != "stopped":
             lines.append(printable(f"{_label(name, instance)}: {in_state(instance['state'])}"))
     if info.get("restarts"):
         lines.append(printable(f"Restarts: {info['restarts']}{_last_exit(info.get('last_exit'))}"))
