@@ -644,7 +644,7 @@ FLAGS = """
     --help --version --config --vv --plugins-dir --plugin-dir --plugins --daemon --pidfile --bind --backlog
     --certfile --keyfile --api-key-file --insecure --allowed-host --allowed-origin --state-dir --lookupd-address
     --cluster-key-file --node-name --broadcast-address --broadcast-port --cacert --client-certfile --client-keyfile
-    --error-log --log-level --log-format --loop --watch --check-config --print-config --show-secrets
+    --error-log --log-level --log-format --loop --watch --keeper --check-config --print-config --show-secrets
 """
 
 

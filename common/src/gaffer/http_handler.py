@@ -29,11 +29,11 @@ from gaffer.api import (
     websockets,
 )
 from gaffer.api.changes import Changer
-from gaffer.api.node import LookupdStatus, NodeApplication, WebhookStatus
+from gaffer.api.node import KeeperStatus, LookupdStatus, NodeApplication, WebhookStatus
 from gaffer.http.access import Policy, make_policy
 from gaffer.http.limits import DEFAULT_LIMITS, Limits
 from gaffer.http.routes import Route, example_paths
-from gaffer.http.server import HttpEndpoint, Listeners, own_host_names
+from gaffer.http.server import HttpEndpoint, Listeners, SocketStore, own_host_names
 
 if TYPE_CHECKING:
     from gaffer.manager import Manager
@@ -73,8 +73,9 @@ class HttpHandler:
     access rules of the API apply to them: reading requires the scope `read`, anything else `control`. routes:
     additional API routes. access: the access policy, by default only the manager's own user and root on this host.
     changer: makes the changes of jobs, by default at once. lookupds, webhooks: return the entries of lookup servers and
-    webhooks in /health. lost_history: returns the number of entries missing from the history, for /metrics. limits:
-    limits on requests and connections. Other settings are passed to the Tornado application. Raises TypeError for
+    webhooks in /health, keeper that of the keeper. lost_history: returns the number of entries missing from the
+    history, for /metrics. socket_store: keeps the listening sockets over a restart. limits: limits on requests and
+    connections. Other settings are passed to the Tornado application. Raises TypeError for
     invalid endpoints or handlers, and ValueError for a handler that would never be called because its pattern matches
     only paths of the API.
     """
@@ -89,8 +90,10 @@ class HttpHandler:
         changer: Changer | None = None,
         lookupds: LookupdStatus = list,
         webhooks: WebhookStatus = list,
+        keeper: KeeperStatus = lambda: None,
         lost_history: Callable[[], int] | None = None,
         socket_gid: int | None = None,
+        socket_store: SocketStore | None = None,
         limits: Limits = DEFAULT_LIMITS,
         **settings: Any,
     ) -> None:
@@ -103,8 +106,10 @@ class HttpHandler:
         self._changer = changer
         self._lookupds = lookupds
         self._webhooks = webhooks
+        self._keeper = keeper
         self._lost_history = lost_history
         self._socket_gid = socket_gid
+        self._socket_store = socket_store
         self._limits = limits
         self._settings = settings
         self._threads: ThreadPoolExecutor | None = None
@@ -128,12 +133,13 @@ class HttpHandler:
             changer=self._changer,
             lookupds=self._lookupds,
             webhooks=self._webhooks,
+            keeper=self._keeper,
             lost_history=self._lost_history,
             limits=self._limits,
             extra=[self._rule(rule) for rule in self._handlers],
             **self._settings,
         )
-        listeners = Listeners(self._application, self._endpoints, self._socket_gid, self._limits)
+        listeners = Listeners(self._application, self._endpoints, self._socket_gid, self._limits, self._socket_store)
         listeners.start()
         self._application.count_connections = lambda: listeners.traffic
         self._listeners = listeners

@@ -22,8 +22,8 @@ _HAS_LOCKS = hasattr(fcntl, "F_OFD_SETLK")
 
 
 @contextlib.contextmanager
-def hold_pidfile(path: str | None) -> Iterator[None]:
-    """Hold the pidfile of a daemon at `path`, if given, while the block runs.
+def hold_pidfile(path: str | None, pid: int | None = None) -> Iterator[None]:
+    """Hold the pidfile of a daemon at `path`, if given, while the block runs; it contains `pid`, by default our own.
 
     On a full disk, log an error and run the block without a pidfile. Raises GafferError (`bad_pidfile`) if the file
     can't be created for any other reason. The file is deleted in the end, unless another one has taken its place.
@@ -31,7 +31,7 @@ def hold_pidfile(path: str | None) -> Iterator[None]:
     pidfile = Pidfile(path, lock=True)
     if path is not None:
         try:
-            pidfile.create(os.getpid())
+            pidfile.create(pid or os.getpid())
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise GafferError(

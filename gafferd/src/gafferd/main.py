@@ -11,7 +11,7 @@ from typing import Any
 from gaffer.errors import ConfigError, GafferError, Problem
 from gaffer.pidfile import hold_pidfile
 from gaffer.runtime import startup
-from gaffer.runtime.activation import take_sockets
+from gaffer.runtime.activation import PassedSocket, take_sockets
 from gaffer.runtime.daemonize import ProcessTitle, daemonize
 from gaffer.runtime.log import setup_logging
 from gaffer.runtime.options import Option
@@ -20,6 +20,8 @@ from gaffer.runtime.usage import parse_command_line, usage_text
 from gafferd.config.effective import Effective, read_effective
 from gafferd.config.file import InvalidConfig, show_problem
 from gafferd.config.settings import Settings
+from gafferd.keeping.link import KeeperLink
+from gafferd.keeping.starting import join_keeper, start_keeper
 from gafferd.plugins.folder import PluginFolder, plugin_folders
 from gafferd.state.directory import default_path, lock_directory
 
@@ -90,18 +92,26 @@ def run(options: Mapping[str, Any], environ: MutableMapping[str, str]) -> int:
     effective = read_effective(options, environ, home, root)
     if options["--print-config"]:
         return _print_config(effective, home, secrets=options["--show-secrets"])
-    from gafferd.server import make_server  # imports Tornado, so only after the cheap checks
-
     settings = effective.settings
     state_path = Path(settings.state_dir or default_path(root, home, environ.get("XDG_STATE_HOME")))
     verbosity = 2 if options["--vv"] else options["-v"]
     if options["--check-config"]:
+        from gafferd.server import make_server
+
         server = make_server(effective, home, state_path)
         return _check_config(effective, environ, server.plugin_folder, len(server.endpoints))
 
     title = ProcessTitle("gafferd", sys.argv[1:])
-    server = make_server(effective, home, state_path, verbosity, take_sockets(environ))
-    ready = daemonize(wait=True) if settings.daemon else _stay
+    keeper = join_keeper(environ, settings.watchdog)
+    passed = keeper.passed() if keeper is not None else take_sockets(environ)
+    if not settings.daemon:
+        keeper = keeper or _start_keeper(settings, passed)  # before the slow imports, while there is little to copy
+    from gafferd.server import make_server
+
+    server = make_server(effective, home, state_path, verbosity, passed)
+    ready = daemonize(wait=True) if settings.daemon and keeper is None else _stay
+    if settings.daemon:
+        keeper = keeper or _start_keeper(settings, passed)
     startup.hold_signals()
     # The lock comes first: a second gafferd touches neither the log nor the pidfile of the one that holds it.
     with contextlib.closing(lock_directory(state_path)) as lock:
@@ -109,9 +119,16 @@ def run(options: Mapping[str, Any], environ: MutableMapping[str, str]) -> int:
         setup_logging(settings.log_level, settings.error_log, settings.log_format)
         for warning in effective.file.warnings:
             logger.warning("%s", show_problem(warning))
-        with hold_pidfile(settings.pidfile):
+        with hold_pidfile(settings.pidfile, keeper.pid if keeper is not None else None):
             startup.raise_signals()
-            return server.serve(lock, title, ready)
+            return server.serve(lock, title, ready, keeper)
+
+
+def _start_keeper(settings: Settings, passed: Sequence[PassedSocket]) -> KeeperLink | None:
+    if not settings.keeper:
+        return None
+    log = os.path.abspath(settings.error_log) if settings.error_log else None
+    return start_keeper(watchdog=settings.watchdog, background=settings.daemon, log=log, passed=passed)
 
 
 def _check_together(options: Mapping[str, Any]) -> None:

@@ -1,5 +1,6 @@
 """A running node: a manager and its applications, assembled from the settings."""
 
+import asyncio
 import logging
 import os
 import signal
@@ -43,6 +44,7 @@ from gafferd.config.settings import Settings
 from gafferd.drift import Drift
 from gafferd.exit_log import ExitLog
 from gafferd.history.recorder import History
+from gafferd.keeping.link import HANDOVER, KeeperLink
 from gafferd.plugins.folder import PluginFolder, plugin_folders
 from gafferd.plugins.foreign import contained, run_contained
 from gafferd.plugins.host import Plugins
@@ -108,7 +110,9 @@ class Server:
             max_connections=settings.max_connections,
         )
 
-    def serve(self, lock: StateLock, title: ProcessTitle, ready: Callable[[], None]) -> int:
+    def serve(
+        self, lock: StateLock, title: ProcessTitle, ready: Callable[[], None], keeper: KeeperLink | None = None
+    ) -> int:
         """Run until stopped by a signal or the end of an essential job, whose exit code is returned.
 
         `lock` is that of the state directory; `ready` is called once the node listens.
@@ -121,11 +125,11 @@ class Server:
         state = StateDir.open(lock.directory, lock)
         try:
             state.end_leftovers()
-            return self._run(state, title, ready)
+            return self._run(state, title, ready, keeper)
         finally:
             state.close()
 
-    def _run(self, state: StateDir, title: ProcessTitle, ready: Callable[[], None]) -> int:
+    def _run(self, state: StateDir, title: ProcessTitle, ready: Callable[[], None], keeper: KeeperLink | None) -> int:
         loop = new_loop(self.settings.loop)
         spare_memory(loop)
         manager = Manager(
@@ -154,7 +158,7 @@ class Server:
         # Cookies are shared by all ports of a host, so each node needs its own cookie name.
         logins = Logins(f"gaffer-{state.node.id}")
         services = ServiceManager.take(os.environ)
-        service = Service(name, services, title)
+        service = Service(name, services, title, keeper)
         history = History(state.path / "history.jsonl")
         config, path = self.effective.file, self.effective.path
         webhooks = WebHooks(
@@ -180,9 +184,11 @@ class Server:
             sites=Sites(self.plugin_folder, os.geteuid(), plugins.packages),
             lookupds=announcer.status,
             webhooks=webhooks.status,
+            keeper=lambda: keeper.state if keeper is not None else None,
             lost_history=lambda: history.lost,
             history=history,
             socket_gid=next(iter(self.settings.socket_group or ()), None),
+            socket_store=keeper,
         )
         settle_sites(self.plugin_folder, os.geteuid())
         stderr = sys.stderr  # plugins may replace it
@@ -192,13 +198,14 @@ class Server:
             kept = [durable] if self.settings.keep_jobs else []
             following = [reloader, Drift(jobs, file)]
             apps = [service, ExitLog(), history, *self._console(), webhooks, *kept, *following, http, announcer]
-            manager.start([*apps, *watching, plugins])
+            manager.start([*([keeper] if keeper is not None else []), *apps, *watching, plugins])
             startup.spare_collector()  # no Popen object exists yet, see Reaper
             if self.settings.keep_jobs:
                 durable.restore()
             else:
                 jobs.load()
-            _Signals(reloader).start(loop, manager)
+            signals = _Signals(reloader, keeper)
+            signals.start(loop, manager)
             self._await_plugins(manager, plugins)  # after the jobs, so that none of theirs takes the name of one
             if manager.active:
                 for address in http.addresses:
@@ -206,10 +213,14 @@ class Server:
                 self._warn_when_private()
                 stderr.flush()  # `ready` may close it
                 ready()
+                if keeper is not None:
+                    keeper.ready()
                 service.ready()
             run_contained(manager)
-            return manager.exit_code
+            return HANDOVER if signals.handing_over else manager.exit_code
         finally:
+            if keeper is not None:
+                keeper.close()
             loop.close()
             services.close()
 
@@ -311,20 +322,44 @@ def make_server(
 
 class _Signals(SigHandler):
     """Signal handlers: QUIT, TERM and INT stop the node, a second TERM or INT kills its processes, HUP reloads,
-    USR1 reopens log files.
+    USR1 reopens log files, and with a keeper USR2 stops the node for another gafferd, which the keeper starts.
 
     Not an application: the handlers stay installed to the end, so that a late signal does not change the exit status.
     """
 
     REOPEN_SIGNAL = startup.REOPEN_SIGNAL
 
-    def __init__(self, reloader: Reloader) -> None:
+    def __init__(self, reloader: Reloader, keeper: KeeperLink | None) -> None:
         super().__init__()
         self._reloader = reloader
+        self._keeper = keeper
         self._asked = False  # to stop
+
+    def start(self, loop: asyncio.AbstractEventLoop, manager: Manager) -> None:  # type: ignore[override]
+        super().start(loop, manager)
+        if self._keeper is not None:
+            self._catch(signal.SIGUSR2, self.handle_upgrade)
+
+    @property
+    def handing_over(self) -> bool:
+        """Whether the node stops for another gafferd."""
+        return self._keeper is not None and self._keeper.handing_over
+
+    def handle_upgrade(self, handle: object, *args: Any) -> None:
+        """Stop the node for another gafferd, which runs the program that is on disk now."""
+        assert self.manager is not None
+        assert self._keeper is not None
+        if self.manager.active:
+            logger.warning("stopping the jobs, and starting gafferd again")
+            self._keeper.handing_over = True
+            self.manager.stop()
 
     def handle_quit(self, handle: object, *args: Any) -> None:
         assert self.manager is not None
+        if self.handing_over:
+            assert self._keeper is not None
+            self._keeper.handing_over = False
+            self._keeper.quiesce()
         hurried = args in ((signal.SIGINT,), (signal.SIGTERM,))
         self.manager.stop(now=hurried and self._asked)
         self._asked = self._asked or hurried

@@ -6,13 +6,22 @@ from gaffer import Manager
 from gaffer.runtime.daemonize import ProcessTitle
 from gaffer.runtime.service_manager import ServiceManager
 from gaffer.runtime.status import StatusReporter
+from gafferd.keeping.link import KeeperLink
 
 
 class Service:
     """Application that keeps the status of the node `name` current; call `ready` once the node listens."""
 
-    def __init__(self, name: str, services: ServiceManager, title: ProcessTitle) -> None:
-        self._reporter = StatusReporter(services, self._text, lambda status: title.show(f"node {name}, {status}"))
+    def __init__(
+        self, name: str, services: ServiceManager, title: ProcessTitle, keeper: KeeperLink | None = None
+    ) -> None:
+        self._keeper = keeper
+        self._reporter = StatusReporter(
+            services,
+            self._text,
+            lambda status: title.show(f"node {name}, {status}"),
+            keeper.pid if keeper is not None else None,
+        )
         self._manager: Manager | None = None
 
     def start(self, loop: asyncio.AbstractEventLoop, manager: Manager) -> None:
@@ -31,7 +40,10 @@ class Service:
 
     def quiesce(self) -> None:
         """Report that the node stops."""
-        self._reporter.stopping("stopping the jobs")
+        if self._keeper is not None and self._keeper.handing_over:
+            self._reporter.reloading()
+        else:
+            self._reporter.stopping("stopping the jobs")
 
     def stop(self) -> None:
         """Stop reporting."""

@@ -60,6 +60,7 @@ async def test_health() -> None:
             }
         ],
         "state_error": None,
+        "keeper": None,
     }
 
 

@@ -43,12 +43,13 @@ class HealthHandler(NodeHandler):
     @operation(bodies.HealthInfo)
     def get(self) -> None:
         """Return `{"status", "version", "uptime", "jobs", "processes", "lookupds", "webhooks",
-        "state_error"}`.
+        "state_error", "keeper"}`.
 
         `status` is `ok`, `draining` or `stopping`; `uptime` is in seconds; `jobs` and `processes` are counts;
         `lookupds` lists the lookup servers as `{"address", "connected", "error"}`; `webhooks`
         lists the URLs of webhooks as `{"url", "pending", "dropped", "delivered", "failed", "unsaved", "last_error"}`;
-        `state_error` says why changes of jobs can't be stored, so that they are refused, and is null otherwise.
+        `state_error` says why changes of jobs can't be stored, so that they are refused, and is null otherwise;
+        `keeper` is `{"pid", "since", "error"}`, or null without a keeper.
         """
         manager = self.manager
         self.reply(
@@ -61,6 +62,7 @@ class HealthHandler(NodeHandler):
                 "lookupds": list(self.application.lookupds()),
                 "webhooks": list(self.application.webhooks()),
                 "state_error": self.application.changer.error,
+                "keeper": self.application.keeper(),
             }
         )
 

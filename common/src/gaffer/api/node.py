@@ -24,10 +24,11 @@ from gaffer.http.openapi import make_document
 from gaffer.http.routes import Match, Route
 from gaffer.jobs.names import JobName, check_name, parse_job_name, parse_pid, split_job_name
 from gaffer.process import Process, ProcessConfig
-from gaffer.schemas.bodies import WebhookState
+from gaffer.schemas.bodies import KeeperState, WebhookState
 
 LookupdStatus = Callable[[], Sequence[Mapping[str, Any]]]
 WebhookStatus = Callable[[], Sequence[WebhookState]]
+KeeperStatus = Callable[[], KeeperState | None]
 T = TypeVar("T")
 P = ParamSpec("P")
 
@@ -45,8 +46,8 @@ class NodeApplication(Application):
     """The API of one node: an Application with a manager and the set of running feeds.
 
     `changer` makes the changes of jobs. `lookupds` returns the status of the lookup servers for /health, `webhooks`
-    that of the webhooks, `lost_history` the number of entries missing from the history. Set
-    `count_connections` to the function that counts the connections for /metrics.
+    that of the webhooks, `keeper` that of the keeper, `lost_history` the number of entries missing from the history.
+    Set `count_connections` to the function that counts the connections for /metrics.
     """
 
     def __init__(
@@ -58,6 +59,7 @@ class NodeApplication(Application):
         changer: Changer | None = None,
         lookupds: LookupdStatus = list,
         webhooks: WebhookStatus = list,
+        keeper: KeeperStatus = lambda: None,
         lost_history: Callable[[], int] | None = None,
         extra: Sequence[Any] = (),
         **settings: Any,
@@ -67,6 +69,7 @@ class NodeApplication(Application):
         self.changer = changer or Immediately()
         self.lookupds = lookupds
         self.webhooks = webhooks
+        self.keeper = keeper
         self.lost_history = lost_history
         self.response_cache = ResponseCache(manager)
         self.feeds: set[Lasting] = set()

@@ -8,7 +8,7 @@ import socket
 import ssl
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from tornado.httputil import HTTPServerRequest
 from tornado.netutil import ssl_options_to_context
@@ -98,11 +98,28 @@ class _UnixSocketFile(NamedTuple):
                 os.unlink(self.path)
 
 
+class SocketStore(Protocol):
+    """Keeps listening sockets open while a server restarts, so that connections wait in their backlog."""
+
+    @property
+    def handing_over(self) -> bool:
+        """Whether the server stops for another one that continues with the sockets."""
+
+    def take(self, uri: str) -> list[socket.socket]:
+        """Return the sockets that an earlier server opened for `uri`."""
+
+    def keep(self, uri: str, sockets: Sequence[socket.socket]) -> None:
+        """Keep the sockets just opened for `uri`."""
+
+    def close_unused(self) -> None:
+        """Close those that were not taken."""
+
+
 class Listeners:
     """The listening sockets of a server and the connections accepted on them.
 
-    `socket_gid` gives a group access to unix sockets; `limits` apply to each connection. After `start`,
-    `addresses` holds the actual URLs (`http://127.0.0.1:43211`, `unix:/path`).
+    `socket_gid` gives a group access to unix sockets; `limits` apply to each connection; `store` keeps the sockets.
+    After `start`, `addresses` holds the actual URLs (`http://127.0.0.1:43211`, `unix:/path`).
     """
 
     def __init__(
@@ -111,12 +128,14 @@ class Listeners:
         endpoints: Sequence[HttpEndpoint],
         socket_gid: int | None = None,
         limits: Limits = DEFAULT_LIMITS,
+        store: SocketStore | None = None,
     ) -> None:
         self.addresses: list[str] = []
         self._application = application
         self._endpoints = endpoints
         self._socket_gid = socket_gid
         self._limits = limits
+        self._store = store
         self._shared = Shared()
         self._finder: PeerFinder | None = None
         self._servers: list[Acceptor] = []
@@ -128,6 +147,8 @@ class Listeners:
         try:
             for endpoint in self._endpoints:
                 self._listen(endpoint, self._finder)
+            if self._store is not None:
+                self._store.close_unused()
         except GafferError:
             self.stop()
             raise
@@ -136,7 +157,7 @@ class Listeners:
         """Stop listening; connections stay until `close_connections`."""
         for server in self._servers:
             server.stop()
-        for file in self._files:
+        for file in self._files if self._store is None or not self._store.handing_over else ():
             file.remove()
         self._files.clear()
         if self._finder is not None:
@@ -164,7 +185,7 @@ class Listeners:
         for uri in endpoint.uris if not endpoint.sockets else ():
             address = _parse(uri)
             try:
-                sockets = _bind(address, endpoint.backlog)
+                sockets = self._open(uri, address, endpoint.backlog)
                 for sock in sockets:
                     server.listen(sock)
                 if isinstance(address, str):
@@ -176,6 +197,22 @@ class Listeners:
                     hint=listen_hint(address, error),
                 ) from None
             self.addresses += [_url(sock, scheme) for sock in sockets]
+
+    def _open(self, uri: str, address: tuple[str, int] | str, backlog: int) -> list[socket.socket]:
+        """Return the kept sockets of an address, or bind new ones."""
+        kept = self._store.take(uri) if self._store is not None else []
+        if kept and isinstance(address, str) and not os.path.exists(address):  # nobody can connect any more
+            for sock in kept:
+                sock.close()
+            kept = []
+        for sock in kept:
+            sock.listen(backlog)
+        if kept:
+            return kept
+        sockets = _bind(address, backlog)
+        if self._store is not None:
+            self._store.keep(uri, sockets)
+        return sockets
 
     def _adopt_file(self, path: str) -> None:
         found = os.lstat(path)

@@ -12,12 +12,20 @@ _INTERVAL = 1.0  # seconds between two reports of a changing status
 class StatusReporter:
     """Reports the states of a daemon, and that its loop is alive if the service manager has a watchdog.
 
-    `status` returns a short text such as `3 jobs`; `show` makes it the title of the process. Call `start` once the loop
+    `status` returns a short text such as `3 jobs`; `show` makes it the title of the process; `main_pid` is the process
+    that the service manager is to watch, by default this one. Call `start` once the loop
     exists, `ready` once the daemon listens, `changed` when its status may have changed, and `stopping` and `stop` in
     the end.
     """
 
-    def __init__(self, services: ServiceManager, status: Callable[[], str], show: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        services: ServiceManager,
+        status: Callable[[], str],
+        show: Callable[[str], None],
+        main_pid: int | None = None,
+    ) -> None:
+        self._main_pid = main_pid or os.getpid()
         self._services = services
         self._status = status
         self._show_title = show
@@ -35,7 +43,7 @@ class StatusReporter:
     def ready(self) -> None:
         """Report that the daemon serves."""
         self._ready = True
-        self._show(self._status(), READY=1, MAINPID=os.getpid())
+        self._show(self._status(), READY=1, MAINPID=self._main_pid)
 
     def changed(self) -> None:
         """Report the status within a second."""

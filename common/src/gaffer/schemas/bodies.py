@@ -44,6 +44,14 @@ class WebhookState(TypedDict):
     last_error: Annotated[str | None, Meta(description="Why the last attempt failed; null if it succeeded.")]
 
 
+class KeeperState(TypedDict):
+    """State of the keeper, the parent of gafferd, which starts it again when it dies or hangs."""
+
+    pid: int
+    since: Annotated[float, Meta(description="When it started, in seconds since 1970.")]
+    error: Annotated[str | None, Meta(description="Why it no longer protects the node; null if it does.")]
+
+
 class HealthInfo(TypedDict):
     """Health of the node."""
 
@@ -59,6 +67,7 @@ class HealthInfo(TypedDict):
     state_error: Annotated[
         str | None, Meta(description="Why changes of jobs can't be stored, so that they are refused; null if they can.")
     ]
+    keeper: Annotated[KeeperState | None, Meta(description="Null without a keeper.")]
 
 
 class SessionList(TypedDict):

@@ -61,6 +61,14 @@ backlog: Final = Whole(1, 65535)
 timeout: Final = Seconds(86400)
 
 
+def watchdog(text: str) -> float:
+    """Parse seconds, at least 1: a loaded machine may delay any process for some tenths."""
+    seconds = timeout(text)
+    if seconds < 1:
+        raise InvalidValue(f"expected at least 1 second, got {quoted(text)}", "such as 10 or 30s")
+    return seconds
+
+
 def addresses(text: str) -> tuple[str, ...]:
     """Parse addresses to listen on, each `host:port`, `[v6]:port` or `unix:/path`."""
     if not items(text):
@@ -361,6 +369,19 @@ class Settings:
         key="gaffer daemonize",
         heading="Process and log",
     )
+    keeper: bool = setting(
+        "run below a keeper, which starts gafferd again when it dies or hangs",
+        boolean,
+        False,
+        flag="--keeper",
+        key="gaffer keeper",
+    )
+    watchdog: float = setting(
+        "seconds without a turn of its event loop after which the keeper replaces gafferd",
+        watchdog,
+        10.0,
+        key="gaffer watchdog",
+    )
     pidfile: str | None = setting(
         "write the process id to this file", text, flag="--pidfile=FILE", key="gaffer pidfile"
     )
@@ -417,4 +438,7 @@ def find_settings(
         if values[key] and not values[certificate]:
             flag = SETTINGS[certificate].option.long
             resolution.problem(key, "a private key requires a certificate", f"add {flag}")
+    for key in ("api_key_file", "cluster_key_file") if values["keeper"] else ():
+        if values[key] and inherited_descriptor(values[key]) is not None:
+            resolution.problem(key, "a descriptor can be read only once, not again after a restart", "use a file")
     return resolution

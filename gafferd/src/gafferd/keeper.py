@@ -1,0 +1,893 @@
+"""The keeper: the parent of gafferd, which starts it again when it dies or hangs. A program of its own, run by path.
+
+    python -I -S keeper.py SOCKET PID MODE LOG COMMAND...
+
+SOCKET is the descriptor of a SOCK_SEQPACKET socket to the running gafferd with the process id PID, which COMMAND starts
+again; with `-1 0` the keeper starts it first. MODE is `foreground`, or `background` to leave the standard streams once
+gafferd is ready, for the file LOG unless it is empty. A gafferd that the keeper starts finds the number of its socket
+in `GAFFERD_KEEPER_FD`.
+
+Each datagram consists of lines `WORD=value`. From gafferd:
+
+    FDSTORE=1, FDNAME=name...     keep the descriptors of this datagram, under one name or under one name each
+    FDSTOREREMOVE=1, FDNAME=name  close the descriptors with these names
+    CHILD=pid id [timeout [stop]] gafferd started this leader of a process group; seconds until SIGKILL, stop signal
+    GONE=id                       forget the child and the descriptors whose names begin with `id/`
+    READY=1 [WATCHDOG=seconds]    gafferd serves; from now on a BEAT must come within this time
+    BEAT=1                        gafferd is alive
+    STOPPING=1                    gafferd is ending for good: its exit status becomes that of the keeper
+    DUMP=1                        send everything
+    ACK=pid, REAP=pid             the exit is known; the zombie, and its claim on the group, is not needed any more
+
+To gafferd: `FDSTORE` and `CHILD` as above and `DUMPED=1` at the end of a dump, `EXITED=pid status` with a wait status
+or `unknown`, again and again until ACK, and `ERR=text` for a datagram that is not understood.
+
+`Core` decides, without any I/O; `Keeper` carries out. Only small modules are imported: the keeper must cost little.
+"""
+
+from __future__ import annotations
+
+import _signal  # type: ignore[import-not-found]
+import _socket
+import ctypes
+import errno
+import os
+import resource
+import select
+import sys
+import time
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+    from typing import Any
+
+    Event = tuple[Any, ...]
+    Action = tuple[Any, ...]
+
+VARIABLE = "GAFFERD_KEEPER_FD"
+HANDOVER = 75  # exit status of a gafferd that wants to be started again at once
+
+WATCHDOG = 10.0  # seconds without BEAT, unless gafferd says otherwise
+ABORT_TIMEOUT = 2.0  # seconds from SIGABRT to SIGKILL
+LATE = 1.0  # a deadline found overdue by more means that the keeper itself was stopped
+FIRST_DELAY, LAST_DELAY = 0.1, 5.0  # seconds before gafferd is started again
+RESET_AFTER = 10.0  # seconds of life that reset the delay
+REPEAT = 1.0  # seconds between two EXITED of a child
+END_TIMEOUT = 60.0  # seconds from the stop signal to SIGKILL, at most
+GIVE_UP = 5.0  # seconds after SIGKILL
+LOOK_AGAIN = 0.05  # seconds between two looks at groups that are ending
+
+MAX_MESSAGE = 8192  # bytes
+MAX_PASSED = 253  # descriptors of one message, SCM_MAX_FD
+BATCH = 64  # descriptors of one message to gafferd
+MAX_NAME = 512
+MAX_CHILDREN = 65536
+MAX_DESCRIPTORS = 65536
+MAX_QUEUE = 4096  # messages to gafferd; more are dropped
+
+SIGHUP, SIGINT, SIGQUIT, SIGABRT, SIGKILL = 1, 2, 3, 6, 9
+SIGUSR1, SIGUSR2, SIGTERM, SIGCHLD, SIGCONT = _signal.SIGUSR1, _signal.SIGUSR2, 15, _signal.SIGCHLD, _signal.SIGCONT
+QUIT_SIGNALS = (SIGTERM, SIGINT, SIGQUIT)
+_CAUGHT = (*QUIT_SIGNALS, SIGHUP, SIGUSR1, SIGUSR2, SIGCHLD)
+
+UNKNOWN = "unknown"  # status of a child that gafferd reaped without saying so
+
+
+class Refused(ValueError):
+    """A datagram is not understood or not permitted."""
+
+
+class Child:
+    """A leader that gafferd registered; `status` is its wait status or UNKNOWN once it has exited."""
+
+    def __init__(self, pid: int, name: str, timeout: float, stop: int) -> None:
+        self.pid, self.name, self.timeout, self.stop = pid, name, timeout, stop
+        self.status: int | str | None = None
+        self.repeat_at = 0.0
+
+    @property
+    def line(self) -> str:
+        """Its registration."""
+        return f"CHILD={self.pid} {self.name} {self.timeout:g} {self.stop}"
+
+
+class Core:
+    """What the keeper knows and decides; times are seconds of one clock.
+
+    `handle` takes an event and returns the actions that follow; `deadline` is when it wants the next `("tick",)`.
+    Events: `("datagram", data, descriptors)`, `("exited", pid, status)` of any child of the keeper,
+    `("signal", number)`, `("started", pid)`, `("failed", reason)`, `("groups", ids)` with living members, `("tick",)`.
+    Actions: `("start",)`, `("kill", pid, signal)`, `("killpg", pid, signal)` for the group of a child, `("reap", pid)`,
+    `("check",)`: send `exited` for each registered child that is not ours or has exited; `("send", data, descriptors)`,
+    `("close", descriptors)`, `("hangup",)`, `("background",)`, `("log", text)`, `("exit", status)`.
+    """
+
+    def __init__(self, now: float, daemon: int | None = None, *, max_descriptors: int = MAX_DESCRIPTORS) -> None:
+        self.daemon = daemon
+        self.children: dict[int, Child] = {}  # by pid
+        self.descriptors: dict[str, list[int]] = {}  # by name
+        self.ending = False  # the keeper ends the groups itself
+        self._untold: dict[int, Child] = {}  # exits without ACK, by pid
+        self._pids: dict[str, int] = {}  # of children, by id
+        self._names: dict[str, set[str]] = {}  # of descriptors, by the id of their child
+        self._max_descriptors, self._stored = max_descriptors, 0
+        self._began = now
+        self._started_at: float | None = now if daemon is None else None
+        self._launched = now
+        self._delay = FIRST_DELAY
+        self._ready = self._was_ready = self._stopping = False
+        self._listens = False  # to exits: it has asked for a dump
+        self._quit = 0  # the last signal to end
+        self._held: list[int] = []  # signals for a gafferd that is not ready
+        self._watchdog = WATCHDOG
+        self._beat_by: float | None = None
+        self._kill_at: float | None = None
+        self._starts = 0
+        self._last = ""  # the last end of gafferd
+        self._status = 0  # exit status after `ending`
+        self._kill_by: dict[int, float] = {}  # by pid, while ending
+        self._end_at: float | None = None
+        self._killed: set[int] = set()
+
+    def handle(self, event: Event, now: float) -> list[Action]:
+        """Return the actions that follow from an event."""
+        name, *arguments = event
+        return list(getattr(self, f"_on_{name}")(*arguments, now))
+
+    def deadline(self) -> float | None:
+        """Return when the next tick is due, None if never."""
+        times = [self._started_at, self._beat_by, self._kill_at, self._end_at]
+        if self._listens:
+            times += [child.repeat_at for child in self._untold.values()]
+        if self.ending:
+            times += [when for pid, when in self._kill_by.items() if pid not in self._killed]
+        return min((when for when in times if when is not None), default=None)
+
+    # The life of gafferd
+
+    def _on_started(self, pid: int, now: float) -> Iterable[Action]:
+        self.daemon, self._launched, self._started_at = pid, now, None
+        self._starts += 1
+        return ()
+
+    def _on_failed(self, reason: str, now: float) -> Iterable[Action]:
+        self._launched = now
+        return self._start_later(f"gafferd can't be started: {reason}", now) if self._was_ready else self._end(1, now)
+
+    def _on_exited(self, pid: int, status: int | str, now: float) -> Iterable[Action]:
+        if pid == self.daemon:
+            assert isinstance(status, int)
+            return [("reap", pid), ("hangup",), *self._daemon_ended(status, now)]
+        child = self.children.get(pid)
+        if child is None:
+            return [("reap", pid)]
+        if child.status is None:
+            child.status, child.repeat_at = status, now
+            self._untold[pid] = child
+            return self._tell(now)
+        return ()
+
+    def _daemon_ended(self, status: int, now: float) -> Iterable[Action]:
+        pid, was_ready = self.daemon, self._ready
+        code = status >> 8 if not status & 0x7F else None
+        self._last = f"gafferd (pid {pid}) " + (
+            f"was killed by signal {status & 0x7F}" if code is None else f"exited with status {code}"
+        )
+        self.daemon, self._ready, self._listens = None, False, False
+        self._beat_by = self._kill_at = None
+        self._held.clear()
+        yield ("check",)
+        if self._quit or self._stopping:
+            if code is None:
+                code = _after(self._quit) if self._quit == status & 0x7F else 128 + (status & 0x7F)
+            yield from self._end(0 if code == HANDOVER else code, now)
+        elif code == 0 or (code not in (None, HANDOVER) and not self._was_ready):
+            yield from self._end(code or 0, now)
+        elif code == HANDOVER and was_ready:
+            self._started_at, self._delay = now, FIRST_DELAY
+            yield ("log", f"{self._last} to be replaced")
+        else:
+            yield from self._start_later(self._last, now)
+
+    def _start_later(self, reason: str, now: float) -> Iterable[Action]:
+        if now - self._launched >= RESET_AFTER:
+            self._delay = FIRST_DELAY
+        self.daemon, self._last = None, reason
+        self._started_at = now + self._delay
+        yield ("log", f"{reason}: starting it again in {self._delay:g} s")
+        self._delay = min(2 * self._delay, LAST_DELAY)
+
+    def _on_signal(self, number: int, now: float) -> Iterable[Action]:
+        if number in QUIT_SIGNALS:
+            if self.ending:
+                return self._kill_groups(now) if number != SIGQUIT else ()
+            self._quit = number
+            if self.daemon is None:
+                return self._end(_after(number), now)
+            return [("kill", self.daemon, number)]
+        if self.ending:
+            return ()
+        if self.daemon is None:
+            if number in (SIGHUP, SIGUSR2):  # the reason why it did not start may be gone
+                self._started_at = now
+            return ()
+        if self._ready:
+            return [("kill", self.daemon, number)]
+        if number not in self._held:
+            self._held.append(number)
+        return ()
+
+    def _on_tick(self, now: float) -> Iterable[Action]:
+        if self._started_at is not None and now >= self._started_at:
+            self._started_at = None
+            yield ("start",)
+        yield from self._watch(now)
+        yield from self._tell(now)
+        if self.ending:
+            yield from self._kill_overdue(now)
+
+    def _watch(self, now: float) -> Iterable[Action]:
+        if self._kill_at is not None and now >= self._kill_at:
+            self._kill_at = None
+            yield ("kill", self.daemon, SIGKILL)
+        if self._beat_by is None or now < self._beat_by:
+            return
+        if now - self._beat_by > LATE:
+            self._beat_by = now + self._watchdog
+            return
+        self._beat_by, self._kill_at = None, now + ABORT_TIMEOUT
+        yield ("log", f"gafferd (pid {self.daemon}) has been hanging for {self._watchdog:g} s: replacing it")
+        yield ("kill", self.daemon, SIGABRT)
+        yield ("kill", self.daemon, SIGCONT)  # a stopped process would not write its stacks
+
+    # The end of the keeper
+
+    def _end(self, status: int, now: float) -> Iterable[Action]:
+        """End the groups of all registered children, then exit."""
+        self.ending, self._status, self._started_at = True, status, None
+        for child in self.children.values():
+            if child.status != UNKNOWN:
+                self._kill_by[child.pid] = now + min(child.timeout, END_TIMEOUT)
+        if not self._kill_by:
+            yield ("exit", status)
+            return
+        self._end_at = now
+        yield ("log", f"ending {len(self._kill_by)} processes without gafferd")
+        for pid in self._kill_by:
+            yield ("killpg", pid, self.children[pid].stop)
+            yield ("killpg", pid, SIGCONT)
+
+    def _on_groups(self, living: set[int], now: float) -> Iterable[Action]:
+        """Forget the children whose groups have ended."""
+        for pid in tuple(self._kill_by):
+            status = self.children[pid].status
+            if status is None or (pid in living and status != UNKNOWN):
+                continue
+            del self._kill_by[pid]
+            yield ("reap", pid)
+        self._end_at = now + LOOK_AGAIN
+        if not self._kill_by:
+            yield ("exit", self._status)
+        elif all(pid in self._killed and now >= when + GIVE_UP for pid, when in self._kill_by.items()):
+            yield ("log", f"processes survive SIGKILL: {', '.join(map(str, self._kill_by))}")
+            yield ("exit", self._status or 1)
+
+    def _kill_overdue(self, now: float) -> Iterable[Action]:
+        for pid, when in self._kill_by.items():
+            if now >= when and pid not in self._killed:
+                self._killed.add(pid)
+                yield ("log", f"killing process {pid}: it ignored signal {self.children[pid].stop}")
+                yield ("killpg", pid, SIGKILL)
+
+    def _kill_groups(self, now: float) -> Iterable[Action]:
+        self._kill_by = {pid: min(when, now) for pid, when in self._kill_by.items()}
+        return self._kill_overdue(now)
+
+    # Exits of children
+
+    def _tell(self, now: float) -> Iterable[Action]:
+        due = [child for child in self._untold.values() if child.repeat_at <= now] if self._listens else []
+        for child in due:
+            child.repeat_at = now + REPEAT
+        for data in _packed([_exited(child) for child in due]):
+            yield ("send", data, ())
+
+    # Datagrams
+
+    def _on_datagram(self, data: bytes, passed: Sequence[int], now: float) -> Iterable[Action]:
+        left = list(passed)
+        actions: list[Action] = []
+        try:
+            pairs = _parse(data)
+            names = [value for word, value in pairs if word == "FDNAME"]
+            settings = {word: value for word, value in pairs if word in _MODIFIERS}
+            for word, value in pairs:
+                if word in _MODIFIERS:
+                    continue
+                if word == "DUMP" and len(pairs) > 1:
+                    raise Refused("DUMP must be alone")
+                if word == "FDSTORE":
+                    self._store(names, left)
+                    left = []
+                elif word == "FDSTOREREMOVE":
+                    actions.extend(self._remove(names))
+                elif word in _WORDS:
+                    actions.extend(_WORDS[word](self, value, settings, now))
+                else:
+                    raise Refused(f"unknown word {word[:32]!r}")
+            if left:
+                raise Refused("descriptors without FDSTORE")
+        except Refused as error:
+            actions.append(("send", f"ERR={error}".encode("ascii", "replace"), ()))
+        if left:
+            actions.append(("close", tuple(left)))
+        return actions
+
+    def _store(self, names: list[str], passed: list[int]) -> None:
+        if len(names) not in (1, len(passed)) or not passed:
+            raise Refused(f"FDSTORE has {len(passed)} descriptors and {len(names)} names")
+        if self._stored + len(passed) > self._max_descriptors:
+            raise Refused(f"the store is full: {self._stored} descriptors")
+        for name in names:
+            _check_name(name)
+        for name, descriptor in zip(names * len(passed) if len(names) == 1 else names, passed, strict=False):
+            self.descriptors.setdefault(name, []).append(descriptor)
+            owner, slash, _ = name.partition("/")
+            if slash:
+                self._names.setdefault(owner, set()).add(name)
+        self._stored += len(passed)
+
+    def _remove(self, names: Iterable[str]) -> Iterable[Action]:
+        for name in names:
+            found = self.descriptors.pop(name, [])
+            self._stored -= len(found)
+            owner, slash, _ = name.partition("/")
+            if slash and owner in self._names:
+                self._names[owner].discard(name)
+                if not self._names[owner]:
+                    del self._names[owner]
+            if found:
+                yield ("close", tuple(found))
+
+    def _child(self, value: str, settings: dict[str, str], now: float) -> Iterable[Action]:
+        words = value.split(" ")
+        if not 2 <= len(words) <= 4:
+            raise Refused("write CHILD=pid id [timeout [stop]]")
+        pid, name = _number(words[0], 2), words[1]
+        _check_name(name)
+        if "/" in name or pid in (self.daemon, os.getpid()):
+            raise Refused(f"CHILD={value[:64]!r} is not a child")
+        timeout = _seconds(words[2]) if len(words) > 2 else END_TIMEOUT
+        stop = _number(words[3], 1, 64) if len(words) > 3 else SIGTERM
+        if len(self.children) >= MAX_CHILDREN and pid not in self.children:
+            raise Refused(f"too many children: {len(self.children)}")
+        actions = self._gone(name, settings, now) if self._pids.get(name, pid) != pid else []
+        if (known := self.children.pop(pid, None)) is not None:
+            del self._pids[known.name]
+            self._untold.pop(pid, None)
+        self.children[pid], self._pids[name] = Child(pid, name, timeout, stop), pid
+        return actions
+
+    def _gone(self, value: str, settings: dict[str, str], now: float) -> list[Action]:
+        pid = self._pids.pop(value, None)
+        actions = list(self._remove(sorted(self._names.get(value, ()))))
+        if pid is not None:
+            child = self.children.pop(pid)
+            self._untold.pop(pid, None)
+            if isinstance(child.status, int):
+                actions.append(("reap", pid))
+        return actions
+
+    def _be_ready(self, value: str, settings: dict[str, str], now: float) -> Iterable[Action]:
+        if "WATCHDOG" in settings:
+            self._watchdog = max(_seconds(settings["WATCHDOG"]), 0.1)
+        first, self._was_ready, self._ready = not self._was_ready, True, True
+        self._beat_by = now + self._watchdog
+        if first:
+            yield ("background",)
+        for number in self._held:
+            yield ("kill", self.daemon, number)
+        self._held.clear()
+
+    def _beat(self, value: str, settings: dict[str, str], now: float) -> Iterable[Action]:
+        if self._beat_by is not None:
+            self._beat_by = now + self._watchdog
+        return ()
+
+    def _stop(self, value: str, settings: dict[str, str], now: float) -> Iterable[Action]:
+        self._stopping = True
+        return ()
+
+    def _acknowledge(self, value: str, settings: dict[str, str], now: float) -> Iterable[Action]:
+        self._untold.pop(self._exited_child(value).pid, None)
+        return ()
+
+    def _reap(self, value: str, settings: dict[str, str], now: float) -> Iterable[Action]:
+        return self._gone(self._exited_child(value).name, settings, now)
+
+    def _exited_child(self, value: str) -> Child:
+        child = self.children.get(_number(value, 2))
+        if child is None or child.status is None:
+            raise Refused(f"no child {value[:32]!r} has exited")
+        return child
+
+    def _dump(self, value: str, settings: dict[str, str], now: float) -> Iterable[Action]:
+        batch: list[tuple[str, int]] = []
+        size = 0
+        for name, descriptor in [(name, each) for name, found in self.descriptors.items() for each in found]:
+            if len(batch) == BATCH or size + len(name) + 8 > MAX_MESSAGE - 16:
+                yield _stored(batch)
+                batch, size = [], 0
+            batch.append((name, descriptor))
+            size += len(name) + 8
+        if batch:
+            yield _stored(batch)
+        self._listens = True
+        for child in self._untold.values():
+            child.repeat_at = now + REPEAT
+        lines = [child.line for child in self.children.values()]
+        lines += [_exited(child) for child in self.children.values() if child.status is not None]
+        for data in _packed(lines):
+            yield ("send", data, ())
+        end = f"DUMPED=1\nSTARTS={self._starts}\nUPTIME={now - self._began:.3f}\nLAST={self._last[:512]}"
+        yield ("send", end.encode("ascii", "replace"), ())
+
+
+_MODIFIERS = ("FDNAME", "FDPOLL", "WATCHDOG")
+_WORDS: dict[str, Callable[[Core, str, dict[str, str], float], Iterable[Action]]] = {
+    "CHILD": Core._child,
+    "GONE": Core._gone,
+    "READY": Core._be_ready,
+    "BEAT": Core._beat,
+    "STOPPING": Core._stop,
+    "ACK": Core._acknowledge,
+    "REAP": Core._reap,
+    "DUMP": Core._dump,
+}
+
+
+def _after(signum: int) -> int:
+    """Return the exit status after a signal that ends gafferd."""
+    return 130 if signum == SIGINT else 0
+
+
+def _exited(child: Child) -> str:
+    return f"EXITED={child.pid} {child.status}"
+
+
+def _stored(batch: list[tuple[str, int]]) -> Action:
+    names = "".join(f"\nFDNAME={name}" for name, _ in batch)
+    return ("send", f"FDSTORE=1{names}".encode(), tuple(descriptor for _, descriptor in batch))
+
+
+def _packed(lines: list[str]) -> Iterable[bytes]:
+    """Join lines to messages."""
+    part: list[str] = []
+    size = 0
+    for line in lines:
+        if part and size + len(line) + 1 > MAX_MESSAGE:
+            yield "\n".join(part).encode()
+            part, size = [], 0
+        part.append(line)
+        size += len(line) + 1
+    if part:
+        yield "\n".join(part).encode()
+
+
+def _parse(data: bytes) -> list[tuple[str, str]]:
+    if len(data) > MAX_MESSAGE:
+        raise Refused(f"the message is longer than {MAX_MESSAGE} bytes, or has too many descriptors")
+    try:
+        text = data.decode("ascii")
+    except UnicodeDecodeError:
+        raise Refused("the message is not ASCII") from None
+    found = []
+    for line in text.removesuffix("\n").split("\n"):
+        word, _, value = line.partition("=")
+        found.append((word, value))
+    return found
+
+
+def _number(text: str, lowest: int, highest: int = 2**31 - 1) -> int:
+    if not (text.isdigit() and len(text) <= 10 and lowest <= int(text) <= highest):
+        raise Refused(f"expected a number from {lowest} to {highest}, got {text[:32]!r}")
+    return int(text)
+
+
+def _seconds(text: str) -> float:
+    try:
+        value = float(text) if len(text) <= 32 else -1.0
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 1e9:
+        raise Refused(f"expected seconds, got {text[:32]!r}")
+    return value
+
+
+def _check_name(name: str) -> None:
+    if not (0 < len(name) <= MAX_NAME and name.isprintable() and " " not in name):
+        raise Refused(f"invalid name {name[:32]!r}")
+
+
+class Keeper:
+    """Carries out what `Core` decides."""
+
+    def __init__(self, descriptor: int, daemon: int, background: bool, log: str, command: list[str]) -> None:
+        self._command, self._background, self._log_file = command, background, log
+        self._limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (self._limits[1], self._limits[1]))
+        except (OSError, ValueError):
+            pass
+        allowed = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        most = MAX_DESCRIPTORS if allowed == resource.RLIM_INFINITY else min(MAX_DESCRIPTORS, allowed - 64)
+        self._core = Core(time.monotonic(), daemon or None, max_descriptors=most)
+        self._socket: _socket.socket | None = None
+        self._queue: list[tuple[bytes, tuple[int, ...]]] = []
+        self._to_close: list[int] = []  # descriptors that queued messages may still name
+        self._retry_at: float | None = None
+        self._exit: int | None = None
+        self._left = self._dropping = False
+        self._poll = select.poll()
+        self._wake, self._waker = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._poll.register(self._wake, select.POLLIN)
+        if descriptor >= 0:
+            os.set_inheritable(descriptor, False)
+            self._connect(_socket.socket(fileno=descriptor))
+
+    def run(self) -> int:
+        """Run until gafferd has ended for good; return the exit status."""
+        _signal.set_wakeup_fd(self._waker, warn_on_full_buffer=False)
+        for signum in _CAUGHT:
+            _signal.signal(signum, lambda number, frame: None)
+        _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
+        libc = ctypes.CDLL(None)
+        libc.prctl(36, 1, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER
+        libc.prctl(15, b"gaffer-keeper", 0, 0, 0)  # PR_SET_NAME
+        self._oom = _lower_oom_score()
+        self._watchdog = _Watchdog()
+        self._look()  # gafferd may have ended before SIGCHLD was caught
+        while self._exit is None:
+            self._turn()
+        return self._exit
+
+    def _turn(self) -> None:
+        now = time.monotonic()
+        due = [when for when in (self._core.deadline(), self._retry_at, self._watchdog.due) if when is not None]
+        wait = max(0.0, min(due) - now) * 1000 + 1 if due else None
+        for descriptor, _ in self._poll.poll(wait):
+            if descriptor == self._wake:
+                self._read_signals()
+            else:
+                self._receive_all()
+                self._flush()
+        now = time.monotonic()
+        if self._retry_at is not None and now >= self._retry_at:
+            self._flush()
+        self._watchdog.beat(now)
+        if self._core.ending:
+            self._look()
+            self._handle("groups", {group for _, _, group, state in _processes() if state not in "ZX"})
+        self._handle("tick")
+
+    def _handle(self, *event: Any) -> None:
+        for name, *arguments in self._core.handle(event, time.monotonic()):
+            getattr(self, f"do_{name}")(*arguments)
+
+    # Signals and children
+
+    def _read_signals(self) -> None:
+        try:
+            numbers = os.read(self._wake, 4096)
+        except BlockingIOError:
+            return
+        for number in numbers:
+            if number != SIGCHLD:
+                self._handle("signal", number)
+        if SIGCHLD in numbers:
+            self._look()
+
+    def _look(self) -> None:
+        """Handle the exits of all our children: first what they and gafferd have sent, then registered and others."""
+        pids = _children()
+        self._receive_all()
+        self.do_check()
+        for pid in pids:
+            if pid not in self._core.children and isinstance(status := _status(pid), int):
+                self._handle("exited", pid, status)
+
+    def do_check(self) -> None:
+        if self._core.daemon is not None and isinstance(status := _status(self._core.daemon), int):
+            self._handle("exited", self._core.daemon, status)
+            return  # which asks for a check
+        for child in tuple(self._core.children.values()):
+            status = _status(child.pid) if child.status is None else None
+            # A child of a living gafferd is not ours.
+            if isinstance(status, int) or (status == UNKNOWN and self._core.daemon is None):
+                self._handle("exited", child.pid, status)
+
+    def do_kill(self, pid: int, signum: int) -> None:
+        try:
+            os.kill(pid, signum)
+        except OSError as error:
+            self.do_log(f"can't signal process {pid}: {error.strerror}")
+
+    def do_killpg(self, pid: int, signum: int) -> None:
+        if _status(pid) == UNKNOWN:  # not our child: the number may belong to a stranger
+            return
+        try:
+            os.killpg(pid, signum)
+        except ProcessLookupError:
+            self.do_kill(pid, signum)
+        except OSError as error:
+            self.do_log(f"can't signal the process group {pid}: {error.strerror}")
+
+    def do_reap(self, pid: int) -> None:
+        try:
+            os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG)
+        except ChildProcessError:
+            pass
+
+    def do_start(self) -> None:
+        try:
+            ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
+        except OSError as error:
+            self._handle("failed", str(error.strerror))
+            return
+        os.set_inheritable(theirs.fileno(), True)
+        environ = {**os.environ, VARIABLE: str(theirs.fileno())}
+        if self._left and self._log_file:
+            self._leave()  # the file may have been rotated
+        limits, program = resource.getrlimit(resource.RLIMIT_NOFILE), self._command[0]
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (self._limits[0], limits[1]))
+            pid = os.posix_spawn(program, self._command, environ, setpgroup=0, setsigmask=(), setsigdef=_CAUGHT)
+        except OSError as error:
+            ours.close()
+            self._handle("failed", f"{program}: {error.strerror}")
+            return
+        finally:
+            theirs.close()
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        if self._oom is not None:
+            _write_oom_score(pid, self._oom)
+        self._connect(ours)
+        self._handle("started", pid)
+
+    # The socket
+
+    def _connect(self, connection: _socket.socket) -> None:
+        connection.setblocking(False)
+        self._socket = connection
+        self._poll.register(connection.fileno(), select.POLLIN)
+
+    def do_hangup(self) -> None:
+        if self._socket is not None:
+            self._poll.unregister(self._socket.fileno())
+            self._socket.close()
+            self._socket = None
+        self._queue.clear()
+        self.do_close(())
+
+    def _receive_all(self) -> None:
+        for _ in range(MAX_QUEUE):  # a flood must not keep us from the rest
+            if not self._receive():
+                break
+
+    def _receive(self) -> bool:
+        """Handle one message; return False if there is none."""
+        if self._socket is None:
+            return False
+        room = _socket.CMSG_SPACE(4 * MAX_PASSED)
+        try:
+            data, ancillary, flags, _ = self._socket.recvmsg(MAX_MESSAGE + 1, room, _socket.MSG_CMSG_CLOEXEC)
+        except BlockingIOError:
+            return False
+        except OSError:
+            data, ancillary, flags = b"", [], 0
+        passed = [
+            descriptor
+            for level, kind, raw in ancillary
+            if (level, kind) == (_socket.SOL_SOCKET, _socket.SCM_RIGHTS)
+            for descriptor in memoryview(raw[: len(raw) // 4 * 4]).cast("i").tolist()
+        ]
+        if not data and not passed:
+            self.do_hangup()  # the end of gafferd follows, or its watchdog
+            return False
+        if flags & _socket.MSG_CTRUNC:
+            data += b"\n" * MAX_MESSAGE  # which is too long, as is a message that was cut off
+        self._handle("datagram", data, passed)
+        return True
+
+    def do_send(self, data: bytes, descriptors: tuple[int, ...]) -> None:
+        if self._socket is None:
+            return
+        if len(self._queue) >= MAX_QUEUE:
+            if not self._dropping:
+                self.do_log(f"gafferd does not read: dropping messages beyond {MAX_QUEUE}")
+            self._dropping = True
+            return
+        self._dropping = False
+        self._queue.append((data, descriptors))
+        if len(self._queue) == 1:
+            self._flush()
+
+    def _flush(self) -> None:
+        self._retry_at = None
+        while self._queue and self._socket is not None:
+            data, descriptors = self._queue[0]
+            raw = b"".join(descriptor.to_bytes(4, sys.byteorder) for descriptor in descriptors)
+            rights = [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, raw)] if raw else []
+            try:
+                self._socket.sendmsg([data], rights)
+            except BlockingIOError:
+                self._poll.modify(self._socket.fileno(), select.POLLIN | select.POLLOUT)
+                return
+            except OSError as error:
+                if error.errno == errno.ETOOMANYREFS:  # too many descriptors are on their way
+                    self._retry_at = time.monotonic() + 0.01
+                    return
+                self._queue.clear()
+                break
+            self._queue.pop(0)
+        if self._socket is not None:
+            self._poll.modify(self._socket.fileno(), select.POLLIN)
+        self.do_close(())
+
+    def do_close(self, descriptors: tuple[int, ...]) -> None:
+        self._to_close += descriptors
+        if not self._queue:
+            for descriptor in self._to_close:
+                os.close(descriptor)
+            self._to_close.clear()
+
+    # Reports
+
+    def do_log(self, text: str) -> None:
+        line = time.strftime("%Y-%m-%d %H:%M:%S ") + f"keeper: {text}\n"
+        writable = select.poll()
+        writable.register(2, select.POLLOUT)
+        try:
+            if writable.poll(0):  # a reader that does not read must not stop us
+                os.write(2, line.encode("utf-8", "replace"))
+        except OSError:
+            pass
+        self._watchdog.notify(f"STATUS={text}")
+
+    def do_background(self) -> None:
+        if self._background:
+            self._left = True
+            self._leave()
+
+    def do_exit(self, status: int) -> None:
+        self._exit = status
+
+    def _leave(self) -> None:
+        """Leave the standard streams for the log file or nowhere."""
+        try:
+            null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+        except OSError:
+            return
+        log = (_open_log(self._log_file) if self._log_file else None) or null
+        for source, target in ((null, 0), (log, 1), (log, 2)):
+            os.dup2(source, target)
+        for descriptor in {null, log} - {0, 1, 2}:
+            os.close(descriptor)
+
+
+class _Watchdog:
+    """The service manager's watchdog, which watches the keeper; `due` is when it expects the next message."""
+
+    def __init__(self) -> None:
+        self._address = os.environ.get("NOTIFY_SOCKET", "")
+        usec, pid = os.environ.get("WATCHDOG_USEC", ""), os.environ.get("WATCHDOG_PID", "")
+        ours = self._address and usec.isdigit() and int(usec) and pid in ("", str(os.getpid()))
+        self._interval = int(usec) / 3e6 if ours else None
+        self.due: float | None = 0.0 if ours else None
+
+    def beat(self, now: float) -> None:
+        """Send a message if one is due."""
+        if self.due is not None and self._interval is not None and now >= self.due:
+            self.due = now + self._interval
+            self.notify("WATCHDOG=1")
+
+    def notify(self, text: str) -> None:
+        """Send a message, if there is a service manager."""
+        if not self._address:
+            return
+        address = "\0" + self._address[1:] if self._address.startswith("@") else self._address
+        try:
+            connection = _socket.socket(_socket.AF_UNIX, _socket.SOCK_DGRAM)
+        except OSError:
+            return
+        try:
+            connection.setblocking(False)
+            connection.sendto(text.encode("utf-8", "replace"), address)
+        except OSError:
+            pass
+        finally:
+            connection.close()
+
+
+def _status(pid: int) -> int | str | None:
+    """Return the wait status of our child, which stays a zombie; None if it runs, UNKNOWN if it is not our child."""
+    try:
+        found = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT | os.WNOHANG)
+    except ChildProcessError:
+        return UNKNOWN
+    if found is None:
+        return None
+    if found.si_code == os.CLD_EXITED:
+        return int(found.si_status) << 8
+    return int(found.si_status) | (0x80 if found.si_code == os.CLD_DUMPED else 0)
+
+
+def _children() -> list[int]:
+    try:
+        with open(f"/proc/self/task/{os.getpid()}/children", "rb") as file:
+            return [int(pid) for pid in file.read().split()]
+    except FileNotFoundError:  # a kernel without CONFIG_PROC_CHILDREN
+        own = os.getpid()
+        return [pid for pid, parent, _, _ in _processes() if parent == own]
+
+
+def _processes() -> Iterable[tuple[int, int, int, str]]:
+    """Yield pid, parent, group and state of all processes."""
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            try:
+                with open(f"/proc/{name}/stat", "rb") as file:
+                    fields = file.read().rpartition(b")")[2].split()
+            except OSError:
+                continue
+            yield int(name), int(fields[1]), int(fields[2]), fields[0].decode()
+
+
+def _lower_oom_score() -> bytes | None:
+    """Protect the keeper when memory runs out, if permitted; return the score of its children."""
+    try:
+        with open("/proc/self/oom_score_adj", "rb") as file:
+            before = file.read().strip()
+    except OSError:
+        return None
+    for score in (-1000, 0):  # the first requires privileges
+        if score < int(before) and _write_oom_score(os.getpid(), b"%d" % score):
+            return before
+    return None
+
+
+def _write_oom_score(pid: int, score: bytes) -> bool:
+    try:
+        with open(f"/proc/{pid}/oom_score_adj", "wb", buffering=0) as file:
+            file.write(score)
+    except OSError:
+        return False
+    return True
+
+
+def _open_log(path: str) -> int | None:
+    """Open a log file of our own; return None if it is anything else."""
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    try:
+        descriptor = os.open(path, flags, 0o640)
+    except OSError:
+        return None
+    status = os.fstat(descriptor)
+    if status.st_mode & 0o170000 == 0o100000 and status.st_uid == os.geteuid() and status.st_nlink == 1:
+        return descriptor
+    os.close(descriptor)
+    return None
+
+
+def main() -> int:
+    """Run the keeper; return its exit status."""
+    if len(sys.argv) < 6:
+        os.write(2, b"usage: keeper.py SOCKET PID foreground|background LOG COMMAND...\n")
+        return 2
+    descriptor, daemon, mode, log, *command = sys.argv[1:]
+    return Keeper(int(descriptor), int(daemon), mode == "background", log, command).run()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,341 @@
+"""The keeper as a process, above a gafferd that the test directs."""
+
+import os
+import random
+import resource
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from gafferd import keeper
+from support.kept import Directed, Kept, await_zombie, is_gone, is_zombie, kept
+from support.poll import eventually
+
+ENDS = {
+    "zero": "sys.exit(0)",
+    "code": "sys.exit(42)",
+    "signal": "os.kill(os.getpid(), signal.SIGUSR1)",
+    "core": "os.kill(os.getpid(), signal.SIGABRT)",
+}
+
+
+def wait_status(code: str) -> int:
+    """The wait status of a Python program."""
+    pid = os.posix_spawn(sys.executable, [sys.executable, "-I", "-S", "-c", code], os.environ)
+    return os.waitpid(pid, 0)[1]
+
+
+def register(gafferd: Directed, pid: int, name: str, *settings: object) -> None:
+    gafferd.send(f"CHILD={pid} {name}{''.join(f' {each}' for each in settings)}")
+
+
+def successor(above: Kept, gafferd: Directed) -> Directed:
+    """Kill a gafferd; return the next one."""
+    gafferd.kill()
+    return above.gafferd()
+
+
+@pytest.mark.parametrize("status", [0, 1, 2])
+def test_the_end_of_a_gafferd_that_never_was_ready_is_that_of_the_keeper(status: int) -> None:
+    with kept() as above:
+        above.gafferd().exit(status)
+        assert above.wait() == status
+
+
+def test_gafferd_is_started_again_until_it_ends_well() -> None:
+    with kept() as above:
+        first = above.gafferd()
+        first.send("READY=1")
+        first.exit(3)
+        second = above.gafferd()
+        assert second.dump().fields["LAST"] == f"gafferd (pid {first.pid}) exited with status 3"
+        third = successor(above, second)
+        fields = third.dump().fields
+        assert (fields["LAST"], fields["STARTS"]) == (f"gafferd (pid {second.pid}) was killed by signal 9", "3")
+        third.send("READY=1")
+        third.exit(75)
+        fourth = above.gafferd()
+        assert "starting it again in 0.1 s" in above.messages.read_text()
+        fourth.send("READY=1")
+        fourth.exit(0)
+        assert above.wait() == 0
+
+
+def test_the_exit_statuses_of_processes_that_end_without_gafferd_are_exact(tmp_path: Path) -> None:
+    begin = (
+        "import os, resource, signal, sys\n"
+        "most = resource.getrlimit(resource.RLIMIT_CORE)[1]; resource.setrlimit(resource.RLIMIT_CORE, (most, most))\n"
+        f"os.chdir({str(tmp_path)!r})\n"
+    )
+    expected = {name: wait_status(begin + end) for name, end in ENDS.items()}
+    assert [os.waitstatus_to_exitcode(expected[name]) for name in ENDS] == [0, 42, -signal.SIGUSR1, -signal.SIGABRT]
+    with kept() as above:
+        gafferd = above.gafferd()
+        gafferd.send("READY=1")
+        reader, _ = gafferd.do("result = os.pipe()")
+        pids = {}
+        for name, end in ENDS.items():
+            code = f"{begin}os.read({reader}, 1)\n{end}"
+            pids[name] = int(
+                gafferd.do(
+                    f"result = subprocess.Popen({[sys.executable, '-I', '-S', '-c', code]!r}, process_group=0,"
+                    f" pass_fds=[{reader}]).pid"
+                )
+            )
+            register(gafferd, pids[name], name)
+        gafferd.dump()
+        gafferd = successor(above, gafferd)  # which also ends their pipe
+        for pid in pids.values():
+            await_zombie(pid)
+        exits = [line for line in gafferd.dump().lines if line.startswith("EXITED=")]
+        assert sorted(exits) == sorted(f"EXITED={pids[name]} {expected[name]}" for name in ENDS)
+        for pid in pids.values():
+            os.killpg(pid, 0)  # its group is pinned
+            gafferd.send(f"ACK={pid}")
+        gafferd.dump()
+        assert all(map(is_zombie, pids.values()))
+        for pid in pids.values():
+            gafferd.send(f"REAP={pid}")
+        assert gafferd.dump().lines == []
+        assert all(map(is_gone, pids.values()))
+
+
+def test_an_exit_is_repeated_until_it_is_acknowledged() -> None:
+    with kept() as above:
+        gafferd = above.gafferd()
+        gafferd.send("READY=1")
+        pid = gafferd.spawn("sleep", "1000")
+        register(gafferd, pid, "a")
+        gafferd = successor(above, gafferd)
+        assert gafferd.dump().lines == [f"CHILD={pid} a 60 15"]
+        os.kill(pid, signal.SIGTERM)
+        assert [gafferd.receive() for _ in range(3)] == [f"EXITED={pid} {signal.SIGTERM}"] * 3
+        gafferd.send(f"ACK={pid}")
+        gafferd.send(f"REAP={pid}")
+        eventually(lambda: is_gone(pid))
+
+
+def test_a_process_that_gafferd_had_reaped_has_an_unknown_status() -> None:
+    with kept() as above:
+        gafferd = above.gafferd()
+        gafferd.send("READY=1")
+        pid = gafferd.do("process = subprocess.Popen(['true'], process_group=0); process.wait(); result = process.pid")
+        register(gafferd, pid, "a")
+        assert successor(above, gafferd).dump().lines == [f"CHILD={pid} a 60 15", f"EXITED={pid} unknown"]
+
+
+def test_orphans_that_gafferd_did_not_register_are_reaped() -> None:
+    with kept() as above:
+        gafferd = above.gafferd()
+        gafferd.send("READY=1")
+        registered, other = gafferd.spawn("sleep", "1000"), gafferd.spawn("sleep", "1000")
+        register(gafferd, registered, "a")
+        gafferd = successor(above, gafferd)
+        for pid in (registered, other):
+            os.kill(pid, signal.SIGKILL)
+        eventually(lambda: is_gone(other))
+        await_zombie(registered)
+        gafferd.send("GONE=a")
+        eventually(lambda: is_gone(registered))
+
+
+def test_descriptors_outlive_gafferd_with_their_content() -> None:
+    reader, writer = os.pipe()
+    try:
+        with kept() as above:
+            gafferd = above.gafferd()
+            gafferd.send("READY=1")
+            before = above.descriptors
+            for first in range(0, 1000, 100):
+                names = "\n".join(f"FDNAME=job/{k}" for k in range(first, first + 100))
+                gafferd.send(f"FDSTORE=1\n{names}", [reader] * 100)
+            os.close(reader)
+            os.write(writer, b"unread")
+            os.close(writer)
+            reader = writer = -1
+            gafferd = successor(above, gafferd)
+            found = gafferd.dump().descriptors
+            assert sorted(found) == sorted(f"job/{k}" for k in range(1000))
+            assert above.descriptors == before + 1000
+            assert os.read(found["job/999"][0], 100) == b"unread"
+            for [descriptor] in found.values():
+                os.close(descriptor)
+            gafferd.send("GONE=job")
+            eventually(lambda: above.descriptors == before)
+    finally:
+        for descriptor in {reader, writer} - {-1}:
+            os.close(descriptor)
+
+
+def test_descriptors_beyond_the_limit_are_refused() -> None:
+    with kept() as above, open(os.devnull, "rb") as null:
+        gafferd = above.gafferd()
+        gafferd.dump()
+        before = above.descriptors
+        resource.prlimit(above.pid, resource.RLIMIT_NOFILE, (32, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+        gafferd.send("FDSTORE=1\nFDNAME=a", [null.fileno()] * 100)
+        assert gafferd.receive().startswith("ERR=the message is longer than 8192 bytes, or has too many descriptors")
+        eventually(lambda: above.descriptors == before)
+
+
+def test_gafferd_has_the_limits_of_its_user() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    own = Path("/proc/self/oom_score_adj")
+    score = own.read_text()
+    limits = "import resource; result = resource.getrlimit(resource.RLIMIT_NOFILE)"
+    try:
+        own.write_text("500")
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard - 100, hard))
+        with kept() as above:
+            gafferd = above.gafferd()
+            gafferd.send("READY=1")
+            for _ in range(2):
+                assert gafferd.do(limits) == [hard - 100, hard]
+                assert gafferd.do("result = open('/proc/self/oom_score_adj').read()") == "500\n"
+                gafferd = successor(above, gafferd)
+            assert resource.prlimit(above.pid, resource.RLIMIT_NOFILE) == (hard, hard)
+            assert int(Path(f"/proc/{above.pid}/oom_score_adj").read_text()) < 500
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        own.write_text(score)
+
+
+def test_hostile_datagrams_are_refused_and_leak_nothing() -> None:
+    randomness = random.Random(7)
+    with kept() as above, open(os.devnull, "rb") as null:
+        gafferd = above.gafferd()
+        gafferd.send("READY=1")
+        gafferd.dump()
+        before = above.descriptors
+        hostile = [
+            b"\0",
+            b"\n" * keeper.MAX_MESSAGE,
+            b"x" * 60000,
+            b"FDSTORE=1\nFDNAME=" + b"n" * 8000,
+            *(randomness.randbytes(randomness.randrange(1, 300)) for _ in range(100)),
+        ]
+        for data in hostile:
+            for count in (0, 1, 253):
+                socket.send_fds(gafferd.connection, [data], [null.fileno()] * count)
+                assert gafferd.receive().startswith("ERR=")
+        eventually(lambda: above.descriptors == before)
+        gafferd.send("BEAT=1")
+        assert gafferd.dump().fields["DUMPED"] == "1"
+
+
+def test_a_gafferd_that_does_not_read_does_not_block_the_keeper() -> None:
+    with kept() as above:
+        gafferd = above.gafferd()
+        gafferd.send("READY=1")
+        for _ in range(keeper.MAX_QUEUE + 1000):
+            gafferd.send("nonsense")
+        eventually(lambda: "gafferd does not read" in above.messages.read_text())
+        assert successor(above, gafferd).dump().fields["DUMPED"] == "1"
+
+
+def test_signals_reach_gafferd() -> None:
+    with kept() as above:
+        gafferd = above.gafferd()
+        gafferd.do(
+            "seen = []\n"
+            "for name in 'TERM INT HUP QUIT USR1 USR2'.split():\n"
+            "    signal.signal(getattr(signal, 'SIG' + name), lambda number, frame: seen.append(number))"
+        )
+        gafferd.send("READY=1")
+        gafferd.dump()  # it is ready
+        for name in ("USR1", "USR2", "HUP", "QUIT", "INT", "TERM"):
+            number = signal.Signals[f"SIG{name}"]
+            above.signal(number)
+            eventually(lambda number=number: number in gafferd.do("result = seen"))  # type: ignore[misc]
+        gafferd.exit(5)
+        assert above.wait() == 5
+
+
+def test_a_gafferd_that_hangs_is_replaced() -> None:
+    with kept() as above:
+        gafferd = above.gafferd()
+        gafferd.do("import faulthandler; faulthandler.enable()")
+        gafferd.send("READY=1\nWATCHDOG=0.3")
+        os.kill(gafferd.pid, signal.SIGSTOP)
+        assert above.gafferd().dump().fields["LAST"] == f"gafferd (pid {gafferd.pid}) was killed by signal 6"
+        messages = above.messages.read_text()
+        assert "has been hanging for 0.3 s: replacing it" in messages
+        assert "Fatal Python error: Aborted" in messages
+
+
+def test_a_gafferd_that_survives_sigabrt_is_killed() -> None:
+    with kept() as above:
+        gafferd = above.gafferd()
+        gafferd.do("signal.signal(signal.SIGABRT, signal.SIG_IGN)")
+        gafferd.send("READY=1\nWATCHDOG=0.2")
+        assert above.gafferd().dump().fields["LAST"] == f"gafferd (pid {gafferd.pid}) was killed by signal 9"
+
+
+@pytest.mark.parametrize("broken", [True, False])
+def test_without_a_working_gafferd_sigterm_ends_whole_groups(broken: bool) -> None:
+    with kept() as above:
+        gafferd = above.gafferd()
+        gafferd.send("READY=1")
+        stubborn = "import os, signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); os.fork(); time.sleep(1000)"
+        heeds = "import os, time; os.fork(); time.sleep(1000)"
+        pids = [gafferd.python(stubborn), gafferd.python(heeds)]
+        members: list[int] = []
+        for pid, timeout in zip(pids, (0.5, 30), strict=True):
+            register(gafferd, pid, f"j{pid}", timeout)
+            members += [pid, *eventually(lambda pid=pid: children(pid))]  # type: ignore[misc]
+        gafferd.dump()
+        if broken:
+            above.script.unlink()
+            gafferd.kill()
+            eventually(lambda: "starting it again in 0.4 s" in above.messages.read_text())
+        else:
+            successor(above, gafferd)  # it is starting, and knows nothing of them yet
+        above.signal(signal.SIGTERM)
+        assert above.wait() == 0
+        assert len(members) == 4
+        eventually(lambda: all(map(is_gone, members)))
+        messages = above.messages.read_text()
+        assert f"killing process {pids[0]}: it ignored signal 15" in messages
+        assert f"killing process {pids[1]}" not in messages
+
+
+def children(pid: int) -> list[int]:
+    return [int(each) for each in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def test_in_the_background_the_log_file_has_the_messages(tmp_path: Path) -> None:
+    log = tmp_path / "gafferd.log"
+    with kept("background", str(log)) as above:
+        gafferd = above.gafferd()
+        assert os.readlink(f"/proc/{above.pid}/fd/2") == str(above.messages)
+        gafferd.send("READY=1")
+        gafferd.dump()
+        assert os.readlink(f"/proc/{above.pid}/fd/2") == str(log)
+        log.rename(tmp_path / "rotated")
+        gafferd = successor(above, gafferd)
+        gafferd.do("os.write(2, b'said by gafferd')")
+        assert "said by gafferd" in log.read_text()
+        assert "was killed by signal 9" in (tmp_path / "rotated").read_text()
+
+
+def test_the_service_manager_watches_the_keeper(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "notify"))
+        manager.settimeout(20)
+        with kept(env={"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "300000"}) as above:
+            gafferd = above.gafferd()
+            assert [manager.recv(999) for _ in range(3)] == [b"WATCHDOG=1"] * 3
+            gafferd.send("READY=1")
+            gafferd.kill()
+            while (message := manager.recv(999)) == b"WATCHDOG=1":
+                pass
+            assert message.startswith(b"STATUS=gafferd (pid %d) was killed by signal 9" % gafferd.pid)
+
+
+def test_wrong_arguments() -> None:
+    command = [sys.executable, "-I", "-S", str(keeper.__file__), "-1"]
+    assert subprocess.run(command, stderr=subprocess.DEVNULL, check=False).returncode == 2

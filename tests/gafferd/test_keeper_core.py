@@ -1,0 +1,424 @@
+"""What the keeper decides: by its core, with the time as an argument."""
+
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gafferd import keeper
+from gafferd.keeper import Core
+from support.playbook import Playbook, nothing, play, wait
+
+pytestmark = pytest.mark.pure
+
+TERM, INT, QUIT, HUP, ABRT, KILL, CONT = 15, 2, 3, 1, 6, 9, keeper.SIGCONT
+USR1, USR2 = keeper.SIGUSR1, keeper.SIGUSR2
+TICK = ("tick",)
+SIGNALLED = 9  # wait status of a process killed by SIGKILL
+
+
+def datagram(text: str, *descriptors: int) -> tuple[Any, ...]:
+    return ("datagram", text.encode(), descriptors)
+
+
+def running(*words: str, max_descriptors: int = 1000) -> tuple[Core, "Playbook[Any, Any]"]:
+    """A keeper whose gafferd has the pid 50 and has sent these datagrams."""
+    core = Core(100.0, 50, max_descriptors=max_descriptors)
+    for word in words:
+        core.handle(datagram(word), 100.0)
+    return core, play(core)
+
+
+def ended(text: str, then: list[Any]) -> list[Any]:
+    """The actions at the end of gafferd."""
+    return [("reap", 50), ("hangup",), ("check",), *then]
+
+
+def sent(core: Core, text: str, *descriptors: int) -> list[tuple[bytes, tuple[int, ...]]]:
+    """The messages that follow from a datagram."""
+    actions = core.handle(datagram(text, *descriptors), 100.0)
+    return [(data, passed) for name, data, passed in (each for each in actions if each[0] == "send")]
+
+
+@pytest.mark.parametrize(
+    ("words", "signals", "status", "exit"),
+    [
+        ([], [], 2 << 8, 2),  # the configuration is invalid
+        ([], [], 1 << 8, 1),
+        (["READY=1"], [], 0, 0),
+        (["READY=1", "STOPPING=1"], [], 3 << 8, 3),  # an essential job
+        (["READY=1"], [TERM], 1 << 8, 1),
+        (["READY=1"], [TERM], TERM, 0),
+        ([], [INT], INT, 130),
+        (["READY=1"], [TERM], KILL, 128 + KILL),
+        (["READY=1"], [TERM], 75 << 8, 0),
+    ],
+)
+def test_gafferd_ends_for_good(words: list[str], signals: list[int], status: int, exit: int) -> None:
+    _, story = running(*words)
+    for number in signals:
+        story = story >> ("signal", number) << [("kill", 50, number)]
+    assert story >> ("exited", 50, status) << ended("", [("exit", exit)])
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "reason"),
+    [
+        (["READY=1"], SIGNALLED, "was killed by signal 9"),
+        ([], 11 | 0x80, "was killed by signal 11"),
+        (["READY=1"], 1 << 8, "exited with status 1"),
+        (["READY=1"], 2 << 8, "exited with status 2"),
+        ([], 75 << 8, "exited with status 75"),
+    ],
+)
+def test_gafferd_is_started_again(words: list[str], status: int, reason: str) -> None:
+    _, story = running(*words)
+    log = ("log", f"gafferd (pid 50) {reason}: starting it again in 0.1 s")
+    assert story >> ("exited", 50, status) << ended("", [log]) >> TICK << nothing >> wait(0.1) >> TICK << [("start",)]
+
+
+def test_a_handover_starts_the_next_at_once() -> None:
+    _, story = running("READY=1")
+    log = ("log", "gafferd (pid 50) exited with status 75 to be replaced")
+    assert story >> ("exited", 50, 75 << 8) << ended("", [log]) >> TICK << [("start",)]
+
+
+def test_the_delay_doubles_up_to_five_seconds_and_is_reset_after_a_while() -> None:
+    core, now = Core(100.0, 50), 100.0
+    core.handle(datagram("READY=1"), now)
+    delays = []
+    for lived in (0.0,) * 8 + (keeper.RESET_AFTER, 0.0):
+        now += lived
+        core.handle(("exited", core.daemon, SIGNALLED), now)
+        due = core.deadline()
+        assert due is not None
+        delays.append(round(due - now, 3))
+        now = due
+        assert ("start",) in core.handle(TICK, now)
+        core.handle(("started", 51), now)
+    assert delays == [0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5.0, 5.0, 0.1, 0.2]
+
+
+def test_a_program_that_cannot_be_started_is_tried_again() -> None:
+    core, story = running("READY=1")
+    core.handle(("exited", 50, SIGNALLED), 100.0)
+    core.handle(TICK, 100.1)
+    story = play(core, 100.1)
+    log = ("log", "gafferd can't be started: no such file: starting it again in 0.2 s")
+    assert story >> ("failed", "no such file") << [log] >> wait(0.21) >> TICK << [("start",)]
+
+
+def test_the_watchdog() -> None:
+    _, story = running("READY=1\nWATCHDOG=4")
+    hangs = ("log", "gafferd (pid 50) has been hanging for 4 s: replacing it")
+    assert (
+        story
+        >> wait(3)
+        >> datagram("BEAT=1")
+        >> wait(3.9)
+        >> TICK
+        << nothing
+        >> wait(0.1)
+        >> TICK
+        << [hangs, ("kill", 50, ABRT), ("kill", 50, CONT)]
+        >> datagram("BEAT=1")
+        >> wait(1.9)
+        >> TICK
+        << nothing
+        >> wait(0.1)
+        >> TICK
+        << [("kill", 50, KILL)]
+    )
+
+
+def test_a_gafferd_that_is_starting_has_no_watchdog() -> None:
+    core, story = running("BEAT=1")
+    assert core.deadline() is None
+    assert story >> wait(1000) >> TICK << nothing
+
+
+def test_a_keeper_that_was_stopped_itself_waits_for_another_beat() -> None:
+    core, story = running("READY=1")
+    assert story >> wait(60) >> TICK << nothing
+    assert core.deadline() == 160 + keeper.WATCHDOG
+
+
+def test_signals_are_forwarded_or_held() -> None:
+    _, story = running()
+    assert (
+        story
+        >> ("signal", HUP)
+        >> ("signal", HUP)
+        >> ("signal", USR1)
+        >> ("signal", USR2)
+        << nothing
+        >> datagram("READY=1")
+        << [("background",), ("kill", 50, HUP), ("kill", 50, USR1), ("kill", 50, USR2)]
+        >> ("signal", USR2)
+        << [("kill", 50, USR2)]
+        >> ("signal", QUIT)
+        << [("kill", 50, QUIT)]
+    )
+
+
+def test_a_signal_to_reload_ends_the_wait_for_the_next_start() -> None:
+    core, story = running("READY=1")
+    core.handle(("exited", 50, SIGNALLED), 100.0)
+    assert story >> TICK << nothing >> ("signal", HUP) >> TICK << [("start",)]
+
+
+def test_without_gafferd_a_signal_ends_the_groups() -> None:
+    core, story = running("READY=1", "CHILD=61 a 3", "CHILD=62 b 3 2", "CHILD=63 c 0.5", "CHILD=64 d")
+    core.handle(("exited", 50, SIGNALLED), 100.0)
+    core.handle(("exited", 64, "unknown"), 100.0)
+    both = [(pid, stop) for pid, stop in ((61, TERM), (62, INT), (63, TERM))]
+    assert (
+        story
+        >> ("signal", TERM)
+        << [("log", "ending 3 processes without gafferd")]
+        << [("killpg", pid, number) for pid, stop in both for number in (stop, CONT)]
+        >> ("exited", 61, 0)
+        >> ("groups", {61, 62, 63})  # 61 itself has exited, but others of its group live
+        << nothing
+        >> wait(0.5)
+        >> TICK
+        << [("log", "killing process 63: it ignored signal 15"), ("killpg", 63, KILL)]
+        >> ("exited", 63, KILL)
+        >> ("groups", {62})
+        << [("reap", 61), ("reap", 63)]
+        >> ("signal", TERM)  # a second one hurries
+        << [("log", "killing process 62: it ignored signal 2"), ("killpg", 62, KILL)]
+        >> ("exited", 62, KILL)
+        >> ("groups", set())
+        << [("reap", 62), ("exit", 0)]
+    )
+
+
+def test_the_end_does_not_wait_for_a_process_that_survives() -> None:
+    core, story = running("READY=1", "CHILD=61 a 100000")
+    core.handle(("exited", 50, SIGNALLED), 100.0)
+    kills = [("log", "killing process 61: it ignored signal 15"), ("killpg", 61, KILL)]
+    ends = [("log", "processes survive SIGKILL: 61"), ("exit", 1)]
+    core.handle(("signal", TERM), 100.0)
+    story = play(core)
+    assert (
+        story
+        >> wait(keeper.END_TIMEOUT)
+        >> TICK
+        << kills
+        >> ("groups", {61})
+        << nothing
+        >> wait(keeper.GIVE_UP)
+        >> ("groups", {61})
+        << ends
+    )
+
+
+def test_a_gafferd_that_ends_before_it_knows_its_processes_does_not_leave_them() -> None:
+    """As one does that is stopped while it starts again."""
+    core, _ = running("READY=1", "CHILD=61 a")
+    core.handle(("exited", 50, SIGNALLED), 100.0)
+    core.handle(TICK, 100.1)
+    core.handle(("started", 51), 100.1)
+    core.handle(("signal", TERM), 100.1)
+    actions = core.handle(("exited", 51, 0), 100.2)
+    assert ("killpg", 61, TERM) in actions
+    assert not any(action[0] == "exit" for action in actions)
+
+
+# Exits
+
+
+def test_exits_are_reported_until_they_are_acknowledged() -> None:
+    core, _ = running("READY=1", "CHILD=61 a")
+    core.handle(("exited", 50, SIGNALLED), 100.0)
+    core.handle(("started", 51), 100.0)
+    report = ("send", b"EXITED=61 10752", ())
+    end = ("send", b"DUMPED=1\nSTARTS=1\nUPTIME=0.000\nLAST=gafferd (pid 50) was killed by signal 9", ())
+    assert (
+        play(core)
+        >> ("exited", 61, 42 << 8)
+        >> ("exited", 99, 0)
+        << [("reap", 99)]  # nobody's
+        >> datagram("DUMP=1")
+        << [("send", b"CHILD=61 a 60 15\nEXITED=61 10752", ()), end]
+        >> datagram("READY=1")
+        >> wait(0.9)
+        >> TICK
+        << nothing
+        >> wait(0.1)
+        >> TICK
+        << [report]
+        >> wait(1)
+        >> TICK
+        << [report]
+        >> datagram("ACK=61")
+        >> wait(1)
+        >> TICK
+        << nothing  # the zombie stays
+        >> datagram("REAP=61")
+        << [("reap", 61)]
+        >> datagram("REAP=61")
+        << [("send", b"ERR=no child '61' has exited", ())]
+    )
+
+
+def test_an_exit_that_gafferd_knew_is_reported_as_unknown() -> None:
+    core, _ = running("READY=1", "CHILD=61 a")
+    core.handle(("exited", 50, SIGNALLED), 100.0)
+    core.handle(("exited", 61, "unknown"), 100.0)
+    core.handle(("started", 51), 100.0)
+    assert sent(core, "DUMP=1")[0] == (b"CHILD=61 a 60 15\nEXITED=61 unknown", ())
+
+
+def test_gone_forgets_a_child_and_its_descriptors() -> None:
+    core, story = running("CHILD=61 a", "CHILD=62 b")
+    assert (
+        story
+        >> datagram("FDSTORE=1\nFDPOLL=0\nFDNAME=a/stdin\nFDNAME=a/stdout", 7, 8)
+        >> datagram("FDSTORE=1\nFDNAME=b/stdin", 9)
+        << nothing
+        >> datagram("GONE=a")
+        << [("close", (7,)), ("close", (8,))]
+    )
+    assert core.descriptors == {"b/stdin": [9]}
+    assert list(core.children) == [62]
+
+
+def test_a_pid_or_an_id_that_is_used_again_replaces_the_earlier_child() -> None:
+    core, _ = running("CHILD=61 a", "CHILD=61 b", "CHILD=62 b")
+    assert {pid: child.name for pid, child in core.children.items()} == {62: "b"}
+    core.handle(datagram("GONE=a"), 100.0)
+    assert list(core.children) == [62]
+
+
+# Descriptors
+
+
+def test_a_dump_returns_a_thousand_descriptors_in_batches() -> None:
+    core, _ = running(max_descriptors=1000)
+    for k in range(10):
+        core.handle(datagram(f"FDSTORE=1\nFDNAME={k}/many", *range(100 * k, 100 * k + 100)), 100.0)
+    messages = sent(core, "DUMP=1")
+    assert messages[-1][0].startswith(b"DUMPED=1\n")
+    found: dict[str, list[int]] = {}
+    for data, passed in messages[:-1]:
+        names = [line.removeprefix("FDNAME=") for line in data.decode().split("\n")[1:]]
+        assert data.startswith(b"FDSTORE=1\n")
+        assert len(data) <= keeper.MAX_MESSAGE
+        assert 0 < len(passed) == len(names) <= keeper.BATCH
+        for name, descriptor in zip(names, passed, strict=True):
+            found.setdefault(name, []).append(descriptor)
+    assert found == core.descriptors
+    assert sum(map(len, found.values())) == 1000
+
+
+def test_long_names_and_many_children_fit_into_messages() -> None:
+    core, _ = running()
+    name = "n" * (keeper.MAX_NAME - 4)
+    for k in range(100):
+        core.handle(datagram(f"FDSTORE=1\nFDNAME={name}{k}", k), 100.0)
+        core.handle(datagram(f"CHILD={1000 + k} {name}{k}"), 100.0)
+    messages = sent(core, "DUMP=1")
+    assert max(len(data) for data, _ in messages) <= keeper.MAX_MESSAGE
+    assert sum(data.count(b"CHILD=") for data, _ in messages) == 100
+    assert sum(len(passed) for _, passed in messages) == 100
+
+
+def test_the_store_is_bounded() -> None:
+    _, story = running(max_descriptors=2)
+    full = [("send", b"ERR=the store is full: 2 descriptors", ()), ("close", (9,))]
+    assert (
+        story
+        >> datagram("FDSTORE=1\nFDNAME=a", 7, 8)
+        << nothing
+        >> datagram("FDSTORE=1\nFDNAME=b", 9)
+        << full
+        >> datagram("FDSTOREREMOVE=1\nFDNAME=a")
+        << [("close", (7, 8))]
+        >> datagram("FDSTORE=1\nFDNAME=b", 9)
+        << nothing
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "descriptors", "error"),
+    [
+        ("", (), "unknown word ''"),
+        ("HELLO=1", (), "unknown word 'HELLO'"),
+        ("\xff", (), "the message is not ASCII"),
+        ("BEAT=1" * 2000, (), "the message is longer"),
+        ("BEAT=1", (5, 6), "descriptors without FDSTORE"),
+        ("FDSTORE=1", (5,), "FDSTORE has 1 descriptors and 0 names"),
+        ("FDSTORE=1\nFDNAME=a", (), "FDSTORE has 0 descriptors and 1 names"),
+        ("FDSTORE=1\nFDNAME=a\nFDNAME=b", (5, 6, 7), "FDSTORE has 3 descriptors and 2 names"),
+        ("FDSTORE=1\nFDNAME=a b", (5,), "invalid name 'a b'"),
+        ("FDSTORE=1\nFDNAME=", (5,), "invalid name ''"),
+        ("FDSTORE=1\nFDNAME=" + "n" * 600, (5,), "invalid name 'nnn"),
+        ("CHILD=61", (), "write CHILD=pid id"),
+        ("CHILD=1 init", (), "expected a number from 2"),
+        ("CHILD=50 gafferd", (), "CHILD='50 gafferd' is not a child"),
+        ("CHILD=99999999999 a", (), "expected a number"),
+        ("CHILD=61 a/b", (), "CHILD='61 a/b' is not a child"),
+        ("CHILD=61 a nan", (), "expected seconds, got 'nan'"),
+        ("CHILD=61 a -1", (), "expected seconds, got '-1'"),
+        ("CHILD=61 a 1 99", (), "expected a number from 1 to 64"),
+        ("ACK=61", (), "no child '61' has exited"),
+        ("REAP=x", (), "expected a number"),
+        ("READY=1\nWATCHDOG=soon", (), "expected seconds"),
+        ("DUMP=1\nDUMP=1", (), "DUMP must be alone"),
+    ],
+)
+def test_what_is_not_understood_is_answered_and_changes_nothing(
+    text: str, descriptors: tuple[int, ...], error: str
+) -> None:
+    core, _ = running("CHILD=60 x")
+    before = core.deadline()
+    error_sent, *others = core.handle(("datagram", text.encode("latin-1"), descriptors), 100.0)
+    assert error_sent[0] == "send"
+    assert error_sent[1].decode().startswith(f"ERR={error}")
+    assert tuple(each for action in others for each in action[1]) == descriptors
+    assert (list(core.children), core.descriptors, core.deadline()) == ([60], {}, before)
+
+
+WORDS = [*keeper._WORDS, "FDSTORE", "FDSTOREREMOVE", *keeper._MODIFIERS]
+LINES = st.builds(
+    "{}={}".format, st.sampled_from(WORDS), st.sampled_from("1 60 61 a a/b".split()) | st.text(max_size=9)
+)
+EVENTS = st.one_of(
+    st.tuples(st.just("datagram"), st.lists(LINES, max_size=4).map(lambda lines: "\n".join(lines).encode())),
+    st.tuples(st.just("datagram"), st.binary(max_size=50)),
+    st.tuples(st.just("exited"), st.sampled_from([60, 61, 77]), st.sampled_from([0, 9, 42 << 8])),
+    st.tuples(st.just("signal"), st.sampled_from([HUP, USR1, USR2])),
+    st.tuples(st.just("tick")),
+    st.tuples(st.just("crash")),
+)
+
+
+@settings(max_examples=50)
+@given(st.lists(EVENTS, max_size=30), st.lists(st.integers(0, 3), min_size=30, max_size=30))
+def test_each_descriptor_is_kept_or_closed_once_and_each_orphan_reaped(
+    events: list[tuple[Any, ...]], numbers: list[int]
+) -> None:
+    core, now, opened, closed = Core(100.0, 50, max_descriptors=5), 100.0, 0, []
+    for event, count in zip(events, numbers, strict=False):
+        now += 0.3
+        if event[0] == "datagram":
+            event = (*event, tuple(range(opened, opened + count)))
+            opened += count
+        elif event[0] == "crash":
+            event = ("exited", core.daemon, SIGNALLED)
+            if core.daemon is None:
+                continue
+        orphan = event[0] == "exited" and event[1] not in core.children
+        actions = core.handle(event, now)
+        assert not orphan or ("reap", event[1]) in actions
+        if ("start",) in actions:
+            core.handle(("started", 50), now)
+        closed += [each for action in actions if action[0] == "close" for each in action[1]]
+        if actions and actions[-1][0] == "exit":
+            break
+    kept = [each for found in core.descriptors.values() for each in found]
+    assert sorted(closed + kept) == list(range(opened))
+    assert len(kept) <= 5
