@@ -1,6 +1,7 @@
 """The event loop: uvloop where it is installed, plain asyncio elsewhere."""
 
 import asyncio
+import threading
 import time
 from typing import Any, ClassVar
 
@@ -87,12 +88,18 @@ class Loop:
 
 
 def spare_memory(loop: asyncio.AbstractEventLoop) -> None:
-    """Slow down the loop of a daemon while memory is exhausted.
+    """Prepare a daemon for the exhaustion of memory.
 
     A callback that runs out of memory is often due again at once: it would use all CPU time and
-    fill the disk with log messages.
+    fill the disk with log messages. So the loop is slowed down.
+
+    pthread_exit(3) loads libgcc when the first thread ends, and aborts the process if there is no memory for it. So a
+    thread ends now.
     """
     loop.set_exception_handler(_handle_error)
+    thread = threading.Thread(target=int)
+    thread.start()
+    thread.join()
 
 
 def _handle_error(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
