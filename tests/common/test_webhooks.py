@@ -289,6 +289,7 @@ def test_a_burst_reaches_the_living_while_one_is_dead(server: Receiver) -> None:
         with running_manager([hooks]) as manager:
             for number in range(10_000):
                 manager.events.publish("mine.here", {"number": number})
+            eventually(lambda: hooks.status()[0]["dropped"] == 9_000, 50)
             eventually(lambda: [state["pending"] for state in hooks.status()[1:]] == [0, 0], 50)
             dead, *living = hooks.status()
             assert (dead["delivered"], dead["dropped"] + dead["pending"]) == (0, 10_000)

@@ -3,6 +3,7 @@
 Programs and hosts
 
 - `daemons`: the installed daemons and commands as subprocesses
+- `kept`: a keeper whose gafferd is a small program
 - `passing`: sockets that are open when a daemon starts, as a service manager passes them
 - `following`: commands that go on until Ctrl-C, and the lines that they have printed
 - `console`: a command on a terminal of its own, or with a pipe for its output

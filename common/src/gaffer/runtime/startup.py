@@ -22,12 +22,13 @@ from typing import NoReturn
 
 from gaffer.runtime import dispositions
 
-QUIT_SIGNALS = (signal.SIGQUIT, signal.SIGTERM, signal.SIGINT)
+QUIT_SIGNALS = (signal.SIGQUIT, signal.SIGINT, signal.SIGTERM)
 INTERRUPTED = 130  # the exit status after Ctrl-C: 128 + SIGINT, as shells have it
 
 REOPEN_SIGNAL = signal.SIGUSR1
 
-_SIGNALS = (*QUIT_SIGNALS, signal.SIGHUP, REOPEN_SIGNAL)
+# In the order of their handlers: once SIGTERM, which others wait for, has its own, all have.
+_SIGNALS = (signal.SIGHUP, REOPEN_SIGNAL, *QUIT_SIGNALS)
 
 _pending: list[int] = []
 
