@@ -22,13 +22,13 @@ from typing import NoReturn
 
 from gaffer.runtime import dispositions
 
-QUIT_SIGNALS = (signal.SIGQUIT, signal.SIGINT, signal.SIGTERM)
+QUIT_SIGNALS = (signal.SIGQUIT, signal.SIGTERM, signal.SIGINT)
 INTERRUPTED = 130  # the exit status after Ctrl-C: 128 + SIGINT, as shells have it
 
 REOPEN_SIGNAL = signal.SIGUSR1
 
 # In the order of their handlers: once SIGTERM, which others wait for, has its own, all have.
-_SIGNALS = (signal.SIGHUP, REOPEN_SIGNAL, *QUIT_SIGNALS)
+_SIGNALS = (signal.SIGHUP, REOPEN_SIGNAL, signal.SIGQUIT, signal.SIGINT, signal.SIGTERM)
 
 _pending: list[int] = []
 
