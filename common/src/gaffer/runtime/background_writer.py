@@ -23,7 +23,9 @@ class _Text(NamedTuple):
 
 
 class BackgroundWriter(io.TextIOBase):
-    """A text stream whose writes return at once; a thread, started by the first write, calls `write_bytes`.
+    """A text stream whose writes return at once; a thread, started by `start` or the first write, calls `write_bytes`.
+
+    Call `start` early: without memory, threading.Thread.start may wait for ever, see gaffer.runtime.workers.
 
     When LIMIT bytes are queued, further text is dropped and its lines are counted in `lost_lines`, as they are when
     `write_bytes` raises OSError. `report(lines)` returns a line about dropped lines, written before the next text.
@@ -67,6 +69,12 @@ class BackgroundWriter(io.TextIOBase):
         with self._changed:
             timeout = 0.0 if self._stuck else FLUSH_TIMEOUT
             self._stuck = not self._changed.wait_for(lambda: not self._size, timeout)
+
+    def start(self) -> None:
+        """Start the thread unless it runs."""
+        with self._changed:
+            if self._thread is None:
+                self._start()
 
     def _start(self) -> None:
         thread = threading.Thread(target=self._run, name="log", daemon=True)

@@ -82,6 +82,8 @@ def setup_logging(level: str = "info", error_log: str | None = None, form: str =
     _writers[:] = [stderr]
     if file is not None:
         _writers.append(BackgroundWriter(file.write, lost))
+    for writer in _writers:
+        writer.start()
     handler = _Handler(_writers[-1])
     handler.setFormatter(formatter)
     handler.addFilter(_MemoryErrors())
