@@ -71,6 +71,7 @@ class History:
     def start(self, loop: asyncio.AbstractEventLoop, manager: Manager) -> None:
         """Start recording."""
         self._manager = manager
+        self._store.start()
         self._reader.submit(int)  # starts the thread, for which there may be no memory later; see Workers
         manager.events.subscribe(AUDIT, self._on_audit)
         for event in EVENTS:

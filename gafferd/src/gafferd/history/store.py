@@ -48,6 +48,10 @@ class Store:
         """The number of entries that could not be written."""
         return self._writer.lost_lines
 
+    def start(self) -> None:
+        """Start the thread that writes."""
+        self._writer.start()
+
     def append(self, *entries: AuditEntry) -> None:
         """Append entries; they are written soon, all or none."""
         self._writer.write("".join(map(self._encode, entries)))
