@@ -121,7 +121,6 @@ class Server:
         can't start.
         """
         raise_descriptors()
-        sys.setswitchinterval(0.0005)
         state = StateDir.open(lock.directory, lock)
         try:
             state.end_leftovers()
