@@ -17,7 +17,7 @@ import pytest
 import requests
 
 from gaffer import Manager
-from gaffer.errors import PortConflict
+from gaffer.errors import NotStored, PortConflict
 from gaffer.jobs.desired import Desired
 from gaffer.jobs.names import JobName
 from gaffer.jobs.states import Disabled, Phase
@@ -330,6 +330,23 @@ async def test_a_fault_of_a_change_is_that_of_its_caller(tmp_path: Path) -> None
         with pytest.raises(TypeError):
             await durable.change(lambda: manager.scale(wrong, 1))
         await durable.change(lambda: manager.load(ProcessConfig("a", SLEEP, start=False)))
+        assert manager.jobs() == ["default.a"]
+
+
+@pytest.mark.expects_errors("state.json: out of memory: changes of jobs are refused", "can be written again")
+async def test_a_change_for_which_there_is_no_memory_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def exhausted(*_: object, **__: object) -> bytes:
+        raise MemoryError
+
+    async with durable_jobs(tmp_path) as (manager, durable):
+        with monkeypatch.context() as patch:
+            patch.setattr("msgspec.json.encode", exhausted)
+            with pytest.raises(NotStored, match="out of memory"):
+                await durable.change(lambda: manager.load(ProcessConfig("a", SLEEP, start=False)))
+        await durable.change(lambda: manager.load(ProcessConfig("a", SLEEP, start=False)))
+        assert durable.error is None
         assert manager.jobs() == ["default.a"]
 
 

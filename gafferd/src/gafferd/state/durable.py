@@ -261,8 +261,8 @@ class DurableJobs:
         begin = time.monotonic()
         try:
             await asyncio.get_running_loop().run_in_executor(self._thread, self._file.save, [*table.values()])
-        except OSError as error:
-            self._failed(error)
+        except (OSError, MemoryError) as error:
+            self._failed(error.strerror if isinstance(error, OSError) else "out of memory")
             self._unsure = True
             return False
         finally:
@@ -276,8 +276,8 @@ class DurableJobs:
         self._touched.extend(now)  # they may have changed in the meantime
         return True
 
-    def _failed(self, error: OSError) -> None:
-        message = f"can't write {self._file.path}: {error.strerror}"
+    def _failed(self, reason: str | None) -> None:
+        message = f"can't write {self._file.path}: {reason}"
         if self.error is None:
             logger.error("%s: changes of jobs are refused", message)
         self.error = message
