@@ -167,9 +167,8 @@ def test_a_directory_that_was_replaced_is_not_written_to(tmp_path: Path) -> None
     state, backup = tmp_path / "state", tmp_path / "backup"
     with gafferd(state_dir=state) as node, Server(node.url) as server:
         server.load(WEB)
-        shutil.copytree(state, backup, ignore=shutil.ignore_patterns("*.sock"))
-        shutil.rmtree(state)
-        backup.rename(state)
+        state.rename(backup)  # first, since gafferd may be writing
+        shutil.copytree(backup, state, ignore=shutil.ignore_patterns("*.sock"))
         with pytest.raises(NotStored, match="was removed or replaced"):
             server.load(DB)
         assert server.jobs() == ["default.web"]
