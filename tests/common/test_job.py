@@ -242,7 +242,15 @@ def test_an_identical_config_changes_nothing() -> None:
 
 @pytest.mark.parametrize(
     "change",
-    [{"graceful_timeout": 1}, {"flapping": FlappingInfo()}, {"priority": 3}, {"labels": {"a": "b"}}, {"backoff": 3}],
+    [
+        {"graceful_timeout": 1},
+        {"flapping": FlappingInfo()},
+        {"priority": 3},
+        {"labels": {"a": "b"}},
+        {"backoff": 3},
+        {"survive": False},
+        {"orphans": "end"},
+    ],
 )
 def test_live_settings_apply_without_a_restart(change: dict[str, Any]) -> None:
     assert started(job_of()) >> ev.ConfigChanged(config_of(**change)) << ev.Publish("update")

@@ -199,6 +199,10 @@ class JobConfig:
     """Commands to run on request as the user of the job, by name."""
     watch: Sequence[str] = setting(rules.globs, (), example="src/**/*.py, *.toml")
     """Files whose change restarts the job, in a foreman or a manager that watches files."""
+    survive: bool = setting(rules.boolean, True, live=True, example="false")
+    """Keep the processes when gafferd is killed or upgraded: with a keeper, the next gafferd continues with them."""
+    orphans: str | None = setting(rules.orphan_policy, None, live=True, example="end")
+    """What to do with processes that outlived both gafferd and its keeper."""
     port: str | None = setting(rules.port_plan, None, example="8000+")
     """The variable PORT of each process; a PORT in `env` wins."""
     endpoints: Sequence[str] | None = setting(rules.endpoint_list, None, example="http:$PORT, admin:9000")
@@ -488,6 +492,12 @@ def _contradictions(values: Mapping[str, Any], path: str) -> Iterator[Problem]:
             f"{path}.redirect_output",
             "redirect_output: a detached process outlives the pipes it would write to",
             "leave redirect_output out, or let the program write to a file",
+        )
+    if values.get("detach") and not values.get("survive", True):
+        yield Problem(
+            f"{path}.survive",
+            "survive: a detached process always survives gafferd",
+            "leave out survive or detach",
         )
     yield from _contradictions_of_supervision(values, path)
     if port is None and any("$" in item for item in values.get("endpoints") or ()) and not _may_set_port(values):
