@@ -565,6 +565,7 @@ class Process:
             port=self.port,
             state=state,
             definition=self.config.launch_digest,
+            stop_signal=self.config.stop_signum,
         )
 
     # Streams

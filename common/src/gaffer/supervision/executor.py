@@ -392,6 +392,9 @@ class Executor:
             log.warning("%s is not adopted: %s", job.name, error.message, extra=_about(job))
             self.submit(job, ev.Exited(order.pid, None, None, order.record.os_pid, at=time.time()))
             self.submit(job, ev.GroupEmpty(order.pid))
+            self._record_exit(job)
+            if self._settings.recorder is not None:
+                self._settings.recorder.ended(order.pid)
             return
         log.info(
             "process %d of %s, left by an earlier manager, is watched again",
