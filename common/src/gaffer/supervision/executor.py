@@ -490,7 +490,7 @@ class Executor:
         if isinstance(order, ev.StopProbes):
             self._prober.stop(order.pid)
         elif process is not None:
-            self._prober.start(process, again=order.again)
+            self._prober.start(process, again=order.again, ready=order.ready)
 
     def _on_verdict(self, process: Process, question: Question, good: bool, error: str) -> None:
         job = self.owners.get(process.pid)
