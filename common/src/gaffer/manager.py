@@ -36,6 +36,7 @@ from gaffer.processes import procfs, stats
 from gaffer.processes.cgroups import Cgroups
 from gaffer.processes.reaper import Reaper
 from gaffer.processes.sampler import StatListener
+from gaffer.processes.sockets import SocketKeeper
 from gaffer.schemas.responses import JobInfo, JobStatus
 from gaffer.streams import event_log
 from gaffer.streams.event_log import Event
@@ -75,7 +76,7 @@ class Manager(LegacyNames, Listeners):
     notified of every process; `endpoint_host` is the address in announced endpoints; `node_id` marks the processes so
     that they can be found again; `detached` lists the processes that an earlier manager left running: their jobs adopt
     them when loaded; `past` has the exits and the last scheduled run of jobs by qualified name: they get it when
-    loaded.
+    loaded; `socket_keeper` keeps the listening sockets of jobs open while another manager takes over.
 
     `exit_code` is 0 unless an essential job ended the manager; then it is the exit code of that job.
     Subscribe to `events`; `event_log` keeps the newest events for readers on the loop. `drift` finds that of jobs.
@@ -95,6 +96,7 @@ class Manager(LegacyNames, Listeners):
         log_dir: Path | None = None,
         detached: Sequence[ProcessRecord] = (),
         past: Mapping[str, Past] | None = None,
+        socket_keeper: SocketKeeper | None = None,
     ) -> None:
         self.endpoint_host = endpoint_host
         self.loop = loop if loop is not None else Loop.default_loop()
@@ -106,7 +108,7 @@ class Manager(LegacyNames, Listeners):
         # The node's id ends with `:` and a number that changes with each start.
         cgroups = Cgroups(cgroup, node_id.partition(":")[0]) if cgroup is not None else None
         reaper = Reaper(self.loop, subreaper=subreaper, cgroups=cgroups)
-        settings = Settings(capture_all, recorder, node_id, log_dir)
+        settings = Settings(capture_all, recorder, node_id, log_dir, socket_keeper)
         self.exit_code = 0
         self.drift: DriftSource = NoDrift()
         self._rehearsal: dict[JobName, Desired | None] | None = None

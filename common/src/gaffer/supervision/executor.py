@@ -9,7 +9,7 @@ import socket
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextvars import Context
 from dataclasses import dataclass
 from functools import partial
@@ -28,7 +28,7 @@ from gaffer.process import ExitStatus, Process, Recorder
 from gaffer.processes.ports import listener_on
 from gaffer.processes.reaper import DETACHED, Reaper
 from gaffer.processes.sampler import Sampler
-from gaffer.processes.sockets import JobSockets
+from gaffer.processes.sockets import JobSockets, SocketKeeper
 from gaffer.streams.log_files import LogWriter
 from gaffer.streams.log_store import LogStore
 from gaffer.supervision import job_commands
@@ -50,12 +50,13 @@ _OF_THE_MANAGER = frozenset({"create", "update", "delete"})
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Settings of new processes: capture of output, targets of records and logs, the node id in the cookie."""
+    """Settings of new processes: capture of output, targets of records, logs and sockets, the node id in the cookie."""
 
     capture_all: bool = False
     recorder: Recorder | None = None
     node_id: str = ""
     log_dir: Path | None = None
+    socket_keeper: SocketKeeper | None = None
 
 
 class Executor:
@@ -92,7 +93,7 @@ class Executor:
         self._prober = Prober(loop, self._on_verdict, partial(job_commands.probe, commands))
         self._scheduled: set[Job] = set()  # that were armed
         self._timetable: Timetable[Job] = Timetable(loop, self._on_armed, self._on_run_due)
-        self._sockets = JobSockets(loop)
+        self._sockets = JobSockets(loop, settings.socket_keeper)
         self._guard: MemoryGuard[Process] = MemoryGuard(loop, self._on_memory_exceeded, cgroups=reaper.cgroups)
         self._socket_owners: dict[JobName, Job] = {}
         self._preparing: dict[tuple[Job, int], asyncio.Task[None]] = {}  # starts that wait for `before_start`
@@ -143,6 +144,8 @@ class Executor:
                     self._loop.call_soon_threadsafe(self._guard_memory, job, process)
             self.touch(job.name)
             self._after_event(job)
+            if self._sockets.awaits_opening(job.name) and not job.uses_sockets:
+                self._loop.call_soon_threadsafe(self._sockets.close, job.name)
             if job.gone:
                 self._loop.call_soon_threadsafe(self._forget, job)
 
@@ -349,7 +352,8 @@ class Executor:
 
     def _launch(self, order: ev.Spawn, job: Job) -> None:
         try:
-            process = self._make(job, order.pid, order.slot, order.env)
+            sockets = self._open_sockets(job) if order.slot else ()
+            process = self._make(job, order.pid, order.slot, order.env, sockets)
             self._warn_of_taken_port(job, process)
             process.spawn()
         except StartFailed as error:
@@ -379,6 +383,10 @@ class Executor:
         if order.record.port is not None:
             self._ports[job, order.record.slot] = order.record.port
         process = self._make(job, order.pid, order.record.slot, {})
+        try:
+            self._open_sockets(job)
+        except StartFailed as error:  # such as that it still listens there itself
+            log.warning("%s: %s", job.name, error.message, extra=_about(job))
         try:
             process.adopt(order.record)
         except ProcessError as error:
@@ -550,6 +558,10 @@ class Executor:
             log.warning("%s: %s", job.name, message, extra=_about(job, process))
             self.submit(job, ev.LimitExceeded(process.pid, "max_memory", message))
 
+    def close_unused_sockets(self, jobs: Collection[JobName]) -> None:
+        """Close the sockets of an earlier manager, except those of `jobs`, which have not opened theirs yet."""
+        self._sockets.close_unused(jobs)
+
     def socket_addresses(self, job: Job) -> list[dict[str, str | int]]:
         """Where a job listens: `name`, and `address` and `port` or `path`, of each open socket."""
         return self._sockets.addresses(job.name)
@@ -596,7 +608,9 @@ class Executor:
         node_id = self._settings.node_id
         return f"{node_id}:{pid}{DETACHED if job.config.detach else ''}" if node_id else ""
 
-    def _make(self, job: Job, pid: int, slot: int, env: Mapping[str, str]) -> Process:
+    def _make(
+        self, job: Job, pid: int, slot: int, env: Mapping[str, str], sockets: Sequence[tuple[str, int]] = ()
+    ) -> Process:
         process = Process(
             self._loop,
             job.config,
@@ -606,7 +620,7 @@ class Executor:
             once=slot == 0,
             env={**self._watchdog(job.config), **env} if slot else env,
             port=self._port(job, slot),
-            sockets=self._open_sockets(job) if slot else (),
+            sockets=sockets,
             notify_socket=self._notify_socket(job.config) if slot else "",
             cookie=self._cookie(job, pid),
             reaper=self._reaper,
