@@ -24,6 +24,7 @@ from gaffer.jobs.names import is_host
 from gaffer.loop import new_loop, spare_memory
 from gaffer.loop import run as run_loop
 from gaffer.processes.cgroups import own_cgroup
+from gaffer.processes.survivors import Survivor
 from gaffer.runtime import startup
 from gaffer.runtime.activation import PassedSocket
 from gaffer.runtime.daemonize import ProcessTitle
@@ -137,7 +138,7 @@ class Server:
             cgroup=own_cgroup(),
             capture_all=True,
             recorder=state,
-            detached=state.detached,
+            survivors=[Survivor(each) for each in state.detached],
             past=state.past,
             endpoint_host=self.host,
             log_dir=state.path / "logs",

@@ -6,6 +6,7 @@ YAML and Python keywords share one set of names, defaults and messages.
 
 import dataclasses
 import functools
+import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Self, TypeVar
@@ -299,6 +300,18 @@ class JobConfig:
         return any(
             getattr(self, f.name) != getattr(other, f.name) for f in dataclasses.fields(self) if not f.metadata["live"]
         )
+
+    @functools.cached_property
+    def launch_digest(self) -> str:
+        """A digest of the settings that a running process depends on; a later version computes the same."""
+        given = {
+            f.name: sorted(value.items()) if isinstance(value, Mapping) else value
+            for f in dataclasses.fields(self)
+            if not f.metadata["live"]
+            and f.name != "custom_channels"
+            and (value := getattr(self, f.name)) != _default_of(f)
+        }
+        return hashlib.sha256(repr(sorted(given.items())).encode()).hexdigest()[:16]
 
     def command(self) -> list[str]:
         """The words to execute, before variables are replaced (TPL-02, TPL-03)."""

@@ -19,6 +19,7 @@ import msgspec
 from gaffer.errors import BadRequest
 from gaffer.jobs.exits import ExitRecord
 from gaffer.jobs.names import parse_job_name
+from gaffer.jobs.recorder import Recorder
 from gaffer.process import ProcessRecord
 from gaffer.processes import procfs
 from gaffer.runtime.trusted_files import UntrustedFile, check_way, find_danger
@@ -142,7 +143,7 @@ def _read_line(path: str) -> str:
         return ""
 
 
-class StateDir:
+class StateDir(Recorder):
     """An open state directory, which is also the process recorder of the manager.
 
     Create one with `open` and `close` it. `path` contains `lock`, `node.json`, `processes.json`, and also `state.json`,
@@ -229,9 +230,9 @@ class StateDir:
             self._dirty = True
             self._write_in(_ENDED_DELAY)
 
-    def exited(self, job: str, exits: Iterable[ExitRecord]) -> None:
-        """Record the last exits of a job; called on the loop."""
-        self._past_file.exited(job, exits)
+    def exited(self, job: str, exits: Iterable[ExitRecord], restarts: int) -> None:
+        """Record the last exits of a job and the number of its restarts; called on the loop."""
+        self._past_file.exited(job, exits, restarts)
 
     def ran(self, job: str, at: float) -> None:
         """Record a scheduled run; called on the loop."""

@@ -55,10 +55,10 @@ class PastFile:
         """Record a scheduled run at `at`, in seconds since 1970."""
         self._change(job, msgspec.structs.replace(self._jobs.get(job, Past()), last_run=at))
 
-    def exited(self, job: str, exits: Iterable[ExitRecord]) -> None:
-        """Record the last exits of the processes of a job, newest first."""
+    def exited(self, job: str, exits: Iterable[ExitRecord], restarts: int) -> None:
+        """Record the last exits of the processes of a job, newest first, and the number of its restarts."""
         kept = [_shortened(each) for each in exits][:KEPT]
-        self._change(job, msgspec.structs.replace(self._jobs.get(job, Past()), exits=kept))
+        self._change(job, msgspec.structs.replace(self._jobs.get(job, Past()), exits=kept, restarts=restarts))
 
     def close(self) -> None:
         """Write what is not written yet."""
