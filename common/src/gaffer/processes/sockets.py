@@ -120,6 +120,13 @@ class JobSockets:
         for job in {*self._opened, *self._kept}:
             self.close(job)
 
+    def leave(self) -> None:
+        """Close all sockets here, but leave them to their processes and whoever has duplicates of them."""
+        for job in {*self._opened, *self._kept}:
+            self.stop_awaiting(job)
+            for each in (*self._opened.pop(job, ()), *self._kept.pop(job, ())):
+                each.socket.close()
+
     def await_connection(self, job: JobName, callback: Callback) -> None:
         """Call `callback` once, when a client waits to be accepted at a socket of the job; that may be now.
 
