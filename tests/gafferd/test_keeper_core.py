@@ -100,6 +100,21 @@ def test_the_delay_doubles_up_to_five_seconds_and_is_reset_after_a_while() -> No
     assert delays == [0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5.0, 5.0, 0.1, 0.2]
 
 
+def test_a_gafferd_that_served_a_second_is_started_again_at_once() -> None:
+    core, now = Core(100.0, 50), 100.0
+    for served, delay in [(0.0, 0.1), (0.0, 0.2), (1.0, 0.1), (0.25, 0.141), (0.0, 0.283), (3.0, 0.1), (1.0, 0.1)]:
+        core.handle(datagram("READY=1"), now)
+        now += served
+        core.handle(("exited", core.daemon, SIGNALLED), now)
+        due = core.deadline()
+        assert due is not None
+        assert round(due - now, 3) == delay
+        now = due
+        core.handle(TICK, now)
+        core.handle(("started", 51), now)
+        now += 0.5  # until it is ready
+
+
 def test_a_program_that_cannot_be_started_is_tried_again() -> None:
     core, story = running("READY=1")
     core.handle(("exited", 50, SIGNALLED), 100.0)
@@ -272,6 +287,42 @@ def test_an_exit_that_gafferd_knew_is_reported_as_unknown() -> None:
     assert sent(core, "DUMP=1")[0] == (b"CHILD=61 a 60 15\nEXITED=61 unknown", ())
 
 
+def test_a_child_is_registered_again_with_another_record_and_keeps_its_status() -> None:
+    core, _ = running("READY=1", "CHILD=61 a 3 2\nRECORD={=}")
+    core.handle(("exited", 50, SIGNALLED), 100.0)
+    core.handle(("exited", 61, 42 << 8), 100.0)
+    core.handle(("started", 51), 100.0)
+    assert sent(core, "DUMP=1")[0] == (b"CHILD=61 a 3 2\nRECORD={=}\nEXITED=61 10752", ())
+    core.handle(datagram("CHILD=61 a 4 1\nRECORD=new"), 100.0)
+    assert sent(core, "DUMP=1")[0] == (b"CHILD=61 a 4 1\nRECORD=new\nEXITED=61 10752", ())
+    again = ("send", b"EXITED=61 10752", ())
+    assert play(core) >> wait(1) >> TICK << [again] >> datagram("ACK=61") >> wait(1) >> TICK << nothing
+
+
+def test_an_exit_that_gafferd_saw_is_told_to_the_next_one() -> None:
+    core, story = running("CHILD=61 a")
+    assert story >> datagram("EXITED=61 10752") << nothing >> wait(100) >> TICK << nothing
+    core.handle(("exited", 50, SIGNALLED), 200.0)
+    core.handle(("exited", 61, "unknown"), 200.0)  # gafferd has reaped it
+    core.handle(TICK, 201.0)
+    core.handle(("started", 51), 201.0)
+    report = ("send", b"EXITED=61 10752", ())
+    dumped = play(core, 201.0) >> datagram("DUMP=1")
+    dumped = dumped << [("send", b"CHILD=61 a 60 15\nEXITED=61 10752", ())]
+    dumped = dumped << [
+        ("send", b"DUMPED=1\nSTARTS=1\nUPTIME=101.000\nLAST=gafferd (pid 50) was killed by signal 9", ())
+    ]
+    assert dumped >> wait(1) >> TICK << [report] >> datagram("ACK=61") >> wait(1) >> TICK << nothing
+
+
+def test_an_exit_is_not_lost_when_its_pid_is_used_again() -> None:
+    core, _ = running("CHILD=61 a\nRECORD=first", "EXITED=61 256", "CHILD=61 b\nRECORD=second")
+    first, second = "CHILD=61 a 60 15\nRECORD=first\nEXITED=61 256", "CHILD=61 b 60 15\nRECORD=second"
+    assert sent(core, "DUMP=1")[0][0].decode() == f"{first}\n{second}"
+    core.handle(datagram("GONE=a"), 100.0)
+    assert sent(core, "DUMP=1")[0][0].decode() == second
+
+
 def test_gone_forgets_a_child_and_its_descriptors() -> None:
     core, story = running("CHILD=61 a", "CHILD=62 b")
     assert (
@@ -365,6 +416,9 @@ def test_the_store_is_bounded() -> None:
         ("CHILD=61 a -1", (), "expected seconds, got '-1'"),
         ("CHILD=61 a 1 99", (), "expected a number from 1 to 64"),
         ("ACK=61", (), "no child '61' has exited"),
+        ("EXITED=61 0", (), "no child '61'"),
+        ("EXITED=60", (), "expected a number from 0 to 65535, got ''"),
+        ("EXITED=60 unknown", (), "expected a number from 0 to 65535, got 'unknown'"),
         ("REAP=x", (), "expected a number"),
         ("READY=1\nWATCHDOG=soon", (), "expected seconds"),
         ("DUMP=1\nDUMP=1", (), "DUMP must be alone"),
@@ -384,7 +438,9 @@ def test_what_is_not_understood_is_answered_and_changes_nothing(
 
 WORDS = [*keeper._WORDS, "FDSTORE", "FDSTOREREMOVE", *keeper._MODIFIERS]
 LINES = st.builds(
-    "{}={}".format, st.sampled_from(WORDS), st.sampled_from("1 60 61 a a/b".split()) | st.text(max_size=9)
+    "{}={}".format,
+    st.sampled_from(WORDS),
+    st.sampled_from("1,60,61,a,a/b,60 a,61 a,61 b,60 256,61 0".split(",")) | st.text(max_size=9),
 )
 EVENTS = st.one_of(
     st.tuples(st.just("datagram"), st.lists(LINES, max_size=4).map(lambda lines: "\n".join(lines).encode())),

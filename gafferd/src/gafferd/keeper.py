@@ -11,7 +11,10 @@ Each datagram consists of lines `WORD=value`. From gafferd:
 
     FDSTORE=1, FDNAME=name...     keep the descriptors of this datagram, under one name or under one name each
     FDSTOREREMOVE=1, FDNAME=name  close the descriptors with these names
-    CHILD=pid id [timeout [stop]] gafferd started this leader of a process group; seconds until SIGKILL, stop signal
+    CHILD=pid id [timeout [stop]] gafferd started this leader of a process group; seconds until SIGKILL, stop signal;
+                                  again: replace what was said of it
+    RECORD=text                   with CHILD: what the next gafferd is told of it
+    EXITED=pid status             gafferd's own child has exited: what the next gafferd is told unless GONE follows
     GONE=id                       forget the child and the descriptors whose names begin with `id/`
     READY=1 [WATCHDOG=seconds]    gafferd serves; from now on a BEAT must come within this time
     BEAT=1                        gafferd is alive
@@ -19,8 +22,9 @@ Each datagram consists of lines `WORD=value`. From gafferd:
     DUMP=1                        send everything
     ACK=pid, REAP=pid             the exit is known; the zombie, and its claim on the group, is not needed any more
 
-To gafferd: `FDSTORE` and `CHILD` as above and `DUMPED=1` at the end of a dump, `EXITED=pid status` with a wait status
-or `unknown`, again and again until ACK, and `ERR=text` for a datagram that is not understood.
+To gafferd: in a dump, `FDSTORE`, `CHILD` and `RECORD` as above, `EXITED=pid status` for the CHILD before it with a wait
+status or `unknown`, and `DUMPED=1` at its end; later EXITED, again and again until ACK, and `ERR=text` for a datagram
+that is not understood.
 
 `Core` decides, without any I/O; `Keeper` carries out. Only small modules are imported: the keeper must cost little.
 """
@@ -52,8 +56,11 @@ WATCHDOG = 10.0  # seconds without BEAT, unless gafferd says otherwise
 ABORT_TIMEOUT = 2.0  # seconds from SIGABRT to SIGKILL
 LATE = 1.0  # a deadline found overdue by more means that the keeper itself was stopped
 FIRST_DELAY, LAST_DELAY = 0.1, 5.0  # seconds before gafferd is started again
+MAX_DOUBLINGS = 6
 RESET_AFTER = 10.0  # seconds of life that reset the delay
+SERVICE = 0.5  # seconds of a ready gafferd that take back one doubling of the delay
 REPEAT = 1.0  # seconds between two EXITED of a child
+FOREVER = float("inf")
 END_TIMEOUT = 60.0  # seconds from the stop signal to SIGKILL, at most
 GIVE_UP = 5.0  # seconds after SIGKILL
 LOOK_AGAIN = 0.05  # seconds between two looks at groups that are ending
@@ -81,15 +88,20 @@ class Refused(ValueError):
 class Child:
     """A leader that gafferd registered; `status` is its wait status or UNKNOWN once it has exited."""
 
-    def __init__(self, pid: int, name: str, timeout: float, stop: int) -> None:
-        self.pid, self.name, self.timeout, self.stop = pid, name, timeout, stop
+    __slots__ = ("name", "pid", "record", "repeat_at", "status", "stop", "timeout")
+
+    def __init__(self, pid: int, name: str, timeout: float, stop: int, record: str) -> None:
+        self.pid, self.name, self.timeout, self.stop, self.record = pid, name, timeout, stop, record
         self.status: int | str | None = None
         self.repeat_at = 0.0
 
     @property
-    def line(self) -> str:
-        """Its registration."""
-        return f"CHILD={self.pid} {self.name} {self.timeout:g} {self.stop}"
+    def lines(self) -> str:
+        """Its registration, and its exit."""
+        text = f"CHILD={self.pid} {self.name} {self.timeout:g} {self.stop}"
+        if self.record:
+            text += f"\nRECORD={self.record}"
+        return text if self.status is None else f"{text}\n{_exited(self)}"
 
 
 class Core:
@@ -108,6 +120,7 @@ class Core:
         self.children: dict[int, Child] = {}  # by pid
         self.descriptors: dict[str, list[int]] = {}  # by name
         self.ending = False  # the keeper ends the groups itself
+        self._past: dict[str, Child] = {}  # children that have exited and whose pid another one has now, by id
         self._untold: dict[int, Child] = {}  # exits without ACK, by pid
         self._pids: dict[str, int] = {}  # of children, by id
         self._names: dict[str, set[str]] = {}  # of descriptors, by the id of their child
@@ -115,7 +128,8 @@ class Core:
         self._began = now
         self._started_at: float | None = now if daemon is None else None
         self._launched = now
-        self._delay = FIRST_DELAY
+        self._failures = 0.0  # recent ends of gafferd, less what the time that it served makes up for
+        self._ready_at = now
         self._ready = self._was_ready = self._stopping = False
         self._listens = False  # to exits: it has asked for a dump
         self._quit = 0  # the last signal to end
@@ -142,7 +156,7 @@ class Core:
             times += [child.repeat_at for child in self._untold.values()]
         if self.ending:
             times += [when for pid, when in self._kill_by.items() if pid not in self._killed]
-        return min((when for when in times if when is not None), default=None)
+        return min((when for when in times if when is not None and when < FOREVER), default=None)
 
     # The life of gafferd
 
@@ -185,18 +199,20 @@ class Core:
         elif code == 0 or (code not in (None, HANDOVER) and not self._was_ready):
             yield from self._end(code or 0, now)
         elif code == HANDOVER and was_ready:
-            self._started_at, self._delay = now, FIRST_DELAY
+            self._started_at, self._failures = now, 0.0
             yield ("log", f"{self._last} to be replaced")
         else:
-            yield from self._start_later(self._last, now)
+            yield from self._start_later(self._last, now, now - self._ready_at if was_ready else 0.0)
 
-    def _start_later(self, reason: str, now: float) -> Iterable[Action]:
+    def _start_later(self, reason: str, now: float, served: float = 0.0) -> Iterable[Action]:
+        self._failures = max(0.0, self._failures - served / SERVICE)
         if now - self._launched >= RESET_AFTER:
-            self._delay = FIRST_DELAY
+            self._failures = 0.0
+        delay = min(FIRST_DELAY * 2**self._failures, LAST_DELAY)
+        self._failures = min(self._failures + 1, MAX_DOUBLINGS)
         self.daemon, self._last = None, reason
-        self._started_at = now + self._delay
-        yield ("log", f"{reason}: starting it again in {self._delay:g} s")
-        self._delay = min(2 * self._delay, LAST_DELAY)
+        self._started_at = now + delay
+        yield ("log", f"{reason}: starting it again in {delay:.2g} s")
 
     def _on_signal(self, number: int, now: float) -> Iterable[Action]:
         if number in QUIT_SIGNALS:
@@ -360,16 +376,35 @@ class Core:
             raise Refused(f"CHILD={value[:64]!r} is not a child")
         timeout = _seconds(words[2]) if len(words) > 2 else END_TIMEOUT
         stop = _number(words[3], 1, 64) if len(words) > 3 else SIGTERM
-        if len(self.children) >= MAX_CHILDREN and pid not in self.children:
+        if len(self.children) + len(self._past) >= MAX_CHILDREN and pid not in self.children:
             raise Refused(f"too many children: {len(self.children)}")
+        self._past.pop(name, None)
         actions = self._gone(name, settings, now) if self._pids.get(name, pid) != pid else []
-        if (known := self.children.pop(pid, None)) is not None:
+        child = Child(pid, name, timeout, stop, settings.get("RECORD", ""))
+        if (known := self.children.get(pid)) is not None and known.name == name:
+            child.status, child.repeat_at = known.status, known.repeat_at
+            if pid in self._untold:
+                self._untold[pid] = child
+        elif known is not None:
             del self._pids[known.name]
             self._untold.pop(pid, None)
-        self.children[pid], self._pids[name] = Child(pid, name, timeout, stop), pid
+            if known.status is not None:
+                self._past[known.name] = known
+        self.children[pid], self._pids[name] = child, pid
         return actions
 
+    def _exit(self, value: str, settings: dict[str, str], now: float) -> Iterable[Action]:
+        text, _, status = value.partition(" ")
+        child = self.children.get(_number(text, 2))
+        if child is None:
+            raise Refused(f"no child {text[:32]!r}")
+        if child.status is None:
+            child.status, child.repeat_at = _number(status, 0, 0xFFFF), FOREVER
+            self._untold[child.pid] = child
+        return ()
+
     def _gone(self, value: str, settings: dict[str, str], now: float) -> list[Action]:
+        self._past.pop(value, None)
         pid = self._pids.pop(value, None)
         actions = list(self._remove(sorted(self._names.get(value, ()))))
         if pid is not None:
@@ -382,7 +417,9 @@ class Core:
     def _be_ready(self, value: str, settings: dict[str, str], now: float) -> Iterable[Action]:
         if "WATCHDOG" in settings:
             self._watchdog = max(_seconds(settings["WATCHDOG"]), 0.1)
-        first, self._was_ready, self._ready = not self._was_ready, True, True
+        first = not self._was_ready
+        if not self._ready:
+            self._was_ready, self._ready, self._ready_at = True, True, now
         self._beat_by = now + self._watchdog
         if first:
             yield ("background",)
@@ -426,17 +463,16 @@ class Core:
         self._listens = True
         for child in self._untold.values():
             child.repeat_at = now + REPEAT
-        lines = [child.line for child in self.children.values()]
-        lines += [_exited(child) for child in self.children.values() if child.status is not None]
-        for data in _packed(lines):
+        for data in _packed([child.lines for child in (*self._past.values(), *self.children.values())]):
             yield ("send", data, ())
         end = f"DUMPED=1\nSTARTS={self._starts}\nUPTIME={now - self._began:.3f}\nLAST={self._last[:512]}"
         yield ("send", end.encode("ascii", "replace"), ())
 
 
-_MODIFIERS = ("FDNAME", "FDPOLL", "WATCHDOG")
+_MODIFIERS = ("FDNAME", "FDPOLL", "RECORD", "WATCHDOG")
 _WORDS: dict[str, Callable[[Core, str, dict[str, str], float], Iterable[Action]]] = {
     "CHILD": Core._child,
+    "EXITED": Core._exit,
     "GONE": Core._gone,
     "READY": Core._be_ready,
     "BEAT": Core._beat,
@@ -462,7 +498,7 @@ def _stored(batch: list[tuple[str, int]]) -> Action:
 
 
 def _packed(lines: list[str]) -> Iterable[bytes]:
-    """Join lines to messages."""
+    """Join lines, or groups of lines, to messages."""
     part: list[str] = []
     size = 0
     for line in lines:

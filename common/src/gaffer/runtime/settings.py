@@ -24,9 +24,9 @@ class Setting:
     """A setting: its description, sources and default.
 
     `flag` is spelled as in help, `-p DIR, --plugins-dir=DIR`; without a value it is a switch. `aliases` are other long
-    flags, `off` the flag that turns a switch off. `keys` are (section, key) in the configuration file; in a key, a `*` at the end stands for digits, and each
-    such key adds to the value. `shown` describes a default that is not a fixed value. `heading` starts a group of
-    options in help.
+    flags, `off` the flag that turns a switch off. `keys` are (section, key) in the configuration file; in a key, a `*`
+    at the end stands for digits, and each such key adds to the value. `shown` describes a default that is not a fixed
+    value. `heading` starts a group of options in help.
     """
 
     rule: Rule
