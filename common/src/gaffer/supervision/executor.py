@@ -42,6 +42,7 @@ log = logging.getLogger("gaffer.manager")
 
 _LAST_LINES, _LAST_BYTES = 20, 4096  # of output that the record of an exit has at most
 SLICE = 0.02  # seconds after which the loop gets its turn
+_LAST_SLICE = 0.1  # before a handover
 
 # The 0.5 names of events, for subscriptions that name them.
 _ALIASES = {"create": "load", "delete": "unload", "stop_pid": "stop_process"}
@@ -239,6 +240,29 @@ class Executor:
 
     def close(self) -> None:
         """Cancel all timers and stop executing instructions."""
+        self._end()
+        self._sockets.close_all()
+        self._socket_owners.clear()
+        self._close_logs()
+
+    def freeze(self) -> None:
+        """Execute what is queued, as far as that takes a tenth of a second; then nothing more, and notice no exits."""
+        self._run(_LAST_SLICE)
+        self._end()
+        for process in self.running.values():
+            process.freeze()
+
+    def leave(self, timeout: float) -> None:
+        """After `freeze`: leave the processes alone, and wait up to `timeout` seconds for log files to be written."""
+        for process in self.running.values():
+            process.leave()
+        self._sockets.leave()
+        with self._lock:
+            self.running.clear()
+            self.owners.clear()
+        self._close_logs(timeout)
+
+    def _end(self) -> None:
         self._open = False
         for handle in self._timers.values():
             handle.cancel()
@@ -248,12 +272,12 @@ class Executor:
         self._prober.close()
         self._timetable.close()
         self._guard.close()
-        self._sockets.close_all()
-        self._socket_owners.clear()
         self._signals.clear()
         self._queue.clear()
+
+    def _close_logs(self, timeout: float | None = None) -> None:
         if self._logs is not None:
-            self._logs.close()
+            self._logs.close(timeout)
         if self.log_store is not None:
             self.log_store.close()
 
