@@ -3,6 +3,7 @@
 import os
 import random
 import resource
+import select
 import signal
 import socket
 import subprocess
@@ -127,6 +128,20 @@ def test_a_process_that_gafferd_had_reaped_has_an_unknown_status() -> None:
         pid = gafferd.do("process = subprocess.Popen(['true'], process_group=0); process.wait(); result = process.pid")
         register(gafferd, pid, "a")
         assert successor(above, gafferd).dump().lines == [f"CHILD={pid} a 60 15", f"EXITED={pid} unknown"]
+
+
+def test_the_last_messages_of_a_gafferd_that_did_not_read_count() -> None:
+    with kept() as above:
+        gafferd = above.gafferd()
+        gafferd.send("READY=1")
+        pid = gafferd.spawn("sleep", "1000")
+        gafferd.send("nonsense")  # the answer to which it does not read
+        eventually(lambda: select.select([gafferd.connection], [], [], 0)[0])
+        above.signal(signal.SIGSTOP)
+        register(gafferd, pid, "a")
+        gafferd.kill()
+        above.signal(signal.SIGCONT)
+        assert above.gafferd().dump().lines == [f"CHILD={pid} a 60 15"]
 
 
 def test_orphans_that_gafferd_did_not_register_are_reaped() -> None:

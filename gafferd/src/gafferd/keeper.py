@@ -761,6 +761,8 @@ class Keeper:
             data, ancillary, flags, _ = self._socket.recvmsg(MAX_MESSAGE + 1, room, _socket.MSG_CMSG_CLOEXEC)
         except BlockingIOError:
             return False
+        except ConnectionResetError:  # it ended with unread messages; what it sent before follows
+            return True
         except OSError:
             data, ancillary, flags = b"", [], 0
         passed = [
