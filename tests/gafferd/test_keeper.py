@@ -140,6 +140,7 @@ def test_the_last_messages_of_a_gafferd_that_did_not_read_count() -> None:
         above.signal(signal.SIGSTOP)
         register(gafferd, pid, "a")
         gafferd.kill()
+        await_zombie(gafferd.pid)
         above.signal(signal.SIGCONT)
         assert above.gafferd().dump().lines == [f"CHILD={pid} a 60 15"]
 
