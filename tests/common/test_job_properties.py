@@ -10,7 +10,6 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from gaffer.jobs import events as ev
 from gaffer.jobs import exits
 from gaffer.jobs.desired import Desired
-from gaffer.jobs.job import CONNECTION
 from gaffer.jobs.probing import Question
 from gaffer.jobs.records import ProcessRecord
 from gaffer.jobs.rules import FlappingInfo
@@ -290,7 +289,7 @@ class AnyJob(RuleBasedStateMachine):
         if (job.disabled or not job.active) and not self.system.alive and not self.system.launching:
             assert not self.system.sockets_open
         if job.active and not (job.disabled or job._demand) and job.config.start == "on-connection":
-            assert self.system.awaited == "connection" or CONNECTION in self.system.timers
+            assert self.system.awaited == "connection" or ev.CONNECTION in self.system.timers
 
     @invariant()
     def a_job_that_waits_says_why(self) -> None:

@@ -24,6 +24,7 @@ from gaffer.jobs.names import is_host
 from gaffer.loop import new_loop, spare_memory
 from gaffer.loop import run as run_loop
 from gaffer.processes.cgroups import own_cgroup
+from gaffer.processes.survivors import Survivor
 from gaffer.runtime import startup
 from gaffer.runtime.activation import PassedSocket
 from gaffer.runtime.daemonize import ProcessTitle
@@ -44,6 +45,7 @@ from gafferd.config.settings import Settings
 from gafferd.drift import Drift
 from gafferd.exit_log import ExitLog
 from gafferd.history.recorder import History
+from gafferd.keeping.kept import KeptProcesses
 from gafferd.keeping.link import HANDOVER, KeeperLink
 from gafferd.plugins.folder import PluginFolder, plugin_folders
 from gafferd.plugins.foreign import contained, run_contained
@@ -122,13 +124,28 @@ class Server:
         """
         raise_descriptors()
         state = StateDir.open(lock.directory, lock)
+        kept = KeptProcesses(keeper, state) if keeper is not None else None
         try:
-            state.end_leftovers()
-            return self._run(state, title, ready, keeper)
+            survivors = kept.survivors() if kept is not None else []
+            records = [each.record for each in survivors]
+            state.end_leftovers([each.os_pid for each in records], {each.cookie for each in records})
+            survivors += [Survivor(each) for each in state.detached]
+            return self._run(state, title, ready, keeper, kept, survivors)
         finally:
             state.close()
+            if keeper is not None and kept is not None:
+                kept.close()
+                keeper.close()
 
-    def _run(self, state: StateDir, title: ProcessTitle, ready: Callable[[], None], keeper: KeeperLink | None) -> int:
+    def _run(
+        self,
+        state: StateDir,
+        title: ProcessTitle,
+        ready: Callable[[], None],
+        keeper: KeeperLink | None,
+        kept: KeptProcesses | None,
+        survivors: Sequence[Survivor],
+    ) -> int:
         loop = new_loop(self.settings.loop)
         spare_memory(loop)
         manager = Manager(
@@ -136,8 +153,8 @@ class Server:
             subreaper=True,
             cgroup=own_cgroup(),
             capture_all=True,
-            recorder=state,
-            detached=state.detached,
+            recorder=kept or state,
+            survivors=survivors,
             past=state.past,
             endpoint_host=self.host,
             log_dir=state.path / "logs",
@@ -168,6 +185,8 @@ class Server:
         plugins = Plugins(self.plugin_folder, config.sections)
         jobs = FileJobs(manager, config.jobs)
         durable = DurableJobs(manager, state.jobs, lambda: jobs.definitions)
+        if kept is not None and self.settings.keep_jobs:
+            kept.settled = lambda: durable.settled
         file = FileOnDisk(path, config) if path is not None else None
         reloader = Reloader(self.effective, file, jobs, webhooks, plugins, service, history)
         http = HttpHandler(
@@ -194,9 +213,9 @@ class Server:
         startup.hold_signals()
         try:
             watching = [Watching()] if self.settings.watch else []
-            kept = [durable] if self.settings.keep_jobs else []
+            storing = [durable] if self.settings.keep_jobs else []
             following = [reloader, Drift(jobs, file)]
-            apps = [service, ExitLog(), history, *self._console(), webhooks, *kept, *following, http, announcer]
+            apps = [service, ExitLog(), history, *self._console(), webhooks, *storing, *following, http, announcer]
             manager.start([*([keeper] if keeper is not None else []), *apps, *watching, plugins])
             startup.spare_collector()  # no Popen object exists yet, see Reaper
             if self.settings.keep_jobs:
@@ -206,6 +225,8 @@ class Server:
             signals = _Signals(reloader, keeper)
             signals.start(loop, manager)
             self._await_plugins(manager, plugins)  # after the jobs, so that none of theirs takes the name of one
+            for job in manager.end_unclaimed() if manager.active else ():
+                logger.warning("ending the processes of %s, a job that no longer exists", job)
             if manager.active:
                 for address in http.addresses:
                     print(f"listening on {address}", file=stderr)
@@ -218,8 +239,6 @@ class Server:
             run_contained(manager)
             return HANDOVER if signals.handing_over else manager.exit_code
         finally:
-            if keeper is not None:
-                keeper.close()
             loop.close()
             services.close()
 

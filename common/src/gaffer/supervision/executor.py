@@ -9,7 +9,7 @@ import socket
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextvars import Context
 from dataclasses import dataclass
 from functools import partial
@@ -29,6 +29,7 @@ from gaffer.processes.ports import listener_on
 from gaffer.processes.reaper import DETACHED, Reaper
 from gaffer.processes.sampler import Sampler
 from gaffer.processes.sockets import JobSockets
+from gaffer.processes.survivors import Survivor
 from gaffer.streams.log_files import LogWriter
 from gaffer.streams.log_store import LogStore
 from gaffer.supervision import job_commands
@@ -46,6 +47,8 @@ SLICE = 0.02  # seconds after which the loop gets its turn
 _ALIASES = {"create": "load", "delete": "unload", "stop_pid": "stop_process"}
 # Events about a job's definition; all others are also published below `proc.<name>`.
 _OF_THE_MANAGER = frozenset({"create", "update", "delete"})
+# Events after which the record of a process has another state.
+_OF_A_STATE = frozenset({"ready", "not_ready", "stop_pid", "reap"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +110,7 @@ class Executor:
         self._ports: dict[tuple[Job, int], int] = {}
         self._listeners: list[Callable[[], Any]] = []
         self._job_listeners: list[Callable[[JobName], Any]] = []
+        self._survivors: dict[int, Survivor] = {}  # to be adopted, by pid
         self._on_spawn: list[Callable[[Process], Any]] = []
         self._open = False
         self._due = False
@@ -203,6 +207,11 @@ class Executor:
         """Undo `on_spawn`; unknown ones are ignored."""
         if callback in self._on_spawn:
             self._on_spawn.remove(callback)
+
+    def expect(self, survivor: Survivor) -> None:
+        """Take a survivor that a job is about to adopt."""
+        with self._lock:
+            self._survivors[survivor.record.pid] = survivor
 
     def publish(self, job: Job, kind: str, pid: int | None = None, **data: Any) -> None:
         """Announce an event of `job`, after those that are queued already."""
@@ -349,7 +358,7 @@ class Executor:
 
     def _launch(self, order: ev.Spawn, job: Job) -> None:
         try:
-            process = self._make(job, order.pid, order.slot, order.env)
+            process = self._make_new(job, order)
             self._warn_of_taken_port(job, process)
             process.spawn()
         except StartFailed as error:
@@ -376,18 +385,19 @@ class Executor:
             self._record_exit(job)
 
     def _adopt(self, order: ev.Adopt, job: Job) -> None:
-        if order.record.port is not None:
-            self._ports[job, order.record.slot] = order.record.port
-        process = self._make(job, order.pid, order.record.slot, {})
+        process = self._make_adopted(job, order)
         try:
-            process.adopt(order.record)
+            process.adopt(self._survivors.pop(order.pid))
         except ProcessError as error:
             log.warning("%s is not adopted: %s", job.name, error.message, extra=_about(job))
             self.submit(job, ev.Exited(order.pid, None, None, order.record.os_pid, at=time.time()))
             self.submit(job, ev.GroupEmpty(order.pid))
+            self._record_exit(job)
+            if self._settings.recorder is not None:
+                self._settings.recorder.ended(order.pid)
             return
         log.info(
-            "process %d of %s, detached by an earlier manager, is watched again",
+            "process %d of %s, left by an earlier manager, is watched again",
             process.os_pid,
             job.name,
             extra=_about(job, process),
@@ -402,12 +412,14 @@ class Executor:
         self._guard_memory(job, process)
         if self._settings.recorder is not None:
             # A moment later: reading /proc is slow while the kernel sets up the new program.
-            self._loop.call_soon(self._record, process)
+            self._loop.call_soon(self._record, process.pid)
         self._call(self._on_spawn, process)
 
-    def _record(self, process: Process) -> None:
-        if self._settings.recorder is not None and process.pid in self.running:
-            self._settings.recorder.spawned(process.record())
+    def _record(self, pid: int) -> None:
+        process, job = self.running.get(pid), self.owners.get(pid)
+        slot = job.slot_of(pid) if job is not None else None
+        if self._settings.recorder is not None and process is not None and slot is not None:
+            self._settings.recorder.spawned(process.record(slot.visible_state))
 
     def _signal(self, order: ev.Signal) -> None:
         process = self.running.get(order.pid)
@@ -416,11 +428,12 @@ class Executor:
                 process.kill(order.signum)
             else:
                 process.signal_tree(order.signum)
+                self._record(order.pid)
 
     def _release(self, order: ev.Release, job: Job) -> None:
         process = self.running.get(order.pid)
         if process is not None:
-            self._record(process)
+            self._record(process.pid)
             self._ended(order.pid)
             process.release()
             self.touch(job.name)
@@ -444,6 +457,8 @@ class Executor:
     def _publish(self, order: ev.Publish, job: Job) -> None:
         """Emit an event of `job` under its documented names and aliases."""
         kind, pid = order.kind, order.pid
+        if pid is not None and kind in _OF_A_STATE:
+            self._record(pid)
         display, qualified = job.name.display, str(job.name)
         base = {"name": display, "job": qualified, "session": job.name.session, **order.data}
         if pid is not None:
@@ -562,6 +577,8 @@ class Executor:
             self._sockets.stop_awaiting(job.name)
 
     def _on_exit(self, job: Job, process: Process, status: ExitStatus) -> None:
+        if self._settings.recorder is not None and status.wait_status is not None:
+            self._settings.recorder.died(process.pid, status.wait_status)
         self.submit(
             job,
             ev.Exited(
@@ -579,16 +596,19 @@ class Executor:
 
     def _record_exit(self, job: Job) -> None:
         if self._settings.recorder is not None:
-            self._settings.recorder.exited(str(job.name), job.exits)
+            self._settings.recorder.exited(str(job.name), job.exits, job.restarts)
 
     def _on_refused(self, job: Job, process: Process, message: str, final: bool) -> None:
         self.submit(job, ev.EndRefused(process.pid, message, final))
 
     def _on_gone(self, job: Job, process: Process) -> None:
         self._ended(process.pid)
-        if self._settings.recorder is not None:
-            self._settings.recorder.ended(process.pid)
+        restarts = job.restarts
         self.submit(job, ev.GroupEmpty(process.pid))
+        if job.restarts != restarts:
+            self._record_exit(job)
+        if self._settings.recorder is not None:
+            self._settings.recorder.ended(process.pid)  # last: what follows from it is known now
         if process.config.socket and self._socket_owners.get(job.name) is job:
             self._sockets.release(job.name, self._sockets_in_use(job))
 
@@ -596,26 +616,50 @@ class Executor:
         node_id = self._settings.node_id
         return f"{node_id}:{pid}{DETACHED if job.config.detach else ''}" if node_id else ""
 
-    def _make(self, job: Job, pid: int, slot: int, env: Mapping[str, str]) -> Process:
+    def _make_new(self, job: Job, order: ev.Spawn) -> Process:
+        slot = order.slot
+        return self._make(
+            job,
+            job.config,
+            order.pid,
+            slot,
+            env={**self._watchdog(job.config), **order.env} if slot else order.env,
+            port=self._port(job, slot),
+            sockets=self._open_sockets(job) if slot else (),
+            notify_socket=self._notify_socket(job.config) if slot else "",
+            cookie=self._cookie(job, order.pid),
+        )
+
+    def _make_adopted(self, job: Job, order: ev.Adopt) -> Process:
+        slot = order.record.slot
+        if slot and order.record.port is not None:
+            self._ports[job, slot] = order.record.port
+        try:
+            if slot:
+                self._open_sockets(job)
+        except StartFailed as error:
+            log.warning("%s: %s", job.name, error.message, extra=_about(job))
+        held = job.slot_of(order.pid)
+        config = held.config if held is not None else None
+        return self._make(job, config or job.config, order.pid, slot)
+
+    def _make(self, job: Job, config: JobConfig, pid: int, slot: int, **given: Any) -> Process:
         process = Process(
             self._loop,
-            job.config,
+            config,
             pid=pid,
             job=job.name,
             slot=slot,
             once=slot == 0,
-            env={**self._watchdog(job.config), **env} if slot else env,
-            port=self._port(job, slot),
-            sockets=self._open_sockets(job) if slot else (),
-            notify_socket=self._notify_socket(job.config) if slot else "",
-            cookie=self._cookie(job, pid),
             reaper=self._reaper,
             sampler=self.sampler,
             capture_all=self._settings.capture_all,
             logs=self._logs,
+            recorder=self._settings.recorder,
             on_exit=partial(self._on_exit, job),
             on_gone=partial(self._on_gone, job),
             on_refused=partial(self._on_refused, job),
+            **given,
         )
         for ring in process.rings.values():
             ring.losses = self.losses

@@ -123,6 +123,11 @@ class DurableJobs:
         if self._thread is not None:
             self._thread.shutdown()
 
+    @property
+    def settled(self) -> bool:
+        """Whether all changes are stored, those that wait to be made excepted."""
+        return not (self._touched or self._must_write or self._work is not None)
+
     def change(self, call: Callable[[], T]) -> Awaitable[T]:
         """Make a change once it is stored; return its result.
 
