@@ -24,7 +24,6 @@ class Holder:
     """What a keeper is to the sockets: duplicates by name. They are slow to go, as those of another process may be."""
 
     def __init__(self) -> None:
-        self.handing_over = False
         self.kept: dict[str, int] = {}
         self._dropped: list[int] = []
 
@@ -45,9 +44,7 @@ class Holder:
         try:
             yield sockets
         finally:
-            self.handing_over = True
-            sockets.close_all()
-            self.handing_over = False
+            sockets.leave()
 
     def close(self) -> None:
         for descriptor in (*self.kept.values(), *self._dropped):
