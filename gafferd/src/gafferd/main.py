@@ -117,7 +117,7 @@ def run(options: Mapping[str, Any], environ: MutableMapping[str, str]) -> int:
         keeper = keeper or _start_keeper(settings, log, passed)
     startup.hold_signals()
     # The lock comes first: a second gafferd touches neither the log nor the pidfile of the one that holds it.
-    with contextlib.closing(lock_directory(state_path)) as lock:
+    with contextlib.closing(lock_directory(state_path, keeper.pid if keeper is not None else None)) as lock:
         title.show("starting")
         setup_logging(settings.log_level, settings.error_log, settings.log_format)
         for warning in effective.file.warnings:

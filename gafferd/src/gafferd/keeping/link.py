@@ -286,7 +286,7 @@ class KeeperLink:
         try:
             while not self._take_message(*self._receive_message()):
                 pass
-        except OSError as error:
+        except (OSError, ValueError) as error:
             raise GafferError(
                 f"the keeper (pid {self.pid}) does not answer: {error}",
                 hint="see its messages, or start gafferd without a keeper",
