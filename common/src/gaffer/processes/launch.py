@@ -49,7 +49,8 @@ class Child:
     """A running OS process and our ends of its pipes; `popen` is None if we did not start it.
 
     `streams` are our ends of the custom streams, in the order of their labels; `stream_inputs` has a second descriptor
-    for each, so that reading and writing can be closed separately.
+    for each, so that reading and writing can be closed separately. `journals` are those of an adopted process, by name,
+    such as `stdout.journal`.
     """
 
     os_pid: int = 0
@@ -60,6 +61,7 @@ class Child:
     stderr: int | None = None
     streams: list[int] = field(default_factory=list)
     stream_inputs: list[int] = field(default_factory=list)
+    journals: dict[str, int] = field(default_factory=dict)
 
 
 class _SetupFailed(OSError):
@@ -239,6 +241,8 @@ def close(child: Child) -> None:
     for fds in (child.streams, child.stream_inputs):
         while fds:
             os.close(fds.pop())
+    while child.journals:
+        os.close(child.journals.popitem()[1])
 
 
 def _socket_pair(child: Child, child_ends: list[int]) -> int:
