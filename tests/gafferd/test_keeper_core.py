@@ -217,6 +217,22 @@ def test_without_gafferd_a_signal_ends_the_groups() -> None:
     )
 
 
+def test_a_second_signal_before_gafferd_has_ended_counts_too() -> None:
+    core, story = running("READY=1", "CHILD=61 a 30")
+    for number in (TERM, INT):
+        core.handle(("signal", number), 100.0)
+    assert (
+        story
+        >> ("exited", 50, SIGNALLED)
+        << [("reap", 50), ("hangup",), ("check",), ("log", "ending 1 processes without gafferd")]
+        << [("killpg", 61, TERM), ("killpg", 61, CONT)]
+        << [("log", "killing process 61: it ignored signal 15"), ("killpg", 61, KILL)]
+        >> ("exited", 61, KILL)
+        >> ("groups", set())
+        << [("reap", 61), ("exit", 128 + KILL)]
+    )
+
+
 def test_the_end_does_not_wait_for_a_process_that_survives() -> None:
     core, story = running("READY=1", "CHILD=61 a 100000")
     core.handle(("exited", 50, SIGNALLED), 100.0)

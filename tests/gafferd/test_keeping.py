@@ -132,9 +132,8 @@ def test_sigusr2_starts_the_program_on_disk(tmp_path: Path) -> None:
         node.keeper.signal(signal.SIGUSR2)
         eventually(lambda: gone(first))
         assert node.get("/jobs") == {"jobs": ["default.j"]}
-        assert all(map(gone, pids))
         node.keeper.wait_for_line("exited with status 75 to be replaced")
-        assert len(eventually(lambda: node.instances(2))) == 2
+        assert eventually(lambda: node.instances(2)) == pids
 
 
 def test_a_stop_ends_an_upgrade(tmp_path: Path) -> None:
@@ -148,7 +147,6 @@ def test_a_stop_ends_an_upgrade(tmp_path: Path) -> None:
         node.load(job)
         eventually(lambda: node.get("/jobs/default/j")["state"] == "running")
         node.keeper.signal(signal.SIGUSR2)
-        eventually(lambda: node.get("/health")["status"] == "stopping")
         node.keeper.signal(signal.SIGTERM)
         node.keeper.signal(signal.SIGINT)  # kills the jobs
         assert node.keeper.wait() == 0

@@ -145,6 +145,7 @@ class Core:
         self._ready = self._was_ready = self._stopping = False
         self._listens = False  # to exits: it has asked for a dump
         self._quit = 0  # the last signal to end
+        self._hurry = False  # it was a second one: kill the processes
         self._held: list[int] = []  # signals for a gafferd that is not ready
         self._watchdog = WATCHDOG
         self._beat_by: float | None = None
@@ -285,6 +286,7 @@ class Core:
         if number in QUIT_SIGNALS:
             if self.ending:
                 return self._kill_groups(now) if number != SIGQUIT else ()
+            self._hurry = bool(self._quit) and number != SIGQUIT
             self._quit = number
             if self.daemon is None:
                 return self._end(_after(number), now)
@@ -342,6 +344,8 @@ class Core:
         for pid in self._kill_by:
             yield ("killpg", pid, self.children[pid].stop)
             yield ("killpg", pid, SIGCONT)
+        if self._hurry:
+            yield from self._kill_groups(now)
 
     def _on_groups(self, living: set[int], now: float) -> Iterable[Action]:
         """Forget the children whose groups have ended."""

@@ -9,7 +9,7 @@ import socket
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextvars import Context
 from dataclasses import dataclass
 from functools import partial
@@ -28,7 +28,7 @@ from gaffer.process import ExitStatus, Process, Recorder
 from gaffer.processes.ports import listener_on
 from gaffer.processes.reaper import DETACHED, Reaper
 from gaffer.processes.sampler import Sampler
-from gaffer.processes.sockets import JobSockets
+from gaffer.processes.sockets import JobSockets, SocketKeeper
 from gaffer.processes.survivors import Survivor
 from gaffer.streams.log_files import LogWriter
 from gaffer.streams.log_store import LogStore
@@ -42,6 +42,7 @@ log = logging.getLogger("gaffer.manager")
 
 _LAST_LINES, _LAST_BYTES = 20, 4096  # of output that the record of an exit has at most
 SLICE = 0.02  # seconds after which the loop gets its turn
+_LAST_SLICE = 0.1  # before a handover
 
 # The 0.5 names of events, for subscriptions that name them.
 _ALIASES = {"create": "load", "delete": "unload", "stop_pid": "stop_process"}
@@ -53,12 +54,13 @@ _OF_A_STATE = frozenset({"ready", "not_ready", "stop_pid", "reap"})
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Settings of new processes: capture of output, targets of records and logs, the node id in the cookie."""
+    """Settings of new processes: capture of output, targets of records, logs and sockets, the node id in the cookie."""
 
     capture_all: bool = False
     recorder: Recorder | None = None
     node_id: str = ""
     log_dir: Path | None = None
+    socket_keeper: SocketKeeper | None = None
 
 
 class Executor:
@@ -95,7 +97,7 @@ class Executor:
         self._prober = Prober(loop, self._on_verdict, partial(job_commands.probe, commands))
         self._scheduled: set[Job] = set()  # that were armed
         self._timetable: Timetable[Job] = Timetable(loop, self._on_armed, self._on_run_due)
-        self._sockets = JobSockets(loop)
+        self._sockets = JobSockets(loop, settings.socket_keeper)
         self._guard: MemoryGuard[Process] = MemoryGuard(loop, self._on_memory_exceeded, cgroups=reaper.cgroups)
         self._socket_owners: dict[JobName, Job] = {}
         self._preparing: dict[tuple[Job, int], asyncio.Task[None]] = {}  # starts that wait for `before_start`
@@ -147,6 +149,8 @@ class Executor:
                     self._loop.call_soon_threadsafe(self._guard_memory, job, process)
             self.touch(job.name)
             self._after_event(job)
+            if self._sockets.awaits_opening(job.name) and not job.uses_sockets:
+                self._loop.call_soon_threadsafe(self._sockets.close, job.name)
             if job.gone:
                 self._loop.call_soon_threadsafe(self._forget, job)
 
@@ -236,6 +240,29 @@ class Executor:
 
     def close(self) -> None:
         """Cancel all timers and stop executing instructions."""
+        self._end()
+        self._sockets.close_all()
+        self._socket_owners.clear()
+        self._close_logs()
+
+    def freeze(self) -> None:
+        """Execute what is queued, as far as that takes a tenth of a second; then nothing more, and notice no exits."""
+        self._run(_LAST_SLICE)
+        self._end()
+        for process in self.running.values():
+            process.freeze()
+
+    def leave(self, timeout: float) -> None:
+        """After `freeze`: leave the processes alone, and wait up to `timeout` seconds for log files to be written."""
+        for process in self.running.values():
+            process.leave()
+        self._sockets.leave()
+        with self._lock:
+            self.running.clear()
+            self.owners.clear()
+        self._close_logs(timeout)
+
+    def _end(self) -> None:
         self._open = False
         for handle in self._timers.values():
             handle.cancel()
@@ -245,12 +272,12 @@ class Executor:
         self._prober.close()
         self._timetable.close()
         self._guard.close()
-        self._sockets.close_all()
-        self._socket_owners.clear()
         self._signals.clear()
         self._queue.clear()
+
+    def _close_logs(self, timeout: float | None = None) -> None:
         if self._logs is not None:
-            self._logs.close()
+            self._logs.close(timeout)
         if self.log_store is not None:
             self.log_store.close()
 
@@ -490,7 +517,7 @@ class Executor:
         if isinstance(order, ev.StopProbes):
             self._prober.stop(order.pid)
         elif process is not None:
-            self._prober.start(process, again=order.again)
+            self._prober.start(process, again=order.again, ready=order.ready)
 
     def _on_verdict(self, process: Process, question: Question, good: bool, error: str) -> None:
         job = self.owners.get(process.pid)
@@ -564,6 +591,10 @@ class Executor:
             message = f"process {process.pid} and its descendants use {used >> 20} MiB, more than {limit >> 20} MiB"
             log.warning("%s: %s", job.name, message, extra=_about(job, process))
             self.submit(job, ev.LimitExceeded(process.pid, "max_memory", message))
+
+    def close_unused_sockets(self, jobs: Collection[JobName]) -> None:
+        """Close the sockets of an earlier manager, except those of `jobs`, which have not opened theirs yet."""
+        self._sockets.close_unused(jobs)
 
     def socket_addresses(self, job: Job) -> list[dict[str, str | int]]:
         """Where a job listens: `name`, and `address` and `port` or `path`, of each open socket."""
