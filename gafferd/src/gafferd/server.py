@@ -124,7 +124,7 @@ class Server:
         raise_descriptors()
         state = StateDir.open(lock.directory, lock)
         try:
-            state.end_leftovers()
+            state.end_leftovers(orphans=self.settings.orphans)
             return self._run(state, title, ready, keeper)
         finally:
             state.close()
@@ -138,7 +138,7 @@ class Server:
             cgroup=own_cgroup(),
             capture_all=True,
             recorder=state,
-            survivors=[Survivor(each) for each in state.detached],
+            survivors=[Survivor(each) for each in (*state.detached, *state.orphans)],
             past=state.past,
             endpoint_host=self.host,
             log_dir=state.path / "logs",
