@@ -88,7 +88,7 @@ def test_it_is_counted_watched_and_stopped_again(left: ProcessRecord) -> None:
         manager.stop_job("j")
         eventually(lambda: manager.info("j")["state"] == "stopped")
         assert ended(left)
-        (message,) = recording.of("exit")
+        (message,) = eventually(lambda: recording.of("exit"))
         assert message["exit_code"] is None
         assert last_exit(manager, "j")["reason"] == "unknown"
 

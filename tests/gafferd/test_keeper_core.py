@@ -187,21 +187,21 @@ def test_without_gafferd_a_signal_ends_the_groups() -> None:
     core, story = running("READY=1", "CHILD=61 a 3", "CHILD=62 b 3 2", "CHILD=63 c 0.5", "CHILD=64 d")
     core.handle(("exited", 50, SIGNALLED), 100.0)
     core.handle(("exited", 64, "unknown"), 100.0)
-    both = [(pid, stop) for pid, stop in ((61, TERM), (62, INT), (63, TERM))]
+    both = [(pid, stop) for pid, stop in ((61, TERM), (62, INT), (63, TERM), (64, TERM))]
     assert (
         story
         >> ("signal", TERM)
-        << [("log", "ending 3 processes without gafferd")]
+        << [("log", "ending 4 processes without gafferd")]
         << [("killpg", pid, number) for pid, stop in both for number in (stop, CONT)]
         >> ("exited", 61, 0)
-        >> ("groups", {61, 62, 63})  # 61 itself has exited, but others of its group live
+        >> ("groups", {61, 62, 63, 64})  # 61 and 64 have exited, but others of their groups live
         << nothing
         >> wait(0.5)
         >> TICK
         << [("log", "killing process 63: it ignored signal 15"), ("killpg", 63, KILL)]
         >> ("exited", 63, KILL)
         >> ("groups", {62})
-        << [("reap", 61), ("reap", 63)]
+        << [("reap", 61), ("reap", 63), ("reap", 64)]
         >> ("signal", TERM)  # a second one hurries
         << [("log", "killing process 62: it ignored signal 2"), ("killpg", 62, KILL)]
         >> ("exited", 62, KILL)
@@ -321,6 +321,65 @@ def test_an_exit_is_not_lost_when_its_pid_is_used_again() -> None:
     assert sent(core, "DUMP=1")[0][0].decode() == f"{first}\n{second}"
     core.handle(datagram("GONE=a"), 100.0)
     assert sent(core, "DUMP=1")[0][0].decode() == second
+
+
+def test_output_is_kept_while_gafferd_is_away() -> None:
+    core, _ = running("READY=1", "CHILD=61 a")
+    names = ["a/stdin", "a/stdout", "a/stderr", "a/stderr.journal", "a/stream:x", "b/stdoutx", "socket:stdout"]
+    core.handle(datagram("FDSTORE=1\n" + "\n".join(f"FDNAME={name}" for name in names), *range(7, 14)), 100.0)
+    core.handle(("exited", 50, SIGNALLED), 100.0)
+    core.handle(TICK, 100.1)
+    core.handle(("started", 51), 100.1)
+    assert core.deadline() == 101.0
+    assert (
+        play(core, 100.9)
+        >> TICK
+        << nothing
+        >> wait(0.1)
+        >> TICK
+        << [("keep", (("a/stdout", 8, None), ("a/stderr", 9, 10)))]
+        >> ("stored", "a/stdout.journal", 20)
+        << nothing
+        >> ("exited", 51, SIGNALLED)
+        << [("reap", 51), ("hangup",), ("check",)]
+        << [("log", "gafferd (pid 51) was killed by signal 9: starting it again in 0.2 s, while 1 processes run on")]
+    )
+    core.handle(TICK, 110.0)
+    core.handle(("started", 52), 110.0)
+    actions = core.handle(datagram("DUMP=1"), 110.0)
+    assert actions[0] == ("leave",)
+    assert actions[1][1].endswith(b"FDNAME=a/stdout.journal")
+    assert play(core, 110.0) >> datagram("READY=1") << [("taken",)] >> wait(5) >> TICK << nothing
+
+
+def test_a_gafferd_that_is_back_within_a_second_finds_the_output_in_the_pipes() -> None:
+    core, _ = running("READY=1")
+    core.handle(datagram("FDSTORE=1\nFDNAME=a/stdout", 7), 100.0)
+    core.handle(("exited", 50, SIGNALLED), 100.0)
+    core.handle(TICK, 100.1)
+    core.handle(("started", 51), 100.1)
+    core.handle(datagram("DUMP=1"), 100.9)
+    assert play(core, 200.0) >> TICK << nothing >> datagram("READY=1") << nothing
+
+
+def test_output_is_read_while_processes_end_without_gafferd() -> None:
+    core, story = running("READY=1", "CHILD=61 a")
+    core.handle(datagram("FDSTORE=1\nFDNAME=a/stdout", 7), 100.0)
+    core.handle(("exited", 50, SIGNALLED), 100.0)
+    assert (
+        story
+        >> ("signal", TERM)
+        << [("log", "ending 1 processes without gafferd")]
+        << [("keep", (("a/stdout", 7, None),))]
+        << [("killpg", 61, TERM), ("killpg", 61, CONT)]
+    )
+
+
+def test_a_journal_for_which_there_is_no_room_is_closed() -> None:
+    core, story = running(max_descriptors=1)
+    core.handle(datagram("FDSTORE=1\nFDNAME=a/stdout", 7), 100.0)
+    full = [("log", "can't keep a/stdout.journal: the store is full: 1 descriptors"), ("close", (8,))]
+    assert story >> ("stored", "a/stdout.journal", 8) << full
 
 
 def test_gone_forgets_a_child_and_its_descriptors() -> None:

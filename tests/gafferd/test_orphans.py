@@ -395,5 +395,6 @@ async def test_processes_that_the_keeper_holds_are_left_alone(path: Path, spawn:
     assert recover(path, spare_pids=[each.pid for each in held], spare_cookies=kept) == ([], 2)
     assert {pid for each in held for pid in (each.pid, *procfs.children(each.pid))} == trees
     assert in_group.poll() is None
+    assert [each["os_pid"] for each in processes_of(path)] == [held[0].pid]  # should both be killed now
     for pid in trees:
         os.kill(pid, signal.SIGKILL)

@@ -53,6 +53,7 @@ from gaffer.supervision.job_table import JobTable
 from gaffer.supervision.legacy import LegacyNames
 from gaffer.supervision.lifecycle import Lifecycle
 from gaffer.supervision.listeners import Listeners
+from gaffer.supervision.living import Living
 from gaffer.supervision.loading import Loading
 from gaffer.supervision.order import Ordering
 from gaffer.supervision.waiting import job_states, wait_for_state
@@ -67,7 +68,7 @@ StatsOfJobs = list[dict[str, Any]]
 Definitions = list[tuple[int, JobConfig]]
 
 
-class Manager(LegacyNames, Listeners):
+class Manager(Living, LegacyNames, Listeners):
     """A supervisor of jobs. Methods raise ProcessNotFound (404) for unknown names and pids, ManagerStopping (503) after
     stop().
 
@@ -138,79 +139,6 @@ class Manager(LegacyNames, Listeners):
         if self.stopping and not self.started:
             state = "stopped"
         return f"<Manager {state}, {len(self._jobs)} jobs, {len(self.running)} processes>"
-
-    # Life cycle
-
-    @property
-    def started(self) -> bool:
-        """True from the start to the end of the stop."""
-        return self._life.started
-
-    @property
-    def stopping(self) -> bool:
-        """True once the stop has begun."""
-        return self._life.stopping
-
-    @property
-    def active(self) -> bool:
-        """True from a successful start to the beginning of the stop."""
-        return self._life.active
-
-    @property
-    def draining(self) -> bool:
-        """Whether the node is out of service, see `drain`."""
-        return self._life.draining
-
-    @property
-    def drained(self) -> bool:
-        """Whether draining has finished: no process is left and none will be started."""
-        return self._life.drained
-
-    def start(self, apps: Iterable[Any] = (), applications: Iterable[Any] = ()) -> None:
-        """Start supervising, then start the applications in order, on the loop. A second start is a no-op.
-
-        A manager that was stopped starts again without its former jobs. Raises TypeError for an object that is not an
-        application, and any exception of an application's `start`; nothing stays started then. An application's `start`
-        may be a coroutine function, which is awaited, unless this is called on the running loop: RuntimeError.
-        """
-        self._life.start(apps, applications)
-
-    def run(self) -> None:
-        """Run the loop until the last manager on it has stopped; RuntimeError if this one was not started."""
-        self._life.run()
-
-    def stop(self, callback: Callable[[Any], Any] | None = None, now: bool = False) -> None:
-        """Stop all jobs, then the applications, then call `callback(manager)`.
-
-        Processes get their graceful timeout to exit; `now` kills them at once, even if a stop is already in progress.
-        Otherwise, a stop before the start and a second stop are no-ops.
-        """
-        self._life.stop(callback, now)
-
-    def restart(self, callback: Callable[[Any], Any] | None = None) -> None:
-        """Restart the applications, then all processes; call `callback(manager)` once the old processes are gone.
-
-        A second restart during the first is ignored.
-        """
-        self._life.restart(callback)
-
-    def drain(self) -> None:
-        """Take the node out of service: end all processes in the reverse order of the jobs, and start no more.
-
-        The desired state of the jobs is kept: `resume` starts their processes again. First `drain` is called on the
-        applications, which may return an awaitable, so that clients move to other nodes before processes end. Each
-        process keeps running for the `drain_timeout` of its job before it is stopped. A second drain is a no-op.
-        """
-        self._life.drain()
-
-    def resume(self) -> None:
-        """Undo `drain`; a process that is already ending is replaced once it is gone. No-op unless draining."""
-        self._life.resume()
-
-    def wakeup(self) -> None:
-        """Wake the loop up, from any thread. No-op if the loop is closed."""
-        if not self.loop.is_closed():
-            self.loop.call_soon_threadsafe(lambda: None)
 
     # Jobs
 

@@ -217,6 +217,7 @@ class Process:
         self._spawned = 0.0
         self._ending = threading.Lock()  # held while it is signalled or reaped
         self._kill_timer: asyncio.TimerHandle | None = None
+        self._frozen = False
         self._killed = False  # by us
 
     def __repr__(self) -> str:
@@ -324,6 +325,30 @@ class Process:
         self._streams.close()
         if child.pidfd is not None:
             self.loop.remove_reader(child.pidfd)
+        self._let_go(child)
+
+    def freeze(self) -> None:
+        """Do not notice its exit any more; its streams go on."""
+        child = self._child
+        if child is None:
+            return
+        self._frozen = True
+        if child.pidfd is not None and self.exit_status is None:
+            self.loop.remove_reader(child.pidfd)
+        if self._kill_timer is not None:
+            self._kill_timer.cancel()
+
+    def leave(self) -> None:
+        """After `freeze`: close our ends of its streams and forget it, with its exit status if it has exited.
+
+        Its output that was not read, and input that it has not read, are left to whoever has duplicates of the pipes.
+        """
+        child = self._child
+        if child is not None:
+            self._streams.leave()
+            self._let_go(child)
+
+    def _let_go(self, child: launch.Child) -> None:
         self._alone.clear()
         self._reaper.remove(self)
         launch.close(child)
@@ -339,7 +364,7 @@ class Process:
 
     def _leader_exited(self) -> None:
         child = self._child
-        if child is None or self.exit_status is not None:
+        if child is None or self.exit_status is not None or self._frozen:
             return
         if child.popen is not None:
             # WNOWAIT leaves the leader a zombie, which keeps its group id from being reused by another group.
@@ -355,7 +380,7 @@ class Process:
     def _on_report(self, wait_status: int | None) -> None:
         """Handle what the parent of an adopted process reports: how it exited, or that this can't be known."""
         child = self._child
-        if child is None or self.exit_status is not None:
+        if child is None or self.exit_status is not None or self._frozen:
             return
         if wait_status is not None or self._reporting is not None:
             self._exited(child, wait_status)
@@ -384,7 +409,7 @@ class Process:
 
     def _tree_ended(self) -> None:
         child = self._child
-        if child is None:
+        if child is None or self._frozen:
             return
         self._alone.clear()
         self._reaper.remove(self)
@@ -572,6 +597,7 @@ class Process:
             port=self.port,
             state=state,
             definition=self.config.launch_digest,
+            stop_signal=current.stop_signum,
             orphans=current.orphan_policy(self.config),
         )
 

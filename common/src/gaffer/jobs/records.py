@@ -28,4 +28,5 @@ class ProcessRecord(msgspec.Struct, frozen=True):
     port: Annotated[int, msgspec.Meta(ge=0, le=65535)] | None = None
     state: SlotState = SlotState.STARTING
     definition: str = ""
+    stop_signal: Annotated[int, msgspec.Meta(ge=1, le=64)] = 15
     orphans: Literal["adopt", "end"] | None = "end"

@@ -141,15 +141,15 @@ class Reaper:
             # uvloop refuses add_signal_handler for SIGCHLD; a plain handler works on every loop.
             self._previous = signal.signal(signal.SIGCHLD, self._on_sigchld)
 
-    def stop(self) -> None:
-        """Undo `start`."""
+    def stop(self, *, leave_children: bool = False) -> None:
+        """Undo `start`, after a last look for zombies to reap unless another process is to see to them."""
         self._active = False
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
         self._scan = None
         if self.subreaper:
-            for _ in self._scanning():
+            for _ in () if leave_children else self._scanning():
                 pass
             _set_subreaper(self._was_subreaper)
         if self._previous is not None and threading.current_thread() is threading.main_thread():

@@ -42,10 +42,6 @@ class SocketKeeper(Protocol):
     The names of sockets are any text. Calls never fail.
     """
 
-    @property
-    def handing_over(self) -> bool:
-        """Whether the manager stops for another one that continues with the sockets."""
-
     def take(self) -> list[tuple[str, int]]:
         """Return the names and descriptors of the sockets of an earlier manager, once; the caller owns them."""
 
@@ -147,10 +143,7 @@ class JobSockets:
             self._close(each)
 
     def close_all(self) -> None:
-        """Close the sockets of all jobs; detached processes may still have them open.
-
-        Those that a keeper has stay open there if another manager continues with them.
-        """
+        """Close the sockets of all jobs; detached processes may still have them open."""
         for job in tuple(self._watches):
             self.stop_awaiting(job)
         for jobs in (self._opened, self._kept):
@@ -170,6 +163,15 @@ class JobSockets:
     def awaits_opening(self, job: JobName) -> bool:
         """Return whether sockets of the job are still inherited after `close_unused`."""
         return self._settled and job in self._inherited
+
+    def leave(self) -> None:
+        """Close all sockets here, and leave them to their processes and whoever has duplicates of them."""
+        for job in tuple(self._watches):
+            self.stop_awaiting(job)
+        for jobs in (self._opened, self._kept, self._inherited):
+            for each in itertools.chain.from_iterable(jobs.values()):
+                each.socket.close()
+            jobs.clear()
 
     def await_connection(self, job: JobName, callback: Callback) -> None:
         """Call `callback` once, when a client waits to be accepted at a socket of the job; that may be now.
@@ -229,9 +231,6 @@ class JobSockets:
     def _close(self, opened: "_Opened", *, for_all: bool = True) -> None:
         """Close a socket; `for_all`: also for processes that may still have it."""
         if self._keeper is not None and opened.kept_as:
-            if self._keeper.handing_over:
-                opened.socket.close()
-                return
             self._keeper.drop(opened.kept_as)
             if for_all:
                 # The keeper may be slow; until it has closed its duplicate, the address would remain in use.

@@ -150,6 +150,13 @@ class ProcessStreams:
         for stream in self.by_label.values():
             stream.close()
 
+    def leave(self) -> None:
+        """Stop reading and writing; what is in the pipes stays there."""
+        for output in self._outputs:
+            output.leave()
+        for stream in self.by_label.values():
+            stream.close()
+
     def last_output(self, limit: int = 400) -> str | None:
         """Return the end of its latest output, of stderr if any, else of stdout, in human-readable form."""
         for ring in reversed(self.captured):

@@ -42,6 +42,7 @@ log = logging.getLogger("gaffer.manager")
 
 _LAST_LINES, _LAST_BYTES = 20, 4096  # of output that the record of an exit has at most
 SLICE = 0.02  # seconds after which the loop gets its turn
+_LAST_SLICE = 0.1  # before a handover
 
 # The 0.5 names of events, for subscriptions that name them.
 _ALIASES = {"create": "load", "delete": "unload", "stop_pid": "stop_process"}
@@ -240,6 +241,29 @@ class Executor:
 
     def close(self) -> None:
         """Cancel all timers and stop executing instructions."""
+        self._end()
+        self._sockets.close_all()
+        self._socket_owners.clear()
+        self._close_logs()
+
+    def freeze(self) -> None:
+        """Execute what is queued, as far as that takes a tenth of a second; then nothing more, and notice no exits."""
+        self._run(_LAST_SLICE)
+        self._end()
+        for process in self.running.values():
+            process.freeze()
+
+    def leave(self, timeout: float) -> None:
+        """After `freeze`: leave the processes alone, and wait up to `timeout` seconds for log files to be written."""
+        for process in self.running.values():
+            process.leave()
+        self._sockets.leave()
+        with self._lock:
+            self.running.clear()
+            self.owners.clear()
+        self._close_logs(timeout)
+
+    def _end(self) -> None:
         self._open = False
         for handle in self._timers.values():
             handle.cancel()
@@ -249,12 +273,12 @@ class Executor:
         self._prober.close()
         self._timetable.close()
         self._guard.close()
-        self._sockets.close_all()
-        self._socket_owners.clear()
         self._signals.clear()
         self._queue.clear()
+
+    def _close_logs(self, timeout: float | None = None) -> None:
         if self._logs is not None:
-            self._logs.close()
+            self._logs.close(timeout)
         if self.log_store is not None:
             self.log_store.close()
 
@@ -396,6 +420,9 @@ class Executor:
             log.warning("%s is not adopted: %s", job.name, error.message, extra=_about(job))
             self.submit(job, ev.Exited(order.pid, None, None, order.record.os_pid, at=time.time()))
             self.submit(job, ev.GroupEmpty(order.pid))
+            self._record_exit(job)
+            if self._settings.recorder is not None:
+                self._settings.recorder.ended(order.pid)
             return
         log.info(
             "process %d of %s, left by an earlier manager, is watched again",
@@ -491,7 +518,7 @@ class Executor:
         if isinstance(order, ev.StopProbes):
             self._prober.stop(order.pid)
         elif process is not None:
-            self._prober.start(process, again=order.again)
+            self._prober.start(process, again=order.again, ready=order.ready)
 
     def _on_verdict(self, process: Process, question: Question, good: bool, error: str) -> None:
         job = self.owners.get(process.pid)

@@ -374,6 +374,7 @@ class Settings:
         boolean,
         False,
         flag="--keeper",
+        off="--no-keeper",
         key="gaffer keeper",
     )
     watchdog: float = setting(

@@ -375,7 +375,7 @@ class KeeperLink:
     def _receive(self) -> None:
         try:
             data = self._socket.recv(_MAX_MESSAGE)
-        except BlockingIOError:
+        except (BlockingIOError, ConnectionResetError):  # reset: it ended with unread messages; what it sent follows
             return
         except OSError:
             data = b""

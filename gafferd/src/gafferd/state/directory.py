@@ -10,7 +10,7 @@ import secrets
 import socket
 import stat
 import time
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, TypeVar
 
@@ -155,6 +155,7 @@ class StateDir(Recorder):
         self.path = path
         self.detached: list[ProcessRecord] = []
         self.orphans: list[ProcessRecord] = []
+        self._spared: list[ProcessRecord] = []
         self._lock = lock
         self._nodes: list[Node] = []  # this one, and the one before its id changed
         self._records: dict[int, ProcessRecord] = {}
@@ -217,8 +218,8 @@ class StateDir(Recorder):
     def spawned(self, record: ProcessRecord) -> None:
         """Record a process that was started, or a detached one that is watched again; called on the loop."""
         self._records[record.pid] = record
-        self.detached = [kept for kept in self.detached if kept.os_pid != record.os_pid]
-        self.orphans = [kept for kept in self.orphans if kept.os_pid != record.os_pid]
+        for left in (self.detached, self.orphans, self._spared):
+            left[:] = [each for each in left if each.os_pid != record.os_pid]
         if record.detach:
             self._dirty = True
             self._write()  # immediately: without its record the next gafferd would treat it as a leftover
@@ -240,6 +241,10 @@ class StateDir(Recorder):
         """Record a scheduled run; called on the loop."""
         self._past_file.ran(job, at)
 
+    def when_stored(self, callback: Callable[[], object]) -> None:
+        """Call `callback()` on the loop once all exits that were recorded so far are in their file."""
+        self._past_file.when_stored(callback)
+
     # Leftovers
 
     def end_leftovers(
@@ -256,6 +261,7 @@ class StateDir(Recorder):
         boot_id = procfs.boot_id()
         records = [r for r in self._left.processes if r.boot_id == boot_id] if self._left is not None else []
         self._refuse_the_unknown({record.cookie for record in records}.union(spare_cookies))
+        self._spared = [record for record in records if record.cookie in spare_cookies]
         records = [record for record in records if record.cookie not in spare_cookies]
         self.detached = [record for record in records if record.detach and leftovers.is_alive(record)]
         self.orphans = [r for r in records if not r.detach and (r.orphans or orphans) == "adopt" and self._is_whole(r)]
@@ -357,7 +363,7 @@ class StateDir(Recorder):
         begin = time.monotonic()
         try:
             self._lock.check()
-            self._save_state(State([*self.detached, *self.orphans, *self._records.values()]))
+            self._save_state(State([*self.detached, *self.orphans, *self._spared, *self._records.values()]))
         except OSError as error:
             if not self._failing:
                 logger.error("can't write %s: %s", self.path / "processes.json", error.strerror)
