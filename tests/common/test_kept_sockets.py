@@ -24,7 +24,6 @@ class Holder:
     """What a keeper is to the sockets: duplicates by name. They are slow to go, as those of another process may be."""
 
     def __init__(self) -> None:
-        self.handing_over = False
         self.kept: dict[str, int] = {}
         self._dropped: list[int] = []
 
@@ -40,14 +39,12 @@ class Holder:
 
     @contextmanager
     def manager(self) -> Iterator[JobSockets]:
-        """The sockets of a manager that ends as by SIGKILL: it closes its descriptors, and nothing more."""
+        """The sockets of a manager that hands over, or ends by SIGKILL: its descriptors are closed, and that is all."""
         sockets = JobSockets(asyncio.get_running_loop(), self)
         try:
             yield sockets
         finally:
-            self.handing_over = True
-            sockets.close_all()
-            self.handing_over = False
+            sockets.leave()
 
     def close(self) -> None:
         for descriptor in (*self.kept.values(), *self._dropped):
