@@ -107,15 +107,17 @@ def default_path(root: bool, home: Path, xdg_state_home: str | None) -> Path:
     return base / "gaffer"
 
 
-def lock_directory(path: str | os.PathLike[str]) -> StateLock:
+def lock_directory(path: str | os.PathLike[str], keeper: int | None = None) -> StateLock:
     """Create the state directory at `path` if it is missing, and lock it; nothing else in it is changed.
+
+    `keeper` is the process id of our keeper.
 
     Raises StateDirError if another gafferd uses the directory, if other users may have changed it, or if it is not
     usable.
     """
     directory = Path(path).absolute()
     with _explained(directory):
-        return StateLock(_prepare(directory))
+        return StateLock(_prepare(directory), keeper)
 
 
 @contextlib.contextmanager
