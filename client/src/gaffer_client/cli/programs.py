@@ -16,6 +16,7 @@ from gaffer_client.cli.commands import (
     lookups,
     rollouts,
     scaling,
+    upgrading,
     watching,
     why,
 )
@@ -47,11 +48,13 @@ _APPLICATION_COMMANDS = (
     *changes.COMMANDS,
     *why.COMMANDS,
     *draining.COMMANDS,
+    *upgrading.GAFFER_COMMANDS,
     *keys.COMMANDS,
 )
 _NODE_COMMANDS = (
     *control.COMMANDS,
     *_job_commands("<job> is SESSION.NAME, or the NAME of a job of the session `default`.", "--verbose"),
+    *upgrading.COMMANDS,
     *watching.COMMANDS,
 )
 _SUPERVISORCTL = {

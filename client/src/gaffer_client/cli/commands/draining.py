@@ -20,9 +20,9 @@ _POLL_INTERVAL = 0.2  # seconds
 
 
 def drain(context: Context, args: Arguments) -> int:
-    timeout = _seconds(args.text("--timeout"))
+    timeout = parse_timeout(args.text("--timeout"))
     name = args.text("<node>")
-    with _node(context, name) as server:
+    with node_named(context, name) as server:
         what = printable(name or server.url)
         if args.flag("--undo"):
             state, text = server.resume(), f"{what} is back in service"
@@ -58,7 +58,7 @@ def _is_url(text: str) -> bool:
     return "://" in text or text.startswith("unix:")
 
 
-def _node(context: Context, name: str | None) -> AbstractContextManager[Server]:
+def node_named(context: Context, name: str | None) -> AbstractContextManager[Server]:
     """Return the node given by URL, or by name or id via the lookups; the node of --endpoint by default."""
     if name is None or _is_url(name):
         return context.server(name)
@@ -92,7 +92,7 @@ def _find(lookup: Lookup, name: str) -> str:
     return found[0]
 
 
-def _seconds(text: str | None) -> float:
+def parse_timeout(text: str | None) -> float:
     if text is None:
         return math.inf
     try:
