@@ -26,6 +26,7 @@ from support.daemons import Daemon, gafferd
 from support.poll import eventually
 
 TIMEOUT = 30.0
+FAILED_START = "exited with status 2: starting it again"
 
 # Arguments: seconds between two lines, bytes by which each is longer than its numbers.
 WRITER = """
@@ -184,6 +185,18 @@ def kill_daemons(state: Path) -> None:
         for process in found:
             with suppress(psutil.NoSuchProcess):
                 process.send_signal(signum)
+
+
+@contextmanager
+def without_gafferd(node: Node, config: Path) -> Iterator[None]:
+    """Kill gafferd; the next one can't start until the block ends, because its configuration file is broken."""
+    starts, valid = node.logged.count(FAILED_START), config.read_text()
+    config.write_text("[gaffer]\nnonsense = 1\n")
+    kill_and_wait(node.pid)
+    eventually(lambda: node.logged.count(FAILED_START) > starts, timeout=TIMEOUT)
+    yield
+    config.write_text(valid)
+    node.keeper.signal(signal.SIGHUP)  # wait no longer
 
 
 class Lines(NamedTuple):
