@@ -85,6 +85,7 @@ def watched(tmp_path: Path) -> Iterator[Watched]:
     folder.mkdir()
     with kept_node(tmp_path, env=point.env, enter=point.enter) as node:
         yield Watched(node, point, folder)
+        print(node.logged, file=sys.stderr)
         if node.keeper.returncode is not None:
             node.stop()
 
@@ -95,7 +96,7 @@ def live(watched: Watched) -> None:
     watched.call("POST", "/jobs/default", watched.job("a", 2))
     watched.call("POST", "/jobs/default", watched.job("b", 1, "ends", restart="never"))
     watched.settled(a=2, b=0)
-    assert [each["exit_code"] for each in node.exits("b")] == [7]
+    assert [each["exit_code"] for each in node.exits("b")] == [7], node.exits("b")
     watched.call("DELETE", "/jobs/default/b")
     watched.call("DELETE", "/jobs/default/a")
     eventually(lambda: not watched.marked(), timeout=TIMEOUT)

@@ -1,9 +1,9 @@
 """Kill gafferd or its keeper at a chosen system call.
 
-Nothing of this is in the programs: the test starts gafferd through this file, `python failpoints.py GAFFERD ARGUMENT...`,
-which replaces functions of the standard library in that process and in the keeper that it becomes. Each call of one is
-passed before and after it; a `FailPoint` arms one of these places, and the process that passes it for the n-th
-time from then on gets SIGKILL. A place is armed once: the next gafferd passes it unharmed.
+Nothing of this is in the programs: the test starts gafferd by `python failpoints.py GAFFERD ARGUMENT...`, which replaces
+functions of the standard library in that process and in the keeper that it becomes. Each call of one is passed before
+and after it; a `FailPoint` arms one of these places, and the process that passes it for the n-th time from then on
+gets SIGKILL. A place is armed once: the next gafferd passes it unharmed.
 
 The places, where WORD begins a datagram and NAME is that of a file:
 
@@ -77,7 +77,7 @@ def _word(data: bytes) -> str:
 
 
 def _file(_source: "Any", target: "Any", **_options: "Any") -> str:
-    return "rename:" + os.path.basename(os.fspath(target))
+    return f"rename:{os.path.basename(os.fspath(target))}"
 
 
 def _reaped(kind: int, pid: int, options: int) -> "str | None":
@@ -172,11 +172,8 @@ class FailPoint:
 
 
 if __name__ == "__main__":
-    sys.path[0] = os.path.dirname(__file__)
-    from failpoints import watch_gafferd as watch_all
-
-    watch_all()
-    sys.argv = sys.argv[1:]
     from gafferd.entry import main
 
+    watch_gafferd()
+    sys.argv = sys.argv[1:]
     main()
