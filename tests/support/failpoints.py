@@ -1,8 +1,8 @@
 """Kill gafferd or its keeper at a chosen system call.
 
-Nothing of this is in the programs: the test starts gafferd by `python failpoints.py GAFFERD ARGUMENT...`, which replaces
-functions of the standard library in that process and in the keeper that it becomes. Each call of one is passed before
-and after it; a `FailPoint` arms one of these places, and the process that passes it for the n-th time from then on
+Nothing of this is in the programs: the test starts gafferd by `python failpoints.py GAFFERD ARGUMENT...`. This replaces
+functions of the standard library in that process and in the keeper that it becomes, so that each call of one passes a
+place before and after it. A `FailPoint` arms one place, and the process that passes it for the n-th time from then on
 gets SIGKILL. A place is armed once: the next gafferd passes it unharmed.
 
 The places, where WORD begins a datagram and NAME is that of a file:

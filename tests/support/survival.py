@@ -72,7 +72,11 @@ class Node:
     def __init__(self, keeper: Daemon, state: Path) -> None:
         self.keeper = keeper
         self.state = state
-        self.url = keeper.url
+
+    @property
+    def url(self) -> str:
+        """Where it listens, since its last start."""
+        return [url for url in self.keeper.urls if url.startswith("http:")][-1]
 
     @property
     def pid(self) -> int:
