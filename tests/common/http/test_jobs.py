@@ -26,7 +26,8 @@ async def test_all_jobs_come_with_their_info_and_usage_in_one_answer(node: HttpN
     infos = (await node.call("GET", "/jobs?view=info")).json["jobs"]
     assert [info["name"] for info in infos] == ["blog.web", "shop.web"]
     one = (await node.call("GET", "/jobs/shop/web")).json
-    assert infos[1].keys() == one.keys() and infos[1]["config"] == one["config"]
+    assert infos[1].keys() == one.keys()
+    assert infos[1]["config"] == one["config"]
     found = (await node.call("GET", "/jobs/shop?view=stats")).json
     assert (found["sessionid"], [job["name"] for job in found["jobs"]]) == ("shop", ["shop.web"])
     assert [process["pid"] for process in found["jobs"][0]["stats"]["stats"]] == one["processes"]
