@@ -246,13 +246,13 @@ def count_lines(data: bytes) -> Lines:
 class Feed:
     """Follows the output of a process from its beginning, and resumes where it was when the connection ends.
 
-    `data` is what came, `gaps` what the node said is missing, `resumed` how often it connected again.
+    `data` is what came, `gaps` what the node said is missing, `connections` how often it connected.
     """
 
     def __init__(self, node: Node, pid: int) -> None:
         self.data = bytearray()
         self.gaps: list[Any] = []
-        self.resumed = 0
+        self.connections = 0
         self.connected = threading.Event()
         self.over = threading.Event()
         self._address = urlsplit(node.url).netloc
@@ -280,10 +280,11 @@ class Feed:
                     if response.status != 200:  # the process has ended
                         self.over.set()
                         break
+                    self.connections += 1
                     self.connected.set()
                     self._follow(response)
             except (OSError, http.client.HTTPException):
-                self.resumed += 1
+                pass  # gafferd died
             finally:
                 self.connected.clear()
                 connection.close()

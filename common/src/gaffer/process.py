@@ -70,6 +70,13 @@ class ExitStatus:
         signum = os.WTERMSIG(wait_status)
         return cls(None, signum, out_of_memory(signum), usage, wait_status)
 
+    @classmethod
+    def known(cls, wait_status: int | None) -> Self:
+        """Make it from a status as of waitpid(2) that somebody else saw, None if nobody did."""
+        if wait_status is None:
+            return cls(None, None)
+        return cls.of(wait_status, lambda signum: None if signum == signal.SIGKILL else False)
+
 
 UNKNOWN_EXIT = ExitStatus(None, None)
 _REPORT_TIMEOUT = 5.0  # seconds that the parent of an adopted process has to report its exit status
@@ -573,11 +580,13 @@ class Process:
         state: SlotState = SlotState.STARTING,
         start_time: int | None = None,
         current: jobs_config.JobConfig | None = None,
+        restarts: int = 0,
     ) -> ProcessRecord:
         """Return the record from which a later daemon can find this process, whose slot is in `state`.
 
-        Live settings are those of the `current` definition of its job, by default those it was started with.
-        `start_time` is read from /proc by default, which is slow while the kernel sets up a new program.
+        `restarts` are those of its job. Live settings are those of the `current` definition of its job, by default those
+        it was started with. `start_time` is read from /proc by default, which is slow while the kernel sets up a new
+        program.
         """
         if start_time is None:
             stat = procfs.read_stat(self.os_pid)
@@ -599,6 +608,7 @@ class Process:
             definition=self.config.launch_digest,
             stop_signal=current.stop_signum,
             orphans=current.orphan_policy(self.config),
+            restarts=restarts,
         )
 
     # Streams

@@ -34,7 +34,8 @@ class Loading:
         past = self._past.pop(str(job.name), Past())
         survivors = self._jobs.adopt(job.name)
         pids = {each.record.pid for each in survivors}
-        job.last_run, job.restarts = past.last_run, past.restarts
+        job.last_run = past.last_run
+        job.restarts = max(past.restarts, *(each.record.restarts for each in survivors), 0)
         # The exit of a survivor may be known already, while what follows from it was not stored.
         job.exits.extend(each for each in past.exits if each.pid not in pids)
         self._jobs.add(job)
