@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from support.survival import NO_LINES, Node, count_lines, feeds, kept_node, writers
+from support.survival import NO_LINES, TIMEOUT, Node, count_lines, feeds, kept_node, writers
 
 Figures = list[str]
 
@@ -23,12 +23,13 @@ def kill_at_random(node: Node, times: int, children: int, followed: int, pause: 
             time.sleep(randomness.uniform(0.0, pause))  # at any moment is what the test is about
             back.append(node.kill())
             assert node.instances("w") == before
-        info = node.info("w")
-        assert info["restarts"] == 0
+        for feed in following:
+            assert feed.connected.wait(TIMEOUT), "its process is gone" if feed.over.is_set() else "it is not followed"
+        assert node.info("w")["restarts"] == 0
         assert node.exits("w") == []
         node.unload("w")
         for feed in following:
-            assert feed.over.wait(30)
+            assert feed.over.wait(TIMEOUT)
     logs = [node.log("w", each.slot) for each in before]
     of_logs = sum((count_lines(log) for log in logs), NO_LINES)
     of_feeds = sum((count_lines(bytes(feed.data)) for feed in following), NO_LINES)

@@ -83,12 +83,17 @@ def test_exits_without_gafferd_are_known_exactly_and_have_their_effect_once(tmp_
             "undone": ([(pids["undone"], 3, 0)], "failed", 0),
             "steady": ([], "running", 0),
         }
-        eventually(lambda: outcome() == expected, timeout=TIMEOUT, message="the exits are others")
+
+        def as_expected() -> bool:
+            assert outcome() == expected
+            return True
+
+        eventually(as_expected, timeout=TIMEOUT)
         assert all("ending" in node.exits(name)[0]["output"] for name in names[:-1])
         again = {name: node.instances(name)[0] for name in ("code", "signalled")}
         assert all(each.pid != pids[name] for name, each in again.items())
         node.kill()  # the next one does not do it all again
-        eventually(lambda: outcome() == expected, timeout=TIMEOUT, message="the exits have changed")
+        eventually(as_expected, timeout=TIMEOUT)
         assert {name: node.instances(name)[0] for name in again} == again
         ended = [before[name].os_pid for name in names[:-1]]
         eventually(lambda: not any(map(psutil.pid_exists, ended)), message="they are not reaped")

@@ -253,6 +253,7 @@ class Feed:
         self.data = bytearray()
         self.gaps: list[Any] = []
         self.resumed = 0
+        self.connected = threading.Event()
         self.over = threading.Event()
         self._address = urlsplit(node.url).netloc
         self._path = f"/streams/{pid}/stdout?feed=eventsource&encoding=base64&after=0"
@@ -279,10 +280,12 @@ class Feed:
                     if response.status != 200:  # the process has ended
                         self.over.set()
                         break
+                    self.connected.set()
                     self._follow(response)
             except (OSError, http.client.HTTPException):
                 self.resumed += 1
             finally:
+                self.connected.clear()
                 connection.close()
 
     def _follow(self, response: http.client.HTTPResponse) -> None:
