@@ -246,10 +246,15 @@ def test_gafferd_has_the_limits_of_its_user() -> None:
         with kept() as above:
             gafferd = above.gafferd()
             gafferd.send("READY=1")
-            for _ in range(2):
+            for after in ("a crash", "a handover", ""):
                 assert gafferd.do(limits) == [hard - 100, hard]
                 assert gafferd.do("result = open('/proc/self/oom_score_adj').read()") == "500\n"
-                gafferd = successor(above, gafferd)
+                gafferd.send("READY=1")
+                if after == "a handover":
+                    gafferd.exit(75)
+                    gafferd = above.gafferd()
+                else:
+                    gafferd = successor(above, gafferd)
             assert resource.prlimit(above.pid, resource.RLIMIT_NOFILE) == (hard, hard)
             assert int(Path(f"/proc/{above.pid}/oom_score_adj").read_text()) < 500
     finally:
