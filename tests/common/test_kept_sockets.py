@@ -39,7 +39,7 @@ class Holder:
 
     @contextmanager
     def manager(self) -> Iterator[JobSockets]:
-        """The sockets of a manager that ends as by SIGKILL: it closes its descriptors, and nothing more."""
+        """The sockets of a manager that hands over, or ends by SIGKILL: its descriptors are closed, and that is all."""
         sockets = JobSockets(asyncio.get_running_loop(), self)
         try:
             yield sockets

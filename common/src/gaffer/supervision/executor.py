@@ -144,9 +144,10 @@ class Executor:
             for key, task in self._preparing.items():
                 if key[0] is job and not job.expects(key[1]):
                     self._loop.call_soon_threadsafe(task.cancel)
-            if isinstance(event, ev.ConfigChanged) and event.config.max_memory:
+            if isinstance(event, ev.ConfigChanged):
                 for process in [self.running[pid] for pid in job.pids() if pid in self.running]:
                     self._loop.call_soon_threadsafe(self._guard_memory, job, process)
+                    self._loop.call_soon_threadsafe(self._record, process.pid)
             self.touch(job.name)
             self._after_event(job)
             if self._sockets.awaits_opening(job.name) and not job.uses_sockets:
@@ -445,8 +446,8 @@ class Executor:
     def _record(self, pid: int) -> None:
         process, job = self.running.get(pid), self.owners.get(pid)
         slot = job.slot_of(pid) if job is not None else None
-        if self._settings.recorder is not None and process is not None and slot is not None:
-            self._settings.recorder.spawned(process.record(slot.visible_state))
+        if self._settings.recorder is not None and process is not None and job is not None and slot is not None:
+            self._settings.recorder.spawned(process.record(slot.visible_state, current=job.config))
 
     def _signal(self, order: ev.Signal) -> None:
         process = self.running.get(order.pid)
