@@ -4,10 +4,7 @@ import os
 import signal
 import socket
 import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
@@ -16,59 +13,10 @@ import requests
 from gaffer.errors import ConfigError
 from gafferd.config.settings import resolve
 from gafferd.keeping.starting import join_keeper
-from support.daemons import Daemon, clean_env, command_path, gafferd, kill_leftovers, run_command
+from support.daemons import clean_env, command_path, gafferd, kill_leftovers, run_command
+from support.kept_node import JOB, TIMEOUT, Node, gone, kept_node
 from support.needs import needs_pidns
 from support.poll import eventually
-
-TIMEOUT = 20
-JOB = {"name": "j", "cmd": "sleep 1000", "numprocesses": 2}
-
-
-class Node:
-    """A gafferd with a keeper; `keeper.pid` is the pid that the user started."""
-
-    def __init__(self, keeper: Daemon, state: Path) -> None:
-        self.keeper = keeper
-        self.state = state
-        self.url = keeper.url
-
-    @property
-    def pid(self) -> int:
-        """The pid of gafferd."""
-        return int((self.state / "lock").read_text().split()[0])
-
-    def get(self, path: str) -> Any:
-        response = requests.get(self.url + path, timeout=TIMEOUT)
-        response.raise_for_status()
-        return response.json()
-
-    def load(self, job: dict[str, Any]) -> None:
-        requests.post(f"{self.url}/jobs/default", json=job, timeout=TIMEOUT).raise_for_status()
-
-    def instances(self, number: int) -> list[int]:
-        """The pids of the running processes, once there are so many."""
-        found: list[int] = [each["os_pid"] for each in self.get("/jobs/default/j")["instances"] if each["os_pid"]]
-        assert len(found) == number
-        return found
-
-
-@contextmanager
-def kept_node(tmp_path: Path, *args: str, env: dict[str, str] | None = None) -> Iterator[Node]:
-    state = tmp_path / "state"
-    with gafferd("--keeper", *args, state_dir=state, env=env) as keeper:
-        node = Node(keeper, state)
-        try:
-            node.get("/health")  # its loop runs, so the keeper knows that it is ready
-            yield node
-        except BaseException:
-            with suppress(ProcessLookupError):
-                keeper.signal(signal.SIGSTOP)  # it is killed later, and must not start another gafferd before
-                os.kill(node.pid, signal.SIGKILL)
-            raise
-
-
-def gone(pid: int) -> bool:
-    return not psutil.pid_exists(pid)
 
 
 def test_a_killed_gafferd_is_back_with_its_jobs_and_connections_wait(tmp_path: Path) -> None:
@@ -123,33 +71,6 @@ def test_a_gafferd_that_hangs_is_replaced(tmp_path: Path) -> None:
         eventually(lambda: node.get("/health")["status"] == "ok" and node.pid != first, retry_on=(OSError,))
         node.keeper.wait_for_line(f"gafferd (pid {first}) has been hanging for 1 s")
         node.keeper.wait_for_line("Fatal Python error: Aborted")
-
-
-def test_sigusr2_starts_the_program_on_disk(tmp_path: Path) -> None:
-    with kept_node(tmp_path) as node:
-        node.load(JOB)
-        first, pids = node.pid, eventually(lambda: node.instances(2))
-        node.keeper.signal(signal.SIGUSR2)
-        eventually(lambda: gone(first))
-        assert node.get("/jobs") == {"jobs": ["default.j"]}
-        node.keeper.wait_for_line("exited with status 75 to be replaced")
-        assert eventually(lambda: node.instances(2)) == pids
-
-
-def test_a_stop_ends_an_upgrade(tmp_path: Path) -> None:
-    with kept_node(tmp_path) as node:
-        job = {
-            **JOB,
-            "cmd": """sh -c "trap '' TERM; echo ok; exec sleep 1000" """,
-            "ready": "log:ok",
-            "graceful_timeout": 60,
-        }
-        node.load(job)
-        eventually(lambda: node.get("/jobs/default/j")["state"] == "running")
-        node.keeper.signal(signal.SIGUSR2)
-        node.keeper.signal(signal.SIGTERM)
-        node.keeper.signal(signal.SIGINT)  # kills the jobs
-        assert node.keeper.wait() == 0
 
 
 def test_a_gafferd_whose_keeper_was_killed_takes_its_place(tmp_path: Path) -> None:
