@@ -162,6 +162,7 @@ class Process:
         sampler: Sampler | None = None,
         slot: int = 0,
         once: bool = False,
+        restarts: int = 0,
         env: Mapping[str, str] | None = None,
         port: int | None = None,
         cookie: str = "",
@@ -186,6 +187,7 @@ class Process:
         self.os_pid = 0
         self.started_at = 0.0  # wall clock, for display
         self.exit_status: ExitStatus | None = None
+        self.slot_state = SlotState.STARTING  # while it runs, as in its record
         self.closed = False
         self.program: tuple[programs.FileMark, ...] = ()
         self.graceful_timeout = config.graceful_timeout  # seconds
@@ -205,6 +207,7 @@ class Process:
         self._notify_socket = notify_socket
         self._logs = logs
         self._recorder = recorder
+        self._restarts = restarts  # of its job
         self._parent: ExitSource | None = None  # of an adopted process
         self._reporting: asyncio.TimerHandle | None = None
         self._alone: dict[int, Process] = {}  # this process while it runs, for its own sampler
@@ -568,13 +571,8 @@ class Process:
         """Undo `monitor`; unknown listeners are ignored."""
         self._sampler.unmonitor(self.pid, listener)
 
-    def record(
-        self,
-        state: SlotState = SlotState.STARTING,
-        start_time: int | None = None,
-        current: jobs_config.JobConfig | None = None,
-    ) -> ProcessRecord:
-        """Return the record from which a later daemon can find this process, whose slot is in `state`.
+    def record(self, start_time: int | None = None, current: jobs_config.JobConfig | None = None) -> ProcessRecord:
+        """Return the record from which a later daemon can find this process.
 
         Live settings are those of the `current` definition of its job, by default those it was started with.
         `start_time` is read from /proc by default, which is slow while the kernel sets up a new program.
@@ -595,10 +593,11 @@ class Process:
             graceful_timeout=current.graceful_timeout,
             detach=self.config.detach,
             port=self.port,
-            state=state,
+            state=self.slot_state,
             definition=self.config.launch_digest,
             stop_signal=current.stop_signum,
             orphans=current.orphan_policy(self.config),
+            restarts=self._restarts,
         )
 
     # Streams
