@@ -149,6 +149,17 @@ def test_one_that_a_connection_started_goes_on_until_it_is_idle() -> None:
     assert system.signals == [(pid, signal.SIGTERM)]
 
 
+@pytest.mark.parametrize("survive", [False, True])
+def test_a_stop_closes_the_sockets_of_an_adopted_process(survive: bool) -> None:
+    system = System(socket=["tcp:127.0.0.1:80"], survive=survive)
+    pid = system.next_pid()
+    system.tell(ev.Adopted(pid, record_of(system.job.config), 50.0), START, ev.StopRequested())
+    assert system.sockets_open
+    system.exit(pid)
+    system.group_empty(pid)
+    assert not system.sockets_open
+
+
 def test_a_stop_forgets_what_called_for_an_adopted_process() -> None:
     system = System(every=30)
     pid = system.next_pid()
