@@ -54,7 +54,7 @@ class LogWrite(NamedTuple):
 
 
 class Journal:
-    """The journal in the memfd `fd`, which it closes. Data has offsets from `start` to `end`.
+    """The journal in the memfd `fd`, which it closes. Data has offsets from `start` to `end`, that of an input more.
 
     A header that makes no sense, such as one of zeros, is replaced by that of a stream of which nothing was kept in a
     log. `logged` is the offset up to which the log file has the output, `under_way` a write to it of which nobody knows
@@ -149,6 +149,20 @@ class Journal:
         until = offset // _PAGE * _PAGE
         if until > self._released and _fallocate(self._fd, HEADER + self._released, until - self._released):
             self._released = until
+
+    # Input, of which `end` bytes were delivered
+
+    def accept(self, data: bytes | memoryview) -> None:
+        """Append data for the process."""
+        os.pwrite(self._fd, data, HEADER + self.accepted)
+        os.pwrite(self._fd, _OFFSET.pack(self.accepted + len(data)), _INPUT_AT)
+        self.accepted += len(data)
+
+    def deliver(self, pipe: int) -> int:
+        """Move to `pipe` what it has room for; return the number of bytes, at least 1."""
+        delivered = os.splice(self._fd, pipe, self.accepted - self.end, flags=os.SPLICE_F_NONBLOCK)
+        self.end += delivered
+        return delivered
 
     # The log of the output
 
