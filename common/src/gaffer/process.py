@@ -509,6 +509,10 @@ class Process:
         """
         return self._streams.ring(label)
 
+    def writable(self, label: str) -> Stream:
+        """Return the stream `label` for writing; ProcessError 403 `forbidden_write` or 404 `stream_not_found`."""
+        return self._streams.writable(label)
+
     def write(self, data: Data) -> None:
         """Write to stdin, from any thread; ProcessError 403 `forbidden_write` (also an OSError) if not redirected."""
         self._streams.writable(STDIN).write(data)

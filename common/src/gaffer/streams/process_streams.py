@@ -53,6 +53,11 @@ class Stream:
         self.before_write()
         self.input.write(_to_bytes(data))
 
+    @property
+    def accepted(self) -> int:
+        """The number of bytes written since the start of the process, also to an earlier gafferd."""
+        return 0 if self.input is None else self.input.accepted
+
     def writelines(self, lines: Iterable[Data]) -> None:
         """Write several pieces as one, without separators."""
         self.write(b"".join(map(_to_bytes, lines)))
