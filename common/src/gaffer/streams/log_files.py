@@ -162,7 +162,9 @@ class LogWriter:
                 progress = None
                 if journal is not None:
                     end = file.begin - formatter.held
-                    progress = Progress(journal, begin, end, data, parts, exact=not formatter.starts_lines)
+                    progress = Progress(
+                        journal, begin, end, data, parts, total=sum(map(len, parts)), exact=not formatter.starts_lines
+                    )
                 self._append(file, parts, progress, finished=finished)
         file.settle(finished=finished)
         file.written(size)

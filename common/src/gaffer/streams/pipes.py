@@ -117,8 +117,6 @@ class Output:
             self._close(ended=True)
             return False
         self.ring.append(data)
-        if self._recording is not None:
-            self._recording.release()
         if self._log is not None and not self._log.put(data) and not self._held:
             self._held = True
             self._loop.remove_reader(self._fd)
