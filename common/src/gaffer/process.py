@@ -348,7 +348,7 @@ class Process:
         """
         child = self._child
         if child is not None:
-            self._streams.leave()
+            self._streams.release()
             self._let_go(child)
 
     def _let_go(self, child: launch.Child) -> None:
@@ -640,6 +640,10 @@ class Process:
         for an unknown label.
         """
         return self._streams.ring(label)
+
+    def writable(self, label: str) -> Stream:
+        """Return the stream `label` for writing; ProcessError 403 `forbidden_write` or 404 `stream_not_found`."""
+        return self._streams.writable(label)
 
     def write(self, data: Data) -> None:
         """Write to stdin, from any thread; ProcessError 403 `forbidden_write` (also an OSError) if not redirected."""
