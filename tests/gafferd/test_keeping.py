@@ -83,6 +83,7 @@ def test_a_gafferd_without_its_keeper_goes_on_and_says_so(tmp_path: Path) -> Non
         message = f"the keeper (pid {keeper.pid}) does not protect this node: it has ended"
         assert state["error"] == message
         keeper.wait_for_line(f"ERROR gafferd.keeping.link: {message}")
+        assert f"warning: {message}" in run_command("gafferctl", "status", "--connect", node.url).stderr
         node.load(JOB)
         eventually(lambda: node.instances(2))
         os.kill(pid, signal.SIGTERM)

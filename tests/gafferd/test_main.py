@@ -14,6 +14,7 @@ import pytest
 import requests
 import trustme
 
+from gaffer.errors import ConfigError
 from gaffer.runtime.keyfile import new_key
 from gafferd.config.settings import resolve
 from gafferd.main import USAGE, command, parse_options
@@ -644,7 +645,8 @@ FLAGS = """
     --help --version --config --vv --plugins-dir --plugin-dir --plugins --daemon --pidfile --bind --backlog
     --certfile --keyfile --api-key-file --insecure --allowed-host --allowed-origin --state-dir --lookupd-address
     --cluster-key-file --node-name --broadcast-address --broadcast-port --cacert --client-certfile --client-keyfile
-    --error-log --log-level --log-format --loop --watch --keeper --no-keeper --check-config --print-config --show-secrets
+    --error-log --log-level --log-format --loop --watch --keeper --no-keeper --check-config --print-config
+    --show-secrets
 """
 
 

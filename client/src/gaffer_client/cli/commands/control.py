@@ -11,7 +11,7 @@ from gaffer_client.cli.jobfile import read_jobs
 from gaffer_client.cli.output import print_error, print_json, printable, table, warn
 from gaffer_client.cli.parse import Arguments
 from gaffer_client.cli.table import Command
-from gaffer_client.errors import NotFound
+from gaffer_client.errors import MalformedAnswer, NotFound
 from gaffer_client.jobs import Job
 from gaffer_client.naming import drift_lines, job_state
 from gaffer_client.node import Server
@@ -114,13 +114,25 @@ def _status_of_all(context: Context) -> int:
     """Print a table of all jobs of the node."""
     with context.server() as server:
         found = [info for name in server.jobs() if (info := _info(server, name)) is not None]
+        fault = _keeper_fault(server)
     if context.json:
         print_json({"jobs": found})
     elif found:
         print(table(("JOB", "STATE", "RUNNING", "DETAILS"), map(_status_row, found)))
     else:
         print("No jobs are loaded.")
+    if fault is not None:
+        warn(printable(fault))
     return Exit.OK
+
+
+def _keeper_fault(server: Server) -> str | None:
+    """Return why the keeper of the node does not protect it; None if it does, or if there is none."""
+    try:
+        keeper = server.health().get("keeper")
+    except (MalformedAnswer, NotFound):  # of an earlier version
+        return None
+    return keeper["error"] if keeper is not None else None
 
 
 def _info(server: Server, name: str) -> "JobInfo | None":
