@@ -103,9 +103,14 @@ class AnyJob(RuleBasedStateMachine):
         return number % (self.system.count + 2) + 1
 
     @precondition(lambda self: self.system.count == 0 and self.system.job.phase is Phase.STOPPED)
-    @rule(slot=st.integers(0, 3), age=st.sampled_from([0.5, 100.0]))
-    def adopt(self, slot: int, age: float) -> None:
-        record = ProcessRecord(9, "s.j", slot, 90, 90, 1, "boot", "n:9", 30.0, True)
+    @rule(
+        slot=st.integers(0, 3),
+        age=st.sampled_from([0.5, 100.0]),
+        state=st.sampled_from([SlotState.STARTING, SlotState.READY, SlotState.STOPPING]),
+        detach=st.booleans(),
+    )
+    def adopt(self, slot: int, age: float, state: SlotState, detach: bool) -> None:
+        record = ProcessRecord(9, "s.j", slot, 90, 90, 1, "boot", "n:9", 30.0, detach, state=state)
         self.wanted = not self.left
         self.tell(ev.Adopted(self.system.next_pid(), record, age), START)
 

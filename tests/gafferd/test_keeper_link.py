@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from gafferd.keeping.link import KeeperLink, KeptChild
-from support.kept import Directed, Kept, is_gone, kept
+from support.kept import Directed, Kept, is_gone, kept, pipe
 from support.poll import eventually
 
 TERM, RECORD = int(signal.SIGTERM), '{"pid":1}'
@@ -50,18 +50,6 @@ def running(link: KeeperLink) -> Iterator[Callable[[Callable[[], object]], Any]]
 def content(reader: int) -> bytes:
     try:
         return os.read(reader, 100)
-    finally:
-        os.close(reader)
-
-
-@contextmanager
-def pipe(data: bytes) -> Iterator[int]:
-    """The reading end of a pipe with some data and no writer."""
-    reader, writer = os.pipe()
-    os.write(writer, data)
-    os.close(writer)
-    try:
-        yield reader
     finally:
         os.close(reader)
 

@@ -73,14 +73,45 @@ def test_a_gafferd_that_hangs_is_replaced(tmp_path: Path) -> None:
         node.keeper.wait_for_line("Fatal Python error: Aborted")
 
 
+def test_a_gafferd_whose_keeper_was_killed_takes_its_place(tmp_path: Path) -> None:
+    with kept_node(tmp_path) as node:
+        node.load(JOB)
+        first, pids = node.pid, eventually(lambda: node.instances(2))
+        os.kill(first, signal.SIGKILL)  # its processes become those of the keeper
+        eventually(lambda: node.pid != first)
+        node.load({**JOB, "name": "own"})
+        eventually(lambda: node.get("/jobs/default/own")["running"] == 2)
+        assert node.instances(2) == pids
+        second = node.pid
+        node.keeper.signal(signal.SIGKILL)
+        try:
+            state = eventually(lambda: (found := node.get("/health")["keeper"])["pid"] == second and found)
+            assert state["error"] is None
+            assert node.pid != second
+            assert node.get("/jobs/default/own")["running"] == 2
+            assert node.instances(2) == pids
+            os.kill(pids[0], signal.SIGKILL)  # nobody's child
+            eventually(lambda: pids[0] not in node.instances(2))
+            third = node.pid
+            os.kill(third, signal.SIGKILL)  # it is protected
+            eventually(lambda: node.pid != third)
+            assert len(node.instances(2)) == 2
+        finally:
+            os.kill(second, signal.SIGTERM)
+            eventually(lambda: gone(second))
+        assert all(map(gone, pids))
+
+
 def test_a_gafferd_without_its_keeper_goes_on_and_says_so(tmp_path: Path) -> None:
-    with gafferd("--keeper", state_dir=tmp_path / "state") as keeper:
+    env = {"NOTIFY_SOCKET": str(tmp_path / "nobody")}
+    with gafferd("--keeper", state_dir=tmp_path / "state", env=env) as keeper:
         node = Node(keeper, tmp_path / "state")
         pid = node.pid
         node.get("/health")
         os.kill(keeper.pid, signal.SIGKILL)
         state = eventually(lambda: (found := node.get("/health")["keeper"])["error"] and found)
-        message = f"the keeper (pid {keeper.pid}) does not protect this node: it has ended"
+        reason = "the service manager can't be told of another one"
+        message = f"the keeper (pid {keeper.pid}) has ended and has no successor: {reason}"
         assert state["error"] == message
         keeper.wait_for_line(f"ERROR gafferd.keeping.link: {message}")
         assert f"warning: {message}" in run_command("gafferctl", "status", "--connect", node.url).stderr

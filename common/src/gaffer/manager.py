@@ -35,6 +35,7 @@ from gaffer.processes import stats
 from gaffer.processes.cgroups import Cgroups
 from gaffer.processes.reaper import Reaper
 from gaffer.processes.sampler import StatListener
+from gaffer.processes.sockets import SocketKeeper
 from gaffer.processes.survivors import Survivor
 from gaffer.schemas.responses import JobInfo, JobStatus
 from gaffer.streams import event_log
@@ -76,7 +77,8 @@ class Manager(Living, LegacyNames, Listeners):
     output of every job, redirected or not; captured output is also written to files in `log_dir`; `recorder` is
     notified of every process; `endpoint_host` is the address in announced endpoints; `node_id` marks the processes so
     that they can be found again; `survivors` are the processes that an earlier manager left: their jobs adopt them when
-    loaded; `past` has the exits and the last scheduled run of jobs by qualified name: they get it when loaded.
+    loaded; `past` has the exits and the last scheduled run of jobs by qualified name: they get it when loaded;
+    `socket_keeper` keeps the listening sockets of jobs open while another manager takes over.
 
     `exit_code` is 0 unless an essential job ended the manager; then it is the exit code of that job.
     Subscribe to `events`; `event_log` keeps the newest events for readers on the loop. `drift` finds that of jobs.
@@ -96,6 +98,7 @@ class Manager(Living, LegacyNames, Listeners):
         log_dir: Path | None = None,
         survivors: Iterable[Survivor] = (),
         past: Mapping[str, Past] | None = None,
+        socket_keeper: SocketKeeper | None = None,
     ) -> None:
         self.endpoint_host = endpoint_host
         self.loop = loop if loop is not None else Loop.default_loop()
@@ -108,7 +111,7 @@ class Manager(Living, LegacyNames, Listeners):
         os_pids = [each.record.os_pid for each in left]
         cgroups = Cgroups(cgroup, node_id.partition(":")[0], os_pids) if cgroup is not None else None
         reaper = Reaper(self.loop, subreaper=subreaper, cgroups=cgroups)
-        settings = Settings(capture_all, recorder, node_id, log_dir)
+        settings = Settings(capture_all, recorder, node_id, log_dir, socket_keeper)
         self.exit_code = 0
         self.drift: DriftSource = NoDrift()
         self._rehearsal: dict[JobName, Desired | None] | None = None

@@ -568,14 +568,21 @@ class Process:
         """Undo `monitor`; unknown listeners are ignored."""
         self._sampler.unmonitor(self.pid, listener)
 
-    def record(self, state: SlotState = SlotState.STARTING, start_time: int | None = None) -> ProcessRecord:
+    def record(
+        self,
+        state: SlotState = SlotState.STARTING,
+        start_time: int | None = None,
+        current: jobs_config.JobConfig | None = None,
+    ) -> ProcessRecord:
         """Return the record from which a later daemon can find this process, whose slot is in `state`.
 
+        Live settings are those of the `current` definition of its job, by default those it was started with.
         `start_time` is read from /proc by default, which is slow while the kernel sets up a new program.
         """
         if start_time is None:
             stat = procfs.read_stat(self.os_pid)
             start_time = stat.start_time if stat else 0
+        current = current or self.config
         return ProcessRecord(
             pid=self.pid,
             job=str(self.job),
@@ -585,12 +592,13 @@ class Process:
             start_time=start_time,
             boot_id=procfs.boot_id(),
             cookie=self.cookie,
-            graceful_timeout=self.config.graceful_timeout,
+            graceful_timeout=current.graceful_timeout,
             detach=self.config.detach,
             port=self.port,
             state=state,
             definition=self.config.launch_digest,
-            stop_signal=self.config.stop_signum,
+            stop_signal=current.stop_signum,
+            orphans=current.orphan_policy(self.config),
         )
 
     # Streams

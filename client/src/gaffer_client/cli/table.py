@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 # The kind of server that a command sends requests to.
 Target = Literal["node", "lookup", "none"]
 
+# What a command does: it only reads; it changes something; or it ends processes, or removes something for good.
+Effect = Literal["read", "write", "destructive"]
+
 _TLS = ("--cacert", "--certfile", "--keyfile")
 _USED: Mapping[Target, tuple[str, ...]] = {
     "node": ("--endpoint", "--connect", "--api-key-file", "--insecure", *_TLS, "--json"),
@@ -47,6 +50,7 @@ class Command:
     passes_on: bool = False
     examples: tuple[str, ...] = ()
     uses: tuple[str, ...] = ()
+    effect: Effect = field(kw_only=True)
 
     def uses_option(self, option: Option) -> bool:
         """Return whether this command uses an option of the program."""

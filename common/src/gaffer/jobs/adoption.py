@@ -14,6 +14,7 @@ def make_slot(event: ev.Adopted, index: int, definitions: Definitions, now: floa
     current = definitions.kept[0][1]
     slot = Slot(index, pid=event.pid)
     slot.begin(definitions.launched(event.record.definition) or current, now - event.age)
+    slot.served = event.record.state is SlotState.READY
     return slot
 
 

@@ -287,10 +287,11 @@ class Signal(_Message, frozen=True):
 
 
 class StartProbes(_Message, frozen=True):
-    """Begin to probe the process `pid`; `again`: it was told to reload."""
+    """Begin to probe the process `pid`; `again`: it was told to reload; `ready`: it is ready already."""
 
     pid: int
     again: bool = False
+    ready: bool = False
 
 
 class StopProbes(_Message, frozen=True):

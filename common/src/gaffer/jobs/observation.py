@@ -50,12 +50,12 @@ def _observation(
     match action:
         case Action.OBSERVE:
             left = waits if slot.probed else waits - age
-            if left > 0:
+            if left > 0 and not slot.served:
                 found.append(ev.SetTimer(deadline, left))
             if config.max_lifetime:
                 found.append(_lifetime(pid, config, rand, age))
             if probes:
-                found.append(ev.StartProbes(pid))
+                found.append(ev.StartProbes(pid, ready=slot.served))
         case Action.SERVE:
             if slot.probed and waits and not slot.served:
                 found.append(ev.CancelTimer(deadline))

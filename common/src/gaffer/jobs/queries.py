@@ -94,6 +94,11 @@ class JobQueries:
         return self.phase in (Phase.STARTED, Phase.HELD)
 
     @property
+    def uses_sockets(self) -> bool:
+        """Whether it has listening sockets, or opens them once it can start."""
+        return self.active and not self.disabled and bool(self.config.socket)
+
+    @property
     def gone(self) -> bool:
         """Whether the job was unloaded and its last process has ended."""
         return self.phase is Phase.LEAVING and not self._by_pid

@@ -12,6 +12,7 @@ from typing import Any
 from gaffer.errors import ProcessError
 from gaffer.loop import exit_soon
 from gaffer.streams.log_files import LogFile
+from gaffer.streams.recording import Recording, read_pipe
 from gaffer.streams.rings import READ_SIZE, Ring, Source
 
 log = logging.getLogger("gaffer.streams.pipes")
@@ -25,7 +26,6 @@ _LARGE_PIPE = 256 * 1024  # capacity for a fast stream; a user's pipes share a b
 _CALM = 1.0  # seconds after which the pipe of a stream that is no longer fast is shrunk
 _REST = 0.001  # seconds
 _READS = 4  # maximum reads before yielding to the loop
-_SPARSE_READ = 256  # bytes, for which the interpreter has memory of its own
 _LAST_READS = 64  # maximum reads of what a pipe still holds when its process has exited
 _FRESH = 0.25  # seconds
 _FRESH_LIMIT = 16 * 1024 * 1024  # maximum bytes that a ring keeps of the last _FRESH seconds
@@ -35,14 +35,25 @@ _ATTENTION = 5.0  # seconds that a stream counts as followed after a reader has 
 class Output:
     """The reading end of a pipe. Appends the data to `ring` and `log`; the log may hold it back. Closes `fd`.
 
+    With a `recording` the data takes the way by its journal.
+
     A process that writes many small pieces would wake us for each one, which slows both down. So a fast stream gets a
     larger pipe while it is fast, and reading pauses briefly when an iteration of the loop yields little data.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, fd: int, ring: Ring, log: LogFile | None = None) -> None:
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        fd: int,
+        ring: Ring,
+        log: LogFile | None = None,
+        recording: Recording | None = None,
+    ) -> None:
         self._loop = loop
         self._fd: int | None = fd
         self._log = log
+        self._recording = recording
+        self._receive = read_pipe if recording is None else recording.read
         self._held = False  # by the log
         self._rest: asyncio.TimerHandle | None = None
         self._pace = Pace()
@@ -63,13 +74,20 @@ class Output:
                 break
         if self._fd is None or self._held:
             return
+        if self._recording is not None and self._recording.is_behind:
+            self._pause()  # there was no memory for it
+            return
         if self._pace.is_fast(self.ring.end - before, now):
             self._fast_at = now
             if self._large is False:
                 self._enlarge()
             elif self._large and self.ring.end - before < READ_SIZE:
-                self._loop.remove_reader(self._fd)
-                self._rest = self._loop.call_later(_REST, self._rested)
+                self._pause()
+
+    def _pause(self) -> None:
+        assert self._fd is not None
+        self._loop.remove_reader(self._fd)
+        self._rest = self._loop.call_later(_REST, self._rested)
 
     def _enlarge(self) -> None:
         self._large = _resize(self._fd, _LARGE_PIPE) or None
@@ -86,15 +104,17 @@ class Output:
         if self._fd is None:
             return False
         try:
-            data, is_full = _read(self._fd)
+            data, is_full = self._receive(self._fd)
         except BlockingIOError:
             return False
         except ConnectionResetError:  # a socket whose peer closed it with unread data
             data, is_full = b"", False
         if not data:
-            self.close()
+            self._close(ended=True)
             return False
         self.ring.append(data)
+        if self._recording is not None:
+            self._recording.release()
         if self._log is not None and not self._log.put(data) and not self._held:
             self._held = True
             self._loop.remove_reader(self._fd)
@@ -119,6 +139,19 @@ class Output:
 
     def leave(self) -> None:
         """Stop reading and close the ring; the log goes on elsewhere."""
+        self._stop(ended=False)
+
+    def close(self) -> None:
+        """Stop reading and close the ring."""
+        self._close(ended=False)
+
+    def _close(self, *, ended: bool) -> None:
+        if self._fd is not None:
+            self._stop(ended=ended)
+            if self._log is not None:
+                self._log.finish()
+
+    def _stop(self, *, ended: bool) -> None:
         if self._fd is not None:
             for timer in (self._rest, self._calming):
                 if timer is not None:
@@ -127,13 +160,8 @@ class Output:
             os.close(self._fd)
             self._fd = None
             self.ring.close()
-
-    def close(self) -> None:
-        """Stop reading and close the ring."""
-        if self._fd is not None:
-            self.leave()
-            if self._log is not None:
-                self._log.finish()
+            if self._recording is not None:
+                self._recording.close(ended=ended)
 
 
 class Pace:
@@ -175,20 +203,6 @@ class Retention:
         if now - self._followed_at >= _ATTENTION:
             return self._usual
         return max(self._usual, min(end - self._fresh + _READS * READ_SIZE, _FRESH_LIMIT))
-
-
-def _read(fd: int) -> tuple[bytes, bool]:
-    """Read from `fd`; also return whether there may be more.
-
-    While there is no memory the read is a small one, because a stop waits for the end of the pipe.
-    """
-    size = READ_SIZE
-    try:
-        data = os.read(fd, size)
-    except MemoryError:
-        size = _SPARSE_READ
-        data = os.read(fd, size)
-    return data, len(data) == size
 
 
 def _resize(fd: int | None, size: int) -> bool:

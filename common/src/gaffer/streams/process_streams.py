@@ -11,6 +11,7 @@ from gaffer.processes import launch
 from gaffer.streams.journal import StreamKeeper
 from gaffer.streams.log_files import LogFile
 from gaffer.streams.pipes import Input, Output, Tap
+from gaffer.streams.recording import Recording
 from gaffer.streams.rings import Ring
 
 STDIN = "stdin"
@@ -120,11 +121,15 @@ class ProcessStreams:
     def connect(
         self, child: launch.Child, log_file: Callable[[str], LogFile | None], keeper: StreamKeeper | None = None
     ) -> None:
-        """Take over our ends of the pipes of `child`; `log_file(kind)` returns the file for `out` and for `err`."""
+        """Take over our ends of the pipes of `child`; `log_file(kind)` returns the file for `out` and for `err`.
+
+        With a `keeper` all streams get journals. Those in `child.journals`, which an earlier gafferd has left, give
+        the rings and logs what they lack, also without the pipe, which has ended then.
+        """
         captured = iter(self.captured)
-        for fd, kind in ((child.stdout, "out"), (child.stderr, "err")):
-            if fd is not None:
-                self._outputs.append(Output(self._loop, fd, next(captured), log_file(kind)))
+        for mode, name, kind in ((self.stdout, "stdout", "out"), (self.stderr, "stderr", "err")):
+            if mode == launch.CAPTURE:
+                self._connect_output(child, name, getattr(child, name), next(captured), keeper, log_file(kind))
         child.stdout = child.stderr = None
         if child.stdin is not None:
             self.by_label[STDIN].input = Input(self._loop, child.stdin)
@@ -134,8 +139,30 @@ class ProcessStreams:
             stream = self.by_label[label]
             assert stream.ring is not None
             stream.input = Input(self._loop, input_fd)
-            self._outputs.append(Output(self._loop, fd, stream.ring))
+            self._connect_output(child, launch.stream_name(label), fd, stream.ring, keeper)
         child.streams, child.stream_inputs = [], []
+
+    def _connect_output(
+        self,
+        child: launch.Child,
+        name: str,
+        fd: int | None,
+        ring: Ring,
+        keeper: StreamKeeper | None,
+        log_file: LogFile | None = None,
+    ) -> None:
+        adopted = child.journals.pop(f"{name}.journal", None)
+        recording = None
+        if keeper is not None or adopted is not None:
+            is_pipe = name in ("stdout", "stderr")
+            recording = Recording(self._name, name, keeper, ring, log_file, adopted=adopted, splices=is_pipe)
+        if fd is not None:
+            self._outputs.append(Output(self._loop, fd, ring, log_file, recording))
+        elif recording is not None:
+            recording.close(ended=False)
+            ring.close()
+            if log_file is not None:
+                log_file.finish()
 
     def read_available(self) -> None:
         """Read what is in the pipes."""

@@ -9,7 +9,7 @@ import socket
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextvars import Context
 from dataclasses import dataclass
 from functools import partial
@@ -28,7 +28,7 @@ from gaffer.process import ExitStatus, Process, Recorder
 from gaffer.processes.ports import listener_on
 from gaffer.processes.reaper import DETACHED, Reaper
 from gaffer.processes.sampler import Sampler
-from gaffer.processes.sockets import JobSockets
+from gaffer.processes.sockets import JobSockets, SocketKeeper
 from gaffer.processes.survivors import Survivor
 from gaffer.streams.log_files import LogWriter
 from gaffer.streams.log_store import LogStore
@@ -54,12 +54,13 @@ _OF_A_STATE = frozenset({"ready", "not_ready", "stop_pid", "reap"})
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Settings of new processes: capture of output, targets of records and logs, the node id in the cookie."""
+    """Settings of new processes: capture of output, targets of records, logs and sockets, the node id in the cookie."""
 
     capture_all: bool = False
     recorder: Recorder | None = None
     node_id: str = ""
     log_dir: Path | None = None
+    socket_keeper: SocketKeeper | None = None
 
 
 class Executor:
@@ -96,7 +97,7 @@ class Executor:
         self._prober = Prober(loop, self._on_verdict, partial(job_commands.probe, commands))
         self._scheduled: set[Job] = set()  # that were armed
         self._timetable: Timetable[Job] = Timetable(loop, self._on_armed, self._on_run_due)
-        self._sockets = JobSockets(loop)
+        self._sockets = JobSockets(loop, settings.socket_keeper)
         self._guard: MemoryGuard[Process] = MemoryGuard(loop, self._on_memory_exceeded, cgroups=reaper.cgroups)
         self._socket_owners: dict[JobName, Job] = {}
         self._preparing: dict[tuple[Job, int], asyncio.Task[None]] = {}  # starts that wait for `before_start`
@@ -143,11 +144,14 @@ class Executor:
             for key, task in self._preparing.items():
                 if key[0] is job and not job.expects(key[1]):
                     self._loop.call_soon_threadsafe(task.cancel)
-            if isinstance(event, ev.ConfigChanged) and event.config.max_memory:
+            if isinstance(event, ev.ConfigChanged):
                 for process in [self.running[pid] for pid in job.pids() if pid in self.running]:
                     self._loop.call_soon_threadsafe(self._guard_memory, job, process)
+                    self._loop.call_soon_threadsafe(self._record, process.pid)
             self.touch(job.name)
             self._after_event(job)
+            if self._sockets.awaits_opening(job.name) and not job.uses_sockets:
+                self._loop.call_soon_threadsafe(self._sockets.close, job.name)
             if job.gone:
                 self._loop.call_soon_threadsafe(self._forget, job)
 
@@ -442,8 +446,8 @@ class Executor:
     def _record(self, pid: int) -> None:
         process, job = self.running.get(pid), self.owners.get(pid)
         slot = job.slot_of(pid) if job is not None else None
-        if self._settings.recorder is not None and process is not None and slot is not None:
-            self._settings.recorder.spawned(process.record(slot.visible_state))
+        if self._settings.recorder is not None and process is not None and job is not None and slot is not None:
+            self._settings.recorder.spawned(process.record(slot.visible_state, current=job.config))
 
     def _signal(self, order: ev.Signal) -> None:
         process = self.running.get(order.pid)
@@ -514,7 +518,7 @@ class Executor:
         if isinstance(order, ev.StopProbes):
             self._prober.stop(order.pid)
         elif process is not None:
-            self._prober.start(process, again=order.again)
+            self._prober.start(process, again=order.again, ready=order.ready)
 
     def _on_verdict(self, process: Process, question: Question, good: bool, error: str) -> None:
         job = self.owners.get(process.pid)
@@ -588,6 +592,10 @@ class Executor:
             message = f"process {process.pid} and its descendants use {used >> 20} MiB, more than {limit >> 20} MiB"
             log.warning("%s: %s", job.name, message, extra=_about(job, process))
             self.submit(job, ev.LimitExceeded(process.pid, "max_memory", message))
+
+    def close_unused_sockets(self, jobs: Collection[JobName]) -> None:
+        """Close the sockets of an earlier manager, except those of `jobs`, which have not opened theirs yet."""
+        self._sockets.close_unused(jobs)
 
     def socket_addresses(self, job: Job) -> list[dict[str, str | int]]:
         """Where a job listens: `name`, and `address` and `port` or `path`, of each open socket."""

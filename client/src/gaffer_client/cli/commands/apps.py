@@ -141,6 +141,7 @@ COMMANDS = (
         load,
         "node",
         "[<name>]",
+        effect="write",
         options=(
             Option(
                 "-c SPEC, --concurrency=SPEC",
@@ -172,6 +173,7 @@ COMMANDS = (
         unload,
         "node",
         "[<name>]",
+        effect="destructive",
         details="<name> is an application (default: the name of the directory), or a single job as SESSION.NAME.",
         examples=("unload", "unload shop", "unload shop.worker"),
         uses=("--procfile", "--directory"),
@@ -181,6 +183,7 @@ COMMANDS = (
         "List the applications on a node",
         apps,
         "node",
+        effect="read",
         examples=("apps", "apps -g https://node1.example.com:5000"),
     ),
 )

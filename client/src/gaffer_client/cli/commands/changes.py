@@ -133,6 +133,7 @@ COMMANDS = (
         "Show changes in the cluster as they happen",
         lookup,
         "lookup",
+        effect="read",
         options=(
             Option("--colorize", "use colours even if the output is not a terminal"),
             Option("--no-color", "do not use colours"),

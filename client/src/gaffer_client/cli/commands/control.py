@@ -266,6 +266,7 @@ COMMANDS = (
         "List jobs, or the pids of running processes",
         processes,
         "node",
+        effect="read",
         options=(Option("--running", "list Gaffer's pids of the running processes"),),
         examples=("processes", "processes --running"),
     ),
@@ -275,6 +276,7 @@ COMMANDS = (
         load_process,
         "node",
         "<file>",
+        effect="write",
         options=_START_OPTIONS,
         aliases=("load",),
         details="""
@@ -289,6 +291,7 @@ COMMANDS = (
         add_process,
         "node",
         "<name> <cmd>",
+        effect="write",
         options=_START_OPTIONS,
         examples=("add_process shop.web 'python server.py'",),
     ),
@@ -298,6 +301,7 @@ COMMANDS = (
         update_process,
         "node",
         "<name> <cmd>",
+        effect="destructive",
         options=_START_OPTIONS,
         details="The command becomes the whole description: all other settings return to their defaults.",
         examples=("update_process shop.web 'python server.py --verbose'",),
@@ -308,6 +312,7 @@ COMMANDS = (
         get_process,
         "node",
         "<name>",
+        effect="read",
         examples=("get_process shop.web",),
     ),
     Command(
@@ -316,6 +321,7 @@ COMMANDS = (
         del_process,
         "node",
         "<name>",
+        effect="destructive",
         examples=("del_process shop.web",),
     ),
     Command(
@@ -324,6 +330,7 @@ COMMANDS = (
         start,
         "node",
         "<name>",
+        effect="write",
         examples=("start shop.web",),
     ),
     Command(
@@ -332,6 +339,7 @@ COMMANDS = (
         stop,
         "node",
         "<name> [<inc>]",
+        effect="destructive",
         examples=("stop shop.web", "stop shop.web 2"),
     ),
     Command(
@@ -340,6 +348,7 @@ COMMANDS = (
         add,
         "node",
         "<name> [<inc>]",
+        effect="write",
         examples=("add shop.web", "add shop.web 2"),
     ),
     Command(
@@ -348,6 +357,7 @@ COMMANDS = (
         sub,
         "node",
         "<name> [<inc>]",
+        effect="write",
         examples=("sub shop.web", "sub shop.web 2"),
     ),
     Command(
@@ -356,6 +366,7 @@ COMMANDS = (
         status,
         "node",
         "[<name>]",
+        effect="read",
         details="""
             The reason follows if the job waits, fails, is not ready or disabled, and the progress of a rolling restart.
             Without <name>, all jobs are listed with their states, running and configured processes, and reasons.
@@ -368,6 +379,7 @@ COMMANDS = (
         running,
         "node",
         "<name>",
+        effect="read",
         examples=("running shop.web",),
     ),
     Command(
@@ -376,6 +388,7 @@ COMMANDS = (
         numprocesses,
         "node",
         "<name>",
+        effect="read",
         examples=("numprocesses shop.web",),
     ),
     Command(
@@ -384,6 +397,7 @@ COMMANDS = (
         pids,
         "node",
         "<name>",
+        effect="read",
         examples=("pids shop.web",),
     ),
     Command(
@@ -392,6 +406,7 @@ COMMANDS = (
         kill,
         "node",
         "<name_or_pid> <signal>",
+        effect="destructive",
         details="<signal> is a name, with or without SIG, or a number.",
         examples=("kill shop.web HUP", "kill 12 9"),
     ),
@@ -400,6 +415,7 @@ COMMANDS = (
         "Apply the changes of the node's configuration file",
         reload_config,
         "node",
+        effect="write",
         options=(Option("--dry-run", "show what would change, and change nothing"),),
         details="""
             The node reads its configuration file again, and adds, removes, updates and scales jobs as the file has

@@ -80,6 +80,7 @@ def commands(job_help: str) -> tuple[Command, ...]:
             disable,
             "node",
             "<job>...",
+            effect="destructive",
             options=(
                 Option("--reason=TEXT", "why, as shown wherever the state of the job is; required"),
                 Option("--for=DURATION", "for how long: 90, 30s, 2h, 1d (default: until they are enabled)"),
@@ -103,6 +104,7 @@ def commands(job_help: str) -> tuple[Command, ...]:
             enable,
             "node",
             "<job>...",
+            effect="write",
             details=f"""
                 {job_help} A job that was started when it was disabled, or that has been started since, runs again with
                 its number of processes; one that was stopped stays stopped.

@@ -111,6 +111,7 @@ COMMANDS = (
         drain,
         "node",
         "[<node>]",
+        effect="destructive",
         options=(
             Option("--undo", "put the node back into service"),
             Option("--wait", "return once all its processes have exited"),

@@ -42,6 +42,7 @@ _HELP = Command(
     help_,
     "none",
     "[<command>]",
+    effect="read",
     examples=("help", "help load"),
 )
 
@@ -51,6 +52,7 @@ GAFFER_COMMANDS = (
         "Print a new random key",
         key_new,
         "none",
+        effect="read",
         details="""
             The key can serve as an API key or as a cluster key. No server is contacted and nothing is stored. Keep the
             key in a file that only its owner can read: `(umask 077; gaffer key:new > api.key)`.
@@ -68,6 +70,7 @@ GAFFERCTL_COMMANDS = (
         "Show the version",
         version,
         "none",
+        effect="read",
         examples=("version",),
     ),
 )

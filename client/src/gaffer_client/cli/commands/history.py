@@ -171,6 +171,7 @@ def commands(job_help: str, verbose: str) -> tuple[Command, ...]:
             exits,
             "node",
             "<job>",
+            effect="read",
             options=(Option(verbose, "also show the last lines of their output"),),
             details=f"""
                 {job_help} Lists the last 20 exits and failed starts, newest first. EXIT is the exit code, the signal,
@@ -185,6 +186,7 @@ def commands(job_help: str, verbose: str) -> tuple[Command, ...]:
             definitions,
             "node",
             "<job>",
+            effect="read",
             details=f"""
                 {job_help} Lists up to 10 definitions, newest first, each with what it changed; use `rollback` to
                 return to one. Use --json for all settings.
@@ -198,6 +200,7 @@ def commands(job_help: str, verbose: str) -> tuple[Command, ...]:
             exec_,
             "node",
             "<job> [<action>]",
+            effect="write",
             options=(Option("--timeout=TIME", "stop the action after TIME, such as 90, 5m or 2h (default: 24h)"),),
             details=f"""
                 {job_help} An action is a command in the description of the job, `action.NAME = COMMAND`. The node runs

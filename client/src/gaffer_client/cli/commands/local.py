@@ -158,6 +158,7 @@ COMMANDS = (
         start,
         "none",
         "[<type>...]",
+        effect="write",
         options=(
             _CONCURRENCY,
             _PORT,
@@ -189,6 +190,7 @@ COMMANDS = (
         run,
         "none",
         "[<args>...]",
+        effect="write",
         options=(
             Option("-c NUMBER, --concurrency=NUMBER", "number of copies to run at once (default: 1)", repeat=True),
         ),
@@ -208,6 +210,7 @@ COMMANDS = (
         export,
         "none",
         "[<name>]",
+        effect="write",
         options=(
             _CONCURRENCY,
             _PORT,

@@ -88,6 +88,7 @@ def commands(job_help: str) -> tuple[Command, ...]:
             logs,
             "node",
             "<job>",
+            effect="read",
             options=(
                 Option("-f, --follow", "continue with new output until interrupted"),
                 Option(

@@ -89,6 +89,7 @@ COMMANDS = (
         "List the nodes of the cluster",
         nodes,
         "lookup",
+        effect="read",
         examples=("lookup:nodes", "lookup:nodes -L http://lookup1:5010,http://lookup2:5010"),
     ),
     Command(
@@ -96,6 +97,7 @@ COMMANDS = (
         "List all jobs and the nodes that run them",
         jobs,
         "lookup",
+        effect="read",
         examples=("lookup:jobs", "lookup:jobs --json"),
     ),
     Command(
@@ -104,6 +106,7 @@ COMMANDS = (
         sessions,
         "lookup",
         "[<node>]",
+        effect="read",
         examples=("lookup:sessions", "lookup:sessions node1"),
     ),
     Command(
@@ -112,6 +115,7 @@ COMMANDS = (
         job,
         "lookup",
         "<job>",
+        effect="read",
         details="""
             PROCESSES lists Gaffer's pids of the processes in service, STATE is the state of the node, and AGE is the
             time since the lookup last heard from it. The exit status is 4 if no node has the job, and 3 if no lookup
@@ -125,6 +129,7 @@ COMMANDS = (
         session,
         "lookup",
         "<session>",
+        effect="read",
         examples=("lookup:session shop",),
     ),
 )

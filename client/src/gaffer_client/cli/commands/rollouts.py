@@ -178,6 +178,7 @@ def commands(job_help: str) -> tuple[Command, ...]:
             restart,
             "node",
             "<job>...",
+            effect="destructive",
             options=(
                 Option("--rolling", "replace a few processes at a time, the next ones when the new ones are ready"),
                 Option("--wait", "return when all new processes are ready; implied by --rolling"),
@@ -199,6 +200,7 @@ def commands(job_help: str) -> tuple[Command, ...]:
             reload,
             "node",
             "<job>...",
+            effect="write",
             options=_WAITING,
             details=f"""
                 {job_help} Sends the `reload_signal` of the job to its processes, and returns when they are ready
@@ -215,6 +217,7 @@ def commands(job_help: str) -> tuple[Command, ...]:
             rollback,
             "node",
             "<job>",
+            effect="write",
             options=(
                 Option("--to=N", "the generation to return to (default: the one before the current)"),
                 *_WAITING,

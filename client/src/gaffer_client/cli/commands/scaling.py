@@ -186,6 +186,7 @@ COMMANDS = (
         ps,
         "node",
         "[<name>]",
+        effect="read",
         details="""
             <name> is the application (default: the name of the directory). Each process is shown with its state:
             `starting` until it is ready, with the last error of its probes, then `ready`; a job with the reason why it
@@ -200,6 +201,7 @@ COMMANDS = (
         scale,
         "node",
         "[<name>] [<spec>...]",
+        effect="write",
         aliases=("ps:scale",),
         details="""
             Each <spec> sets or changes the number of processes of a type: `web=3`, `web+2`, `web-1`. <name> is the

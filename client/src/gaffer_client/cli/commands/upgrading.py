@@ -130,6 +130,7 @@ GAFFER_COMMANDS = (
         upgrade,
         "node",
         "[<node>...]",
+        effect="write",
         options=_OPTIONS,
         details=f"""{_STEPS}
             <node> is the name or id of a node, as shown by `gaffer lookup:nodes`, or its URL (default: the node of
@@ -149,6 +150,7 @@ COMMANDS = (
         _SUMMARY,
         upgrade,
         "node",
+        effect="write",
         options=_OPTIONS,
         details=_STEPS,
         examples=("upgrade", "upgrade --force"),

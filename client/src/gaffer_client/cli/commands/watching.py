@@ -122,6 +122,7 @@ GAFFER_COMMANDS = (
         events,
         "node",
         "[<job>]",
+        effect="read",
         options=_OPTIONS,
         details="""
             Shows the events of all jobs, or those of <job>: SESSION.NAME, or the NAME of a type of the application in
@@ -140,6 +141,7 @@ COMMANDS = (
         watch,
         "node",
         "[<pattern>]",
+        effect="read",
         options=_OPTIONS,
         details="""
             <pattern> is a prefix of event names, such as `exit`, `proc.dummy` or `proc.dummy.spawn` (default: all

@@ -165,6 +165,7 @@ COMMANDS = (
         why,
         "lookup",
         "<job>",
+        effect="read",
         details="""
             Shows what each lookup reports about the nodes with the job, with the time since it last heard from each
             node (AGE), then what these nodes report themselves. If no lookup knows the job, all nodes are queried; if
