@@ -116,7 +116,9 @@ class Node:
         return len(self.jobs) + sum(self.size)
 
     def reconnect(self, identity: Identify, session: int, now: float) -> None:
-        """Bind the node to a new connection of the same incarnation, which must send a snapshot next."""
+        """Bind the node to a new connection, which must send a snapshot next; a new incarnation counts from 0."""
+        if identity.incarnation != self.identity.incarnation:
+            self.seq = 0
         self.identity = identity
         self.session = session
         self.heard = self.silent_since = now
