@@ -126,7 +126,7 @@ class Server:
         """
         raise_descriptors()
         state = StateDir.open(lock.directory, lock)
-        kept = KeptProcesses(keeper, state) if keeper is not None else None
+        kept = KeptProcesses(keeper, state, state.when_stored) if keeper is not None else None
         try:
             survivors = kept.survivors() if kept is not None else []
             records = [each.record for each in survivors]

@@ -183,7 +183,7 @@ class Registry:
         self._publish.connection()  # not earlier: refused peers must not displace the changes of nodes
         for node in replaced:
             self._remove(node, "replaced", now)
-        if known is not None and _begins_anew(known, identity):
+        if known is not None and _usurped(known.proved, identity):
             self._remove(known, "replaced", now)
             known = None
         former_name = identity.name
@@ -401,15 +401,6 @@ class Registry:
 
 def _last_heard(node: Node) -> float:
     return node.heard
-
-
-def _begins_anew(known: Node, identity: Identify) -> bool:
-    """Return whether nothing that is known of a node is about the one that identifies itself.
-
-    A newer incarnation that proves to be the same node may have the same processes: its table stays until its snapshot.
-    """
-    newer = known.identity.incarnation < identity.incarnation
-    return _usurped(known.proved, identity) or (newer and not known.proved)
 
 
 def _usurped(proved: bool, identity: Identify) -> bool:

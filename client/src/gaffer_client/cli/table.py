@@ -1,8 +1,10 @@
 """The command table: programs, commands and options. Parsing, help and reference are derived from it."""
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from functools import cache
+from importlib import import_module
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from gaffer.errors import did_you_mean
 from gaffer.jobs.names import DEFAULT_SESSION
@@ -30,7 +32,6 @@ _USED: Mapping[Target, tuple[str, ...]] = {
 Run = Callable[["Context", "Arguments"], int]
 
 
-@dataclass(frozen=True)
 class Command:
     """A command: `arguments` is its docopt pattern (`[<name>]`), `details` further paragraphs of its help.
 
@@ -39,18 +40,34 @@ class Command:
     unchanged, including options. After the command, a short option that it shares with the program is the command's.
     """
 
-    name: str
-    summary: str
-    run: Run
-    target: Target
-    arguments: str = ""
-    options: tuple[Option, ...] = ()
-    details: str = ""
-    aliases: tuple[str, ...] = ()
-    passes_on: bool = False
-    examples: tuple[str, ...] = ()
-    uses: tuple[str, ...] = ()
-    effect: Effect = field(kw_only=True)
+    def __init__(
+        self,
+        name: str,
+        summary: str,
+        run: Run,
+        target: Target,
+        arguments: str = "",
+        *,
+        effect: Effect,
+        options: tuple[Option, ...] = (),
+        details: str = "",
+        aliases: tuple[str, ...] = (),
+        passes_on: bool = False,
+        examples: tuple[str, ...] = (),
+        uses: tuple[str, ...] = (),
+    ) -> None:
+        self.name = name
+        self.summary = summary
+        self.run = run
+        self.target = target
+        self.arguments = arguments
+        self.effect = effect
+        self.options = options
+        self.details = details
+        self.aliases = aliases
+        self.passes_on = passes_on
+        self.examples = examples
+        self.uses = uses
 
     def uses_option(self, option: Option) -> bool:
         """Return whether this command uses an option of the program."""
@@ -62,20 +79,50 @@ class Command:
         return [option if own.isdisjoint(option.spellings) else option.without_short() for option in program.options]
 
 
-@dataclass(frozen=True)
-class Program:
+class Family(NamedTuple):
+    """The commands of a module below `gaffer_client.cli.commands`, which is imported when one of them is used.
+
+    `names` and `aliases` are those of its commands, separated by spaces. The commands are the value of `attribute` in
+    the module, or what it returns for `arguments` if it is a function.
+    """
+
+    module: str
+    names: str
+    aliases: str = ""
+    attribute: str = "COMMANDS"
+    arguments: tuple[Any, ...] = ()
+
+    @property
+    def commands(self) -> tuple[Command, ...]:
+        """The commands, in the order of help."""
+        return _load(self)
+
+
+@cache
+def _load(family: Family) -> tuple[Command, ...]:
+    found = getattr(import_module(f"gaffer_client.cli.commands.{family.module}"), family.attribute)
+    commands: tuple[Command, ...] = found(*family.arguments) if callable(found) else found
+    return commands
+
+
+class Program(NamedTuple):
     """An executable; its `options` are accepted before and after the name of the command."""
 
     name: str
     summary: str
-    commands: tuple[Command, ...]
+    families: tuple[Family, ...]
     options: tuple[Option, ...]
     endpoint: Setting
     examples: tuple[str, ...] = ()
-    elsewhere: Mapping[str, str] = field(default_factory=dict)
+    elsewhere: Mapping[str, str] = MappingProxyType({})
     """Hints for commands that users may expect in this program, by name."""
     session: Callable[["Arguments"], str] = lambda _args: DEFAULT_SESSION
     """Returns the session of jobs that are named without one."""
+
+    @property
+    def commands(self) -> list[Command]:
+        """All commands, whose modules are imported."""
+        return [command for family in self.families for command in family.commands]
 
     @property
     def endpoint_option(self) -> str:
@@ -89,8 +136,11 @@ class Program:
 
     def find(self, name: str) -> Command | None:
         """Return the command with this name or alias, or None."""
-        return next((command for command in self.commands if name in (command.name, *command.aliases)), None)
+        for family in self.families:
+            if name in family.names.split() or name in family.aliases.split():
+                return next(each for each in family.commands if name in (each.name, *each.aliases))
+        return None
 
     def names(self) -> Iterator[str]:
         """Return the names of all commands, without aliases."""
-        return (command.name for command in self.commands)
+        return (name for family in self.families for name in family.names.split())

@@ -3,9 +3,7 @@
 import re
 
 from gaffer.errors import InvalidValue
-from gaffer.jobs import rules
 from gaffer.runtime.options import Option
-from gaffer.schemas.bodies import REASON
 from gaffer_client.cli.config import Context
 from gaffer_client.cli.errors import UsageError
 from gaffer_client.cli.jobnames import for_each_job
@@ -54,6 +52,8 @@ def _unless_active(job: Job) -> str:
 
 
 def _reason(text: str | None) -> str:
+    from gaffer.schemas.bodies import REASON  # imports msgspec
+
     if text is None:
         raise UsageError("no reason given", hint="use --reason to explain it; the state of the job shows it")
     if not re.fullmatch(REASON, text):
@@ -62,6 +62,8 @@ def _reason(text: str | None) -> str:
 
 
 def _seconds(text: str) -> float:
+    from gaffer.jobs import rules  # slow
+
     try:
         return rules.positive_seconds(text, True)
     except InvalidValue as wrong:

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from gaffer.runtime.options import Option
 from gaffer_client.cli.config import Context
@@ -12,7 +13,9 @@ from gaffer_client.cli.parse import Arguments
 from gaffer_client.cli.since import parse_age, parse_time
 from gaffer_client.cli.table import Command
 from gaffer_client.errors import GafferClientError
-from gaffer_client.logs import LogPiece
+
+if TYPE_CHECKING:
+    from gaffer_client.logs import LogPiece
 
 _STREAMS = ("out", "err")
 _TAIL = "100"
@@ -57,7 +60,7 @@ def _since(text: str | None) -> str | float | None:
     return text if text is None or parse_age(text) is not None else parse_time(text)
 
 
-def _lines(pieces: Iterator[LogPiece]) -> Iterator[tuple[int, str, str]]:
+def _lines(pieces: "Iterator[LogPiece]") -> Iterator[tuple[int, str, str]]:
     """Yield whole lines, each with its slot and stream."""
     unfinished: dict[tuple[int, str], bytes] = {}
     for piece in pieces:
