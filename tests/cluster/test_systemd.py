@@ -53,7 +53,7 @@ def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
 
 
 def configure(host: Machine, jobs: str) -> None:
-    host.path("/etc/gaffer/gafferd.ini").write_text(f"[gaffer]\nkeeper = true\n\n{jobs}")
+    host.path("/etc/gaffer/gafferd.ini").write_text(jobs)
 
 
 def health(host: Machine) -> dict[str, Any]:

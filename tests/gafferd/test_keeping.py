@@ -5,6 +5,7 @@ import signal
 import socket
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -228,6 +229,17 @@ def test_the_keeper_as_process_1_of_a_container(tmp_path: Path) -> None:
         assert requests.get(f"{url}/health", timeout=TIMEOUT).json()["keeper"]["pid"] == 1
         [first] = keeper.children()
         first.kill()
-        assert requests.get(f"{url}/health", timeout=TIMEOUT).json()["keeper"]["pid"] == 1
+        health = requests.get(f"{url}/health", timeout=TIMEOUT).json()
+        assert health["keeper"]["pid"] == 1
+        requests.post(f"{url}/jobs/default", json=JOB, timeout=TIMEOUT).raise_for_status()
+
+        def job() -> dict[str, Any]:
+            found: dict[str, Any] = requests.get(f"{url}/jobs/default/j", timeout=TIMEOUT).json()
+            return found
+
+        pids = eventually(lambda: job()["running"] == 2 and [each["os_pid"] for each in job()["instances"]])
+        assert requests.post(f"{url}/upgrade", timeout=TIMEOUT).json()["pid"] == health["pid"]
+        eventually(lambda: requests.get(f"{url}/health", timeout=TIMEOUT).json()["pid"] != health["pid"])
+        assert [each["os_pid"] for each in job()["instances"]] == pids
         keeper.terminate()
         assert outside.wait() == 0
