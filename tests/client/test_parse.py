@@ -69,8 +69,8 @@ def test_command_lines(line: str, command: str, expected: dict[str, Any]) -> Non
         ("gafferctl reread", "unknown command 'reread'", "use `gafferctl reload_config`"),
         ("gafferctl tail", "unknown command 'tail'", "use `gaffer logs -f`"),
         ("gaffer update", "unknown command 'update'", "use `gafferctl reload_config`"),
-        ("gaffer status", "unknown command 'status'", "use `gaffer ps` for an application or `gafferctl status`"),
-        ("gaffer stop", "unknown command 'stop'", "use `gafferctl stop`"),
+        ("gaffer list", "unknown command 'list'", "use `gaffer ps` for an application or `gaffer status`"),
+        ("gaffer signal", "unknown command 'signal'", "use `kill`"),
         ("gafferctl restart", "missing or unexpected argument", "usage: gafferctl restart [options] <job>..."),
         ("gafferctl scale", "unknown command 'scale'", "use `gaffer scale`"),
         ("gafferctl why", "unknown command 'why'", "use `gaffer why`"),
@@ -166,7 +166,7 @@ def test_the_help_of_a_program_shows_examples(program: Program) -> None:
 @pytest.mark.parametrize(
     ("name", "shown", "hidden"),
     [
-        ("start", ["--procfile", "--env", "--directory"], ["--endpoint", "--lookupd", "--api-key-file", "--json"]),
+        ("run", ["--procfile", "--env", "--directory"], ["--endpoint", "--lookupd", "--api-key-file", "--json"]),
         ("load", ["--procfile", "--env", "--endpoint", "--api-key-file", "--json"], ["--lookupd"]),
         ("ps", ["--directory", "--endpoint"], ["--env", "--lookupd"]),
         ("lookup:nodes", ["--lookupd", "--cacert"], ["--endpoint", "--procfile", "--api-key-file"]),
