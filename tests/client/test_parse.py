@@ -166,9 +166,11 @@ def test_the_help_of_a_program_shows_examples(program: Program) -> None:
 @pytest.mark.parametrize(
     ("name", "shown", "hidden"),
     [
-        ("start", ["--procfile", "--env", "--directory"], ["--endpoint", "--lookupd", "--api-key-file", "--json"]),
-        ("load", ["--procfile", "--env", "--endpoint", "--api-key-file", "--json"], ["--lookupd"]),
-        ("ps", ["--directory", "--endpoint"], ["--env", "--lookupd"]),
+        ("run", ["--procfile", "--env", "--directory"], ["--endpoint", "--lookupd", "--api-key-file", "--json"]),
+        ("start", ["--procfile", "--env", "--cluster", "--lookupd", "--yes", "--wait"], ["--api-key-file"]),
+        ("load", ["--procfile", "--env", "--endpoint", "--json", "--cluster", "--lookupd", "--spread"], ["--wait"]),
+        ("ps", ["--directory", "--endpoint", "--cluster", "--lookupd", "--node", "--label"], ["--env"]),
+        ("exits", ["--endpoint"], ["--cluster", "--lookupd", "--node"]),
         ("lookup:nodes", ["--lookupd", "--cacert"], ["--endpoint", "--procfile", "--api-key-file"]),
         ("why", ["--lookupd", "--endpoint", "--api-key-file"], ["--procfile"]),
         ("help", [], ["--endpoint", "--lookupd", "--procfile", "--json"]),

@@ -104,7 +104,9 @@ class EventsourceClient:
         """Return a client of `path` on the server of a transport, over a separate connection."""
         access: dict[str, Any] = {**transport.security._asdict(), "timeout": transport.timeout}
         callbacks: dict[str, Any] = {"on_open": on_open, "on_lost": on_lost}
-        return cls(transport.url, path, **access, idle_timeout=idle_timeout, patient=patient, **callbacks)
+        client = cls(transport.url, path, **access, idle_timeout=idle_timeout, patient=patient, **callbacks)
+        client._transport.allow_loopback = transport.allow_loopback
+        return client
 
     @property
     def url(self) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, Final, TypedDict
+from typing import TYPE_CHECKING, Any, Final, TypedDict
 from urllib.parse import urlsplit
 
 from gaffer.errors import InvalidValue, did_you_mean
@@ -27,6 +27,9 @@ from gaffer_client.local import default_url
 from gaffer_client.lookup import Lookup
 from gaffer_client.node import Server
 from gaffer_client.transport import DEFAULT_URL, is_key
+
+if TYPE_CHECKING:
+    from gaffer_client.live import LiveLookup
 
 
 def _lookups(text: str) -> tuple[str, ...]:
@@ -185,7 +188,7 @@ class Context:
         return Server(url, api_key=key, insecure=self._value(_INSECURE, configured), **self._tls(configured))
 
     @contextmanager
-    def announced_server(self, url: str, lookup: Lookup) -> Iterator[Server]:
+    def announced_server(self, url: str, lookup: "Lookup | LiveLookup") -> Iterator[Server]:
         """Connect to a node at an announced address; send the API key only if the user has listed the address.
 
         Otherwise, the hint of Unauthorized explains how to list it. Raises MalformedAnswer if nodes can't announce

@@ -8,8 +8,9 @@ import gaffer as framework
 from gaffer.errors import ConfigError, GafferError
 from gaffer_client.cli.config import Context
 from gaffer_client.cli.diagnosis import hint_at
-from gaffer_client.cli.errors import CommandFailed, Exit
+from gaffer_client.cli.errors import CommandFailed, Exit, UsageError
 from gaffer_client.cli.help import command_help, program_help
+from gaffer_client.cli.members import on_several_nodes, refuse_dry_run
 from gaffer_client.cli.output import print_error
 from gaffer_client.cli.parse import Invocation, parse
 from gaffer_client.cli.programs import GAFFER, GAFFERCTL
@@ -99,7 +100,15 @@ def _dispatch(program: Program, invocation: Invocation) -> int:
     if invocation.help:
         print(command_help(program, invocation.command))
         return Exit.OK
-    return invocation.command.run(Context(program, invocation.arguments, os.environ), invocation.arguments)
+    command, arguments = invocation.command, invocation.arguments
+    context = Context(program, arguments, os.environ)
+    if on_several_nodes(arguments):
+        if command.on_several is None:
+            able = ", ".join(each.name for each in program.commands if each.on_several is not None)
+            raise UsageError(f"`{program.name} {command.name}` does not act on several nodes", hint=f"these do: {able}")
+        return command.on_several(context, arguments, command)
+    refuse_dry_run(arguments, command)
+    return command.run(context, arguments)
 
 
 def _report(program: Program, error: GafferClientError, target: Target) -> None:

@@ -1,5 +1,7 @@
 """The two programs: their commands and options."""
 
+from dataclasses import replace
+
 from gaffer.runtime.options import Option
 from gaffer_client.cli.commands import (
     apps,
@@ -8,6 +10,8 @@ from gaffer_client.cli.commands import (
     control,
     disabling,
     draining,
+    fleet,
+    fleet_feeds,
     general,
     history,
     keys,
@@ -16,10 +20,12 @@ from gaffer_client.cli.commands import (
     lookups,
     rollouts,
     scaling,
+    spread,
     watching,
     why,
 )
 from gaffer_client.cli.config import CONNECT, CONNECTION_OPTIONS, ENDPOINT, LOOKUPD
+from gaffer_client.cli.members import OPTIONS as ON_SEVERAL_NODES
 from gaffer_client.cli.procfile_app import app_name
 from gaffer_client.cli.table import Command, Program
 
@@ -54,6 +60,45 @@ _NODE_COMMANDS = (
     *_job_commands("<job> is SESSION.NAME, or the NAME of a job of the session `default`.", "--verbose"),
     *watching.COMMANDS,
 )
+_ON_SEVERAL = {
+    "load": spread.load,
+    "ps": fleet.ps,
+    "scale": fleet.scale,
+    "start": fleet.start,
+    "stop": fleet.stop,
+    "restart": fleet.restart,
+    "reload": fleet.reload,
+    "kill": fleet.kill,
+    "unload": fleet.unload,
+    "enable": fleet.enable,
+    "disable": fleet.disable,
+    "info": fleet.info,
+    "logs": fleet_feeds.logs,
+    "events": fleet_feeds.events,
+}
+"""What commands of `gaffer` do on several nodes."""
+
+
+_OPTIONS_ON_SEVERAL = {
+    "load": (
+        Option(
+            "--spread=SPEC",
+            "spread the processes over the chosen nodes, or all: type=number over all nodes, as for -c",
+            repeat=True,
+        ),
+    ),
+    "start": (
+        Option("--wait", "on several nodes: return when a process of each job is ready on one of them"),
+        Option("--timeout=SECONDS", "give up waiting after SECONDS and exit with status 1 (default: 300)"),
+    ),
+}
+
+
+def _on_several(command: Command) -> Command:
+    options = (*command.options, *_OPTIONS_ON_SEVERAL.get(command.name, ()))
+    return replace(command, on_several=_ON_SEVERAL.get(command.name), options=options)
+
+
 _SUPERVISORCTL = {
     **dict.fromkeys(("update", "reread"), "use `gafferctl reload_config` to apply a changed configuration file"),
     "tail": "use `gaffer logs -f` or `gafferctl logs -f`",
@@ -64,7 +109,7 @@ _SUPERVISORCTL = {
 GAFFER = Program(
     name="gaffer",
     summary="Run Procfile applications on this host or on Gaffer nodes, and look up which node runs which job.",
-    commands=(*_APPLICATION_COMMANDS, *general.GAFFER_COMMANDS),
+    commands=tuple(map(_on_several, (*_APPLICATION_COMMANDS, *general.GAFFER_COMMANDS))),
     options=(
         Option("-f FILE, --procfile=FILE", "the Procfile (default: Procfile in the root directory)"),
         Option(
@@ -79,6 +124,7 @@ GAFFER = Program(
         ),
         ENDPOINT.option,
         LOOKUPD.option,
+        *ON_SEVERAL_NODES,
         *CONNECTION_OPTIONS,
         Option("--version", "show the version"),
     ),

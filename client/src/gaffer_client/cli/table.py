@@ -27,7 +27,11 @@ _USED: Mapping[Target, tuple[str, ...]] = {
 }
 """The program options that a command uses, by the server it sends requests to."""
 
+_ON_SEVERAL_NODES = ("--cluster", "--node", "--label", "--yes", "--dry-run", "--timeout", "--lookupd")
+"""The program options that commands for several nodes use."""
+
 Run = Callable[["Context", "Arguments"], int]
+RunOnSeveral = Callable[["Context", "Arguments", "Command"], int]
 
 
 @dataclass(frozen=True)
@@ -51,15 +55,19 @@ class Command:
     examples: tuple[str, ...] = ()
     uses: tuple[str, ...] = ()
     effect: Effect = field(kw_only=True)
+    on_several: RunOnSeveral | None = None
+    """Does the same on several nodes, if the arguments choose them; the command is its third argument."""
 
     def uses_option(self, option: Option) -> bool:
         """Return whether this command uses an option of the program."""
-        return option.long in (*self.uses, *_USED[self.target])
+        several = _ON_SEVERAL_NODES if self.on_several is not None else ()
+        return option.long in (*self.uses, *_USED[self.target], *several)
 
     def program_options(self, program: "Program") -> list[Option]:
-        """Return the options of the program as they are accepted after this command."""
+        """Return the options of the program as they are accepted after this command; its own take precedence."""
         own = {name for option in self.options for name in option.spellings}
-        return [option if own.isdisjoint(option.spellings) else option.without_short() for option in program.options]
+        others = [option for option in program.options if option.long not in own]
+        return [option if own.isdisjoint(option.spellings) else option.without_short() for option in others]
 
 
 @dataclass(frozen=True)

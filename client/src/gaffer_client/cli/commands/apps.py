@@ -43,11 +43,11 @@ def _load_procfile(context: Context, args: Arguments, server: Server, session: s
     app = open_application(args)
     numbers = app.numbers(concurrency(args.words("--concurrency"), app.types))
     app.describe(numbers, choose_ports("auto", app, numbers), session)  # mistakes are reported before the node is asked
-    chosen = choose_ports(args.text("--port"), app, numbers, lambda: _taken_ports(server, session), whole=True)
+    chosen = choose_ports(args.text("--port"), app, numbers, lambda: taken_ports(server, session), whole=True)
     return _load(context, args, server, session, app.describe(numbers, chosen, session))
 
 
-def _taken_ports(server: Server, session: str) -> list[ports.Span]:
+def taken_ports(server: Server, session: str) -> list[ports.Span]:
     """Return the ports that jobs of other applications on the node use."""
     taken = []
     for name in server.jobs():

@@ -18,15 +18,21 @@ from gaffer_client.naming import job_state
 
 
 def disable(context: Context, args: Arguments) -> int:
-    reason = _reason(args.text("--reason"))
+    reason, seconds = terms(args)
     duration = args.text("--for")
-    seconds = None if duration is None else _seconds(duration)
 
     def act(job: Job) -> None:
         job.disable(reason, seconds)
         _done(context, f"Disabled {job.name}{f' for {duration}' if duration else ''}")
 
     return for_each_job(context, args, args.words("<job>"), act)
+
+
+def terms(args: Arguments) -> tuple[str, float | None]:
+    """Return why and for how many seconds to disable a job; raise UsageError."""
+    reason = _reason(args.text("--reason"))
+    duration = args.text("--for")
+    return reason, None if duration is None else _seconds(duration)
 
 
 def enable(context: Context, args: Arguments) -> int:

@@ -39,9 +39,7 @@ class _Order(NamedTuple):
 
 
 def restart(context: Context, args: Arguments) -> int:
-    rolling = args.flag("--rolling")
-    if args.flag("--wait") and args.flag("--no-wait"):
-        raise UsageError("--wait and --no-wait are mutually exclusive")
+    rolling, waits = manner(args)
 
     def send(job: Job) -> Mapping[str, Any]:
         job.restart(rolling=rolling)
@@ -50,8 +48,15 @@ def restart(context: Context, args: Arguments) -> int:
     def judge(before: "JobInfo") -> Judge:
         return RolloutWatch("restart").judge if rolling else readiness
 
-    waits = args.flag("--wait") or (rolling and not args.flag("--no-wait"))
     return _each(context, args, args.words("<job>"), _Order(send, judge, "Restarting", "Restarted"), waits=waits)
+
+
+def manner(args: Arguments) -> tuple[bool, bool]:
+    """Return whether to restart a few processes at a time, and whether to wait until they are ready."""
+    rolling = args.flag("--rolling")
+    if args.flag("--wait") and args.flag("--no-wait"):
+        raise UsageError("--wait and --no-wait are mutually exclusive")
+    return rolling, args.flag("--wait") or (rolling and not args.flag("--no-wait"))
 
 
 def reload(context: Context, args: Arguments) -> int:
@@ -60,7 +65,7 @@ def reload(context: Context, args: Arguments) -> int:
         return {"ok": True}
 
     def judge(before: "JobInfo") -> Judge:
-        return _settled()
+        return settled()
 
     order = _Order(send, judge, "Reloading", "Reloaded")
     return _each(context, args, args.words("<job>"), order, waits=not args.flag("--no-wait"))
@@ -81,7 +86,7 @@ def rollback(context: Context, args: Arguments) -> int:
 
 def _each(context: Context, args: Arguments, names: list[str], order: _Order, *, waits: bool) -> int:
     """Carry out an order for one job after the other, and report each failure."""
-    timeout = _seconds(args.text("--timeout"))
+    timeout = seconds(args.text("--timeout"))
     return for_each_job(context, args, names, lambda job: _carry_out(context, job, order, timeout if waits else None))
 
 
@@ -133,7 +138,7 @@ def _without_times(info: "JobInfo") -> Any:
     return {**info, "instances": instances}
 
 
-def _settled() -> Judge:
+def settled() -> Judge:
     """Return a judge that waits until the processes are ready some time after the order."""
     since = time.monotonic()
 
@@ -152,7 +157,8 @@ def _generation(text: str | None) -> int | None:
     return int(text)
 
 
-def _seconds(text: str | None) -> float:
+def seconds(text: str | None) -> float:
+    """Return how long to wait for processes to become ready; raise UsageError."""
     try:
         seconds = _TIMEOUT if text is None else float(text)
     except ValueError:
