@@ -102,10 +102,8 @@ class EventsourceClient:
         on_lost: Lost | None = None,
     ) -> Self:
         """Return a client of `path` on the server of a transport, over a separate connection."""
-        access: dict[str, Any] = {**transport.security._asdict(), "timeout": transport.timeout}
-        callbacks: dict[str, Any] = {"on_open": on_open, "on_lost": on_lost}
-        client = cls(transport.url, path, **access, idle_timeout=idle_timeout, patient=patient, **callbacks)
-        client._transport.allow_loopback = transport.allow_loopback
+        client = cls(transport.url, path, idle_timeout=idle_timeout, patient=patient, on_open=on_open, on_lost=on_lost)
+        client._transport = transport.clone()
         return client
 
     @property

@@ -14,7 +14,7 @@ from gaffer_client.eventsource import Lost, Watcher
 from gaffer_client.jobs import Job
 from gaffer_client.naming import checked_job_name
 from gaffer_client.processes import Process
-from gaffer_client.transport import DEFAULT_TIMEOUT, Transport, path_of, with_query
+from gaffer_client.transport import DEFAULT_TIMEOUT, Sender, Transport, path_of, with_query
 
 if TYPE_CHECKING:
     from gaffer.schemas.reload import ReloadResult
@@ -30,7 +30,8 @@ class Server:
 
     `api_key` is sent with each request. `cacert` is a PEM file with the CA certificates to trust, `certfile` and
     `keyfile` are the client certificate and its key; `timeout` limits a whole exchange, in seconds, of which at most 5
-    are used to connect. Usable as a context manager. Not thread-safe.
+    are used to connect. Requests are sent by the library requests, or by `sender`, such as
+    `gaffer_client.plain.PlainSender`, which is imported much faster. Usable as a context manager. Not thread-safe.
 
     The key and job environments are sent only over https or to a server on this host that runs as the same user or
     root, unless `insecure`; otherwise, UntrustedServer is raised. Do not pass a key with a `url` from a lookup unless
@@ -51,6 +52,7 @@ class Server:
         keyfile: str | None = None,
         insecure: bool = False,
         timeout: float = DEFAULT_TIMEOUT,
+        sender: Callable[[Transport], Sender] | None = None,
     ) -> None:
         self.transport = Transport(
             url or _default_url(),
@@ -60,6 +62,7 @@ class Server:
             keyfile=keyfile,
             insecure=insecure,
             timeout=timeout,
+            sender=sender,
         )
 
     @property

@@ -26,6 +26,7 @@ from gaffer_client.errors import MalformedAnswer, Unauthorized, UntrustedServer
 from gaffer_client.local import default_url
 from gaffer_client.lookup import Lookup
 from gaffer_client.node import Server
+from gaffer_client.plain import PlainSender
 from gaffer_client.transport import DEFAULT_URL, is_key
 
 if TYPE_CHECKING:
@@ -185,7 +186,9 @@ class Context:
         url = given or default_url(self._environ)
         configured = given or DEFAULT_URL  # the address that a `[node "URL"]` section would have
         key = self._api_key(configured)
-        return Server(url, api_key=key, insecure=self._value(_INSECURE, configured), **self._tls(configured))
+        return Server(
+            url, api_key=key, insecure=self._value(_INSECURE, configured), sender=PlainSender, **self._tls(configured)
+        )
 
     @contextmanager
     def announced_server(self, url: str, lookup: "Lookup | LiveLookup") -> Iterator[Server]:
@@ -198,7 +201,7 @@ class Context:
         tls = self._tls(url)
         listed = self._is_listed(origin) or (origin.scheme == "https" and tls["cacert"] is not None)
         key = self._api_key(url) if listed else None
-        with Server(url, api_key=key, insecure=self._value(_INSECURE, url), **tls) as server:
+        with Server(url, api_key=key, insecure=self._value(_INSECURE, url), sender=PlainSender, **tls) as server:
             server.transport.allow_loopback = listed or all(map(_is_local, lookup.urls))
             try:
                 yield server
@@ -219,7 +222,9 @@ class Context:
 
     def lookup(self) -> Lookup:
         """Return a client of the lookups."""
-        return Lookup(list(self._value(LOOKUPD)), api_key=self._value(_CLUSTER_KEY), **self._tls(None))
+        return Lookup(
+            list(self._value(LOOKUPD)), api_key=self._value(_CLUSTER_KEY), sender=PlainSender, **self._tls(None)
+        )
 
     def _api_key(self, url: str) -> str | None:
         """Return the key from a flag or variable, or else from the configuration file."""
