@@ -13,7 +13,7 @@ from gaffer_client.naming import display_name
 from gaffer_client.progress import Progress
 
 if TYPE_CHECKING:
-    from gaffer.schemas.responses import JobInfo
+    from gaffer_client.documents import ListedJob
 
 AT_A_TIME = 16  # nodes
 _POLL_INTERVAL = 0.2  # seconds
@@ -84,7 +84,7 @@ def ask_all(
 
 
 def follow_progress(
-    job: Job, judge: "Callable[[JobInfo], Progress]", timeout: float, show: Callable[[Progress], object]
+    job: Job, judge: "Callable[[ListedJob], Progress]", timeout: float, show: Callable[[Progress], object]
 ) -> Progress:
     """Poll the info of a job until `judge` says that it is done or has failed, or for `timeout` seconds."""
     deadline = time.monotonic() + timeout

@@ -1,5 +1,6 @@
 """HTTP client of one server at an http, https or unix URL, with validated responses."""
 
+import json
 import math
 import re
 import threading
@@ -7,14 +8,10 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
-from typing import NamedTuple, Protocol, Self, TypeVar
+from typing import Any, Final, NamedTuple, Protocol, Self, TypeVar
 from urllib.parse import quote, urlencode, urlsplit
 
-import msgspec
-
-from gaffer.schemas.common import Done
 from gaffer_client.errors import InvalidURL, MalformedAnswer, NotFound, StatusError, Unreachable, status_error
-from gaffer_client.shapes import tolerant
 
 T = TypeVar("T")
 
@@ -23,7 +20,8 @@ DEFAULT_TIMEOUT = 30.0  # seconds
 MAX_ANSWER = 64 * 1024 * 1024
 # All parsers must find the same host in a URL, or the key may go elsewhere: no backslash, and percent only for a scope.
 _HOST = re.compile(r"[\w.-]+|[0-9a-f:.]+(%[\w.-]+)?")
-_UNREADABLE = (msgspec.DecodeError, RecursionError)
+ABSENT: Final = object()
+"""Stands for the document of a request without one."""
 
 
 class Address(NamedTuple):
@@ -232,7 +230,7 @@ class Transport:
         path: str,
         *,
         query: Mapping[str, str] | None = None,
-        document: object = msgspec.UNSET,
+        document: object = ABSENT,
         body: bytes | None = None,
         deadline: float = math.inf,
     ) -> Answer:
@@ -243,8 +241,8 @@ class Transport:
         Raises the StatusError of any other status, and Unreachable without a response.
         """
         headers = {"Accept": "application/json"}
-        if document is not msgspec.UNSET:
-            body = msgspec.json.encode(document)
+        if document is not ABSENT:
+            body = json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()
             headers["Content-Type"] = "application/json"
         elif body is not None:
             headers["Content-Type"] = "application/octet-stream"
@@ -268,25 +266,45 @@ class Transport:
             return False
         return True
 
-    def order(self, method: str, path: str, document: object = msgspec.UNSET, *, body: bytes | None = None) -> None:
+    def read(self, path: str, *, query: Mapping[str, str] | None = None) -> Any:
+        """Return the JSON document at `path`, whatever it contains; see `check`."""
+        return self._parse(self.request("GET", path, query=query))
+
+    def order(self, method: str, path: str, document: object = ABSENT, *, body: bytes | None = None) -> None:
         """Send a request whose response is `{"ok": true}`."""
-        answer = self.request(method, path, document=document, body=body)
-        if not self.decode(answer, Done)["ok"]:
+        answer = self._parse(self.request(method, path, document=document, body=body))
+        if not (isinstance(answer, dict) and answer.get("ok") is True):
             raise MalformedAnswer(f"{self.url} returned neither success nor an error", url=self.url)
 
     def decode(self, answer: Answer, shape: type[T]) -> T:
         """Return the JSON document of a response; raise MalformedAnswer if it is not valid as `shape`."""
-        try:
-            document = msgspec.json.decode(answer.body)
-            msgspec.convert(document, tolerant(shape))
-        except _UNREADABLE as error:
-            raise MalformedAnswer(
-                f"{self.url} sent an invalid response: {error}",
-                url=self.url,
-                hint="check that this is the address of a Gaffer server, and its version",
-            ) from None
-        checked: T = document
+        checked: T = self._parse(answer)
+        self.check(checked, shape)
         return checked
+
+    def check(self, document: object, shape: object) -> None:
+        """Raise MalformedAnswer if a JSON document is not valid as `shape`."""
+        import msgspec
+
+        from gaffer_client.shapes import tolerant
+
+        try:
+            msgspec.convert(document, tolerant(shape))
+        except msgspec.ValidationError as error:
+            raise self._invalid(error) from None
+
+    def _parse(self, answer: Answer) -> Any:
+        try:
+            return json.loads(answer.body)
+        except (ValueError, RecursionError) as error:
+            raise self._invalid(error) from None
+
+    def _invalid(self, error: Exception) -> MalformedAnswer:
+        return MalformedAnswer(
+            f"{self.url} sent an invalid response: {error}",
+            url=self.url,
+            hint="check that this is the address of a Gaffer server, and its version",
+        )
 
     def stream(
         self, path: str, headers: Mapping[str, str], *, method: str = "GET", idle_timeout: float | None = None
@@ -406,8 +424,8 @@ def refusal(answer: Answer, url: str) -> StatusError | MalformedAnswer:
     if 300 <= answer.status < 400:
         return MalformedAnswer(f"{url} answered with a redirect, which Gaffer servers never do: check the URL", url=url)
     try:
-        document = msgspec.json.decode(answer.body)
-    except _UNREADABLE:
+        document = json.loads(answer.body)
+    except (ValueError, RecursionError):
         document = None
     return status_error(answer.status, document, url)
 

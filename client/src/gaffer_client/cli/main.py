@@ -4,16 +4,14 @@ import os
 import sys
 from collections.abc import Sequence
 
-import gaffer as framework
 from gaffer.errors import ConfigError, GafferError
+from gaffer.runtime.version import __version__
 from gaffer_client.cli.config import Context
-from gaffer_client.cli.diagnosis import hint_at
-from gaffer_client.cli.errors import CommandFailed, Exit, UsageError
-from gaffer_client.cli.help import command_help, program_help
-from gaffer_client.cli.members import on_several_nodes, refuse_dry_run
+from gaffer_client.cli.errors import CommandFailed, Exit
 from gaffer_client.cli.output import print_error
 from gaffer_client.cli.parse import Invocation, parse
 from gaffer_client.cli.programs import GAFFER, GAFFERCTL
+from gaffer_client.cli.several import chooses_several_nodes
 from gaffer_client.cli.table import Program, Target
 from gaffer_client.errors import (
     Forbidden,
@@ -92,26 +90,31 @@ def _discard_unwritable() -> None:
 
 def _dispatch(program: Program, invocation: Invocation) -> int:
     if invocation.arguments.flag("--version"):
-        print(f"{program.name} {framework.__version__}")
+        print(f"{program.name} {__version__}")
         return Exit.OK
-    if invocation.command is None:
-        print(program_help(program), file=sys.stdout if invocation.help else sys.stderr)
-        return Exit.OK if invocation.help else Exit.USAGE
-    if invocation.help:
-        print(command_help(program, invocation.command))
-        return Exit.OK
+    if invocation.command is None or invocation.help:
+        return _show_help(program, invocation)
     command, arguments = invocation.command, invocation.arguments
     context = Context(program, arguments, os.environ)
-    if on_several_nodes(arguments):
-        if command.on_several is None:
-            able = ", ".join(each.name for each in program.commands if each.on_several is not None)
-            raise UsageError(f"`{program.name} {command.name}` does not act on several nodes", hint=f"these do: {able}")
-        return command.on_several(context, arguments, command)
-    refuse_dry_run(arguments, command)
+    if chooses_several_nodes(arguments):
+        return command.run_on_several(context, arguments)
+    command.check_one_node(arguments)
     return command.run(context, arguments)
 
 
+def _show_help(program: Program, invocation: Invocation) -> int:
+    from gaffer_client.cli.help import command_help, program_help
+
+    if invocation.command is not None:
+        print(command_help(program, invocation.command))
+        return Exit.OK
+    print(program_help(program), file=sys.stdout if invocation.help else sys.stderr)
+    return Exit.OK if invocation.help else Exit.USAGE
+
+
 def _report(program: Program, error: GafferClientError, target: Target) -> None:
+    from gaffer_client.cli.diagnosis import hint_at
+
     hint = error.hint
     if isinstance(error, Unreachable | NotFound | MalformedAnswer):
         hint = hint_at(error.url, target) or hint

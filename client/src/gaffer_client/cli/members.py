@@ -8,12 +8,12 @@ from typing import Any, NamedTuple, TypeVar
 
 from gaffer.errors import GafferError, did_you_mean
 from gaffer.jobs.names import check_name, parse_job_name, split_job_name
-from gaffer.runtime.options import Option
 from gaffer.schemas.lookup import AgedNodeInfo
 from gaffer_client.cli.config import Context
 from gaffer_client.cli.errors import CommandFailed, Exit, UsageError
 from gaffer_client.cli.output import print_error, printable, warn
 from gaffer_client.cli.parse import Arguments
+from gaffer_client.cli.several import TIMEOUT
 from gaffer_client.cli.table import Command
 from gaffer_client.errors import GafferClientError, MalformedAnswer, NotFound, Unreachable
 from gaffer_client.fleet import Member, ask_all
@@ -21,16 +21,6 @@ from gaffer_client.live import LiveLookup
 from gaffer_client.lookup import Lookup
 from gaffer_client.node import Server
 from gaffer_client.transport import DEFAULT_TIMEOUT
-
-CLUSTER = Option("--cluster", "act on all nodes that have the job, as the lookups list them")
-NODE = Option("--node=NODE", "act on the node with this name or id; may be repeated", repeat=True)
-LABEL = Option("--label=KEY=VALUE", "act on the nodes with this label; may be repeated", repeat=True)
-YES = Option("--yes", "do not ask before something is stopped on several nodes")
-DRY_RUN = Option("--dry-run", "show what would be done on which node, and do nothing")
-TIMEOUT = Option("--timeout=SECONDS", f"wait at most SECONDS for the answers of a node (default: {DEFAULT_TIMEOUT:g})")
-
-OPTIONS = (CLUSTER, NODE, LABEL, YES, DRY_RUN, TIMEOUT)
-"""The options of commands that act on several nodes."""
 
 ALL_JOBS = "*"
 _MAX_TIMEOUT = 86400.0  # seconds
@@ -45,17 +35,6 @@ class Target(NamedTuple):
 
     member: Member
     jobs: tuple[str, ...]
-
-
-def on_several_nodes(args: Arguments) -> bool:
-    """Return whether the arguments choose nodes of the cluster instead of one node."""
-    return args.flag("--cluster") or any(args.words(name) for name in ("--node", "--label", "--spread"))
-
-
-def refuse_dry_run(args: Arguments, command: Command) -> None:
-    """Raise UsageError for --dry-run with a command on one node that would not heed it."""
-    if args.flag(DRY_RUN.long) and command.effect != "read" and all(o.long != DRY_RUN.long for o in command.options):
-        raise UsageError("--dry-run applies to commands on several nodes", hint="add --cluster, --node or --label")
 
 
 class Choice:

@@ -1,5 +1,6 @@
 """Output of commands: tables, colours for terminals, JSON and errors."""
 
+import json
 import os
 import re
 import signal
@@ -7,8 +8,6 @@ import sys
 import time
 from collections.abc import Iterable, Sequence
 from typing import IO
-
-import msgspec
 
 _COLOURS = {"cyan": "36", "yellow": "33", "green": "32", "red": "31", "magenta": "35", "blue": "34"}
 _UNSAFE = re.compile(r"[^ -~]")  # in JSON only within strings, except for newlines
@@ -122,12 +121,12 @@ def moment(at: float) -> str:
 
 def print_json(document: object) -> None:
     """Print a JSON document."""
-    print(_escaped(msgspec.json.format(msgspec.json.encode(document), indent=2).decode()))
+    print(_escaped(json.dumps(document, ensure_ascii=False, indent=2)))
 
 
 def print_json_line(document: object) -> None:
     """Print and flush a JSON document on one line: newline-delimited JSON, for continuous output."""
-    print(_escaped(msgspec.json.encode(document).decode()), flush=True)
+    print(_escaped(json.dumps(document, ensure_ascii=False, separators=(",", ":"))), flush=True)
 
 
 def _escaped(text: str) -> str:
@@ -138,7 +137,7 @@ def _escaped(text: str) -> str:
 def _escape(match: re.Match[str]) -> str:
     if match[0].isprintable() or match[0] == "\n":
         return match[0]
-    units = match[0].encode("utf-16-be").hex()
+    units = match[0].encode("utf-16-be", "surrogatepass").hex()
     return "".join(f"\\u{units[at : at + 4]}" for at in range(0, len(units), 4))
 
 

@@ -5,9 +5,7 @@ variables, those over the configuration file, and that over the default. A progr
 the fields of a dataclass, each created by `setting`.
 """
 
-import dataclasses
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from gaffer.errors import ConfigError, InvalidValue, Problem
@@ -19,8 +17,7 @@ Rule = Callable[[str], Any]
 """Converts the text of a setting to its value; raises InvalidValue. Its attribute `schema`, if any, is JSON Schema."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Setting:
+class Setting(NamedTuple):
     """A setting: its description, sources and default.
 
     `flag` is spelled as in help, `-p DIR, --plugins-dir=DIR`; without a value it is a switch. `aliases` are other long
@@ -79,11 +76,15 @@ def setting(help: str, rule: Rule, default: Any = None, *, key: str | None = Non
     """Return a field that declares a Setting; `key` is `SECTION KEY`, or several, separated by commas."""
     keys = tuple((section, name) for section, name in map(str.split, key.split(","))) if key else ()
     declared = Setting(rule=rule, help=help, default=default, keys=keys, **given)
+    import dataclasses  # programs without many settings start faster without it
+
     return dataclasses.field(default=default, metadata={_SETTING: declared})
 
 
 def settings_of(schema: type) -> dict[str, Setting]:
     """Return the settings that the fields of `schema` declare, by name."""
+    import dataclasses
+
     return {field.name: field.metadata[_SETTING] for field in dataclasses.fields(schema)}
 
 

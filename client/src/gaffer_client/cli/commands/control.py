@@ -5,21 +5,19 @@ from typing import TYPE_CHECKING
 
 from gaffer.jobs.names import parse_pid, split_job_name
 from gaffer.runtime.options import Option
+from gaffer_client.cli.checking import checked_on_failure
 from gaffer_client.cli.config import Context
 from gaffer_client.cli.errors import Exit, UsageError
-from gaffer_client.cli.jobfile import read_jobs
 from gaffer_client.cli.output import print_error, print_json, printable, table, warn
 from gaffer_client.cli.parse import Arguments
 from gaffer_client.cli.table import Command
-from gaffer_client.errors import NotFound
 from gaffer_client.jobs import Job
 from gaffer_client.naming import drift_lines, job_state
-from gaffer_client.node import Server
 from gaffer_client.progress import rollout_text
 
 if TYPE_CHECKING:
     from gaffer.schemas.reload import ReloadResult
-    from gaffer.schemas.responses import JobInfo
+    from gaffer.schemas.views import JobView
 
 
 def processes(context: Context, args: Arguments) -> int:
@@ -29,6 +27,8 @@ def processes(context: Context, args: Arguments) -> int:
 
 
 def load_process(context: Context, args: Arguments) -> int:
+    from gaffer_client.cli.jobfile import read_jobs  # imports msgspec
+
     jobs = read_jobs(args.required("<file>"))
     with context.server() as server:
         if jobs.single:
@@ -113,24 +113,17 @@ def status(context: Context, args: Arguments) -> int:
 def _status_of_all(context: Context) -> int:
     """Print a table of all jobs of the node."""
     with context.server() as server:
-        found = [info for name in server.jobs() if (info := _info(server, name)) is not None]
+        document = server.transport.read("/jobs", query={"view": "info"})
     if context.json:
-        print_json({"jobs": found})
-    elif found:
-        print(table(("JOB", "STATE", "RUNNING", "DETAILS"), map(_status_row, found)))
-    else:
-        print("No jobs are loaded.")
+        print_json(document)
+        return Exit.OK
+    with checked_on_failure(server.transport, document, "JobListing"):
+        text = table(("JOB", "STATE", "RUNNING", "DETAILS"), map(_status_row, document["jobs"]))
+    print(text if document["jobs"] else "No jobs are loaded.")
     return Exit.OK
 
 
-def _info(server: Server, name: str) -> "JobInfo | None":
-    try:
-        return Job(server, name).info()
-    except NotFound:  # unloaded in the meantime
-        return None
-
-
-def _status_row(info: "JobInfo") -> tuple[object, ...]:
+def _status_row(info: "JobView") -> tuple[object, ...]:
     details = [info["reason"], rollout_text(info.get("rollout")), *drift_lines(info)]
     return (
         info["name"],

@@ -21,7 +21,7 @@ from gaffer_client.cli.members import (
 )
 from gaffer_client.cli.output import StatusLine, print_json, print_json_line, printable, table
 from gaffer_client.cli.parse import Arguments
-from gaffer_client.cli.procfile_app import app_name
+from gaffer_client.cli.places import app_name
 from gaffer_client.cli.table import Command
 from gaffer_client.errors import GafferClientError, NotFound, StatusError, Unauthorized
 from gaffer_client.fleet import Member, follow_progress
@@ -33,8 +33,7 @@ from gaffer_client.node import Server
 from gaffer_client.progress import Progress, RolloutWatch, readiness, rollout_text
 
 if TYPE_CHECKING:
-    from gaffer.schemas.responses import JobInfo
-    from gaffer.schemas.stats import JobStats
+    from gaffer_client.documents import ListedJob
 
 _READY = "ready"
 _POLL_INTERVAL = 0.1  # seconds
@@ -288,7 +287,7 @@ def _show_plan(context: Context, order: _Order, targets: Sequence[Target]) -> in
 
 # What the nodes report
 
-_Found = list[tuple["JobInfo", "JobStats | None"]]
+_Found = list["ListedJob"]
 
 
 def ps(context: Context, args: Arguments, command: Command) -> int:
@@ -296,7 +295,10 @@ def ps(context: Context, args: Arguments, command: Command) -> int:
     session = args.text("<name>")
 
     def ask(server: Server, target: Target) -> _Found:
-        return list(_jobs_of(server, session))
+        try:
+            return server.list_jobs(session, stats=True)
+        except NotFound:  # none of the session any more
+            return []
 
     names = [ALL_JOBS if session is None else f"{session}.{ALL_JOBS}"]
     return _show(context, args, command, names, ask)
@@ -306,27 +308,10 @@ def info(context: Context, args: Arguments, command: Command) -> int:
     """Show jobs on the chosen nodes."""
 
     def ask(server: Server, target: Target) -> _Found:
-        found: _Found = []
-        for name in target.jobs:
-            job = Job(server, name)
-            found.append((job.info(), job.stats()))
-        return found
+        jobs = [Job(server, name) for name in target.jobs]
+        return [{**job.info(), "stats": job.stats()} for job in jobs]
 
     return _show(context, args, command, _jobs(args), ask)
-
-
-def _jobs_of(server: Server, session: str | None) -> Iterator[tuple["JobInfo", "JobStats | None"]]:
-    try:
-        names = server.jobs(session)
-    except NotFound:  # none of the session any more
-        return
-    stats = {each["name"]: each for each in server.stats()}
-    for name in names:
-        job = Job(server, name)
-        try:
-            yield job.info(), stats.get(name) or stats.get(job.display_name)
-        except NotFound:  # unloaded in the meantime
-            continue
 
 
 def _show(
@@ -352,8 +337,8 @@ def _show(
                 document["error"] = failure_document(outcome)
                 continue
             tally.succeeded()
-            document["jobs"] = [{**info, "stats": stats} for info, stats in outcome]
-            rows += [_row(member, info, stats) for info, stats in outcome]
+            document["jobs"] = outcome
+            rows += [_row(member, info) for info in outcome]
     if context.json:
         print_json({"nodes": [documents[target.member.key] for target in targets if target.member.key in documents]})
     elif rows:
@@ -364,7 +349,8 @@ def _show(
     return tally.status
 
 
-def _row(member: Member, info: "JobInfo", stats: "JobStats | None") -> tuple[object, ...]:
+def _row(member: Member, info: "ListedJob") -> tuple[object, ...]:
+    stats = info.get("stats")
     details = [info["reason"], rollout_text(info.get("rollout")), *drift_lines(info)]
     return (
         member.name,

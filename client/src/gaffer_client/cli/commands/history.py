@@ -15,7 +15,8 @@ from gaffer_client.cli.table import Command
 from gaffer_client.jobs import Job
 
 if TYPE_CHECKING:
-    from gaffer.schemas.responses import Definition, ExitInfo
+    from gaffer.schemas.responses import Definition
+    from gaffer.schemas.views import ExitInfo
 
 _MAX_VALUE = 60  # characters of a setting that are shown
 _KEPT = 256 * 1024  # bytes of the output of an action in JSON, as many as in the response of the node

@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from typing import TypedDict
+from typing import TYPE_CHECKING, TypedDict
 
 from gaffer.runtime.options import Option
 from gaffer_client.cli.config import Context
@@ -13,7 +13,9 @@ from gaffer_client.cli.parse import Arguments
 from gaffer_client.cli.since import parse_age, parse_time
 from gaffer_client.cli.table import Command
 from gaffer_client.errors import GafferClientError
-from gaffer_client.logs import LogPiece
+
+if TYPE_CHECKING:
+    from gaffer_client.logs import LogPiece
 
 _STREAMS = ("out", "err")
 _TAIL = "100"
@@ -75,7 +77,7 @@ def _since(text: str | None) -> str | float | None:
     return text if text is None or parse_age(text) is not None else parse_time(text)
 
 
-def lines(pieces: Iterator[LogPiece], on_gap: Callable[[str], object]) -> Iterator[tuple[int, str, str]]:
+def lines(pieces: "Iterator[LogPiece]", on_gap: Callable[[str], object]) -> Iterator[tuple[int, str, str]]:
     """Yield whole lines, each with its slot and stream; call `on_gap` with a text about lines that are missing."""
     unfinished: dict[tuple[int, str], bytes] = {}
     for piece in pieces:
@@ -107,6 +109,7 @@ def commands(job_help: str) -> tuple[Command, ...]:
             "node",
             "<job>",
             effect="read",
+            on_several="fleet_feeds:logs",
             options=(
                 Option("-f, --follow", "continue with new output until interrupted"),
                 Option(

@@ -16,14 +16,14 @@ from gaffer_client.jobs import Job
 from gaffer_client.progress import Progress, RolloutWatch, readiness
 
 if TYPE_CHECKING:
-    from gaffer.schemas.responses import JobInfo
+    from gaffer_client.documents import ListedJob
 
 _POLL_INTERVAL = 0.2  # seconds
 _SETTLING = 0.5  # seconds before a reloaded process counts as ready: it may be about to exit or to fail its probe
 _TIMEOUT = 300.0  # seconds
 _MAX_DIGITS = 9  # of a generation
 
-Judge = Callable[["JobInfo"], Progress]
+Judge = Callable[["ListedJob"], Progress]
 
 
 class _Order(NamedTuple):
@@ -33,7 +33,7 @@ class _Order(NamedTuple):
     """
 
     send: Callable[[Job], Mapping[str, Any]]
-    judge: Callable[["JobInfo"], Judge]
+    judge: Callable[["ListedJob"], Judge]
     doing: str
     done: str
 
@@ -45,7 +45,7 @@ def restart(context: Context, args: Arguments) -> int:
         job.restart(rolling=rolling)
         return {"ok": True}
 
-    def judge(before: "JobInfo") -> Judge:
+    def judge(before: "ListedJob") -> Judge:
         return RolloutWatch("restart").judge if rolling else readiness
 
     return _each(context, args, args.words("<job>"), _Order(send, judge, "Restarting", "Restarted"), waits=waits)
@@ -64,7 +64,7 @@ def reload(context: Context, args: Arguments) -> int:
         job.reload()
         return {"ok": True}
 
-    def judge(before: "JobInfo") -> Judge:
+    def judge(before: "ListedJob") -> Judge:
         return settled()
 
     order = _Order(send, judge, "Reloading", "Reloaded")
@@ -77,7 +77,7 @@ def rollback(context: Context, args: Arguments) -> int:
     def send(job: Job) -> Mapping[str, Any]:
         return {"ok": True, "generation": job.rollback(to)}
 
-    def judge(before: "JobInfo") -> Judge:
+    def judge(before: "ListedJob") -> Judge:
         return RolloutWatch("rollback", before.get("rollout")).judge
 
     order = _Order(send, judge, "Rolling back", "Rolled back")
@@ -132,7 +132,7 @@ def _follow(context: Context, job: Job, order: _Order, judge: Judge, timeout: fl
             line.show(f"{order.done} {job.name} in {took:.1f} s: {progress.text}")
 
 
-def _without_times(info: "JobInfo") -> Any:
+def _without_times(info: "ListedJob") -> Any:
     """Return what makes the info of a job differ from the one shown before."""
     instances = [{**each, "uptime": None} for each in info["instances"]]
     return {**info, "instances": instances}
@@ -142,7 +142,7 @@ def settled() -> Judge:
     """Return a judge that waits until the processes are ready some time after the order."""
     since = time.monotonic()
 
-    def judge(info: "JobInfo") -> Progress:
+    def judge(info: "ListedJob") -> Progress:
         progress = readiness(info)
         return progress._replace(done=progress.done and time.monotonic() - since >= _SETTLING)
 
@@ -185,6 +185,7 @@ def commands(job_help: str) -> tuple[Command, ...]:
             "node",
             "<job>...",
             effect="destructive",
+            on_several="fleet:restart",
             options=(
                 Option("--rolling", "replace a few processes at a time, the next ones when the new ones are ready"),
                 Option("--wait", "return when all new processes are ready; implied by --rolling"),
@@ -207,6 +208,7 @@ def commands(job_help: str) -> tuple[Command, ...]:
             "node",
             "<job>...",
             effect="write",
+            on_several="fleet:reload",
             options=_WAITING,
             details=f"""
                 {job_help} Sends the `reload_signal` of the job to its processes, and returns when they are ready

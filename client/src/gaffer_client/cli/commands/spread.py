@@ -10,7 +10,8 @@ from gaffer_client.cli.errors import CommandFailed, Exit, UsageError
 from gaffer_client.cli.members import Choice, Tally, Target, ask_each, failure_document, seconds
 from gaffer_client.cli.output import print_json, print_json_line, printable, table
 from gaffer_client.cli.parse import Arguments
-from gaffer_client.cli.procfile_app import Application, app_name, choose_ports, concurrency, open_application
+from gaffer_client.cli.places import app_name
+from gaffer_client.cli.procfile_app import Application, choose_ports, concurrency, open_application
 from gaffer_client.cli.table import Command
 from gaffer_client.errors import GafferClientError
 from gaffer_client.fleet import Member

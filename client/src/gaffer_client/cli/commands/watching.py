@@ -125,6 +125,7 @@ GAFFER_COMMANDS = (
         "node",
         "[<job>]",
         effect="read",
+        on_several="fleet_feeds:events",
         options=_OPTIONS,
         details="""
             Shows the events of all jobs, or those of <job>: SESSION.NAME, or the NAME of a type of the application in
