@@ -167,8 +167,10 @@ def test_the_help_of_a_program_shows_examples(program: Program) -> None:
     ("name", "shown", "hidden"),
     [
         ("run", ["--procfile", "--env", "--directory"], ["--endpoint", "--lookupd", "--api-key-file", "--json"]),
-        ("load", ["--procfile", "--env", "--endpoint", "--api-key-file", "--json"], ["--lookupd"]),
-        ("ps", ["--directory", "--endpoint"], ["--env", "--lookupd"]),
+        ("start", ["--procfile", "--env", "--cluster", "--lookupd", "--yes", "--wait", "--api-key-file"], ["--spread"]),
+        ("load", ["--procfile", "--env", "--endpoint", "--json", "--cluster", "--lookupd", "--spread"], ["--wait"]),
+        ("ps", ["--directory", "--endpoint", "--cluster", "--lookupd", "--node", "--label"], ["--env"]),
+        ("exits", ["--endpoint"], ["--cluster", "--lookupd", "--node"]),
         ("lookup:nodes", ["--lookupd", "--cacert"], ["--endpoint", "--procfile", "--api-key-file"]),
         ("why", ["--lookupd", "--endpoint", "--api-key-file"], ["--procfile"]),
         ("help", [], ["--endpoint", "--lookupd", "--procfile", "--json"]),

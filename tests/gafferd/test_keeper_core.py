@@ -100,6 +100,21 @@ def test_the_delay_doubles_up_to_five_seconds_and_is_reset_after_a_while() -> No
     assert delays == [0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5.0, 5.0, 0.1, 0.2]
 
 
+def test_a_gafferd_that_served_a_second_is_started_again_at_once() -> None:
+    core, now = Core(100.0, 50), 100.0
+    for served, delay in [(0.0, 0.1), (0.0, 0.2), (1.0, 0.1), (0.25, 0.141), (0.0, 0.283), (3.0, 0.1), (1.0, 0.1)]:
+        core.handle(datagram("READY=1"), now)
+        now += served
+        core.handle(("exited", core.daemon, SIGNALLED), now)
+        due = core.deadline()
+        assert due is not None
+        assert round(due - now, 3) == delay
+        now = due
+        core.handle(TICK, now)
+        core.handle(("started", 51), now)
+        now += 0.5  # until it is ready
+
+
 def test_a_program_that_cannot_be_started_is_tried_again() -> None:
     core, story = running("READY=1")
     core.handle(("exited", 50, SIGNALLED), 100.0)
@@ -172,26 +187,42 @@ def test_without_gafferd_a_signal_ends_the_groups() -> None:
     core, story = running("READY=1", "CHILD=61 a 3", "CHILD=62 b 3 2", "CHILD=63 c 0.5", "CHILD=64 d")
     core.handle(("exited", 50, SIGNALLED), 100.0)
     core.handle(("exited", 64, "unknown"), 100.0)
-    both = [(pid, stop) for pid, stop in ((61, TERM), (62, INT), (63, TERM))]
+    both = [(pid, stop) for pid, stop in ((61, TERM), (62, INT), (63, TERM), (64, TERM))]
     assert (
         story
         >> ("signal", TERM)
-        << [("log", "ending 3 processes without gafferd")]
+        << [("log", "ending 4 processes without gafferd")]
         << [("killpg", pid, number) for pid, stop in both for number in (stop, CONT)]
         >> ("exited", 61, 0)
-        >> ("groups", {61, 62, 63})  # 61 itself has exited, but others of its group live
+        >> ("groups", {61, 62, 63, 64})  # 61 and 64 have exited, but others of their groups live
         << nothing
         >> wait(0.5)
         >> TICK
         << [("log", "killing process 63: it ignored signal 15"), ("killpg", 63, KILL)]
         >> ("exited", 63, KILL)
         >> ("groups", {62})
-        << [("reap", 61), ("reap", 63)]
+        << [("reap", 61), ("reap", 63), ("reap", 64)]
         >> ("signal", TERM)  # a second one hurries
         << [("log", "killing process 62: it ignored signal 2"), ("killpg", 62, KILL)]
         >> ("exited", 62, KILL)
         >> ("groups", set())
         << [("reap", 62), ("exit", 0)]
+    )
+
+
+def test_a_second_signal_before_gafferd_has_ended_counts_too() -> None:
+    core, story = running("READY=1", "CHILD=61 a 30")
+    for number in (TERM, INT):
+        core.handle(("signal", number), 100.0)
+    assert (
+        story
+        >> ("exited", 50, SIGNALLED)
+        << [("reap", 50), ("hangup",), ("check",), ("log", "ending 1 processes without gafferd")]
+        << [("killpg", 61, TERM), ("killpg", 61, CONT)]
+        << [("log", "killing process 61: it ignored signal 15"), ("killpg", 61, KILL)]
+        >> ("exited", 61, KILL)
+        >> ("groups", set())
+        << [("reap", 61), ("exit", 128 + KILL)]
     )
 
 
@@ -270,6 +301,101 @@ def test_an_exit_that_gafferd_knew_is_reported_as_unknown() -> None:
     core.handle(("exited", 61, "unknown"), 100.0)
     core.handle(("started", 51), 100.0)
     assert sent(core, "DUMP=1")[0] == (b"CHILD=61 a 60 15\nEXITED=61 unknown", ())
+
+
+def test_a_child_is_registered_again_with_another_record_and_keeps_its_status() -> None:
+    core, _ = running("READY=1", "CHILD=61 a 3 2\nRECORD={=}")
+    core.handle(("exited", 50, SIGNALLED), 100.0)
+    core.handle(("exited", 61, 42 << 8), 100.0)
+    core.handle(("started", 51), 100.0)
+    assert sent(core, "DUMP=1")[0] == (b"CHILD=61 a 3 2\nRECORD={=}\nEXITED=61 10752", ())
+    core.handle(datagram("CHILD=61 a 4 1\nRECORD=new"), 100.0)
+    assert sent(core, "DUMP=1")[0] == (b"CHILD=61 a 4 1\nRECORD=new\nEXITED=61 10752", ())
+    again = ("send", b"EXITED=61 10752", ())
+    assert play(core) >> wait(1) >> TICK << [again] >> datagram("ACK=61") >> wait(1) >> TICK << nothing
+
+
+def test_an_exit_that_gafferd_saw_is_told_to_the_next_one() -> None:
+    core, story = running("CHILD=61 a")
+    assert story >> datagram("EXITED=61 10752") << nothing >> wait(100) >> TICK << nothing
+    core.handle(("exited", 50, SIGNALLED), 200.0)
+    core.handle(("exited", 61, "unknown"), 200.0)  # gafferd has reaped it
+    core.handle(TICK, 201.0)
+    core.handle(("started", 51), 201.0)
+    report = ("send", b"EXITED=61 10752", ())
+    dumped = play(core, 201.0) >> datagram("DUMP=1")
+    dumped = dumped << [("send", b"CHILD=61 a 60 15\nEXITED=61 10752", ())]
+    dumped = dumped << [
+        ("send", b"DUMPED=1\nSTARTS=1\nUPTIME=101.000\nLAST=gafferd (pid 50) was killed by signal 9", ())
+    ]
+    assert dumped >> wait(1) >> TICK << [report] >> datagram("ACK=61") >> wait(1) >> TICK << nothing
+
+
+def test_an_exit_is_not_lost_when_its_pid_is_used_again() -> None:
+    core, _ = running("CHILD=61 a\nRECORD=first", "EXITED=61 256", "CHILD=61 b\nRECORD=second")
+    first, second = "CHILD=61 a 60 15\nRECORD=first\nEXITED=61 256", "CHILD=61 b 60 15\nRECORD=second"
+    assert sent(core, "DUMP=1")[0][0].decode() == f"{first}\n{second}"
+    core.handle(datagram("GONE=a"), 100.0)
+    assert sent(core, "DUMP=1")[0][0].decode() == second
+
+
+def test_output_is_kept_while_gafferd_is_away() -> None:
+    core, _ = running("READY=1", "CHILD=61 a")
+    names = ["a/stdin", "a/stdout", "a/stderr", "a/stderr.journal", "a/stream:x", "b/stdoutx", "socket:stdout"]
+    core.handle(datagram("FDSTORE=1\n" + "\n".join(f"FDNAME={name}" for name in names), *range(7, 14)), 100.0)
+    core.handle(("exited", 50, SIGNALLED), 100.0)
+    core.handle(TICK, 100.1)
+    core.handle(("started", 51), 100.1)
+    assert core.deadline() == 101.0
+    assert (
+        play(core, 100.9)
+        >> TICK
+        << nothing
+        >> wait(0.1)
+        >> TICK
+        << [("keep", (("a/stdout", 8, None), ("a/stderr", 9, 10)))]
+        >> ("stored", "a/stdout.journal", 20)
+        << nothing
+        >> ("exited", 51, SIGNALLED)
+        << [("reap", 51), ("hangup",), ("check",)]
+        << [("log", "gafferd (pid 51) was killed by signal 9: starting it again in 0.2 s, while 1 processes run on")]
+    )
+    core.handle(TICK, 110.0)
+    core.handle(("started", 52), 110.0)
+    actions = core.handle(datagram("DUMP=1"), 110.0)
+    assert actions[0] == ("leave",)
+    assert actions[1][1].endswith(b"FDNAME=a/stdout.journal")
+    assert play(core, 110.0) >> datagram("READY=1") << [("taken",)] >> wait(5) >> TICK << nothing
+
+
+def test_a_gafferd_that_is_back_within_a_second_finds_the_output_in_the_pipes() -> None:
+    core, _ = running("READY=1")
+    core.handle(datagram("FDSTORE=1\nFDNAME=a/stdout", 7), 100.0)
+    core.handle(("exited", 50, SIGNALLED), 100.0)
+    core.handle(TICK, 100.1)
+    core.handle(("started", 51), 100.1)
+    core.handle(datagram("DUMP=1"), 100.9)
+    assert play(core, 200.0) >> TICK << nothing >> datagram("READY=1") << nothing
+
+
+def test_output_is_read_while_processes_end_without_gafferd() -> None:
+    core, story = running("READY=1", "CHILD=61 a")
+    core.handle(datagram("FDSTORE=1\nFDNAME=a/stdout", 7), 100.0)
+    core.handle(("exited", 50, SIGNALLED), 100.0)
+    assert (
+        story
+        >> ("signal", TERM)
+        << [("log", "ending 1 processes without gafferd")]
+        << [("keep", (("a/stdout", 7, None),))]
+        << [("killpg", 61, TERM), ("killpg", 61, CONT)]
+    )
+
+
+def test_a_journal_for_which_there_is_no_room_is_closed() -> None:
+    core, story = running(max_descriptors=1)
+    core.handle(datagram("FDSTORE=1\nFDNAME=a/stdout", 7), 100.0)
+    full = [("log", "can't keep a/stdout.journal: the store is full: 1 descriptors"), ("close", (8,))]
+    assert story >> ("stored", "a/stdout.journal", 8) << full
 
 
 def test_gone_forgets_a_child_and_its_descriptors() -> None:
@@ -365,6 +491,9 @@ def test_the_store_is_bounded() -> None:
         ("CHILD=61 a -1", (), "expected seconds, got '-1'"),
         ("CHILD=61 a 1 99", (), "expected a number from 1 to 64"),
         ("ACK=61", (), "no child '61' has exited"),
+        ("EXITED=61 0", (), "no child '61'"),
+        ("EXITED=60", (), "expected a number from 0 to 65535, got ''"),
+        ("EXITED=60 unknown", (), "expected a number from 0 to 65535, got 'unknown'"),
         ("REAP=x", (), "expected a number"),
         ("READY=1\nWATCHDOG=soon", (), "expected seconds"),
         ("DUMP=1\nDUMP=1", (), "DUMP must be alone"),
@@ -384,7 +513,9 @@ def test_what_is_not_understood_is_answered_and_changes_nothing(
 
 WORDS = [*keeper._WORDS, "FDSTORE", "FDSTOREREMOVE", *keeper._MODIFIERS]
 LINES = st.builds(
-    "{}={}".format, st.sampled_from(WORDS), st.sampled_from("1 60 61 a a/b".split()) | st.text(max_size=9)
+    "{}={}".format,
+    st.sampled_from(WORDS),
+    st.sampled_from("1,60,61,a,a/b,60 a,61 a,61 b,60 256,61 0".split(",")) | st.text(max_size=9),
 )
 EVENTS = st.one_of(
     st.tuples(st.just("datagram"), st.lists(LINES, max_size=4).map(lambda lines: "\n".join(lines).encode())),

@@ -88,8 +88,7 @@ def test_a_killed_gafferd_is_back_with_its_jobs_and_connections_wait(tmp_path: P
         after = node.get("/health")["keeper"]
         assert (after["pid"], after["error"]) == (before["pid"], None)
         assert abs(after["since"] - before["since"]) < 2
-        eventually(lambda: node.instances(2))
-        assert all(map(gone, pids))
+        assert eventually(lambda: node.instances(2)) == pids
         with socket.socket(socket.AF_UNIX) as own:
             own.connect(str(node.state / "gafferd.sock"))
             own.sendall(b"GET /ping HTTP/1.0\r\n\r\n")
@@ -133,9 +132,8 @@ def test_sigusr2_starts_the_program_on_disk(tmp_path: Path) -> None:
         node.keeper.signal(signal.SIGUSR2)
         eventually(lambda: gone(first))
         assert node.get("/jobs") == {"jobs": ["default.j"]}
-        assert all(map(gone, pids))
         node.keeper.wait_for_line("exited with status 75 to be replaced")
-        assert len(eventually(lambda: node.instances(2))) == 2
+        assert eventually(lambda: node.instances(2)) == pids
 
 
 def test_a_stop_ends_an_upgrade(tmp_path: Path) -> None:
@@ -149,7 +147,6 @@ def test_a_stop_ends_an_upgrade(tmp_path: Path) -> None:
         node.load(job)
         eventually(lambda: node.get("/jobs/default/j")["state"] == "running")
         node.keeper.signal(signal.SIGUSR2)
-        eventually(lambda: node.get("/health")["status"] == "stopping")
         node.keeper.signal(signal.SIGTERM)
         node.keeper.signal(signal.SIGINT)  # kills the jobs
         assert node.keeper.wait() == 0

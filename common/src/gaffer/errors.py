@@ -183,8 +183,19 @@ class ManagerStopping(ProcessError):
     errno = 503
     reason = "stopping"
 
-    def __init__(self, message: str = "the node is stopping and accepts no more changes") -> None:
-        super().__init__(None, None, message)
+    def __init__(
+        self, message: str = "the node is stopping and accepts no more changes", *, hint: str | None = None
+    ) -> None:
+        super().__init__(None, None, message, hint=hint)
+
+
+class NodeUpgrading(ManagerStopping):
+    """A command for a manager that hands its processes over to its successor."""
+
+    reason = "upgrading"
+
+    def __init__(self) -> None:
+        super().__init__("another gafferd takes over the node", hint="try again in a second")
 
 
 class NodeDraining(ProcessError):

@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Iterable, Mapping, MutableMapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from gaffer.errors import ConfigError, GafferError, Problem
 from gaffer.pidfile import hold_pidfile
@@ -20,7 +20,7 @@ from gaffer.runtime.usage import parse_command_line, usage_text
 from gafferd.config.effective import Effective, read_effective
 from gafferd.config.file import InvalidConfig, show_problem
 from gafferd.config.settings import Settings
-from gafferd.keeping.link import KeeperLink
+from gafferd.keeping.link import HANDOVER, KeeperLink
 from gafferd.keeping.starting import join_keeper, start_keeper
 from gafferd.plugins.folder import PluginFolder, plugin_folders
 from gafferd.state.directory import default_path, lock_directory
@@ -53,7 +53,7 @@ Examples:
   gafferd -c /etc/gaffer/gafferd.ini --lookupd-address=http://lookup1:5010
 
 Signals: TERM, INT and QUIT stop the jobs and exit; a second TERM or INT kills the jobs; HUP reloads the configuration;
-USR1 reopens the log files.
+USR1 reopens the log files; USR2 upgrades: the program on disk continues with the processes.
 """,
 )
 
@@ -121,7 +121,16 @@ def run(options: Mapping[str, Any], environ: MutableMapping[str, str]) -> int:
             logger.warning("%s", show_problem(warning))
         with hold_pidfile(settings.pidfile, keeper.pid if keeper is not None else None):
             startup.raise_signals()
-            return server.serve(lock, title, ready, keeper)
+            status = server.serve(lock, title, ready, keeper)
+            if status == HANDOVER:
+                _make_way()
+            return status
+
+
+def _make_way() -> NoReturn:
+    """Exit at once for the next gafferd, which keeps the pidfile; no thread is waited for."""
+    logging.shutdown()
+    os._exit(HANDOVER)
 
 
 def _start_keeper(settings: Settings, passed: Sequence[PassedSocket]) -> KeeperLink | None:

@@ -193,6 +193,12 @@ class StatusLine:
         else:
             print(text, flush=True)
 
+    def clear(self) -> None:
+        """Remove the text from the terminal."""
+        if self._in_place and self._shown:
+            print("\r\x1b[K", end="", flush=True)
+        self._shown = ""
+
     def close(self) -> None:
         """Leave the last text on the terminal, in full."""
         if self._in_place and self._shown:

@@ -3,6 +3,7 @@
 from gaffer.runtime.options import Option
 from gaffer_client.cli.config import CONNECT, CONNECTION_OPTIONS, ENDPOINT, LOOKUPD
 from gaffer_client.cli.parse import Arguments
+from gaffer_client.cli.several import OPTIONS as ON_SEVERAL_NODES
 from gaffer_client.cli.table import Family, Program
 
 
@@ -80,6 +81,7 @@ GAFFER = Program(
         ),
         ENDPOINT.option,
         LOOKUPD.option,
+        *ON_SEVERAL_NODES,
         *CONNECTION_OPTIONS,
         Option("--version", "show the version"),
     ),

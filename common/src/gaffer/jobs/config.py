@@ -6,6 +6,7 @@ YAML and Python keywords share one set of names, defaults and messages.
 
 import dataclasses
 import functools
+import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Self, TypeVar
@@ -199,6 +200,10 @@ class JobConfig:
     """Commands to run on request as the user of the job, by name."""
     watch: Sequence[str] = setting(rules.globs, (), example="src/**/*.py, *.toml")
     """Files whose change restarts the job, in a foreman or a manager that watches files."""
+    survive: bool = setting(rules.boolean, True, live=True, example="false")
+    """Keep the processes when gafferd is killed or upgraded: with a keeper, the next gafferd continues with them."""
+    orphans: str | None = setting(rules.orphan_policy, None, live=True, example="end")
+    """What to do with processes that outlived both gafferd and its keeper."""
     port: str | None = setting(rules.port_plan, None, example="8000+")
     """The variable PORT of each process; a PORT in `env` wins."""
     endpoints: Sequence[str] | None = setting(rules.endpoint_list, None, example="http:$PORT, admin:9000")
@@ -295,6 +300,18 @@ class JobConfig:
         return any(
             getattr(self, f.name) != getattr(other, f.name) for f in dataclasses.fields(self) if not f.metadata["live"]
         )
+
+    @functools.cached_property
+    def launch_digest(self) -> str:
+        """A digest of the settings that a running process depends on; a later version computes the same."""
+        given = {
+            f.name: sorted(value.items()) if isinstance(value, Mapping) else value
+            for f in dataclasses.fields(self)
+            if not f.metadata["live"]
+            and f.name != "custom_channels"
+            and (value := getattr(self, f.name)) != _default_of(f)
+        }
+        return hashlib.sha256(repr(sorted(given.items())).encode()).hexdigest()[:16]
 
     def command(self) -> list[str]:
         """The words to execute, before variables are replaced (TPL-02, TPL-03)."""
@@ -488,6 +505,12 @@ def _contradictions(values: Mapping[str, Any], path: str) -> Iterator[Problem]:
             f"{path}.redirect_output",
             "redirect_output: a detached process outlives the pipes it would write to",
             "leave redirect_output out, or let the program write to a file",
+        )
+    if values.get("detach") and not values.get("survive", True):
+        yield Problem(
+            f"{path}.survive",
+            "survive: a detached process always survives gafferd",
+            "leave out survive or detach",
         )
     yield from _contradictions_of_supervision(values, path)
     if port is None and any("$" in item for item in values.get("endpoints") or ()) and not _may_set_port(values):

@@ -59,6 +59,7 @@ class HealthInfo(TypedDict):
         Literal["ok", "draining", "stopping"], Meta(description="`stopping`: it accepts no more commands.")
     ]
     version: str
+    pid: Later[Annotated[int, Meta(description="The process id of gafferd.")]]
     uptime: Annotated[float, Meta(description="In seconds.")]
     jobs: Annotated[int, Meta(description="Number of jobs.")]
     processes: Annotated[int, Meta(description="Number of live processes.")]

@@ -117,8 +117,8 @@ class Output:
             if not self._read():
                 return
 
-    def close(self) -> None:
-        """Stop reading and close the ring."""
+    def leave(self) -> None:
+        """Stop reading and close the ring; the log goes on elsewhere."""
         if self._fd is not None:
             for timer in (self._rest, self._calming):
                 if timer is not None:
@@ -127,6 +127,11 @@ class Output:
             os.close(self._fd)
             self._fd = None
             self.ring.close()
+
+    def close(self) -> None:
+        """Stop reading and close the ring."""
+        if self._fd is not None:
+            self.leave()
             if self._log is not None:
                 self._log.finish()
 

@@ -8,6 +8,7 @@ from gaffer.errors import NotRedirected, ProcessError
 from gaffer.jobs.config import JobConfig
 from gaffer.jobs.probing import ProbeKind, parse_probe
 from gaffer.processes import launch
+from gaffer.streams.journal import StreamKeeper
 from gaffer.streams.log_files import LogFile
 from gaffer.streams.pipes import Input, Output, Tap
 from gaffer.streams.rings import Ring
@@ -116,7 +117,9 @@ class ProcessStreams:
         stream.before_write = self._record_offsets
         self.by_label[label] = stream
 
-    def connect(self, child: launch.Child, log_file: Callable[[str], LogFile | None]) -> None:
+    def connect(
+        self, child: launch.Child, log_file: Callable[[str], LogFile | None], keeper: StreamKeeper | None = None
+    ) -> None:
         """Take over our ends of the pipes of `child`; `log_file(kind)` returns the file for `out` and for `err`."""
         captured = iter(self.captured)
         for fd, kind in ((child.stdout, "out"), (child.stderr, "err")):
@@ -144,6 +147,13 @@ class ProcessStreams:
         for output in self._outputs:
             output.read_available()
             output.close()
+        for stream in self.by_label.values():
+            stream.close()
+
+    def leave(self) -> None:
+        """Stop reading and writing; what is in the pipes stays there."""
+        for output in self._outputs:
+            output.leave()
         for stream in self.by_label.values():
             stream.close()
 

@@ -374,6 +374,7 @@ class Settings:
         boolean,
         False,
         flag="--keeper",
+        off="--no-keeper",
         key="gaffer keeper",
     )
     watchdog: float = setting(
@@ -381,6 +382,13 @@ class Settings:
         watchdog,
         10.0,
         key="gaffer watchdog",
+    )
+    orphans: str = setting(
+        "what to do at the start with processes that outlived an earlier gafferd and its keeper: adopt those that write"
+        " only to files, or end them all; jobs can override it",
+        Choice("policy", ("adopt", "end")),
+        "adopt",
+        key="gaffer orphans",
     )
     pidfile: str | None = setting(
         "write the process id to this file", text, flag="--pidfile=FILE", key="gaffer pidfile"

@@ -46,8 +46,7 @@ def start_keeper(
     signal.pthread_sigmask(signal.SIG_SETMASK, before)
     theirs.close()
     link = _connect(ours, keeper, watchdog)
-    for each in passed:
-        link.store_passed(each)
+    link.store_passed(passed)
     return link
 
 

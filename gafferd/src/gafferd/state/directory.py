@@ -10,7 +10,7 @@ import secrets
 import socket
 import stat
 import time
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, TypeVar
 
@@ -19,6 +19,7 @@ import msgspec
 from gaffer.errors import BadRequest
 from gaffer.jobs.exits import ExitRecord
 from gaffer.jobs.names import parse_job_name
+from gaffer.jobs.recorder import Recorder
 from gaffer.process import ProcessRecord
 from gaffer.processes import procfs
 from gaffer.runtime.trusted_files import UntrustedFile, check_way, find_danger
@@ -142,7 +143,7 @@ def _read_line(path: str) -> str:
         return ""
 
 
-class StateDir:
+class StateDir(Recorder):
     """An open state directory, which is also the process recorder of the manager.
 
     Create one with `open` and `close` it. `path` contains `lock`, `node.json`, `processes.json`, and also `state.json`,
@@ -229,17 +230,21 @@ class StateDir:
             self._dirty = True
             self._write_in(_ENDED_DELAY)
 
-    def exited(self, job: str, exits: Iterable[ExitRecord]) -> None:
-        """Record the last exits of a job; called on the loop."""
-        self._past_file.exited(job, exits)
+    def exited(self, job: str, exits: Iterable[ExitRecord], restarts: int) -> None:
+        """Record the last exits of a job and the number of its restarts; called on the loop."""
+        self._past_file.exited(job, exits, restarts)
 
     def ran(self, job: str, at: float) -> None:
         """Record a scheduled run; called on the loop."""
         self._past_file.ran(job, at)
 
+    def when_stored(self, callback: Callable[[], object]) -> None:
+        """Call `callback()` on the loop once all exits that were recorded so far are in their file."""
+        self._past_file.when_stored(callback)
+
     # Leftovers
 
-    def end_leftovers(self) -> int:
+    def end_leftovers(self, spare_pids: Collection[int] = (), spare_cookies: Collection[str] = ()) -> int:
         """End the processes that an earlier gafferd on this directory left running; return their number.
 
         Blocks until they are gone, up to the longest graceful timeout. Detached processes keep running, and so do
@@ -248,9 +253,10 @@ class StateDir:
         """
         boot_id = procfs.boot_id()
         records = [r for r in self._left.processes if r.boot_id == boot_id] if self._left is not None else []
-        self._refuse_the_unknown({record.cookie for record in records})
+        records = [r for r in records if r.os_pid not in spare_pids]
+        self._refuse_the_unknown({record.cookie for record in records}.union(spare_cookies))
         self.detached = [record for record in records if record.detach and leftovers.is_alive(record)]
-        spare = {record.cookie for record in self.detached}
+        spare = {record.cookie for record in self.detached}.union(spare_cookies)
         ended, refused = leftovers.end_leftovers([r for r in records if not r.detach], self._made, spare)
         self.detached += refused
         self._dirty = True

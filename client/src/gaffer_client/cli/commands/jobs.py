@@ -262,6 +262,7 @@ COMMANDS = (
         "node",
         "<job>",
         effect="read",
+        on_several="fleet:info",
         aliases=("ps:info",),
         details="""
             <job> is SESSION.NAME, the NAME of a type of the application in this directory, or the pid that Gaffer gave
@@ -277,6 +278,7 @@ COMMANDS = (
         "node",
         "<job>...",
         effect="write",
+        on_several="fleet:start",
         options=(_WAIT, *WAITING[1:]),
         details=f"{_JOB_HELP} `gaffer start SESSION.NAME` does the same.",
         examples=("ps:start web", "ps:start 'shop.*' --wait --timeout=60"),
@@ -289,6 +291,7 @@ COMMANDS = (
         "node",
         "<job>...",
         effect="destructive",
+        on_several="fleet:stop",
         options=(_WAIT, *WAITING[1:]),
         aliases=("ps:stop",),
         details=f"""
@@ -305,6 +308,7 @@ COMMANDS = (
         "node",
         "<job> <signal>",
         effect="destructive",
+        on_several="fleet:kill",
         aliases=("ps:kill",),
         details=f"""
             {_JOB_HELP} A single process is NAME.SLOT, as `ps` shows it, or the pid that Gaffer gave it. <signal> is a

@@ -44,12 +44,15 @@ COMMANDS = (
         "node",
         "[<type>...]",
         effect="write",
+        on_several="fleet:start",
         options=(
             _CONCURRENCY,
             _PORT,
             Option("--no-watch", "don't restart processes when the files that they watch change"),
             Option("-v, --verbose", "show all events, such as start and stop"),
-            Option("--wait", "with jobs of a node: return when their processes are ready"),
+            Option(
+                "--wait", "with jobs of a node: return when they are ready; on several nodes, when one has each ready"
+            ),
             Option("--timeout=SECONDS", "give up waiting after SECONDS and exit with status 1 (default: 300)"),
         ),
         details="""

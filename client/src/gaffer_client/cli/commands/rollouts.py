@@ -39,9 +39,7 @@ class Order(NamedTuple):
 
 
 def restart(context: Context, args: Arguments) -> int:
-    rolling = args.flag("--rolling")
-    if args.flag("--wait") and args.flag("--no-wait"):
-        raise UsageError("--wait and --no-wait are mutually exclusive")
+    rolling, waits = manner(args)
 
     def send(job: Job) -> Mapping[str, Any]:
         job.restart(rolling=rolling)
@@ -50,10 +48,16 @@ def restart(context: Context, args: Arguments) -> int:
     def judge(before: "ListedJob") -> Judge:
         return RolloutWatch("restart").judge if rolling else readiness
 
-    waits = args.flag("--wait") or (rolling and not args.flag("--no-wait"))
-    return carry_out_each(
-        context, args, args.words("<job>"), Order(send, judge, "Restarting", "Restarted"), waits=waits
-    )
+    order = Order(send, judge, "Restarting", "Restarted")
+    return carry_out_each(context, args, args.words("<job>"), order, waits=waits)
+
+
+def manner(args: Arguments) -> tuple[bool, bool]:
+    """Return whether to restart a few processes at a time, and whether to wait until they are ready."""
+    rolling = args.flag("--rolling")
+    if args.flag("--wait") and args.flag("--no-wait"):
+        raise UsageError("--wait and --no-wait are mutually exclusive")
+    return rolling, args.flag("--wait") or (rolling and not args.flag("--no-wait"))
 
 
 def reload(context: Context, args: Arguments) -> int:
@@ -62,7 +66,7 @@ def reload(context: Context, args: Arguments) -> int:
         return {"ok": True}
 
     def judge(before: "ListedJob") -> Judge:
-        return _settled()
+        return settled()
 
     order = Order(send, judge, "Reloading", "Reloaded")
     return carry_out_each(context, args, args.words("<job>"), order, waits=not args.flag("--no-wait"))
@@ -83,7 +87,7 @@ def rollback(context: Context, args: Arguments) -> int:
 
 def carry_out_each(context: Context, args: Arguments, names: list[str], order: Order, *, waits: bool) -> int:
     """Carry out an order for one job after the other, and report each failure."""
-    timeout = _seconds(args.text("--timeout"))
+    timeout = seconds(args.text("--timeout"))
     return for_each_job(context, args, names, lambda job: _carry_out(context, job, order, timeout if waits else None))
 
 
@@ -135,7 +139,7 @@ def _without_times(info: "ListedJob") -> Any:
     return {**info, "instances": instances}
 
 
-def _settled() -> Judge:
+def settled() -> Judge:
     """Return a judge that waits until the processes are ready some time after the order."""
     since = time.monotonic()
 
@@ -154,7 +158,8 @@ def _generation(text: str | None) -> int | None:
     return int(text)
 
 
-def _seconds(text: str | None) -> float:
+def seconds(text: str | None) -> float:
+    """Return how long to wait for processes to become ready; raise UsageError."""
     try:
         seconds = _TIMEOUT if text is None else float(text)
     except ValueError:
@@ -181,6 +186,7 @@ def commands(job_help: str) -> tuple[Command, ...]:
             "node",
             "<job>...",
             effect="destructive",
+            on_several="fleet:restart",
             options=(
                 Option("--rolling", "replace a few processes at a time, the next ones when the new ones are ready"),
                 Option("--wait", "return when all new processes are ready; implied by --rolling"),
@@ -203,6 +209,7 @@ def commands(job_help: str) -> tuple[Command, ...]:
             "node",
             "<job>...",
             effect="write",
+            on_several="fleet:reload",
             options=WAITING,
             details=f"""
                 {job_help} Sends the `reload_signal` of the job to its processes, and returns when they are ready
