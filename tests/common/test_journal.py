@@ -5,6 +5,7 @@ import json
 import os
 import random
 import re
+import subprocess
 import threading
 import time
 from collections.abc import Callable
@@ -128,3 +129,34 @@ def test_a_reader_that_is_killed_loses_and_repeats_nothing(
     assert journal.logged == end
     assert [message(line) for line in found.splitlines()] == [line[:-1] for line in lines]
     assert len(parts) > 1 or not max_bytes
+
+
+def test_input_that_was_accepted_is_delivered_once_and_in_order(tmp_path: Path) -> None:
+    rng = random.Random(7)
+    content = b"".join(b"%d\n" % number for number in range(3_000_000))
+    reader = subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert reader.stdin is not None
+    assert reader.stdout is not None
+    descriptors = {"stdin": os.dup(reader.stdin.fileno()), "stdout": os.dup(reader.stdout.fileno())}
+    reader.stdin.close()
+    reader.stdout.close()
+    for fd in descriptors.values():
+        os.set_blocking(fd, False)
+    with KeptStreams(tmp_path, descriptors, format="raw", max_bytes=0) as streams:
+        accepted = 0
+        for _ in range(30):
+            streams.start()
+            streams.kill_after(rng.uniform(0, 0.05))
+            found = streams.accepted()
+            while found is not None:
+                assert found >= accepted
+                accepted = found
+                size = rng.choice((1, 10, 100, 1000, 10_000))
+                found = streams.write(accepted, content[accepted : accepted + size] or b"?")
+        streams.start()
+        accepted = streams.accepted() or 0
+        streams.write(accepted, b"")
+        _, _, end = streams.finish()
+    assert reader.wait() == 0
+    assert accepted <= end <= accepted + 10_000  # with the last message to one that was killed
+    assert b"".join(log_parts(tmp_path)) == content[:end]

@@ -246,10 +246,15 @@ def test_gafferd_has_the_limits_of_its_user() -> None:
         with kept() as above:
             gafferd = above.gafferd()
             gafferd.send("READY=1")
-            for _ in range(2):
+            for after in ("a crash", "a handover", ""):
                 assert gafferd.do(limits) == [hard - 100, hard]
                 assert gafferd.do("result = open('/proc/self/oom_score_adj').read()") == "500\n"
-                gafferd = successor(above, gafferd)
+                gafferd.send("READY=1")
+                if after == "a handover":
+                    gafferd.exit(75)
+                    gafferd = above.gafferd()
+                else:
+                    gafferd = successor(above, gafferd)
             assert resource.prlimit(above.pid, resource.RLIMIT_NOFILE) == (hard, hard)
             assert int(Path(f"/proc/{above.pid}/oom_score_adj").read_text()) < 500
     finally:
@@ -382,6 +387,39 @@ def test_a_group_whose_leader_gafferd_has_reaped_is_ended_too() -> None:
         finally:
             stranger.kill()
             stranger.wait()
+
+
+@pytest.mark.parametrize("away", [True, False])
+def test_a_process_that_is_not_a_child_is_known_by_its_pidfd(away: bool) -> None:
+    """As one that an earlier keeper had adopted."""
+    other = subprocess.Popen(["sleep", "1000"], process_group=0)
+    pidfd = os.pidfd_open(other.pid)
+    try:
+        with kept() as above:
+            gafferd = above.gafferd()
+            gafferd.send("READY=1")
+            gafferd.send(f"CHILD={other.pid} 7\nFDSTORE=1\nFDNAME=7/pidfd", [pidfd])
+            gafferd.dump().close()
+            if away:
+                above.script.unlink()
+                gafferd.kill()
+                eventually(lambda: "0.2 s, while 1 processes run on" in above.messages.read_text())
+                above.signal(signal.SIGTERM)
+            else:
+                gafferd = successor(above, gafferd)
+                with gafferd.dump() as dump:
+                    assert dump.lines == [f"CHILD={other.pid} 7 60 15"]
+                other.terminate()
+                assert gafferd.receive() == f"EXITED={other.pid} unknown"
+                gafferd.send(f"REAP={other.pid}")
+                gafferd.send("STOPPING=1")
+                gafferd.exit(0)
+            assert other.wait(20) == -signal.SIGTERM
+            assert above.wait() == 0
+    finally:
+        os.close(pidfd)
+        other.kill()
+        other.wait()
 
 
 def writer(gafferd: Directed, size: int) -> int:

@@ -570,6 +570,7 @@ EVENTS = st.one_of(
     st.tuples(st.just("signal"), st.sampled_from([HUP, USR1, USR2])),
     st.tuples(st.just("tick")),
     st.tuples(st.just("crash")),
+    st.tuples(st.just("stored"), st.sampled_from(["a/stdout.journal", "x"])),
 )
 
 
@@ -584,6 +585,9 @@ def test_each_descriptor_is_kept_or_closed_once_and_each_orphan_reaped(
         if event[0] == "datagram":
             event = (*event, tuple(range(opened, opened + count)))
             opened += count
+        elif event[0] == "stored":
+            event = (*event, opened)
+            opened += 1
         elif event[0] == "crash":
             event = ("exited", core.daemon, SIGNALLED)
             if core.daemon is None:

@@ -5,6 +5,7 @@ import signal
 import socket
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -114,6 +115,7 @@ def test_a_gafferd_without_its_keeper_goes_on_and_says_so(tmp_path: Path) -> Non
         message = f"the keeper (pid {keeper.pid}) has ended and has no successor: {reason}"
         assert state["error"] == message
         keeper.wait_for_line(f"ERROR gafferd.keeping.link: {message}")
+        assert f"warning: {message}" in run_command("gafferctl", "status", "--connect", node.url).stderr
         node.load(JOB)
         eventually(lambda: node.instances(2))
         os.kill(pid, signal.SIGTERM)
@@ -227,6 +229,17 @@ def test_the_keeper_as_process_1_of_a_container(tmp_path: Path) -> None:
         assert requests.get(f"{url}/health", timeout=TIMEOUT).json()["keeper"]["pid"] == 1
         [first] = keeper.children()
         first.kill()
-        assert requests.get(f"{url}/health", timeout=TIMEOUT).json()["keeper"]["pid"] == 1
+        health = requests.get(f"{url}/health", timeout=TIMEOUT).json()
+        assert health["keeper"]["pid"] == 1
+        requests.post(f"{url}/jobs/default", json=JOB, timeout=TIMEOUT).raise_for_status()
+
+        def job() -> dict[str, Any]:
+            found: dict[str, Any] = requests.get(f"{url}/jobs/default/j", timeout=TIMEOUT).json()
+            return found
+
+        pids = eventually(lambda: job()["running"] == 2 and [each["os_pid"] for each in job()["instances"]])
+        assert requests.post(f"{url}/upgrade", timeout=TIMEOUT).json()["pid"] == health["pid"]
+        eventually(lambda: requests.get(f"{url}/health", timeout=TIMEOUT).json()["pid"] != health["pid"])
+        assert [each["os_pid"] for each in job()["instances"]] == pids
         keeper.terminate()
         assert outside.wait() == 0

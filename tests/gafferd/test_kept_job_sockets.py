@@ -41,6 +41,20 @@ class Node:
         """The pid of gafferd."""
         return int((self.folder / "state/lock").read_text().split()[0])
 
+    @property
+    def kept_sockets(self) -> int:
+        """The number of sockets that the keeper has open."""
+        return self._count("socket:")
+
+    @property
+    def kept_processes(self) -> int:
+        """The number of processes that the keeper has a pidfd of."""
+        return self._count("pidfd")
+
+    def _count(self, kind: str) -> int:
+        """The number of open descriptors of the keeper of a kind."""
+        return sum(kind in os.readlink(each) for each in Path(f"/proc/{self.daemon.pid}/fd").iterdir())
+
     def kill(self) -> None:
         """Kill gafferd, and wait until the next one serves."""
         before = self.pid
@@ -155,6 +169,7 @@ def test_sockets_that_no_job_uses_any_more_are_closed(tmp_path: Path, program: s
     texts = {name: job.format(name, program, each) for name, each in listens.items()}
     with kept_node(tmp_path, "".join(texts.values())) as node:
         places = {name: eventually(partial(node.sockets, name)) for name in listens}
+        before = node.kept_sockets
         os.kill(node.pid, signal.SIGSTOP)
         texts["other"] = job.format("other", program, "other=tcp:127.0.0.1:0")
         del texts["gone"]
@@ -166,6 +181,7 @@ def test_sockets_that_no_job_uses_any_more_are_closed(tmp_path: Path, program: s
             eventually(partial(are_refused, places[name]))
             assert not (tmp_path / f"{name}.sock").exists()
         [new] = eventually(lambda: node.sockets("other"))
+        eventually(lambda: node.kept_sockets == before - 5)
         assert ask(new)
         node.kill()
         assert eventually(lambda: node.sockets("other")) == [new]
@@ -193,6 +209,9 @@ backoff = 5m
         for last in (False, True):
             os.kill(ask(place), signal.SIGKILL)
             eventually(lambda: node.get("/jobs/default/web")["state"] == "backoff")
+            eventually(
+                lambda: node.kept_processes == 0
+            )  # so there is nothing to adopt; db, which must not survive, has none
             (tmp_path / "ready").unlink()
             node.kill()
             eventually(lambda: node.get("/jobs/default/web")["state"] == "waiting")

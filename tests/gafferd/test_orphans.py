@@ -128,15 +128,18 @@ def running(node: Daemon, job: str) -> int:
     return next((pid for pid in found if (procfs.read_cmdline(pid) or "").startswith("sleep")), 0)
 
 
-@pytest.mark.parametrize("policy", ["adopt", "end"])
-def test_processes_that_write_to_files_go_on(tmp_path: Path, policy: str) -> None:
+@pytest.mark.parametrize(("policy", "keeper"), [("adopt", False), ("end", False), ("adopt", True)])
+def test_processes_that_write_to_files_go_on(tmp_path: Path, policy: str, keeper: bool) -> None:
     config, state = tmp_path / "gaffer.ini", tmp_path / "state"
     other = {"adopt": "end", "end": "adopt"}[policy]
     config.write_text(f"[gaffer]\norphans = {policy}\n{CONFIG.format(tmp_path, other)}")
-    with gafferd(str(config), state_dir=state) as first:
+    with gafferd(*(["--keeper"] if keeper else []), str(config), state_dir=state) as first:
         before = {job: eventually(partial(running, first, job)) for job in JOBS}
         eventually(lambda: {each["os_pid"] for each in processes_of(state)} == {*before.values()})
-        first.kill()
+        if keeper:
+            kill_both(first, state)
+        else:
+            first.kill()
         with gafferd(str(config), state_dir=state) as second:
             after = {job: eventually(partial(running, second, job)) for job in JOBS}
             adopted = ["quiet"] if policy == "adopt" else ["policy"]
@@ -147,6 +150,15 @@ def test_processes_that_write_to_files_go_on(tmp_path: Path, policy: str) -> Non
                 second.wait_for_line("of default.piped is not adopted: its standard error was not a file")
                 second.wait_for_line("of default.input is not adopted: its standard input was not a file")
                 check_adopted(second, before["quiet"])
+
+
+def kill_both(keeper: Daemon, state: Path) -> None:
+    """Kill a keeper and its gafferd at once: stopped, neither can take notice of the end of the other."""
+    pids = (keeper.pid, int((state / "lock").read_text().split()[0]))
+    for signum in (signal.SIGSTOP, signal.SIGKILL):
+        for pid in pids:
+            os.kill(pid, signum)
+    keeper.kill()
 
 
 def check_adopted(node: Daemon, pid: int) -> None:

@@ -95,4 +95,5 @@ def test_exits_without_gafferd_are_known_exactly_and_have_their_effect_once(tmp_
         node.kill()  # the next one does not do it all again
         eventually(as_expected, timeout=TIMEOUT)
         assert {name: node.instances(name)[0] for name in again} == again
-        eventually(lambda: not any(psutil.pid_exists(before[name].os_pid) for name in names[:-1]), timeout=TIMEOUT)
+        ended = [before[name].os_pid for name in names[:-1]]
+        eventually(lambda: not any(map(psutil.pid_exists, ended)), message="they are not reaped")

@@ -5,8 +5,9 @@ import signal
 import socket
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pytest
 import requests
@@ -31,28 +32,44 @@ def history(node: Node) -> list[tuple[str, str | None, str]]:
     return [(each["action"], each["route"], each["outcome"]) for each in entries if each["kind"] != "job"]
 
 
-class Poller(threading.Thread):
-    """Connects and asks, again and again; `failures` are the answers and errors that a client should not see."""
+def sources(body: Any) -> list[list[int]]:
+    """The pids on each node that a lookup lists for a job."""
+    return [sorted(each["pids"]) for each in body["sources"]]
 
-    def __init__(self, url: str) -> None:
+
+def node_status(lookup: str) -> str:
+    [node] = requests.get(f"{lookup}/nodes", timeout=TIMEOUT).json()["nodes"]
+    return str(node["status"])
+
+
+class Poller(threading.Thread):
+    """Connects and asks, again and again; `failures` are what a client should not see: errors, and other answers."""
+
+    def __init__(self, url: str, find: Callable[[Any], object]) -> None:
         super().__init__()
         self._url = url
+        self._find = find
+        self._expected = find(requests.get(url, timeout=TIMEOUT).json())
         self._ended = threading.Event()
-        self.failures: list[str] = []
+        self.failures: list[object] = []
         self.answers = 0
 
     def run(self) -> None:
         while not self._ended.is_set():
             try:
-                answer = requests.get(f"{self._url}/jobs", timeout=TIMEOUT)
+                found = self._find(requests.get(self._url, timeout=TIMEOUT).json())
             except requests.RequestException as error:
                 self.failures.append(repr(error))
             else:
                 self.answers += 1
-                if answer.json() != {"jobs": ["default.j"]}:
-                    self.failures.append(answer.text)
+                if found != self._expected:
+                    self.failures.append(found)
 
-    def stop(self) -> None:
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
         self._ended.set()
         self.join(TIMEOUT)
 
@@ -65,22 +82,18 @@ def test_the_next_gafferd_continues_with_the_processes(tmp_path: Path) -> None:
             first, pids = node.pid, eventually(lambda: node.instances(2))
             assert node.get("/health")["pid"] == first
             found = f"{registry.url}/findJob?name=default.j"
-            before = eventually(lambda: requests.get(found, timeout=TIMEOUT).json()["sources"])
-            poller = Poller(node.url)
-            poller.start()
-            try:
+            eventually(lambda: sources(requests.get(found, timeout=TIMEOUT).json()) == [[1, 2]])
+            with Poller(f"{node.url}/jobs", lambda body: body) as api, Poller(found, sources) as lookup:
                 answer = upgrade(node)
                 assert (answer.status_code, answer.json()) == (
                     202,
                     {"version": __version__, "pid": first, "processes": 2, "checked": True},
                 )
-                while node.get("/health")["pid"] == first:
-                    assert requests.get(found, timeout=TIMEOUT).json()["sources"]
-                after = requests.get(found, timeout=TIMEOUT).json()["sources"]
-                assert [each["pids"] for each in after] == [each["pids"] for each in before]
-            finally:
-                poller.stop()
-            assert (poller.failures, poller.answers > 1) == ([], True)
+                await_successor(node, first)
+                eventually(lambda: node_status(registry.url) == "alive")
+                seen = lookup.answers
+                eventually(lambda: lookup.answers > seen + 1)
+            assert (api.failures, lookup.failures, api.answers > 1) == ([], [], True)
             assert node.instances(2) == pids
             assert node.get("/jobs/default/j")["restarts"] == 0
             assert gone(first)
@@ -139,9 +152,9 @@ def test_without_a_keeper_there_is_nothing_to_upgrade_with() -> None:
     with gafferd("--no-keeper") as node:
         answer = requests.post(f"{node.url}/upgrade", timeout=TIMEOUT)
         assert (answer.status_code, answer.json()["error"]) == (409, "no_keeper")
-        assert answer.json()["hint"] == "start it with --keeper (keeper = true in [gaffer])"
+        assert answer.json()["hint"] == "start it without --no-keeper (keeper = no in [gaffer])"
         node.signal(signal.SIGUSR2)
-        node.wait_for_line("gafferd runs without a keeper; start it with --keeper")
+        node.wait_for_line("gafferd runs without a keeper; start it without --no-keeper")
         assert requests.get(f"{node.url}/health", timeout=TIMEOUT).json()["pid"] == node.pid
 
 

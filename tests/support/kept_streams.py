@@ -2,7 +2,8 @@
 
 `KeptStreams` runs this file as a program, which forks the process that reads: so it starts in a moment. Requests are
 JSON and come with the descriptors that they name; its messages are `PID number`, `KEEP name` with a descriptor,
-`DROP name`, `ENDED`, and after the end of the output `DONE epoch start end`.
+`DROP name`, `ENDED`, `ACCEPTED offset` at the start and after each write to stdin, and after the end of the output
+`DONE epoch start end`.
 """
 
 import asyncio
@@ -12,6 +13,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import traceback
 from pathlib import Path
 from typing import Any
@@ -21,7 +23,7 @@ from gaffer.loop import new_loop
 from gaffer.processes import launch
 from gaffer.streams.log_files import LogFile, LogWriter
 from gaffer.streams.log_formats import make_formatter
-from gaffer.streams.process_streams import ProcessStreams
+from gaffer.streams.process_streams import ProcessStreams, Stream
 from gaffer.streams.rings import Cursor
 from gaffer.streams.rotation import Rotation
 
@@ -36,6 +38,10 @@ class KeptStreams:
         self._options = {"directory": str(directory), **options}
         self._pid = 0
         self._killed = False
+        self._input: socket.socket | None = None
+        if "stdin" in descriptors:
+            self._input, end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            descriptors["input"] = end.detach()
         self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             self._program = subprocess.Popen(
@@ -49,6 +55,8 @@ class KeptStreams:
         if self._pid:
             self.kill()
         self._socket.close()
+        if self._input is not None:
+            self._input.close()
         self._program.wait()
         for fd in self.descriptors.values():
             os.close(fd)
@@ -67,6 +75,27 @@ class KeptStreams:
         os.kill(self._pid, signal.SIGKILL)
         while self._pid:
             self._receive()
+
+    def kill_after(self, seconds: float) -> None:
+        """Kill it while `accepted` or `write` wait."""
+        self._killed = True
+        timer = threading.Timer(seconds, os.kill, (self._pid, signal.SIGKILL))
+        timer.start()
+        self._timer = timer
+
+    def accepted(self) -> int | None:
+        """Wait for the next number of accepted bytes; None if it was killed."""
+        while self._pid:
+            word, *arguments = self._receive()
+            if word == "ACCEPTED":
+                return int(arguments[0])
+        return None
+
+    def write(self, offset: int, data: bytes) -> int | None:
+        """Write to stdin what follows on what was accepted; return as `accepted`. No data closes it."""
+        assert self._input is not None
+        self._input.send(b"%d " % offset + data)
+        return self.accepted()
 
     def finish(self) -> tuple[str, int, int]:
         """Wait until it has read and written all; return the epoch, start and end of the ring."""
@@ -115,6 +144,7 @@ def _read_all(peer: socket.socket, request: dict[str, Any], descriptors: dict[st
     config = JobConfig("job", "true", redirect_output=["out"], redirect_input="stdin" in descriptors)
     streams = ProcessStreams(loop, config, {"name": "job", "pid": 1}, capture_all=False)
     child = launch.Child(stdout=descriptors.pop("stdout", None), stdin=descriptors.pop("stdin", None))
+    given = descriptors.pop("input", None)
     child.journals = descriptors
 
     def log_file(kind: str) -> LogFile:
@@ -123,6 +153,9 @@ def _read_all(peer: socket.socket, request: dict[str, Any], descriptors: dict[st
 
     streams.connect(child, log_file, _Keeper(peer))
     [ring] = streams.captured
+    if given is not None:
+        os.set_blocking(given, False)
+        _write_input(loop, peer, given, streams.writable("stdin"))
 
     async def finish() -> None:
         cursor = Cursor(ring)
@@ -133,6 +166,23 @@ def _read_all(peer: socket.socket, request: dict[str, Any], descriptors: dict[st
     writer.close()
     peer.send(f"DONE {ring.epoch} {ring.start} {ring.end}".encode())
     signal.pause()
+
+
+def _write_input(loop: asyncio.AbstractEventLoop, peer: socket.socket, given: int, stream: Stream) -> None:
+    """Write to `stream` what comes on the socket `given`."""
+    stdin = stream.input
+    assert stdin is not None
+
+    def write() -> None:
+        offset, _, data = os.read(given, _MAX_MESSAGE).partition(b" ")
+        if int(offset) <= stdin.accepted < int(offset) + len(data):
+            stream.write(data[stdin.accepted - int(offset) :])
+        elif not data:
+            stream.close()
+        peer.send(f"ACCEPTED {stdin.accepted}".encode())
+
+    peer.send(f"ACCEPTED {stdin.accepted}".encode())
+    loop.add_reader(given, write)
 
 
 def _main() -> None:

@@ -163,6 +163,8 @@ class Job:
         tail: int | str | None = None,
         follow: bool = False,
         on_lost: "Lost | None" = None,
+        on_open: Callable[[], object] | None = None,
+        patient: bool = False,
     ) -> "Iterator[LogPiece]":
         """Yield what the log files of the job hold, over all rotated files, of several logs the older piece first.
 
@@ -171,7 +173,8 @@ class Job:
         time as in RFC 3339, or `tail` lines, or bytes as in `"4096b"`, back; by default with the oldest byte.
 
         With `follow`, continue with what is added, and reconnect after a lost connection; `on_lost(error)` is called
-        before that. Raises NotFound if there are no logs.
+        before that, and `on_open()` after each connection. If `patient`, the first connection may fail as well. Raises
+        NotFound if there are no logs.
         """
         from gaffer_client.logs import read_logs
 
@@ -185,6 +188,8 @@ class Job:
             tail=tail,
             follow=follow,
             on_lost=on_lost,
+            on_open=on_open,
+            patient=patient,
         )
 
     def actions(self) -> dict[str, str]:

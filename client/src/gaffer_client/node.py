@@ -278,12 +278,18 @@ class Server:
         return self.transport.get("/stats", list[documents.JobStats])
 
     def get_watcher(
-        self, pattern: str = ".", *, heartbeat: float = DEFAULT_HEARTBEAT, on_lost: "Lost | None" = None
+        self,
+        pattern: str = ".",
+        *,
+        heartbeat: float = DEFAULT_HEARTBEAT,
+        on_lost: "Lost | None" = None,
+        on_open: Callable[[], object] | None = None,
+        patient: bool = False,
     ) -> "Watcher":
         """Return a Watcher for the events that match a pattern: `.` for all, `proc.web` for those of a job.
 
         The node sends a heartbeat every `heartbeat` seconds; after twice that time without data, the connection counts
-        as lost. See EventsourceClient for `on_lost`.
+        as lost. See EventsourceClient for `on_lost`, `on_open` and `patient`.
         """
         from gaffer.streams.event_log import ALL, normal
         from gaffer_client.eventsource import Watcher
@@ -291,7 +297,14 @@ class Server:
         parts = [] if normal(pattern) == ALL else normal(pattern).split(".", 2)
         query = {"feed": "eventsource", "heartbeat": f"{heartbeat:g}"}
         path = with_query(path_of("watch", *parts), query)
-        return Watcher.over(self.transport, path, idle_timeout=2 * heartbeat + 1, on_lost=on_lost)
+        return Watcher.over(
+            self.transport,
+            path,
+            idle_timeout=2 * heartbeat + 1,
+            patient=patient,
+            on_open=on_open,
+            on_lost=on_lost,
+        )
 
     def history(
         self, job: str | None = None, *, since: float | None = None, limit: int = 100, before: int | None = None

@@ -191,6 +191,7 @@ class Transport:
         self.address = parse_url(url)
         self.security = Security(api_key, cacert, certfile, keyfile, insecure)
         self.timeout = timeout
+        self.deadline = math.inf  # of all requests together, in monotonic seconds
         self.allow_loopback = True  # whether connections may go to a loopback address
         self._make_sender = sender or _requests_sender
         self._sender: Sender | None = None
@@ -201,8 +202,10 @@ class Transport:
         return self.address.url
 
     def clone(self) -> "Transport":
-        """Return a new transport for the same server, for use in another thread."""
-        return Transport(self.url, timeout=self.timeout, sender=self._make_sender, **self.security._asdict())
+        """Return a new transport for the same server, for use in another thread; it has no deadline."""
+        transport = Transport(self.url, timeout=self.timeout, sender=self._make_sender, **self.security._asdict())
+        transport.allow_loopback = self.allow_loopback
+        return transport
 
     def close(self) -> None:
         """Close the connection; the next request reopens it."""
@@ -331,7 +334,7 @@ class Transport:
         self, deadline: float = math.inf, *, confidential: bool = False, streams: bool = False
     ) -> Exchange:
         confidential = confidential or self.security.api_key is not None
-        return Exchange(min(deadline, time.monotonic() + self.timeout), confidential, streams)
+        return Exchange(min(deadline, self.deadline, time.monotonic() + self.timeout), confidential, streams)
 
     def _send(
         self,

@@ -169,6 +169,7 @@ class Process:
         sampler: Sampler | None = None,
         slot: int = 0,
         once: bool = False,
+        restarts: int = 0,
         env: Mapping[str, str] | None = None,
         port: int | None = None,
         cookie: str = "",
@@ -193,6 +194,7 @@ class Process:
         self.os_pid = 0
         self.started_at = 0.0  # wall clock, for display
         self.exit_status: ExitStatus | None = None
+        self.slot_state = SlotState.STARTING  # while it runs, as in its record
         self.closed = False
         self.program: tuple[programs.FileMark, ...] = ()
         self.graceful_timeout = config.graceful_timeout  # seconds
@@ -212,6 +214,7 @@ class Process:
         self._notify_socket = notify_socket
         self._logs = logs
         self._recorder = recorder
+        self._restarts = restarts  # of its job
         self._parent: ExitSource | None = None  # of an adopted process
         self._reporting: asyncio.TimerHandle | None = None
         self._alone: dict[int, Process] = {}  # this process while it runs, for its own sampler
@@ -352,7 +355,7 @@ class Process:
         """
         child = self._child
         if child is not None:
-            self._streams.leave()
+            self._streams.release()
             self._let_go(child)
 
     def _let_go(self, child: launch.Child) -> None:
@@ -575,18 +578,11 @@ class Process:
         """Undo `monitor`; unknown listeners are ignored."""
         self._sampler.unmonitor(self.pid, listener)
 
-    def record(
-        self,
-        state: SlotState = SlotState.STARTING,
-        start_time: int | None = None,
-        current: jobs_config.JobConfig | None = None,
-        restarts: int = 0,
-    ) -> ProcessRecord:
-        """Return the record from which a later daemon can find this process, whose slot is in `state`.
+    def record(self, start_time: int | None = None, current: jobs_config.JobConfig | None = None) -> ProcessRecord:
+        """Return the record from which a later daemon can find this process.
 
-        `restarts` are those of its job. Live settings are those of the `current` definition of its job, by default those
-        it was started with. `start_time` is read from /proc by default, which is slow while the kernel sets up a new
-        program.
+        Live settings are those of the `current` definition of its job, by default those it was started with.
+        `start_time` is read from /proc by default, which is slow while the kernel sets up a new program.
         """
         if start_time is None:
             stat = procfs.read_stat(self.os_pid)
@@ -604,11 +600,11 @@ class Process:
             graceful_timeout=current.graceful_timeout,
             detach=self.config.detach,
             port=self.port,
-            state=state,
+            state=self.slot_state,
             definition=self.config.launch_digest,
             stop_signal=current.stop_signum,
             orphans=current.orphan_policy(self.config),
-            restarts=restarts,
+            restarts=self._restarts,
         )
 
     # Streams
@@ -651,6 +647,10 @@ class Process:
         for an unknown label.
         """
         return self._streams.ring(label)
+
+    def writable(self, label: str) -> Stream:
+        """Return the stream `label` for writing; ProcessError 403 `forbidden_write` or 404 `stream_not_found`."""
+        return self._streams.writable(label)
 
     def write(self, data: Data) -> None:
         """Write to stdin, from any thread; ProcessError 403 `forbidden_write` (also an OSError) if not redirected."""

@@ -784,7 +784,7 @@ class Keeper:
             self.do_log(f"can't signal process {pid}: {error.strerror}")
 
     def do_killpg(self, pid: int, signum: int) -> None:
-        if _status(pid) == UNKNOWN and pid not in self._strangers.values() and pid not in _groups((pid,)):
+        if _status(pid) == UNKNOWN and not self._lives(self._core.children[pid]) and pid not in _groups((pid,)):
             return
         try:
             os.killpg(pid, signum)

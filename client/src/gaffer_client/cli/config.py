@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     import configparser
 
     from gaffer_client.announced import NodePattern, Origin
+    from gaffer_client.live import LiveLookup
     from gaffer_client.lookup import Lookup
     from gaffer_client.node import Server
 
@@ -198,7 +199,7 @@ class Context:
         )
 
     @contextmanager
-    def announced_server(self, url: str, lookup: "Lookup") -> "Iterator[Server]":
+    def announced_server(self, url: str, lookup: "Lookup | LiveLookup") -> "Iterator[Server]":
         """Connect to a node at an announced address; send the API key only if the user has listed the address.
 
         Otherwise, the hint of Unauthorized explains how to list it. Raises MalformedAnswer if nodes can't announce

@@ -11,6 +11,7 @@ from gaffer_client.cli.errors import CommandFailed, Exit
 from gaffer_client.cli.output import print_error
 from gaffer_client.cli.parse import Invocation, parse
 from gaffer_client.cli.programs import GAFFER, GAFFERCTL
+from gaffer_client.cli.several import chooses_several_nodes
 from gaffer_client.cli.table import Program, Target
 from gaffer_client.errors import (
     Forbidden,
@@ -93,7 +94,12 @@ def _dispatch(program: Program, invocation: Invocation) -> int:
         return Exit.OK
     if invocation.command is None or invocation.help:
         return _show_help(program, invocation)
-    return invocation.command.run(Context(program, invocation.arguments, os.environ), invocation.arguments)
+    command, arguments = invocation.command, invocation.arguments
+    context = Context(program, arguments, os.environ)
+    if chooses_several_nodes(arguments):
+        return command.run_on_several(context, arguments)
+    command.check_one_node(arguments)
+    return command.run(context, arguments)
 
 
 def _show_help(program: Program, invocation: Invocation) -> int:

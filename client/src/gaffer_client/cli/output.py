@@ -1,5 +1,6 @@
 """Output of commands: tables, colours for terminals, JSON and errors."""
 
+import codecs
 import json
 import os
 import re
@@ -11,6 +12,8 @@ from typing import IO
 
 _COLOURS = {"cyan": "36", "yellow": "33", "green": "32", "red": "31", "magenta": "35", "blue": "34"}
 _UNSAFE = re.compile(r"[^ -~]")  # in JSON only within strings, except for newlines
+_UNUSUAL = re.compile(r"[^\n\t -~]")  # in the output of processes
+_UTF8 = codecs.getincrementaldecoder("utf-8")
 _NAMES_REMEMBERED = 10_000
 _PLAIN_ENDS = ("exited", "signaled", "stopped", "unknown")  # reasons that say no more than the exit status
 BLOCK_COLOURS = ("cyan", "yellow", "green", "magenta", "blue", "red")
@@ -141,6 +144,24 @@ def _escape(match: re.Match[str]) -> str:
     return "".join(f"\\u{units[at : at + 4]}" for at in range(0, len(units), 4))
 
 
+class OutputWriter:
+    """Writes the output of processes to stdout: unchanged, but on a terminal without what could control it.
+
+    With `raw`, also a terminal gets it unchanged.
+    """
+
+    def __init__(self, *, raw: bool = False) -> None:
+        self._decoder = None if raw or not sys.stdout.isatty() else _UTF8(errors="replace")
+
+    def write(self, data: bytes, *, final: bool = False) -> None:
+        """Write and flush the next piece of output; an unfinished character waits for the next one, unless `final`."""
+        if self._decoder is not None:
+            text = self._decoder.decode(data, final).replace("\r\n", "\n")
+            data = _UNUSUAL.sub(lambda match: printable(match[0]), text).encode()
+        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
+
+
 def warn(text: str) -> None:
     """Print a warning on stderr."""
     print(f"{coloured('warning', 'yellow', sys.stderr)}: {printable(text)}", file=sys.stderr)
@@ -171,6 +192,12 @@ class StatusLine:
             print(f"\r\x1b[K{text[: width - 1] if width else text}", end="", flush=True)
         else:
             print(text, flush=True)
+
+    def clear(self) -> None:
+        """Remove the text from the terminal."""
+        if self._in_place and self._shown:
+            print("\r\x1b[K", end="", flush=True)
+        self._shown = ""
 
     def close(self) -> None:
         """Leave the last text on the terminal, in full."""

@@ -10,6 +10,8 @@ from gaffer.errors import did_you_mean
 from gaffer.jobs.names import DEFAULT_SESSION
 from gaffer.runtime.options import Option
 from gaffer.runtime.settings import Setting
+from gaffer_client.cli.errors import UsageError
+from gaffer_client.cli.several import CHOOSING, DRY_RUN, OPTIONS
 
 if TYPE_CHECKING:
     from gaffer_client.cli.config import Context
@@ -38,6 +40,8 @@ class Command:
     `examples` are command lines without the name of the program. `uses` names the program options that the command
     uses in addition to those for its server. A command that `passes_on` receives everything after its first argument
     unchanged, including options. After the command, a short option that it shares with the program is the command's.
+    `on_several` names the function that does the same on several nodes, as MODULE:FUNCTION below
+    `gaffer_client.cli.commands`; its third argument is the command.
     """
 
     def __init__(
@@ -55,6 +59,7 @@ class Command:
         passes_on: bool = False,
         examples: tuple[str, ...] = (),
         uses: tuple[str, ...] = (),
+        on_several: str | None = None,
     ) -> None:
         self.name = name
         self.summary = summary
@@ -68,15 +73,38 @@ class Command:
         self.passes_on = passes_on
         self.examples = examples
         self.uses = uses
+        self.on_several = on_several
 
     def uses_option(self, option: Option) -> bool:
         """Return whether this command uses an option of the program."""
-        return option.long in (*self.uses, *_USED[self.target])
+        several = (*(each.long for each in OPTIONS), "--lookupd") if self.on_several else ()
+        return option.long in (*self.uses, *_USED[self.target], *several)
+
+    def check_one_node(self, args: "Arguments") -> None:
+        """Raise UsageError if the arguments ask for no change, but the command would change something on one node."""
+        if (
+            args.flag(DRY_RUN.long)
+            and self.effect != "read"
+            and all(each.long != DRY_RUN.long for each in self.options)
+        ):
+            raise UsageError("--dry-run applies to several nodes", hint="add --cluster, --node or --label")
+
+    def run_on_several(self, context: "Context", args: "Arguments") -> int:
+        """Do the same on several nodes; raise UsageError if the command acts on one only."""
+        if self.on_several is None:
+            raise UsageError(
+                f"`{context.program.name} {self.name}` does not act on several nodes",
+                hint=f"omit {', '.join(each.long for each in CHOOSING)}",
+            )
+        module, _, function = self.on_several.partition(":")
+        run: Callable[..., int] = getattr(import_module(f"gaffer_client.cli.commands.{module}"), function)
+        return run(context, args, self)
 
     def program_options(self, program: "Program") -> list[Option]:
-        """Return the options of the program as they are accepted after this command."""
+        """Return the options of the program as they are accepted after this command; its own take precedence."""
         own = {name for option in self.options for name in option.spellings}
-        return [option if own.isdisjoint(option.spellings) else option.without_short() for option in program.options]
+        others = [option for option in program.options if option.long not in own]
+        return [option if own.isdisjoint(option.spellings) else option.without_short() for option in others]
 
 
 class Family(NamedTuple):

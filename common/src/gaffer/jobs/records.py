@@ -13,7 +13,7 @@ class ProcessRecord(msgspec.Struct, frozen=True):
     `start_time` in clock ticks since boot (field 22 of proc_pid_stat(5)), 0 if unknown; `graceful_timeout` in seconds.
     `state` is that of its slot, `definition` the launch digest of its config, empty if unknown. `orphans` is what to do
     with it if it outlives its parent: None as the daemon is set, and `end` in records of versions that did not have it.
-    `restarts` is the number of restarts of its job so far.
+    `restarts` is the number of restarts of its job when it was started.
     """
 
     pid: Annotated[int, msgspec.Meta(ge=1, le=2**62)]

@@ -6,13 +6,17 @@ first HEADER bytes say what must be known about them:
 
     0    magic, and the epoch of the ring
     24   offset of the oldest byte kept
-    32   what the log has: its offset, and the write to the log file that is under way, if any
-    80   the end of what was written to the process, in a journal of its input
+    32   which of the next two is valid: 0 or 1
+    40   what the log has: its offset, and the write to the log file that is under way, if any
+    88   the same
+    136  the end of what was written to the process, in a journal of its input
 
-The byte at offset N of the stream is at HEADER + N. Each field is written by one system call, after what it describes.
+The byte at offset N of the stream is at HEADER + N. Each field is written by one system call, after what it describes;
+what the log has changes with each line, so it is written to mapped memory, and one byte makes it valid.
 """
 
 import ctypes
+import mmap
 import os
 import re
 import secrets
@@ -27,10 +31,11 @@ _MAGIC = b"GAFJRNL1"
 _PAGE = 4096
 _OFFSET = struct.Struct("<Q")
 _LOG = struct.Struct("<6Q")
-_START_AT, _LOG_AT, _INPUT_AT = 24, 32, 80
-_HEADER = struct.Struct("<8s16s8Q")
+_START_AT, _VALID_AT, _LOG_AT, _INPUT_AT = 24, 32, (40, 88), 136
+_HEADER = struct.Struct("<8s16s15Q")
 _EPOCH = re.compile(rb"[0-9a-f]{16}")
 _KEEP_SIZE, _PUNCH_HOLE = 1, 2  # linux/falloc.h
+_MAP_FAILED = ctypes.c_void_p(-1).value
 
 
 class StreamKeeper(Protocol):
@@ -54,7 +59,7 @@ class LogWrite(NamedTuple):
 
 
 class Journal:
-    """The journal in the memfd `fd`, which it closes. Data has offsets from `start` to `end`.
+    """The journal in the memfd `fd`, which it closes. Data has offsets from `start` to `end`, that of an input more.
 
     A header that makes no sense, such as one of zeros, is replaced by that of a stream of which nothing was kept in a
     log. `logged` is the offset up to which the log file has the output, `under_way` a write to it of which nobody knows
@@ -67,7 +72,9 @@ class Journal:
         if self.end < 0:
             self.end = os.lseek(fd, HEADER, os.SEEK_SET) - HEADER
         found = os.pread(fd, _HEADER.size, 0).ljust(_HEADER.size, b"\0")
-        magic, epoch, start, logged, *under_way, accepted = _HEADER.unpack(found)
+        magic, epoch, start, *_, accepted = _HEADER.unpack(found)
+        self._valid = found[_VALID_AT] & 1
+        logged, *under_way = _LOG.unpack_from(found, _LOG_AT[self._valid])
         known = magic == _MAGIC and _EPOCH.fullmatch(epoch) is not None
         self.epoch = epoch.decode() if known else secrets.token_hex(8)
         self.start = start if known and start <= self.end else 0
@@ -77,15 +84,16 @@ class Journal:
         self.under_way = write if is_valid else None
         self.accepted = accepted if known and accepted >= self.end else self.end
         self._released = self.start // _PAGE * _PAGE
+        self._header: ctypes.Array[ctypes.c_ubyte] | None = None
         if not known:
-            self._write_header()
+            os.pwrite(fd, _header(self.epoch, self.accepted), 0)
 
     @classmethod
     def create(cls, name: str, epoch: str) -> "Journal":
         """Create an empty journal; `name` is shown in /proc."""
         fd = os.memfd_create(name, os.MFD_CLOEXEC)
         try:
-            os.pwrite(fd, _HEADER.pack(_MAGIC, epoch.encode(), *([0] * 8)), 0)
+            os.pwrite(fd, _header(epoch, 0), 0)
             return cls(fd)
         except BaseException:
             os.close(fd)
@@ -98,16 +106,14 @@ class Journal:
     def close(self) -> None:
         """Close the descriptor; no-op if it is closed."""
         fd, self._fd = self._fd, -1
+        header, self._header = self._header, None
+        if header is not None:
+            _library().munmap(ctypes.addressof(header), HEADER)
         if fd >= 0:
             os.close(fd)
 
     def __del__(self) -> None:
         self.close()
-
-    def _write_header(self) -> None:
-        write = self.under_way or (0, 0, 0, 0, 0)
-        fields = (_MAGIC, self.epoch.encode(), self.start, self.logged, *write, self.accepted)
-        os.pwrite(self._fd, _HEADER.pack(*fields), 0)
 
     # Output
 
@@ -150,27 +156,69 @@ class Journal:
         if until > self._released and _fallocate(self._fd, HEADER + self._released, until - self._released):
             self._released = until
 
+    # Input, of which `end` bytes were delivered
+
+    def accept(self, data: bytes | memoryview) -> None:
+        """Append data for the process."""
+        os.pwrite(self._fd, data, HEADER + self.accepted)
+        os.pwrite(self._fd, _OFFSET.pack(self.accepted + len(data)), _INPUT_AT)
+        self.accepted += len(data)
+
+    def deliver(self, pipe: int) -> int:
+        """Move to `pipe` what it has room for; return the number of bytes, at least 1."""
+        delivered = os.splice(self._fd, pipe, self.accepted - self.end, flags=os.SPLICE_F_NONBLOCK)
+        self.end += delivered
+        return delivered
+
     # The log of the output
 
     def intend(self, logged: int, write: LogWrite) -> None:
         """Note a write to a log file before it is done; the log has the output up to the offset `logged`."""
-        os.pwrite(self._fd, _LOG.pack(logged, *write), _LOG_AT)
+        self._note(logged, *write)
         self.logged, self.under_way = logged, write
 
     def settle(self, logged: int) -> None:
         """Note that the log has the output up to the offset `logged`, and that no write is under way."""
-        os.pwrite(self._fd, _LOG.pack(logged, 0, 0, 0, 0, 0), _LOG_AT)
+        self._note(logged, 0, 0, 0, 0, 0)
         self.logged, self.under_way = logged, None
+
+    def _note(self, *fields: int) -> None:
+        header = self._header
+        if header is None:
+            header = self._header = _map(self._fd)
+        valid = self._valid ^ 1
+        _LOG.pack_into(header, _LOG_AT[valid], *fields)
+        header[_VALID_AT] = valid
+        self._valid = valid
+
+
+def _header(epoch: str, accepted: int) -> bytes:
+    return _HEADER.pack(_MAGIC, epoch.encode(), *([0] * 14), accepted)
+
+
+def _map(fd: int) -> "ctypes.Array[ctypes.c_ubyte]":
+    """Map the header. The module mmap would duplicate the descriptor."""
+    address = _library().mmap64(None, HEADER, mmap.PROT_READ | mmap.PROT_WRITE, mmap.MAP_SHARED, fd, 0)
+    if address in (None, _MAP_FAILED):
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+    return (ctypes.c_ubyte * HEADER).from_address(address)
 
 
 def _fallocate(fd: int, offset: int, length: int) -> bool:
     """Return whether the pages were given back; a failure costs memory, not data."""
-    return bool(_function()(fd, _KEEP_SIZE | _PUNCH_HOLE, offset, length) == 0)
+    return bool(_library().fallocate64(fd, _KEEP_SIZE | _PUNCH_HOLE, offset, length) == 0)
 
 
 @cache
-def _function() -> Any:
-    libc = ctypes.CDLL(None)
-    function = getattr(libc, "fallocate64", None) or libc.fallocate  # musl has one, for 64 bits
-    function.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
-    return function
+def _library() -> Any:
+    library = ctypes.CDLL(None, use_errno=True)
+    for name in ("fallocate64", "mmap64"):
+        if not hasattr(library, name):  # musl: all offsets have 64 bits
+            setattr(library, name, getattr(library, name.removesuffix("64")))
+    library.fallocate64.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
+    number, size = ctypes.c_int, ctypes.c_size_t
+    library.mmap64.argtypes = (ctypes.c_void_p, size, number, number, number, ctypes.c_int64)
+    library.mmap64.restype = ctypes.c_void_p
+    library.munmap.argtypes = (ctypes.c_void_p, size)
+    return library

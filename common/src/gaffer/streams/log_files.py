@@ -152,7 +152,7 @@ class LogWriter:
         formatter = file.formatter
         try:
             parts = formatter.format(data, times)
-            if finished:
+            if finished and not file.is_released:
                 parts = [*parts, *formatter.finish(time.time())]
         except MemoryError:
             self._lose(file, size, "out of memory")
@@ -162,10 +162,15 @@ class LogWriter:
                 progress = None
                 if journal is not None:
                     end = file.begin - formatter.held
-                    progress = Progress(journal, begin, end, data, parts, exact=not formatter.starts_lines)
+                    progress = Progress(
+                        journal, begin, end, data, parts, total=sum(map(len, parts)), exact=not formatter.starts_lines
+                    )
                 self._append(file, parts, progress, finished=finished)
         file.settle(finished=finished)
         file.written(size)
+        if finished:
+            with contextlib.suppress(RuntimeError):  # the loop was closed
+                self._loop.call_soon_threadsafe(file.end)
         return size
 
     def _catch_up(self, file: "LogFile") -> None:
@@ -264,6 +269,7 @@ class LogFile:
         self.journal: Journal | None = None
         self.begin = 0  # offset in the stream of the next data to take
         self.is_resumed = False  # the file may have some of the next data
+        self.is_released = False  # the output goes on without us
         self.surplus = 0  # bytes of the next data that the file has
         self.on_room: Callable[[], object] = lambda: None  # called on the loop when a producer may resume
         self._loop = loop
@@ -275,6 +281,8 @@ class LogFile:
         self._waiting = 0
         self._held = False
         self._finished = False
+        self._ended = False
+        self._on_end: list[Callable[[], object]] = []
 
     @property
     def path(self) -> Path:
@@ -297,6 +305,20 @@ class LogFile:
         self.journal = journal
         for offset in range(self.begin, journal.end, READ_SIZE):
             self.put(journal.read(offset, READ_SIZE))
+
+    def when_ended(self, callback: Callable[[], object]) -> None:
+        """Call `callback()` on the loop once all was written after `finish`, or lost. Call it on the loop."""
+        if self._ended:
+            callback()
+        else:
+            self._on_end.append(callback)
+
+    def end(self) -> None:
+        """Call what waits for the end. Called on the loop."""
+        self._ended = True
+        waiting, self._on_end = self._on_end, []
+        for callback in waiting:
+            callback()
 
     def without_surplus(self, data: list[bytes], times: list[float]) -> tuple[list[bytes], list[float]]:
         """Return what the file lacks of taken data."""
@@ -335,10 +357,11 @@ class LogFile:
                 self._hurry.set()
             return not self._held
 
-    def finish(self) -> None:
-        """Record that no data follows. Call it on the loop."""
+    def finish(self, *, released: bool = False) -> None:
+        """Record that no data follows, if `released` here: another gafferd goes on. Call it on the loop."""
         with self._lock:
             self._finished = True
+            self.is_released = released
             if not self._waiting:
                 self._due.put(self)
 

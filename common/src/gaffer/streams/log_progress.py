@@ -14,13 +14,22 @@ from gaffer.streams.log_place import Identity, opened
 
 
 class Progress:
-    """The writing of a batch: `data`, from the offset `begin` to `end`, as `parts`. With `exact`, parts are the data.
+    """The writing of a batch: `data`, from offset `begin` to `end`, as `parts` of `total` bytes.
 
-    Otherwise a line of the file stands for a line of the data, and what was written is rounded down to whole lines.
+    If `exact`, the parts are the data. Otherwise a line of the file stands for a line of the data, and what was written
+    is rounded down to whole lines.
     """
 
     def __init__(
-        self, journal: Journal, begin: int, end: int, data: Sequence[bytes], parts: Sequence[bytes], *, exact: bool
+        self,
+        journal: Journal,
+        begin: int,
+        end: int,
+        data: Sequence[bytes],
+        parts: Sequence[bytes],
+        *,
+        total: int,
+        exact: bool,
     ) -> None:
         self._journal = journal
         self._began = journal.logged
@@ -28,7 +37,7 @@ class Progress:
         self._end = end
         self._data = data
         self._parts = parts
-        self._total = sum(map(len, parts))
+        self._total = total
         self._exact = exact
 
     def intend(self, identity: Identity, size: int, written: int, count: int) -> None:
@@ -45,6 +54,8 @@ class Progress:
         """Return the offset in the stream of what follows the first `written` bytes of the batch."""
         if written == self._total:
             return self._end
+        if not written:
+            return self._began
         if self._exact:
             return self._begin + written
         lines = b"".join(self._parts)[:written].count(b"\n")

@@ -4,6 +4,9 @@ import asyncio
 import fcntl
 import logging
 import os
+import secrets
+import struct
+import termios
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -11,6 +14,7 @@ from typing import Any
 
 from gaffer.errors import ProcessError
 from gaffer.loop import exit_soon
+from gaffer.streams.journal import RELEASE, Journal, StreamKeeper
 from gaffer.streams.log_files import LogFile
 from gaffer.streams.recording import Recording, read_pipe
 from gaffer.streams.rings import READ_SIZE, Ring, Source
@@ -113,8 +117,6 @@ class Output:
             self._close(ended=True)
             return False
         self.ring.append(data)
-        if self._recording is not None:
-            self._recording.release()
         if self._log is not None and not self._log.put(data) and not self._held:
             self._held = True
             self._loop.remove_reader(self._fd)
@@ -137,21 +139,15 @@ class Output:
             if not self._read():
                 return
 
-    def leave(self) -> None:
-        """Stop reading and close the ring; the log goes on elsewhere."""
-        self._stop(ended=False)
-
     def close(self) -> None:
         """Stop reading and close the ring."""
         self._close(ended=False)
 
-    def _close(self, *, ended: bool) -> None:
-        if self._fd is not None:
-            self._stop(ended=ended)
-            if self._log is not None:
-                self._log.finish()
+    def release(self) -> None:
+        """As `close`, for a gafferd that adopts the output: the log does not end."""
+        self._close(ended=False, released=True)
 
-    def _stop(self, *, ended: bool) -> None:
+    def _close(self, *, ended: bool, released: bool = False) -> None:
         if self._fd is not None:
             for timer in (self._rest, self._calming):
                 if timer is not None:
@@ -162,6 +158,8 @@ class Output:
             self.ring.close()
             if self._recording is not None:
                 self._recording.close(ended=ended)
+            if self._log is not None:
+                self._log.finish(released=released)
 
 
 class Pace:
@@ -216,35 +214,69 @@ def _resize(fd: int | None, size: int) -> bool:
 class Input:
     """The writing end of a pipe. Data of different calls is never interleaved (IO-12). Closes `fd`.
 
-    `life` is an empty source that closes when nothing more can be written, so that a cursor can wait for that.
+    `life` is an empty source that closes when nothing more can be written, so that a cursor can wait for that. With a
+    `keeper` the queue is a journal, kept as `stdin.journal`; `adopted` is that of an earlier gafferd, whose queue goes
+    on. Data of another thread that is written before there is a journal is in it once the loop has run.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, fd: int) -> None:
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        fd: int,
+        keeper: StreamKeeper | None = None,
+        *,
+        adopted: int | None = None,
+    ) -> None:
         self.life: Source[Any] = Source()
         self._loop = loop
         self._fd: int | None = fd
+        self._keeper = keeper
+        self._journal = Journal(adopted) if adopted is not None else None
+        self._begins = keeper is not None and adopted is None
         self._lock = threading.Lock()
         self._queue: deque[memoryview] = deque()
-        self._waiting = 0
+        self._waiting = self._accepted = 0
         self._busy = False
         self._less = asyncio.Event()  # set when the queue has shrunk
+        if self._journal is not None:
+            self._accepted = self._journal.accepted
+            self._waiting = self._accepted - self._journal.end
+            self._flush()
 
     def write(self, data: bytes) -> None:
         """Queue `data`, from any thread.
 
-        Raises ProcessError: 410 `stream_closed` if the process no longer reads, 503 `stream_full` if the queue is full.
+        Raises ProcessError: 410 `stream_closed` if the process no longer reads, 503 `stream_full` if the queue is full
+        or there is no memory for it.
         """
+        is_here = _runs_here(self._loop)
         with self._lock:
             if self._fd is None:
                 raise ProcessError(410, "stream_closed", "the process has closed its input")
             if self._waiting + len(data) > INPUT_LIMIT:
                 raise ProcessError(503, "stream_full", "the process does not read its input", hint="try again later")
-            self._queue.append(memoryview(data))
+            if self._begins and is_here:
+                self._begin()
+            if self._journal is None:
+                self._queue.append(memoryview(data))
+            else:
+                self._store(self._journal, data)
             self._waiting += len(data)
-        if _runs_here(self._loop):
+            self._accepted += len(data)
+        if is_here:
             self._flush()
         else:
             self._loop.call_soon_threadsafe(self._flush)
+
+    @property
+    def accepted(self) -> int:
+        """The number of bytes written since the start of the process, delivered or not."""
+        return self._accepted
+
+    @property
+    def delivered(self) -> int:
+        """The number of bytes that are in the pipe or were read from it."""
+        return self._accepted - self._waiting
 
     @property
     def waiting(self) -> int:
@@ -269,8 +301,17 @@ class Input:
 
     def close(self) -> None:
         """Close the pipe; queued data is lost."""
+        keeper = self._keeper
+        self.release()
+        if keeper is not None:
+            keeper.drop("stdin")  # else the process would not see the end
+
+    def release(self) -> None:
+        """Close our end of the pipe; what is queued in a journal waits for a gafferd that adopts it."""
         with self._lock:
             fd, self._fd = self._fd, None
+            journal, self._journal = self._journal, None
+            self._keeper, self._begins = None, False
             self._queue.clear()
             self._waiting = 0
         self._less.set()
@@ -279,20 +320,43 @@ class Input:
             if self._busy:
                 self._loop.remove_writer(fd)
             os.close(fd)
+        if journal is not None:
+            journal.close()
+
+    def _begin(self) -> None:
+        """Make the journal, and move to it what is queued."""
+        assert self._keeper is not None
+        self._begins = False
+        try:
+            journal = Journal.create("stdin", secrets.token_hex(8))
+            for data in self._queue:
+                journal.accept(data)
+        except OSError as error:
+            log.warning("input won't outlive gafferd: %s", error.strerror)
+            return
+        self._queue.clear()
+        self._keeper.keep("stdin.journal", journal.fileno())
+        self._journal = journal
+
+    def _store(self, journal: Journal, data: bytes) -> None:
+        try:
+            journal.accept(data)
+        except OSError as error:
+            message = f"no memory for the input: {error.strerror}"
+            raise ProcessError(503, "stream_full", message, hint="try again later") from None
 
     def _flush(self) -> None:
         with self._lock:
             fd = self._fd
             if fd is None:
                 return
+            if self._begins:
+                self._begin()
             try:
-                while self._queue:
-                    written = os.write(fd, self._queue[0])
-                    self._waiting -= written
-                    if written < len(self._queue[0]):
-                        self._queue[0] = self._queue[0][written:]
-                    else:
-                        self._queue.popleft()
+                if self._journal is None:
+                    self._write_queue(fd)
+                else:
+                    self._deliver(self._journal, fd)
             except BlockingIOError:
                 self._less.set()
                 if not self._busy:
@@ -309,6 +373,23 @@ class Input:
         self._less.set()
         if broken:
             self.close()
+
+    def _write_queue(self, fd: int) -> None:
+        while self._queue:
+            written = os.write(fd, self._queue[0])
+            self._waiting -= written
+            if written < len(self._queue[0]):
+                self._queue[0] = self._queue[0][written:]
+            else:
+                self._queue.popleft()
+
+    def _deliver(self, journal: Journal, fd: int) -> None:
+        while journal.end < journal.accepted:
+            self._waiting -= journal.deliver(fd)
+            if journal.end - journal.start >= RELEASE:
+                # The pipe shares the memory of what the process has not read.
+                unread = struct.unpack("i", fcntl.ioctl(fd, termios.FIONREAD, bytes(4)))[0]
+                journal.release(journal.end - unread)
 
 
 def _runs_here(loop: asyncio.AbstractEventLoop) -> bool:

@@ -5,7 +5,7 @@ import logging
 import os
 import select
 
-from gaffer.streams.journal import Journal, StreamKeeper
+from gaffer.streams.journal import RELEASE, Journal, StreamKeeper
 from gaffer.streams.log_files import LogFile
 from gaffer.streams.rings import READ_SIZE, Ring
 
@@ -75,21 +75,21 @@ class Recording:
         Data for which there is no memory stays in the journal, see `is_behind`.
         """
         journal = self._journal
-        if journal is None:
-            if not self._begins:
+        if journal is None or not self._splices:
+            if journal is None and (journal := self._begin(fd)) is None:
                 return read_pipe(fd)
-            if self._splices and not has_data(fd):
-                return b"", False
-            journal = self._begin()
-            if journal is None:
-                return read_pipe(fd)
-        offset = self._ring.end
-        if journal.end == offset:
             if not self._splices:
                 return self._copy(journal, fd)
+        ring = self._ring
+        if ring.start - journal.start >= RELEASE:
+            self._release(journal)
+        offset = ring.end
+        if journal.end == offset:
             try:
                 if not journal.receive(fd, READ_SIZE):
                     return b"", False
+            except BlockingIOError:
+                raise
             except OSError as error:
                 if error.errno not in _NO_MEMORY:
                     raise
@@ -105,13 +105,11 @@ class Recording:
         """Whether the journal has data that was not read."""
         return self._journal is not None and self._ring.end < self._journal.end
 
-    def release(self) -> None:
+    def _release(self, journal: Journal) -> None:
         """Give back what neither the ring nor the log file needs any more."""
-        journal = self._journal
-        if journal is not None:
-            # Of what the log has, the last byte tells whether it is inside a line.
-            logged = self._ring.start if self._log_file is None else journal.logged - 1
-            journal.release(min(self._ring.start, logged))
+        # Of what the log has, the last byte tells whether it is inside a line.
+        logged = self._ring.start if self._log_file is None else journal.logged - 1
+        journal.release(min(self._ring.start, logged))
 
     def close(self, *, ended: bool) -> None:
         """Stop using the journal; if `ended`, the keeper need not hold the pipe any more."""
@@ -122,7 +120,10 @@ class Recording:
             self._keeper.drop(self._name)
         self._keeper = None
 
-    def _begin(self) -> Journal | None:
+    def _begin(self, fd: int) -> Journal | None:
+        """Make the journal for the first data; None if there will be none. Raises BlockingIOError."""
+        if not self._begins or (self._splices and not has_data(fd)):
+            return None
         assert self._keeper is not None
         self._begins = False
         try:
@@ -138,6 +139,8 @@ class Recording:
         return journal
 
     def _copy(self, journal: Journal, fd: int) -> tuple[bytes, bool]:
+        if self._ring.start - journal.start >= RELEASE:
+            self._release(journal)
         data, more = read_pipe(fd)
         try:
             journal.append(data)

@@ -465,9 +465,9 @@ class Executor:
         process, job = self.running.get(pid), self.owners.get(pid)
         slot = job.slot_of(pid) if job is not None else None
         if self._settings.recorder is not None and process is not None and job is not None and slot is not None:
-            self._settings.recorder.spawned(
-                process.record(slot.visible_state, current=job.config, restarts=job.restarts)
-            )
+            if process.exit_status is None:  # the slot of one that has exited is stopping
+                process.slot_state = slot.visible_state
+            self._settings.recorder.spawned(process.record(current=job.config))
 
     def _signal(self, order: ev.Signal) -> None:
         process = self.running.get(order.pid)
@@ -703,6 +703,7 @@ class Executor:
             job=job.name,
             slot=slot,
             once=slot == 0,
+            restarts=job.restarts,
             reaper=self._reaper,
             sampler=self.sampler,
             capture_all=self._settings.capture_all,

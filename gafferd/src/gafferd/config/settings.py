@@ -370,8 +370,8 @@ class Settings:
         heading="Process and log",
     )
     keeper: bool = setting(
-        "run below a keeper, which starts gafferd again when it dies or hangs, while its processes go on; off by default"
-        " with a key that is read from a descriptor",
+        "run below a keeper, which starts gafferd again when it dies or hangs, while its processes go on; off by"
+        " default with a key that is read from a descriptor",
         boolean,
         True,
         flag="--keeper",

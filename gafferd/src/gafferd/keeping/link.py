@@ -107,6 +107,7 @@ class KeeperLink:
         self._watchdog = watchdog
         self._loop: asyncio.AbstractEventLoop | None = None
         self._pending: dict[_Fact, None] = {}
+        self._waiting_since = 0.0  # of the first of them
         self._retry: asyncio.TimerHandle | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._error: str | None = None
@@ -124,7 +125,10 @@ class KeeperLink:
     @property
     def state(self) -> KeeperState:
         """The state of the keeper, as in /health."""
-        return {"pid": self.pid, "since": round(self._since, 3), "error": self._error}
+        error = self._error
+        if error is None and self._pending and (waited := time.monotonic() - self._waiting_since) > self._watchdog:
+            error = f"the keeper (pid {self.pid}) has not read for {waited:.0f} s: {len(self._pending)} changes wait"
+        return {"pid": self.pid, "since": round(self._since, 3), "error": error}
 
     # Processes
 
@@ -441,6 +445,7 @@ class KeeperLink:
         if self._error is None:
             self._pending[fact] = None
             if len(self._pending) == 1:
+                self._waiting_since = time.monotonic()
                 self._send_pending()
 
     def _send_pending(self) -> None:
@@ -451,6 +456,7 @@ class KeeperLink:
             if not self._try_send("\n".join(lines).encode("ascii", "replace"), descriptors):
                 return
             del self._pending[fact]
+            self._waiting_since = time.monotonic()
             self._note_sent(fact, names)
         if self._loop is not None and not self._loop.is_closed():
             self._loop.remove_writer(self._socket)

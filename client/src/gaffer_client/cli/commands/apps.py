@@ -46,11 +46,11 @@ def _load_procfile(context: Context, args: Arguments, server: Server, session: s
     app = open_application(args)
     numbers = app.numbers(concurrency(args.words("--concurrency"), app.types))
     app.describe(numbers, choose_ports("auto", app, numbers), session)  # mistakes are reported before the node is asked
-    chosen = choose_ports(args.text("--port"), app, numbers, lambda: _taken_ports(server, session), whole=True)
+    chosen = choose_ports(args.text("--port"), app, numbers, lambda: taken_ports(server, session), whole=True)
     return _load(context, args, server, session, app.describe(numbers, chosen, session))
 
 
-def _taken_ports(server: Server, session: str) -> "list[Span]":
+def taken_ports(server: Server, session: str) -> "list[Span]":
     """Return the ports that jobs of other applications on the node use."""
     from gaffer_client.cli import ports
 
@@ -145,6 +145,7 @@ COMMANDS = (
         "node",
         "[<name>]",
         effect="write",
+        on_several="spread:load",
         options=(
             Option(
                 "-c SPEC, --concurrency=SPEC",
@@ -152,6 +153,11 @@ COMMANDS = (
                 repeat=True,
             ),
             Option("-p PORT, --port=PORT", "the first port of the first type, or auto for any free port"),
+            Option(
+                "--spread=SPEC",
+                "spread the processes over the chosen nodes, or all: type=number over all nodes, as for -c",
+                repeat=True,
+            ),
             Option("--nostart", "load the jobs without starting them"),
             Option("--app=NAME", "the session for the jobs of a JSON file"),
         ),
@@ -177,6 +183,7 @@ COMMANDS = (
         "node",
         "[<name>]",
         effect="destructive",
+        on_several="fleet:unload",
         details="<name> is an application (default: the name of the directory), or a single job as SESSION.NAME.",
         examples=("unload", "unload shop", "unload shop.worker"),
         uses=("--procfile", "--directory"),

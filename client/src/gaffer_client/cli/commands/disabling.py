@@ -16,15 +16,21 @@ from gaffer_client.naming import job_state
 
 
 def disable(context: Context, args: Arguments) -> int:
-    reason = _reason(args.text("--reason"))
+    reason, seconds = terms(args)
     duration = args.text("--for")
-    seconds = None if duration is None else _seconds(duration)
 
     def act(job: Job) -> None:
         job.disable(reason, seconds)
         _done(context, f"Disabled {job.name}{f' for {duration}' if duration else ''}")
 
     return for_each_job(context, args, args.words("<job>"), act)
+
+
+def terms(args: Arguments) -> tuple[str, float | None]:
+    """Return why and for how many seconds to disable a job; raise UsageError."""
+    reason = _reason(args.text("--reason"))
+    duration = args.text("--for")
+    return reason, None if duration is None else _seconds(duration)
 
 
 def enable(context: Context, args: Arguments) -> int:
@@ -83,6 +89,7 @@ def commands(job_help: str) -> tuple[Command, ...]:
             "node",
             "<job>...",
             effect="destructive",
+            on_several="fleet:disable",
             options=(
                 Option("--reason=TEXT", "why, as shown wherever the state of the job is; required"),
                 Option("--for=DURATION", "for how long: 90, 30s, 2h, 1d (default: until they are enabled)"),
@@ -107,6 +114,7 @@ def commands(job_help: str) -> tuple[Command, ...]:
             "node",
             "<job>...",
             effect="write",
+            on_several="fleet:enable",
             details=f"""
                 {job_help} A job that was started when it was disabled, or that has been started since, runs again with
                 its number of processes; one that was stopped stays stopped.

@@ -107,6 +107,17 @@ def parse_timeout(text: str | None) -> float:
     return seconds
 
 
+def undrain(context: Context, args: Arguments) -> int:
+    name = args.text("<node>")
+    with _node(context, name) as server:
+        state = server.resume()
+        if context.json:
+            print_json(state)
+        else:
+            print(f"{printable(name or server.url)} is back in service")
+    return Exit.OK
+
+
 COMMANDS = (
     Command(
         "drain",
@@ -132,6 +143,17 @@ COMMANDS = (
             The exit status is 4 if no node has that name, and 3 if the node or every lookup is unreachable.
         """,
         examples=("drain", "drain node1 --timeout=120", "drain node1 --undo"),
+        uses=("--lookupd",),
+    ),
+    Command(
+        "undrain",
+        "Put a node back into service",
+        undrain,
+        "node",
+        "[<node>]",
+        effect="write",
+        details="<node> is as for `drain`. `gaffer drain --undo` does the same.",
+        examples=("undrain", "undrain node1"),
         uses=("--lookupd",),
     ),
 )

@@ -26,7 +26,7 @@ _MAX_DIGITS = 9  # of a generation
 Judge = Callable[["ListedJob"], Progress]
 
 
-class _Order(NamedTuple):
+class Order(NamedTuple):
     """A command for a job: `send` returns the response, `judge` the judge of its progress, from the info before it.
 
     `doing` and `done` describe it.
@@ -39,9 +39,7 @@ class _Order(NamedTuple):
 
 
 def restart(context: Context, args: Arguments) -> int:
-    rolling = args.flag("--rolling")
-    if args.flag("--wait") and args.flag("--no-wait"):
-        raise UsageError("--wait and --no-wait are mutually exclusive")
+    rolling, waits = manner(args)
 
     def send(job: Job) -> Mapping[str, Any]:
         job.restart(rolling=rolling)
@@ -50,8 +48,16 @@ def restart(context: Context, args: Arguments) -> int:
     def judge(before: "ListedJob") -> Judge:
         return RolloutWatch("restart").judge if rolling else readiness
 
-    waits = args.flag("--wait") or (rolling and not args.flag("--no-wait"))
-    return _each(context, args, args.words("<job>"), _Order(send, judge, "Restarting", "Restarted"), waits=waits)
+    order = Order(send, judge, "Restarting", "Restarted")
+    return carry_out_each(context, args, args.words("<job>"), order, waits=waits)
+
+
+def manner(args: Arguments) -> tuple[bool, bool]:
+    """Return whether to restart a few processes at a time, and whether to wait until they are ready."""
+    rolling = args.flag("--rolling")
+    if args.flag("--wait") and args.flag("--no-wait"):
+        raise UsageError("--wait and --no-wait are mutually exclusive")
+    return rolling, args.flag("--wait") or (rolling and not args.flag("--no-wait"))
 
 
 def reload(context: Context, args: Arguments) -> int:
@@ -60,10 +66,10 @@ def reload(context: Context, args: Arguments) -> int:
         return {"ok": True}
 
     def judge(before: "ListedJob") -> Judge:
-        return _settled()
+        return settled()
 
-    order = _Order(send, judge, "Reloading", "Reloaded")
-    return _each(context, args, args.words("<job>"), order, waits=not args.flag("--no-wait"))
+    order = Order(send, judge, "Reloading", "Reloaded")
+    return carry_out_each(context, args, args.words("<job>"), order, waits=not args.flag("--no-wait"))
 
 
 def rollback(context: Context, args: Arguments) -> int:
@@ -75,17 +81,17 @@ def rollback(context: Context, args: Arguments) -> int:
     def judge(before: "ListedJob") -> Judge:
         return RolloutWatch("rollback", before.get("rollout")).judge
 
-    order = _Order(send, judge, "Rolling back", "Rolled back")
-    return _each(context, args, [args.required("<job>")], order, waits=not args.flag("--no-wait"))
+    order = Order(send, judge, "Rolling back", "Rolled back")
+    return carry_out_each(context, args, [args.required("<job>")], order, waits=not args.flag("--no-wait"))
 
 
-def _each(context: Context, args: Arguments, names: list[str], order: _Order, *, waits: bool) -> int:
+def carry_out_each(context: Context, args: Arguments, names: list[str], order: Order, *, waits: bool) -> int:
     """Carry out an order for one job after the other, and report each failure."""
-    timeout = _seconds(args.text("--timeout"))
+    timeout = seconds(args.text("--timeout"))
     return for_each_job(context, args, names, lambda job: _carry_out(context, job, order, timeout if waits else None))
 
 
-def _carry_out(context: Context, job: Job, order: _Order, timeout: float | None) -> None:
+def _carry_out(context: Context, job: Job, order: Order, timeout: float | None) -> None:
     """Send an order, and follow its progress for `timeout` seconds unless it is None."""
     judge = None if timeout is None else order.judge(job.info())
     answer = order.send(job)
@@ -97,7 +103,7 @@ def _carry_out(context: Context, job: Job, order: _Order, timeout: float | None)
         print(f"{order.doing} {job.name}")
 
 
-def _follow(context: Context, job: Job, order: _Order, judge: Judge, timeout: float) -> None:
+def _follow(context: Context, job: Job, order: Order, judge: Judge, timeout: float) -> None:
     """Show the progress of an order until it is done; raise CommandFailed if it fails or takes too long."""
     started = time.monotonic()
     shown: Any = None
@@ -133,7 +139,7 @@ def _without_times(info: "ListedJob") -> Any:
     return {**info, "instances": instances}
 
 
-def _settled() -> Judge:
+def settled() -> Judge:
     """Return a judge that waits until the processes are ready some time after the order."""
     since = time.monotonic()
 
@@ -152,7 +158,8 @@ def _generation(text: str | None) -> int | None:
     return int(text)
 
 
-def _seconds(text: str | None) -> float:
+def seconds(text: str | None) -> float:
+    """Return how long to wait for processes to become ready; raise UsageError."""
     try:
         seconds = _TIMEOUT if text is None else float(text)
     except ValueError:
@@ -162,7 +169,7 @@ def _seconds(text: str | None) -> float:
     return seconds
 
 
-_WAITING = (
+WAITING = (
     Option("--no-wait", "return immediately"),
     Option("--timeout=SECONDS", f"give up waiting after SECONDS and exit with status 1 (default: {_TIMEOUT:g})"),
 )
@@ -179,10 +186,11 @@ def commands(job_help: str) -> tuple[Command, ...]:
             "node",
             "<job>...",
             effect="destructive",
+            on_several="fleet:restart",
             options=(
                 Option("--rolling", "replace a few processes at a time, the next ones when the new ones are ready"),
                 Option("--wait", "return when all new processes are ready; implied by --rolling"),
-                *_WAITING,
+                *WAITING,
             ),
             details=f"""
                 {job_help} The number of processes stays. A job that has completed or failed is started.
@@ -201,7 +209,8 @@ def commands(job_help: str) -> tuple[Command, ...]:
             "node",
             "<job>...",
             effect="write",
-            options=_WAITING,
+            on_several="fleet:reload",
+            options=WAITING,
             details=f"""
                 {job_help} Sends the `reload_signal` of the job to its processes, and returns when they are ready
                 again. The processes of a job without a reload signal are replaced.
@@ -220,7 +229,7 @@ def commands(job_help: str) -> tuple[Command, ...]:
             effect="write",
             options=(
                 Option("--to=N", "the generation to return to (default: the one before the current)"),
-                *_WAITING,
+                *WAITING,
             ),
             details=f"""
                 {job_help} The node keeps the last 10 definitions of a job; `definitions` lists them. Processes are

@@ -121,13 +121,7 @@ def _number(value: float | str, decimals: int) -> str:
 
 
 def scale(context: Context, args: Arguments) -> int:
-    app, words = args.text("<name>"), args.words("<spec>")
-    if app is not None and ("=" in app or _SPEC.fullmatch(app)):
-        words.insert(0, app)
-        app = None
-    specs = [_read_spec(word) for word in words]
-    if not specs:
-        raise UsageError("no types to scale given", hint="write type=N, type+N or type-N")
+    app, specs = changes(args)
     session = app_name(args, app)
     scaled: dict[str, dict[str, int]] = {}
     failures: list[StatusError] = []
@@ -145,7 +139,7 @@ def scale(context: Context, args: Arguments) -> int:
                 continue
             scaled[name] = {"numprocesses": number}
             if not context.json:
-                print(printable(f"Scaling {name} processes... done, {_outcome(job, name, number)}"))
+                print(printable(f"Scaling {name} processes... done, {outcome(job, name, number)}"))
     if context.json:
         print_json(scaled)
     if not failures:
@@ -155,7 +149,19 @@ def scale(context: Context, args: Arguments) -> int:
     return Exit.NOT_FOUND if all(isinstance(error, NotFound) for error in failures) else Exit.FAILED
 
 
-def _outcome(job: Job, name: str, number: int) -> str:
+def changes(args: Arguments) -> tuple[str | None, list[tuple[str, str]]]:
+    """Return the application, if given, and the types with the changes of their numbers; raise UsageError."""
+    app, words = args.text("<name>"), args.words("<spec>")
+    if app is not None and ("=" in app or _SPEC.fullmatch(app)):
+        words.insert(0, app)
+        app = None
+    specs = [_read_spec(word) for word in words]
+    if not specs:
+        raise UsageError("no types to scale given", hint="write type=N, type+N or type-N")
+    return app, specs
+
+
+def outcome(job: Job, name: str, number: int) -> str:
     """Return the effect of the new number: no processes run while a job is stopped or failed, or the node drained."""
     try:
         info = job.info()
@@ -188,6 +194,7 @@ COMMANDS = (
         "node",
         "[<name>]",
         effect="read",
+        on_several="fleet:ps",
         details="""
             <name> is the application (default: the name of the directory). Each process is shown with its state:
             `starting` until it is ready, with the last error of its probes, then `ready`; a job with the reason why it
@@ -203,6 +210,7 @@ COMMANDS = (
         "node",
         "[<name>] [<spec>...]",
         effect="write",
+        on_several="fleet:scale",
         aliases=("ps:scale",),
         details="""
             Each <spec> sets or changes the number of processes of a type: `web=3`, `web+2`, `web-1`. <name> is the
