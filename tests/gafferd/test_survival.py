@@ -30,7 +30,7 @@ def kill_at_random(node: Node, times: int, children: int, followed: int, pause: 
         node.unload("w")
         for feed in following:
             assert feed.over.wait(TIMEOUT)
-    logs = [node.log("w", each.slot) for each in before]
+    logs = [node.ended_log("w", each.slot) for each in before]
     of_logs = sum((count_lines(log) for log in logs), NO_LINES)
     of_feeds = sum((count_lines(bytes(feed.data)) for feed in following), NO_LINES)
     figures = [

@@ -140,6 +140,12 @@ class Node:
         older = sorted(path.parent.glob(f"{path.name}.*"), key=lambda each: -int(each.suffix[1:]))
         return b"".join(each.read_bytes() for each in (*older, path))
 
+    def ended_log(self, name: str, slot: int) -> bytes:
+        """The whole log of a slot whose writer is ending, once its last line is there; the last log if it never is."""
+        with suppress(AssertionError):
+            eventually(lambda: self.log(name, slot).endswith(b" end\n"))
+        return self.log(name, slot)
+
 
 def kill_and_wait(pid: int, signum: int = signal.SIGKILL) -> None:
     """Kill a process that is not our child; return when it is dead."""
