@@ -652,6 +652,10 @@ class Process:
         """Return the stream `label` for writing; ProcessError 403 `forbidden_write` or 404 `stream_not_found`."""
         return self._streams.writable(label)
 
+    def when_logged(self, callback: Callable[[], object]) -> None:
+        """Once it is gone: call `callback()` on the loop as soon as all its output is in its log files, or lost."""
+        self._streams.when_logged(callback)
+
     def write(self, data: Data) -> None:
         """Write to stdin, from any thread; ProcessError 403 `forbidden_write` (also an OSError) if not redirected."""
         self._streams.writable(STDIN).write(data)

@@ -94,7 +94,7 @@ class Executor:
         self._reaper = reaper
         self._settings = settings
         self._commands = commands
-        self._prober = Prober(loop, self._on_verdict, partial(job_commands.probe, commands))
+        self._prober = Prober(loop, self._on_verdict, partial(job_commands.probe, commands), settings.socket_keeper)
         self._scheduled: set[Job] = set()  # that were armed
         self._timetable: Timetable[Job] = Timetable(loop, self._on_armed, self._on_run_due)
         self._sockets = JobSockets(loop, settings.socket_keeper)
@@ -659,10 +659,14 @@ class Executor:
         self.submit(job, ev.GroupEmpty(process.pid))
         if job.restarts != restarts:
             self._record_exit(job)
-        if self._settings.recorder is not None:
-            self._settings.recorder.ended(process.pid)  # last: what follows from it is known now
+        # Last: what follows from its exit is known now, and its output is in the log.
+        process.when_logged(partial(self._record_end, process.pid))
         if process.config.socket and self._socket_owners.get(job.name) is job:
             self._sockets.release(job.name, self._sockets_in_use(job))
+
+    def _record_end(self, pid: int) -> None:
+        if self._settings.recorder is not None:
+            self._settings.recorder.ended(pid)
 
     def _cookie(self, job: Job, pid: int) -> str:
         node_id = self._settings.node_id

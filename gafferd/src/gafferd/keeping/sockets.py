@@ -15,15 +15,17 @@ class KeptSockets:
     def __init__(self, link: KeeperLink) -> None:
         self._link = link
 
+    def claim(self, name: str) -> int | None:
+        """Return the descriptor of one socket that the keeper holds, once; raises GafferError."""
+        found = self._link.take_descriptors(_kept_as(name))
+        for each in found[1:]:
+            os.close(each)
+        return found[0] if found else None
+
     def take(self) -> list[tuple[str, int]]:
         """Return the names and descriptors of the sockets that the keeper holds, once; raises GafferError."""
-        found = []
-        for name in self._link.names(_PREFIX):
-            descriptor, *others = self._link.take_descriptors(name)
-            found.append((unquote(name.removeprefix(_PREFIX)), descriptor))
-            for each in others:
-                os.close(each)
-        return found
+        names = [unquote(name.removeprefix(_PREFIX)) for name in self._link.names(_PREFIX)]
+        return [(name, descriptor) for name in names if (descriptor := self.claim(name)) is not None]
 
     def keep(self, name: str, descriptor: int) -> None:
         """Have a socket kept."""

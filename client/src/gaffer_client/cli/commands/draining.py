@@ -109,7 +109,7 @@ def parse_timeout(text: str | None) -> float:
 
 def undrain(context: Context, args: Arguments) -> int:
     name = args.text("<node>")
-    with _node(context, name) as server:
+    with node_named(context, name) as server:
         state = server.resume()
         if context.json:
             print_json(state)
