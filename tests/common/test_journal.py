@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gaffer.streams.journal import HEADER, Journal, LogWrite
+from gaffer.streams.log_progress import recover
 from support.kept_streams import KeptStreams
 from support.needs import needs_linux
 
@@ -68,6 +69,43 @@ def test_memory_that_is_not_needed_is_given_back() -> None:
         journal.release(journal.end - 10_000)
     assert os.fstat(journal.fileno()).st_blocks * 512 < 200_000
     assert len(journal.read(journal.end - 10_000, 10_000)) == 10_000
+
+
+@pytest.mark.parametrize(
+    ("written", "expected", "left"),
+    [(b"", 3, b"old"), (b"on", 3, b"old"), (b"one\n", 7, b"oldone\n"), (b"one\nother", 7, b"oldone\nother")],
+)
+@pytest.mark.parametrize("name", ["out.log", "out.log.1"])
+def test_a_write_is_known_by_the_size_of_the_file(
+    tmp_path: Path, name: str, written: bytes, expected: int, left: bytes
+) -> None:
+    (tmp_path / "out.log").write_bytes(b"of others")
+    file = tmp_path / name
+    file.write_bytes(b"old")
+    status = file.stat()
+    journal = Journal.create("test", "0123456789abcdef")
+    journal.append(b"oldone\n")
+    journal.intend(3, LogWrite(status.st_dev, status.st_ino, 3, 7, 7))
+    with file.open("ab") as appended:
+        appended.write(written)
+    again = Journal(os.dup(journal.fileno()))
+    assert recover(again, tmp_path / "out.log") == expected
+    assert file.read_bytes() == left
+
+
+def test_input_is_in_the_pipe_when_its_memory_is_given_back() -> None:
+    journal = Journal.create("test", "0123456789abcdef")
+    reading, writing = os.pipe()
+    content = random.Random(1).randbytes(300_000)
+    journal.accept(content)
+    found = b""
+    while journal.end < len(content):
+        journal.deliver(writing)
+        journal.release(journal.end)  # more than an Input does: what is in the pipe was not read
+        found += os.read(reading, 1 << 20)
+    assert found == content
+    os.close(reading)
+    os.close(writing)
 
 
 def lines_of(rng: random.Random) -> list[bytes]:
