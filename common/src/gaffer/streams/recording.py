@@ -12,7 +12,7 @@ from gaffer.streams.rings import READ_SIZE, Ring
 log = logging.getLogger("gaffer.streams.recording")
 
 _SPARSE_READ = 256  # bytes, for which the interpreter has memory of its own
-_NO_MEMORY = (errno.ENOMEM, errno.ENOSPC)
+_NO_MEMORY = (errno.ENOMEM, errno.ENOSPC, errno.EFBIG)  # the last one for ulimit -f
 
 
 def read_pipe(fd: int) -> tuple[bytes, bool]:
