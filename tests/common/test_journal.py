@@ -160,6 +160,20 @@ async def test_output_for_which_a_journal_has_no_room_passes_it_by(caplog: pytes
     assert holder.dropped == ["stdout"]
 
 
+@pytest.mark.expects_errors("can't be read: Illegal seek")
+async def test_a_journal_that_can_not_be_used_is_left() -> None:
+    ring = Ring()
+    reading, writing = os.pipe()
+    os.set_blocking(reading, False)
+    recording = Recording("job", "stdout", Holder(), ring, adopted=os.dup(writing))
+    output = Output(asyncio.get_running_loop(), reading, ring, recording=recording)
+    os.write(writing, b"data")
+    os.close(writing)
+    output.read_available()
+    output.read_available()
+    assert (ring.read(0).data, ring.closed) == (b"data", True)
+
+
 async def test_an_adopted_input_goes_on_with_what_was_accepted() -> None:
     loop, holder = asyncio.get_running_loop(), Holder()
     reading, writing = os.pipe()
@@ -253,7 +267,7 @@ def test_a_reader_that_is_killed_loses_and_repeats_nothing(
     with KeptStreams(tmp_path, {"stdout": reading}, format=form, max_bytes=max_bytes) as streams:
         producer.start()
         epochs = set()
-        for _ in range(40):
+        for _ in range(25):
             streams.start()
             time.sleep(rng.uniform(0, 0.06))
             streams.kill()
@@ -285,7 +299,7 @@ def test_input_that_was_accepted_is_delivered_once_and_in_order(tmp_path: Path) 
         os.set_blocking(fd, False)
     with KeptStreams(tmp_path, descriptors, format="raw", max_bytes=0) as streams:
         accepted = 0
-        for _ in range(30):
+        for _ in range(20):
             streams.start()
             streams.kill_after(rng.uniform(0, 0.05))
             found = streams.accepted()
