@@ -151,7 +151,15 @@ def key(gaffer: Commands, key_file: Path, monkeypatch: pytest.MonkeyPatch) -> st
     return key_file.read_text().strip()
 
 
-ASK = [("why", "shop.web"), ("why", "a.typo"), ("drain", "web1"), ("drain", "--undo", "web1")]
+ASK = [
+    ("why", "shop.web"),
+    ("why", "a.typo"),
+    ("drain", "web1"),
+    ("drain", "--undo", "web1"),
+    ("enable", "shop.web", "--cluster"),
+    ("logs", "shop.web", "--node", "web1"),
+    ("ps", "--cluster"),
+]
 
 
 @pytest.mark.parametrize("words", ASK)
@@ -160,7 +168,9 @@ def test_a_key_does_not_go_to_an_address_that_is_only_announced(
 ) -> None:
     for host in ("127.0.0.1", own_address()):
         with answering_server() as lookup, answering_server(host=host) as node:
-            for path in ("/drain", "/jobs/shop/web", "/jobs/a/typo"):
+            for path in ("/drain", "/jobs", "/jobs/shop/web", "/jobs/a/typo"):
+                node.answer(f"{path}/enable", '{"error": "auth_required", "message": "a key is needed"}', 401)
+                node.answer(f"{path}/logs", '{"error": "auth_required", "message": "a key is needed"}', 401)
                 node.answer(path, '{"error": "auth_required", "message": "a key is needed"}', 401)
             announcing(lookup, node.url)
             ran = gaffer("-L", lookup.url, *words)

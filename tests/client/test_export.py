@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from gaffer.jobs.names import parse_job_name
 from gaffer.process import ProcessConfig
 from gaffer.procfile import Procfile
-from gaffer_client.cli.commands.local import as_ini, as_json
+from gaffer_client.cli.export import as_ini, as_json
 from gaffer_client.cli.procfile_app import Application
 from gafferd.config.file import load_config
 

@@ -6,6 +6,7 @@ import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +15,21 @@ import trustme
 
 from gaffer.schemas.bodies import SessionList
 from gaffer_client import errors
+from gaffer_client.adapter import RequestsSender
 from gaffer_client.cli import diagnosis
 from gaffer_client.connection import Connection
+from gaffer_client.plain import PlainSender
 from gaffer_client.sockets import CONNECT_TIMEOUT
 from gaffer_client.transport import Transport, parse_url, path_of
 from support.client import Answering
 from support.daemons import gafferd
 from support.scripted import Play, Visit, scripted_server
+
+
+@pytest.fixture(params=[RequestsSender, PlainSender], ids=["requests", "http.client"])
+def transport_to(request: pytest.FixtureRequest) -> Callable[..., Transport]:
+    """Make a transport that sends its requests with either library."""
+    return partial(Transport, sender=request.param)
 
 
 @pytest.mark.parametrize(
@@ -107,17 +116,20 @@ def test_refusals(
     kind: type[errors.StatusError],
     reason: str,
     message: str | None,
+    transport_to: Callable[..., Transport],
 ) -> None:
     server = answering()
     server.answer("/x", body, status)
-    with Transport(server.url) as transport, pytest.raises(errors.StatusError) as caught:
+    with transport_to(server.url) as transport, pytest.raises(errors.StatusError) as caught:
         transport.request("GET", "/x")
     assert type(caught.value) is kind
     assert (caught.value.errno, caught.value.reason, caught.value.url) == (status, reason, server.url)
     assert caught.value.message == (message or f"{server.url} answered with status {status}")
 
 
-def test_all_mistakes_that_a_server_found_are_kept(answering: Callable[..., Answering]) -> None:
+def test_all_mistakes_that_a_server_found_are_kept(
+    answering: Callable[..., Answering], transport_to: Callable[..., Transport]
+) -> None:
     server = answering()
     server.answer(
         "/x",
@@ -125,7 +137,7 @@ def test_all_mistakes_that_a_server_found_are_kept(answering: Callable[..., Answ
         ' [{"path": "$.a", "message": "a", "hint": null}, {"path": "$.b", "message": "b", "hint": "do"}]}',
         400,
     )
-    with Transport(server.url) as transport, pytest.raises(errors.BadRequest) as caught:
+    with transport_to(server.url) as transport, pytest.raises(errors.BadRequest) as caught:
         transport.request("GET", "/x")
     assert caught.value.problems == (("$.a", "a", None), ("$.b", "b", "do"))
 
@@ -133,31 +145,40 @@ def test_all_mistakes_that_a_server_found_are_kept(answering: Callable[..., Answ
 @pytest.mark.parametrize(
     "body", ["", "<html>", "[1, 2]", '{"sessions": "no"}', '{"sessions": [1]}', "{}", "[" * 100_000]
 )
-def test_malformed_answers(answering: Callable[..., Answering], body: str) -> None:
+def test_malformed_answers(
+    answering: Callable[..., Answering], body: str, transport_to: Callable[..., Transport]
+) -> None:
     server = answering()
     server.answer("/sessions", body)
-    with Transport(server.url) as transport, pytest.raises(errors.MalformedAnswer) as caught:
+    with transport_to(server.url) as transport, pytest.raises(errors.MalformedAnswer) as caught:
         transport.get("/sessions", SessionList)
     assert server.url in caught.value.message
 
 
-def test_a_redirect_is_not_followed(answering: Callable[..., Answering]) -> None:
+def test_a_redirect_is_not_followed(
+    answering: Callable[..., Answering], transport_to: Callable[..., Transport]
+) -> None:
     server, elsewhere = answering(), answering()
     server.answer("/x", elsewhere.url + "/x", 302)
-    with Transport(server.url, api_key="k") as transport, pytest.raises(errors.MalformedAnswer):
+    with transport_to(server.url, api_key="k") as transport, pytest.raises(errors.MalformedAnswer):
         transport.request("GET", "/x")
     assert elsewhere.requests == []
 
 
-def test_documents_keep_what_the_shape_does_not_name(answering: Callable[..., Answering]) -> None:
+def test_documents_keep_what_the_shape_does_not_name(
+    answering: Callable[..., Answering], transport_to: Callable[..., Transport]
+) -> None:
     server = answering()
     server.answer("/sessions", '{"sessions": ["a"], "more": 1}')
-    with Transport(server.url) as transport:
+    with transport_to(server.url) as transport:
         assert transport.get("/sessions", SessionList) == {"sessions": ["a"], "more": 1}
 
 
 def test_the_key_goes_to_the_server_alone(
-    answering: Callable[..., Answering], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    answering: Callable[..., Answering],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    transport_to: Callable[..., Transport],
 ) -> None:
     server, proxy = answering(), answering()
     netrc = tmp_path / "netrc"
@@ -167,7 +188,7 @@ def test_the_key_goes_to_the_server_alone(
     for name in ("http_proxy", "HTTP_PROXY", "all_proxy"):
         monkeypatch.setenv(name, proxy.url)
     server.answer("/x", "{}")
-    with Transport(server.url, api_key="gk_secret") as transport:
+    with transport_to(server.url, api_key="gk_secret") as transport:
         transport.request("POST", "/x", document={"a": 1})
     [request] = server.requests
     assert request.headers["Authorization"] == "Bearer gk_secret"
@@ -175,23 +196,23 @@ def test_the_key_goes_to_the_server_alone(
     assert proxy.requests == []
 
 
-def test_nobody_listens() -> None:
+def test_nobody_listens(transport_to: Callable[..., Transport]) -> None:
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))  # and does not listen
         url = f"http://127.0.0.1:{bound.getsockname()[1]}"
-        with Transport(url) as transport, pytest.raises(errors.Unreachable) as caught:
+        with transport_to(url) as transport, pytest.raises(errors.Unreachable) as caught:
             transport.request("GET", "/")
     assert caught.value.message == f"can't reach {url}: connection refused"
 
 
-def test_no_such_socket(tmp_path: Path) -> None:
-    with Transport(f"unix:{tmp_path}/none") as transport, pytest.raises(errors.Unreachable) as caught:
+def test_no_such_socket(tmp_path: Path, transport_to: Callable[..., Transport]) -> None:
+    with transport_to(f"unix:{tmp_path}/none") as transport, pytest.raises(errors.Unreachable) as caught:
         transport.request("GET", "/")
     assert "no such file" in caught.value.message
 
 
 @pytest.mark.parametrize("said", [b"", b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n", b"garbage\r\n\r\n"])
-def test_the_server_hangs_up(said: bytes) -> None:
+def test_the_server_hangs_up(said: bytes, transport_to: Callable[..., Transport]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
         def hang_up() -> None:
@@ -203,12 +224,12 @@ def test_the_server_hangs_up(said: bytes) -> None:
         thread = threading.Thread(target=hang_up)
         thread.start()
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-        with Transport(url) as transport, pytest.raises(errors.Unreachable):
+        with transport_to(url) as transport, pytest.raises(errors.Unreachable):
             transport.request("GET", "/")
         thread.join()
 
 
-def test_the_time_for_an_answer_is_bounded_also_when_it_comes_in_drops() -> None:
+def test_the_time_for_an_answer_is_bounded_also_when_it_comes_in_drops(transport_to: Callable[..., Transport]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         enough = threading.Event()
 
@@ -223,7 +244,7 @@ def test_the_time_for_an_answer_is_bounded_also_when_it_comes_in_drops() -> None
         thread.start()
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
         try:
-            with Transport(url, timeout=0.3) as transport, pytest.raises(errors.Unreachable):
+            with transport_to(url, timeout=0.3) as transport, pytest.raises(errors.Unreachable):
                 transport.request("GET", "/")
         finally:
             enough.set()
@@ -231,7 +252,9 @@ def test_the_time_for_an_answer_is_bounded_also_when_it_comes_in_drops() -> None
 
 
 @pytest.mark.row("GF-07", "GC-02")
-def test_tls_needs_the_authority(answering: Callable[..., Answering], tmp_path: Path) -> None:
+def test_tls_needs_the_authority(
+    answering: Callable[..., Answering], tmp_path: Path, transport_to: Callable[..., Transport]
+) -> None:
     authority = trustme.CA()
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert("127.0.0.1").configure_cert(context)
@@ -239,16 +262,16 @@ def test_tls_needs_the_authority(answering: Callable[..., Answering], tmp_path: 
     authority.cert_pem.write_to_path(cacert)
     server = answering(context)
     server.answer("/ping", "OK")
-    with Transport(server.url, cacert=str(cacert)) as transport:
+    with transport_to(server.url, cacert=str(cacert)) as transport:
         assert transport.request("GET", "/ping").body == b"OK"
-    with Transport(server.url) as transport, pytest.raises(errors.Unreachable) as caught:
+    with transport_to(server.url) as transport, pytest.raises(errors.Unreachable) as caught:
         transport.request("GET", "/ping")
     assert "TLS" in caught.value.message
 
 
-def test_a_unix_socket(tmp_path: Path) -> None:
+def test_a_unix_socket(tmp_path: Path, transport_to: Callable[..., Transport]) -> None:
     path = tmp_path / "gafferd.sock"
-    with gafferd("--bind", f"unix:{path}"), Transport(f"unix:{path}") as transport:
+    with gafferd("--bind", f"unix:{path}"), transport_to(f"unix:{path}") as transport:
         assert transport.request("GET", "/ping").body == b"OK"
 
 
@@ -285,10 +308,12 @@ BODIES = [
 
 
 @pytest.mark.parametrize(("said", "drop"), HEADS + BODIES)
-def test_a_server_that_sends_a_byte_now_and_then_holds_nobody(said: bytes, drop: bytes) -> None:
+def test_a_server_that_sends_a_byte_now_and_then_holds_nobody(
+    said: bytes, drop: bytes, transport_to: Callable[..., Transport]
+) -> None:
     with (
         scripted_server(_drip(said, drop)) as server,
-        Transport(server.url, timeout=0.3) as transport,
+        transport_to(server.url, timeout=0.3) as transport,
         pytest.raises(errors.Unreachable, match=r"no response within 0\.3 s"),
     ):
         transport.request("GET", "/")
@@ -306,10 +331,10 @@ def test_an_answer_that_nests_too_deeply_is_no_gaffer_server() -> None:
 
 
 @pytest.mark.parametrize(("said", "drop"), [*HEADS, BODIES[-1]])
-def test_a_stream_has_to_begin_in_time(said: bytes, drop: bytes) -> None:
+def test_a_stream_has_to_begin_in_time(said: bytes, drop: bytes, transport_to: Callable[..., Transport]) -> None:
     with (
         scripted_server(_drip(said, drop)) as server,
-        Transport(server.url, timeout=0.3) as transport,
+        transport_to(server.url, timeout=0.3) as transport,
         pytest.raises(errors.Unreachable),
     ):
         transport.stream("/", {}, idle_timeout=10)
@@ -325,10 +350,10 @@ def test_a_websocket_has_to_begin_in_time(said: bytes, drop: bytes) -> None:
         Connection(transport, "/")
 
 
-def test_a_stream_may_last() -> None:
+def test_a_stream_may_last(transport_to: Callable[..., Transport]) -> None:
     with (
         scripted_server(_drip(OK + b"Connection: close\r\n\r\n", b"a")) as server,
-        Transport(server.url, timeout=0.3) as transport,
+        transport_to(server.url, timeout=0.3) as transport,
     ):
         stream = transport.stream("/", {}, idle_timeout=10)
         end = time.monotonic() + 0.5
@@ -351,7 +376,10 @@ def silent() -> Iterator[tuple[str, int]]:
 
 
 def test_a_dead_address_of_a_name_costs_little(
-    silent: tuple[str, int], answering: Callable[..., Answering], monkeypatch: pytest.MonkeyPatch
+    silent: tuple[str, int],
+    answering: Callable[..., Answering],
+    monkeypatch: pytest.MonkeyPatch,
+    transport_to: Callable[..., Transport],
 ) -> None:
     server = answering()
     server.answer("/x", "{}")
@@ -363,16 +391,16 @@ def test_a_dead_address_of_a_name_costs_little(
         return [(*tcp, silent), (*tcp, living)] if host == "node.test" else resolve(host, *args, **options)
 
     monkeypatch.setattr("socket.getaddrinfo", two_addresses)
-    with Transport("http://node.test:5000") as transport:
+    with transport_to("http://node.test:5000") as transport:
         before = time.monotonic()
         transport.request("GET", "/x")
         assert time.monotonic() - before < CONNECT_TIMEOUT / 2
 
 
 def test_a_dead_address_and_a_resolver_that_hangs_cost_no_more_than_the_timeout(
-    silent: tuple[str, int], monkeypatch: pytest.MonkeyPatch
+    silent: tuple[str, int], monkeypatch: pytest.MonkeyPatch, transport_to: Callable[..., Transport]
 ) -> None:
-    with Transport(f"http://127.0.0.1:{silent[1]}", timeout=0.3) as transport, pytest.raises(errors.Unreachable):
+    with transport_to(f"http://127.0.0.1:{silent[1]}", timeout=0.3) as transport, pytest.raises(errors.Unreachable):
         transport.request("GET", "/")
     resolve, end = socket.getaddrinfo, threading.Event()
 
@@ -382,12 +410,12 @@ def test_a_dead_address_and_a_resolver_that_hangs_cost_no_more_than_the_timeout(
         return resolve("127.0.0.1", *args, **options) if end.is_set() else resolve(host, *args, **options)
 
     monkeypatch.setattr("socket.getaddrinfo", hang)
-    with Transport("http://node.test", timeout=0.3) as transport, pytest.raises(errors.Unreachable, match=r"0\.3 s"):
+    with transport_to("http://node.test", timeout=0.3) as transport, pytest.raises(errors.Unreachable, match=r"0\.3 s"):
         transport.request("GET", "/")
     end.set()
 
 
-def test_a_byte_now_and_then_over_tls_holds_nobody(tmp_path: Path) -> None:
+def test_a_byte_now_and_then_over_tls_holds_nobody(tmp_path: Path, transport_to: Callable[..., Transport]) -> None:
     authority = trustme.CA()
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert("127.0.0.1").configure_cert(context)
@@ -406,7 +434,7 @@ def test_a_byte_now_and_then_over_tls_holds_nobody(tmp_path: Path) -> None:
         url = f"https://127.0.0.1:{listener.getsockname()[1]}"
         try:
             with (
-                Transport(url, cacert=str(tmp_path / "ca.pem"), timeout=0.5) as transport,
+                transport_to(url, cacert=str(tmp_path / "ca.pem"), timeout=0.5) as transport,
                 pytest.raises(errors.Unreachable, match=r"no response within 0\.5 s"),
             ):
                 transport.request("GET", "/")

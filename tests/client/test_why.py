@@ -362,7 +362,7 @@ def test_no_lookup_answers(gaffer: Commands, closed: str) -> None:
 
 
 def test_a_node_that_hangs(gaffer: Commands, registries: list[Daemon], node_: Daemon, monkeypatch: Any) -> None:
-    monkeypatch.setattr("gaffer_client.cli.commands.why._NODE_TIMEOUT", 0.2)
+    monkeypatch.setattr("gaffer_client.cli.inquiry._NODE_TIMEOUT", 0.2)
     node_.signal(signal.SIGSTOP)
     try:
         with Lookup(registries[0].url) as lookup:

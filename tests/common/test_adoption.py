@@ -10,11 +10,13 @@ import msgspec
 import pytest
 
 from gaffer.jobs.exits import ExitRecord
+from gaffer.jobs.recorder import Recorder
 from gaffer.jobs.records import ProcessRecord
 from gaffer.loop import new_loop
 from gaffer.manager import Manager
 from gaffer.process import ProcessConfig
 from gaffer.processes import procfs
+from gaffer.processes.survivors import Survivor
 from support.managers import Recording, last_exit, running_manager
 from support.poll import eventually
 
@@ -39,7 +41,7 @@ def left_by_a_manager(config: ProcessConfig) -> Iterator[ProcessRecord]:
     loop = new_loop()
     records: dict[int, ProcessRecord] = {}
 
-    class Recorder:
+    class Records(Recorder):
         def spawned(self, record: ProcessRecord) -> None:
             records[record.pid] = record
             loop.call_soon(manager.stop)
@@ -47,13 +49,13 @@ def left_by_a_manager(config: ProcessConfig) -> Iterator[ProcessRecord]:
         def ended(self, pid: int) -> None:
             raise AssertionError("a detached process does not end with its manager")
 
-        def exited(self, job: str, exits: Iterable[ExitRecord]) -> None:
+        def exited(self, job: str, exits: Iterable[ExitRecord], restarts: int) -> None:
             raise AssertionError("a detached process does not end with its manager")
 
         def ran(self, job: str, at: float) -> None:
             raise AssertionError("no job has a schedule")
 
-    manager = Manager(loop, recorder=Recorder(), node_id="n:1")
+    manager = Manager(loop, recorder=Records(), node_id="n:1")
     manager.start()
     manager.load(config)
     manager.run()
@@ -74,7 +76,7 @@ def ended(record: ProcessRecord) -> bool:
 @row("TPL-10")
 def test_it_is_counted_watched_and_stopped_again(left: ProcessRecord) -> None:
     recording = Recording()
-    with running_manager([recording], detached=[left], node_id="n:2") as manager:
+    with running_manager([recording], survivors=[Survivor(left)], node_id="n:2") as manager:
         manager.load(CONFIG)
         eventually(lambda: manager.pids("j"))
         (instance,) = manager.info("j")["instances"]
@@ -86,13 +88,13 @@ def test_it_is_counted_watched_and_stopped_again(left: ProcessRecord) -> None:
         manager.stop_job("j")
         eventually(lambda: manager.info("j")["state"] == "stopped")
         assert ended(left)
-        (message,) = recording.of("exit")
+        (message,) = eventually(lambda: recording.of("exit"))
         assert message["exit_code"] is None
         assert last_exit(manager, "j")["reason"] == "unknown"
 
 
 def test_its_end_is_noticed_and_it_is_replaced(left: ProcessRecord) -> None:
-    with running_manager(detached=[left]) as manager:
+    with running_manager(survivors=[Survivor(left)]) as manager:
         manager.load(CONFIG.replace(detach=True, startsecs=0))
         pid = eventually(lambda: manager.pids("j"))[0]
         manager.kill(pid, "KILL")
@@ -106,7 +108,7 @@ def test_its_end_is_noticed_and_it_is_replaced(left: ProcessRecord) -> None:
 @pytest.mark.expects_errors("default.j is not adopted")
 def test_another_process_under_its_number_is_left_alone(left: ProcessRecord) -> None:
     stranger = msgspec.structs.replace(left, start_time=left.start_time - 1)
-    with running_manager(detached=[stranger]) as manager:
+    with running_manager(survivors=[Survivor(stranger)]) as manager:
         manager.load(CONFIG.replace(startsecs=0))
         eventually(lambda: manager.pids("j") and manager.list("j")[0].os_pid != left.os_pid)
         assert not ended(left)
@@ -117,7 +119,7 @@ def test_another_process_under_its_number_is_left_alone(left: ProcessRecord) -> 
 
 @pytest.mark.parametrize(("changes", "start"), [({"detach": False}, True), ({}, False), ({"numprocesses": 0}, True)])
 def test_a_job_that_does_not_want_it_ends_it(left: ProcessRecord, changes: dict[str, object], start: bool) -> None:
-    with running_manager(detached=[left]) as manager:
+    with running_manager(survivors=[Survivor(left)]) as manager:
         manager.load(CONFIG.replace(**changes), start=start)
         eventually(lambda: ended(left))
         manager.stop_job("j")
@@ -125,7 +127,7 @@ def test_a_job_that_does_not_want_it_ends_it(left: ProcessRecord, changes: dict[
 
 
 def test_what_no_job_claims_runs_on(left: ProcessRecord) -> None:
-    with running_manager(detached=[left]) as manager:
+    with running_manager(survivors=[Survivor(left)]) as manager:
         manager.load(CONFIG.replace(name="other", detach=False))
         eventually(lambda: manager.pids("other"))
     assert not ended(left)
@@ -134,7 +136,7 @@ def test_what_no_job_claims_runs_on(left: ProcessRecord) -> None:
 def test_it_keeps_the_port_of_its_env_file(tmp_path: Path) -> None:
     (tmp_path / "env").write_text("PORT=5000\n")
     config = CONFIG.replace(port=None, env_file=["env"], cwd=str(tmp_path))
-    with left_by_a_manager(config) as record, running_manager(detached=[record]) as manager:
+    with left_by_a_manager(config) as record, running_manager(survivors=[Survivor(record)]) as manager:
         (tmp_path / "env").write_text("PORT=6000\n")
         manager.load(config)
         eventually(lambda: manager.pids("j"))
@@ -148,7 +150,7 @@ def test_what_outlives_it_in_its_group_is_killed(tmp_path: Path, subreaper: bool
     config = CONFIG.replace(cmd="/bin/sh", args=["-c", DEAF_CHILD], cwd=str(tmp_path), graceful_timeout=0.2)
     with left_by_a_manager(config) as record:
         eventually((tmp_path / "up").exists)
-        with running_manager(detached=[record], subreaper=subreaper) as manager:
+        with running_manager(survivors=[Survivor(record)], subreaper=subreaper) as manager:
             manager.load(config)
             eventually(lambda: manager.pids("j"))
             manager.stop_job("j")

@@ -6,7 +6,7 @@ from unittest.mock import ANY
 import pytest
 
 from gaffer.jobs import events as ev
-from gaffer.jobs.job import CONNECTION, RETRY, Job
+from gaffer.jobs.job import Job
 from gaffer.jobs.rules import FlappingInfo
 from gaffer.jobs.states import JobState, Phase
 from support.job_steps import (
@@ -83,7 +83,7 @@ def test_a_process_of_a_run_is_restarted_on_failure_if_wanted() -> None:
     book = runs(book, 31.0, 3)
     book = up(dies(book, 3, 3) << ev.Spawn(4, 1), 4)
     why = "given up after 1 restarts; the last process exited with 3 after 0.0 s"
-    book = dies(book, 4, 3) << ev.CancelTimer(RETRY) << ev.DisarmSchedule() << ev.Publish("failed", None, ANY)
+    book = dies(book, 4, 3) << ev.CancelTimer(ev.RETRY) << ev.DisarmSchedule() << ev.Publish("failed", None, ANY)
     assert book >> ev.ScheduleDue(61.0) << nothing
     assert (job.state, job.reason) == (JobState.FAILED, why)
 
@@ -117,7 +117,7 @@ def test_a_run_replaces_the_one_before() -> None:
 def test_a_stop_in_the_middle_of_a_run_ends_it_and_what_was_queued() -> None:
     job = job_of(every=30, overlap="queue")
     book = runs(armed(job), 1.0, 1) >> ev.ScheduleArmed(61.0) >> ev.ScheduleDue(31.0) << nothing
-    book = book >> STOP << ev.CancelTimer(RETRY) << ev.DisarmSchedule() << ev.Publish("stop") << retire(1)
+    book = book >> STOP << ev.CancelTimer(ev.RETRY) << ev.DisarmSchedule() << ev.Publish("stop") << retire(1)
     assert ends(book >> ev.ScheduleDue(61.0) << nothing, 1) << nothing
     assert (job.state, job.next_run) == (JobState.STOPPED, None)
     assert starts(book) << ev.ArmSchedule() << nothing
@@ -126,7 +126,7 @@ def test_a_stop_in_the_middle_of_a_run_ends_it_and_what_was_queued() -> None:
 
 def test_a_scheduled_job_can_be_stopped_between_runs() -> None:
     job = job_of(every=30)
-    book = armed(job) >> STOP << ev.CancelTimer(RETRY) << ev.DisarmSchedule() << ev.Publish("stop")
+    book = armed(job) >> STOP << ev.CancelTimer(ev.RETRY) << ev.DisarmSchedule() << ev.Publish("stop")
     assert job.state is JobState.STOPPED
     assert book >> ev.ScheduleDue(1.0) << nothing
 
@@ -144,12 +144,12 @@ def test_a_drained_node_skips_runs_and_continues_the_one_that_it_interrupted() -
 
 def test_a_run_that_is_due_during_a_pause_by_flapping_is_skipped_and_says_why() -> None:
     job = job_of(every=30, flapping=FlappingInfo(attempts=1, window=1.0, retry_in=7.0))
-    book = exits(runs(armed(job), 1.0, 1), 1, 3) << terminate(1) << ev.Publish("flap") << ev.SetTimer(RETRY, 7.0)
+    book = exits(runs(armed(job), 1.0, 1), 1, 3) << terminate(1) << ev.Publish("flap") << ev.SetTimer(ev.RETRY, 7.0)
     book = run_ended(empties(book, 1), success=False)
     why = "flapping: 1 exits within 1 s, retry 1 of 5 after 7 s; the last process exited with 3 after 0.0 s"
     book = skipped(book >> ev.ScheduleDue(31.0), why)
     assert job.reason == why
-    book = book >> timer(*RETRY) << ev.CancelTimer(RETRY)
+    book = book >> timer(*ev.RETRY) << ev.CancelTimer(ev.RETRY)
     assert runs(book, 61.0, 2)
 
 
@@ -255,9 +255,9 @@ def test_a_clean_exit_awaits_the_next_connection() -> None:
 def test_a_clean_exit_right_after_the_start_awaits_the_next_connection_after_a_pause() -> None:
     job = job_of(startsecs=1.0, backoff=0.5, **SOCKET)
     book = up(awaits(job) >> ev.ConnectionWaiting() << ev.Spawn(1, 1), 1, startsecs=1.0)
-    book = dies(book, 1, early=True) << ev.Publish("went_idle") << ev.SetTimer(CONNECTION, 0.5)
-    assert book >> ev.TimerFired(CONNECTION) << ev.AwaitConnection()
-    assert stopped(book) << ev.CloseSockets() >> ev.TimerFired(CONNECTION) << nothing
+    book = dies(book, 1, early=True) << ev.Publish("went_idle") << ev.SetTimer(ev.CONNECTION, 0.5)
+    assert book >> ev.TimerFired(ev.CONNECTION) << ev.AwaitConnection()
+    assert stopped(book) << ev.CloseSockets() >> ev.TimerFired(ev.CONNECTION) << nothing
 
 
 def test_a_new_definition_applies_to_the_sockets_that_await_a_connection() -> None:
@@ -351,7 +351,7 @@ def test_the_sockets_are_closed_when_a_job_is_gone(event: ev.Event) -> None:
 
 def test_sockets_that_can_not_be_opened_fail_the_job() -> None:
     job = job_of(essential=True, **SOCKET)
-    book = awaits(job) >> ev.SocketsFailed("address in use") << ev.CancelTimer(RETRY)
+    book = awaits(job) >> ev.SocketsFailed("address in use") << ev.CancelTimer(ev.RETRY)
     book = book << ev.Publish("failed", data={"reason": "address in use"})
     assert book << ev.EndManager(1, "s.j is essential: address in use") << ev.CloseSockets()
     assert (job.state, job.reason) == (JobState.FAILED, "address in use")
@@ -379,11 +379,11 @@ def test_clean_exits_are_no_crashes() -> None:
 def test_a_connection_during_a_pause_by_flapping_starts_the_processes_afterwards() -> None:
     job = job_of(flapping=FlappingInfo(attempts=1, window=1.0, retry_in=7.0), numprocesses=2, **SOCKET)
     book = exits(connects(awaits(job), 1, 2), 1, 3) << terminate(1) << ev.Publish("flap")
-    book = book << ev.SetTimer(RETRY, 7.0) << retire(2) >> ev.ConnectionsIdle() << ev.Publish("went_idle")
+    book = book << ev.SetTimer(ev.RETRY, 7.0) << retire(2) >> ev.ConnectionsIdle() << ev.Publish("went_idle")
     book = book << ev.AwaitConnection() >> ev.ConnectionWaiting() << nothing
     book = ends(empties(book, 1), 2) << nothing
     assert job.state is JobState.WAITING
-    assert book >> wait(7.0) >> timer(*RETRY) << ev.CancelTimer(RETRY) << ev.Spawn(3, 1) << ev.Spawn(4, 2)
+    assert book >> wait(7.0) >> timer(*ev.RETRY) << ev.CancelTimer(ev.RETRY) << ev.Spawn(3, 1) << ev.Spawn(4, 2)
 
 
 def test_a_drained_node_starts_nothing_on_connection_until_it_returns() -> None:

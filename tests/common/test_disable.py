@@ -8,7 +8,7 @@ import pytest
 from gaffer.jobs import events as ev
 from gaffer.jobs.desired import Desired
 from gaffer.jobs.gates import obstacle
-from gaffer.jobs.job import CONNECTION, DISABLED, RETRY, Job
+from gaffer.jobs.job import Job
 from gaffer.jobs.names import JobName
 from gaffer.jobs.ordering import Condition
 from gaffer.jobs.records import ProcessRecord
@@ -50,19 +50,19 @@ def disabling(seconds: float | None = None) -> ev.DisableRequested:
 def disabled(book: Story, seconds: float | None = None) -> Story:
     """The job is disabled, for `seconds` or until it is enabled."""
     event = disabling(seconds)
-    book = book >> event << (ev.CancelTimer(DISABLED) if seconds is None else ev.SetTimer(DISABLED, seconds))
+    book = book >> event << (ev.CancelTimer(ev.DISABLED) if seconds is None else ev.SetTimer(ev.DISABLED, seconds))
     return book << ev.Publish("disabled", data={"reason": event.reason, "until": event.until})
 
 
 def enabled(book: Story, event: ev.Event | None = None) -> Story:
     """The job, which is started, is enabled by an order or another event."""
-    book = book >> (event or ev.EnableRequested()) << ev.CancelTimer(DISABLED) << ev.Publish("enabled")
-    return book << ev.CancelTimer(RETRY)
+    book = book >> (event or ev.EnableRequested()) << ev.CancelTimer(ev.DISABLED) << ev.Publish("enabled")
+    return book << ev.CancelTimer(ev.RETRY)
 
 
 def left(book: Story) -> Story:
     """What is published when a disabled job is unloaded or its manager stops."""
-    return book << ev.CancelTimer(RETRY) << ev.CancelTimer(DISABLED) << ev.Publish("stop")
+    return book << ev.CancelTimer(ev.RETRY) << ev.CancelTimer(ev.DISABLED) << ev.Publish("stop")
 
 
 def seen(job: Job) -> tuple[JobState, str | None]:
@@ -76,7 +76,7 @@ def test_a_stopped_job_stays_stopped_when_it_is_enabled() -> None:
     job = job_of()
     book = disabled(play(job))
     assert seen(job) == (JobState.STOPPED, WHY)
-    assert book >> ev.EnableRequested() << ev.CancelTimer(DISABLED) << ev.Publish("enabled")
+    assert book >> ev.EnableRequested() << ev.CancelTimer(ev.DISABLED) << ev.Publish("enabled")
     assert seen(job) == (JobState.STOPPED, None)
     assert book >> ev.EnableRequested() << nothing, "it is enabled already"
 
@@ -92,21 +92,21 @@ def test_what_is_ordered_of_a_disabled_job_counts_once_it_is_enabled() -> None:
     assert job.slots[1].config == config_of(cmd="false", numprocesses=2)
 
     book = disabled(book) << retire(1, 2)
-    book = book >> STOP << ev.CancelTimer(RETRY) << ev.Publish("stop")
+    book = book >> STOP << ev.CancelTimer(ev.RETRY) << ev.Publish("stop")
     book = ends(ends(book, 1) << nothing, 2) << nothing
-    assert book >> ev.EnableRequested() << ev.CancelTimer(DISABLED) << ev.Publish("enabled")
+    assert book >> ev.EnableRequested() << ev.CancelTimer(ev.DISABLED) << ev.Publish("enabled")
     assert seen(job) == (JobState.STOPPED, None)
 
 
 @pytest.mark.parametrize(("code", "state"), [(0, JobState.COMPLETED), (3, JobState.FAILED)])
 def test_a_job_that_has_ended_keeps_its_result_and_its_reason(code: int, state: JobState) -> None:
     job = job_of(kind="once")
-    book = dies(started(job), 1, code) << ev.CancelTimer(RETRY) << ev.Publish(state.value, None, ANY)
+    book = dies(started(job), 1, code) << ev.CancelTimer(ev.RETRY) << ev.Publish(state.value, None, ANY)
     why = job.reason
     assert why is not None
     book = disabled(book)
     assert seen(job) == (state, WHY)
-    assert book >> ev.EnableRequested() << ev.CancelTimer(DISABLED) << ev.Publish("enabled")
+    assert book >> ev.EnableRequested() << ev.CancelTimer(ev.DISABLED) << ev.Publish("enabled")
     assert seen(job) == (state, why)
 
 
@@ -174,11 +174,11 @@ def test_a_back_off_ends_and_failures_are_forgotten() -> None:
 @pytest.mark.parametrize("early", [False, True])
 def test_a_job_that_is_held_by_flapping_detection_runs_at_once_when_it_is_enabled(early: bool) -> None:
     job = job_of(flapping=FlappingInfo(attempts=1, window=1.0, retry_in=7.0))
-    book = exits(started(job), 1, 3) << terminate(1) << ev.Publish("flap") << ev.SetTimer(RETRY, 7.0)
+    book = exits(started(job), 1, 3) << terminate(1) << ev.Publish("flap") << ev.SetTimer(ev.RETRY, 7.0)
     book = disabled(empties(book, 1))
     assert (job.phase, *seen(job)) == (Phase.HELD, JobState.STOPPED, WHY)
     if not early:
-        book = book >> ev.TimerFired(RETRY) << ev.CancelTimer(RETRY)
+        book = book >> ev.TimerFired(ev.RETRY) << ev.CancelTimer(ev.RETRY)
     assert up(enabled(book) << ev.Spawn(2, 1), 2)
     assert seen(job) == (JobState.RUNNING, None)
 
@@ -218,7 +218,7 @@ def test_it_ends_by_itself() -> None:
     book = ends(disabled(started(job), 7200.0) << retire(1), 1) << nothing
     assert job.reason == "disabled until 2017-07-14 04:40:00 UTC: disk is replaced"
     assert job.disabled == Disabled("disk is replaced", AT, AT + 7200)
-    assert up(enabled(book, ev.TimerFired(DISABLED)) << ev.Spawn(2, 1), 2)
+    assert up(enabled(book, ev.TimerFired(ev.DISABLED)) << ev.Spawn(2, 1), 2)
     assert seen(job) == (JobState.RUNNING, None)
 
 
@@ -229,7 +229,7 @@ def test_a_second_order_changes_the_time_and_the_reason() -> None:
     assert job.reason == "disabled until 2017-07-14 02:40:30 UTC: disk is replaced"
     book = disabled(book)
     assert job.reason == WHY
-    book = book >> ev.DisableRequested("moved", AT, AT + 1, 1.0) << ev.SetTimer(DISABLED, 1.0)
+    book = book >> ev.DisableRequested("moved", AT, AT + 1, 1.0) << ev.SetTimer(ev.DISABLED, 1.0)
     assert book << ev.Publish("disabled", data={"reason": "moved", "until": AT + 1})
     assert job.reason == "disabled until 2017-07-14 02:40:01 UTC: moved"
 
@@ -295,9 +295,9 @@ def test_a_job_that_is_restored_disabled_opens_no_sockets() -> None:
 def test_the_pause_before_the_next_connection_opens_no_sockets() -> None:
     job = job_of(startsecs=1.0, backoff=2.0, **CONNECTED)
     book = starts(play(job)) << ev.AwaitConnection() >> ev.ConnectionWaiting() << ev.Spawn(1, 1)
-    book = dies(up(book, 1, startsecs=1.0), 1, early=True) << ev.Publish("went_idle") << ev.SetTimer(CONNECTION, 2.0)
+    book = dies(up(book, 1, startsecs=1.0), 1, early=True) << ev.Publish("went_idle") << ev.SetTimer(ev.CONNECTION, 2.0)
     book = disabled(book) << ev.CloseSockets()
-    assert book >> ev.TimerFired(CONNECTION) << nothing
+    assert book >> ev.TimerFired(ev.CONNECTION) << nothing
 
 
 def test_sockets_of_other_jobs_are_closed_and_opened_with_their_processes() -> None:
@@ -333,7 +333,7 @@ def test_jobs_that_come_after_it_say_what_they_wait_for() -> None:
 
 def test_a_completed_job_still_counts_as_completed() -> None:
     job = job_of(kind="once")
-    book = dies(started(job), 1) << ev.CancelTimer(RETRY) << ev.Publish("completed", None, ANY)
+    book = dies(started(job), 1) << ev.CancelTimer(ev.RETRY) << ev.Publish("completed", None, ANY)
     assert disabled(book)
     assert obstacle(job.name, job, Condition.COMPLETED) is None
 
@@ -363,7 +363,7 @@ def test_it_can_be_unloaded() -> None:
     job = job_of()
     book = disabled(started(job), 60.0) << retire(1)
     book = left(book >> ev.Unloaded()) << ev.Publish("delete")
-    book = book >> ev.TimerFired(DISABLED) << nothing >> ev.EnableRequested() << nothing >> disabling() << nothing
+    book = book >> ev.TimerFired(ev.DISABLED) << nothing >> ev.EnableRequested() << nothing >> disabling() << nothing
     assert ends(book, 1) << nothing
     assert job.gone
 

@@ -12,7 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from gaffer.jobs import events as ev
 from gaffer.jobs.gates import obstacle
-from gaffer.jobs.job import RETRY, Job
+from gaffer.jobs.job import Job
 from gaffer.jobs.names import JobName
 from gaffer.jobs.ordering import Condition, dependencies, find_cycle, find_mistakes, in_order
 from gaffer.jobs.slot import ALIVE, SlotState
@@ -89,8 +89,8 @@ def test_a_stopped_job_does_not_wait_after_draining() -> None:
 def test_a_job_that_is_given_up_waits_again_when_it_is_restarted() -> None:
     job = job_of(after=["db"], restart="never")
     book = dies(up(starts(play(job)) >> GO_ON << ev.Spawn(1, 1), 1), 1, 3)
-    assert book << ev.CancelTimer(RETRY) << ev.Publish("failed", data={"reason": job.why})
-    assert book >> ev.RestartRequested() << ev.CancelTimer(RETRY) << ev.Publish("start")
+    assert book << ev.CancelTimer(ev.RETRY) << ev.Publish("failed", data={"reason": job.why})
+    assert book >> ev.RestartRequested() << ev.CancelTimer(ev.RETRY) << ev.Publish("start")
     assert job.reason == GATE
 
 

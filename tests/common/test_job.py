@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from gaffer.jobs import events as ev
-from gaffer.jobs.job import RETRY
 from gaffer.jobs.queries import STORY
 from gaffer.jobs.records import ProcessRecord
 from gaffer.jobs.rules import FlappingInfo
@@ -138,7 +137,7 @@ def test_a_start_ends_a_pause_and_gives_another_chance_to_what_was_given_up(max_
 
 def test_what_can_not_be_started_never_spins_even_without_backoff() -> None:
     job = job_of(backoff=0)
-    book = play(job) >> START << ev.CancelTimer(RETRY) << ev.Publish("start")
+    book = play(job) >> START << ev.CancelTimer(ev.RETRY) << ev.Publish("start")
     for pid in range(1, 10):
         assert (
             book
@@ -167,7 +166,7 @@ def test_stopping_is_term_then_kill_after_the_graceful_timeout() -> None:
     book = (
         started(job)
         >> STOP
-        << ev.CancelTimer(RETRY)
+        << ev.CancelTimer(ev.RETRY)
         << ev.Publish("stop")
         << ev.Publish("stop_pid", 1)
         << ev.Signal(1, signal.SIGTERM)
@@ -179,13 +178,13 @@ def test_stopping_is_term_then_kill_after_the_graceful_timeout() -> None:
 
 
 def test_a_start_while_stopping_wins_after_the_last_exit() -> None:
-    book = stopped(started(job_of()), 1) >> START << ev.CancelTimer(RETRY) << ev.Publish("start") << nothing
+    book = stopped(started(job_of()), 1) >> START << ev.CancelTimer(ev.RETRY) << ev.Publish("start") << nothing
     assert ends(book, 1) << ev.Spawn(2, 1)
 
 
 def test_a_stop_cancels_a_start_that_waits() -> None:
     job = job_of()
-    book = stopped(started(job), 1) >> START << ev.CancelTimer(RETRY) << ev.Publish("start")
+    book = stopped(started(job), 1) >> START << ev.CancelTimer(ev.RETRY) << ev.Publish("start")
     assert ends(stopped(book), 1) << nothing
     assert job.state is JobState.STOPPED
 
@@ -242,7 +241,15 @@ def test_an_identical_config_changes_nothing() -> None:
 
 @pytest.mark.parametrize(
     "change",
-    [{"graceful_timeout": 1}, {"flapping": FlappingInfo()}, {"priority": 3}, {"labels": {"a": "b"}}, {"backoff": 3}],
+    [
+        {"graceful_timeout": 1},
+        {"flapping": FlappingInfo()},
+        {"priority": 3},
+        {"labels": {"a": "b"}},
+        {"backoff": 3},
+        {"survive": False},
+        {"orphans": "end"},
+    ],
 )
 def test_live_settings_apply_without_a_restart(change: dict[str, Any]) -> None:
     assert started(job_of()) >> ev.ConfigChanged(config_of(**change)) << ev.Publish("update")
@@ -294,13 +301,13 @@ def test_a_committed_process_is_neither_counted_nor_kept_alive() -> None:
 @pytest.mark.row("MGR-38")
 def test_a_committed_process_has_its_own_patience() -> None:
     book = commit(play(job_of(graceful_timeout=30)), 7, 2.0)
-    book = book >> STOP << ev.CancelTimer(RETRY) << ev.Publish("stop") << ev.Publish("stop_pid", 7)
+    book = book >> STOP << ev.CancelTimer(ev.RETRY) << ev.Publish("stop") << ev.Publish("stop_pid", 7)
     assert book << terminate(7, 2.0) >> timer("kill", 7) << ev.Signal(7, signal.SIGKILL)
 
 
 def test_draining_comes_before_the_signal() -> None:
     job = job_of(drain_timeout=3)
-    book = started(job) >> STOP << ev.CancelTimer(RETRY) << ev.Publish("stop") << ev.Publish("stop_pid", 1)
+    book = started(job) >> STOP << ev.CancelTimer(ev.RETRY) << ev.Publish("stop") << ev.Publish("stop_pid", 1)
     assert book << ev.SetTimer(("drain", 1), 3)
     assert job.pids() == []
     assert book >> timer("drain", 1) << drained(1)
@@ -308,12 +315,12 @@ def test_draining_comes_before_the_signal() -> None:
 
 @pytest.mark.parametrize("early", ["exit", "hurried stop"])
 def test_an_early_end_of_draining_cancels_its_timer(early: str) -> None:
-    book = started(job_of(drain_timeout=3)) >> STOP << ev.CancelTimer(RETRY) << ev.Publish("stop")
+    book = started(job_of(drain_timeout=3)) >> STOP << ev.CancelTimer(ev.RETRY) << ev.Publish("stop")
     book = book << ev.Publish("stop_pid", 1) << ev.SetTimer(("drain", 1), 3)
     if early == "exit":
         assert exits(book, 1) << drained(1)
     else:
-        book = book >> ev.ManagerStopping(hurry=True) << ev.CancelTimer(RETRY) << ev.Publish("stop")
+        book = book >> ev.ManagerStopping(hurry=True) << ev.CancelTimer(ev.RETRY) << ev.Publish("stop")
         assert book << ev.CancelTimer(("drain", 1)) << ev.Signal(1, signal.SIGKILL)
 
 
@@ -369,27 +376,29 @@ def test_a_drained_node_ends_what_was_committed_and_what_waits_for_its_next_star
 def test_flapping_pauses_the_job_and_then_gives_up() -> None:
     job = job_of(flapping=FlappingInfo(attempts=2, window=1.0, retry_in=7.0, max_retry=1))
     book = up(dies(started(job), 1) << ev.Spawn(2, 1), 2)
-    book = exits(book, 2) << terminate(2) << ev.Publish("flap") << ev.SetTimer(RETRY, 7.0)
+    book = exits(book, 2) << terminate(2) << ev.Publish("flap") << ev.SetTimer(ev.RETRY, 7.0)
     assert empties(book, 2) << nothing
     assert (job.state, job.active) == (JobState.WAITING, True)
-    book = up(book >> wait(7.0) >> ev.TimerFired(RETRY) << ev.CancelTimer(RETRY) << ev.Spawn(3, 1), 3)
+    book = up(book >> wait(7.0) >> ev.TimerFired(ev.RETRY) << ev.CancelTimer(ev.RETRY) << ev.Spawn(3, 1), 3)
     book = up(dies(book, 3) << ev.Spawn(4, 1), 4)
-    book = exits(book, 4) << terminate(4) << ev.Publish("flap") << ev.CancelTimer(RETRY)
+    book = exits(book, 4) << terminate(4) << ev.Publish("flap") << ev.CancelTimer(ev.RETRY)
     book = book << ev.Publish("failed", data={"reason": job.why})
     assert empties(book, 4) << nothing
     assert (job.state, job.active) == (JobState.FAILED, False)
     assert "given up after 1 retries" in (job.reason or "")
-    assert book >> wait(1000.0) >> START << ev.CancelTimer(RETRY) << ev.Publish("start") << ev.Spawn(5, 1)
+    assert book >> wait(1000.0) >> START << ev.CancelTimer(ev.RETRY) << ev.Publish("start") << ev.Spawn(5, 1)
 
 
 def test_flapping_stops_the_other_instances_too() -> None:
     job = job_of(numprocesses=3, flapping=FlappingInfo(attempts=2, window=1.0, retry_in=7.0))
     book = up(dies(started(job), 1) << ev.Spawn(4, 1), 4)
-    book = exits(book, 2) << terminate(2) << ev.Publish("flap") << ev.SetTimer(RETRY, 7.0)
+    book = exits(book, 2) << terminate(2) << ev.Publish("flap") << ev.SetTimer(ev.RETRY, 7.0)
     book = book << ev.Publish("stop_pid", 4) << terminate(4) << ev.Publish("stop_pid", 3) << terminate(3)
     for pid in (2, 3, 4):
         book = (empties if pid == 2 else ends)(book, pid) << nothing
-    assert book >> ev.TimerFired(RETRY) << ev.CancelTimer(RETRY) << [ev.Spawn(4 + slot, slot) for slot in (1, 2, 3)]
+    assert (
+        book >> ev.TimerFired(ev.RETRY) << ev.CancelTimer(ev.RETRY) << [ev.Spawn(4 + slot, slot) for slot in (1, 2, 3)]
+    )
 
 
 def test_stops_by_request_are_no_crashes() -> None:
@@ -403,7 +412,7 @@ def test_stops_by_request_are_no_crashes() -> None:
 
 def test_a_job_waits_for_its_predecessor() -> None:
     job = job_of()
-    book = play(job) >> ev.NameFreed(False) >> START << ev.CancelTimer(RETRY) << ev.Publish("start") << nothing
+    book = play(job) >> ev.NameFreed(False) >> START << ev.CancelTimer(ev.RETRY) << ev.Publish("start") << nothing
     assert book
     assert job.state is JobState.WAITING
     assert book >> ev.NameFreed(True) << ev.Spawn(1, 1)
@@ -419,7 +428,7 @@ def test_the_end_of_a_pause_starts_nothing_while_the_name_is_taken() -> None:
 
 def test_an_unloaded_job_is_gone_when_its_processes_are() -> None:
     job = job_of(numprocesses=2)
-    book = started(job) >> ev.Unloaded() << ev.CancelTimer(RETRY) << ev.Publish("stop")
+    book = started(job) >> ev.Unloaded() << ev.CancelTimer(ev.RETRY) << ev.Publish("stop")
     book = book << ev.Publish("stop_pid", 2) << terminate(2) << ev.Publish("stop_pid", 1) << terminate(1)
     assert ends(book << ev.Publish("delete"), 1)
     assert not job.gone
@@ -431,7 +440,7 @@ def test_an_unloaded_job_is_gone_when_its_processes_are() -> None:
 @pytest.mark.row("TPL-10")
 def test_a_detached_process_survives_the_manager_but_not_a_stop() -> None:
     job = job_of(detach=True)
-    book = started(job) >> ev.ManagerStopping() << ev.CancelTimer(RETRY) << ev.Publish("stop")
+    book = started(job) >> ev.ManagerStopping() << ev.CancelTimer(ev.RETRY) << ev.Publish("stop")
     assert book << ev.Release(1)
     assert job.gone
     assert stopped(started(job_of(detach=True)), 1)
@@ -441,7 +450,7 @@ def test_a_manager_in_a_hurry_kills_at_once_also_what_stops_already() -> None:
     book = started(job_of(numprocesses=3, drain_timeout=5)) >> ev.ProcessStopRequested(1) << ev.Publish("stop_pid", 1)
     book = book << ev.SetTimer(("drain", 1), 5) >> timer("drain", 1) << drained(1)
     book = book >> ev.ProcessStopRequested(2) << ev.Publish("stop_pid", 2) << ev.SetTimer(("drain", 2), 5)
-    book = book >> ev.ManagerStopping(hurry=True) << ev.CancelTimer(RETRY) << ev.Publish("stop")
+    book = book >> ev.ManagerStopping(hurry=True) << ev.CancelTimer(ev.RETRY) << ev.Publish("stop")
     assert (
         book
         << ev.Signal(1, signal.SIGKILL)
@@ -459,7 +468,7 @@ def test_what_is_published() -> None:
     book = (
         play(job_of())
         >> START
-        << ev.CancelTimer(RETRY)
+        << ev.CancelTimer(ev.RETRY)
         << ev.Publish("start")
         << ev.Spawn(1, 1)
         >> ev.Spawned(1, 1001)
@@ -474,7 +483,7 @@ def test_what_is_published() -> None:
     book = book >> ev.RestartRequested() << ev.Publish("restart") << ev.Publish("stop_pid", 2) << terminate(2)
     book = up(ends(book, 2) << ev.Spawn(3, 1), 3)
     book = book >> ev.Scaled(0) << ev.Publish("update") << ev.Publish("reap", 3) << terminate(3)
-    assert book >> ev.Unloaded() << ev.CancelTimer(RETRY) << ev.Publish("stop") << ev.Publish("delete")
+    assert book >> ev.Unloaded() << ev.CancelTimer(ev.RETRY) << ev.Publish("stop") << ev.Publish("delete")
 
 
 RECORD = ProcessRecord(9, "s.j", 2, 90, 90, 1, "boot", "n:9", 30.0, True)
@@ -485,7 +494,7 @@ def test_an_adopted_process_counts_as_the_one_of_its_slot() -> None:
     job = job_of(numprocesses=2, detach=True)
     book = play(job) >> ev.Adopted(7, RECORD, age=50.0) << ev.Adopt(7, RECORD)
     book = book << ev.Publish("adopt", 7, {"os_pid": RECORD.os_pid}) << ev.Publish("ready", 7)
-    book = up(book >> START << ev.CancelTimer(RETRY) << ev.Publish("start") << ev.Spawn(1, slot=1), 1)
+    book = up(book >> START << ev.CancelTimer(ev.RETRY) << ev.Publish("start") << ev.Spawn(1, slot=1), 1)
     book = book >> ev.Exited(7, None, None) << ev.Publish("exit", 7, ANY)
     assert empties(book << terminate(7), 7) << ev.Spawn(2, slot=2)
     assert job.last_exit is not None
@@ -512,7 +521,7 @@ def test_all_adopted_processes_are_stopped_also_committed_ones_and_two_of_one_sl
 def test_what_can_not_be_ended_is_shown_and_left_behind_by_a_manager_that_stops(refused_first: bool) -> None:
     job = job_of()
     book = stopped(started(job), 1) >> ev.EndRefused(1, "not permitted", False) << nothing
-    leaving: list[ev.Instruction] = [ev.CancelTimer(RETRY), ev.Publish("stop")]
+    leaving: list[ev.Instruction] = [ev.CancelTimer(ev.RETRY), ev.Publish("stop")]
     if refused_first:
         book = book >> ev.EndRefused(1, "not permitted", True) << nothing
     assert book

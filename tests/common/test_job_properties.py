@@ -10,7 +10,6 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from gaffer.jobs import events as ev
 from gaffer.jobs import exits
 from gaffer.jobs.desired import Desired
-from gaffer.jobs.job import CONNECTION
 from gaffer.jobs.probing import Question
 from gaffer.jobs.records import ProcessRecord
 from gaffer.jobs.rules import FlappingInfo
@@ -104,9 +103,14 @@ class AnyJob(RuleBasedStateMachine):
         return number % (self.system.count + 2) + 1
 
     @precondition(lambda self: self.system.count == 0 and self.system.job.phase is Phase.STOPPED)
-    @rule(slot=st.integers(0, 3), age=st.sampled_from([0.5, 100.0]))
-    def adopt(self, slot: int, age: float) -> None:
-        record = ProcessRecord(9, "s.j", slot, 90, 90, 1, "boot", "n:9", 30.0, True)
+    @rule(
+        slot=st.integers(0, 3),
+        age=st.sampled_from([0.5, 100.0]),
+        state=st.sampled_from([SlotState.STARTING, SlotState.READY, SlotState.STOPPING]),
+        detach=st.booleans(),
+    )
+    def adopt(self, slot: int, age: float, state: SlotState, detach: bool) -> None:
+        record = ProcessRecord(9, "s.j", slot, 90, 90, 1, "boot", "n:9", 30.0, detach, state=state)
         self.wanted = not self.left
         self.tell(ev.Adopted(self.system.next_pid(), record, age), START)
 
@@ -290,7 +294,7 @@ class AnyJob(RuleBasedStateMachine):
         if (job.disabled or not job.active) and not self.system.alive and not self.system.launching:
             assert not self.system.sockets_open
         if job.active and not (job.disabled or job._demand) and job.config.start == "on-connection":
-            assert self.system.awaited == "connection" or CONNECTION in self.system.timers
+            assert self.system.awaited == "connection" or ev.CONNECTION in self.system.timers
 
     @invariant()
     def a_job_that_waits_says_why(self) -> None:

@@ -7,7 +7,6 @@ import pytest
 
 from gaffer.jobs import events as ev
 from gaffer.jobs.exits import KEPT
-from gaffer.jobs.job import RETRY
 from gaffer.jobs.rules import FlappingInfo
 from gaffer.jobs.states import JobState, Phase
 from support.job_steps import (
@@ -41,11 +40,11 @@ UNKNOWN: Ending = None, None
 
 
 def completed(book: Story, why: str) -> Story:
-    return book << ev.CancelTimer(RETRY) << ev.Publish("completed", data={"reason": why})
+    return book << ev.CancelTimer(ev.RETRY) << ev.Publish("completed", data={"reason": why})
 
 
 def failed(book: Story, why: str) -> Story:
-    return book << ev.CancelTimer(RETRY) << ev.Publish("failed", data={"reason": why})
+    return book << ev.CancelTimer(ev.RETRY) << ev.Publish("failed", data={"reason": why})
 
 
 def end_of(how: Ending, after: float = 0.0) -> str:
@@ -171,7 +170,7 @@ def test_a_process_that_has_run_to_its_end_does_not_come_back_by_other_events() 
     book = dies(started(job), 1) << nothing
     assert book >> ev.NameFreed(True) << nothing >> ev.DependencyChanged(None) << nothing
     assert book >> ev.Scaled(3) << ev.Publish("update") << ev.Spawn(3, 3)
-    assert book >> START << ev.CancelTimer(RETRY) << ev.Publish("start") << nothing
+    assert book >> START << ev.CancelTimer(ev.RETRY) << ev.Publish("start") << nothing
     assert job.pids() == [2]
 
 
@@ -188,7 +187,7 @@ def test_fewer_processes_may_be_all_that_a_once_job_waits_for() -> None:
 def test_a_job_that_has_ended_runs_again_from_the_beginning(how: Ending) -> None:
     job = job_of(kind="once", numprocesses=2)
     book = (completed if how == SUCCESS else failed)(dies(dies(started(job), 1), 2, *how), ANY)
-    book = book >> ev.RestartRequested() << ev.CancelTimer(RETRY) << ev.Publish("start")
+    book = book >> ev.RestartRequested() << ev.CancelTimer(ev.RETRY) << ev.Publish("start")
     book = up(book << ev.Spawn(3, 1) << ev.Spawn(4, 2), 3, 4)
     assert (job.state, job.reason) == (JobState.RUNNING, None)
     book = completed(dies(dies(book, 4), 3), ANY)

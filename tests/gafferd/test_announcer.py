@@ -255,6 +255,7 @@ class JobIndex:
     """What the announcer needs of a manager."""
 
     def __init__(self) -> None:
+        self.handing_over = False
         self.table: dict[str, dict[int, SimpleNamespace]] = {}
         self.callbacks: list[Callable[[], object]] = []
         self.listeners: list[Callable[[JobName], object]] = []

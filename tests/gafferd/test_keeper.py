@@ -3,16 +3,19 @@
 import os
 import random
 import resource
+import select
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 
 from gafferd import keeper
-from support.kept import Directed, Kept, await_zombie, is_gone, is_zombie, kept
+from support.kept import Directed, Kept, await_zombie, is_gone, is_zombie, kept, pipe
 from support.poll import eventually
 
 ENDS = {
@@ -128,6 +131,56 @@ def test_a_process_that_gafferd_had_reaped_has_an_unknown_status() -> None:
         assert successor(above, gafferd).dump().lines == [f"CHILD={pid} a 60 15", f"EXITED={pid} unknown"]
 
 
+def test_the_last_messages_of_a_gafferd_that_did_not_read_count() -> None:
+    with kept() as above:
+        gafferd = above.gafferd()
+        gafferd.send("READY=1")
+        pid = gafferd.spawn("sleep", "1000")
+        gafferd.send("nonsense")  # the answer to which it does not read
+        eventually(lambda: select.select([gafferd.connection], [], [], 0)[0])
+        above.signal(signal.SIGSTOP)
+        register(gafferd, pid, "a")
+        gafferd.kill()
+        await_zombie(gafferd.pid)
+        above.signal(signal.SIGCONT)
+        assert above.gafferd().dump().lines == [f"CHILD={pid} a 60 15"]
+
+
+def test_the_keeper_replaces_itself_by_the_code_on_disk(tmp_path: Path) -> None:
+    code = tmp_path / "keeper.py"
+    shutil.copy(keeper.__file__, code)
+    with kept(code=code) as above, pipe(b"unread") as reader:
+        gafferd = above.gafferd()
+        gafferd.send("READY=1")
+        pids = [gafferd.spawn("sleep", "1000") for _ in range(2)]
+        for pid, name in zip(pids, "ab", strict=True):
+            register(gafferd, pid, name)
+        gafferd.send("CHILD=9999999 c\nRECORD=text\nFDSTORE=1\nFDNAME=c/stdout", [reader])
+        gafferd.dump().close()
+        before = above.descriptors
+        code.write_text(code.read_text().replace("DUMPED=1", "DUMPED=2"))
+        gafferd.exit(75)
+        gafferd = above.gafferd()
+        with gafferd.dump("DUMPED=2") as dump:
+            assert os.read(dump.descriptors["c/stdout"][0], 9) == b"unread"
+            assert dump.lines == [*(f"CHILD={pid} {name} 60 15" for pid, name in zip(pids, "ab", strict=True)), *GONE]
+        assert above.descriptors == before
+        os.kill(pids[0], signal.SIGKILL)
+        assert gafferd.receive() == f"EXITED={pids[0]} {signal.SIGKILL}"
+        gafferd.send("READY=1")
+        code.write_text("nonsense =")
+        gafferd.exit(75)
+        with above.gafferd().dump("DUMPED=2") as dump:
+            assert len(dump.lines) == 6
+        above.messages.read_text().index("the keeper on disk does not work: going on with the old one")
+        above.signal(signal.SIGTERM)
+        assert above.wait() == 0
+        assert all(map(is_gone, pids))
+
+
+GONE = ["CHILD=9999999 c 60 15", "RECORD=text", "EXITED=9999999 unknown"]
+
+
 def test_orphans_that_gafferd_did_not_register_are_reaped() -> None:
     with kept() as above:
         gafferd = above.gafferd()
@@ -193,10 +246,15 @@ def test_gafferd_has_the_limits_of_its_user() -> None:
         with kept() as above:
             gafferd = above.gafferd()
             gafferd.send("READY=1")
-            for _ in range(2):
+            for after in ("a crash", "a handover", ""):
                 assert gafferd.do(limits) == [hard - 100, hard]
                 assert gafferd.do("result = open('/proc/self/oom_score_adj').read()") == "500\n"
-                gafferd = successor(above, gafferd)
+                gafferd.send("READY=1")
+                if after == "a handover":
+                    gafferd.exit(75)
+                    gafferd = above.gafferd()
+                else:
+                    gafferd = successor(above, gafferd)
             assert resource.prlimit(above.pid, resource.RLIMIT_NOFILE) == (hard, hard)
             assert int(Path(f"/proc/{above.pid}/oom_score_adj").read_text()) < 500
     finally:
@@ -301,6 +359,117 @@ def test_without_a_working_gafferd_sigterm_ends_whole_groups(broken: bool) -> No
         messages = above.messages.read_text()
         assert f"killing process {pids[0]}: it ignored signal 15" in messages
         assert f"killing process {pids[1]}" not in messages
+
+
+def test_a_group_whose_leader_gafferd_has_reaped_is_ended_too() -> None:
+    with kept() as above:
+        gafferd = above.gafferd()
+        gafferd.send("READY=1")
+        leader = "import os, sys; os.fork() and os._exit(7); import time; time.sleep(1000)"
+        pid = gafferd.do(
+            f"process = subprocess.Popen({[sys.executable, '-c', leader]!r}, process_group=0); result = process.pid"
+        )
+        register(gafferd, pid, "7")
+        gafferd.do("result = process.wait()")
+        gafferd.send(f"EXITED={pid} {7 << 8}")
+        [member] = [each.pid for each in psutil.process_iter() if os.getpgid(each.pid) == pid]
+        stranger = subprocess.Popen(["sleep", "1000"], process_group=0)
+        try:
+            register(gafferd, stranger.pid, "8")
+            gafferd.dump()
+            above.script.unlink()
+            gafferd.kill()
+            eventually(lambda: "starting it again in 0.2 s" in above.messages.read_text())
+            above.signal(signal.SIGTERM)
+            assert above.wait() == 0
+            eventually(lambda: is_gone(member))
+            assert stranger.poll() is None
+        finally:
+            stranger.kill()
+            stranger.wait()
+
+
+@pytest.mark.parametrize("away", [True, False])
+def test_a_process_that_is_not_a_child_is_known_by_its_pidfd(away: bool) -> None:
+    """As one that an earlier keeper had adopted."""
+    other = subprocess.Popen(["sleep", "1000"], process_group=0)
+    pidfd = os.pidfd_open(other.pid)
+    try:
+        with kept() as above:
+            gafferd = above.gafferd()
+            gafferd.send("READY=1")
+            gafferd.send(f"CHILD={other.pid} 7\nFDSTORE=1\nFDNAME=7/pidfd", [pidfd])
+            gafferd.dump().close()
+            if away:
+                above.script.unlink()
+                gafferd.kill()
+                eventually(lambda: "0.2 s, while 1 processes run on" in above.messages.read_text())
+                above.signal(signal.SIGTERM)
+            else:
+                gafferd = successor(above, gafferd)
+                with gafferd.dump() as dump:
+                    assert dump.lines == [f"CHILD={other.pid} 7 60 15"]
+                other.terminate()
+                assert gafferd.receive() == f"EXITED={other.pid} unknown"
+                gafferd.send(f"REAP={other.pid}")
+                gafferd.send("STOPPING=1")
+                gafferd.exit(0)
+            assert other.wait(20) == -signal.SIGTERM
+            assert above.wait() == 0
+    finally:
+        os.close(pidfd)
+        other.kill()
+        other.wait()
+
+
+def writer(gafferd: Directed, size: int) -> int:
+    """Start a process that writes so much to a pipe, which the keeper gets, once gafferd is dead; return its pid."""
+    code = f"import os\nos.read(0, 1)\nleft = {size}\nwhile left: left -= os.write(1, b'x' * min(left, 99))"
+    pid, output = gafferd.do(
+        "output, start = os.pipe(), os.pipe()\n"
+        f"process = subprocess.Popen([sys.executable, '-c', {code!r}], stdout=output[1], stdin=start[0],"
+        " process_group=0)\n"
+        "result = process.pid, output[0]\n"
+        "os.close(output[1])"
+    )
+    register(gafferd, pid, str(pid))
+    with open(f"/proc/{gafferd.pid}/fd/{output}", "rb") as pipe:
+        gafferd.send(f"FDSTORE=1\nFDNAME={pid}/stdout", [pipe.fileno()])
+    return int(pid)
+
+
+def test_the_output_of_processes_is_kept_while_gafferd_can_not_start() -> None:
+    with kept() as above:
+        gafferd = above.gafferd()
+        gafferd.send("READY=1")
+        quiet, small, large = (writer(gafferd, size) for size in (0, 300_000, keeper.MAX_OUTPUT + 100_000))
+        gafferd.dump().close()
+        script = above.script.read_bytes()
+        above.script.unlink()
+        gafferd.kill()  # which lets them write
+        await_zombie(small)
+        eventually(lambda: "what writes more waits for gafferd" in above.messages.read_text())
+        assert not is_zombie(large)
+        above.script.write_bytes(script)
+        above.signal(signal.SIGHUP)  # try now
+        gafferd = above.gafferd()
+        dump = gafferd.dump()
+        found = dump.descriptors
+        assert f"{quiet}/stdout.journal" not in found
+        for pid, size in ((small, 300_000), (large, keeper.MAX_OUTPUT)):
+            [journal] = found[f"{pid}/stdout.journal"]
+            assert os.lseek(journal, 0, os.SEEK_CUR) == os.fstat(journal).st_size == keeper.HEADER + size
+            assert os.pread(journal, 10_000, 0) == bytes(4096) + b"x" * (10_000 - 4096)
+        [pipe] = found[f"{large}/stdout"]
+        left = 100_000
+        while data := os.read(pipe, 65536):
+            left -= len(data)
+        assert left == 0
+        await_zombie(large)
+        dump.close()
+        messages = above.messages.read_text()
+        assert messages.count("gafferd is away: keeping the output of 3 streams") == 1
+        assert messages.count("what writes more waits") == 1
 
 
 def children(pid: int) -> list[int]:

@@ -30,6 +30,13 @@ def running(*words: str, max_descriptors: int = 1000) -> tuple[Core, "Playbook[A
     return core, play(core)
 
 
+def restored(core: Core, now: float) -> Core:
+    """A keeper that goes on with the table of another one."""
+    after = Core(now)
+    assert list(after.restore(core.table(now), now)) == []
+    return after
+
+
 def ended(text: str, then: list[Any]) -> list[Any]:
     """The actions at the end of gafferd."""
     return [("reap", 50), ("hangup",), ("check",), *then]
@@ -81,7 +88,7 @@ def test_gafferd_is_started_again(words: list[str], status: int, reason: str) ->
 def test_a_handover_starts_the_next_at_once() -> None:
     _, story = running("READY=1")
     log = ("log", "gafferd (pid 50) exited with status 75 to be replaced")
-    assert story >> ("exited", 50, 75 << 8) << ended("", [log]) >> TICK << [("start",)]
+    assert story >> ("exited", 50, 75 << 8) << ended("", [log, ("replace",)]) >> TICK << [("start",)]
 
 
 def test_the_delay_doubles_up_to_five_seconds_and_is_reset_after_a_while() -> None:
@@ -98,6 +105,21 @@ def test_the_delay_doubles_up_to_five_seconds_and_is_reset_after_a_while() -> No
         assert ("start",) in core.handle(TICK, now)
         core.handle(("started", 51), now)
     assert delays == [0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5.0, 5.0, 0.1, 0.2]
+
+
+def test_a_gafferd_that_served_a_second_is_started_again_at_once() -> None:
+    core, now = Core(100.0, 50), 100.0
+    for served, delay in [(0.0, 0.1), (0.0, 0.2), (1.0, 0.1), (0.25, 0.141), (0.0, 0.283), (3.0, 0.1), (1.0, 0.1)]:
+        core.handle(datagram("READY=1"), now)
+        now += served
+        core.handle(("exited", core.daemon, SIGNALLED), now)
+        due = core.deadline()
+        assert due is not None
+        assert round(due - now, 3) == delay
+        now = due
+        core.handle(TICK, now)
+        core.handle(("started", 51), now)
+        now += 0.5  # until it is ready
 
 
 def test_a_program_that_cannot_be_started_is_tried_again() -> None:
@@ -172,26 +194,42 @@ def test_without_gafferd_a_signal_ends_the_groups() -> None:
     core, story = running("READY=1", "CHILD=61 a 3", "CHILD=62 b 3 2", "CHILD=63 c 0.5", "CHILD=64 d")
     core.handle(("exited", 50, SIGNALLED), 100.0)
     core.handle(("exited", 64, "unknown"), 100.0)
-    both = [(pid, stop) for pid, stop in ((61, TERM), (62, INT), (63, TERM))]
+    both = [(pid, stop) for pid, stop in ((61, TERM), (62, INT), (63, TERM), (64, TERM))]
     assert (
         story
         >> ("signal", TERM)
-        << [("log", "ending 3 processes without gafferd")]
+        << [("log", "ending 4 processes without gafferd")]
         << [("killpg", pid, number) for pid, stop in both for number in (stop, CONT)]
         >> ("exited", 61, 0)
-        >> ("groups", {61, 62, 63})  # 61 itself has exited, but others of its group live
+        >> ("groups", {61, 62, 63, 64})  # 61 and 64 have exited, but others of their groups live
         << nothing
         >> wait(0.5)
         >> TICK
         << [("log", "killing process 63: it ignored signal 15"), ("killpg", 63, KILL)]
         >> ("exited", 63, KILL)
         >> ("groups", {62})
-        << [("reap", 61), ("reap", 63)]
+        << [("reap", 61), ("reap", 63), ("reap", 64)]
         >> ("signal", TERM)  # a second one hurries
         << [("log", "killing process 62: it ignored signal 2"), ("killpg", 62, KILL)]
         >> ("exited", 62, KILL)
         >> ("groups", set())
         << [("reap", 62), ("exit", 0)]
+    )
+
+
+def test_a_second_signal_before_gafferd_has_ended_counts_too() -> None:
+    core, story = running("READY=1", "CHILD=61 a 30")
+    for number in (TERM, INT):
+        core.handle(("signal", number), 100.0)
+    assert (
+        story
+        >> ("exited", 50, SIGNALLED)
+        << [("reap", 50), ("hangup",), ("check",), ("log", "ending 1 processes without gafferd")]
+        << [("killpg", 61, TERM), ("killpg", 61, CONT)]
+        << [("log", "killing process 61: it ignored signal 15"), ("killpg", 61, KILL)]
+        >> ("exited", 61, KILL)
+        >> ("groups", set())
+        << [("reap", 61), ("exit", 128 + KILL)]
     )
 
 
@@ -270,6 +308,140 @@ def test_an_exit_that_gafferd_knew_is_reported_as_unknown() -> None:
     core.handle(("exited", 61, "unknown"), 100.0)
     core.handle(("started", 51), 100.0)
     assert sent(core, "DUMP=1")[0] == (b"CHILD=61 a 60 15\nEXITED=61 unknown", ())
+
+
+def test_a_child_is_registered_again_with_another_record_and_keeps_its_status() -> None:
+    core, _ = running("READY=1", "CHILD=61 a 3 2\nRECORD={=}")
+    core.handle(("exited", 50, SIGNALLED), 100.0)
+    core.handle(("exited", 61, 42 << 8), 100.0)
+    core.handle(("started", 51), 100.0)
+    assert sent(core, "DUMP=1")[0] == (b"CHILD=61 a 3 2\nRECORD={=}\nEXITED=61 10752", ())
+    core.handle(datagram("CHILD=61 a 4 1\nRECORD=new"), 100.0)
+    assert sent(core, "DUMP=1")[0] == (b"CHILD=61 a 4 1\nRECORD=new\nEXITED=61 10752", ())
+    again = ("send", b"EXITED=61 10752", ())
+    assert play(core) >> wait(1) >> TICK << [again] >> datagram("ACK=61") >> wait(1) >> TICK << nothing
+
+
+def test_an_exit_that_gafferd_saw_is_told_to_the_next_one() -> None:
+    core, story = running("CHILD=61 a")
+    assert story >> datagram("EXITED=61 10752") << nothing >> wait(100) >> TICK << nothing
+    core.handle(("exited", 50, SIGNALLED), 200.0)
+    core.handle(("exited", 61, "unknown"), 200.0)  # gafferd has reaped it
+    core.handle(TICK, 201.0)
+    core.handle(("started", 51), 201.0)
+    report = ("send", b"EXITED=61 10752", ())
+    dumped = play(core, 201.0) >> datagram("DUMP=1")
+    dumped = dumped << [("send", b"CHILD=61 a 60 15\nEXITED=61 10752", ())]
+    dumped = dumped << [
+        ("send", b"DUMPED=1\nSTARTS=1\nUPTIME=101.000\nLAST=gafferd (pid 50) was killed by signal 9", ())
+    ]
+    assert dumped >> wait(1) >> TICK << [report] >> datagram("ACK=61") >> wait(1) >> TICK << nothing
+
+
+def test_an_exit_is_not_lost_when_its_pid_is_used_again() -> None:
+    core, _ = running("CHILD=61 a\nRECORD=first", "EXITED=61 256", "CHILD=61 b\nRECORD=second")
+    first, second = "CHILD=61 a 60 15\nRECORD=first\nEXITED=61 256", "CHILD=61 b 60 15\nRECORD=second"
+    assert sent(core, "DUMP=1")[0][0].decode() == f"{first}\n{second}"
+    core.handle(datagram("GONE=a"), 100.0)
+    assert sent(core, "DUMP=1")[0][0].decode() == second
+
+
+def test_output_is_kept_while_gafferd_is_away() -> None:
+    core, _ = running("READY=1", "CHILD=61 a")
+    names = ["a/stdin", "a/stdout", "a/stderr", "a/stderr.journal", "a/stream:x", "b/stdoutx", "socket:stdout"]
+    core.handle(datagram("FDSTORE=1\n" + "\n".join(f"FDNAME={name}" for name in names), *range(7, 14)), 100.0)
+    core.handle(("exited", 50, SIGNALLED), 100.0)
+    core.handle(TICK, 100.1)
+    core.handle(("started", 51), 100.1)
+    assert core.deadline() == 101.0
+    assert (
+        play(core, 100.9)
+        >> TICK
+        << nothing
+        >> wait(0.1)
+        >> TICK
+        << [("keep", (("a/stdout", 8, None), ("a/stderr", 9, 10)))]
+        >> ("stored", "a/stdout.journal", 20)
+        << nothing
+        >> ("exited", 51, SIGNALLED)
+        << [("reap", 51), ("hangup",), ("check",)]
+        << [("log", "gafferd (pid 51) was killed by signal 9: starting it again in 0.2 s, while 1 processes run on")]
+    )
+    core.handle(TICK, 110.0)
+    core.handle(("started", 52), 110.0)
+    actions = core.handle(datagram("DUMP=1"), 110.0)
+    assert actions[0] == ("leave",)
+    assert actions[1][1].endswith(b"FDNAME=a/stdout.journal")
+    assert play(core, 110.0) >> datagram("READY=1") << [("taken",)] >> wait(5) >> TICK << nothing
+
+
+def test_a_gafferd_that_is_back_within_a_second_finds_the_output_in_the_pipes() -> None:
+    core, _ = running("READY=1")
+    core.handle(datagram("FDSTORE=1\nFDNAME=a/stdout", 7), 100.0)
+    core.handle(("exited", 50, SIGNALLED), 100.0)
+    core.handle(TICK, 100.1)
+    core.handle(("started", 51), 100.1)
+    core.handle(datagram("DUMP=1"), 100.9)
+    assert play(core, 200.0) >> TICK << nothing >> datagram("READY=1") << nothing
+
+
+def test_output_is_read_while_processes_end_without_gafferd() -> None:
+    core, story = running("READY=1", "CHILD=61 a")
+    core.handle(datagram("FDSTORE=1\nFDNAME=a/stdout", 7), 100.0)
+    core.handle(("exited", 50, SIGNALLED), 100.0)
+    assert (
+        story
+        >> ("signal", TERM)
+        << [("log", "ending 1 processes without gafferd")]
+        << [("keep", (("a/stdout", 7, None),))]
+        << [("killpg", 61, TERM), ("killpg", 61, CONT)]
+    )
+
+
+def test_a_journal_for_which_there_is_no_room_is_closed() -> None:
+    core, story = running(max_descriptors=1)
+    core.handle(datagram("FDSTORE=1\nFDNAME=a/stdout", 7), 100.0)
+    full = [("log", "can't keep a/stdout.journal: the store is full: 1 descriptors"), ("close", (8,))]
+    assert story >> ("stored", "a/stdout.journal", 8) << full
+
+
+def test_another_keeper_goes_on_with_the_table() -> None:
+    core, _ = running("READY=1", "CHILD=61 a 3 2\nRECORD={}", "CHILD=62 b", "CHILD=63 c", "CHILD=64 d")
+    for word in ("EXITED=62 256", "CHILD=62 e", "EXITED=63 9"):
+        core.handle(datagram(word), 100.0)
+    core.handle(datagram("FDSTORE=1\nFDNAME=a/stdout", 7), 100.0)
+    core.handle(datagram("FDSTORE=1\nFDNAME=listen:x", 8, 9), 100.0)
+    core.handle(("exited", 50, SIGNALLED), 105.0)
+    core.handle(("exited", 64, "unknown"), 105.0)
+    core.handle(("started", 51), 105.0)
+    core.handle(datagram("DUMP=1\n"), 105.0)
+    core.handle(datagram("ACK=63"), 105.0)
+    core.handle(("exited", 51, 75 << 8), 105.0)
+    after = restored(core, 106.0)
+    assert sent(after, "DUMP=1") == [
+        (b"FDSTORE=1\nFDNAME=a/stdout\nFDNAME=listen:x\nFDNAME=listen:x", (7, 8, 9)),
+        (
+            b"CHILD=62 b 60 15\nEXITED=62 256\nCHILD=62 e 60 15\nCHILD=61 a 3 2\nRECORD={}\n"
+            b"CHILD=63 c 60 15\nEXITED=63 9\nCHILD=64 d 60 15\nEXITED=64 unknown",
+            (),
+        ),
+        (b"DUMPED=1\nSTARTS=1\nUPTIME=0.000\nLAST=gafferd (pid 51) exited with status 75", ()),
+    ]
+    after = restored(core, 106.0)
+    story = play(after, 106.0) >> TICK << [("start",)] >> ("started", 52) >> wait(1) >> TICK
+    story = story << [("keep", (("a/stdout", 7, None),))] >> ("exited", 52, 1 << 8)
+    story = story << [("reap", 52), ("hangup",), ("check",)]
+    reason = "gafferd (pid 52) exited with status 1"
+    assert story << [("log", f"{reason}: starting it again in 0.1 s, while 2 processes run on")]
+
+
+def test_a_table_of_another_version_is_taken_over_as_far_as_it_is_understood() -> None:
+    core = Core(100.0)
+    table = "NEW=1\nFD=7 a/x\nFD=y b\nCHILD=61 a 1 2 3\nRECORD=x\nCHILD=62 b\nNEW=2\nEXITED=62 much\n=\n"
+    logs = [f"in the table, {line!r}: " for line in ("FD=y b", "CHILD=61 a 1 2 3", "EXITED=62 much")]
+    actions = list(core.restore(table, 100.0))
+    assert [text.startswith(log) for (_, text), log in zip(actions, logs, strict=True)] == [True] * 3
+    assert (core.descriptors, list(core.children)) == ({"a/x": [7]}, [62])
 
 
 def test_gone_forgets_a_child_and_its_descriptors() -> None:
@@ -365,6 +537,9 @@ def test_the_store_is_bounded() -> None:
         ("CHILD=61 a -1", (), "expected seconds, got '-1'"),
         ("CHILD=61 a 1 99", (), "expected a number from 1 to 64"),
         ("ACK=61", (), "no child '61' has exited"),
+        ("EXITED=61 0", (), "no child '61'"),
+        ("EXITED=60", (), "expected a number from 0 to 65535, got ''"),
+        ("EXITED=60 unknown", (), "expected a number from 0 to 65535, got 'unknown'"),
         ("REAP=x", (), "expected a number"),
         ("READY=1\nWATCHDOG=soon", (), "expected seconds"),
         ("DUMP=1\nDUMP=1", (), "DUMP must be alone"),
@@ -384,7 +559,9 @@ def test_what_is_not_understood_is_answered_and_changes_nothing(
 
 WORDS = [*keeper._WORDS, "FDSTORE", "FDSTOREREMOVE", *keeper._MODIFIERS]
 LINES = st.builds(
-    "{}={}".format, st.sampled_from(WORDS), st.sampled_from("1 60 61 a a/b".split()) | st.text(max_size=9)
+    "{}={}".format,
+    st.sampled_from(WORDS),
+    st.sampled_from("1,60,61,a,a/b,60 a,61 a,61 b,60 256,61 0".split(",")) | st.text(max_size=9),
 )
 EVENTS = st.one_of(
     st.tuples(st.just("datagram"), st.lists(LINES, max_size=4).map(lambda lines: "\n".join(lines).encode())),
@@ -393,6 +570,7 @@ EVENTS = st.one_of(
     st.tuples(st.just("signal"), st.sampled_from([HUP, USR1, USR2])),
     st.tuples(st.just("tick")),
     st.tuples(st.just("crash")),
+    st.tuples(st.just("stored"), st.sampled_from(["a/stdout.journal", "x"])),
 )
 
 
@@ -407,6 +585,9 @@ def test_each_descriptor_is_kept_or_closed_once_and_each_orphan_reaped(
         if event[0] == "datagram":
             event = (*event, tuple(range(opened, opened + count)))
             opened += count
+        elif event[0] == "stored":
+            event = (*event, opened)
+            opened += 1
         elif event[0] == "crash":
             event = ("exited", core.daemon, SIGNALLED)
             if core.daemon is None:
@@ -419,6 +600,7 @@ def test_each_descriptor_is_kept_or_closed_once_and_each_orphan_reaped(
         closed += [each for action in actions if action[0] == "close" for each in action[1]]
         if actions and actions[-1][0] == "exit":
             break
+        assert restored(core, now).table(now) == core.table(now)
     kept = [each for found in core.descriptors.values() for each in found]
     assert sorted(closed + kept) == list(range(opened))
     assert len(kept) <= 5

@@ -7,7 +7,7 @@ from unittest.mock import ANY
 
 from gaffer.jobs import events as ev
 from gaffer.jobs.config import JobConfig
-from gaffer.jobs.job import RETRY, Job
+from gaffer.jobs.job import Job
 from gaffer.jobs.names import JobName
 from support.playbook import Playbook, play
 
@@ -32,7 +32,7 @@ def timer(kind: str, number: int) -> ev.TimerFired:
 
 def starts(book: Story) -> Story:
     """The job is asked to start."""
-    return book >> START << ev.CancelTimer(RETRY) << ev.Publish("start")
+    return book >> START << ev.CancelTimer(ev.RETRY) << ev.Publish("start")
 
 
 def terminate(pid: int, timeout: float = 30.0) -> list[ev.Instruction]:
@@ -76,7 +76,7 @@ def started(job: Job) -> Story:
 
 def stopped(book: Story, *pids: int) -> Story:
     """The job was asked to stop, and so were its processes `pids`."""
-    return book >> STOP << ev.CancelTimer(RETRY) << ev.Publish("stop") << retire(*pids)
+    return book >> STOP << ev.CancelTimer(ev.RETRY) << ev.Publish("stop") << retire(*pids)
 
 
 def exits(book: Story, pid: int, code: int | None = 0, term_signal: int | None = 0) -> Story:

@@ -7,7 +7,7 @@ from typing import Any
 
 from gaffer import Manager
 from gaffer.loop import new_loop
-from gaffer.schemas.responses import ExitInfo
+from gaffer.schemas.views import ExitInfo
 
 
 @contextlib.contextmanager

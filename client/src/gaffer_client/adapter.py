@@ -1,10 +1,15 @@
-"""Adapter to use requests with our sockets: one way to connect for all URLs, and one deadline per exchange."""
+"""Sends requests with the library requests, over our sockets: one way to connect for all URLs, one deadline each."""
 
 import math
 import weakref
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from functools import partial
+from socket import SHUT_RDWR
 from typing import Any
 
+import requests
+import urllib3
 from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPConnection
 from urllib3.connectionpool import HTTPConnectionPool
@@ -14,11 +19,13 @@ from gaffer_client.proof import check_server
 from gaffer_client.sockets import AnySocket, open_socket
 from gaffer_client.transport import Exchange, Transport
 
+_CHUNK = 65536
+
 
 class _Connection(HTTPConnection):
     sock: AnySocket | None
 
-    def __init__(self, host: str, port: int | None = None, *, adapter: "Adapter", timeout: Any, **_tls: Any) -> None:
+    def __init__(self, host: str, port: int | None = None, *, adapter: "_Adapter", timeout: Any, **_tls: Any) -> None:
         super().__init__(host, port, timeout=timeout)
         self._adapter = adapter
 
@@ -50,7 +57,7 @@ class _Pool(HTTPConnectionPool):
     ConnectionCls = _Connection
 
 
-class Adapter(HTTPAdapter):
+class _Adapter(HTTPAdapter):
     """Sends every request to the server of a transport; `exchange` is the current one, on `socket`."""
 
     exchange: Exchange
@@ -73,3 +80,90 @@ class Adapter(HTTPAdapter):
         for key in keys:
             pools[key].close()
         super().close()
+
+
+class RequestsSender:
+    """Sends the requests of a transport with the library requests."""
+
+    errors: tuple[type[Exception], ...] = (requests.exceptions.RequestException, urllib3.exceptions.HTTPError, OSError)
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+        self._session = requests.Session()
+        # A key must not leak to a proxy or be replaced by .netrc.
+        self._session.trust_env = False
+        self._adapter = _Adapter(transport)
+        for scheme in ("http://", "https://"):
+            self._session.mount(scheme, self._adapter)
+        self._session.headers.update(transport.security.headers)
+
+    def send(
+        self,
+        method: str,
+        path: str,
+        headers: Mapping[str, str],
+        body: bytes | None,
+        exchange: Exchange,
+        read_timeout: float | None,
+    ) -> "_Reply":
+        """Send a request and return its response."""
+        self._adapter.exchange = exchange
+        return _Reply(
+            self._session.request(
+                method,
+                self._transport.address.base + path,
+                data=body,
+                headers=dict(headers),
+                timeout=(self._transport.timeout, read_timeout),
+                allow_redirects=False,
+                stream=True,
+            )
+        )
+
+    def interrupt(self) -> None:
+        """Abort the current request; thread-safe."""
+        if self._adapter.socket is not None and (sock := self._adapter.socket()) is not None:
+            with suppress(OSError):  # already closed
+                sock.shutdown(SHUT_RDWR)
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._session.close()
+
+    def cause(self, error: Exception) -> BaseException:
+        """Return the innermost cause of an error that requests and urllib3 wrapped."""
+        cause = _innermost(error)
+        return TimeoutError() if isinstance(cause, urllib3.exceptions.TimeoutError) else cause
+
+
+class _Reply:
+    def __init__(self, response: requests.Response) -> None:
+        self._response = response
+        self.status = response.status_code
+        self.content_type: str = response.headers.get("Content-Type", "")
+
+    def read(self) -> bytes:
+        return self._response.raw.read1(_CHUNK)
+
+    def content(self) -> Iterator[bytes]:
+        yield from self._response.iter_content(_CHUNK)
+
+    def shutdown(self) -> None:
+        self._response.raw.shutdown()
+
+    def close(self) -> None:
+        self._response.close()
+
+
+def _innermost(error: BaseException) -> BaseException:
+    seen = {id(error)}
+    while True:
+        inner = getattr(error, "reason", None) or error.__cause__ or error.__context__ or _first_argument(error)
+        if not isinstance(inner, BaseException) or id(inner) in seen:
+            return error
+        seen.add(id(inner))
+        error = inner
+
+
+def _first_argument(error: BaseException) -> object:
+    return next((argument for argument in error.args if isinstance(argument, BaseException)), None)

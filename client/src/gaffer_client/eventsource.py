@@ -102,9 +102,9 @@ class EventsourceClient:
         on_lost: Lost | None = None,
     ) -> Self:
         """Return a client of `path` on the server of a transport, over a separate connection."""
-        access: dict[str, Any] = {**transport.security._asdict(), "timeout": transport.timeout}
-        callbacks: dict[str, Any] = {"on_open": on_open, "on_lost": on_lost}
-        return cls(transport.url, path, **access, idle_timeout=idle_timeout, patient=patient, **callbacks)
+        client = cls(transport.url, path, idle_timeout=idle_timeout, patient=patient, on_open=on_open, on_lost=on_lost)
+        client._transport = transport.clone()
+        return client
 
     @property
     def url(self) -> str:

@@ -5,21 +5,22 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing
 from typing import TYPE_CHECKING, NamedTuple, TypedDict
 
-from msgspec import UNSET
-
 from gaffer.jobs.names import JobName
-from gaffer.schemas.bodies import ActionExit, ActionList, DoneGeneration, NewPid, PidList, ProcessCount
-from gaffer.schemas.stats import JobStats
 from gaffer_client.errors import MalformedAnswer, Unreachable
+from gaffer_client.lazy import LazyModule
 from gaffer_client.naming import checked_job_name
 from gaffer_client.sse import EventParser
-from gaffer_client.transport import Answer, Stream, Transport, path_of, with_query
+from gaffer_client.transport import ABSENT, Answer, Stream, Transport, path_of, with_query
 
 if TYPE_CHECKING:
-    from gaffer.schemas.responses import Definition, ExitInfo, JobInfo, JobStatus
+    from gaffer.schemas.responses import Definition, JobStatus
+    from gaffer.schemas.views import ExitInfo
+    from gaffer_client import documents
     from gaffer_client.eventsource import Lost
     from gaffer_client.logs import LogPiece
     from gaffer_client.node import Server
+else:
+    documents = LazyModule("gaffer_client.documents")
 
 _ACTION_HEARTBEAT = 15  # seconds
 
@@ -56,11 +57,9 @@ class Job:
     def __repr__(self) -> str:
         return f"Job({self.server.url!r}, {self.name!r})"
 
-    def info(self) -> "JobInfo":
+    def info(self) -> "documents.ListedJob":
         """Return the configuration and state of the job."""
-        from gaffer.schemas.responses import JobInfo  # imports the settings of jobs
-
-        return self.server.transport.get(self._path, JobInfo)
+        return self.server.transport.get(self._path, documents.ListedJob)
 
     def status(self) -> "JobStatus":
         """Return a summary: whether the job is active, and its numbers of processes."""
@@ -68,9 +67,9 @@ class Job:
 
         return self.server.transport.get(path_of("status", self.name), JobStatus)
 
-    def stats(self) -> JobStats:
+    def stats(self) -> "documents.JobStats":
         """Return CPU and memory usage, in total and per process."""
-        return self.server.transport.get(self._path + "/stats", JobStats)
+        return self.server.transport.get(self._path + "/stats", documents.JobStats)
 
     @property
     def active(self) -> bool:
@@ -90,13 +89,13 @@ class Job:
     @property
     def numprocesses(self) -> int:
         """The configured number of processes."""
-        answer = self.server.transport.get(self._path + "/numprocesses", ProcessCount)
+        answer = self.server.transport.get(self._path + "/numprocesses", documents.ProcessCount)
         return answer["numprocesses"]
 
     @property
     def pids(self) -> list[int]:
         """Gaffer's pids of the processes of the job."""
-        return self.server.transport.get(self._path + "/pids", PidList)["pids"]
+        return self.server.transport.get(self._path + "/pids", documents.PidList)["pids"]
 
     def start(self) -> None:
         """Start the job if it is not started; raise JobDisabled if it is disabled."""
@@ -126,7 +125,7 @@ class Job:
         """
         path = with_query(self._path + "/rollback", None if to is None else {"to": str(to)})
         transport = self.server.transport
-        return transport.decode(transport.request("POST", path), DoneGeneration)["generation"]
+        return transport.decode(transport.request("POST", path), documents.DoneGeneration)["generation"]
 
     def disable(self, reason: str, seconds: float | None = None) -> None:
         """Stop the job and keep it from running for `seconds`, or until `enable`; `reason` is shown in its info.
@@ -164,6 +163,8 @@ class Job:
         tail: int | str | None = None,
         follow: bool = False,
         on_lost: "Lost | None" = None,
+        on_open: Callable[[], object] | None = None,
+        patient: bool = False,
     ) -> "Iterator[LogPiece]":
         """Yield what the log files of the job hold, over all rotated files, of several logs the older piece first.
 
@@ -172,7 +173,8 @@ class Job:
         time as in RFC 3339, or `tail` lines, or bytes as in `"4096b"`, back; by default with the oldest byte.
 
         With `follow`, continue with what is added, and reconnect after a lost connection; `on_lost(error)` is called
-        before that. Raises NotFound if there are no logs.
+        before that, and `on_open()` after each connection. If `patient`, the first connection may fail as well. Raises
+        NotFound if there are no logs.
         """
         from gaffer_client.logs import read_logs
 
@@ -186,11 +188,13 @@ class Job:
             tail=tail,
             follow=follow,
             on_lost=on_lost,
+            on_open=on_open,
+            patient=patient,
         )
 
     def actions(self) -> dict[str, str]:
         """Return the actions of the job: command lines by name."""
-        return self.server.transport.get(self._path + "/actions", ActionList)["actions"]
+        return self.server.transport.get(self._path + "/actions", documents.ActionList)["actions"]
 
     def run_action(
         self, action: str, output: Callable[[bytes], object] | None = None, *, timeout: str | float | None = None
@@ -228,7 +232,7 @@ class Job:
         answer = self.server.transport.request(
             "POST", self._path + "/commit", document={key: value for key, value in given.items() if value is not None}
         )
-        return self.server.transport.decode(answer, NewPid)["pid"]
+        return self.server.transport.decode(answer, documents.NewPid)["pid"]
 
     def kill(self, signal: int | str) -> None:
         """Send a signal, by number or name, to all processes of the job."""
@@ -239,10 +243,10 @@ class Job:
     def _set_state(self, state: bytes) -> None:
         self.server.transport.order("POST", self._path + "/state", body=state)
 
-    def _set_number(self, path: str, document: object = UNSET) -> int:
+    def _set_number(self, path: str, document: object = ABSENT) -> int:
         transport = self.server.transport
         answer = transport.request("POST", path, document=document)
-        return transport.decode(answer, ProcessCount)["numprocesses"]
+        return transport.decode(answer, documents.ProcessCount)["numprocesses"]
 
 
 def _follow_action(transport: Transport, path: str, output: Callable[[bytes], object] | None) -> ActionResult:
@@ -262,7 +266,7 @@ def _follow_action(transport: Transport, path: str, output: Callable[[bytes], ob
     raise Unreachable(f"{transport.url} closed the connection before the action ended", url=transport.url)
 
 
-def _pieces(stream: Stream, transport: Transport) -> Iterator[bytes | int | ActionExit]:
+def _pieces(stream: Stream, transport: Transport) -> "Iterator[bytes | int | documents.ActionExit]":
     """Yield the output of an action, the numbers of lost bytes, and its end."""
     parser = EventParser()
     try:
@@ -274,6 +278,6 @@ def _pieces(stream: Stream, transport: Transport) -> Iterator[bytes | int | Acti
                     gap = transport.decode(Answer(200, event.data.encode()), Gap)
                     yield gap["to"] - gap["from"]
                 elif event.event == "exit":
-                    yield transport.decode(Answer(200, event.data.encode()), ActionExit)
+                    yield transport.decode(Answer(200, event.data.encode()), documents.ActionExit)
     except ValueError as error:
         raise MalformedAnswer(f"{transport.url} sent an invalid event: {error}", url=transport.url) from None

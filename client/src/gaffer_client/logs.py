@@ -1,7 +1,7 @@
 """What log files of a job hold, as pieces."""
 
 import base64
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from typing import NamedTuple, TypedDict
 
@@ -40,6 +40,8 @@ def read_logs(
     tail: int | str | None,
     follow: bool,
     on_lost: Lost | None,
+    on_open: Callable[[], object] | None = None,
+    patient: bool = False,
 ) -> Iterator[LogPiece]:
     """Yield the logs at `path`; see `Job.logs`."""
     chosen = {
@@ -54,7 +56,14 @@ def read_logs(
     query |= {"feed": "eventsource", "encoding": "base64", "heartbeat": str(_HEARTBEAT)}
     target = with_query(path, query)
     lost: dict[str, int] = {}
-    for name, data, position in (_followed if follow else _read)(transport, target, on_lost):
+    if follow:
+        client = EventsourceClient.over(
+            transport, target, idle_timeout=2 * _HEARTBEAT + 1, patient=patient, on_open=on_open, on_lost=on_lost
+        )
+        events: _Events = client.events()
+    else:
+        events = _read(transport, target)
+    for name, data, position in events:
         try:
             if name == "gap":
                 gap = transport.decode(Answer(200, data.encode()), _Gap)
@@ -69,12 +78,7 @@ def read_logs(
 _Events = Iterator[tuple[str, str, str]]
 
 
-def _followed(transport: Transport, target: str, on_lost: Lost | None) -> _Events:
-    client = EventsourceClient.over(transport, target, idle_timeout=2 * _HEARTBEAT + 1, on_lost=on_lost)
-    yield from client.events()
-
-
-def _read(transport: Transport, target: str, on_lost: Lost | None) -> _Events:
+def _read(transport: Transport, target: str) -> _Events:
     parser = EventParser()
     headers = {"Accept": "text/event-stream"}
     with (

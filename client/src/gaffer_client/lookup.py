@@ -14,7 +14,7 @@ from gaffer_client.live import HEARTBEAT, IDLE_TIMEOUT, WATCH_TIMEOUT, LiveLooku
 from gaffer_client.merge import Merged, View, bridged, merge
 from gaffer_client.panel import GRACE, LATE, Panel
 from gaffer_client.responses import JobAnswer, JobsAnswer, NodesAnswer, SessionsAnswer
-from gaffer_client.transport import Transport, path_of, unreachable, with_query
+from gaffer_client.transport import Sender, Transport, path_of, unreachable, with_query
 
 if TYPE_CHECKING:
     from gaffer_client.event_socket import LookupSocket
@@ -68,6 +68,7 @@ class Lookup:
         certfile: str | None = None,
         keyfile: str | None = None,
         timeout: float = DEFAULT_TIMEOUT,
+        sender: Callable[[Transport], Sender] | None = None,
     ) -> None:
         if stale not in ("answer", "raise"):
             raise ValueError(f"stale={stale!r}: use answer or raise")
@@ -80,6 +81,7 @@ class Lookup:
                 keyfile=keyfile,
                 insecure=True,  # nodes send the same key over plain http, and lookupd runs as another user
                 timeout=timeout,
+                sender=sender,
             )
             for url in ([urls] if isinstance(urls, str) else urls)
         ]

@@ -5,11 +5,11 @@ from urllib.parse import urlsplit
 
 from gaffer.errors import GafferError
 from gaffer.jobs.names import DEFAULT_SESSION, JobName, parse_job_name
-from gaffer.schemas.lookup import NodeInfo
 from gaffer_client.errors import BadRequest
 
 if TYPE_CHECKING:
-    from gaffer.schemas.responses import JobInfo
+    from gaffer.schemas.lookup import NodeInfo
+    from gaffer.schemas.views import JobView
 _DISABLED = ("disabled: ", "disabled until ")
 
 
@@ -38,12 +38,12 @@ def job_state(state: str, reason: str | None) -> str:
     return reason if reason.startswith((f"{state} ", *_DISABLED)) else f"{in_state(state)}: {reason}"
 
 
-def drift_lines(info: "JobInfo") -> list[str]:
+def drift_lines(info: "JobView") -> list[str]:
     """Return a line for each difference between a job and the files of its configuration and program."""
     return [f"Drift: {drift['reason']}" for drift in info.get("drift", ())]
 
 
-def display_name(node: NodeInfo) -> str:
+def display_name(node: "NodeInfo") -> str:
     """Return the name of a node, with its address (`web1@10.0.0.7:5000`) if the name is not unique."""
     if not node.get("conflict"):
         return node["name"]

@@ -5,20 +5,19 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Self
 
 from gaffer.jobs.names import JobName, parse_pid
-from gaffer.schemas.bodies import DrainState, HealthInfo, JobList, PidList, SessionList, VersionInfo
-from gaffer.schemas.history import HistoryPage
-from gaffer.schemas.keys import KeyInfo, KeyList, NewKey
-from gaffer.schemas.stats import JobStats
-from gaffer.streams.event_log import ALL, normal
-from gaffer_client.eventsource import Lost, Watcher
 from gaffer_client.jobs import Job
+from gaffer_client.lazy import LazyModule
 from gaffer_client.naming import checked_job_name
 from gaffer_client.processes import Process
-from gaffer_client.transport import DEFAULT_TIMEOUT, Transport, path_of, with_query
+from gaffer_client.transport import DEFAULT_TIMEOUT, Sender, Transport, path_of, with_query
 
 if TYPE_CHECKING:
     from gaffer.schemas.reload import ReloadResult
+    from gaffer_client import documents
     from gaffer_client.channel import GafferSocket
+    from gaffer_client.eventsource import Lost, Watcher
+else:
+    documents = LazyModule("gaffer_client.documents")
 
 DEFAULT_HEARTBEAT = 30.0  # seconds
 
@@ -30,7 +29,8 @@ class Server:
 
     `api_key` is sent with each request. `cacert` is a PEM file with the CA certificates to trust, `certfile` and
     `keyfile` are the client certificate and its key; `timeout` limits a whole exchange, in seconds, of which at most 5
-    are used to connect. Usable as a context manager. Not thread-safe.
+    are used to connect. Requests are sent by the library requests, or by `sender`, such as
+    `gaffer_client.plain.PlainSender`, which is imported much faster. Usable as a context manager. Not thread-safe.
 
     The key and job environments are sent only over https or to a server on this host that runs as the same user or
     root, unless `insecure`; otherwise, UntrustedServer is raised. Do not pass a key with a `url` from a lookup unless
@@ -51,6 +51,7 @@ class Server:
         keyfile: str | None = None,
         insecure: bool = False,
         timeout: float = DEFAULT_TIMEOUT,
+        sender: Callable[[Transport], Sender] | None = None,
     ) -> None:
         self.transport = Transport(
             url or _default_url(),
@@ -60,6 +61,7 @@ class Server:
             keyfile=keyfile,
             insecure=insecure,
             timeout=timeout,
+            sender=sender,
         )
 
     @property
@@ -82,27 +84,27 @@ class Server:
     @property
     def version(self) -> str:
         """The gafferd version of the node."""
-        return self.transport.get("/version", VersionInfo)["version"]
+        return self.transport.get("/version", documents.VersionInfo)["version"]
 
     def ping(self) -> bool:
         """Return whether the node reports that it is up."""
         return self.transport.request("GET", "/ping").body.strip() == b"OK"
 
-    def health(self) -> HealthInfo:
+    def health(self) -> "documents.HealthInfo":
         """Return the health of the node and its connections to lookups."""
-        return self.transport.get("/health", HealthInfo)
+        return self.transport.get("/health", documents.HealthInfo)
 
-    def drained(self) -> DrainState:
+    def drained(self) -> "documents.DrainState":
         """Return the drain state of the node."""
-        return self.transport.get("/drain", DrainState)
+        return self.transport.get("/drain", documents.DrainState)
 
-    def drain(self) -> DrainState:
+    def drain(self) -> "documents.DrainState":
         """Start draining: lookups stop listing the node's processes, which are then stopped. Poll `drained`."""
-        return self.transport.decode(self.transport.request("POST", "/drain"), DrainState)
+        return self.transport.decode(self.transport.request("POST", "/drain"), documents.DrainState)
 
-    def resume(self) -> DrainState:
+    def resume(self) -> "documents.DrainState":
         """Put the node back into service and start its jobs again."""
-        return self.transport.decode(self.transport.request("DELETE", "/drain"), DrainState)
+        return self.transport.decode(self.transport.request("DELETE", "/drain"), documents.DrainState)
 
     def reload_config(self, *, dry_run: bool = False) -> "ReloadResult":
         """Make the node read its configuration file again and apply the differences; with `dry_run`, only return them.
@@ -119,12 +121,20 @@ class Server:
 
     def sessions(self) -> list[str]:
         """Return the sessions that have jobs."""
-        return self.transport.get("/sessions", SessionList)["sessions"]
+        return self.transport.get("/sessions", documents.SessionList)["sessions"]
 
     def jobs(self, session: str | None = None) -> list[str]:
         """Return the qualified names of all jobs, or those of a session; raise NotFound if it does not exist."""
         path = "/jobs" if session is None else path_of("jobs", session)
-        return self.transport.get(path, JobList)["jobs"]
+        return self.transport.get(path, documents.JobList)["jobs"]
+
+    def list_jobs(self, session: str | None = None, *, stats: bool = False) -> "list[documents.ListedJob]":
+        """Return the info of all jobs, or of those of a session, in one request; raise NotFound if it does not exist.
+
+        With `stats`, each has its resource usage as `stats`.
+        """
+        path = "/jobs" if session is None else path_of("jobs", session)
+        return self.transport.get(path, documents.JobListing, query={"view": "stats" if stats else "info"})["jobs"]
 
     def jobs_walk(self, callback: Callable[["Server", "Job"], object], session: str | None = None) -> None:
         """Call `callback(server, job)` for each job."""
@@ -184,7 +194,7 @@ class Server:
 
     def pids(self) -> list[int]:
         """Return Gaffer's pids of all running processes."""
-        return self.transport.get("/pids", PidList)["pids"]
+        return self.transport.get("/pids", documents.PidList)["pids"]
 
     def is_process(self, pid: int) -> bool:
         """Return whether a process with this pid (Gaffer's) is running."""
@@ -263,26 +273,42 @@ class Server:
 
     # Monitoring
 
-    def stats(self) -> list[JobStats]:
+    def stats(self) -> "list[documents.JobStats]":
         """Return CPU and memory usage of all jobs."""
-        return self.transport.get("/stats", list[JobStats])
+        return self.transport.get("/stats", list[documents.JobStats])
 
     def get_watcher(
-        self, pattern: str = ALL, *, heartbeat: float = DEFAULT_HEARTBEAT, on_lost: Lost | None = None
-    ) -> Watcher:
+        self,
+        pattern: str = ".",
+        *,
+        heartbeat: float = DEFAULT_HEARTBEAT,
+        on_lost: "Lost | None" = None,
+        on_open: Callable[[], object] | None = None,
+        patient: bool = False,
+    ) -> "Watcher":
         """Return a Watcher for the events that match a pattern: `.` for all, `proc.web` for those of a job.
 
         The node sends a heartbeat every `heartbeat` seconds; after twice that time without data, the connection counts
-        as lost. See EventsourceClient for `on_lost`.
+        as lost. See EventsourceClient for `on_lost`, `on_open` and `patient`.
         """
+        from gaffer.streams.event_log import ALL, normal
+        from gaffer_client.eventsource import Watcher
+
         parts = [] if normal(pattern) == ALL else normal(pattern).split(".", 2)
         query = {"feed": "eventsource", "heartbeat": f"{heartbeat:g}"}
         path = with_query(path_of("watch", *parts), query)
-        return Watcher.over(self.transport, path, idle_timeout=2 * heartbeat + 1, on_lost=on_lost)
+        return Watcher.over(
+            self.transport,
+            path,
+            idle_timeout=2 * heartbeat + 1,
+            patient=patient,
+            on_open=on_open,
+            on_lost=on_lost,
+        )
 
     def history(
         self, job: str | None = None, *, since: float | None = None, limit: int = 100, before: int | None = None
-    ) -> HistoryPage:
+    ) -> "documents.HistoryPage":
         """Return who changed what, and what happened to the node and its jobs, newest first.
 
         `job` is the name of a job or a session; `since` is in seconds since 1970; `limit` is at most 1,000. For older
@@ -290,21 +316,21 @@ class Server:
         """
         asked = {"job": job, "since": since, "limit": limit, "before": before}
         query = {name: str(value) for name, value in asked.items() if value is not None}
-        return self.transport.get("/history", HistoryPage, query=query)
+        return self.transport.get("/history", documents.HistoryPage, query=query)
 
     # Keys
 
-    def keys(self) -> list[KeyInfo]:
+    def keys(self) -> "list[documents.KeyInfo]":
         """Return the API keys that grant no more than this client's own key."""
-        return self.transport.get("/keys", KeyList)["keys"]
+        return self.transport.get("/keys", documents.KeyList)["keys"]
 
-    def create_key(self, scopes: Iterable[str], sessions: Iterable[str] | None = None) -> NewKey:
+    def create_key(self, scopes: Iterable[str], sessions: Iterable[str] | None = None) -> "documents.NewKey":
         """Create an API key with these scopes (`read`, `control`, `define`), limited to `sessions` if given.
 
         Raises Forbidden if it would grant more than this client's own key.
         """
         asked = {"scopes": list(scopes), "sessions": list(sessions) if sessions is not None else None}
-        return self.transport.decode(self.transport.request("POST", "/keys", document=asked), NewKey)
+        return self.transport.decode(self.transport.request("POST", "/keys", document=asked), documents.NewKey)
 
     def revoke_key(self, identifier: str) -> None:
         """Revoke the API key with this id and close its connections."""

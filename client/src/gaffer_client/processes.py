@@ -3,14 +3,17 @@
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from gaffer.schemas.stats import OneProcessStats, ProcessStats
+from gaffer_client.lazy import LazyModule
 from gaffer_client.transport import path_of
 
 if TYPE_CHECKING:
+    from gaffer_client import documents
     from gaffer_client.eventsource import Lost
     from gaffer_client.iochannel import IOChannel
     from gaffer_client.logs import LogPiece
     from gaffer_client.node import Server
+else:
+    documents = LazyModule("gaffer_client.documents")
 
 
 class Process:
@@ -33,9 +36,9 @@ class Process:
         """Return the description of the process."""
         return self.server.transport.get(self._path, dict[str, Any])
 
-    def stats(self) -> ProcessStats:
+    def stats(self) -> "documents.ProcessStats":
         """Return CPU, memory and other statistics of the process."""
-        return self.server.transport.get(self._path + "/stats", OneProcessStats)["stats"]
+        return self.server.transport.get(self._path + "/stats", documents.OneProcessStats)["stats"]
 
     def stop(self) -> None:
         """Stop the process; its job starts a replacement."""

@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from gaffer_client.naming import job_state
 
 if TYPE_CHECKING:
-    from gaffer.schemas.responses import Instance, JobInfo, RolloutInfo
+    from gaffer.schemas.views import Instance, RolloutInfo
+    from gaffer_client.documents import ListedJob
 
 _READY = "ready"
 _ON_CONNECTION = "on-connection"
@@ -22,7 +23,7 @@ class Progress(NamedTuple):
     failure: str | None = None
 
 
-def readiness(info: "JobInfo") -> Progress:
+def readiness(info: "ListedJob") -> Progress:
     """Return whether all processes of a job are ready; those that are to be replaced are not, once that is ordered.
 
     A job that has completed, or that needs no processes now, is as ready as it can be.
@@ -50,7 +51,7 @@ class RolloutWatch:
         self._before = before
         self._begun = False
 
-    def judge(self, info: "JobInfo") -> Progress:
+    def judge(self, info: "ListedJob") -> Progress:
         """Return the progress according to the info of the job after the order."""
         rollout = info.get("rollout")
         if rollout is None or not self._is_it(rollout):
@@ -69,7 +70,7 @@ class RolloutWatch:
             self._begun or rollout["state"] == "running" or rollout != self._before
         )
 
-    def _without(self, info: "JobInfo") -> Progress:
+    def _without(self, info: "ListedJob") -> Progress:
         """Judge a job that needed no rollout, or whose rollout was ended."""
         progress = readiness(info)
         if self._begun and progress.failure is None:
@@ -88,18 +89,18 @@ def rollout_text(rollout: "RolloutInfo | None") -> str | None:
     return f"{name}: {far}"
 
 
-def _hold_up(info: "JobInfo") -> str:
+def _hold_up(info: "ListedJob") -> str:
     """Return why a job is not ready, without states that the numbers show as well."""
     return (
         info["reason"] or "" if info["state"] in ("starting", "running") else job_state(info["state"], info["reason"])
     )
 
 
-def _wanted(info: "JobInfo") -> "list[Instance]":
+def _wanted(info: "ListedJob") -> "list[Instance]":
     """Return the instances that the job should have, without those of a surge and those that run once."""
     return [each for each in info["instances"] if 1 <= each.get("slot", 1) <= info["max_processes"]]
 
 
-def _starts_later(info: "JobInfo") -> bool:
+def _starts_later(info: "ListedJob") -> bool:
     config = info["config"]
     return bool(config.get("schedule") or config.get("every")) or config.get("start") == _ON_CONNECTION

@@ -216,10 +216,14 @@ def _left(deadline: float) -> float:
 
 
 def _tls_context(transport: Transport) -> ssl.SSLContext:
-    from requests.utils import DEFAULT_CA_BUNDLE_PATH  # the default of requests
-
     security = transport.security
-    context = ssl.create_default_context(cafile=security.cacert or DEFAULT_CA_BUNDLE_PATH)
+    context = ssl.create_default_context(cafile=security.cacert or _public_cas())
     if security.certfile is not None:
         context.load_cert_chain(security.certfile, security.keyfile)
     return context
+
+
+def _public_cas() -> str:
+    import certifi  # slow
+
+    return certifi.where()

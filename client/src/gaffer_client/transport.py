@@ -1,36 +1,27 @@
 """HTTP client of one server at an http, https or unix URL, with validated responses."""
 
+import json
 import math
 import re
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple, Self, TypeVar
+from typing import Any, Final, NamedTuple, Protocol, Self, TypeVar
 from urllib.parse import quote, urlencode, urlsplit
 
-import msgspec
-
-from gaffer.schemas.common import Done
 from gaffer_client.errors import InvalidURL, MalformedAnswer, NotFound, StatusError, Unreachable, status_error
-from gaffer_client.shapes import tolerant
-
-if TYPE_CHECKING:
-    import requests
-
-    from gaffer_client.adapter import Adapter
 
 T = TypeVar("T")
 
 DEFAULT_URL = "http://127.0.0.1:5000"
 DEFAULT_TIMEOUT = 30.0  # seconds
 MAX_ANSWER = 64 * 1024 * 1024
-_CHUNK = 65536
 # All parsers must find the same host in a URL, or the key may go elsewhere: no backslash, and percent only for a scope.
 _HOST = re.compile(r"[\w.-]+|[0-9a-f:.]+(%[\w.-]+)?")
-_UNREADABLE = (msgspec.DecodeError, RecursionError)
+ABSENT: Final = object()
+"""Stands for the document of a request without one."""
 
 
 class Address(NamedTuple):
@@ -75,6 +66,54 @@ class Exchange(NamedTuple):
     deadline: float
     confidential: bool
     streams: bool
+
+
+class Reply(Protocol):
+    """A response whose body is read by and by. Errors are those of the library that sent the request."""
+
+    status: int
+    content_type: str
+
+    def read(self) -> bytes:
+        """Return the next available bytes, or empty bytes at the end."""
+
+    def content(self) -> Iterator[bytes]:
+        """Yield the whole body in pieces."""
+
+    def shutdown(self) -> None:
+        """Make `read` return or fail; thread-safe."""
+
+    def close(self) -> None:
+        """Release the connection, or close it if the body was not read to its end."""
+
+
+class Sender(Protocol):
+    """Sends the requests of a transport, with a library for HTTP.
+
+    `errors` are the exceptions that it and its replies raise when the server can't be reached.
+    """
+
+    errors: tuple[type[Exception], ...]
+
+    def send(
+        self,
+        method: str,
+        path: str,
+        headers: Mapping[str, str],
+        body: bytes | None,
+        exchange: Exchange,
+        read_timeout: float | None,
+    ) -> Reply:
+        """Send a request and return the response; each wait for data of a body takes `read_timeout` seconds at most."""
+
+    def interrupt(self) -> None:
+        """Abort the current request; thread-safe."""
+
+    def close(self) -> None:
+        """Close the connection; the next request reopens it."""
+
+    def cause(self, error: Exception) -> BaseException:
+        """Return the cause of one of `errors`."""
 
 
 def parse_url(url: str) -> Address:
@@ -131,6 +170,8 @@ class Transport:
 
     The key and job environments are sent only over https or to a server on this host that runs as the same user or
     root, unless `insecure`; otherwise, the request raises UntrustedServer.
+
+    `sender` sends the requests, by default with the library requests, which is imported then.
     """
 
     def __init__(
@@ -143,15 +184,17 @@ class Transport:
         keyfile: str | None = None,
         insecure: bool = False,
         timeout: float = DEFAULT_TIMEOUT,
+        sender: Callable[["Transport"], Sender] | None = None,
     ) -> None:
         if api_key is not None and not is_key(api_key):
             raise ValueError("a key must be one word of printable ASCII characters")
         self.address = parse_url(url)
         self.security = Security(api_key, cacert, certfile, keyfile, insecure)
         self.timeout = timeout
+        self.deadline = math.inf  # of all requests together, in monotonic seconds
         self.allow_loopback = True  # whether connections may go to a loopback address
-        self._open_session: requests.Session | None = None
-        self._adapter: Adapter | None = None
+        self._make_sender = sender or _requests_sender
+        self._sender: Sender | None = None
 
     @property
     def url(self) -> str:
@@ -159,21 +202,21 @@ class Transport:
         return self.address.url
 
     def clone(self) -> "Transport":
-        """Return a new transport for the same server, for use in another thread."""
-        return Transport(self.url, timeout=self.timeout, **self.security._asdict())
+        """Return a new transport for the same server, for use in another thread; it has no deadline."""
+        transport = Transport(self.url, timeout=self.timeout, sender=self._make_sender, **self.security._asdict())
+        transport.allow_loopback = self.allow_loopback
+        return transport
 
     def close(self) -> None:
         """Close the connection; the next request reopens it."""
-        if self._open_session is not None:
-            self._open_session.close()
-            self._open_session = None
+        if self._sender is not None:
+            self._sender.close()
+            self._sender = None
 
     def interrupt(self) -> None:
         """Abort the current request; thread-safe."""
-        adapter = self._adapter
-        if adapter is not None and adapter.socket is not None and (sock := adapter.socket()) is not None:
-            with suppress(OSError):  # already closed
-                sock.shutdown(socket.SHUT_RDWR)
+        if (sender := self._sender) is not None:
+            sender.interrupt()
 
     def __enter__(self) -> Self:
         return self
@@ -187,7 +230,7 @@ class Transport:
         path: str,
         *,
         query: Mapping[str, str] | None = None,
-        document: object = msgspec.UNSET,
+        document: object = ABSENT,
         body: bytes | None = None,
         deadline: float = math.inf,
     ) -> Answer:
@@ -198,8 +241,8 @@ class Transport:
         Raises the StatusError of any other status, and Unreachable without a response.
         """
         headers = {"Accept": "application/json"}
-        if document is not msgspec.UNSET:
-            body = msgspec.json.encode(document)
+        if document is not ABSENT:
+            body = json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()
             headers["Content-Type"] = "application/json"
         elif body is not None:
             headers["Content-Type"] = "application/octet-stream"
@@ -223,25 +266,45 @@ class Transport:
             return False
         return True
 
-    def order(self, method: str, path: str, document: object = msgspec.UNSET, *, body: bytes | None = None) -> None:
+    def read(self, path: str, *, query: Mapping[str, str] | None = None) -> Any:
+        """Return the JSON document at `path`, whatever it contains; see `check`."""
+        return self._parse(self.request("GET", path, query=query))
+
+    def order(self, method: str, path: str, document: object = ABSENT, *, body: bytes | None = None) -> None:
         """Send a request whose response is `{"ok": true}`."""
-        answer = self.request(method, path, document=document, body=body)
-        if not self.decode(answer, Done)["ok"]:
+        answer = self._parse(self.request(method, path, document=document, body=body))
+        if not (isinstance(answer, dict) and answer.get("ok") is True):
             raise MalformedAnswer(f"{self.url} returned neither success nor an error", url=self.url)
 
     def decode(self, answer: Answer, shape: type[T]) -> T:
         """Return the JSON document of a response; raise MalformedAnswer if it is not valid as `shape`."""
-        try:
-            document = msgspec.json.decode(answer.body)
-            msgspec.convert(document, tolerant(shape))
-        except _UNREADABLE as error:
-            raise MalformedAnswer(
-                f"{self.url} sent an invalid response: {error}",
-                url=self.url,
-                hint="check that this is the address of a Gaffer server, and its version",
-            ) from None
-        checked: T = document
+        checked: T = self._parse(answer)
+        self.check(checked, shape)
         return checked
+
+    def check(self, document: object, shape: object) -> None:
+        """Raise MalformedAnswer if a JSON document is not valid as `shape`."""
+        import msgspec
+
+        from gaffer_client.shapes import tolerant
+
+        try:
+            msgspec.convert(document, tolerant(shape))
+        except msgspec.ValidationError as error:
+            raise self._invalid(error) from None
+
+    def _parse(self, answer: Answer) -> Any:
+        try:
+            return json.loads(answer.body)
+        except (ValueError, RecursionError) as error:
+            raise self._invalid(error) from None
+
+    def _invalid(self, error: Exception) -> MalformedAnswer:
+        return MalformedAnswer(
+            f"{self.url} sent an invalid response: {error}",
+            url=self.url,
+            hint="check that this is the address of a Gaffer server, and its version",
+        )
 
     def stream(
         self, path: str, headers: Mapping[str, str], *, method: str = "GET", idle_timeout: float | None = None
@@ -251,86 +314,68 @@ class Transport:
         Raises the same errors as `request`, for any status other than 200.
         """
         headers = {**headers, "Accept-Encoding": "identity"}
-        response = self._response(method, path, headers, None, self._new_exchange(streams=True), idle_timeout)
-        if response.status_code == 200:
-            return Stream(response, partial(self._translated_errors, idle_timeout))
-        try:
-            answer = Answer(response.status_code, self._content(response))
-        finally:
-            response.raw.close()
-        raise refusal(answer, self.url)
+        sender = self._opened()
+        reply = self._send(sender, method, path, headers, None, self._new_exchange(streams=True), idle_timeout)
+        if reply.status == 200:
+            return Stream(reply, partial(_translated_errors, self.url, sender, idle_timeout))
+        raise refusal(self._answer(sender, reply), self.url)
 
     def _exchange(
         self, method: str, path: str, headers: Mapping[str, str], body: bytes | None, exchange: Exchange
     ) -> Answer:
-        with self._response(method, path, headers, body, exchange, self.timeout) as response:
-            return Answer(response.status_code, self._content(response))
+        sender = self._opened()
+        return self._answer(sender, self._send(sender, method, path, headers, body, exchange, self.timeout))
+
+    def _opened(self) -> Sender:
+        self._sender = self._sender or self._make_sender(self)
+        return self._sender
 
     def _new_exchange(
         self, deadline: float = math.inf, *, confidential: bool = False, streams: bool = False
     ) -> Exchange:
         confidential = confidential or self.security.api_key is not None
-        return Exchange(min(deadline, time.monotonic() + self.timeout), confidential, streams)
+        return Exchange(min(deadline, self.deadline, time.monotonic() + self.timeout), confidential, streams)
 
-    def _response(
+    def _send(
         self,
+        sender: Sender,
         method: str,
         path: str,
         headers: Mapping[str, str],
         body: bytes | None,
         exchange: Exchange,
         read_timeout: float | None,
-    ) -> "requests.Response":
-        session = self._open_session = self._open_session or self._new_session()
-        assert self._adapter is not None
-        self._adapter.exchange = exchange
-        with self._translated_errors(self.timeout):
-            return session.request(
-                method,
-                self.address.base + path,
-                data=body,
-                headers=dict(headers),
-                timeout=(self.timeout, read_timeout),
-                allow_redirects=False,
-                stream=True,
-            )
+    ) -> Reply:
+        with _translated_errors(self.url, sender, self.timeout):
+            return sender.send(method, path, headers, body, exchange, read_timeout)
 
-    def _content(self, response: "requests.Response") -> bytes:
+    def _answer(self, sender: Sender, reply: Reply) -> Answer:
+        """Read the whole body of a response."""
         content = bytearray()
-        with self._translated_errors(self.timeout):
-            for chunk in response.iter_content(_CHUNK):
-                content += chunk
-                if len(content) > MAX_ANSWER:
-                    raise MalformedAnswer(f"the response of {self.url} exceeds {MAX_ANSWER} bytes", url=self.url)
-        return bytes(content)
-
-    @contextmanager
-    def _translated_errors(self, timeout: float | None) -> Iterator[None]:
-        """Translate errors of requests, urllib3 and sockets into Unreachable."""
-        import requests
-        import urllib3
-
         try:
-            yield
-        except (requests.exceptions.SSLError, urllib3.exceptions.SSLError) as error:
-            raise tls_failed(self.url, _innermost(error)) from None
-        except (requests.exceptions.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
-            late = isinstance(_innermost(error), TimeoutError | urllib3.exceptions.TimeoutError)
-            raise unreachable(self.url, f"no response within {timeout:g} s" if late else _cause(error)) from None
+            with _translated_errors(self.url, sender, self.timeout):
+                for piece in reply.content():
+                    content += piece
+                    if len(content) > MAX_ANSWER:
+                        raise MalformedAnswer(f"the response of {self.url} exceeds {MAX_ANSWER} bytes", url=self.url)
+        finally:
+            reply.close()
+        return Answer(reply.status, bytes(content))
 
-    def _new_session(self) -> "requests.Session":
-        import requests
 
-        from gaffer_client.adapter import Adapter
+@contextmanager
+def _translated_errors(url: str, sender: Sender, timeout: float | None) -> Iterator[None]:
+    """Translate errors of the sender into Unreachable."""
+    try:
+        yield
+    except sender.errors as error:
+        raise _failure(url, sender.cause(error), timeout) from None
 
-        session = requests.Session()
-        # A key must not leak to a proxy or be replaced by .netrc.
-        session.trust_env = False
-        self._adapter = Adapter(self)
-        for scheme in ("http://", "https://"):
-            session.mount(scheme, self._adapter)
-        session.headers.update(self.security.headers)
-        return session
+
+def _requests_sender(transport: Transport) -> Sender:
+    from gaffer_client.adapter import RequestsSender  # imports requests, which is slow
+
+    return RequestsSender(transport)
 
 
 def holds_environment(document: object) -> bool:
@@ -344,11 +389,9 @@ def holds_environment(document: object) -> bool:
 class Stream:
     """A streaming response; another thread may `interrupt` it."""
 
-    def __init__(
-        self, response: "requests.Response", translated_errors: Callable[[], AbstractContextManager[None]]
-    ) -> None:
-        self.content_type: str = response.headers.get("Content-Type", "")
-        self._response = response
+    def __init__(self, reply: Reply, translated_errors: Callable[[], AbstractContextManager[None]]) -> None:
+        self.content_type = reply.content_type
+        self._reply = reply
         self._translated_errors = translated_errors
         self._lock = threading.Lock()
         self._open = True
@@ -356,19 +399,19 @@ class Stream:
     def read(self) -> bytes:
         """Return the next available bytes, or empty bytes at the end; raise Unreachable if the connection breaks."""
         with self._translated_errors():
-            return self._response.raw.read1(_CHUNK)
+            return self._reply.read()
 
     def interrupt(self) -> None:
         """Make `read` return or fail; thread-safe."""
         with self._lock:
             if self._open:
-                self._response.raw.shutdown()
+                self._reply.shutdown()
 
     def close(self) -> None:
         """Close the connection; called by the reading thread."""
         with self._lock:
             self._open = False
-            self._response.close()
+            self._reply.close()
 
 
 def with_query(path: str, query: Mapping[str, str] | None) -> str:
@@ -381,8 +424,8 @@ def refusal(answer: Answer, url: str) -> StatusError | MalformedAnswer:
     if 300 <= answer.status < 400:
         return MalformedAnswer(f"{url} answered with a redirect, which Gaffer servers never do: check the URL", url=url)
     try:
-        document = msgspec.json.decode(answer.body)
-    except _UNREADABLE:
+        document = json.loads(answer.body)
+    except (ValueError, RecursionError):
         document = None
     return status_error(answer.status, document, url)
 
@@ -403,23 +446,13 @@ def tls_failed(url: str, error: BaseException) -> Unreachable:
     return unreachable(url, f"TLS failed: {tls.explain(error) or error}", hint)
 
 
-def _cause(error: BaseException) -> str:
-    """Return the innermost cause of an error wrapped by requests and urllib3, as one line."""
-    error = _innermost(error)
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror.lower() if error.errno is not None and error.errno > 0 else error.strerror
-    return " ".join(str(error).split()) or type(error).__name__
-
-
-def _innermost(error: BaseException) -> BaseException:
-    seen = {id(error)}
-    while True:
-        inner = getattr(error, "reason", None) or error.__cause__ or error.__context__ or _first_argument(error)
-        if not isinstance(inner, BaseException) or id(inner) in seen:
-            return error
-        seen.add(id(inner))
-        error = inner
-
-
-def _first_argument(error: BaseException) -> object:
-    return next((argument for argument in error.args if isinstance(argument, BaseException)), None)
+def _failure(url: str, cause: BaseException, timeout: float | None) -> Unreachable:
+    """Return the error for the cause of a failed exchange."""
+    if type(cause).__module__ == "ssl":
+        return tls_failed(url, cause)
+    if isinstance(cause, TimeoutError):
+        return unreachable(url, f"no response within {timeout:g} s")
+    if isinstance(cause, OSError) and cause.strerror:
+        positive = cause.errno is not None and cause.errno > 0
+        return unreachable(url, cause.strerror.lower() if positive else cause.strerror)
+    return unreachable(url, " ".join(str(cause).split()) or type(cause).__name__)

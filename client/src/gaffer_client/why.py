@@ -13,7 +13,7 @@ from gaffer_client.naming import display_name, job_state
 from gaffer_client.progress import rollout_text
 
 if TYPE_CHECKING:
-    from gaffer.schemas.responses import JobInfo
+    from gaffer.schemas.views import JobView
 
 _LAST_LINES = 3  # of the output of a process
 _READY, _DRAINING, _SUSPECT, _LEFT = "ready", "draining", "suspect", "left"
@@ -26,7 +26,7 @@ class Report(NamedTuple):
     """
 
     node: AgedNodeInfo
-    job: "JobInfo | None" = None
+    job: "JobView | None" = None
     lookupds: Sequence[LookupdState] = ()
     error: str | None = None
 
@@ -154,7 +154,7 @@ def _report_differences(report: Report, source: JobSource, name: str) -> Iterato
         yield from _job_problems(report.job, name)
 
 
-def _job_problems(job: "JobInfo", name: str) -> Iterator[str]:
+def _job_problems(job: "JobView", name: str) -> Iterator[str]:
     """Yield why a job does not run as it should on a node, with the last lines of output of its last process."""
     from gaffer.jobs.states import EXPECTED  # late: it takes the time of importing all settings
 

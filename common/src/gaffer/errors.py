@@ -1,8 +1,6 @@
 """The error hierarchy. Every error has a code and an HTTP status, and can be converted to an error body."""
 
-from typing import Any
-
-import msgspec
+from typing import Any, NamedTuple
 
 QUOTED = 100
 """The maximum number of characters of a value that an error quotes."""
@@ -55,6 +53,8 @@ class GafferError(Exception):
 
     def to_json(self) -> bytes:
         """Return `to_dict()` as JSON."""
+        import msgspec  # the commands, which import this module, should not wait for it
+
         return msgspec.json.encode(self.to_dict())
 
 
@@ -97,7 +97,7 @@ class BadValue(BadRequest, ValueError):
     reason = "bad_value"
 
 
-class Problem(msgspec.Struct, frozen=True):
+class Problem(NamedTuple):
     """One mistake in a configuration: its location (`$.cmd`), what is wrong, and how to mend it."""
 
     path: str
@@ -183,8 +183,19 @@ class ManagerStopping(ProcessError):
     errno = 503
     reason = "stopping"
 
-    def __init__(self, message: str = "the node is stopping and accepts no more changes") -> None:
-        super().__init__(None, None, message)
+    def __init__(
+        self, message: str = "the node is stopping and accepts no more changes", *, hint: str | None = None
+    ) -> None:
+        super().__init__(None, None, message, hint=hint)
+
+
+class NodeUpgrading(ManagerStopping):
+    """A command for a manager that hands its processes over to its successor."""
+
+    reason = "upgrading"
+
+    def __init__(self) -> None:
+        super().__init__("another gafferd takes over the node", hint="try again in a second")
 
 
 class NodeDraining(ProcessError):

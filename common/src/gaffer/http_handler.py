@@ -5,7 +5,7 @@ import os
 import re
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from tornado.httputil import HTTPServerConnectionDelegate
 from tornado.websocket import WebSocketHandler
@@ -59,7 +59,6 @@ ROUTES = [
 ]
 """All routes of a node; the router, the reference and the authorization tests use this table."""
 
-_GOING_AWAY = 1001  # RFC 6455 section 7.4.1
 _NO_PATH_OF_THE_API = "/no-path-of-the-api/1/x"
 _WSGI_THREADS = 8
 _FEED_TIMEOUT = 1.0  # seconds allowed for sending the last data of feeds
@@ -144,6 +143,11 @@ class HttpHandler:
         self._application.count_connections = lambda: listeners.traffic
         self._listeners = listeners
 
+    def quiesce(self) -> None:
+        """At a handover, stop accepting connections: they wait for the next server on the same sockets."""
+        if self._listeners is not None and self._application is not None and self._application.manager.handing_over:
+            self._listeners.pause()
+
     async def leave(self) -> None:
         """End the feeds once their last data is sent, after 1 second at the latest."""
         if self._application is not None:
@@ -209,7 +213,7 @@ class _OpenSocket:
 
     def end(self) -> None:
         """Begin the closing handshake."""
-        self._handler.close(_GOING_AWAY, "the node is stopping")
+        self._handler.close(*cast(NodeApplication, self._handler.application).farewell())
 
 
 def _lasting(handler: type[WebSocketHandler]) -> type[WebSocketHandler]:

@@ -28,14 +28,15 @@ from gaffer.jobs.desired import Desired
 from gaffer.jobs.job import Job
 from gaffer.jobs.names import DEFAULT_SESSION, JobName, split_job_name
 from gaffer.jobs.recorder import Past, Recorder
-from gaffer.jobs.records import ProcessRecord
-from gaffer.jobs.states import JobState, Phase
+from gaffer.jobs.states import JobState
 from gaffer.loop import Loop
 from gaffer.process import Process, ProcessConfig
-from gaffer.processes import procfs, stats
+from gaffer.processes import stats
 from gaffer.processes.cgroups import Cgroups
 from gaffer.processes.reaper import Reaper
 from gaffer.processes.sampler import StatListener
+from gaffer.processes.sockets import SocketKeeper
+from gaffer.processes.survivors import Survivor
 from gaffer.schemas.responses import JobInfo, JobStatus
 from gaffer.streams import event_log
 from gaffer.streams.event_log import Event
@@ -52,6 +53,8 @@ from gaffer.supervision.job_table import JobTable
 from gaffer.supervision.legacy import LegacyNames
 from gaffer.supervision.lifecycle import Lifecycle
 from gaffer.supervision.listeners import Listeners
+from gaffer.supervision.living import Living
+from gaffer.supervision.loading import Loading
 from gaffer.supervision.order import Ordering
 from gaffer.supervision.waiting import job_states, wait_for_state
 
@@ -65,7 +68,7 @@ StatsOfJobs = list[dict[str, Any]]
 Definitions = list[tuple[int, JobConfig]]
 
 
-class Manager(LegacyNames, Listeners):
+class Manager(Living, LegacyNames, Listeners):
     """A supervisor of jobs. Methods raise ProcessNotFound (404) for unknown names and pids, ManagerStopping (503) after
     stop().
 
@@ -73,9 +76,9 @@ class Manager(LegacyNames, Listeners):
     a control group under which each process gets its own, see gaffer.processes.cgroups; `capture_all` captures the
     output of every job, redirected or not; captured output is also written to files in `log_dir`; `recorder` is
     notified of every process; `endpoint_host` is the address in announced endpoints; `node_id` marks the processes so
-    that they can be found again; `detached` lists the processes that an earlier manager left running: their jobs adopt
-    them when loaded; `past` has the exits and the last scheduled run of jobs by qualified name: they get it when
-    loaded.
+    that they can be found again; `survivors` are the processes that an earlier manager left: their jobs adopt them when
+    loaded; `past` has the exits and the last scheduled run of jobs by qualified name: they get it when loaded;
+    `socket_keeper` keeps the listening sockets of jobs open while another manager takes over.
 
     `exit_code` is 0 unless an essential job ended the manager; then it is the exit code of that job.
     Subscribe to `events`; `event_log` keeps the newest events for readers on the loop. `drift` finds that of jobs.
@@ -93,20 +96,22 @@ class Manager(LegacyNames, Listeners):
         endpoint_host: str = "127.0.0.1",
         node_id: str = "",
         log_dir: Path | None = None,
-        detached: Sequence[ProcessRecord] = (),
+        survivors: Iterable[Survivor] = (),
         past: Mapping[str, Past] | None = None,
+        socket_keeper: SocketKeeper | None = None,
     ) -> None:
         self.endpoint_host = endpoint_host
         self.loop = loop if loop is not None else Loop.default_loop()
         self.event_log: Log[Event] = Log(event_log.LIMIT)
         self.events = EventEmitter(self.loop, history=self.event_log)
         self._lock = threading.RLock()
-        self._jobs = JobTable(detached)
-        self._past = dict(past or {})
+        left = [*survivors]
+        self._jobs = JobTable(left)
         # The node's id ends with `:` and a number that changes with each start.
-        cgroups = Cgroups(cgroup, node_id.partition(":")[0]) if cgroup is not None else None
+        os_pids = [each.record.os_pid for each in left]
+        cgroups = Cgroups(cgroup, node_id.partition(":")[0], os_pids) if cgroup is not None else None
         reaper = Reaper(self.loop, subreaper=subreaper, cgroups=cgroups)
-        settings = Settings(capture_all, recorder, node_id, log_dir)
+        settings = Settings(capture_all, recorder, node_id, log_dir, socket_keeper)
         self.exit_code = 0
         self.drift: DriftSource = NoDrift()
         self._rehearsal: dict[JobName, Desired | None] | None = None
@@ -124,6 +129,7 @@ class Manager(LegacyNames, Listeners):
             on_job_gone=self._job_gone,
             on_end=self._essential_ended,
         )
+        self._loading = Loading(self._jobs, self._executor, past or {})
         self._life = Lifecycle(
             self, self._lock, self._jobs, self._executor, self._ordering, self._commands, self.events, reaper, apps
         )
@@ -133,79 +139,6 @@ class Manager(LegacyNames, Listeners):
         if self.stopping and not self.started:
             state = "stopped"
         return f"<Manager {state}, {len(self._jobs)} jobs, {len(self.running)} processes>"
-
-    # Life cycle
-
-    @property
-    def started(self) -> bool:
-        """True from the start to the end of the stop."""
-        return self._life.started
-
-    @property
-    def stopping(self) -> bool:
-        """True once the stop has begun."""
-        return self._life.stopping
-
-    @property
-    def active(self) -> bool:
-        """True from a successful start to the beginning of the stop."""
-        return self._life.active
-
-    @property
-    def draining(self) -> bool:
-        """Whether the node is out of service, see `drain`."""
-        return self._life.draining
-
-    @property
-    def drained(self) -> bool:
-        """Whether draining has finished: no process is left and none will be started."""
-        return self._life.drained
-
-    def start(self, apps: Iterable[Any] = (), applications: Iterable[Any] = ()) -> None:
-        """Start supervising, then start the applications in order, on the loop. A second start is a no-op.
-
-        A manager that was stopped starts again without its former jobs. Raises TypeError for an object that is not an
-        application, and any exception of an application's `start`; nothing stays started then. An application's `start`
-        may be a coroutine function, which is awaited, unless this is called on the running loop: RuntimeError.
-        """
-        self._life.start(apps, applications)
-
-    def run(self) -> None:
-        """Run the loop until the last manager on it has stopped; RuntimeError if this one was not started."""
-        self._life.run()
-
-    def stop(self, callback: Callable[[Any], Any] | None = None, now: bool = False) -> None:
-        """Stop all jobs, then the applications, then call `callback(manager)`.
-
-        Processes get their graceful timeout to exit; `now` kills them at once, even if a stop is already in progress.
-        Otherwise, a stop before the start and a second stop are no-ops.
-        """
-        self._life.stop(callback, now)
-
-    def restart(self, callback: Callable[[Any], Any] | None = None) -> None:
-        """Restart the applications, then all processes; call `callback(manager)` once the old processes are gone.
-
-        A second restart during the first is ignored.
-        """
-        self._life.restart(callback)
-
-    def drain(self) -> None:
-        """Take the node out of service: end all processes in the reverse order of the jobs, and start no more.
-
-        The desired state of the jobs is kept: `resume` starts their processes again. First `drain` is called on the
-        applications, which may return an awaitable, so that clients move to other nodes before processes end. Each
-        process keeps running for the `drain_timeout` of its job before it is stopped. A second drain is a no-op.
-        """
-        self._life.drain()
-
-    def resume(self) -> None:
-        """Undo `drain`; a process that is already ending is replaced once it is gone. No-op unless draining."""
-        self._life.resume()
-
-    def wakeup(self) -> None:
-        """Wake the loop up, from any thread. No-op if the loop is closed."""
-        if not self.loop.is_closed():
-            self.loop.call_soon_threadsafe(lambda: None)
 
     # Jobs
 
@@ -273,37 +206,14 @@ class Manager(LegacyNames, Listeners):
                 if self._rehearsal is not None:
                     self._rehearsal[each.name] = each
                 else:
-                    self._add(each)
+                    self._loading.add(each, drained=self.draining)
             self._executor.touch(*(each.name for each in wanted))
 
-    def _add(self, desired: Desired) -> None:
-        job = Job(desired.name, desired.config, self._jobs.next_pid, drained=self.draining)
-        desired.apply_to(job)
-        past = self._past.pop(str(job.name), Past())
-        job.last_run = past.last_run
-        job.exits.extend(past.exits)
-        self._jobs.add(job)
-        self._executor.publish(job, "create")
-        if self._jobs.is_leaving(job.name):
-            self._executor.submit(job, ev.NameFreed(False))
-        disabling = desired.disabling(time.time())
-        if disabling is not None:
-            self._executor.submit(job, disabling)
-        adopted = self._adopt(job)
-        if desired.phase is Phase.STARTED:
-            self._executor.submit(job, ev.StartRequested(desired.target))
-        elif adopted:
-            self._executor.submit(job, ev.StopRequested())
-
-    def _adopt(self, job: Job) -> bool:
-        """Hand the detached processes of its predecessor to a new job; return whether there were any."""
-        records = self._jobs.adopt(job.name)
-        for record in records:
-            pid = self._jobs.next_pid()
-            self._executor.submit(job, ev.Adopted(pid, record, procfs.age(record.start_time)))
-            if not job.config.detach:
-                self._executor.submit(job, ev.ProcessStopRequested(pid))
-        return bool(records)
+    def end_unclaimed(self) -> list[str]:
+        """End the survivors that no job has adopted, but for detached ones; return the names of their jobs."""
+        with self._lock:
+            self._life.check_open()
+            return self._loading.end_unclaimed()
 
     def unload(self, name_or_process: Any, sessionid: str | None = None) -> None:
         """Stop a job and remove it, given its name or an object with a `name`, such as a ProcessConfig."""

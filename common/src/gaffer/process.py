@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple, Self
 
 from gaffer.errors import ProcessError
 from gaffer.jobs import config as jobs_config
@@ -17,12 +17,15 @@ from gaffer.jobs.names import JobName, parse_job_name
 from gaffer.jobs.recorder import Recorder
 from gaffer.jobs.records import ProcessRecord
 from gaffer.jobs.rules import FlappingInfo, port_number
+from gaffer.jobs.slot import SlotState
 from gaffer.jobs.usage import ResourceUsage
 from gaffer.processes import launch, procfs, programs, stats
 from gaffer.processes.reaper import COOKIE, Reaper
 from gaffer.processes.rusage import usage_of_zombie
 from gaffer.processes.sampler import Sampler, StatListener
+from gaffer.processes.survivors import ExitSource, Survivor
 from gaffer.runtime.signals import parse_signal_value
+from gaffer.streams.journal import StreamKeeper
 from gaffer.streams.log_files import LogFile, LogWriter
 from gaffer.streams.log_formats import make_formatter
 from gaffer.streams.log_names import LogName
@@ -47,7 +50,7 @@ class ExitStatus:
     `exit_code` is None if a signal ended it, `term_signal` is 0 if it exited; both are None if unknown.
 
     `out_of_memory`: whether the kernel killed it because memory ran out; None if that is possible but not certain.
-    `usage`: what it and its reaped descendants used; None if unknown.
+    `usage`: what it and its reaped descendants used; None if unknown. `wait_status` is the status as of waitpid(2).
     """
 
     exit_code: int | None
@@ -55,8 +58,57 @@ class ExitStatus:
     out_of_memory: bool | None = False
     usage: ResourceUsage | None = None
 
+    wait_status: int | None = None
+
+    @classmethod
+    def of(
+        cls, wait_status: int, out_of_memory: Callable[[int], bool | None], usage: ResourceUsage | None = None
+    ) -> Self:
+        """Make it from a status as of waitpid(2); `out_of_memory(term_signal)` is asked for one that a signal ended."""
+        if os.WIFEXITED(wait_status):
+            return cls(os.WEXITSTATUS(wait_status), 0, usage=usage, wait_status=wait_status)
+        signum = os.WTERMSIG(wait_status)
+        return cls(None, signum, out_of_memory(signum), usage, wait_status)
+
 
 UNKNOWN_EXIT = ExitStatus(None, None)
+_REPORT_TIMEOUT = 5.0  # seconds that the parent of an adopted process has to report its exit status
+
+
+class _Keeping(NamedTuple):
+    """Keeps descriptors of one process."""
+
+    recorder: Recorder
+    pid: int
+
+    def keep(self, name: str, fd: int) -> None:
+        self.recorder.keep(self.pid, name, fd)
+
+    def drop(self, name: str) -> None:
+        self.recorder.drop(self.pid, name)
+
+
+def _identified(child: launch.Child, survivor: Survivor) -> procfs.Stat | None:
+    """Open the pidfd of a survivor unless it is open; return its state, None if it is gone."""
+    record, held = survivor.record, survivor.parent is not None
+    with contextlib.suppress(OSError):
+        if child.pidfd is None:
+            child.pidfd = os.pidfd_open(record.os_pid)
+    if child.pidfd is None:
+        return None
+    # While the descriptor is open, reuse of the pid can be detected.
+    stat = procfs.read_stat(record.os_pid)
+    if stat is None or procfs.pid_of(child.pidfd) != record.os_pid or (stat.state in "ZX" and not held):
+        return None
+    same = stat.start_time == record.start_time or (held and not record.start_time)
+    return stat if same else None
+
+
+def _wait_status(result: "os.waitid_result") -> int:
+    """Return the wait status that a result of waitid(2) stands for."""
+    if result.si_code == os.CLD_EXITED:
+        return result.si_status << 8
+    return result.si_status | (0x80 if result.si_code == os.CLD_DUMPED else 0)
 
 
 class ProcessConfig(jobs_config.JobConfig):
@@ -110,6 +162,7 @@ class Process:
         sampler: Sampler | None = None,
         slot: int = 0,
         once: bool = False,
+        restarts: int = 0,
         env: Mapping[str, str] | None = None,
         port: int | None = None,
         cookie: str = "",
@@ -117,6 +170,7 @@ class Process:
         notify_socket: str = "",
         capture_all: bool = False,
         logs: LogWriter | None = None,
+        recorder: Recorder | None = None,
         on_exit: "Callable[[Process, ExitStatus], Any]" = lambda process, status: None,
         on_gone: "Callable[[Process], Any]" = lambda process: None,
         on_refused: "Callable[[Process, str, bool], Any]" = lambda process, message, final: None,
@@ -133,6 +187,7 @@ class Process:
         self.os_pid = 0
         self.started_at = 0.0  # wall clock, for display
         self.exit_status: ExitStatus | None = None
+        self.slot_state = SlotState.STARTING  # while it runs, as in its record
         self.closed = False
         self.program: tuple[programs.FileMark, ...] = ()
         self.graceful_timeout = config.graceful_timeout  # seconds
@@ -151,6 +206,10 @@ class Process:
         self._sockets = tuple(sockets)
         self._notify_socket = notify_socket
         self._logs = logs
+        self._recorder = recorder
+        self._restarts = restarts  # of its job
+        self._parent: ExitSource | None = None  # of an adopted process
+        self._reporting: asyncio.TimerHandle | None = None
         self._alone: dict[int, Process] = {}  # this process while it runs, for its own sampler
         self._reaper = reaper or Reaper(loop)
         self._sampler = sampler or Sampler(loop, self._alone)
@@ -161,6 +220,7 @@ class Process:
         self._spawned = 0.0
         self._ending = threading.Lock()  # held while it is signalled or reaped
         self._kill_timer: asyncio.TimerHandle | None = None
+        self._frozen = False
         self._killed = False  # by us
 
     def __repr__(self) -> str:
@@ -206,23 +266,25 @@ class Process:
         self.started_at = time.time()
         self.attach(child)
 
-    def adopt(self, record: ProcessRecord) -> None:
-        """Watch a running process that is not our child; ProcessError (404 `process_gone`) if it has exited."""
-        gone = ProcessError(404, "process_gone", f"the process {record.os_pid} of {record.job} has exited")
-        try:
-            pidfd = os.pidfd_open(record.os_pid)
-        except OSError:
-            raise gone from None
-        # While the descriptor is open, reuse of the pid can be detected.
-        stat = procfs.read_stat(record.os_pid)
-        if stat is None or stat.state == "Z" or stat.start_time != record.start_time:
-            os.close(pidfd)
-            raise gone
+    def adopt(self, survivor: Survivor) -> None:
+        """Watch a process that is not our child; takes over its descriptors.
+
+        Raises ProcessError (404 `process_gone`) if it has exited, unless its parent reports how.
+        """
+        record = survivor.record
+        child = launch.Child.of(record.os_pid, survivor.descriptors, self.config.custom_streams)
+        stat = _identified(child, survivor)
+        if stat is None:
+            launch.close(child)
+            raise ProcessError(404, "process_gone", f"the process {record.os_pid} of {record.job} has exited")
         self.cookie = record.cookie
         self.port = record.port
         self.started_at = time.time() - procfs.age(stat.start_time)
-        self.attach(launch.Child(os_pid=record.os_pid, pidfd=pidfd))
+        self._parent = survivor.parent
+        self.attach(child)
         self._spawned -= procfs.age(stat.start_time)
+        if self._parent is not None:
+            self._parent.watch(self.os_pid, self._on_report)
 
     def attach(self, child: launch.Child) -> None:
         """Watch the running process `child` and use our ends of its pipes."""
@@ -231,11 +293,21 @@ class Process:
         self._spawned = time.monotonic()
         self._alone[self.pid] = self
         self._reaper.add(self)
-        self._streams.connect(child, self._log_file)
+        keeper = self._register(child)
+        self._streams.connect(child, self._log_file, keeper)
         if child.pidfd is not None:
             self.loop.add_reader(child.pidfd, self._leader_exited)
         else:
             threading.Thread(target=self._wait_in_thread, daemon=True).start()
+
+    def _register(self, child: launch.Child) -> StreamKeeper | None:
+        """Have what outlives us recorded; return what keeps further descriptors, None if none are to be kept."""
+        if self._recorder is None or self.detach:  # which is found again by its record alone
+            return None
+        kept = child.descriptors(self.custom_streams) if self.config.survive else {}
+        if child.popen is not None:
+            self._recorder.started(self.record(start_time=0), kept)
+        return _Keeping(self._recorder, self.pid) if self.config.survive else None
 
     def _log_file(self, kind: str) -> LogFile | None:
         config = self.config
@@ -256,6 +328,30 @@ class Process:
         self._streams.close()
         if child.pidfd is not None:
             self.loop.remove_reader(child.pidfd)
+        self._let_go(child)
+
+    def freeze(self) -> None:
+        """Do not notice its exit any more; its streams go on."""
+        child = self._child
+        if child is None:
+            return
+        self._frozen = True
+        if child.pidfd is not None and self.exit_status is None:
+            self.loop.remove_reader(child.pidfd)
+        if self._kill_timer is not None:
+            self._kill_timer.cancel()
+
+    def leave(self) -> None:
+        """After `freeze`: close our ends of its streams and forget it, with its exit status if it has exited.
+
+        Its output that was not read, and input that it has not read, are left to whoever has duplicates of the pipes.
+        """
+        child = self._child
+        if child is not None:
+            self._streams.release()
+            self._let_go(child)
+
+    def _let_go(self, child: launch.Child) -> None:
         self._alone.clear()
         self._reaper.remove(self)
         launch.close(child)
@@ -271,21 +367,37 @@ class Process:
 
     def _leader_exited(self) -> None:
         child = self._child
-        if child is None or self.exit_status is not None:
+        if child is None or self.exit_status is not None or self._frozen:
             return
-        if child.popen is None:
-            self.exit_status = UNKNOWN_EXIT
-        else:
+        if child.popen is not None:
             # WNOWAIT leaves the leader a zombie, which keeps its group id from being reused by another group.
             result = os.waitid(os.P_PID, self.os_pid, os.WEXITED | os.WNOWAIT | os.WNOHANG)
-            if result is None:
-                return
+            if result is not None:
+                self._exited(child, _wait_status(result))
+        elif self._parent is None:
+            self._exited(child, None)
+        elif child.pidfd is not None:
+            self.loop.remove_reader(child.pidfd)
+            self._reporting = self.loop.call_later(_REPORT_TIMEOUT, self._on_report, None)
+
+    def _on_report(self, wait_status: int | None) -> None:
+        """Handle what the parent of an adopted process reports: how it exited, or that this can't be known."""
+        child = self._child
+        if child is None or self.exit_status is not None or self._frozen:
+            return
+        if wait_status is not None or self._reporting is not None:
+            self._exited(child, wait_status)
+        else:
+            self._parent = None  # it may go on; its exit shows at its pidfd
+
+    def _exited(self, child: launch.Child, wait_status: int | None) -> None:
+        if wait_status is None:
+            self.exit_status = UNKNOWN_EXIT
+        else:
             usage = usage_of_zombie(self.os_pid)
-            if result.si_code == os.CLD_EXITED:
-                self.exit_status = ExitStatus(result.si_status, 0, usage=usage)
-            else:
-                out_of_memory = self._ran_out_of_memory(result.si_status)
-                self.exit_status = ExitStatus(None, result.si_status, out_of_memory, usage)
+            self.exit_status = ExitStatus.of(wait_status, self._ran_out_of_memory, usage)
+        if self._reporting is not None:
+            self._reporting.cancel()
         if child.pidfd is not None:
             self.loop.remove_reader(child.pidfd)
         self._streams.read_available()
@@ -300,7 +412,7 @@ class Process:
 
     def _tree_ended(self) -> None:
         child = self._child
-        if child is None:
+        if child is None or self._frozen:
             return
         self._alone.clear()
         self._reaper.remove(self)
@@ -389,11 +501,19 @@ class Process:
     def pins_group(self) -> bool:
         """Whether its group id is certain not to have been reused.
 
-        A leader that we started is alive, or a zombie until the group is empty. The id of an adopted leader may be
-        reused once it has exited.
+        A leader that we started is alive, or a zombie until the group is empty, as is one whose parent is still there.
+        The id of another adopted leader may be reused once it has exited.
         """
         child = self._child
-        return child is not None and (child.popen is not None or self.exit_status is None)
+        if child is None:
+            return False
+        held = self._parent is not None and self._parent.connected
+        return held or child.popen is not None or self.exit_status is None
+
+    @property
+    def is_child(self) -> bool:
+        """Whether we started it, so that orphans of its tree become our children if we are a subreaper."""
+        return self._child is not None and self._child.popen is not None
 
     def refused(self, message: str, *, final: bool) -> None:
         """Report that it can't be signalled or does not exit; `final` if nothing more will be tried."""
@@ -451,21 +571,33 @@ class Process:
         """Undo `monitor`; unknown listeners are ignored."""
         self._sampler.unmonitor(self.pid, listener)
 
-    def record(self) -> ProcessRecord:
-        """Return the record from which a later daemon can find this process."""
-        stat = procfs.read_stat(self.os_pid)
+    def record(self, start_time: int | None = None, current: jobs_config.JobConfig | None = None) -> ProcessRecord:
+        """Return the record from which a later daemon can find this process.
+
+        Live settings are those of the `current` definition of its job, by default those it was started with.
+        `start_time` is read from /proc by default, which is slow while the kernel sets up a new program.
+        """
+        if start_time is None:
+            stat = procfs.read_stat(self.os_pid)
+            start_time = stat.start_time if stat else 0
+        current = current or self.config
         return ProcessRecord(
             pid=self.pid,
             job=str(self.job),
             slot=self.slot,
             os_pid=self.os_pid,
             pgid=self.os_pid,
-            start_time=stat.start_time if stat else 0,
+            start_time=start_time,
             boot_id=procfs.boot_id(),
             cookie=self.cookie,
-            graceful_timeout=self.config.graceful_timeout,
+            graceful_timeout=current.graceful_timeout,
             detach=self.config.detach,
             port=self.port,
+            state=self.slot_state,
+            definition=self.config.launch_digest,
+            stop_signal=current.stop_signum,
+            orphans=current.orphan_policy(self.config),
+            restarts=self._restarts,
         )
 
     # Streams
@@ -512,6 +644,10 @@ class Process:
     def writable(self, label: str) -> Stream:
         """Return the stream `label` for writing; ProcessError 403 `forbidden_write` or 404 `stream_not_found`."""
         return self._streams.writable(label)
+
+    def when_logged(self, callback: Callable[[], object]) -> None:
+        """Once it is gone: call `callback()` on the loop as soon as all its output is in its log files, or lost."""
+        self._streams.when_logged(callback)
 
     def write(self, data: Data) -> None:
         """Write to stdin, from any thread; ProcessError 403 `forbidden_write` (also an OSError) if not redirected."""

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 _FLUSH_TIMEOUT = 1.5  # seconds allowed for posting the last events; the manager allows 2 for the whole stop
 _WRITE_TIMEOUT = 0.4  # seconds allowed for the last writes to the queues on disk
+_SHORT = 0.1  # seconds allowed for each of them at a handover
 
 Hook = tuple[str, str]
 
@@ -55,6 +56,7 @@ class WebHooks:
         self._receivers: dict[str, Receiver] = {}
         self._leaving: set[asyncio.Task[None]] = set()
         self._lock = threading.Lock()  # hooks are registered from any thread
+        self._manager: Manager | None = None
         self._events: EventEmitter | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._secret_file = Path(secret_file) if secret_file is not None else None
@@ -85,7 +87,7 @@ class WebHooks:
     def start(self, loop: asyncio.AbstractEventLoop, manager: "Manager") -> None:
         """Start posting the events of `manager`."""
         self._loop = loop
-        self._events = manager.events
+        self._manager, self._events = manager, manager.events
         for (event, _), listener in tuple(self._hooks.items()):
             self._events.subscribe(event, listener)
         for receiver in self._receivers.values():
@@ -94,16 +96,18 @@ class WebHooks:
             self._files.remove_others()
 
     async def stop(self) -> None:
-        """Stop, after waiting up to 2 seconds for queued events to be posted."""
+        """Stop, after waiting up to 2 seconds for queued events to be posted, 0.2 at a handover."""
+        handing_over = self._manager is not None and self._manager.handing_over
+        flush, write = (_SHORT, _SHORT) if handing_over else (_FLUSH_TIMEOUT, _WRITE_TIMEOUT)
         if self._events is not None:
             for (event, _), listener in self._hooks.items():
                 self._events.unsubscribe(event, listener)
-        self._events = self._loop = None
+        self._manager = self._events = self._loop = None
         await asyncio.gather(
-            *(receiver.finish(_FLUSH_TIMEOUT, keep=True) for receiver in self._receivers.values()), *self._leaving
+            *(receiver.finish(flush, keep=True) for receiver in self._receivers.values()), *self._leaving
         )
         if self._files is not None:
-            await self._files.close(_WRITE_TIMEOUT)
+            await self._files.close(write)
 
     def restart(self) -> None:
         """Do nothing; the hooks are kept."""

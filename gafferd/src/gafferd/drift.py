@@ -10,7 +10,7 @@ from gaffer import Manager
 from gaffer.jobs.job import Job
 from gaffer.processes.programs import Programs, find_changed
 from gaffer.runtime.workers import Workers
-from gaffer.schemas.responses import DriftInfo
+from gaffer.schemas.views import DriftInfo
 from gafferd.config.drift import drift_of_file, drift_of_job
 from gafferd.config.file_jobs import FileJobs
 from gafferd.config.on_disk import FileOnDisk

@@ -1,9 +1,12 @@
 """The keeper: the parent of gafferd, which starts it again when it dies or hangs. A program of its own, run by path.
 
     python -I -S keeper.py SOCKET PID MODE LOG COMMAND...
+    python -I -S keeper.py --table FD MODE LOG COMMAND...
 
 SOCKET is the descriptor of a SOCK_SEQPACKET socket to the running gafferd with the process id PID, which COMMAND starts
-again; with `-1 0` the keeper starts it first. MODE is `foreground`, or `background` to leave the standard streams once
+again; with `-1 0` the keeper starts it first. With --table it does so too, and goes on with what the file FD says of
+processes and inherited descriptors, see `Core.table`: so a keeper replaces itself by new code, and a gafferd becomes
+the keeper when its own has died. MODE is `foreground`, or `background` to leave the standard streams once
 gafferd is ready, for the file LOG unless it is empty. A gafferd that the keeper starts finds the number of its socket
 in `GAFFERD_KEEPER_FD`.
 
@@ -11,7 +14,10 @@ Each datagram consists of lines `WORD=value`. From gafferd:
 
     FDSTORE=1, FDNAME=name...     keep the descriptors of this datagram, under one name or under one name each
     FDSTOREREMOVE=1, FDNAME=name  close the descriptors with these names
-    CHILD=pid id [timeout [stop]] gafferd started this leader of a process group; seconds until SIGKILL, stop signal
+    CHILD=pid id [timeout [stop]] gafferd started this leader of a process group; seconds until SIGKILL, stop signal;
+                                  again: replace what was said of it
+    RECORD=text                   with CHILD: what the next gafferd is told of it
+    EXITED=pid status             gafferd's own child has exited: what the next gafferd is told unless GONE follows
     GONE=id                       forget the child and the descriptors whose names begin with `id/`
     READY=1 [WATCHDOG=seconds]    gafferd serves; from now on a BEAT must come within this time
     BEAT=1                        gafferd is alive
@@ -19,8 +25,9 @@ Each datagram consists of lines `WORD=value`. From gafferd:
     DUMP=1                        send everything
     ACK=pid, REAP=pid             the exit is known; the zombie, and its claim on the group, is not needed any more
 
-To gafferd: `FDSTORE` and `CHILD` as above and `DUMPED=1` at the end of a dump, `EXITED=pid status` with a wait status
-or `unknown`, again and again until ACK, and `ERR=text` for a datagram that is not understood.
+To gafferd: in a dump, `FDSTORE`, `CHILD` and `RECORD` as above, `EXITED=pid status` for the CHILD before it with a wait
+status or `unknown`, and `DUMPED=1` at its end; later EXITED, again and again until ACK, and `ERR=text` for a datagram
+that is not understood.
 
 `Core` decides, without any I/O; `Keeper` carries out. Only small modules are imported: the keeper must cost little.
 """
@@ -52,8 +59,13 @@ WATCHDOG = 10.0  # seconds without BEAT, unless gafferd says otherwise
 ABORT_TIMEOUT = 2.0  # seconds from SIGABRT to SIGKILL
 LATE = 1.0  # a deadline found overdue by more means that the keeper itself was stopped
 FIRST_DELAY, LAST_DELAY = 0.1, 5.0  # seconds before gafferd is started again
+MAX_DOUBLINGS = 6
 RESET_AFTER = 10.0  # seconds of life that reset the delay
+SERVICE = 0.5  # seconds of a ready gafferd that take back one doubling of the delay
+CHECK_TIMEOUT = 5.0  # seconds until new code of the keeper must have shown that it works
+AWAY = 1.0  # seconds without gafferd until the keeper reads the output of processes
 REPEAT = 1.0  # seconds between two EXITED of a child
+FOREVER = float("inf")
 END_TIMEOUT = 60.0  # seconds from the stop signal to SIGKILL, at most
 GIVE_UP = 5.0  # seconds after SIGKILL
 LOOK_AGAIN = 0.05  # seconds between two looks at groups that are ending
@@ -65,6 +77,9 @@ MAX_NAME = 512
 MAX_CHILDREN = 65536
 MAX_DESCRIPTORS = 65536
 MAX_QUEUE = 4096  # messages to gafferd; more are dropped
+MAX_OUTPUT = 8 << 20  # bytes of a stream that are kept for gafferd; then the process waits
+MAX_OUTPUTS = 128 << 20  # bytes of all streams
+HEADER = 4096  # bytes before the data of a journal; zeros, as in a new one, say that nothing is in a log
 
 SIGHUP, SIGINT, SIGQUIT, SIGABRT, SIGKILL = 1, 2, 3, 6, 9
 SIGUSR1, SIGUSR2, SIGTERM, SIGCHLD, SIGCONT = _signal.SIGUSR1, _signal.SIGUSR2, 15, _signal.SIGCHLD, _signal.SIGCONT
@@ -81,15 +96,20 @@ class Refused(ValueError):
 class Child:
     """A leader that gafferd registered; `status` is its wait status or UNKNOWN once it has exited."""
 
-    def __init__(self, pid: int, name: str, timeout: float, stop: int) -> None:
-        self.pid, self.name, self.timeout, self.stop = pid, name, timeout, stop
+    __slots__ = ("name", "pid", "record", "repeat_at", "status", "stop", "timeout")
+
+    def __init__(self, pid: int, name: str, timeout: float, stop: int, record: str) -> None:
+        self.pid, self.name, self.timeout, self.stop, self.record = pid, name, timeout, stop, record
         self.status: int | str | None = None
         self.repeat_at = 0.0
 
     @property
-    def line(self) -> str:
-        """Its registration."""
-        return f"CHILD={self.pid} {self.name} {self.timeout:g} {self.stop}"
+    def lines(self) -> str:
+        """Its registration, and its exit."""
+        text = f"CHILD={self.pid} {self.name} {self.timeout:g} {self.stop}"
+        if self.record:
+            text += f"\nRECORD={self.record}"
+        return text if self.status is None else f"{text}\n{_exited(self)}"
 
 
 class Core:
@@ -97,10 +117,14 @@ class Core:
 
     `handle` takes an event and returns the actions that follow; `deadline` is when it wants the next `("tick",)`.
     Events: `("datagram", data, descriptors)`, `("exited", pid, status)` of any child of the keeper,
-    `("signal", number)`, `("started", pid)`, `("failed", reason)`, `("groups", ids)` with living members, `("tick",)`.
+    `("signal", number)`, `("started", pid)`, `("failed", reason)`, `("groups", ids)` with living members of ours,
+    `("tick",)`.
     Actions: `("start",)`, `("kill", pid, signal)`, `("killpg", pid, signal)` for the group of a child, `("reap", pid)`,
     `("check",)`: send `exited` for each registered child that is not ours or has exited; `("send", data, descriptors)`,
-    `("close", descriptors)`, `("hangup",)`, `("background",)`, `("log", text)`, `("exit", status)`.
+    `("close", descriptors)`, `("hangup",)`, `("background",)`, `("log", text)`, `("exit", status)`; `("replace",)`: go
+    on with the code on disk; `("keep", streams)` with name, pipe and journal or None of each: move their output to
+    journals, `("stored", name, descriptor)` being the event for a new one, until `("leave",)`; `("taken",)`: gafferd
+    has what was kept.
     """
 
     def __init__(self, now: float, daemon: int | None = None, *, max_descriptors: int = MAX_DESCRIPTORS) -> None:
@@ -108,6 +132,7 @@ class Core:
         self.children: dict[int, Child] = {}  # by pid
         self.descriptors: dict[str, list[int]] = {}  # by name
         self.ending = False  # the keeper ends the groups itself
+        self._past: dict[str, Child] = {}  # children that have exited and whose pid another one has now, by id
         self._untold: dict[int, Child] = {}  # exits without ACK, by pid
         self._pids: dict[str, int] = {}  # of children, by id
         self._names: dict[str, set[str]] = {}  # of descriptors, by the id of their child
@@ -115,14 +140,18 @@ class Core:
         self._began = now
         self._started_at: float | None = now if daemon is None else None
         self._launched = now
-        self._delay = FIRST_DELAY
+        self._failures = 0.0  # recent ends of gafferd, less what the time that it served makes up for
+        self._ready_at = now
         self._ready = self._was_ready = self._stopping = False
         self._listens = False  # to exits: it has asked for a dump
         self._quit = 0  # the last signal to end
+        self._hurry = False  # it was a second one: kill the processes
         self._held: list[int] = []  # signals for a gafferd that is not ready
         self._watchdog = WATCHDOG
         self._beat_by: float | None = None
         self._kill_at: float | None = None
+        self._away_at: float | None = None
+        self._keeps = self._kept = False  # output, now or since gafferd was ready
         self._starts = 0
         self._last = ""  # the last end of gafferd
         self._status = 0  # exit status after `ending`
@@ -137,12 +166,60 @@ class Core:
 
     def deadline(self) -> float | None:
         """Return when the next tick is due, None if never."""
-        times = [self._started_at, self._beat_by, self._kill_at, self._end_at]
+        times = [self._started_at, self._beat_by, self._kill_at, self._end_at, self._away_at]
         if self._listens:
             times += [child.repeat_at for child in self._untold.values()]
         if self.ending:
             times += [when for pid, when in self._kill_by.items() if pid not in self._killed]
-        return min((when for when in times if when is not None), default=None)
+        return min((when for when in times if when is not None and when < FOREVER), default=None)
+
+    # The table
+
+    def table(self, now: float) -> str:
+        """Return what another keeper must know to go on, as lines.
+
+        UPTIME, STARTS, LAST as at the end of a dump, `FD=number name`, and for each child CHILD with RECORD and EXITED,
+        as in a dump, followed by ACK if its exit was acknowledged.
+        """
+        lines = [f"UPTIME={now - self._began:.3f}", f"STARTS={self._starts}", f"LAST={self._last}"]
+        lines += [f"FD={each} {name}" for name, found in self.descriptors.items() for each in found]
+        for child in (*self._past.values(), *self.children.values()):
+            lines.append(child.lines)
+            if child.status is not None and child.pid not in self._untold:
+                lines.append(f"ACK={child.pid}")
+        return "\n".join(lines) + "\n"
+
+    def restore(self, table: str, now: float) -> Iterable[Action]:
+        """Take over a table; a line that is not understood is left out."""
+        self._was_ready = True
+        child: Child | None = None
+        for line in table.splitlines():
+            word, _, value = line.partition("=")
+            first, _, rest = value.partition(" ")
+            try:
+                if word == "FD":
+                    self._store([rest], [_number(first, 0)])
+                elif word == "CHILD":
+                    child = None
+                    yield from self._child(value, {}, now)
+                    child = self.children[int(first)]
+                elif word == "UPTIME":
+                    self._began = now - _seconds(value)
+                elif word == "STARTS":
+                    self._starts = _number(value, 0)
+                elif word == "LAST":
+                    self._last = value
+                elif child is not None and word == "RECORD":
+                    child.record = value
+                elif child is not None and word == "EXITED":
+                    child.status = UNKNOWN if rest == UNKNOWN else _number(rest, 0, 0xFFFF)
+                    self._untold[child.pid] = child
+                elif child is not None and word == "ACK":
+                    self._untold.pop(child.pid, None)
+            except Refused as error:
+                yield ("log", f"in the table, {line[:64]!r}: {error}")
+        if any(self._streams()):
+            self._away_at = now + AWAY
 
     # The life of gafferd
 
@@ -177,6 +254,8 @@ class Core:
         self.daemon, self._ready, self._listens = None, False, False
         self._beat_by = self._kill_at = None
         self._held.clear()
+        if not self._keeps and any(self._streams()):
+            self._away_at = now + AWAY
         yield ("check",)
         if self._quit or self._stopping:
             if code is None:
@@ -185,23 +264,29 @@ class Core:
         elif code == 0 or (code not in (None, HANDOVER) and not self._was_ready):
             yield from self._end(code or 0, now)
         elif code == HANDOVER and was_ready:
-            self._started_at, self._delay = now, FIRST_DELAY
+            self._started_at, self._failures = now, 0.0
             yield ("log", f"{self._last} to be replaced")
+            yield ("replace",)
         else:
-            yield from self._start_later(self._last, now)
+            yield from self._start_later(self._last, now, now - self._ready_at if was_ready else 0.0)
 
-    def _start_later(self, reason: str, now: float) -> Iterable[Action]:
+    def _start_later(self, reason: str, now: float, served: float = 0.0) -> Iterable[Action]:
+        self._failures = max(0.0, self._failures - served / SERVICE)
         if now - self._launched >= RESET_AFTER:
-            self._delay = FIRST_DELAY
+            self._failures = 0.0
+        delay = min(FIRST_DELAY * 2**self._failures, LAST_DELAY)
+        self._failures = min(self._failures + 1, MAX_DOUBLINGS)
         self.daemon, self._last = None, reason
-        self._started_at = now + self._delay
-        yield ("log", f"{reason}: starting it again in {self._delay:g} s")
-        self._delay = min(2 * self._delay, LAST_DELAY)
+        self._started_at = now + delay
+        living = sum(child.status is None for child in self.children.values())
+        others = f", while {living} processes run on" if living else ""
+        yield ("log", f"{reason}: starting it again in {delay:.2g} s{others}")
 
     def _on_signal(self, number: int, now: float) -> Iterable[Action]:
         if number in QUIT_SIGNALS:
             if self.ending:
                 return self._kill_groups(now) if number != SIGQUIT else ()
+            self._hurry = bool(self._quit) and number != SIGQUIT
             self._quit = number
             if self.daemon is None:
                 return self._end(_after(number), now)
@@ -222,6 +307,8 @@ class Core:
         if self._started_at is not None and now >= self._started_at:
             self._started_at = None
             yield ("start",)
+        if self._away_at is not None and now >= self._away_at:
+            yield from self._keep()
         yield from self._watch(now)
         yield from self._tell(now)
         if self.ending:
@@ -246,23 +333,24 @@ class Core:
     def _end(self, status: int, now: float) -> Iterable[Action]:
         """End the groups of all registered children, then exit."""
         self.ending, self._status, self._started_at = True, status, None
-        for child in self.children.values():
-            if child.status != UNKNOWN:
-                self._kill_by[child.pid] = now + min(child.timeout, END_TIMEOUT)
+        self._kill_by = {child.pid: now + min(child.timeout, END_TIMEOUT) for child in self.children.values()}
         if not self._kill_by:
             yield ("exit", status)
             return
         self._end_at = now
         yield ("log", f"ending {len(self._kill_by)} processes without gafferd")
+        if not self._keeps and any(self._streams()):
+            yield from self._keep()  # or they could not write, and would not end
         for pid in self._kill_by:
             yield ("killpg", pid, self.children[pid].stop)
             yield ("killpg", pid, SIGCONT)
+        if self._hurry:
+            yield from self._kill_groups(now)
 
     def _on_groups(self, living: set[int], now: float) -> Iterable[Action]:
         """Forget the children whose groups have ended."""
         for pid in tuple(self._kill_by):
-            status = self.children[pid].status
-            if status is None or (pid in living and status != UNKNOWN):
+            if self.children[pid].status is None or pid in living:
                 continue
             del self._kill_by[pid]
             yield ("reap", pid)
@@ -283,6 +371,25 @@ class Core:
     def _kill_groups(self, now: float) -> Iterable[Action]:
         self._kill_by = {pid: min(when, now) for pid, when in self._kill_by.items()}
         return self._kill_overdue(now)
+
+    # Output of children, while gafferd is away
+
+    def _streams(self) -> Iterable[tuple[str, int, int | None]]:
+        for name, found in self.descriptors.items():
+            if name.endswith(("/stdout", "/stderr")):
+                journal = self.descriptors.get(f"{name}.journal")
+                yield name, found[-1], journal[-1] if journal else None
+
+    def _keep(self) -> Iterable[Action]:
+        self._keeps, self._kept, self._away_at = True, True, None
+        yield ("keep", tuple(self._streams()))
+
+    def _on_stored(self, name: str, descriptor: int, now: float) -> Iterable[Action]:
+        try:
+            self._store([name], [descriptor])
+        except Refused as error:
+            return [("log", f"can't keep {name}: {error}"), ("close", (descriptor,))]
+        return ()
 
     # Exits of children
 
@@ -360,16 +467,35 @@ class Core:
             raise Refused(f"CHILD={value[:64]!r} is not a child")
         timeout = _seconds(words[2]) if len(words) > 2 else END_TIMEOUT
         stop = _number(words[3], 1, 64) if len(words) > 3 else SIGTERM
-        if len(self.children) >= MAX_CHILDREN and pid not in self.children:
+        if len(self.children) + len(self._past) >= MAX_CHILDREN and pid not in self.children:
             raise Refused(f"too many children: {len(self.children)}")
+        self._past.pop(name, None)
         actions = self._gone(name, settings, now) if self._pids.get(name, pid) != pid else []
-        if (known := self.children.pop(pid, None)) is not None:
+        child = Child(pid, name, timeout, stop, settings.get("RECORD", ""))
+        if (known := self.children.get(pid)) is not None and known.name == name:
+            child.status, child.repeat_at = known.status, known.repeat_at
+            if pid in self._untold:
+                self._untold[pid] = child
+        elif known is not None:
             del self._pids[known.name]
             self._untold.pop(pid, None)
-        self.children[pid], self._pids[name] = Child(pid, name, timeout, stop), pid
+            if known.status is not None:
+                self._past[known.name] = known
+        self.children[pid], self._pids[name] = child, pid
         return actions
 
+    def _exit(self, value: str, settings: dict[str, str], now: float) -> Iterable[Action]:
+        text, _, status = value.partition(" ")
+        child = self.children.get(_number(text, 2))
+        if child is None:
+            raise Refused(f"no child {text[:32]!r}")
+        if child.status is None:
+            child.status, child.repeat_at = _number(status, 0, 0xFFFF), FOREVER
+            self._untold[child.pid] = child
+        return ()
+
     def _gone(self, value: str, settings: dict[str, str], now: float) -> list[Action]:
+        self._past.pop(value, None)
         pid = self._pids.pop(value, None)
         actions = list(self._remove(sorted(self._names.get(value, ()))))
         if pid is not None:
@@ -382,10 +508,15 @@ class Core:
     def _be_ready(self, value: str, settings: dict[str, str], now: float) -> Iterable[Action]:
         if "WATCHDOG" in settings:
             self._watchdog = max(_seconds(settings["WATCHDOG"]), 0.1)
-        first, self._was_ready, self._ready = not self._was_ready, True, True
+        first = not self._was_ready
+        if not self._ready:
+            self._was_ready, self._ready, self._ready_at = True, True, now
         self._beat_by = now + self._watchdog
         if first:
             yield ("background",)
+        if self._kept and not self._keeps:
+            self._kept = False
+            yield ("taken",)
         for number in self._held:
             yield ("kill", self.daemon, number)
         self._held.clear()
@@ -413,6 +544,10 @@ class Core:
         return child
 
     def _dump(self, value: str, settings: dict[str, str], now: float) -> Iterable[Action]:
+        self._away_at = None
+        if self._keeps:
+            self._keeps = False
+            yield ("leave",)
         batch: list[tuple[str, int]] = []
         size = 0
         for name, descriptor in [(name, each) for name, found in self.descriptors.items() for each in found]:
@@ -426,17 +561,16 @@ class Core:
         self._listens = True
         for child in self._untold.values():
             child.repeat_at = now + REPEAT
-        lines = [child.line for child in self.children.values()]
-        lines += [_exited(child) for child in self.children.values() if child.status is not None]
-        for data in _packed(lines):
+        for data in _packed([child.lines for child in (*self._past.values(), *self.children.values())]):
             yield ("send", data, ())
         end = f"DUMPED=1\nSTARTS={self._starts}\nUPTIME={now - self._began:.3f}\nLAST={self._last[:512]}"
         yield ("send", end.encode("ascii", "replace"), ())
 
 
-_MODIFIERS = ("FDNAME", "FDPOLL", "WATCHDOG")
+_MODIFIERS = ("FDNAME", "FDPOLL", "RECORD", "WATCHDOG")
 _WORDS: dict[str, Callable[[Core, str, dict[str, str], float], Iterable[Action]]] = {
     "CHILD": Core._child,
+    "EXITED": Core._exit,
     "GONE": Core._gone,
     "READY": Core._be_ready,
     "BEAT": Core._beat,
@@ -462,7 +596,7 @@ def _stored(batch: list[tuple[str, int]]) -> Action:
 
 
 def _packed(lines: list[str]) -> Iterable[bytes]:
-    """Join lines to messages."""
+    """Join lines, or groups of lines, to messages."""
     part: list[str] = []
     size = 0
     for line in lines:
@@ -513,9 +647,15 @@ def _check_name(name: str) -> None:
 class Keeper:
     """Carries out what `Core` decides."""
 
-    def __init__(self, descriptor: int, daemon: int, background: bool, log: str, command: list[str]) -> None:
+    def __init__(
+        self, descriptor: int, daemon: int, background: bool, log: str, command: list[str], table: str = ""
+    ) -> None:
+        own = dict(line.partition("=")[::2] for line in table.splitlines()[:3])  # what is not for the core
         self._command, self._background, self._log_file = command, background, log
         self._limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+        if "LIMIT" in own:
+            self._limits = int(own["LIMIT"]), self._limits[1]
+        self._oom = own.get("OOM", "").encode() or None
         try:
             resource.setrlimit(resource.RLIMIT_NOFILE, (self._limits[1], self._limits[1]))
         except (OSError, ValueError):
@@ -528,13 +668,20 @@ class Keeper:
         self._to_close: list[int] = []  # descriptors that queued messages may still name
         self._retry_at: float | None = None
         self._exit: int | None = None
-        self._left = self._dropping = False
+        self._left, self._dropping = own.get("LEFT") == "1", False
+        self._strangers: dict[int, int] = {}  # children that are not ours, by pidfd
         self._poll = select.poll()
         self._wake, self._waker = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._poll.register(self._wake, select.POLLIN)
+        self._watchdog = _Watchdog()
+        self._output = _Output(self._poll, self._write, self._store)
         if descriptor >= 0:
             os.set_inheritable(descriptor, False)
             self._connect(_socket.socket(fileno=descriptor))
+        if table:
+            self._carry_out(self._core.restore(table, time.monotonic()))
+            for each in self._stored():
+                os.set_inheritable(each, False)
 
     def run(self) -> int:
         """Run until gafferd has ended for good; return the exit status."""
@@ -545,8 +692,7 @@ class Keeper:
         libc = ctypes.CDLL(None)
         libc.prctl(36, 1, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER
         libc.prctl(15, b"gaffer-keeper", 0, 0, 0)  # PR_SET_NAME
-        self._oom = _lower_oom_score()
-        self._watchdog = _Watchdog()
+        self._oom = _lower_oom_score() or self._oom
         self._look()  # gafferd may have ended before SIGCHLD was caught
         while self._exit is None:
             self._turn()
@@ -556,10 +702,13 @@ class Keeper:
         now = time.monotonic()
         due = [when for when in (self._core.deadline(), self._retry_at, self._watchdog.due) if when is not None]
         wait = max(0.0, min(due) - now) * 1000 + 1 if due else None
-        for descriptor, _ in self._poll.poll(wait):
+        for descriptor, events in self._poll.poll(wait):
             if descriptor == self._wake:
                 self._read_signals()
-            else:
+            elif descriptor in self._strangers:
+                self._poll.unregister(descriptor)
+                self._handle("exited", self._strangers.pop(descriptor), UNKNOWN)
+            elif not self._output.move(descriptor, events):
                 self._receive_all()
                 self._flush()
         now = time.monotonic()
@@ -568,11 +717,14 @@ class Keeper:
         self._watchdog.beat(now)
         if self._core.ending:
             self._look()
-            self._handle("groups", {group for _, _, group, state in _processes() if state not in "ZX"})
+            self._handle("groups", _groups(self._core.children) | set(self._strangers.values()))
         self._handle("tick")
 
     def _handle(self, *event: Any) -> None:
-        for name, *arguments in self._core.handle(event, time.monotonic()):
+        self._carry_out(self._core.handle(event, time.monotonic()))
+
+    def _carry_out(self, actions: Iterable[Action]) -> None:
+        for name, *arguments in actions:
             getattr(self, f"do_{name}")(*arguments)
 
     # Signals and children
@@ -599,13 +751,31 @@ class Keeper:
 
     def do_check(self) -> None:
         if self._core.daemon is not None and isinstance(status := _status(self._core.daemon), int):
+            self._receive_all()  # it may have sent more until now
             self._handle("exited", self._core.daemon, status)
             return  # which asks for a check
+        self._check_children()
+
+    def _check_children(self) -> None:
         for child in tuple(self._core.children.values()):
             status = _status(child.pid) if child.status is None else None
             # A child of a living gafferd is not ours.
-            if isinstance(status, int) or (status == UNKNOWN and self._core.daemon is None):
+            if isinstance(status, int) or (status == UNKNOWN and self._core.daemon is None and not self._lives(child)):
                 self._handle("exited", child.pid, status)
+
+    def _lives(self, child: Child) -> bool:
+        """Return whether a process that is not our child, as an earlier keeper had adopted it, runs; watch it then."""
+        found = self._core.descriptors.get(f"{child.name}/pidfd")
+        if not found:
+            return False
+        poll = select.poll()
+        poll.register(found[0], select.POLLIN)
+        if poll.poll(0):
+            return False
+        if found[0] not in self._strangers:
+            self._strangers[found[0]] = child.pid
+            self._poll.register(found[0], select.POLLIN)
+        return True
 
     def do_kill(self, pid: int, signum: int) -> None:
         try:
@@ -614,7 +784,7 @@ class Keeper:
             self.do_log(f"can't signal process {pid}: {error.strerror}")
 
     def do_killpg(self, pid: int, signum: int) -> None:
-        if _status(pid) == UNKNOWN:  # not our child: the number may belong to a stranger
+        if _status(pid) == UNKNOWN and not self._lives(self._core.children[pid]) and pid not in _groups((pid,)):
             return
         try:
             os.killpg(pid, signum)
@@ -655,6 +825,38 @@ class Keeper:
         self._connect(ours)
         self._handle("started", pid)
 
+    def do_replace(self) -> None:
+        """Go on with the code on disk if it works, and otherwise with this one."""
+        program = [sys.executable, *sys.orig_argv[1 : len(sys.orig_argv) - len(sys.argv) + 1]]
+        if not _works([*program, "--check"]):
+            self.do_log("the keeper on disk does not work: going on with the old one")
+            return
+        # What comes now waits for the next keeper.
+        _signal.pthread_sigmask(_signal.SIG_BLOCK, _CAUGHT)
+        self._read_signals()
+        if self._core.ending:
+            _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
+            return
+        own = f"LIMIT={self._limits[0]}\nOOM={(self._oom or b'').decode()}\nLEFT={int(self._left)}\n"
+        inherited = self._stored()
+        try:
+            file = os.memfd_create("table", 0)
+            inherited.append(file)
+            _write_all(file, (own + self._core.table(time.monotonic())).encode())
+            for each in inherited:
+                os.set_inheritable(each, True)
+            mode = "background" if self._background else "foreground"
+            os.execv(program[0], [*program, "--table", str(file), mode, self._log_file, *self._command])
+        except OSError as error:
+            self.do_log(f"the keeper can't be replaced: {error.strerror}: going on with the old one")
+        for each in inherited:
+            os.set_inheritable(each, False)
+        os.close(file)
+        _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
+
+    def _stored(self) -> list[int]:
+        return [each for found in self._core.descriptors.values() for each in found]
+
     # The socket
 
     def _connect(self, connection: _socket.socket) -> None:
@@ -684,6 +886,8 @@ class Keeper:
             data, ancillary, flags, _ = self._socket.recvmsg(MAX_MESSAGE + 1, room, _socket.MSG_CMSG_CLOEXEC)
         except BlockingIOError:
             return False
+        except ConnectionResetError:  # it ended with unread messages; what it sent before follows
+            return True
         except OSError:
             data, ancillary, flags = b"", [], 0
         passed = [
@@ -697,6 +901,8 @@ class Keeper:
             return False
         if flags & _socket.MSG_CTRUNC:
             data += b"\n" * MAX_MESSAGE  # which is too long, as is a message that was cut off
+        if data == b"DUMP=1":
+            self._check_children()  # so that it has all exits so far
         self._handle("datagram", data, passed)
         return True
 
@@ -735,7 +941,24 @@ class Keeper:
             self._poll.modify(self._socket.fileno(), select.POLLIN)
         self.do_close(())
 
+    def do_keep(self, streams: tuple[tuple[str, int, int | None], ...]) -> None:
+        self._output.begin(streams)
+
+    def _store(self, name: str, descriptor: int) -> bool:
+        self._handle("stored", name, descriptor)
+        return descriptor in self._core.descriptors.get(name, ())
+
+    def do_leave(self) -> None:
+        self._output.end()
+
+    def do_taken(self) -> None:
+        self._output.reset()
+
     def do_close(self, descriptors: tuple[int, ...]) -> None:
+        self._output.drop(descriptors)
+        for each in descriptors:
+            if self._strangers.pop(each, None) is not None:
+                self._poll.unregister(each)
         self._to_close += descriptors
         if not self._queue:
             for descriptor in self._to_close:
@@ -745,6 +968,10 @@ class Keeper:
     # Reports
 
     def do_log(self, text: str) -> None:
+        self._write(text)
+        self._watchdog.notify(f"STATUS={text}")
+
+    def _write(self, text: str) -> None:
         line = time.strftime("%Y-%m-%d %H:%M:%S ") + f"keeper: {text}\n"
         writable = select.poll()
         writable.register(2, select.POLLOUT)
@@ -753,7 +980,6 @@ class Keeper:
                 os.write(2, line.encode("utf-8", "replace"))
         except OSError:
             pass
-        self._watchdog.notify(f"STATUS={text}")
 
     def do_background(self) -> None:
         if self._background:
@@ -774,6 +1000,83 @@ class Keeper:
             os.dup2(source, target)
         for descriptor in {null, log} - {0, 1, 2}:
             os.close(descriptor)
+
+
+class _Output:
+    """Moves output from pipes to journals. `log` gets messages, `store` the name and descriptor of a new journal, which
+    it may refuse.
+
+    The file position of a journal is the end of its data.
+    """
+
+    def __init__(self, poll: select.poll, log: Callable[[str], None], store: Callable[[str, int], bool]) -> None:
+        self._poll, self._log, self._store = poll, log, store
+        self._journals: dict[int, tuple[str, int | None]] = {}  # name of the stream and its journal, by pipe
+        self._moved: dict[str, int] = {}  # bytes that gafferd has not taken, by stream
+        self._total = 0
+        self._said = False  # that there is a bound
+
+    def begin(self, streams: tuple[tuple[str, int, int | None], ...]) -> None:
+        """Begin to move the output of streams: name, pipe, journal. What is no pipe, such as a terminal, waits."""
+        for name, pipe, journal in streams:
+            if os.fstat(pipe).st_mode & 0o170000 == 0o010000:
+                self._journals[pipe] = name, journal
+                self._poll.register(pipe, select.POLLIN)
+        if self._journals:
+            self._log(f"gafferd is away: keeping the output of {len(self._journals)} streams until it is back")
+
+    def end(self) -> None:
+        """Leave the pipes alone."""
+        self.drop(tuple(self._journals))
+        if self._total:
+            self._log(f"gafferd is back: it gets {self._total} bytes that were kept")
+
+    def reset(self) -> None:
+        """Begin to count again: gafferd has taken what was moved."""
+        self._moved.clear()
+        self._total, self._said = 0, False
+
+    def drop(self, pipes: Iterable[int]) -> None:
+        """Leave these pipes alone, if they are some of ours."""
+        for pipe in pipes:
+            if self._journals.pop(pipe, None) is not None:
+                self._poll.unregister(pipe)
+
+    def move(self, pipe: int, events: int) -> bool:
+        """Move what a pipe has; return False if it is not one of ours."""
+        if pipe not in self._journals:
+            return False
+        if not events & select.POLLIN:  # it has ended
+            self.drop((pipe,))
+            return True
+        name, journal = self._journals[pipe]
+        moved = self._moved.get(name, 0)
+        left = min(MAX_OUTPUT - moved, MAX_OUTPUTS - self._total)
+        if left <= 0:
+            if not self._said:
+                self._log(f"{name} has {moved} bytes, all have {self._total}: what writes more waits for gafferd")
+            self._said = True
+            self.drop((pipe,))
+            return True
+        try:
+            if journal is None:
+                journal = os.memfd_create(f"{name}.journal", os.MFD_CLOEXEC)
+                os.lseek(journal, HEADER, os.SEEK_SET)
+                if not self._store(f"{name}.journal", journal):
+                    self.drop((pipe,))
+                    return True
+                self._journals[pipe] = name, journal
+            size = os.splice(pipe, journal, left, flags=2)  # SPLICE_F_NONBLOCK
+        except BlockingIOError:
+            return True
+        except OSError as error:
+            self._log(f"can't keep the output of {name}: {error.strerror}")
+            size = 0
+        if size == 0:
+            self.drop((pipe,))
+        self._moved[name] = moved + size
+        self._total += size
+        return True
 
 
 class _Watchdog:
@@ -844,6 +1147,20 @@ def _processes() -> Iterable[tuple[int, int, int, str]]:
             yield int(name), int(fields[1]), int(fields[2]), fields[0].decode()
 
 
+def _groups(pids: Iterable[int]) -> set[int]:
+    """Return which of these process groups have living members and are ours, not those of a stranger with the number.
+
+    The leader is our child, perhaps a zombie, or else a member has become our child.
+    """
+    own, living, ours = os.getpid(), set(), set()
+    for pid, parent, group, state in _processes():
+        if state not in "ZX":
+            living.add(group)
+        if parent == own and (pid == group or state not in "ZX"):
+            ours.add(group)
+    return living & ours & set(pids)
+
+
 def _lower_oom_score() -> bytes | None:
     """Protect the keeper when memory runs out, if permitted; return the score of its children."""
     try:
@@ -880,12 +1197,39 @@ def _open_log(path: str) -> int | None:
     return None
 
 
+def _write_all(descriptor: int, data: bytes) -> None:
+    while data:
+        data = data[os.write(descriptor, data) :]
+
+
+def _works(command: list[str]) -> bool:
+    """Return whether a command ends well within CHECK_TIMEOUT."""
+    try:
+        pid = os.posix_spawn(command[0], command, os.environ)
+    except OSError:
+        return False
+    until = time.monotonic() + CHECK_TIMEOUT
+    while os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT | os.WNOHANG) is None:
+        if time.monotonic() > until:
+            os.kill(pid, SIGKILL)
+            break
+        time.sleep(0.002)
+    return os.waitpid(pid, 0)[1] == 0
+
+
 def main() -> int:
     """Run the keeper; return its exit status."""
+    if sys.argv[1:] == ["--check"]:
+        return 0
     if len(sys.argv) < 6:
         os.write(2, b"usage: keeper.py SOCKET PID foreground|background LOG COMMAND...\n")
         return 2
     descriptor, daemon, mode, log, *command = sys.argv[1:]
+    if descriptor == "--table":
+        with open(int(daemon), "rb") as file:
+            file.seek(0)
+            table = file.read().decode()
+        return Keeper(-1, 0, mode == "background", log, command, table).run()
     return Keeper(int(descriptor), int(daemon), mode == "background", log, command).run()
 
 

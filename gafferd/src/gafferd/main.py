@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Iterable, Mapping, MutableMapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from gaffer.errors import ConfigError, GafferError, Problem
 from gaffer.pidfile import hold_pidfile
@@ -20,7 +20,7 @@ from gaffer.runtime.usage import parse_command_line, usage_text
 from gafferd.config.effective import Effective, read_effective
 from gafferd.config.file import InvalidConfig, show_problem
 from gafferd.config.settings import Settings
-from gafferd.keeping.link import KeeperLink
+from gafferd.keeping.link import HANDOVER, KeeperLink
 from gafferd.keeping.starting import join_keeper, start_keeper
 from gafferd.plugins.folder import PluginFolder, plugin_folders
 from gafferd.state.directory import default_path, lock_directory
@@ -53,7 +53,7 @@ Examples:
   gafferd -c /etc/gaffer/gafferd.ini --lookupd-address=http://lookup1:5010
 
 Signals: TERM, INT and QUIT stop the jobs and exit; a second TERM or INT kills the jobs; HUP reloads the configuration;
-USR1 reopens the log files.
+USR1 reopens the log files; USR2 upgrades: the program on disk continues with the processes.
 """,
 )
 
@@ -102,32 +102,43 @@ def run(options: Mapping[str, Any], environ: MutableMapping[str, str]) -> int:
         return _check_config(effective, environ, server.plugin_folder, len(server.endpoints))
 
     title = ProcessTitle("gafferd", sys.argv[1:])
-    keeper = join_keeper(environ, settings.watchdog)
+    log = os.path.abspath(settings.error_log) if settings.error_log else None
+    keeper = join_keeper(environ, settings.watchdog, background=settings.daemon, log=log)
     passed = keeper.passed() if keeper is not None else take_sockets(environ)
     if not settings.daemon:
-        keeper = keeper or _start_keeper(settings, passed)  # before the slow imports, while there is little to copy
+        keeper = keeper or _start_keeper(
+            settings, log, passed
+        )  # before the slow imports, while there is little to copy
     from gafferd.server import make_server
 
     server = make_server(effective, home, state_path, verbosity, passed)
     ready = daemonize(wait=True) if settings.daemon and keeper is None else _stay
     if settings.daemon:
-        keeper = keeper or _start_keeper(settings, passed)
+        keeper = keeper or _start_keeper(settings, log, passed)
     startup.hold_signals()
     # The lock comes first: a second gafferd touches neither the log nor the pidfile of the one that holds it.
-    with contextlib.closing(lock_directory(state_path)) as lock:
+    with contextlib.closing(lock_directory(state_path, keeper.pid if keeper is not None else None)) as lock:
         title.show("starting")
         setup_logging(settings.log_level, settings.error_log, settings.log_format)
         for warning in effective.file.warnings:
             logger.warning("%s", show_problem(warning))
         with hold_pidfile(settings.pidfile, keeper.pid if keeper is not None else None):
             startup.raise_signals()
-            return server.serve(lock, title, ready, keeper)
+            status = server.serve(lock, title, ready, keeper)
+            if status == HANDOVER:
+                _make_way()
+            return status
 
 
-def _start_keeper(settings: Settings, passed: Sequence[PassedSocket]) -> KeeperLink | None:
+def _make_way() -> NoReturn:
+    """Exit at once for the next gafferd, which keeps the pidfile; no thread is waited for."""
+    logging.shutdown()
+    os._exit(HANDOVER)
+
+
+def _start_keeper(settings: Settings, log: str | None, passed: Sequence[PassedSocket]) -> KeeperLink | None:
     if not settings.keeper:
         return None
-    log = os.path.abspath(settings.error_log) if settings.error_log else None
     return start_keeper(watchdog=settings.watchdog, background=settings.daemon, log=log, passed=passed)
 
 

@@ -86,7 +86,8 @@ class Reloader:
         self._reading: asyncio.Future[object] | None = None
         self._requested: asyncio.Task[None] | None = None  # until it begins
         self._begun: asyncio.Task[None] | None = None  # keeps the task alive
-        self._stopping = False
+        self._stopping: ManagerStopping | None = None
+        self._manager: Manager | None = None
         self.state: ReloadState = {
             "path": str(file.path) if file is not None else None,
             "applied_at": time.time() if file is not None else None,
@@ -97,13 +98,15 @@ class Reloader:
         }
 
     def start(self, loop: asyncio.AbstractEventLoop, manager: Manager) -> None:
-        """Do nothing: reloads come by `request` and `reload`."""
+        """Reloads come by `request` and `reload`."""
+        self._manager = manager
 
     def quiesce(self) -> None:
         """Refuse further reloads, and end one that still reads the file."""
-        self._stopping = True
+        assert self._manager is not None
+        self._stopping = self._manager.refusal
         if self._reading is not None and not self._reading.done():
-            self._reading.set_exception(ManagerStopping())
+            self._reading.set_exception(self._stopping)
 
     def request(self) -> None:
         """Reload in a moment, for a signal; one reload serves all requests before it begins. Call it on the loop."""
@@ -184,8 +187,8 @@ class Reloader:
         return await self._in_thread(read)
 
     async def _in_thread(self, function: Callable[[], T]) -> T:
-        if self._stopping:
-            raise ManagerStopping
+        if self._stopping is not None:
+            raise self._stopping
         if self._reading is not None and not self._reading.done():
             raise ReadTimeout  # an earlier one still hangs
         reading = call_in_thread(function)

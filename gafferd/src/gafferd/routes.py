@@ -1,6 +1,6 @@
 """The routes that gafferd adds to those of every node (gaffer.http_handler)."""
 
-from gafferd import plugin_routes, reload_routes
+from gafferd import plugin_routes, reload_routes, upgrade_routes
 from gafferd.access import key_routes
 from gafferd.history import routes as history_routes
 from gafferd.sites import site_routes
@@ -10,6 +10,7 @@ __all__ = ["ROUTES"]
 ROUTES = [
     *key_routes.ROUTES,
     *reload_routes.ROUTES,
+    *upgrade_routes.ROUTES,
     *history_routes.ROUTES,
     *plugin_routes.ROUTES,
     *site_routes.ROUTES,

@@ -24,6 +24,7 @@ from gaffer.jobs.names import is_host
 from gaffer.loop import new_loop, spare_memory
 from gaffer.loop import run as run_loop
 from gaffer.processes.cgroups import own_cgroup
+from gaffer.processes.survivors import Survivor
 from gaffer.runtime import startup
 from gaffer.runtime.activation import PassedSocket
 from gaffer.runtime.daemonize import ProcessTitle
@@ -44,7 +45,9 @@ from gafferd.config.settings import Settings
 from gafferd.drift import Drift
 from gafferd.exit_log import ExitLog
 from gafferd.history.recorder import History
+from gafferd.keeping.kept import KeptProcesses
 from gafferd.keeping.link import HANDOVER, KeeperLink
+from gafferd.keeping.sockets import KeptSockets
 from gafferd.plugins.folder import PluginFolder, plugin_folders
 from gafferd.plugins.foreign import contained, run_contained
 from gafferd.plugins.host import Plugins
@@ -56,6 +59,7 @@ from gafferd.state.directory import StateDir
 from gafferd.state.durable import DurableJobs
 from gafferd.state.identity import Identity
 from gafferd.state.lock import StateLock
+from gafferd.upgrader import Upgrader
 from gafferd.watching import Watching
 
 logger = logging.getLogger(__name__)
@@ -122,13 +126,30 @@ class Server:
         """
         raise_descriptors()
         state = StateDir.open(lock.directory, lock)
+        kept = KeptProcesses(keeper, state, state.when_stored) if keeper is not None else None
         try:
-            state.end_leftovers()
-            return self._run(state, title, ready, keeper)
+            survivors = kept.survivors() if kept is not None else []
+            records = [each.record for each in survivors]
+            os_pids, cookies = [each.os_pid for each in records], {each.cookie for each in records}
+            state.end_leftovers(os_pids, cookies, self.settings.orphans)
+            survivors += [Survivor(each) for each in (*state.detached, *state.orphans)]
+            return self._run(state, title, ready, keeper, kept, survivors)
         finally:
             state.close()
+            if keeper is not None and kept is not None:
+                if not keeper.handing_over or kept.settled():  # otherwise exits that are not stored would be lost
+                    kept.close()
+                keeper.close()
 
-    def _run(self, state: StateDir, title: ProcessTitle, ready: Callable[[], None], keeper: KeeperLink | None) -> int:
+    def _run(
+        self,
+        state: StateDir,
+        title: ProcessTitle,
+        ready: Callable[[], None],
+        keeper: KeeperLink | None,
+        kept: KeptProcesses | None,
+        survivors: Sequence[Survivor],
+    ) -> int:
         loop = new_loop(self.settings.loop)
         spare_memory(loop)
         manager = Manager(
@@ -136,9 +157,10 @@ class Server:
             subreaper=True,
             cgroup=own_cgroup(),
             capture_all=True,
-            recorder=state,
-            detached=state.detached,
+            recorder=kept or state,
+            survivors=survivors,
             past=state.past,
+            socket_keeper=KeptSockets(keeper) if keeper is not None else None,
             endpoint_host=self.host,
             log_dir=state.path / "logs",
             # Pids start over at each start; the incarnation keeps the marks of two starts distinct.
@@ -168,8 +190,11 @@ class Server:
         plugins = Plugins(self.plugin_folder, config.sections)
         jobs = FileJobs(manager, config.jobs)
         durable = DurableJobs(manager, state.jobs, lambda: jobs.definitions)
+        if kept is not None and self.settings.keep_jobs:
+            kept.settled = lambda: durable.settled
         file = FileOnDisk(path, config) if path is not None else None
         reloader = Reloader(self.effective, file, jobs, webhooks, plugins, service, history)
+        upgrader = Upgrader(keeper, history)
         http = HttpHandler(
             [*self.endpoints, *self._own_socket(f"unix:{state.socket_path}")],
             access=replace(self.policy, cookie=logins.cookie, resume=logins.resume),
@@ -180,6 +205,7 @@ class Server:
             logins=logins,
             plugins=plugins,
             reloader=reloader,
+            upgrader=upgrader,
             sites=Sites(self.plugin_folder, os.geteuid(), plugins.packages),
             lookupds=announcer.status,
             webhooks=webhooks.status,
@@ -194,19 +220,22 @@ class Server:
         startup.hold_signals()
         try:
             watching = [Watching()] if self.settings.watch else []
-            kept = [durable] if self.settings.keep_jobs else []
-            following = [reloader, Drift(jobs, file)]
-            apps = [service, ExitLog(), history, *self._console(), webhooks, *kept, *following, http, announcer]
+            storing = [durable] if self.settings.keep_jobs else []
+            following = [reloader, upgrader, Drift(jobs, file)]
+            apps = [service, ExitLog(), history, *self._console(), webhooks, *storing, *following, http, announcer]
             manager.start([*([keeper] if keeper is not None else []), *apps, *watching, plugins])
             startup.spare_collector()  # no Popen object exists yet, see Reaper
             if self.settings.keep_jobs:
                 durable.restore()
             else:
                 jobs.load()
-            signals = _Signals(reloader, keeper)
+            signals = _Signals(reloader, upgrader, keeper)
             signals.start(loop, manager)
             self._await_plugins(manager, plugins)  # after the jobs, so that none of theirs takes the name of one
+            for job in manager.end_unclaimed() if manager.active else ():
+                logger.warning("ending the processes of %s, a job that no longer exists", job)
             if manager.active:
+                manager.close_unused_sockets()
                 for address in http.addresses:
                     print(f"listening on {address}", file=stderr)
                 self._warn_when_private()
@@ -218,8 +247,6 @@ class Server:
             run_contained(manager)
             return HANDOVER if signals.handing_over else manager.exit_code
         finally:
-            if keeper is not None:
-                keeper.close()
             loop.close()
             services.close()
 
@@ -321,41 +348,38 @@ def make_server(
 
 class _Signals(SigHandler):
     """Signal handlers: QUIT, TERM and INT stop the node, a second TERM or INT kills its processes, HUP reloads,
-    USR1 reopens log files, and with a keeper USR2 stops the node for another gafferd, which the keeper starts.
+    USR1 reopens log files, USR2 hands over to the program on disk.
 
     Not an application: the handlers stay installed to the end, so that a late signal does not change the exit status.
     """
 
     REOPEN_SIGNAL = startup.REOPEN_SIGNAL
 
-    def __init__(self, reloader: Reloader, keeper: KeeperLink | None) -> None:
+    def __init__(self, reloader: Reloader, upgrader: Upgrader, keeper: KeeperLink | None) -> None:
         super().__init__()
         self._reloader = reloader
+        self._upgrader = upgrader
         self._keeper = keeper
         self._asked = False  # to stop
 
     def start(self, loop: asyncio.AbstractEventLoop, manager: Manager) -> None:  # type: ignore[override]
         super().start(loop, manager)
-        if self._keeper is not None:
-            self._catch(signal.SIGUSR2, self.handle_upgrade)
+        self._catch(signal.SIGUSR2, self.handle_upgrade)
 
     @property
     def handing_over(self) -> bool:
-        """Whether the node stops for another gafferd."""
+        """Whether another gafferd continues."""
         return self._keeper is not None and self._keeper.handing_over
 
     def handle_upgrade(self, handle: object, *args: Any) -> None:
-        """Stop the node for another gafferd, which runs the program that is on disk now."""
+        """Make way for the program on disk."""
         assert self.manager is not None
-        assert self._keeper is not None
         if self.manager.active:
-            logger.warning("stopping the jobs, and starting gafferd again")
-            self._keeper.handing_over = True
-            self.manager.stop()
+            self._upgrader.request()
 
     def handle_quit(self, handle: object, *args: Any) -> None:
         assert self.manager is not None
-        if self.handing_over:
+        if self.handing_over:  # too late for an orderly stop: the keeper ends the processes
             assert self._keeper is not None
             self._keeper.handing_over = False
             self._keeper.quiesce()

@@ -19,6 +19,26 @@ async def test_a_loaded_job_is_listed(node: HttpNode) -> None:
     assert (await node.call("GET", "/jobs/blog")).json == {"sessionid": "blog", "jobs": ["blog.web"]}
 
 
+async def test_all_jobs_come_with_their_info_and_usage_in_one_answer(node: HttpNode) -> None:
+    for session, name in (("blog", "web"), ("shop", "web")):
+        await node.call("POST", f"/jobs/{session}", sleeper(name, env={"SIZE": "1"}))
+    await eventually_async(lambda: len(node.manager.running) == 2)
+    infos = (await node.call("GET", "/jobs?view=info")).json["jobs"]
+    assert [info["name"] for info in infos] == ["blog.web", "shop.web"]
+    one = (await node.call("GET", "/jobs/shop/web")).json
+    assert infos[1].keys() == one.keys()
+    assert infos[1]["config"] == one["config"]
+    found = (await node.call("GET", "/jobs/shop?view=stats")).json
+    assert (found["sessionid"], [job["name"] for job in found["jobs"]]) == ("shop", ["shop.web"])
+    assert [process["pid"] for process in found["jobs"][0]["stats"]["stats"]] == one["processes"]
+
+
+async def test_jobs_are_shown_in_known_ways_only(node: HttpNode) -> None:
+    answer = await node.call("GET", "/jobs?view=all")
+    assert (answer.status, answer.error) == (400, "bad_value")
+    assert (await node.call("GET", "/jobs/shop?view=info")).status == 404
+
+
 @pytest.mark.row("R-43")
 async def test_a_job_loaded_with_start_false_does_not_run(node: HttpNode) -> None:
     await node.call("POST", "/jobs/default", sleeper(start=False))

@@ -556,3 +556,15 @@ def _accepted(listener: socket.socket) -> int:
             return count
         connection.close()
         count += 1
+
+
+@pytest.mark.parametrize("ready", ["log:never", "notify"])
+async def test_a_process_that_was_ready_before_stays_ready_and_its_live_probes_begin(
+    bound: socket.socket, ready: str
+) -> None:
+    process = probed(ready=ready, live=f"tcp:{port_of(bound)}", **FAST)
+    bound.listen()
+    async with probing() as verdicts:
+        verdicts.prober.start(process, ready=True)
+        await verdicts.last("good", LIVE)
+        assert verdicts.of() == ["good"]

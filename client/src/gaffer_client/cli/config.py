@@ -3,30 +3,32 @@
 A setting is read when a command needs it; an invalid setting does not affect commands that do not use it.
 """
 
-import configparser
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, Final, TypedDict
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypedDict
 from urllib.parse import urlsplit
 
 from gaffer.errors import InvalidValue, did_you_mean
-from gaffer.runtime.keyfile import KeyFileError, read_key_file
 from gaffer.runtime.options import Option
 from gaffer.runtime.settings import Setting, find
-from gaffer.runtime.trusted_files import UntrustedFile, read_trusted, trusted_file
 from gaffer.runtime.values import boolean, items, text
-from gaffer_client.announced import NodePattern, Origin, covered
 from gaffer_client.cli.errors import UsageError
 from gaffer_client.cli.parse import Arguments
 from gaffer_client.cli.table import Program
-from gaffer_client.errors import MalformedAnswer, Unauthorized, UntrustedServer
-from gaffer_client.local import default_url
-from gaffer_client.lookup import Lookup
-from gaffer_client.node import Server
 from gaffer_client.transport import DEFAULT_URL, is_key
+
+if TYPE_CHECKING:
+    import configparser
+
+    from gaffer_client.announced import NodePattern, Origin
+    from gaffer_client.live import LiveLookup
+    from gaffer_client.lookup import Lookup
+    from gaffer_client.node import Server
+
+# Commands that need no server, or no file, start faster without what is imported where it is used.
 
 
 def _lookups(text: str) -> tuple[str, ...]:
@@ -36,7 +38,9 @@ def _lookups(text: str) -> tuple[str, ...]:
     return urls
 
 
-def _patterns(text: str) -> list[NodePattern]:
+def _patterns(text: str) -> "list[NodePattern]":
+    from gaffer_client.announced import NodePattern
+
     try:
         return [NodePattern.parse(word) for word in text.replace(",", " ").split()]
     except ValueError as error:
@@ -44,6 +48,8 @@ def _patterns(text: str) -> list[NodePattern]:
 
 
 def _key_in(path: str) -> str:
+    from gaffer.runtime.keyfile import KeyFileError, read_key_file
+
     try:
         return read_key_file(os.path.expanduser(path))
     except KeyFileError as error:
@@ -58,6 +64,8 @@ def _key(text: str) -> str | None:
 
 
 def _file(path: str) -> str:
+    from gaffer.runtime.trusted_files import trusted_file
+
     return trusted_file(os.path.expanduser(path))
 
 
@@ -75,7 +83,7 @@ ENDPOINT: Final = Setting(
     variable="GAFFER_ENDPOINT",
     keys=(("client", "endpoint"),),
 )
-CONNECT: Final = replace(ENDPOINT, flag="--connect=URL", aliases=("--endpoint",))
+CONNECT: Final = ENDPOINT._replace(flag="--connect=URL", aliases=("--endpoint",))
 LOOKUPD: Final = Setting(
     help="the lookups, a comma-separated list",
     rule=_lookups,
@@ -176,26 +184,37 @@ class Context:
         given: str | None = self._value(self.program.endpoint)
         return given
 
-    def server(self, url: str | None = None) -> Server:
+    def server(self, url: str | None = None) -> "Server":
         """Return the chosen node, or the node at `url`, an address given by the user."""
+        from gaffer_client.local import default_url
+        from gaffer_client.node import Server
+        from gaffer_client.plain import PlainSender
+
         given = url or self._endpoint_given
         url = given or default_url(self._environ)
         configured = given or DEFAULT_URL  # the address that a `[node "URL"]` section would have
         key = self._api_key(configured)
-        return Server(url, api_key=key, insecure=self._value(_INSECURE, configured), **self._tls(configured))
+        return Server(
+            url, api_key=key, insecure=self._value(_INSECURE, configured), sender=PlainSender, **self._tls(configured)
+        )
 
     @contextmanager
-    def announced_server(self, url: str, lookup: Lookup) -> Iterator[Server]:
+    def announced_server(self, url: str, lookup: "Lookup | LiveLookup") -> "Iterator[Server]":
         """Connect to a node at an announced address; send the API key only if the user has listed the address.
 
         Otherwise, the hint of Unauthorized explains how to list it. Raises MalformedAnswer if nodes can't announce
         such an address, and UntrustedServer if a lookup on another host announces an address of this host.
         """
+        from gaffer_client.announced import Origin
+        from gaffer_client.errors import Unauthorized, UntrustedServer
+        from gaffer_client.node import Server
+        from gaffer_client.plain import PlainSender
+
         origin = Origin.parse(url)
         tls = self._tls(url)
         listed = self._is_listed(origin) or (origin.scheme == "https" and tls["cacert"] is not None)
         key = self._api_key(url) if listed else None
-        with Server(url, api_key=key, insecure=self._value(_INSECURE, url), **tls) as server:
+        with Server(url, api_key=key, insecure=self._value(_INSECURE, url), sender=PlainSender, **tls) as server:
             server.transport.allow_loopback = listed or all(map(_is_local, lookup.urls))
             try:
                 yield server
@@ -207,16 +226,23 @@ class Context:
                 error.hint = error.hint or _listing(url)
                 raise
 
-    def _is_listed(self, origin: Origin) -> bool:
+    def _is_listed(self, origin: "Origin") -> bool:
         """Return whether the user has listed the address, directly or by a pattern."""
+        from gaffer_client.announced import covered
+
         given = self._endpoint_given, *self._file.nodes
         if any(known and known[1:] == origin[1:] for known in map(_origin, given)):
             return True
         return covered(origin, self._value(_NODES))
 
-    def lookup(self) -> Lookup:
+    def lookup(self) -> "Lookup":
         """Return a client of the lookups."""
-        return Lookup(list(self._value(LOOKUPD)), api_key=self._value(_CLUSTER_KEY), **self._tls(None))
+        from gaffer_client.lookup import Lookup
+        from gaffer_client.plain import PlainSender
+
+        return Lookup(
+            list(self._value(LOOKUPD)), api_key=self._value(_CLUSTER_KEY), sender=PlainSender, **self._tls(None)
+        )
 
     def _api_key(self, url: str) -> str | None:
         """Return the key from a flag or variable, or else from the configuration file."""
@@ -262,7 +288,10 @@ def _listing(url: str) -> str:
     )
 
 
-def _origin(url: str | None) -> Origin | None:
+def _origin(url: str | None) -> "Origin | None":
+    from gaffer_client.announced import Origin
+    from gaffer_client.errors import MalformedAnswer
+
     try:
         return Origin.parse(url.rstrip("/")) if url else None
     except MalformedAnswer:
@@ -275,12 +304,11 @@ def _is_local(url: str) -> bool:
     return origin.is_loopback if origin else url.startswith("unix:")
 
 
-@dataclass(frozen=True)
-class _File:
+class _File(NamedTuple):
     """The configuration file: its section `[client]` and its sections `[node "URL"]`, by URL."""
 
-    client: Mapping[str, str] = field(default_factory=dict)
-    nodes: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    client: Mapping[str, str] = MappingProxyType({})
+    nodes: Mapping[str, Mapping[str, str]] = MappingProxyType({})
 
     def keys_for(self, url: str | None) -> dict[tuple[str, str], str]:
         """Return the keys that apply to the node at `url`, or to all nodes, by section."""
@@ -295,15 +323,19 @@ def _read_file(environ: Mapping[str, str]) -> _File:
     """Read $GAFFER_CONFIG, or ~/.gaffer/gaffer.ini if it exists; ignore sections of other programs."""
     given = environ.get("GAFFER_CONFIG")
     path = given or os.path.expanduser("~/.gaffer/gaffer.ini")
+    if not given and not os.path.lexists(path):
+        return _File()
+    import configparser
+
+    from gaffer.runtime.trusted_files import UntrustedFile, read_trusted
+
     parser = configparser.RawConfigParser()
     try:
         parser.read_string(read_trusted(path).data.decode())
     except UntrustedFile as error:
         raise UsageError(error.message, hint=error.hint) from None
     except FileNotFoundError:
-        if given:
-            raise UsageError(f"no such file: {path}", hint="correct GAFFER_CONFIG") from None
-        return _File()
+        raise UsageError(f"no such file: {path}", hint="correct GAFFER_CONFIG") from None
     except OSError as error:
         raise UsageError(f"can't read {path}: {error.strerror}") from None
     except (configparser.Error, UnicodeDecodeError) as error:
@@ -319,7 +351,7 @@ def _read_file(environ: Mapping[str, str]) -> _File:
     return _File(client, nodes)
 
 
-def _keys(parser: configparser.RawConfigParser, path: str, section: str, kind: str) -> dict[str, str]:
+def _keys(parser: "configparser.RawConfigParser", path: str, section: str, kind: str) -> dict[str, str]:
     known = [key for declared in SETTINGS for home, key in declared.keys if home == kind]
     values = dict(parser[section])
     for key in values:

@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 
 from gaffer_client.cli.table import Target
 from gaffer_client.errors import GafferClientError, MalformedAnswer, Unreachable
+from gaffer_client.plain import PlainSender
 from gaffer_client.transport import Transport
 
 Kind = Literal["gafferd", "gaffer_lookupd", "http", "nothing"]
@@ -38,7 +39,7 @@ def hint_at(url: str, target: Target) -> str | None:
 def kind_of(url: str) -> Kind:
     """Identify the server that answers plain HTTP at the host and port of `url`."""
     try:
-        with Transport(f"http://{urlsplit(url).netloc}", timeout=_TIMEOUT) as transport:
+        with Transport(f"http://{urlsplit(url).netloc}", timeout=_TIMEOUT, sender=PlainSender) as transport:
             body = transport.request("GET", "/").body
     except (Unreachable, MalformedAnswer):
         return "nothing"

@@ -19,7 +19,7 @@ from gaffer.process import ProcessConfig
 from gaffer.processes.cgroups import own_cgroup
 from gaffer.runtime import dispositions
 from gaffer.runtime.descriptors import raise_descriptors
-from gaffer.schemas.responses import ExitInfo
+from gaffer.schemas.views import ExitInfo
 from gaffer.sig_handler import SigHandler
 from gaffer.supervision.file_watch import FileWatcher, Watched
 from gaffer_client.cli.errors import Exit

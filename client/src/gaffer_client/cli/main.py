@@ -4,15 +4,14 @@ import os
 import sys
 from collections.abc import Sequence
 
-import gaffer as framework
 from gaffer.errors import ConfigError, GafferError
+from gaffer.runtime.version import __version__
 from gaffer_client.cli.config import Context
-from gaffer_client.cli.diagnosis import hint_at
 from gaffer_client.cli.errors import CommandFailed, Exit
-from gaffer_client.cli.help import command_help, program_help
 from gaffer_client.cli.output import print_error
 from gaffer_client.cli.parse import Invocation, parse
 from gaffer_client.cli.programs import GAFFER, GAFFERCTL
+from gaffer_client.cli.several import chooses_several_nodes
 from gaffer_client.cli.table import Program, Target
 from gaffer_client.errors import (
     Forbidden,
@@ -91,18 +90,31 @@ def _discard_unwritable() -> None:
 
 def _dispatch(program: Program, invocation: Invocation) -> int:
     if invocation.arguments.flag("--version"):
-        print(f"{program.name} {framework.__version__}")
+        print(f"{program.name} {__version__}")
         return Exit.OK
-    if invocation.command is None:
-        print(program_help(program), file=sys.stdout if invocation.help else sys.stderr)
-        return Exit.OK if invocation.help else Exit.USAGE
-    if invocation.help:
+    if invocation.command is None or invocation.help:
+        return _show_help(program, invocation)
+    command, arguments = invocation.command, invocation.arguments
+    context = Context(program, arguments, os.environ)
+    if chooses_several_nodes(arguments):
+        return command.run_on_several(context, arguments)
+    command.check_one_node(arguments)
+    return command.run(context, arguments)
+
+
+def _show_help(program: Program, invocation: Invocation) -> int:
+    from gaffer_client.cli.help import command_help, program_help
+
+    if invocation.command is not None:
         print(command_help(program, invocation.command))
         return Exit.OK
-    return invocation.command.run(Context(program, invocation.arguments, os.environ), invocation.arguments)
+    print(program_help(program), file=sys.stdout if invocation.help else sys.stderr)
+    return Exit.OK if invocation.help else Exit.USAGE
 
 
 def _report(program: Program, error: GafferClientError, target: Target) -> None:
+    from gaffer_client.cli.diagnosis import hint_at
+
     hint = error.hint
     if isinstance(error, Unreachable | NotFound | MalformedAnswer):
         hint = hint_at(error.url, target) or hint

@@ -1,5 +1,7 @@
 """Output of commands: tables, colours for terminals, JSON and errors."""
 
+import codecs
+import json
 import os
 import re
 import signal
@@ -8,10 +10,10 @@ import time
 from collections.abc import Iterable, Sequence
 from typing import IO
 
-import msgspec
-
 _COLOURS = {"cyan": "36", "yellow": "33", "green": "32", "red": "31", "magenta": "35", "blue": "34"}
 _UNSAFE = re.compile(r"[^ -~]")  # in JSON only within strings, except for newlines
+_UNUSUAL = re.compile(r"[^\n\t -~]")  # in the output of processes
+_UTF8 = codecs.getincrementaldecoder("utf-8")
 _NAMES_REMEMBERED = 10_000
 _PLAIN_ENDS = ("exited", "signaled", "stopped", "unknown")  # reasons that say no more than the exit status
 BLOCK_COLOURS = ("cyan", "yellow", "green", "magenta", "blue", "red")
@@ -122,12 +124,12 @@ def moment(at: float) -> str:
 
 def print_json(document: object) -> None:
     """Print a JSON document."""
-    print(_escaped(msgspec.json.format(msgspec.json.encode(document), indent=2).decode()))
+    print(_escaped(json.dumps(document, ensure_ascii=False, indent=2)))
 
 
 def print_json_line(document: object) -> None:
     """Print and flush a JSON document on one line: newline-delimited JSON, for continuous output."""
-    print(_escaped(msgspec.json.encode(document).decode()), flush=True)
+    print(_escaped(json.dumps(document, ensure_ascii=False, separators=(",", ":"))), flush=True)
 
 
 def _escaped(text: str) -> str:
@@ -138,8 +140,26 @@ def _escaped(text: str) -> str:
 def _escape(match: re.Match[str]) -> str:
     if match[0].isprintable() or match[0] == "\n":
         return match[0]
-    units = match[0].encode("utf-16-be").hex()
+    units = match[0].encode("utf-16-be", "surrogatepass").hex()
     return "".join(f"\\u{units[at : at + 4]}" for at in range(0, len(units), 4))
+
+
+class OutputWriter:
+    """Writes the output of processes to stdout: unchanged, but on a terminal without what could control it.
+
+    With `raw`, also a terminal gets it unchanged.
+    """
+
+    def __init__(self, *, raw: bool = False) -> None:
+        self._decoder = None if raw or not sys.stdout.isatty() else _UTF8(errors="replace")
+
+    def write(self, data: bytes, *, final: bool = False) -> None:
+        """Write and flush the next piece of output; an unfinished character waits for the next one, unless `final`."""
+        if self._decoder is not None:
+            text = self._decoder.decode(data, final).replace("\r\n", "\n")
+            data = _UNUSUAL.sub(lambda match: printable(match[0]), text).encode()
+        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
 
 
 def warn(text: str) -> None:
@@ -172,6 +192,12 @@ class StatusLine:
             print(f"\r\x1b[K{text[: width - 1] if width else text}", end="", flush=True)
         else:
             print(text, flush=True)
+
+    def clear(self) -> None:
+        """Remove the text from the terminal."""
+        if self._in_place and self._shown:
+            print("\r\x1b[K", end="", flush=True)
+        self._shown = ""
 
     def close(self) -> None:
         """Leave the last text on the terminal, in full."""

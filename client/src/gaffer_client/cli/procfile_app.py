@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from gaffer.errors import BadRequest, ConfigError, InvalidValue, Problem, did_you_mean
+from gaffer.errors import ConfigError, InvalidValue, Problem, did_you_mean
 from gaffer.jobs import ordering, rules
 from gaffer.jobs.config import JobConfig, find_problems
-from gaffer.jobs.names import JobName, check_name
+from gaffer.jobs.names import JobName
 from gaffer.jobs.words import SplitError
 from gaffer.procfile import Procfile
 from gaffer.runtime.ini import position
@@ -19,22 +19,9 @@ from gaffer_client.cli.companion import Companion, Entry, find_companion, read_c
 from gaffer_client.cli.errors import CommandFailed, UsageError
 from gaffer_client.cli.output import warn
 from gaffer_client.cli.parse import Arguments
+from gaffer_client.cli.places import find_places
 
 _USES_PORT = re.compile(r"\$(?:PORT\b|\{PORT\})")
-
-
-def app_name(args: Arguments, name: str | None) -> str:
-    """Return the session of an application: `name`, or the name of its directory if `name` is None or `.`."""
-    if name not in (None, "."):
-        return check_name(str(name), "session")
-    root, _ = _places(args)
-    folder = os.path.basename(root)
-    try:
-        return check_name(folder, "session")
-    except BadRequest as error:
-        raise UsageError(
-            f"the directory name is not a valid application name: {error.message}", hint="give a name"
-        ) from None
 
 
 @dataclass(frozen=True)
@@ -255,7 +242,7 @@ def open_application(args: Arguments) -> Application:
 
 def open_procfile(args: Arguments) -> Procfile:
     """Open the Procfile selected by the options -f, -d and -e; raise UsageError if it can't be read."""
-    root, path = _places(args)
+    root, path = find_places(args)
     files, variables = [], {}
     for item in args.words("--env"):
         key, equals, value = item.partition("=")
@@ -351,12 +338,3 @@ def choose_ports(
 
 def _is_env_file(path: str) -> bool:
     return os.path.exists(path) and not os.path.isdir(path)  # also a pipe: -e <(command)
-
-
-def _places(args: Arguments) -> tuple[str, str]:
-    """Return the root directory of the application and the path of its Procfile."""
-    given, directory = args.text("--procfile"), args.text("--directory")
-    path = os.path.abspath(given or os.path.join(directory or ".", "Procfile"))
-    if directory or (os.path.exists(path) and not os.path.isfile(path)):  # a pipe has no directory: -f <(command)
-        return os.path.abspath(directory or "."), path
-    return os.path.dirname(path), path

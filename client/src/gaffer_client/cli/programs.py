@@ -1,70 +1,74 @@
 """The two programs: their commands and options."""
 
 from gaffer.runtime.options import Option
-from gaffer_client.cli.commands import (
-    apps,
-    audit,
-    changes,
-    control,
-    disabling,
-    draining,
-    general,
-    history,
-    keys,
-    local,
-    logs,
-    lookups,
-    rollouts,
-    scaling,
-    watching,
-    why,
-)
 from gaffer_client.cli.config import CONNECT, CONNECTION_OPTIONS, ENDPOINT, LOOKUPD
-from gaffer_client.cli.procfile_app import app_name
-from gaffer_client.cli.table import Command, Program
+from gaffer_client.cli.parse import Arguments
+from gaffer_client.cli.several import OPTIONS as ON_SEVERAL_NODES
+from gaffer_client.cli.table import Family, Program
 
 
-def _job_commands(job_help: str, verbose: str) -> tuple[Command, ...]:
+def _job_families(job_help: str, verbose: str) -> tuple[Family, ...]:
     """Return the commands for jobs, which both programs have."""
     return (
-        *rollouts.commands(job_help),
-        *disabling.commands(job_help),
-        *history.commands(job_help, verbose),
-        *logs.commands(job_help),
-        *audit.commands(job_help),
+        Family("rollouts", "restart reload rollback", attribute="commands", arguments=(job_help,)),
+        Family("disabling", "disable enable", attribute="commands", arguments=(job_help,)),
+        Family("history", "exits definitions exec", attribute="commands", arguments=(job_help, verbose)),
+        Family("logs", "logs", attribute="commands", arguments=(job_help,)),
+        Family("audit", "history", attribute="commands", arguments=(job_help,)),
     )
 
 
-_APPLICATION_COMMANDS = (
-    *local.COMMANDS,
-    *apps.COMMANDS,
-    *scaling.COMMANDS,
-    *_job_commands(
+_APPLICATION_FAMILIES = (
+    Family("local", "start run export", aliases="dev:start dev:run"),
+    Family("apps", "load unload apps"),
+    Family("jobs", "status info ps:start stop kill commit", aliases="ps:info ps:stop ps:kill"),
+    Family("channels", "send recv attach"),
+    Family("scaling", "ps scale", aliases="ps:scale"),
+    *_job_families(
         "<job> is SESSION.NAME, or the NAME of a type of the application in this directory.", "-v, --verbose"
     ),
-    *watching.GAFFER_COMMANDS,
-    *lookups.COMMANDS,
-    *changes.COMMANDS,
-    *why.COMMANDS,
-    *draining.COMMANDS,
-    *keys.COMMANDS,
+    Family("watching", "events", attribute="GAFFER_COMMANDS"),
+    Family("lookups", "lookup:nodes lookup:jobs lookup:sessions lookup:job lookup:session"),
+    Family("changes", "lookup"),
+    Family("why", "why"),
+    Family("draining", "drain undrain"),
+    Family("upgrading", "upgrade", attribute="GAFFER_COMMANDS"),
+    Family("keys", "key:create key:list key:revoke"),
 )
-_NODE_COMMANDS = (
-    *control.COMMANDS,
-    *_job_commands("<job> is SESSION.NAME, or the NAME of a job of the session `default`.", "--verbose"),
-    *watching.COMMANDS,
+_NODE_FAMILIES = (
+    Family(
+        "control",
+        "processes load_process add_process update_process get_process del_process start stop add sub status running"
+        " numprocesses pids kill reload_config",
+        aliases="load",
+    ),
+    *_job_families("<job> is SESSION.NAME, or the NAME of a job of the session `default`.", "--verbose"),
+    Family("upgrading", "upgrade"),
+    Family("watching", "watch"),
 )
 _SUPERVISORCTL = {
     **dict.fromkeys(("update", "reread"), "use `gafferctl reload_config` to apply a changed configuration file"),
     "tail": "use `gaffer logs -f` or `gafferctl logs -f`",
-    "signal": "use `gafferctl kill`",
+    "signal": "use `kill`",
     "shutdown": "stop the service of gafferd, or send it SIGTERM",
 }
+
+
+def _named(families: tuple[Family, ...], program: str) -> dict[str, str]:
+    """Return hints to use commands of another program."""
+    return {name: f"use `{program} {name}`" for family in families for name in family.names.split()}
+
+
+def _session_of_directory(args: Arguments) -> str:
+    from gaffer_client.cli.places import app_name
+
+    return app_name(args, None)
+
 
 GAFFER = Program(
     name="gaffer",
     summary="Run Procfile applications on this host or on Gaffer nodes, and look up which node runs which job.",
-    commands=(*_APPLICATION_COMMANDS, *general.GAFFER_COMMANDS),
+    families=(*_APPLICATION_FAMILIES, Family("general", "key:new help", attribute="GAFFER_COMMANDS")),
     options=(
         Option("-f FILE, --procfile=FILE", "the Procfile (default: Procfile in the root directory)"),
         Option(
@@ -79,29 +83,24 @@ GAFFER = Program(
         ),
         ENDPOINT.option,
         LOOKUPD.option,
+        *ON_SEVERAL_NODES,
         *CONNECTION_OPTIONS,
         Option("--version", "show the version"),
     ),
     endpoint=ENDPOINT,
     examples=("start", "load", "ps", "scale web=3", "lookup:job shop.web"),
     elsewhere={
-        **{command.name: f"use `gafferctl {command.name}`" for command in _NODE_COMMANDS},
+        **_named(_NODE_FAMILIES, "gafferctl"),
         **_SUPERVISORCTL,
-        **dict.fromkeys(
-            ("status", "list", "stats", "info"), "use `gaffer ps` for an application or `gafferctl status` for all jobs"
-        ),
-        **dict.fromkeys(
-            ("stop", "kill"),
-            "use `gafferctl stop`, `start` or `kill` for a job, or `gaffer unload` to remove an application",
-        ),
+        **dict.fromkeys(("list", "stats"), "use `gaffer ps` for an application or `gaffer status` for all jobs"),
     },
-    session=lambda args: app_name(args, None),
+    session=_session_of_directory,
 )
 
 GAFFERCTL = Program(
     name="gafferctl",
     summary="Administer one Gaffer node.",
-    commands=(*_NODE_COMMANDS, *general.GAFFERCTL_COMMANDS),
+    families=(*_NODE_FAMILIES, Family("general", "help version", attribute="GAFFERCTL_COMMANDS")),
     options=(
         CONNECT.option,
         *CONNECTION_OPTIONS,
@@ -110,7 +109,7 @@ GAFFERCTL = Program(
     endpoint=CONNECT,
     examples=("status", "status shop.web", "stop shop.web", "add shop.web 2", "watch exit"),
     elsewhere={
-        **{command.name: f"use `gaffer {command.name}`" for command in _APPLICATION_COMMANDS},
+        **_named(_APPLICATION_FAMILIES, "gaffer"),
         **dict.fromkeys(
             ("list", "jobs", "ps"), "use `gafferctl status` for all jobs or `gaffer ps` for an application"
         ),

@@ -3,12 +3,13 @@
 from datetime import datetime
 
 from gaffer.errors import InvalidValue
-from gaffer.jobs import rules
 from gaffer_client.cli.errors import UsageError
 
 
 def parse_age(text: str) -> float | None:
     """Return the seconds of an age such as `90` or `10m`, or None if `text` is not one."""
+    from gaffer.jobs import rules  # slow
+
     try:
         return rules.seconds(text, True)
     except InvalidValue:

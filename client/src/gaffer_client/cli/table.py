@@ -1,13 +1,17 @@
 """The command table: programs, commands and options. Parsing, help and reference are derived from it."""
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from functools import cache
+from importlib import import_module
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from gaffer.errors import did_you_mean
 from gaffer.jobs.names import DEFAULT_SESSION
 from gaffer.runtime.options import Option
 from gaffer.runtime.settings import Setting
+from gaffer_client.cli.errors import UsageError
+from gaffer_client.cli.several import CHOOSING, DRY_RUN, OPTIONS
 
 if TYPE_CHECKING:
     from gaffer_client.cli.config import Context
@@ -15,6 +19,9 @@ if TYPE_CHECKING:
 
 # The kind of server that a command sends requests to.
 Target = Literal["node", "lookup", "none"]
+
+# What a command does: it only reads; it changes something; or it ends processes, or removes something for good.
+Effect = Literal["read", "write", "destructive"]
 
 _TLS = ("--cacert", "--certfile", "--keyfile")
 _USED: Mapping[Target, tuple[str, ...]] = {
@@ -27,51 +34,123 @@ _USED: Mapping[Target, tuple[str, ...]] = {
 Run = Callable[["Context", "Arguments"], int]
 
 
-@dataclass(frozen=True)
 class Command:
     """A command: `arguments` is its docopt pattern (`[<name>]`), `details` further paragraphs of its help.
 
     `examples` are command lines without the name of the program. `uses` names the program options that the command
     uses in addition to those for its server. A command that `passes_on` receives everything after its first argument
     unchanged, including options. After the command, a short option that it shares with the program is the command's.
+    `on_several` names the function that does the same on several nodes, as MODULE:FUNCTION below
+    `gaffer_client.cli.commands`; its third argument is the command.
     """
 
-    name: str
-    summary: str
-    run: Run
-    target: Target
-    arguments: str = ""
-    options: tuple[Option, ...] = ()
-    details: str = ""
-    aliases: tuple[str, ...] = ()
-    passes_on: bool = False
-    examples: tuple[str, ...] = ()
-    uses: tuple[str, ...] = ()
+    def __init__(
+        self,
+        name: str,
+        summary: str,
+        run: Run,
+        target: Target,
+        arguments: str = "",
+        *,
+        effect: Effect,
+        options: tuple[Option, ...] = (),
+        details: str = "",
+        aliases: tuple[str, ...] = (),
+        passes_on: bool = False,
+        examples: tuple[str, ...] = (),
+        uses: tuple[str, ...] = (),
+        on_several: str | None = None,
+    ) -> None:
+        self.name = name
+        self.summary = summary
+        self.run = run
+        self.target = target
+        self.arguments = arguments
+        self.effect = effect
+        self.options = options
+        self.details = details
+        self.aliases = aliases
+        self.passes_on = passes_on
+        self.examples = examples
+        self.uses = uses
+        self.on_several = on_several
 
     def uses_option(self, option: Option) -> bool:
         """Return whether this command uses an option of the program."""
-        return option.long in (*self.uses, *_USED[self.target])
+        several = (*(each.long for each in OPTIONS), "--lookupd") if self.on_several else ()
+        return option.long in (*self.uses, *_USED[self.target], *several)
+
+    def check_one_node(self, args: "Arguments") -> None:
+        """Raise UsageError if the arguments ask for no change, but the command would change something on one node."""
+        if (
+            args.flag(DRY_RUN.long)
+            and self.effect != "read"
+            and all(each.long != DRY_RUN.long for each in self.options)
+        ):
+            raise UsageError("--dry-run applies to several nodes", hint="add --cluster, --node or --label")
+
+    def run_on_several(self, context: "Context", args: "Arguments") -> int:
+        """Do the same on several nodes; raise UsageError if the command acts on one only."""
+        if self.on_several is None:
+            raise UsageError(
+                f"`{context.program.name} {self.name}` does not act on several nodes",
+                hint=f"omit {', '.join(each.long for each in CHOOSING)}",
+            )
+        module, _, function = self.on_several.partition(":")
+        run: Callable[..., int] = getattr(import_module(f"gaffer_client.cli.commands.{module}"), function)
+        return run(context, args, self)
 
     def program_options(self, program: "Program") -> list[Option]:
-        """Return the options of the program as they are accepted after this command."""
+        """Return the options of the program as they are accepted after this command; its own take precedence."""
         own = {name for option in self.options for name in option.spellings}
-        return [option if own.isdisjoint(option.spellings) else option.without_short() for option in program.options]
+        others = [option for option in program.options if option.long not in own]
+        return [option if own.isdisjoint(option.spellings) else option.without_short() for option in others]
 
 
-@dataclass(frozen=True)
-class Program:
+class Family(NamedTuple):
+    """The commands of a module below `gaffer_client.cli.commands`, which is imported when one of them is used.
+
+    `names` and `aliases` are those of its commands, separated by spaces. The commands are the value of `attribute` in
+    the module, or what it returns for `arguments` if it is a function.
+    """
+
+    module: str
+    names: str
+    aliases: str = ""
+    attribute: str = "COMMANDS"
+    arguments: tuple[Any, ...] = ()
+
+    @property
+    def commands(self) -> tuple[Command, ...]:
+        """The commands, in the order of help."""
+        return _load(self)
+
+
+@cache
+def _load(family: Family) -> tuple[Command, ...]:
+    found = getattr(import_module(f"gaffer_client.cli.commands.{family.module}"), family.attribute)
+    commands: tuple[Command, ...] = found(*family.arguments) if callable(found) else found
+    return commands
+
+
+class Program(NamedTuple):
     """An executable; its `options` are accepted before and after the name of the command."""
 
     name: str
     summary: str
-    commands: tuple[Command, ...]
+    families: tuple[Family, ...]
     options: tuple[Option, ...]
     endpoint: Setting
     examples: tuple[str, ...] = ()
-    elsewhere: Mapping[str, str] = field(default_factory=dict)
+    elsewhere: Mapping[str, str] = MappingProxyType({})
     """Hints for commands that users may expect in this program, by name."""
     session: Callable[["Arguments"], str] = lambda _args: DEFAULT_SESSION
     """Returns the session of jobs that are named without one."""
+
+    @property
+    def commands(self) -> list[Command]:
+        """All commands, whose modules are imported."""
+        return [command for family in self.families for command in family.commands]
 
     @property
     def endpoint_option(self) -> str:
@@ -85,8 +164,11 @@ class Program:
 
     def find(self, name: str) -> Command | None:
         """Return the command with this name or alias, or None."""
-        return next((command for command in self.commands if name in (command.name, *command.aliases)), None)
+        for family in self.families:
+            if name in family.names.split() or name in family.aliases.split():
+                return next(each for each in family.commands if name in (each.name, *each.aliases))
+        return None
 
     def names(self) -> Iterator[str]:
         """Return the names of all commands, without aliases."""
-        return (command.name for command in self.commands)
+        return (name for family in self.families for name in family.names.split())

@@ -2,13 +2,16 @@
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
-from gaffer.schemas.lookup import AgedNodeInfo, JobSource
 from gaffer_client.cli.output import abridged, age, table
 from gaffer_client.naming import display_name
 
+if TYPE_CHECKING:
+    from gaffer.schemas.lookup import AgedNodeInfo, JobSource
 
-def node_table(nodes: Sequence[AgedNodeInfo]) -> str | None:
+
+def node_table(nodes: "Sequence[AgedNodeInfo]") -> str | None:
     """Return a table with a row for each node, or None if there are no nodes."""
     rows = [
         (
@@ -24,7 +27,7 @@ def node_table(nodes: Sequence[AgedNodeInfo]) -> str | None:
     return table(("NODE", "ORIGIN", "STATE", "AGE", "PROTOCOL", "LABELS"), rows) if rows else None
 
 
-def job_table(found: Mapping[str, Sequence[JobSource]], endpoints: int = 2) -> str | None:
+def job_table(found: "Mapping[str, Sequence[JobSource]]", endpoints: int = 2) -> str | None:
     """Return a table with a row for each job on each node, or None without jobs; `endpoints` limits those shown."""
     rows = [
         (
@@ -41,14 +44,14 @@ def job_table(found: Mapping[str, Sequence[JobSource]], endpoints: int = 2) -> s
     return table(("NODE", "JOB", "PROCESSES", "ENDPOINT", "STATE", "AGE"), rows) if rows else None
 
 
-def _addresses(source: JobSource) -> Iterable[str]:
+def _addresses(source: "JobSource") -> Iterable[str]:
     for process in source.get("processes", []):
         for endpoint in process["endpoints"]:
             address = f"[{endpoint['address']}]" if ":" in endpoint["address"] else endpoint["address"]
             yield f"{address}:{endpoint['port']}"
 
 
-def _state(source: JobSource) -> str:
+def _state(source: "JobSource") -> str:
     """Return the state of the node and the number of processes in states other than ready."""
     others = Counter(process["state"] for process in source.get("processes", []) if process["state"] != "ready")
     return ", ".join(
@@ -56,5 +59,5 @@ def _state(source: JobSource) -> str:
     )
 
 
-def _node_state(node: AgedNodeInfo) -> str:
+def _node_state(node: "AgedNodeInfo") -> str:
     return node.get("status", "alive") + (", duplicate name" if node.get("conflict") else "")

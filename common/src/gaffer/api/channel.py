@@ -21,6 +21,7 @@ from gaffer.http.access import AUTH, AuthRequired, Scope
 from gaffer.http.jsonbody import TooManyValues, check_numbers, check_size
 from gaffer.http.routes import DEFERRED
 from gaffer.http.sockjs import Connection, ConnectionClosed, SockJS
+from gaffer.http.sockjs.connection import GO_AWAY
 
 MAX_SUBSCRIPTIONS = 256  # topics of one client
 AUTH_TIMEOUT = 10.0  # seconds within which an unauthenticated client must present a key
@@ -158,7 +159,7 @@ class Client:
             subscription.end()
         for subscription in subscriptions:
             await subscription.wait()
-        self._connection.close()
+        self._connection.close(*self._application.farewell(GO_AWAY))
 
     def close(self) -> None:
         """Release all resources of a closed connection."""

@@ -1,5 +1,6 @@
 """Information about the node: `/`, `/ping`, `/version`, `/health`, `/openapi.json`."""
 
+import os
 from typing import Any, Literal
 
 from gaffer.api.node import NodeHandler
@@ -42,10 +43,11 @@ class HealthHandler(NodeHandler):
 
     @operation(bodies.HealthInfo)
     def get(self) -> None:
-        """Return `{"status", "version", "uptime", "jobs", "processes", "lookupds", "webhooks",
+        """Return `{"status", "version", "pid", "uptime", "jobs", "processes", "lookupds", "webhooks",
         "state_error", "keeper"}`.
 
-        `status` is `ok`, `draining` or `stopping`; `uptime` is in seconds; `jobs` and `processes` are counts;
+        `status` is `ok`, `draining` or `stopping`; `pid` is the process id of gafferd; `uptime` is in seconds;
+        `jobs` and `processes` are counts;
         `lookupds` lists the lookup servers as `{"address", "connected", "error"}`; `webhooks`
         lists the URLs of webhooks as `{"url", "pending", "dropped", "delivered", "failed", "unsaved", "last_error"}`;
         `state_error` says why changes of jobs can't be stored, so that they are refused, and is null otherwise;
@@ -56,6 +58,7 @@ class HealthHandler(NodeHandler):
             {
                 "status": "stopping" if not manager.active else "draining" if manager.draining else "ok",
                 "version": __version__,
+                "pid": os.getpid(),
                 "uptime": round(self.application.uptime, 3),
                 "jobs": len(manager.jobs()),
                 "processes": len(manager.running),

@@ -1,13 +1,25 @@
 """Jobs and sessions."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Generator
+from contextlib import suppress
 from functools import partial
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, get_args
+
+import msgspec
 
 from gaffer.api.dispatcher import info_for
 from gaffer.api.node import NodeHandler, config_for
 from gaffer.api.rollouts import RestartQuery
-from gaffer.errors import BadRequest, ConfigError, JobDisabled, NotStored, PortConflict, ProcessConflict
+from gaffer.errors import (
+    BadRequest,
+    ConfigError,
+    JobDisabled,
+    NotStored,
+    PortConflict,
+    ProcessConflict,
+    ProcessNotFound,
+    quoted,
+)
 from gaffer.http.access import Scope
 from gaffer.http.operations import TEXT, operation
 from gaffer.http.routes import Route
@@ -29,22 +41,61 @@ class SessionsHandler(NodeHandler):
         self.reply({"sessions": [session for session in self.manager.sessions if self.grant.sees(session)]})
 
 
+View = Literal["names", "info", "stats"]
+
+
+class JobsQuery(msgspec.Struct):
+    """What to return of each job."""
+
+    view: Annotated[
+        View,
+        msgspec.Meta(description="`names`: its name; `info`: its info; `stats`: its info and resource usage."),
+    ] = "names"
+
+
 class JobsHandler(NodeHandler):
     """The jobs of all sessions."""
 
-    @operation(bodies.JobList)
-    def get(self) -> None:
-        """Return the qualified names as `{"jobs": ["shop.web", ...]}`."""
-        self.reply({"jobs": self.visible(self.manager.jobs())})
+    @operation((bodies.JobList, responses.JobInfoList, responses.MeasuredJobList), query=JobsQuery)
+    async def get(self) -> None:
+        """Return the qualified names as `{"jobs": ["shop.web", ...]}`.
+
+        With `view=info`, jobs are returned as by `/jobs/{sid}/{job}`, with `view=stats` also with their `stats`.
+        """
+        self.reply({"jobs": await self.jobs_of(None)})
+
+    async def jobs_of(self, session: str | None) -> "list[str] | list[dict[str, Any]]":
+        """Return the jobs of a session, or of all, as the query asks; raise NotFound if it has none."""
+        view = self.get_query_argument("view", "names")
+        if view not in get_args(View):
+            raise BadRequest(f"invalid value view={quoted(view)}", reason="bad_value", hint="use names, info or stats")
+        names = self.visible(self.manager.jobs(session))
+        if view == "names":
+            return names
+        refreshing = self.manager.drift.refresh()
+        if refreshing is not None:
+            await refreshing
+        return await self.application.batches.run(lambda: self._views(session, measured=view == "stats"))
+
+    def _views(self, session: str | None, *, measured: bool) -> Generator[None, None, list[dict[str, Any]]]:
+        names = self.visible(self.manager.jobs(session))
+        stats = (yield from self.manager.measuring(names)) if measured else ()
+        views = []
+        for name in names:
+            with suppress(ProcessNotFound):  # unloaded in the meantime
+                views.append(info_for(self.grant, self.manager, name))
+            yield
+        usage = {each["name"]: each for each in stats}
+        return [{**view, "stats": usage[view["name"]]} for view in views] if measured else views
 
 
-class SessionJobsHandler(NodeHandler):
+class SessionJobsHandler(JobsHandler):
     """The jobs of a session."""
 
-    @operation(bodies.SessionJobList)
-    def get(self) -> None:
-        """Return `{"sessionid", "jobs": [...]}`; 404 if the session has no jobs."""
-        self.reply({"sessionid": self.sid, "jobs": self.manager.jobs(self.sid)})
+    @operation((bodies.SessionJobList, responses.SessionJobInfoList, responses.MeasuredSessionJobList), query=JobsQuery)
+    async def get(self) -> None:
+        """Return `{"sessionid", "jobs": [...]}`; 404 if the session has no jobs. The query is that of `/jobs`."""
+        self.reply({"sessionid": self.sid, "jobs": await self.jobs_of(self.sid)})
 
     @operation(Done, body=(JobDescription, JobDescriptions), errors=(ProcessConflict, PortConflict, NotStored))
     async def post(self) -> None:

@@ -30,6 +30,11 @@ LookupdStatus = Callable[[], Sequence[Mapping[str, Any]]]
 WebhookStatus = Callable[[], Sequence[WebhookState]]
 KeeperStatus = Callable[[], KeeperState | None]
 T = TypeVar("T")
+
+# Close codes of websockets: RFC 6455 section 7.4.1, and the registry of IANA.
+_GOING_AWAY = (1001, "the node is stopping")
+_SERVICE_RESTART = (1012, "service restart")
+
 P = ParamSpec("P")
 
 
@@ -83,6 +88,10 @@ class NodeApplication(Application):
     def uptime(self) -> float:
         """Seconds since the API started."""
         return time.monotonic() - self._started
+
+    def farewell(self, stopping: tuple[int, str] = _GOING_AWAY) -> tuple[int, str]:
+        """Return the code and reason with which to close a websocket: `stopping`, or that of a handover."""
+        return _SERVICE_RESTART if self.manager.handing_over else stopping
 
     @functools.cached_property
     def description(self) -> bytes:

@@ -30,7 +30,7 @@ _MAX_KEY = 1024  # characters
 PING_INTERVAL = 30.0  # seconds
 PING_TIMEOUT = 60.0  # seconds without a sign of life from the client
 
-_NORMAL, _GOING_AWAY = 1000, 1001  # close codes, RFC 6455 section 7.4.1
+_ENDED = (1000, "the process has exited")  # close code of RFC 6455 section 7.4.1
 _PRIVATE = 4000  # the first close code for applications; 4404 corresponds to 404 in HTTP
 
 _FIN, _TEXT, _BINARY = 0x80, 1, 2  # section 5.2
@@ -287,9 +287,7 @@ class ProcessSocket(NodeHandler, ServerSocket):
                         await sent
                 if self._end_of_input is not None:
                     await self._end_of_input.next()
-            self.close(
-                *((_GOING_AWAY, "the node is stopping") if self._leaving else (_NORMAL, "the process has exited"))
-            )
+            self.close(*(self.application.farewell() if self._leaving else _ENDED))
         finally:
             self.application.feeds.discard(self)
             self.finished.set_result(None)

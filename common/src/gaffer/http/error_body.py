@@ -5,7 +5,13 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from gaffer.errors import Problem
+
+class Problem(msgspec.Struct):
+    """One mistake in a configuration: its location (`$.cmd`), what is wrong, and how to mend it."""
+
+    path: str
+    message: str
+    hint: str | None = None
 
 
 class ErrorBody(msgspec.Struct):

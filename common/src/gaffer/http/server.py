@@ -153,6 +153,11 @@ class Listeners:
             self.stop()
             raise
 
+    def pause(self) -> None:
+        """Stop accepting connections, so that they wait in the backlog of sockets that the store keeps."""
+        for server in self._servers:
+            server.stop()
+
     def stop(self) -> None:
         """Stop listening; connections stay until `close_connections`."""
         for server in self._servers:

@@ -6,9 +6,10 @@ YAML and Python keywords share one set of names, defaults and messages.
 
 import dataclasses
 import functools
+import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Self, TypeVar
+from typing import Any, Literal, NamedTuple, Self, TypeVar
 
 from gaffer.errors import QUOTED, ConfigError, InvalidValue, Problem, did_you_mean, quoted
 from gaffer.jobs import limits, listening, ordering, probing, rules
@@ -199,6 +200,10 @@ class JobConfig:
     """Commands to run on request as the user of the job, by name."""
     watch: Sequence[str] = setting(rules.globs, (), example="src/**/*.py, *.toml")
     """Files whose change restarts the job, in a foreman or a manager that watches files."""
+    survive: bool = setting(rules.boolean, True, live=True, example="false")
+    """Keep the processes when gafferd is killed or upgraded: with a keeper, the next gafferd continues with them."""
+    orphans: str | None = setting(rules.orphan_policy, None, live=True, example="end")
+    """What to do with processes that outlived both gafferd and its keeper."""
     port: str | None = setting(rules.port_plan, None, example="8000+")
     """The variable PORT of each process; a PORT in `env` wins."""
     endpoints: Sequence[str] | None = setting(rules.endpoint_list, None, example="http:$PORT, admin:9000")
@@ -296,6 +301,18 @@ class JobConfig:
             getattr(self, f.name) != getattr(other, f.name) for f in dataclasses.fields(self) if not f.metadata["live"]
         )
 
+    @functools.cached_property
+    def launch_digest(self) -> str:
+        """A digest of the settings that a running process depends on; a later version computes the same."""
+        given = {
+            f.name: sorted(value.items()) if isinstance(value, Mapping) else value
+            for f in dataclasses.fields(self)
+            if not f.metadata["live"]
+            and f.name != "custom_channels"
+            and (value := getattr(self, f.name)) != _default_of(f)
+        }
+        return hashlib.sha256(repr(sorted(given.items())).encode()).hexdigest()[:16]
+
     def command(self) -> list[str]:
         """The words to execute, before variables are replaced (TPL-02, TPL-03)."""
         return [*(word.text for word in self._words), *self.args]
@@ -306,6 +323,15 @@ class JobConfig:
             *(word.expand(env) for word in self._words),
             *(substitute_env(word, env) for word in self.args),
         ]
+
+    def orphan_policy(self, launched: "JobConfig") -> Literal["adopt", "end"] | None:
+        """Return what to do with an orphan that was started with the definition `launched`; None: `orphans` is unset.
+
+        Its sockets can't be opened again while it listens on them, and the other ends of its streams are gone.
+        """
+        if launched.socket or launched.custom_streams or not self.survive:
+            return "end"
+        return None if self.orphans is None else "adopt" if self.orphans == "adopt" else "end"
 
     @property
     def runs_once(self) -> bool:
@@ -488,6 +514,12 @@ def _contradictions(values: Mapping[str, Any], path: str) -> Iterator[Problem]:
             f"{path}.redirect_output",
             "redirect_output: a detached process outlives the pipes it would write to",
             "leave redirect_output out, or let the program write to a file",
+        )
+    if values.get("detach") and not values.get("survive", True):
+        yield Problem(
+            f"{path}.survive",
+            "survive: a detached process always survives gafferd",
+            "leave out survive or detach",
         )
     yield from _contradictions_of_supervision(values, path)
     if port is None and any("$" in item for item in values.get("endpoints") or ()) and not _may_set_port(values):

@@ -40,6 +40,10 @@ class Definitions:
         self.generation += 1
         self._kept.append((self.generation, config))
 
+    def launched(self, digest: str) -> JobConfig | None:
+        """Return the newest definition with a launch digest, None if it is not kept; the current for an empty one."""
+        return next((config for _, config in reversed(self._kept) if digest in ("", config.launch_digest)), None)
+
     def find(self, generation: int | None) -> JobConfig | None:
         """Return the definition of `generation`, by default the one before the current; None if it is not kept."""
         if generation is None:

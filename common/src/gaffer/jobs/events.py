@@ -12,6 +12,10 @@ from gaffer.jobs.usage import ResourceUsage
 # The purpose of a timer, and the pid or slot it belongs to.
 TimerKey: TypeAlias = tuple[str, int]
 
+RETRY: TimerKey = ("retry", 0)  # of a job that is held
+CONNECTION: TimerKey = ("connection", 0)  # before the next connection is awaited
+DISABLED: TimerKey = ("disabled", 0)
+
 _NOT_SHOWN = ("env", "output")  # may hold secrets
 
 
@@ -164,11 +168,15 @@ class Committed(_Message, frozen=True):
 
 
 class Adopted(_Message, frozen=True):
-    """The process of `record`, which an earlier manager detached, is now `pid`; it is `age` seconds old."""
+    """The process of `record`, which an earlier manager left running, is now `pid`; it is `age` seconds old.
+
+    `exited`: how it has exited follows.
+    """
 
     pid: int
     record: ProcessRecord
     age: float
+    exited: bool = False
 
 
 class Spawned(_Message, frozen=True):
@@ -283,10 +291,11 @@ class Signal(_Message, frozen=True):
 
 
 class StartProbes(_Message, frozen=True):
-    """Begin to probe the process `pid`; `again`: it was told to reload."""
+    """Begin to probe the process `pid`; `again`: it was told to reload; `ready`: it is ready already."""
 
     pid: int
     again: bool = False
+    ready: bool = False
 
 
 class StopProbes(_Message, frozen=True):

@@ -9,23 +9,18 @@ at a time.
 
 from typing import Any
 
+from gaffer.jobs import adoption
 from gaffer.jobs import events as ev
 from gaffer.jobs.config import JobConfig
 from gaffer.jobs.exits import ExitRecord
 from gaffer.jobs.flapping import Verdict
-from gaffer.jobs.observation import lifetime, on_process
+from gaffer.jobs.observation import limit_lifetime, on_process
 from gaffer.jobs.probing import Question
-from gaffer.jobs.queries import RESET_AFTER, JobQueries, Step
+from gaffer.jobs.queries import FAILED_START_DELAY, RESET_AFTER, JobQueries, Step
 from gaffer.jobs.rollout import Rollout, RolloutKind, RolloutState, replaceable
 from gaffer.jobs.rules import ON_CONNECTION
 from gaffer.jobs.slot import ALIVE, TIMERS, Action, Cue, Slot, SlotState
 from gaffer.jobs.states import PHASES, Disabled, Order, Phase, exit_reason, how_it_ended
-
-FAILED_START_DELAY = 0.1  # the least delay between attempts to start a program that can't be started, in seconds
-
-RETRY: ev.TimerKey = ("retry", 0)
-CONNECTION: ev.TimerKey = ("connection", 0)
-DISABLED: ev.TimerKey = ("disabled", 0)
 
 
 class Job(JobQueries):
@@ -143,15 +138,19 @@ class Job(JobQueries):
         for slot in self.slots.values():
             slot.result = None
         on_connection = self.config.start == ON_CONNECTION
-        self._demand = not (on_connection or self.config.scheduled)
+        self._demand = self._goes_on or not (on_connection or self.config.scheduled)
+        self._goes_on = False
         if self.config.scheduled:
             self._out.append(ev.ArmSchedule())
+        if on_connection and self._demand and self.config.idle_timeout:
+            self._out.append(ev.AwaitIdle())
         if self._awaits_connection:
             self._sockets_open = True
             self._out.append(ev.AwaitConnection())
 
     def _end_demand(self) -> None:
         self.waiting_for = self.rollout = self._queued_run = self.next_run = None
+        self._goes_on = False
         if self.config.scheduled:
             self._out.append(ev.DisarmSchedule())
 
@@ -236,12 +235,8 @@ class Job(JobQueries):
             self._out.append(ev.AwaitIdle())
         if self.config.max_lifetime == before.max_lifetime:
             return
-        for pid, slot in self._by_pid.items():
-            if slot.index and slot.state in ALIVE:
-                slot.ages = self.config.max_lifetime > 0
-                age = self._now - slot.spawned_at
-                due = lifetime(pid, self.config, self._rand, age) if slot.ages else ev.CancelTimer(("lifetime", pid))
-                self._out.append(due)
+        alive = [slot for slot in self._by_pid.values() if slot.index and slot.state in ALIVE]
+        self._out += [limit_lifetime(slot, self.config, self._rand, self._now) for slot in alive]
 
     def _on_scale(self, event: ev.Scaled) -> None:
         self.target = event.count
@@ -253,7 +248,8 @@ class Job(JobQueries):
             return
         self.disabled = Disabled(event.reason, event.at, event.until)
         self.rollout = None
-        self._out.append(ev.CancelTimer(DISABLED) if event.seconds is None else ev.SetTimer(DISABLED, event.seconds))
+        timer = ev.CancelTimer(ev.DISABLED) if event.seconds is None else ev.SetTimer(ev.DISABLED, event.seconds)
+        self._out.append(timer)
         self._publish("disabled", reason=event.reason, until=event.until)
         self._reconcile()
         self._retire_committed()
@@ -262,7 +258,7 @@ class Job(JobQueries):
         if self.disabled is None or self.phase is Phase.LEAVING:
             return
         self.disabled = None
-        self._out.append(ev.CancelTimer(DISABLED))
+        self._out.append(ev.CancelTimer(ev.DISABLED))
         self._publish("enabled")
         if self.active:
             self._order(Order.RETRY)
@@ -282,7 +278,7 @@ class Job(JobQueries):
         self._order(Order.LEAVE)
         self._end_demand()
         if self.disabled:
-            self._out.append(ev.CancelTimer(DISABLED))
+            self._out.append(ev.CancelTimer(ev.DISABLED))
         self._publish("stop")
 
     def _on_manager_stopping(self, event: ev.ManagerStopping) -> None:
@@ -370,7 +366,7 @@ class Job(JobQueries):
             slot.cause = cause
         self._reconcile()
         if self._awaits_connection:
-            self._out.append(ev.SetTimer(CONNECTION, pause) if pause else ev.AwaitConnection())
+            self._out.append(ev.SetTimer(ev.CONNECTION, pause) if pause else ev.AwaitConnection())
 
     def _close_sockets(self) -> None:
         if self._sockets_open and (self.disabled or not self.active) and not self._by_pid:
@@ -415,20 +411,24 @@ class Job(JobQueries):
     def _on_adopted(self, event: ev.Adopted) -> None:
         # A slot holds one process: a second one that was left in it is stopped, as a committed process would be.
         index = event.record.slot if event.record.slot not in self.slots else 0
-        slot = Slot(index, pid=event.pid)
-        slot.begin(self.config, self._now - event.age)
+        slot = adoption.make_slot(event, index, self.definitions, self._now)
         if index:
             self.slots[index] = slot
         else:
             self.committed[event.pid] = slot
         self._by_pid[event.pid] = slot
+        self._sockets_open = self._sockets_open or bool(event.record.slot and self.config.socket)
         self._out.append(ev.Adopt(event.pid, event.record))
         self._cue(slot, Cue.ADOPT)
         self._publish("adopt", event.pid, os_pid=event.record.os_pid)
-        if not index or (not slot.probed and event.age >= self.config.startsecs):
+        if adoption.is_ready(event, slot, self.config):
             self._become_ready(slot)
-        if index != event.record.slot:
+        cause = adoption.why_not(event, slot, self.definitions)
+        if cause is not None:
+            slot.cause, slot.replace = cause, True
             self._retire(slot, "stop_pid")
+        elif index:
+            self._goes_on = True
 
     def _on_spawned(self, event: ev.Spawned) -> None:
         slot = self._by_pid[event.pid]
@@ -538,14 +538,14 @@ class Job(JobQueries):
 
     def _on_timer(self, event: ev.TimerFired) -> None:
         kind, number = event.key
-        if event.key == RETRY:
+        if event.key == ev.RETRY:
             self._order(Order.RETRY)
             self._reconcile()
             return
-        if event.key == DISABLED:
+        if event.key == ev.DISABLED:
             self._on_enable()
             return
-        if event.key == CONNECTION:
+        if event.key == ev.CONNECTION:
             self._out += [ev.AwaitConnection()] if self._awaits_connection else []
             return
         slot = self.slots.get(number) if kind == "backoff" else self._by_pid.get(number)
@@ -572,7 +572,7 @@ class Job(JobQueries):
     def _order(self, order: Order) -> None:
         self.phase = PHASES.get((self.phase, order), self.phase)
         if self.phase is not Phase.HELD:
-            self._out.append(ev.CancelTimer(RETRY))
+            self._out.append(ev.CancelTimer(ev.RETRY))
 
     def _reconcile(self) -> None:
         for index in range(1, self._wanted + 1):
@@ -759,7 +759,7 @@ class Job(JobQueries):
             self._end(Order.GIVE_UP)
             return
         self._order(Order.HOLD)
-        self._out.append(ev.SetTimer(RETRY, policy.retry_in))
+        self._out.append(ev.SetTimer(ev.RETRY, policy.retry_in))
         self._reconcile()
 
     def _forget_failures(self) -> None:
@@ -790,10 +790,9 @@ class Job(JobQueries):
             self._by_pid[pid] = slot
             self._sockets_open = self._sockets_open or bool(self.config.socket)
             return [ev.Spawn(pid, slot.index, slot.env)]
-        if action is Action.START_BACKOFF:
-            return [ev.SetTimer(("backoff", slot.index), delay)]
-        if action is Action.CANCEL_BACKOFF:
-            return [ev.CancelTimer(("backoff", slot.index))]
+        if action in (Action.START_BACKOFF, Action.CANCEL_BACKOFF):
+            key = ("backoff", slot.index)
+            return [ev.CancelTimer(key) if action is Action.CANCEL_BACKOFF else ev.SetTimer(key, delay)]
         return on_process(action, slot, self.config, self._rand, self._now, hurry=self.hurry)
 
     def _publish(self, kind: str, pid: int | None = None, **data: Any) -> None:

@@ -50,12 +50,12 @@ def _observation(
     match action:
         case Action.OBSERVE:
             left = waits if slot.probed else waits - age
-            if left > 0:
+            if left > 0 and not slot.served:
                 found.append(ev.SetTimer(deadline, left))
             if config.max_lifetime:
-                found.append(lifetime(pid, config, rand, age))
+                found.append(_lifetime(pid, config, rand, age))
             if probes:
-                found.append(ev.StartProbes(pid))
+                found.append(ev.StartProbes(pid, ready=slot.served))
         case Action.SERVE:
             if slot.probed and waits and not slot.served:
                 found.append(ev.CancelTimer(deadline))
@@ -69,6 +69,17 @@ def _observation(
     return found
 
 
-def lifetime(pid: int, config: JobConfig, rand: Callable[[], float], age: float = 0.0) -> ev.SetTimer:
+def limit_lifetime(
+    slot: Slot, config: JobConfig, rand: Callable[[], float], now: float
+) -> ev.SetTimer | ev.CancelTimer:
+    """Return the instruction that gives the running process in `slot` the maximum lifetime of a changed definition."""
+    assert slot.pid is not None
+    slot.ages = config.max_lifetime > 0
+    if not slot.ages:
+        return ev.CancelTimer(("lifetime", slot.pid))
+    return _lifetime(slot.pid, config, rand, now - slot.spawned_at)
+
+
+def _lifetime(pid: int, config: JobConfig, rand: Callable[[], float], age: float) -> ev.SetTimer:
     """Return the timer for the end of a lifetime, of which `age` seconds are over."""
     return ev.SetTimer(("lifetime", pid), max(0.0, config.max_lifetime * (1 - _JITTER * rand()) - age))

@@ -18,6 +18,7 @@ from gaffer.jobs.rules import ON_CONNECTION
 from gaffer.jobs.slot import ALIVE, Slot, SlotState
 from gaffer.jobs.states import Disabled, JobState, Phase, visible_state
 
+FAILED_START_DELAY = 0.1  # the least delay between attempts to start a program that can't be started, in seconds
 RESET_AFTER = 10.0  # seconds alive after which earlier failures are forgotten
 CRASH_LOOP = 3  # unwanted exits in a row, each before RESET_AFTER
 STORY = 32  # events that a job remembers
@@ -70,6 +71,7 @@ class JobQueries:
         self.why = ""
         self.hurry = False
         self._closing = False  # the manager ends
+        self._goes_on = False  # an adopted process goes on with what called for it
         self._demand = True  # false between runs of a schedule, and until a connection
         self._queued_run: float | None = None
         self._sockets_open = False
@@ -90,6 +92,11 @@ class JobQueries:
     def active(self) -> bool:
         """Desired to run and not given up."""
         return self.phase in (Phase.STARTED, Phase.HELD)
+
+    @property
+    def uses_sockets(self) -> bool:
+        """Whether it has listening sockets, or opens them once it can start."""
+        return self.active and not self.disabled and bool(self.config.socket)
 
     @property
     def gone(self) -> bool:

@@ -1,7 +1,6 @@
-"""What a manager tells somebody who keeps it, and gets back at its next start."""
+"""What a manager reports to a keeper of its state, and gets back at its next start."""
 
-from collections.abc import Iterable
-from typing import Protocol
+from collections.abc import Iterable, Mapping
 
 import msgspec
 
@@ -11,22 +10,39 @@ from gaffer.jobs.states import UnixTime
 
 
 class Past(msgspec.Struct, frozen=True):
-    """What is kept of the earlier processes of a job: the last exits, newest first, and its last scheduled run."""
+    """What is kept of the earlier processes of a job: last exits, newest first, restarts, last scheduled run."""
 
     last_run: UnixTime | None = None
     exits: list[ExitRecord] = []
+    restarts: int = 0
 
 
-class Recorder(Protocol):
-    """Keeps the records of living processes, of exits and of scheduled runs somewhere that outlives the daemon."""
+class Recorder:
+    """Keeps the records of living processes, of exits and of scheduled runs somewhere that outlives the daemon.
+
+    The methods are called on the loop and do nothing: override those that are needed. `pid` is the internal id of a
+    process. Its descriptors are our ends of its pipes, and its pidfd.
+    """
+
+    def started(self, record: ProcessRecord, descriptors: Mapping[str, int]) -> None:
+        """A process was just started; the recorder may duplicate the descriptors. The start time is not known yet."""
+
+    def keep(self, pid: int, name: str, fd: int) -> None:
+        """A process has one more descriptor, which the recorder may duplicate."""
+
+    def drop(self, pid: int, name: str) -> None:
+        """A descriptor of a process is not needed any more: its duplicate must not keep a pipe open."""
 
     def spawned(self, record: ProcessRecord) -> None:
-        """A process was started."""
+        """A process was started or adopted, or its record has changed."""
+
+    def died(self, pid: int, status: int) -> None:
+        """The process has exited with a wait status; what follows from that comes next."""
 
     def ended(self, pid: int) -> None:
-        """Nothing is left of the process with the internal id `pid`."""
+        """Nothing is left of the process."""
 
-    def exited(self, job: str, exits: Iterable[ExitRecord]) -> None:
+    def exited(self, job: str, exits: Iterable[ExitRecord], restarts: int) -> None:
         """A process of the job with this qualified name has ended; `exits` are its last, newest first."""
 
     def ran(self, job: str, at: float) -> None:

@@ -1,14 +1,19 @@
 """What is kept of living processes somewhere that outlives the daemon."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
+
+from gaffer.jobs.slot import SlotState
 
 
 class ProcessRecord(msgspec.Struct, frozen=True):
     """What must be known of a process to find it again after the daemon was killed.
 
-    `start_time` in clock ticks since boot (field 22 of proc_pid_stat(5)), `graceful_timeout` in seconds.
+    `start_time` in clock ticks since boot (field 22 of proc_pid_stat(5)), 0 if unknown; `graceful_timeout` in seconds.
+    `state` is that of its slot, `definition` the launch digest of its config, empty if unknown. `orphans` is what to do
+    with it if it outlives its parent: None as the daemon is set, and `end` in records of versions that did not have it.
+    `restarts` is the number of restarts of its job when it was started.
     """
 
     pid: Annotated[int, msgspec.Meta(ge=1, le=2**62)]
@@ -22,3 +27,8 @@ class ProcessRecord(msgspec.Struct, frozen=True):
     graceful_timeout: Annotated[float, msgspec.Meta(ge=0)]
     detach: bool
     port: Annotated[int, msgspec.Meta(ge=0, le=65535)] | None = None
+    state: SlotState = SlotState.STARTING
+    definition: str = ""
+    stop_signal: Annotated[int, msgspec.Meta(ge=1, le=64)] = 15
+    orphans: Literal["adopt", "end"] | None = "end"
+    restarts: Annotated[int, msgspec.Meta(ge=0)] = 0

@@ -211,6 +211,14 @@ def restart_policy(value: Any, lax: bool) -> str | None:
     return None if value is None or value == "" else _restart_words(value, lax)
 
 
+_orphan_words = OneOf(("adopt", "end"))
+
+
+def orphan_policy(value: Any, lax: bool) -> str | None:
+    """`adopt` or `end`; unset: as the setting `orphans` of gafferd."""
+    return None if value is None or value == "" else _orphan_words(value, lax)
+
+
 ON_CONNECTION = "on-connection"
 
 

@@ -7,9 +7,12 @@ chooses the cue, see gaffer.jobs.job.
 from collections.abc import Set
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import TYPE_CHECKING
 
-from gaffer.jobs.config import JobConfig
 from gaffer.jobs.probing import Question
+
+if TYPE_CHECKING:
+    from gaffer.jobs.config import JobConfig
 
 
 class SlotState(StrEnum):
@@ -127,7 +130,7 @@ class Slot:
     outdated: bool = False  # the process is to be replaced when the job can do without it
     cause: str = ""  # a word for why it is being stopped, unless that was asked for
     result: bool | None = None  # whether its last process was successful; set while no other one is to follow
-    config: JobConfig | None = None  # that its process was started with
+    config: "JobConfig | None" = None  # that its process was started with
     probed: bool = False  # it becomes ready by a probe
     ages: bool = False  # its lifetime is limited
     served: bool = False  # its process has been ready
@@ -145,7 +148,7 @@ class Slot:
         """Its state as people see it."""
         return SlotState.STARTING if self.state is SlotState.SPAWNING else self.state
 
-    def begin(self, config: JobConfig, at: float) -> None:
+    def begin(self, config: "JobConfig", at: float) -> None:
         """A process with `config` was started in it at `at`."""
         self.spawned_at, self.exited_at = at, None
         self.crashed = self.failed = self.replace = self.outdated = self.stuck = False

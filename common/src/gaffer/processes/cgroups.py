@@ -11,6 +11,7 @@ import logging
 import os
 import re
 import uuid
+from collections.abc import Iterable
 from pathlib import Path
 
 from gaffer.processes.oom import read_count
@@ -45,20 +46,23 @@ class Cgroups:
     of our groups begin with `owner`, a unique id; the default is a new random one, for which `clean` finds nothing.
     """
 
-    def __init__(self, base: Path, owner: str = "") -> None:
+    def __init__(self, base: Path, owner: str = "", adopted: Iterable[int] = ()) -> None:
         self._base = base
         self._prefix = f"gaffer-{owner or uuid.uuid4().hex}-"
-        self._groups: dict[int, Path] = {}
+        self._groups = {os_pid: group for os_pid in adopted if (group := self._group(os_pid)).exists()}
 
     def clean(self) -> None:
-        """Kill and remove the groups that an earlier daemon with the same owner left."""
-        for group in self._base.glob(f"{glob.escape(self._prefix)}*"):
+        """Kill and remove the groups that an earlier daemon with the same owner left, except of adopted processes."""
+        for group in set(self._base.glob(f"{glob.escape(self._prefix)}*")).difference(self._groups.values()):
             _kill(group)
             self._remove(group)
 
+    def _group(self, os_pid: int) -> Path:
+        return self._base / f"{self._prefix}{os_pid}"
+
     def add(self, os_pid: int) -> None:
         """Move a newly started process into its own group."""
-        group = self._base / f"{self._prefix}{os_pid}"
+        group = self._group(os_pid)
         try:
             group.mkdir()
             (group / "cgroup.procs").write_text(str(os_pid))

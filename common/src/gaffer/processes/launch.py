@@ -16,7 +16,8 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
+from urllib.parse import quote
 
 from gaffer.errors import ConfigError, StartFailed
 from gaffer.jobs.config import JobConfig
@@ -38,6 +39,8 @@ _RESOURCES = {
     if name.startswith("RLIMIT_")
 }
 _DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+JOURNAL = ".journal"  # suffix of the name of a journal
 
 CAPTURE = subprocess.PIPE
 DISCARD = subprocess.DEVNULL
@@ -62,6 +65,30 @@ class Child:
     streams: list[int] = field(default_factory=list)
     stream_inputs: list[int] = field(default_factory=list)
     journals: dict[str, int] = field(default_factory=dict)
+
+    def descriptors(self, labels: Sequence[str]) -> dict[str, int]:
+        """Return our descriptors by name; `labels` are those of the custom streams."""
+        found = {"pidfd": self.pidfd, "stdin": self.stdin, "stdout": self.stdout, "stderr": self.stderr}
+        found |= {stream_name(label): fd for label, fd in zip(labels, self.streams, strict=False)}
+        return {name: fd for name, fd in found.items() if fd is not None} | self.journals
+
+    @classmethod
+    def of(cls, os_pid: int, descriptors: Mapping[str, int], labels: Sequence[str]) -> Self:
+        """Return a process that an earlier manager started, with its descriptors by name; others are closed."""
+        left, names = dict(descriptors), [stream_name(label) for label in labels]
+        child = cls(os_pid, left.pop("pidfd", None))
+        child.stdin, child.stdout, child.stderr = (left.pop(name, None) for name in ("stdin", "stdout", "stderr"))
+        child.streams = [left.pop(name) for name in names] if left.keys() >= set(names) else []
+        child.stream_inputs = [os.dup(fd) for fd in child.streams]
+        child.journals = {name: left.pop(name) for name in list(left) if name.endswith(JOURNAL)}
+        for fd in left.values():
+            os.close(fd)
+        return child
+
+
+def stream_name(label: str) -> str:
+    """Return the name of the descriptor of a custom stream."""
+    return f"stream:{quote(label, safe='')}"
 
 
 class _SetupFailed(OSError):

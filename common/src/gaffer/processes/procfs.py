@@ -39,6 +39,12 @@ def read_stat(pid: int) -> Stat | None:
     return Stat(pid, fields[0].decode(), int(fields[1]), int(fields[2]), int(fields[3]), int(fields[19]))
 
 
+def pid_of(pidfd: int) -> int | None:
+    """Return the pid of the process that a pidfd refers to; None if it was reaped or is not a pidfd."""
+    found = re.search(rb"^Pid:\s*(\d+)$", read(f"/proc/self/fdinfo/{pidfd}") or b"", re.MULTILINE)
+    return int(found[1]) if found else None
+
+
 def _stat_fields(pid: int) -> list[bytes] | None:
     """Return the fields of /proc/PID/stat from the third (the state) to the 24th (the resident memory)."""
     text = read(f"/proc/{pid}/stat")

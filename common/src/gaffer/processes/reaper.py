@@ -55,6 +55,10 @@ class Leader(Protocol):
     def pins_group(self) -> bool:
         """Whether its OS pid can't be the id of another process group."""
 
+    @property
+    def is_child(self) -> bool:
+        """Whether its orphans become our children if we are a subreaper."""
+
     def refused(self, message: str, *, final: bool) -> None:
         """Handle members that can't be signalled, or survive SIGKILL; if `final`, nothing more will be tried."""
 
@@ -137,15 +141,15 @@ class Reaper:
             # uvloop refuses add_signal_handler for SIGCHLD; a plain handler works on every loop.
             self._previous = signal.signal(signal.SIGCHLD, self._on_sigchld)
 
-    def stop(self) -> None:
-        """Undo `start`."""
+    def stop(self, *, leave_children: bool = False) -> None:
+        """Undo `start`, after a last look for zombies to reap unless another process is to see to them."""
         self._active = False
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
         self._scan = None
         if self.subreaper:
-            for _ in self._scanning():
+            for _ in () if leave_children else self._scanning():
                 pass
             _set_subreaper(self._was_subreaper)
         if self._previous is not None and threading.current_thread() is threading.main_thread():
@@ -291,7 +295,7 @@ class Reaper:
             for pid in known - {tree.leader.os_pid}:
                 members[pid] = tree
         # The descendants of a leader that an earlier daemon started are not our children.
-        foreign = any(not tree.leader.pins_group for tree in ended)
+        foreign = any(not tree.leader.is_child for tree in ended)
         # A process forked during a scan shows up in the next listing, unless its parent was found alive.
         seen: set[int] = set()
         for listing in range(_LISTINGS + 1):

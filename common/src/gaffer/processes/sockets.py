@@ -1,8 +1,10 @@
 """Listening sockets that outlive the processes they are passed to, so that no connection is refused between them."""
 
 import asyncio
+import contextlib
 import errno
 import ipaddress
+import itertools
 import logging
 import math
 import os
@@ -13,9 +15,9 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
-from gaffer.errors import StartFailed
+from gaffer.errors import BadRequest, InvalidValue, StartFailed
 from gaffer.jobs.listening import SocketSpec, parse_socket
-from gaffer.jobs.names import JobName
+from gaffer.jobs.names import JobName, parse_job_name
 from gaffer.processes.connections import seconds_since_use
 from gaffer.runtime.accounts import check_gid, check_uid
 from gaffer.runtime.sockets import bind_tcp_socket, bind_unix_socket
@@ -34,19 +36,44 @@ logger = logging.getLogger(__name__)
 Callback = Callable[[], object]
 
 
+class SocketKeeper(Protocol):
+    """Keeps listening sockets open while a manager is replaced by another one, so that connections wait.
+
+    The names of sockets are any text. Calls never fail.
+    """
+
+    def take(self) -> list[tuple[str, int]]:
+        """Return the names and descriptors of the sockets of an earlier manager, once; the caller owns them."""
+
+    def claim(self, name: str) -> int | None:
+        """Return the descriptor of one socket of an earlier manager, before `take`; None if there is none."""
+
+    def keep(self, name: str, descriptor: int) -> None:
+        """Keep a duplicate of the descriptor."""
+
+    def drop(self, name: str) -> None:
+        """Close the duplicate of this name."""
+
+
 class JobSockets:
     """The listening sockets of the jobs of a manager. Use it on the loop only, except `is_open` and `addresses`.
 
     The sockets are blocking, as those of systemd, until a program changes that. All processes that have a socket share
-    this flag, so nothing here ever changes it.
+    this flag, so nothing here ever changes it. With a `keeper`, the sockets of an earlier manager are inherited: a job
+    that opens the same sockets continues with them.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, keeper: SocketKeeper | None = None) -> None:
         self._loop = loop
+        self._keeper = keeper
         self._warnings = ThrottledWarnings()
         self._opened: dict[JobName, list[_Opened]] = {}
         self._kept: dict[JobName, list[_Opened]] = {}  # for processes of earlier definitions
+        self._inherited: dict[JobName, list[_Opened]] = {}
+        self._settled = False  # what is inherited belongs to jobs that have not opened their sockets yet
         self._watches: dict[JobName, _Watch] = {}
+        if keeper is not None:
+            self._inherit(keeper)
 
     def open(
         self,
@@ -67,7 +94,7 @@ class JobSockets:
         wanted = [parse_socket(text) for text in specs]
         owner = _find_owner(uid, gid) if any(spec.path for spec in wanted) else _Owner()
         before = self._opened.get(job, [])
-        spare = [*before, *self._kept.pop(job, ())]
+        spare = [*before, *self._kept.pop(job, ()), *self._inherited.pop(job, ())]
         opened = {index: found for index, spec in enumerate(wanted) if (found := _take(spare, spec, owner))}
         self._kept[job] = spare
         self.release(job, in_use)
@@ -75,11 +102,14 @@ class JobSockets:
         try:
             for index in missing:
                 self._set(job, [*opened.values()])
-                opened[index] = self._bind(wanted[index], owner, f"$.socket[{index}]")
+                opened[index] = self._take_over(wanted[index], owner) or self._bind(
+                    wanted[index], owner, f"$.socket[{index}]"
+                )
+                self._keep(job, opened[index])
         except StartFailed:
             for index in missing:
                 if index in opened:
-                    opened.pop(index).close()
+                    self._close(opened.pop(index))
             raise
         finally:
             after = [opened[index] for index in sorted(opened)]
@@ -96,7 +126,7 @@ class JobSockets:
             if not each.spec.path and any(each.fits(spec, each.owner) for spec in specs):
                 kept.append(each)
             else:
-                each.close()
+                self._close(each)
         if kept:
             self._kept[job] = kept
 
@@ -109,16 +139,42 @@ class JobSockets:
         return [each.describe() for each in self._opened.get(job, ())]
 
     def close(self, job: JobName) -> None:
-        """Close the sockets of the job and remove its unix sockets; processes may still have them open."""
+        """Close the sockets of a job without processes, and remove its unix sockets."""
         self.stop_awaiting(job)
         self.release(job, ())
-        for each in self._opened.pop(job, ()):
-            each.close()
+        for each in (*self._opened.pop(job, ()), *self._inherited.pop(job, ())):
+            self._close(each)
 
     def close_all(self) -> None:
-        """Close the sockets of all jobs."""
-        for job in {*self._opened, *self._kept}:
+        """Close the sockets of all jobs; detached processes may still have them open."""
+        for job in tuple(self._watches):
+            self.stop_awaiting(job)
+        for jobs in (self._opened, self._kept):
+            for each in itertools.chain.from_iterable(jobs.values()):
+                self._close(each, for_all=False)
+            jobs.clear()
+        for each in itertools.chain.from_iterable(self._inherited.values()):
+            each.socket.close()  # this manager has not begun to use them
+        self._inherited.clear()
+
+    def close_unused(self, jobs: Collection[JobName]) -> None:
+        """Close the inherited sockets of all jobs but `jobs`, which will open theirs."""
+        self._settled = True
+        for job in self._inherited.keys() - set(jobs):
             self.close(job)
+
+    def awaits_opening(self, job: JobName) -> bool:
+        """Return whether sockets of the job are still inherited after `close_unused`."""
+        return self._settled and job in self._inherited
+
+    def leave(self) -> None:
+        """Close all sockets here, and leave them to their processes and whoever has duplicates of them."""
+        for job in tuple(self._watches):
+            self.stop_awaiting(job)
+        for jobs in (self._opened, self._kept, self._inherited):
+            for each in itertools.chain.from_iterable(jobs.values()):
+                each.socket.close()
+            jobs.clear()
 
     def await_connection(self, job: JobName, callback: Callback) -> None:
         """Call `callback` once, when a client waits to be accepted at a socket of the job; that may be now.
@@ -158,6 +214,48 @@ class JobSockets:
             callback()
 
         return end
+
+    def _inherit(self, keeper: SocketKeeper) -> None:
+        for name, descriptor in keeper.take():
+            found = _restore(name, descriptor)
+            if found is None:
+                keeper.drop(name)
+                os.close(descriptor)
+            else:
+                self._inherited.setdefault(found[0], []).append(found[1])
+
+    def _keep(self, job: JobName, opened: "_Opened") -> None:
+        if self._keeper is not None:
+            if opened.kept_as:
+                self._keeper.drop(opened.kept_as)
+            opened.kept_as = f"{job}:{opened.label}"
+            self._keeper.keep(opened.kept_as, opened.socket.fileno())
+
+    def _close(self, opened: "_Opened", *, for_all: bool = True) -> None:
+        """Close a socket; `for_all`: also for processes that may still have it."""
+        if self._keeper is not None and opened.kept_as:
+            self._keeper.drop(opened.kept_as)
+            if for_all:
+                # The keeper may be slow; until it has closed its duplicate, the address would remain in use.
+                with contextlib.suppress(OSError):
+                    opened.socket.shutdown(socket.SHUT_RDWR)
+        opened.close()
+
+    def _take_over(self, spec: SocketSpec, owner: "_Owner") -> "_Opened | None":
+        """Return the inherited socket of another job that `spec` describes, and close those that are in the way."""
+        for job, inherited in tuple(self._inherited.items()):
+            for each in inherited:
+                if not each.overlaps(spec):
+                    continue
+                inherited.remove(each)
+                if not inherited:
+                    del self._inherited[job]
+                if each.fits(spec, owner):
+                    each.spec = spec
+                    return each
+                self._close(each)
+                return self._take_over(spec, owner)
+        return None
 
     def _bind(self, spec: SocketSpec, owner: "_Owner", path: str) -> "_Opened":
         try:
@@ -228,6 +326,15 @@ class _Opened:
     address: tuple[Any, ...] = ()
     owner: _Owner = _Owner()
     file: _File | None = None
+    kept_as: str = ""  # its name in the keeper
+
+    @property
+    def label(self) -> str:
+        """A text that tells the socket from the others of its job, and from which `_restore` makes it again."""
+        if self.file is None:
+            return f"{self.spec.name if self.spec.port == 0 else ''}={self.spec}|{self.address[1]:x}"
+        numbers = (*self.file, *self.owner)
+        return "|".join((f"={self.spec}", *("" if number is None else f"{number:x}" for number in numbers)))
 
     def fits(self, spec: SocketSpec, owner: _Owner) -> bool:
         """Return whether this is the socket that `spec` describes; the name matters if the system chose its port."""
@@ -259,6 +366,39 @@ class _Opened:
             except OSError as error:
                 logger.warning("can't remove the socket %s: %s", self.spec.path, error.strerror)
         self.socket.close()
+
+
+def _restore(name: str, descriptor: int) -> tuple[JobName, _Opened] | None:
+    """Return the job and the socket that an earlier manager kept under `name`; None if it can't be used any more.
+
+    The descriptor belongs to the socket then.
+    """
+    try:
+        job, spec, numbers = _parse_kept(name)
+        sock = socket.socket(fileno=descriptor)
+    except (BadRequest, InvalidValue, OSError, ValueError):
+        return None
+    if not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+        sock.detach()
+        return None
+    if not spec.path:
+        return job, _Opened(spec, sock, sock.getsockname(), kept_as=name)
+    device, inode, uid, gid = numbers
+    return job, _Opened(spec, sock, owner=_Owner(uid, gid), file=_File(device, inode), kept_as=name)
+
+
+def _parse_kept(name: str) -> tuple[JobName, SocketSpec, list[Any]]:
+    """Return the job, and what its label contains; raises BadRequest, InvalidValue and ValueError."""
+    job, _, label = name.partition(":")
+    unix = label.startswith("=unix:")
+    text, *numbers = label.rsplit("|", 4 if unix else 1)
+    if len(numbers) != (4 if unix else 1):
+        raise ValueError(f"incomplete: {label}")
+    return (
+        parse_job_name(job),
+        parse_socket(text.removeprefix("=")),
+        [int(number, 16) if number else None for number in numbers],
+    )
 
 
 def _take(spare: list[_Opened], spec: SocketSpec, owner: _Owner) -> _Opened | None:

@@ -1,15 +1,13 @@
 """Command-line options and their layout in help texts."""
 
-import textwrap
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 WIDTH = 88
 """The width of a help text in columns."""
 
 
-@dataclass(frozen=True)
-class Option:
+class Option(NamedTuple):
     """An option: `names` as help shows them, such as `-c SPEC, --concurrency=SPEC`; the last is the long one.
 
     `aliases` are other long names. The value of an option that may `repeat` is a list.
@@ -38,7 +36,7 @@ class Option:
 
     def without_short(self) -> "Option":
         """Return this option with its long names only."""
-        return replace(self, names=self.names.rpartition(", ")[2])
+        return self._replace(names=self.names.rpartition(", ")[2])
 
     def with_value(self, name: str) -> str:
         """Return one of its names with the placeholder of its value: `--root=DIR`."""
@@ -50,6 +48,8 @@ def columns(rows: Iterable[tuple[str, str]], indent: int | None = None) -> str:
 
     No line of the right column begins with a hyphen, because docopt would take it for an option.
     """
+    import textwrap  # programs that do not show help start faster without it
+
     table = list(rows)
     indent = indent or indent_of(left for left, _ in table)
     return "\n".join(

@@ -5,9 +5,7 @@ variables, those over the configuration file, and that over the default. A progr
 the fields of a dataclass, each created by `setting`.
 """
 
-import dataclasses
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from gaffer.errors import ConfigError, InvalidValue, Problem
@@ -19,14 +17,13 @@ Rule = Callable[[str], Any]
 """Converts the text of a setting to its value; raises InvalidValue. Its attribute `schema`, if any, is JSON Schema."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Setting:
+class Setting(NamedTuple):
     """A setting: its description, sources and default.
 
     `flag` is spelled as in help, `-p DIR, --plugins-dir=DIR`; without a value it is a switch. `aliases` are other long
-    flags. `keys` are (section, key) in the configuration file; in a key, a `*` at the end stands for digits, and each
-    such key adds to the value. `shown` describes a default that is not a fixed value. `heading` starts a group of
-    options in help.
+    flags, `off` the flag that turns a switch off. `keys` are (section, key) in the configuration file; in a key, a `*`
+    at the end stands for digits, and each such key adds to the value. `shown` describes a default that is not a fixed
+    value. `heading` starts a group of options in help.
     """
 
     rule: Rule
@@ -35,6 +32,7 @@ class Setting:
     shown: str | None = None
     flag: str | None = None
     aliases: tuple[str, ...] = ()
+    off: str | None = None
     repeat: bool = False
     variable: str | None = None
     keys: tuple[tuple[str, str], ...] = ()
@@ -43,7 +41,7 @@ class Setting:
     @property
     def flags(self) -> tuple[str, ...]:
         """All long flags."""
-        return (self.option.long, *self.aliases) if self.flag is not None else ()
+        return (self.option.long, *self.aliases, *filter(None, [self.off])) if self.flag is not None else ()
 
     @property
     def option(self) -> Option:
@@ -78,11 +76,15 @@ def setting(help: str, rule: Rule, default: Any = None, *, key: str | None = Non
     """Return a field that declares a Setting; `key` is `SECTION KEY`, or several, separated by commas."""
     keys = tuple((section, name) for section, name in map(str.split, key.split(","))) if key else ()
     declared = Setting(rule=rule, help=help, default=default, keys=keys, **given)
+    import dataclasses  # programs without many settings start faster without it
+
     return dataclasses.field(default=default, metadata={_SETTING: declared})
 
 
 def settings_of(schema: type) -> dict[str, Setting]:
     """Return the settings that the fields of `schema` declare, by name."""
+    import dataclasses
+
     return {field.name: field.metadata[_SETTING] for field in dataclasses.fields(schema)}
 
 
@@ -94,6 +96,8 @@ def option_groups(schema: type, first: Iterable[Option]) -> dict[str, list[Optio
         heading = declared.heading or heading
         if declared.flag is not None:
             groups.setdefault(heading, []).append(declared.option)
+            if declared.off is not None:
+                groups[heading].append(Option(declared.off, f"the opposite of `{declared.option.long}`"))
     return groups
 
 
@@ -117,11 +121,10 @@ def find(
     """
     used = [name for name in declared.flags if flags.get(name)]
     if len(used) > 1:
-        raise ConfigError(
-            [Problem(used[1], f"conflicts with {used[0]}, which is the same option", "give only one of them")]
-        )
+        what = "its opposite" if used[1] == declared.off else "which is the same option"
+        raise ConfigError([Problem(used[1], f"conflicts with {used[0]}, {what}", "give only one of them")])
     for name in used:
-        value = flags[name]
+        value = flags[name] if name != declared.off else "false"
         return Given(name, ",".join(value) if isinstance(value, list) else str(value))
     if declared.variable is not None and (text := environ.get(declared.variable)):
         return Given(declared.variable, text)

@@ -3,7 +3,6 @@
 A rule whose accepted values JSON Schema can describe has an attribute `schema`.
 """
 
-from dataclasses import dataclass
 from typing import Any, Final
 
 from gaffer.errors import InvalidValue, quoted
@@ -23,12 +22,12 @@ _MAX_DIGITS = 18
 _MAX_SECONDS = 10**9  # 31 years; timers of the loop overflow far beyond that
 
 
-@dataclass(frozen=True)
 class Whole:
     """A whole number from `lowest` to `highest`."""
 
-    lowest: int
-    highest: int
+    def __init__(self, lowest: int, highest: int) -> None:
+        self.lowest = lowest
+        self.highest = highest
 
     def __call__(self, text: str) -> int:
         digits = text.isascii() and text.isdecimal() and len(text) <= _MAX_DIGITS
@@ -42,11 +41,11 @@ class Whole:
         return {"type": "integer", "minimum": self.lowest, "maximum": self.highest}
 
 
-@dataclass(frozen=True)
 class Seconds:
     """A number of seconds, more than 0 and at most `highest`."""
 
-    highest: int = _MAX_SECONDS
+    def __init__(self, highest: int = _MAX_SECONDS) -> None:
+        self.highest = highest
 
     def __call__(self, text: str) -> float:
         try:
@@ -65,12 +64,12 @@ class Seconds:
         return {"type": "number", "exclusiveMinimum": 0, "maximum": self.highest}
 
 
-@dataclass(frozen=True)
 class Choice:
     """One of `choices`; `noun` is the word for them in messages."""
 
-    noun: str
-    choices: tuple[str, ...]
+    def __init__(self, noun: str, choices: tuple[str, ...]) -> None:
+        self.noun = noun
+        self.choices = choices
 
     def __call__(self, text: str) -> str:
         if text not in self.choices:

@@ -59,6 +59,7 @@ class HealthInfo(TypedDict):
         Literal["ok", "draining", "stopping"], Meta(description="`stopping`: it accepts no more commands.")
     ]
     version: str
+    pid: Later[Annotated[int, Meta(description="The process id of gafferd.")]]
     uptime: Annotated[float, Meta(description="In seconds.")]
     jobs: Annotated[int, Meta(description="Number of jobs.")]
     processes: Annotated[int, Meta(description="Number of live processes.")]
@@ -67,7 +68,7 @@ class HealthInfo(TypedDict):
     state_error: Annotated[
         str | None, Meta(description="Why changes of jobs can't be stored, so that they are refused; null if they can.")
     ]
-    keeper: Annotated[KeeperState | None, Meta(description="Null without a keeper.")]
+    keeper: Later[Annotated[KeeperState | None, Meta(description="Null without a keeper.")]]
 
 
 class SessionList(TypedDict):

@@ -53,6 +53,7 @@ _ACCEPTED: Mapping[Callable[..., Any], Any] = {
     rules.restart_policy: Literal["always", "on-failure", "never"] | None,
     rules.overlap_policy: Literal["skip", "queue", "replace"],
     rules.missed_policy: Literal["skip", "once"],
+    rules.orphan_policy: Literal["adopt", "end"] | None,
     rules.log_format: Literal["raw", "timestamps", "json"],
     rules.exit_codes: list[Annotated[int, Meta(ge=0, le=255)]] | int | str,
     rules.restarts: Annotated[int, Meta(ge=0, le=10**6)],

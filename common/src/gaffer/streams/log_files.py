@@ -115,12 +115,12 @@ class LogWriter:
         """Write what is queued without a pause."""
         self._hurry.set()
 
-    def close(self) -> None:
-        """Write all queued data and end the thread; give up after 5 seconds. Call it on the loop."""
+    def close(self, timeout: float | None = None) -> None:
+        """Write all queued data and end the thread, on the loop; give up after `timeout` seconds, 5 by default."""
         if self._thread is not None:
             self._due.put(None)
             self._hurry.set()
-            self._thread.join(_CLOSE_TIMEOUT)
+            self._thread.join(_CLOSE_TIMEOUT if timeout is None else timeout)
             if self._thread.is_alive():
                 log.error("timed out writing the last logs to %s", self.directory)
             self._thread = None

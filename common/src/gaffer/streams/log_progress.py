@@ -14,9 +14,9 @@ from gaffer.streams.log_place import Identity, opened
 
 
 class Progress:
-    """The writing of a batch: `data`, from the offset `begin` to `end`, as `parts` of `total` bytes.
+    """The writing of a batch: `data`, from offset `begin` to `end`, as `parts` of `total` bytes.
 
-    With `exact`, parts are the data. Otherwise a line of the file stands for a line of the data, and what was written
+    If `exact`, the parts are the data. Otherwise a line of the file stands for a line of the data, and what was written
     is rounded down to whole lines.
     """
 

@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
-from urllib.parse import quote
 
 from gaffer.errors import NotRedirected, ProcessError
 from gaffer.jobs.config import JobConfig
@@ -85,11 +84,6 @@ class Stream:
         self._taps.clear()
 
 
-def stream_name(label: str) -> str:
-    """Return the name under which the keeper holds the custom stream `label`."""
-    return "stream:" + quote(label, safe="")
-
-
 class ProcessStreams:
     """All streams of a process; `rings` holds its output, by label, `captured` what is read of stdout and stderr.
 
@@ -152,7 +146,7 @@ class ProcessStreams:
             stream = self.by_label[label]
             assert stream.ring is not None
             stream.input = Input(self._loop, input_fd)
-            self._connect_output(child, stream_name(label), fd, stream.ring, keeper)
+            self._connect_output(child, launch.stream_name(label), fd, stream.ring, keeper)
         child.streams, child.stream_inputs = [], []
 
     def _connect_output(

@@ -61,15 +61,28 @@ class Applications:
             if inspect.isawaitable(result):
                 await self._finish(result, app, step)
 
+    async def run_within(self, timeout: float, step: str, *, reverse: bool = False) -> None:
+        """Like `run`, but await all together, for at most `timeout` seconds; awaitables that are late are cancelled."""
+        late: list[asyncio.Task[None]] = []
+        for app in reversed(self._started) if reverse else self._started:
+            result = self._call(app, step)
+            if inspect.isawaitable(result):
+                late.append(asyncio.ensure_future(self._finish(result, app, step, timeout)))
+        if late:
+            # One that resists its cancellation is left behind.
+            await asyncio.wait(late, timeout=2 * timeout)
+        if step == "stop":
+            self._started.clear()
+
     async def stop(self) -> None:
         """Call `stop` of each, the last started first, and forget them."""
         await self.run("stop", reverse=True)
         self._started.clear()
 
-    async def _finish(self, result: Awaitable[Any], app: Any, step: str) -> None:
+    async def _finish(self, result: Awaitable[Any], app: Any, step: str, timeout: float = STEP_TIMEOUT) -> None:
         # The application is foreign code: whatever it raises must not keep the others from stopping.
         try:
-            await asyncio.wait_for(result, STEP_TIMEOUT)
+            await asyncio.wait_for(result, timeout)
         except Exception:
             log.exception("%s of %r failed", step, app)
 

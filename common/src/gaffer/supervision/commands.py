@@ -318,6 +318,14 @@ class Commands:
         for number in tuple(self._running):
             self._running.pop(number).abandon()
 
+    async def abandon(self, timeout: float) -> None:
+        """Kill all commands; leave those behind that are not gone within `timeout` seconds."""
+        self.end(now=True)
+        if waiting := [each.ended for each in self._running.values() if not each.ended.done()]:
+            await asyncio.wait(waiting, timeout=timeout)
+        for number in tuple(self._running):
+            self._running.pop(number).abandon()
+
     def _exited(self, process: Process, status: ExitStatus) -> None:
         self._running[process.pid].exited()
 

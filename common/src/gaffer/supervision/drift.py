@@ -4,7 +4,7 @@ from collections.abc import Awaitable
 from typing import Protocol
 
 from gaffer.jobs.job import Job
-from gaffer.schemas.responses import DriftInfo
+from gaffer.schemas.views import DriftInfo
 
 
 class DriftSource(Protocol):

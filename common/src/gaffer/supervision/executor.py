@@ -9,7 +9,7 @@ import socket
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextvars import Context
 from dataclasses import dataclass
 from functools import partial
@@ -28,7 +28,8 @@ from gaffer.process import ExitStatus, Process, Recorder
 from gaffer.processes.ports import listener_on
 from gaffer.processes.reaper import DETACHED, Reaper
 from gaffer.processes.sampler import Sampler
-from gaffer.processes.sockets import JobSockets
+from gaffer.processes.sockets import JobSockets, SocketKeeper
+from gaffer.processes.survivors import Survivor
 from gaffer.streams.log_files import LogWriter
 from gaffer.streams.log_store import LogStore
 from gaffer.supervision import job_commands
@@ -41,21 +42,25 @@ log = logging.getLogger("gaffer.manager")
 
 _LAST_LINES, _LAST_BYTES = 20, 4096  # of output that the record of an exit has at most
 SLICE = 0.02  # seconds after which the loop gets its turn
+_LAST_SLICE = 0.1  # before a handover
 
 # The 0.5 names of events, for subscriptions that name them.
 _ALIASES = {"create": "load", "delete": "unload", "stop_pid": "stop_process"}
 # Events about a job's definition; all others are also published below `proc.<name>`.
 _OF_THE_MANAGER = frozenset({"create", "update", "delete"})
+# Events after which the record of a process has another state.
+_OF_A_STATE = frozenset({"ready", "not_ready", "stop_pid", "reap"})
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Settings of new processes: capture of output, targets of records and logs, the node id in the cookie."""
+    """Settings of new processes: capture of output, targets of records, logs and sockets, the node id in the cookie."""
 
     capture_all: bool = False
     recorder: Recorder | None = None
     node_id: str = ""
     log_dir: Path | None = None
+    socket_keeper: SocketKeeper | None = None
 
 
 class Executor:
@@ -89,10 +94,10 @@ class Executor:
         self._reaper = reaper
         self._settings = settings
         self._commands = commands
-        self._prober = Prober(loop, self._on_verdict, partial(job_commands.probe, commands))
+        self._prober = Prober(loop, self._on_verdict, partial(job_commands.probe, commands), settings.socket_keeper)
         self._scheduled: set[Job] = set()  # that were armed
         self._timetable: Timetable[Job] = Timetable(loop, self._on_armed, self._on_run_due)
-        self._sockets = JobSockets(loop)
+        self._sockets = JobSockets(loop, settings.socket_keeper)
         self._guard: MemoryGuard[Process] = MemoryGuard(loop, self._on_memory_exceeded, cgroups=reaper.cgroups)
         self._socket_owners: dict[JobName, Job] = {}
         self._preparing: dict[tuple[Job, int], asyncio.Task[None]] = {}  # starts that wait for `before_start`
@@ -107,6 +112,7 @@ class Executor:
         self._ports: dict[tuple[Job, int], int] = {}
         self._listeners: list[Callable[[], Any]] = []
         self._job_listeners: list[Callable[[JobName], Any]] = []
+        self._survivors: dict[int, Survivor] = {}  # to be adopted, by pid
         self._on_spawn: list[Callable[[Process], Any]] = []
         self._open = False
         self._due = False
@@ -138,11 +144,14 @@ class Executor:
             for key, task in self._preparing.items():
                 if key[0] is job and not job.expects(key[1]):
                     self._loop.call_soon_threadsafe(task.cancel)
-            if isinstance(event, ev.ConfigChanged) and event.config.max_memory:
+            if isinstance(event, ev.ConfigChanged):
                 for process in [self.running[pid] for pid in job.pids() if pid in self.running]:
                     self._loop.call_soon_threadsafe(self._guard_memory, job, process)
+                    self._loop.call_soon_threadsafe(self._record, process.pid)
             self.touch(job.name)
             self._after_event(job)
+            if self._sockets.awaits_opening(job.name) and not job.uses_sockets:
+                self._loop.call_soon_threadsafe(self._sockets.close, job.name)
             if job.gone:
                 self._loop.call_soon_threadsafe(self._forget, job)
 
@@ -204,6 +213,11 @@ class Executor:
         if callback in self._on_spawn:
             self._on_spawn.remove(callback)
 
+    def expect(self, survivor: Survivor) -> None:
+        """Take a survivor that a job is about to adopt."""
+        with self._lock:
+            self._survivors[survivor.record.pid] = survivor
+
     def publish(self, job: Job, kind: str, pid: int | None = None, **data: Any) -> None:
         """Announce an event of `job`, after those that are queued already."""
         with self._lock:
@@ -227,6 +241,29 @@ class Executor:
 
     def close(self) -> None:
         """Cancel all timers and stop executing instructions."""
+        self._end()
+        self._sockets.close_all()
+        self._socket_owners.clear()
+        self._close_logs()
+
+    def freeze(self) -> None:
+        """Execute what is queued, as far as that takes a tenth of a second; then nothing more, and notice no exits."""
+        self._run(_LAST_SLICE)
+        self._end()
+        for process in self.running.values():
+            process.freeze()
+
+    def leave(self, timeout: float) -> None:
+        """After `freeze`: leave the processes alone, and wait up to `timeout` seconds for log files to be written."""
+        for process in self.running.values():
+            process.leave()
+        self._sockets.leave()
+        with self._lock:
+            self.running.clear()
+            self.owners.clear()
+        self._close_logs(timeout)
+
+    def _end(self) -> None:
         self._open = False
         for handle in self._timers.values():
             handle.cancel()
@@ -236,12 +273,12 @@ class Executor:
         self._prober.close()
         self._timetable.close()
         self._guard.close()
-        self._sockets.close_all()
-        self._socket_owners.clear()
         self._signals.clear()
         self._queue.clear()
+
+    def _close_logs(self, timeout: float | None = None) -> None:
         if self._logs is not None:
-            self._logs.close()
+            self._logs.close(timeout)
         if self.log_store is not None:
             self.log_store.close()
 
@@ -349,7 +386,7 @@ class Executor:
 
     def _launch(self, order: ev.Spawn, job: Job) -> None:
         try:
-            process = self._make(job, order.pid, order.slot, order.env)
+            process = self._make_new(job, order)
             self._warn_of_taken_port(job, process)
             process.spawn()
         except StartFailed as error:
@@ -376,18 +413,19 @@ class Executor:
             self._record_exit(job)
 
     def _adopt(self, order: ev.Adopt, job: Job) -> None:
-        if order.record.port is not None:
-            self._ports[job, order.record.slot] = order.record.port
-        process = self._make(job, order.pid, order.record.slot, {})
+        process = self._make_adopted(job, order)
         try:
-            process.adopt(order.record)
+            process.adopt(self._survivors.pop(order.pid))
         except ProcessError as error:
             log.warning("%s is not adopted: %s", job.name, error.message, extra=_about(job))
             self.submit(job, ev.Exited(order.pid, None, None, order.record.os_pid, at=time.time()))
             self.submit(job, ev.GroupEmpty(order.pid))
+            self._record_exit(job)
+            if self._settings.recorder is not None:
+                self._settings.recorder.ended(order.pid)
             return
         log.info(
-            "process %d of %s, detached by an earlier manager, is watched again",
+            "process %d of %s, left by an earlier manager, is watched again",
             process.os_pid,
             job.name,
             extra=_about(job, process),
@@ -402,12 +440,16 @@ class Executor:
         self._guard_memory(job, process)
         if self._settings.recorder is not None:
             # A moment later: reading /proc is slow while the kernel sets up the new program.
-            self._loop.call_soon(self._record, process)
+            self._loop.call_soon(self._record, process.pid)
         self._call(self._on_spawn, process)
 
-    def _record(self, process: Process) -> None:
-        if self._settings.recorder is not None and process.pid in self.running:
-            self._settings.recorder.spawned(process.record())
+    def _record(self, pid: int) -> None:
+        process, job = self.running.get(pid), self.owners.get(pid)
+        slot = job.slot_of(pid) if job is not None else None
+        if self._settings.recorder is not None and process is not None and job is not None and slot is not None:
+            if process.exit_status is None:  # the slot of one that has exited is stopping
+                process.slot_state = slot.visible_state
+            self._settings.recorder.spawned(process.record(current=job.config))
 
     def _signal(self, order: ev.Signal) -> None:
         process = self.running.get(order.pid)
@@ -416,11 +458,12 @@ class Executor:
                 process.kill(order.signum)
             else:
                 process.signal_tree(order.signum)
+                self._record(order.pid)
 
     def _release(self, order: ev.Release, job: Job) -> None:
         process = self.running.get(order.pid)
         if process is not None:
-            self._record(process)
+            self._record(process.pid)
             self._ended(order.pid)
             process.release()
             self.touch(job.name)
@@ -444,6 +487,8 @@ class Executor:
     def _publish(self, order: ev.Publish, job: Job) -> None:
         """Emit an event of `job` under its documented names and aliases."""
         kind, pid = order.kind, order.pid
+        if pid is not None and kind in _OF_A_STATE:
+            self._record(pid)
         display, qualified = job.name.display, str(job.name)
         base = {"name": display, "job": qualified, "session": job.name.session, **order.data}
         if pid is not None:
@@ -475,7 +520,7 @@ class Executor:
         if isinstance(order, ev.StopProbes):
             self._prober.stop(order.pid)
         elif process is not None:
-            self._prober.start(process, again=order.again)
+            self._prober.start(process, again=order.again, ready=order.ready)
 
     def _on_verdict(self, process: Process, question: Question, good: bool, error: str) -> None:
         job = self.owners.get(process.pid)
@@ -550,6 +595,10 @@ class Executor:
             log.warning("%s: %s", job.name, message, extra=_about(job, process))
             self.submit(job, ev.LimitExceeded(process.pid, "max_memory", message))
 
+    def close_unused_sockets(self, jobs: Collection[JobName]) -> None:
+        """Close the sockets of an earlier manager, except those of `jobs`, which have not opened theirs yet."""
+        self._sockets.close_unused(jobs)
+
     def socket_addresses(self, job: Job) -> list[dict[str, str | int]]:
         """Where a job listens: `name`, and `address` and `port` or `path`, of each open socket."""
         return self._sockets.addresses(job.name)
@@ -562,6 +611,8 @@ class Executor:
             self._sockets.stop_awaiting(job.name)
 
     def _on_exit(self, job: Job, process: Process, status: ExitStatus) -> None:
+        if self._settings.recorder is not None and status.wait_status is not None:
+            self._settings.recorder.died(process.pid, status.wait_status)
         self.submit(
             job,
             ev.Exited(
@@ -579,43 +630,75 @@ class Executor:
 
     def _record_exit(self, job: Job) -> None:
         if self._settings.recorder is not None:
-            self._settings.recorder.exited(str(job.name), job.exits)
+            self._settings.recorder.exited(str(job.name), job.exits, job.restarts)
 
     def _on_refused(self, job: Job, process: Process, message: str, final: bool) -> None:
         self.submit(job, ev.EndRefused(process.pid, message, final))
 
     def _on_gone(self, job: Job, process: Process) -> None:
         self._ended(process.pid)
-        if self._settings.recorder is not None:
-            self._settings.recorder.ended(process.pid)
+        restarts = job.restarts
         self.submit(job, ev.GroupEmpty(process.pid))
+        if job.restarts != restarts:
+            self._record_exit(job)
+        # Last: what follows from its exit is known now, and its output is in the log.
+        process.when_logged(partial(self._record_end, process.pid))
         if process.config.socket and self._socket_owners.get(job.name) is job:
             self._sockets.release(job.name, self._sockets_in_use(job))
+
+    def _record_end(self, pid: int) -> None:
+        if self._settings.recorder is not None:
+            self._settings.recorder.ended(pid)
 
     def _cookie(self, job: Job, pid: int) -> str:
         node_id = self._settings.node_id
         return f"{node_id}:{pid}{DETACHED if job.config.detach else ''}" if node_id else ""
 
-    def _make(self, job: Job, pid: int, slot: int, env: Mapping[str, str]) -> Process:
+    def _make_new(self, job: Job, order: ev.Spawn) -> Process:
+        slot = order.slot
+        return self._make(
+            job,
+            job.config,
+            order.pid,
+            slot,
+            env={**self._watchdog(job.config), **order.env} if slot else order.env,
+            port=self._port(job, slot),
+            sockets=self._open_sockets(job) if slot else (),
+            notify_socket=self._notify_socket(job.config) if slot else "",
+            cookie=self._cookie(job, order.pid),
+        )
+
+    def _make_adopted(self, job: Job, order: ev.Adopt) -> Process:
+        slot = order.record.slot
+        if slot and order.record.port is not None:
+            self._ports[job, slot] = order.record.port
+        try:
+            if slot:
+                self._open_sockets(job)
+        except StartFailed as error:
+            log.warning("%s: %s", job.name, error.message, extra=_about(job))
+        held = job.slot_of(order.pid)
+        config = held.config if held is not None else None
+        return self._make(job, config or job.config, order.pid, slot)
+
+    def _make(self, job: Job, config: JobConfig, pid: int, slot: int, **given: Any) -> Process:
         process = Process(
             self._loop,
-            job.config,
+            config,
             pid=pid,
             job=job.name,
             slot=slot,
             once=slot == 0,
-            env={**self._watchdog(job.config), **env} if slot else env,
-            port=self._port(job, slot),
-            sockets=self._open_sockets(job) if slot else (),
-            notify_socket=self._notify_socket(job.config) if slot else "",
-            cookie=self._cookie(job, pid),
+            restarts=job.restarts,
             reaper=self._reaper,
             sampler=self.sampler,
             capture_all=self._settings.capture_all,
             logs=self._logs,
+            recorder=self._settings.recorder,
             on_exit=partial(self._on_exit, job),
             on_gone=partial(self._on_gone, job),
             on_refused=partial(self._on_refused, job),
+            **given,
         )
         for ring in process.rings.values():
             ring.losses = self.losses

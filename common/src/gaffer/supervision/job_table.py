@@ -1,25 +1,26 @@
 """The jobs of a manager. No I/O; the manager's lock guards it."""
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 
 from gaffer.errors import ProcessNotFound
 from gaffer.jobs.job import Job
 from gaffer.jobs.names import JobName
-from gaffer.jobs.records import ProcessRecord
+from gaffer.processes.survivors import Survivor
 
 
 class JobTable:
     """The loaded jobs by name, and the unloaded ones until their last process has ended.
 
-    `detached` are the processes that an earlier manager left running; `adopt` gives them to the job of their name.
+    `survivors` are the processes that an earlier manager left; `adopt` gives them to the job of their name.
     """
 
-    def __init__(self, detached: Sequence[ProcessRecord] = ()) -> None:
+    def __init__(self, survivors: Iterable[Survivor] = ()) -> None:
         self._jobs: dict[JobName, Job] = {}
         self._leaving: list[Job] = []
-        self._detached = list(detached)
-        self._pids = itertools.count(1)
+        self._survivors = list(survivors)
+        # They keep their ids.
+        self._pids = itertools.count(max((each.record.pid for each in self._survivors), default=0) + 1)
 
     def __iter__(self) -> Iterator[Job]:
         return iter(self._jobs.values())
@@ -69,11 +70,19 @@ class JobTable:
         self._leaving.remove(job)
         return None if self.is_leaving(job.name) else self._jobs.get(job.name)
 
-    def adopt(self, name: JobName) -> list[ProcessRecord]:
-        """Take the detached processes of the job of that name; each is given once."""
-        found = [record for record in self._detached if record.job == str(name)]
-        self._detached = [record for record in self._detached if record not in found]
-        return found
+    def adopt(self, name: JobName) -> list[Survivor]:
+        """Take the survivors of the job of that name, newest first; each is given once."""
+        found = [each for each in self._survivors if each.record.job == str(name)]
+        self._survivors = [each for each in self._survivors if each not in found]
+        return sorted(found, key=lambda each: each.record.pid, reverse=True)
+
+    def unclaimed(self) -> set[str]:
+        """The qualified names of the jobs of survivors that no job has adopted, but for detached processes."""
+        return {each.record.job for each in self._survivors if not each.record.detach}
+
+    def add_leaving(self, job: Job) -> None:
+        """Add a job that was unloaded before."""
+        self._leaving.append(job)
 
     def clear(self) -> None:
         """Drop all jobs."""

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from gaffer import loop as loops
-from gaffer.errors import ManagerStopping
+from gaffer.errors import ManagerStopping, NodeUpgrading
 from gaffer.events import EventEmitter
 from gaffer.jobs import events as ev
 from gaffer.processes.reaper import Reaper
@@ -20,16 +20,23 @@ from gaffer.supervision.order import Ordering
 
 log = logging.getLogger("gaffer.manager")
 
+HAND_OVER_TIMEOUT = 0.3
+"""Seconds that a handover waits for each of: auxiliary commands, a step of the applications, log files."""
+
 # The managers that run on each loop; the last one to stop ends `run`.
 _on_loop: dict[asyncio.AbstractEventLoop, "set[Lifecycle]"] = {}
 
 
 class Lifecycle:
-    """The life of a manager: `started`, `stopping` and `draining` are its state.
+    """The life of a manager: `started`, `stopping`, `handing_over` and `draining` are its state.
 
     The stop goes in steps, so that applications see the last exits: applications `quiesce`; the jobs end, those that
     others come after last, otherwise the last loaded first; the events are delivered; applications `leave`, then
     `stop`, the last started first.
+
+    A handover takes the same steps with the applications, but leaves the processes alone: first, instructions are not
+    executed any more and exits not noticed, so that nothing changes after it has been stored; last, our ends of the
+    pipes are closed.
 
     A manager can also be drained: its applications `drain`, and its processes end, but the manager stays until
     `resume`. `draining` is true in between.
@@ -52,6 +59,7 @@ class Lifecycle:
         self.loop = events.loop
         self.started = False
         self.stopping = False
+        self.handing_over = False
         self.draining = False
         self._manager = manager
         self._lock = lock
@@ -72,9 +80,14 @@ class Lifecycle:
         self._restart_callback: Callable[[Any], Any] | None = None
 
     def check_open(self) -> None:
-        """Raise ManagerStopping once the stop has begun."""
+        """Raise ManagerStopping once the stop has begun, NodeUpgrading once the handover has."""
         if self.stopping:
-            raise ManagerStopping
+            raise self.refusal
+
+    @property
+    def refusal(self) -> ManagerStopping:
+        """The error for orders that come too late."""
+        return NodeUpgrading() if self.handing_over else ManagerStopping()
 
     @property
     def active(self) -> bool:
@@ -137,7 +150,7 @@ class Lifecycle:
 
     def _renew(self) -> None:
         """Forget the life that ended."""
-        self.stopping = self.draining = self._hurry = self._jobs_drained = False
+        self.stopping = self.handing_over = self.draining = self._hurry = self._jobs_drained = False
         self._all_gone = self._stop_task = self._drain_task = None
         self._restarting.clear()
         self._jobs.clear()
@@ -152,7 +165,7 @@ class Lifecycle:
     def stop(self, callback: Callable[[Any], Any] | None = None, now: bool = False) -> None:
         """See Manager.stop."""
         with self._lock:
-            if not self.started or (self.stopping and (not now or self._hurry)):
+            if not self.started or self.handing_over or (self.stopping and (not now or self._hurry)):
                 return
             self._hurry = now
             if self.stopping:
@@ -161,8 +174,18 @@ class Lifecycle:
             self.stopping = True
         self.loop.call_soon_threadsafe(self._begin_stop, callback)
 
+    def hand_over(self, callback: Callable[[Any], Any] | None = None) -> None:
+        """See Manager.hand_over."""
+        with self._lock:
+            if not self.active:
+                return
+            self.stopping = self.handing_over = True
+        self.loop.call_soon_threadsafe(self._begin_stop, callback)
+
     def _begin_stop(self, callback: Callable[[Any], Any] | None) -> "asyncio.Task[None]":
-        self._stop_task = self.loop.create_task(self._stop(callback))
+        self._stop_task = self.loop.create_task(
+            self._hand_over(callback) if self.handing_over else self._stop(callback)
+        )
         self._stop_task.add_done_callback(self._stopped)
         return self._stop_task
 
@@ -177,9 +200,7 @@ class Lifecycle:
     async def _stop(self, callback: Callable[[Any], Any] | None) -> None:
         self._events.publish("stopping", {"event": "stopping"})
         self._executor.open()  # a start that failed leaves it closed
-        if self._drain_task is not None:
-            self._drain_task.cancel()
-            await asyncio.wait([self._drain_task])
+        await self._end_drain()
         if self._hurry:
             self._end_jobs()
         await self._running_apps.run("quiesce")
@@ -195,6 +216,27 @@ class Lifecycle:
         self._events.close()
         self._executor.close()
         self._reaper.stop()
+        await self._finish(callback)
+
+    async def _hand_over(self, callback: Callable[[Any], Any] | None) -> None:
+        await self._end_drain()
+        self._executor.freeze()
+        self._events.flush()
+        apps, timeout = self._running_apps, HAND_OVER_TIMEOUT
+        await asyncio.gather(self._commands.abandon(timeout), apps.run_within(timeout, "quiesce"))
+        await apps.run_within(timeout, "leave", reverse=True)
+        await apps.run_within(timeout, "stop", reverse=True)
+        self._events.close()
+        self._reaper.stop(leave_children=True)
+        self._executor.leave(timeout)
+        await self._finish(callback)
+
+    async def _end_drain(self) -> None:
+        if self._drain_task is not None:
+            self._drain_task.cancel()
+            await asyncio.wait([self._drain_task])
+
+    async def _finish(self, callback: Callable[[Any], Any] | None) -> None:
         self.started = False
         if callback is not None:
             # The embedder's code: its failure must not keep the loop from ending.
@@ -203,7 +245,7 @@ class Lifecycle:
                 if inspect.isawaitable(result):
                     await result
             except Exception:
-                log.exception("the callback of stop() failed")
+                log.exception("the callback of stop() or hand_over() failed")
 
     def _end_jobs(self) -> None:
         with self._lock:

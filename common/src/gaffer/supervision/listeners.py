@@ -1,17 +1,23 @@
 """Listeners for changes of jobs and for new processes: the part of a manager's interface that its executor provides."""
 
+import asyncio
+import threading
 from collections.abc import Callable
 from typing import Any
 
 from gaffer.jobs.names import JobName
 from gaffer.process import Process
 from gaffer.supervision.executor import Executor
+from gaffer.supervision.job_table import JobTable
 
 
 class Listeners:
-    """The methods of a manager that register listeners."""
+    """The methods of a manager that register listeners, and the one that settles its listening sockets."""
 
     _executor: Executor
+    _jobs: JobTable
+    loop: asyncio.AbstractEventLoop
+    _lock: "threading.RLock"
 
     @property
     def revision(self) -> int:
@@ -44,3 +50,9 @@ class Listeners:
     def off_spawn(self, callback: Callable[[Process], Any]) -> None:
         """Undo `on_spawn`."""
         self._executor.off_spawn(callback)
+
+    def close_unused_sockets(self) -> None:
+        """Close the sockets that a socket keeper had and no started job uses. Call it once the jobs are loaded."""
+        with self._lock:
+            used = {job.name for job in self._jobs if job.uses_sockets}
+        self.loop.call_soon_threadsafe(self._executor.close_unused_sockets, used)

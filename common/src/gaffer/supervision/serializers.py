@@ -14,7 +14,8 @@ from gaffer.jobs.slot import Slot, SlotState
 from gaffer.jobs.states import JobState
 from gaffer.process import Process
 from gaffer.schemas.common import EndpointInfo
-from gaffer.schemas.responses import DriftInfo, ExitInfo, Instance, JobInfo, JobStatus, RolloutInfo
+from gaffer.schemas.responses import JobInfo, JobStatus
+from gaffer.schemas.views import DriftInfo, ExitInfo, Instance, RolloutInfo
 
 
 class Announcement(msgspec.Struct, frozen=True):

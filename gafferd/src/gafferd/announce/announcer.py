@@ -32,6 +32,9 @@ class AnnouncedManager(Protocol):
 
     def off_job_change(self, callback: Callable[[JobName], None]) -> None: ...
 
+    @property
+    def handing_over(self) -> bool: ...
+
 
 class Announcer:
     """Announces to the lookupds at `addresses` (http(s) URLs), over one connection each.
@@ -90,7 +93,10 @@ class Announcer:
             async with asyncio.timeout(DRAIN_TIMEOUT):
                 await asyncio.gather(*(link.drain() for link in self._links))
 
-    quiesce = drain
+    async def quiesce(self) -> None:
+        """Take the node out of service for good, unless another gafferd continues with its processes."""
+        if not self._handing_over:
+            await self.drain()
 
     def resume(self) -> None:
         """Undo `drain`."""
@@ -99,7 +105,12 @@ class Announcer:
             link.resume()
 
     async def leave(self) -> None:
-        """Leave the cluster once all processes are gone; wait up to LEAVE_TIMEOUT for acknowledgements."""
+        """Leave the cluster once all processes are gone; wait up to LEAVE_TIMEOUT for acknowledgements.
+
+        At a handover, do nothing: the lookupds suspect the node for a moment, and then see its next incarnation.
+        """
+        if self._handing_over:
+            return
         self._detach()
         self._journal.leave()
         with contextlib.suppress(TimeoutError):
@@ -115,6 +126,10 @@ class Announcer:
     def status(self) -> list[LookupdState]:
         """Return the address, connection state and error of each lookupd."""
         return [link.status() for link in self._links]
+
+    @property
+    def _handing_over(self) -> bool:
+        return self._source is not None and self._source.handing_over
 
     def _detach(self) -> None:
         if self._source is not None:

@@ -2,7 +2,7 @@
 
 from gaffer.jobs.config import JobConfig
 from gaffer.jobs.names import JobName
-from gaffer.schemas.responses import DriftInfo
+from gaffer.schemas.views import DriftInfo
 from gafferd.config.on_disk import Contents
 from gafferd.config.reload import differences
 

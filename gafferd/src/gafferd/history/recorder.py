@@ -79,8 +79,10 @@ class History:
         self.note("start", version=__version__)
 
     def quiesce(self) -> None:
-        """Record that the node stops."""
-        self.note("stop")
+        """Record that the node stops, unless it hands over."""
+        assert self._manager is not None
+        if not self._manager.handing_over:
+            self.note("stop")
 
     async def stop(self) -> None:
         """Record the last entries and close the file."""

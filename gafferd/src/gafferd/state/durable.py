@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Generic, NamedTuple, TypeVar
 
-from gaffer.errors import GafferError, ManagerStopping, NotStored
+from gaffer.errors import GafferError, NotStored
 from gaffer.jobs.desired import Desired
 from gaffer.jobs.names import JobName
 from gaffer.manager import Manager
@@ -121,7 +121,12 @@ class DurableJobs:
     async def stop(self) -> None:
         """Let the last write end."""
         if self._thread is not None:
-            self._thread.shutdown()
+            self._thread.shutdown(wait=not self._manager.handing_over)  # a disk that hangs must not hold the next one
+
+    @property
+    def settled(self) -> bool:
+        """Whether all changes are stored, those that wait to be made excepted."""
+        return not (self._touched or self._must_write or self._work is not None)
 
     def change(self, call: Callable[[], T]) -> Awaitable[T]:
         """Make a change once it is stored; return its result.
@@ -132,7 +137,7 @@ class DurableJobs:
         done: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         done.add_done_callback(_retrieve)
         if self._closing:
-            done.set_exception(ManagerStopping())
+            done.set_exception(self._manager.refusal)
             return done
         if len(self._waiting) >= _MAX_WAITING:
             done.set_exception(NotStored(f"{_MAX_WAITING} changes are waiting to be stored", hint="try again later"))

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import msgspec
@@ -16,6 +16,7 @@ from gafferd.state.documents import DamagedFile, Document, NewerFile
 logger = logging.getLogger(__name__)
 
 _DELAY = 1.0  # seconds before a change is written
+_RETRY = 5.0  # seconds before the next attempt after a failure, if something waits for it
 _SHARE = 20  # writing takes at most one part in so many of the time
 _MAX_SIZE = 4 * 1024 * 1024  # bytes of all jobs; those that changed longest ago are dropped
 _MAX_OUTPUT = 2000  # characters of the output of a process
@@ -36,6 +37,7 @@ class PastFile:
         self._due: asyncio.TimerHandle | None = None
         self._write_seconds = 0.0
         self._failing = False
+        self._stored: list[Callable[[], object]] = []  # to be called
 
     def load(self) -> Mapping[str, Past]:
         """Return the past of the jobs by qualified name; a file that can't be used is logged and ignored."""
@@ -55,10 +57,17 @@ class PastFile:
         """Record a scheduled run at `at`, in seconds since 1970."""
         self._change(job, msgspec.structs.replace(self._jobs.get(job, Past()), last_run=at))
 
-    def exited(self, job: str, exits: Iterable[ExitRecord]) -> None:
-        """Record the last exits of the processes of a job, newest first."""
+    def exited(self, job: str, exits: Iterable[ExitRecord], restarts: int) -> None:
+        """Record the last exits of the processes of a job, newest first, and the number of its restarts."""
         kept = [_shortened(each) for each in exits][:KEPT]
-        self._change(job, msgspec.structs.replace(self._jobs.get(job, Past()), exits=kept))
+        self._change(job, msgspec.structs.replace(self._jobs.get(job, Past()), exits=kept, restarts=restarts))
+
+    def when_stored(self, callback: Callable[[], object]) -> None:
+        """Call `callback()` on the loop once all that was recorded so far is in the file."""
+        if self._due is None:
+            asyncio.get_running_loop().call_soon(callback)
+        else:
+            self._stored.append(callback)
 
     def close(self) -> None:
         """Write what is not written yet."""
@@ -69,8 +78,20 @@ class PastFile:
     def _change(self, job: str, past: Past) -> None:
         self._set(job, past)
         if self._due is None:
-            delay = max(_DELAY, _SHARE * self._write_seconds)
-            self._due = asyncio.get_running_loop().call_later(delay, self._write)
+            self._write_in(max(_DELAY, _SHARE * self._write_seconds))
+
+    def _write_in(self, delay: float) -> None:
+        self._due = asyncio.get_running_loop().call_later(delay, self._write_now)
+
+    def _write_now(self) -> None:
+        self._write()
+        if self._failing:
+            if self._stored:
+                self._write_in(_RETRY)
+            return
+        stored, self._stored = self._stored, []
+        for callback in stored:
+            callback()
 
     def _set(self, job: str, past: Past) -> None:
         self._drop(job)

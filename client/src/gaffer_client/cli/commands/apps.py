@@ -1,22 +1,21 @@
 """`gaffer load`, `unload` and `apps`: applications on a node."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gaffer.jobs.names import parse_job_name, split_job_name
 from gaffer.runtime.options import Option
-from gaffer.schemas.bodies import SessionList
-from gaffer_client.cli import ports
+from gaffer_client.cli.checking import checked_on_failure
 from gaffer_client.cli.config import Context
-from gaffer_client.cli.diagnosis import hint_at
 from gaffer_client.cli.errors import CommandFailed, Exit, UsageError
-from gaffer_client.cli.jobfile import read_jobs
 from gaffer_client.cli.output import print_error, print_json, printable
 from gaffer_client.cli.parse import Arguments
-from gaffer_client.cli.procfile_app import app_name, choose_ports, concurrency, open_application
+from gaffer_client.cli.places import app_name
 from gaffer_client.cli.table import Command
 from gaffer_client.errors import Conflict, NotFound, StatusError
-from gaffer_client.jobs import Job
 from gaffer_client.node import Server
+
+if TYPE_CHECKING:
+    from gaffer_client.cli.ports import Span
 
 
 def load(context: Context, args: Arguments) -> int:
@@ -30,6 +29,8 @@ def load(context: Context, args: Arguments) -> int:
 def _load_file(context: Context, args: Arguments, server: Server, path: str) -> int:
     if args.words("--concurrency") or args.text("--port"):
         raise UsageError("-c and -p apply only to Procfiles", hint="set numprocesses and port in the job description")
+    from gaffer_client.cli.jobfile import read_jobs
+
     jobs = read_jobs(path)
     session = jobs.session(args.text("--app"))
     return _load(context, args, server, session, jobs.descriptions)
@@ -40,26 +41,22 @@ def _load_procfile(context: Context, args: Arguments, server: Server, session: s
         raise UsageError(
             "--app applies only to JSON files", hint="give the application name as an argument: gaffer load NAME"
         )
+    from gaffer_client.cli.procfile_app import choose_ports, concurrency, open_application  # imports settings of jobs
+
     app = open_application(args)
     numbers = app.numbers(concurrency(args.words("--concurrency"), app.types))
     app.describe(numbers, choose_ports("auto", app, numbers), session)  # mistakes are reported before the node is asked
-    chosen = choose_ports(args.text("--port"), app, numbers, lambda: _taken_ports(server, session), whole=True)
+    chosen = choose_ports(args.text("--port"), app, numbers, lambda: taken_ports(server, session), whole=True)
     return _load(context, args, server, session, app.describe(numbers, chosen, session))
 
 
-def _taken_ports(server: Server, session: str) -> list[ports.Span]:
+def taken_ports(server: Server, session: str) -> "list[Span]":
     """Return the ports that jobs of other applications on the node use."""
-    taken = []
-    for name in server.jobs():
-        if split_job_name(name)[0] == session:
-            continue
-        try:
-            info = Job(server, name).info()
-        except NotFound:  # unloaded in the meantime
-            continue
-        if span := ports.span(info["config"], info["max_processes"]):
-            taken.append(span)
-    return taken
+    from gaffer_client.cli import ports
+
+    others = [info for info in server.list_jobs() if split_job_name(info["name"])[0] != session]
+    spans = [ports.span(info["config"], info["max_processes"]) for info in others]
+    return [span for span in spans if span]
 
 
 def _load(context: Context, args: Arguments, server: Server, session: str, jobs: list[dict[str, Any]]) -> int:
@@ -113,24 +110,30 @@ def jobs_of(server: Server, session: str) -> list[str]:
     try:
         return server.jobs(session)
     except NotFound:
-        hint = (
-            hint_at(server.url, "node")
-            or "run `gaffer apps` to list the applications, or `gafferctl status` for all jobs"
-        )
-        raise CommandFailed(f"{session!r} not found on {server.url}", hint=hint, status=Exit.NOT_FOUND) from None
+        raise no_application(server, session) from None
+
+
+def no_application(server: Server, session: str) -> CommandFailed:
+    """Return the error for an application that the node does not have."""
+    from gaffer_client.cli.diagnosis import hint_at
+
+    hint = hint_at(server.url, "node") or "run `gaffer apps` to list the applications, or `gaffer status` for all jobs"
+    return CommandFailed(f"{session!r} not found on {server.url}", hint=hint, status=Exit.NOT_FOUND)
 
 
 def apps(context: Context, args: Arguments) -> int:
     with context.server() as server:
-        document = server.transport.get("/sessions", SessionList)
+        document = server.transport.read("/sessions")
         if "epoch" in document:  # a gaffer_lookupd lists sessions too
+            from gaffer_client.cli.diagnosis import hint_at
+
             raise CommandFailed(f"{server.url} is not a node", hint=hint_at(server.url, "node"))
-    sessions = document["sessions"]
     if context.json:
-        print_json({"sessions": sessions})
-    else:
-        for session in sessions:
-            print(printable(session))
+        print_json(document)
+        return Exit.OK
+    with checked_on_failure(server.transport, document, "SessionList"):
+        text = "".join(f"{printable(session)}\n" for session in document["sessions"])
+    print(text, end="")
     return Exit.OK
 
 
@@ -141,6 +144,8 @@ COMMANDS = (
         load,
         "node",
         "[<name>]",
+        effect="write",
+        on_several="spread:load",
         options=(
             Option(
                 "-c SPEC, --concurrency=SPEC",
@@ -148,6 +153,11 @@ COMMANDS = (
                 repeat=True,
             ),
             Option("-p PORT, --port=PORT", "the first port of the first type, or auto for any free port"),
+            Option(
+                "--spread=SPEC",
+                "spread the processes over the chosen nodes, or all: type=number over all nodes, as for -c",
+                repeat=True,
+            ),
             Option("--nostart", "load the jobs without starting them"),
             Option("--app=NAME", "the session for the jobs of a JSON file"),
         ),
@@ -172,6 +182,8 @@ COMMANDS = (
         unload,
         "node",
         "[<name>]",
+        effect="destructive",
+        on_several="fleet:unload",
         details="<name> is an application (default: the name of the directory), or a single job as SESSION.NAME.",
         examples=("unload", "unload shop", "unload shop.worker"),
         uses=("--procfile", "--directory"),
@@ -181,6 +193,7 @@ COMMANDS = (
         "List the applications on a node",
         apps,
         "node",
+        effect="read",
         examples=("apps", "apps -g https://node1.example.com:5000"),
     ),
 )

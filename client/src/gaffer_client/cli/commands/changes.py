@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from gaffer.runtime.options import Option
 from gaffer_client.cli.config import Context
@@ -15,8 +15,10 @@ from gaffer_client.cli.output import Palette, print_json_line, printable, warn
 from gaffer_client.cli.parse import Arguments
 from gaffer_client.cli.table import Command
 from gaffer_client.errors import GafferClientError
-from gaffer_client.eventsource import Watcher
-from gaffer_client.lookup import Lookup, no_response
+
+if TYPE_CHECKING:
+    from gaffer_client.eventsource import Watcher
+    from gaffer_client.lookup import Lookup
 
 _MAX_QUEUED = 1000  # events waiting to be printed; when full, reading pauses
 
@@ -48,11 +50,13 @@ def lookup(context: Context, args: Arguments) -> int:
     return Exit.FAILED  # all streams have ended
 
 
-def _record_loss(update: _Update, failures: dict[str, GafferClientError], begun: set[str], cluster: Lookup) -> None:
+def _record_loss(update: _Update, failures: dict[str, GafferClientError], begun: set[str], cluster: "Lookup") -> None:
     """Warn about a lost lookup; raise an error if no lookup could be reached at all."""
     if update.error is not None:
         failures[update.url] = update.error
     if set(failures) == set(cluster.urls) and not begun:
+        from gaffer_client.lookup import no_response
+
         raise no_response(failures)
     why = update.error.message if update.error is not None else f"{update.url} closed the event stream"
     warn(why if update.ended else f"{why}; reconnecting")
@@ -85,7 +89,7 @@ def _details(message: Mapping[str, Any]) -> str:
 
 
 @contextmanager
-def _followed(cluster: Lookup) -> Iterator[Iterator[_Update]]:
+def _followed(cluster: "Lookup") -> Iterator[Iterator[_Update]]:
     """Yield the events of all lookups in order of arrival."""
     waiting: queue.Queue[_Update] = queue.Queue(_MAX_QUEUED)
     closing = threading.Event()
@@ -96,7 +100,7 @@ def _followed(cluster: Lookup) -> Iterator[Iterator[_Update]]:
                 waiting.put(update, timeout=0.1)
                 return
 
-    def follow(url: str, watcher: Watcher) -> None:
+    def follow(url: str, watcher: "Watcher") -> None:
         try:
             for event, message, _ in watcher.events():
                 put(_Update(url, event, message))
@@ -133,6 +137,7 @@ COMMANDS = (
         "Show changes in the cluster as they happen",
         lookup,
         "lookup",
+        effect="read",
         options=(
             Option("--colorize", "use colours even if the output is not a terminal"),
             Option("--no-color", "do not use colours"),

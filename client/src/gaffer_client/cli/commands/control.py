@@ -5,21 +5,19 @@ from typing import TYPE_CHECKING
 
 from gaffer.jobs.names import parse_pid, split_job_name
 from gaffer.runtime.options import Option
+from gaffer_client.cli.checking import checked_on_failure
 from gaffer_client.cli.config import Context
 from gaffer_client.cli.errors import Exit, UsageError
-from gaffer_client.cli.jobfile import read_jobs
 from gaffer_client.cli.output import print_error, print_json, printable, table, warn
 from gaffer_client.cli.parse import Arguments
 from gaffer_client.cli.table import Command
-from gaffer_client.errors import NotFound
 from gaffer_client.jobs import Job
 from gaffer_client.naming import drift_lines, job_state
-from gaffer_client.node import Server
 from gaffer_client.progress import rollout_text
 
 if TYPE_CHECKING:
     from gaffer.schemas.reload import ReloadResult
-    from gaffer.schemas.responses import JobInfo
+    from gaffer.schemas.views import JobView
 
 
 def processes(context: Context, args: Arguments) -> int:
@@ -29,6 +27,8 @@ def processes(context: Context, args: Arguments) -> int:
 
 
 def load_process(context: Context, args: Arguments) -> int:
+    from gaffer_client.cli.jobfile import read_jobs  # imports msgspec
+
     jobs = read_jobs(args.required("<file>"))
     with context.server() as server:
         if jobs.single:
@@ -113,24 +113,23 @@ def status(context: Context, args: Arguments) -> int:
 def _status_of_all(context: Context) -> int:
     """Print a table of all jobs of the node."""
     with context.server() as server:
-        found = [info for name in server.jobs() if (info := _info(server, name)) is not None]
+        document = server.transport.read("/jobs", query={"view": "info"})
+        health = server.transport.read("/health")
     if context.json:
-        print_json({"jobs": found})
-    elif found:
-        print(table(("JOB", "STATE", "RUNNING", "DETAILS"), map(_status_row, found)))
-    else:
-        print("No jobs are loaded.")
+        print_json(document)
+        return Exit.OK
+    with checked_on_failure(server.transport, document, "JobListing"):
+        text = table(("JOB", "STATE", "RUNNING", "DETAILS"), map(_status_row, document["jobs"]))
+    print(text if document["jobs"] else "No jobs are loaded.")
+    with checked_on_failure(server.transport, health, "HealthInfo"):
+        keeper = health.get("keeper")  # a node of an earlier version has none
+        fault = keeper["error"] if keeper is not None else None
+    if fault:
+        warn(printable(fault))
     return Exit.OK
 
 
-def _info(server: Server, name: str) -> "JobInfo | None":
-    try:
-        return Job(server, name).info()
-    except NotFound:  # unloaded in the meantime
-        return None
-
-
-def _status_row(info: "JobInfo") -> tuple[object, ...]:
+def _status_row(info: "JobView") -> tuple[object, ...]:
     details = [info["reason"], rollout_text(info.get("rollout")), *drift_lines(info)]
     return (
         info["name"],
@@ -254,6 +253,7 @@ COMMANDS = (
         "List jobs, or the pids of running processes",
         processes,
         "node",
+        effect="read",
         options=(Option("--running", "list Gaffer's pids of the running processes"),),
         examples=("processes", "processes --running"),
     ),
@@ -263,6 +263,7 @@ COMMANDS = (
         load_process,
         "node",
         "<file>",
+        effect="write",
         options=_START_OPTIONS,
         aliases=("load",),
         details="""
@@ -277,6 +278,7 @@ COMMANDS = (
         add_process,
         "node",
         "<name> <cmd>",
+        effect="write",
         options=_START_OPTIONS,
         examples=("add_process shop.web 'python server.py'",),
     ),
@@ -286,6 +288,7 @@ COMMANDS = (
         update_process,
         "node",
         "<name> <cmd>",
+        effect="destructive",
         options=_START_OPTIONS,
         details="The command becomes the whole description: all other settings return to their defaults.",
         examples=("update_process shop.web 'python server.py --verbose'",),
@@ -296,6 +299,7 @@ COMMANDS = (
         get_process,
         "node",
         "<name>",
+        effect="read",
         examples=("get_process shop.web",),
     ),
     Command(
@@ -304,6 +308,7 @@ COMMANDS = (
         del_process,
         "node",
         "<name>",
+        effect="destructive",
         examples=("del_process shop.web",),
     ),
     Command(
@@ -312,6 +317,7 @@ COMMANDS = (
         start,
         "node",
         "<name>",
+        effect="write",
         examples=("start shop.web",),
     ),
     Command(
@@ -320,6 +326,7 @@ COMMANDS = (
         stop,
         "node",
         "<name> [<inc>]",
+        effect="destructive",
         examples=("stop shop.web", "stop shop.web 2"),
     ),
     Command(
@@ -328,6 +335,7 @@ COMMANDS = (
         add,
         "node",
         "<name> [<inc>]",
+        effect="write",
         examples=("add shop.web", "add shop.web 2"),
     ),
     Command(
@@ -336,6 +344,7 @@ COMMANDS = (
         sub,
         "node",
         "<name> [<inc>]",
+        effect="write",
         examples=("sub shop.web", "sub shop.web 2"),
     ),
     Command(
@@ -344,6 +353,7 @@ COMMANDS = (
         status,
         "node",
         "[<name>]",
+        effect="read",
         details="""
             The reason follows if the job waits, fails, is not ready or disabled, and the progress of a rolling restart.
             Without <name>, all jobs are listed with their states, running and configured processes, and reasons.
@@ -356,6 +366,7 @@ COMMANDS = (
         running,
         "node",
         "<name>",
+        effect="read",
         examples=("running shop.web",),
     ),
     Command(
@@ -364,6 +375,7 @@ COMMANDS = (
         numprocesses,
         "node",
         "<name>",
+        effect="read",
         examples=("numprocesses shop.web",),
     ),
     Command(
@@ -372,6 +384,7 @@ COMMANDS = (
         pids,
         "node",
         "<name>",
+        effect="read",
         examples=("pids shop.web",),
     ),
     Command(
@@ -380,6 +393,7 @@ COMMANDS = (
         kill,
         "node",
         "<name_or_pid> <signal>",
+        effect="destructive",
         details="<signal> is a name, with or without SIG, or a number.",
         examples=("kill shop.web HUP", "kill 12 9"),
     ),
@@ -388,6 +402,7 @@ COMMANDS = (
         "Apply the changes of the node's configuration file",
         reload_config,
         "node",
+        effect="write",
         options=(Option("--dry-run", "show what would change, and change nothing"),),
         details="""
             The node reads its configuration file again, and adds, removes, updates and scales jobs as the file has

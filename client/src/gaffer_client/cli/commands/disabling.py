@@ -3,9 +3,7 @@
 import re
 
 from gaffer.errors import InvalidValue
-from gaffer.jobs import rules
 from gaffer.runtime.options import Option
-from gaffer.schemas.bodies import REASON
 from gaffer_client.cli.config import Context
 from gaffer_client.cli.errors import UsageError
 from gaffer_client.cli.jobnames import for_each_job
@@ -18,15 +16,21 @@ from gaffer_client.naming import job_state
 
 
 def disable(context: Context, args: Arguments) -> int:
-    reason = _reason(args.text("--reason"))
+    reason, seconds = terms(args)
     duration = args.text("--for")
-    seconds = None if duration is None else _seconds(duration)
 
     def act(job: Job) -> None:
         job.disable(reason, seconds)
         _done(context, f"Disabled {job.name}{f' for {duration}' if duration else ''}")
 
     return for_each_job(context, args, args.words("<job>"), act)
+
+
+def terms(args: Arguments) -> tuple[str, float | None]:
+    """Return why and for how many seconds to disable a job; raise UsageError."""
+    reason = _reason(args.text("--reason"))
+    duration = args.text("--for")
+    return reason, None if duration is None else _seconds(duration)
 
 
 def enable(context: Context, args: Arguments) -> int:
@@ -54,6 +58,8 @@ def _unless_active(job: Job) -> str:
 
 
 def _reason(text: str | None) -> str:
+    from gaffer.schemas.bodies import REASON  # imports msgspec
+
     if text is None:
         raise UsageError("no reason given", hint="use --reason to explain it; the state of the job shows it")
     if not re.fullmatch(REASON, text):
@@ -62,6 +68,8 @@ def _reason(text: str | None) -> str:
 
 
 def _seconds(text: str) -> float:
+    from gaffer.jobs import rules  # slow
+
     try:
         return rules.positive_seconds(text, True)
     except InvalidValue as wrong:
@@ -80,6 +88,8 @@ def commands(job_help: str) -> tuple[Command, ...]:
             disable,
             "node",
             "<job>...",
+            effect="destructive",
+            on_several="fleet:disable",
             options=(
                 Option("--reason=TEXT", "why, as shown wherever the state of the job is; required"),
                 Option("--for=DURATION", "for how long: 90, 30s, 2h, 1d (default: until they are enabled)"),
@@ -103,6 +113,8 @@ def commands(job_help: str) -> tuple[Command, ...]:
             enable,
             "node",
             "<job>...",
+            effect="write",
+            on_several="fleet:enable",
             details=f"""
                 {job_help} A job that was started when it was disabled, or that has been started since, runs again with
                 its number of processes; one that was stopped stays stopped.

@@ -3,26 +3,29 @@
 import math
 import time
 from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING
 
 from gaffer.errors import did_you_mean
 from gaffer.runtime.options import Option
-from gaffer.schemas.bodies import DrainState
 from gaffer_client.cli.config import Context
 from gaffer_client.cli.errors import CommandFailed, Exit, UsageError
 from gaffer_client.cli.output import print_json, printable, warn
 from gaffer_client.cli.parse import Arguments
 from gaffer_client.cli.table import Command
 from gaffer_client.errors import Unreachable
-from gaffer_client.lookup import Lookup
-from gaffer_client.node import Server
+
+if TYPE_CHECKING:
+    from gaffer.schemas.bodies import DrainState
+    from gaffer_client.lookup import Lookup
+    from gaffer_client.node import Server
 
 _POLL_INTERVAL = 0.2  # seconds
 
 
 def drain(context: Context, args: Arguments) -> int:
-    timeout = _seconds(args.text("--timeout"))
+    timeout = parse_timeout(args.text("--timeout"))
     name = args.text("<node>")
-    with _node(context, name) as server:
+    with node_named(context, name) as server:
         what = printable(name or server.url)
         if args.flag("--undo"):
             state, text = server.resume(), f"{what} is back in service"
@@ -38,7 +41,7 @@ def drain(context: Context, args: Arguments) -> int:
     return Exit.OK
 
 
-def _wait(server: Server, what: str, timeout: float) -> DrainState:
+def _wait(server: "Server", what: str, timeout: float) -> "DrainState":
     deadline = time.monotonic() + timeout
     while not (state := server.drained())["drained"]:
         if not state["draining"]:
@@ -49,7 +52,7 @@ def _wait(server: Server, what: str, timeout: float) -> DrainState:
     return state
 
 
-def _left(state: DrainState) -> str:
+def _left(state: "DrainState") -> str:
     number = state["processes"]
     return f"{number} process{'' if number == 1 else 'es'} left"
 
@@ -58,7 +61,7 @@ def _is_url(text: str) -> bool:
     return "://" in text or text.startswith("unix:")
 
 
-def _node(context: Context, name: str | None) -> AbstractContextManager[Server]:
+def node_named(context: Context, name: str | None) -> "AbstractContextManager[Server]":
     """Return the node given by URL, or by name or id via the lookups; the node of --endpoint by default."""
     if name is None or _is_url(name):
         return context.server(name)
@@ -66,7 +69,7 @@ def _node(context: Context, name: str | None) -> AbstractContextManager[Server]:
         return context.announced_server(_find(lookup, name), lookup)
 
 
-def _find(lookup: Lookup, name: str) -> str:
+def _find(lookup: "Lookup", name: str) -> str:
     """Return the address of the node with this name or id according to the lookups."""
     try:
         nodes = lookup.nodes()["nodes"]
@@ -92,7 +95,7 @@ def _find(lookup: Lookup, name: str) -> str:
     return found[0]
 
 
-def _seconds(text: str | None) -> float:
+def parse_timeout(text: str | None) -> float:
     if text is None:
         return math.inf
     try:
@@ -104,6 +107,17 @@ def _seconds(text: str | None) -> float:
     return seconds
 
 
+def undrain(context: Context, args: Arguments) -> int:
+    name = args.text("<node>")
+    with node_named(context, name) as server:
+        state = server.resume()
+        if context.json:
+            print_json(state)
+        else:
+            print(f"{printable(name or server.url)} is back in service")
+    return Exit.OK
+
+
 COMMANDS = (
     Command(
         "drain",
@@ -111,6 +125,7 @@ COMMANDS = (
         drain,
         "node",
         "[<node>]",
+        effect="destructive",
         options=(
             Option("--undo", "put the node back into service"),
             Option("--wait", "return once all its processes have exited"),
@@ -128,6 +143,17 @@ COMMANDS = (
             The exit status is 4 if no node has that name, and 3 if the node or every lookup is unreachable.
         """,
         examples=("drain", "drain node1 --timeout=120", "drain node1 --undo"),
+        uses=("--lookupd",),
+    ),
+    Command(
+        "undrain",
+        "Put a node back into service",
+        undrain,
+        "node",
+        "[<node>]",
+        effect="write",
+        details="<node> is as for `drain`. `gaffer drain --undo` does the same.",
+        examples=("undrain", "undrain node1"),
         uses=("--lookupd",),
     ),
 )

@@ -1,7 +1,6 @@
 """`help`, `version` and `key:new`: commands that need no server."""
 
-import gaffer
-from gaffer.runtime.keyfile import new_key
+from gaffer.runtime.version import __version__
 from gaffer_client.cli.config import Context
 from gaffer_client.cli.errors import Exit, UsageError
 from gaffer_client.cli.help import command_help, program_help
@@ -23,11 +22,13 @@ def help_(context: Context, args: Arguments) -> int:
 
 
 def version(context: Context, args: Arguments) -> int:
-    print(f"{context.program.name} {gaffer.__version__}")
+    print(f"{context.program.name} {__version__}")
     return Exit.OK
 
 
 def key_new(context: Context, args: Arguments) -> int:
+    from gaffer.runtime.keyfile import new_key
+
     key = new_key()
     if context.json:
         print_json({"key": key})
@@ -42,6 +43,7 @@ _HELP = Command(
     help_,
     "none",
     "[<command>]",
+    effect="read",
     examples=("help", "help load"),
 )
 
@@ -51,6 +53,7 @@ GAFFER_COMMANDS = (
         "Print a new random key",
         key_new,
         "none",
+        effect="read",
         details="""
             The key can serve as an API key or as a cluster key. No server is contacted and nothing is stored. Keep the
             key in a file that only its owner can read: `(umask 077; gaffer key:new > api.key)`.
@@ -68,6 +71,7 @@ GAFFERCTL_COMMANDS = (
         "Show the version",
         version,
         "none",
+        effect="read",
         examples=("version",),
     ),
 )

@@ -69,6 +69,7 @@ COMMANDS = (
         "Create an API key on the node and print it",
         create,
         "node",
+        effect="write",
         options=(
             Option("--scope=SCOPE", f"scope of the key: {', '.join(Scope)}; may be repeated", repeat=True),
             Option("--session=SESSION", "limit the key to this session; may be repeated", repeat=True),
@@ -84,6 +85,7 @@ COMMANDS = (
         "List the API keys of the node",
         list_,
         "node",
+        effect="read",
         examples=("key:list",),
     ),
     Command(
@@ -92,6 +94,7 @@ COMMANDS = (
         revoke,
         "node",
         "<id>",
+        effect="destructive",
         details="Connections opened with the key are closed at once, and pages that logged in with it are logged out.",
         examples=("key:revoke 1f3a5c7e",),
     ),

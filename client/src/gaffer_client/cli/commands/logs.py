@@ -1,7 +1,8 @@
 """`logs`: what the log files of a job hold."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, TypedDict
 
 from gaffer.runtime.options import Option
 from gaffer_client.cli.config import Context
@@ -12,7 +13,9 @@ from gaffer_client.cli.parse import Arguments
 from gaffer_client.cli.since import parse_age, parse_time
 from gaffer_client.cli.table import Command
 from gaffer_client.errors import GafferClientError
-from gaffer_client.logs import LogPiece
+
+if TYPE_CHECKING:
+    from gaffer_client.logs import LogPiece
 
 _STREAMS = ("out", "err")
 _TAIL = "100"
@@ -20,20 +23,11 @@ _MAX_LINE = 64 * 1024  # bytes of a line that is shown as one
 
 
 def logs(context: Context, args: Arguments) -> int:
-    stream, slot = args.text("--stream"), args.text("--slot")
-    if stream is not None and stream not in _STREAMS:
-        raise UsageError(f"--stream: {stream!r} is not a stream of a log", hint="use out or err")
-    if slot is not None and not (slot.isascii() and slot.isdecimal() and len(slot) < 7):
-        raise UsageError(f"--slot: {slot!r} is not a slot", hint="use a number, as in the names that `ps` shows")
-    since = _since(args.text("--since"))
-    tail = args.text("--tail") or (_TAIL if since is None else "all")
+    choice = chosen_logs(args)
     with context.server() as server:
         job = chosen_job(context, args, server, args.required("<job>"))
         pieces = job.logs(
-            streams=_STREAMS if stream is None else (stream,),
-            slots=None if slot is None else (int(slot),),
-            since=since,
-            tail=None if tail == "all" else tail,
+            **choice,
             follow=args.flag("--follow"),
             on_lost=lambda error: _warn_lost(server.url, error),
         )
@@ -43,7 +37,7 @@ def logs(context: Context, args: Arguments) -> int:
                 sys.stdout.buffer.flush()
             return Exit.OK
         palette = Palette(sys.stdout)
-        for number, name, line in _lines(pieces):
+        for number, name, line in lines(pieces, warn):
             if context.json:
                 print_json_line({"job": job.name, "slot": number, "stream": name, "line": line})
             else:
@@ -52,22 +46,48 @@ def logs(context: Context, args: Arguments) -> int:
     return Exit.OK
 
 
+class ChosenLogs(TypedDict):
+    """Which logs of a job to read, and from where on; see `Job.logs`."""
+
+    streams: Sequence[str]
+    slots: Sequence[int] | None
+    since: str | float | None
+    tail: str | None
+
+
+def chosen_logs(args: Arguments) -> ChosenLogs:
+    """Return which logs the arguments choose; raise UsageError."""
+    stream, slot = args.text("--stream"), args.text("--slot")
+    if stream is not None and stream not in _STREAMS:
+        raise UsageError(f"--stream: {stream!r} is not a stream of a log", hint="use out or err")
+    if slot is not None and not (slot.isascii() and slot.isdecimal() and len(slot) < 7):
+        raise UsageError(f"--slot: {slot!r} is not a slot", hint="use a number, as in the names that `ps` shows")
+    since = _since(args.text("--since"))
+    tail = args.text("--tail") or (_TAIL if since is None else "all")
+    return {
+        "streams": _STREAMS if stream is None else (stream,),
+        "slots": None if slot is None else (int(slot),),
+        "since": since,
+        "tail": None if tail == "all" else tail,
+    }
+
+
 def _since(text: str | None) -> str | float | None:
     """Return an age unchanged, which the node subtracts from its own time, and other times in seconds since 1970."""
     return text if text is None or parse_age(text) is not None else parse_time(text)
 
 
-def _lines(pieces: Iterator[LogPiece]) -> Iterator[tuple[int, str, str]]:
-    """Yield whole lines, each with its slot and stream."""
+def lines(pieces: "Iterator[LogPiece]", on_gap: Callable[[str], object]) -> Iterator[tuple[int, str, str]]:
+    """Yield whole lines, each with its slot and stream; call `on_gap` with a text about lines that are missing."""
     unfinished: dict[tuple[int, str], bytes] = {}
     for piece in pieces:
         if piece.lost:
-            warn(f"{piece.lost} bytes of the log {piece.slot}.{piece.stream} are no longer kept")
+            on_gap(f"{piece.lost} bytes of the log {piece.slot}.{piece.stream} are no longer kept")
         key = piece.slot, piece.stream
-        *lines, rest = (unfinished.pop(key, b"") + piece.data).split(b"\n")
+        *whole, rest = (unfinished.pop(key, b"") + piece.data).split(b"\n")
         if len(rest) > _MAX_LINE:
-            lines, rest = [*lines, rest], b""
-        for line in lines:
+            whole, rest = [*whole, rest], b""
+        for line in whole:
             yield *key, line.removesuffix(b"\r").decode(errors="replace")
         if rest:
             unfinished[key] = rest
@@ -88,6 +108,8 @@ def commands(job_help: str) -> tuple[Command, ...]:
             logs,
             "node",
             "<job>",
+            effect="read",
+            on_several="fleet_feeds:logs",
             options=(
                 Option("-f, --follow", "continue with new output until interrupted"),
                 Option(

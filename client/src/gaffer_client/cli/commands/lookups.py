@@ -1,7 +1,7 @@
 """`gaffer lookup:*`: queries to the lookups of a cluster."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gaffer.jobs.names import check_name, parse_job_name
 from gaffer_client.cli.config import Context
@@ -10,8 +10,10 @@ from gaffer_client.cli.output import print_error, print_json, warn
 from gaffer_client.cli.parse import Arguments
 from gaffer_client.cli.table import Command
 from gaffer_client.cli.topology import job_table, node_table
-from gaffer_client.lookup import Lookup
-from gaffer_client.responses import JobsAnswer
+
+if TYPE_CHECKING:
+    from gaffer_client.lookup import Lookup
+    from gaffer_client.responses import JobsAnswer
 
 
 def nodes(context: Context, args: Arguments) -> int:
@@ -50,13 +52,13 @@ def session(context: Context, args: Arguments) -> int:
     return _show(context, lookup, answer, _table_of(answer), f"no node has the session {name}", Exit.NOT_FOUND)
 
 
-def _table_of(answer: JobsAnswer) -> str | None:
+def _table_of(answer: "JobsAnswer") -> str | None:
     return job_table({job["name"]: job["sources"] for job in answer["jobs"]})
 
 
 def _show(
     context: Context,
-    lookup: Lookup,
+    lookup: "Lookup",
     answer: Mapping[str, Any],
     text: str | None,
     nothing: str,
@@ -89,6 +91,7 @@ COMMANDS = (
         "List the nodes of the cluster",
         nodes,
         "lookup",
+        effect="read",
         examples=("lookup:nodes", "lookup:nodes -L http://lookup1:5010,http://lookup2:5010"),
     ),
     Command(
@@ -96,6 +99,7 @@ COMMANDS = (
         "List all jobs and the nodes that run them",
         jobs,
         "lookup",
+        effect="read",
         examples=("lookup:jobs", "lookup:jobs --json"),
     ),
     Command(
@@ -104,6 +108,7 @@ COMMANDS = (
         sessions,
         "lookup",
         "[<node>]",
+        effect="read",
         examples=("lookup:sessions", "lookup:sessions node1"),
     ),
     Command(
@@ -112,6 +117,7 @@ COMMANDS = (
         job,
         "lookup",
         "<job>",
+        effect="read",
         details="""
             PROCESSES lists Gaffer's pids of the processes in service, STATE is the state of the node, and AGE is the
             time since the lookup last heard from it. The exit status is 4 if no node has the job, and 3 if no lookup
@@ -125,6 +131,7 @@ COMMANDS = (
         session,
         "lookup",
         "<session>",
+        effect="read",
         examples=("lookup:session shop",),
     ),
 )

@@ -16,42 +16,48 @@ from gaffer_client.jobs import Job
 from gaffer_client.progress import Progress, RolloutWatch, readiness
 
 if TYPE_CHECKING:
-    from gaffer.schemas.responses import JobInfo
+    from gaffer_client.documents import ListedJob
 
 _POLL_INTERVAL = 0.2  # seconds
 _SETTLING = 0.5  # seconds before a reloaded process counts as ready: it may be about to exit or to fail its probe
 _TIMEOUT = 300.0  # seconds
 _MAX_DIGITS = 9  # of a generation
 
-Judge = Callable[["JobInfo"], Progress]
+Judge = Callable[["ListedJob"], Progress]
 
 
-class _Order(NamedTuple):
+class Order(NamedTuple):
     """A command for a job: `send` returns the response, `judge` the judge of its progress, from the info before it.
 
     `doing` and `done` describe it.
     """
 
     send: Callable[[Job], Mapping[str, Any]]
-    judge: Callable[["JobInfo"], Judge]
+    judge: Callable[["ListedJob"], Judge]
     doing: str
     done: str
 
 
 def restart(context: Context, args: Arguments) -> int:
-    rolling = args.flag("--rolling")
-    if args.flag("--wait") and args.flag("--no-wait"):
-        raise UsageError("--wait and --no-wait are mutually exclusive")
+    rolling, waits = manner(args)
 
     def send(job: Job) -> Mapping[str, Any]:
         job.restart(rolling=rolling)
         return {"ok": True}
 
-    def judge(before: "JobInfo") -> Judge:
+    def judge(before: "ListedJob") -> Judge:
         return RolloutWatch("restart").judge if rolling else readiness
 
-    waits = args.flag("--wait") or (rolling and not args.flag("--no-wait"))
-    return _each(context, args, args.words("<job>"), _Order(send, judge, "Restarting", "Restarted"), waits=waits)
+    order = Order(send, judge, "Restarting", "Restarted")
+    return carry_out_each(context, args, args.words("<job>"), order, waits=waits)
+
+
+def manner(args: Arguments) -> tuple[bool, bool]:
+    """Return whether to restart a few processes at a time, and whether to wait until they are ready."""
+    rolling = args.flag("--rolling")
+    if args.flag("--wait") and args.flag("--no-wait"):
+        raise UsageError("--wait and --no-wait are mutually exclusive")
+    return rolling, args.flag("--wait") or (rolling and not args.flag("--no-wait"))
 
 
 def reload(context: Context, args: Arguments) -> int:
@@ -59,11 +65,11 @@ def reload(context: Context, args: Arguments) -> int:
         job.reload()
         return {"ok": True}
 
-    def judge(before: "JobInfo") -> Judge:
-        return _settled()
+    def judge(before: "ListedJob") -> Judge:
+        return settled()
 
-    order = _Order(send, judge, "Reloading", "Reloaded")
-    return _each(context, args, args.words("<job>"), order, waits=not args.flag("--no-wait"))
+    order = Order(send, judge, "Reloading", "Reloaded")
+    return carry_out_each(context, args, args.words("<job>"), order, waits=not args.flag("--no-wait"))
 
 
 def rollback(context: Context, args: Arguments) -> int:
@@ -72,20 +78,20 @@ def rollback(context: Context, args: Arguments) -> int:
     def send(job: Job) -> Mapping[str, Any]:
         return {"ok": True, "generation": job.rollback(to)}
 
-    def judge(before: "JobInfo") -> Judge:
+    def judge(before: "ListedJob") -> Judge:
         return RolloutWatch("rollback", before.get("rollout")).judge
 
-    order = _Order(send, judge, "Rolling back", "Rolled back")
-    return _each(context, args, [args.required("<job>")], order, waits=not args.flag("--no-wait"))
+    order = Order(send, judge, "Rolling back", "Rolled back")
+    return carry_out_each(context, args, [args.required("<job>")], order, waits=not args.flag("--no-wait"))
 
 
-def _each(context: Context, args: Arguments, names: list[str], order: _Order, *, waits: bool) -> int:
+def carry_out_each(context: Context, args: Arguments, names: list[str], order: Order, *, waits: bool) -> int:
     """Carry out an order for one job after the other, and report each failure."""
-    timeout = _seconds(args.text("--timeout"))
+    timeout = seconds(args.text("--timeout"))
     return for_each_job(context, args, names, lambda job: _carry_out(context, job, order, timeout if waits else None))
 
 
-def _carry_out(context: Context, job: Job, order: _Order, timeout: float | None) -> None:
+def _carry_out(context: Context, job: Job, order: Order, timeout: float | None) -> None:
     """Send an order, and follow its progress for `timeout` seconds unless it is None."""
     judge = None if timeout is None else order.judge(job.info())
     answer = order.send(job)
@@ -97,7 +103,7 @@ def _carry_out(context: Context, job: Job, order: _Order, timeout: float | None)
         print(f"{order.doing} {job.name}")
 
 
-def _follow(context: Context, job: Job, order: _Order, judge: Judge, timeout: float) -> None:
+def _follow(context: Context, job: Job, order: Order, judge: Judge, timeout: float) -> None:
     """Show the progress of an order until it is done; raise CommandFailed if it fails or takes too long."""
     started = time.monotonic()
     shown: Any = None
@@ -127,17 +133,17 @@ def _follow(context: Context, job: Job, order: _Order, judge: Judge, timeout: fl
             line.show(f"{order.done} {job.name} in {took:.1f} s: {progress.text}")
 
 
-def _without_times(info: "JobInfo") -> Any:
+def _without_times(info: "ListedJob") -> Any:
     """Return what makes the info of a job differ from the one shown before."""
     instances = [{**each, "uptime": None} for each in info["instances"]]
     return {**info, "instances": instances}
 
 
-def _settled() -> Judge:
+def settled() -> Judge:
     """Return a judge that waits until the processes are ready some time after the order."""
     since = time.monotonic()
 
-    def judge(info: "JobInfo") -> Progress:
+    def judge(info: "ListedJob") -> Progress:
         progress = readiness(info)
         return progress._replace(done=progress.done and time.monotonic() - since >= _SETTLING)
 
@@ -152,7 +158,8 @@ def _generation(text: str | None) -> int | None:
     return int(text)
 
 
-def _seconds(text: str | None) -> float:
+def seconds(text: str | None) -> float:
+    """Return how long to wait for processes to become ready; raise UsageError."""
     try:
         seconds = _TIMEOUT if text is None else float(text)
     except ValueError:
@@ -162,7 +169,7 @@ def _seconds(text: str | None) -> float:
     return seconds
 
 
-_WAITING = (
+WAITING = (
     Option("--no-wait", "return immediately"),
     Option("--timeout=SECONDS", f"give up waiting after SECONDS and exit with status 1 (default: {_TIMEOUT:g})"),
 )
@@ -178,10 +185,12 @@ def commands(job_help: str) -> tuple[Command, ...]:
             restart,
             "node",
             "<job>...",
+            effect="destructive",
+            on_several="fleet:restart",
             options=(
                 Option("--rolling", "replace a few processes at a time, the next ones when the new ones are ready"),
                 Option("--wait", "return when all new processes are ready; implied by --rolling"),
-                *_WAITING,
+                *WAITING,
             ),
             details=f"""
                 {job_help} The number of processes stays. A job that has completed or failed is started.
@@ -199,7 +208,9 @@ def commands(job_help: str) -> tuple[Command, ...]:
             reload,
             "node",
             "<job>...",
-            options=_WAITING,
+            effect="write",
+            on_several="fleet:reload",
+            options=WAITING,
             details=f"""
                 {job_help} Sends the `reload_signal` of the job to its processes, and returns when they are ready
                 again. The processes of a job without a reload signal are replaced.
@@ -215,9 +226,10 @@ def commands(job_help: str) -> tuple[Command, ...]:
             rollback,
             "node",
             "<job>",
+            effect="write",
             options=(
                 Option("--to=N", "the generation to return to (default: the one before the current)"),
-                *_WAITING,
+                *WAITING,
             ),
             details=f"""
                 {job_help} The node keeps the last 10 definitions of a job; `definitions` lists them. Processes are

@@ -7,10 +7,9 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from gaffer.jobs.names import parse_job_name, split_job_name
-from gaffer.schemas.stats import JobStats
-from gaffer_client.cli.commands.apps import jobs_of
+from gaffer_client.cli.checking import checked_on_failure
+from gaffer_client.cli.commands.apps import no_application
 from gaffer_client.cli.config import Context
-from gaffer_client.cli.diagnosis import hint_at
 from gaffer_client.cli.errors import Exit, UsageError
 from gaffer_client.cli.output import (
     BLOCK_COLOURS,
@@ -24,15 +23,17 @@ from gaffer_client.cli.output import (
     printable,
 )
 from gaffer_client.cli.parse import Arguments
-from gaffer_client.cli.procfile_app import app_name
+from gaffer_client.cli.places import app_name
 from gaffer_client.cli.table import Command
 from gaffer_client.errors import NotFound, StatusError
 from gaffer_client.jobs import Job
 from gaffer_client.naming import drift_lines, in_state, job_state
 from gaffer_client.progress import rollout_text
+from gaffer_client.transport import path_of
 
 if TYPE_CHECKING:
-    from gaffer.schemas.responses import ExitInfo, Instance, JobInfo
+    from gaffer.schemas.views import ExitInfo, Instance, JobView
+    from gaffer_client.documents import ListedJob
 
 _NEGATIVE = re.compile(r"=\s*-")
 _SPEC = re.compile(r"(?P<type>[^=]+)(?P<change>[=+-][0-9]+)")
@@ -40,25 +41,23 @@ _SPEC = re.compile(r"(?P<type>[^=]+)(?P<change>[=+-][0-9]+)")
 
 def ps(context: Context, args: Arguments) -> int:
     session = app_name(args, args.text("<name>"))
-    found: list[tuple[JobInfo, JobStats]] = []
     with context.server() as server:
-        for name in jobs_of(server, session):
-            job = Job(server, name)
-            try:
-                found.append((job.info(), job.stats()))
-            except NotFound:  # unloaded in the meantime
-                continue
+        try:
+            document = server.transport.read(path_of("jobs", session), query={"view": "stats"})
+        except NotFound:
+            raise no_application(server, session) from None
     if context.json:
-        print_json({"sessionid": session, "jobs": [{**info, "stats": stats} for info, stats in found]})
+        print_json(document)
         return Exit.OK
-    for index, (info, stats) in enumerate(found):
-        colour = BLOCK_COLOURS[index % len(BLOCK_COLOURS)]
-        print(coloured(_block(info, stats), colour, sys.stdout))
+    with checked_on_failure(server.transport, document, "JobListing"):
+        blocks = [_block(job) for job in document["jobs"]]
+    for index, block in enumerate(blocks):
+        print(coloured(block, BLOCK_COLOURS[index % len(BLOCK_COLOURS)], sys.stdout))
     return Exit.OK
 
 
-def _block(info: "JobInfo", stats: JobStats) -> str:
-    config = info["config"]
+def _block(info: "ListedJob") -> str:
+    config, stats = info["config"], info["stats"]
     name = split_job_name(info["name"])[1]
     command = " ".join([str(config.get("cmd", "")), *map(shlex.quote, map(str, config.get("args") or ()))])
     lines = [
@@ -77,7 +76,7 @@ def _block(info: "JobInfo", stats: JobStats) -> str:
     return "\n".join(lines)
 
 
-def _story(name: str, info: "JobInfo") -> Iterator[str]:
+def _story(name: str, info: "JobView") -> Iterator[str]:
     """Yield what happens to the job besides its processes: its runs, its rollout, and its state unless it just runs."""
     if last_run := info.get("last_run"):
         yield f"Last run: {moment(last_run)}"
@@ -122,13 +121,7 @@ def _number(value: float | str, decimals: int) -> str:
 
 
 def scale(context: Context, args: Arguments) -> int:
-    app, words = args.text("<name>"), args.words("<spec>")
-    if app is not None and ("=" in app or _SPEC.fullmatch(app)):
-        words.insert(0, app)
-        app = None
-    specs = [_read_spec(word) for word in words]
-    if not specs:
-        raise UsageError("no types to scale given", hint="write type=N, type+N or type-N")
+    app, specs = changes(args)
     session = app_name(args, app)
     scaled: dict[str, dict[str, int]] = {}
     failures: list[StatusError] = []
@@ -139,12 +132,14 @@ def scale(context: Context, args: Arguments) -> int:
                 number = job.scale(change)
             except StatusError as error:
                 failures.append(error)
+                from gaffer_client.cli.diagnosis import hint_at
+
                 hint = (hint_at(server.url, "node") if isinstance(error, NotFound) else None) or error.hint
                 print_error(context.program.name, f"can't scale {name}: {error.message}", hint)
                 continue
             scaled[name] = {"numprocesses": number}
             if not context.json:
-                print(printable(f"Scaling {name} processes... done, {_outcome(job, name, number)}"))
+                print(printable(f"Scaling {name} processes... done, {outcome(job, name, number)}"))
     if context.json:
         print_json(scaled)
     if not failures:
@@ -154,7 +149,19 @@ def scale(context: Context, args: Arguments) -> int:
     return Exit.NOT_FOUND if all(isinstance(error, NotFound) for error in failures) else Exit.FAILED
 
 
-def _outcome(job: Job, name: str, number: int) -> str:
+def changes(args: Arguments) -> tuple[str | None, list[tuple[str, str]]]:
+    """Return the application, if given, and the types with the changes of their numbers; raise UsageError."""
+    app, words = args.text("<name>"), args.words("<spec>")
+    if app is not None and ("=" in app or _SPEC.fullmatch(app)):
+        words.insert(0, app)
+        app = None
+    specs = [_read_spec(word) for word in words]
+    if not specs:
+        raise UsageError("no types to scale given", hint="write type=N, type+N or type-N")
+    return app, specs
+
+
+def outcome(job: Job, name: str, number: int) -> str:
     """Return the effect of the new number: no processes run while a job is stopped or failed, or the node drained."""
     try:
         info = job.info()
@@ -186,6 +193,8 @@ COMMANDS = (
         ps,
         "node",
         "[<name>]",
+        effect="read",
+        on_several="fleet:ps",
         details="""
             <name> is the application (default: the name of the directory). Each process is shown with its state:
             `starting` until it is ready, with the last error of its probes, then `ready`; a job with the reason why it
@@ -200,6 +209,8 @@ COMMANDS = (
         scale,
         "node",
         "[<name>] [<spec>...]",
+        effect="write",
+        on_several="fleet:scale",
         aliases=("ps:scale",),
         details="""
             Each <spec> sets or changes the number of processes of a type: `web=3`, `web+2`, `web-1`. <name> is the

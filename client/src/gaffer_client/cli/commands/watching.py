@@ -29,7 +29,7 @@ def events(context: Context, args: Arguments) -> int:
     name = args.text("<job>")
     with context.server() as server:
         pattern = _JOBS if name is None else f"{_JOBS}.{chosen_job(context, args, server, name).display_name}"
-        return _follow(context, args, server, pattern, lambda event, _name: _kind(event))
+        return _follow(context, args, server, pattern, lambda event, _name: kind_of(event))
 
 
 def _follow(context: Context, args: Arguments, server: Server, pattern: str, title: Callable[[str, str], str]) -> int:
@@ -37,7 +37,7 @@ def _follow(context: Context, args: Arguments, server: Server, pattern: str, tit
     palette = Palette(sys.stdout, always=args.flag("--colorize"), never=args.flag("--no-color"))
     watcher = server.get_watcher(
         pattern,
-        heartbeat=_seconds(args.text("--heartbeat")),
+        heartbeat=heartbeat(args.text("--heartbeat")),
         on_lost=lambda error: _warn_lost(server.url, error),
     )
     for event, message, _ in watcher.events():
@@ -47,14 +47,15 @@ def _follow(context: Context, args: Arguments, server: Server, pattern: str, tit
             print_json_line(message)
         else:
             name = str(message.get("name", "-"))
-            words = details(_kind(event), message)
+            words = details(kind_of(event), message)
             how = f" ({words})" if words else ""
             line = f"{time.strftime('%H:%M:%S')} {name} | {title(event, name)}{how}"
             print(palette.paint(name, printable(line)), flush=True)
     return Exit.OK
 
 
-def _kind(event: str) -> str:
+def kind_of(event: str) -> str:
+    """Return the last part of the name of an event: `exit` of `proc.web.exit`."""
     return event.rpartition(".")[2]
 
 
@@ -97,7 +98,8 @@ def _warn_lost(url: str, error: GafferClientError | None) -> None:
     warn(f"{why}; reconnecting")
 
 
-def _seconds(text: str | None) -> float:
+def heartbeat(text: str | None) -> float:
+    """Return the interval of heartbeats in seconds; raise UsageError."""
     if text is None:
         return DEFAULT_HEARTBEAT
     try:
@@ -122,6 +124,8 @@ GAFFER_COMMANDS = (
         events,
         "node",
         "[<job>]",
+        effect="read",
+        on_several="fleet_feeds:events",
         options=_OPTIONS,
         details="""
             Shows the events of all jobs, or those of <job>: SESSION.NAME, or the NAME of a type of the application in
@@ -140,6 +144,7 @@ COMMANDS = (
         watch,
         "node",
         "[<pattern>]",
+        effect="read",
         options=_OPTIONS,
         details="""
             <pattern> is a prefix of event names, such as `exit`, `proc.dummy` or `proc.dummy.spawn` (default: all

@@ -11,6 +11,7 @@ from typing import Any, Protocol, TypeAlias
 from gaffer.jobs.config import JobConfig
 from gaffer.jobs.names import JobName
 from gaffer.jobs.probing import REPORT_INTERVAL, Counter, Probe, ProbeKind, Question, parse_probe
+from gaffer.processes.sockets import SocketKeeper
 from gaffer.supervision.probes.checks import Address, Check, HttpCheck, Report, TcpCheck
 from gaffer.supervision.probes.failures import CheckFailed, OutOfResources
 from gaffer.supervision.probes.listeners import ListenerWatch
@@ -62,12 +63,18 @@ class Prober:
     The `live` probes of a process with a `ready` probe begin once it is ready.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, on_verdict: OnVerdict, run_command: RunCommand) -> None:
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        on_verdict: OnVerdict,
+        run_command: RunCommand,
+        socket_keeper: SocketKeeper | None = None,
+    ) -> None:
         self.loop = loop
         self.run_command = run_command
         self.listeners = ListenerWatch(loop)
         self.names = Names()
-        self.notifications = Notifications(loop)
+        self.notifications = Notifications(loop, socket_keeper)
         self.tasks: set[asyncio.Task[None]] = set()  # probes that wait for something
         self._on_verdict = on_verdict
         self._probings: dict[int, dict[Question, _Probing]] = {}  # by Gaffer's pid
@@ -77,13 +84,17 @@ class Prober:
         """Return the NOTIFY_SOCKET for processes with a `notify` probe. Raises OSError."""
         return self.notifications.address
 
-    def start(self, process: Target, *, again: bool = False) -> None:
-        """Begin the probes of `process`; `again`: it has to become ready once more, by output from now on."""
+    def start(self, process: Target, *, again: bool = False, ready: bool = False) -> None:
+        """Begin the probes of `process`.
+
+        `again`: it has to become ready once more, by output from now on; `ready`: it is ready already.
+        """
         self.stop(process.pid)
-        first = next((question for question in Question if getattr(process.config, question) is not None), None)
-        if first is not None:
+        asked = [question for question in Question if getattr(process.config, question) is not None]
+        if asked:
             self._probings[process.pid] = {}
-            self._begin(process, first, again=again)
+        for question in asked if ready else asked[:1]:
+            self._begin(process, question, again=again, ready=ready)
 
     def stop(self, pid: int) -> None:
         """End the probes of process `pid`, after which nothing is reported; no-op if there are none."""
@@ -110,7 +121,7 @@ class Prober:
             self._warned_at = self.loop.time()
             log.warning("can't probe %s (pid %d): %s", process.job, process.os_pid, error, extra={"job": process.job})
 
-    def _begin(self, process: Target, question: Question, *, again: bool = False) -> None:
+    def _begin(self, process: Target, question: Question, *, again: bool = False, ready: bool = False) -> None:
         probe = parse_probe(getattr(process.config, question))
         probing: _Probing
         match probe.kind:
@@ -124,6 +135,8 @@ class Prober:
                 probing = _CommandPolling(self, process, question, probe)
             case _:
                 probing = _AddressPolling(self, process, question, probe)
+        if ready and isinstance(probing, _Awaiting):
+            probing.reason = ""
         self._probings[process.pid][question] = probing
         probing.start()
 

@@ -1,0 +1,368 @@
+"""What commands do with `--cluster`, `--node` or `--label`: the same on several nodes, with a line for each."""
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from gaffer_client.cli.commands import disabling, rollouts, scaling
+from gaffer_client.cli.commands.rollouts import Judge
+from gaffer_client.cli.config import Context
+from gaffer_client.cli.errors import CommandFailed, Exit, UsageError
+from gaffer_client.cli.members import (
+    ALL_JOBS,
+    Choice,
+    Failure,
+    Tally,
+    Target,
+    ask_each,
+    confirmed,
+    failure_document,
+    seconds,
+)
+from gaffer_client.cli.output import StatusLine, print_json, print_json_line, printable, table
+from gaffer_client.cli.parse import Arguments
+from gaffer_client.cli.places import app_name
+from gaffer_client.cli.table import Command
+from gaffer_client.errors import GafferClientError, NotFound, StatusError, Unauthorized
+from gaffer_client.fleet import Member, follow_progress
+from gaffer_client.jobs import Job
+from gaffer_client.live import LiveLookup
+from gaffer_client.lookup import Lookup
+from gaffer_client.naming import drift_lines
+from gaffer_client.node import Server
+from gaffer_client.progress import Progress, RolloutWatch, readiness, rollout_text
+
+if TYPE_CHECKING:
+    from gaffer_client.documents import ListedJob
+
+_READY = "ready"
+_POLL_INTERVAL = 0.1  # seconds
+
+
+class _Done(NamedTuple):
+    """What became of a job: a text, and further fields of the JSON document."""
+
+    text: str
+    fields: Mapping[str, Any] = {}
+
+
+class _Order(NamedTuple):
+    """An order for jobs: `verb` names it (`stop`), and `act` carries it out for one job.
+
+    `act` is given a function that shows progress. An order that `waits` may take longer than one answer. `one_by_one`,
+    a node has to succeed before the next one.
+    """
+
+    verb: str
+    jobs: Sequence[str]
+    act: Callable[[Job, Callable[[Progress], object]], _Done]
+    waits: bool = False
+    one_by_one: bool = False
+
+
+def start(context: Context, args: Arguments, command: Command) -> int:
+    jobs = _jobs(args)
+    if not args.flag("--wait"):
+        return _carry_out(context, args, command, _simple("start", jobs, Job.start, "started"))
+    timeout = rollouts.seconds(args.text("--timeout"))
+    with context.lookup() as lookup, lookup.watch() as live:
+        targets = Choice(context, args, lookup).targets(jobs)
+        status = _carry_out(context, args, command, _simple("start", jobs, Job.start, "started"))
+        if status in (Exit.OK, Exit.PARTIAL) and not args.flag("--dry-run"):
+            _await_ready(context, live, {job for target in targets for job in target.jobs}, timeout)
+    return status
+
+
+def _await_ready(context: Context, live: LiveLookup, jobs: set[str], timeout: float) -> None:
+    """Wait until each job has a ready process on some node; raise CommandFailed after `timeout` seconds."""
+    started = time.monotonic()
+    while jobs:
+        for name in sorted(jobs):
+            for source in live.find_job(name)["sources"]:
+                if any(process["state"] == _READY for process in source.get("processes", ())):
+                    jobs.discard(name)
+                    if context.json:
+                        print_json_line({"node": source["name"], "job": name, "ready": True})
+                    else:
+                        print(printable(f"{name} is ready on {source['name']}"), flush=True)
+                    break
+        if jobs and time.monotonic() - started >= timeout:
+            raise CommandFailed(
+                f"no process of {', '.join(sorted(jobs))} is ready on any node after {timeout:g} s",
+                hint=f"`{context.program.name} ps --cluster` shows why",
+            )
+        if jobs:
+            time.sleep(_POLL_INTERVAL)
+
+
+def stop(context: Context, args: Arguments, command: Command) -> int:
+    return _carry_out(context, args, command, _simple("stop", _jobs(args), Job.stop, "stopping"))
+
+
+def kill(context: Context, args: Arguments, command: Command) -> int:
+    signal = args.required("<signal>")
+    order = _simple("kill", _jobs(args), lambda job: job.kill(signal), f"sent {signal}")
+    return _carry_out(context, args, command, order)
+
+
+def unload(context: Context, args: Arguments, command: Command) -> int:
+    name = args.text("<name>")
+    jobs = [name] if name is not None and "." in name else [f"{app_name(args, name)}.{ALL_JOBS}"]
+    order = _simple("unload", jobs, lambda job: job.server.unload(job.name), "unloaded")
+    return _carry_out(context, args, command, order)
+
+
+def enable(context: Context, args: Arguments, command: Command) -> int:
+    return _carry_out(context, args, command, _simple("enable", _jobs(args), Job.enable, "enabled"))
+
+
+def disable(context: Context, args: Arguments, command: Command) -> int:
+    reason, duration = disabling.terms(args)
+    order = _simple("disable", _jobs(args), lambda job: job.disable(reason, duration), "disabled")
+    return _carry_out(context, args, command, order)
+
+
+def _simple(verb: str, jobs: Sequence[str], send: Callable[[Job], object], done: str) -> _Order:
+    def act(job: Job, show: Callable[[Progress], object]) -> _Done:
+        send(job)
+        return _Done(done)
+
+    return _Order(verb, jobs, act)
+
+
+def restart(context: Context, args: Arguments, command: Command) -> int:
+    rolling, waits = rollouts.manner(args)
+    timeout = rollouts.seconds(args.text("--timeout"))
+
+    def act(job: Job, show: Callable[[Progress], object]) -> _Done:
+        judge: Judge = RolloutWatch("restart").judge if rolling else readiness
+        job.restart(rolling=rolling)
+        return _awaited(job, judge, timeout, show, "restarted") if waits else _Done("restarting")
+
+    verb = "restart --rolling" if rolling else "restart"
+    return _carry_out(context, args, command, _Order(verb, _jobs(args), act, waits, one_by_one=rolling and waits))
+
+
+def reload(context: Context, args: Arguments, command: Command) -> int:
+    waits = not args.flag("--no-wait")
+    timeout = rollouts.seconds(args.text("--timeout"))
+
+    def act(job: Job, show: Callable[[Progress], object]) -> _Done:
+        job.reload()
+        return _awaited(job, rollouts.settled(), timeout, show, "reloaded") if waits else _Done("reloading")
+
+    return _carry_out(context, args, command, _Order("reload", _jobs(args), act, waits))
+
+
+def _awaited(job: Job, judge: Judge, timeout: float, show: Callable[[Progress], object], done: str) -> _Done:
+    started = time.monotonic()
+    progress = follow_progress(job, judge, timeout, show)
+    if progress.failure is not None:
+        raise CommandFailed(progress.failure)
+    return _Done(f"{done} in {time.monotonic() - started:.1f} s: {progress.text}")
+
+
+def scale(context: Context, args: Arguments, command: Command) -> int:
+    app, specs = scaling.changes(args)
+    session = app or context.program.session(args)
+    changes = {name if "." in name else f"{session}.{name}": change for name, change in specs}
+
+    def act(job: Job, show: Callable[[Progress], object]) -> _Done:
+        number = job.scale(changes[job.name])
+        return _Done(scaling.outcome(job, job.name, number), {"numprocesses": number})
+
+    verb = " ".join(["scale", *(f"{name}{change}" for name, change in specs)])
+    return _carry_out(context, args, command, _Order(verb, list(changes), act))
+
+
+def _jobs(args: Arguments) -> list[str]:
+    """Return the jobs that the arguments name, whatever the command calls them."""
+    for name in ("<job>", "<jobs>", "<type>", "<name>", "<name_or_pid>"):
+        value = args.values.get(name)
+        if value:
+            return [value] if isinstance(value, str) else list(value)
+    raise UsageError("no job given", hint="name a job: SESSION.NAME, or SESSION.* for all jobs of a session")
+
+
+def _carry_out(context: Context, args: Arguments, command: Command, order: _Order) -> int:
+    """Carry out an order for all jobs on all chosen nodes; print a line for each, and return the exit status."""
+    timeout = seconds(args, command)
+    tally = Tally(context)
+    with context.lookup() as lookup:
+        targets = Choice(context, args, lookup).targets(order.jobs)
+        if args.flag("--dry-run"):
+            return _show_plan(context, order, targets)
+        what = f"{order.verb} {', '.join(order.jobs)}" if "=" not in order.verb else order.verb
+        if not confirmed(context, args, command, what, [target.member for target in targets]):
+            return Exit.FAILED
+        if order.one_by_one:
+            _one_by_one(context, lookup, order, targets, timeout, tally)
+            return tally.status
+
+        def ask(server: Server, target: Target) -> list[tuple[str, _Done | Failure]]:
+            return list(_on_node(server, target, order, lambda _job, _progress: None))
+
+        total = None if order.waits else timeout
+        for target, outcome in ask_each(context, lookup, targets, ask, timeout=timeout, total=total):
+            _report(context, tally, target, outcome)
+    return tally.status
+
+
+def _on_node(
+    server: Server, target: Target, order: _Order, show: Callable[[str, Progress], object]
+) -> Iterator[tuple[str, _Done | Failure]]:
+    """Carry out an order for the jobs of a node; yield what became of each."""
+    for name in target.jobs:
+        try:
+            yield name, order.act(Job(server, name), lambda progress, name=name: show(name, progress))  # type: ignore[misc]
+        except Unauthorized:  # it would be the same for the other jobs, and the caller says how to get the key there
+            raise
+        except (StatusError, CommandFailed) as failure:
+            yield name, failure
+
+
+def _one_by_one(
+    context: Context, lookup: Lookup, order: _Order, targets: Sequence[Target], timeout: float, tally: Tally
+) -> None:
+    """Carry out an order on one node after the other, with progress, and stop at the first failure."""
+    for index, target in enumerate(targets):
+        line = StatusLine()
+
+        def show(job: str, progress: Progress, line: StatusLine = line, name: str = target.member.name) -> None:
+            if not context.json:
+                line.show(f"{name}: {job}: {progress.text}")
+
+        def ask(
+            server: Server, target: Target, show: Callable[[str, Progress], object] = show
+        ) -> list[tuple[str, _Done | Failure]]:
+            return list(_on_node(server, target, order, show))
+
+        [(_, outcome)] = ask_each(context, lookup, [target], ask, timeout=timeout)
+        line.clear()
+        if not _report(context, tally, target, outcome):
+            rest = [each.member.name for each in targets[index + 1 :]]
+            if rest:
+                raise CommandFailed(
+                    f"stopped after {target.member.name}; nothing was done on {', '.join(rest)}",
+                    hint="the other nodes keep their processes: find the reason before you continue",
+                    status=Exit.PARTIAL if tally.status == Exit.PARTIAL else Exit.FAILED,
+                )
+
+
+def _report(
+    context: Context, tally: Tally, target: Target, outcome: list[tuple[str, _Done | Failure]] | Failure
+) -> bool:
+    """Print what became of the jobs of a node; return whether all succeeded."""
+    results: list[tuple[str, _Done | Failure]]
+    results = [(name, outcome) for name in target.jobs] if not isinstance(outcome, list) else outcome
+    if not isinstance(outcome, list):
+        tally.failed(target.member, outcome)
+    for name, result in results:
+        document = {"node": target.member.name, "origin": target.member.url, "job": name}
+        if isinstance(result, _Done):
+            tally.succeeded()
+            if context.json:
+                print_json_line({**document, "ok": True, **result.fields})
+            else:
+                print(printable(f"{target.member.name}: {name}: {result.text}"), flush=True)
+            continue
+        if result is not outcome:
+            tally.failed(target.member, result, name)
+        if context.json:
+            print_json_line({**document, "ok": False, "error": failure_document(result)})
+    return isinstance(outcome, list) and all(isinstance(result, _Done) for _, result in outcome)
+
+
+def _show_plan(context: Context, order: _Order, targets: Sequence[Target]) -> int:
+    for target in targets:
+        for name in target.jobs:
+            if context.json:
+                print_json_line(
+                    {"node": target.member.name, "origin": target.member.url, "job": name, "would": order.verb}
+                )
+            else:
+                print(printable(f"{target.member.name}: {name}: would {order.verb}"))
+    return Exit.OK
+
+
+# What the nodes report
+
+_Found = list["ListedJob"]
+
+
+def ps(context: Context, args: Arguments, command: Command) -> int:
+    """Show the jobs of the chosen nodes; of all applications unless one is given."""
+    session = args.text("<name>")
+
+    def ask(server: Server, target: Target) -> _Found:
+        try:
+            return server.list_jobs(session, stats=True)
+        except NotFound:  # none of the session any more
+            return []
+
+    names = [ALL_JOBS if session is None else f"{session}.{ALL_JOBS}"]
+    return _show(context, args, command, names, ask)
+
+
+def info(context: Context, args: Arguments, command: Command) -> int:
+    """Show jobs on the chosen nodes."""
+
+    def ask(server: Server, target: Target) -> _Found:
+        jobs = [Job(server, name) for name in target.jobs]
+        return [{**job.info(), "stats": job.stats()} for job in jobs]
+
+    return _show(context, args, command, _jobs(args), ask)
+
+
+def _show(
+    context: Context,
+    args: Arguments,
+    command: Command,
+    names: Sequence[str],
+    ask: Callable[[Server, Target], _Found],
+) -> int:
+    """Print the jobs that the nodes report as a table, or one JSON document."""
+    timeout = seconds(args, command)
+    tally = Tally(context)
+    documents: dict[str, dict[str, Any]] = {}
+    rows: list[tuple[object, ...]] = []
+    with context.lookup() as lookup:
+        choice = Choice(context, args, lookup)
+        targets = [Target(member, ()) for member in choice.members()] if names == [ALL_JOBS] else choice.targets(names)
+        for target, outcome in ask_each(context, lookup, targets, ask, timeout=timeout, total=timeout):
+            member = target.member
+            document = documents[member.key] = {"node": member.name, "origin": member.url}
+            if isinstance(outcome, GafferClientError | CommandFailed):
+                tally.failed(member, outcome)
+                document["error"] = failure_document(outcome)
+                continue
+            tally.succeeded()
+            document["jobs"] = outcome
+            rows += [_row(member, info) for info in outcome]
+    if context.json:
+        print_json({"nodes": [documents[target.member.key] for target in targets if target.member.key in documents]})
+    elif rows:
+        header = ("NODE", "JOB", "STATE", "RUNNING", "RESTARTS", "CPU", "MEM", "DETAILS")
+        print(table(header, sorted(rows, key=lambda row: (str(row[1]), str(row[0])))))
+    elif tally.status == Exit.OK:
+        print("No jobs are loaded.")
+    return tally.status
+
+
+def _row(member: Member, info: "ListedJob") -> tuple[object, ...]:
+    stats = info.get("stats")
+    details = [info["reason"], rollout_text(info.get("rollout")), *drift_lines(info)]
+    return (
+        member.name,
+        info["name"],
+        info["state"],
+        f"{info['running']}/{info['max_processes']}",
+        info.get("restarts", 0),
+        _percent(stats and stats["cpu"]),
+        _percent(stats and stats["mem"]),
+        "; ".join(filter(None, details)) or "-",
+    )
+
+
+def _percent(value: object) -> str:
+    return f"{value:.1f} %" if isinstance(value, int | float) else "-"

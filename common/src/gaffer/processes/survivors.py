@@ -1,0 +1,32 @@
+"""Processes that outlived the manager that started them, and what is left of them for the next one."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from gaffer.jobs.records import ProcessRecord
+
+
+class ExitSource(Protocol):
+    """The parent of processes that outlived their manager: it reports how they exit, and holds them as zombies."""
+
+    @property
+    def connected(self) -> bool:
+        """Whether it is still there; otherwise the ids of exited processes may be reused."""
+
+    def watch(self, os_pid: int, callback: Callable[[int | None], object]) -> None:
+        """Call `callback(wait_status)` on the loop once the process has exited; None if its status can't be known."""
+
+
+@dataclass(frozen=True, slots=True)
+class Survivor:
+    """A process that an earlier manager left, which may have exited meanwhile.
+
+    `descriptors` are its pidfd and the earlier manager's ends of its pipes, by name. `parent` is None for a process
+    whose exit status can't be known. `exited`: it is known to have exited.
+    """
+
+    record: ProcessRecord
+    descriptors: dict[str, int] = field(default_factory=dict)
+    parent: ExitSource | None = None
+    exited: bool = False

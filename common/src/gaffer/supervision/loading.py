@@ -1,0 +1,75 @@
+"""Loading jobs with all that is left of their predecessors: what is desired of them, processes, exits."""
+
+import time
+from collections.abc import Mapping
+
+from gaffer.jobs import events as ev
+from gaffer.jobs.config import JobConfig
+from gaffer.jobs.desired import Desired
+from gaffer.jobs.job import Job
+from gaffer.jobs.names import parse_job_name
+from gaffer.jobs.recorder import Past
+from gaffer.jobs.states import Phase
+from gaffer.processes import procfs
+from gaffer.processes.survivors import Survivor
+from gaffer.supervision.executor import Executor
+from gaffer.supervision.job_table import JobTable
+
+
+class Loading:
+    """Makes jobs of a table. The manager's lock guards it.
+
+    `past` is that of the jobs by qualified name; each gets its own when it is loaded.
+    """
+
+    def __init__(self, jobs: JobTable, executor: Executor, past: Mapping[str, Past]) -> None:
+        self._jobs = jobs
+        self._executor = executor
+        self._past = dict(past)
+
+    def add(self, desired: Desired, *, drained: bool) -> None:
+        """Load a job; `drained` is the state of the node."""
+        job = Job(desired.name, desired.config, self._jobs.next_pid, drained=drained)
+        desired.apply_to(job)
+        past = self._past.pop(str(job.name), Past())
+        survivors = self._jobs.adopt(job.name)
+        pids = {each.record.pid for each in survivors}
+        job.last_run = past.last_run
+        job.restarts = max([past.restarts, *(each.record.restarts for each in survivors)])
+        # The exit of a survivor may be known already, while what follows from it was not stored.
+        job.exits.extend(each for each in past.exits if each.pid not in pids)
+        self._jobs.add(job)
+        self._executor.publish(job, "create")
+        if self._jobs.is_leaving(job.name):
+            self._executor.submit(job, ev.NameFreed(False))
+        disabling = desired.disabling(time.time())
+        if disabling is not None:
+            self._executor.submit(job, disabling)
+        for each in survivors:
+            self._adopt(job, each)
+            if desired.phase is not Phase.STARTED and not each.exited:
+                self._executor.submit(job, ev.ProcessStopRequested(each.record.pid))
+        if desired.phase is Phase.STARTED:
+            self._executor.submit(job, ev.StartRequested(desired.target))
+
+    def _adopt(self, job: Job, survivor: Survivor) -> None:
+        record = survivor.record
+        self._executor.expect(survivor)
+        stat = procfs.read_stat(record.os_pid) if survivor.parent is not None else None
+        age = procfs.age(stat.start_time if stat is not None else record.start_time)
+        self._executor.submit(job, ev.Adopted(record.pid, record, age, survivor.exited))
+
+    def end_unclaimed(self) -> list[str]:
+        """End the survivors that no job has adopted, but for detached ones; return the names of their jobs."""
+        names = sorted(self._jobs.unclaimed())
+        for name in names:
+            parsed = parse_job_name(name)
+            survivors = self._jobs.adopt(parsed)
+            timeout = max(each.record.graceful_timeout for each in survivors)
+            config = JobConfig(parsed.name, "unknown", graceful_timeout=timeout, numprocesses=0)
+            job = Job(parsed, config, self._jobs.next_pid)
+            self._jobs.add_leaving(job)
+            for each in survivors:
+                self._adopt(job, each)
+            self._executor.submit(job, ev.Unloaded())
+        return names

@@ -1,0 +1,467 @@
+"""`gaffer --cluster`: commands on several nodes, against a real cluster of three nodes of which some fail."""
+
+import json
+import signal
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gaffer_client import Server, errors
+from gaffer_client.fleet import ask_all
+from gaffer_client.spreading import spread
+from gaffer_client.transport import Transport
+from support.client import Commands, answering_server
+from support.console import Terminal
+from support.daemons import Daemon, command_path, gafferd, lookupd
+from support.following import following
+from support.poll import eventually
+
+NAMES = ["node1", "node2", "node3"]
+TALK = "sh -c 'while :; do echo tick; sleep 0.1; done'"
+
+
+class Cluster:
+    """A lookupd and its nodes."""
+
+    def __init__(self, folder: Path, registry: Daemon) -> None:
+        self.nodes: dict[str, Daemon] = {}
+        self.registry = registry
+        self._folder = folder
+
+    @contextmanager
+    def node(self, name: str, port: int = 0) -> Iterator[Daemon]:
+        """A node; of one name, they have the same state."""
+        options = ("--lookupd-address", self.registry.url, "--node-name", name, "--bind", f"127.0.0.1:{port}")
+        config = self._folder / f"{name}.ini"
+        config.write_text(f"[gaffer]\nlabels = zone={'a' if name == 'node1' else 'b'}\n")
+        with gafferd(str(config), *options, state_dir=self._folder / name) as node:
+            self.nodes[name] = node
+            yield node
+
+    def server(self, name: str) -> Server:
+        return Server(self.nodes[name].url)
+
+    @contextmanager
+    def silent(self, name: str) -> Iterator[None]:
+        """A node does not answer."""
+        self.nodes[name].signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self.nodes[name].signal(signal.SIGCONT)
+
+
+@pytest.fixture(scope="module")
+def whole_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    with ExitStack() as stack:
+        registry = stack.enter_context(lookupd("--ttl", "60", "--interval", "20"))
+        cluster = Cluster(tmp_path_factory.mktemp("cluster"), registry)
+        for name in NAMES:
+            stack.enter_context(cluster.node(name))
+        yield cluster
+
+
+@pytest.fixture
+def cluster(whole_cluster: Cluster, gaffer: Commands, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
+    """Three nodes without jobs, which `gaffer` finds."""
+    monkeypatch.setenv("GAFFER_LOOKUPD", whole_cluster.registry.url)
+    eventually(lambda: gaffer("lookup:nodes").out.count("alive") == 3)
+    yield whole_cluster
+    eventually(lambda: gaffer("lookup:nodes").out.count("alive") == 3)
+    for name in NAMES:
+        with whole_cluster.server(name) as server:
+            for job in server.jobs():
+                server.unload(job)
+            eventually(partial(has_stopped, server))
+    eventually(lambda: "no node has a job" in gaffer("lookup:jobs").err)
+
+
+@pytest.fixture
+def web(cluster: Cluster, gaffer: Commands) -> Cluster:
+    """The job shop.web runs on all nodes."""
+    return with_job(cluster, gaffer, "sleep 1000")
+
+
+def with_job(cluster: Cluster, gaffer: Commands, cmd: str) -> Cluster:
+    for name in NAMES:
+        with cluster.server(name) as server:
+            server.load({"name": "web", "cmd": cmd}, "shop")
+    eventually(lambda: gaffer("lookup:job", "shop.web").out.count("alive") == 3)
+    return cluster
+
+
+def numbers(cluster: Cluster, job: str = "shop.web", names: list[str] = NAMES) -> list[int]:
+    found = []
+    for name in names:
+        with cluster.server(name) as server:
+            found.append(server.get_job(job).numprocesses)
+    return found
+
+
+def has_stopped(server: Server) -> bool:
+    return not server.pids()
+
+
+def lines(text: str) -> list[str]:
+    return sorted(text.splitlines())
+
+
+def test_an_order_goes_to_all_nodes_with_the_job(gaffer: Commands, web: Cluster) -> None:
+    ran = gaffer("scale", "shop.web=2", "--cluster")
+    assert (ran.status, ran.err) == (0, "")
+    assert lines(ran.out) == [f"{name}: shop.web: now running 2" for name in NAMES]
+    assert numbers(web) == [2, 2, 2]
+    ran = gaffer("--cluster", "disable", "shop.web", "--reason", "moving", "--yes")
+    assert lines(ran.out) == [f"{name}: shop.web: disabled" for name in NAMES]
+    ran = gaffer("--cluster", "enable", "shop.*", "--json")
+    documents = [json.loads(line) for line in ran.out.splitlines()]
+    assert {each["node"]: (each["job"], each["ok"]) for each in documents} == dict.fromkeys(NAMES, ("shop.web", True))
+    with web.server("node3") as server:
+        server.unload("shop.web")
+    eventually(lambda: gaffer("lookup:job", "shop.web").out.count("alive") == 2)
+    ran = gaffer("--cluster", "unload", "shop", "--yes")
+    assert lines(ran.out) == [f"{name}: shop.web: unloaded" for name in NAMES[:2]]
+    eventually(lambda: gaffer("--cluster", "unload", "shop").status == 4)
+
+
+def test_nodes_are_chosen_by_name_id_and_label(gaffer: Commands, web: Cluster) -> None:
+    ids = {node["name"]: node["id"] for node in json.loads(gaffer("lookup:nodes", "--json").out)["nodes"]}
+    assert gaffer("scale", "shop.web=2", "--node", "node1", "--node", ids["node3"]).status == 0
+    assert numbers(web) == [2, 1, 2]
+    assert gaffer("scale", "shop.web=3", "--label", "zone=b").status == 0
+    assert numbers(web) == [2, 3, 3]
+    assert gaffer("scale", "shop.web=4", "--label", "zone=b", "--node", "node2").status == 0
+    assert numbers(web) == [2, 4, 3]
+    ran = gaffer("scale", "shop.web=5", "--label", "zone=c")
+    assert (ran.status, ran.out) == (4, "")
+    ran = gaffer("scale", "shop.web=5", "--node", "node22")
+    assert (ran.status, ran.out) == (4, "")
+    assert "'node2'" in ran.err
+    assert gaffer("scale", "shop.web=5", "--label", "zone").status == 2
+    assert gaffer("--cluster", "exits", "shop.web").status == 2
+    assert numbers(web) == [2, 4, 3]
+    ran = gaffer("scale", "shop.db=5", "--node", "node1", "--node", "node2")
+    assert (ran.status, ran.out) == (4, "")
+    assert "node1: shop.db" in ran.err
+    assert "node2: shop.db" in ran.err
+
+
+def test_jobs_of_all_nodes_are_listed(gaffer: Commands, web: Cluster) -> None:
+    with web.server("node2") as server:
+        server.load({"name": "db", "cmd": "sleep 1000", "numprocesses": 2}, "store")
+    eventually(lambda: "store.db" in gaffer("lookup:jobs").out)
+    ran = gaffer("ps", "--cluster")
+    header, *rows = ran.out.splitlines()
+    assert header.split() == ["NODE", "JOB", "STATE", "RUNNING", "RESTARTS", "CPU", "MEM", "DETAILS"]
+    assert [row.split()[:2] for row in rows] == [*([name, "shop.web"] for name in NAMES), ["node2", "store.db"]]
+    assert "2/2" in rows[-1]
+    assert gaffer("ps", "store", "--cluster").out.splitlines()[1:] == rows[-1:]
+    document = json.loads(gaffer("ps", "--cluster", "--json").out)
+    assert [node["node"] for node in document["nodes"]] == NAMES
+    assert [[job["name"] for job in node["jobs"]] for node in document["nodes"]][1] == ["shop.web", "store.db"]
+
+
+def test_a_node_that_is_gone_is_reported_and_the_others_do_it(gaffer: Commands, web: Cluster) -> None:
+    with web.node("node4") as node:
+        with web.server("node4") as server:
+            server.load({"name": "web", "cmd": "sleep 1000"}, "shop")
+        eventually(lambda: gaffer("lookup:job", "shop.web").out.count("alive") == 4)
+        node.kill()
+        ran = gaffer("scale", "shop.web=2", "--cluster")
+        assert ran.status == 5
+        assert lines(ran.out) == [f"{name}: shop.web: now running 2" for name in NAMES]
+        assert ran.err.startswith("gaffer: node4: can't reach")
+        ran = gaffer("ps", "--cluster", "--json")
+        nodes = json.loads(ran.out)["nodes"]
+        assert ran.status == 5
+        assert ["jobs" in node for node in nodes] == [True, True, True, False]
+        assert nodes[3]["error"]["error"] == "unreachable"
+        assert gaffer("scale", "shop.web=2", "--node", "node4").status == 3
+        with web.node("node4", node.port):  # it is back, and leaves
+            eventually(lambda: gaffer("scale", "shop.web=3", "--cluster").status == 0)
+
+
+def test_a_node_that_hangs_is_not_awaited_longer_than_told(gaffer: Commands, web: Cluster) -> None:
+    with web.silent("node1"):
+        started = time.monotonic()
+        ran = gaffer("scale", "shop.web=2", "--cluster", "--timeout", "0.5")
+        assert time.monotonic() - started < 10
+        assert ran.status == 5
+        assert lines(ran.out) == [f"{name}: shop.web: now running 2" for name in ("node2", "node3")]
+        assert "node1" in ran.err
+        assert "no response within 0.5 s" in ran.err
+    for wrong in ("0", "soon", "nan"):
+        assert gaffer("scale", "shop.web=2", "--cluster", "--timeout", wrong).status == 2
+
+
+def test_a_lookup_that_hangs_does_not_delay_the_others(gaffer: Commands, web: Cluster) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as hung:
+        url = f"http://127.0.0.1:{hung.getsockname()[1]}"
+        started = time.monotonic()
+        ran = gaffer("scale", "shop.web=2", "--cluster", "-L", f"{url},{web.registry.url}")
+        assert time.monotonic() - started < 4  # less than the 5 s in which it could still answer
+        assert (ran.status, len(ran.out.splitlines())) == (0, 3)
+        assert f"warning: can't reach {url}" in ran.err
+
+
+def test_what_is_destructive_is_confirmed(gaffer: Commands, web: Cluster, tmp_path: Path) -> None:
+    ran = gaffer("restart", "shop.web", "--cluster")
+    assert (ran.status, ran.out) == (2, "")
+    assert "restart shop.web on 3 nodes (node1, node2, node3)" in ran.err
+    assert "--yes" in ran.err
+    assert gaffer("restart", "shop.web", "--node", "node1").status == 0  # one node
+    ran = gaffer("unload", "shop", "--cluster", "--dry-run")
+    assert ran.out.splitlines() == [f"{name}: shop.web: would unload" for name in NAMES]
+    assert gaffer("unload", "shop", "--dry-run").status == 2  # one node, which does not heed it
+    for answer, left in (("n", 3), ("", 3), ("y", 0)):
+        words = [command_path("gaffer"), "unload", "shop", "--cluster"]
+        terminal = Terminal(*words, cwd=tmp_path, GAFFER_LOOKUPD=web.registry.url)
+        try:
+            terminal.shows(r"unload shop\.\* on 3 nodes \(node1, node2, node3\)\? \[y/N\] ")
+            terminal.type(f"{answer}\n")
+            assert terminal.wait() == (1 if left else 0), terminal.text
+            assert terminal.text.count("unloaded") == 3 - left
+        finally:
+            terminal.close()
+    assert numbers_left(web) == []
+
+
+def numbers_left(cluster: Cluster) -> list[str]:
+    found = []
+    for name in NAMES:
+        with cluster.server(name) as server:
+            found += server.jobs()
+    return found
+
+
+def test_a_rolling_restart_takes_one_node_after_the_other(gaffer: Commands, web: Cluster) -> None:
+    def pids() -> list[list[int]]:
+        found = []
+        for name in NAMES:
+            with web.server(name) as server:
+                found.append(server.get_job("shop.web").pids)
+        return found
+
+    eventually(lambda: all(pids()))
+    before = pids()
+    ran = gaffer("restart", "shop.web", "--cluster", "--rolling", "--yes")
+    done = [line for line in ran.out.splitlines() if "restarted in" in line]
+    assert (ran.status, [line.partition(":")[0] for line in done]) == (0, NAMES)
+    assert all(old != new for old, new in zip(before, pids(), strict=True))
+    with web.server("node2") as server:
+        server.update({"name": "web", "cmd": "sh -c 'exit 3'", "ready": "exec:false"}, "shop", rolling=False)
+        eventually(lambda: server.get_job("shop.web").info()["last_exit"])
+    middle = pids()
+    ran = gaffer("restart", "shop.web", "--cluster", "--rolling", "--yes", "--timeout", "5")
+    assert ran.status == 5
+    assert "node2: shop.web" in ran.err
+    assert "nothing was done on node3" in ran.err
+    assert pids()[2] == middle[2]
+
+
+def test_a_start_waits_until_the_job_is_ready_anywhere(gaffer: Commands, cluster: Cluster, tmp_path: Path) -> None:
+    flag = tmp_path / "ready"
+    for name in NAMES:
+        probe = f"exec:test -e {flag}" if name == "node2" else "exec:false"
+        job = {"name": "web", "cmd": "sleep 1000", "start": False, "ready": probe, "ready_timeout": 600}
+        with cluster.server(name) as server:
+            server.load(job, "shop")
+    eventually(lambda: gaffer("lookup:job", "shop.web").out.count("alive") == 3)
+    ran = gaffer("start", "shop.web", "--cluster", "--wait", "--timeout", "0.2")
+    assert ran.status == 1
+    assert "no process of shop.web is ready on any node after 0.2 s" in ran.err
+    flag.touch()
+    ran = gaffer("start", "shop.web", "--cluster", "--wait")
+    assert ran.status == 0
+    assert ran.out.endswith("shop.web is ready on node2\n")
+
+
+def test_an_application_is_spread_over_the_nodes(
+    gaffer: Commands, cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "Procfile").write_text("web: sleep 1000\nworker: sleep 1000\n")
+    monkeypatch.chdir(tmp_path)
+    ran = gaffer("load", "shop", "--spread", "web=5", "--dry-run")
+    assert ran.status == 0
+    plan = [line.split() for line in ran.out.splitlines()]
+    assert plan[0] == ["NODE", "web", "worker"]
+    assert plan[-1] == ["(all)", "5", "1"]
+    assert numbers_left(cluster) == []
+    ran = gaffer("load", "shop", "--spread", "web=5")
+    assert ran.status == 0
+    assert [line.split() for line in ran.out.splitlines()[:5]] == plan
+    assert [line for line in lines(ran.out) if ":" in line] == [f"{name}: loaded and started shop" for name in NAMES]
+    assert [
+        [name, *map(str, each)]
+        for name, *each in zip(NAMES, numbers(cluster), numbers(cluster, "shop.worker"), strict=True)
+    ] == plan[1:4]
+    eventually(lambda: gaffer("lookup:job", "shop.web").out.count("alive") == 3)
+    ran = gaffer("load", "shop", "--cluster")
+    assert ran.status == 1
+    assert "already loaded on node1, node2, node3" in ran.err
+    assert gaffer("load", "shop.json", "--cluster").status == 2
+    assert gaffer("load", "shop", "--spread", "webb=1").status == 2
+
+
+def test_a_node_that_can_not_load_is_reported(
+    gaffer: Commands, cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "Procfile").write_text("web: sleep 1000\n")
+    monkeypatch.chdir(tmp_path)
+    with cluster.silent("node3"):
+        ran = gaffer("load", "shop", "--spread", "web=3", "--timeout", "0.5")
+        assert ran.status == 5
+        assert "node3: can't reach" in ran.err
+        assert numbers(cluster, names=NAMES[:2]) == [1, 1]
+
+
+def test_logs_of_all_nodes_are_merged_and_tell_what_becomes_of_the_nodes(gaffer: Commands, cluster: Cluster) -> None:
+    with_job(cluster, gaffer, TALK)
+    ran = gaffer("logs", "shop.web", "--cluster", "-n", "1")
+    assert lines(ran.out) == [f"{name} shop.web.1 | tick" for name in NAMES]
+    # Standard error is read at the end, standard output as it comes: with --json all is on standard output.
+    words = ("logs", "shop.web", "--cluster", "-f", "-n", "0", "--json", "-L", cluster.registry.url)
+    with following("gaffer", *words) as running:
+
+        def seen(node: str, field: str, value: str, start: int = 0) -> int:
+            """The place behind the first line of a node with this value."""
+            for index, line in enumerate(running.lines[start:], start + 1):
+                document = json.loads(line)
+                if (document["node"], document.get(field)) == (node, value):
+                    return index
+            return 0
+
+        for name in NAMES:
+            eventually(partial(seen, name, "line", "tick"))
+        with cluster.node("node5") as node:
+            with cluster.server("node5") as server:
+                server.load({"name": "web", "cmd": TALK}, "shop")
+            joined = eventually(lambda: seen("node5", "notice", "added"))
+            eventually(lambda: seen("node5", "line", "tick", joined))
+            node.kill()
+            lost = eventually(lambda: seen("node5", "notice", "unreachable"))
+            eventually(lambda: seen("node1", "line", "tick", lost))
+            with cluster.node("node5", node.port):
+                back = eventually(lambda: seen("node5", "notice", "back", lost), timeout=30)
+                eventually(lambda: seen("node5", "line", "tick", back))
+                assert not seen("node1", "notice", "unreachable")
+                status, said = running.interrupt()
+    assert (status, said) == (130, "")
+
+
+def test_logs_say_who_has_none(gaffer: Commands, web: Cluster) -> None:
+    with web.server("node1") as server:
+        server.load({"name": "quiet", "cmd": "sleep 1000"}, "shop")
+    with web.server("node3") as server:
+        server.load({"name": "db", "cmd": "echo up"}, "shop")
+    eventually(lambda: "node3 shop.db.1 | up" in gaffer("logs", "shop.db", "--cluster").out)
+    assert gaffer("logs", "shop.quiet", "--node", "node1") == (0, "", "")
+    ran = gaffer("logs", "shop.db", "--node", "node1", "--node", "node3", "-n", "1")
+    assert (ran.status, ran.out) == (5, "node3 shop.db.1 | up\n")
+    assert "node1: shop.db" in ran.err
+    assert gaffer("logs", "shop.nope", "--cluster").status == 4
+
+
+def test_events_of_all_nodes_are_merged_also_of_those_that_get_the_job_later(
+    gaffer: Commands, cluster: Cluster
+) -> None:
+    for name in NAMES[:2]:
+        with cluster.server(name) as server:
+            server.load({"name": "web", "cmd": "sleep 1000"}, "shop")
+    eventually(lambda: gaffer("lookup:job", "shop.web").out.count("alive") == 2)
+    with following("gaffer", "events", "shop.web", "--cluster", "-L", cluster.registry.url, "--json") as running:
+
+        def seen(node: str, kind: str) -> bool:
+            documents = [json.loads(line) for line in running.lines]
+            return any(each["node"] == node and each.get("event") == f"proc.shop.web.{kind}" for each in documents)
+
+        def restarted(name: str) -> bool:
+            with cluster.server(name) as server:
+                server.get_job("shop.web").restart()
+            return seen(name, "exit")
+
+        for name in NAMES[:2]:
+            eventually(partial(restarted, name))
+        with cluster.server("node3") as server:
+            server.load({"name": "web", "cmd": "sleep 1000"}, "shop")
+        eventually(lambda: restarted("node3"))
+        assert running.interrupt()[0] == 130
+
+
+# What needs no cluster
+
+
+@settings(max_examples=50)
+@given(
+    st.dictionaries(st.text(min_size=1, max_size=3), st.integers(0, 40), max_size=4),
+    st.dictionaries(st.text(min_size=1, max_size=3), st.integers(0, 20), min_size=1, max_size=6),
+)
+def test_processes_are_spread_evenly(totals: dict[str, int], loads: dict[str, int]) -> None:
+    plan = spread(totals, loads)
+    assert plan.keys() == loads.keys()
+    for name, total in totals.items():
+        shares = [numbers[name] for numbers in plan.values()]
+        assert sum(shares) == total
+        assert max(shares) - min(shares) <= 1
+
+
+def test_the_node_with_the_fewest_processes_gets_the_rest() -> None:
+    assert spread({"web": 4, "job": 1}, {"a": 5, "b": 0, "c": 1}) == {
+        "a": {"web": 1, "job": 0},
+        "b": {"web": 2, "job": 1},
+        "c": {"web": 1, "job": 0},
+    }
+    with pytest.raises(ValueError, match="no node"):
+        spread({"web": 1}, {})
+
+
+def test_only_so_many_nodes_are_asked_at_a_time() -> None:
+    lock, asked, most = threading.Lock(), 0, 0
+    full = threading.Barrier(4, timeout=10)
+
+    def ask(member: int) -> int:
+        nonlocal asked, most
+        with lock:
+            asked += 1
+            most = max(most, asked)
+        full.wait()
+        with lock:
+            asked -= 1
+        if member % 2:
+            raise errors.Unreachable("gone", url=str(member))
+        return member
+
+    found = dict(ask_all(range(20), ask, at_a_time=4))
+    assert most == 4
+    assert sorted(found) == list(range(20))
+    assert all(isinstance(found[each], errors.Unreachable) if each % 2 else found[each] == each for each in found)
+
+
+def test_a_copy_of_a_transport_goes_to_no_loopback_address_either() -> None:
+    with answering_server() as node:
+        node.answer("/watch/proc", "", 200)
+        with Server(node.url) as server:
+            server.transport.allow_loopback = False
+            with server.transport.clone() as copy, pytest.raises(errors.UntrustedServer):
+                copy.request("GET", "/")
+            with pytest.raises(errors.UntrustedServer):
+                next(server.get_watcher("proc").events())
+        assert node.requests == []
+
+
+def test_a_deadline_limits_all_requests_together() -> None:
+    with answering_server() as node, Transport(node.url) as transport:
+        node.answer("/ping", "OK")
+        transport.deadline = time.monotonic() + 1000
+        assert transport.request("GET", "/ping").body == b"OK"
+        transport.deadline = time.monotonic() - 1
+        with pytest.raises(errors.Unreachable):
+            transport.request("GET", "/ping")
