@@ -258,6 +258,7 @@ COMMANDS = (
         "node",
         "<file>",
         effect="write",
+        scope="define",
         options=_START_OPTIONS,
         aliases=("load",),
         details="""
@@ -273,6 +274,7 @@ COMMANDS = (
         "node",
         "<name> <cmd>",
         effect="write",
+        scope="define",
         options=_START_OPTIONS,
         examples=("add_process shop.web 'python server.py'",),
     ),
@@ -283,6 +285,7 @@ COMMANDS = (
         "node",
         "<name> <cmd>",
         effect="destructive",
+        scope="define",
         options=_START_OPTIONS,
         details="The command becomes the whole description: all other settings return to their defaults.",
         examples=("update_process shop.web 'python server.py --verbose'",),
@@ -303,6 +306,7 @@ COMMANDS = (
         "node",
         "<name>",
         effect="destructive",
+        scope="define",
         examples=("del_process shop.web",),
     ),
     Command(
@@ -397,6 +401,7 @@ COMMANDS = (
         reload_config,
         "node",
         effect="write",
+        scope="define",
         options=(Option("--dry-run", "show what would change, and change nothing"),),
         details="""
             The node reads its configuration file again, and adds, removes, updates and scales jobs as the file has
