@@ -41,10 +41,9 @@ class Command:
     uses in addition to those for its server. `scope` is what an API key has to allow on a node, by default `read`, or
     `control` for a command that changes something.
 
-    A command that `passes_on` receives everything after its first argument
-    unchanged, including options. After the command, a short option that it shares with the program is the command's.
-    `on_several` names the function that does the same on several nodes, as MODULE:FUNCTION below
-    `gaffer_client.cli.commands`; its third argument is the command.
+    A command that `passes_on` receives everything after its first argument unchanged, including options. After the
+    command, a short option that it shares with the program is the command's. `on_several` names the function that does
+    the same on several nodes, as MODULE:FUNCTION below `gaffer_client.cli.commands`; its third argument is the command.
     """
 
     def __init__(
