@@ -32,6 +32,7 @@ _APPLICATION_FAMILIES = (
     Family("changes", "lookup"),
     Family("why", "why"),
     Family("draining", "drain undrain"),
+    Family("upgrading", "upgrade", attribute="GAFFER_COMMANDS"),
     Family("keys", "key:create key:list key:revoke"),
 )
 _NODE_FAMILIES = (
@@ -42,6 +43,7 @@ _NODE_FAMILIES = (
         aliases="load",
     ),
     *_job_families("<job> is SESSION.NAME, or the NAME of a job of the session `default`.", "--verbose"),
+    Family("upgrading", "upgrade"),
     Family("watching", "watch"),
 )
 _SUPERVISORCTL = {

@@ -19,7 +19,7 @@ _POLL_INTERVAL = 0.2  # seconds
 
 
 def drain(context: Context, args: Arguments) -> int:
-    timeout = _seconds(args.text("--timeout"))
+    timeout = parse_timeout(args.text("--timeout"))
     name = args.text("<node>")
     with context.server(name) as server:
         what = printable(name or server.url)
@@ -53,7 +53,8 @@ def _left(state: "DrainState") -> str:
     return f"{number} process{'' if number == 1 else 'es'} left"
 
 
-def _seconds(text: str | None) -> float:
+def parse_timeout(text: str | None) -> float:
+    """Return the seconds that --timeout gives, infinite by default; raise UsageError."""
     if text is None:
         return math.inf
     try:
