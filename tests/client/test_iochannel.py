@@ -1,5 +1,6 @@
 """The input and output of a process over one websocket, on a real gafferd."""
 
+import random
 import re
 import sys
 import threading
@@ -10,6 +11,7 @@ import pytest
 
 from gaffer.schemas.frames import Frame
 from gaffer_client import IOChannel, Process, Server, errors, iochannel
+from support.cutting import cutting_proxy
 from support.daemons import gafferd
 from support.poll import eventually
 from support.scripted import scripted_server
@@ -64,6 +66,70 @@ def test_an_echo(run: Run) -> None:
         assert channel.offset is not None
         assert re.fullmatch("[0-9a-f]+:12", channel.offset)
         assert channel.lost == 0
+
+
+def test_an_echo_over_a_connection_that_is_cut_again_and_again(run: Run, urls: list[str]) -> None:
+    rng = random.Random(3)
+    [url] = [url for url in urls if url.startswith("http:")]
+    sent = b"".join(b"%d\n" % number for number in range(200_000))
+    process = run("cat")
+    with cutting_proxy(url) as proxy, Server(proxy.url) as server:
+        with server.get_process(process.pid).socket(reconnect=20.0) as channel:
+            done = threading.Event()
+
+            def write() -> None:
+                at = 0
+                while at < len(sent):
+                    size = rng.choice((1, 100, 5000))
+                    channel.write(sent[at : at + size], 20)
+                    at += size
+                done.set()
+
+            def cut() -> None:
+                while not done.wait(random.uniform(0.001, 0.03)):
+                    proxy.cut()
+
+            threads = [threading.Thread(target=write), threading.Thread(target=cut)]
+            for thread in threads:
+                thread.start()
+            try:
+                assert read(channel, len(sent)) == sent
+            finally:
+                for thread in threads:
+                    thread.join()
+            assert channel.lost == 0
+        assert proxy.cuts >= 10
+
+
+def test_what_is_not_known_of_a_write_on_a_lost_connection_is_an_error(run: Run, urls: list[str]) -> None:
+    [url] = [url for url in urls if url.startswith("http:")]
+    process = run("cat")
+    with (
+        cutting_proxy(url) as proxy,
+        Server(proxy.url) as server,
+        process.socket() as other,
+        server.get_process(process.pid).socket(reconnect=20.0) as channel,
+    ):
+        done = threading.Event()
+
+        def write() -> None:
+            while True:  # until a cut comes between a write and its response
+                channel.write("x", 20)
+
+        def disturb() -> None:
+            while not done.wait(0.003):
+                other.write("y")
+                proxy.cut()
+                other.write("y")
+
+        thread = threading.Thread(target=disturb)
+        thread.start()
+        try:
+            with pytest.raises(errors.Unreachable, match="other clients"):
+                write()
+        finally:
+            done.set()
+            thread.join()
 
 
 @pytest.mark.row("STR-34")

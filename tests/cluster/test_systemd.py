@@ -1,9 +1,11 @@
 """The units of deploy/systemd under systemd: one story, told in this order."""
 
+import json
 import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -54,6 +56,11 @@ def configure(host: Machine, jobs: str) -> None:
     host.path("/etc/gaffer/gafferd.ini").write_text(jobs)
 
 
+def health(host: Machine) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(host.run("curl", "-sS", "http://127.0.0.1:5000/health"))
+    return found
+
+
 def show(host: Machine, unit: str, name: str) -> str:
     return host.run("systemctl", "show", f"--property={name}", "--value", unit).strip()
 
@@ -84,6 +91,37 @@ def test_a_reload_is_applied(host: Machine) -> None:
     host.run("systemctl", "reload", "gafferd")
     eventually(lambda: show(host, "gafferd", "StatusText") == "2 jobs, 2 processes")
     eventually(lambda: sleepers(host) == ["root"] * 2)
+
+
+def test_a_killed_gafferd_is_replaced_below_the_main_process(host: Machine) -> None:
+    main, first, jobs = show(host, "gafferd", "MainPID"), health(host)["pid"], host.run("pgrep", "-x", "sleep")
+    assert main == str(health(host)["keeper"]["pid"]) != str(first)
+    host.run("kill", "-KILL", str(first))
+    eventually(lambda: health(host)["pid"] != first)
+    assert (show(host, "gafferd", "MainPID"), show(host, "gafferd", "NRestarts")) == (main, "0")
+    assert host.run("pgrep", "-x", "sleep") == jobs
+    eventually(lambda: show(host, "gafferd", "StatusText") == "2 jobs, 2 processes")
+    assert show(host, "gafferd", "ActiveState") == "active"
+
+
+def test_an_upgrade_keeps_the_main_process_and_the_jobs(host: Machine) -> None:
+    main, jobs = show(host, "gafferd", "MainPID"), host.run("pgrep", "-x", "sleep")
+    assert "2 processes untouched" in host.run(f"{PROGRAMS}/gafferctl", "upgrade")
+    assert (show(host, "gafferd", "MainPID"), show(host, "gafferd", "NRestarts")) == (main, "0")
+    assert host.run("pgrep", "-x", "sleep") == jobs
+    eventually(lambda: show(host, "gafferd", "ActiveState") == "active")
+    host.run("systemctl", "reload", "gafferd")
+    eventually(lambda: show(host, "gafferd", "StatusText") == "2 jobs, 2 processes")
+
+
+def test_without_the_main_process_the_unit_is_restarted(host: Machine) -> None:
+    main, jobs = show(host, "gafferd", "MainPID"), host.run("pgrep", "-x", "sleep").split()
+    host.run("kill", "-KILL", main)
+    eventually(lambda: show(host, "gafferd", "NRestarts") == "1", timeout=30)
+    eventually(lambda: show(host, "gafferd", "ActiveState") == "active", timeout=30)
+    assert show(host, "gafferd", "MainPID") not in (main, "0")
+    eventually(lambda: len(sleepers(host)) == 2)
+    assert not {*jobs} & {*host.run("pgrep", "-x", "sleep").split()}
 
 
 def test_a_loop_that_hangs_is_restarted(host: Machine) -> None:

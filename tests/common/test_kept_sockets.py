@@ -12,6 +12,7 @@ import pytest
 from gaffer.errors import StartFailed
 from gaffer.jobs.names import JobName
 from gaffer.processes.sockets import JobSockets
+from support.holder import Holder
 from support.needs import needs_linux, needs_root
 
 pytestmark = needs_linux
@@ -20,35 +21,14 @@ WEB, API = JobName("default", "web"), JobName("shop", "api")
 TCP = "tcp:127.0.0.1:0"
 
 
-class Holder:
-    """What a keeper is to the sockets: duplicates by name. They are slow to go, as those of another process may be."""
-
-    def __init__(self) -> None:
-        self.kept: dict[str, int] = {}
-        self._dropped: list[int] = []
-
-    def take(self) -> list[tuple[str, int]]:
-        return [(name, os.dup(descriptor)) for name, descriptor in self.kept.items()]
-
-    def keep(self, name: str, descriptor: int) -> None:
-        assert name not in self.kept
-        self.kept[name] = os.dup(descriptor)
-
-    def drop(self, name: str) -> None:
-        self._dropped.append(self.kept.pop(name))
-
-    @contextmanager
-    def manager(self) -> Iterator[JobSockets]:
-        """The sockets of a manager that ends as by SIGKILL: it closes its descriptors, and nothing more."""
-        sockets = JobSockets(asyncio.get_running_loop(), self)
-        try:
-            yield sockets
-        finally:
-            sockets.leave()
-
-    def close(self) -> None:
-        for descriptor in (*self.kept.values(), *self._dropped):
-            os.close(descriptor)
+@contextmanager
+def manager(holder: Holder) -> Iterator[JobSockets]:
+    """The sockets of a manager that hands over, or ends by SIGKILL: its descriptors are closed, and that is all."""
+    sockets = JobSockets(asyncio.get_running_loop(), holder)
+    try:
+        yield sockets
+    finally:
+        sockets.leave()
 
 
 @pytest.fixture
@@ -94,12 +74,12 @@ def answer(descriptor: int, count: int) -> None:
 
 async def test_the_next_manager_continues_with_the_same_sockets(holder: Holder, tmp_path: Path) -> None:
     specs = [f"a={TCP}", f"b={TCP}", TCP, TCP, f"u=unix:{tmp_path}/a|b é.sock", "tcp:[::1]:0"]
-    with holder.manager() as first:
+    with manager(holder) as first:
         first.open(WEB, specs)
         before = places(first)
         inode = os.stat(str(before[4]["path"])).st_ino
     waiting = [connect(place) for place in before]
-    with holder.manager() as second:
+    with manager(holder) as second:
         descriptors = [each for _, each in second.open(WEB, specs)]
         assert sorted(map(str, places(second))) == sorted(map(str, before))
         assert [place["name"] for place in places(second)] == ["a", "b", "tcp", "tcp", "u", "tcp"]
@@ -116,10 +96,10 @@ async def test_the_next_manager_continues_with_the_same_sockets(holder: Holder, 
 
 async def test_a_changed_definition_closes_only_what_it_no_longer_has(holder: Holder, tmp_path: Path) -> None:
     old, path = tmp_path / "old.sock", tmp_path / "kept.sock"
-    with holder.manager() as first:
+    with manager(holder) as first:
         first.open(WEB, [f"a={TCP}", f"b={TCP}", f"unix:{old}", f"unix:{path}"])
         a, b, *_ = places(first)
-    with holder.manager() as second:
+    with manager(holder) as second:
         second.open(WEB, [f"x=unix:{path}", f"b={TCP}", f"c={TCP}"])
         assert is_refused(a)
         assert not old.exists()
@@ -130,33 +110,33 @@ async def test_a_changed_definition_closes_only_what_it_no_longer_has(holder: Ho
 
 async def test_an_address_that_has_just_been_closed_can_be_bound_again(holder: Holder) -> None:
     """The keeper closes its duplicate when it comes to it, and until then the system regards the address as in use."""
-    with holder.manager() as sockets:
+    with manager(holder) as sockets:
         sockets.open(WEB, [TCP])
         port = places(sockets)[0]["port"]
         sockets.open(WEB, [f"tcp:*:{port}"])
         sockets.close(WEB)
         sockets.open(API, [f"tcp:127.0.0.1:{port}"])
         sockets.open(API, [f"tcp:*:{port}"])
-    with holder.manager() as second:
+    with manager(holder) as second:
         second.open(API, [f"tcp:127.0.0.1:{port}"])
         assert not is_refused(places(second, API)[0])
 
 
 @pytest.mark.parametrize("kind", ["tcp", "unix"])
 async def test_another_job_gets_the_socket_of_one_that_is_gone(holder: Holder, kind: str, tmp_path: Path) -> None:
-    with holder.manager() as first:
+    with manager(holder) as first:
         first.open(WEB, [TCP])
         port = places(first)[0]["port"]
         spec = f"tcp:127.0.0.1:{port}" if kind == "tcp" else f"unix:{tmp_path}/web.sock"
         first.open(WEB, [spec])
         first.open(API, [TCP])
         place, other = places(first)[0], places(first, API)[0]
-    with connect(place) as waiting, holder.manager() as second:
+    with connect(place) as waiting, manager(holder) as second:
         [(_, descriptor)] = second.open(API, [spec])
         answer(descriptor, 1)
         assert waiting.recv(1) == b""
         assert is_refused(other)  # its own, which it no longer has
-    with holder.manager() as third:
+    with manager(holder) as third:
         third.open(API, [spec])
         third.close_unused([])
         assert not is_refused(place)
@@ -165,11 +145,11 @@ async def test_another_job_gets_the_socket_of_one_that_is_gone(holder: Holder, k
 
 
 async def test_a_wider_socket_of_a_job_that_is_gone_is_not_in_the_way(holder: Holder) -> None:
-    with holder.manager() as first:
+    with manager(holder) as first:
         first.open(WEB, ["tcp:*:0"])
         port = places(first)[0]["port"]
         first.open(WEB, [f"tcp:*:{port}"])
-    with holder.manager() as second:
+    with manager(holder) as second:
         second.open(API, [f"tcp:127.0.0.1:{port}"])
         assert is_refused({"address": "::1", "port": port})
         assert not is_refused({"address": "127.0.0.1", "port": port})
@@ -178,11 +158,11 @@ async def test_a_wider_socket_of_a_job_that_is_gone_is_not_in_the_way(holder: Ho
 
 async def test_sockets_that_no_job_has_are_closed(holder: Holder, tmp_path: Path) -> None:
     path = tmp_path / "api.sock"
-    with holder.manager() as first:
+    with manager(holder) as first:
         first.open(WEB, [TCP])
         first.open(API, [TCP, f"unix:{path}"])
         web, api = places(first)[0], places(first, API)
-    with holder.manager() as second:
+    with manager(holder) as second:
         assert not second.awaits_opening(WEB)
         second.close_unused([WEB])
         assert second.awaits_opening(WEB)
@@ -197,11 +177,11 @@ async def test_sockets_that_no_job_has_are_closed(holder: Holder, tmp_path: Path
 
 async def test_a_manager_that_did_not_begin_leaves_them_to_the_next(holder: Holder, tmp_path: Path) -> None:
     path = tmp_path / "web.sock"
-    with holder.manager() as first:
+    with manager(holder) as first:
         first.open(WEB, [f"unix:{path}"])
         place = places(first)[0]
     JobSockets(asyncio.get_running_loop(), holder).close_all()
-    with connect(place) as waiting, holder.manager() as second:
+    with connect(place) as waiting, manager(holder) as second:
         [(_, descriptor)] = second.open(WEB, [f"unix:{path}"])
         answer(descriptor, 1)
         assert waiting.recv(1) == b""
@@ -223,7 +203,7 @@ async def test_a_manager_that_stops_closes_them_but_not_for_detached_processes(h
 
 
 async def test_a_failure_to_open_leaves_nothing_behind(holder: Holder, tmp_path: Path) -> None:
-    with holder.manager() as sockets:
+    with manager(holder) as sockets:
         with pytest.raises(StartFailed):
             sockets.open(WEB, [TCP, f"unix:{tmp_path}/missing/web.sock"])
         assert holder.kept == {}
@@ -231,10 +211,10 @@ async def test_a_failure_to_open_leaves_nothing_behind(holder: Holder, tmp_path:
 
 async def test_a_removed_socket_file_is_made_again(holder: Holder, tmp_path: Path) -> None:
     path = tmp_path / "web.sock"
-    with holder.manager() as first:
+    with manager(holder) as first:
         first.open(WEB, [f"unix:{path}"])
     path.unlink()
-    with holder.manager() as second:
+    with manager(holder) as second:
         second.open(WEB, [f"unix:{path}"])
         assert not is_refused(places(second)[0])
     assert len(holder.kept) == 1
@@ -244,13 +224,13 @@ async def test_a_removed_socket_file_is_made_again(holder: Holder, tmp_path: Pat
 async def test_the_owner_of_a_socket_file_is_remembered(holder: Holder, tmp_path: Path) -> None:
     os.chown(tmp_path, 65534, 0)
     path = tmp_path / "web.sock"
-    with holder.manager() as first:
+    with manager(holder) as first:
         first.open(WEB, [f"unix:{path}"], uid="nobody")
         inode = path.stat().st_ino
-    with holder.manager() as second:
+    with manager(holder) as second:
         second.open(WEB, [f"unix:{path}"], uid="nobody")
         assert path.stat().st_ino == inode
-    with holder.manager() as third, connect({"path": str(path)}):
+    with manager(holder) as third, connect({"path": str(path)}):
         third.open(WEB, [f"unix:{path}"], uid="nobody", gid=0)
         assert (path.stat().st_uid, path.stat().st_gid) == (65534, 0)
 
@@ -263,7 +243,7 @@ async def test_the_owner_of_a_socket_file_is_remembered(holder: Holder, tmp_path
 async def test_what_can_not_be_understood_is_closed(holder: Holder, name: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listening:
         holder.keep(name, listening.fileno())
-    with holder.manager() as sockets:
+    with manager(holder) as sockets:
         assert holder.kept == {}
         sockets.open(WEB, [TCP])
 
@@ -275,6 +255,6 @@ async def test_what_does_not_listen_is_closed(holder: Holder) -> None:
         holder.keep("default.web:b=tcp:127.0.0.1:0|1", unbound.fileno())
     os.close(reader)
     os.close(writer)
-    with holder.manager() as sockets:
+    with manager(holder) as sockets:
         assert holder.kept == {}
         sockets.open(WEB, [TCP])

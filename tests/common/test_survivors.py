@@ -96,6 +96,31 @@ def test_the_newest_of_two_takes_the_slot() -> None:
     assert (system.job.pids(), system.signals) == ([new], [(old, signal.SIGTERM)])
 
 
+@pytest.mark.parametrize("definition", ["new", "old"])
+def test_one_that_has_exited_is_not_stopped_first(definition: str) -> None:
+    system = System(cmd="new")
+    pid = system.next_pid()
+    record = record_of(system.job.config.replace(cmd=definition))
+    system.tell(ev.Adopted(pid, record, 50.0, exited=True), START)
+    assert system.signals == []
+    system.exit(pid, 42)
+    system.group_empty(pid)
+    assert (system.job.exits[0].exit_code, system.job.exits[0].reason) == (42, "exited")
+    assert system.job.pids() == [pid + 1]
+
+
+def test_the_exit_of_one_that_was_replaced_already_has_no_further_effect() -> None:
+    system = System(max_restarts=1)
+    old, new = system.next_pid(), system.next_pid()
+    record = record_of(system.job.config)
+    system.tell(ev.Adopted(new, msgspec.structs.replace(record, pid=new), 1.0))
+    system.tell(ev.Adopted(old, record, 50.0, exited=True), START)
+    system.exit(old, 42)
+    system.group_empty(old)
+    assert (system.job.pids(), system.job.restarts) == ([new], 0)
+    assert (system.job.exits[0].exit_code, system.job.exits[0].reason) == (42, "exited")
+
+
 def test_a_run_of_a_schedule_goes_on_and_ends_as_usual() -> None:
     system = System(every=30)
     pid = adopts(system, record_of(system.job.config))
@@ -122,6 +147,17 @@ def test_one_that_a_connection_started_goes_on_until_it_is_idle() -> None:
     assert ev.AwaitIdle() in [each for step in system.job.story for each in step.instructions]
     system.tell(ev.ConnectionsIdle())
     assert system.signals == [(pid, signal.SIGTERM)]
+
+
+@pytest.mark.parametrize("survive", [False, True])
+def test_a_stop_closes_the_sockets_of_an_adopted_process(survive: bool) -> None:
+    system = System(socket=["tcp:127.0.0.1:80"], survive=survive)
+    pid = system.next_pid()
+    system.tell(ev.Adopted(pid, record_of(system.job.config), 50.0), START, ev.StopRequested())
+    assert system.sockets_open
+    system.exit(pid)
+    system.group_empty(pid)
+    assert not system.sockets_open
 
 
 def test_a_stop_forgets_what_called_for_an_adopted_process() -> None:

@@ -154,7 +154,7 @@ def gate(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gate]:
     owner = new_key()
     (folder / "api.key").write_text(owner)
     (folder / "api.key").chmod(0o600)
-    with gafferd("-c", str(folder / "gafferd.ini"), "--api-key-file", str(folder / "api.key")) as node:
+    with gafferd("--no-keeper", "-c", str(folder / "gafferd.ini"), "--api-key-file", str(folder / "api.key")) as node:
         gate = Gate(node.url, owner, {"owner": owner, "wrong": new_key()})
         for name, scopes, sessions in [
             *((scope.value, [scope], None) for scope in Scope),

@@ -4,6 +4,7 @@ import os
 import random
 import resource
 import select
+import shutil
 import signal
 import socket
 import subprocess
@@ -14,7 +15,7 @@ import psutil
 import pytest
 
 from gafferd import keeper
-from support.kept import Directed, Dump, Kept, await_zombie, is_gone, is_zombie, kept
+from support.kept import Directed, Kept, await_zombie, is_gone, is_zombie, kept, pipe
 from support.poll import eventually
 
 ENDS = {
@@ -145,6 +146,41 @@ def test_the_last_messages_of_a_gafferd_that_did_not_read_count() -> None:
         assert above.gafferd().dump().lines == [f"CHILD={pid} a 60 15"]
 
 
+def test_the_keeper_replaces_itself_by_the_code_on_disk(tmp_path: Path) -> None:
+    code = tmp_path / "keeper.py"
+    shutil.copy(keeper.__file__, code)
+    with kept(code=code) as above, pipe(b"unread") as reader:
+        gafferd = above.gafferd()
+        gafferd.send("READY=1")
+        pids = [gafferd.spawn("sleep", "1000") for _ in range(2)]
+        for pid, name in zip(pids, "ab", strict=True):
+            register(gafferd, pid, name)
+        gafferd.send("CHILD=9999999 c\nRECORD=text\nFDSTORE=1\nFDNAME=c/stdout", [reader])
+        gafferd.dump().close()
+        before = above.descriptors
+        code.write_text(code.read_text().replace("DUMPED=1", "DUMPED=2"))
+        gafferd.exit(75)
+        gafferd = above.gafferd()
+        with gafferd.dump("DUMPED=2") as dump:
+            assert os.read(dump.descriptors["c/stdout"][0], 9) == b"unread"
+            assert dump.lines == [*(f"CHILD={pid} {name} 60 15" for pid, name in zip(pids, "ab", strict=True)), *GONE]
+        assert above.descriptors == before
+        os.kill(pids[0], signal.SIGKILL)
+        assert gafferd.receive() == f"EXITED={pids[0]} {signal.SIGKILL}"
+        gafferd.send("READY=1")
+        code.write_text("nonsense =")
+        gafferd.exit(75)
+        with above.gafferd().dump("DUMPED=2") as dump:
+            assert len(dump.lines) == 6
+        above.messages.read_text().index("the keeper on disk does not work: going on with the old one")
+        above.signal(signal.SIGTERM)
+        assert above.wait() == 0
+        assert all(map(is_gone, pids))
+
+
+GONE = ["CHILD=9999999 c 60 15", "RECORD=text", "EXITED=9999999 unknown"]
+
+
 def test_orphans_that_gafferd_did_not_register_are_reaped() -> None:
     with kept() as above:
         gafferd = above.gafferd()
@@ -210,10 +246,15 @@ def test_gafferd_has_the_limits_of_its_user() -> None:
         with kept() as above:
             gafferd = above.gafferd()
             gafferd.send("READY=1")
-            for _ in range(2):
+            for after in ("a crash", "a handover", ""):
                 assert gafferd.do(limits) == [hard - 100, hard]
                 assert gafferd.do("result = open('/proc/self/oom_score_adj').read()") == "500\n"
-                gafferd = successor(above, gafferd)
+                gafferd.send("READY=1")
+                if after == "a handover":
+                    gafferd.exit(75)
+                    gafferd = above.gafferd()
+                else:
+                    gafferd = successor(above, gafferd)
             assert resource.prlimit(above.pid, resource.RLIMIT_NOFILE) == (hard, hard)
             assert int(Path(f"/proc/{above.pid}/oom_score_adj").read_text()) < 500
     finally:
@@ -348,6 +389,39 @@ def test_a_group_whose_leader_gafferd_has_reaped_is_ended_too() -> None:
             stranger.wait()
 
 
+@pytest.mark.parametrize("away", [True, False])
+def test_a_process_that_is_not_a_child_is_known_by_its_pidfd(away: bool) -> None:
+    """As one that an earlier keeper had adopted."""
+    other = subprocess.Popen(["sleep", "1000"], process_group=0)
+    pidfd = os.pidfd_open(other.pid)
+    try:
+        with kept() as above:
+            gafferd = above.gafferd()
+            gafferd.send("READY=1")
+            gafferd.send(f"CHILD={other.pid} 7\nFDSTORE=1\nFDNAME=7/pidfd", [pidfd])
+            gafferd.dump().close()
+            if away:
+                above.script.unlink()
+                gafferd.kill()
+                eventually(lambda: "0.2 s, while 1 processes run on" in above.messages.read_text())
+                above.signal(signal.SIGTERM)
+            else:
+                gafferd = successor(above, gafferd)
+                with gafferd.dump() as dump:
+                    assert dump.lines == [f"CHILD={other.pid} 7 60 15"]
+                other.terminate()
+                assert gafferd.receive() == f"EXITED={other.pid} unknown"
+                gafferd.send(f"REAP={other.pid}")
+                gafferd.send("STOPPING=1")
+                gafferd.exit(0)
+            assert other.wait(20) == -signal.SIGTERM
+            assert above.wait() == 0
+    finally:
+        os.close(pidfd)
+        other.kill()
+        other.wait()
+
+
 def writer(gafferd: Directed, size: int) -> int:
     """Start a process that writes so much to a pipe, which the keeper gets, once gafferd is dead; return its pid."""
     code = f"import os\nos.read(0, 1)\nleft = {size}\nwhile left: left -= os.write(1, b'x' * min(left, 99))"
@@ -364,18 +438,12 @@ def writer(gafferd: Directed, size: int) -> int:
     return int(pid)
 
 
-def close(dump: Dump) -> None:
-    for descriptors in dump.descriptors.values():
-        for each in descriptors:
-            os.close(each)
-
-
 def test_the_output_of_processes_is_kept_while_gafferd_can_not_start() -> None:
     with kept() as above:
         gafferd = above.gafferd()
         gafferd.send("READY=1")
         quiet, small, large = (writer(gafferd, size) for size in (0, 300_000, keeper.MAX_OUTPUT + 100_000))
-        close(gafferd.dump())
+        gafferd.dump().close()
         script = above.script.read_bytes()
         above.script.unlink()
         gafferd.kill()  # which lets them write
@@ -398,7 +466,7 @@ def test_the_output_of_processes_is_kept_while_gafferd_can_not_start() -> None:
             left -= len(data)
         assert left == 0
         await_zombie(large)
-        close(dump)
+        dump.close()
         messages = above.messages.read_text()
         assert messages.count("gafferd is away: keeping the output of 3 streams") == 1
         assert messages.count("what writes more waits") == 1

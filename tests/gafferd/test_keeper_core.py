@@ -30,6 +30,13 @@ def running(*words: str, max_descriptors: int = 1000) -> tuple[Core, "Playbook[A
     return core, play(core)
 
 
+def restored(core: Core, now: float) -> Core:
+    """A keeper that goes on with the table of another one."""
+    after = Core(now)
+    assert list(after.restore(core.table(now), now)) == []
+    return after
+
+
 def ended(text: str, then: list[Any]) -> list[Any]:
     """The actions at the end of gafferd."""
     return [("reap", 50), ("hangup",), ("check",), *then]
@@ -81,7 +88,7 @@ def test_gafferd_is_started_again(words: list[str], status: int, reason: str) ->
 def test_a_handover_starts_the_next_at_once() -> None:
     _, story = running("READY=1")
     log = ("log", "gafferd (pid 50) exited with status 75 to be replaced")
-    assert story >> ("exited", 50, 75 << 8) << ended("", [log]) >> TICK << [("start",)]
+    assert story >> ("exited", 50, 75 << 8) << ended("", [log, ("replace",)]) >> TICK << [("start",)]
 
 
 def test_the_delay_doubles_up_to_five_seconds_and_is_reset_after_a_while() -> None:
@@ -398,6 +405,45 @@ def test_a_journal_for_which_there_is_no_room_is_closed() -> None:
     assert story >> ("stored", "a/stdout.journal", 8) << full
 
 
+def test_another_keeper_goes_on_with_the_table() -> None:
+    core, _ = running("READY=1", "CHILD=61 a 3 2\nRECORD={}", "CHILD=62 b", "CHILD=63 c", "CHILD=64 d")
+    for word in ("EXITED=62 256", "CHILD=62 e", "EXITED=63 9"):
+        core.handle(datagram(word), 100.0)
+    core.handle(datagram("FDSTORE=1\nFDNAME=a/stdout", 7), 100.0)
+    core.handle(datagram("FDSTORE=1\nFDNAME=listen:x", 8, 9), 100.0)
+    core.handle(("exited", 50, SIGNALLED), 105.0)
+    core.handle(("exited", 64, "unknown"), 105.0)
+    core.handle(("started", 51), 105.0)
+    core.handle(datagram("DUMP=1\n"), 105.0)
+    core.handle(datagram("ACK=63"), 105.0)
+    core.handle(("exited", 51, 75 << 8), 105.0)
+    after = restored(core, 106.0)
+    assert sent(after, "DUMP=1") == [
+        (b"FDSTORE=1\nFDNAME=a/stdout\nFDNAME=listen:x\nFDNAME=listen:x", (7, 8, 9)),
+        (
+            b"CHILD=62 b 60 15\nEXITED=62 256\nCHILD=62 e 60 15\nCHILD=61 a 3 2\nRECORD={}\n"
+            b"CHILD=63 c 60 15\nEXITED=63 9\nCHILD=64 d 60 15\nEXITED=64 unknown",
+            (),
+        ),
+        (b"DUMPED=1\nSTARTS=1\nUPTIME=0.000\nLAST=gafferd (pid 51) exited with status 75", ()),
+    ]
+    after = restored(core, 106.0)
+    story = play(after, 106.0) >> TICK << [("start",)] >> ("started", 52) >> wait(1) >> TICK
+    story = story << [("keep", (("a/stdout", 7, None),))] >> ("exited", 52, 1 << 8)
+    story = story << [("reap", 52), ("hangup",), ("check",)]
+    reason = "gafferd (pid 52) exited with status 1"
+    assert story << [("log", f"{reason}: starting it again in 0.1 s, while 2 processes run on")]
+
+
+def test_a_table_of_another_version_is_taken_over_as_far_as_it_is_understood() -> None:
+    core = Core(100.0)
+    table = "NEW=1\nFD=7 a/x\nFD=y b\nCHILD=61 a 1 2 3\nRECORD=x\nCHILD=62 b\nNEW=2\nEXITED=62 much\n=\n"
+    logs = [f"in the table, {line!r}: " for line in ("FD=y b", "CHILD=61 a 1 2 3", "EXITED=62 much")]
+    actions = list(core.restore(table, 100.0))
+    assert [text.startswith(log) for (_, text), log in zip(actions, logs, strict=True)] == [True] * 3
+    assert (core.descriptors, list(core.children)) == ({"a/x": [7]}, [62])
+
+
 def test_gone_forgets_a_child_and_its_descriptors() -> None:
     core, story = running("CHILD=61 a", "CHILD=62 b")
     assert (
@@ -524,6 +570,7 @@ EVENTS = st.one_of(
     st.tuples(st.just("signal"), st.sampled_from([HUP, USR1, USR2])),
     st.tuples(st.just("tick")),
     st.tuples(st.just("crash")),
+    st.tuples(st.just("stored"), st.sampled_from(["a/stdout.journal", "x"])),
 )
 
 
@@ -538,6 +585,9 @@ def test_each_descriptor_is_kept_or_closed_once_and_each_orphan_reaped(
         if event[0] == "datagram":
             event = (*event, tuple(range(opened, opened + count)))
             opened += count
+        elif event[0] == "stored":
+            event = (*event, opened)
+            opened += 1
         elif event[0] == "crash":
             event = ("exited", core.daemon, SIGNALLED)
             if core.daemon is None:
@@ -550,6 +600,7 @@ def test_each_descriptor_is_kept_or_closed_once_and_each_orphan_reaped(
         closed += [each for action in actions if action[0] == "close" for each in action[1]]
         if actions and actions[-1][0] == "exit":
             break
+        assert restored(core, now).table(now) == core.table(now)
     kept = [each for found in core.descriptors.values() for each in found]
     assert sorted(closed + kept) == list(range(opened))
     assert len(kept) <= 5

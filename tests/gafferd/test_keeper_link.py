@@ -11,16 +11,16 @@ import psutil
 import pytest
 
 from gafferd.keeping.link import KeeperLink, KeptChild
-from support.kept import Directed, Kept, is_gone, kept
+from support.kept import Directed, Kept, is_gone, kept, pipe
 from support.poll import eventually
 
 TERM, RECORD = int(signal.SIGTERM), '{"pid":1}'
 
 
 @contextmanager
-def linked(above: Kept, gafferd: Directed) -> Iterator[KeeperLink]:
+def linked(above: Kept, gafferd: Directed, watchdog: float = 10.0) -> Iterator[KeeperLink]:
     """What a gafferd has of its keeper; the test is its event loop."""
-    link = KeeperLink(gafferd.connection.dup(), above.pid, 10.0)
+    link = KeeperLink(gafferd.connection.dup(), above.pid, watchdog)
     try:
         yield link
     finally:
@@ -50,18 +50,6 @@ def running(link: KeeperLink) -> Iterator[Callable[[Callable[[], object]], Any]]
 def content(reader: int) -> bytes:
     try:
         return os.read(reader, 100)
-    finally:
-        os.close(reader)
-
-
-@contextmanager
-def pipe(data: bytes) -> Iterator[int]:
-    """The reading end of a pipe with some data and no writer."""
-    reader, writer = os.pipe()
-    os.write(writer, data)
-    os.close(writer)
-    try:
-        yield reader
     finally:
         os.close(reader)
 
@@ -132,7 +120,7 @@ def test_what_a_stopped_keeper_misses_it_is_told_later() -> None:
     with kept() as above, pipe(b"unread") as reader:
         gafferd = above.gafferd()
         gafferd.send("READY=1")
-        with linked(above, gafferd) as link:
+        with linked(above, gafferd, 0.2) as link:
             link.register(STRANGERS, "0", 5, TERM, RECORD, {"stdin": reader, "stdout": reader})
             link.register(STRANGERS + 1, "1", 5, TERM, RECORD, {"stdin": reader})
             with running(link) as until:
@@ -149,8 +137,11 @@ def test_what_a_stopped_keeper_misses_it_is_told_later() -> None:
                 link.remove("0", "stdout")
                 link.update(STRANGERS, "0", 5, TERM, "new")
                 assert len(link._pending) > 300
+                error = until(lambda: link.state["error"])
+                assert error.startswith(f"the keeper (pid {above.pid}) has not read for 0 s: ")
                 above.signal(signal.SIGCONT)
                 until(lambda: not link._pending)
+                assert link.state["error"] is None
         found = {child.id: child for child in take(above, gafferd)}
         assert sorted(map(int, found)) == list(range(0, 800, 2))
         assert {child.status for child in found.values()} == {"unknown", *range(2, 800, 2)}

@@ -4,8 +4,6 @@ import os
 import signal
 import socket
 import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,59 +14,10 @@ import requests
 from gaffer.errors import ConfigError
 from gafferd.config.settings import resolve
 from gafferd.keeping.starting import join_keeper
-from support.daemons import Daemon, clean_env, command_path, gafferd, kill_leftovers, run_command
+from support.daemons import clean_env, command_path, gafferd, kill_leftovers, run_command
+from support.kept_node import JOB, TIMEOUT, Node, gone, kept_node
 from support.needs import needs_pidns
 from support.poll import eventually
-
-TIMEOUT = 20
-JOB = {"name": "j", "cmd": "sleep 1000", "numprocesses": 2}
-
-
-class Node:
-    """A gafferd with a keeper; `keeper.pid` is the pid that the user started."""
-
-    def __init__(self, keeper: Daemon, state: Path) -> None:
-        self.keeper = keeper
-        self.state = state
-        self.url = keeper.url
-
-    @property
-    def pid(self) -> int:
-        """The pid of gafferd."""
-        return int((self.state / "lock").read_text().split()[0])
-
-    def get(self, path: str) -> Any:
-        response = requests.get(self.url + path, timeout=TIMEOUT)
-        response.raise_for_status()
-        return response.json()
-
-    def load(self, job: dict[str, Any]) -> None:
-        requests.post(f"{self.url}/jobs/default", json=job, timeout=TIMEOUT).raise_for_status()
-
-    def instances(self, number: int) -> list[int]:
-        """The pids of the running processes, once there are so many."""
-        found: list[int] = [each["os_pid"] for each in self.get("/jobs/default/j")["instances"] if each["os_pid"]]
-        assert len(found) == number
-        return found
-
-
-@contextmanager
-def kept_node(tmp_path: Path, *args: str, env: dict[str, str] | None = None) -> Iterator[Node]:
-    state = tmp_path / "state"
-    with gafferd("--keeper", *args, state_dir=state, env=env) as keeper:
-        node = Node(keeper, state)
-        try:
-            node.get("/health")  # its loop runs, so the keeper knows that it is ready
-            yield node
-        except BaseException:
-            with suppress(ProcessLookupError):
-                keeper.signal(signal.SIGSTOP)  # it is killed later, and must not start another gafferd before
-                os.kill(node.pid, signal.SIGKILL)
-            raise
-
-
-def gone(pid: int) -> bool:
-    return not psutil.pid_exists(pid)
 
 
 def test_a_killed_gafferd_is_back_with_its_jobs_and_connections_wait(tmp_path: Path) -> None:
@@ -125,43 +74,48 @@ def test_a_gafferd_that_hangs_is_replaced(tmp_path: Path) -> None:
         node.keeper.wait_for_line("Fatal Python error: Aborted")
 
 
-def test_sigusr2_starts_the_program_on_disk(tmp_path: Path) -> None:
+def test_a_gafferd_whose_keeper_was_killed_takes_its_place(tmp_path: Path) -> None:
     with kept_node(tmp_path) as node:
         node.load(JOB)
         first, pids = node.pid, eventually(lambda: node.instances(2))
-        node.keeper.signal(signal.SIGUSR2)
-        eventually(lambda: gone(first))
-        assert node.get("/jobs") == {"jobs": ["default.j"]}
-        node.keeper.wait_for_line("exited with status 75 to be replaced")
-        assert eventually(lambda: node.instances(2)) == pids
-
-
-def test_a_stop_ends_an_upgrade(tmp_path: Path) -> None:
-    with kept_node(tmp_path) as node:
-        job = {
-            **JOB,
-            "cmd": """sh -c "trap '' TERM; echo ok; exec sleep 1000" """,
-            "ready": "log:ok",
-            "graceful_timeout": 60,
-        }
-        node.load(job)
-        eventually(lambda: node.get("/jobs/default/j")["state"] == "running")
-        node.keeper.signal(signal.SIGUSR2)
-        node.keeper.signal(signal.SIGTERM)
-        node.keeper.signal(signal.SIGINT)  # kills the jobs
-        assert node.keeper.wait() == 0
+        os.kill(first, signal.SIGKILL)  # its processes become those of the keeper
+        eventually(lambda: node.pid != first)
+        node.load({**JOB, "name": "own"})
+        eventually(lambda: node.get("/jobs/default/own")["running"] == 2)
+        assert node.instances(2) == pids
+        second = node.pid
+        node.keeper.signal(signal.SIGKILL)
+        try:
+            state = eventually(lambda: (found := node.get("/health")["keeper"])["pid"] == second and found)
+            assert state["error"] is None
+            assert node.pid != second
+            assert node.get("/jobs/default/own")["running"] == 2
+            assert node.instances(2) == pids
+            os.kill(pids[0], signal.SIGKILL)  # nobody's child
+            eventually(lambda: pids[0] not in node.instances(2))
+            third = node.pid
+            os.kill(third, signal.SIGKILL)  # it is protected
+            eventually(lambda: node.pid != third)
+            assert len(node.instances(2)) == 2
+        finally:
+            os.kill(second, signal.SIGTERM)
+            eventually(lambda: gone(second))
+        assert all(map(gone, pids))
 
 
 def test_a_gafferd_without_its_keeper_goes_on_and_says_so(tmp_path: Path) -> None:
-    with gafferd("--keeper", state_dir=tmp_path / "state") as keeper:
+    env = {"NOTIFY_SOCKET": str(tmp_path / "nobody")}
+    with gafferd("--keeper", state_dir=tmp_path / "state", env=env) as keeper:
         node = Node(keeper, tmp_path / "state")
         pid = node.pid
         node.get("/health")
         os.kill(keeper.pid, signal.SIGKILL)
         state = eventually(lambda: (found := node.get("/health")["keeper"])["error"] and found)
-        message = f"the keeper (pid {keeper.pid}) does not protect this node: it has ended"
+        reason = "the service manager can't be told of another one"
+        message = f"the keeper (pid {keeper.pid}) has ended and has no successor: {reason}"
         assert state["error"] == message
         keeper.wait_for_line(f"ERROR gafferd.keeping.link: {message}")
+        assert f"warning: {message}" in run_command("gafferctl", "status", "--connect", node.url).stderr
         node.load(JOB)
         eventually(lambda: node.instances(2))
         os.kill(pid, signal.SIGTERM)
@@ -275,6 +229,17 @@ def test_the_keeper_as_process_1_of_a_container(tmp_path: Path) -> None:
         assert requests.get(f"{url}/health", timeout=TIMEOUT).json()["keeper"]["pid"] == 1
         [first] = keeper.children()
         first.kill()
-        assert requests.get(f"{url}/health", timeout=TIMEOUT).json()["keeper"]["pid"] == 1
+        health = requests.get(f"{url}/health", timeout=TIMEOUT).json()
+        assert health["keeper"]["pid"] == 1
+        requests.post(f"{url}/jobs/default", json=JOB, timeout=TIMEOUT).raise_for_status()
+
+        def job() -> dict[str, Any]:
+            found: dict[str, Any] = requests.get(f"{url}/jobs/default/j", timeout=TIMEOUT).json()
+            return found
+
+        pids = eventually(lambda: job()["running"] == 2 and [each["os_pid"] for each in job()["instances"]])
+        assert requests.post(f"{url}/upgrade", timeout=TIMEOUT).json()["pid"] == health["pid"]
+        eventually(lambda: requests.get(f"{url}/health", timeout=TIMEOUT).json()["pid"] != health["pid"])
+        assert [each["os_pid"] for each in job()["instances"]] == pids
         keeper.terminate()
         assert outside.wait() == 0

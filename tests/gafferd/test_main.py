@@ -14,6 +14,7 @@ import pytest
 import requests
 import trustme
 
+from gaffer.errors import ConfigError
 from gaffer.runtime.keyfile import new_key
 from gafferd.config.settings import resolve
 from gafferd.main import USAGE, command, parse_options
@@ -644,7 +645,8 @@ FLAGS = """
     --help --version --config --vv --plugins-dir --plugin-dir --plugins --daemon --pidfile --bind --backlog
     --certfile --keyfile --api-key-file --insecure --allowed-host --allowed-origin --state-dir --lookupd-address
     --cluster-key-file --node-name --broadcast-address --broadcast-port --cacert --client-certfile --client-keyfile
-    --error-log --log-level --log-format --loop --watch --keeper --check-config --print-config --show-secrets
+    --error-log --log-level --log-format --loop --watch --keeper --no-keeper --check-config --print-config
+    --show-secrets
 """
 
 
@@ -668,6 +670,25 @@ def test_flag_wins_over_environment_over_file(
     args: list[str], environ: dict[str, str], from_file: dict[str, str], expected: str | None
 ) -> None:
     assert resolve(parse_options(args), environ, from_file).state_dir == expected
+
+
+@pytest.mark.parametrize(
+    ("args", "from_file", "expected"),
+    [
+        ([], {"keeper": True}, True),
+        (["--keeper"], {"keeper": False}, True),
+        (["--no-keeper"], {"keeper": True}, False),
+    ],
+)
+def test_a_flag_turns_the_keeper_on_or_off(args: list[str], from_file: dict[str, bool], expected: bool) -> None:
+    assert resolve(parse_options(args), {}, from_file).keeper is expected
+
+
+def test_a_flag_and_its_opposite() -> None:
+    with pytest.raises(ConfigError) as error:
+        resolve(parse_options(["--keeper", "--no-keeper"]), {}, {})
+    problem = error.value.problems[0]
+    assert (problem.path, problem.message) == ("--no-keeper", "conflicts with --keeper, its opposite")
 
 
 @pytest.mark.row("GD-13", "CL-09")

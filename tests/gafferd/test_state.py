@@ -278,6 +278,7 @@ WRONG_RECORDS: list[dict[str, object]] = [
     {"graceful_timeout": -1},
     {"port": 10**9},
     {"boot_id": 3},
+    {"orphans": "kill"},
 ]
 WRONG_NODES: list[dict[str, object]] = [
     {"id": 3},

@@ -103,7 +103,9 @@ def test_they_say_more_of_newer_nodes(server: Daemon) -> None:
         assert listener.until("update_node")["status"] == "suspect"
         with peer(server.url) as again:
             again.identify("n2", id="a2", incarnation=4)
-            assert listener.until("remove_node")["reason"] == "replaced"
+            assert listener.until("identify")["incarnation"] == 4
+            again.ask("SNAPSHOT", seq=1, jobs={"shop.web": [{"pid": 2, "state": "ready"}]})
+            assert listener.until("remove_process")["pid"] == 1
             again.ask("LEAVE")
             assert listener.until("remove_node")["reason"] == "left"
 

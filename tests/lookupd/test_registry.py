@@ -119,13 +119,13 @@ def test_the_same_name_at_another_origin_replaces_nothing(lookup: Lookup) -> Non
     assert [node.status for node in lookup.registry.nodes] == ["suspect", "alive"]
 
 
-def test_a_newer_incarnation_wins_at_once_and_begins_empty(lookup: Lookup) -> None:
+def test_a_newer_incarnation_wins_at_once_and_its_snapshot_replaces_the_table(lookup: Lookup) -> None:
     old = lookup.identify(incarnation=1)
     lookup.announce(old, "s.j", 1, seq=50)
     new = lookup.identify(incarnation=2)
     assert lookup.closed == [old]
-    assert lookup.pids("s.j") == {}
-    lookup.announce(new, "s.j", 7, seq=1)
+    assert lookup.pids("s.j") == {"n1": [1]}  # as they may have outlived its gafferd
+    lookup.registry.tables.replace(lookup.registry.identified(new), 1, {"s.j": [Process(7)]})
     lookup.disconnect(old)
     assert lookup.pids("s.j") == {"n1": [7]}
     assert lookup.status() == "alive"

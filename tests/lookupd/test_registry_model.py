@@ -78,9 +78,8 @@ class Model:
             doomed.append(node)
         for node in doomed:
             self.bury(node)
-        if same and inc > same["inc"]:
-            self.bury(same)
-            same = None
+        if same and inc > same["inc"]:  # its table is the old one until its snapshot
+            same.update(inc=inc, seq=0, draining=False)
         if same is None:
             same = {"id": id, "inc": inc, "seq": 0, "resync": False, "draining": False, "jobs": {}}
             self.nodes.append(same)

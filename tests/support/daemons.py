@@ -59,6 +59,8 @@ class Daemon:
     """
 
     def __init__(self, name: str, *args: str, env: Mapping[str, str] | None = None, enter: Sequence[str] = ()) -> None:
+        if name == "gafferd" and not {"--keeper", "--no-keeper"} & set(args):
+            args = ("--no-keeper", *args)  # tests signal and kill gafferd itself
         self.name = name
         self.args = args
         self._lines: list[str] = []

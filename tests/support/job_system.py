@@ -69,6 +69,7 @@ class System:
                 self.spawn(pid, slot)
             case ev.Adopt(pid, record):
                 self.alive[pid] = record.slot
+                self.sockets_open = self.sockets_open or bool(record.slot and self.job.config.socket)
             case ev.Signal(pid, signum):
                 assert pid in self.alive, "a signal to a process that is gone"
                 self.signals.append((pid, signum))

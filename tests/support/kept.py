@@ -40,6 +40,18 @@ class Dump(NamedTuple):
     lines: list[str]
     fields: dict[str, str]
 
+    def __enter__(self) -> "Dump":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the descriptors."""
+        for descriptors in self.descriptors.values():
+            for each in descriptors:
+                os.close(each)
+
 
 class Directed:
     """A gafferd that executes what the test sends; the test itself speaks with the keeper, by `connection`."""
@@ -73,8 +85,8 @@ class Directed:
         """The next datagram of the keeper."""
         return self.connection.recv(65536).decode()
 
-    def dump(self) -> Dump:
-        """Ask for everything. The descriptors are the caller's to close."""
+    def dump(self, end: str = "DUMPED=1") -> Dump:
+        """Ask for everything, up to a message that begins so. The descriptors are the caller's to close."""
         self.send("DUMP=1")
         found: dict[str, list[int]] = {}
         lines: list[str] = []
@@ -83,7 +95,7 @@ class Directed:
             assert data, "the keeper has closed the connection"
             assert not flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC)
             new = data.decode().split("\n")
-            if new[0] == "DUMPED=1":
+            if new[0] == end:
                 return Dump(found, lines, dict(line.split("=", 1) for line in new))
             names = [line.removeprefix("FDNAME=") for line in new if line.startswith("FDNAME=")]
             for name, descriptor in zip(names, descriptors, strict=True):
@@ -109,7 +121,7 @@ class Directed:
 class Kept:
     """A running keeper."""
 
-    def __init__(self, directory: Path, mode: str, log: str, env: Mapping[str, str]) -> None:
+    def __init__(self, directory: Path, mode: str, log: str, env: Mapping[str, str], code: Path) -> None:
         self.script = directory / "directed.py"
         self.script.write_text(_DIRECTED)
         self._server = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -121,7 +133,7 @@ class Kept:
         self.messages = directory / "stderr"
         with self.messages.open("wb") as stderr:
             self._process = subprocess.Popen(
-                [sys.executable, "-I", "-S", str(keeper.__file__), "-1", "0", mode, log, *program],
+                [sys.executable, "-I", "-S", str(code), "-1", "0", mode, log, *program],
                 env=clean_env(env),
                 stdin=subprocess.DEVNULL,
                 stderr=stderr,
@@ -170,10 +182,15 @@ class Kept:
 
 
 @contextmanager
-def kept(mode: str = "foreground", log: str = "", env: Mapping[str, str] | None = None) -> Iterator[Kept]:
+def kept(
+    mode: str = "foreground",
+    log: str = "",
+    env: Mapping[str, str] | None = None,
+    code: Path = Path(keeper.__file__),
+) -> Iterator[Kept]:
     """A keeper, which has started its gafferd for the first time, until the block ends."""
     with tempfile.TemporaryDirectory(prefix="kept-") as directory:
-        running = Kept(Path(directory), mode, log, env or {})
+        running = Kept(Path(directory), mode, log, env or {}, code)
         try:
             yield running
         finally:
@@ -196,3 +213,15 @@ def is_zombie(pid: int) -> bool:
 def await_zombie(pid: int) -> None:
     """Wait until the process has exited."""
     eventually(lambda: is_zombie(pid), message=f"process {pid} has not exited")
+
+
+@contextmanager
+def pipe(data: bytes) -> Iterator[int]:
+    """The reading end of a pipe with some data and no writer."""
+    reader, writer = os.pipe()
+    os.write(writer, data)
+    os.close(writer)
+    try:
+        yield reader
+    finally:
+        os.close(reader)

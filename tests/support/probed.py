@@ -12,6 +12,7 @@ from gaffer.jobs.names import JobName, parse_job_name
 from gaffer.jobs.probing import Question
 from gaffer.streams.rings import Ring
 from gaffer.supervision.probes.prober import Prober
+from support.holder import Holder
 from support.poll import eventually_async
 
 
@@ -80,14 +81,14 @@ class Verdicts:
 
 @asynccontextmanager
 async def probing(
-    run_command: Callable[[Probed, str, float], Awaitable[str]] = no_command,
+    run_command: Callable[[Probed, str, float], Awaitable[str]] = no_command, holder: Holder | None = None
 ) -> AsyncIterator[Verdicts]:
     """A prober on the running loop, until the block ends."""
 
     def on_verdict(process: Probed, question: Question, good: bool, error: str) -> None:
         verdicts.seen.append(Result(process.pid, question, good, error))
 
-    verdicts = Verdicts(Prober(asyncio.get_running_loop(), on_verdict, run_command))
+    verdicts = Verdicts(Prober(asyncio.get_running_loop(), on_verdict, run_command, holder))
     try:
         yield verdicts
     finally:

@@ -1,6 +1,7 @@
 """`IOChannel`: input and output of one process over a websocket."""
 
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from itertools import count
@@ -9,7 +10,7 @@ from typing import Self
 import msgspec
 
 from gaffer.errors import GafferError
-from gaffer.schemas.frames import ERROR, GENERAL, MESSAGE, RESPONSE, Frame, FrameError
+from gaffer.schemas.frames import ACCEPTED, ERROR, GENERAL, MESSAGE, RESPONSE, Frame, FrameError
 from gaffer.streams.position import Position
 from gaffer_client.connection import Connection
 from gaffer_client.errors import GafferClientError, MalformedAnswer, StatusError, Unreachable, status_error
@@ -20,6 +21,17 @@ READ, WRITE = 1, 2  # the bits of `mode`
 KEPT = 1024 * 1024  # bytes of buffered output
 FULL_TIMEOUT = 20.0  # seconds to wait for a reader before the oldest output is dropped; the node waits 60 s for us
 _PIECE = 256 * 1024  # bytes per write
+_NEXT_ATTEMPT = 0.1  # seconds between two attempts to reconnect
+_GOING_AWAY = 1001  # close code of a node that stops
+
+
+class _Pending:
+    """A write that was sent over `connection` and not answered yet."""
+
+    def __init__(self, id: str, data: bytes, connection: Connection) -> None:
+        self.id = id
+        self.data = data
+        self.connection = connection
 
 
 class IOChannel:
@@ -32,6 +44,10 @@ class IOChannel:
     Thread-safe. Output that is not read for a long time is dropped, here or on the node; `lost` counts the dropped
     bytes. Pass `offset` as `after` to resume after the last output, even after a restart of the node, in which case
     the channel starts with all available output.
+
+    With `reconnect` a lost connection is opened again for up to this number of seconds, as when the node is upgraded or
+    restarted by its keeper: output continues where it ended, and a write that was not answered is repeated unless the
+    node had accepted it. If other clients wrote meanwhile, this is not known, and the write fails.
 
     Raises NotFound if the process or stream does not exist, and Forbidden if the stream is not redirected or the key
     does not permit access; these errors may also be raised by the first `read` or `write`.
@@ -46,22 +62,28 @@ class IOChannel:
         mode: int = READ | WRITE,
         tail: int | str | None = None,
         after: str | int | None = None,
+        reconnect: float = 0.0,
     ) -> None:
         self.lost = 0
         self.offset: str | None = None
         self._ids = count(1)
         self._output: deque[bytes] = deque()
         self._kept = 0
-        self._answers: dict[str, StatusError | None] = {}
-        self._expected: set[str] = set()  # ids of pending writes
+        self._answers: dict[str, GafferClientError | None] = {}
+        self._expected: _Pending | None = None
+        self._known = 0  # bytes that the stream had accepted when the node last said so
+        self._accepted: int | None = None  # the same, None until this connection has reported it
         self._failure: GafferClientError | None = None
         self._ended = False
         self._news = threading.Condition()
         self._writing = threading.Lock()
-        path = path_of(pid, "channel", *(() if stream is None else (stream,)))
-        query = {"mode": mode, "tail": tail, "after": after}
-        given = {name: str(value) for name, value in query.items() if value is not None}
-        self._connection = Connection(transport, path, given)
+        self._transport = transport
+        self._path = path_of(pid, "channel", *(() if stream is None else (stream,)))
+        self._reconnect = reconnect
+        self._query = {"mode": str(mode), **({"resumable": "true"} if reconnect else {})}
+        start = {"tail": tail, "after": after}
+        given = {name: str(value) for name, value in start.items() if value is not None}
+        self._connection = Connection(transport, self._path, {**self._query, **given})
         self._thread = threading.Thread(target=self._receive, name=f"channel of process {pid}", daemon=True)
         self._thread.start()
 
@@ -113,17 +135,25 @@ class IOChannel:
         """Close the connection; a `read` in another thread returns."""
         with self._news:
             self._ended = True
+            connection = self._connection
             self._news.notify_all()
-        self._connection.close()
+        connection.close()
         self._thread.join()
 
     def _write(self, data: bytes, timeout: float | None) -> None:
         id = str(next(self._ids))
         with self._news:
-            self._expected.add(id)
+            if self._reconnect:  # a lost connection needs to know what came before
+                self._await(lambda: self._accepted is not None, timeout)
+            connection = self._connection
+            self._expected = _Pending(id, data, connection)
             self._news.notify_all()
         try:
-            self._connection.send(Frame(MESSAGE, id, data).encode())
+            try:
+                connection.send(Frame(MESSAGE, id, data).encode())
+            except Unreachable:
+                if not self._reconnect:
+                    raise
             with self._news:
                 self._await(lambda: id in self._answers, timeout)
                 if id not in self._answers:
@@ -132,7 +162,7 @@ class IOChannel:
                 error = self._answers[id]
         finally:
             with self._news:
-                self._expected.discard(id)
+                self._expected = None
                 self._answers.pop(id, None)
         if error is not None:
             raise error
@@ -147,16 +177,69 @@ class IOChannel:
     # The receiving thread
 
     def _receive(self) -> None:
-        failure: GafferClientError | None = None
-        try:
-            while (message := self._connection.receive()) is not None:
-                self._handle(message)
-        except GafferClientError as error:
-            failure = error
+        while True:
+            failure = self._receive_until_end()
+            if failure is None or not self._connect_again():
+                break
         with self._news:
             self._failure = self._failure or failure
             self._ended = True
             self._news.notify_all()
+
+    def _receive_until_end(self) -> GafferClientError | None:
+        """Handle messages until the end of the connection; return its failure, None for a regular end."""
+        connection = self._connection
+        try:
+            while (message := connection.receive()) is not None:
+                self._handle(message)
+        except GafferClientError as error:
+            return error
+        if self._reconnect and connection.close_code == _GOING_AWAY:
+            return Unreachable(connection.close_reason, url=connection.url)
+        return None
+
+    def _connect_again(self) -> bool:
+        """Open the connection again; return whether that succeeded in time."""
+        deadline = time.monotonic() + self._reconnect
+        while True:
+            with self._news:
+                if self._ended or self._failure is not None or time.monotonic() >= deadline:
+                    return False
+                after = {} if self.offset is None else {"after": self.offset}
+            try:
+                connection = Connection(self._transport, self._path, {**self._query, **after})
+            except Unreachable:
+                with self._news:
+                    self._news.wait_for(lambda: self._ended, _NEXT_ATTEMPT)
+            except GafferClientError as error:
+                self._failure = error
+                return False
+            else:
+                break
+        with self._news:
+            lost, self._connection = self._connection, connection
+            self._accepted = None
+            ended = self._ended
+        lost.close()
+        if ended:
+            connection.close()
+        return not ended
+
+    def _resume(self, accepted: int) -> _Pending | None:
+        """Settle the write that a lost connection left unanswered; return it if it must be repeated.
+
+        Called with the lock held.
+        """
+        before, self._known, self._accepted = self._known, accepted, accepted
+        pending = self._expected
+        if pending is None or pending.connection is self._connection:
+            return None
+        if accepted == before:
+            pending.connection = self._connection
+            return pending
+        lost = Unreachable("the connection was lost while other clients wrote", url=self._connection.url)
+        self._answers[pending.id] = None if accepted == before + len(pending.data) else lost
+        return None
 
     def _handle(self, message: str | bytes) -> None:
         try:
@@ -164,17 +247,26 @@ class IOChannel:
             if frame.type == MESSAGE and Position.parse(frame.id) is None:
                 raise ValueError(frame.id)
             error = msgspec.json.decode(frame.body, type=FrameError) if frame.type == ERROR else None
+            accepted = _accepted(frame) if frame.type == RESPONSE and self._reconnect else None
         except (GafferError, msgspec.DecodeError, RecursionError, ValueError):
             url = self._connection.url
             raise MalformedAnswer(f"{url} sent an invalid channel frame", url=url) from None
+        again = None
         with self._news:
             if error is not None:
                 self._handle_error(frame.id, error)
+            elif accepted is not None and frame.id == ACCEPTED:
+                again = self._resume(accepted)
             elif frame.type == RESPONSE:
+                self._known = accepted or 0
                 self._answer(frame.id, None)
-            else:
+            elif frame.body:
                 self._keep(frame.body, frame.id)
+            else:
+                self.offset = frame.id  # where the output begins
             self._news.notify_all()
+        if again is not None:
+            self._connection.send(Frame(MESSAGE, again.id, again.data).encode())
 
     def _keep(self, data: bytes, offset: str) -> None:
         # A response to a pending write may follow the output.
@@ -199,5 +291,10 @@ class IOChannel:
             self._answer(id, failure)
 
     def _answer(self, id: str, error: StatusError | None) -> None:
-        if id in self._expected:
+        if self._expected is not None and id == self._expected.id:
             self._answers[id] = error
+
+
+def _accepted(frame: Frame) -> int:
+    """Return the number in a response; raise ValueError."""
+    return int(frame.body.rpartition(b" ")[2])

@@ -78,11 +78,14 @@ class Process:
             on_lost=on_lost,
         )
 
-    def socket(self, stream: str | None = None, mode: int = 3) -> "IOChannel":
-        """Open a channel to read output (`mode` 1), write input (2) or both (3); close it after use."""
+    def socket(self, stream: str | None = None, mode: int = 3, *, reconnect: float = 0.0) -> "IOChannel":
+        """Open a channel to read output (`mode` 1), write input (2) or both (3); close it after use.
+
+        `reconnect` is the number of seconds in which a lost connection is opened again, see `IOChannel`.
+        """
         from gaffer_client.iochannel import IOChannel  # imports websockets
 
-        return IOChannel(self.server.transport, self.pid, stream, mode=mode)
+        return IOChannel(self.server.transport, self.pid, stream, mode=mode, reconnect=reconnect)
 
 
 # The name in version 0.4.

@@ -162,6 +162,7 @@ class Process:
         sampler: Sampler | None = None,
         slot: int = 0,
         once: bool = False,
+        restarts: int = 0,
         env: Mapping[str, str] | None = None,
         port: int | None = None,
         cookie: str = "",
@@ -186,6 +187,7 @@ class Process:
         self.os_pid = 0
         self.started_at = 0.0  # wall clock, for display
         self.exit_status: ExitStatus | None = None
+        self.slot_state = SlotState.STARTING  # while it runs, as in its record
         self.closed = False
         self.program: tuple[programs.FileMark, ...] = ()
         self.graceful_timeout = config.graceful_timeout  # seconds
@@ -205,6 +207,7 @@ class Process:
         self._notify_socket = notify_socket
         self._logs = logs
         self._recorder = recorder
+        self._restarts = restarts  # of its job
         self._parent: ExitSource | None = None  # of an adopted process
         self._reporting: asyncio.TimerHandle | None = None
         self._alone: dict[int, Process] = {}  # this process while it runs, for its own sampler
@@ -345,7 +348,7 @@ class Process:
         """
         child = self._child
         if child is not None:
-            self._streams.leave()
+            self._streams.release()
             self._let_go(child)
 
     def _let_go(self, child: launch.Child) -> None:
@@ -568,14 +571,16 @@ class Process:
         """Undo `monitor`; unknown listeners are ignored."""
         self._sampler.unmonitor(self.pid, listener)
 
-    def record(self, state: SlotState = SlotState.STARTING, start_time: int | None = None) -> ProcessRecord:
-        """Return the record from which a later daemon can find this process, whose slot is in `state`.
+    def record(self, start_time: int | None = None, current: jobs_config.JobConfig | None = None) -> ProcessRecord:
+        """Return the record from which a later daemon can find this process.
 
+        Live settings are those of the `current` definition of its job, by default those it was started with.
         `start_time` is read from /proc by default, which is slow while the kernel sets up a new program.
         """
         if start_time is None:
             stat = procfs.read_stat(self.os_pid)
             start_time = stat.start_time if stat else 0
+        current = current or self.config
         return ProcessRecord(
             pid=self.pid,
             job=str(self.job),
@@ -585,12 +590,14 @@ class Process:
             start_time=start_time,
             boot_id=procfs.boot_id(),
             cookie=self.cookie,
-            graceful_timeout=self.config.graceful_timeout,
+            graceful_timeout=current.graceful_timeout,
             detach=self.config.detach,
             port=self.port,
-            state=state,
+            state=self.slot_state,
             definition=self.config.launch_digest,
-            stop_signal=self.config.stop_signum,
+            stop_signal=current.stop_signum,
+            orphans=current.orphan_policy(self.config),
+            restarts=self._restarts,
         )
 
     # Streams
@@ -633,6 +640,14 @@ class Process:
         for an unknown label.
         """
         return self._streams.ring(label)
+
+    def writable(self, label: str) -> Stream:
+        """Return the stream `label` for writing; ProcessError 403 `forbidden_write` or 404 `stream_not_found`."""
+        return self._streams.writable(label)
+
+    def when_logged(self, callback: Callable[[], object]) -> None:
+        """Once it is gone: call `callback()` on the loop as soon as all its output is in its log files, or lost."""
+        self._streams.when_logged(callback)
 
     def write(self, data: Data) -> None:
         """Write to stdin, from any thread; ProcessError 403 `forbidden_write` (also an OSError) if not redirected."""

@@ -1,9 +1,12 @@
 """The keeper: the parent of gafferd, which starts it again when it dies or hangs. A program of its own, run by path.
 
     python -I -S keeper.py SOCKET PID MODE LOG COMMAND...
+    python -I -S keeper.py --table FD MODE LOG COMMAND...
 
 SOCKET is the descriptor of a SOCK_SEQPACKET socket to the running gafferd with the process id PID, which COMMAND starts
-again; with `-1 0` the keeper starts it first. MODE is `foreground`, or `background` to leave the standard streams once
+again; with `-1 0` the keeper starts it first. With --table it does so too, and goes on with what the file FD says of
+processes and inherited descriptors, see `Core.table`: so a keeper replaces itself by new code, and a gafferd becomes
+the keeper when its own has died. MODE is `foreground`, or `background` to leave the standard streams once
 gafferd is ready, for the file LOG unless it is empty. A gafferd that the keeper starts finds the number of its socket
 in `GAFFERD_KEEPER_FD`.
 
@@ -59,6 +62,7 @@ FIRST_DELAY, LAST_DELAY = 0.1, 5.0  # seconds before gafferd is started again
 MAX_DOUBLINGS = 6
 RESET_AFTER = 10.0  # seconds of life that reset the delay
 SERVICE = 0.5  # seconds of a ready gafferd that take back one doubling of the delay
+CHECK_TIMEOUT = 5.0  # seconds until new code of the keeper must have shown that it works
 AWAY = 1.0  # seconds without gafferd until the keeper reads the output of processes
 REPEAT = 1.0  # seconds between two EXITED of a child
 FOREVER = float("inf")
@@ -117,9 +121,10 @@ class Core:
     `("tick",)`.
     Actions: `("start",)`, `("kill", pid, signal)`, `("killpg", pid, signal)` for the group of a child, `("reap", pid)`,
     `("check",)`: send `exited` for each registered child that is not ours or has exited; `("send", data, descriptors)`,
-    `("close", descriptors)`, `("hangup",)`, `("background",)`, `("log", text)`, `("exit", status)`; `("keep", streams)`
-    with name, pipe and journal or None of each: move their output to journals, `("stored", name, descriptor)` being the
-    event for a new one, until `("leave",)`; `("taken",)`: gafferd has what was kept.
+    `("close", descriptors)`, `("hangup",)`, `("background",)`, `("log", text)`, `("exit", status)`; `("replace",)`: go
+    on with the code on disk; `("keep", streams)` with name, pipe and journal or None of each: move their output to
+    journals, `("stored", name, descriptor)` being the event for a new one, until `("leave",)`; `("taken",)`: gafferd
+    has what was kept.
     """
 
     def __init__(self, now: float, daemon: int | None = None, *, max_descriptors: int = MAX_DESCRIPTORS) -> None:
@@ -168,6 +173,54 @@ class Core:
             times += [when for pid, when in self._kill_by.items() if pid not in self._killed]
         return min((when for when in times if when is not None and when < FOREVER), default=None)
 
+    # The table
+
+    def table(self, now: float) -> str:
+        """Return what another keeper must know to go on, as lines.
+
+        UPTIME, STARTS, LAST as at the end of a dump, `FD=number name`, and for each child CHILD with RECORD and EXITED,
+        as in a dump, followed by ACK if its exit was acknowledged.
+        """
+        lines = [f"UPTIME={now - self._began:.3f}", f"STARTS={self._starts}", f"LAST={self._last}"]
+        lines += [f"FD={each} {name}" for name, found in self.descriptors.items() for each in found]
+        for child in (*self._past.values(), *self.children.values()):
+            lines.append(child.lines)
+            if child.status is not None and child.pid not in self._untold:
+                lines.append(f"ACK={child.pid}")
+        return "\n".join(lines) + "\n"
+
+    def restore(self, table: str, now: float) -> Iterable[Action]:
+        """Take over a table; a line that is not understood is left out."""
+        self._was_ready = True
+        child: Child | None = None
+        for line in table.splitlines():
+            word, _, value = line.partition("=")
+            first, _, rest = value.partition(" ")
+            try:
+                if word == "FD":
+                    self._store([rest], [_number(first, 0)])
+                elif word == "CHILD":
+                    child = None
+                    yield from self._child(value, {}, now)
+                    child = self.children[int(first)]
+                elif word == "UPTIME":
+                    self._began = now - _seconds(value)
+                elif word == "STARTS":
+                    self._starts = _number(value, 0)
+                elif word == "LAST":
+                    self._last = value
+                elif child is not None and word == "RECORD":
+                    child.record = value
+                elif child is not None and word == "EXITED":
+                    child.status = UNKNOWN if rest == UNKNOWN else _number(rest, 0, 0xFFFF)
+                    self._untold[child.pid] = child
+                elif child is not None and word == "ACK":
+                    self._untold.pop(child.pid, None)
+            except Refused as error:
+                yield ("log", f"in the table, {line[:64]!r}: {error}")
+        if any(self._streams()):
+            self._away_at = now + AWAY
+
     # The life of gafferd
 
     def _on_started(self, pid: int, now: float) -> Iterable[Action]:
@@ -213,6 +266,7 @@ class Core:
         elif code == HANDOVER and was_ready:
             self._started_at, self._failures = now, 0.0
             yield ("log", f"{self._last} to be replaced")
+            yield ("replace",)
         else:
             yield from self._start_later(self._last, now, now - self._ready_at if was_ready else 0.0)
 
@@ -593,9 +647,15 @@ def _check_name(name: str) -> None:
 class Keeper:
     """Carries out what `Core` decides."""
 
-    def __init__(self, descriptor: int, daemon: int, background: bool, log: str, command: list[str]) -> None:
+    def __init__(
+        self, descriptor: int, daemon: int, background: bool, log: str, command: list[str], table: str = ""
+    ) -> None:
+        own = dict(line.partition("=")[::2] for line in table.splitlines()[:3])  # what is not for the core
         self._command, self._background, self._log_file = command, background, log
         self._limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+        if "LIMIT" in own:
+            self._limits = int(own["LIMIT"]), self._limits[1]
+        self._oom = own.get("OOM", "").encode() or None
         try:
             resource.setrlimit(resource.RLIMIT_NOFILE, (self._limits[1], self._limits[1]))
         except (OSError, ValueError):
@@ -608,14 +668,20 @@ class Keeper:
         self._to_close: list[int] = []  # descriptors that queued messages may still name
         self._retry_at: float | None = None
         self._exit: int | None = None
-        self._left = self._dropping = False
+        self._left, self._dropping = own.get("LEFT") == "1", False
+        self._strangers: dict[int, int] = {}  # children that are not ours, by pidfd
         self._poll = select.poll()
         self._wake, self._waker = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._poll.register(self._wake, select.POLLIN)
+        self._watchdog = _Watchdog()
         self._output = _Output(self._poll, self._write, self._store)
         if descriptor >= 0:
             os.set_inheritable(descriptor, False)
             self._connect(_socket.socket(fileno=descriptor))
+        if table:
+            self._carry_out(self._core.restore(table, time.monotonic()))
+            for each in self._stored():
+                os.set_inheritable(each, False)
 
     def run(self) -> int:
         """Run until gafferd has ended for good; return the exit status."""
@@ -626,8 +692,7 @@ class Keeper:
         libc = ctypes.CDLL(None)
         libc.prctl(36, 1, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER
         libc.prctl(15, b"gaffer-keeper", 0, 0, 0)  # PR_SET_NAME
-        self._oom = _lower_oom_score()
-        self._watchdog = _Watchdog()
+        self._oom = _lower_oom_score() or self._oom
         self._look()  # gafferd may have ended before SIGCHLD was caught
         while self._exit is None:
             self._turn()
@@ -640,6 +705,9 @@ class Keeper:
         for descriptor, events in self._poll.poll(wait):
             if descriptor == self._wake:
                 self._read_signals()
+            elif descriptor in self._strangers:
+                self._poll.unregister(descriptor)
+                self._handle("exited", self._strangers.pop(descriptor), UNKNOWN)
             elif not self._output.move(descriptor, events):
                 self._receive_all()
                 self._flush()
@@ -649,11 +717,14 @@ class Keeper:
         self._watchdog.beat(now)
         if self._core.ending:
             self._look()
-            self._handle("groups", _groups(self._core.children))
+            self._handle("groups", _groups(self._core.children) | set(self._strangers.values()))
         self._handle("tick")
 
     def _handle(self, *event: Any) -> None:
-        for name, *arguments in self._core.handle(event, time.monotonic()):
+        self._carry_out(self._core.handle(event, time.monotonic()))
+
+    def _carry_out(self, actions: Iterable[Action]) -> None:
+        for name, *arguments in actions:
             getattr(self, f"do_{name}")(*arguments)
 
     # Signals and children
@@ -680,13 +751,31 @@ class Keeper:
 
     def do_check(self) -> None:
         if self._core.daemon is not None and isinstance(status := _status(self._core.daemon), int):
+            self._receive_all()  # it may have sent more until now
             self._handle("exited", self._core.daemon, status)
             return  # which asks for a check
+        self._check_children()
+
+    def _check_children(self) -> None:
         for child in tuple(self._core.children.values()):
             status = _status(child.pid) if child.status is None else None
             # A child of a living gafferd is not ours.
-            if isinstance(status, int) or (status == UNKNOWN and self._core.daemon is None):
+            if isinstance(status, int) or (status == UNKNOWN and self._core.daemon is None and not self._lives(child)):
                 self._handle("exited", child.pid, status)
+
+    def _lives(self, child: Child) -> bool:
+        """Return whether a process that is not our child, as an earlier keeper had adopted it, runs; watch it then."""
+        found = self._core.descriptors.get(f"{child.name}/pidfd")
+        if not found:
+            return False
+        poll = select.poll()
+        poll.register(found[0], select.POLLIN)
+        if poll.poll(0):
+            return False
+        if found[0] not in self._strangers:
+            self._strangers[found[0]] = child.pid
+            self._poll.register(found[0], select.POLLIN)
+        return True
 
     def do_kill(self, pid: int, signum: int) -> None:
         try:
@@ -695,7 +784,7 @@ class Keeper:
             self.do_log(f"can't signal process {pid}: {error.strerror}")
 
     def do_killpg(self, pid: int, signum: int) -> None:
-        if _status(pid) == UNKNOWN and pid not in _groups((pid,)):
+        if _status(pid) == UNKNOWN and not self._lives(self._core.children[pid]) and pid not in _groups((pid,)):
             return
         try:
             os.killpg(pid, signum)
@@ -735,6 +824,38 @@ class Keeper:
             _write_oom_score(pid, self._oom)
         self._connect(ours)
         self._handle("started", pid)
+
+    def do_replace(self) -> None:
+        """Go on with the code on disk if it works, and otherwise with this one."""
+        program = [sys.executable, *sys.orig_argv[1 : len(sys.orig_argv) - len(sys.argv) + 1]]
+        if not _works([*program, "--check"]):
+            self.do_log("the keeper on disk does not work: going on with the old one")
+            return
+        # What comes now waits for the next keeper.
+        _signal.pthread_sigmask(_signal.SIG_BLOCK, _CAUGHT)
+        self._read_signals()
+        if self._core.ending:
+            _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
+            return
+        own = f"LIMIT={self._limits[0]}\nOOM={(self._oom or b'').decode()}\nLEFT={int(self._left)}\n"
+        inherited = self._stored()
+        try:
+            file = os.memfd_create("table", 0)
+            inherited.append(file)
+            _write_all(file, (own + self._core.table(time.monotonic())).encode())
+            for each in inherited:
+                os.set_inheritable(each, True)
+            mode = "background" if self._background else "foreground"
+            os.execv(program[0], [*program, "--table", str(file), mode, self._log_file, *self._command])
+        except OSError as error:
+            self.do_log(f"the keeper can't be replaced: {error.strerror}: going on with the old one")
+        for each in inherited:
+            os.set_inheritable(each, False)
+        os.close(file)
+        _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
+
+    def _stored(self) -> list[int]:
+        return [each for found in self._core.descriptors.values() for each in found]
 
     # The socket
 
@@ -780,6 +901,8 @@ class Keeper:
             return False
         if flags & _socket.MSG_CTRUNC:
             data += b"\n" * MAX_MESSAGE  # which is too long, as is a message that was cut off
+        if data == b"DUMP=1":
+            self._check_children()  # so that it has all exits so far
         self._handle("datagram", data, passed)
         return True
 
@@ -833,6 +956,9 @@ class Keeper:
 
     def do_close(self, descriptors: tuple[int, ...]) -> None:
         self._output.drop(descriptors)
+        for each in descriptors:
+            if self._strangers.pop(each, None) is not None:
+                self._poll.unregister(each)
         self._to_close += descriptors
         if not self._queue:
             for descriptor in self._to_close:
@@ -1071,12 +1197,39 @@ def _open_log(path: str) -> int | None:
     return None
 
 
+def _write_all(descriptor: int, data: bytes) -> None:
+    while data:
+        data = data[os.write(descriptor, data) :]
+
+
+def _works(command: list[str]) -> bool:
+    """Return whether a command ends well within CHECK_TIMEOUT."""
+    try:
+        pid = os.posix_spawn(command[0], command, os.environ)
+    except OSError:
+        return False
+    until = time.monotonic() + CHECK_TIMEOUT
+    while os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT | os.WNOHANG) is None:
+        if time.monotonic() > until:
+            os.kill(pid, SIGKILL)
+            break
+        time.sleep(0.002)
+    return os.waitpid(pid, 0)[1] == 0
+
+
 def main() -> int:
     """Run the keeper; return its exit status."""
+    if sys.argv[1:] == ["--check"]:
+        return 0
     if len(sys.argv) < 6:
         os.write(2, b"usage: keeper.py SOCKET PID foreground|background LOG COMMAND...\n")
         return 2
     descriptor, daemon, mode, log, *command = sys.argv[1:]
+    if descriptor == "--table":
+        with open(int(daemon), "rb") as file:
+            file.seek(0)
+            table = file.read().decode()
+        return Keeper(-1, 0, mode == "background", log, command, table).run()
     return Keeper(int(descriptor), int(daemon), mode == "background", log, command).run()
 
 

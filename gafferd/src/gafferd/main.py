@@ -102,19 +102,22 @@ def run(options: Mapping[str, Any], environ: MutableMapping[str, str]) -> int:
         return _check_config(effective, environ, server.plugin_folder, len(server.endpoints))
 
     title = ProcessTitle("gafferd", sys.argv[1:])
-    keeper = join_keeper(environ, settings.watchdog)
+    log = os.path.abspath(settings.error_log) if settings.error_log else None
+    keeper = join_keeper(environ, settings.watchdog, background=settings.daemon, log=log)
     passed = keeper.passed() if keeper is not None else take_sockets(environ)
     if not settings.daemon:
-        keeper = keeper or _start_keeper(settings, passed)  # before the slow imports, while there is little to copy
+        keeper = keeper or _start_keeper(
+            settings, log, passed
+        )  # before the slow imports, while there is little to copy
     from gafferd.server import make_server
 
     server = make_server(effective, home, state_path, verbosity, passed)
     ready = daemonize(wait=True) if settings.daemon and keeper is None else _stay
     if settings.daemon:
-        keeper = keeper or _start_keeper(settings, passed)
+        keeper = keeper or _start_keeper(settings, log, passed)
     startup.hold_signals()
     # The lock comes first: a second gafferd touches neither the log nor the pidfile of the one that holds it.
-    with contextlib.closing(lock_directory(state_path)) as lock:
+    with contextlib.closing(lock_directory(state_path, keeper.pid if keeper is not None else None)) as lock:
         title.show("starting")
         setup_logging(settings.log_level, settings.error_log, settings.log_format)
         for warning in effective.file.warnings:
@@ -133,10 +136,9 @@ def _make_way() -> NoReturn:
     os._exit(HANDOVER)
 
 
-def _start_keeper(settings: Settings, passed: Sequence[PassedSocket]) -> KeeperLink | None:
+def _start_keeper(settings: Settings, log: str | None, passed: Sequence[PassedSocket]) -> KeeperLink | None:
     if not settings.keeper:
         return None
-    log = os.path.abspath(settings.error_log) if settings.error_log else None
     return start_keeper(watchdog=settings.watchdog, background=settings.daemon, log=log, passed=passed)
 
 

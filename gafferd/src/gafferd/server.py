@@ -47,6 +47,7 @@ from gafferd.exit_log import ExitLog
 from gafferd.history.recorder import History
 from gafferd.keeping.kept import KeptProcesses
 from gafferd.keeping.link import HANDOVER, KeeperLink
+from gafferd.keeping.sockets import KeptSockets
 from gafferd.plugins.folder import PluginFolder, plugin_folders
 from gafferd.plugins.foreign import contained, run_contained
 from gafferd.plugins.host import Plugins
@@ -125,12 +126,13 @@ class Server:
         """
         raise_descriptors()
         state = StateDir.open(lock.directory, lock)
-        kept = KeptProcesses(keeper, state) if keeper is not None else None
+        kept = KeptProcesses(keeper, state, state.when_stored) if keeper is not None else None
         try:
             survivors = kept.survivors() if kept is not None else []
             records = [each.record for each in survivors]
-            state.end_leftovers([each.os_pid for each in records], {each.cookie for each in records})
-            survivors += [Survivor(each) for each in state.detached]
+            os_pids, cookies = [each.os_pid for each in records], {each.cookie for each in records}
+            state.end_leftovers(os_pids, cookies, self.settings.orphans)
+            survivors += [Survivor(each) for each in (*state.detached, *state.orphans)]
             return self._run(state, title, ready, keeper, kept, survivors)
         finally:
             state.close()
@@ -158,6 +160,7 @@ class Server:
             recorder=kept or state,
             survivors=survivors,
             past=state.past,
+            socket_keeper=KeptSockets(keeper) if keeper is not None else None,
             endpoint_host=self.host,
             log_dir=state.path / "logs",
             # Pids start over at each start; the incarnation keeps the marks of two starts distinct.
@@ -232,6 +235,7 @@ class Server:
             for job in manager.end_unclaimed() if manager.active else ():
                 logger.warning("ending the processes of %s, a job that no longer exists", job)
             if manager.active:
+                manager.close_unused_sockets()
                 for address in http.addresses:
                     print(f"listening on {address}", file=stderr)
                 self._warn_when_private()

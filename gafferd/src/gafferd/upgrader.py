@@ -98,7 +98,7 @@ class Upgrader:
         """
         assert self._manager is not None
         if self._keeper is None:
-            raise NoKeeper("gafferd runs without a keeper", hint="start it with --keeper (keeper = true in [gaffer])")
+            raise NoKeeper("gafferd runs without a keeper", hint="start it without --no-keeper or `keeper = no`")
         if self._check is not None:
             raise UpgradeInProgress("another upgrade is in progress", hint="wait for it, see `gaffer history`")
         if not force:

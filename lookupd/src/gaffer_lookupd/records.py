@@ -116,7 +116,9 @@ class Node:
         return len(self.jobs) + sum(self.size)
 
     def reconnect(self, identity: Identify, session: int, now: float) -> None:
-        """Bind the node to a new connection of the same incarnation, which must send a snapshot next."""
+        """Bind the node to a new connection, which must send a snapshot next: until then its table is the old one."""
+        if identity.incarnation != self.identity.incarnation:
+            self.seq, self.draining = 0, False
         self.identity = identity
         self.session = session
         self.heard = self.silent_since = now

@@ -183,9 +183,7 @@ class Registry:
         self._publish.connection()  # not earlier: refused peers must not displace the changes of nodes
         for node in replaced:
             self._remove(node, "replaced", now)
-        if known is not None and (
-            known.identity.incarnation < identity.incarnation or _usurped(known.proved, identity)
-        ):
+        if known is not None and _usurped(known.proved, identity):
             self._remove(known, "replaced", now)
             known = None
         former_name = identity.name

@@ -66,6 +66,24 @@ async def test_writes_are_answered_and_output_comes(node: HttpNode) -> None:
             assert [frame.body for frame in found.values()] == [body] * bool(body)
 
 
+async def test_a_client_that_resumes_is_told_where_output_begins_and_what_was_accepted(node: HttpNode) -> None:
+    pid = await run_script(node)
+    async with channel(node, pid, "?resumable=true") as socket:
+        assert await read(socket) == Frame("message", position(node, pid, "out", 0))
+        assert await read(socket) == Frame("response", "accepted", b"0")
+        await write(socket, "1", b"ECHO\n")
+        found = {frame.type: frame for frame in [await read(socket) for _ in range(2)]}
+        assert found["response"] == Frame("response", "1", b"OK 5")
+    async with channel(node, pid, "?resumable=true") as socket:
+        assert await read(socket) == Frame("message", position(node, pid, "out", 5))
+        assert await read(socket) == Frame("response", "accepted", b"5")
+    async with channel(node, pid, "?resumable=true&mode=1&after=2") as socket:
+        assert await read(socket) == Frame("message", position(node, pid, "out", 2))
+        assert (await read(socket)).body == b"HO\n"
+    async with channel(node, pid, "?resumable=maybe") as socket:
+        assert (await read_error(socket))[1]["errno"] == 400
+
+
 @pytest.mark.row("STR-30")
 async def test_the_id_of_output_is_where_to_go_on(node: HttpNode) -> None:
     pid = await run_script(node)

@@ -7,11 +7,12 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AsyncExitStack, ExitStack, contextmanager
 
 import pytest
 
 from gaffer.jobs.probing import Question
+from support.holder import Holder
 from support.leaks import open_descriptors
 from support.needs import needs_linux
 from support.poll import eventually_async
@@ -83,6 +84,23 @@ async def test_the_process_says_when_it_is_ready(program: str) -> None:
             send(process, "STATUS=more", "STOPPING=1")
             await verdicts.last("stopping")
         assert verdicts.of() == [NOT_YET, "good", "reloading", "good", "stopping"]
+
+
+async def test_a_message_to_a_killed_manager_reaches_the_next_one() -> None:
+    holder = Holder()
+    try:
+        async with AsyncExitStack() as stack:
+            first = await stack.enter_async_context(probing(holder=holder))
+            process = stack.enter_context(sender(first, probed(ready="notify")))
+            address = first.prober.notify_address()
+            first.prober.close()
+            send(process, "READY=1")
+            second = await stack.enter_async_context(probing(holder=holder))
+            assert second.prober.notify_address() == address
+            second.prober.start(process)
+            await second.last("good")
+    finally:
+        holder.close()
 
 
 async def test_why_it_is_not_ready() -> None:

@@ -1,7 +1,9 @@
-"""Jobs as commands name them: `SESSION.NAME`, or `NAME` in the session of the program."""
+"""Jobs as commands name them: `SESSION.NAME`, `SESSION.*`, or `NAME` in the session of the program."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
+from gaffer.errors import did_you_mean
 from gaffer.jobs.names import parse_job_name, split_job_name
 from gaffer_client.cli.config import Context
 from gaffer_client.cli.errors import CommandFailed, Exit
@@ -11,11 +13,39 @@ from gaffer_client.errors import NotFound, StatusError
 from gaffer_client.jobs import Job
 from gaffer_client.node import Server
 
+ALL_JOBS = ".*"
+
 
 def chosen_job(context: Context, args: Arguments, server: Server, name: str) -> Job:
     """Return the job `name` on a node; raise GafferError or UsageError if the name is invalid."""
     session = split_job_name(name, "")[0] or context.program.session(args)
     return Job(server, parse_job_name(name, session))
+
+
+def chosen_jobs(context: Context, args: Arguments, server: Server, names: Sequence[str]) -> list[Job]:
+    """Return the jobs `names` on a node; `SESSION.*` are all jobs of a session, which has to exist."""
+    jobs = []
+    for name in names:
+        if not name.endswith(ALL_JOBS):
+            jobs.append(chosen_job(context, args, server, name))
+            continue
+        session = parse_job_name("job", name.removesuffix(ALL_JOBS)).session
+        try:
+            jobs += [Job(server, each) for each in server.jobs(session)]
+        except NotFound as error:
+            error.hint = did_you_mean(session, server.sessions()) or error.hint
+            raise
+    return jobs
+
+
+@contextmanager
+def suggesting(job: Job) -> Iterator[None]:
+    """Add the job that was perhaps meant to NotFound."""
+    try:
+        yield
+    except NotFound as error:
+        error.hint = did_you_mean(job.name, job.server.jobs()) or error.hint
+        raise
 
 
 def for_each_job(context: Context, args: Arguments, names: Sequence[str], act: Callable[[Job], object]) -> int:
@@ -25,16 +55,18 @@ def for_each_job(context: Context, args: Arguments, names: Sequence[str], act: C
     """
     failures: list[CommandFailed | StatusError] = []
     with context.server() as server:
-        for job in [chosen_job(context, args, server, name) for name in names]:
+        jobs = chosen_jobs(context, args, server, names)
+        for job in jobs:
             try:
-                act(job)
+                with suggesting(job):
+                    act(job)
             except (CommandFailed, StatusError) as error:
-                if len(names) == 1:
+                if len(jobs) == 1:
                     raise
                 failures.append(error)
                 print_error(context.program.name, error.message, error.hint)
     if not failures:
         return Exit.OK
-    if len(failures) < len(names):
+    if len(failures) < len(jobs):
         return Exit.PARTIAL
     return Exit.NOT_FOUND if all(isinstance(failure, NotFound) for failure in failures) else Exit.FAILED

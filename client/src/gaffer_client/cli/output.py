@@ -1,5 +1,6 @@
 """Output of commands: tables, colours for terminals, JSON and errors."""
 
+import codecs
 import json
 import os
 import re
@@ -11,6 +12,8 @@ from typing import IO
 
 _COLOURS = {"cyan": "36", "yellow": "33", "green": "32", "red": "31", "magenta": "35", "blue": "34"}
 _UNSAFE = re.compile(r"[^ -~]")  # in JSON only within strings, except for newlines
+_UNUSUAL = re.compile(r"[^\n\t -~]")  # in the output of processes
+_UTF8 = codecs.getincrementaldecoder("utf-8")
 _NAMES_REMEMBERED = 10_000
 _PLAIN_ENDS = ("exited", "signaled", "stopped", "unknown")  # reasons that say no more than the exit status
 BLOCK_COLOURS = ("cyan", "yellow", "green", "magenta", "blue", "red")
@@ -139,6 +142,24 @@ def _escape(match: re.Match[str]) -> str:
         return match[0]
     units = match[0].encode("utf-16-be", "surrogatepass").hex()
     return "".join(f"\\u{units[at : at + 4]}" for at in range(0, len(units), 4))
+
+
+class OutputWriter:
+    """Writes the output of processes to stdout: unchanged, but on a terminal without what could control it.
+
+    With `raw`, also a terminal gets it unchanged.
+    """
+
+    def __init__(self, *, raw: bool = False) -> None:
+        self._decoder = None if raw or not sys.stdout.isatty() else _UTF8(errors="replace")
+
+    def write(self, data: bytes, *, final: bool = False) -> None:
+        """Write and flush the next piece of output; an unfinished character waits for the next one, unless `final`."""
+        if self._decoder is not None:
+            text = self._decoder.decode(data, final).replace("\r\n", "\n")
+            data = _UNUSUAL.sub(lambda match: printable(match[0]), text).encode()
+        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
 
 
 def warn(text: str) -> None:

@@ -21,6 +21,8 @@ def _job_families(job_help: str, verbose: str) -> tuple[Family, ...]:
 _APPLICATION_FAMILIES = (
     Family("local", "start run export", aliases="dev:start dev:run"),
     Family("apps", "load unload apps"),
+    Family("jobs", "status info ps:start stop kill commit", aliases="ps:info ps:stop ps:kill"),
+    Family("channels", "send recv attach"),
     Family("scaling", "ps scale", aliases="ps:scale"),
     *_job_families(
         "<job> is SESSION.NAME, or the NAME of a type of the application in this directory.", "-v, --verbose"
@@ -30,7 +32,8 @@ _APPLICATION_FAMILIES = (
     Family("lookups", "lookup:nodes lookup:jobs lookup:sessions lookup:job lookup:session"),
     Family("changes", "lookup"),
     Family("why", "why"),
-    Family("draining", "drain"),
+    Family("draining", "drain undrain"),
+    Family("upgrading", "upgrade", attribute="GAFFER_COMMANDS"),
     Family("keys", "key:create key:list key:revoke"),
 )
 _NODE_FAMILIES = (
@@ -41,12 +44,13 @@ _NODE_FAMILIES = (
         aliases="load",
     ),
     *_job_families("<job> is SESSION.NAME, or the NAME of a job of the session `default`.", "--verbose"),
+    Family("upgrading", "upgrade"),
     Family("watching", "watch"),
 )
 _SUPERVISORCTL = {
     **dict.fromkeys(("update", "reread"), "use `gafferctl reload_config` to apply a changed configuration file"),
     "tail": "use `gaffer logs -f` or `gafferctl logs -f`",
-    "signal": "use `gafferctl kill`",
+    "signal": "use `kill`",
     "shutdown": "stop the service of gafferd, or send it SIGTERM",
 }
 
@@ -89,13 +93,7 @@ GAFFER = Program(
     elsewhere={
         **_named(_NODE_FAMILIES, "gafferctl"),
         **_SUPERVISORCTL,
-        **dict.fromkeys(
-            ("status", "list", "stats", "info"), "use `gaffer ps` for an application or `gafferctl status` for all jobs"
-        ),
-        **dict.fromkeys(
-            ("stop", "kill"),
-            "use `gafferctl stop`, `start` or `kill` for a job, or `gaffer unload` to remove an application",
-        ),
+        **dict.fromkeys(("list", "stats"), "use `gaffer ps` for an application or `gaffer status` for all jobs"),
     },
     session=_session_of_directory,
 )

@@ -63,6 +63,9 @@ class ProcessSocket(NodeHandler, ServerSocket):
         """Call `follow` and `write_to` for the chosen streams; raises GafferError if there are none."""
         raise NotImplementedError
 
+    def welcome(self) -> None:
+        """Send what comes before the output, if anything. Raises StreamClosedError."""
+
     def send_output(self, chunk: Chunk) -> Awaitable[None]:
         """Send a chunk of output; returns as `send`."""
         raise NotImplementedError
@@ -208,6 +211,8 @@ class ProcessSocket(NodeHandler, ServerSocket):
         except (GafferError, HTTPError) as error:
             await self._fail(self.error_of(error, 400))
         else:
+            with suppress(StreamClosedError):
+                self.welcome()
             self._running = asyncio.create_task(self._run())
 
     async def _authenticate(self, key: str, message: bytes) -> None:

@@ -72,8 +72,14 @@ class StreamHandler(FeedHandler):
 
     @operation(Done, body=bytes, body_media=BYTES, errors=(403, 410, 503))
     def post(self) -> None:
-        """Write the body unchanged to `stdin` (also called `ttin`) or to a custom stream."""
-        self.manager.send(self.process.pid, self.body, self.params["label"])
+        """Write the body unchanged to `stdin` (also called `ttin`) or to a custom stream.
+
+        The header `X-Gaffer-Accepted` is the number of bytes that the stream has accepted since the start of the
+        process, from all clients; an empty body only reports it.
+        """
+        process, label = self.process, self.params["label"]
+        self.manager.send(process.pid, self.body, label)
+        self.set_header("X-Gaffer-Accepted", str(process.writable(label).accepted))
         self.done()
 
 

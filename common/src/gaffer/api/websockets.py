@@ -2,9 +2,10 @@
 
 from collections.abc import Awaitable
 from contextlib import suppress
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
+from msgspec import Meta
 
 from gaffer.api.process_socket import ProcessSocket
 from gaffer.errors import BadRequest, GafferError, NotRedirected, ProcessError
@@ -14,7 +15,7 @@ from gaffer.http.operations import operation
 from gaffer.http.rfc6455 import UpgradeRequired
 from gaffer.http.routes import DEFERRED, Route
 from gaffer.process import Process
-from gaffer.schemas.frames import ERROR, GENERAL, MESSAGE, OK, RESPONSE, Frame, FrameError
+from gaffer.schemas.frames import ACCEPTED, ERROR, GENERAL, MESSAGE, OK, RESPONSE, Frame, FrameError
 from gaffer.streams.process_streams import STDIN
 from gaffer.streams.rings import Chunk
 
@@ -28,6 +29,12 @@ class ChannelQuery(StartQuery):
     """`mode`: 1 to read, 2 to write, 3 to do both."""
 
     mode: Literal[1, 2, 3] = 3
+    resumable: Annotated[
+        Literal["true", "false"],
+        Meta(
+            description="Report where the output begins and how much input was accepted, for a client that reconnects."
+        ),
+    ] = "false"
 
 
 class RawSocket(ProcessSocket):
@@ -73,13 +80,18 @@ class RawSocket(ProcessSocket):
 class FramedSocket(ProcessSocket):
     """Streams of a process in frames."""
 
+    _is_resumable = False
+
     @operation(status=101, query=ChannelQuery, errors=(UpgradeRequired,))
     async def get(self) -> None:
         """Connect to a process: to its stdin and first output, or to the output or custom stream in the path.
 
         A client that the handshake did not authenticate sends `AUTH:KEY` in the first frame. Writing requires the scope
         `control`; without it, each frame is answered with the error EPERM. The id of an output frame is the `after`
-        that resumes after it. An `after` of another output gets the error GAP and all retained output.
+        that resumes after it. An `after` of another output gets the error GAP and all retained output. With
+        `resumable=true` an empty output frame with the starting position comes first, then a response with the id
+        `accepted` and the number of bytes that the stream has accepted since the start of the process, from all
+        clients; later responses are `OK NUMBER`.
         """
         await super().get()
 
@@ -90,6 +102,10 @@ class FramedSocket(ProcessSocket):
             raise BadRequest(
                 f"invalid value mode={mode!r}", reason="bad_value", hint="use 1 to read, 2 to write, 3 to do both"
             )
+        resumable = self.get_query_argument("resumable", "false")
+        if resumable not in ("true", "false"):
+            raise BadRequest(f"invalid value resumable={resumable!r}", reason="bad_value", hint="use true or false")
+        self._is_resumable = resumable == "true"
         wanted = int(mode)
         readable, writable = self._labels()
         if wanted & _READ and readable is not None:
@@ -98,6 +114,14 @@ class FramedSocket(ProcessSocket):
             self.write_to(writable)
         if self._output is None and self._input is None:
             raise _not_redirected(process)
+
+    def welcome(self) -> None:
+        if not self._is_resumable:
+            return
+        if self._output is not None:
+            self.send(Frame(MESSAGE, str(self._output.source.position(self._output.offset))).encode())
+        if self._input is not None:
+            self.send(Frame(RESPONSE, ACCEPTED, b"%d" % self._input.accepted).encode())
 
     def _labels(self) -> tuple[str | None, str | None]:
         """Return the streams to read and to write, None where there is none; raises ProcessError for an unknown one."""
@@ -147,7 +171,8 @@ class FramedSocket(ProcessSocket):
         except GafferError as error:
             await self._report(frame.id, _frame_error(error))
         else:
-            await self.send(Frame(RESPONSE, frame.id, OK).encode())
+            done = b"%b %d" % (OK, self._input.accepted) if self._is_resumable and self._input is not None else OK
+            await self.send(Frame(RESPONSE, frame.id, done).encode())
 
     def report(self, error: GafferError) -> Awaitable[None]:
         return self._report(GENERAL, _frame_error(error))

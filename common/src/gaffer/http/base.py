@@ -458,7 +458,7 @@ def cors_headers(policy: Policy, request: HTTPServerRequest) -> dict[str, str]:
     headers = {
         "Access-Control-Allow-Origin": origin,
         "Access-Control-Allow-Credentials": "true",
-        "Access-Control-Expose-Headers": "X-Gaffer-Offset, X-Gaffer-Gap",
+        "Access-Control-Expose-Headers": "X-Gaffer-Offset, X-Gaffer-Gap, X-Gaffer-Accepted",
         "Vary": "Origin",
     }
     if request.method == "OPTIONS":

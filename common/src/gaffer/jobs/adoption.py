@@ -28,7 +28,11 @@ def is_ready(event: ev.Adopted, slot: Slot, config: JobConfig) -> bool:
 def why_not(event: ev.Adopted, slot: Slot, definitions: Definitions) -> str | None:
     """Return the cause for which an adopted process must be stopped, None if it may go on."""
     record, current = event.record, definitions.kept[0][1]
-    if record.slot != slot.index or record.state in (SlotState.DRAINING, SlotState.STOPPING):
+    if record.state in (SlotState.DRAINING, SlotState.STOPPING):
+        return "stopped"
+    if event.exited:
+        return None
+    if record.slot != slot.index:
         return "stopped"
     if not (current.detach if record.detach else current.survive):
         return "restart"

@@ -9,7 +9,7 @@ import functools
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Self, TypeVar
+from typing import Any, Literal, NamedTuple, Self, TypeVar
 
 from gaffer.errors import QUOTED, ConfigError, InvalidValue, Problem, did_you_mean, quoted
 from gaffer.jobs import limits, listening, ordering, probing, rules
@@ -323,6 +323,15 @@ class JobConfig:
             *(word.expand(env) for word in self._words),
             *(substitute_env(word, env) for word in self.args),
         ]
+
+    def orphan_policy(self, launched: "JobConfig") -> Literal["adopt", "end"] | None:
+        """Return what to do with an orphan that was started with the definition `launched`; None: `orphans` is unset.
+
+        Its sockets can't be opened again while it listens on them, and the other ends of its streams are gone.
+        """
+        if launched.socket or launched.custom_streams or not self.survive:
+            return "end"
+        return None if self.orphans is None else "adopt" if self.orphans == "adopt" else "end"
 
     @property
     def runs_once(self) -> bool:

@@ -168,11 +168,15 @@ class Committed(_Message, frozen=True):
 
 
 class Adopted(_Message, frozen=True):
-    """The process of `record`, which an earlier manager left running, is now `pid`; it is `age` seconds old."""
+    """The process of `record`, which an earlier manager left running, is now `pid`; it is `age` seconds old.
+
+    `exited`: how it has exited follows.
+    """
 
     pid: int
     record: ProcessRecord
     age: float
+    exited: bool = False
 
 
 class Spawned(_Message, frozen=True):

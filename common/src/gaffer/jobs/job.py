@@ -417,6 +417,7 @@ class Job(JobQueries):
         else:
             self.committed[event.pid] = slot
         self._by_pid[event.pid] = slot
+        self._sockets_open = self._sockets_open or bool(event.record.slot and self.config.socket)
         self._out.append(ev.Adopt(event.pid, event.record))
         self._cue(slot, Cue.ADOPT)
         self._publish("adopt", event.pid, os_pid=event.record.os_pid)
@@ -428,7 +429,6 @@ class Job(JobQueries):
             self._retire(slot, "stop_pid")
         elif index:
             self._goes_on = True
-            self._sockets_open = bool(self.config.socket)
 
     def _on_spawned(self, event: ev.Spawned) -> None:
         slot = self._by_pid[event.pid]

@@ -1,6 +1,6 @@
 """What is kept of living processes somewhere that outlives the daemon."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -11,7 +11,9 @@ class ProcessRecord(msgspec.Struct, frozen=True):
     """What must be known of a process to find it again after the daemon was killed.
 
     `start_time` in clock ticks since boot (field 22 of proc_pid_stat(5)), 0 if unknown; `graceful_timeout` in seconds.
-    `state` is that of its slot, `definition` the launch digest of its config, empty if unknown.
+    `state` is that of its slot, `definition` the launch digest of its config, empty if unknown. `orphans` is what to do
+    with it if it outlives its parent: None as the daemon is set, and `end` in records of versions that did not have it.
+    `restarts` is the number of restarts of its job when it was started.
     """
 
     pid: Annotated[int, msgspec.Meta(ge=1, le=2**62)]
@@ -28,3 +30,5 @@ class ProcessRecord(msgspec.Struct, frozen=True):
     state: SlotState = SlotState.STARTING
     definition: str = ""
     stop_signal: Annotated[int, msgspec.Meta(ge=1, le=64)] = 15
+    orphans: Literal["adopt", "end"] | None = "end"
+    restarts: Annotated[int, msgspec.Meta(ge=0)] = 0

@@ -52,7 +52,8 @@ class Child:
     """A running OS process and our ends of its pipes; `popen` is None if we did not start it.
 
     `streams` are our ends of the custom streams, in the order of their labels; `stream_inputs` has a second descriptor
-    for each, so that reading and writing can be closed separately. `journals` are those of an earlier manager, by name.
+    for each, so that reading and writing can be closed separately. `journals` are those of an adopted process, by name,
+    such as `stdout.journal`.
     """
 
     os_pid: int = 0

@@ -45,6 +45,9 @@ class SocketKeeper(Protocol):
     def take(self) -> list[tuple[str, int]]:
         """Return the names and descriptors of the sockets of an earlier manager, once; the caller owns them."""
 
+    def claim(self, name: str) -> int | None:
+        """Return the descriptor of one socket of an earlier manager, before `take`; None if there is none."""
+
     def keep(self, name: str, descriptor: int) -> None:
         """Keep a duplicate of the descriptor."""
 

@@ -68,7 +68,7 @@ class HealthInfo(TypedDict):
     state_error: Annotated[
         str | None, Meta(description="Why changes of jobs can't be stored, so that they are refused; null if they can.")
     ]
-    keeper: Annotated[KeeperState | None, Meta(description="Null without a keeper.")]
+    keeper: Later[Annotated[KeeperState | None, Meta(description="Null without a keeper.")]]
 
 
 class SessionList(TypedDict):

@@ -15,6 +15,7 @@ MESSAGE, RESPONSE, ERROR = TYPES = ("message", "response", "error")
 
 GENERAL = "gaffer_error"  # the id of an error that is not a reply
 OK = b"OK"  # the body of a response
+ACCEPTED = "accepted"  # the id of the first response to a client that resumes
 
 _HEAD = re.compile(rb"V1 (message|response|error) ([!-~]{1,128})", re.ASCII)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Self
 
 from gaffer.streams.log_place import Place, ends_with
+from gaffer.streams.log_progress import Progress
 from gaffer.streams.rotation import Rotation
 
 _MAX_CARRIED = 64 * 1024  # bytes of an unfinished line that goes into the next file as a whole
@@ -17,17 +18,25 @@ _MAX_CARRIED = 64 * 1024  # bytes of an unfinished line that goes into the next 
 class Appender:
     """The open file of a `place`. `written` counts the bytes of `write`; closing it records them in the marks.
 
-    With `ends_line`, an unfinished line in the file is ended first. Every method raises OSError and UntrustedFile.
+    With `ends_line`, an unfinished line in the file is ended first. `progress` notes each write. Every method raises
+    OSError and UntrustedFile.
     """
 
     def __init__(
-        self, open_file: Callable[[Path], int], place: Place, rotation: Rotation, *, ends_line: bool = False
+        self,
+        open_file: Callable[[Path], int],
+        place: Place,
+        rotation: Rotation,
+        *,
+        ends_line: bool = False,
+        progress: Progress | None = None,
     ) -> None:
         self.written = 0
         self._open = open_file
         self._place = place
         self._rotation = rotation
         self._ends_line = ends_line
+        self._progress = progress
         self._fd = -1
         self._size = self._recorded = 0
 
@@ -44,6 +53,8 @@ class Appender:
 
     def __exit__(self, *_exc: object) -> None:
         try:
+            if self._progress is not None:
+                self._progress.settle(self.written)
             self._record()
         finally:
             os.close(self._fd)
@@ -53,6 +64,7 @@ class Appender:
         # Usually all at once; piece by piece if the file must be rotated.
         rest = b""
         if self._rotation.fits(self._size, length):
+            self._intend(length)
             written = os.writev(self._fd, parts)
             self._count(written)
             if written == length:
@@ -63,6 +75,7 @@ class Appender:
         while rest:
             count = self._rotation.room(self._size, rest)
             if count:
+                self._intend(count)
                 written = os.write(self._fd, rest[:count])
                 self._count(written)
                 rest = rest[written:]
@@ -80,6 +93,11 @@ class Appender:
         """Save the marks of the file."""
         self._record()
         self._place.save(self._fd, time.time())
+
+    def _intend(self, count: int) -> None:
+        identity = self._place.identity
+        if self._progress is not None and identity is not None:
+            self._progress.intend(identity, self._size, self.written, count)
 
     def _count(self, written: int) -> None:
         self._size += written
@@ -107,6 +125,8 @@ class Appender:
 
     def _rotate(self) -> None:
         """Begin the next file, with the unfinished line at the end of this one."""
+        if self._progress is not None:
+            self._progress.settle(self.written)
         self._record()
         line = self._last_bytes(_MAX_CARRIED + 1).rpartition(b"\n")[2]
         carried = line if len(line) <= _MAX_CARRIED and len(line) < self._size else b""

@@ -22,10 +22,13 @@ from weakref import WeakValueDictionary
 
 from gaffer.errors import GafferError
 from gaffer.runtime.trusted_files import UntrustedFile, open_log
+from gaffer.streams.journal import Journal
 from gaffer.streams.log_appender import Appender
 from gaffer.streams.log_formats import Formatter, make_formatter
 from gaffer.streams.log_index import Attributes
 from gaffer.streams.log_place import Identity, Place
+from gaffer.streams.log_progress import Progress, recover
+from gaffer.streams.rings import READ_SIZE
 from gaffer.streams.rotation import Rotation
 
 log = logging.getLogger("gaffer.logs")
@@ -141,23 +144,60 @@ class LogWriter:
         """Write the queued data of a file; return the number of bytes."""
         data, times, finished = file.take()
         size = sum(map(len, data))
+        if file.is_resumed:
+            self._catch_up(file)
+        if file.surplus:
+            data, times = file.without_surplus(data, times)
+        file.begin, begin = file.begin + sum(map(len, data)), file.begin
+        formatter = file.formatter
         try:
-            parts = file.formatter.format(data, times)
-            if finished:
-                parts = [*parts, *file.formatter.finish(time.time())]
+            parts = formatter.format(data, times)
+            if finished and not file.is_released:
+                parts = [*parts, *formatter.finish(time.time())]
         except MemoryError:
             self._lose(file, size, "out of memory")
         else:
             if parts or (finished and file.place.unsaved):
-                self._append(file, parts, finished=finished)
+                journal = file.journal
+                progress = None
+                if journal is not None:
+                    end = file.begin - formatter.held
+                    progress = Progress(
+                        journal, begin, end, data, parts, total=sum(map(len, parts)), exact=not formatter.starts_lines
+                    )
+                self._append(file, parts, progress, finished=finished)
+        file.settle(finished=finished)
         file.written(size)
+        if finished:
+            with contextlib.suppress(RuntimeError):  # the loop was closed
+                self._loop.call_soon_threadsafe(file.end)
         return size
 
-    def _append(self, file: "LogFile", data: Sequence[bytes], *, finished: bool = False) -> None:
+    def _catch_up(self, file: "LogFile") -> None:
+        """Find out what the file has of the output that it got from an earlier gafferd."""
+        journal = file.journal
+        assert journal is not None
+        file.is_resumed = False
+        logged = journal.logged
+        try:
+            logged = recover(journal, file.path)
+        except OSError as error:
+            log.warning("can't read %s: %s: its last lines may be there twice", file.path, error.strerror)
+        except UntrustedFile as error:
+            log.warning("%s: its last lines may be there twice", error.message)
+        journal.settle(logged)
+        file.is_new = logged == 0
+        file.formatter.resume(inside_line=journal.start < logged and journal.read(logged - 1, 1) != b"\n")
+        file.surplus = max(0, logged - file.begin)
+
+    def _append(
+        self, file: "LogFile", data: Sequence[bytes], progress: Progress | None = None, *, finished: bool = False
+    ) -> None:
         left = sum(map(len, data))
         path = file.place.path
+        ends_line = file.is_new and file.starts_lines
         try:
-            with Appender(_open, file.place, file.rotation, ends_line=file.is_new and file.starts_lines) as appender:
+            with Appender(_open, file.place, file.rotation, ends_line=ends_line, progress=progress) as appender:
                 try:
                     loss = self._losses.get(path)
                     if loss is not None:
@@ -226,6 +266,11 @@ class LogFile:
         self.formatter = formatter
         self.job = job
         self.is_new = True  # nothing was written yet
+        self.journal: Journal | None = None
+        self.begin = 0  # offset in the stream of the next data to take
+        self.is_resumed = False  # the file may have some of the next data
+        self.is_released = False  # the output goes on without us
+        self.surplus = 0  # bytes of the next data that the file has
         self.on_room: Callable[[], object] = lambda: None  # called on the loop when a producer may resume
         self._loop = loop
         self._lock = lock
@@ -236,6 +281,8 @@ class LogFile:
         self._waiting = 0
         self._held = False
         self._finished = False
+        self._ended = False
+        self._on_end: list[Callable[[], object]] = []
 
     @property
     def path(self) -> Path:
@@ -246,6 +293,55 @@ class LogFile:
     def starts_lines(self) -> bool:
         """Whether the first output must start a line."""
         return self.formatter.starts_lines
+
+    def record_in(self, journal: Journal) -> None:
+        """Note in `journal` what the file has, and close it at the end. Call it on the loop before the first `put`."""
+        self.journal = journal
+
+    def resume(self, journal: Journal) -> None:
+        """Queue what the file lacks of the data in `journal`; as `record_in`."""
+        self.begin = max(journal.logged, journal.start)
+        self.is_resumed = True
+        self.journal = journal
+        for offset in range(self.begin, journal.end, READ_SIZE):
+            self.put(journal.read(offset, READ_SIZE))
+
+    def when_ended(self, callback: Callable[[], object]) -> None:
+        """Call `callback()` on the loop once all was written after `finish`, or lost. Call it on the loop."""
+        if self._ended:
+            callback()
+        else:
+            self._on_end.append(callback)
+
+    def end(self) -> None:
+        """Call what waits for the end. Called on the loop."""
+        self._ended = True
+        waiting, self._on_end = self._on_end, []
+        for callback in waiting:
+            callback()
+
+    def without_surplus(self, data: list[bytes], times: list[float]) -> tuple[list[bytes], list[float]]:
+        """Return what the file lacks of taken data."""
+        while data and self.surplus:
+            cut = min(self.surplus, len(data[0]))
+            self.surplus -= cut
+            self.begin += cut
+            if cut < len(data[0]):
+                data[0] = data[0][cut:]
+            else:
+                del data[0], times[:1]
+        return data, times
+
+    def settle(self, *, finished: bool) -> None:
+        """Note that what was taken is in the file, or lost."""
+        journal = self.journal
+        if journal is not None:
+            logged = self.begin - self.formatter.held
+            if journal.logged < logged:
+                journal.settle(logged)
+            if finished:
+                self.journal = None
+                journal.close()
 
     def put(self, data: bytes) -> bool:
         """Queue `data`; return False if the producer must wait for `on_room`."""
@@ -261,10 +357,11 @@ class LogFile:
                 self._hurry.set()
             return not self._held
 
-    def finish(self) -> None:
-        """Record that no data follows. Call it on the loop."""
+    def finish(self, *, released: bool = False) -> None:
+        """Record that no data follows, if `released` here: another gafferd goes on. Call it on the loop."""
         with self._lock:
             self._finished = True
+            self.is_released = released
             if not self._waiting:
                 self._due.put(self)
 

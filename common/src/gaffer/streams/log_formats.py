@@ -19,6 +19,13 @@ class Formatter(Protocol):
     def starts_lines(self) -> bool:
         """Whether the first output must start a line of the file, also after the unfinished line of another process."""
 
+    @property
+    def held(self) -> int:
+        """The number of bytes at the end of the output that nothing was returned for yet."""
+
+    def resume(self, *, inside_line: bool) -> None:
+        """Continue the output of a process; `inside_line`: what the file has of it ends inside a line."""
+
     def format(self, chunks: Sequence[bytes], times: Sequence[float]) -> Sequence[bytes]:
         """Return what to write for the chunks."""
 
@@ -40,6 +47,10 @@ class _Raw:
     """The output, unchanged."""
 
     starts_lines = False
+    held = 0
+
+    def resume(self, *, inside_line: bool) -> None:
+        pass
 
     def format(self, chunks: Sequence[bytes], times: Sequence[float]) -> Sequence[bytes]:
         return chunks
@@ -55,9 +66,13 @@ class _Timestamps:
     """The output with a timestamp before each line. The rest of an unfinished line follows it when it comes."""
 
     starts_lines = True
+    held = 0
 
     def __init__(self) -> None:
         self._inside_line = False
+
+    def resume(self, *, inside_line: bool) -> None:
+        self._inside_line = inside_line
 
     def format(self, chunks: Sequence[bytes], times: Sequence[float]) -> Sequence[bytes]:
         return [self._stamp(chunk, now) for chunk, now in zip(chunks, times, strict=True)]
@@ -95,6 +110,13 @@ class _JsonLines:
         self._held: list[bytes] = []
         self._size = 0
         self._began = 0.0  # when the held line began
+
+    @property
+    def held(self) -> int:
+        return self._size
+
+    def resume(self, *, inside_line: bool) -> None:
+        pass
 
     def format(self, chunks: Sequence[bytes], times: Sequence[float]) -> Sequence[bytes]:
         written: list[bytes] = []

@@ -4,6 +4,9 @@ import asyncio
 import fcntl
 import logging
 import os
+import secrets
+import struct
+import termios
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -11,7 +14,9 @@ from typing import Any
 
 from gaffer.errors import ProcessError
 from gaffer.loop import exit_soon
+from gaffer.streams.journal import RELEASE, Journal, StreamKeeper
 from gaffer.streams.log_files import LogFile
+from gaffer.streams.recording import Recording, read_pipe
 from gaffer.streams.rings import READ_SIZE, Ring, Source
 
 log = logging.getLogger("gaffer.streams.pipes")
@@ -25,7 +30,6 @@ _LARGE_PIPE = 256 * 1024  # capacity for a fast stream; a user's pipes share a b
 _CALM = 1.0  # seconds after which the pipe of a stream that is no longer fast is shrunk
 _REST = 0.001  # seconds
 _READS = 4  # maximum reads before yielding to the loop
-_SPARSE_READ = 256  # bytes, for which the interpreter has memory of its own
 _LAST_READS = 64  # maximum reads of what a pipe still holds when its process has exited
 _FRESH = 0.25  # seconds
 _FRESH_LIMIT = 16 * 1024 * 1024  # maximum bytes that a ring keeps of the last _FRESH seconds
@@ -35,14 +39,25 @@ _ATTENTION = 5.0  # seconds that a stream counts as followed after a reader has 
 class Output:
     """The reading end of a pipe. Appends the data to `ring` and `log`; the log may hold it back. Closes `fd`.
 
+    With a `recording` the data takes the way by its journal.
+
     A process that writes many small pieces would wake us for each one, which slows both down. So a fast stream gets a
     larger pipe while it is fast, and reading pauses briefly when an iteration of the loop yields little data.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, fd: int, ring: Ring, log: LogFile | None = None) -> None:
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        fd: int,
+        ring: Ring,
+        log: LogFile | None = None,
+        recording: Recording | None = None,
+    ) -> None:
         self._loop = loop
         self._fd: int | None = fd
         self._log = log
+        self._recording = recording
+        self._receive = read_pipe if recording is None else recording.read
         self._held = False  # by the log
         self._rest: asyncio.TimerHandle | None = None
         self._pace = Pace()
@@ -63,13 +78,20 @@ class Output:
                 break
         if self._fd is None or self._held:
             return
+        if self._recording is not None and self._recording.is_behind:
+            self._pause()  # there was no memory for it
+            return
         if self._pace.is_fast(self.ring.end - before, now):
             self._fast_at = now
             if self._large is False:
                 self._enlarge()
             elif self._large and self.ring.end - before < READ_SIZE:
-                self._loop.remove_reader(self._fd)
-                self._rest = self._loop.call_later(_REST, self._rested)
+                self._pause()
+
+    def _pause(self) -> None:
+        assert self._fd is not None
+        self._loop.remove_reader(self._fd)
+        self._rest = self._loop.call_later(_REST, self._rested)
 
     def _enlarge(self) -> None:
         self._large = _resize(self._fd, _LARGE_PIPE) or None
@@ -86,13 +108,13 @@ class Output:
         if self._fd is None:
             return False
         try:
-            data, is_full = _read(self._fd)
+            data, is_full = self._receive(self._fd)
         except BlockingIOError:
             return False
         except ConnectionResetError:  # a socket whose peer closed it with unread data
             data, is_full = b"", False
         if not data:
-            self.close()
+            self._close(ended=True)
             return False
         self.ring.append(data)
         if self._log is not None and not self._log.put(data) and not self._held:
@@ -117,8 +139,15 @@ class Output:
             if not self._read():
                 return
 
-    def leave(self) -> None:
-        """Stop reading and close the ring; the log goes on elsewhere."""
+    def close(self) -> None:
+        """Stop reading and close the ring."""
+        self._close(ended=False)
+
+    def release(self) -> None:
+        """As `close`, for a gafferd that adopts the output: the log does not end."""
+        self._close(ended=False, released=True)
+
+    def _close(self, *, ended: bool, released: bool = False) -> None:
         if self._fd is not None:
             for timer in (self._rest, self._calming):
                 if timer is not None:
@@ -127,13 +156,10 @@ class Output:
             os.close(self._fd)
             self._fd = None
             self.ring.close()
-
-    def close(self) -> None:
-        """Stop reading and close the ring."""
-        if self._fd is not None:
-            self.leave()
+            if self._recording is not None:
+                self._recording.close(ended=ended)
             if self._log is not None:
-                self._log.finish()
+                self._log.finish(released=released)
 
 
 class Pace:
@@ -177,20 +203,6 @@ class Retention:
         return max(self._usual, min(end - self._fresh + _READS * READ_SIZE, _FRESH_LIMIT))
 
 
-def _read(fd: int) -> tuple[bytes, bool]:
-    """Read from `fd`; also return whether there may be more.
-
-    While there is no memory the read is a small one, because a stop waits for the end of the pipe.
-    """
-    size = READ_SIZE
-    try:
-        data = os.read(fd, size)
-    except MemoryError:
-        size = _SPARSE_READ
-        data = os.read(fd, size)
-    return data, len(data) == size
-
-
 def _resize(fd: int | None, size: int) -> bool:
     """Set the capacity of a pipe to `size` bytes; return whether that succeeded."""
     try:
@@ -202,35 +214,69 @@ def _resize(fd: int | None, size: int) -> bool:
 class Input:
     """The writing end of a pipe. Data of different calls is never interleaved (IO-12). Closes `fd`.
 
-    `life` is an empty source that closes when nothing more can be written, so that a cursor can wait for that.
+    `life` is an empty source that closes when nothing more can be written, so that a cursor can wait for that. With a
+    `keeper` the queue is a journal, kept as `stdin.journal`; `adopted` is that of an earlier gafferd, whose queue goes
+    on. Data of another thread that is written before there is a journal is in it once the loop has run.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, fd: int) -> None:
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        fd: int,
+        keeper: StreamKeeper | None = None,
+        *,
+        adopted: int | None = None,
+    ) -> None:
         self.life: Source[Any] = Source()
         self._loop = loop
         self._fd: int | None = fd
+        self._keeper = keeper
+        self._journal = Journal(adopted) if adopted is not None else None
+        self._begins = keeper is not None and adopted is None
         self._lock = threading.Lock()
         self._queue: deque[memoryview] = deque()
-        self._waiting = 0
+        self._waiting = self._accepted = 0
         self._busy = False
         self._less = asyncio.Event()  # set when the queue has shrunk
+        if self._journal is not None:
+            self._accepted = self._journal.accepted
+            self._waiting = self._accepted - self._journal.end
+            self._flush()
 
     def write(self, data: bytes) -> None:
         """Queue `data`, from any thread.
 
-        Raises ProcessError: 410 `stream_closed` if the process no longer reads, 503 `stream_full` if the queue is full.
+        Raises ProcessError: 410 `stream_closed` if the process no longer reads, 503 `stream_full` if the queue is full
+        or there is no memory for it.
         """
+        is_here = _runs_here(self._loop)
         with self._lock:
             if self._fd is None:
                 raise ProcessError(410, "stream_closed", "the process has closed its input")
             if self._waiting + len(data) > INPUT_LIMIT:
                 raise ProcessError(503, "stream_full", "the process does not read its input", hint="try again later")
-            self._queue.append(memoryview(data))
+            if self._begins and is_here:
+                self._begin()
+            if self._journal is None:
+                self._queue.append(memoryview(data))
+            else:
+                self._store(self._journal, data)
             self._waiting += len(data)
-        if _runs_here(self._loop):
+            self._accepted += len(data)
+        if is_here:
             self._flush()
         else:
             self._loop.call_soon_threadsafe(self._flush)
+
+    @property
+    def accepted(self) -> int:
+        """The number of bytes written since the start of the process, delivered or not."""
+        return self._accepted
+
+    @property
+    def delivered(self) -> int:
+        """The number of bytes that are in the pipe or were read from it."""
+        return self._accepted - self._waiting
 
     @property
     def waiting(self) -> int:
@@ -255,8 +301,17 @@ class Input:
 
     def close(self) -> None:
         """Close the pipe; queued data is lost."""
+        keeper = self._keeper
+        self.release()
+        if keeper is not None:
+            keeper.drop("stdin")  # else the process would not see the end
+
+    def release(self) -> None:
+        """Close our end of the pipe; what is queued in a journal waits for a gafferd that adopts it."""
         with self._lock:
             fd, self._fd = self._fd, None
+            journal, self._journal = self._journal, None
+            self._keeper, self._begins = None, False
             self._queue.clear()
             self._waiting = 0
         self._less.set()
@@ -265,20 +320,43 @@ class Input:
             if self._busy:
                 self._loop.remove_writer(fd)
             os.close(fd)
+        if journal is not None:
+            journal.close()
+
+    def _begin(self) -> None:
+        """Make the journal, and move to it what is queued."""
+        assert self._keeper is not None
+        self._begins = False
+        try:
+            journal = Journal.create("stdin", secrets.token_hex(8))
+            for data in self._queue:
+                journal.accept(data)
+        except OSError as error:
+            log.warning("input won't outlive gafferd: %s", error.strerror)
+            return
+        self._queue.clear()
+        self._keeper.keep("stdin.journal", journal.fileno())
+        self._journal = journal
+
+    def _store(self, journal: Journal, data: bytes) -> None:
+        try:
+            journal.accept(data)
+        except OSError as error:
+            message = f"no memory for the input: {error.strerror}"
+            raise ProcessError(503, "stream_full", message, hint="try again later") from None
 
     def _flush(self) -> None:
         with self._lock:
             fd = self._fd
             if fd is None:
                 return
+            if self._begins:
+                self._begin()
             try:
-                while self._queue:
-                    written = os.write(fd, self._queue[0])
-                    self._waiting -= written
-                    if written < len(self._queue[0]):
-                        self._queue[0] = self._queue[0][written:]
-                    else:
-                        self._queue.popleft()
+                if self._journal is None:
+                    self._write_queue(fd)
+                else:
+                    self._deliver(self._journal, fd)
             except BlockingIOError:
                 self._less.set()
                 if not self._busy:
@@ -295,6 +373,23 @@ class Input:
         self._less.set()
         if broken:
             self.close()
+
+    def _write_queue(self, fd: int) -> None:
+        while self._queue:
+            written = os.write(fd, self._queue[0])
+            self._waiting -= written
+            if written < len(self._queue[0]):
+                self._queue[0] = self._queue[0][written:]
+            else:
+                self._queue.popleft()
+
+    def _deliver(self, journal: Journal, fd: int) -> None:
+        while journal.end < journal.accepted:
+            self._waiting -= journal.deliver(fd)
+            if journal.end - journal.start >= RELEASE:
+                # The pipe shares the memory of what the process has not read.
+                unread = struct.unpack("i", fcntl.ioctl(fd, termios.FIONREAD, bytes(4)))[0]
+                journal.release(journal.end - unread)
 
 
 def _runs_here(loop: asyncio.AbstractEventLoop) -> bool:

@@ -11,6 +11,7 @@ from gaffer.processes import launch
 from gaffer.streams.journal import StreamKeeper
 from gaffer.streams.log_files import LogFile
 from gaffer.streams.pipes import Input, Output, Tap
+from gaffer.streams.recording import Recording
 from gaffer.streams.rings import Ring
 
 STDIN = "stdin"
@@ -50,6 +51,11 @@ class Stream:
             raise ProcessError(410, "stream_closed", "the process was not started")
         self.before_write()
         self.input.write(_to_bytes(data))
+
+    @property
+    def accepted(self) -> int:
+        """The number of bytes written since the start of the process, also to an earlier gafferd."""
+        return 0 if self.input is None else self.input.accepted
 
     def writelines(self, lines: Iterable[Data]) -> None:
         """Write several pieces as one, without separators."""
@@ -101,6 +107,7 @@ class ProcessStreams:
         self._config = config
         self._name = about["name"]
         self._outputs: list[Output] = []
+        self._logs: list[LogFile] = []
         if config.redirect_input:
             self._add(STDIN, about, readable=False, writable=True)
         for label in dict.fromkeys(labels):
@@ -120,22 +127,51 @@ class ProcessStreams:
     def connect(
         self, child: launch.Child, log_file: Callable[[str], LogFile | None], keeper: StreamKeeper | None = None
     ) -> None:
-        """Take over our ends of the pipes of `child`; `log_file(kind)` returns the file for `out` and for `err`."""
+        """Take over our ends of the pipes of `child`; `log_file(kind)` returns the file for `out` and for `err`.
+
+        With a `keeper` all streams get journals. Those in `child.journals`, which an earlier gafferd has left, give
+        the rings and logs what they lack, also without the pipe, which has ended then.
+        """
         captured = iter(self.captured)
-        for fd, kind in ((child.stdout, "out"), (child.stderr, "err")):
-            if fd is not None:
-                self._outputs.append(Output(self._loop, fd, next(captured), log_file(kind)))
+        for mode, name, kind in ((self.stdout, "stdout", "out"), (self.stderr, "stderr", "err")):
+            if mode == launch.CAPTURE:
+                self._connect_output(child, name, getattr(child, name), next(captured), keeper, log_file(kind))
         child.stdout = child.stderr = None
         if child.stdin is not None:
-            self.by_label[STDIN].input = Input(self._loop, child.stdin)
+            adopted_input = child.journals.pop("stdin.journal", None)
+            self.by_label[STDIN].input = Input(self._loop, child.stdin, keeper, adopted=adopted_input)
             child.stdin = None
         # A process that we did not start has none.
         for label, fd, input_fd in zip(self._config.custom_streams, child.streams, child.stream_inputs, strict=False):
             stream = self.by_label[label]
             assert stream.ring is not None
             stream.input = Input(self._loop, input_fd)
-            self._outputs.append(Output(self._loop, fd, stream.ring))
+            self._connect_output(child, launch.stream_name(label), fd, stream.ring, keeper)
         child.streams, child.stream_inputs = [], []
+
+    def _connect_output(
+        self,
+        child: launch.Child,
+        name: str,
+        fd: int | None,
+        ring: Ring,
+        keeper: StreamKeeper | None,
+        log_file: LogFile | None = None,
+    ) -> None:
+        adopted = child.journals.pop(f"{name}.journal", None)
+        recording = None
+        if keeper is not None or adopted is not None:
+            is_pipe = name in ("stdout", "stderr")
+            recording = Recording(self._name, name, keeper, ring, log_file, adopted=adopted, splices=is_pipe)
+        if log_file is not None and (fd is not None or recording is not None):
+            self._logs.append(log_file)
+        if fd is not None:
+            self._outputs.append(Output(self._loop, fd, ring, log_file, recording))
+        elif recording is not None:
+            recording.close(ended=False)
+            ring.close()
+            if log_file is not None:
+                log_file.finish()
 
     def read_available(self) -> None:
         """Read what is in the pipes."""
@@ -150,12 +186,31 @@ class ProcessStreams:
         for stream in self.by_label.values():
             stream.close()
 
-    def leave(self) -> None:
-        """Stop reading and writing; what is in the pipes stays there."""
+    def release(self) -> None:
+        """Close all streams here; the process goes on with them, and another gafferd adopts them."""
         for output in self._outputs:
-            output.leave()
+            output.release()
         for stream in self.by_label.values():
+            if stream.input is not None:
+                stream.input.release()
             stream.close()
+
+    def when_logged(self, callback: Callable[[], object]) -> None:
+        """Call `callback()` on the loop once all output is in the log files, after `close` or `release`.
+
+        At once if there are no logs, or they are written.
+        """
+        waiting = len(self._logs) + 1
+
+        def done() -> None:
+            nonlocal waiting
+            waiting -= 1
+            if not waiting:
+                callback()
+
+        for log_file in self._logs:
+            log_file.when_ended(done)
+        done()
 
     def last_output(self, limit: int = 400) -> str | None:
         """Return the end of its latest output, of stderr if any, else of stdout, in human-readable form."""

@@ -128,6 +128,11 @@ class Ring(Source[Chunk]):
         self.limit = limit
         self._chunks: deque[bytes] = deque()
 
+    def resume(self, epoch: str, offset: int) -> None:
+        """Continue the ring with this epoch at `offset`; call it before anything is appended."""
+        self.epoch = epoch
+        self.start = self.end = offset
+
     def append(self, data: bytes) -> None:
         """Append `data` and wake the watchers."""
         if not data:

@@ -94,7 +94,7 @@ class Executor:
         self._reaper = reaper
         self._settings = settings
         self._commands = commands
-        self._prober = Prober(loop, self._on_verdict, partial(job_commands.probe, commands))
+        self._prober = Prober(loop, self._on_verdict, partial(job_commands.probe, commands), settings.socket_keeper)
         self._scheduled: set[Job] = set()  # that were armed
         self._timetable: Timetable[Job] = Timetable(loop, self._on_armed, self._on_run_due)
         self._sockets = JobSockets(loop, settings.socket_keeper)
@@ -144,9 +144,10 @@ class Executor:
             for key, task in self._preparing.items():
                 if key[0] is job and not job.expects(key[1]):
                     self._loop.call_soon_threadsafe(task.cancel)
-            if isinstance(event, ev.ConfigChanged) and event.config.max_memory:
+            if isinstance(event, ev.ConfigChanged):
                 for process in [self.running[pid] for pid in job.pids() if pid in self.running]:
                     self._loop.call_soon_threadsafe(self._guard_memory, job, process)
+                    self._loop.call_soon_threadsafe(self._record, process.pid)
             self.touch(job.name)
             self._after_event(job)
             if self._sockets.awaits_opening(job.name) and not job.uses_sockets:
@@ -445,8 +446,10 @@ class Executor:
     def _record(self, pid: int) -> None:
         process, job = self.running.get(pid), self.owners.get(pid)
         slot = job.slot_of(pid) if job is not None else None
-        if self._settings.recorder is not None and process is not None and slot is not None:
-            self._settings.recorder.spawned(process.record(slot.visible_state))
+        if self._settings.recorder is not None and process is not None and job is not None and slot is not None:
+            if process.exit_status is None:  # the slot of one that has exited is stopping
+                process.slot_state = slot.visible_state
+            self._settings.recorder.spawned(process.record(current=job.config))
 
     def _signal(self, order: ev.Signal) -> None:
         process = self.running.get(order.pid)
@@ -638,10 +641,14 @@ class Executor:
         self.submit(job, ev.GroupEmpty(process.pid))
         if job.restarts != restarts:
             self._record_exit(job)
-        if self._settings.recorder is not None:
-            self._settings.recorder.ended(process.pid)  # last: what follows from it is known now
+        # Last: what follows from its exit is known now, and its output is in the log.
+        process.when_logged(partial(self._record_end, process.pid))
         if process.config.socket and self._socket_owners.get(job.name) is job:
             self._sockets.release(job.name, self._sockets_in_use(job))
+
+    def _record_end(self, pid: int) -> None:
+        if self._settings.recorder is not None:
+            self._settings.recorder.ended(pid)
 
     def _cookie(self, job: Job, pid: int) -> str:
         node_id = self._settings.node_id
@@ -682,6 +689,7 @@ class Executor:
             job=job.name,
             slot=slot,
             once=slot == 0,
+            restarts=job.restarts,
             reaper=self._reaper,
             sampler=self.sampler,
             capture_all=self._settings.capture_all,

@@ -34,7 +34,8 @@ class Loading:
         past = self._past.pop(str(job.name), Past())
         survivors = self._jobs.adopt(job.name)
         pids = {each.record.pid for each in survivors}
-        job.last_run, job.restarts = past.last_run, past.restarts
+        job.last_run = past.last_run
+        job.restarts = max([past.restarts, *(each.record.restarts for each in survivors)])
         # The exit of a survivor may be known already, while what follows from it was not stored.
         job.exits.extend(each for each in past.exits if each.pid not in pids)
         self._jobs.add(job)
@@ -54,7 +55,9 @@ class Loading:
     def _adopt(self, job: Job, survivor: Survivor) -> None:
         record = survivor.record
         self._executor.expect(survivor)
-        self._executor.submit(job, ev.Adopted(record.pid, record, procfs.age(record.start_time)))
+        stat = procfs.read_stat(record.os_pid) if survivor.parent is not None else None
+        age = procfs.age(stat.start_time if stat is not None else record.start_time)
+        self._executor.submit(job, ev.Adopted(record.pid, record, age, survivor.exited))
 
     def end_unclaimed(self) -> list[str]:
         """End the survivors that no job has adopted, but for detached ones; return the names of their jobs."""

@@ -370,9 +370,10 @@ class Settings:
         heading="Process and log",
     )
     keeper: bool = setting(
-        "run below a keeper, which starts gafferd again when it dies or hangs",
+        "run below a keeper, which starts gafferd again when it dies or hangs, while its processes go on; off by"
+        " default with a key that is read from a descriptor",
         boolean,
-        False,
+        True,
         flag="--keeper",
         off="--no-keeper",
         key="gaffer keeper",
@@ -446,7 +447,10 @@ def find_settings(
         if values[key] and not values[certificate]:
             flag = SETTINGS[certificate].option.long
             resolution.problem(key, "a private key requires a certificate", f"add {flag}")
+    asked = "keeper" in resolution.given or "keeper" in from_file
     for key in ("api_key_file", "cluster_key_file") if values["keeper"] else ():
         if values[key] and inherited_descriptor(values[key]) is not None:
-            resolution.problem(key, "a descriptor can be read only once, not again after a restart", "use a file")
+            if asked:
+                resolution.problem(key, "a descriptor can be read only once, not again after a restart", "use a file")
+            values["keeper"] = False
     return resolution

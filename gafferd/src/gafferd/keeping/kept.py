@@ -12,7 +12,6 @@ from gaffer.jobs.records import ProcessRecord
 from gaffer.processes import procfs
 from gaffer.processes.survivors import Survivor
 from gafferd.keeping.link import KeeperLink, KeptChild
-from gafferd.state.directory import StateDir
 
 logger = logging.getLogger(__name__)
 
@@ -22,15 +21,20 @@ _RETRY = 0.1  # seconds between two looks whether what follows from exits is sto
 class KeptProcesses(Recorder):
     """The recorder of a node with a keeper, and the source of the exits of adopted processes.
 
-    It passes everything on to the state directory. The keeper holds what is left of a process until what follows from
-    its exit is stored there: a gafferd that is killed in between leaves the exit to the next one. `settled()` returns
-    whether all changes of jobs are stored.
+    It passes everything on to the recorder of the state directory. The keeper holds what is left of a process until
+    what follows from its exit is stored there: a gafferd that is killed in between leaves the exit to the next one.
+
+    `when_stored(callback)` calls back once all that was recorded is stored, `settled()` returns whether all changes of
+    jobs are.
     """
 
-    def __init__(self, link: KeeperLink, state: StateDir) -> None:
+    def __init__(
+        self, link: KeeperLink, recorder: Recorder, when_stored: Callable[[Callable[[], object]], None]
+    ) -> None:
         self.settled: Callable[[], bool] = lambda: True
         self._link = link
-        self._state = state
+        self._recorder = recorder
+        self._when_stored = when_stored
         self._os_pids: dict[int, int] = {}  # of registered and adopted processes, by pid
         self._adopted: set[int] = set()  # by pid
         self._watching: dict[int, Callable[[int | None], object]] = {}  # by OS pid
@@ -105,7 +109,7 @@ class KeptProcesses(Recorder):
 
     def spawned(self, record: ProcessRecord) -> None:
         """Record a process, and its state with the keeper."""
-        self._state.spawned(record)
+        self._recorder.spawned(record)
         if record.pid in self._os_pids:
             text = msgspec.json.encode(record).decode()
             self._link.update(record.os_pid, str(record.pid), record.graceful_timeout, record.stop_signal, text)
@@ -117,25 +121,25 @@ class KeptProcesses(Recorder):
 
     def ended(self, pid: int) -> None:
         """Have the process forgotten once what follows from its exit is stored."""
-        self._state.ended(pid)
+        self._recorder.ended(pid)
         if pid in self._os_pids:
             self._ended.add(pid)
             self._settle()
 
     def exited(self, job: str, exits: Iterable[ExitRecord], restarts: int) -> None:
         """Record the last exits of a job."""
-        self._state.exited(job, exits, restarts)
+        self._recorder.exited(job, exits, restarts)
 
     def ran(self, job: str, at: float) -> None:
         """Record a scheduled run."""
-        self._state.ran(job, at)
+        self._recorder.ran(job, at)
 
     # What the keeper may forget
 
     def _settle(self) -> None:
         if self._ended and not self._settling:
             self._settling, self._ended = self._ended, set()
-            self._state.when_stored(self._settle_jobs)
+            self._when_stored(self._settle_jobs)
 
     def _settle_jobs(self) -> None:
         """Go on, now that the exits are stored, once the changes of their jobs are stored too."""

@@ -92,6 +92,8 @@ class KeeperLink:
     once the keeper reads again, from what is true then. So a keeper that does not read costs a note for each process
     and name that has changed, nothing is dropped, and nothing waits. The descriptors are those of their owners, who
     close them only after `remove` or `forget`. `on_exit` and `on_lost` are to be set before `start`.
+
+    When the keeper ends, `replace_keeper` is called, which does not return unless that fails: then it returns why.
     """
 
     def __init__(self, connection: socket.socket, pid: int, watchdog: float) -> None:
@@ -99,14 +101,17 @@ class KeeperLink:
         self.handing_over = False
         self.on_exit: Callable[[int, int | None], object] = lambda os_pid, status: None
         self.on_lost: Callable[[], object] = lambda: None
+        self.replace_keeper: Callable[[], str] = lambda: "it is not to be replaced"
         self._socket = connection
         self._socket.setblocking(False)
         self._watchdog = watchdog
         self._loop: asyncio.AbstractEventLoop | None = None
         self._pending: dict[_Fact, None] = {}
+        self._waiting_since = 0.0  # of the first of them
         self._retry: asyncio.TimerHandle | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._error: str | None = None
+        self._stopping = False
         self._since = time.time()
         self._last = ""  # how the previous gafferd ended
         self._children: dict[str, _Child] = {}  # by id
@@ -120,7 +125,10 @@ class KeeperLink:
     @property
     def state(self) -> KeeperState:
         """The state of the keeper, as in /health."""
-        return {"pid": self.pid, "since": round(self._since, 3), "error": self._error}
+        error = self._error
+        if error is None and self._pending and (waited := time.monotonic() - self._waiting_since) > self._watchdog:
+            error = f"the keeper (pid {self.pid}) has not read for {waited:.0f} s: {len(self._pending)} changes wait"
+        return {"pid": self.pid, "since": round(self._since, 3), "error": error}
 
     # Processes
 
@@ -282,7 +290,7 @@ class KeeperLink:
         try:
             while not self._take_message(*self._receive_message()):
                 pass
-        except OSError as error:
+        except (OSError, ValueError) as error:
             raise GafferError(
                 f"the keeper (pid {self.pid}) does not answer: {error}",
                 hint="see its messages, or start gafferd without a keeper",
@@ -350,6 +358,7 @@ class KeeperLink:
     def quiesce(self) -> None:
         """Report that the node stops, unless another gafferd is to follow."""
         if not self.handing_over:
+            self._stopping = True
             self._say("STOPPING=1")
 
     def close(self) -> None:
@@ -364,6 +373,18 @@ class KeeperLink:
         self._socket.close()
         for name in tuple(self._left):
             _close(self._left.pop(name))
+
+    def table(self) -> tuple[str, list[int]]:
+        """Return the table for another keeper, see `gafferd/keeper.py`, and the descriptors in it."""
+        lines = [f"UPTIME={time.time() - self._since:.3f}", f"LAST=the keeper (pid {self.pid}) has ended"]
+        descriptors = []
+        for name in tuple(self._held):
+            if self._are_open(name):
+                descriptors += [each.descriptor for each in self._held[name]]
+                lines += [f"FD={each.descriptor} {name}" for each in self._held[name]]
+        for child in self._children.values():
+            lines += [*_registration(child), *([] if child.status is None else [_exit(child)])]
+        return "\n".join(lines) + "\n", descriptors
 
     def _beat(self) -> None:
         assert self._loop is not None
@@ -380,7 +401,7 @@ class KeeperLink:
         except OSError:
             data = b""
         if not data:
-            self._lost("it has ended")
+            self._lost()
         elif data.startswith(b"ERR="):
             logger.error("the keeper refused a message: %s", data[4:].decode("ascii", "replace"))
         else:
@@ -396,10 +417,13 @@ class KeeperLink:
             child.status = status
             self.on_exit(os_pid, status if isinstance(status, int) else None)
 
-    def _lost(self, reason: str) -> None:
-        self._error = f"the keeper (pid {self.pid}) does not protect this node: {reason}"
-        logger.error("%s; a gafferd that ends is not started again until you restart it", self._error)
+    def _lost(self) -> None:
         self._disconnect()
+        self._error = f"the keeper (pid {self.pid}) has ended"
+        if not self._stopping:
+            logger.error("%s: this process takes its place, and another gafferd follows", self._error)
+            self._error = f"{self._error} and has no successor: {self.replace_keeper()}"
+        logger.error("%s; a gafferd that ends is not started again until you restart it", self._error)
         self.on_lost()
 
     def _disconnect(self) -> None:
@@ -421,6 +445,7 @@ class KeeperLink:
         if self._error is None:
             self._pending[fact] = None
             if len(self._pending) == 1:
+                self._waiting_since = time.monotonic()
                 self._send_pending()
 
     def _send_pending(self) -> None:
@@ -431,6 +456,7 @@ class KeeperLink:
             if not self._try_send("\n".join(lines).encode("ascii", "replace"), descriptors):
                 return
             del self._pending[fact]
+            self._waiting_since = time.monotonic()
             self._note_sent(fact, names)
         if self._loop is not None and not self._loop.is_closed():
             self._loop.remove_writer(self._socket)
@@ -448,10 +474,10 @@ class KeeperLink:
             return [*lines, *(["FDSTORE=1", "FDPOLL=0"] if names else []), f"FDNAME={subject}"], names
         child = self._children[subject]
         if kind == "exit":
-            return [f"EXITED={child.os_pid} {child.status}"], []
+            return [_exit(child)], []
         if kind == "acknowledged":
             return [f"ACK={child.os_pid}"], []
-        lines = [f"CHILD={child.os_pid} {child.id} {child.timeout:g} {child.stop}", f"RECORD={child.record}"]
+        lines = _registration(child)
         names = [] if child.known else [name for name in sorted(child.names)[:_BATCH] if self._are_open(name)]
         while sum(len(name) + 8 for name in names) > _MAX_MESSAGE - _MAX_RECORD - 256:
             names.pop()  # the others follow
@@ -495,6 +521,14 @@ class KeeperLink:
                 return False
             # Otherwise it has ended, which `_receive` reports.
         return True
+
+
+def _registration(child: _Child) -> list[str]:
+    return [f"CHILD={child.os_pid} {child.id} {child.timeout:g} {child.stop}", f"RECORD={child.record}"]
+
+
+def _exit(child: _Child) -> str:
+    return f"EXITED={child.os_pid} {child.status}"
 
 
 def _held(descriptor: int) -> _Held:

@@ -2,12 +2,13 @@
 
 import faulthandler
 import os
+import resource
 import signal
 import socket
 import sys
 from collections.abc import MutableMapping, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import NamedTuple, NoReturn
 
 import gafferd
 from gaffer.errors import ConfigError, Problem
@@ -39,19 +40,29 @@ def start_keeper(
     # A signal during the fork waits for the keeper, which forwards it.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
     child = os.fork()
+    program = _Program.current(background, log)
     if child:
-        _become_keeper(theirs, child, "background" if background else "foreground", log)
+        theirs.set_inheritable(True)
+        try:
+            program.execute(str(theirs.fileno()), str(child))
+        except OSError as error:
+            os.write(2, f"gafferd: can't run {sys.executable}: {error.strerror}\n".encode())
+        os._exit(1)
     # The keeper forwards signals, so those for the group of a terminal must not reach this process too.
     os.setpgid(0, 0)
     signal.pthread_sigmask(signal.SIG_SETMASK, before)
     theirs.close()
-    link = _connect(ours, keeper, watchdog)
+    link = _connect(ours, keeper, watchdog, program)
     link.store_passed(passed)
     return link
 
 
-def join_keeper(environ: MutableMapping[str, str], watchdog: float) -> KeeperLink | None:
+def join_keeper(
+    environ: MutableMapping[str, str], watchdog: float, *, background: bool = False, log: str | None = None
+) -> KeeperLink | None:
     """Return the connection to the keeper that started this process, None if none did.
+
+    `background` and `log` are for another keeper, should that one die, as for `start_keeper`.
 
     Raises ConfigError if the variable does not name its socket, and GafferError if the keeper does not answer.
     """
@@ -65,21 +76,71 @@ def join_keeper(environ: MutableMapping[str, str], watchdog: float) -> KeeperLin
     except (OSError, ValueError):
         message = f"expected the descriptor of a socket, got {text!r}"
         raise ConfigError([Problem(VARIABLE, message, "only the keeper of gafferd sets this variable")]) from None
-    return _connect(connection, int.from_bytes(found[:4], sys.byteorder), watchdog)
+    pid = int.from_bytes(found[:4], sys.byteorder)
+    return _connect(connection, pid, watchdog, _Program.current(background, log))
 
 
-def _connect(connection: socket.socket, keeper: int, watchdog: float) -> KeeperLink:
+def _connect(connection: socket.socket, keeper: int, watchdog: float, program: "_Program") -> KeeperLink:
     faulthandler.enable(2)  # the keeper ends a gafferd that hangs by SIGABRT
-    return KeeperLink(connection, keeper, watchdog)
+    link = KeeperLink(connection, keeper, watchdog)
+    link.replace_keeper = lambda: become_keeper(link, program)
+    return link
 
 
-def _become_keeper(connection: socket.socket, child: int, mode: str, log: str | None) -> NoReturn:
-    directory = str(Path(gafferd.__file__).parent)
-    connection.set_inheritable(True)
-    command = [sys.executable, *sys.orig_argv[1:]]
-    arguments = [str(connection.fileno()), str(child), mode, log or "", *command]
+class _Program(NamedTuple):
+    """How to run a keeper whose gafferd is run as this process was; `files` is its limit of open files."""
+
+    mode: str
+    log: str
+    environ: dict[str, str]
+    files: int
+
+    @classmethod
+    def current(cls, background: bool, log: str | None) -> "_Program":
+        """Note what is true at the start of this process."""
+        files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        return cls("background" if background else "foreground", log or "", dict(os.environ), files)
+
+    def execute(self, *source: str) -> NoReturn:
+        """Become the keeper; raise OSError."""
+        boot = [sys.executable, "-I", "-S", "-c", _BOOT, str(Path(gafferd.__file__).parent)]
+        command = [sys.executable, *sys.orig_argv[1:]]
+        os.execve(boot[0], [*boot, *source, self.mode, self.log, *command], self.environ)
+
+
+def become_keeper(link: KeeperLink, program: _Program) -> str:
+    """Become the keeper of what the lost one kept; return why that is not possible.
+
+    Our children become those of the new keeper. The processes that the lost one had adopted are nobody's: that they
+    have exited will be known, their exit status will not. The gafferd that the new keeper starts adopts all, just as
+    after a crash of this process, and nothing more than by that is lost.
+    """
+    environ = program.environ
+    address = environ.get("NOTIFY_SOCKET")
+    if address and not _notify(address, f"MAINPID={os.getpid()}"):
+        return "the service manager can't be told of another one"
+    if "WATCHDOG_PID" in environ:
+        environ["WATCHDOG_PID"] = str(os.getpid())
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    table, descriptors = link.table()
     try:
-        os.execv(sys.executable, [sys.executable, "-I", "-S", "-c", _BOOT, directory, *arguments])
+        file = os.memfd_create("table", 0)
+        with open(file, "wb", closefd=False) as writer:
+            writer.write(f"LIMIT={program.files}\nOOM=\nLEFT={int(program.mode == 'background')}\n{table}".encode())
+        for each in (*descriptors, file):
+            os.set_inheritable(each, True)
+        program.execute("--table", str(file))
     except OSError as error:
-        os.write(2, f"gafferd: can't run {sys.executable}: {error.strerror}\n".encode())
-    os._exit(1)
+        for each in descriptors:
+            os.set_inheritable(each, False)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        return str(error)
+
+
+def _notify(address: str, message: str) -> bool:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as connection:
+        try:
+            connection.sendto(message.encode(), f"\0{address[1:]}" if address.startswith("@") else address)
+        except OSError:
+            return False
+    return True

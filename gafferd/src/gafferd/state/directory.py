@@ -107,15 +107,17 @@ def default_path(root: bool, home: Path, xdg_state_home: str | None) -> Path:
     return base / "gaffer"
 
 
-def lock_directory(path: str | os.PathLike[str]) -> StateLock:
+def lock_directory(path: str | os.PathLike[str], keeper: int | None = None) -> StateLock:
     """Create the state directory at `path` if it is missing, and lock it; nothing else in it is changed.
+
+    `keeper` is the process id of our keeper.
 
     Raises StateDirError if another gafferd uses the directory, if other users may have changed it, or if it is not
     usable.
     """
     directory = Path(path).absolute()
     with _explained(directory):
-        return StateLock(_prepare(directory))
+        return StateLock(_prepare(directory), keeper)
 
 
 @contextlib.contextmanager
@@ -154,6 +156,8 @@ class StateDir(Recorder):
     def __init__(self, path: Path, lock: StateLock) -> None:
         self.path = path
         self.detached: list[ProcessRecord] = []
+        self.orphans: list[ProcessRecord] = []
+        self._spared: list[ProcessRecord] = []
         self._lock = lock
         self._nodes: list[Node] = []  # this one, and the one before its id changed
         self._records: dict[int, ProcessRecord] = {}
@@ -216,7 +220,8 @@ class StateDir(Recorder):
     def spawned(self, record: ProcessRecord) -> None:
         """Record a process that was started, or a detached one that is watched again; called on the loop."""
         self._records[record.pid] = record
-        self.detached = [kept for kept in self.detached if kept.os_pid != record.os_pid]
+        for left in (self.detached, self.orphans, self._spared):
+            left[:] = [each for each in left if each.os_pid != record.os_pid]
         if record.detach:
             self._dirty = True
             self._write()  # immediately: without its record the next gafferd would treat it as a leftover
@@ -244,24 +249,47 @@ class StateDir(Recorder):
 
     # Leftovers
 
-    def end_leftovers(self, spare_pids: Collection[int] = (), spare_cookies: Collection[str] = ()) -> int:
+    def end_leftovers(
+        self, spare_pids: Collection[int] = (), spare_cookies: Collection[str] = (), orphans: str = "adopt"
+    ) -> int:
         """End the processes that an earlier gafferd on this directory left running; return their number.
 
-        Blocks until they are gone, up to the longest graceful timeout. Detached processes keep running, and so do
-        processes that changed to another user, which can't be signalled: their jobs watch them again. Raises
-        leftovers.LeftoverError if a process can't be ended.
+        Blocks until they are gone, up to the longest graceful timeout. Processes with these pids and cookies are left
+        alone, with the members of their groups. Others that keep running are to be adopted by their jobs: `detached`
+        has the detached ones and those that changed to another user, which can't be signalled, `orphans` those that
+        need nothing of the earlier gafferd, if the policy of their jobs is `adopt`; `orphans` is that of jobs without
+        one. Raises leftovers.LeftoverError if a process can't be ended.
         """
         boot_id = procfs.boot_id()
         records = [r for r in self._left.processes if r.boot_id == boot_id] if self._left is not None else []
-        records = [r for r in records if r.os_pid not in spare_pids]
         self._refuse_the_unknown({record.cookie for record in records}.union(spare_cookies))
+        self._spared = [record for record in records if record.cookie in spare_cookies]
+        records = [record for record in records if record.cookie not in spare_cookies]
         self.detached = [record for record in records if record.detach and leftovers.is_alive(record)]
-        spare = {record.cookie for record in self.detached}.union(spare_cookies)
-        ended, refused = leftovers.end_leftovers([r for r in records if not r.detach], self._made, spare)
+        self.orphans = [r for r in records if not r.detach and (r.orphans or orphans) == "adopt" and self._is_whole(r)]
+        left = [*self.detached, *self.orphans]
+        ended, refused = leftovers.end_leftovers(
+            [record for record in records if not record.detach and record not in self.orphans],
+            self._made,
+            {record.cookie for record in left}.union(spare_cookies),
+            spare_pids,
+        )
         self.detached += refused
         self._dirty = True
         self._write()
         return ended
+
+    def _is_whole(self, record: ProcessRecord) -> bool:
+        """Return whether a process is the recorded one of this node, and lost nothing with its gafferd."""
+        try:
+            loss = leftovers.find_loss(record) if self._made(record.cookie) else "its mark is not that of this node"
+        except LookupError:
+            return False
+        if loss is not None:
+            logger.info(
+                "process %d of %s is not adopted: %s", record.os_pid, record.job, loss, extra={"job": record.job}
+            )
+        return loss is None
 
     def _refuse_to_share(self, state: State | None) -> None:
         """Leave the processes recorded in a copied directory to their own gafferd; raise if it does not run."""
@@ -337,7 +365,7 @@ class StateDir(Recorder):
         begin = time.monotonic()
         try:
             self._lock.check()
-            self._save_state(State([*self.detached, *self._records.values()]))
+            self._save_state(State([*self.detached, *self.orphans, *self._spared, *self._records.values()]))
         except OSError as error:
             if not self._failing:
                 logger.error("can't write %s: %s", self.path / "processes.json", error.strerror)

@@ -2,7 +2,8 @@
 
 A process is signalled only through a pidfd opened before the process was identified, so reused process ids are safe.
 A process is a leftover if it is a recorded leader (same boot, same start time), a member of the process group of
-such a leader, or has a cookie of this node in its environment.
+such a leader, or has a cookie of this node in its environment. Programs that show a title of their own overwrite their
+environment, and the cookie with it; a process that has another cookie than that of its record is another process.
 """
 
 import errno
@@ -13,6 +14,7 @@ import signal
 import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from stat import S_ISCHR, S_ISREG
 from typing import NamedTuple
 
 from gaffer.errors import GafferError
@@ -42,7 +44,42 @@ def is_alive(record: ProcessRecord) -> bool:
 def _stat_of(record: ProcessRecord) -> procfs.Stat | None:
     """Return the status of the recorded process, also of a zombie, or None if its process id was reused."""
     stat = procfs.read_stat(record.os_pid)
-    return stat if stat is not None and stat.start_time == record.start_time else None
+    if stat is None or stat.start_time != record.start_time:
+        return None
+    mark = (procfs.read_environ(record.os_pid) or {}).get(COOKIE, record.cookie)
+    return stat if mark == record.cookie else None
+
+
+def find_loss(record: ProcessRecord) -> str | None:
+    """Return what the recorded process lost with its gafferd, None if it can go on without.
+
+    Raises LookupError if the process is not the recorded one, or has exited.
+    """
+    try:
+        pidfd = os.pidfd_open(record.os_pid)
+    except (OSError, AttributeError) as error:
+        raise LookupError(f"no process {record.os_pid}") from error
+    try:
+        if not is_alive(record):
+            raise LookupError(f"process {record.os_pid} is another one")
+        return next((f"its {name} was not a file" for fd, name in _STANDARD if not _is_file(record.os_pid, fd)), None)
+    finally:
+        os.close(pidfd)
+
+
+_STANDARD = ((0, "standard input"), (1, "standard output"), (2, "standard error"))
+_NULL = os.makedev(1, 3)  # null(4)
+
+
+def _is_file(pid: int, descriptor: int) -> bool:
+    """Return whether a descriptor is a file, /dev/null or closed, so that no other process is needed to use it."""
+    try:
+        status = os.stat(f"/proc/{pid}/fd/{descriptor}")
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+    return S_ISREG(status.st_mode) or (S_ISCHR(status.st_mode) and status.st_rdev == _NULL)
 
 
 class Ended(NamedTuple):
@@ -52,16 +89,22 @@ class Ended(NamedTuple):
     refused: list[ProcessRecord]
 
 
-def end_leftovers(records: Sequence[ProcessRecord], made: Callable[[str], bool], spare: Collection[str] = ()) -> Ended:
+def end_leftovers(
+    records: Sequence[ProcessRecord],
+    made: Callable[[str], bool],
+    spare_cookies: Collection[str] = (),
+    spare_pids: Collection[int] = (),
+) -> Ended:
     """Terminate the processes of `records` (of this boot) and those with a cookie that this node `made`, in parallel.
 
-    Each gets SIGTERM, then SIGKILL after the graceful timeout of its record. Processes with a cookie in `spare` are
-    left alone. Raises LeftoverError if a process still runs 10 seconds after SIGKILL.
+    Each gets SIGTERM, then SIGKILL after the graceful timeout of its record. Processes with one of the `spare_cookies`,
+    the `spare_pids` and the members of their groups are left alone. Raises LeftoverError if a process still runs 10
+    seconds after SIGKILL.
     """
     if not hasattr(os, "pidfd_open"):
         logger.warning("this system has no pidfds: not looking for processes left by an earlier gafferd")
         return Ended(0, [])
-    hunt = _Hunt(records, made, spare)
+    hunt = _Hunt(records, made, spare_cookies, spare_pids)
     try:
         return hunt.run()
     finally:
@@ -99,12 +142,18 @@ class _Target:
 
 
 class _Hunt:
-    def __init__(self, records: Sequence[ProcessRecord], made: Callable[[str], bool], spare: Collection[str]) -> None:
+    def __init__(
+        self,
+        records: Sequence[ProcessRecord],
+        made: Callable[[str], bool],
+        spare_cookies: Collection[str],
+        spare_pids: Collection[int],
+    ) -> None:
         self._begin = time.monotonic()
         self._by_pid = {record.os_pid: record for record in records}
         self._by_cookie = {record.cookie: record for record in records}
         self._made = made
-        self._spare = spare
+        self._spare_cookies, self._spare_pids = spare_cookies, frozenset(spare_pids)
         self._targets: dict[int, _Target] = {}  # by pidfd
         self._poll = select.poll()
         self._ended = 0
@@ -183,17 +232,17 @@ class _Hunt:
     def _identify(self, pid: int) -> tuple[bool, ProcessRecord | None]:
         """Return whether `pid` is a leftover, and its record or that of its leader."""
         stat = procfs.read_stat(pid)
-        if stat is None or stat.state in "ZX":
+        if stat is None or stat.state in "ZX" or not self._spare_pids.isdisjoint((pid, stat.pgrp)):
             return False, None
         record = self._by_pid.get(pid)
-        if record is not None and record.start_time == stat.start_time:
+        if record is not None and _stat_of(record) is not None:
             return True, record
         leader = self._by_pid.get(stat.pgrp)
         # The leader still existed, at least as a zombie, after `pid` was seen in its group: the id was not reused.
         if leader is not None and leader.pgid == leader.os_pid and _stat_of(leader) is not None:
             return True, leader
         cookie = (procfs.read_environ(pid) or {}).get(COOKIE)
-        if cookie is None or cookie in self._spare:
+        if cookie is None or cookie in self._spare_cookies:
             return False, None
         record = self._by_cookie.get(cookie)
         return record is not None or self._made(cookie), record

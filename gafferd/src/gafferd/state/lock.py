@@ -71,12 +71,15 @@ def is_original(last: Owner | None, now: Owner, last_runs: bool) -> bool:
 class StateLock:
     """The lock of the state directory `directory`, held until `close`.
 
+    `keeper` is the process id of the keeper, which may have been the last owner itself.
+
     `last` is the owner recorded in the file before `mark`, `last_runs` whether it still runs, and `original` whether
     the directory is the one that it used.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, keeper: int | None = None) -> None:
         """Take the lock; raise StateDirError if another gafferd holds it, or OSError."""
+        self._keeper = keeper
         self.directory = directory
         self._descriptor = _open(directory / "lock")
         try:
@@ -128,7 +131,7 @@ class StateLock:
         self._descriptor = -1
 
     def _runs(self, owner: Owner) -> bool:
-        if owner.pid == self._owner.pid or owner.boot_id not in (None, self._owner.boot_id):
+        if owner.pid in (self._owner.pid, self._keeper) or owner.boot_id not in (None, self._owner.boot_id):
             return False
         process = procfs.read_stat(owner.pid)
         return process is not None and process.state not in "ZX" and owner.start_time in (None, process.start_time)

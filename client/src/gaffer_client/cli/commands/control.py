@@ -114,12 +114,18 @@ def _status_of_all(context: Context) -> int:
     """Print a table of all jobs of the node."""
     with context.server() as server:
         document = server.transport.read("/jobs", query={"view": "info"})
+        health = server.transport.read("/health")
     if context.json:
         print_json(document)
         return Exit.OK
     with checked_on_failure(server.transport, document, "JobListing"):
         text = table(("JOB", "STATE", "RUNNING", "DETAILS"), map(_status_row, document["jobs"]))
     print(text if document["jobs"] else "No jobs are loaded.")
+    with checked_on_failure(server.transport, health, "HealthInfo"):
+        keeper = health.get("keeper")  # a node of an earlier version has none
+        fault = keeper["error"] if keeper is not None else None
+    if fault:
+        warn(printable(fault))
     return Exit.OK
 
 

@@ -23,9 +23,9 @@ _POLL_INTERVAL = 0.2  # seconds
 
 
 def drain(context: Context, args: Arguments) -> int:
-    timeout = _seconds(args.text("--timeout"))
+    timeout = parse_timeout(args.text("--timeout"))
     name = args.text("<node>")
-    with _node(context, name) as server:
+    with node_named(context, name) as server:
         what = printable(name or server.url)
         if args.flag("--undo"):
             state, text = server.resume(), f"{what} is back in service"
@@ -61,7 +61,7 @@ def _is_url(text: str) -> bool:
     return "://" in text or text.startswith("unix:")
 
 
-def _node(context: Context, name: str | None) -> "AbstractContextManager[Server]":
+def node_named(context: Context, name: str | None) -> "AbstractContextManager[Server]":
     """Return the node given by URL, or by name or id via the lookups; the node of --endpoint by default."""
     if name is None or _is_url(name):
         return context.server(name)
@@ -95,7 +95,7 @@ def _find(lookup: "Lookup", name: str) -> str:
     return found[0]
 
 
-def _seconds(text: str | None) -> float:
+def parse_timeout(text: str | None) -> float:
     if text is None:
         return math.inf
     try:
@@ -105,6 +105,17 @@ def _seconds(text: str | None) -> float:
     if not seconds >= 0:
         raise UsageError(f"--timeout: {text!r} is not a number of seconds")
     return seconds
+
+
+def undrain(context: Context, args: Arguments) -> int:
+    name = args.text("<node>")
+    with node_named(context, name) as server:
+        state = server.resume()
+        if context.json:
+            print_json(state)
+        else:
+            print(f"{printable(name or server.url)} is back in service")
+    return Exit.OK
 
 
 COMMANDS = (
@@ -132,6 +143,17 @@ COMMANDS = (
             The exit status is 4 if no node has that name, and 3 if the node or every lookup is unreachable.
         """,
         examples=("drain", "drain node1 --timeout=120", "drain node1 --undo"),
+        uses=("--lookupd",),
+    ),
+    Command(
+        "undrain",
+        "Put a node back into service",
+        undrain,
+        "node",
+        "[<node>]",
+        effect="write",
+        details="<node> is as for `drain`. `gaffer drain --undo` does the same.",
+        examples=("undrain", "undrain node1"),
         uses=("--lookupd",),
     ),
 )

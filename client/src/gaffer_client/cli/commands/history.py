@@ -1,15 +1,24 @@
 """`exits`, `definitions` and `exec`: how processes ended, earlier definitions, and actions of a job."""
 
 import json
-import sys
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from gaffer.runtime.options import Option
 from gaffer_client.cli.config import Context
 from gaffer_client.cli.errors import Exit
-from gaffer_client.cli.jobnames import chosen_job
-from gaffer_client.cli.output import moment, print_error, print_json, printable, signal_name, size, table, warn
+from gaffer_client.cli.jobnames import chosen_job, suggesting
+from gaffer_client.cli.output import (
+    OutputWriter,
+    moment,
+    print_error,
+    print_json,
+    printable,
+    signal_name,
+    size,
+    table,
+    warn,
+)
 from gaffer_client.cli.parse import Arguments
 from gaffer_client.cli.table import Command
 from gaffer_client.jobs import Job
@@ -27,7 +36,8 @@ _MISSING = object()
 def exits(context: Context, args: Arguments) -> int:
     with context.server() as server:
         job = chosen_job(context, args, server, args.required("<job>"))
-        found = job.exits()
+        with suggesting(job):
+            found = job.exits()
     if context.json:
         print_json({"exits": found})
         return Exit.OK
@@ -69,7 +79,9 @@ def _status(each: "ExitInfo") -> object:
 
 def definitions(context: Context, args: Arguments) -> int:
     with context.server() as server:
-        kept = chosen_job(context, args, server, args.required("<job>")).definitions()
+        job = chosen_job(context, args, server, args.required("<job>"))
+        with suggesting(job):
+            kept = job.definitions()
     if context.json:
         print_json({"definitions": kept})
     else:
@@ -117,7 +129,7 @@ def exec_(context: Context, args: Arguments) -> int:
         job = chosen_job(context, args, server, args.required("<job>"))
         if action is None:
             return _list_actions(context, job)
-        return _run_action(context, job, action, args.text("--timeout"))
+        return _run_action(context, job, action, args.text("--timeout"), raw=args.flag("--raw"))
 
 
 def _list_actions(context: Context, job: Job) -> int:
@@ -131,15 +143,16 @@ def _list_actions(context: Context, job: Job) -> int:
     return Exit.OK
 
 
-def _run_action(context: Context, job: Job, action: str, timeout: str | None) -> int:
+def _run_action(context: Context, job: Job, action: str, timeout: str | None, *, raw: bool) -> int:
     kept, received = bytearray(), 0
+
+    writer = OutputWriter(raw=raw)
 
     def write(data: bytes) -> None:
         nonlocal received
         received += len(data)
         if not context.json:
-            sys.stdout.buffer.write(data)
-            sys.stdout.buffer.flush()
+            writer.write(data)
             return
         kept.extend(data)
         del kept[:-_KEPT]
@@ -202,12 +215,16 @@ def commands(job_help: str, verbose: str) -> tuple[Command, ...]:
             "node",
             "<job> [<action>]",
             effect="write",
-            options=(Option("--timeout=TIME", "stop the action after TIME, such as 90, 5m or 2h (default: 24h)"),),
+            options=(
+                Option("--timeout=TIME", "stop the action after TIME, such as 90, 5m or 2h (default: 24h)"),
+                Option("--raw", "let the output control the terminal, for colours and the like"),
+            ),
             details=f"""
                 {job_help} An action is a command in the description of the job, `action.NAME = COMMAND`. The node runs
                 it as the user, in the directory and with the variables of the job, which need not be running.
 
-                Prints the output of the action. The exit status is that of the action, 128 + N if signal N ended it,
+                Prints the output of the action; on a terminal, characters that could control it are replaced, unless
+                --raw is given. The exit status is that of the action, 128 + N if signal N ended it,
                 and 124 if it timed out. Interrupting this command does not stop the action.
             """,
             examples=("exec shop.web", "exec shop.web migrate", "exec shop.web migrate --timeout=5m"),

@@ -7,6 +7,11 @@ from gaffer_client.cli.table import Command
 
 
 def start(context: Context, args: Arguments) -> int:
+    names = args.words("<type>")
+    if any("." in name for name in names):
+        from gaffer_client.cli.commands.jobs import start_jobs
+
+        return start_jobs(context, args, names)
     from gaffer_client.cli import local  # imports the framework
 
     return local.start(context, args)
@@ -34,9 +39,9 @@ _PORT = Option("-p PORT, --port=PORT", "the first port of the first type, or aut
 COMMANDS = (
     Command(
         "start",
-        "Run an application on this host, in the foreground",
+        "Run an application on this host, in the foreground, or start jobs on a node",
         start,
-        "none",
+        "node",
         "[<type>...]",
         effect="write",
         on_several="fleet:start",
@@ -45,7 +50,9 @@ COMMANDS = (
             _PORT,
             Option("--no-watch", "don't restart processes when the files that they watch change"),
             Option("-v, --verbose", "show all events, such as start and stop"),
-            Option("--wait", "on several nodes: return when a process of each job is ready on one of them"),
+            Option(
+                "--wait", "with jobs of a node: return when they are ready; on several nodes, when one has each ready"
+            ),
             Option("--timeout=SECONDS", "give up waiting after SECONDS and exit with status 1 (default: 300)"),
         ),
         details="""
@@ -62,9 +69,17 @@ COMMANDS = (
             precedence. Standard input of the processes stays open without data.
 
             Ctrl-C stops all processes; a second Ctrl-C kills them at once.
+
+            Names with a session, SESSION.NAME or SESSION.*, are jobs of a node, which are started there.
         """,
         aliases=("dev:start",),
-        examples=("start", "start web worker", "start -c web=2,worker=3", "start -e production.env -p 9000"),
+        examples=(
+            "start",
+            "start web worker",
+            "start -c web=2,worker=3",
+            "start -e production.env -p 9000",
+            "start shop.web --wait",
+        ),
         uses=("--procfile", "--directory", "--env"),
     ),
     Command(

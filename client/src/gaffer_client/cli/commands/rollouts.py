@@ -26,7 +26,7 @@ _MAX_DIGITS = 9  # of a generation
 Judge = Callable[["ListedJob"], Progress]
 
 
-class _Order(NamedTuple):
+class Order(NamedTuple):
     """A command for a job: `send` returns the response, `judge` the judge of its progress, from the info before it.
 
     `doing` and `done` describe it.
@@ -48,7 +48,8 @@ def restart(context: Context, args: Arguments) -> int:
     def judge(before: "ListedJob") -> Judge:
         return RolloutWatch("restart").judge if rolling else readiness
 
-    return _each(context, args, args.words("<job>"), _Order(send, judge, "Restarting", "Restarted"), waits=waits)
+    order = Order(send, judge, "Restarting", "Restarted")
+    return carry_out_each(context, args, args.words("<job>"), order, waits=waits)
 
 
 def manner(args: Arguments) -> tuple[bool, bool]:
@@ -67,8 +68,8 @@ def reload(context: Context, args: Arguments) -> int:
     def judge(before: "ListedJob") -> Judge:
         return settled()
 
-    order = _Order(send, judge, "Reloading", "Reloaded")
-    return _each(context, args, args.words("<job>"), order, waits=not args.flag("--no-wait"))
+    order = Order(send, judge, "Reloading", "Reloaded")
+    return carry_out_each(context, args, args.words("<job>"), order, waits=not args.flag("--no-wait"))
 
 
 def rollback(context: Context, args: Arguments) -> int:
@@ -80,17 +81,17 @@ def rollback(context: Context, args: Arguments) -> int:
     def judge(before: "ListedJob") -> Judge:
         return RolloutWatch("rollback", before.get("rollout")).judge
 
-    order = _Order(send, judge, "Rolling back", "Rolled back")
-    return _each(context, args, [args.required("<job>")], order, waits=not args.flag("--no-wait"))
+    order = Order(send, judge, "Rolling back", "Rolled back")
+    return carry_out_each(context, args, [args.required("<job>")], order, waits=not args.flag("--no-wait"))
 
 
-def _each(context: Context, args: Arguments, names: list[str], order: _Order, *, waits: bool) -> int:
+def carry_out_each(context: Context, args: Arguments, names: list[str], order: Order, *, waits: bool) -> int:
     """Carry out an order for one job after the other, and report each failure."""
     timeout = seconds(args.text("--timeout"))
     return for_each_job(context, args, names, lambda job: _carry_out(context, job, order, timeout if waits else None))
 
 
-def _carry_out(context: Context, job: Job, order: _Order, timeout: float | None) -> None:
+def _carry_out(context: Context, job: Job, order: Order, timeout: float | None) -> None:
     """Send an order, and follow its progress for `timeout` seconds unless it is None."""
     judge = None if timeout is None else order.judge(job.info())
     answer = order.send(job)
@@ -102,7 +103,7 @@ def _carry_out(context: Context, job: Job, order: _Order, timeout: float | None)
         print(f"{order.doing} {job.name}")
 
 
-def _follow(context: Context, job: Job, order: _Order, judge: Judge, timeout: float) -> None:
+def _follow(context: Context, job: Job, order: Order, judge: Judge, timeout: float) -> None:
     """Show the progress of an order until it is done; raise CommandFailed if it fails or takes too long."""
     started = time.monotonic()
     shown: Any = None
@@ -168,7 +169,7 @@ def seconds(text: str | None) -> float:
     return seconds
 
 
-_WAITING = (
+WAITING = (
     Option("--no-wait", "return immediately"),
     Option("--timeout=SECONDS", f"give up waiting after SECONDS and exit with status 1 (default: {_TIMEOUT:g})"),
 )
@@ -189,7 +190,7 @@ def commands(job_help: str) -> tuple[Command, ...]:
             options=(
                 Option("--rolling", "replace a few processes at a time, the next ones when the new ones are ready"),
                 Option("--wait", "return when all new processes are ready; implied by --rolling"),
-                *_WAITING,
+                *WAITING,
             ),
             details=f"""
                 {job_help} The number of processes stays. A job that has completed or failed is started.
@@ -209,7 +210,7 @@ def commands(job_help: str) -> tuple[Command, ...]:
             "<job>...",
             effect="write",
             on_several="fleet:reload",
-            options=_WAITING,
+            options=WAITING,
             details=f"""
                 {job_help} Sends the `reload_signal` of the job to its processes, and returns when they are ready
                 again. The processes of a job without a reload signal are replaced.
@@ -228,7 +229,7 @@ def commands(job_help: str) -> tuple[Command, ...]:
             effect="write",
             options=(
                 Option("--to=N", "the generation to return to (default: the one before the current)"),
-                *_WAITING,
+                *WAITING,
             ),
             details=f"""
                 {job_help} The node keeps the last 10 definitions of a job; `definitions` lists them. Processes are

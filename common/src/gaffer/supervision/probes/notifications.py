@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, TypeAlias
 
 from gaffer.processes import procfs
+from gaffer.processes.sockets import SocketKeeper
 
 log = logging.getLogger("gaffer.supervision.probes")
 
@@ -22,6 +23,7 @@ _UCRED = struct.Struct("=iII")  # pid, uid, gid
 _BATCH = 32  # messages, after which the loop goes on
 _MAX_DEPTH = 64  # ancestors of a sender that are looked at
 _EARLY = 64  # messages of processes that are not expected yet
+_KEPT_AS = "notify"
 _EARLY_TIMEOUT = 5.0  # seconds that such a message is kept
 
 Fields: TypeAlias = Mapping[str, str]
@@ -38,14 +40,21 @@ class Notifications:
 
     A message counts for the process whose leader sent it, or an ancestor or the group leader of the sender is. The
     sender must exist when its message is read, as one that waits for a barrier (sd_notify_barrier(3)) does.
+
+    With a `keeper`, the socket of an earlier manager stays in use, with the messages that have arrived in between: the
+    processes that it started know no other address.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, keeper: SocketKeeper | None = None) -> None:
         self._loop = loop
+        self._keeper = keeper
         self._socket: socket.socket | None = None
         self._address = ""
         self._expected: dict[int, list[Callable[[Fields], Any]]] = {}  # by the OS pid of the leader
         self._early: deque[_Early] = deque(maxlen=_EARLY)
+        claimed = keeper.claim(_KEPT_AS) if keeper is not None else None
+        if claimed is not None:
+            self._use(socket.socket(fileno=claimed))
 
     @property
     def address(self) -> str:
@@ -87,7 +96,13 @@ class Notifications:
         except BaseException:
             sock.close()
             raise
-        self._socket, self._address = sock, f"@{name}"
+        self._use(sock)
+        if self._keeper is not None:
+            self._keeper.keep(_KEPT_AS, sock.fileno())
+
+    def _use(self, sock: socket.socket) -> None:
+        self._socket = sock
+        self._address = "@" + os.fsdecode(sock.getsockname()[1:])
         self._loop.add_reader(sock, self._receive)
 
     def _receive(self) -> None:

@@ -11,6 +11,7 @@ from typing import Any, Protocol, TypeAlias
 from gaffer.jobs.config import JobConfig
 from gaffer.jobs.names import JobName
 from gaffer.jobs.probing import REPORT_INTERVAL, Counter, Probe, ProbeKind, Question, parse_probe
+from gaffer.processes.sockets import SocketKeeper
 from gaffer.supervision.probes.checks import Address, Check, HttpCheck, Report, TcpCheck
 from gaffer.supervision.probes.failures import CheckFailed, OutOfResources
 from gaffer.supervision.probes.listeners import ListenerWatch
@@ -62,12 +63,18 @@ class Prober:
     The `live` probes of a process with a `ready` probe begin once it is ready.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, on_verdict: OnVerdict, run_command: RunCommand) -> None:
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        on_verdict: OnVerdict,
+        run_command: RunCommand,
+        socket_keeper: SocketKeeper | None = None,
+    ) -> None:
         self.loop = loop
         self.run_command = run_command
         self.listeners = ListenerWatch(loop)
         self.names = Names()
-        self.notifications = Notifications(loop)
+        self.notifications = Notifications(loop, socket_keeper)
         self.tasks: set[asyncio.Task[None]] = set()  # probes that wait for something
         self._on_verdict = on_verdict
         self._probings: dict[int, dict[Question, _Probing]] = {}  # by Gaffer's pid

@@ -1,0 +1,99 @@
+"""Processes that end while there is no gafferd: the next one knows how, and does what follows once."""
+
+import os
+import resource
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from support.poll import eventually
+from support.survival import TIMEOUT, kept_node, without_gafferd
+
+# Arguments: what to do when told to end; it is told by SIGHUP.
+ENDING = """
+import os, signal, sys
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGHUP])
+print("waiting", flush=True)
+signal.sigwait([signal.SIGHUP])
+print("ending", flush=True)
+exec(sys.argv[1])
+"""
+BY_SIGNAL = "os.kill(os.getpid(), signal.SIGUSR1)"
+WITH_CORE = "os.abort()"
+
+
+def ending(name: str, how: str, **settings: Any) -> dict[str, Any]:
+    """The description of a job whose process ends in this way when it is told to."""
+    arguments = ["-I", "-S", "-c", ENDING, how]
+    return {"name": name, "cmd": sys.executable, "args": arguments, "ready": "log:waiting", **settings}
+
+
+def is_zombie(pid: int) -> bool:
+    return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+
+
+def test_exits_without_gafferd_are_known_exactly_and_have_their_effect_once(tmp_path: Path) -> None:
+    config = tmp_path / "gafferd.ini"
+    config.write_text("[gaffer]\n")
+    unlimited = resource.getrlimit(resource.RLIMIT_CORE)[1] == resource.RLIM_INFINITY
+    cores = {"rlimit_core": "unlimited" if unlimited else "0", "cwd": str(tmp_path)}
+    never, always = {"restart": "never"}, {"restart": "always", "backoff": 0, "startsecs": 0}
+    jobs = [
+        ending("zero", "sys.exit(0)", **never),
+        ending("code", "sys.exit(42)", **always),
+        ending("signalled", BY_SIGNAL, restart="on-failure", backoff=0, startsecs=0),
+        ending("cored", WITH_CORE, **never, **cores),
+        ending("done", "sys.exit(0)", kind="once"),
+        ending("undone", "sys.exit(3)", kind="once"),
+        ending("steady", "sys.exit(0)"),
+    ]
+    with kept_node(tmp_path, str(config)) as node:
+        for job in jobs:
+            node.load(job)
+        names = [job["name"] for job in jobs]
+        eventually(lambda: all(node.info(name)["state"] == "running" for name in names), timeout=TIMEOUT)
+        before = {name: node.instances(name)[0] for name in names}
+        with without_gafferd(node, config):
+            for name in names[:-1]:
+                os.kill(before[name].os_pid, signal.SIGHUP)
+            for name in names[:-1]:
+                eventually(lambda name=name: is_zombie(before[name].os_pid))  # type: ignore[misc]
+        assert node.instances("steady") == [before["steady"]]
+
+        def outcome() -> dict[str, Any]:
+            return {
+                name: (
+                    [(each["pid"], each["exit_code"], each["term_signal"]) for each in node.exits(name)],
+                    node.info(name)["state"],
+                    node.info(name)["restarts"],
+                )
+                for name in names
+            }
+
+        pids = {name: each.pid for name, each in before.items()}
+        expected = {
+            "zero": ([(pids["zero"], 0, 0)], "completed", 0),
+            "code": ([(pids["code"], 42, 0)], "running", 1),
+            "signalled": ([(pids["signalled"], None, signal.SIGUSR1)], "running", 1),
+            "cored": ([(pids["cored"], None, signal.SIGABRT)], "failed", 0),
+            "done": ([(pids["done"], 0, 0)], "completed", 0),
+            "undone": ([(pids["undone"], 3, 0)], "failed", 0),
+            "steady": ([], "running", 0),
+        }
+
+        def as_expected() -> bool:
+            assert outcome() == expected
+            return True
+
+        eventually(as_expected, timeout=TIMEOUT)
+        assert all("ending" in node.exits(name)[0]["output"] for name in names[:-1])
+        again = {name: node.instances(name)[0] for name in ("code", "signalled")}
+        assert all(each.pid != pids[name] for name, each in again.items())
+        node.kill()  # the next one does not do it all again
+        eventually(as_expected, timeout=TIMEOUT)
+        assert {name: node.instances(name)[0] for name in again} == again
+        ended = [before[name].os_pid for name in names[:-1]]
+        eventually(lambda: not any(map(psutil.pid_exists, ended)), message="they are not reaped")

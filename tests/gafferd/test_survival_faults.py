@@ -1,0 +1,196 @@
+"""Processes go on whatever happens to gafferd and its keeper: hanging, full disks, long absences."""
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from support.needs import needs_mount
+from support.poll import eventually
+from support.survival import (
+    NO_LINES,
+    TIMEOUT,
+    Lines,
+    Node,
+    count_lines,
+    feeds,
+    kept_node,
+    ping,
+    without_gafferd,
+    writers,
+)
+
+LOUD = {"pause": 0.0, "fill": 1000}  # as fast as it can
+
+
+def end_and_count(node: Node, name: str, slots: int) -> Lines:
+    """Unload a job of writers; return what its logs have, which must be complete."""
+    node.unload(name)
+    found = sum((count_lines(node.log(name, slot)) for slot in range(1, slots + 1)), NO_LINES)
+    assert found.ended == slots
+    assert found.flaws == (0, 0, 0)
+    return found
+
+
+def let_hang(tmp_path: Path, watchdog: float, children: int) -> None:
+    config = tmp_path / "gafferd.ini"
+    config.write_text(f"[gaffer]\nwatchdog = {watchdog:g}\n")
+    with kept_node(tmp_path, str(config)) as node:
+        node.load(writers("w", children))
+        before, first = node.running("w", children), node.pid
+        begin = time.monotonic()
+        os.kill(first, signal.SIGSTOP)
+        # Before it aborts, it may still accept a connection.
+        eventually(lambda: ping(node.url) and node.pid != first, timeout=watchdog + 20, retry_on=(OSError,))
+        took = time.monotonic() - begin
+        assert node.instances("w") == before
+        assert node.info("w")["restarts"] == 0
+        node.keeper.wait_for_line("Fatal Python error: Aborted")
+        lines = end_and_count(node, "w", children)
+        print(f"gafferd stopped: replaced after {took:.1f} s (watchdog {watchdog:g} s), {lines.written} lines, 0 lost")
+
+
+def test_a_gafferd_that_hangs_is_replaced_and_its_processes_go_on(tmp_path: Path) -> None:
+    let_hang(tmp_path, watchdog=1, children=3)
+
+
+@pytest.mark.faults
+@pytest.mark.timeout(120)
+def test_a_gafferd_that_hangs_with_the_usual_watchdog(tmp_path: Path) -> None:
+    let_hang(tmp_path, watchdog=10, children=50)
+
+
+def stop_and_kill_the_keeper(tmp_path: Path, seconds: float, children: int) -> None:
+    with kept_node(tmp_path) as node:
+        node.load(writers("w", children))
+        before, first = node.running("w", children), node.pid
+        node.keeper.signal(signal.SIGSTOP)
+        until, slowest = time.monotonic() + seconds, 0.0
+        while True:
+            begin = time.monotonic()
+            assert node.instances("w") == before
+            slowest = max(slowest, time.monotonic() - begin)
+            if begin > until:
+                break
+        node.load({"name": "new", "cmd": "sleep 1000"})  # also what happens meanwhile is protected afterwards
+        new = node.running("new", 1)
+        node.keeper.signal(signal.SIGCONT)
+        assert node.get("/health")["keeper"]["error"] is None
+        assert node.pid == first
+        node.kill()
+        assert (node.instances("w"), node.instances("new")) == (before, new)
+
+        os.kill(node.keeper.pid, signal.SIGKILL)
+        begin = time.monotonic()
+
+        def other() -> bool:
+            found = node.get("/health")["keeper"]
+            return found["error"] is None and found["pid"] != node.keeper.pid
+
+        eventually(other, timeout=TIMEOUT, retry_on=(OSError,), message="there is no new keeper")
+        protected = time.monotonic() - begin
+        assert (node.instances("w"), node.instances("new")) == (before, new)
+        node.kill()
+        assert (node.instances("w"), node.instances("new")) == (before, new)
+        assert node.info("w")["restarts"] == 0
+        lines = end_and_count(node, "w", children)
+        print(
+            f"keeper stopped for {seconds:g} s: slowest answer {slowest:.2f} s; killed: protected again after "
+            f"{protected:.2f} s; {lines.written} lines, 0 lost"
+        )
+        node.stop()
+
+
+def test_the_keeper_may_stop_and_die(tmp_path: Path) -> None:
+    stop_and_kill_the_keeper(tmp_path, seconds=0.5, children=3)
+
+
+@pytest.mark.faults
+@pytest.mark.timeout(180)
+def test_the_keeper_may_stop_for_a_minute(tmp_path: Path) -> None:
+    stop_and_kill_the_keeper(tmp_path, seconds=60, children=50)
+
+
+def be_away(tmp_path: Path, seconds: float, quiet: int, loud: int) -> None:
+    """No gafferd can start for long; then one takes up all that was written meanwhile."""
+    config = tmp_path / "gafferd.ini"
+    config.write_text("[gaffer]\n")
+    with kept_node(tmp_path, str(config)) as node:
+        node.load(writers("quiet", quiet))
+        node.load(writers("loud", loud, pause=0.001, fill=1000))
+        before = node.running("quiet", quiet), node.running("loud", loud)
+        with feeds(node, [before[0][0], before[1][0]]) as following:
+            with without_gafferd(node, config):
+                time.sleep(seconds)  # the absence
+                if quiet:
+                    assert psutil.Process(before[0][0].os_pid).status() == psutil.STATUS_SLEEPING
+            begin = time.monotonic()
+            assert ping(node.url)
+            back = time.monotonic() - begin
+            assert (node.instances("quiet"), node.instances("loud")) == before
+            lines = end_and_count(node, "quiet", quiet) + end_and_count(node, "loud", loud)
+            for feed in following:
+                assert feed.over.wait(TIMEOUT)
+        assert count_lines(bytes(following[0].data)).flaws == (0, 0, 0)
+        assert following[0].gaps == []
+        print(f"away for {seconds:g} s, back {back:.2f} s later: {lines.written} lines, 0 lost, 0 twice")
+
+
+def test_output_is_kept_while_no_gafferd_can_start(tmp_path: Path) -> None:
+    be_away(tmp_path, seconds=2.0, quiet=2, loud=1)
+
+
+@pytest.mark.faults
+@pytest.mark.timeout(300)
+def test_output_is_kept_for_a_minute(tmp_path: Path) -> None:
+    be_away(tmp_path, seconds=60.0, quiet=490, loud=10)
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    """A small file system of its own."""
+    path = tmp_path / "disk"
+    path.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "none", path], check=True)
+    yield path
+    subprocess.run(["umount", path], check=True)
+
+
+def fill(disk: Path) -> None:
+    """Write until nothing more fits."""
+    with open(disk / "fill", "ab", buffering=0) as file:
+        for size in (4096, 1):
+            while True:
+                try:
+                    file.write(b"x" * size)
+                except OSError:
+                    break
+
+
+@needs_mount
+def test_a_full_disk_costs_no_process(disk: Path) -> None:
+    with kept_node(disk) as node:
+        node.load(writers("w", 2))
+        before = node.running("w", 2)
+        with feeds(node, before) as following:
+            for _ in range(2):
+                fill(disk)
+                node.kill()
+                assert node.instances("w") == before
+            assert node.info("w")["restarts"] == 0
+            (disk / "fill").unlink()
+            node.unload("w")
+            for feed in following:
+                assert feed.over.wait(TIMEOUT)
+        assert [count_lines(bytes(feed.data)).flaws for feed in following] == [(0, 0, 0)] * 2
+        for feed, slot in zip(following, (1, 2), strict=True):
+            # Every line that the log lacks is accounted for there.
+            log = node.log("w", slot)
+            parts = [int(line.split()[1]) for line in log.splitlines() if line.startswith(b"[gaffer: ")]
+            rest = b"".join(line + b"\n" for line in log.splitlines() if not line.startswith(b"[gaffer: "))
+            assert len(rest) + sum(parts) == len(feed.data)
