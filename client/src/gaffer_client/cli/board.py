@@ -14,6 +14,7 @@ KEPT_LINES: Final = 2000
 _STATE_COLOURS = {"failed": "31", "backoff": "33", "starting": "33", "stopping": "33", "waiting": "36", "stopped": "2"}
 _KEYS = "q quit  o order  r restart  s stop  l logs"
 _LOG_KEYS = "q back"
+_MESSAGE_UPDATES = 4
 
 
 class Row(NamedTuple):
@@ -111,7 +112,8 @@ class Board:
         self._top = 0
         self._page = 1
         self._asked: Act | None = None
-        self._message = "waiting for the first answer"
+        self._message = ""
+        self._message_left = 0
         self._followed: Row | None = None
         self._lines: deque[str] = deque(maxlen=KEPT_LINES)
 
@@ -119,7 +121,8 @@ class Board:
         """Show these jobs, and the errors of nodes by name."""
         self._rows = sorted(rows, key=_ORDERS[self._order])
         self._failures = failures
-        if self._message == "waiting for the first answer":
+        self._message_left -= 1
+        if self._message_left <= 0:
             self._message = ""
 
     def add_lines(self, lines: Sequence[str]) -> None:
@@ -127,8 +130,8 @@ class Board:
         self._lines.extend(lines)
 
     def say(self, message: str) -> None:
-        """Show a message until the next key."""
-        self._message = message
+        """Show a message until the next key, or some updates later."""
+        self._message, self._message_left = message, _MESSAGE_UPDATES
 
     def press(self, key: str) -> Act | None:
         """Respond to a key; return what is to be done."""
