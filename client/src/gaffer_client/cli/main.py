@@ -9,7 +9,7 @@ from gaffer.runtime.version import __version__
 from gaffer_client.cli.config import Context
 from gaffer_client.cli.errors import CommandFailed, Exit
 from gaffer_client.cli.output import print_error
-from gaffer_client.cli.parse import Invocation, parse
+from gaffer_client.cli.parse import ASK, Invocation, parse
 from gaffer_client.cli.programs import GAFFER, GAFFERCTL
 from gaffer_client.cli.several import chooses_several_nodes
 from gaffer_client.cli.table import Program, Target
@@ -45,6 +45,10 @@ def run(program: Program, argv: Sequence[str]) -> int:
     """Run a program with these arguments and return its exit status."""
     target: Target = "none"
     try:
+        if argv and argv[0] == ASK:
+            from gaffer_client.cli.completion import answer
+
+            return answer(program, argv[1:], os.environ)
         invocation = parse(program, argv)
         if invocation.command is not None:
             target = invocation.command.target

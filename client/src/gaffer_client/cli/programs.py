@@ -70,7 +70,11 @@ def _session_of_directory(args: Arguments) -> str:
 GAFFER = Program(
     name="gaffer",
     summary="Run Procfile applications on this host or on Gaffer nodes, and look up which node runs which job.",
-    families=(*_APPLICATION_FAMILIES, Family("general", "key:new help", attribute="GAFFER_COMMANDS")),
+    families=(
+        *_APPLICATION_FAMILIES,
+        Family("settings", "context config"),
+        Family("general", "key:new completion help", attribute="GAFFER_COMMANDS"),
+    ),
     options=(
         Option("-f FILE, --procfile=FILE", "the Procfile (default: Procfile in the root directory)"),
         Option(
@@ -102,7 +106,7 @@ GAFFER = Program(
 GAFFERCTL = Program(
     name="gafferctl",
     summary="Administer one Gaffer node.",
-    families=(*_NODE_FAMILIES, Family("general", "help version", attribute="GAFFERCTL_COMMANDS")),
+    families=(*_NODE_FAMILIES, Family("general", "completion help version", attribute="GAFFERCTL_COMMANDS")),
     options=(
         CONNECT.option,
         *CONNECTION_OPTIONS,

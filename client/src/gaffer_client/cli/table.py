@@ -25,8 +25,8 @@ Effect = Literal["read", "write", "destructive"]
 
 _TLS = ("--cacert", "--certfile", "--keyfile")
 _USED: Mapping[Target, tuple[str, ...]] = {
-    "node": ("--endpoint", "--connect", "--api-key-file", "--insecure", *_TLS, "--json"),
-    "lookup": ("--lookupd", *_TLS, "--json"),
+    "node": ("--endpoint", "--connect", "--context", "--api-key-file", "--insecure", *_TLS, "--json"),
+    "lookup": ("--lookupd", "--context", *_TLS, "--json"),
     "none": (),
 }
 """The program options that a command uses, by the server it sends requests to."""
@@ -38,10 +38,12 @@ class Command:
     """A command: `arguments` is its docopt pattern (`[<name>]`), `details` further paragraphs of its help.
 
     `examples` are command lines without the name of the program. `uses` names the program options that the command
-    uses in addition to those for its server. A command that `passes_on` receives everything after its first argument
-    unchanged, including options. After the command, a short option that it shares with the program is the command's.
-    `on_several` names the function that does the same on several nodes, as MODULE:FUNCTION below
-    `gaffer_client.cli.commands`; its third argument is the command.
+    uses in addition to those for its server. `scope` is what an API key has to allow on a node, by default `read`, or
+    `control` for a command that changes something.
+
+    A command that `passes_on` receives everything after its first argument unchanged, including options. After the
+    command, a short option that it shares with the program is the command's. `on_several` names the function that does
+    the same on several nodes, as MODULE:FUNCTION below `gaffer_client.cli.commands`; its third argument is the command.
     """
 
     def __init__(
@@ -59,6 +61,7 @@ class Command:
         passes_on: bool = False,
         examples: tuple[str, ...] = (),
         uses: tuple[str, ...] = (),
+        scope: str | None = None,
         on_several: str | None = None,
     ) -> None:
         self.name = name
@@ -73,6 +76,7 @@ class Command:
         self.passes_on = passes_on
         self.examples = examples
         self.uses = uses
+        self.scope = scope or ("read" if effect == "read" else "control")
         self.on_several = on_several
 
     def uses_option(self, option: Option) -> bool:

@@ -145,6 +145,7 @@ COMMANDS = (
         "node",
         "[<name>]",
         effect="write",
+        scope="define",
         on_several="spread:load",
         options=(
             Option(
@@ -183,6 +184,7 @@ COMMANDS = (
         "node",
         "[<name>]",
         effect="destructive",
+        scope="define",
         on_several="fleet:unload",
         details="<name> is an application (default: the name of the directory), or a single job as SESSION.NAME.",
         examples=("unload", "unload shop", "unload shop.worker"),

@@ -264,6 +264,7 @@ COMMANDS = (
         "node",
         "<file>",
         effect="write",
+        scope="define",
         options=_START_OPTIONS,
         aliases=("load",),
         details="""
@@ -279,6 +280,7 @@ COMMANDS = (
         "node",
         "<name> <cmd>",
         effect="write",
+        scope="define",
         options=_START_OPTIONS,
         examples=("add_process shop.web 'python server.py'",),
     ),
@@ -289,6 +291,7 @@ COMMANDS = (
         "node",
         "<name> <cmd>",
         effect="destructive",
+        scope="define",
         options=_START_OPTIONS,
         details="The command becomes the whole description: all other settings return to their defaults.",
         examples=("update_process shop.web 'python server.py --verbose'",),
@@ -309,6 +312,7 @@ COMMANDS = (
         "node",
         "<name>",
         effect="destructive",
+        scope="define",
         examples=("del_process shop.web",),
     ),
     Command(
@@ -403,6 +407,7 @@ COMMANDS = (
         reload_config,
         "node",
         effect="write",
+        scope="define",
         options=(Option("--dry-run", "show what would change, and change nothing"),),
         details="""
             The node reads its configuration file again, and adds, removes, updates and scales jobs as the file has
