@@ -30,7 +30,7 @@ def kill_at_random(node: Node, times: int, children: int, followed: int, pause: 
         node.unload("w")
         for feed in following:
             assert feed.over.wait(TIMEOUT)
-    logs = [node.log("w", each.slot) for each in before]
+    logs = [node.ended_log("w", each.slot) for each in before]
     of_logs = sum((count_lines(log) for log in logs), NO_LINES)
     of_feeds = sum((count_lines(bytes(feed.data)) for feed in following), NO_LINES)
     figures = [
@@ -46,7 +46,7 @@ def kill_at_random(node: Node, times: int, children: int, followed: int, pause: 
     assert of_feeds.flaws == (0, 0, 0)
     assert of_feeds.ended == followed
     assert [feed.gaps for feed in following] == [[]] * followed
-    assert all(feed.resumed >= times for feed in following)
+    assert all(feed.connections > times for feed in following)
     assert [bytes(feed.data) for feed in following] == logs[:followed]  # the ring and the log agree
     return figures
 

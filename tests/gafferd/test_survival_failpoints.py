@@ -95,6 +95,7 @@ def live(watched: Watched) -> None:
     node = watched.node
     watched.call("POST", "/jobs/default", watched.job("a", 2))
     watched.call("POST", "/jobs/default", watched.job("b", 1, "ends", restart="never"))
+    eventually(lambda: node.exits("b"), timeout=TIMEOUT, retry_on=(OSError,))
     watched.settled(a=2, b=0)
     assert [each["exit_code"] for each in node.exits("b")] == [7], node.exits("b")
     watched.call("DELETE", "/jobs/default/b")

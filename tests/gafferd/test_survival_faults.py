@@ -31,7 +31,7 @@ LOUD = {"pause": 0.0, "fill": 1000}  # as fast as it can
 def end_and_count(node: Node, name: str, slots: int) -> Lines:
     """Unload a job of writers; return what its logs have, which must be complete."""
     node.unload(name)
-    found = sum((count_lines(node.log(name, slot)) for slot in range(1, slots + 1)), NO_LINES)
+    found = sum((count_lines(node.ended_log(name, slot)) for slot in range(1, slots + 1)), NO_LINES)
     assert found.ended == slots
     assert found.flaws == (0, 0, 0)
     return found
@@ -190,7 +190,7 @@ def test_a_full_disk_costs_no_process(disk: Path) -> None:
         assert [count_lines(bytes(feed.data)).flaws for feed in following] == [(0, 0, 0)] * 2
         for feed, slot in zip(following, (1, 2), strict=True):
             # Every line that the log lacks is accounted for there.
-            log = node.log("w", slot)
+            log = node.ended_log("w", slot)
             parts = [int(line.split()[1]) for line in log.splitlines() if line.startswith(b"[gaffer: ")]
             rest = b"".join(line + b"\n" for line in log.splitlines() if not line.startswith(b"[gaffer: "))
             assert len(rest) + sum(parts) == len(feed.data)

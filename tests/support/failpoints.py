@@ -113,7 +113,13 @@ def watch_keeper() -> None:
             passing("keeper", "after", place)
             return result
 
+    def socketpair(*args: "Any") -> "tuple[Socket, Socket]":
+        ours, theirs = pair(*args)
+        return Socket(fileno=ours.detach()), Socket(fileno=theirs.detach())
+
+    pair = _socket.socketpair
     _socket.socket = Socket  # type: ignore[misc]
+    _socket.socketpair = socketpair
     watch_common("keeper")
 
 

@@ -140,6 +140,12 @@ class Node:
         older = sorted(path.parent.glob(f"{path.name}.*"), key=lambda each: -int(each.suffix[1:]))
         return b"".join(each.read_bytes() for each in (*older, path))
 
+    def ended_log(self, name: str, slot: int) -> bytes:
+        """The whole log of a slot whose writer is ending, once its last line is there; the last log if it never is."""
+        with suppress(AssertionError):
+            eventually(lambda: self.log(name, slot).endswith(b" end\n"))
+        return self.log(name, slot)
+
 
 def kill_and_wait(pid: int, signum: int = signal.SIGKILL) -> None:
     """Kill a process that is not our child; return when it is dead."""
@@ -246,13 +252,13 @@ def count_lines(data: bytes) -> Lines:
 class Feed:
     """Follows the output of a process from its beginning, and resumes where it was when the connection ends.
 
-    `data` is what came, `gaps` what the node said is missing, `resumed` how often it connected again.
+    `data` is what came, `gaps` what the node said is missing, `connections` how often it connected.
     """
 
     def __init__(self, node: Node, pid: int) -> None:
         self.data = bytearray()
         self.gaps: list[Any] = []
-        self.resumed = 0
+        self.connections = 0
         self.connected = threading.Event()
         self.over = threading.Event()
         self._address = urlsplit(node.url).netloc
@@ -280,10 +286,11 @@ class Feed:
                     if response.status != 200:  # the process has ended
                         self.over.set()
                         break
+                    self.connections += 1
                     self.connected.set()
                     self._follow(response)
             except (OSError, http.client.HTTPException):
-                self.resumed += 1
+                pass  # gafferd died
             finally:
                 self.connected.clear()
                 connection.close()

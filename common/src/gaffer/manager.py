@@ -209,6 +209,13 @@ class Manager(Living, LegacyNames, Listeners):
                     self._loading.add(each, drained=self.draining)
             self._executor.touch(*(each.name for each in wanted))
 
+    def adopt(self) -> None:
+        """Adopt the survivors of the jobs that are loaded; call it after the start, before the loop runs.
+
+        Otherwise this happens once the loop runs, and others may see jobs without their processes for a moment.
+        """
+        self.loop.run_until_complete(self._executor.adopt())
+
     def end_unclaimed(self) -> list[str]:
         """End the survivors that no job has adopted, but for detached ones; return the names of their jobs."""
         with self._lock:

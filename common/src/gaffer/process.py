@@ -70,6 +70,13 @@ class ExitStatus:
         signum = os.WTERMSIG(wait_status)
         return cls(None, signum, out_of_memory(signum), usage, wait_status)
 
+    @classmethod
+    def known(cls, wait_status: int | None) -> Self:
+        """Make it from a status as of waitpid(2) that somebody else saw, None if nobody did."""
+        if wait_status is None:
+            return cls(None, None)
+        return cls.of(wait_status, lambda signum: None if signum == signal.SIGKILL else False)
+
 
 UNKNOWN_EXIT = ExitStatus(None, None)
 _REPORT_TIMEOUT = 5.0  # seconds that the parent of an adopted process has to report its exit status

@@ -40,7 +40,8 @@ class Target(NamedTuple):
 class Choice:
     """The nodes of the cluster that the arguments of a command choose; asks the lookups, and warns about them."""
 
-    def __init__(self, context: Context, args: Arguments, lookup: Lookup | LiveLookup) -> None:
+    def __init__(self, context: Context, args: Arguments, lookup: Lookup | LiveLookup, *, warns: bool = True) -> None:
+        self._warns = warns
         self._context = context
         self._args = args
         self._lookup = lookup
@@ -141,7 +142,7 @@ class Choice:
             warnings.append("gaffer_lookupd has just started: some nodes may be missing")
         elif answer.get("stale"):
             warnings.append("many nodes became unreachable at once: the list of nodes may be out of date")
-        for text in warnings:
+        for text in warnings if self._warns else ():
             if text not in self._warned:
                 self._warned.add(text)
                 warn(text)

@@ -28,6 +28,8 @@ _APPLICATION_FAMILIES = (
         "<job> is SESSION.NAME, or the NAME of a type of the application in this directory.", "-v, --verbose"
     ),
     Family("watching", "events", attribute="GAFFER_COMMANDS"),
+    Family("top", "top"),
+    Family("mcp", "mcp"),
     Family("lookups", "lookup:nodes lookup:jobs lookup:sessions lookup:job lookup:session"),
     Family("changes", "lookup"),
     Family("why", "why"),

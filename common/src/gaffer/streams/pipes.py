@@ -14,7 +14,7 @@ from typing import Any
 
 from gaffer.errors import ProcessError
 from gaffer.loop import exit_soon
-from gaffer.streams.journal import RELEASE, Journal, StreamKeeper
+from gaffer.streams.journal import RELEASE, Journal, StreamKeeper, open_journal
 from gaffer.streams.log_files import LogFile
 from gaffer.streams.recording import Recording, read_pipe
 from gaffer.streams.rings import READ_SIZE, Ring, Source
@@ -231,7 +231,7 @@ class Input:
         self._loop = loop
         self._fd: int | None = fd
         self._keeper = keeper
-        self._journal = Journal(adopted) if adopted is not None else None
+        self._journal = open_journal(adopted, "stdin") if adopted is not None else None
         self._begins = keeper is not None and adopted is None
         self._lock = threading.Lock()
         self._queue: deque[memoryview] = deque()

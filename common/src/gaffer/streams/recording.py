@@ -5,14 +5,14 @@ import logging
 import os
 import select
 
-from gaffer.streams.journal import RELEASE, Journal, StreamKeeper
+from gaffer.streams.journal import RELEASE, Journal, StreamKeeper, open_journal
 from gaffer.streams.log_files import LogFile
 from gaffer.streams.rings import READ_SIZE, Ring
 
 log = logging.getLogger("gaffer.streams.recording")
 
 _SPARSE_READ = 256  # bytes, for which the interpreter has memory of its own
-_NO_MEMORY = (errno.ENOMEM, errno.ENOSPC)
+_NO_MEMORY = (errno.ENOMEM, errno.ENOSPC, errno.EFBIG)  # the last one for ulimit -f
 
 
 def read_pipe(fd: int) -> tuple[bytes, bool]:
@@ -57,8 +57,8 @@ class Recording:
         self._journal: Journal | None = None
         self._begins = keeper is not None and adopted is None
         self._told = False  # that memory is lacking
-        if adopted is not None:
-            self._resume(Journal(adopted))
+        if adopted is not None and (journal := open_journal(adopted, f"{name} of {owner}")) is not None:
+            self._resume(journal)
 
     def _resume(self, journal: Journal) -> None:
         self._journal = journal

@@ -288,6 +288,19 @@ class Executor:
             # In a context of its own: what follows does not concern the request that caused it.
             self._loop.call_soon_threadsafe(self._run, context=Context())
 
+    async def adopt(self) -> None:
+        """Execute the adoptions that are queued, before all else and however long they take."""
+        with self._lock:
+            queued, self._queue = self._queue, deque()
+            others = []
+            for job, instruction in queued:
+                if isinstance(instruction, ev.Adopt):
+                    self._execute(instruction, job)
+                else:
+                    others.append((job, instruction))
+            self._queue.extendleft(reversed(others))
+            self._wake()
+
     def run_pending(self) -> None:
         """Execute everything that is queued, however long it takes."""
         self._run(float("inf"))
@@ -356,6 +369,8 @@ class Executor:
             self._timers.pop(timer).cancel()
         self._timetable.disarm(job)
         self._scheduled.discard(job)
+        if self._settings.recorder is not None:
+            self._settings.recorder.unloaded(str(job.name))
         self._on_job_gone(job)
 
     def _spawn(self, order: ev.Spawn, job: Job) -> None:
@@ -413,12 +428,15 @@ class Executor:
             self._record_exit(job)
 
     def _adopt(self, order: ev.Adopt, job: Job) -> None:
-        process = self._make_adopted(job, order)
+        process, survivor = self._make_adopted(job, order), self._survivors.pop(order.pid)
         try:
-            process.adopt(self._survivors.pop(order.pid))
+            process.adopt(survivor)
         except ProcessError as error:
-            log.warning("%s is not adopted: %s", job.name, error.message, extra=_about(job))
-            self.submit(job, ev.Exited(order.pid, None, None, order.record.os_pid, at=time.time()))
+            status = ExitStatus.known(survivor.status)
+            if survivor.status is None:
+                log.warning("%s is not adopted: %s", job.name, error.message, extra=_about(job))
+            code, signum, oom = status.exit_code, status.term_signal, status.out_of_memory
+            self.submit(job, ev.Exited(order.pid, code, signum, order.record.os_pid, None, oom, time.time()))
             self.submit(job, ev.GroupEmpty(order.pid))
             self._record_exit(job)
             if self._settings.recorder is not None:

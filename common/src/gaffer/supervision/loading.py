@@ -2,6 +2,9 @@
 
 import time
 from collections.abc import Mapping
+from dataclasses import replace
+
+from msgspec import structs
 
 from gaffer.jobs import events as ev
 from gaffer.jobs.config import JobConfig
@@ -70,6 +73,7 @@ class Loading:
             job = Job(parsed, config, self._jobs.next_pid)
             self._jobs.add_leaving(job)
             for each in survivors:
-                self._adopt(job, each)
+                # It is stopped because of the job, not because of its definition.
+                self._adopt(job, replace(each, record=structs.replace(each.record, definition="")))
             self._executor.submit(job, ev.Unloaded())
         return names

@@ -239,6 +239,10 @@ class StateDir(Recorder):
         """Record the last exits of a job and the number of its restarts; called on the loop."""
         self._past_file.exited(job, exits, restarts)
 
+    def unloaded(self, job: str) -> None:
+        """Forget the exits and the restarts of a job; called on the loop."""
+        self._past_file.forget(job)
+
     def ran(self, job: str, at: float) -> None:
         """Record a scheduled run; called on the loop."""
         self._past_file.ran(job, at)
