@@ -21,9 +21,15 @@ SCRIPT = r"""sh -c 'printf "\033[2J\033]0;title\007evil\r\n"; exit 3'"""
 @pytest.fixture(scope="module")
 def node() -> Iterator[Daemon]:
     with gafferd() as node, Server(node.url) as server:
-        settings = {"env": {"EVIL": EVIL}, "action": {"evil": SCRIPT}, "args": [], "redirect_output": ["out"]}
+        settings = {
+            "env": {"EVIL": EVIL},
+            "labels": {"evil": EVIL},
+            "action": {"evil": SCRIPT, "odd": f"echo '{EVIL}'"},
+            "redirect_output": ["out"],
+        }
         server.load({"name": "evil", "cmd": SCRIPT, "flapping": "1, 60, 600, 5", **settings}, "shop")
-        server.load({"name": "web", "cmd": f"sleep 1000 {EVIL!r}", "args": [EVIL], **settings}, "shop")
+        server.load({"name": "web", "cmd": "sleep", "args": ["1000", EVIL], **settings}, "shop")
+        server.update({"name": "web", "cmd": "sleep", "args": ["1001", EVIL], **settings}, "shop")
         eventually(lambda: server.get_job("shop.evil").exits())
         yield node
 
@@ -31,7 +37,7 @@ def node() -> Iterator[Daemon]:
 @pytest.mark.parametrize(
     "line",
     [
-        *("ps shop", "status", "info shop.evil", "info shop.web", "exits shop.evil --verbose", "definitions shop.evil"),
+        *("ps shop", "status", "info shop.evil", "info shop.web", "exits shop.evil --verbose", "definitions shop.web"),
         *("logs shop.evil", "history", "exec shop.evil", "apps"),
     ],
 )
