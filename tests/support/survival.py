@@ -114,7 +114,7 @@ class Node:
 
     def running(self, name: str, count: int) -> list[Instance]:
         """The processes of a job once there are so many."""
-        return eventually(lambda: len(found := self.instances(name)) == count and found, timeout=TIMEOUT)
+        return eventually(lambda: len(found := self.instances(name)) == count and found, timeout=TIMEOUT + count / 5)
 
     def exits(self, name: str) -> list[dict[str, Any]]:
         """The exits of a job, oldest first."""
