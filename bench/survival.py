@@ -24,6 +24,7 @@ from _measure import BIN, Daemon, installed_environment, show, show_ratio
 
 WITH, WITHOUT = "--keeper", "--no-keeper"
 SETTLE = 3.0  # seconds until the work of the start is done
+PAUSE = 2.0  # seconds between two kills, after which the keeper starts gafferd without a longer delay
 CMD = "/bin/sleep 1000"
 
 
@@ -200,7 +201,7 @@ def returns(count: int, kills: int) -> None:
             found = []
             for _ in range(kills):
                 found.append(kill(node, path))
-                time.sleep(0.5)
+                time.sleep(PAUSE)
             show(f"SIGKILL to {path} with {count} processes", [took for took, _ in found])
             show("  processor time of that", [computed for _, computed in found])
         left = {each["os_pid"] for each in node.call("GET", "/jobs/default/s")["instances"]}

@@ -7,7 +7,7 @@ import select
 
 from gaffer.streams.journal import RELEASE, Journal, StreamKeeper, open_journal
 from gaffer.streams.log_files import LogFile
-from gaffer.streams.rings import READ_SIZE, Ring
+from gaffer.streams.rings import LARGEST_LIMIT, READ_SIZE, Ring
 
 log = logging.getLogger("gaffer.streams.recording")
 
@@ -63,9 +63,12 @@ class Recording:
     def _resume(self, journal: Journal) -> None:
         self._journal = journal
         ring = self._ring
+        # All that readers may come back for, whatever the ring keeps otherwise.
+        usual, ring.limit = ring.limit, LARGEST_LIMIT
         ring.resume(journal.epoch, max(journal.start, journal.end - ring.limit))
         while ring.end < journal.end:
             ring.append(journal.read(ring.end, READ_SIZE))
+        ring.limit = usual
         if self._log_file is not None:
             self._log_file.resume(journal)
 
