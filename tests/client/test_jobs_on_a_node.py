@@ -148,3 +148,10 @@ def test_what_can_t_be_sent_or_received(gaffer: Commands, server: Server) -> Non
 
 def env(node: Daemon) -> dict[str, str]:
     return clean_env({"GAFFER_ENDPOINT": node.url, "HOME": os.devnull})
+
+
+def test_plain_tables_are_lines_of_values(gaffer: Commands, server: Server) -> None:
+    rows = [line.split("\t") for line in gaffer("status", "--plain").out.splitlines()]
+    assert [row[0] for row in rows] == ["shop.web.1", "shop.web.2", "shop.echo.1"]
+    assert {len(row) for row in rows} == {8}
+    assert gaffer("status").out.startswith("NAME ")

@@ -161,6 +161,7 @@ SETTINGS: Final = (
 CONNECTION_OPTIONS = (
     *(declared.option for declared in (CONTEXT, _API_KEY_FILE, _CACERT, _CERTFILE, _KEYFILE, _INSECURE)),
     Option("--json", "print the JSON document returned by the API"),
+    Option("--plain", "print tables as lines of tab-separated values without headings, and no colours"),
     Option("-h, --help", "show help"),
 )
 

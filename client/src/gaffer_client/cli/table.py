@@ -25,8 +25,8 @@ Effect = Literal["read", "write", "destructive"]
 
 _TLS = ("--cacert", "--certfile", "--keyfile")
 _USED: Mapping[Target, tuple[str, ...]] = {
-    "node": ("--endpoint", "--connect", "--context", "--api-key-file", "--insecure", *_TLS, "--json"),
-    "lookup": ("--lookupd", "--context", *_TLS, "--json"),
+    "node": ("--endpoint", "--connect", "--context", "--api-key-file", "--insecure", *_TLS, "--json", "--plain"),
+    "lookup": ("--lookupd", "--context", *_TLS, "--json", "--plain"),
     "none": (),
 }
 """The program options that a command uses, by the server it sends requests to."""
