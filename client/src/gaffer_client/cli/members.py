@@ -4,11 +4,10 @@ import math
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from gaffer.errors import GafferError, did_you_mean
 from gaffer.jobs.names import check_name, parse_job_name, split_job_name
-from gaffer.schemas.lookup import AgedNodeInfo
 from gaffer_client.cli.config import Context
 from gaffer_client.cli.errors import CommandFailed, Exit, UsageError
 from gaffer_client.cli.output import print_error, printable, warn
@@ -17,10 +16,13 @@ from gaffer_client.cli.several import TIMEOUT
 from gaffer_client.cli.table import Command
 from gaffer_client.errors import GafferClientError, MalformedAnswer, NotFound, Unreachable
 from gaffer_client.fleet import Member, ask_all
-from gaffer_client.live import LiveLookup
-from gaffer_client.lookup import Lookup
 from gaffer_client.node import Server
 from gaffer_client.transport import DEFAULT_TIMEOUT
+
+if TYPE_CHECKING:
+    from gaffer.schemas.lookup import AgedNodeInfo
+    from gaffer_client.live import LiveLookup
+    from gaffer_client.lookup import Lookup
 
 ALL_JOBS = "*"
 _MAX_TIMEOUT = 86400.0  # seconds
@@ -40,7 +42,7 @@ class Target(NamedTuple):
 class Choice:
     """The nodes of the cluster that the arguments of a command choose; asks the lookups, and warns about them."""
 
-    def __init__(self, context: Context, args: Arguments, lookup: Lookup | LiveLookup, *, warns: bool = True) -> None:
+    def __init__(self, context: Context, args: Arguments, lookup: "Lookup | LiveLookup", *, warns: bool = True) -> None:
         self._warns = warns
         self._context = context
         self._args = args
@@ -130,7 +132,7 @@ class Choice:
             found += self._fitting(fitting)
         return found
 
-    def _fitting(self, nodes: Iterable[AgedNodeInfo]) -> list[Member]:
+    def _fitting(self, nodes: "Iterable[AgedNodeInfo]") -> list[Member]:
         members = [Member.of(node) for node in nodes]
         return [member for member in members if all(member.labels.get(key) == value for key, value in self._labels)]
 
@@ -196,7 +198,7 @@ def confirmed(context: Context, args: Arguments, command: Command, what: str, me
 
 def ask_each(
     context: Context,
-    lookup: Lookup,
+    lookup: "Lookup",
     targets: Sequence[Target],
     ask: Callable[[Server, Target], T],
     *,
