@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
+from gaffer.errors import did_you_mean
 from gaffer.jobs.names import parse_job_name, split_job_name
 from gaffer.runtime.options import Option
 from gaffer_client.cli.checking import checked_on_failure
@@ -117,7 +118,11 @@ def no_application(server: Server, session: str) -> CommandFailed:
     """Return the error for an application that the node does not have."""
     from gaffer_client.cli.diagnosis import hint_at
 
-    hint = hint_at(server.url, "node") or "run `gaffer apps` to list the applications, or `gaffer status` for all jobs"
+    hint = (
+        hint_at(server.url, "node")
+        or did_you_mean(session, server.sessions())
+        or "run `gaffer apps` to list the applications, or `gaffer status` for all jobs"
+    )
     return CommandFailed(f"{session!r} not found on {server.url}", hint=hint, status=Exit.NOT_FOUND)
 
 
