@@ -11,7 +11,7 @@ from gaffer_client.cli.errors import CommandFailed, Exit
 from gaffer_client.cli.output import STYLE, print_error
 from gaffer_client.cli.parse import ASK, Invocation, parse
 from gaffer_client.cli.programs import GAFFER, GAFFERCTL
-from gaffer_client.cli.several import chooses_several_nodes
+from gaffer_client.cli.several import answer_timeout, chooses_several_nodes
 from gaffer_client.cli.table import Program, Target
 from gaffer_client.errors import (
     Forbidden,
@@ -101,7 +101,7 @@ def _dispatch(program: Program, invocation: Invocation) -> int:
     if invocation.command is None or invocation.help:
         return _show_help(program, invocation)
     command, arguments = invocation.command, invocation.arguments
-    context = Context(program, arguments, os.environ)
+    context = Context(program, arguments, os.environ, timeout=answer_timeout(arguments, command.options))
     if chooses_several_nodes(arguments):
         return command.run_on_several(context, arguments)
     command.check_one_node(arguments)

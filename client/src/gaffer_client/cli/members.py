@@ -1,6 +1,5 @@
 """Commands on several nodes: which nodes and jobs they mean, confirmation, and what became of each node."""
 
-import math
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -12,12 +11,11 @@ from gaffer_client.cli.config import Context
 from gaffer_client.cli.errors import CommandFailed, Exit, UsageError
 from gaffer_client.cli.output import print_error, printable, warn
 from gaffer_client.cli.parse import Arguments
-from gaffer_client.cli.several import TIMEOUT
+from gaffer_client.cli.several import answer_timeout
 from gaffer_client.cli.table import Command
 from gaffer_client.errors import GafferClientError, MalformedAnswer, NotFound, Unreachable
 from gaffer_client.fleet import Member, ask_all
 from gaffer_client.node import Server
-from gaffer_client.transport import DEFAULT_TIMEOUT
 
 if TYPE_CHECKING:
     from gaffer.schemas.lookup import AgedNodeInfo
@@ -25,7 +23,6 @@ if TYPE_CHECKING:
     from gaffer_client.lookup import Lookup
 
 ALL_JOBS = "*"
-_MAX_TIMEOUT = 86400.0  # seconds
 _SHOWN = 8  # names of nodes in a question
 
 T = TypeVar("T")
@@ -165,16 +162,7 @@ def _label(text: str) -> tuple[str, str]:
 
 def seconds(args: Arguments, command: Command) -> float:
     """Return how long the answers of a node are awaited: --timeout, unless it means something else to the command."""
-    text = None if any(option.long == TIMEOUT.long for option in command.options) else args.text(TIMEOUT.long)
-    if text is None:
-        return DEFAULT_TIMEOUT
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not 0 < value <= _MAX_TIMEOUT:
-        raise UsageError(f"--timeout: {text!r} is not a valid number of seconds", hint="use more than 0 to 86400")
-    return value
+    return answer_timeout(args, command.options)
 
 
 def confirmed(context: Context, args: Arguments, command: Command, what: str, members: Sequence[Member]) -> bool:
