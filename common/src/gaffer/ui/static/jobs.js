@@ -45,12 +45,11 @@ export function JobsPage() {
       <input id="search" type="search" placeholder="Search jobs  ( / )" aria-label="Search jobs" value=${params.q}
         onInput=${(event) => setQuery({q: event.target.value, limit: null})} />
       <${StateFilter} counts=${result.counts} chosen=${params.state} />
-      <span class="grow"></span>
-      <span class="count">${result.items === null ? "" : plural(result.total, "job")}</span>
-      ${result.at && html`<span class="dim age"><${Age} at=${result.at} prefix="as of " /></span>`}
     </div>
     ${result.error && html`<${Problem} error=${result.error} />`}
     <div class="notice" aria-live="polite">
+      ${selected.length === 0 && result.items !== null && html`<span class="count">${plural(result.total, "job")}</span>`}
+      ${selected.length === 0 && result.error && html`<span class="dim"><${Age} at=${result.at} prefix="as of " /></span>`}
       ${selected.length > 0 && html`<${BulkActions} jobs=${selected} clear=${() => setChosen(new Set())} />`}
       ${selected.length === 0 && stable.added > 0 && html`<button onClick=${stable.apply}>${plural(stable.added, "new job")} — show</button>`}
       ${selected.length === 0 && stable.moved && html`<button onClick=${stable.apply}>The order has changed — sort again</button>`}
@@ -71,11 +70,13 @@ export function JobsPage() {
 
 function Row({job, chosen, toggle}) {
   const detail = reasonOf(job)
-  return html`<tr class=${kindOf(job.state)} aria-selected=${chosen}>
+  const scheduled = job.state === "waiting" && Boolean(job.next_run) // a job that waits for its time is well
+  const short = job.active && !scheduled && job.running < job.max_processes
+  return html`<tr class=${scheduled ? "idle" : kindOf(job.state)} aria-selected=${chosen}>
     <td class="check"><input type="checkbox" aria-label=${`Select ${job.name}`} checked=${chosen} onChange=${() => toggle(job.name)} /></td>
-    <td class="c-state"><${State} state=${job.state} /></td>
+    <td class="c-state"><${State} state=${job.state} kind=${scheduled ? "idle" : undefined} /></td>
     <td class="c-name"><${JobLink} name=${job.name} /></td>
-    <td class="num c-running" data-label="processes"><span class=${job.running < job.max_processes && job.active ? "short" : ""}>${job.running}</span><span class="dim">/${job.max_processes}</span></td>
+    <td class="num c-running" data-label="processes"><span class=${short ? "short" : ""}>${job.running}</span><span class="dim">/${job.max_processes}</span></td>
     <td class="c-reason dim" title=${detail}>${detail}</td>
     <td class="num c-restarts" data-label="restarts">${job.restarts ? number(job.restarts) : html`<span class="dim">0</span>`}</td>
     <td class="num c-uptime" data-label="up"><${Uptime} seconds=${job.uptime} /></td>

@@ -13,13 +13,14 @@ export class EventParser {
   #name = "message"
   id = null
 
-  *push(text) {
+  push(text) {
+    const events = []
     const lines = (this.#rest + text).split("\n")
     this.#rest = lines.pop()
     for (const raw of lines) {
       const line = raw.endsWith("\r") ? raw.slice(0, -1) : raw
       if (line === "") {
-        if (this.#data.length) yield {name: this.#name, data: this.#data.join("\n"), id: this.id}
+        if (this.#data.length) events.push({name: this.#name, data: this.#data.join("\n"), id: this.id})
         this.#data = []
         this.#name = "message"
         continue
@@ -31,6 +32,7 @@ export class EventParser {
       else if (field === "event") this.#name = value
       else if (field === "id") this.id = value
     }
+    return events
   }
 }
 
@@ -71,7 +73,7 @@ export function follow({path, query, onEvents, onOpen = () => {}, onState = () =
         clearTimeout(heard)
         if (done || closed) break
         heard = setTimeout(() => abort.abort(), SILENCE)
-        const events = [...parser.push(decoder.decode(value, {stream: true}))]
+        const events = parser.push(decoder.decode(value, {stream: true}))
         if (events.length) {
           lastId = parser.id ?? lastId
           onEvents(events)
