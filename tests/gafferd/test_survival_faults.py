@@ -25,8 +25,6 @@ from support.survival import (
     writers,
 )
 
-LOUD = {"pause": 0.0, "fill": 1000}  # as fast as it can
-
 
 def end_and_count(node: Node, name: str, slots: int) -> Lines:
     """Unload a job of writers; return what its logs have, which must be complete."""
