@@ -21,7 +21,16 @@ from gaffer_client.cli.table import Command, Program
 
 _NOT_OFFERED = ("top", "attach", "mcp", "start")  # for terminals; `start` may run an application here, `ps:start` not
 _FOLLOW = "--follow"  # `seconds` limits what is followed
-_PASSED_ON = ("--endpoint", "--lookupd", "--api-key-file", "--cacert", "--certfile", "--keyfile", "--insecure")
+_PASSED_ON = (
+    "--context",
+    "--endpoint",
+    "--lookupd",
+    "--api-key-file",
+    "--cacert",
+    "--certfile",
+    "--keyfile",
+    "--insecure",
+)
 _MAX_OUTPUT = 256 * 1024  # bytes of standard output, and of standard error
 _SECONDS = 60  # a call takes at most this long unless it says so
 _MAX_SECONDS = 3600
