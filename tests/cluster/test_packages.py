@@ -84,6 +84,15 @@ def test_the_framework_brings_the_client_of_sockjs_and_its_licence(wheels: Path)
         assert b"MIT License" in archive.read("gaffer/http/sockjs/client/LICENSE")
 
 
+def test_the_framework_brings_the_files_of_the_dashboard(wheels: Path) -> None:
+    [wheel] = wheels.glob("gaffer_common-*.whl")
+    folder = ROOT / "common/src/gaffer/ui/static"
+    files = {f"gaffer/ui/static/{path.relative_to(folder)}" for path in folder.rglob("*") if path.is_file()}
+    with ZipFile(wheel) as archive:
+        found = {name for name in archive.namelist() if name.startswith("gaffer/ui/static/")}
+    assert found == files
+
+
 @pytest.fixture(scope="module")
 def commands(tmp_path_factory: pytest.TempPathFactory, wheels: Path, dependencies: Path) -> Path:
     """The commands of an environment with all packages."""

@@ -16,10 +16,11 @@ from hypothesis import strategies as st
 
 from gaffer.http.base import NotFound
 from gaffer.http.limits import Limits
+from gaffer.http.media_types import media_type
 from gaffer.runtime.trusted_files import find_danger
 from gafferd.plugins.folder import PluginFolder
 from gafferd.sites import site_routes
-from gafferd.sites.files import Sites, media_type
+from gafferd.sites.files import Sites
 from gafferd.sites.layout import MAX_ENTRIES
 from support.http_node import HttpNode, running_node
 from support.poll import eventually_async

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from support.survival import NO_LINES, TIMEOUT, Node, count_lines, feeds, kept_node, writers
+from support.survival import NO_LINES, TIMEOUT, Node, count_lines, feeds, kept_node, kill_and_wait, writers
 
 Figures = list[str]
 
@@ -49,6 +49,14 @@ def kill_at_random(node: Node, times: int, children: int, followed: int, pause: 
     assert all(feed.connections > times for feed in following)
     assert [bytes(feed.data) for feed in following] == logs[:followed]  # the ring and the log agree
     return figures
+
+
+def test_the_first_answer_has_all_processes(tmp_path: Path) -> None:
+    with kept_node(tmp_path) as node:
+        node.load({"name": "s", "cmd": "sleep 1000", "numprocesses": 150})
+        before = node.running("s", 150)
+        kill_and_wait(node.pid)
+        assert node.instances("s") == before
 
 
 def test_no_process_and_no_line_is_lost(tmp_path: Path) -> None:

@@ -130,9 +130,15 @@ class Node:
 
     def stop(self) -> None:
         """End a node whose first keeper was killed, by that which it has now."""
-        pid, keeper = self.pid, self.get("/health")["keeper"]["pid"]
-        os.kill(keeper, signal.SIGTERM)
-        eventually(lambda: not psutil.pid_exists(pid) and not psutil.pid_exists(keeper), timeout=TIMEOUT)
+
+        def parent() -> psutil.Process | None:
+            found = psutil.Process(self.pid).parent()
+            return found if found is not None and found.pid == self.get("/health")["keeper"]["pid"] else None
+
+        keeper = eventually(parent, timeout=TIMEOUT, retry_on=(OSError, psutil.NoSuchProcess))
+        pid = self.pid
+        keeper.terminate()
+        eventually(lambda: not psutil.pid_exists(pid) and not psutil.pid_exists(keeper.pid), timeout=TIMEOUT)
 
     def log(self, name: str, slot: int, kind: str = "out") -> bytes:
         """The whole log of a slot, over its rotated files."""

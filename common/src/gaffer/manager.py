@@ -114,6 +114,7 @@ class Manager(Living, LegacyNames, Listeners):
         settings = Settings(capture_all, recorder, node_id, log_dir, socket_keeper)
         self.exit_code = 0
         self.drift: DriftSource = NoDrift()
+        self._recorder = recorder
         self._rehearsal: dict[JobName, Desired | None] | None = None
         self._ordering = Ordering(self._jobs, self._submit)
         self._checks = Checks(self._jobs, self._ordering)
@@ -706,6 +707,8 @@ class Manager(Living, LegacyNames, Listeners):
         return self._executor.owners[pid]
 
     def _job_gone(self, job: Job) -> None:
+        if self._recorder is not None and not self.stopping:
+            self._recorder.unloaded(str(job.name))
         with self._lock:
             successor = self._jobs.forget(job)
             if successor is not None:

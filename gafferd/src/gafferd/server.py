@@ -198,7 +198,7 @@ class Server:
         http = HttpHandler(
             [*self.endpoints, *self._own_socket(f"unix:{state.socket_path}")],
             access=replace(self.policy, cookie=logins.cookie, resume=logins.resume),
-            routes=routes.ROUTES,
+            routes=routes.ROUTES if self.settings.ui else routes.WITHOUT_UI,
             changer=durable if self.settings.keep_jobs else None,
             limits=self.limits,
             keys=self.keys,

@@ -97,6 +97,7 @@ class Settings:
         flag="--allowed-origin=ORIGIN",
         repeat=True,
     )
+    ui: bool = setting("serve the dashboard at `/ui/`", boolean, True, flag="--ui", off="--no-ui")
 
     ttl: float = setting(
         "drop a node after this time of silence", Seconds(), 45.0, flag="--ttl=SECONDS", heading="Leases of nodes"

@@ -7,9 +7,11 @@ from gaffer.http.operations import TEXT, operation
 from gaffer.http.routes import PUBLIC, Route
 from gaffer.runtime.version import __version__
 from gaffer.schemas.lookup import LookupHealth, LookupVersion, LookupWelcome
+from gaffer.ui.routes import make_ui_routes
 from gaffer_lookupd import query_handlers as ask
 from gaffer_lookupd.application import LookupHandler
 from gaffer_lookupd.channel import CHANNEL
+from gaffer_lookupd.dashboard import ClusterDashboardFile
 from gaffer_lookupd.discovery_routes import PrometheusHandler, UpstreamHandler
 from gaffer_lookupd.events import EventsHandler
 from gaffer_lookupd.metrics import MetricsHandler
@@ -84,8 +86,8 @@ class OpenApiHandler(LookupHandler):
         self.finish(self.application.openapi)
 
 
-def make_routes() -> list[Route]:
-    """Return the route table of lookupd."""
+def make_routes(*, ui: bool = True) -> list[Route]:
+    """Return the route table of lookupd, with the dashboard if `ui`."""
     read = {"GET": Scope.READ}
     return [
         Route("/", WelcomeHandler, read),
@@ -106,4 +108,5 @@ def make_routes() -> list[Route]:
         Route("/events", EventsHandler, read),
         *CHANNEL.routes(Scope.READ),
         Route("/ws", NodeSocket, {"GET": PUBLIC}),
+        *(make_ui_routes(ClusterDashboardFile) if ui else ()),
     ]

@@ -65,7 +65,7 @@ class LookupServer:
             verify=self._verify,
         )
         application = LookupApplication(
-            make_routes(),
+            make_routes(ui=settings.ui),
             policy,
             self._connections,
             changes,

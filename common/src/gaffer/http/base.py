@@ -8,6 +8,7 @@ from asyncio import Future
 from collections.abc import Iterable, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any, ClassVar, TypeVar, cast
+from urllib.parse import quote
 
 import msgspec
 from tornado.httputil import HTTPMessageDelegate, HTTPServerRequest
@@ -65,6 +66,18 @@ class NotFound(GafferError):
 
     errno = 404
     reason = "not_found"
+
+
+class Moved(GafferError):
+    """The requested directory path lacks its final slash; Location gives the correct path."""
+
+    errno = 301
+    reason = "moved"
+
+    def __init__(self, name: str, query: str) -> None:
+        # Relative, so that it also works behind a proxy.
+        self.location = f"{quote(name, safe='')}/" + (f"?{query}" if query else "")
+        super().__init__("directory paths end with a slash", hint=f"go to {self.location}")
 
 
 class MethodNotAllowed(GafferError):
@@ -269,6 +282,8 @@ class Handler(Routed):
         error: GafferError = kwargs["error"]
         if isinstance(error, MethodNotAllowed):
             self.set_header("Allow", ", ".join(error.allowed))
+        if isinstance(error, Moved):
+            self.set_header("Location", error.location)
         if error.errno == 401:
             self.set_header("WWW-Authenticate", 'Bearer realm="gaffer"')
         self.finish(error.to_json())

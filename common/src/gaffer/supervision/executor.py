@@ -369,8 +369,6 @@ class Executor:
             self._timers.pop(timer).cancel()
         self._timetable.disarm(job)
         self._scheduled.discard(job)
-        if self._settings.recorder is not None:
-            self._settings.recorder.unloaded(str(job.name))
         self._on_job_gone(job)
 
     def _spawn(self, order: ev.Spawn, job: Job) -> None:

@@ -22,7 +22,7 @@ from gaffer.supervision.job_table import JobTable
 class Loading:
     """Makes jobs of a table. The manager's lock guards it.
 
-    `past` is that of the jobs by qualified name; each gets its own when it is loaded.
+    `past` is that of the jobs by qualified name; each gets its own when it is loaded, until `end_unclaimed`.
     """
 
     def __init__(self, jobs: JobTable, executor: Executor, past: Mapping[str, Past]) -> None:
@@ -63,7 +63,11 @@ class Loading:
         self._executor.submit(job, ev.Adopted(record.pid, record, age, survivor.exited))
 
     def end_unclaimed(self) -> list[str]:
-        """End the survivors that no job has adopted, but for detached ones; return the names of their jobs."""
+        """End the survivors that no job has adopted, but for detached ones; return the names of their jobs.
+
+        Jobs that are loaded from now on are new, and have no past.
+        """
+        self._past.clear()
         names = sorted(self._jobs.unclaimed())
         for name in names:
             parsed = parse_job_name(name)

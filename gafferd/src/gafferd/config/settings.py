@@ -249,6 +249,7 @@ class Settings:
         repeat=True,
         key="gaffer allowed_origin",
     )
+    ui: bool = setting("serve the dashboard at `/ui/`", boolean, True, key="gaffer ui")
     max_body: int = setting(
         "maximum bytes of a request body, also as `8M`; larger requests get a 413",
         Size(1024, 1024**3),

@@ -1,7 +1,6 @@
 """Files of plugin sites: maps paths to files, and refuses files that other users can change."""
 
 import errno
-import mimetypes
 import os
 import stat
 import threading
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from gaffer.http.base import NotFound
+from gaffer.http.media_types import media_type
 from gaffer.runtime.throttled import ThrottledWarnings
 from gaffer.runtime.trusted_files import UntrustedFile, check_way, find_danger
 from gafferd.plugins.folder import PluginFolder, is_shown
@@ -23,18 +23,6 @@ _ABSENT = (
     errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.ENXIO, errno.EACCES, errno.EINVAL,
 )  # fmt: skip
 _OPEN = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
-
-_TYPES = mimetypes.MimeTypes()  # Python's own types: the same on every host
-_NEWER_TYPES = {
-    ".js": "text/javascript",
-    ".mjs": "text/javascript",
-    ".webp": "image/webp",
-    ".woff2": "font/woff2",
-    ".md": "text/markdown",
-}
-for _suffix, _type in _NEWER_TYPES.items():
-    _TYPES.add_type(_type, _suffix)
-_TEXTS = ("application/json", "application/javascript", "image/svg+xml")
 
 
 class SiteFile(NamedTuple):
@@ -166,16 +154,6 @@ def _site_in(base: Path) -> Path | None:
     """Return the real path of the site in the directory of a plugin, None if there is none inside."""
     root = Path(os.path.realpath(base / SITE))
     return root if root.is_relative_to(base) and os.path.isdir(root) else None
-
-
-def media_type(name: str) -> str:
-    """Return the content type of a file by its name, with UTF-8 for text."""
-    found, encoding = _TYPES.guess_type(name)
-    if encoding is not None:
-        return "application/gzip" if encoding == "gzip" else "application/octet-stream"
-    if found is None:
-        return "application/octet-stream"
-    return f"{found}; charset=UTF-8" if found.startswith("text/") or found in _TEXTS else found
 
 
 def _is_plain(path: str) -> bool:

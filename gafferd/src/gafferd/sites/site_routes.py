@@ -4,15 +4,13 @@ import asyncio
 from collections.abc import Mapping
 from email.utils import formatdate
 from typing import Annotated, Any, BinaryIO, ClassVar, cast
-from urllib.parse import quote
 
 from msgspec import Meta
 from tornado.iostream import StreamClosedError
 
 from gaffer.api.node import NodeHandler
-from gaffer.errors import GafferError
 from gaffer.http.access import Scope
-from gaffer.http.base import NotFound
+from gaffer.http.base import Moved, NotFound
 from gaffer.http.error_body import ErrorBody
 from gaffer.http.operations import operation
 from gaffer.http.routes import Route
@@ -20,18 +18,6 @@ from gafferd.sites.byte_ranges import RangeNotSatisfiable, find_range, parse_dat
 from gafferd.sites.files import SiteFile, Sites
 
 _PIECE = 64 * 1024  # bytes of a file in memory per client
-
-
-class Moved(GafferError):
-    """The requested directory path lacks its final slash; Location gives the correct path."""
-
-    errno = 301
-    reason = "moved"
-
-    def __init__(self, name: str, query: str) -> None:
-        # Relative, so that it also works behind a proxy.
-        self.location = f"{quote(name, safe='')}/" + (f"?{query}" if query else "")
-        super().__init__("directory paths end with a slash", hint=f"go to {self.location}")
 
 
 class SiteHandler(NodeHandler):
@@ -53,8 +39,6 @@ class SiteHandler(NodeHandler):
 
     def write_error(self, status_code: int, **kwargs: Any) -> None:
         error = kwargs["error"]
-        if isinstance(error, Moved):
-            self.set_header("Location", error.location)
         if isinstance(error, RangeNotSatisfiable):
             self.set_header("Content-Range", f"bytes */{error.size}")
         super().write_error(status_code, **kwargs)
