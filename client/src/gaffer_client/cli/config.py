@@ -318,14 +318,29 @@ class Context:
             **self._tls(None),
         )
 
+    def key_source(self) -> tuple[str, str | None] | None:
+        """Return where the API key for the chosen node comes from, and the path of its file; None without a key.
+
+        Raises UsageError if it is invalid.
+        """
+        url = self._endpoint_given or DEFAULT_URL
+        if self._api_key(url) is None:
+            return None
+        declared, given = self._given_key(url)
+        assert given is not None
+        return given.source, os.path.expanduser(given.text) if declared is _API_KEY_FILE else None
+
     def _api_key(self, url: str) -> str | None:
-        """Return the key of the first source that has one; GAFFER_API_KEY follows GAFFER_API_KEY_FILE."""
+        """Return the key of the first source that has one."""
+        chosen: str | None = _checked(*self._given_key(url))
+        return chosen
+
+    def _given_key(self, url: str) -> tuple[Setting, Given | None]:
+        """Return the setting that has the key; GAFFER_API_KEY follows GAFFER_API_KEY_FILE."""
         file, key = self.given(_API_KEY_FILE, url), self.given(_API_KEY)
         if key is not None and (file is None or file.source.startswith("[")):
-            chosen: str | None = _checked(_API_KEY, key)
-        else:
-            chosen = _checked(_API_KEY_FILE, file)
-        return chosen
+            return _API_KEY, key
+        return _API_KEY_FILE, file
 
     def _tls(self, url: str | None) -> _TLSFiles:
         files: _TLSFiles = {

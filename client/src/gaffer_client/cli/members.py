@@ -160,9 +160,9 @@ def _label(text: str) -> tuple[str, str]:
     return key, value
 
 
-def seconds(args: Arguments, command: Command) -> float:
+def seconds(args: Arguments, command: Command | None = None) -> float:
     """Return how long the answers of a node are awaited: --timeout, unless it means something else to the command."""
-    return answer_timeout(args, command.options)
+    return answer_timeout(args, () if command is None else command.options)
 
 
 def confirmed(context: Context, args: Arguments, command: Command, what: str, members: Sequence[Member]) -> bool:
