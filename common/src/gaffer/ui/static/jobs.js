@@ -26,6 +26,7 @@ const COLUMNS = [
 export function JobsPage() {
   const {query} = useValue(route)
   const params = {
+    kind: "jobs",
     q: query.get("q") ?? "",
     state: query.get("state") ?? "",
     sort: query.get("sort") ?? "state",
