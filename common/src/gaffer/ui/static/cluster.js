@@ -43,6 +43,7 @@ function NodeLink({origin, path, children}) {
 function Frame({label, noun, states, list, children, extra}) {
   const {params, result, stable} = list
   return html`<section class="page" aria-label=${label}>
+    <h1 class="hidden">${label}</h1>
     <div class="toolbar">
       <input id="search" type="search" placeholder=${`Search ${label.toLowerCase()}  ( / )`} aria-label=${`Search ${label.toLowerCase()}`} value=${params.q} onInput=${(event) => setQuery({q: event.target.value, limit: null})} />
       <${StateFilter} states=${states} counts=${result.counts} chosen=${params.state} />

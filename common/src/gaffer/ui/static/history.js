@@ -30,7 +30,7 @@ for (const name of ["restart", "reload", "disable", "enable", "rollback"]) WORDS
 
 export function HistoryPage() {
   const {query} = useValue(route)
-  return html`<section class="page" aria-label="History"><div class="toolbar">
+  return html`<section class="page" aria-label="History"><h1 class="hidden">History</h1><div class="toolbar">
       <input id="search" type="search" placeholder="Job or session, such as shop.web  ( / )" aria-label="Job or session" value=${query.get("job") ?? ""} onChange=${(event) => setQuery({job: event.target.value.trim()})} />
     </div><${HistoryList} job=${query.get("job")} named /></section>`
 }

@@ -1,6 +1,6 @@
 // The jobs of the node.
 import {ACTIONS} from "./actions.js"
-import {may} from "./api.js"
+import {may, root} from "./api.js"
 import {confirmAction} from "./confirm.js"
 import {bytes, ending, number, percent, plural} from "./format.js"
 import {html, useState, useValue} from "./lib.js"
@@ -16,7 +16,7 @@ const COLUMNS = [
   {key: "state", label: "State"},
   {key: "name", label: "Job"},
   {key: "running", label: "Processes", numeric: true},
-  {key: "reason", label: "Reason", unsorted: true},
+  {key: "reason", label: "Reason"},
   {key: "restarts", label: "Restarts", numeric: true, descending: true},
   {key: "uptime", label: "Uptime", numeric: true},
   {key: "cpu", label: "CPU %", numeric: true, descending: true},
@@ -44,6 +44,7 @@ export function JobsPage() {
   }
 
   return html`<section class="page" aria-label="Jobs">
+    <h1 class="hidden">Jobs of ${root.host}</h1>
     <div class="toolbar">
       <input id="search" type="search" placeholder="Search jobs  ( / )" aria-label="Search jobs" value=${params.q}
         onInput=${(event) => setQuery({q: event.target.value, limit: null})} />
