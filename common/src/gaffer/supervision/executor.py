@@ -507,8 +507,8 @@ class Executor:
         """Emit an event of `job` under its documented names and aliases."""
         kind, pid = order.kind, order.pid
         if kind in _OF_A_STATE:
-            for each in job.pids() if pid is None else (pid,):
-                self._record(each)
+            for recorded in job.pids() if pid is None else (pid,):
+                self._record(recorded)
         display, qualified = job.name.display, str(job.name)
         base = {"name": display, "job": qualified, "session": job.name.session, **order.data}
         if pid is not None:
