@@ -276,7 +276,9 @@ def test_the_first_page_is_small(page: Page, node: Daemon) -> None:
     sizes: dict[str, int] = {}
     page.on(
         "requestfinished",
-        lambda request: sizes.update({request.url: request.sizes()["responseBodySize"]}) if "/ui/" in request.url else None,
+        lambda request: (
+            sizes.update({request.url: request.sizes()["responseBodySize"]}) if "/ui/" in request.url else None
+        ),
     )
     show(page, node)
     page.locator("table.list").wait_for()
@@ -315,4 +317,7 @@ def test_all_pages_in_light_and_dark_and_on_a_phone(browser: Browser, page: Page
         assert page.evaluate("document.documentElement.scrollWidth") <= 360, name
         page.screenshot(path=target / f"{name}-phone.png")
         page.set_viewport_size({"width": 1280, "height": 760})
-        assert page.locator("button:not([aria-label]):empty, input:not([aria-label]):not([id]):not(label input)").count() == 0
+        assert (
+            page.locator("button:not([aria-label]):empty, input:not([aria-label]):not([id]):not(label input)").count()
+            == 0
+        )
