@@ -96,6 +96,7 @@ def test_everyday_commands_import_nothing_large(node: Daemon) -> None:
         ["gaffer", "ps", "shop", "--json"],
         ["gaffer", "apps"],
         ["gaffer", "--version"],
+        ["gaffer", "status"],
         ["gafferctl", "status"],
         ["gafferctl", "stop", "shop.web"],
         ["gafferctl", "start", "shop.web"],

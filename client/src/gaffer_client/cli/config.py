@@ -25,7 +25,7 @@ from gaffer_client.cli.files import (
 )
 from gaffer_client.cli.parse import Arguments
 from gaffer_client.cli.table import Program
-from gaffer_client.transport import DEFAULT_URL, is_key
+from gaffer_client.transport import DEFAULT_TIMEOUT, DEFAULT_URL, is_key
 
 if TYPE_CHECKING:
     from gaffer_client.announced import NodePattern, Origin
@@ -161,6 +161,7 @@ SETTINGS: Final = (
 CONNECTION_OPTIONS = (
     *(declared.option for declared in (CONTEXT, _API_KEY_FILE, _CACERT, _CERTFILE, _KEYFILE, _INSECURE)),
     Option("--json", "print the JSON document returned by the API"),
+    Option("--plain", "print tables as lines of tab-separated values without headings, and no colours"),
     Option("-h, --help", "show help"),
 )
 
@@ -179,10 +180,18 @@ class _TLSFiles(TypedDict):
 class Context:
     """The settings of a command, and its connections to a node and to the lookups."""
 
-    def __init__(self, program: Program, arguments: Arguments, environ: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        program: Program,
+        arguments: Arguments,
+        environ: Mapping[str, str],
+        *,
+        timeout: float = DEFAULT_TIMEOUT,
+    ) -> None:
         self.program = program
         self.arguments = arguments
         self.environ = environ
+        self._timeout = timeout  # seconds for an answer of a node
 
     @cached_property
     def _file(self) -> ClientFile:
@@ -243,7 +252,12 @@ class Context:
         configured = given or DEFAULT_URL  # the address that a `[node "URL"]` section would have
         key = self._api_key(configured)
         return Server(
-            url, api_key=key, insecure=self._value(_INSECURE, configured), sender=PlainSender, **self._tls(configured)
+            url,
+            api_key=key,
+            insecure=self._value(_INSECURE, configured),
+            timeout=self._timeout,
+            sender=PlainSender,
+            **self._tls(configured),
         )
 
     @contextmanager
@@ -269,7 +283,8 @@ class Context:
         tls = self._tls(url)
         listed = self._is_listed(origin) or (origin.scheme == "https" and tls["cacert"] is not None)
         key = self._api_key(url) if listed else None
-        with Server(url, api_key=key, insecure=self._value(_INSECURE, url), sender=PlainSender, **tls) as server:
+        insecure = self._value(_INSECURE, url)
+        with Server(url, api_key=key, insecure=insecure, timeout=self._timeout, sender=PlainSender, **tls) as server:
             server.transport.allow_loopback = listed or all(map(_is_local, lookup.urls))
             try:
                 yield server
@@ -303,14 +318,29 @@ class Context:
             **self._tls(None),
         )
 
+    def key_source(self) -> tuple[str, str | None] | None:
+        """Return where the API key for the chosen node comes from, and the path of its file; None without a key.
+
+        Raises UsageError if it is invalid.
+        """
+        url = self._endpoint_given or DEFAULT_URL
+        if self._api_key(url) is None:
+            return None
+        declared, given = self._given_key(url)
+        assert given is not None
+        return given.source, os.path.expanduser(given.text) if declared is _API_KEY_FILE else None
+
     def _api_key(self, url: str) -> str | None:
-        """Return the key of the first source that has one; GAFFER_API_KEY follows GAFFER_API_KEY_FILE."""
+        """Return the key of the first source that has one."""
+        chosen: str | None = _checked(*self._given_key(url))
+        return chosen
+
+    def _given_key(self, url: str) -> tuple[Setting, Given | None]:
+        """Return the setting that has the key; GAFFER_API_KEY follows GAFFER_API_KEY_FILE."""
         file, key = self.given(_API_KEY_FILE, url), self.given(_API_KEY)
         if key is not None and (file is None or file.source.startswith("[")):
-            chosen: str | None = _checked(_API_KEY, key)
-        else:
-            chosen = _checked(_API_KEY_FILE, file)
-        return chosen
+            return _API_KEY, key
+        return _API_KEY_FILE, file
 
     def _tls(self, url: str | None) -> _TLSFiles:
         files: _TLSFiles = {

@@ -4,12 +4,11 @@ https://modelcontextprotocol.io/specification/2025-11-25. It offers tools only. 
 that pings and cancellations are answered meanwhile.
 """
 
+import json
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import IO, Any, NamedTuple
-
-import msgspec
 
 from gaffer.runtime.version import __version__
 
@@ -93,8 +92,8 @@ class ToolServer:
     def _receive(self, line: bytes) -> threading.Thread | None:
         """Process a message; return the thread of a call."""
         try:
-            message = msgspec.json.decode(line)
-        except (msgspec.DecodeError, RecursionError):
+            message = json.loads(line)
+        except (ValueError, RecursionError):
             self._refuse(None, _Refused(_PARSE_ERROR, "the message is not valid JSON"))
             return None
         identifier = message.get("id") if isinstance(message, dict) else None
@@ -180,7 +179,7 @@ class ToolServer:
         self._send({"id": identifier, "error": {"code": refused.code, "message": str(refused)}})
 
     def _send(self, message: Document) -> None:
-        line = msgspec.json.encode({"jsonrpc": "2.0", **message}) + b"\n"
+        line = json.dumps({"jsonrpc": "2.0", **message}, separators=(",", ":")).encode() + b"\n"
         with self._lock, suppress(BrokenPipeError):  # a client that reads no more closes standard input as well
             self._out.write(line)
             self._out.flush()

@@ -29,6 +29,7 @@ _APPLICATION_FAMILIES = (
     ),
     Family("watching", "events", attribute="GAFFER_COMMANDS"),
     Family("top", "top"),
+    Family("doctor", "doctor"),
     Family("mcp", "mcp"),
     Family("lookups", "lookup:nodes lookup:jobs lookup:sessions lookup:job lookup:session"),
     Family("changes", "lookup"),

@@ -23,10 +23,11 @@ Target = Literal["node", "lookup", "none"]
 # What a command does: it only reads; it changes something; or it ends processes, or removes something for good.
 Effect = Literal["read", "write", "destructive"]
 
+_FORMATS = ("--json", "--plain")
 _TLS = ("--cacert", "--certfile", "--keyfile")
 _USED: Mapping[Target, tuple[str, ...]] = {
-    "node": ("--endpoint", "--connect", "--context", "--api-key-file", "--insecure", *_TLS, "--json"),
-    "lookup": ("--lookupd", "--context", *_TLS, "--json"),
+    "node": ("--endpoint", "--connect", "--context", "--api-key-file", "--insecure", *_TLS, "--timeout", *_FORMATS),
+    "lookup": ("--lookupd", "--context", *_TLS, *_FORMATS),
     "none": (),
 }
 """The program options that a command uses, by the server it sends requests to."""

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from gaffer.jobs.names import parse_pid, split_job_name
 from gaffer.runtime.options import Option
-from gaffer_client.cli.checking import checked_on_failure
+from gaffer_client.cli.checking import checked_on_failure, items
 from gaffer_client.cli.config import Context
 from gaffer_client.cli.errors import Exit, UsageError
 from gaffer_client.cli.output import print_error, print_json, printable, table, warn
@@ -119,8 +119,9 @@ def _status_of_all(context: Context) -> int:
         print_json(document)
         return Exit.OK
     with checked_on_failure(server.transport, document, "JobListing"):
-        text = table(("JOB", "STATE", "RUNNING", "DETAILS"), map(_status_row, document["jobs"]))
-    print(text if document["jobs"] else "No jobs are loaded.")
+        jobs = items(document, "jobs")
+        text = table(("JOB", "STATE", "RUNNING", "DETAILS"), map(_status_row, jobs))
+    print(text if jobs else "No jobs are loaded.")
     with checked_on_failure(server.transport, health, "HealthInfo"):
         keeper = health.get("keeper")  # a node of an earlier version has none
         fault = keeper["error"] if keeper is not None else None

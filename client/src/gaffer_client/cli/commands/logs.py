@@ -36,8 +36,7 @@ def logs(context: Context, args: Arguments) -> int:
     plain = args.flag("--plain") and not context.json
     if plain and args.text("--grep") is not None:
         raise UsageError("--plain and --grep are mutually exclusive", hint="--plain shows bytes, not lines")
-    if args.flag("--timestamps") and not follows:
-        raise UsageError("--timestamps needs --follow", hint="the `log_format` of a job puts times into its log files")
+    dated = arrival_times(args)
     with context.server() as server:
         jobs = chosen_jobs(context, args, server, args.words("<job>"))
 
@@ -59,13 +58,20 @@ def logs(context: Context, args: Arguments) -> int:
             if not wanted(line):
                 continue
             if context.json:
-                at = {"at": round(time.time(), 3)} if args.flag("--timestamps") else {}
+                at = {"at": round(time.time(), 3)} if dated else {}
                 print_json_line({**at, "job": job.name, "slot": number, "stream": name, "line": line})
             else:
-                at_ = f"{time.strftime('%H:%M:%S')} " if args.flag("--timestamps") else ""
+                at_ = f"{time.strftime('%H:%M:%S')} " if dated else ""
                 label = f"{job.display_name}.{number}"
                 print(palette.paint(label, f"{at_}{label} | ") + printable(line), flush=True)
     return Exit.OK
+
+
+def arrival_times(args: Arguments) -> bool:
+    """Return whether to show when lines arrive; raise UsageError unless they are followed."""
+    if args.flag("--timestamps") and not args.flag("--follow"):
+        raise UsageError("--timestamps needs --follow", hint="the `log_format` of a job puts times into its log files")
+    return args.flag("--timestamps")
 
 
 def chosen_lines(args: Arguments) -> Callable[[str], bool]:

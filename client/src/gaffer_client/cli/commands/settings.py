@@ -1,5 +1,6 @@
 """`gaffer context` and `gaffer config`: sets of settings, and where each setting comes from."""
 
+import sys
 from collections.abc import Callable
 
 from gaffer.errors import did_you_mean
@@ -28,7 +29,7 @@ def config(context: Context, args: Arguments) -> int:
         print_json({name: {"value": value, "source": source} for name, value, source in rows})
     else:
         print(table(("SETTING", "VALUE", "SOURCE"), [(name, value or "-", source) for name, value, source in rows]))
-        print(f"Files: {config_path(context.environ)}, {context.contexts.path}")
+        print(f"Files: {config_path(context.environ)}, {context.contexts.path}", file=sys.stderr)
     return Exit.OK
 
 
@@ -160,7 +161,7 @@ COMMANDS = (
             "context use prod",
             "context",
         ),
-        uses=("--json",),
+        uses=("--json", "--plain"),
     ),
     Command(
         "config",
@@ -174,6 +175,6 @@ COMMANDS = (
             that GAFFER_CONFIG names), or the default. Keys themselves are not shown.
         """,
         examples=("config show", "config show --context=prod --json"),
-        uses=("--context", "--endpoint", "--lookupd", "--api-key-file", "--cacert", "--insecure", "--json"),
+        uses=("--context", "--endpoint", "--lookupd", "--api-key-file", "--cacert", "--insecure", "--json", "--plain"),
     ),
 )

@@ -14,8 +14,8 @@ const KINDS = {
 export const kindOf = (state) => KINDS[state] ?? "idle"
 
 // A state: a sign that differs in shape as well as in colour, and its word.
-export function State({state, detail}) {
-  return html`<span class=${`state ${kindOf(state)}`}><i aria-hidden="true"></i>${state}${detail && html` <small>${detail}</small>`}</span>`
+export function State({state, detail, kind = kindOf(state)}) {
+  return html`<span class=${`state ${kind}`}><i aria-hidden="true"></i>${state}${detail && html` <small>${detail}</small>`}</span>`
 }
 
 export const JobLink = ({name, tab}) => {

@@ -4,7 +4,10 @@ import {ApiError, send} from "./api.js"
 
 const SILENCE = 15_000 // ms without a byte, heartbeats included: the connection is lost
 export const HEARTBEAT = 5 // seconds
+const SLICE = 8 // events handled without a pause, so that a burst does not freeze the page
 const DELAYS = [250, 500, 1000, 2000, 3000]
+
+const breathe = () => new Promise((resolve) => setTimeout(resolve))
 
 // Splits the text of a stream into events {name, data, id}.
 export class EventParser {
@@ -13,13 +16,14 @@ export class EventParser {
   #name = "message"
   id = null
 
-  *push(text) {
+  push(text) {
+    const events = []
     const lines = (this.#rest + text).split("\n")
     this.#rest = lines.pop()
     for (const raw of lines) {
       const line = raw.endsWith("\r") ? raw.slice(0, -1) : raw
       if (line === "") {
-        if (this.#data.length) yield {name: this.#name, data: this.#data.join("\n"), id: this.id}
+        if (this.#data.length) events.push({name: this.#name, data: this.#data.join("\n"), id: this.id})
         this.#data = []
         this.#name = "message"
         continue
@@ -31,6 +35,7 @@ export class EventParser {
       else if (field === "event") this.#name = value
       else if (field === "id") this.id = value
     }
+    return events
   }
 }
 
@@ -71,10 +76,12 @@ export function follow({path, query, onEvents, onOpen = () => {}, onState = () =
         clearTimeout(heard)
         if (done || closed) break
         heard = setTimeout(() => abort.abort(), SILENCE)
-        const events = [...parser.push(decoder.decode(value, {stream: true}))]
-        if (events.length) {
-          lastId = parser.id ?? lastId
-          onEvents(events)
+        const events = parser.push(decoder.decode(value, {stream: true}))
+        for (let start = 0; start < events.length && !closed; start += SLICE) {
+          if (start) await breathe()
+          const slice = events.slice(start, start + SLICE)
+          lastId = slice.at(-1).id ?? lastId
+          onEvents(slice)
         }
       }
     } finally {
