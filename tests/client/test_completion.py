@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 
 import pytest
 
@@ -43,6 +44,15 @@ def test_commands_options_and_live_names(node: Daemon) -> None:
     assert words("logs --stream ", env) == ["out", "err"]
     assert words("stop shop.", env, GAFFERCTL) == ["shop.web", "shop.worker"]
     assert words("completion ", env) == ["bash", "zsh", "fish"]
+
+
+def test_types_of_the_procfile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, closed: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    env = {"GAFFER_ENDPOINT": closed, "HOME": os.devnull}
+    assert words("start ", env) == []
+    (tmp_path / "Procfile").write_text("web: run\nworker: run\n")
+    assert words("start wo", env) == ["worker"]
+    assert words("export ", env) == ["web", "worker"]
 
 
 def test_without_a_node_and_with_nonsense_there_is_nothing(closed: str) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+import requests
 
 from support.needs import needs_mount
 from support.poll import eventually
@@ -24,8 +25,6 @@ from support.survival import (
     without_gafferd,
     writers,
 )
-
-LOUD = {"pause": 0.0, "fill": 1000}  # as fast as it can
 
 
 def end_and_count(node: Node, name: str, slots: int) -> Lines:
@@ -194,3 +193,14 @@ def test_a_full_disk_costs_no_process(disk: Path) -> None:
             parts = [int(line.split()[1]) for line in log.splitlines() if line.startswith(b"[gaffer: ")]
             rest = b"".join(line + b"\n" for line in log.splitlines() if not line.startswith(b"[gaffer: "))
             assert len(rest) + sum(parts) == len(feed.data)
+
+
+def test_a_rolling_restart_goes_on(tmp_path: Path) -> None:
+    with kept_node(tmp_path) as node:
+        node.load({"name": "r", "cmd": "sleep 1000", "numprocesses": 2, "startsecs": 0.5})
+        before = {each.os_pid for each in node.running("r", 2)}
+        eventually(lambda: node.info("r")["state"] == "running", timeout=TIMEOUT)
+        requests.post(f"{node.url}/jobs/default/r/restart?rolling=true", timeout=TIMEOUT).raise_for_status()
+        node.kill()
+        eventually(lambda: not before & {each.os_pid for each in node.running("r", 2)}, timeout=TIMEOUT)
+        eventually(lambda: node.info("r")["rollout"]["state"] == "done", timeout=TIMEOUT)

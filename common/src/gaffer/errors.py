@@ -1,5 +1,6 @@
 """The error hierarchy. Every error has a code and an HTTP status, and can be converted to an error body."""
 
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 QUOTED = 100
@@ -245,11 +246,11 @@ class AlreadyRead(GafferError):
     reason = "already_read"
 
 
-def did_you_mean(word: str, known: tuple[str, ...] | list[str]) -> str | None:
+def did_you_mean(word: str, known: Iterable[str]) -> str | None:
     """Return a hint with the known word nearest to `word`, or None."""
     import difflib  # late: only mistakes need it
 
     if len(word) > QUOTED:
         return None
-    close = difflib.get_close_matches(word, known, n=1)
+    close = difflib.get_close_matches(word, list(known), n=1)
     return f"did you mean {close[0]!r}?" if close else None

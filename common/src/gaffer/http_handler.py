@@ -23,6 +23,7 @@ from gaffer.api import (
     pids,
     processes,
     rollouts,
+    search,
     stats,
     streams,
     watch,
@@ -54,6 +55,7 @@ ROUTES = [
     *logs.ROUTES,
     *watch.ROUTES,
     *stats.ROUTES,
+    *search.ROUTES,
     *websockets.ROUTES,
     *channel.ROUTES,
 ]
@@ -158,6 +160,7 @@ class HttpHandler:
         if self._application is not None:
             channel.CHANNEL.close(self._application)
             self._application.auditor.close()
+            self._application.index.close()
         if self._listeners is not None:
             self._listeners.stop()
             await self._listeners.close_connections()

@@ -38,6 +38,7 @@ from gaffer.processes.sampler import StatListener
 from gaffer.processes.sockets import SocketKeeper
 from gaffer.processes.survivors import Survivor
 from gaffer.schemas.responses import JobInfo, JobStatus
+from gaffer.schemas.views import Instance, JobSummary
 from gaffer.streams import event_log
 from gaffer.streams.event_log import Event
 from gaffer.streams.log_store import LogStore
@@ -525,6 +526,14 @@ class Manager(Living, LegacyNames, Listeners):
             sockets, drift = executor.socket_addresses(job), self.drift.find(job)
             lost = executor.log_loss(job.name)
             return serializers.job_info(job, executor.running, self.endpoint_host, sockets, drift, lost)
+
+    def summary(self, name: JobName) -> tuple[JobSummary, Sequence[Instance]] | None:
+        """Return what a list shows of a job and of its running processes, None if it is not loaded."""
+        with self._lock:
+            job, running = self._jobs.find(name), self._executor.running
+            if job is None:
+                return None
+            return serializers.job_summary(job, running), serializers.job_instances(job, running, self.endpoint_host)
 
     def status(self, name: Name) -> JobStatus:
         """Return the state and counts of a job: the cheap part of `info`."""

@@ -5,10 +5,11 @@ import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Final, NamedTuple
 
+from gaffer.errors import GafferError
 from gaffer.jobs.names import split_job_name
 from gaffer.runtime.options import Option
 from gaffer_client.cli.config import Context
-from gaffer_client.cli.errors import CommandFailed, UsageError
+from gaffer_client.cli.errors import CommandFailed
 from gaffer_client.cli.parse import ASK, Arguments
 from gaffer_client.cli.table import Command, Program
 from gaffer_client.errors import GafferClientError
@@ -151,7 +152,12 @@ def _arguments(
             yield from map(Candidate, SCRIPTS)
         case "node":
             yield from _ask(program, environ, words, _nodes)
-        case "job" | "process" | "name_or_pid" | "type":
+        case "type":
+            yield from _ask(program, environ, words, _types)
+            yield from _ask(program, environ, words, _jobs)
+        case "name" if command.name == "export":
+            yield from _ask(program, environ, words, _types)
+        case "job" | "process" | "name_or_pid":
             yield from _ask(program, environ, words, _jobs)
         case "name" if program.name == "gafferctl":
             yield from _ask(program, environ, words, _jobs)
@@ -172,7 +178,7 @@ def _ask(program: Program, environ: Mapping[str, str], words: Sequence[str], sou
     arguments = Arguments({**chosen, **_chosen(program, words)})
     try:
         yield from source(Context(program, arguments, environ))
-    except (GafferClientError, CommandFailed, UsageError):
+    except (GafferClientError, GafferError, CommandFailed):
         return
 
 
@@ -186,6 +192,13 @@ def _chosen(program: Program, words: Sequence[str]) -> dict[str, object]:
                 text = value if equals else following
                 found[option.long] = True if option.value is None else [text] if option.repeat else text
     return found
+
+
+def _types(context: Context) -> Iterator[Candidate]:
+    from gaffer_client.cli.procfile_app import open_application
+
+    for name in open_application(context.arguments).types:
+        yield Candidate(name, "a type of the Procfile")
 
 
 def _jobs(context: Context) -> Iterator[Candidate]:

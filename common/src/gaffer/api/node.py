@@ -12,6 +12,7 @@ from tornado.web import RequestHandler
 from gaffer import Manager, __version__
 from gaffer.api.audit import Auditor
 from gaffer.api.changes import Changer, Immediately
+from gaffer.api.job_index import JobIndex
 from gaffer.api.parameters import PARAMETERS
 from gaffer.api.response_cache import ResponseCache
 from gaffer.errors import BadRequest, ProcessNotFound
@@ -77,6 +78,7 @@ class NodeApplication(Application):
         self.keeper = keeper
         self.lost_history = lost_history
         self.response_cache = ResponseCache(manager)
+        self.index = JobIndex(manager)
         self.feeds: set[Lasting] = set()
         self.batches = Batches()
         self.latencies = Latencies(self.routes)

@@ -214,6 +214,14 @@ class Handler(Routed):
         """Return the JSON object in the request body as a `kind`, usually a msgspec.Struct; raises as `json_body`."""
         return convert(self.json_body(), kind)
 
+    def query_as(self, kind: type[T]) -> T:
+        """Return the query parameters as a `kind`, a msgspec.Struct; raises BadRequest with the path of an invalid one.
+
+        An empty parameter is the same as none. Of several with one name, the last counts.
+        """
+        given = {name: self.get_query_argument(name, "") for name in self.request.query_arguments}
+        return convert({name: value for name, value in given.items() if value}, kind, strict=False)
+
     def reply(self, value: Any, status: int = 200) -> None:
         """Send `value` as JSON."""
         self.set_status(status)

@@ -87,16 +87,17 @@ def _check_numbers(value: Any, path: str) -> None:
             _check_numbers(item, f"{path}[{index}]")
 
 
-def convert(value: Any, kind: type[T]) -> T:
+def convert(value: Any, kind: type[T], *, strict: bool = True) -> T:
     """Convert `value`, decoded from JSON, to a `kind`; raises BadRequest with the path of the first error.
 
-    Null for an optional field of a Struct is the same as leaving the field out.
+    Unless `strict`, texts stand for numbers, as in a query. Null for an optional field of a Struct is the same as
+    leaving the field out.
     """
     if isinstance(value, dict) and isinstance(kind, type) and issubclass(kind, msgspec.Struct):
         optional = {field.encode_name for field in msgspec.structs.fields(kind) if not field.required}
         value = {key: item for key, item in value.items() if item is not None or key not in optional}
     try:
-        return msgspec.convert(value, kind)
+        return msgspec.convert(value, kind, strict=strict)
     except msgspec.ValidationError as error:
         match = _AT_PATH.fullmatch(str(error))
         message, path = match.groups() if match else (str(error), "$")

@@ -107,3 +107,31 @@ class JobView(TypedDict):
         Annotated[list[DriftInfo], Meta(description="How it differs from the files of its configuration and program.")]
     ]
     log_lost_bytes: Later[Annotated[int, Meta(description="Bytes of output that are missing in its log files.")]]
+
+
+class ExitSummary(TypedDict):
+    """An exit of a process, or a failed start, in a list."""
+
+    exit_code: Annotated[int | None, Meta(description="None if a signal ended it or the status is unknown.")]
+    term_signal: Annotated[int | None, Meta(description="0 unless a signal ended it.")]
+    reason: Annotated[str, Meta(description="Human-readable message.")]
+    oom: Annotated[bool | None, Meta(description="Whether memory ran out; null if that is uncertain.")]
+    uptime: Annotated[float, Meta(description="In seconds.")]
+    at: Annotated[float, Meta(description="Seconds since 1970.")]
+
+
+class JobSummary(TypedDict):
+    """A job in a list: the fields of its info that fit into a row."""
+
+    name: Annotated[str, Meta(description="Qualified: `session.job`.")]
+    session: str
+    state: JobState
+    reason: Annotated[str | None, Meta(description="Human-readable reason for this state.")]
+    active: Annotated[bool, Meta(description="Whether it should run and was not given up.")]
+    running: Annotated[int, Meta(description="Live processes, except draining and stopping ones.")]
+    max_processes: Annotated[int, Meta(description="Processes that should run.")]
+    processes: Annotated[list[int], Meta(description="The pids of the processes in `running`.")]
+    restarts: Annotated[int, Meta(description="Number of processes that ended and were replaced.")]
+    uptime: Annotated[float | None, Meta(description="Of the oldest of these processes, in seconds.")]
+    next_run: Annotated[float | None, Meta(description="Start of the next scheduled run, seconds since 1970.")]
+    last_exit: ExitSummary | None

@@ -49,7 +49,7 @@ _ALIASES = {"create": "load", "delete": "unload", "stop_pid": "stop_process"}
 # Events about a job's definition; all others are also published below `proc.<name>`.
 _OF_THE_MANAGER = frozenset({"create", "update", "delete"})
 # Events after which the record of a process has another state.
-_OF_A_STATE = frozenset({"ready", "not_ready", "stop_pid", "reap"})
+_OF_A_STATE = frozenset({"ready", "not_ready", "stop_pid", "reap", "rollout", "rollout_failed"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -465,7 +465,8 @@ class Executor:
         if self._settings.recorder is not None and process is not None and job is not None and slot is not None:
             if process.exit_status is None:  # the slot of one that has exited is stopping
                 process.slot_state = slot.visible_state
-            self._settings.recorder.spawned(process.record(current=job.config))
+            outdated = job.rollout.kind if slot.outdated and job.rollout is not None else None
+            self._settings.recorder.spawned(process.record(current=job.config, outdated=outdated))
 
     def _signal(self, order: ev.Signal) -> None:
         process = self.running.get(order.pid)
@@ -503,8 +504,9 @@ class Executor:
     def _publish(self, order: ev.Publish, job: Job) -> None:
         """Emit an event of `job` under its documented names and aliases."""
         kind, pid = order.kind, order.pid
-        if pid is not None and kind in _OF_A_STATE:
-            self._record(pid)
+        if kind in _OF_A_STATE:
+            for recorded in job.pids() if pid is None else (pid,):
+                self._record(recorded)
         display, qualified = job.name.display, str(job.name)
         base = {"name": display, "job": qualified, "session": job.name.session, **order.data}
         if pid is not None:

@@ -15,7 +15,7 @@ from gaffer.jobs.states import JobState
 from gaffer.process import Process
 from gaffer.schemas.common import EndpointInfo
 from gaffer.schemas.responses import JobInfo, JobStatus
-from gaffer.schemas.views import DriftInfo, ExitInfo, Instance, RolloutInfo
+from gaffer.schemas.views import DriftInfo, ExitInfo, Instance, JobSummary, RolloutInfo
 
 
 class Announcement(msgspec.Struct, frozen=True):
@@ -102,6 +102,45 @@ def job_info(
         "drift": drift,
         "log_lost_bytes": lost_logs,
     }
+
+
+def job_summary(job: Job, running: Mapping[int, Process]) -> JobSummary:
+    """A job in a list, without its settings."""
+    pids = job.pids(committed=True)
+    uptime = max((running[pid].uptime for pid in pids if pid in running), default=None)
+    last = job.last_exit
+    return {
+        "name": str(job.name),
+        "session": job.name.session,
+        "state": job.state,
+        "reason": _reason(job),
+        "active": job.active and not job.disabled,
+        "running": len(pids),
+        "max_processes": job.target,
+        "processes": pids,
+        "restarts": job.restarts,
+        "uptime": round(uptime, 3) if uptime is not None else None,
+        "next_run": job.next_run,
+        "last_exit": None
+        if last is None
+        else {
+            "exit_code": last.exit_code,
+            "term_signal": last.term_signal,
+            "reason": last.reason,
+            "oom": last.oom,
+            "uptime": last.uptime,
+            "at": round(last.at, 3),
+        },
+    }
+
+
+def job_instances(job: Job, running: Mapping[int, Process], host: str) -> list[Instance]:
+    """The processes of a job that run, in a list."""
+    return [
+        _instance(job, slot, running, host)
+        for slot in (*job.slots.values(), *job.committed.values())
+        if slot.pid is not None and slot.pid in running
+    ]
 
 
 def _reason(job: Job) -> str | None:

@@ -68,6 +68,12 @@ function Chart({title, value, shown, samples, at}) {
   return html`<figure class="chart"><figcaption>${title}</figcaption><div ref=${box} role="img" aria-label=${label}></div>${error && html`<p class="bad">${error}</p>`}</figure>`
 }
 
+// The value under the cursor, or the last one.
+const latest = (shown) => (plot, value, series, index) => {
+  const found = index === null ? plot.data[series].at(-1) : value
+  return found === null || found === undefined ? "–" : shown(found)
+}
+
 function options(title, pids, box, shown) {
   const css = getComputedStyle(box)
   const color = (name) => css.getPropertyValue(name).trim()
@@ -76,11 +82,14 @@ function options(title, pids, box, shown) {
     width: box.clientWidth,
     height: 160,
     cursor: {y: false},
-    scales: {y: {range: (plot, low, high) => [0, Math.max(high * 1.1, 1)]}},
+    scales: {
+      x: {range: (plot, low, high) => [Math.min(low, high - 60), high]},
+      y: {range: (plot, low, high) => [0, Math.max(high * 1.1, 1)]},
+    },
     axes: [{...axis, values: (plot, ticks) => ticks.map(clock), space: 90}, {...axis, size: 44}],
     series: [
-      {label: "time", value: (plot, value) => (value === null ? "–" : clock(value))},
-      ...pids.map((pid, index) => ({label: `pid ${pid}`, stroke: color(COLORS[index]), width: 1.5, points: {show: false}, spanGaps: false, value: (plot, value) => (value === null ? "–" : shown(value))})),
+      {label: "time", value: latest(clock)},
+      ...pids.map((pid, index) => ({label: `pid ${pid}`, stroke: color(COLORS[index]), width: 1.5, points: {show: false}, spanGaps: false, value: latest(shown)})),
     ],
   }
 }

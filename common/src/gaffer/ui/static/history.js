@@ -9,9 +9,28 @@ import {route, setQuery} from "./route.js"
 const LIMIT = 100
 const BAD = ["flap", "failed", "start_failed", "rollout_failed", "not_live", "limit_exceeded"]
 
+const JOB = "/jobs/{sid}/{job}"
+// Calls in the words of the command line.
+const WORDS = {
+  "POST /jobs/{sid}": "load",
+  [`PUT ${JOB}`]: "update",
+  [`DELETE ${JOB}`]: "unload",
+  [`POST ${JOB}/state`]: "start or stop",
+  [`POST ${JOB}/numprocesses`]: "scale",
+  [`POST ${JOB}/signal`]: "signal",
+  [`POST ${JOB}/commit`]: "commit",
+  "DELETE /{pid:digits}": "stop a process",
+  "POST /{pid:digits}/signal": "signal a process",
+  "POST /auth/session": "log in",
+  "DELETE /auth/session": "log out",
+  "POST /drain": "drain",
+  "DELETE /drain": "undrain",
+}
+for (const name of ["restart", "reload", "disable", "enable", "rollback"]) WORDS[`POST ${JOB}/${name}`] = name
+
 export function HistoryPage() {
   const {query} = useValue(route)
-  return html`<section class="page" aria-label="History"><div class="toolbar">
+  return html`<section class="page" aria-label="History"><h1 class="hidden">History</h1><div class="toolbar">
       <input id="search" type="search" placeholder="Job or session, such as shop.web  ( / )" aria-label="Job or session" value=${query.get("job") ?? ""} onChange=${(event) => setQuery({job: event.target.value.trim()})} />
     </div><${HistoryList} job=${query.get("job")} named /></section>`
 }
@@ -66,11 +85,11 @@ function merge(first, second) {
 function Entry({entry, named}) {
   const {kind, action, route: path, outcome, caller, address, details} = entry
   const bad = BAD.includes(action) || outcome === "failed"
-  const what = kind === "job" || kind === "node" ? action : `${action} ${path ?? ""}`
+  const what = path ? WORDS[`${action} ${path}`] ?? `${action} ${path}` : action
   const text = Object.entries(details).map(([name, value]) => (["reason", "message"].includes(name) ? String(value) : `${name} ${typeof value === "object" ? JSON.stringify(value) : value}`)).join(", ")
   return html`<li class=${bad ? "bad" : kindOf(outcome)}>
     <time>${clock(entry.at)}</time>
-    <span class="what">${what}</span>
+    <span class="what" title=${path ? `${action} ${path}` : null}>${what}</span>
     ${named && entry.job && html`<${JobLink} name=${entry.job} />`}
     ${entry.pid && html`<span class="dim">pid ${entry.pid}</span>`}
     ${outcome !== "ok" && kind !== "job" && html`<b class="bad">${outcome}${entry.error ? `: ${entry.error}` : ""}</b>`}

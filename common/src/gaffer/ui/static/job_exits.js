@@ -2,6 +2,7 @@
 import {get, jobPath} from "./api.js"
 import {bytes, duration, ending, moment} from "./format.js"
 import {html, useEffect, useState} from "./lib.js"
+import {Output} from "./output.js"
 import {Empty, Problem} from "./parts.js"
 
 export function ExitsTab({job}) {
@@ -20,6 +21,6 @@ export function ExitsTab({job}) {
     <header><time>${moment(exit.at)}</time><b class=${exit.exit_code === 0 ? "" : "bad"}>${ending(exit)}</b><span>${exit.reason}</span>
       ${exit.oom && html`<b class="bad">out of memory</b>`}
       <span class="dim">pid ${exit.pid ?? "–"}, slot ${exit.slot || "once"}, after ${duration(exit.uptime)}${exit.rusage?.max_rss ? `, at most ${bytes(exit.rusage.max_rss)}` : ""}</span></header>
-    ${exit.output ? html`<pre class="output">${exit.output}</pre>` : html`<p class="dim">No output.</p>`}
+    ${exit.output ? html`<${Output} text=${exit.output} />` : html`<p class="dim">No output.</p>`}
   </li>`)}</ol>`
 }

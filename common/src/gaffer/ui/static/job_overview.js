@@ -5,6 +5,7 @@ import {Charts} from "./charts.js"
 import {confirmAction} from "./confirm.js"
 import {bytes, ending, moment, parseSize, percent} from "./format.js"
 import {html, useEffect, useInterval, useState} from "./lib.js"
+import {Output} from "./output.js"
 import {Empty, JobLink, State, Uptime} from "./parts.js"
 import {href} from "./route.js"
 
@@ -66,7 +67,7 @@ function LastExit({job}) {
   if (!exit) return null
   return html`<section class="block"><h2>Last exit <small>${exit.at && moment(exit.at)}</small></h2>
     <p><b>${ending(exit)}</b>, ${exit.reason} <a href=${href(["jobs", job.name, "exits"])}>all exits</a></p>
-    ${exit.output && html`<pre class="output">${exit.output}</pre>`}
+    ${exit.output && html`<${Output} text=${exit.output} />`}
   </section>`
 }
 

@@ -1,20 +1,22 @@
 // The jobs of the node.
 import {ACTIONS} from "./actions.js"
-import {may} from "./api.js"
+import {may, root} from "./api.js"
 import {confirmAction} from "./confirm.js"
 import {bytes, ending, number, percent, plural} from "./format.js"
 import {html, useState, useValue} from "./lib.js"
+import {Heading, moveWithArrows, StateFilter} from "./lists.js"
 import {Age, Empty, JobLink, kindOf, Problem, State, Uptime} from "./parts.js"
 import {route, setQuery} from "./route.js"
 import {useSearch} from "./search.js"
 import {useStableRows} from "./stable.js"
 
 const PAGE = 200
+const STATES = ["failed", "backoff", "stopping", "starting", "waiting", "stopped", "completed", "running"]
 const COLUMNS = [
   {key: "state", label: "State"},
   {key: "name", label: "Job"},
   {key: "running", label: "Processes", numeric: true},
-  {key: "reason", label: "Reason", unsorted: true},
+  {key: "reason", label: "Reason"},
   {key: "restarts", label: "Restarts", numeric: true, descending: true},
   {key: "uptime", label: "Uptime", numeric: true},
   {key: "cpu", label: "CPU %", numeric: true, descending: true},
@@ -24,6 +26,7 @@ const COLUMNS = [
 export function JobsPage() {
   const {query} = useValue(route)
   const params = {
+    kind: "jobs",
     q: query.get("q") ?? "",
     state: query.get("state") ?? "",
     sort: query.get("sort") ?? "state",
@@ -41,10 +44,11 @@ export function JobsPage() {
   }
 
   return html`<section class="page" aria-label="Jobs">
+    <h1 class="hidden">Jobs of ${root.host}</h1>
     <div class="toolbar">
       <input id="search" type="search" placeholder="Search jobs  ( / )" aria-label="Search jobs" value=${params.q}
         onInput=${(event) => setQuery({q: event.target.value, limit: null})} />
-      <${StateFilter} counts=${result.counts} chosen=${params.state} />
+      <${StateFilter} states=${STATES} counts=${result.counts} chosen=${params.state} />
     </div>
     ${result.error && html`<${Problem} error=${result.error} />`}
     <div class="notice" aria-live="polite">
@@ -92,30 +96,6 @@ export function reasonOf(job) {
   return exit && job.state !== "running" ? `last: ${ending(exit)}, ${exit.reason}` : ""
 }
 
-function Heading({column, sort}) {
-  const active = sort.replace(/^-/, "") === column.key
-  const descends = sort.startsWith("-")
-  const first = column.descending ? `-${column.key}` : column.key
-  const next = active ? (descends ? column.key : `-${column.key}`) : first
-  return html`<th class=${`${column.numeric ? "num " : ""}c-${column.key}`} scope="col" aria-sort=${active ? (descends ? "descending" : "ascending") : null}>
-    ${column.unsorted ? column.label : html`<button class="sort" onClick=${() => setQuery({sort: next})}>${column.label}${active ? (descends ? " ↓" : " ↑") : ""}</button>`}
-  </th>`
-}
-
-function StateFilter({counts, chosen}) {
-  const states = new Set(chosen ? chosen.split(",") : [])
-  const order = ["failed", "backoff", "waiting", "starting", "stopping", "running", "stopped", "completed"]
-  function toggle(state) {
-    const next = new Set(states)
-    if (!next.delete(state)) next.add(state)
-    setQuery({state: [...next].join(","), limit: null})
-  }
-  return html`<div class="chips" role="group" aria-label="Filter by state">
-    ${order.filter((state) => counts[state] || states.has(state)).map((state) => html`<button key=${state} class=${`chip ${kindOf(state)}`} aria-pressed=${states.has(state)} onClick=${() => toggle(state)}>
-      <i aria-hidden="true"></i>${state} <b>${number(counts[state] ?? 0)}</b></button>`)}
-  </div>`
-}
-
 function BulkActions({jobs, clear}) {
   const usable = ACTIONS.filter((action) => action.bulk)
   return html`<strong>${plural(jobs.length, "job")} selected</strong>
@@ -125,14 +105,4 @@ function BulkActions({jobs, clear}) {
     })}
     ${!may("control") && html`<span class="dim">Your key may only read.</span>`}
     <button class="quiet" onClick=${clear}>Clear</button>`
-}
-
-// Arrows move between rows, Enter opens the job, space selects it.
-export function moveWithArrows(event) {
-  const row = event.target.closest("tbody tr")
-  if (row === null) return
-  const next = {ArrowDown: row.nextElementSibling, ArrowUp: row.previousElementSibling}[event.key]
-  if (!next) return
-  event.preventDefault()
-  next.querySelector("a")?.focus()
 }

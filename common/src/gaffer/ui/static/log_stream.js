@@ -3,7 +3,12 @@ import {jobPath} from "./api.js"
 import {number} from "./format.js"
 import {follow, HEARTBEAT} from "./stream.js"
 
-const decodeBase64 = (text) => Uint8Array.from(atob(text), (character) => character.charCodeAt(0))
+function decodeBase64(text) {
+  const binary = atob(text)
+  const bytes = new Uint8Array(binary.length)
+  for (let index = 0; index < binary.length; index++) bytes[index] = binary.charCodeAt(index)
+  return bytes
+}
 
 // The position of a log in an event id, which has those of all logs: `1.out@EPOCH:OFFSET,...`.
 function positionOf(id, label) {

@@ -1,6 +1,6 @@
 // Lines of a log, of which only the visible ones are in the document. Scrolling up pauses, scrolling to the end follows again.
-import {pieces} from "./ansi.js"
 import {html, useEffect, useLayoutEffect, useRef, useState} from "./lib.js"
+import {Line} from "./output.js"
 
 const HEIGHT = 18 // px of a line, as in the stylesheet
 const EXTRA = 20 // lines outside the window, on either side
@@ -44,16 +44,16 @@ export function LogView({lines, base, version, following, setFollowing, labels, 
   return html`<div class="log" ref=${box} onScroll=${onScroll} tabindex="0" role="log" aria-label="Log" aria-live="off">
     <div class="log-space" style=${{height: `${Math.min(STEP, lines.length * HEIGHT)}px`}}>
       <div class="log-lines" style=${{transform: `translateY(${first * HEIGHT}px)`}}>
-        ${lines.slice(first, last).map((line, index) => html`<${Line} key=${line.id} line=${line} label=${labels} match=${match} marked=${first + index === marked} onLine=${onLine} text=${line.text} />`)}
+        ${lines.slice(first, last).map((line, index) => html`<${Row} key=${line.id} line=${line} label=${labels} match=${match} marked=${first + index === marked} onLine=${onLine} text=${line.text} />`)}
       </div>
     </div>
   </div>`
 }
 
-function Line({line, label, match, marked, onLine}) {
+function Row({line, label, match, marked, onLine}) {
   if (line.note) return html`<div class="line note">— ${line.note} —</div>`
   return html`<div class=${`line${marked ? " marked" : ""}${line.label.endsWith(".err") ? " err" : ""}`}>
-    ${label && html`<button class=${`label slot-${Number(line.label.split(".")[0]) % 6}`} title="Link to this line" onClick=${() => onLine(line)}>${line.label}</button>`}<span class="text">${match ? highlighted(line.plain, match) : pieces(line.text).map(([text, style]) => (style ? html`<span class=${style.class} style=${style.style}>${text}</span>` : text))}</span>
+    ${label && html`<button class=${`label slot-${Number(line.label.split(".")[0]) % 6}`} title="Link to this line" onClick=${() => onLine(line)}>${line.label}</button>`}<span class="text">${match ? highlighted(line.plain, match) : html`<${Line} text=${line.text} />`}</span>
   </div>`
 }
 

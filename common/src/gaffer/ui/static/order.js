@@ -46,6 +46,7 @@ export function OrderPage() {
   for (const job of involved) (columns[depth.get(job.name)] ??= []).push(job)
   const related = (job) => near === null || job.name === near || job.config.after.some((each) => target(each) === near) || jobs.find((each) => each.name === near)?.config.after.some((each) => target(each) === job.name)
   return html`<section class="page" aria-label="Order of jobs">
+    <h1 class="hidden">Order of jobs</h1>
     ${error && html`<${Problem} error=${error} />`}
     <p class="dim">A job starts when those it comes <code>after</code> are as it wants them, and stops before them.${involved.length < jobs.length ? ` ${jobs.length - involved.length} jobs depend on no other.` : ""}</p>
     ${involved.length === 0 && html`<${Empty}>No job has <code>after</code>.<//>`}

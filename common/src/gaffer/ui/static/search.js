@@ -1,32 +1,33 @@
-// Lists of jobs, filtered, sorted and cut by the server, and kept up to date by its changes.
+// Lists that the server filters, sorts and cuts. They are asked for again when something happens, at most as often as `PACE`.
 import {get} from "./api.js"
-import {connection, listen, paced} from "./events.js"
-import {parseSize} from "./format.js"
+import {listen, paced} from "./events.js"
 import {useEffect, useState} from "./lib.js"
 
+const PACE = 200 // ms
 const REFRESH = 5000 // ms: usage changes without events
+const MOST = 500 // items that the server returns at once
 
-// Returns {items, total, counts, at, error} for a query; `items` is null until the first answer.
+// Returns {items, total, counts, at, error} and what else the server says; `items` is null until its first answer.
 export function useSearch(params) {
   const [result, setResult] = useState({items: null, total: 0, counts: {}, at: null, error: null})
   const key = JSON.stringify(params)
   useEffect(() => {
-    let ended = false
+    const abort = new AbortController()
     async function refresh() {
       if (document.hidden) return
       try {
-        const answer = await load(params)
-        if (!ended) setResult({...answer, at: Date.now(), error: null})
+        const answer = await search(params, abort.signal)
+        setResult({...answer, at: Date.now(), error: null})
       } catch (error) {
-        if (!ended) setResult((last) => ({...last, error}))
+        if (!abort.signal.aborted) setResult((last) => ({...last, error}))
       }
     }
-    const request = paced(refresh, 150)
+    const request = paced(refresh, PACE)
     refresh()
     const stop = listen(request, request)
     const timer = setInterval(request, REFRESH)
     return () => {
-      ended = true
+      abort.abort()
       stop()
       request.cancel()
       clearInterval(timer)
@@ -35,29 +36,13 @@ export function useSearch(params) {
   return result
 }
 
-export {connection}
-
-const ORDER = ["failed", "backoff", "waiting", "starting", "stopping", "running", "stopped", "completed"]
-
-async function load({q, state, sort = "state", limit}) {
-  const {jobs} = await get("/jobs", {view: "stats"})
-  const found = jobs
-    .map((job) => ({
-      ...job,
-      uptime: Math.max(...job.instances.map((each) => each.uptime ?? 0), 0) || null,
-      cpu: job.stats.cpu,
-      memory: job.stats.stats.reduce((sum, each) => sum + (parseSize(each.mem_info1) ?? 0), 0) || null,
-    }))
-    .filter((job) => !q || `${job.name} ${job.reason ?? ""}`.toLowerCase().includes(q.toLowerCase()))
-  const counts = {}
-  for (const job of found) counts[job.state] = (counts[job.state] ?? 0) + 1
-  const matching = state ? found.filter((job) => state.split(",").includes(job.state)) : found
-  const sign = sort.startsWith("-") ? -1 : 1
-  const by = sort.replace(/^-/, "")
-  const value = (job) => (by === "state" ? ORDER.indexOf(job.state) : typeof job[by] === "string" && by !== "name" ? -1 : job[by] ?? -1)
-  matching.sort((a, b) => {
-    const [left, right] = [value(a), value(b)]
-    return (left < right ? -sign : left > right ? sign : 0) || a.name.localeCompare(b.name)
-  })
-  return {items: matching.slice(0, limit), total: matching.length, counts}
+async function search({limit, ...query}, signal) {
+  const items = []
+  let cursor = null
+  for (;;) {
+    const answer = await get("/search", {...query, limit: Math.min(MOST, limit - items.length), cursor}, {signal})
+    items.push(...answer.items)
+    cursor = answer.cursor
+    if (cursor === null || items.length >= limit) return {...answer, items}
+  }
 }

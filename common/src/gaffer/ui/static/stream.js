@@ -4,7 +4,10 @@ import {ApiError, send} from "./api.js"
 
 const SILENCE = 15_000 // ms without a byte, heartbeats included: the connection is lost
 export const HEARTBEAT = 5 // seconds
+const SLICE = 8 // events handled without a pause, so that a burst does not freeze the page
 const DELAYS = [250, 500, 1000, 2000, 3000]
+
+const breathe = () => new Promise((resolve) => setTimeout(resolve))
 
 // Splits the text of a stream into events {name, data, id}.
 export class EventParser {
@@ -74,9 +77,11 @@ export function follow({path, query, onEvents, onOpen = () => {}, onState = () =
         if (done || closed) break
         heard = setTimeout(() => abort.abort(), SILENCE)
         const events = parser.push(decoder.decode(value, {stream: true}))
-        if (events.length) {
-          lastId = parser.id ?? lastId
-          onEvents(events)
+        for (let start = 0; start < events.length && !closed; start += SLICE) {
+          if (start) await breathe()
+          const slice = events.slice(start, start + SLICE)
+          lastId = slice.at(-1).id ?? lastId
+          onEvents(slice)
         }
       }
     } finally {

@@ -106,13 +106,11 @@ byId("line").onkeydown = (event) => {
   byId("line").value = past[place] ?? ""
 }
 
-byId("end").onclick = () => socket.send("\x04")
-
 async function begin() {
   try {
     const {scopes} = await get("/auth/session")
     const process = await get(`/processes/${pid}`)
-    byId("where").textContent = `process ${pid} of ${process.session ? `${process.session}.` : ""}${process.name} on node ${root.host}`
+    byId("where").textContent = `process ${pid} of ${process.name} on node ${root.host}`
     document.title = `${process.name} ${pid} · Terminal · Gaffer`
     if (!scopes.includes("control")) return show("refused", "Your key may not write to processes (scope control)")
     if (!process.redirect_input) return show("refused", "The input of this process is not redirected (redirect_input)")
