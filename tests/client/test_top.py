@@ -108,6 +108,16 @@ def test_logs_are_followed_and_do_not_steer_the_terminal(terminal: Tmux, node: D
 
 
 @needs_tmux
+def test_no_screen_is_drawn_where_it_would_show_nothing(terminal: Tmux, closed: str) -> None:
+    terminal.run(*TOP, "-g", closed)
+    terminal.shows("can't reach", "gaffer doctor")
+    terminal.type("clear", "Enter")
+    terminal.type("TERM=dumb ")
+    terminal.run(*TOP)
+    terminal.shows("top needs a terminal")
+
+
+@needs_tmux
 def test_a_terminal_of_any_size_is_used(terminal: Tmux) -> None:
     terminal.run(*TOP)
     terminal.shows("DETAILS")
