@@ -85,6 +85,7 @@ def test_scripts_for_each_shell(gaffer: Commands, gafferctl: Commands) -> None:
             ran = subprocess.run([shell, "-n"], input=gaffer("completion", shell).out, text=True, check=False)
             assert ran.returncode == 0
     assert gaffer("completion", "tcsh").status == 2
+    assert gaffer("__complete").status == 2
 
 
 @pytest.mark.parametrize("program", [GAFFER, GAFFERCTL], ids=lambda program: program.name)

@@ -282,6 +282,40 @@ def test_a_rolling_restart_takes_one_node_after_the_other(gaffer: Commands, web:
     assert pids()[2] == middle[2]
 
 
+def test_a_definition_is_rolled_back_everywhere(gaffer: Commands, web: Cluster) -> None:
+    for name in NAMES[:2]:
+        with web.server(name) as server:
+            server.update({"name": "web", "cmd": "sleep 2000"}, "shop")
+    ran = gaffer("rollback", "shop.web", "--cluster")
+    assert ran.status == 5
+    assert [line.partition(" in ")[0] for line in lines(ran.out)] == [
+        f"{name}: shop.web: rolled back" for name in NAMES[:2]
+    ]
+    assert "node3: shop.web" in ran.err  # it has no earlier definition
+    for name in NAMES:
+        with web.server(name) as server:
+            assert server.get_job("shop.web").info()["config"]["cmd"] == "sleep 1000"
+    ran = gaffer("status", "--cluster", "--json")
+    assert [job["name"] for node in json.loads(ran.out)["nodes"] for job in node["jobs"]] == ["shop.web"] * 3
+    assert gaffer("status", "shop.web", "--node", "node1").out.count("shop.web") == 1
+
+
+def test_what_was_done_before_a_node_was_lost_is_reported(gaffer: Commands, cluster: Cluster) -> None:
+    with cluster.node("node7") as node:
+        with cluster.server("node7") as server:
+            server.load({"name": "a", "cmd": "sleep 1000"}, "many")
+            server.load({"name": "b", "cmd": "sleep 1000", "reload_signal": "KILL"}, "many")
+            eventually(lambda: len(server.pids()) == 2)
+        eventually(lambda: gaffer("lookup:session", "many").out.count("alive") == 2)
+        node.signal(signal.SIGSTOP)
+        ran = gaffer("enable", "many.*", "--cluster", "--timeout", "0.3")
+        node.signal(signal.SIGCONT)
+        assert (ran.status, ran.out) == (3, "")
+        assert ran.err.count("node7") == 1  # once, not for each job
+        ran = gaffer("enable", "many.a", "many.nope", "--node", "node7")
+        assert (ran.status, ran.out) == (5, "node7: many.a: enabled\n")
+
+
 def test_a_start_waits_until_the_job_is_ready_anywhere(gaffer: Commands, cluster: Cluster, tmp_path: Path) -> None:
     flag = tmp_path / "ready"
     for name in NAMES:

@@ -193,7 +193,8 @@ def test_writes_are_offered_when_allowed(node: Daemon, registry: Daemon) -> None
         assert (json.loads(text), failed) == ({"web": {"numprocesses": 2}}, False)
         text, failed = client.call("restart", job=["shop.web"], node=["one"], dry_run=True)
         assert (json.loads(text)["would"], failed) == ("restart", False)
-        assert client.call("drain", node="http://127.0.0.1:9")[1]
+        assert "is not a name" in client.call("drain", node=node.url)[0]
+        assert not api.drained()["draining"]
         text, failed = client.call("stop", job=["shop.web"])
         assert (json.loads(text), failed) == ({"ok": True}, False)
         eventually(lambda: not api.pids())

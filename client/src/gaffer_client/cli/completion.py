@@ -9,7 +9,8 @@ from gaffer.errors import GafferError
 from gaffer.jobs.names import split_job_name
 from gaffer.runtime.options import Option
 from gaffer_client.cli.config import Context
-from gaffer_client.cli.errors import CommandFailed
+from gaffer_client.cli.errors import CommandFailed, Exit
+from gaffer_client.cli.output import printable
 from gaffer_client.cli.parse import ASK, Arguments
 from gaffer_client.cli.table import Command, Program
 from gaffer_client.errors import GafferClientError
@@ -21,8 +22,7 @@ _PLACEHOLDER = re.compile(r"<([\w-]+)>(?:\]?\.\.\.)?")
 SCRIPTS: Final = {
     "bash": """\
 _{name}() {{
-    local IFS=$'\\n'
-    COMPREPLY=($({name} {ask} bash "${{COMP_LINE:0:COMP_POINT}}" 2>/dev/null))
+    mapfile -t COMPREPLY < <({name} {ask} bash "${{COMP_LINE:0:COMP_POINT}}" 2>/dev/null)
 }}
 complete -o default -F _{name} {name}
 """,
@@ -59,17 +59,22 @@ def script(program: Program, shell: str) -> str:
 
 def answer(program: Program, argv: Sequence[str], environ: Mapping[str, str]) -> int:
     """Print the completions that a script asks for: `SHELL WORD...`, or for bash `bash LINE`."""
+    if len(argv) < 2:  # not our script
+        return Exit.USAGE
     shell, *words = argv
     if shell == "bash":
         words = _split(words[0])
     current = words[-1]
     cut = max((current.rfind(char) for char in _BREAKS), default=-1) + 1 if shell == "bash" else 0
     for word, description in candidates(program, words[1:], environ):
+        if not word.isprintable() or " " in word:  # no name of ours
+            continue
+        description = printable(description)
         if shell == "zsh":
             print(f"{word.replace(':', chr(92) + ':')}:{description}")
         else:
             print(f"{word}\t{description}" if shell == "fish" else word[cut:])
-    return 0
+    return Exit.OK
 
 
 def _split(line: str) -> list[str]:

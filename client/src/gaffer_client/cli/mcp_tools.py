@@ -19,7 +19,8 @@ from gaffer_client.cli.parse import Arguments
 from gaffer_client.cli.several import OPTIONS as ON_SEVERAL_NODES
 from gaffer_client.cli.table import Command, Program
 
-_NOT_OFFERED = ("top", "attach", "mcp", "start")  # for terminals; `start` may run an application here, `ps:start` not
+# For terminals; `start` may run an application on this host, which `ps:start` does not; keys are not for assistants.
+_NOT_OFFERED = ("top", "attach", "mcp", "start", "key:create")
 _FOLLOW = "--follow"  # `seconds` limits what is followed
 _MAX_OUTPUT = 256 * 1024  # bytes of standard output, and of standard error
 _SECONDS = 60  # a call takes at most this long unless it says so

@@ -1,5 +1,6 @@
 """`gaffer top`: the jobs of a node or of a cluster, live on a terminal."""
 
+import os
 import sys
 import threading
 import time
@@ -123,9 +124,12 @@ def _run(context: Context, args: Arguments, source: _Source, title: str, *, seve
     interval = _interval(args.text("--interval"))
     if context.json or args.flag("--once"):
         return _print(context, source, title, interval, several=several, once=args.flag("--once"))
-    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+    if not (sys.stdin.isatty() and sys.stdout.isatty()) or os.environ.get("TERM", "dumb") == "dumb":
         raise UsageError("top needs a terminal", hint="use --once or --json")
-    answer = source.ask()  # errors of all nodes are reported as by other commands
+    answer = source.ask()
+    if not answer.jobs:  # an empty screen would hide why
+        why = "; ".join(answer.failures.values()) or "there is no node"
+        raise CommandFailed(why, hint="`gaffer doctor` shows what is wrong", status=Exit.UNREACHABLE)
     board = Board(title, several=several, colour=wants_colour(sys.stdout))
     _update(board, answer)
     try:

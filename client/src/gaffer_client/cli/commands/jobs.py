@@ -245,6 +245,7 @@ COMMANDS = (
         "node",
         "[<job>...]",
         effect="read",
+        on_several="fleet:status",
         details=f"""
             {_JOB_HELP} Without <job>, all jobs of the node are shown.
 
