@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from gaffer.http.access import Scope, make_policy
+from gaffer.login.logins import Logins
 from gaffer.schemas.messages import Identify
 from gaffer_lookupd.application import LookupApplication
 from gaffer_lookupd.changes import ChangeLog
@@ -28,7 +29,13 @@ class ServedLookup:
         readers = Readers(100)
         connections = Connections(self.registry, self.changes, readers)
         self.application = LookupApplication(
-            make_routes(), policy, connections, self.changes, readers=readers, verify_node=None
+            make_routes(),
+            policy,
+            connections,
+            self.changes,
+            readers=readers,
+            logins=Logins("gaffer-lookupd"),
+            verify_node=None,
         )
 
     def identify(self, name: str = "n1", node_id: str | None = "id1", **labels: str) -> Node:
