@@ -1,12 +1,12 @@
 // The shell of the dashboard: what serves it, where one is, keys that work everywhere.
 import {allowance, get, loadAllowance, logOut, needsLogin, root} from "./api.js"
 import {Dialog, Messages} from "./dialog.js"
-import {connection} from "./events.js"
 import {html, render, useEffect, useState, useValue} from "./lib.js"
 import {Login} from "./login.js"
 import {Palette, paletteOpen} from "./palette.js"
 import {Age, Connection, Problem} from "./parts.js"
 import {href, route} from "./route.js"
+import {connection} from "./stream.js"
 
 const NODE_PAGES = [
   {id: "jobs", label: "Jobs", load: async () => (await import("./jobs.js")).JobsPage},
@@ -16,6 +16,7 @@ const NODE_PAGES = [
 const CLUSTER_PAGES = [
   {id: "nodes", label: "Nodes", load: async () => (await import("./cluster.js")).NodesPage},
   {id: "jobs", label: "Jobs", load: async () => (await import("./cluster.js")).ClusterJobsPage},
+  {id: "events", label: "Events", load: async () => (await import("./cluster_events.js")).ClusterEventsPage},
 ]
 const JOB_PAGE = {id: "job", load: async () => (await import("./job.js")).JobPage}
 
