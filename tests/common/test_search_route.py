@@ -1,5 +1,7 @@
 """`GET /search` on a node: its jobs and processes, filtered, sorted and paged."""
 
+import asyncio
+import json
 from collections.abc import AsyncIterator
 from typing import Any
 from urllib.parse import quote
@@ -8,7 +10,7 @@ import pytest
 
 from gaffer.http.access import Grant, Policy, Scope
 from gaffer.process import ProcessConfig
-from support.http_node import HttpNode, running_node, sleeper
+from support.http_node import Exchange, HttpNode, running_node, sleeper
 from support.poll import eventually_async
 
 KEYS = {
@@ -171,3 +173,126 @@ async def test_nobody_searches_while_many_jobs_come_and_go(node: HttpNode) -> No
         load(node, "shop", f"job{number}", start=False)
         node.manager.unload(f"shop.job{number}")
     assert await names(node) == ["shop.web"]
+
+
+# Changes
+
+
+async def follow(node: HttpNode, query: str = "", key: str = "reader", **headers: str) -> Exchange:
+    exchange = await node.follow(f"/search/changes?{query}", {"X-Api-Key": key, **headers})
+    assert (exchange.status, exchange.headers["content-type"]) == (200, "text/event-stream")
+    return exchange
+
+
+async def events(feed: Exchange) -> AsyncIterator[tuple[str, str, dict[str, Any]]]:
+    """The events of a feed: name, id and data."""
+    text = b""
+    while True:
+        while b"\n\n" not in text:
+            async with asyncio.timeout(20):
+                more = await feed.read_some()
+            if not more:
+                return
+            text += more
+        event, _, text = text.partition(b"\n\n")
+        if not event.startswith(b":"):
+            fields = dict(line.split(": ", 1) for line in event.decode().splitlines())
+            yield fields["event"], fields["id"], json.loads(fields["data"])
+
+
+async def test_a_crash_is_an_event(node: HttpNode) -> None:
+    load(node, "shop", "web")
+    await await_state(node, "shop.web", "running")
+    found = await search(node)
+    [pid] = found["items"][0]["processes"]
+    feed = events(await follow(node, f"after={found['epoch']}:{found['seq']}"))
+    node.manager.kill(pid, "KILL")
+    async for name, position, data in feed:
+        assert name == "items"
+        assert position.startswith(f"{found['epoch']}:")
+        [web] = data["changed"]
+        assert (web["key"], data["removed"], data["total"]) == ("shop.web", [], 1)
+        assert data["counts"] == {web["state"]: 1}
+        if web["restarts"] == 1 and web["processes"] not in ([], [pid]):
+            break
+    assert web["last_exit"]["term_signal"] == 9
+
+
+async def test_what_no_longer_matches_is_removed(node: HttpNode) -> None:
+    load(node, "shop", "web", start=False)
+    load(node, "shop", "api", start=False)
+    await search(node)
+    feed = events(await follow(node, "state=stopped&q=web"))
+    node.manager.start_job("shop.web")
+    async for _, _, data in feed:
+        if data["removed"]:
+            break
+    assert (data["changed"], data["removed"], data["total"]) == ([], ["shop.web"], 0)
+    node.manager.unload("shop.web")
+    async for _, _, data in feed:
+        if data["counts"] == {}:
+            break
+    assert data["removed"] == ["shop.web"]
+
+
+async def test_processes_that_are_gone_are_removed(node: HttpNode) -> None:
+    load(node, "shop", "web", numprocesses=2)
+    await await_state(node, "shop.web", "running")
+    found = await search(node, "kind=processes")
+    before = {item["key"] for item in found["items"]}
+    feed = events(await follow(node, f"kind=processes&after={found['epoch']}:{found['seq']}"))
+    node.manager.stop_job("shop.web")
+    gone: set[str] = set()
+    async for _, _, data in feed:
+        gone |= set(data["removed"])
+        if data["total"] == 0:
+            break
+    assert gone == before
+
+
+@pytest.mark.parametrize("position", ["0123:0", "999999999", "{epoch}:999999999", "nonsense"])
+async def test_a_position_that_is_gone_resets(node: HttpNode, position: str) -> None:
+    epoch = (await search(node))["epoch"]
+    feed = events(await follow(node, **{"Last-Event-ID": position.format(epoch=epoch)}))
+    name, found, data = await anext(feed)
+    assert (name, found.split(":")[0], data) == ("reset", epoch, {})
+    load(node, "shop", "web", start=False)
+    name, _, data = await anext(feed)
+    assert (name, [item["name"] for item in data["changed"]]) == ("items", ["shop.web"])
+
+
+async def test_too_many_changes_for_an_event_reset(node: HttpNode) -> None:
+    found = await search(node)
+    configs = [ProcessConfig.from_dict(sleeper(f"job{number}", start=False)) for number in range(501)]
+    node.manager.load_all(configs, "shop")
+    await search(node)
+    feed = events(await follow(node, f"after={found['epoch']}:{found['seq']}"))
+    name, position, _ = await anext(feed)
+    again = await search(node)
+    assert (name, position) == ("reset", f"{again['epoch']}:{again['seq']}")
+    assert again["total"] == 501
+
+
+async def test_a_key_hears_of_its_sessions_only(node: HttpNode) -> None:
+    feed = events(await follow(node, key="blogger"))
+    load(node, "shop", "s3cret", start=False)
+    await search(node)
+    load(node, "blog", "web", start=False)
+    _, _, data = await anext(feed)
+    assert ([item["name"] for item in data["changed"]], data["removed"]) == (["blog.web"], [])
+    assert (data["total"], data["counts"]) == (1, {"stopped": 1})
+
+
+async def test_a_feed_beats_and_ends_with_the_node(node: HttpNode) -> None:
+    feed = await follow(node, "heartbeat=0.1")
+    assert await feed.read_until(b":\n\n:\n\n") == b":\n\n:\n\n"
+    await node.stop()
+    await feed.read_all()
+
+
+@pytest.mark.parametrize(
+    ("query", "path"), [("kind=x", "$.kind"), ("after=x", "$.after"), ("heartbeat=x", "$.heartbeat")]
+)
+async def test_bad_parameters_of_a_feed(node: HttpNode, query: str, path: str) -> None:
+    answer = await node.call("GET", f"/search/changes?{query}", headers={"X-Api-Key": "reader"})
+    assert (answer.status, answer.json["path"]) == (400, path)

@@ -20,6 +20,7 @@ from gaffer.schemas.messages import MAX_MESSAGE_SIZE
 from gaffer_lookupd.changes import ChangeLog
 from gaffer_lookupd.connections import Connections
 from gaffer_lookupd.errors import Warming
+from gaffer_lookupd.node_index import NodeIndex
 from gaffer_lookupd.queries import Queries
 from gaffer_lookupd.readers import Readers
 from gaffer_lookupd.resolver import Resolver
@@ -50,6 +51,7 @@ class LookupApplication(Application):
         self.registry = connections.registry
         self.changes = changes
         self.queries = Queries(self.registry)
+        self.index = NodeIndex(self.registry)
         self.resolver = Resolver()
         self.verify_node = verify_node
         self._started = time.monotonic()

@@ -16,6 +16,7 @@ from gaffer_lookupd.discovery_routes import PrometheusHandler, UpstreamHandler
 from gaffer_lookupd.events import EventsHandler
 from gaffer_lookupd.metrics import MetricsHandler
 from gaffer_lookupd.node_socket import NodeSocket
+from gaffer_lookupd.search_handlers import SearchChangesHandler, SearchHandler
 
 
 class WelcomeHandler(LookupHandler):
@@ -103,6 +104,8 @@ def make_routes(*, ui: bool = True) -> list[Route]:
         Route("/jobs", ask.JobsHandler, read),
         Route("/findJob", ask.FindJobHandler, read),
         Route("/findSession", ask.FindSessionHandler, read),
+        Route("/search", SearchHandler, read),
+        Route("/search/changes", SearchChangesHandler, read),
         Route("/prometheus/sd", PrometheusHandler, read),
         Route("/upstreams/{name}", UpstreamHandler, read),
         Route("/events", EventsHandler, read),

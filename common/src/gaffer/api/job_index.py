@@ -61,6 +61,13 @@ _JOB_RANKS = {state: rank for rank, state in enumerate(JOBS.states)}
 _PROCESS_RANKS = {state: rank for rank, state in enumerate(PROCESSES.states)}
 
 
+class JobChange(NamedTuple):
+    """A job that was added, changed or removed, and the keys of its processes before, as far as they had rows."""
+
+    name: JobName
+    processes: tuple[str, ...]
+
+
 class _Rows(NamedTuple):
     job: Row
     processes: list[Row]
@@ -69,12 +76,13 @@ class _Rows(NamedTuple):
 class JobIndex:
     """The rows of all jobs and processes. It follows the manager from the first use on; use it on its loop.
 
-    `changes` are the names of jobs that may have been added, changed or removed.
+    Its generators are to be run in `batches`. `changes` are the jobs that may have been added, changed or removed.
     """
 
     def __init__(self, manager: Manager) -> None:
-        self.changes: Log[JobName] = Log(KEPT)
+        self.changes: Log[JobChange] = Log(KEPT)
         self.usage = UsageTable(manager)
+        self.batches = Batches()
         self._manager = manager
         self._rows: dict[JobName, _Rows] = {}
         self._stale: set[JobName] = set()
@@ -136,7 +144,8 @@ class JobIndex:
         while self._news:
             name = self._news.pop()
             self._stale.add(name)
-            self.changes.append(name)
+            rows = self._rows.get(name)
+            self.changes.append(JobChange(name, tuple(row.key for row in rows.processes) if rows is not None else ()))
         if len(self._stale) > len(self._rows) + SPARE:  # nobody searches, while jobs come and go
             self._rows.clear()
             self._stale.clear()

@@ -1,6 +1,6 @@
 """Schemas of searches and of the changes of what they found, on nodes and lookup servers."""
 
-from typing import Annotated, Literal, TypedDict
+from typing import Annotated, Literal, NotRequired, TypedDict
 
 from msgspec import Meta
 
@@ -38,6 +38,9 @@ class FoundNode(AgedNodeInfo):
     processes: int
 
 
+NodeJobState = Literal["none", "starting", "draining", "ready"]
+
+
 class FoundNodeJob(TypedDict):
     """A job on a node of the cluster.
 
@@ -47,7 +50,7 @@ class FoundNodeJob(TypedDict):
     key: Key
     name: str
     session: str
-    state: Literal["none", "starting", "draining", "ready"]
+    state: NodeJobState
     node: Annotated[str, Meta(description="The name of the node.")]
     node_id: str | None
     origin: str
@@ -93,3 +96,15 @@ class FoundNodeJobs(_ClusterAnswer):
     """Jobs of the nodes of the cluster."""
 
     items: list[FoundNodeJob]
+
+
+class ChangedItems(_Found):
+    """The event `items`: what changed in the result of a search."""
+
+    changed: Annotated[
+        list[FoundJob] | list[FoundProcess] | list[FoundNode] | list[FoundNodeJob],
+        Meta(description="Items that are new or changed, and match."),
+    ]
+    removed: Annotated[list[str], Meta(description="Keys of items that are gone, or changed and do not match.")]
+    stale: NotRequired[bool]
+    warming: NotRequired[bool]

@@ -1,0 +1,179 @@
+"""What is searched of the nodes and their jobs: rows that are made again when their node changes."""
+
+from collections.abc import Generator, Iterator, Mapping
+from operator import attrgetter
+from typing import NamedTuple, cast
+from urllib.parse import quote
+
+from gaffer.http.batches import Batches
+from gaffer.http.search import Kind, Row
+from gaffer.jobs.names import split_job_name
+from gaffer.schemas.common import ProcessState
+from gaffer.schemas.lookup import NodeInfo, NodeProcess
+from gaffer.schemas.messages import Process
+from gaffer.schemas.search import FoundNode, FoundNodeJob, NodeJobState
+from gaffer_lookupd.records import Node, NodeKey
+from gaffer_lookupd.registry import Registry
+
+NODES = Kind(
+    "nodes",
+    {
+        "name": str,
+        "status": float,
+        "age_ms": float,
+        "jobs": float,
+        "not_ready": float,
+        "processes": float,
+        "origin": str,
+        "version": str,
+    },
+    ["suspect", "draining", "alive"],  # those that need attention first
+)
+JOBS = Kind(
+    "jobs",
+    {"name": str, "session": str, "state": float, "node": str, "status": float, "processes": float},
+    ["none", "starting", "draining", "ready"],
+)
+KINDS = {kind.name: kind for kind in (NODES, JOBS)}
+
+AGE = "age_ms"
+"""The key whose values change without a change of the node."""
+
+_STATUS_RANKS = {status: rank for rank, status in enumerate(NODES.states)}
+_STATE_RANKS = {state: rank for rank, state in enumerate(JOBS.states)}
+_STEP = 100  # nodes
+
+
+class _Rows(NamedTuple):
+    info: NodeInfo  # replaced with each change of the node
+    node: Row
+    jobs: list[Row]
+
+
+class NodeIndex:
+    """The rows of the nodes of a registry, and of their jobs. Its generators are to be run in `batches`."""
+
+    def __init__(self, registry: Registry) -> None:
+        self.batches = Batches()
+        self._registry = registry
+        self._rows: dict[NodeKey, _Rows] = {}
+        self._nodes: dict[str, Node] = {}  # by the keys of their rows
+
+    def refreshing(self) -> Generator[None, None, None]:
+        """Make the rows of nodes that have changed, in steps."""
+        rows: dict[NodeKey, _Rows] = {}
+        nodes: dict[str, Node] = {}
+        for number, node in enumerate(list(self._registry.nodes), 1):
+            known = self._rows.get(node.key)
+            if known is None or known.info is not node.info:
+                known = _rows_of(node)
+            rows[node.key] = known
+            nodes[known.node.key] = node
+            if number % _STEP == 0:
+                yield
+        self._rows, self._nodes = rows, nodes
+
+    def rows(self, kind: Kind) -> list[Row]:
+        """Return the rows of a kind."""
+        if kind is NODES:
+            return [rows.node for rows in self._rows.values()]
+        return [row for rows in self._rows.values() for row in rows.jobs]
+
+    def rows_of(self, kind: Kind, key: str) -> list[Row]:
+        """Return the row of a node by its key, or the rows of its jobs; none if it is gone."""
+        node = self._nodes.get(key)
+        rows = self._rows.get(node.key) if node is not None else None
+        return [] if rows is None else [rows.node] if kind is NODES else rows.jobs
+
+    def heard(self, key: str) -> float | None:
+        """Return the value by which nodes are sorted by age: the negative time of the last message."""
+        node = self._nodes.get(key)
+        return -node.heard if node is not None else None
+
+    def describe(self, kind: Kind, key: str, now: float) -> FoundNode | FoundNodeJob | None:
+        """Return the item with this key; None if it is gone."""
+        node_key, _, job_name = key.partition("/")
+        node = self._nodes.get(node_key)
+        if node is None or self._registry.find(node.key) is not node:
+            return None
+        if kind is NODES:
+            return _found_node(node, key, now)
+        return _found_job(node, key, job_name) if job_name in node.jobs else None
+
+
+def key_of(info: Mapping[str, object]) -> str:
+    """Return the key of a node: its id, or its name and origin if it has none. It contains no slash."""
+    return quote(str(info["id"]) if info["id"] is not None else f"{info['name']}@{info['origin']}", safe="@")
+
+
+def job_key(node_key: str, job_name: str) -> str:
+    """Return the key of a job on a node."""
+    return f"{node_key}/{job_name}"
+
+
+def _rows_of(node: Node) -> _Rows:
+    info, key = node.info, key_of(node.info)
+    names = (info["name"], *([info["id"]] if info["id"] is not None else []))
+    labels = "\n".join(f"{name}={value}" for name, value in info["labels"].items())
+    row = Row(
+        key,
+        f"{info['name']}\n{info['origin']}\n{info['id'] or ''}\n{labels}".lower(),
+        info["status"],
+        (
+            info["name"],
+            _STATUS_RANKS[info["status"]],
+            None,
+            len(node.jobs),
+            _not_ready(node),
+            node.size.processes,
+            info["origin"],
+            info["version"],
+        ),
+        node=names,
+    )
+    status = _STATUS_RANKS[info["status"]]
+    return _Rows(info, row, list(_rows_of_jobs(node, key, names, status)))
+
+
+def _rows_of_jobs(node: Node, key: str, names: tuple[str, ...], status: int) -> Iterator[Row]:
+    name = names[0]
+    for job_name, processes in node.jobs.items():
+        session, state = split_job_name(job_name)[0], _state_of(processes)
+        values = (job_name, session, _STATE_RANKS[state], name, status, len(processes))
+        yield Row(job_key(key, job_name), f"{job_name}\n{name}".lower(), state, values, session, names)
+
+
+def _state_of(processes: Mapping[int, Process]) -> NodeJobState:
+    found = {process.state for process in processes.values()}
+    order: tuple[ProcessState, ...] = ("ready", "starting", "draining")
+    return next((state for state in order if state in found), "none")
+
+
+def _not_ready(node: Node) -> int:
+    return sum(_state_of(processes) != "ready" for processes in node.jobs.values())
+
+
+def _found_node(node: Node, key: str, now: float) -> FoundNode:
+    return {
+        "key": key,
+        **node.info,
+        "age_ms": max(0, round((now - node.heard) * 1000)),
+        "jobs": len(node.jobs),
+        "not_ready": _not_ready(node),
+        "processes": node.size.processes,
+    }
+
+
+def _found_job(node: Node, key: str, job_name: str) -> FoundNodeJob:
+    info, processes = node.info, node.jobs[job_name]
+    return {
+        "key": key,
+        "name": job_name,
+        "session": split_job_name(job_name)[0],
+        "state": _state_of(processes),
+        "node": info["name"],
+        "node_id": info["id"],
+        "origin": info["origin"],
+        "status": info["status"],
+        "processes": cast(list[NodeProcess], sorted(processes.values(), key=attrgetter("pid"))),  # identical as JSON
+    }
