@@ -12,6 +12,7 @@ const NODE_PAGES = [
   {id: "jobs", label: "Jobs", load: async () => (await import("./jobs.js")).JobsPage},
   {id: "order", label: "Order", load: async () => (await import("./order.js")).OrderPage},
   {id: "history", label: "History", load: async () => (await import("./history.js")).HistoryPage},
+  {id: "node", label: "Node", load: async () => (await import("./node.js")).NodePage},
 ]
 const CLUSTER_PAGES = [
   {id: "nodes", label: "Nodes", load: async () => (await import("./cluster.js")).NodesPage},
