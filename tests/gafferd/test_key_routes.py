@@ -17,10 +17,10 @@ from tornado.websocket import WebSocketHandler, websocket_connect
 from gaffer.http.access import Scope, make_policy
 from gaffer.http.base import Routed
 from gaffer.http.routes import Route
+from gaffer.login.logins import Logins
 from gaffer.runtime.keyfile import new_key
 from gafferd.access import key_routes
 from gafferd.access.keys import MAX_KEYS, KeyStore
-from gafferd.access.logins import Logins
 from support.http_node import Answer, HttpNode, running_node, sleeper
 from support.poll import eventually_async
 

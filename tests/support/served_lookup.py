@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from gaffer.http.access import Scope, make_policy
+from gaffer.login.logins import Logins
 from gaffer.schemas.messages import Identify
 from gaffer_lookupd.application import LookupApplication
 from gaffer_lookupd.changes import ChangeLog
@@ -20,21 +21,28 @@ from gaffer_lookupd.registry import Registry
 class ServedLookup:
     """Serve `application`, at `url`; `limit` changes are kept, and the clock of the registry stands at 0."""
 
-    def __init__(self, limit: int = 1000) -> None:
+    def __init__(self, limit: int = 1000, lease: Lease | None = None) -> None:
         self.url = ""
         self.changes = ChangeLog(limit)
-        self.registry = Registry(Lease(), epoch="e", changes=self.changes, now=0.0)
+        self.registry = Registry(lease or Lease(), epoch="e", changes=self.changes, now=0.0)
         policy = make_policy(own_uid=0, own_names=(), anonymous=(Scope.READ,))
         readers = Readers(100)
         connections = Connections(self.registry, self.changes, readers)
         self.application = LookupApplication(
-            make_routes(), policy, connections, self.changes, readers=readers, verify_node=None
+            make_routes(),
+            policy,
+            connections,
+            self.changes,
+            readers=readers,
+            logins=Logins("gaffer-lookupd"),
+            verify_node=None,
         )
 
-    def identify(self) -> Node:
+    def identify(self, name: str = "n1", node_id: str | None = "id1", **labels: str) -> Node:
         """A node that connects."""
         session = self.registry.connect(0.0)
-        self.registry.identify(session, Identify("m", "n1", "http://n1:5000", "0.1", "id1", 1), 0.0)
+        identity = Identify("m", name, f"http://{name}:5000", "0.1", node_id, 1, labels)
+        self.registry.identify(session, identity, 0.0)
         return self.registry.identified(session)
 
 

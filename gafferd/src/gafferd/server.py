@@ -21,6 +21,7 @@ from gaffer.http.limits import Limits
 from gaffer.http.server import own_host_names
 from gaffer.http_handler import HttpEndpoint, HttpHandler
 from gaffer.jobs.names import is_host
+from gaffer.login.logins import Logins
 from gaffer.loop import new_loop, spare_memory
 from gaffer.loop import run as run_loop
 from gaffer.processes.cgroups import own_cgroup
@@ -36,7 +37,6 @@ from gaffer.sig_handler import SigHandler
 from gaffer.webhooks import WebHooks
 from gafferd import listening, routes
 from gafferd.access.keys import KeyStore
-from gafferd.access.logins import Logins
 from gafferd.announce.announcer import Announcer
 from gafferd.config.effective import Effective
 from gafferd.config.file_jobs import FileJobs

@@ -11,10 +11,11 @@ import msgspec
 from tornado.httputil import HTTPMessageDelegate, HTTPServerRequest
 from tornado.iostream import StreamClosedError
 
-from gaffer.http.access import AuthRequired, Forbidden, Grant, Policy, Scope
+from gaffer.http.access import AuthRequired, Forbidden, Grant, Policy, Scope, TokenRequired
 from gaffer.http.base import Application, Handler
 from gaffer.http.openapi import make_document
 from gaffer.http.routes import Match, Route
+from gaffer.login.logins import Logins
 from gaffer.runtime.version import __version__
 from gaffer.schemas.messages import MAX_MESSAGE_SIZE
 from gaffer_lookupd.changes import ChangeLog
@@ -32,7 +33,7 @@ class LookupApplication(Application):
     """The application that serves a registry and its changes.
 
     `verify_node` returns whether a key is the cluster key, which nodes must present; None if they need none. `readers`
-    limits the readers of long-running responses.
+    limits the readers of long-running responses; `logins` are those of web pages.
     """
 
     def __init__(
@@ -43,9 +44,10 @@ class LookupApplication(Application):
         changes: ChangeLog,
         *,
         readers: Readers,
+        logins: Logins,
         verify_node: Callable[[str], bool] | None,
     ) -> None:
-        super().__init__(routes, policy, websocket_max_message_size=MAX_MESSAGE_SIZE)
+        super().__init__(routes, policy, websocket_max_message_size=MAX_MESSAGE_SIZE, logins=logins)
         self.readers = readers
         self.connections = connections
         self.registry = connections.registry
@@ -64,12 +66,15 @@ class LookupApplication(Application):
     @cached_property
     def openapi(self) -> bytes:
         """The OpenAPI document of the API."""
-        return msgspec.json.encode(make_document(self.routes, title="Gaffer registry", version=__version__))
+        document = make_document(self.routes, title="Gaffer registry", version=__version__, cookie=self.policy.cookie)
+        return msgspec.json.encode(document)
 
     def authorize(self, match: Match, method: str, grant: Grant) -> None:
         """Like the base class, but responds 401 instead of 403: more than reading requires the cluster key."""
         try:
             super().authorize(match, method, grant)
+        except TokenRequired:
+            raise
         except Forbidden:
             raise AuthRequired(
                 "this requires the cluster key, or a caller on this host with lookupd's own user",

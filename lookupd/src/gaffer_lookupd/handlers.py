@@ -5,6 +5,7 @@ from typing import Any
 from gaffer.http.access import Scope
 from gaffer.http.operations import TEXT, operation
 from gaffer.http.routes import PUBLIC, Route
+from gaffer.login import routes as login_routes
 from gaffer.runtime.version import __version__
 from gaffer.schemas.lookup import LookupHealth, LookupVersion, LookupWelcome
 from gaffer.ui.routes import make_ui_routes
@@ -109,6 +110,7 @@ def make_routes(*, ui: bool = True) -> list[Route]:
         Route("/prometheus/sd", PrometheusHandler, read),
         Route("/upstreams/{name}", UpstreamHandler, read),
         Route("/events", EventsHandler, read),
+        *login_routes.ROUTES,
         *CHANNEL.routes(Scope.READ),
         Route("/ws", NodeSocket, {"GET": PUBLIC}),
         *(make_ui_routes(ClusterDashboardFile) if ui else ()),

@@ -9,9 +9,8 @@ from gaffer.http.batches import Batches
 from gaffer.http.search import Kind, Row
 from gaffer.jobs.names import split_job_name
 from gaffer.schemas.common import ProcessState
-from gaffer.schemas.lookup import NodeInfo, NodeProcess
+from gaffer.schemas.lookup import FoundNode, FoundNodeJob, NodeInfo, NodeJobState, NodeProcess
 from gaffer.schemas.messages import Process
-from gaffer.schemas.search import FoundNode, FoundNodeJob, NodeJobState
 from gaffer_lookupd.records import Node, NodeKey
 from gaffer_lookupd.registry import Registry
 
@@ -58,9 +57,13 @@ class NodeIndex:
         self._registry = registry
         self._rows: dict[NodeKey, _Rows] = {}
         self._nodes: dict[str, Node] = {}  # by the keys of their rows
+        self._seq = 0  # of the last change in them
 
     def refreshing(self) -> Generator[None, None, None]:
         """Make the rows of nodes that have changed, in steps."""
+        seq = self._registry.seq
+        if seq == self._seq:
+            return
         rows: dict[NodeKey, _Rows] = {}
         nodes: dict[str, Node] = {}
         for number, node in enumerate(list(self._registry.nodes), 1):
@@ -71,7 +74,7 @@ class NodeIndex:
             nodes[known.node.key] = node
             if number % _STEP == 0:
                 yield
-        self._rows, self._nodes = rows, nodes
+        self._rows, self._nodes, self._seq = rows, nodes, seq
 
     def rows(self, kind: Kind) -> list[Row]:
         """Return the rows of a kind."""

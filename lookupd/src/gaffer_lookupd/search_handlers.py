@@ -11,7 +11,7 @@ from tornado.iostream import StreamClosedError
 from gaffer.http.item_feed import MOST_ITEMS, ChangesQuery, ItemFeed, News
 from gaffer.http.operations import EVENTS, operation
 from gaffer.http.search import MAX_TEXT, Filter, Kind, Page, PageQuery, Search, count, select
-from gaffer.schemas.search import ChangedItems, FoundNodeJobs, FoundNodes
+from gaffer.schemas.lookup import ChangedNodeJobs, ChangedNodes, FoundNodeJobs, FoundNodes
 from gaffer_lookupd.application import LookupHandler
 from gaffer_lookupd.changes import Change
 from gaffer_lookupd.node_index import AGE, JOBS, KINDS, NODES, job_key, key_of
@@ -85,7 +85,7 @@ class SearchChangesHandler(LookupHandler):
 
     _feed: ItemFeed[Change] | None = None
 
-    @operation(ChangedItems, media=EVENTS, query=ClusterChangesQuery)
+    @operation((ChangedNodes, ChangedNodeJobs), media=EVENTS, query=ClusterChangesQuery)
     async def get(self) -> None:
         """Follow the changes of the nodes or jobs that `/search` finds, as server-sent events with ids `EPOCH:SEQ`.
 

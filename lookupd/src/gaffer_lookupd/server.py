@@ -1,5 +1,6 @@
 """The lookupd server: a registry, its endpoints, and its access policy."""
 
+import hashlib
 import logging
 import os
 import resource
@@ -7,6 +8,7 @@ import secrets
 import socket
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import cast, get_args
 from urllib.parse import urlsplit
 
@@ -14,6 +16,7 @@ from gaffer.http.access import ALL_SCOPES, Grant, Scope, make_policy
 from gaffer.http.authority import is_loopback
 from gaffer.http.limits import Limits
 from gaffer.http.server import HttpEndpoint, Listeners, own_host_names
+from gaffer.login.logins import Logins
 from gaffer.runtime.descriptors import raise_descriptors
 from gaffer.runtime.keyfile import MIN_BITS, is_weak
 from gaffer.schemas.lookup import NodeEvent, NodeMessage
@@ -55,6 +58,7 @@ class LookupServer:
         limits = _limits()
         readers = Readers(max(1, int((limits.max_connections or 0) * _READERS_SHARE)))
         self._connections = Connections(registry, changes, readers)
+        logins = Logins(_cookie(settings.bind))
         policy = make_policy(
             own_uid=os.getuid(),
             own_names=own_host_names(),
@@ -66,10 +70,11 @@ class LookupServer:
         )
         application = LookupApplication(
             make_routes(ui=settings.ui),
-            policy,
+            replace(policy, cookie=logins.cookie, resume=logins.resume),
             self._connections,
             changes,
             readers=readers,
+            logins=logins,
             verify_node=None if settings.cluster_key is None else self._is_cluster_key,
         )
         endpoint = HttpEndpoint(settings.bind, settings.backlog, settings.tls, passed)
@@ -120,6 +125,11 @@ class LookupServer:
 
     def _is_cluster_key(self, key: str) -> bool:
         return _is_same(key, self._settings.cluster_key)
+
+
+def _cookie(addresses: Sequence[str]) -> str:
+    """Return the name of the cookie of pages. All ports of a host share cookies, so each lookupd needs its own name."""
+    return f"gaffer-lookupd-{hashlib.sha256(' '.join(addresses).encode()).hexdigest()[:16]}"
 
 
 def _is_same(key: str, expected: str | None) -> bool:

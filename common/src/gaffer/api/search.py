@@ -13,7 +13,7 @@ from gaffer.http.item_feed import MOST_ITEMS, ChangesQuery, ItemFeed, News
 from gaffer.http.operations import EVENTS, operation
 from gaffer.http.routes import Route
 from gaffer.http.search import Filter, FilterQuery, Kind, Page, PageQuery, Search, count, select
-from gaffer.schemas.search import ChangedItems, FoundJobs, FoundProcesses
+from gaffer.schemas.search import ChangedJobs, ChangedProcesses, FoundJobs, FoundProcesses
 
 KindName = Annotated[Literal["jobs", "processes"], Meta(description="What to search.")]
 
@@ -81,7 +81,7 @@ class SearchChangesHandler(NodeHandler):
 
     _feed: ItemFeed[JobChange] | None = None
 
-    @operation(ChangedItems, media=EVENTS, query=NodeChangesQuery)
+    @operation((ChangedJobs, ChangedProcesses), media=EVENTS, query=NodeChangesQuery)
     async def get(self) -> None:
         """Follow the changes of the jobs or processes that `/search` finds, as server-sent events with ids `EPOCH:SEQ`.
 

@@ -1,4 +1,4 @@
-"""Requests and responses about API keys and logins of a node."""
+"""Requests and responses about API keys of a node, and about logins."""
 
 from typing import TypedDict
 

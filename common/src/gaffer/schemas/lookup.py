@@ -6,6 +6,7 @@ Lookup servers of 0.5 omit the `Later` fields. Responses that a client assembles
 from typing import Literal, NotRequired, TypedDict
 
 from gaffer.schemas.common import EndpointInfo, Later, ProcessState
+from gaffer.schemas.paging import Found, FoundPage, Key, Removed
 
 Status = Literal["alive", "suspect", "draining"]
 Departure = Literal["left", "expired", "replaced", "deleted"]
@@ -177,6 +178,69 @@ class TargetGroup(TypedDict):
 
     targets: list[str]
     labels: dict[str, str]
+
+
+# Searches
+
+
+class FoundNode(AgedNodeInfo):
+    """A node of the cluster: the numbers of its jobs, of those without a ready process, and of its processes."""
+
+    key: Key
+    jobs: int
+    not_ready: int
+    processes: int
+
+
+NodeJobState = Literal["none", "starting", "draining", "ready"]
+
+
+class FoundNodeJob(TypedDict):
+    """A job on the node named `node`.
+
+    `state` is that of its processes: `starting` or `draining` if none of them is ready, `none` if there are none.
+    """
+
+    key: Key
+    name: str
+    session: str
+    state: NodeJobState
+    node: str
+    node_id: str | None
+    origin: str
+    status: Status
+    processes: list[NodeProcess]
+
+
+class _Reliable(TypedDict):
+    stale: bool
+    warming: bool
+
+
+class FoundNodes(FoundPage, _Reliable):
+    """Nodes of the cluster; `stale` and `warming` as in other responses."""
+
+    items: list[FoundNode]
+
+
+class FoundNodeJobs(FoundPage, _Reliable):
+    """Jobs of the nodes of the cluster; `stale` and `warming` as in other responses."""
+
+    items: list[FoundNodeJob]
+
+
+class ChangedNodes(Found, _Reliable):
+    """The event `items`: the nodes that changed and match."""
+
+    changed: list[FoundNode]
+    removed: Removed
+
+
+class ChangedNodeJobs(Found, _Reliable):
+    """The event `items`: the jobs of nodes that changed and match."""
+
+    changed: list[FoundNodeJob]
+    removed: Removed
 
 
 # Events

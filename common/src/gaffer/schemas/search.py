@@ -1,13 +1,11 @@
-"""Schemas of searches and of the changes of what they found, on nodes and lookup servers."""
+"""Schemas of what a search on a node finds, and of its changes."""
 
-from typing import Annotated, Literal, NotRequired, TypedDict
+from typing import Annotated, TypedDict
 
 from msgspec import Meta
 
-from gaffer.schemas.lookup import AgedNodeInfo, NodeProcess, Status
+from gaffer.schemas.paging import Found, FoundPage, Key, Removed
 from gaffer.schemas.views import Instance, JobSummary
-
-Key = Annotated[str, Meta(description="Identifies the item among those of its kind.")]
 
 
 class _Used(TypedDict):
@@ -29,82 +27,27 @@ class FoundProcess(Instance, _Used):
     session: str
 
 
-class FoundNode(AgedNodeInfo):
-    """A node of the cluster: the numbers of its jobs, of those without a ready process, and of its processes."""
-
-    key: Key
-    jobs: int
-    not_ready: int
-    processes: int
-
-
-NodeJobState = Literal["none", "starting", "draining", "ready"]
-
-
-class FoundNodeJob(TypedDict):
-    """A job on a node of the cluster.
-
-    `state` is that of its processes: `starting` or `draining` if none of them is ready, `none` if there are none.
-    """
-
-    key: Key
-    name: str
-    session: str
-    state: NodeJobState
-    node: Annotated[str, Meta(description="The name of the node.")]
-    node_id: str | None
-    origin: str
-    status: Status
-    processes: list[NodeProcess]
-
-
-class _Found(TypedDict):
-    total: Annotated[int, Meta(description="The items that match.")]
-    counts: Annotated[dict[str, int], Meta(description="The items that match all but `state`, by their state.")]
-
-
-class _Answer(_Found):
-    cursor: Annotated[str | None, Meta(description="For the next page; null on the last one.")]
-    epoch: Annotated[str, Meta(description="With `seq` the position, `EPOCH:SEQ`, from which to follow changes.")]
-    seq: int
-
-
-class FoundJobs(_Answer):
+class FoundJobs(FoundPage):
     """Jobs of a node."""
 
     items: list[FoundJob]
 
 
-class FoundProcesses(_Answer):
+class FoundProcesses(FoundPage):
     """Processes of a node."""
 
     items: list[FoundProcess]
 
 
-class _ClusterAnswer(_Answer):
-    stale: Annotated[bool, Meta(description="Most nodes are silent, or lookupd is warming.")]
-    warming: Annotated[bool, Meta(description="lookupd started recently, and nodes may not have reconnected yet.")]
+class ChangedJobs(Found):
+    """The event `items`: the jobs that changed and match."""
+
+    changed: list[FoundJob]
+    removed: Removed
 
 
-class FoundNodes(_ClusterAnswer):
-    """Nodes of the cluster."""
+class ChangedProcesses(Found):
+    """The event `items`: the processes that changed and match."""
 
-    items: list[FoundNode]
-
-
-class FoundNodeJobs(_ClusterAnswer):
-    """Jobs of the nodes of the cluster."""
-
-    items: list[FoundNodeJob]
-
-
-class ChangedItems(_Found):
-    """The event `items`: what changed in the result of a search."""
-
-    changed: Annotated[
-        list[FoundJob] | list[FoundProcess] | list[FoundNode] | list[FoundNodeJob],
-        Meta(description="Items that are new or changed, and match."),
-    ]
-    removed: Annotated[list[str], Meta(description="Keys of items that are gone, or changed and do not match.")]
-    stale: NotRequired[bool]
-    warming: NotRequired[bool]
+    changed: list[FoundProcess]
+    removed: Removed

@@ -1,1 +1,1 @@
-"""API keys and logins of a node."""
+"""API keys of a node."""

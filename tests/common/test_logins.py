@@ -4,7 +4,7 @@ import pytest
 
 from gaffer.http.access import ALL_SCOPES, Grant, Scope
 from gaffer.http.revocation import Revocation
-from gafferd.access.logins import IDLE_TIMEOUT, MAX_PER_KEY, Logins
+from gaffer.login.logins import IDLE_TIMEOUT, MAX_PER_KEY, Logins
 
 pytestmark = pytest.mark.pure
 
