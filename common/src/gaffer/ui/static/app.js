@@ -30,7 +30,7 @@ function App() {
       const found = await get("/health")
       setHealth(found)
       setError(null)
-      if (!("nodes" in found)) await loadAllowance()
+      await loadAllowance()
     } catch (problem) {
       setError(problem)
     }
