@@ -125,7 +125,9 @@ def follow(cluster: Cluster) -> None:
     first, node = cluster.nodes[0], cluster.nodes[-1]
     print(
         f"""
-{SESSION} runs on {cluster.size} nodes. In another terminal:
+{SESSION} runs on {cluster.size} nodes. In a browser: {cluster.lookup_url}/ui/
+
+In another terminal:
 
   export PATH={BIN}:$PATH
   export GAFFER_LOOKUPD={cluster.lookup_url}

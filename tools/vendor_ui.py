@@ -1,8 +1,9 @@
 """Put the libraries of the dashboard into the package: `tools/vendor_ui.py`; needs npm.
 
-`tools/vendor/package.json` names their releases and `package-lock.json` pins them by hash; `npm ci` checks the hashes. Browsers
-do not know npm's bare imports (`from "preact"`): they are made relative here. The result is committed, so that neither
-tests nor builds nor users need npm. To change a release: edit `package.json`, run `npm install --package-lock-only` there, then this.
+`tools/vendor/package.json` names their releases, `package-lock.json` pins them by hash, and `npm ci` checks the hashes.
+Browsers do not know bare imports (`from "preact"`), which are made relative here. The result is committed: neither
+tests nor builds nor users need npm. For another release, edit `package.json`, run `npm install --package-lock-only`
+there, then this.
 """
 
 import hashlib

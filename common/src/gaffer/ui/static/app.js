@@ -1,21 +1,23 @@
 // The shell of the dashboard: what serves it, where one is, keys that work everywhere.
 import {allowance, get, loadAllowance, logOut, needsLogin, root} from "./api.js"
 import {Dialog, Messages} from "./dialog.js"
-import {connection} from "./events.js"
 import {html, render, useEffect, useState, useValue} from "./lib.js"
 import {Login} from "./login.js"
 import {Palette, paletteOpen} from "./palette.js"
 import {Age, Connection, Problem} from "./parts.js"
 import {href, route} from "./route.js"
+import {connection} from "./stream.js"
 
 const NODE_PAGES = [
   {id: "jobs", label: "Jobs", load: async () => (await import("./jobs.js")).JobsPage},
   {id: "order", label: "Order", load: async () => (await import("./order.js")).OrderPage},
   {id: "history", label: "History", load: async () => (await import("./history.js")).HistoryPage},
+  {id: "node", label: "Node", load: async () => (await import("./node.js")).NodePage},
 ]
 const CLUSTER_PAGES = [
   {id: "nodes", label: "Nodes", load: async () => (await import("./cluster.js")).NodesPage},
   {id: "jobs", label: "Jobs", load: async () => (await import("./cluster.js")).ClusterJobsPage},
+  {id: "events", label: "Events", load: async () => (await import("./cluster_events.js")).ClusterEventsPage},
 ]
 const JOB_PAGE = {id: "job", load: async () => (await import("./job.js")).JobPage}
 
@@ -28,7 +30,7 @@ function App() {
       const found = await get("/health")
       setHealth(found)
       setError(null)
-      if (!("nodes" in found)) await loadAllowance()
+      await loadAllowance()
     } catch (problem) {
       setError(problem)
     }

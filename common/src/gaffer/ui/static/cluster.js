@@ -1,6 +1,6 @@
 // The nodes that lookupd knows, and the jobs on them. One acts on a node in its own dashboard, which asks for its own key: no key is
 // ever sent to an address that was only announced.
-import {duration, number, plural} from "./format.js"
+import {duration, endpoint, number, plural} from "./format.js"
 import {Heading, moveWithArrows, StateFilter} from "./lists.js"
 import {html, useValue} from "./lib.js"
 import {Age, Empty, kindOf, Problem, State} from "./parts.js"
@@ -37,7 +37,7 @@ function pageOf(origin, path) {
 
 function NodeLink({origin, path, children}) {
   const target = pageOf(origin, path)
-  return target ? html`<a class="job" href=${target} target="_blank" rel="noopener noreferrer" title=${`Opens ${target}`}>${children}</a>` : html`<b>${children}</b>`
+  return target ? html`<a class="job" href=${target} target="_blank" rel="noopener noreferrer" title=${`Opens ${target}`}>${children}<span class="dim" aria-hidden="true"> ↗</span></a>` : html`<b>${children}</b>`
 }
 
 function Frame({label, noun, states, list, children, extra}) {
@@ -90,7 +90,7 @@ function NodeRow({node}) {
   return html`<tr class=${node.conflict ? "bad" : kindOf(node.status)}>
     <td class="c-state"><${State} state=${node.status} detail=${node.conflict ? "name conflict" : null} /></td>
     <td class="c-name"><${NodeLink} origin=${node.origin} path=${[]}>${node.name}<//></td>
-    <td class="num" data-label="not ready">${node.not_ready ? html`<a class="short" href=${href(["jobs"], {node: node.name, state: "none,starting,draining"})}>${number(node.not_ready)}</a>` : html`<span class="dim">0</span>`}</td>
+    <td class="num" data-label="not ready">${node.not_ready ? html`<a href=${href(["jobs"], {node: node.name, state: "none,starting,draining"})}>${number(node.not_ready)}</a>` : html`<span class="dim">0</span>`}</td>
     <td class="num" data-label="jobs"><a href=${href(["jobs"], {node: node.name})}>${number(node.jobs)}</a></td>
     <td class="num" data-label="processes">${number(node.processes)}</td>
     <td class="num" data-label="ago">${duration(node.age_ms / 1000)}</td>
@@ -118,8 +118,6 @@ export function ClusterJobsPage() {
   <//>`
 }
 
-const addressOf = ({name, url, host, port}) => `${name} ${url ?? `${host ?? ""}:${port}`}`
-
 function JobRow({job}) {
   const [session, name] = job.name.split(/\.(.*)/s)
   const ready = job.processes.filter((each) => each.state === "ready" || each.state === "running").length
@@ -128,6 +126,6 @@ function JobRow({job}) {
     <td class="c-name"><${NodeLink} origin=${job.origin} path=${["jobs", job.name]}><span class="session">${session}.</span>${name}<//></td>
     <td><a href=${href(["jobs"], {node: job.node})}>${job.node}</a></td>
     <td class="num" data-label="ready">${ready}<span class="dim">/${job.processes.length}</span></td>
-    <td class="dim">${job.processes.flatMap((each) => each.endpoints ?? []).slice(0, 4).map(addressOf).join(", ")}</td>
+    <td class="dim">${job.processes.flatMap((each) => each.endpoints ?? []).slice(0, 4).map(endpoint).join(", ")}</td>
   </tr>`
 }

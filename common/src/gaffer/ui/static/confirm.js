@@ -1,6 +1,7 @@
 // The confirmation of an action: it names the targets and the node, and shows the equivalent command.
 import {explain, root, send} from "./api.js"
 import {announce, closeDialog, openDialog} from "./dialog.js"
+import {plural} from "./format.js"
 import {html, useState} from "./lib.js"
 
 const endpoint = `${root.origin}${root.pathname === "/" ? "" : root.pathname.replace(/\/$/, "")}`
@@ -39,7 +40,7 @@ function Confirmation({action, targets, given}) {
 
   const one = targets.length === 1
   return html`<form class="confirm" onSubmit=${submit}>
-    <h2 id="dialog-title">${action.label} ${one ? nameOf(targets[0]) : `${targets.length} jobs`}</h2>
+    <h2 id="dialog-title">${action.label} ${one ? nameOf(targets[0]) : plural(targets.length, "job")}</h2>
     <p class="where">on node <strong>${root.host}</strong></p>
     ${!one && html`<ul class="targets">${targets.map((each) => html`<li key=${each.name}>${each.name}</li>`)}</ul>`}
     ${fields.map((field) => html`<${Field} key=${field.name} field=${field} value=${values[field.name]}

@@ -1,8 +1,5 @@
 // The events of the node: one stream for the page, shared by all who listen; it is open while somebody does.
-import {signal} from "./lib.js"
-import {follow, HEARTBEAT} from "./stream.js"
-
-export const connection = signal({state: "connecting", since: null, error: null})
+import {connection, follow, HEARTBEAT} from "./stream.js"
 
 const listeners = new Set()
 const returns = new Set()

@@ -56,6 +56,8 @@ export function moment(seconds) {
 
 export const plural = (count, noun, many = `${noun}s`) => `${number(count)} ${count === 1 ? noun : many}`
 
+export const endpoint = ({name, address, port}) => `${name} ${address}:${port}`
+
 // How a process ended, from an exit.
 export function ending(exit) {
   if (exit.exit_code !== null) return `exit ${exit.exit_code}`

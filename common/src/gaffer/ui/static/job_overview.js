@@ -3,7 +3,7 @@ import {SIGNAL_PROCESS, STOP_PROCESS} from "./actions.js"
 import {get, jobPath, may} from "./api.js"
 import {Charts} from "./charts.js"
 import {confirmAction} from "./confirm.js"
-import {bytes, ending, moment, parseSize, percent} from "./format.js"
+import {bytes, endpoint, ending, moment, parseSize, percent} from "./format.js"
 import {html, useEffect, useInterval, useState} from "./lib.js"
 import {Output} from "./output.js"
 import {Empty, JobLink, State, Uptime} from "./parts.js"
@@ -51,7 +51,7 @@ function Process({job, instance, stats}) {
     <td class="num" data-label="up"><${Uptime} seconds=${instance.uptime} /></td>
     <td class="num" data-label="cpu">${percent(stats?.cpu)}</td>
     <td class="num" data-label="memory">${bytes(parseSize(stats?.mem_info1))}</td>
-    <td>${(instance.endpoints ?? []).map((each) => `${each.name} ${each.port ?? each.url ?? ""}`).join(", ")}</td>
+    <td>${(instance.endpoints ?? []).map(endpoint).join(", ")}</td>
     <td class="row-actions">
       <a href=${href(["jobs", job.name, "logs"], {slot: instance.slot})}>Logs</a>
       ${writable && may("control") && html`<a href=${`terminal.html#${instance.pid}`} target="_blank" rel="noopener">Terminal</a>`}

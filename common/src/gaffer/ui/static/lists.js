@@ -23,7 +23,7 @@ export function StateFilter({states: order, counts, chosen}) {
   }
   return html`<div class="chips" role="group" aria-label="Filter by state">
     ${order.filter((state) => counts[state] || states.has(state)).map((state) => html`<button key=${state} class=${`chip ${kindOf(state)}`} aria-pressed=${states.has(state)} onClick=${() => toggle(state)}>
-      <i aria-hidden="true"></i>${state} <b>${number(counts[state] ?? 0)}</b></button>`)}
+      <i aria-hidden="true"></i>${state === "none" ? "no process" : state} <b>${number(counts[state] ?? 0)}</b></button>`)}
   </div>`
 }
 

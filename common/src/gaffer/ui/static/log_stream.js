@@ -11,7 +11,7 @@ function decodeBase64(text) {
 }
 
 // The position of a log in an event id, which has those of all logs: `1.out@EPOCH:OFFSET,...`.
-function positionOf(id, label) {
+function placeIn(id, label) {
   const found = id.split(",").find((each) => each.startsWith(`${label}@`))
   return found ? found.slice(label.length + 1) : id
 }
@@ -42,7 +42,7 @@ export function followLogs({job, streams, slots, start, buffer, onChange, onStat
           buffer.breakLine(gap.log)
           buffer.note(`${number(gap.to - gap.from)} bytes of ${gap.log} are no longer kept`, gap.log)
         } else if (/^\d+\.(out|err)$/.test(name)) {
-          buffer.add(name, decodeBase64(data.replaceAll("\n", "")), positionOf(id, name))
+          buffer.add(name, decodeBase64(data.replaceAll("\n", "")), placeIn(id, name))
         }
       }
       onChange()

@@ -1,10 +1,12 @@
-// Lists that the server filters, sorts and cuts. They are asked for again when something happens, at most as often as `PACE`.
+// Lists that the server filters, sorts and cuts. A stream with the same filter brings what changes: known rows take it in place, and
+// the list is asked for again when rows come, go or change their order.
 import {get} from "./api.js"
-import {listen, paced} from "./events.js"
+import {paced} from "./events.js"
 import {useEffect, useState} from "./lib.js"
+import {connection, follow, HEARTBEAT} from "./stream.js"
 
-const PACE = 200 // ms
-const REFRESH = 5000 // ms: usage changes without events
+const PACE = 200 // ms between two searches at least
+const REFRESH = 5000 // ms: usage and ages change without an event
 const MOST = 500 // items that the server returns at once
 
 // Returns {items, total, counts, at, error} and what else the server says; `items` is null until its first answer.
@@ -13,24 +15,53 @@ export function useSearch(params) {
   const key = JSON.stringify(params)
   useEffect(() => {
     const abort = new AbortController()
+    const {limit, sort, ...filter} = params
+    let stop = null
+    let latest = null
+
+    function show(next) {
+      latest = next
+      setResult(next)
+    }
     async function refresh() {
       if (document.hidden) return
       try {
         const answer = await search(params, abort.signal)
-        setResult({...answer, at: Date.now(), error: null})
+        if (abort.signal.aborted) return
+        show({...answer, at: Date.now(), error: null})
+        stop ??= follow({
+          path: "/search/changes",
+          query: (lastId) => ({...filter, after: lastId ?? `${answer.epoch}:${answer.seq}`, heartbeat: HEARTBEAT}),
+          onEvents: (events) => events.forEach(apply),
+          onState: (state) => (connection.value = state),
+        })
       } catch (error) {
         if (!abort.signal.aborted) setResult((last) => ({...last, error}))
       }
     }
     const request = paced(refresh, PACE)
+
+    function apply({name, data}) {
+      if (name === "reset") return request()
+      const {changed, removed, ...rest} = JSON.parse(data)
+      const news = new Map(changed.map((item) => [item.key, item]))
+      const by = sort.replace(/^-/, "")
+      const known = new Set(latest.items.map((item) => item.key))
+      const misplaced = latest.items.some((item) => news.has(item.key) && news.get(item.key)[by] !== item[by])
+      const items = latest.items.map((item) => news.get(item.key) ?? item)
+      show({...latest, ...rest, items, at: Date.now(), error: null})
+      if (misplaced || changed.some((item) => !known.has(item.key)) || removed.some((each) => known.has(each))) request()
+    }
+
     refresh()
-    const stop = listen(request, request)
     const timer = setInterval(request, REFRESH)
+    document.addEventListener("visibilitychange", request)
     return () => {
       abort.abort()
-      stop()
+      stop?.()
       request.cancel()
       clearInterval(timer)
+      document.removeEventListener("visibilitychange", request)
     }
   }, [key])
   return result

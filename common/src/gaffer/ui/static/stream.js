@@ -1,6 +1,10 @@
 // Server-sent events over fetch: unlike EventSource it sees refusals, takes any event name, and is closed while the page is
 // hidden. It reconnects with a growing delay and resumes after the last id.
 import {ApiError, send} from "./api.js"
+import {signal} from "./lib.js"
+
+// The state of the stream that keeps the page up to date.
+export const connection = signal({state: "connecting", since: null, error: null})
 
 const SILENCE = 15_000 // ms without a byte, heartbeats included: the connection is lost
 export const HEARTBEAT = 5 // seconds
