@@ -527,7 +527,7 @@ def test_the_store_is_bounded() -> None:
         ("FDSTORE=1\nFDNAME=a\nFDNAME=b", (5, 6, 7), "FDSTORE has 3 descriptors and 2 names"),
         ("FDSTORE=1\nFDNAME=a b", (5,), "invalid name 'a b'"),
         ("FDSTORE=1\nFDNAME=", (5,), "invalid name ''"),
-        ("FDSTORE=1\nFDNAME=" + "n" * 600, (5,), "invalid name 'nnn"),
+        ("FDSTORE=1\nFDNAME=" + "n" * (keeper.MAX_NAME + 1), (5,), "invalid name 'nnn"),
         ("CHILD=61", (), "write CHILD=pid id"),
         ("CHILD=1 init", (), "expected a number from 2"),
         ("CHILD=50 gafferd", (), "CHILD='50 gafferd' is not a child"),

@@ -204,3 +204,23 @@ def test_a_rolling_restart_goes_on(tmp_path: Path) -> None:
         node.kill()
         eventually(lambda: not before & {each.os_pid for each in node.running("r", 2)}, timeout=TIMEOUT)
         eventually(lambda: node.info("r")["rollout"]["state"] == "done", timeout=TIMEOUT)
+
+
+def test_a_process_with_a_long_name_of_a_stream_goes_on(tmp_path: Path) -> None:
+    with kept_node(tmp_path) as node:
+        node.load(writers("w", 1, custom_streams=["\N{SNOWMAN}" * 63 + "\N{GRINNING FACE}"]))
+        before = node.running("w", 1)
+        node.kill()
+        assert node.instances("w") == before
+        assert end_and_count(node, "w", 1).written
+
+
+def test_the_working_directory_may_be_removed(tmp_path: Path) -> None:
+    config, here = tmp_path / "gafferd.ini", tmp_path / "here"
+    config.write_text("[job:s]\ncmd = sleep 1000\n")
+    here.mkdir()
+    with kept_node(tmp_path, str(config), enter=("env", "--chdir", str(here))) as node:
+        before = node.running("s", 1)
+        here.rmdir()
+        node.kill()
+        assert node.instances("s") == before
