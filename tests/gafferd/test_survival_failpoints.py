@@ -144,8 +144,10 @@ def die_while_writing(watched: Watched, *places: str) -> str:
             places = tuple(place for place in point.recorded() if OF_OUTPUT.search(place) for _ in range(3))
         for number, place in enumerate(places):
             print(f"dying {place}")
+            pid = node.pid
             point.arm(place, 1 + number % 3)
             eventually(lambda: not point.armed, timeout=TIMEOUT)
+            eventually(lambda pid=pid: not psutil.pid_exists(pid), timeout=TIMEOUT)  # type: ignore[misc]
             assert ping(node.url)
             assert node.instances("w") == before
         for feed in following:
