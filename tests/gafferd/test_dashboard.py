@@ -81,7 +81,7 @@ def row(page: Page, name: str) -> str:
 
 def os_pid_of(job: str) -> int:
     instances = requests.get(job, timeout=10).json()["instances"]
-    return next(each["os_pid"] for each in instances if each["os_pid"])
+    return int(next(each["os_pid"] for each in instances if each["os_pid"]))
 
 
 def test_a_crash_appears_without_reload(page: Page, node: Daemon) -> None:

@@ -1,14 +1,12 @@
 // The nodes that lookupd knows, and the jobs on them. One acts on a node in its own dashboard, which asks for its own key: no key is
 // ever sent to an address that was only announced.
 import {duration, endpoint, number, plural} from "./format.js"
-import {Heading, moveWithArrows, StateFilter} from "./lists.js"
+import {Heading, limitOf, More, moveWithArrows, StateFilter} from "./lists.js"
 import {html, useValue} from "./lib.js"
 import {Age, Empty, kindOf, Problem, State} from "./parts.js"
 import {href, route, setQuery} from "./route.js"
 import {useSearch} from "./search.js"
 import {useStableRows} from "./stable.js"
-
-const PAGE = 200
 
 function useList(kind, defaults) {
   const {query} = useValue(route)
@@ -18,7 +16,7 @@ function useList(kind, defaults) {
     state: query.get("state") ?? "",
     node: query.get("node") ?? "",
     sort: query.get("sort") ?? defaults.sort,
-    limit: Number(query.get("limit")) || PAGE,
+    limit: limitOf(query),
   }
   const result = useSearch(params)
   return {params, result, stable: useStableRows(result.items, (item) => item.key)}
@@ -60,7 +58,7 @@ function Frame({label, noun, states, list, children, extra}) {
     </div>
     ${children}
     ${result.items?.length === 0 && html`<${Empty}>${params.q || params.state || params.node ? `No ${noun} matches the filter.` : `No ${noun} is known here.`}<//>`}
-    ${result.items !== null && result.total > result.items.length && html`<p class="more"><button onClick=${() => setQuery({limit: params.limit + PAGE})}>Show ${number(Math.min(PAGE, result.total - result.items.length))} more of ${number(result.total)}</button></p>`}
+    <${More} result=${result} limit=${params.limit} />
   </section>`
 }
 

@@ -4,13 +4,12 @@ import {may, root} from "./api.js"
 import {confirmAction} from "./confirm.js"
 import {bytes, ending, number, percent, plural} from "./format.js"
 import {html, useState, useValue} from "./lib.js"
-import {Heading, moveWithArrows, StateFilter} from "./lists.js"
+import {Heading, limitOf, More, moveWithArrows, StateFilter} from "./lists.js"
 import {Age, Empty, JobLink, kindOf, Problem, State, Uptime} from "./parts.js"
 import {route, setQuery} from "./route.js"
 import {useSearch} from "./search.js"
 import {useStableRows} from "./stable.js"
 
-const PAGE = 200
 const STATES = ["failed", "backoff", "stopping", "starting", "waiting", "stopped", "completed", "running"]
 const COLUMNS = [
   {key: "state", label: "State"},
@@ -30,7 +29,7 @@ export function JobsPage() {
     q: query.get("q") ?? "",
     state: query.get("state") ?? "",
     sort: query.get("sort") ?? "state",
-    limit: Number(query.get("limit")) || PAGE,
+    limit: limitOf(query),
   }
   const result = useSearch(params)
   const stable = useStableRows(result.items)
@@ -67,8 +66,7 @@ export function JobsPage() {
       <tbody>${stable.rows.map((job) => html`<${Row} key=${job.name} job=${job} chosen=${chosen.has(job.name)} toggle=${toggle} />`)}</tbody>
     </table>
     ${result.items?.length === 0 && html`<${Empty}>${params.q || params.state ? "No job matches the filter." : "This node has no jobs. gaffer load starts those of a Procfile."}<//>`}
-    ${result.items !== null && result.total > result.items.length && html`<p class="more">
-      <button onClick=${() => setQuery({limit: params.limit + PAGE})}>Show ${number(Math.min(PAGE, result.total - result.items.length))} more of ${number(result.total)}</button></p>`}
+    <${More} result=${result} limit=${params.limit} />
   </section>`
 }
 

@@ -4,6 +4,19 @@ import {html} from "./lib.js"
 import {kindOf} from "./parts.js"
 import {setQuery} from "./route.js"
 
+export const PAGE = 200 // rows at first, and with each "more"
+const MOST = 1000 // rows: more would make the page slow, and nobody reads them
+
+// How many rows the address asks for.
+export const limitOf = (query) => Math.min(MOST, Number(query.get("limit")) || PAGE)
+
+// The way to further rows of a list, if it has some.
+export function More({result, limit}) {
+  const rest = result.items === null ? 0 : result.total - result.items.length
+  if (rest <= 0) return null
+  return html`<p class="more">${limit >= MOST ? `${number(rest)} more: narrow the search to see them.` : html`<button onClick=${() => setQuery({limit: limit + PAGE})}>Show ${number(Math.min(PAGE, rest))} more of ${number(result.total)}</button>`}</p>`
+}
+
 export function Heading({column, sort}) {
   const active = sort.replace(/^-/, "") === column.key
   const descends = sort.startsWith("-")
