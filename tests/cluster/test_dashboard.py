@@ -3,11 +3,13 @@
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 import requests
 from playwright.sync_api import Page, expect, sync_playwright
 
+from gaffer.runtime.keyfile import new_key
 from support.daemons import gafferd, lookupd
 from support.needs import needs_browser
 
@@ -30,7 +32,42 @@ def page() -> Iterator[Page]:
         assert problems == []
 
 
-def test_nodes_and_jobs_appear_change_and_lead_to_the_node(page: Page, tmp_path: Path) -> None:
+def test_the_page_acts_on_nodes_that_allow_it_with_their_own_keys(page: Page, tmp_path: Path) -> None:
+    key = new_key()
+    (tmp_path / "key").write_text(key)
+    (tmp_path / "key").chmod(0o600)
+    (tmp_path / "gafferd.ini").write_text("[gaffer]\ntrust_local = false\n")
+    with lookupd() as registry:
+        keyed = ("-c", str(tmp_path), "--api-key-file", str(tmp_path / "key"), "--lookupd-address", registry.url)
+        with (
+            gafferd(*keyed, "--node-name", "open", "--allowed-origin", registry.url) as node,
+            gafferd("--lookupd-address", registry.url, "--node-name", "closed") as closed,
+        ):
+            headers = {"Authorization": f"Bearer {key}"}
+            job = {"name": "web", "cmd": "sleep 1000"}
+            requests.post(f"{node.url}/jobs/shop", json=job, headers=headers, timeout=10)
+            page.goto(f"{registry.url}/ui/#/jobs")
+            page.get_by_role("link", name="shop.web").click()
+            login = page.get_by_role("form", name="Log in")
+            expect(login).to_contain_text(f"The key is sent to {node.url}")
+            login.get_by_label(f"{urlsplit(node.url).netloc} asks for a key").fill(key)
+            login.get_by_role("button").click()
+            page.get_by_role("button", name="Scale").click()
+            dialog = page.get_by_role("dialog")
+            dialog.get_by_label("Processes").fill("2")
+            expect(dialog).to_contain_text(f"--endpoint={node.url}")
+            dialog.get_by_role("button", name="Scale").click()
+            expect(page.locator("table.processes tbody tr")).to_have_count(2)
+            page.get_by_role("link", name="Logs", exact=True).first.click()
+            expect(page.locator(".log-status")).to_contain_text("Live")
+            page.get_by_role("link", name="cluster").click()
+            page.get_by_role("link", name="closed").click()
+            expect(page.get_by_role("alert")).to_contain_text(f"lack --allowed-origin={registry.url}?")
+            itself = page.get_by_role("link", name=re.compile("dashboard of closed itself"))
+            assert itself.get_attribute("href") == f"{closed.url}/ui/"
+
+
+def test_nodes_and_jobs_appear_change_and_leave(page: Page, tmp_path: Path) -> None:
     (tmp_path / "gafferd.ini").write_text("[gaffer]\nlabels = zone=<b>a</b>\n")
     with lookupd("--ttl", "4", "--interval", "1") as registry:
         page.goto(f"{registry.url}/ui/")
@@ -44,11 +81,6 @@ def test_nodes_and_jobs_appear_change_and_lead_to_the_node(page: Page, tmp_path:
             line.locator("td[data-label=jobs] a", has_text="1").click()
             job = page.locator("tbody tr", has_text="shop.web")
             expect(job.locator(".state")).to_have_text("ready")
-            with page.context.expect_page() as opened:
-                job.get_by_role("link", name=re.compile(r"shop\.web")).click()
-            expect(opened.value.get_by_role("heading", name="shop.web")).to_be_visible()
-            assert opened.value.url == f"{node.url}/ui/#/jobs/shop.web"
-            opened.value.close()
             page.get_by_role("link", name="Events").click()
             expect(page.get_by_text("Nothing has happened yet.")).to_be_visible()
             requests.post(f"{node.url}/jobs/shop/web/state", data="0", timeout=10)

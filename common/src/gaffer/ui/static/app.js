@@ -1,5 +1,5 @@
 // The shell of the dashboard: what serves it, where one is, keys that work everywhere.
-import {allowance, get, loadAllowance, logOut, needsLogin, root} from "./api.js"
+import {allowance, callAt, get, home, loadAllowance, logOut, needsLogin, root} from "./api.js"
 import {Dialog, Messages} from "./dialog.js"
 import {html, render, useEffect, useState, useValue} from "./lib.js"
 import {Login} from "./login.js"
@@ -22,15 +22,24 @@ const CLUSTER_PAGES = [
 const JOB_PAGE = {id: "job", load: async () => (await import("./job.js")).JobPage}
 
 function App() {
-  const [health, setHealth] = useState(null)
+  const {at} = useValue(route)
+  return html`<${Site} key=${at ?? ""} at=${at} />`
+}
+
+// What one daemon shows: the one that serves the page, or, `at` its id, a node of a cluster.
+function Site({at}) {
+  const [found, setFound] = useState({health: null, node: null})
   const [error, setError] = useState(null)
   const login = useValue(needsLogin)
   async function begin() {
     try {
-      const found = await get("/health")
-      setHealth(found)
-      setError(null)
+      const node = at === null ? null : await get(`/nodes/${encodeURIComponent(at)}`, {}, {base: home})
+      callAt(node?.origin ?? null)
+      setFound({health: null, node})
+      const health = await get("/health")
       await loadAllowance()
+      setFound({health, node})
+      setError(null)
     } catch (problem) {
       setError(problem)
     }
@@ -41,17 +50,19 @@ function App() {
     const timer = setTimeout(begin, 2000)
     return () => clearTimeout(timer)
   }, [error])
+  const {health, node} = found
   if (health === null) {
-    return html`<header class="top"><${Brand} /></header><main><${Login} onDone=${begin} />${error && !login && html`<${Problem} error=${error} retry=${begin} />`}</main>`
+    return html`<header class="top"><${Brand} /></header><main><${Login} onDone=${begin} />${error && !login && html`<div class="page"><${Problem} error=${error} retry=${begin} />
+      ${node && html`<p><a href=${new URL("ui/", root).href} target="_blank" rel="noopener noreferrer">Open the dashboard of ${node.name} itself ↗</a></p>`}</div>`}</main>`
   }
   const cluster = "nodes" in health
   const pages = (cluster ? CLUSTER_PAGES : NODE_PAGES).map((page) => ({...page, href: href([page.id])}))
-  return html`<${Shell} pages=${pages} health=${health} cluster=${cluster} begin=${begin} />`
+  return html`<${Shell} pages=${pages} health=${health} cluster=${cluster} node=${node} begin=${begin} />`
 }
 
-const Brand = () => html`<a class="brand" href="#/">Gaffer</a>`
+const Brand = () => html`<a class="brand" href=${href([], {}, null)}>Gaffer</a>`
 
-function Shell({pages, health, cluster, begin}) {
+function Shell({pages, health, cluster, node, begin}) {
   const {path} = useValue(route)
   const granted = useValue(allowance)
   const page = pages.find(({id}) => id === path[0]) ?? pages[0]
@@ -63,7 +74,7 @@ function Shell({pages, health, cluster, begin}) {
   return html`<header class="top">
       <a class="skip" href="#main" onClick=${(event) => { event.preventDefault(); document.getElementById("main").focus() }}>Skip to the content</a>
       <${Brand} />
-      <span class="where" title=${`gaffer${cluster ? "_lookupd" : "d"} ${health.version}`}>${cluster ? "cluster at " : "node "}<b>${root.host}</b></span>
+      <span class="where" title=${`gaffer${cluster ? "_lookupd" : "d"} ${health.version}`}>${node ? html`<a href=${href([], {}, null)}>cluster</a> › node <b>${node.name}</b> at <a href=${new URL("ui/", root).href} target="_blank" rel="noopener noreferrer">${root.host} ↗</a>` : html`${cluster ? "cluster at " : "node "}<b>${root.host}</b>`}</span>
       <nav aria-label="Pages">${pages.map((each) => html`<a key=${each.id} href=${each.href} aria-current=${each === page ? "page" : null}>${each.label}</a>`)}</nav>
       <span class="grow"></span>
       <button class="jump" onClick=${() => (paletteOpen.value = true)}>Jump to… <kbd>Ctrl K</kbd></button>

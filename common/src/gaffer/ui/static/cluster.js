@@ -1,5 +1,4 @@
-// The nodes that lookupd knows, and the jobs on them. One acts on a node in its own dashboard, which asks for its own key: no key is
-// ever sent to an address that was only announced.
+// The nodes that lookupd knows, and the jobs on them. The page calls a node directly, at the address that it announces.
 import {duration, endpoint, number, plural} from "./format.js"
 import {Heading, limitOf, More, moveWithArrows, StateFilter} from "./lists.js"
 import {html, useValue} from "./lib.js"
@@ -22,20 +21,9 @@ function useList(kind, defaults) {
   return {params, result, stable: useStableRows(result.items, (item) => item.key)}
 }
 
-// The address of a page on the dashboard of a node, null if its announced origin is not one.
-function pageOf(origin, path) {
-  try {
-    const target = new URL("/ui/", origin)
-    target.hash = href(path)
-    return ["http:", "https:"].includes(target.protocol) ? target.href : null
-  } catch {
-    return null
-  }
-}
-
-function NodeLink({origin, path, children}) {
-  const target = pageOf(origin, path)
-  return target ? html`<a class="job" href=${target} target="_blank" rel="noopener noreferrer" title=${`Opens ${target}`}>${children}<span class="dim" aria-hidden="true"> ↗</span></a>` : html`<b>${children}</b>`
+// The name of a node or of its job leads to the page of the node. Nodes of 0.5 have no id, and no dashboard.
+function NodeLink({id, path, children}) {
+  return id ? html`<a class="job" href=${href(path, {}, id)}>${children}</a>` : html`<span class="job">${children}</span>`
 }
 
 function Frame({label, noun, states, list, children, extra}) {
@@ -87,7 +75,7 @@ export function NodesPage() {
 function NodeRow({node}) {
   return html`<tr class=${node.conflict ? "bad" : kindOf(node.status)}>
     <td class="c-state"><${State} state=${node.status} detail=${node.conflict ? "name conflict" : null} /></td>
-    <td class="c-name"><${NodeLink} origin=${node.origin} path=${[]}>${node.name}<//></td>
+    <td class="c-name"><${NodeLink} id=${node.id} path=${[]}>${node.name}<//></td>
     <td class="num" data-label="not ready">${node.not_ready ? html`<a href=${href(["jobs"], {node: node.name, state: "none,starting,draining"})}>${number(node.not_ready)}</a>` : html`<span class="dim">0</span>`}</td>
     <td class="num" data-label="jobs"><a href=${href(["jobs"], {node: node.name})}>${number(node.jobs)}</a></td>
     <td class="num" data-label="processes">${number(node.processes)}</td>
@@ -121,7 +109,7 @@ function JobRow({job}) {
   const ready = job.processes.filter((each) => each.state === "ready" || each.state === "running").length
   return html`<tr class=${job.state === "none" ? "warn" : kindOf(job.state)}>
     <td class="c-state"><${State} state=${job.state === "none" ? "no process" : job.state} kind=${job.state === "none" ? "idle" : undefined} detail=${job.status === "alive" ? null : `node ${job.status}`} /></td>
-    <td class="c-name"><${NodeLink} origin=${job.origin} path=${["jobs", job.name]}><span class="session">${session}.</span>${name}<//></td>
+    <td class="c-name"><${NodeLink} id=${job.node_id} path=${["jobs", job.name]}><span class="session">${session}.</span>${name}<//></td>
     <td><a href=${href(["jobs"], {node: job.node})}>${job.node}</a></td>
     <td class="num" data-label="ready">${ready}<span class="dim">/${job.processes.length}</span></td>
     <td class="dim">${job.processes.flatMap((each) => each.endpoints ?? []).slice(0, 4).map(endpoint).join(", ")}</td>

@@ -4,7 +4,7 @@ import {announce, closeDialog, openDialog} from "./dialog.js"
 import {plural} from "./format.js"
 import {html, useState} from "./lib.js"
 
-const endpoint = `${root.origin}${root.pathname === "/" ? "" : root.pathname.replace(/\/$/, "")}`
+const endpoint = () => root.href.replace(/\/$/, "")
 
 export function confirmAction(action, targets, given = {}) {
   openDialog(() => html`<${Confirmation} action=${action} targets=${targets} given=${given} />`)
@@ -17,7 +17,7 @@ function Confirmation({action, targets, given}) {
   const [values, setValues] = useState(Object.fromEntries(fields.map((field) => [field.name, field.value])))
   const [problems, setProblems] = useState([])
   const [busy, setBusy] = useState(false)
-  const command = `${action.command(targets, values)} --endpoint=${endpoint}`
+  const command = `${action.command(targets, values)} --endpoint=${endpoint()}`
 
   async function submit(event) {
     event.preventDefault()

@@ -1,6 +1,6 @@
 // What a job is and which processes it has.
 import {SIGNAL_PROCESS, STOP_PROCESS} from "./actions.js"
-import {get, jobPath, may} from "./api.js"
+import {get, jobPath, may, root} from "./api.js"
 import {Charts} from "./charts.js"
 import {confirmAction} from "./confirm.js"
 import {bytes, endpoint, ending, moment, parseSize, percent} from "./format.js"
@@ -54,7 +54,7 @@ function Process({job, instance, stats}) {
     <td>${(instance.endpoints ?? []).map(endpoint).join(", ")}</td>
     <td class="row-actions">
       <a href=${href(["jobs", job.name, "logs"], {slot: instance.slot})}>Logs</a>
-      ${writable && may("control") && html`<a href=${`terminal.html#${instance.pid}`} target="_blank" rel="noopener">Terminal</a>`}
+      ${writable && may("control") && html`<a href=${new URL(`ui/terminal.html#${instance.pid}`, root).href} target="_blank" rel="noopener">Terminal</a>`}
       ${instance.pid !== null && may("control") && html`
         <button class="link" onClick=${() => confirmAction(SIGNAL_PROCESS, [target])}>Signal</button>
         <button class="link danger-text" onClick=${() => confirmAction(STOP_PROCESS, [target])}>Stop</button>`}

@@ -1,5 +1,5 @@
 // The logs of a job: what to show of them, and from where.
-import {jobPath, url} from "./api.js"
+import {home, jobPath, root, url} from "./api.js"
 import {moment, number, plural} from "./format.js"
 import {html, signal, useEffect, useMemo, useRef, useState, useValue} from "./lib.js"
 import {LIMIT, LogBuffer} from "./log_buffer.js"
@@ -7,7 +7,7 @@ import {followLogs} from "./log_stream.js"
 import {LogView} from "./log_view.js"
 import {Connection, Problem} from "./parts.js"
 import {announce} from "./dialog.js"
-import {route, setQuery} from "./route.js"
+import {href, route, setQuery} from "./route.js"
 
 const TAILS = ["1000", "10000", "100000", "all"]
 const BEFORE = 16_384 // bytes shown before a line that is linked to
@@ -62,7 +62,7 @@ function LogTools({job, query, streams, slots, chosen, split}) {
       ${query.get("line") && html`<option value="line" disabled>a line</option>`}
       ${TAILS.map((tail) => html`<option key=${tail} value=${tail}>${tail === "all" ? "all that is kept" : `last ${number(Number(tail))} of each`}</option>`)}</select></label>
     <label class="inline">Time <input type="datetime-local" step="1" aria-label="Jump to a time" onChange=${jump} /></label>
-    <a class="button" href=${download} download=${`${job.name}.log`}>Download</a>
+    ${root === home && html`<a class="button" href=${download} download=${`${job.name}.log`}>Download</a>`}
   </div>`
 }
 
@@ -124,9 +124,8 @@ function Pane({job, streams, slots, start, filter, search, target, titled}) {
   }
 
   async function link(line) {
-    const query = {line: `${line.label}@${line.epoch}:${line.offset}`, tail: null, since: null}
     const target = new URL(location.href)
-    target.hash = `#/jobs/${job}/logs?${new URLSearchParams({line: query.line})}`
+    target.hash = href(["jobs", job, "logs"], {line: `${line.label}@${line.epoch}:${line.offset}`})
     await navigator.clipboard?.writeText(target.href)
     announce("Copied a link to this line")
   }
