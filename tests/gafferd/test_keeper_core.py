@@ -109,7 +109,16 @@ def test_the_delay_doubles_up_to_five_seconds_and_is_reset_after_a_while() -> No
 
 def test_a_gafferd_that_served_a_second_is_started_again_at_once() -> None:
     core, now = Core(100.0, 50), 100.0
-    for served, delay in [(0.0, 0.1), (0.0, 0.2), (1.0, 0.1), (0.25, 0.141), (0.0, 0.283), (3.0, 0.1), (1.0, 0.1)]:
+    for served, delay in [
+        (0.0, 0.1),
+        (0.0, 0.2),
+        (1.0, 0.1),
+        (0.25, 0.141),
+        (0.0, 0.283),
+        (3.0, 0.1),
+        (1.0, 0.1),
+        (keeper.RESET_AFTER, 0.0),
+    ]:
         core.handle(datagram("READY=1"), now)
         now += served
         core.handle(("exited", core.daemon, SIGNALLED), now)

@@ -274,7 +274,8 @@ class Core:
         self._failures = max(0.0, self._failures - served / SERVICE)
         if now - self._launched >= RESET_AFTER:
             self._failures = 0.0
-        delay = min(FIRST_DELAY * 2**self._failures, LAST_DELAY)
+        # The first end after a long time is no loop: nothing is gained by waiting.
+        delay = 0.0 if served >= RESET_AFTER else min(FIRST_DELAY * 2**self._failures, LAST_DELAY)
         self._failures = min(self._failures + 1, MAX_DOUBLINGS)
         self.daemon, self._last = None, reason
         self._started_at = now + delay
