@@ -5,6 +5,7 @@ import logging
 from collections.abc import Callable, Iterable, Mapping
 
 import msgspec
+from msgspec import structs
 
 from gaffer.jobs.exits import ExitRecord
 from gaffer.jobs.recorder import Recorder
@@ -111,7 +112,10 @@ class KeptProcesses(Recorder):
     def spawned(self, record: ProcessRecord) -> None:
         """Record a process, and its state with the keeper."""
         self._recorder.spawned(record)
-        if record.pid in self._records:
+        last = self._records.get(record.pid)
+        # The start time alone is no reason to send it again: the keeper holds the process itself.
+        if last is not None and structs.replace(last, start_time=record.start_time) != record:
+            self._records[record.pid] = record
             text = msgspec.json.encode(record).decode()
             self._link.update(record.os_pid, str(record.pid), record.graceful_timeout, record.stop_signal, text)
 
