@@ -66,6 +66,7 @@ async def test_jobs_with_their_numbers(node: HttpNode) -> None:
         "max_processes": 2,
         "processes": web["processes"],
         "restarts": 0,
+        "next_run": None,
         "last_exit": None,
     }
     assert (cron["state"], cron["uptime"], cron["cpu"], cron["memory"]) == ("stopped", None, None, None)

@@ -133,4 +133,5 @@ class JobSummary(TypedDict):
     processes: Annotated[list[int], Meta(description="The pids of the processes in `running`.")]
     restarts: Annotated[int, Meta(description="Number of processes that ended and were replaced.")]
     uptime: Annotated[float | None, Meta(description="Of the oldest of these processes, in seconds.")]
+    next_run: Annotated[float | None, Meta(description="Start of the next scheduled run, seconds since 1970.")]
     last_exit: ExitSummary | None

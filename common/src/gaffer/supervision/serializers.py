@@ -120,6 +120,7 @@ def job_summary(job: Job, running: Mapping[int, Process]) -> JobSummary:
         "processes": pids,
         "restarts": job.restarts,
         "uptime": round(uptime, 3) if uptime is not None else None,
+        "next_run": job.next_run,
         "last_exit": None
         if last is None
         else {

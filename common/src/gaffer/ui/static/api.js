@@ -1,0 +1,106 @@
+// The calls to the daemon that serves the page or, from the page of a cluster, to one of its nodes.
+import {signal} from "./lib.js"
+
+export const home = new URL("..", import.meta.url) // of the daemon that serves the page
+export let root = home // of the daemon that is called
+export const needsLogin = signal(null) // the error that asked for a key, or null
+export const allowance = signal(null) // the scopes and sessions of the caller, null while unknown
+
+const TOKEN = "gaffer-token"
+const keys = new Map() // of nodes, by origin: in memory only, and sent only to the node for which each was entered
+
+// Calls a node at its announced origin from now on; null for the daemon that serves the page. Throws TypeError for a bad origin.
+export function callAt(origin) {
+  const next = origin === null ? home : new URL("./", origin)
+  if (!["http:", "https:"].includes(next.protocol)) throw new TypeError(`no address of a node: ${origin}`)
+  root = next
+  allowance.value = null
+  needsLogin.value = null
+}
+
+export class ApiError extends Error {
+  constructor(status, body) {
+    super(body.message || `the server answered ${status}`)
+    this.status = status
+    this.code = body.error || "error"
+    this.hint = body.hint || null
+  }
+}
+
+export const token = () => sessionStorage.getItem(TOKEN)
+
+export function url(path, query = {}, base = root) {
+  const target = new URL(path.replace(/^\//, ""), base)
+  for (const [name, value] of Object.entries(query)) {
+    if (value !== undefined && value !== null && value !== "") target.searchParams.set(name, value)
+  }
+  return target
+}
+
+// Sends a request and returns the response. Throws an ApiError for a refusal, TypeError if the server can't be reached.
+export async function send(method, path, {query, body, text, headers, signal, base = root} = {}) {
+  const content = body !== undefined ? "application/json" : text !== undefined ? "application/octet-stream" : null
+  const away = base !== home
+  const response = await fetch(url(path, query, base), {
+    method,
+    credentials: away ? "omit" : "same-origin",
+    signal,
+    cache: "no-store",
+    body: body !== undefined ? JSON.stringify(body) : text,
+    headers: {
+      ...(content === null ? {} : {"Content-Type": content}),
+      ...(away || token() === null ? {} : {"X-Gaffer-Token": token()}),
+      ...(away && keys.has(base.origin) ? {Authorization: `Bearer ${keys.get(base.origin)}`} : {}),
+      ...headers,
+    },
+  })
+  if (response.ok) return response
+  const problem = new ApiError(response.status, await response.json().catch(() => ({})))
+  if (["auth_required", "token_required"].includes(problem.code) && base === root) needsLogin.value = problem
+  throw problem
+}
+
+export const call = async (method, path, options) => (await send(method, path, options)).json()
+export const get = (path, query, options = {}) => call("GET", path, {query, ...options})
+
+export async function logIn(key) {
+  if (root !== home) return logInAway(key)
+  const answer = await call("POST", "/auth/session", {body: {}, headers: {Authorization: `Bearer ${key}`}})
+  sessionStorage.setItem(TOKEN, answer.token)
+  allowance.value = answer
+  needsLogin.value = null
+}
+
+async function logInAway(key) {
+  keys.set(root.origin, key)
+  try {
+    await loadAllowance()
+    needsLogin.value = null
+  } catch (error) {
+    keys.delete(root.origin)
+    throw error
+  }
+}
+
+export async function logOut() {
+  await call("DELETE", "/auth/session")
+  sessionStorage.removeItem(TOKEN)
+  location.reload()
+}
+
+export async function loadAllowance() {
+  allowance.value = await get("/auth/session")
+}
+
+export const may = (scope) => allowance.value === null || allowance.value.scopes.includes(scope)
+
+export const jobPath = (name) => "/jobs/" + name.split(".").map(encodeURIComponent).join("/")
+
+// What to write on the screen about an error.
+export function explain(error) {
+  if (!(error instanceof ApiError)) {
+    if (root === home) return "The server can't be reached."
+    return `${root.origin} can't be reached from this page. Is it down, or does the node lack --allowed-origin=${home.origin}?`
+  }
+  return error.hint ? `${error.message} — ${error.hint}` : error.message
+}

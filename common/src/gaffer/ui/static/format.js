@@ -1,0 +1,65 @@
+// Numbers and times as people read them.
+const UNITS = [[86400, "d"], [3600, "h"], [60, "m"], [1, "s"]]
+
+export function duration(seconds) {
+  if (seconds === null || seconds === undefined || Number.isNaN(seconds)) return "–"
+  if (seconds < 1) return seconds <= 0 ? "0s" : "<1s"
+  for (let index = 0; index < UNITS.length; index++) {
+    const [size, unit] = UNITS[index]
+    if (seconds < size) continue
+    const whole = Math.floor(seconds / size)
+    const next = UNITS[index + 1]
+    const rest = next && whole < 10 ? Math.floor((seconds - whole * size) / next[0]) : 0
+    return rest ? `${whole}${unit} ${rest}${next[1]}` : `${whole}${unit}`
+  }
+}
+
+export function bytes(count) {
+  if (count === null || count === undefined || count === "N/A") return "–"
+  let value = count
+  for (const unit of ["B", "KiB", "MiB", "GiB", "TiB"]) {
+    if (value < 1024 || unit === "TiB") return `${value < 10 && unit !== "B" ? value.toFixed(1) : Math.round(value)} ${unit}`
+    value /= 1024
+  }
+}
+
+export function percent(value) {
+  return typeof value === "number" ? value.toFixed(value < 9.95 ? 1 : 0) : "–"
+}
+
+export const number = (value) => (value === null || value === undefined ? "–" : value.toLocaleString("en"))
+
+// "51M" as in the stats of a process, in bytes.
+export function parseSize(text) {
+  const match = /^([\d.]+)([KMGTB]?)$/.exec(text ?? "")
+  return match ? Number(match[1]) * 1024 ** "BKMGT".indexOf(match[2] || "B") : null
+}
+
+const pad = (value) => String(value).padStart(2, "0")
+
+export function clock(seconds) {
+  const time = new Date(seconds * 1000)
+  return `${pad(time.getHours())}:${pad(time.getMinutes())}:${pad(time.getSeconds())}`
+}
+
+export function date(seconds) {
+  const time = new Date(seconds * 1000)
+  return `${time.getFullYear()}-${pad(time.getMonth() + 1)}-${pad(time.getDate())}`
+}
+
+// The time of day for today, with the date for other days.
+export function moment(seconds) {
+  if (seconds === null || seconds === undefined) return "–"
+  const day = date(seconds)
+  return day === date(Date.now() / 1000) ? clock(seconds) : `${day} ${clock(seconds)}`
+}
+
+export const plural = (count, noun, many = `${noun}s`) => `${number(count)} ${count === 1 ? noun : many}`
+
+export const endpoint = ({name, address, port}) => `${name} ${address}:${port}`
+
+// How a process ended, from an exit.
+export function ending(exit) {
+  if (exit.exit_code !== null) return `exit ${exit.exit_code}`
+  return exit.term_signal ? `signal ${exit.term_signal}` : "unknown"
+}

@@ -1,0 +1,100 @@
+// Who changed what, and what happened: the history of the node or of a job, newest first.
+import {get} from "./api.js"
+import {listen, paced} from "./events.js"
+import {clock, date} from "./format.js"
+import {html, useEffect, useState, useValue} from "./lib.js"
+import {Empty, JobLink, kindOf, Problem} from "./parts.js"
+import {route, setQuery} from "./route.js"
+
+const LIMIT = 100
+const BAD = ["flap", "failed", "start_failed", "rollout_failed", "not_live", "limit_exceeded"]
+
+const JOB = "/jobs/{sid}/{job}"
+// Calls in the words of the command line.
+const WORDS = {
+  "POST /jobs/{sid}": "load",
+  [`PUT ${JOB}`]: "update",
+  [`DELETE ${JOB}`]: "unload",
+  [`POST ${JOB}/state`]: "start or stop",
+  [`POST ${JOB}/numprocesses`]: "scale",
+  [`POST ${JOB}/signal`]: "signal",
+  [`POST ${JOB}/commit`]: "commit",
+  "DELETE /{pid:digits}": "stop a process",
+  "POST /{pid:digits}/signal": "signal a process",
+  "POST /auth/session": "log in",
+  "DELETE /auth/session": "log out",
+  "POST /drain": "drain",
+  "DELETE /drain": "undrain",
+}
+for (const name of ["restart", "reload", "disable", "enable", "rollback"]) WORDS[`POST ${JOB}/${name}`] = name
+
+export function HistoryPage() {
+  const {query} = useValue(route)
+  return html`<section class="page" aria-label="History"><h1 class="hidden">History</h1><div class="toolbar">
+      <input id="search" type="search" placeholder="Job or session, such as shop.web  ( / )" aria-label="Job or session" value=${query.get("job") ?? ""} onChange=${(event) => setQuery({job: event.target.value.trim()})} />
+    </div><${HistoryList} job=${query.get("job")} named /></section>`
+}
+
+export function HistoryList({job = null, named = false}) {
+  const [entries, setEntries] = useState(null)
+  const [next, setNext] = useState(null)
+  const [error, setError] = useState(null)
+  useEffect(() => {
+    let ended = false
+    async function refresh() {
+      try {
+        const page = await get("/history", {job, limit: LIMIT})
+        if (ended) return
+        setEntries((old) => merge(page.entries, old ?? []))
+        setNext((last) => last ?? page.next)
+        setError(null)
+      } catch (problem) {
+        if (!ended) setError(problem)
+      }
+    }
+    setEntries(null)
+    setNext(null)
+    const request = paced(refresh, 1000)
+    refresh()
+    const stop = listen(request, request)
+    return () => {
+      ended = true
+      stop()
+      request.cancel()
+    }
+  }, [job])
+  async function more() {
+    const page = await get("/history", {job, limit: LIMIT, before: next})
+    setEntries((old) => merge(old, page.entries))
+    setNext(page.next)
+  }
+  if (entries === null) return error ? html`<${Problem} error=${error} />` : html`<${Empty}>Loading…<//>`
+  if (entries.length === 0) return html`<${Empty}>Nothing has happened${job ? ` to ${job}` : ""} that was written down.<//>`
+  let day = null
+  return html`${error && html`<${Problem} error=${error} />`}<ol class="timeline">${entries.map((entry) => {
+    const heading = date(entry.at) !== day && html`<li class="day" key=${`day-${date(entry.at)}`}>${(day = date(entry.at))}</li>`
+    return html`${heading}<${Entry} key=${entry.id} entry=${entry} named=${named} />`
+  })}</ol>${next !== null && html`<p class="more"><button onClick=${more}>Older entries</button></p>`}`
+}
+
+function merge(first, second) {
+  const known = new Set(first.map((entry) => entry.id))
+  return [...first, ...second.filter((entry) => !known.has(entry.id))]
+}
+
+function Entry({entry, named}) {
+  const {kind, action, route: path, outcome, caller, address, details} = entry
+  const bad = BAD.includes(action) || outcome === "failed"
+  const what = path ? WORDS[`${action} ${path}`] ?? `${action} ${path}` : action
+  const text = Object.entries(details).map(([name, value]) => (["reason", "message"].includes(name) ? String(value) : `${name} ${typeof value === "object" ? JSON.stringify(value) : value}`)).join(", ")
+  return html`<li class=${bad ? "bad" : kindOf(outcome)}>
+    <time>${clock(entry.at)}</time>
+    <span class="what" title=${path ? `${action} ${path}` : null}>${what}</span>
+    ${named && entry.job && html`<${JobLink} name=${entry.job} />`}
+    ${entry.pid && html`<span class="dim">pid ${entry.pid}</span>`}
+    ${outcome !== "ok" && kind !== "job" && html`<b class="bad">${outcome}${entry.error ? `: ${entry.error}` : ""}</b>`}
+    ${text && html`<span class="details" title=${text}>${text}</span>`}
+    ${entry.count > 1 && html`<span class="dim">${entry.count} times</span>`}
+    ${caller && html`<span class="who dim">${caller}${address ? ` from ${address}` : ""}</span>`}
+  </li>`
+}

@@ -1,0 +1,70 @@
+// Lines of a log, of which only the visible ones are in the document. Scrolling up pauses, scrolling to the end follows again.
+import {html, useEffect, useLayoutEffect, useRef, useState} from "./lib.js"
+import {Line} from "./output.js"
+
+const HEIGHT = 18 // px of a line, as in the stylesheet
+const EXTRA = 20 // lines outside the window, on either side
+const STEP = 16_777_200 // px: browsers limit the height of an element
+
+export function LogView({lines, base, version, following, setFollowing, labels, match, marked, onLine}) {
+  const box = useRef(null)
+  const [top, setTop] = useState(0)
+  const [size, setSize] = useState(600)
+  const lastBase = useRef(base)
+
+  useEffect(() => {
+    const observer = new ResizeObserver(([entry]) => setSize(entry.contentRect.height))
+    observer.observe(box.current)
+    return () => observer.disconnect()
+  }, [])
+
+  // Following keeps the end in view. Otherwise what is read stays where it is while lines before it are dropped.
+  useLayoutEffect(() => {
+    const element = box.current
+    if (following) element.scrollTop = element.scrollHeight
+    else if (base > lastBase.current) element.scrollTop -= (base - lastBase.current) * HEIGHT
+    lastBase.current = base
+    setTop(element.scrollTop)
+  }, [version, following, base, lines.length, size])
+
+  useLayoutEffect(() => {
+    if (marked === null || marked < 0) return
+    box.current.scrollTop = Math.max(0, marked * HEIGHT - size / 2)
+  }, [marked])
+
+  function onScroll() {
+    const element = box.current
+    setTop(element.scrollTop)
+    const atEnd = element.scrollHeight - element.scrollTop - element.clientHeight < HEIGHT * 1.5
+    if (atEnd !== following) setFollowing(atEnd)
+  }
+
+  const first = Math.max(0, Math.floor(top / HEIGHT) - EXTRA)
+  const last = Math.min(lines.length, Math.ceil((top + size) / HEIGHT) + EXTRA)
+  return html`<div class="log" ref=${box} onScroll=${onScroll} tabindex="0" role="log" aria-label="Log" aria-live="off">
+    <div class="log-space" style=${{height: `${Math.min(STEP, lines.length * HEIGHT)}px`}}>
+      <div class="log-lines" style=${{transform: `translateY(${first * HEIGHT}px)`}}>
+        ${lines.slice(first, last).map((line, index) => html`<${Row} key=${line.id} line=${line} label=${labels} match=${match} marked=${first + index === marked} onLine=${onLine} text=${line.text} />`)}
+      </div>
+    </div>
+  </div>`
+}
+
+function Row({line, label, match, marked, onLine}) {
+  if (line.note) return html`<div class="line note">— ${line.note} —</div>`
+  return html`<div class=${`line${marked ? " marked" : ""}${line.label.endsWith(".err") ? " err" : ""}`}>
+    ${label && html`<button class=${`label slot-${Number(line.label.split(".")[0]) % 6}`} title="Link to this line" onClick=${() => onLine(line)}>${line.label}</button>`}<span class="text">${match ? highlighted(line.plain, match) : html`<${Line} text=${line.text} />`}</span>
+  </div>`
+}
+
+// The text with each occurrence of `match` (lower case) marked.
+function highlighted(text, match) {
+  const found = []
+  const lower = text.toLowerCase()
+  let start = 0
+  for (let index = lower.indexOf(match); index >= 0; index = lower.indexOf(match, start)) {
+    found.push(text.slice(start, index), html`<mark>${text.slice(index, index + match.length)}</mark>`)
+    start = index + match.length
+  }
+  return [...found, text.slice(start)]
+}

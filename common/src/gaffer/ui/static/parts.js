@@ -1,0 +1,65 @@
+// Small parts of all pages.
+import {explain} from "./api.js"
+import {duration} from "./format.js"
+import {html, useInterval, useState, useValue} from "./lib.js"
+import {href} from "./route.js"
+
+const KINDS = {
+  running: "good", ready: "good", alive: "good", ok: "good",
+  starting: "busy", stopping: "busy", draining: "busy", spawning: "busy", warming: "busy",
+  backoff: "warn", waiting: "warn", suspect: "warn", stale: "warn", refused: "warn", abandoned: "warn",
+  failed: "bad", expired: "bad",
+}
+
+export const kindOf = (state) => KINDS[state] ?? "idle"
+
+// A state: a sign that differs in shape as well as in colour, and its word.
+export function State({state, detail, kind = kindOf(state)}) {
+  return html`<span class=${`state ${kind}`}><i aria-hidden="true"></i>${state}${detail && html` <small>${detail}</small>`}</span>`
+}
+
+export const JobLink = ({name, tab}) => {
+  const [session, job] = name.split(/\.(.*)/s)
+  return html`<a class="job" href=${href(tab ? ["jobs", name, tab] : ["jobs", name])}><span class="session">${session}.</span>${job}</a>`
+}
+
+// The time since `at` (ms), which counts on.
+export function Age({at, prefix = "", suffix = " ago"}) {
+  const [now, setNow] = useState(Date.now())
+  useInterval(() => setNow(Date.now()), 1000)
+  return html`<span>${prefix}${duration(Math.max(0, now - at) / 1000)}${suffix}</span>`
+}
+
+// A duration (seconds) that was right when it arrived, and counts on.
+export function Uptime({seconds}) {
+  const [start, setStart] = useState(null)
+  const [now, setNow] = useState(Date.now())
+  useInterval(() => setNow(Date.now()), 1000)
+  if (seconds === null || seconds === undefined) return html`<span>–</span>`
+  if (start === null || start.seconds !== seconds) setStart({seconds, at: Date.now()})
+  return html`<span>${duration(seconds + Math.max(0, now - (start?.at ?? now)) / 1000)}</span>`
+}
+
+export function Problem({error, retry}) {
+  return html`<div class="problem" role="alert"><strong>${error.status ? `Refused (${error.status})` : "No answer"}</strong>
+    <span>${explain(error)}</span>${retry && html`<button onClick=${retry}>Try again</button>`}</div>`
+}
+
+// The state of the stream that keeps a view up to date.
+export function Connection({source}) {
+  const {state, since, error} = useValue(source)
+  const text = {
+    open: "Live",
+    connecting: "Connecting…",
+    hidden: "Paused while hidden",
+    ended: "Ended",
+    refused: error ? explain(error) : "Refused",
+  }
+  return html`<span class=${`connection ${state}`} role="status">
+    <i aria-hidden="true"></i>${state === "lost" ? html`Connection lost <${Age} at=${since} />, retrying` : text[state]}
+  </span>`
+}
+
+export function Empty({children}) {
+  return html`<p class="empty">${children}</p>`
+}

@@ -1,0 +1,93 @@
+"""The dashboard of a cluster in Chromium."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+import requests
+from playwright.sync_api import Page, expect, sync_playwright
+
+from gaffer.runtime.keyfile import new_key
+from support.daemons import gafferd, lookupd
+from support.needs import needs_browser
+
+pytestmark = needs_browser
+
+ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
+
+
+@pytest.fixture
+def page() -> Iterator[Page]:
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=ARGUMENTS)
+        page = browser.new_page(color_scheme="dark")
+        page.set_default_timeout(20_000)
+        expect.set_options(timeout=20_000)
+        problems: list[str] = []
+        page.on("pageerror", lambda error: problems.append(str(error)))
+        yield page
+        browser.close()
+        assert problems == []
+
+
+def test_the_page_acts_on_nodes_that_allow_it_with_their_own_keys(page: Page, tmp_path: Path) -> None:
+    key = new_key()
+    (tmp_path / "key").write_text(key)
+    (tmp_path / "key").chmod(0o600)
+    (tmp_path / "gafferd.ini").write_text("[gaffer]\ntrust_local = false\n")
+    with lookupd() as registry:
+        keyed = ("-c", str(tmp_path), "--api-key-file", str(tmp_path / "key"), "--lookupd-address", registry.url)
+        with (
+            gafferd(*keyed, "--node-name", "open", "--allowed-origin", registry.url) as node,
+            gafferd("--lookupd-address", registry.url, "--node-name", "closed") as closed,
+        ):
+            headers = {"Authorization": f"Bearer {key}"}
+            job = {"name": "web", "cmd": "sleep 1000"}
+            requests.post(f"{node.url}/jobs/shop", json=job, headers=headers, timeout=10)
+            page.goto(f"{registry.url}/ui/#/jobs")
+            page.get_by_role("link", name="shop.web").click()
+            login = page.get_by_role("form", name="Log in")
+            expect(login).to_contain_text(f"The key is sent to {node.url}")
+            login.get_by_label(f"{urlsplit(node.url).netloc} asks for a key").fill(key)
+            login.get_by_role("button").click()
+            page.get_by_role("button", name="Scale").click()
+            dialog = page.get_by_role("dialog")
+            dialog.get_by_label("Processes").fill("2")
+            expect(dialog).to_contain_text(f"--endpoint={node.url}")
+            dialog.get_by_role("button", name="Scale").click()
+            expect(page.locator("table.processes tbody tr")).to_have_count(2)
+            page.get_by_role("link", name="Logs", exact=True).first.click()
+            expect(page.locator(".log-status")).to_contain_text("Live")
+            page.get_by_role("link", name="cluster").click()
+            page.get_by_role("link", name="closed").click()
+            expect(page.get_by_role("alert")).to_contain_text(f"lack --allowed-origin={registry.url}?")
+            itself = page.get_by_role("link", name=re.compile("dashboard of closed itself"))
+            assert itself.get_attribute("href") == f"{closed.url}/ui/"
+
+
+def test_nodes_and_jobs_appear_change_and_leave(page: Page, tmp_path: Path) -> None:
+    (tmp_path / "gafferd.ini").write_text("[gaffer]\nlabels = zone=<b>a</b>\n")
+    with lookupd("--ttl", "4", "--interval", "1") as registry:
+        page.goto(f"{registry.url}/ui/")
+        expect(page.get_by_text("No node is known here.")).to_be_visible()
+        announced = ("--lookupd-address", registry.url, "--node-name", "node-1")
+        with gafferd("-c", str(tmp_path), *announced) as node:
+            line = page.locator("tbody tr", has_text="node-1")
+            expect(line.locator(".state")).to_have_text("alive")
+            expect(line).to_contain_text("zone=<b>a</b>")
+            requests.post(f"{node.url}/jobs/shop", json={"name": "web", "cmd": "sleep 1000"}, timeout=10)
+            line.locator("td[data-label=jobs] a", has_text="1").click()
+            job = page.locator("tbody tr", has_text="shop.web")
+            expect(job.locator(".state")).to_have_text("ready")
+            page.get_by_role("link", name="Events").click()
+            expect(page.get_by_text("Nothing has happened yet.")).to_be_visible()
+            requests.post(f"{node.url}/jobs/shop/web/state", data="0", timeout=10)
+            expect(page.locator(".timeline")).to_contain_text("process ended")
+            page.get_by_role("link", name="Nodes").click()
+            expect(line).to_be_visible()
+            node.kill()
+            expect(line.locator(".state")).to_have_text("suspect")
+            expect(line).to_have_count(0)
+        expect(page.locator(".count")).to_have_text("0 nodes")

@@ -1,0 +1,324 @@
+"""The dashboard of a node in Chromium: what it shows, what it does, and what it does when the node is gone.
+
+`GAFFER_SCREENSHOTS=DIR` keeps the pictures of all pages, light and dark.
+"""
+
+import os
+import re
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+import requests
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+from gaffer.runtime.keyfile import new_key
+from support.daemons import Daemon, gafferd
+from support.needs import needs_browser
+from support.poll import eventually
+
+pytestmark = needs_browser
+
+ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
+DEADLINE = 20_000  # ms
+FIRST_PAGE = 60_000  # bytes
+
+HOSTILE = (
+    r"""<img src=x onerror="window.hacked=1">\033]0;stolen title\007\033]8;;http://evil.example\007link\033]8;;\007"""
+    r"""\033[31mred\033[0m \033[2J\033[1;1Hhome \342\200\256reversed"""
+)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=ARGUMENTS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(browser: Browser) -> Iterator[Page]:
+    """A page that must stay on this host, and must not do what its policy forbids."""
+    page = browser.new_page()
+    page.set_default_timeout(DEADLINE)
+    expect.set_options(timeout=DEADLINE)
+    asked: set[str | None] = set()
+    problems: list[str] = []
+    page.context.on("request", lambda request: asked.add(urlsplit(request.url).hostname))
+    page.on("pageerror", lambda error: problems.append(str(error)))
+    page.on("console", lambda message: problems.append(message.text) if "Content Security" in message.text else None)
+    yield page
+    page.context.close()
+    assert asked <= {"127.0.0.1"}
+    assert problems == []
+
+
+@pytest.fixture(scope="module")
+def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
+    with gafferd(state_dir=tmp_path_factory.mktemp("node") / "state") as running:
+        yield running
+
+
+def load(node: Daemon, name: str, cmd: str, **settings: object) -> str:
+    """Load a job into the session `shop`; return its path."""
+    body = {"name": name, "cmd": cmd, **settings}
+    answer = requests.post(f"{node.url}/jobs/shop", json=body, timeout=10)
+    assert answer.status_code == 200, answer.text
+    return f"{node.url}/jobs/shop/{name}"
+
+
+def show(page: Page, node: Daemon, path: str = "") -> None:
+    page.goto(f"{node.url}/ui/{path}")
+
+
+def row(page: Page, name: str) -> str:
+    """The text of a row, with single spaces."""
+    return " ".join(page.locator("tbody tr", has=page.get_by_role("link", name=name, exact=True)).inner_text().split())
+
+
+def os_pid_of(job: str) -> int:
+    instances = requests.get(job, timeout=10).json()["instances"]
+    return int(next(each["os_pid"] for each in instances if each["os_pid"]))
+
+
+def test_a_crash_appears_without_reload(page: Page, node: Daemon) -> None:
+    job = load(node, "fragile", "sleep 1000", restart="never")
+    show(page, node, "#/?q=fragile")
+    eventually(lambda: row(page, "shop.fragile").startswith("running shop.fragile 1/1"), DEADLINE / 1000)
+    os.kill(os_pid_of(job), signal.SIGKILL)
+    eventually(lambda: row(page, "shop.fragile").startswith(("failed", "completed")), DEADLINE / 1000)
+    assert "signal 9" in row(page, "shop.fragile") or "SIGKILL" in row(page, "shop.fragile")
+
+
+def test_scale_and_restart_name_their_target_and_command(page: Page, node: Daemon) -> None:
+    job = load(node, "web", "sleep 1000", numprocesses=2, startsecs=0)
+    show(page, node, "#/jobs/shop.web")
+    processes = page.locator("table.processes tbody tr")
+    expect(processes).to_have_count(2)
+    page.get_by_role("button", name="Scale").click()
+    dialog = page.get_by_role("dialog")
+    dialog.get_by_label("Processes").fill("3")
+    expect(dialog).to_contain_text("Starts 1 process")
+    expect(dialog).to_contain_text(f"on node {urlsplit(node.url).netloc}")
+    expect(dialog.locator(".command")).to_contain_text(f"gaffer scale shop web=3 --endpoint={node.url}")
+    dialog.get_by_role("button", name="Scale").click()
+    expect(processes).to_have_count(3)
+    before = set(requests.get(f"{job}/pids", timeout=10).json()["pids"])
+    page.get_by_role("button", name="Rolling restart").click()
+    assert set(requests.get(f"{job}/pids", timeout=10).json()["pids"]) == before  # nothing before the confirmation
+    page.get_by_role("dialog").get_by_role("button", name="Rolling restart").click()
+    eventually(lambda: before.isdisjoint(requests.get(f"{job}/pids", timeout=10).json()["pids"]), DEADLINE / 1000)
+    for pid in requests.get(f"{job}/pids", timeout=10).json()["pids"]:
+        expect(page.locator("table.processes")).to_contain_text(str(pid))
+
+
+def test_a_refused_action_says_why_and_what_to_do(page: Page, node: Daemon) -> None:
+    load(node, "refused", "sleep 1000")
+    show(page, node, "#/jobs/shop.refused")
+    page.get_by_text("More").click()
+    page.get_by_role("button", name="Disable").click()
+    dialog = page.get_by_role("dialog")
+    dialog.get_by_label("Reason").fill("<b>disk</b>")
+    dialog.get_by_role("button", name="Disable").click()
+    expect(page.locator(".remarks")).to_contain_text("<b>disk</b>")
+    requests.delete(f"{node.url}/jobs/shop/refused", timeout=10)
+    page.get_by_role("button", name="Enable").click()
+    page.get_by_role("dialog").get_by_role("button", name="Enable").click()
+    expect(page.get_by_role("alert").first).to_contain_text("there is no job 'shop.refused'")
+
+
+def test_markup_and_escape_sequences_do_nothing(page: Page, node: Daemon) -> None:
+    load(node, "hostile", f"printf '{HOSTILE}\\n'; exit 1", shell=True, restart="never", env={"A": "<i>b</i>"})
+    show(page, node, "#/jobs/shop.hostile/logs")
+    line = page.locator(".line .text").first
+    expect(line).to_contain_text('<img src=x onerror="window.hacked=1">link')
+    expect(line).to_have_text(re.compile("link.*red home .reversed$"))
+    assert "\u202e" not in line.inner_text()
+    assert "\x1b" not in line.inner_text()
+    expect(page.locator(".line .ink-red")).to_have_text("red")
+    show(page, node, "#/jobs/shop.hostile/exits")
+    expect(page.locator(".exits")).to_contain_text('<img src=x onerror="window.hacked=1">link')
+    show(page, node, "#/jobs/shop.hostile")
+    page.get_by_role("button", name="Show values").click()
+    expect(page.locator(".env")).to_contain_text("A=<i>b</i>")
+    assert page.locator("main img, main a[href*=evil]").count() == 0
+    assert page.evaluate("window.hacked") is None
+    assert page.title() == "shop.hostile · Overview · Gaffer"
+
+
+def test_rows_stay_under_the_pointer_and_new_ones_announce_themselves(page: Page, node: Daemon) -> None:
+    load(node, "steady-b", "sleep 1000")
+    show(page, node, "#/jobs?q=steady&sort=name")
+    page.locator("tbody tr").first.hover()
+    load(node, "steady-a", "sleep 1000")
+    page.get_by_role("button", name=re.compile("1 new job")).wait_for()
+    assert page.locator("tbody .job").all_inner_texts() == ["shop.steady-b"]
+    page.mouse.move(1, 1)
+    eventually(lambda: page.locator("tbody .job").all_inner_texts() == ["shop.steady-a", "shop.steady-b"])
+
+
+def test_keys_search_move_open_and_jump(page: Page, node: Daemon) -> None:
+    for name in ("key-a", "key-b"):
+        load(node, name, "sleep 1000")
+    show(page, node, "#/jobs?sort=name")
+    page.locator("tbody tr").first.wait_for()
+    page.keyboard.press("/")
+    page.keyboard.type("key-")
+    eventually(lambda: page.locator("tbody .job").all_inner_texts() == ["shop.key-a", "shop.key-b"])
+    assert "q=key-" in page.url
+    for key in ("ArrowDown", "ArrowDown", "Enter"):
+        page.keyboard.press(key)
+    expect(page.get_by_role("heading", name="shop.key-b")).to_be_visible()
+    page.keyboard.press("Control+k")
+    page.get_by_role("combobox").fill("key-a logs")
+    expect(page.get_by_role("option")).to_have_count(1)
+    page.keyboard.press("Enter")
+    page.wait_for_url("**/ui/#/jobs/shop.key-a/logs")
+
+
+def test_a_killed_node_is_announced_and_comes_back(page: Page, tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    with gafferd(state_dir=state) as first:
+        load(first, "web", "i=0; while :; do i=$((i+1)); echo line $i; sleep 0.05; done", shell=True)
+        show(page, first, "#/jobs/shop.web/logs")
+        expect(page.locator(".log")).to_contain_text("line 5")
+        port = first.port
+        first.kill()
+        expect(page.get_by_role("alert").first).to_contain_text("is lost")
+        expect(page.locator(".log-status")).to_contain_text("Connection lost")
+    with gafferd("--bind", f"127.0.0.1:{port}", state_dir=state):
+        expect(page.locator(".log-status")).to_contain_text("Live")
+        expect(page.locator(".banner")).to_have_count(0)
+        expect(page.locator(".line.note").last).to_contain_text("connection is back")
+        after = page.locator(".line.note", has_text="connection is back")
+        eventually(lambda: after.locator("xpath=following-sibling::*").count() > 0, DEADLINE / 1000)
+
+
+def test_a_log_of_100_000_lines_scrolls(page: Page, node: Daemon) -> None:
+    job = load(node, "long", "seq -f 'line number %.0f of a long log' 100000", kind="once")
+    eventually(lambda: requests.get(job, timeout=10).json()["state"] == "completed", DEADLINE / 1000)
+    page.add_init_script(
+        "window.longest = 0; new PerformanceObserver(list => { for (const each of list.getEntries())"
+        " longest = Math.max(longest, each.duration) }).observe({type: 'longtask'})"
+    )
+    show(page, node, "#/jobs/shop.long/logs?tail=all")
+    expect(page.locator(".log-status")).to_contain_text("100,000 lines")
+    expect(page.locator(".line").last).to_contain_text("line number 100000 of")
+    page.evaluate(
+        """async () => {
+            const log = document.querySelector(".log")
+            for (let step = 40; step >= 0; step--) {
+                log.scrollTop = log.scrollHeight * step / 41
+                await new Promise(requestAnimationFrame)
+            }
+        }"""
+    )
+    expect(page.locator(".line").first).to_contain_text("line number 1 of")
+    expect(page.get_by_role("button", name=re.compile("^Paused"))).to_be_visible()
+    page.get_by_label("Show only lines with").fill("77777")
+    expect(page.locator(".line")).to_have_count(1)
+    assert page.locator(".line").count() < 300  # only what is visible is in the document
+    longest = page.evaluate("longest")
+    print(f"longest task: {longest:.0f} ms")
+    assert longest < 2000  # 200 ms on a machine of its own
+
+
+def test_a_link_to_a_line_leads_to_it(page: Page, node: Daemon) -> None:
+    job = load(node, "linked", "seq -f 'row %.0f' 5000", kind="once")
+    eventually(lambda: requests.get(f"{job}/logs", timeout=10).text.endswith("row 5000\n"), DEADLINE / 1000)
+    position = requests.get(f"{job}/logs", timeout=10).headers["X-Gaffer-Offset"]
+    epoch = position.rpartition(":")[0].rpartition("@")[2]
+    slot = "0" if "0.out" in position else "1"
+    offset = len("".join(f"row {number}\n" for number in range(1, 4000)))
+    show(page, node, f"#/jobs/shop.linked/logs?line={slot}.out@{epoch}:{offset}")
+    expect(page.locator(".line.marked")).to_contain_text("row 4000")
+    expect(page.locator(".line.marked")).to_be_in_viewport()
+
+
+def test_the_terminal_writes_to_a_process(page: Page, node: Daemon) -> None:
+    job = load(node, "repl", "cat", redirect_input=True, redirect_output=["out"])
+    pid = requests.get(f"{job}/pids", timeout=10).json()["pids"][0]
+    show(page, node, f"terminal.html#{pid}")
+    expect(page.locator("#line")).to_be_enabled()
+    page.locator("#line").fill("echo <b>me</b>")
+    page.keyboard.press("Enter")
+    eventually(lambda: page.locator(".xterm-rows").inner_text().count("echo <b>me</b>") == 2, DEADLINE / 1000)
+
+
+def test_a_key_opens_the_page_and_its_scopes_bound_it(page: Page, tmp_path: Path) -> None:
+    key = new_key()
+    (tmp_path / "key").write_text(key)
+    (tmp_path / "key").chmod(0o600)
+    (tmp_path / "gafferd.ini").write_text("[gaffer]\ntrust_local = false\n")
+    with gafferd("--config", str(tmp_path / "gafferd.ini"), "--api-key-file", str(tmp_path / "key")) as node:
+        headers = {"Authorization": f"Bearer {key}"}
+        body = {"name": "web", "cmd": "sleep 1000"}
+        requests.post(f"{node.url}/jobs/shop", json=body, headers=headers, timeout=10)
+        reader = requests.post(f"{node.url}/keys", json={"scopes": ["read"]}, headers=headers, timeout=10).json()
+        show(page, node)
+        page.get_by_label("This node asks for a key").fill(reader["key"])
+        page.get_by_role("button", name="Log in").click()
+        page.get_by_role("link", name="shop.web").click()
+        expect(page.locator(".job-head")).to_contain_text("read only")
+        expect(page.get_by_role("button", name="Stop")).to_have_count(0)
+        page.get_by_role("button", name="Log out").click()
+        page.get_by_label("This node asks for a key").fill(key)
+        page.get_by_role("button", name="Log in").click()
+        page.get_by_role("button", name="Stop").first.click()
+        page.get_by_role("dialog").get_by_role("button", name="Stop").click()
+        expect(page.locator(".job-head .state")).to_have_text("stopped")
+
+
+def test_the_first_page_is_small(page: Page, node: Daemon) -> None:
+    sizes: dict[str, int] = {}
+    page.on(
+        "requestfinished",
+        lambda request: (
+            sizes.update({request.url: request.sizes()["responseBodySize"]}) if "/ui/" in request.url else None
+        ),
+    )
+    show(page, node)
+    page.locator("table.list").wait_for()
+    page.wait_for_load_state()
+    assert any(url.endswith("vendor/preact.js") for url in sizes)
+    assert not any("xterm" in url or "uplot" in url for url in sizes)
+    print(f"first page: {sum(sizes.values())} bytes in {len(sizes)} files")
+    assert sum(sizes.values()) < FIRST_PAGE
+
+
+PAGES = {
+    "jobs": "#/",
+    "job": "#/jobs/shop.shown",
+    "logs": "#/jobs/shop.shown/logs",
+    "exits": "#/jobs/shop.shown/exits",
+    "definitions": "#/jobs/shop.shown/definitions",
+    "order": "#/order",
+    "history": "#/history",
+    "node": "#/node",
+}
+
+
+def test_all_pages_in_light_and_dark_and_on_a_phone(browser: Browser, page: Page, node: Daemon, tmp_path: Path) -> None:
+    job = load(node, "shown", "sh -c 'echo ready; exec sleep 1000'", numprocesses=2)
+    requests.put(job, json={"cmd": "sh -c 'echo ready; exec sleep 2000'", "numprocesses": 2}, timeout=10)
+    load(node, "later", "sleep 1000", after=["shop.shown"])
+    target = Path(os.environ.get("GAFFER_SCREENSHOTS", tmp_path))
+    target.mkdir(parents=True, exist_ok=True)
+    show(page, node)
+    for name, path in PAGES.items():
+        page.evaluate("path => { location.hash = path }", path)
+        page.locator("main section").first.wait_for()
+        for scheme in ("light", "dark"):
+            page.emulate_media(color_scheme="dark" if scheme == "dark" else "light")
+            page.screenshot(path=target / f"{name}-{scheme}.png")
+        page.set_viewport_size({"width": 360, "height": 700})
+        assert page.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth"), name
+        page.screenshot(path=target / f"{name}-phone.png")
+        page.set_viewport_size({"width": 1280, "height": 760})
+        assert (
+            page.locator("button:not([aria-label]):empty, input:not([aria-label]):not([id]):not(label input)").count()
+            == 0
+        )
